@@ -1,0 +1,163 @@
+"""When which venue trades, how it matches, and which order codes it takes (장운영 구분).
+
+The hours are dated rows: they change by notice about once a year. Source: the broker's workbook of
+2026-09-11 and its notice of 2026-09-09 (KRX after-market and NXT changes from 2026-09-14). Windows
+are half-open, `[starts_at, ends_at)`, in Korean time. Which days trade at all is not known here:
+callers pass the day's phases, an empty tuple on a holiday.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime, time, timedelta
+from enum import StrEnum
+from zoneinfo import ZoneInfo
+
+from aegis.terms import Market, OrderKind
+
+KST = ZoneInfo("Asia/Seoul")
+
+
+class PhaseName(StrEnum):
+    OPENING_AUCTION = "OPENING_AUCTION"  # 시가 단일가
+    PRE_OPEN_CLOSE = "PRE_OPEN_CLOSE"  # 장전 시간외 종가
+    PRE_MARKET = "PRE_MARKET"  # 프리마켓
+    REGULAR = "REGULAR"  # 정규장
+    CLOSING_AUCTION = "CLOSING_AUCTION"  # 종가 단일가
+    POST_CLOSE = "POST_CLOSE"  # 장후 시간외 종가
+    AFTER_HOURS_SINGLE = "AFTER_HOURS_SINGLE"  # 시간외 단일가
+    AFTER_AUCTION = "AFTER_AUCTION"  # NXT, before its after-market
+    AFTER_MARKET = "AFTER_MARKET"  # 애프터마켓
+
+
+class Matching(StrEnum):
+    CONTINUOUS = "CONTINUOUS"  # 접속매매
+    AUCTION = "AUCTION"  # 단일가: one price at the end of the phase
+    FIXED = "FIXED"  # at a price known beforehand
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A stretch of one venue's day: what it is called, how it matches, what it takes."""
+
+    market: Market
+    name: PhaseName
+    starts_at: time
+    ends_at: time
+    matching: Matching
+    kinds: frozenset[OrderKind]
+
+    def holds(self, moment: time) -> bool:
+        return self.starts_at <= moment < self.ends_at
+
+
+def _kinds(codes: str) -> frozenset[OrderKind]:
+    return frozenset(OrderKind(code) for code in codes.split())
+
+
+_AUCTION_KINDS = _kinds("00 01")
+_KRX_REGULAR = _kinds("00 01 02 03 04 11 12 13 14 15 16 21 22 23 24")
+_KRX_AFTER = _kinds("41 42 43 44 45 46 47")
+_NXT_CONTINUOUS = _kinds("00 03 04 11 12 13 14 15 16 21 22 23 24")
+_NXT_GTP = _kinds("27 28 29")
+_SOR_REGULAR = _kinds("00 01 03 04 11 12 13 14 15 16")
+_SOR_ON_NXT = _kinds("00 03 04 11 12 15 16")
+
+AFTER_MARKET_OPENED = date(2026, 9, 14)
+_ALWAYS = date.min
+_FOREVER = date.max
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseRule:
+    """A phase and the trade dates on which it is in force: `[since, until)`."""
+
+    phase: Phase
+    since: date = _ALWAYS
+    until: date = _FOREVER
+
+
+def _rule(
+    market: Market,
+    name: PhaseName,
+    window: str,
+    matching: Matching,
+    kinds: frozenset[OrderKind],
+    since: date = _ALWAYS,
+    until: date = _FOREVER,
+) -> PhaseRule:
+    starts_at, ends_at = (time.fromisoformat(part) for part in window.split("-"))
+    return PhaseRule(Phase(market, name, starts_at, ends_at, matching, kinds), since, until)
+
+
+_C, _A, _F = Matching.CONTINUOUS, Matching.AUCTION, Matching.FIXED
+_KRX, _NXT, _SOR = Market.KRX, Market.NXT, Market.SOR
+_N = PhaseName
+_NEW = AFTER_MARKET_OPENED
+
+PHASE_RULES: tuple[PhaseRule, ...] = (
+    _rule(_KRX, _N.OPENING_AUCTION, "08:30-09:00", _A, _AUCTION_KINDS, until=_NEW),
+    # UNVERIFIED: the auction's start at 08:20; the first refused or accepted order before 08:30 settles it
+    _rule(_KRX, _N.OPENING_AUCTION, "08:20-09:00", _A, _AUCTION_KINDS, since=_NEW),
+    _rule(_KRX, _N.PRE_OPEN_CLOSE, "08:30-08:40", _F, _kinds("05")),
+    _rule(_KRX, _N.REGULAR, "09:00-15:20", _C, _KRX_REGULAR),
+    _rule(_KRX, _N.CLOSING_AUCTION, "15:20-15:30", _A, _AUCTION_KINDS),
+    _rule(_KRX, _N.POST_CLOSE, "15:30-16:00", _F, _kinds("06")),
+    _rule(_KRX, _N.AFTER_HOURS_SINGLE, "16:00-18:00", _A, _kinds("07"), until=_NEW),
+    _rule(_KRX, _N.AFTER_MARKET, "16:00-20:00", _C, _KRX_AFTER, since=_NEW),
+    _rule(_NXT, _N.PRE_MARKET, "08:00-08:50", _C, _NXT_CONTINUOUS, until=_NEW),
+    _rule(_NXT, _N.PRE_MARKET, "08:00-08:50", _C, _NXT_CONTINUOUS | _NXT_GTP, since=_NEW),
+    # UNVERIFIED: the half minute after nine; recorded NXT trades of one opening settle it
+    _rule(_NXT, _N.REGULAR, "09:00:30-15:20", _C, _NXT_CONTINUOUS),
+    # UNVERIFIED: which codes the single price takes; no official list was seen, a plain limit is the safe one
+    _rule(_NXT, _N.AFTER_AUCTION, "15:30-15:40", _A, _kinds("00")),
+    _rule(_NXT, _N.AFTER_MARKET, "15:40-20:00", _C, _NXT_CONTINUOUS),
+    _rule(_SOR, _N.PRE_MARKET, "08:00-08:50", _C, _SOR_ON_NXT),
+    _rule(_SOR, _N.REGULAR, "09:00-15:20", _C, _SOR_REGULAR),
+    _rule(_SOR, _N.AFTER_MARKET, "15:40-20:00", _C, _SOR_ON_NXT),
+)
+
+
+def standard_phases(day: date) -> tuple[Phase, ...]:
+    """Return the phases of every venue on an ordinary trading day, by the rules in force on `day`."""
+    return tuple(rule.phase for rule in PHASE_RULES if rule.since <= day < rule.until)
+
+
+def shifted(phases: Iterable[Phase], by: timedelta) -> tuple[Phase, ...]:
+    """Return the phases moved by `by`, as on a late open (수능, first trading day of the year)."""
+
+    def move(moment: time) -> time:
+        return (datetime.combine(date(2000, 1, 1), moment) + by).time()
+
+    return tuple(replace(phase, starts_at=move(phase.starts_at), ends_at=move(phase.ends_at)) for phase in phases)
+
+
+def phases_at(phases: Iterable[Phase], market: Market, now: datetime) -> tuple[Phase, ...]:
+    """Return the phases of `market` that hold `now`; two where a fixed-price session lies in an auction."""
+    moment = now.astimezone(KST).time()
+    return tuple(phase for phase in phases if phase.market == market and phase.holds(moment))
+
+
+def is_market_open(market: Market, phases: Iterable[Phase], now: datetime) -> bool:
+    """Whether `market` takes any order at `now`, given the day's phases. Source: spec §11.6."""
+    return bool(phases_at(phases, market, now))
+
+
+def legal_kinds(market: Market, phases: Iterable[Phase], now: datetime) -> frozenset[OrderKind]:
+    """Return the order codes `market` takes at `now`; empty while it takes none."""
+    return frozenset[OrderKind]().union(*(phase.kinds for phase in phases_at(phases, market, now)))
+
+
+def get_available_market(phases: Sequence[Phase], now: datetime) -> Market | None:
+    """Return the venue to prefer at `now`: KRX in its regular hours, NXT before and after, else None.
+
+    Source: spec §11.6 (08:00-09:00 NXT, 09:00-15:30 KRX, 15:30-20:00 NXT), read from the day's own
+    phases so that it moves with a late open. NXT is named in its breaks too: its day goes on.
+    """
+    moment = now.astimezone(KST).time()
+    krx = [p for p in phases if p.market is Market.KRX and p.name in (_N.REGULAR, _N.CLOSING_AUCTION)]
+    if krx and min(p.starts_at for p in krx) <= moment < max(p.ends_at for p in krx):
+        return Market.KRX
+    nxt = [p for p in phases if p.market is Market.NXT]
+    if nxt and min(p.starts_at for p in nxt) <= moment < max(p.ends_at for p in nxt):
+        return Market.NXT
+    return None

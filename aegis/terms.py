@@ -1,0 +1,125 @@
+"""The words of the trade: what an order names, as the exchanges say it.
+
+Sources: the broker's workbook of 2026-09-11 (order codes, 주문구분) and its notice of 2026-09-09.
+"""
+
+from enum import StrEnum
+
+
+class Market(StrEnum):
+    """A venue (거래소) an order may be sent to. SOR lets the broker choose between the two."""
+
+    KRX = "KRX"
+    NXT = "NXT"
+    SOR = "SOR"
+
+
+class Side(StrEnum):
+    BUY = "BUY"
+    SELL = "SELL"
+
+    @property
+    def sign(self) -> int:
+        """+1 for a buy, which adds shares; -1 for a sale."""
+        return 1 if self is Side.BUY else -1
+
+
+class Board(StrEnum):
+    """Where a share is listed; it decides the tax on a sale."""
+
+    KOSPI = "KOSPI"
+    KOSDAQ = "KOSDAQ"
+    KONEX = "KONEX"
+
+
+class Instrument(StrEnum):
+    """What is traded. All but STOCK move on the coarse two-step tick ladder and pay no tax on sale."""
+
+    STOCK = "STOCK"
+    ETF = "ETF"
+    ETN = "ETN"
+    ELW = "ELW"
+
+
+class OrderKind(StrEnum):
+    """How an order is priced and how long it lives (주문구분, ORD_DVSN)."""
+
+    LIMIT = "00"  # 지정가
+    MARKET = "01"  # 시장가
+    CONDITIONAL_LIMIT = "02"  # 조건부지정가: a market order in the closing auction
+    BEST = "03"  # 최유리지정가: at the best opposite price
+    OWN_BEST = "04"  # 최우선지정가: at the best price of the own side
+    PRE_OPEN_CLOSE = "05"  # 장전 시간외 종가
+    POST_CLOSE = "06"  # 장후 시간외 종가
+    AFTER_HOURS_SINGLE = "07"  # 시간외 단일가, until 2026-09-11
+    LIMIT_IOC = "11"
+    LIMIT_FOK = "12"
+    MARKET_IOC = "13"
+    MARKET_FOK = "14"
+    BEST_IOC = "15"
+    BEST_FOK = "16"
+    MID = "21"  # 중간가
+    STOP_LIMIT = "22"  # 스톱지정가
+    MID_IOC = "23"
+    MID_FOK = "24"
+    GTP_LIMIT = "27"  # NXT pre-market, cancelled at its end
+    GTP_BEST = "28"
+    GTP_OWN_BEST = "29"
+    AFTER_LIMIT = "41"  # KRX after-market
+    AFTER_LIMIT_IOC = "42"
+    AFTER_LIMIT_FOK = "43"
+    AFTER_BEST = "44"
+    AFTER_BEST_IOC = "45"
+    AFTER_BEST_FOK = "46"
+    AFTER_OWN_BEST = "47"
+
+    @property
+    def is_priced(self) -> bool:
+        """Whether the order names a price in won; the others are sent with 0."""
+        return self in PRICED
+
+    @property
+    def is_market(self) -> bool:
+        return self in MARKET_KINDS
+
+    @property
+    def is_immediate(self) -> bool:
+        """Immediate-or-cancel and fill-or-kill orders never rest in the book."""
+        return self in IOC_KINDS or self in FOK_KINDS
+
+
+PRICED = frozenset(
+    {
+        OrderKind.LIMIT,
+        OrderKind.CONDITIONAL_LIMIT,
+        OrderKind.AFTER_HOURS_SINGLE,
+        OrderKind.LIMIT_IOC,
+        OrderKind.LIMIT_FOK,
+        OrderKind.STOP_LIMIT,
+        OrderKind.GTP_LIMIT,
+        OrderKind.AFTER_LIMIT,
+        OrderKind.AFTER_LIMIT_IOC,
+        OrderKind.AFTER_LIMIT_FOK,
+    }
+)
+MARKET_KINDS = frozenset({OrderKind.MARKET, OrderKind.MARKET_IOC, OrderKind.MARKET_FOK})
+IOC_KINDS = frozenset(
+    {
+        OrderKind.LIMIT_IOC,
+        OrderKind.MARKET_IOC,
+        OrderKind.BEST_IOC,
+        OrderKind.MID_IOC,
+        OrderKind.AFTER_LIMIT_IOC,
+        OrderKind.AFTER_BEST_IOC,
+    }
+)
+FOK_KINDS = frozenset(
+    {
+        OrderKind.LIMIT_FOK,
+        OrderKind.MARKET_FOK,
+        OrderKind.BEST_FOK,
+        OrderKind.MID_FOK,
+        OrderKind.AFTER_LIMIT_FOK,
+        OrderKind.AFTER_BEST_FOK,
+    }
+)

@@ -1,0 +1,76 @@
+"""The tick ladder (호가 단위): which prices exist, and how to move between them.
+
+Source: spec §9.1 for shares, on KRX and NXT alike; exchange-traded funds and notes have two tiers
+(protocol notes §13). Prices are whole won.
+"""
+
+from typing import Literal
+
+from aegis.terms import Instrument
+
+Direction = Literal["down", "up"]
+
+# (first price of the next tier, tick below it); the last tier has no end
+STOCK_LADDER = ((2_000, 1), (5_000, 5), (20_000, 10), (50_000, 50), (200_000, 100), (500_000, 500))
+STOCK_TOP_TICK = 1_000
+FUND_LADDER = ((2_000, 1),)
+FUND_TOP_TICK = 5
+
+DAILY_LIMIT_PERCENT = 30
+
+
+def get_tick_size(price: int, instrument: Instrument = Instrument.STOCK) -> int:
+    """Return the tick, in won, of the tier that holds `price`. Source: spec §9.2."""
+    if instrument is Instrument.STOCK:
+        ladder, top = STOCK_LADDER, STOCK_TOP_TICK
+    else:
+        ladder, top = FUND_LADDER, FUND_TOP_TICK
+    for tier_end, tick in ladder:
+        if price < tier_end:
+            return tick
+    return top
+
+
+def adjust_price_to_tick(
+    price: int, direction: Direction = "down", instrument: Instrument = Instrument.STOCK
+) -> int:
+    """Return `price`, in won, moved onto the tick grid.
+
+    Source: spec §9.2. Rounding up may enter the next tier: 4,998 becomes 5,000.
+    """
+    tick = get_tick_size(price, instrument)
+    if direction == "down":
+        return price // tick * tick
+    return -(-price // tick) * tick
+
+
+def is_on_tick(price: int, instrument: Instrument = Instrument.STOCK) -> bool:
+    return price > 0 and price % get_tick_size(price, instrument) == 0
+
+
+def step(price: int, ticks: int, instrument: Instrument = Instrument.STOCK) -> int:
+    """Return the price `ticks` places up (or, negative, down) the ladder, tier edges honoured.
+
+    `price` is first moved onto the grid, downwards. The result is never below one tick.
+    """
+    price = adjust_price_to_tick(price, "down", instrument)
+    for _ in range(abs(ticks)):
+        if ticks > 0:
+            price += get_tick_size(price, instrument)
+        else:
+            lower = price - get_tick_size(price - 1, instrument)
+            price = lower if lower > 0 else price
+    return price
+
+
+def daily_limits(base_price: int, instrument: Instrument = Instrument.STOCK) -> tuple[int, int]:
+    """Return the lowest and highest price, in won, of a day that starts from `base_price` (기준가).
+
+    The width is 30 % of the base, cut to the base's tick; both ends then lie on the grid, inwards.
+    66,000 gives (46,200, 85,800), as the broker's inquire-price shows.
+    """
+    tick = get_tick_size(base_price, instrument)
+    width = base_price * DAILY_LIMIT_PERCENT // 100 // tick * tick
+    lowest = adjust_price_to_tick(base_price - width, "up", instrument)
+    highest = adjust_price_to_tick(base_price + width, "down", instrument)
+    return lowest, highest

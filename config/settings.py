@@ -1,0 +1,165 @@
+"""One settings file for every process and environment; what differs comes from the environment."""
+
+import os
+from datetime import timedelta
+
+import redis
+
+from config import embedded
+from config.env import BASE_DIR, HOME, broker_environment, credentials, env, percent
+from config.logging import logging_config
+from kis import clock
+from kis.environment import Dialect, EnvironmentName
+
+# --- the broker -------------------------------------------------------------------------------
+KIS_ENVIRONMENT = broker_environment()
+KIS_CREDENTIALS = credentials(KIS_ENVIRONMENT)
+KIS_DIALECT = Dialect(env.str("KIS_TR_DIALECT", default="official"))
+KIS_CALLS_PER_SECOND = env.float("KIS_CALLS_PER_SECOND", default=KIS_ENVIRONMENT.calls_per_second)
+KIS_ARMED = KIS_ENVIRONMENT.name is not EnvironmentName.LIVE or env.str("AEGIS_LIVE_ORDERS", default="") == (
+    "yes-real-money"
+)
+KIS_FEE_RATE = percent("KIS_FEE_RATE")
+KIS_TAX_TOTAL = percent("KIS_TAX_TOTAL")
+KIS_NXT_FEE_RATE = percent("KIS_NXT_FEE_RATE")
+KIS_NXT_TAX_TOTAL = percent("KIS_NXT_TAX_TOTAL")
+
+# only a rehearsal has a clock of its own: real markets keep real time
+if KIS_ENVIRONMENT.name is EnvironmentName.SIM:
+    os.environ.setdefault(clock.VARIABLE, str(HOME / "clock.json"))
+else:
+    os.environ.pop(clock.VARIABLE, None)
+
+# --- how orders are priced and chased (spec §9.8) -----------------------------------------------
+DEFAULT_BUY_OFFSET = env.int("AEGIS_DEFAULT_BUY_OFFSET", default=-2)
+DEFAULT_SELL_OFFSET = env.int("AEGIS_DEFAULT_SELL_OFFSET", default=2)
+URGENT_BUY_OFFSET = env.int("AEGIS_URGENT_BUY_OFFSET", default=0)
+STOP_LOSS_OFFSET = env.int("AEGIS_STOP_LOSS_OFFSET", default=0)
+EMERGENCY_SELL_OFFSET = env.int("AEGIS_EMERGENCY_SELL_OFFSET", default=-1)
+MAX_OFFSET_PERCENT = env.float("AEGIS_MAX_OFFSET_PERCENT", default=3.0)
+UNFILLED_WAIT_SECONDS = env.float("AEGIS_UNFILLED_WAIT_SECONDS", default=30.0)
+MAX_RETRY_COUNT = env.int("AEGIS_MAX_RETRY_COUNT", default=3)
+RETRY_OFFSET_ADJUST = env.int("AEGIS_RETRY_OFFSET_ADJUST", default=1)
+FORCE_MARKET_AFTER_RETRY = env.bool("AEGIS_FORCE_MARKET_AFTER_RETRY", default=True)
+
+# --- Django, https://docs.djangoproject.com/en/5.2/ref/settings/ --------------------------------
+DEBUG = env.bool("AEGIS_DEBUG", default=False)
+SECRET_KEY = env.str("AEGIS_SECRET_KEY", default="") or embedded.secret_key(HOME)
+ALLOWED_HOSTS = env.list("AEGIS_ALLOWED_HOSTS", default=["127.0.0.1", "localhost", "[::1]"])
+CSRF_TRUSTED_ORIGINS = env.list("AEGIS_CSRF_TRUSTED_ORIGINS", default=[])
+ROOT_URLCONF = "config.urls"
+WSGI_APPLICATION = "config.wsgi.application"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django_celery_beat",
+    "config",
+    "kis",
+    "market",
+    "portfolio",
+    "orders",
+    "desk",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+
+LANGUAGE_CODE = env.str("AEGIS_LANGUAGE", default="ko")
+LANGUAGES = [("ko", "한국어"), ("en", "English")]
+LOCALE_PATHS = [BASE_DIR / "locale"]
+TIME_ZONE = "Asia/Seoul"
+USE_I18N = True
+USE_TZ = True
+
+STATIC_URL = "static/"
+STATIC_ROOT = HOME / "static"
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+}
+
+# --- PostgreSQL, https://docs.djangoproject.com/en/5.2/ref/databases/#postgresql-notes -----------
+DATABASE_URL = env.str("DATABASE_URL", default="") or embedded.database_url(HOME, KIS_ENVIRONMENT.name)
+DATABASES = {
+    "default": {
+        **env.db_url_config(DATABASE_URL),
+        "CONN_MAX_AGE": None,
+        "CONN_HEALTH_CHECKS": True,
+    }
+}
+# one-statement paths run at psycopg's own speed with these
+DATABASES["default"].setdefault("OPTIONS", {}).update(
+    {"server_side_binding": True, "prepare_threshold": 2, "connect_timeout": 5}
+)
+
+# --- Redis and Celery, https://docs.celeryq.dev/en/stable/userguide/configuration.html -----------
+REDIS_URL = env.str("REDIS_URL", default="") or embedded.redis_url(HOME)
+CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://", 1)
+CELERY_TIMEZONE = TIME_ZONE
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_ACKS_LATE = True  # with prefetch 1, nothing waits behind a slow task; every task may run twice
+CELERY_TASK_REJECT_ON_WORKER_LOST = True
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_TASK_DEFAULT_QUEUE = "sync"
+CELERY_TASK_ROUTES = {
+    "orders.tasks.*": {"queue": "orders"},
+    "desk.tasks.*": {"queue": "notify"},
+}
+CELERY_DB_REUSE_MAX = 1000  # Celery closes the database connection around every task without it
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    "visibility_timeout": int(timedelta(minutes=10).total_seconds()),
+    "global_keyprefix": f"aegis:{KIS_ENVIRONMENT.name}:",
+    "socket_timeout": 5,
+    "socket_connect_timeout": 5,
+}
+CELERY_WORKER_SEND_TASK_EVENTS = True
+CELERY_TASK_SEND_SENT_EVENT = True
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
+CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
+DJANGO_CELERY_BEAT_TZ_AWARE = True
+
+LOGGING = logging_config(level=env.str("AEGIS_LOG_LEVEL", default="INFO"))
+LOGGING_CONFIG = "logging.config.dictConfig"
+
+
+def redis_client() -> redis.Redis:
+    """Return a client of the shared Redis; it fails within seconds rather than hang."""
+    return redis.Redis.from_url(REDIS_URL, socket_timeout=5, socket_connect_timeout=5)

@@ -1,0 +1,92 @@
+"""Which broker we talk to, and as whom: the simulator, paper trading (모의투자) or the live one (실전투자).
+
+Hosts and limits: the broker's workbook and its notice of 2026-04-20 (18 calls a second live, 1 on
+paper); the calls allowed here stay below them, as protocol notes §7 advise.
+"""
+
+import re
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+
+class EnvironmentName(StrEnum):
+    SIM = "sim"
+    PAPER = "paper"
+    LIVE = "live"
+
+
+class Dialect(StrEnum):
+    """Whose TR ids go on the wire: the broker's of today, or those of the user's own specification."""
+
+    OFFICIAL = "official"
+    AEGIS_V3 = "aegis-v3"
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """One of the broker's worlds. Limits are calls per second and app key."""
+
+    name: EnvironmentName
+    rest_url: str
+    socket_url: str
+    calls_per_second: float
+    is_paper: bool
+
+    def at(self, base_url: str) -> "Environment":
+        """Return this environment served at `base_url` (http://host:port), socket and all."""
+        base_url = base_url.rstrip("/")
+        return replace(self, rest_url=base_url, socket_url=base_url.replace("http", "ws", 1) + "/tryitout")
+
+
+SIM = Environment(EnvironmentName.SIM, "http://127.0.0.1:9443", "ws://127.0.0.1:9443/tryitout", 15, False)
+PAPER = Environment(
+    EnvironmentName.PAPER,
+    "https://openapivts.koreainvestment.com:29443",
+    "ws://ops.koreainvestment.com:31000/tryitout",
+    1,
+    True,
+)
+LIVE = Environment(
+    EnvironmentName.LIVE,
+    "https://openapi.koreainvestment.com:9443",
+    "ws://ops.koreainvestment.com:21000/tryitout",
+    15,
+    False,
+)
+ENVIRONMENTS = {environment.name: environment for environment in (SIM, PAPER, LIVE)}
+
+_ACCOUNT = re.compile(r"(\d{8})-?(\d{2})")
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """An account number: eight digits (CANO) and the product code, 01 for shares."""
+
+    cano: str
+    product: str
+
+    @classmethod
+    def parse(cls, text: str) -> "Account":
+        """Read `12345678-01`. Raises ValueError that says what was given and what would be right."""
+        match = _ACCOUNT.fullmatch(text.strip())
+        if match is None:
+            raise ValueError(f"account number {text!r}: eight digits, a hyphen and two digits are needed, as 12345678-01")
+        return cls(cano=match[1], product=match[2])
+
+    @property
+    def digits(self) -> str:
+        """The ten digits without hyphen, as fill notices print them."""
+        return self.cano + self.product
+
+    def __str__(self) -> str:
+        return f"{self.cano}-{self.product}"
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Who we are to the broker. The secrets never show in a repr, and so in no log or traceback."""
+
+    app_key: str = field(repr=False)
+    app_secret: str = field(repr=False)
+    account: Account = field(repr=False)
+    hts_id: str = field(repr=False)
