@@ -11,9 +11,16 @@ from aegis.terms import Instrument
 Direction = Literal["down", "up"]
 
 # (first price of the next tier, tick below it); the last tier has no end
-STOCK_LADDER = ((2_000, 1), (5_000, 5), (20_000, 10), (50_000, 50), (200_000, 100), (500_000, 500))
+STOCK_LADDER: tuple[tuple[int, int], ...] = (
+    (2_000, 1),
+    (5_000, 5),
+    (20_000, 10),
+    (50_000, 50),
+    (200_000, 100),
+    (500_000, 500),
+)
 STOCK_TOP_TICK = 1_000
-FUND_LADDER = ((2_000, 1),)
+FUND_LADDER: tuple[tuple[int, int], ...] = ((2_000, 1),)
 FUND_TOP_TICK = 5
 
 DAILY_LIMIT_PERCENT = 30
@@ -31,9 +38,7 @@ def get_tick_size(price: int, instrument: Instrument = Instrument.STOCK) -> int:
     return top
 
 
-def adjust_price_to_tick(
-    price: int, direction: Direction = "down", instrument: Instrument = Instrument.STOCK
-) -> int:
+def adjust_price_to_tick(price: int, direction: Direction = "down", instrument: Instrument = Instrument.STOCK) -> int:
     """Return `price`, in won, moved onto the tick grid.
 
     Source: spec §9.2. Rounding up may enter the next tier: 4,998 becomes 5,000.

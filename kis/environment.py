@@ -70,7 +70,9 @@ class Account:
         """Read `12345678-01`. Raises ValueError that says what was given and what would be right."""
         match = _ACCOUNT.fullmatch(text.strip())
         if match is None:
-            raise ValueError(f"account number {text!r}: eight digits, a hyphen and two digits are needed, as 12345678-01")
+            raise ValueError(
+                f"account number {text!r}: eight digits, a hyphen and two digits are needed, as 12345678-01"
+            )
         return cls(cano=match[1], product=match[2])
 
     @property

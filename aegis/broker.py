@@ -1,0 +1,278 @@
+"""The port: what any broker must offer us, and the three ways it may fail.
+
+    BrokerError
+    ├── NotSent         the request surely never reached the broker: nothing happened, try again
+    ├── Refused         the broker read it and said no: final, with its code and words
+    └── OutcomeUnknown  sent, and no readable answer: it may have happened; look, never resend
+
+Amounts are whole won, quantities shares, moments aware and in Korean time.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, time
+from decimal import Decimal
+from enum import StrEnum
+from typing import Protocol
+
+from aegis.terms import Board, Instrument, Market, OrderKind, Side
+
+
+class BrokerError(Exception):
+    """A call that brought no value. `code` is the broker's own, empty where it gave none."""
+
+    def __init__(self, message: str, *, code: str = "", call: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.call = call
+
+    def __str__(self) -> str:
+        return " ".join(part for part in (self.call, self.code, self.message) if part)
+
+
+class NotSent(BrokerError):
+    """Nothing reached the broker."""
+
+
+class Refused(BrokerError):
+    """The broker read the request and refused it."""
+
+
+class OutcomeUnknown(BrokerError):
+    """The request went out and its fate is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class StockInfo:
+    """A row of the stock master."""
+
+    code: str
+    name: str
+    board: Board
+    instrument: Instrument
+    sector: str
+    trades_on_nxt: bool
+    is_halted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """The last price of a stock and what bounds it today, in won."""
+
+    code: str
+    market: Market
+    price: int
+    base_price: int
+    upper_limit: int
+    lower_limit: int
+    is_halted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    price: int
+    qty: int
+
+
+@dataclass(frozen=True, slots=True)
+class Book:
+    """The order book, best level first; a side may be empty."""
+
+    code: str
+    market: Market
+    asks: tuple[Level, ...]
+    bids: tuple[Level, ...]
+
+    def best_opposite(self, side: Side) -> int | None:
+        """Return the price a `side` order would meet first: ask 1 for a buy, bid 1 for a sale."""
+        levels = self.asks if side is Side.BUY else self.bids
+        return levels[0].price if levels else None
+
+
+@dataclass(frozen=True, slots=True)
+class Orderable:
+    """What may be bought without credit (미수없는매수): won and shares."""
+
+    cash: int
+    qty: int
+
+
+@dataclass(frozen=True, slots=True)
+class OrderRequest:
+    """One order as it goes to the broker. `price` is 0 for kinds that name none."""
+
+    code: str
+    side: Side
+    market: Market
+    kind: OrderKind
+    qty: int
+    price: int
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """The broker's receipt: the order exists; nothing is filled yet."""
+
+    branch: str
+    order_no: str
+    accepted_at: time
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """What is needed to name an order to the broker again."""
+
+    order_date: date
+    branch: str
+    order_no: str
+    market: Market
+    kind: OrderKind
+
+
+@dataclass(frozen=True, slots=True)
+class OrderRecord:
+    """An order as the broker's list of the day tells it (주식일별주문체결조회)."""
+
+    order_date: date
+    branch: str
+    order_no: str
+    original_no: str
+    code: str
+    name: str
+    side: Side
+    kind: OrderKind
+    market: Market
+    qty: int
+    price: int
+    placed_at: time
+    filled_qty: int
+    filled_amount: int
+    open_qty: int
+    cancelled_qty: int
+    rejected_qty: int
+    is_cancelled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """A line of the balance. A share sold to zero stays until it is settled, two days on."""
+
+    code: str
+    name: str
+    qty: int
+    sellable_qty: int
+    average_price: Decimal
+    price: int
+    profit: int
+    profit_rate: Decimal
+    bought_today: int
+    sold_today: int
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """The account as a whole. `asked_at` is the moment before the question left."""
+
+    asked_at: datetime
+    holdings: tuple[Holding, ...]
+    deposit: int
+    deposit_d1: int
+    deposit_d2: int
+    valuation: int
+    total_asset: int
+    total_asset_yesterday: int
+
+
+@dataclass(frozen=True, slots=True)
+class DayPrice:
+    day: date
+    open: int
+    high: int
+    low: int
+    close: int
+    volume: int
+
+
+@dataclass(frozen=True, slots=True)
+class CalendarDay:
+    day: date
+    is_open: bool
+
+
+class NoticeKind(StrEnum):
+    """What a notice about our own order (체결통보) says. Only FILLED is a fill."""
+
+    ACCEPTED = "ACCEPTED"  # 접수
+    AMENDED = "AMENDED"  # 정정 확인
+    CANCELLED = "CANCELLED"  # 취소 확인
+    REMAINDER_CANCELLED = "REMAINDER_CANCELLED"  # IOC/FOK
+    REFUSED = "REFUSED"  # 거부
+    FILLED = "FILLED"  # 체결
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One notice. `qty` and `price` are of this fill alone; of the order in every other kind.
+
+    There is no fill number and no running total on the wire. `original_no` names the order that a
+    cancel or an amend was about, else it is empty. `text` is the record as decrypted.
+    """
+
+    kind: NoticeKind
+    account: str
+    order_no: str
+    original_no: str
+    code: str
+    side: Side
+    qty: int
+    price: int
+    at: time
+    market: Market
+    branch: str
+    order_qty: int
+    text: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Trade:
+    """One trade of the market (체결가): price and shares of it, and the day's running total of shares."""
+
+    code: str
+    market: Market
+    at: time
+    price: int
+    qty: int
+    volume: int
+    ask: int
+    bid: int
+
+
+class Broker(Protocol):
+    """What the floors above ask of a broker. Every method may raise any BrokerError."""
+
+    def place(self, request: OrderRequest) -> Acceptance:
+        """Send one order. OutcomeUnknown means it may exist."""
+
+    def cancel(self, placed: Placed) -> Acceptance:
+        """Cancel all that is left of an order; the receipt numbers the cancel itself."""
+
+    def stock(self, code: str) -> StockInfo: ...
+
+    def quote(self, code: str, market: Market) -> Quote: ...
+
+    def book(self, code: str, market: Market) -> Book: ...
+
+    def orderable(self, code: str, kind: OrderKind, price: int) -> Orderable: ...
+
+    def sellable_qty(self, code: str) -> int: ...
+
+    def balance(self) -> Balance: ...
+
+    def orders(self, first: date, last: date) -> Sequence[OrderRecord]:
+        """Every order of these days on every venue: complete pages, or an error."""
+
+    def daily_prices(self, code: str) -> Sequence[DayPrice]:
+        """The last thirty days, newest first, unadjusted."""
+
+    def calendar(self, first: date) -> Sequence[CalendarDay]: ...

@@ -1,0 +1,81 @@
+"""An order's life: its states, what can happen to it, and the one table of moves.
+
+The odd moves are real: a fill overtakes our cancel, an order given up for lost turns up.
+"""
+
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    SUBMITTING = "SUBMITTING"  # committed by us, not yet answered
+    PENDING = "PENDING"  # the broker has it, nothing filled
+    PARTIAL = "PARTIAL"
+    FILLED = "FILLED"
+    CANCELLED = "CANCELLED"
+    EXPIRED = "EXPIRED"  # its day or phase ended
+    REJECTED = "REJECTED"
+    UNKNOWN = "UNKNOWN"  # sent, no answer: to be resolved by looking
+
+
+class Event(StrEnum):
+    ACCEPTED = "ACCEPTED"
+    REFUSED = "REFUSED"
+    NO_ANSWER = "NO_ANSWER"
+    ABSENT = "ABSENT"  # looked for often enough, on complete lists: it never arrived
+    PART_FILLED = "PART_FILLED"
+    FULLY_FILLED = "FULLY_FILLED"
+    UNFILLED = "UNFILLED"  # fills we believed in were not the broker's
+    CANCELLED = "CANCELLED"
+    EXPIRED = "EXPIRED"
+
+
+_S, _E = Status, Event
+
+MOVES: dict[tuple[Status, Event], Status] = {
+    (_S.SUBMITTING, _E.ACCEPTED): _S.PENDING,
+    (_S.SUBMITTING, _E.REFUSED): _S.REJECTED,
+    (_S.SUBMITTING, _E.NO_ANSWER): _S.UNKNOWN,  # the broker may hold it: ask, never resend
+    (_S.UNKNOWN, _E.ACCEPTED): _S.PENDING,
+    (_S.UNKNOWN, _E.REFUSED): _S.REJECTED,
+    (_S.UNKNOWN, _E.ABSENT): _S.REJECTED,
+    (_S.PENDING, _E.REFUSED): _S.REJECTED,  # taken by the broker, turned away by the exchange
+    (_S.PENDING, _E.PART_FILLED): _S.PARTIAL,
+    (_S.PENDING, _E.FULLY_FILLED): _S.FILLED,
+    (_S.PENDING, _E.CANCELLED): _S.CANCELLED,
+    (_S.PENDING, _E.EXPIRED): _S.EXPIRED,
+    (_S.PARTIAL, _E.PART_FILLED): _S.PARTIAL,
+    (_S.PARTIAL, _E.FULLY_FILLED): _S.FILLED,
+    (_S.PARTIAL, _E.UNFILLED): _S.PENDING,
+    (_S.PARTIAL, _E.CANCELLED): _S.CANCELLED,
+    (_S.PARTIAL, _E.EXPIRED): _S.EXPIRED,
+    (_S.FILLED, _E.PART_FILLED): _S.PARTIAL,  # the broker's total is smaller than the notices'
+    (_S.FILLED, _E.UNFILLED): _S.PENDING,
+    (_S.CANCELLED, _E.PART_FILLED): _S.CANCELLED,  # late, but counted
+    (_S.CANCELLED, _E.FULLY_FILLED): _S.FILLED,  # a fill overtook our cancel
+    (_S.EXPIRED, _E.PART_FILLED): _S.EXPIRED,
+    (_S.EXPIRED, _E.FULLY_FILLED): _S.FILLED,
+    (_S.REJECTED, _E.ACCEPTED): _S.PENDING,  # given up for lost, and found after all
+}
+
+OPEN = frozenset({_S.PENDING, _S.PARTIAL})
+UNSETTLED = OPEN | {_S.SUBMITTING, _S.UNKNOWN}
+DONE = frozenset(_S) - UNSETTLED
+
+
+class IllegalMove(Exception):
+    """An event that cannot happen in this state: a bug, or a broker gone mad."""
+
+
+def after(status: Status, event: Event) -> Status:
+    """Return the state that `event` leads to. Raises IllegalMove where the table has no such row."""
+    try:
+        return MOVES[status, event]
+    except KeyError:
+        raise IllegalMove(f"{event} cannot happen to an order that is {status}") from None
+
+
+def fill_event(filled_qty: int, qty: int) -> Event:
+    """Return what a total of `filled_qty` shares means for an order of `qty`."""
+    if filled_qty >= qty:
+        return Event.FULLY_FILLED
+    return Event.PART_FILLED if filled_qty else Event.UNFILLED
