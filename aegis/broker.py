@@ -234,18 +234,22 @@ class Notice:
     text: str = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Trade:
-    """One trade of the market (체결가): price and shares of it, and the day's running total of shares."""
+    """One trade of the market (체결가): won, shares, and the day's running totals of shares and won.
+
+    `hhmmss` is the time of day as six digits. Not frozen: thousands are made each second.
+    """
 
     code: str
-    market: Market
-    at: time
+    hhmmss: str
     price: int
     qty: int
     volume: int
+    value: int
     ask: int
     bid: int
+    market: Market
 
 
 class Broker(Protocol):

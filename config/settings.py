@@ -160,6 +160,6 @@ LOGGING = logging_config(level=env.str("AEGIS_LOG_LEVEL", default="INFO"))
 LOGGING_CONFIG = "logging.config.dictConfig"
 
 
-def redis_client() -> redis.Redis:
+def REDIS_CLIENT() -> redis.Redis:  # noqa: N802 a setting
     """Return a client of the shared Redis; it fails within seconds rather than hang."""
     return redis.Redis.from_url(REDIS_URL, socket_timeout=5, socket_connect_timeout=5)

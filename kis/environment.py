@@ -31,6 +31,7 @@ class Environment:
     socket_url: str
     calls_per_second: float
     is_paper: bool
+    timeout_seconds: float = 10.0
 
     def at(self, base_url: str) -> "Environment":
         """Return this environment served at `base_url` (http://host:port), socket and all."""
@@ -45,6 +46,7 @@ PAPER = Environment(
     "ws://ops.koreainvestment.com:31000/tryitout",
     1,
     True,
+    timeout_seconds=20.0,  # the paper host answers late, above all at the open
 )
 LIVE = Environment(
     EnvironmentName.LIVE,

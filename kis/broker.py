@@ -1,0 +1,248 @@
+"""KISBroker: the port of `aegis.broker` in terms of the client. Translation only, no policy."""
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+
+from aegis.broker import (
+    Acceptance,
+    Balance,
+    Book,
+    CalendarDay,
+    DayPrice,
+    Holding,
+    Level,
+    Orderable,
+    OrderRecord,
+    OrderRequest,
+    OutcomeUnknown,
+    Placed,
+    Quote,
+    StockInfo,
+)
+from aegis.terms import Board, Instrument, Market, OrderKind, Side
+from kis import catalogue, clock
+from kis.client import Client, Reply
+from kis.fields import Row, order_number
+
+# how quotations name a venue (조건 시장 분류 코드)
+MARKET_DIVISION = {Market.KRX: "J", Market.NXT: "NX", Market.SOR: "UN"}
+SIDE_OF_CODE = {"01": Side.SELL, "02": Side.BUY}
+BOARD_OF_ID = {"STK": Board.KOSPI, "KSQ": Board.KOSDAQ, "KNX": Board.KONEX}
+SECURITY_GROUP = {"EF": Instrument.ETF, "EN": Instrument.ETN, "EW": Instrument.ELW}
+BOOK_LEVELS = 10
+
+
+class KISBroker:
+    """The broker, for one account."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        account = client.credentials.account
+        self._account = {"CANO": account.cano, "ACNT_PRDT_CD": account.product}
+
+    def place(self, request: OrderRequest) -> Acceptance:
+        tr = catalogue.BUY if request.side is Side.BUY else catalogue.SELL
+        body = {
+            **self._account,
+            "PDNO": request.code,
+            "ORD_DVSN": request.kind.value,
+            "ORD_QTY": str(request.qty),
+            "ORD_UNPR": str(request.price if request.kind.is_priced else 0),
+            "EXCG_ID_DVSN_CD": request.market.value,
+            "SLL_TYPE": "01" if request.side is Side.SELL else "",
+            "CNDT_PRIC": "",
+        }
+        return _acceptance(self._client.call(tr, body))
+
+    def cancel(self, placed: Placed) -> Acceptance:
+        body = {
+            **self._account,
+            "KRX_FWDG_ORD_ORGNO": placed.branch,
+            "ORGN_ODNO": placed.order_no,
+            "ORD_DVSN": placed.kind.value,
+            "RVSE_CNCL_DVSN_CD": "02",
+            "ORD_QTY": "0",
+            "ORD_UNPR": "0",
+            "QTY_ALL_ORD_YN": "Y",
+            "CNDT_PRIC": "",
+            "EXCG_ID_DVSN_CD": placed.market.value,
+        }
+        return _acceptance(self._client.call(catalogue.REVISE_OR_CANCEL, body))
+
+    def stock(self, code: str) -> StockInfo:
+        row = self._client.call(catalogue.STOCK_INFO, {"PRDT_TYPE_CD": "300", "PDNO": code}).row()
+        return StockInfo(
+            code=row.text("pdno")[-len(code) :],
+            name=row.text("prdt_abrv_name"),
+            board=BOARD_OF_ID.get(row.text("mket_id_cd"), Board.KOSPI),
+            instrument=SECURITY_GROUP.get(row.text("scty_grp_id_cd"), Instrument.STOCK),
+            sector=row.text("idx_bztp_mcls_cd_name") or row.text("std_idst_clsf_cd_name"),
+            trades_on_nxt=row.text("cptt_trad_tr_psbl_yn") == "Y" and row.text("nxt_tr_stop_yn") != "Y",
+            is_halted=row.text("tr_stop_yn") == "Y",
+        )
+
+    def quote(self, code: str, market: Market) -> Quote:
+        row = self._client.call(catalogue.PRICE, _instrument(code, market)).row()
+        return Quote(
+            code=code,
+            market=market,
+            price=row.integer("stck_prpr"),
+            base_price=row.integer("stck_sdpr"),
+            upper_limit=row.integer("stck_mxpr"),
+            lower_limit=row.integer("stck_llam"),
+            is_halted=row.maybe("temp_stop_yn") == "Y" or row.text("iscd_stat_cls_code") == "58",
+        )
+
+    def book(self, code: str, market: Market) -> Book:
+        row = self._client.call(catalogue.BOOK, _instrument(code, market)).row("output1")
+        return Book(code, market, asks=_levels(row, "askp"), bids=_levels(row, "bidp"))
+
+    def orderable(self, code: str, kind: OrderKind, price: int) -> Orderable:
+        parameters = {
+            **self._account,
+            "PDNO": code,
+            "ORD_UNPR": str(price) if kind.is_priced else "",
+            # 00 would answer without the stock's own margin rate; 01 asks with it
+            "ORD_DVSN": kind.value if kind.is_priced else "01",
+            "CMA_EVLU_AMT_ICLD_YN": "N",
+            "OVRS_ICLD_YN": "N",
+        }
+        row = self._client.call(catalogue.BUYABLE, parameters).row()
+        return Orderable(cash=row.integer("nrcvb_buy_amt"), qty=row.integer("nrcvb_buy_qty"))
+
+    def sellable_qty(self, code: str) -> int:
+        if self._client.environment.is_paper:  # inquire-psbl-sell is not offered there
+            return sum(holding.sellable_qty for holding in self.balance().holdings if holding.code == code)
+        parameters = {**self._account, "PDNO": code}
+        return self._client.call(catalogue.SELLABLE, parameters).row().integer("ord_psbl_qty")
+
+    def balance(self) -> Balance:
+        asked_at = clock.now()
+        parameters = {
+            **self._account,
+            "AFHR_FLPR_YN": "N",
+            "OFL_YN": "",
+            "INQR_DVSN": "02",
+            "UNPR_DVSN": "01",
+            "FUND_STTL_ICLD_YN": "N",
+            "FNCG_AMT_AUTO_RDPT_YN": "N",
+            "PRCS_DVSN": "00",
+        }
+        replies = self._client.pages(catalogue.BALANCE, parameters)
+        total = replies[-1].row("output2")
+        return Balance(
+            asked_at=asked_at,
+            holdings=tuple(_holding(row) for reply in replies for row in reply.rows("output1") if row.maybe("pdno")),
+            deposit=total.integer("dnca_tot_amt"),
+            deposit_d1=total.integer("nxdy_excc_amt"),
+            deposit_d2=total.integer("prvs_rcdl_excc_amt"),
+            valuation=total.integer("scts_evlu_amt"),
+            total_asset=total.integer("tot_evlu_amt"),
+            total_asset_yesterday=total.integer("bfdy_tot_asst_evlu_amt"),
+        )
+
+    def orders(self, first: date, last: date) -> Sequence[OrderRecord]:
+        parameters = {
+            **self._account,
+            "INQR_STRT_DT": f"{first:%Y%m%d}",
+            "INQR_END_DT": f"{last:%Y%m%d}",
+            "SLL_BUY_DVSN_CD": "00",
+            "PDNO": "",
+            "ORD_GNO_BRNO": "",
+            "ODNO": "",
+            "CCLD_DVSN": "00",
+            "INQR_DVSN": "01",
+            "INQR_DVSN_1": "",
+            "INQR_DVSN_3": "00",
+            "EXCG_ID_DVSN_CD": "KRX" if self._client.environment.is_paper else "ALL",
+        }
+        replies = self._client.pages(catalogue.ORDERS, parameters)
+        records = [_order_record(row) for reply in replies for row in reply.rows("output1") if row.maybe("odno")]
+        numbers = {(record.order_date, record.branch, record.order_no) for record in records}
+        if len(numbers) != len(records):
+            raise OutcomeUnknown("the list names an order twice: its pages overlap", call=catalogue.ORDERS.name)
+        return records
+
+    def daily_prices(self, code: str) -> Sequence[DayPrice]:
+        parameters = {**_instrument(code, Market.KRX), "FID_PERIOD_DIV_CODE": "D", "FID_ORG_ADJ_PRC": "0"}
+        rows = self._client.call(catalogue.DAILY_PRICE, parameters).rows()
+        return [_day_price(row) for row in rows if row.maybe("stck_bsop_date")]
+
+    def calendar(self, first: date) -> Sequence[CalendarDay]:
+        """Return the broker's list of days from `first` on; ask once a day at most, as it wishes."""
+        parameters = {"BASS_DT": f"{first:%Y%m%d}", "CTX_AREA_NK": "", "CTX_AREA_FK": ""}
+        rows = self._client.call(catalogue.HOLIDAYS, parameters).rows()
+        return [CalendarDay(row.day("bass_dt"), is_open=row.text("opnd_yn") == "Y") for row in rows]
+
+
+def _instrument(code: str, market: Market) -> dict[str, str]:
+    return {"FID_COND_MRKT_DIV_CODE": MARKET_DIVISION[market], "FID_INPUT_ISCD": code}
+
+
+def _acceptance(reply: Reply) -> Acceptance:
+    row = reply.row()
+    return Acceptance(
+        branch=row.text("KRX_FWDG_ORD_ORGNO"),
+        order_no=order_number(row.text("ODNO")),
+        accepted_at=row.clock("ORD_TMD"),
+    )
+
+
+def _levels(row: Row, side: str) -> tuple[Level, ...]:
+    levels = (
+        Level(price=row.integer(f"{side}{n}"), qty=row.integer(f"{side}_rsqn{n}")) for n in range(1, BOOK_LEVELS + 1)
+    )
+    return tuple(level for level in levels if level.price and level.qty)
+
+
+def _holding(row: Row) -> Holding:
+    return Holding(
+        code=row.text("pdno"),
+        name=row.text("prdt_name"),
+        qty=row.integer("hldg_qty"),
+        sellable_qty=row.integer("ord_psbl_qty"),
+        average_price=row.decimal("pchs_avg_pric"),
+        price=row.integer("prpr"),
+        profit=row.integer("evlu_pfls_amt"),
+        profit_rate=row.decimal("evlu_pfls_rt"),
+        bought_today=row.integer("thdt_buyqty"),
+        sold_today=row.integer("thdt_sll_qty"),
+    )
+
+
+_MARKET_OF_TEXT: Mapping[str, Market] = {market.value: market for market in Market}
+
+
+def _order_record(row: Row) -> OrderRecord:
+    return OrderRecord(
+        order_date=row.day("ord_dt"),
+        branch=row.text("ord_gno_brno"),
+        order_no=order_number(row.text("odno")),
+        original_no=order_number(original) if (original := row.text("orgn_odno").strip("0 ")) else "",
+        code=row.text("pdno"),
+        name=row.text("prdt_name"),
+        side=SIDE_OF_CODE[row.text("sll_buy_dvsn_cd")],
+        kind=OrderKind(row.text("ord_dvsn_cd")),
+        # older replies have no venue: there was only one
+        market=_MARKET_OF_TEXT.get(row.maybe("excg_id_dvsn_cd"), Market.KRX),
+        qty=row.integer("ord_qty"),
+        price=row.integer("ord_unpr"),
+        placed_at=row.clock("ord_tmd"),
+        filled_qty=row.integer("tot_ccld_qty"),
+        filled_amount=row.integer("tot_ccld_amt"),
+        open_qty=row.integer("rmn_qty"),
+        cancelled_qty=row.integer("cncl_cfrm_qty"),
+        rejected_qty=row.integer("rjct_qty"),
+        is_cancelled=row.text("cncl_yn") == "Y",
+    )
+
+
+def _day_price(row: Row) -> DayPrice:
+    return DayPrice(
+        day=row.day("stck_bsop_date"),
+        open=row.integer("stck_oprc"),
+        high=row.integer("stck_hgpr"),
+        low=row.integer("stck_lwpr"),
+        close=row.integer("stck_clpr"),
+        volume=row.integer("acml_vol"),
+    )

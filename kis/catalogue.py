@@ -1,0 +1,184 @@
+"""Every REST operation as one row: where it is, what it is called, who offers it, how it pages.
+
+Source: the official repository koreainvestment/open-trading-api (2026-07-09) and the broker's workbook
+of 2026-06-25; `old_*` are the ids before 2025, still accepted. `spec` holds what the user's own
+specification calls the same thing, where the two differ.
+"""
+
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+
+from aegis.broker import NotSent
+from kis.environment import Dialect, Environment
+
+
+class Effect(Enum):
+    READ = "READ"  # may be repeated
+    COMMAND = "COMMAND"  # changes something: sent once
+
+
+class Urgency(StrEnum):
+    """Who goes first when calls are short: orders, then the account, then quotes, then history."""
+
+    ORDER = "ORDER"
+    ACCOUNT = "ACCOUNT"
+    QUOTE = "QUOTE"
+    BACKFILL = "BACKFILL"
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """An operation under the user's own ids (spec §2.2, §11.2)."""
+
+    tr_id: str
+    nxt_tr_id: str = ""
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TR:
+    """One operation. `cursor` names the paging keys' suffix (`100`, `200` or none), None where nothing pages."""
+
+    name: str
+    method: str
+    path: str
+    effect: Effect
+    urgency: Urgency
+    live: str
+    paper: str = ""
+    old_live: str = ""
+    old_paper: str = ""
+    spec: Spec | None = None
+    cursor: str | None = None
+
+    def id(self, environment: Environment, dialect: Dialect) -> str:
+        """Return the TR id to send. Raises NotSent where the environment does not offer the operation."""
+        if environment.is_paper:
+            if not self.paper:
+                raise NotSent("paper trading does not offer this operation", code="EGW02006", call=self.name)
+            return self.paper
+        if dialect is Dialect.AEGIS_V3 and self.spec is not None:
+            return self.spec.tr_id
+        return self.live
+
+
+_TRADING = "/uapi/domestic-stock/v1/trading/"
+_QUOTES = "/uapi/domestic-stock/v1/quotations/"
+_FUTURES = "/uapi/domestic-futureoption/v1/quotations/"
+_R, _C = Effect.READ, Effect.COMMAND
+_ORDER, _ACCOUNT, _QUOTE, _BACKFILL = Urgency.ORDER, Urgency.ACCOUNT, Urgency.QUOTE, Urgency.BACKFILL
+
+BUY = TR(
+    "order-cash buy",
+    "POST",
+    _TRADING + "order-cash",
+    _C,
+    _ORDER,
+    live="TTTC0012U",
+    paper="VTTC0012U",
+    old_live="TTTC0802U",
+    old_paper="VTTC0802U",
+    spec=Spec("TTTC0802U", nxt_tr_id="TTTN0802U"),
+)
+SELL = TR(
+    "order-cash sell",
+    "POST",
+    _TRADING + "order-cash",
+    _C,
+    _ORDER,
+    live="TTTC0011U",
+    paper="VTTC0011U",
+    old_live="TTTC0801U",
+    old_paper="VTTC0801U",
+    spec=Spec("TTTC0801U", nxt_tr_id="TTTN0801U"),
+)
+REVISE_OR_CANCEL = TR(
+    "order-rvsecncl",
+    "POST",
+    _TRADING + "order-rvsecncl",
+    _C,
+    _ORDER,
+    live="TTTC0013U",
+    paper="VTTC0013U",
+    old_live="TTTC0803U",
+    old_paper="VTTC0803U",
+)
+BUYABLE = TR(
+    "inquire-psbl-order",
+    "GET",
+    _TRADING + "inquire-psbl-order",
+    _R,
+    _ORDER,
+    live="TTTC8908R",
+    paper="VTTC8908R",
+)
+SELLABLE = TR("inquire-psbl-sell", "GET", _TRADING + "inquire-psbl-sell", _R, _ORDER, live="TTTC8408R")
+BALANCE = TR(
+    "inquire-balance",
+    "GET",
+    _TRADING + "inquire-balance",
+    _R,
+    _ACCOUNT,
+    live="TTTC8434R",
+    paper="VTTC8434R",
+    cursor="100",
+)
+OPEN_ORDERS = TR(
+    "inquire-psbl-rvsecncl",
+    "GET",
+    _TRADING + "inquire-psbl-rvsecncl",
+    _R,
+    _ACCOUNT,
+    live="TTTC0084R",
+    old_live="TTTC8036R",
+    cursor="100",
+)
+ORDERS = TR(
+    "inquire-daily-ccld",
+    "GET",
+    _TRADING + "inquire-daily-ccld",
+    _R,
+    _ACCOUNT,
+    live="TTTC0081R",
+    paper="VTTC0081R",
+    old_live="TTTC8001R",
+    old_paper="VTTC8001R",
+    cursor="100",
+)
+PRICE = TR("inquire-price", "GET", _QUOTES + "inquire-price", _R, _QUOTE, live="FHKST01010100", paper="FHKST01010100")
+BOOK = TR(
+    "inquire-asking-price-exp-ccn",
+    "GET",
+    _QUOTES + "inquire-asking-price-exp-ccn",
+    _R,
+    _QUOTE,
+    live="FHKST01010200",
+    paper="FHKST01010200",
+)
+DAILY_PRICE = TR(
+    "inquire-daily-price",
+    "GET",
+    _QUOTES + "inquire-daily-price",
+    _R,
+    _BACKFILL,
+    live="FHKST01010400",
+    paper="FHKST01010400",
+)
+HOLIDAYS = TR("chk-holiday", "GET", _QUOTES + "chk-holiday", _R, _BACKFILL, live="CTCA0903R", cursor="")
+STOCK_INFO = TR("search-stock-info", "GET", _QUOTES + "search-stock-info", _R, _QUOTE, live="CTPF1002R")
+
+OPERATIONS: tuple[TR, ...] = (
+    BUY,
+    SELL,
+    REVISE_OR_CANCEL,
+    BUYABLE,
+    SELLABLE,
+    BALANCE,
+    OPEN_ORDERS,
+    ORDERS,
+    PRICE,
+    BOOK,
+    DAILY_PRICE,
+    HOLIDAYS,
+    STOCK_INFO,
+)

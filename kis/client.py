@@ -1,0 +1,184 @@
+"""The only speaker of the broker's REST: a catalogue row and parameters in, checked output out.
+
+Each call ends in a value or in one of the port's three failures, and that is decided in one place,
+`Client._judge`. A read is repeated; a command is sent again only when the gateway turned it away
+unread (token, call limit) or it surely never left (no connection).
+"""
+
+import logging
+import random
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from aegis.broker import BrokerError, NotSent, OutcomeUnknown
+from kis.auth import Tokens
+from kis.catalogue import TR, Effect
+from kis.environment import Credentials, Dialect, Environment
+from kis.errors import Meaning, failure, meaning_of
+from kis.fields import Row
+from kis.throttle import Throttle
+
+log = logging.getLogger(__name__)
+
+TRIES = 4
+PAUSE_SECONDS = 0.3
+MAX_PAGES = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A successful reply. `more` says that another page follows the cursor."""
+
+    call: str
+    body: Mapping[str, Any]
+    more: bool = False
+
+    def row(self, name: str = "output") -> Row:
+        """Return an output that is one object; some operations send it as a list of one."""
+        value = self._output(name)
+        if isinstance(value, list):
+            value = value[0] if value else {}
+        return Row(value, self.call)
+
+    def rows(self, name: str = "output") -> list[Row]:
+        """Return an output that is a list; some operations send a single object for one row."""
+        value = self._output(name)
+        return [Row(item, self.call) for item in (value if isinstance(value, list) else [value])]
+
+    def _output(self, name: str) -> Any:
+        try:
+            return self.body[name]
+        except KeyError:
+            raise OutcomeUnknown(f"the reply has no field {name}", call=self.call) from None
+
+
+class _Again(Exception):
+    """It may be sent once more: turned away unread by the gateway, or (no meaning) it never left."""
+
+    def __init__(self, error: BrokerError, meaning: Meaning | None = None) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.meaning = meaning
+
+
+class Client:
+    """Speaks for one app key. Safe to share between threads. Sends no command unless `armed`."""
+
+    def __init__(
+        self,
+        environment: Environment,
+        credentials: Credentials,
+        dialect: Dialect,
+        http: httpx.Client,
+        tokens: Tokens,
+        throttle: Throttle,
+        *,
+        armed: bool = True,
+    ) -> None:
+        self.environment = environment
+        self.credentials = credentials
+        self.dialect = dialect
+        self._http = http
+        self._tokens = tokens
+        self._throttle = throttle
+        self._armed = armed
+
+    def call(self, tr: TR, parameters: Mapping[str, str], *, tr_cont: str = "") -> Reply:
+        """Carry out one operation. Raises NotSent, Refused or OutcomeUnknown."""
+        if tr.effect is Effect.COMMAND and not self._armed:
+            raise NotSent(
+                "live trading is read-only: set AEGIS_LIVE_ORDERS=yes-real-money to send orders", call=tr.name
+            )
+        tr_id = tr.id(self.environment, self.dialect)
+        last: BrokerError = NotSent("never tried", call=tr.name)
+        for attempt in range(TRIES):
+            if attempt:
+                time.sleep(PAUSE_SECONDS * 2**attempt * random.uniform(0.5, 1.0))  # noqa: S311 jitter
+            try:
+                return self._once(tr, tr_id, parameters, tr_cont)
+            except _Again as again:
+                last = again.error
+                if again.meaning is Meaning.BUSY:
+                    self._throttle.slow_down()
+            except OutcomeUnknown as error:
+                if tr.effect is Effect.COMMAND:
+                    raise
+                last = error
+            log.info("%s: try %d of %d failed: %s", tr.name, attempt + 1, TRIES, last)
+        raise last
+
+    def pages(self, tr: TR, parameters: Mapping[str, str]) -> list[Reply]:
+        """Return every page of a list, or raise: half a list is no list.
+
+        Raises OutcomeUnknown where the cursor does not move on.
+        """
+        return list(self._pages(tr, parameters))
+
+    def _pages(self, tr: TR, parameters: Mapping[str, str]) -> Iterator[Reply]:
+        fk, nk = f"CTX_AREA_FK{tr.cursor}", f"CTX_AREA_NK{tr.cursor}"
+        cursor = {fk: "", nk: ""}
+        seen: set[tuple[str, str]] = set()
+        for page in range(MAX_PAGES):
+            reply = self.call(tr, {**parameters, **cursor}, tr_cont="N" if page else "")
+            yield reply
+            if not reply.more:
+                return
+            cursor = {fk: str(reply.body.get(fk.lower(), "")), nk: str(reply.body.get(nk.lower(), ""))}
+            where = (cursor[fk].strip(), cursor[nk].strip())
+            if where in seen or not where[1]:
+                raise OutcomeUnknown(f"page {page + 1} leads nowhere: the cursor stands still", call=tr.name)
+            seen.add(where)
+        raise OutcomeUnknown(f"the list does not end after {MAX_PAGES} pages", call=tr.name)
+
+    def _once(self, tr: TR, tr_id: str, parameters: Mapping[str, str], tr_cont: str) -> Reply:
+        token = self._tokens.get()
+        headers = {
+            "content-type": "application/json; charset=utf-8",
+            "authorization": f"Bearer {token}",
+            "appkey": self.credentials.app_key,
+            "appsecret": self.credentials.app_secret,
+            "tr_id": tr_id,
+            "tr_cont": tr_cont,
+            "custtype": "P",
+        }
+        with self._throttle.slot(tr.urgency):
+            response = self._send(tr, headers, parameters)
+        try:
+            return self._judge(tr, response)
+        except _Again as again:
+            if again.meaning is Meaning.TOKEN:
+                self._tokens.refused(token)
+            raise
+
+    def _send(self, tr: TR, headers: dict[str, str], parameters: Mapping[str, str]) -> httpx.Response:
+        url = self.environment.rest_url + tr.path
+        try:
+            if tr.method == "GET":
+                return self._http.get(url, headers=headers, params=dict(parameters))
+            return self._http.post(url, headers=headers, json=dict(parameters))
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            raise _Again(NotSent(f"no connection to the broker: {error!r}", call=tr.name)) from error
+        except httpx.HTTPError as error:
+            raise OutcomeUnknown(f"no answer from the broker: {error!r}", call=tr.name) from error
+
+    def _judge(self, tr: TR, response: httpx.Response) -> Reply:
+        """Decide what an answer means. The body counts, whatever the HTTP status."""
+        try:
+            body = response.json()
+        except ValueError:
+            body = None
+        if not isinstance(body, dict) or not ({"rt_cd", "error_code"} & body.keys()):
+            text = response.text[:200]
+            raise OutcomeUnknown(f"HTTP {response.status_code} with no readable answer: {text!r}", call=tr.name)
+        if str(body.get("rt_cd", "")).strip() == "0":
+            return Reply(tr.name, body, more=response.headers.get("tr_cont", "").strip() in ("F", "M"))
+        code = str(body.get("msg_cd") or body.get("error_code") or "").strip()
+        words = str(body.get("msg1") or body.get("error_description") or "").strip()
+        meaning = meaning_of(code, tr.effect)
+        if meaning in (Meaning.TOKEN, Meaning.BUSY):
+            raise _Again(NotSent(words, code=code, call=tr.name), meaning)
+        raise failure(tr, code, words)

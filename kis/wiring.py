@@ -1,0 +1,60 @@
+"""Settings to broker: one client per process, made at first use and kept."""
+
+from functools import cache
+
+import httpx
+import redis
+from django.conf import settings
+
+from aegis.broker import Broker
+from kis.auth import Tokens, approval_key, store_key
+from kis.broker import KISBroker
+from kis.client import Client
+from kis.throttle import Throttle
+
+CONNECT_SECONDS = 3.0
+
+
+@cache
+def store() -> redis.Redis:
+    """Return this process's connection pool to the shared Redis."""
+    return settings.REDIS_CLIENT()  # type: ignore[no-any-return]
+
+
+@cache
+def http() -> httpx.Client:
+    """Return this process's HTTP client: making one costs more than a call."""
+    timeout = httpx.Timeout(settings.KIS_ENVIRONMENT.timeout_seconds, connect=CONNECT_SECONDS)
+    # proxies of the environment are none of the broker's business
+    return httpx.Client(timeout=timeout, trust_env=False)
+
+
+@cache
+def client() -> Client:
+    environment, credentials = settings.KIS_ENVIRONMENT, settings.KIS_CREDENTIALS
+    throttle_key = store_key(environment, credentials, "calls")
+    return Client(
+        environment,
+        credentials,
+        settings.KIS_DIALECT,
+        http(),
+        Tokens(environment, credentials, http(), store()),
+        Throttle(store(), throttle_key, settings.KIS_CALLS_PER_SECOND),
+        armed=settings.KIS_ARMED,
+    )
+
+
+@cache
+def broker() -> Broker:
+    """Return the broker of the settings, for this process."""
+    return KISBroker(client())
+
+
+def new_approval_key() -> str:
+    return approval_key(settings.KIS_ENVIRONMENT, settings.KIS_CREDENTIALS, http())
+
+
+def forget() -> None:
+    """Drop what this process keeps, so that changed settings take effect."""
+    for made in (broker, client, http, store):
+        made.cache_clear()
