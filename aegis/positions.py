@@ -1,105 +1,110 @@
 """What we hold: the broker's last balance, plus the fills it had not counted yet.
 
-A balance and a stream of fills arrive in any order, and either may be late. Each balance line says
-how many shares were bought and sold today as far as the broker had counted. So the present position
-is that line plus whatever of our own fills goes beyond those two counts: whichever came first, the
-same shares are never counted twice and never missed.
+A balance and a stream of fills arrive in any order, and either may be late. Each line of a balance
+says how many shares were bought and sold today as far as the broker had counted. We count our own
+fills the same way. Only what we have counted beyond the broker changes a position: whichever came
+first, the same shares are never counted twice and never missed.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
 
+from aegis.broker import Holding
 from aegis.terms import Side
 
 CENT = Decimal("0.0001")  # the broker prints average prices with four decimals
 
 
 @dataclass(frozen=True, slots=True)
-class Baseline:
-    """A balance line as it came: shares, average price, and what the broker had counted on `day`."""
+class Line:
+    """One stock of the portfolio, in shares and won.
 
-    day: date
-    qty: int
-    average_price: Decimal
-    bought_today: int
-    sold_today: int
-
-
-@dataclass(frozen=True, slots=True)
-class Fill:
-    """One execution of ours, in the order of time."""
-
-    day: date
-    side: Side
-    qty: int
-    price: Decimal
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    qty: int
-    average_price: Decimal
-
-
-def after_buy(position: Position, qty: int, price: Decimal) -> Position:
-    """Return the position after a buy: the average price weighs in the new shares."""
-    total = position.qty + qty
-    if total <= 0:
-        return Position(total, Decimal(0))
-    held = max(position.qty, 0)
-    cost = held * position.average_price + qty * price
-    return Position(total, (cost / (held + qty)).quantize(CENT))
-
-
-def after_sale(position: Position, qty: int) -> Position:
-    """Return the position after a sale: the average price of what is left does not change."""
-    left = position.qty - qty
-    return Position(left, position.average_price if left > 0 else Decimal(0))
-
-
-def realised_profit(average_price: Decimal, qty: int, price: Decimal, cost: int) -> int:
-    """Return the profit of a sale in whole won, commission and tax of the sale (`cost`) taken off."""
-    return int(qty * (price - average_price)) - cost
-
-
-def beyond(baseline: Baseline, fills: Iterable[Fill]) -> list[Fill]:
-    """Return the part of `fills` that `baseline` had not counted, oldest first.
-
-    Fills of earlier days are in the baseline; fills of later days are not. Of its own day, the first
-    `bought_today` and `sold_today` shares are. The broker counting more than we know is no matter here.
+    `broker_*` is what the broker had counted as traded on `day` when its balance was last taken over;
+    `our_*` what our own executions of that day add up to.
     """
-    counted = {Side.BUY: baseline.bought_today, Side.SELL: baseline.sold_today}
-    uncounted = []
-    for fill in fills:
-        if fill.day < baseline.day:
-            continue
-        if fill.day > baseline.day:
-            uncounted.append(fill)
-            continue
-        known = min(counted[fill.side], fill.qty)
-        counted[fill.side] -= known
-        if fill.qty > known:
-            uncounted.append(Fill(fill.day, fill.side, fill.qty - known, fill.price))
-    return uncounted
+
+    day: date
+    qty: int = 0
+    average_price: Decimal = Decimal(0)
+    broker_bought: int = 0
+    broker_sold: int = 0
+    our_bought: int = 0
+    our_sold: int = 0
 
 
-def present(baseline: Baseline, fills: Iterable[Fill]) -> Position:
-    """Return what we hold now: `baseline` and every fill beyond it."""
-    position = Position(baseline.qty, baseline.average_price)
-    for fill in beyond(baseline, fills):
-        if fill.side is Side.BUY:
-            position = after_buy(position, fill.qty, fill.price)
-        else:
-            position = after_sale(position, fill.qty)
-    return position
+def filled(line: Line, day: date, side: Side, qty: int, price: Decimal) -> Line:
+    """Return `line` after an execution of `qty` shares at `price` won; a negative `qty` takes one back.
+
+    A fill of an earlier day is in the balance already.
+    """
+    if day < line.day:
+        return line
+    if day > line.day:
+        line = Line(day, line.qty, line.average_price)
+    if side is Side.BUY:
+        beyond = _beyond(line.our_bought, line.broker_bought, qty)
+        line = replace(line, our_bought=line.our_bought + qty)
+        return _bought(line, beyond, price)
+    beyond = _beyond(line.our_sold, line.broker_sold, qty)
+    line = replace(line, our_sold=line.our_sold + qty)
+    left = line.qty - beyond
+    return replace(line, qty=left, average_price=line.average_price if left > 0 else Decimal(0))
 
 
-def merged(first: Position, second: Position) -> Position:
+def _beyond(ours: int, brokers: int, qty: int) -> int:
+    """Return how many of `qty` more shares the broker had not counted."""
+    return max(0, ours + qty - brokers) - max(0, ours - brokers)
+
+
+def _bought(line: Line, qty: int, price: Decimal) -> Line:
+    total = line.qty + qty
+    if qty <= 0 or line.qty < 0:
+        # shares taken back, or bought against a balance we never saw: the next balance sets the price
+        return replace(line, qty=total)
+    cost = line.qty * line.average_price + qty * price
+    return replace(line, qty=total, average_price=(cost / total).quantize(CENT))
+
+
+def lags(line: Line, day: date, bought_today: int, sold_today: int) -> bool:
+    """Whether a balance of `day` has not yet counted fills that we know of: it must not overwrite them."""
+    return day < line.day or (day == line.day and (bought_today < line.our_bought or sold_today < line.our_sold))
+
+
+def adopted(line: Line | None, day: date, holding: Holding) -> Line:
+    """Return the line that a balance of `day` sets. Ask `lags` first."""
+    ours = (line.our_bought, line.our_sold) if line is not None and line.day == day else (0, 0)
+    return Line(
+        day=day,
+        qty=holding.qty,
+        average_price=holding.average_price,
+        broker_bought=holding.bought_today,
+        broker_sold=holding.sold_today,
+        our_bought=ours[0],
+        our_sold=ours[1],
+    )
+
+
+def realised_profit(average_price: Decimal, qty: int, price: Decimal, cost_won: int) -> int:
+    """Return the profit of a sale in whole won, its commission and tax (`cost_won`) taken off."""
+    return int(qty * (price - average_price)) - cost_won
+
+
+def profit_rate_pct(average_price: Decimal, price: int) -> Decimal:
+    """Return the unrealised profit in percent, two decimals, as the broker prints it."""
+    if not average_price:
+        return Decimal("0.00")
+    return ((price - average_price) / average_price * 100).quantize(Decimal("0.01"))
+
+
+def merged(first: Line, second: Line) -> Line:
     """Return two holdings of one share as one: quantities add, the average is weighed. Source: spec §11.5."""
     total = first.qty + second.qty
-    if total == 0:
-        return Position(0, Decimal(0))
     cost = first.qty * first.average_price + second.qty * second.average_price
-    return Position(total, (cost / total).quantize(CENT))
+    return replace(
+        first,
+        qty=total,
+        average_price=(cost / total).quantize(CENT) if total else Decimal(0),
+        broker_bought=first.broker_bought + second.broker_bought,
+        broker_sold=first.broker_sold + second.broker_sold,
+    )

@@ -1,0 +1,1 @@
+"""What the market did: stocks, trading days, prices."""

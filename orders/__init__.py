@@ -1,0 +1,1 @@
+"""What we do: orders, executions, the chase, guards."""

@@ -1,0 +1,1 @@
+"""What we hold: holdings, cash, and the balance they come from."""

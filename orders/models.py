@@ -1,0 +1,289 @@
+"""Orders and all that happens to them. `orders.journal` is the only writer of an order's state."""
+
+from decimal import Decimal
+
+from django.db import models
+from django.db.models import F, Q
+from django.utils.translation import gettext_lazy as _
+
+from aegis import guards
+from aegis.broker import NoticeKind, Placed
+from aegis.chase import Plan
+from aegis.lifecycle import DONE, OPEN, UNSETTLED, Status
+from aegis.terms import Market, OrderKind, Side
+
+MARKETS = [(market.value, market.value) for market in Market]
+SIDES = [(Side.BUY.value, _("buy")), (Side.SELL.value, _("sell"))]
+
+
+class TradeOrder(models.Model):
+    """One order at the broker (주문). A chase makes a family: a root, and re-orders that point to it.
+
+    The row is committed before the request leaves, so `order_no` is empty until the broker answers.
+    Prices are won (0: no price named), quantities shares.
+    """
+
+    class Origin(models.TextChoices):
+        AEGIS = "AEGIS", _("AEGIS")
+        EXTERNAL = "EXTERNAL", _("by hand")
+
+    STATUSES = [
+        (Status.SUBMITTING.value, _("submitting")),
+        (Status.PENDING.value, _("pending")),
+        (Status.PARTIAL.value, _("partly filled")),
+        (Status.FILLED.value, _("filled")),
+        (Status.CANCELLED.value, _("cancelled")),
+        (Status.EXPIRED.value, _("expired")),
+        (Status.REJECTED.value, _("rejected")),
+        (Status.UNKNOWN.value, _("unknown")),
+    ]
+
+    request_id = models.CharField(_("request id"), max_length=64, unique=True)
+    root = models.ForeignKey(
+        "self", models.PROTECT, related_name="retries", null=True, blank=True, verbose_name=_("root order")
+    )
+    attempt = models.PositiveSmallIntegerField(_("retry"), default=0)
+    origin = models.CharField(_("origin"), max_length=8, choices=Origin.choices, default=Origin.AEGIS)
+
+    stock_code = models.CharField(_("stock code"), max_length=12)
+    stock_name = models.CharField(_("stock name"), max_length=60, blank=True)
+    order_type = models.CharField(_("side"), max_length=4, choices=SIDES)
+    market = models.CharField(_("market"), max_length=3, choices=MARKETS)
+    order_kind = models.CharField(_("order kind"), max_length=2, choices=[(k.value, k.value) for k in OrderKind])
+    strategy = models.CharField(_("strategy"), max_length=20, blank=True)
+    qty = models.PositiveBigIntegerField(_("quantity"))
+    price = models.PositiveBigIntegerField(_("price"))
+    arrival_price = models.PositiveBigIntegerField(_("price at arrival"), default=0)
+
+    status = models.CharField(_("status"), max_length=10, choices=STATUSES, default=Status.SUBMITTING.value)
+    status_at = models.DateTimeField(_("status since"))
+    order_date = models.DateField(_("order date"))
+    branch = models.CharField(_("branch"), max_length=5, blank=True)
+    order_no = models.CharField(_("order number"), max_length=10, null=True, blank=True)
+    filled_qty = models.PositiveBigIntegerField(_("filled"), default=0)
+    filled_amount = models.PositiveBigIntegerField(_("filled amount"), default=0)
+    refusal = models.CharField(_("refusal"), max_length=200, blank=True)
+
+    created_at = models.DateTimeField(_("created at"))
+    sent_at = models.DateTimeField(_("sent at"), null=True, blank=True)
+    accepted_at = models.DateTimeField(_("accepted at"), null=True, blank=True)
+    looked_at = models.DateTimeField(_("confirmed by the broker at"), null=True, blank=True)
+    look_wanted = models.BooleanField(_("to be confirmed"), default=False)
+    cancel_sent_at = models.DateTimeField(_("cancel sent at"), null=True, blank=True)
+
+    chase_at = models.DateTimeField(_("chase due at"), null=True, blank=True)
+    chase_claimed_until = models.DateTimeField(_("chase claimed until"), null=True, blank=True)
+    chase_note = models.CharField(_("chase ended because"), max_length=200, blank=True)
+    wait_seconds = models.FloatField(_("wait (s)"), default=0)
+    max_retries = models.PositiveSmallIntegerField(_("most retries"), default=0)
+    step_ticks = models.SmallIntegerField(_("ticks nearer"), default=1)
+    market_after = models.BooleanField(_("market at last"), default=False)
+
+    class Meta:
+        db_table = "trade_orders"
+        verbose_name = _("order")
+        verbose_name_plural = _("orders")
+        ordering = ["-created_at", "-id"]
+        constraints = [
+            models.UniqueConstraint(fields=["order_date", "order_no"], name="one_order_per_number_and_day"),
+            models.UniqueConstraint(fields=["root", "attempt"], name="one_order_per_retry"),
+            models.CheckConstraint(condition=Q(qty__gt=0), name="order_qty_positive"),
+            models.CheckConstraint(condition=Q(filled_qty__lte=F("qty")), name="never_filled_over_asked"),
+            models.CheckConstraint(
+                condition=Q(root__isnull=True, attempt=0) | Q(root__isnull=False, attempt__gt=0),
+                name="a_retry_has_a_root",
+            ),
+            models.CheckConstraint(
+                condition=~Q(status=Status.FILLED.value) | Q(filled_qty=F("qty")), name="filled_means_all_of_it"
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["status"], condition=Q(status__in=sorted(UNSETTLED)), name="orders_unsettled"),
+            models.Index(fields=["chase_at"], condition=Q(chase_at__isnull=False), name="orders_chase_due"),
+            models.Index(fields=["stock_code", "-created_at"], name="orders_of_stock"),
+        ]
+
+    def __str__(self) -> str:
+        return f"#{self.pk} {self.order_type} {self.stock_code} {self.qty}"
+
+    @property
+    def side(self) -> Side:
+        return Side(self.order_type)
+
+    @property
+    def state(self) -> Status:
+        return Status(self.status)
+
+    @property
+    def is_open(self) -> bool:
+        return self.state in OPEN
+
+    @property
+    def is_done(self) -> bool:
+        return self.state in DONE
+
+    @property
+    def open_qty(self) -> int:
+        return self.qty - self.filled_qty
+
+    @property
+    def average_fill(self) -> Decimal | None:
+        """Return the average price of what is filled, in won."""
+        return Decimal(self.filled_amount) / self.filled_qty if self.filled_qty else None
+
+    @property
+    def root_pk(self) -> int:
+        return self.root_id or self.pk
+
+    @property
+    def plan(self) -> Plan:
+        return Plan(self.wait_seconds, self.max_retries, self.step_ticks, self.market_after)
+
+    @property
+    def placed(self) -> Placed:
+        """Return how the broker knows this order. Only an order with a number has that."""
+        if self.order_no is None:
+            raise ValueError(f"order {self.pk} has no number yet")
+        return Placed(self.order_date, self.branch, self.order_no, Market(self.market), OrderKind(self.order_kind))
+
+
+class RawNotice(models.Model):
+    """A notice as it came (체결통보), stored before it is applied: the inbox."""
+
+    class State(models.TextChoices):
+        WAITING = "WAITING", _("waiting for its order")
+        APPLIED = "APPLIED", _("applied")
+        DOUBTFUL = "DOUBTFUL", _("doubtful: the broker is asked")
+        DUPLICATE = "DUPLICATE", _("already counted")
+        FOREIGN = "FOREIGN", _("another account")
+
+    received_at = models.DateTimeField(_("received at"))
+    kind = models.CharField(_("kind"), max_length=20, choices=[(k.value, k.value) for k in NoticeKind])
+    order_date = models.DateField(_("order date"))
+    order_no = models.CharField(_("order number"), max_length=10)
+    original_no = models.CharField(_("original number"), max_length=10, blank=True)
+    text = models.TextField(_("text"), blank=True)
+    state = models.CharField(_("state"), max_length=10, choices=State.choices, default=State.WAITING)
+    order = models.ForeignKey(
+        TradeOrder, models.PROTECT, related_name="notices", null=True, blank=True, verbose_name=_("order")
+    )
+    committed_ms = models.FloatField(_("received to committed (ms)"), null=True, blank=True)
+
+    class Meta:
+        db_table = "raw_notices"
+        verbose_name = _("notice")
+        verbose_name_plural = _("notices")
+        ordering = ["-id"]
+        indexes = [
+            models.Index(fields=["order_date", "order_no"], name="notices_of_order"),
+            models.Index(fields=["state"], condition=Q(state__in=["WAITING", "DOUBTFUL"]), name="notices_unsettled"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.order_date} {self.order_no}"
+
+
+class TradeExecution(models.Model):
+    """A fill of one of our orders (체결). Its identity is the cumulative quantity it brings the order to.
+
+    One from a NOTICE is provisional until the broker's list agrees; one from the LIST stands for what
+    notices never told. Rows are never changed but for being voided.
+    """
+
+    class Source(models.TextChoices):
+        NOTICE = "NOTICE", _("notice")
+        LIST = "LIST", _("broker's list")
+
+    order = models.ForeignKey(TradeOrder, models.PROTECT, related_name="executions", verbose_name=_("order"))
+    order_no = models.CharField(_("order number"), max_length=10)
+    stock_code = models.CharField(_("stock code"), max_length=12)
+    exec_qty = models.PositiveBigIntegerField(_("quantity"))
+    exec_price = models.DecimalField(_("price"), max_digits=16, decimal_places=4)
+    exec_amount = models.PositiveBigIntegerField(_("amount"))
+    cumulative_qty = models.PositiveBigIntegerField(_("cumulative quantity"))
+    executed_at = models.DateTimeField(_("executed at"))
+    recorded_at = models.DateTimeField(_("recorded at"))
+    source = models.CharField(_("source"), max_length=6, choices=Source.choices)
+    notice = models.OneToOneField(
+        RawNotice, models.PROTECT, related_name="execution", null=True, blank=True, verbose_name=_("notice")
+    )
+    fee = models.PositiveBigIntegerField(_("commission"), default=0)
+    tax = models.PositiveBigIntegerField(_("tax"), default=0)
+    voided_at = models.DateTimeField(_("voided at"), null=True, blank=True)
+
+    class Meta:
+        db_table = "trade_executions"
+        verbose_name = _("execution")
+        verbose_name_plural = _("executions")
+        ordering = ["-executed_at", "-id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["order", "cumulative_qty"], condition=Q(voided_at__isnull=True), name="one_fill_per_total"
+            ),
+            models.CheckConstraint(condition=Q(exec_qty__gt=0), name="exec_qty_positive"),
+            models.CheckConstraint(condition=Q(cumulative_qty__gte=F("exec_qty")), name="exec_within_its_total"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.order_no} {self.exec_qty} @ {self.exec_price:f}"
+
+
+class OrderEvent(models.Model):
+    """Something that happened to an order. Added, never edited."""
+
+    order = models.ForeignKey(TradeOrder, models.PROTECT, related_name="events", verbose_name=_("order"))
+    at = models.DateTimeField(_("at"))
+    kind = models.CharField(_("kind"), max_length=20)
+    detail = models.CharField(_("detail"), max_length=300, blank=True)
+
+    class Meta:
+        db_table = "order_events"
+        verbose_name = _("order event")
+        verbose_name_plural = _("order events")
+        ordering = ["id"]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.detail}".strip()
+
+
+class BlacklistedStock(models.Model):
+    """A stock never to buy (블랙리스트). What is held of it may always be sold."""
+
+    stock_code = models.CharField(_("stock code"), max_length=12, unique=True)
+    stock_name = models.CharField(_("stock name"), max_length=60, blank=True)
+    reason = models.CharField(_("reason"), max_length=200)
+    until = models.DateField(_("until"), null=True, blank=True, help_text=_("empty: for good"))
+
+    class Meta:
+        db_table = "blacklist"
+        verbose_name = _("blacklisted stock")
+        verbose_name_plural = _("blacklist")
+        ordering = ["stock_code"]
+
+    def __str__(self) -> str:
+        return f"{self.stock_name} ({self.stock_code})"
+
+
+class TradingSwitch(models.Model):
+    """The kill switch: one row."""
+
+    ONLY_PK = 1
+    STATES = [
+        (guards.TradingState.ACTIVE.value, _("active")),
+        (guards.TradingState.REDUCING.value, _("sales only")),
+        (guards.TradingState.HALTED.value, _("halted")),
+    ]
+
+    state = models.CharField(_("state"), max_length=8, choices=STATES, default=guards.TradingState.ACTIVE.value)
+    reason = models.CharField(_("reason"), max_length=200, blank=True)
+    changed_by = models.CharField(_("changed by"), max_length=150, blank=True)
+    changed_at = models.DateTimeField(_("changed at"))
+
+    class Meta:
+        db_table = "trading_switch"
+        verbose_name = _("trading switch")
+        verbose_name_plural = _("trading switch")
+        constraints = [models.CheckConstraint(condition=Q(pk=1), name="one_switch")]
+
+    def __str__(self) -> str:
+        return self.get_state_display()

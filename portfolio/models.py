@@ -1,0 +1,81 @@
+"""What we hold. `portfolio.ledger` is the only writer."""
+
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+from aegis.positions import Line
+
+
+class Portfolio(models.Model):
+    """A holding (보유 종목). Prices are won, quantities shares.
+
+    The `broker_*` and `our_*` counts are what `aegis.positions` weighs against each other.
+    """
+
+    stock_code = models.CharField(_("stock code"), max_length=12, unique=True)
+    stock_name = models.CharField(_("stock name"), max_length=60)
+    quantity = models.BigIntegerField(_("quantity"))
+    avg_price = models.DecimalField(_("average price"), max_digits=16, decimal_places=4)
+    current_price = models.PositiveBigIntegerField(_("current price"), default=0)
+    profit_rate = models.DecimalField(_("profit rate (%)"), max_digits=12, decimal_places=2, default=0)
+    counted_on = models.DateField(_("counted on"), help_text=_("the trade date of the counts below"))
+    broker_bought = models.BigIntegerField(_("bought, by the broker"), default=0)
+    broker_sold = models.BigIntegerField(_("sold, by the broker"), default=0)
+    our_bought = models.BigIntegerField(_("bought, by our fills"), default=0)
+    our_sold = models.BigIntegerField(_("sold, by our fills"), default=0)
+    lags_since = models.DateTimeField(_("balance lags since"), null=True, blank=True)
+    synced_at = models.DateTimeField(_("synced at"), null=True, blank=True)
+    updated_at = models.DateTimeField(_("updated at"))
+
+    class Meta:
+        db_table = "portfolio"
+        verbose_name = _("holding")
+        verbose_name_plural = _("portfolio")
+        ordering = ["stock_code"]
+
+    def __str__(self) -> str:
+        return f"{self.stock_name} ({self.stock_code})"
+
+    @property
+    def line(self) -> Line:
+        return Line(
+            day=self.counted_on,
+            qty=self.quantity,
+            average_price=self.avg_price,
+            broker_bought=self.broker_bought,
+            broker_sold=self.broker_sold,
+            our_bought=self.our_bought,
+            our_sold=self.our_sold,
+        )
+
+    @line.setter
+    def line(self, line: Line) -> None:
+        self.counted_on = line.day
+        self.quantity = line.qty
+        self.avg_price = line.average_price
+        self.broker_bought = line.broker_bought
+        self.broker_sold = line.broker_sold
+        self.our_bought = line.our_bought
+        self.our_sold = line.our_sold
+
+
+class AccountSnapshot(models.Model):
+    """The account at one moment, in won (계좌 스냅샷)."""
+
+    timestamp = models.DateTimeField(_("time"), db_index=True)
+    deposit = models.BigIntegerField(_("deposit"))
+    deposit_d1 = models.BigIntegerField(_("deposit D+1"))
+    deposit_d2 = models.BigIntegerField(_("deposit D+2"))
+    valuation = models.BigIntegerField(_("valuation"))
+    total_asset = models.BigIntegerField(_("total asset"))
+    net_profit_today = models.BigIntegerField(_("net profit today"))
+
+    class Meta:
+        db_table = "account_snapshots"
+        verbose_name = _("account snapshot")
+        verbose_name_plural = _("account snapshots")
+        ordering = ["-timestamp"]
+        get_latest_by = "timestamp"
+
+    def __str__(self) -> str:
+        return f"{self.timestamp:%Y-%m-%d %H:%M:%S}"
