@@ -152,6 +152,7 @@ class OrderRecord:
     cancelled_qty: int
     rejected_qty: int
     is_cancelled: bool
+    is_cancel: bool  # the line of a cancel itself, which is no order to fill
 
 
 @dataclass(frozen=True, slots=True)

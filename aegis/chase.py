@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from aegis.lifecycle import DONE, OPEN, Status
-from aegis.terms import Market, OrderKind
 
 # a cancel that the broker has not confirmed within this time is asked for again
 CANCEL_PATIENCE = timedelta(seconds=5)
@@ -97,15 +96,3 @@ def _open_step(order: Chased, *, now: datetime) -> Decision:
 def goes_to_market(attempt: int, plan: Plan) -> bool:
     """Whether the re-order numbered `attempt` (1 is the first) is the last one, at market."""
     return plan.market_after and attempt > plan.max_retries
-
-
-def market_kind(market: Market, legal: frozenset[OrderKind]) -> OrderKind | None:
-    """Return the kind that goes through at once: a market order where the venue takes one, else a limit.
-
-    Source: spec §11.3: NXT takes no market order, a limit at the best opposite quote stands in for it.
-    None where the venue takes neither now.
-    """
-    for kind in (OrderKind.MARKET, OrderKind.LIMIT, OrderKind.AFTER_LIMIT):
-        if kind in legal and not (kind is OrderKind.MARKET and market is Market.NXT):
-            return kind
-    return None

@@ -54,6 +54,10 @@ MOVES: dict[tuple[Status, Event], Status] = {
     (_S.CANCELLED, _E.FULLY_FILLED): _S.FILLED,  # a fill overtook our cancel
     (_S.EXPIRED, _E.PART_FILLED): _S.EXPIRED,
     (_S.EXPIRED, _E.FULLY_FILLED): _S.FILLED,
+    (_S.CANCELLED, _E.UNFILLED): _S.CANCELLED,
+    (_S.EXPIRED, _E.UNFILLED): _S.EXPIRED,
+    (_S.REJECTED, _E.PART_FILLED): _S.PARTIAL,  # refused by notice, filled by the exchange: the fill is the fact
+    (_S.REJECTED, _E.FULLY_FILLED): _S.FILLED,
     (_S.REJECTED, _E.ACCEPTED): _S.PENDING,  # given up for lost, and found after all
 }
 

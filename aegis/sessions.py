@@ -147,6 +147,19 @@ def legal_kinds(market: Market, phases: Iterable[Phase], now: datetime) -> froze
     return frozenset[OrderKind]().union(*(phase.kinds for phase in phases_at(phases, market, now)))
 
 
+def limit_kind(legal: frozenset[OrderKind]) -> OrderKind | None:
+    """Return the code of a plain limit order where `legal` codes are taken, None where there is none."""
+    return next((kind for kind in (OrderKind.LIMIT, OrderKind.AFTER_LIMIT) if kind in legal), None)
+
+
+def immediate_kind(legal: frozenset[OrderKind]) -> OrderKind | None:
+    """Return the code that goes through at once: market, else a limit to be set at the best opposite quote.
+
+    Source: spec §11.3: NXT takes no market order. None where neither is taken.
+    """
+    return OrderKind.MARKET if OrderKind.MARKET in legal else limit_kind(legal)
+
+
 def get_available_market(phases: Sequence[Phase], now: datetime) -> Market | None:
     """Return the venue to prefer at `now`: KRX in its regular hours, NXT before and after, else None.
 

@@ -1,11 +1,53 @@
-"""The Celery app. Queues by urgency: orders before sync before notify; see the worker lines of the supervisor."""
+"""The Celery app: three queues by urgency, and the worker step that holds the broker's socket.
+
+Tasks name their queue where they are defined: `orders` must not wait, `sync` may, `notify` tells
+people. The stream worker is a worker started with `--kis-stream`: it answers Flower like any other and
+holds the socket in a thread of its own.
+"""
 
 import os
+import threading
+from typing import Any
 
-from celery import Celery
+from celery import Celery, bootsteps
+from click import Option
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
 app = Celery("aegis")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
+
+STREAM_STOP_SECONDS = 5.0
+
+
+class StreamStep(bootsteps.StartStopStep):
+    """Runs the broker's socket beside a worker's tasks."""
+
+    requires = {"celery.worker.components:Pool"}
+
+    def __init__(self, parent: Any, kis_stream: bool = False, **options: Any) -> None:
+        super().__init__(parent, **options)
+        self.enabled = kis_stream
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def include_if(self, parent: Any) -> bool:
+        return self.enabled
+
+    def start(self, parent: Any) -> None:
+        from desk.stream import hold
+
+        self._thread = threading.Thread(target=hold, args=(self._stop,), name="kis-stream", daemon=True)
+        self._thread.start()
+
+    def stop(self, parent: Any) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(STREAM_STOP_SECONDS)
+
+    terminate = stop
+
+
+app.user_options["worker"].add(Option(("--kis-stream",), is_flag=True, help="Hold the broker's WebSocket."))
+app.steps["worker"].add(StreamStep)

@@ -19,7 +19,7 @@ def socket_dir(home: Path) -> Path:
 
 def database_url(home: Path, environment: str) -> str:
     """Return the URL of the embedded database; each broker environment has one of its own."""
-    return f"postgres://aegis@{quote(str(socket_dir(home) / 'pg'), safe='')}/aegis_{environment}"
+    return f"postgres://aegis@/aegis_{environment}?host={quote(str(socket_dir(home) / 'pg'))}"
 
 
 def redis_url(home: Path) -> str:

@@ -137,10 +137,6 @@ CELERY_TASK_ACKS_LATE = True  # with prefetch 1, nothing waits behind a slow tas
 CELERY_TASK_REJECT_ON_WORKER_LOST = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_TASK_DEFAULT_QUEUE = "sync"
-CELERY_TASK_ROUTES = {
-    "orders.tasks.*": {"queue": "orders"},
-    "desk.tasks.*": {"queue": "notify"},
-}
 CELERY_DB_REUSE_MAX = 1000  # Celery closes the database connection around every task without it
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_TRANSPORT_OPTIONS = {

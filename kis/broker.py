@@ -234,6 +234,7 @@ def _order_record(row: Row) -> OrderRecord:
         cancelled_qty=row.integer("cncl_cfrm_qty"),
         rejected_qty=row.integer("rjct_qty"),
         is_cancelled=row.text("cncl_yn") == "Y",
+        is_cancel="취소" in row.text("sll_buy_dvsn_cd_name"),
     )
 
 

@@ -69,6 +69,7 @@ class TradeOrder(models.Model):
     accepted_at = models.DateTimeField(_("accepted at"), null=True, blank=True)
     looked_at = models.DateTimeField(_("confirmed by the broker at"), null=True, blank=True)
     look_wanted = models.BooleanField(_("to be confirmed"), default=False)
+    absent_looks = models.PositiveSmallIntegerField(_("times not found"), default=0)
     cancel_sent_at = models.DateTimeField(_("cancel sent at"), null=True, blank=True)
 
     chase_at = models.DateTimeField(_("chase due at"), null=True, blank=True)

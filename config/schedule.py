@@ -1,0 +1,53 @@
+"""The beat schedule as a reviewed table. Missing rows are written at start; an operator's edits stay.
+
+Every task asks the tables what is due, so a lost turn costs one period and nothing else. `expires`
+sits just under the period: a worker that stalled does not wake to a heap of stale turns.
+"""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One periodic task; `every` in seconds."""
+
+    name: str
+    task: str
+    every: int
+    why: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+SCHEDULE: tuple[Entry, ...] = (
+    Entry("chase-sweep", "orders.tasks.sweep", 2, "orders whose chase step is due"),
+    Entry("look", "orders.tasks.look", 5, "orders and notices that wait for the broker's word"),
+    Entry("reconcile", "orders.tasks.reconcile", 60, "unfilled orders against the broker's list (spec §5.1)"),
+    Entry("balance-open", "orders.tasks.sync_balance", 60, "balance in market hours (spec §0.4)", {"while_open": True}),
+    Entry("balance-closed", "orders.tasks.sync_balance", 600, "balance outside them", {"while_open": False}),
+    Entry("calendar", "orders.tasks.sync_calendar", 600, "which days trade; asks once a day"),
+    Entry("daily-prices", "orders.tasks.sync_daily_prices", 600, "after the close (spec §5.1)"),
+)
+
+
+def write() -> int:
+    """Write the rows that are missing; return how many. What an operator changed or paused stays as it is."""
+    # models can be imported only once the apps are ready, and this table is read before
+    from django_celery_beat.models import IntervalSchedule, PeriodicTask
+
+    written = 0
+    for entry in SCHEDULE:
+        interval, _ = IntervalSchedule.objects.get_or_create(every=entry.every, period=IntervalSchedule.SECONDS)
+        _, is_new = PeriodicTask.objects.get_or_create(
+            name=entry.name,
+            defaults={
+                "task": entry.task,
+                "interval": interval,
+                "kwargs": json.dumps(entry.arguments),
+                "expire_seconds": max(1, entry.every - 1),
+                "description": entry.why,
+            },
+        )
+        written += is_new
+    return written

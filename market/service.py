@@ -1,0 +1,65 @@
+"""What the market tells: reads only, always the database."""
+
+from collections.abc import Sequence
+from datetime import date, datetime
+
+from aegis import sessions
+from aegis.sessions import KST, Phase
+from aegis.terms import Instrument, Market
+from market.models import Stock, TradingDay, TradingSession
+
+SATURDAY = 5
+
+
+def phases_on(day: date) -> tuple[Phase, ...]:
+    """Return the phases of `day`, empty on a holiday.
+
+    A day the broker's calendar has not been asked about yet counts by the week: a broker that is
+    closed refuses orders itself.
+    """
+    known = TradingDay.objects.filter(pk=day).first()
+    if known is None:
+        return () if day.weekday() >= SATURDAY else sessions.standard_phases(day)
+    if not known.is_open:
+        return ()
+    rows = TradingSession.objects.filter(day=known)
+    return tuple(row.as_phase() for row in rows)
+
+
+def today(now: datetime) -> tuple[Phase, ...]:
+    return phases_on(now.astimezone(KST).date())
+
+
+def is_market_open(market: Market, now: datetime) -> bool:
+    """Whether `market` takes orders at `now`. Source: spec §11.6."""
+    return sessions.is_market_open(market, today(now), now)
+
+
+def is_any_market_open(now: datetime) -> bool:
+    phases = today(now)
+    return any(sessions.is_market_open(market, phases, now) for market in Market)
+
+
+def get_available_market(now: datetime) -> Market | None:
+    """Return the venue to prefer at `now`. Source: spec §11.6."""
+    return sessions.get_available_market(today(now), now)
+
+
+def get_stock(code: str) -> Stock | None:
+    return Stock.objects.filter(pk=code).first()
+
+
+def instrument_of(stock: Stock) -> Instrument:
+    return Instrument(stock.instrument)
+
+
+def days_over(now: datetime) -> bool:
+    """Whether the last phase of a trading day has ended: its prices are final."""
+    phases = today(now)
+    return bool(phases) and now.astimezone(KST).time() >= max(phase.ends_at for phase in phases)
+
+
+def trading_days(first: date, last: date) -> Sequence[date]:
+    return list(
+        TradingDay.objects.filter(pk__range=(first, last), is_open=True).order_by("pk").values_list("pk", flat=True)
+    )

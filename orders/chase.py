@@ -1,0 +1,126 @@
+"""Walks the orders that are due and carries out what `aegis.chase` decides, one step at a time.
+
+The deadline and the claim live in the row, so a worker may die at any line: the claim runs out and the
+sweep hands the order to the next. No step is harmful when done twice.
+"""
+
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from django.db import IntegrityError
+from django.db.models import Q, Sum
+
+from aegis import chase
+from aegis.broker import Broker, BrokerError, Refused
+from aegis.chase import Chased, Decision, Step
+from aegis.guards import TradingState
+from aegis.terms import Side
+from orders import guards, journal, reconcile
+from orders.models import TradeOrder
+from orders.service import OrderDenied, OrderService
+
+log = logging.getLogger(__name__)
+
+CLAIM = timedelta(seconds=30)
+STEPS_AT_ONCE = 8
+
+
+def due(now: datetime) -> list[int]:
+    """Return the orders whose next step is due and that nobody is working on."""
+    free = Q(chase_claimed_until__isnull=True) | Q(chase_claimed_until__lt=now)
+    return list(TradeOrder.objects.filter(free, chase_at__lte=now).order_by("chase_at").values_list("pk", flat=True))
+
+
+def advance(pk: int, broker: Broker, now: Callable[[], datetime]) -> Step:
+    """Take one order as far as it goes now; return the last step taken. BrokerErrors wait for the next sweep."""
+    if not _claim(pk, now()):
+        return Step.REST
+    step = Step.REST
+    try:
+        for _ in range(STEPS_AT_ONCE):
+            order = TradeOrder.objects.get(pk=pk)
+            decision = _decide(order, now())
+            step = decision.step
+            if step in (Step.REST, Step.WAIT) or not _carry_out(order, decision, broker, now):
+                break
+    except BrokerError as error:
+        log.warning("order %s: chase step %s waits: %s", pk, step, error)
+    finally:
+        TradeOrder.objects.filter(pk=pk).update(chase_claimed_until=None)
+    return step
+
+
+def _claim(pk: int, now: datetime) -> bool:
+    free = Q(chase_claimed_until__isnull=True) | Q(chase_claimed_until__lt=now)
+    return TradeOrder.objects.filter(free, pk=pk).update(chase_claimed_until=now + CLAIM) == 1
+
+
+def _decide(order: TradeOrder, now: datetime) -> Decision:
+    facts = Chased(
+        status=order.state,
+        attempt=order.attempt,
+        due_at=order.chase_at,
+        cancel_sent_at=order.cancel_sent_at,
+        looked_at=order.looked_at,
+        family_open_qty=_family_open_qty(order),
+        has_successor=TradeOrder.objects.filter(root_id=order.root_pk, attempt__gt=order.attempt).exists(),
+    )
+    return chase.next_step(facts, order.plan, may_order=_may_order(order), now=now)
+
+
+def _family_open_qty(order: TradeOrder) -> int:
+    """Return the shares that the root asked for and no order of the family has filled."""
+    family = TradeOrder.objects.filter(Q(pk=order.root_pk) | Q(root_id=order.root_pk))
+    filled = family.aggregate(total=Sum("filled_qty"))["total"] or 0
+    asked = order.root.qty if order.root else order.qty
+    return asked - filled
+
+
+def _may_order(order: TradeOrder) -> bool:
+    state = guards.trading_state()
+    return state is TradingState.ACTIVE or (state is TradingState.REDUCING and order.side is Side.SELL)
+
+
+def _carry_out(order: TradeOrder, decision: Decision, broker: Broker, now: Callable[[], datetime]) -> bool:
+    """Do one step; False where nothing more can be done at once."""
+    if decision.step is Step.LOOK:
+        seen = order.looked_at
+        reconcile.reconcile(broker, now)
+        order.refresh_from_db()
+        return order.looked_at != seen and not (order.is_open and order.cancel_sent_at)
+    if decision.step is Step.CANCEL:
+        return _cancel(order, broker, now)
+    if decision.step is Step.REORDER:
+        _reorder(order, broker, now)
+    else:
+        _stop(order, decision.why, now())
+    return False
+
+
+def _cancel(order: TradeOrder, broker: Broker, now: Callable[[], datetime]) -> bool:
+    try:
+        OrderService(broker, now).cancel(order)
+    except Refused as refusal:
+        # most likely filled meanwhile; the list will say
+        log.info("order %s: cancel refused: %s", order.pk, refusal)
+    return True
+
+
+def _reorder(order: TradeOrder, broker: Broker, now: Callable[[], datetime]) -> None:
+    """Re-order what the broker confirmed as unfilled after the cancel."""
+    attempt = order.attempt + 1
+    at_market = chase.goes_to_market(attempt, order.plan)
+    try:
+        OrderService(broker, now).retry(order, _family_open_qty(order), attempt, at_market=at_market)
+    except IntegrityError:
+        log.info("order %s: retry %d is already on its way", order.pk, attempt)
+    except OrderDenied as denied:
+        _stop(order, guards.say_all(denied.reasons), now())
+    else:
+        journal.note(order, chase_at=None)
+
+
+def _stop(order: TradeOrder, why: str, at: datetime) -> None:
+    journal.note(order, chase_at=None, chase_note=why[:200])
+    journal.write(order, "CHASE_ENDED", why, at=at)

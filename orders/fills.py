@@ -1,0 +1,241 @@
+"""Notices of our own orders into the tables: inbox first, then one transaction for all they change.
+
+A notice carries no number of its own and no total, and may come twice, late, early or never. So it is
+counted only where it plainly can be; every doubt is left to the broker's list (`orders.reconcile`).
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+from django.db import transaction
+from django.db.models import Q
+
+from aegis import lifecycle
+from aegis.broker import Notice, NoticeKind
+from aegis.fees import calc_fee
+from aegis.lifecycle import Event, Status
+from aegis.sessions import KST
+from aegis.terms import Board, Instrument, Market
+from kis import codec
+from market.models import Stock
+from orders import guards, journal
+from orders.models import RawNotice, TradeExecution, TradeOrder
+from portfolio import ledger
+
+log = logging.getLogger(__name__)
+
+Source = TradeExecution.Source
+State = RawNotice.State
+
+
+def receive(notice: Notice, *, account: str, now: datetime, arrived: float) -> RawNotice:
+    """Store a notice, then apply it; return its inbox row.
+
+    `arrived` is the `time.perf_counter()` of its arrival. A notice of another account under the same
+    HTS id is counted and not read further; its text is not kept.
+    """
+    foreign = notice.account != account
+    raw = RawNotice.objects.create(
+        received_at=now,
+        kind=notice.kind,
+        order_date=now.astimezone(KST).date(),
+        order_no=notice.order_no,
+        original_no=notice.original_no,
+        text="" if foreign else notice.text,
+        state=State.FOREIGN if foreign else State.WAITING,
+    )
+    if foreign:
+        log.warning("a notice of another account: not ours to count")
+        return raw
+    if apply(raw, notice, now=now):
+        committed_ms = (time.perf_counter() - arrived) * 1000
+        RawNotice.objects.filter(pk=raw.pk).update(committed_ms=committed_ms)
+    return raw
+
+
+def replay(order: TradeOrder, read: Callable[[RawNotice], Notice] | None = None) -> None:
+    """Apply the notices that came before the order's number was known."""
+    waiting = RawNotice.objects.filter(
+        Q(order_no=order.order_no) | Q(original_no=order.order_no), order_date=order.order_date, state=State.WAITING
+    )
+    for raw in waiting.order_by("id"):
+        apply(raw, (read or stored_notice)(raw), now=raw.received_at)
+
+
+def stored_notice(raw: RawNotice) -> Notice:
+    """Return the notice that an inbox row holds."""
+    return codec.notices(codec.Data("H0STCNI0", 1, raw.text))[0]
+
+
+@transaction.atomic
+def apply(raw: RawNotice, notice: Notice, *, now: datetime) -> bool:
+    """Apply one notice under its order's lock; False while its order is not known."""
+    number = notice.original_no or notice.order_no
+    order = TradeOrder.objects.select_for_update().filter(order_date=raw.order_date, order_no=number).first()
+    if order is None:
+        return False
+    if RawNotice.objects.select_for_update().get(pk=raw.pk).state != State.WAITING:
+        return True  # another worker was first
+    state = _HANDLERS[notice.kind](order, raw, notice, now)
+    raw.state, raw.order = state, order
+    raw.save(update_fields=["state", "order"])
+    return True
+
+
+def _on_fill(order: TradeOrder, raw: RawNotice, notice: Notice, now: datetime) -> str:
+    if _is_doubtful(order, raw, notice):
+        journal.note(order, look_wanted=True)
+        return State.DOUBTFUL
+    fill = Fill(
+        qty=notice.qty,
+        price=Decimal(notice.price),
+        amount=notice.qty * notice.price,
+        executed_at=datetime.combine(raw.order_date, notice.at, KST),
+        source=Source.NOTICE,
+        market=notice.market,
+        notice=raw,
+    )
+    count(order, fill, now=now)
+    return State.APPLIED
+
+
+def _is_doubtful(order: TradeOrder, raw: RawNotice, notice: Notice) -> bool:
+    """Whether this fill may have been counted already, or cannot be true."""
+    if order.filled_qty + notice.qty > order.qty:
+        return True
+    seen = RawNotice.objects.filter(order=order, text=raw.text, state__in=[State.APPLIED, State.DOUBTFUL])
+    if seen.exclude(pk=raw.pk).exists():
+        return True
+    # the list already told of fills that no notice explained: this may be one of them, come late
+    return order.executions.filter(source=Source.LIST, voided_at__isnull=True).exists()
+
+
+def _on_cancelled(order: TradeOrder, raw: RawNotice, notice: Notice, now: datetime) -> str:
+    """The cancel of `original_no`, or an immediate order's remainder: nothing is left in the book."""
+    if order.is_open:
+        _move(order, Event.CANCELLED, now, f"notice {raw.pk}")
+    journal.note(order, look_wanted=True)
+    return State.APPLIED
+
+
+def _on_refused(order: TradeOrder, raw: RawNotice, notice: Notice, now: datetime) -> str:
+    """The exchange turned away the order itself, or (with an original number) our cancel of it."""
+    if not notice.original_no and order.state is Status.PENDING and not order.filled_qty:
+        _move(order, Event.REFUSED, now, f"notice {raw.pk}")
+    else:
+        journal.write(order, "REFUSED_BY_NOTICE", f"notice {raw.pk}", at=now)
+    journal.note(order, look_wanted=True)
+    return State.APPLIED
+
+
+def _on_word(order: TradeOrder, raw: RawNotice, notice: Notice, now: datetime) -> str:
+    """Received, or amended elsewhere: nothing to count; an amend is looked up."""
+    if notice.kind is NoticeKind.AMENDED:
+        journal.note(order, look_wanted=True)
+    return State.APPLIED
+
+
+_HANDLERS = {
+    NoticeKind.FILLED: _on_fill,
+    NoticeKind.CANCELLED: _on_cancelled,
+    NoticeKind.REMAINDER_CANCELLED: _on_cancelled,
+    NoticeKind.REFUSED: _on_refused,
+    NoticeKind.ACCEPTED: _on_word,
+    NoticeKind.AMENDED: _on_word,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """A fill to count: shares, won a share, won in all."""
+
+    qty: int
+    price: Decimal
+    amount: int
+    executed_at: datetime
+    source: str
+    market: Market
+    notice: RawNotice | None = None
+
+
+def count(order: TradeOrder, fill: Fill, *, now: datetime) -> TradeExecution:
+    """Count a fill: execution, order, event and holding together. Call it under the order's lock."""
+    total = order.filled_qty + fill.qty
+    fee, tax = _cost(order, fill)
+    execution = TradeExecution.objects.create(
+        order=order,
+        order_no=order.order_no or "",
+        stock_code=order.stock_code,
+        exec_qty=fill.qty,
+        exec_price=fill.price,
+        exec_amount=fill.amount,
+        cumulative_qty=total,
+        executed_at=fill.executed_at,
+        recorded_at=now,
+        source=fill.source,
+        notice=fill.notice,
+        fee=fee,
+        tax=tax,
+    )
+    event = lifecycle.fill_event(total, order.qty)
+    done = {"chase_at": None} if event is Event.FULLY_FILLED else {}
+    _move(
+        order,
+        event,
+        now,
+        f"{fill.qty} @ {fill.price:f} ({fill.source})",
+        filled_qty=total,
+        filled_amount=order.filled_amount + fill.amount,
+        **done,
+    )
+    ledger.count_fill(
+        order.stock_code, order.stock_name, order.side, fill.qty, fill.price, executed_at=fill.executed_at
+    )
+    return execution
+
+
+def void(execution: TradeExecution, order: TradeOrder, *, now: datetime, why: str) -> None:
+    """Take back a fill that was not the broker's. Call it under the order's lock."""
+    execution.voided_at = now
+    execution.save(update_fields=["voided_at"])
+    total = order.filled_qty - execution.exec_qty
+    _move(
+        order,
+        lifecycle.fill_event(total, order.qty),
+        now,
+        f"void {execution.exec_qty} @ {execution.exec_price:f}: {why}",
+        filled_qty=total,
+        filled_amount=order.filled_amount - execution.exec_amount,
+    )
+    ledger.count_fill(
+        order.stock_code,
+        order.stock_name,
+        order.side,
+        -execution.exec_qty,
+        execution.exec_price,
+        executed_at=execution.executed_at,
+    )
+
+
+def _move(order: TradeOrder, event: Event, now: datetime, detail: str, **fields: object) -> None:
+    """Move an order whose lock we hold."""
+    if not journal.move(order, event, at=now, detail=detail, **fields):
+        raise RuntimeError(f"order {order.pk} moved under our lock")
+
+
+def _cost(order: TradeOrder, fill: Fill) -> tuple[int, int]:
+    stock = Stock.objects.filter(pk=order.stock_code).first()
+    cost = calc_fee(
+        fill.amount,
+        fill.market,
+        order.side,
+        on=fill.executed_at.date(),
+        board=Board(stock.board) if stock else Board.KOSPI,
+        instrument=Instrument(stock.instrument) if stock else Instrument.STOCK,
+        rates=guards.rates(),
+    )
+    return cost.fee, cost.tax

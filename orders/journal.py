@@ -1,0 +1,81 @@
+"""The only writer of an order's state: the row and its event change together, or neither does.
+
+Every change is a compare-and-set on the state that was seen, or runs under the row's lock.
+"""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db import transaction
+
+from aegis import lifecycle
+from aegis.broker import Acceptance, BrokerError
+from aegis.lifecycle import Event, Status
+from orders.models import OrderEvent, TradeOrder
+
+
+def write(order: TradeOrder, kind: str, detail: str = "", *, at: datetime) -> None:
+    """Add an event to an order's history."""
+    OrderEvent.objects.create(order=order, kind=kind, detail=detail[:300], at=at)
+
+
+@transaction.atomic
+def open_order(order: TradeOrder, *, at: datetime) -> TradeOrder:
+    """Commit an order that is about to leave. Nothing is sent before this row exists."""
+    order.status = Status.SUBMITTING
+    order.status_at = order.created_at = at
+    order.save(force_insert=True)
+    write(order, "CREATED", f"{order.order_type} {order.qty} @ {order.price} {order.market}/{order.order_kind}", at=at)
+    return order
+
+
+def accepted(order: TradeOrder, acceptance: Acceptance, *, at: datetime, evidence: str) -> bool:
+    """Record the broker's number for an order; False when another process was first."""
+    fields: dict[str, Any] = {
+        "branch": acceptance.branch,
+        "order_no": acceptance.order_no,
+        "accepted_at": at,
+        "absent_looks": 0,
+    }
+    if order.wait_seconds:
+        fields["chase_at"] = at + timedelta(seconds=order.wait_seconds)
+    return move(order, Event.ACCEPTED, at=at, detail=f"{acceptance.order_no} {evidence}", **fields)
+
+
+def refused(order: TradeOrder, error: BrokerError, *, at: datetime) -> bool:
+    words = f"{error.code} {error.message}".strip()
+    return move(order, Event.REFUSED, at=at, detail=words, refusal=words[:200])
+
+
+def unanswered(order: TradeOrder, error: BrokerError, *, at: datetime) -> bool:
+    """Record that the order may or may not have arrived. It is resolved by looking, never by sending again."""
+    return move(order, Event.NO_ANSWER, at=at, detail=str(error), look_wanted=True)
+
+
+def move(order: TradeOrder, event: Event, *, at: datetime, detail: str = "", **fields: Any) -> bool:
+    """Apply `event`; False when someone else moved the order first: read it again, decide again.
+
+    Raises IllegalMove where the event cannot happen in the order's state.
+    """
+    status = lifecycle.after(order.state, event)
+    with transaction.atomic():
+        seen = TradeOrder.objects.filter(pk=order.pk, status=order.status)
+        if seen.update(status=status, status_at=at, **fields) != 1:
+            return False
+        write(order, event, detail, at=at)
+    order.status, order.status_at = status, at
+    for name, value in fields.items():
+        setattr(order, name, value)
+    return True
+
+
+def note(order: TradeOrder, **fields: Any) -> None:
+    """Change columns that are not the order's state, and only those."""
+    TradeOrder.objects.filter(pk=order.pk).update(**fields)
+    for name, value in fields.items():
+        setattr(order, name, value)
+
+
+def locked(pk: int) -> TradeOrder:
+    """Return an order under its row lock. Call it inside a transaction."""
+    return TradeOrder.objects.select_for_update().get(pk=pk)

@@ -1,0 +1,249 @@
+"""The broker's list of orders is the judge: what notices told is held against it, and corrected.
+
+A list counts only with all its pages; an order that is missing from it once proves nothing. Orders
+placed by hand are adopted; orders whose answer was lost are looked for.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from django.db import IntegrityError, transaction
+
+from aegis.broker import Acceptance, Broker, OrderRecord
+from aegis.lifecycle import OPEN, UNSETTLED, Event, Status
+from aegis.sessions import KST
+from aegis.terms import Market
+from market import service as market
+from orders import fills, journal
+from orders.models import RawNotice, TradeExecution, TradeOrder
+
+log = logging.getLogger(__name__)
+
+# an order with no answer that is absent from so many lists, over so long, never arrived
+ABSENT_LOOKS = 3
+ABSENT_AFTER = timedelta(seconds=60)
+# the broker stamps whole seconds, by its own clock
+CLOCK_TOLERANCE = timedelta(seconds=5)
+# notices ahead of the list by less than this are not a contradiction yet
+LIST_LAG = timedelta(seconds=10)
+
+
+@dataclass(slots=True)
+class Report:
+    """What one reconciliation did."""
+
+    seen: int = 0
+    corrected: int = 0
+    adopted: int = 0
+    resolved: int = 0
+
+
+def reconcile(broker: Broker, now: Callable[[], datetime]) -> Report:
+    """Ask for the orders of every day that is not settled yet, and settle them. Raises BrokerError."""
+    asked_at = now()
+    today = asked_at.astimezone(KST).date()
+    first = TradeOrder.objects.filter(status__in=UNSETTLED).order_by("order_date").values_list("order_date", flat=True)
+    records = [record for record in broker.orders(min(first.first() or today, today), today) if not record.is_cancel]
+    report = Report(seen=len(records))
+    strangers = []
+    for record in records:
+        order = TradeOrder.objects.filter(order_date=record.order_date, order_no=record.order_no).first()
+        if order is None:
+            strangers.append(record)
+        elif _needs_settling(order, record):
+            report.corrected += settle(order.pk, record, asked_at=asked_at, now=now())
+        else:
+            journal.note(order, looked_at=asked_at, look_wanted=False)
+    _resolve_unanswered(strangers, report, now=now())
+    _adopt_strangers(strangers, report, asked_at=asked_at, now=now())
+    return report
+
+
+def _needs_settling(order: TradeOrder, record: OrderRecord) -> bool:
+    """Whether the list may tell more than the row knows; a settled order is passed over without a lock."""
+    return (
+        order.look_wanted
+        or not order.is_done
+        or order.filled_qty != record.filled_qty
+        or order.filled_amount != record.filled_amount
+    )
+
+
+@transaction.atomic
+def settle(pk: int, record: OrderRecord, *, asked_at: datetime, now: datetime) -> int:
+    """Bring one order in step with its line of the list; return 1 where fills were corrected."""
+    order = journal.locked(pk)
+    executions = list(order.executions.filter(voided_at__isnull=True).order_by("cumulative_qty"))
+    if record.filled_qty < order.filled_qty and any(each.recorded_at > asked_at - LIST_LAG for each in executions):
+        return 0  # the list was made before these fills: ask again
+    corrected = _settle_fills(order, executions, record, now=now)
+    _settle_state(order, record, now=now)
+    journal.note(order, looked_at=asked_at, look_wanted=False)
+    return corrected
+
+
+def _settle_fills(
+    order: TradeOrder, executions: Sequence[TradeExecution], record: OrderRecord, *, now: datetime
+) -> int:
+    doubtful = RawNotice.objects.filter(order=order, state=RawNotice.State.DOUBTFUL)
+    if (order.filled_qty, order.filled_amount) == (record.filled_qty, record.filled_amount):
+        doubtful.update(state=RawNotice.State.DUPLICATE)
+        return 0
+    for execution in reversed(executions):
+        if _fits(order, record):
+            break
+        fills.void(execution, order, now=now, why="not on the broker's list")
+    qty, amount = record.filled_qty - order.filled_qty, record.filled_amount - order.filled_amount
+    if qty:
+        fills.count(order, _listed_fill(qty, amount, record, now=now), now=now)
+    doubtful.update(state=RawNotice.State.DUPLICATE)
+    log.warning("order %s: fills corrected to %d shares by the broker's list", order.pk, record.filled_qty)
+    return 1
+
+
+def _fits(order: TradeOrder, record: OrderRecord) -> bool:
+    """Whether what is left to add makes sense: shares with a price, or nothing at all."""
+    qty, amount = record.filled_qty - order.filled_qty, record.filled_amount - order.filled_amount
+    return (qty > 0 and amount > 0) or (qty == 0 and amount == 0)
+
+
+def _listed_fill(qty: int, amount: int, record: OrderRecord, *, now: datetime) -> fills.Fill:
+    in_day = record.order_date == now.astimezone(KST).date()
+    return fills.Fill(
+        qty=qty,
+        price=(Decimal(amount) / qty).quantize(Decimal("0.0001")),
+        amount=amount,
+        executed_at=now if in_day else datetime.combine(record.order_date, record.placed_at, KST),
+        source=TradeExecution.Source.LIST,
+        market=record.market,
+    )
+
+
+def _settle_state(order: TradeOrder, record: OrderRecord, *, now: datetime) -> None:
+    event = _event(order, record, now)
+    if event is not None:
+        ended = {} if order.cancel_sent_at and event is Event.CANCELLED else {"chase_at": None}
+        if not journal.move(order, event, at=now, detail=_evidence(record), **ended):
+            raise RuntimeError(f"order {order.pk} moved under our lock")
+
+
+def _event(order: TradeOrder, record: OrderRecord, now: datetime) -> Event | None:
+    """Return what the list says became of an order that we hold for open."""
+    if order.state not in OPEN:
+        return None
+    if record.rejected_qty and not record.filled_qty:
+        return Event.REFUSED if order.state is Status.PENDING else None
+    if record.open_qty == 0 and (record.cancelled_qty or record.is_cancelled):
+        return Event.CANCELLED
+    if _day_is_over(order, now):
+        return Event.EXPIRED
+    return None
+
+
+def _day_is_over(order: TradeOrder, now: datetime) -> bool:
+    """Whether no venue can fill this order any more: a SOR remainder lives on NXT until its last phase ends."""
+    today = now.astimezone(KST).date()
+    return order.order_date < today or (order.order_date == today and market.days_over(now))
+
+
+def _evidence(record: OrderRecord) -> str:
+    return (
+        f"list: ordered {record.qty}, filled {record.filled_qty}, open {record.open_qty}, "
+        f"cancelled {record.cancelled_qty}, refused {record.rejected_qty}"
+    )
+
+
+def _resolve_unanswered(strangers: list[OrderRecord], report: Report, *, now: datetime) -> None:
+    """Look for the orders whose answer was lost among those of the list that no row claims."""
+    for order in _unanswered(now):
+        found = [record for record in strangers if _could_be(order, record)]
+        if len(found) == 1:
+            record = found[0]
+            strangers.remove(record)
+            acceptance = Acceptance(record.branch, record.order_no, record.placed_at)
+            if journal.accepted(order, acceptance, at=now, evidence=_evidence(record)):
+                report.resolved += 1
+                fills.replay(order)
+                settle(order.pk, record, asked_at=now, now=now)
+        elif found:
+            log.error("order %s: %d orders at the broker could be it; a person must decide", order.pk, len(found))
+        else:
+            _count_absence(order, report, now=now)
+
+
+def _unanswered(now: datetime) -> Sequence[TradeOrder]:
+    """Return the orders to look for: UNKNOWN ones, and those whose sender died before recording an answer."""
+    stale = now - ABSENT_AFTER
+    lost = TradeOrder.objects.filter(status=Status.UNKNOWN) | TradeOrder.objects.filter(
+        status=Status.SUBMITTING, created_at__lt=stale
+    )
+    orders = list(lost.order_by("id"))
+    for order in orders:
+        if order.state is Status.SUBMITTING:
+            journal.move(order, Event.NO_ANSWER, at=now, detail="its sender did not come back", look_wanted=True)
+    return orders
+
+
+def _could_be(order: TradeOrder, record: OrderRecord) -> bool:
+    placed_at = datetime.combine(record.order_date, record.placed_at, KST)
+    return (
+        record.code == order.stock_code
+        and record.side == order.side
+        and record.qty == order.qty
+        and record.price == order.price
+        and record.kind.value == order.order_kind
+        and (record.market == Market(order.market) or order.market == Market.SOR)
+        and placed_at >= order.created_at - CLOCK_TOLERANCE
+    )
+
+
+def _count_absence(order: TradeOrder, report: Report, *, now: datetime) -> None:
+    looks = order.absent_looks + 1
+    journal.note(order, absent_looks=looks)
+    if looks >= ABSENT_LOOKS and now - (order.sent_at or order.created_at) >= ABSENT_AFTER:
+        detail = f"absent from {looks} complete lists"
+        report.resolved += journal.move(order, Event.ABSENT, at=now, detail=detail, refusal=detail, look_wanted=False)
+
+
+def _adopt_strangers(strangers: Sequence[OrderRecord], report: Report, *, asked_at: datetime, now: datetime) -> None:
+    """Take in orders placed elsewhere. One that a request of ours may still claim waits for that answer."""
+    for record in strangers:
+        claimable = TradeOrder.objects.filter(
+            status__in=[Status.SUBMITTING, Status.UNKNOWN], stock_code=record.code, order_type=record.side
+        )
+        if claimable.exists():
+            continue
+        order = _adopt(record, now=now)
+        if order is not None:
+            report.adopted += 1
+            fills.replay(order)
+            settle(order.pk, record, asked_at=asked_at, now=now)
+
+
+def _adopt(record: OrderRecord, *, now: datetime) -> TradeOrder | None:
+    """Write the row of an order placed by hand; None when somebody else has just done so."""
+    row = TradeOrder(
+        request_id=f"external:{record.order_date:%Y%m%d}:{record.branch}:{record.order_no}",
+        origin=TradeOrder.Origin.EXTERNAL,
+        stock_code=record.code,
+        stock_name=record.name,
+        order_type=record.side,
+        market=record.market,
+        order_kind=record.kind,
+        qty=record.qty,
+        price=record.price,
+        order_date=record.order_date,
+        status=Status.SUBMITTING,
+    )
+    placed_at = datetime.combine(record.order_date, record.placed_at, KST)
+    try:
+        with transaction.atomic():
+            journal.open_order(row, at=placed_at)
+            acceptance = Acceptance(record.branch, record.order_no, record.placed_at)
+            journal.accepted(row, acceptance, at=now, evidence=f"placed by hand; {_evidence(record)}")
+    except IntegrityError:
+        return None
+    return row

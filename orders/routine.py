@@ -1,0 +1,49 @@
+"""The day's routine: what is due is read from the tables, so a missed turn is made up by the next."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from django.db.models import Q
+
+from aegis.broker import Broker
+from aegis.sessions import KST
+from market import collector
+from market import service as market
+from market.models import DailyPrice, TradingDay
+from orders.models import RawNotice, TradeOrder
+from portfolio.fetcher import KISFetcher
+from portfolio.service import PortfolioService
+
+RECENT = timedelta(days=7)
+
+
+def is_look_wanted() -> bool:
+    """Whether an order waits to be confirmed, or a notice for its order."""
+    open_questions = Q(state=RawNotice.State.WAITING) | Q(state=RawNotice.State.DOUBTFUL)
+    return TradeOrder.objects.filter(look_wanted=True).exists() or RawNotice.objects.filter(open_questions).exists()
+
+
+def sync_balance(broker: Broker, now: Callable[[], datetime], *, while_open: bool) -> None:
+    """Take over the balance if the market is as open as this turn is meant for (spec §0.4)."""
+    if market.is_any_market_open(now()) is while_open:
+        KISFetcher(broker, now).sync_portfolio()
+
+
+def sync_calendar(broker: Broker, now: Callable[[], datetime]) -> None:
+    """Ask for the calendar where today was not told yet: the broker wishes to be asked once a day at most."""
+    today = now().astimezone(KST).date()
+    if not TradingDay.objects.filter(pk=today, synced_at__date=today).exists():
+        collector.sync_calendar(broker, today, now=now())
+
+
+def sync_daily_prices(broker: Broker, now: Callable[[], datetime]) -> None:
+    """Fetch what is missing of today's prices, of held and lately ordered stocks, after the day's last phase."""
+    if not market.days_over(now()):
+        return
+    today = now().astimezone(KST).date()
+    held = {holding.stock_code for holding in PortfolioService().get_portfolio()}
+    ordered = TradeOrder.objects.filter(created_at__gte=now() - RECENT).values_list("stock_code", flat=True)
+    known = set(DailyPrice.objects.filter(date=today).values_list("stock_code", flat=True))
+    missing = sorted((held | set(ordered)) - known)
+    if missing:
+        collector.sync_daily_prices(broker, missing)

@@ -1,0 +1,322 @@
+"""OrderService: guard, price, commit, send, record; and cancel.
+
+The one exception to "nobody asks the broker": just before an order it asks for the quote and for
+orderable cash or shares (spec §0.2). The row is committed before the request leaves, and a request
+whose answer was lost is never sent again.
+"""
+
+import logging
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from django.conf import settings
+from django.db import IntegrityError
+
+from aegis import pricing, sessions
+from aegis.broker import Book, Broker, BrokerError, NotSent, OrderRequest, OutcomeUnknown, Quote, Refused
+from aegis.chase import Plan
+from aegis.fees import calc_fee
+from aegis.guards import STANDING, Facts, Reason, gettext_noop, reasons
+from aegis.pricing import NoQuote, Strategy
+from aegis.sessions import KST
+from aegis.terms import Board, Instrument, Market, OrderKind, Side
+from aegis.ticks import step
+from market import collector
+from market import service as market
+from market.models import Stock
+from orders import fills, guards, journal
+from orders.models import TradeOrder
+
+log = logging.getLogger(__name__)
+
+
+class OrderDenied(Exception):
+    """AEGIS itself will not send this order; `reasons` says why, one by one."""
+
+    def __init__(self, reasons: Sequence[Reason]) -> None:
+        super().__init__("; ".join(str(reason) for reason in reasons))
+        self.reasons = tuple(reasons)
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """What a caller wants: shares of a stock, priced by a `strategy`, by a `price`, or at market (neither).
+
+    `market` None lets the hour choose the venue. The same `request_id` again returns the same order.
+    `plan` None leaves an order with a price of its own alone, and chases every other by the settings.
+    """
+
+    code: str
+    side: Side
+    qty: int
+    strategy: str = ""
+    price: int | None = None
+    market: Market | None = None
+    request_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    plan: Plan | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An order ready to be committed: what would be sent, and what it was priced against."""
+
+    request: OrderRequest
+    stock: Stock
+    quote: Quote
+    strategy: str
+    plan: Plan
+    cost_won: int
+
+
+def offsets() -> pricing.Offsets:
+    return pricing.Offsets(
+        buy=settings.DEFAULT_BUY_OFFSET,
+        sell=settings.DEFAULT_SELL_OFFSET,
+        urgent_buy=settings.URGENT_BUY_OFFSET,
+        stop_loss=settings.STOP_LOSS_OFFSET,
+        emergency_sell=settings.EMERGENCY_SELL_OFFSET,
+    )
+
+
+def default_plan() -> Plan:
+    return Plan(
+        wait_seconds=settings.UNFILLED_WAIT_SECONDS,
+        max_retries=settings.MAX_RETRY_COUNT,
+        step_ticks=settings.RETRY_OFFSET_ADJUST,
+        market_after=settings.FORCE_MARKET_AFTER_RETRY,
+    )
+
+
+NO_CHASE = Plan(wait_seconds=0, max_retries=0, step_ticks=0, market_after=False)
+
+
+class OrderService:
+    """Places and cancels orders with one broker, by one clock."""
+
+    def __init__(self, broker: Broker, now: Callable[[], datetime]) -> None:
+        self._broker = broker
+        self._now = now
+
+    def place(self, intent: Intent) -> TradeOrder:
+        """Place an order and return its row, whatever became of it at the broker.
+
+        Raises OrderDenied where AEGIS will not send it, and NotSent where the broker could not be
+        asked beforehand; in both cases there is no row.
+        """
+        known = TradeOrder.objects.filter(request_id=intent.request_id).first()
+        if known is not None:
+            return known
+        draft = self.draft(intent)
+        try:
+            order = journal.open_order(self._row(draft, intent.request_id), at=self._now())
+        except IntegrityError:
+            return TradeOrder.objects.get(request_id=intent.request_id)  # the same request, a moment sooner
+        return self.send(order)
+
+    def draft(self, intent: Intent) -> Draft:
+        """Judge and price an intent without committing or sending it. Raises OrderDenied or a BrokerError."""
+        stock = self._stock(intent.code)
+        venue = self._venue(intent, stock)
+        standing = self._facts(self._unpriced(intent, venue), stock)
+        if against := reasons(standing, STANDING):
+            raise OrderDenied(against)
+        quote = self._broker.quote(intent.code, venue)
+        request = self._priced(intent, venue, stock, quote)
+        return self._judged(request, stock, quote, intent)
+
+    def send(self, order: TradeOrder) -> TradeOrder:
+        """Send a committed order and record what became of it. Called once for each row."""
+        journal.note(order, sent_at=self._now())
+        request = OrderRequest(
+            code=order.stock_code,
+            side=order.side,
+            market=Market(order.market),
+            kind=OrderKind(order.order_kind),
+            qty=order.qty,
+            price=order.price,
+        )
+        try:
+            acceptance = self._broker.place(request)
+        except (NotSent, Refused) as error:
+            journal.refused(order, error, at=self._now())
+        except OutcomeUnknown as error:
+            log.error("order %s: no answer, it may have arrived: %s", order.pk, error)
+            journal.unanswered(order, error, at=self._now())
+        else:
+            journal.accepted(order, acceptance, at=self._now(), evidence="reply")
+            fills.replay(order)
+        order.refresh_from_db()
+        return order
+
+    def cancel(self, order: TradeOrder) -> TradeOrder:
+        """Ask the broker to cancel what is left. The broker's list, not the reply, says what was left.
+
+        Raises Refused where nothing is left to cancel, NotSent where the broker was not reached, and
+        ValueError for an order without a number. A lost answer is no error: the order is looked up.
+        """
+        placed = order.placed
+        now = self._now()
+        journal.note(order, cancel_sent_at=now, look_wanted=True)
+        journal.write(order, "CANCEL_SENT", at=now)
+        try:
+            acceptance = self._broker.cancel(placed)
+        except OutcomeUnknown as error:
+            journal.write(order, "CANCEL_UNKNOWN", str(error), at=self._now())
+        except BrokerError as error:
+            journal.write(order, "CANCEL_REFUSED", str(error), at=self._now())
+            raise
+        else:
+            journal.write(order, "CANCEL_TAKEN", acceptance.order_no, at=self._now())
+        return order
+
+    def retry(self, order: TradeOrder, qty: int, attempt: int, *, at_market: bool) -> TradeOrder:
+        """Send the chase's re-order number `attempt` of `qty` shares, priced by a fresh quote.
+
+        Raises OrderDenied or BrokerError, with no row left behind; IntegrityError where another worker
+        has already committed this re-order.
+        """
+        plan = order.plan
+        intent = Intent(
+            code=order.stock_code,
+            side=order.side,
+            qty=qty,
+            strategy="" if at_market else order.strategy,
+            price=None if at_market or order.strategy else self._nearer(order, plan),
+            market=Market(order.market),
+            request_id=f"{order.root_pk}:{attempt}",
+            plan=plan,
+        )
+        stock = self._stock(order.stock_code)
+        quote = self._broker.quote(order.stock_code, Market(order.market))
+        request = self._priced(intent, Market(order.market), stock, quote, nearer=attempt * plan.step_ticks)
+        draft = self._judged(request, stock, quote, intent)
+        row = self._row(draft, intent.request_id)
+        row.root_id, row.attempt = order.root_pk, attempt
+        row.strategy, row.arrival_price = order.strategy, order.arrival_price
+        return self.send(journal.open_order(row, at=self._now()))
+
+    def _nearer(self, order: TradeOrder, plan: Plan) -> int:
+        """Return the next price of an order that had a price of its own."""
+        instrument = Instrument(self._stock(order.stock_code).instrument)
+        return step(order.price, plan.step_ticks * order.side.sign, instrument)
+
+    def _stock(self, code: str) -> Stock:
+        stock = market.get_stock(code)
+        if stock is not None:
+            return stock
+        try:
+            return collector.sync_stock(self._broker, code, now=self._now())
+        except Refused as refusal:
+            words = gettext_noop("there is no stock with the code {code}")
+            raise OrderDenied([Reason("UNKNOWN_STOCK", words, {"code": code})]) from refusal
+
+    def _venue(self, intent: Intent, stock: Stock) -> Market:
+        if intent.market is not None:
+            return intent.market
+        available = market.get_available_market(self._now())
+        if available is Market.NXT and not stock.trades_on_nxt:
+            return Market.KRX
+        return available or Market.KRX
+
+    def _unpriced(self, intent: Intent, venue: Market) -> OrderRequest:
+        legal = sessions.legal_kinds(venue, market.today(self._now()), self._now())
+        wants_limit = intent.strategy or intent.price is not None
+        kind = sessions.limit_kind(legal) if wants_limit else sessions.immediate_kind(legal)
+        return OrderRequest(intent.code, intent.side, venue, kind or OrderKind.LIMIT, intent.qty, intent.price or 0)
+
+    def _priced(self, intent: Intent, venue: Market, stock: Stock, quote: Quote, *, nearer: int = 0) -> OrderRequest:
+        request = self._unpriced(intent, venue)
+        if intent.price is not None or not request.kind.is_priced:
+            return request
+        strategy = self._strategy(intent)
+        book = None
+        if strategy is None or strategy.anchor is pricing.Anchor.OPPOSITE:
+            book = self._broker.book(intent.code, venue)
+        price = self._price(strategy, intent, quote, book, Instrument(stock.instrument), nearer)
+        return OrderRequest(intent.code, intent.side, venue, request.kind, intent.qty, price)
+
+    def _price(
+        self,
+        strategy: Strategy | None,
+        intent: Intent,
+        quote: Quote,
+        book: Book | None,
+        instrument: Instrument,
+        nearer: int,
+    ) -> int:
+        """Return the limit price; a market order that the venue does not take goes at the best opposite quote."""
+        opposite = Strategy("at market", intent.side, pricing.Anchor.OPPOSITE, 0)
+        try:
+            return pricing.limit_price(
+                strategy or opposite,
+                quote,
+                book,
+                instrument,
+                nearer=nearer if strategy else 0,
+                max_percent=settings.MAX_OFFSET_PERCENT,
+            )
+        except NoQuote as error:
+            words = gettext_noop("{code} has no quote on the other side of the book")
+            raise OrderDenied([Reason("NO_QUOTE", words, {"code": quote.code})]) from error
+
+    def _strategy(self, intent: Intent) -> Strategy | None:
+        if not intent.strategy:
+            return None
+        known = {name: each for name, each in pricing.strategies(offsets()).items() if each.side is intent.side}
+        if intent.strategy not in known:
+            words = gettext_noop("strategy {name} is unknown for this side: use one of {known}")
+            figures = {"name": intent.strategy, "known": ", ".join(known)}
+            raise OrderDenied([Reason("STRATEGY", words, figures)])
+        return known[intent.strategy]
+
+    def _judged(self, request: OrderRequest, stock: Stock, quote: Quote, intent: Intent) -> Draft:
+        cost = self._cost(request, stock, quote)
+        live: dict[str, int] = {}
+        if request.side is Side.BUY:
+            orderable = self._broker.orderable(request.code, request.kind, request.price)
+            live = {"orderable_cash": orderable.cash, "orderable_qty": orderable.qty}
+        else:
+            live = {"sellable_qty": self._broker.sellable_qty(request.code)}
+        if against := reasons(self._facts(request, stock, quote=quote, cost_won=cost, **live)):
+            raise OrderDenied(against)
+        plan = intent.plan or (NO_CHASE if intent.price is not None else default_plan())
+        return Draft(request, stock, quote, intent.strategy, plan, cost)
+
+    def _cost(self, request: OrderRequest, stock: Stock, quote: Quote) -> int:
+        """Return what a buy may cost at most, in won, commission included; without a price, at the upper limit."""
+        amount = request.qty * (request.price if request.kind.is_priced else quote.upper_limit)
+        cost = calc_fee(
+            amount,
+            request.market,
+            Side.BUY,
+            on=self._now().astimezone(KST).date(),
+            board=Board(stock.board),
+            instrument=Instrument(stock.instrument),
+            rates=guards.rates(),
+        )
+        return amount + cost.total
+
+    def _facts(self, request: OrderRequest, stock: Stock, **live: object) -> Facts:
+        return guards.gather(request, stock, now=self._now(), **live)
+
+    def _row(self, draft: Draft, request_id: str) -> TradeOrder:
+        request, plan = draft.request, draft.plan
+        return TradeOrder(
+            request_id=request_id,
+            stock_code=request.code,
+            stock_name=draft.stock.name,
+            order_type=request.side,
+            market=request.market,
+            order_kind=request.kind,
+            strategy=draft.strategy,
+            qty=request.qty,
+            price=request.price if request.kind.is_priced else 0,
+            arrival_price=draft.quote.price,
+            order_date=self._now().astimezone(KST).date(),
+            wait_seconds=plan.wait_seconds,
+            max_retries=plan.max_retries,
+            step_ticks=plan.step_ticks,
+            market_after=plan.market_after,
+        )

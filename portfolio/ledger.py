@@ -1,0 +1,90 @@
+"""The only writer of the portfolio: takes over a balance, counts a fill, marks a price."""
+
+import logging
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from django.db import transaction
+
+from aegis import positions
+from aegis.broker import Balance, Holding
+from aegis.sessions import KST
+from aegis.terms import Side
+from portfolio.models import AccountSnapshot, Portfolio
+
+log = logging.getLogger(__name__)
+
+# a balance that contradicts our fills for longer than this is believed after all
+LAG_PATIENCE = timedelta(minutes=10)
+
+
+@transaction.atomic
+def replace(balance: Balance, *, now: datetime) -> AccountSnapshot:
+    """Take over a balance: every holding, and a snapshot of the cash.
+
+    A line on which the broker has not yet counted fills that we have is left as it is.
+    """
+    day = balance.asked_at.astimezone(KST).date()
+    rows = {row.stock_code: row for row in Portfolio.objects.select_for_update().order_by("stock_code")}
+    for holding in balance.holdings:
+        _replace_one(rows.pop(holding.code, None), holding, day=day, now=now)
+    for row in rows.values():
+        gone = Holding(row.stock_code, row.stock_name, 0, 0, Decimal(0), row.current_price, 0, Decimal(0), 0, 0)
+        if not _lags(row, gone, day=day, now=now):
+            row.delete()
+    return AccountSnapshot.objects.create(
+        timestamp=now,
+        deposit=balance.deposit,
+        deposit_d1=balance.deposit_d1,
+        deposit_d2=balance.deposit_d2,
+        valuation=balance.valuation,
+        total_asset=balance.total_asset,
+        # what came in or went out by transfer counts as profit here: the balance does not tell it apart
+        net_profit_today=balance.total_asset - balance.total_asset_yesterday if balance.total_asset_yesterday else 0,
+    )
+
+
+def _replace_one(row: Portfolio | None, holding: Holding, *, day: datetime, now: datetime) -> None:
+    if row is None:
+        row = Portfolio(stock_code=holding.code, counted_on=day)
+    elif _lags(row, holding, day=day, now=now):
+        return
+    row.line = positions.adopted(row.line if row.pk else None, day, holding)
+    row.stock_name = holding.name
+    row.current_price = holding.price
+    row.profit_rate = holding.profit_rate
+    row.lags_since = None
+    row.synced_at = row.updated_at = now
+    row.save()
+
+
+def _lags(row: Portfolio, holding: Holding, *, day: datetime, now: datetime) -> bool:
+    """Whether the balance is behind our own fills on this line; it may be so only for a while."""
+    if not positions.lags(row.line, day, holding.bought_today, holding.sold_today):
+        return False
+    if row.lags_since is None:
+        row.lags_since = now
+        row.save(update_fields=["lags_since"])
+    if now - row.lags_since < LAG_PATIENCE:
+        log.info("the balance of %s has not counted all our fills yet: kept as it is", row.stock_code)
+        return True
+    log.error("the balance of %s contradicts our fills since %s: it is believed now", row.stock_code, row.lags_since)
+    return False
+
+
+def count_fill(code: str, name: str, side: Side, qty: int, price: Decimal, *, executed_at: datetime) -> None:
+    """Count an execution of ours (a negative `qty` takes one back). Call it inside the fill's transaction."""
+    day = executed_at.astimezone(KST).date()
+    fresh = {
+        "stock_name": name,
+        "quantity": 0,
+        "avg_price": Decimal(0),
+        "counted_on": day,
+        "current_price": int(price),
+        "updated_at": executed_at,
+    }
+    row, _ = Portfolio.objects.select_for_update().get_or_create(stock_code=code, defaults=fresh)
+    row.line = positions.filled(row.line, day, side, qty, price)
+    row.profit_rate = positions.profit_rate_pct(row.avg_price, row.current_price)
+    row.updated_at = executed_at
+    row.save()
