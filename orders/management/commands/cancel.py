@@ -22,9 +22,8 @@ class Command(BaseCommand):
     def handle(self, number: str, **options: Any) -> None:
         order = self._find(number)
         if order.order_no is None:
-            raise CommandError(
-                _("the order has no number yet, so it cannot be cancelled: {line}").format(line=describe(order))
-            )
+            sentence = _("the order has no number yet, so it cannot be cancelled: {line}")
+            raise CommandError(sentence.format(line=describe(order)))
         if not order.is_open:
             raise CommandError(_("nothing is left to cancel: {line}").format(line=describe(order)))
         try:

@@ -1,0 +1,106 @@
+from datetime import date, timedelta
+from decimal import Decimal
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aegis.broker import Holding
+from aegis.positions import Line, adopted, filled, lags, merged, profit_rate_pct, realised_profit
+from aegis.terms import Side
+
+DAY = date(2026, 11, 23)
+
+
+def holding(qty: int, average: str = "1000", bought: int = 0, sold: int = 0) -> Holding:
+    return Holding("005930", "삼성전자", qty, qty, Decimal(average), 1_000, 0, Decimal(0), bought, sold)
+
+
+def buy(line: Line, qty: int, price: int, day: date = DAY) -> Line:
+    return filled(line, day, Side.BUY, qty, Decimal(price))
+
+
+def sell(line: Line, qty: int, price: int, day: date = DAY) -> Line:
+    return filled(line, day, Side.SELL, qty, Decimal(price))
+
+
+def test_buys_weigh_into_the_average_and_sales_leave_it() -> None:
+    line = buy(buy(Line(DAY), 10, 1_000), 5, 1_300)
+    assert (line.qty, line.average_price) == (15, Decimal("1100.0000"))
+    line = sell(line, 6, 2_000)
+    assert (line.qty, line.average_price) == (9, Decimal("1100.0000"))
+
+
+def test_selling_everything_leaves_nothing_to_average() -> None:
+    line = sell(buy(Line(DAY), 10, 1_000), 10, 1_100)
+    assert (line.qty, line.average_price) == (0, Decimal(0))
+
+
+def test_a_fill_that_the_balance_had_counted_is_not_counted_again() -> None:
+    line = adopted(None, DAY, holding(10, bought=10))
+    assert buy(line, 10, 1_000).qty == 10
+
+
+def test_a_fill_that_the_balance_had_counted_in_part_adds_the_rest() -> None:
+    line = adopted(None, DAY, holding(4, bought=4))
+    assert buy(line, 10, 1_000).qty == 10
+
+
+def test_a_balance_that_has_not_counted_our_fill_lags() -> None:
+    line = buy(Line(DAY), 10, 1_000)
+    assert lags(line, DAY, bought_today=0, sold_today=0)
+    assert not lags(line, DAY, bought_today=10, sold_today=0)
+
+
+def test_a_balance_of_the_day_before_lags() -> None:
+    assert lags(Line(DAY), DAY - timedelta(days=1), bought_today=5, sold_today=5)
+
+
+def test_a_fill_of_yesterday_is_in_todays_balance_already() -> None:
+    line = adopted(None, DAY, holding(10))
+    assert buy(line, 5, 1_000, day=DAY - timedelta(days=1)) == line
+
+
+def test_a_new_day_counts_from_zero() -> None:
+    line = adopted(None, DAY, holding(10, bought=10))
+    assert buy(line, 5, 1_000, day=DAY + timedelta(days=1)).qty == 15
+
+
+def test_a_fill_taken_back_leaves_the_quantity_as_before() -> None:
+    line = adopted(None, DAY, holding(10))
+    assert buy(buy(line, 5, 1_200), -5, 1_200).qty == 10
+    assert sell(sell(line, 5, 1_200), -5, 1_200).qty == 10
+
+
+def test_profit_is_after_costs() -> None:
+    assert realised_profit(Decimal(1_000), 10, Decimal(1_100), cost_won=25) == 975
+
+
+def test_profit_rate_has_two_decimals_as_the_broker_prints_it() -> None:
+    assert profit_rate_pct(Decimal(52_000), 53_000) == Decimal("1.92")
+    assert profit_rate_pct(Decimal(0), 53_000) == Decimal("0.00")
+
+
+def test_two_holdings_of_one_share_become_one() -> None:
+    both = merged(Line(DAY, 10, Decimal(1_000)), Line(DAY, 30, Decimal(2_000)))
+    assert (both.qty, both.average_price) == (40, Decimal("1750.0000"))
+
+
+fills = st.lists(st.tuples(st.sampled_from(Side), st.integers(min_value=1, max_value=50)), min_size=1, max_size=12)
+
+
+@given(fills, st.integers(min_value=0, max_value=12), st.integers(min_value=0, max_value=12), st.data())
+def test_balances_and_fills_may_come_in_any_order(trades, counted_by_broker, known_to_us, data) -> None:
+    """Whatever the broker had counted when asked, and whatever we heard before and after, the end is the same."""
+    start = 1_000
+    counted = trades[:counted_by_broker]
+    bought = sum(qty for side, qty in counted if side is Side.BUY)
+    sold = sum(qty for side, qty in counted if side is Side.SELL)
+    balance = holding(start + bought - sold, bought=bought, sold=sold)
+
+    line = adopted(None, DAY, holding(start))
+    heard = data.draw(st.permutations(trades))
+    for n, (side, qty) in enumerate(heard):
+        if n == known_to_us and not lags(line, DAY, bought, sold):
+            line = adopted(line, DAY, balance)
+        line = filled(line, DAY, side, qty, Decimal(1_000))
+    assert line.qty == start + sum(side.sign * qty for side, qty in trades)
