@@ -106,7 +106,10 @@ class Codec:
     def _control(self, text: str) -> Control:
         try:
             words = json.loads(text)
-            header, body = words["header"], words.get("body") or {}
+            # a refusal may come without a header, a PINGPONG comes without a body
+            header, body = words.get("header") or {}, words.get("body") or {}
+            if not header and not body:
+                raise KeyError("header")
             control = Control(
                 tr_id=str(header.get("tr_id") or ""),
                 tr_key=str(header.get("tr_key") or ""),

@@ -68,7 +68,7 @@ class Row:
 
 def hhmmss(text: str) -> time:
     """Return the time of day that six digits write. Raises ValueError."""
-    if len(text) != 6 or not text.isdigit():
+    if len(text) != 6 or not (text.isascii() and text.isdigit()):
         raise ValueError(text)
     return time(int(text[:2]), int(text[2:4]), int(text[4:]))
 
