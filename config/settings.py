@@ -15,7 +15,7 @@ from kis.environment import Dialect, EnvironmentName
 KIS_ENVIRONMENT = broker_environment()
 KIS_CREDENTIALS = credentials(KIS_ENVIRONMENT)
 KIS_DIALECT = Dialect(env.str("KIS_TR_DIALECT", default="official"))
-KIS_CALLS_PER_SECOND = env.float("KIS_CALLS_PER_SECOND", default=KIS_ENVIRONMENT.calls_per_second)
+KIS_CALLS_PER_SECOND = env.int("KIS_CALLS_PER_SECOND", default=KIS_ENVIRONMENT.calls_per_second)
 KIS_ARMED = KIS_ENVIRONMENT.name is not EnvironmentName.LIVE or env.str("AEGIS_LIVE_ORDERS", default="") == (
     "yes-real-money"
 )

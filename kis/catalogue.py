@@ -166,6 +166,104 @@ DAILY_PRICE = TR(
 )
 HOLIDAYS = TR("chk-holiday", "GET", _QUOTES + "chk-holiday", _R, _BACKFILL, live="CTCA0903R", cursor="")
 STOCK_INFO = TR("search-stock-info", "GET", _QUOTES + "search-stock-info", _R, _QUOTE, live="CTPF1002R")
+PRODUCT_INFO = TR("search-info", "GET", _QUOTES + "search-info", _R, _QUOTE, live="CTPF1604R")
+ACCOUNT_BALANCE = TR(
+    "inquire-account-balance", "GET", _TRADING + "inquire-account-balance", _R, _ACCOUNT, live="CTRP6548R"
+)
+DAILY_CHART = TR(
+    "inquire-daily-itemchartprice",
+    "GET",
+    _QUOTES + "inquire-daily-itemchartprice",
+    _R,
+    _BACKFILL,
+    live="FHKST03010100",
+    paper="FHKST03010100",
+)
+MINUTES_TODAY = TR(
+    "inquire-time-itemchartprice",
+    "GET",
+    _QUOTES + "inquire-time-itemchartprice",
+    _R,
+    _BACKFILL,
+    live="FHKST03010200",
+    paper="FHKST03010200",
+)
+MINUTES_OF_DAY = TR(
+    "inquire-time-dailychartprice",
+    "GET",
+    _QUOTES + "inquire-time-dailychartprice",
+    _R,
+    _BACKFILL,
+    live="FHKST03010230",
+)
+VI_STATUS = TR("inquire-vi-status", "GET", _QUOTES + "inquire-vi-status", _R, _QUOTE, live="FHPST01390000")
+INDEX_PRICE = TR("inquire-index-price", "GET", _QUOTES + "inquire-index-price", _R, _QUOTE, live="FHPUP02100000")
+INDEX_CHART = TR(
+    "inquire-daily-indexchartprice",
+    "GET",
+    _QUOTES + "inquire-daily-indexchartprice",
+    _R,
+    _BACKFILL,
+    live="FHKUP03500100",
+    paper="FHKUP03500100",
+)
+FUTURES_PRICE = TR(
+    "futures inquire-price",
+    "GET",
+    _FUTURES + "inquire-price",
+    _R,
+    _QUOTE,
+    live="FHMIF10000000",
+    paper="FHMIF10000000",
+    spec=Spec("FHKIF03010200"),
+)
+FUTURES_CHART = TR(
+    "inquire-daily-fuopchartprice",
+    "GET",
+    _FUTURES + "inquire-daily-fuopchartprice",
+    _R,
+    _BACKFILL,
+    live="FHKIF03020100",
+    paper="FHKIF03020100",
+)
+FUTURES_BOARD = TR(
+    "display-board-futures", "GET", _FUTURES + "display-board-futures", _R, _BACKFILL, live="FHPIF05030200"
+)
+INVESTORS_NOW = TR(
+    "inquire-investor-time-by-market",
+    "GET",
+    _QUOTES + "inquire-investor-time-by-market",
+    _R,
+    _QUOTE,
+    live="FHPTJ04030000",
+    spec=Spec("FHKIF03020100"),
+)
+INVESTORS_BY_DAY = TR(
+    "inquire-investor-daily-by-market",
+    "GET",
+    _QUOTES + "inquire-investor-daily-by-market",
+    _R,
+    _BACKFILL,
+    live="FHPTJ04040000",
+)
+OVERSEAS_PRICE = TR(
+    "overseas price",
+    "GET",
+    "/uapi/overseas-price/v1/quotations/price",
+    _R,
+    _QUOTE,
+    live="HHDFS00000300",
+    paper="HHDFS00000300",
+)
+OVERSEAS_OPEN_ORDERS = TR(
+    "overseas inquire-nccs",
+    "GET",
+    "/uapi/overseas-stock/v1/trading/inquire-nccs",
+    _R,
+    _ACCOUNT,
+    live="TTTS3018R",
+    cursor="200",
+)
 
 OPERATIONS: tuple[TR, ...] = (
     BUY,
@@ -174,11 +272,26 @@ OPERATIONS: tuple[TR, ...] = (
     BUYABLE,
     SELLABLE,
     BALANCE,
+    ACCOUNT_BALANCE,
     OPEN_ORDERS,
     ORDERS,
     PRICE,
     BOOK,
     DAILY_PRICE,
+    DAILY_CHART,
+    MINUTES_TODAY,
+    MINUTES_OF_DAY,
     HOLIDAYS,
     STOCK_INFO,
+    PRODUCT_INFO,
+    VI_STATUS,
+    INDEX_PRICE,
+    INDEX_CHART,
+    FUTURES_PRICE,
+    FUTURES_CHART,
+    FUTURES_BOARD,
+    INVESTORS_NOW,
+    INVESTORS_BY_DAY,
+    OVERSEAS_PRICE,
+    OVERSEAS_OPEN_ORDERS,
 )

@@ -16,7 +16,7 @@ import httpx
 
 from aegis.broker import BrokerError, NotSent, OutcomeUnknown
 from kis.auth import Tokens
-from kis.catalogue import TR, Effect
+from kis.catalogue import TR, Effect, Urgency
 from kis.environment import Credentials, Dialect, Environment
 from kis.errors import Meaning, failure, meaning_of
 from kis.fields import Row
@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 TRIES = 4
 PAUSE_SECONDS = 0.3
 MAX_PAGES = 200
+# how long a call may wait for its turn; history has time, an order has not
+DEADLINE_SECONDS = {Urgency.ORDER: 5.0, Urgency.ACCOUNT: 20.0, Urgency.QUOTE: 30.0, Urgency.BACKFILL: 300.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +147,7 @@ class Client:
             "tr_cont": tr_cont,
             "custtype": "P",
         }
-        with self._throttle.slot(tr.urgency):
+        with self._throttle.slot(tr.urgency, deadline_seconds=DEADLINE_SECONDS[tr.urgency]):
             response = self._send(tr, headers, parameters)
         try:
             return self._judge(tr, response)

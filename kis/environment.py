@@ -29,7 +29,7 @@ class Environment:
     name: EnvironmentName
     rest_url: str
     socket_url: str
-    calls_per_second: float
+    calls_per_second: int
     is_paper: bool
     timeout_seconds: float = 10.0
 
