@@ -1,0 +1,379 @@
+"""Time in the simulated market: steps, phases, the day's turn.
+
+A gap of more than `CATCH_UP` is not lived through step by step. The skipped stretch passes minute by
+minute from the same seeds (`flow.walk`), orders on the way still fill, every phase boundary is kept,
+and only the last `SETTLE` are stepped. Whole days that are skipped are one bar each.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+
+from aegis import ticks
+from aegis.sessions import KST, Matching, Phase, PhaseName
+from aegis.terms import Market, OrderKind
+from kis.simulator import flow
+from kis.simulator.calendar import is_trading_day, next_trading_day, phases_on
+from kis.simulator.exchange import VENUES, BookChanged, Exchange, StatusChanged
+from kis.simulator.orders import Order, Status
+from kis.simulator.stocks import STOCKS
+from kis.simulator.tape import Tape
+from kis.simulator.venue import Hit, Venue
+
+STEP = timedelta(seconds=0.5)
+CATCH_UP = timedelta(seconds=60)
+SETTLE = timedelta(seconds=10)
+MARK_EVERY = timedelta(minutes=1)
+SINGLE_PRICE_EVERY = timedelta(minutes=10)
+_MINUTE = timedelta(minutes=1)
+
+_SPECIAL_KINDS = {
+    PhaseName.PRE_OPEN_CLOSE: {OrderKind.PRE_OPEN_CLOSE},
+    PhaseName.POST_CLOSE: {OrderKind.POST_CLOSE},
+    PhaseName.AFTER_HOURS_SINGLE: {OrderKind.AFTER_HOURS_SINGLE},
+    PhaseName.PRE_MARKET: {OrderKind.GTP_LIMIT, OrderKind.GTP_BEST, OrderKind.GTP_OWN_BEST},
+}
+_KRX_AFTER = frozenset(OrderKind(str(code)) for code in range(41, 48))
+
+
+@dataclass(frozen=True, slots=True)
+class Boundary:
+    """A moment at which a venue's day changes; what ends goes before what begins."""
+
+    at: datetime
+    rank: int
+    act: Callable[[Phase, datetime], None]
+    phase: Phase
+
+
+class Clockwork:
+    """Moves one exchange through time."""
+
+    def __init__(self, exchange: Exchange, seed: int) -> None:
+        self._exchange = exchange
+        self._seed = seed
+        self._boundaries: list[Boundary] = []
+        self._manual_step = 10**6  # steps asked for by hand draw from beyond the day's own
+
+    # --- entries
+
+    def advance(self, now: datetime, *, stepping: bool = True) -> None:
+        """Bring the market to `now`: all that was due happens, in its order."""
+        exchange = self._exchange
+        if exchange.reached is None:
+            self._begin(now)
+        assert exchange.reached is not None
+        if now < exchange.reached:
+            self._rewind(now)
+        self._turn_days(now)
+        while self._boundaries and self._boundaries[0].at <= now:
+            boundary = self._boundaries.pop(0)
+            self._pass_time(boundary.at, stepping=stepping)
+            boundary.act(boundary.phase, boundary.at)
+        self._pass_time(now, stepping=stepping)
+
+    def step(self, count: int, now: datetime) -> None:
+        """Let the crowd act `count` times at `now`, whatever the clock does."""
+        for _ in range(count):
+            self._manual_step += 1
+            self._step_all(self._manual_step, now, self._active(now))
+
+    def set_price(self, code: str, price: int, now: datetime) -> None:
+        """Trade a stock tick by tick to `price`, on each venue that is open; elsewhere just mark it."""
+        exchange = self._exchange
+        for market in VENUES:
+            venue = exchange.venues.get((code, market))
+            if venue is None:
+                continue
+            if venue.is_auction:
+                venue.anchor = venue.home = price
+                venue.lay()
+            else:
+                exchange.book_hits(venue, venue.walk_to(price, now))
+            exchange.tell(BookChanged(code, market))
+
+    # --- days
+
+    def _begin(self, now: datetime) -> None:
+        exchange, world = self._exchange, self._exchange.world
+        if world.day is None:
+            day = now.date() if is_trading_day(now.date()) else next_trading_day(now.date(), -1)
+            exchange.record("world", now, seed=self._seed, date=day.isoformat())
+            self._start_day(day, {code: stock.base_price for code, stock in STOCKS.items()})
+        else:
+            self._open_venues()
+            self._restore()
+
+    def _restore(self) -> None:
+        """Put a rebuilt world's market back where its last mark left it, and its orders into their queues."""
+        exchange, world = self._exchange, self._exchange.world
+        for name, words in world.marks.items():
+            code, market = name.split(":")
+            venue = exchange.venues.get((code, Market(market)))
+            if venue is not None:
+                _restore_venue(venue, words, world.today())
+                venue.tape.minutes = dict(world.bars.get(name, {}))
+        day = datetime.combine(world.today(), time(), KST)
+        exchange.reached = day + world.step * STEP
+        self._boundaries = [boundary for boundary in self._boundaries if boundary.at > exchange.reached]
+        self._set_modes(exchange.reached)
+        for order in world.all_open():
+            if (order.code, order.venue) in exchange.venues:
+                exchange.rest(order)
+
+    def _rewind(self, now: datetime) -> None:
+        """The clock was set back: the market goes on from there, what happened stays."""
+        exchange = self._exchange
+        if now.date() < exchange.world.today():
+            day = now.date() if is_trading_day(now.date()) else next_trading_day(now.date(), -1)
+            self._expire_all(now)
+            self._start_day(day, {code: self._close_of(code) for code in STOCKS})
+            return
+        exchange.reached = now
+        self._boundaries = [boundary for boundary in self._timeline(exchange.world.today()) if boundary.at > now]
+        self._set_modes(now)
+
+    def _turn_days(self, now: datetime) -> None:
+        """Close the current day and begin the next, as often as `now` demands."""
+        exchange = self._exchange
+        while True:
+            coming = next_trading_day(exchange.world.today())
+            if coming > now.date():
+                return
+            midnight = datetime.combine(coming, time(), KST)
+            whole_day_skipped = next_trading_day(coming) <= now.date()
+            self._finish_day(midnight)
+            self._start_day(coming, {code: self._close_of(code) for code in STOCKS})
+            if whole_day_skipped:
+                self._live_day_afar(coming)
+
+    def _finish_day(self, midnight: datetime) -> None:
+        while self._boundaries:
+            boundary = self._boundaries.pop(0)
+            self._pass_time(boundary.at, stepping=True)
+            boundary.act(boundary.phase, boundary.at)
+        self._expire_all(midnight)
+
+    def _live_day_afar(self, day: date) -> None:
+        """Let a day that nobody watches pass as one bar for each stock."""
+        self._boundaries = []
+        noon = datetime.combine(day, time(12), KST)
+        for venue in self._exchange.venues_of(Market.KRX):
+            code = venue.stock.code
+            if code in self._exchange.world.frozen:
+                continue
+            change, *shape = flow.day_return(self._seed, day, code)
+            close = self._on_grid(venue, venue.base * (1 + change))
+            spread = venue.base * 0.006
+            for price in (
+                self._on_grid(venue, venue.base + (shape[0] - 0.5) * spread),
+                self._on_grid(venue, max(venue.base, close) + shape[1] * spread),
+                self._on_grid(venue, min(venue.base, close) - shape[2] * spread),
+                close,
+            ):
+                venue.tape.add(noon, price, venue.usual * 800, None)
+
+    def _on_grid(self, venue: Venue, price: float) -> int:
+        snapped = ticks.adjust_price_to_tick(max(1, int(price)), "down", venue.stock.instrument)
+        return min(venue.highest, max(venue.lowest, snapped))
+
+    def _close_of(self, code: str) -> int:
+        venue = self._exchange.venue(code)
+        return ticks.adjust_price_to_tick(venue.tape.last, "down", venue.stock.instrument)
+
+    def _start_day(self, day: date, bases: dict[str, int]) -> None:
+        exchange, world = self._exchange, self._exchange.world
+        at = datetime.combine(day, time(), KST)
+        totals = {}
+        if world.day is not None:
+            totals = {number: exchange.total_asset(number) for number in world.accounts}
+            bars = {venue.stock.code: _day_bar(venue.tape) for venue in exchange.venues_of(Market.KRX)}
+            exchange.record("close", at, date=world.day.isoformat(), bars=bars)
+            for number, account in world.accounts.items():
+                if any(due <= day for due in account.unsettled):
+                    exchange.record("settlement", at, account=number, date=day.isoformat())
+        exchange.record("day", at, date=day.isoformat(), bases=bases, totals=totals)
+        self._open_venues()
+        exchange.reached = at
+
+    def _open_venues(self) -> None:
+        exchange, world = self._exchange, self._exchange.world
+        exchange.venues = {
+            (code, market): Venue(stock, market, world.bases[code], self._seed)
+            for code, stock in STOCKS.items()
+            for market in VENUES
+            if market is Market.KRX or stock.on_nxt
+        }
+        self._boundaries = self._timeline(world.today())
+
+    # --- phases
+
+    def _timeline(self, day: date) -> list[Boundary]:
+        boundaries = []
+        for phase in phases_on(day):
+            if phase.market not in VENUES:
+                continue
+            starts_at, ends_at = (datetime.combine(day, moment, KST) for moment in (phase.starts_at, phase.ends_at))
+            boundaries.append(Boundary(starts_at, 1, self._enter, phase))
+            boundaries.append(Boundary(ends_at, 0, self._leave, phase))
+            if phase.name is PhaseName.AFTER_HOURS_SINGLE:
+                moment = starts_at + SINGLE_PRICE_EVERY
+                while moment < ends_at:
+                    boundaries.append(Boundary(moment, 0, self._hold_single_price, phase))
+                    moment += SINGLE_PRICE_EVERY
+        return sorted(boundaries, key=lambda boundary: (boundary.at, boundary.rank))
+
+    def _enter(self, phase: Phase, at: datetime) -> None:
+        for venue in self._exchange.venues_of(phase.market):
+            if phase.matching is Matching.AUCTION:
+                venue.open_auction()
+            elif phase.matching is Matching.CONTINUOUS:
+                venue.lay()
+            self._exchange.tell(StatusChanged(venue.stock.code, phase.market))
+
+    def _leave(self, phase: Phase, at: datetime) -> None:
+        if phase.matching is Matching.AUCTION:
+            self._uncross(phase.market, at)
+        for order in self._exchange.world.all_open():
+            if order.venue is phase.market and self._ends_with(order, phase):
+                self._expire(order, at)
+
+    def _hold_single_price(self, phase: Phase, at: datetime) -> None:
+        self._uncross(phase.market, at)
+        for venue in self._exchange.venues_of(phase.market):
+            venue.open_auction()
+
+    def _uncross(self, market: Market, at: datetime) -> None:
+        for venue in self._exchange.venues_of(market):
+            self._exchange.book_hits(venue, venue.uncross(at))
+            self._exchange.tell(BookChanged(venue.stock.code, market))
+
+    def _ends_with(self, order: Order, phase: Phase) -> bool:
+        """Whether an order lives no longer than `phase`."""
+        if phase.name in _SPECIAL_KINDS:
+            return order.kind in _SPECIAL_KINDS[phase.name]
+        if phase.market is Market.NXT:
+            return phase.name is PhaseName.AFTER_MARKET
+        if order.kind in _KRX_AFTER:
+            return phase.name is PhaseName.AFTER_MARKET
+        return phase.name is PhaseName.CLOSING_AUCTION
+
+    def _expire(self, order: Order, at: datetime) -> None:
+        self._exchange.withdraw(order, order.remaining, Status.EXPIRED, at, reason="expiry")
+
+    def _expire_all(self, at: datetime) -> None:
+        for order in self._exchange.world.all_open():
+            self._expire(order, at)
+
+    def _set_modes(self, now: datetime) -> None:
+        for market in VENUES:
+            is_auction = any(p.matching is Matching.AUCTION for p in self._exchange.phases(market, now))
+            for venue in self._exchange.venues_of(market):
+                if venue.is_auction != is_auction:
+                    venue.is_auction = is_auction
+                    venue.lay()
+
+    # --- steps
+
+    def _active(self, now: datetime) -> list[Venue]:
+        """Return the venues whose book lives at `now`."""
+        exchange = self._exchange
+        idle = exchange.world.frozen | exchange.world.halted
+        alive = {
+            market
+            for market in VENUES
+            if any(phase.matching is not Matching.FIXED for phase in exchange.phases(market, now))
+        }
+        return [venue for (code, market), venue in exchange.venues.items() if market in alive and code not in idle]
+
+    def _pass_time(self, until: datetime, *, stepping: bool) -> None:
+        """Live through the time up to `until`, in which no phase begins or ends."""
+        exchange = self._exchange
+        assert exchange.reached is not None
+        begun, exchange.reached = exchange.reached, until
+        active = self._active(begun)
+        if not active or not stepping:
+            return
+        if until - begun > CATCH_UP:
+            begun = self._skip(begun, until - SETTLE, active)
+        day = datetime.combine(exchange.world.today(), time(), KST)
+        for number in range((begun - day) // STEP + 1, (until - day) // STEP + 1):
+            at = day + number * STEP
+            self._step_all(number, at, active)
+            if number % (MARK_EVERY // STEP) == 0:
+                self.mark(number, at)
+
+    def _skip(self, begun: datetime, until: datetime, active: list[Venue]) -> datetime:
+        """Pass the minutes up to `until` from afar; return `until`."""
+        day = self._exchange.world.today()
+        minute = begun.replace(second=0, microsecond=0) + _MINUTE
+        while minute <= until:
+            for venue in active:
+                if venue.is_auction:
+                    continue
+                name = _stream(venue)
+                hits = venue.skip_minute(flow.walk(self._seed, day, name, minute.hour * 60 + minute.minute), minute)
+                self._exchange.book_hits(venue, hits)
+            minute += _MINUTE
+        for venue in active:
+            if not venue.is_auction:
+                venue.lay()
+        return until
+
+    def _step_all(self, number: int, at: datetime, active: list[Venue]) -> None:
+        exchange = self._exchange
+        day = exchange.world.today()
+        krx_leads = any(phase.matching is Matching.CONTINUOUS for phase in exchange.phases(Market.KRX, at))
+        for venue in active:
+            lead = None
+            if venue.market is Market.NXT and krx_leads:
+                lead = exchange.venues[venue.stock.code, Market.KRX].anchor
+            hits: list[Hit] = venue.step(flow.draw(self._seed, day, _stream(venue), number), at, lead)
+            if hits:
+                exchange.book_hits(venue, hits)
+            exchange.tell(BookChanged(venue.stock.code, venue.market))
+
+    def mark(self, number: int, at: datetime) -> None:
+        """Write down where the market stands, so that a restart finds it there."""
+        minute = f"{at - _MINUTE:%H%M}"
+        venues, bars = {}, {}
+        for (code, market), venue in self._exchange.venues.items():
+            tape = venue.tape
+            if not tape.volume:
+                continue
+            venues[f"{code}:{market}"] = _venue_words(venue)
+            bar = tape.minutes.get(minute)
+            if bar is not None:
+                bars[f"{code}:{market}"] = [bar.open, bar.high, bar.low, bar.close, bar.volume, bar.amount]
+        self._exchange.record("mark", at, step=number, minute=minute, venues=venues, bars=bars)
+
+
+def _stream(venue: Venue) -> str:
+    return venue.stock.code if venue.market is Market.KRX else f"{venue.stock.code}:NXT"
+
+
+def _day_bar(tape: Tape) -> list[int]:
+    if not tape.volume:
+        return [tape.last, tape.last, tape.last, tape.last, 0, 0]
+    return [tape.open, tape.high, tape.low, tape.last, tape.volume, tape.amount]
+
+
+def _venue_words(venue: Venue) -> list[int | str]:
+    tape = venue.tape
+    times = [f"{at:%H%M%S}" if at else "" for at in (tape.open_at, tape.high_at, tape.low_at)]
+    return [
+        tape.last, tape.open, tape.high, tape.low, tape.volume, tape.amount, tape.buys, tape.sells,
+        tape.bought, tape.sold, venue.anchor, venue.home, *times,
+    ]  # fmt: skip
+
+
+def _restore_venue(venue: Venue, words: list[int | str], day: date) -> None:
+    tape = venue.tape
+    numbers = [int(word) for word in words[:12]]
+    (tape.last, tape.open, tape.high, tape.low, tape.volume, tape.amount, tape.buys, tape.sells,
+     tape.bought, tape.sold, venue.anchor, venue.home) = numbers  # fmt: skip
+    moments = [
+        datetime.combine(day, time(int(w[:2]), int(w[2:4]), int(w[4:])), KST) if w else None
+        for w in map(str, words[12:15])
+    ]
+    tape.open_at, tape.high_at, tape.low_at = moments

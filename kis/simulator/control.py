@@ -1,0 +1,164 @@
+"""Commands no broker takes, for tests and rehearsals: look at the ledger, move prices, set the clock."""
+
+import json
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from aiohttp import web
+
+from aegis import ticks
+from aegis.sessions import KST
+from aegis.terms import Side
+from kis import clock
+from kis.environment import Account
+from kis.simulator.firm import Firm
+from kis.simulator.stocks import STOCKS
+
+HELP = {
+    "GET /simulator/": "this list",
+    "GET /simulator/ledger?account=12345678-01": "an account's cash, holdings, orders and executions as they truly are",
+    "GET /simulator/events?since=N": "the ledger's events from number N on",
+    "POST /simulator/quotes/CODE": (
+        '{"price": won, "freeze": true|false, "step": n}, each optional: trade to a price tick by tick through the '
+        "real book; stop or resume the stock's own moves; let the whole crowd act n times"
+    ),
+    "POST /simulator/clock": (
+        '{"now": "2026-11-23T10:00:00", "speed": 1.0}: set market time (Korean when no offset is given) for every '
+        "process that shares the clock file"
+    ),
+    "POST /simulator/reset": '{"seed": n} begins the world anew; {"account": "12345678-01"} only that account',
+}
+
+
+class BadCommand(Exception):
+    """A command that cannot be carried out; the words name the field, its value and what would be right."""
+
+
+Answer = dict[str, Any]
+
+
+class Control:
+    """Carries out commands for one house. Called in the server's own thread."""
+
+    def __init__(self, firm: Firm) -> None:
+        self._firm = firm
+
+    async def answer(self, request: web.Request) -> web.Response:
+        """Answer one command."""
+        raw = await request.read()
+        try:
+            body = json.loads(raw) if raw else {}
+            if not isinstance(body, dict):
+                raise BadCommand('the body must be a JSON object, as {"price": 71500}')
+            result = self.carry_out(request.method, request.path, dict(request.query), body)
+        except ValueError as error:
+            return _json({"error": f"the body is no JSON: {error}"}, 400)
+        except BadCommand as error:
+            return _json({"error": str(error)}, 400)
+        if result is None:
+            return _json({"error": f"{request.method} {request.path} is no command", "commands": HELP}, 404)
+        return _json(result, 200)
+
+    def carry_out(self, method: str, path: str, query: dict[str, str], body: dict[str, Any]) -> Answer | None:
+        """Run the command that a path names, None when there is none such."""
+        parts = path.strip("/").split("/")[1:]
+        now = clock.now()
+        if method == "GET" and not parts:
+            return {"commands": HELP}
+        commands: dict[tuple[str, str], Callable[[], Answer]] = {
+            ("GET", "ledger"): lambda: self.ledger(query.get("account", ""), now),
+            ("GET", "events"): lambda: self._events(query.get("since", "0")),
+            ("POST", "quotes"): lambda: self._quote(parts[1] if len(parts) > 1 else "", body, now),
+            ("POST", "clock"): lambda: self._clock(body),
+            ("POST", "reset"): lambda: self._reset(body, now),
+        }
+        command = commands.get((method, parts[0] if parts else ""))
+        return command() if command else None
+
+    def ledger(self, account: str, now: datetime) -> Answer:
+        self._firm.advance(now)
+        return self._firm.exchange.ledger_of(_account(account))
+
+    def _events(self, since: str) -> Answer:
+        if not since.isdigit():
+            raise BadCommand(f"since={since!r}: a number of an event, 0 or more, is needed")
+        return {"events": self._firm.exchange.ledger.events()[int(since) :]}
+
+    def _quote(self, code: str, body: dict[str, Any], now: datetime) -> Answer:
+        if code not in STOCKS:
+            raise BadCommand(f"code {code!r} is not listed here; listed are {', '.join(STOCKS)}")
+        self._firm.advance(now)
+        if "price" in body:
+            self.set_price(code, body["price"], now)
+        if "freeze" in body:
+            self._freeze(code, body["freeze"], now)
+        if "step" in body:
+            self.step(body["step"], now)
+        venue = self._firm.exchange.venue(code)
+        return {
+            "code": code,
+            "price": venue.tape.last,
+            "frozen": code in self._firm.exchange.world.frozen,
+            "asks": venue.book.depth(Side.SELL, 10),
+            "bids": venue.book.depth(Side.BUY, 10),
+        }
+
+    def set_price(self, code: str, price: Any, now: datetime) -> None:
+        """Trade a stock to `price`. Raises BadCommand."""
+        venue, instrument = self._firm.exchange.venue(code), STOCKS[code].instrument
+        if not isinstance(price, int) or isinstance(price, bool):
+            raise BadCommand(f"price {price!r}: a whole number of won is needed")
+        if not venue.lowest <= price <= venue.highest:
+            raise BadCommand(f"price {price}: {code} moves between {venue.lowest} and {venue.highest} today")
+        if not ticks.is_on_tick(price, instrument):
+            near = ticks.adjust_price_to_tick(price, "down", instrument)
+            raise BadCommand(f"price {price} is not on the tick grid; {near} is")
+        self._firm.clockwork.set_price(code, price, now)
+
+    def _freeze(self, code: str, frozen: Any, now: datetime) -> None:
+        if not isinstance(frozen, bool):
+            raise BadCommand(f"freeze {frozen!r}: true or false is needed")
+        self._firm.exchange.record("freeze", now, code=code, frozen=frozen)
+
+    def step(self, count: Any, now: datetime) -> None:
+        """Let the crowd act. Raises BadCommand."""
+        if not isinstance(count, int) or isinstance(count, bool) or not 0 < count <= 10_000:
+            raise BadCommand(f"step {count!r}: a number from 1 to 10000 is needed")
+        self._firm.clockwork.step(count, now)
+
+    def _clock(self, body: dict[str, Any]) -> Answer:
+        try:
+            moment = datetime.fromisoformat(str(body.get("now")))
+        except ValueError:
+            raise BadCommand(f"now {body.get('now')!r}: a moment as 2026-11-23T10:00:00 is needed") from None
+        speed = body.get("speed", 1.0)
+        if isinstance(speed, bool) or not isinstance(speed, int | float) or not 0 < speed <= 3600:
+            raise BadCommand(f"speed {speed!r}: a number above 0 and up to 3600 is needed")
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=KST)
+        try:
+            clock.set_now(moment, speed=float(speed))
+        except RuntimeError as error:
+            raise BadCommand(str(error)) from None
+        self._firm.advance(clock.now())
+        return {"now": clock.now().isoformat(), "speed": speed}
+
+    def _reset(self, body: dict[str, Any], now: datetime) -> Answer:
+        seed = body.get("seed", self._firm.settings.seed)
+        if not isinstance(seed, int):
+            raise BadCommand(f"seed {seed!r}: a whole number is needed")
+        account = _account(str(body["account"])) if "account" in body else None
+        self._firm.reset(seed, account, now)
+        return {"reset": account or "the world", "seed": seed}
+
+
+def _account(text: str) -> str:
+    try:
+        return str(Account.parse(text))
+    except ValueError as error:
+        raise BadCommand(str(error)) from None
+
+
+def _json(body: object, status: int) -> web.Response:
+    return web.json_response(body, status=status, dumps=lambda value: json.dumps(value, ensure_ascii=False))

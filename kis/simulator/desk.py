@@ -1,0 +1,283 @@
+"""The order desk: checks an order as the broker does, numbers it, and sends it to its venue."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from aegis import ticks
+from aegis.fees import calc_fee
+from aegis.sessions import Matching, Phase, PhaseName, legal_kinds
+from aegis.terms import FOK_KINDS, PRICED, Market, OrderKind, Side
+from kis.simulator.book import other
+from kis.simulator.calendar import is_trading_day, phases_on
+from kis.simulator.exchange import BookChanged, Exchange, NoticeKind
+from kis.simulator.orders import NewOrder, Order, Request, Status
+from kis.simulator.refusals import Refused
+from kis.simulator.venue import Venue
+from kis.simulator.world import order_words
+
+BEST = frozenset(
+    {
+        OrderKind.BEST,
+        OrderKind.BEST_IOC,
+        OrderKind.BEST_FOK,
+        OrderKind.GTP_BEST,
+        OrderKind.AFTER_BEST,
+        OrderKind.AFTER_BEST_IOC,
+        OrderKind.AFTER_BEST_FOK,
+    }
+)
+OWN_BEST = frozenset({OrderKind.OWN_BEST, OrderKind.GTP_OWN_BEST, OrderKind.AFTER_OWN_BEST})
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What order-rvsecncl asks for. `quantity` counts only when `everything` is false."""
+
+    account: str
+    number: int
+    is_cancel: bool
+    kind: OrderKind
+    quantity: int
+    price: int
+    everything: bool
+    stop_price: int = 0
+    market: Market | None = None
+
+
+class Desk:
+    """Takes customers' orders for one exchange."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+
+    # --- new orders
+
+    def place(self, wanted: NewOrder, now: datetime) -> Order:
+        """Accept an order and match it. Raises Refused."""
+        self._exchange.account(wanted.account)
+        where = self._route(wanted, now)
+        venue = self._exchange.venue(wanted.code, where)
+        self._check(wanted, venue, now)
+        price = self._price(wanted, venue)
+        self._check_means(wanted, price, venue)
+        order = self._number(wanted, where, price, now, original=0, request=Request.NEW)
+        self._exchange.notify(NoticeKind.ACCEPTED, order, now, quantity=order.quantity, price=wanted.price)
+        self._send(order, now)
+        return order
+
+    def _route(self, wanted: NewOrder, now: datetime) -> Market:
+        """Return the venue an order goes to; SOR picks the better price. Raises Refused."""
+        stock = self._exchange.stock(wanted.code)
+        if not is_trading_day(now.date()):
+            raise Refused("not a business day")
+        if wanted.market is Market.NXT and not stock.on_nxt:
+            raise Refused("not on this venue")
+        self._check_time(wanted, now)
+        if wanted.market is not Market.SOR:
+            return wanted.market
+        open_venues = [
+            market
+            for market in (Market.KRX, Market.NXT)
+            if (market is Market.KRX or stock.on_nxt) and self._matches_now(market, now)
+        ]
+        if not open_venues:
+            raise Refused("after the close")
+        if len(open_venues) == 1 or wanted.kind.is_market:
+            return open_venues[0]
+        return min(open_venues, key=lambda market: self._rank(wanted, market))
+
+    def _matches_now(self, market: Market, now: datetime) -> bool:
+        return any(phase.matching is Matching.CONTINUOUS for phase in self._exchange.phases(market, now))
+
+    def _rank(self, wanted: NewOrder, market: Market) -> int:
+        best = self._exchange.venue(wanted.code, market).book.best(other(wanted.side))
+        return (best if best is not None else 10**9) * wanted.side.sign
+
+    def _check_time(self, wanted: NewOrder, now: datetime) -> None:
+        phases = phases_on(now.date())
+        kinds = legal_kinds(wanted.market, phases, now)
+        if wanted.kind in kinds:
+            return
+        if not kinds:
+            moments = [phase.ends_at for phase in phases if phase.market is wanted.market]
+            raise Refused("after the close" if now.time() >= max(moments) else "before the open")
+        current = self._exchange.phases(wanted.market, now)
+        raise _wrong_kind(wanted, current)
+
+    def _check(self, wanted: NewOrder, venue: Venue, now: datetime) -> None:
+        """Refuse what no market would take: halted stocks, bad quantities, prices off the grid or the day."""
+        if wanted.code in self._exchange.world.halted:
+            raise Refused("halted")
+        if wanted.quantity <= 0:
+            raise Refused("bad quantity")
+        if wanted.kind in PRICED:
+            self._check_price(wanted.price, venue)
+        if wanted.kind is OrderKind.STOP_LIMIT:
+            self._check_price(wanted.stop_price, venue)
+
+    def _check_price(self, price: int, venue: Venue) -> None:
+        if price <= 0 or not ticks.is_on_tick(price, venue.stock.instrument):
+            raise Refused("bad tick")
+        if not venue.lowest <= price <= venue.highest:
+            raise Refused("outside daily limits")
+
+    def _price(self, wanted: NewOrder, venue: Venue) -> int:
+        """Return the price in won at which an order stands in the book."""
+        if wanted.kind in PRICED:
+            return wanted.price
+        worst = venue.highest if wanted.side is Side.BUY else venue.lowest
+        if wanted.kind in BEST:
+            return venue.book.best(other(wanted.side)) or venue.tape.last
+        if wanted.kind in OWN_BEST:
+            return venue.book.best(wanted.side) or venue.tape.last
+        if wanted.kind in (OrderKind.PRE_OPEN_CLOSE, OrderKind.POST_CLOSE):
+            return venue.base if wanted.kind is OrderKind.PRE_OPEN_CLOSE else venue.tape.last
+        return worst
+
+    def _check_means(self, wanted: NewOrder, price: int, venue: Venue) -> None:
+        """Refuse what the account cannot pay or has not got. An order without a price counts at the upper limit."""
+        exchange = self._exchange
+        if wanted.side is Side.SELL:
+            if wanted.quantity > exchange.sellable(wanted.account, wanted.code):
+                raise Refused("shares short")
+            return
+        checked_at = price if wanted.kind in PRICED else venue.highest
+        amount = wanted.quantity * checked_at
+        fee = calc_fee(amount, venue.market, Side.BUY, on=exchange.world.today()).fee
+        if amount + fee > exchange.orderable_cash(wanted.account):
+            raise Refused("cash short")
+
+    def _number(
+        self, wanted: NewOrder, where: Market, price: int, now: datetime, *, original: int, request: Request
+    ) -> Order:
+        exchange = self._exchange
+        order = Order(
+            date=exchange.world.today(),
+            number=exchange.world.next_number,
+            original=original,
+            request=request,
+            branch=exchange.branch,
+            account=wanted.account,
+            code=wanted.code,
+            side=wanted.side,
+            market=wanted.market,
+            venue=where,
+            kind=wanted.kind,
+            quantity=wanted.quantity,
+            price=price,
+            stop_price=wanted.stop_price,
+            time=f"{now:%H%M%S}",
+            reserve_price=price if wanted.side is Side.BUY else 0,
+            status=Status.DONE if request is Request.CANCEL else Status.OPEN,
+        )
+        exchange.record("order", now, order=order_words(order), **({"tag": wanted.tag} if wanted.tag else {}))
+        return exchange.world.orders[order.date, order.number]
+
+    def _send(self, order: Order, now: datetime) -> None:
+        """Let a numbered order meet its venue."""
+        exchange = self._exchange
+        venue = exchange.venue(order.code, order.venue)
+        if venue.is_auction:
+            exchange.rest(order)
+        else:
+            self._match(order, venue, now)
+        exchange.tell(BookChanged(order.code, order.venue))
+
+    def _match(self, order: Order, venue: Venue, now: datetime) -> None:
+        exchange = self._exchange
+        killed = order.kind in FOK_KINDS and venue.book.available(order.side, order.price) < order.remaining
+        if not killed:
+            exchange.book_hits(venue, venue.execute(order.side, order.price, order.remaining, order.key, now))
+        if not order.remaining:
+            return
+        if order.kind.is_immediate:
+            left = order.remaining
+            exchange.withdraw(order, left, Status.CANCELLED, now, reason="immediate")
+            exchange.notify(NoticeKind.LAPSED, order, now, quantity=left, price=0)
+            return
+        exchange.rest(order)
+
+    # --- amending and cancelling
+
+    def change(self, wanted: Change, now: datetime) -> Order:
+        """Cancel or amend what is left of an order; return the request's own line. Raises Refused."""
+        order = self._find(wanted)
+        if not self._exchange.phases(order.venue, now):
+            raise Refused("after the close" if is_trading_day(now.date()) else "not a business day")
+        if not order.is_open or not order.remaining:
+            raise Refused("nothing left")
+        quantity = order.remaining if wanted.everything else wanted.quantity
+        if quantity <= 0:
+            raise Refused("bad quantity")
+        if quantity > order.remaining:
+            raise Refused("nothing left")
+        return self._cancel(order, quantity, now) if wanted.is_cancel else self._amend(order, quantity, wanted, now)
+
+    def _find(self, wanted: Change) -> Order:
+        order = self._exchange.world.orders.get((self._exchange.world.today(), wanted.number))
+        if order is None or order.account != wanted.account or order.request is Request.CANCEL:
+            raise Refused("no such order")
+        if wanted.market is not None and wanted.market is not order.market:
+            raise Refused("no such order")  # a cancel names the venue its order went to
+        return order
+
+    def _cancel(self, order: Order, quantity: int, now: datetime) -> Order:
+        line = self._number(
+            self._as_request(order, order.kind, quantity, 0),
+            order.venue,
+            0,
+            now,
+            original=order.number,
+            request=Request.CANCEL,
+        )
+        self._exchange.withdraw(order, quantity, Status.CANCELLED, now, reason="cancel")
+        self._exchange.notify(NoticeKind.CONFIRMED, line, now, quantity=quantity, price=0)
+        self._exchange.tell(BookChanged(order.code, order.venue))
+        return line
+
+    def _amend(self, order: Order, quantity: int, wanted: Change, now: datetime) -> Order:
+        exchange = self._exchange
+        venue = exchange.venue(order.code, order.venue)
+        request = self._as_request(order, wanted.kind, quantity, wanted.price)
+        if wanted.kind not in legal_kinds(order.market, phases_on(now.date()), now):
+            raise _wrong_kind(request, exchange.phases(order.market, now))
+        self._check(request, venue, now)
+        price = self._price(request, venue)
+        if order.side is Side.BUY:
+            more = quantity * (price - order.reserve_price)
+            if more > exchange.orderable_cash(order.account):
+                raise Refused("cash short")
+        line = self._number(request, order.venue, price, now, original=order.number, request=Request.AMEND)
+        exchange.withdraw(order, quantity, Status.REPLACED, now, reason="amend")
+        exchange.notify(NoticeKind.CONFIRMED, line, now, quantity=quantity, price=wanted.price)
+        self._send(line, now)
+        return line
+
+    def _as_request(self, order: Order, kind: OrderKind, quantity: int, price: int) -> NewOrder:
+        return NewOrder(
+            account=order.account,
+            code=order.code,
+            side=order.side,
+            market=order.market,
+            kind=kind,
+            quantity=quantity,
+            price=price,
+            stop_price=order.stop_price,
+        )
+
+
+_PHASE_WORDS = {
+    PhaseName.PRE_MARKET: "프리마켓",
+    PhaseName.REGULAR: "메인마켓",
+    PhaseName.AFTER_AUCTION: "애프터마켓",
+    PhaseName.AFTER_MARKET: "애프터마켓",
+}
+
+
+def _wrong_kind(wanted: NewOrder, current: tuple[Phase, ...]) -> Refused:
+    """Return the refusal for an order kind that the venue does not take at this moment."""
+    if wanted.market is Market.NXT:
+        return Refused("kind not taken on NXT", next((_PHASE_WORDS.get(phase.name, "") for phase in current), ""))
+    if wanted.kind.is_market:
+        return Refused("no market orders")
+    return Refused("kind not taken now", wanted.kind)

@@ -1,0 +1,337 @@
+"""The realtime socket (실시간): sessions, registrations, and who hears what. Source: protocol notes §6.4, §10."""
+
+import asyncio
+import json
+import secrets
+import string
+from base64 import b64encode
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from aiohttp import WSMsgType, web
+from cryptography.hazmat.primitives import padding
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+from aegis.terms import Market
+from kis.simulator.exchange import BookChanged, News, Notice, Printed
+from kis.simulator.firm import Firm
+from kis.simulator.frames import Row, book_row, notice_row, trade_row
+from kis.simulator.stocks import STOCKS
+
+MAX_REGISTRATIONS = 41
+FIRST_PING_SECONDS, PING_SECONDS = 10.0, 15.0
+UNANSWERED_PINGS = 4
+QUEUE = 20_000
+
+LIVE_NOTICES, PAPER_NOTICES = "H0STCNI0", "H0STCNI9"
+NOTICES = (LIVE_NOTICES, PAPER_NOTICES)
+TRADES = {"H0STCNT0": Market.KRX, "H0NXCNT0": Market.NXT, "H0UNCNT0": Market.SOR}
+BOOKS = {"H0STASP0": Market.KRX, "H0NXASP0": Market.NXT, "H0UNASP0": Market.SOR}
+PAPER_FEEDS = frozenset({"H0STCNT0", "H0STASP0", PAPER_NOTICES})
+KNOWN = frozenset({*TRADES, *BOOKS, *NOTICES})
+
+Topic = tuple[str, str]  # tr_id, tr_key
+
+
+class Dropped(Exception):
+    """The server hangs up on this session, after `reply` when there is one."""
+
+    def __init__(self, reply: str = "") -> None:
+        super().__init__(reply)
+        self.reply = reply
+
+
+@dataclass(frozen=True, slots=True)
+class Cipherer:
+    """Key and iv of one registration, used as the ASCII they are."""
+
+    key: str
+    iv: str
+
+    @classmethod
+    def fresh(cls) -> "Cipherer":
+        letters = "".join(secrets.choice(string.ascii_lowercase) for _ in range(32))
+        return cls(letters, secrets.token_hex(8))
+
+    def encrypt(self, text: str) -> str:
+        """Return `text` as AES-256-CBC, PKCS#7, base64."""
+        padder = padding.PKCS7(128).padder()
+        data = padder.update(text.encode()) + padder.finalize()
+        encryptor = Cipher(algorithms.AES(self.key.encode()), modes.CBC(self.iv.encode())).encryptor()
+        return b64encode(encryptor.update(data) + encryptor.finalize()).decode()
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """One socket. `key` is its app key's, known with the first frame that carries an approval key."""
+
+    number: int
+    queue: asyncio.Queue[str | None] = field(default_factory=lambda: asyncio.Queue(QUEUE))
+    key: str = ""
+    topics: dict[Topic, Cipherer] = field(default_factory=dict)
+    unanswered: int = 0
+    is_closing: bool = False
+
+    def send(self, text: str) -> None:
+        """Queue a frame; a client who reads too slowly is cut off."""
+        if self.is_closing:
+            return
+        try:
+            self.queue.put_nowait(text)
+        except asyncio.QueueFull:
+            self.hang_up()
+
+    def hang_up(self) -> None:
+        self.is_closing = True
+        if not self.queue.full():
+            self.queue.put_nowait(None)
+
+
+class Feed:
+    """All sessions of one server."""
+
+    def __init__(self, firm: Firm, clock: Callable[[], datetime]) -> None:
+        self._firm = firm
+        self._clock = clock
+        self.sessions: dict[int, Session] = {}
+        self._listeners: dict[Topic, dict[int, Session]] = {}
+        self._next = 1
+        self.frames_sent = 0
+
+    # --- sessions
+
+    async def serve(self, request: web.Request) -> web.WebSocketResponse:
+        """Run one socket until it ends."""
+        socket = web.WebSocketResponse(autoping=False, compress=False, max_msg_size=1 << 20)
+        await socket.prepare(request)
+        session = self._open()
+        tasks = [asyncio.create_task(self._write(socket, session)), asyncio.create_task(self._ping(session))]
+        try:
+            async for message in socket:
+                session.unanswered = 0
+                if message.type is WSMsgType.PING:
+                    await socket.pong(message.data)
+                elif message.type is WSMsgType.TEXT and not self._hear(session, message.data):
+                    break
+            # let a last word out before the line goes
+            session.hang_up()
+            await asyncio.wait([tasks[0]], timeout=1)
+        finally:
+            for task in tasks:
+                task.cancel()
+            self._close(session)
+        return socket
+
+    def _open(self) -> Session:
+        session = Session(self._next)
+        self._next += 1
+        self.sessions[session.number] = session
+        self._firm.exchange.record("session", self._clock(), session=session.number, state="open")
+        return session
+
+    def _close(self, session: Session) -> None:
+        for topic in list(session.topics):
+            self._forget(session, topic)
+        del self.sessions[session.number]
+        self._firm.exchange.record("session", self._clock(), session=session.number, state="closed", key=session.key)
+
+    async def _write(self, socket: web.WebSocketResponse, session: Session) -> None:
+        while (text := await session.queue.get()) is not None:
+            await socket.send_str(text)
+            self.frames_sent += 1
+        await socket.close()
+
+    async def _ping(self, session: Session) -> None:
+        await asyncio.sleep(FIRST_PING_SECONDS)
+        while not session.is_closing:
+            if session.unanswered >= UNANSWERED_PINGS:
+                session.hang_up()
+                return
+            session.unanswered += 1
+            session.send(_json({"header": {"tr_id": "PINGPONG", "datetime": f"{self._clock():%Y%m%d%H%M%S}"}}))
+            await asyncio.sleep(PING_SECONDS)
+
+    def hang_up(self) -> None:
+        """End every session."""
+        for session in list(self.sessions.values()):
+            session.hang_up()
+
+    # --- what clients say
+
+    def _hear(self, session: Session, text: str) -> bool:
+        """Answer one frame; False when the server hangs up."""
+        try:
+            reply = self._answer(session, text)
+        except Dropped as dropped:
+            if dropped.reply:
+                session.send(dropped.reply)
+            return False
+        if reply:
+            session.send(reply)
+        return True
+
+    def _answer(self, session: Session, text: str) -> str:
+        try:
+            frame = json.loads(text)
+        except ValueError:
+            return _error("OPSP9999", "JSON PARSING ERROR : invalid json format")
+        header = frame.get("header") if isinstance(frame, dict) else None
+        if not isinstance(header, dict):
+            return _error("OPSP9998", "JSON PARSING ERROR : header not found")
+        if header.get("tr_id") == "PINGPONG":
+            return ""
+        body = frame.get("body")
+        if not isinstance(body, dict):
+            return _error("OPSP9992", "JSON PARSING ERROR : body not found")
+        wanted = body.get("input")
+        if not isinstance(wanted, dict):
+            return _error("OPSP9991", "JSON PARSING ERROR : input not found")
+        if "tr_key" not in wanted:
+            return _error("OPSP9990", "JSON PARSING ERROR : tr_key not found")
+        if "custtype" not in header:
+            return _error("OPSP9997", "JSON PARSING ERROR : custtype not found")
+        self._admit(session, str(header.get("approval_key", "")))
+        topic = (str(wanted.get("tr_id", "")), str(wanted["tr_key"]))
+        if str(header.get("tr_type")) == "1":
+            return self._register(session, topic)
+        if str(header.get("tr_type")) == "2":
+            return self._release(session, topic)
+        return _error("OPSP8997", "JSON PARSING ERROR : invalid tr_type")
+
+    def _admit(self, session: Session, approval: str) -> None:
+        """Tie a session to its app key; there is one session a key. Raises Dropped."""
+        key = self._firm.exchange.world.approvals.get(approval)
+        if key is None:
+            raise Dropped(_error("OPSP0011", "invalid approval : NOT FOUND", rt_cd="1"))
+        if any(other.key == key and other is not session and not other.is_closing for other in self.sessions.values()):
+            self._firm.exchange.record("session", self._clock(), session=session.number, state="refused", key=key)
+            raise Dropped(_error("OPSP8996", "ALREADY IN USE appkey"))
+        if not session.key:
+            session.key = key
+            self._firm.exchange.record("session", self._clock(), session=session.number, state="admitted", key=key)
+
+    def _register(self, session: Session, topic: Topic) -> str:
+        tr_id, tr_key = topic
+        if tr_id not in KNOWN:
+            return _reply(topic, "1", "OPSP8991", "SUBSCRIBE ERROR : invalid tr_id")
+        if tr_id in NOTICES and not tr_key.strip():
+            raise Dropped(_error("OPSP0017", "ERROR : htsid가잘못되었습니다"))
+        if tr_id not in NOTICES and not self._is_key(topic):
+            return _reply(topic, "1", "OPSP8992", "SUBSCRIBE ERROR : invalid tr_key")
+        if topic in session.topics:
+            return _reply(topic, "1", "OPSP0002", "ALREADY IN SUBSCRIBE")
+        if len(session.topics) >= MAX_REGISTRATIONS:
+            return _reply(topic, "1", "OPSP0008", "MAX SUBSCRIBE OVER")
+        cipherer = Cipherer.fresh()
+        session.topics[topic] = cipherer
+        self._listeners.setdefault(topic, {})[session.number] = session
+        if tr_id in NOTICES:
+            self._firm.exchange.link_hts(tr_key, session.key)
+        self._note(session, topic, "registered")
+        return _reply(topic, "0", "OPSP0000", "SUBSCRIBE SUCCESS", cipherer)
+
+    def _is_key(self, topic: Topic) -> bool:
+        return topic[1] in STOCKS
+
+    def _release(self, session: Session, topic: Topic) -> str:
+        if topic not in session.topics:
+            return _reply(topic, "1", "OPSP0003", "UNSUBSCRIBE ERROR(not found!)")
+        cipherer = session.topics[topic]
+        self._forget(session, topic)
+        self._note(session, topic, "released")
+        return _reply(topic, "0", "OPSP0001", "UNSUBSCRIBE SUCCESS", cipherer)
+
+    def _forget(self, session: Session, topic: Topic) -> None:
+        del session.topics[topic]
+        self._listeners[topic].pop(session.number, None)
+        if not self._listeners[topic]:
+            del self._listeners[topic]
+
+    def _note(self, session: Session, topic: Topic, state: str) -> None:
+        self._firm.exchange.record(
+            "registration", self._clock(), session=session.number, tr_id=topic[0], tr_key=topic[1], state=state
+        )
+
+    # --- what clients hear
+
+    def publish(self, news: Iterable[News]) -> None:
+        """Send out what happened: notices to their owners, prints and books to whoever listens."""
+        books: dict[tuple[str, str], None] = {}
+        for item in news:
+            if isinstance(item, Notice):
+                self._send_notice(item)
+            elif isinstance(item, Printed):
+                self._send_trades(item)
+            if isinstance(item, Printed | BookChanged):
+                books.update(dict.fromkeys(self._book_topics(item.code, item.market)))
+        for tr_id, code in books:
+            self._send_book(tr_id, code)
+
+    def _book_topics(self, code: str, market: Market) -> list[Topic]:
+        return [(tr_id, code) for tr_id, wanted in BOOKS.items() if self._concerns(wanted, code, market)]
+
+    def _heard(self, tr_id: str, tr_key: str) -> list[Session]:
+        if self._firm.settings.is_paper and tr_id not in PAPER_FEEDS:
+            return []  # paper takes the registration and stays silent
+        return list(self._listeners.get((tr_id, tr_key), {}).values())
+
+    def _send_trades(self, printed: Printed) -> None:
+        venue = self._firm.exchange.venues.get((printed.code, printed.market))
+        for tr_id, market in TRADES.items():
+            if venue is None or not self._concerns(market, printed.code, printed.market):
+                continue
+            sessions = self._heard(tr_id, printed.code)
+            if sessions:
+                rows = [trade_row(self._firm, venue, trade) for trade in printed.trades]
+                _send_plain(sessions, tr_id, rows)
+
+    def _send_book(self, tr_id: str, code: str) -> None:
+        sessions = self._heard(tr_id, code)
+        if not sessions:
+            return
+        venues, wanted = self._firm.exchange.venues, BOOKS[tr_id]
+        markets = (Market.KRX, Market.NXT) if wanted is Market.SOR else (wanted,)
+        there = tuple(venues[code, market] for market in markets if (code, market) in venues)
+        if there:
+            _send_plain(sessions, tr_id, [book_row(self._firm, there, self._clock())])
+
+    def _concerns(self, wanted: Market, code: str, market: Market) -> bool:
+        """Whether a feed carries news of a venue; the unified one says nothing of stocks that only KRX trades."""
+        if wanted is Market.SOR:
+            return STOCKS[code].on_nxt
+        return wanted is market
+
+    def _send_notice(self, notice: Notice) -> None:
+        world = self._firm.exchange.world
+        keys = world.account_keys.get(notice.order["account"], set())
+        tr_id = PAPER_NOTICES if self._firm.settings.is_paper else LIVE_NOTICES
+        for session in list(self.sessions.values()):
+            for topic, cipherer in list(session.topics.items()):
+                if topic[0] == tr_id and world.hts_keys.get(topic[1], set()) & keys:
+                    row = notice_row(notice, topic[1], self._firm.settings.notice_width)
+                    session.send(f"1|{tr_id}|001|{cipherer.encrypt('^'.join(row))}")
+
+
+def _send_plain(sessions: Iterable[Session], tr_id: str, rows: list[Row]) -> None:
+    text = f"0|{tr_id}|{len(rows):03d}|{'^'.join('^'.join(row) for row in rows)}"
+    for session in sessions:
+        session.send(text)
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _reply(topic: Topic, rt_cd: str, msg_cd: str, msg1: str, cipherer: Cipherer | None = None) -> str:
+    body: dict[str, object] = {"rt_cd": rt_cd, "msg_cd": msg_cd, "msg1": msg1}
+    if cipherer is not None:
+        body["output"] = {"iv": cipherer.iv, "key": cipherer.key}
+    encrypt = "Y" if topic[0] in NOTICES else "N"
+    return _json({"header": {"tr_id": topic[0], "tr_key": topic[1], "encrypt": encrypt}, "body": body})
+
+
+def _error(msg_cd: str, msg1: str, rt_cd: str = "9") -> str:
+    """Return a refusal of a frame that could not be tied to a registration."""
+    body = {"rt_cd": rt_cd, "msg_cd": msg_cd, "msg1": msg1}
+    return _json({"header": {"tr_id": "(null)", "tr_key": "", "encrypt": "N"}, "body": body})

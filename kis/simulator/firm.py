@@ -1,0 +1,71 @@
+"""The broker's house: one exchange, its clockwork, its order desk, its gate, and how it is set up."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from kis.simulator.clockwork import Clockwork
+from kis.simulator.desk import Desk
+from kis.simulator.exchange import Exchange
+from kis.simulator.gate import Gate
+from kis.simulator.history import History
+from kis.simulator.ledger import Ledger
+
+Wire = Literal["2026-07", "2026-09"]
+WIRES: tuple[Wire, ...] = ("2026-07", "2026-09")
+LIVE_RATE, PAPER_RATE = 18, 1
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`wire` is the layout of replies and frames; a `rate` of 0 lifts the call limit."""
+
+    seed: int = 1
+    wire: Wire = "2026-09"
+    is_paper: bool = False
+    rate: int | None = None
+    notice_columns: int | None = None
+    ledger_path: Path | None = None
+    is_ticking: bool = True
+
+    @property
+    def calls_per_second(self) -> int:
+        if self.rate is not None:
+            return self.rate
+        return PAPER_RATE if self.is_paper else LIVE_RATE
+
+    @property
+    def notice_width(self) -> int:
+        """Columns of a fill notice: 26 by the portal, 23 as paper and the reference clients have it."""
+        return self.notice_columns or (26 if self.wire == "2026-09" and not self.is_paper else 23)
+
+
+class Firm:
+    """Everything behind the wire. Called from one thread only."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.exchange = Exchange(Ledger(settings.ledger_path), branch="00950" if settings.is_paper else "06010")
+        seed = self.exchange.world.seed if self.exchange.world.day else settings.seed
+        self.clockwork = Clockwork(self.exchange, seed)
+        self.desk = Desk(self.exchange)
+        self.gate = Gate(self.exchange, calls_per_second=settings.calls_per_second)
+        self.history = History(self.exchange.world)
+
+    def advance(self, now: datetime) -> None:
+        """Bring the market to `now`."""
+        self.clockwork.advance(now, stepping=self.settings.is_ticking)
+
+    def reset(self, seed: int, account: str | None, now: datetime) -> None:
+        """Begin anew: one account, or the whole world."""
+        if account is not None:
+            for order in self.exchange.world.open_orders(account):
+                self.exchange.unrest(order, order.remaining)
+            self.exchange.record("reset", now, account=account)
+            return
+        self.exchange.record("reset", now)
+        self.exchange.reached = None
+        self.clockwork = Clockwork(self.exchange, seed)
+        self.history = History(self.exchange.world)
+        self.advance(now)

@@ -1,0 +1,254 @@
+"""One stock on one venue: its book, its tape, and the market maker who keeps ten levels each side.
+
+The maker's best bid is the `anchor`, his best ask one tick above it. A move of one tick is a taker
+who clears the best level on that side, whoever waits there; then the maker lays his levels anew.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache
+
+from aegis import ticks
+from aegis.terms import Instrument, Market, Side
+from kis.simulator import flow
+from kis.simulator.book import MAKER, Book, Indication, other
+from kis.simulator.stocks import Stock
+from kis.simulator.tape import Tape, Trade
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """Shares that changed hands; owners are order keys, or the market maker."""
+
+    price: int
+    quantity: int
+    buyer: str
+    seller: str
+    trade: Trade
+
+
+@lru_cache(maxsize=65_536)
+def _ladder(price: int, count: int, direction: int, instrument: Instrument) -> tuple[int, ...]:
+    """Return `count` prices from `price` on, up or down the ticks."""
+    prices = [price]
+    while len(prices) < count:
+        following = ticks.step(prices[-1], direction, instrument)
+        if following == prices[-1]:
+            break
+        prices.append(following)
+    return tuple(prices)
+
+
+@dataclass(slots=True)
+class Venue:
+    """`book` may be crossed only while an auction collects orders; `is_auction` says so."""
+
+    stock: Stock
+    market: Market
+    base: int
+    seed: int
+    book: Book = field(default_factory=Book)
+    tape: Tape = field(init=False)
+    lowest: int = field(init=False)
+    highest: int = field(init=False)
+    anchor: int = field(init=False)
+    home: int = field(init=False)
+    usual: int = field(init=False)
+    is_auction: bool = False
+    changed_at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        self.tape = Tape(last=self.base)
+        self.lowest, self.highest = ticks.daily_limits(self.base, self.stock.instrument)
+        self.anchor = self.home = self.base
+        depth = 1.0 if self.market is Market.KRX else 0.3
+        self.usual = max(10, int(flow.usual_quantity(self.base, self.stock.listed_shares) * depth))
+
+    # --- the maker
+
+    def lay(self, spread: bytes = b"\x80" * 20) -> None:
+        """Let the maker stand at his ten levels each side; where he is thin he gets more."""
+        bids, asks = self._levels()
+        self.book.keep_made(Side.BUY, bids)
+        self.book.keep_made(Side.SELL, asks)
+        for side, prices, offset in ((Side.BUY, bids, 0), (Side.SELL, asks, flow.LEVELS)):
+            for index, price in enumerate(prices):
+                if self.book.made_quantity(side, price) * 5 < self.usual:
+                    self.book.set_made(side, price, flow.level_quantity(self.usual, spread[offset + index]))
+
+    def _levels(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        bids = _ladder(self.anchor, flow.LEVELS, -1, self.stock.instrument)
+        asks = _ladder(self._up(self.anchor), flow.LEVELS, 1, self.stock.instrument)
+        if self.is_auction:  # both sides overlap by two ticks, so that the auction has something to match
+            bids = _ladder(self._up(self._up(self.anchor)), flow.LEVELS, -1, self.stock.instrument)
+            asks = _ladder(self._down(self.anchor), flow.LEVELS, 1, self.stock.instrument)
+            return self._within(bids), self._within(asks)
+        lowest_ask = min(self.book.guests(Side.SELL), default=self.highest + 1)
+        highest_bid = max(self.book.guests(Side.BUY), default=self.lowest - 1)
+        return (
+            tuple(price for price in self._within(bids) if price < lowest_ask),
+            tuple(price for price in self._within(asks) if price > highest_bid),
+        )
+
+    def _within(self, prices: tuple[int, ...]) -> tuple[int, ...]:
+        if self.lowest <= min(prices) and max(prices) <= self.highest:
+            return prices
+        return tuple(price for price in prices if self.lowest <= price <= self.highest)
+
+    def _touch(self, touched: int, size: int) -> None:
+        """Let one level of the maker have another quantity."""
+        bids, asks = self._levels()
+        side, prices = (Side.BUY, bids) if touched < flow.LEVELS else (Side.SELL, asks)
+        index = touched % flow.LEVELS
+        if index < len(prices):
+            self.book.set_made(side, prices[index], flow.level_quantity(self.usual, size))
+
+    def _up(self, price: int) -> int:
+        return ticks.step(price, 1, self.stock.instrument)
+
+    def _down(self, price: int) -> int:
+        return ticks.step(price, -1, self.stock.instrument)
+
+    # --- trading
+
+    def execute(self, side: Side, limit: int, quantity: int, owner: str, at: datetime) -> list[Hit]:
+        """Match an incoming order as far as the book goes; what is left is the caller's."""
+        matches = self.book.take(side, limit, quantity)
+        hits = []
+        for match in matches:
+            trade = self.tape.add(at, match.price, match.quantity, side)
+            buyer, seller = (owner, match.owner) if side is Side.BUY else (match.owner, owner)
+            hits.append(Hit(match.price, match.quantity, buyer, seller, trade))
+        for price in {match.price for match in matches}:
+            self._follow(side, price)
+        if matches:
+            self.changed_at = at
+        return hits
+
+    def _follow(self, taker: Side, price: int) -> None:
+        """Move the anchor past a level whose maker was wholly eaten."""
+        if self.book.made_quantity(other(taker), price):
+            return
+        if taker is Side.BUY and price > self.anchor:
+            self.anchor = price
+        elif taker is Side.SELL and price <= self.anchor:
+            self.anchor = self._down(price)
+
+    def move(self, direction: int, at: datetime) -> list[Hit]:
+        """Clear the best level of one side: the price moves a tick, unless it stands at its daily limit."""
+        if direction > 0:
+            price = self._up(self.anchor)
+            if price > self.highest:
+                return []
+            hits = self._clear(Side.BUY, price, at)
+            self.anchor = max(self.anchor, price)
+            return hits
+        price = self.anchor
+        if price < self.lowest:
+            return []
+        hits = self._clear(Side.SELL, price, at)
+        self.anchor = min(self.anchor, self._down(price))
+        return hits
+
+    def _clear(self, taker: Side, limit: int, at: datetime) -> list[Hit]:
+        return self.execute(taker, limit, self.book.available(taker, limit), MAKER, at)
+
+    def walk_to(self, price: int, at: datetime) -> list[Hit]:
+        """Trade tick by tick until the last price is `price`, so that every order on the way fills."""
+        hits: list[Hit] = []
+        while self.tape.last != price or not self.tape.volume:
+            if price > self.anchor:
+                direction = 1
+            elif price <= self.anchor:
+                direction = -1
+            self.lay()
+            hits += self.move(direction, at)
+        self.home = price
+        self.lay()
+        return hits
+
+    def step(self, draw: flow.Draw, at: datetime, lead: int | None = None) -> list[Hit]:
+        """Let the crowd act once. `lead` is an anchor to follow tick by tick instead of the own draws."""
+        if self.is_auction:
+            self._drift(draw)
+            return []
+        self.lay(draw.spread)
+        hits = self._taken(draw, at)
+        direction = self._direction(draw, lead)
+        if direction:
+            hits += self.move(direction, at)
+        self.lay(draw.spread)
+        self._touch(draw.touched, draw.spread[0])
+        self.changed_at = at
+        return hits
+
+    def _taken(self, draw: flow.Draw, at: datetime) -> list[Hit]:
+        size = int(self.usual * draw.size * 0.6)
+        if not size:
+            return []
+        price = self.book.best(other(draw.taker))
+        if price is None:
+            return []
+        made = self.book.made_quantity(other(draw.taker), price)
+        waiting = self.book.quantity(other(draw.taker), price)
+        # the crowd's small orders leave the maker something: only a drawn move shifts the price
+        room = waiting - 1 if made else waiting
+        return self.execute(draw.taker, price, min(size, room), MAKER, at) if room > 0 else []
+
+    def _direction(self, draw: flow.Draw, lead: int | None) -> int:
+        if lead is not None and lead != self.anchor:
+            return 1 if lead > self.anchor else -1
+        tick = ticks.get_tick_size(self.home, self.stock.instrument)
+        return flow.move(draw.lean, (self.anchor - self.home) // tick, tick / self.home * 100)
+
+    # --- auctions
+
+    def open_auction(self) -> None:
+        """Begin to collect orders; nothing trades until `uncross`."""
+        self.is_auction = True
+        self.lay()
+
+    def _drift(self, draw: flow.Draw) -> None:
+        direction = self._direction(draw, None)
+        if direction:
+            moved = self._up(self.anchor) if direction > 0 else self._down(self.anchor)
+            self.anchor = min(self.highest, max(self.lowest, moved))
+        self.lay(draw.spread)
+        self._touch(draw.touched, draw.spread[0])
+
+    def indication(self) -> Indication:
+        """Return the auction's expected price and volume (예상체결); zeros outside an auction."""
+        return self.book.indication(self.tape.last) if self.is_auction else Indication()
+
+    def uncross(self, at: datetime) -> list[Hit]:
+        """End the auction: everything that crosses trades at one price."""
+        price, crossings = self.book.uncross(self.tape.last)
+        self.is_auction = False
+        hits = []
+        if crossings:
+            volume = sum(crossing.quantity for crossing in crossings)
+            trade = self.tape.add(at, price, volume, None)
+            hits = [Hit(price, c.quantity, c.buyer, c.seller, trade) for c in crossings]
+            self.anchor = price if self.book.quantity(Side.BUY, price) else self._down(price)
+            self.changed_at = at
+        self.lay()
+        return hits
+
+    # --- time seen from afar
+
+    def skip_minute(self, draw: tuple[int, float], at: datetime) -> list[Hit]:
+        """Pass a minute without its steps; orders on the way of the price still fill."""
+        moved, volume = draw
+        price = ticks.step(self.tape.last, moved, self.stock.instrument)
+        price = min(self.highest, max(self.lowest, price))
+        if self.book.has_guests():
+            home = self.home
+            hits = self.walk_to(price, at)
+            self.home = home
+            return hits
+        half = max(1, int(self.usual * volume))
+        self.tape.add(at, self.tape.last, half, Side.SELL if moved < 0 else Side.BUY)
+        self.tape.add(at, price, half, Side.BUY if moved > 0 else Side.SELL)
+        self.anchor = price
+        self.changed_at = at
+        return []
