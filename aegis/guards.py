@@ -166,10 +166,11 @@ def check_shares(facts: Facts) -> Reason | None:
 
 
 # what needs no question to the broker comes first: a refused order then costs no call
-STANDING: tuple[Guard, ...] = (check_quantity, check_switch, check_blacklist, check_venue, check_tick)
+STANDING: tuple[Guard, ...] = (check_quantity, check_switch, check_blacklist, check_venue)
+PRICED: tuple[Guard, ...] = (check_tick,)
 LIVE: tuple[Guard, ...] = (check_daily_limits, check_halt, check_cash, check_shares)
 
 
-def reasons(facts: Facts, guards: tuple[Guard, ...] = STANDING + LIVE) -> list[Reason]:
+def reasons(facts: Facts, guards: tuple[Guard, ...] = STANDING + PRICED + LIVE) -> list[Reason]:
     """Return every reason against the order, in the order of the guards."""
     return [reason for guard in guards if (reason := guard(facts)) is not None]

@@ -31,7 +31,7 @@ class Verdict:
 
 def judge(ledger: Mapping[str, Any]) -> Verdict:
     """Compare orders, fills, holdings and cash with the ledger of our account (`GET /simulator/ledger`)."""
-    orders = [order for order in ledger["orders"] if not order.get("is_cancel")]
+    orders = [order for order in ledger["orders"] if order["request"] != "cancel"]
     holdings = {each["code"]: each for each in ledger["holdings"] if each["quantity"]}
     differences = [*_orders(orders), *_executions(ledger["executions"]), *_holdings(holdings), *_cash(ledger["cash"])]
     return Verdict(
@@ -67,7 +67,7 @@ def _orders(ledger: Sequence[Mapping[str, Any]]) -> list[str]:
             theirs["quantity"],
             theirs["filled"],
             theirs["amount"],
-            theirs["status"] in ("OPEN", "PARTIAL", "PENDING"),
+            theirs["status"] == "open",
         )
         if told != true:
             differences.append(f"order {key[1]} of {key[0]}: ours {told}, the ledger's {true}")

@@ -3,11 +3,11 @@
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from time import monotonic
+from time import monotonic, sleep
 
 import redis
 from django.conf import settings
-from django.db import close_old_connections
+from django.db import DatabaseError, InterfaceError, OperationalError, close_old_connections, connection
 
 from aegis.lifecycle import UNSETTLED
 from kis import clock, codec
@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 WANTED_SECONDS = 2.0
 CONNECTION_CHECK_SECONDS = 5.0
 LEASE_SECONDS = 9.0
+DATABASE_PATIENCE_SECONDS = 10.0
+DATABASE_PAUSE_SECONDS = 0.2
 
 
 class Dispatch:
@@ -37,6 +39,7 @@ class Dispatch:
         self._topics: Sequence[Topic] = ()
         self._topics_at = float("-inf")
         self._checked_at = float("-inf")
+        self._missed = False
         self._handlers: dict[str, Callable[[Data, float], None]] = {
             **dict.fromkeys(codec.NOTICE_IDS, self.on_notice),
             **dict.fromkeys(codec.TRADE_MARKETS, self.on_trades),
@@ -45,7 +48,11 @@ class Dispatch:
     def wanted(self) -> Sequence[Topic]:
         """Return what to hold, most important first: own fills, held stocks, stocks with open orders."""
         if monotonic() - self._topics_at > WANTED_SECONDS:
-            self._topics, self._topics_at = self._ask_wanted(), monotonic()
+            self._topics_at = monotonic()
+            try:
+                self._topics = self._ask_wanted()
+            except DatabaseError as error:
+                log.warning("the database does not answer, the feeds stay as they are: %s", error)
         return self._topics
 
     def _ask_wanted(self) -> Sequence[Topic]:
@@ -63,7 +70,22 @@ class Dispatch:
             log.warning("no handler for %s", data.tr_id)
             return
         self._check_connection()
-        handler(data, arrived)
+        gives_up_at = monotonic() + DATABASE_PATIENCE_SECONDS
+        while True:
+            try:
+                handler(data, arrived)
+            except (OperationalError, InterfaceError):
+                # the frame waits in our hands, those after it in the socket, while the database comes back
+                connection.close()
+                if monotonic() > gives_up_at:
+                    self._missed = True
+                    raise
+                sleep(DATABASE_PAUSE_SECONDS)
+            else:
+                break
+        if self._missed:
+            self._missed = False
+            reconcile.delay()
 
     def on_notice(self, data: Data, arrived: float) -> None:
         for notice in codec.notices(data):

@@ -1,7 +1,9 @@
 """KISBroker: the port of `aegis.broker` in terms of the client. Translation only, no policy."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import date
+from decimal import Decimal
 
 from aegis.broker import (
     Acceptance,
@@ -19,6 +21,7 @@ from aegis.broker import (
     Quote,
     StockInfo,
 )
+from aegis.positions import CENT, profit_rate_pct
 from aegis.terms import Board, Instrument, Market, OrderKind, Side
 from kis import catalogue, clock
 from kis.client import Client, Reply
@@ -122,7 +125,7 @@ class KISBroker:
             **self._account,
             "AFHR_FLPR_YN": "N",
             "OFL_YN": "",
-            "INQR_DVSN": "02",
+            "INQR_DVSN": "01",  # 02, by stock, is no longer taken everywhere; lines of one stock are added up here
             "UNPR_DVSN": "01",
             "FUND_STTL_ICLD_YN": "N",
             "FNCG_AMT_AUTO_RDPT_YN": "N",
@@ -132,7 +135,9 @@ class KISBroker:
         total = replies[-1].row("output2")
         return Balance(
             asked_at=asked_at,
-            holdings=tuple(_holding(row) for reply in replies for row in reply.rows("output1") if row.maybe("pdno")),
+            holdings=_by_stock(
+                _holding(row) for reply in replies for row in reply.rows("output1") if row.maybe("pdno")
+            ),
             deposit=total.integer("dnca_tot_amt"),
             deposit_d1=total.integer("nxdy_excc_amt"),
             deposit_d2=total.integer("prvs_rcdl_excc_amt"),
@@ -207,6 +212,31 @@ def _holding(row: Row) -> Holding:
         profit_rate=row.decimal("evlu_pfls_rt"),
         bought_today=row.integer("thdt_buyqty"),
         sold_today=row.integer("thdt_sll_qty"),
+    )
+
+
+def _by_stock(lines: Iterable[Holding]) -> tuple[Holding, ...]:
+    """Return one holding a stock: shares bought on credit come as lines of their own."""
+    holdings: dict[str, Holding] = {}
+    for line in lines:
+        known = holdings.get(line.code)
+        holdings[line.code] = line if known is None else _added(known, line)
+    return tuple(holdings.values())
+
+
+def _added(first: Holding, second: Holding) -> Holding:
+    qty = first.qty + second.qty
+    cost = first.qty * first.average_price + second.qty * second.average_price
+    average = (cost / qty).quantize(CENT) if qty else Decimal(0)
+    return replace(
+        first,
+        qty=qty,
+        sellable_qty=first.sellable_qty + second.sellable_qty,
+        average_price=average,
+        profit=first.profit + second.profit,
+        profit_rate=profit_rate_pct(average, first.price),
+        bought_today=first.bought_today + second.bought_today,
+        sold_today=first.sold_today + second.sold_today,
     )
 
 

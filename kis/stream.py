@@ -88,7 +88,9 @@ class Stream:
             began = time.monotonic()
             try:
                 self._session(stop)
-            except (Lost, BrokerError, OSError, websocket.WebSocketException) as error:
+            except Exception as error:
+                if not isinstance(error, (Lost, BrokerError, OSError, websocket.WebSocketException)):
+                    log.exception("the stream failed; it starts anew")
                 least = error.pause_seconds if isinstance(error, Lost) else 0.0
                 if time.monotonic() - began > HEALTHY_SECONDS:
                     pause = FIRST_PAUSE_SECONDS

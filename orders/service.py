@@ -18,7 +18,7 @@ from aegis import pricing, sessions
 from aegis.broker import Book, Broker, BrokerError, NotSent, OrderRequest, OutcomeUnknown, Quote, Refused
 from aegis.chase import Plan
 from aegis.fees import calc_fee
-from aegis.guards import STANDING, Facts, Reason, gettext_noop, reasons
+from aegis.guards import PRICED, STANDING, Facts, Reason, gettext_noop, reasons
 from aegis.pricing import NoQuote, Strategy
 from aegis.sessions import KST
 from aegis.terms import Board, Instrument, Market, OrderKind, Side
@@ -120,7 +120,7 @@ class OrderService:
         stock = self._stock(intent.code)
         venue = self._venue(intent, stock)
         standing = self._facts(self._unpriced(intent, venue), stock)
-        if against := reasons(standing, STANDING):
+        if against := reasons(standing, STANDING if intent.price is None else STANDING + PRICED):
             raise OrderDenied(against)
         quote = self._broker.quote(intent.code, venue)
         request = self._priced(intent, venue, stock, quote)
