@@ -30,7 +30,7 @@ from portfolio.fetcher import KISFetcher
 
 PATIENCE_SECONDS = 45.0
 CHASED = "005930"
-PARTLY = "015020"
+PARTLY = "004090"
 FORBIDDEN = "015760"
 
 
