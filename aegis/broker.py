@@ -131,6 +131,16 @@ class Placed:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenOrder:
+    """An order that the broker can still cancel, and how many shares of it."""
+
+    placed: Placed
+    code: str
+    side: Side
+    qty: int
+
+
+@dataclass(frozen=True, slots=True)
 class OrderRecord:
     """An order as the broker's list of the day tells it (주식일별주문체결조회)."""
 
@@ -276,6 +286,9 @@ class Broker(Protocol):
 
     def orders(self, first: date, last: date) -> Sequence[OrderRecord]:
         """Every order of these days on every venue: complete pages, or an error."""
+
+    def open_orders(self) -> Sequence[OpenOrder]:
+        """What can still be cancelled, on every venue, whoever ordered it."""
 
     def daily_prices(self, code: str) -> Sequence[DayPrice]:
         """The last thirty days, newest first, unadjusted."""

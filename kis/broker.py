@@ -13,6 +13,7 @@ from aegis.broker import (
     DayPrice,
     Holding,
     Level,
+    OpenOrder,
     Orderable,
     OrderRecord,
     OrderRequest,
@@ -23,8 +24,10 @@ from aegis.broker import (
 )
 from aegis.positions import CENT, profit_rate_pct
 from aegis.terms import Board, Instrument, Market, OrderKind, Side
+from aegis.ticks import get_tick_size
 from kis import catalogue, clock
 from kis.client import Client, Reply
+from kis.environment import Dialect
 from kis.fields import Row, order_number
 
 # how quotations name a venue (조건 시장 분류 코드)
@@ -33,6 +36,7 @@ SIDE_OF_CODE = {"01": Side.SELL, "02": Side.BUY}
 BOARD_OF_ID = {"STK": Board.KOSPI, "KSQ": Board.KOSDAQ, "KNX": Board.KONEX}
 SECURITY_GROUP = {"EF": Instrument.ETF, "EN": Instrument.ETN, "EW": Instrument.ELW}
 BOOK_LEVELS = 10
+HALTED = "58"
 
 
 class KISBroker:
@@ -55,7 +59,7 @@ class KISBroker:
             "SLL_TYPE": "01" if request.side is Side.SELL else "",
             "CNDT_PRIC": "",
         }
-        return _acceptance(self._client.call(tr, body))
+        return _acceptance(self._client.call(tr, body, market=request.market))
 
     def cancel(self, placed: Placed) -> Acceptance:
         body = {
@@ -70,9 +74,11 @@ class KISBroker:
             "CNDT_PRIC": "",
             "EXCG_ID_DVSN_CD": placed.market.value,
         }
-        return _acceptance(self._client.call(catalogue.REVISE_OR_CANCEL, body))
+        return _acceptance(self._client.call(catalogue.REVISE_OR_CANCEL, body, market=placed.market))
 
     def stock(self, code: str) -> StockInfo:
+        if self._client.environment.is_paper:
+            return self._stock_on_paper(code)
         row = self._client.call(catalogue.STOCK_INFO, {"PRDT_TYPE_CD": "300", "PDNO": code}).row()
         return StockInfo(
             code=row.text("pdno")[-len(code) :],
@@ -84,6 +90,30 @@ class KISBroker:
             is_halted=row.text("tr_stop_yn") == "Y",
         )
 
+    def _stock_on_paper(self, code: str) -> StockInfo:
+        """Gather from quotations what the stock master would tell: paper trading does not offer it."""
+        today = f"{clock.now():%Y%m%d}"
+        chart = {
+            **_instrument(code, Market.KRX),
+            "FID_INPUT_DATE_1": today,
+            "FID_INPUT_DATE_2": today,
+            "FID_PERIOD_DIV_CODE": "D",
+            "FID_ORG_ADJ_PRC": "1",
+        }
+        name = self._client.call(catalogue.DAILY_CHART, chart).row("output1").text("hts_kor_isnm")
+        row = self._client.call(catalogue.PRICE, _instrument(code, Market.KRX)).row()
+        price, tick = row.integer("stck_prpr"), row.integer("aspr_unit")
+        is_share = tick == get_tick_size(price, Instrument.STOCK) or tick != get_tick_size(price, Instrument.ETF)
+        return StockInfo(
+            code=code,
+            name=name or code,
+            board=Board.KOSDAQ if row.text("rprs_mrkt_kor_name").startswith("KOSDAQ") else Board.KOSPI,
+            instrument=Instrument.STOCK if is_share else Instrument.ETF,
+            sector=row.text("bstp_kor_isnm"),
+            trades_on_nxt=False,  # paper trades on KRX only
+            is_halted=row.text("iscd_stat_cls_code") == HALTED,
+        )
+
     def quote(self, code: str, market: Market) -> Quote:
         row = self._client.call(catalogue.PRICE, _instrument(code, market)).row()
         return Quote(
@@ -93,7 +123,7 @@ class KISBroker:
             base_price=row.integer("stck_sdpr"),
             upper_limit=row.integer("stck_mxpr"),
             lower_limit=row.integer("stck_llam"),
-            is_halted=row.maybe("temp_stop_yn") == "Y" or row.text("iscd_stat_cls_code") == "58",
+            is_halted=row.maybe("temp_stop_yn") == "Y" or row.text("iscd_stat_cls_code") == HALTED,
         )
 
     def book(self, code: str, market: Market) -> Book:
@@ -111,6 +141,9 @@ class KISBroker:
             "OVRS_ICLD_YN": "N",
         }
         row = self._client.call(catalogue.BUYABLE, parameters).row()
+        if self._client.dialect is Dialect.AEGIS_V3 and not row.maybe("nrcvb_buy_amt"):
+            deposit = row.integer("dnca_tot_amt")
+            return Orderable(cash=deposit, qty=deposit // price if price else 0)
         return Orderable(cash=row.integer("nrcvb_buy_amt"), qty=row.integer("nrcvb_buy_qty"))
 
     def sellable_qty(self, code: str) -> int:
@@ -133,6 +166,9 @@ class KISBroker:
         }
         replies = self._client.pages(catalogue.BALANCE, parameters)
         total = replies[-1].row("output2")
+        if self._client.dialect is Dialect.AEGIS_V3 and not self._client.environment.is_paper:
+            # the user's specification asks for two balances and adds them up (spec §11.5)
+            replies += self._client.pages(catalogue.BALANCE, parameters, market=Market.NXT)
         return Balance(
             asked_at=asked_at,
             holdings=_by_stock(
@@ -167,6 +203,21 @@ class KISBroker:
         if len(numbers) != len(records):
             raise OutcomeUnknown("the list names an order twice: its pages overlap", call=catalogue.ORDERS.name)
         return records
+
+    def open_orders(self) -> Sequence[OpenOrder]:
+        """Return what can still be cancelled at the broker, whoever ordered it, on every venue."""
+        if self._client.environment.is_paper:  # the list of open orders is not offered there
+            today = clock.now().date()
+            return [
+                _open_of(record) for record in self.orders(today, today) if record.open_qty and not record.is_cancel
+            ]
+        parameters = {**self._account, "INQR_DVSN_1": "0", "INQR_DVSN_2": "0"}
+        replies = self._client.pages(catalogue.OPEN_ORDERS, parameters)
+        if self._client.dialect is Dialect.AEGIS_V3:
+            replies += self._client.pages(catalogue.OPEN_ORDERS, parameters, market=Market.NXT)
+        orders = [_open_order(row) for reply in replies for row in reply.rows() if row.maybe("odno")]
+        # one list may hold what the other holds too
+        return list({order.placed.order_no: order for order in orders}.values())
 
     def daily_prices(self, code: str) -> Sequence[DayPrice]:
         parameters = {**_instrument(code, Market.KRX), "FID_PERIOD_DIV_CODE": "D", "FID_ORG_ADJ_PRC": "0"}
@@ -266,6 +317,22 @@ def _order_record(row: Row) -> OrderRecord:
         is_cancelled=row.text("cncl_yn") == "Y",
         is_cancel="취소" in row.text("sll_buy_dvsn_cd_name"),
     )
+
+
+def _open_order(row: Row) -> OpenOrder:
+    placed = Placed(
+        order_date=clock.now().date(),
+        branch=row.text("ord_gno_brno"),
+        order_no=order_number(row.text("odno")),
+        market=_MARKET_OF_TEXT.get(row.maybe("excg_id_dvsn_cd"), Market.KRX),
+        kind=OrderKind(row.text("ord_dvsn_cd")),
+    )
+    return OpenOrder(placed, row.text("pdno"), SIDE_OF_CODE[row.text("sll_buy_dvsn_cd")], row.integer("psbl_qty"))
+
+
+def _open_of(record: OrderRecord) -> OpenOrder:
+    placed = Placed(record.order_date, record.branch, record.order_no, record.market, record.kind)
+    return OpenOrder(placed, record.code, record.side, record.open_qty)
 
 
 def _day_price(row: Row) -> DayPrice:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 
 from aegis.broker import NotSent
+from aegis.terms import Market
 from kis.environment import Dialect, Environment
 
 
@@ -51,15 +52,18 @@ class TR:
     spec: Spec | None = None
     cursor: str | None = None
 
-    def id(self, environment: Environment, dialect: Dialect) -> str:
-        """Return the TR id to send. Raises NotSent where the environment does not offer the operation."""
+    def address(self, environment: Environment, dialect: Dialect, market: Market) -> tuple[str, str]:
+        """Return the path and the TR id to send. Raises NotSent where the environment does not offer it."""
+        if environment.is_paper and not self.paper:
+            raise NotSent("paper trading does not offer this operation", code="EGW02006", call=self.name)
+        if dialect is Dialect.OFFICIAL:
+            return self.path, self.paper if environment.is_paper else self.live
         if environment.is_paper:
-            if not self.paper:
-                raise NotSent("paper trading does not offer this operation", code="EGW02006", call=self.name)
-            return self.paper
-        if dialect is Dialect.AEGIS_V3 and self.spec is not None:
-            return self.spec.tr_id
-        return self.live
+            return self.path, self.old_paper or self.paper
+        if self.spec is None:
+            return self.path, self.old_live or self.live
+        by_venue = self.spec.nxt_tr_id if market is Market.NXT else ""
+        return self.spec.path or self.path, by_venue or self.spec.tr_id
 
 
 _TRADING = "/uapi/domestic-stock/v1/trading/"
@@ -111,6 +115,7 @@ BUYABLE = TR(
     _ORDER,
     live="TTTC8908R",
     paper="VTTC8908R",
+    spec=Spec("TTTC8434R"),
 )
 SELLABLE = TR("inquire-psbl-sell", "GET", _TRADING + "inquire-psbl-sell", _R, _ORDER, live="TTTC8408R")
 BALANCE = TR(
@@ -121,6 +126,7 @@ BALANCE = TR(
     _ACCOUNT,
     live="TTTC8434R",
     paper="VTTC8434R",
+    spec=Spec("TTTC8434R", nxt_tr_id="TTTN8434R"),
     cursor="100",
 )
 OPEN_ORDERS = TR(
@@ -131,6 +137,7 @@ OPEN_ORDERS = TR(
     _ACCOUNT,
     live="TTTC0084R",
     old_live="TTTC8036R",
+    spec=Spec("TTTC8036R", nxt_tr_id="TTTN8036R", path=_TRADING + "inquire-nccs"),
     cursor="100",
 )
 ORDERS = TR(
@@ -141,8 +148,7 @@ ORDERS = TR(
     _ACCOUNT,
     live="TTTC0081R",
     paper="VTTC0081R",
-    old_live="TTTC8001R",
-    old_paper="VTTC8001R",
+    old_live="TTTC8001R",  # its paper twin VTTC8001R answers without rows, at all times
     cursor="100",
 )
 PRICE = TR("inquire-price", "GET", _QUOTES + "inquire-price", _R, _QUOTE, live="FHKST01010100", paper="FHKST01010100")

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 
 from aegis.broker import BrokerError, NotSent, OutcomeUnknown
+from aegis.terms import Market
 from kis.auth import Tokens
 from kis.catalogue import TR, Effect, Urgency
 from kis.environment import Credentials, Dialect, Environment
@@ -89,19 +90,22 @@ class Client:
         self._throttle = throttle
         self._armed = armed
 
-    def call(self, tr: TR, parameters: Mapping[str, str], *, tr_cont: str = "") -> Reply:
-        """Carry out one operation. Raises NotSent, Refused or OutcomeUnknown."""
+    def call(self, tr: TR, parameters: Mapping[str, str], *, market: Market = Market.KRX, tr_cont: str = "") -> Reply:
+        """Carry out one operation; only the user's dialect has ids by `market`.
+
+        Raises NotSent, Refused or OutcomeUnknown.
+        """
         if tr.effect is Effect.COMMAND and not self._armed:
             raise NotSent(
                 "live trading is read-only: set AEGIS_LIVE_ORDERS=yes-real-money to send orders", call=tr.name
             )
-        tr_id = tr.id(self.environment, self.dialect)
+        address = tr.address(self.environment, self.dialect, market)
         last: BrokerError = NotSent("never tried", call=tr.name)
         for attempt in range(TRIES):
             if attempt:
                 time.sleep(PAUSE_SECONDS * 2**attempt * random.uniform(0.5, 1.0))  # noqa: S311 jitter
             try:
-                return self._once(tr, tr_id, parameters, tr_cont)
+                return self._once(tr, address, parameters, tr_cont)
             except _Again as again:
                 last = again.error
                 if again.meaning is Meaning.BUSY:
@@ -113,19 +117,19 @@ class Client:
             log.info("%s: try %d of %d failed: %s", tr.name, attempt + 1, TRIES, last)
         raise last
 
-    def pages(self, tr: TR, parameters: Mapping[str, str]) -> list[Reply]:
+    def pages(self, tr: TR, parameters: Mapping[str, str], *, market: Market = Market.KRX) -> list[Reply]:
         """Return every page of a list, or raise: half a list is no list.
 
         Raises OutcomeUnknown where the cursor does not move on.
         """
-        return list(self._pages(tr, parameters))
+        return list(self._pages(tr, parameters, market))
 
-    def _pages(self, tr: TR, parameters: Mapping[str, str]) -> Iterator[Reply]:
+    def _pages(self, tr: TR, parameters: Mapping[str, str], market: Market) -> Iterator[Reply]:
         fk, nk = f"CTX_AREA_FK{tr.cursor}", f"CTX_AREA_NK{tr.cursor}"
         cursor = {fk: "", nk: ""}
         seen: set[tuple[str, str]] = set()
         for page in range(MAX_PAGES):
-            reply = self.call(tr, {**parameters, **cursor}, tr_cont="N" if page else "")
+            reply = self.call(tr, {**parameters, **cursor}, market=market, tr_cont="N" if page else "")
             yield reply
             if not reply.more:
                 return
@@ -136,7 +140,8 @@ class Client:
             seen.add(where)
         raise OutcomeUnknown(f"the list does not end after {MAX_PAGES} pages", call=tr.name)
 
-    def _once(self, tr: TR, tr_id: str, parameters: Mapping[str, str], tr_cont: str) -> Reply:
+    def _once(self, tr: TR, address: tuple[str, str], parameters: Mapping[str, str], tr_cont: str) -> Reply:
+        path, tr_id = address
         token = self._tokens.get()
         headers = {
             "content-type": "application/json; charset=utf-8",
@@ -148,7 +153,7 @@ class Client:
             "custtype": "P",
         }
         with self._throttle.slot(tr.urgency, deadline_seconds=DEADLINE_SECONDS[tr.urgency]):
-            response = self._send(tr, headers, parameters)
+            response = self._send(tr, path, headers, parameters)
         try:
             return self._judge(tr, response)
         except _Again as again:
@@ -156,8 +161,8 @@ class Client:
                 self._tokens.refused(token)
             raise
 
-    def _send(self, tr: TR, headers: dict[str, str], parameters: Mapping[str, str]) -> httpx.Response:
-        url = self.environment.rest_url + tr.path
+    def _send(self, tr: TR, path: str, headers: dict[str, str], parameters: Mapping[str, str]) -> httpx.Response:
+        url = self.environment.rest_url + path
         try:
             if tr.method == "GET":
                 return self._http.get(url, headers=headers, params=dict(parameters))
