@@ -1,6 +1,6 @@
 """Readers of the environment. Each names the variable it misses, and what would be right.
 
-`.env` beside manage.py is read once; what the shell already set wins.
+`.env` beside manage.py, or the file AEGIS_ENV_FILE names, is read once; what the shell already set wins.
 """
 
 import os
@@ -14,7 +14,7 @@ from kis.environment import ENVIRONMENTS, Account, Credentials, Environment, Env
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.Env()
-environ.Env.read_env(BASE_DIR / ".env")
+environ.Env.read_env(env.str("AEGIS_ENV_FILE", default=str(BASE_DIR / ".env")))
 
 HOME = Path(env.str("AEGIS_HOME", default=str(BASE_DIR / ".aegis"))).resolve()
 

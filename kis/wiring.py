@@ -55,6 +55,9 @@ def new_approval_key() -> str:
 
 
 def forget() -> None:
-    """Drop what this process keeps, so that changed settings take effect."""
+    """Drop what this process keeps, so that changed settings take effect; connections are closed."""
+    for kept in (http, store):
+        if kept.cache_info().currsize:
+            kept().close()
     for made in (broker, client, http, store):
         made.cache_clear()

@@ -1,0 +1,149 @@
+"""What tests share: servers that start when first needed, a market clock, a simulated broker, a shut network."""
+
+import ipaddress
+import socket
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from django.conf import settings
+
+from aegis.broker import Broker
+from aegis.sessions import KST
+from config import embedded
+from config.env import HOME
+from kis import clock, wiring
+from kis.simulator.server import Simulator, serve
+from tests.workers import Workers
+
+# a Monday of the calendar, an hour after the opening
+ORDINARY_MORNING = datetime(2026, 11, 23, 10, 0, tzinfo=KST)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _shut_network() -> Iterator[None]:
+    """Let no test out of this machine: the broker of the tests is the simulator."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", _guarded(socket.socket.connect))
+        patch.setattr(socket.socket, "connect_ex", _guarded(socket.socket.connect_ex))
+        patch.setattr(socket, "getaddrinfo", _guarded_lookup(socket.getaddrinfo))
+        yield
+
+
+def _guarded(connect: Callable[..., Any]) -> Callable[..., Any]:
+    def guarded(self: socket.socket, address: Any) -> Any:
+        if self.family != socket.AF_UNIX:
+            _refuse_strangers(address[0])
+        return connect(self, address)
+
+    return guarded
+
+
+def _guarded_lookup(look_up: Callable[..., Any]) -> Callable[..., Any]:
+    def guarded(host: Any, *args: Any, **kwargs: Any) -> Any:
+        _refuse_strangers(host)
+        return look_up(host, *args, **kwargs)
+
+    return guarded
+
+
+def _refuse_strangers(host: str | bytes | None) -> None:
+    name = host.decode() if isinstance(host, bytes) else host
+    if name in (None, "", "localhost"):
+        return
+    try:
+        is_ours = ipaddress.ip_address(name.split("%")[0]).is_loopback
+    except ValueError:
+        is_ours = False
+    if not is_ours:
+        # not an Exception: no retry loop may swallow it
+        pytest.fail(f"a test tried to reach {name}: tests talk to this machine only")
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings() -> Iterator[None]:
+    """PostgreSQL of our own, from the first test that needs a database to the last of the session."""
+    if not settings.HAS_OWN_DATABASE:
+        yield
+        return
+    server = embedded.Postgres(HOME, durable=False)
+    server.start()
+    yield
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[None]:
+    if not settings.HAS_OWN_REDIS:
+        yield
+        return
+    server = embedded.Redis(HOME, durable=False)
+    server.start()
+    yield
+    server.stop()
+
+
+@pytest.fixture
+def store(redis_server: None) -> Iterator[redis.Redis]:
+    """The shared Redis, empty of what is ours before and after."""
+    with settings.REDIS_CLIENT() as client:
+        _clear(client)
+        yield client
+        _clear(client)
+
+
+def _clear(client: redis.Redis) -> None:
+    if settings.HAS_OWN_REDIS:
+        client.flushall()
+        return
+    # somebody's own server: only what a rehearsal wrote
+    for pattern in ("aegis:sim:*", "aegis:*:sim:*"):
+        for key in client.scan_iter(pattern):
+            client.delete(key)
+
+
+@pytest.fixture
+def clock_at() -> Iterator[Callable[[datetime | str], datetime]]:
+    """Set the market's time for this process and the workers: `clock_at("2026-11-23 15:19:59")`, in Korea."""
+
+    def set_clock(moment: datetime | str, *, speed: float = 1.0) -> datetime:
+        if isinstance(moment, str):
+            moment = datetime.fromisoformat(moment).replace(tzinfo=KST)
+        clock.set_now(moment, speed=speed)
+        return moment
+
+    yield set_clock
+    (HOME / "clock.json").unlink(missing_ok=True)
+
+
+@pytest.fixture
+def simulator(
+    clock_at: Callable[[datetime | str], datetime], monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> Iterator[Simulator]:
+    """A simulated broker on an ordinary morning, which the settings of this process and its workers name.
+
+    Its crowd stands still until `simulator.step()`, so that a test alone moves prices.
+    """
+    clock_at(ORDINARY_MORNING)
+    with serve(seed=1, ticking=False) as running:
+        settings.KIS_ENVIRONMENT = settings.KIS_ENVIRONMENT.at(running.url)
+        monkeypatch.setenv("AEGIS_SIMULATOR_URL", running.url)
+        wiring.forget()
+        yield running
+        wiring.forget()
+
+
+@pytest.fixture
+def broker(simulator: Simulator, store: redis.Redis) -> Broker:
+    """The real client of the real broker package, talking to `simulator`."""
+    return wiring.broker()
+
+
+@pytest.fixture
+def workers(transactional_db: None, store: redis.Redis, tmp_path: Path) -> Iterator[Workers]:
+    """Starts real Celery workers on the test database: `workers.start("orders")` returns when it answers."""
+    with Workers(tmp_path) as running:
+        yield running
