@@ -1,0 +1,78 @@
+# AEGIS: `make` lists the targets. Paths are relative and quoted, so the tree may lie anywhere.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help setup run demo test lint check format simulator messages clean
+PYTHON := .venv/bin/python
+INSTALLED := .venv/.installed
+CATALOGUE := locale/ko/LC_MESSAGES/django
+PORT ?= 9443
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+help: ## List the targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile | expand -t 20
+
+setup: $(INSTALLED) $(CATALOGUE).mo ## Make .venv and install the pinned packages; nothing else
+	@:
+
+run: setup ## Start everything and stay until Ctrl-C
+	@exec $(PYTHON) manage.py run
+
+demo: setup ## Play a scripted day on the simulator; exit 0 when the ledgers agree
+	@exec $(PYTHON) manage.py demo
+
+test: setup ## Run every test
+	@$(PYTHON) -m pytest
+
+lint: setup ## Style, types, floors, settings, migrations
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m ruff format --check .
+	@$(PYTHON) -m mypy
+	@$(PYTHON) -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
+	@$(PYTHON) manage.py check
+	@# no database need run for this; Django warns where it cannot ask one
+	@$(PYTHON) -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
+
+check: lint test ## lint and test
+
+format: setup ## Let ruff put the code in shape
+	@$(PYTHON) -m ruff check --fix .
+	@$(PYTHON) -m ruff format .
+
+simulator: setup ## The broker's simulator alone: make simulator PORT=9443
+	@exec $(PYTHON) manage.py kis_simulator --port "$(PORT)"
+
+messages: setup ## Collect the texts to translate into the Korean catalogue
+	@$(PYTHON) -m babel.messages.frontend -q extract --no-location --sort-output -k gettext_lazy -k _ \
+		-o .venv/django.pot aegis kis market portfolio orders desk config
+	@$(PYTHON) -m babel.messages.frontend -q update --no-fuzzy-matching --ignore-pot-creation-date \
+		--omit-header -l ko -D django -d locale -i .venv/django.pot
+	@$(MAKE) --no-print-directory $(CATALOGUE).mo
+
+clean: ## Remove caches; databases, logs and .venv stay
+	@find . -name __pycache__ -type d -not -path './.venv/*' -not -path './.aegis/*' -prune -exec rm -rf {} +
+	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(CATALOGUE).mo: $(CATALOGUE).po | $(INSTALLED)
+	@$(PYTHON) -m babel.messages.frontend -q compile -i $< -o $@ -l ko
+
+# the mark is made last: an installation that was broken off is taken up again
+$(INSTALLED): requirements.txt requirements-dev.txt
+	@umask 022; \
+	if ! .venv/bin/python -c '' 2>/dev/null; then \
+		for name in python3.11 python3 python3.12 python3.13; do \
+			if "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$name; break; fi; \
+		done; \
+		if [ -z "$$found" ]; then \
+			echo 'AEGIS needs Python 3.11 or newer as python3.11 or python3 on the PATH' \
+				'(파이썬 3.11 이상이 필요합니다).' >&2; exit 1; \
+		fi; \
+		echo "Making .venv with $$("$$found" --version) ..."; \
+		"$$found" -m venv --clear .venv || { \
+			echo "$$found cannot make a virtual environment: install its venv module" \
+				'(Debian, Ubuntu: apt install python3-venv).' >&2; exit 1; }; \
+	fi; \
+	echo 'Installing packages (a minute or two, the first time only) ...'; \
+	.venv/bin/python -m pip install --quiet --requirement requirements-dev.txt || { \
+		echo 'The packages cannot be installed: see the lines above; make setup takes it up again.' >&2; exit 1; }
+	@touch $@
