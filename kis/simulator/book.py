@@ -55,7 +55,8 @@ class Book:
 
     def __init__(self) -> None:
         self._sides: dict[Side, dict[int, list[Entry]]] = {Side.BUY: {}, Side.SELL: {}}
-        # how many shares customers have at each price: the maker asks at every step, mostly in vain
+        # sums by price, of the maker's shares and of his guests': they are asked for at every step
+        self._made: dict[Side, dict[int, int]] = {Side.BUY: {}, Side.SELL: {}}
         self._guests: dict[Side, dict[int, int]] = {Side.BUY: {}, Side.SELL: {}}
 
     def best(self, side: Side) -> int | None:
@@ -70,18 +71,18 @@ class Book:
         return sorted(self._sides[side], reverse=side is Side.BUY)
 
     def quantity(self, side: Side, price: int) -> int:
-        return sum(entry.quantity for entry in self._sides[side].get(price, ()))
+        return self._made[side].get(price, 0) + self._guests[side].get(price, 0)
 
     def made_quantity(self, side: Side, price: int) -> int:
         """Return the market maker's part of what waits at `price`."""
-        return sum(entry.quantity for entry in self._sides[side].get(price, ()) if entry.owner == MAKER)
+        return self._made[side].get(price, 0)
 
     def depth(self, side: Side, count: int) -> list[tuple[int, int]]:
         """Return up to `count` pairs of price and quantity, the best first."""
         return [(price, self.quantity(side, price)) for price in self.prices(side)[:count]]
 
     def total(self, side: Side) -> int:
-        return sum(entry.quantity for entries in self._sides[side].values() for entry in entries)
+        return sum(self._made[side].values()) + sum(self._guests[side].values())
 
     def available(self, taker: Side, limit: int) -> int:
         """Return how many shares a `taker` could have at once at `limit` or better."""
@@ -99,7 +100,7 @@ class Book:
                 matches.append(Match(price, traded, first.owner))
                 quantity -= traded
                 first.quantity -= traded
-                self._count_guest(other(taker), price, first.owner, -traded)
+                self._count(other(taker), price, first.owner, -traded)
                 if not first.quantity:
                     del entries[0]
             if not entries:
@@ -111,7 +112,7 @@ class Book:
     def rest(self, side: Side, price: int, quantity: int, owner: str) -> None:
         """Put `quantity` at the end of the queue at `price`."""
         entries = self._sides[side].setdefault(price, [])
-        self._count_guest(side, price, owner, quantity)
+        self._count(side, price, owner, quantity)
         if entries and entries[-1].owner == owner:
             entries[-1].quantity += quantity
         else:
@@ -131,7 +132,7 @@ class Book:
                 del entries[index]
         if not entries:
             self._sides[side].pop(price, None)
-        self._count_guest(side, price, owner, left - quantity)
+        self._count(side, price, owner, left - quantity)
         return quantity - left
 
     def set_made(self, side: Side, price: int, quantity: int) -> None:
@@ -145,7 +146,7 @@ class Book:
     def keep_made(self, side: Side, prices: Iterable[int]) -> None:
         """Withdraw the market maker from all prices of `side` but these."""
         kept = frozenset(prices)
-        for price in [price for price in self._sides[side] if price not in kept]:
+        for price in [price for price in self._made[side] if price not in kept]:
             self.set_made(side, price, 0)
 
     def guests(self, side: Side) -> Iterable[int]:
@@ -192,20 +193,20 @@ class Book:
             for side, entry in ((Side.BUY, buyer), (Side.SELL, seller)):
                 price = self.best(side)
                 assert price is not None
-                self._count_guest(side, price, entry.owner, -traded)
+                self._count(side, price, entry.owner, -traded)
                 entry.quantity -= traded
                 if not entry.quantity:
                     self._drop_first(side)
             left -= traded
         return deal.price, crossings
 
-    def _count_guest(self, side: Side, price: int, owner: str, change: int) -> None:
-        if owner == MAKER or not change:
-            return
-        guests = self._guests[side]
-        guests[price] = guests.get(price, 0) + change
-        if not guests[price]:
-            del guests[price]
+    def _count(self, side: Side, price: int, owner: str, change: int) -> None:
+        sums = (self._made if owner == MAKER else self._guests)[side]
+        total = sums.get(price, 0) + change
+        if total:
+            sums[price] = total
+        else:
+            sums.pop(price, None)
 
     def _reachable(self, taker: Side, limit: int) -> list[int]:
         waiting = self._sides[other(taker)]

@@ -15,9 +15,8 @@ from aegis.terms import Market, OrderKind
 from kis.simulator import flow
 from kis.simulator.calendar import is_trading_day, next_trading_day, phases_on
 from kis.simulator.exchange import VENUES, BookChanged, Exchange, StatusChanged
+from kis.simulator.offbook import OffBook
 from kis.simulator.orders import Order, Status
-from kis.simulator.stocks import STOCKS
-from kis.simulator.tape import Tape
 from kis.simulator.venue import Hit, Venue
 
 STEP = timedelta(seconds=0.5)
@@ -33,6 +32,7 @@ _SPECIAL_KINDS = {
     PhaseName.AFTER_HOURS_SINGLE: {OrderKind.AFTER_HOURS_SINGLE},
     PhaseName.PRE_MARKET: {OrderKind.GTP_LIMIT, OrderKind.GTP_BEST, OrderKind.GTP_OWN_BEST},
 }
+_LIVES_ON = frozenset({OrderKind.LIMIT, OrderKind.BEST, OrderKind.OWN_BEST})
 _KRX_AFTER = frozenset(OrderKind(str(code)) for code in range(41, 48))
 
 
@@ -49,8 +49,9 @@ class Boundary:
 class Clockwork:
     """Moves one exchange through time."""
 
-    def __init__(self, exchange: Exchange, seed: int) -> None:
+    def __init__(self, exchange: Exchange, offbook: OffBook, seed: int) -> None:
         self._exchange = exchange
+        self._offbook = offbook
         self._seed = seed
         self._boundaries: list[Boundary] = []
         self._manual_step = 10**6  # steps asked for by hand draw from beyond the day's own
@@ -60,7 +61,8 @@ class Clockwork:
     def advance(self, now: datetime, *, stepping: bool = True) -> None:
         """Bring the market to `now`: all that was due happens, in its order."""
         exchange = self._exchange
-        if exchange.reached is None:
+        is_first = exchange.reached is None
+        if is_first:
             self._begin(now)
         assert exchange.reached is not None
         if now < exchange.reached:
@@ -71,6 +73,8 @@ class Clockwork:
             self._pass_time(boundary.at, stepping=stepping)
             boundary.act(boundary.phase, boundary.at)
         self._pass_time(now, stepping=stepping)
+        if is_first:
+            self.mark(now)
 
     def step(self, count: int, now: datetime) -> None:
         """Let the crowd act `count` times at `now`, whatever the clock does."""
@@ -85,11 +89,12 @@ class Clockwork:
             venue = exchange.venues.get((code, market))
             if venue is None:
                 continue
-            if venue.is_auction:
-                venue.anchor = venue.home = price
-                venue.lay()
-            else:
+            if any(phase.matching is Matching.CONTINUOUS for phase in exchange.phases(market, now)):
                 exchange.book_hits(venue, venue.walk_to(price, now))
+                self._offbook.work(venue, now, flow.draw(self._seed, now.date(), _stream(venue), 0))
+            else:
+                venue.put_at(price)
+            exchange.record("price", now, code=code, market=market, price=price)
             exchange.tell(BookChanged(code, market))
 
     # --- days
@@ -99,7 +104,7 @@ class Clockwork:
         if world.day is None:
             day = now.date() if is_trading_day(now.date()) else next_trading_day(now.date(), -1)
             exchange.record("world", now, seed=self._seed, date=day.isoformat())
-            self._start_day(day, {code: stock.base_price for code, stock in STOCKS.items()})
+            self._start_day(day, {code: stock.base_price for code, stock in self._exchange.listed.items()})
         else:
             self._open_venues()
             self._restore()
@@ -113,12 +118,21 @@ class Clockwork:
             if venue is not None:
                 _restore_venue(venue, words, world.today())
                 venue.tape.minutes = dict(world.bars.get(name, {}))
+        for name, price in world.last_prices.items():
+            code, market = name.split(":")
+            if (code, Market(market)) in exchange.venues:
+                exchange.venues[code, Market(market)].put_at(price)
         day = datetime.combine(world.today(), time(), KST)
         exchange.reached = day + world.step * STEP
         self._boundaries = [boundary for boundary in self._boundaries if boundary.at > exchange.reached]
         self._set_modes(exchange.reached)
         for order in world.all_open():
-            if (order.code, order.venue) in exchange.venues:
+            venue = exchange.venues.get((order.code, order.venue))
+            if venue is None:
+                continue
+            if self._offbook.takes(order, venue):
+                self._offbook.hold(order)
+            else:
                 exchange.rest(order)
 
     def _rewind(self, now: datetime) -> None:
@@ -127,7 +141,7 @@ class Clockwork:
         if now.date() < exchange.world.today():
             day = now.date() if is_trading_day(now.date()) else next_trading_day(now.date(), -1)
             self._expire_all(now)
-            self._start_day(day, {code: self._close_of(code) for code in STOCKS})
+            self._start_day(day, {code: self._close_of(code) for code in self._exchange.listed})
             return
         exchange.reached = now
         self._boundaries = [boundary for boundary in self._timeline(exchange.world.today()) if boundary.at > now]
@@ -143,7 +157,7 @@ class Clockwork:
             midnight = datetime.combine(coming, time(), KST)
             whole_day_skipped = next_trading_day(coming) <= now.date()
             self._finish_day(midnight)
-            self._start_day(coming, {code: self._close_of(code) for code in STOCKS})
+            self._start_day(coming, {code: self._close_of(code) for code in self._exchange.listed})
             if whole_day_skipped:
                 self._live_day_afar(coming)
 
@@ -179,15 +193,15 @@ class Clockwork:
 
     def _close_of(self, code: str) -> int:
         venue = self._exchange.venue(code)
-        return ticks.adjust_price_to_tick(venue.tape.last, "down", venue.stock.instrument)
+        return ticks.adjust_price_to_tick(venue.closing_price, "down", venue.stock.instrument)
 
     def _start_day(self, day: date, bases: dict[str, int]) -> None:
         exchange, world = self._exchange, self._exchange.world
         at = datetime.combine(day, time(), KST)
         totals = {}
         if world.day is not None:
-            totals = {number: exchange.total_asset(number) for number in world.accounts}
-            bars = {venue.stock.code: _day_bar(venue.tape) for venue in exchange.venues_of(Market.KRX)}
+            totals = {number: exchange.total_asset(number, bases) for number in world.accounts}
+            bars = {venue.stock.code: _day_bar(venue) for venue in exchange.venues_of(Market.KRX)}
             exchange.record("close", at, date=world.day.isoformat(), bars=bars)
             for number, account in world.accounts.items():
                 if any(due <= day for due in account.unsettled):
@@ -198,9 +212,10 @@ class Clockwork:
 
     def _open_venues(self) -> None:
         exchange, world = self._exchange, self._exchange.world
+        self._offbook.clear()
         exchange.venues = {
             (code, market): Venue(stock, market, world.bases[code], self._seed)
-            for code, stock in STOCKS.items()
+            for code, stock in self._exchange.listed.items()
             for market in VENUES
             if market is Market.KRX or stock.on_nxt
         }
@@ -227,6 +242,7 @@ class Clockwork:
         for venue in self._exchange.venues_of(phase.market):
             if phase.matching is Matching.AUCTION:
                 venue.open_auction()
+                self._offbook.to_queues(venue, at)
             elif phase.matching is Matching.CONTINUOUS:
                 venue.lay()
             self._exchange.tell(StatusChanged(venue.stock.code, phase.market))
@@ -234,9 +250,23 @@ class Clockwork:
     def _leave(self, phase: Phase, at: datetime) -> None:
         if phase.matching is Matching.AUCTION:
             self._uncross(phase.market, at)
+        if phase.name is PhaseName.CLOSING_AUCTION:
+            self._close_regular(at)
         for order in self._exchange.world.all_open():
             if order.venue is phase.market and self._ends_with(order, phase):
                 self._expire(order, at)
+
+    def _close_regular(self, at: datetime) -> None:
+        """The regular day is over: closes are kept, and SOR orders that rest move on to NXT."""
+        exchange = self._exchange
+        for venue in exchange.venues_of(Market.KRX):
+            venue.close_regular()
+        for order in exchange.world.all_open():
+            moves = order.market is Market.SOR and order.venue is Market.KRX and order.kind in _LIVES_ON
+            if moves and (order.code, Market.NXT) in exchange.venues:
+                exchange.unrest(order, order.remaining)
+                exchange.record("change", at, date=order.date.isoformat(), number=order.number, venue=Market.NXT)
+                exchange.rest(order)
 
     def _hold_single_price(self, phase: Phase, at: datetime) -> None:
         self._uncross(phase.market, at)
@@ -246,6 +276,7 @@ class Clockwork:
     def _uncross(self, market: Market, at: datetime) -> None:
         for venue in self._exchange.venues_of(market):
             self._exchange.book_hits(venue, venue.uncross(at))
+            self._offbook.from_queues(venue)
             self._exchange.tell(BookChanged(venue.stock.code, market))
 
     def _ends_with(self, order: Order, phase: Phase) -> bool:
@@ -301,7 +332,7 @@ class Clockwork:
             at = day + number * STEP
             self._step_all(number, at, active)
             if number % (MARK_EVERY // STEP) == 0:
-                self.mark(number, at)
+                self.mark(at)
 
     def _skip(self, begun: datetime, until: datetime, active: list[Venue]) -> datetime:
         """Pass the minutes up to `until` from afar; return `until`."""
@@ -328,13 +359,16 @@ class Clockwork:
             lead = None
             if venue.market is Market.NXT and krx_leads:
                 lead = exchange.venues[venue.stock.code, Market.KRX].anchor
-            hits: list[Hit] = venue.step(flow.draw(self._seed, day, _stream(venue), number), at, lead)
+            draw = flow.draw(self._seed, day, _stream(venue), number)
+            hits: list[Hit] = venue.step(draw, at, lead)
             if hits:
                 exchange.book_hits(venue, hits)
+            self._offbook.work(venue, at, draw)
             exchange.tell(BookChanged(venue.stock.code, venue.market))
 
-    def mark(self, number: int, at: datetime) -> None:
+    def mark(self, at: datetime) -> None:
         """Write down where the market stands, so that a restart finds it there."""
+        number = (at - datetime.combine(self._exchange.world.today(), time(), KST)) // STEP
         minute = f"{at - _MINUTE:%H%M}"
         venues, bars = {}, {}
         for (code, market), venue in self._exchange.venues.items():
@@ -352,7 +386,10 @@ def _stream(venue: Venue) -> str:
     return venue.stock.code if venue.market is Market.KRX else f"{venue.stock.code}:NXT"
 
 
-def _day_bar(tape: Tape) -> list[int]:
+def _day_bar(venue: Venue) -> list[int]:
+    tape, bar = venue.tape, venue.regular_close
+    if bar is not None:
+        return [bar.open, bar.high, bar.low, bar.close, bar.volume, bar.amount]
     if not tape.volume:
         return [tape.last, tape.last, tape.last, tape.last, 0, 0]
     return [tape.open, tape.high, tape.low, tape.last, tape.volume, tape.amount]

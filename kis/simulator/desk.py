@@ -6,10 +6,11 @@ from datetime import datetime
 from aegis import ticks
 from aegis.fees import calc_fee
 from aegis.sessions import Matching, Phase, PhaseName, legal_kinds
-from aegis.terms import FOK_KINDS, PRICED, Market, OrderKind, Side
+from aegis.terms import FOK_KINDS, PRICED, Instrument, Market, OrderKind, Side
 from kis.simulator.book import other
 from kis.simulator.calendar import is_trading_day, phases_on
 from kis.simulator.exchange import BookChanged, Exchange, NoticeKind
+from kis.simulator.offbook import MIDPOINT, OffBook
 from kis.simulator.orders import NewOrder, Order, Request, Status
 from kis.simulator.refusals import Refused
 from kis.simulator.venue import Venue
@@ -26,6 +27,7 @@ BEST = frozenset(
         OrderKind.AFTER_BEST_FOK,
     }
 )
+KRX_AFTER = frozenset(OrderKind(str(code)) for code in range(41, 48))
 OWN_BEST = frozenset({OrderKind.OWN_BEST, OrderKind.GTP_OWN_BEST, OrderKind.AFTER_OWN_BEST})
 
 
@@ -47,8 +49,9 @@ class Change:
 class Desk:
     """Takes customers' orders for one exchange."""
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, offbook: OffBook) -> None:
         self._exchange = exchange
+        self._offbook = offbook
 
     # --- new orders
 
@@ -75,13 +78,16 @@ class Desk:
         self._check_time(wanted, now)
         if wanted.market is not Market.SOR:
             return wanted.market
+        phases = phases_on(now.date())
         open_venues = [
             market
             for market in (Market.KRX, Market.NXT)
-            if (market is Market.KRX or stock.on_nxt) and self._matches_now(market, now)
+            if (market is Market.KRX or stock.on_nxt)
+            and self._matches_now(market, now)
+            and (wanted.kind in legal_kinds(market, phases, now))
         ]
         if not open_venues:
-            raise Refused("after the close")
+            raise Refused("after the close" if stock.on_nxt else "not on this venue")
         if len(open_venues) == 1 or wanted.kind.is_market:
             return open_venues[0]
         return min(open_venues, key=lambda market: self._rank(wanted, market))
@@ -110,6 +116,8 @@ class Desk:
             raise Refused("halted")
         if wanted.quantity <= 0:
             raise Refused("bad quantity")
+        if wanted.kind in KRX_AFTER and venue.stock.instrument is not Instrument.STOCK:
+            raise Refused("kind not taken now", wanted.kind)  # no funds or notes in the after-market
         if wanted.kind in PRICED:
             self._check_price(wanted.price, venue)
         if wanted.kind is OrderKind.STOP_LIMIT:
@@ -131,7 +139,9 @@ class Desk:
         if wanted.kind in OWN_BEST:
             return venue.book.best(wanted.side) or venue.tape.last
         if wanted.kind in (OrderKind.PRE_OPEN_CLOSE, OrderKind.POST_CLOSE):
-            return venue.base if wanted.kind is OrderKind.PRE_OPEN_CLOSE else venue.tape.last
+            return venue.base if wanted.kind is OrderKind.PRE_OPEN_CLOSE else venue.closing_price
+        if wanted.kind in MIDPOINT:  # never worse than the touch it lies within
+            return venue.book.best(other(wanted.side)) or worst
         return worst
 
     def _check_means(self, wanted: NewOrder, price: int, venue: Venue) -> None:
@@ -141,7 +151,7 @@ class Desk:
             if wanted.quantity > exchange.sellable(wanted.account, wanted.code):
                 raise Refused("shares short")
             return
-        checked_at = price if wanted.kind in PRICED else venue.highest
+        checked_at = venue.highest if _may_cost_the_limit(wanted.kind) else price
         amount = wanted.quantity * checked_at
         fee = calc_fee(amount, venue.market, Side.BUY, on=exchange.world.today()).fee
         if amount + fee > exchange.orderable_cash(wanted.account):
@@ -167,17 +177,29 @@ class Desk:
             price=price,
             stop_price=wanted.stop_price,
             time=f"{now:%H%M%S}",
-            reserve_price=price if wanted.side is Side.BUY else 0,
+            reserve_price=self._reserve_price(wanted, where, price),
             status=Status.DONE if request is Request.CANCEL else Status.OPEN,
         )
         exchange.record("order", now, order=order_words(order), **({"tag": wanted.tag} if wanted.tag else {}))
         return exchange.world.orders[order.date, order.number]
 
+    def _reserve_price(self, wanted: NewOrder, where: Market, price: int) -> int:
+        """Return what one share of a resting buy locks up; a sale locks up none."""
+        if wanted.side is Side.SELL:
+            return 0
+        if wanted.kind is OrderKind.CONDITIONAL_LIMIT:  # in the closing auction it pays any price
+            return self._exchange.venue(wanted.code, where).highest
+        return price
+
     def _send(self, order: Order, now: datetime) -> None:
         """Let a numbered order meet its venue."""
         exchange = self._exchange
         venue = exchange.venue(order.code, order.venue)
-        if venue.is_auction:
+        if self._offbook.takes(order, venue):
+            self._offbook.send(order, venue, now)
+            if order.remaining and order.is_open and order.kind.is_immediate:
+                self._lapse(order, now)
+        elif venue.is_auction:
             exchange.rest(order)
         else:
             self._match(order, venue, now)
@@ -191,11 +213,15 @@ class Desk:
         if not order.remaining:
             return
         if order.kind.is_immediate:
-            left = order.remaining
-            exchange.withdraw(order, left, Status.CANCELLED, now, reason="immediate")
-            exchange.notify(NoticeKind.LAPSED, order, now, quantity=left, price=0)
+            self._lapse(order, now)
             return
         exchange.rest(order)
+
+    def _lapse(self, order: Order, now: datetime) -> None:
+        """Cancel what an immediate order (IOC, FOK) did not get."""
+        left = order.remaining
+        self._exchange.withdraw(order, left, Status.CANCELLED, now, reason="immediate")
+        self._exchange.notify(NoticeKind.LAPSED, order, now, quantity=left, price=0)
 
     # --- amending and cancelling
 
@@ -264,6 +290,11 @@ class Desk:
             price=price,
             stop_price=order.stop_price,
         )
+
+
+def _may_cost_the_limit(kind: OrderKind) -> bool:
+    """Whether a buy is checked at the upper limit: it has no price, or will lose it."""
+    return kind not in PRICED or kind is OrderKind.CONDITIONAL_LIMIT
 
 
 _PHASE_WORDS = {

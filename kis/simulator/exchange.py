@@ -4,7 +4,7 @@ Everything that changes is written to the ledger first (`record`), then applied,
 Nothing here reads a clock: every entry takes the moment. `clockwork` moves time, `desk` takes orders.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
@@ -77,12 +77,14 @@ News = Notice | Printed | BookChanged | StatusChanged
 class Exchange:
     """One market with its customers. All entries are called from one thread."""
 
-    def __init__(self, ledger: Ledger, *, branch: str = "06010") -> None:
+    def __init__(self, ledger: Ledger, *, branch: str = "06010", listed: Mapping[str, Stock] = STOCKS) -> None:
         self.ledger = ledger
         self.branch = branch
+        self.listed = listed
         self.world = World()
         self.venues: dict[tuple[str, Market], Venue] = {}
         self.reached: datetime | None = None
+        self.on_trades: Callable[[Venue, datetime], None] | None = None
         self._news: list[News] = []
         for event in ledger.replay():
             self.world.apply(event)
@@ -116,7 +118,7 @@ class Exchange:
 
     def stock(self, code: str) -> Stock:
         """Return a listed stock. Raises Refused."""
-        stock = STOCKS.get(code)
+        stock = self.listed.get(code)
         if stock is None:
             raise Refused("unknown stock", code)
         return stock
@@ -174,9 +176,12 @@ class Exchange:
     def holdings_value(self, number: str) -> int:
         return sum(h.quantity * self.price(h.code) for h in self.account(number).holdings.values())
 
-    def total_asset(self, number: str) -> int:
-        """Return securities at the last price plus D+2 cash (총평가금액)."""
-        return self.account(number).cash_d2 + self.holdings_value(number)
+    def total_asset(self, number: str, prices: Mapping[str, int] | None = None) -> int:
+        """Return securities plus D+2 cash (총평가금액), at `prices` or at the last ones."""
+        account = self.account(number)
+        if prices is None:
+            return account.cash_d2 + self.holdings_value(number)
+        return account.cash_d2 + sum(h.quantity * prices[h.code] for h in account.holdings.values())
 
     def cost_of(self, order: Order, amount: int) -> Cost:
         """Return commission and tax of an order once `amount` won of it are traded."""
@@ -198,6 +203,8 @@ class Exchange:
                     self.fill(self.order_of(owner), venue.market, hit.price, hit.quantity, hit.trade.at)
         if trades:
             self.tell(Printed(venue.stock.code, venue.market, tuple(trades.values())))
+            if self.on_trades is not None:
+                self.on_trades(venue, venue.changed_at or next(iter(trades.values())).at)
 
     def order_of(self, owner: str) -> Order:
         day, number = owner.split("-")

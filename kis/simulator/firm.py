@@ -11,6 +11,8 @@ from kis.simulator.exchange import Exchange
 from kis.simulator.gate import Gate
 from kis.simulator.history import History
 from kis.simulator.ledger import Ledger
+from kis.simulator.offbook import OffBook
+from kis.simulator.stocks import STOCKS
 
 Wire = Literal["2026-07", "2026-09"]
 WIRES: tuple[Wire, ...] = ("2026-07", "2026-09")
@@ -28,6 +30,7 @@ class Settings:
     notice_columns: int | None = None
     ledger_path: Path | None = None
     is_ticking: bool = True
+    codes: frozenset[str] | None = None  # list these stocks only; None lists all
 
     @property
     def calls_per_second(self) -> int:
@@ -46,10 +49,15 @@ class Firm:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.exchange = Exchange(Ledger(settings.ledger_path), branch="00950" if settings.is_paper else "06010")
+        self.exchange = Exchange(
+            Ledger(settings.ledger_path),
+            branch="00950" if settings.is_paper else "06010",
+            listed={code: stock for code, stock in STOCKS.items() if settings.codes is None or code in settings.codes},
+        )
         seed = self.exchange.world.seed if self.exchange.world.day else settings.seed
-        self.clockwork = Clockwork(self.exchange, seed)
-        self.desk = Desk(self.exchange)
+        self.offbook = OffBook(self.exchange)
+        self.clockwork = Clockwork(self.exchange, self.offbook, seed)
+        self.desk = Desk(self.exchange, self.offbook)
         self.gate = Gate(self.exchange, calls_per_second=settings.calls_per_second)
         self.history = History(self.exchange.world)
 
@@ -66,6 +74,6 @@ class Firm:
             return
         self.exchange.record("reset", now)
         self.exchange.reached = None
-        self.clockwork = Clockwork(self.exchange, seed)
+        self.clockwork = Clockwork(self.exchange, self.offbook, seed)
         self.history = History(self.exchange.world)
         self.advance(now)

@@ -13,7 +13,7 @@ from aegis.terms import Instrument, Market, Side
 from kis.simulator import flow
 from kis.simulator.book import MAKER, Book, Indication, other
 from kis.simulator.stocks import Stock
-from kis.simulator.tape import Tape, Trade
+from kis.simulator.tape import Bar, Tape, Trade
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,8 @@ class Venue:
     usual: int = field(init=False)
     is_auction: bool = False
     changed_at: datetime | None = None
+    regular_close: Bar | None = None  # the day as the closing auction left it
+    _laid_at: int | None = None  # the anchor the maker last laid his levels round; None when they were touched
 
     def __post_init__(self) -> None:
         self.tape = Tape(last=self.base)
@@ -64,10 +66,22 @@ class Venue:
         depth = 1.0 if self.market is Market.KRX else 0.3
         self.usual = max(10, int(flow.usual_quantity(self.base, self.stock.listed_shares) * depth))
 
+    @property
+    def closing_price(self) -> int:
+        """The regular session's close, or the last price before there is one."""
+        return self.regular_close.close if self.regular_close else self.tape.last
+
+    def close_regular(self) -> None:
+        """Keep the day's figures at the regular close; later trades do not change them."""
+        tape = self.tape
+        if tape.volume:
+            self.regular_close = Bar(tape.open, tape.high, tape.low, tape.last, tape.volume, tape.amount)
+
     # --- the maker
 
     def lay(self, spread: bytes = b"\x80" * 20) -> None:
         """Let the maker stand at his ten levels each side; where he is thin he gets more."""
+        self._laid_at = self.anchor
         bids, asks = self._levels()
         self.book.keep_made(Side.BUY, bids)
         self.book.keep_made(Side.SELL, asks)
@@ -123,6 +137,7 @@ class Venue:
             self._follow(side, price)
         if matches:
             self.changed_at = at
+            self._laid_at = None
         return hits
 
     def _follow(self, taker: Side, price: int) -> None:
@@ -167,17 +182,25 @@ class Venue:
         self.lay()
         return hits
 
+    def put_at(self, price: int) -> None:
+        """Stand at `price` without a trade, as where nothing trades now."""
+        self.tape.last = self.anchor = self.home = price
+        self._laid_at = None
+        self.lay()
+
     def step(self, draw: flow.Draw, at: datetime, lead: int | None = None) -> list[Hit]:
         """Let the crowd act once. `lead` is an anchor to follow tick by tick instead of the own draws."""
         if self.is_auction:
             self._drift(draw)
             return []
-        self.lay(draw.spread)
+        if self._laid_at != self.anchor:
+            self.lay(draw.spread)
         hits = self._taken(draw, at)
         direction = self._direction(draw, lead)
         if direction:
             hits += self.move(direction, at)
-        self.lay(draw.spread)
+        if self._laid_at != self.anchor:
+            self.lay(draw.spread)
         self._touch(draw.touched, draw.spread[0])
         self.changed_at = at
         return hits

@@ -50,6 +50,7 @@ class World:
     hts_keys: dict[str, set[str]] = field(default_factory=dict)
     marks: dict[str, Any] = field(default_factory=dict)
     bars: dict[str, dict[str, Bar]] = field(default_factory=dict)
+    last_prices: dict[str, int] = field(default_factory=dict)  # by "code:venue", since the last mark
     step: int = 0
     tokens: dict[str, Token] = field(default_factory=dict)
     newest_token: dict[str, Token] = field(default_factory=dict)
@@ -94,6 +95,7 @@ class World:
         self.bases = dict(event["bases"])
         self.marks = {}
         self.bars = {}
+        self.last_prices = {}
         self.step = 0
         for account in self.accounts.values():
             account.roll(self.day, event["totals"].get(account.number, account.total_yesterday))
@@ -139,6 +141,7 @@ class World:
             costs=event["fee"] + event["tax"],
             due=date.fromisoformat(event["due"]),
         )
+        self.last_prices[f"{order.code}:{execution.market}"] = execution.price
         if not order.remaining:
             self._finish(order, Status.FILLED if order.filled == order.quantity else Status.CANCELLED)
 
@@ -158,6 +161,7 @@ class World:
         order = self._order(event)
         order.venue = Market(event.get("venue", order.venue))
         order.triggered = event.get("triggered", order.triggered)
+        order.price = event.get("price", order.price)
 
     def _finish(self, order: Order, status: Status) -> None:
         order.status = status
@@ -178,6 +182,9 @@ class World:
     def _freeze(self, event: Event) -> None:
         (self.frozen.add if event["frozen"] else self.frozen.discard)(event["code"])
 
+    def _set_price(self, event: Event) -> None:
+        self.last_prices[f"{event['code']}:{event['market']}"] = event["price"]
+
     def _halt(self, event: Event) -> None:
         (self.halted.add if event["halted"] else self.halted.discard)(event["code"])
 
@@ -190,6 +197,7 @@ class World:
     def _mark(self, event: Event) -> None:
         self.step = event["step"]
         self.marks.update(event["venues"])
+        self.last_prices = {}
         for name, bar in event["bars"].items():
             self.bars.setdefault(name, {})[event["minute"]] = Bar(*bar)
 
@@ -243,6 +251,7 @@ _CHANGES: dict[str, Callable[[World, Event], None]] = {
     "shares": World._adjust,
     "freeze": World._freeze,
     "halt": World._halt,
+    "price": World._set_price,
     "link": World._link,
     "mark": World._mark,
     "token": World._issue_token,

@@ -1,0 +1,148 @@
+"""What was told is written down; what is written down comes back."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from aegis.terms import Side
+from kis.simulator.ledger import Ledger, LedgerDamaged
+from kis.simulator.orders import Status
+from kis.simulator.server import Simulator
+
+from .conftest import ACCOUNT, SAMSUNG, Client, Market
+
+BUY, SELL = Side.BUY, Side.SELL
+
+
+def test_a_restarted_house_remembers_everything(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    before = Market(ledger_path=path)
+    before.buy(10, before.best(SELL))
+    resting = before.buy(7, before.best(BUY) - 500)
+    before.price_to(before.exchange.price(SAMSUNG) + 1000)
+    seen = before.ledger()
+    before.exchange.ledger.close()
+
+    after = Market(ledger_path=path)
+    assert after.ledger() == seen
+    assert after.exchange.price(SAMSUNG) == before.exchange.price(SAMSUNG)
+    order = after.exchange.world.orders[resting.date, resting.number]
+    assert after.book().quantity(BUY, order.price) >= 7
+    after.price_to(order.price)
+    assert order.status is Status.FILLED
+    assert after.buy(1, after.best(SELL)).number == 3
+
+
+def test_a_fill_after_a_restart_counts_only_what_was_left(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    before = Market(ledger_path=path)
+    price = before.best(BUY)
+    ahead = before.book().quantity(BUY, price)
+    order = before.buy(10, price)
+    venue = before.exchange.venue(SAMSUNG)
+    before.exchange.book_hits(venue, venue.execute(SELL, price, ahead + 4, "", before.now))
+    before.exchange.ledger.close()
+    after = Market(ledger_path=path)
+    order = after.exchange.world.orders[order.date, order.number]
+    after.price_to(price - 500)
+    assert (order.filled, order.quantity) == (10, 10)
+    assert [fill["quantity"] for fill in after.ledger()["executions"]] == [4, 6]
+
+
+def test_a_line_torn_by_death_is_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    before = Market(ledger_path=path)
+    before.buy(10, before.best(SELL))
+    seen = before.ledger()
+    before.exchange.ledger.close()
+    with path.open("ab") as file:
+        file.write(b'{"event":"fill","numb')
+    after = Market(ledger_path=path)
+    assert after.ledger() == seen
+    after.exchange.ledger.close()
+    assert all(json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
+
+
+def test_a_damaged_file_is_not_taken_for_a_ledger(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    path.write_text("not a ledger\n{}\n", encoding="utf-8")
+    with pytest.raises(LedgerDamaged, match="line 1"):
+        list(Ledger(path).replay())
+
+
+def test_the_order_is_in_the_ledger_before_its_fill_and_its_answer(running: Callable[..., Simulator]) -> None:
+    sim = running()
+    client = Client(sim)
+    client.buy(10, 0, "01")
+    events = [event["event"] for event in sim.events()]
+    tail = events[events.index("order") :]
+    assert tail[0] == "order"
+    assert tail[-1] == "request"
+    assert "fill" in tail
+
+
+def test_a_request_keeps_the_tag_a_test_put_on_it(running: Callable[..., Simulator]) -> None:
+    sim = running()
+    client = Client(sim)
+    client.headers["aegis-intent"] = "intent-7/1"
+    client.buy(1, 0, "01")
+    tagged = [event for event in sim.events() if event.get("tag") == "intent-7/1"]
+    assert {event["event"] for event in tagged} == {"order", "request"}
+
+
+def test_no_secret_reaches_the_ledger(running: Callable[..., Simulator]) -> None:
+    sim = running()
+    client = Client(sim, app_key="my-app-key")
+    client.buy(1, 0, "01")
+    text = json.dumps(sim.events())
+    assert "my-app-key" not in text
+    assert "s" * 180 not in text
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is a Unix word")
+def test_kill_nine_loses_nothing_a_client_was_told(tmp_path: Path, set_clock: Callable[[str], None]) -> None:
+    set_clock("2026-11-23 10:00")
+    path = tmp_path / "ledger.jsonl"
+    code = (
+        "import sys; from pathlib import Path; from kis.simulator.firm import Settings; "
+        "from kis.simulator.server import run; "
+        "run(Settings(ledger_path=Path(sys.argv[1]), rate=0, codes=frozenset({'005930'})), host='127.0.0.1', port=0, "
+        "ready=lambda port: print(port, flush=True))"
+    )
+    told: list[str] = []
+
+    def start() -> tuple[subprocess.Popen[str], Simulator]:
+        process = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        sim = Simulator.__new__(Simulator)
+        sim.url = f"http://127.0.0.1:{port}"
+        return process, sim
+
+    process, sim = start()
+    client = Client(sim)
+    killer_at = time.monotonic() + 0.6
+    while time.monotonic() < killer_at:
+        told.append(client.buy(1, 60_000).json()["output"]["ODNO"])
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+
+    process, again = start()
+    try:
+        ledger = httpx.get(f"{again.url}/simulator/ledger", params={"account": ACCOUNT}).json()
+        client.http.base_url = again.url
+        assert {order["number"] for order in ledger["orders"]} >= set(told)
+        assert int(client.buy(1, 60_000).json()["output"]["ODNO"]) > int(told[-1])
+    finally:
+        process.terminate()
+        assert process.wait(10) == 0
+        assert process.stdout is not None
+        process.stdout.close()
