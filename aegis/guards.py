@@ -142,7 +142,7 @@ def check_halt(facts: Facts) -> Reason | None:
 
 
 def check_cash(facts: Facts) -> Reason | None:
-    """`orderable_cash` already leaves out what open buys hold: never subtract them again."""
+    """`orderable_cash` already leaves out commission and what open buys hold: never subtract them again."""
     if facts.request.side is Side.SELL or facts.orderable_cash is None:
         return None
     enough = facts.orderable_qty is None or facts.request.qty <= facts.orderable_qty

@@ -20,6 +20,7 @@ from aegis.broker import (
     OutcomeUnknown,
     Placed,
     Quote,
+    Refused,
     StockInfo,
 )
 from aegis.positions import CENT, profit_rate_pct
@@ -37,6 +38,7 @@ BOARD_OF_ID = {"STK": Board.KOSPI, "KSQ": Board.KOSDAQ, "KNX": Board.KONEX}
 SECURITY_GROUP = {"EF": Instrument.ETF, "EN": Instrument.ETN, "EW": Instrument.ELW}
 BOOK_LEVELS = 10
 HALTED = "58"
+NOTHING_FOUND = "KIOK0560"
 
 
 class KISBroker:
@@ -149,8 +151,13 @@ class KISBroker:
     def sellable_qty(self, code: str) -> int:
         if self._client.environment.is_paper:  # inquire-psbl-sell is not offered there
             return sum(holding.sellable_qty for holding in self.balance().holdings if holding.code == code)
-        parameters = {**self._account, "PDNO": code}
-        return self._client.call(catalogue.SELLABLE, parameters).row().integer("ord_psbl_qty")
+        try:
+            reply = self._client.call(catalogue.SELLABLE, {**self._account, "PDNO": code})
+        except Refused as refusal:
+            if refusal.code == NOTHING_FOUND:  # the share is not held
+                return 0
+            raise
+        return reply.row().integer("ord_psbl_qty")
 
     def balance(self) -> Balance:
         asked_at = clock.now()

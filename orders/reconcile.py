@@ -136,11 +136,11 @@ def _event(order: TradeOrder, record: OrderRecord, now: datetime) -> Event | Non
         return None
     if record.rejected_qty and not record.filled_qty:
         return Event.REFUSED if order.state is Status.PENDING else None
+    if _day_is_over(order, now) and order.cancel_sent_at is None:
+        return Event.EXPIRED  # the list shows what the close took back as cancelled
     if record.open_qty == 0 and (record.cancelled_qty or record.is_cancelled):
         return Event.CANCELLED
-    if _day_is_over(order, now):
-        return Event.EXPIRED
-    return None
+    return Event.EXPIRED if _day_is_over(order, now) else None
 
 
 def _day_is_over(order: TradeOrder, now: datetime) -> bool:

@@ -17,11 +17,10 @@ from django.db import IntegrityError
 from aegis import pricing, sessions
 from aegis.broker import Book, Broker, BrokerError, NotSent, OrderRequest, OutcomeUnknown, Quote, Refused
 from aegis.chase import Plan
-from aegis.fees import calc_fee
 from aegis.guards import PRICED, STANDING, Facts, Reason, gettext_noop, reasons
 from aegis.pricing import NoQuote, Strategy
 from aegis.sessions import KST
-from aegis.terms import Board, Instrument, Market, OrderKind, Side
+from aegis.terms import Instrument, Market, OrderKind, Side
 from aegis.ticks import step
 from market import collector
 from market import service as market
@@ -272,7 +271,8 @@ class OrderService:
         return known[intent.strategy]
 
     def _judged(self, request: OrderRequest, stock: Stock, quote: Quote, intent: Intent) -> Draft:
-        cost = self._cost(request, stock, quote)
+        # without a price the broker holds back the upper limit
+        cost = request.qty * (request.price if request.kind.is_priced else quote.upper_limit)
         live: dict[str, int] = {}
         if request.side is Side.BUY:
             orderable = self._broker.orderable(request.code, request.kind, request.price)
@@ -283,20 +283,6 @@ class OrderService:
             raise OrderDenied(against)
         plan = intent.plan or (NO_CHASE if intent.price is not None else default_plan())
         return Draft(request, stock, quote, intent.strategy, plan, cost)
-
-    def _cost(self, request: OrderRequest, stock: Stock, quote: Quote) -> int:
-        """Return what a buy may cost at most, in won, commission included; without a price, at the upper limit."""
-        amount = request.qty * (request.price if request.kind.is_priced else quote.upper_limit)
-        cost = calc_fee(
-            amount,
-            request.market,
-            Side.BUY,
-            on=self._now().astimezone(KST).date(),
-            board=Board(stock.board),
-            instrument=Instrument(stock.instrument),
-            rates=guards.rates(),
-        )
-        return amount + cost.total
 
     def _facts(self, request: OrderRequest, stock: Stock, **live: object) -> Facts:
         return guards.gather(request, stock, now=self._now(), **live)

@@ -24,7 +24,9 @@ def database_url() -> str:
     known = connection.settings_dict
     password = f":{quote(known['PASSWORD'], safe='')}" if known["PASSWORD"] else ""
     port = f":{known['PORT']}" if known["PORT"] else ""
-    return f"postgres://{quote(known['USER'])}{password}@{quote(known['HOST'], safe='')}{port}/{known['NAME']}"
+    socket_dir = known["OPTIONS"].get("host")
+    query = f"?host={quote(socket_dir)}" if socket_dir else ""
+    return f"postgres://{quote(known['USER'])}{password}@{known['HOST']}{port}/{known['NAME']}{query}"
 
 
 def environment() -> dict[str, str]:

@@ -23,7 +23,7 @@ GOOD = Facts(
     orderable_cash=10_000_000,
     orderable_qty=140,
     sellable_qty=10,
-    cost_won=700_098,
+    cost_won=700_000,
 )
 
 
@@ -97,9 +97,9 @@ def test_a_halted_stock_is_not_ordered() -> None:
 
 @pytest.mark.parametrize(
     ("cash", "qty", "against"),
-    [(700_098, 10, []), (700_097, 10, ["CASH"]), (700_098, 9, ["CASH"]), (0, 0, ["CASH"])],
+    [(700_000, 10, []), (699_999, 10, ["CASH"]), (700_000, 9, ["CASH"]), (0, 0, ["CASH"])],
 )
-def test_cash_must_cover_price_and_commission(cash: int, qty: int, against: list[str]) -> None:
+def test_cash_must_cover_the_order(cash: int, qty: int, against: list[str]) -> None:
     assert codes(replace(GOOD, orderable_cash=cash, orderable_qty=qty)) == against
 
 

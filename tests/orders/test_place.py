@@ -1,0 +1,185 @@
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from aegis.broker import Broker, NotSent
+from aegis.chase import Plan
+from aegis.lifecycle import Status
+from aegis.terms import Market, OrderKind, Side
+from kis import clock, wiring
+from kis.simulator.server import Simulator
+from orders import guards
+from orders.models import BlacklistedStock, TradeOrder, TradingSwitch
+from orders.service import Intent, OrderDenied, OrderService
+
+SAMSUNG = "005930"
+Buy = Callable[..., TradeOrder]
+
+
+def reasons_against(place: Callable[[], object]) -> list[str]:
+    with pytest.raises(OrderDenied) as caught:
+        place()
+    assert not TradeOrder.objects.exists(), "a denied order leaves no row"
+    return [reason.code for reason in caught.value.reasons]
+
+
+def test_an_order_rests_two_ticks_under_the_price_with_the_brokers_number(buy: Buy, simulator: Simulator) -> None:
+    order = buy()
+    assert (order.state, order.price, order.order_kind) == (Status.PENDING, 69_800, OrderKind.LIMIT)
+    assert (order.order_date, order.order_no) == (clock.now().date(), "0000000001")
+    assert order.arrival_price == 70_000
+    (theirs,) = simulator.ledger("50000000-01")["orders"]
+    assert (theirs["quantity"], theirs["price"], theirs["status"]) == (10, 69_800, "open")
+
+
+def test_an_order_is_due_for_the_chase_after_the_wait(buy: Buy) -> None:
+    order = buy()
+    assert order.chase_at is not None
+    assert order.accepted_at is not None
+    assert (order.chase_at - order.accepted_at).total_seconds() == 30
+
+
+def test_an_order_with_a_price_of_its_own_is_not_chased_unless_asked(buy: Buy) -> None:
+    assert buy(price=69_000).chase_at is None
+    assert buy(price=69_000, plan=Plan(5, 1, 1, market_after=False)).chase_at is not None
+
+
+def test_the_row_and_its_history_tell_how_it_came_about(buy: Buy) -> None:
+    order = buy()
+    assert [event.kind for event in order.events.all()] == ["CREATED", "ACCEPTED"]
+
+
+def test_the_same_request_again_is_the_same_order(buy: Buy, simulator: Simulator) -> None:
+    first, second = buy(request_id="once"), buy(request_id="once", qty=99)
+    assert first.pk == second.pk
+    assert len(simulator.ledger("50000000-01")["orders"]) == 1
+
+
+def test_a_market_order_goes_at_market_on_krx(buy: Buy) -> None:
+    order = buy(strategy="")
+    assert (order.order_kind, order.price) == (OrderKind.MARKET, 0)
+
+
+def test_a_market_order_on_nxt_becomes_a_limit_at_the_best_opposite_quote(
+    service: OrderService, broker: Broker
+) -> None:
+    order = service.place(Intent(SAMSUNG, Side.BUY, 1, market=Market.NXT))
+    best = broker.book(SAMSUNG, Market.NXT).asks[0].price
+    assert order.order_kind == OrderKind.LIMIT
+    assert order.price <= best
+
+
+def test_an_unknown_stock_is_named(service: OrderService) -> None:
+    assert reasons_against(lambda: service.place(Intent("999999", Side.BUY, 1))) == ["UNKNOWN_STOCK"]
+
+
+@pytest.mark.parametrize("qty", [0, -3])
+def test_a_quantity_must_be_positive(buy: Buy, qty: int) -> None:
+    assert reasons_against(lambda: buy(qty=qty)) == ["QUANTITY"]
+
+
+def test_a_price_off_the_grid_is_refused_before_anything_is_asked(buy: Buy) -> None:
+    assert reasons_against(lambda: buy(price=69_950)) == ["TICK"]
+
+
+@pytest.mark.parametrize("price", [200_000, 10_000])
+def test_a_price_beyond_thirty_percent_is_refused(buy: Buy, price: int) -> None:
+    assert "DAILY_LIMIT" in reasons_against(lambda: buy(price=price))
+
+
+def test_nothing_is_ordered_while_the_market_is_closed(buy: Buy, clock_at: Callable[[str], object]) -> None:
+    clock_at("2026-11-23 21:00:00")
+    assert reasons_against(buy) == ["MARKET_CLOSED"]
+    clock_at("2026-11-28 10:00:00")
+    assert reasons_against(buy) == ["MARKET_CLOSED"]
+
+
+def test_more_than_the_cash_buys_is_refused_with_both_figures(buy: Buy) -> None:
+    with pytest.raises(OrderDenied) as caught:
+        buy(qty=2_000)
+    (reason,) = caught.value.reasons
+    assert reason.code == "CASH"
+    assert (reason.figures["needed"], reason.figures["cash"] < 100_000_000) == (139_600_000, True)
+
+
+def test_no_more_is_sold_than_is_held(service: OrderService) -> None:
+    selling = Intent(SAMSUNG, Side.SELL, 1, strategy="sell_profit")
+    assert reasons_against(lambda: service.place(selling)) == ["SHARES"]
+
+
+def test_a_blacklisted_stock_is_not_bought_and_the_reason_is_told(service: OrderService) -> None:
+    with pytest.raises(OrderDenied) as caught:
+        service.place(Intent("015760", Side.BUY, 1, strategy="buy_normal"))
+    assert "공기업" in guards.say_all(caught.value.reasons)
+
+
+def test_a_blacklist_entry_ends_with_its_date(buy: Buy) -> None:
+    BlacklistedStock.objects.create(stock_code=SAMSUNG, reason="for a while", until="2026-11-22")
+    assert buy().state is Status.PENDING
+
+
+def test_a_halt_stops_orders(buy: Buy) -> None:
+    TradingSwitch.objects.update(state=guards.TradingState.HALTED)
+    assert reasons_against(buy) == ["HALTED"]
+
+
+def test_a_strategy_of_the_other_side_is_refused(buy: Buy) -> None:
+    assert reasons_against(lambda: buy(strategy="sell_stop")) == ["STRATEGY"]
+
+
+def test_what_the_broker_refuses_stays_as_a_rejected_row_with_its_words(
+    service: OrderService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # our own guard looks away, the broker does not
+    monkeypatch.setattr("orders.service.reasons", lambda *_: [])
+    order = service.place(Intent(SAMSUNG, Side.SELL, 1, strategy="sell_profit"))
+    assert order.state is Status.REJECTED
+    assert order.refusal
+
+
+def test_live_trading_needs_a_second_word(service: OrderService, settings, simulator: Simulator) -> None:
+    settings.KIS_ARMED = False
+    wiring.forget()
+    unarmed = OrderService(wiring.broker(), clock.now)
+    order = unarmed.place(Intent(SAMSUNG, Side.BUY, 1, strategy="buy_normal"))
+    assert order.state is Status.REJECTED
+    assert "AEGIS_LIVE_ORDERS" in order.refusal
+    assert simulator.ledger("50000000-01")["orders"] == []
+
+
+def test_without_redis_no_order_leaves(service: OrderService, settings, simulator: Simulator) -> None:
+    settings.REDIS_CLIENT = lambda: __import__("redis").Redis(unix_socket_path="/nowhere.sock")
+    wiring.forget()
+    cut_off = OrderService(wiring.broker(), clock.now)
+    with pytest.raises(NotSent, match="Redis"):
+        cut_off.place(Intent(SAMSUNG, Side.BUY, 1, strategy="buy_normal"))
+    assert simulator.ledger("50000000-01")["orders"] == []
+
+
+def test_a_dry_run_judges_and_prices_but_leaves_nothing(service: OrderService, simulator: Simulator) -> None:
+    draft = service.draft(Intent(SAMSUNG, Side.BUY, 10, strategy="buy_urgent"))
+    assert draft.request.price >= 70_000
+    assert draft.cost_won == draft.request.price * 10
+    assert not TradeOrder.objects.exists()
+    assert simulator.ledger("50000000-01")["orders"] == []
+
+
+def test_a_cancel_is_written_down_before_it_is_sent(buy: Buy, service: OrderService, simulator: Simulator) -> None:
+    order = service.cancel(buy())
+    assert order.cancel_sent_at is not None
+    assert [event.kind for event in order.events.all()][-2:] == ["CANCEL_SENT", "CANCEL_TAKEN"]
+    (theirs, _cancel) = simulator.ledger("50000000-01")["orders"]
+    assert theirs["cancelled"] == 10
+
+
+def test_an_order_names_the_venue_it_went_to_when_it_is_cancelled(service: OrderService, simulator: Simulator) -> None:
+    order = service.place(Intent(SAMSUNG, Side.BUY, 1, price=60_000, market=Market.NXT))
+    service.cancel(order)
+    assert simulator.ledger("50000000-01")["orders"][0]["cancelled"] == 1
+
+
+def test_plans_may_be_set_order_by_order(buy: Buy) -> None:
+    plan = Plan(wait_seconds=7, max_retries=1, step_ticks=2, market_after=False)
+    assert buy(plan=plan).plan == plan
+    assert buy(plan=replace(plan, wait_seconds=0)).chase_at is None

@@ -1,0 +1,220 @@
+from collections.abc import Callable
+
+import pytest
+
+from aegis.broker import Broker, OrderRequest, OutcomeUnknown
+from aegis.lifecycle import Status
+from aegis.terms import Market, OrderKind, Side
+from config.judge import judge
+from kis import clock
+from kis.simulator.server import Simulator
+from orders import reconcile
+from orders.models import RawNotice, TradeExecution, TradeOrder
+from orders.service import Intent, OrderService
+from portfolio.fetcher import KISFetcher
+from tests.orders.test_fills import hear, notice
+
+SAMSUNG = "005930"
+ACCOUNT = "50000000-01"
+Buy = Callable[..., TradeOrder]
+ClockAt = Callable[[str], object]
+
+
+@pytest.fixture
+def look(broker: Broker, clock_at: ClockAt) -> Callable[[], reconcile.Report]:
+    """Reconcile, late enough that no fill counts as fresher than the list."""
+
+    def settle() -> reconcile.Report:
+        clock_at(f"{clock.now() + 2 * reconcile.LIST_LAG:%Y-%m-%d %H:%M:%S}")
+        return reconcile.reconcile(broker, clock.now)
+
+    return settle
+
+
+def equal(broker: Broker, simulator: Simulator) -> str:
+    KISFetcher(broker, clock.now).sync_portfolio()
+    return str(judge(simulator.ledger(ACCOUNT)))
+
+
+def test_a_fill_that_no_notice_told_is_found(buy: Buy, look, broker: Broker, simulator: Simulator) -> None:
+    order = buy(strategy="buy_urgent")
+    report = look()
+    order.refresh_from_db()
+    assert (order.state, report.corrected) == (Status.FILLED, 1)
+    assert order.executions.get().source == TradeExecution.Source.LIST
+    assert equal(broker, simulator).startswith("LEDGER EQUAL orders=1 executions=1 holdings=1")
+
+
+def test_a_late_notice_of_a_fill_that_the_list_told_is_not_counted_again(
+    buy: Buy, look, broker: Broker, simulator: Simulator
+) -> None:
+    order = buy(strategy="buy_urgent", qty=5)
+    look()
+    late = hear(notice(order.order_no, qty=5, price=order.price))
+    assert late.state == RawNotice.State.DOUBTFUL
+    look()
+    late.refresh_from_db()
+    assert late.state == RawNotice.State.DUPLICATE
+    assert equal(broker, simulator).startswith("LEDGER EQUAL")
+
+
+def test_two_fills_that_look_alike_are_both_counted_in_the_end(
+    buy: Buy, look, broker: Broker, simulator: Simulator
+) -> None:
+    order = buy(strategy="buy_urgent", qty=8)  # the exchange filled eight; two notices of four look the same
+    hear(notice(order.order_no, qty=4, price=order.price))
+    hear(notice(order.order_no, qty=4, price=order.price))
+    order.refresh_from_db()
+    assert order.filled_qty == 4
+    look()
+    order.refresh_from_db()
+    assert (order.state, order.filled_qty) == (Status.FILLED, 8)
+    assert equal(broker, simulator).startswith("LEDGER EQUAL")
+
+
+def test_fills_that_were_never_the_brokers_are_taken_back(buy: Buy, look, broker: Broker, simulator: Simulator) -> None:
+    order = buy()  # it rests: the exchange has filled nothing
+    hear(notice(order.order_no, qty=10))
+    order.refresh_from_db()
+    assert order.state is Status.FILLED
+    look()
+    order.refresh_from_db()
+    assert (order.state, order.filled_qty) == (Status.PENDING, 0)
+    assert order.executions.get().voided_at is not None
+    assert equal(broker, simulator).startswith("LEDGER EQUAL")
+
+
+def test_a_list_older_than_our_fills_takes_nothing_back(buy: Buy, broker: Broker) -> None:
+    order = buy()
+    hear(notice(order.order_no, qty=10))
+    reconcile.reconcile(broker, clock.now)
+    order.refresh_from_db()
+    assert order.state is Status.FILLED
+
+
+def test_an_order_placed_by_hand_is_adopted_with_its_fills(
+    service: OrderService, look, broker: Broker, simulator: Simulator
+) -> None:
+    by_hand = OrderRequest(SAMSUNG, Side.BUY, Market.KRX, OrderKind.LIMIT, 7, 70_100)
+    acceptance = broker.place(by_hand)
+    report = look()
+    order = TradeOrder.objects.get()
+    assert report.adopted == 1
+    assert (order.origin, order.order_no, order.filled_qty) == ("EXTERNAL", acceptance.order_no, 7)
+    assert order.chase_at is None
+    assert equal(broker, simulator).startswith("LEDGER EQUAL orders=1 executions=1")
+
+
+def test_a_notice_of_an_order_placed_by_hand_waits_and_is_then_applied(
+    service: OrderService, look, broker: Broker, simulator: Simulator
+) -> None:
+    acceptance = broker.place(OrderRequest(SAMSUNG, Side.BUY, Market.KRX, OrderKind.LIMIT, 7, 70_100))
+    early = hear(notice(acceptance.order_no, qty=7, price=70_000))
+    look()
+    early.refresh_from_db()
+    assert early.state == RawNotice.State.APPLIED
+    assert TradeExecution.objects.get().source == TradeExecution.Source.NOTICE
+    assert equal(broker, simulator).startswith("LEDGER EQUAL")
+
+
+def test_a_cancel_by_hand_ends_our_order_and_its_chase(buy: Buy, look, broker: Broker, simulator: Simulator) -> None:
+    order = buy()
+    broker.cancel(order.placed)
+    look()
+    order.refresh_from_db()
+    assert (order.state, order.chase_at) == (Status.CANCELLED, None)
+    assert equal(broker, simulator).startswith("LEDGER EQUAL orders=1")
+
+
+def test_an_unfilled_order_expires_with_its_day(buy: Buy, broker: Broker, clock_at: ClockAt) -> None:
+    order = buy()
+    clock_at("2026-11-24 08:10:00")
+    reconcile.reconcile(broker, clock.now)
+    order.refresh_from_db()
+    assert (order.state, order.chase_at) == (Status.EXPIRED, None)
+
+
+class LosesAnswers:
+    """A broker whose answer to an order is lost, before or after it was carried out."""
+
+    def __init__(self, broker: Broker, *, arrives: bool) -> None:
+        self._broker = broker
+        self._arrives = arrives
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._broker, name)
+
+    def place(self, request: OrderRequest) -> None:
+        if self._arrives:
+            self._broker.place(request)
+        raise OutcomeUnknown("no answer", call="order-cash")
+
+
+def lost(broker: Broker, *, arrives: bool) -> TradeOrder:
+    service = OrderService(LosesAnswers(broker, arrives=arrives), clock.now)  # type: ignore[arg-type]
+    return service.place(Intent(SAMSUNG, Side.BUY, 10, strategy="buy_normal"))
+
+
+def test_a_lost_answer_leaves_the_order_unknown_until_it_is_found(
+    service: OrderService, look, broker: Broker, simulator: Simulator
+) -> None:
+    order = lost(broker, arrives=True)
+    assert (order.state, order.order_no) == (Status.UNKNOWN, None)
+    report = look()
+    order.refresh_from_db()
+    assert (order.state, order.order_no, report.resolved) == (Status.PENDING, "0000000001", 1)
+    assert TradeOrder.objects.count() == 1, "it is not adopted as placed by hand too"
+    assert len(simulator.ledger(ACCOUNT)["orders"]) == 1, "it is never sent again"
+
+
+def test_an_order_that_never_arrived_is_given_up_only_after_several_looks(
+    service: OrderService, look, broker: Broker, simulator: Simulator
+) -> None:
+    order = lost(broker, arrives=False)
+    states = []
+    for _ in range(5):
+        look()
+        order.refresh_from_db()
+        states.append(order.state)
+    assert states[:2] == [Status.UNKNOWN, Status.UNKNOWN]
+    assert states[-1] is Status.REJECTED
+    assert "absent" in order.refusal
+    assert simulator.ledger(ACCOUNT)["orders"] == []
+
+
+def test_two_orders_that_could_be_it_are_left_to_a_person(
+    service: OrderService, look, broker: Broker, simulator: Simulator
+) -> None:
+    order = lost(broker, arrives=True)
+    broker.place(OrderRequest(SAMSUNG, Side.BUY, Market.KRX, OrderKind.LIMIT, 10, order.price))
+    for _ in range(5):
+        look()
+    order.refresh_from_db()
+    assert order.state is Status.UNKNOWN
+    assert TradeOrder.objects.count() == 1
+
+
+def test_an_order_whose_sender_died_is_looked_for_too(service: OrderService, look, broker: Broker) -> None:
+    order = lost(broker, arrives=True)
+    TradeOrder.objects.filter(pk=order.pk).update(status=Status.SUBMITTING)
+    for _ in range(4):
+        look()
+    order.refresh_from_db()
+    assert order.state is Status.PENDING
+
+
+def test_numbers_begin_anew_each_day(buy: Buy, broker: Broker, clock_at: ClockAt, simulator: Simulator) -> None:
+    first = buy()
+    clock_at("2026-11-24 10:00:00")
+    simulator.set_price(SAMSUNG, 70_000, freeze=True)
+    second = buy()
+    assert first.order_no == second.order_no
+    assert first.order_date != second.order_date
+
+
+def test_settling_twice_changes_nothing(buy: Buy, look) -> None:
+    order = buy(strategy="buy_urgent")
+    look()
+    before = order.events.count()
+    assert look().corrected == 0
+    assert order.events.count() == before
