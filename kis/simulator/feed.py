@@ -22,6 +22,7 @@ from kis.simulator.stocks import STOCKS
 MAX_REGISTRATIONS = 41
 FIRST_PING_SECONDS, PING_SECONDS = 10.0, 15.0
 UNANSWERED_PINGS = 4
+CLOSE_SECONDS = 0.3
 QUEUE = 20_000
 
 LIVE_NOTICES, PAPER_NOTICES = "H0STCNI0", "H0STCNI9"
@@ -103,7 +104,7 @@ class Feed:
 
     async def serve(self, request: web.Request) -> web.WebSocketResponse:
         """Run one socket until it ends."""
-        socket = web.WebSocketResponse(autoping=False, compress=False, max_msg_size=1 << 20)
+        socket = web.WebSocketResponse(timeout=CLOSE_SECONDS, autoping=False, compress=False, max_msg_size=1 << 20)
         await socket.prepare(request)
         session = self._open()
         tasks = [asyncio.create_task(self._write(socket, session)), asyncio.create_task(self._ping(session))]

@@ -238,7 +238,7 @@ class Socket:
 
     def __init__(self, url: str, approval: str) -> None:
         self.line = websocket.create_connection(f"{url}/tryitout", timeout=5)
-        _OPENED.append(self.line)
+        _OPENED.append(self)
         self.approval = approval
         self.keys: dict[str, tuple[str, str]] = {}
 
@@ -272,8 +272,20 @@ class Socket:
         plain = decryptor.update(b64decode(data)) + decryptor.finalize()
         return plain[: -plain[-1]].decode()
 
+    def is_cut_off(self) -> bool:
+        """Read until the server hangs up; whether it did within the time a test has."""
+        try:
+            while self.line.recv():
+                continue
+        except websocket.WebSocketTimeoutException:
+            return False
+        except websocket.WebSocketException:
+            return True
+        return True
+
     def close(self) -> None:
-        self.line.close()
+        self.line.close(timeout=1)
+        self.line.shutdown()
 
 
 @pytest.fixture

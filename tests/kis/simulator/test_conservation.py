@@ -15,7 +15,7 @@ actions = st.lists(
         st.tuples(
             st.just("order"),
             st.sampled_from(list(Side)),
-            st.integers(1, 3_000),
+            st.integers(1, 1_300),
             st.integers(-8, 8),
             st.sampled_from(
                 [OrderKind.LIMIT, OrderKind.MARKET, OrderKind.LIMIT_IOC, OrderKind.LIMIT_FOK, OrderKind.MID]
@@ -70,7 +70,7 @@ def check(market: Market) -> None:
         assert account.deposit == 100_000_000
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(actions)
 def test_cash_and_shares_are_conserved(steps: list[tuple[Any, ...]]) -> None:
     market = Market("2026-11-23 09:00:01")
@@ -82,7 +82,7 @@ def test_cash_and_shares_are_conserved(steps: list[tuple[Any, ...]]) -> None:
         check(market)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(actions)
 def test_the_ledger_alone_makes_the_same_world(steps: list[tuple[Any, ...]]) -> None:
     market = Market("2026-11-23 09:00:01")

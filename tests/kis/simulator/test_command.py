@@ -1,0 +1,36 @@
+"""The simulator as a program."""
+
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from kis.simulator.firm import Settings
+from kis.simulator.server import PortTaken, run
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_a_taken_port_is_said_in_one_sentence() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(PortTaken, match=f"port {port} on 127.0.0.1 is not free"):
+            run(Settings(), host="127.0.0.1", port=port, ready=lambda _: None)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_ends_cleanly_when_asked(number: signal.Signals) -> None:
+    code = (
+        "from kis.simulator.firm import Settings; from kis.simulator.server import run; "
+        "run(Settings(), host='127.0.0.1', port=0, ready=lambda port: print(port, flush=True))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        assert "commands" in httpx.get(f"http://127.0.0.1:{port}/simulator/").json()
+        process.send_signal(number)
+        assert process.wait(10) == 0
