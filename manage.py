@@ -4,12 +4,24 @@
 import os
 import sys
 
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management import execute_from_command_line
+from django.db import OperationalError
+
 
 def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
-    from django.core.management import execute_from_command_line
+    try:
+        execute_from_command_line(sys.argv)
+    except ImproperlyConfigured as error:
+        sys.exit(str(error))
+    except OperationalError as error:
+        # the server refuses a statement with a code; without one, nobody answered
+        if getattr(error.__cause__, "sqlstate", None):
+            raise
+        from config.house import no_database
 
-    execute_from_command_line(sys.argv)
+        sys.exit(no_database(error))
 
 
 if __name__ == "__main__":

@@ -130,15 +130,17 @@ class Postgres:
         if self.data.stat().st_uid != ours:
             owner = _user_name(self.data.stat().st_uid)
             raise CannotStart(
-                _("%(path)s belongs to user %(owner)s: start AEGIS as the same user as before, or set AEGIS_HOME")
-                % {"path": self.data, "owner": owner}
+                _("{path} belongs to user {owner}: start AEGIS as the same user as before, or set AEGIS_HOME").format(
+                    path=self.data, owner=owner
+                )
             )
         version = self.data / "PG_VERSION"
         made_by = version.read_text(encoding="ascii").strip() if version.exists() else "?"
         if made_by != POSTGRES_MAJOR:
             raise CannotStart(
-                _("%(path)s was made by PostgreSQL %(made_by)s, ours is %(ours)s: move it away, or set AEGIS_HOME")
-                % {"path": self.data, "made_by": made_by, "ours": POSTGRES_MAJOR}
+                _("{path} was made by PostgreSQL {made_by}, ours is {ours}: move it away, or set AEGIS_HOME").format(
+                    path=self.data, made_by=made_by, ours=POSTGRES_MAJOR
+                )
             )
 
     def _clear_stale_files(self) -> None:
@@ -171,7 +173,7 @@ class Postgres:
             options.append("--no-sync")
         done = self._run("initdb", "-D", str(draft), *options)
         if done.returncode != 0:
-            raise CannotStart(_("PostgreSQL cannot be set up: %(why)s") % {"why": _last_line(done.stderr)})
+            raise CannotStart(_("PostgreSQL cannot be set up: {why}").format(why=_last_line(done.stderr)))
         draft.rename(self.data)
 
     def _configure(self) -> None:
@@ -218,7 +220,7 @@ class Postgres:
             # the children of a killed server let go of its memory within moments
             if "pre-existing shared memory block" not in words or time.monotonic() > deadline:
                 why = _last_line(words) or _last_line(done.stderr)
-                raise CannotStart(_("PostgreSQL does not start: %(why)s") % {"why": why})
+                raise CannotStart(_("PostgreSQL does not start: {why}").format(why=why))
             time.sleep(0.2)
 
     def _run(self, program: str, *words: str) -> subprocess.CompletedProcess[str]:
@@ -246,7 +248,7 @@ class Postgres:
                 return
             except psycopg.OperationalError as error:
                 if time.monotonic() > deadline:
-                    raise CannotStart(_("PostgreSQL does not answer: %(why)s") % {"why": error}) from error
+                    raise CannotStart(_("PostgreSQL does not answer: {why}").format(why=error)) from error
                 time.sleep(0.1)
 
 
@@ -290,8 +292,9 @@ class Redis:
         if self.data.stat().st_uid != os.geteuid():
             owner = _user_name(self.data.stat().st_uid)
             raise CannotStart(
-                _("%(path)s belongs to user %(owner)s: start AEGIS as the same user as before, or set AEGIS_HOME")
-                % {"path": self.data, "owner": owner}
+                _("{path} belongs to user {owner}: start AEGIS as the same user as before, or set AEGIS_HOME").format(
+                    path=self.data, owner=owner
+                )
             )
         self._end_orphan()
         (self.data / "redis.log").write_text("", encoding="utf-8")
@@ -336,7 +339,7 @@ class Redis:
         )
         if done.returncode != 0:
             raise CannotStart(
-                _("Redis does not start: %(why)s") % {"why": _last_line(done.stdout + done.stderr) or self._log()}
+                _("Redis does not start: {why}").format(why=_last_line(done.stdout + done.stderr) or self._log())
             )
 
     def _log(self) -> str:
@@ -352,7 +355,7 @@ class Redis:
             except redis.RedisError as error:
                 if time.monotonic() > deadline:
                     why = self._log() or str(error)
-                    raise CannotStart(_("Redis does not answer: %(why)s") % {"why": why}) from error
+                    raise CannotStart(_("Redis does not answer: {why}").format(why=why)) from error
                 time.sleep(0.05)
 
 
@@ -360,7 +363,7 @@ def _package_dir(package: str) -> Path:
     # looked up, not imported: both packages do more at import than we need
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise CannotStart(_("the package %(name)s is missing: run `make setup`") % {"name": package})
+        raise CannotStart(_("the package {name} is missing: run `make setup`").format(name=package))
     return Path(next(iter(spec.submodule_search_locations)))
 
 
@@ -394,8 +397,9 @@ def _private(path: Path, mode: int, owner: pwd.struct_passwd | None = None) -> N
     allowed = {os.geteuid(), owner.pw_uid if owner else os.geteuid()}
     if not stat.S_ISDIR(found.st_mode) or found.st_uid not in allowed:
         raise CannotStart(
-            _("%(path)s belongs to somebody else (%(owner)s): remove it, or set AEGIS_HOME to another directory")
-            % {"path": path, "owner": _user_name(found.st_uid)}
+            _("{path} belongs to somebody else ({owner}): remove it, or set AEGIS_HOME to another directory").format(
+                path=path, owner=_user_name(found.st_uid)
+            )
         )
     if owner and found.st_uid != owner.pw_uid:
         os.chown(path, owner.pw_uid, owner.pw_gid)
@@ -421,13 +425,15 @@ def _let_through(user: pwd.struct_passwd, targets: Iterable[Path], say: Say) -> 
             directory.chmod(stat.S_IMODE(directory.stat().st_mode) | stat.S_IXOTH)
         except OSError as error:
             raise CannotStart(
-                _("PostgreSQL runs as user %(user)s, who cannot pass %(path)s: chmod o+x it, or set AEGIS_HOME")
-                % {"user": user.pw_name, "path": directory}
+                _("PostgreSQL runs as user {user}, who cannot pass {path}: chmod o+x it, or set AEGIS_HOME").format(
+                    user=user.pw_name, path=directory
+                )
             ) from error
     if closed:
         say(
-            _("PostgreSQL runs as user %(user)s: made passable (chmod o+x) %(paths)s")
-            % {"user": user.pw_name, "paths": ", ".join(map(str, closed))}
+            _("PostgreSQL runs as user {user}: made passable (chmod o+x) {paths}").format(
+                user=user.pw_name, paths=", ".join(map(str, closed))
+            )
         )
 
 

@@ -3,18 +3,46 @@
 `.env` beside manage.py, or the file AEGIS_ENV_FILE names, is read once; what the shell already set wins.
 """
 
+import gettext
 import os
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
+from typing import Any
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
-from kis.environment import ENVIRONMENTS, Account, Credentials, Environment, EnvironmentName
+from kis.environment import ENVIRONMENTS, Account, Credentials, Dialect, Environment, EnvironmentName
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-env = environ.Env()
-environ.Env.read_env(env.str("AEGIS_ENV_FILE", default=str(BASE_DIR / ".env")))
+ENV_FILE = Path(os.environ.get("AEGIS_ENV_FILE", BASE_DIR / ".env"))
+if ENV_FILE.exists():
+    environ.Env.read_env(ENV_FILE)
+
+LANGUAGE = os.environ.get("AEGIS_LANGUAGE", "").strip() or "ko"
+# Django's own translation needs the settings that are being read here
+_ = gettext.translation("django", BASE_DIR / "locale", [LANGUAGE], fallback=True).gettext
+
+
+class _Env(environ.Env):
+    """The reader of django-environ, with a sentence in place of a traceback; what is empty is not set."""
+
+    def get_value(
+        self, var: str, cast: Any = None, default: Any = environ.Env.NOTSET, parse_default: bool = False
+    ) -> Any:
+        if not os.environ.get(var, "").strip() and default is not self.NOTSET:
+            return default
+        try:
+            return super().get_value(var, cast, default, parse_default)
+        except ValueError:
+            kind = _(_KINDS.get(cast, "a text"))
+            raise ImproperlyConfigured(
+                _("{name}={value!r} is not {kind}").format(name=var, value=os.environ.get(var), kind=kind)
+            ) from None
+
+
+_KINDS: dict[Any, str] = {int: "a whole number", float: "a number"}
+env = _Env()
 
 HOME = Path(env.str("AEGIS_HOME", default=str(BASE_DIR / ".aegis"))).resolve()
 
@@ -38,7 +66,9 @@ def percent(name: str) -> Decimal | None:
     except InvalidOperation:
         rate = Decimal(-1)
     if not 0 <= rate < 100:
-        raise ImproperlyConfigured(f"{name}={text!r} is not a rate: write percent, as 0.0140527")
+        raise ImproperlyConfigured(
+            _("{name}={value!r} is not a rate: write percent, as 0.0140527").format(name=name, value=text)
+        )
     return rate
 
 
@@ -48,7 +78,11 @@ def broker_environment() -> Environment:
     try:
         environment = ENVIRONMENTS[EnvironmentName(name)]
     except ValueError:
-        raise ImproperlyConfigured(f"KIS_ENV={name!r} is unknown: use sim, paper or live") from None
+        raise ImproperlyConfigured(
+            _("{name}={value!r} is unknown: use {choices}").format(
+                name="KIS_ENV", value=name, choices=", ".join(EnvironmentName)
+            )
+        ) from None
     if environment.name is EnvironmentName.SIM:
         port = env.int("AEGIS_SIMULATOR_PORT", default=9443)
         return environment.at(env.str("AEGIS_SIMULATOR_URL", default=f"http://127.0.0.1:{port}"))
@@ -62,11 +96,41 @@ def credentials(environment: Environment) -> Credentials:
     missing = [name for name, value in values.items() if not value]
     if missing:
         raise ImproperlyConfigured(
-            f"KIS_ENV={environment.name} needs {', '.join(missing)}: set them in .env or in the environment "
-            f"(.env.example shows how), or leave KIS_ENV unset to rehearse on the simulator"
+            _(
+                "KIS_ENV={environment} needs {names}: set them in .env or in the environment "
+                "(.env.example shows how), or leave KIS_ENV unset to rehearse on the simulator"
+            ).format(environment=environment.name, names=", ".join(missing))
         )
     try:
         account = Account.parse(values["KIS_ACCOUNT_NUMBER"])
-    except ValueError as error:
-        raise ImproperlyConfigured(f"KIS_ACCOUNT_NUMBER: {error}") from None
+    except ValueError:
+        raise ImproperlyConfigured(
+            _("KIS_ACCOUNT_NUMBER={value!r}: eight digits, a hyphen and two digits are needed, as 12345678-01").format(
+                value=values["KIS_ACCOUNT_NUMBER"]
+            )
+        ) from None
     return Credentials(values["KIS_APP_KEY"], values["KIS_APP_SECRET"], account, values["KIS_HTS_ID"])
+
+
+def dialect() -> Dialect:
+    """Return whose TR ids go on the wire."""
+    name = env.str("KIS_TR_DIALECT", default=Dialect.OFFICIAL)
+    try:
+        return Dialect(name)
+    except ValueError:
+        raise ImproperlyConfigured(
+            _("{name}={value!r} is unknown: use {choices}").format(
+                name="KIS_TR_DIALECT", value=name, choices=", ".join(Dialect)
+            )
+        ) from None
+
+
+def server_url(name: str, schemes: tuple[str, ...], example: str) -> str:
+    """Return a server's URL, empty where the variable is not set."""
+    url = env.str(name, default="").strip()
+    if url and url.partition("://")[0] not in schemes:
+        # the value is not repeated: it may hold a password
+        raise ImproperlyConfigured(
+            _("{name} is no address of a server: write it as {example}").format(name=name, example=example)
+        )
+    return url

@@ -2,19 +2,20 @@
 
 import os
 from datetime import timedelta
+from urllib.parse import urlsplit
 
 import redis
 
 from config import embedded
-from config.env import BASE_DIR, HOME, broker_environment, credentials, env, percent
+from config.env import BASE_DIR, HOME, LANGUAGE, broker_environment, credentials, dialect, env, percent, server_url
 from config.logging import logging_config
 from kis import clock
-from kis.environment import Dialect, EnvironmentName
+from kis.environment import EnvironmentName
 
 # --- the broker -------------------------------------------------------------------------------
 KIS_ENVIRONMENT = broker_environment()
 KIS_CREDENTIALS = credentials(KIS_ENVIRONMENT)
-KIS_DIALECT = Dialect(env.str("KIS_TR_DIALECT", default="official"))
+KIS_DIALECT = dialect()
 KIS_CALLS_PER_SECOND = env.int("KIS_CALLS_PER_SECOND", default=KIS_ENVIRONMENT.calls_per_second)
 KIS_ARMED = KIS_ENVIRONMENT.name is not EnvironmentName.LIVE or env.str("AEGIS_LIVE_ORDERS", default="") == (
     "yes-real-money"
@@ -23,6 +24,12 @@ KIS_FEE_RATE = percent("KIS_FEE_RATE")
 KIS_TAX_TOTAL = percent("KIS_TAX_TOTAL")
 KIS_NXT_FEE_RATE = percent("KIS_NXT_FEE_RATE")
 KIS_NXT_TAX_TOTAL = percent("KIS_NXT_TAX_TOTAL")
+
+# --- what the supervisor starts, on this machine only -------------------------------------------
+WEB_PORT = env.int("AEGIS_WEB_PORT", default=8000)
+FLOWER_PORT = env.int("AEGIS_FLOWER_PORT", default=5555)
+SIMULATOR_PORT = env.int("AEGIS_SIMULATOR_PORT", default=9443)
+HAS_OWN_SIMULATOR = not env.str("AEGIS_SIMULATOR_URL", default="")
 
 # only a rehearsal has a clock of its own: real markets keep real time
 if KIS_ENVIRONMENT.name is EnvironmentName.SIM:
@@ -100,7 +107,7 @@ AUTH_PASSWORD_VALIDATORS = [
     )
 ]
 
-LANGUAGE_CODE = env.str("AEGIS_LANGUAGE", default="ko")
+LANGUAGE_CODE = LANGUAGE
 LANGUAGES = [("ko", "한국어"), ("en", "English")]
 LOCALE_PATHS = [BASE_DIR / "locale"]
 TIME_ZONE = "Asia/Seoul"
@@ -115,7 +122,9 @@ STORAGES = {
 }
 
 # --- PostgreSQL, https://docs.djangoproject.com/en/5.2/ref/databases/#postgresql-notes -----------
-DATABASE_URL = env.str("DATABASE_URL", default="") or embedded.database_url(HOME, KIS_ENVIRONMENT.name)
+_database_url = server_url("DATABASE_URL", ("postgres", "postgresql"), "postgres://user:password@host:5432/name")
+HAS_OWN_DATABASE = not _database_url
+DATABASE_URL = _database_url or embedded.database_url(HOME, KIS_ENVIRONMENT.name)
 DATABASES = {
     "default": {
         **env.db_url_config(DATABASE_URL),
@@ -129,7 +138,9 @@ DATABASES["default"].setdefault("OPTIONS", {}).update(
 )
 
 # --- Redis and Celery, https://docs.celeryq.dev/en/stable/userguide/configuration.html -----------
-REDIS_URL = env.str("REDIS_URL", default="") or embedded.redis_url(HOME)
+_redis_url = server_url("REDIS_URL", ("redis", "rediss", "unix"), "redis://:password@host:6379/0")
+HAS_OWN_REDIS = not _redis_url
+REDIS_URL = _redis_url or embedded.redis_url(HOME)
 CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://", 1)
 CELERY_TIMEZONE = TIME_ZONE
 CELERY_TASK_IGNORE_RESULT = True
@@ -137,6 +148,11 @@ CELERY_TASK_ACKS_LATE = True  # with prefetch 1, nothing waits behind a slow tas
 CELERY_TASK_REJECT_ON_WORKER_LOST = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_TASK_DEFAULT_QUEUE = "sync"
+# the first pattern that fits decides: orders must not wait behind what may
+CELERY_TASK_ROUTES = {
+    "orders.tasks.sync_*": {"queue": "sync"},
+    "orders.tasks.*": {"queue": "orders"},
+}
 CELERY_DB_REUSE_MAX = 1000  # Celery closes the database connection around every task without it
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_TRANSPORT_OPTIONS = {
@@ -152,7 +168,12 @@ CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
 CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
 DJANGO_CELERY_BEAT_TZ_AWARE = True
 
-LOGGING = logging_config(level=env.str("AEGIS_LOG_LEVEL", default="INFO"))
+LOG_LEVEL = env.str("AEGIS_LOG_LEVEL", default="INFO")
+_own_secrets = (SECRET_KEY, DATABASES["default"].get("PASSWORD") or "", urlsplit(REDIS_URL).password or "")
+_broker_secrets = (KIS_CREDENTIALS.app_key, KIS_CREDENTIALS.app_secret)
+# a rehearsal's keys are an ordinary word, and no secret
+_is_rehearsal = KIS_ENVIRONMENT.name is EnvironmentName.SIM
+LOGGING = logging_config(level=LOG_LEVEL, secrets=_own_secrets if _is_rehearsal else _own_secrets + _broker_secrets)
 LOGGING_CONFIG = "logging.config.dictConfig"
 
 

@@ -32,15 +32,9 @@ _home, _lock = _free_home()
 (_home / "clock.json").unlink(missing_ok=True)
 os.environ["AEGIS_HOME"] = str(_home)
 os.environ["AEGIS_ENV_FILE"] = os.devnull
-# what the processes that tests start read; in this process pytest-django names its own
-os.environ["DATABASE_URL"] = os.environ.get("DATABASE_URL", "")
-os.environ["REDIS_URL"] = os.environ.get("REDIS_URL", "")
 
 from config.settings import *  # noqa: E402, F403 the environment comes first
 from config.settings import DATABASES  # noqa: E402
-
-HAS_OWN_DATABASE = not os.environ["DATABASE_URL"]
-HAS_OWN_REDIS = not os.environ["REDIS_URL"]
 
 if _home.name != "1":
     DATABASES["default"]["TEST"] = {"NAME": f"test_{DATABASES['default']['NAME']}_{_home.name}"}

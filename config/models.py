@@ -1,0 +1,22 @@
+"""What the house knows of itself."""
+
+from django.db import models
+from django.db.models.functions import Now
+from django.utils.translation import gettext_lazy as _
+
+
+class Belonging(models.Model):
+    """Whose database this is: one broker environment and one account, from its first start on. One row."""
+
+    only = models.BooleanField(primary_key=True, default=True, editable=False)
+    environment = models.CharField(_("broker environment"), max_length=8)
+    account = models.CharField(_("account"), max_length=11)
+    since_at = models.DateTimeField(_("since"), db_default=Now())
+
+    class Meta:
+        db_table = "aegis_belonging"
+        verbose_name = _("belonging")
+        constraints = [models.CheckConstraint(condition=models.Q(only=True), name="belonging_has_one_row")]
+
+    def __str__(self) -> str:
+        return f"{self.environment} {self.account}"
