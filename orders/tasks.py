@@ -9,45 +9,45 @@ from orders import reconcile as reconciling
 from orders import routine
 
 
-@shared_task(queue="orders")
+@shared_task
 def chase(order_pk: int) -> None:
     """Take one order's chase as far as it goes now."""
     chasing.advance(order_pk, broker(), clock.now)
 
 
-@shared_task(queue="orders")
+@shared_task
 def sweep() -> None:
     """Hand every order whose step is due to a worker: what a lost message forgot, the row remembers."""
     for pk in chasing.due(clock.now()):
         chase.delay(pk)
 
 
-@shared_task(queue="orders")
+@shared_task
 def reconcile() -> None:
     """Hold our orders against the broker's list."""
     reconciling.reconcile(broker(), clock.now)
 
 
-@shared_task(queue="orders")
+@shared_task
 def look() -> None:
     """The same, only where an order waits to be confirmed."""
     if routine.is_look_wanted():
         reconciling.reconcile(broker(), clock.now)
 
 
-@shared_task(queue="sync")
+@shared_task
 def sync_balance(*, while_open: bool) -> None:
     """Take over the broker's balance; one schedule entry serves the open hours, another the rest."""
     routine.sync_balance(broker(), clock.now, while_open=while_open)
 
 
-@shared_task(queue="sync")
+@shared_task
 def sync_calendar() -> None:
     """Learn which days trade, once a day."""
     routine.sync_calendar(broker(), clock.now)
 
 
-@shared_task(queue="sync")
+@shared_task
 def sync_daily_prices() -> None:
     """Fetch the day's prices once its last phase is over."""
     routine.sync_daily_prices(broker(), clock.now)

@@ -1,0 +1,138 @@
+"""The stream worker's errand over a real socket, into a real database."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
+
+import pytest
+from django.db import connections
+
+from aegis.broker import Broker, OrderRequest
+from aegis.lifecycle import Status
+from aegis.terms import Market, OrderKind, Side
+from config.judge import judge
+from desk import stream as desk_stream
+from kis import clock
+from kis.codec import Data
+from kis.simulator.server import Simulator
+from kis.stream import Stream
+from kis.subscriptions import Topic
+from orders import routine
+from orders.models import RawNotice, TradeExecution, TradeOrder
+from orders.service import Intent, OrderService
+from portfolio.fetcher import KISFetcher
+from portfolio.models import Portfolio
+
+SAMSUNG = "005930"
+ACCOUNT = "50000000-01"
+NOTICES = Topic("H0STCNI0", "rehearsal")
+
+
+def wait_for(happened: Callable[[], bool], seconds: float = 10.0) -> None:
+    gives_up_at = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < gives_up_at, "it did not happen in time"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """Count the hints the stream gives to workers, which do not run here."""
+    counts = {"look": 0, "reconcile": 0}
+    for name in counts:
+        hint = getattr(desk_stream, name)
+        monkeypatch.setattr(hint, "delay", lambda name=name: counts.update({name: counts[name] + 1}))
+    return counts
+
+
+@pytest.fixture
+def stream(transactional_db: None, broker: Broker, simulator: Simulator, asked: dict[str, int]) -> Iterator[Stream]:
+    """The stream as the worker makes it, connected and registered."""
+    routine.sync_calendar(broker, clock.now)
+    simulator.set_price(SAMSUNG, 70_000, freeze=True)
+    running, stop = desk_stream.make_stream(), threading.Event()
+
+    def run() -> None:
+        running.run(stop)
+        connections.close_all()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    wait_for(lambda: NOTICES in running.held)
+    yield running
+    stop.set()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def bought(broker: Broker, **words: object) -> TradeOrder:
+    wanted = {"code": SAMSUNG, "side": Side.BUY, "qty": 10, "strategy": "buy_urgent", **words}
+    return OrderService(broker, clock.now).place(Intent(**wanted))  # type: ignore[arg-type]
+
+
+def test_a_fill_is_in_the_tables_before_anybody_asks(stream: Stream, broker: Broker, simulator: Simulator) -> None:
+    order = bought(broker)
+    wait_for(lambda: TradeOrder.objects.get(pk=order.pk).state is Status.FILLED)
+    execution = TradeExecution.objects.get()
+    assert (execution.source, execution.exec_qty) == (TradeExecution.Source.NOTICE, 10)
+    assert Portfolio.objects.get().quantity == 10
+    KISFetcher(broker, clock.now).sync_portfolio()
+    assert str(judge(simulator.ledger(ACCOUNT))).startswith("LEDGER EQUAL orders=1 executions=1 holdings=1")
+
+
+def test_every_part_of_a_fill_is_counted(stream: Stream, broker: Broker, simulator: Simulator) -> None:
+    cheap = "004090"
+    simulator.set_price(cheap, 16_000, freeze=True)
+    best = broker.book(cheap, Market.KRX).asks[0]
+    order = bought(broker, code=cheap, qty=best.qty + 25)
+    simulator.set_price(cheap, 15_900, freeze=True)
+    wait_for(lambda: TradeOrder.objects.get(pk=order.pk).state is Status.FILLED)
+    assert TradeExecution.objects.count() >= 2
+    KISFetcher(broker, clock.now).sync_portfolio()
+    assert str(judge(simulator.ledger(ACCOUNT))).startswith("LEDGER EQUAL")
+
+
+def test_an_order_by_hand_is_heard_of_and_the_broker_is_asked(
+    stream: Stream, broker: Broker, asked: dict[str, int]
+) -> None:
+    broker.place(OrderRequest(SAMSUNG, Side.BUY, Market.KRX, OrderKind.LIMIT, 7, 70_100))
+    wait_for(lambda: RawNotice.objects.filter(state=RawNotice.State.WAITING).count() >= 2)
+    assert asked["look"] >= 1
+
+
+def test_held_stocks_are_listened_to(stream: Stream, broker: Broker) -> None:
+    bought(broker)
+    wait_for(lambda: Topic("H0STCNT0", SAMSUNG) in stream.held)
+
+
+def test_after_every_connection_the_broker_is_asked_what_was_missed(
+    stream: Stream, broker: Broker, asked: dict[str, int]
+) -> None:
+    assert asked["reconcile"] == 1
+
+
+def test_a_fault_in_one_frame_does_not_deafen_the_stream(
+    stream: Stream, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handle = stream._handle
+    broken = threading.Event()
+
+    def fails_once(data: Data, arrived: float) -> None:
+        if not broken.is_set():
+            broken.set()
+            raise RuntimeError("a bug")
+        handle(data, arrived)
+
+    monkeypatch.setattr(stream, "_handle", fails_once)
+    order = bought(broker)
+    wait_for(lambda: stream.counters.failures == 1)
+    second = bought(broker)
+    wait_for(lambda: TradeOrder.objects.get(pk=second.pk).state is Status.FILLED)
+    assert order.pk != second.pk
+
+
+def test_a_notice_is_dated_by_the_markets_day(stream: Stream, broker: Broker) -> None:
+    bought(broker)
+    wait_for(lambda: RawNotice.objects.exists())
+    assert RawNotice.objects.first().order_date == datetime(2026, 11, 23, tzinfo=clock.KST).date()

@@ -1,0 +1,213 @@
+"""The chase as its errand runs it, against a price that stands still unless the test moves it."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+
+from aegis.broker import Broker, OutcomeUnknown, Placed
+from aegis.chase import Plan, Step
+from aegis.guards import TradingState
+from aegis.lifecycle import Status
+from aegis.terms import Market, OrderKind
+from kis import clock
+from kis.simulator.server import Simulator
+from orders import chase
+from orders.models import TradeOrder, TradingSwitch
+from orders.service import OrderService
+
+SAMSUNG = "005930"
+ACCOUNT = "50000000-01"
+Buy = Callable[..., TradeOrder]
+ClockAt = Callable[[str], object]
+
+
+@pytest.fixture
+def after(clock_at: ClockAt) -> Callable[[float], None]:
+    def pass_time(seconds: float) -> None:
+        clock_at(f"{clock.now() + timedelta(seconds=seconds):%Y-%m-%d %H:%M:%S}")
+
+    return pass_time
+
+
+@pytest.fixture
+def sweep(broker: Broker, after: Callable[[float], None]) -> Callable[[], list[Step]]:
+    """Let the wait pass, then sweep until nothing moves."""
+
+    def run() -> list[Step]:
+        after(31)
+        steps = []
+        for _ in range(6):
+            steps += [chase.advance(pk, broker, clock.now) for pk in chase.due(clock.now())]
+            after(1)
+        return steps
+
+    return run
+
+
+def family(order: TradeOrder) -> list[TradeOrder]:
+    order.refresh_from_db()
+    return [order, *order.retries.order_by("attempt")]
+
+
+def test_nothing_is_due_before_the_wait_is_over(buy: Buy, after) -> None:
+    order = buy()
+    after(29)
+    assert chase.due(clock.now()) == []
+    after(2)
+    assert chase.due(clock.now()) == [order.pk]
+
+
+def test_an_unfilled_buy_comes_a_tick_nearer_each_time_until_it_fills(buy: Buy, sweep, simulator: Simulator) -> None:
+    order = buy()
+    for _ in range(4):
+        sweep()
+    prices = [each.price for each in family(order)]
+    assert prices[:3] == [69_800, 69_900, 70_000]
+    assert sum(each.filled_qty for each in family(order)) == 10
+    assert all(each.state is Status.CANCELLED for each in family(order)[:-1])
+    assert family(order)[-1].state is Status.FILLED
+    assert TradeOrder.objects.exclude(chase_at=None).count() == 0
+
+
+def test_what_was_filled_before_the_cancel_is_not_ordered_again(
+    buy: Buy, sweep, simulator: Simulator, broker: Broker
+) -> None:
+    cheap = "004090"
+    simulator.set_price(cheap, 16_000, freeze=True)
+    best = broker.book(cheap, Market.KRX).asks[0]
+    order = buy(code=cheap, strategy="buy_urgent", qty=best.qty + 25)
+    for _ in range(5):
+        sweep()
+    assert sum(each.filled_qty for each in family(order)) == order.qty
+    assert len(family(order)) > 1
+    assert all(each.qty <= 25 for each in family(order)[1:])
+    assert sum(each["filled"] for each in simulator.ledger(ACCOUNT)["orders"]) == order.qty
+
+
+def test_after_three_retries_it_goes_to_market(buy: Buy, sweep) -> None:
+    order = buy(plan=Plan(wait_seconds=30, max_retries=3, step_ticks=0, market_after=True))
+    for _ in range(5):
+        sweep()
+    orders = family(order)
+    assert [each.attempt for each in orders] == [0, 1, 2, 3, 4]
+    assert [each.order_kind for each in orders[:4]] == [OrderKind.LIMIT] * 4
+    assert (orders[4].order_kind, orders[4].state) == (OrderKind.MARKET, Status.FILLED)
+    assert sum(each.filled_qty for each in orders) == 10
+
+
+def test_without_the_market_at_last_it_stops_and_says_so(buy: Buy, sweep) -> None:
+    order = buy(plan=Plan(wait_seconds=30, max_retries=1, step_ticks=0, market_after=False))
+    for _ in range(3):
+        sweep()
+    last = family(order)[-1]
+    assert (last.attempt, last.state, last.chase_at) == (1, Status.CANCELLED, None)
+    assert last.chase_note == "every retry is used up"
+
+
+def test_the_kill_switch_ends_the_chase_and_leaves_nothing_resting(buy: Buy, sweep, simulator: Simulator) -> None:
+    order = buy()
+    TradingSwitch.objects.update(state=TradingState.HALTED)
+    sweep()
+    order.refresh_from_db()
+    assert (order.state, order.chase_at) == (Status.CANCELLED, None)
+    assert order.chase_note
+    assert [each["status"] for each in simulator.ledger(ACCOUNT)["orders"] if each["request"] == "new"] == ["cancelled"]
+
+
+def test_a_fill_that_overtakes_the_cancel_ends_the_chase(
+    buy: Buy, sweep, broker: Broker, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = buy()
+    cancel = OrderService.cancel
+
+    def overtaken(self: OrderService, cancelled: TradeOrder) -> TradeOrder:
+        simulator.set_price(SAMSUNG, 69_000, freeze=True)
+        return cancel(self, cancelled)
+
+    monkeypatch.setattr(OrderService, "cancel", overtaken)
+    sweep()
+    order.refresh_from_db()
+    assert (order.state, order.filled_qty, order.chase_at) == (Status.FILLED, 10, None)
+    assert order.retries.count() == 0
+
+
+class LosesCancels:
+    """A broker that carries a cancel out (or not) and never says so."""
+
+    def __init__(self, broker: Broker, *, arrives: bool) -> None:
+        self._broker = broker
+        self.arrives = arrives
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._broker, name)
+
+    def cancel(self, placed: Placed) -> None:
+        if self.arrives:
+            self._broker.cancel(placed)
+        raise OutcomeUnknown("no answer", call="order-rvsecncl")
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+def test_a_lost_answer_to_the_cancel_leads_to_looking_not_to_a_second_order(
+    buy: Buy, broker: Broker, after, simulator: Simulator, arrives: bool
+) -> None:
+    order = buy()
+    after(31)
+    losing = LosesCancels(broker, arrives=arrives)
+    for _ in range(20):
+        for pk in chase.due(clock.now()):
+            chase.advance(pk, losing, clock.now)  # type: ignore[arg-type]
+        after(2)
+        losing.arrives = True
+    orders = [each for each in simulator.ledger(ACCOUNT)["orders"] if each["request"] == "new"]
+    open_qty = sum(each["quantity"] for each in orders if each["status"] == "open")
+    assert open_qty + sum(each["filled"] for each in orders) <= order.qty
+    assert family(order)[0].state is Status.CANCELLED
+    assert len(family(order)) > 1
+
+
+def test_two_sweepers_make_one_successor(buy: Buy, broker: Broker, after) -> None:
+    order = buy()
+    after(31)
+    TradeOrder.objects.filter(pk=order.pk).update(chase_claimed_until=clock.now() + timedelta(seconds=20))
+    assert chase.due(clock.now()) == []
+    assert chase.advance(order.pk, broker, clock.now) is Step.REST
+    after(25)
+    assert chase.due(clock.now()) == [order.pk], "a claim of a worker that died runs out"
+
+
+def test_an_order_with_a_successor_is_never_reordered_again(buy: Buy, sweep, broker: Broker) -> None:
+    order = buy()
+    sweep()
+    assert order.retries.count() == 1
+    TradeOrder.objects.filter(pk=order.pk).update(chase_at=clock.now())
+    chase.advance(order.pk, broker, clock.now)
+    assert order.retries.count() == 1
+
+
+def test_a_chase_that_slept_through_the_close_stops(buy: Buy, broker: Broker, clock_at: ClockAt) -> None:
+    order = buy()
+    clock_at("2026-11-24 08:10:00")
+    for _ in range(3):
+        for pk in chase.due(clock.now()):
+            chase.advance(pk, broker, clock.now)
+    order.refresh_from_db()
+    assert (order.state, order.chase_at) == (Status.EXPIRED, None)
+    assert order.retries.count() == 0
+
+
+def test_a_chase_without_the_broker_waits_for_the_next_sweep(buy: Buy, broker: Broker, after) -> None:
+    class Unreachable:
+        def __getattr__(self, name: str) -> Callable[..., None]:
+            def fail(*args: object) -> None:
+                raise OutcomeUnknown("no answer")
+
+            return fail
+
+    order = buy()
+    after(31)
+    chase.advance(order.pk, Unreachable(), clock.now)  # type: ignore[arg-type]
+    order.refresh_from_db()
+    assert (order.state, order.chase_claimed_until) == (Status.PENDING, None)
+    assert chase.due(clock.now()) == [order.pk]
