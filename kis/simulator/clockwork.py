@@ -17,6 +17,7 @@ from kis.simulator.calendar import is_trading_day, next_trading_day, phases_on
 from kis.simulator.exchange import VENUES, BookChanged, Exchange, StatusChanged
 from kis.simulator.offbook import OffBook
 from kis.simulator.orders import Order, Status
+from kis.simulator.tape import Tape
 from kis.simulator.venue import Hit, Venue
 
 STEP = timedelta(seconds=0.5)
@@ -122,6 +123,8 @@ class Clockwork:
             code, market = name.split(":")
             if (code, Market(market)) in exchange.venues:
                 exchange.venues[code, Market(market)].put_at(price)
+        for code, tape in exchange.unified.items():
+            tape.absorb(exchange.venues[code, market].tape for market in VENUES)
         day = datetime.combine(world.today(), time(), KST)
         exchange.reached = day + world.step * STEP
         self._boundaries = [boundary for boundary in self._boundaries if boundary.at > exchange.reached]
@@ -185,7 +188,7 @@ class Clockwork:
                 self._on_grid(venue, min(venue.base, close) - shape[2] * spread),
                 close,
             ):
-                venue.tape.add(noon, price, venue.usual * 800, None)
+                venue.print(noon, price, venue.usual * 800, None)
 
     def _on_grid(self, venue: Venue, price: float) -> int:
         snapped = ticks.adjust_price_to_tick(max(1, int(price)), "down", venue.stock.instrument)
@@ -213,8 +216,11 @@ class Clockwork:
     def _open_venues(self) -> None:
         exchange, world = self._exchange, self._exchange.world
         self._offbook.clear()
+        exchange.unified = {
+            code: Tape(last=world.bases[code]) for code, stock in exchange.listed.items() if stock.on_nxt
+        }
         exchange.venues = {
-            (code, market): Venue(stock, market, world.bases[code], self._seed)
+            (code, market): Venue(stock, market, world.bases[code], self._seed, exchange.unified.get(code))
             for code, stock in self._exchange.listed.items()
             for market in VENUES
             if market is Market.KRX or stock.on_nxt

@@ -20,7 +20,7 @@ from kis.simulator.ledger import Ledger
 from kis.simulator.orders import Order, Request, Status
 from kis.simulator.refusals import Refused
 from kis.simulator.stocks import STOCKS, Stock
-from kis.simulator.tape import Trade
+from kis.simulator.tape import Tape, Trade
 from kis.simulator.venue import Hit, Venue
 from kis.simulator.world import World, order_words
 
@@ -83,6 +83,7 @@ class Exchange:
         self.listed = listed
         self.world = World()
         self.venues: dict[tuple[str, Market], Venue] = {}
+        self.unified: dict[str, Tape] = {}
         self.reached: datetime | None = None
         self.on_trades: Callable[[Venue, datetime], None] | None = None
         self._news: list[News] = []

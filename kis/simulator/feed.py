@@ -18,6 +18,7 @@ from kis.simulator.exchange import BookChanged, News, Notice, Printed
 from kis.simulator.firm import Firm
 from kis.simulator.frames import Row, book_row, notice_row, trade_row
 from kis.simulator.stocks import STOCKS
+from kis.simulator.venue import Venue
 
 MAX_REGISTRATIONS = 41
 FIRST_PING_SECONDS, PING_SECONDS = 10.0, 15.0
@@ -278,22 +279,33 @@ class Feed:
         return list(self._listeners.get((tr_id, tr_key), {}).values())
 
     def _send_trades(self, printed: Printed) -> None:
-        venue = self._firm.exchange.venues.get((printed.code, printed.market))
-        for tr_id, market in TRADES.items():
-            if venue is None or not self._concerns(market, printed.code, printed.market):
+        exchange = self._firm.exchange
+        venue = exchange.venues.get((printed.code, printed.market))
+        for tr_id, wanted in TRADES.items():
+            if venue is None or not self._concerns(wanted, printed.code, printed.market):
                 continue
             sessions = self._heard(tr_id, printed.code)
-            if sessions:
-                rows = [trade_row(self._firm, venue, trade) for trade in printed.trades]
-                _send_plain(sessions, tr_id, rows)
+            if not sessions:
+                continue
+            if wanted is Market.SOR:
+                venues = (venue, *self._venues(printed.code, wanted, but=printed.market))
+                day = exchange.unified[printed.code]
+                rows = [trade_row(self._firm, venues, day, t.unified) for t in printed.trades if t.unified]
+            else:
+                rows = [trade_row(self._firm, (venue,), venue.tape, trade) for trade in printed.trades]
+            _send_plain(sessions, tr_id, rows)
+
+    def _venues(self, code: str, wanted: Market, but: Market | None = None) -> tuple[Venue, ...]:
+        """Return the venues a feed is about, the unified one's both."""
+        markets = (Market.KRX, Market.NXT) if wanted is Market.SOR else (wanted,)
+        venues = self._firm.exchange.venues
+        return tuple(venues[code, market] for market in markets if (code, market) in venues and market is not but)
 
     def _send_book(self, tr_id: str, code: str) -> None:
         sessions = self._heard(tr_id, code)
         if not sessions:
             return
-        venues, wanted = self._firm.exchange.venues, BOOKS[tr_id]
-        markets = (Market.KRX, Market.NXT) if wanted is Market.SOR else (wanted,)
-        there = tuple(venues[code, market] for market in markets if (code, market) in venues)
+        there = self._venues(code, BOOKS[tr_id])
         if there:
             _send_plain(sessions, tr_id, [book_row(self._firm, there, self._clock())])
 

@@ -8,7 +8,7 @@ from kis.simulator.exchange import Notice, NoticeKind
 from kis.simulator.firm import Firm
 from kis.simulator.quote_ops import depths, market_operation
 from kis.simulator.stocks import STOCKS
-from kis.simulator.tape import Trade
+from kis.simulator.tape import Tape, Trade
 from kis.simulator.venue import Venue
 from kis.simulator.wire import against, fixed, percent, sign
 
@@ -18,10 +18,14 @@ _TAKER_CODES = {Side.BUY: "1", Side.SELL: "5"}
 _NOBODY = "홍길동"
 
 
-def trade_row(firm: Firm, venue: Venue, trade: Trade) -> Row:
-    """H0STCNT0 and its NXT and unified twins: one trade, 46 columns, 47 since 2026-09-14."""
-    asks, bids = venue.book.best(Side.SELL) or 0, venue.book.best(Side.BUY) or 0
-    tape, stock, before = venue.tape, venue.stock, firm.history.yesterday(venue.stock.code)
+def trade_row(firm: Firm, venues: tuple[Venue, ...], tape: Tape, trade: Trade) -> Row:
+    """H0STCNT0 and its NXT and unified twins: one trade, 46 columns, 47 since 2026-09-14.
+
+    `venues` begins with the one that traded; `tape` is the day of that venue, or of both together.
+    """
+    venue, stock = venues[0], venues[0].stock
+    before = firm.history.yesterday(stock.code)
+    (ask, ask_quantity), (bid, bid_quantity) = (levels[0] if levels else (0, 0) for levels in depths(venues, 1))
     same_hour = int(before.volume * _share_of_day(trade.at))
     row = [
         stock.code,
@@ -34,8 +38,8 @@ def trade_row(firm: Firm, venue: Venue, trade: Trade) -> Row:
         str(trade.open),
         str(trade.high),
         str(trade.low),
-        str(asks),
-        str(bids),
+        str(ask),
+        str(bid),
         str(trade.quantity),
         str(trade.volume),
         str(trade.amount),
@@ -60,10 +64,10 @@ def trade_row(firm: Firm, venue: Venue, trade: Trade) -> Row:
         f"{firm.exchange.world.today():%Y%m%d}",
         market_operation(firm, venue.market, trade.at),
         "Y" if stock.code in firm.exchange.world.halted else "N",
-        str(venue.book.quantity(Side.SELL, asks)),
-        str(venue.book.quantity(Side.BUY, bids)),
-        str(venue.book.total(Side.SELL)),
-        str(venue.book.total(Side.BUY)),
+        str(ask_quantity),
+        str(bid_quantity),
+        str(sum(v.book.total(Side.SELL) for v in venues)),
+        str(sum(v.book.total(Side.BUY) for v in venues)),
         percent(trade.volume, stock.listed_shares),
         str(same_hour),
         percent(trade.volume, same_hour),

@@ -142,7 +142,7 @@ class OffBook:
     def _trade(
         self, venue: Venue, price: int, quantity: int, taker: Side, at: datetime, orders: tuple[Order, ...]
     ) -> None:
-        trade = venue.tape.add(at, price, quantity, taker)
+        trade = venue.print(at, price, quantity, taker)
         for order in orders:
             self._exchange.fill(order, venue.market, price, quantity, at)
         self._exchange.tell(Printed(venue.stock.code, venue.market, (trade,)))

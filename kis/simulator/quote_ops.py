@@ -40,7 +40,9 @@ class Quote:
 
     @property
     def tape(self) -> Tape:
-        return self.lead.tape if len(self.venues) == 1 else _joined(self.venues, self.lead)
+        if len(self.venues) == 1:
+            return self.venues[0].tape
+        return self.firm.exchange.unified[self.stock.code]
 
     @property
     def base(self) -> int:
@@ -64,22 +66,6 @@ def quote_of(call: Call) -> Quote:
     if not there:
         raise Refused("quotation of unknown stock")
     return Quote(stock, there, call.firm)
-
-
-def _joined(venues: tuple[Venue, ...], lead: Venue) -> Tape:
-    """Return both venues' day as one."""
-    tapes = [venue.tape for venue in venues if venue.tape.volume]
-    joined = Tape(last=lead.tape.last)
-    if not tapes:
-        return joined
-    first = min(tapes, key=lambda tape: tape.open_at.timestamp() if tape.open_at else float("inf"))
-    high, low = max(tapes, key=lambda tape: tape.high), min(tapes, key=lambda tape: tape.low)
-    joined.open, joined.open_at = first.open, first.open_at
-    joined.high, joined.high_at = high.high, high.high_at
-    joined.low, joined.low_at = low.low, low.low_at
-    for name in ("volume", "amount", "buys", "sells", "bought", "sold"):
-        setattr(joined, name, sum(getattr(tape, name) for tape in tapes))
-    return joined
 
 
 def price(call: Call) -> Reply:

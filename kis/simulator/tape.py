@@ -1,6 +1,7 @@
 """The day's record of one stock on one venue (체결 테이프): every trade, and what they add up to."""
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -26,6 +27,7 @@ class Trade:
     sells: int
     bought: int
     sold: int
+    unified: "Trade | None" = None  # the same trade in the day of both venues together
 
 
 @dataclass(slots=True)
@@ -67,7 +69,7 @@ class Tape:
     minutes: dict[str, Bar] = field(default_factory=dict)
     recent: deque[Trade] = field(default_factory=lambda: deque(maxlen=RECENT))
 
-    def add(self, at: datetime, price: int, quantity: int, taker: Side | None) -> Trade:
+    def add(self, at: datetime, price: int, quantity: int, taker: Side | None, unified: Trade | None = None) -> Trade:
         """Print a trade."""
         self._set_extremes(at, price)
         self.last = price
@@ -87,7 +89,7 @@ class Tape:
             bar.add(price, quantity, self.amount)
         trade = Trade(
             at, price, quantity, taker, self.open, self.high, self.low, self.volume, self.amount,
-            self.buys, self.sells, self.bought, self.sold,
+            self.buys, self.sells, self.bought, self.sold, unified,
         )  # fmt: skip
         self.recent.append(trade)
         return trade
@@ -109,3 +111,17 @@ class Tape:
     def strength(self) -> float:
         """Bought against sold shares in percent (체결강도)."""
         return self.bought / self.sold * 100 if self.sold else 0.0
+
+    def absorb(self, tapes: Iterable["Tape"]) -> None:
+        """Become the days of several venues together, as far as sums and extremes go."""
+        traded = [tape for tape in tapes if tape.volume]
+        if not traded:
+            return
+        first = min(traded, key=lambda tape: tape.open_at.timestamp() if tape.open_at else float("inf"))
+        high, low = max(traded, key=lambda tape: tape.high), min(traded, key=lambda tape: tape.low)
+        self.open, self.open_at = first.open, first.open_at
+        self.high, self.high_at = high.high, high.high_at
+        self.low, self.low_at = low.low, low.low_at
+        self.last = traded[0].last
+        for name in ("volume", "amount", "buys", "sells", "bought", "sold"):
+            setattr(self, name, sum(getattr(tape, name) for tape in traded))

@@ -47,6 +47,7 @@ class Venue:
     market: Market
     base: int
     seed: int
+    unified: Tape | None = None  # the day of both venues together, where a stock trades on both
     book: Book = field(default_factory=Book)
     tape: Tape = field(init=False)
     lowest: int = field(init=False)
@@ -125,12 +126,17 @@ class Venue:
 
     # --- trading
 
+    def print(self, at: datetime, price: int, quantity: int, taker: Side | None) -> Trade:
+        """Put a trade on the tape."""
+        unified = self.unified.add(at, price, quantity, taker) if self.unified is not None else None
+        return self.tape.add(at, price, quantity, taker, unified)
+
     def execute(self, side: Side, limit: int, quantity: int, owner: str, at: datetime) -> list[Hit]:
         """Match an incoming order as far as the book goes; what is left is the caller's."""
         matches = self.book.take(side, limit, quantity)
         hits = []
         for match in matches:
-            trade = self.tape.add(at, match.price, match.quantity, side)
+            trade = self.print(at, match.price, match.quantity, side)
             buyer, seller = (owner, match.owner) if side is Side.BUY else (match.owner, owner)
             hits.append(Hit(match.price, match.quantity, buyer, seller, trade))
         for price in {match.price for match in matches}:
@@ -250,7 +256,7 @@ class Venue:
         hits = []
         if crossings:
             volume = sum(crossing.quantity for crossing in crossings)
-            trade = self.tape.add(at, price, volume, None)
+            trade = self.print(at, price, volume, None)
             hits = [Hit(price, c.quantity, c.buyer, c.seller, trade) for c in crossings]
             self.anchor = price if self.book.quantity(Side.BUY, price) else self._down(price)
             self.changed_at = at
@@ -270,8 +276,8 @@ class Venue:
             self.home = home
             return hits
         half = max(1, int(self.usual * volume))
-        self.tape.add(at, self.tape.last, half, Side.SELL if moved < 0 else Side.BUY)
-        self.tape.add(at, price, half, Side.BUY if moved > 0 else Side.SELL)
+        self.print(at, self.tape.last, half, Side.SELL if moved < 0 else Side.BUY)
+        self.print(at, price, half, Side.BUY if moved > 0 else Side.SELL)
         self.anchor = price
         self.changed_at = at
         return []

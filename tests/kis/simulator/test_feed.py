@@ -257,3 +257,13 @@ def test_paper_takes_other_feeds_and_says_nothing(running: Start) -> None:
     client.buy(1, 0, "01")
     count, values = socket.frame("H0STCNI9")
     assert (count, len(values)) == (1, 23)
+
+
+def test_the_unified_feed_counts_both_venues_together(client: Client) -> None:
+    socket = client.socket()
+    socket.ask("H0UNCNT0", SAMSUNG)
+    volumes = []
+    for venue in ("KRX", "NXT", "KRX"):
+        client.buy(1, 72_500, EXCG_ID_DVSN_CD=venue)
+        volumes.append(int(socket.frame("H0UNCNT0")[1][13]))
+    assert [after - before for before, after in pairwise(volumes)] == [1, 1]
