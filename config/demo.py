@@ -7,6 +7,7 @@ module only orders, moves prices, and trades by hand as one would on a telephone
 import time
 import unicodedata
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, TextIO
 
 import httpx
@@ -15,6 +16,7 @@ from django.db.models import Q
 from django.utils.translation import gettext as _
 
 from aegis.broker import NoticeKind
+from aegis.chase import Plan
 from aegis.lifecycle import UNSETTLED
 from aegis.sessions import KST
 from aegis.terms import Market, Side
@@ -25,10 +27,11 @@ from kis.wiring import broker
 from orders import guards, routine
 from orders.models import RawNotice, TradeExecution, TradeOrder
 from orders.reconcile import reconcile
-from orders.service import Intent, OrderDenied, OrderService
+from orders.service import Intent, OrderDenied, OrderService, default_plan
 from portfolio.fetcher import KISFetcher
 
 PATIENCE_SECONDS = 45.0
+WAIT_SECONDS = 3.0
 CHASED = "005930"
 PARTLY = "004090"
 FORBIDDEN = "015760"
@@ -118,7 +121,7 @@ def _chased_buy(orders: OrderService, exchange: Exchange, say: Callable[[str], N
     """A buy two ticks under a price that stands still: it rests, is chased a tick at a time, and fills."""
     price = broker().quote(CHASED, Market.KRX).price
     exchange.freeze(CHASED, price)
-    order = _ordered(orders.place(Intent(CHASED, Side.BUY, 10, strategy="buy_normal")))
+    order = _ordered(orders.place(Intent(CHASED, Side.BUY, 10, strategy="buy_normal", plan=_plan())))
     say(
         _("a buy of 10 {name} rests at {price:,}, two ticks under {last:,}").format(
             name=order.stock_name, price=order.price, last=price
@@ -137,7 +140,7 @@ def _partly_filled_buy(orders: OrderService, exchange: Exchange, say: Callable[[
     exchange.freeze(PARTLY, price)
     book = broker().book(PARTLY, Market.KRX)
     qty = book.asks[0].qty + 30
-    order = _ordered(orders.place(Intent(PARTLY, Side.BUY, qty, strategy="buy_urgent")))
+    order = _ordered(orders.place(Intent(PARTLY, Side.BUY, qty, strategy="buy_urgent", plan=_plan())))
     say(
         _("a buy of {qty:,} {name} meets {level:,} at the best ask").format(
             qty=qty, name=order.stock_name, level=book.asks[0].qty
@@ -164,7 +167,7 @@ def _profit_sale(orders: OrderService, exchange: Exchange, say: Callable[[str], 
     """A sale two ticks over the price, taken by a market that rises to it."""
     price = broker().quote(CHASED, Market.KRX).price
     exchange.freeze(CHASED, price)
-    order = _ordered(orders.place(Intent(CHASED, Side.SELL, 4, strategy="sell_profit")))
+    order = _ordered(orders.place(Intent(CHASED, Side.SELL, 4, strategy="sell_profit", plan=_plan())))
     say(
         _("a sale of 4 {name} rests at {price:,}, two ticks over {last:,}").format(
             name=order.stock_name, price=order.price, last=price
@@ -182,6 +185,11 @@ def _sale_by_hand(exchange: Exchange, code: str, say: Callable[[str], None]) -> 
     by_hand = TradeOrder.objects.filter(origin=TradeOrder.Origin.EXTERNAL, order_no=number, filled_qty=3)
     _wait(_("the sale by hand to be noticed"), by_hand.exists)
     say(_("AEGIS has noticed it"))
+
+
+def _plan() -> Plan:
+    """Return the settings' chase, hurried: nobody wants to watch a price stand still for half a minute."""
+    return replace(default_plan(), wait_seconds=min(default_plan().wait_seconds, WAIT_SECONDS))
 
 
 def _ordered(order: TradeOrder) -> TradeOrder:
