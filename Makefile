@@ -43,7 +43,7 @@ simulator: setup ## The broker's simulator alone: make simulator PORT=9443
 	@exec $(PYTHON) manage.py kis_simulator --port "$(PORT)"
 
 messages: setup ## Collect the texts to translate into the Korean catalogue
-	@$(PYTHON) -m babel.messages.frontend -q extract --no-location --sort-output -k gettext_lazy -k _ \
+	@$(PYTHON) -m babel.messages.frontend -q extract --no-location --sort-output -k gettext_lazy -k gettext_noop -k _ \
 		-o .venv/django.pot aegis kis market portfolio orders desk config
 	@$(PYTHON) -m babel.messages.frontend -q update --no-fuzzy-matching --ignore-pot-creation-date \
 		--omit-header -l ko -D django -d locale -i .venv/django.pot
