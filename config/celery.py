@@ -9,14 +9,36 @@ import os
 import threading
 from typing import Any
 
-from celery import Celery, bootsteps
+from celery import Celery, bootsteps, signals
 from click import Option
+from django.conf import settings
+from django.db import close_old_connections
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
+
+class CelerySettings:
+    """Celery's part of the settings. Workers tell Flower all they were given; keys and passwords they are not."""
+
+    def __dir__(self) -> list[str]:
+        return [name for name in dir(settings) if name.startswith("CELERY_")]
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("CELERY_"):
+            raise AttributeError(name)
+        return getattr(settings, name)
+
+
 app = Celery("aegis")
-app.config_from_object("django.conf:settings", namespace="CELERY")
+app.config_from_object(CelerySettings(), namespace="CELERY")
 app.autodiscover_tasks()
+
+
+@signals.task_prerun.connect
+def check_connection(**about: Any) -> None:
+    """Make the task's first query test a kept connection: the server may have started anew since the last."""
+    close_old_connections()
+
 
 STREAM_STOP_SECONDS = 5.0
 

@@ -44,7 +44,7 @@ from kis.environment import EnvironmentName
 from orders.models import TradeOrder
 
 ADMIN = "admin"
-LOOK_AFTER_SECONDS = 2.0
+LOOK_AFTER_SECONDS = 1.0
 SIMULATOR_SECONDS = 30.0
 READY_SECONDS = 60.0
 # an order on its way is answered or given up within the broker's timeout
