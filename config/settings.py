@@ -5,6 +5,8 @@ from datetime import timedelta
 from urllib.parse import urlsplit
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from config import embedded
 from config.env import BASE_DIR, HOME, LANGUAGE, broker_environment, credentials, dialect, env, percent, server_url
@@ -179,4 +181,6 @@ LOGGING_CONFIG = "logging.config.dictConfig"
 
 def REDIS_CLIENT() -> redis.Redis:  # noqa: N802 a setting
     """Return a client of the shared Redis; it fails within seconds rather than hang."""
-    return redis.Redis.from_url(REDIS_URL, socket_timeout=5, socket_connect_timeout=5)
+    # one retry, at once: enough for a connection that died idle, and no order waits for a dead server
+    once = Retry(NoBackoff(), 1)
+    return redis.Redis.from_url(REDIS_URL, socket_timeout=5, socket_connect_timeout=5, retry=once)
