@@ -109,9 +109,9 @@ class KISBroker:
         return StockInfo(
             code=code,
             name=name or code,
-            board=Board.KOSDAQ if row.text("rprs_mrkt_kor_name").startswith("KOSDAQ") else Board.KOSPI,
+            board=Board.KOSDAQ if row.maybe("rprs_mrkt_kor_name").startswith("KOSDAQ") else Board.KOSPI,
             instrument=Instrument.STOCK if is_share else Instrument.ETF,
-            sector=row.text("bstp_kor_isnm"),
+            sector=row.maybe("bstp_kor_isnm"),
             trades_on_nxt=False,  # paper trades on KRX only
             is_halted=row.text("iscd_stat_cls_code") == HALTED,
         )
