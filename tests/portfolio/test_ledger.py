@@ -1,0 +1,111 @@
+from dataclasses import replace
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+import pytest
+
+from aegis.broker import Balance, Holding
+from aegis.sessions import KST
+from aegis.terms import Side
+from portfolio import ledger
+from portfolio.models import AccountSnapshot, Portfolio
+from portfolio.service import PortfolioService
+
+pytestmark = pytest.mark.django_db
+
+NOW = datetime(2026, 11, 23, 10, 0, tzinfo=KST)
+SAMSUNG = Holding(
+    "005930", "삼성전자", 10, 10, Decimal("70000.0000"), 71_000, 10_000, Decimal("1.43"), bought_today=0, sold_today=0
+)
+HYNIX = replace(SAMSUNG, code="000660", name="SK하이닉스", qty=3)
+BALANCE = Balance(
+    asked_at=NOW,
+    holdings=(SAMSUNG, HYNIX),
+    deposit=1_000_000,
+    deposit_d1=900_000,
+    deposit_d2=800_000,
+    valuation=923_000,
+    total_asset=1_723_000,
+    total_asset_yesterday=1_700_000,
+)
+
+
+def quantities() -> dict[str, int]:
+    return dict(Portfolio.objects.values_list("stock_code", "quantity"))
+
+
+def fill(side: Side, qty: int, price: int = 72_000, at: datetime = NOW) -> None:
+    ledger.count_fill("005930", "삼성전자", side, qty, Decimal(price), executed_at=at)
+
+
+def test_a_balance_becomes_holdings_and_a_snapshot() -> None:
+    ledger.replace(BALANCE, now=NOW)
+    assert quantities() == {"005930": 10, "000660": 3}
+    row = Portfolio.objects.get(stock_code="005930")
+    assert (row.avg_price, row.current_price, row.profit_rate) == (Decimal("70000.0000"), 71_000, Decimal("1.43"))
+    snapshot = AccountSnapshot.objects.get()
+    assert (snapshot.deposit, snapshot.deposit_d2, snapshot.total_asset) == (1_000_000, 800_000, 1_723_000)
+    assert snapshot.net_profit_today == 23_000
+
+
+def test_what_the_balance_no_longer_lists_is_gone() -> None:
+    ledger.replace(BALANCE, now=NOW)
+    ledger.replace(replace(BALANCE, holdings=(HYNIX,)), now=NOW)
+    assert quantities() == {"000660": 3}
+
+
+def test_a_fill_is_counted_on_top_of_the_balance() -> None:
+    ledger.replace(BALANCE, now=NOW)
+    fill(Side.BUY, 10)
+    row = Portfolio.objects.get(stock_code="005930")
+    assert (row.quantity, row.avg_price) == (20, Decimal("71000.0000"))
+
+
+def test_a_balance_that_began_before_a_fill_does_not_overwrite_it() -> None:
+    ledger.replace(BALANCE, now=NOW)
+    fill(Side.BUY, 5)
+    ledger.replace(BALANCE, now=NOW)
+    assert quantities()["005930"] == 15
+    counted = replace(BALANCE, holdings=(replace(SAMSUNG, qty=15, bought_today=5), HYNIX))
+    ledger.replace(counted, now=NOW)
+    assert quantities()["005930"] == 15
+    assert Portfolio.objects.get(stock_code="005930").lags_since is None
+
+
+def test_a_fill_that_the_balance_had_already_is_not_counted_twice() -> None:
+    ledger.replace(replace(BALANCE, holdings=(replace(SAMSUNG, bought_today=10),)), now=NOW)
+    fill(Side.BUY, 10)
+    assert quantities()["005930"] == 10
+
+
+def test_a_first_fill_of_a_stock_makes_its_row_and_an_older_balance_keeps_it() -> None:
+    fill(Side.BUY, 5)
+    ledger.replace(replace(BALANCE, holdings=()), now=NOW)
+    assert quantities() == {"005930": 5}
+
+
+def test_a_balance_that_contradicts_us_for_long_is_believed_after_all() -> None:
+    fill(Side.BUY, 5)
+    none = replace(BALANCE, holdings=())
+    ledger.replace(none, now=NOW)
+    ledger.replace(none, now=NOW + ledger.LAG_PATIENCE + timedelta(seconds=1))
+    assert quantities() == {}
+
+
+def test_a_new_day_forgets_the_counts_of_the_old() -> None:
+    ledger.replace(BALANCE, now=NOW)
+    fill(Side.BUY, 5)
+    tomorrow = NOW + timedelta(days=1)
+    ledger.replace(replace(BALANCE, asked_at=tomorrow, holdings=(replace(SAMSUNG, qty=15),)), now=tomorrow)
+    fill(Side.SELL, 2, at=tomorrow)
+    assert quantities() == {"005930": 13}
+
+
+def test_everybody_reads_the_same_tables() -> None:
+    service = PortfolioService()
+    assert (service.get_total_asset(), service.get_snapshot(), list(service.get_portfolio())) == (0, None, [])
+    ledger.replace(replace(BALANCE, holdings=(SAMSUNG, replace(HYNIX, qty=0))), now=NOW)
+    assert service.get_total_asset() == 1_723_000
+    assert [row.stock_code for row in service.get_portfolio()] == ["005930"]
+    assert service.get_holding("005930") is not None
+    assert service.get_holding("000660") is None
