@@ -393,3 +393,60 @@ def assets(call: Call) -> Reply:
         **dict.fromkeys(zeros.split(), "0"),
     }
     return found(call, output1=lines, output2=totals)
+
+
+def realised_profits(call: Call) -> Reply:
+    """inquire-period-trade-profit (기간별매매손익현황조회): sales of a period against their average cost."""
+    account, exchange = call.account, call.firm.exchange
+    since, until = _day(call, "INQR_STRT_DT"), _day(call, "INQR_END_DT")
+    rows, fees, taxes = [], 0, 0
+    for order in exchange.world.orders_of(account):
+        if order.side is not Side.SELL or not order.filled or not since <= order.date <= until:
+            continue
+        holding = exchange.account(account).holdings.get(order.code)
+        cost = int(holding.average * order.filled) if holding else order.amount
+        gain = order.amount - cost - order.fee - order.tax
+        fees, taxes = fees + order.fee, taxes + order.tax
+        rows.append(
+            {
+                "trad_dt": f"{order.date:%Y%m%d}",
+                "pdno": order.code,
+                "prdt_name": STOCKS[order.code].name,
+                "trad_dvsn_name": "현금",
+                "loan_dt": "",
+                "hldg_qty": str(holding.quantity if holding else 0),
+                "pchs_unpr": fixed(cost / order.filled, 4),
+                "buy_qty": "0",
+                "buy_amt": "0",
+                "sll_pric": fixed(order.average, 4),
+                "sll_qty": str(order.filled),
+                "sll_amt": str(order.amount),
+                "rlzt_pfls": str(gain),
+                "pfls_rt": percent(gain, cost),
+                "fee": str(order.fee),
+                "tl_tax": str(order.tax),
+                "loan_int": "0",
+            }
+        )
+    totals = {
+        "sll_qty_smtl": str(sum(int(row["sll_qty"]) for row in rows)),
+        "sll_tr_amt_smtl": str(sum(int(row["sll_amt"]) for row in rows)),
+        "sll_fee_smtl": str(fees),
+        "sll_tltx_smtl": str(taxes),
+        "sll_excc_amt_smtl": str(sum(int(row["sll_amt"]) for row in rows) - fees - taxes),
+        "buy_qty_smtl": "0",
+        "buy_tr_amt_smtl": "0",
+        "buy_fee_smtl": "0",
+        "buy_tax_smtl": "0",
+        "buy_excc_amt_smtl": "0",
+        "tot_qty": str(sum(int(row["sll_qty"]) for row in rows)),
+        "tot_tr_amt": str(sum(int(row["sll_amt"]) for row in rows)),
+        "tot_fee": str(fees),
+        "tot_tltx": str(taxes),
+        "tot_excc_amt": str(sum(int(row["sll_amt"]) for row in rows) - fees - taxes),
+        "tot_rlzt_pfls": str(sum(int(row["rlzt_pfls"]) for row in rows)),
+        "loan_int": "0",
+        "tot_pftrt": "0.00",
+    }
+    reply = found(call, nothing=not rows, **contexts("", ""), output1=rows[::-1], output2=totals)
+    return Reply(reply.body, "D")

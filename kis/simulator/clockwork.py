@@ -8,6 +8,7 @@ and only the last `SETTLE` are stepped. Whole days that are skipped are one bar 
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
+from functools import partial
 
 from aegis import ticks
 from aegis.sessions import KST, Matching, Phase, PhaseName
@@ -25,6 +26,8 @@ CATCH_UP = timedelta(seconds=60)
 SETTLE = timedelta(seconds=10)
 MARK_EVERY = timedelta(minutes=1)
 SINGLE_PRICE_EVERY = timedelta(minutes=10)
+INTERRUPTION = timedelta(minutes=2)
+STATIC_LIMIT_PCT = 10
 _MINUTE = timedelta(minutes=1)
 
 _SPECIAL_KINDS = {
@@ -43,8 +46,7 @@ class Boundary:
 
     at: datetime
     rank: int
-    act: Callable[[Phase, datetime], None]
-    phase: Phase
+    act: Callable[[datetime], None]
 
 
 class Clockwork:
@@ -72,7 +74,7 @@ class Clockwork:
         while self._boundaries and self._boundaries[0].at <= now:
             boundary = self._boundaries.pop(0)
             self._pass_time(boundary.at, stepping=stepping)
-            boundary.act(boundary.phase, boundary.at)
+            boundary.act(boundary.at)
         self._pass_time(now, stepping=stepping)
         if is_first:
             self.mark(now)
@@ -90,8 +92,9 @@ class Clockwork:
             venue = exchange.venues.get((code, market))
             if venue is None:
                 continue
-            if any(phase.matching is Matching.CONTINUOUS for phase in exchange.phases(market, now)):
+            if self._is_continuous(market, now) and not venue.is_auction:
                 exchange.book_hits(venue, venue.walk_to(price, now))
+                venue.static_standard = price  # what is ordered from outside interrupts nothing
                 self._offbook.work(venue, now, flow.draw(self._seed, now.date(), _stream(venue), 0))
             else:
                 venue.put_at(price)
@@ -168,7 +171,7 @@ class Clockwork:
         while self._boundaries:
             boundary = self._boundaries.pop(0)
             self._pass_time(boundary.at, stepping=True)
-            boundary.act(boundary.phase, boundary.at)
+            boundary.act(boundary.at)
         self._expire_all(midnight)
 
     def _live_day_afar(self, day: date) -> None:
@@ -235,12 +238,12 @@ class Clockwork:
             if phase.market not in VENUES:
                 continue
             starts_at, ends_at = (datetime.combine(day, moment, KST) for moment in (phase.starts_at, phase.ends_at))
-            boundaries.append(Boundary(starts_at, 1, self._enter, phase))
-            boundaries.append(Boundary(ends_at, 0, self._leave, phase))
+            boundaries.append(Boundary(starts_at, 1, partial(self._enter, phase)))
+            boundaries.append(Boundary(ends_at, 0, partial(self._leave, phase)))
             if phase.name is PhaseName.AFTER_HOURS_SINGLE:
                 moment = starts_at + SINGLE_PRICE_EVERY
                 while moment < ends_at:
-                    boundaries.append(Boundary(moment, 0, self._hold_single_price, phase))
+                    boundaries.append(Boundary(moment, 0, partial(self._hold_single_price, phase)))
                     moment += SINGLE_PRICE_EVERY
         return sorted(boundaries, key=lambda boundary: (boundary.at, boundary.rank))
 
@@ -251,7 +254,6 @@ class Clockwork:
                 self._offbook.to_queues(venue, at)
             elif phase.matching is Matching.CONTINUOUS:
                 venue.lay()
-            self._exchange.tell(StatusChanged(venue.stock.code, phase.market))
 
     def _leave(self, phase: Phase, at: datetime) -> None:
         if phase.matching is Matching.AUCTION:
@@ -273,6 +275,58 @@ class Clockwork:
                 exchange.unrest(order, order.remaining)
                 exchange.record("change", at, date=order.date.isoformat(), number=order.number, venue=Market.NXT)
                 exchange.rest(order)
+
+    # --- interruptions (VI) and halts
+
+    def interrupt(self, code: str, kind: str, now: datetime) -> bool:
+        """Hold a stock in a single price for two minutes; False where it does not trade continuously now."""
+        exchange = self._exchange
+        krx = exchange.venue(code)
+        trading = [v for v in self._venues_of(code) if not v.is_auction and self._is_continuous(v.market, now)]
+        if krx not in trading:
+            return False
+        standard = krx.static_standard or krx.tape.open or krx.base
+        exchange.record(
+            "interruption", now, code=code, kind=kind, price=krx.tape.last, standard=standard, began=f"{now:%H%M%S}"
+        )
+        for venue in trading:
+            venue.open_auction()
+            self._offbook.to_queues(venue, now)
+            exchange.tell(StatusChanged(code, venue.market))
+        self._boundaries.append(Boundary(now + INTERRUPTION, 0, partial(self._resume, code)))
+        self._boundaries.sort(key=lambda boundary: (boundary.at, boundary.rank))
+        return True
+
+    def _resume(self, code: str, at: datetime) -> None:
+        exchange = self._exchange
+        exchange.record("resumption", at, code=code, ended=f"{at:%H%M%S}")
+        for venue in self._venues_of(code):
+            # a closing auction that began meanwhile goes on
+            if venue.is_auction and self._is_continuous(venue.market, at):
+                exchange.book_hits(venue, venue.uncross(at))
+                self._offbook.from_queues(venue)
+                venue.static_standard = venue.tape.last
+                exchange.tell(BookChanged(code, venue.market))
+            exchange.tell(StatusChanged(code, venue.market))
+
+    def halt(self, code: str, halted: bool, now: datetime) -> None:
+        """Stop a stock's trading (거래정지), or let it go on. Its resting orders wait."""
+        self._exchange.record("halt", now, code=code, halted=halted)
+        for venue in self._venues_of(code):
+            self._exchange.tell(StatusChanged(code, venue.market))
+
+    def _venues_of(self, code: str) -> list[Venue]:
+        venues = self._exchange.venues
+        return [venues[code, market] for market in VENUES if (code, market) in venues]
+
+    def _is_continuous(self, market: Market, now: datetime) -> bool:
+        return any(phase.matching is Matching.CONTINUOUS for phase in self._exchange.phases(market, now))
+
+    def _interrupt_the_wild(self, venue: Venue, at: datetime) -> None:
+        """Interrupt a stock that strayed 10 % from where its static reference stands."""
+        standard = venue.static_standard or venue.tape.open
+        if standard and abs(venue.tape.last - standard) * 100 >= STATIC_LIMIT_PCT * standard:
+            self.interrupt(venue.stock.code, "1", at)
 
     def _hold_single_price(self, phase: Phase, at: datetime) -> None:
         self._uncross(phase.market, at)
@@ -349,8 +403,11 @@ class Clockwork:
                 if venue.is_auction:
                     continue
                 name = _stream(venue)
-                hits = venue.skip_minute(flow.walk(self._seed, day, name, minute.hour * 60 + minute.minute), minute)
-                self._exchange.book_hits(venue, hits)
+                lead = None
+                if venue.market is Market.NXT and self._is_continuous(Market.KRX, minute):
+                    lead = self._exchange.venue(venue.stock.code).tape.last
+                draw = flow.walk(self._seed, day, name, minute.hour * 60 + minute.minute)
+                self._exchange.book_hits(venue, venue.skip_minute(draw, minute, lead))
             minute += _MINUTE
         for venue in active:
             if not venue.is_auction:
@@ -370,6 +427,8 @@ class Clockwork:
             if hits:
                 exchange.book_hits(venue, hits)
             self._offbook.work(venue, at, draw)
+            if hits and venue.market is Market.KRX and not venue.is_auction:
+                self._interrupt_the_wild(venue, at)
             exchange.tell(BookChanged(venue.stock.code, venue.market))
 
     def mark(self, at: datetime) -> None:

@@ -20,13 +20,15 @@ HELP = {
     "GET /simulator/ledger?account=12345678-01": "an account's cash, holdings, orders and executions as they truly are",
     "GET /simulator/events?since=N": "the ledger's events from number N on",
     "POST /simulator/quotes/CODE": (
-        '{"price": won, "freeze": true|false, "step": n}, each optional: trade to a price tick by tick through the '
-        "real book; stop or resume the stock's own moves; let the whole crowd act n times"
+        '{"price": won, "freeze": true|false, "step": n, "halt": true|false, "vi": "static"|"dynamic"}, each optional: '
+        "trade to a price tick by tick through the real book; stop or resume the stock's own moves; let the whole "
+        "crowd act n times; halt or resume trading; interrupt it for two minutes"
     ),
     "POST /simulator/clock": (
         '{"now": "2026-11-23T10:00:00", "speed": 1.0}: set market time (Korean when no offset is given) for every '
         "process that shares the clock file"
     ),
+    "POST /simulator/basis": '{"percent": -0.6}: hold futures that far from KOSPI200; null lets them swing',
     "POST /simulator/reset": '{"seed": n} begins the world anew; {"account": "12345678-01"} only that account',
 }
 
@@ -71,6 +73,7 @@ class Control:
             ("GET", "events"): lambda: self._events(query.get("since", "0")),
             ("POST", "quotes"): lambda: self._quote(parts[1] if len(parts) > 1 else "", body, now),
             ("POST", "clock"): lambda: self._clock(body),
+            ("POST", "basis"): lambda: self._basis(body),
             ("POST", "reset"): lambda: self._reset(body, now),
         }
         command = commands.get((method, parts[0] if parts else ""))
@@ -95,6 +98,10 @@ class Control:
             self._freeze(code, body["freeze"], now)
         if "step" in body:
             self.step(body["step"], now)
+        if "halt" in body:
+            self._firm.clockwork.halt(code, _truth("halt", body["halt"]), now)
+        if "vi" in body:
+            self._interrupt(code, body["vi"], now)
         venue = self._firm.exchange.venue(code)
         return {
             "code": code,
@@ -117,9 +124,20 @@ class Control:
         self._firm.clockwork.set_price(code, price, now)
 
     def _freeze(self, code: str, frozen: Any, now: datetime) -> None:
-        if not isinstance(frozen, bool):
-            raise BadCommand(f"freeze {frozen!r}: true or false is needed")
-        self._firm.exchange.record("freeze", now, code=code, frozen=frozen)
+        self._firm.exchange.record("freeze", now, code=code, frozen=_truth("freeze", frozen))
+
+    def _interrupt(self, code: str, kind: Any, now: datetime) -> None:
+        if kind not in _INTERRUPTIONS:
+            raise BadCommand(f'vi {kind!r}: "static" or "dynamic" is needed')
+        if not self._firm.clockwork.interrupt(code, _INTERRUPTIONS[kind], now):
+            raise BadCommand(f"vi {kind!r}: {code} does not trade continuously at {now:%H:%M:%S}")
+
+    def _basis(self, body: dict[str, Any]) -> Answer:
+        percent = body.get("percent")
+        if percent is not None and (isinstance(percent, bool) or not isinstance(percent, int | float)):
+            raise BadCommand(f"percent {percent!r}: a number, or null, is needed")
+        self._firm.macro.basis_percent = percent
+        return {"percent": percent}
 
     def step(self, count: Any, now: datetime) -> None:
         """Let the crowd act. Raises BadCommand."""
@@ -151,6 +169,15 @@ class Control:
         account = _account(str(body["account"])) if "account" in body else None
         self._firm.reset(seed, account, now)
         return {"reset": account or "the world", "seed": seed}
+
+
+_INTERRUPTIONS = {"static": "1", "dynamic": "2"}
+
+
+def _truth(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise BadCommand(f"{name} {value!r}: true or false is needed")
+    return value
 
 
 def _account(text: str) -> str:

@@ -14,9 +14,10 @@ from cryptography.hazmat.primitives import padding
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from aegis.terms import Market
-from kis.simulator.exchange import BookChanged, News, Notice, Printed
+from kis.simulator.exchange import BookChanged, News, Notice, Printed, StatusChanged
 from kis.simulator.firm import Firm
 from kis.simulator.frames import Row, book_row, notice_row, trade_row
+from kis.simulator.macro_frames import PERIODIC, SILENT, STATUS, is_key
 from kis.simulator.stocks import STOCKS
 from kis.simulator.venue import Venue
 
@@ -31,7 +32,7 @@ NOTICES = (LIVE_NOTICES, PAPER_NOTICES)
 TRADES = {"H0STCNT0": Market.KRX, "H0NXCNT0": Market.NXT, "H0UNCNT0": Market.SOR}
 BOOKS = {"H0STASP0": Market.KRX, "H0NXASP0": Market.NXT, "H0UNASP0": Market.SOR}
 PAPER_FEEDS = frozenset({"H0STCNT0", "H0STASP0", PAPER_NOTICES})
-KNOWN = frozenset({*TRADES, *BOOKS, *NOTICES})
+KNOWN = frozenset({*TRADES, *BOOKS, *NOTICES, *PERIODIC, *STATUS, *SILENT})
 
 Topic = tuple[str, str]  # tr_id, tr_key
 
@@ -99,6 +100,7 @@ class Feed:
         self.sessions: dict[int, Session] = {}
         self._listeners: dict[Topic, dict[int, Session]] = {}
         self._next = 1
+        self._pulse_second = -1
         self.frames_sent = 0
 
     # --- sessions
@@ -217,9 +219,9 @@ class Feed:
         tr_id, tr_key = topic
         if tr_id not in KNOWN:
             return _reply(topic, "1", "OPSP8991", "SUBSCRIBE ERROR : invalid tr_id")
-        if tr_id in NOTICES and not tr_key.strip():
+        if tr_id in {*NOTICES, *SILENT} and not tr_key.strip():
             raise Dropped(_error("OPSP0017", "ERROR : htsid가잘못되었습니다"))
-        if tr_id not in NOTICES and not self._is_key(topic):
+        if tr_id not in {*NOTICES, *SILENT} and not is_key(self._firm, tr_id, tr_key, self._clock()):
             return _reply(topic, "1", "OPSP8992", "SUBSCRIBE ERROR : invalid tr_key")
         if topic in session.topics:
             return _reply(topic, "1", "OPSP0002", "ALREADY IN SUBSCRIBE")
@@ -232,9 +234,6 @@ class Feed:
             self._firm.exchange.link_hts(tr_key, session.key)
         self._note(session, topic, "registered")
         return _reply(topic, "0", "OPSP0000", "SUBSCRIBE SUCCESS", cipherer)
-
-    def _is_key(self, topic: Topic) -> bool:
-        return topic[1] in STOCKS
 
     def _release(self, session: Session, topic: Topic) -> str:
         if topic not in session.topics:
@@ -265,10 +264,36 @@ class Feed:
                 self._send_notice(item)
             elif isinstance(item, Printed):
                 self._send_trades(item)
+            elif isinstance(item, StatusChanged):
+                self._send_status(item)
             if isinstance(item, Printed | BookChanged):
                 books.update(dict.fromkeys(self._book_topics(item.code, item.market)))
         for tr_id, code in books:
             self._send_book(tr_id, code)
+
+    def pulse(self) -> None:
+        """Let the feeds that go by the clock speak, once in a second of market time."""
+        now = self._clock()
+        second = int(now.timestamp())
+        if second == self._pulse_second:
+            return
+        self._pulse_second = second
+        for tr_id, key in list(self._listeners):
+            builder = PERIODIC.get(tr_id)
+            sessions = self._heard(tr_id, key) if builder is not None else []
+            if builder is not None and sessions:
+                row = builder(self._firm, key, now)
+                if row is not None:
+                    _send_plain(sessions, tr_id, [row])
+
+    def _send_status(self, change: StatusChanged) -> None:
+        for tr_id, (market, builder) in STATUS.items():
+            concerned = market is change.market or (market is Market.SOR and change.market is Market.KRX)
+            sessions = self._heard(tr_id, change.code) if concerned else []
+            if sessions:
+                row = builder(self._firm, change.code, self._clock())
+                if row is not None:
+                    _send_plain(sessions, tr_id, [row])
 
     def _book_topics(self, code: str, market: Market) -> list[Topic]:
         return [(tr_id, code) for tr_id, wanted in BOOKS.items() if self._concerns(wanted, code, market)]

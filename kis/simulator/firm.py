@@ -5,12 +5,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
+from kis.simulator.calendar import is_trading_day
 from kis.simulator.clockwork import Clockwork
 from kis.simulator.desk import Desk
-from kis.simulator.exchange import Exchange
+from kis.simulator.exchange import VENUES, Exchange
 from kis.simulator.gate import Gate
 from kis.simulator.history import History
 from kis.simulator.ledger import Ledger
+from kis.simulator.macro import Macro
 from kis.simulator.offbook import OffBook
 from kis.simulator.stocks import STOCKS
 
@@ -60,10 +62,18 @@ class Firm:
         self.desk = Desk(self.exchange, self.offbook)
         self.gate = Gate(self.exchange, calls_per_second=settings.calls_per_second)
         self.history = History(self.exchange.world)
+        self.macro = Macro(self.exchange, self.history, seed)
 
     def advance(self, now: datetime) -> None:
         """Bring the market to `now`."""
         self.clockwork.advance(now, stepping=self.settings.is_ticking)
+
+    def is_trading(self, now: datetime) -> bool:
+        """Whether some venue matches orders at `now`."""
+        return any(self.exchange.phases(market, now) for market in VENUES)
+
+    def is_trading_day(self, now: datetime) -> bool:
+        return is_trading_day(now.date())
 
     def reset(self, seed: int, account: str | None, now: datetime) -> None:
         """Begin anew: one account, or the whole world."""
@@ -76,4 +86,5 @@ class Firm:
         self.exchange.reached = None
         self.clockwork = Clockwork(self.exchange, self.offbook, seed)
         self.history = History(self.exchange.world)
+        self.macro = Macro(self.exchange, self.history, seed)
         self.advance(now)

@@ -34,7 +34,7 @@ def trade_row(firm: Firm, venues: tuple[Venue, ...], tape: Tape, trade: Trade) -
         sign(trade.price, venue.base, venue.lowest, venue.highest),
         str(trade.price - venue.base),
         percent(trade.price - venue.base, venue.base),
-        fixed(trade.amount / trade.volume, 2),
+        fixed(trade.amount / trade.volume if trade.volume else 0, 2),
         str(trade.open),
         str(trade.high),
         str(trade.low),
@@ -76,6 +76,18 @@ def trade_row(firm: Firm, venues: tuple[Venue, ...], tape: Tape, trade: Trade) -
         str(tape.open or venue.base),
     ]
     return [*row, market_class(firm, venue.market, trade.at)] if firm.settings.wire == "2026-09" else row
+
+
+def expected_row(firm: Firm, venue: Venue, now: datetime) -> Row:
+    """H0STANC0 (예상체결): the columns of a trade, 45 of them, with the auction's expected price and quantity."""
+    deal = venue.indication()
+    tape = venue.tape
+    price = deal.price or tape.last
+    guess = Trade(
+        now, price, deal.quantity, None, tape.open or price, max(tape.high, price), min(tape.low or price, price),
+        tape.volume + deal.quantity, tape.amount + price * deal.quantity, tape.buys, tape.sells, tape.bought, tape.sold,
+    )  # fmt: skip
+    return trade_row(firm, (venue,), tape, guess)[:45]
 
 
 def book_row(firm: Firm, venues: tuple[Venue, ...], now: datetime) -> Row:

@@ -1,12 +1,24 @@
 """The REST catalogue: one row an operation. Sources: protocol notes §8, §9; the user's spec §2.2, §11.2."""
 
-from kis.simulator import account_ops, order_ops, quote_ops, reference_ops
+from kis.simulator import (
+    account_ops,
+    chart_ops,
+    index_ops,
+    market_ops,
+    order_ops,
+    overseas_ops,
+    quote_ops,
+    reference_ops,
+)
 from kis.simulator.calls import Operation
 
 _TRADING = "/uapi/domestic-stock/v1/trading"
 _QUOTES = "/uapi/domestic-stock/v1/quotations"
+_FUTURES = "/uapi/domestic-futureoption/v1/quotations"
+_OVERSEAS = "/uapi/overseas-stock/v1/trading"
 _ACCOUNT = ("CANO", "ACNT_PRDT_CD")
 _STOCK = ("FID_COND_MRKT_DIV_CODE", "FID_INPUT_ISCD")
+_RANGE = ("FID_INPUT_DATE_1", "FID_INPUT_DATE_2")
 _ORDER = (*_ACCOUNT, "PDNO", "ORD_DVSN", "ORD_QTY", "ORD_UNPR")
 _DAILY = (
     *_ACCOUNT,
@@ -188,6 +200,154 @@ ROWS: tuple[Operation, ...] = (
         (),
         reference_ops.product_info,
         ("PRDT_TYPE_CD", "PDNO"),
+    ),
+    Operation(
+        "inquire_daily_itemchartprice",
+        "GET",
+        f"{_QUOTES}/inquire-daily-itemchartprice",
+        ("FHKST03010100",),
+        ("FHKST03010100",),
+        chart_ops.daily,
+        (*_STOCK, *_RANGE, "FID_PERIOD_DIV_CODE"),
+    ),
+    Operation(
+        "inquire_time_itemchartprice",
+        "GET",
+        f"{_QUOTES}/inquire-time-itemchartprice",
+        ("FHKST03010200",),
+        ("FHKST03010200",),
+        chart_ops.minutes,
+        (*_STOCK, "FID_INPUT_HOUR_1", "FID_PW_DATA_INCU_YN"),
+    ),
+    Operation(
+        "inquire_time_dailychartprice",
+        "GET",
+        f"{_QUOTES}/inquire-time-dailychartprice",
+        ("FHKST03010230",),
+        (),
+        chart_ops.past_minutes,
+        (*_STOCK, "FID_INPUT_HOUR_1", "FID_INPUT_DATE_1", "FID_PW_DATA_INCU_YN"),
+    ),
+    Operation(
+        "inquire_vi_status",
+        "GET",
+        f"{_QUOTES}/inquire-vi-status",
+        ("FHPST01390000",),
+        (),
+        market_ops.interruptions,
+        ("FID_DIV_CLS_CODE", "FID_COND_SCR_DIV_CODE", "FID_MRKT_CLS_CODE", "FID_INPUT_ISCD", "FID_RANK_SORT_CLS_CODE"),
+    ),
+    Operation(
+        "inquire_index_price",
+        "GET",
+        f"{_QUOTES}/inquire-index-price",
+        ("FHPUP02100000",),
+        (),
+        index_ops.index_price,
+        _STOCK,
+    ),
+    Operation(
+        "inquire_daily_indexchartprice",
+        "GET",
+        f"{_QUOTES}/inquire-daily-indexchartprice",
+        ("FHKUP03500100",),
+        ("FHKUP03500100",),
+        index_ops.index_chart,
+        (*_STOCK, *_RANGE, "FID_PERIOD_DIV_CODE"),
+    ),
+    Operation(
+        "futures_inquire_price",
+        "GET",
+        f"{_FUTURES}/inquire-price",
+        ("FHMIF10000000", "FHKIF03010200"),
+        ("FHMIF10000000",),
+        index_ops.future_price,
+        _STOCK,
+    ),
+    Operation(
+        "futures_daily_chart",
+        "GET",
+        f"{_FUTURES}/inquire-daily-fuopchartprice",
+        ("FHKIF03020100",),
+        ("FHKIF03020100",),
+        index_ops.future_chart,
+        (*_STOCK, *_RANGE, "FID_PERIOD_DIV_CODE"),
+    ),
+    Operation(
+        "display_board_futures",
+        "GET",
+        f"{_FUTURES}/display-board-futures",
+        ("FHPIF05030200",),
+        (),
+        index_ops.futures_board,
+        ("FID_COND_MRKT_DIV_CODE", "FID_COND_SCR_DIV_CODE", "FID_COND_MRKT_CLS_CODE"),
+    ),
+    Operation(
+        "investor_time_by_market",
+        "GET",
+        f"{_QUOTES}/inquire-investor-time-by-market",
+        ("FHPTJ04030000",),
+        (),
+        market_ops.investors_now,
+        ("FID_INPUT_ISCD", "FID_INPUT_ISCD_2"),
+    ),
+    Operation(
+        "investor_daily_by_market",
+        "GET",
+        f"{_QUOTES}/inquire-investor-daily-by-market",
+        ("FHPTJ04040000",),
+        (),
+        market_ops.investors_daily,
+        (*_STOCK, *_RANGE, "FID_INPUT_ISCD_1", "FID_INPUT_ISCD_2"),
+    ),
+    Operation(
+        "overseas_price",
+        "GET",
+        "/uapi/overseas-price/v1/quotations/price",
+        ("HHDFS00000300",),
+        ("HHDFS00000300",),
+        overseas_ops.foreign_price,
+        ("EXCD", "SYMB"),
+    ),
+    Operation(
+        "overseas_inquire_nccs",
+        "GET",
+        f"{_OVERSEAS}/inquire-nccs",
+        ("TTTS3018R",),
+        ("VTTS3018R",),
+        overseas_ops.foreign_open_orders,
+        _ACCOUNT,
+        is_account=True,
+    ),
+    Operation(
+        "overseas_inquire_ccnl",
+        "GET",
+        f"{_OVERSEAS}/inquire-ccnl",
+        ("TTTS3035R",),
+        ("VTTS3035R",),
+        overseas_ops.foreign_open_orders,
+        _ACCOUNT,
+        is_account=True,
+    ),
+    Operation(
+        "overseas_inquire_present_balance",
+        "GET",
+        f"{_OVERSEAS}/inquire-present-balance",
+        ("CTRP6504R",),
+        ("VTRP6504R",),
+        overseas_ops.foreign_balance,
+        _ACCOUNT,
+        is_account=True,
+    ),
+    Operation(
+        "inquire_period_trade_profit",
+        "GET",
+        f"{_TRADING}/inquire-period-trade-profit",
+        ("TTTC8715R",),
+        (),
+        account_ops.realised_profits,
+        (*_ACCOUNT, "INQR_STRT_DT", "INQR_END_DT"),
+        is_account=True,
     ),
 )
 

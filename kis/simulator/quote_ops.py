@@ -72,7 +72,7 @@ def price(call: Call) -> Reply:
     """inquire-price (주식현재가 시세)."""
     quote = quote_of(call)
     return quoted(
-        output=_state(quote) | _today(quote) | _pivots(quote) | _company(quote) | _extremes(quote) | _rest(quote)
+        output=_state(quote) | _today(quote) | _pivots(quote) | figures(quote) | _extremes(quote) | _rest(quote)
     )
 
 
@@ -136,7 +136,8 @@ def _pivots(quote: Quote) -> Body:
     }
 
 
-def _company(quote: Quote) -> Body:
+def figures(quote: Quote) -> Body:
+    """Return the figures of the company behind a stock, and of its shares."""
     stock, venue, last = quote.stock, quote.venues[0], quote.tape.last
     capital = stock.listed_shares * stock.par_value // _HUNDRED_MILLION
     earnings, book = (
@@ -194,7 +195,7 @@ def _rest(quote: Quote) -> Body:
         "fcam_cnnm": f"{stock.par_value:,}",
         "cpfn_cnnm": f"{capital:,} 억",
         "frgn_hldn_qty": str(int(stock.listed_shares * _figure(stock, "foreign", 2, 55) / 100)),
-        "vi_cls_code": "N",
+        "vi_cls_code": vi_state(quote.firm, stock.code),
         "ovtm_vi_cls_code": "N",
         "last_ssts_cntg_qty": "0",
         "invt_caful_yn": "N",
@@ -244,7 +245,7 @@ def asking_price(call: Call) -> Reply:
         "antc_cntg_prdy_ctrt": percent(price - quote.base, quote.base),
         "antc_vol": str(expected.quantity),
         "stck_shrn_iscd": quote.stock.code,
-        "vi_cls_code": "N",
+        "vi_cls_code": vi_state(quote.firm, quote.stock.code),
     }
     return quoted(output1=output1, output2=output2)
 
@@ -312,6 +313,11 @@ def _daily_row(quote: Quote, day: DayPrice, older: DayPrice) -> Body:
         "flng_cls_code": "00",
         "acml_prtt_rate": "0.00",
     }
+
+
+def vi_state(firm: Firm, code: str) -> str:
+    """Return Y while a stock is interrupted (VI)."""
+    return "Y" if any(vi.code == code and not vi.ended for vi in firm.exchange.world.interruptions) else "N"
 
 
 def day_sign(stock: Stock, day: DayPrice) -> str:

@@ -10,6 +10,7 @@ from kis.simulator.stocks import STOCKS, Stock
 from kis.simulator.wire import padded
 
 HOLIDAY_ROWS = 24
+LAST_KNOWN_DAY = date(2028, 12, 31)
 _HOLIDAY_KEY = 20
 
 
@@ -23,15 +24,17 @@ def holidays(call: Call) -> Reply:
     except ValueError:
         raise Refused("field invalid", "BASS_DT") from None
     days = [first + timedelta(days=offset) for offset in range(HOLIDAY_ROWS)]
-    reply = found(call, more=True, output=[_holiday_row(day) for day in days])
-    following = days[-1] + timedelta(days=1)
+    days = [day for day in days if day <= LAST_KNOWN_DAY]
+    more = bool(days) and days[-1] < LAST_KNOWN_DAY
+    reply = found(call, more=more, nothing=not days, output=[_holiday_row(day) for day in days])
+    following = f"{days[-1] + timedelta(days=1):%Y%m%d}" if more else ""
     keys = {
-        "ctx_area_nk": padded(f"{following:%Y%m%d}", _HOLIDAY_KEY),
+        "ctx_area_nk": padded(following, _HOLIDAY_KEY),
         "ctx_area_fk": padded(call.text("BASS_DT"), _HOLIDAY_KEY),
     }
     # this one list's text is not filled up
     body = keys | reply.body | {"msg1": reply.body["msg1"].rstrip()}
-    return Reply(body, "M" if call.tr_cont == "N" else "F")
+    return Reply(body, ("M" if call.tr_cont == "N" else "F") if more else "D")
 
 
 def _holiday_row(day: date) -> Body:
@@ -154,7 +157,7 @@ def product_info(call: Call) -> Reply:
         "prdt_eng_name120": stock.english,
         "prdt_eng_abrv_name": stock.english,
         "std_pdno": f"KR7{stock.code}00{sum(map(int, stock.code)) % 10}",
-        "shtn_pdno": f"A{stock.code}",
+        "shtn_pdno": stock.code,
         "prdt_sale_stat_cd": "",
         "prdt_risk_grad_cd": "",
         "prdt_clsf_cd": "101210",

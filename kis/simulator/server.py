@@ -81,6 +81,7 @@ class Server:
             try:
                 self.firm.advance(clock.now())
                 self.publish()
+                self.feed.pulse()
             except Exception:
                 log.exception("a step of the market failed")
             await asyncio.sleep(TICK_SECONDS)

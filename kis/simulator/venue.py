@@ -58,6 +58,7 @@ class Venue:
     is_auction: bool = False
     changed_at: datetime | None = None
     regular_close: Bar | None = None  # the day as the closing auction left it
+    static_standard: int = 0  # what a static interruption is measured against; 0 is the day's open
     _laid_at: int | None = None  # the anchor the maker last laid his levels round; None when they were touched
 
     def __post_init__(self) -> None:
@@ -265,11 +266,13 @@ class Venue:
 
     # --- time seen from afar
 
-    def skip_minute(self, draw: tuple[int, float], at: datetime) -> list[Hit]:
-        """Pass a minute without its steps; orders on the way of the price still fill."""
+    def skip_minute(self, draw: tuple[int, float], at: datetime, lead: int | None = None) -> list[Hit]:
+        """Pass a minute without its steps; orders on the way of the price still fill.
+
+        The price goes where `lead` is, or a few ticks by the draw, home rather than away.
+        """
         moved, volume = draw
-        price = ticks.step(self.tape.last, moved, self.stock.instrument)
-        price = min(self.highest, max(self.lowest, price))
+        price = lead if lead is not None else self._wander(moved)
         if self.book.has_guests():
             home = self.home
             hits = self.walk_to(price, at)
@@ -281,3 +284,9 @@ class Venue:
         self.anchor = price
         self.changed_at = at
         return []
+
+    def _wander(self, moved: int) -> int:
+        tick = ticks.get_tick_size(self.home, self.stock.instrument)
+        away = (self.tape.last - self.home) / tick
+        price = ticks.step(self.tape.last, moved - round(away * flow.PULL_A_MINUTE), self.stock.instrument)
+        return min(self.highest, max(self.lowest, price))

@@ -32,6 +32,20 @@ class Token:
 
 
 @dataclass(slots=True)
+class Interruption:
+    """A volatility interruption (VI): two minutes of single price. Kinds: 1 static, 2 dynamic."""
+
+    day: date
+    code: str
+    kind: str
+    price: int
+    standard: int
+    began: str
+    count: int
+    ended: str = ""
+
+
+@dataclass(slots=True)
 class World:
     """`day` is the current trading day; before the first event it is None."""
 
@@ -46,6 +60,7 @@ class World:
     executions: dict[str, list[Execution]] = field(default_factory=dict)
     frozen: set[str] = field(default_factory=set)
     halted: set[str] = field(default_factory=set)
+    interruptions: list[Interruption] = field(default_factory=list)
     account_keys: dict[str, set[str]] = field(default_factory=dict)
     hts_keys: dict[str, set[str]] = field(default_factory=dict)
     marks: dict[str, Any] = field(default_factory=dict)
@@ -94,6 +109,7 @@ class World:
         self.next_number = 1
         self.bases = dict(event["bases"])
         self.marks = {}
+        self.interruptions = []
         self.bars = {}
         self.last_prices = {}
         self.step = 0
@@ -188,6 +204,16 @@ class World:
     def _halt(self, event: Event) -> None:
         (self.halted.add if event["halted"] else self.halted.discard)(event["code"])
 
+    def _interrupt(self, event: Event) -> None:
+        words = {name: event[name] for name in ("code", "kind", "price", "standard", "began")}
+        count = 1 + sum(vi.code == event["code"] for vi in self.interruptions)
+        self.interruptions.append(Interruption(day=self.today(), count=count, **words))
+
+    def _resume(self, event: Event) -> None:
+        for vi in self.interruptions:
+            if vi.code == event["code"] and not vi.ended:
+                vi.ended = event["ended"]
+
     def _link(self, event: Event) -> None:
         if "account" in event:
             self.account_keys.setdefault(event["account"], set()).add(event["key"])
@@ -251,6 +277,8 @@ _CHANGES: dict[str, Callable[[World, Event], None]] = {
     "shares": World._adjust,
     "freeze": World._freeze,
     "halt": World._halt,
+    "interruption": World._interrupt,
+    "resumption": World._resume,
     "price": World._set_price,
     "link": World._link,
     "mark": World._mark,
