@@ -72,17 +72,19 @@ def percent(name: str) -> Decimal | None:
     return rate
 
 
+def choice(name: str, choices: tuple[str, ...], default: str) -> str:
+    """Return the value of a variable that takes one of a few words."""
+    value = env.str(name, default=default)
+    if value not in choices:
+        raise ImproperlyConfigured(
+            _("{name}={value!r} is unknown: use {choices}").format(name=name, value=value, choices=", ".join(choices))
+        )
+    return value
+
+
 def broker_environment() -> Environment:
     """Return the broker that `KIS_ENV` names, at the simulator's own address in a rehearsal."""
-    name = env.str("KIS_ENV", default="sim")
-    try:
-        environment = ENVIRONMENTS[EnvironmentName(name)]
-    except ValueError:
-        raise ImproperlyConfigured(
-            _("{name}={value!r} is unknown: use {choices}").format(
-                name="KIS_ENV", value=name, choices=", ".join(EnvironmentName)
-            )
-        ) from None
+    environment = ENVIRONMENTS[EnvironmentName(choice("KIS_ENV", tuple(EnvironmentName), EnvironmentName.SIM))]
     if environment.name is EnvironmentName.SIM:
         port = env.int("AEGIS_SIMULATOR_PORT", default=9443)
         return environment.at(env.str("AEGIS_SIMULATOR_URL", default=f"http://127.0.0.1:{port}"))
@@ -114,15 +116,7 @@ def credentials(environment: Environment) -> Credentials:
 
 def dialect() -> Dialect:
     """Return whose TR ids go on the wire."""
-    name = env.str("KIS_TR_DIALECT", default=Dialect.OFFICIAL)
-    try:
-        return Dialect(name)
-    except ValueError:
-        raise ImproperlyConfigured(
-            _("{name}={value!r} is unknown: use {choices}").format(
-                name="KIS_TR_DIALECT", value=name, choices=", ".join(Dialect)
-            )
-        ) from None
+    return Dialect(choice("KIS_TR_DIALECT", tuple(Dialect), Dialect.OFFICIAL))
 
 
 def server_url(name: str, schemes: tuple[str, ...], example: str) -> str:

@@ -127,7 +127,7 @@ class House:
             ) from None
         end_leftovers(HOME / "run", self._say)
         for port in _ports():
-            _check_port(port)
+            check_port(port)
         self._start_servers()
         _prepare_database(self._say)
         if _has_own_simulator():
@@ -222,7 +222,7 @@ def _ports() -> list[Port]:
     return ports
 
 
-def _check_port(port: Port) -> None:
+def check_port(port: Port) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -297,17 +297,17 @@ def _one_line(error: Exception) -> str:
 
 
 def _prepare_database(say: Say) -> None:
-    _check_belonging()
+    check_belonging()
     call_command("migrate", verbosity=0, interactive=False)
     Belonging.objects.get_or_create(
         defaults={"environment": settings.KIS_ENVIRONMENT.name, "account": str(settings.KIS_CREDENTIALS.account)}
     )
     schedule.write()
     call_command("collectstatic", verbosity=0, interactive=False)
-    _make_admin(say)
+    make_admin(say)
 
 
-def _check_belonging() -> None:
+def check_belonging() -> None:
     """Refuse the database of another broker environment or account: their orders must not mix."""
     if Belonging._meta.db_table not in connection.introspection.table_names():
         return
@@ -328,7 +328,7 @@ def _check_belonging() -> None:
         )
 
 
-def _make_admin(say: Say) -> None:
+def make_admin(say: Say) -> None:
     users = get_user_model().objects
     if users.filter(is_superuser=True).exists():
         return

@@ -9,7 +9,18 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from config import embedded
-from config.env import BASE_DIR, HOME, LANGUAGE, broker_environment, credentials, dialect, env, percent, server_url
+from config.env import (
+    BASE_DIR,
+    HOME,
+    LANGUAGE,
+    broker_environment,
+    choice,
+    credentials,
+    dialect,
+    env,
+    percent,
+    server_url,
+)
 from config.logging import logging_config
 from kis import clock
 from kis.environment import EnvironmentName
@@ -170,7 +181,7 @@ CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
 CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
 DJANGO_CELERY_BEAT_TZ_AWARE = True
 
-LOG_LEVEL = env.str("AEGIS_LOG_LEVEL", default="INFO")
+LOG_LEVEL = choice("AEGIS_LOG_LEVEL", ("DEBUG", "INFO", "WARNING", "ERROR"), "INFO")
 _own_secrets = (SECRET_KEY, DATABASES["default"].get("PASSWORD") or "", urlsplit(REDIS_URL).password or "")
 _broker_secrets = (KIS_CREDENTIALS.app_key, KIS_CREDENTIALS.app_secret)
 # a rehearsal's keys are an ordinary word, and no secret

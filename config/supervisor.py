@@ -82,10 +82,10 @@ class _Leashed(Process):  # type: ignore[misc]
 class _Member:
     """A program and its present process."""
 
-    def __init__(self, program: Program, colour: str, events: "queue.Queue[Message]") -> None:
+    def __init__(self, program: Program, colour: str, events: "queue.Queue[Message]", pause: float) -> None:
         self.program = program
         self.colour = colour
-        self.pause = FIRST_PAUSE_SECONDS
+        self.pause = pause
         self.due_at: float | None = None
         self.started_at = 0.0
         self.last_lines: deque[str] = deque(maxlen=REMEMBERED_LINES)
@@ -157,11 +157,18 @@ class Supervisor:
     """The processes of one home. `say` tells the operator what it did; their lines go to `output`."""
 
     def __init__(
-        self, run_dir: Path, *, output: TextIO, say: Say, look_after: Callable[[], None] | None = None
+        self,
+        run_dir: Path,
+        *,
+        output: TextIO,
+        say: Say,
+        look_after: Callable[[], None] | None = None,
+        first_pause_seconds: float = FIRST_PAUSE_SECONDS,
     ) -> None:
         self._run_dir = run_dir
         self._say = say
         self._look_after = look_after
+        self._first_pause = first_pause_seconds
         self._events: queue.Queue[Message] = queue.Queue()
         # no time of its own: the lines bring theirs, in Korea's
         self._printer = _Printer(output, time_format="", width=0)
@@ -175,7 +182,7 @@ class Supervisor:
 
     def start(self, programs: Sequence[Program]) -> None:
         for program in programs:
-            member = _Member(program, next(self._colours), self._events)
+            member = _Member(program, next(self._colours), self._events, self._first_pause)
             self._members[program.name] = member
             self._printer.width = max(self._printer.width, len(program.name))
             member.launch()
@@ -247,9 +254,9 @@ class Supervisor:
 
     def _plan_restart(self, member: _Member, code: int) -> None:
         if time.monotonic() - member.started_at > HEALTHY_SECONDS:
-            member.pause = FIRST_PAUSE_SECONDS
+            member.pause = self._first_pause
         self._say(
-            _("{name} ended ({how}); it starts again in {seconds:.0f} s").format(
+            _("{name} ended ({how}); it starts again in {seconds:g} s").format(
                 name=member.program.name, how=_how(code), seconds=member.pause
             )
         )

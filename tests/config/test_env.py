@@ -1,0 +1,105 @@
+"""What an operator can set wrongly: each mistake gets one sentence that names the variable."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+
+from config import env
+from config.env import BASE_DIR
+from kis.environment import PAPER, SIM
+
+
+def manage(*words: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, str(BASE_DIR / "manage.py"), *words],
+        env=os.environ | {"DJANGO_SETTINGS_MODULE": "config.settings"} | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in env.BROKER_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("nothing_set")
+def test_paper_names_every_variable_it_misses_at_once() -> None:
+    with pytest.raises(ImproperlyConfigured) as refused:
+        env.credentials(PAPER)
+    assert all(name in str(refused.value) for name in env.BROKER_VARIABLES)
+
+
+@pytest.mark.usefixtures("nothing_set")
+def test_paper_names_only_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KIS_APP_KEY", "key")
+    monkeypatch.setenv("KIS_HTS_ID", "  ")
+    with pytest.raises(ImproperlyConfigured) as refused:
+        env.credentials(PAPER)
+    assert "KIS_APP_KEY" not in str(refused.value)
+    assert "KIS_HTS_ID" in str(refused.value)
+
+
+@pytest.mark.usefixtures("nothing_set")
+def test_a_rehearsal_needs_no_variable() -> None:
+    assert str(env.credentials(SIM).account) == env.REHEARSAL["KIS_ACCOUNT_NUMBER"]
+
+
+@pytest.mark.parametrize("number", ["1234567-01", "12345678-1", "12345678 01", "1234567801x", "계좌"])
+def test_a_malformed_account_number_is_shown_beside_a_good_one(monkeypatch: pytest.MonkeyPatch, number: str) -> None:
+    monkeypatch.setenv("KIS_ACCOUNT_NUMBER", number)
+    with pytest.raises(ImproperlyConfigured, match="KIS_ACCOUNT_NUMBER") as refused:
+        env.credentials(SIM)
+    assert number in str(refused.value)
+    assert "12345678-01" in str(refused.value)
+
+
+@pytest.mark.parametrize("command", [("check",), ("run",), ("demo",), ("orders",)])
+def test_every_command_fails_at_once_with_one_sentence(command: tuple[str, ...]) -> None:
+    done = manage(*command, KIS_ENV="paper")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert all(name in done.stderr for name in env.BROKER_VARIABLES)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("KIS_ENV", "real"),
+        ("KIS_TR_DIALECT", "v2"),
+        ("KIS_FEE_RATE", "0.14%"),
+        ("AEGIS_WEB_PORT", "http"),
+        ("AEGIS_UNFILLED_WAIT_SECONDS", "soon"),
+        ("AEGIS_LOG_LEVEL", "loud"),
+        ("DATABASE_URL", "localhost:5432"),
+        ("REDIS_URL", "http://127.0.0.1"),
+    ],
+)
+def test_a_value_that_cannot_be_read_names_its_variable(name: str, value: str) -> None:
+    done = manage("check", **{name: value})
+    assert done.returncode == 1
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert name in done.stderr
+
+
+def test_a_variable_that_is_set_but_empty_is_not_set() -> None:
+    assert manage("check", AEGIS_WEB_PORT="", DATABASE_URL="", KIS_ENV="").returncode == 0
+
+
+def test_operators_are_addressed_in_korean_unless_they_ask_for_english() -> None:
+    assert "필요" in manage("check", KIS_ENV="paper").stderr
+    assert "needs" in manage("check", KIS_ENV="paper", AEGIS_LANGUAGE="en").stderr
+
+
+def test_an_unused_database_is_explained_not_traced() -> None:
+    done = manage("orders", DATABASE_URL="postgres://me:hidden@127.0.0.1:1/nowhere", AEGIS_LANGUAGE="en")
+    assert done.returncode == 1
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "DATABASE_URL" in done.stderr
+    assert "hidden" not in done.stderr

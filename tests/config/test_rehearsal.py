@@ -1,0 +1,80 @@
+"""The rehearsal's clock: to a trading day's morning, and never back."""
+
+from datetime import date, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aegis.sessions import KST
+from config.rehearsal import Hours, hours, opening
+
+
+def korea(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=KST)
+
+
+@pytest.mark.parametrize(
+    ("now", "expected"),
+    [
+        ("2026-11-23 03:00:00", "2026-11-23 09:00:05"),
+        ("2026-11-23 14:00:00", "2026-11-23 09:00:05"),  # today's morning, though it is past
+        ("2026-11-23 22:00:00", "2026-11-23 09:00:05"),
+        ("2026-11-21 11:00:00", "2026-11-23 09:00:05"),  # a Saturday
+        ("2026-12-25 11:00:00", "2026-12-28 09:00:05"),  # a holiday before a weekend
+    ],
+)
+def test_the_first_rehearsal_begins_on_a_trading_mornings_opening(now: str, expected: str) -> None:
+    assert opening(korea(now), is_first=True, is_fresh=False) == korea(expected)
+
+
+@pytest.mark.parametrize("now", ["2026-11-23 09:00:00", "2026-11-23 15:19:59"])
+def test_a_session_under_way_goes_on(now: str) -> None:
+    assert opening(korea(now), is_first=False, is_fresh=False) is None
+
+
+@pytest.mark.parametrize(
+    ("now", "expected"),
+    [
+        ("2026-11-23 08:59:59", "2026-11-23 09:00:05"),
+        ("2026-11-23 15:20:00", "2026-11-24 09:00:05"),
+        ("2026-11-20 18:00:00", "2026-11-23 09:00:05"),
+        ("2026-09-23 18:00:00", "2026-09-28 09:00:05"),  # 추석 and a weekend
+    ],
+)
+def test_a_session_that_is_over_gives_way_to_the_next(now: str, expected: str) -> None:
+    assert opening(korea(now), is_first=False, is_fresh=False) == korea(expected)
+
+
+def test_a_fresh_rehearsal_takes_a_day_not_yet_seen() -> None:
+    assert opening(korea("2026-11-23 09:30:00"), is_first=False, is_fresh=True) == korea("2026-11-24 09:00:05")
+
+
+def test_a_late_opening_is_waited_for() -> None:
+    exam_day = date(2026, 11, 19)  # 수능
+    assert hours(exam_day) == Hours(korea("2026-11-19 10:00:00"), korea("2026-11-19 16:20:00"))
+    assert opening(korea("2026-11-18 20:00:00"), is_first=False, is_fresh=False) == korea("2026-11-19 10:00:05")
+
+
+def test_a_calendar_without_days_is_said_not_searched_for_ever() -> None:
+    with pytest.raises(ValueError, match="no trading day"):
+        opening(korea("2026-11-23 16:00:00"), is_first=False, is_fresh=False, hours=lambda day: None)
+
+
+@given(
+    now=st.builds(
+        lambda day, moment: datetime.combine(day, moment, KST),
+        st.dates(date(2025, 1, 1), date(2028, 11, 1)),
+        st.times(),
+    ),
+    is_fresh=st.booleans(),
+)
+def test_time_only_goes_forward_into_an_open_session(now: datetime, is_fresh: bool) -> None:
+    moment = opening(now, is_first=False, is_fresh=is_fresh)
+    session = hours((moment or now).date())
+    assert session is not None
+    assert session.opens_at <= (moment or now) < session.closes_at
+    assert moment is None or moment > now
+    if is_fresh:
+        assert moment is not None
+        assert moment.date() > now.date() or now < moment - timedelta(seconds=5)
