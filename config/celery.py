@@ -40,6 +40,13 @@ def check_connection(**about: Any) -> None:
     close_old_connections()
 
 
+@signals.worker_ready.connect
+def begin(sender: Any, **about: Any) -> None:
+    """Learn what happened while we were away as soon as orders can be worked on, not a period later."""
+    if "orders" in sender.app.amqp.queues.consume_from:
+        sender.app.send_task("orders.tasks.begin")
+
+
 STREAM_STOP_SECONDS = 5.0
 
 

@@ -11,10 +11,18 @@ from market import collector
 from market import service as market
 from market.models import DailyPrice, TradingDay
 from orders.models import RawNotice, TradeOrder
+from orders.reconcile import reconcile
 from portfolio.fetcher import KISFetcher
 from portfolio.service import PortfolioService
 
 RECENT = timedelta(days=7)
+
+
+def begin(broker: Broker, now: Callable[[], datetime]) -> None:
+    """Learn which days trade, what we hold, and what became of our orders."""
+    sync_calendar(broker, now)
+    KISFetcher(broker, now).sync_portfolio()
+    reconcile(broker, now)
 
 
 def is_look_wanted() -> bool:

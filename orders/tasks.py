@@ -10,6 +10,12 @@ from orders import routine
 
 
 @shared_task
+def begin() -> None:
+    """Take stock when the workers start: calendar, balance, orders."""
+    routine.begin(broker(), clock.now)
+
+
+@shared_task
 def chase(order_pk: int) -> None:
     """Take one order's chase as far as it goes now."""
     chasing.advance(order_pk, broker(), clock.now)

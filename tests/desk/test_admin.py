@@ -1,0 +1,87 @@
+"""What an operator sees: every page opens, in Korean, and nothing that machines write can be changed."""
+
+from collections.abc import Iterator
+
+import pytest
+from django.contrib import admin
+from django.test import Client
+from django.urls import reverse
+
+from orders.models import BlacklistedStock, TradeOrder
+from orders.service import OrderService
+from tests.orders.conftest import buy, service
+
+__all__ = ("buy", "service")
+
+OURS = ("market", "portfolio", "orders")
+MODELS = [model for model in admin.site._registry if model._meta.app_label in OURS]
+
+
+@pytest.fixture
+def operator(admin_client: Client) -> Iterator[Client]:
+    return admin_client
+
+
+def page(client: Client, name: str, *args: object) -> str:
+    response = client.get(reverse(f"admin:{name}", args=args))
+    assert response.status_code == 200
+    return response.content.decode()
+
+
+def test_every_table_of_ours_is_registered() -> None:
+    from django.apps import apps
+
+    tables = {model for label in OURS for model in apps.get_app_config(label).get_models()}
+    assert tables - set(MODELS) <= {apps.get_model("market", "TradingSession")}, "sessions are edited in their day"
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
+def test_every_list_opens(operator: Client, model: type) -> None:
+    page(operator, f"{model._meta.app_label}_{model._meta.model_name}_changelist")
+
+
+def test_an_order_shows_its_executions_events_and_notices(operator: Client, buy, service: OrderService) -> None:
+    order = buy()
+    text = page(operator, "orders_tradeorder_change", order.pk)
+    assert "CREATED" in text
+    assert "ACCEPTED" in text
+    assert "삼성전자" in page(operator, "orders_tradeorder_changelist")
+
+
+def test_orders_are_found_by_code_name_and_number(operator: Client, buy) -> None:
+    order = buy()
+    url = reverse("admin:orders_tradeorder_changelist")
+    for words in ("005930", "삼성", order.order_no):
+        assert order.order_no in operator.get(url, {"q": words}).content.decode()
+    assert order.order_no not in operator.get(url, {"q": "카카오"}).content.decode()
+
+
+def test_history_cannot_be_edited_by_hand(operator: Client, buy) -> None:
+    order = buy()
+    url = reverse("admin:orders_tradeorder_change", args=[order.pk])
+    assert operator.post(url, {"status": "FILLED"}).status_code == 403
+    assert operator.post(reverse("admin:orders_tradeorder_delete", args=[order.pk])).status_code == 403
+    assert TradeOrder.objects.get().status == "PENDING"
+
+
+def test_the_blacklist_is_the_operators(operator: Client) -> None:
+    fields = {"stock_code": "005930", "stock_name": "삼성전자", "reason": "위험", "until": ""}
+    operator.post(reverse("admin:orders_blacklistedstock_add"), fields)
+    assert BlacklistedStock.objects.filter(stock_code="005930").exists()
+
+
+def test_pages_are_korean_whatever_the_browser_speaks(operator: Client) -> None:
+    response = operator.get(reverse("admin:index"), headers={"accept-language": "en-US,en"})
+    assert response.headers["Content-Language"] == "ko"
+    assert "사이트" in response.content.decode()
+
+
+def test_an_operator_may_choose_english(operator: Client) -> None:
+    operator.cookies["django_language"] = "en"
+    assert "Site administration" in operator.get(reverse("admin:index")).content.decode()
+
+
+def test_strangers_see_nothing_but_the_login(client: Client) -> None:
+    for model in MODELS:
+        url = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
+        assert client.get(url).status_code == 302
