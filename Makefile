@@ -46,7 +46,7 @@ messages: setup ## Collect the texts to translate into the Korean catalogue
 	@$(PYTHON) -m babel.messages.frontend -q extract --no-location --sort-output -k gettext_lazy -k gettext_noop -k _ \
 		-o .venv/django.pot aegis kis market portfolio orders desk config
 	@$(PYTHON) -m babel.messages.frontend -q update --no-fuzzy-matching --ignore-pot-creation-date \
-		--omit-header -l ko -D django -d locale -i .venv/django.pot
+		-l ko -D django -d locale -i .venv/django.pot
 	@$(MAKE) --no-print-directory $(CATALOGUE).mo
 
 clean: ## Remove caches; databases, logs and .venv stay

@@ -35,13 +35,13 @@ class _Env(environ.Env):
         try:
             return super().get_value(var, cast, default, parse_default)
         except ValueError:
-            kind = _(_KINDS.get(cast, "a text"))
+            kind = _KINDS.get(cast, cast)
             raise ImproperlyConfigured(
                 _("{name}={value!r} is not {kind}").format(name=var, value=os.environ.get(var), kind=kind)
             ) from None
 
 
-_KINDS: dict[Any, str] = {int: "a whole number", float: "a number"}
+_KINDS = {int: _("a whole number"), float: _("a number")}
 env = _Env()
 
 HOME = Path(env.str("AEGIS_HOME", default=str(BASE_DIR / ".aegis"))).resolve()

@@ -34,7 +34,9 @@ os.environ["AEGIS_HOME"] = str(_home)
 os.environ["AEGIS_ENV_FILE"] = os.devnull
 
 from config.settings import *  # noqa: E402, F403 the environment comes first
-from config.settings import DATABASES  # noqa: E402
+from config.settings import DATABASES, STATIC_ROOT  # noqa: E402
+
+STATIC_ROOT.mkdir(exist_ok=True)  # nothing is collected here, and whitenoise warns of a directory it misses
 
 if _home.name != "1":
     DATABASES["default"]["TEST"] = {"NAME": f"test_{DATABASES['default']['NAME']}_{_home.name}"}
