@@ -249,7 +249,7 @@ class Notice:
 class Trade:
     """One trade of the market (체결가): won, shares, and the day's running totals of shares and won.
 
-    `hhmmss` is the time of day as six digits. Not frozen: thousands are made each second.
+    `strength` is the execution strength (체결강도) as printed, in percent, empty in an auction. `hhmmss` is the time of day as six digits. Not frozen: thousands are made each second.
     """
 
     code: str
@@ -260,6 +260,7 @@ class Trade:
     value: int
     ask: int
     bid: int
+    strength: str
     market: Market
 
 

@@ -10,7 +10,7 @@ from django.conf import settings
 from django.db import DatabaseError, InterfaceError, OperationalError, close_old_connections, connection
 
 from aegis.lifecycle import UNSETTLED
-from kis import clock, codec
+from kis import clock, codec, feeds
 from kis.auth import store_key
 from kis.codec import Data
 from kis.lease import Lease
@@ -42,7 +42,7 @@ class Dispatch:
         self._missed = False
         self._handlers: dict[str, Callable[[Data, float], None]] = {
             **dict.fromkeys(codec.NOTICE_IDS, self.on_notice),
-            **dict.fromkeys(codec.TRADE_MARKETS, self.on_trades),
+            **dict.fromkeys(feeds.TRADE_MARKETS, self.on_trades),
         }
 
     def wanted(self) -> Sequence[Topic]:
@@ -94,7 +94,7 @@ class Dispatch:
                 look.delay()
 
     def on_trades(self, data: Data, arrived: float) -> None:
-        codec.trades(data)  # read for its faults; nobody below asks for ticks yet
+        feeds.read(data)  # read for its faults; nobody below asks for ticks yet
 
     def connected(self) -> None:
         """After every (re)connection the broker is asked what happened meanwhile."""

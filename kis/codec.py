@@ -7,23 +7,27 @@ word. Source: protocol notes §10 and §11.
 
 import base64
 import json
-from collections.abc import Mapping
+import logging
+from collections import Counter
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.padding import PKCS7
 
-from aegis.broker import Notice, NoticeKind, Trade
+from aegis.broker import Notice, NoticeKind
 from aegis.terms import Market, Side
 from kis.fields import hhmmss, order_number
 
-NOTICE_IDS = frozenset({"H0STCNI0", "H0STCNI9"})
-TRADE_MARKETS: Mapping[str, Market] = {"H0STCNT0": Market.KRX, "H0NXCNT0": Market.NXT, "H0UNCNT0": Market.SOR}
+log = logging.getLogger(__name__)
 
-# the columns we read, by the broker's names; records may be wider, never narrower
-TRADE_COLUMNS = 46
-NOTICE_COLUMNS = 23
+NOTICE_IDS = frozenset({"H0STCNI0", "H0STCNI9"})
+# a record may be wider, never narrower
+NOTICE_WIDTHS = (23, 26)
 AES_BLOCK_BITS = 128
+
+
+# (TR, width) of records wider than any layout known here, and how often they came
+drift: Counter[tuple[str, int]] = Counter()
 
 
 class BadFrame(Exception):
@@ -51,23 +55,35 @@ class Control:
         return self.tr_id == "PINGPONG"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Data:
-    """A data frame, decrypted: `body` holds `count` records of one TR."""
+    """A data frame, decrypted: `body` holds `count` records of one TR. Not frozen: thousands are made each second."""
 
     tr_id: str
     count: int
     body: str
 
-    def records(self, least_columns: int) -> list[list[str]]:
-        """Return the records as lists of text. Raises BadFrame where the columns do not come out even."""
+    def records(self, widths: tuple[int, ...]) -> list[list[str]]:
+        """Return the records as lists of text; `widths` are those known, the least first.
+
+        Raises BadFrame where the columns do not come out even, or are fewer than the least.
+        """
         values = self.body.split("^")
         width, rest = divmod(len(values), self.count)
-        if rest or width < least_columns:
-            raise BadFrame(
-                f"{self.tr_id}: {len(values)} values are not {self.count} records of {least_columns} or more", self.body
-            )
+        if rest:
+            raise BadFrame(f"{self.tr_id}: {len(values)} values are not {self.count} records", self.body)
+        self.check(width, widths)
         return [values[start : start + width] for start in range(0, len(values), width)]
+
+    def check(self, width: int, widths: tuple[int, ...]) -> None:
+        """Raise BadFrame where a record is too narrow to read; note a width never seen before."""
+        if width in widths:
+            return
+        if width < widths[0]:
+            raise BadFrame(f"{self.tr_id}: a record of {width} columns, at least {widths[0]} are needed", self.body)
+        drift[self.tr_id, width] += 1
+        if drift[self.tr_id, width] == 1:
+            log.error("wire drift: %s has %d columns, known are %s: what is known is read", self.tr_id, width, widths)
 
 
 class Codec:
@@ -78,18 +94,15 @@ class Codec:
 
     def read(self, text: str) -> Control | Data:
         """Return what a frame says. Raises BadFrame."""
-        if text[:1] in ("0", "1"):
-            return self._data(text)
-        return self._control(text)
-
-    def _data(self, text: str) -> Data:
+        flag = text[:1]
+        if flag not in ("0", "1"):
+            return self._control(text)
         parts = text.split("|", 3)
-        if len(parts) != 4 or not parts[2].isdigit() or int(parts[2]) < 1:
+        if len(parts) != 4:
             raise BadFrame("a data frame needs flag, TR, count and values", text)
-        flag, tr_id, count, body = parts
-        if flag == "1":
-            body = self._decrypted(tr_id, body, text)
-        return Data(tr_id, int(count), body)
+        count = 1 if parts[2] == "001" else _count(parts[2], text)
+        body = parts[3] if flag == "0" else self._decrypted(parts[1], parts[3], text)
+        return Data(parts[1], count, body)
 
     def _decrypted(self, tr_id: str, body: str, frame: str) -> str:
         cipher = self._ciphers.get(tr_id)
@@ -131,18 +144,6 @@ class Codec:
             self._ciphers[tr_id] = Cipher(algorithms.AES(key.encode("ascii")), modes.CBC(iv.encode("ascii")))
 
 
-def trades(data: Data) -> list[Trade]:
-    """Return the trades of an H0STCNT0, H0NXCNT0 or H0UNCNT0 frame. Raises BadFrame."""
-    market = TRADE_MARKETS[data.tr_id]
-    try:
-        return [
-            Trade(v[0], v[1], int(v[2]), int(v[12]), int(v[13]), int(v[14]), int(v[10]), int(v[11]), market)
-            for v in data.records(TRADE_COLUMNS)
-        ]
-    except ValueError as error:
-        raise BadFrame(f"{data.tr_id}: {error}", data.body) from error
-
-
 _VENUE_OF_DIGIT = {"1": Market.KRX, "2": Market.NXT, "3": Market.SOR, "4": Market.SOR}
 
 
@@ -153,7 +154,7 @@ def notices(data: Data) -> list[Notice]:
     share column 18, as `1Y`.
     """
     try:
-        return [_notice(values) for values in data.records(NOTICE_COLUMNS)]
+        return [_notice(values) for values in data.records(NOTICE_WIDTHS)]
     except (ValueError, KeyError) as error:
         raise BadFrame(f"{data.tr_id}: {error!r}", data.body) from error
 
@@ -191,6 +192,13 @@ def _notice_kind(*, refused: str, filled: str, accepted: str, changed: str) -> N
     if accepted == "2":
         return NoticeKind.CANCELLED if changed == "2" else NoticeKind.AMENDED
     return NoticeKind.ACCEPTED
+
+
+def _count(digits: str, text: str) -> int:
+    count = int(digits) if digits.isascii() and digits.isdigit() else 0
+    if count < 1:
+        raise BadFrame("a data frame needs a count of one or more", text)
+    return count
 
 
 def registration(approval_key: str, tr_id: str, tr_key: str, *, register: bool) -> str:
