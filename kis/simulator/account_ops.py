@@ -51,7 +51,7 @@ def balance(call: Call) -> Reply:
     account = call.account
     if call.text("INQR_DVSN") not in _balance_divisions(call):
         raise Refused("field invalid", "INQR_DVSN")
-    holdings: Sequence[Holding] = list(call.firm.exchange.account(account).holdings.values())
+    holdings: Sequence[Holding] = list(call.firm.exchange.shown_account(account).holdings.values())
     if call.tr_id == _NXT_BALANCE:
         holdings = []  # one account holds what both venues brought; asked by venue, it is counted once
     if call.text("PRCS_DVSN") == "01":
@@ -128,7 +128,7 @@ def _holding_row(call: Call, account: str, holding: Holding) -> Body:
 
 def _totals(call: Call, number: str) -> Body:
     exchange = call.firm.exchange
-    account = exchange.account(number)
+    account = exchange.shown_account(number)
     value = sum(_valued_at(call, holding.code) * holding.quantity for holding in account.holdings.values())
     cost = sum(holding.cost for holding in account.holdings.values())
     total = account.cash_d2 + value

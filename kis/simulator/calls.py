@@ -41,7 +41,7 @@ class Operation:
     paper: tuple[str, ...]
     handler: Callable[["Call"], Reply]
     required: tuple[str, ...] = ()
-    is_account: bool = False
+    is_account: bool = False  # the account ledger (원장) answers it, which has a limit of its own
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,17 +2,24 @@
 
 import json
 from collections.abc import Callable
+from copy import deepcopy
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
 from aiohttp import web
 
 from aegis import ticks
 from aegis.sessions import KST
-from aegis.terms import Side
+from aegis.terms import Market, OrderKind, Side
 from kis import clock
 from kis.environment import Account
+from kis.simulator.desk import Change
+from kis.simulator.faults import NOW, BadFault, Fault, listing
+from kis.simulator.feed import Feed
 from kis.simulator.firm import Firm
+from kis.simulator.orders import NewOrder
+from kis.simulator.refusals import Refused
 from kis.simulator.stocks import STOCKS
 
 HELP = {
@@ -29,6 +36,16 @@ HELP = {
         "process that shares the clock file"
     ),
     "POST /simulator/basis": '{"percent": -0.6}: hold futures that far from KOSPI200; null lets them swing',
+    "GET /simulator/faults": "every fault there is, with its help, and those in force",
+    "POST /simulator/faults": '{"name": ..., "count": n, ...} puts one in force; {"clear": true} or {"clear": id} ends',
+    "POST /simulator/orders": (
+        '{"account": "12345678-01", "code": "005930", "side": "BUY", "quantity": 1, "price": 71500, "kind": "00", '
+        '"market": "KRX"}: order by hand, as the customer does in the app; {"cancel": number, "account": ...} cancels'
+    ),
+    "POST /simulator/shares": (
+        '{"account": "12345678-01", "code": "005930", "ratio": 2.0}: split or bonus issue of what is '
+        'held; or {"quantity": n, "cost": won}: shares put in from elsewhere'
+    ),
     "POST /simulator/reset": '{"seed": n} begins the world anew; {"account": "12345678-01"} only that account',
 }
 
@@ -43,8 +60,9 @@ Answer = dict[str, Any]
 class Control:
     """Carries out commands for one house. Called in the server's own thread."""
 
-    def __init__(self, firm: Firm) -> None:
+    def __init__(self, firm: Firm, feed: Feed) -> None:
         self._firm = firm
+        self._feed = feed
 
     async def answer(self, request: web.Request) -> web.Response:
         """Answer one command."""
@@ -74,6 +92,10 @@ class Control:
             ("POST", "quotes"): lambda: self._quote(parts[1] if len(parts) > 1 else "", body, now),
             ("POST", "clock"): lambda: self._clock(body),
             ("POST", "basis"): lambda: self._basis(body),
+            ("GET", "faults"): lambda: listing(self._firm.faults),
+            ("POST", "faults"): lambda: self._fault(body, now),
+            ("POST", "orders"): lambda: self._order(body, now),
+            ("POST", "shares"): lambda: self._shares(body, now),
             ("POST", "reset"): lambda: self._reset(body, now),
         }
         command = commands.get((method, parts[0] if parts else ""))
@@ -89,8 +111,8 @@ class Control:
         return {"events": self._firm.exchange.ledger.events()[int(since) :]}
 
     def _quote(self, code: str, body: dict[str, Any], now: datetime) -> Answer:
-        if code not in STOCKS:
-            raise BadCommand(f"code {code!r} is not listed here; listed are {', '.join(STOCKS)}")
+        if code not in self._firm.exchange.listed:
+            raise BadCommand(f"code {code!r} is not listed here; listed are {', '.join(self._firm.exchange.listed)}")
         self._firm.advance(now)
         if "price" in body:
             self.set_price(code, body["price"], now)
@@ -145,6 +167,81 @@ class Control:
             raise BadCommand(f"step {count!r}: a number from 1 to 10000 is needed")
         self._firm.clockwork.step(count, now)
 
+    def _fault(self, body: dict[str, Any], now: datetime) -> Answer:
+        faults = self._firm.faults
+        if "clear" in body:
+            faults.clear(None if body["clear"] is True else body["clear"])
+            return {"active": [fault.words() for fault in faults.active()]}
+        try:
+            fault = faults.add(body)
+        except BadFault as error:
+            raise BadCommand(str(error)) from None
+        if fault.point == NOW:
+            self._strike(fault, now)
+        return fault.words()
+
+    def _strike(self, fault: Fault, now: datetime) -> None:
+        """Do what is done at once; a lagging balance stays in force, the others are over."""
+        exchange = self._firm.exchange
+        fault.struck += 1
+        if fault.name == "balance_lag":
+            exchange.shown = deepcopy(exchange.world.accounts)
+            return
+        if fault.name == "drop_sockets":
+            self._feed.cut()
+        else:
+            event = "token expired" if fault.name == "expire_tokens" else "revoke"
+            for token in list(exchange.world.tokens.values()):
+                exchange.record(event, now, token=token.text)
+        self._firm.faults.clear(fault.number)
+
+    def _order(self, body: dict[str, Any], now: datetime) -> Answer:
+        """Order by hand: the broker's own app is as good a way to its desk as this."""
+        account = _account(str(body.get("account", "")))
+        self._firm.advance(now)
+        try:
+            if "cancel" in body:
+                wanted = Change(account, _whole(body, "cancel"), True, OrderKind.LIMIT, 0, 0, True)
+                order = self._firm.desk.change(wanted, now)
+            else:
+                order = self._firm.desk.place(
+                    NewOrder(
+                        account=account,
+                        code=str(body.get("code", "")),
+                        side=_word(body, "side", Side, ""),
+                        market=_word(body, "market", Market, "KRX"),
+                        kind=_word(body, "kind", OrderKind, "00"),
+                        quantity=_whole(body, "quantity"),
+                        price=_whole(body, "price", 0),
+                        tag="by hand",
+                    ),
+                    now,
+                )
+        except Refused as refused:
+            words = refused.words(is_paper=self._firm.settings.is_paper)
+            raise BadCommand(f"the desk refuses: {words.msg1} ({words.msg_cd}, {refused})") from None
+        return {"number": f"{order.number:010d}", "status": order.status, "filled": order.filled}
+
+    def _shares(self, body: dict[str, Any], now: datetime) -> Answer:
+        """Change a holding without a trade: a split, a bonus issue, shares from elsewhere."""
+        account, code = _account(str(body.get("account", ""))), str(body.get("code", ""))
+        self._firm.advance(now)
+        exchange = self._firm.exchange
+        if code not in exchange.listed:
+            raise BadCommand(f"code {code!r} is not listed here; listed are {', '.join(exchange.listed)}")
+        held = exchange.account(account).holdings.get(code)
+        before = held.quantity if held else 0
+        if "ratio" in body:
+            ratio = body["ratio"]
+            if isinstance(ratio, bool) or not isinstance(ratio, int | float) or ratio <= 0:
+                raise BadCommand(f"ratio {ratio!r}: a number above 0 is needed")
+            quantity, cost = int(before * ratio), 0
+        else:
+            quantity = _whole(body, "quantity")
+            cost = _whole(body, "cost", 0)
+        exchange.record("shares", now, account=account, code=code, quantity=quantity, cost=cost)
+        return {"account": account, "code": code, "quantity": quantity, "before": before}
+
     def _clock(self, body: dict[str, Any]) -> Answer:
         try:
             moment = datetime.fromisoformat(str(body.get("now")))
@@ -169,6 +266,20 @@ class Control:
         account = _account(str(body["account"])) if "account" in body else None
         self._firm.reset(seed, account, now)
         return {"reset": account or "the world", "seed": seed}
+
+
+def _word(body: dict[str, Any], name: str, values: type[StrEnum], default: str) -> Any:
+    try:
+        return values(str(body.get(name, default)))
+    except ValueError:
+        raise BadCommand(f"{name} {body.get(name)!r}: one of {', '.join(values)} is needed") from None
+
+
+def _whole(body: dict[str, Any], name: str, default: int | None = None) -> int:
+    value = body.get(name, default)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise BadCommand(f"{name} {value!r}: a whole number is needed")
+    return value
 
 
 _INTERRUPTIONS = {"static": "1", "dynamic": "2"}

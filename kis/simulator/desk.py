@@ -9,7 +9,8 @@ from aegis.sessions import Matching, Phase, PhaseName, legal_kinds
 from aegis.terms import FOK_KINDS, PRICED, Instrument, Market, OrderKind, Side
 from kis.simulator.book import other
 from kis.simulator.calendar import is_trading_day, phases_on
-from kis.simulator.exchange import BookChanged, Exchange, NoticeKind
+from kis.simulator.exchange import BookChanged, Exchange, NoticeKind, Printed
+from kis.simulator.faults import ORDER
 from kis.simulator.offbook import MIDPOINT, OffBook
 from kis.simulator.orders import NewOrder, Order, Request, Status
 from kis.simulator.refusals import Refused
@@ -65,8 +66,21 @@ class Desk:
         self._check_means(wanted, price, venue)
         order = self._number(wanted, where, price, now, original=0, request=Request.NEW)
         self._exchange.notify(NoticeKind.ACCEPTED, order, now, quantity=order.quantity, price=wanted.price)
-        self._send(order, now)
+        if exchange_says_no := self._exchange.faults.take(
+            ORDER, ("refused_later",), account=order.account, code=order.code
+        ):
+            self._reject(order, now, str(exchange_says_no.number))
+        else:
+            self._send(order, now)
         return order
+
+    def _reject(self, order: Order, now: datetime, reason: str) -> None:
+        """Let the exchange turn down what the broker accepted."""
+        quantity = order.remaining
+        self._exchange.record(
+            "reject", now, date=order.date.isoformat(), number=order.number, quantity=quantity, reason=reason
+        )
+        self._exchange.notify(NoticeKind.REFUSED, order, now, quantity=quantity, price=order.price)
 
     def _route(self, wanted: NewOrder, now: datetime) -> Market:
         """Return the venue an order goes to; SOR picks the better price. Raises Refused."""
@@ -232,12 +246,24 @@ class Desk:
             raise Refused("after the close" if is_trading_day(now.date()) else "not a business day")
         if not order.is_open or not order.remaining:
             raise Refused("nothing left")
+        if self._exchange.faults.take(ORDER, ("overtaken",), account=order.account, code=order.code):
+            self._overtake(order, now)
+            raise Refused("nothing left")
         quantity = order.remaining if wanted.everything else wanted.quantity
         if quantity <= 0:
             raise Refused("bad quantity")
         if quantity > order.remaining:
             raise Refused("nothing left")
         return self._cancel(order, quantity, now) if wanted.is_cancel else self._amend(order, quantity, wanted, now)
+
+    def _overtake(self, order: Order, now: datetime) -> None:
+        """Fill an order just before its cancel is looked at."""
+        exchange, quantity = self._exchange, order.remaining
+        venue = exchange.venue(order.code, order.venue)
+        exchange.unrest(order, quantity)
+        trade = venue.print(now, order.price, quantity, other(order.side))
+        exchange.fill(order, order.venue, order.price, quantity, now)
+        exchange.tell(Printed(order.code, order.venue, (trade,)))
 
     def _find(self, wanted: Change) -> Order:
         order = self._exchange.world.orders.get((self._exchange.world.today(), wanted.number))

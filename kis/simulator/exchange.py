@@ -16,6 +16,7 @@ from aegis.terms import Market, OrderKind, Side
 from kis.simulator.accounts import Account
 from kis.simulator.book import MAKER
 from kis.simulator.calendar import next_trading_day, phases_on
+from kis.simulator.faults import ORDER, Faults
 from kis.simulator.ledger import Ledger
 from kis.simulator.orders import Order, Request, Status
 from kis.simulator.refusals import Refused
@@ -85,6 +86,8 @@ class Exchange:
         self.venues: dict[tuple[str, Market], Venue] = {}
         self.unified: dict[str, Tape] = {}
         self.reached: datetime | None = None
+        self.faults = Faults()
+        self.shown: dict[str, Account] = {}  # accounts as a lagging balance shows them
         self.on_trades: Callable[[Venue, datetime], None] | None = None
         self._news: list[News] = []
         for event in ledger.replay():
@@ -138,6 +141,11 @@ class Exchange:
         if number not in self.world.accounts:
             self.record("account", account=number)
         return self.world.accounts[number]
+
+    def shown_account(self, number: str) -> Account:
+        """Return an account as inquire-balance shows it: as it is, but for a fault that makes it lag."""
+        account = self.account(number)
+        return self.shown.get(number, Account(number)) if self.faults.has("balance_lag") else account
 
     def link_account(self, number: str, key: str) -> None:
         """Remember that an app key uses an account: its notices go to that key's HTS ids."""
@@ -212,7 +220,14 @@ class Exchange:
         return self.world.orders[date(int(day[:4]), int(day[4:6]), int(day[6:])), int(number)]
 
     def fill(self, order: Order, market: Market, price: int, quantity: int, at: datetime) -> None:
-        """Book one fill of an order that already left the queue."""
+        """Book one fill of an order that already left the queue; a fault may break it into crumbs."""
+        crumbs = self.faults.take(ORDER, ("crumbs",), account=order.account, code=order.code)
+        size = max(1, int(crumbs.parameters["shares"])) if crumbs else quantity
+        while quantity > 0:
+            self._book_fill(order, market, price, min(size, quantity), at)
+            quantity -= size
+
+    def _book_fill(self, order: Order, market: Market, price: int, quantity: int, at: datetime) -> None:
         cost = self.cost_of(order, order.amount + price * quantity)
         self.record(
             "fill",

@@ -2,22 +2,20 @@
 
 import asyncio
 import json
-import secrets
-import string
-from base64 import b64encode
+import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from datetime import datetime
 
 from aiohttp import WSMsgType, web
-from cryptography.hazmat.primitives import padding
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from aegis.terms import Market
 from kis.simulator.exchange import BookChanged, News, Notice, Printed, StatusChanged
+from kis.simulator.faults import NOTICE, SOCKET
 from kis.simulator.firm import Firm
-from kis.simulator.frames import Row, book_row, notice_row, trade_row
+from kis.simulator.frames import book_row, notice_row, trade_row
 from kis.simulator.macro_frames import PERIODIC, SILENT, STATUS, is_key
+from kis.simulator.post import Post
+from kis.simulator.session import Cipherer, Session, Topic
 from kis.simulator.stocks import STOCKS
 from kis.simulator.venue import Venue
 
@@ -25,7 +23,6 @@ MAX_REGISTRATIONS = 41
 FIRST_PING_SECONDS, PING_SECONDS = 10.0, 15.0
 UNANSWERED_PINGS = 4
 CLOSE_SECONDS = 0.3
-QUEUE = 20_000
 
 LIVE_NOTICES, PAPER_NOTICES = "H0STCNI0", "H0STCNI9"
 NOTICES = (LIVE_NOTICES, PAPER_NOTICES)
@@ -34,8 +31,6 @@ BOOKS = {"H0STASP0": Market.KRX, "H0NXASP0": Market.NXT, "H0UNASP0": Market.SOR}
 PAPER_FEEDS = frozenset({"H0STCNT0", "H0STASP0", PAPER_NOTICES})
 KNOWN = frozenset({*TRADES, *BOOKS, *NOTICES, *PERIODIC, *STATUS, *SILENT})
 
-Topic = tuple[str, str]  # tr_id, tr_key
-
 
 class Dropped(Exception):
     """The server hangs up on this session, after `reply` when there is one."""
@@ -43,52 +38,6 @@ class Dropped(Exception):
     def __init__(self, reply: str = "") -> None:
         super().__init__(reply)
         self.reply = reply
-
-
-@dataclass(frozen=True, slots=True)
-class Cipherer:
-    """Key and iv of one registration, used as the ASCII they are."""
-
-    key: str
-    iv: str
-
-    @classmethod
-    def fresh(cls) -> "Cipherer":
-        letters = "".join(secrets.choice(string.ascii_lowercase) for _ in range(32))
-        return cls(letters, secrets.token_hex(8))
-
-    def encrypt(self, text: str) -> str:
-        """Return `text` as AES-256-CBC, PKCS#7, base64."""
-        padder = padding.PKCS7(128).padder()
-        data = padder.update(text.encode()) + padder.finalize()
-        encryptor = Cipher(algorithms.AES(self.key.encode()), modes.CBC(self.iv.encode())).encryptor()
-        return b64encode(encryptor.update(data) + encryptor.finalize()).decode()
-
-
-@dataclass(slots=True, eq=False)
-class Session:
-    """One socket. `key` is its app key's, known with the first frame that carries an approval key."""
-
-    number: int
-    queue: asyncio.Queue[str | None] = field(default_factory=lambda: asyncio.Queue(QUEUE))
-    key: str = ""
-    topics: dict[Topic, Cipherer] = field(default_factory=dict)
-    unanswered: int = 0
-    is_closing: bool = False
-
-    def send(self, text: str) -> None:
-        """Queue a frame; a client who reads too slowly is cut off."""
-        if self.is_closing:
-            return
-        try:
-            self.queue.put_nowait(text)
-        except asyncio.QueueFull:
-            self.hang_up()
-
-    def hang_up(self) -> None:
-        self.is_closing = True
-        if not self.queue.full():
-            self.queue.put_nowait(None)
 
 
 class Feed:
@@ -102,6 +51,10 @@ class Feed:
         self._next = 1
         self._pulse_second = -1
         self.frames_sent = 0
+        self._faults = firm.faults
+        self._post = Post(firm.faults)
+        self._ghosts: dict[str, float] = {}
+        self._dropped_at = 0.0
 
     # --- sessions
 
@@ -110,6 +63,7 @@ class Feed:
         socket = web.WebSocketResponse(timeout=CLOSE_SECONDS, autoping=False, compress=False, max_msg_size=1 << 20)
         await socket.prepare(request)
         session = self._open()
+        session.cut = request.transport.abort if request.transport is not None else None
         tasks = [asyncio.create_task(self._write(socket, session)), asyncio.create_task(self._ping(session))]
         try:
             async for message in socket:
@@ -137,12 +91,17 @@ class Feed:
     def _close(self, session: Session) -> None:
         for topic in list(session.topics):
             self._forget(session, topic)
+        if session.key and (ghost := self._faults.take(SOCKET, ("ghost",))):
+            self._ghosts[session.key] = time.monotonic() + float(ghost.parameters["seconds"])
         del self.sessions[session.number]
         self._firm.exchange.record("session", self._clock(), session=session.number, state="closed", key=session.key)
 
     async def _write(self, socket: web.WebSocketResponse, session: Session) -> None:
         while (text := await session.queue.get()) is not None:
-            await socket.send_str(text)
+            if isinstance(text, bytes):  # a text frame that is no text
+                await socket.send_frame(text, WSMsgType.TEXT)
+            else:
+                await socket.send_str(text)
             self.frames_sent += 1
         await socket.close()
 
@@ -152,6 +111,9 @@ class Feed:
             if session.unanswered >= UNANSWERED_PINGS:
                 session.hang_up()
                 return
+            if self._faults.has("no_pingpong"):
+                await asyncio.sleep(PING_SECONDS)
+                continue
             session.unanswered += 1
             session.send(_json({"header": {"tr_id": "PINGPONG", "datetime": f"{self._clock():%Y%m%d%H%M%S}"}}))
             await asyncio.sleep(PING_SECONDS)
@@ -160,6 +122,12 @@ class Feed:
         """End every session."""
         for session in list(self.sessions.values()):
             session.hang_up()
+
+    def cut(self) -> None:
+        """Cut every line, without a closing handshake."""
+        for session in list(self.sessions.values()):
+            if session.cut is not None:
+                session.cut()
 
     # --- what clients say
 
@@ -177,15 +145,15 @@ class Feed:
 
     def _answer(self, session: Session, text: str) -> str:
         try:
-            frame = json.loads(text)
+            said = json.loads(text)
         except ValueError:
             return _error("OPSP9999", "JSON PARSING ERROR : invalid json format")
-        header = frame.get("header") if isinstance(frame, dict) else None
+        header = said.get("header") if isinstance(said, dict) else None
         if not isinstance(header, dict):
             return _error("OPSP9998", "JSON PARSING ERROR : header not found")
         if header.get("tr_id") == "PINGPONG":
             return ""
-        body = frame.get("body")
+        body = said.get("body")
         if not isinstance(body, dict):
             return _error("OPSP9992", "JSON PARSING ERROR : body not found")
         wanted = body.get("input")
@@ -206,14 +174,21 @@ class Feed:
     def _admit(self, session: Session, approval: str) -> None:
         """Tie a session to its app key; there is one session a key. Raises Dropped."""
         key = self._firm.exchange.world.approvals.get(approval)
-        if key is None:
+        if key is None or (not session.key and self._faults.take(SOCKET, ("approval_refused",))):
             raise Dropped(_error("OPSP0011", "invalid approval : NOT FOUND", rt_cd="1"))
-        if any(other.key == key and other is not session and not other.is_closing for other in self.sessions.values()):
+        if self._is_taken(key, session):
             self._firm.exchange.record("session", self._clock(), session=session.number, state="refused", key=key)
             raise Dropped(_error("OPSP8996", "ALREADY IN USE appkey"))
         if not session.key:
             session.key = key
             self._firm.exchange.record("session", self._clock(), session=session.number, state="admitted", key=key)
+
+    def _is_taken(self, key: str, session: Session) -> bool:
+        if session.key:
+            return False
+        if self._faults.take(SOCKET, ("occupied",)) or time.monotonic() < self._ghosts.get(key, 0.0):
+            return True
+        return any(other.key == key and not other.is_closing for other in self.sessions.values())
 
     def _register(self, session: Session, topic: Topic) -> str:
         tr_id, tr_key = topic
@@ -227,6 +202,8 @@ class Feed:
             return _reply(topic, "1", "OPSP0002", "ALREADY IN SUBSCRIBE")
         if len(session.topics) >= MAX_REGISTRATIONS:
             return _reply(topic, "1", "OPSP0008", "MAX SUBSCRIBE OVER")
+        if fault := self._faults.take(SOCKET, ("subscription_refused",), tr_id=tr_id, code=tr_key):
+            return _reply(topic, "1", str(fault.parameters["msg_cd"]), str(fault.parameters["msg1"]))
         cipherer = Cipherer.fresh()
         session.topics[topic] = cipherer
         self._listeners.setdefault(topic, {})[session.number] = session
@@ -284,7 +261,7 @@ class Feed:
             if builder is not None and sessions:
                 row = builder(self._firm, key, now)
                 if row is not None:
-                    _send_plain(sessions, tr_id, [row])
+                    self._post.rows(sessions, tr_id, key, [row])
 
     def _send_status(self, change: StatusChanged) -> None:
         for tr_id, (market, builder) in STATUS.items():
@@ -293,7 +270,7 @@ class Feed:
             if sessions:
                 row = builder(self._firm, change.code, self._clock())
                 if row is not None:
-                    _send_plain(sessions, tr_id, [row])
+                    self._post.rows(sessions, tr_id, change.code, [row])
 
     def _book_topics(self, code: str, market: Market) -> list[Topic]:
         return [(tr_id, code) for tr_id, wanted in BOOKS.items() if self._concerns(wanted, code, market)]
@@ -318,7 +295,7 @@ class Feed:
                 rows = [trade_row(self._firm, venues, day, t.unified) for t in printed.trades if t.unified]
             else:
                 rows = [trade_row(self._firm, (venue,), venue.tape, trade) for trade in printed.trades]
-            _send_plain(sessions, tr_id, rows)
+            self._post.rows(sessions, tr_id, printed.code, rows)
 
     def _venues(self, code: str, wanted: Market, but: Market | None = None) -> tuple[Venue, ...]:
         """Return the venues a feed is about, the unified one's both."""
@@ -332,7 +309,7 @@ class Feed:
             return
         there = self._venues(code, BOOKS[tr_id])
         if there:
-            _send_plain(sessions, tr_id, [book_row(self._firm, there, self._clock())])
+            self._post.rows(sessions, tr_id, code, [book_row(self._firm, there, self._clock())])
 
     def _concerns(self, wanted: Market, code: str, market: Market) -> bool:
         """Whether a feed carries news of a venue; the unified one says nothing of stocks that only KRX trades."""
@@ -341,20 +318,24 @@ class Feed:
         return wanted is market
 
     def _send_notice(self, notice: Notice) -> None:
+        account, code = str(notice.order["account"]), str(notice.order["code"])
         world = self._firm.exchange.world
-        keys = world.account_keys.get(notice.order["account"], set())
+        keys = world.account_keys.get(account, set())
         tr_id = PAPER_NOTICES if self._firm.settings.is_paper else LIVE_NOTICES
+        fault = self._faults.take(NOTICE, account=account, code=code)
         for session in list(self.sessions.values()):
             for topic, cipherer in list(session.topics.items()):
                 if topic[0] == tr_id and world.hts_keys.get(topic[1], set()) & keys:
                     row = notice_row(notice, topic[1], self._firm.settings.notice_width)
-                    session.send(f"1|{tr_id}|001|{cipherer.encrypt('^'.join(row))}")
+                    self._post.notice(session, tr_id, cipherer, row, fault)
 
-
-def _send_plain(sessions: Iterable[Session], tr_id: str, rows: list[Row]) -> None:
-    text = f"0|{tr_id}|{len(rows):03d}|{'^'.join('^'.join(row) for row in rows)}"
-    for session in sessions:
-        session.send(text)
+    def flap(self) -> None:
+        """Drop every session again and again, while that fault is in force."""
+        fault = next((fault for fault in self._faults.active() if fault.name == "flapping"), None)
+        if fault is not None and time.monotonic() - self._dropped_at >= float(fault.parameters["every"]):
+            self._dropped_at = time.monotonic()
+            fault.struck += 1
+            self.cut()
 
 
 def _json(value: object) -> str:

@@ -9,6 +9,7 @@ from kis.simulator.calendar import is_trading_day
 from kis.simulator.clockwork import Clockwork
 from kis.simulator.desk import Desk
 from kis.simulator.exchange import VENUES, Exchange
+from kis.simulator.faults import Faults
 from kis.simulator.gate import Gate
 from kis.simulator.history import History
 from kis.simulator.ledger import Ledger
@@ -63,6 +64,8 @@ class Firm:
         self.gate = Gate(self.exchange, calls_per_second=settings.calls_per_second)
         self.history = History(self.exchange.world)
         self.macro = Macro(self.exchange, self.history, seed)
+        self.faults = Faults(seed)
+        self.exchange.faults = self.faults
 
     def advance(self, now: datetime) -> None:
         """Bring the market to `now`."""

@@ -41,3 +41,19 @@ def foreign_balance(call: Call) -> Reply:
     """Overseas inquire-present-balance (해외주식 체결기준현재잔고): no shares, no foreign cash."""
     assert call.account
     return found(call, nothing=True, output1=[], output2=[], output3={})
+
+
+def foreign_holdings(call: Call) -> Reply:
+    """Overseas inquire-balance (해외주식 잔고): none."""
+    assert call.account
+    blank = {"ctx_area_fk200": padded("", 200), "ctx_area_nk200": padded("", 200)}
+    totals = dict.fromkeys(("frcr_pchs_amt1", "ovrs_rlzt_pfls_amt", "ovrs_tot_pfls", "rlzt_erng_rt"), "0.00000")
+    return Reply(found(call, nothing=True, output1=[], output2=totals).body | blank, "D")
+
+
+def foreign_profits(call: Call) -> Reply:
+    """Overseas inquire-period-profit (해외주식 기간손익): none."""
+    assert call.account
+    blank = {"ctx_area_fk200": padded("", 200), "ctx_area_nk200": padded("", 200)}
+    totals = dict.fromkeys(("stck_sll_amt_smtl", "stck_buy_amt_smtl", "smtl_fee1", "ovrs_rlzt_pfls_tot_amt"), "0")
+    return Reply(found(call, nothing=True, output1=[], output2=totals).body | blank, "D")

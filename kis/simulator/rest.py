@@ -1,9 +1,11 @@
 """The REST door: headers, token, call limit, TR ids, parameters; then one handler, then the ledger."""
 
+import asyncio
 import json
 import secrets
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from hashlib import sha256
 from typing import Any
@@ -12,10 +14,12 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from kis.simulator.calls import Body, Call, Operation, Reply
+from kis.simulator.faults import AFTER, BEFORE, NOT_OF_THE_LEDGER
 from kis.simulator.firm import Firm
 from kis.simulator.gate import IssueRefused, key_of
+from kis.simulator.mischief import Instead, LineCut, RawAnswer, Spoken, after, before, spoils_before
 from kis.simulator.operations import BY_PATH
-from kis.simulator.refusals import Refused
+from kis.simulator.refusals import Refused, Words
 
 Params = dict[str, str]
 
@@ -35,43 +39,51 @@ class Rest:
         raw = await request.read()
         now = self._clock()
         self._firm.advance(now)
-        if request.path.startswith("/oauth2/") and request.method == "POST":
-            return self._oauth(request.path, raw, now)
-        if request.path == "/uapi/hashkey" and request.method == "POST":
-            return _hashkey(raw)
-        rows = BY_PATH.get((request.method, request.path))
-        if rows is None:
-            return web.Response(status=404, body=b"", headers={"Content-Type": "text/plain"})
-        return self._call(request, rows, raw, now)
+        # some clients join host and path with one stroke too many
+        path = request.path.replace("//", "/")
+        try:
+            if path.startswith("/oauth2/") and request.method == "POST":
+                return await self._disturbed_oauth(path, raw, now)
+            if path == "/uapi/hashkey" and request.method == "POST":
+                return _hashkey(raw)
+            rows = BY_PATH.get((request.method, path))
+            if rows is None:
+                return web.Response(status=404, body=b"", headers={"Content-Type": "text/plain"})
+            return await self._call(request, rows, raw, now)
+        except LineCut:
+            if request.transport is not None:
+                request.transport.abort()
+            return web.Response(status=500)
 
     # --- calls with a TR id
 
-    def _call(self, request: web.Request, rows: tuple[Operation, ...], raw: bytes, now: datetime) -> web.Response:
-        received = time.time()
-        headers = request.headers
+    async def _call(self, request: web.Request, rows: tuple[Operation, ...], raw: bytes, now: datetime) -> web.Response:
+        received, headers = time.time(), request.headers
+        tr_id, tag = headers.get("tr_id", ""), headers.get(TAG_HEADER, "")
         key = key_of(headers.get("appkey", ""))
-        tr_id = headers.get("tr_id", "")
+        answer: Reply | RawAnswer
         try:
-            self._admit(headers, key, now)
-            operation = self._operation(rows, tr_id)
-            params = _params(request, raw)
-            _check_required(operation, params)
-            call = Call(
-                firm=self._firm,
-                operation=operation,
-                tr_id=tr_id,
-                params=params,
-                key=key,
-                now=now,
-                tr_cont=headers.get("tr_cont", "").strip(),
-                tag=headers.get(TAG_HEADER, ""),
-            )
-            reply = operation.handler(call)
+            call = self._read(request, rows, raw, now, key)
+            answer = await self._carry_out(call, request.path)
         except Refused as refused:
-            words = refused.words(is_paper=self._firm.settings.is_paper)
-            body = {"rt_cd": words.rt_cd, "msg_cd": words.msg_cd, "msg1": words.msg1}
-            reply = Reply(body, status=words.status)
-        tag = headers.get(TAG_HEADER, "")
+            answer = _refusal(refused.words(is_paper=self._firm.settings.is_paper))
+        except Spoken as spoken:
+            answer = _refusal(spoken.words)
+        except Instead as instead:
+            answer = instead.answer
+        except LineCut:
+            self._record(request, now, received, key, {"status": 0}, tag)
+            raise
+        if isinstance(answer, RawAnswer):
+            self._record(request, now, received, key, {"status": answer.status}, tag)
+            return web.Response(status=answer.status, body=answer.body, headers={"Content-Type": answer.content_type})
+        words = {"status": answer.status, **{name: answer.body.get(name, "") for name in ("rt_cd", "msg_cd")}}
+        self._record(request, now, received, key, words, tag)
+        return _response(answer, tr_id, headers.get("gt_uid", ""))
+
+    def _record(
+        self, request: web.Request, now: datetime, received: float, key: str, outcome: dict[str, Any], tag: str
+    ) -> None:
         self._firm.exchange.record(
             "request",
             now,
@@ -79,13 +91,49 @@ class Rest:
             key=key,
             method=request.method,
             path=request.path,
-            tr_id=tr_id,
-            status=reply.status,
-            rt_cd=reply.body.get("rt_cd", ""),
-            msg_cd=reply.body.get("msg_cd", ""),
+            tr_id=request.headers.get("tr_id", ""),
+            **outcome,
             **({"tag": tag} if tag else {}),
         )
-        return _response(reply, tr_id, headers.get("gt_uid", ""))
+
+    def _read(self, request: web.Request, rows: tuple[Operation, ...], raw: bytes, now: datetime, key: str) -> Call:
+        """Return the call a request makes. Raises Refused."""
+        headers = request.headers
+        self._admit(headers, key, now)
+        operation = self._operation(rows, headers.get("tr_id", ""))
+        params = _params(request, raw)
+        _check_required(operation, params)
+        return Call(
+            firm=self._firm,
+            operation=operation,
+            tr_id=headers.get("tr_id", ""),
+            params=params,
+            key=key,
+            now=now,
+            tr_cont=headers.get("tr_cont", "").strip(),
+            tag=headers.get(TAG_HEADER, ""),
+        )
+
+    async def _carry_out(self, call: Call, path: str) -> Reply | RawAnswer:
+        """Do what a call asks, and let the faults in force strike before and after."""
+        faults = self._firm.faults
+        scope = _scope(call, path)
+        if fault := faults.take(BEFORE, None if call.operation.is_account else NOT_OF_THE_LEDGER, **scope):
+            if fault.name == "delay_before":
+                await asyncio.sleep(float(fault.parameters["seconds"]))
+                self._firm.advance(self._clock())
+                call = replace(call, now=self._clock())
+            call = before(fault, call)
+        late = faults.take(AFTER, **scope)
+        if late is None:
+            return call.operation.handler(call)
+        if spoils_before(late):
+            return after(late, call, Reply({}))
+        reply = call.operation.handler(call)
+        if late.name == "delay":
+            await asyncio.sleep(float(late.parameters["seconds"]))
+            return reply
+        return after(late, call, reply)
 
     def _admit(self, headers: Mapping[str, str], key: str, now: datetime) -> None:
         """Raises Refused unless key, secret and token are there, and the call limit has room."""
@@ -112,6 +160,28 @@ class Rest:
 
     # --- calls without
 
+    async def _disturbed_oauth(self, path: str, raw: bytes, now: datetime) -> web.Response:
+        faults = self._firm.faults
+        if fault := faults.take(BEFORE, path=path, tr_id="", account="", code=""):
+            if fault.name == "request_lost":
+                raise LineCut
+            if fault.name == "delay_before":
+                await asyncio.sleep(float(fault.parameters["seconds"]))
+            if fault.name == "gateway":
+                words = fault.parameters
+                return _json({"error_description": words["msg1"], "error_code": words["msg_cd"]}, int(words["status"]))
+        late = faults.take(AFTER, path=path, tr_id="", account="", code="")
+        answer = self._oauth(path, raw, now)
+        if late is None:
+            return answer
+        if late.name == "answer_lost":
+            raise LineCut
+        if late.name == "delay":
+            await asyncio.sleep(float(late.parameters["seconds"]))
+        if late.name in ("error_500", "bad_gateway"):
+            return web.Response(status=500 if late.name == "error_500" else 502)
+        return answer
+
     def _oauth(self, path: str, raw: bytes, now: datetime) -> web.Response:
         try:
             body = _oauth_body(raw)
@@ -122,6 +192,22 @@ class Rest:
             self._firm.exchange.record("oauth refused", now, path=path, code=refused.code, received=time.time())
             return _json({"error_description": refused.text, "error_code": refused.code}, 403)
         return _json(answer, 200)
+
+
+def _refusal(words: Words) -> Reply:
+    return Reply({"rt_cd": words.rt_cd, "msg_cd": words.msg_cd, "msg1": words.msg1}, status=words.status)
+
+
+def _scope(call: Call, path: str) -> dict[str, str]:
+    """Return what a fault may be limited to."""
+    params = call.params
+    account = f"{params['CANO']}-{params.get('ACNT_PRDT_CD', '')}" if "CANO" in params else ""
+    code = params.get("PDNO") or params.get("FID_INPUT_ISCD") or ""
+    if not code and "ORGN_ODNO" in params and params["ORGN_ODNO"].isdigit():
+        world = call.firm.exchange.world
+        order = world.orders.get((world.today(), int(params["ORGN_ODNO"])))
+        code = order.code if order else ""
+    return {"path": path, "tr_id": call.tr_id, "account": account, "code": code}
 
 
 def _credentials(body: Body, secret_name: str) -> str:

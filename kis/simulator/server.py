@@ -37,7 +37,7 @@ class Server:
         self.firm = Firm(settings)
         self.feed = Feed(self.firm, clock.now)
         self.rest = Rest(self.firm, clock.now)
-        self.control = Control(self.firm)
+        self.control = Control(self.firm, self.feed)
         self._stopping = asyncio.Event()
 
     async def run(self, host: str, port: int, ready: Callable[[int], None]) -> None:
@@ -82,6 +82,7 @@ class Server:
                 self.firm.advance(clock.now())
                 self.publish()
                 self.feed.pulse()
+                self.feed.flap()
             except Exception:
                 log.exception("a step of the market failed")
             await asyncio.sleep(TICK_SECONDS)
@@ -145,6 +146,14 @@ class Simulator:
     def command(self, method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
         """Carry out any command of /simulator/. Raises what a bad command raises."""
         return self._run(lambda: self._server.control.carry_out(method, path, {}, body or {})) or {}
+
+    def fault(self, name: str, **words: Any) -> Answer:
+        """Put a fault in force: its name, scope, count and parameters as POST /simulator/faults takes them."""
+        return self.command("POST", "/simulator/faults", {"name": name, **words})
+
+    def clear_faults(self) -> None:
+        """End every fault."""
+        self.command("POST", "/simulator/faults", {"clear": True})
 
     def drop_sockets(self) -> None:
         """Hang up on every session."""

@@ -237,7 +237,7 @@ class Socket:
     """A realtime session."""
 
     def __init__(self, url: str, approval: str) -> None:
-        self.line = websocket.create_connection(f"{url}/tryitout", timeout=5)
+        self.line = websocket.create_connection(f"{url}/tryitout", timeout=5, skip_utf8_validation=True)
         _OPENED.append(self)
         self.approval = approval
         self.keys: dict[str, tuple[str, str]] = {}

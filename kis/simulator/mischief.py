@@ -1,0 +1,196 @@
+"""What the faults do to HTTP answers and to socket frames. Pure: replies and texts in, others out."""
+
+import json
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kis.simulator.calls import Call, Reply
+from kis.simulator.faults import Fault
+from kis.simulator.refusals import Refused, Words
+
+HTML = "<html><head><title>502 Bad Gateway</title></head><body><center><h1>502 Bad Gateway</h1></center></body></html>"
+_TIMEOUTS = {"EGW00301": "connection timed out", "EGW00302": "transaction timed out"}
+_LISTS = ("output1", "output")
+
+
+class LineCut(Exception):
+    """The connection is dropped without an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class RawAnswer:
+    """An answer that is not the broker's JSON."""
+
+    status: int
+    body: bytes
+    content_type: str = "text/html"
+
+
+def before(fault: Fault, call: Call) -> Call:
+    """Let a fault strike a call that nothing was done for yet. Raises what the client gets instead."""
+    strike = _BEFORE.get(fault.name)
+    return strike(fault, call) if strike else call
+
+
+def _cut(fault: Fault, call: Call) -> Call:
+    raise LineCut
+
+
+def _turn_away(name: str) -> Callable[[Fault, Call], Call]:
+    def strike(fault: Fault, call: Call) -> Call:
+        raise Refused(name)
+
+    return strike
+
+
+def _say(fault: Fault, call: Call) -> Call:
+    words = fault.parameters
+    raise Spoken(Words(words.get("rt_cd", "1"), words["msg_cd"], words["msg1"], words.get("status", 200)))
+
+
+def _time_out(fault: Fault, call: Call) -> Call:
+    raise Refused(_TIMEOUTS.get(fault.parameters["msg_cd"], "connection timed out"))
+
+
+def _fail_page(fault: Fault, call: Call) -> Call:
+    if call.tr_cont == "N":
+        raise Instead(RawAnswer(500, b""))
+    return call
+
+
+def _repeat_page(fault: Fault, call: Call) -> Call:
+    return replace(call, tr_cont="")
+
+
+class Spoken(Exception):
+    """A refusal in words that only the fault knows."""
+
+    def __init__(self, words: Words) -> None:
+        super().__init__(words.msg_cd)
+        self.words = words
+
+
+class Instead(Exception):
+    """An answer that replaces the broker's."""
+
+    def __init__(self, answer: RawAnswer) -> None:
+        super().__init__(answer.status)
+        self.answer = answer
+
+
+_BEFORE: dict[str, Callable[[Fault, Call], Call]] = {
+    "request_lost": _cut,
+    "gateway": _say,
+    "refusal": _say,
+    "too_fast": _turn_away("too fast"),
+    "ledger_too_fast": _turn_away("ledger too fast"),
+    "token_invalid": _turn_away("token invalid"),
+    "token_ended": _turn_away("token expired"),
+    "timeout_unaccepted": _time_out,
+    "page_fails": _fail_page,
+    "page_repeats": _repeat_page,
+}
+
+
+def spoils_before(fault: Fault) -> bool:
+    """Whether a fault that spoils answers is to leave the request undone."""
+    return fault.parameters.get("executed") is False
+
+
+def after(fault: Fault, call: Call, reply: Reply) -> Reply | RawAnswer:
+    """Let a fault strike the answer to a call that was carried out. Raises LineCut."""
+    if fault.name == "answer_lost":
+        raise LineCut
+    if fault.name == "error_500":
+        return RawAnswer(500, b"")
+    if fault.name == "bad_gateway":
+        return RawAnswer(502, HTML.encode())
+    if fault.name == "broken_json":
+        text = json.dumps(reply.body, ensure_ascii=False)
+        return RawAnswer(200, text[: len(text) * 2 // 3].encode(), "application/json;charset=UTF-8")
+    if fault.name == "timeout_accepted":
+        words = Refused(_TIMEOUTS.get(fault.parameters["msg_cd"], "connection timed out")).words(is_paper=call.is_paper)
+        body = {"rt_cd": words.rt_cd, "msg_cd": words.msg_cd, "msg1": words.msg1}
+        return Reply(body, status=words.status)
+    if fault.name == "rt_cd_missing":
+        return replace(reply, body={name: value for name, value in reply.body.items() if name != "rt_cd"})
+    if fault.name == "stuck_cursor":
+        return _stuck(call, reply)
+    return _spoil_list(fault, reply)
+
+
+def _stuck(call: Call, reply: Reply) -> Reply:
+    body = dict(reply.body)
+    for name in body:
+        if name.startswith("ctx_area_nk"):
+            # the key the client came with, or one it will be sent back with for ever
+            body[name] = call.params.get(name.upper(), "").ljust(len(body[name])) or body[name]
+            body[name] = body[name] if body[name].strip() else "1".ljust(len(reply.body[name]))
+    return replace(reply, body=body, tr_cont="M")
+
+
+def _spoil_list(fault: Fault, reply: Reply) -> Reply:
+    name = next((name for name in _LISTS if isinstance(reply.body.get(name), list)), None)
+    if name is None:
+        return reply
+    rows: list[Any] = list(reply.body[name])
+    spoiled: Any = rows
+    if fault.name == "empty_list":
+        spoiled = []
+    elif fault.name == "duplicate_rows":
+        spoiled = [row for row in rows for _ in range(2)]
+    elif fault.name == "dict_for_list":
+        spoiled = rows[0] if rows else {}
+    elif fault.name == "empty_rows":
+        spoiled = rows + [{} for _ in range(int(fault.parameters["rows"]))]
+    elif fault.name == "order_missing":
+        code = fault.scope.get("code")
+        spoiled = [row for row in rows if row.get("pdno") != code] if code else rows[1:]
+    return replace(reply, body={**reply.body, name: spoiled})
+
+
+# --- frames
+
+
+def notice_columns(row: list[str], more: int) -> list[str]:
+    """Return a notice with so many columns more, in the middle, or fewer at the end."""
+    if more < 0:
+        return row[:more]
+    return [*row[:18], *[""] * more, *row[18:]]
+
+
+def garbled() -> str:
+    return f"!{secrets.token_hex(40)}!"
+
+
+def frame(fault: Fault, text: str) -> str | bytes | None:
+    """Return what becomes of a data frame: other text, bytes that are none, or nothing."""
+    mark, tr_id, count, data = text.split("|", 3)
+    values = data.split("^")
+    width = len(values) // max(1, int(count))
+    if fault.name == "frame_lost":
+        return None
+    if fault.name == "frame_count":
+        return f"{mark}|{tr_id}|{fault.parameters['count_said']}|{data}"
+    if fault.name == "frame_cut":
+        return text[: len(text) * 2 // 3]
+    if fault.name == "frame_bytes":
+        return text.encode()[:-3] + b"\xc7\xd1\xff"
+    if fault.name == "frame_tr":
+        return f"{mark}|{fault.parameters['tr']}|{count}|{data}"
+    if fault.name == "frame_giant":
+        times = int(fault.parameters["times"])
+        return f"{mark}|{tr_id}|{int(count) * times:03d}|{'^'.join([data] * times)}"
+    if fault.name == "frame_nulls":
+        for index in fault.parameters["columns"]:
+            values[int(index)] = "(null)"
+        return f"{mark}|{tr_id}|{count}|{'^'.join(values)}"
+    if fault.name == "frame_columns":
+        at = int(fault.parameters["at"])
+        records = [values[start : start + width] for start in range(0, len(values), width)]
+        for record in records:
+            record.insert(len(record) if at < 0 else at, str(fault.parameters["value"]))
+        return f"{mark}|{tr_id}|{count}|{'^'.join('^'.join(record) for record in records)}"
+    return text
