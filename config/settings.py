@@ -12,7 +12,6 @@ from config import embedded
 from config.env import (
     BASE_DIR,
     HOME,
-    LANGUAGE,
     broker_environment,
     choice,
     credentials,
@@ -120,7 +119,7 @@ AUTH_PASSWORD_VALIDATORS = [
     )
 ]
 
-LANGUAGE_CODE = LANGUAGE
+LANGUAGE_CODE = choice("AEGIS_LANGUAGE", ("ko", "en"), "ko")
 LANGUAGES = [("ko", "한국어"), ("en", "English")]
 LOCALE_PATHS = [BASE_DIR / "locale"]
 TIME_ZONE = "Asia/Seoul"

@@ -1,6 +1,7 @@
 """What an operator can set wrongly: each mistake gets one sentence that names the variable."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -77,6 +78,7 @@ def test_every_command_fails_at_once_with_one_sentence(command: tuple[str, ...])
         ("AEGIS_WEB_PORT", "http"),
         ("AEGIS_UNFILLED_WAIT_SECONDS", "soon"),
         ("AEGIS_LOG_LEVEL", "loud"),
+        ("AEGIS_LANGUAGE", "jp"),
         ("DATABASE_URL", "localhost:5432"),
         ("REDIS_URL", "http://127.0.0.1"),
     ],
@@ -103,3 +105,13 @@ def test_an_unused_database_is_explained_not_traced() -> None:
     assert len(done.stderr.strip().splitlines()) == 1
     assert "DATABASE_URL" in done.stderr
     assert "hidden" not in done.stderr
+
+
+def test_the_example_names_every_variable_and_changes_nothing() -> None:
+    readers = "".join(path.read_text(encoding="utf-8") for path in (BASE_DIR / "config").glob("*.py"))
+    read = set(re.findall(r'"((?:KIS|AEGIS)_[A-Z_]+|DATABASE_URL|REDIS_URL)"', readers))
+    example = (BASE_DIR / ".env.example").read_text(encoding="utf-8")
+    named = set(re.findall(r"^#?([A-Z_]+)=", example, re.MULTILINE))
+    assert read - named == set()
+    assert named - read <= {"AEGIS_CLOCK_FILE"}
+    assert re.findall(r"^[^#\n].*", example, re.MULTILINE) == ["KIS_ENV=sim"]

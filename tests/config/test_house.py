@@ -145,8 +145,12 @@ def _check_pages(ports: dict[str, str], password: str) -> None:
     with httpx.Client(trust_env=False, follow_redirects=True, timeout=20) as browser:
         assert browser.get(f"{web}/admin/").status_code == 200
         assert browser.get(f"{flower}/api/workers").status_code == 401
-        workers = browser.get(f"{flower}/api/workers", params={"refresh": "1"}, auth=("admin", password))
-    assert {name.split("@")[0] for name in workers.json()} == {"orders", "sync", "stream"}
+        deadline = time.monotonic() + START_SECONDS
+        seen: set[str] = set()
+        while seen != {"orders", "sync", "stream"}:
+            assert time.monotonic() < deadline, seen
+            workers = browser.get(f"{flower}/api/workers", params={"refresh": "1"}, auth=("admin", password))
+            seen = {name.split("@")[0] for name in workers.json()}
     assert settings.SECRET_KEY not in workers.text
     assert "KIS_" not in workers.text
 

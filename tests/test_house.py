@@ -1,0 +1,69 @@
+"""What holds for the whole house: its walls, its migrations, its schedule, its words."""
+
+import re
+import subprocess
+import sys
+from string import Formatter
+
+import pytest
+from babel.messages.pofile import read_po
+from django.core.management import call_command
+
+from config import schedule
+from config.celery import app
+from config.env import BASE_DIR
+
+# tasks that beat does not send, and who does
+SENT_BY_OTHERS = {
+    "orders.tasks.begin": "a worker of the orders queue, when it is ready",
+    "orders.tasks.chase": "the sweep, for each order whose step is due",
+}
+
+
+def test_the_walls_between_the_floors_hold() -> None:
+    words = [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"]
+    done = subprocess.run(words, cwd=BASE_DIR, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.django_db
+def test_migrations_are_in_step_with_the_models() -> None:
+    call_command("makemigrations", check=True, dry_run=True, verbosity=1)
+
+
+def test_every_task_is_scheduled_or_says_who_sends_it() -> None:
+    app.loader.import_default_modules()
+    ours = {name for name in app.tasks if not name.startswith("celery.")}
+    scheduled = {entry.task for entry in schedule.SCHEDULE}
+    assert ours == scheduled | SENT_BY_OTHERS.keys()
+
+
+def test_no_turn_of_the_schedule_outlives_the_next() -> None:
+    names = [entry.name for entry in schedule.SCHEDULE]
+    assert len(set(names)) == len(names)
+    assert all(entry.every > 1 for entry in schedule.SCHEDULE)
+
+
+@pytest.mark.django_db
+def test_the_schedule_is_written_once_and_an_operators_edit_stays() -> None:
+    from django_celery_beat.models import PeriodicTask
+
+    assert schedule.write() == len(schedule.SCHEDULE)
+    PeriodicTask.objects.filter(name="look").update(enabled=False)
+    assert schedule.write() == 0
+    assert not PeriodicTask.objects.get(name="look").enabled
+    assert all(task.expire_seconds < task.interval.every for task in PeriodicTask.objects.all())
+
+
+def test_a_korean_sentence_fills_the_same_gaps_as_the_english() -> None:
+    with (BASE_DIR / "locale/ko/LC_MESSAGES/django.po").open("rb") as file:
+        catalogue = read_po(file, locale="ko")
+    for message in catalogue:
+        if message.id and message.string:
+            assert gaps(message.string) == gaps(message.id), message.id
+
+
+def gaps(text: str) -> set[str]:
+    if not re.search(r"\{\w", text):
+        return set()
+    return {name for _, name, _, _ in Formatter().parse(text) if name}
