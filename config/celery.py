@@ -20,17 +20,22 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 class CelerySettings:
     """Celery's part of the settings. Workers tell Flower all they were given; keys and passwords they are not."""
 
+    # the one that Celery's Django part reads by its full name
+    FULL_NAMES = ("CELERY_DB_REUSE_MAX",)
+
     def __dir__(self) -> list[str]:
-        return [name for name in dir(settings) if name.startswith("CELERY_")]
+        ours = [name for name in dir(settings) if name.startswith("CELERY_")]
+        return [name if name in self.FULL_NAMES else name.removeprefix("CELERY_").lower() for name in ours]
 
     def __getattr__(self, name: str) -> Any:
-        if not name.startswith("CELERY_"):
-            raise AttributeError(name)
-        return getattr(settings, name)
+        try:
+            return getattr(settings, name if name in self.FULL_NAMES else f"CELERY_{name.upper()}")
+        except AttributeError:
+            raise AttributeError(name) from None
 
 
 app = Celery("aegis")
-app.config_from_object(CelerySettings(), namespace="CELERY")
+app.config_from_object(CelerySettings())
 app.autodiscover_tasks()
 
 
