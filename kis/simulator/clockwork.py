@@ -126,6 +126,9 @@ class Clockwork:
             code, market = name.split(":")
             if (code, Market(market)) in exchange.venues:
                 exchange.venues[code, Market(market)].put_at(price)
+        for interruption in world.interruptions:
+            if not interruption.ended:  # nobody was there to end it
+                exchange.record("resumption", code=interruption.code, ended=interruption.began)
         for code, tape in exchange.unified.items():
             tape.absorb(exchange.venues[code, market].tape for market in VENUES)
         day = datetime.combine(world.today(), time(), KST)
@@ -322,6 +325,11 @@ class Clockwork:
     def _is_continuous(self, market: Market, now: datetime) -> bool:
         return any(phase.matching is Matching.CONTINUOUS for phase in self._exchange.phases(market, now))
 
+    def _is_at_one_price(self, market: Market, now: datetime) -> bool:
+        """Whether a venue trades at a closing price and nothing else."""
+        phases = self._exchange.phases(market, now)
+        return bool(phases) and all(phase.matching is Matching.FIXED for phase in phases)
+
     def _interrupt_the_wild(self, venue: Venue, at: datetime) -> None:
         """Interrupt a stock that strayed 10 % from where its static reference stands."""
         standard = venue.static_standard or venue.tape.open
@@ -367,14 +375,10 @@ class Clockwork:
     # --- steps
 
     def _active(self, now: datetime) -> list[Venue]:
-        """Return the venues whose book lives at `now`."""
+        """Return the venues that trade at `now`."""
         exchange = self._exchange
         idle = exchange.world.frozen | exchange.world.halted
-        alive = {
-            market
-            for market in VENUES
-            if any(phase.matching is not Matching.FIXED for phase in exchange.phases(market, now))
-        }
+        alive = {market for market in VENUES if exchange.phases(market, now)}
         return [venue for (code, market), venue in exchange.venues.items() if market in alive and code not in idle]
 
     def _pass_time(self, until: datetime, *, stepping: bool) -> None:
@@ -400,7 +404,7 @@ class Clockwork:
         minute = begun.replace(second=0, microsecond=0) + _MINUTE
         while minute <= until:
             for venue in active:
-                if venue.is_auction:
+                if venue.is_auction or self._is_at_one_price(venue.market, minute):
                     continue
                 name = _stream(venue)
                 lead = None
@@ -417,8 +421,12 @@ class Clockwork:
     def _step_all(self, number: int, at: datetime, active: list[Venue]) -> None:
         exchange = self._exchange
         day = exchange.world.today()
-        krx_leads = any(phase.matching is Matching.CONTINUOUS for phase in exchange.phases(Market.KRX, at))
+        krx_leads = self._is_continuous(Market.KRX, at)
+        at_close = {market for market in VENUES if self._is_at_one_price(market, at)}
         for venue in active:
+            if venue.market in at_close:
+                self._offbook.work(venue, at, flow.draw(self._seed, day, _stream(venue), number))
+                continue
             lead = None
             if venue.market is Market.NXT and krx_leads:
                 lead = exchange.venues[venue.stock.code, Market.KRX].anchor

@@ -44,7 +44,7 @@ class Change:
     price: int
     everything: bool
     stop_price: int = 0
-    market: Market | None = None
+    market: Market | None = None  # None: wherever it is
 
 
 class Desk:
@@ -136,11 +136,18 @@ class Desk:
             self._check_price(wanted.price, venue)
         if wanted.kind is OrderKind.STOP_LIMIT:
             self._check_price(wanted.stop_price, venue)
+        if wanted.kind is OrderKind.AFTER_HOURS_SINGLE:
+            self._check_single_price(wanted.price, venue)
 
     def _check_price(self, price: int, venue: Venue) -> None:
         if price <= 0 or not ticks.is_on_tick(price, venue.stock.instrument):
             raise Refused("bad tick")
         if not venue.lowest <= price <= venue.highest:
+            raise Refused("outside daily limits")
+
+    def _check_single_price(self, price: int, venue: Venue) -> None:
+        """In the after-hours single price (시간외 단일가) a price stays within 10 % of the close."""
+        if abs(price - venue.closing_price) * 10 > venue.closing_price:
             raise Refused("outside daily limits")
 
     def _price(self, wanted: NewOrder, venue: Venue) -> int:

@@ -173,7 +173,8 @@ class Feed:
 
     def _admit(self, session: Session, approval: str) -> None:
         """Tie a session to its app key; there is one session a key. Raises Dropped."""
-        key = self._firm.exchange.world.approvals.get(approval)
+        # an open session outlives its key
+        key = session.key or self._firm.gate.approved_key(approval, self._clock())
         if key is None or (not session.key and self._faults.take(SOCKET, ("approval_refused",))):
             raise Dropped(_error("OPSP0011", "invalid approval : NOT FOUND", rt_cd="1"))
         if self._is_taken(key, session):

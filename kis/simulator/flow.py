@@ -18,6 +18,8 @@ LEVELS = 10
 _MOVES_EACH_WAY = 0.09
 # how far from home a day usually strays
 _STRAY_PCT = 1.5
+# how often two of the crowd meet halfway between bid and ask
+HALFWAY = 0.01
 # in a minute seen from afar, the part of the way home that is taken
 PULL_A_MINUTE = 0.04
 _LEVEL_WORTH_WON = 45_000_000

@@ -72,6 +72,13 @@ class Gate:
         self._exchange.record("approval", now, key=key, approval=approval)
         return approval
 
+    def approved_key(self, approval: str, now: datetime) -> str | None:
+        """Return the app key behind a socket key, None for one that is unknown or a day old."""
+        found = self._exchange.world.approvals.get(approval)
+        if found is None or now - found.issued_at >= TOKEN_LIFE:
+            return None
+        return found.key
+
     def check_token(self, authorization: str, key: str, now: datetime) -> None:
         """Raises Refused unless the header carries a living token of this app key."""
         scheme, _, text = authorization.partition(" ")

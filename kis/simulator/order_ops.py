@@ -10,6 +10,8 @@ from kis.simulator.wire import fixed, percent
 # live ids of the user's own specification that name the venue in their letters
 _NXT_IDS = ("TTTN0802U", "TTTN0801U", "TTTN0803U")
 _DEPOSIT_ID = "TTTC8434R"
+_PAPER_CHEAPEST = 1_000
+_PAPER_KINDS = frozenset(OrderKind(code) for code in ("00", "01", "02", "03", "04"))
 _BUYING_ON_MARGIN = 2.5  # 증거금율 40 %
 
 _DONE_LIVE = ("APBK0013", "주문 전송 완료 되었습니다.")
@@ -37,9 +39,9 @@ def _place(call: Call, side: Side) -> Reply:
     price, stop_price = _prices(call, kind)
     wanted = NewOrder(
         account=call.account,
-        code=call.text("PDNO"),
+        code=_tradable(call),
         side=side,
-        market=_market(call) or Market.KRX,
+        market=_market(call),
         kind=kind,
         quantity=call.integer("ORD_QTY"),
         price=price,
@@ -71,11 +73,23 @@ def change(call: Call) -> Reply:
     return _accepted(call, call.firm.desk.change(wanted, call.now))
 
 
+def _tradable(call: Call) -> str:
+    """Return the stock an order is for. Raises Refused; paper does not trade the cheapest."""
+    code = call.text("PDNO")
+    stock = call.firm.exchange.stock(code)
+    if call.is_paper and call.firm.exchange.price(code) < _PAPER_CHEAPEST:
+        raise Refused("unknown stock", stock.code)
+    return code
+
+
 def _kind(call: Call) -> OrderKind:
     try:
-        return OrderKind(call.text("ORD_DVSN"))
+        kind = OrderKind(call.text("ORD_DVSN"))
     except ValueError:
         raise Refused("kind not taken now", call.text("ORD_DVSN")) from None
+    if call.is_paper and kind not in _PAPER_KINDS:
+        raise Refused("kind not taken now", kind)
+    return kind
 
 
 def _prices(call: Call, kind: OrderKind) -> tuple[int, int]:
@@ -88,13 +102,13 @@ def _prices(call: Call, kind: OrderKind) -> tuple[int, int]:
     return price, trigger
 
 
-def _market(call: Call) -> Market | None:
-    """Return the venue a call names, None when it names none (KRX for a new order)."""
+def _market(call: Call) -> Market:
+    """Return the venue a call names; one that names none means KRX."""
     if call.tr_id in _NXT_IDS:
         return Market.NXT
     name = call.text("EXCG_ID_DVSN_CD")
     if not name:
-        return None
+        return Market.KRX
     if name not in Market.__members__:
         raise Refused("field invalid", "EXCG_ID_DVSN_CD")
     if call.is_paper and name != "KRX":

@@ -6,7 +6,7 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
@@ -192,11 +192,13 @@ def serve(
     port: int = 0,
     ticking: bool = True,
     notice_columns: int | None = None,
+    codes: Iterable[str] | None = None,
 ) -> Iterator[Simulator]:
     """Run a simulator on 127.0.0.1 in a thread of its own.
 
     `rate` 0 lifts the call limit and None is the environment's own; `port` 0 takes a free one. Without
-    `ticking` the crowd acts only when asked to (`step`); phases still begin and end by the clock.
+    `ticking` the crowd acts only when asked to (`step`); phases still begin and end by the clock. `codes`
+    lists only these stocks, which starts sooner.
     """
     settings = Settings(
         seed=seed,
@@ -206,6 +208,7 @@ def serve(
         notice_columns=notice_columns,
         ledger_path=Path(ledger_path) if ledger_path else None,
         is_ticking=ticking,
+        codes=frozenset(codes) if codes is not None else None,
     )
     simulator = _start(settings, port)
     try:

@@ -203,6 +203,7 @@ class Venue:
         if self._laid_at != self.anchor:
             self.lay(draw.spread)
         hits = self._taken(draw, at)
+        hits += self._met_halfway(draw, at)
         direction = self._direction(draw, lead)
         if direction:
             hits += self.move(direction, at)
@@ -224,6 +225,17 @@ class Venue:
         # the crowd's small orders leave the maker something: only a drawn move shifts the price
         room = waiting - 1 if made else waiting
         return self.execute(draw.taker, price, min(size, room), MAKER, at) if room > 0 else []
+
+    def _met_halfway(self, draw: flow.Draw, at: datetime) -> list[Hit]:
+        """Now and then two of the crowd meet at the midpoint (중간가): a price off the grid."""
+        if draw.chance >= flow.HALFWAY or self.book.has_guests():
+            return []
+        ask, bid = self.book.best(Side.SELL), self.book.best(Side.BUY)
+        if ask is None or bid is None or (ask + bid) % 2:
+            return []
+        quantity = 1 + draw.spread[1] % 9
+        trade = self.print(at, (ask + bid) // 2, quantity, draw.taker)
+        return [Hit(trade.price, quantity, MAKER, MAKER, trade)]
 
     def _direction(self, draw: flow.Draw, lead: int | None) -> int:
         if lead is not None and lead != self.anchor:

@@ -31,6 +31,14 @@ class Token:
     asked_at: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """A key for the socket (접속키), of one app key."""
+
+    key: str
+    issued_at: datetime
+
+
 @dataclass(slots=True)
 class Interruption:
     """A volatility interruption (VI): two minutes of single price. Kinds: 1 static, 2 dynamic."""
@@ -69,7 +77,7 @@ class World:
     step: int = 0
     tokens: dict[str, Token] = field(default_factory=dict)
     newest_token: dict[str, Token] = field(default_factory=dict)
-    approvals: dict[str, str] = field(default_factory=dict)
+    approvals: dict[str, Approval] = field(default_factory=dict)
     _open: dict[str, dict[int, Order]] = field(default_factory=dict)
     _by_account: dict[str, list[Order]] = field(default_factory=dict)
 
@@ -106,7 +114,8 @@ class World:
 
     def _start_day(self, event: Event) -> None:
         self.day = date.fromisoformat(event["date"])
-        self.next_number = 1
+        # a clock set back comes to days that have numbers already
+        self.next_number = 1 + max((number for day, number in self.orders if day == self.day), default=0)
         self.bases = dict(event["bases"])
         self.marks = {}
         self.interruptions = []
@@ -243,7 +252,7 @@ class World:
         self.tokens[event["token"]].expires_at = datetime.fromisoformat(event["at"])
 
     def _approve(self, event: Event) -> None:
-        self.approvals[event["approval"]] = event["key"]
+        self.approvals[event["approval"]] = Approval(event["key"], datetime.fromisoformat(event["at"]))
 
     def _order(self, event: Event) -> Order:
         return self.orders[date.fromisoformat(event["date"]), event["number"]]

@@ -23,6 +23,7 @@ from kis.simulator.orders import NewOrder, Order
 from kis.simulator.server import Simulator, serve
 
 SAMSUNG, KEPCO, THIN, FUND = "005930", "015760", "004090", "069500"
+LISTED = (SAMSUNG, KEPCO, THIN, FUND, "000660")
 ACCOUNT, OTHER = "12345678-01", "87654321-01"
 
 
@@ -295,6 +296,7 @@ def running(set_clock: Callable[[str], None]) -> Iterator[Callable[..., Simulato
 
     def start(at: str = "2026-11-23 10:00", **words: Any) -> Simulator:
         set_clock(at)
+        words.setdefault("codes", LISTED)
         context = serve(ticking=words.pop("ticking", False), **words)
         stack.append(context)
         return context.__enter__()
