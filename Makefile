@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test lint check format simulator messages clean
+.PHONY: help setup run demo test lint check format simulator throttle-check messages clean
 PYTHON := .venv/bin/python
 INSTALLED := .venv/.installed
 CATALOGUE := locale/ko/LC_MESSAGES/django
@@ -10,7 +10,7 @@ PORT ?= 9443
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 help: ## List the targets
-	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile | expand -t 20
 
 setup: $(INSTALLED) $(CATALOGUE).mo ## Make .venv and install the pinned packages; nothing else
 	@:
@@ -41,6 +41,9 @@ format: setup ## Let ruff put the code in shape
 
 simulator: setup ## The broker's simulator alone: make simulator PORT=9443
 	@exec $(PYTHON) manage.py kis_simulator --port "$(PORT)"
+
+throttle-check: setup ## Eight processes on one allowance: no refusal, at least 95 % used
+	@$(PYTHON) -m bench.throttle_check
 
 messages: setup ## Collect the texts to translate into the Korean catalogue
 	@$(PYTHON) -m babel.messages.frontend -q extract --no-location --sort-output -k gettext_lazy -k gettext_noop -k _ \

@@ -26,7 +26,7 @@ WINDOW_MS = 1_000
 LEASE_MS = 30_000
 SLOW_SECONDS = 5.0
 # calls that a quiet class may make at once before it is spaced out
-BURST = 3
+BURST = 2
 
 # all but orders go this much slower than they could, which leaves a slot free for the next order
 SPACING = 1.04
