@@ -27,7 +27,11 @@ class Kind:
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {
         # HTTP, before anything is done
-        "request_lost": Kind(BEFORE, "the line is cut before the request is read: nothing is done"),
+        "request_lost": Kind(
+            BEFORE,
+            "the line is cut, perhaps after a wait, the request unread: nothing is done",
+            {"seconds": 0.0},
+        ),
         "delay_before": Kind(BEFORE, "the request waits, then is done and answered", {"seconds": 5.0}),
         "gateway": Kind(
             BEFORE,
@@ -48,6 +52,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "page_repeats": Kind(BEFORE, "a later page is the first page once more"),
         # HTTP, after it is done
         "answer_lost": Kind(AFTER, "the request is done, the line is cut before the answer"),
+        "answer_torn": Kind(AFTER, "the request is done, the line is cut in the middle of the answer"),
         "delay": Kind(AFTER, "the request is done at once, the answer comes late", {"seconds": 5.0}),
         "timeout_accepted": Kind(AFTER, "EGW00301 or EGW00302, though it was done", {"msg_cd": "EGW00301"}),
         "error_500": Kind(AFTER, "HTTP 500 with an empty body; done unless `executed` is false", {"executed": True}),
@@ -118,7 +123,9 @@ class Fault:
     probability: float = 1.0
     left: int | None = None
     after: int = 0
+    every: int = 1
     ends_at: float | None = None
+    met: int = 0
     struck: int = 0
 
     @property
@@ -135,6 +142,7 @@ class Fault:
             "probability": self.probability,
             "left": self.left,
             "after": self.after,
+            "every": self.every,
             "struck": self.struck,
         }
 
@@ -162,6 +170,8 @@ class Faults:
             raise BadFault(f"count {count!r}: a whole number of 1 or more is needed, or none at all")
         fault.left = count
         fault.after = int(_number(wanted, "after", 0, 0, 10**9))
+        if "every" not in kind.parameters:
+            fault.every = int(_number(wanted, "every", 1, 1, 10**9))
         if "lasts" in wanted:
             fault.ends_at = self._clock() + _number(wanted, "lasts", 0, 0, 10**9)
         for key, value in wanted.items():
@@ -171,7 +181,7 @@ class Faults:
             elif key in SCOPE:
                 fault.scope[key] = str(value)
             else:
-                known = [*kind.parameters, *SCOPE, "count", "probability", "after", "lasts"]
+                known = [*kind.parameters, *SCOPE, "count", "probability", "after", "every", "lasts"]
                 raise BadFault(f"{key!r} is nothing that {name} knows; it knows {', '.join(known)}")
         self._active.append(fault)
         return fault
@@ -185,6 +195,9 @@ class Faults:
                 continue
             if fault.after > 0:
                 fault.after -= 1
+                continue
+            fault.met += 1
+            if fault.met % fault.every:
                 continue
             if fault.probability < 1 and self._random.random() >= fault.probability:
                 continue
@@ -230,7 +243,7 @@ def listing(faults: Faults) -> dict[str, Any]:
     """Return every kind with its help, and what is in force."""
     return {
         "usage": (
-            'POST {"name": ..., "count": n, "probability": 0..1, "after": n, "lasts": seconds, '
+            'POST {"name": ..., "count": n, "probability": 0..1, "after": n, "every": n, "lasts": seconds, '
             '"path"|"tr_id"|"account"|"code": scope, parameters}; POST {"clear": true} or {"clear": id} ends them'
         ),
         "faults": {

@@ -16,7 +16,12 @@ _LISTS = ("output1", "output")
 
 
 class LineCut(Exception):
-    """The connection is dropped without an answer."""
+    """The connection is dropped without an answer, or in the middle of `torn`."""
+
+    def __init__(self, torn: bytes = b"", after_seconds: float = 0.0) -> None:
+        super().__init__("line cut")
+        self.torn = torn
+        self.after_seconds = after_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +40,7 @@ def before(fault: Fault, call: Call) -> Call:
 
 
 def _cut(fault: Fault, call: Call) -> Call:
-    raise LineCut
+    raise LineCut(after_seconds=float(fault.parameters["seconds"]))
 
 
 def _turn_away(name: str) -> Callable[[Fault, Call], Call]:
@@ -103,6 +108,8 @@ def after(fault: Fault, call: Call, reply: Reply) -> Reply | RawAnswer:
     """Let a fault strike the answer to a call that was carried out. Raises LineCut."""
     if fault.name == "answer_lost":
         raise LineCut
+    if fault.name == "answer_torn":
+        raise LineCut(torn=json.dumps(reply.body, ensure_ascii=False).encode())
     if fault.name == "error_500":
         return RawAnswer(500, b"")
     if fault.name == "bad_gateway":

@@ -23,8 +23,9 @@ from kis.simulator.refusals import Refused, Words
 
 Params = dict[str, str]
 
-# a header that only tests add: what it says is kept beside the request in the ledger, and nothing reads it
+# headers that only tests add: what they say is kept beside the request in the ledger, and nothing reads it
 TAG_HEADER = "aegis-intent"
+PROCESS_HEADER = "aegis-process"
 
 
 class Rest:
@@ -34,7 +35,7 @@ class Rest:
         self._firm = firm
         self._clock = clock
 
-    async def answer(self, request: web.Request) -> web.Response:
+    async def answer(self, request: web.Request) -> web.StreamResponse:
         """Answer one request. The market is brought to the present first."""
         raw = await request.read()
         now = self._clock()
@@ -50,10 +51,8 @@ class Rest:
             if rows is None:
                 return web.Response(status=404, body=b"", headers={"Content-Type": "text/plain"})
             return await self._call(request, rows, raw, now)
-        except LineCut:
-            if request.transport is not None:
-                request.transport.abort()
-            return web.Response(status=500)
+        except LineCut as cut:
+            return await _cut(request, cut)
 
     # --- calls with a TR id
 
@@ -94,6 +93,7 @@ class Rest:
             tr_id=request.headers.get("tr_id", ""),
             **outcome,
             **({"tag": tag} if tag else {}),
+            **({"process": request.headers[PROCESS_HEADER]} if PROCESS_HEADER in request.headers else {}),
         )
 
     def _read(self, request: web.Request, rows: tuple[Operation, ...], raw: bytes, now: datetime, key: str) -> Call:
@@ -192,6 +192,19 @@ class Rest:
             self._firm.exchange.record("oauth refused", now, path=path, code=refused.code, received=time.time())
             return _json({"error_description": refused.text, "error_code": refused.code}, 403)
         return _json(answer, 200)
+
+
+async def _cut(request: web.Request, cut: LineCut) -> web.StreamResponse:
+    """Drop the line, after a wait or after half an answer."""
+    await asyncio.sleep(cut.after_seconds)
+    response = web.StreamResponse(headers={"Content-Type": "application/json;charset=UTF-8"})
+    if cut.torn:
+        response.content_length = len(cut.torn)
+        await response.prepare(request)
+        await response.write(cut.torn[: len(cut.torn) // 2])
+    if request.transport is not None:
+        request.transport.close() if cut.torn else request.transport.abort()
+    return response
 
 
 def _refusal(words: Words) -> Reply:

@@ -65,6 +65,7 @@ class Server:
     async def _entry(self, request: web.Request) -> web.StreamResponse:
         if request.headers.get("Upgrade", "").lower() == "websocket":
             return await self.feed.serve(request)
+        response: web.StreamResponse
         if request.path == "/simulator" or request.path.startswith("/simulator/"):
             response = await self.control.answer(request)
         else:

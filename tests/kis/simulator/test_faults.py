@@ -52,6 +52,12 @@ def test_a_fault_may_strike_by_chance_and_the_seed_decides() -> None:
     assert 8 < sum(run(1)) < 32
 
 
+def test_a_fault_may_strike_every_third_time() -> None:
+    faults = Faults()
+    faults.add({"name": "notice_lost", "every": 3})
+    assert [faults.take("notice") is not None for _ in range(6)] == [False, False, True, False, False, True]
+
+
 def test_a_fault_may_last_for_a_while() -> None:
     now = [0.0]
     faults = Faults(clock=lambda: now[0])
@@ -89,6 +95,13 @@ def test_the_list_explains_every_fault(client: Client) -> None:
 
 def test_an_answer_lost_after_the_order_was_taken(client: Client) -> None:
     client.sim.fault("answer_lost", tr_id="TTTC0012U", count=1)
+    with pytest.raises(httpx.TransportError):
+        client.buy(1, 65_000)
+    assert orders(client) == ["open"]
+
+
+def test_an_answer_torn_in_the_middle(client: Client) -> None:
+    client.sim.fault("answer_torn", tr_id="TTTC0012U", count=1)
     with pytest.raises(httpx.TransportError):
         client.buy(1, 65_000)
     assert orders(client) == ["open"]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from aegis import ticks
+from kis import clock
 from kis.simulator.server import Simulator
 
 from .conftest import SAMSUNG, Client
@@ -235,6 +236,7 @@ def test_a_cancel_names_the_venue_its_order_went_to(client: Client) -> None:
 )
 def test_the_lesser_feeds_have_their_columns(running: Start, at: str, feeds: dict[str, tuple[str, int]]) -> None:
     socket = Client(running(at)).socket()
+    clock.set_now(clock.now(), speed=30)  # these feeds speak by the second
     for tr_id, (key, _) in feeds.items():
         assert socket.ask(tr_id, key)["body"]["rt_cd"] == "0", tr_id
     for tr_id, (key, width) in feeds.items():
@@ -244,6 +246,7 @@ def test_the_lesser_feeds_have_their_columns(running: Start, at: str, feeds: dic
 
 def test_an_index_tick_looks_like_the_recorded_one(client: Client, samples: Path) -> None:
     socket = client.socket()
+    clock.set_now(clock.now(), speed=30)
     socket.ask("H0UPCNT0", "2001")
     _, values = socket.frame("H0UPCNT0")
     expected = (
