@@ -298,10 +298,11 @@ def future_chart(call: Call) -> Reply:
 
 def futures_board(call: Call) -> Reply:
     """display-board-futures (국내옵션전광판 선물): the listed contracts, the front month first."""
-    if call.text("FID_COND_MRKT_CLS_CODE"):
-        return quoted(output=[])  # minis, weeklies and KOSDAQ150 are not listed here
+    boards = {"": call.firm.macro.contracts, "MKI": call.firm.macro.minis}
+    board = boards.get(call.text("FID_COND_MRKT_CLS_CODE"))
     rows = []
-    for contract in call.firm.macro.contracts(call.now.date()):
+    # weeklies and KOSDAQ150 are not listed here
+    for contract in board(call.now.date()) if board else ():
         quote = call.firm.macro.future(contract, call.now)
         rows.append(
             {

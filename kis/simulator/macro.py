@@ -204,20 +204,15 @@ class Macro:
     # --- futures
 
     def contracts(self, day: date) -> list[Contract]:
-        """Return the listed contracts, the front month (근월물) first."""
-        found: list[Contract] = []
-        year, month = day.year, 3
-        while len(found) < 4:
-            last_day = second_thursday(year, month)
-            if last_day >= day:
-                found.append(Contract(f"A01{year % 10}{month:02d}", f"F {year}{month:02d}", last_day))
-            month += 3
-            if month > 12:
-                year, month = year + 1, 3
-        return found
+        """Return the listed contracts, quarter by quarter, the front month (근월물) first."""
+        return _listed(day, "A01", "F", every=3, count=4)
+
+    def minis(self, day: date) -> list[Contract]:
+        """Return the listed mini contracts (미니), month by month."""
+        return _listed(day, "A05", "미니 F", every=1, count=3)
 
     def contract(self, code: str, day: date) -> Contract | None:
-        return next((contract for contract in self.contracts(day) if contract.code == code), None)
+        return next((c for c in (*self.contracts(day), *self.minis(day)) if c.code == code), None)
 
     def future(self, contract: Contract, now: datetime) -> FutureQuote:
         """Return a contract now."""
@@ -239,7 +234,7 @@ class Macro:
             fair=round(quote.last * self._fair_premium(contract, now.date()), 2),
             spot=quote.last,
             days_left=days_left,
-            open_interest=260_000 - 55_000 * self.contracts(now.date()).index(contract),
+            open_interest=260_000 - 55_000 * self._rank(contract, now),
         )
 
     def future_days(self, contract: Contract, until: date | None) -> Iterator[IndexDay]:
@@ -264,10 +259,18 @@ class Macro:
         jitter = 0.0003 * (_noise(self.seed, f"{now.date()}:{contract.code}:{seconds}") - 0.5)
         return self._fair_premium(contract, now.date()) + swing + jitter
 
+    def _rank(self, contract: Contract, now: datetime) -> int:
+        """Return how many contracts of its kind end sooner."""
+        listed = self.contracts(now.date())
+        return (listed if contract in listed else self.minis(now.date())).index(contract)
+
     def _contracts_traded(self, contract: Contract, now: datetime) -> int:
         share = share_of(now, _OPEN, _CLOSE)
-        rank = self.contracts(now.date()).index(contract)
-        whole = int(210_000 / 20**rank * (0.7 + 0.6 * _noise(self.seed, f"{now.date()}:{contract.code}:traded")))
+        whole = int(
+            210_000
+            / 20 ** self._rank(contract, now)
+            * (0.7 + 0.6 * _noise(self.seed, f"{now.date()}:{contract.code}:traded"))
+        )
         return int(whole * share)
 
     # --- investors
@@ -306,6 +309,19 @@ INVESTORS: Mapping[str, float] = MappingProxyType(
         "etc_corp": 0.016,
     }
 )
+
+
+def _listed(day: date, prefix: str, name: str, *, every: int, count: int) -> list[Contract]:
+    found: list[Contract] = []
+    year, month = day.year, every
+    while len(found) < count:
+        last_day = second_thursday(year, month)
+        if last_day >= day:
+            found.append(Contract(f"{prefix}{year % 10}{month:02d}", f"{name} {year}{month:02d}", last_day))
+        month += every
+        if month > 12:
+            year, month = year + 1, every
+    return found
 
 
 def second_thursday(year: int, month: int) -> date:
