@@ -2,7 +2,7 @@
 
 import os
 from datetime import timedelta
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
@@ -146,6 +146,8 @@ DATABASES = {
         "CONN_HEALTH_CHECKS": True,
     }
 }
+# a socket's directory may stand where the host does, as libpq has it: %2Fvar%2Frun%2Fpostgresql
+DATABASES["default"]["HOST"] = unquote(DATABASES["default"]["HOST"])
 # one-statement paths run at psycopg's own speed with these
 DATABASES["default"].setdefault("OPTIONS", {}).update(
     {"server_side_binding": True, "prepare_threshold": 2, "connect_timeout": 5}
