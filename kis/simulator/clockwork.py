@@ -122,7 +122,7 @@ class Clockwork:
             if venue is not None:
                 _restore_venue(venue, words, world.today())
                 venue.tape.minutes = dict(world.bars.get(name, {}))
-        for name, price in world.last_prices.items():
+        for name, (_, price) in world.last_prices.items():
             code, market = name.split(":")
             if (code, Market(market)) in exchange.venues:
                 exchange.venues[code, Market(market)].put_at(price)

@@ -4,6 +4,7 @@ An event is written and flushed before any answer or notice about it leaves, so 
 told nobody anything that its file does not hold.
 """
 
+import fcntl
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +12,16 @@ from typing import Any, TextIO
 
 Event = dict[str, Any]
 
+# how lines of these events begin: `event` is the first word of every line
+_REQUEST, _MARK, _DAY = (f'{{"event":"{name}",'.encode() for name in ("request", "mark", "day"))
+
 
 class LedgerDamaged(Exception):
     """A line in the middle of the file cannot be read: the file is not ours, or somebody edited it."""
+
+
+class LedgerInUse(Exception):
+    """Another simulator writes to the file."""
 
 
 class Ledger:
@@ -26,26 +34,52 @@ class Ledger:
         self.count = 0
 
     def replay(self) -> Iterator[Event]:
-        """Yield the events of earlier runs, then open the file for more. A torn last line is dropped."""
+        """Take the file and yield the events of earlier runs that a world is made of.
+
+        A torn last line is dropped. Requests change nothing and are passed over unread; so are the marks
+        of days gone by, and today's come last. Months of rehearsal are then read in seconds.
+        """
         if self._path is None:
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        whole = 0
-        if self._path.exists():
-            with self._path.open("rb") as file:
-                for number, line in enumerate(file, start=1):
-                    if not line.endswith(b"\n"):
-                        break  # the process died while writing it: nobody was told
-                    try:
-                        event = json.loads(line)
-                    except ValueError as error:
-                        raise LedgerDamaged(f"{self._path}, line {number}: {error}") from error
-                    whole += len(line)
-                    self.count += 1
-                    yield event
-            with self._path.open("rb+") as file:
-                file.truncate(whole)
         self._file = self._path.open("a", encoding="utf-8")
+        self._lock(self._file)
+        whole = 0
+        marks: list[tuple[int, bytes]] = []
+        with self._path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if not line.endswith(b"\n"):
+                    break  # the process died while writing it: nobody was told
+                whole += len(line)
+                self.count += 1
+                if line.startswith(_REQUEST):
+                    continue
+                if line.startswith(_MARK):
+                    marks.append((number, line))
+                    continue
+                if line.startswith(_DAY):
+                    marks = []
+                yield self._read(number, line)
+        self._file.truncate(whole)
+        for number, line in marks:
+            yield self._read(number, line)
+
+    def _lock(self, file: TextIO) -> None:
+        """Keep the file to this process, until it ends however it may."""
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self.close()
+            raise LedgerInUse(
+                f"another simulator writes to {self._path}: stop it, or name another file with --ledger"
+            ) from error
+
+    def _read(self, number: int, line: bytes) -> Event:
+        try:
+            event: Event = json.loads(line)
+        except ValueError as error:
+            raise LedgerDamaged(f"{self._path}, line {number}: {error}") from error
+        return event
 
     def append(self, event: Event) -> None:
         self.count += 1

@@ -73,7 +73,8 @@ class World:
     hts_keys: dict[str, set[str]] = field(default_factory=dict)
     marks: dict[str, Any] = field(default_factory=dict)
     bars: dict[str, dict[str, Bar]] = field(default_factory=dict)
-    last_prices: dict[str, int] = field(default_factory=dict)  # by "code:venue", since the last mark
+    # by "code:venue": number of the event and price, where it moved since the last mark
+    last_prices: dict[str, tuple[int, int]] = field(default_factory=dict)
     step: int = 0
     tokens: dict[str, Token] = field(default_factory=dict)
     newest_token: dict[str, Token] = field(default_factory=dict)
@@ -166,7 +167,7 @@ class World:
             costs=event["fee"] + event["tax"],
             due=date.fromisoformat(event["due"]),
         )
-        self.last_prices[f"{order.code}:{execution.market}"] = execution.price
+        self.last_prices[f"{order.code}:{execution.market}"] = event["n"], execution.price
         if not order.remaining:
             self._finish(order, Status.FILLED if order.filled == order.quantity else Status.CANCELLED)
 
@@ -208,7 +209,7 @@ class World:
         (self.frozen.add if event["frozen"] else self.frozen.discard)(event["code"])
 
     def _set_price(self, event: Event) -> None:
-        self.last_prices[f"{event['code']}:{event['market']}"] = event["price"]
+        self.last_prices[f"{event['code']}:{event['market']}"] = event["n"], event["price"]
 
     def _halt(self, event: Event) -> None:
         (self.halted.add if event["halted"] else self.halted.discard)(event["code"])
@@ -232,7 +233,7 @@ class World:
     def _mark(self, event: Event) -> None:
         self.step = event["step"]
         self.marks.update(event["venues"])
-        self.last_prices = {}
+        self.last_prices = {name: (n, price) for name, (n, price) in self.last_prices.items() if n > event["n"]}
         for name, bar in event["bars"].items():
             self.bars.setdefault(name, {})[event["minute"]] = Bar(*bar)
 

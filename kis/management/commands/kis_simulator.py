@@ -6,6 +6,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from kis.simulator.firm import LIVE_RATE, PAPER_RATE, WIRES, Settings
+from kis.simulator.ledger import LedgerDamaged, LedgerInUse
 from kis.simulator.server import PortTaken, run
 
 
@@ -41,7 +42,7 @@ class Command(BaseCommand):
         host = options["host"]
         try:
             run(settings, host=host, port=options["port"], ready=lambda port: self._announce(host, port, settings))
-        except PortTaken as error:
+        except (PortTaken, LedgerDamaged, LedgerInUse) as error:
             raise CommandError(str(error)) from error
 
     def _announce(self, host: str, port: int, settings: Settings) -> None:

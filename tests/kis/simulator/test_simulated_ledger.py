@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from aegis.terms import Side
-from kis.simulator.ledger import Ledger, LedgerDamaged
+from kis.simulator.ledger import Ledger, LedgerDamaged, LedgerInUse
 from kis.simulator.orders import Status
 from kis.simulator.server import Simulator
 
@@ -74,8 +74,17 @@ def test_a_line_torn_by_death_is_dropped(tmp_path: Path) -> None:
 def test_a_damaged_file_is_not_taken_for_a_ledger(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     path.write_text("not a ledger\n{}\n", encoding="utf-8")
+    ledger = Ledger(path)
     with pytest.raises(LedgerDamaged, match="line 1"):
-        list(Ledger(path).replay())
+        list(ledger.replay())
+    ledger.close()
+
+
+def test_two_simulators_do_not_share_a_ledger(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    Market(ledger_path=path)
+    with pytest.raises(LedgerInUse, match="another simulator writes to"):
+        Market(ledger_path=path)
 
 
 def test_the_order_is_in_the_ledger_before_its_fill_and_its_answer(running: Callable[..., Simulator]) -> None:
