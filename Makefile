@@ -2,9 +2,10 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test lint check format simulator throttle-check messages clean
+.PHONY: help setup run demo test lint check format simulator throttle-check bench messages clean
 PYTHON := .venv/bin/python
 INSTALLED := .venv/.installed
+BENCH := .venv-bench/.installed
 CATALOGUE := locale/ko/LC_MESSAGES/django
 PORT ?= 9443
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -44,6 +45,14 @@ simulator: setup ## The broker's simulator alone: make simulator PORT=9443
 
 throttle-check: setup ## Eight processes on one allowance: no refusal, at least 95 % used
 	@$(PYTHON) -m bench.throttle_check
+
+bench: $(BENCH) ## Ratios against peers and limits, measured in one run; writes bench/report.json
+	@.venv-bench/bin/python -m bench
+
+$(BENCH): requirements.txt requirements-bench.txt | $(INSTALLED)
+	@$(PYTHON) -m venv .venv-bench
+	@.venv-bench/bin/python -m pip install --quiet --requirement requirements-bench.txt
+	@touch $@
 
 messages: setup ## Collect the texts to translate into the Korean catalogue
 	@$(PYTHON) -m babel.messages.frontend -q extract --no-location --sort-output -k gettext_lazy -k gettext_noop -k _ \

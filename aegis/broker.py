@@ -222,7 +222,7 @@ class NoticeKind(StrEnum):
     FILLED = "FILLED"  # 체결
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Notice:
     """One notice. `qty` and `price` are of this fill alone; of the order in every other kind.
 
@@ -249,7 +249,8 @@ class Notice:
 class Trade:
     """One trade of the market (체결가): won, shares, and the day's running totals of shares and won.
 
-    `strength` is the execution strength (체결강도) as printed, in percent, empty in an auction. `hhmmss` is the time of day as six digits. Not frozen: thousands are made each second.
+    `hhmmss` is the time of day as six digits; `rest` holds what the broker prints after those figures,
+    unread. Not frozen: thousands are made each second.
     """
 
     code: str
@@ -258,10 +259,8 @@ class Trade:
     qty: int
     volume: int
     value: int
-    ask: int
-    bid: int
-    strength: str
     market: Market
+    rest: str = field(default="", repr=False)
 
 
 class Broker(Protocol):

@@ -42,7 +42,7 @@ class Dispatch:
         self._missed = False
         self._handlers: dict[str, Callable[[Data, float], None]] = {
             **dict.fromkeys(codec.NOTICE_IDS, self.on_notice),
-            **dict.fromkeys(feeds.TRADE_MARKETS, self.on_trades),
+            **dict.fromkeys(feeds.TRADE_IDS, self.on_trades),
         }
 
     def wanted(self) -> Sequence[Topic]:

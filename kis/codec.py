@@ -12,7 +12,6 @@ from collections import Counter
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from cryptography.hazmat.primitives.padding import PKCS7
 
 from aegis.broker import Notice, NoticeKind
 from aegis.terms import Market, Side
@@ -23,7 +22,7 @@ log = logging.getLogger(__name__)
 NOTICE_IDS = frozenset({"H0STCNI0", "H0STCNI9"})
 # a record may be wider, never narrower
 NOTICE_WIDTHS = (23, 26)
-AES_BLOCK_BITS = 128
+AES_BLOCK = 16
 
 
 # (TR, width) of records wider than any layout known here, and how often they came
@@ -75,6 +74,10 @@ class Data:
         self.check(width, widths)
         return [values[start : start + width] for start in range(0, len(values), width)]
 
+    def split(self, widths: tuple[int, ...]) -> list["Data"]:
+        """Return each record as a frame of its own. Raises BadFrame."""
+        return [Data(self.tr_id, 1, "^".join(record)) for record in self.records(widths)]
+
     def check(self, width: int, widths: tuple[int, ...]) -> None:
         """Raise BadFrame where a record is too narrow to read; note a width never seen before."""
         if width in widths:
@@ -94,15 +97,18 @@ class Codec:
 
     def read(self, text: str) -> Control | Data:
         """Return what a frame says. Raises BadFrame."""
-        flag = text[:1]
-        if flag not in ("0", "1"):
+        try:
+            flag, tr_id, digits, body = text.split("|", 3)
+        except ValueError:
+            flag = text[:1]
+            if flag in ("0", "1"):
+                raise BadFrame("a data frame needs flag, TR, count and values", text) from None
             return self._control(text)
-        parts = text.split("|", 3)
-        if len(parts) != 4:
-            raise BadFrame("a data frame needs flag, TR, count and values", text)
-        count = 1 if parts[2] == "001" else _count(parts[2], text)
-        body = parts[3] if flag == "0" else self._decrypted(parts[1], parts[3], text)
-        return Data(parts[1], count, body)
+        if flag == "1":
+            body = self._decrypted(tr_id, body, text)
+        elif flag != "0":
+            return self._control(text)
+        return Data(tr_id, 1 if digits == "001" else _count(digits, text), body)
 
     def _decrypted(self, tr_id: str, body: str, frame: str) -> str:
         cipher = self._ciphers.get(tr_id)
@@ -111,8 +117,7 @@ class Codec:
         try:
             decryptor = cipher.decryptor()
             padded = decryptor.update(base64.b64decode(body)) + decryptor.finalize()
-            unpadder = PKCS7(AES_BLOCK_BITS).unpadder()
-            return (unpadder.update(padded) + unpadder.finalize()).decode("utf-8", "replace")
+            return _unpadded(padded).decode("utf-8", "replace")
         except ValueError as error:
             raise BadFrame(f"{tr_id}: cannot be decrypted ({error})", frame) from error
 
@@ -144,7 +149,8 @@ class Codec:
             self._ciphers[tr_id] = Cipher(algorithms.AES(key.encode("ascii")), modes.CBC(iv.encode("ascii")))
 
 
-_VENUE_OF_DIGIT = {"1": Market.KRX, "2": Market.NXT, "3": Market.SOR, "4": Market.SOR}
+_VENUES = {"1": Market.KRX, "2": Market.NXT, "3": Market.SOR, "4": Market.SOR}
+_SIDES = {"01": Side.SELL, "02": Side.BUY}
 
 
 def notices(data: Data) -> list[Notice]:
@@ -160,26 +166,25 @@ def notices(data: Data) -> list[Notice]:
 
 
 def _notice(v: list[str]) -> Notice:
-    venue = v[19] if len(v) >= 26 else v[18][:1]
-    original = v[3].strip()
+    venue = v[19] if len(v) >= NOTICE_WIDTHS[-1] else v[18][:1]
     return Notice(
-        kind=_notice_kind(refused=v[12], filled=v[13], accepted=v[14], changed=v[5]),
-        account=v[1].strip(),
-        order_no=order_number(v[2]),
-        original_no=order_number(original) if original.strip("0") else "",
-        code=v[8].strip(),
-        side={"01": Side.SELL, "02": Side.BUY}[v[4]],
-        qty=int(v[9] or 0),
-        price=int(v[10] or 0),
-        at=hhmmss(v[11]),
-        market=_VENUE_OF_DIGIT.get(venue, Market.KRX),
-        branch=v[15].strip(),
-        order_qty=int(v[16] or 0),
-        text="^".join(v),
+        _notice_kind(v[12], v[13], v[14], v[5]),
+        v[1].strip(),
+        order_number(v[2]),
+        order_number(v[3]) if v[3].strip(" 0") else "",
+        v[8].strip(),
+        _SIDES[v[4]],
+        int(v[9] or 0),
+        int(v[10] or 0),
+        hhmmss(v[11]),
+        _VENUES.get(venue, Market.KRX),
+        v[15].strip(),
+        int(v[16] or 0),
+        "^".join(v),
     )
 
 
-def _notice_kind(*, refused: str, filled: str, accepted: str, changed: str) -> NoticeKind:
+def _notice_kind(refused: str, filled: str, accepted: str, changed: str) -> NoticeKind:
     """Tell the kinds apart: only CNTG_YN 2 is a fill. Source: protocol notes §10.5."""
     if refused == "1":
         return NoticeKind.REFUSED
@@ -192,6 +197,14 @@ def _notice_kind(*, refused: str, filled: str, accepted: str, changed: str) -> N
     if accepted == "2":
         return NoticeKind.CANCELLED if changed == "2" else NoticeKind.AMENDED
     return NoticeKind.ACCEPTED
+
+
+def _unpadded(padded: bytes) -> bytes:
+    """Take off the PKCS#7 padding. Raises ValueError where it is none: a wrong key most likely."""
+    size = padded[-1] if padded else 0
+    if not 1 <= size <= AES_BLOCK or padded[-size:] != bytes([size]) * size:
+        raise ValueError("the padding is not PKCS#7")
+    return padded[:-size]
 
 
 def _count(digits: str, text: str) -> int:

@@ -12,9 +12,9 @@ from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from typing import Any
 
-from aegis.broker import Notice, Trade
+from aegis.broker import Trade
 from aegis.terms import Market
-from kis.codec import NOTICE_WIDTHS, BadFrame, Data, notices
+from kis.codec import BadFrame, Data, notices
 
 NOTHING = ("", "(null)")
 BOOK_LEVELS = 10
@@ -153,12 +153,11 @@ class NetAssetValue:
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """One realtime TR. `widths` are the record widths known, the first the least that can be read."""
+    """One realtime TR. Its reader knows the record widths seen so far, the least of them first."""
 
     tr_id: str
     key: KeyKind
-    widths: tuple[int, ...]
-    read: Callable[[Data, tuple[int, ...]], Sequence[Any]]
+    read: Callable[[Data], Sequence[Any]]
     on_paper: bool = False
 
 
@@ -185,48 +184,48 @@ def flag(value: str) -> bool:
 
 
 Column = tuple[int, Callable[[str], Any]]
-Reader = Callable[[Data, tuple[int, ...]], Sequence[Any]]
+Widths = tuple[int, ...]
+Reader = Callable[[Data], Sequence[Any]]
 
 
-def table(kind: type, *columns: Column) -> Reader:
+def table(kind: type, widths: Widths, *columns: Column) -> Reader:
     """Return a reader that makes a `kind` of these columns of each record."""
 
-    def read(data: Data, widths: tuple[int, ...]) -> list[Any]:
+    def read(data: Data) -> list[Any]:
         return [kind(*[convert(record[at]) for at, convert in columns]) for record in data.records(widths)]
 
     return read
 
 
-TRADE_MARKETS: Mapping[str, Market] = {"H0STCNT0": Market.KRX, "H0NXCNT0": Market.NXT, "H0UNCNT0": Market.SOR}
-_LAST_TRADE_COLUMN = 18
+# columns 0 to 14 are cut out of a trade; the rest stays as it came, for whoever asks
+_TRADE_CUTS = 15
 
 
-def trades(data: Data, widths: tuple[int, ...]) -> list[Trade]:
-    """Return the trades of an H0STCNT0, H0NXCNT0 or H0UNCNT0 frame. Raises BadFrame, ValueError.
+def trades_on(market: Market, widths: Widths) -> Reader:
+    """Return the reader of one venue's trades.
 
-    The busiest path of all: nearly every frame has one record, and only the columns read are cut out of it.
+    The busiest path of all: nearly every frame has one record, and no more of it is cut up than is read.
     """
-    market = TRADE_MARKETS[data.tr_id]
-    if data.count != 1:
-        return [_trade(v, market) for v in data.records(widths)]
-    body = data.body
-    width = body.count("^") + 1
-    if width not in widths:
-        data.check(width, widths)
-    return [_trade(body.split("^", _LAST_TRADE_COLUMN + 1), market)]
+
+    def read(data: Data) -> list[Trade]:
+        if data.count != 1:
+            return [trade for record in data.split(widths) for trade in read(record)]
+        code, hhmmss, price, _, _, _, _, _, _, _, _, _, qty, volume, value, rest = data.body.split("^", _TRADE_CUTS)
+        width = rest.count("^") + _TRADE_CUTS + 1
+        if width not in widths:
+            data.check(width, widths)
+        return [Trade(code, hhmmss, int(price), int(qty), int(volume), int(value), market, rest)]
+
+    return read
 
 
-def _trade(v: list[str], market: Market) -> Trade:
-    return Trade(v[0], v[1], int(v[2]), int(v[12]), int(v[13]), int(v[14]), int(v[10]), int(v[11]), v[18], market)
+def books_on(market: Market, widths: Widths) -> Reader:
+    """Return the reader of one venue's order books."""
 
+    def read(data: Data) -> list[BookTick]:
+        return [_book(record, market) for record in data.records(widths)]
 
-_BOOK_MARKETS = {"ST": Market.KRX, "NX": Market.NXT, "UN": Market.SOR}
-
-
-def books(data: Data, widths: tuple[int, ...]) -> list[BookTick]:
-    """Return the order books of an H0STASP0, H0NXASP0 or H0UNASP0 frame."""
-    market = _BOOK_MARKETS[data.tr_id[2:4]]
-    return [_book(record, market) for record in data.records(widths)]
+    return read
 
 
 def _book(v: list[str], market: Market) -> BookTick:
@@ -246,12 +245,8 @@ def _book(v: list[str], market: Market) -> BookTick:
     )
 
 
-def overseas_books(data: Data, widths: tuple[int, ...]) -> list[OverseasBook]:
-    return [_overseas_book(record) for record in data.records(widths)]
-
-
-def own_notices(data: Data, widths: tuple[int, ...]) -> list[Notice]:
-    return notices(data)
+def overseas_books(data: Data) -> list[OverseasBook]:
+    return [_overseas_book(record) for record in data.records((71,))]
 
 
 def _overseas_book(v: list[str]) -> OverseasBook:
@@ -267,14 +262,15 @@ def _overseas_book(v: list[str]) -> OverseasBook:
     )
 
 
-_expected = table(ExpectedPrice, (0, text), (1, text), (2, whole), (12, whole))
+_expected = table(ExpectedPrice, (45, 46, 47), (0, text), (1, text), (2, whole), (12, whole))
 _program = table(
-    ProgramTrading, (0, text), (1, text), (2, whole), (3, whole), (4, whole), (5, whole), (6, whole), (7, whole)
+    ProgramTrading, (11,), (0, text), (1, text), (2, whole), (3, whole), (4, whole), (5, whole), (6, whole), (7, whole)
 )
 # the table of the unified feed forgets the stock code, the wire does not: all three read alike
-_state = table(StockState, (0, text), (1, flag), (2, text), (3, text), (4, text), (7, text), (8, flag))
+_state = table(StockState, (10, 11), (0, text), (1, flag), (2, text), (3, text), (4, text), (7, text), (8, flag))
 _index = table(
     IndexTick,
+    (30,),
     (0, text),
     (1, text),
     (2, number),
@@ -288,6 +284,7 @@ _index = table(
 )
 _future = table(
     FuturesTick,
+    (49, 50),
     (0, text),
     (1, text),
     (5, number),
@@ -301,6 +298,7 @@ _future = table(
 )
 _overseas_trade = table(
     OverseasTrade,
+    (26,),
     (0, text),
     (1, text),
     (4, text),
@@ -312,36 +310,38 @@ _overseas_trade = table(
     (20, whole),
     (24, number),
 )
-_nav = table(NetAssetValue, (0, text), (1, number))
+_nav = table(NetAssetValue, (8,), (0, text), (1, number))
 
 _STOCK = KeyKind.STOCK
 _ROWS: tuple[Feed, ...] = (
-    Feed("H0STCNI0", KeyKind.HTS_ID, NOTICE_WIDTHS, own_notices),
-    Feed("H0STCNI9", KeyKind.HTS_ID, NOTICE_WIDTHS, own_notices, on_paper=True),
-    Feed("H0STCNT0", _STOCK, (46, 47), trades, on_paper=True),
-    Feed("H0NXCNT0", _STOCK, (46, 47), trades),
-    Feed("H0UNCNT0", _STOCK, (46, 47), trades),
-    Feed("H0STASP0", _STOCK, (59, 62, 63), books, on_paper=True),
-    Feed("H0NXASP0", _STOCK, (62, 65, 66), books),
-    Feed("H0UNASP0", _STOCK, (65, 66), books),
-    Feed("H0STANC0", _STOCK, (45, 46), _expected),
-    Feed("H0NXANC0", _STOCK, (46, 47), _expected),
-    Feed("H0UNANC0", _STOCK, (46, 47), _expected),
-    Feed("H0STPGM0", _STOCK, (11,), _program),
-    Feed("H0NXPGM0", _STOCK, (11,), _program),
-    Feed("H0UNPGM0", _STOCK, (11,), _program),
-    Feed("H0STMKO0", _STOCK, (10, 11), _state),
-    Feed("H0NXMKO0", _STOCK, (10, 11), _state),
-    Feed("H0UNMKO0", _STOCK, (10, 11), _state),
-    Feed("H0STNAV0", _STOCK, (8,), _nav),
-    Feed("H0UPCNT0", KeyKind.INDEX, (30,), _index),
-    Feed("H0UPANC0", KeyKind.INDEX, (30,), _index),
-    Feed("H0IFCNT0", KeyKind.FUTURE, (50,), _future),
-    Feed("H0MFCNT0", KeyKind.FUTURE, (49,), _future),
-    Feed("HDFSCNT0", KeyKind.OVERSEAS, (26,), _overseas_trade),
-    Feed("HDFSASP0", KeyKind.OVERSEAS, (71,), overseas_books),
+    Feed("H0STCNI0", KeyKind.HTS_ID, notices),
+    Feed("H0STCNI9", KeyKind.HTS_ID, notices, on_paper=True),
+    Feed("H0STCNT0", _STOCK, trades_on(Market.KRX, (46, 47)), on_paper=True),
+    Feed("H0NXCNT0", _STOCK, trades_on(Market.NXT, (46, 47))),
+    Feed("H0UNCNT0", _STOCK, trades_on(Market.SOR, (46, 47))),
+    Feed("H0STASP0", _STOCK, books_on(Market.KRX, (59, 62, 63)), on_paper=True),
+    Feed("H0NXASP0", _STOCK, books_on(Market.NXT, (62, 65, 66))),
+    Feed("H0UNASP0", _STOCK, books_on(Market.SOR, (65, 66))),
+    Feed("H0STANC0", _STOCK, _expected),
+    Feed("H0NXANC0", _STOCK, _expected),
+    Feed("H0UNANC0", _STOCK, _expected),
+    Feed("H0STPGM0", _STOCK, _program),
+    Feed("H0NXPGM0", _STOCK, _program),
+    Feed("H0UNPGM0", _STOCK, _program),
+    Feed("H0STMKO0", _STOCK, _state),
+    Feed("H0NXMKO0", _STOCK, _state),
+    Feed("H0UNMKO0", _STOCK, _state),
+    Feed("H0STNAV0", _STOCK, _nav),
+    Feed("H0UPCNT0", KeyKind.INDEX, _index),
+    Feed("H0UPANC0", KeyKind.INDEX, _index),
+    Feed("H0IFCNT0", KeyKind.FUTURE, _future),
+    Feed("H0MFCNT0", KeyKind.FUTURE, _future),
+    Feed("HDFSCNT0", KeyKind.OVERSEAS, _overseas_trade),
+    Feed("HDFSASP0", KeyKind.OVERSEAS, overseas_books),
 )
 FEEDS: Mapping[str, Feed] = {feed.tr_id: feed for feed in _ROWS}
+_READERS = {feed.tr_id: feed.read for feed in _ROWS}
+TRADE_IDS = frozenset({"H0STCNT0", "H0NXCNT0", "H0UNCNT0"})
 
 # names of the user's list (spec, appendix) that the broker does not have, and who carries the same
 ALIASES: Mapping[str, str] = {
@@ -362,10 +362,10 @@ def feed_of(name: str) -> Feed:
 def read(data: Data) -> Sequence[Any]:
     """Return what a data frame says, as typed values. Raises BadFrame."""
     try:
-        feed = FEEDS[data.tr_id]
+        reader = _READERS[data.tr_id]
     except KeyError:
         raise BadFrame(f"no reader for {data.tr_id}", data.body) from None
     try:
-        return feed.read(data, feed.widths)
+        return reader(data)
     except (ValueError, KeyError, IndexError) as error:
         raise BadFrame(f"{data.tr_id}: {error!r}", data.body) from error

@@ -70,7 +70,9 @@ def hhmmss(text: str) -> time:
     """Return the time of day that six digits write. Raises ValueError."""
     if len(text) != 6 or not (text.isascii() and text.isdigit()):
         raise ValueError(text)
-    return time(int(text[:2]), int(text[2:4]), int(text[4:]))
+    minutes, seconds = divmod(int(text), 100)
+    hours, minutes = divmod(minutes, 100)
+    return time(hours, minutes, seconds)
 
 
 def order_number(text: str) -> str:

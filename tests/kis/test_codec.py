@@ -41,7 +41,6 @@ def test_a_trade_is_read_on_both_wires(name: str) -> None:
     assert trade.code == "005930"
     assert (trade.hhmmss, trade.price, trade.qty) == (values[1], int(values[2]), int(values[12]))
     assert (trade.volume, trade.value) == (int(values[13]), int(values[14]))
-    assert trade.bid <= trade.ask
     assert trade.market is Market.KRX
 
 

@@ -88,7 +88,8 @@ def test_a_wider_record_is_read_and_raises_one_alarm(caplog: pytest.LogCaptureFi
     codec.drift.clear()
     data = frame_of("ws_h0stcnt0_20260922_005930_vts_47f.txt")
     wider = Data(data.tr_id, 1, f"{data.body}^new^columns")
-    assert read(wider) == read(data)
+    (known,), (wide,) = read(data), read(wider)
+    assert (wide.code, wide.price, wide.volume) == (known.code, known.price, known.volume)
     read(wider)
     assert codec.drift["H0STCNT0", 49] == 2
     assert caplog.text.count("wire drift") == 1
