@@ -21,6 +21,7 @@ from aegis.lifecycle import UNSETTLED
 from aegis.sessions import KST
 from aegis.terms import Market, Side
 from aegis.ticks import step
+from config import rehearsal
 from config.judge import Verdict, judge
 from kis import clock
 from kis.wiring import broker
@@ -104,7 +105,7 @@ def play(simulator_url: str, out: TextIO) -> Verdict:
     _wait(_("every order to settle"), lambda: not TradeOrder.objects.filter(status__in=UNSETTLED).exists())
     reconcile(broker(), clock.now)
     KISFetcher(broker(), clock.now).sync_portfolio()
-    verdict = judge(exchange.ledger())
+    verdict = judge(exchange.ledger(), rehearsal.since())
     out.write("\n" + _report() + f"\n{verdict}\n")
     return verdict
 

@@ -29,11 +29,19 @@ class Verdict:
         return f"LEDGER EQUAL {figures}"
 
 
-def judge(ledger: Mapping[str, Any]) -> Verdict:
-    """Compare orders, fills, holdings and cash with the ledger of our account (`GET /simulator/ledger`)."""
+def judge(ledger: Mapping[str, Any], since: date = date.min) -> Verdict:
+    """Compare orders, fills, holdings and cash with the ledger of our account (`GET /simulator/ledger`).
+
+    `since` is the ledger's first day: our tables may remember days of one that is lost.
+    """
     orders = [order for order in ledger["orders"] if order["request"] != "cancel"]
     holdings = {each["code"]: each for each in ledger["holdings"] if each["quantity"]}
-    differences = [*_orders(orders), *_executions(ledger["executions"]), *_holdings(holdings), *_cash(ledger["cash"])]
+    differences = [
+        *_orders(orders, since),
+        *_executions(ledger["executions"], since),
+        *_holdings(holdings),
+        *_cash(ledger["cash"]),
+    ]
     return Verdict(
         orders=len(orders),
         executions=len(ledger["executions"]),
@@ -51,8 +59,9 @@ def _key(row: Mapping[str, Any]) -> Key:
     return date.fromisoformat(text), order_number(row["number"])
 
 
-def _orders(ledger: Sequence[Mapping[str, Any]]) -> list[str]:
-    ours = {(row.order_date, row.order_no): row for row in TradeOrder.objects.exclude(order_no=None)}
+def _orders(ledger: Sequence[Mapping[str, Any]], since: date) -> list[str]:
+    rows = TradeOrder.objects.exclude(order_no=None).filter(order_date__gte=since)
+    ours = {(row.order_date, row.order_no): row for row in rows}
     differences = []
     for theirs in ledger:
         key = _key(theirs)
@@ -75,14 +84,15 @@ def _orders(ledger: Sequence[Mapping[str, Any]]) -> list[str]:
     return differences
 
 
-def _executions(ledger: Sequence[Mapping[str, Any]]) -> list[str]:
+def _executions(ledger: Sequence[Mapping[str, Any]], since: date) -> list[str]:
     """Compare fills by order: shares and won in all, for one line of ours may stand for several fills."""
     theirs: dict[Key, tuple[int, int]] = {}
     for row in ledger:
         qty, amount = theirs.get(_key(row), (0, 0))
         theirs[_key(row)] = (qty + row["quantity"], amount + row["quantity"] * row["price"])
     ours: dict[Key, tuple[int, int]] = {}
-    for row in TradeExecution.objects.filter(voided_at__isnull=True).select_related("order"):
+    counted = TradeExecution.objects.filter(voided_at__isnull=True, order__order_date__gte=since)
+    for row in counted.select_related("order"):
         key = (row.order.order_date, row.order_no)
         qty, amount = ours.get(key, (0, 0))
         ours[key] = (qty + row.exec_qty, amount + row.exec_amount)

@@ -6,11 +6,16 @@ from django.utils.translation import gettext_lazy as _
 
 
 class Belonging(models.Model):
-    """Whose database this is: one broker environment and one account, from its first start on. One row."""
+    """Whose database this is: one broker environment and one account, from its first start on. One row.
+
+    A rehearsal's database also knows its `world`: the simulator's ledger that its orders are in.
+    """
 
     only = models.BooleanField(primary_key=True, default=True, editable=False)
     environment = models.CharField(_("broker environment"), max_length=8)
     account = models.CharField(_("account"), max_length=11)
+    world = models.UUIDField(_("simulated world"), null=True)
+    world_since = models.DateField(_("simulated world since"), null=True)
     since_at = models.DateTimeField(_("since"), db_default=Now())
 
     class Meta:

@@ -1,16 +1,25 @@
-"""The rehearsal's clock: at any hour of any day, a trading day's morning. Time only goes forward.
+"""A rehearsal's world: a clock that shows a trading day's morning at any hour, and the exchange's ledger.
 
-Orders of past days keep their dates and numbers in the simulator's ledger and in our tables; a day that
-came twice would have two orders of one number.
+Time only goes forward: orders of past days keep their dates and numbers in the ledger and in our tables,
+and a day that came twice would have two orders of one number. The ledger belongs to the database: another
+database, another ledger.
 """
 
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
+from pathlib import Path
+
+from django.db.models import Max
 
 from aegis.sessions import KST, PhaseName
 from aegis.terms import Market
+from config.env import HOME
+from config.models import Belonging
+from kis import clock
 from kis.simulator.calendar import phases_on
+from orders.models import TradeOrder
 
 # the books have filled after the opening auction
 AFTER_OPENING = timedelta(seconds=5)
@@ -56,3 +65,38 @@ def opening(
             return session.opens_at + AFTER_OPENING
         day += timedelta(days=1)
     raise ValueError(f"the calendar knows no trading day in the month after {now.date()}")
+
+
+def begin(*, is_fresh: bool) -> Path:
+    """Set the clock, and return the file of the ledger that goes with our database, new where it is lost."""
+    is_first = not (HOME / "clock.json").exists()
+    known = Belonging.objects.get()
+    is_new = known.world is None or not _ledger(known.world).exists()
+    now = clock.now()
+    if is_new:
+        now = max(now, _after_last_order() or now)
+    moment = opening(now, is_first=is_first, is_fresh=is_fresh)
+    if moment is not None:
+        clock.set_now(moment)
+    if is_new:
+        known.world, known.world_since = uuid.uuid4(), clock.now().date()
+        known.save(update_fields=["world", "world_since"])
+    ledger = _ledger(known.world)
+    ledger.parent.mkdir(parents=True, exist_ok=True)
+    return ledger
+
+
+def since() -> date:
+    """Return the first day of the present ledger: days before it were another's."""
+    known = Belonging.objects.filter(world_since__isnull=False).first()
+    return known.world_since if known else date.min
+
+
+def _ledger(world: uuid.UUID) -> Path:
+    return HOME / "simulator" / f"{world}.jsonl"
+
+
+def _after_last_order() -> datetime | None:
+    """Return the end of the last day that has orders: a new ledger must not repeat it."""
+    last = TradeOrder.objects.aggregate(last=Max("order_date"))["last"]
+    return datetime.combine(last + timedelta(days=1), time.min, KST) if last else None

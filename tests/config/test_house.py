@@ -18,10 +18,11 @@ import pytest
 from django.conf import settings
 from django.contrib.auth import get_user_model
 
-from config import embedded, house
+from config import embedded, preparing
 from config.embedded import CannotStart
 from config.env import BASE_DIR, HOME
 from config.models import Belonging
+from config.processes import ADMIN
 
 START_SECONDS = 90.0
 OURS = {"DJANGO_SETTINGS_MODULE": "config.settings", "AEGIS_LANGUAGE": "en"}
@@ -188,22 +189,22 @@ def test_a_server_that_does_not_answer_is_named_and_nothing_stays(
 
 @pytest.mark.django_db
 def test_a_database_stays_with_its_account() -> None:
-    house.check_belonging()
+    preparing.check_belonging()
     known = Belonging.objects.create(environment="paper", account="12345678-01")
     with pytest.raises(CannotStart, match="12345678-01"):
-        house.check_belonging()
+        preparing.check_belonging()
     known.environment, known.account = settings.KIS_ENVIRONMENT.name, str(settings.KIS_CREDENTIALS.account)
     known.save()
-    house.check_belonging()
+    preparing.check_belonging()
 
 
 @pytest.mark.django_db
 def test_the_first_admin_is_made_once_and_his_password_works() -> None:
     said: list[str] = []
-    house.make_admin(said.append)
-    house.make_admin(said.append)
+    preparing.make_admin(said.append)
+    preparing.make_admin(said.append)
     (line,) = said
-    user = get_user_model().objects.get(username=house.ADMIN)
+    user = get_user_model().objects.get(username=ADMIN)
     assert any(user.check_password(word.strip("(),;.")) for word in line.split())
 
 
@@ -216,4 +217,4 @@ def test_the_first_admin_is_made_once_and_his_password_works() -> None:
     ],
 )
 def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
-    assert house.masked(url) == shown
+    assert preparing.masked(url) == shown

@@ -9,7 +9,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from config.embedded import CannotStart
-from config.house import ADMIN, House, flower_password_file
+from config.house import House
+from config.processes import ADMIN, flower_password_file
 from kis import clock
 from kis.environment import EnvironmentName
 

@@ -1,0 +1,94 @@
+"""The processes of the house: what each is started with, and which ports they need."""
+
+import secrets
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from django.conf import settings
+
+from config import embedded
+from config.env import BASE_DIR, HOME
+from config.supervisor import Program
+from kis.environment import EnvironmentName
+
+ADMIN = "admin"
+# an order on its way is answered or given up within the broker's timeout
+WARM_SECONDS = 25.0
+# root may run the whole house, a rehearsal in a container for one; Celery says at every start that it must not
+ROOT_WARNING = "ignore:You're running the worker with superuser privileges"
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A port of 127.0.0.1 that a process of ours needs, and the variable that moves it."""
+
+    number: int
+    variable: str
+    what: str
+
+
+def has_own_simulator() -> bool:
+    return settings.KIS_ENVIRONMENT.name is EnvironmentName.SIM and settings.HAS_OWN_SIMULATOR
+
+
+def ports() -> list[Port]:
+    needed = [
+        Port(settings.WEB_PORT, "AEGIS_WEB_PORT", "web"),
+        Port(settings.FLOWER_PORT, "AEGIS_FLOWER_PORT", "flower"),
+    ]
+    if has_own_simulator():
+        needed.append(Port(settings.SIMULATOR_PORT, "AEGIS_SIMULATOR_PORT", "simulator"))
+    return needed
+
+
+def _python(*words: str) -> tuple[str, ...]:
+    return (sys.executable, *words)
+
+
+def _celery(*words: str) -> tuple[str, ...]:
+    return _python("-W", ROOT_WARNING, "-m", "celery", "-A", "config", "--quiet", *words)
+
+
+def simulator(ledger: Path) -> Program:
+    words = ("kis_simulator", "--port", str(settings.SIMULATOR_PORT), "--ledger", str(ledger))
+    # the exchange closes last: orders on their way still get their answer
+    return Program("simulator", _python(str(BASE_DIR / "manage.py"), *words), stop_rank=2)
+
+
+def _worker(name: str, queues: str, threads: int, *more: str) -> Program:
+    # gossip and mingle are talk among workers that nothing here listens to
+    words = f"-Q {queues} -P threads -c {threads} -n {name}@%h --without-gossip --without-mingle".split()
+    return Program(
+        "stream" if name == "stream" else f"worker-{name}",
+        _celery("worker", *words, "-l", settings.LOG_LEVEL, *more),
+        stop_rank=1,
+        grace_seconds=WARM_SECONDS,
+    )
+
+
+def programs() -> list[Program]:
+    web = ("config.wsgi", "--bind", f"127.0.0.1:{settings.WEB_PORT}", "--workers", "1", "--threads", "4")
+    flower = ("flower", "--address=127.0.0.1", f"--port={settings.FLOWER_PORT}")
+    return [
+        Program("web", _python("-m", "gunicorn", *web, "--no-control-socket", "--graceful-timeout", "5"), stop_rank=1),
+        _worker("orders", "orders", 4),
+        _worker("sync", "sync,notify", 4),
+        _worker("stream", "stream", 2, "--kis-stream"),
+        Program("beat", _celery("beat", "-l", settings.LOG_LEVEL), stop_rank=0),
+        Program(
+            "flower",
+            _celery(*flower),
+            # in the environment: a command line is everybody's to read
+            environment={"FLOWER_BASIC_AUTH": f"{ADMIN}:{flower_password()}"},
+            stop_rank=1,
+        ),
+    ]
+
+
+def flower_password_file() -> Path:
+    return HOME / "flower_password"
+
+
+def flower_password() -> str:
+    return embedded.kept_secret(flower_password_file(), lambda: secrets.token_urlsafe(12))
