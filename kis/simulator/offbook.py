@@ -74,9 +74,10 @@ class OffBook:
             if order.kind is not OrderKind.STOP_LIMIT or not venue.tape.volume:
                 continue
             last = venue.tape.last
-            if (last >= order.stop_price) if order.side is Side.BUY else (last <= order.stop_price):
+            reached = last >= order.stop_price if order.side is Side.BUY else last <= order.stop_price
+            # one stop's trades may have woken the next already
+            if reached and self._held[order.code, order.venue].pop(order.key, None) is not None:
                 self._exchange.record("change", at, date=order.date.isoformat(), number=order.number, triggered=True)
-                del self._held[order.code, order.venue][order.key]
                 self._enter_book(order, venue, at)
 
     def to_queues(self, venue: Venue, at: datetime) -> None:

@@ -225,3 +225,12 @@ def test_sor_goes_where_the_price_is_better(market: Market) -> None:
     order = market.buy(1, market.best(SELL), venue=Venue.SOR)
     assert (order.market, order.venue) == (Venue.SOR, Venue.NXT)
     assert order.average < market.best(SELL)
+
+
+def test_one_stop_may_wake_another(market: Market) -> None:
+    stop = market.best(SELL) + 200
+    first = market.buy(5, stop, kind=OrderKind.STOP_LIMIT, stop=stop - 100)
+    second = market.buy(5, stop + 500, kind=OrderKind.STOP_LIMIT, stop=stop - 100, account=OTHER)
+    market.price_to(stop - 100)
+    assert first.triggered
+    assert second.triggered
