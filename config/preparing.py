@@ -101,17 +101,18 @@ def check_belonging() -> None:
     """Refuse the database of another broker environment or account: their orders must not mix."""
     if Belonging._meta.db_table not in connection.introspection.table_names():
         return
-    known = Belonging.objects.first()
+    # only what the first version had: this runs before the migrations
+    known = Belonging.objects.values_list("environment", "account").first()
     wanted = (str(settings.KIS_ENVIRONMENT.name), str(settings.KIS_CREDENTIALS.account))
-    if known and (known.environment, known.account) != wanted:
+    if known and known != wanted:
         raise CannotStart(
             _(
                 "this database belongs to KIS_ENV={environment} and account {account}, the settings say "
                 "KIS_ENV={wanted_environment} and {wanted_account}: correct them, or name another database in "
                 "DATABASE_URL (embedded: another AEGIS_HOME)"
             ).format(
-                environment=known.environment,
-                account=known.account,
+                environment=known[0],
+                account=known[1],
                 wanted_environment=wanted[0],
                 wanted_account=wanted[1],
             )

@@ -17,6 +17,7 @@ import psutil
 import pytest
 from django.conf import settings
 from django.contrib.auth import get_user_model
+from django.core.management import call_command
 
 from config import embedded, preparing
 from config.embedded import CannotStart
@@ -196,6 +197,17 @@ def test_a_database_stays_with_its_account() -> None:
     known.environment, known.account = settings.KIS_ENVIRONMENT.name, str(settings.KIS_CREDENTIALS.account)
     known.save()
     preparing.check_belonging()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_database_of_an_older_version_is_known_before_it_is_migrated() -> None:
+    Belonging.objects.create(environment="paper", account="12345678-01")
+    call_command("migrate", "config", "0001", verbosity=0)
+    try:
+        with pytest.raises(CannotStart, match="12345678-01"):
+            preparing.check_belonging()
+    finally:
+        call_command("migrate", verbosity=0)
 
 
 @pytest.mark.django_db

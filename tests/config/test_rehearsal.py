@@ -1,5 +1,6 @@
 """The rehearsal's clock: to a trading day's morning, and never back."""
 
+from collections.abc import Callable
 from datetime import date, datetime, timedelta
 
 import pytest
@@ -7,7 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aegis.sessions import KST
+from config import rehearsal
+from config.models import Belonging
 from config.rehearsal import Hours, hours, opening
+from kis import clock
+from orders.models import TradeOrder
 
 
 def korea(text: str) -> datetime:
@@ -78,3 +83,35 @@ def test_time_only_goes_forward_into_an_open_session(now: datetime, is_fresh: bo
     if is_fresh:
         assert moment is not None
         assert moment.date() > now.date() or now < moment - timedelta(seconds=5)
+
+
+@pytest.fixture
+def belonging(db: None, clock_at: Callable[[str], datetime]) -> Belonging:
+    """A database of a rehearsal under way, whose clock stands in the afternoon."""
+    clock_at("2026-11-23 14:00:00")
+    return Belonging.objects.create(environment="sim", account="50000000-01")
+
+
+def test_a_ledger_is_kept_as_long_as_its_database(belonging: Belonging) -> None:
+    ledger = rehearsal.begin(is_fresh=False)
+    ledger.touch()
+    assert rehearsal.begin(is_fresh=False) == ledger
+    assert rehearsal.since() == date(2026, 11, 23)
+    belonging.delete()
+    Belonging.objects.create(environment="sim", account="50000000-01")
+    assert rehearsal.begin(is_fresh=False) != ledger
+
+
+def test_a_ledger_that_is_lost_is_begun_anew_after_the_last_day_with_orders(belonging: Belonging) -> None:
+    ledger = rehearsal.begin(is_fresh=False)
+    TradeOrder.objects.create(
+        stock_code="005930",
+        order_type="BUY",
+        qty=1,
+        price=1,
+        order_date=date(2026, 11, 27),
+        status_at=clock.now(),
+        created_at=clock.now(),
+    )
+    assert rehearsal.begin(is_fresh=False) != ledger
+    assert clock.now().date() == rehearsal.since() == date(2026, 11, 30)
