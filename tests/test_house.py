@@ -7,7 +7,7 @@ from string import Formatter
 
 import pytest
 from babel.messages.pofile import read_po
-from django.core.management import call_command
+from django.core.management import call_command, get_commands, load_command_class
 
 from config import schedule
 from config.celery import app
@@ -24,6 +24,12 @@ def test_the_walls_between_the_floors_hold() -> None:
     words = [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"]
     done = subprocess.run(words, cwd=BASE_DIR, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("name", [name for name, app in get_commands().items() if not app.startswith("django")])
+def test_every_command_explains_itself(name: str) -> None:
+    command = load_command_class(get_commands()[name], name)
+    assert len(command.create_parser("manage.py", name).format_help().splitlines()) > 3
 
 
 @pytest.mark.django_db

@@ -6,7 +6,6 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
 
 from config.demo import DemoFailed, play
 from config.embedded import CannotStart
@@ -18,7 +17,7 @@ from orders.service import OrderDenied
 
 
 class Command(BaseCommand):
-    help = gettext_lazy("Start everything, play a scripted day on the simulator, report, and end it all.")
+    help = _("Start everything, play a scripted day on the simulator, report, and end it all.")
     requires_system_checks: list[str] = []
 
     def handle(self, *args: Any, **options: Any) -> None:

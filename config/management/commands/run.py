@@ -6,7 +6,6 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
 
 from config.embedded import CannotStart
 from config.house import House
@@ -16,7 +15,7 @@ from kis.environment import EnvironmentName
 
 
 class Command(BaseCommand):
-    help = gettext_lazy("Start the servers and every process, stay until Ctrl-C, then end them all.")
+    help = _("Start the servers and every process, stay until Ctrl-C, then end them all.")
     requires_system_checks: list[str] = []
 
     def handle(self, *args: Any, **options: Any) -> None:

@@ -3,7 +3,6 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
 
 from aegis.broker import BrokerError
 from kis import clock
@@ -13,7 +12,7 @@ from portfolio.service import PortfolioService
 
 
 class Command(BaseCommand):
-    help = gettext_lazy("Show cash and holdings as last seen.")
+    help = _("Show cash and holdings as last seen.")
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--sync", action="store_true", help=_("ask the broker first"))

@@ -1,4 +1,4 @@
-from django.utils.translation import gettext_lazy as _
+from django.utils.translation import gettext as _
 
 from aegis.terms import Side
 from orders.management.trading import TradeCommand

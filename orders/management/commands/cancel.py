@@ -3,7 +3,6 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
 
 from aegis.broker import BrokerError
 from aegis.sessions import KST
@@ -14,7 +13,7 @@ from orders.models import TradeOrder
 
 
 class Command(BaseCommand):
-    help = gettext_lazy("Cancel what is left of an order.")
+    help = _("Cancel what is left of an order.")
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("number", help=_("the broker's order number of today, or # and our own: #12"))

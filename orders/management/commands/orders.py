@@ -3,7 +3,6 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
 
 from aegis.lifecycle import UNSETTLED
 from orders.management.trading import describe
@@ -11,7 +10,7 @@ from orders.models import TradeOrder
 
 
 class Command(BaseCommand):
-    help = gettext_lazy("List orders, newest first.")
+    help = _("List orders, newest first.")
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--open", action="store_true", help=_("only those that are not settled"))
