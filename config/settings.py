@@ -45,7 +45,7 @@ HAS_OWN_SIMULATOR = not env.str("AEGIS_SIMULATOR_URL", default="")
 
 # only a rehearsal has a clock of its own: real markets keep real time
 if KIS_ENVIRONMENT.name is EnvironmentName.SIM:
-    os.environ.setdefault(clock.VARIABLE, str(HOME / "clock.json"))
+    os.environ[clock.VARIABLE] = str(HOME / "clock.json")
 else:
     os.environ.pop(clock.VARIABLE, None)
 
