@@ -40,7 +40,7 @@ class TradingDay(models.Model):
     """Whether the exchanges open on a day."""
 
     date = models.DateField(_("date"), primary_key=True)
-    is_open = models.BooleanField(_("open"))
+    is_open = models.BooleanField(_("exchange open"))
     synced_at = models.DateTimeField(_("synced at"))
 
     class Meta:

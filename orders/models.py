@@ -60,7 +60,7 @@ class TradeOrder(models.Model):
     order_date = models.DateField(_("order date"))
     branch = models.CharField(_("branch"), max_length=5, blank=True)
     order_no = models.CharField(_("order number"), max_length=10, null=True, blank=True)
-    filled_qty = models.PositiveBigIntegerField(_("filled"), default=0)
+    filled_qty = models.PositiveBigIntegerField(_("filled quantity"), default=0)
     filled_amount = models.PositiveBigIntegerField(_("filled amount"), default=0)
     refusal = models.CharField(_("refusal"), max_length=200, blank=True)
 
@@ -270,7 +270,7 @@ class TradingSwitch(models.Model):
 
     ONLY_PK = 1
     STATES = [
-        (guards.TradingState.ACTIVE.value, _("active")),
+        (guards.TradingState.ACTIVE.value, _("trading")),
         (guards.TradingState.REDUCING.value, _("sales only")),
         (guards.TradingState.HALTED.value, _("halted")),
     ]

@@ -54,7 +54,7 @@ class Migration(migrations.Migration):
             name='TradingDay',
             fields=[
                 ('date', models.DateField(primary_key=True, serialize=False, verbose_name='date')),
-                ('is_open', models.BooleanField(verbose_name='open')),
+                ('is_open', models.BooleanField(verbose_name='exchange open')),
                 ('synced_at', models.DateTimeField(verbose_name='synced at')),
             ],
             options={

@@ -70,7 +70,7 @@ class Migration(migrations.Migration):
                 ('order_date', models.DateField(verbose_name='order date')),
                 ('branch', models.CharField(blank=True, max_length=5, verbose_name='branch')),
                 ('order_no', models.CharField(blank=True, max_length=10, null=True, verbose_name='order number')),
-                ('filled_qty', models.PositiveBigIntegerField(default=0, verbose_name='filled')),
+                ('filled_qty', models.PositiveBigIntegerField(default=0, verbose_name='filled quantity')),
                 ('filled_amount', models.PositiveBigIntegerField(default=0, verbose_name='filled amount')),
                 ('refusal', models.CharField(blank=True, max_length=200, verbose_name='refusal')),
                 ('created_at', models.DateTimeField(verbose_name='created at')),
@@ -147,7 +147,7 @@ class Migration(migrations.Migration):
             name='TradingSwitch',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('state', models.CharField(choices=[('ACTIVE', 'active'), ('REDUCING', 'sales only'), ('HALTED', 'halted')], default='ACTIVE', max_length=8, verbose_name='state')),
+                ('state', models.CharField(choices=[('ACTIVE', 'trading'), ('REDUCING', 'sales only'), ('HALTED', 'halted')], default='ACTIVE', max_length=8, verbose_name='state')),
                 ('reason', models.CharField(blank=True, max_length=200, verbose_name='reason')),
                 ('changed_by', models.CharField(blank=True, max_length=150, verbose_name='changed by')),
                 ('changed_at', models.DateTimeField(verbose_name='changed at')),
