@@ -6,6 +6,7 @@ import sys
 from string import Formatter
 
 import pytest
+from babel.messages.extract import extract_from_dir
 from babel.messages.pofile import read_po
 from django.core.management import call_command, get_commands, load_command_class
 
@@ -13,6 +14,7 @@ from config import schedule
 from config.celery import app
 from config.env import BASE_DIR
 
+FLOORS = ("aegis", "kis", "market", "portfolio", "orders", "desk", "config")
 # tasks that beat does not send, and who does
 SENT_BY_OTHERS = {
     "orders.tasks.begin": "a worker of the orders queue, when it is ready",
@@ -59,6 +61,18 @@ def test_the_schedule_is_written_once_and_an_operators_edit_stays() -> None:
     assert schedule.write() == 0
     assert not PeriodicTask.objects.get(name="look").enabled
     assert all(task.expire_seconds < task.interval.every for task in PeriodicTask.objects.all())
+
+
+def test_every_text_an_operator_reads_has_its_korean() -> None:
+    with (BASE_DIR / "locale/ko/LC_MESSAGES/django.po").open("rb") as file:
+        korean = {message.id for message in read_po(file, locale="ko") if message.string}
+    keywords = dict.fromkeys(("_", "gettext", "gettext_lazy", "gettext_noop"))
+    used = {
+        text
+        for floor in FLOORS
+        for _, _, text, _, _ in extract_from_dir(str(BASE_DIR / floor), keywords=keywords, comment_tags=())
+    }
+    assert used - korean == set(), "`make messages` collects them"
 
 
 def test_a_korean_sentence_fills_the_same_gaps_as_the_english() -> None:
