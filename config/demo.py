@@ -219,7 +219,16 @@ def _wait(what: str, happened: Callable[[], bool]) -> None:
 def _report() -> str:
     """Return today's orders as a table, a family a line, with how fast its fills were known."""
     today = clock.now().astimezone(KST).date()
-    head = [_("stock"), _("side"), _("strategy"), _("asked"), _("filled quantity"), _("average"), _("retries"), _("known in ms")]
+    head = [
+        _("stock"),
+        _("side"),
+        _("strategy"),
+        _("asked"),
+        _("filled quantity"),
+        _("average"),
+        _("retries"),
+        _("known in ms"),
+    ]
     roots = TradeOrder.objects.filter(order_date=today, root=None).order_by("id")
     return table([head, *(_line(root) for root in roots)])
 

@@ -26,7 +26,9 @@ log = logging.getLogger(__name__)
 
 WANTED_SECONDS = 2.0
 CONNECTION_CHECK_SECONDS = 5.0
-LEASE_SECONDS = 9.0
+# a second worker takes over within this and one look
+LEASE_SECONDS = 6.0
+LOOK_SECONDS = 1.0
 DATABASE_PATIENCE_SECONDS = 10.0
 DATABASE_PAUSE_SECONDS = 0.2
 
@@ -127,7 +129,7 @@ def hold(stop: threading.Event) -> None:
                 _hold_leased(lease, stop)
         except redis.RedisError as error:
             log.warning("Redis is not reachable, and without it nobody may hold the socket: %s", error)
-        stop.wait(LEASE_SECONDS / 3)
+        stop.wait(LOOK_SECONDS)
 
 
 def _hold_leased(lease: Lease, stop: threading.Event) -> None:
@@ -136,7 +138,7 @@ def _hold_leased(lease: Lease, stop: threading.Event) -> None:
     thread = threading.Thread(target=make_stream().run, args=(let_go,), name="kis-socket", daemon=True)
     thread.start()
     try:
-        while thread.is_alive() and lease.renew() and not stop.wait(LEASE_SECONDS / 3):
+        while thread.is_alive() and lease.renew() and not stop.wait(LOOK_SECONDS):
             pass
     finally:
         let_go.set()

@@ -5,6 +5,7 @@ everybody else takes that. It is issued at most once a minute, and its end is
 `access_token_token_expired`, Korean time. Source: protocol notes §3.
 """
 
+import contextlib
 import hashlib
 import json
 import time
@@ -112,7 +113,11 @@ class Tokens:
         gives_up_at = time.monotonic() + ISSUE_PATIENCE_SECONDS
         while True:
             try:
-                return self._ask()
+                token = self._ask()
+                if bad is None or token.value != bad.value or bad.is_alive(clock.now()):
+                    return token
+                # within six hours the broker hands out the same token again, dead or not: revoke it first
+                self._revoke(bad)
             except Refused as refusal:
                 if refusal.code != "EGW00133":
                     raise
@@ -121,6 +126,15 @@ class Tokens:
                 if time.monotonic() + ISSUE_PAUSE_SECONDS > gives_up_at:
                     raise NotSent(refusal.message, code=refusal.code, call="tokenP") from refusal
                 self._sleep(ISSUE_PAUSE_SECONDS)
+
+    def _revoke(self, token: Token) -> None:
+        body = {
+            "appkey": self._credentials.app_key,
+            "appsecret": self._credentials.app_secret,
+            "token": token.value,
+        }
+        with contextlib.suppress(BrokerError):  # dead already: asking anew is what counts
+            _post(self._http, f"{self._environment.rest_url}/oauth2/revokeP", body, call="revokeP")
 
     def _ask(self) -> Token:
         body = {

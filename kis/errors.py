@@ -87,6 +87,27 @@ def meaning_of(code: str, effect: Effect) -> Meaning:
     return Meaning.REFUSED
 
 
+# one code, several meanings: the broker's words tell which
+BY_WORDS: dict[str, tuple[tuple[str, str], ...]] = {
+    "APBK0918": (
+        ("시간", "orders are not taken at this hour"),
+        ("장종료", "orders are not taken at this hour"),
+        ("금액", "not enough orderable cash"),
+        ("잔고", "not enough shares"),
+        ("수량", "not enough shares"),
+    ),
+}
+
+
+def advice(code: str, words: str) -> str:
+    """Return what an operator should make of a code, empty where nothing is known of it."""
+    for part, meaning in BY_WORDS.get(code, ()):
+        if part in words:
+            return meaning
+    known = CODES.get(code)
+    return known.advice if known else ""
+
+
 def failure(tr: TR, code: str, words: str) -> BrokerError:
     """Return the exception for a readable failure that is not to be sent again."""
     if meaning_of(code, tr.effect) is Meaning.UNKNOWN:

@@ -152,3 +152,20 @@ def test_an_approval_key_is_issued_for_the_socket(
     environment: Environment, http: httpx.Client, simulator: Simulator
 ) -> None:
     assert len(approval_key(environment, SECRETS, http)) >= 32
+
+
+def test_a_token_that_died_early_is_revoked_before_a_new_one_is_asked_for(
+    environment: Environment, http: httpx.Client, store: redis.Redis, clock_at: ClockAt
+) -> None:
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        clock_at(clock.now() + timedelta(seconds=seconds))
+
+    tokens = Tokens(environment, SECRETS, http, store, sleep=sleep)
+    old = tokens.get()
+    clock_at(clock.now() + timedelta(minutes=2))
+    tokens.refused(old)
+    assert tokens.get() != old, "within six hours the broker gives the same token until it is revoked"
+    assert sum(slept) <= 60, "and then its minute between issues is waited out"
