@@ -59,6 +59,9 @@ messages: setup ## Collect the texts to translate into the Korean catalogue
 		-o .venv/django.pot aegis kis market portfolio orders desk config
 	@$(PYTHON) -m babel.messages.frontend -q update --no-fuzzy-matching --ignore-pot-creation-date \
 		-l ko -D django -d locale -i .venv/django.pot
+	@# a header that says nothing is no header
+	@sed -e '/EMAIL@ADDRESS/d' -e '/YEAR-MO-DA/d' -e '/LL@li.org/d' -e '/^"POT-Creation-Date/d' -e '/^"Generated-By/d' \
+		$(CATALOGUE).po > .venv/django.po && cp .venv/django.po $(CATALOGUE).po
 	@$(MAKE) --no-print-directory $(CATALOGUE).mo
 
 clean: ## Remove caches; databases, logs and .venv stay

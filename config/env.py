@@ -44,7 +44,8 @@ class _Env(environ.Env):
 _KINDS = {int: _("a whole number"), float: _("a number")}
 env = _Env()
 
-HOME = Path(env.str("AEGIS_HOME", default=str(BASE_DIR / ".aegis"))).resolve()
+# the same wherever a command is started
+HOME = (BASE_DIR / Path(env.str("AEGIS_HOME", default=".aegis")).expanduser()).resolve()
 
 BROKER_VARIABLES = ("KIS_APP_KEY", "KIS_APP_SECRET", "KIS_ACCOUNT_NUMBER", "KIS_HTS_ID")
 # what the simulator accepts from anybody; no broker knows them

@@ -23,7 +23,7 @@ from django.utils.translation import gettext as _
 from config import embedded, rehearsal
 from config.celery import app
 from config.embedded import CannotStart
-from config.env import HOME
+from config.env import BASE_DIR, HOME
 from config.preparing import Say, check_database, check_port, check_redis, prepare_database
 from config.processes import has_own_simulator, ports, programs, simulator
 from config.supervisor import AlreadyRunning, Supervisor, end_leftovers, sole_supervisor
@@ -38,10 +38,12 @@ class House:
     """The servers and processes of this home. `say` tells the operator; processes write to `output`."""
 
     def __init__(self, *, output: TextIO, say: Say, fresh_day: bool = False) -> None:
-        self._say = say
+        self._say = _unmoved(say)
         self._fresh_day = fresh_day
         self._exits = contextlib.ExitStack()
-        self._supervisor = Supervisor(HOME / "run", output=output, say=say, look_after=self._look_after)
+        self._supervisor = Supervisor(
+            HOME / "run", directory=BASE_DIR, output=output, say=self._say, look_after=self._look_after
+        )
         self._servers: list[embedded.Postgres | embedded.Redis] = []
         self._looked_at = 0.0
         self._is_closing = False
@@ -65,10 +67,11 @@ class House:
         self._exits.close()
 
     def stay(self) -> None:
-        """Return when somebody asks to end: Ctrl-C, SIGTERM, or the terminal that closes."""
+        """Return when somebody asks to end: Ctrl-C, SIGTERM, or the terminal that closes. Raises CannotStart."""
         with contextlib.suppress(KeyboardInterrupt):
-            while True:
-                time.sleep(3600)
+            while self._supervisor.is_keeping:
+                time.sleep(1)
+            raise CannotStart(_("the supervisor itself failed, as the lines above say; everything is ended"))
 
     def wait_until_ready(self, seconds: float = READY_SECONDS) -> None:
         """Return when every worker answers and the web pages do; CannotStart names who does not."""
@@ -146,7 +149,7 @@ class House:
                 self._say(_("{name} has ended; it starts again").format(name=server.name))
                 try:
                     server.start()
-                except CannotStart as error:
+                except (CannotStart, OSError) as error:
                     self._say(str(error))
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
@@ -154,6 +157,16 @@ class House:
             self._supervisor.hurry()
         else:
             raise KeyboardInterrupt
+
+
+def _unmoved(say: Say) -> Say:
+    """Return `say`, but a terminal that closed or a disk that is full is no reason to stop trading."""
+
+    def tell(line: str) -> None:
+        with contextlib.suppress(OSError):
+            say(line)
+
+    return tell
 
 
 @contextlib.contextmanager

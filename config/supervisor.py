@@ -64,9 +64,10 @@ class Program:
 class _Leashed(Process):  # type: ignore[misc]
     """Honcho's process: its lines become events. No shell, and a leash to this very process."""
 
-    def __init__(self, program: Program, colour: str) -> None:
+    def __init__(self, program: Program, colour: str, directory: Path) -> None:
         command = [sys.executable, "-I", "-S", str(LEASH), str(os.getpid()), *program.argv]
-        super().__init__(command, name=program.name, colour=colour, env=os.environ | program.environment)
+        environment = os.environ | program.environment
+        super().__init__(command, name=program.name, colour=colour, env=environment, cwd=directory)
         self._child_ctor = self._spawn
 
     @staticmethod
@@ -82,8 +83,11 @@ class _Leashed(Process):  # type: ignore[misc]
 class _Member:
     """A program and its present process."""
 
-    def __init__(self, program: Program, colour: str, events: "queue.Queue[Message]", pause: float) -> None:
+    def __init__(
+        self, program: Program, directory: Path, colour: str, events: "queue.Queue[Message]", pause: float
+    ) -> None:
         self.program = program
+        self.directory = directory
         self.colour = colour
         self.pause = pause
         self.due_at: float | None = None
@@ -97,7 +101,7 @@ class _Member:
     def launch(self) -> None:
         self.due_at = None
         self.started_at = time.monotonic()
-        self._process = _Leashed(self.program, self.colour)
+        self._process = _Leashed(self.program, self.colour, self.directory)
         self._is_asked = False
         # the leash is tied to the thread that forks: it lives as long as its process does
         self._thread = threading.Thread(
@@ -154,18 +158,20 @@ class _Printer(Printer):  # type: ignore[misc]
 
 
 class Supervisor:
-    """The processes of one home. `say` tells the operator what it did; their lines go to `output`."""
+    """The processes of one home, started in `directory`; `say` tells the operator, their lines go to `output`."""
 
     def __init__(
         self,
         run_dir: Path,
         *,
+        directory: Path,
         output: TextIO,
         say: Say,
         look_after: Callable[[], None] | None = None,
         first_pause_seconds: float = FIRST_PAUSE_SECONDS,
     ) -> None:
         self._run_dir = run_dir
+        self._directory = directory
         self._say = say
         self._look_after = look_after
         self._first_pause = first_pause_seconds
@@ -182,7 +188,7 @@ class Supervisor:
 
     def start(self, programs: Sequence[Program]) -> None:
         for program in programs:
-            member = _Member(program, next(self._colours), self._events, self._first_pause)
+            member = _Member(program, self._directory, next(self._colours), self._events, self._first_pause)
             self._members[program.name] = member
             self._printer.width = max(self._printer.width, len(program.name))
             member.launch()
@@ -196,6 +202,11 @@ class Supervisor:
         """Return the last line a process wrote, empty where it wrote none."""
         lines = self._members[name].last_lines
         return lines[-1] if lines else ""
+
+    @property
+    def is_keeping(self) -> bool:
+        """Whether what dies is started again; nobody would know if not even that was kept."""
+        return self._thread.is_alive()
 
     def stop(self) -> None:
         """End every process, by rank, each warm if it ends in time; return when all have ended."""

@@ -30,7 +30,9 @@ class Kept:
         self.said: list[str] = []
         self.output = io.StringIO()
         self.run_dir = run_dir
-        self.supervisor = Supervisor(run_dir, output=self.output, say=self.said.append, first_pause_seconds=0.1)
+        self.supervisor = Supervisor(
+            run_dir, directory=run_dir, output=self.output, say=self.said.append, first_pause_seconds=0.1
+        )
 
     def start(self, *programs: Program) -> None:
         self.supervisor.start(programs)
@@ -151,7 +153,7 @@ def test_a_killed_supervisor_takes_its_processes_along(tmp_path: Path) -> None:
         "import sys, time; from pathlib import Path\n"
         "from django.conf import settings; settings.configure()\n"
         "from config.supervisor import Program, Supervisor\n"
-        f"supervisor = Supervisor(Path({str(tmp_path)!r}), output=sys.stdout, say=print)\n"
+        f"supervisor = Supervisor(Path({str(tmp_path)!r}), directory=Path('/'), output=sys.stdout, say=print)\n"
         f"supervisor.start([Program('worker', (sys.executable, '-c', {FOR_EVER!r}))])\n"
         "time.sleep(600)"
     )

@@ -1,5 +1,6 @@
 """Start everything and stay: `python manage.py run`."""
 
+import contextlib
 import sys
 from typing import Any
 
@@ -32,8 +33,9 @@ class Command(BaseCommand):
         self._say(_("Everything has ended."))
 
     def _say(self, line: str) -> None:
-        self.stdout.write(line)
-        self.stdout.flush()
+        with contextlib.suppress(OSError):  # the terminal may be gone, and the house still ends in order
+            self.stdout.write(line)
+            self.stdout.flush()
 
     def _greet(self) -> None:
         environment = settings.KIS_ENVIRONMENT.name
