@@ -69,10 +69,11 @@ def call_for_a_while(
     environment = SIM.at(url)
     store = redis.Redis(unix_socket_path=socket)
     throttle = Throttle(store, "bench", ALLOWANCE)
+    ledger = Throttle(store, "bench-ledger", 1_000)
     tally, dice = Tally(), random.Random(number)
     with httpx.Client(timeout=10, trust_env=False) as http:
         client = Client(
-            environment, secrets, Dialect.OFFICIAL, http, Tokens(environment, secrets, http, store), throttle
+            environment, secrets, Dialect.OFFICIAL, http, Tokens(environment, secrets, http, store), throttle, ledger
         )
         time.sleep(max(0.0, begins_at - time.time()))
         while time.time() < begins_at + SECONDS:

@@ -29,6 +29,8 @@ KIS_ENVIRONMENT = broker_environment()
 KIS_CREDENTIALS = credentials(KIS_ENVIRONMENT)
 KIS_DIALECT = dialect()
 KIS_CALLS_PER_SECOND = env.int("KIS_CALLS_PER_SECOND", default=KIS_ENVIRONMENT.calls_per_second)
+# the ledger's own limit is not published; it is halved for a while whenever the broker says EGW00215
+KIS_LEDGER_CALLS_PER_SECOND = env.int("KIS_LEDGER_CALLS_PER_SECOND", default=KIS_CALLS_PER_SECOND)
 KIS_ARMED = KIS_ENVIRONMENT.name is not EnvironmentName.LIVE or env.str("AEGIS_LIVE_ORDERS", default="") == (
     "yes-real-money"
 )

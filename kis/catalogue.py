@@ -52,6 +52,11 @@ class TR:
     spec: Spec | None = None
     cursor: str | None = None
 
+    @property
+    def is_ledger(self) -> bool:
+        """Whether the broker's ledger (원장) answers it, which has a limit of its own (EGW00215)."""
+        return "/trading/" in self.path
+
     def address(self, environment: Environment, dialect: Dialect, market: Market) -> tuple[str, str]:
         """Return the path and the TR id to send. Raises NotSent where the environment does not offer it."""
         if environment.is_paper and not self.paper:

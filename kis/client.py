@@ -9,6 +9,7 @@ import logging
 import random
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 TRIES = 4
 PAUSE_SECONDS = 0.3
 MAX_PAGES = 200
+LEDGER_BUSY = "EGW00215"
 # how long a call may wait for its turn; history has time, an order has not
 DEADLINE_SECONDS = {Urgency.ORDER: 5.0, Urgency.ACCOUNT: 20.0, Urgency.QUOTE: 30.0, Urgency.BACKFILL: 300.0}
 
@@ -79,6 +81,7 @@ class Client:
         http: httpx.Client,
         tokens: Tokens,
         throttle: Throttle,
+        ledger_throttle: Throttle,
         *,
         armed: bool = True,
     ) -> None:
@@ -88,6 +91,7 @@ class Client:
         self._http = http
         self._tokens = tokens
         self._throttle = throttle
+        self._ledger_throttle = ledger_throttle
         self._armed = armed
 
     def call(self, tr: TR, parameters: Mapping[str, str], *, market: Market = Market.KRX, tr_cont: str = "") -> Reply:
@@ -109,7 +113,7 @@ class Client:
             except _Again as again:
                 last = again.error
                 if again.meaning is Meaning.BUSY:
-                    self._throttle.slow_down()
+                    self._throttle_of(last.code).slow_down()
             except OutcomeUnknown as error:
                 if tr.effect is Effect.COMMAND:
                     raise
@@ -152,7 +156,7 @@ class Client:
             "tr_cont": tr_cont,
             "custtype": "P",
         }
-        with self._throttle.slot(tr.urgency, deadline_seconds=DEADLINE_SECONDS[tr.urgency]):
+        with self._turn(tr):
             response = self._send(tr, path, headers, parameters)
         try:
             return self._judge(tr, response)
@@ -160,6 +164,20 @@ class Client:
             if again.meaning is Meaning.TOKEN:
                 self._tokens.refused(token)
             raise
+
+    @contextmanager
+    def _turn(self, tr: TR) -> Iterator[None]:
+        """Hold what the call needs: a slot of the app key, and for the ledger one of the account before it."""
+        deadline = DEADLINE_SECONDS[tr.urgency]
+        with ExitStack() as slots:
+            if tr.is_ledger:
+                slots.enter_context(self._ledger_throttle.slot(tr.urgency, deadline_seconds=deadline))
+            slots.enter_context(self._throttle.slot(tr.urgency, deadline_seconds=deadline))
+            yield
+
+    def _throttle_of(self, code: str) -> Throttle:
+        """Return the allowance that a refusal was about."""
+        return self._ledger_throttle if code == LEDGER_BUSY else self._throttle
 
     def _send(self, tr: TR, path: str, headers: dict[str, str], parameters: Mapping[str, str]) -> httpx.Response:
         url = self.environment.rest_url + path

@@ -1,5 +1,6 @@
 """Settings to broker: one client per process, made at first use and kept."""
 
+import hashlib
 from functools import cache
 
 import httpx
@@ -32,14 +33,15 @@ def http() -> httpx.Client:
 @cache
 def client() -> Client:
     environment, credentials = settings.KIS_ENVIRONMENT, settings.KIS_CREDENTIALS
-    throttle_key = store_key(environment, credentials, "calls")
+    account = hashlib.sha256(str(credentials.account).encode()).hexdigest()[:12]
     return Client(
         environment,
         credentials,
         settings.KIS_DIALECT,
         http(),
         Tokens(environment, credentials, http(), store()),
-        Throttle(store(), throttle_key, settings.KIS_CALLS_PER_SECOND),
+        Throttle(store(), store_key(environment, credentials, "calls"), settings.KIS_CALLS_PER_SECOND),
+        Throttle(store(), f"aegis:kis:{environment.name}:{account}:ledger", settings.KIS_LEDGER_CALLS_PER_SECOND),
         armed=settings.KIS_ARMED,
     )
 

@@ -130,7 +130,9 @@ def simulator(
     clock_at(ORDINARY_MORNING)
     with serve(seed=1, ticking=False) as running:
         settings.KIS_ENVIRONMENT = settings.KIS_ENVIRONMENT.at(running.url)
-        settings.KIS_CALLS_PER_SECOND = 1_000  # the throttle has tests of its own
+        settings.KIS_CALLS_PER_SECOND = settings.KIS_LEDGER_CALLS_PER_SECOND = (
+            1_000  # the throttle has tests of its own
+        )
         monkeypatch.setenv("AEGIS_SIMULATOR_URL", running.url)
         wiring.forget()
         yield running

@@ -56,7 +56,7 @@ def desk(request: pytest.FixtureRequest, store: redis.Redis, clock_at: Callable[
         with httpx.Client(trust_env=False, timeout=10) as http:
             tokens = Tokens(environment, secrets, http, store)
             throttle = Throttle(store, "test", 1_000)
-            broker = KISBroker(Client(environment, secrets, dialect, http, tokens, throttle))
+            broker = KISBroker(Client(environment, secrets, dialect, http, tokens, throttle, throttle))
             simulator.set_price(SAMSUNG, 70_000)
             yield Desk(broker, simulator, dialect, is_paper)
 

@@ -47,6 +47,7 @@ class Wire:
         self.requests: list[httpx.Request] = []
         self.tokens = StillTokens()
         self.throttle = FreeThrottle()
+        self.ledger_throttle = FreeThrottle()
         self.client = Client(
             SIM,
             SECRETS,
@@ -54,6 +55,7 @@ class Wire:
             httpx.Client(transport=httpx.MockTransport(self._answer)),
             self.tokens,  # type: ignore[arg-type]
             self.throttle,  # type: ignore[arg-type]
+            self.ledger_throttle,  # type: ignore[arg-type]
         )
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
@@ -125,7 +127,8 @@ def test_an_order_turned_away_unread_is_sent_again(code: str) -> None:
     assert order(wire).row().text("ODNO") == "1"
     assert len(wire.requests) == 2
     assert wire.tokens.refusals == (1 if code in ("EGW00123", "EGW00121") else 0)
-    assert wire.throttle.slowed == (1 if code in ("EGW00201", "EGW00215") else 0)
+    assert wire.throttle.slowed == (1 if code == "EGW00201" else 0)
+    assert wire.ledger_throttle.slowed == (1 if code == "EGW00215" else 0), "only the ledger's calls slow down"
 
 
 @pytest.mark.parametrize("error", [httpx.ConnectError("refused"), httpx.ConnectTimeout("no route")])
@@ -168,6 +171,7 @@ def test_read_only_live_sends_no_order_but_reads() -> None:
         wire.client._http,
         wire.tokens,  # type: ignore[arg-type]
         wire.throttle,  # type: ignore[arg-type]
+        wire.ledger_throttle,  # type: ignore[arg-type]
         armed=False,
     )
     with pytest.raises(NotSent, match="AEGIS_LIVE_ORDERS"):
