@@ -29,7 +29,7 @@ lint: setup ## Style, types, floors, settings, migrations
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m mypy
-	@$(PYTHON) -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
+	@$(PYTHON) -c 'from importlinter.cli import lint_imports_command; lint_imports_command(["--no-logo"])'
 	@$(PYTHON) manage.py check
 	@# no database need run for this; Django warns where it cannot ask one
 	@$(PYTHON) -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run

@@ -88,7 +88,8 @@ class Postgres:
 
     def start(self) -> None:
         """Start the server, or adopt the one that runs; return when it answers."""
-        if self.pid() is None:
+        if not self.is_up():
+            self.stop()
             self._prepare()
             if not self.data.exists():
                 self._initialise()
@@ -100,6 +101,11 @@ class Postgres:
         pid = self.pid()
         if pid is not None:
             _end(pid, signal.SIGINT)  # "fast": open transactions are rolled back, nobody is waited for
+        _remove_if_empty(self.sockets, self.sockets.parent)
+
+    def is_up(self) -> bool:
+        """Whether it runs and can be reached: cleaners of /tmp may take a socket from a server that lives."""
+        return self.pid() is not None and self.socket.exists()
 
     def pid(self) -> int | None:
         """Return the process that serves our data directory, None where none does."""
@@ -266,7 +272,8 @@ class Redis:
 
     def start(self) -> None:
         """Start the server, or adopt the one that runs; return when it answers."""
-        if self.pid() is None:
+        if not self.is_up():
+            self.stop()
             self._prepare()
             self._launch()
         self._wait_until_it_answers()
@@ -275,6 +282,11 @@ class Redis:
         pid = self.pid()
         if pid is not None:
             _end(pid, signal.SIGTERM)
+        _remove_if_empty(self.sockets)
+
+    def is_up(self) -> bool:
+        """Whether it runs and can be reached: cleaners of /tmp may take a socket from a server that lives."""
+        return self.pid() is not None and self.socket.exists()
 
     def pid(self) -> int | None:
         """Return the process that serves our data directory, None where none does."""
@@ -404,6 +416,12 @@ def _private(path: Path, mode: int, owner: pwd.struct_passwd | None = None) -> N
     if owner and found.st_uid != owner.pw_uid:
         os.chown(path, owner.pw_uid, owner.pw_gid)
     path.chmod(mode)
+
+
+def _remove_if_empty(*directories: Path) -> None:
+    for directory in directories:
+        with contextlib.suppress(OSError):
+            directory.rmdir()
 
 
 def _let_through(user: pwd.struct_passwd, targets: Iterable[Path], say: Say) -> None:

@@ -145,7 +145,7 @@ class House:
             return
         self._looked_at = time.monotonic()
         for server in self._servers:
-            if server.pid() is None:
+            if not server.is_up():
                 self._say(_("{name} has ended; it starts again").format(name=server.name))
                 try:
                     server.start()

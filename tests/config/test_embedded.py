@@ -113,6 +113,14 @@ def test_a_server_whose_directory_was_taken_away_gives_way(redis_at_home: Redis,
         assert server.pid() not in (None, orphan)
 
 
+def test_a_server_whose_socket_was_cleaned_away_is_started_again(postgres: Postgres, redis_at_home: Redis) -> None:
+    for server in (postgres, redis_at_home):
+        server.socket.unlink()
+        assert not server.is_up()
+        server.start()
+        assert server.is_up()
+
+
 def test_only_sockets_of_our_own_are_listened_on(postgres: Postgres, redis_at_home: Redis, home: Path) -> None:
     for server in (postgres, redis_at_home):
         process = psutil.Process(server.pid())
