@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 
 import pytest
 
@@ -10,7 +11,8 @@ from aegis.chase import Plan
 from aegis.lifecycle import UNSETTLED
 from aegis.terms import Side
 from config.judge import judge
-from kis import client, clock
+from kis import client, clock, wiring
+from kis.auth import Tokens
 from kis.simulator.server import Simulator
 from kis.stream import Stream
 from orders import chase, reconcile
@@ -64,6 +66,17 @@ FAULTS: tuple[tuple[str, dict[str, object]], ...] = (
 )
 
 
+@pytest.fixture(autouse=True)
+def _hurry(monkeypatch: pytest.MonkeyPatch, clock_at: Callable[[object], object]) -> None:
+    """Let the minute between two tokens, and the pauses between tries, pass on the market's clock only."""
+
+    def pass_time(seconds: float) -> None:
+        clock_at(clock.now() + timedelta(seconds=seconds))
+
+    monkeypatch.setattr(wiring, "Tokens", partial(Tokens, sleep=pass_time))
+    monkeypatch.setattr(client, "PAUSE_SECONDS", 0.01)
+
+
 @pytest.mark.parametrize(("name", "words"), FAULTS, ids=[f"{n}-{name}" for n, (name, _) in enumerate(FAULTS)])
 def test_after_the_fault_the_ledgers_are_equal(
     name: str,
@@ -72,9 +85,7 @@ def test_after_the_fault_the_ledgers_are_equal(
     broker: Broker,
     simulator: Simulator,
     clock_at: Callable[[object], object],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(client, "PAUSE_SECONDS", 0.01)
     service = OrderService(broker, clock.now)
     simulator.set_price("004090", 16_000, freeze=True)
     simulator.fault(name, **words)
