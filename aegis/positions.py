@@ -85,11 +85,6 @@ def adopted(line: Line | None, day: date, holding: Holding) -> Line:
     )
 
 
-def realised_profit(average_price: Decimal, qty: int, price: Decimal, cost_won: int) -> int:
-    """Return the profit of a sale in whole won, its commission and tax (`cost_won`) taken off."""
-    return int(qty * (price - average_price)) - cost_won
-
-
 def profit_rate_pct(average_price: Decimal, price: int) -> Decimal:
     """Return the unrealised profit in percent, two decimals, as the broker prints it."""
     if not average_price:
@@ -97,14 +92,7 @@ def profit_rate_pct(average_price: Decimal, price: int) -> Decimal:
     return ((price - average_price) / average_price * 100).quantize(Decimal("0.01"))
 
 
-def merged(first: Line, second: Line) -> Line:
-    """Return two holdings of one share as one: quantities add, the average is weighed. Source: spec §11.5."""
-    total = first.qty + second.qty
-    cost = first.qty * first.average_price + second.qty * second.average_price
-    return replace(
-        first,
-        qty=total,
-        average_price=(cost / total).quantize(CENT) if total else Decimal(0),
-        broker_bought=first.broker_bought + second.broker_bought,
-        broker_sold=first.broker_sold + second.broker_sold,
-    )
+def merged_average(first_qty: int, first: Decimal, second_qty: int, second: Decimal) -> Decimal:
+    """Return the average price of two holdings of one share as one, weighed by shares. Source: spec §11.5."""
+    total = first_qty + second_qty
+    return ((first_qty * first + second_qty * second) / total).quantize(CENT) if total else Decimal(0)

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
-from decimal import Decimal
 
 from aegis.broker import (
     Acceptance,
@@ -23,7 +22,7 @@ from aegis.broker import (
     Refused,
     StockInfo,
 )
-from aegis.positions import CENT, profit_rate_pct
+from aegis.positions import merged_average, profit_rate_pct
 from aegis.terms import Board, Instrument, Market, OrderKind, Side
 from aegis.ticks import get_tick_size
 from kis import catalogue, clock
@@ -283,12 +282,10 @@ def _by_stock(lines: Iterable[Holding]) -> tuple[Holding, ...]:
 
 
 def _added(first: Holding, second: Holding) -> Holding:
-    qty = first.qty + second.qty
-    cost = first.qty * first.average_price + second.qty * second.average_price
-    average = (cost / qty).quantize(CENT) if qty else Decimal(0)
+    average = merged_average(first.qty, first.average_price, second.qty, second.average_price)
     return replace(
         first,
-        qty=qty,
+        qty=first.qty + second.qty,
         sellable_qty=first.sellable_qty + second.sellable_qty,
         average_price=average,
         profit=first.profit + second.profit,

@@ -28,9 +28,6 @@ class Shift:
     def apply(self, real_now: float) -> float:
         return self.market + (real_now - self.real) * self.speed
 
-    def unapply(self, market_now: float) -> float:
-        return self.real + (market_now - self.market) / self.speed
-
 
 UNSHIFTED = Shift(0.0, 0.0)
 _cached: tuple[int, str, Shift] | None = None

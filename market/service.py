@@ -5,7 +5,7 @@ from datetime import date, datetime
 
 from aegis import sessions
 from aegis.sessions import KST, Phase
-from aegis.terms import Instrument, Market
+from aegis.terms import Market
 from market.models import Stock, TradingDay, TradingSession
 
 SATURDAY = 5
@@ -47,10 +47,6 @@ def get_available_market(now: datetime) -> Market | None:
 
 def get_stock(code: str) -> Stock | None:
     return Stock.objects.filter(pk=code).first()
-
-
-def instrument_of(stock: Stock) -> Instrument:
-    return Instrument(stock.instrument)
 
 
 def days_over(now: datetime) -> bool:

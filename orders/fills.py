@@ -6,7 +6,6 @@ counted only where it plainly can be; every doubt is left to the broker's list (
 
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -57,13 +56,13 @@ def receive(notice: Notice, *, account: str, now: datetime, arrived: float) -> R
     return raw
 
 
-def replay(order: TradeOrder, read: Callable[[RawNotice], Notice] | None = None) -> None:
+def replay(order: TradeOrder) -> None:
     """Apply the notices that came before the order's number was known."""
     waiting = RawNotice.objects.filter(
         Q(order_no=order.order_no) | Q(original_no=order.order_no), order_date=order.order_date, state=State.WAITING
     )
     for raw in waiting.order_by("id"):
-        apply(raw, (read or stored_notice)(raw), now=raw.received_at)
+        apply(raw, stored_notice(raw), now=raw.received_at)
 
 
 def stored_notice(raw: RawNotice) -> Notice:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aegis.broker import Holding
-from aegis.positions import Line, adopted, filled, lags, merged, profit_rate_pct, realised_profit
+from aegis.positions import Line, adopted, filled, lags, merged_average, profit_rate_pct
 from aegis.terms import Side
 
 DAY = date(2026, 11, 23)
@@ -71,18 +71,14 @@ def test_a_fill_taken_back_leaves_the_quantity_as_before() -> None:
     assert sell(sell(line, 5, 1_200), -5, 1_200).qty == 10
 
 
-def test_profit_is_after_costs() -> None:
-    assert realised_profit(Decimal(1_000), 10, Decimal(1_100), cost_won=25) == 975
-
-
 def test_profit_rate_has_two_decimals_as_the_broker_prints_it() -> None:
     assert profit_rate_pct(Decimal(52_000), 53_000) == Decimal("1.92")
     assert profit_rate_pct(Decimal(0), 53_000) == Decimal("0.00")
 
 
 def test_two_holdings_of_one_share_become_one() -> None:
-    both = merged(Line(DAY, 10, Decimal(1_000)), Line(DAY, 30, Decimal(2_000)))
-    assert (both.qty, both.average_price) == (40, Decimal("1750.0000"))
+    assert merged_average(10, Decimal(1_000), 30, Decimal(2_000)) == Decimal("1750.0000")
+    assert merged_average(0, Decimal(0), 0, Decimal(0)) == 0
 
 
 fills = st.lists(st.tuples(st.sampled_from(Side), st.integers(min_value=1, max_value=50)), min_size=1, max_size=12)
