@@ -1,22 +1,29 @@
-"""What the stream worker does with each feed: one table from the broker's TR to the handler downstairs."""
+"""What the stream worker does with each feed: one table from the broker's TR to the handlers, filled by plugs.
+
+The socket's thread decodes, applies our own notices to the database at once, and hands everything else
+to handlers that work in memory. Whatever needs the database for market data runs in chores.
+"""
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from time import monotonic, sleep
 
 import redis
 from django.conf import settings
-from django.db import DatabaseError, InterfaceError, OperationalError, close_old_connections, connection
+from django.db import InterfaceError, OperationalError, close_old_connections, connection
 
 from aegis.lifecycle import UNSETTLED
-from kis import clock, codec, feeds
-from kis.auth import store_key
+from desk.plugs import Chore, Handler, Plug, Rank, Wish
+from kis import clock, codec, feeds, status
 from kis.codec import Data
 from kis.lease import Lease
-from kis.stream import Stream
+from kis.status import SocketState, StreamStatus
+from kis.stream import Lost, Stream
 from kis.subscriptions import Topic
-from kis.wiring import new_approval_key, store
+from kis.wiring import new_approval_key, store, stream_key
 from orders import fills
 from orders.models import TradeOrder
 from orders.tasks import look, reconcile
@@ -31,54 +38,93 @@ LEASE_SECONDS = 6.0
 LOOK_SECONDS = 1.0
 DATABASE_PATIENCE_SECONDS = 10.0
 DATABASE_PAUSE_SECONDS = 0.2
+LET_GO_SECONDS = 5.0
+
+
+def held_stocks() -> Iterable[Topic]:
+    return (Topic("H0STCNT0", holding.stock_code) for holding in PortfolioService().get_portfolio())
+
+
+def ordered_stocks() -> Iterable[Topic]:
+    ordered = TradeOrder.objects.filter(status__in=UNSETTLED).order_by("-id").values_list("stock_code", flat=True)
+    return (Topic("H0STCNT0", code) for code in dict.fromkeys(ordered))
+
+
+def own_stocks() -> Plug:
+    """Hear of what we hold and what we have ordered."""
+    return Plug(wishes=(Wish(Rank.HELD, held_stocks), Wish(Rank.ORDERED, ordered_stocks)))
+
+
+# Who works with feeds; each makes its plug anew for every term of the lease.
+PLUGS: Sequence[Callable[[], Plug]] = (own_stocks,)
+
+
+class Fenced(Lost):
+    """The lease is no longer ours: nothing more may be written, and the connection is over."""
+
+    def __init__(self) -> None:
+        super().__init__("the lease is no longer ours")
 
 
 class Dispatch:
-    """Hands data frames down, and says which feeds to hold."""
+    """Hands data frames to their handlers, and says which feeds to hold."""
 
-    def __init__(self) -> None:
+    def __init__(self, plugs: Sequence[Plug], may_write: Callable[[], bool]) -> None:
+        self._plugs = plugs
+        self._may_write = may_write
         self._account = settings.KIS_CREDENTIALS.account.digits
-        self._topics: Sequence[Topic] = ()
-        self._topics_at = float("-inf")
+        self._is_paper = settings.KIS_ENVIRONMENT.is_paper
+        self.own_fills = Topic("H0STCNI9" if self._is_paper else "H0STCNI0", settings.KIS_CREDENTIALS.hts_id)
+        self._topics: Sequence[Topic] = (self.own_fills,)
+        self._not_offered: frozenset[str] = frozenset()
         self._checked_at = float("-inf")
         self._missed = False
-        self._handlers: dict[str, Callable[[Data, float], None]] = {
-            **dict.fromkeys(codec.NOTICE_IDS, self.on_notice),
-            **dict.fromkeys(feeds.TRADE_IDS, self.on_trades),
-        }
+        self.last_notice_at: float | None = None
+        self._handlers: dict[str, list[Handler]] = defaultdict(list)
+        for plug in plugs:
+            for tr_id, handler in plug.handlers.items():
+                self._handlers[feeds.feed_of(tr_id).tr_id].append(handler)
 
     def wanted(self) -> Sequence[Topic]:
-        """Return what to hold, most important first: own fills, held stocks, stocks with open orders."""
-        if monotonic() - self._topics_at > WANTED_SECONDS:
-            self._topics_at = monotonic()
-            try:
-                self._topics = self._ask_wanted()
-            except DatabaseError as error:
-                log.warning("the database does not answer, the feeds stay as they are: %s", error)
+        """Return what to hold, most important first; our own fills always are."""
         return self._topics
 
-    def _ask_wanted(self) -> Sequence[Topic]:
-        self._check_connection()
-        environment = settings.KIS_ENVIRONMENT
-        notices = Topic("H0STCNI9" if environment.is_paper else "H0STCNI0", settings.KIS_CREDENTIALS.hts_id)
-        held = [holding.stock_code for holding in PortfolioService().get_portfolio()]
-        ordered = TradeOrder.objects.filter(status__in=UNSETTLED).order_by("-id").values_list("stock_code", flat=True)
-        return [notices, *(Topic("H0STCNT0", code) for code in dict.fromkeys([*held, *ordered]))]
+    def ask_wanted(self) -> None:
+        """Ask everybody what they want. What this raises leaves the feeds as they are."""
+        wishes = sorted((wish for plug in self._plugs for wish in plug.wishes), key=lambda wish: wish.rank)
+        topics = dict.fromkeys(topic for wish in wishes for topic in wish.topics())
+        offered = [topic for topic in topics if not self._is_paper or feeds.feed_of(topic.tr_id).on_paper]
+        self._tell_not_offered(frozenset(topic.tr_id for topic in topics) - {topic.tr_id for topic in offered})
+        self._topics = (self.own_fills, *offered)
+
+    def _tell_not_offered(self, tr_ids: frozenset[str]) -> None:
+        if tr_ids - self._not_offered:
+            log.warning("not offered on paper, and so not listened to: %s", ", ".join(sorted(tr_ids)))
+        self._not_offered = tr_ids
 
     def handle(self, data: Data, arrived: float) -> None:
-        """Give a frame to its handler; `arrived` is its `time.perf_counter()`."""
-        handler = self._handlers.get(data.tr_id)
-        if handler is None:
-            log.warning("no handler for %s", data.tr_id)
+        """Give a frame to its handlers; `arrived` is its `time.perf_counter()`. Raises Fenced and what they raise."""
+        if not self._may_write():
+            raise Fenced
+        if data.tr_id in codec.NOTICE_IDS:
+            self._patiently(data, arrived)
             return
+        values = feeds.read(data)
+        for handler in self._handlers.get(data.tr_id, ()):
+            handler(values, arrived)
+
+    def _patiently(self, data: Data, arrived: float) -> None:
+        """Apply notices, however long the database takes to come back, within reason."""
         self._check_connection()
         gives_up_at = monotonic() + DATABASE_PATIENCE_SECONDS
         while True:
             try:
-                handler(data, arrived)
+                self.on_notice(data, arrived)
             except (OperationalError, InterfaceError):
                 # the frame waits in our hands, those after it in the socket, while the database comes back
                 connection.close()
+                if not self._may_write():
+                    raise Fenced from None
                 if monotonic() > gives_up_at:
                     self._missed = True
                     raise
@@ -90,17 +136,23 @@ class Dispatch:
             reconcile.delay()
 
     def on_notice(self, data: Data, arrived: float) -> None:
+        self.last_notice_at = monotonic()
         for notice in codec.notices(data):
+            if not self._may_write():  # the wait for the database may have outlasted the lease
+                raise Fenced
             raw = fills.receive(notice, account=self._account, now=clock.now(), arrived=arrived)
             if raw.state in (raw.State.WAITING, raw.State.DOUBTFUL):
                 look.delay()
 
-    def on_trades(self, data: Data, arrived: float) -> None:
-        feeds.read(data)  # read for its faults; nobody below asks for ticks yet
-
     def connected(self) -> None:
         """After every (re)connection the broker is asked what happened meanwhile."""
         reconcile.delay()
+        for plug in self._plugs:
+            plug.connected()
+
+    def lost(self) -> None:
+        for plug in self._plugs:
+            plug.lost()
 
     def _check_connection(self) -> None:
         """Let Django drop a database connection that died, at most every few seconds."""
@@ -109,20 +161,105 @@ class Dispatch:
             close_old_connections()
 
 
-def make_stream() -> Stream:
-    dispatch = Dispatch()
-    return Stream(
-        settings.KIS_ENVIRONMENT.socket_url,
-        approval_key=new_approval_key,
-        wanted=dispatch.wanted,
-        handle=dispatch.handle,
-        connected=dispatch.connected,
-    )
+class Chores:
+    """The chores of one term, each on a thread of its own; the end of the `with` block ends them."""
+
+    def __init__(self, chores: Sequence[Chore], may_write: Callable[[], bool]) -> None:
+        self._may_write = may_write
+        self._stop = threading.Event()
+        self.failures = {chore.name: 0 for chore in chores}
+        self._threads = [
+            threading.Thread(target=self._repeat, args=(chore,), name=f"kis-{chore.name}", daemon=True)
+            for chore in chores
+        ]
+
+    def __enter__(self) -> "Chores":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(LET_GO_SECONDS)
+
+    def _repeat(self, chore: Chore) -> None:
+        try:
+            while True:
+                is_last = self._stop.is_set()
+                if self._may_write():
+                    self._do(chore)
+                if is_last:
+                    return
+                self._stop.wait(chore.every_seconds)
+        finally:
+            connection.close()
+
+    def _do(self, chore: Chore) -> None:
+        try:
+            close_old_connections()
+            chore.run()
+        except (OperationalError, InterfaceError) as error:
+            self.failures[chore.name] += 1
+            log.warning("%s: the database does not answer, and it is tried again: %s", chore.name, error)
+        except Exception:  # one part's fault must not end another's work, nor its own next turn
+            self.failures[chore.name] += 1
+            log.exception("%s failed; it is tried again", chore.name)
+
+
+class Term:
+    """One holding of the socket: what runs while the lease is ours."""
+
+    def __init__(self, may_write: Callable[[], bool]) -> None:
+        plugs = [make() for make in PLUGS]
+        self.dispatch = Dispatch(plugs, may_write)
+        self.stream = Stream(
+            settings.KIS_ENVIRONMENT.socket_url,
+            approval_key=new_approval_key,
+            wanted=self.dispatch.wanted,
+            handle=self.dispatch.handle,
+            connected=self.dispatch.connected,
+            lost=self.dispatch.lost,
+        )
+        ask_wanted = Chore("wanted", WANTED_SECONDS, self.dispatch.ask_wanted)
+        self.chores = Chores([ask_wanted, *(chore for plug in plugs for chore in plug.chores)], may_write)
+
+    def run(self, let_go: threading.Event) -> None:
+        """Hold the socket until `let_go`."""
+        try:
+            with self.chores:
+                self.stream.run(let_go)
+        finally:
+            connection.close()
+
+    def status(self, lease: Lease) -> StreamStatus:
+        """Return how it is now, as other processes may read it."""
+        now, stream = monotonic(), self.stream
+        counters, topics = stream.counters, stream.subscriptions
+        return StreamStatus(
+            state=stream.state,
+            state_seconds=now - stream.state_since,
+            holder=lease.holder,
+            fence=lease.fence,
+            frames=counters.frames,
+            frame_age=now - counters.last_frame_at if counters.last_frame_at else None,
+            notice_age=now - at if (at := self.dispatch.last_notice_at) else None,
+            connections=counters.connections,
+            lost_why=stream.lost_why,
+            next_try_seconds=max(0.0, at - now) if (at := stream.next_try_at) else None,
+            bad_frames=counters.bad_frames,
+            failures=counters.failures,
+            drift={f"{tr_id}/{width}": count for (tr_id, width), count in codec.drift.items()},
+            held=tuple(sorted(map(str, topics.held))),
+            left_out=tuple(map(str, topics.left_out)),
+            hears_fills=self.dispatch.own_fills in topics.held,
+            chores=dict(self.chores.failures),
+        )
 
 
 def hold(stop: threading.Event) -> None:
     """Hold the socket until `stop`, as the only one who does: a second worker stands by and takes over."""
-    lease = Lease(store(), store_key(settings.KIS_ENVIRONMENT, settings.KIS_CREDENTIALS, "socket"), LEASE_SECONDS)
+    lease = Lease(store(), stream_key("socket"), LEASE_SECONDS)
     while not stop.is_set():
         try:
             if lease.take():
@@ -133,14 +270,35 @@ def hold(stop: threading.Event) -> None:
 
 
 def _hold_leased(lease: Lease, stop: threading.Event) -> None:
-    """Run the stream while the lease lasts; whoever loses it lets go of the socket first."""
-    let_go = threading.Event()
-    thread = threading.Thread(target=make_stream().run, args=(let_go,), name="kis-socket", daemon=True)
+    """Run a term while the lease lasts; whoever loses it lets go of the socket first."""
+    log.info("the socket is ours, fencing number %d", lease.fence)
+    let_go, term = threading.Event(), Term(lambda: lease.is_ours)
+    thread = threading.Thread(target=term.run, args=(let_go,), name="kis-socket", daemon=True)
     thread.start()
     try:
-        while thread.is_alive() and lease.renew() and not stop.wait(LOOK_SECONDS):
-            pass
+        while thread.is_alive() and _still_ours(lease):
+            _tell(term.status(lease))
+            if stop.wait(LOOK_SECONDS):
+                break
     finally:
         let_go.set()
         thread.join()
+        if lease.is_ours:
+            _tell(replace(term.status(lease), state=SocketState.STOPPED, state_seconds=0.0))
         lease.give_up()
+
+
+def _still_ours(lease: Lease) -> bool:
+    """Whether the lease is ours, renewed; while Redis does not answer, until our term is over."""
+    try:
+        return lease.renew()
+    except redis.RedisError as error:
+        log.warning("the lease cannot be renewed: %s", error)
+        return lease.is_ours
+
+
+def _tell(words: StreamStatus) -> None:
+    try:
+        status.publish(store(), stream_key("stream"), words)
+    except redis.RedisError as error:
+        log.warning("the state of the socket cannot be told: %s", error)

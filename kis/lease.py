@@ -4,6 +4,7 @@ The number grows with every new holder, so whoever comes back from a long pause 
 holds the lease now.
 """
 
+import time
 import uuid
 
 import redis
@@ -27,21 +28,39 @@ class Lease:
     """The right to do something alone for `seconds`, renewed while it is done."""
 
     def __init__(self, store: redis.Redis, key: str, seconds: float) -> None:
-        self._holder = uuid.uuid4().hex
+        self.holder = uuid.uuid4().hex
+        self.fence = 0
         self._keys = [key, f"{key}:fence"]
-        self._milliseconds = int(seconds * 1000)
+        self._seconds = seconds
+        self._ends_at = float("-inf")
         self._take = store.register_script(_TAKE)
         self._renew = store.register_script(_RENEW)
         self._give_up = store.register_script(_GIVE_UP)
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether the last term still runs by our own clock, which goes on while a process is paused.
+
+        No question to Redis: ask it before every act that only the holder may do.
+        """
+        return time.monotonic() < self._ends_at
+
     def take(self) -> int:
         """Return the fencing number of a new lease, 0 while another holds it. Raises redis.RedisError."""
-        return int(self._take(keys=self._keys, args=[self._holder, self._milliseconds]))
+        asked_at = time.monotonic()
+        self.fence = int(self._take(keys=self._keys, args=[self.holder, int(self._seconds * 1000)]))
+        if self.fence:
+            self._ends_at = asked_at + self._seconds
+        return self.fence
 
     def renew(self) -> bool:
         """Return whether the lease is still ours, for another term. Raises redis.RedisError."""
-        return bool(self._renew(keys=self._keys, args=[self._holder, self._milliseconds]))
+        asked_at = time.monotonic()
+        renewed = bool(self._renew(keys=self._keys, args=[self.holder, int(self._seconds * 1000)]))
+        self._ends_at = asked_at + self._seconds if renewed else float("-inf")
+        return renewed
 
     def give_up(self) -> None:
         """Let the next holder in at once. Raises redis.RedisError."""
-        self._give_up(keys=self._keys, args=[self._holder])
+        self._ends_at = float("-inf")
+        self._give_up(keys=self._keys, args=[self.holder])

@@ -15,6 +15,7 @@ import websocket
 
 from aegis.broker import BrokerError
 from kis.codec import BadFrame, Codec, Control, Data, registration
+from kis.status import SocketState
 from kis.subscriptions import Subscriptions, Topic
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class Counters:
     bad_frames: int = 0
     failures: int = 0
     connections: int = 0
+    # time.monotonic(), 0 for never
     last_frame_at: float = field(default=0.0)
 
 
@@ -56,7 +58,8 @@ class Stream:
 
     `wanted` is asked again and again for the topics to hold, most important first. `handle` gets each
     data frame with the `time.perf_counter()` of its arrival; what it raises is logged and counted, and
-    the stream goes on. `connected` is called after each (re)connection once registrations are sent.
+    the stream goes on. `connected` is called after each (re)connection once registrations are sent, `lost`
+    when one is over.
     """
 
     def __init__(
@@ -67,19 +70,28 @@ class Stream:
         wanted: Callable[[], Sequence[Topic]],
         handle: Callable[[Data, float], None],
         connected: Callable[[], None],
+        lost: Callable[[], None],
     ) -> None:
         self._url = url
         self._approval_key = approval_key
         self._wanted = wanted
         self._handle = handle
         self._connected = connected
-        self._subscriptions = Subscriptions()
+        self._lost = lost
+        self.subscriptions = Subscriptions()
         self._codec = Codec()
         self.counters = Counters()
+        self.state = SocketState.CONNECTING
+        self.state_since = time.monotonic()
+        self.lost_why = ""
+        self.next_try_at: float | None = None
 
     @property
     def held(self) -> frozenset[Topic]:
-        return self._subscriptions.held
+        return self.subscriptions.held
+
+    def _become(self, state: SocketState) -> None:
+        self.state, self.state_since = state, time.monotonic()
 
     def run(self, stop: threading.Event) -> None:
         """Hold the socket until `stop` is set."""
@@ -96,10 +108,14 @@ class Stream:
                     pause = FIRST_PAUSE_SECONDS
                 wait = max(pause, least)
                 log.warning("socket lost (%s); next try in %g s", error, wait)
+                self.lost_why, self.next_try_at = str(error), time.monotonic() + wait
+                self._become(SocketState.LOST)
                 stop.wait(wait)
+                self.next_try_at = None
                 pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
     def _session(self, stop: threading.Event) -> None:
+        self._become(SocketState.CONNECTING)
         approval_key = self._approval_key()
         socket = websocket.create_connection(
             self._url, timeout=CONNECT_SECONDS, skip_utf8_validation=True, enable_multithread=False
@@ -111,14 +127,16 @@ class Stream:
                 self._register(socket, approval_key)
         finally:
             socket.close(timeout=1)
+            self._lost()
 
     def _begin(self, socket: websocket.WebSocket, approval_key: str) -> None:
         socket.settimeout(TICK_SECONDS)
         self._codec = Codec()
-        self._subscriptions.reconnected()
+        self.subscriptions.reconnected()
         self._next_look = 0.0
         self.counters.connections += 1
         self.counters.last_frame_at = time.monotonic()
+        self._become(SocketState.CONNECTED)
         log.info("socket connected to %s", self._url)
         self._register(socket, approval_key)
         self._connected()
@@ -128,8 +146,8 @@ class Stream:
         if now < self._next_look:
             return
         self._next_look = now + TICK_SECONDS
-        self._subscriptions.want(self._wanted())
-        for topic, register in self._subscriptions.due(now):
+        self.subscriptions.want(self._wanted())
+        for topic, register in self.subscriptions.due(now):
             socket.send(registration(approval_key, topic.tr_id, topic.key, register=register))
 
     def _read_one(self, socket: websocket.WebSocket) -> None:
@@ -168,4 +186,4 @@ class Stream:
         elif control.code == BAD_APPROVAL:
             raise Lost("the approval key is not known to the server")
         else:
-            self._subscriptions.answered(control, time.monotonic())
+            self.subscriptions.answered(control, time.monotonic())

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kis.codec import Control
+from kis.codec import NOTICE_IDS, Control
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +27,10 @@ class Topic:
 
     tr_id: str
     key: str
+
+    def __str__(self) -> str:
+        """Return it as people read it; whose account it is is nobody's business."""
+        return f"{self.tr_id}:***" if self.tr_id in NOTICE_IDS else f"{self.tr_id}:{self.key}"
 
 
 @dataclass(slots=True)
@@ -59,7 +63,12 @@ class Subscriptions:
         unique = tuple(dict.fromkeys(topics))
         self._wanted, left_out = unique[: self._limit], unique[self._limit :]
         if left_out and left_out != self._left_out:
-            log.warning("%d feeds do not fit into %d registrations: %s", len(left_out), self._limit, left_out)
+            log.warning(
+                "%d feeds do not fit into %d registrations: %s",
+                len(left_out),
+                self._limit,
+                ", ".join(map(str, left_out)),
+            )
         self._left_out = left_out
 
     def reconnected(self) -> None:

@@ -8,9 +8,11 @@ import redis
 from django.conf import settings
 
 from aegis.broker import Broker
+from kis import status
 from kis.auth import Tokens, approval_key, store_key
 from kis.broker import KISBroker
 from kis.client import Client
+from kis.status import StreamStatus
 from kis.throttle import Throttle
 
 CONNECT_SECONDS = 3.0
@@ -54,6 +56,16 @@ def broker() -> Broker:
 
 def new_approval_key() -> str:
     return approval_key(settings.KIS_ENVIRONMENT, settings.KIS_CREDENTIALS, http())
+
+
+def stream_key(name: str) -> str:
+    """Return the key in Redis of what belongs to the one socket of our app key."""
+    return store_key(settings.KIS_ENVIRONMENT, settings.KIS_CREDENTIALS, name)
+
+
+def stream_status() -> StreamStatus:
+    """Return how the one socket is, whichever process holds it. Raises redis.RedisError."""
+    return status.read(store(), stream_key("stream"))
 
 
 def forget() -> None:

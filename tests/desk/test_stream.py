@@ -16,8 +16,10 @@ from desk import stream as desk_stream
 from kis import clock
 from kis.codec import Data
 from kis.simulator.server import Simulator
+from kis.status import SocketState
 from kis.stream import Stream
 from kis.subscriptions import Topic
+from kis.wiring import stream_status
 from orders import routine
 from orders.models import RawNotice, TradeExecution, TradeOrder
 from orders.service import Intent, OrderService
@@ -51,10 +53,11 @@ def stream(transactional_db: None, broker: Broker, simulator: Simulator, asked: 
     """The stream as the worker makes it, connected and registered."""
     routine.sync_calendar(broker, clock.now)
     simulator.set_price(SAMSUNG, 70_000, freeze=True)
-    running, stop = desk_stream.make_stream(), threading.Event()
+    term, stop = desk_stream.Term(lambda: True), threading.Event()
+    running = term.stream
 
     def run() -> None:
-        running.run(stop)
+        term.run(stop)
         connections.close_all()
 
     thread = threading.Thread(target=run)
@@ -136,3 +139,25 @@ def test_a_notice_is_dated_by_the_markets_day(stream: Stream, broker: Broker) ->
     bought(broker)
     wait_for(lambda: RawNotice.objects.exists())
     assert RawNotice.objects.first().order_date == datetime(2026, 11, 23, tzinfo=clock.KST).date()
+
+
+def test_everybody_can_read_how_the_socket_is(transactional_db: None, broker: Broker, asked: dict[str, int]) -> None:
+    stop = threading.Event()
+
+    def run() -> None:
+        desk_stream.hold(stop)
+        connections.close_all()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        wait_for(lambda: stream_status().is_alive, 20)
+        seen = stream_status()
+        assert (seen.state, seen.fence, seen.connections) == (SocketState.CONNECTED, 1, 1)
+        # whose account it is does not show
+        assert "H0STCNI0:***" in seen.held
+        assert "rehearsal" not in str(seen)
+    finally:
+        stop.set()
+        thread.join(20)
+    assert stream_status().state is SocketState.STOPPED
