@@ -9,11 +9,21 @@ first, the same shares are never counted twice and never missed.
 from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
+from enum import StrEnum
 
 from aegis.broker import Holding
 from aegis.terms import Side
 
 CENT = Decimal("0.0001")  # the broker prints average prices with four decimals
+
+
+class Change(StrEnum):
+    """What may change a holding without a trade of the day."""
+
+    SPLIT = "SPLIT"  # 액면분할
+    REVERSE_SPLIT = "REVERSE_SPLIT"  # 액면병합, 감자
+    BONUS_ISSUE = "BONUS_ISSUE"  # 무상증자, 주식배당
+    UNEXPLAINED = "UNEXPLAINED"  # moved in or out, or traded while nobody looked
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +79,25 @@ def _bought(line: Line, qty: int, price: Decimal) -> Line:
 def lags(line: Line, day: date, bought_today: int, sold_today: int) -> bool:
     """Whether a balance of `day` has not yet counted fills that we know of: it must not overwrite them."""
     return day < line.day or (day == line.day and (bought_today < line.our_bought or sold_today < line.our_sold))
+
+
+def change(line: Line, day: date, holding: Holding) -> Change | None:
+    """Return what happened to a holding besides the trades of `day`, None where they explain it. Ask `lags` first.
+
+    A split or a bonus issue leaves the cost as it was and moves the shares; a whole multiple of them is a split.
+    """
+    counted = (max(line.our_bought, line.broker_bought), max(line.our_sold, line.broker_sold))
+    bought, sold = counted if line.day == day else (0, 0)
+    expected = line.qty + holding.bought_today - bought - (holding.sold_today - sold)
+    if holding.qty == expected:
+        return None
+    # the broker prints four decimals, and drops fractions of a share
+    cost, cost_before = holding.qty * holding.average_price, line.qty * line.average_price
+    if not cost_before or abs(cost - cost_before) > max(line.average_price, holding.average_price):
+        return Change.UNEXPLAINED
+    if holding.qty < line.qty:
+        return Change.REVERSE_SPLIT
+    return Change.BONUS_ISSUE if holding.qty % line.qty else Change.SPLIT
 
 
 def adopted(line: Line | None, day: date, holding: Holding) -> Line:

@@ -18,7 +18,7 @@ from aegis.broker import Notice, NoticeKind
 from aegis.fees import calc_fee
 from aegis.lifecycle import Event, Status
 from aegis.sessions import KST
-from aegis.terms import Board, Instrument, Market
+from aegis.terms import Board, Instrument, Market, Side
 from kis import codec
 from market.models import Stock
 from orders import guards, journal
@@ -165,6 +165,9 @@ def count(order: TradeOrder, fill: Fill, *, now: datetime) -> TradeExecution:
     """Count a fill: execution, order, event and holding together. Call it under the order's lock."""
     total = order.filled_qty + fill.qty
     fee, tax = _cost(order, fill)
+    average = ledger.count_fill(
+        order.stock_code, order.stock_name, order.side, fill.qty, fill.price, executed_at=fill.executed_at
+    )
     execution = TradeExecution.objects.create(
         order=order,
         order_no=order.order_no or "",
@@ -179,6 +182,7 @@ def count(order: TradeOrder, fill: Fill, *, now: datetime) -> TradeExecution:
         notice=fill.notice,
         fee=fee,
         tax=tax,
+        realized_profit=realized_profit(average, fill, fee + tax) if order.side is Side.SELL else None,
     )
     event = lifecycle.fill_event(total, order.qty)
     done = {"chase_at": None} if event is Event.FULLY_FILLED else {}
@@ -191,10 +195,15 @@ def count(order: TradeOrder, fill: Fill, *, now: datetime) -> TradeExecution:
         filled_amount=order.filled_amount + fill.amount,
         **done,
     )
-    ledger.count_fill(
-        order.stock_code, order.stock_name, order.side, fill.qty, fill.price, executed_at=fill.executed_at
-    )
     return execution
+
+
+def realized_profit(average: Decimal, fill: Fill, cost: int) -> int | None:
+    """Return what a sale earned, in whole won, over the `average` price of its shares and its `cost`.
+
+    None where nobody knows what the shares had cost. The broker leaves the buy's commission out of its average too.
+    """
+    return int(fill.amount - average * fill.qty - cost) if average else None
 
 
 def void(execution: TradeExecution, order: TradeOrder, *, now: datetime, why: str) -> None:

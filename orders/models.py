@@ -63,6 +63,13 @@ class TradeOrder(models.Model):
     filled_qty = models.PositiveBigIntegerField(_("filled quantity"), default=0)
     filled_amount = models.PositiveBigIntegerField(_("filled amount"), default=0)
     refusal = models.CharField(_("refusal"), max_length=200, blank=True)
+    never_arrived = models.BooleanField(_("never reached the broker"), default=False)
+    candidates = models.JSONField(
+        _("orders at the broker that could be it"),
+        default=list,
+        blank=True,
+        help_text=_("while the outcome is unknown"),
+    )
 
     created_at = models.DateTimeField(_("created at"))
     sent_at = models.DateTimeField(_("sent at"), null=True, blank=True)
@@ -210,6 +217,9 @@ class TradeExecution(models.Model):
     )
     fee = models.PositiveBigIntegerField(_("commission"), default=0)
     tax = models.PositiveBigIntegerField(_("tax"), default=0)
+    realized_profit = models.BigIntegerField(
+        _("realised profit"), null=True, blank=True, help_text=_("of a sale, in won, after commission and tax")
+    )
     voided_at = models.DateTimeField(_("voided at"), null=True, blank=True)
 
     class Meta:
@@ -245,6 +255,33 @@ class OrderEvent(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind} {self.detail}".strip()
+
+
+class Reconciliation(models.Model):
+    """One look at the broker's list of orders. No order leaves unless the newest row is WHOLE and young."""
+
+    class Outcome(models.TextChoices):
+        BEGUN = "BEGUN", _("workers started: not looked yet")
+        WHOLE = "WHOLE", _("whole")
+        FAILED = "FAILED", _("failed")
+
+    at = models.DateTimeField(_("at"))
+    outcome = models.CharField(_("outcome"), max_length=6, choices=Outcome.choices)
+    seen = models.PositiveIntegerField(_("orders seen"), default=0)
+    corrected = models.PositiveIntegerField(_("orders corrected"), default=0)
+    adopted = models.PositiveIntegerField(_("orders adopted"), default=0)
+    resolved = models.PositiveIntegerField(_("outcomes resolved"), default=0)
+    error = models.CharField(_("error"), max_length=300, blank=True)
+
+    class Meta:
+        db_table = "reconciliations"
+        verbose_name = _("reconciliation")
+        verbose_name_plural = _("reconciliations")
+        ordering = ["-id"]
+        get_latest_by = "id"
+
+    def __str__(self) -> str:
+        return f"{self.at:%Y-%m-%d %H:%M:%S} {self.outcome}"
 
 
 class BlacklistedStock(models.Model):

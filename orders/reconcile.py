@@ -6,21 +6,23 @@ placed by hand are adopted; orders whose answer was lost are looked for.
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 
 from django.db import IntegrityError, transaction
 
-from aegis.broker import Acceptance, Broker, OrderRecord
+from aegis.broker import Acceptance, Broker, BrokerError, OrderRecord
 from aegis.lifecycle import OPEN, UNSETTLED, Event, Status
 from aegis.sessions import KST
 from aegis.terms import Market
 from market import service as market
 from orders import fills, journal
-from orders.models import RawNotice, TradeExecution, TradeOrder
+from orders.models import RawNotice, Reconciliation, TradeExecution, TradeOrder
 
 log = logging.getLogger(__name__)
+
+Outcome = Reconciliation.Outcome
 
 # an order with no answer that is absent from so many lists, over so long, never arrived
 ABSENT_LOOKS = 3
@@ -29,6 +31,10 @@ ABSENT_AFTER = timedelta(seconds=60)
 CLOCK_TOLERANCE = timedelta(seconds=5)
 # notices ahead of the list by less than this are not a contradiction yet
 LIST_LAG = timedelta(seconds=10)
+
+
+# a reconciliation older than this says nothing about now: one runs each minute
+FRESH = timedelta(seconds=150)
 
 
 @dataclass(slots=True)
@@ -41,9 +47,30 @@ class Report:
     resolved: int = 0
 
 
+def is_fresh(now: datetime) -> bool:
+    """Whether the newest look at the broker's list was whole, and not long ago. Nothing is sent before that."""
+    newest = Reconciliation.objects.order_by("-id").first()
+    return newest is not None and newest.outcome == Outcome.WHOLE and now - newest.at <= FRESH
+
+
+def begin_anew(now: datetime) -> None:
+    """Forget what was reconciled before the workers started: it must be seen again before anything is sent."""
+    Reconciliation.objects.create(at=now, outcome=Outcome.BEGUN)
+
+
 def reconcile(broker: Broker, now: Callable[[], datetime]) -> Report:
-    """Ask for the orders of every day that is not settled yet, and settle them. Raises BrokerError."""
+    """Ask for the orders of every day that is not settled yet, settle them, and say so. Raises BrokerError."""
     asked_at = now()
+    try:
+        report = _reconcile(broker, now, asked_at)
+    except BrokerError as error:
+        Reconciliation.objects.create(at=asked_at, outcome=Outcome.FAILED, error=str(error)[:300])
+        raise
+    Reconciliation.objects.create(at=asked_at, outcome=Outcome.WHOLE, **asdict(report))
+    return report
+
+
+def _reconcile(broker: Broker, now: Callable[[], datetime], asked_at: datetime) -> Report:
     today = asked_at.astimezone(KST).date()
     first = TradeOrder.objects.filter(status__in=UNSETTLED).order_by("order_date").values_list("order_date", flat=True)
     records = [record for record in broker.orders(min(first.first() or today, today), today) if not record.is_cancel]

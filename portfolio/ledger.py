@@ -1,7 +1,7 @@
 """The only writer of the portfolio: takes over a balance, counts a fill, marks a price."""
 
 import logging
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 
 from django.db import transaction
@@ -10,7 +10,7 @@ from aegis import positions
 from aegis.broker import Balance, Holding
 from aegis.sessions import KST
 from aegis.terms import Side
-from portfolio.models import AccountSnapshot, Portfolio
+from portfolio.models import AccountSnapshot, Portfolio, PortfolioEvent
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,7 @@ def replace(balance: Balance, *, now: datetime) -> AccountSnapshot:
     for row in rows.values():
         gone = Holding(row.stock_code, row.stock_name, 0, 0, Decimal(0), row.current_price, 0, Decimal(0), 0, 0)
         if not _lags(row, gone, day=day, now=now):
+            _note_change(row, gone, day=day, now=now)
             row.delete()
     return AccountSnapshot.objects.create(
         timestamp=now,
@@ -44,12 +45,15 @@ def replace(balance: Balance, *, now: datetime) -> AccountSnapshot:
     )
 
 
-def _replace_one(row: Portfolio | None, holding: Holding, *, day: datetime, now: datetime) -> None:
+def _replace_one(row: Portfolio | None, holding: Holding, *, day: date, now: datetime) -> None:
     if row is None:
         row = Portfolio(stock_code=holding.code, counted_on=day)
     elif _lags(row, holding, day=day, now=now):
         return
+    else:
+        _note_change(row, holding, day=day, now=now)
     row.line = positions.adopted(row.line if row.pk else None, day, holding)
+    row.last_avg_price = row.avg_price or row.last_avg_price
     row.stock_name = holding.name
     row.current_price = holding.price
     row.profit_rate = holding.profit_rate
@@ -58,7 +62,7 @@ def _replace_one(row: Portfolio | None, holding: Holding, *, day: datetime, now:
     row.save()
 
 
-def _lags(row: Portfolio, holding: Holding, *, day: datetime, now: datetime) -> bool:
+def _lags(row: Portfolio, holding: Holding, *, day: date, now: datetime) -> bool:
     """Whether the balance is behind our own fills on this line; it may be so only for a while."""
     if not positions.lags(row.line, day, holding.bought_today, holding.sold_today):
         return False
@@ -72,8 +76,29 @@ def _lags(row: Portfolio, holding: Holding, *, day: datetime, now: datetime) -> 
     return False
 
 
-def count_fill(code: str, name: str, side: Side, qty: int, price: Decimal, *, executed_at: datetime) -> None:
-    """Count an execution of ours (a negative `qty` takes one back). Call it inside the fill's transaction."""
+def _note_change(row: Portfolio, holding: Holding, *, day: date, now: datetime) -> None:
+    """Record what changed a holding without a trade. The balance is taken over all the same."""
+    kind = positions.change(row.line, day, holding)
+    if kind is None:
+        return
+    event = PortfolioEvent.objects.create(
+        at=now,
+        stock_code=row.stock_code,
+        stock_name=row.stock_name,
+        kind=kind,
+        qty_before=row.quantity,
+        qty_after=holding.qty,
+        avg_price_before=row.avg_price,
+        avg_price_after=holding.average_price,
+    )
+    log.warning("a holding changed without a trade: %s", event)
+
+
+def count_fill(code: str, name: str, side: Side, qty: int, price: Decimal, *, executed_at: datetime) -> Decimal:
+    """Count an execution of ours (a negative `qty` takes one back); return the average price it met, won.
+
+    That is what the shares of a sale had cost; 0 where the broker never told. Call it inside the fill's transaction.
+    """
     day = executed_at.astimezone(KST).date()
     fresh = {
         "stock_name": name,
@@ -84,7 +109,10 @@ def count_fill(code: str, name: str, side: Side, qty: int, price: Decimal, *, ex
         "updated_at": executed_at,
     }
     row, _ = Portfolio.objects.select_for_update().get_or_create(stock_code=code, defaults=fresh)
+    met = row.avg_price or row.last_avg_price
     row.line = positions.filled(row.line, day, side, qty, price)
+    row.last_avg_price = row.avg_price or met
     row.profit_rate = positions.profit_rate_pct(row.avg_price, row.current_price)
     row.updated_at = executed_at
     row.save()
+    return met

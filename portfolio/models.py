@@ -3,7 +3,7 @@
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
-from aegis.positions import Line
+from aegis.positions import Change, Line
 
 
 class Portfolio(models.Model):
@@ -16,6 +16,13 @@ class Portfolio(models.Model):
     stock_name = models.CharField(_("stock name"), max_length=60)
     quantity = models.BigIntegerField(_("quantity"))
     avg_price = models.DecimalField(_("average price"), max_digits=16, decimal_places=4)
+    last_avg_price = models.DecimalField(
+        _("last average price"),
+        max_digits=16,
+        decimal_places=4,
+        default=0,
+        help_text=_("the newest one above zero: what shares sold by now had cost"),
+    )
     current_price = models.PositiveBigIntegerField(_("current price"), default=0)
     profit_rate = models.DecimalField(_("profit rate (%)"), max_digits=12, decimal_places=2, default=0)
     counted_on = models.DateField(_("counted on"), help_text=_("the trade date of the counts below"))
@@ -57,6 +64,35 @@ class Portfolio(models.Model):
         self.broker_sold = line.broker_sold
         self.our_bought = line.our_bought
         self.our_sold = line.our_sold
+
+
+class PortfolioEvent(models.Model):
+    """A change of a holding that no trade explains: recognised and told, never "corrected" by a trade."""
+
+    KINDS = [
+        (Change.SPLIT.value, _("share split")),
+        (Change.REVERSE_SPLIT.value, _("reverse split")),
+        (Change.BONUS_ISSUE.value, _("bonus issue")),
+        (Change.UNEXPLAINED.value, _("unexplained")),
+    ]
+
+    at = models.DateTimeField(_("at"))
+    stock_code = models.CharField(_("stock code"), max_length=12)
+    stock_name = models.CharField(_("stock name"), max_length=60)
+    kind = models.CharField(_("kind"), max_length=13, choices=KINDS)
+    qty_before = models.BigIntegerField(_("quantity before"))
+    qty_after = models.BigIntegerField(_("quantity after"))
+    avg_price_before = models.DecimalField(_("average price before"), max_digits=16, decimal_places=4)
+    avg_price_after = models.DecimalField(_("average price after"), max_digits=16, decimal_places=4)
+
+    class Meta:
+        db_table = "portfolio_events"
+        verbose_name = _("change of a holding")
+        verbose_name_plural = _("changes of holdings")
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.stock_code} {self.qty_before} > {self.qty_after}"
 
 
 class AccountSnapshot(models.Model):

@@ -1,11 +1,12 @@
 from datetime import date, timedelta
 from decimal import Decimal
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aegis.broker import Holding
-from aegis.positions import Line, adopted, filled, lags, merged_average, profit_rate_pct
+from aegis.positions import Change, Line, adopted, change, filled, lags, merged_average, profit_rate_pct
 from aegis.terms import Side
 
 DAY = date(2026, 11, 23)
@@ -100,3 +101,29 @@ def test_balances_and_fills_may_come_in_any_order(trades, counted_by_broker, kno
             line = adopted(line, DAY, balance)
         line = filled(line, DAY, side, qty, Decimal(1_000))
     assert line.qty == start + sum(side.sign * qty for side, qty in trades)
+
+
+HELD = Line(DAY - timedelta(days=3), qty=10, average_price=Decimal("70000"))
+
+
+@pytest.mark.parametrize(
+    ("qty", "average", "bought", "sold", "kind"),
+    [
+        (10, "70000", 0, 0, None),
+        (50, "14000", 0, 0, Change.SPLIT),
+        (12, "58333.3333", 0, 0, Change.BONUS_ISSUE),
+        (2, "350000", 0, 0, Change.REVERSE_SPLIT),
+        (15, "70000", 0, 0, Change.UNEXPLAINED),
+        (15, "70000", 5, 0, None),
+        (6, "70000", 0, 4, None),
+        (0, "0", 0, 0, Change.UNEXPLAINED),
+    ],
+)
+def test_what_no_trade_explains_is_recognised(
+    qty: int, average: str, bought: int, sold: int, kind: Change | None
+) -> None:
+    assert change(HELD, DAY, holding(qty, average, bought, sold)) == kind
+
+
+def test_trades_counted_before_are_not_counted_as_a_change() -> None:
+    assert change(buy(HELD, 5, 70_000), DAY, holding(15, "70000", bought=5)) is None

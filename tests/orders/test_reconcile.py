@@ -2,20 +2,21 @@ from collections.abc import Callable
 
 import pytest
 
-from aegis.broker import Broker, OrderRequest, OutcomeUnknown
+from aegis.broker import Broker, BrokerError, OrderRequest, OutcomeUnknown
 from aegis.lifecycle import Status
 from aegis.terms import Market, OrderKind, Side
 from config.judge import judge
 from kis import clock
 from kis.simulator.server import Simulator
 from orders import reconcile
-from orders.models import RawNotice, TradeExecution, TradeOrder
+from orders.models import RawNotice, Reconciliation, TradeExecution, TradeOrder
 from orders.service import Intent, OrderService
 from portfolio.fetcher import KISFetcher
 from tests.orders.test_fills import hear, notice
 
 SAMSUNG = "005930"
 ACCOUNT = "50000000-01"
+LIST = "/uapi/domestic-stock/v1/trading/inquire-daily-ccld"
 Buy = Callable[..., TradeOrder]
 ClockAt = Callable[[str], object]
 
@@ -210,6 +211,23 @@ def test_numbers_begin_anew_each_day(buy: Buy, broker: Broker, clock_at: ClockAt
     second = buy()
     assert first.order_no == second.order_no
     assert first.order_date != second.order_date
+
+
+def test_a_whole_look_is_fresh_for_a_while_and_a_failed_one_is_not(
+    service: OrderService, look, simulator: Simulator, clock_at: ClockAt
+) -> None:
+    assert not reconcile.is_fresh(clock.now())
+    look()
+    assert reconcile.is_fresh(clock.now())
+    reconcile.begin_anew(clock.now())
+    assert not reconcile.is_fresh(clock.now()), "what was seen before the workers started does not count"
+    look()
+    assert not reconcile.is_fresh(clock.now() + 2 * reconcile.FRESH)
+    simulator.fault("error_500", path=LIST)
+    with pytest.raises(BrokerError):
+        look()
+    assert not reconcile.is_fresh(clock.now())
+    assert Reconciliation.objects.latest().outcome == Reconciliation.Outcome.FAILED
 
 
 def test_settling_twice_changes_nothing(buy: Buy, look) -> None:

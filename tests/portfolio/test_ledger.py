@@ -8,7 +8,7 @@ from aegis.broker import Balance, Holding
 from aegis.sessions import KST
 from aegis.terms import Side
 from portfolio import ledger
-from portfolio.models import AccountSnapshot, Portfolio
+from portfolio.models import AccountSnapshot, Portfolio, PortfolioEvent
 from portfolio.service import PortfolioService
 
 pytestmark = pytest.mark.django_db
@@ -34,8 +34,8 @@ def quantities() -> dict[str, int]:
     return dict(Portfolio.objects.values_list("stock_code", "quantity"))
 
 
-def fill(side: Side, qty: int, price: int = 72_000, at: datetime = NOW) -> None:
-    ledger.count_fill("005930", "삼성전자", side, qty, Decimal(price), executed_at=at)
+def fill(side: Side, qty: int, price: int = 72_000, at: datetime = NOW) -> Decimal:
+    return ledger.count_fill("005930", "삼성전자", side, qty, Decimal(price), executed_at=at)
 
 
 def test_a_balance_becomes_holdings_and_a_snapshot() -> None:
@@ -109,3 +109,33 @@ def test_everybody_reads_the_same_tables() -> None:
     assert [row.stock_code for row in service.get_portfolio()] == ["005930"]
     assert service.get_holding("005930") is not None
     assert service.get_holding("000660") is None
+
+
+def test_a_split_is_recognised_and_taken_over() -> None:
+    ledger.replace(BALANCE, now=NOW)
+    split = replace(SAMSUNG, qty=50, average_price=Decimal("14000.0000"))
+    ledger.replace(replace(BALANCE, holdings=(split, HYNIX)), now=NOW)
+    event = PortfolioEvent.objects.get()
+    assert (event.stock_code, event.kind, event.qty_before, event.qty_after) == ("005930", "SPLIT", 10, 50)
+    assert quantities() == {"005930": 50, "000660": 3}
+
+
+def test_shares_that_left_without_a_trade_are_told() -> None:
+    ledger.replace(BALANCE, now=NOW)
+    ledger.replace(replace(BALANCE, holdings=(HYNIX,)), now=NOW)
+    assert PortfolioEvent.objects.get().kind == "UNEXPLAINED"
+
+
+def test_a_day_of_trades_is_no_change_of_its_own() -> None:
+    ledger.replace(BALANCE, now=NOW)
+    fill(Side.SELL, 4)
+    traded = replace(SAMSUNG, qty=11, bought_today=5, sold_today=4)
+    ledger.replace(replace(BALANCE, holdings=(traded, HYNIX)), now=NOW)
+    assert not PortfolioEvent.objects.exists()
+
+
+def test_a_sale_meets_the_price_its_shares_had_cost_though_the_balance_told_of_it_first() -> None:
+    ledger.replace(BALANCE, now=NOW)
+    gone = replace(SAMSUNG, qty=0, average_price=Decimal(0), sold_today=10)
+    ledger.replace(replace(BALANCE, holdings=(gone, HYNIX)), now=NOW)
+    assert fill(Side.SELL, 10) == Decimal("70000")
