@@ -20,6 +20,8 @@ from kis.fields import hhmmss, order_number
 log = logging.getLogger(__name__)
 
 NOTICE_IDS = frozenset({"H0STCNI0", "H0STCNI9"})
+# notices of orders for futures and shares abroad say whose they are, too
+PRIVATE_IDS = NOTICE_IDS | {"H0IFCNI0", "H0IFCNI9", "H0GSCNI0", "H0GSCNI9"}
 # a record may be wider, never narrower
 NOTICE_WIDTHS = (23, 26)
 AES_BLOCK = 16
@@ -30,10 +32,11 @@ drift: Counter[tuple[str, int]] = Counter()
 
 
 class BadFrame(Exception):
-    """A frame that cannot be read. Its payload is kept for the log."""
+    """A frame that cannot be read. Its payload is kept; the message shows it unless it is about somebody's account."""
 
-    def __init__(self, why: str, payload: str) -> None:
-        super().__init__(f"{why}: {payload[:300]!r}")
+    def __init__(self, why: str, payload: str, tr_id: str = "") -> None:
+        super().__init__(why if tr_id in PRIVATE_IDS else f"{why}: {payload[:300]!r}")
+        self.tr_id = tr_id
         self.why = why
         self.payload = payload
 
@@ -61,6 +64,8 @@ class Data:
     tr_id: str
     count: int
     body: str
+    # set where a record turned out wider than any known
+    has_drifted: bool = False
 
     def records(self, widths: tuple[int, ...]) -> list[list[str]]:
         """Return the records as lists of text; `widths` are those known, the least first.
@@ -70,7 +75,7 @@ class Data:
         values = self.body.split("^")
         width, rest = divmod(len(values), self.count)
         if rest:
-            raise BadFrame(f"{self.tr_id}: {len(values)} values are not {self.count} records", self.body)
+            raise self.bad(f"{len(values)} values are not {self.count} records")
         self.check(width, widths)
         return [values[start : start + width] for start in range(0, len(values), width)]
 
@@ -79,14 +84,21 @@ class Data:
         return [Data(self.tr_id, 1, "^".join(record)) for record in self.records(widths)]
 
     def check(self, width: int, widths: tuple[int, ...]) -> None:
-        """Raise BadFrame where a record is too narrow to read; note a width never seen before."""
+        """Note a width never seen before. Raises BadFrame where a record is too narrow, or plainly more than one."""
         if width in widths:
             return
         if width < widths[0]:
-            raise BadFrame(f"{self.tr_id}: a record of {width} columns, at least {widths[0]} are needed", self.body)
+            raise self.bad(f"a record of {width} columns, at least {widths[0]} are needed")
+        if width >= 2 * widths[0]:
+            raise self.bad(f"{width} columns are no record of {widths[-1]}: {self.count} is not how many there are")
+        self.has_drifted = True
         drift[self.tr_id, width] += 1
         if drift[self.tr_id, width] == 1:
             log.error("wire drift: %s has %d columns, known are %s: what is known is read", self.tr_id, width, widths)
+
+    def bad(self, why: str) -> BadFrame:
+        """Return the error that tells what is wrong with this frame."""
+        return BadFrame(f"{self.tr_id}: {why}", self.body, self.tr_id)
 
 
 class Codec:
@@ -113,13 +125,13 @@ class Codec:
     def _decrypted(self, tr_id: str, body: str, frame: str) -> str:
         cipher = self._ciphers.get(tr_id)
         if cipher is None:
-            raise BadFrame(f"{tr_id}: encrypted, and no key came with its registration", frame)
+            raise BadFrame(f"{tr_id}: encrypted, and no key came with its registration", frame, tr_id)
         try:
             decryptor = cipher.decryptor()
             padded = decryptor.update(base64.b64decode(body)) + decryptor.finalize()
             return _unpadded(padded).decode("utf-8", "replace")
         except ValueError as error:
-            raise BadFrame(f"{tr_id}: cannot be decrypted ({error})", frame) from error
+            raise BadFrame(f"{tr_id}: cannot be decrypted ({error})", frame, tr_id) from error
 
     def _control(self, text: str) -> Control:
         try:
@@ -162,7 +174,7 @@ def notices(data: Data) -> list[Notice]:
     try:
         return [_notice(values) for values in data.records(NOTICE_WIDTHS)]
     except (ValueError, KeyError) as error:
-        raise BadFrame(f"{data.tr_id}: {error!r}", data.body) from error
+        raise data.bad(repr(error)) from error
 
 
 def _notice(v: list[str]) -> Notice:

@@ -1,23 +1,21 @@
 """Every realtime feed as one row: its id, how wide its records are known to be, and what they say.
 
-Column positions are those of the broker's own samples and workbook (2026-06, 2026-09), held against
-recorded frames. Records may grow at the end without notice: what is known is read, and a width that
-was never seen raises a drift alarm. Names of the user's own list that the broker does not have are
-served by the feed that carries the same data.
+What stands in which column is `kis.columns`. Records may grow at the end without notice: what is known is
+read, and a width that was never seen raises a drift alarm. Names of the user's own list that the broker
+does not have are served by the feed that carries the same data.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from decimal import Decimal
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any
 
 from aegis.broker import Trade
 from aegis.terms import Market
-from kis.codec import BadFrame, Data, notices
-
-NOTHING = ("", "(null)")
-BOOK_LEVELS = 10
+from kis.codec import Data, notices
+from kis.columns import CONVERTERS, LAYOUTS, Layout, index_of, number, text, whole, widths
 
 
 class KeyKind(StrEnum):
@@ -32,7 +30,10 @@ class KeyKind(StrEnum):
 
 @dataclass(slots=True)
 class BookTick:
-    """The order book (호가), best level first, in won and shares. Expected figures matter in auctions only."""
+    """The order book (호가), best level first, in won and shares: ten levels, nine after hours.
+
+    Expected figures matter in auctions only.
+    """
 
     code: str
     hhmmss: str
@@ -151,48 +152,103 @@ class NetAssetValue:
     nav: Decimal | None
 
 
+@dataclass(slots=True)
+class IndexProgram:
+    """Program trading of a market, thousand shares and million won net bought: arbitrage, other, and both."""
+
+    code: str
+    hhmmss: str
+    arbitrage_net_qty: int | None
+    arbitrage_net_value: int | None
+    other_net_qty: int | None
+    other_net_value: int | None
+    whole_net_qty: int | None
+    whole_net_value: int | None
+
+
+@dataclass(slots=True)
+class Members:
+    """The five members (회원사) that sold and bought most, and the foreign ones together; shares since the open."""
+
+    code: str
+    sellers: tuple[tuple[str, int], ...]
+    buyers: tuple[tuple[str, int], ...]
+    foreign_sold_qty: int | None
+    foreign_bought_qty: int | None
+    foreign_net_qty: int | None
+
+
+@dataclass(slots=True)
+class FuturesBook:
+    """The order book of an index future, best of five levels first: points and contracts."""
+
+    code: str
+    hhmmss: str
+    asks: tuple[tuple[Decimal, int], ...]
+    bids: tuple[tuple[Decimal, int], ...]
+    total_ask_qty: int | None
+    total_bid_qty: int | None
+
+
+@dataclass(slots=True)
+class OtherNotice:
+    """A notice of an order for futures or shares abroad, which we do not trade: the broker's flags as they are.
+
+    `filled` 2 is a fill; `price` in points, or in the market's own currency.
+    """
+
+    account: str
+    order_no: str
+    original_no: str
+    side: str
+    code: str
+    qty: int | None
+    price: Decimal | None
+    hhmmss: str
+    refused: str
+    filled: str
+    accepted: str
+
+
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """One realtime TR. Its reader knows the record widths seen so far, the least of them first."""
+    """One realtime TR: what a registration names, its reader, and whether paper trading has it."""
 
     tr_id: str
     key: KeyKind
     read: Callable[[Data], Sequence[Any]]
     on_paper: bool = False
 
+    @property
+    def layouts(self) -> tuple[Layout, ...]:
+        """What stands in the columns of each known width, the narrowest first."""
+        return LAYOUTS[self.tr_id]
 
-def text(value: str) -> str:
-    return "" if value in NOTHING else value
+    def table(self, data: Data) -> list[dict[str, Any]]:
+        """Return every known column of every record by our name, typed. Raises BadFrame."""
+        return [_named(self.layouts, record, data) for record in data.records(tuple(map(len, self.layouts)))]
 
 
-def whole(value: str) -> int | None:
-    """Return a whole number, None where the broker has none to tell."""
-    return None if value in NOTHING else int(value)
-
-
-def number(value: str) -> Decimal | None:
-    if value in NOTHING:
-        return None
+def _named(layouts: Sequence[Layout], record: list[str], data: Data) -> dict[str, Any]:
+    # the widest layout that the record fills: what it has beyond that is not known
+    layout = max((each for each in layouts if len(each) <= len(record)), key=len)
     try:
-        return Decimal(value)
-    except InvalidOperation:
-        raise ValueError(f"{value!r} is not a number") from None
+        return {column.name: column.read(value) for column, value in zip(layout, record, strict=False)}
+    except ValueError as error:
+        raise data.bad(str(error)) from error
 
 
-def flag(value: str) -> bool:
-    return value == "Y"
-
-
-Column = tuple[int, Callable[[str], Any]]
-Widths = tuple[int, ...]
 Reader = Callable[[Data], Sequence[Any]]
 
 
-def table(kind: type, widths: Widths, *columns: Column) -> Reader:
-    """Return a reader that makes a `kind` of these columns of each record."""
+def typed(kind: type, tr_id: str) -> Reader:
+    """Return a reader that makes a `kind` of each record: each of its fields is the column of that name."""
+    places = [(at, LAYOUTS[tr_id][0][at]) for at in (index_of(tr_id, each.name) for each in fields(kind))]
+    columns = [(at, CONVERTERS[column.unit]) for at, column in places]
+    known = widths(tr_id)
 
     def read(data: Data) -> list[Any]:
-        return [kind(*[convert(record[at]) for at, convert in columns]) for record in data.records(widths)]
+        return [kind(*[convert(record[at]) for at, convert in columns]) for record in data.records(known)]
 
     return read
 
@@ -201,154 +257,164 @@ def table(kind: type, widths: Widths, *columns: Column) -> Reader:
 _TRADE_CUTS = 15
 
 
-def trades_on(market: Market, widths: Widths) -> Reader:
+def trades_on(market: Market, tr_id: str) -> Reader:
     """Return the reader of one venue's trades.
 
     The busiest path of all: nearly every frame has one record, and no more of it is cut up than is read.
     """
+    known = widths(tr_id)
 
     def read(data: Data) -> list[Trade]:
         if data.count != 1:
-            return [trade for record in data.split(widths) for trade in read(record)]
+            return [trade for record in data.split(known) for trade in read(record)]
         code, hhmmss, price, _, _, _, _, _, _, _, _, _, qty, volume, value, rest = data.body.split("^", _TRADE_CUTS)
         width = rest.count("^") + _TRADE_CUTS + 1
-        if width not in widths:
-            data.check(width, widths)
+        if width not in known:
+            data.check(width, known)
         return [Trade(code, hhmmss, int(price), int(qty), int(volume), int(value), market, rest)]
 
     return read
 
 
-def books_on(market: Market, widths: Widths) -> Reader:
+def books_on(market: Market, tr_id: str, levels: int = 10) -> Reader:
     """Return the reader of one venue's order books."""
+    known = widths(tr_id)
 
     def read(data: Data) -> list[BookTick]:
-        return [_book(record, market) for record in data.records(widths)]
+        return [_book(record, market, levels) for record in data.records(known)]
 
     return read
 
 
-def _book(v: list[str], market: Market) -> BookTick:
-    n = list(map(int, v[3:49]))
+def _book(v: list[str], market: Market, levels: int) -> BookTick:
+    # prices and quantities of both sides, totals, totals after hours, expected price and quantity
+    n = list(map(int, v[3 : 9 + 4 * levels]))
+    ask_prices, bid_prices, ask_qtys, bid_qtys = (tuple(n[side * levels : (side + 1) * levels]) for side in range(4))
+    total_ask_qty, total_bid_qty, _, _, expected_price, expected_qty = n[4 * levels :]
     return BookTick(
         code=v[0],
         hhmmss=v[1],
         market=market,
-        ask_prices=tuple(n[0:10]),
-        bid_prices=tuple(n[10:20]),
-        ask_qtys=tuple(n[20:30]),
-        bid_qtys=tuple(n[30:40]),
-        total_ask_qty=n[40],
-        total_bid_qty=n[41],
-        expected_price=n[44],
-        expected_qty=n[45],
+        ask_prices=ask_prices,
+        bid_prices=bid_prices,
+        ask_qtys=ask_qtys,
+        bid_qtys=bid_qtys,
+        total_ask_qty=total_ask_qty,
+        total_bid_qty=total_bid_qty,
+        expected_price=expected_price,
+        expected_qty=expected_qty,
     )
 
 
 def overseas_books(data: Data) -> list[OverseasBook]:
-    return [_overseas_book(record) for record in data.records((71,))]
+    return [_overseas_book(record) for record in data.records(widths(data.tr_id))]
 
 
 def _overseas_book(v: list[str]) -> OverseasBook:
-    starts = range(11, 11 + BOOK_LEVELS * 6, 6)
-    bids = ((number(v[at]), whole(v[at + 2])) for at in starts)
-    asks = ((number(v[at + 1]), whole(v[at + 3])) for at in starts)
+    # eleven columns of head, then six a level
+    starts = range(11, min(len(v), 11 + 10 * 6), 6)
     return OverseasBook(
         key=v[0],
         symbol=v[1],
         local_hhmmss=v[4],
-        bids=tuple((price, qty or 0) for price, qty in bids if price),
-        asks=tuple((price, qty or 0) for price, qty in asks if price),
+        bids=_levels(v, ((at, at + 2) for at in starts)),
+        asks=_levels(v, ((at + 1, at + 3) for at in starts)),
     )
 
 
-_expected = table(ExpectedPrice, (45, 46, 47), (0, text), (1, text), (2, whole), (12, whole))
-_program = table(
-    ProgramTrading, (11,), (0, text), (1, text), (2, whole), (3, whole), (4, whole), (5, whole), (6, whole), (7, whole)
-)
-# the table of the unified feed forgets the stock code, the wire does not: all three read alike
-_state = table(StockState, (10, 11), (0, text), (1, flag), (2, text), (3, text), (4, text), (7, text), (8, flag))
-_index = table(
-    IndexTick,
-    (30,),
-    (0, text),
-    (1, text),
-    (2, number),
-    (4, number),
-    (9, number),
-    (10, number),
-    (11, number),
-    (12, number),
-    (5, whole),
-    (6, whole),
-)
-_future = table(
-    FuturesTick,
-    (49, 50),
-    (0, text),
-    (1, text),
-    (5, number),
-    (9, whole),
-    (10, whole),
-    (12, number),
-    (13, number),
-    (18, whole),
-    (34, number),
-    (35, number),
-)
-_overseas_trade = table(
-    OverseasTrade,
-    (26,),
-    (0, text),
-    (1, text),
-    (4, text),
-    (5, text),
-    (11, number),
-    (15, number),
-    (16, number),
-    (19, whole),
-    (20, whole),
-    (24, number),
-)
-_nav = table(NetAssetValue, (8,), (0, text), (1, number))
+def futures_books(data: Data) -> list[FuturesBook]:
+    return [_futures_book(record) for record in data.records(widths(data.tr_id))]
 
-_STOCK = KeyKind.STOCK
-_ROWS: tuple[Feed, ...] = (
-    Feed("H0STCNI0", KeyKind.HTS_ID, notices),
-    Feed("H0STCNI9", KeyKind.HTS_ID, notices, on_paper=True),
-    Feed("H0STCNT0", _STOCK, trades_on(Market.KRX, (46, 47)), on_paper=True),
-    Feed("H0NXCNT0", _STOCK, trades_on(Market.NXT, (46, 47))),
-    Feed("H0UNCNT0", _STOCK, trades_on(Market.SOR, (46, 47))),
-    Feed("H0STASP0", _STOCK, books_on(Market.KRX, (59, 62, 63)), on_paper=True),
-    Feed("H0NXASP0", _STOCK, books_on(Market.NXT, (62, 65, 66))),
-    Feed("H0UNASP0", _STOCK, books_on(Market.SOR, (65, 66))),
-    Feed("H0STANC0", _STOCK, _expected),
-    Feed("H0NXANC0", _STOCK, _expected),
-    Feed("H0UNANC0", _STOCK, _expected),
-    Feed("H0STPGM0", _STOCK, _program),
-    Feed("H0NXPGM0", _STOCK, _program),
-    Feed("H0UNPGM0", _STOCK, _program),
-    Feed("H0STMKO0", _STOCK, _state),
-    Feed("H0NXMKO0", _STOCK, _state),
-    Feed("H0UNMKO0", _STOCK, _state),
-    Feed("H0STNAV0", _STOCK, _nav),
-    Feed("H0UPCNT0", KeyKind.INDEX, _index),
-    Feed("H0UPANC0", KeyKind.INDEX, _index),
-    Feed("H0IFCNT0", KeyKind.FUTURE, _future),
-    Feed("H0MFCNT0", KeyKind.FUTURE, _future),
-    Feed("HDFSCNT0", KeyKind.OVERSEAS, _overseas_trade),
-    Feed("HDFSASP0", KeyKind.OVERSEAS, overseas_books),
+
+def _futures_book(v: list[str]) -> FuturesBook:
+    return FuturesBook(
+        code=v[0],
+        hhmmss=v[1],
+        asks=_levels(v, ((2 + n, 22 + n) for n in range(5))),
+        bids=_levels(v, ((7 + n, 27 + n) for n in range(5))),
+        total_ask_qty=whole(v[34]),
+        total_bid_qty=whole(v[35]),
+    )
+
+
+def _levels(v: list[str], places: Iterable[tuple[int, int]]) -> tuple[tuple[Decimal, int], ...]:
+    """Return price and quantity of each level that has a price."""
+    levels = ((number(v[price]), whole(v[qty])) for price, qty in places)
+    return tuple((price, qty or 0) for price, qty in levels if price)
+
+
+def members(data: Data) -> list[Members]:
+    return [_members(record) for record in data.records(widths(data.tr_id))]
+
+
+def _members(v: list[str]) -> Members:
+    return Members(
+        code=v[0],
+        sellers=tuple((text(v[1 + n]), whole(v[11 + n]) or 0) for n in range(5)),
+        buyers=tuple((text(v[6 + n]), whole(v[16 + n]) or 0) for n in range(5)),
+        foreign_sold_qty=whole(v[61]),
+        foreign_bought_qty=whole(v[62]),
+        foreign_net_qty=whole(v[65]),
+    )
+
+
+_STOCK, _INDEX, _FUTURE, _ABROAD, _OWN = (
+    KeyKind.STOCK,
+    KeyKind.INDEX,
+    KeyKind.FUTURE,
+    KeyKind.OVERSEAS,
+    KeyKind.HTS_ID,
 )
-FEEDS: Mapping[str, Feed] = {feed.tr_id: feed for feed in _ROWS}
+
+
+def _typed(tr_id: str, key: KeyKind, kind: type, *, on_paper: bool = False) -> Feed:
+    return Feed(tr_id, key, typed(kind, tr_id), on_paper)
+
+
+_ROWS: tuple[Feed, ...] = (
+    Feed("H0STCNI0", _OWN, notices),
+    Feed("H0STCNI9", _OWN, notices, on_paper=True),
+    Feed("H0STCNT0", _STOCK, trades_on(Market.KRX, "H0STCNT0"), on_paper=True),
+    Feed("H0NXCNT0", _STOCK, trades_on(Market.NXT, "H0NXCNT0")),
+    Feed("H0UNCNT0", _STOCK, trades_on(Market.SOR, "H0UNCNT0")),
+    Feed("H0STASP0", _STOCK, books_on(Market.KRX, "H0STASP0"), on_paper=True),
+    Feed("H0NXASP0", _STOCK, books_on(Market.NXT, "H0NXASP0")),
+    Feed("H0UNASP0", _STOCK, books_on(Market.SOR, "H0UNASP0")),
+    *(_typed(tr_id, _STOCK, ExpectedPrice) for tr_id in ("H0STANC0", "H0NXANC0", "H0UNANC0", "H0STOAC0")),
+    # after hours at a single price, until 2026-09-11
+    Feed("H0STOUP0", _STOCK, trades_on(Market.KRX, "H0STOUP0")),
+    Feed("H0STOAA0", _STOCK, books_on(Market.KRX, "H0STOAA0", levels=9)),
+    *(_typed(tr_id, _STOCK, ProgramTrading) for tr_id in ("H0STPGM0", "H0NXPGM0", "H0UNPGM0")),
+    *(_typed(tr_id, _STOCK, StockState) for tr_id in ("H0STMKO0", "H0NXMKO0", "H0UNMKO0")),
+    *(Feed(tr_id, _STOCK, members) for tr_id in ("H0STMBC0", "H0NXMBC0", "H0UNMBC0")),
+    _typed("H0STNAV0", _STOCK, NetAssetValue),
+    _typed("H0UPCNT0", _INDEX, IndexTick),
+    _typed("H0UPANC0", _INDEX, IndexTick),
+    _typed("H0UPPGM0", _INDEX, IndexProgram),
+    _typed("H0IFCNT0", _FUTURE, FuturesTick),
+    Feed("H0IFASP0", _FUTURE, futures_books),
+    _typed("H0MFCNT0", _FUTURE, FuturesTick),
+    Feed("H0MFASP0", _FUTURE, futures_books),
+    _typed("H0IFCNI0", _OWN, OtherNotice),
+    _typed("H0IFCNI9", _OWN, OtherNotice, on_paper=True),
+    _typed("H0GSCNI0", _OWN, OtherNotice),
+    _typed("H0GSCNI9", _OWN, OtherNotice, on_paper=True),
+    _typed("HDFSCNT0", _ABROAD, OverseasTrade),
+    Feed("HDFSASP0", _ABROAD, overseas_books),
+    Feed("HDFSASP1", _ABROAD, overseas_books),
+)
+FEEDS: Mapping[str, Feed] = MappingProxyType({feed.tr_id: feed for feed in _ROWS})
 _READERS = {feed.tr_id: feed.read for feed in _ROWS}
 TRADE_IDS = frozenset({"H0STCNT0", "H0NXCNT0", "H0UNCNT0"})
 
 # names of the user's list (spec, appendix) that the broker does not have, and who carries the same
-ALIASES: Mapping[str, str] = {
-    "H0STCTI0": "H0STCNT0",  # execution strength is a column of the trades
-    "H1VI": "H0STMKO0",  # VI comes with the stock's state, registered stock by stock
-    "H0STNV": "H0STANC0",  # expected price
-}
+ALIASES: Mapping[str, str] = MappingProxyType(
+    {
+        "H0STCTI0": "H0STCNT0",  # execution strength is a column of the trades
+        "H1VI": "H0STMKO0",  # VI comes with the stock's state, registered stock by stock
+        "H0STNV": "H0STANC0",  # expected price
+    }
+)
 
 
 def feed_of(name: str) -> Feed:
@@ -364,8 +430,28 @@ def read(data: Data) -> Sequence[Any]:
     try:
         reader = _READERS[data.tr_id]
     except KeyError:
-        raise BadFrame(f"no reader for {data.tr_id}", data.body) from None
+        raise data.bad("no reader for it") from None
     try:
-        return reader(data)
+        values = reader(data)
+        if data.has_drifted:
+            _check_places(data)
     except (ValueError, KeyError, IndexError) as error:
-        raise BadFrame(f"{data.tr_id}: {error!r}", data.body) from error
+        raise data.bad(repr(error)) from error
+    return values
+
+
+def _check_places(data: Data) -> None:
+    """Make sure that a record of unknown width grew at its end: all it is known by stands where it stood.
+
+    Raises BadFrame: a column in the middle would put one figure in another's place.
+    """
+    layouts = LAYOUTS[data.tr_id]
+    values = data.body.split("^")
+    width = len(values) // data.count
+    layout = max((each for each in layouts if len(each) <= width), key=len)
+    for start in range(0, len(values), width):
+        if values[start] != values[0]:
+            raise data.bad(f"records of {values[0]!r} and of {values[start]!r} in one frame")
+        for column, value in zip(layout, values[start : start + width], strict=False):
+            if not column.fits(value):
+                raise data.bad(f"{column.wire} is {value!r}: the columns are not where they were")

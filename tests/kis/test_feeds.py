@@ -1,5 +1,7 @@
 import contextlib
+import json
 import re
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 
@@ -10,7 +12,8 @@ from hypothesis import strategies as st
 from aegis.terms import Market
 from kis import codec
 from kis.codec import BadFrame, Codec, Data
-from kis.feeds import FEEDS, BookTick, StockState, feed_of, read
+from kis.columns import Layout, Unit
+from kis.feeds import FEEDS, BookTick, FuturesBook, IndexProgram, KeyKind, Members, StockState, feed_of, read
 
 SAMPLES = Path(__file__).parent.parent / "samples" / "kis"
 FRAMES = sorted(path.name for path in SAMPLES.glob("*ws_h0*") if "encrypted" not in path.name)
@@ -93,6 +96,165 @@ def test_a_wider_record_is_read_and_raises_one_alarm(caplog: pytest.LogCaptureFi
     read(wider)
     assert codec.drift["H0STCNT0", 49] == 2
     assert caplog.text.count("wire drift") == 1
+
+
+FACTS: dict[str, list[str]] = json.loads(sample("realtime_columns.json"))
+# samples of the broker's that lack columns which its workbook and its wire have
+INCOMPLETE = {"HDFSASP0@sample", "HDFSCNT0@sample"}
+# its table forgets the first column, the stock code
+CODELESS = "H0UNMKO0"
+
+
+def names(layouts: Sequence[Layout]) -> set[tuple[str, ...]]:
+    return {tuple(column.wire for column in layout) for layout in layouts}
+
+
+def test_every_feed_has_the_columns_that_the_broker_names_on_both_wires() -> None:
+    known: dict[str, set[tuple[str, ...]]] = {}
+    for name, columns in FACTS.items():
+        if name not in INCOMPLETE:
+            row = ("MKSC_SHRN_ISCD", *columns) if name == CODELESS else tuple(columns)
+            known.setdefault(name.partition("@")[0], set()).add(row)
+    assert {tr_id: names(feed.layouts) for tr_id, feed in FEEDS.items()} == known
+
+
+def test_a_column_has_one_name_in_its_record() -> None:
+    for feed in FEEDS.values():
+        for layout in feed.layouts:
+            assert len({column.name for column in layout}) == len(layout), feed.tr_id
+
+
+def test_paper_has_only_what_the_broker_offers_there() -> None:
+    on_paper = {tr_id for tr_id, feed in FEEDS.items() if feed.on_paper}
+    assert on_paper == {"H0STCNT0", "H0STASP0", "H0STCNI9", "H0IFCNI9", "H0GSCNI9"}
+
+
+def test_every_column_of_a_trade_can_be_had_by_name() -> None:
+    (row,) = FEEDS["H0STCNT0"].table(frame_of("ws_h0stcnt0_20260922_005930_vts_47f.txt"))
+    values = frame_of("ws_h0stcnt0_20260922_005930_vts_47f.txt").body.split("^")
+    assert len(row) == 47
+    assert (row["code"], row["price"], row["strength"]) == ("005930", int(values[2]), Decimal(values[18]))
+    assert (row["is_halted"], row["market_class"], row["trade_date"]) == (False, "2", values[33])
+
+
+@pytest.mark.parametrize("tr_id", FEEDS)
+def test_every_known_layout_is_read_without_drift(tr_id: str) -> None:
+    examples = {Unit.TEXT: "1", Unit.FLAG: "Y", Unit.HHMMSS: "093000", Unit.DATE: "20261123"}
+    for layout in FEEDS[tr_id].layouts:
+        values = [examples.get(column.unit, "7") for column in layout]
+        if "CNI" in tr_id:  # a notice has words of its own
+            values[2:5] = ["0000000001", "", "02"]
+        codec.drift.clear()
+        data = Data(tr_id, 2, "^".join(values * 2))
+        assert len(read(data)) == 2
+        assert len(FEEDS[tr_id].table(data)) == 2
+        assert not codec.drift
+
+
+def test_the_split_by_arbitrage_is_read_from_the_markets_program_trading() -> None:
+    places = {column.name: at for at, column in enumerate(FEEDS["H0UPPGM0"].layouts[0])}
+    values = ["0"] * len(places)
+    for name, value in (
+        ("code", "0001"),
+        ("arbitrage_net_qty", "-12"),
+        ("other_net_value", "3400"),
+        ("whole_net_qty", "5"),
+    ):
+        values[places[name]] = value
+    (tick,) = read(Data("H0UPPGM0", 1, "^".join(values)))
+    assert isinstance(tick, IndexProgram)
+    assert (tick.arbitrage_net_qty, tick.other_net_value, tick.whole_net_qty) == (-12, 3_400, 5)
+
+
+def test_members_are_read_with_what_they_traded() -> None:
+    values = ["005930", *"ABCDE", *"VWXYZ", *"54321", *"98765", *["N"] * 10, *["001"] * 10, *["1.00"] * 10, *["0"] * 10]
+    values += ["100", "300", "0", "0", "200", "1.00", "3.00", *"abcdevwxyz"]
+    (seen,) = read(Data("H0STMBC0", 1, "^".join(values)))
+    assert isinstance(seen, Members)
+    assert seen.sellers == (("A", 5), ("B", 4), ("C", 3), ("D", 2), ("E", 1))
+    assert seen.buyers[0] == ("V", 9)
+    assert (seen.foreign_sold_qty, seen.foreign_bought_qty, seen.foreign_net_qty) == (100, 300, 200)
+
+
+def test_the_book_of_a_future_is_read_level_by_level() -> None:
+    asks, bids = [f"400.{n}5" for n in range(5)], [f"399.{n}5" for n in range(5)]
+    values = ["101W12", "100000", *asks, *bids, *["3"] * 10, *"12345", *"54321", "30", "31", "150", "151", "0", "0"]
+    (book,) = read(Data("H0IFASP0", 1, "^".join(values)))
+    assert isinstance(book, FuturesBook)
+    assert book.asks[0] == (Decimal("400.05"), 1)
+    assert book.bids[4] == (Decimal("399.45"), 1)
+    assert (book.total_ask_qty, book.total_bid_qty) == (150, 151)
+
+
+def test_the_book_after_hours_has_nine_levels() -> None:
+    prices, qtys = [str(70_000 + n) for n in range(18)], [str(n) for n in range(18)]
+    values = ["005930", "163000", "0", *prices, *qtys, "900", "901", "0", "0", "70500", "12", *["0"] * 9]
+    (book,) = read(Data("H0STOAA0", 1, "^".join(values)))
+    assert isinstance(book, BookTick)
+    assert (len(book.ask_prices), book.bid_prices[0], book.bid_qtys[8]) == (9, 70_009, 17)
+    assert (book.total_ask_qty, book.expected_price, book.expected_qty) == (900, 70_500, 12)
+
+
+def test_the_delayed_book_abroad_has_one_level() -> None:
+    values = ["DHKS00001", "00001", "3", "20261123", "100000", "20261123", "110000", "9", "8", "0", "0", "1.5", "1.6"]
+    (book,) = read(Data("HDFSASP1", 1, "^".join([*values, "10", "20", "0", "0"])))
+    assert (book.bids, book.asks) == (((Decimal("1.5"), 10),), ((Decimal("1.6"), 20),))
+
+
+def widened(at: int, *, times: int = 1, value: str = "") -> Data:
+    """Return a recorded trade, twice, with more columns at `at` of each record."""
+    values = frame_of("ws_h0stcnt0_20260922_005930_vts_47f.txt").body.split("^")
+    values[at:at] = [value] * times
+    return Data("H0STCNT0", 2, "^".join(values * 2))
+
+
+@pytest.mark.parametrize("at", [1, 2, 10, 20, 26, 33])
+@pytest.mark.parametrize("value", ["1", "12.5", "new"])
+def test_a_new_column_in_the_middle_puts_no_figure_in_anothers_place(at: int, value: str) -> None:
+    with pytest.raises(BadFrame):
+        read(widened(at, value=value))
+
+
+def test_new_columns_at_the_end_of_every_record_are_left_alone() -> None:
+    first, second = read(widened(47, times=2, value="new"))
+    assert first == second
+    assert (first.code, first.price) == ("005930", read(frame_of("ws_h0stcnt0_20260922_005930_vts_47f.txt"))[0].price)
+
+
+@pytest.mark.parametrize(("records", "said"), [(3, 1), (3, 2), (4, 2), (4, 3), (2, 1), (6, 4)])
+def test_a_wrong_count_of_records_is_no_record_at_all(records: int, said: int) -> None:
+    body = frame_of("ws_h0stcnt0_20260922_005930_vts_47f.txt").body
+    with pytest.raises(BadFrame):
+        read(Data("H0STCNT0", said, "^".join([body] * records)))
+
+
+@pytest.mark.parametrize("name", [name for name in FRAMES if name.startswith("ws_") and "|" in sample(name)])
+def test_no_truncated_frame_brings_a_figure_that_is_not_in_the_whole(name: str) -> None:
+    text = sample(name)
+    data = frame_of(name)
+    whole = read(data)
+    for length in range(text.index("|", 9) + 1, len(text), 7):
+        with contextlib.suppress(BadFrame):
+            cut = Codec().read(text[:length])
+            assert isinstance(cut, Data)
+            for seen, known in zip(read(cut), whole, strict=True):
+                # what a trade does not read it keeps as it came
+                assert [v for f, v in fields_of(seen) if f != "rest"] == [v for f, v in fields_of(known) if f != "rest"]
+
+
+def fields_of(value: object) -> list[tuple[str, object]]:
+    return [(name, getattr(value, name)) for name in type(value).__slots__]  # type: ignore[attr-defined]
+
+
+def test_what_is_said_of_an_account_stays_out_of_the_message() -> None:
+    with pytest.raises(BadFrame) as caught:
+        read(Data("H0STCNI0", 1, "myhtsid1^5099999901^half"))
+    assert "5099999901" not in str(caught.value)
+    assert "5099999901" in caught.value.payload
+
+
+def test_a_key_is_of_a_kind() -> None:
+    assert {tr_id for tr_id, feed in FEEDS.items() if feed.key is KeyKind.HTS_ID} == {t for t in FEEDS if "CNI" in t}
 
 
 def test_what_the_broker_does_not_tell_is_none_and_not_zero() -> None:
