@@ -1,0 +1,313 @@
+"""Trades folded into one-minute bars (분봉), in memory. One `MinuteFold` a venue, one thread at a time.
+
+Every trade comes with the day's running totals, so each says where it belongs: it begins where the one
+before it ended. What begins further on shows that trades were lost between, and how many shares; what
+ends earlier is a repetition, or a late one that fills such a gap. A bar's volume is the distance between
+running totals, and loses nothing where a frame is lost: those shares count to the next bar seen. Bars
+next to a gap are not whole: their highs and lows, and which of the two minutes traded the shares, are
+not known.
+
+Minutes are named by their first moment, `HHMM`: the opening price (시가) of 09:00:00 lies in 0900, the
+closing auction's in 1530. A trade at HH:MM:00 opens the minute it names. `value` is won.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import date, datetime, time
+
+from aegis.broker import Trade
+from aegis.sessions import KST
+from aegis.terms import Market
+
+# bars of a stock that are kept open for late trades, besides the running one
+KEPT_MINUTES = 3
+
+_MINUTES = [f"{minute // 60:02}{minute % 60:02}" for minute in range(24 * 60)]
+# minute -> the first second (HHMMSS) that is no longer in it
+_UNTIL = dict(zip(_MINUTES, [f"{minute}00" for minute in (*_MINUTES[1:], "2400")], strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One minute of one stock on one venue, in won and shares.
+
+    `count` is how many trades were seen, None where a chart told of them. `day_volume` and `day_value`
+    are the day's running totals at its end. `is_whole` says that no trade of the minute was missed.
+    """
+
+    code: str
+    market: Market
+    day: date
+    minute: str
+    open: int
+    high: int
+    low: int
+    close: int
+    volume: int
+    value: int
+    count: int | None
+    day_volume: int
+    day_value: int
+    is_whole: bool
+
+    @property
+    def time(self) -> datetime:
+        """The first moment of the minute, in Korea."""
+        return datetime.combine(self.day, time(int(self.minute[:2]), int(self.minute[2:])), KST)
+
+
+class _Minute:
+    """A bar in the making. `first` and `last` are the day's running totals before its first and after its last trade.
+
+    It is torn while trades may have followed unheard, and patchy once it is known to have missed some.
+    """
+
+    __slots__ = (
+        "close", "count", "first", "high", "is_patchy", "is_torn", "last", "last_value", "low", "minute", "open",
+        "sent", "until",
+    )  # fmt: skip
+
+    def __init__(self, minute: str, price: int, first: int, last: int, last_value: int) -> None:
+        self.minute = minute
+        self.until = _UNTIL[minute]
+        self.open = self.high = self.low = self.close = price
+        self.first, self.last, self.last_value = first, last, last_value
+        self.count = 1
+        self.sent = -1  # the count it was last told with
+        self.is_torn = self.is_patchy = False
+
+    def take(self, trade: Trade) -> None:
+        """Count a trade of this minute, whenever it comes."""
+        price = trade.price
+        self.high, self.low = max(self.high, price), min(self.low, price)
+        if trade.volume > self.last:
+            self.close, self.last, self.last_value = price, trade.volume, trade.value
+        elif trade.volume <= self.first:
+            self.open, self.first = price, trade.volume - trade.qty
+        self.count += 1
+
+
+@dataclass(slots=True)
+class _Series:
+    """A stock's newest bars, the running one last, and the stretches of the running total that were not heard.
+
+    `floor` holds the running totals, shares and won, that the oldest of these bars starts from; bars up to
+    `let_go` are kept no longer.
+    """
+
+    floor: tuple[int, int]
+    bars: list[_Minute]
+    let_go: str = ""
+    gaps: list[tuple[int, int]] = field(default_factory=list)
+    is_changed: bool = True
+
+    def is_whole(self, bar: _Minute) -> bool:
+        if bar.is_torn or bar.is_patchy:
+            return False
+        return not any(since <= bar.last and bar.first <= until for since, until in self.gaps)
+
+    def told_anew(self, since: int, until: int) -> None:
+        """Have the bars beside a stretch of the running total told anew, and the one after them."""
+        self.is_changed = True
+        before = None
+        for bar in self.bars:
+            if (bar.first <= until and since <= bar.last) or (before is not None and before.sent == -1):
+                bar.sent = -1
+            before = bar
+
+    def take_late(self, trade: Trade) -> bool:
+        """Count a late trade in its own minute, which may have had none yet; False where it is too late."""
+        minute = trade.hhmmss[:4]
+        if minute <= self.let_go:
+            return False
+        number = sum(bar.minute < minute for bar in self.bars)
+        if number < len(self.bars) and self.bars[number].minute == minute:
+            self.bars[number].take(trade)
+        else:
+            self.bars.insert(number, _begun(trade))
+        if trade.volume <= self.floor[0]:
+            self.floor = _totals_before(trade)
+        return True
+
+
+def _begun(trade: Trade) -> _Minute:
+    return _Minute(trade.hhmmss[:4], trade.price, trade.volume - trade.qty, trade.volume, trade.value)
+
+
+def _totals_before(trade: Trade) -> tuple[int, int]:
+    return trade.volume - trade.qty, trade.value - trade.price * trade.qty
+
+
+@dataclass(slots=True)
+class Counters:
+    """What was not ordinary, since the fold was made."""
+
+    gaps: int = 0
+    late: int = 0
+    too_late: int = 0
+    repeated: int = 0
+    recounts: int = 0
+
+
+class MinuteFold:
+    """One venue's day as bars, of every stock that trades there."""
+
+    def __init__(self, market: Market, day: date) -> None:
+        self.market = market
+        self.day = day
+        self.counters = Counters()
+        self._running: dict[str, _Minute] = {}
+        self._series: dict[str, _Series] = {}
+        self._finished: list[Bar] = []
+
+    def add(self, trades: Iterable[Trade]) -> None:
+        """Fold the trades of one frame, in the order they came."""
+        for trade in trades:
+            try:
+                bar = self._running[trade.code]
+            except KeyError:
+                self._begin(trade)
+                continue
+            volume = trade.volume
+            # it begins where the last one ended, moves the total, and lies in the same minute: nearly all do
+            if volume - trade.qty == bar.last < volume and trade.hhmmss < bar.until:
+                price = trade.price
+                if price > bar.high:
+                    bar.high = price
+                elif price < bar.low:
+                    bar.low = price
+                bar.close = price
+                bar.last = volume
+                bar.last_value = trade.value
+                bar.count += 1
+            else:
+                self._add_odd(bar, trade)
+
+    def _begin(self, trade: Trade) -> None:
+        """Take the first trade of a stock. What the day traded before it was not heard."""
+        if trade.qty <= 0:
+            return
+        bar = _begun(trade)
+        series = _Series(_totals_before(trade), [bar])
+        self._running[trade.code], self._series[trade.code] = bar, series
+        if bar.first:
+            self._note_gap(series, 0, bar.first)
+
+    def _add_odd(self, bar: _Minute, trade: Trade) -> None:
+        """Take a trade that opens a minute, follows a gap, comes late or comes again.
+
+        Prices that an auction expects move no total, and are no trades.
+        """
+        if trade.qty <= 0:
+            return
+        is_later = trade.hhmmss >= _UNTIL[bar.minute]
+        if trade.volume <= bar.last:
+            self._recount(trade) if is_later else self._add_late(trade)
+            return
+        series, seen, before = self._series[trade.code], bar.last, trade.volume - trade.qty
+        if bar.is_torn:  # this trade tells whether anything followed it unheard
+            bar.is_torn, bar.until, bar.sent = False, _UNTIL[bar.minute], -1
+            series.is_changed = True
+        if is_later:
+            self._roll(series, trade)
+        else:
+            bar.take(trade)
+        if before > seen:
+            self._note_gap(series, seen, before)
+
+    def _roll(self, series: _Series, trade: Trade) -> None:
+        """Begin the minute of `trade`; the oldest bar that was kept open is let go."""
+        bar = self._running[trade.code] = _begun(trade)
+        series.bars.append(bar)
+        series.is_changed = True
+        if len(series.bars) > KEPT_MINUTES + 1:
+            self._finished.extend(self._told(trade.code, series, series.bars[:1]))
+            oldest = series.bars.pop(0)
+            series.floor, series.let_go = (oldest.last, oldest.last_value), oldest.minute
+            series.gaps = [gap for gap in series.gaps if gap[1] > oldest.last]
+
+    def _note_gap(self, series: _Series, since: int, until: int) -> None:
+        self.counters.gaps += 1
+        series.gaps.append((since, until))
+        series.told_anew(since, until)
+
+    def _add_late(self, trade: Trade) -> None:
+        """Take a trade that ends before the newest one: it fills a gap, else it was heard already."""
+        series, before = self._series[trade.code], trade.volume - trade.qty
+        gap = next((gap for gap in series.gaps if gap[0] <= before and trade.volume <= gap[1]), None)
+        if gap is None:
+            self.counters.repeated += 1
+        elif not series.take_late(trade):
+            self.counters.too_late += 1
+        else:
+            self.counters.late += 1
+            series.gaps.remove(gap)
+            rests = ((gap[0], before), (trade.volume, gap[1]))
+            series.gaps.extend((since, until) for since, until in rests if since < until)
+            series.told_anew(*gap)
+
+    def _recount(self, trade: Trade) -> None:
+        """The running totals have begun anew within the day: so does the stock."""
+        self.counters.recounts += 1
+        series = self._series.pop(trade.code)
+        self._finished.extend(self._told(trade.code, series, series.bars))
+        self._begin(trade)
+
+    def tear(self) -> None:
+        """Doubt the newest bar of every stock until its next trade: the connection was lost, trades may be too."""
+        for series in self._series.values():
+            bar = series.bars[-1]
+            # no moment is before this one: the next trade takes the careful way
+            bar.is_torn, bar.until, bar.sent = True, "", -1
+            series.is_changed = True
+
+    def resume(self, bars: Iterable[Bar]) -> None:
+        """Go on from the newest bar of each stock, as another process left it. All of them are torn."""
+        for bar in bars:
+            minute = _Minute(bar.minute, bar.open, bar.day_volume - bar.volume, bar.day_volume, bar.day_value)
+            minute.high, minute.low, minute.close, minute.count = bar.high, bar.low, bar.close, bar.count or 0
+            minute.is_patchy = not bar.is_whole
+            floor = minute.first, bar.day_value - bar.value
+            self._running[bar.code], self._series[bar.code] = minute, _Series(floor, [minute])
+        self.tear()
+
+    def changed(self) -> list[Bar]:
+        """Return the bars that are new or different since the last call, each stock's in order."""
+        told, self._finished = self._finished, []
+        for code, series in self._series.items():
+            if series.is_changed:
+                told.extend(self._told(code, series, series.bars))
+                series.is_changed = False
+            elif (bar := series.bars[-1]).sent != bar.count:
+                told.append(self._bar(code, series, bar, len(series.bars) - 1))
+        return told
+
+    def _told(self, code: str, series: _Series, bars: Iterable[_Minute]) -> Iterator[Bar]:
+        for number, bar in enumerate(bars):
+            if bar.sent != bar.count:
+                yield self._bar(code, series, bar, number)
+
+    def _bar(self, code: str, series: _Series, bar: _Minute, number: int) -> Bar:
+        """Return a bar as told. Shares that were not heard count to the first bar after them."""
+        if number:
+            before = series.bars[number - 1]
+            since_volume, since_value = before.last, before.last_value
+        else:
+            since_volume, since_value = series.floor
+        bar.sent = bar.count
+        return Bar(
+            code=code,
+            market=self.market,
+            day=self.day,
+            minute=bar.minute,
+            open=bar.open,
+            high=bar.high,
+            low=bar.low,
+            close=bar.close,
+            volume=bar.last - since_volume,
+            value=bar.last_value - since_value,
+            count=bar.count,
+            day_volume=bar.last,
+            day_value=bar.last_value,
+            is_whole=series.is_whole(bar),
+        )
