@@ -58,7 +58,7 @@ class StockInfo:
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """The last price of a stock and what bounds it today, in won."""
+    """The last price of a stock and what bounds it today, in won. `in_vi`: a volatility interruption holds it (VI)."""
 
     code: str
     market: Market
@@ -67,6 +67,7 @@ class Quote:
     upper_limit: int
     lower_limit: int
     is_halted: bool
+    in_vi: bool = False
 
 
 @dataclass(frozen=True, slots=True)

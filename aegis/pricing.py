@@ -64,6 +64,11 @@ def band(quote: Quote, instrument: Instrument, max_percent: float) -> tuple[int,
     return max(lowest, quote.lower_limit), min(highest, quote.upper_limit)
 
 
+def beyond_band(arrival: int, price: int, max_percent: float) -> bool:
+    """Whether `price` is further than `max_percent` from the price at arrival: a chase ends there."""
+    return abs(price - arrival) * 100 > arrival * max_percent
+
+
 def offset_price(quote: Quote, side: Side, offset: int, instrument: Instrument, max_percent: float) -> int:
     """Return the last price plus `offset` ticks, on the grid and inside the band.
 

@@ -125,6 +125,7 @@ class KISBroker:
             upper_limit=row.integer("stck_mxpr"),
             lower_limit=row.integer("stck_llam"),
             is_halted=row.maybe("temp_stop_yn") == "Y" or row.text("iscd_stat_cls_code") == HALTED,
+            in_vi=row.maybe("vi_cls_code") == "Y",
         )
 
     def book(self, code: str, market: Market) -> Book:

@@ -10,12 +10,15 @@ from datetime import datetime, timedelta
 
 from django.db import IntegrityError
 from django.db.models import Q, Sum
+from django.utils.translation import gettext
 
 from aegis import chase
 from aegis.broker import Broker, BrokerError, Refused
 from aegis.chase import Chased, Decision, Step
-from aegis.guards import TradingState
-from aegis.terms import Side
+from aegis.guards import TradingState, gettext_noop
+from aegis.lifecycle import Status
+from aegis.terms import Market, Side
+from market import service as market
 from orders import guards, journal, reconcile
 from orders.models import TradeOrder
 from orders.service import OrderDenied, OrderService
@@ -24,6 +27,8 @@ log = logging.getLogger(__name__)
 
 CLAIM = timedelta(seconds=30)
 STEPS_AT_ONCE = 8
+# while a stock or its venue does not trade, a chase that is due looks again after this
+PAUSE = timedelta(seconds=10)
 
 
 def due(now: datetime) -> list[int]:
@@ -57,6 +62,7 @@ def _claim(pk: int, now: datetime) -> bool:
 
 
 def _decide(order: TradeOrder, now: datetime) -> Decision:
+    lost = TradeOrder.objects.filter(root_id=order.root_pk, never_arrived=True).count()
     facts = Chased(
         status=order.state,
         attempt=order.attempt,
@@ -65,6 +71,8 @@ def _decide(order: TradeOrder, now: datetime) -> Decision:
         looked_at=order.looked_at,
         family_open_qty=_family_open_qty(order),
         has_successor=TradeOrder.objects.filter(root_id=order.root_pk, attempt__gt=order.attempt).exists(),
+        never_arrived=order.never_arrived,
+        family_lost=lost,
     )
     return chase.next_step(facts, order.plan, may_order=_may_order(order), now=now)
 
@@ -90,37 +98,66 @@ def _carry_out(order: TradeOrder, decision: Decision, broker: Broker, now: Calla
         order.refresh_from_db()
         return order.looked_at != seen and not (order.is_open and order.cancel_sent_at)
     if decision.step is Step.CANCEL:
-        return _cancel(order, broker, now)
+        return _cancel(order, decision.retry, broker, now)
     if decision.step is Step.REORDER:
-        _reorder(order, broker, now)
+        _reorder(order, decision.retry, broker, now)
     else:
-        _stop(order, decision.why, now())
+        _stop(order, gettext(decision.why), now())
     return False
 
 
-def _cancel(order: TradeOrder, broker: Broker, now: Callable[[], datetime]) -> bool:
+def _cancel(order: TradeOrder, retry: int, broker: Broker, now: Callable[[], datetime]) -> bool:
+    """Cancel; where a re-order is to follow, only if it could go. False where the chase waits or ends instead."""
+    service = OrderService(broker, now)
+    if retry:
+        if why := _closed(order, now()):
+            return _pause(order, why, now())
+        try:
+            quote = service.prospect(order, retry)
+        except OrderDenied as denied:
+            return _stop(order, guards.say_all(denied.reasons), now())
+        if why := chase.held_up(quote):
+            return _pause(order, why, now())
     try:
-        OrderService(broker, now).cancel(order)
+        service.cancel(order)
     except Refused as refusal:
         # most likely filled meanwhile; the list will say
         log.info("order %s: cancel refused: %s", order.pk, refusal)
     return True
 
 
-def _reorder(order: TradeOrder, broker: Broker, now: Callable[[], datetime]) -> None:
+def _closed(order: TradeOrder, now: datetime) -> str:
+    """Return why nothing can be ordered on its venue at this hour, empty where it can."""
+    is_open = market.is_market_open(Market(order.market), now)
+    return "" if is_open else gettext_noop("its venue takes no orders at this hour")
+
+
+def _pause(order: TradeOrder, why: str, at: datetime) -> bool:
+    """Leave the order where it rests, and look again a little later; False, for nothing more is done now."""
+    journal.note(order, chase_at=at + PAUSE)
+    newest = order.events.order_by("-id").values_list("kind", flat=True).first()
+    if newest != "CHASE_PAUSED":
+        journal.write(order, "CHASE_PAUSED", gettext(why), at=at)
+    return False
+
+
+def _reorder(order: TradeOrder, retry: int, broker: Broker, now: Callable[[], datetime]) -> None:
     """Re-order what the broker confirmed as unfilled after the cancel."""
-    attempt = order.attempt + 1
-    at_market = chase.goes_to_market(attempt, order.plan)
     try:
-        OrderService(broker, now).retry(order, _family_open_qty(order), attempt, at_market=at_market)
+        successor = OrderService(broker, now).retry(order, _family_open_qty(order), retry)
     except IntegrityError:
-        log.info("order %s: retry %d is already on its way", order.pk, attempt)
+        log.info("order %s: its re-order is already on its way", order.pk)
+        return
     except OrderDenied as denied:
         _stop(order, guards.say_all(denied.reasons), now())
-    else:
-        journal.note(order, chase_at=None)
+        return
+    journal.note(order, chase_at=None)
+    if successor.state is Status.REJECTED and not successor.never_arrived:
+        _stop(successor, successor.refusal, now())
 
 
-def _stop(order: TradeOrder, why: str, at: datetime) -> None:
+def _stop(order: TradeOrder, why: str, at: datetime) -> bool:
+    """End the chase, and say why; False, for nothing more is done."""
     journal.note(order, chase_at=None, chase_note=why[:200])
     journal.write(order, "CHASE_ENDED", why, at=at)
+    return False

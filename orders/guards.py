@@ -11,12 +11,12 @@ from django.utils.translation import gettext
 
 from aegis.broker import OrderRequest
 from aegis.fees import COMMISSION_PCT, Rates
-from aegis.guards import Facts, Reason, TradingState
+from aegis.guards import Facts, Reason, TradingState, gettext_noop
 from aegis.sessions import KST
-from aegis.terms import Instrument, Market
+from aegis.terms import Instrument, Market, Side
 from market import service as market
 from market.models import Stock
-from orders.models import BlacklistedStock, TradingSwitch
+from orders.models import BlacklistedStock, TradeOrder, TradingSwitch
 
 
 def gather(request: OrderRequest, stock: Stock, *, now: datetime, **live: Any) -> Facts:
@@ -36,6 +36,14 @@ def gather(request: OrderRequest, stock: Stock, *, now: datetime, **live: Any) -
 def trading_state() -> TradingState:
     switch = TradingSwitch.objects.filter(pk=TradingSwitch.ONLY_PK).first()
     return TradingState(switch.state) if switch else TradingState.ACTIVE
+
+
+def may_send(order: TradeOrder) -> Reason | None:
+    """Return why a committed order must not leave after all: the switch may have gone down meanwhile."""
+    state = trading_state()
+    if state is TradingState.ACTIVE or (state is TradingState.REDUCING and order.side is Side.SELL):
+        return None
+    return Reason("SWITCHED", gettext_noop("the switch went down before it was sent"))
 
 
 def blacklist_reason(code: str, now: datetime) -> str | None:

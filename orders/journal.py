@@ -9,9 +9,12 @@ from typing import Any
 from django.db import transaction
 
 from aegis import lifecycle
-from aegis.broker import Acceptance, BrokerError
+from aegis.broker import Acceptance, BrokerError, NotSent
 from aegis.lifecycle import Event, Status
 from orders.models import OrderEvent, TradeOrder
+
+# a chase whose re-order never reached the broker tries again after this
+LOST_PAUSE = timedelta(seconds=5)
 
 
 def write(order: TradeOrder, kind: str, detail: str = "", *, at: datetime) -> None:
@@ -36,6 +39,8 @@ def accepted(order: TradeOrder, acceptance: Acceptance, *, at: datetime, evidenc
         "order_no": acceptance.order_no,
         "accepted_at": at,
         "absent_looks": 0,
+        "never_arrived": False,
+        "candidates": [],
     }
     if order.wait_seconds:
         fields["chase_at"] = at + timedelta(seconds=order.wait_seconds)
@@ -43,8 +48,25 @@ def accepted(order: TradeOrder, acceptance: Acceptance, *, at: datetime, evidenc
 
 
 def refused(order: TradeOrder, error: BrokerError, *, at: datetime) -> bool:
+    """Record that the broker said no, or that the order surely never reached it."""
     words = f"{error.code} {error.message}".strip()
+    lost = _lost(order, at) if isinstance(error, NotSent) else {}
+    return move(order, Event.REFUSED, at=at, detail=words, refusal=words[:200], **lost)
+
+
+def denied(order: TradeOrder, words: str, *, at: datetime) -> bool:
+    """Record that a committed order was held back at the last moment: nothing was sent."""
     return move(order, Event.REFUSED, at=at, detail=words, refusal=words[:200])
+
+
+def absent(order: TradeOrder, words: str, *, at: datetime) -> bool:
+    """Record that an order with no answer never arrived."""
+    return move(order, Event.ABSENT, at=at, detail=words, refusal=words[:200], look_wanted=False, **_lost(order, at))
+
+
+def _lost(order: TradeOrder, at: datetime) -> dict[str, Any]:
+    """Mark what never reached the broker. A chase goes on from there; a first order is its caller's to send again."""
+    return {"never_arrived": True, "chase_at": at + LOST_PAUSE if order.root_id else None}
 
 
 def unanswered(order: TradeOrder, error: BrokerError, *, at: datetime) -> bool:

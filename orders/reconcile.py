@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 from django.db import IntegrityError, transaction
 
@@ -188,17 +189,52 @@ def _resolve_unanswered(strangers: list[OrderRecord], report: Report, *, now: da
     for order in _unanswered(now):
         found = [record for record in strangers if _could_be(order, record)]
         if len(found) == 1:
-            record = found[0]
-            strangers.remove(record)
-            acceptance = Acceptance(record.branch, record.order_no, record.placed_at)
-            if journal.accepted(order, acceptance, at=now, evidence=_evidence(record)):
-                report.resolved += 1
-                fills.replay(order)
-                settle(order.pk, record, asked_at=now, now=now)
+            strangers.remove(found[0])
+            report.resolved += _claim(order, found[0], now=now)
         elif found:
-            log.error("order %s: %d orders at the broker could be it; a person must decide", order.pk, len(found))
+            _call_a_person(order, found, now=now)
         else:
             _count_absence(order, report, now=now)
+
+
+def _claim(order: TradeOrder, record: OrderRecord, *, now: datetime) -> bool:
+    """Take a line of the list for the order whose answer was lost; False where another was first."""
+    acceptance = Acceptance(record.branch, record.order_no, record.placed_at)
+    try:
+        with transaction.atomic():
+            if not journal.accepted(order, acceptance, at=now, evidence=_evidence(record)):
+                return False
+    except IntegrityError:
+        log.warning("order %s: number %s has just been taken by another row", order.pk, record.order_no)
+        return False
+    fills.replay(order)
+    settle(order.pk, record, asked_at=now, now=now)
+    return True
+
+
+def _call_a_person(order: TradeOrder, found: Sequence[OrderRecord], *, now: datetime) -> None:
+    """Keep what the order could be, for a person to decide; said once for each set of candidates."""
+    candidates = [_candidate(record) for record in found]
+    numbers = ", ".join(each["order_no"] for each in candidates)
+    if [each["order_no"] for each in order.candidates] != [each["order_no"] for each in candidates]:
+        log.error("order %s could be any of %s at the broker: a person must decide", order.pk, numbers)
+        journal.write(order, "UNDECIDED", numbers, at=now)
+    journal.note(order, candidates=candidates, absent_looks=0)
+
+
+def _candidate(record: OrderRecord) -> dict[str, Any]:
+    """Return what a person needs to tell two orders apart."""
+    return {
+        "order_no": record.order_no,
+        "branch": record.branch,
+        "market": record.market.value,
+        "placed_at": f"{record.placed_at:%H:%M:%S}",
+        "qty": record.qty,
+        "price": record.price,
+        "filled_qty": record.filled_qty,
+        "open_qty": record.open_qty,
+        "cancelled_qty": record.cancelled_qty,
+    }
 
 
 def _unanswered(now: datetime) -> Sequence[TradeOrder]:
@@ -231,13 +267,15 @@ def _count_absence(order: TradeOrder, report: Report, *, now: datetime) -> None:
     looks = order.absent_looks + 1
     journal.note(order, absent_looks=looks)
     if looks >= ABSENT_LOOKS and now - (order.sent_at or order.created_at) >= ABSENT_AFTER:
-        detail = f"absent from {looks} complete lists"
-        report.resolved += journal.move(order, Event.ABSENT, at=now, detail=detail, refusal=detail, look_wanted=False)
+        report.resolved += journal.absent(order, f"absent from {looks} complete lists", at=now)
 
 
 def _adopt_strangers(strangers: Sequence[OrderRecord], report: Report, *, asked_at: datetime, now: datetime) -> None:
     """Take in orders placed elsewhere. One that a request of ours may still claim waits for that answer."""
     for record in strangers:
+        if _turned_up(record, now=now):
+            report.resolved += 1
+            continue
         claimable = TradeOrder.objects.filter(
             status__in=[Status.SUBMITTING, Status.UNKNOWN], stock_code=record.code, order_type=record.side
         )
@@ -248,6 +286,15 @@ def _adopt_strangers(strangers: Sequence[OrderRecord], report: Report, *, asked_
             report.adopted += 1
             fills.replay(order)
             settle(order.pk, record, asked_at=asked_at, now=now)
+
+
+def _turned_up(record: OrderRecord, *, now: datetime) -> bool:
+    """Whether a line of the list is an order of ours that was given up for lost: it is claimed then."""
+    lost = TradeOrder.objects.filter(
+        never_arrived=True, order_date=record.order_date, stock_code=record.code, order_type=record.side
+    )
+    found = [order for order in lost.order_by("-id") if _could_be(order, record)]
+    return len(found) == 1 and _claim(found[0], record, now=now)
 
 
 def _adopt(record: OrderRecord, *, now: datetime) -> TradeOrder | None:

@@ -9,15 +9,27 @@ import logging
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, time
 
 from django.conf import settings
 from django.db import IntegrityError
 
 from aegis import pricing, sessions
-from aegis.broker import Book, Broker, BrokerError, NotSent, OrderRequest, OutcomeUnknown, Quote, Refused
-from aegis.chase import Plan
+from aegis.broker import (
+    Acceptance,
+    Book,
+    Broker,
+    BrokerError,
+    NotSent,
+    OrderRequest,
+    OutcomeUnknown,
+    Placed,
+    Quote,
+    Refused,
+)
+from aegis.chase import Plan, goes_to_market
 from aegis.guards import PRICED, STANDING, Facts, Reason, gettext_noop, reasons
+from aegis.lifecycle import OPEN, Status
 from aegis.pricing import NoQuote, Strategy
 from aegis.sessions import KST
 from aegis.terms import Instrument, Market, OrderKind, Side
@@ -25,7 +37,7 @@ from aegis.ticks import step
 from market import collector
 from market import service as market
 from market.models import Stock
-from orders import fills, guards, journal
+from orders import fills, guards, journal, reconcile
 from orders.models import TradeOrder
 
 log = logging.getLogger(__name__)
@@ -55,6 +67,19 @@ class Intent:
     market: Market | None = None
     request_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     plan: Plan | None = None
+
+
+@dataclass(slots=True)
+class Swept:
+    """What became of everything that was open, by order number.
+
+    `failed` says why, `left` were placed by hand; `unseen` is why the broker could not be asked what else there is.
+    """
+
+    cancelled: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    left: list[str] = field(default_factory=list)
+    unseen: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +113,11 @@ def default_plan() -> Plan:
     )
 
 
+def _nearer(order: TradeOrder, retry: int) -> int:
+    """Return how many ticks nearer than the first order the re-order in place `retry` is."""
+    return retry * order.step_ticks
+
+
 NO_CHASE = Plan(wait_seconds=0, max_retries=0, step_ticks=0, market_after=False)
 
 
@@ -101,12 +131,13 @@ class OrderService:
     def place(self, intent: Intent) -> TradeOrder:
         """Place an order and return its row, whatever became of it at the broker.
 
-        Raises OrderDenied where AEGIS will not send it, and NotSent where the broker could not be
-        asked beforehand; in both cases there is no row.
+        Raises OrderDenied where AEGIS will not send it, and another BrokerError where the broker could not
+        be asked beforehand; in both cases there is no row.
         """
         known = TradeOrder.objects.filter(request_id=intent.request_id).first()
         if known is not None:
             return known
+        self._take_stock()
         draft = self.draft(intent)
         try:
             order = journal.open_order(self._row(draft, intent.request_id), at=self._now())
@@ -127,6 +158,9 @@ class OrderService:
 
     def send(self, order: TradeOrder) -> TradeOrder:
         """Send a committed order and record what became of it. Called once for each row."""
+        if reason := guards.may_send(order):
+            journal.denied(order, guards.say(reason), at=self._now())
+            return order
         journal.note(order, sent_at=self._now())
         request = OrderRequest(
             code=order.stock_code,
@@ -170,33 +204,150 @@ class OrderService:
             journal.write(order, "CANCEL_TAKEN", acceptance.order_no, at=self._now())
         return order
 
-    def retry(self, order: TradeOrder, qty: int, attempt: int, *, at_market: bool) -> TradeOrder:
-        """Send the chase's re-order number `attempt` of `qty` shares, priced by a fresh quote.
+    def cancel_all(self, *, external: bool = False, code: str | None = None) -> Swept:
+        """Cancel what our rows know to be open, then whatever else the broker holds open on any venue.
+
+        It goes on where one fails, and says so. Orders placed by hand are left alone unless `external`.
+        """
+        swept = Swept()
+        mine = TradeOrder.objects.filter(status__in=OPEN).exclude(order_no=None).order_by("-id")
+        for order in mine:
+            if code in (None, order.stock_code) and (external or order.origin == TradeOrder.Origin.AEGIS):
+                self._sweep_one(order.placed, order, swept)
+        try:
+            still_open = self._broker.open_orders()
+        except BrokerError as error:
+            swept.unseen = str(error)
+            return swept
+        for each in still_open:
+            placed = each.placed
+            if placed.order_no in swept.cancelled or placed.order_no in swept.failed or code not in (None, each.code):
+                continue
+            order = TradeOrder.objects.filter(order_date=placed.order_date, order_no=placed.order_no).first()
+            if external or (order is not None and order.origin == TradeOrder.Origin.AEGIS):
+                self._sweep_one(placed, order, swept)
+            else:
+                swept.left.append(placed.order_no)
+        return swept
+
+    def _sweep_one(self, placed: Placed, order: TradeOrder | None, swept: Swept) -> None:
+        try:
+            if order is None:
+                self._broker.cancel(placed)
+            else:
+                journal.note(order, chase_at=None)
+                self.cancel(order)
+        except BrokerError as error:
+            swept.failed[placed.order_no] = str(error)
+        else:
+            swept.cancelled.append(placed.order_no)
+
+    def decide(self, order: TradeOrder, order_no: str | None, *, by: str) -> TradeOrder:
+        """Settle by a person's word an order whose outcome stayed unknown.
+
+        It is the broker's order `order_no`, one of its candidates; or, with None, it never arrived. Raises
+        ValueError where it is not UNKNOWN any more, or the number is no candidate.
+        """
+        evidence = f"decided by {by}"
+        if order.state is not Status.UNKNOWN:
+            raise ValueError(f"order {order.pk} is {order.status}: only an UNKNOWN order is left to decide")
+        if order_no is None:
+            journal.absent(order, evidence, at=self._now())
+            return order
+        known = {each["order_no"]: each for each in order.candidates}
+        if order_no not in known:
+            raise ValueError(
+                f"order number {order_no} is no candidate of order {order.pk}: {', '.join(known) or 'none'}"
+            )
+        placed_at = time.fromisoformat(known[order_no]["placed_at"])
+        acceptance = Acceptance(known[order_no]["branch"], order_no, placed_at)
+        if journal.accepted(order, acceptance, at=self._now(), evidence=evidence):
+            journal.note(order, look_wanted=True)
+            fills.replay(order)
+        order.refresh_from_db()
+        return order
+
+    def chase_now(self, order: TradeOrder) -> None:
+        """Let an order's chase take its next step at once, by the settings where it had no plan of its own."""
+        plan = order.plan if order.wait_seconds else default_plan()
+        journal.note(
+            order,
+            chase_at=self._now(),
+            chase_note="",
+            wait_seconds=plan.wait_seconds,
+            max_retries=plan.max_retries,
+            step_ticks=plan.step_ticks,
+            market_after=plan.market_after,
+        )
+        journal.write(order, "CHASE_WANTED", at=self._now())
+
+    def prospect(self, order: TradeOrder, retry: int) -> Quote:
+        """Ask for a fresh quote and judge whether the chase's next re-order could go at all, before the cancel.
+
+        Raises OrderDenied where it would leave the band round the price at arrival, and BrokerError.
+        """
+        intent = self._chase_intent(order, order.open_qty, retry)
+        quote = self._broker.quote(order.stock_code, Market(order.market))
+        request = self._priced(
+            intent, Market(order.market), self._stock(order.stock_code), quote, nearer=_nearer(order, retry)
+        )
+        self._in_band(order, request, quote)
+        return quote
+
+    def retry(self, order: TradeOrder, qty: int, retry: int) -> TradeOrder:
+        """Send the chase's re-order of `qty` shares, priced by a fresh quote; `retry` is its place in the plan.
 
         Raises OrderDenied or BrokerError, with no row left behind; IntegrityError where another worker
         has already committed this re-order.
         """
+        self._take_stock()
+        intent = self._chase_intent(order, qty, retry)
+        stock = self._stock(order.stock_code)
+        quote = self._broker.quote(order.stock_code, Market(order.market))
+        request = self._priced(intent, Market(order.market), stock, quote, nearer=_nearer(order, retry))
+        self._in_band(order, request, quote)
+        draft = self._judged(request, stock, quote, intent)
+        row = self._row(draft, intent.request_id)
+        row.root_id, row.attempt = order.root_pk, order.attempt + 1
+        row.strategy, row.arrival_price = order.strategy, order.arrival_price
+        return self.send(journal.open_order(row, at=self._now()))
+
+    def _take_stock(self) -> None:
+        """See what the broker holds of ours before anything new goes, where nobody has just looked.
+
+        Raises NotSent where the broker is out of reach, and OrderDenied where it does not tell.
+        """
+        if reconcile.is_fresh(self._now()):
+            return
+        try:
+            reconcile.reconcile(self._broker, self._now)
+        except (Refused, OutcomeUnknown) as error:
+            words = gettext_noop("the broker's list of orders could not be read, and nothing goes before that: {error}")
+            raise OrderDenied([Reason("NOT_RECONCILED", words, {"error": error})]) from error
+
+    def _in_band(self, order: TradeOrder, request: OrderRequest, quote: Quote) -> None:
+        """Hold a re-order to the price at arrival: a chase follows a market, it does not run after one."""
+        price = request.price if request.kind.is_priced else quote.price
+        if order.arrival_price and pricing.beyond_band(order.arrival_price, price, settings.MAX_OFFSET_PERCENT):
+            words = gettext_noop("{price:,} won is more than {percent:g}% away from the {arrival:,} won at arrival")
+            figures = {"price": price, "percent": settings.MAX_OFFSET_PERCENT, "arrival": order.arrival_price}
+            raise OrderDenied([Reason("BAND", words, figures)])
+
+    def _chase_intent(self, order: TradeOrder, qty: int, retry: int) -> Intent:
         plan = order.plan
-        intent = Intent(
+        at_market = goes_to_market(retry, plan)
+        return Intent(
             code=order.stock_code,
             side=order.side,
             qty=qty,
             strategy="" if at_market else order.strategy,
-            price=None if at_market or order.strategy else self._nearer(order, plan),
+            price=None if at_market or order.strategy else self._stepped(order, plan),
             market=Market(order.market),
-            request_id=f"{order.root_pk}:{attempt}",
+            request_id=f"{order.root_pk}:{order.attempt + 1}",
             plan=plan,
         )
-        stock = self._stock(order.stock_code)
-        quote = self._broker.quote(order.stock_code, Market(order.market))
-        request = self._priced(intent, Market(order.market), stock, quote, nearer=attempt * plan.step_ticks)
-        draft = self._judged(request, stock, quote, intent)
-        row = self._row(draft, intent.request_id)
-        row.root_id, row.attempt = order.root_pk, attempt
-        row.strategy, row.arrival_price = order.strategy, order.arrival_price
-        return self.send(journal.open_order(row, at=self._now()))
 
-    def _nearer(self, order: TradeOrder, plan: Plan) -> int:
+    def _stepped(self, order: TradeOrder, plan: Plan) -> int:
         """Return the next price of an order that had a price of its own."""
         instrument = Instrument(self._stock(order.stock_code).instrument)
         return step(order.price, plan.step_ticks * order.side.sign, instrument)

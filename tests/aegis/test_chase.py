@@ -3,9 +3,11 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from aegis.chase import CANCEL_PATIENCE, Chased, Plan, Step, goes_to_market, next_step
+from aegis.broker import Quote
+from aegis.chase import CANCEL_PATIENCE, MOST_LOST, Chased, Plan, Step, goes_to_market, held_up, next_step
 from aegis.lifecycle import Status
 from aegis.sessions import KST
+from aegis.terms import Market
 
 NOW = datetime(2026, 11, 23, 9, 30, tzinfo=KST)
 SECOND = timedelta(seconds=1)
@@ -91,3 +93,28 @@ def test_without_the_market_at_last_the_retries_are_all() -> None:
     plan = replace(PLAN, market_after=False)
     assert step_of(replace(CANCELLED, attempt=2), plan=plan) is Step.REORDER
     assert step_of(replace(CANCELLED, attempt=3), plan=plan) is Step.STOP
+
+
+NEVER_ARRIVED = replace(RESTING, status=Status.REJECTED, never_arrived=True, attempt=1, family_lost=1)
+
+
+def test_an_order_that_never_arrived_is_sent_anew_in_its_own_turn() -> None:
+    assert next_step(NEVER_ARRIVED, PLAN, may_order=True, now=NOW).retry == 1
+    assert step_of(replace(NEVER_ARRIVED, never_arrived=False)) is Step.STOP
+    assert step_of(NEVER_ARRIVED, may_order=False) is Step.STOP
+    assert step_of(replace(NEVER_ARRIVED, attempt=MOST_LOST, family_lost=MOST_LOST)) is Step.STOP
+
+
+def test_a_cancel_says_which_reorder_is_to_follow() -> None:
+    due = replace(RESTING, looked_at=NOW)
+    assert next_step(due, PLAN, may_order=True, now=NOW).retry == 1
+    assert next_step(replace(due, attempt=3), PLAN, may_order=True, now=NOW).retry == 4
+    assert next_step(replace(due, attempt=4), PLAN, may_order=True, now=NOW).retry == 0
+    assert next_step(due, PLAN, may_order=False, now=NOW).retry == 0
+
+
+def test_a_stock_that_is_held_holds_the_chase() -> None:
+    quote = Quote("005930", Market.KRX, 70_000, 70_000, 91_000, 49_000, is_halted=False)
+    assert held_up(quote) == ""
+    assert held_up(replace(quote, in_vi=True))
+    assert held_up(replace(quote, is_halted=True))

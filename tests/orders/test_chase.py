@@ -5,16 +5,16 @@ from datetime import timedelta
 
 import pytest
 
-from aegis.broker import Broker, OutcomeUnknown, Placed
-from aegis.chase import Plan, Step
+from aegis.broker import Acceptance, Broker, BrokerError, NotSent, OrderRequest, OutcomeUnknown, Placed, Refused
+from aegis.chase import MOST_LOST, Plan, Step
 from aegis.guards import TradingState
 from aegis.lifecycle import Status
-from aegis.terms import Market, OrderKind
+from aegis.terms import Market, OrderKind, Side
 from kis import clock
 from kis.simulator.server import Simulator
-from orders import chase
+from orders import chase, reconcile
 from orders.models import TradeOrder, TradingSwitch
-from orders.service import OrderService
+from orders.service import Intent, OrderService
 
 SAMSUNG = "005930"
 ACCOUNT = "50000000-01"
@@ -211,3 +211,136 @@ def test_a_chase_without_the_broker_waits_for_the_next_sweep(buy: Buy, broker: B
     order.refresh_from_db()
     assert (order.state, order.chase_claimed_until) == (Status.PENDING, None)
     assert chase.due(clock.now()) == [order.pk]
+
+
+class LosesOrders:
+    """A broker that the next `left` orders never reach; how, the error says."""
+
+    def __init__(self, broker: Broker, error: BrokerError, left: int = 1) -> None:
+        self._broker = broker
+        self._error = error
+        self.left = left
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._broker, name)
+
+    def place(self, request: OrderRequest) -> Acceptance:
+        if self.left:
+            self.left -= 1
+            raise self._error
+        return self._broker.place(request)
+
+
+@pytest.mark.parametrize("error", [NotSent("connection refused"), OutcomeUnknown("no answer")])
+def test_a_reorder_that_never_arrived_is_no_end_and_uses_up_no_retry(
+    buy: Buy, broker: Broker, after, simulator: Simulator, error: BrokerError
+) -> None:
+    order = buy()
+    losing = LosesOrders(broker, error)
+    for _ in range(40):
+        after(7)
+        reconcile.reconcile(broker, clock.now)
+        for pk in chase.due(clock.now()):
+            chase.advance(pk, losing, clock.now)  # type: ignore[arg-type]
+    lost = family(order)[1]
+    assert (lost.state, lost.never_arrived) == (Status.REJECTED, True)
+    assert [each.price for each in family(order)[1:3]] == [69_900, 69_900], "the lost one's turn is taken again"
+    assert sum(each.filled_qty for each in family(order)) == order.qty
+    assert sum(each["filled"] for each in simulator.ledger(ACCOUNT)["orders"]) == order.qty
+
+
+def test_a_chase_whose_orders_are_lost_again_and_again_stops(buy: Buy, broker: Broker, after) -> None:
+    order = buy()
+    losing = LosesOrders(broker, NotSent("connection refused"), left=99)
+    for _ in range(20):
+        after(7)
+        for pk in chase.due(clock.now()):
+            chase.advance(pk, losing, clock.now)  # type: ignore[arg-type]
+    assert len(family(order)) == 1 + MOST_LOST
+    assert family(order)[-1].events.filter(kind="CHASE_ENDED").count() == 1
+    assert chase.due(clock.now() + timedelta(hours=1)) == []
+
+
+def test_a_refused_reorder_ends_the_chase_and_says_so(buy: Buy, broker: Broker, after) -> None:
+    order = buy()
+    refusing = LosesOrders(broker, Refused("주문가능금액을 초과했습니다", code="APBK0952"), left=9)
+    after(31)
+    for _ in range(4):
+        for pk in chase.due(clock.now()):
+            chase.advance(pk, refusing, clock.now)  # type: ignore[arg-type]
+    last = family(order)[-1]
+    assert (last.state, last.attempt, last.never_arrived) == (Status.REJECTED, 1, False)
+    assert "APBK0952" in last.chase_note
+    assert last.events.filter(kind="CHASE_ENDED").exists()
+
+
+def test_a_chase_does_not_run_after_a_market_that_leaves_the_band(buy: Buy, sweep, simulator: Simulator) -> None:
+    order = buy()
+    simulator.set_price(SAMSUNG, 72_500, freeze=True)  # 3.6 % over the price at arrival
+    sweep()
+    order.refresh_from_db()
+    assert (order.state, order.chase_at) == (Status.PENDING, None), "it stays where it rests"
+    assert "72,400" in order.chase_note or "72,300" in order.chase_note
+    assert order.events.filter(kind="CHASE_ENDED").count() == 1
+
+
+@pytest.mark.parametrize("what", ["halt", "vi"])
+def test_a_chase_pauses_while_the_stock_is_held(
+    buy: Buy, sweep, simulator: Simulator, broker: Broker, after, what: str
+) -> None:
+    order = buy()
+    quotes = f"/simulator/quotes/{SAMSUNG}"
+    simulator.command("POST", quotes, {"halt": True} if what == "halt" else {"vi": "static"})
+    sweep()
+    order.refresh_from_db()
+    assert order.state is Status.PENDING
+    assert order.chase_at is not None
+    assert order.retries.count() == 0
+    assert order.events.filter(kind="CHASE_PAUSED").count() == 1, "said once"
+    if what == "halt":
+        simulator.command("POST", quotes, {"halt": False})
+    after(120)  # an interruption ends by itself
+    sweep()
+    assert order.retries.count() == 1
+
+
+def test_a_chase_pauses_while_its_venue_takes_nothing(service: OrderService, broker: Broker, clock_at, after) -> None:
+    clock_at("2026-11-23 08:49:00")
+    reconcile.reconcile(broker, clock.now)
+    order = service.place(Intent(SAMSUNG, Side.BUY, 1, strategy="buy_normal"))
+    assert order.market == Market.NXT
+    clock_at("2026-11-23 08:52:00")
+    for _ in range(5):
+        for pk in chase.due(clock.now()):
+            chase.advance(pk, broker, clock.now)
+        after(11)
+    order.refresh_from_db()
+    assert (order.cancel_sent_at, order.retries.count()) == (None, 0)
+    assert order.chase_at is not None
+
+
+def test_chase_now_takes_the_next_step_at_once_and_gives_a_plan_to_who_has_none(
+    buy: Buy, service: OrderService, broker: Broker
+) -> None:
+    order = buy(price=69_000)
+    service.chase_now(order)
+    for pk in chase.due(clock.now()):
+        chase.advance(pk, broker, clock.now)
+    order.refresh_from_db()
+    assert order.cancel_sent_at is not None
+
+
+def test_the_switch_is_looked_at_again_in_the_moment_of_sending(
+    service: OrderService, buy: Buy, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = OrderService.send
+
+    def switched(self: OrderService, order: TradeOrder) -> TradeOrder:
+        TradingSwitch.objects.update(state=TradingState.HALTED)
+        return send(self, order)
+
+    monkeypatch.setattr(OrderService, "send", switched)
+    order = buy()
+    assert order.state is Status.REJECTED
+    assert order.sent_at is None
+    assert simulator.ledger(ACCOUNT)["orders"] == []

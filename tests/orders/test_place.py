@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from aegis.broker import Broker, NotSent
+from aegis.broker import Broker, NotSent, OrderRequest
 from aegis.chase import Plan
 from aegis.lifecycle import Status
 from aegis.terms import Market, OrderKind, Side
@@ -14,6 +14,11 @@ from orders.models import BlacklistedStock, TradeOrder, TradingSwitch
 from orders.service import Intent, OrderDenied, OrderService
 
 SAMSUNG = "005930"
+ACCOUNT = "50000000-01"
+TRADING = "/uapi/domestic-stock/v1/trading/"
+ORDER, CANCEL, LIST, OPEN = (
+    TRADING + path for path in ("order-cash", "order-rvsecncl", "inquire-daily-ccld", "inquire-psbl-rvsecncl")
+)
 Buy = Callable[..., TradeOrder]
 
 
@@ -183,3 +188,44 @@ def test_plans_may_be_set_order_by_order(buy: Buy) -> None:
     plan = Plan(wait_seconds=7, max_retries=1, step_ticks=2, market_after=False)
     assert buy(plan=plan).plan == plan
     assert buy(plan=replace(plan, wait_seconds=0)).chase_at is None
+
+
+def test_nothing_is_sent_before_the_brokers_list_was_read(
+    service: OrderService, buy: Buy, simulator: Simulator
+) -> None:
+    simulator.fault("error_500", path=LIST)
+    assert reasons_against(buy) == ["NOT_RECONCILED"]
+    simulator.clear_faults()
+    assert buy().order_no
+    asked = [each["path"] for each in simulator.events() if each["event"] == "request"]
+    assert asked.index(LIST) < asked.index(ORDER)
+
+
+def test_cancel_all_leaves_nothing_of_ours_open(service: OrderService, buy: Buy, broker: Broker) -> None:
+    ours = [buy(), buy(price=69_000), buy(price=68_000)]
+    by_hand = broker.place(OrderRequest(SAMSUNG, Side.BUY, Market.KRX, OrderKind.LIMIT, 7, 69_100))
+    swept = service.cancel_all()
+    assert swept.cancelled == [order.order_no for order in reversed(ours)]
+    assert (swept.left, swept.failed) == ([by_hand.order_no], {})
+    assert [each.placed.order_no for each in broker.open_orders()] == [by_hand.order_no]
+    assert TradeOrder.objects.exclude(chase_at=None).count() == 0, "nothing is ordered anew"
+    assert service.cancel_all(external=True).cancelled == [by_hand.order_no]
+
+
+def test_cancel_all_goes_on_where_one_fails(service: OrderService, buy: Buy, simulator: Simulator) -> None:
+    first, second = buy(), buy(price=69_000)
+    simulator.fault("refusal", path=CANCEL, count=1)
+    swept = service.cancel_all()
+    assert list(swept.failed) == [second.order_no]
+    assert swept.cancelled == [first.order_no]
+
+
+def test_cancel_all_cancels_what_our_rows_know_where_the_broker_does_not_tell_the_rest(
+    service: OrderService, buy: Buy, simulator: Simulator
+) -> None:
+    order = buy()
+    simulator.fault("error_500", path=OPEN)
+    swept = service.cancel_all()
+    assert swept.cancelled == [order.order_no]
+    assert "500" in swept.unseen
+    assert {each["status"] for each in simulator.ledger(ACCOUNT)["orders"]} == {"cancelled", "done"}

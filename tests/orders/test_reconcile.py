@@ -193,6 +193,43 @@ def test_two_orders_that_could_be_it_are_left_to_a_person(
     order.refresh_from_db()
     assert order.state is Status.UNKNOWN
     assert TradeOrder.objects.count() == 1
+    assert [each["order_no"] for each in order.candidates] == ["0000000001", "0000000002"]
+    assert order.events.filter(kind="UNDECIDED").count() == 1, "said once"
+
+
+def test_a_person_decides_which_of_two_it_was(
+    service: OrderService, look, broker: Broker, simulator: Simulator
+) -> None:
+    order = lost(broker, arrives=True)
+    broker.place(OrderRequest(SAMSUNG, Side.BUY, Market.KRX, OrderKind.LIMIT, 10, order.price))
+    look()
+    order.refresh_from_db()
+    with pytest.raises(ValueError, match="0000000009 is no candidate"):
+        service.decide(order, "0000000009", by="somebody")
+    service.decide(order, "0000000001", by="somebody")
+    assert (order.state, order.order_no, order.candidates) == (Status.PENDING, "0000000001", [])
+    assert "somebody" in order.events.get(kind="ACCEPTED").detail
+    look()
+    assert equal(broker, simulator).startswith("LEDGER EQUAL orders=2"), "the other is adopted"
+    with pytest.raises(ValueError, match="only an UNKNOWN order"):
+        service.decide(order, None, by="somebody")
+
+
+def test_a_person_may_say_that_it_never_arrived(service: OrderService, broker: Broker) -> None:
+    order = lost(broker, arrives=False)
+    service.decide(order, None, by="somebody")
+    assert (order.state, order.never_arrived) == (Status.REJECTED, True)
+
+
+def test_an_order_given_up_for_lost_that_turns_up_is_claimed_not_adopted(
+    service: OrderService, look, broker: Broker, simulator: Simulator
+) -> None:
+    order = lost(broker, arrives=True)
+    service.decide(order, None, by="somebody hasty")
+    look()
+    order.refresh_from_db()
+    assert (order.state, order.never_arrived) == (Status.PENDING, False)
+    assert equal(broker, simulator).startswith("LEDGER EQUAL orders=1")
 
 
 def test_an_order_whose_sender_died_is_looked_for_too(service: OrderService, look, broker: Broker) -> None:
