@@ -122,6 +122,57 @@ def standard_phases(day: date) -> tuple[Phase, ...]:
     return tuple(rule.phase for rule in PHASE_RULES if rule.since <= day < rule.until)
 
 
+class DayKind(StrEnum):
+    """By which timetable a trading day goes."""
+
+    ORDINARY = "ORDINARY"
+    EXAM = "EXAM"  # 수능: the roads are left to the pupils
+    FIRST = "FIRST"  # of the year, after the opening ceremony
+
+
+LATE_BY = timedelta(hours=1)
+_DAY_ENDS_AT = time(20, 0)
+# the single prices after hours, while there were any, ended at six on every day
+_SINGLE_ENDS_AT = time(18, 0)
+_OPENING_PHASES = (PhaseName.OPENING_AUCTION, PhaseName.PRE_OPEN_CLOSE, PhaseName.PRE_MARKET)
+
+
+def phases_of(day: date, kind: DayKind) -> tuple[Phase, ...]:
+    """Return the phases of every venue on a trading day of that kind.
+
+    수능: every phase an hour later, NXT without its pre-market, and the evening ends as ever. Source: the
+    exchange's notice for 2025-11-13. The first day of a year: KRX opens an hour late and closes as ever.
+    UNVERIFIED: NXT on such a first day; the notice of the next one settles it.
+    """
+    phases = standard_phases(day)
+    if kind is DayKind.ORDINARY:
+        return phases
+    phases = tuple(phase for phase in phases if phase.name is not PhaseName.PRE_MARKET)
+    if kind is DayKind.EXAM:
+        return tuple(_ended_as_ever(phase) for phase in shifted(phases, LATE_BY))
+    return tuple(_opened_late(phase) for phase in phases)
+
+
+def _ended_as_ever(phase: Phase) -> Phase:
+    latest = _SINGLE_ENDS_AT if phase.name is PhaseName.AFTER_HOURS_SINGLE else _DAY_ENDS_AT
+    return replace(phase, ends_at=min(phase.ends_at, latest))
+
+
+def _opened_late(phase: Phase) -> Phase:
+    (late,) = shifted((phase,), LATE_BY)
+    if phase.name in _OPENING_PHASES:
+        return late
+    return replace(phase, starts_at=late.starts_at) if phase.name is PhaseName.REGULAR else phase
+
+
+def is_exam_day(day: date) -> bool:
+    """Whether 수능 is usually held on `day`: the Thursday from the 13th to the 19th of November.
+
+    UNVERIFIED until the ministry's notice of the year: so it was from 2021 to 2026, and in 2020 it was not.
+    """
+    return day.month == 11 and 13 <= day.day <= 19 and day.weekday() == 3
+
+
 def shifted(phases: Iterable[Phase], by: timedelta) -> tuple[Phase, ...]:
     """Return the phases moved by `by`, as on a late open (수능, first trading day of the year)."""
 

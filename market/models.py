@@ -5,11 +5,11 @@ from django.db.models import Q
 from django.db.models.functions import Greatest, Least
 from django.utils.translation import gettext_lazy as _
 
-from aegis.sessions import Matching, Phase, PhaseName
+from aegis.basis import Regime
+from aegis.sessions import DayKind, Matching, Phase, PhaseName
 from aegis.terms import Board, Instrument, Market, OrderKind
 
 MARKETS = [(market.value, market.value) for market in Market]
-VENUES = [(market.value, market.value) for market in (Market.KRX, Market.NXT)]
 # a bar's low is its least price, its high its greatest
 LOW_TO_HIGH = Q(low__lte=Least("open", "close"), high__gte=Greatest("open", "close"))
 
@@ -36,11 +36,44 @@ class Stock(models.Model):
         return f"{self.name} ({self.code})"
 
 
+class WatchedStock(models.Model):
+    """A stock whose trades are listened to and whose daily prices are kept, held or not (관심 종목)."""
+
+    stock_code = models.CharField(_("stock code"), max_length=12, primary_key=True)
+    note = models.CharField(_("note"), max_length=200, blank=True)
+    rank = models.PositiveSmallIntegerField(
+        _("rank"), default=100, help_text=_("where registrations run out, the highest figures are left out first")
+    )
+
+    class Meta:
+        db_table = "watched_stocks"
+        verbose_name = _("watched stock")
+        verbose_name_plural = _("watch list")
+        ordering = ["rank", "stock_code"]
+
+    def __str__(self) -> str:
+        return self.stock_code
+
+
 class TradingDay(models.Model):
-    """Whether the exchanges open on a day."""
+    """Whether the exchanges open on a day, and by which timetable. What an operator corrects, no sync changes."""
+
+    class Source(models.TextChoices):
+        BROKER = "BROKER", _("broker")
+        LIBRARY = "LIBRARY", _("calendar library")
+        OPERATOR = "OPERATOR", _("operator")
+
+    KINDS = [
+        (DayKind.ORDINARY.value, _("ordinary")),
+        (DayKind.EXAM.value, _("college entrance exam")),
+        (DayKind.FIRST.value, _("first trading day of the year")),
+    ]
 
     date = models.DateField(_("date"), primary_key=True)
     is_open = models.BooleanField(_("exchange open"))
+    kind = models.CharField(_("kind of day"), max_length=8, choices=KINDS, default=DayKind.ORDINARY.value)
+    source = models.CharField(_("source"), max_length=8, choices=Source.choices, default=Source.BROKER)
+    note = models.CharField(_("note"), max_length=200, blank=True)
     synced_at = models.DateTimeField(_("synced at"))
 
     class Meta:
@@ -89,7 +122,7 @@ class TradingSession(models.Model):
 
 
 class DailyPrice(models.Model):
-    """One day of one stock (일봉), KRX, as traded."""
+    """One day of one stock (일봉) on KRX, final, in prices adjusted for splits and issues since (수정주가)."""
 
     stock_code = models.CharField(_("stock code"), max_length=12)
     date = models.DateField(_("date"))
@@ -116,23 +149,60 @@ class DailyPrice(models.Model):
         return f"{self.stock_code} {self.date}"
 
 
+class PriceBackfill(models.Model):
+    """How far the past of one stock's daily prices was fetched; it is taken up where it stands."""
+
+    stock_code = models.CharField(_("stock code"), max_length=12, primary_key=True)
+    since = models.DateField(_("wanted since"))
+    reached = models.DateField(_("reached"), null=True, blank=True, help_text=_("fetched from here to the present"))
+    is_done = models.BooleanField(_("done"), default=False)
+    failure = models.CharField(_("failure"), max_length=200, blank=True)
+    updated_at = models.DateTimeField(_("updated at"))
+
+    class Meta:
+        db_table = "price_backfills"
+        verbose_name = _("price backfill")
+        verbose_name_plural = _("price backfills")
+        ordering = ["stock_code"]
+
+    def __str__(self) -> str:
+        return f"{self.stock_code} {self.since}"
+
+
 class MarketCandle(models.Model):
-    """One interval of trading of one stock (분봉)."""
+    """One minute of trading of one stock on one venue (분봉). The table is partitioned by month, in Korea.
+
+    The database's own primary key is what `one_candle_per_interval` says; `id` only serves the admin and
+    has no index.
+    """
 
     class Interval(models.TextChoices):
         MINUTE = "1m", _("1 minute")
 
+    class Source(models.TextChoices):
+        FEED = "FEED", _("feed")
+        PARTIAL = "PARTIAL", _("feed, with trades missed")
+        CHART = "CHART", _("broker's chart")
+        UNSURE = "UNSURE", _("with trades missed that no chart tells of")
+
     time = models.DateTimeField(_("time"), help_text=_("the first moment of the interval"))
     symbol = models.CharField(_("stock code"), max_length=12)
     interval = models.CharField(_("interval"), max_length=4, choices=Interval.choices)
-    venue = models.CharField(_("venue"), max_length=3, choices=VENUES)
+    venue = models.CharField(_("venue"), max_length=3, choices=MARKETS)
     open = models.PositiveBigIntegerField(_("open"))
     high = models.PositiveBigIntegerField(_("high"))
     low = models.PositiveBigIntegerField(_("low"))
     close = models.PositiveBigIntegerField(_("close"))
     volume = models.PositiveBigIntegerField(_("volume"))
     value = models.PositiveBigIntegerField(_("value"), help_text=_("won"))
-    trade_count = models.PositiveIntegerField(_("trades"))
+    trade_count = models.PositiveIntegerField(_("trades"), null=True, help_text=_("unknown where a chart told of them"))
+    day_volume = models.PositiveBigIntegerField(
+        _("volume of the day"), default=0, help_text=_("up to the end of the interval")
+    )
+    day_value = models.PositiveBigIntegerField(
+        _("value of the day"), default=0, help_text=_("up to the end of the interval, won")
+    )
+    source = models.CharField(_("source"), max_length=7, choices=Source.choices, default=Source.FEED)
 
     class Meta:
         db_table = "market_candles"
@@ -152,19 +222,30 @@ class MarketCandle(models.Model):
 
 
 class MarketMacro(models.Model):
-    """The index and its future: the basis (베이시스) and what it signals. Points and percent."""
+    """The market as a whole, a row a minute: indexes, the future and its basis (베이시스), who holds futures.
 
-    class Regime(models.TextChoices):
-        BACKWARDATION = "BACKWARDATION", _("backwardation")
-        NEUTRAL = "NEUTRAL", _("neutral")
-        CONTANGO = "CONTANGO", _("contango")
+    Indexes and futures in points, rates in percent, positions in contracts bought less sold since the open.
+    What was not known in a minute is empty.
+    """
+
+    REGIMES = [
+        (Regime.BACKWARDATION.value, _("backwardation")),
+        (Regime.NEUTRAL.value, _("neutral")),
+        (Regime.CONTANGO.value, _("contango")),
+    ]
 
     time = models.DateTimeField(_("time"), unique=True)
-    kospi200 = models.DecimalField(_("KOSPI200"), max_digits=10, decimal_places=2)
-    kospi200_futures = models.DecimalField(_("KOSPI200 futures"), max_digits=10, decimal_places=2)
-    basis = models.DecimalField(_("basis"), max_digits=8, decimal_places=2)
-    basis_rate = models.DecimalField(_("basis rate (%)"), max_digits=8, decimal_places=4)
-    regime = models.CharField(_("regime"), max_length=14, choices=Regime.choices)
+    kospi = models.DecimalField(_("KOSPI"), max_digits=10, decimal_places=2, null=True)
+    kosdaq = models.DecimalField(_("KOSDAQ"), max_digits=10, decimal_places=2, null=True)
+    kospi200 = models.DecimalField(_("KOSPI200"), max_digits=10, decimal_places=2, null=True)
+    futures_code = models.CharField(_("futures contract"), max_length=12, blank=True)
+    kospi200_futures = models.DecimalField(_("KOSPI200 futures"), max_digits=10, decimal_places=2, null=True)
+    basis = models.DecimalField(_("basis"), max_digits=8, decimal_places=2, null=True)
+    basis_rate = models.DecimalField(_("basis rate (%)"), max_digits=8, decimal_places=4, null=True)
+    regime = models.CharField(_("regime"), max_length=14, choices=REGIMES, blank=True)
+    foreign_net = models.BigIntegerField(_("foreigners' futures"), null=True)
+    institution_net = models.BigIntegerField(_("institutions' futures"), null=True)
+    individual_net = models.BigIntegerField(_("individuals' futures"), null=True)
 
     class Meta:
         db_table = "market_macro"
@@ -174,3 +255,26 @@ class MarketMacro(models.Model):
 
     def __str__(self) -> str:
         return f"{self.time:%Y-%m-%d %H:%M}"
+
+
+class ProgramTrade(models.Model):
+    """Program trading of one watched stock (프로그램매매), a row a minute; shares and won since the open."""
+
+    time = models.DateTimeField(_("time"))
+    stock_code = models.CharField(_("stock code"), max_length=12)
+    sold_qty = models.BigIntegerField(_("sold"))
+    bought_qty = models.BigIntegerField(_("bought"))
+    net_qty = models.BigIntegerField(_("net"))
+    net_won = models.BigIntegerField(_("net, won"))
+
+    class Meta:
+        db_table = "program_trades"
+        verbose_name = _("program trading")
+        verbose_name_plural = _("program trading")
+        ordering = ["-time", "stock_code"]
+        constraints = [
+            models.UniqueConstraint(fields=["stock_code", "time"], name="one_program_figure_per_minute"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.stock_code} {self.time:%Y-%m-%d %H:%M}"

@@ -4,8 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aegis import sessions
 from aegis.sessions import (
     KST,
+    DayKind,
+    PhaseName,
     get_available_market,
     immediate_kind,
     is_market_open,
@@ -123,3 +126,46 @@ def test_a_venue_is_open_exactly_when_it_takes_some_kind_of_order(moment, day, m
     phases = standard_phases(day)
     assert is_market_open(market, phases, now) is bool(legal_kinds(market, phases, now))
     assert len({phase.name for phase in phases_at(phases, market, now)}) == len(phases_at(phases, market, now))
+
+
+def windows(kind: DayKind, market: Market, day: date = date(2026, 11, 19)) -> dict[PhaseName, str]:
+    return {
+        phase.name: f"{phase.starts_at:%H:%M}-{phase.ends_at:%H:%M}"
+        for phase in sessions.phases_of(day, kind)
+        if phase.market is market
+    }
+
+
+def test_on_the_exam_day_everything_is_an_hour_later_and_the_evening_ends_as_ever() -> None:
+    krx, nxt = windows(DayKind.EXAM, Market.KRX), windows(DayKind.EXAM, Market.NXT)
+    assert krx[PhaseName.REGULAR] == "10:00-16:20"
+    assert krx[PhaseName.CLOSING_AUCTION] == "16:20-16:30"
+    assert krx[PhaseName.AFTER_MARKET] == "17:00-20:00"
+    assert PhaseName.PRE_MARKET not in nxt
+    assert nxt[PhaseName.AFTER_MARKET] == "16:40-20:00"
+
+
+def test_on_an_exam_day_of_old_the_single_prices_ended_at_six() -> None:
+    krx = windows(DayKind.EXAM, Market.KRX, date(2025, 11, 13))
+    assert krx[PhaseName.AFTER_HOURS_SINGLE] == "17:00-18:00"
+
+
+def test_the_year_begins_an_hour_late_and_closes_as_ever() -> None:
+    krx = windows(DayKind.FIRST, Market.KRX, date(2027, 1, 4))
+    assert krx[PhaseName.REGULAR] == "10:00-15:20"
+    assert krx[PhaseName.OPENING_AUCTION] == "09:20-10:00"
+    assert krx[PhaseName.AFTER_MARKET] == "16:00-20:00"
+
+
+def test_every_phase_of_every_kind_of_day_lasts() -> None:
+    for kind in DayKind:
+        assert all(phase.starts_at < phase.ends_at for phase in sessions.phases_of(date(2026, 11, 19), kind))
+
+
+@pytest.mark.parametrize(
+    "day", ["2021-11-18", "2022-11-17", "2023-11-16", "2024-11-14", "2025-11-13", "2026-11-19", "2027-11-18"]
+)
+def test_the_exam_is_held_on_a_thursday_in_the_middle_of_november(day: str) -> None:
+    exam = date.fromisoformat(day)
+    assert sessions.is_exam_day(exam)
+    assert not any(sessions.is_exam_day(exam + timedelta(days=days)) for days in (-7, -1, 1, 7))
