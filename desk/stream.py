@@ -7,15 +7,19 @@ to handlers that work in memory. Whatever needs the database for market data run
 import logging
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from time import monotonic, sleep
+from types import MappingProxyType
+from typing import Any
 
 import redis
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, close_old_connections, connection
 
 from aegis.lifecycle import UNSETTLED
+from aegis.sessions import Matching, Phase, PhaseName, phases_at
+from aegis.terms import Market
 from desk.plugs import Chore, Handler, Plug, Rank, Wish
 from kis import clock, codec, feeds, status
 from kis.codec import Data
@@ -23,7 +27,9 @@ from kis.lease import Lease
 from kis.status import SocketState, StreamStatus
 from kis.stream import Lost, Stream
 from kis.subscriptions import Topic
-from kis.wiring import new_approval_key, store, stream_key
+from kis.wiring import door, store, stream_key
+from market import service as market
+from market.models import Stock
 from orders import fills
 from orders.models import TradeOrder
 from orders.tasks import look, reconcile
@@ -39,6 +45,22 @@ LOOK_SECONDS = 1.0
 DATABASE_PATIENCE_SECONDS = 10.0
 DATABASE_PAUSE_SECONDS = 0.2
 LET_GO_SECONDS = 5.0
+PHASES_SECONDS = 30.0
+MISHEARD_SECONDS = 5.0
+
+# the feeds by which a deaf connection is known, and the market whose phases they follow
+SPEAKERS: Mapping[str, Market] = MappingProxyType(
+    {
+        **dict.fromkeys(("H0STCNT0", "H0STASP0", "H0UPCNT0"), Market.KRX),
+        **dict.fromkeys(("H0NXCNT0", "H0NXASP0"), Market.NXT),
+        **dict.fromkeys(("H0UNCNT0", "H0UNASP0"), Market.SOR),
+    }
+)
+# One feed that is never quiet in regular hours, and the frames a second it has at least: KOSPI200; on paper,
+# which has no index, the stock that trades most.
+# UNVERIFIED: how often the index comes; one recorded minute of it settles it
+LIVE_PULSE = (Topic("H0UPCNT0", "2001"), 0.2)
+PAPER_PULSE = (Topic("H0STCNT0", "005930"), 0.5)
 
 
 def held_stocks() -> Iterable[Topic]:
@@ -50,9 +72,19 @@ def ordered_stocks() -> Iterable[Topic]:
     return (Topic("H0STCNT0", code) for code in dict.fromkeys(ordered))
 
 
+def pulse() -> tuple[Topic, float]:
+    return PAPER_PULSE if settings.KIS_ENVIRONMENT.is_paper else LIVE_PULSE
+
+
 def own_stocks() -> Plug:
-    """Hear of what we hold and what we have ordered."""
-    return Plug(wishes=(Wish(Rank.HELD, held_stocks), Wish(Rank.ORDERED, ordered_stocks)))
+    """Hear of what we hold and what we have ordered, and feel the market's pulse."""
+    return Plug(
+        wishes=(
+            Wish(Rank.HELD, held_stocks),
+            Wish(Rank.ORDERED, ordered_stocks),
+            Wish(Rank.PULSE, lambda: [pulse()[0]]),
+        )
+    )
 
 
 # Who works with feeds; each makes its plug anew for every term of the lease.
@@ -79,11 +111,17 @@ class Dispatch:
         self._not_offered: frozenset[str] = frozenset()
         self._checked_at = float("-inf")
         self._missed = False
+        self._misheard_at = float("-inf")
+        self._phases: Sequence[Phase] = ()
+        self._stopped: frozenset[str] = frozenset()
+        self._told_stopped: dict[str, bool] = {}
         self.last_notice_at: float | None = None
         self._handlers: dict[str, list[Handler]] = defaultdict(list)
         for plug in plugs:
             for tr_id, handler in plug.handlers.items():
                 self._handlers[feeds.feed_of(tr_id).tr_id].append(handler)
+        for tr_id in ("H0STMKO0", "H0NXMKO0", "H0UNMKO0"):
+            self._handlers[tr_id].append(self._on_states)
 
     def wanted(self) -> Sequence[Topic]:
         """Return what to hold, most important first; our own fills always are."""
@@ -96,6 +134,32 @@ class Dispatch:
         offered = [topic for topic in topics if not self._is_paper or feeds.feed_of(topic.tr_id).on_paper]
         self._tell_not_offered(frozenset(topic.tr_id for topic in topics) - {topic.tr_id for topic in offered})
         self._topics = (self.own_fills, *offered)
+
+    def ask_phases(self) -> None:
+        """Ask for what decides who ought to speak: the day's phases, and who is halted."""
+        self._phases = market.today(clock.now())
+        self._stopped = frozenset(Stock.objects.filter(is_halted=True).values_list("pk", flat=True))
+
+    def speaking(self) -> Mapping[Topic, str]:
+        """Return the feeds that must be heard now, each with its phase: not those of stocks that stand still."""
+        now = clock.now()
+        names = {
+            each: next((p.name for p in phases_at(self._phases, each, now) if p.matching is Matching.CONTINUOUS), None)
+            for each in Market
+        }
+        speaking = {}
+        for topic in self._topics:
+            name = names[SPEAKERS[topic.tr_id]] if topic.tr_id in SPEAKERS else None
+            is_index = topic.tr_id == LIVE_PULSE[0].tr_id
+            stands_still = self._told_stopped.get(topic.key, topic.key in self._stopped)
+            if name and not stands_still and (name is PhaseName.REGULAR or not is_index):
+                speaking[topic] = name.value
+        return speaking
+
+    def _on_states(self, states: Sequence[Any], arrived: float) -> None:
+        """Note who is halted or in a volatility interruption: they have every right to be silent."""
+        for state in states:
+            self._told_stopped[state.code] = state.is_halted or state.in_vi
 
     def _tell_not_offered(self, tr_ids: frozenset[str]) -> None:
         if tr_ids - self._not_offered:
@@ -149,6 +213,12 @@ class Dispatch:
         reconcile.delay()
         for plug in self._plugs:
             plug.connected()
+
+    def misheard(self) -> None:
+        """Have the broker's list asked: a notice that could not be read may have been a fill."""
+        if monotonic() - self._misheard_at > MISHEARD_SECONDS:
+            self._misheard_at = monotonic()
+            reconcile.delay()
 
     def lost(self) -> None:
         for plug in self._plugs:
@@ -215,14 +285,15 @@ class Term:
         self.dispatch = Dispatch(plugs, may_write)
         self.stream = Stream(
             settings.KIS_ENVIRONMENT.socket_url,
-            approval_key=new_approval_key,
-            wanted=self.dispatch.wanted,
-            handle=self.dispatch.handle,
-            connected=self.dispatch.connected,
-            lost=self.dispatch.lost,
+            door=door(),
+            listener=self.dispatch,
+            usual=dict([pulse()]),
         )
-        ask_wanted = Chore("wanted", WANTED_SECONDS, self.dispatch.ask_wanted)
-        self.chores = Chores([ask_wanted, *(chore for plug in plugs for chore in plug.chores)], may_write)
+        own = (
+            Chore("wanted", WANTED_SECONDS, self.dispatch.ask_wanted),
+            Chore("phases", PHASES_SECONDS, self.dispatch.ask_phases),
+        )
+        self.chores = Chores([*own, *(chore for plug in plugs for chore in plug.chores)], may_write)
 
     def run(self, let_go: threading.Event) -> None:
         """Hold the socket until `let_go`."""
@@ -247,11 +318,13 @@ class Term:
             connections=counters.connections,
             lost_why=stream.lost_why,
             next_try_seconds=max(0.0, at - now) if (at := stream.next_try_at) else None,
+            deaf=counters.deaf,
             bad_frames=counters.bad_frames,
             failures=counters.failures,
             drift={f"{tr_id}/{width}": count for (tr_id, width), count in codec.drift.items()},
             held=tuple(sorted(map(str, topics.held))),
             left_out=tuple(map(str, topics.left_out)),
+            refused={str(topic): words for topic, words in topics.refused.items()},
             hears_fills=self.dispatch.own_fills in topics.held,
             chores=dict(self.chores.failures),
         )

@@ -1,22 +1,26 @@
-"""The one socket: connect, register, read, answer, reconnect. Codec and subscriptions do the thinking.
+"""The one socket: connect, register, read, answer, reconnect. Codec, subscriptions and silence do the thinking.
 
 It runs in a thread of its caller's. The server's PINGPONG is echoed; no pings of our own. After a
-failure it waits 1, 2, 4 … 60 seconds (spec §7.2), and longer where the broker says that the key is in
-use: fast loops get a key blocked.
+failure it waits 1, 2, 4 … 60 seconds (spec §7.2), longer where the broker says that the key is in use,
+and longer still where the door says that there were too many attempts: fast loops get a key blocked.
 """
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import websocket
 
 from aegis.broker import BrokerError
-from kis.codec import BadFrame, Codec, Control, Data, registration
+from kis import frames
+from kis.codec import NOTICE_IDS, BadFrame, Codec, Control, Data, registration
+from kis.frames import BrokenStream, Messages
+from kis.silence import Voices
 from kis.status import SocketState
-from kis.subscriptions import Subscriptions, Topic
+from kis.subscriptions import PACE_SECONDS, Subscriptions, Topic
 
 log = logging.getLogger(__name__)
 
@@ -25,12 +29,15 @@ LONGEST_PAUSE_SECONDS = 60.0
 KEY_IN_USE = "OPSP8996"
 KEY_IN_USE_PAUSE_SECONDS = 20.0
 BAD_APPROVAL = "OPSP0011"
+BAD_HTS_ID = "OPSP0017"
 CONNECT_SECONDS = 5.0
-TICK_SECONDS = 0.5
+LOOK_SECONDS = 0.5
 # the server's own PINGPONG comes every 10 to 110 seconds
 SILENCE_SECONDS = 150.0
 # a connection that lived this long had nothing wrong with it: the next pause starts small again
 HEALTHY_SECONDS = 30.0
+# a notice that cannot be read asks for new keys, so often at most
+ANEW_SECONDS = 30.0
 
 
 class Lost(Exception):
@@ -41,57 +48,77 @@ class Lost(Exception):
         self.pause_seconds = pause_seconds
 
 
+class Entrance(Protocol):
+    """What lets a connection through: `kis.admission.Door`."""
+
+    def knock(self) -> float:
+        """Return 0, or how many seconds are to be waited before one more attempt. Raises BrokerError."""
+
+    def approval_key(self) -> str:
+        """Return the key that opens a socket. Raises BrokerError."""
+
+    def refused(self, value: str) -> None:
+        """Note that the broker does not know this approval key. Raises BrokerError."""
+
+
+class Listener(Protocol):
+    """Who the stream works for. All of it is called on the stream's own thread."""
+
+    def wanted(self) -> Sequence[Topic]:
+        """Return the topics to hold, most important first; asked again and again."""
+
+    def speaking(self) -> Mapping[Topic, str]:
+        """Return the feeds whose market trades continuously now, each with the name of its phase."""
+
+    def handle(self, data: Data, arrived: float) -> None:
+        """Take a data frame and the `time.perf_counter()` of its arrival.
+
+        What it raises is logged and counted, and the stream goes on; Lost ends the connection.
+        """
+
+    def connected(self) -> None:
+        """Hear that a connection stands and its first registration is sent."""
+
+    def lost(self) -> None:
+        """Hear that a connection is over."""
+
+    def misheard(self) -> None:
+        """Hear that a notice of our own orders could not be read."""
+
+
 @dataclass(slots=True)
 class Counters:
-    """What an operator may ask of the stream, since it started."""
+    """What an operator may ask of the stream, since it started. Moments are of `time.monotonic()`, 0 for never."""
 
     frames: int = 0
     bad_frames: int = 0
     failures: int = 0
     connections: int = 0
-    # time.monotonic(), 0 for never
+    deaf: int = 0
     last_frame_at: float = field(default=0.0)
 
 
 class Stream:
-    """One socket of one app key.
-
-    `wanted` is asked again and again for the topics to hold, most important first. `handle` gets each
-    data frame with the `time.perf_counter()` of its arrival; what it raises is logged and counted, and
-    the stream goes on. `connected` is called after each (re)connection once registrations are sent, `lost`
-    when one is over.
-    """
+    """One socket of one app key. `usual` names feeds that are known to speak steadily (see `kis.silence`)."""
 
     def __init__(
-        self,
-        url: str,
-        *,
-        approval_key: Callable[[], str],
-        wanted: Callable[[], Sequence[Topic]],
-        handle: Callable[[Data, float], None],
-        connected: Callable[[], None],
-        lost: Callable[[], None],
+        self, url: str, *, door: Entrance, listener: Listener, usual: Mapping[Topic, float] | None = None
     ) -> None:
         self._url = url
-        self._approval_key = approval_key
-        self._wanted = wanted
-        self._handle = handle
-        self._connected = connected
-        self._lost = lost
+        self._door = door
+        self._listener = listener
+        self._voices = Voices(usual)
         self.subscriptions = Subscriptions()
-        self._codec = Codec()
         self.counters = Counters()
         self.state = SocketState.CONNECTING
         self.state_since = time.monotonic()
         self.lost_why = ""
         self.next_try_at: float | None = None
+        self._anew_at = float("-inf")
 
     @property
     def held(self) -> frozenset[Topic]:
         return self.subscriptions.held
-
-    def _become(self, state: SocketState) -> None:
-        self.state, self.state_since = state, time.monotonic()
 
     def run(self, stop: threading.Event) -> None:
         """Hold the socket until `stop` is set."""
@@ -99,91 +126,168 @@ class Stream:
         while not stop.is_set():
             began = time.monotonic()
             try:
+                if wait := self._door.knock():
+                    self._rest(stop, wait, f"too many connections lately; the next in {wait:.0f} s")
+                    continue
                 self._session(stop)
             except Exception as error:
-                if not isinstance(error, (Lost, BrokerError, OSError, websocket.WebSocketException)):
+                if not isinstance(error, (Lost, BrokerError, OSError, EOFError, websocket.WebSocketException)):
                     log.exception("the stream failed; it starts anew")
                 least = error.pause_seconds if isinstance(error, Lost) else 0.0
                 if time.monotonic() - began > HEALTHY_SECONDS:
                     pause = FIRST_PAUSE_SECONDS
-                wait = max(pause, least)
-                log.warning("socket lost (%s); next try in %g s", error, wait)
-                self.lost_why, self.next_try_at = str(error), time.monotonic() + wait
-                self._become(SocketState.LOST)
-                stop.wait(wait)
-                self.next_try_at = None
+                self._rest(stop, max(pause, least), str(error) or repr(error))
                 pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+
+    def _rest(self, stop: threading.Event, seconds: float, why: str) -> None:
+        log.warning("no socket (%s); next try in %.0f s", why, seconds)
+        self.lost_why, self.next_try_at = why, time.monotonic() + seconds
+        self._become(SocketState.LOST)
+        stop.wait(seconds)
+        self.next_try_at = None
+
+    def _become(self, state: SocketState) -> None:
+        self.state, self.state_since = state, time.monotonic()
 
     def _session(self, stop: threading.Event) -> None:
         self._become(SocketState.CONNECTING)
-        approval_key = self._approval_key()
-        socket = websocket.create_connection(
-            self._url, timeout=CONNECT_SECONDS, skip_utf8_validation=True, enable_multithread=False
-        )
+        approval_key = self._door.approval_key()
+        socket = websocket.create_connection(self._url, timeout=CONNECT_SECONDS, enable_multithread=False)
+        connection = _Connection(self, socket, approval_key)
         try:
-            self._begin(socket, approval_key)
+            connection.begin()
             while not stop.is_set():
-                self._read_one(socket)
-                self._register(socket, approval_key)
+                connection.turn()
+        except BadApproval:
+            self._door.refused(approval_key)
+            raise
         finally:
             socket.close(timeout=1)
-            self._lost()
+            self._listener.lost()
 
-    def _begin(self, socket: websocket.WebSocket, approval_key: str) -> None:
-        socket.settimeout(TICK_SECONDS)
+    def is_deaf(self, now: float, counts: Mapping[Topic, int]) -> bool:
+        held = self.subscriptions.held
+        speaking = {topic: phase for topic, phase in self._listener.speaking().items() if topic in held}
+        return self._voices.is_deaf(now, counts, speaking)
+
+
+class BadApproval(Lost):
+    """The approval key is not known to the server."""
+
+
+class _Connection:
+    """One life of the socket, turn by turn: all that has come is read, then what is due is sent."""
+
+    def __init__(self, stream: Stream, socket: websocket.WebSocket, approval_key: str) -> None:
+        self._stream = stream
+        self._listener = stream._listener
+        if socket.sock is None:
+            raise Lost("the line was cut at once")
+        self._socket, self._line = socket, socket.sock
+        self._messages = Messages()
+        self._approval_key = approval_key
         self._codec = Codec()
-        self.subscriptions.reconnected()
-        self._next_look = 0.0
-        self.counters.connections += 1
-        self.counters.last_frame_at = time.monotonic()
-        self._become(SocketState.CONNECTED)
-        log.info("socket connected to %s", self._url)
-        self._register(socket, approval_key)
-        self._connected()
+        self._counts: dict[tuple[str, str], int] = {}
+        self._look_at = 0.0
+        self._send_at = 0.0
 
-    def _register(self, socket: websocket.WebSocket, approval_key: str) -> None:
-        now = time.monotonic()
-        if now < self._next_look:
-            return
-        self._next_look = now + TICK_SECONDS
-        self.subscriptions.want(self._wanted())
-        for topic, register in self.subscriptions.due(now):
-            socket.send(registration(approval_key, topic.tr_id, topic.key, register=register))
+    def begin(self) -> None:
+        stream, now = self._stream, time.monotonic()
+        stream.subscriptions.reconnected()
+        stream._voices.connected(now)
+        stream.counters.connections += 1
+        stream.counters.last_frame_at = now
+        stream._become(SocketState.CONNECTED)
+        log.info("socket connected to %s", stream._url)
+        self._look(now)
+        self._register(now)
+        self._listener.connected()
 
-    def _read_one(self, socket: websocket.WebSocket) -> None:
+    def turn(self) -> None:
+        """Read what has come, wait a little where nothing has, and send what is due. Raises Lost, OSError."""
         try:
-            opcode, payload = socket.recv_data()
-        except websocket.WebSocketTimeoutException:
-            if time.monotonic() - self.counters.last_frame_at > SILENCE_SECONDS:
-                raise Lost(f"nothing heard for {SILENCE_SECONDS:g} s") from None
-            return
-        if opcode == websocket.ABNF.OPCODE_CLOSE:
-            raise Lost("the server closed the connection")
+            messages = self._messages.take(frames.receive(self._line, PACE_SECONDS))
+        except BrokenStream as error:
+            raise Lost(str(error)) from error
+        now = time.monotonic()
+        if messages:
+            self._take(messages, now)
+        elif now - self._stream.counters.last_frame_at > SILENCE_SECONDS:
+            raise Lost(f"nothing heard for {SILENCE_SECONDS:g} s")
+        if now >= self._look_at:
+            self._look(now)
+        if now >= self._send_at:
+            self._register(now)
+
+    def _take(self, messages: Sequence[tuple[int, bytes]], now: float) -> None:
         arrived = time.perf_counter()
-        self.counters.frames += 1
-        self.counters.last_frame_at = time.monotonic()
-        text = payload.decode("utf-8", "replace") if isinstance(payload, bytes) else payload
+        counters = self._stream.counters
+        counters.frames += len(messages)
+        counters.last_frame_at = now
+        for opcode, payload in messages:
+            if opcode == frames.TEXT or opcode == frames.BINARY:
+                self._hear(payload.decode("utf-8", "replace"), arrived)
+            elif opcode == frames.PING:
+                self._socket.pong(payload)
+            elif opcode == frames.CLOSE:
+                raise Lost("the server closed the connection")
+
+    def _hear(self, text: str, arrived: float) -> None:
         try:
             frame = self._codec.read(text)
-            if isinstance(frame, Control):
-                self._answer(socket, frame)
+            if isinstance(frame, Data):
+                body = frame.body
+                topic = (frame.tr_id, body[: body.find("^")])
+                counts = self._counts
+                counts[topic] = counts.get(topic, 0) + 1
+                self._listener.handle(frame, arrived)
             else:
-                self._handle(frame, arrived)
+                self._answer(frame)
         except BadFrame as error:
-            self.counters.bad_frames += 1
+            self._stream.counters.bad_frames += 1
             log.warning("frame skipped: %s", error)
+            if error.tr_id in NOTICE_IDS:
+                self._misheard()
         except (Lost, websocket.WebSocketException, OSError):
             raise
         except Exception:  # a fault in one handler must not deafen us to the next fill
-            self.counters.failures += 1
-            log.exception("a frame could not be handled: %.300r", text)
+            self._stream.counters.failures += 1
+            log.exception("a frame of %s could not be handled", text[2:10])
 
-    def _answer(self, socket: websocket.WebSocket, control: Control) -> None:
+    def _misheard(self) -> None:
+        """Ask for new keys, and let the broker's list be asked for what we could not read."""
+        now = time.monotonic()
+        if now >= self._stream._anew_at:
+            self._stream._anew_at = now + ANEW_SECONDS
+            for topic in self._stream.subscriptions.held:
+                if topic.is_own_fills:
+                    self._stream.subscriptions.anew(topic)
+        self._listener.misheard()
+
+    def _look(self, now: float) -> None:
+        """Do what need not be done for every frame."""
+        self._look_at = now + LOOK_SECONDS
+        self._stream.subscriptions.want(self._listener.wanted())
+        counts, self._counts = self._counts, {}
+        if self._stream.is_deaf(now, {Topic(*topic): count for topic, count in counts.items()}):
+            self._stream.counters.deaf += 1
+            raise Lost("no data comes while the market trades")
+
+    def _register(self, now: float) -> None:
+        due = self._stream.subscriptions.due(now)
+        self._send_at = now + PACE_SECONDS
+        if due:
+            topic, register = due
+            self._socket.send(registration(self._approval_key, topic.tr_id, topic.key, register=register))
+
+    def _answer(self, control: Control) -> None:
         if control.is_ping:
-            socket.send(control.text)
+            self._socket.send(control.text)
         elif control.code == KEY_IN_USE:
             raise Lost("the app key is in use by another session", pause_seconds=KEY_IN_USE_PAUSE_SECONDS)
         elif control.code == BAD_APPROVAL:
-            raise Lost("the approval key is not known to the server")
+            raise BadApproval("the approval key is not known to the server")
+        elif control.code == BAD_HTS_ID:
+            raise Lost(f"the broker does not know KIS_HTS_ID: {control.words}", pause_seconds=LONGEST_PAUSE_SECONDS)
         else:
-            self.subscriptions.answered(control, time.monotonic())
+            self._stream.subscriptions.answered(control, time.monotonic())

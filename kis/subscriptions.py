@@ -1,24 +1,30 @@
 """What we want to hear against what the server has acknowledged. No socket here.
 
 At most 41 registrations fit into one session, all feeds together; what comes first in the wanted list
-matters most, and what does not fit is left out and told.
+matters most, and what does not fit is left out and told. A refused one is tried again a few times and
+then makes room; our own fills are asked for without end.
 """
 
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kis.codec import NOTICE_IDS, Control
+from kis.codec import NOTICE_IDS, PRIVATE_IDS, Control
 
 log = logging.getLogger(__name__)
 
 LIMIT = 41
 TRIES = 3
 RETRY_SECONDS = 5.0
+# how often the most important of all is asked for once it was refused so many times
+STUBBORN_SECONDS = 60.0
 ANSWER_SECONDS = 10.0
+# the broker's own samples leave 0.05 to 0.1 s between two requests
+PACE_SECONDS = 0.1
 
 ALREADY_SUBSCRIBED = "OPSP0002"
 NOT_SUBSCRIBED = "OPSP0003"
+NO_MORE_ROOM = "OPSP0008"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,25 +36,31 @@ class Topic:
 
     def __str__(self) -> str:
         """Return it as people read it; whose account it is is nobody's business."""
-        return f"{self.tr_id}:***" if self.tr_id in NOTICE_IDS else f"{self.tr_id}:{self.key}"
+        return f"{self.tr_id}:***" if self.tr_id in PRIVATE_IDS else f"{self.tr_id}:{self.key}"
+
+    @property
+    def is_own_fills(self) -> bool:
+        return self.tr_id in NOTICE_IDS
 
 
 @dataclass(slots=True)
 class _Asked:
     at: float
     tries: int
+    refusal: str = ""
 
 
 class Subscriptions:
     """The registrations of one connection. Times are seconds of a monotonic clock, passed in."""
 
     def __init__(self, limit: int = LIMIT) -> None:
-        self._limit = limit
+        self._most = self._limit = limit
         self._wanted: tuple[Topic, ...] = ()
         self._left_out: tuple[Topic, ...] = ()
         self._held: set[Topic] = set()
         self._asked: dict[Topic, _Asked] = {}
-        self._releasing: set[Topic] = set()
+        self._releasing: dict[Topic, float] = {}
+        self._next_at = float("-inf")
 
     @property
     def held(self) -> frozenset[Topic]:
@@ -58,57 +70,117 @@ class Subscriptions:
     def left_out(self) -> tuple[Topic, ...]:
         return self._left_out
 
+    @property
+    def refused(self) -> dict[Topic, str]:
+        """Return what the server refused, with its words."""
+        return {topic: asked.refusal for topic, asked in self._asked.items() if asked.refusal}
+
     def want(self, topics: Sequence[Topic]) -> None:
         """Set what should be held, most important first."""
-        unique = tuple(dict.fromkeys(topics))
-        self._wanted, left_out = unique[: self._limit], unique[self._limit :]
-        if left_out and left_out != self._left_out:
-            log.warning(
-                "%d feeds do not fit into %d registrations: %s",
-                len(left_out),
-                self._limit,
-                ", ".join(map(str, left_out)),
-            )
-        self._left_out = left_out
+        self._wanted = tuple(dict.fromkeys(topics))
+        wanted = set(self._wanted)
+        for topic in [topic for topic in self._asked if topic not in wanted]:
+            del self._asked[topic]
+        self._active()
 
     def reconnected(self) -> None:
-        """A new connection holds nothing."""
+        """A new connection holds nothing, and the server may have room again."""
         self._held.clear()
         self._asked.clear()
         self._releasing.clear()
+        self._limit = self._most
+        self._next_at = float("-inf")
 
-    def due(self, now: float) -> list[tuple[Topic, bool]]:
-        """Return what to send now: (topic, True) to register, (topic, False) to release; releases come first."""
-        wanted = set(self._wanted)
-        releases = [topic for topic in self._held - wanted if topic not in self._releasing]
-        self._releasing.update(releases)
-        room = self._limit - len(self._held) - sum(topic not in self._held for topic in self._asked)
-        registers = []
-        for topic in self._wanted:
-            if topic in self._held:
-                continue
+    def anew(self, topic: Topic) -> None:
+        """Let go of a topic and ask for it again: its key is no longer the one we know."""
+        if topic in self._held:
+            self._held.discard(topic)
+            self._asked.pop(topic, None)
+            self._releasing[topic] = float("-inf")
+
+    def due(self, now: float) -> tuple[Topic, bool] | None:
+        """Return what to send now: (topic, True) to register, (topic, False) to release, or None.
+
+        Requests keep the broker's pace. Releases come first, as they make room.
+        """
+        if now < self._next_at:
+            return None
+        active = self._active()
+        request = self._due_release(set(active), now) or self._due_register(active, now)
+        if request:
+            self._next_at = now + PACE_SECONDS
+        return request
+
+    def _active(self) -> tuple[Topic, ...]:
+        """Return the wanted topics that fit; tell, once, of those that do not."""
+        hopeful = [topic for topic in self._wanted if not self._is_given_up(topic)]
+        active, left_out = tuple(hopeful[: self._limit]), tuple(hopeful[self._limit :])
+        if left_out and left_out != self._left_out:
+            names = ", ".join(map(str, left_out))
+            log.warning("%d feeds do not fit into %d registrations: %s", len(left_out), self._limit, names)
+        self._left_out = left_out
+        return active
+
+    def _is_given_up(self, topic: Topic) -> bool:
+        asked = self._asked.get(topic)
+        return asked is not None and asked.tries >= TRIES and bool(asked.refusal) and not topic.is_own_fills
+
+    def _due_release(self, active: set[Topic], now: float) -> tuple[Topic, bool] | None:
+        for topic in self._held - active:
+            self._releasing.setdefault(topic, float("-inf"))
+        for topic, asked_at in self._releasing.items():
+            if now >= asked_at:
+                self._releasing[topic] = now + ANSWER_SECONDS
+                return topic, False
+        return None
+
+    def _due_register(self, active: tuple[Topic, ...], now: float) -> tuple[Topic, bool] | None:
+        taken = self._held | self._releasing.keys() | {t for t in self._asked if not self._is_given_up(t)}
+        for topic in active:
             asked = self._asked.get(topic)
-            if asked is not None and (asked.tries >= TRIES or now < asked.at):
+            if topic in self._held or topic in self._releasing or (asked is not None and now < asked.at):
                 continue
             if asked is None:
-                if room <= 0:
-                    break
-                room -= 1
-            self._asked[topic] = _Asked(at=now + ANSWER_SECONDS, tries=asked.tries + 1 if asked else 1)
-            registers.append(topic)
-        return [(topic, False) for topic in releases] + [(topic, True) for topic in registers]
+                if len(taken) >= self._limit:
+                    return None
+                asked = self._asked[topic] = _Asked(at=now, tries=0)
+            if asked.tries >= TRIES and not topic.is_own_fills:
+                # the server never answered: it makes room as if it had refused
+                asked.refusal = asked.refusal or "no answer"
+                continue
+            asked.tries += 1
+            asked.at = now + ANSWER_SECONDS
+            return topic, True
+        return None
 
     def answered(self, control: Control, now: float) -> None:
         """Take in the server's reply to a registration or a release."""
         topic = Topic(control.tr_id, control.tr_key)
         if topic in self._releasing and (control.is_ok or control.code == NOT_SUBSCRIBED):
-            self._releasing.discard(topic)
+            del self._releasing[topic]
             self._held.discard(topic)
         elif control.is_ok or control.code == ALREADY_SUBSCRIBED:
             self._asked.pop(topic, None)
             self._held.add(topic)
+        elif control.code == NO_MORE_ROOM and topic in self._asked:
+            self._no_more_room(topic, control, now)
         elif topic in self._asked:
-            asked = self._asked[topic]
-            asked.at = now + RETRY_SECONDS * asked.tries
-            level = logging.ERROR if asked.tries >= TRIES else logging.WARNING
-            log.log(level, "registration of %s refused: %s %s", topic, control.code, control.words)
+            self._refused(topic, control, now)
+
+    def _no_more_room(self, topic: Topic, control: Control, now: float) -> None:
+        """Believe the server that it takes no more; the least important make room for the more important."""
+        del self._asked[topic]
+        self._limit = max(1, len(self._held | self._releasing.keys()))
+        log.warning("the server takes %d registrations and no more: %s", self._limit, control.words)
+        self._next_at = now + RETRY_SECONDS
+        self._active()
+
+    def _refused(self, topic: Topic, control: Control, now: float) -> None:
+        asked = self._asked[topic]
+        is_last = asked.tries >= TRIES
+        asked.refusal = f"{control.code} {control.words}".strip()
+        asked.at = now + (STUBBORN_SECONDS if is_last else RETRY_SECONDS * asked.tries)
+        if topic.is_own_fills:
+            log.critical("the notices of our own fills are refused, fills are seen late: %s", asked.refusal)
+        else:
+            log.log(logging.ERROR if is_last else logging.WARNING, "%s refused: %s", topic, asked.refusal)

@@ -9,6 +9,7 @@ from django.conf import settings
 
 from aegis.broker import Broker
 from kis import status
+from kis.admission import Door
 from kis.auth import Tokens, approval_key, store_key
 from kis.broker import KISBroker
 from kis.client import Client
@@ -54,13 +55,18 @@ def broker() -> Broker:
     return KISBroker(client())
 
 
-def new_approval_key() -> str:
-    return approval_key(settings.KIS_ENVIRONMENT, settings.KIS_CREDENTIALS, http())
-
-
 def stream_key(name: str) -> str:
     """Return the key in Redis of what belongs to the one socket of our app key."""
     return store_key(settings.KIS_ENVIRONMENT, settings.KIS_CREDENTIALS, name)
+
+
+def door() -> Door:
+    """Return what lets our one socket through to the broker."""
+    return Door(
+        store(),
+        stream_key("door"),
+        lambda: approval_key(settings.KIS_ENVIRONMENT, settings.KIS_CREDENTIALS, http()),
+    )
 
 
 def stream_status() -> StreamStatus:

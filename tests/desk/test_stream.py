@@ -49,12 +49,18 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
 
 @pytest.fixture
-def stream(transactional_db: None, broker: Broker, simulator: Simulator, asked: dict[str, int]) -> Iterator[Stream]:
+def term(broker: Broker) -> desk_stream.Term:
+    return desk_stream.Term(lambda: True)
+
+
+@pytest.fixture
+def stream(
+    transactional_db: None, broker: Broker, simulator: Simulator, asked: dict[str, int], term: desk_stream.Term
+) -> Iterator[Stream]:
     """The stream as the worker makes it, connected and registered."""
     routine.sync_calendar(broker, clock.now)
     simulator.set_price(SAMSUNG, 70_000, freeze=True)
-    term, stop = desk_stream.Term(lambda: True), threading.Event()
-    running = term.stream
+    running, stop = term.stream, threading.Event()
 
     def run() -> None:
         term.run(stop)
@@ -116,9 +122,9 @@ def test_after_every_connection_the_broker_is_asked_what_was_missed(
 
 
 def test_a_fault_in_one_frame_does_not_deafen_the_stream(
-    stream: Stream, broker: Broker, monkeypatch: pytest.MonkeyPatch
+    term: desk_stream.Term, stream: Stream, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    handle = stream._handle
+    handle = term.dispatch.handle
     broken = threading.Event()
 
     def fails_once(data: Data, arrived: float) -> None:
@@ -127,7 +133,7 @@ def test_a_fault_in_one_frame_does_not_deafen_the_stream(
             raise RuntimeError("a bug")
         handle(data, arrived)
 
-    monkeypatch.setattr(stream, "_handle", fails_once)
+    monkeypatch.setattr(term.dispatch, "handle", fails_once)
     order = bought(broker)
     wait_for(lambda: stream.counters.failures == 1)
     second = bought(broker)

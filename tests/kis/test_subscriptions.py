@@ -1,102 +1,245 @@
+import logging
+
 import pytest
 
 from kis.codec import Control
-from kis.subscriptions import ANSWER_SECONDS, LIMIT, TRIES, Subscriptions, Topic
+from kis.subscriptions import (
+    ANSWER_SECONDS,
+    LIMIT,
+    PACE_SECONDS,
+    RETRY_SECONDS,
+    STUBBORN_SECONDS,
+    TRIES,
+    Subscriptions,
+    Topic,
+)
 
 NOTICES = Topic("H0STCNI0", "myhtsid1")
+OK, RELEASED, ALREADY, UNKNOWN, INTERNAL, FULL = (
+    "OPSP0000",
+    "OPSP0001",
+    "OPSP0002",
+    "OPSP0003",
+    "OPSP0007",
+    "OPSP0008",
+)
 
 
 def stock(n: int) -> Topic:
     return Topic("H0STCNT0", f"{n:06d}")
 
 
-def reply(topic: Topic, code: str = "OPSP0000") -> Control:
-    return Control(topic.tr_id, topic.key, code, "", code in ("OPSP0000", "OPSP0001"), "")
+def reply(topic: Topic, code: str = OK) -> Control:
+    return Control(topic.tr_id, topic.key, code, "", code in (OK, RELEASED), "")
+
+
+def due_from(subscriptions: Subscriptions, now: float) -> list[tuple[Topic, bool]]:
+    """Return all that is asked for from `now` on, one request after another at the pace, none of them answered."""
+    asked = []
+    while (request := subscriptions.due(now)) is not None:
+        asked.append(request)
+        now += PACE_SECONDS
+    return asked
+
+
+def answer_all(subscriptions: Subscriptions, now: float, refused: dict[Topic, str] | None = None) -> list[Topic]:
+    """Let the server answer everything that is due, and return what was registered, in order."""
+    asked = []
+    while (request := subscriptions.due(now)) is not None:
+        topic, register = request
+        code = (refused or {}).get(topic, OK) if register else RELEASED
+        subscriptions.answered(reply(topic, code), now)
+        asked += [topic] if register else []
+        now += PACE_SECONDS
+    return asked
 
 
 def holding(*topics: Topic) -> Subscriptions:
     subscriptions = Subscriptions()
     subscriptions.want(topics)
-    subscriptions.due(0)
-    for topic in topics:
-        subscriptions.answered(reply(topic), 0)
+    answer_all(subscriptions, 0)
     return subscriptions
 
 
 def test_what_is_wanted_is_asked_for_once_in_order() -> None:
     subscriptions = Subscriptions()
     subscriptions.want([NOTICES, stock(1), stock(1)])
-    assert subscriptions.due(0) == [(NOTICES, True), (stock(1), True)]
-    assert subscriptions.due(1) == []
+    assert due_from(subscriptions, 0) == [(NOTICES, True), (stock(1), True)]
+    assert due_from(subscriptions, 1) == []
+
+
+def test_requests_keep_the_brokers_pace() -> None:
+    subscriptions = Subscriptions()
+    subscriptions.want([NOTICES, stock(1)])
+    assert subscriptions.due(0) == (NOTICES, True)
+    assert subscriptions.due(PACE_SECONDS - 0.001) is None
+    assert subscriptions.due(PACE_SECONDS) == (stock(1), True)
 
 
 def test_an_acknowledgement_ends_the_asking() -> None:
     subscriptions = holding(NOTICES)
     assert subscriptions.held == {NOTICES}
-    assert subscriptions.due(ANSWER_SECONDS + 1) == []
+    assert subscriptions.due(ANSWER_SECONDS + 1) is None
 
 
 def test_a_request_without_an_answer_is_repeated_and_in_the_end_given_up() -> None:
     subscriptions = Subscriptions()
-    subscriptions.want([NOTICES])
-    asked = sum(bool(subscriptions.due(n * (ANSWER_SECONDS + 1))) for n in range(10))
+    subscriptions.want([stock(1)])
+    asked = sum(len(due_from(subscriptions, n * (ANSWER_SECONDS + 1))) for n in range(10))
     assert asked == TRIES
+    assert subscriptions.refused == {stock(1): "no answer"}
 
 
 def test_already_subscribed_is_as_good_as_subscribed() -> None:
     subscriptions = Subscriptions()
     subscriptions.want([NOTICES])
-    subscriptions.due(0)
-    subscriptions.answered(reply(NOTICES, "OPSP0002"), 0)
+    due_from(subscriptions, 0)
+    subscriptions.answered(reply(NOTICES, ALREADY), 0)
     assert subscriptions.held == {NOTICES}
 
 
-def test_a_refusal_is_tried_again_later() -> None:
+def test_a_refusal_is_tried_again_later_and_later_and_ends() -> None:
+    subscriptions = Subscriptions()
+    subscriptions.want([stock(1)])
+    asked_at = []
+    for tenth in range(1_000):
+        now = tenth / 10
+        if subscriptions.due(now):
+            asked_at.append(now)
+            subscriptions.answered(reply(stock(1), INTERNAL), now)
+    assert asked_at == [0.0, RETRY_SECONDS, 3 * RETRY_SECONDS]
+    assert subscriptions.refused == {stock(1): INTERNAL}
+
+
+def test_a_new_connection_asks_again_for_what_was_given_up() -> None:
+    subscriptions = Subscriptions()
+    subscriptions.want([stock(1)])
+    for now in (0, 10, 30):
+        due_from(subscriptions, now)
+        subscriptions.answered(reply(stock(1), INTERNAL), now)
+    assert subscriptions.due(1_000) is None
+    subscriptions.reconnected()
+    assert subscriptions.due(1_001) == (stock(1), True)
+
+
+def test_own_fills_are_asked_for_without_end_and_their_refusal_is_an_alarm(caplog: pytest.LogCaptureFixture) -> None:
     subscriptions = Subscriptions()
     subscriptions.want([NOTICES])
-    subscriptions.due(0)
-    subscriptions.answered(reply(NOTICES, "OPSP0007"), 0)
-    assert subscriptions.due(1) == []
-    assert subscriptions.due(6) == [(NOTICES, True)]
+    now = 0.0
+    for _ in range(TRIES + 3):
+        assert due_from(subscriptions, now) == [(NOTICES, True)]
+        subscriptions.answered(reply(NOTICES, INTERNAL), now)
+        now += STUBBORN_SECONDS
+    assert [record.levelno for record in caplog.records] == [logging.CRITICAL] * (TRIES + 3)
+    assert subscriptions.refused == {NOTICES: INTERNAL}
+    # whose they are is nobody's business
+    assert NOTICES.key not in caplog.text
+    due_from(subscriptions, now)
+    subscriptions.answered(reply(NOTICES), now)
+    assert not subscriptions.refused
 
 
 def test_what_is_no_longer_wanted_is_released_before_new_ones_are_asked_for() -> None:
     subscriptions = holding(NOTICES, stock(1))
     subscriptions.want([NOTICES, stock(2)])
-    assert subscriptions.due(20) == [(stock(1), False), (stock(2), True)]
-    subscriptions.answered(reply(stock(1), "OPSP0001"), 20)
+    assert due_from(subscriptions, 20) == [(stock(1), False), (stock(2), True)]
+    subscriptions.answered(reply(stock(1), RELEASED), 20)
     assert subscriptions.held == {NOTICES}
 
 
-def test_the_least_important_are_left_out_and_told() -> None:
+def test_the_least_important_are_left_out_and_told_once(caplog: pytest.LogCaptureFixture) -> None:
     subscriptions = Subscriptions()
-    subscriptions.want([NOTICES, *(stock(n) for n in range(LIMIT + 4))])
-    asked = subscriptions.due(0)
+    wanted = [NOTICES, *(stock(n) for n in range(LIMIT + 4))]
+    subscriptions.want(wanted)
+    asked = due_from(subscriptions, 0)
+    subscriptions.want(wanted)
     assert len(asked) == LIMIT
     assert asked[0] == (NOTICES, True)
     assert subscriptions.left_out == tuple(stock(n) for n in range(LIMIT - 1, LIMIT + 4))
+    assert caplog.text.count("do not fit") == 1
+
+
+def test_when_places_become_free_those_left_out_come_in() -> None:
+    everything = [NOTICES, *(stock(n) for n in range(LIMIT + 2))]
+    subscriptions = holding(*everything)
+    assert len(subscriptions.held) == LIMIT
+    subscriptions.want([NOTICES, *everything[4:]])
+    assert answer_all(subscriptions, 20) == [stock(LIMIT - 1), stock(LIMIT), stock(LIMIT + 1)]
+    assert (len(subscriptions.held), subscriptions.left_out) == (LIMIT, ())
 
 
 def test_a_full_session_asks_for_a_new_one_only_when_an_old_one_is_released() -> None:
     everything = [NOTICES, *(stock(n) for n in range(LIMIT - 1))]
     subscriptions = holding(*everything)
     subscriptions.want([NOTICES, stock(900), *everything[1:]])
-    assert subscriptions.due(20) == [(everything[-1], False)]
-    subscriptions.answered(reply(everything[-1], "OPSP0001"), 20)
-    assert subscriptions.due(21) == [(stock(900), True)]
+    assert due_from(subscriptions, 20) == [(everything[-1], False)]
+    subscriptions.answered(reply(everything[-1], RELEASED), 20)
+    assert due_from(subscriptions, 21) == [(stock(900), True)]
+
+
+def test_a_release_without_an_answer_is_repeated() -> None:
+    subscriptions = holding(NOTICES, stock(1))
+    subscriptions.want([NOTICES])
+    assert due_from(subscriptions, 20) == [(stock(1), False)]
+    assert due_from(subscriptions, 20 + ANSWER_SECONDS) == [(stock(1), False)]
+
+
+def test_what_is_given_up_makes_room_for_those_left_out() -> None:
+    subscriptions = Subscriptions(limit=2)
+    subscriptions.want([NOTICES, stock(1), stock(2)])
+    for now in (0, 10, 30):
+        answer_all(subscriptions, now, refused={stock(1): INTERNAL})
+    assert answer_all(subscriptions, 40) == [] or stock(2) in subscriptions.held
+    assert subscriptions.held == {NOTICES, stock(2)}
+
+
+def test_a_server_with_less_room_keeps_the_most_important() -> None:
+    everything = [stock(n) for n in range(5)]
+    subscriptions = Subscriptions()
+    subscriptions.want(everything)
+    answer_all(subscriptions, 0, refused={stock(3): FULL, stock(4): FULL})
+    assert subscriptions.held == {stock(0), stock(1), stock(2)}
+    assert subscriptions.left_out == (stock(3), stock(4))
+    # our fills come late, and one of the others goes for them
+    subscriptions.want([NOTICES, *everything])
+    assert due_from(subscriptions, 60) == [(stock(2), False)]
+    subscriptions.answered(reply(stock(2), RELEASED), 60)
+    assert due_from(subscriptions, 61) == [(NOTICES, True)]
+
+
+def test_our_fills_refused_for_want_of_room_push_another_out() -> None:
+    subscriptions = Subscriptions()
+    subscriptions.want([stock(0), stock(1)])
+    answer_all(subscriptions, 0)
+    subscriptions.want([NOTICES, stock(0), stock(1)])
+    assert subscriptions.due(10) == (NOTICES, True)
+    subscriptions.answered(reply(NOTICES, FULL), 10)
+    assert answer_all(subscriptions, 20) == [NOTICES]
+    assert subscriptions.held == {NOTICES, stock(0)}
 
 
 def test_a_new_connection_asks_for_everything_again() -> None:
     subscriptions = holding(NOTICES, stock(1))
     subscriptions.reconnected()
     assert subscriptions.held == frozenset()
-    assert subscriptions.due(1) == [(NOTICES, True), (stock(1), True)]
+    assert due_from(subscriptions, 1) == [(NOTICES, True), (stock(1), True)]
 
 
-@pytest.mark.parametrize("code", ["OPSP0001", "OPSP0003"])
+@pytest.mark.parametrize("code", [RELEASED, UNKNOWN])
 def test_a_release_counts_as_done_even_if_the_server_knows_nothing_of_it(code: str) -> None:
     subscriptions = holding(NOTICES, stock(1))
     subscriptions.want([NOTICES])
-    subscriptions.due(20)
+    due_from(subscriptions, 20)
     subscriptions.answered(reply(stock(1), code), 20)
     assert subscriptions.held == {NOTICES}
+
+
+def test_a_topic_whose_key_was_lost_is_released_and_registered_again() -> None:
+    subscriptions = holding(NOTICES, stock(1))
+    subscriptions.anew(NOTICES)
+    assert subscriptions.held == {stock(1)}
+    assert subscriptions.due(20) == (NOTICES, False)
+    subscriptions.answered(reply(NOTICES, RELEASED), 20)
+    assert subscriptions.due(21) == (NOTICES, True)
+    subscriptions.answered(reply(NOTICES), 21)
+    assert subscriptions.held == {NOTICES, stock(1)}
