@@ -6,7 +6,6 @@ from django.contrib import admin
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
-from market.models import DailyPrice, MarketCandle, MarketMacro, Stock, TradingDay, TradingSession
 from orders.models import BlacklistedStock, OrderEvent, RawNotice, TradeExecution, TradeOrder, TradingSwitch
 from portfolio.models import AccountSnapshot, Portfolio
 
@@ -139,47 +138,3 @@ class AccountSnapshotAdmin(ReadOnly, admin.ModelAdmin):
     list_display = ["timestamp", "total_asset", "deposit", "deposit_d2", "valuation", "net_profit_today"]
     list_filter = ["timestamp"]
     date_hierarchy = "timestamp"
-
-
-@admin.register(Stock)
-class StockAdmin(ReadOnly, admin.ModelAdmin):
-    list_display = ["code", "name", "board", "instrument", "sector", "trades_on_nxt", "is_halted", "synced_at"]
-    list_filter = ["board", "instrument", "trades_on_nxt", "is_halted", "sector"]
-    search_fields = ["code", "name"]
-
-
-class TradingSessionInline(admin.TabularInline):
-    model = TradingSession
-    extra = 0
-
-
-@admin.register(TradingDay)
-class TradingDayAdmin(admin.ModelAdmin):
-    list_display = ["date", "is_open", "synced_at"]
-    list_filter = ["is_open"]
-    date_hierarchy = "date"
-    inlines = [TradingSessionInline]
-
-
-@admin.register(DailyPrice)
-class DailyPriceAdmin(ReadOnly, admin.ModelAdmin):
-    list_display = ["date", "stock_code", "open", "high", "low", "close", "volume"]
-    search_fields = ["stock_code"]
-    list_filter = ["date"]
-    date_hierarchy = "date"
-
-
-@admin.register(MarketCandle)
-class MarketCandleAdmin(ReadOnly, admin.ModelAdmin):
-    list_display = ["time", "symbol", "venue", "interval", "open", "high", "low", "close", "volume"]
-    list_filter = ["interval", "venue"]
-    search_fields = ["symbol"]
-    date_hierarchy = "time"
-    show_full_result_count = False
-
-
-@admin.register(MarketMacro)
-class MarketMacroAdmin(ReadOnly, admin.ModelAdmin):
-    list_display = ["time", "kospi200", "kospi200_futures", "basis", "basis_rate", "regime"]
-    list_filter = ["regime"]
-    date_hierarchy = "time"

@@ -1,44 +1,111 @@
 """The only writer of the market's tables: calendar, stock master, daily prices."""
 
+import logging
 from collections.abc import Iterable
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
 from django.db import transaction
 
 from aegis import sessions
-from aegis.broker import Broker, CalendarDay
+from aegis.broker import Broker, BrokerError
+from aegis.sessions import DayKind, Phase
+from market import calendar
 from market.models import DailyPrice, Stock, TradingDay, TradingSession
+
+log = logging.getLogger(__name__)
+
+# how far ahead an operator may look, and correct
+DAYS_AHEAD = 30
+SATURDAY = 5
 
 
 def sync_calendar(broker: Broker, first: date, *, now: datetime) -> int:
-    """Ask the broker which days trade and lay down their phases; return how many days it told of.
+    """Lay down the coming days and their phases; return how many of them the broker told of.
 
-    A day that has phases already keeps them while it stays open. Raises BrokerError.
+    What it does not tell, or tells against all reason, a calendar library fills in, to be asked again. A day
+    that an operator corrected stays as corrected.
     """
-    days = broker.calendar(first)
-    for day in days:
-        _keep_day(day, now=now)
-    return len(days)
+    told = _ask_calendar(broker, first)
+    days = [first + timedelta(days=number) for number in range(DAYS_AHEAD)]
+    known = TradingDay.objects.in_bulk(days)
+    for day in sorted({*days, *told}):
+        _keep_day(day, known.get(day), told.get(day), now=now)
+    return len(told)
+
+
+def _ask_calendar(broker: Broker, first: date) -> dict[date, bool]:
+    """Return which days are open as far as the broker says so in earnest."""
+    try:
+        answer = broker.calendar(first)
+    except BrokerError as error:
+        log.warning("the broker's calendar is not to be had, the library's is used: %s", error)
+        return {}
+    told = {day.day: day.is_open for day in answer if not (day.is_open and day.day.weekday() >= SATURDAY)}
+    if len(told) < len(answer):
+        log.warning("the broker's calendar has %d days twice or open on a weekend", len(answer) - len(told))
+    if not any(is_open for day, is_open in told.items() if calendar.is_trading_day(day)):
+        log.warning("the broker's calendar knows no open day from %s on: the library's is used", first)
+        return {}
+    return told
 
 
 @transaction.atomic
-def _keep_day(day: CalendarDay, *, now: datetime) -> None:
-    row, _ = TradingDay.objects.update_or_create(pk=day.day, defaults={"is_open": day.is_open, "synced_at": now})
-    if not day.is_open:
-        row.sessions.all().delete()
-    elif not row.sessions.exists():
-        TradingSession.objects.bulk_create(
-            TradingSession(
-                day=row,
-                market=phase.market,
-                phase=phase.name,
-                starts_at=phase.starts_at,
-                ends_at=phase.ends_at,
-                matching=phase.matching,
-                order_kinds=" ".join(sorted(kind.value for kind in phase.kinds)),
-            )
-            for phase in sessions.standard_phases(day.day)
+def _keep_day(day: date, row: TradingDay | None, told: bool | None, *, now: datetime) -> None:
+    source = TradingDay.Source.LIBRARY if told is None else TradingDay.Source.BROKER
+    if row is not None and row.source == TradingDay.Source.OPERATOR:
+        if told is not None and told != row.is_open:
+            log.warning("%s: the broker says open=%s, the operator's open=%s stands", day, told, row.is_open)
+        TradingDay.objects.filter(pk=day).update(synced_at=now)
+        return
+    if row is not None and told is None and row.source == TradingDay.Source.BROKER:
+        return  # it was told before
+    ordinary = calendar.is_trading_day(day)
+    is_open = ordinary if told is None else told
+    if is_open != ordinary:
+        log.warning("%s: the broker says open=%s, the calendar library open=%s", day, is_open, ordinary)
+    defaults = {
+        "is_open": is_open,
+        "kind": calendar.kind_of(day) if is_open else DayKind.ORDINARY,
+        "source": source,
+        "note": calendar.closed_for(day) or "",
+        "synced_at": now,
+    }
+    kept, _ = TradingDay.objects.update_or_create(pk=day, defaults=defaults)
+    if [session.as_phase() for session in kept.sessions.all()] != _phases(kept):
+        lay_phases(kept)
+
+
+def _phases(day: TradingDay) -> list[Phase]:
+    """Return the phases that the rules give a day, in the order of its sessions."""
+    phases = sessions.phases_of(day.date, DayKind(day.kind)) if day.is_open else ()
+    return sorted(phases, key=lambda phase: (phase.market, phase.starts_at, phase.name))
+
+
+@transaction.atomic
+def lay_phases(day: TradingDay) -> None:
+    """Lay down a day's phases by the rules of its kind, instead of those it has."""
+    day.sessions.all().delete()
+    TradingSession.objects.bulk_create(
+        TradingSession(
+            day=day,
+            market=phase.market,
+            phase=phase.name,
+            starts_at=phase.starts_at,
+            ends_at=phase.ends_at,
+            matching=phase.matching,
+            order_kinds=" ".join(sorted(kind.value for kind in phase.kinds)),
         )
+        for phase in _phases(day)
+    )
+
+
+@transaction.atomic
+def correct_day(day: TradingDay, *, by_the_rules: bool, now: datetime) -> None:
+    """Keep a day as an operator has it; `by_the_rules` lays down the phases of its kind anew."""
+    day.source, day.synced_at = TradingDay.Source.OPERATOR, now
+    day.save(update_fields=["source", "synced_at"])
+    if by_the_rules:
+        lay_phases(day)
 
 
 def sync_stock(broker: Broker, code: str, *, now: datetime) -> Stock:

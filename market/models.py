@@ -101,7 +101,7 @@ class TradingSession(models.Model):
         db_table = "trading_sessions"
         verbose_name = _("trading session")
         verbose_name_plural = _("trading sessions")
-        ordering = ["day", "market", "starts_at"]
+        ordering = ["day", "market", "starts_at", "phase"]
         constraints = [
             models.UniqueConstraint(fields=["day", "market", "phase"], name="one_session_per_phase"),
             models.CheckConstraint(condition=models.Q(starts_at__lt=models.F("ends_at")), name="session_ends_later"),

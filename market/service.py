@@ -6,20 +6,15 @@ from datetime import date, datetime
 from aegis import sessions
 from aegis.sessions import KST, Phase
 from aegis.terms import Market
+from market import calendar
 from market.models import Stock, TradingDay, TradingSession
-
-SATURDAY = 5
 
 
 def phases_on(day: date) -> tuple[Phase, ...]:
-    """Return the phases of `day`, empty on a holiday.
-
-    A day the broker's calendar has not been asked about yet counts by the week: a broker that is
-    closed refuses orders itself.
-    """
+    """Return the phases of `day`, empty on a holiday. A day not laid down yet goes by the calendar library."""
     known = TradingDay.objects.filter(pk=day).first()
     if known is None:
-        return () if day.weekday() >= SATURDAY else sessions.standard_phases(day)
+        return sessions.phases_of(day, calendar.kind_of(day)) if calendar.is_trading_day(day) else ()
     if not known.is_open:
         return ()
     rows = TradingSession.objects.filter(day=known)

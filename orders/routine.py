@@ -38,9 +38,13 @@ def sync_balance(broker: Broker, now: Callable[[], datetime], *, while_open: boo
 
 
 def sync_calendar(broker: Broker, now: Callable[[], datetime]) -> None:
-    """Ask for the calendar where today was not told yet: the broker wishes to be asked once a day at most."""
+    """Ask for the calendar where today was not told yet: the broker wishes to be asked once a day at most.
+
+    A day that only the library knows is asked for again with the next turn.
+    """
     today = now().astimezone(KST).date()
-    if not TradingDay.objects.filter(pk=today, synced_at__date=today).exists():
+    told = TradingDay.objects.exclude(source=TradingDay.Source.LIBRARY)
+    if not told.filter(pk=today, synced_at__date=today).exists():
         collector.sync_calendar(broker, today, now=now())
 
 

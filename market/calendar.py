@@ -1,0 +1,46 @@
+"""What a calendar library knows of a day, where the broker does not say: holidays, the year's first and last day.
+
+The library reckons the exchange's holidays, with their substitutes and the year-end closing, from rules.
+Holidays declared within the year it learns with its next version; until then the broker or an operator
+tells of them.
+"""
+
+from collections.abc import Mapping
+from datetime import date, timedelta
+from functools import lru_cache
+
+import holidays
+
+from aegis.sessions import DayKind, is_exam_day
+
+EXCHANGE = "XKRX"
+_SATURDAY = 5
+
+
+@lru_cache(maxsize=8)
+def _closings(year: int) -> Mapping[date, str]:
+    return holidays.financial_holidays(EXCHANGE, years=year, language="ko")
+
+
+def closed_for(day: date) -> str | None:
+    """Return why the exchange is closed on a weekday, in Korean; None where it is open or a weekend."""
+    return _closings(day.year).get(day)
+
+
+def is_trading_day(day: date) -> bool:
+    return day.weekday() < _SATURDAY and closed_for(day) is None
+
+
+def kind_of(day: date) -> DayKind:
+    """Return by which timetable a trading day goes."""
+    if is_exam_day(day):
+        return DayKind.EXAM
+    return DayKind.FIRST if day.month == 1 and day == _first_trading_day(day.year) else DayKind.ORDINARY
+
+
+@lru_cache(maxsize=8)
+def _first_trading_day(year: int) -> date:
+    day = date(year, 1, 1)
+    while not is_trading_day(day):
+        day += timedelta(days=1)
+    return day
