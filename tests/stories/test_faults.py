@@ -19,9 +19,9 @@ from orders import chase, reconcile
 from orders.models import TradeOrder
 from orders.service import Intent, OrderDenied, OrderService
 from portfolio.fetcher import KISFetcher
-from tests.desk.test_stream import ACCOUNT, asked, stream, wait_for
+from tests.desk.test_stream import ACCOUNT, asked, stream, term, wait_for
 
-__all__ = ("asked", "stream")
+__all__ = ("asked", "stream", "term")
 
 ORDERS = {"path": "/uapi/domestic-stock/v1/trading/order-cash"}
 CANCELS = {"path": "/uapi/domestic-stock/v1/trading/order-rvsecncl"}
