@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from aegis.broker import Notice, NoticeKind
 from aegis.terms import Market, Side
+from kis.columns import LAYOUTS
 from kis.fields import hhmmss, order_number
 
 log = logging.getLogger(__name__)
@@ -64,8 +65,6 @@ class Data:
     tr_id: str
     count: int
     body: str
-    # set where a record turned out wider than any known
-    has_drifted: bool = False
 
     def records(self, widths: tuple[int, ...]) -> list[list[str]]:
         """Return the records as lists of text; `widths` are those known, the least first.
@@ -91,10 +90,24 @@ class Data:
             raise self.bad(f"a record of {width} columns, at least {widths[0]} are needed")
         if width >= 2 * widths[0]:
             raise self.bad(f"{width} columns are no record of {widths[-1]}: {self.count} is not how many there are")
-        self.has_drifted = True
+        self._check_places(width)
         drift[self.tr_id, width] += 1
         if drift[self.tr_id, width] == 1:
             log.error("wire drift: %s has %d columns, known are %s: what is known is read", self.tr_id, width, widths)
+
+    def _check_places(self, width: int) -> None:
+        """Make sure that a record of unknown width grew at its end: all it is known by stands where it stood.
+
+        Raises BadFrame: a column in the middle would put one figure in another's place.
+        """
+        layout = max((each for each in LAYOUTS[self.tr_id] if len(each) <= width), key=len)
+        values = self.body.split("^")
+        for start in range(0, len(values), width):
+            if values[start] != values[0]:
+                raise self.bad(f"records of {values[0]!r} and of {values[start]!r} in one frame")
+            for column, value in zip(layout, values[start : start + width], strict=False):
+                if not column.fits(value):
+                    raise self.bad(f"{column.wire} is {value!r}: the columns are not where they were")
 
     def bad(self, why: str) -> BadFrame:
         """Return the error that tells what is wrong with this frame."""
