@@ -1,16 +1,17 @@
 """The only writer of the portfolio: takes over a balance, counts a fill, marks a price."""
 
 import logging
+from collections.abc import Mapping
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 
-from django.db import transaction
+from django.db import connection, transaction
 
 from aegis import positions
 from aegis.broker import Balance, Holding
 from aegis.sessions import KST
 from aegis.terms import Side
-from portfolio.models import AccountSnapshot, Portfolio, PortfolioEvent
+from portfolio.models import AccountSnapshot, Portfolio, PortfolioEvent, PriceSource
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ def replace(balance: Balance, *, now: datetime) -> AccountSnapshot:
     day = balance.asked_at.astimezone(KST).date()
     rows = {row.stock_code: row for row in Portfolio.objects.select_for_update().order_by("stock_code")}
     for holding in balance.holdings:
-        _replace_one(rows.pop(holding.code, None), holding, day=day, now=now)
+        _replace_one(rows.pop(holding.code, None), holding, asked_at=balance.asked_at, now=now)
     for row in rows.values():
         gone = Holding(row.stock_code, row.stock_name, 0, 0, Decimal(0), row.current_price, 0, Decimal(0), 0, 0)
         if not _lags(row, gone, day=day, now=now):
@@ -45,7 +46,8 @@ def replace(balance: Balance, *, now: datetime) -> AccountSnapshot:
     )
 
 
-def _replace_one(row: Portfolio | None, holding: Holding, *, day: date, now: datetime) -> None:
+def _replace_one(row: Portfolio | None, holding: Holding, *, asked_at: datetime, now: datetime) -> None:
+    day = asked_at.astimezone(KST).date()
     if row is None:
         row = Portfolio(stock_code=holding.code, counted_on=day)
     elif _lags(row, holding, day=day, now=now):
@@ -55,8 +57,12 @@ def _replace_one(row: Portfolio | None, holding: Holding, *, day: date, now: dat
     row.line = positions.adopted(row.line if row.pk else None, day, holding)
     row.last_avg_price = row.avg_price or row.last_avg_price
     row.stock_name = holding.name
-    row.current_price = holding.price
-    row.profit_rate = holding.profit_rate
+    # a price from the future is one of a rehearsal whose clock was set back
+    if row.priced_at is None or not asked_at < row.priced_at <= now:
+        row.current_price, row.profit_rate = holding.price, holding.profit_rate
+        row.priced_at, row.price_source = asked_at, PriceSource.BALANCE
+    else:  # the feed has told a newer one meanwhile
+        row.profit_rate = positions.profit_rate_pct(row.avg_price, row.current_price)
     row.lags_since = None
     row.synced_at = row.updated_at = now
     row.save()
@@ -116,3 +122,31 @@ def count_fill(code: str, name: str, side: Side, qty: int, price: Decimal, *, ex
     row.updated_at = executed_at
     row.save()
     return met
+
+
+# One statement for all stocks. A row that somebody is changing is not waited for: it is named, and told again.
+_MARK = """
+WITH told AS (SELECT * FROM unnest(%s::text[], %s::int8[]) AS told (code, price)),
+moved AS (SELECT id, stock_code, price FROM portfolio JOIN told ON stock_code = code WHERE current_price <> price),
+free AS (SELECT id FROM portfolio WHERE id IN (SELECT id FROM moved) FOR UPDATE SKIP LOCKED),
+marked AS (
+    UPDATE portfolio
+    SET current_price = price, price_source = %s::text, priced_at = %s::timestamptz, updated_at = %s::timestamptz,
+        profit_rate = CASE WHEN avg_price = 0 THEN 0 ELSE round((price - avg_price) / avg_price * 100, 2) END
+    FROM moved WHERE portfolio.id = moved.id AND moved.id IN (SELECT id FROM free)
+    RETURNING portfolio.stock_code
+)
+SELECT stock_code FROM moved EXCEPT SELECT stock_code FROM marked
+"""
+
+
+def mark(prices: Mapping[str, int], source: PriceSource, *, at: datetime) -> frozenset[str]:
+    """Set what stocks trade at, in won, where they are held; return the codes to be told again.
+
+    Raises DatabaseError, and then nothing is set.
+    """
+    if not prices:
+        return frozenset()
+    with connection.cursor() as cursor:
+        cursor.execute(_MARK, [list(prices), list(prices.values()), source.value, at, at])
+        return frozenset(code for (code,) in cursor.fetchall())

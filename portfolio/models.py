@@ -6,6 +6,14 @@ from django.utils.translation import gettext_lazy as _
 from aegis.positions import Change, Line
 
 
+class PriceSource(models.TextChoices):
+    """Who told the present price."""
+
+    BALANCE = "BALANCE", _("balance")
+    FEED = "FEED", _("feed")
+    POLL = "POLL", _("asked for, while the feed is silent")
+
+
 class Portfolio(models.Model):
     """A holding (보유 종목). Prices are won, quantities shares.
 
@@ -24,6 +32,10 @@ class Portfolio(models.Model):
         help_text=_("the newest one above zero: what shares sold by now had cost"),
     )
     current_price = models.PositiveBigIntegerField(_("current price"), default=0)
+    price_source = models.CharField(
+        _("price source"), max_length=7, choices=PriceSource.choices, default=PriceSource.BALANCE
+    )
+    priced_at = models.DateTimeField(_("priced at"), null=True, blank=True, help_text=_("when the price last moved"))
     profit_rate = models.DecimalField(_("profit rate (%)"), max_digits=12, decimal_places=2, default=0)
     counted_on = models.DateField(_("counted on"), help_text=_("the trade date of the counts below"))
     broker_bought = models.BigIntegerField(_("bought, by the broker"), default=0)
