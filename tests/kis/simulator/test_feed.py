@@ -103,7 +103,7 @@ def test_an_empty_hts_id_ends_the_session(socket: Socket) -> None:
 )
 def test_malformed_frames_are_named(socket: Socket, frame: str, msg_cd: str) -> None:
     socket.line.send(frame)
-    assert code(json.loads(socket.line.recv())) == ("9", msg_cd)
+    assert code(json.loads(socket.text())) == ("9", msg_cd)
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_the_unified_feed_is_silent_on_what_only_krx_trades(client: Client) -> N
     socket.ask("H0UNCNT0", THIN)
     socket.ask("H0STCNT0", THIN)
     client.buy(1, 0, "01", THIN)
-    seen = str(socket.line.recv())
+    seen = socket.text()
     assert seen.split("|")[1] == "H0STCNT0"
     socket.ask("H0UNCNT0", SAMSUNG)
     client.buy(1, 0, "01")
