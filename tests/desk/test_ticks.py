@@ -1,0 +1,222 @@
+"""Trades to bars and prices, through the stream worker's own parts into a real database."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from django.db import DatabaseError, connection, connections
+
+from aegis.broker import Trade
+from aegis.sessions import KST
+from aegis.terms import Market
+from desk import ticks
+from desk.plugs import Rank
+from desk.ticks import Ticks
+from kis import clock
+from kis.subscriptions import Topic
+from market.models import MarketCandle, Stock, WatchedStock
+from portfolio import ledger
+from portfolio.models import Portfolio
+from tests.aegis.test_candles import MORNING, day_of, truth
+from tests.portfolio.test_ledger import BALANCE, SAMSUNG
+
+pytestmark = pytest.mark.django_db(transaction=True)
+ClockAt = Callable[..., datetime]
+CODE = SAMSUNG.code
+
+
+@pytest.fixture(autouse=True)
+def _monday(clock_at: ClockAt) -> None:
+    clock_at("2026-11-23 09:05:00")
+
+
+def feed(into: Ticks, trades: list[Trade]) -> None:
+    for trade in trades:
+        into.on_trades([trade], time.perf_counter())
+
+
+def table() -> dict[tuple[str, str], tuple[Any, ...]]:
+    return {
+        (row.symbol, f"{row.time.astimezone(KST):%H%M}"): (
+            row.open,
+            row.high,
+            row.low,
+            row.close,
+            row.volume,
+            row.value,
+            row.trade_count,
+            row.source,
+        )
+        for row in MarketCandle.objects.all()
+    }
+
+
+def expected(trades: list[Trade]) -> dict[tuple[str, str], tuple[Any, ...]]:
+    return {
+        key: (bar.open, bar.high, bar.low, bar.close, bar.volume, bar.value, bar.count, "FEED")
+        for key, bar in truth(trades).items()
+    }
+
+
+def test_trades_become_rows() -> None:
+    trades, worker = day_of(MORNING), Ticks()
+    feed(worker, trades)
+    worker.write_candles()
+    assert table() == expected(trades)
+
+
+def test_frames_wait_until_the_days_bars_are_read_back() -> None:
+    trades = day_of(MORNING)
+    first = Ticks()
+    feed(first, trades[:2])
+    first.write_candles()
+    # the first one dies; the second hears trades before it has looked at the table
+    second = Ticks()
+    feed(second, trades[2:])
+    second.write_candles()
+    assert table() == expected(trades)
+
+
+def test_what_a_dead_process_had_not_written_is_marked_as_missed() -> None:
+    trades = day_of(MORNING)
+    first = Ticks()
+    feed(first, trades[:2])
+    first.write_candles()
+    feed(first, trades[2:3])  # never written
+    second = Ticks()
+    feed(second, trades[3:])
+    second.write_candles()
+    assert [table()[CODE, minute][-1] for minute in ("0900", "0901", "0903")] == ["PARTIAL", "PARTIAL", "FEED"]
+    assert sum(row[4] for row in table().values()) == trades[-1].volume
+
+
+def test_while_the_table_is_away_no_bar_and_no_price_is_lost() -> None:
+    ledger.replace(BALANCE, now=clock.now())
+    trades, worker = day_of(MORNING), Ticks()
+    worker.write_candles()
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE market_candles RENAME TO away_candles")
+        cursor.execute("ALTER TABLE portfolio RENAME TO away_portfolio")
+        try:
+            for half in (trades[:3], trades[3:]):
+                feed(worker, half)
+                with pytest.raises(DatabaseError):
+                    worker.write_candles()
+                with pytest.raises(DatabaseError):
+                    worker.write_prices()
+        finally:
+            cursor.execute("ALTER TABLE away_candles RENAME TO market_candles")
+            cursor.execute("ALTER TABLE away_portfolio RENAME TO portfolio")
+    worker.write_candles()
+    worker.write_prices()
+    assert table() == expected(trades)
+    assert Portfolio.objects.get(stock_code=CODE).current_price == trades[-1].price
+
+
+def test_a_new_day_begins_anew_and_the_old_one_is_written_to_its_end(clock_at: ClockAt) -> None:
+    trades, worker = day_of(MORNING), Ticks()
+    worker.write_candles()
+    feed(worker, trades)
+    clock_at("2026-11-24 00:00:01")
+    worker.write_candles()
+    assert table() == expected(trades)
+    clock_at("2026-11-24 09:00:00")
+    feed(worker, trades[:1])
+    worker.write_candles()
+    assert MarketCandle.objects.filter(symbol=CODE).count() == 5
+    assert MarketCandle.objects.filter(source="FEED").count() == 5
+
+
+def test_after_a_reconnection_the_newest_bars_are_doubted_until_the_next_trade() -> None:
+    trades, worker = day_of(MORNING), Ticks()
+    feed(worker, trades[:2])
+    worker.write_candles()
+    worker.connected()
+    worker.write_candles()
+    assert table()[CODE, "0900"][-1] == "PARTIAL"
+    feed(worker, trades[2:])
+    worker.write_candles()
+    assert table() == expected(trades)
+
+
+def test_prices_follow_the_last_trade_on_any_venue() -> None:
+    ledger.replace(BALANCE, now=clock.now())
+    worker = Ticks()
+    feed(worker, day_of(MORNING))
+    feed(worker, [replace(day_of([("090400", 73_500, 1)])[0], market=Market.NXT)])
+    worker.write_prices()
+    row = Portfolio.objects.get(stock_code=CODE)
+    assert (row.current_price, row.profit_rate) == (73_500, Decimal("5.00"))
+    assert row.price_source == "FEED"
+
+
+def test_a_price_is_written_once() -> None:
+    ledger.replace(BALANCE, now=clock.now())
+    worker = Ticks()
+    feed(worker, day_of(MORNING))
+    worker.write_prices()
+    Portfolio.objects.update(current_price=1)
+    worker.write_prices()
+    assert Portfolio.objects.get(stock_code=CODE).current_price == 1
+
+
+def test_one_thread_hears_while_another_writes() -> None:
+    rows = [(f"09{second // 60:02}{second % 60:02}", 100 + second % 7, 1 + second % 3) for second in range(900)]
+    trades, worker, over = day_of(row for row in rows for _ in range(10)), Ticks(), threading.Event()
+
+    def write() -> None:
+        while not over.is_set():
+            worker.write_candles()
+        connections.close_all()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for start in range(0, len(trades), 5):
+            worker.on_trades(trades[start : start + 5], 0.0)
+    finally:
+        over.set()
+        writer.join()
+    worker.write_candles()
+    assert table() == expected(trades)
+
+
+def topics(rank: Rank) -> list[Topic]:
+    return [topic for wish in ticks.plug().wishes if wish.rank is rank for topic in wish.topics()]
+
+
+@pytest.fixture
+def held() -> None:
+    ledger.replace(BALANCE, now=clock.now())
+    for code, on_nxt in ((CODE, True), ("000660", False)):
+        Stock.objects.create(
+            code=code, name=code, board="KOSPI", instrument="STOCK", trades_on_nxt=on_nxt, synced_at=clock.now()
+        )
+
+
+@pytest.mark.parametrize(
+    ("moment", "rank"), [("08:30", Rank.HELD), ("10:00", Rank.OTHER), ("15:25", None), ("17:00", Rank.OTHER)]
+)
+def test_nxt_is_listened_to_while_it_trades_and_first_of_all_where_it_trades_alone(
+    held: None, clock_at: ClockAt, moment: str, rank: Rank | None
+) -> None:
+    clock_at(f"2026-11-23 {moment}:00")
+    for each in (Rank.HELD, Rank.OTHER):
+        wanted = [Topic("H0NXCNT0", CODE)] if rank is not None and each in (rank, Rank.OTHER) else []
+        assert topics(each) == wanted
+
+
+def test_the_watch_list_is_listened_to_in_its_order() -> None:
+    WatchedStock.objects.create(stock_code="000660", rank=2)
+    WatchedStock.objects.create(stock_code="005930", rank=1)
+    assert topics(Rank.WATCHED) == [Topic("H0STCNT0", "005930"), Topic("H0STCNT0", "000660")]
+
+
+def test_the_calendar_decides_when_nxt_trades(held: None, clock_at: ClockAt) -> None:
+    clock_at("2026-11-28 10:00:00")
+    assert topics(Rank.OTHER) == []
