@@ -2,12 +2,13 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test lint check format simulator throttle-check bench messages clean
+.PHONY: help setup run demo test lint check format histories simulator throttle-check bench messages clean
 PYTHON := .venv/bin/python
 INSTALLED := .venv/.installed
 BENCH := .venv-bench/.installed
 CATALOGUE := locale/ko/LC_MESSAGES/django
 PORT ?= 9443
+N ?= 2000
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 help: ## List the targets
@@ -24,6 +25,11 @@ demo: setup ## Play a scripted day on the simulator; exit 0 when the ledgers agr
 
 test: setup ## Run every test
 	@$(PYTHON) -m pytest
+
+histories: setup ## Random histories of orders, races, faults and crashes: make histories N=2000
+	@mkdir -p .aegis && rm -f .aegis/histories.json
+	@HISTORIES="$(N)" HISTORIES_REPORT=.aegis/histories.json $(PYTHON) -m pytest -q tests/histories/test_histories.py; \
+		status=$$?; cat .aegis/histories.json; exit $$status
 
 lint: setup ## Style, types, floors, settings, migrations
 	@$(PYTHON) -m ruff check .

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, time
 
 from django.conf import settings
-from django.db import IntegrityError
+from django.db import IntegrityError, transaction
 
 from aegis import pricing, sessions
 from aegis.broker import (
@@ -261,9 +261,13 @@ class OrderService:
             )
         placed_at = time.fromisoformat(known[order_no]["placed_at"])
         acceptance = Acceptance(known[order_no]["branch"], order_no, placed_at)
-        if journal.accepted(order, acceptance, at=self._now(), evidence=evidence):
-            journal.note(order, look_wanted=True)
-            fills.replay(order)
+        try:
+            with transaction.atomic():
+                journal.accepted(order, acceptance, at=self._now(), evidence=evidence)
+        except IntegrityError as error:
+            raise ValueError(f"order number {order_no} belongs to another order of ours by now") from error
+        journal.note(order, look_wanted=True)
+        fills.replay(order)
         order.refresh_from_db()
         return order
 

@@ -1,0 +1,281 @@
+"""Each guard switched off makes its story end badly: a guard that nobody would miss is not tested.
+
+Every control plays the same story twice, with the guard and without it, and wants the second to fail.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from datetime import timedelta
+from typing import Any
+from unittest import mock
+
+import httpx
+import pytest
+from django.conf import settings
+from django.db import IntegrityError
+
+from aegis.broker import Acceptance, Broker, BrokerError, OrderRequest, OutcomeUnknown, Refused
+from aegis.guards import TradingState
+from aegis.lifecycle import Status
+from aegis.terms import Market, OrderKind, Side
+from kis import clock, codec, wiring
+from kis.auth import Tokens
+from kis.catalogue import Urgency
+from kis.lease import Lease
+from kis.simulator.server import Simulator
+from kis.throttle import Throttle
+from orders import fills, guards, journal, reconcile, routine
+from orders.models import TradeOrder, TradingSwitch
+from orders.service import Intent, OrderService
+from tests.histories.conftest import Play
+from tests.histories.history import ACCOUNT
+from tests.orders.test_fills import hear, notice
+
+SAMSUNG = "005930"
+Off = Callable[[], AbstractContextManager[Any]]
+
+NOTHING: dict[str, Any] = {}
+BUY_NORMAL, BUY_URGENT, BUY_THIN = 0, 1, 6
+
+
+@contextmanager
+def _request_ids_of_no_use() -> Iterator[None]:
+    row = OrderService._row
+
+    def forgetful(self: OrderService, draft: Any, request_id: str) -> TradeOrder:
+        return row(self, draft, f"{request_id}:{time.monotonic_ns()}")
+
+    with mock.patch.object(OrderService, "_row", forgetful):
+        yield
+
+
+@contextmanager
+def _written_after() -> Iterator[None]:
+    """Save the row when the answer is there, as one would who has not thought about it."""
+
+    commit = journal.open_order
+
+    def unsaved(order: TradeOrder, *, at: Any) -> TradeOrder:
+        if order.origin == TradeOrder.Origin.EXTERNAL:
+            return commit(order, at=at)
+        order.status, order.status_at, order.created_at = Status.SUBMITTING, at, at
+        return order
+
+    def send(self: OrderService, order: TradeOrder) -> TradeOrder:
+        kind = OrderKind(order.order_kind)
+        request = OrderRequest(order.stock_code, order.side, Market(order.market), kind, order.qty, order.price)
+        acceptance = self._broker.place(request)
+        order.save()
+        journal.accepted(order, acceptance, at=self._now(), evidence="reply")
+        return order
+
+    with mock.patch.object(journal, "open_order", unsaved), mock.patch.object(OrderService, "send", send):
+        yield
+
+
+@contextmanager
+def _sent_again() -> Iterator[None]:
+    """Try once more where no answer came."""
+    send = OrderService.send
+
+    def stubborn(self: OrderService, order: TradeOrder) -> TradeOrder:
+        order = send(self, order)
+        if order.state is Status.UNKNOWN:
+            TradeOrder.objects.filter(pk=order.pk).update(status=Status.SUBMITTING)
+            order.refresh_from_db()
+            order = send(self, order)
+        return order
+
+    with mock.patch.object(OrderService, "send", stubborn):
+        yield
+
+
+def _every_notice_counts() -> AbstractContextManager[Any]:
+    return mock.patch.object(fills, "_is_doubtful", return_value=False)
+
+
+HISTORIES: dict[str, tuple[Off, list[tuple[Any, ...]]]] = {
+    "one order per request": (
+        _request_ids_of_no_use,
+        [("order", BUY_NORMAL, "", "", NOTHING), ("again", 0, "", NOTHING)],
+    ),
+    "the row before the request": (
+        _written_after,
+        [("order", BUY_NORMAL, "", "after place", NOTHING), ("again", 0, "", NOTHING)],
+    ),
+    "no answer is no reason to send again": (_sent_again, [("order", BUY_NORMAL, "answer_lost", "", NOTHING)]),
+    "a notice heard twice counts once": (
+        _every_notice_counts,
+        [
+            ("order", BUY_THIN, "", "", NOTHING),
+            ("hear", "twice", "", NOTHING),
+            ("move", 1, 1, NOTHING),
+            ("hear", "old", "", NOTHING),
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HISTORIES)
+def test_a_history_without_its_guard_ends_badly(play_history: Play, name: str) -> None:
+    off, actions = HISTORIES[name]
+    assert not any(play_history(actions).values())
+    with off():
+        assert _ends_badly(play_history, actions), f"nobody would miss: {name}"
+
+
+def _ends_badly(play_history: Play, actions: list[tuple[Any, ...]]) -> bool:
+    try:
+        return any(play_history(actions).values())
+    except IntegrityError:  # the tables themselves will not hold it
+        return True
+
+
+# --- guards whose stories are no histories -------------------------------------------------------
+
+
+@pytest.fixture
+def service(db: None, broker: Broker, simulator: Simulator) -> OrderService:
+    routine.sync_calendar(broker, clock.now)
+    simulator.set_price(SAMSUNG, 70_000, freeze=True)
+    return OrderService(broker, clock.now)
+
+
+def _placed(service: OrderService, **words: Any) -> TradeOrder:
+    return service.place(Intent(SAMSUNG, Side.BUY, 10, **({"strategy": "buy_normal"} | words)))
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_absence_is_believed_only_when_repeated(service: OrderService, broker: Broker, guarded: bool) -> None:
+    def lost(request: Any) -> Acceptance:
+        broker.place(request)
+        raise OutcomeUnknown("no answer")
+
+    losing = mock.MagicMock(wraps=broker, place=lost)
+    order = _placed(OrderService(losing, clock.now))
+    off = nullcontext() if guarded else mock.patch.multiple(reconcile, ABSENT_LOOKS=1, ABSENT_AFTER=timedelta(0))
+    with off, mock.patch.object(broker, "orders", return_value=[]):
+        reconcile.reconcile(broker, clock.now)
+    order.refresh_from_db()
+    assert (order.state is Status.UNKNOWN) is guarded
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_the_switch_is_looked_at_in_the_moment_of_sending(
+    service: OrderService, simulator: Simulator, guarded: bool
+) -> None:
+    commit = journal.open_order
+
+    def switched(order: TradeOrder, *, at: Any) -> TradeOrder:
+        TradingSwitch.objects.update(state=TradingState.HALTED)
+        return commit(order, at=at)
+
+    off = nullcontext() if guarded else mock.patch.object(guards, "may_send", return_value=None)
+    with off, mock.patch.object(journal, "open_order", switched):
+        _placed(service)
+    assert (simulator.ledger(ACCOUNT)["orders"] == []) is guarded
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_an_order_is_cancelled_where_it_went(
+    service: OrderService, simulator: Simulator, clock_at: Callable[[str], object], guarded: bool
+) -> None:
+    clock_at("2026-11-23 08:10:00")
+    order = _placed(service, market=Market.NXT)
+    if not guarded:
+        TradeOrder.objects.filter(pk=order.pk).update(market=Market.KRX)
+        order.refresh_from_db()
+    with nullcontext() if guarded else pytest.raises(Refused):
+        service.cancel(order)
+    (theirs, *_) = [each for each in simulator.ledger(ACCOUNT)["orders"] if each["request"] == "new"]
+    assert (theirs["status"] == "cancelled") is guarded
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_strangers_fill_is_not_ours(service: OrderService, guarded: bool) -> None:
+    order = _placed(service)
+    text = notice(order.order_no, account="9999999901")
+    if guarded:
+        hear(text)
+    else:
+        (heard,) = codec.notices(codec.Data("H0STCNI0", 1, text))
+        fills.receive(heard, account=heard.account, now=clock.now(), arrived=time.perf_counter())
+    order.refresh_from_db()
+    assert (order.filled_qty == 0) is guarded
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_notice_before_its_order_waits_in_the_inbox(service: OrderService, broker: Broker, guarded: bool) -> None:
+    def early(request: Any) -> Acceptance:
+        acceptance = broker.place(request)
+        hear(notice(acceptance.order_no))
+        return acceptance
+
+    hasty = mock.MagicMock(wraps=broker, place=early)
+    off = nullcontext() if guarded else mock.patch.object(fills, "replay")
+    with off:
+        order = _placed(OrderService(hasty, clock.now))
+    assert (order.filled_qty == order.qty) is guarded
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_calls_keep_to_the_allowance(broker: Broker, simulator: Simulator, guarded: bool) -> None:
+    throttle = Throttle(wiring.store(), "control", 5)
+    at: list[float] = []
+    until = time.monotonic() + 1.5
+    while time.monotonic() < until:
+        with throttle.slot(Urgency.QUOTE, deadline_seconds=5.0) if guarded else nullcontext():
+            at.append(time.monotonic())
+        time.sleep(0.02)
+    most = max(sum(1 for each in at if start <= each < start + 1.0) for start in at)
+    assert (most <= 5) is guarded
+
+
+class NoLock:
+    """A lock that keeps nobody out."""
+
+    def acquire(self, **words: Any) -> bool:
+        return True
+
+    def release(self) -> None:
+        return None
+
+
+def _give_up(seconds: float) -> None:
+    """Wait for no minute between two tokens: the story is told."""
+    raise LookupError
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_one_of_many_asks_for_a_token(simulator: Simulator, store: Any, guarded: bool) -> None:
+    asked: list[int] = []
+
+    class Counting(Tokens):
+        def _ask(self) -> Any:
+            asked.append(1)
+            time.sleep(0.2)
+            return super()._ask()
+
+    def get() -> None:
+        shared = settings.REDIS_CLIENT()
+        if not guarded:
+            shared.lock = lambda *args, **words: NoLock()
+        with httpx.Client(trust_env=False) as http, suppress(BrokerError), suppress(LookupError):
+            Counting(settings.KIS_ENVIRONMENT, settings.KIS_CREDENTIALS, http, shared, sleep=_give_up).get()
+
+    threads = [threading.Thread(target=get) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert (len(asked) == 1) is guarded
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_one_holds_the_socket(store: Any, guarded: bool) -> None:
+    off = nullcontext() if guarded else mock.patch.object(Lease, "take", return_value=1)
+    with off:
+        holders = [bool(Lease(store, "control:socket", 5.0).take()) for _ in range(2)]
+    assert (sum(holders) == 1) is guarded
