@@ -11,8 +11,8 @@ Minutes are named by their first moment, `HHMM`: the opening price (시가) of 0
 closing auction's in 1530. A trade at HH:MM:00 opens the minute it names. `value` is won.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, time
 
 from aegis.broker import Trade
@@ -311,3 +311,58 @@ class MinuteFold:
             day_value=bar.last_value,
             is_whole=series.is_whole(bar),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class ChartMinute:
+    """One minute as the broker's chart has it; `day_value` is the won traded that day up to its end."""
+
+    minute: str
+    open: int
+    high: int
+    low: int
+    close: int
+    volume: int
+    day_value: int
+
+
+def mended(ours: Sequence[Bar], chart: Iterable[ChartMinute], floor: tuple[int, int]) -> list[Bar]:
+    """Return what is to be written of a stretch of bars with holes, given the chart of the same minutes.
+
+    `ours` are all the bars of the stretch, at least one, by time; `floor` the day's totals of shares and won
+    before it. A doubtful bar that the chart confirms is whole; one it corrects, and a minute we know nothing of,
+    becomes the chart's, its `count` unknown; one the chart is silent about stays doubtful.
+    """
+    known, told = {bar.minute: bar for bar in ours}, {row.minute: row for row in chart if row.volume}
+    day_volume, day_value = floor
+    result = []
+    for minute in sorted(known.keys() | told.keys()):
+        bar, row = known.get(minute), told.get(minute)
+        if bar is None or not (bar.is_whole or row is None):
+            assert row is not None
+            bar = _charted(bar or ours[0], row, day_volume, day_value)
+            result.append(bar)
+        elif not bar.is_whole:
+            result.append(bar)
+        day_volume, day_value = bar.day_volume, bar.day_value
+    return result
+
+
+def _charted(like: Bar, row: ChartMinute, day_volume: int, day_value: int) -> Bar:
+    """Return the chart's minute as a bar of the stock of `like`; `like` itself, whole, where it is just that."""
+    bar = replace(
+        like,
+        minute=row.minute,
+        open=row.open,
+        high=row.high,
+        low=row.low,
+        close=row.close,
+        volume=row.volume,
+        value=row.day_value - day_value,
+        count=None,
+        day_volume=day_volume + row.volume,
+        day_value=row.day_value,
+        is_whole=True,
+    )
+    confirmed = replace(bar, count=like.count)
+    return confirmed if confirmed == replace(like, is_whole=True) else bar

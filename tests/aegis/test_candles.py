@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aegis.broker import Trade
-from aegis.candles import KEPT_MINUTES, Bar, MinuteFold
+from aegis.candles import KEPT_MINUTES, Bar, ChartMinute, MinuteFold, mended
 from aegis.sessions import KST
 from aegis.terms import Market
 
@@ -287,3 +287,64 @@ def test_a_restart_anywhere_loses_nothing_it_does_not_tell_of(rows: list[Print],
             assert bar == true[key]
     if dies == lives < len(trades):
         assert table == true
+
+
+def chart(trades: Sequence[Trade]) -> list[ChartMinute]:
+    return [
+        ChartMinute(bar.minute, bar.open, bar.high, bar.low, bar.close, bar.volume, bar.day_value)
+        for bar in truth(trades).values()
+    ]
+
+
+def by_time(bars: dict[tuple[str, str], Bar]) -> list[Bar]:
+    return sorted(bars.values(), key=lambda bar: bar.minute)
+
+
+def test_a_chart_that_agrees_makes_a_doubted_bar_whole() -> None:
+    trades = day_of(MORNING)
+    running = fold(trades)
+    bars = told(running)
+    running.tear()
+    (doubted,) = running.changed()
+    others = [bar for bar in by_time(bars) if bar.minute != doubted.minute]
+    assert mended([*others, doubted], chart(trades), (0, 0)) == [bars[SAMSUNG, "1530"]]
+
+
+def test_a_chart_mends_the_bars_beside_a_gap_and_fills_in_the_minutes_within() -> None:
+    trades = day_of(MORNING)
+    bars = by_time(told(fold([trades[0], trades[4], trades[5]])))
+    assert [bar.minute for bar in bars] == ["0900", "0903", "1530"]
+    mends = mended(bars, chart(trades), (0, 0))
+    true = truth(trades)
+    assert mends == [
+        replace(true[SAMSUNG, "0900"], count=None),
+        replace(true[SAMSUNG, "0901"], count=None),
+        replace(true[SAMSUNG, "0903"], count=None),
+    ]
+
+
+def test_a_minute_the_chart_does_not_know_stays_doubtful() -> None:
+    trades = day_of(MORNING)
+    bars = by_time(told(fold([trades[0], *trades[2:]])))
+    (left,) = mended(bars, [row for row in chart(trades) if row.minute != "0900"], (0, 0))
+    assert (left.minute, left.is_whole) == ("0900", False)
+
+
+def test_a_minute_without_trades_in_the_chart_is_no_bar() -> None:
+    trades = day_of(MORNING)
+    quiet = ChartMinute("0902", 71_500, 71_500, 71_500, 71_500, 0, 72_000_000)
+    bars = by_time(told(fold([trades[0], *trades[4:]])))
+    assert "0902" not in [bar.minute for bar in mended(bars, [*chart(trades), quiet], (0, 0))]
+
+
+@given(mangled())
+def test_whatever_was_missed_before_the_last_trade_heard_the_chart_makes_good(
+    day: tuple[list[Trade], list[Trade]],
+) -> None:
+    trades, heard = day
+    bars = told(fold([*heard, trades[-1]]))
+    mends = mended(by_time(bars), chart(trades), (0, 0))
+    table = {**bars, **{(bar.code, bar.minute): bar for bar in mends}}
+    assert {key: replace(bar, count=None) for key, bar in table.items()} == {
+        key: replace(bar, count=None) for key, bar in truth(trades).items()
+    }
