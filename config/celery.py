@@ -45,6 +45,16 @@ def check_connection(**about: Any) -> None:
     close_old_connections()
 
 
+@signals.celeryd_after_setup.connect
+def forget(instance: Any, **about: Any) -> None:
+    """Before the first task is taken: what was reconciled by workers of before does not count any more."""
+    if "orders" in instance.app.amqp.queues.consume_from:
+        from kis import clock
+        from orders import reconcile
+
+        reconcile.begin_anew(clock.now())
+
+
 @signals.worker_ready.connect
 def begin(sender: Any, **about: Any) -> None:
     """Learn what happened while we were away as soon as orders can be worked on, not a period later."""
