@@ -207,6 +207,40 @@ class DayPrice:
 
 
 @dataclass(frozen=True, slots=True)
+class ChartMinute:
+    """One minute of a stock as the broker's chart has it (분봉); a minute without a trade repeats the price before.
+
+    `day_value` is the won traded that day up to the minute's end. There is no count of trades.
+    """
+
+    at: datetime
+    open: int
+    high: int
+    low: int
+    close: int
+    volume: int
+    day_value: int
+
+
+@dataclass(frozen=True, slots=True)
+class FutureQuote:
+    """An index future and its index, in points."""
+
+    code: str
+    points: Decimal
+    kospi200: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class FuturesPositions:
+    """Contracts of KOSPI200 futures bought less sold since the open (투자자별 순매수)."""
+
+    foreign: int
+    institution: int
+    individual: int
+
+
+@dataclass(frozen=True, slots=True)
 class CalendarDay:
     day: date
     is_open: bool
@@ -295,3 +329,19 @@ class Broker(Protocol):
         """The last thirty days, newest first, unadjusted."""
 
     def calendar(self, first: date) -> Sequence[CalendarDay]: ...
+
+    def daily_chart(self, code: str, first: date, last: date) -> Sequence[DayPrice]:
+        """The newest hundred days of a stock in `[first, last]`, newest first, adjusted for splits and issues since."""
+
+    def minutes(self, code: str, market: Market, last: datetime) -> Sequence[ChartMinute]:
+        """The minutes of a stock's day up to the one `last` lies in, newest first; as many as one page holds."""
+
+    def index(self, code: str) -> Decimal:
+        """An index in points, as 0001 KOSPI, 1001 KOSDAQ, 2001 KOSPI200."""
+
+    def near_future(self) -> str:
+        """The code of the KOSPI200 future that expires next (근월물)."""
+
+    def future(self, code: str) -> FutureQuote: ...
+
+    def futures_positions(self) -> FuturesPositions: ...

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, time
 
-from aegis.broker import Trade
+from aegis.broker import ChartMinute, Trade
 from aegis.sessions import KST
 from aegis.terms import Market
 
@@ -313,27 +313,15 @@ class MinuteFold:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class ChartMinute:
-    """One minute as the broker's chart has it; `day_value` is the won traded that day up to its end."""
-
-    minute: str
-    open: int
-    high: int
-    low: int
-    close: int
-    volume: int
-    day_value: int
-
-
 def mended(ours: Sequence[Bar], chart: Iterable[ChartMinute], floor: tuple[int, int]) -> list[Bar]:
     """Return what is to be written of a stretch of bars with holes, given the chart of the same minutes.
 
-    `ours` are all the bars of the stretch, at least one, by time; `floor` the day's totals of shares and won
-    before it. A doubtful bar that the chart confirms is whole; one it corrects, and a minute we know nothing of,
-    becomes the chart's, its `count` unknown; one the chart is silent about stays doubtful.
+    `chart` is in Korean time. `ours` are all the bars of the stretch, at least one, by time; `floor` the day's
+    totals of shares and won before it. A doubtful bar that the chart confirms is whole; one it corrects, and a
+    minute we know nothing of, becomes the chart's, its `count` unknown; one the chart is silent about stays
+    doubtful.
     """
-    known, told = {bar.minute: bar for bar in ours}, {row.minute: row for row in chart if row.volume}
+    known, told = {bar.minute: bar for bar in ours}, {f"{row.at:%H%M}": row for row in chart if row.volume}
     day_volume, day_value = floor
     result = []
     for minute in sorted(known.keys() | told.keys()):
@@ -352,7 +340,7 @@ def _charted(like: Bar, row: ChartMinute, day_volume: int, day_value: int) -> Ba
     """Return the chart's minute as a bar of the stock of `like`; `like` itself, whole, where it is just that."""
     bar = replace(
         like,
-        minute=row.minute,
+        minute=f"{row.at:%H%M}",
         open=row.open,
         high=row.high,
         low=row.low,

@@ -25,10 +25,10 @@ from aegis.terms import Market
 from config import embedded
 from kis import catalogue
 from kis.auth import Tokens
-from kis.broker import MARKET_DIVISION
 from kis.catalogue import TR
 from kis.client import Client
 from kis.environment import SIM, Account, Credentials, Dialect
+from kis.quotations import MARKET_DIVISION
 from kis.simulator.server import serve
 from kis.throttle import Throttle
 

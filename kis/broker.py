@@ -29,9 +29,8 @@ from kis import catalogue, clock
 from kis.client import Client, Reply
 from kis.environment import Dialect
 from kis.fields import Row, order_number
+from kis.quotations import Quotations, day_price, instrument
 
-# how quotations name a venue (조건 시장 분류 코드)
-MARKET_DIVISION = {Market.KRX: "J", Market.NXT: "NX", Market.SOR: "UN"}
 SIDE_OF_CODE = {"01": Side.SELL, "02": Side.BUY}
 BOARD_OF_ID = {"STK": Board.KOSPI, "KSQ": Board.KOSDAQ, "KNX": Board.KONEX}
 SECURITY_GROUP = {"EF": Instrument.ETF, "EN": Instrument.ETN, "EW": Instrument.ELW}
@@ -40,7 +39,7 @@ HALTED = "58"
 NOTHING_FOUND = "KIOK0560"
 
 
-class KISBroker:
+class KISBroker(Quotations):
     """The broker, for one account."""
 
     def __init__(self, client: Client) -> None:
@@ -95,14 +94,14 @@ class KISBroker:
         """Gather from quotations what the stock master would tell: paper trading does not offer it."""
         today = f"{clock.now():%Y%m%d}"
         chart = {
-            **_instrument(code, Market.KRX),
+            **instrument(code, Market.KRX),
             "FID_INPUT_DATE_1": today,
             "FID_INPUT_DATE_2": today,
             "FID_PERIOD_DIV_CODE": "D",
             "FID_ORG_ADJ_PRC": "1",
         }
         name = self._client.call(catalogue.DAILY_CHART, chart).row("output1").text("hts_kor_isnm")
-        row = self._client.call(catalogue.PRICE, _instrument(code, Market.KRX)).row()
+        row = self._client.call(catalogue.PRICE, instrument(code, Market.KRX)).row()
         price, tick = row.integer("stck_prpr"), row.integer("aspr_unit")
         is_share = tick == get_tick_size(price, Instrument.STOCK) or tick != get_tick_size(price, Instrument.ETF)
         return StockInfo(
@@ -116,7 +115,7 @@ class KISBroker:
         )
 
     def quote(self, code: str, market: Market) -> Quote:
-        row = self._client.call(catalogue.PRICE, _instrument(code, market)).row()
+        row = self._client.call(catalogue.PRICE, instrument(code, market)).row()
         return Quote(
             code=code,
             market=market,
@@ -129,7 +128,7 @@ class KISBroker:
         )
 
     def book(self, code: str, market: Market) -> Book:
-        row = self._client.call(catalogue.BOOK, _instrument(code, market)).row("output1")
+        row = self._client.call(catalogue.BOOK, instrument(code, market)).row("output1")
         return Book(code, market, asks=_levels(row, "askp"), bids=_levels(row, "bidp"))
 
     def orderable(self, code: str, kind: OrderKind, price: int) -> Orderable:
@@ -227,19 +226,15 @@ class KISBroker:
         return list({order.placed.order_no: order for order in orders}.values())
 
     def daily_prices(self, code: str) -> Sequence[DayPrice]:
-        parameters = {**_instrument(code, Market.KRX), "FID_PERIOD_DIV_CODE": "D", "FID_ORG_ADJ_PRC": "0"}
+        parameters = {**instrument(code, Market.KRX), "FID_PERIOD_DIV_CODE": "D", "FID_ORG_ADJ_PRC": "0"}
         rows = self._client.call(catalogue.DAILY_PRICE, parameters).rows()
-        return [_day_price(row) for row in rows if row.maybe("stck_bsop_date")]
+        return [day_price(row) for row in rows if row.maybe("stck_bsop_date")]
 
     def calendar(self, first: date) -> Sequence[CalendarDay]:
         """Return the broker's list of days from `first` on; ask once a day at most, as it wishes."""
         parameters = {"BASS_DT": f"{first:%Y%m%d}", "CTX_AREA_NK": "", "CTX_AREA_FK": ""}
         rows = self._client.call(catalogue.HOLIDAYS, parameters).rows()
         return [CalendarDay(row.day("bass_dt"), is_open=row.text("opnd_yn") == "Y") for row in rows]
-
-
-def _instrument(code: str, market: Market) -> dict[str, str]:
-    return {"FID_COND_MRKT_DIV_CODE": MARKET_DIVISION[market], "FID_INPUT_ISCD": code}
 
 
 def _acceptance(reply: Reply) -> Acceptance:
@@ -338,14 +333,3 @@ def _open_order(row: Row) -> OpenOrder:
 def _open_of(record: OrderRecord) -> OpenOrder:
     placed = Placed(record.order_date, record.branch, record.order_no, record.market, record.kind)
     return OpenOrder(placed, record.code, record.side, record.open_qty)
-
-
-def _day_price(row: Row) -> DayPrice:
-    return DayPrice(
-        day=row.day("stck_bsop_date"),
-        open=row.integer("stck_oprc"),
-        high=row.integer("stck_hgpr"),
-        low=row.integer("stck_lwpr"),
-        close=row.integer("stck_clpr"),
-        volume=row.integer("acml_vol"),
-    )

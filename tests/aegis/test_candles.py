@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aegis.broker import Trade
-from aegis.candles import KEPT_MINUTES, Bar, ChartMinute, MinuteFold, mended
+from aegis.broker import ChartMinute, Trade
+from aegis.candles import KEPT_MINUTES, Bar, MinuteFold, mended
 from aegis.sessions import KST
 from aegis.terms import Market
 
@@ -291,7 +291,7 @@ def test_a_restart_anywhere_loses_nothing_it_does_not_tell_of(rows: list[Print],
 
 def chart(trades: Sequence[Trade]) -> list[ChartMinute]:
     return [
-        ChartMinute(bar.minute, bar.open, bar.high, bar.low, bar.close, bar.volume, bar.day_value)
+        ChartMinute(bar.time, bar.open, bar.high, bar.low, bar.close, bar.volume, bar.day_value)
         for bar in truth(trades).values()
     ]
 
@@ -326,13 +326,13 @@ def test_a_chart_mends_the_bars_beside_a_gap_and_fills_in_the_minutes_within() -
 def test_a_minute_the_chart_does_not_know_stays_doubtful() -> None:
     trades = day_of(MORNING)
     bars = by_time(told(fold([trades[0], *trades[2:]])))
-    (left,) = mended(bars, [row for row in chart(trades) if row.minute != "0900"], (0, 0))
+    (left,) = mended(bars, [row for row in chart(trades) if f"{row.at:%H%M}" != "0900"], (0, 0))
     assert (left.minute, left.is_whole) == ("0900", False)
 
 
 def test_a_minute_without_trades_in_the_chart_is_no_bar() -> None:
     trades = day_of(MORNING)
-    quiet = ChartMinute("0902", 71_500, 71_500, 71_500, 71_500, 0, 72_000_000)
+    quiet = ChartMinute(datetime(2026, 11, 23, 9, 2, tzinfo=KST), 71_500, 71_500, 71_500, 71_500, 0, 72_000_000)
     bars = by_time(told(fold([trades[0], *trades[4:]])))
     assert "0902" not in [bar.minute for bar in mended(bars, [*chart(trades), quiet], (0, 0))]
 
