@@ -4,8 +4,10 @@ Source: spec §9.3 to §9.5. An offset of N ticks is N times the tick at the cur
 computes it, even where the ladder's step changes on the way. Prices are won.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import StrEnum
 
 from aegis.broker import Book, Quote
@@ -57,46 +59,50 @@ def strategies(offsets: Offsets) -> Mapping[str, Strategy]:
     return {strategy.name: strategy for strategy in table}
 
 
-def band(quote: Quote, instrument: Instrument, max_percent: float) -> tuple[int, int]:
+def band(quote: Quote, instrument: Instrument, max_percent: Decimal) -> tuple[int, int]:
     """Return the lowest and highest price allowed: `max_percent` round the last price, inside the day's limits."""
-    lowest = adjust_price_to_tick(round(quote.price * (1 - max_percent / 100)), "up", instrument)
-    highest = adjust_price_to_tick(round(quote.price * (1 + max_percent / 100)), "down", instrument)
+    lowest = adjust_price_to_tick(math.ceil(quote.price * (100 - max_percent) / 100), "up", instrument)
+    highest = adjust_price_to_tick(math.floor(quote.price * (100 + max_percent) / 100), "down", instrument)
     return max(lowest, quote.lower_limit), min(highest, quote.upper_limit)
 
 
-def beyond_band(arrival: int, price: int, max_percent: float) -> bool:
+def beyond_band(arrival: int, price: int, max_percent: Decimal) -> bool:
     """Whether `price` is further than `max_percent` from the price at arrival: a chase ends there."""
     return abs(price - arrival) * 100 > arrival * max_percent
 
 
-def offset_price(quote: Quote, side: Side, offset: int, instrument: Instrument, max_percent: float) -> int:
-    """Return the last price plus `offset` ticks, on the grid and inside the band.
-
-    Buys are aligned down, sales up. 50,000 at -2 is 49,800; at +3 it is 50,300.
-    """
-    return _aligned(quote.price, offset, quote, side, instrument, max_percent)
+def at_market(side: Side) -> Strategy:
+    """Return how a market order is priced where it must name a price: at the best opposite quote (spec §11.3)."""
+    return Strategy("at market", side, Anchor.OPPOSITE, 0)
 
 
 def limit_price(
-    strategy: Strategy, quote: Quote, book: Book | None, instrument: Instrument, *, nearer: int, max_percent: float
+    strategy: Strategy,
+    quote: Quote,
+    book: Book | None,
+    instrument: Instrument,
+    *,
+    nearer: int = 0,
+    max_percent: Decimal,
 ) -> int:
-    """Return the price of `strategy` now, `nearer` ticks closer to the other side of the book.
+    """Return the price of `strategy` now, on the grid and inside the band: buys aligned down, sales up.
 
-    `nearer` is 0 at first and grows with each retry of the chase: a buy rises, a sale falls.
-    Raises NoQuote where the strategy needs an opposite quote and there is none.
+    `nearer` ticks closer to the other side of the book: 0 at first, it grows with each retry of the chase;
+    a buy rises, a sale falls. From 50,000 at -2 it is 49,800, at +3 it is 50,300. Raises NoQuote where the
+    strategy needs an opposite quote and there is none.
     """
     offset = strategy.offset + nearer * strategy.side.sign
-    anchor = quote.price
-    if strategy.anchor is Anchor.OPPOSITE:
-        best = book.best_opposite(strategy.side) if book else None
-        if best is None:
-            raise NoQuote(f"{quote.code}: the book has no price on the other side")
-        anchor = best
-    return _aligned(anchor, offset, quote, strategy.side, instrument, max_percent)
-
-
-def _aligned(anchor: int, offset: int, quote: Quote, side: Side, instrument: Instrument, max_percent: float) -> int:
+    anchor = _anchor(strategy, quote, book)
     target = anchor + offset * get_tick_size(anchor, instrument)
-    price = adjust_price_to_tick(target, "down" if side is Side.BUY else "up", instrument)
+    price = adjust_price_to_tick(target, "down" if strategy.side is Side.BUY else "up", instrument)
     lowest, highest = band(quote, instrument, max_percent)
     return min(max(price, lowest), highest)
+
+
+def _anchor(strategy: Strategy, quote: Quote, book: Book | None) -> int:
+    if strategy.anchor is Anchor.LAST:
+        return quote.price
+    best = book.best_opposite(strategy.side) if book else None
+    if best is None:
+        raise NoQuote(f"{quote.code}: the book has no price on the other side")
+    return best

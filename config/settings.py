@@ -2,6 +2,7 @@
 
 import os
 from datetime import timedelta
+from decimal import Decimal
 from urllib.parse import unquote, urlsplit
 
 import redis
@@ -57,7 +58,7 @@ DEFAULT_SELL_OFFSET = env.int("AEGIS_DEFAULT_SELL_OFFSET", default=2)
 URGENT_BUY_OFFSET = env.int("AEGIS_URGENT_BUY_OFFSET", default=0)
 STOP_LOSS_OFFSET = env.int("AEGIS_STOP_LOSS_OFFSET", default=0)
 EMERGENCY_SELL_OFFSET = env.int("AEGIS_EMERGENCY_SELL_OFFSET", default=-1)
-MAX_OFFSET_PERCENT = env.float("AEGIS_MAX_OFFSET_PERCENT", default=3.0)
+MAX_OFFSET_PERCENT = env.decimal("AEGIS_MAX_OFFSET_PERCENT", default=Decimal(3))
 UNFILLED_WAIT_SECONDS = env.float("AEGIS_UNFILLED_WAIT_SECONDS", default=30.0)
 MAX_RETRY_COUNT = env.int("AEGIS_MAX_RETRY_COUNT", default=3)
 RETRY_OFFSET_ADJUST = env.int("AEGIS_RETRY_OFFSET_ADJUST", default=1)

@@ -1,13 +1,16 @@
+from decimal import Decimal
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aegis.broker import Book, Level, Quote
-from aegis.pricing import NoQuote, Offsets, band, limit_price, offset_price, strategies
+from aegis.pricing import Anchor, NoQuote, Offsets, Strategy, at_market, band, beyond_band, limit_price, strategies
 from aegis.terms import Instrument, Market, Side
 from aegis.ticks import adjust_price_to_tick, daily_limits, is_on_tick
 
 STOCK = Instrument.STOCK
+THREE = Decimal(3)
 
 
 def quote(price: int, base: int | None = None, instrument: Instrument = STOCK) -> Quote:
@@ -20,15 +23,20 @@ def book(ask: int, bid: int) -> Book:
 
 
 def price_of(name: str, at: Quote, of: Book | None = None, nearer: int = 0) -> int:
-    return limit_price(strategies(Offsets())[name], at, of, STOCK, nearer=nearer, max_percent=3.0)
+    return limit_price(strategies(Offsets())[name], at, of, STOCK, nearer=nearer, max_percent=THREE)
+
+
+def offset(at: Quote, side: Side, ticks: int, instrument: Instrument = STOCK) -> int:
+    strategy = Strategy("so many ticks", side, Anchor.LAST, ticks)
+    return limit_price(strategy, at, None, instrument, max_percent=THREE)
 
 
 def test_two_ticks_under_fifty_thousand_is_49_800() -> None:
-    assert offset_price(quote(50_000), Side.BUY, -2, STOCK, 3.0) == 49_800
+    assert offset(quote(50_000), Side.BUY, -2) == 49_800
 
 
 def test_three_ticks_over_fifty_thousand_is_50_300() -> None:
-    assert offset_price(quote(50_000), Side.SELL, 3, STOCK, 3.0) == 50_300
+    assert offset(quote(50_000), Side.SELL, 3) == 50_300
 
 
 @pytest.mark.parametrize(
@@ -51,26 +59,26 @@ def test_each_retry_comes_a_tick_nearer() -> None:
 
 
 def test_an_offset_never_leaves_three_percent() -> None:
-    assert offset_price(quote(2_500), Side.BUY, -100, STOCK, 3.0) == 2_425
-    assert offset_price(quote(2_500), Side.SELL, 100, STOCK, 3.0) == 2_575
+    assert offset(quote(2_500), Side.BUY, -100) == 2_425
+    assert offset(quote(2_500), Side.SELL, 100) == 2_575
 
 
 def test_an_offset_never_leaves_the_days_limits() -> None:
     at_the_top = quote(85_800, base=66_000)
-    assert offset_price(at_the_top, Side.SELL, 3, STOCK, 3.0) == 85_800
+    assert offset(at_the_top, Side.SELL, 3) == 85_800
     at_the_bottom = quote(46_200, base=66_000)
-    assert offset_price(at_the_bottom, Side.BUY, -3, STOCK, 3.0) == 46_200
+    assert offset(at_the_bottom, Side.BUY, -3) == 46_200
 
 
 def test_an_offset_counts_the_tick_of_the_current_price_even_over_an_edge() -> None:
     # 200,000 has a tick of 500: two of them, though the grid below is finer
-    assert offset_price(quote(200_000), Side.BUY, -2, STOCK, 3.0) == 199_000
+    assert offset(quote(200_000), Side.BUY, -2) == 199_000
 
 
 def test_a_price_between_ticks_is_aligned_down_for_a_buy_and_up_for_a_sale() -> None:
     midpoint = quote(67_050, base=67_000)
-    assert offset_price(midpoint, Side.BUY, 0, STOCK, 3.0) == 67_000
-    assert offset_price(midpoint, Side.SELL, 0, STOCK, 3.0) == 67_100
+    assert offset(midpoint, Side.BUY, 0) == 67_000
+    assert offset(midpoint, Side.SELL, 0) == 67_100
 
 
 def test_an_urgent_buy_without_asks_has_no_price() -> None:
@@ -82,17 +90,36 @@ def test_an_urgent_buy_without_asks_has_no_price() -> None:
 @given(
     base=st.integers(min_value=200, max_value=1_500_000),
     drift=st.integers(min_value=-25, max_value=25),
-    offset=st.integers(min_value=-50, max_value=50),
+    ticks=st.integers(min_value=-50, max_value=50),
     side=st.sampled_from(Side),
     instrument=st.sampled_from(Instrument),
 )
-def test_every_price_is_one_the_exchange_would_take(base, drift, offset, side, instrument) -> None:
+def test_every_price_is_one_the_exchange_would_take(base, drift, ticks, side, instrument) -> None:
     base = adjust_price_to_tick(base, "down", instrument)
     lower, upper = daily_limits(base, instrument)
     last = min(max(adjust_price_to_tick(base * (100 + drift) // 100, "down", instrument), lower), upper)
     at = quote(last, base, instrument)
-    price = offset_price(at, side, offset, instrument, 3.0)
-    lowest, highest = band(at, instrument, 3.0)
+    price = offset(at, side, ticks, instrument)
+    lowest, highest = band(at, instrument, THREE)
     assert is_on_tick(price, instrument)
     assert lower <= price <= upper
     assert lowest <= price <= highest
+    assert abs(price - last) * 100 <= last * 3
+
+
+@pytest.mark.parametrize(("last", "lowest", "highest"), [(1_018, 988, 1_048), (1_035, 1_004, 1_066), (1, 1, 1)])
+def test_no_rounding_leaves_three_percent(last: int, lowest: int, highest: int) -> None:
+    assert band(Quote("005930", Market.KRX, last, last, 9_999, 1, is_halted=False), STOCK, THREE) == (lowest, highest)
+
+
+@pytest.mark.parametrize(("side", "price"), [(Side.BUY, 80_100), (Side.SELL, 79_900)])
+def test_a_market_order_that_must_name_a_price_names_the_best_opposite_one(side: Side, price: int) -> None:
+    at = limit_price(at_market(side), quote(80_000), book(80_100, 79_900), STOCK, max_percent=THREE)
+    assert at == price
+
+
+@pytest.mark.parametrize(
+    ("price", "is_beyond"), [(72_100, False), (72_101, True), (67_900, False), (67_899, True), (70_000, False)]
+)
+def test_a_chase_may_go_three_percent_from_its_arrival_and_not_a_won_further(price: int, is_beyond: bool) -> None:
+    assert beyond_band(70_000, price, THREE) is is_beyond
