@@ -128,6 +128,7 @@ class History:
         self.heard: list[str] = []
         self.by_hand: list[str] = []
         self.overcounted: list[str] = []
+        self.advancing = 0
 
     def begin(self) -> None:
         """Put shares and prices in place, and listen for notices."""
@@ -279,7 +280,9 @@ class History:
             for pk in chase.due(clock.now()):
                 if races:
                     self.wire.meanwhile = lambda pk=pk: self._rival(pk)
+                self.advancing = pk
                 chase.advance(pk, self.wire, clock.now)  # type: ignore[arg-type]
+                self.advancing = 0
             reconcile.reconcile(self.wire, clock.now)  # type: ignore[arg-type]
         self.wire.meanwhile = None
 
@@ -310,8 +313,12 @@ class History:
     @contextmanager
     def _crashing(self, crash: str) -> Iterator[None]:
         """Let the process die at `crash`, if it comes there; a claim it held stays held, as after kill -9."""
-        with suppress(Crash), _armed(crash, self.wire):
-            yield
+        try:
+            with _armed(crash, self.wire):
+                yield
+        except Crash:
+            TradeOrder.objects.filter(pk=self.advancing).update(chase_claimed_until=clock.now() + chase.CLAIM)
+        self.advancing = 0
 
 
 RESTS = frozenset({Status.PENDING, Status.PARTIAL})
