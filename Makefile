@@ -61,7 +61,7 @@ $(BENCH): requirements.txt requirements-bench.txt | $(INSTALLED)
 	@touch $@
 
 messages: setup ## Collect the texts to translate into the Korean catalogue
-	@$(PYTHON) -m babel.messages.frontend -q extract --no-location --sort-output -k gettext_lazy -k gettext_noop -k _ \
+	@PYTHONPATH=. $(PYTHON) -m babel.messages.frontend -q extract -F pyproject.toml --no-location --sort-output -k gettext_lazy -k gettext_noop -k _ \
 		-o .venv/django.pot aegis kis market portfolio orders desk config
 	@$(PYTHON) -m babel.messages.frontend -q update --no-fuzzy-matching --ignore-pot-creation-date \
 		-l ko -D django -d locale -i .venv/django.pot

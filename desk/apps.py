@@ -1,7 +1,15 @@
 from django.apps import AppConfig
+from django.db.models.signals import post_migrate
 from django.utils.translation import gettext_lazy as _
+
+from desk import borrowed  # noqa: F401 the texts of libraries that speak no Korean
 
 
 class DeskConfig(AppConfig):
     name = "desk"
     verbose_name = _("Desk")
+
+    def ready(self) -> None:
+        from desk.roles import grant
+
+        post_migrate.connect(grant, dispatch_uid="desk.roles")

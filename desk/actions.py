@@ -1,0 +1,136 @@
+"""What an operator does from a screen: one call downstairs, one line in the record of who did what and when.
+
+Every function takes the user who asked and returns what to tell them; whether they may is decided before.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.auth.models import User
+from django.contrib.contenttypes.models import ContentType
+from django.db.models import Model
+from django.utils.translation import gettext as _
+
+from aegis.broker import BrokerError
+from aegis.guards import TradingState
+from kis import clock
+from kis.wiring import broker
+from orders import journal, reconcile
+from orders.models import TradeOrder, TradingSwitch
+from orders.service import OrderService
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What became of it, in the operator's language."""
+
+    is_done: bool
+    text: str
+
+
+def log_act(user: User, on: Model | type[Model], text: str) -> None:
+    """Write down who did what: on a row, or on a table as a whole."""
+    is_row = isinstance(on, Model)
+    LogEntry.objects.create(
+        action_time=clock.now(),
+        user_id=user.pk,
+        content_type=ContentType.objects.get_for_model(on),
+        object_id=str(on.pk) if is_row else None,
+        object_repr=str(on)[:200] if is_row else str(on._meta.verbose_name_plural),
+        action_flag=CHANGE,
+        change_message=text,
+    )
+
+
+def log_export(user: User, table: type[Model]) -> None:
+    log_act(user, table, _("exported"))
+
+
+def _service() -> OrderService:
+    return OrderService(broker(), clock.now)
+
+
+def _note(order: TradeOrder, user: User, text: str) -> None:
+    journal.write(order, "OPERATOR", f"{user.get_username()}: {text}", at=clock.now())
+    log_act(user, order, text)
+
+
+def cancel(order: TradeOrder, *, by: User) -> Told:
+    """Ask the broker to cancel what is left of an order."""
+    if order.order_no is None or not order.is_open:
+        return Told(False, _("Nothing is left to cancel of {order}").format(order=name_of(order)))
+    _note(order, by, _("cancel"))
+    try:
+        _service().cancel(order)
+    except BrokerError as error:
+        return Told(False, _("{order} is not cancelled: {error}").format(order=name_of(order), error=error))
+    return Told(True, _("Cancel sent: {order}").format(order=name_of(order)))
+
+
+def chase_now(order: TradeOrder, *, by: User) -> Told:
+    """Let the chase of an order take its next step at once."""
+    if not order.is_open:
+        return Told(False, _("{order} is not open: there is nothing to chase").format(order=name_of(order)))
+    _note(order, by, _("chase now"))
+    _service().chase_now(order)
+    return Told(True, _("The chase takes its next step: {order}").format(order=name_of(order)))
+
+
+def look(*, by: User, order: TradeOrder | None = None) -> Told:
+    """Hold all orders against the broker's list."""
+    if order is None:
+        log_act(by, TradeOrder, _("reconcile"))
+    else:
+        _note(order, by, _("reconcile"))
+    try:
+        report = reconcile.reconcile(broker(), clock.now)
+    except BrokerError as error:
+        return Told(False, _("The broker could not be asked: {error}").format(error=error))
+    words = _("Reconciled: {seen} orders at the broker, {corrected} corrected, {adopted} adopted, {resolved} resolved")
+    figures = {name: getattr(report, name) for name in ("seen", "corrected", "adopted", "resolved")}
+    return Told(True, words.format(**figures))
+
+
+def decide(order: TradeOrder, order_no: str | None, *, by: User) -> Told:
+    """Settle an unknown outcome by a person's word: it is the broker's `order_no`, or it never arrived."""
+    try:
+        _service().decide(order, order_no, by=by.get_username())
+    except ValueError as error:
+        return Told(False, str(error))
+    text = _("decided: it is {number}").format(number=order_no) if order_no else _("decided: it never arrived")
+    log_act(by, order, text)
+    return Told(True, f"{name_of(order)}: {text}")
+
+
+def switch_to(state: TradingState, *, by: User, reason: str) -> Told:
+    """Turn the kill switch."""
+    row, _is_new = TradingSwitch.objects.update_or_create(
+        pk=TradingSwitch.ONLY_PK,
+        defaults={
+            "state": state.value,
+            "reason": reason[:200],
+            "changed_by": by.get_username(),
+            "changed_at": clock.now(),
+        },
+    )
+    log_act(by, row, f"{row.get_state_display()}: {reason}".rstrip(": "))
+    return Told(True, _("Trading switch: {state}").format(state=row.get_state_display()))
+
+
+def cancel_all(*, by: User) -> Sequence[Told]:
+    """Cancel everything of ours that is open; orders placed by hand stay."""
+    log_act(by, TradeOrder, _("cancel all"))
+    swept = _service().cancel_all()
+    told = [Told(True, _("Cancel sent for {count} orders").format(count=len(swept.cancelled)))]
+    told += [
+        Told(False, _("{order} is not cancelled: {error}").format(order=number, error=why))
+        for number, why in swept.failed.items()
+    ]
+    if swept.unseen:
+        told.append(Told(False, _("The broker could not be asked: {error}").format(error=swept.unseen)))
+    return told
+
+
+def name_of(order: TradeOrder) -> str:
+    return f"{order.stock_name or order.stock_code} {order.get_order_type_display()} {order.qty:,} #{order.pk}"

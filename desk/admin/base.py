@@ -1,0 +1,83 @@
+"""What every page of the admin shares: reading without editing, files to take away, figures and colours."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.db import models
+from django.http import HttpRequest, HttpResponse
+from django.utils.html import format_html
+from import_export.admin import ExportMixin
+from import_export.formats.base_formats import CSV, XLSX
+from unfold.admin import ModelAdmin
+from unfold.contrib.import_export.forms import ExportForm
+
+COLUMNS_AT_MOST = 9
+
+
+class KoreanCSV(CSV):
+    """CSV with the mark that Excel needs to read Korean."""
+
+    def export_data(self, dataset: Any, **options: Any) -> str:
+        return "\ufeff" + str(super().export_data(dataset, **options))
+
+
+class Exported(ExportMixin):
+    """Rows as CSV or Excel, as the list is filtered just then."""
+
+    export_form_class = ExportForm
+
+    def get_export_formats(self) -> list[type]:
+        return [KoreanCSV, XLSX]
+
+    def export_action(self, request: HttpRequest, *args: Any, **options: Any) -> HttpResponse:
+        response = super().export_action(request, *args, **options)
+        if request.method == "POST" and response.get("Content-Disposition"):
+            from desk.actions import log_export
+
+            log_export(request.user, self.model)
+        return response
+
+
+class ReadOnly:
+    """Rows that have one writer, and it is not a person."""
+
+    def has_add_permission(self, request: HttpRequest, *args: Any) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+class Page(Exported, ModelAdmin):
+    """A list over the whole width that can be exported."""
+
+    list_fullwidth = True
+    list_filter_sheet = True
+    list_per_page = 50
+    list_horizontal_scrollbar_top = False
+    show_full_result_count = False
+
+
+class Record(ReadOnly, Page):
+    """A list and its rows to read."""
+
+
+class Plain(Record):
+    """A table that nobody has drawn a page for: its first columns, to read."""
+
+    def __init__(self, model: type[models.Model], site: admin.AdminSite) -> None:
+        names = [field.name for field in model._meta.concrete_fields if field.name not in ("id", "password")]
+        self.list_display = names[:COLUMNS_AT_MOST]
+        super().__init__(model, site)
+
+
+def figure(value: Any, *, sign: bool = False, digits: int = 0, unit: str = "") -> str:
+    """Return a number in tabular figures, in the Korean colours of gain and loss where it is signed."""
+    if value is None:
+        return "-"
+    colour = ("up" if value > 0 else "down" if value < 0 else "") if sign else ""
+    text = f"{value:{'+' if sign and value else ''},.{digits}f}{unit}"
+    return format_html('<span class="figure {}">{}</span>', colour, text)

@@ -1,0 +1,431 @@
+"""Orders and all that happened to them: to read, to act on, never to edit."""
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.translation import gettext_lazy as _
+from unfold.contrib.filters.admin import ChoicesCheckboxFilter, RangeDateFilter
+from unfold.decorators import action, display
+from unfold.forms import BaseDialogForm
+from unfold.widgets import UnfoldAdminRadioSelectWidget, UnfoldAdminTextareaWidget
+
+from aegis.guards import TradingState
+from aegis.lifecycle import Status
+from desk import actions
+from desk.actions import Told
+from desk.admin.base import Page, Record, figure
+from desk.roles import SWITCH, TRADE
+from desk.timeline import family_of, timeline
+from market.models import Stock
+from orders.models import (
+    BlacklistedStock,
+    OrderEvent,
+    RawNotice,
+    Reconciliation,
+    TradeExecution,
+    TradeOrder,
+    TradingSwitch,
+)
+
+COLOURS = {
+    Status.SUBMITTING.value: "info",
+    Status.PENDING.value: "info",
+    Status.PARTIAL.value: "primary",
+    Status.FILLED.value: "success",
+    Status.CANCELLED.value: "",
+    Status.EXPIRED.value: "",
+    Status.REJECTED.value: "warning",
+    Status.UNKNOWN.value: "danger",
+}
+
+
+def tell(request: HttpRequest, told: Told) -> None:
+    messages.add_message(request, messages.SUCCESS if told.is_done else messages.ERROR, told.text)
+
+
+def go_to(url: str) -> HttpResponse:
+    """Close a dialog and load a page, https://htmx.org/headers/hx-redirect/."""
+    return HttpResponse(headers={"HX-Redirect": url})
+
+
+class DecisionForm(BaseDialogForm):
+    """Which order at the broker an UNKNOWN one is, by a person's word."""
+
+    NEVER = "never"
+    number = forms.ChoiceField(label=_("It is"), widget=UnfoldAdminRadioSelectWidget())
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        order = get_object_or_404(TradeOrder, pk=self.object_id)
+        found = [(each["order_no"], _candidate(each)) for each in order.candidates]
+        self.fields["number"].choices = self.fields["number"].widget.choices = [
+            *found,
+            (self.NEVER, _("none of them: it never arrived")),
+        ]
+
+
+def _candidate(each: dict[str, Any]) -> str:
+    return _("{order_no}: {market} {placed_at}, {qty:,} at {price:,}, filled {filled_qty:,}").format(**each)
+
+
+@admin.register(TradeOrder)
+class TradeOrderAdmin(Record):
+    list_display = [
+        "when",
+        "stock",
+        "side",
+        "market",
+        "asked",
+        "price_named",
+        "filled",
+        "average",
+        "state",
+        "attempt",
+        "strategy",
+        "order_no",
+        "origin",
+    ]
+    list_display_links = ["when", "stock"]
+    list_filter = [
+        ("order_date", RangeDateFilter),
+        ("status", ChoicesCheckboxFilter),
+        ("market", ChoicesCheckboxFilter),
+        ("origin", ChoicesCheckboxFilter),
+        ("order_type", ChoicesCheckboxFilter),
+        "strategy",
+    ]
+    list_filter_submit = True
+    search_fields = ["stock_code", "stock_name", "order_no", "request_id"]
+    search_help_text = _("stock name or code, order number")
+    date_hierarchy = "order_date"
+    actions = ["cancel_chosen"]
+    actions_list = ["reconcile_all"]
+    actions_detail = ["cancel", "chase_now", "reconcile", "decide"]
+    change_form_outer_before_template = "desk/family.html"
+
+    def has_trade_permission(self, request: HttpRequest, *args: Any) -> bool:
+        return request.user.has_perm(TRADE)
+
+    @display(description=_("time"), ordering="created_at")
+    def when(self, order: TradeOrder) -> Any:
+        return order.created_at
+
+    @display(description=_("stock"), ordering="stock_name")
+    def stock(self, order: TradeOrder) -> str:
+        return format_html('{} <span class="quiet">{}</span>', order.stock_name, order.stock_code)
+
+    @display(description=_("side"), ordering="order_type")
+    def side(self, order: TradeOrder) -> str:
+        # bought red, sold blue: as a Korean screen has it
+        colour = "up" if order.order_type == "BUY" else "down"
+        return format_html('<span class="{}">{}</span>', colour, order.get_order_type_display())
+
+    @display(description=_("quantity"), ordering="qty")
+    def asked(self, order: TradeOrder) -> str:
+        return figure(order.qty)
+
+    @display(description=_("price"), ordering="price")
+    def price_named(self, order: TradeOrder) -> str:
+        return figure(order.price) if order.price else _("market price")
+
+    @display(description=_("filled quantity"), ordering="filled_qty")
+    def filled(self, order: TradeOrder) -> str:
+        return figure(order.filled_qty)
+
+    @display(description=_("average fill"))
+    def average(self, order: TradeOrder) -> str:
+        return figure(order.average_fill)
+
+    @display(description=_("status"), ordering="status", label=COLOURS)
+    def state(self, order: TradeOrder) -> tuple[str, str]:
+        return order.status, str(order.get_status_display())
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        order = self.get_object(request, object_id)
+        if order is not None and self.has_view_permission(request, order):
+            family = family_of(order)
+            extra_context = (extra_context or {}) | {
+                "family": family,
+                "moments": timeline(family),
+                "this_order": order,
+                "asked": family[0].qty,
+                "family_filled": sum(each.filled_qty for each in family),
+            }
+        return super().change_view(request, object_id, form_url, extra_context)
+
+    def _back_to(self, order: TradeOrder) -> HttpResponse:
+        return go_to(reverse("admin:orders_tradeorder_change", args=[order.pk]))
+
+    @action(
+        description=_("Cancel the order"),
+        icon="cancel",
+        permissions=["trade"],
+        url_path="cancel",
+        dialog={
+            "title": _("Cancel this order?"),
+            "description": _("What is still open is cancelled at the broker. What was filled stays."),
+            "form_submit_text": _("Cancel the order"),
+        },
+    )
+    def cancel(self, request: HttpRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
+        order = get_object_or_404(TradeOrder, pk=object_id)
+        tell(request, actions.cancel(order, by=request.user))
+        return self._back_to(order)
+
+    @action(
+        description=_("Chase now"),
+        icon="fast_forward",
+        permissions=["trade"],
+        url_path="chase",
+        dialog={
+            "title": _("Chase this order now?"),
+            "description": _("It is cancelled and ordered again nearer to the market, as its plan says."),
+            "form_submit_text": _("Chase now"),
+        },
+    )
+    def chase_now(self, request: HttpRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
+        order = get_object_or_404(TradeOrder, pk=object_id)
+        tell(request, actions.chase_now(order, by=request.user))
+        return self._back_to(order)
+
+    @action(
+        description=_("Reconcile"),
+        icon="fact_check",
+        permissions=["trade"],
+        url_path="reconcile",
+        dialog={
+            "title": _("Ask the broker now?"),
+            "description": _("All orders are held against the broker's list; what differs is corrected."),
+            "form_submit_text": _("Reconcile"),
+        },
+    )
+    def reconcile(self, request: HttpRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
+        order = get_object_or_404(TradeOrder, pk=object_id)
+        tell(request, actions.look(by=request.user, order=order))
+        return self._back_to(order)
+
+    @action(
+        description=_("Decide"),
+        icon="gavel",
+        permissions=["trade"],
+        url_path="decide",
+        dialog={
+            "title": _("What became of this order?"),
+            "description": _("Look it up in the broker's own app first: what you say here is believed."),
+            "form_class": DecisionForm,
+            "form_submit_text": _("Decide"),
+        },
+    )
+    def decide(self, request: HttpRequest, form: DecisionForm, object_id: str) -> HttpResponse:
+        order = get_object_or_404(TradeOrder, pk=object_id)
+        number = form.cleaned_data["number"]
+        tell(request, actions.decide(order, None if number == form.NEVER else number, by=request.user))
+        return self._back_to(order)
+
+    @action(
+        description=_("Reconcile"),
+        icon="fact_check",
+        permissions=["trade"],
+        url_path="reconcile-all",
+        dialog={
+            "title": _("Ask the broker now?"),
+            "description": _("All orders are held against the broker's list; what differs is corrected."),
+            "form_submit_text": _("Reconcile"),
+        },
+    )
+    def reconcile_all(self, request: HttpRequest, form: BaseDialogForm) -> HttpResponse:
+        tell(request, actions.look(by=request.user))
+        return go_to(reverse("admin:orders_tradeorder_changelist"))
+
+    @admin.action(description=_("Cancel the chosen orders"), permissions=["trade"])
+    def cancel_chosen(self, request: HttpRequest, chosen: QuerySet[TradeOrder]) -> HttpResponse | None:
+        if request.POST.get("confirmed"):
+            for order in chosen:
+                tell(request, actions.cancel(order, by=request.user))
+            return None
+        context = {
+            **self.admin_site.each_context(request),
+            "title": _("Cancel these orders?"),
+            "orders": chosen,
+            "opts": self.model._meta,
+            "checkbox": admin.helpers.ACTION_CHECKBOX_NAME,
+        }
+        return TemplateResponse(request, "desk/cancel_chosen.html", context)
+
+
+class BlacklistForm(forms.ModelForm):
+    """A stock is found by its code or its name; the name is written as the master has it."""
+
+    class Meta:
+        model = BlacklistedStock
+        fields = ["stock_code", "stock_name", "reason", "until"]
+        widgets = {"reason": UnfoldAdminTextareaWidget(attrs={"rows": 2})}
+
+
+@admin.register(BlacklistedStock)
+class BlacklistedStockAdmin(Page):
+    form = BlacklistForm
+    list_display = ["stock_code", "stock_name", "reason", "until"]
+    list_display_links = ["stock_code", "stock_name"]
+    search_fields = ["stock_code", "stock_name", "reason"]
+
+    class Media:
+        js = ["desk/stock_search.js"]
+
+    def save_model(self, request: HttpRequest, row: BlacklistedStock, form: forms.ModelForm, change: bool) -> None:
+        if not row.stock_name and (stock := Stock.objects.filter(pk=row.stock_code).first()):
+            row.stock_name = stock.name
+        super().save_model(request, row, form, change)
+
+
+class SwitchForm(BaseDialogForm):
+    reason = forms.CharField(label=_("reason"), max_length=200, widget=UnfoldAdminTextareaWidget(attrs={"rows": 2}))
+
+
+@admin.register(TradingSwitch)
+class TradingSwitchAdmin(Record):
+    list_display = ["position", "reason", "changed_by", "changed_at"]
+    actions_list = ["halt", "reduce", "resume"]
+
+    @display(description=_("state"), label={"ACTIVE": "success", "REDUCING": "warning", "HALTED": "danger"})
+    def position(self, row: TradingSwitch) -> tuple[str, str]:
+        return row.state, str(row.get_state_display())
+
+    def has_switch_permission(self, request: HttpRequest, *args: Any) -> bool:
+        return request.user.has_perm(SWITCH)
+
+    @action(
+        description=_("Halt"),
+        icon="block",
+        permissions=["switch"],
+        url_path="halt",
+        dialog={
+            "title": _("Halt all trading?"),
+            "description": _("No order leaves any more, bought or sold. Open orders stay where they are."),
+            "form_class": SwitchForm,
+            "form_submit_text": _("Halt"),
+        },
+    )
+    def halt(self, request: HttpRequest, form: SwitchForm) -> HttpResponse:
+        return self._turn(request, TradingState.HALTED, form)
+
+    @action(
+        description=_("Sales only"),
+        icon="trending_down",
+        permissions=["switch"],
+        url_path="reduce",
+        dialog={
+            "title": _("Allow sales only?"),
+            "description": _("What is held may be sold; nothing is bought."),
+            "form_class": SwitchForm,
+            "form_submit_text": _("Sales only"),
+        },
+    )
+    def reduce(self, request: HttpRequest, form: SwitchForm) -> HttpResponse:
+        return self._turn(request, TradingState.REDUCING, form)
+
+    @action(
+        description=_("Resume"),
+        icon="play_arrow",
+        permissions=["switch"],
+        url_path="resume",
+        dialog={
+            "title": _("Resume trading?"),
+            "description": _("Orders may leave again."),
+            "form_class": SwitchForm,
+            "form_submit_text": _("Resume"),
+        },
+    )
+    def resume(self, request: HttpRequest, form: SwitchForm) -> HttpResponse:
+        return self._turn(request, TradingState.ACTIVE, form)
+
+    def _turn(self, request: HttpRequest, state: TradingState, form: SwitchForm) -> HttpResponse:
+        tell(request, actions.switch_to(state, by=request.user, reason=form.cleaned_data["reason"]))
+        return go_to(reverse("admin:orders_tradingswitch_changelist"))
+
+
+@admin.register(TradeExecution)
+class TradeExecutionAdmin(Record):
+    list_display = [
+        "executed_at",
+        "stock",
+        "side",
+        "quantity",
+        "price",
+        "amount",
+        "costs",
+        "profit",
+        "order_no",
+        "source",
+        "voided_at",
+    ]
+    list_filter = [("executed_at", RangeDateFilter), ("source", ChoicesCheckboxFilter)]
+    list_filter_submit = True
+    search_fields = ["stock_code", "order_no", "order__stock_name"]
+    date_hierarchy = "executed_at"
+    list_select_related = ["order"]
+
+    @display(description=_("stock"), ordering="stock_code")
+    def stock(self, fill: TradeExecution) -> str:
+        return format_html('{} <span class="quiet">{}</span>', fill.order.stock_name, fill.stock_code)
+
+    @display(description=_("side"), ordering="order__order_type")
+    def side(self, fill: TradeExecution) -> str:
+        colour = "up" if fill.order.order_type == "BUY" else "down"
+        return format_html('<span class="{}">{}</span>', colour, fill.order.get_order_type_display())
+
+    @display(description=_("quantity"), ordering="exec_qty")
+    def quantity(self, fill: TradeExecution) -> str:
+        return figure(fill.exec_qty)
+
+    @display(description=_("price"), ordering="exec_price")
+    def price(self, fill: TradeExecution) -> str:
+        return figure(fill.exec_price)
+
+    @display(description=_("amount"), ordering="exec_amount")
+    def amount(self, fill: TradeExecution) -> str:
+        return figure(fill.exec_amount)
+
+    @display(description=_("costs"))
+    def costs(self, fill: TradeExecution) -> str:
+        return figure(fill.fee + fill.tax)
+
+    @display(description=_("realised profit"), ordering="realized_profit")
+    def profit(self, fill: TradeExecution) -> str:
+        return figure(fill.realized_profit, sign=True)
+
+
+@admin.register(RawNotice)
+class RawNoticeAdmin(Record):
+    list_display = ["received_at", "kind", "order_no", "order", "state", "committed_ms"]
+    list_filter = ["state", "kind", ("order_date", RangeDateFilter)]
+    list_filter_submit = True
+    search_fields = ["order_no"]
+    date_hierarchy = "received_at"
+    list_select_related = ["order"]
+
+
+@admin.register(OrderEvent)
+class OrderEventAdmin(Record):
+    list_display = ["at", "order", "kind", "detail"]
+    list_filter = ["kind", ("at", RangeDateFilter)]
+    list_filter_submit = True
+    search_fields = ["order__stock_code", "order__stock_name", "order__order_no", "detail"]
+    date_hierarchy = "at"
+    list_select_related = ["order"]
+
+
+@admin.register(Reconciliation)
+class ReconciliationAdmin(Record):
+    list_display = ["at", "outcome", "seen", "corrected", "adopted", "resolved", "error"]
+    list_filter = ["outcome"]
+    date_hierarchy = "at"

@@ -1,0 +1,51 @@
+"""The beat schedule: to look at, and to pause or hurry by an administrator."""
+
+from django.contrib import admin
+from django.utils.translation import gettext_lazy as _
+from django_celery_beat.admin import PeriodicTaskAdmin as BeatTaskAdmin
+from django_celery_beat.admin import PeriodicTaskForm, TaskSelectWidget
+from django_celery_beat.models import (
+    ClockedSchedule,
+    CrontabSchedule,
+    IntervalSchedule,
+    PeriodicTask,
+    SolarSchedule,
+)
+from unfold.admin import ModelAdmin
+from unfold.decorators import display
+from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
+
+for model in (PeriodicTask, IntervalSchedule, CrontabSchedule, SolarSchedule, ClockedSchedule):
+    admin.site.unregister(model)
+
+
+class TaskSelect(UnfoldAdminSelectWidget, TaskSelectWidget):
+    """The workers' tasks to choose from, in the admin's clothes."""
+
+
+class TaskForm(PeriodicTaskForm):
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["task"].widget = UnfoldAdminTextInputWidget()
+        self.fields["regtask"].widget = TaskSelect()
+
+
+@admin.register(PeriodicTask)
+class PeriodicTaskAdmin(BeatTaskAdmin, ModelAdmin):
+    form = TaskForm
+    list_display = ["name", "enabled", "period", "description", "last_run_at", "total_run_count"]
+    list_fullwidth = True
+
+    @display(description=_("period"))
+    def period(self, task: PeriodicTask) -> str:
+        return str(task.interval or task.crontab or "-")
+
+
+@admin.register(IntervalSchedule)
+class IntervalScheduleAdmin(ModelAdmin):
+    list_display = ["every", "period"]
+
+
+@admin.register(CrontabSchedule)
+class CrontabScheduleAdmin(ModelAdmin):
+    list_display = ["minute", "hour", "day_of_week", "day_of_month", "month_of_year", "timezone"]

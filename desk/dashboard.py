@@ -1,0 +1,244 @@
+"""What the dashboard shows, part by part: facts from the tables and from Redis, one or two queries each.
+
+No part asks the broker. A moment that may grow old is handed on as it is; the page counts its age.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from typing import Any
+
+import redis
+from django.conf import settings
+from django.db.models import Q, Sum
+from django.template.loader import render_to_string
+from django.utils import translation
+
+from aegis.lifecycle import UNSETTLED, Status
+from aegis.sessions import KST
+from aegis.terms import Market
+from kis import wiring
+from kis.auth import store_key
+from kis.status import SocketState, StreamStatus
+from market import service as market
+from market.models import DailyPrice, MarketCandle, MarketMacro
+from orders.models import Reconciliation, TradeExecution, TradeOrder, TradingSwitch
+from portfolio.models import AccountSnapshot, Portfolio
+from portfolio.service import PortfolioService
+
+log = logging.getLogger(__name__)
+
+QUEUES = ("orders", "sync", "notify", "stream")
+EXECUTIONS_SHOWN = 60
+CANDLES_SHOWN = 780  # minutes from eight in the morning to nine at night
+DAYS_SHOWN = 250
+KST_SECONDS = 9 * 3600
+
+
+def render(language: str, now: datetime) -> dict[str, str]:
+    """Return the page's parts as HTML, by name."""
+    with translation.override(language):
+        return {name: render_to_string(f"desk/parts/{name}.html", part(now)) for name, part in PARTS.items()}
+
+
+def account(now: datetime) -> dict[str, Any]:
+    snapshot = PortfolioService().get_snapshot()
+    if snapshot is None:
+        return {"snapshot": None}
+    before = snapshot.total_asset - snapshot.net_profit_today
+    rate = snapshot.net_profit_today * 100 / before if before else 0
+    return {"snapshot": snapshot, "rate": rate}
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A holding and what it is worth, in won."""
+
+    row: Portfolio
+    value: int
+    profit: int
+    rate: float
+
+
+def holdings(now: datetime) -> dict[str, Any]:
+    held = [_held(row) for row in PortfolioService().get_portfolio()]
+    held.sort(key=lambda each: -each.value)
+    cost = sum(each.value - each.profit for each in held)
+    profit = sum(each.profit for each in held)
+    return {
+        "held": held,
+        "value": sum(each.value for each in held),
+        "profit": profit,
+        "rate": profit * 100 / cost if cost else 0,
+    }
+
+
+def _held(row: Portfolio) -> Held:
+    value, cost = row.quantity * row.current_price, round(row.quantity * row.avg_price)
+    profit = value - cost if row.current_price else 0
+    return Held(row, value, profit, profit * 100 / cost if cost else 0)
+
+
+def open_orders(now: datetime) -> dict[str, Any]:
+    unsettled = TradeOrder.objects.filter(status__in=UNSETTLED).select_related("root").order_by("-created_at", "-id")
+    orders = list(unsettled)
+    return {"orders": orders, "unknown": sum(order.state is Status.UNKNOWN for order in orders)}
+
+
+def executions(now: datetime) -> dict[str, Any]:
+    of_today = TradeExecution.objects.filter(executed_at__gte=_midnight(now), voided_at=None)
+    sums = of_today.aggregate(
+        bought=Sum("exec_amount", filter=Q(order__order_type="BUY")),
+        sold=Sum("exec_amount", filter=Q(order__order_type="SELL")),
+        profit=Sum("realized_profit"),
+        fee=Sum("fee"),
+        tax=Sum("tax"),
+    )
+    fills = of_today.select_related("order").order_by("-executed_at", "-id")[:EXECUTIONS_SHOWN]
+    return {"fills": fills, **{name: total or 0 for name, total in sums.items()}}
+
+
+def basis(now: datetime) -> dict[str, Any]:
+    phases = market.today(now)
+    clock_time = now.astimezone(KST).time()
+    running = {
+        venue: next((phase for phase in phases if phase.market is venue and _holds(phase, clock_time)), None)
+        for venue in (Market.KRX, Market.NXT)
+    }
+    return {"macro": MarketMacro.objects.order_by("-time").first(), "running": running}
+
+
+def _holds(phase: Any, moment: time) -> bool:
+    return bool(phase.starts_at <= moment < phase.ends_at)
+
+
+def health(now: datetime) -> dict[str, Any]:
+    return {
+        "switch": TradingSwitch.objects.filter(pk=TradingSwitch.ONLY_PK).first(),
+        "looked": Reconciliation.objects.order_by("-id").first(),
+        "synced_at": AccountSnapshot.objects.order_by("-timestamp").values_list("timestamp", flat=True).first(),
+        **_from_redis(),
+    }
+
+
+def _from_redis() -> dict[str, Any]:
+    """Return what only Redis knows: the socket, the allowance, the queues. Without Redis it says so."""
+    try:
+        stream = wiring.stream_status()
+        return {"redis": True, "stream": stream, "frame_age": _whole(stream), **_throttle(), "queues": _queues()}
+    except redis.RedisError as error:
+        log.warning("the dashboard cannot read Redis: %s", error)
+        return {"redis": False, "stream": StreamStatus(state=SocketState.STALE), "queues": {}}
+
+
+def _whole(stream: StreamStatus) -> int | None:
+    return None if stream.frame_age is None else int(stream.frame_age)
+
+
+def _throttle() -> dict[str, Any]:
+    """Return how many calls of the last second's allowance are taken."""
+    store, key = wiring.store(), store_key(settings.KIS_ENVIRONMENT, settings.KIS_CREDENTIALS, "calls")
+    seconds, micros = store.time()
+    used = store.zcount(f"{key}:slots", seconds * 1000 + micros // 1000, "+inf")
+    limit = settings.KIS_CALLS_PER_SECOND
+    return {"calls": min(used, limit), "limit": limit, "slowed": bool(store.exists(f"{key}:slow"))}
+
+
+def _queues() -> dict[str, int]:
+    prefix = settings.CELERY_BROKER_TRANSPORT_OPTIONS["global_keyprefix"]
+    with wiring.store().pipeline(transaction=False) as pipe:
+        for name in QUEUES:
+            pipe.llen(f"{prefix}{name}")
+        return dict(zip(QUEUES, pipe.execute(), strict=True))
+
+
+PARTS: dict[str, Callable[[datetime], dict[str, Any]]] = {
+    "health": health,
+    "account": account,
+    "basis": basis,
+    "holdings": holdings,
+    "open_orders": open_orders,
+    "executions": executions,
+}
+
+
+def _midnight(now: datetime) -> datetime:
+    return datetime.combine(now.astimezone(KST).date(), time(), KST)
+
+
+def _chart_time(moment: datetime) -> int:
+    """Return a moment as the chart wants it: it knows no time zone, so Korean time is told as if it were UTC."""
+    return int(moment.timestamp()) + KST_SECONDS
+
+
+def equity(now: datetime, *, of_today: bool) -> list[dict[str, int | str]]:
+    """Return the total asset in won: a point a minute of the newest day, or the last of each day."""
+    if of_today:
+        newest = PortfolioService().get_snapshot()
+        since = _midnight(newest.timestamp if newest else now)
+        points = AccountSnapshot.objects.filter(timestamp__gte=since).order_by("timestamp")
+        by_minute = {_chart_time(at) // 60 * 60: total for at, total in points.values_list("timestamp", "total_asset")}
+        return [{"time": at, "value": total} for at, total in by_minute.items()]
+    days = AccountSnapshot.objects.order_by("timestamp__date", "-timestamp").distinct("timestamp__date")
+    rows = days.values_list("timestamp", "total_asset")
+    return [{"time": f"{at.astimezone(KST):%Y-%m-%d}", "value": total} for at, total in rows]
+
+
+def candles(code: str, now: datetime, *, by_day: bool) -> dict[str, Any]:
+    """Return one stock's bars and our fills upon them: the minutes of its newest day, or its days."""
+    if by_day:
+        days = DailyPrice.objects.filter(stock_code=code).order_by("-date")[:DAYS_SHOWN]
+        bars = [_bar(f"{day.date:%Y-%m-%d}", day) for day in reversed(days)]
+        since = days[len(days) - 1].date if days else now.date()
+        return {"bars": bars, "fills": _marks(code, datetime.combine(since, time(), KST), lambda at: f"{at:%Y-%m-%d}")}
+    newest = MarketCandle.objects.filter(symbol=code).order_by("-time").values_list("time", flat=True).first()
+    since = _midnight(newest or now)
+    rows = MarketCandle.objects.filter(symbol=code, time__range=(since, since + timedelta(days=1))).order_by("time")
+    return {"bars": _merged(rows), "fills": _marks(code, since, lambda at: _chart_time(at) // 60 * 60)}
+
+
+def _bar(at: int | str, row: Any) -> dict[str, int | str]:
+    return {
+        "time": at,
+        "open": row.open,
+        "high": row.high,
+        "low": row.low,
+        "close": row.close,
+        "volume": row.volume,
+    }
+
+
+def _merged(rows: Sequence[MarketCandle]) -> list[dict[str, Any]]:
+    """Return one bar a minute: where both venues traded, their range and volume together, KRX's open and close."""
+    bars: dict[int, dict[str, Any]] = {}
+    for row in rows:
+        at = _chart_time(row.time)
+        bar = _bar(at, row)
+        if (other := bars.get(at)) is not None:
+            first, second = (bar, other) if row.venue == Market.KRX else (other, bar)
+            bar = first | {
+                "high": max(first["high"], second["high"]),
+                "low": min(first["low"], second["low"]),
+                "volume": first["volume"] + second["volume"],
+            }
+        bars[at] = bar
+    return list(bars.values())[-CANDLES_SHOWN:]
+
+
+def _marks(code: str, since: datetime, at: Callable[[datetime], int | str]) -> list[dict[str, Any]]:
+    fills = TradeExecution.objects.filter(stock_code=code, executed_at__gte=since, voided_at=None)
+    rows = fills.order_by("executed_at").values_list("executed_at", "order__order_type", "exec_qty", "exec_price")
+    return [
+        {"time": at(moment.astimezone(KST)), "side": side, "qty": qty, "price": int(price)}
+        for moment, side, qty, price in rows
+    ]
+
+
+def chart_stocks(today: date) -> list[tuple[str, str]]:
+    """Return the stocks worth a chart, code and name: held ones first, then what was ordered lately."""
+    stocks = {row.stock_code: row.stock_name for row in PortfolioService().get_portfolio()}
+    ordered = TradeOrder.objects.filter(order_date__gte=today - timedelta(days=7)).order_by("stock_code")
+    for code, name in ordered.values_list("stock_code", "stock_name").distinct():
+        stocks.setdefault(code, name)
+    return list(stocks.items())

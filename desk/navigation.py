@@ -1,0 +1,113 @@
+"""What frames every page of the admin: its name, where it stands, and the ways through it."""
+
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest
+from django.templatetags.static import static
+from django.urls import reverse
+from django.utils.translation import gettext as _
+
+from aegis.lifecycle import UNSETTLED, Status
+from orders.models import TradeOrder
+
+Item = dict[str, Any]
+
+
+def subheader(request: HttpRequest) -> str:
+    return _("Trading desk")
+
+
+def favicon(request: HttpRequest) -> str:
+    return static("desk/aegis.svg")
+
+
+def stylesheet(request: HttpRequest) -> str:
+    return static("desk/admin.css")
+
+
+def environment(request: HttpRequest) -> list[str]:
+    """Return where orders go, in the colour of how much it matters."""
+    return {
+        "sim": [_("simulator"), "info"],
+        "paper": [_("paper trading"), "warning"],
+        "live": [_("LIVE") if settings.KIS_ARMED else _("LIVE, read only"), "danger"],
+    }[settings.KIS_ENVIRONMENT.name.value]
+
+
+def account(request: HttpRequest) -> list[Item]:
+    return [
+        {"title": _("Change password"), "link": reverse("admin:password_change")},
+        {"title": _("Two-factor login"), "link": reverse("two_factor")},
+    ]
+
+
+def sidebar(request: HttpRequest) -> list[Item]:
+    def page(title: str, icon: str, model: str, query: str = "", **more: Any) -> Item:
+        app, name = model.split(".")
+        link = reverse(f"admin:{app}_{name}_changelist") + query
+        here = f"{request.path}?{request.META.get('QUERY_STRING', '')}"
+        active = here == link if query else request.path.startswith(link) and not _is_unknown_list(request)
+        allowed = request.user.has_perm(f"{app}.view_{name}")
+        return {"title": title, "icon": icon, "link": link, "permission": lambda _: allowed, "active": active, **more}
+
+    def group(title: str, *items: Item) -> Item:
+        return {"title": title, "separator": True, "items": list(items)}
+
+    return [
+        {"items": [{"title": _("Dashboard"), "icon": "monitoring", "link": reverse("dashboard"), "active": False}]},
+        group(
+            _("Trading"),
+            page(_("Orders"), "receipt_long", "orders.tradeorder", badge="desk.navigation.unsettled"),
+            page(
+                _("Unknown outcomes"),
+                "help",
+                "orders.tradeorder",
+                f"?status__exact={Status.UNKNOWN}",
+                badge="desk.navigation.unknown",
+                badge_variant="danger",
+            ),
+            page(_("Executions"), "done_all", "orders.tradeexecution"),
+            page(_("Trading switch"), "power_settings_new", "orders.tradingswitch"),
+            page(_("Blacklist"), "block", "orders.blacklistedstock"),
+        ),
+        group(
+            _("Account"),
+            page(_("Holdings"), "account_balance_wallet", "portfolio.portfolio"),
+            page(_("Account history"), "show_chart", "portfolio.accountsnapshot"),
+            page(_("Unexplained changes"), "rule", "portfolio.portfolioevent"),
+        ),
+        group(
+            _("Market"),
+            page(_("Stocks"), "storefront", "market.stock"),
+            page(_("Candles"), "candlestick_chart", "market.marketcandle"),
+            page(_("Daily prices"), "calendar_month", "market.dailyprice"),
+            page(_("Basis"), "swap_vert", "market.marketmacro"),
+            page(_("Trading days"), "event", "market.tradingday"),
+        ),
+        group(
+            _("Records"),
+            page(_("Order events"), "history", "orders.orderevent"),
+            page(_("Notices"), "mark_email_read", "orders.rawnotice"),
+            page(_("Reconciliations"), "fact_check", "orders.reconciliation"),
+            page(_("Operators' actions"), "manage_history", "admin.logentry"),
+        ),
+        group(
+            _("System"),
+            page(_("Schedule"), "schedule", "django_celery_beat.periodictask"),
+            page(_("Users"), "person", "auth.user"),
+            page(_("Groups"), "group", "auth.group"),
+        ),
+    ]
+
+
+def _is_unknown_list(request: HttpRequest) -> bool:
+    return request.GET.get("status__exact") == Status.UNKNOWN.value
+
+
+def unsettled(request: HttpRequest) -> str:
+    return str(TradeOrder.objects.filter(status__in=UNSETTLED).count() or "")
+
+
+def unknown(request: HttpRequest) -> str:
+    return str(TradeOrder.objects.filter(status=Status.UNKNOWN).count() or "")

@@ -1,0 +1,84 @@
+"""All that happened to a family of orders, on one line of time: attempts, events, notices, executions."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db.models import Q
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
+
+from orders.models import OrderEvent, RawNotice, TradeExecution, TradeOrder
+
+# what an event is called, and in which tone it is said
+EVENTS = {
+    "CREATED": (gettext_noop("committed"), "quiet"),
+    "ACCEPTED": (gettext_noop("accepted by the broker"), "good"),
+    "REFUSED": (gettext_noop("refused"), "bad"),
+    "REFUSED_BY_NOTICE": (gettext_noop("refused by the exchange"), "bad"),
+    "NO_ANSWER": (gettext_noop("no answer: it may have arrived"), "bad"),
+    "ABSENT": (gettext_noop("it never arrived"), "warn"),
+    "UNDECIDED": (gettext_noop("several orders could be it: a person must decide"), "bad"),
+    "PART_FILLED": (gettext_noop("partly filled"), "fill"),
+    "FULLY_FILLED": (gettext_noop("filled"), "fill"),
+    "UNFILLED": (gettext_noop("fills taken back"), "warn"),
+    "CANCELLED": (gettext_noop("cancelled"), "warn"),
+    "EXPIRED": (gettext_noop("expired"), "warn"),
+    "CANCEL_SENT": (gettext_noop("cancel sent"), "quiet"),
+    "CANCEL_TAKEN": (gettext_noop("cancel taken by the broker"), "quiet"),
+    "CANCEL_REFUSED": (gettext_noop("cancel refused"), "warn"),
+    "CANCEL_UNKNOWN": (gettext_noop("cancel without an answer"), "bad"),
+    "CHASE_WANTED": (gettext_noop("chase wanted now"), "quiet"),
+    "CHASE_PAUSED": (gettext_noop("chase paused"), "quiet"),
+    "CHASE_ENDED": (gettext_noop("chase ended"), "warn"),
+    "OPERATOR": (gettext_noop("operator"), "person"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One thing that happened; `tone` colours it, `kind` says which table told of it."""
+
+    at: datetime
+    rank: int
+    order: TradeOrder
+    kind: str
+    tone: str
+    title: str
+    detail: str
+
+
+def family_of(order: TradeOrder) -> Sequence[TradeOrder]:
+    """Return the root and its re-orders, in the order they were sent."""
+    return list(TradeOrder.objects.filter(Q(pk=order.root_pk) | Q(root_id=order.root_pk)).order_by("attempt", "id"))
+
+
+def timeline(family: Sequence[TradeOrder]) -> Sequence[Moment]:
+    """Return what happened to a family, oldest first. Three queries."""
+    by_pk = {order.pk: order for order in family}
+    moments = [*_events(by_pk), *_executions(by_pk), *_notices(by_pk)]
+    return sorted(moments, key=lambda moment: (moment.at, moment.rank))
+
+
+def _events(orders: dict[int, TradeOrder]) -> Iterator[Moment]:
+    for event in OrderEvent.objects.filter(order__in=orders):
+        words, tone = EVENTS.get(event.kind, (event.kind, "quiet"))
+        yield Moment(event.at, event.pk, orders[event.order_id], event.kind, tone, _(words), event.detail)
+
+
+def _executions(orders: dict[int, TradeOrder]) -> Iterator[Moment]:
+    for fill in TradeExecution.objects.filter(order__in=orders):
+        voided = _("(taken back)") if fill.voided_at else ""
+        title = _("{qty:,} shares at {price:,.0f}").format(qty=fill.exec_qty, price=fill.exec_price)
+        detail = _("{total:,} in all, commission {fee:,}, tax {tax:,}, by {source} {voided}").format(
+            total=fill.cumulative_qty, fee=fill.fee, tax=fill.tax, source=fill.get_source_display(), voided=voided
+        )
+        yield Moment(fill.executed_at, fill.pk, orders[fill.order_id], "EXECUTION", "fill", title, detail.strip())
+
+
+def _notices(orders: dict[int, TradeOrder]) -> Iterator[Moment]:
+    for notice in RawNotice.objects.filter(order__in=orders):
+        title = _("notice: {kind}").format(kind=notice.kind)
+        late = "" if notice.committed_ms is None else f", {notice.committed_ms:.1f} ms"
+        detail = f"{notice.get_state_display()}{late}"
+        yield Moment(notice.received_at, notice.pk, orders[notice.order_id], "NOTICE", "notice", title, detail)

@@ -1,0 +1,155 @@
+"""The dashboard's doors: the page, its stream of changes, its charts, and the buttons on it."""
+
+import json
+from collections.abc import Callable, Iterator
+from functools import wraps
+
+from django.contrib import admin
+from django.contrib.auth.views import redirect_to_login
+from django.core.exceptions import PermissionDenied
+from django.db import connection
+from django.db.models import Q
+from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
+from django.shortcuts import get_object_or_404, render
+from django.utils.translation import get_language
+from django.utils.translation import gettext as _
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_GET, require_POST
+
+from aegis.guards import TradingState
+from aegis.sessions import KST
+from desk import actions, dashboard, navigation
+from desk.live import Broadcast, Parts, TooManyViewers
+from desk.roles import SWITCH, TRADE
+from kis import clock
+from market.models import Stock
+from orders.models import TradeOrder
+
+View = Callable[..., HttpResponse]
+# a stream ends and is asked for again, so that who was logged out is soon out
+STREAM_SECONDS = 300.0
+STOCKS_FOUND = 12
+
+broadcast = Broadcast(lambda language: dashboard.render(language, clock.now()))
+
+
+def staff_only(view: View) -> View:
+    """Send a stranger to the login, and tell who is no staff that it is not for them."""
+
+    @wraps(view)
+    def guarded(request: HttpRequest, *args: object, **kwargs: object) -> HttpResponse:
+        if not request.user.is_authenticated:
+            return redirect_to_login(request.get_full_path(), "admin:login")
+        if not admin.site.has_permission(request):
+            raise PermissionDenied
+        return view(request, *args, **kwargs)
+
+    return never_cache(guarded)
+
+
+def may(permission: str) -> Callable[[View], View]:
+    """Let a view answer those with `permission` alone."""
+
+    def decorator(view: View) -> View:
+        @wraps(view)
+        def guarded(request: HttpRequest, *args: object, **kwargs: object) -> HttpResponse:
+            if not request.user.has_perm(permission):
+                raise PermissionDenied
+            return view(request, *args, **kwargs)
+
+        return staff_only(require_POST(guarded))
+
+    return decorator
+
+
+@staff_only
+@require_GET
+def show(request: HttpRequest) -> HttpResponse:
+    """The one page."""
+    now = clock.now()
+    context = {
+        "parts": dashboard.render(get_language(), now),
+        "now": now,
+        "stocks": dashboard.chart_stocks(now.astimezone(KST).date()),
+        "environment": navigation.environment(request),
+        "may_trade": request.user.has_perm(TRADE),
+        "may_switch": request.user.has_perm(SWITCH),
+    }
+    return render(request, "desk/dashboard.html", context)
+
+
+@staff_only
+@require_GET
+def live(request: HttpRequest) -> HttpResponse:
+    """What changes on the page, as server-sent events: each second the time, and the parts that are not as before."""
+    response = StreamingHttpResponse(_events(get_language()), content_type="text/event-stream")
+    response.headers["X-Accel-Buffering"] = "no"  # a proxy must not collect them
+    return response
+
+
+def _events(language: str) -> Iterator[str]:
+    # the session and the user were read with it; nothing here needs it for the minutes to come
+    connection.close()
+    yield "retry: 1000\n\n"
+    try:
+        for parts in broadcast.watch(language, seconds=STREAM_SECONDS):
+            yield _event(parts)
+    except TooManyViewers:
+        yield f"event: full\ndata: {json.dumps(str(_('Too many dashboards are open: close one of them')))}\n\n"
+
+
+def _event(parts: Parts) -> str:
+    return f"data: {json.dumps({'now': clock.now().timestamp(), 'parts': parts})}\n\n"
+
+
+@staff_only
+@require_GET
+def equity(request: HttpRequest) -> HttpResponse:
+    points = dashboard.equity(clock.now(), of_today=request.GET.get("range") == "today")
+    return JsonResponse({"points": points})
+
+
+@staff_only
+@require_GET
+def candles(request: HttpRequest, code: str) -> HttpResponse:
+    return JsonResponse(dashboard.candles(code, clock.now(), by_day=request.GET.get("range") == "days"))
+
+
+@staff_only
+@require_GET
+def stocks(request: HttpRequest) -> HttpResponse:
+    """Stocks whose code begins, or whose name goes on, with `q`."""
+    words = request.GET.get("q", "").strip()
+    if not words or not request.user.has_perm("market.view_stock"):
+        return JsonResponse({"stocks": []})
+    found = Stock.objects.filter(Q(code__startswith=words) | Q(name__icontains=words)).order_by("name")
+    return JsonResponse({"stocks": list(found.values("code", "name")[:STOCKS_FOUND])})
+
+
+def _tell(*told: actions.Told) -> HttpResponse:
+    is_done = all(each.is_done for each in told)
+    return JsonResponse(
+        {"done": is_done, "text": "\n".join(each.text for each in told)}, status=200 if is_done else 409
+    )
+
+
+@may(TRADE)
+def cancel(request: HttpRequest, pk: int) -> HttpResponse:
+    return _tell(actions.cancel(get_object_or_404(TradeOrder, pk=pk), by=request.user))
+
+
+@may(TRADE)
+def cancel_all(request: HttpRequest) -> HttpResponse:
+    return _tell(*actions.cancel_all(by=request.user))
+
+
+@may(TRADE)
+def chase_now(request: HttpRequest, pk: int) -> HttpResponse:
+    return _tell(actions.chase_now(get_object_or_404(TradeOrder, pk=pk), by=request.user))
+
+
+@may(SWITCH)
+def switch(request: HttpRequest, state: str) -> HttpResponse:
+    wanted = {"halt": TradingState.HALTED, "reduce": TradingState.REDUCING, "resume": TradingState.ACTIVE}[state]
+    reason = request.POST.get("reason", "").strip() or _("on the dashboard")
+    return _tell(actions.switch_to(wanted, by=request.user, reason=reason))
