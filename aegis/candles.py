@@ -313,6 +313,47 @@ class MinuteFold:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Neighbouring doubtful bars of one stock, and where trades may be missing: after `since`, up to `until`.
+
+    Both are minutes, `since` empty at the day's beginning; `floor` the day's totals of shares and won there.
+    """
+
+    bars: tuple[Bar, ...]
+    since: str
+    until: str
+    floor: tuple[int, int]
+
+
+def doubtful(bars: Iterable[Bar], finished: str) -> list[Stretch]:
+    """Return the stretches of a stock's day, given by time, that need a chart; `finished` is the last minute over.
+
+    What follows the newest bar is doubtful where that bar is: trades after it may have gone unheard.
+    """
+    groups: list[tuple[Bar | None, list[Bar], bool]] = []
+    before: Bar | None = None
+    for bar in bars:
+        if bar.minute > finished:
+            break
+        if not bar.is_whole:
+            if not groups or groups[-1][2]:
+                groups.append((before, [], False))
+            groups[-1][1].append(bar)
+        elif groups:
+            groups[-1] = (*groups[-1][:2], True)
+        before = bar
+    return [
+        Stretch(
+            bars=tuple(group),
+            since=since.minute if since else "",
+            until=group[-1].minute if is_closed else finished,
+            floor=(since.day_volume, since.day_value) if since else (0, 0),
+        )
+        for since, group, is_closed in groups
+    ]
+
+
 def mended(ours: Sequence[Bar], chart: Iterable[ChartMinute], floor: tuple[int, int]) -> list[Bar]:
     """Return what is to be written of a stretch of bars with holes, given the chart of the same minutes.
 

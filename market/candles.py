@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from datetime import date, datetime, time, timedelta
 from typing import Any
 
@@ -18,6 +19,7 @@ log = logging.getLogger(__name__)
 
 MINUTE = MarketCandle.Interval.MINUTE.value
 FEED, PARTIAL, CHART, UNSURE = (source.value for source in MarketCandle.Source)
+_DAY = timedelta(days=1)
 
 # One statement for any number of bars. What a chart has mended stays mended.
 _COLUMNS = (
@@ -91,11 +93,18 @@ def midnight(day: date) -> datetime:
     return datetime.combine(day, time(), KST)
 
 
+def at_minute(day: date, minute: str) -> datetime:
+    return datetime.combine(day, time(int(minute[:2]), int(minute[2:])), KST)
+
+
 def _of(day: date) -> Any:
     return MarketCandle.objects.filter(interval=MINUTE, time__gte=midnight(day), time__lt=midnight(day + _DAY))
 
 
-_DAY = timedelta(days=1)
+def days_bars(code: str, market: Market, day: date) -> list[Bar]:
+    """Return a stock's bars of a day, the oldest first; those no chart can mend count as whole."""
+    rows = _of(day).filter(symbol=code, venue=market.value).order_by("time")
+    return [replace(_bar(row), is_whole=row.source != PARTIAL) for row in rows]
 
 
 def newest(day: date) -> list[Bar]:
@@ -110,6 +119,13 @@ def bars_of(code: str, market: Market, since: datetime, until: datetime) -> list
         symbol=code, interval=MINUTE, venue=market.value, time__range=(since, until)
     ).order_by("time")
     return [_bar(row) for row in rows]
+
+
+def with_holes(since: datetime) -> list[tuple[str, Market, date]]:
+    """Return whose days, since then, have bars that wait for the chart: (code, venue, day), newest days first."""
+    rows = MarketCandle.objects.filter(source=PARTIAL, time__gte=since).values_list("symbol", "venue", "time")
+    found = {(code, Market(venue), at.astimezone(KST).date()) for code, venue, at in rows}
+    return sorted(found, key=lambda key: (-key[2].toordinal(), key[0], key[1]))
 
 
 def _bar(row: MarketCandle) -> Bar:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aegis.broker import ChartMinute, Trade
-from aegis.candles import KEPT_MINUTES, Bar, MinuteFold, mended
+from aegis.candles import KEPT_MINUTES, Bar, MinuteFold, doubtful, mended
 from aegis.sessions import KST
 from aegis.terms import Market
 
@@ -348,3 +348,31 @@ def test_whatever_was_missed_before_the_last_trade_heard_the_chart_makes_good(
     assert {key: replace(bar, count=None) for key, bar in table.items()} == {
         key: replace(bar, count=None) for key, bar in truth(trades).items()
     }
+
+
+def stretches(whole: str, finished: str = "1600") -> list[tuple[str, str, str]]:
+    """Return the stretches of bars at 0900, 0901, ... that are whole (+) or not (-), as (since, until, bars)."""
+    (like,) = told(fold(day_of(MORNING[:1]))).values()
+    bars = [
+        replace(like, minute=f"09{number:02}", day_volume=number + 1, is_whole=sign == "+")
+        for number, sign in enumerate(whole)
+    ]
+    return [(each.since, each.until, " ".join(bar.minute for bar in each.bars)) for each in doubtful(bars, finished)]
+
+
+def test_doubtful_neighbours_are_one_stretch_from_the_bar_before_them() -> None:
+    assert stretches("++--+-+") == [("0901", "0903", "0902 0903"), ("0904", "0905", "0905")]
+    assert stretches("+++") == []
+
+
+def test_a_day_that_begins_doubtful_is_doubtful_from_its_beginning() -> None:
+    assert stretches("-+") == [("", "0900", "0900")]
+
+
+def test_behind_a_doubtful_newest_bar_everything_is() -> None:
+    assert stretches("+-", finished="0930") == [("0900", "0930", "0901")]
+
+
+def test_minutes_that_are_not_over_are_left_alone() -> None:
+    assert stretches("+--", finished="0901") == [("0900", "0901", "0901")]
+    assert stretches("-", finished="0859") == []

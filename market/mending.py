@@ -1,0 +1,82 @@
+"""Bars with holes are mended from the broker's minute chart (분봉), and what nobody listened to is filled in."""
+
+import logging
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta
+from time import monotonic
+
+from django.db import connection
+
+from aegis.broker import Broker, BrokerError, ChartMinute, Refused
+from aegis.candles import Bar, Stretch, doubtful, mended
+from aegis.sessions import KST
+from aegis.terms import Market
+from market import candles
+
+log = logging.getLogger(__name__)
+
+MINUTE = timedelta(minutes=1)
+# how long after its end a minute's chart is surely complete
+GRACE = timedelta(seconds=5)
+# a chart of days past reaches back further; older holes are not worth their calls
+REACH = timedelta(days=5)
+# what is not done by then is the next turn's
+TURN_SECONDS = 20.0
+_LOCK = 0x6D65_6E64
+
+
+def mend(broker: Broker, *, now: datetime) -> int:
+    """Mend what has holes; return how many bars were written. One process at a time, the others return at once."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_lock(%s)", [_LOCK])
+        if not cursor.fetchone()[0]:
+            return 0
+        try:
+            return _mend_in_turn(broker, now)
+        finally:
+            cursor.execute("SELECT pg_advisory_unlock(%s)", [_LOCK])
+
+
+def _mend_in_turn(broker: Broker, now: datetime) -> int:
+    ends_at, written = monotonic() + TURN_SECONDS, 0
+    for code, market, day in candles.with_holes(now - REACH):
+        if monotonic() > ends_at:
+            break
+        try:
+            bars = _mend_day(broker, code, market, day, now)
+        except BrokerError as error:
+            log.warning("the minutes of %s on %s cannot be asked for, and wait: %s", code, market, error)
+            break
+        if bars:
+            log.info("%s on %s, %s: %d minutes mended from the chart", code, market, day, len(bars))
+        candles.write_mended(bars)
+        written += len(bars)
+    return written
+
+
+def _mend_day(broker: Broker, code: str, market: Market, day: date, now: datetime) -> list[Bar]:
+    """Return what is to be written of one stock's day. Raises BrokerError."""
+    over = (now - MINUTE - GRACE).astimezone(KST)
+    finished = f"{over:%H%M}" if over.date() == day else "2359" if over.date() > day else ""
+    return [
+        bar
+        for stretch in doubtful(candles.days_bars(code, market, day), finished)
+        for bar in mended(stretch.bars, _chart(broker, code, market, day, stretch), stretch.floor)
+    ]
+
+
+def _chart(broker: Broker, code: str, market: Market, day: date, stretch: Stretch) -> Sequence[ChartMinute]:
+    """Return the chart of a stretch, page by page. One the broker refuses for good has no minutes."""
+    since = candles.at_minute(day, stretch.since) if stretch.since else candles.midnight(day)
+    last, rows = candles.at_minute(day, stretch.until), list[ChartMinute]()
+    while last > since:
+        try:
+            page = broker.minutes(code, market, last)
+        except Refused as refusal:
+            log.warning("the broker has no minutes of %s on %s for %s: %s", code, market, day, refusal)
+            break
+        rows.extend(row for row in page if since < row.at <= last)
+        if not page or page[-1].at > last:
+            break
+        last = page[-1].at - MINUTE
+    return rows

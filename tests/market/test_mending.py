@@ -1,0 +1,149 @@
+"""Holes in the bars, mended from the simulator's chart."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date, datetime, timedelta
+
+import pytest
+
+from aegis.broker import Broker, ChartMinute
+from aegis.candles import Bar
+from aegis.sessions import KST
+from aegis.terms import Market
+from kis import clock
+from kis.simulator.server import Simulator
+from market import candles, mending
+from market.models import MarketCandle
+
+pytestmark = pytest.mark.django_db
+ClockAt = Callable[..., datetime]
+CODE = "005930"
+DAY = date(2026, 11, 23)
+
+
+@pytest.fixture
+def chart(simulator: Simulator, broker: Broker, clock_at: ClockAt) -> dict[str, ChartMinute]:
+    """Ten minutes of lively trading, and what the broker's chart says of them."""
+    for minute in range(10):
+        clock_at(f"2026-11-23 10:{minute:02}:30")
+        simulator.step(20)
+    clock_at("2026-11-23 10:10:30")
+    rows = broker.minutes(CODE, Market.KRX, clock.now())
+    return {f"{row.at:%H%M}": row for row in rows if row.at.hour == 10 and row.volume and row.at.minute < 10}
+
+
+def bar(row: ChartMinute, before: ChartMinute | None = None, **words: object) -> Bar:
+    """Return a bar of ours as the chart has it; running totals of shares are ten times the minute's number."""
+    made = Bar(
+        code=CODE,
+        market=Market.KRX,
+        day=DAY,
+        minute=f"{row.at:%H%M}",
+        open=row.open,
+        high=row.high,
+        low=row.low,
+        close=row.close,
+        volume=row.volume,
+        value=row.day_value - (before.day_value if before else 0),
+        count=3,
+        day_volume=1_000_000 + row.volume,
+        day_value=row.day_value,
+        is_whole=True,
+    )
+    return replace(made, **words)
+
+
+def rows() -> dict[str, tuple[str, int, int, int, int, int]]:
+    return {
+        f"{row.time.astimezone(KST):%H%M}": (row.source, row.open, row.high, row.low, row.close, row.volume)
+        for row in MarketCandle.objects.all()
+    }
+
+
+def told(row: ChartMinute, source: str) -> tuple[str, int, int, int, int, int]:
+    return source, row.open, row.high, row.low, row.close, row.volume
+
+
+def test_a_gap_is_filled_from_the_chart_and_marked(broker: Broker, chart: dict[str, ChartMinute]) -> None:
+    candles.write_heard(
+        [
+            bar(chart["1000"]),
+            bar(chart["1001"], high=chart["1001"].high + 100, is_whole=False),
+            bar(chart["1005"], volume=1, is_whole=False),
+            bar(chart["1006"]),
+        ]
+    )
+    assert mending.mend(broker, now=clock.now()) == 5
+    expected = {minute: told(chart[minute], "CHART") for minute in ("1001", "1002", "1003", "1004", "1005")}
+    expected |= {minute: told(chart[minute], "FEED") for minute in ("1000", "1006")}
+    assert rows() == expected
+    assert mending.mend(broker, now=clock.now()) == 0
+
+
+def test_values_and_running_totals_follow_from_the_bar_before(broker: Broker, chart: dict[str, ChartMinute]) -> None:
+    candles.write_heard([bar(chart["1000"]), bar(chart["1002"], close=chart["1002"].low, is_whole=False)])
+    mending.mend(broker, now=clock.now())
+    first, second = candles.bars_of(CODE, Market.KRX, chart["1001"].at, chart["1002"].at)
+    assert first.value == chart["1001"].day_value - chart["1000"].day_value
+    assert first.day_volume == 1_000_000 + chart["1000"].volume + chart["1001"].volume
+    assert second.day_volume == first.day_volume + chart["1002"].volume
+    assert (first.count, second.count) == (None, None)
+
+
+def test_a_doubted_bar_the_chart_confirms_is_the_feeds_again(broker: Broker, chart: dict[str, ChartMinute]) -> None:
+    whole = [bar(chart["1003"]), bar(chart["1004"], chart["1003"])]
+    confirmed = replace(whole[1], day_volume=whole[0].day_volume + whole[1].volume)
+    candles.write_heard([whole[0], replace(confirmed, is_whole=False)])
+    mending.mend(broker, now=clock.now())
+    assert candles.bars_of(CODE, Market.KRX, whole[1].time, whole[1].time) == [confirmed]
+
+
+def test_behind_a_doubtful_newest_bar_the_chart_fills_in_all_that_is_over(
+    broker: Broker, chart: dict[str, ChartMinute]
+) -> None:
+    candles.write_heard([bar(chart["1006"]), bar(chart["1007"], low=1, is_whole=False)])
+    mending.mend(broker, now=clock.now())
+    assert sorted(rows()) == ["1006", "1007", "1008", "1009"]
+
+
+def test_the_running_minute_is_left_to_the_feed(
+    broker: Broker, simulator: Simulator, chart: dict[str, ChartMinute]
+) -> None:
+    simulator.step(5)
+    candles.write_heard([bar(chart["1009"], minute="1010", is_whole=False)])
+    assert mending.mend(broker, now=clock.now()) == 0
+    assert mending.mend(broker, now=datetime(2026, 11, 23, 10, 11, 4, tzinfo=KST)) == 0
+    assert rows()["1010"][0] == "PARTIAL"
+
+
+def test_a_stock_heard_of_late_gets_its_morning(broker: Broker, chart: dict[str, ChartMinute]) -> None:
+    candles.write_heard([bar(chart["1009"], is_whole=False)])
+    mending.mend(broker, now=clock.now())
+    assert rows().keys() == {"0900", *chart}
+    assert MarketCandle.objects.order_by("time").first().day_value > 0
+
+
+def test_yesterdays_holes_are_mended_from_the_chart_of_yesterday(broker: Broker, clock_at: ClockAt) -> None:
+    friday = datetime(2026, 11, 20, 10, 0, tzinfo=KST)
+    (row,) = [row for row in broker.minutes(CODE, Market.KRX, friday) if row.at == friday]
+    before = bar(row, minute="0959", day=friday.date(), day_value=row.day_value - row.volume * row.open)
+    candles.write_heard([before, bar(row, day=friday.date(), high=row.high + 100, is_whole=False)])
+    mending.mend(broker, now=clock.now())
+    found = candles.bars_of(CODE, Market.KRX, friday, friday)[0]
+    assert (found.high, found.is_whole) == (row.high, True)
+
+
+def test_what_no_chart_tells_of_is_not_asked_for_for_ever(broker: Broker, chart: dict[str, ChartMinute]) -> None:
+    candles.write_heard([bar(chart["1000"]), bar(chart["1001"], minute="0730", is_whole=False)])
+    mending.mend(broker, now=clock.now())
+    assert rows()["0730"][0] == "UNSURE"
+    assert candles.with_holes(clock.now() - timedelta(days=1)) == []
+
+
+def test_where_the_broker_is_silent_the_holes_wait(
+    broker: Broker, simulator: Simulator, chart: dict[str, ChartMinute]
+) -> None:
+    candles.write_heard([bar(chart["1000"]), bar(chart["1001"], low=1, is_whole=False)])
+    simulator.stop()
+    assert mending.mend(broker, now=clock.now()) == 0
+    assert rows()["1001"][0] == "PARTIAL"
