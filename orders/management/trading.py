@@ -1,64 +1,80 @@
-"""What the trading commands share: arguments with clear errors, exit codes, and how an order is told.
-
-Exit codes: 0 done, 1 refused (by AEGIS or the broker), 2 wrong usage, 3 the outcome is not known yet.
-"""
+"""`buy` and `sell`: the words of an order, read with errors that say what would be right."""
 
 import argparse
+from dataclasses import replace
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
 from django.utils.translation import gettext as _
 
-from aegis.broker import BrokerError
+from aegis.chase import Plan
 from aegis.lifecycle import Status
-from aegis.terms import Market, OrderKind, Side
-from kis import clock
-from kis.wiring import broker
-from orders import guards
+from aegis.terms import Market, Side
+from orders import shapes
+from orders.management.console import (
+    OUTCOME_UNKNOWN,
+    DeskCommand,
+    Failure,
+    Told,
+    add_confirmation,
+    confirm,
+    describe,
+    service,
+)
 from orders.models import TradeOrder
-from orders.service import Draft, Intent, OrderDenied, OrderService
+from orders.service import NO_CHASE, Draft, Intent, default_plan
 
-UNKNOWN_OUTCOME = 3
+REQUEST_ID_LENGTH = TradeOrder._meta.get_field("request_id").max_length
 
 
 def shares(text: str) -> int:
     """Read a quantity of shares from the command line."""
-    return _positive(text, _("quantity {text} is not a whole number of shares above zero: write it as 10"))
+    return _whole(text, _("quantity {text} is not a whole number of shares above zero: write it as 10"))
 
 
 def won(text: str) -> int:
     """Read a price in won from the command line; commas are allowed."""
-    return _positive(text, _("price {text} is not a whole number of won above zero: write it as 52000"))
+    return _whole(text, _("price {text} is not a whole number of won above zero: write it as 52000"))
 
 
-def _positive(text: str, sentence: str) -> int:
+def ticks(text: str) -> int:
+    return _whole(text, _("step {text} is not a whole number of ticks above zero: write it as 1"))
+
+
+def retries(text: str) -> int:
+    return _whole(text, _("retries {text} is not a whole number, 0 or more: write it as 3"), least=0)
+
+
+def _whole(text: str, sentence: str, least: int = 1) -> int:
     digits = text.replace(",", "")
-    if not digits.isascii() or not digits.isdigit() or int(digits) <= 0:
+    if not digits.isascii() or not digits.isdigit() or len(digits) > 12 or int(digits) < least:
         raise argparse.ArgumentTypeError(sentence.format(text=repr(text)))
     return int(digits)
 
 
-def service() -> OrderService:
-    return OrderService(broker(), clock.now)
+def seconds(text: str) -> float:
+    digits = text.replace(".", "", 1)
+    if not digits.isascii() or not digits.isdigit() or len(digits) > 6 or float(text) <= 0:
+        words = _("wait {text} is not a number of seconds above zero: write it as 30")
+        raise argparse.ArgumentTypeError(words.format(text=repr(text)))
+    return float(text)
 
 
-def describe(order: TradeOrder) -> str:
-    """Return an order in one line."""
-    price = f"{order.price:,}" if order.price else _("market price")
-    return _("{name} ({code}) {side} {qty:,} shares at {price}, {market} {kind}, number {number}, {status}").format(
-        name=order.stock_name,
-        code=order.stock_code,
-        side=order.get_order_type_display(),
-        qty=order.qty,
-        price=price,
-        market=order.market,
-        kind=order.order_kind,
-        number=order.order_no or "-",
-        status=order.get_status_display(),
-    )
+def venue(text: str) -> Market:
+    try:
+        return Market(text.upper())
+    except ValueError:
+        words = _("market {text} is no venue: use one of {known}").format(text=repr(text), known=", ".join(Market))
+        raise argparse.ArgumentTypeError(words) from None
 
 
-class TradeCommand(BaseCommand):
+def request_id(text: str) -> str:
+    if not 0 < len(text) <= REQUEST_ID_LENGTH or not text.isprintable() or text != text.strip():
+        words = _("request id {text} is not 1 to {most} letters without spaces at its ends")
+        raise argparse.ArgumentTypeError(words.format(text=repr(text), most=REQUEST_ID_LENGTH))
+    return text
+
+
+class TradeCommand(DeskCommand):
     """`buy` and `sell`, but for their side."""
 
     side: Side
@@ -69,54 +85,76 @@ class TradeCommand(BaseCommand):
         parser.add_argument("qty", type=shares, help=_("number of shares"))
         how = parser.add_mutually_exclusive_group()
         how.add_argument("--strategy", choices=self.strategies, default="", help=_("how the price is chosen"))
-        how.add_argument("--price", type=won, help=_("limit price in won; such an order is not chased"))
+        how.add_argument("--price", type=won, help=_("limit price in won; such an order is not chased unless asked to"))
         how.add_argument("--at-market", action="store_true", help=_("at market; on NXT at the best opposite quote"))
-        parser.add_argument("--market", type=Market, choices=list(Market), help=_("venue; by default the hour decides"))
-        parser.add_argument("--request-id", help=_("the same id again returns the same order"))
+        parser.add_argument("--market", type=venue, metavar="VENUE", help=_("venue; by default the hour decides"))
+        chase = parser.add_argument_group(_("the chase of what stays unfilled; the settings where not given"))
+        chase.add_argument("--wait", type=seconds, metavar="SECONDS", help=_("seconds before each step"))
+        chase.add_argument("--retries", type=retries, metavar="N", help=_("how often it is ordered anew"))
+        chase.add_argument("--step", type=ticks, metavar="TICKS", help=_("ticks nearer with each"))
+        chase.add_argument("--no-market", action="store_true", help=_("do not go to market at last"))
+        chase.add_argument("--no-chase", action="store_true", help=_("leave it where it rests"))
+        parser.add_argument("--request-id", type=request_id, help=_("the same id again returns the same order"))
         parser.add_argument("--dry-run", action="store_true", help=_("judge and price it, but send nothing"))
+        add_confirmation(parser)
+        super().add_arguments(parser)
 
-    def handle(self, **options: Any) -> None:
+    def tell(self, **options: Any) -> Told:
+        intent = self._intent(options)
+        if options["dry_run"]:
+            draft = service().draft(intent)
+            return Told({"dry_run": True, "draft": shapes.draft(draft)}, [_would(draft)])
+        confirm(self.name, yes=options["yes"], about=lambda: _would(service().draft(intent)))
+        return _told(service().place(intent))
+
+    def _intent(self, options: dict[str, Any]) -> Intent:
         strategy = options["strategy"]
         if not strategy and options["price"] is None and not options["at_market"]:
             strategy = self.strategies[0]
-        intent = Intent(
+        return Intent(
             code=options["code"],
             side=self.side,
             qty=options["qty"],
             strategy=strategy,
             price=options["price"],
             market=options["market"],
+            plan=_plan(options),
             **({"request_id": options["request_id"]} if options["request_id"] else {}),
         )
-        try:
-            if options["dry_run"]:
-                self.stdout.write(self._told(service().draft(intent)))
-                return
-            order = service().place(intent)
-        except OrderDenied as denied:
-            words = "\n".join(f"  - {guards.say(reason)}" for reason in denied.reasons)
-            raise CommandError(_("not ordered:") + "\n" + words) from denied
-        except BrokerError as error:
-            raise CommandError(_("not ordered, the broker could not be asked: {error}").format(error=error)) from error
-        self._report(order)
 
-    def _told(self, draft: Draft) -> str:
-        request = draft.request
-        return _("would {side} {qty:,} shares of {name} at {price} ({market} {kind}); last price {last:,} won").format(
-            side=_("buy") if request.side is Side.BUY else _("sell"),
-            qty=request.qty,
-            name=draft.stock.name,
-            price=f"{request.price:,}" if OrderKind(request.kind).is_priced else _("market price"),
-            market=request.market,
-            kind=request.kind.value,
-            last=draft.quote.price,
-        )
 
-    def _report(self, order: TradeOrder) -> None:
-        line = describe(order)
-        if order.state is Status.REJECTED:
-            raise CommandError(_("refused: {line}: {why}").format(line=line, why=order.refusal))
-        if order.state is Status.UNKNOWN:
-            sentence = _("outcome unknown, it is being looked up; do not order again: {line}")
-            raise CommandError(sentence.format(line=line), returncode=UNKNOWN_OUTCOME)
-        self.stdout.write(_("ordered: {line}").format(line=line))
+def _plan(options: dict[str, Any]) -> Plan | None:
+    """Return the order's own chase, None where the settings decide."""
+    named = {"wait_seconds": options["wait"], "max_retries": options["retries"], "step_ticks": options["step"]}
+    changes = {name: value for name, value in named.items() if value is not None}
+    if options["no_market"]:
+        changes["market_after"] = False
+    if options["no_chase"] and changes:
+        words = _("--no-chase leaves nothing to chase: give it without --wait, --retries, --step and --no-market")
+        raise Failure("USAGE", words, exit_code=2)
+    if options["no_chase"]:
+        return NO_CHASE
+    return replace(default_plan(), **changes) if changes else None
+
+
+def _would(draft: Draft) -> str:
+    request = draft.request
+    return _("would {side} {qty:,} shares of {name} at {price} ({market} {kind}); last price {last:,} won").format(
+        side=_("buy") if request.side is Side.BUY else _("sell"),
+        qty=request.qty,
+        name=draft.stock.name,
+        price=f"{request.price:,}" if request.kind.is_priced else _("market price"),
+        market=request.market,
+        kind=request.kind.value,
+        last=draft.quote.price,
+    )
+
+
+def _told(order: TradeOrder) -> Told:
+    line, shape = describe(order), {"order": shapes.order(order)}
+    if order.state is Status.REJECTED:
+        raise Failure("REFUSED", _("refused: {line}: {why}").format(line=line, why=order.refusal), shape=shape)
+    if order.state is Status.UNKNOWN:
+        words = _("outcome unknown, it is being looked up; do not order again: {line}").format(line=line)
+        raise Failure("UNKNOWN", words, exit_code=OUTCOME_UNKNOWN, shape=shape)
+    return Told({"dry_run": False, **shape}, [_("ordered: {line}").format(line=line)])

@@ -7,7 +7,7 @@ from django.core.management import CommandError, call_command
 from django.utils import translation
 
 from aegis.broker import Broker, OutcomeUnknown
-from orders.management.trading import UNKNOWN_OUTCOME
+from orders.management.console import OUTCOME_UNKNOWN
 from orders.models import TradeOrder
 from orders.service import OrderService
 
@@ -97,7 +97,7 @@ def test_an_unknown_outcome_has_an_exit_code_of_its_own(
     monkeypatch.setattr(type(broker), "place", lost)
     with pytest.raises(CommandError, match="do not order again") as caught:
         run("buy", "005930", "1")
-    assert caught.value.returncode == UNKNOWN_OUTCOME
+    assert caught.value.returncode == OUTCOME_UNKNOWN
 
 
 def test_the_same_request_id_is_the_same_order(service: OrderService) -> None:

@@ -1,49 +1,52 @@
 import argparse
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
 from django.utils.translation import gettext as _
 
-from aegis.broker import BrokerError
 from kis import clock
 from kis.wiring import broker
+from orders import shapes
+from orders.management.console import DeskCommand, Failure, Told, short
 from portfolio.fetcher import KISFetcher
+from portfolio.models import AccountSnapshot, Portfolio
 from portfolio.service import PortfolioService
 
 
-class Command(BaseCommand):
+class Command(DeskCommand):
     help = _("Show cash and holdings as last seen.")
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--sync", action="store_true", help=_("ask the broker first"))
+        super().add_arguments(parser)
 
-    def handle(self, **options: Any) -> None:
+    def tell(self, **options: Any) -> Told:
         if options["sync"]:
-            try:
-                KISFetcher(broker(), clock.now).sync_portfolio()
-            except BrokerError as error:
-                raise CommandError(_("the balance could not be asked: {error}").format(error=error)) from error
+            KISFetcher(broker(), clock.now).sync_portfolio()
         service = PortfolioService()
         snapshot = service.get_snapshot()
         if snapshot is None:
-            raise CommandError(_("no balance yet: try again with --sync"))
-        self.stdout.write(
-            _("total {total:,} won, deposit {deposit:,} (D+2 {d2:,}), today {profit:+,}, as of {at}").format(
-                total=snapshot.total_asset,
-                deposit=snapshot.deposit,
-                d2=snapshot.deposit_d2,
-                profit=snapshot.net_profit_today,
-                at=f"{snapshot.timestamp.astimezone():%m-%d %H:%M:%S}",
-            )
-        )
-        for holding in service.get_portfolio():
-            self.stdout.write(
-                _("{name} ({code}) {qty:,} shares, average {average:,}, now {price:,}, {rate:+}%").format(
-                    name=holding.stock_name,
-                    code=holding.stock_code,
-                    qty=holding.quantity,
-                    average=holding.avg_price,
-                    price=holding.current_price,
-                    rate=holding.profit_rate,
-                )
-            )
+            raise Failure("NO_BALANCE", _("no balance yet: try again with --sync"))
+        holdings = list(service.get_portfolio())
+        shape = {"account": shapes.account(snapshot), "holdings": [shapes.holding(each) for each in holdings]}
+        return Told(shape, [_account(snapshot), *(_holding(each) for each in holdings)])
+
+
+def _account(snapshot: AccountSnapshot) -> str:
+    return _("total {total:,} won, deposit {deposit:,} (D+2 {d2:,}), today {profit:+,}, as of {at}").format(
+        total=snapshot.total_asset,
+        deposit=snapshot.deposit,
+        d2=snapshot.deposit_d2,
+        profit=snapshot.net_profit_today,
+        at=short(snapshot.timestamp),
+    )
+
+
+def _holding(holding: Portfolio) -> str:
+    return _("{name} ({code}) {qty:,} shares, average {average:,}, now {price:,}, {rate:+}%").format(
+        name=holding.stock_name,
+        code=holding.stock_code,
+        qty=holding.quantity,
+        average=holding.avg_price,
+        price=holding.current_price,
+        rate=holding.profit_rate,
+    )

@@ -1,42 +1,36 @@
 import argparse
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
 from django.utils.translation import gettext as _
 
 from aegis.broker import BrokerError
-from aegis.sessions import KST
-from kis import clock
-from kis.fields import order_number
-from orders.management.trading import describe, service
-from orders.models import TradeOrder
+from orders import shapes
+from orders.management.console import DeskCommand, Failure, Told, describe, find_order, service
 
 
-class Command(BaseCommand):
+class Command(DeskCommand):
     help = _("Cancel what is left of an order.")
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("number", help=_("the broker's order number of today, or # and our own: #12"))
+        parser.add_argument("--dry-run", action="store_true", help=_("show what would be cancelled, and send nothing"))
+        super().add_arguments(parser)
 
-    def handle(self, number: str, **options: Any) -> None:
-        order = self._find(number)
+    def tell(self, **options: Any) -> Told:
+        order = find_order(options["number"])
+        line, shape = describe(order), {"order": shapes.order(order)}
         if order.order_no is None:
-            sentence = _("the order has no number yet, so it cannot be cancelled: {line}")
-            raise CommandError(sentence.format(line=describe(order)))
+            words = _("the order has no number yet, so it cannot be cancelled: {line}")
+            raise Failure("NO_NUMBER", words.format(line=line), shape=shape)
         if not order.is_open:
-            raise CommandError(_("nothing is left to cancel: {line}").format(line=describe(order)))
+            raise Failure("NOT_OPEN", _("nothing is left to cancel: {line}").format(line=line), shape=shape)
+        if options["dry_run"]:
+            return Told({"dry_run": True, **shape}, [_("would cancel: {line}").format(line=line)])
         try:
             service().cancel(order)
         except BrokerError as error:
-            raise CommandError(_("not cancelled: {error}").format(error=error)) from error
-        self.stdout.write(_("cancel sent: {line}").format(line=describe(order)))
-
-    def _find(self, number: str) -> TradeOrder:
-        if number.startswith("#") and number[1:].isdigit():
-            order = TradeOrder.objects.filter(pk=int(number[1:])).first()
-        else:
-            today = clock.now().astimezone(KST).date()
-            order = TradeOrder.objects.filter(order_date=today, order_no=order_number(number)).first()
-        if order is None:
-            raise CommandError(_("there is no order {number}: `orders` lists them").format(number=number))
-        return order
+            words = _("not cancelled: {error}").format(error=error)
+            raise Failure("NOT_CANCELLED", words, shape={"broker_code": error.code, **shape}) from error
+        order.refresh_from_db()
+        lines = [_("cancel sent: {line}").format(line=describe(order))]
+        return Told({"dry_run": False, "order": shapes.order(order)}, lines)

@@ -1,28 +1,30 @@
 import argparse
 from typing import Any
 
-from django.core.management.base import BaseCommand
 from django.utils.translation import gettext as _
 
 from aegis.lifecycle import UNSETTLED
-from orders.management.trading import describe
+from orders import shapes
+from orders.management.console import DeskCommand, Told, add_filters, describe, filtered, short
 from orders.models import TradeOrder
 
 
-class Command(BaseCommand):
+class Command(DeskCommand):
     help = _("List orders, newest first.")
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--open", action="store_true", help=_("only those that are not settled"))
-        parser.add_argument("--most", type=int, default=20, help=_("how many lines (20)"))
+        add_filters(parser)
+        super().add_arguments(parser)
 
-    def handle(self, **options: Any) -> None:
+    def tell(self, **options: Any) -> Told:
         rows = TradeOrder.objects.order_by("-id")
         if options["open"]:
             rows = rows.filter(status__in=UNSETTLED)
-        rows = rows[: max(1, options["most"])]
-        if not rows:
-            self.stdout.write(_("no orders"))
-        for order in rows:
-            filled = _("filled {filled:,}").format(filled=order.filled_qty)
-            self.stdout.write(f"#{order.pk} {order.created_at.astimezone():%m-%d %H:%M:%S} {describe(order)}, {filled}")
+        found = filtered(rows, options, day="order_date")
+        return Told({"orders": [shapes.order(row) for row in found]}, [_line(row) for row in found] or [_("no orders")])
+
+
+def _line(row: TradeOrder) -> str:
+    filled = _("filled {filled:,}").format(filled=row.filled_qty)
+    return f"#{row.pk} {short(row.created_at)} {describe(row)}, {filled}"

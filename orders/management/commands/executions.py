@@ -1,0 +1,43 @@
+import argparse
+from typing import Any
+
+from django.utils.translation import gettext as _
+
+from orders import shapes
+from orders.management.console import DeskCommand, Told, add_filters, filtered, short
+from orders.models import TradeExecution
+
+
+class Command(DeskCommand):
+    help = _("List fills, newest first, with what they cost.")
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--voided", action="store_true", help=_("those that turned out untrue too"))
+        add_filters(parser)
+        super().add_arguments(parser)
+
+    def tell(self, **options: Any) -> Told:
+        rows = TradeExecution.objects.select_related("order").order_by("-executed_at", "-id")
+        if not options["voided"]:
+            rows = rows.filter(voided_at__isnull=True)
+        found = filtered(rows, options, day="order__order_date")
+        lines = [_line(row) for row in found] or [_("no fills")]
+        return Told({"executions": [shapes.execution(row) for row in found]}, lines)
+
+
+def _line(row: TradeExecution) -> str:
+    words = _(
+        "{at} {name} ({code}) {side} {qty:,} shares at {price:,.2f}, commission {fee:,}, tax {tax:,}, by {source}"
+    )
+    line = words.format(
+        at=short(row.executed_at),
+        name=row.order.stock_name,
+        code=row.stock_code,
+        side=row.order.get_order_type_display(),
+        qty=row.exec_qty,
+        price=row.exec_price,
+        fee=row.fee,
+        tax=row.tax,
+        source=row.get_source_display(),
+    )
+    return line + (" " + _("(not true)") if row.voided_at else "")

@@ -1,0 +1,18 @@
+from dataclasses import asdict
+from typing import Any
+
+from django.utils.translation import gettext as _
+
+from kis import clock
+from kis.wiring import broker
+from orders import reconcile
+from orders.management.console import DeskCommand, Told
+
+
+class Command(DeskCommand):
+    help = _("Hold our orders against the broker's list, now.")
+
+    def tell(self, **options: Any) -> Told:
+        report = reconcile.reconcile(broker(), clock.now)
+        words = _("{seen} orders seen; {corrected} corrected, {adopted} adopted, {resolved} outcomes resolved")
+        return Told(asdict(report), [words.format(**asdict(report))])

@@ -1,0 +1,197 @@
+"""What the commands share: one JSON object or a few lines, errors as clear in either, exit codes, confirmation.
+
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 the outcome is not known yet. docs/commands.md
+promises the JSON.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Any, Never, TypeVar
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db.models import Model, QuerySet
+from django.utils.translation import gettext as _
+
+from aegis.broker import BrokerError
+from aegis.sessions import KST
+from kis import clock
+from kis.environment import EnvironmentName
+from kis.fields import order_number
+from kis.wiring import broker
+from orders import guards, shapes
+from orders.models import TradeOrder
+from orders.service import OrderDenied, OrderService
+
+Row = TypeVar("Row", bound=Model)
+
+DONE, FAILED, WRONG_USAGE, OUTCOME_UNKNOWN = range(4)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a command has to tell: a shape for programs, lines for a person."""
+
+    shape: Mapping[str, Any]
+    lines: Sequence[str]
+
+
+@dataclass
+class Failure(Exception):
+    """A command that did not do what was asked. `code` is stable, `message` is for a person, `shape` says more."""
+
+    code: str
+    message: str
+    exit_code: int = FAILED
+    shape: Mapping[str, Any] = field(default_factory=dict)
+
+
+class DeskCommand(BaseCommand):
+    """A command of the desk: `tell` does its errand, and this prints what it tells."""
+
+    def tell(self, **options: Any) -> Told:
+        """Do the errand. May raise Failure, OrderDenied and BrokerError."""
+        raise NotImplementedError
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--json", action="store_true", help=_("print one JSON object, errors too"))
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        parser = super().create_parser(prog_name, subcommand, **kwargs)
+        complain = parser.error
+
+        def error(message: str) -> Never:
+            if self._wants_json:
+                self._print(subcommand, WRONG_USAGE, {"error": {"code": "USAGE", "message": message}})
+                raise SystemExit(WRONG_USAGE)
+            complain(message)
+
+        parser.error = error  # type: ignore[method-assign]
+        return parser
+
+    _wants_json = False
+
+    def run_from_argv(self, argv: list[str]) -> None:
+        # a wrong word must be told as JSON too, and is met before the options are read
+        self._wants_json = "--json" in argv
+        super().run_from_argv(argv)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            told = self._told(options)
+        except Failure as failure:
+            if not options["json"]:
+                raise CommandError(failure.message, returncode=failure.exit_code) from failure
+            error = {"code": failure.code, "message": failure.message}
+            self._print(self.name, failure.exit_code, {"error": error, **failure.shape})
+            raise SystemExit(failure.exit_code) from failure
+        if options["json"]:
+            self._print(self.name, DONE, told.shape)
+        else:
+            for line in told.lines:
+                self.stdout.write(line)
+
+    @property
+    def name(self) -> str:
+        return type(self).__module__.rpartition(".")[2]
+
+    def _told(self, options: dict[str, Any]) -> Told:
+        try:
+            return self.tell(**options)
+        except OrderDenied as denied:
+            words = "\n".join(f"  - {guards.say(reason)}" for reason in denied.reasons)
+            reasons = [shapes.reason(reason) for reason in denied.reasons]
+            raise Failure("DENIED", _("not ordered:") + "\n" + words, shape={"reasons": reasons}) from denied
+        except BrokerError as error:
+            why = _("the broker could not be asked: {error}").format(error=error)
+            raise Failure("BROKER", why, shape={"broker_code": error.code}) from error
+
+    def _print(self, name: str, exit_code: int, shape: Mapping[str, Any]) -> None:
+        whole = {"command": name, "ok": exit_code == DONE, "exit_code": exit_code, **shape}
+        self.stdout.write(json.dumps(whole, ensure_ascii=False))
+
+
+def service() -> OrderService:
+    return OrderService(broker(), clock.now)
+
+
+def add_confirmation(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--yes", action="store_true", help=_("ask for no confirmation on the live broker"))
+
+
+def confirm(word: str, *, yes: bool, about: Callable[[], str]) -> None:
+    """Let a person type `word` before real money moves. Raises Failure where they do not, or nobody is there to."""
+    if settings.KIS_ENVIRONMENT.name is not EnvironmentName.LIVE or yes:
+        return
+    if not sys.stdin.isatty():
+        raise Failure(
+            "UNCONFIRMED",
+            _("this is real money and nobody is at the terminal to confirm it: add --yes"),
+            exit_code=WRONG_USAGE,
+        )
+    sys.stderr.write(about() + "\n" + _("real money: type {word} to go on: ").format(word=word))
+    sys.stderr.flush()
+    if sys.stdin.readline().strip() != word:
+        raise Failure("UNCONFIRMED", _("not confirmed: nothing was done"))
+
+
+def find_order(number: str) -> TradeOrder:
+    """Return an order by the broker's number of today, or by # and our own: #12. Raises Failure."""
+    if number.startswith("#") and number[1:].isdecimal():
+        row = TradeOrder.objects.filter(pk=int(number[1:])).first()
+    elif number.isascii() and number.isdecimal() and len(number) <= 10:
+        today = clock.now().astimezone(KST).date()
+        row = TradeOrder.objects.filter(order_date=today, order_no=order_number(number)).first()
+    else:
+        words = _("order {number} is no number: write the broker's of today as 12, or our own as #12")
+        raise Failure("USAGE", words.format(number=repr(number)), exit_code=WRONG_USAGE)
+    if row is None:
+        raise Failure("NO_ORDER", _("there is no order {number}: `orders` lists them").format(number=number))
+    return row
+
+
+def describe(order: TradeOrder) -> str:
+    """Return an order in one line."""
+    price = f"{order.price:,}" if order.price else _("market price")
+    return _("{name} ({code}) {side} {qty:,} shares at {price}, {market} {kind}, number {number}, {status}").format(
+        name=order.stock_name,
+        code=order.stock_code,
+        side=order.get_order_type_display(),
+        qty=order.qty,
+        price=price,
+        market=order.market,
+        kind=order.order_kind,
+        number=order.order_no or "-",
+        status=order.get_status_display(),
+    )
+
+
+def short(at: datetime) -> str:
+    return f"{at.astimezone(KST):%m-%d %H:%M:%S}"
+
+
+def add_filters(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--code", help=_("only of this stock"))
+    parser.add_argument("--day", type=_day, metavar="YYYY-MM-DD", help=_("only of this day"))
+    parser.add_argument("--most", type=int, default=20, help=_("how many lines (20)"))
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        words = _("day {text} is no date: write it as 2026-11-23").format(text=repr(text))
+        raise argparse.ArgumentTypeError(words) from None
+
+
+def filtered(rows: QuerySet[Row], options: Mapping[str, Any], *, day: str) -> list[Row]:
+    """Return the rows that the options of `add_filters` let through; `day` names the column of the date."""
+    if options["code"]:
+        rows = rows.filter(stock_code=options["code"])
+    if options["day"]:
+        rows = rows.filter(**{day: options["day"]})
+    return list(rows[: max(1, options["most"])])

@@ -1,0 +1,278 @@
+"""Rows as JSON: the shapes that commands print and tasks return. What they hold is promised in docs/commands.md.
+
+Whole won and shares are numbers, figures with decimals are text, moments are ISO 8601 in Korean time.
+"""
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, TypedDict
+
+from aegis.chase import Plan
+from aegis.guards import Reason
+from aegis.sessions import KST
+from orders import guards
+from orders.models import OrderEvent, TradeExecution, TradeOrder
+from orders.service import Draft, Swept
+from portfolio.models import AccountSnapshot, Portfolio
+
+
+class PlanShape(TypedDict):
+    wait_seconds: float
+    max_retries: int
+    step_ticks: int
+    market_after: bool
+
+
+class OrderShape(TypedDict):
+    """An order. `price` is 0 where it names none; `root` is the order it chases for, null for a first one."""
+
+    id: int
+    request_id: str
+    root: int | None
+    attempt: int
+    origin: str
+    code: str
+    name: str
+    side: str
+    market: str
+    kind: str
+    strategy: str
+    qty: int
+    price: int
+    arrival_price: int
+    status: str
+    order_date: str
+    order_no: str | None
+    filled_qty: int
+    filled_amount: int
+    average_fill: str | None
+    refusal: str
+    chase: PlanShape
+    chase_at: str | None
+    chase_note: str
+    created_at: str
+    status_at: str
+
+
+class CandidateShape(TypedDict):
+    order_no: str
+    branch: str
+    market: str
+    placed_at: str
+    qty: int
+    price: int
+    filled_qty: int
+    open_qty: int
+    cancelled_qty: int
+
+
+class EventShape(TypedDict):
+    at: str
+    kind: str
+    detail: str
+
+
+class ExecutionShape(TypedDict):
+    """A fill. `source` says who told of it first, a notice or the broker's list; `voided_at` that it was not true."""
+
+    id: int
+    order: int
+    order_no: str
+    code: str
+    name: str
+    side: str
+    qty: int
+    price: str
+    amount: int
+    cumulative_qty: int
+    fee: int
+    tax: int
+    realized_profit: int | None
+    source: str
+    executed_at: str
+    voided_at: str | None
+
+
+class DraftShape(TypedDict):
+    """An order that was judged and priced, and not sent. `cost` is what the broker would hold back, in won."""
+
+    code: str
+    name: str
+    side: str
+    market: str
+    kind: str
+    strategy: str
+    qty: int
+    price: int
+    last_price: int
+    cost: int
+    chase: PlanShape
+
+
+class ReasonShape(TypedDict):
+    code: str
+    message: str
+
+
+class HoldingShape(TypedDict):
+    code: str
+    name: str
+    qty: int
+    average_price: str
+    price: int
+    profit_rate: str
+
+
+class AccountShape(TypedDict):
+    at: str
+    deposit: int
+    deposit_d1: int
+    deposit_d2: int
+    valuation: int
+    total_asset: int
+    net_profit_today: int
+
+
+class SweptShape(TypedDict):
+    """What became of everything that was open, by order number; `left` were placed by hand and are left alone."""
+
+    cancelled: list[str]
+    failed: list[dict[str, str]]
+    left: list[str]
+    unseen: str
+
+
+def moment(at: datetime | None) -> str | None:
+    return at.astimezone(KST).isoformat(timespec="milliseconds") if at else None
+
+
+def _moment(at: datetime) -> str:
+    return at.astimezone(KST).isoformat(timespec="milliseconds")
+
+
+def _text(figure: Decimal | None) -> str | None:
+    return f"{figure:f}" if figure is not None else None
+
+
+def plan(each: Plan) -> PlanShape:
+    return {
+        "wait_seconds": each.wait_seconds,
+        "max_retries": each.max_retries,
+        "step_ticks": each.step_ticks,
+        "market_after": each.market_after,
+    }
+
+
+def order(row: TradeOrder) -> OrderShape:
+    average = row.average_fill
+    return {
+        "id": row.pk,
+        "request_id": row.request_id,
+        "root": row.root_id,
+        "attempt": row.attempt,
+        "origin": str(row.origin),
+        "code": row.stock_code,
+        "name": row.stock_name,
+        "side": str(row.order_type),
+        "market": str(row.market),
+        "kind": str(row.order_kind),
+        "strategy": row.strategy,
+        "qty": row.qty,
+        "price": row.price,
+        "arrival_price": row.arrival_price,
+        "status": str(row.status),
+        "order_date": row.order_date.isoformat(),
+        "order_no": row.order_no,
+        "filled_qty": row.filled_qty,
+        "filled_amount": row.filled_amount,
+        "average_fill": _text(average.quantize(Decimal("0.0001"))) if average is not None else None,
+        "refusal": row.refusal,
+        "chase": plan(row.plan),
+        "chase_at": moment(row.chase_at),
+        "chase_note": row.chase_note,
+        "created_at": _moment(row.created_at),
+        "status_at": _moment(row.status_at),
+    }
+
+
+def candidate(each: dict[str, Any]) -> CandidateShape:
+    return CandidateShape(**{name: each[name] for name in CandidateShape.__annotations__})  # type: ignore[typeddict-item]
+
+
+def event(row: OrderEvent) -> EventShape:
+    return {"at": _moment(row.at), "kind": row.kind, "detail": row.detail}
+
+
+def execution(row: TradeExecution) -> ExecutionShape:
+    """`row.order` is read: fetch it with the row."""
+    return {
+        "id": row.pk,
+        "order": row.order_id,
+        "order_no": row.order_no,
+        "code": row.stock_code,
+        "name": row.order.stock_name,
+        "side": str(row.order.order_type),
+        "qty": row.exec_qty,
+        "price": f"{row.exec_price:f}",
+        "amount": row.exec_amount,
+        "cumulative_qty": row.cumulative_qty,
+        "fee": row.fee,
+        "tax": row.tax,
+        "realized_profit": row.realized_profit,
+        "source": str(row.source),
+        "executed_at": _moment(row.executed_at),
+        "voided_at": moment(row.voided_at),
+    }
+
+
+def draft(each: Draft) -> DraftShape:
+    request = each.request
+    return {
+        "code": request.code,
+        "name": each.stock.name,
+        "side": request.side.value,
+        "market": request.market.value,
+        "kind": request.kind.value,
+        "strategy": each.strategy,
+        "qty": request.qty,
+        "price": request.price if request.kind.is_priced else 0,
+        "last_price": each.quote.price,
+        "cost": each.cost_won,
+        "chase": plan(each.plan),
+    }
+
+
+def reason(each: Reason) -> ReasonShape:
+    return {"code": each.code, "message": guards.say(each)}
+
+
+def holding(row: Portfolio) -> HoldingShape:
+    return {
+        "code": row.stock_code,
+        "name": row.stock_name,
+        "qty": row.quantity,
+        "average_price": f"{row.avg_price:f}",
+        "price": row.current_price,
+        "profit_rate": f"{row.profit_rate:f}",
+    }
+
+
+def account(row: AccountSnapshot) -> AccountShape:
+    return {
+        "at": _moment(row.timestamp),
+        "deposit": row.deposit,
+        "deposit_d1": row.deposit_d1,
+        "deposit_d2": row.deposit_d2,
+        "valuation": row.valuation,
+        "total_asset": row.total_asset,
+        "net_profit_today": row.net_profit_today,
+    }
+
+
+def swept(each: Swept) -> SweptShape:
+    return {
+        "cancelled": each.cancelled,
+        "failed": [{"order_no": number, "message": why} for number, why in each.failed.items()],
+        "left": each.left,
+        "unseen": each.unseen,
+    }
