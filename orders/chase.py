@@ -94,7 +94,7 @@ def _carry_out(order: TradeOrder, decision: Decision, broker: Broker, now: Calla
     """Do one step; False where nothing more can be done at once."""
     if decision.step is Step.LOOK:
         seen = order.looked_at
-        reconcile.reconcile(broker, now)
+        reconcile.look(broker, now)
         order.refresh_from_db()
         return order.looked_at != seen and not (order.is_open and order.cancel_sent_at)
     if decision.step is Step.CANCEL:

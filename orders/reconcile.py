@@ -5,13 +5,14 @@ placed by hand are adopted; orders whose answer was lost are looked for.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 
 from aegis.broker import Acceptance, Broker, BrokerError, OrderRecord
 from aegis.lifecycle import OPEN, UNSETTLED, Event, Status
@@ -28,8 +29,10 @@ Outcome = Reconciliation.Outcome
 # an order with no answer that is absent from so many lists, over so long, never arrived
 ABSENT_LOOKS = 3
 ABSENT_AFTER = timedelta(seconds=60)
-# the broker stamps whole seconds, by its own clock
-CLOCK_TOLERANCE = timedelta(seconds=5)
+# the broker stamps by its own clock, and ours may be wrong: a lost order must not be missed for that
+CLOCK_TOLERANCE = timedelta(minutes=2)
+# the number of the lock, in the database, of whoever reads the list on behalf of others too
+LOOK_LOCK = 5_930
 # notices ahead of the list by less than this are not a contradiction yet
 LIST_LAG = timedelta(seconds=10)
 
@@ -69,6 +72,30 @@ def reconcile(broker: Broker, now: Callable[[], datetime]) -> Report:
         raise
     Reconciliation.objects.create(at=asked_at, outcome=Outcome.WHOLE, **asdict(report))
     return report
+
+
+def look(broker: Broker, now: Callable[[], datetime]) -> None:
+    """Have the list read, by us or by another worker who begins after this was wanted. Raises BrokerError.
+
+    However many want it at once, it is read twice at most.
+    """
+    wanted_at = now()
+    with _alone():
+        newest = Reconciliation.objects.order_by("-id").first()
+        if newest is None or newest.outcome != Outcome.WHOLE or newest.at < wanted_at:
+            reconcile(broker, now)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Hold a lock of the database over calls that no transaction should wait for; it ends with its connection."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(%s)", [LOOK_LOCK])
+    try:
+        yield
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_unlock(%s)", [LOOK_LOCK])
 
 
 def _reconcile(broker: Broker, now: Callable[[], datetime], asked_at: datetime) -> Report:

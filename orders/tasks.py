@@ -1,12 +1,23 @@
 """Entry points of the workers: read the clock, get the broker, call one function. Safe to run twice."""
 
+from typing import Any
+
 from celery import shared_task
 
 from kis import clock
 from kis.wiring import broker
 from orders import chase as chasing
 from orders import reconcile as reconciling
-from orders import routine
+from orders import intake, routine
+
+# an order that nobody took in this time is not sent: the market it was meant for is gone
+SUBMIT_SECONDS = 30
+
+
+@shared_task(ignore_result=False, expires=SUBMIT_SECONDS)
+def submit(**words: Any) -> intake.Answer:
+    """Place the order that `words` ask for; see `orders.intake` and docs/strategies.md. One request id, one order."""
+    return intake.submit(words, broker(), clock.now)
 
 
 @shared_task
@@ -38,7 +49,7 @@ def reconcile() -> None:
 def look() -> None:
     """The same, only where an order waits to be confirmed."""
     if routine.is_look_wanted():
-        reconciling.reconcile(broker(), clock.now)
+        reconciling.look(broker(), clock.now)
 
 
 @shared_task
@@ -55,5 +66,11 @@ def sync_calendar() -> None:
 
 @shared_task
 def sync_daily_prices() -> None:
-    """Fetch the day's prices once its last phase is over."""
+    """Fetch the last final day's prices where they are missing."""
     routine.sync_daily_prices(broker(), clock.now)
+
+
+@shared_task
+def sync_stocks() -> None:
+    """Learn once a day what our stocks are."""
+    routine.sync_stocks(broker(), clock.now)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
+from django.utils.translation import gettext
 
 from aegis.broker import Acceptance, Broker, BrokerError, NotSent, OrderRequest, OutcomeUnknown, Placed, Refused
 from aegis.chase import MOST_LOST, Plan, Step
@@ -102,7 +103,7 @@ def test_without_the_market_at_last_it_stops_and_says_so(buy: Buy, sweep) -> Non
         sweep()
     last = family(order)[-1]
     assert (last.attempt, last.state, last.chase_at) == (1, Status.CANCELLED, None)
-    assert last.chase_note == "every retry is used up"
+    assert last.chase_note == gettext("every retry is used up")
 
 
 def test_the_kill_switch_ends_the_chase_and_leaves_nothing_resting(buy: Buy, sweep, simulator: Simulator) -> None:

@@ -1,6 +1,8 @@
+import threading
 from collections.abc import Callable
 
 import pytest
+from django.db import connections
 
 from aegis.broker import Broker, BrokerError, OrderRequest, OutcomeUnknown
 from aegis.lifecycle import Status
@@ -273,3 +275,26 @@ def test_settling_twice_changes_nothing(buy: Buy, look) -> None:
     before = order.events.count()
     assert look().corrected == 0
     assert order.events.count() == before
+
+
+def test_many_who_want_to_look_at_once_read_the_list_once_or_twice(
+    transactional_db: None, service: OrderService, broker: Broker, simulator: Simulator
+) -> None:
+    reconcile.look(broker, clock.now)
+    ready = threading.Barrier(8)
+
+    def look() -> None:
+        ready.wait()
+        try:
+            reconcile.look(broker, clock.now)
+        finally:
+            connections.close_all()
+
+    asked = len([each for each in simulator.events() if each.get("path") == LIST])
+    threads = [threading.Thread(target=look) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    now_asked = len([each for each in simulator.events() if each.get("path") == LIST])
+    assert 1 <= now_asked - asked <= 2
