@@ -1,4 +1,4 @@
-"""The only writer of the market's tables: calendar, stock master, daily prices."""
+"""The only writer of the calendar and the stock master."""
 
 import logging
 from collections.abc import Iterable
@@ -7,10 +7,10 @@ from datetime import date, datetime, timedelta
 from django.db import transaction
 
 from aegis import sessions
-from aegis.broker import Broker, BrokerError
-from aegis.sessions import DayKind, Phase
+from aegis.broker import Broker, BrokerError, Refused
+from aegis.sessions import KST, DayKind, Phase
 from market import calendar
-from market.models import DailyPrice, Stock, TradingDay, TradingSession
+from market.models import Stock, TradingDay, TradingSession
 
 log = logging.getLogger(__name__)
 
@@ -126,27 +126,17 @@ def sync_stock(broker: Broker, code: str, *, now: datetime) -> Stock:
     return stock
 
 
-def sync_daily_prices(broker: Broker, codes: Iterable[str]) -> int:
-    """Ask for the last thirty days of each stock and keep them; return how many rows. Raises BrokerError."""
-    kept = 0
-    for code in codes:
-        rows = [
-            DailyPrice(
-                stock_code=code,
-                date=price.day,
-                open=price.open,
-                high=price.high,
-                low=price.low,
-                close=price.close,
-                volume=price.volume,
-            )
-            for price in broker.daily_prices(code)
-        ]
-        DailyPrice.objects.bulk_create(
-            rows,
-            update_conflicts=True,
-            unique_fields=["stock_code", "date"],
-            update_fields=["open", "high", "low", "close", "volume"],
-        )
-        kept += len(rows)
-    return kept
+def sync_stocks(broker: Broker, codes: Iterable[str], *, now: datetime) -> int:
+    """Ask for the master's rows of these stocks that were not asked for today; return how many were learned.
+
+    A stock the broker does not know is told of and left out. Raises NotSent, OutcomeUnknown.
+    """
+    known = set(Stock.objects.filter(synced_at__date=now.astimezone(KST).date()).values_list("pk", flat=True))
+    learned = 0
+    for code in sorted(set(codes) - known):
+        try:
+            sync_stock(broker, code, now=now)
+            learned += 1
+        except Refused as refusal:
+            log.warning("the stock master has nothing on %s: %s", code, refusal)
+    return learned

@@ -154,7 +154,8 @@ class PriceBackfill(models.Model):
 
     stock_code = models.CharField(_("stock code"), max_length=12, primary_key=True)
     since = models.DateField(_("wanted since"))
-    reached = models.DateField(_("reached"), null=True, blank=True, help_text=_("fetched from here to the present"))
+    reached = models.DateField(_("reached"), null=True, blank=True, help_text=_("fetched from here on"))
+    through = models.DateField(_("through"), null=True, blank=True, help_text=_("fetched up to here"))
     is_done = models.BooleanField(_("done"), default=False)
     failure = models.CharField(_("failure"), max_length=200, blank=True)
     updated_at = models.DateTimeField(_("updated at"))

@@ -1,13 +1,13 @@
 """What the market tells: reads only, always the database."""
 
 from collections.abc import Sequence
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
 from aegis import sessions
 from aegis.sessions import KST, Phase
 from aegis.terms import Market
 from market import calendar
-from market.models import Stock, TradingDay, TradingSession
+from market.models import Stock, TradingDay, TradingSession, WatchedStock
 
 
 def phases_on(day: date) -> tuple[Phase, ...]:
@@ -48,6 +48,22 @@ def days_over(now: datetime) -> bool:
     """Whether the last phase of a trading day has ended: its prices are final."""
     phases = today(now)
     return bool(phases) and now.astimezone(KST).time() >= max(phase.ends_at for phase in phases)
+
+
+def last_final_day(now: datetime) -> date:
+    """Return the newest trading day whose last phase is over."""
+    day = now.astimezone(KST).date()
+    if days_over(now):
+        return day
+    while True:
+        day -= timedelta(days=1)
+        if phases_on(day):
+            return day
+
+
+def watched_codes() -> list[str]:
+    """Return the watch list, in its order."""
+    return list(WatchedStock.objects.values_list("pk", flat=True))
 
 
 def trading_days(first: date, last: date) -> Sequence[date]:

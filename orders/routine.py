@@ -7,7 +7,7 @@ from django.db.models import Q
 
 from aegis.broker import Broker
 from aegis.sessions import KST
-from market import collector
+from market import collector, history
 from market import service as market
 from market.models import DailyPrice, TradingDay
 from orders.models import RawNotice, TradeOrder
@@ -49,13 +49,19 @@ def sync_calendar(broker: Broker, now: Callable[[], datetime]) -> None:
 
 
 def sync_daily_prices(broker: Broker, now: Callable[[], datetime]) -> None:
-    """Fetch what is missing of today's prices, of held and lately ordered stocks, after the day's last phase."""
-    if not market.days_over(now()):
-        return
-    today = now().astimezone(KST).date()
+    """Fetch what is missing of the last final day's prices: of held, watched and lately ordered stocks."""
+    last = market.last_final_day(now())
+    known = set(DailyPrice.objects.filter(date=last).values_list("stock_code", flat=True))
+    history.sync(broker, sorted(our_stocks(now()) - known), last=last, now=now())
+
+
+def sync_stocks(broker: Broker, now: Callable[[], datetime]) -> None:
+    """Learn once a day what our stocks are: names, sectors, who trades them, who is halted."""
+    collector.sync_stocks(broker, our_stocks(now()), now=now())
+
+
+def our_stocks(now: datetime) -> set[str]:
+    """Return the codes of what we hold, watch, or ordered lately."""
     held = {holding.stock_code for holding in PortfolioService().get_portfolio()}
-    ordered = TradeOrder.objects.filter(created_at__gte=now() - RECENT).values_list("stock_code", flat=True)
-    known = set(DailyPrice.objects.filter(date=today).values_list("stock_code", flat=True))
-    missing = sorted((held | set(ordered)) - known)
-    if missing:
-        collector.sync_daily_prices(broker, missing)
+    ordered = TradeOrder.objects.filter(created_at__gte=now - RECENT).values_list("stock_code", flat=True)
+    return held | set(ordered) | set(market.watched_codes())

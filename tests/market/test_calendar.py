@@ -14,7 +14,7 @@ from aegis.terms import Market, OrderKind
 from kis import clock
 from kis.simulator.server import Simulator
 from market import calendar, collector, service
-from market.models import DailyPrice, Stock, TradingDay, TradingSession
+from market.models import Stock, TradingDay, TradingSession
 from orders import routine
 
 pytestmark = pytest.mark.django_db
@@ -237,18 +237,14 @@ def test_a_stock_is_learned_from_the_broker(broker: Broker) -> None:
     assert Stock.objects.get() == stock
 
 
-def test_daily_prices_wait_for_the_last_phase_of_the_day(broker: Broker, clock_at: ClockAt) -> None:
-    collector.sync_calendar(broker, MONDAY, now=clock.now())
-    collector.sync_daily_prices(broker, [])
-    clock_at("2026-11-23 19:59:00")
-    routine.sync_daily_prices(broker, clock.now)
-    assert not DailyPrice.objects.exists()
-
-
-def test_daily_prices_are_written_once_and_refreshed(broker: Broker) -> None:
-    assert collector.sync_daily_prices(broker, ["005930"]) == 30
-    collector.sync_daily_prices(broker, ["005930"])
-    assert DailyPrice.objects.count() == 30
+def test_our_stocks_are_learned_once_a_day_and_strangers_are_told_of(
+    broker: Broker, caplog: pytest.LogCaptureFixture, clock_at: ClockAt
+) -> None:
+    assert collector.sync_stocks(broker, ["015760", "005930", "999999"], now=clock.now()) == 2
+    assert "999999" in caplog.text
+    assert collector.sync_stocks(broker, ["015760", "005930"], now=clock.now()) == 0
+    clock_at("2026-11-24 08:00:00")
+    assert collector.sync_stocks(broker, ["015760", "005930"], now=clock.now()) == 2
 
 
 def test_the_calendar_is_asked_for_once_a_day(broker: Broker, simulator: Simulator) -> None:

@@ -1,0 +1,27 @@
+"""Entry points of the workers: read the clock, get the broker, call one function. Safe to run twice."""
+
+from celery import shared_task
+
+from aegis.sessions import KST
+from kis import clock
+from kis.wiring import broker
+from market import history, mending, partitions, service
+
+
+@shared_task
+def mend_candles() -> None:
+    """Mend bars with holes from the broker's chart."""
+    mending.mend(broker(), now=clock.now())
+
+
+@shared_task
+def make_partitions() -> None:
+    """Make the months of candles ahead of time."""
+    partitions.ensure_ahead(clock.now().astimezone(KST).date())
+
+
+@shared_task
+def backfill() -> None:
+    """Carry on with the past of daily prices where it is not fetched yet."""
+    now = clock.now()
+    history.carry_on(broker(), last=service.last_final_day(now), now=now)
