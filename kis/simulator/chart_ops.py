@@ -114,15 +114,15 @@ def _chart_row(stock: Stock, day: DayPrice) -> Body:
 
 
 def minutes(call: Call) -> Reply:
-    """inquire-time-itemchartprice (주식당일분봉조회): thirty minutes up to an hour, the newest first."""
+    """inquire-time-itemchartprice (주식당일분봉조회): thirty minutes up to an hour, the newest first.
+
+    Today's only, whatever FID_PW_DATA_INCU_YN says: clients go back page by page until they see the opening.
+    """
     quote = quote_of(call)
     hour = call.text("FID_INPUT_HOUR_1")
     # nought, or a moment to come, is the present
     latest = f"{call.now:%H%M%S}" if not hour.strip("0") else min(hour, f"{call.now:%H%M%S}")
-    wanted = _today(quote, latest)
-    if call.text("FID_PW_DATA_INCU_YN") == "Y":
-        wanted = _then(wanted, _earlier_days(quote))
-    return _minute_reply(quote, wanted, MINUTE_ROWS)
+    return _minute_reply(quote, _today(quote, latest), MINUTE_ROWS)
 
 
 def past_minutes(call: Call) -> Reply:
@@ -193,10 +193,9 @@ def _today(quote: Quote, latest: str) -> Iterator[Minute]:
         moment -= timedelta(minutes=1)
 
 
-def _earlier_days(quote: Quote, before: date | None = None) -> Iterator[Minute]:
-    limit = before or quote.firm.exchange.world.today()
+def _earlier_days(quote: Quote, before: date) -> Iterator[Minute]:
     for past in quote.firm.history.days(quote.stock.code, None):
-        if past.day < limit:
+        if past.day < before:
             yield from _invented(quote, past)
 
 

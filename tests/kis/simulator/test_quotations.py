@@ -79,6 +79,15 @@ def test_weeks_and_months_join_their_days(client: Client) -> None:
     assert months == ["202611", "202610", "202609", "202608"]
 
 
+@pytest.mark.parametrize("earlier", ["Y", "N"])
+def test_minutes_are_todays_so_that_paging_back_ends_at_the_opening(client: Client, earlier: str) -> None:
+    params = {**QUOTE, "FID_INPUT_HOUR_1": "090300", "FID_PW_DATA_INCU_YN": earlier, "FID_ETC_CLS_CODE": ""}
+    rows = client.get("quotations/inquire-time-itemchartprice", "FHKST03010200", **params).json()["output2"]
+    assert [(row["stck_bsop_date"], row["stck_cntg_hour"]) for row in rows] == [
+        ("20261123", f"090{minute}00") for minute in (3, 2, 1, 0)
+    ]
+
+
 def test_minutes_of_today_add_up(client: Client, samples: Path) -> None:
     params = {**QUOTE, "FID_INPUT_HOUR_1": "100000", "FID_PW_DATA_INCU_YN": "N", "FID_ETC_CLS_CODE": ""}
     client.buy(3, 0, "01")
