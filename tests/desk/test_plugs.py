@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 
 from aegis.terms import Market
+from desk import stream as desk_stream
 from desk.plugs import Chore, Plug, Rank, Wish
 from desk.stream import Chores, Dispatch, Fenced, Lost
+from kis import clock
 from kis.codec import Data
 from kis.environment import PAPER
 from kis.subscriptions import Topic
+from market.models import Stock
 
 INDEX = Data("H0UPCNT0", 1, "2001^100000^" + "^".join(["1"] * 28))
 
@@ -91,6 +94,79 @@ def test_who_lost_the_lease_hands_nothing_on() -> None:
         dispatch(plug, may_write=False).handle(INDEX, 0.0)
     assert isinstance(caught.value, Lost)
     assert not seen
+
+
+# --- who ought to be heard now
+
+
+KRX_STOCK, NXT_STOCK, BOTH = Topic("H0STCNT0", "005930"), Topic("H0NXCNT0", "005930"), Topic("H0UNCNT0", "005930")
+KOSPI200, PROGRAM = Topic("H0UPCNT0", "2001"), Topic("H0STPGM0", "005930")
+
+
+def speaking(clock_at: Any, at: str, *states: Data) -> dict[Topic, str]:
+    """Return who ought to speak at a moment of an ordinary day, once these states were told."""
+    clock_at(at)
+    asked = dispatch(Plug(wishes=(Wish(Rank.HELD, lambda: [KRX_STOCK, NXT_STOCK, BOTH, KOSPI200, PROGRAM]),)))
+    asked.ask_wanted()
+    asked.ask_phases()
+    for state in states:
+        asked.handle(state, 0.0)
+    return dict(asked.speaking())
+
+
+def state(*, halted: str = "N", in_vi: str = "N") -> Data:
+    return Data("H0STMKO0", 1, f"005930^{halted}^(null)^^^^^55^{in_vi}^N")
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("at", "names"),
+    [
+        ("2026-11-23 07:59:59", {}),
+        ("2026-11-23 08:10:00", {NXT_STOCK: "PRE_MARKET", BOTH: "PRE_MARKET"}),
+        ("2026-11-23 08:59:59", {}),
+        ("2026-11-23 09:00:00", {KRX_STOCK: "REGULAR", BOTH: "REGULAR", KOSPI200: "REGULAR"}),
+        (
+            "2026-11-23 15:19:59",
+            {KRX_STOCK: "REGULAR", NXT_STOCK: "REGULAR", BOTH: "REGULAR", KOSPI200: "REGULAR"},
+        ),
+        ("2026-11-23 15:20:00", {}),
+        ("2026-11-23 16:30:00", dict.fromkeys((KRX_STOCK, NXT_STOCK, BOTH), "AFTER_MARKET")),
+        ("2026-11-23 20:00:00", {}),
+        ("2026-11-22 10:00:00", {}),
+    ],
+)
+def test_only_who_trades_continuously_is_expected_to_speak(clock_at: Any, at: str, names: dict[Topic, str]) -> None:
+    assert speaking(clock_at, at) == names
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("told", [state(halted="Y"), state(in_vi="Y")])
+def test_a_stock_that_stands_still_may_be_silent_until_it_moves(clock_at: Any, told: Data) -> None:
+    assert speaking(clock_at, "2026-11-23 10:00:00", told) == {KOSPI200: "REGULAR"}
+    assert KRX_STOCK in speaking(clock_at, "2026-11-23 10:00:00", told, state())
+
+
+@pytest.mark.django_db
+def test_a_stock_halted_since_before_we_listened_may_be_silent(clock_at: Any) -> None:
+    Stock.objects.create(
+        code="005930", name="삼성전자", board="KOSPI", instrument="STOCK", is_halted=True, synced_at=clock.now()
+    )
+    assert speaking(clock_at, "2026-11-23 10:00:00") == {KOSPI200: "REGULAR"}
+
+
+@pytest.fixture
+def reconciled(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    asked: list[int] = []
+    monkeypatch.setattr(desk_stream.reconcile, "delay", lambda: asked.append(1))
+    return asked
+
+
+def test_notices_nobody_could_read_have_the_broker_asked_but_not_in_a_storm(reconciled: list[int]) -> None:
+    asked = dispatch()
+    for _ in range(5):
+        asked.misheard()
+    assert reconciled == [1]
 
 
 def test_chores_are_done_again_and_again_and_once_more_at_the_end() -> None:
