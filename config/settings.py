@@ -218,6 +218,10 @@ REDIS_URL = _redis_url or embedded.redis_url(HOME)
 CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://", 1)
 CELERY_TIMEZONE = TIME_ZONE
 CELERY_TASK_IGNORE_RESULT = True
+# only `orders.tasks.submit` answers: its caller must learn why an order did not go, and such an order has no row
+CELERY_RESULT_BACKEND = CELERY_BROKER_URL
+CELERY_RESULT_EXPIRES = timedelta(days=1)
+CELERY_RESULT_BACKEND_TRANSPORT_OPTIONS = {"global_keyprefix": f"aegis:{KIS_ENVIRONMENT.name}:"}
 CELERY_TASK_ACKS_LATE = True  # with prefetch 1, nothing waits behind a slow task; every task may run twice
 CELERY_TASK_REJECT_ON_WORKER_LOST = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1

@@ -1,12 +1,24 @@
 """Entry points of the workers: read the clock, get the broker, call one function. Safe to run twice."""
 
+from typing import Any
+
 from celery import shared_task
 
 from kis import clock
 from kis.wiring import broker
 from orders import chase as chasing
+from orders import intake, routine
 from orders import reconcile as reconciling
-from orders import routine
+
+# an order that nobody took in this time is not sent: the market it was meant for is gone
+SUBMIT_SECONDS = 30
+
+
+@shared_task(ignore_result=False, expires=SUBMIT_SECONDS)
+def submit(**words: Any) -> intake.Answer:
+    """Place the order that `words` ask for; see `orders.intake` and docs/strategies.md. One request id, one order."""
+    return intake.submit(words, broker(), clock.now)
+
 
 @shared_task
 def begin() -> None:

@@ -18,6 +18,7 @@ TEXTS_IN = [("**.py", "python"), ("**/templates/**.html", "config.texts:from_tem
 FLOORS = ("aegis", "kis", "market", "portfolio", "orders", "desk", "config")
 # tasks that beat does not send, and who does
 SENT_BY_OTHERS = {
+    "orders.tasks.submit": "a strategy, for each order it wants",
     "orders.tasks.begin": "a worker of the orders queue, when it is ready",
     "orders.tasks.chase": "the sweep, for each order whose step is due",
 }

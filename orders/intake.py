@@ -1,0 +1,136 @@
+"""Orders that come as a message: plain words in, what became of them out. The same words as `orders.service.Intent`."""
+
+from collections.abc import Callable
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, TypedDict
+
+from aegis.broker import Broker, BrokerError
+from aegis.chase import Plan
+from aegis.terms import Market, Side
+from orders import shapes
+from orders.models import TradeOrder
+from orders.service import Intent, OrderDenied, OrderService, default_plan
+
+WORDS = ("request_id", "code", "side", "qty", "strategy", "price", "market", "plan")
+REQUEST_ID_LENGTH = TradeOrder._meta.get_field("request_id").max_length
+
+
+class Outcome(StrEnum):
+    """PLACED: there is a row, and its status says what became of it. The others: nothing was sent, there is no row."""
+
+    PLACED = "PLACED"
+    DENIED = "DENIED"  # AEGIS will not send it; the reasons say why
+    UNASKED = "UNASKED"  # the broker could not be asked beforehand: the same words may be sent again
+    INVALID = "INVALID"  # a word is wrong; the error names it
+
+
+class Answer(TypedDict):
+    outcome: str
+    request_id: str
+    order: shapes.OrderShape | None
+    reasons: list[shapes.ReasonShape]
+    error: str
+
+
+class BadRequest(ValueError):
+    """A word of a request is wrong; the text names the field, its value and what would be right."""
+
+
+def submit(words: dict[str, Any], broker: Broker, now: Callable[[], datetime]) -> Answer:
+    """Place the order that `words` ask for and tell what became of it. Any number of times: one id, one order."""
+    try:
+        intent = read(words)
+        order = OrderService(broker, now).place(intent)
+    except BadRequest as error:
+        return _answer(Outcome.INVALID, words, error=str(error))
+    except OrderDenied as denied:
+        return _answer(Outcome.DENIED, words, reasons=[shapes.reason(each) for each in denied.reasons])
+    except BrokerError as error:
+        return _answer(Outcome.UNASKED, words, error=str(error))
+    return _answer(Outcome.PLACED, words, order=shapes.order(order))
+
+
+def _answer(
+    outcome: Outcome,
+    words: dict[str, Any],
+    *,
+    order: shapes.OrderShape | None = None,
+    reasons: list[shapes.ReasonShape] | None = None,
+    error: str = "",
+) -> Answer:
+    request_id = str(words.get("request_id", ""))
+    return {
+        "outcome": outcome.value,
+        "request_id": request_id,
+        "order": order,
+        "reasons": reasons or [],
+        "error": error,
+    }
+
+
+def read(words: dict[str, Any]) -> Intent:
+    """Return the intent that plain words mean. Raises BadRequest."""
+    if strange := words.keys() - set(WORDS):
+        raise BadRequest(f"{', '.join(sorted(strange))}: no such word; there are {', '.join(WORDS)}")
+    plan = words.get("plan")
+    price = words.get("price")
+    strategy = _text(words, "strategy")
+    if strategy and price is not None:
+        raise BadRequest(f"strategy {strategy!r} and price {price!r} exclude each other: give one, or neither")
+    return Intent(
+        request_id=_request_id(words),
+        code=_text(words, "code"),
+        side=_member(words, "side", Side),
+        qty=_number(words, "qty", least=1),
+        strategy=strategy,
+        price=None if price is None else _number(words, "price", least=1),
+        market=None if words.get("market") is None else _member(words, "market", Market),
+        plan=None if plan is None else _plan(plan),
+    )
+
+
+def _request_id(words: dict[str, Any]) -> str:
+    value = _text(words, "request_id")
+    if not 0 < len(value) <= REQUEST_ID_LENGTH:
+        raise BadRequest(
+            f"request_id {value!r}: 1 to {REQUEST_ID_LENGTH} letters are needed, new for each new order and "
+            "the same for each repetition"
+        )
+    return value
+
+
+def _text(words: dict[str, Any], name: str) -> str:
+    value = words.get(name, "")
+    if not isinstance(value, str) or "\0" in value:
+        raise BadRequest(f"{name} {value!r}: text is needed")
+    return value
+
+
+def _number(words: dict[str, Any], name: str, *, least: int) -> int:
+    value = words.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 10**12:
+        raise BadRequest(f"{name} {value!r}: a whole number, {least} or more, is needed")
+    return value
+
+
+def _member(words: dict[str, Any], name: str, kinds: type[Any]) -> Any:
+    value = words.get(name)
+    if value not in list(kinds):
+        raise BadRequest(f"{name} {value!r}: one of {', '.join(kinds)} is needed")
+    return kinds(value)
+
+
+def _plan(words: Any) -> Plan:
+    """Read a chase; what it does not name is as the settings say."""
+    usual = shapes.plan(default_plan())
+    if not isinstance(words, dict) or not words.keys() <= usual.keys():
+        raise BadRequest(f"plan {words!r}: an object with any of {', '.join(usual)} is needed")
+    whole = {**usual, **words}
+    wait, market_after = whole["wait_seconds"], whole["market_after"]
+    if not isinstance(wait, int | float) or isinstance(wait, bool) or not 0 <= wait < 86_400:
+        raise BadRequest(f"plan.wait_seconds {wait!r}: seconds are needed, 0 for no chase at all")
+    if not isinstance(market_after, bool):
+        raise BadRequest(f"plan.market_after {market_after!r}: true or false is needed")
+    retries, step = _number(whole, "max_retries", least=0), _number(whole, "step_ticks", least=1)
+    return Plan(float(wait), retries, step, market_after)
