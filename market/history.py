@@ -7,15 +7,13 @@ whoever comes next, page by page.
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from datetime import date, datetime, timedelta
 from time import monotonic
 
-from django.db import connection
-
 from aegis.broker import Broker, BrokerError, DayPrice, Refused
 from market.models import DailyPrice, PriceBackfill
+from market.turns import only_one
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +23,7 @@ PAGE = 100
 OVERLAP = timedelta(days=30)
 FIGURES = ["open", "high", "low", "close", "volume"]
 TURN_SECONDS = 20.0
-_LOCK = 0x6261_636B
+ERRAND = "backfill"
 
 
 def sync(broker: Broker, codes: Iterable[str], *, last: date, now: datetime) -> int:
@@ -137,24 +135,10 @@ def _catch_up(broker: Broker, row: PriceBackfill, last: date) -> None:
     row.is_done = row.reached is not None and row.reached <= row.since
 
 
-@contextmanager
-def turn() -> Iterator[bool]:
-    """Hold the backfill, as one process does at a time; False where another holds it."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_lock(%s)", [_LOCK])
-        is_ours = bool(cursor.fetchone()[0])
-    try:
-        yield is_ours
-    finally:
-        if is_ours:
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT pg_advisory_unlock(%s)", [_LOCK])
-
-
 def carry_on(broker: Broker, *, last: date, now: datetime) -> int:
     """Fetch pages of what is not done yet, for a while; return how many."""
     ends_at, pages = monotonic() + TURN_SECONDS, 0
-    with turn() as is_ours:
+    with only_one(ERRAND) as is_ours:
         for code in unfinished() if is_ours else ():
             is_done = False
             while not is_done and monotonic() < ends_at:

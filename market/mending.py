@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from time import monotonic
 
-from django.db import connection
-
 from aegis.broker import Broker, BrokerError, ChartMinute, Refused
 from aegis.candles import Bar, Stretch, doubtful, mended
 from aegis.sessions import KST
 from aegis.terms import Market
 from market import candles
+from market.turns import only_one
 
 log = logging.getLogger(__name__)
 
@@ -22,19 +21,12 @@ GRACE = timedelta(seconds=5)
 REACH = timedelta(days=5)
 # what is not done by then is the next turn's
 TURN_SECONDS = 20.0
-_LOCK = 0x6D65_6E64
 
 
 def mend(broker: Broker, *, now: datetime) -> int:
     """Mend what has holes; return how many bars were written. One process at a time, the others return at once."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_lock(%s)", [_LOCK])
-        if not cursor.fetchone()[0]:
-            return 0
-        try:
-            return _mend_in_turn(broker, now)
-        finally:
-            cursor.execute("SELECT pg_advisory_unlock(%s)", [_LOCK])
+    with only_one("mending") as is_ours:
+        return _mend_in_turn(broker, now) if is_ours else 0
 
 
 def _mend_in_turn(broker: Broker, now: datetime) -> int:

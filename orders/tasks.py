@@ -5,9 +5,9 @@ from typing import Any
 from celery import shared_task
 
 from kis import clock
-from kis.wiring import broker
+from kis.wiring import broker, stream_status
 from orders import chase as chasing
-from orders import intake, routine
+from orders import intake, polling, routine
 from orders import reconcile as reconciling
 
 # an order that nobody took in this time is not sent: the market it was meant for is gone
@@ -74,3 +74,9 @@ def sync_daily_prices() -> None:
 def sync_stocks() -> None:
     """Learn once a day what our stocks are."""
     routine.sync_stocks(broker(), clock.now)
+
+
+@shared_task
+def sync_prices() -> None:
+    """Ask what our stocks trade at where no feed tells."""
+    polling.poll(broker(), stream_status(), clock.now)

@@ -19,6 +19,7 @@ from kis import clock
 from kis.wiring import broker
 from market import history, service
 from market.models import PriceBackfill, Stock
+from market.turns import only_one
 
 CODE = re.compile(r"[0-9A-Z]{6,7}")
 # so many calls are under way at once; the allowance decides how many leave
@@ -41,7 +42,7 @@ class Command(BaseCommand):
         now = clock.now()
         last = service.last_final_day(now)
         history.want(codes, _years_before(last, options["years"]), last=last, now=now)
-        with history.turn() as is_ours:
+        with only_one(history.ERRAND) as is_ours:
             if not is_ours:
                 raise CommandError(_("another process is fetching daily prices just now: it fetches these too"))
             self._run(codes, last)
