@@ -19,6 +19,8 @@ FEW_SECONDS = 180.0
 MEMORY_SECONDS = 300.0
 # each time that a new connection changed nothing the patience doubles, so often
 MOST_DOUBLINGS = 5
+# how often a feed that is silent alone is registered anew before it is believed
+MOST_RENEWALS = 2
 
 
 def patience(rates: Iterable[float], fruitless: int = 0) -> float:
@@ -46,10 +48,13 @@ class Voices:
         self._heard_at = 0.0
         self._speaking: frozenset[tuple[Topic, str]] = frozenset()
         self._fruitless = 0
+        self._last: dict[Topic, float] = {}
+        self._renewals: dict[Topic, int] = {}
 
     def connected(self, now: float) -> None:
         """Begin to listen anew."""
         self._looked_at = self._heard_at = now
+        self._last.clear()
 
     def is_deaf(self, now: float, counts: Mapping[Topic, int], speaking: Mapping[Topic, str]) -> bool:
         """Take in the frames of each feed since the last look, and say whether the connection is deaf.
@@ -59,7 +64,9 @@ class Voices:
         """
         expected = frozenset(speaking.items())
         if not expected & self._speaking:
-            self._looked_at = self._heard_at = now  # a phase begins: what was silent until now had nothing to say
+            # a phase begins: what was silent until now had nothing to say
+            self._looked_at = self._heard_at = now
+        self._last.update({topic: now for topic, _ in expected - self._speaking})
         self._speaking = expected
         if any(counts.get(topic) for topic in speaking):
             self._learn(now, counts)
@@ -68,6 +75,20 @@ class Voices:
             self._fruitless += 1
             return True
         return False
+
+    def mute(self, now: float) -> list[Topic]:
+        """Return the lively feeds that alone have fallen silent, each a few times at most until it is heard again.
+
+        What is usual of them fades while the others speak, so that only a sudden silence counts.
+        """
+        mute = []
+        for voice in self._speaking:
+            topic, renewals = voice[0], self._renewals.get(voice[0], 0)
+            since = self._last.setdefault(topic, now)
+            if renewals < MOST_RENEWALS and now - since > patience([self._rate(voice)], renewals):
+                self._renewals[topic], self._last[topic] = renewals + 1, now
+                mute.append(topic)
+        return mute
 
     def _rate(self, voice: tuple[Topic, str]) -> float:
         return self._rates.get(voice, self._usual.get(voice[0], 0.0))
@@ -78,5 +99,9 @@ class Voices:
         weight = 1 - math.exp(-elapsed / MEMORY_SECONDS)
         for voice in self._speaking:
             rate = self._rate(voice)
-            self._rates[voice] = rate + weight * (counts.get(voice[0], 0) / elapsed - rate)
+            count = counts.get(voice[0], 0)
+            self._rates[voice] = rate + weight * (count / elapsed - rate)
+            if count:
+                self._last[voice[0]] = now
+                self._renewals.pop(voice[0], None)
         self._looked_at = self._heard_at = now

@@ -170,6 +170,9 @@ class Stream:
         speaking = {topic: phase for topic, phase in self._listener.speaking().items() if topic in held}
         return self._voices.is_deaf(now, counts, speaking)
 
+    def mute(self, now: float) -> list[Topic]:
+        return self._voices.mute(now)
+
 
 class BadApproval(Lost):
     """The approval key is not known to the server."""
@@ -272,6 +275,9 @@ class _Connection:
         if self._stream.is_deaf(now, {Topic(*topic): count for topic, count in counts.items()}):
             self._stream.counters.deaf += 1
             raise Lost("no data comes while the market trades")
+        for topic in self._stream.mute(now):
+            log.warning("%s alone has fallen silent; it is registered anew", topic)
+            self._stream.subscriptions.anew(topic)
 
     def _register(self, now: float) -> None:
         due = self._stream.subscriptions.due(now)

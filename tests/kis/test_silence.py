@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from kis.silence import FEW_SECONDS, LEAST_SECONDS, MISSED_FRAMES, MOST_DOUBLINGS, Voices, patience
+from kis.silence import FEW_SECONDS, LEAST_SECONDS, MISSED_FRAMES, MOST_DOUBLINGS, MOST_RENEWALS, Voices, patience
 from kis.subscriptions import Topic
 
 REGULAR = "REGULAR"
@@ -129,3 +129,47 @@ def test_a_sudden_halt_of_everything_costs_few_connections() -> None:
             deaf += 1
             voices.connected(now + second)
     assert 1 <= deaf <= 6
+
+
+def muted(
+    voices: Voices, silent: list[Topic], loud: list[Topic], since: float, seconds: int
+) -> list[tuple[int, Topic]]:
+    """Let some go on while others are silent; return when which of them counted as mute."""
+    told = []
+    for second in range(1, seconds + 1):
+        assert not voices.is_deaf(since + second, dict.fromkeys(loud, 5), dict.fromkeys([*silent, *loud], REGULAR))
+        told += [(second, topic) for topic in voices.mute(since + second)]
+    return told
+
+
+def test_a_busy_stock_that_alone_falls_silent_is_registered_anew_a_few_times() -> None:
+    voices = connected()
+    now = heard(voices, dict.fromkeys(BUSY, 5), 0.0, 600)
+    told = muted(voices, BUSY[:1], BUSY[1:], now, 3_600)
+    assert [topic for _, topic in told] == BUSY[:1] * len(told)
+    assert 1 <= len(told) <= MOST_RENEWALS
+    assert FEW_SECONDS < told[0][0] <= FEW_SECONDS + 2
+
+
+def test_a_stock_that_speaks_again_is_watched_again() -> None:
+    voices = connected()
+    now = heard(voices, dict.fromkeys(BUSY, 5), 0.0, 600)
+    assert muted(voices, BUSY[:1], BUSY[1:], now, 3_600)
+    now = heard(voices, dict.fromkeys(BUSY, 5), now + 3_600, 600)
+    assert muted(voices, BUSY[:1], BUSY[1:], now, 3_600)
+
+
+def test_a_thin_stock_beside_busy_ones_is_never_mute() -> None:
+    voices = connected()
+    for second in range(3_600):
+        counts = dict.fromkeys(BUSY, 5) | ({THIN: 1} if second % 120 == 0 else {})
+        assert not voices.is_deaf(float(second), counts, dict.fromkeys([*BUSY, THIN], REGULAR))
+        assert not voices.mute(float(second))
+    assert not muted(voices, [THIN], BUSY, 3_600.0, 3_600)
+
+
+def test_a_stock_that_was_halted_for_a_while_is_not_mute_when_it_comes_back() -> None:
+    voices = connected()
+    now = heard(voices, dict.fromkeys(BUSY, 5), 0.0, 600)
+    assert not muted(voices, [], BUSY[1:], now, 1_200)
+    assert not muted(voices, BUSY[:1], BUSY[1:], now + 1_200, 60)
