@@ -13,6 +13,8 @@ from aegis.broker import Acceptance, BrokerError, NotSent
 from aegis.lifecycle import Event, Status
 from orders.models import OrderEvent, TradeOrder
 
+# a committed order leaves within this, or not at all
+SEND_WITHIN = timedelta(seconds=20)
 # a chase whose re-order never reached the broker tries again after this
 LOST_PAUSE = timedelta(seconds=5)
 
@@ -30,6 +32,17 @@ def open_order(order: TradeOrder, *, at: datetime) -> TradeOrder:
     order.save(force_insert=True)
     write(order, "CREATED", f"{order.order_type} {order.qty} @ {order.price} {order.market}/{order.order_kind}", at=at)
     return order
+
+
+def leaves(order: TradeOrder, *, at: datetime) -> bool:
+    """Whether a committed order may go now: once, and not by a sender that slept while it was given up."""
+    fresh = TradeOrder.objects.filter(
+        pk=order.pk, status=Status.SUBMITTING, sent_at=None, created_at__gt=at - SEND_WITHIN
+    )
+    if fresh.update(sent_at=at) != 1:
+        return False
+    order.sent_at = at
+    return True
 
 
 def accepted(order: TradeOrder, acceptance: Acceptance, *, at: datetime, evidence: str) -> bool:

@@ -26,9 +26,12 @@ log = logging.getLogger(__name__)
 
 Outcome = Reconciliation.Outcome
 
-# an order with no answer that is absent from so many lists, over so long, never arrived
+# an order with no answer that is absent from so many lists, over so long, never arrived; no request of
+# ours is on its way for longer, with every wait and time-out of the client
 ABSENT_LOOKS = 3
-ABSENT_AFTER = timedelta(seconds=60)
+ABSENT_AFTER = timedelta(seconds=90)
+# a sender that has not come back by now is dead, or will find that it may not send any more
+SENDER_GONE = timedelta(seconds=60)
 # the broker stamps by its own clock, and ours may be wrong: a lost order must not be missed for that
 CLOCK_TOLERANCE = timedelta(minutes=2)
 # the number of the lock, in the database, of whoever reads the list on behalf of others too
@@ -266,7 +269,7 @@ def _candidate(record: OrderRecord) -> dict[str, Any]:
 
 def _unanswered(now: datetime) -> Sequence[TradeOrder]:
     """Return the orders to look for: UNKNOWN ones, and those whose sender died before recording an answer."""
-    stale = now - ABSENT_AFTER
+    stale = now - SENDER_GONE
     lost = TradeOrder.objects.filter(status=Status.UNKNOWN) | TradeOrder.objects.filter(
         status=Status.SUBMITTING, created_at__lt=stale
     )

@@ -13,6 +13,7 @@ from datetime import datetime, time
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
+from django.utils.translation import gettext
 
 from aegis import pricing, sessions
 from aegis.broker import (
@@ -161,7 +162,8 @@ class OrderService:
         if reason := guards.may_send(order):
             journal.denied(order, guards.say(reason), at=self._now())
             return order
-        journal.note(order, sent_at=self._now())
+        if not journal.leaves(order, at=self._now()):
+            return self._too_late(order)
         request = OrderRequest(
             code=order.stock_code,
             side=order.side,
@@ -181,6 +183,14 @@ class OrderService:
             journal.accepted(order, acceptance, at=self._now(), evidence="reply")
             fills.replay(order)
         order.refresh_from_db()
+        return order
+
+    def _too_late(self, order: TradeOrder) -> TradeOrder:
+        """Hold back an order whose sender slept, or that was resolved without it."""
+        order.refresh_from_db()
+        log.error("order %s: its sender came too late, it is not sent; it is %s", order.pk, order.status)
+        if order.state is Status.SUBMITTING and order.sent_at is None:
+            journal.refused(order, NotSent(gettext("its sender came too late")), at=self._now())
         return order
 
     def cancel(self, order: TradeOrder) -> TradeOrder:

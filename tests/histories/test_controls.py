@@ -83,7 +83,7 @@ def _sent_again() -> Iterator[None]:
     def stubborn(self: OrderService, order: TradeOrder) -> TradeOrder:
         order = send(self, order)
         if order.state is Status.UNKNOWN:
-            TradeOrder.objects.filter(pk=order.pk).update(status=Status.SUBMITTING)
+            TradeOrder.objects.filter(pk=order.pk).update(status=Status.SUBMITTING, sent_at=None)
             order.refresh_from_db()
             order = send(self, order)
         return order

@@ -9,7 +9,7 @@ from aegis.lifecycle import Status
 from aegis.terms import Market, OrderKind, Side
 from kis import clock, wiring
 from kis.simulator.server import Simulator
-from orders import guards
+from orders import guards, journal
 from orders.models import BlacklistedStock, TradeOrder, TradingSwitch
 from orders.service import Intent, OrderDenied, OrderService
 
@@ -229,3 +229,22 @@ def test_cancel_all_cancels_what_our_rows_know_where_the_broker_does_not_tell_th
     assert swept.cancelled == [order.order_no]
     assert "500" in swept.unseen
     assert {each["status"] for each in simulator.ledger(ACCOUNT)["orders"]} == {"cancelled", "done"}
+
+
+@pytest.mark.parametrize("meanwhile", ["it slept", "it was given up"])
+def test_a_sender_that_comes_too_late_does_not_send(
+    service: OrderService, buy: Buy, simulator: Simulator, monkeypatch: pytest.MonkeyPatch, meanwhile: str
+) -> None:
+    send = OrderService.send
+
+    def late(self: OrderService, order: TradeOrder) -> TradeOrder:
+        if meanwhile == "it slept":
+            clock.set_now(clock.now() + 2 * journal.SEND_WITHIN)
+        else:
+            TradeOrder.objects.filter(pk=order.pk).update(status=Status.UNKNOWN)
+        return send(self, order)
+
+    monkeypatch.setattr(OrderService, "send", late)
+    order = buy()
+    assert order.state is (Status.REJECTED if meanwhile == "it slept" else Status.UNKNOWN)
+    assert simulator.ledger(ACCOUNT)["orders"] == []
