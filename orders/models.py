@@ -54,6 +54,14 @@ class TradeOrder(models.Model):
     qty = models.PositiveBigIntegerField(_("quantity"))
     price = models.PositiveBigIntegerField(_("price"))
     arrival_price = models.PositiveBigIntegerField(_("price at arrival"), default=0)
+    arrival_market = models.DecimalField(
+        _("market price at arrival"),
+        max_digits=16,
+        decimal_places=4,
+        null=True,
+        blank=True,
+        help_text=_("average of a market order by the book then; empty where the book was not asked"),
+    )
 
     status = models.CharField(_("status"), max_length=10, choices=STATUSES, default=Status.SUBMITTING.value)
     status_at = models.DateTimeField(_("status since"))

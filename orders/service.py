@@ -8,8 +8,9 @@ whose answer was lost is never sent again.
 import logging
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, time
+from decimal import Decimal
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
@@ -32,6 +33,7 @@ from aegis.chase import Plan, goes_to_market
 from aegis.guards import PRICED, STANDING, Facts, Reason, gettext_noop, reasons
 from aegis.lifecycle import OPEN, Status
 from aegis.pricing import NoQuote, Strategy
+from aegis.quality import market_average
 from aegis.sessions import KST
 from aegis.terms import Instrument, Market, OrderKind, Side
 from aegis.ticks import step
@@ -93,6 +95,7 @@ class Draft:
     strategy: str
     plan: Plan
     cost_won: int
+    arrival_market: Decimal | None = None
 
 
 def offsets() -> pricing.Offsets:
@@ -154,8 +157,9 @@ class OrderService:
         if against := reasons(standing, STANDING if intent.price is None else STANDING + PRICED):
             raise OrderDenied(against)
         quote = self._broker.quote(intent.code, venue)
-        request = self._priced(intent, venue, stock, quote)
-        return self._judged(request, stock, quote, intent)
+        request, book = self._priced(intent, venue, stock, quote)
+        draft = self._judged(request, stock, quote, intent)
+        return replace(draft, arrival_market=market_average(book, intent.side, intent.qty) if book else None)
 
     def send(self, order: TradeOrder) -> TradeOrder:
         """Send a committed order and record what became of it. Called once for each row."""
@@ -302,7 +306,7 @@ class OrderService:
         """
         intent = self._chase_intent(order, order.open_qty, retry)
         quote = self._broker.quote(order.stock_code, Market(order.market))
-        request = self._priced(
+        request, _book = self._priced(
             intent, Market(order.market), self._stock(order.stock_code), quote, nearer=_nearer(order, retry)
         )
         self._in_band(order, request, quote)
@@ -318,7 +322,7 @@ class OrderService:
         intent = self._chase_intent(order, qty, retry)
         stock = self._stock(order.stock_code)
         quote = self._broker.quote(order.stock_code, Market(order.market))
-        request = self._priced(intent, Market(order.market), stock, quote, nearer=_nearer(order, retry))
+        request, _book = self._priced(intent, Market(order.market), stock, quote, nearer=_nearer(order, retry))
         self._in_band(order, request, quote)
         draft = self._judged(request, stock, quote, intent)
         row = self._row(draft, intent.request_id)
@@ -390,16 +394,19 @@ class OrderService:
         kind = sessions.limit_kind(legal) if wants_limit else sessions.immediate_kind(legal)
         return OrderRequest(intent.code, intent.side, venue, kind or OrderKind.LIMIT, intent.qty, intent.price or 0)
 
-    def _priced(self, intent: Intent, venue: Market, stock: Stock, quote: Quote, *, nearer: int = 0) -> OrderRequest:
+    def _priced(
+        self, intent: Intent, venue: Market, stock: Stock, quote: Quote, *, nearer: int = 0
+    ) -> tuple[OrderRequest, Book | None]:
+        """Return the order with its price, and the book where that had to be asked for."""
         request = self._unpriced(intent, venue)
         if intent.price is not None or not request.kind.is_priced:
-            return request
+            return request, None
         strategy = self._strategy(intent)
         book = None
         if strategy is None or strategy.anchor is pricing.Anchor.OPPOSITE:
             book = self._broker.book(intent.code, venue)
         price = self._price(strategy, intent, quote, book, Instrument(stock.instrument), nearer)
-        return OrderRequest(intent.code, intent.side, venue, request.kind, intent.qty, price)
+        return OrderRequest(intent.code, intent.side, venue, request.kind, intent.qty, price), book
 
     def _price(
         self,
@@ -465,6 +472,7 @@ class OrderService:
             qty=request.qty,
             price=request.price if request.kind.is_priced else 0,
             arrival_price=draft.quote.price,
+            arrival_market=draft.arrival_market,
             order_date=self._now().astimezone(KST).date(),
             wait_seconds=plan.wait_seconds,
             max_retries=plan.max_retries,
