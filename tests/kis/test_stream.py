@@ -1,5 +1,8 @@
 """The stream on real sockets, against the simulator and its faults."""
 
+import json
+import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +18,7 @@ from kis.admission import CEILINGS
 from kis.codec import Data
 from kis.simulator import feed
 from kis.simulator.server import Simulator
+from kis.simulator.session import Cipherer
 from kis.status import SocketState
 from kis.stream import Stream
 from kis.subscriptions import Topic
@@ -238,3 +242,48 @@ def test_the_servers_ping_is_echoed_and_keeps_the_line(
     # the simulator hangs up on who leaves four of them without an answer
     wait_for(lambda: running.counters.frames >= 20)
     assert running.counters.connections == 1
+
+
+class Line:
+    """Stands for the library's socket once the handshake is done."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.sent: list[str] = []
+
+    def send(self, text: str) -> None:
+        self.sent.append(text)
+
+
+class OpenDoor:
+    def knock(self) -> float:
+        return 0.0
+
+    def approval_key(self) -> str:
+        return "key"
+
+    def refused(self, value: str) -> None: ...
+
+
+def packed(text: str) -> bytes:
+    payload = text.encode()
+    return struct.pack("!BBH", 0x81, 126, len(payload)) + payload
+
+
+def test_our_own_fills_do_not_wait_behind_ticks() -> None:
+    ear, cipherer = Ear(NOTICES, TRADES), Cipherer.fresh()
+    tick = f"0|H0STCNT0|001|{SAMSUNG}^100000^70000" + "^1" * 44
+    output = {"iv": cipherer.iv, "key": cipherer.key}
+    key = {
+        "header": {"tr_id": "H0STCNI0", "tr_key": "rehearsal", "encrypt": "Y"},
+        "body": {"rt_cd": "0", "msg_cd": "OPSP0000", "msg1": "SUBSCRIBE SUCCESS", "output": output},
+    }
+    told = "me^5000000001^0000000001^^02^0^00^0^005930^0000000001^000070000^100000^0^2^2^06010^000000001^N^1Y^10^^S^"
+    notice = f"1|H0STCNI0|001|{cipherer.encrypt(told)}"
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        connection = stream._Connection(Stream("", door=OpenDoor(), listener=ear), Line(ours), "key")  # type: ignore[arg-type]
+        theirs.sendall(b"".join(map(packed, [tick, tick, json.dumps(key), tick, notice])) + b"\x88\x00")
+        with pytest.raises(stream.Lost, match="closed"):
+            connection.turn()
+    assert [data.tr_id for data in ear.seen] == ["H0STCNI0", "H0STCNT0", "H0STCNT0", "H0STCNT0"]
