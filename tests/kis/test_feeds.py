@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -64,6 +65,69 @@ def test_a_book_is_what_it_plainly_holds(name: str) -> None:
     assert (book.total_ask_qty, book.total_bid_qty) == (int(v[43]), int(v[44]))
     assert (book.expected_price, book.expected_qty) == (int(v[47]), int(v[48]))
     assert book.market is Market.KRX
+
+
+# what the first record of each recorded frame plainly says, copied by eye
+PLAIN = {
+    "doc_ws_h0stcnt0.txt": ("005930", "093354", 71_900, 1, 3_052_507, 219_853_241_700),
+    "ws_h0stcnt0_20220831_005930_46f_payload.txt": ("005930", "151619", 59_700, 34, 10_247_065, 605_142_384_800),
+    "ws_h0stcnt0_20240507_000100_4rec_46f_payload.txt": ("000100", "103413", 73_000, 454, 126_363, 9_245_403_600),
+    "ws_h0stcnt0_20240530_005930_46f.txt": ("005930", "094943", 74_700, 10, 6_768_301, 505_885_260_300),
+    "ws_h0stcnt0_20250722_005930_46f.txt": ("005930", "120651", 67_050, 200, 8_293_601, 560_819_903_500),
+    "ws_h0stcnt0_20250730_005930_3rec_46f.txt": ("005930", "094751", 71_950, 1, 8_305_216, 595_403_999_350),
+    "ws_h0stcnt0_20260223_000400_3rec_46f.txt": ("000400", "131509", 2_920, 3_418, 27_066_179, 77_309_405_544),
+    "ws_h0stcnt0_20260901_005930_vts_46f.txt": ("005930", "123739", 259_500, 1, 7_125_812, 1_840_399_910_000),
+    "ws_h0stcnt0_20260914_000660_3rec_47f.txt": ("000660", "150746", 1_697_500, 8, 3_348_315, 5_736_602_835_000),
+    "ws_h0stcnt0_20260922_005930_vts_47f.txt": ("005930", "140610", 277_750, 5, 11_955_000, 3_352_130_122_500),
+    "ws_h0stasp0_088350_131404_62f.txt": ("088350", "131404", 6_140, 6_130, 333_673, 120_091),
+    "ws_h0stasp0_2023_005930_120755_59f.txt": ("005930", "120755", 71_500, 71_400, 1_420_444, 2_954_464),
+    "ws_h0stasp0_20241011_066570_59f.txt": ("066570", "121523", 99_100, 98_900, 33_178, 24_488),
+    "ws_h0stasp0_20260720_005930_vts_62f.txt": ("005930", "150526", 244_500, 244_000, 190_189, 770_303),
+    "ws_h0stasp0_2026h1_005930_145856_62f.txt": ("005930", "145856", 358_500, 358_000, 796_206, 227_494),
+    "doc_ws_h0stmko0.txt": ("396300", False, "", "311", "55", False),
+    "ws_h0unmko0_20260921_003160_vi_on.txt": ("003160", False, "AB1", "311", "55", True),
+    "ws_h0unmko0_20260923_011170.txt": ("011170", False, "AB1", "112", "57", False),
+    "doc_ws_h0stpgm0.txt": ("005930", "092237", 1_413_444, 109_159_646_900, 1_189_408, 91_931_710_200),
+    "ws_h0ifcnt0_20260722_A05608_1.txt": ("A05608", "152953", Decimal("1080.30"), 1, 134_935, Decimal("-0.91")),
+    "ws_h0upcnt0_20261001_2001_30f.txt": ("2001", "145537", Decimal("1101.44"), Decimal("19.62"), 99_196, 12_550_500),
+    "doc_ws_h0stcni0_accept.txt": ("1234567801", "0000002891", "136480", 1, 0, 1),
+    "doc_ws_h0stcni0_fill.txt": ("1234567801", "0000002891", "136480", 1, 3_190, 1),
+    "ws_h0stcni0_plain_live_accept_004090_26f.txt": ("5099999901", "0018424200", "004090", 1, 0, 1),
+    "ws_h0stcni9_plain_20250722_accept_027360.txt": ("5099999901", "0000001562", "027360", 1, 2_200, 1),
+}
+SHOWN = {
+    "CNT0": ("code", "hhmmss", "price", "qty", "volume", "value"),
+    "MKO0": ("code", "is_halted", "phase_code", "expected_phase_code", "state_code", "in_vi"),
+    "PGM0": ("code", "hhmmss", "sold_qty", "sold_won", "bought_qty", "bought_won"),
+    "CNI0": ("account", "order_no", "code", "qty", "price", "order_qty"),
+    "H0IFCNT0": ("code", "hhmmss", "points", "qty", "volume", "basis"),
+    "H0UPCNT0": ("code", "hhmmss", "points", "change", "volume", "value"),
+}
+
+
+def shown(tr_id: str, value: Any) -> tuple[Any, ...]:
+    """Return the six figures that the table shows of a value."""
+    if isinstance(value, BookTick):
+        return (
+            value.code,
+            value.hhmmss,
+            value.ask_prices[0],
+            value.bid_prices[0],
+            value.total_ask_qty,
+            value.total_bid_qty,
+        )
+    names = SHOWN.get(tr_id) or SHOWN[tr_id[4:].replace("CNI9", "CNI0")]
+    return tuple(getattr(value, name) for name in names)
+
+
+def test_no_recorded_frame_is_forgotten() -> None:
+    assert set(FRAMES) == set(PLAIN)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_a_recorded_frame_says_what_it_plainly_says(name: str) -> None:
+    data = frame_of(name)
+    assert shown(data.tr_id, read(data)[0]) == PLAIN[name]
 
 
 def test_an_index_is_read_in_points() -> None:
