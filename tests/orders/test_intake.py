@@ -99,7 +99,7 @@ def test_a_worker_answers_whoever_asked(broker: Broker, simulator: Simulator, wo
     workers.start("orders")
     asked = [submit.delay(**WORDS) for _ in range(2)]
     first, second = (each.get(timeout=60) for each in asked)
-    assert first["outcome"] == "PLACED"
+    assert first["outcome"] == "PLACED", first
     assert first["order"]["id"] == second["order"]["id"]
     assert first["order"]["id"] == TradeOrder.objects.get().pk
     denied = submit.delay(**{**WORDS, "request_id": "a-2", "code": "015760"}).get(timeout=60)
