@@ -7,7 +7,7 @@ from aegis import sessions
 from aegis.sessions import KST, Phase
 from aegis.terms import Market
 from market import calendar
-from market.models import Stock, TradingDay, TradingSession, WatchedStock
+from market.models import MarketMacro, Stock, TradingDay, TradingSession, WatchedStock
 
 
 def phases_on(day: date) -> tuple[Phase, ...]:
@@ -59,6 +59,12 @@ def last_final_day(now: datetime) -> date:
         day -= timedelta(days=1)
         if phases_on(day):
             return day
+
+
+def futures_code(day: date) -> str:
+    """Return the futures contract that `day`'s figures are of, empty before the first of them."""
+    today = MarketMacro.objects.filter(time__date=day).exclude(futures_code="").order_by("-time")
+    return today.values_list("futures_code", flat=True).first() or ""
 
 
 def watched_codes() -> list[str]:

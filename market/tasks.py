@@ -5,7 +5,7 @@ from celery import shared_task
 from aegis.sessions import KST
 from kis import clock
 from kis.wiring import broker
-from market import history, mending, partitions, service
+from market import history, macro, mending, partitions, service
 
 
 @shared_task
@@ -25,3 +25,9 @@ def backfill() -> None:
     """Carry on with the past of daily prices where it is not fetched yet."""
     now = clock.now()
     history.carry_on(broker(), last=service.last_final_day(now), now=now)
+
+
+@shared_task
+def sync_macro() -> None:
+    """Ask for what the minute's figures of the whole market lack."""
+    macro.sync(broker(), now=clock.now())

@@ -1,0 +1,102 @@
+"""The only writer of `market_macro` and `program_trades`: what the market as a whole did, minute by minute.
+
+The feeds tell first (`desk.macro`); what a minute still lacks the broker is asked for once.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from django.db import transaction
+
+from aegis import basis
+from aegis.broker import Broker, BrokerError, Refused
+from aegis.sessions import KST
+from aegis.terms import Market
+from market import service
+from market.models import MarketMacro, ProgramTrade
+
+log = logging.getLogger(__name__)
+
+KOSPI, KOSDAQ, KOSPI200 = "0001", "1001", "2001"
+INDEX_FIELDS = {KOSPI: "kospi", KOSDAQ: "kosdaq", KOSPI200: "kospi200"}
+PROGRAM_FIELDS = ["sold_qty", "bought_qty", "net_qty", "net_won"]
+
+Figures = Mapping[str, Decimal | int | str]
+
+
+def minute_of(moment: datetime) -> datetime:
+    return moment.replace(second=0, microsecond=0)
+
+
+@transaction.atomic
+def keep(figures: Figures, *, at: datetime) -> MarketMacro:
+    """Set figures of the minute `at` lies in, by field, and reckon its basis where both sides are known."""
+    row, _ = MarketMacro.objects.select_for_update().get_or_create(time=minute_of(at))
+    for name, value in figures.items():
+        setattr(row, name, value)
+    if row.kospi200 and row.kospi200_futures:
+        row.basis = basis.basis(row.kospi200, row.kospi200_futures)
+        row.basis_rate = basis.basis_rate_pct(row.kospi200, row.kospi200_futures)
+        row.regime = basis.regime(row.basis_rate)
+    row.save()
+    return row
+
+
+def keep_programs(figures: Mapping[str, Mapping[str, int]], *, at: datetime) -> None:
+    """Set what programs traded of each stock since the open, as of the minute `at` lies in."""
+    ProgramTrade.objects.bulk_create(
+        [ProgramTrade(stock_code=code, time=minute_of(at), **words) for code, words in figures.items()],
+        update_conflicts=True,
+        unique_fields=["stock_code", "time"],
+        update_fields=PROGRAM_FIELDS,
+    )
+
+
+def sync(broker: Broker, *, now: datetime) -> MarketMacro | None:
+    """Ask for what the running minute lacks, while KRX trades; None where it does not, or nothing was told.
+
+    A figure that cannot be had leaves the others their turn.
+    """
+    if not service.is_market_open(Market.KRX, now):
+        return None
+    row = MarketMacro.objects.filter(time=minute_of(now)).first() or MarketMacro()
+    figures: dict[str, Any] = {}
+    for name, ask in _asked(broker, row, now):
+        try:
+            figures |= ask()
+        except Refused as refusal:  # paper trading does not offer all of it
+            log.info("%s is not to be had: %s", name, refusal)
+        except BrokerError as error:
+            log.warning("%s is not to be had now: %s", name, error)
+    return keep(figures, at=now) if figures else None
+
+
+def _asked(broker: Broker, row: MarketMacro, now: datetime) -> Iterable[tuple[str, Callable[[], Figures]]]:
+    if row.kospi200_futures is None or row.kospi200 is None:
+        yield "the future", lambda: _future(broker, now)
+    for code in (KOSPI, KOSDAQ):
+        if getattr(row, INDEX_FIELDS[code]) is None:
+            yield f"index {code}", lambda code=code: {INDEX_FIELDS[code]: broker.index(code)}
+    yield "who holds futures", lambda: _positions(broker)
+
+
+def _future(broker: Broker, now: datetime) -> Figures:
+    quote = broker.future(near_future(broker, now))
+    return {"futures_code": quote.code, "kospi200_futures": quote.points, "kospi200": quote.kospi200}
+
+
+def near_future(broker: Broker, now: datetime) -> str:
+    """Return the contract that expires next, asked for once a day."""
+    return service.futures_code(now.astimezone(KST).date()) or broker.near_future()
+
+
+def _positions(broker: Broker) -> Figures:
+    positions = broker.futures_positions()
+    return {
+        "foreign_net": positions.foreign,
+        "institution_net": positions.institution,
+        "individual_net": positions.individual,
+    }
