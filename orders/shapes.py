@@ -9,9 +9,11 @@ from typing import Any, TypedDict
 
 from aegis.chase import Plan
 from aegis.guards import Reason
+from aegis.quality import Gap, Savings
 from aegis.sessions import KST
 from orders import guards
 from orders.models import OrderEvent, TradeExecution, TradeOrder
+from orders.quality import Line
 from orders.service import Draft, Swept
 from portfolio.models import AccountSnapshot, Portfolio
 
@@ -131,6 +133,53 @@ class AccountShape(TypedDict):
     valuation: int
     total_asset: int
     net_profit_today: int
+
+
+class GapShape(TypedDict):
+    """How far from a benchmark: ticks and basis points a share, won in all. Positive: it cost money."""
+
+    ticks: str
+    bp: str
+    won: int
+
+
+class FamilyShape(TypedDict):
+    """One intent with its re-orders, and how well it was executed; null where nothing is filled."""
+
+    order: int
+    code: str
+    name: str
+    side: str
+    style: str
+    order_date: str
+    retries: int
+    asked_qty: int
+    filled_qty: int
+    arrival_price: int
+    average: str | None
+    market_price: str | None
+    is_estimated: bool | None
+    against_arrival: GapShape | None
+    against_market: GapShape | None
+    fee: int
+    tax: int
+
+
+class SavingsShape(TypedDict):
+    """A line of the savings table; `style` is empty for all of them. Percentages are positive where money was saved."""
+
+    style: str
+    families: int
+    filled_families: int
+    estimated: int
+    fill_pct: str
+    turnover_won: int
+    fees_won: int
+    arrival_pct: str
+    market_pct: str
+    saved_won: int
+    yearly_usual_won: int
+    yearly_own_won: int
 
 
 class SweptShape(TypedDict):
@@ -275,4 +324,48 @@ def swept(each: Swept) -> SweptShape:
         "failed": [{"order_no": number, "message": why} for number, why in each.failed.items()],
         "left": each.left,
         "unseen": each.unseen,
+    }
+
+
+def gap(each: Gap) -> GapShape:
+    return {"ticks": f"{each.ticks:f}", "bp": f"{each.bp:f}", "won": each.won}
+
+
+def family(line: Line) -> FamilyShape:
+    figures, measured = line.family, line.quality
+    return {
+        "order": line.root.pk,
+        "code": line.root.stock_code,
+        "name": line.root.stock_name,
+        "side": figures.side.value,
+        "style": figures.style,
+        "order_date": figures.on.isoformat(),
+        "retries": line.retries,
+        "asked_qty": figures.asked_qty,
+        "filled_qty": figures.filled_qty,
+        "arrival_price": figures.arrival_price,
+        "average": f"{measured.average:.4f}" if measured else None,
+        "market_price": f"{measured.market_price:.4f}" if measured else None,
+        "is_estimated": measured.is_estimated if measured else None,
+        "against_arrival": gap(measured.against_arrival) if measured else None,
+        "against_market": gap(measured.against_market) if measured else None,
+        "fee": figures.fees,
+        "tax": figures.tax,
+    }
+
+
+def savings(each: Savings) -> SavingsShape:
+    return {
+        "style": each.style,
+        "families": each.families,
+        "filled_families": each.filled_families,
+        "estimated": each.estimated,
+        "fill_pct": f"{each.fill_pct:f}",
+        "turnover_won": each.turnover_won,
+        "fees_won": each.fees_won,
+        "arrival_pct": f"{each.arrival_pct:f}",
+        "market_pct": f"{each.market_pct:f}",
+        "saved_won": each.saved_won,
+        "yearly_usual_won": each.yearly_usual_won,
+        "yearly_own_won": each.yearly_own_won,
     }

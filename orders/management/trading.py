@@ -28,23 +28,24 @@ REQUEST_ID_LENGTH = TradeOrder._meta.get_field("request_id").max_length
 
 def shares(text: str) -> int:
     """Read a quantity of shares from the command line."""
-    return _whole(text, _("quantity {text} is not a whole number of shares above zero: write it as 10"))
+    return whole(text, _("quantity {text} is not a whole number of shares above zero: write it as 10"))
 
 
 def won(text: str) -> int:
     """Read a price in won from the command line; commas are allowed."""
-    return _whole(text, _("price {text} is not a whole number of won above zero: write it as 52000"))
+    return whole(text, _("price {text} is not a whole number of won above zero: write it as 52000"))
 
 
 def ticks(text: str) -> int:
-    return _whole(text, _("step {text} is not a whole number of ticks above zero: write it as 1"))
+    return whole(text, _("step {text} is not a whole number of ticks above zero: write it as 1"))
 
 
 def retries(text: str) -> int:
-    return _whole(text, _("retries {text} is not a whole number, 0 or more: write it as 3"), least=0)
+    return whole(text, _("retries {text} is not a whole number, 0 or more: write it as 3"), least=0)
 
 
-def _whole(text: str, sentence: str, least: int = 1) -> int:
+def whole(text: str, sentence: str, least: int = 1) -> int:
+    """Read a whole number, `least` or more; `sentence` tells what would be right."""
     digits = text.replace(",", "")
     if not digits.isascii() or not digits.isdigit() or len(digits) > 12 or int(digits) < least:
         raise argparse.ArgumentTypeError(sentence.format(text=repr(text)))

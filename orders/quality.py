@@ -1,0 +1,107 @@
+"""How well orders were executed, from what is in the tables: for the command, the admin and strategies to show."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+
+from django.db.models import Sum
+from django.db.models.functions import Coalesce
+
+from aegis.quality import Family, Quality, Savings, measure, savings, total
+from aegis.sessions import KST
+from aegis.terms import Instrument, OrderKind
+from market import service as market
+from market.models import Stock
+from orders.models import TradeExecution, TradeOrder
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One family: its first order, how often it was ordered anew, its figures, and their measure where it filled."""
+
+    root: TradeOrder
+    retries: int
+    family: Family
+    quality: Quality | None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The families wanted from `since` on, newest first, and the savings table over them."""
+
+    since: date
+    trading_days: int
+    lines: Sequence[Line]
+    savings: Sequence[Savings]
+    total: Savings
+
+
+def report(now: datetime, *, days: int) -> Report:
+    """Return the quality of what AEGIS ordered today and on the `days` - 1 calendar days before."""
+    today = now.astimezone(KST).date()
+    since = today - timedelta(days=days - 1)
+    lines = _lines(since)
+    families = [line.family for line in lines]
+    trading_days = max(1, len(market.trading_days(since, today)))
+    return Report(
+        since=since,
+        trading_days=trading_days,
+        lines=lines,
+        savings=savings(families, trading_days=trading_days),
+        total=total(families, trading_days=trading_days),
+    )
+
+
+def _lines(since: date) -> Sequence[Line]:
+    # what never reached the broker was nobody's to execute
+    roots = list(
+        TradeOrder.objects.filter(root=None, origin=TradeOrder.Origin.AEGIS, order_date__gte=since)
+        .exclude(order_no=None)
+        .order_by("-id")
+    )
+    retries: dict[int, list[TradeOrder]] = defaultdict(list)
+    for order in TradeOrder.objects.filter(root__in=roots).exclude(order_no=None):
+        retries[order.root_pk].append(order)
+    costs = _costs([root.pk for root in roots])
+    instruments = dict(Stock.objects.filter(pk__in={root.stock_code for root in roots}).values_list("pk", "instrument"))
+    return [_line(root, retries[root.pk], costs.get(root.pk, (0, 0)), instruments) for root in roots]
+
+
+def _costs(roots: Sequence[int]) -> Mapping[int, tuple[int, int]]:
+    """Return commission and tax in won of each family, by its root."""
+    root = Coalesce("order__root_id", "order_id")
+    rows = (
+        TradeExecution.objects.filter(voided_at__isnull=True)
+        .annotate(family=root)
+        .filter(family__in=roots)
+        .values("family")
+        .annotate(fees=Sum("fee"), taxes=Sum("tax"))
+    )
+    return {row["family"]: (row["fees"], row["taxes"]) for row in rows}
+
+
+def _line(
+    root: TradeOrder, retries: Sequence[TradeOrder], cost: tuple[int, int], instruments: Mapping[str, str]
+) -> Line:
+    family = Family(
+        style=style(root),
+        side=root.side,
+        instrument=Instrument(instruments.get(root.stock_code, Instrument.STOCK)),
+        on=root.order_date,
+        asked_qty=root.qty,
+        filled_qty=root.filled_qty + sum(each.filled_qty for each in retries),
+        filled_amount=root.filled_amount + sum(each.filled_amount for each in retries),
+        arrival_price=root.arrival_price,
+        arrival_market=root.arrival_market,
+        fees=cost[0],
+        tax=cost[1],
+    )
+    return Line(root=root, retries=len(retries), family=family, quality=measure(family))
+
+
+def style(root: TradeOrder) -> str:
+    """Return the strategy of an order, or how else it was priced."""
+    if root.strategy:
+        return root.strategy
+    return "limit" if OrderKind(root.order_kind).is_priced else "market"
