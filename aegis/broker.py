@@ -3,6 +3,7 @@
     BrokerError
     ├── NotSent         the request surely never reached the broker: nothing happened, try again
     ├── Refused         the broker read it and said no: final, with its code and words
+    │   └── NoMarketOrders  because the stock takes no order at market; a limit may go
     └── OutcomeUnknown  sent, and no readable answer: it may have happened; look, never resend
 
 Amounts are whole won, quantities shares, moments aware and in Korean time.
@@ -37,6 +38,10 @@ class NotSent(BrokerError):
 
 class Refused(BrokerError):
     """The broker read the request and refused it."""
+
+
+class NoMarketOrders(Refused):
+    """The stock takes no order at market."""
 
 
 class OutcomeUnknown(BrokerError):
@@ -101,7 +106,7 @@ class Orderable:
 
 @dataclass(frozen=True, slots=True)
 class OrderRequest:
-    """One order as it goes to the broker. `price` is 0 for kinds that name none."""
+    """One order as it goes to the broker. `price` is 0 for kinds that name none, `trigger` for all but stop-limits."""
 
     code: str
     side: Side
@@ -109,6 +114,7 @@ class OrderRequest:
     kind: OrderKind
     qty: int
     price: int
+    trigger: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +247,47 @@ class FuturesPositions:
 
 
 @dataclass(frozen=True, slots=True)
+class InvestorFlow:
+    """Won of a board's shares bought less sold since the open (투자자별 순매수 대금)."""
+
+    foreign: int
+    institution: int
+    individual: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramTrades:
+    """Shares and won of one stock that programs sold and bought since the open (프로그램매매), as of `at`."""
+
+    code: str
+    market: Market
+    at: time
+    sold_qty: int
+    bought_qty: int
+    sold_won: int
+    bought_won: int
+
+
+@dataclass(frozen=True, slots=True)
+class Interruption:
+    """A volatility interruption (VI): what set it off, in won, and when. `ended_at` is None while it lasts.
+
+    `standard_price` is the price it is measured against; a stock may have both kinds at once.
+    """
+
+    code: str
+    name: str
+    day: date
+    began_at: time
+    ended_at: time | None
+    is_static: bool
+    is_dynamic: bool
+    price: int
+    standard_price: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class CalendarDay:
     day: date
     is_open: bool
@@ -330,8 +377,14 @@ class Broker(Protocol):
 
     def calendar(self, first: date) -> Sequence[CalendarDay]: ...
 
-    def daily_chart(self, code: str, first: date, last: date) -> Sequence[DayPrice]:
-        """The newest hundred days of a stock in `[first, last]`, newest first, adjusted for splits and issues since."""
+    def daily_chart(self, code: str, first: date, last: date, *, adjusted: bool = True) -> Sequence[DayPrice]:
+        """The newest hundred days of a stock in `[first, last]`, newest first.
+
+        `adjusted` for splits and issues since (수정주가), or as they were traded.
+        """
+
+    def daily_history(self, code: str, first: date, last: date, *, adjusted: bool = True) -> Sequence[DayPrice]:
+        """Every day of a stock in `[first, last]`, newest first: all pages of its daily chart, or an error."""
 
     def minutes(self, code: str, market: Market, last: datetime) -> Sequence[ChartMinute]:
         """The minutes of a stock's day up to the one `last` lies in, newest first; as many as one page holds."""
@@ -345,3 +398,12 @@ class Broker(Protocol):
     def future(self, code: str) -> FutureQuote: ...
 
     def futures_positions(self) -> FuturesPositions: ...
+
+    def investors(self, board: Board) -> InvestorFlow:
+        """Who buys KOSPI or KOSDAQ today."""
+
+    def program_trades(self, code: str, market: Market) -> ProgramTrades | None:
+        """What programs did with a stock today; None before the first trade."""
+
+    def interruptions(self, day: date) -> Sequence[Interruption]:
+        """The newest thirty volatility interruptions of a day, newest first."""

@@ -1,18 +1,21 @@
-"""Why an order must not go: a list of reasons, all at once, empty when it may.
+"""Why an order must not go: a list of reasons, all at once, empty when it may. And when the switch trips itself.
 
 Each guard is a function of the facts and returns at most one reason. A reason carries its sentence in
-English as the key of a translation, and the figures that fill it.
+English as the key of a translation, and the figures that fill it. A guard whose facts are not known yet
+says nothing: it is asked again when they are.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
 from aegis.broker import OrderRequest, Quote
-from aegis.sessions import Phase, legal_kinds, phases_at
-from aegis.terms import Instrument, Market, Side
+from aegis.sessions import Phase, PhaseName, legal_kinds, phases_at
+from aegis.terms import Instrument, Market, OrderKind, Side
 from aegis.ticks import get_tick_size, is_on_tick
 
 
@@ -28,6 +31,10 @@ class TradingState(StrEnum):
     REDUCING = "REDUCING"
     HALTED = "HALTED"
 
+    def lets_pass(self, side: Side) -> bool:
+        """Whether a new order of this side may go."""
+        return self is TradingState.ACTIVE or (self is TradingState.REDUCING and side is Side.SELL)
+
 
 @dataclass(frozen=True, slots=True)
 class Reason:
@@ -40,13 +47,54 @@ class Reason:
     def __str__(self) -> str:
         return self.sentence.format(**self.figures)
 
+    @property
+    def passes(self) -> bool:
+        """Whether it goes away by itself: what waits in line may wait for it, where a new intent is refused."""
+        return self.code in ("FROZEN", "NOT_RECONCILED")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The operator's own bounds, in won, percent and orders; 0 leaves one out.
+
+    Those on value, weight and sector bind buys only: what is held must always be sellable.
+    """
+
+    order_won: int = 0
+    day_won: int = 0
+    position_percent: Decimal = Decimal(0)
+    collar_percent: Decimal = Decimal(0)
+    orders_per_minute: int = 0
+    excluded_sectors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Others:
+    """What our other orders mean for this one. Its own family is not counted, nor its own request.
+
+    `last_minute` counts intents of its side, `bought_today_won` those of the day that buy. `twin` names an order
+    of seconds ago that asks for the same; `frozen_by` one of the same stock and side whose fate is unknown. Cash
+    and shares that orders of unknown fate may have taken count as spent. `open_buy_qty` are shares of this stock
+    that open buys may still bring.
+    """
+
+    last_minute: int = 0
+    bought_today_won: int = 0
+    twin: str = ""
+    frozen_by: str = ""
+    unknown_cash_won: int = 0
+    unknown_qty: int = 0
+    open_buy_qty: int = 0
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All that the guards look at. What the broker was not asked for is None and is not judged.
+    """All that the guards look at. What was not asked for yet is None and is not judged.
 
-    `blacklisted` is the reason a stock is on the blacklist; `orderable_cash` won and `sellable_qty`
-    shares are the broker's own answers of this moment.
+    `is_priced` is false while the price to go is not known. `blacklisted` is the reason a stock is on the
+    blacklist; `orderable_cash` won and `sellable_qty` shares are the broker's own answers of this moment.
+    `is_retry` marks a chase's re-order, which is no intent of its own. `total_asset` in won is the account as
+    last seen, `held_qty` what it holds of this stock.
     """
 
     request: OrderRequest
@@ -55,12 +103,35 @@ class Facts:
     phases: tuple[Phase, ...]
     instrument: Instrument
     trades_on_nxt: bool
+    is_priced: bool = True
+    reconciled: bool = True
+    is_retry: bool = False
+    sector: str = ""
     blacklisted: str | None = None
+    limits: Limits = Limits()
+    others: Others = Others()
+    held_qty: int = 0
+    total_asset: int | None = None
     quote: Quote | None = None
     orderable_cash: int | None = None
     orderable_qty: int | None = None
     sellable_qty: int | None = None
     cost_won: int = 0
+
+    @property
+    def is_buy(self) -> bool:
+        return self.request.side is Side.BUY
+
+    @property
+    def price(self) -> int | None:
+        """Return the price to judge by, in won: the order's own, the last one where it names none."""
+        if self.request.kind.is_priced:
+            return self.request.price if self.is_priced else None
+        return self.quote.price if self.quote else None
+
+    @property
+    def value_won(self) -> int | None:
+        return None if self.price is None else self.request.qty * self.price
 
 
 Guard = Callable[[Facts], Reason | None]
@@ -75,16 +146,23 @@ def check_quantity(facts: Facts) -> Reason | None:
 
 
 def check_switch(facts: Facts) -> Reason | None:
+    if facts.state.lets_pass(facts.request.side):
+        return None
     if facts.state is TradingState.HALTED:
         return Reason("HALTED", gettext_noop("trading is halted: resume it before ordering"))
-    if facts.state is TradingState.REDUCING and facts.request.side is Side.BUY:
-        return Reason("REDUCING", gettext_noop("only sales are allowed now: the switch stands on reducing"))
-    return None
+    return Reason("REDUCING", gettext_noop("only sales are allowed now: the switch stands on reducing"))
+
+
+def check_reconciled(facts: Facts) -> Reason | None:
+    """Nothing leaves before our orders were held against the broker's list, whole and not long ago."""
+    if facts.reconciled:
+        return None
+    return Reason("NOT_RECONCILED", gettext_noop("our orders are not reconciled with the broker's list yet"))
 
 
 def check_blacklist(facts: Facts) -> Reason | None:
     """Buys only: what is held must always be sellable. Source: spec §12.1."""
-    if facts.blacklisted is None or facts.request.side is Side.SELL:
+    if facts.blacklisted is None or not facts.is_buy:
         return None
     return Reason(
         "BLACKLISTED",
@@ -93,29 +171,146 @@ def check_blacklist(facts: Facts) -> Reason | None:
     )
 
 
+def check_sector(facts: Facts) -> Reason | None:
+    """Buys only. A sector is meant where a word of the setting is part of its name. Source: spec §12.1."""
+    if not facts.is_buy:
+        return None
+    sector = _letters(facts.sector)
+    word = next((word for word in facts.limits.excluded_sectors if (bare := _letters(word)) and bare in sector), None)
+    if word is None:
+        return None
+    return Reason(
+        "SECTOR",
+        gettext_noop("{code} is in the sector {sector}, which is excluded ({word}, AEGIS_EXCLUDED_SECTORS)"),
+        {"code": facts.request.code, "sector": facts.sector, "word": word},
+    )
+
+
+def _letters(text: str) -> str:
+    """Return a sector's name without what lists write differently: "전기·가스" and "전기,가스" are one."""
+    return re.sub(r"[\W_]", "", text)
+
+
 def check_venue(facts: Facts) -> Reason | None:
     """The venue must be open, and its phase must take this kind of order."""
     request = facts.request
     if request.market is not Market.KRX and not facts.trades_on_nxt:
         return Reason("NOT_ON_NXT", gettext_noop("{code} does not trade on NXT: use KRX"), {"code": request.code})
-    if not phases_at(facts.phases, request.market, facts.now):
+    open_phases = phases_at(facts.phases, request.market, facts.now)
+    if not open_phases:
         return Reason(
             "MARKET_CLOSED",
             gettext_noop("{market} takes no orders at {time}"),
             {"market": request.market, "time": f"{facts.now:%Y-%m-%d %H:%M:%S}"},
         )
-    if request.kind not in legal_kinds(request.market, facts.phases, facts.now):
+    if facts.instrument is not Instrument.STOCK and _is_krx_after_market(open_phases):
         return Reason(
-            "ORDER_KIND",
-            gettext_noop("{market} does not take order kind {kind} at {time}"),
-            {"market": request.market, "kind": request.kind.value, "time": f"{facts.now:%H:%M:%S}"},
+            "FUND_AFTER_HOURS",
+            gettext_noop("{code} is no share: KRX's after-market trades shares only"),
+            {"code": request.code},
         )
-    return None
+    return _check_kind(facts)
+
+
+def _is_krx_after_market(phases: tuple[Phase, ...]) -> bool:
+    return all(phase.market is Market.KRX and phase.name is PhaseName.AFTER_MARKET for phase in phases)
+
+
+def _check_kind(facts: Facts) -> Reason | None:
+    request = facts.request
+    legal = legal_kinds(request.market, facts.phases, facts.now)
+    if request.kind in legal:
+        return None
+    return Reason(
+        "ORDER_KIND",
+        gettext_noop("{market} does not take order kind {kind} at {time}: it takes {legal}"),
+        {
+            "market": request.market,
+            "kind": request.kind.value,
+            "time": f"{facts.now:%H:%M:%S}",
+            "legal": " ".join(sorted(legal)),
+        },
+    )
+
+
+def check_frozen(facts: Facts) -> Reason | None:
+    """While one order's fate is unknown, no second one of its stock and side goes: it could be the same again."""
+    if not facts.others.frozen_by:
+        return None
+    return Reason(
+        "FROZEN",
+        gettext_noop("order {order} of {code} has no known outcome yet: new ones on its side wait for that"),
+        {"order": facts.others.frozen_by, "code": facts.request.code},
+    )
+
+
+def check_twin(facts: Facts) -> Reason | None:
+    """The same asked for twice within seconds, by two request ids, is most likely meant once."""
+    if facts.is_retry or not facts.others.twin:
+        return None
+    return Reason(
+        "DUPLICATE",
+        gettext_noop("order {order} asked for the same a moment ago: wait (AEGIS_DUPLICATE_SECONDS) if you mean both"),
+        {"order": facts.others.twin},
+    )
+
+
+def check_pace(facts: Facts) -> Reason | None:
+    """Buys and sales are counted apart: no haste in buying may hold up a stop."""
+    most = facts.limits.orders_per_minute
+    if facts.is_retry or not most or facts.others.last_minute < most:
+        return None
+    return Reason(
+        "PACE",
+        gettext_noop("{count} orders of this side within a minute: at most {most} (AEGIS_MAX_ORDERS_PER_MINUTE)"),
+        {"count": facts.others.last_minute, "most": most},
+    )
+
+
+def check_order_value(facts: Facts) -> Reason | None:
+    value, most = facts.value_won, facts.limits.order_won
+    if not facts.is_buy or not most or value is None or value <= most:
+        return None
+    return Reason(
+        "ORDER_VALUE",
+        gettext_noop("the order is worth {value:,} won: at most {most:,} (AEGIS_MAX_ORDER_WON)"),
+        {"value": value, "most": most},
+    )
+
+
+def check_day_value(facts: Facts) -> Reason | None:
+    value, most = facts.value_won, facts.limits.day_won
+    if not facts.is_buy or not most or value is None or facts.others.bought_today_won + value <= most:
+        return None
+    return Reason(
+        "DAY_VALUE",
+        gettext_noop(
+            "with {before:,} won ordered to buy today, {value:,} more is too much: at most {most:,} (AEGIS_MAX_DAY_WON)"
+        ),
+        {"before": facts.others.bought_today_won, "value": value, "most": most},
+    )
+
+
+def check_weight(facts: Facts) -> Reason | None:
+    """What is held, what open buys may bring, and this order, against the account's total."""
+    value, most = facts.value_won, facts.limits.position_percent
+    if not facts.is_buy or not most or value is None or facts.quote is None or facts.total_asset is None:
+        return None
+    position = (facts.held_qty + facts.others.open_buy_qty) * facts.quote.price + value
+    if position * 100 <= facts.total_asset * most:
+        return None
+    return Reason(
+        "POSITION_WEIGHT",
+        gettext_noop(
+            "{code} would be worth {position:,} won of {total:,}: at most {most:g}% (AEGIS_MAX_POSITION_PERCENT)"
+        ),
+        {"code": facts.request.code, "position": position, "total": facts.total_asset, "most": most},
+    )
 
 
 def check_tick(facts: Facts) -> Reason | None:
     request = facts.request
-    if not request.kind.is_priced or is_on_tick(request.price, facts.instrument):
+    if not request.kind.is_priced or not facts.is_priced or is_on_tick(request.price, facts.instrument):
         return None
     return Reason(
         "TICK",
@@ -124,14 +319,50 @@ def check_tick(facts: Facts) -> Reason | None:
     )
 
 
-def check_daily_limits(facts: Facts) -> Reason | None:
+def check_trigger(facts: Facts) -> Reason | None:
+    """A stop-limit order names its condition price (CNDT_PRIC), on the grid, within the day; no other kind does."""
     request, quote = facts.request, facts.quote
-    if quote is None or not request.kind.is_priced or quote.lower_limit <= request.price <= quote.upper_limit:
+    if request.kind is not OrderKind.STOP_LIMIT:
+        if not request.trigger:
+            return None
+        words = gettext_noop("only a stop-limit order (22) has a trigger price, and this one is of kind {kind}")
+        return Reason("TRIGGER", words, {"kind": request.kind.value})
+    inside = quote is None or quote.lower_limit <= request.trigger <= quote.upper_limit
+    if inside and is_on_tick(request.trigger, facts.instrument):
+        return None
+    return Reason(
+        "TRIGGER",
+        gettext_noop("a stop-limit order needs a trigger price on the grid and within today's limits, not {trigger:,}"),
+        {"trigger": request.trigger},
+    )
+
+
+def check_daily_limits(facts: Facts) -> Reason | None:
+    quote, price = facts.quote, facts.price
+    if quote is None or price is None or not facts.request.kind.is_priced:
+        return None
+    if quote.lower_limit <= price <= quote.upper_limit:
         return None
     return Reason(
         "DAILY_LIMIT",
         gettext_noop("price {price:,} is outside today's limits {lower:,} to {upper:,}"),
-        {"price": request.price, "lower": quote.lower_limit, "upper": quote.upper_limit},
+        {"price": price, "lower": quote.lower_limit, "upper": quote.upper_limit},
+    )
+
+
+def check_collar(facts: Facts) -> Reason | None:
+    """A buy far over the last trade, or a sale far under it, is a slip of the hand. The other way it only rests."""
+    quote, price, most = facts.quote, facts.price, facts.limits.collar_percent
+    if not most or quote is None or price is None or not facts.request.kind.is_priced:
+        return None
+    if (price - quote.price) * facts.request.side.sign * 100 <= quote.price * most:
+        return None
+    return Reason(
+        "COLLAR",
+        gettext_noop(
+            "price {price:,} is too far from the last trade at {last:,}: at most {most:g}% (AEGIS_MAX_COLLAR_PERCENT)"
+        ),
+        {"price": price, "last": quote.price, "most": most},
     )
 
 
@@ -142,35 +373,166 @@ def check_halt(facts: Facts) -> Reason | None:
 
 
 def check_cash(facts: Facts) -> Reason | None:
-    """`orderable_cash` already leaves out commission and what open buys hold: never subtract them again."""
-    if facts.request.side is Side.SELL or facts.orderable_cash is None:
+    """`orderable_cash` already leaves out commission and what open buys hold: never subtract them again.
+
+    What buys of unknown fate may have taken does count as spent: the broker may not know of them yet.
+    """
+    if not facts.is_buy or facts.orderable_cash is None:
         return None
+    cash = max(0, facts.orderable_cash - facts.others.unknown_cash_won)
     enough = facts.orderable_qty is None or facts.request.qty <= facts.orderable_qty
-    if enough and facts.cost_won <= facts.orderable_cash:
+    if enough and facts.cost_won <= cash:
         return None
     return Reason(
         "CASH",
         gettext_noop("not enough cash: {needed:,} won needed, {cash:,} won orderable"),
-        {"needed": facts.cost_won, "cash": facts.orderable_cash},
+        {"needed": facts.cost_won, "cash": cash},
     )
 
 
 def check_shares(facts: Facts) -> Reason | None:
-    if facts.request.side is Side.BUY or facts.sellable_qty is None or facts.request.qty <= facts.sellable_qty:
+    if facts.is_buy or facts.sellable_qty is None:
+        return None
+    sellable = max(0, facts.sellable_qty - facts.others.unknown_qty)
+    if facts.request.qty <= sellable:
         return None
     return Reason(
         "SHARES",
         gettext_noop("not enough shares: {qty:,} asked, {sellable:,} sellable"),
-        {"qty": facts.request.qty, "sellable": facts.sellable_qty},
+        {"qty": facts.request.qty, "sellable": sellable},
     )
 
 
-# what needs no question to the broker comes first: a refused order then costs no call
-STANDING: tuple[Guard, ...] = (check_quantity, check_switch, check_blacklist, check_venue)
-PRICED: tuple[Guard, ...] = (check_tick,)
-LIVE: tuple[Guard, ...] = (check_daily_limits, check_halt, check_cash, check_shares)
+GUARDS: tuple[Guard, ...] = (
+    check_quantity,
+    check_switch,
+    check_reconciled,
+    check_blacklist,
+    check_sector,
+    check_venue,
+    check_frozen,
+    check_twin,
+    check_pace,
+    check_order_value,
+    check_day_value,
+    check_weight,
+    check_tick,
+    check_trigger,
+    check_daily_limits,
+    check_collar,
+    check_halt,
+    check_cash,
+    check_shares,
+)
+# what another process may have changed since: asked again under the lock in which the order is committed
+CROWDED: tuple[Guard, ...] = (
+    check_switch,
+    check_reconciled,
+    check_frozen,
+    check_twin,
+    check_pace,
+    check_day_value,
+    check_weight,
+)
 
 
-def reasons(facts: Facts, guards: tuple[Guard, ...] = STANDING + PRICED + LIVE) -> list[Reason]:
+def reasons(facts: Facts, guards: tuple[Guard, ...] = GUARDS) -> list[Reason]:
     """Return every reason against the order, in the order of the guards."""
     return [reason for guard in guards if (reason := guard(facts)) is not None]
+
+
+def check_words(kind: OrderKind, *, names_price: bool) -> Reason | None:
+    """Return what is wrong with an intent that asks for an order kind by name: some name a price, others none."""
+    if kind.is_priced is names_price:
+        return None
+    if kind.is_priced:
+        words = gettext_noop("order kind {kind} needs a price or a strategy")
+        return Reason("NEEDS_PRICE", words, {"kind": kind.value})
+    words = gettext_noop("order kind {kind} names no price: leave price and strategy out")
+    return Reason("NAMES_NO_PRICE", words, {"kind": kind.value})
+
+
+# --- the switch that trips itself ----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TripLimits:
+    """When the switch trips by itself; 0 leaves one out. Losses in won and in percent of yesterday's total."""
+
+    loss_won: int = 0
+    loss_percent: Decimal = Decimal(0)
+    refusals: int = 0
+    failures: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What speaks for tripping, since a person last turned the switch.
+
+    `loss_won` is what the account has lost today, `loss_when_turned` what it had lost by then already (0 where
+    that was before today). `refusals` and `failures` are the newest ones in a row: orders that the broker
+    refused, and reconciliations that failed while a market was open.
+    """
+
+    state: TradingState
+    loss_won: int = 0
+    loss_when_turned: int = 0
+    total_yesterday: int = 0
+    refusals: int = 0
+    failures: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Trip:
+    """Where the switch falls to, and why."""
+
+    to: TradingState
+    why: tuple[Reason, ...]
+
+
+def trip(evidence: Evidence, limits: TripLimits) -> Trip | None:
+    """Return where the switch falls by itself, None where it stays. It falls further, and never rises."""
+    halting = [each for each in (_refused(evidence, limits), _failing(evidence, limits)) if each]
+    reducing = [each for each in (_losing(evidence, limits),) if each]
+    if halting and evidence.state is not TradingState.HALTED:
+        return Trip(TradingState.HALTED, (*halting, *reducing))
+    if reducing and evidence.state is TradingState.ACTIVE:
+        return Trip(TradingState.REDUCING, tuple(reducing))
+    return None
+
+
+def _losing(evidence: Evidence, limits: TripLimits) -> Reason | None:
+    """A person who resumes over the limit has seen that loss: from there the limit counts anew."""
+    by_percent = int(evidence.total_yesterday * limits.loss_percent / 100)
+    bounds = [bound for bound in (limits.loss_won, by_percent) if bound > 0]
+    if not bounds:
+        return None
+    most = min(bounds)
+    seen = evidence.loss_when_turned if evidence.loss_when_turned >= most else 0
+    if evidence.loss_won - seen < most:
+        return None
+    return Reason(
+        "DAILY_LOSS",
+        gettext_noop("{loss:,} won are lost today, {since:,} since the switch was last turned: at most {most:,}"),
+        {"loss": evidence.loss_won, "since": evidence.loss_won - seen, "most": most},
+    )
+
+
+def _refused(evidence: Evidence, limits: TripLimits) -> Reason | None:
+    if not limits.refusals or evidence.refusals < limits.refusals:
+        return None
+    return Reason(
+        "REFUSALS",
+        gettext_noop("the broker refused {count} orders in a row: something is wrong with them"),
+        {"count": evidence.refusals},
+    )
+
+
+def _failing(evidence: Evidence, limits: TripLimits) -> Reason | None:
+    if not limits.failures or evidence.failures < limits.failures:
+        return None
+    return Reason(
+        "BLIND",
+        gettext_noop("{count} reconciliations in a row failed: what became of our orders cannot be seen"),
+        {"count": evidence.failures},
+    )

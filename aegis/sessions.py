@@ -211,6 +211,16 @@ def immediate_kind(legal: frozenset[OrderKind]) -> OrderKind | None:
     return OrderKind.MARKET if OrderKind.MARKET in legal else limit_kind(legal)
 
 
+def kind_for(asked: OrderKind | None, legal: frozenset[OrderKind], *, names_price: bool) -> OrderKind:
+    """Return the code to order with where `legal` codes are taken: the one asked for by name, else the plain one.
+
+    A market order is the one kind that gives way: to a limit where none is taken.
+    """
+    if asked not in (None, OrderKind.MARKET):
+        return asked
+    return (limit_kind(legal) if names_price else immediate_kind(legal)) or OrderKind.LIMIT
+
+
 def get_available_market(phases: Sequence[Phase], now: datetime) -> Market | None:
     """Return the venue to prefer at `now`: KRX in its regular hours, NXT before and after, else None.
 

@@ -73,6 +73,22 @@ def percent(name: str) -> Decimal | None:
     return rate
 
 
+def bound(name: str, default: int) -> int:
+    """Return a bound that the operator sets, 0 where it shall not hold."""
+    value = env.int(name, default=default)
+    if value < 0:
+        raise ImproperlyConfigured(
+            _("{name}={value!r} is no bound: write a whole number, or 0 for none").format(name=name, value=value)
+        )
+    return int(value)
+
+
+def percent_bound(name: str, default: int) -> Decimal:
+    """Return a bound in percent, 0 where it shall not hold."""
+    rate = percent(name)
+    return Decimal(default) if rate is None else rate
+
+
 def choice(name: str, choices: tuple[str, ...], default: str) -> str:
     """Return the value of a variable that takes one of a few words."""
     value = env.str(name, default=default)

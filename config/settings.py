@@ -2,7 +2,6 @@
 
 import os
 from datetime import timedelta
-from decimal import Decimal
 from urllib.parse import unquote, urlsplit
 
 import redis
@@ -13,12 +12,14 @@ from config import embedded
 from config.env import (
     BASE_DIR,
     HOME,
+    bound,
     broker_environment,
     choice,
     credentials,
     dialect,
     env,
     percent,
+    percent_bound,
     server_url,
 )
 from config.logging import logging_config
@@ -58,11 +59,32 @@ DEFAULT_SELL_OFFSET = env.int("AEGIS_DEFAULT_SELL_OFFSET", default=2)
 URGENT_BUY_OFFSET = env.int("AEGIS_URGENT_BUY_OFFSET", default=0)
 STOP_LOSS_OFFSET = env.int("AEGIS_STOP_LOSS_OFFSET", default=0)
 EMERGENCY_SELL_OFFSET = env.int("AEGIS_EMERGENCY_SELL_OFFSET", default=-1)
-MAX_OFFSET_PERCENT = Decimal(3) if (_percent := percent("AEGIS_MAX_OFFSET_PERCENT")) is None else _percent
+MAX_OFFSET_PERCENT = percent_bound("AEGIS_MAX_OFFSET_PERCENT", 3)
 UNFILLED_WAIT_SECONDS = env.float("AEGIS_UNFILLED_WAIT_SECONDS", default=30.0)
 MAX_RETRY_COUNT = env.int("AEGIS_MAX_RETRY_COUNT", default=3)
 RETRY_OFFSET_ADJUST = env.int("AEGIS_RETRY_OFFSET_ADJUST", default=1)
 FORCE_MARKET_AFTER_RETRY = env.bool("AEGIS_FORCE_MARKET_AFTER_RETRY", default=True)
+
+# --- what no order may pass; 0 leaves a bound out. Value, weight and sector bind buys only ------------
+# fifty times the order of the specification's own reckoning (spec §9.7): a slip of two zeros is stopped
+MAX_ORDER_WON = bound("AEGIS_MAX_ORDER_WON", 50_000_000)
+MAX_DAY_WON = bound("AEGIS_MAX_DAY_WON", 200_000_000)
+# a stock at its lower limit (-30 %) then costs the account a tenth, not more
+MAX_POSITION_PERCENT = percent_bound("AEGIS_MAX_POSITION_PERCENT", 30)
+# wider than the chase's 3 %: only prices typed by hand come so far
+MAX_COLLAR_PERCENT = percent_bound("AEGIS_MAX_COLLAR_PERCENT", 5)
+MAX_ORDERS_PER_MINUTE = bound("AEGIS_MAX_ORDERS_PER_MINUTE", 60)
+# a double click, or a caller that was impatient and made up a second request id
+DUPLICATE_SECONDS = bound("AEGIS_DUPLICATE_SECONDS", 10)
+# the specification's words (spec §12.1), and what the exchange calls that sector
+EXCLUDED_SECTORS = env.list("AEGIS_EXCLUDED_SECTORS", default=["유틸리티", "공기업", "전기가스"])
+
+# --- when the trading switch trips by itself; 0 leaves one out ---------------------------------------
+MAX_DAILY_LOSS_WON = bound("AEGIS_MAX_DAILY_LOSS_WON", 0)
+# of yesterday's total; the market as a whole falls further about once in some years
+MAX_DAILY_LOSS_PERCENT = percent_bound("AEGIS_MAX_DAILY_LOSS_PERCENT", 5)
+MAX_REFUSALS = bound("AEGIS_MAX_REFUSALS", 5)
+MAX_FAILED_RECONCILIATIONS = bound("AEGIS_MAX_FAILED_RECONCILIATIONS", 5)
 
 # --- Django, https://docs.djangoproject.com/en/5.2/ref/settings/ --------------------------------
 DEBUG = env.bool("AEGIS_DEBUG", default=False)

@@ -57,7 +57,7 @@ class KISBroker(Quotations):
             "ORD_UNPR": str(request.price if request.kind.is_priced else 0),
             "EXCG_ID_DVSN_CD": request.market.value,
             "SLL_TYPE": "01" if request.side is Side.SELL else "",
-            "CNDT_PRIC": "",
+            "CNDT_PRIC": str(request.trigger) if request.trigger else "",
         }
         return _acceptance(self._client.call(tr, body, market=request.market))
 

@@ -7,7 +7,7 @@ many and grow: one that is not here shows itself whole, and on an order it is ju
 from dataclasses import dataclass
 from enum import Enum
 
-from aegis.broker import BrokerError, OutcomeUnknown, Refused
+from aegis.broker import BrokerError, NoMarketOrders, OutcomeUnknown, Refused
 from kis.catalogue import TR, Effect
 
 
@@ -24,6 +24,7 @@ class Code:
     advice: str
 
 
+NO_MARKET_ORDERS = "APBK1943"
 _T, _B, _U, _R = Meaning.TOKEN, Meaning.BUSY, Meaning.UNKNOWN, Meaning.REFUSED
 
 CODES: dict[str, Code] = {
@@ -58,7 +59,7 @@ CODES: dict[str, Code] = {
     "APBK0919": Code(_R, "the market is not open, or cash is short: read the broker's words"),
     "APBK0952": Code(_R, "not enough orderable cash"),
     "APBK1234": Code(_R, "not enough shares"),
-    "APBK1943": Code(_R, "this stock takes no market orders"),
+    NO_MARKET_ORDERS: Code(_R, "this stock takes no market orders"),
     "APBK3013": Code(_R, "this phase of NXT does not take the order"),
     "40030000": Code(_R, "the price is not on the tick grid"),
     "40070000": Code(_R, "paper trading does not trade this stock"),
@@ -112,4 +113,5 @@ def failure(tr: TR, code: str, words: str) -> BrokerError:
     """Return the exception for a readable failure that is not to be sent again."""
     if meaning_of(code, tr.effect) is Meaning.UNKNOWN:
         return OutcomeUnknown(words, code=code, call=tr.name)
-    return Refused(words, code=code, call=tr.name)
+    kind = NoMarketOrders if code == NO_MARKET_ORDERS else Refused
+    return kind(words, code=code, call=tr.name)

@@ -53,6 +53,7 @@ class TradeOrder(models.Model):
     strategy = models.CharField(_("strategy"), max_length=20, blank=True)
     qty = models.PositiveBigIntegerField(_("quantity"))
     price = models.PositiveBigIntegerField(_("price"))
+    trigger_price = models.PositiveBigIntegerField(_("trigger price"), default=0, help_text=_("of a stop-limit order"))
     arrival_price = models.PositiveBigIntegerField(_("price at arrival"), default=0)
     arrival_market = models.DecimalField(
         _("market price at arrival"),
@@ -333,3 +334,24 @@ class TradingSwitch(models.Model):
 
     def __str__(self) -> str:
         return self.get_state_display()
+
+
+class SwitchChange(models.Model):
+    """One turn of the kill switch: who, when, from where to where, and why. `is_trip`: nobody's hand, its own rules."""
+
+    at = models.DateTimeField(_("at"))
+    by = models.CharField(_("changed by"), max_length=150)
+    from_state = models.CharField(_("state before"), max_length=8, choices=TradingSwitch.STATES)
+    to_state = models.CharField(_("state after"), max_length=8, choices=TradingSwitch.STATES)
+    reason = models.CharField(_("reason"), max_length=300, blank=True)
+    is_trip = models.BooleanField(_("tripped by itself"), default=False)
+
+    class Meta:
+        db_table = "switch_changes"
+        verbose_name = _("turn of the switch")
+        verbose_name_plural = _("turns of the switch")
+        ordering = ["-id"]
+        get_latest_by = "id"
+
+    def __str__(self) -> str:
+        return f"{self.from_state} > {self.to_state} {self.by}"

@@ -22,6 +22,7 @@ from aegis.broker import (
     Book,
     Broker,
     BrokerError,
+    NoMarketOrders,
     NotSent,
     OrderRequest,
     OutcomeUnknown,
@@ -30,18 +31,19 @@ from aegis.broker import (
     Refused,
 )
 from aegis.chase import Plan, goes_to_market
-from aegis.guards import PRICED, STANDING, Facts, Reason, gettext_noop, reasons
+from aegis.guards import CROWDED, Facts, Reason, check_words, gettext_noop, reasons
 from aegis.lifecycle import OPEN, Status
 from aegis.pricing import NoQuote, Strategy
 from aegis.quality import market_average
-from aegis.sessions import KST
+from aegis.sessions import KST, Phase
 from aegis.terms import Instrument, Market, OrderKind, Side
 from aegis.ticks import step
 from market import collector
 from market import service as market
 from market.models import Stock
-from orders import fills, guards, journal, reconcile
+from orders import fills, guards, journal, reconcile, switch
 from orders.models import TradeOrder
+from portfolio.fetcher import KISFetcher
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +60,10 @@ class OrderDenied(Exception):
 class Intent:
     """What a caller wants: shares of a stock, priced by a `strategy`, by a `price`, or at market (neither).
 
-    `market` None lets the hour choose the venue. The same `request_id` again returns the same order.
-    `plan` None leaves an order with a price of its own alone, and chases every other by the settings.
+    `market` None lets the hour choose the venue, `kind` None the order code; a kind asked for by name goes as
+    it is or not at all, but for a market order. `trigger` is the condition price, in won, of a stop-limit
+    order. The same `request_id` again returns the same order. `plan` None leaves orders with a price or a kind
+    of their own and market orders alone, and chases every other by the settings.
     """
 
     code: str
@@ -70,6 +74,16 @@ class Intent:
     market: Market | None = None
     request_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     plan: Plan | None = None
+    kind: OrderKind | None = None
+    trigger: int = 0
+
+    @property
+    def names_price(self) -> bool:
+        return bool(self.strategy) or self.price is not None
+
+    @property
+    def is_at_market(self) -> bool:
+        return not self.names_price and self.kind in (None, OrderKind.MARKET)
 
 
 @dataclass(slots=True)
@@ -87,7 +101,10 @@ class Swept:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """An order ready to be committed: what would be sent, and what it was priced against."""
+    """An order ready to be committed: what would be sent, and what it was priced and judged against.
+
+    `changed` says why it goes as another kind than was asked for, where it does.
+    """
 
     request: OrderRequest
     stock: Stock
@@ -95,6 +112,8 @@ class Draft:
     strategy: str
     plan: Plan
     cost_won: int
+    facts: Facts
+    changed: Reason | None = None
     arrival_market: Decimal | None = None
 
 
@@ -125,6 +144,34 @@ def _nearer(order: TradeOrder, retry: int) -> int:
 NO_CHASE = Plan(wait_seconds=0, max_retries=0, step_ticks=0, market_after=False)
 
 
+def _plan(intent: Intent, request: OrderRequest) -> Plan:
+    """Return how an order is chased. Nothing is nearer than a market order; a kind asked for by name is meant so."""
+    if intent.plan is not None:
+        return intent.plan
+    by_name = intent.kind not in (None, OrderKind.MARKET)
+    return NO_CHASE if intent.price is not None or by_name or request.kind.is_market else default_plan()
+
+
+def _held_back(request: OrderRequest, quote: Quote) -> int:
+    """Return the won that the broker holds back for an order: without a price it reckons with the upper limit."""
+    return request.qty * (request.price if request.kind.is_priced else quote.upper_limit)
+
+
+def _changed(intent: Intent, request: OrderRequest) -> Reason | None:
+    """Return why a market order goes as a limit, None where it goes as it was asked for."""
+    if not intent.is_at_market or request.kind.is_market:
+        return None
+    words = gettext_noop(
+        "{market} takes no market order now: it goes as a limit at {price:,} won, the best opposite quote"
+    )
+    return Reason("KIND_CHANGED", words, {"market": request.market, "price": request.price})
+
+
+def _distinct(found: Sequence[Reason]) -> list[Reason]:
+    """Return reasons without those that come twice; the later figures stand."""
+    return list({reason.code: reason for reason in found}.values())
+
+
 class OrderService:
     """Places and cancels orders with one broker, by one clock."""
 
@@ -142,23 +189,35 @@ class OrderService:
         if known is not None:
             return known
         self._take_stock()
-        draft = self.draft(intent)
         try:
-            order = journal.open_order(self._row(draft, intent.request_id), at=self._now())
-        except IntegrityError:
-            return TradeOrder.objects.get(request_id=intent.request_id)  # the same request, a moment sooner
+            draft = self.draft(intent)
+            order = self._commit(draft, self._row(draft, intent.request_id))
+        except (IntegrityError, OrderDenied):
+            known = TradeOrder.objects.filter(request_id=intent.request_id).first()
+            if known is None:
+                raise
+            return known  # the same request, a moment sooner
         return self.send(order)
 
     def draft(self, intent: Intent) -> Draft:
         """Judge and price an intent without committing or sending it. Raises OrderDenied or a BrokerError."""
         stock = self._stock(intent.code)
-        venue = self._venue(intent, stock)
-        standing = self._facts(self._unpriced(intent, venue), stock)
-        if against := reasons(standing, STANDING if intent.price is None else STANDING + PRICED):
-            raise OrderDenied(against)
-        quote = self._broker.quote(intent.code, venue)
-        request, book = self._priced(intent, venue, stock, quote)
-        draft = self._judged(request, stock, quote, intent)
+        phases = market.today(self._now())
+        venue = self._venue(intent, stock, phases)
+        facts = self._facts(self._unpriced(intent, venue, phases), stock, intent, phases)
+        standing = reasons(facts)
+        if intent.kind and (wrong := check_words(intent.kind, names_price=intent.names_price)):
+            raise OrderDenied([wrong, *standing])
+        try:
+            quote = self._broker.quote(intent.code, venue)
+            request, book = self._priced(intent, venue, stock, quote)
+            draft = self._judged(request, stock, quote, intent, facts=facts)
+        except OrderDenied as denied:
+            raise OrderDenied(_distinct([*standing, *denied.reasons])) from denied
+        except BrokerError as error:
+            if standing:
+                raise OrderDenied(standing) from error
+            raise
         return replace(draft, arrival_market=market_average(book, intent.side, intent.qty) if book else None)
 
     def send(self, order: TradeOrder) -> TradeOrder:
@@ -175,11 +234,13 @@ class OrderService:
             kind=OrderKind(order.order_kind),
             qty=order.qty,
             price=order.price,
+            trigger=order.trigger_price,
         )
         try:
-            acceptance = self._broker.place(request)
+            acceptance = self._at_broker(order, request)
         except (NotSent, Refused) as error:
             journal.refused(order, error, at=self._now())
+            switch.watch(self._now())
         except OutcomeUnknown as error:
             log.error("order %s: no answer, it may have arrived: %s", order.pk, error)
             journal.unanswered(order, error, at=self._now())
@@ -324,11 +385,11 @@ class OrderService:
         quote = self._broker.quote(order.stock_code, Market(order.market))
         request, _book = self._priced(intent, Market(order.market), stock, quote, nearer=_nearer(order, retry))
         self._in_band(order, request, quote)
-        draft = self._judged(request, stock, quote, intent)
+        draft = self._judged(request, stock, quote, intent, family=order.root_pk)
         row = self._row(draft, intent.request_id)
         row.root_id, row.attempt = order.root_pk, order.attempt + 1
         row.strategy, row.arrival_price = order.strategy, order.arrival_price
-        return self.send(journal.open_order(row, at=self._now()))
+        return self.send(self._commit(draft, row))
 
     def _take_stock(self) -> None:
         """See what the broker holds of ours before anything new goes, where nobody has just looked.
@@ -380,52 +441,43 @@ class OrderService:
             words = gettext_noop("there is no stock with the code {code}")
             raise OrderDenied([Reason("UNKNOWN_STOCK", words, {"code": code})]) from refusal
 
-    def _venue(self, intent: Intent, stock: Stock) -> Market:
+    def _venue(self, intent: Intent, stock: Stock, phases: tuple[Phase, ...]) -> Market:
         if intent.market is not None:
             return intent.market
-        available = market.get_available_market(self._now())
+        available = sessions.get_available_market(phases, self._now())
         if available is Market.NXT and not stock.trades_on_nxt:
             return Market.KRX
         return available or Market.KRX
 
-    def _unpriced(self, intent: Intent, venue: Market) -> OrderRequest:
-        legal = sessions.legal_kinds(venue, market.today(self._now()), self._now())
-        wants_limit = intent.strategy or intent.price is not None
-        kind = sessions.limit_kind(legal) if wants_limit else sessions.immediate_kind(legal)
-        return OrderRequest(intent.code, intent.side, venue, kind or OrderKind.LIMIT, intent.qty, intent.price or 0)
+    def _unpriced(self, intent: Intent, venue: Market, phases: tuple[Phase, ...]) -> OrderRequest:
+        legal = sessions.legal_kinds(venue, phases, self._now())
+        kind = sessions.kind_for(intent.kind, legal, names_price=intent.names_price)
+        return OrderRequest(
+            intent.code, intent.side, venue, kind, intent.qty, intent.price or 0, trigger=intent.trigger
+        )
 
     def _priced(
         self, intent: Intent, venue: Market, stock: Stock, quote: Quote, *, nearer: int = 0
     ) -> tuple[OrderRequest, Book | None]:
         """Return the order with its price, and the book where that had to be asked for."""
-        request = self._unpriced(intent, venue)
+        request = self._unpriced(intent, venue, market.today(self._now()))
         if intent.price is not None or not request.kind.is_priced:
             return request, None
         strategy = self._strategy(intent)
-        book = None
-        if strategy is None or strategy.anchor is pricing.Anchor.OPPOSITE:
-            book = self._broker.book(intent.code, venue)
-        price = self._price(strategy, intent, quote, book, Instrument(stock.instrument), nearer)
-        return OrderRequest(intent.code, intent.side, venue, request.kind, intent.qty, price), book
+        if strategy is None:
+            # a market order that the venue does not take: nothing is nearer than the best opposite quote
+            strategy, nearer = pricing.at_market(intent.side), 0
+        book = self._broker.book(intent.code, venue) if strategy.anchor is pricing.Anchor.OPPOSITE else None
+        return replace(request, price=self._price(strategy, quote, book, stock, nearer)), book
 
-    def _price(
-        self,
-        strategy: Strategy | None,
-        intent: Intent,
-        quote: Quote,
-        book: Book | None,
-        instrument: Instrument,
-        nearer: int,
-    ) -> int:
-        """Return the limit price; a market order that the venue does not take goes at the best opposite quote."""
-        opposite = Strategy("at market", intent.side, pricing.Anchor.OPPOSITE, 0)
+    def _price(self, strategy: Strategy, quote: Quote, book: Book | None, stock: Stock, nearer: int = 0) -> int:
         try:
             return pricing.limit_price(
-                strategy or opposite,
+                strategy,
                 quote,
                 book,
-                instrument,
-                nearer=nearer if strategy else 0,
+                Instrument(stock.instrument),
+                nearer=nearer,
                 max_percent=settings.MAX_OFFSET_PERCENT,
             )
         except NoQuote as error:
@@ -442,22 +494,124 @@ class OrderService:
             raise OrderDenied([Reason("STRATEGY", words, figures)])
         return known[intent.strategy]
 
-    def _judged(self, request: OrderRequest, stock: Stock, quote: Quote, intent: Intent) -> Draft:
-        # without a price the broker holds back the upper limit
-        cost = request.qty * (request.price if request.kind.is_priced else quote.upper_limit)
-        live: dict[str, int] = {}
-        if request.side is Side.BUY:
-            orderable = self._broker.orderable(request.code, request.kind, request.price)
-            live = {"orderable_cash": orderable.cash, "orderable_qty": orderable.qty}
-        else:
-            live = {"sellable_qty": self._broker.sellable_qty(request.code)}
-        if against := reasons(self._facts(request, stock, quote=quote, cost_won=cost, **live)):
-            raise OrderDenied(against)
-        plan = intent.plan or (NO_CHASE if intent.price is not None else default_plan())
-        return Draft(request, stock, quote, intent.strategy, plan, cost)
+    def _judged(
+        self,
+        request: OrderRequest,
+        stock: Stock,
+        quote: Quote,
+        intent: Intent,
+        *,
+        facts: Facts | None = None,
+        family: int | None = None,
+    ) -> Draft:
+        """Hold a priced order against every guard; `family` is the root it chases for. Raises OrderDenied, BrokerError.
 
-    def _facts(self, request: OrderRequest, stock: Stock, **live: object) -> Facts:
-        return guards.gather(request, stock, now=self._now(), **live)
+        `facts` are those of the order before it had a price, where they were gathered already.
+        """
+        facts = facts or self._facts(request, stock, intent, market.today(self._now()), family)
+        cost = _held_back(request, quote)
+        facts = replace(facts, request=request, is_priced=True, quote=quote, cost_won=cost)
+        try:
+            facts = replace(facts, **self._live(facts))
+        except BrokerError as error:
+            if against := reasons(facts):
+                raise OrderDenied(against) from error
+            raise
+        if against := reasons(facts):
+            raise OrderDenied(against)
+        return Draft(
+            request, stock, quote, intent.strategy, _plan(intent, request), cost, facts, _changed(intent, request)
+        )
+
+    def _facts(
+        self,
+        request: OrderRequest,
+        stock: Stock,
+        intent: Intent,
+        phases: tuple[Phase, ...],
+        family: int | None = None,
+    ) -> Facts:
+        return guards.gather(
+            request,
+            stock,
+            phases,
+            now=self._now(),
+            request_id=intent.request_id,
+            strategy=intent.strategy,
+            family=family,
+            is_priced=intent.price is not None,
+        )
+
+    def _live(self, facts: Facts) -> dict[str, int | None]:
+        """Ask the broker for cash or shares; and for the account, where it was never seen and is to be weighed."""
+        request = facts.request
+        if request.side is Side.SELL:
+            return {"sellable_qty": self._broker.sellable_qty(request.code)}
+        orderable = self._broker.orderable(request.code, request.kind, request.price)
+        live: dict[str, int | None] = {"orderable_cash": orderable.cash, "orderable_qty": orderable.qty}
+        if facts.limits.position_percent and facts.total_asset is None:
+            KISFetcher(self._broker, self._now).sync_portfolio()
+            live |= guards.position(request)
+        return live
+
+    def _commit(self, draft: Draft, row: TradeOrder) -> TradeOrder:
+        """Commit an order that is about to leave, judged once more beside those that others have just committed.
+
+        One order is committed after the other, under the switch's lock, so that two twins cannot both be first.
+        Raises OrderDenied, and IntegrityError where the request has a row already.
+        """
+        now = self._now()
+        with transaction.atomic():
+            facts = replace(
+                draft.facts,
+                state=switch.locked(),
+                reconciled=reconcile.is_fresh(now),
+                others=guards.others(
+                    draft.request,
+                    now=now,
+                    request_id=row.request_id,
+                    strategy=draft.strategy,
+                    family=row.root_id,
+                ),
+            )
+            if against := reasons(facts, CROWDED):
+                raise OrderDenied(against)
+            order = journal.open_order(row, at=now)
+            if draft.changed:
+                journal.write(order, "KIND_CHANGED", guards.say(draft.changed), at=now)
+        return order
+
+    def _at_broker(self, order: TradeOrder, request: OrderRequest) -> Acceptance:
+        """Send an order; where its stock takes none at market, as a limit at the best opposite quote instead.
+
+        That refusal is an answer: the first request is no order, and the second is the first of this row to count.
+        """
+        try:
+            return self._broker.place(request)
+        except NoMarketOrders as refusal:
+            instead = self._at_best_opposite(order, request, refusal)
+        return self._broker.place(instead)
+
+    def _at_best_opposite(self, order: TradeOrder, request: OrderRequest, refusal: Refused) -> OrderRequest:
+        """Write down that a market order becomes a limit, and return that. Raises `refusal` where it cannot."""
+        try:
+            quote = self._broker.quote(request.code, request.market)
+            book = self._broker.book(request.code, request.market)
+            price = self._price(pricing.at_market(request.side), quote, book, self._stock(request.code))
+        except (BrokerError, OrderDenied) as error:
+            raise refusal from error
+        kind = sessions.limit_kind(sessions.legal_kinds(request.market, market.today(self._now()), self._now()))
+        late = self._now() - order.created_at >= journal.SEND_WITHIN
+        if kind is None or late or guards.may_send(order):
+            raise refusal
+        words = gettext_noop(
+            "{code} takes no market orders: it goes as a limit at {price:,} won, the best opposite quote"
+        )
+        changed = Reason("KIND_CHANGED", words, {"code": request.code, "price": price})
+        with transaction.atomic():
+            journal.note(order, order_kind=kind.value, price=price)
+            journal.write(order, "KIND_CHANGED", guards.say(changed), at=self._now())
+        return replace(request, kind=kind, price=price)
 
     def _row(self, draft: Draft, request_id: str) -> TradeOrder:
         request, plan = draft.request, draft.plan
@@ -471,6 +625,7 @@ class OrderService:
             strategy=draft.strategy,
             qty=request.qty,
             price=request.price if request.kind.is_priced else 0,
+            trigger_price=request.trigger,
             arrival_price=draft.quote.price,
             arrival_market=draft.arrival_market,
             order_date=self._now().astimezone(KST).date(),

@@ -7,7 +7,7 @@ from celery import shared_task
 from kis import clock
 from kis.wiring import broker, stream_status
 from orders import chase as chasing
-from orders import intake, polling, routine
+from orders import intake, polling, routine, switch
 from orders import reconcile as reconciling
 
 # an order that nobody took in this time is not sent: the market it was meant for is gone
@@ -80,3 +80,9 @@ def sync_stocks() -> None:
 def sync_prices() -> None:
     """Ask what our stocks trade at where no feed tells."""
     polling.poll(broker(), stream_status(), clock.now)
+
+
+@shared_task
+def watch_switch() -> None:
+    """Trip the trading switch where losses, refusals or blindness ask for it."""
+    switch.watch(clock.now())

@@ -40,6 +40,7 @@ STATIC_ROOT.mkdir(exist_ok=True)  # nothing is collected here, and whitenoise wa
 
 if _home.name != "1":
     DATABASES["default"]["TEST"] = {"NAME": f"test_{DATABASES['default']['NAME']}_{_home.name}"}
+DUPLICATE_SECONDS = 0  # tests ask for the same twice within seconds; the guard's own tests set it
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # made to be fast
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
