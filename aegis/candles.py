@@ -31,7 +31,7 @@ _UNTIL = dict(zip(_MINUTES, [f"{minute}00" for minute in (*_MINUTES[1:], "2400")
 class Bar:
     """One minute of one stock on one venue, in won and shares.
 
-    `count` is how many trades were seen, None where a chart told of them. `day_volume` and `day_value`
+    `count` is how many trades there were, None where that is not known: some were missed. `day_volume` and `day_value`
     are the day's running totals at its end. `is_whole` says that no trade of the minute was missed.
     """
 
@@ -101,10 +101,9 @@ class _Series:
     gaps: list[tuple[int, int]] = field(default_factory=list)
     is_changed: bool = True
 
-    def is_whole(self, bar: _Minute) -> bool:
-        if bar.is_torn or bar.is_patchy:
-            return False
-        return not any(since <= bar.last and bar.first <= until for since, until in self.gaps)
+    def has_holes(self, bar: _Minute) -> bool:
+        """Whether trades beside or within the bar are known to have been missed."""
+        return bar.is_patchy or any(since <= bar.last and bar.first <= until for since, until in self.gaps)
 
     def told_anew(self, since: int, until: int) -> None:
         """Have the bars beside a stretch of the running total told anew, and the one after them."""
@@ -294,7 +293,7 @@ class MinuteFold:
             since_volume, since_value = before.last, before.last_value
         else:
             since_volume, since_value = series.floor
-        bar.sent = bar.count
+        bar.sent, has_holes = bar.count, series.has_holes(bar)
         return Bar(
             code=code,
             market=self.market,
@@ -306,10 +305,10 @@ class MinuteFold:
             close=bar.close,
             volume=bar.last - since_volume,
             value=bar.last_value - since_value,
-            count=bar.count,
+            count=None if has_holes else bar.count,
             day_volume=bar.last,
             day_value=bar.last_value,
-            is_whole=series.is_whole(bar),
+            is_whole=not (has_holes or bar.is_torn),
         )
 
 
@@ -358,9 +357,9 @@ def mended(ours: Sequence[Bar], chart: Iterable[ChartMinute], floor: tuple[int, 
     """Return what is to be written of a stretch of bars with holes, given the chart of the same minutes.
 
     `chart` is in Korean time. `ours` are all the bars of the stretch, at least one, by time; `floor` the day's
-    totals of shares and won before it. A doubtful bar that the chart confirms is whole; one it corrects, and a
-    minute we know nothing of, becomes the chart's, its `count` unknown; one the chart is silent about stays
-    doubtful.
+    totals of shares and won before it. A bar that was merely doubted and that the chart confirms is whole, and
+    keeps its `count`; one with holes, and a minute we know nothing of, becomes the chart's; one the chart is
+    silent about stays doubtful.
     """
     known, told = {bar.minute: bar for bar in ours}, {f"{row.at:%H%M}": row for row in chart if row.volume}
     day_volume, day_value = floor
@@ -378,7 +377,10 @@ def mended(ours: Sequence[Bar], chart: Iterable[ChartMinute], floor: tuple[int, 
 
 
 def _charted(like: Bar, row: ChartMinute, day_volume: int, day_value: int) -> Bar:
-    """Return the chart's minute as a bar of the stock of `like`; `like` itself, whole, where it is just that."""
+    """Return the chart's minute as a bar of the stock of `like`; `like` itself, whole, where it is just that.
+
+    A volume reckoned from running totals is right with trades missed, so only a bar without known holes has its count.
+    """
     bar = replace(
         like,
         minute=f"{row.at:%H%M}",

@@ -26,6 +26,8 @@ HELP = {
     "GET /simulator/": "this list",
     "GET /simulator/ledger?account=12345678-01": "an account's cash, holdings, orders and executions as they truly are",
     "GET /simulator/events?since=N": "the ledger's events from number N on",
+    "POST /simulator/trades": '{"keep": true|false}: begin or end to write down every trade of the day',
+    "GET /simulator/trades?code=CODE&market=KRX": "those trades: moment, won, shares",
     "POST /simulator/quotes/CODE": (
         '{"price": won, "freeze": true|false, "step": n, "halt": true|false, "vi": "static"|"dynamic"}, each optional: '
         "trade to a price tick by tick through the real book; stop or resume the stock's own moves; let the whole "
@@ -89,6 +91,8 @@ class Control:
         commands: dict[tuple[str, str], Callable[[], Answer]] = {
             ("GET", "ledger"): lambda: self.ledger(query.get("account", ""), now),
             ("GET", "events"): lambda: self._events(query.get("since", "0")),
+            ("POST", "trades"): lambda: self._keep_trades(body),
+            ("GET", "trades"): lambda: self._trades(query.get("code", ""), query.get("market", Market.KRX.value)),
             ("POST", "quotes"): lambda: self._quote(parts[1] if len(parts) > 1 else "", body, now),
             ("POST", "clock"): lambda: self._clock(body),
             ("POST", "basis"): lambda: self._basis(body),
@@ -109,6 +113,18 @@ class Control:
         if not since.isdigit():
             raise BadCommand(f"since={since!r}: a number of an event, 0 or more, is needed")
         return {"events": self._firm.exchange.ledger.events()[int(since) :]}
+
+    def _keep_trades(self, body: dict[str, Any]) -> Answer:
+        keep = _truth("keep", body.get("keep"))
+        for venue in self._firm.exchange.venues.values():
+            venue.tape.log = [] if keep else None
+        return {"keep": keep}
+
+    def _trades(self, code: str, market: str) -> Answer:
+        venue = next((v for (c, m), v in self._firm.exchange.venues.items() if (c, m.value) == (code, market)), None)
+        if venue is None:
+            raise BadCommand(f"code {code!r} is not listed on market {market!r} here")
+        return {"trades": [(at.isoformat(), price, qty) for at, price, qty in venue.tape.log or ()]}
 
     def _quote(self, code: str, body: dict[str, Any], now: datetime) -> Answer:
         if code not in self._firm.exchange.listed:

@@ -68,10 +68,13 @@ class Tape:
     sold: int = 0
     minutes: dict[str, Bar] = field(default_factory=dict)
     recent: deque[Trade] = field(default_factory=lambda: deque(maxlen=RECENT))
+    log: list[tuple[datetime, int, int]] | None = None  # every trade: when, won, shares; kept where somebody asked
 
     def add(self, at: datetime, price: int, quantity: int, taker: Side | None, unified: Trade | None = None) -> Trade:
         """Print a trade."""
         self._set_extremes(at, price)
+        if self.log is not None:
+            self.log.append((at, price, quantity))
         self.last = price
         self.volume += quantity
         self.amount += price * quantity

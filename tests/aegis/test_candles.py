@@ -113,6 +113,7 @@ def test_a_lost_trade_loses_no_volume_and_its_minute_is_not_whole() -> None:
     bars = told(fold([trades[0], *trades[2:]]))
     assert bars[SAMSUNG, "0900"].volume == 1_015
     assert bars[SAMSUNG, "0900"].high == 71_500
+    assert bars[SAMSUNG, "0900"].count is None
     assert not bars[SAMSUNG, "0900"].is_whole
     assert bars[SAMSUNG, "0901"].is_whole
 
@@ -308,6 +309,13 @@ def test_a_chart_that_agrees_makes_a_doubted_bar_whole() -> None:
     (doubted,) = running.changed()
     others = [bar for bar in by_time(bars) if bar.minute != doubted.minute]
     assert mended([*others, doubted], chart(trades), (0, 0)) == [bars[SAMSUNG, "1530"]]
+
+
+def test_a_bar_with_holes_that_the_chart_confirms_does_not_know_its_count() -> None:
+    trades = day_of([("090000", 100, 5), ("090010", 100, 3), ("090020", 100, 2), ("090100", 100, 1)])
+    bars = by_time(told(fold([trades[0], *trades[2:]])))
+    (mend,) = mended(bars[:1], chart(trades), (0, 0))[:1]
+    assert (mend.volume, mend.count, mend.is_whole) == (10, None, True)
 
 
 def test_a_chart_mends_the_bars_beside_a_gap_and_fills_in_the_minutes_within() -> None:
