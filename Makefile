@@ -2,10 +2,11 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test lint check format histories simulator throttle-check candles-check bench messages clean
+.PHONY: help setup run demo test lint check format histories simulator browser-test screenshots vendor throttle-check candles-check bench messages clean
 PYTHON := .venv/bin/python
 INSTALLED := .venv/.installed
 BENCH := .venv-bench/.installed
+BROWSER := .venv/.browser
 CATALOGUE := locale/ko/LC_MESSAGES/django
 PORT ?= 9443
 N ?= 2000
@@ -49,6 +50,18 @@ format: setup ## Let ruff put the code in shape
 simulator: setup ## The broker's simulator alone: make simulator PORT=9443
 	@exec $(PYTHON) manage.py kis_simulator --port "$(PORT)"
 
+browser-test: $(BROWSER) $(CATALOGUE).mo ## A headless Chromium before a whole house; skipped where there is no Chromium
+	@$(PYTHON) -m pytest -m browser tests/browser
+
+screenshots: $(BROWSER) $(CATALOGUE).mo ## Write the pictures of the screens into docs/screens
+	@$(PYTHON) -m pytest -m browser -q tests/browser/take_screenshots.py
+
+vendor: ## Fetch the chart library again, at the version named here (needs npm)
+	@rm -rf .venv/vendor && mkdir -p .venv/vendor
+	@cd .venv/vendor && npm pack --silent lightweight-charts@5.2.1 >/dev/null && tar -xzf ./*.tgz
+	@cp .venv/vendor/package/dist/lightweight-charts.standalone.production.js desk/static/desk/vendor/lightweight-charts.js
+	@cp .venv/vendor/package/LICENSE desk/static/desk/vendor/lightweight-charts.LICENSE
+
 throttle-check: setup ## Eight processes on one allowance: no refusal, at least 95 % used
 	@$(PYTHON) -m bench.throttle_check
 
@@ -57,6 +70,11 @@ candles-check: setup ## An hour at ten times the speed, its candles against the 
 
 bench: $(BENCH) ## Ratios against peers and limits, measured in one run; writes bench/report.json
 	@.venv-bench/bin/python -m bench
+
+# what drives a browser; the browser itself is the machine's
+$(BROWSER): requirements-browser.txt | $(INSTALLED)
+	@.venv/bin/python -m pip install --quiet --requirement requirements-browser.txt
+	@touch $@
 
 $(BENCH): requirements.txt requirements-bench.txt | $(INSTALLED)
 	@$(PYTHON) -m venv .venv-bench

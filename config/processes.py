@@ -68,7 +68,8 @@ def _worker(name: str, queues: str, threads: int, *more: str) -> Program:
 
 
 def programs() -> list[Program]:
-    web = ("config.wsgi", "--bind", f"127.0.0.1:{settings.WEB_PORT}", "--workers", "1", "--threads", "4")
+    # every open dashboard holds a thread: more of them than desk.live serves viewers
+    web = ("config.wsgi", "--bind", f"127.0.0.1:{settings.WEB_PORT}", "--workers", "1", "--threads", "24")
     flower = ("flower", "--address=127.0.0.1", f"--port={settings.FLOWER_PORT}")
     return [
         Program("web", _python("-m", "gunicorn", *web, "--no-control-socket", "--graceful-timeout", "5"), stop_rank=1),

@@ -10,6 +10,9 @@ class DeskConfig(AppConfig):
     verbose_name = _("Desk")
 
     def ready(self) -> None:
+        from django.contrib import admin
+
         from desk.roles import grant
 
+        admin.site.login_template = "desk/login.html"
         post_migrate.connect(grant, dispatch_uid="desk.roles")

@@ -11,12 +11,15 @@ from typing import Any
 
 import redis
 from django.conf import settings
-from django.db.models import Q, Sum
+from django.db.models import F, Q, Sum, Window
+from django.db.models.functions import RowNumber, TruncDate
 from django.template.loader import render_to_string
 from django.utils import translation
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
 
 from aegis.lifecycle import UNSETTLED, Status
-from aegis.sessions import KST
+from aegis.sessions import KST, Phase, PhaseName
 from aegis.terms import Market
 from kis import wiring
 from kis.auth import store_key
@@ -29,10 +32,30 @@ from portfolio.service import PortfolioService
 
 log = logging.getLogger(__name__)
 
+PHASES = {
+    PhaseName.OPENING_AUCTION: gettext_noop("opening auction"),
+    PhaseName.PRE_OPEN_CLOSE: gettext_noop("at yesterday's close"),
+    PhaseName.PRE_MARKET: gettext_noop("pre-market"),
+    PhaseName.REGULAR: gettext_noop("regular session"),
+    PhaseName.CLOSING_AUCTION: gettext_noop("closing auction"),
+    PhaseName.POST_CLOSE: gettext_noop("at the close"),
+    PhaseName.AFTER_HOURS_SINGLE: gettext_noop("after hours, single price"),
+    PhaseName.AFTER_AUCTION: gettext_noop("auction before the after-market"),
+    PhaseName.AFTER_MARKET: gettext_noop("after-market"),
+}
+SOCKET = {
+    SocketState.NONE: gettext_noop("nobody holds it"),
+    SocketState.STALE: gettext_noop("its holder is silent"),
+    SocketState.CONNECTING: gettext_noop("connecting"),
+    SocketState.CONNECTED: gettext_noop("connected"),
+    SocketState.LOST: gettext_noop("lost"),
+    SocketState.STOPPED: gettext_noop("stopped"),
+}
 QUEUES = ("orders", "sync", "notify", "stream")
 EXECUTIONS_SHOWN = 60
 CANDLES_SHOWN = 780  # minutes from eight in the morning to nine at night
 DAYS_SHOWN = 250
+DAYS_OF_CURVE = 400
 KST_SECONDS = 9 * 3600
 
 
@@ -101,15 +124,15 @@ def executions(now: datetime) -> dict[str, Any]:
 
 def basis(now: datetime) -> dict[str, Any]:
     phases = market.today(now)
-    clock_time = now.astimezone(KST).time()
+    at = now.astimezone(KST).time()
     running = {
-        venue: next((phase for phase in phases if phase.market is venue and _holds(phase, clock_time)), None)
+        venue.value: next((_(PHASES[each.name]) for each in phases if each.market is venue and _holds(each, at)), "")
         for venue in (Market.KRX, Market.NXT)
     }
     return {"macro": MarketMacro.objects.order_by("-time").first(), "running": running}
 
 
-def _holds(phase: Any, moment: time) -> bool:
+def _holds(phase: Phase, moment: time) -> bool:
     return bool(phase.starts_at <= moment < phase.ends_at)
 
 
@@ -126,10 +149,11 @@ def _from_redis() -> dict[str, Any]:
     """Return what only Redis knows: the socket, the allowance, the queues. Without Redis it says so."""
     try:
         stream = wiring.stream_status()
-        return {"redis": True, "stream": stream, "frame_age": _whole(stream), **_throttle(), "queues": _queues()}
+        words = {"socket": _(SOCKET[stream.state]), "frame_age": _whole(stream)}
+        return {"redis": True, "stream": stream, **words, **_throttle(), "queues": _queues()}
     except redis.RedisError as error:
         log.warning("the dashboard cannot read Redis: %s", error)
-        return {"redis": False, "stream": StreamStatus(state=SocketState.STALE), "queues": {}}
+        return {"redis": False, "stream": StreamStatus(), "socket": "?", "queues": {}}
 
 
 def _whole(stream: StreamStatus) -> int | None:
@@ -180,7 +204,9 @@ def equity(now: datetime, *, of_today: bool) -> list[dict[str, int | str]]:
         points = AccountSnapshot.objects.filter(timestamp__gte=since).order_by("timestamp")
         by_minute = {_chart_time(at) // 60 * 60: total for at, total in points.values_list("timestamp", "total_asset")}
         return [{"time": at, "value": total} for at, total in by_minute.items()]
-    days = AccountSnapshot.objects.order_by("timestamp__date", "-timestamp").distinct("timestamp__date")
+    of_day = Window(RowNumber(), partition_by=[TruncDate("timestamp")], order_by=F("timestamp").desc())
+    lately = AccountSnapshot.objects.filter(timestamp__gte=now - timedelta(days=DAYS_OF_CURVE))
+    days = lately.annotate(from_last=of_day).filter(from_last=1).order_by("timestamp")
     rows = days.values_list("timestamp", "total_asset")
     return [{"time": f"{at.astimezone(KST):%Y-%m-%d}", "value": total} for at, total in rows]
 

@@ -54,18 +54,19 @@ def sidebar(request: HttpRequest) -> list[Item]:
     def group(title: str, *items: Item) -> Item:
         return {"title": title, "separator": True, "items": list(items)}
 
+    unsettled = TradeOrder.objects.filter(status__in=UNSETTLED).count()
+    unknown = TradeOrder.objects.filter(status=Status.UNKNOWN).count() if unsettled else 0
     return [
         {"items": [{"title": _("Dashboard"), "icon": "monitoring", "link": reverse("dashboard"), "active": False}]},
         group(
             _("Trading"),
-            page(_("Orders"), "receipt_long", "orders.tradeorder", badge="desk.navigation.unsettled"),
+            page(_("Orders"), "receipt_long", "orders.tradeorder", **_badge(unsettled, "info")),
             page(
                 _("Unknown outcomes"),
                 "help",
                 "orders.tradeorder",
                 f"?status__exact={Status.UNKNOWN}",
-                badge="desk.navigation.unknown",
-                badge_variant="danger",
+                **_badge(unknown, "danger"),
             ),
             page(_("Executions"), "done_all", "orders.tradeexecution"),
             page(_("Trading switch"), "power_settings_new", "orders.tradingswitch"),
@@ -105,9 +106,5 @@ def _is_unknown_list(request: HttpRequest) -> bool:
     return request.GET.get("status__exact") == Status.UNKNOWN.value
 
 
-def unsettled(request: HttpRequest) -> str:
-    return str(TradeOrder.objects.filter(status__in=UNSETTLED).count() or "")
-
-
-def unknown(request: HttpRequest) -> str:
-    return str(TradeOrder.objects.filter(status=Status.UNKNOWN).count() or "")
+def _badge(count: int, variant: str) -> Item:
+    return {"badge": str(count), "badge_variant": variant} if count else {}

@@ -27,7 +27,6 @@ from unfold.forms import AuthenticationForm
 from unfold.widgets import BASE_INPUT_CLASSES
 
 RECOVERY_CODES = 10
-admin.site.login_template = "desk/login.html"
 
 
 def has_two_factors(user: User) -> bool:

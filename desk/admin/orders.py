@@ -1,5 +1,6 @@
 """Orders and all that happened to them: to read, to act on, never to edit."""
 
+from collections.abc import Collection
 from typing import Any
 
 from django import forms
@@ -17,7 +18,7 @@ from unfold.forms import BaseDialogForm
 from unfold.widgets import UnfoldAdminRadioSelectWidget, UnfoldAdminTextareaWidget
 
 from aegis.guards import TradingState
-from aegis.lifecycle import Status
+from aegis.lifecycle import OPEN, Status
 from desk import actions
 from desk.actions import Told
 from desk.admin.base import Page, Record, figure
@@ -109,9 +110,41 @@ class TradeOrderAdmin(Record):
     actions_list = ["reconcile_all"]
     actions_detail = ["cancel", "chase_now", "reconcile", "decide"]
     change_form_outer_before_template = "desk/family.html"
+    fieldsets = [
+        (
+            _("Details"),
+            {
+                "classes": ["collapse"],
+                "fields": [
+                    ("request_id", "origin", "strategy"),
+                    ("stock_code", "stock_name", "order_type"),
+                    ("market", "order_kind", "branch"),
+                    ("qty", "price", "arrival_price"),
+                    ("status", "status_at", "never_arrived"),
+                    ("filled_qty", "filled_amount", "refusal"),
+                    ("created_at", "sent_at", "accepted_at"),
+                    ("looked_at", "look_wanted", "absent_looks"),
+                    ("cancel_sent_at", "chase_at", "chase_note"),
+                    ("wait_seconds", "max_retries", "step_ticks", "market_after"),
+                ],
+            },
+        )
+    ]
 
     def has_trade_permission(self, request: HttpRequest, *args: Any) -> bool:
         return request.user.has_perm(TRADE)
+
+    def has_open_permission(self, request: HttpRequest, pk: Any = None) -> bool:
+        """Whether to offer what only an open order can have; one that was pressed is answered in words."""
+        return self._offers(request, pk, OPEN)
+
+    def has_unknown_permission(self, request: HttpRequest, pk: Any = None) -> bool:
+        return self._offers(request, pk, {Status.UNKNOWN})
+
+    def _offers(self, request: HttpRequest, pk: Any, states: Collection[Status]) -> bool:
+        if not request.user.has_perm(TRADE):
+            return False
+        return request.method == "POST" or TradeOrder.objects.filter(pk=pk, status__in=states).exists()
 
     @display(description=_("time"), ordering="created_at")
     def when(self, order: TradeOrder) -> Any:
@@ -133,7 +166,7 @@ class TradeOrderAdmin(Record):
 
     @display(description=_("price"), ordering="price")
     def price_named(self, order: TradeOrder) -> str:
-        return figure(order.price) if order.price else _("market price")
+        return figure(order.price) if order.price else format_html('<span class="figure">{}</span>', _("market price"))
 
     @display(description=_("filled quantity"), ordering="filled_qty")
     def filled(self, order: TradeOrder) -> str:
@@ -168,7 +201,7 @@ class TradeOrderAdmin(Record):
     @action(
         description=_("Cancel the order"),
         icon="cancel",
-        permissions=["trade"],
+        permissions=["open"],
         url_path="cancel",
         dialog={
             "title": _("Cancel this order?"),
@@ -184,7 +217,7 @@ class TradeOrderAdmin(Record):
     @action(
         description=_("Chase now"),
         icon="fast_forward",
-        permissions=["trade"],
+        permissions=["open"],
         url_path="chase",
         dialog={
             "title": _("Chase this order now?"),
@@ -216,7 +249,7 @@ class TradeOrderAdmin(Record):
     @action(
         description=_("Decide"),
         icon="gavel",
-        permissions=["trade"],
+        permissions=["unknown"],
         url_path="decide",
         dialog={
             "title": _("What became of this order?"),

@@ -34,9 +34,9 @@ def points(value: Number | None) -> str:
 
 
 @register.filter
-def epoch(moment: datetime | None) -> str:
-    """Return a moment as the page's script counts from it: POSIX seconds."""
-    return "" if moment is None else f"{moment.timestamp():.0f}"
+def epoch(moment: datetime | str | None) -> str:
+    """Return a moment as the page's script counts from it, POSIX seconds; nothing of a row that is not there."""
+    return f"{moment.timestamp():.0f}" if isinstance(moment, datetime) else ""
 
 
 @register.filter

@@ -9,9 +9,6 @@ from django.urls import reverse
 
 from orders.models import BlacklistedStock, TradeOrder
 from orders.service import OrderService
-from tests.orders.conftest import buy, service
-
-__all__ = ("buy", "service")
 
 OURS = ("market", "portfolio", "orders")
 MODELS = [model for model in admin.site._registry if model._meta.app_label in OURS]

@@ -35,7 +35,7 @@ function tick() {
   for (const each of document.querySelectorAll("[data-until]")) {
     each.textContent = fill(words.textIn, { age: age(Number(each.dataset.until) - at) });
   }
-  $("clock").textContent = new Date((at + 9 * 3600) * 1000).toISOString().slice(0, 19).replace("T", " ");
+  [$("date").textContent, $("clock").textContent] = new Date((at + 9 * 3600) * 1000).toISOString().slice(0, 19).split("T");
   const silence = (performance.now() - heardAt) / 1000;
   body.classList.toggle("stale-page", silence > STALE_SECONDS);
   $("stale").hidden = silence <= STALE_SECONDS;

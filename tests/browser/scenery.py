@@ -1,0 +1,94 @@
+"""What weeks of trading would have left, for pictures of the screens. Fed to `manage.py shell`; made up, and seeded."""
+
+import random
+from datetime import timedelta
+
+from aegis.sessions import KST
+from kis import clock
+from market import partitions
+from market.models import DailyPrice, MarketCandle, MarketMacro
+from portfolio.models import AccountSnapshot, Portfolio
+
+now, dice = clock.now(), random.Random(7)
+partitions.ensure_ahead(now.date())
+newest = AccountSnapshot.objects.latest()
+
+
+def snapshot(at, total):
+    held = newest.valuation
+    cash = round(total) - held
+    AccountSnapshot.objects.create(
+        timestamp=at,
+        deposit=cash,
+        deposit_d1=cash,
+        deposit_d2=cash,
+        valuation=held,
+        total_asset=round(total),
+        net_profit_today=0,
+    )
+
+
+def walk(value, steps, spread, drift=0.0):
+    """Return a path that ends at `value`."""
+    path = [float(value)]
+    for _ in range(steps):
+        path.append(path[-1] / (1 + dice.gauss(drift, spread)))
+    return path[::-1]
+
+
+for index, total in enumerate(walk(newest.total_asset, 64, 0.004, 0.0012)[:-1]):
+    day = now - timedelta(days=64 - index)
+    if day.weekday() < 5:
+        snapshot(day.replace(hour=20, minute=5), total)
+minutes = min(240, (now - now.replace(hour=8, minute=0)).seconds // 60 - 2)
+for index, total in enumerate(walk(newest.total_asset, minutes, 0.00018)[:-1]):
+    snapshot(now - timedelta(minutes=minutes - index + 1), total)
+
+for code, price in Portfolio.objects.exclude(quantity=0).values_list("stock_code", "current_price"):
+    path = walk(price, 250, 0.014, 0.0006)
+    day, written = now.astimezone(KST).date(), 0
+    for close, before in zip(reversed(path), reversed([path[0], *path[:-1]]), strict=True):
+        if day.weekday() < 5 and day != now.astimezone(KST).date():
+            low, high = sorted((close, before))
+            figures = [round(each / 100) * 100 for each in (before, high * 1.006, low * 0.994, close)]
+            DailyPrice.objects.get_or_create(
+                stock_code=code,
+                date=day,
+                defaults={
+                    **dict(zip(("open", "high", "low", "close"), figures, strict=True)),
+                    "volume": dice.randint(4, 19) * 1_000_000,
+                },
+            )
+        day -= timedelta(days=1)
+    since = now.replace(second=0, microsecond=0) - timedelta(minutes=minutes)
+    path = walk(price, minutes, 0.0007)
+    for index in range(minutes):
+        first, last = path[index], path[index + 1]
+        low, high = sorted((first, last))
+        figures = [round(each / 100) * 100 for each in (first, high * 1.0006, low * 0.9994, last)]
+        volume = dice.randint(2, 90) * 1000
+        MarketCandle.objects.get_or_create(
+            time=since + timedelta(minutes=index),
+            symbol=code,
+            interval="1m",
+            venue="KRX",
+            defaults={
+                **dict(zip(("open", "high", "low", "close"), figures, strict=True)),
+                "volume": volume,
+                "value": volume * figures[3],
+                "trade_count": volume // 40,
+            },
+        )
+
+MarketMacro.objects.get_or_create(
+    time=now.replace(second=0, microsecond=0),
+    defaults={
+        "kospi": "4012.35",
+        "kosdaq": "912.08",
+        "kospi200": "561.22",
+        "kospi200_futures": "562.35",
+        "basis": "1.13",
+        "basis_rate": "0.2013",
+        "regime": "CONTANGO",
+    },
+)

@@ -1,0 +1,174 @@
+"""What an operator does from a screen is done, told, and written down with who and when."""
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import openpyxl
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.test import Client
+from django.urls import reverse
+
+from aegis.lifecycle import Status
+from kis import clock
+from orders.models import BlacklistedStock, OrderEvent, TradeOrder, TradingSwitch
+from orders.reconcile import reconcile
+
+As = Callable[..., Client]
+DIALOG = {"_form_submitted": "on"}
+
+
+def last_act() -> LogEntry:
+    entry = LogEntry.objects.latest("pk")
+    assert abs((clock.now() - entry.action_time).total_seconds()) < 60, "told in the market's time"
+    return entry
+
+
+def test_an_order_is_cancelled_from_the_dashboard(as_a: As, buy, broker) -> None:
+    order = buy()
+    answer = as_a("trader").post(reverse("cancel", args=[order.pk]))
+    assert answer.status_code == 200
+    assert answer.json()["done"]
+    reconcile(broker, clock.now)
+    order.refresh_from_db()
+    assert order.state is Status.CANCELLED
+    assert OrderEvent.objects.get(order=order, kind="OPERATOR").detail == "the trader: 취소"
+    assert (last_act().user.username, last_act().object_id) == ("the trader", str(order.pk))
+
+
+def test_what_is_done_already_is_said_in_words(as_a: As, buy) -> None:
+    order = buy()
+    TradeOrder.objects.filter(pk=order.pk).update(status=Status.CANCELLED)
+    answer = as_a("trader").post(reverse("cancel", args=[order.pk]))
+    assert answer.status_code == 409
+    assert "취소할 잔량이 없습니다" in answer.json()["text"]
+
+
+def test_the_admin_asks_before_it_cancels(as_a: As, buy) -> None:
+    order, trader = buy(), as_a("trader")
+    url = reverse("admin:orders_tradeorder_cancel", args=[order.pk])
+    assert "이 주문을 취소할까요?" in trader.get(url).content.decode()
+    assert TradeOrder.objects.get().cancel_sent_at is None
+    assert trader.post(url, DIALOG).headers["HX-Redirect"].endswith(f"/{order.pk}/change/")
+    assert TradeOrder.objects.get().cancel_sent_at is not None
+
+
+def test_chosen_orders_are_cancelled_after_a_question(as_a: As, buy) -> None:
+    order, trader, url = buy(), as_a("trader"), reverse("admin:orders_tradeorder_changelist")
+    chosen = {"action": "cancel_chosen", "_selected_action": [order.pk]}
+    assert "이 주문들을 취소할까요?" in trader.post(url, chosen).content.decode()
+    assert TradeOrder.objects.get().cancel_sent_at is None
+    trader.post(url, chosen | {"confirmed": "yes"})
+    assert TradeOrder.objects.get().cancel_sent_at is not None
+
+
+def test_an_order_is_chased_at_once(as_a: As, buy) -> None:
+    order = buy()
+    as_a("trader").post(reverse("chase", args=[order.pk]))
+    order.refresh_from_db()
+    assert order.chase_at <= clock.now()
+
+
+def test_everything_open_is_cancelled_at_once(as_a: As, buy) -> None:
+    first, second = buy(), buy(qty=3)
+    answer = as_a("trader").post(reverse("cancel_all"))
+    assert "2건" in answer.json()["text"]
+    assert TradeOrder.objects.filter(pk__in=[first.pk, second.pk], cancel_sent_at=None).count() == 0
+
+
+def test_the_broker_is_asked_from_the_admin(as_a: As, buy) -> None:
+    buy()
+    as_a("trader").post(reverse("admin:orders_tradeorder_reconcile_all"), DIALOG)
+    assert last_act().change_message == "대조"
+    assert TradeOrder.objects.get().looked_at is not None
+
+
+@pytest.mark.parametrize(("name", "state"), [("halt", "HALTED"), ("reduce", "REDUCING"), ("resume", "ACTIVE")])
+def test_the_switch_is_turned_with_who_when_and_why(as_a: As, clock_at, name: str, state: str) -> None:
+    clock_at("2026-11-23 10:00:00")
+    assert as_a("trader").post(reverse("switch", args=[name]), {"reason": "뉴스"}).status_code == 200
+    row = TradingSwitch.objects.get()
+    assert (row.state, row.reason, row.changed_by) == (state, "뉴스", "the trader")
+    assert last_act().user.username == "the trader"
+
+
+def test_an_unknown_order_shows_its_evidence_and_is_decided(as_a: As, buy) -> None:
+    order, trader = buy(), as_a("trader")
+    candidate = {
+        "order_no": "0000000099",
+        "branch": "06010",
+        "market": "KRX",
+        "placed_at": "10:00:01",
+        "qty": 10,
+        "price": 69800,
+        "filled_qty": 0,
+        "open_qty": 10,
+        "cancelled_qty": 0,
+    }
+    TradeOrder.objects.filter(pk=order.pk).update(status=Status.UNKNOWN, order_no=None, candidates=[candidate])
+    listed = trader.get(reverse("admin:orders_tradeorder_changelist"), {"status__exact": "UNKNOWN"}).content.decode()
+    assert "삼성전자" in listed
+    assert "0000000099" in trader.get(reverse("admin:orders_tradeorder_change", args=[order.pk])).content.decode()
+    url = reverse("admin:orders_tradeorder_decide", args=[order.pk])
+    assert "0000000099" in trader.get(url).content.decode()
+    trader.post(url, DIALOG | {"number": "0000000099"})
+    order.refresh_from_db()
+    assert (order.state, order.order_no) == (Status.PENDING, "0000000099")
+    assert "0000000099" in last_act().change_message
+
+
+def exported(client: Client, model: str, kind: int) -> Any:
+    url = reverse(f"admin:{model}_export")
+    answer = client.post(url, {"format": str(kind), "resource": ""})
+    assert answer.status_code == 200
+    assert "attachment" in answer.headers["Content-Disposition"], answer.content.decode()[:2000]
+    return answer
+
+
+def test_orders_are_exported_as_csv_that_excel_reads_in_korean(as_a: As, buy) -> None:
+    order = buy()
+    answer = exported(as_a("viewer"), "orders_tradeorder", 0)
+    text = answer.content.decode("utf-8")
+    assert text.startswith("\ufeff")
+    assert order.order_no in text
+    assert "삼성전자" in text
+    assert last_act().change_message == "내보냄"
+
+
+def test_orders_are_exported_as_excel(as_a: As, buy) -> None:
+    order = buy()
+    answer = exported(as_a("viewer"), "orders_tradeorder", 1)
+    rows = list(openpyxl.load_workbook(io.BytesIO(answer.content)).active.iter_rows(values_only=True))
+    assert order.request_id in rows[1]
+
+
+def test_no_formula_leaves_with_an_export(as_a: As) -> None:
+    BlacklistedStock.objects.create(stock_code="005930", stock_name="삼성전자", reason='=HYPERLINK("x")')
+    rows = openpyxl.load_workbook(
+        io.BytesIO(exported(as_a("viewer"), "orders_blacklistedstock", 1).content)
+    ).active.iter_rows(values_only=True)
+    assert not [cell for row in rows for cell in row if isinstance(cell, str) and cell.startswith("=")]
+
+
+def test_a_stock_is_found_by_its_name_and_its_code(as_a: As, buy) -> None:
+    buy()
+    trader = as_a("trader")
+    for words in ("삼성", "0059"):
+        found = trader.get(reverse("stocks"), {"q": words}).json()["stocks"]
+        assert {"code": "005930", "name": "삼성전자"} in found
+
+
+def test_a_family_stands_on_one_timeline(as_a: As, buy) -> None:
+    root = buy()
+    again = TradeOrder.objects.get(pk=root.pk)
+    again.pk, again.root_id, again.attempt = None, root.pk, 1
+    again.request_id, again.order_no = f"{root.pk}:1", "0000000777"
+    again.save(force_insert=True)
+    OrderEvent.objects.create(order=again, at=clock.now(), kind="CHASE_ENDED", detail="다섯 번")
+    viewer = as_a("viewer")
+    for order in (root, again):
+        page = viewer.get(reverse("admin:orders_tradeorder_change", args=[order.pk])).content.decode()
+        assert "0000000777" in page
+        assert root.order_no in page
+        assert "추격 종료" in page

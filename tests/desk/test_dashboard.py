@@ -1,0 +1,176 @@
+"""The page: what it shows, in which words, from how many queries, and what it may load."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from html.parser import HTMLParser
+
+import pytest
+import redis
+from django.contrib.staticfiles import finders
+from django.db import connection
+from django.template.loader import render_to_string
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+
+from config.env import BASE_DIR
+from desk import dashboard
+from kis import clock, wiring
+from kis.simulator.server import Simulator
+from market import partitions
+from market.models import DailyPrice, MarketCandle
+from orders.models import TradeOrder
+from orders.reconcile import reconcile
+from portfolio.fetcher import KISFetcher
+from portfolio.models import AccountSnapshot
+
+As = Callable[..., Client]
+SAMSUNG = "005930"
+
+
+@pytest.fixture
+def traded(buy, broker, simulator: Simulator) -> TradeOrder:
+    """Ten 삼성전자 bought and known, and five more that rest."""
+    order = buy(strategy="buy_urgent")
+    buy(qty=5, price=69_000)
+    reconcile(broker, clock.now)
+    KISFetcher(broker, clock.now).sync_portfolio()
+    order.refresh_from_db()
+    assert order.filled_qty == 10
+    return order
+
+
+def test_it_shows_what_is_held_open_and_executed(as_a: As, traded: TradeOrder) -> None:
+    text = as_a("viewer").get(reverse("dashboard")).content.decode()
+    snapshot = AccountSnapshot.objects.latest()
+    assert f"{snapshot.total_asset:,}" in text
+    for part in ("holdings", "open_orders", "executions"):
+        html = dashboard.render("ko", clock.now())[part]
+        assert "삼성전자" in html, part
+    assert "0/5" in dashboard.render("ko", clock.now())["open_orders"]
+
+
+@pytest.mark.django_db
+def test_an_empty_house_says_so(store, clock_at) -> None:
+    now = clock_at("2026-11-23 10:00:00")
+    parts = dashboard.render("ko", now)
+    assert "보유 종목이 없습니다" in parts["holdings"]
+    assert "아직 계좌를 동기화하지 않았습니다" in parts["account"]
+    assert "아무도 연결하지 않음" in parts["health"]
+    assert "Nothing is held" in dashboard.render("en", now)["holdings"]
+
+
+@pytest.mark.parametrize("name", dashboard.PARTS)
+def test_a_part_costs_few_queries_whatever_is_traded(traded: TradeOrder, buy, name: str) -> None:
+    for _ in range(3):
+        buy(qty=1, price=69_000)
+    with CaptureQueriesContext(connection) as queries:
+        render_to_string(f"desk/parts/{name}.html", dashboard.PARTS[name](clock.now()))
+    assert 0 < len(queries) <= 3, [query["sql"] for query in queries.captured_queries]
+
+
+def test_a_silent_redis_is_said_and_the_rest_stands(as_a: As, traded: TradeOrder, monkeypatch) -> None:
+    def gone() -> None:
+        raise redis.ConnectionError("gone")
+
+    monkeypatch.setattr(wiring, "stream_status", gone)
+    parts = dashboard.render("ko", clock.now())
+    assert "응답 없음" in parts["health"]
+    assert "삼성전자" in parts["holdings"]
+
+
+def test_the_curve_has_a_point_a_minute_today_and_one_a_day(as_a: As, traded: TradeOrder) -> None:
+    newest = AccountSnapshot.objects.latest()
+    for days in (1, 2):
+        newest.pk, newest.timestamp = None, newest.timestamp - timedelta(days=days)
+        newest.save(force_insert=True)
+    viewer = as_a("viewer")
+    assert len(viewer.get(reverse("equity"), {"range": "today"}).json()["points"]) == 1
+    by_day = viewer.get(reverse("equity")).json()["points"]
+    assert [point["time"] for point in by_day] == ["2026-11-20", "2026-11-22", "2026-11-23"]
+
+
+def candle(**more: object) -> MarketCandle:
+    minute = clock.now().replace(second=0, microsecond=0)
+    partitions.ensure([minute.date()])
+    figures = {"open": 70_000, "high": 70_200, "low": 69_900, "close": 70_100, "volume": 10, "value": 701_000}
+    fields = {"time": minute, "symbol": SAMSUNG, "interval": "1m", "venue": "KRX", "trade_count": 1, **figures}
+    return MarketCandle.objects.create(**fields | more)
+
+
+def test_the_candles_carry_our_fills(as_a: As, traded: TradeOrder) -> None:
+    candle()
+    candle(venue="NXT", high=70_500, close=70_400)
+    got = as_a("viewer").get(reverse("candles", args=[SAMSUNG])).json()
+    (bar,) = got["bars"]
+    assert (bar["high"], bar["close"], bar["volume"]) == (70_500, 70_100, 20), "both venues, KRX's close"
+    assert got["fills"] == [{"time": bar["time"], "side": "BUY", "qty": 10, "price": traded.average_fill}]
+    # the chart knows no zone: ten in Seoul is told as ten
+    assert bar["time"] % 86_400 == 10 * 3600
+
+
+def test_days_are_drawn_from_the_daily_prices(as_a: As, traded: TradeOrder) -> None:
+    today = clock.now().date()
+    DailyPrice.objects.create(
+        stock_code=SAMSUNG, date=today, open=70_000, high=71_000, low=69_000, close=70_500, volume=1
+    )
+    got = as_a("viewer").get(reverse("candles", args=[SAMSUNG]), {"range": "days"}).json()
+    assert [bar["time"] for bar in got["bars"]] == [f"{today}"]
+    assert [fill["time"] for fill in got["fills"]] == [f"{today}"]
+
+
+class Inline(HTMLParser):
+    """Collects what a strict policy would stop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        names = dict(attributes)
+        if tag == "style" or (tag == "script" and "src" not in names):
+            self.found.append(tag)
+        self.found += [f"{tag} {name}" for name in names if name == "style" or name.startswith("on")]
+        for name in ("src", "href"):
+            if tag != "a" and (names.get(name) or "").startswith(("http", "//")):
+                self.found.append(f"{tag} {names[name]}")
+
+
+def test_nothing_on_the_page_comes_from_elsewhere_or_is_written_into_it(as_a: As, traded: TradeOrder) -> None:
+    answer = as_a("trader").get(reverse("dashboard"))
+    assert "unsafe" not in answer.headers["Content-Security-Policy"]
+    reader = Inline()
+    reader.feed(answer.content.decode())
+    assert reader.found == []
+
+
+def test_the_admin_may_run_no_script_written_into_a_page(admin_client: Client) -> None:
+    policy = admin_client.get(reverse("admin:index")).headers["Content-Security-Policy"]
+    (scripts,) = [part for part in policy.split("; ") if part.startswith("script-src")]
+    assert "unsafe-inline" not in scripts
+    assert "http" not in policy
+
+
+def test_the_chart_library_is_here_with_its_licence() -> None:
+    for name in ("lightweight-charts.js", "lightweight-charts.LICENSE"):
+        assert finders.find(f"desk/vendor/{name}")
+    with open(finders.find("desk/vendor/lightweight-charts.js"), encoding="utf-8") as file:
+        version = re.search(r"Charts™ v([\d.]+)", file.read(400))[1]
+    assert f"lightweight-charts@{version}" in (BASE_DIR / "Makefile").read_text(encoding="utf-8")
+
+
+def test_the_production_settings_pass_djangos_own_check() -> None:
+    done = subprocess.run(
+        [sys.executable, "manage.py", "check", "--deploy", "--fail-level", "WARNING"],
+        cwd=BASE_DIR,
+        env=os.environ
+        | {"DJANGO_SETTINGS_MODULE": "config.settings", "AEGIS_TLS": "true", "AEGIS_SECRET_KEY": "k9" * 40 + "!xyz"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
