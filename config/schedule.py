@@ -31,6 +31,7 @@ SCHEDULE: tuple[Entry, ...] = (
     Entry("daily-prices", "orders.tasks.sync_daily_prices", 600, "after the close (spec §5.1)"),
     Entry("stocks", "orders.tasks.sync_stocks", 600, "the stock master of our stocks; asks once a day"),
     Entry("prices", "orders.tasks.sync_prices", 5, "prices of what we hold, where no feed tells them"),
+    Entry("macro", "market.tasks.sync_macro", 60, "indexes, the basis, who holds futures"),
     Entry("candle-mending", "market.tasks.mend_candles", 5, "bars with holes, from the broker's minute chart"),
     Entry("candle-partitions", "market.tasks.make_partitions", 3600, "months of candles, made ahead of time"),
     Entry("backfill", "market.tasks.backfill", 30, "the past of daily prices, where somebody wants it"),
