@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test lint check format histories simulator browser-test screenshots vendor throttle-check candles-check bench messages clean
+.PHONY: help setup run demo test lint check format histories simulator browser-test screenshots vendor throttle-check once-check candles-check bench messages clean
 PYTHON := .venv/bin/python
 INSTALLED := .venv/.installed
 BENCH := .venv-bench/.installed
@@ -67,6 +67,9 @@ throttle-check: setup ## Eight processes on one allowance: no refusal, at least 
 
 candles-check: setup ## An hour at ten times the speed, its candles against the exchange's trades: MINUTES=60 SPEED=10
 	@$(PYTHON) -W ignore -m bench.candles_check --minutes "$(or $(MINUTES),60)" --speed "$(or $(SPEED),10)"
+
+once-check: setup ## One request from eight processes at once, fifty times each: one order at the exchange
+	@$(PYTHON) -m bench.once_check
 
 bench: $(BENCH) ## Ratios against peers and limits, measured in one run; writes bench/report.json
 	@.venv-bench/bin/python -m bench

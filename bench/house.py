@@ -1,0 +1,110 @@
+"""A house of its own for what must be measured or checked on real parts: PostgreSQL, Redis, simulator, clock.
+
+    with house() as url:      # Django is set up, the database migrated, the market open since an hour
+        ...
+
+One house a process: Django's settings are read once. Processes it spawns call `join()` first.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import tempfile
+from collections.abc import Iterator
+from datetime import datetime
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+MORNING = "2026-11-23T10:00:00+09:00"
+OUTSIDE = ("DATABASE_URL", "REDIS_URL")
+
+
+@contextlib.contextmanager
+def house() -> Iterator[str]:
+    """Start everything, yield the simulator's address, end everything."""
+    with tempfile.TemporaryDirectory(prefix="aegis-bench-") as directory, _exchange(Path(directory)) as url:
+        _settle_in(Path(directory), url)
+        join()
+        with _servers(Path(directory)):
+            _furnish()
+            yield url
+
+
+def join() -> None:
+    """Set up Django in this process, by the environment of the house."""
+    import django
+
+    os.environ["DJANGO_SETTINGS_MODULE"] = "config.settings"
+    django.setup()
+
+
+def _settle_in(home: Path, url: str) -> None:
+    """Point the environment, which children inherit, at this house alone."""
+    for name in [name for name in os.environ if name.startswith(("KIS_", "AEGIS_")) or name in OUTSIDE]:
+        del os.environ[name]
+    os.environ |= {
+        "AEGIS_HOME": str(home),
+        "AEGIS_ENV_FILE": os.devnull,
+        "AEGIS_SIMULATOR_URL": url,
+        "AEGIS_LOG_LEVEL": "ERROR",
+        # the allowance has a check of its own
+        "KIS_CALLS_PER_SECOND": "100000",
+    }
+
+
+@contextlib.contextmanager
+def _servers(home: Path) -> Iterator[None]:
+    from django.conf import settings
+    from django.db import connections
+
+    from config import embedded
+
+    postgres, redis = embedded.Postgres(home), embedded.Redis(home)
+    with contextlib.ExitStack() as exits:
+        exits.callback(postgres.stop)
+        postgres.start()
+        postgres.create_database(settings.DATABASES["default"]["NAME"])
+        exits.callback(redis.stop)
+        redis.start()
+        exits.callback(connections.close_all)
+        yield
+
+
+def _furnish() -> None:
+    from django.core.management import call_command
+
+    from kis import clock
+    from kis.wiring import broker
+    from orders import routine
+
+    clock.set_now(datetime.fromisoformat(MORNING))
+    call_command("migrate", verbosity=0, interactive=False)
+    routine.begin(broker(), clock.now)
+
+
+@contextlib.contextmanager
+def _exchange(home: Path) -> Iterator[str]:
+    """Run a simulator in a process of its own, so that it takes nothing from what is measured."""
+    ours, theirs = multiprocessing.get_context("spawn").Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=_serve, args=(theirs, home / "clock.json"))
+    process.start()
+    try:
+        yield ours.recv()
+    finally:
+        ours.close()
+        process.join(15)
+        if process.is_alive():
+            process.kill()
+
+
+def _serve(pipe: Connection, clock_file: Path) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ["AEGIS_CLOCK_FILE"] = str(clock_file)
+    from kis import clock
+    from kis.simulator.server import serve
+
+    clock.set_now(datetime.fromisoformat(MORNING))
+    with serve(seed=1, rate=0, ticking=False) as simulator, contextlib.suppress(EOFError):
+        pipe.send(simulator.url)
+        pipe.recv()  # ends when the other side is closed
