@@ -1,13 +1,29 @@
 """What the market tells: reads only, always the database."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from datetime import date, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from django.db import connection
 
 from aegis import sessions
 from aegis.sessions import KST, Phase
 from aegis.terms import Market
 from market import calendar
-from market.models import MarketMacro, Stock, TradingDay, TradingSession, WatchedStock
+from market.models import (
+    DailyPrice,
+    MarketCandle,
+    MarketMacro,
+    ProgramTrade,
+    Stock,
+    TradingDay,
+    TradingSession,
+    WatchedStock,
+)
+
+if TYPE_CHECKING:
+    import pandas
 
 
 def phases_on(day: date) -> tuple[Phase, ...]:
@@ -76,3 +92,96 @@ def trading_days(first: date, last: date) -> Sequence[date]:
     return list(
         TradingDay.objects.filter(pk__range=(first, last), is_open=True).order_by("pk").values_list("pk", flat=True)
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Candle:
+    """One interval of a stock on one venue: won and shares, `time` its first moment in Korea.
+
+    `trade_count` is None where that is not known; `is_whole` says that no trade of it was missed.
+    """
+
+    time: datetime
+    open: int
+    high: int
+    low: int
+    close: int
+    volume: int
+    value: int
+    trade_count: int | None
+    is_whole: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LastQuote:
+    """What a stock last traded at, and in which minute, on the venue that traded last."""
+
+    code: str
+    market: Market
+    price: int
+    minute: datetime
+
+
+INTERVALS = (1, 3, 5, 10, 15, 30, 60)
+_CANDLES = """
+SELECT date_bin(make_interval(mins => %s), time, %s) AS at, (array_agg(open ORDER BY time))[1], max(high), min(low),
+    (array_agg(close ORDER BY time DESC))[1], sum(volume)::int8, sum(value)::int8,
+    CASE WHEN count(trade_count) = count(*) THEN sum(trade_count)::int8 END, bool_and(source IN ('FEED', 'CHART'))
+FROM market_candles
+WHERE symbol = %s AND interval = '1m' AND venue = %s AND time >= %s AND time < %s
+GROUP BY at ORDER BY at
+"""
+# bins begin at the hour in Korea
+_EPOCH = datetime(2000, 1, 1, tzinfo=KST)
+
+
+def candles(
+    code: str, since: datetime, until: datetime, *, minutes: int = 1, market: Market = Market.KRX
+) -> list[Candle]:
+    """Return a stock's candles of so many minutes that begin in `[since, until)`, the oldest first, in one query.
+
+    Intervals without a trade have none. Raises ValueError where `minutes` divides no hour evenly.
+    """
+    if minutes not in INTERVALS:
+        raise ValueError(f"minutes {minutes}: one of {', '.join(map(str, INTERVALS))} is needed")
+    with connection.cursor() as cursor:
+        cursor.execute(_CANDLES, [minutes, _EPOCH, code, market.value, since, until])
+        return [Candle(row[0].astimezone(KST), *row[1:]) for row in cursor.fetchall()]
+
+
+def candles_frame(
+    code: str, since: datetime, until: datetime, *, minutes: int = 1, market: Market = Market.KRX
+) -> "pandas.DataFrame":
+    """Return the same as a pandas DataFrame with `time` as its index. Raises ImportError without pandas."""
+    try:
+        import pandas
+    except ImportError as error:
+        raise ImportError("candles_frame needs pandas: `pip install pandas`, or use candles()") from error
+    names = [field.name for field in fields(Candle)]
+    rows = candles(code, since, until, minutes=minutes, market=market)
+    columns = {name: [getattr(row, name) for row in rows] for name in names}
+    return pandas.DataFrame(columns).set_index("time")
+
+
+def daily_prices(code: str, since: date, until: date) -> list[DailyPrice]:
+    """Return a stock's final days in `[since, until]`, adjusted, the oldest first."""
+    return list(DailyPrice.objects.filter(stock_code=code, date__range=(since, until)).order_by("date"))
+
+
+def last_quote(code: str) -> LastQuote | None:
+    """Return what a stock last traded at as far as its trades were listened to, None where they never were."""
+    minute = MarketCandle.objects.filter(symbol=code, interval=MarketCandle.Interval.MINUTE)
+    newest = [minute.filter(venue=venue.value).order_by("-time")[:1] for venue in Market]
+    rows = newest[0].union(*newest[1:], all=True)
+    last = max(rows, key=lambda row: row.time, default=None)
+    return LastQuote(code, Market(last.venue), last.close, last.time.astimezone(KST)) if last else None
+
+
+def macro(now: datetime) -> MarketMacro | None:
+    """Return the newest figures of the whole market up to `now`."""
+    return MarketMacro.objects.filter(time__lte=now).order_by("-time").first()
+
+
+def program_trading(code: str, day: date) -> list[ProgramTrade]:
+    """Return what programs traded of a stock through a day, minute by minute."""
+    return list(ProgramTrade.objects.filter(stock_code=code, time__date=day).order_by("time"))

@@ -1,7 +1,7 @@
 """The only writer of the portfolio: takes over a balance, counts a fill, marks a price."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 
@@ -27,13 +27,14 @@ def replace(balance: Balance, *, now: datetime) -> AccountSnapshot:
     """
     day = balance.asked_at.astimezone(KST).date()
     rows = {row.stock_code: row for row in Portfolio.objects.select_for_update().order_by("stock_code")}
-    for holding in balance.holdings:
-        _replace_one(rows.pop(holding.code, None), holding, asked_at=balance.asked_at, now=now)
-    for row in rows.values():
-        gone = Holding(row.stock_code, row.stock_name, 0, 0, Decimal(0), row.current_price, 0, Decimal(0), 0, 0)
-        if not _lags(row, gone, day=day, now=now):
-            _note_change(row, gone, day=day, now=now)
-            row.delete()
+    taken = [
+        _taken(rows.pop(holding.code, None), holding, asked_at=balance.asked_at, now=now)
+        for holding in balance.holdings
+    ]
+    _write([row for row in taken if row is not None])
+    gone = [row.pk for row in rows.values() if _is_gone(row, day=day, now=now)]
+    if gone:
+        Portfolio.objects.filter(pk__in=gone).delete()
     return AccountSnapshot.objects.create(
         timestamp=now,
         deposit=balance.deposit,
@@ -46,12 +47,13 @@ def replace(balance: Balance, *, now: datetime) -> AccountSnapshot:
     )
 
 
-def _replace_one(row: Portfolio | None, holding: Holding, *, asked_at: datetime, now: datetime) -> None:
+def _taken(row: Portfolio | None, holding: Holding, *, asked_at: datetime, now: datetime) -> Portfolio | None:
+    """Return a holding's row as the balance has it, to be written; None where it is left as it is."""
     day = asked_at.astimezone(KST).date()
     if row is None:
         row = Portfolio(stock_code=holding.code, counted_on=day)
     elif _lags(row, holding, day=day, now=now):
-        return
+        return None
     else:
         _note_change(row, holding, day=day, now=now)
     row.line = positions.adopted(row.line if row.pk else None, day, holding)
@@ -65,7 +67,53 @@ def _replace_one(row: Portfolio | None, holding: Holding, *, asked_at: datetime,
         row.profit_rate = positions.profit_rate_pct(row.avg_price, row.current_price)
     row.lags_since = None
     row.synced_at = row.updated_at = now
-    row.save()
+    return row
+
+
+def _is_gone(row: Portfolio, *, day: date, now: datetime) -> bool:
+    """Whether a holding that the balance no longer lists is no more."""
+    gone = Holding(row.stock_code, row.stock_name, 0, 0, Decimal(0), row.current_price, 0, Decimal(0), 0, 0)
+    if _lags(row, gone, day=day, now=now):
+        return False
+    _note_change(row, gone, day=day, now=now)
+    return True
+
+
+# what a balance sets of a holding, and how PostgreSQL calls it: one statement writes them all
+_TAKEN = {
+    "id": "int8",
+    "stock_name": "text",
+    "quantity": "int8",
+    "avg_price": "numeric",
+    "last_avg_price": "numeric",
+    "current_price": "int8",
+    "price_source": "text",
+    "priced_at": "timestamptz",
+    "profit_rate": "numeric",
+    "counted_on": "date",
+    "broker_bought": "int8",
+    "broker_sold": "int8",
+    "our_bought": "int8",
+    "our_sold": "int8",
+    "lags_since": "timestamptz",
+    "synced_at": "timestamptz",
+    "updated_at": "timestamptz",
+}
+_WRITE = (
+    f"UPDATE portfolio SET {', '.join(f'{name} = told.{name}' for name in _TAKEN if name != 'id')} "  # noqa: S608
+    f"FROM unnest({', '.join(f'%s::{kind}[]' for kind in _TAKEN.values())}) AS told ({', '.join(_TAKEN)}) "
+    "WHERE portfolio.id = told.id"
+)
+
+
+def _write(rows: Sequence[Portfolio]) -> None:
+    """Write rows that are locked, and those that are new; one a fill has made meanwhile is the fill's."""
+    known, new = [row for row in rows if row.pk], [row for row in rows if not row.pk]
+    if known:
+        with connection.cursor() as cursor:
+            cursor.execute(_WRITE, [[getattr(row, name) for row in known] for name in _TAKEN])
+    if new:
+        Portfolio.objects.bulk_create(new, ignore_conflicts=True)
 
 
 def _lags(row: Portfolio, holding: Holding, *, day: date, now: datetime) -> bool:

@@ -3,12 +3,14 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from aegis.broker import Balance, Holding
 from aegis.sessions import KST
 from aegis.terms import Side
 from portfolio import ledger
-from portfolio.models import AccountSnapshot, Portfolio, PortfolioEvent
+from portfolio.models import AccountSnapshot, Portfolio, PortfolioEvent, PriceSource
 from portfolio.service import PortfolioService
 
 pytestmark = pytest.mark.django_db
@@ -139,3 +141,32 @@ def test_a_sale_meets_the_price_its_shares_had_cost_though_the_balance_told_of_i
     gone = replace(SAMSUNG, qty=0, average_price=Decimal(0), sold_today=10)
     ledger.replace(replace(BALANCE, holdings=(gone, HYNIX)), now=NOW)
     assert fill(Side.SELL, 10) == Decimal("70000")
+
+
+def test_a_balance_of_any_size_is_a_handful_of_statements() -> None:
+    many = replace(BALANCE, holdings=tuple(replace(SAMSUNG, code=f"{number:06}") for number in range(50)))
+    ledger.replace(many, now=NOW)
+    with CaptureQueriesContext(connection) as queries:
+        ledger.replace(many, now=NOW)
+    # a savepoint round the rows read and locked, the rows written, the snapshot
+    assert len(queries) == 5
+    assert Portfolio.objects.count() == 50
+
+
+def test_the_summary_is_at_the_newest_prices_and_takes_two_queries() -> None:
+    account = replace(BALANCE, holdings=(SAMSUNG,), valuation=710_000)
+    ledger.replace(account, now=NOW)
+    ledger.mark({"005930": 73_500}, PriceSource.FEED, at=NOW + timedelta(seconds=1))
+    with CaptureQueriesContext(connection) as queries:
+        summary = PortfolioService().get_summary()
+    assert len(queries) == 2
+    assert (summary.cost, summary.valuation, summary.profit) == (700_000, 735_000, 35_000)
+    assert summary.profit_rate == Decimal("5.00")
+    assert summary.total_asset == BALANCE.total_asset + 25_000
+    assert summary.profit_today == 23_000 + 25_000
+    assert summary.seen_at == NOW
+
+
+def test_before_the_first_balance_the_summary_is_empty() -> None:
+    summary = PortfolioService().get_summary()
+    assert (summary.holdings, summary.total_asset, summary.seen_at) == ([], 0, None)
