@@ -16,8 +16,8 @@ from aegis.broker import BrokerError
 from aegis.guards import TradingState
 from kis import clock
 from kis.wiring import broker
-from orders import journal, reconcile
-from orders.models import TradeOrder, TradingSwitch
+from orders import journal, reconcile, switch
+from orders.models import TradeOrder
 from orders.service import OrderService
 
 
@@ -105,17 +105,9 @@ def decide(order: TradeOrder, order_no: str | None, *, by: User) -> Told:
 
 def switch_to(state: TradingState, *, by: User, reason: str) -> Told:
     """Turn the kill switch."""
-    row, _is_new = TradingSwitch.objects.update_or_create(
-        pk=TradingSwitch.ONLY_PK,
-        defaults={
-            "state": state.value,
-            "reason": reason[:200],
-            "changed_by": by.get_username(),
-            "changed_at": clock.now(),
-        },
-    )
-    log_act(by, row, f"{row.get_state_display()}: {reason}".rstrip(": "))
-    return Told(True, _("Trading switch: {state}").format(state=row.get_state_display()))
+    change = switch.turn(state, by=by.get_username(), reason=reason, at=clock.now())
+    log_act(by, change, f"{change.get_to_state_display()}: {reason}".rstrip(": "))
+    return Told(True, _("Trading switch: {state}").format(state=change.get_to_state_display()))
 
 
 def cancel_all(*, by: User) -> Sequence[Told]:

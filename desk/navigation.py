@@ -70,6 +70,7 @@ def sidebar(request: HttpRequest) -> list[Item]:
             ),
             page(_("Executions"), "done_all", "orders.tradeexecution"),
             page(_("Trading switch"), "power_settings_new", "orders.tradingswitch"),
+            page(_("Turns of the switch"), "toggle_on", "orders.switchchange"),
             page(_("Blacklist"), "block", "orders.blacklistedstock"),
         ),
         group(

@@ -8,6 +8,7 @@ from django.db.models import Q
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
+from aegis.broker import NoticeKind
 from orders.models import OrderEvent, RawNotice, TradeExecution, TradeOrder
 
 # what an event is called, and in which tone it is said
@@ -31,7 +32,16 @@ EVENTS = {
     "CHASE_WANTED": (gettext_noop("chase wanted now"), "quiet"),
     "CHASE_PAUSED": (gettext_noop("chase paused"), "quiet"),
     "CHASE_ENDED": (gettext_noop("chase ended"), "warn"),
+    "KIND_CHANGED": (gettext_noop("order kind changed"), "warn"),
     "OPERATOR": (gettext_noop("operator"), "person"),
+}
+NOTICES = {
+    NoticeKind.ACCEPTED.value: gettext_noop("accepted"),
+    NoticeKind.AMENDED.value: gettext_noop("amended"),
+    NoticeKind.CANCELLED.value: gettext_noop("cancelled"),
+    NoticeKind.REMAINDER_CANCELLED.value: gettext_noop("remainder cancelled"),
+    NoticeKind.REFUSED.value: gettext_noop("refused"),
+    NoticeKind.FILLED.value: gettext_noop("filled now"),
 }
 
 
@@ -40,6 +50,7 @@ class Moment:
     """One thing that happened; `tone` colours it, `kind` says which table told of it."""
 
     at: datetime
+    known_at: datetime
     rank: int
     order: TradeOrder
     kind: str
@@ -54,16 +65,16 @@ def family_of(order: TradeOrder) -> Sequence[TradeOrder]:
 
 
 def timeline(family: Sequence[TradeOrder]) -> Sequence[Moment]:
-    """Return what happened to a family, oldest first. Three queries."""
+    """Return what happened to a family, in the order we learned of it. Three queries."""
     by_pk = {order.pk: order for order in family}
     moments = [*_events(by_pk), *_executions(by_pk), *_notices(by_pk)]
-    return sorted(moments, key=lambda moment: (moment.at, moment.rank))
+    return sorted(moments, key=lambda moment: (moment.known_at, moment.rank))
 
 
 def _events(orders: dict[int, TradeOrder]) -> Iterator[Moment]:
     for event in OrderEvent.objects.filter(order__in=orders):
         words, tone = EVENTS.get(event.kind, (event.kind, "quiet"))
-        yield Moment(event.at, event.pk, orders[event.order_id], event.kind, tone, _(words), event.detail)
+        yield Moment(event.at, event.at, event.pk, orders[event.order_id], event.kind, tone, _(words), event.detail)
 
 
 def _executions(orders: dict[int, TradeOrder]) -> Iterator[Moment]:
@@ -73,12 +84,30 @@ def _executions(orders: dict[int, TradeOrder]) -> Iterator[Moment]:
         detail = _("{total:,} in all, commission {fee:,}, tax {tax:,}, by {source} {voided}").format(
             total=fill.cumulative_qty, fee=fill.fee, tax=fill.tax, source=fill.get_source_display(), voided=voided
         )
-        yield Moment(fill.executed_at, fill.pk, orders[fill.order_id], "EXECUTION", "fill", title, detail.strip())
+        yield Moment(
+            fill.executed_at,
+            fill.recorded_at,
+            fill.pk,
+            orders[fill.order_id],
+            "EXECUTION",
+            "fill",
+            title,
+            detail.strip(),
+        )
 
 
 def _notices(orders: dict[int, TradeOrder]) -> Iterator[Moment]:
     for notice in RawNotice.objects.filter(order__in=orders):
-        title = _("notice: {kind}").format(kind=notice.kind)
+        title = _("notice: {kind}").format(kind=_(NOTICES.get(notice.kind, notice.kind)))
         late = "" if notice.committed_ms is None else f", {notice.committed_ms:.1f} ms"
         detail = f"{notice.get_state_display()}{late}"
-        yield Moment(notice.received_at, notice.pk, orders[notice.order_id], "NOTICE", "notice", title, detail)
+        yield Moment(
+            notice.received_at,
+            notice.received_at,
+            notice.pk,
+            orders[notice.order_id],
+            "NOTICE",
+            "notice",
+            title,
+            detail,
+        )

@@ -77,7 +77,7 @@ class Plain(Record):
 def figure(value: Any, *, sign: bool = False, digits: int = 0, unit: str = "") -> str:
     """Return a number in tabular figures, in the Korean colours of gain and loss where it is signed."""
     if value is None:
-        return "-"
+        return format_html('<span class="figure">{}</span>', "-")
     colour = ("up" if value > 0 else "down" if value < 0 else "") if sign else ""
     text = f"{value:{'+' if sign and value else ''},.{digits}f}{unit}"
     return format_html('<span class="figure {}">{}</span>', colour, text)

@@ -30,6 +30,7 @@ from orders.models import (
     OrderEvent,
     RawNotice,
     Reconciliation,
+    SwitchChange,
     TradeExecution,
     TradeOrder,
     TradingSwitch,
@@ -384,6 +385,15 @@ class TradingSwitchAdmin(Record):
     def _turn(self, request: HttpRequest, state: TradingState, form: SwitchForm) -> HttpResponse:
         tell(request, actions.switch_to(state, by=request.user, reason=form.cleaned_data["reason"]))
         return go_to(reverse("admin:orders_tradingswitch_changelist"))
+
+
+@admin.register(SwitchChange)
+class SwitchChangeAdmin(Record):
+    """Every turn of the switch, by a person or by itself."""
+
+    list_display = ["at", "by", "from_state", "to_state", "reason", "is_trip"]
+    list_filter = ["is_trip", "to_state"]
+    date_hierarchy = "at"
 
 
 @admin.register(TradeExecution)

@@ -5,11 +5,14 @@ from datetime import timedelta
 
 from aegis.sessions import KST
 from kis import clock
+from kis.wiring import broker
 from market import partitions
 from market.models import DailyPrice, MarketCandle, MarketMacro
+from portfolio.fetcher import KISFetcher
 from portfolio.models import AccountSnapshot, Portfolio
 
 now, dice = clock.now(), random.Random(7)
+KISFetcher(broker(), clock.now).sync_portfolio()
 partitions.ensure_ahead(now.date())
 newest = AccountSnapshot.objects.latest()
 

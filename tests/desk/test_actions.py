@@ -12,7 +12,7 @@ from django.urls import reverse
 
 from aegis.lifecycle import Status
 from kis import clock
-from orders.models import BlacklistedStock, OrderEvent, TradeOrder, TradingSwitch
+from orders.models import BlacklistedStock, OrderEvent, SwitchChange, TradeOrder, TradingSwitch
 from orders.reconcile import reconcile
 
 As = Callable[..., Client]
@@ -90,6 +90,7 @@ def test_the_switch_is_turned_with_who_when_and_why(as_a: As, clock_at, name: st
     assert as_a("trader").post(reverse("switch", args=[name]), {"reason": "뉴스"}).status_code == 200
     row = TradingSwitch.objects.get()
     assert (row.state, row.reason, row.changed_by) == (state, "뉴스", "the trader")
+    assert SwitchChange.objects.get().by == "the trader"
     assert last_act().user.username == "the trader"
 
 
