@@ -7,12 +7,12 @@ from typing import Any, TypedDict
 
 from aegis.broker import Broker, BrokerError
 from aegis.chase import Plan
-from aegis.terms import Market, Side
+from aegis.terms import Market, OrderKind, Side
 from orders import shapes
 from orders.models import TradeOrder
 from orders.service import Intent, OrderDenied, OrderService, default_plan
 
-WORDS = ("request_id", "code", "side", "qty", "strategy", "price", "market", "plan")
+WORDS = ("request_id", "code", "side", "qty", "strategy", "price", "market", "plan", "kind", "trigger")
 REQUEST_ID_LENGTH = TradeOrder._meta.get_field("request_id").max_length
 
 
@@ -87,6 +87,8 @@ def read(words: dict[str, Any]) -> Intent:
         price=None if price is None else _number(words, "price", least=1),
         market=None if words.get("market") is None else _member(words, "market", Market),
         plan=None if plan is None else _plan(plan),
+        kind=None if words.get("kind") is None else _member(words, "kind", OrderKind),
+        trigger=0 if words.get("trigger") is None else _number(words, "trigger", least=0),
     )
 
 

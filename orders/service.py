@@ -24,6 +24,7 @@ from aegis.broker import (
     BrokerError,
     NoMarketOrders,
     NotSent,
+    OpenOrder,
     OrderRequest,
     OutcomeUnknown,
     Placed,
@@ -172,6 +173,12 @@ def _distinct(found: Sequence[Reason]) -> list[Reason]:
     return list({reason.code: reason for reason in found}.values())
 
 
+def _may_be_ours(found: OpenOrder) -> bool:
+    """Whether an open order that no row claims may be one of ours whose answer was lost: the brake takes no chances."""
+    unanswered = TradeOrder.objects.filter(status__in=[Status.SUBMITTING, Status.UNKNOWN])
+    return unanswered.filter(stock_code=found.code, order_type=found.side).exists()
+
+
 class OrderService:
     """Places and cancels orders with one broker, by one clock."""
 
@@ -299,7 +306,8 @@ class OrderService:
             if placed.order_no in swept.cancelled or placed.order_no in swept.failed or code not in (None, each.code):
                 continue
             order = TradeOrder.objects.filter(order_date=placed.order_date, order_no=placed.order_no).first()
-            if external or (order is not None and order.origin == TradeOrder.Origin.AEGIS):
+            ours = _may_be_ours(each) if order is None else order.origin == TradeOrder.Origin.AEGIS
+            if external or ours:
                 self._sweep_one(placed, order, swept)
             else:
                 swept.left.append(placed.order_no)

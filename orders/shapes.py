@@ -12,7 +12,7 @@ from aegis.guards import Reason
 from aegis.quality import Gap, Savings
 from aegis.sessions import KST
 from orders import guards
-from orders.models import OrderEvent, TradeExecution, TradeOrder
+from orders.models import OrderEvent, SwitchChange, TradeExecution, TradeOrder
 from orders.quality import Line
 from orders.service import Draft, Swept
 from portfolio.models import AccountSnapshot, Portfolio
@@ -41,6 +41,7 @@ class OrderShape(TypedDict):
     strategy: str
     qty: int
     price: int
+    trigger: int
     arrival_price: int
     status: str
     order_date: str
@@ -96,7 +97,10 @@ class ExecutionShape(TypedDict):
 
 
 class DraftShape(TypedDict):
-    """An order that was judged and priced, and not sent. `cost` is what the broker would hold back, in won."""
+    """An order that was judged and priced, and not sent. `cost` is what the broker would hold back, in won.
+
+    `changed` says why it would go as another kind than was asked for, empty where it would not.
+    """
 
     code: str
     name: str
@@ -106,8 +110,10 @@ class DraftShape(TypedDict):
     strategy: str
     qty: int
     price: int
+    trigger: int
     last_price: int
     cost: int
+    changed: str
     chase: PlanShape
 
 
@@ -133,6 +139,16 @@ class AccountShape(TypedDict):
     valuation: int
     total_asset: int
     net_profit_today: int
+
+
+class SwitchShape(TypedDict):
+    """The kill switch after it was turned."""
+
+    state: str
+    from_state: str
+    reason: str
+    by: str
+    at: str
 
 
 class GapShape(TypedDict):
@@ -228,6 +244,7 @@ def order(row: TradeOrder) -> OrderShape:
         "strategy": row.strategy,
         "qty": row.qty,
         "price": row.price,
+        "trigger": row.trigger_price,
         "arrival_price": row.arrival_price,
         "status": str(row.status),
         "order_date": row.order_date.isoformat(),
@@ -285,8 +302,10 @@ def draft(each: Draft) -> DraftShape:
         "strategy": each.strategy,
         "qty": request.qty,
         "price": request.price if request.kind.is_priced else 0,
+        "trigger": request.trigger,
         "last_price": each.quote.price,
         "cost": each.cost_won,
+        "changed": guards.say(each.changed) if each.changed else "",
         "chase": plan(each.plan),
     }
 
@@ -368,4 +387,14 @@ def savings(each: Savings) -> SavingsShape:
         "saved_won": each.saved_won,
         "yearly_usual_won": each.yearly_usual_won,
         "yearly_own_won": each.yearly_own_won,
+    }
+
+
+def turned(change: SwitchChange) -> SwitchShape:
+    return {
+        "state": str(change.to_state),
+        "from_state": str(change.from_state),
+        "reason": change.reason,
+        "by": change.by,
+        "at": _moment(change.at),
     }

@@ -5,7 +5,9 @@ promises the JSON.
 """
 
 import argparse
+import getpass
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -113,6 +115,14 @@ class DeskCommand(BaseCommand):
     def _print(self, name: str, exit_code: int, shape: Mapping[str, Any]) -> None:
         whole = {"command": name, "ok": exit_code == DONE, "exit_code": exit_code, **shape}
         self.stdout.write(json.dumps(whole, ensure_ascii=False))
+
+
+def who() -> str:
+    """Return who sits at the terminal, as the machine knows them."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return f"uid {os.getuid()}"
 
 
 def service() -> OrderService:

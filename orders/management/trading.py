@@ -8,8 +8,8 @@ from django.utils.translation import gettext as _
 
 from aegis.chase import Plan
 from aegis.lifecycle import Status
-from aegis.terms import Market, Side
-from orders import shapes
+from aegis.terms import Market, OrderKind, Side
+from orders import guards, shapes
 from orders.management.console import (
     OUTCOME_UNKNOWN,
     DeskCommand,
@@ -68,6 +68,16 @@ def venue(text: str) -> Market:
         raise argparse.ArgumentTypeError(words) from None
 
 
+def kind(text: str) -> OrderKind:
+    """Read an order code (주문구분), as 11, or its name, as limit_ioc."""
+    known = {each.value: each for each in OrderKind} | {each.name: each for each in OrderKind}
+    if text.upper() in known:
+        return known[text.upper()]
+    names = ", ".join(f"{each.value} {each.name.lower()}" for each in OrderKind)
+    words = _("kind {text} is no order code: use one of {known}").format(text=repr(text), known=names)
+    raise argparse.ArgumentTypeError(words)
+
+
 def request_id(text: str) -> str:
     if not 0 < len(text) <= REQUEST_ID_LENGTH or not text.isprintable() or text != text.strip():
         words = _("request id {text} is not 1 to {most} letters without spaces at its ends")
@@ -89,6 +99,12 @@ class TradeCommand(DeskCommand):
         how.add_argument("--price", type=won, help=_("limit price in won; such an order is not chased unless asked to"))
         how.add_argument("--at-market", action="store_true", help=_("at market; on NXT at the best opposite quote"))
         parser.add_argument("--market", type=venue, metavar="VENUE", help=_("venue; by default the hour decides"))
+        parser.add_argument(
+            "--kind", type=kind, metavar="CODE", help=_("order code, as 11 or limit_ioc; by default the hour decides")
+        )
+        parser.add_argument(
+            "--trigger", type=won, default=0, metavar="WON", help=_("trigger price of a stop-limit order")
+        )
         chase = parser.add_argument_group(_("the chase of what stays unfilled; the settings where not given"))
         chase.add_argument("--wait", type=seconds, metavar="SECONDS", help=_("seconds before each step"))
         chase.add_argument("--retries", type=retries, metavar="N", help=_("how often it is ordered anew"))
@@ -104,13 +120,15 @@ class TradeCommand(DeskCommand):
         intent = self._intent(options)
         if options["dry_run"]:
             draft = service().draft(intent)
-            return Told({"dry_run": True, "draft": shapes.draft(draft)}, [_would(draft)])
+            lines = [_would(draft), *([guards.say(draft.changed)] if draft.changed else [])]
+            return Told({"dry_run": True, "draft": shapes.draft(draft)}, lines)
         confirm(self.name, yes=options["yes"], about=lambda: _would(service().draft(intent)))
         return _told(service().place(intent))
 
     def _intent(self, options: dict[str, Any]) -> Intent:
         strategy = options["strategy"]
-        if not strategy and options["price"] is None and not options["at_market"]:
+        names_no_price = options["at_market"] or (options["kind"] and not options["kind"].is_priced)
+        if not strategy and options["price"] is None and not names_no_price:
             strategy = self.strategies[0]
         return Intent(
             code=options["code"],
@@ -120,6 +138,8 @@ class TradeCommand(DeskCommand):
             price=options["price"],
             market=options["market"],
             plan=_plan(options),
+            kind=options["kind"],
+            trigger=options["trigger"],
             **({"request_id": options["request_id"]} if options["request_id"] else {}),
         )
 

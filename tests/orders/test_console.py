@@ -97,6 +97,24 @@ def test_the_chase_of_one_order_may_differ_from_the_settings(service: OrderServi
     assert (order["chase"]["wait_seconds"], order["chase_at"]) == (0, None)
 
 
+@pytest.mark.parametrize("code", ["11", "limit_ioc"])
+def test_an_order_code_may_be_asked_for_by_name(service: OrderService, code: str) -> None:
+    order = told("buy", "005930", "1", "--price", "69000", "--kind", code)["order"]
+    assert (order["kind"], order["chase_at"]) == ("11", None)
+    assert told("buy", "005930", "2", "--kind", "market_ioc", "--dry-run")["draft"]["kind"] == "13"
+
+
+def test_a_code_that_the_hour_does_not_take_is_no_other_instead(service: OrderService) -> None:
+    shape = told("buy", "005930", "1", "--price", "69000", "--kind", "41", exit_code=1)
+    assert "ORDER_KIND" in [reason["code"] for reason in shape["reasons"]]
+
+
+def test_a_draft_says_where_it_goes_as_another_kind(service: OrderService, clock_at: Any) -> None:
+    clock_at("2026-11-23 16:00:00")
+    shape = told("buy", "005930", "1", "--at-market", "--market", "NXT", "--dry-run")
+    assert "takes no market order now" in shape["draft"]["changed"]
+
+
 def test_a_chase_and_no_chase_exclude_each_other(service: OrderService) -> None:
     assert told("buy", "005930", "1", "--no-chase", "--wait", "3", exit_code=2)["error"]["code"] == "USAGE"
 
@@ -111,6 +129,8 @@ def test_a_chase_and_no_chase_exclude_each_other(service: OrderService) -> None:
         (["--market", "NYSE"], "market 'NYSE' is no venue: use one of KRX, NXT, SOR"),
         (["--request-id", "x" * 65], "is not 1 to 64 letters"),
         (["--request-id", " x"], "without spaces at its ends"),
+        (["--kind", "x"], "kind 'x' is no order code: use one of 00 limit, 01 market"),
+        (["--trigger", "-5"], "price '-5'"),
     ],
 )
 def test_bad_words_are_named_with_what_would_be_right(service: OrderService, words: list[str], complaint: str) -> None:
@@ -219,6 +239,22 @@ def test_the_brake_goes_on_where_one_cancel_fails_and_says_which(
     assert "not now" in shape["error"]["message"]
 
 
+def test_the_switch_is_turned_and_says_from_where(service: OrderService) -> None:
+    shape = told("halt", "the", "book", "looks", "wrong")["switch"]
+    assert_shape(shape, shapes.SwitchShape)
+    assert (shape["state"], shape["from_state"], shape["reason"]) == ("HALTED", "ACTIVE", "the book looks wrong")
+    assert told("sell", "005930", "1", exit_code=1)["reasons"][0]["code"] == "HALTED"
+    assert told("reduce")["switch"]["from_state"] == "HALTED"
+    assert told("resume")["switch"]["state"] == "ACTIVE"
+    assert told("buy", "005930", "1")["order"]["status"] == "PENDING"
+
+
+def test_the_brake_may_halt_first(service: OrderService) -> None:
+    told("buy", "005930", "1")
+    assert len(told("cancel_all", "--halt")["cancelled"]) == 1
+    assert told("buy", "005930", "1", exit_code=1)["reasons"][0]["code"] == "HALTED"
+
+
 def test_an_order_that_filled_meanwhile_is_no_failure_of_the_brake(service: OrderService, simulator: Simulator) -> None:
     told("buy", "005930", "1", "--price", "69000")
     simulator.set_price("005930", 68_000)  # filled, and we have not heard
@@ -263,6 +299,12 @@ def test_an_unknown_order_is_listed_with_the_evidence_and_decided(unanswered: Tr
     assert told("unknown")["unknown"] == []
 
 
+def test_the_brake_takes_an_order_whose_answer_was_lost_for_ours(unanswered: TradeOrder, simulator: Simulator) -> None:
+    assert open_at_the_exchange(simulator)
+    assert told("cancel_all")["left"] == []
+    assert not open_at_the_exchange(simulator)
+
+
 def test_an_unknown_order_may_be_declared_lost(unanswered: TradeOrder) -> None:
     assert told("unknown", "--decide", f"#{unanswered.pk}", "--never-arrived")["order"]["status"] == "REJECTED"
     assert told("unknown", "--decide", f"#{unanswered.pk}", "--never-arrived", exit_code=1)
@@ -295,11 +337,15 @@ def test_at_a_terminal_the_word_must_be_typed(
     assert "would buy 1 shares of 삼성전자 at 69,800" in capsys.readouterr().err
 
 
-def test_the_brakes_ask_nothing(live: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trading_on_is_confirmed_and_the_brakes_ask_nothing(live: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", StringIO(""))
     told("buy", "005930", "1", "--yes")
     assert told("cancel", "1")["order"]["status"] == "PENDING"
-    assert told("cancel_all")["ok"]
+    assert told("cancel_all", "--halt")["ok"]
+    assert told("reduce")["ok"]
+    assert told("halt")["ok"]
+    assert told("resume", exit_code=2)["error"]["code"] == "UNCONFIRMED"
+    assert told("resume", "--yes")["ok"]
 
 
 @pytest.mark.django_db(transaction=True)

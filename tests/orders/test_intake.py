@@ -31,7 +31,7 @@ def test_the_words_mean_what_an_intent_means() -> None:
     assert (intent.request_id, intent.code, intent.side, intent.qty) == ("a-1", "005930", Side.BUY, 10)
     assert (intent.strategy, intent.price, intent.market) == ("buy_normal", None, Market.NXT)
     assert intent.plan == Plan(5.0, 3, 1, False)
-    assert set(intake.WORDS) <= set(type(intent).__dataclass_fields__)
+    assert set(intake.WORDS) == set(type(intent).__dataclass_fields__)
 
 
 @pytest.mark.parametrize(
@@ -51,6 +51,8 @@ def test_the_words_mean_what_an_intent_means() -> None:
         ({"plan": {"wait_seconds": -1}}, "plan.wait_seconds -1"),
         ({"plan": {"step_ticks": 0}}, "step_ticks 0"),
         ({"plan": {"market_after": 1}}, "plan.market_after 1: true or false"),
+        ({"kind": "99"}, "kind '99': one of 00, 01"),
+        ({"trigger": -1}, "trigger -1: a whole number, 0 or more"),
         ({"quantity": 3}, "quantity: no such word; there are request_id"),
     ],
 )

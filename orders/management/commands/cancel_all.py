@@ -7,8 +7,8 @@ from aegis.broker import BrokerError
 from aegis.lifecycle import OPEN
 from kis import clock
 from kis.wiring import broker
-from orders import shapes
-from orders.management.console import DeskCommand, Failure, Told, describe, service
+from orders import shapes, switch
+from orders.management.console import DeskCommand, Failure, Told, describe, service, who
 from orders.models import TradeOrder
 from orders.reconcile import reconcile
 from orders.service import Swept
@@ -20,16 +20,19 @@ class Command(DeskCommand):
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--code", help=_("only orders of this stock"))
         parser.add_argument("--external", action="store_true", help=_("those placed by hand too"))
+        parser.add_argument("--halt", action="store_true", help=_("halt first, so that nothing new follows"))
         parser.add_argument("--dry-run", action="store_true", help=_("show what would be cancelled, and send nothing"))
         super().add_arguments(parser)
 
     def tell(self, **options: Any) -> Told:
         if options["dry_run"]:
             return _would(code=options["code"], external=options["external"])
+        if options["halt"]:
+            switch.halt(by=who(), reason=self.name, at=clock.now())
         swept = service().cancel_all(external=options["external"], code=options["code"])
         if swept.failed:
             _look_again(swept)
-        lines = _lines(swept)
+        lines = [*([_("halted: nothing new leaves")] if options["halt"] else []), *_lines(swept)]
         if swept.failed or swept.unseen:
             raise Failure("NOT_ALL", "\n".join(lines), shape=dict(shapes.swept(swept)))
         return Told({"dry_run": False, **shapes.swept(swept)}, lines)

@@ -1,5 +1,4 @@
 import argparse
-import getpass
 from typing import Any
 
 from django.utils.translation import gettext as _
@@ -18,6 +17,7 @@ from orders.management.console import (
     find_order,
     service,
     short,
+    who,
 )
 from orders.models import TradeOrder
 
@@ -47,7 +47,7 @@ class Command(DeskCommand):
         number = order_number(options["order_no"]) if options["order_no"] is not None else None
         confirm("decide", yes=options["yes"], about=lambda: describe(order))
         try:
-            order = service().decide(order, number, by=getpass.getuser())
+            order = service().decide(order, number, by=who())
         except ValueError as error:
             raise Failure("UNDECIDABLE", str(error), shape={"order": shapes.order(order)}) from error
         return Told({"order": shapes.order(order)}, [_("decided: {line}").format(line=describe(order))])

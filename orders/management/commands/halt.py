@@ -1,0 +1,9 @@
+from django.utils.translation import gettext as _
+
+from aegis.guards import TradingState
+from orders.management.switching import SwitchCommand
+
+
+class Command(SwitchCommand):
+    help = _("Let nothing new leave, bought or sold; what is open stays (cancel_all cancels it).")
+    to = TradingState.HALTED

@@ -1,0 +1,9 @@
+from django.utils.translation import gettext as _
+
+from aegis.guards import TradingState
+from orders.management.switching import SwitchCommand
+
+
+class Command(SwitchCommand):
+    help = _("Let sales pass and nothing else.")
+    to = TradingState.REDUCING
