@@ -1,12 +1,27 @@
 from dataclasses import replace
-from datetime import datetime
+from datetime import date, datetime
+from decimal import Decimal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aegis.broker import OrderRequest, Quote
-from aegis.guards import Facts, TradingState, reasons
+from aegis.guards import (
+    CROWDED,
+    GUARDS,
+    Evidence,
+    Facts,
+    Limits,
+    Others,
+    TradingState,
+    TripLimits,
+    check_words,
+    reasons,
+    trip,
+)
 from aegis.sessions import KST, standard_phases
-from aegis.terms import Instrument, Market, OrderKind, Side
+from aegis.terms import PRICED, Instrument, Market, OrderKind, Side
 
 NOW = datetime(2026, 11, 23, 10, 0, tzinfo=KST)
 BUY = OrderRequest("005930", Side.BUY, Market.KRX, OrderKind.LIMIT, 10, 70_000)
@@ -106,3 +121,315 @@ def test_cash_must_cover_the_order(cash: int, qty: int, against: list[str]) -> N
 @pytest.mark.parametrize(("sellable", "against"), [(10, []), (9, ["SHARES"]), (0, ["SHARES"])])
 def test_no_more_is_sold_than_is_free(sellable: int, against: list[str]) -> None:
     assert codes(replace(GOOD, request=SELL, sellable_qty=sellable)) == against
+
+
+def test_a_price_not_known_yet_is_not_judged() -> None:
+    unpriced = replace(GOOD, request=replace(BUY, price=0), is_priced=False, limits=Limits(order_won=1, day_won=1))
+    assert codes(unpriced) == []
+
+
+def test_nothing_goes_before_the_list_was_read() -> None:
+    assert codes(replace(GOOD, reconciled=False)) == ["NOT_RECONCILED"]
+    assert codes(replace(GOOD, reconciled=False, request=SELL)) == ["NOT_RECONCILED"]
+
+
+# --- bounds ---------------------------------------------------------------------------------------
+
+TEN_AT_70 = 700_000
+
+
+@pytest.mark.parametrize(("most", "against"), [(TEN_AT_70, []), (TEN_AT_70 - 1, ["ORDER_VALUE"]), (0, [])])
+def test_a_buy_is_worth_no_more_than_the_bound(most: int, against: list[str]) -> None:
+    assert codes(replace(GOOD, limits=Limits(order_won=most))) == against
+
+
+def test_a_market_buy_is_worth_what_the_last_trade_says_not_the_upper_limit() -> None:
+    at_market = replace(GOOD, request=replace(BUY, kind=OrderKind.MARKET, price=0), cost_won=910_000)
+    assert codes(replace(at_market, limits=Limits(order_won=TEN_AT_70))) == []
+    assert codes(replace(at_market, limits=Limits(order_won=TEN_AT_70 - 1))) == ["ORDER_VALUE"]
+
+
+@pytest.mark.parametrize(("before", "against"), [(300_000, []), (300_001, ["DAY_VALUE"])])
+def test_the_days_buys_stay_under_their_bound(before: int, against: list[str]) -> None:
+    facts = replace(GOOD, limits=Limits(day_won=1_000_000), others=Others(bought_today_won=before))
+    assert codes(facts) == against
+
+
+@pytest.mark.parametrize(
+    ("held", "coming", "total", "against"),
+    [
+        (20, 0, 7_000_000, []),
+        (20, 0, 6_999_999, ["POSITION_WEIGHT"]),
+        (10, 10, 7_000_000, []),
+        (10, 11, 7_000_000, ["POSITION_WEIGHT"]),
+        (20, 0, None, []),
+    ],
+)
+def test_a_position_stays_within_its_part_of_the_account(
+    held: int, coming: int, total: int | None, against: list[str]
+) -> None:
+    limits = Limits(position_percent=Decimal(30))
+    facts = replace(GOOD, limits=limits, held_qty=held, total_asset=total, others=Others(open_buy_qty=coming))
+    assert codes(facts) == against
+
+
+@pytest.mark.parametrize(
+    ("side", "price", "against"),
+    [
+        (Side.BUY, 73_500, []),
+        (Side.BUY, 73_600, ["COLLAR"]),
+        (Side.BUY, 50_000, []),
+        (Side.SELL, 66_500, []),
+        (Side.SELL, 66_400, ["COLLAR"]),
+        (Side.SELL, 90_000, []),
+    ],
+)
+def test_a_price_may_rest_far_away_but_not_reach_far_over_the_last_trade(
+    side: Side, price: int, against: list[str]
+) -> None:
+    request = replace(BUY, side=side, price=price)
+    assert codes(replace(GOOD, request=request, limits=Limits(collar_percent=Decimal(5)))) == against
+
+
+@pytest.mark.parametrize("sector", ["전기·가스", "전기,가스업", "전기가스업", " 전기 가스 "])
+def test_an_excluded_sector_is_known_by_any_of_its_spellings(sector: str) -> None:
+    limits = Limits(excluded_sectors=("유틸리티", "전기가스"))
+    assert codes(replace(GOOD, sector=sector, limits=limits)) == ["SECTOR"]
+    assert codes(replace(GOOD, sector=sector, limits=limits, request=SELL)) == []
+
+
+@pytest.mark.parametrize("sector", ["전기,전자", "", "화학"])
+def test_another_sector_is_not_excluded(sector: str) -> None:
+    assert codes(replace(GOOD, sector=sector, limits=Limits(excluded_sectors=("전기가스", "", " ")))) == []
+
+
+# --- other orders ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("count", "against"), [(59, []), (60, ["PACE"]), (61, ["PACE"])])
+def test_so_many_orders_fit_in_a_minute(count: int, against: list[str]) -> None:
+    facts = replace(GOOD, limits=Limits(orders_per_minute=60), others=Others(last_minute=count))
+    assert codes(facts) == against
+    assert codes(replace(facts, is_retry=True)) == []
+
+
+def test_the_same_again_within_seconds_is_refused_by_the_name_of_the_first() -> None:
+    (reason,) = reasons(replace(GOOD, others=Others(twin="#12")))
+    assert reason.code == "DUPLICATE"
+    assert "#12" in str(reason)
+    assert codes(replace(GOOD, others=Others(twin="#12"), is_retry=True)) == []
+
+
+@pytest.mark.parametrize("request_", [BUY, SELL])
+def test_an_order_of_unknown_fate_freezes_its_side_chases_too(request_: OrderRequest) -> None:
+    frozen = replace(GOOD, request=request_, others=Others(frozen_by="#7"), is_retry=True)
+    (reason,) = reasons(frozen)
+    assert (reason.code, reason.passes) == ("FROZEN", True)
+    assert "#7" in str(reason)
+
+
+@pytest.mark.parametrize(("unknown", "against"), [(9_300_000, []), (9_300_001, ["CASH"]), (99_000_000, ["CASH"])])
+def test_cash_that_an_order_of_unknown_fate_may_have_taken_is_spent(unknown: int, against: list[str]) -> None:
+    assert codes(replace(GOOD, others=Others(unknown_cash_won=unknown))) == against
+
+
+@pytest.mark.parametrize(("unknown", "against"), [(5, []), (6, ["SHARES"])])
+def test_shares_that_an_order_of_unknown_fate_may_have_taken_are_sold(unknown: int, against: list[str]) -> None:
+    assert codes(replace(GOOD, request=SELL, sellable_qty=15, others=Others(unknown_qty=unknown))) == against
+
+
+@given(
+    price=st.integers(min_value=1, max_value=2_000_000),
+    qty=st.integers(min_value=1, max_value=1_000_000),
+    held=st.integers(min_value=0, max_value=10_000_000),
+    bought=st.integers(min_value=0, max_value=10**12),
+    most=st.integers(min_value=1, max_value=10**9),
+)
+def test_what_is_held_is_always_sellable(price: int, qty: int, held: int, bought: int, most: int) -> None:
+    limits = Limits(order_won=most, day_won=most, position_percent=Decimal(1), excluded_sectors=("화학",))
+    facts = replace(
+        GOOD,
+        request=replace(SELL, qty=qty, price=price),
+        limits=limits,
+        sector="화학",
+        blacklisted="never",
+        held_qty=held,
+        total_asset=most,
+        sellable_qty=qty,
+        others=Others(bought_today_won=bought, open_buy_qty=held),
+    )
+    assert not {"ORDER_VALUE", "DAY_VALUE", "POSITION_WEIGHT", "SECTOR", "BLACKLISTED", "CASH"} & set(codes(facts))
+
+
+@given(
+    qty=st.integers(min_value=1, max_value=100_000),
+    price=st.integers(min_value=1, max_value=1_000_000),
+    before=st.integers(min_value=0, max_value=10**11),
+    held=st.integers(min_value=0, max_value=100_000),
+    total=st.integers(min_value=0, max_value=10**11),
+    limits=st.builds(
+        Limits,
+        order_won=st.integers(0, 10**9),
+        day_won=st.integers(0, 10**10),
+        position_percent=st.integers(0, 99).map(Decimal),
+    ),
+)
+def test_a_buy_that_passes_keeps_every_bound(
+    qty: int, price: int, before: int, held: int, total: int, limits: Limits
+) -> None:
+    facts = replace(
+        GOOD,
+        request=replace(BUY, qty=qty, price=price),
+        limits=limits,
+        held_qty=held,
+        total_asset=total,
+        others=Others(bought_today_won=before),
+    )
+    against = set(codes(facts))
+    value = qty * price
+    assert ("ORDER_VALUE" in against) is (0 < limits.order_won < value)
+    assert ("DAY_VALUE" in against) is (0 < limits.day_won < before + value)
+    weight = (held * QUOTE.price + value) * 100
+    assert ("POSITION_WEIGHT" in against) is (limits.position_percent > 0 and weight > total * limits.position_percent)
+
+
+# --- order kinds ----------------------------------------------------------------------------------
+
+HOURS = {
+    "08:25": "00 01",
+    "08:35": "00 01 05",
+    "10:00": "00 01 02 03 04 11 12 13 14 15 16 21 22 23 24",
+    "15:25": "00 01",
+    "15:45": "06",
+    "17:00": "41 42 43 44 45 46 47",
+    "20:00": "",
+}
+
+
+@pytest.mark.parametrize("kind", OrderKind)
+@pytest.mark.parametrize(("hour", "legal"), HOURS.items())
+def test_krx_takes_each_kind_where_its_phase_does(hour: str, legal: str, kind: OrderKind) -> None:
+    at = NOW.replace(hour=int(hour[:2]), minute=int(hour[3:]))
+    trigger = 70_000 if kind is OrderKind.STOP_LIMIT else 0
+    request = replace(BUY, kind=kind, price=70_000 if kind in PRICED else 0, trigger=trigger)
+    passes = reasons(replace(GOOD, now=at, request=request)) == []
+    assert passes is (kind.value in legal.split())
+
+
+def test_the_evening_of_krx_changed_on_a_monday() -> None:
+    for day, kind in ((date(2026, 9, 11), "07"), (date(2026, 9, 14), "41")):
+        at = datetime(day.year, day.month, day.day, 17, 0, tzinfo=KST)
+        facts = replace(GOOD, now=at, phases=standard_phases(day))
+        for each in ("07", "41"):
+            request = replace(BUY, kind=OrderKind(each))
+            assert (codes(replace(facts, request=request)) == []) is (each == kind)
+
+
+@pytest.mark.parametrize("kind", ["27", "28", "29"])
+def test_gtp_is_for_nxts_pre_market_alone(kind: str) -> None:
+    request = replace(BUY, market=Market.NXT, kind=OrderKind(kind), price=70_000 if kind == "27" else 0)
+    early = NOW.replace(hour=8, minute=10)
+    assert codes(replace(GOOD, request=request, now=early)) == []
+    assert codes(replace(GOOD, request=request)) == ["ORDER_KIND"]
+    before = datetime(2026, 9, 11, 8, 10, tzinfo=KST)
+    facts = replace(GOOD, request=request, now=before, phases=standard_phases(before.date()))
+    assert codes(facts) == ["ORDER_KIND"]
+
+
+def test_krxs_after_market_trades_no_fund() -> None:
+    evening = replace(GOOD, now=NOW.replace(hour=17), request=replace(BUY, kind=OrderKind.AFTER_LIMIT))
+    for each in (Instrument.ETF, Instrument.ETN):
+        assert codes(replace(evening, instrument=each)) == ["FUND_AFTER_HOURS"]
+    assert codes(replace(GOOD, instrument=Instrument.ETF)) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "trigger", "against"),
+    [
+        (OrderKind.STOP_LIMIT, 71_000, []),
+        (OrderKind.STOP_LIMIT, 0, ["TRIGGER"]),
+        (OrderKind.STOP_LIMIT, 71_050, ["TRIGGER"]),
+        (OrderKind.STOP_LIMIT, 91_100, ["TRIGGER"]),
+        (OrderKind.LIMIT, 71_000, ["TRIGGER"]),
+        (OrderKind.LIMIT, 0, []),
+    ],
+)
+def test_a_stop_limit_names_its_trigger_and_nothing_else_does(
+    kind: OrderKind, trigger: int, against: list[str]
+) -> None:
+    assert codes(replace(GOOD, request=replace(BUY, kind=kind, trigger=trigger))) == against
+
+
+@pytest.mark.parametrize("kind", OrderKind)
+def test_a_kind_asked_for_by_name_has_a_price_where_it_names_one(kind: OrderKind) -> None:
+    assert check_words(kind, names_price=kind in PRICED) is None
+    wrong = check_words(kind, names_price=kind not in PRICED)
+    assert wrong is not None
+    assert wrong.code == ("NEEDS_PRICE" if kind in PRICED else "NAMES_NO_PRICE")
+
+
+def test_what_others_may_change_is_asked_again_and_is_among_the_guards() -> None:
+    assert set(CROWDED) < set(GUARDS)
+
+
+# --- the switch that trips itself -----------------------------------------------------------------
+
+BOUNDS = TripLimits(loss_won=0, loss_percent=Decimal(5), refusals=5, failures=3)
+CALM = Evidence(TradingState.ACTIVE, total_yesterday=10_000_000)
+
+
+def test_without_evidence_the_switch_stays() -> None:
+    assert trip(CALM, BOUNDS) is None
+
+
+@pytest.mark.parametrize(("loss", "to"), [(499_999, None), (500_000, TradingState.REDUCING)])
+def test_a_days_loss_lets_only_sales_pass(loss: int, to: TradingState | None) -> None:
+    tripped = trip(replace(CALM, loss_won=loss), BOUNDS)
+    assert (tripped.to if tripped else None) is to
+
+
+@pytest.mark.parametrize(("won", "loss", "trips"), [(300_000, 300_000, True), (300_000, 299_999, False)])
+def test_the_narrower_of_won_and_percent_counts(won: int, loss: int, trips: bool) -> None:
+    assert (trip(replace(CALM, loss_won=loss), replace(BOUNDS, loss_won=won)) is not None) is trips
+
+
+@pytest.mark.parametrize(
+    ("seen", "loss", "trips"),
+    [(500_000, 500_000, False), (500_000, 999_999, False), (500_000, 1_000_000, True), (400_000, 500_000, True)],
+)
+def test_a_loss_that_was_seen_when_resuming_does_not_trip_again(seen: int, loss: int, trips: bool) -> None:
+    evidence = replace(CALM, loss_won=loss, loss_when_turned=seen)
+    assert (trip(evidence, BOUNDS) is not None) is trips
+
+
+@pytest.mark.parametrize(
+    ("refusals", "failures", "code"), [(5, 0, "REFUSALS"), (0, 3, "BLIND"), (4, 2, None), (9, 0, "REFUSALS")]
+)
+def test_refusals_and_blindness_halt(refusals: int, failures: int, code: str | None) -> None:
+    tripped = trip(replace(CALM, refusals=refusals, failures=failures), BOUNDS)
+    assert (tripped.why[0].code if tripped else None) == code
+    assert tripped is None or tripped.to is TradingState.HALTED
+
+
+@given(
+    state=st.sampled_from(TradingState),
+    loss=st.integers(0, 10_000_000),
+    refusals=st.integers(0, 9),
+    failures=st.integers(0, 9),
+)
+def test_the_switch_falls_and_never_rises_by_itself(
+    state: TradingState, loss: int, refusals: int, failures: int
+) -> None:
+    depth = list(TradingState)
+    tripped = trip(replace(CALM, state=state, loss_won=loss, refusals=refusals, failures=failures), BOUNDS)
+    if tripped:
+        assert depth.index(tripped.to) > depth.index(state)
+        assert tripped.why
+    elif state is not TradingState.HALTED:
+        assert refusals < 5
+        assert failures < 3
+
+
+def test_a_bound_of_zero_trips_nothing() -> None:
+    worst = Evidence(TradingState.ACTIVE, 9_000_000, 0, 10_000_000, refusals=99, failures=99)
+    assert trip(worst, TripLimits()) is None
