@@ -7,11 +7,13 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 import httpx
+import psutil
 
 from config import embedded
 from config.env import BASE_DIR, HOME
@@ -94,6 +96,19 @@ class BrowserHouse:
         """Move a price there and hold it."""
         answer = self.exchange.post(f"/simulator/quotes/{code}", content=json.dumps({"price": price, "freeze": True}))
         answer.raise_for_status()
+
+    @contextmanager
+    def frozen(self, name: str) -> Iterator[None]:
+        """Stop a process and those it started in their tracks, as an overloaded machine does."""
+        pid = json.loads((self.home / "run" / f"{name}.json").read_text(encoding="ascii"))["pid"]
+        family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+        for process in family:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in family:
+                process.resume()
 
     def _words(self, *words: str) -> list[str]:
         return [sys.executable, str(Path(BASE_DIR) / "manage.py"), *words]
