@@ -32,9 +32,9 @@ SALES_TAX_PCT: tuple[tuple[date, Mapping[Board, Decimal]], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """The customer's own rates in percent, by venue; a tax given here wins over the dated table."""
+    """The customer's own rates in percent, by venue; one given here wins over the tables."""
 
-    commission_pct: Mapping[Market, Decimal] = field(default_factory=lambda: COMMISSION_PCT)
+    commission_pct: Mapping[Market, Decimal] = field(default_factory=dict)
     tax_pct: Mapping[Market, Decimal] = field(default_factory=dict)
 
 
@@ -78,7 +78,7 @@ def calc_fee(
     Source: spec §11.5, with the tax by date, board and instrument, and none on a buy.
     """
     rates = rates or Rates()
-    fee = int(amount * rates.commission_pct[market] / 100)
+    fee = int(amount * rates.commission_pct.get(market, COMMISSION_PCT[market]) / 100)
     if side is Side.BUY:
         return Cost(fee=fee, tax=0)
     tax_pct = rates.tax_pct.get(market)

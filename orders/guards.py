@@ -10,7 +10,7 @@ from django.db.models import Case, Count, F, Max, Min, Q, QuerySet, Sum, Value, 
 from django.utils.translation import gettext
 
 from aegis.broker import OrderRequest
-from aegis.fees import COMMISSION_PCT, Rates
+from aegis.fees import Rates
 from aegis.guards import Facts, Limits, Others, Reason, TradingState, gettext_noop
 from aegis.lifecycle import UNSETTLED, Status
 from aegis.sessions import KST, Phase
@@ -160,7 +160,7 @@ def rates() -> Rates:
     krx_fee, krx_tax = settings.KIS_FEE_RATE, settings.KIS_TAX_TOTAL
     own_fees = {Market.KRX: krx_fee, Market.NXT: settings.KIS_NXT_FEE_RATE, Market.SOR: krx_fee}
     own_taxes = {Market.KRX: krx_tax, Market.NXT: settings.KIS_NXT_TAX_TOTAL, Market.SOR: krx_tax}
-    return Rates(commission_pct={**COMMISSION_PCT, **_given(own_fees)}, tax_pct=_given(own_taxes))
+    return Rates(commission_pct=_given(own_fees), tax_pct=_given(own_taxes))
 
 
 def _given(rates: dict[Market, Decimal | None]) -> dict[Market, Decimal]:

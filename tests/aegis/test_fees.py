@@ -1,7 +1,10 @@
 from datetime import date
 from decimal import Decimal
+from fractions import Fraction
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aegis.fees import Cost, Rates, calc_fee, sales_tax_pct
 from aegis.terms import Board, Instrument, Market, Side
@@ -58,3 +61,41 @@ def test_fractions_of_a_won_are_dropped() -> None:
 def test_a_date_before_the_table_is_an_error() -> None:
     with pytest.raises(ValueError, match="begins 2023-01-01"):
         sales_tax_pct(date(2022, 12, 31), Board.KOSPI, Instrument.STOCK)
+
+
+# what the specification computes with its own settings (spec §11.4, §11.5): fee and tax of a sale
+AS_WRITTEN = Rates(tax_pct={Market.KRX: Decimal("0.15"), Market.NXT: Decimal("0.15")})
+
+
+@pytest.mark.parametrize(
+    ("amount", "market", "cost"),
+    [
+        (1_000_000, Market.KRX, Cost(fee=140, tax=1_500)),
+        (1_000_000, Market.NXT, Cost(fee=139, tax=1_500)),
+        (100_000_000, Market.KRX, Cost(fee=14_052, tax=150_000)),
+        (100_000_000, Market.NXT, Cost(fee=13_952, tax=150_000)),
+        (0, Market.KRX, Cost(fee=0, tax=0)),
+    ],
+)
+def test_a_sale_costs_what_the_specification_computes(amount: int, market: Market, cost: Cost) -> None:
+    assert calc_fee(amount, market, Side.SELL, on=TODAY, rates=AS_WRITTEN) == cost
+
+
+@given(amount=st.integers(min_value=0, max_value=10**12), market=st.sampled_from([Market.KRX, Market.NXT]))
+def test_every_cost_is_whole_won_never_more_than_the_rate(amount: int, market: Market) -> None:
+    pct = {Market.KRX: Fraction("0.0140527"), Market.NXT: Fraction("0.0139527")}[market]
+    cost = calc_fee(amount, market, Side.SELL, on=TODAY)
+    assert cost.fee == int(amount * pct / 100)
+    assert cost.tax == int(amount * Fraction("0.20") / 100)
+    assert cost.total == cost.fee + cost.tax
+
+
+def test_a_rate_given_for_one_venue_leaves_the_others_to_the_table() -> None:
+    own = Rates(commission_pct={Market.KRX: Decimal(0)})
+    assert calc_fee(1_000_000, Market.KRX, Side.BUY, on=TODAY, rates=own).fee == 0
+    assert calc_fee(1_000_000, Market.NXT, Side.BUY, on=TODAY, rates=own).fee == 139
+
+
+@pytest.mark.parametrize(("board", "pct"), [(Board.KOSPI, "0.20"), (Board.KOSDAQ, "0.20"), (Board.KONEX, "0.10")])
+def test_the_tax_is_that_of_the_board(board: Board, pct: str) -> None:
+    assert sales_tax_pct(TODAY, board, Instrument.STOCK) == Decimal(pct)

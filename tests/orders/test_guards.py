@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import date, timedelta
 from decimal import Decimal
 from unittest import mock
 
@@ -12,6 +12,7 @@ from django.utils import translation
 
 from aegis.broker import Acceptance, Broker, BrokerError, NotSent, OrderRequest, OutcomeUnknown
 from aegis.chase import Plan
+from aegis.fees import calc_fee
 from aegis.lifecycle import Status
 from aegis.terms import Market, OrderKind, Side
 from kis import clock
@@ -433,3 +434,15 @@ def test_a_crash_between_two_kinds_leaves_one_row_to_look_for(
         routine.reconcile(broker, clock.now)
     order = TradeOrder.objects.get()
     assert (order.state, order.never_arrived) == (Status.REJECTED, True)
+
+
+# --- rates ----------------------------------------------------------------------------------------
+
+
+def test_the_customers_rates_win_on_every_venue_and_sor_is_reckoned_as_krx(settings) -> None:
+    settings.KIS_FEE_RATE, settings.KIS_TAX_TOTAL = Decimal("0.01"), Decimal("0.15")
+    settings.KIS_NXT_FEE_RATE, settings.KIS_NXT_TAX_TOTAL = None, None
+    on = date(2026, 11, 23)
+    for venue, cost in ((Market.KRX, (100, 1_500)), (Market.SOR, (100, 1_500)), (Market.NXT, (139, 2_000))):
+        found = calc_fee(1_000_000, venue, Side.SELL, on=on, rates=guards.rates())
+        assert (found.fee, found.tax) == cost
