@@ -145,3 +145,16 @@ def server_url(name: str, schemes: tuple[str, ...], example: str) -> str:
             _("{name} is no address of a server: write it as {example}").format(name=name, example=example)
         )
     return url
+
+
+def chats(name: str) -> list[int]:
+    """Return the ids of chats, whole numbers separated by commas; a group's is negative."""
+    words = [word.strip() for word in env.str(name, default="").split(",") if word.strip()]
+    for word in words:
+        if not word.removeprefix("-").isascii() or not word.removeprefix("-").isdigit():
+            raise ImproperlyConfigured(
+                _("{name}: {value!r} is no chat id: write whole numbers separated by commas, as 12345678").format(
+                    name=name, value=word
+                )
+            )
+    return [int(word) for word in words]

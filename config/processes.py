@@ -56,6 +56,10 @@ def simulator(ledger: Path) -> Program:
     return Program("simulator", _python(str(BASE_DIR / "manage.py"), *words), stop_rank=2)
 
 
+def _manage(name: str, *words: str, **more: float) -> Program:
+    return Program(name, _python(str(BASE_DIR / "manage.py"), *words), stop_rank=1, **more)
+
+
 def _worker(name: str, queues: str, threads: int, *more: str) -> Program:
     # gossip and mingle are talk among workers that nothing here listens to
     words = f"-Q {queues} -P threads -c {threads} -n {name}@%h --without-gossip --without-mingle".split()
@@ -71,6 +75,7 @@ def programs() -> list[Program]:
     # every open dashboard holds a thread: more of them than desk.live serves viewers
     web = ("config.wsgi", "--bind", f"127.0.0.1:{settings.WEB_PORT}", "--workers", "1", "--threads", "24")
     flower = ("flower", "--address=127.0.0.1", f"--port={settings.FLOWER_PORT}")
+    telegram = [_manage("telegram", "telegram_bot", grace_seconds=WARM_SECONDS)] if settings.TELEGRAM_TOKEN else []
     return [
         Program("web", _python("-m", "gunicorn", *web, "--no-control-socket", "--graceful-timeout", "5"), stop_rank=1),
         _worker("orders", "orders", 4),
@@ -84,6 +89,8 @@ def programs() -> list[Program]:
             environment={"FLOWER_BASIC_AUTH": f"{ADMIN}:{flower_password()}"},
             stop_rank=1,
         ),
+        _manage("teller", "tell"),
+        *telegram,
     ]
 
 

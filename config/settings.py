@@ -14,6 +14,7 @@ from config.env import (
     HOME,
     bound,
     broker_environment,
+    chats,
     choice,
     credentials,
     dialect,
@@ -170,6 +171,7 @@ UNFOLD = {
     "SITE_TITLE": "AEGIS",
     "SITE_HEADER": "AEGIS",
     "SITE_SUBHEADER": "desk.navigation.subheader",
+    "SITE_URL": None,
     "SITE_SYMBOL": "shield",
     "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": "desk.navigation.favicon"}],
     "ENVIRONMENT": "desk.navigation.environment",
@@ -268,8 +270,25 @@ CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
 CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
 DJANGO_CELERY_BEAT_TZ_AWARE = True
 
+# --- telling people -----------------------------------------------------------------------------
+TELEGRAM_TOKEN = env.str("AEGIS_TELEGRAM_TOKEN", default="").strip()
+# who is told, and who is answered: everybody else is not heard
+TELEGRAM_CHATS = chats("AEGIS_TELEGRAM_CHATS")
+TELEGRAM_URL = env.str("AEGIS_TELEGRAM_URL", default="https://api.telegram.org")
+# any other service, https://github.com/caronc/apprise/wiki: addresses separated by spaces
+NOTIFY_URLS = env.str("AEGIS_NOTIFY_URLS", default="").split()
+# without one, only this machine reads /metrics and the details of /readyz
+METRICS_TOKEN = env.str("AEGIS_METRICS_TOKEN", default="").strip()
+
 LOG_LEVEL = choice("AEGIS_LOG_LEVEL", ("DEBUG", "INFO", "WARNING", "ERROR"), "INFO")
-_own_secrets = (SECRET_KEY, DATABASES["default"].get("PASSWORD") or "", urlsplit(REDIS_URL).password or "")
+_own_secrets = (
+    SECRET_KEY,
+    DATABASES["default"].get("PASSWORD") or "",
+    urlsplit(REDIS_URL).password or "",
+    TELEGRAM_TOKEN,
+    METRICS_TOKEN,
+    *NOTIFY_URLS,
+)
 _broker_secrets = (KIS_CREDENTIALS.app_key, KIS_CREDENTIALS.app_secret)
 # a rehearsal's keys are an ordinary word, and no secret
 _is_rehearsal = KIS_ENVIRONMENT.name is EnvironmentName.SIM

@@ -1,0 +1,111 @@
+"""The Telegram bot: long polling in, `desk.replies` for the words, out again. Only allowed chats are heard."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db import close_old_connections
+from django.utils import translation
+from django.utils.translation import gettext as _
+
+from desk import health, replies
+from desk.replies import Answer
+from desk.telegram import BotAPI, Declined, TelegramError
+
+log = logging.getLogger(__name__)
+
+WAIT_SECONDS = 10
+# a line may wait for the broker; one that halts must not wait behind it
+THREADS = 4
+LONGEST_PAUSE_SECONDS = 60.0
+# another one polls with the same token: Telegram lets one in
+CONFLICT = 409
+CONFLICT_SECONDS = 30.0
+# a line that came while nobody listened is not acted on any more
+STALE = timedelta(minutes=5)
+
+
+class Bot:
+    """Answers what the allowed chats write, until `stop`."""
+
+    def __init__(self, api: BotAPI, now: Callable[[], datetime], *, allowed: frozenset[int]) -> None:
+        self._api = api
+        self._now = now
+        self._allowed = allowed
+        self._offset = 0
+
+    def run(self, stop: threading.Event) -> None:
+        """Poll on a thread of its own; return soon after `stop`, when what is being answered is answered."""
+        pool = ThreadPoolExecutor(THREADS, thread_name_prefix="telegram")
+        polling = threading.Thread(target=self._poll, args=(stop, pool), name="telegram-poll", daemon=True)
+        polling.start()
+        stop.wait()
+        pool.shutdown(wait=True, cancel_futures=True)
+
+    def _poll(self, stop: threading.Event, pool: ThreadPoolExecutor) -> None:
+        pause = 1.0
+        while not stop.is_set():
+            try:
+                updates = self._api.updates(self._offset, wait_seconds=WAIT_SECONDS)
+            except TelegramError as error:
+                is_conflict = isinstance(error, Declined) and error.code == CONFLICT
+                log.warning("no updates: %s", error)
+                stop.wait(CONFLICT_SECONDS if is_conflict else pause)
+                pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+                continue
+            pause = 1.0
+            health.live("telegram")
+            for update in updates:
+                self._offset = int(update["update_id"]) + 1
+                if not stop.is_set():
+                    pool.submit(self.hear, update)
+
+    def hear(self, update: Mapping[str, Any]) -> None:
+        """Answer one update."""
+        began = time.perf_counter()
+        close_old_connections()
+        query = update.get("callback_query")
+        message = (query or {}).get("message") or update.get("message") or {}
+        chat = (message.get("chat") or {}).get("id")
+        if chat not in self._allowed:
+            log.warning("telegram: chat %s is not allowed, and hears nothing", chat)
+            return
+        try:
+            if query:
+                self._pressed(query, message, chat)
+            elif text := message.get("text"):
+                self._answer(chat, self._reply(text, message, chat))
+        except Exception:  # whoever asked must not wait for an answer that never comes
+            log.exception("telegram: update %s could not be answered", update["update_id"])
+            with translation.override(settings.LANGUAGE_CODE):
+                self._answer(chat, Answer(_("This failed, and the log says why")))
+            return
+        log.info("telegram: update %s answered in %.0f ms", update["update_id"], (time.perf_counter() - began) * 1000)
+
+    def _reply(self, text: str, message: Mapping[str, Any], chat: int) -> Answer:
+        sent_at = datetime.fromtimestamp(int(message.get("date", 0)), UTC)
+        if datetime.now(UTC) - sent_at > STALE and not replies.is_halt(text):
+            with translation.override(settings.LANGUAGE_CODE):
+                return Answer(_("This came while nobody listened: {text}. Send it again").format(text=text[:40]))
+        return replies.answer(text, chat=chat, now=self._now())
+
+    def _pressed(self, query: Mapping[str, Any], message: Mapping[str, Any], chat: int) -> None:
+        answer = replies.press(str(query.get("data", "")), chat=chat, now=self._now())
+        self._answer(chat, answer)
+        try:
+            self._api.pressed(query["id"])
+            # what was asked stays to be read, its buttons go
+            self._api.rewrite(chat, int(message["message_id"]), str(message.get("text") or answer.text))
+        except TelegramError as error:
+            log.info("telegram: a button stays: %s", error)
+
+    def _answer(self, chat: int, answer: Answer) -> None:
+        try:
+            self._api.send(chat, answer.text, buttons=answer.buttons or None)
+        except TelegramError as error:
+            log.error("telegram: an answer to chat %s is lost: %s", chat, error)

@@ -1,0 +1,25 @@
+import signal
+import threading
+from typing import Any
+
+from django.core.management.base import BaseCommand
+from django.utils.translation import gettext as _
+
+from desk import watch
+from kis import clock
+
+
+def until_asked() -> threading.Event:
+    """Return what is set when somebody asks this process to end."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *about: stop.set())
+    return stop
+
+
+class Command(BaseCommand):
+    help = _("Tell people what happened, and watch that everything runs, until it is ended.")
+    requires_system_checks: list[str] = []
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        watch.run(until_asked(), clock.now)
