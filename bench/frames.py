@@ -57,7 +57,7 @@ def trade_rows() -> list[Row]:
 
 def notice_rows() -> list[Row]:
     """H0STCNI0, encrypted: to a typed notice here, to a dict of text there."""
-    cipher = _encrypted(NOTICE)
+    cipher = encrypted(NOTICE)
     frame = f"1|H0STCNI0|001|{cipher}"
     codec, mojito = Codec(), _mojito()
     output = {"key": KEY, "iv": IV}
@@ -91,7 +91,7 @@ def _mojito() -> Any:
     return parser
 
 
-def _encrypted(text: str) -> str:
+def encrypted(text: str) -> str:
     padder = PKCS7(128).padder()
     padded = padder.update(text.encode()) + padder.finalize()
     encryptor = Cipher(algorithms.AES(KEY.encode()), modes.CBC(IV.encode())).encryptor()

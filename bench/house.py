@@ -16,6 +16,8 @@ from datetime import datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import httpx
+
 MORNING = "2026-11-23T10:00:00+09:00"
 OUTSIDE = ("DATABASE_URL", "REDIS_URL")
 
@@ -37,6 +39,12 @@ def join() -> None:
 
     os.environ["DJANGO_SETTINGS_MODULE"] = "config.settings"
     django.setup()
+
+
+def hold(url: str, code: str, price: int) -> None:
+    """Move a stock to `price` and let nobody but us move it."""
+    body = {"price": price, "freeze": True}
+    httpx.post(f"{url}/simulator/quotes/{code}", json=body, timeout=30, trust_env=False).raise_for_status()
 
 
 def _settle_in(home: Path, url: str) -> None:

@@ -20,8 +20,9 @@ REPEATS = 50
 ROUNDS = 5
 ACCOUNT = "50000000-01"
 PATIENCE_SECONDS = 120.0
+LAST_PRICE = 70_000
 # another price each round: the same order twice in a few seconds would be held for a slip of the hand
-PRICES = [60_000 + 1_000 * number for number in range(ROUNDS)]
+PRICES = [LAST_PRICE - 2_000 + 100 * number for number in range(ROUNDS)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ def repeat(start: "Barrier", answers: "multiprocessing.Queue[list[Answer] | str]
 
 def main() -> int:
     with house.house() as url:
+        house.hold(url, "005930", LAST_PRICE)
         said = _run()
         figures = _figures(url, said)
     print(json.dumps(figures))

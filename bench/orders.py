@@ -1,0 +1,457 @@
+"""Orders and fills on a real PostgreSQL, beside the least that any careful program must do for the same.
+
+- A fill notice, from the bytes of its frame to the commit, beside the same statements sent by bare psycopg
+  in one transaction. They are recorded from the very fill before and sent to a twin of the database, so that
+  both do the same work on the same rows, by turns.
+- An order, from the decision to the request's arrival at the server, beside a bare commit of the same rows and
+  a POST on a kept connection. What the broker is asked beforehand is answered at once: it is no work of ours.
+- A fill's way to us by push, beside the polling of spec §4, on the simulator.
+"""
+
+import contextlib
+import json
+import multiprocessing
+import socket
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from typing import Any
+
+import httpx
+import psycopg
+
+from bench import house
+from bench.frames import IV, KEY, encrypted
+from bench.report import Row
+from kis.codec import Codec
+
+FILLS = 600
+ORDERS = 200
+PUSHES = 20
+POLLS = 3
+WARM_UP = 30
+POLL_SECONDS = 1.0
+TWIN = "aegis_twin"
+ACCOUNT = "50000000-01"
+LAST_PRICE = 70_000
+PATIENCE_SECONDS = 20.0
+
+
+def rows() -> list[Row]:
+    with house.house() as url:
+        return [*fill_rows(), *order_rows(), *push_rows(url)]
+
+
+class Recorder:
+    """Keeps the statements that Django sends while `on`, to be sent again by bare psycopg."""
+
+    def __init__(self) -> None:
+        self.statements: list[tuple[str, Any]] = []
+
+    def __call__(self, execute: Callable[..., Any], sql: str, params: Any, many: bool, context: Any) -> Any:
+        if not sql.startswith(("SAVEPOINT", "RELEASE")):
+            self.statements.append((sql, params))
+        return execute(sql, params, many, context)
+
+
+@contextlib.contextmanager
+def _twin() -> Iterator["psycopg.Connection[Any]"]:
+    """Copy the database, sequences and all, and connect to the copy as fast as psycopg can."""
+    from django.db import connection
+
+    known = connection.get_connection_params()
+    known = {name: known[name] for name in ("host", "port", "user", "password") if known.get(name)}
+    name = connection.settings_dict["NAME"]
+    connection.close()
+    with psycopg.connect(**known, dbname="postgres", autocommit=True) as admin:
+        admin.execute(f'DROP DATABASE IF EXISTS "{TWIN}"')
+        admin.execute(f'CREATE DATABASE "{TWIN}" TEMPLATE "{name}"')
+    with psycopg.connect(**known, dbname=TWIN, autocommit=True, prepare_threshold=2) as twin:
+        yield twin
+
+
+def _replay(twin: "psycopg.Connection[Any]", statements: list[tuple[str, Any]]) -> float:
+    """Send the statements in one transaction, read what they return; return the seconds until it is committed."""
+    began = time.perf_counter()
+    with twin.transaction(), twin.cursor() as cursor:
+        for sql, params in statements:
+            cursor.execute(sql, params)
+            if cursor.description:
+                cursor.fetchall()
+    return time.perf_counter() - began
+
+
+# --- fills ---------------------------------------------------------------------------------------
+
+
+def fill_rows() -> list[Row]:
+    from orders.models import RawNotice
+
+    numbers = _open_orders(FILLS + WARM_UP)
+    codec = _codec()
+    with _twin() as twin:
+        raw = [_fill_both(codec, number, index, twin) for index, number in enumerate(numbers)][WARM_UP:]
+    ours = list(RawNotice.objects.order_by("id").values_list("committed_ms", flat=True))[WARM_UP:]
+    assert None not in ours, "a notice was not applied"
+    bare = [seconds * 1000 for seconds, _ in raw]
+    p99 = statistics.quantiles(ours, n=100)[98]
+    print(
+        f"fill, bytes in to committed, ms: {statistics.median(ours):.2f} (99th of 100: {p99:.2f}), "
+        f"{raw[0][1]} statements; by bare psycopg {statistics.median(bare):.2f} "
+        f"({statistics.quantiles(bare, n=100)[98]:.2f})"
+    )
+    ratio = statistics.median(ours) / statistics.median(bare)
+    return [
+        Row(
+            "fill_commit_vs_psycopg", ratio, 2.5, "the same statements in one bare psycopg transaction", at_least=False
+        ),
+        Row("fill_commit_p99_ms", p99, 10, "milliseconds, an idle machine", at_least=False),
+    ]
+
+
+def _fill_both(codec: Codec, number: str, index: int, twin: "psycopg.Connection[Any]") -> tuple[float, int]:
+    """Count one fill our way, then the same by hand on the twin; return the seconds of that and its statements."""
+    from django.db import connection
+
+    from kis import clock
+    from kis import codec as wire
+    from orders import fills
+
+    # half of them leave the order open
+    frame = _notice(number, 10 if index % 2 else 4, f"{100000 + index % 60:06d}")
+    recorder = Recorder()
+    with connection.execute_wrapper(recorder):
+        arrived = time.perf_counter()
+        for notice in wire.notices(codec.read(frame)):
+            fills.receive(notice, account="5000000001", now=clock.now(), arrived=arrived)
+    *statements, (last, _) = recorder.statements
+    assert "committed_ms" in last, "the last statement is to be the note of how long it took"
+    seconds = _replay(twin, statements)
+    return seconds, len(statements)
+
+
+def _open_orders(count: int) -> list[str]:
+    """Write so many orders that rest at the broker, of fifty stocks that are held; return their numbers."""
+    from decimal import Decimal
+
+    from kis import clock
+    from market.models import Stock
+    from orders.models import TradeOrder
+    from portfolio.models import Portfolio
+
+    # the simulator counts from 1
+    now, numbers = clock.now(), range(900_000, 900_000 + count)
+    codes = [f"{number:06d}" for number in range(100, 150)]
+    Stock.objects.bulk_create(
+        Stock(code=code, name=code, board="KOSPI", instrument="STOCK", synced_at=now) for code in codes
+    )
+    Portfolio.objects.bulk_create(
+        Portfolio(
+            stock_code=code,
+            stock_name=code,
+            quantity=100,
+            avg_price=Decimal(LAST_PRICE),
+            counted_on=now.date(),
+            updated_at=now,
+        )
+        for code in codes
+    )
+    TradeOrder.objects.bulk_create(
+        TradeOrder(
+            request_id=f"bench-{number}",
+            stock_code=codes[number % len(codes)],
+            stock_name=codes[number % len(codes)],
+            order_type="BUY",
+            market="KRX",
+            order_kind="00",
+            qty=10,
+            price=LAST_PRICE,
+            status="PENDING",
+            status_at=now,
+            created_at=now,
+            order_date=now.date(),
+            branch="06010",
+            order_no=f"{number:010d}",
+        )
+        for number in numbers
+    )
+    return [f"{number:010d}" for number in numbers]
+
+
+def _notice(number: str, qty: int, at: str) -> str:
+    """Return the frame of a fill, encrypted as the broker sends it."""
+    code = f"{100 + int(number) % 50:06d}"
+    head = ["bench", "5000000001", number, "", "02", "0", "00", "0", code]
+    rest = [f"{qty:010d}", f"{LAST_PRICE:09d}", at, "0", "2", "2", "06010", "000000010"]
+    text = "^".join([*head, *rest, "홍길동", "", "1", "Y", "", "10", "", code, f"{LAST_PRICE:09d}"])
+    return f"1|H0STCNI0|001|{encrypted(text)}"
+
+
+def _codec() -> Codec:
+    """Return a codec that was given the key of the notices."""
+    codec = Codec()
+    answer = {
+        "header": {"tr_id": "H0STCNI0", "tr_key": "bench", "encrypt": "Y"},
+        "body": {
+            "rt_cd": "0",
+            "msg_cd": "OPSP0000",
+            "msg1": "SUBSCRIBE SUCCESS",
+            "output": {"key": KEY, "iv": IV},
+        },
+    }
+    codec.read(json.dumps(answer))
+    return codec
+
+
+# --- orders --------------------------------------------------------------------------------------
+
+
+def order_rows() -> list[Row]:
+    with _stub() as (url, stamps), _twin() as twin:
+        began = _order_both(url, twin)
+        arrived = stamps()
+    assert len(arrived) == 2 * len(began), "every request was to arrive once"
+    # ours and the bare one take turns
+    ours = [(arrived[2 * n] - began[n][0]) * 1000 for n in range(WARM_UP, len(began))]
+    bare = [(arrived[2 * n + 1] - began[n][1]) * 1000 for n in range(WARM_UP, len(began))]
+    print(
+        f"order, decision to its arrival at the server, ms: {statistics.median(ours):.2f} "
+        f"(99th of 100: {statistics.quantiles(ours, n=100)[98]:.2f}); bare {statistics.median(bare):.2f}"
+    )
+    ratio = statistics.median(ours) / statistics.median(bare)
+    return [Row("order_leaves_vs_bare", ratio, 2.5, "a bare commit of the same rows and a kept POST", at_least=False)]
+
+
+def _order_both(url: str, twin: "psycopg.Connection[Any]") -> list[tuple[float, float]]:
+    """Order our way and the bare way by turns; return when each decision was taken."""
+    from django.conf import settings
+    from django.db import connection
+
+    from aegis.terms import Side
+    from kis import clock
+    from orders.service import Intent, OrderService
+
+    # so many orders in so short a time are no trader's; the guards look all the same
+    settings.MAX_ORDERS_PER_MINUTE = settings.MAX_DAY_WON = 10**12
+    service = OrderService(_prompt_broker(url), clock.now)
+    began = []
+    with httpx.Client(timeout=10, trust_env=False) as http:
+        for number in range(ORDERS + WARM_UP):
+            price = LAST_PRICE - 100 * (number % 15) - 100
+            intent = Intent(f"{100 + number // 15:06d}", Side.BUY, 1, price=price)
+            recorder = Recorder()
+            with connection.execute_wrapper(recorder):
+                ours = time.perf_counter()
+                service.place(intent)
+            rows = [each for each in recorder.statements if each[0].startswith(_INTENT)][:2]
+            bare = time.perf_counter()
+            _replay(twin, rows)
+            http.post(f"{url}{_ORDER_PATH}", json={**_BODY, "ORD_UNPR": str(price)}, headers=_HEADERS)
+            _replay(twin, recorder.statements[_after(recorder.statements, rows[-1]) :])
+            began.append((ours, bare))
+    return began
+
+
+_INTENT = ('INSERT INTO "trade_orders"', 'INSERT INTO "order_events"')
+_ORDER_PATH = "/uapi/domestic-stock/v1/trading/order-cash"
+_BODY = {
+    "CANO": "50000000",
+    "ACNT_PRDT_CD": "01",
+    "PDNO": "005930",
+    "ORD_DVSN": "00",
+    "ORD_QTY": "1",
+    "EXCG_ID_DVSN_CD": "KRX",
+    "SLL_TYPE": "",
+    "CNDT_PRIC": "",
+}
+_HEADERS = {"authorization": "Bearer bench", "appkey": "bench", "appsecret": "bench", "tr_id": "TTTC0012U"}
+
+
+def _after(statements: list[tuple[str, Any]], one: tuple[str, Any]) -> int:
+    return next(n for n, each in enumerate(statements) if each is one) + 1
+
+
+def _prompt_broker(url: str) -> Any:
+    """Return the real broker, whose order goes to the stub, and whose answers before it cost nothing."""
+    from django.conf import settings
+
+    from aegis.broker import Orderable, Quote
+    from aegis.terms import Market, OrderKind
+    from kis.auth import Tokens
+    from kis.broker import KISBroker
+    from kis.client import Client
+    from kis.throttle import Throttle
+    from kis.wiring import store
+
+    class Prompt(KISBroker):
+        def quote(self, code: str, market: Market) -> Quote:
+            return Quote(code, market, LAST_PRICE, LAST_PRICE, 91_000, 49_000, is_halted=False)
+
+        def orderable(self, code: str, kind: OrderKind, price: int) -> Orderable:
+            return Orderable(cash=10**12, qty=10**6)
+
+    environment, http = settings.KIS_ENVIRONMENT.at(url), httpx.Client(timeout=10, trust_env=False)
+    secrets, allowance = settings.KIS_CREDENTIALS, settings.KIS_CALLS_PER_SECOND
+    tokens = Tokens(environment, secrets, http, store())
+    throttle = Throttle(store(), "bench:orders", allowance)
+    ledger = Throttle(store(), "bench:orders:ledger", allowance)
+    return Prompt(Client(environment, secrets, settings.KIS_DIALECT, http, tokens, throttle, ledger))
+
+
+@contextlib.contextmanager
+def _stub() -> Iterator[tuple[str, Callable[[], list[float]]]]:
+    """Run a server that stamps each order as its last byte arrives; yield its address and who asks for the stamps."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs,), daemon=True)
+    process.start()
+
+    def stamps() -> list[float]:
+        ours.send("stamps")
+        return list(ours.recv())
+
+    try:
+        yield f"http://127.0.0.1:{ours.recv()}", stamps
+    finally:
+        process.kill()
+        process.join()
+
+
+def _serve(pipe: Connection) -> None:
+    stamps: list[float] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=_accept, args=(listener, stamps), daemon=True).start()
+        pipe.send(listener.getsockname()[1])
+        while pipe.recv():
+            pipe.send(stamps)
+
+
+def _accept(listener: socket.socket, stamps: list[float]) -> None:
+    while True:
+        peer, _ = listener.accept()
+        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        threading.Thread(target=_converse, args=(peer, stamps), daemon=True).start()
+
+
+def _converse(peer: socket.socket, stamps: list[float]) -> None:
+    """Answer one kept connection; `time.perf_counter` is one clock for every process of the machine."""
+    reader = peer.makefile("rb")
+    while line := reader.readline():
+        length = 0
+        while (header := reader.readline()) not in (b"\r\n", b""):
+            name, _, value = header.partition(b":")
+            if name.lower() == b"content-length":
+                length = int(value)
+        reader.read(length)
+        if _ORDER_PATH.encode() in line:
+            stamps.append(time.perf_counter())
+        body = json.dumps(_answer(line, len(stamps))).encode()
+        head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+        peer.sendall(head.encode() + body)
+
+
+def _answer(line: bytes, number: int) -> dict[str, Any]:
+    if b"tokenP" in line:
+        ends = "2030-01-01 00:00:00"
+        return {
+            "access_token": "bench",
+            "access_token_token_expired": ends,
+            "expires_in": 86400,
+            "token_type": "Bearer",
+        }
+    output = {"KRX_FWDG_ORD_ORGNO": "06010", "ODNO": f"{500_000 + number:010d}", "ORD_TMD": "100000"}
+    return {"rt_cd": "0", "msg_cd": "APBK0013", "msg1": "ok", "output": output}
+
+
+# --- push ----------------------------------------------------------------------------------------
+
+
+def push_rows(url: str) -> list[Row]:
+    from kis import clock
+    from kis.wiring import broker
+    from orders.service import OrderService
+
+    house.hold(url, "005930", LAST_PRICE)
+    service = OrderService(broker(), clock.now)
+    with _listening():
+        pushed = [_known_by_push(service, n) for n in range(PUSHES)]
+    polled = [_known_by_polling(service, PUSHES + n) for n in range(POLLS)]
+    push, poll = statistics.median(pushed), statistics.median(polled)
+    print(f"order to fill known, ms: by push {push * 1000:.1f}, by polling each second {poll * 1000:.0f}")
+    return [Row("push_vs_polling", poll / push, 18, "orders asked for each second, as spec §4 has it")]
+
+
+@contextlib.contextmanager
+def _listening() -> Iterator[None]:
+    """Hold the socket as the stream worker does."""
+    from django.db import connections
+
+    from desk.stream import Term
+
+    term, stop = Term(lambda: True), threading.Event()
+
+    def run() -> None:
+        term.run(stop)
+        connections.close_all()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        _wait(lambda: term.dispatch.own_fills in term.stream.held)
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _known_by_push(service: Any, number: int) -> float:
+    """Buy one share that fills at once; return the seconds from the decision until its fill is in the table."""
+    from orders.models import TradeExecution
+
+    began = time.perf_counter()
+    order = service.place(_wanted(number))
+    _wait(TradeExecution.objects.filter(order=order).exists)
+    return time.perf_counter() - began
+
+
+def _known_by_polling(service: Any, number: int) -> float:
+    """The same, told by the list of orders, asked each second."""
+    from kis import clock
+    from kis.wiring import broker
+
+    began = time.perf_counter()
+    order = service.place(_wanted(number))
+    today = clock.now().date()
+    while True:
+        time.sleep(POLL_SECONDS)
+        for record in broker().orders(today, today):
+            if record.order_no == order.order_no and record.filled_qty == order.qty:
+                return time.perf_counter() - began
+
+
+def _wanted(number: int) -> Any:
+    from aegis.terms import Side
+    from orders.service import Intent
+
+    # quantities differ: the same order twice in a few seconds would be held for a slip of the hand
+    return Intent("005930", Side.BUY, 1 + number, strategy="buy_urgent")
+
+
+def _wait(happened: Callable[[], bool]) -> None:
+    gives_up_at = time.monotonic() + PATIENCE_SECONDS
+    while not happened():
+        if time.monotonic() > gives_up_at:
+            raise TimeoutError("what was waited for did not happen")
+        time.sleep(0.001)
+
+
+def main() -> int:
+    for row in rows():
+        print(f"{row.name} {row.ratio:.2f} (goal {row.goal:g})")
+    return 0
+
+
+if __name__ == "__main__":
+    main()
