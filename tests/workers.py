@@ -58,8 +58,8 @@ class Workers:
                 raise AssertionError(f"worker {name} does not answer:\n{self.log(name)}")
         return worker
 
-    def start_beat(self, **variables: str) -> subprocess.Popen[bytes]:
-        return self._launch("beat", ["beat", "-l", "INFO"], variables)
+    def start_beat(self, *, name: str = "beat", **variables: str) -> subprocess.Popen[bytes]:
+        return self._launch(name, ["beat", "-l", "INFO"], variables)
 
     def log(self, name: str) -> str:
         return (self._log_dir / f"{name}.log").read_text(encoding="utf-8", errors="replace")

@@ -1,0 +1,67 @@
+"""Beat, of which any number may run and exactly one is at work: a lease in Redis says which.
+
+A second machine's beat stands by and takes over within `LEASE_SECONDS` of the first one's death. A turn that both
+send in that moment does no harm: every task may run twice.
+"""
+
+import logging
+import time
+from typing import Any
+
+import redis
+from django.conf import settings
+from django_celery_beat.schedulers import DatabaseScheduler
+
+from kis import pulse
+from kis.lease import Lease
+from kis.wiring import store, stream_key
+
+log = logging.getLogger(__name__)
+
+LEASE_SECONDS = 15.0
+LOOK_SECONDS = 1.0
+
+
+class ElectedScheduler(DatabaseScheduler):  # type: ignore[misc]
+    """django-celery-beat's scheduler, while the lease is ours; and a sign of life each second."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self._lease = Lease(store(), f"aegis:{settings.KIS_ENVIRONMENT.name}:beat", LEASE_SECONDS)
+        self._looked_at = float("-inf")
+        super().__init__(*args, **options)
+
+    def tick(self, *args: Any, **options: Any) -> float:
+        """Do one turn and return the seconds to the next."""
+        if not self._is_elected():
+            return LOOK_SECONDS
+        return min(float(super().tick(*args, **options)), LEASE_SECONDS / 3)
+
+    def apply_entry(self, entry: Any, producer: Any = None) -> None:
+        # the database may have held this turn up for longer than the lease
+        if self._lease.is_ours:
+            super().apply_entry(entry, producer=producer)
+
+    def close(self) -> None:
+        """Let a successor in at once."""
+        super().close()
+        try:
+            self._lease.give_up()
+        except redis.RedisError as error:
+            log.warning("the next beat must wait for our lease to end: %s", error)
+
+    def _is_elected(self) -> bool:
+        if time.monotonic() - self._looked_at < LOOK_SECONDS:
+            return self._lease.is_ours
+        self._looked_at = time.monotonic()
+        try:
+            if not (self._lease.is_ours and self._lease.renew()):
+                if not self._lease.take():
+                    return False
+                log.info("beat is ours, fencing number %d", self._lease.fence)
+                # what another wrote meanwhile is read anew
+                self._initial_read = True
+            pulse.beat(store(), stream_key("pulse:beat"))
+        except redis.RedisError as error:
+            log.warning("Redis is not reachable, and without it nothing is sent: %s", error)
+            return False
+        return True
