@@ -115,7 +115,7 @@ def _cancel(order: TradeOrder, retry: int, broker: Broker, now: Callable[[], dat
         try:
             quote = service.prospect(order, retry)
         except OrderDenied as denied:
-            return _stop(order, guards.say_all(denied.reasons), now())
+            return _denied(order, denied, now())
         if why := chase.held_up(quote):
             return _pause(order, why, now())
     try:
@@ -149,11 +149,18 @@ def _reorder(order: TradeOrder, retry: int, broker: Broker, now: Callable[[], da
         log.info("order %s: its re-order is already on its way", order.pk)
         return
     except OrderDenied as denied:
-        _stop(order, guards.say_all(denied.reasons), now())
+        _denied(order, denied, now())
         return
     journal.note(order, chase_at=None)
     if successor.state is Status.REJECTED and not successor.never_arrived:
         _stop(successor, successor.refusal, now())
+
+
+def _denied(order: TradeOrder, denied: OrderDenied, at: datetime) -> bool:
+    """End the chase, or let it wait for what goes away by itself; False, for nothing more is done now."""
+    words = guards.say_all(denied.reasons)
+    passes = all(reason.passes for reason in denied.reasons)
+    return _pause(order, words, at) if passes else _stop(order, words, at)
 
 
 def _stop(order: TradeOrder, why: str, at: datetime) -> bool:

@@ -32,7 +32,7 @@ from aegis.broker import (
     Refused,
 )
 from aegis.chase import Plan, goes_to_market
-from aegis.guards import CROWDED, Facts, Reason, check_words, gettext_noop, reasons
+from aegis.guards import CROWDED, Facts, Reason, check_frozen, check_words, gettext_noop, reasons
 from aegis.lifecycle import OPEN, Status
 from aegis.pricing import NoQuote, Strategy
 from aegis.quality import market_average
@@ -371,14 +371,16 @@ class OrderService:
     def prospect(self, order: TradeOrder, retry: int) -> Quote:
         """Ask for a fresh quote and judge whether the chase's next re-order could go at all, before the cancel.
 
-        Raises OrderDenied where it would leave the band round the price at arrival, and BrokerError.
+        Raises OrderDenied where it would leave the band round the price at arrival, or where another order of
+        the stock freezes it, and BrokerError.
         """
-        intent = self._chase_intent(order, order.open_qty, retry)
+        intent, stock = self._chase_intent(order, order.open_qty, retry), self._stock(order.stock_code)
         quote = self._broker.quote(order.stock_code, Market(order.market))
-        request, _book = self._priced(
-            intent, Market(order.market), self._stock(order.stock_code), quote, nearer=_nearer(order, retry)
-        )
+        request, _book = self._priced(intent, Market(order.market), stock, quote, nearer=_nearer(order, retry))
         self._in_band(order, request, quote)
+        facts = self._facts(request, stock, intent, market.today(self._now()), order.root_pk)
+        if frozen := check_frozen(facts):
+            raise OrderDenied([frozen])
         return quote
 
     def retry(self, order: TradeOrder, qty: int, retry: int) -> TradeOrder:

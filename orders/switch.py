@@ -38,11 +38,14 @@ def resume(*, by: str, reason: str, at: datetime) -> SwitchChange:
 
 
 @transaction.atomic
-def turn(to: TradingState, *, by: str, reason: str, at: datetime) -> SwitchChange:
-    """Turn the switch by a person's hand; each turn is a row, that to where it stands too. ValueError for nobody."""
+def turn(to: TradingState, *, by: str, reason: str, at: datetime, is_trip: bool = False) -> SwitchChange:
+    """Turn the switch; each turn is a row, that to where it stands too. Raises ValueError where nobody is named.
+
+    A turn by rules instead of a person is a trip: it forgives nothing that speaks for tripping.
+    """
     if not by.strip():
-        raise ValueError("by is empty: a person who turns the switch gives a name")
-    return _turn(_locked(at), to, by=by, reason=reason, at=at, is_trip=False)
+        raise ValueError("by is empty: who turns the switch gives a name")
+    return _turn(_locked(at), to, by=by, reason=reason, at=at, is_trip=is_trip)
 
 
 def locked() -> TradingState:

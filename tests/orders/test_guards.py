@@ -17,7 +17,7 @@ from aegis.lifecycle import Status
 from aegis.terms import Market, OrderKind, Side
 from kis import clock
 from kis.simulator.server import Simulator
-from orders import chase, guards, journal, routine
+from orders import chase, guards, journal, reconcile, routine
 from orders.models import BlacklistedStock, TradeOrder, TradingSwitch
 from orders.service import NO_CHASE, Intent, OrderDenied, OrderService
 from portfolio.fetcher import KISFetcher
@@ -321,6 +321,38 @@ def test_an_order_whose_sender_went_silent_freezes_too_but_not_one_on_its_way(bu
     assert buy(qty=1).order_no
     later(11)
     assert codes(lambda: buy(qty=2)) == ["FROZEN"]
+
+
+def test_a_chase_waits_where_it_rests_for_the_fate_of_another_order(
+    service: OrderService, buy: Buy, broker: Broker
+) -> None:
+    order = buy()
+    losing(service, broker, arrives=True).place(Intent(SAMSUNG, Side.BUY, 3, price=69_000))
+    with mock.patch.object(reconcile, "_resolve_unanswered"):
+        order = _chased(order, broker)
+    assert (order.state, order.cancel_sent_at) == (Status.PENDING, None)
+    assert order.chase_at is not None
+    assert order.events.filter(kind="CHASE_PAUSED").count() == 1
+    routine.reconcile(broker, clock.now)
+    assert _chased(order, broker).retries.count() == 1
+
+
+def test_a_chase_that_has_cancelled_waits_too_and_goes_on(service: OrderService, buy: Buy, broker: Broker) -> None:
+    order = buy()
+    frozen = guards.Reason("FROZEN", "another order")
+    with mock.patch.object(OrderService, "retry", side_effect=OrderDenied([frozen])):
+        order = _chased(order, broker)
+    assert order.state is Status.CANCELLED
+    assert order.chase_at is not None
+    assert _chased(order, broker).retries.get().state is Status.PENDING
+
+
+def test_a_chase_ends_where_something_lasting_stands_beside_the_freeze(buy: Buy, broker: Broker) -> None:
+    order = buy()
+    reasons = [guards.Reason("FROZEN", "another order"), guards.Reason("BLACKLISTED", "not this one")]
+    with mock.patch.object(OrderService, "retry", side_effect=OrderDenied(reasons)):
+        order = _chased(order, broker)
+    assert (order.chase_at, "not this one" in order.chase_note) == (None, True)
 
 
 def test_cash_of_unknown_fate_is_not_spent_on_another_stock(
