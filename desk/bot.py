@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db import close_old_connections
+from django.db import connection
 from django.utils import translation
 from django.utils.translation import gettext as _
 
@@ -53,6 +53,8 @@ class Bot:
             try:
                 updates = self._api.updates(self._offset, wait_seconds=WAIT_SECONDS)
             except TelegramError as error:
+                if stop.is_set():
+                    return
                 is_conflict = isinstance(error, Declined) and error.code == CONFLICT
                 log.warning("no updates: %s", error)
                 stop.wait(CONFLICT_SECONDS if is_conflict else pause)
@@ -67,8 +69,13 @@ class Bot:
 
     def hear(self, update: Mapping[str, Any]) -> None:
         """Answer one update."""
+        try:
+            self._hear(update)
+        finally:
+            connection.close()  # between two lines hours may pass
+
+    def _hear(self, update: Mapping[str, Any]) -> None:
         began = time.perf_counter()
-        close_old_connections()
         query = update.get("callback_query")
         message = (query or {}).get("message") or update.get("message") or {}
         chat = (message.get("chat") or {}).get("id")

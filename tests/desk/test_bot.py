@@ -1,0 +1,279 @@
+"""The desk's answers, and the bot that carries them: real services, a real simulator, a Bot API on loopback."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.db import connections
+
+from aegis.broker import Broker
+from aegis.guards import TradingState
+from aegis.terms import Side
+from desk import health, replies
+from desk.bot import Bot
+from desk.models import Confirmation
+from desk.replies import Answer
+from desk.telegram import BotAPI
+from kis import clock, wiring
+from kis.simulator.server import Simulator
+from market import collector
+from orders import guards, routine
+from orders.models import TradeOrder
+from orders.service import Intent, OrderService
+from portfolio.fetcher import KISFetcher
+from portfolio.models import AccountSnapshot, Portfolio
+from tests.desk.botapi import TOKEN, FakeTelegram, Sent, serve
+
+CHAT = 4711
+STRANGER = 999
+
+
+@pytest.fixture
+def desk(broker: Broker, simulator: Simulator) -> Simulator:
+    """A desk with an account that was synced, and 삼성전자 standing still at 70,000 won."""
+    routine.sync_calendar(broker, clock.now)
+    simulator.set_price("005930", 70_000, freeze=True)
+    KISFetcher(broker, clock.now).sync_portfolio()
+    return simulator
+
+
+def ask(text: str) -> Answer:
+    return replies.answer(text, chat=CHAT, now=clock.now())
+
+
+def yes(answer: Answer) -> str:
+    return answer.buttons[0][0][1]
+
+
+def press(data: str, chat: int = CHAT, later: float = 0) -> str:
+    return replies.press(data, chat=chat, now=clock.now() + timedelta(seconds=later)).text
+
+
+def buy(broker: Broker, **words: Any) -> TradeOrder:
+    return OrderService(broker, clock.now).place(Intent("005930", Side.BUY, 10, **words))
+
+
+@pytest.mark.django_db
+class TestReplies:
+    @pytest.fixture(autouse=True)
+    def _desk(self, desk: Simulator) -> None:
+        return
+
+    @pytest.mark.parametrize("word", [name for korean, english, _do in replies._TABLE for name in (korean, english)])
+    def test_every_command_answers_in_its_language(self, word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(health.consumers, "queues", lambda: frozenset(health.QUEUES))
+        text = ask(f"/{word}").text
+        assert text
+        has_korean = any("가" <= letter <= "힣" for letter in text)
+        assert has_korean or word.isascii()
+
+    def test_a_command_may_name_the_bot_and_leave_the_slash(self) -> None:
+        assert ask("/잔고@rehearsal_bot").text == ask("잔고").text
+
+    def test_what_is_no_command_is_told_the_help(self) -> None:
+        assert "/도움말" in ask("/사줘").text
+
+    def test_the_balance_is_what_the_tables_hold(self, broker: Broker) -> None:
+        buy(broker, strategy="buy_urgent")
+        KISFetcher(broker, clock.now).sync_portfolio()
+        text = ask("/잔고").text
+        snapshot = AccountSnapshot.objects.latest()
+        assert f"{snapshot.total_asset:,}" in text
+        assert "삼성전자 10주" in text
+
+    def test_many_holdings_are_cut_and_summed(self) -> None:
+        hold_many(30)
+        assert "외 10종목" in ask("/잔고").text
+        assert "종목29 " in ask("/잔고 전체").text
+
+    def test_a_buy_waits_for_its_button_and_is_recorded(self) -> None:
+        asked = ask("/매수 005930 10")
+        assert "삼성전자" in asked.text
+        assert not TradeOrder.objects.exists()
+        assert "주문" in press(yes(asked))
+        order = TradeOrder.objects.get()
+        assert (order.qty, order.strategy, order.request_id) == (10, "buy_normal", yes(asked).split(":")[1])
+        assert LogEntry.objects.get(object_id=str(order.pk)).user.username == f"telegram{CHAT}"
+
+    def test_a_button_pressed_twice_is_one_order(self) -> None:
+        button = yes(ask("/매수 005930 10 69900"))
+        first, second = press(button), press(button)
+        assert TradeOrder.objects.count() == 1
+        assert first in second
+
+    def test_a_stock_goes_by_its_name_or_the_beginning_of_it(self) -> None:
+        collector.sync_stock(wiring.broker(), "005930", now=clock.now())
+        assert "삼성전자(005930)" in ask("/매수 삼성전자 10").text
+        assert "삼성전자(005930)" in ask("/매수 삼성 10").text
+
+    def test_a_button_taken_by_a_bot_that_died_is_still_one_order(self) -> None:
+        button = yes(ask("/매수 005930 10"))
+        press(button)
+        Confirmation.objects.update(state=Confirmation.State.TAKEN, answer="")
+        press(button, later=3600)
+        assert TradeOrder.objects.count() == 1
+
+    @pytest.mark.parametrize("state", [Confirmation.State.OPEN, Confirmation.State.TAKEN])
+    def test_an_old_button_does_nothing(self, state: str) -> None:
+        button = yes(ask("/매수 005930 10"))
+        Confirmation.objects.update(state=state)
+        assert "시간이 지났" in press(button, later=61)
+        assert "그만둔" in press(button)
+        assert not TradeOrder.objects.exists()
+
+    def test_who_leaves_it_has_left_it(self) -> None:
+        do, leave = (data for _text, data in ask("/매수 005930 10").buttons[0])
+        press(leave)
+        assert "그만둔" in press(do)
+        assert not TradeOrder.objects.exists()
+
+    def test_a_button_is_no_other_chats(self) -> None:
+        press(yes(ask("/매수 005930 10")), chat=STRANGER)
+        assert not TradeOrder.objects.exists()
+
+    @pytest.mark.parametrize(
+        ("line", "word"),
+        [
+            ("/매수", "/매수 005930 10"),
+            ("/매수 005930 열", "열"),
+            ("/매수 005930 -3", "-3"),
+            ("/매수 005930 10 공짜", "공짜"),
+            ("/매수 없는종목 10", "없는종목"),
+            ("/취소", "/취소 12"),
+            ("/취소 #999", "#999"),
+            ("/매수 005930 10 70050", "호가"),
+        ],
+    )
+    def test_what_is_wrong_is_named_with_what_would_be_right(self, line: str, word: str) -> None:
+        asked = ask(line)
+        assert word in asked.text
+        assert not asked.buttons
+
+    def test_a_sale_at_market_goes_at_market(self, broker: Broker) -> None:
+        buy(broker, strategy="buy_urgent")
+        KISFetcher(broker, clock.now).sync_portfolio()
+        press(yes(ask("/sell 005930 4 market")))
+        order = TradeOrder.objects.get(order_type="SELL")
+        assert (order.order_kind, order.qty) == ("01", 4)
+
+    def test_halt_is_at_once_and_resume_after_a_button(self) -> None:
+        ask("/중지 이상한 날")
+        assert guards.trading_state() is TradingState.HALTED
+        refused = ask("/매수 005930 10")
+        assert not refused.buttons
+        asked = ask("/재개")
+        assert guards.trading_state() is TradingState.HALTED
+        press(yes(asked))
+        assert guards.trading_state() is TradingState.ACTIVE
+
+    def test_one_order_is_cancelled_or_all(self, broker: Broker) -> None:
+        first, second = buy(broker, price=65_000), buy(broker, price=65_100)
+        press(yes(ask(f"/취소 #{first.pk}")))
+        assert [TradeOrder.objects.get(pk=each.pk).cancel_sent_at is not None for each in (first, second)] == [
+            True,
+            False,
+        ]
+        press(yes(ask("/취소 전체")))
+        assert TradeOrder.objects.get(pk=second.pk).cancel_sent_at is not None
+
+    def test_an_unknown_outcome_is_decided_by_a_button(self, broker: Broker) -> None:
+        order = buy(broker, price=65_000)
+        candidate = {
+            "order_no": "0000000777", "branch": "06010", "market": "KRX", "placed_at": "10:00:01", "qty": 10,
+            "price": 65_000, "filled_qty": 0, "open_qty": 10, "cancelled_qty": 0,
+        }  # fmt: skip
+        TradeOrder.objects.filter(pk=order.pk).update(status="UNKNOWN", order_no=None, candidates=[candidate])
+        asked = ask("/미확인")
+        assert "0000000777" in asked.text
+        press(asked.buttons[0][0][1])
+        order.refresh_from_db()
+        assert (order.status, order.order_no) == ("PENDING", "0000000777")
+
+    def test_the_status_names_what_is_wrong(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(health.consumers, "queues", lambda: frozenset(("orders", "sync")))
+        text = ask("/상태").text
+        assert "notify, stream" in text
+        assert "beat" in text
+
+
+def hold_many(count: int) -> None:
+    now = clock.now()
+    Portfolio.objects.all().delete()
+    Portfolio.objects.bulk_create(
+        Portfolio(
+            stock_code=f"{number:06}", stock_name=f"종목{number}", quantity=10, avg_price=1_000,
+            current_price=2_000 - number, counted_on=now.date(), updated_at=now,
+        )
+        for number in range(count)
+    )  # fmt: skip
+
+
+@pytest.fixture
+def telegram() -> Iterator[FakeTelegram]:
+    with serve() as running:
+        yield running
+
+
+@pytest.fixture
+def bot(telegram: FakeTelegram, transactional_db: None) -> Iterator[Bot]:
+    """The bot, running in this process."""
+    stop = threading.Event()
+    with httpx.Client(timeout=10, trust_env=False) as http:
+        running = Bot(BotAPI(telegram.url, TOKEN, http), clock.now, allowed=frozenset({CHAT}))
+        thread = threading.Thread(target=lambda: (running.run(stop), connections.close_all()))
+        thread.start()
+        yield running
+        stop.set()
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def heard(telegram: FakeTelegram, text: str, count: int = 1) -> Sent:
+    before = len(telegram.sent)
+    telegram.write(CHAT, text)
+    return telegram.wait_for_sent(before + count)[-1]
+
+
+def test_a_buy_by_telephone_from_the_line_to_the_order(telegram: FakeTelegram, bot: Bot, desk: Simulator) -> None:
+    asked = heard(telegram, "/매수 005930 10")
+    do = asked.buttons[0][1]
+    telegram.press(asked, do)
+    telegram.press(asked, do)
+    telegram.wait_for_sent(3)
+    assert TradeOrder.objects.count() == 1
+    wait_for(lambda: asked.buttons == [])
+    wait_for(lambda: len(telegram.pressed) == 2)
+
+
+def wait_for(happened: Callable[[], bool], seconds: float = 20.0) -> None:
+    gives_up_at = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < gives_up_at, "it did not happen in time"
+        time.sleep(0.01)
+
+
+def test_a_stranger_hears_nothing_and_leaves_a_line(
+    telegram: FakeTelegram, bot: Bot, caplog: pytest.LogCaptureFixture
+) -> None:
+    telegram.write(STRANGER, "/잔고")
+    assert heard(telegram, "/도움말").chat == CHAT
+    wait_for(lambda: f"chat {STRANGER} is not allowed" in caplog.text)
+    assert {sent.chat for sent in telegram.sent} == {CHAT}
+
+
+def test_a_late_line_is_not_acted_on_but_a_halt_is(telegram: FakeTelegram, bot: Bot, desk: Simulator) -> None:
+    telegram.write(CHAT, "/매수 005930 10", age_seconds=600)
+    assert telegram.wait_for_sent(1)[0].buttons == []
+    telegram.write(CHAT, "/중지", age_seconds=600)
+    telegram.wait_for_sent(2)
+    assert guards.trading_state() is TradingState.HALTED
+
+
+def test_the_bot_outlives_an_outage(telegram: FakeTelegram, bot: Bot) -> None:
+    telegram.decline("getUpdates", 502, "Bad Gateway", times=2)
+    assert heard(telegram, "/도움말").text
