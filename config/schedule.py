@@ -8,6 +8,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from django.utils.translation import gettext_noop as _
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -21,20 +23,22 @@ class Entry:
 
 
 SCHEDULE: tuple[Entry, ...] = (
-    Entry("chase-sweep", "orders.tasks.sweep", 2, "orders whose chase step is due"),
-    Entry("look", "orders.tasks.look", 5, "orders and notices that wait for the broker's word"),
-    Entry("reconcile", "orders.tasks.reconcile", 60, "unfilled orders against the broker's list (spec §5.1)"),
-    Entry("switch", "orders.tasks.watch_switch", 5, "losses, refusals and blindness that trip the trading switch"),
-    Entry("balance-open", "orders.tasks.sync_balance", 60, "balance in market hours (spec §0.4)", {"while_open": True}),
-    Entry("balance-closed", "orders.tasks.sync_balance", 600, "balance outside them", {"while_open": False}),
-    Entry("calendar", "orders.tasks.sync_calendar", 600, "which days trade; asks once a day"),
-    Entry("daily-prices", "orders.tasks.sync_daily_prices", 600, "after the close (spec §5.1)"),
-    Entry("stocks", "orders.tasks.sync_stocks", 600, "the stock master of our stocks; asks once a day"),
-    Entry("prices", "orders.tasks.sync_prices", 5, "prices of what we hold, where no feed tells them"),
-    Entry("macro", "market.tasks.sync_macro", 60, "indexes, the basis, who holds futures"),
-    Entry("candle-mending", "market.tasks.mend_candles", 5, "bars with holes, from the broker's minute chart"),
-    Entry("candle-partitions", "market.tasks.make_partitions", 3600, "months of candles, made ahead of time"),
-    Entry("backfill", "market.tasks.backfill", 30, "the past of daily prices, where somebody wants it"),
+    Entry("chase-sweep", "orders.tasks.sweep", 2, _("orders whose chase step is due")),
+    Entry("look", "orders.tasks.look", 5, _("orders and notices that wait for the broker's word")),
+    Entry("reconcile", "orders.tasks.reconcile", 60, _("unfilled orders against the broker's list (spec §5.1)")),
+    Entry("switch", "orders.tasks.watch_switch", 5, _("losses, refusals and blindness that trip the trading switch")),
+    Entry(
+        "balance-open", "orders.tasks.sync_balance", 60, _("balance in market hours (spec §0.4)"), {"while_open": True}
+    ),
+    Entry("balance-closed", "orders.tasks.sync_balance", 600, _("balance outside them"), {"while_open": False}),
+    Entry("calendar", "orders.tasks.sync_calendar", 600, _("which days trade; asks once a day")),
+    Entry("daily-prices", "orders.tasks.sync_daily_prices", 600, _("after the close (spec §5.1)")),
+    Entry("stocks", "orders.tasks.sync_stocks", 600, _("the stock master of our stocks; asks once a day")),
+    Entry("prices", "orders.tasks.sync_prices", 5, _("prices of what we hold, where no feed tells them")),
+    Entry("macro", "market.tasks.sync_macro", 60, _("indexes, the basis, who holds futures")),
+    Entry("candle-mending", "market.tasks.mend_candles", 5, _("bars with holes, from the broker's minute chart")),
+    Entry("candle-partitions", "market.tasks.make_partitions", 3600, _("months of candles, made ahead of time")),
+    Entry("backfill", "market.tasks.backfill", 30, _("the past of daily prices, where somebody wants it")),
 )
 
 
@@ -45,7 +49,7 @@ def write() -> int:
 
     written = 0
     for entry in SCHEDULE:
-        interval, _ = IntervalSchedule.objects.get_or_create(every=entry.every, period=IntervalSchedule.SECONDS)
+        interval, _is_new = IntervalSchedule.objects.get_or_create(every=entry.every, period=IntervalSchedule.SECONDS)
         _, is_new = PeriodicTask.objects.get_or_create(
             name=entry.name,
             defaults={

@@ -1,4 +1,4 @@
-"""Texts of the admin's libraries that come without Korean: named here, translated with our own."""
+"""Texts of libraries that come without Korean: named here, translated with our own."""
 
 from django.utils.translation import gettext_noop
 
@@ -56,4 +56,12 @@ UNFOLD = (
     gettext_noop("Value"),
     gettext_noop("Welcome back to"),
     gettext_noop("You have been successfully logged out from the administration"),
+)
+BEAT = (
+    gettext_noop("periodic task"),
+    gettext_noop("periodic tasks"),
+    gettext_noop("interval"),
+    gettext_noop("intervals"),
+    gettext_noop("crontab"),
+    gettext_noop("crontabs"),
 )

@@ -1,6 +1,7 @@
 """The beat schedule: to look at, and to pause or hurry by an administrator."""
 
 from django.contrib import admin
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from django_celery_beat.admin import PeriodicTaskAdmin as BeatTaskAdmin
 from django_celery_beat.admin import PeriodicTaskForm, TaskSelectWidget
@@ -33,8 +34,12 @@ class TaskForm(PeriodicTaskForm):
 @admin.register(PeriodicTask)
 class PeriodicTaskAdmin(BeatTaskAdmin, ModelAdmin):
     form = TaskForm
-    list_display = ["name", "enabled", "period", "description", "last_run_at", "total_run_count"]
+    list_display = ["name", "enabled", "period", "why", "last_run_at", "total_run_count"]
     list_fullwidth = True
+
+    @display(description=_("why"))
+    def why(self, task: PeriodicTask) -> str:
+        return gettext(task.description) if task.description else "-"
 
     @display(description=_("period"))
     def period(self, task: PeriodicTask) -> str:

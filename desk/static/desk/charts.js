@@ -11,7 +11,7 @@
     return {
       layout: { background: { color: "transparent" }, textColor: colour("--quiet"), fontSize: 11, attributionLogo: false, fontFamily: getComputedStyle(document.body).fontFamily },
       grid: { vertLines: { visible: false }, horzLines: { color: colour("--line") } },
-      rightPriceScale: { borderVisible: false }, timeScale: { borderColor: colour("--line"), timeVisible: true, secondsVisible: false },
+      rightPriceScale: { borderVisible: false }, timeScale: { borderColor: colour("--line"), timeVisible: true, secondsVisible: false, rightOffset: 3 },
       crosshair: { mode: 0 }, localization: { locale, priceFormatter: won, dateFormat: "yyyy-MM-dd" },
     };
   }
@@ -83,7 +83,7 @@
   bars = candles.chart.addSeries(LightweightCharts.CandlestickSeries, { ...candleLooks(), priceFormat: { type: "price", precision: 0, minMove: 1 } });
   volume = candles.chart.addSeries(LightweightCharts.HistogramSeries, { priceScaleId: "", priceFormat: { type: "volume" }, lastValueVisible: false, priceLineVisible: false });
   volume.priceScale().applyOptions({ scaleMargins: { top: 0.82, bottom: 0 } });
-  bars.priceScale().applyOptions({ scaleMargins: { top: 0.08, bottom: 0.22 } });
+  bars.priceScale().applyOptions({ scaleMargins: { top: 0.12, bottom: 0.24 } });
   marks = LightweightCharts.createSeriesMarkers(bars, []);
   candles.chart.subscribeCrosshairMove((where) => {
     const bar = where.seriesData.get(bars);
@@ -97,6 +97,7 @@
     (got) => { curve.setData(got.points); return got.points.length; },
     () => curve.applyOptions(curveLooks()));
   curve = equity.chart.addSeries(LightweightCharts.AreaSeries, { ...curveLooks(), priceFormat: { type: "price", precision: 0, minMove: 1 } });
+  curve.priceScale().applyOptions({ scaleMargins: { top: 0.14, bottom: 0.1 } });
 
   choose(range, candles);
   choose(equityRange, equity);
