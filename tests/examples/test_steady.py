@@ -44,8 +44,8 @@ def test_it_buys_each_stock_once_and_sells_on_profit_and_loss(
     for _ in range(3):
         steady.turn(desk)
     assert sorted(TradeOrder.objects.values_list("stock_code", flat=True)) == sorted(PRICES)
-    for code, price in PRICES.items():
-        simulator.set_price(code, step(price, -3))
+    for order in TradeOrder.objects.all():
+        simulator.set_price(order.stock_code, step(order.price, -1))
     settle(broker)
     assert {order.filled_qty for order in TradeOrder.objects.all()} == {steady.SHARES}
 
