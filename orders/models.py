@@ -6,7 +6,7 @@ from django.db import models
 from django.db.models import F, Q
 from django.utils.translation import gettext_lazy as _
 
-from aegis import guards
+from aegis import guards, market_guard, stops
 from aegis.broker import NoticeKind, Placed
 from aegis.chase import Plan
 from aegis.lifecycle import DONE, OPEN, UNSETTLED, Status
@@ -355,3 +355,156 @@ class SwitchChange(models.Model):
 
     def __str__(self) -> str:
         return f"{self.from_state} > {self.to_state} {self.by}"
+
+
+class StopRule(models.Model):
+    """A stop on a holding: armed, triggered once, then an order family until what could be sold is sold.
+
+    It goes ARMED → TRIGGERED → ORDERED → DONE or FAILED; an order that came to nothing leads back to TRIGGERED with
+    the next `generation`. `value` is in the unit that `unit` names, prices are won.
+    """
+
+    class State(models.TextChoices):
+        ARMED = "ARMED", _("armed")
+        TRIGGERED = "TRIGGERED", _("triggered")
+        ORDERED = "ORDERED", _("ordered")
+        DONE = "DONE", _("done")
+        FAILED = "FAILED", _("failed")
+        DISARMED = "DISARMED", _("disarmed")
+
+    KINDS = [
+        (stops.StopKind.STOP_LOSS.value, _("stop loss")),
+        (stops.StopKind.TAKE_PROFIT.value, _("take profit")),
+        (stops.StopKind.TRAILING.value, _("trailing stop")),
+    ]
+    UNITS = [
+        (stops.StopUnit.PRICE.value, _("won")),
+        (stops.StopUnit.PERCENT.value, _("percent")),
+        (stops.StopUnit.ATR.value, _("times the average true range")),
+    ]
+
+    stock_code = models.CharField(_("stock code"), max_length=12)
+    stock_name = models.CharField(_("stock name"), max_length=60, blank=True)
+    kind = models.CharField(_("kind"), max_length=11, choices=KINDS)
+    unit = models.CharField(_("unit"), max_length=7, choices=UNITS)
+    value = models.DecimalField(_("value"), max_digits=16, decimal_places=4)
+    atr = models.DecimalField(
+        _("average true range"), max_digits=16, decimal_places=4, default=0, help_text=_("when it was armed")
+    )
+    high = models.PositiveBigIntegerField(_("highest price"), default=0, help_text=_("since it was armed"))
+    state = models.CharField(_("state"), max_length=9, choices=State.choices, default=State.ARMED)
+    state_at = models.DateTimeField(_("state since"))
+    armed_by = models.CharField(_("armed by"), max_length=150)
+    armed_at = models.DateTimeField(_("armed at"))
+    trigger_price = models.PositiveBigIntegerField(_("price that triggered it"), default=0)
+    triggered_at = models.DateTimeField(_("triggered at"), null=True, blank=True)
+    generation = models.PositiveSmallIntegerField(
+        _("generation"), default=1, help_text=_("counts the orders it was tried with")
+    )
+    order = models.ForeignKey(
+        TradeOrder, models.PROTECT, related_name="stops", null=True, blank=True, verbose_name=_("order")
+    )
+    try_at = models.DateTimeField(_("next try at"), null=True, blank=True)
+    claimed_until = models.DateTimeField(_("claimed until"), null=True, blank=True)
+    note = models.CharField(_("note"), max_length=300, blank=True)
+    heard_at = models.DateTimeField(_("last trade heard at"), null=True, blank=True)
+    heard_price = models.PositiveBigIntegerField(_("last trade heard"), default=0)
+    is_silent = models.BooleanField(_("asked for, while the feed is silent"), default=False)
+    adjusted_through = models.BigIntegerField(_("newest change of the holding that is counted in"), default=0)
+
+    class Meta:
+        db_table = "stop_rules"
+        verbose_name = _("stop")
+        verbose_name_plural = _("stops")
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["stock_code", "kind"],
+                condition=Q(state__in=["ARMED", "TRIGGERED", "ORDERED"]),
+                name="one_live_stop_per_kind",
+            ),
+            models.CheckConstraint(condition=Q(value__gt=0), name="stop_value_positive"),
+            models.CheckConstraint(condition=~Q(state="ORDERED") | Q(order__isnull=False), name="ordered_has_an_order"),
+        ]
+        indexes = [
+            models.Index(fields=["state"], condition=Q(state__in=["ARMED", "TRIGGERED", "ORDERED"]), name="stops_live")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.stock_name or self.stock_code} {self.get_kind_display()} #{self.pk}"
+
+    @property
+    def request_id(self) -> str:
+        return f"stop:{self.pk}:{self.generation}"
+
+    def rule(self, average_price: Decimal) -> stops.Rule:
+        """Return what the pure rules need of it; `average_price` in won is the holding's."""
+        return stops.Rule(
+            stops.StopKind(self.kind), stops.StopUnit(self.unit), self.value, average_price, self.high, self.atr
+        )
+
+
+class StopEvent(models.Model):
+    """Something that happened to a stop, in the operator's words. Added, never edited."""
+
+    stop = models.ForeignKey(StopRule, models.PROTECT, related_name="events", verbose_name=_("stop"))
+    at = models.DateTimeField(_("at"))
+    kind = models.CharField(_("kind"), max_length=20)
+    detail = models.CharField(_("detail"), max_length=300, blank=True)
+
+    class Meta:
+        db_table = "stop_events"
+        verbose_name = _("stop event")
+        verbose_name_plural = _("stop events")
+        ordering = ["id"]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.detail}".strip()
+
+
+class StockState(models.Model):
+    """How a stock stands by the realtime feed of market states (장운영정보): halted, or interrupted (VI)."""
+
+    stock_code = models.CharField(_("stock code"), max_length=12, primary_key=True)
+    is_halted = models.BooleanField(_("halted"), default=False)
+    in_vi = models.BooleanField(_("volatility interruption"), default=False)
+    at = models.DateTimeField(_("at"))
+
+    class Meta:
+        db_table = "stock_states"
+        verbose_name = _("state of a stock")
+        verbose_name_plural = _("states of stocks")
+        ordering = ["stock_code"]
+
+    def __str__(self) -> str:
+        return self.stock_code
+
+
+class MarketHalt(models.Model):
+    """A stop of the whole market (서킷브레이커, 사이드카), and the turn of the switch that it made, if it made one."""
+
+    KINDS = [
+        (market_guard.HaltKind.CIRCUIT_BREAKER.value, _("circuit breaker")),
+        (market_guard.HaltKind.SELL_SIDECAR.value, _("sidecar against sales")),
+        (market_guard.HaltKind.BUY_SIDECAR.value, _("sidecar against buys")),
+    ]
+
+    kind = models.CharField(_("kind"), max_length=15, choices=KINDS)
+    began_at = models.DateTimeField(_("began at"))
+    ended_at = models.DateTimeField(_("ended at"), null=True, blank=True)
+    end_heard = models.BooleanField(_("its end was heard"), default=False)
+    change = models.ForeignKey(
+        SwitchChange, models.PROTECT, related_name="halts", null=True, blank=True, verbose_name=_("turn of the switch")
+    )
+
+    class Meta:
+        db_table = "market_halts"
+        verbose_name = _("market halt")
+        verbose_name_plural = _("market halts")
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(fields=["kind"], condition=Q(ended_at__isnull=True), name="one_halt_of_a_kind")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.get_kind_display()} {self.began_at:%Y-%m-%d %H:%M:%S}"
