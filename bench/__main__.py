@@ -4,13 +4,13 @@ import json
 import sys
 from pathlib import Path
 
-from bench import frames, orders, socket_thread, telephone
+from bench import candles, frames, orders, socket_thread, telephone
 
 REPORT = Path(__file__).parent / "report.json"
 
 
 def main() -> int:
-    rows = [*frames.rows(), *socket_thread.rows(), *orders.rows(), *telephone.rows()]
+    rows = [*frames.rows(), *socket_thread.rows(), *orders.rows(), *telephone.rows(), *candles.rows()]
     print(f"\n{'figure':<34}{'ratio':>9}{'goal':>9}      against")
     for row in rows:
         sign = ">=" if row.at_least else "<="
