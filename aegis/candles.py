@@ -63,15 +63,15 @@ class _Minute:
     """
 
     __slots__ = (
-        "close", "count", "first", "high", "is_patchy", "is_torn", "last", "last_value", "low", "minute", "open",
-        "sent", "until",
+        "count", "first", "high", "is_patchy", "is_torn", "last", "low", "minute", "newest", "open", "sent", "until",
     )  # fmt: skip
 
-    def __init__(self, minute: str, price: int, first: int, last: int, last_value: int) -> None:
-        self.minute = minute
-        self.until = _UNTIL[minute]
-        self.open = self.high = self.low = self.close = price
-        self.first, self.last, self.last_value = first, last, last_value
+    def __init__(self, trade: Trade, *, minute: str = "") -> None:
+        self.minute = minute or trade.hhmmss[:4]
+        self.until = _UNTIL[self.minute]
+        self.open = self.high = self.low = trade.price
+        self.first, self.last = trade.volume - trade.qty, trade.volume
+        self.newest = trade  # the last by running total: it knows the close
         self.count = 1
         self.sent = -1  # the count it was last told with
         self.is_torn = self.is_patchy = False
@@ -81,7 +81,7 @@ class _Minute:
         price = trade.price
         self.high, self.low = max(self.high, price), min(self.low, price)
         if trade.volume > self.last:
-            self.close, self.last, self.last_value = price, trade.volume, trade.value
+            self.last, self.newest = trade.volume, trade
         elif trade.volume <= self.first:
             self.open, self.first = price, trade.volume - trade.qty
         self.count += 1
@@ -123,14 +123,10 @@ class _Series:
         if number < len(self.bars) and self.bars[number].minute == minute:
             self.bars[number].take(trade)
         else:
-            self.bars.insert(number, _begun(trade))
+            self.bars.insert(number, _Minute(trade))
         if trade.volume <= self.floor[0]:
             self.floor = _totals_before(trade)
         return True
-
-
-def _begun(trade: Trade) -> _Minute:
-    return _Minute(trade.hhmmss[:4], trade.price, trade.volume - trade.qty, trade.volume, trade.value)
 
 
 def _totals_before(trade: Trade) -> tuple[int, int]:
@@ -160,24 +156,21 @@ class MinuteFold:
         self._finished: list[Bar] = []
 
     def add(self, trades: Iterable[Trade]) -> None:
-        """Fold the trades of one frame, in the order they came."""
+        """Fold trades in the order they came."""
+        running = self._running
         for trade in trades:
             try:
-                bar = self._running[trade.code]
+                bar = running[trade.code]
             except KeyError:
                 self._begin(trade)
                 continue
-            volume = trade.volume
+            qty, volume = trade.qty, trade.volume
             # it begins where the last one ended, moves the total, and lies in the same minute: nearly all do
-            if volume - trade.qty == bar.last < volume and trade.hhmmss < bar.until:
-                price = trade.price
-                if price > bar.high:
-                    bar.high = price
-                elif price < bar.low:
-                    bar.low = price
-                bar.close = price
+            if qty and volume - qty == bar.last and trade.hhmmss < bar.until:
+                if not bar.low <= trade.price <= bar.high:
+                    bar.low, bar.high = min(bar.low, trade.price), max(bar.high, trade.price)
                 bar.last = volume
-                bar.last_value = trade.value
+                bar.newest = trade
                 bar.count += 1
             else:
                 self._add_odd(bar, trade)
@@ -186,7 +179,7 @@ class MinuteFold:
         """Take the first trade of a stock. What the day traded before it was not heard."""
         if trade.qty <= 0:
             return
-        bar = _begun(trade)
+        bar = _Minute(trade)
         series = _Series(_totals_before(trade), [bar])
         self._running[trade.code], self._series[trade.code] = bar, series
         if bar.first:
@@ -216,13 +209,13 @@ class MinuteFold:
 
     def _roll(self, series: _Series, trade: Trade) -> None:
         """Begin the minute of `trade`; the oldest bar that was kept open is let go."""
-        bar = self._running[trade.code] = _begun(trade)
+        bar = self._running[trade.code] = _Minute(trade)
         series.bars.append(bar)
         series.is_changed = True
         if len(series.bars) > KEPT_MINUTES + 1:
             self._finished.extend(self._told(trade.code, series, series.bars[:1]))
             oldest = series.bars.pop(0)
-            series.floor, series.let_go = (oldest.last, oldest.last_value), oldest.minute
+            series.floor, series.let_go = (oldest.last, oldest.newest.value), oldest.minute
             series.gaps = [gap for gap in series.gaps if gap[1] > oldest.last]
 
     def _note_gap(self, series: _Series, since: int, until: int) -> None:
@@ -263,12 +256,17 @@ class MinuteFold:
     def resume(self, bars: Iterable[Bar]) -> None:
         """Go on from the newest bar of each stock, as another process left it. All of them are torn."""
         for bar in bars:
-            minute = _Minute(bar.minute, bar.open, bar.day_volume - bar.volume, bar.day_volume, bar.day_value)
-            minute.high, minute.low, minute.close, minute.count = bar.high, bar.low, bar.close, bar.count or 0
+            newest = Trade(bar.code, "", bar.close, bar.volume, bar.day_volume, bar.day_value, bar.market)
+            minute = _Minute(newest, minute=bar.minute)
+            minute.open, minute.high, minute.low, minute.count = bar.open, bar.high, bar.low, bar.count or 0
             minute.is_patchy = not bar.is_whole
             floor = minute.first, bar.day_value - bar.value
             self._running[bar.code], self._series[bar.code] = minute, _Series(floor, [minute])
         self.tear()
+
+    def newest(self) -> list[tuple[str, Trade]]:
+        """Return the last trade of each stock that was heard since the fold was made, by code."""
+        return [(code, bar.newest) for code, bar in self._running.items() if bar.newest.hhmmss]
 
     def changed(self) -> list[Bar]:
         """Return the bars that are new or different since the last call, each stock's in order."""
@@ -290,7 +288,7 @@ class MinuteFold:
         """Return a bar as told. Shares that were not heard count to the first bar after them."""
         if number:
             before = series.bars[number - 1]
-            since_volume, since_value = before.last, before.last_value
+            since_volume, since_value = before.last, before.newest.value
         else:
             since_volume, since_value = series.floor
         bar.sent, has_holes = bar.count, series.has_holes(bar)
@@ -302,12 +300,12 @@ class MinuteFold:
             open=bar.open,
             high=bar.high,
             low=bar.low,
-            close=bar.close,
+            close=bar.newest.price,
             volume=bar.last - since_volume,
-            value=bar.last_value - since_value,
+            value=bar.newest.value - since_value,
             count=None if has_holes else bar.count,
             day_volume=bar.last,
-            day_value=bar.last_value,
+            day_value=bar.newest.value,
             is_whole=not (has_holes or bar.is_torn),
         )
 

@@ -1,22 +1,23 @@
 """What trades become in the stream worker: minute bars, and the prices of what we hold.
 
-The socket's thread only folds in memory. Chores write: bars each second, prices twice a second, each one
-statement for all. While the database is away nothing is lost: a day's bars wait in memory, and of prices
-the newest. What a process that died had not written is found missing by the running totals, and mended
-from the broker's chart (`market.mending`).
+The socket's thread only sets frames aside. Chores fold them and write: bars each second, prices twice a
+second, each one statement for all. While the database is away nothing is lost: a day's bars wait in memory,
+and of prices the newest. What a process that died had not written is found missing by the running totals,
+and mended from the broker's chart (`market.mending`).
 """
 
-import logging
 import threading
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
+from itertools import chain
 from time import monotonic
 
 from aegis.broker import Trade
 from aegis.candles import Bar, MinuteFold
 from aegis.sessions import Matching, phases_at
 from aegis.terms import Market
-from desk.plugs import Chore, Plug, Rank, Wish
+from desk.plugs import Chore, Handler, Plug, Rank, Wish
 from kis import clock
 from kis.subscriptions import Topic
 from market import candles
@@ -26,51 +27,70 @@ from portfolio import ledger
 from portfolio.models import PriceSource
 from portfolio.service import PortfolioService
 
-log = logging.getLogger(__name__)
-
 CANDLE_SECONDS = 1.0
 PRICE_SECONDS = 0.5
 # registrations follow a new connection one by one: by then all of them have, and what they missed is missing
 REGISTERED_SECONDS = 15.0
-# frames that wait while the day's bars are read back; those beyond make gaps, and gaps are mended
-EARLY_FRAMES = 200_000
+# frames that wait while the day's bars are read back; beyond them the oldest make gaps, and gaps are mended
+FRAMES_AT_MOST = 200_000
 
 TRADE_FEEDS: Mapping[str, Market] = {"H0STCNT0": Market.KRX, "H0NXCNT0": Market.NXT, "H0UNCNT0": Market.SOR}
 Key = tuple[str, Market, date, str]
+
+
+Frames = dict[Market, deque[Sequence[Trade]]]
+
+
+def _no_frames() -> Frames:
+    return {venue: deque(maxlen=FRAMES_AT_MOST) for venue in Market}
 
 
 class Ticks:
     """The trades of one term of the lease. Handlers run on the socket's thread, the rest on those of chores."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # the socket's thread sets aside, chores take: a deque needs no lock for that. Those of a connection
+        # that is over wait, closed, for their turn
+        self._frames = _no_frames()
+        self._closed: deque[Frames] = deque()
+        self._tear_at: float | None = None
+        self._lock = threading.Lock()  # of the folds, among chores
         self._day: date | None = None
         self._folds: dict[Market, MinuteFold] = {}
-        self._early: list[Sequence[Trade]] | None = []
         self._unwritten: dict[Key, Bar] = {}
-        self._moved: dict[str, int] = {}
-        self._tear_at: float | None = None
+        self._told: dict[str, int] = {}
 
-    def on_trades(self, trades: Sequence[Trade], arrived: float) -> None:
-        """Take a frame's trades, all of one venue."""
-        moved = self._moved
-        with self._lock:
-            if self._early is None:
-                self._folds[trades[0].market].add(trades)
-            elif len(self._early) < EARLY_FRAMES:
-                self._early.append(trades)
-            for trade in trades:
-                moved[trade.code] = trade.price
+    def on_trades(self, venue: Market) -> Handler:
+        """Return what takes the frames of one venue's trades."""
+
+        def take(trades: Sequence[Trade], arrived: float) -> None:
+            self._frames[venue].append(trades)
+
+        return take
 
     def connected(self) -> None:
         """Doubt every newest bar: nobody listened for a while."""
-        self._tear()
+        self._close()
         self._tear_at = monotonic() + REGISTERED_SECONDS
 
-    def _tear(self) -> None:
-        with self._lock:
+    def _close(self) -> None:
+        self._closed.append(self._frames)
+        self._frames = _no_frames()
+
+    def _fold(self) -> None:
+        """Fold what was set aside, once there is a day to fold it into. Call it with the lock held."""
+        if self._day is None:
+            return
+        while self._closed:
+            self._fold_all(self._closed.popleft())
             for fold in self._folds.values():
                 fold.tear()
+        self._fold_all(self._frames)
+
+    def _fold_all(self, frames: Frames) -> None:
+        for venue, waiting in frames.items():
+            taken = [waiting.popleft() for _ in range(len(waiting))]
+            self._folds[venue].add(chain.from_iterable(taken))
 
     def write_candles(self) -> None:
         """Write what changed since the last time. Raises DatabaseError, and the next time writes it."""
@@ -82,8 +102,15 @@ class Ticks:
         candles.write_heard(list(self._unwritten.values()))
         self._unwritten.clear()
 
+    def _tear(self) -> None:
+        with self._lock:
+            self._fold()
+            for fold in self._folds.values():
+                fold.tear()
+
     def _collect(self) -> None:
         with self._lock:
+            self._fold()
             changed = [bar for fold in self._folds.values() for bar in fold.changed()]
         self._unwritten.update(((bar.code, bar.market, bar.day, bar.minute), bar) for bar in changed)
 
@@ -93,29 +120,31 @@ class Ticks:
             return
         self._collect()
         with self._lock:
-            self._folds = {each: MinuteFold(each, day) for each in Market}
-            self._early = [] if self._early is None else self._early
+            self._day, self._folds = None, {}
         kept = candles.newest(day)
         with self._lock:
+            self._folds = {each: MinuteFold(each, day) for each in Market}
             for fold in self._folds.values():
                 fold.resume(bar for bar in kept if bar.market is fold.market)
-            for trades in self._early:
-                self._folds[trades[0].market].add(trades)
-            self._early, self._day = None, day
+            self._day = day
 
     def write_prices(self) -> None:
-        """Write the newest prices. Raises DatabaseError, and the next time writes them."""
+        """Write the prices that moved. Raises DatabaseError, and the next time writes them."""
         with self._lock:
-            moved, self._moved = self._moved, {}
-        again = frozenset(moved)
-        try:
-            again = ledger.mark(moved, PriceSource.FEED, at=clock.now())
-        finally:
-            self._put_back({code: moved[code] for code in again})
+            self._fold()
+            newest = self._newest()
+        moved = {code: price for code, price in newest.items() if self._told.get(code) != price}
+        again = ledger.mark(moved, PriceSource.FEED, at=clock.now())
+        self._told |= {code: price for code, price in moved.items() if code not in again}
 
-    def _put_back(self, prices: Mapping[str, int]) -> None:
-        with self._lock:
-            self._moved.update({code: price for code, price in prices.items() if code not in self._moved})
+    def _newest(self) -> dict[str, int]:
+        """Return what each stock traded at last, on whichever venue that was."""
+        newest: dict[str, Trade] = {}
+        for fold in self._folds.values():
+            for code, trade in fold.newest():
+                if code not in newest or newest[code].hhmmss < trade.hhmmss:
+                    newest[code] = trade
+        return {code: trade.price for code, trade in newest.items()}
 
 
 def watched_stocks() -> Iterable[Topic]:
@@ -138,7 +167,7 @@ def plug() -> Plug:
     """Fold trades, write bars and prices."""
     ticks = Ticks()
     return Plug(
-        handlers=dict.fromkeys(TRADE_FEEDS, ticks.on_trades),
+        handlers={tr_id: ticks.on_trades(venue) for tr_id, venue in TRADE_FEEDS.items()},
         wishes=(
             # before nine and in the evening NXT's is the price there is; beside KRX it is a second one
             Wish(Rank.HELD, lambda: () if is_trading(Market.KRX) else nxt_stocks()),

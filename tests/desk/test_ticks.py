@@ -37,7 +37,7 @@ def _monday(clock_at: ClockAt) -> None:
 
 def feed(into: Ticks, trades: list[Trade]) -> None:
     for trade in trades:
-        into.on_trades([trade], time.perf_counter())
+        into.on_trades(trade.market)([trade], time.perf_counter())
 
 
 def table() -> dict[tuple[str, str], tuple[Any, ...]]:
@@ -147,7 +147,8 @@ def test_after_a_reconnection_the_newest_bars_are_doubted_until_the_next_trade()
 def test_prices_follow_the_last_trade_on_any_venue() -> None:
     ledger.replace(BALANCE, now=clock.now())
     worker = Ticks()
-    feed(worker, day_of(MORNING))
+    worker.write_candles()
+    feed(worker, day_of(MORNING[:5]))
     feed(worker, [replace(day_of([("090400", 73_500, 1)])[0], market=Market.NXT)])
     worker.write_prices()
     row = Portfolio.objects.get(stock_code=CODE)
@@ -159,6 +160,7 @@ def test_a_price_is_written_once() -> None:
     ledger.replace(BALANCE, now=clock.now())
     worker = Ticks()
     feed(worker, day_of(MORNING))
+    worker.write_candles()
     worker.write_prices()
     Portfolio.objects.update(current_price=1)
     worker.write_prices()
@@ -175,10 +177,11 @@ def test_one_thread_hears_while_another_writes() -> None:
         connections.close_all()
 
     writer = threading.Thread(target=write)
+    take = worker.on_trades(Market.KRX)
     writer.start()
     try:
         for start in range(0, len(trades), 5):
-            worker.on_trades(trades[start : start + 5], 0.0)
+            take(trades[start : start + 5], 0.0)
     finally:
         over.set()
         writer.join()
