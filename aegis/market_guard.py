@@ -39,7 +39,7 @@ def fallen(name: str, seen: Sequence[Points], opened: Decimal | None, limits: Fa
         return None
     now = seen[-1]
     if limits.from_open_percent and opened and _fall(opened, now.points) >= limits.from_open_percent:
-        words = gettext_noop("{index} is {percent:.2f}% under where the day began: at {points}, from {before}")
+        words = gettext_noop("{index} is {percent:.2f}% below where the day began: at {points}, from {before}")
         return Reason("INDEX_FALL", words, _figures(name, opened, now.points))
     window = timedelta(seconds=limits.seconds)
     highest = max(each.points for each in seen if now.at - each.at <= window)
