@@ -1,0 +1,164 @@
+"""Years of daily prices are fetched, killed and taken up, while orders keep their speed.
+
+    make backfill-check
+
+`backfill_daily` fetches every listed stock of the simulator, which refuses one call too many in any
+second. Half-way it is killed, and started again. Meanwhile calls of the order class leave through the same
+allowance, a few a second. The last line is JSON: days fetched, days that differ from the broker's chart,
+order calls the broker refused, and how long they waited, in call intervals. Exit 1 where a goal is missed.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+ALLOWANCE = 18
+MOST_ORDER_WAIT = 3.0
+MOMENT = "2026-11-23T10:00:00+09:00"
+
+
+def main() -> int:
+    reader = argparse.ArgumentParser(description=__doc__)
+    reader.add_argument("--years", type=int, default=5)
+    years = reader.parse_args().years
+    with tempfile.TemporaryDirectory(prefix="aegis-backfill-") as name:
+        home = Path(name)
+        home.chmod(0o755)
+        _settle(home)
+        import django
+
+        django.setup()
+        return _run(home, years)
+
+
+def _settle(home: Path) -> None:
+    """Name a home of our own before anything reads the settings."""
+    for name in [name for name in os.environ if name.startswith(("KIS_", "AEGIS_")) or name.endswith("_URL")]:
+        del os.environ[name]
+    os.environ |= {
+        "AEGIS_HOME": str(home),
+        "AEGIS_ENV_FILE": os.devnull,
+        "AEGIS_CLOCK_FILE": str(home / "clock.json"),
+        "DJANGO_SETTINGS_MODULE": "config.settings",
+        "KIS_CALLS_PER_SECOND": str(ALLOWANCE),
+    }
+
+
+def _run(home: Path, years: int) -> int:
+    from datetime import datetime
+
+    from django.conf import settings
+    from django.core.management import call_command
+
+    from config import embedded
+    from kis import clock
+    from kis.simulator.server import serve
+
+    postgres, redis = embedded.Postgres(home), embedded.Redis(home)
+    postgres.start()
+    redis.start()
+    try:
+        postgres.create_database(settings.DATABASES["default"]["NAME"])
+        call_command("migrate", verbosity=0)
+        clock.set_now(datetime.fromisoformat(MOMENT))
+        with serve(seed=1, rate=ALLOWANCE, ticking=False) as simulator:
+            os.environ["AEGIS_SIMULATOR_URL"] = simulator.url
+            settings.KIS_ENVIRONMENT = settings.KIS_ENVIRONMENT.at(simulator.url)
+            return _check(years)
+    finally:
+        redis.stop()
+        postgres.stop()
+
+
+class Trader(threading.Thread):
+    """Makes a call of the order class now and then, and notes how long each waited for its turn."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.waits: list[float] = []
+        self.over = threading.Event()
+
+    def run(self) -> None:
+        from kis.wiring import broker, client
+
+        dice, throttle = random.Random(1), client()._throttle
+        while not self.over.is_set():
+            waited = throttle.counters.waited_seconds
+            broker().sellable_qty("005930")
+            self.waits.append(throttle.counters.waited_seconds - waited)
+            self.over.wait(dice.uniform(0.05, 0.4))
+
+
+def _check(years: int) -> int:
+    from kis.simulator.stocks import STOCKS
+    from market import history
+    from market.models import DailyPrice
+
+    codes, trader = sorted(STOCKS), Trader()
+    expected = len(codes) * years * 245
+    trader.start()
+    first = _backfill(codes, years)
+    while first.poll() is None and DailyPrice.objects.count() < expected // 2:
+        time.sleep(0.1)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    print(f"killed with {DailyPrice.objects.count():,} days; {len(history.unfinished())} stocks are not done")
+    began = time.monotonic()
+    second = _backfill(codes, years)
+    code = second.wait()
+    trader.over.set()
+    trader.join()
+    print(f"taken up and finished with code {code} in {time.monotonic() - began:.0f} s")
+    return _report(codes, years, trader.waits) or code
+
+
+def _backfill(codes: list[str], years: int) -> "subprocess.Popen[bytes]":
+    words = [sys.executable, "-W", "ignore", "manage.py", "backfill_daily", *codes, "--years", str(years)]
+    return subprocess.Popen(words, stdout=sys.stderr)
+
+
+def _report(codes: list[str], years: int, waits: list[float]) -> int:
+    from kis.wiring import client
+    from market.models import DailyPrice
+
+    last = date(2026, 11, 20)
+    first = last.replace(year=last.year - years)
+    days = different = 0
+    for code in codes:
+        true = _chart(code, first, last)
+        rows = DailyPrice.objects.filter(stock_code=code)
+        ours = {row.date: (row.open, row.high, row.low, row.close, row.volume) for row in rows}
+        days += len(ours)
+        different += sum(ours.get(day) != true.get(day) for day in ours.keys() | true.keys())
+    waits.sort()
+    wait = round(waits[int(len(waits) * 0.99)] * ALLOWANCE, 2)
+    refused = client()._throttle.counters.slowed
+    print(f"{len(waits)} order calls, median wait {waits[len(waits) // 2] * 1000:.0f} ms")
+    figures = {"days": days, "different": different, "refused": refused, "order_wait_p99_intervals": wait}
+    print(json.dumps(figures))
+    return 0 if days and not different and not refused and wait <= MOST_ORDER_WAIT else 1
+
+
+def _chart(code: str, first: date, last: date) -> dict[date, Any]:
+    """Return all of a stock's days from the broker, page by page."""
+    from kis.wiring import broker
+
+    found: dict[date, Any] = {}
+    while page := broker().daily_chart(code, first, last):
+        found |= {price.day: (price.open, price.high, price.low, price.close, price.volume) for price in page}
+        last = page[-1].day - timedelta(days=1)
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
