@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test lint check format histories simulator browser-test screenshots vendor throttle-check once-check candles-check bench messages clean
+.PHONY: help setup run demo test lint check format histories simulator browser-test screenshots vendor throttle-check once-check candles-check backfill-check bench messages clean
 PYTHON := .venv/bin/python
 INSTALLED := .venv/.installed
 BENCH := .venv-bench/.installed
@@ -70,6 +70,9 @@ candles-check: setup ## An hour at ten times the speed, its candles against the 
 
 once-check: setup ## One request from eight processes at once, fifty times each: one order at the exchange
 	@$(PYTHON) -m bench.once_check
+
+backfill-check: setup ## Years of daily prices fetched, killed and taken up beside orders: YEARS=5
+	@$(PYTHON) -W ignore -m bench.backfill_check --years "$(or $(YEARS),5)"
 
 bench: $(BENCH) ## Ratios against peers and limits, measured in one run; writes bench/report.json
 	@.venv-bench/bin/python -m bench
