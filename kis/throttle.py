@@ -38,7 +38,7 @@ HANDICAP_MS: Mapping[Urgency, int] = MappingProxyType(
 
 # KEYS: slots (scored by the moment they come back), queue (scored by rank), alive (waiters, scored by
 # the moment they count as gone), pace (when the next spaced call is due), slow (set while the broker
-# wants fewer calls)
+# wants fewer calls), tally (what all processes' calls went through)
 # ARGV: id, handicap ms, slots, lease ms, interval ms, burst, is an order, window ms
 # Returns {0, 0} for a slot, else {1, milliseconds to wait}
 _TAKE = """
@@ -66,6 +66,7 @@ if ahead < free and paced == 0 then
     redis.call('PEXPIRE', KEYS[1], ARGV[4] * 2)
     local earliest = now - interval * tonumber(ARGV[6])
     redis.call('SET', KEYS[4], math.max(pace, earliest) + interval, 'PX', 10000)
+    redis.call('HINCRBY', KEYS[6], 'granted', 1)
     return {0, 0}
 end
 local wait = paced
@@ -109,7 +110,7 @@ class Throttle:
         self._calls = max(1, calls)
         self._window_ms = window_ms
         self._interval_ms = window_ms / self._calls * SPACING
-        self._keys = [f"{key}:{part}" for part in ("slots", "queue", "alive", "pace", "slow")]
+        self._keys = [f"{key}:{part}" for part in ("slots", "queue", "alive", "pace", "slow", "tally")]
         self._store = store
         self._take = store.register_script(_TAKE)
         self._leave = store.register_script(_LEAVE)
@@ -126,11 +127,24 @@ class Throttle:
         finally:
             self._return(slot_id)
 
+    def tally(self) -> dict[str, int]:
+        """Return how many calls of all processes were `granted` a slot, had `given_up`, and were `refused` by the
+        broker as one too many, since Redis was empty. Raises redis.RedisError.
+        """
+        counted = self._store.hgetall(self._keys[5])
+        return {name: int(counted.get(name.encode(), 0)) for name in ("granted", "given_up", "refused")}
+
+    def in_use(self) -> int:
+        """Return how many slots are held now. Raises redis.RedisError."""
+        seconds, micros = self._store.time()
+        return int(self._store.zcount(self._keys[0], seconds * 1000 + micros // 1000, "+inf"))
+
     def slow_down(self, seconds: float = SLOW_SECONDS) -> None:
         """Halve the allowance for a while: the broker has refused a call as one too many."""
         self.counters.slowed += 1
         try:
-            self._store.set(self._keys[-1], 1, px=int(seconds * 1000))
+            self._store.set(self._keys[4], 1, px=int(seconds * 1000))
+            self._store.hincrby(self._keys[5], "refused", 1)
         except redis.RedisError:
             return  # the next call will find Redis gone, and say so
 
@@ -155,6 +169,7 @@ class Throttle:
                 if time.monotonic() - began + pause > deadline_seconds:
                     self._leave(keys=self._keys, args=[slot_id])
                     self.counters.given_up += 1
+                    self._store.hincrby(self._keys[5], "given_up", 1)
                     raise NotSent(f"no call came free within {deadline_seconds:g} seconds: the allowance is used up")
             except redis.RedisError as error:
                 raise NotSent(f"Redis is not reachable, and without it no call may leave: {error}") from error

@@ -36,7 +36,6 @@ def http() -> httpx.Client:
 @cache
 def client() -> Client:
     environment, credentials = settings.KIS_ENVIRONMENT, settings.KIS_CREDENTIALS
-    account = hashlib.sha256(str(credentials.account).encode()).hexdigest()[:12]
     return Client(
         environment,
         credentials,
@@ -44,7 +43,7 @@ def client() -> Client:
         http(),
         Tokens(environment, credentials, http(), store()),
         Throttle(store(), store_key(environment, credentials, "calls"), settings.KIS_CALLS_PER_SECOND),
-        Throttle(store(), f"aegis:kis:{environment.name}:{account}:ledger", settings.KIS_LEDGER_CALLS_PER_SECOND),
+        Throttle(store(), ledger_key(), settings.KIS_LEDGER_CALLS_PER_SECOND),
         armed=settings.KIS_ARMED,
     )
 
@@ -58,6 +57,12 @@ def broker() -> Broker:
 def stream_key(name: str) -> str:
     """Return the key in Redis of what belongs to the one socket of our app key."""
     return store_key(settings.KIS_ENVIRONMENT, settings.KIS_CREDENTIALS, name)
+
+
+def ledger_key() -> str:
+    """Return the key in Redis of our account's allowance at the broker's ledger."""
+    account = hashlib.sha256(str(settings.KIS_CREDENTIALS.account).encode()).hexdigest()[:12]
+    return f"aegis:kis:{settings.KIS_ENVIRONMENT.name}:{account}:ledger"
 
 
 def door() -> Door:
