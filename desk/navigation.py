@@ -69,6 +69,12 @@ def sidebar(request: HttpRequest) -> list[Item]:
                 **_badge(unknown, "danger"),
             ),
             page(_("Executions"), "done_all", "orders.tradeexecution"),
+            {
+                "title": _("Execution quality"),
+                "icon": "speed",
+                "link": reverse("quality"),
+                "permission": lambda request: request.user.has_perm("orders.view_tradeorder"),
+            },
             page(_("Trading switch"), "power_settings_new", "orders.tradingswitch"),
             page(_("Turns of the switch"), "toggle_on", "orders.switchchange"),
             page(_("Blacklist"), "block", "orders.blacklistedstock"),
@@ -82,9 +88,11 @@ def sidebar(request: HttpRequest) -> list[Item]:
         group(
             _("Market"),
             page(_("Stocks"), "storefront", "market.stock"),
+            page(_("Watch list"), "visibility", "market.watchedstock"),
             page(_("Candles"), "candlestick_chart", "market.marketcandle"),
             page(_("Daily prices"), "calendar_month", "market.dailyprice"),
             page(_("Basis"), "swap_vert", "market.marketmacro"),
+            page(_("Program trading"), "smart_toy", "market.programtrade"),
             page(_("Trading days"), "event", "market.tradingday"),
         ),
         group(
@@ -92,6 +100,8 @@ def sidebar(request: HttpRequest) -> list[Item]:
             page(_("Order events"), "history", "orders.orderevent"),
             page(_("Notices"), "mark_email_read", "orders.rawnotice"),
             page(_("Reconciliations"), "fact_check", "orders.reconciliation"),
+            page(_("Messages"), "chat", "desk.message"),
+            page(_("Alarms"), "notifications_active", "desk.alarm"),
             page(_("Operators' actions"), "manage_history", "admin.logentry"),
         ),
         group(

@@ -16,8 +16,8 @@ STRICT = {
 }
 # the admin's Alpine evaluates the expressions in its templates, and its theme writes a style element
 ADMIN = STRICT | {"script-src": "'self' 'unsafe-eval'", "style-src": "'self' 'unsafe-inline'"}
-# the two-factor page wears the admin's clothes
-ADMIN_PATHS = ("/admin/", "/desk/two-factor")
+# some of our own pages wear the admin's clothes
+ADMIN_PATHS = ("/admin/", "/desk/two-factor", "/desk/quality")
 
 
 class ContentSecurityPolicyMiddleware:

@@ -23,12 +23,14 @@ from desk.live import Broadcast, Parts, TooManyViewers
 from desk.roles import SWITCH, TRADE
 from kis import clock
 from market.models import Stock
+from orders import quality
 from orders.models import TradeOrder
 
 View = Callable[..., HttpResponse]
 # a stream ends and is asked for again, so that who was logged out is soon out
 STREAM_SECONDS = 300.0
 STOCKS_FOUND = 12
+DAYS_OF_QUALITY = (1, 7, 30, 90)
 
 broadcast = Broadcast(lambda language: dashboard.render(language, clock.now()))
 
@@ -113,6 +115,24 @@ def equity(request: HttpRequest) -> HttpResponse:
 @require_GET
 def candles(request: HttpRequest, code: str) -> HttpResponse:
     return JsonResponse(dashboard.candles(code, clock.now(), by_day=request.GET.get("range") == "days"))
+
+
+@staff_only
+@require_GET
+def execution_quality(request: HttpRequest) -> HttpResponse:
+    """What orders cost against the price when they were wanted, and against a market order then."""
+    if not request.user.has_perm("orders.view_tradeorder"):
+        raise PermissionDenied
+    wanted = request.GET.get("days", "")
+    days = int(wanted) if wanted in map(str, DAYS_OF_QUALITY) else DAYS_OF_QUALITY[0]
+    context = {
+        **admin.site.each_context(request),
+        "title": _("Execution quality"),
+        "report": quality.report(clock.now(), days=days),
+        "days": days,
+        "choices": DAYS_OF_QUALITY,
+    }
+    return render(request, "desk/quality.html", context)
 
 
 @staff_only

@@ -94,6 +94,13 @@ def test_the_curve_has_a_point_a_minute_today_and_one_a_day(as_a: As, traded: Tr
     assert [point["time"] for point in by_day] == ["2026-11-20", "2026-11-22", "2026-11-23"]
 
 
+def test_what_orders_cost_is_shown(as_a: As, traded: TradeOrder) -> None:
+    text = as_a("viewer").get(reverse("quality"), {"days": "7"}).content.decode()
+    assert "buy_urgent" in text
+    assert "10/10" in text
+    assert as_a(None).get(reverse("quality")).status_code == 403
+
+
 def candle(**more: object) -> MarketCandle:
     minute = clock.now().replace(second=0, microsecond=0)
     partitions.ensure([minute.date()])
