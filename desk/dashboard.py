@@ -4,6 +4,7 @@ No part asks the broker. A moment that may grow old is handed on as it is; the p
 """
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
@@ -18,6 +19,7 @@ from django.utils import translation
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
+from aegis import stops
 from aegis.lifecycle import UNSETTLED, Status
 from aegis.sessions import KST, Phase, PhaseName
 from aegis.terms import Market
@@ -26,7 +28,7 @@ from kis.auth import store_key
 from kis.status import SocketState, StreamStatus
 from market import service as market
 from market.models import DailyPrice, MarketCandle, MarketMacro
-from orders.models import Reconciliation, TradeExecution, TradeOrder, TradingSwitch
+from orders.models import Reconciliation, StopRule, TradeExecution, TradeOrder, TradingSwitch
 from portfolio.models import AccountSnapshot, Portfolio
 from portfolio.service import PortfolioService
 
@@ -51,6 +53,7 @@ SOCKET = {
     SocketState.LOST: gettext_noop("lost"),
     SocketState.STOPPED: gettext_noop("stopped"),
 }
+STOP_LIVES = (StopRule.State.ARMED, StopRule.State.TRIGGERED, StopRule.State.ORDERED)
 QUEUES = ("orders", "sync", "notify", "stream")
 EXECUTIONS_SHOWN = 60
 CANDLES_SHOWN = 780  # minutes from eight in the morning to nine at night
@@ -75,6 +78,15 @@ def account(now: datetime) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
+class Stop:
+    """A live stop: the price in won at which it sells, and how far the last price is from there, in percent."""
+
+    rule: StopRule
+    limit: int
+    away: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Held:
     """A holding and what it is worth, in won."""
 
@@ -82,10 +94,14 @@ class Held:
     value: int
     profit: int
     rate: float
+    stops: Sequence[Stop]
 
 
 def holdings(now: datetime) -> dict[str, Any]:
-    held = [_held(row) for row in PortfolioService().get_portfolio()]
+    rules = defaultdict(list)
+    for rule in StopRule.objects.filter(state__in=STOP_LIVES).order_by("kind"):
+        rules[rule.stock_code].append(rule)
+    held = [_held(row, rules[row.stock_code]) for row in PortfolioService().get_portfolio()]
     held.sort(key=lambda each: -each.value)
     cost = sum(each.value - each.profit for each in held)
     profit = sum(each.profit for each in held)
@@ -97,10 +113,15 @@ def holdings(now: datetime) -> dict[str, Any]:
     }
 
 
-def _held(row: Portfolio) -> Held:
+def _held(row: Portfolio, rules: Sequence[StopRule]) -> Held:
     value, cost = row.quantity * row.current_price, round(row.quantity * row.avg_price)
     profit = value - cost if row.current_price else 0
-    return Held(row, value, profit, profit * 100 / cost if cost else 0)
+    return Held(row, value, profit, profit * 100 / cost if cost else 0, [_stop(rule, row) for rule in rules])
+
+
+def _stop(rule: StopRule, row: Portfolio) -> Stop:
+    limit = stops.limit(rule.rule(row.avg_price))
+    return Stop(rule, limit, (limit / row.current_price - 1) * 100 if row.current_price else None)
 
 
 def open_orders(now: datetime) -> dict[str, Any]:

@@ -69,6 +69,7 @@ def sidebar(request: HttpRequest) -> list[Item]:
                 **_badge(unknown, "danger"),
             ),
             page(_("Executions"), "done_all", "orders.tradeexecution"),
+            page(_("Stops"), "front_hand", "orders.stoprule"),
             {
                 "title": _("Execution quality"),
                 "icon": "speed",

@@ -12,6 +12,7 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.translation import gettext_lazy as _
+from unfold.admin import TabularInline
 from unfold.contrib.filters.admin import ChoicesCheckboxFilter, RangeDateFilter
 from unfold.decorators import action, display
 from unfold.forms import BaseDialogForm
@@ -21,7 +22,7 @@ from aegis.guards import TradingState
 from aegis.lifecycle import OPEN, Status
 from desk import actions
 from desk.actions import Told
-from desk.admin.base import Page, Record, figure
+from desk.admin.base import Page, ReadOnly, Record, figure
 from desk.roles import SWITCH, TRADE
 from desk.timeline import family_of, timeline
 from market.models import Stock
@@ -30,6 +31,8 @@ from orders.models import (
     OrderEvent,
     RawNotice,
     Reconciliation,
+    StopEvent,
+    StopRule,
     SwitchChange,
     TradeExecution,
     TradeOrder,
@@ -394,6 +397,35 @@ class SwitchChangeAdmin(Record):
     list_display = ["at", "by", "from_state", "to_state", "reason", "is_trip"]
     list_filter = ["is_trip", "to_state"]
     date_hierarchy = "at"
+
+
+class StopEventInline(ReadOnly, TabularInline):
+    model = StopEvent
+    fields = ["at", "kind", "detail"]
+    extra = 0
+
+
+@admin.register(StopRule)
+class StopRuleAdmin(Record):
+    list_display = ["stock", "kind", "unit", "value", "position", "state_at", "armed_by", "order", "note"]
+    list_display_links = ["stock", "kind"]
+    list_filter = [("state", ChoicesCheckboxFilter), ("kind", ChoicesCheckboxFilter)]
+    list_filter_submit = True
+    search_fields = ["stock_code", "stock_name"]
+    list_select_related = ["order"]
+    inlines = [StopEventInline]
+
+    @display(description=_("stock"), ordering="stock_name")
+    def stock(self, rule: StopRule) -> str:
+        return format_html('{} <span class="quiet">{}</span>', rule.stock_name, rule.stock_code)
+
+    @display(
+        description=_("state"),
+        ordering="state",
+        label={"ARMED": "success", "TRIGGERED": "warning", "ORDERED": "warning", "DONE": "info", "FAILED": "danger"},
+    )
+    def position(self, rule: StopRule) -> tuple[str, str]:
+        return rule.state, str(rule.get_state_display())
 
 
 @admin.register(TradeExecution)

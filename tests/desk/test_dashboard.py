@@ -23,7 +23,7 @@ from kis import clock, wiring
 from kis.simulator.server import Simulator
 from market import partitions
 from market.models import DailyPrice, MarketCandle
-from orders.models import TradeOrder
+from orders.models import StopRule, TradeOrder
 from orders.reconcile import reconcile
 from portfolio.fetcher import KISFetcher
 from portfolio.models import AccountSnapshot
@@ -92,6 +92,17 @@ def test_the_curve_has_a_point_a_minute_today_and_one_a_day(as_a: As, traded: Tr
     assert len(viewer.get(reverse("equity"), {"range": "today"}).json()["points"]) == 1
     by_day = viewer.get(reverse("equity")).json()["points"]
     assert [point["time"] for point in by_day] == ["2026-11-20", "2026-11-22", "2026-11-23"]
+
+
+def test_a_holding_shows_its_stop_and_how_far_it_is(traded: TradeOrder) -> None:
+    now = clock.now()
+    words = {"stock_code": SAMSUNG, "armed_by": "the trader", "armed_at": now, "state_at": now, "value": 66_500}
+    StopRule.objects.create(kind="STOP_LOSS", unit="PRICE", **words)
+    StopRule.objects.create(kind="TAKE_PROFIT", unit="PRICE", state="DISARMED", **words | {"value": 90_000})
+    html = dashboard.render("ko", now)["holdings"]
+    assert "66,500" in html
+    assert "-5.0" in html
+    assert "90,000" not in html
 
 
 def test_what_orders_cost_is_shown(as_a: As, traded: TradeOrder) -> None:
