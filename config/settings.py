@@ -23,7 +23,7 @@ from config.env import (
     percent_bound,
     server_url,
 )
-from config.logging import logging_config
+from config.logging import FORMATS, logging_config
 from kis import clock
 from kis.environment import EnvironmentName
 
@@ -293,7 +293,11 @@ _own_secrets = (
 _broker_secrets = (KIS_CREDENTIALS.app_key, KIS_CREDENTIALS.app_secret)
 # a rehearsal's keys are an ordinary word, and no secret
 _is_rehearsal = KIS_ENVIRONMENT.name is EnvironmentName.SIM
-LOGGING = logging_config(level=LOG_LEVEL, secrets=_own_secrets if _is_rehearsal else _own_secrets + _broker_secrets)
+LOGGING = logging_config(
+    level=LOG_LEVEL,
+    secrets=_own_secrets if _is_rehearsal else _own_secrets + _broker_secrets,
+    style=choice("AEGIS_LOG_FORMAT", FORMATS, "text"),
+)
 LOGGING_CONFIG = "logging.config.dictConfig"
 
 

@@ -18,6 +18,7 @@ from aegis.chase import Chased, Decision, Step
 from aegis.guards import TradingState, gettext_noop
 from aegis.lifecycle import Status
 from aegis.terms import Market, Side
+from kis import about
 from market import service as market
 from orders import guards, journal, reconcile
 from orders.models import TradeOrder
@@ -37,6 +38,7 @@ def due(now: datetime) -> list[int]:
     return list(TradeOrder.objects.filter(free, chase_at__lte=now).order_by("chase_at").values_list("pk", flat=True))
 
 
+@about.named
 def advance(pk: int, broker: Broker, now: Callable[[], datetime]) -> Step:
     """Take one order as far as it goes now; return the last step taken. BrokerErrors wait for the next sweep."""
     if not _claim(pk, now()):

@@ -19,7 +19,7 @@ from aegis.fees import calc_fee
 from aegis.lifecycle import Event, Status
 from aegis.sessions import KST
 from aegis.terms import Board, Instrument, Market, Side
-from kis import codec
+from kis import about, codec
 from market.models import Stock
 from orders import guards, journal
 from orders.models import RawNotice, TradeExecution, TradeOrder
@@ -79,7 +79,8 @@ def apply(raw: RawNotice, notice: Notice, *, now: datetime) -> bool:
         return False
     if RawNotice.objects.select_for_update().get(pk=raw.pk).state != State.WAITING:
         return True  # another worker was first
-    state = _HANDLERS[notice.kind](order, raw, notice, now)
+    with about.order(order.pk):
+        state = _HANDLERS[notice.kind](order, raw, notice, now)
     raw.state, raw.order = state, order
     raw.save(update_fields=["state", "order"])
     return True

@@ -18,6 +18,7 @@ from aegis.broker import Acceptance, Broker, BrokerError, OrderRecord
 from aegis.lifecycle import OPEN, UNSETTLED, Event, Status
 from aegis.sessions import KST
 from aegis.terms import Market
+from kis import about
 from market import service as market
 from orders import fills, journal
 from orders.models import RawNotice, Reconciliation, TradeExecution, TradeOrder
@@ -130,6 +131,7 @@ def _needs_settling(order: TradeOrder, record: OrderRecord) -> bool:
     )
 
 
+@about.named
 @transaction.atomic
 def settle(pk: int, record: OrderRecord, *, asked_at: datetime, now: datetime) -> int:
     """Bring one order in step with its line of the list; return 1 where fills were corrected."""
