@@ -29,6 +29,7 @@ from portfolio.service import PortfolioService
 
 CANDLE_SECONDS = 1.0
 PRICE_SECONDS = 0.5
+DAYS_END_SECONDS = 60.0
 # registrations follow a new connection one by one: by then all of them have, and what they missed is missing
 REGISTERED_SECONDS = 15.0
 # frames that wait while the day's bars are read back; beyond them the oldest make gaps, and gaps are mended
@@ -56,6 +57,7 @@ class Ticks:
         self._tear_at: float | None = None
         self._lock = threading.Lock()  # of the folds, among chores
         self._day: date | None = None
+        self._ended: date | None = None
         self._folds: dict[Market, MinuteFold] = {}
         self._unwritten: dict[Key, Bar] = {}
         self._told: dict[str, int] = {}
@@ -101,6 +103,13 @@ class Ticks:
         self._collect()
         candles.write_heard(list(self._unwritten.values()))
         self._unwritten.clear()
+
+    def doubt_at_days_end(self) -> None:
+        """Doubt every newest bar once the day's last phase is over: no next trade will tell what followed it."""
+        now = clock.now()
+        if self._day is not None and self._ended != self._day and market.days_over(now):
+            self._ended = self._day
+            self._tear()
 
     def _tear(self) -> None:
         with self._lock:
@@ -177,6 +186,7 @@ def plug() -> Plug:
         chores=(
             Chore("candles", CANDLE_SECONDS, ticks.write_candles),
             Chore("prices", PRICE_SECONDS, ticks.write_prices),
+            Chore("days-end", DAYS_END_SECONDS, ticks.doubt_at_days_end),
         ),
         connected=ticks.connected,
     )

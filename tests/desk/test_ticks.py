@@ -144,6 +144,22 @@ def test_after_a_reconnection_the_newest_bars_are_doubted_until_the_next_trade()
     assert table() == expected(trades)
 
 
+def test_at_the_days_end_the_newest_bars_are_doubted_once(clock_at: ClockAt) -> None:
+    worker = Ticks()
+    feed(worker, day_of(MORNING))
+    for moment, source in (("19:59:59", "FEED"), ("20:00:00", "PARTIAL")):
+        clock_at(f"2026-11-23 {moment}")
+        worker.doubt_at_days_end()
+        worker.write_candles()
+        worker.doubt_at_days_end()
+        worker.write_candles()
+        assert table()[CODE, "1530"][-1] == source
+    MarketCandle.objects.update(source="FEED")
+    worker.doubt_at_days_end()
+    worker.write_candles()
+    assert table()[CODE, "1530"][-1] == "FEED"
+
+
 def test_prices_follow_the_last_trade_on_any_venue() -> None:
     ledger.replace(BALANCE, now=clock.now())
     worker = Ticks()
