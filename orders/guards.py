@@ -6,13 +6,13 @@ from decimal import Decimal
 from typing import Any
 
 from django.conf import settings
-from django.db.models import Case, Count, F, Max, Min, Q, QuerySet, Sum, Value, When
+from django.db import connection
+from django.db.models import Q
 from django.utils.translation import gettext
 
 from aegis.broker import OrderRequest
 from aegis.fees import Rates
 from aegis.guards import Facts, Limits, Others, Reason, TradingState, gettext_noop
-from aegis.lifecycle import UNSETTLED, Status
 from aegis.sessions import KST, Phase
 from aegis.terms import Instrument, Market, Side
 from aegis.ticks import DAILY_LIMIT_PERCENT
@@ -23,6 +23,7 @@ from portfolio.service import PortfolioService
 MINUTE = timedelta(minutes=1)
 # an order that is still on its way after this may have lost its sender: it freezes like one of unknown fate
 ON_ITS_WAY = timedelta(seconds=10)
+NO_FAMILY = -1
 
 
 def gather(
@@ -69,55 +70,67 @@ def limits() -> Limits:
     )
 
 
+# every order of today, and every one that is not settled yet, but for the request's own family. Without a price an
+# order is worth what the last trade was, and the broker holds back the upper limit: 30 % more, as far as known here.
+# UNVERIFIED: the upper limit is reckoned from the price at arrival; the day's base may be higher
+OTHERS = """
+    SELECT count(*) FILTER (WHERE is_intent AND order_type = %(side)s AND created_at > %(a_minute_ago)s),
+           sum(qty * worth) FILTER (WHERE is_intent AND order_type = 'BUY' AND status <> 'REJECTED'),
+           max(id) FILTER (WHERE is_intent AND order_type = %(side)s AND stock_code = %(code)s AND qty = %(qty)s
+                           AND status <> 'REJECTED' AND created_at > %(twin_since)s
+                           AND strategy = %(strategy)s AND (strategy <> '' OR price = %(price)s)),
+           min(id) FILTER (WHERE is_unknown AND order_type = %(side)s AND stock_code = %(code)s),
+           sum(qty * held_back) FILTER (WHERE is_unknown AND order_type = 'BUY'),
+           sum(qty) FILTER (WHERE is_unknown AND order_type = 'SELL' AND stock_code = %(code)s),
+           sum(qty - filled_qty) FILTER (WHERE is_open AND order_type = 'BUY' AND stock_code = %(code)s)
+    FROM (
+        SELECT *,
+               root_id IS NULL AND origin = 'AEGIS' AND order_date = %(today)s AS is_intent,
+               status = 'UNKNOWN' OR (status = 'SUBMITTING' AND created_at <= %(silent_since)s) AS is_unknown,
+               status IN ('PARTIAL', 'PENDING', 'SUBMITTING', 'UNKNOWN') AS is_open,
+               CASE WHEN price > 0 THEN price ELSE arrival_price END AS worth,
+               CASE WHEN price > 0 THEN price ELSE arrival_price * %(upper_percent)s / 100 END AS held_back
+        FROM trade_orders
+        WHERE (order_date = %(today)s OR status IN ('PARTIAL', 'PENDING', 'SUBMITTING', 'UNKNOWN'))
+          AND request_id <> %(request_id)s AND id <> %(family)s AND coalesce(root_id, 0) <> %(family)s
+    ) AS other
+"""
+
+
 def others(
     request: OrderRequest, *, now: datetime, request_id: str, strategy: str = "", family: int | None = None
 ) -> Others:
-    """Return what our other orders mean for `request`: one question to the table of orders."""
-    kin = Q(request_id=request_id) | Q(pk=family) | Q(root_id=family) if family else Q(request_id=request_id)
-    today = Q(order_date=now.astimezone(KST).date())
-    side, stock = Q(order_type=request.side), Q(stock_code=request.code)
-    intent = today & Q(root=None, origin=TradeOrder.Origin.AEGIS)
-    buys = Q(order_type=Side.BUY)
-    unknown = Q(status=Status.UNKNOWN) | Q(status=Status.SUBMITTING, created_at__lte=now - ON_ITS_WAY)
-    told = _orders().filter(today | Q(status__in=UNSETTLED)).exclude(kin)
-    found = told.aggregate(
-        last_minute=Count("pk", filter=intent & side & Q(created_at__gt=now - MINUTE)),
-        bought=Sum("worth", filter=intent & buys & ~Q(status=Status.REJECTED)),
-        twin=Max("pk", filter=intent & side & stock & _same(request, strategy, now)),
-        frozen=Min("pk", filter=unknown & side & stock),
-        unknown_cash=Sum("held_back", filter=unknown & buys),
-        unknown_qty=Sum("qty", filter=unknown & stock & ~buys),
-        open_buys=Sum(F("qty") - F("filled_qty"), filter=stock & buys & Q(status__in=UNSETTLED)),
-    )
-    return Others(
-        last_minute=found["last_minute"],
-        bought_today_won=found["bought"] or 0,
-        twin=_name(found["twin"]),
-        frozen_by=_name(found["frozen"]),
-        unknown_cash_won=found["unknown_cash"] or 0,
-        unknown_qty=found["unknown_qty"] or 0,
-        open_buy_qty=found["open_buys"] or 0,
-    )
+    """Return what our other orders mean for `request`: one question to the table of orders.
 
-
-def _orders() -> QuerySet[TradeOrder]:
-    """Return orders with what each is worth; one without a price is held back for at the upper limit, as far as known.
-
-    UNVERIFIED: the upper limit is that of the price at arrival here; the day's base may be higher.
+    It is asked twice for each order, once under a lock; the words are SQL because Django takes longer to put
+    them together than PostgreSQL to answer.
     """
-    upper = F("arrival_price") * (100 + DAILY_LIMIT_PERCENT) / Value(100)
-    priced = Q(price__gt=0)
-    return TradeOrder.objects.annotate(
-        worth=F("qty") * Case(When(priced, then=F("price")), default=F("arrival_price")),
-        held_back=F("qty") * Case(When(priced, then=F("price")), default=upper),
+    figures = {
+        "today": now.astimezone(KST).date(),
+        "a_minute_ago": now - MINUTE,
+        "silent_since": now - ON_ITS_WAY,
+        "twin_since": now - timedelta(seconds=settings.DUPLICATE_SECONDS),
+        "upper_percent": 100 + DAILY_LIMIT_PERCENT,
+        "side": request.side.value,
+        "code": request.code,
+        "qty": request.qty,
+        "price": request.price,
+        "strategy": strategy,
+        "request_id": request_id,
+        "family": family or NO_FAMILY,
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(OTHERS, figures)
+        last_minute, bought, twin, frozen, unknown_cash, unknown_qty, open_buys = cursor.fetchone()
+    return Others(
+        last_minute=last_minute,
+        bought_today_won=int(bought or 0),
+        twin=_name(twin),
+        frozen_by=_name(frozen),
+        unknown_cash_won=int(unknown_cash or 0),
+        unknown_qty=int(unknown_qty or 0),
+        open_buy_qty=int(open_buys or 0),
     )
-
-
-def _same(request: OrderRequest, strategy: str, now: datetime) -> Q:
-    """Match an order of seconds ago that asks for the same: by its price, or by the strategy that makes its price."""
-    since = now - timedelta(seconds=settings.DUPLICATE_SECONDS)
-    how = Q(price=request.price, strategy="") if not strategy else Q(strategy=strategy)
-    return Q(qty=request.qty, created_at__gt=since) & how & ~Q(status=Status.REJECTED)
 
 
 def _name(pk: int | None) -> str:
@@ -136,8 +149,9 @@ def position(request: OrderRequest) -> dict[str, int | None]:
 
 
 def trading_state() -> TradingState:
-    switch = TradingSwitch.objects.filter(pk=TradingSwitch.ONLY_PK).first()
-    return TradingState(switch.state) if switch else TradingState.ACTIVE
+    """Return where the switch stands, ACTIVE before it was ever turned."""
+    state = TradingSwitch.objects.filter(pk=TradingSwitch.ONLY_PK).values_list("state", flat=True).first()
+    return TradingState(state or TradingState.ACTIVE)
 
 
 def may_send(order: TradeOrder) -> Reason | None:

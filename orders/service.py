@@ -217,7 +217,7 @@ class OrderService:
             raise OrderDenied([wrong, *standing])
         try:
             quote = self._broker.quote(intent.code, venue)
-            request, book = self._priced(intent, venue, stock, quote)
+            request, book = self._priced(intent, venue, stock, quote, phases=phases)
             draft = self._judged(request, stock, quote, intent, facts=facts)
         except OrderDenied as denied:
             raise OrderDenied(_distinct([*standing, *denied.reasons])) from denied
@@ -467,10 +467,17 @@ class OrderService:
         )
 
     def _priced(
-        self, intent: Intent, venue: Market, stock: Stock, quote: Quote, *, nearer: int = 0
+        self,
+        intent: Intent,
+        venue: Market,
+        stock: Stock,
+        quote: Quote,
+        *,
+        phases: tuple[Phase, ...] | None = None,
+        nearer: int = 0,
     ) -> tuple[OrderRequest, Book | None]:
         """Return the order with its price, and the book where that had to be asked for."""
-        request = self._unpriced(intent, venue, market.today(self._now()))
+        request = self._unpriced(intent, venue, market.today(self._now()) if phases is None else phases)
         if intent.price is not None or not request.kind.is_priced:
             return request, None
         strategy = self._strategy(intent)

@@ -13,7 +13,7 @@ from django.utils import translation
 from aegis.broker import Acceptance, Broker, BrokerError, NotSent, OrderRequest, OutcomeUnknown
 from aegis.chase import Plan
 from aegis.fees import calc_fee
-from aegis.lifecycle import Status
+from aegis.lifecycle import UNSETTLED, Status
 from aegis.terms import Market, OrderKind, Side
 from kis import clock
 from kis.simulator.server import Simulator
@@ -291,6 +291,11 @@ def test_a_halt_between_judging_and_committing_is_seen(buy: Buy, simulator: Simu
     with mock.patch.object(OrderService, "_judged", halted):
         assert codes(buy) == ["HALTED"]
     assert not TradeOrder.objects.exists()
+
+
+def test_the_question_to_the_table_knows_every_state_that_is_not_settled() -> None:
+    for status in Status:
+        assert (f"'{status}'" in guards.OTHERS) is (status in UNSETTLED | {Status.REJECTED})
 
 
 # --- the freeze -----------------------------------------------------------------------------------
