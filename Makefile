@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test lint check format histories simulator browser-test screenshots vendor throttle-check once-check candles-check backfill-check bench messages clean
+.PHONY: help setup run demo test lint check format histories simulator browser-test screenshots vendor throttle-check once-check candles-check backfill-check bench messages clean doctor backup backup-check secrets-check
 PYTHON := .venv/bin/python
 INSTALLED := .venv/.installed
 BENCH := .venv-bench/.installed
@@ -42,6 +42,18 @@ lint: setup ## Style, types, floors, settings, migrations
 	@$(PYTHON) -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
 
 check: lint test ## lint and test
+
+doctor: setup ## Look at everything that can be set wrongly, and say how to mend it
+	@$(PYTHON) manage.py doctor
+
+backup: setup ## Write a backup of the database under AEGIS_HOME/backups
+	@$(PYTHON) manage.py backup
+
+backup-check: setup ## The same, restored into a scratch database and compared
+	@$(PYTHON) manage.py backup --check
+
+secrets-check: setup ## Play a day with planted secrets; look for them in pages, logs, figures, tasks, tables
+	@$(PYTHON) -m bench.secrets_check
 
 format: setup ## Let ruff put the code in shape
 	@$(PYTHON) -m ruff check --fix .

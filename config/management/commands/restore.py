@@ -1,0 +1,23 @@
+import argparse
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.utils.translation import gettext as _
+
+from config import backup
+
+
+class Command(BaseCommand):
+    help = _("Restore a backup into the empty database of the settings.")
+    requires_system_checks: list[str] = []
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("file", type=Path, help=_("the backup's file"))
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            counts = backup.restore(options["file"])
+        except backup.BackupFailed as error:
+            raise CommandError(str(error)) from error
+        self.stdout.write(_("restored: {rows:,} rows").format(rows=sum(counts.values())))
