@@ -16,7 +16,7 @@ from aegis.broker import BrokerError
 from aegis.guards import TradingState
 from kis import clock
 from kis.wiring import broker
-from orders import journal, reconcile, switch
+from orders import guards, journal, reconcile, switch
 from orders.models import TradeOrder
 from orders.service import OrderService
 
@@ -64,7 +64,9 @@ def cancel(order: TradeOrder, *, by: User) -> Told:
     try:
         _service().cancel(order)
     except BrokerError as error:
-        return Told(False, _("{order} is not cancelled: {error}").format(order=name_of(order), error=error))
+        return Told(
+            False, _("{order} is not cancelled: {error}").format(order=name_of(order), error=guards.say_error(error))
+        )
     return Told(True, _("Cancel sent: {order}").format(order=name_of(order)))
 
 
@@ -86,7 +88,7 @@ def look(*, by: User, order: TradeOrder | None = None) -> Told:
     try:
         report = reconcile.reconcile(broker(), clock.now)
     except BrokerError as error:
-        return Told(False, _("The broker could not be asked: {error}").format(error=error))
+        return Told(False, _("The broker could not be asked: {error}").format(error=guards.say_error(error)))
     words = _("Reconciled: {seen} orders at the broker, {corrected} corrected, {adopted} adopted, {resolved} resolved")
     figures = {name: getattr(report, name) for name in ("seen", "corrected", "adopted", "resolved")}
     return Told(True, words.format(**figures))

@@ -88,7 +88,7 @@ def answer(text: str, *, chat: int, now: datetime) -> Answer:
         except OrderDenied as denied:
             return Answer(_("not ordered:") + "\n" + guards.say_all(denied.reasons))
         except BrokerError as error:
-            return Answer(_("the broker could not be asked: {error}").format(error=error))
+            return Answer(_("the broker could not be asked: {error}").format(error=guards.say_error(error)))
 
 
 def is_halt(text: str) -> bool:
@@ -387,7 +387,7 @@ def _carry_out(row: Confirmation, asked: Asked) -> str:
     except OrderDenied as denied:
         return _("not ordered:") + "\n" + guards.say_all(denied.reasons)
     except BrokerError as error:
-        return _("not ordered, the broker could not be asked: {error}").format(error=error)
+        return _("not ordered, the broker could not be asked: {error}").format(error=guards.say_error(error))
 
 
 def _place(row: Confirmation, asked: Asked) -> str:

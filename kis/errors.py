@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from aegis.broker import BrokerError, NoMarketOrders, OutcomeUnknown, Refused
+from aegis.guards import gettext_noop as _
 from kis.catalogue import TR, Effect
 
 
@@ -27,51 +28,77 @@ class Code:
 NO_MARKET_ORDERS = "APBK1943"
 _T, _B, _U, _R = Meaning.TOKEN, Meaning.BUSY, Meaning.UNKNOWN, Meaning.REFUSED
 
+_LOOK = _("the broker's gateway failed: what became of the request is looked up, do not send it again yourself")
+_OUR_FAULT = _("the broker did not understand AEGIS: report it with this line")
+_KEYS = _("check KIS_APP_KEY, KIS_APP_SECRET and KIS_ENV: the broker does not know them as a pair on this host")
+_TOKEN = _("the access token is not valid any more; AEGIS asks for a new one by itself")
+_ACCOUNT = _("the account is not tied to this key: check KIS_ACCOUNT_NUMBER")
+_CASH = _("not enough orderable cash: order less, or sell or cancel something first")
+_SHARES = _("not enough shares to sell: some may be held by other orders")
+_NO_STOCK = _("there is no such stock: check the code")
+_HOURS = _("orders are not taken at this hour: see the day's phases")
+_RIGHTS = _("this key has no right to this service: apply for it at the broker's portal")
+_NOT_ON_PAPER = _("paper trading does not offer this: it needs KIS_ENV=live")
+_LEFT = _("nothing is left to cancel or amend: it is filled or cancelled already, and the list will tell")
+
+
+def _rows(codes: str, meaning: Meaning, advice: str) -> dict[str, Code]:
+    return dict.fromkeys(codes.split(), Code(meaning, advice))
+
+
 CODES: dict[str, Code] = {
-    "EGW00121": Code(_T, "the access token is not valid; a new one is asked for"),
-    "EGW00122": Code(_T, "the access token is not known to the broker; a new one is asked for"),
-    "EGW00123": Code(_T, "the access token has expired; a new one is asked for"),
-    "EGW00201": Code(_B, "too many calls in one second; AEGIS slows down by itself"),
-    "EGW00215": Code(_B, "the broker's ledger is busy; AEGIS slows down by itself"),
-    "EGW00001": Code(_U, "a temporary fault at the broker; look what became of the request"),
-    "EGW00002": Code(_U, "a fault at the broker's server; look what became of the request"),
-    "EGW00202": Code(_U, "the broker could not route the request; look what became of it"),
-    "EGW00203": Code(_U, "the broker could not route the request; look what became of it"),
-    "EGW00300": Code(_U, "the broker could not route the request; look what became of it"),
-    "EGW00301": Code(_U, "the broker's gateway timed out; look what became of the request"),
-    "EGW00302": Code(_U, "the transaction timed out; look what became of the request"),
-    "EGW00103": Code(_R, "KIS_APP_KEY is not valid on this host: check key and KIS_ENV"),
-    "EGW00105": Code(_R, "KIS_APP_SECRET is not valid: check it"),
-    "EGW00133": Code(_B, "an access token is issued once a minute; AEGIS waits"),
-    "EGW00206": Code(_R, "this key has no right to this API: apply for it at the broker's portal"),
-    "EGW00304": Code(_R, "KIS_APP_SECRET does not belong to KIS_APP_KEY: check both"),
-    "EGW02004": Code(_R, "a paper key or id was used on the live host: check KIS_ENV"),
-    "EGW02006": Code(_R, "paper trading does not offer this operation"),
-    "IGW00002": Code(_R, "the account does not belong to this key: check KIS_ACCOUNT_NUMBER"),
-    "IGW00007": Code(_R, "the broker could not read the order's fields"),
-    "OPSQ0002": Code(_R, "the TR id does not fit the path: the broker may have changed it"),
-    "OPSQ2000": Code(_R, "the account is not tied to this key: check KIS_ACCOUNT_NUMBER"),
-    "OPSQ2001": Code(_R, "a field is missing or not understood"),
-    "OPSQ2002": Code(_R, "a field is too long"),
-    "MCA05918": Code(_R, "there is no such stock code"),
-    "APBK0400": Code(_R, "more than can be ordered now: other orders hold the rest"),
-    "APBK0656": Code(_R, "there is no such stock"),
-    "APBK0919": Code(_R, "the market is not open, or cash is short: read the broker's words"),
-    "APBK0952": Code(_R, "not enough orderable cash"),
-    "APBK1234": Code(_R, "not enough shares"),
-    NO_MARKET_ORDERS: Code(_R, "this stock takes no market orders"),
-    "APBK3013": Code(_R, "this phase of NXT does not take the order"),
-    "40030000": Code(_R, "the price is not on the tick grid"),
-    "40070000": Code(_R, "paper trading does not trade this stock"),
-    "40100000": Code(_R, "today is not a business day"),
-    "40240000": Code(_R, "there is no holding to sell"),
-    "40250000": Code(_R, "not enough orderable cash"),
-    "40270000": Code(_R, "the price is outside the daily limits"),
-    "40320000": Code(_R, "there is no such order to cancel"),
-    "40330000": Code(_R, "nothing is left to cancel: it is filled or cancelled already"),
-    "40570000": Code(_R, "the market has not opened yet"),
-    "40580000": Code(_R, "the market has closed"),
-    "40910000": Code(_R, "this account may not order: has the paper account expired?"),
+    **_rows("EGW00121 EGW00122 EGW00123", _T, _TOKEN),
+    **_rows("EGW00201", _B, _("too many calls in one second; AEGIS slows down by itself")),
+    **_rows("EGW00215", _B, _("the broker's ledger is busy with all its customers; AEGIS slows down by itself")),
+    **_rows("EGW00133", _B, _("an access token is issued once a minute; AEGIS waits for it")),
+    **_rows("EGW00001 EGW00002 EGW00202 EGW00203 EGW00300 EGW00301 EGW00302", _U, _LOOK),
+    **_rows("EGW00003 EGW00004 EGW00206", _R, _RIGHTS),
+    **_rows("EGW00102 EGW00103 EGW00104 EGW00105 EGW00304", _R, _KEYS),
+    **_rows("EGW00101 EGW00112 EGW00115 EGW00116 EGW00117 EGW00131 EGW00132 EGW00205", _R, _OUR_FAULT),
+    **_rows("EGW00124 EGW00125 EGW00126 EGW00208 EGW00209 IGW00007", _R, _OUR_FAULT),
+    **_rows("EGW00207", _R, _("the broker does not accept this machine's address: see the portal's list of addresses")),
+    **_rows("EGW00210", _R, _("corporations may not use paper trading: use KIS_ENV=live")),
+    **_rows("EGW00213 EGW02006", _R, _NOT_ON_PAPER),
+    **_rows("EGW02004", _R, _("a paper key or id was used on the live host: check KIS_ENV")),
+    **_rows("IGW00002 OPSQ2000", _R, _ACCOUNT),
+    **_rows(
+        "OPSQ0002", _R, _("the broker does not know this service at this path: it may have changed it, see its notices")
+    ),
+    **_rows("OPSQ2001 OPSQ2002", _R, _OUR_FAULT),
+    **_rows("OPSQ9995 OPSQ9996 OPSQ9997 OPSQ9998 OPSQ9999", _R, _OUR_FAULT),
+    **_rows(
+        " ".join(f"OPSQ{number:04}" for number in (*range(1, 2), *range(3, 12), 1002, 2003, *range(3001, 3005))),
+        _U,
+        _LOOK,
+    ),
+    **_rows("MCA05918 APBK0656", _R, _NO_STOCK),
+    **_rows("APBK0400", _R, _("more than can be ordered now: other orders hold the rest")),
+    **_rows("APBK0919", _R, _("the market is not open, or cash is short: the broker's words tell which")),
+    **_rows("APBK0952 40250000 40900000", _R, _CASH),
+    **_rows("APBK1234", _R, _SHARES),
+    **_rows("APBK1664", _R, _("the foreign market is closed; AEGIS does not trade there")),
+    **_rows(NO_MARKET_ORDERS, _R, _("this stock takes no market orders: name a price")),
+    **_rows("APBK3013", _R, _("this phase of NXT does not take the order: wait for its regular hours, or use KRX")),
+    **_rows("40030000", _R, _("the price is not on the tick grid: move it to a whole tick")),
+    **_rows("40070000", _R, _("paper trading does not trade this stock: choose another")),
+    **_rows("40100000", _R, _("today is not a business day")),
+    **_rows("40240000", _R, _("there is no holding of it to sell")),
+    **_rows("40270000", _R, _("the price is outside the day's limits")),
+    **_rows("40320000", _R, _("there is no such order to cancel: numbers begin anew each day")),
+    **_rows("40330000", _R, _LEFT),
+    **_rows("40570000", _R, _("the market has not opened yet")),
+    **_rows("40580000", _R, _("the market has closed")),
+    **_rows("40910000", _R, _("this account may not order: has the paper account expired?")),
+    # the socket's own: what a registration is answered with
+    **_rows("OPSP0002 OPSP0003", _R, _("harmless: the feed was registered, or released, already")),
+    **_rows("OPSP0007 OPSP0009 OPSP8999", _R, _("the broker could not register the feed; AEGIS tries again")),
+    **_rows("OPSP0008", _R, _("more than 41 feeds: the least important are left out")),
+    **_rows("OPSP0010", _R, _KEYS),
+    **_rows("OPSP0011", _R, _("the approval key is not valid any more; AEGIS asks for a new one by itself")),
+    **_rows("OPSP0017", _R, _("the HTS id is wrong: check KIS_HTS_ID; without it no fill is heard, only looked up")),
+    **_rows("OPSP8991 OPSP8992 OPSP8993 OPSP8994 OPSP8995 OPSP8997 OPSP8998", _R, _OUR_FAULT),
+    **_rows(" ".join(f"OPSP{number}" for number in range(9990, 10_000)), _R, _OUR_FAULT),
+    **_rows("OPSP8996", _R, _("another program holds this key's socket: end it; AEGIS waits and tries again")),
 }
 
 # families whose unknown members still tell whether a request was read by the gateway only
@@ -90,18 +117,13 @@ def meaning_of(code: str, effect: Effect) -> Meaning:
 
 # one code, several meanings: the broker's words tell which
 BY_WORDS: dict[str, tuple[tuple[str, str], ...]] = {
-    "APBK0918": (
-        ("시간", "orders are not taken at this hour"),
-        ("장종료", "orders are not taken at this hour"),
-        ("금액", "not enough orderable cash"),
-        ("잔고", "not enough shares"),
-        ("수량", "not enough shares"),
-    ),
+    "APBK0918": (("시간", _HOURS), ("장종료", _HOURS), ("금액", _CASH), ("잔고", _SHARES), ("수량", _SHARES)),
+    "APBK0919": (("시간", _HOURS), ("장", _HOURS), ("금액", _CASH)),
 }
 
 
 def advice(code: str, words: str) -> str:
-    """Return what an operator should make of a code, empty where nothing is known of it."""
+    """Return what an operator should do about a code, a text to translate; empty where nothing is known of it."""
     for part, meaning in BY_WORDS.get(code, ()):
         if part in words:
             return meaning

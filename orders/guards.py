@@ -10,12 +10,13 @@ from django.db import connection
 from django.db.models import Q
 from django.utils.translation import gettext
 
-from aegis.broker import OrderRequest
+from aegis.broker import BrokerError, OrderRequest
 from aegis.fees import Rates
 from aegis.guards import Facts, Limits, Others, Reason, TradingState, gettext_noop
 from aegis.sessions import KST, Phase
 from aegis.terms import Instrument, Market, Side
 from aegis.ticks import DAILY_LIMIT_PERCENT
+from kis.errors import advice
 from market.models import Stock
 from orders.models import BlacklistedStock, TradeOrder, TradingSwitch
 from portfolio.service import PortfolioService
@@ -184,6 +185,12 @@ def _given(rates: dict[Market, Decimal | None]) -> dict[Market, Decimal]:
 def say(reason: Reason) -> str:
     """Return a reason in the operator's language."""
     return gettext(reason.sentence).format(**reason.figures)
+
+
+def say_error(error: BrokerError) -> str:
+    """Return a failure whole, with what to do about it where that is known."""
+    what = advice(error.code, error.message)
+    return f"{error} ({gettext(what)})" if what else str(error)
 
 
 def say_all(reasons: Sequence[Reason]) -> str:

@@ -7,10 +7,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import transaction
+from django.utils.translation import gettext
 
 from aegis import lifecycle
 from aegis.broker import Acceptance, BrokerError, NotSent
 from aegis.lifecycle import Event, Status
+from kis.errors import advice
 from orders.models import OrderEvent, TradeOrder
 
 # a committed order leaves within this, or not at all
@@ -63,6 +65,8 @@ def accepted(order: TradeOrder, acceptance: Acceptance, *, at: datetime, evidenc
 def refused(order: TradeOrder, error: BrokerError, *, at: datetime) -> bool:
     """Record that the broker said no, or that the order surely never reached it."""
     words = f"{error.code} {error.message}".strip()
+    if what := advice(error.code, error.message):
+        words += f" ({gettext(what)})"
     lost = _lost(order, at) if isinstance(error, NotSent) else {}
     return move(order, Event.REFUSED, at=at, detail=words, refusal=words[:200], **lost)
 

@@ -299,7 +299,7 @@ class OrderService:
         try:
             still_open = self._broker.open_orders()
         except BrokerError as error:
-            swept.unseen = str(error)
+            swept.unseen = guards.say_error(error)
             return swept
         for each in still_open:
             placed = each.placed
@@ -321,7 +321,7 @@ class OrderService:
                 journal.note(order, chase_at=None)
                 self.cancel(order)
         except BrokerError as error:
-            swept.failed[placed.order_no] = str(error)
+            swept.failed[placed.order_no] = guards.say_error(error)
         else:
             swept.cancelled.append(placed.order_no)
 

@@ -109,7 +109,7 @@ class DeskCommand(BaseCommand):
             reasons = [shapes.reason(reason) for reason in denied.reasons]
             raise Failure("DENIED", _("not ordered:") + "\n" + words, shape={"reasons": reasons}) from denied
         except BrokerError as error:
-            why = _("the broker could not be asked: {error}").format(error=error)
+            why = _("the broker could not be asked: {error}").format(error=guards.say_error(error))
             raise Failure("BROKER", why, shape={"broker_code": error.code}) from error
 
     def _print(self, name: str, exit_code: int, shape: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 from django.utils.translation import gettext as _
 
 from aegis.broker import BrokerError
-from orders import shapes
+from orders import guards, shapes
 from orders.management.console import DeskCommand, Failure, Told, describe, find_order, service
 
 
@@ -29,7 +29,7 @@ class Command(DeskCommand):
         try:
             service().cancel(order)
         except BrokerError as error:
-            words = _("not cancelled: {error}").format(error=error)
+            words = _("not cancelled: {error}").format(error=guards.say_error(error))
             raise Failure("NOT_CANCELLED", words, shape={"broker_code": error.code, **shape}) from error
         order.refresh_from_db()
         lines = [_("cancel sent: {line}").format(line=describe(order))]
