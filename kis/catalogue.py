@@ -249,6 +249,9 @@ INVESTORS_NOW = TR(
     live="FHPTJ04030000",
     spec=Spec("FHKIF03020100"),
 )
+PROGRAM_TRADES = TR(
+    "program-trade-by-stock", "GET", _QUOTES + "program-trade-by-stock", _R, _QUOTE, live="FHPPG04650101"
+)
 INVESTORS_BY_DAY = TR(
     "inquire-investor-daily-by-market",
     "GET",
@@ -303,6 +306,7 @@ OPERATIONS: tuple[TR, ...] = (
     FUTURES_BOARD,
     INVESTORS_NOW,
     INVESTORS_BY_DAY,
+    PROGRAM_TRADES,
     OVERSEAS_PRICE,
     OVERSEAS_OPEN_ORDERS,
 )

@@ -4,15 +4,30 @@ from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 
-from aegis.broker import ChartMinute, DayPrice, FutureQuote, FuturesPositions, OutcomeUnknown
+from aegis.broker import (
+    ChartMinute,
+    DayPrice,
+    FutureQuote,
+    FuturesPositions,
+    Interruption,
+    InvestorFlow,
+    OutcomeUnknown,
+    ProgramTrades,
+)
 from aegis.sessions import KST
-from aegis.terms import Market
+from aegis.terms import Board, Market
 from kis import catalogue, clock
 from kis.client import Client
+from kis.environment import Dialect
 from kis.fields import Row
 
 # how quotations name a venue (조건 시장 분류 코드)
 MARKET_DIVISION = {Market.KRX: "J", Market.NXT: "NX", Market.SOR: "UN"}
+# a board as the investors' figures name it: the market and its industry of all
+INVESTORS_OF_BOARD = {Board.KOSPI: ("KSP", "0001"), Board.KOSDAQ: ("KSQ", "1001")}
+STATIC_VI, DYNAMIC_VI, BOTH_VI = "1", "2", "3"
+DAILY_CHART_ROWS = 100
+MILLION = 1_000_000
 THURSDAY = 3
 QUARTER_MONTHS = 3
 
@@ -22,16 +37,29 @@ class Quotations:
 
     _client: Client
 
-    def daily_chart(self, code: str, first: date, last: date) -> Sequence[DayPrice]:
+    def daily_chart(self, code: str, first: date, last: date, *, adjusted: bool = True) -> Sequence[DayPrice]:
         parameters = {
             **instrument(code, Market.KRX),
             "FID_INPUT_DATE_1": f"{first:%Y%m%d}",
             "FID_INPUT_DATE_2": f"{last:%Y%m%d}",
             "FID_PERIOD_DIV_CODE": "D",
-            "FID_ORG_ADJ_PRC": "0",  # adjusted: here the other way round than in inquire-daily-price
+            "FID_ORG_ADJ_PRC": "0" if adjusted else "1",  # the other way round than in inquire-daily-price
         }
         rows = self._client.call(catalogue.DAILY_CHART, parameters).rows("output2")
         return [day_price(row) for row in rows if row.maybe("stck_bsop_date")]
+
+    def daily_history(self, code: str, first: date, last: date, *, adjusted: bool = True) -> Sequence[DayPrice]:
+        days: list[DayPrice] = []
+        while first <= last:
+            page = self.daily_chart(code, first, last, adjusted=adjusted)
+            dates = [price.day for price in page]
+            if dates != sorted(set(dates), reverse=True) or any(not first <= day <= last for day in dates):
+                raise OutcomeUnknown("the chart's days are out of order or of range", call=catalogue.DAILY_CHART.name)
+            days += page
+            if len(page) < DAILY_CHART_ROWS:
+                break
+            last = dates[-1] - timedelta(days=1)
+        return days
 
     def minutes(self, code: str, market: Market, last: datetime) -> Sequence[ChartMinute]:
         moment = last.astimezone(KST)
@@ -46,7 +74,12 @@ class Quotations:
 
     def index(self, code: str) -> Decimal:
         parameters = {"FID_COND_MRKT_DIV_CODE": "U", "FID_INPUT_ISCD": code}
-        return self._client.call(catalogue.INDEX_PRICE, parameters).row().decimal("bstp_nmix_prpr")
+        if not self._client.environment.is_paper and self._client.dialect is Dialect.OFFICIAL:
+            return self._client.call(catalogue.INDEX_PRICE, parameters).row().decimal("bstp_nmix_prpr")
+        # paper does not offer the price, and the user's specification names the chart: its head has the price too
+        today = f"{clock.now():%Y%m%d}"
+        parameters |= {"FID_INPUT_DATE_1": today, "FID_INPUT_DATE_2": today, "FID_PERIOD_DIV_CODE": "D"}
+        return self._client.call(catalogue.INDEX_CHART, parameters).row("output1").decimal("bstp_nmix_prpr")
 
     def near_future(self) -> str:
         if self._client.environment.is_paper:  # the list of contracts is not offered there
@@ -67,14 +100,56 @@ class Quotations:
         )
 
     def futures_positions(self) -> FuturesPositions:
-        # UNVERIFIED: that these names go in small letters, as the broker's own sample writes them
-        parameters = {"fid_input_iscd": "K2I", "fid_input_iscd_2": "F001"}
-        row = self._client.call(catalogue.INVESTORS_NOW, parameters).rows()[0]
+        row = self._investors_now("K2I", "F001")
         return FuturesPositions(
             foreign=row.integer("frgn_ntby_qty"),
             institution=row.integer("orgn_ntby_qty"),
             individual=row.integer("prsn_ntby_qty"),
         )
+
+    def investors(self, board: Board) -> InvestorFlow:
+        row = self._investors_now(*INVESTORS_OF_BOARD[board])
+        return InvestorFlow(
+            foreign=row.integer("frgn_ntby_tr_pbmn") * MILLION,
+            institution=row.integer("orgn_ntby_tr_pbmn") * MILLION,
+            individual=row.integer("prsn_ntby_tr_pbmn") * MILLION,
+        )
+
+    def _investors_now(self, market: str, industry: str) -> Row:
+        # UNVERIFIED: that these names go in small letters, as the broker's own sample writes them
+        parameters = {"fid_input_iscd": market, "fid_input_iscd_2": industry}
+        return self._client.call(catalogue.INVESTORS_NOW, parameters).row()
+
+    def program_trades(self, code: str, market: Market) -> ProgramTrades | None:
+        rows = self._client.call(catalogue.PROGRAM_TRADES, instrument(code, market)).rows()
+        rows = [row for row in rows if row.maybe("bsop_hour")]
+        if not rows:
+            return None
+        newest = max(rows, key=lambda row: row.clock("bsop_hour"))
+        return ProgramTrades(
+            code=code,
+            market=market,
+            at=newest.clock("bsop_hour"),
+            sold_qty=newest.integer("whol_smtn_seln_vol"),
+            bought_qty=newest.integer("whol_smtn_shnu_vol"),
+            sold_won=newest.integer("whol_smtn_seln_tr_pbmn"),
+            bought_won=newest.integer("whol_smtn_shnu_tr_pbmn"),
+        )
+
+    def interruptions(self, day: date) -> Sequence[Interruption]:
+        parameters = {
+            "FID_DIV_CLS_CODE": "0",
+            "FID_COND_SCR_DIV_CODE": "20139",
+            "FID_MRKT_CLS_CODE": "0",
+            "FID_INPUT_ISCD": "",
+            "FID_RANK_SORT_CLS_CODE": "0",
+            "FID_INPUT_DATE_1": f"{day:%Y%m%d}",
+            "FID_TRGT_CLS_CODE": "",
+            "FID_TRGT_EXLS_CLS_CODE": "",
+        }
+        rows = self._client.call(catalogue.VI_STATUS, parameters).rows()
+        found = [_interruption(row) for row in rows if row.maybe("mksc_shrn_iscd")]
+        return [each for each in found if each.day == day]
 
 
 def instrument(code: str, market: Market) -> dict[str, str]:
@@ -101,6 +176,24 @@ def _minute(row: Row) -> ChartMinute:
         close=row.integer("stck_prpr"),
         volume=row.integer("cntg_vol"),
         day_value=row.integer("acml_tr_pbmn"),
+    )
+
+
+def _interruption(row: Row) -> Interruption:
+    kind = row.text("vi_kind_code")
+    # the static standard is 0 where only the dynamic one was left behind
+    standard = row.integer("vi_stnd_prc") or row.integer("vi_dmc_stnd_prc")
+    return Interruption(
+        code=row.text("mksc_shrn_iscd"),
+        name=row.text("hts_kor_isnm"),
+        day=row.day("bsop_date"),
+        began_at=row.clock("cntg_vi_hour"),
+        ended_at=None if row.text("vi_cls_code") == "Y" else row.clock("vi_cncl_hour"),
+        is_static=kind in (STATIC_VI, BOTH_VI),
+        is_dynamic=kind in (DYNAMIC_VI, BOTH_VI),
+        price=row.integer("vi_prc"),
+        standard_price=standard,
+        count=row.integer("vi_count"),
     )
 
 

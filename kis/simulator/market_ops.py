@@ -4,8 +4,9 @@ from itertools import pairwise
 
 from aegis.terms import Board
 from kis.simulator.calls import Body, Call, Reply, quoted
-from kis.simulator.chart_ops import read_date
+from kis.simulator.chart_ops import change_of, read_date
 from kis.simulator.macro import INDEXES, IndexDay, newest
+from kis.simulator.quote_ops import quote_of
 from kis.simulator.refusals import Refused
 from kis.simulator.stocks import STOCKS
 from kis.simulator.wire import against, fixed, percent
@@ -33,6 +34,31 @@ def investors_now(call: Call) -> Reply:
             f"{group}_shnu_tr_pbmn": str(bought_won),
             f"{group}_ntby_tr_pbmn": str(bought_won - sold_won),
         }
+    return quoted(output=[row])
+
+
+def programs(call: Call) -> Reply:
+    """program-trade-by-stock (종목별 프로그램매매추이): what the crowd's programs did up to now, one row."""
+    quote = quote_of(call)
+    tape = quote.tape
+    if not tape.volume:
+        return quoted(output=[])
+    sold, bought = tape.sold // 4, tape.bought // 4
+    price = tape.average or tape.last
+    row = {
+        "bsop_hour": f"{call.now:%H%M%S}",
+        "stck_prpr": str(tape.last),
+        **change_of(quote),
+        "acml_vol": str(tape.volume),
+        "whol_smtn_seln_vol": str(sold),
+        "whol_smtn_shnu_vol": str(bought),
+        "whol_smtn_ntby_qty": str(bought - sold),
+        "whol_smtn_seln_tr_pbmn": str(int(sold * price)),
+        "whol_smtn_shnu_tr_pbmn": str(int(bought * price)),
+        "whol_smtn_ntby_tr_pbmn": str(int((bought - sold) * price)),
+        "whol_ntby_vol_icdc": "0",
+        "whol_ntby_tr_pbmn_icdc": "0",
+    }
     return quoted(output=[row])
 
 

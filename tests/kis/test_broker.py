@@ -1,64 +1,17 @@
 """The port, kept by the real client in both dialects, live and on paper, against the simulator."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 
-import httpx
 import pytest
-import redis
 
 from aegis.broker import Balance, NotSent, OrderRequest, Placed, Refused
 from aegis.terms import Board, Instrument, Market, OrderKind, Side
 from kis import clock
-from kis.auth import Tokens
-from kis.broker import KISBroker
-from kis.client import Client
-from kis.environment import PAPER, SIM, Account, Credentials, Dialect
-from kis.simulator.server import Simulator, serve
-from kis.throttle import Throttle
-from tests.conftest import ORDINARY_MORNING
 
-SAMSUNG = "005930"
+from .conftest import SAMSUNG, Desk
+
 TODAY = date(2026, 11, 23)
-
-
-@dataclass(frozen=True)
-class Desk:
-    """A broker, the simulator behind it, and how they were made."""
-
-    broker: KISBroker
-    simulator: Simulator
-    dialect: Dialect
-    is_paper: bool
-
-    def ledger(self) -> dict:  # type: ignore[type-arg]
-        return dict(self.simulator.ledger("50000000-01"))
-
-
-@pytest.fixture(
-    params=[
-        (Dialect.OFFICIAL, "2026-09", False),
-        (Dialect.OFFICIAL, "2026-07", False),
-        (Dialect.OFFICIAL, "2026-09", True),
-        (Dialect.AEGIS_V3, "2026-09", False),
-        (Dialect.AEGIS_V3, "2026-07", False),
-    ],
-    ids=lambda made: f"{made[0]}-{made[1]}{'-paper' if made[2] else ''}",
-)
-def desk(request: pytest.FixtureRequest, store: redis.Redis, clock_at: Callable[[object], object]) -> Iterator[Desk]:
-    dialect, wire, is_paper = request.param
-    clock_at(ORDINARY_MORNING)
-    with serve(seed=1, wire=wire, paper=is_paper, rate=0, ticking=False) as simulator:
-        environment = (PAPER if is_paper else SIM).at(simulator.url)
-        secrets = Credentials("key", "secret", Account("50000000", "01"), "me")
-        with httpx.Client(trust_env=False, timeout=10) as http:
-            tokens = Tokens(environment, secrets, http, store)
-            throttle = Throttle(store, "test", 1_000)
-            broker = KISBroker(Client(environment, secrets, dialect, http, tokens, throttle, throttle))
-            simulator.set_price(SAMSUNG, 70_000)
-            yield Desk(broker, simulator, dialect, is_paper)
 
 
 def limit(side: Side, qty: int, price: int, market: Market = Market.KRX) -> OrderRequest:
