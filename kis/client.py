@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +62,26 @@ class Reply:
             raise OutcomeUnknown(f"the reply has no field {name}", call=self.call) from None
 
 
+_gives_up_at: ContextVar[float] = ContextVar("gives_up_at", default=float("inf"))
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Let the calls of this block wait for their turn, and try again, for `seconds` in all at the most.
+
+    A call whose turn does not come in time raises NotSent; one that is on its way is waited for.
+    """
+    token = _gives_up_at.set(min(_gives_up_at.get(), time.monotonic() + seconds))
+    try:
+        yield
+    finally:
+        _gives_up_at.reset(token)
+
+
+def _seconds_left() -> float:
+    return max(0.0, _gives_up_at.get() - time.monotonic())
+
+
 class _Again(Exception):
     """It may be sent once more: turned away unread by the gateway, or (no meaning) it never left."""
 
@@ -107,7 +128,10 @@ class Client:
         last: BrokerError = NotSent("never tried", call=tr.name)
         for attempt in range(TRIES):
             if attempt:
-                time.sleep(PAUSE_SECONDS * 2**attempt * random.uniform(0.5, 1.0))  # noqa: S311 jitter
+                pause = PAUSE_SECONDS * 2**attempt * random.uniform(0.5, 1.0)  # noqa: S311 jitter
+                if pause >= _seconds_left():
+                    break
+                time.sleep(pause)
             try:
                 return self._once(tr, address, parameters, tr_cont)
             except _Again as again:
@@ -168,7 +192,7 @@ class Client:
     @contextmanager
     def _turn(self, tr: TR) -> Iterator[None]:
         """Hold what the call needs: a slot of the app key, and for the ledger one of the account before it."""
-        deadline = DEADLINE_SECONDS[tr.urgency]
+        deadline = min(DEADLINE_SECONDS[tr.urgency], _seconds_left())
         with ExitStack() as slots:
             if tr.is_ledger:
                 slots.enter_context(self._ledger_throttle.slot(tr.urgency, deadline_seconds=deadline))

@@ -8,7 +8,7 @@ import pytest
 
 from aegis.broker import NotSent, OutcomeUnknown, Refused
 from kis import catalogue, client
-from kis.client import Client, Reply
+from kis.client import DEADLINE_SECONDS, Client, Reply, within
 from kis.environment import LIVE, SIM, Account, Credentials, Dialect
 
 SECRETS = Credentials("key-that-nobody-may-see", "secret-that-nobody-may-see", Account("50000000", "01"), "me")
@@ -32,7 +32,8 @@ class FreeThrottle:
     def __init__(self) -> None:
         self.slowed = 0
 
-    def slot(self, *args: object, **words: object) -> Any:
+    def slot(self, *args: object, deadline_seconds: float) -> Any:
+        self.deadline_seconds = deadline_seconds
         return nullcontext()
 
     def slow_down(self) -> None:
@@ -240,3 +241,20 @@ def test_an_unknown_field_is_ignored_and_a_missing_one_names_the_operation() -> 
 def test_a_missing_output_names_the_operation() -> None:
     with pytest.raises(OutcomeUnknown, match="inquire-price the reply has no field output"):
         read(Wire({"rt_cd": "0"})).row()
+
+
+def test_a_caller_in_a_hurry_is_not_kept_waiting() -> None:
+    wire = Wire(httpx.Response(500))
+    with within(0.0), pytest.raises(OutcomeUnknown):
+        wire.client.call(catalogue.PRICE, {})
+    assert len(wire.requests) == 1, "there is no time to try again"
+    assert wire.throttle.deadline_seconds == 0.0
+    with within(3.0), within(60.0), pytest.raises(OutcomeUnknown):
+        wire.client.call(catalogue.PRICE, {})
+    assert wire.throttle.deadline_seconds <= 3.0, "the shorter time counts"
+
+
+def test_nobody_waits_for_ever() -> None:
+    wire = Wire({"rt_cd": "0"})
+    wire.client.call(catalogue.PRICE, {})
+    assert wire.throttle.deadline_seconds == DEADLINE_SECONDS[catalogue.PRICE.urgency]
