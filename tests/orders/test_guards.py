@@ -113,6 +113,23 @@ def test_a_sector_is_excluded_by_the_stock_master(service: OrderService, simulat
     assert service.place(Intent(HEATING, Side.SELL, 1, strategy="sell_profit")).state is Status.PENDING
 
 
+@pytest.mark.parametrize("code", ["015760", "036460"])
+def test_the_two_stocks_the_user_never_wants_are_there_from_the_start(service: OrderService, code: str) -> None:
+    assert "BLACKLISTED" in codes(lambda: service.place(Intent(code, Side.BUY, 1, strategy="buy_normal")))
+
+
+def test_a_blacklist_entry_holds_to_the_end_of_its_last_day(
+    buy: Buy, service: OrderService, simulator: Simulator, clock_at
+) -> None:
+    BlacklistedStock.objects.create(stock_code=SAMSUNG, reason="for a while", until="2026-11-23")
+    shares(simulator, 1)
+    clock_at("2026-11-23 19:59:00")
+    assert codes(buy) == ["BLACKLISTED"]
+    assert service.place(Intent(SAMSUNG, Side.SELL, 1, strategy="sell_profit")).order_no
+    clock_at("2026-11-24 09:10:00")
+    assert buy().order_no
+
+
 def test_the_days_buys_are_added_up_a_family_once(buy: Buy, settings, broker: Broker) -> None:
     settings.MAX_DAY_WON = 1_500_000
     order = buy()
