@@ -28,7 +28,7 @@ from kis.auth import store_key
 from kis.status import SocketState, StreamStatus
 from market import service as market
 from market.models import DailyPrice, MarketCandle, MarketMacro
-from orders.models import Reconciliation, StopRule, TradeExecution, TradeOrder, TradingSwitch
+from orders.models import MarketHalt, Reconciliation, StopRule, TradeExecution, TradeOrder, TradingSwitch
 from portfolio.models import AccountSnapshot, Portfolio
 from portfolio.service import PortfolioService
 
@@ -150,7 +150,8 @@ def basis(now: datetime) -> dict[str, Any]:
         venue.value: next((_(PHASES[each.name]) for each in phases if each.market is venue and _holds(each, at)), "")
         for venue in (Market.KRX, Market.NXT)
     }
-    return {"macro": MarketMacro.objects.order_by("-time").first(), "running": running}
+    halts = list(MarketHalt.objects.filter(ended_at=None))
+    return {"macro": MarketMacro.objects.order_by("-time").first(), "running": running, "halts": halts}
 
 
 def _holds(phase: Phase, moment: time) -> bool:

@@ -2,17 +2,33 @@
 
 import random
 from datetime import timedelta
+from decimal import Decimal
+
+from django.db.models import F
 
 from aegis.sessions import KST
 from kis import clock
 from kis.wiring import broker
 from market import partitions
 from market.models import DailyPrice, MarketCandle, MarketMacro
+from orders.models import StopRule
 from portfolio.fetcher import KISFetcher
 from portfolio.models import AccountSnapshot, Portfolio
 
 now, dice = clock.now(), random.Random(7)
 KISFetcher(broker(), clock.now).sync_portfolio()
+for code, away in (("005930", "0.95"), ("000660", "0.96"), ("035720", "0.93")):
+    held = Portfolio.objects.get(stock_code=code)
+    StopRule.objects.create(
+        stock_code=code,
+        stock_name=held.stock_name,
+        kind="STOP_LOSS",
+        unit="PRICE",
+        value=int(held.avg_price * Decimal(away)) // 100 * 100,
+        armed_by="admin",
+        armed_at=now,
+        state_at=now,
+    )
 partitions.ensure_ahead(now.date())
 newest = AccountSnapshot.objects.latest()
 
@@ -83,15 +99,7 @@ for code, price in Portfolio.objects.exclude(quantity=0).values_list("stock_code
             },
         )
 
-MarketMacro.objects.get_or_create(
-    time=now.replace(second=0, microsecond=0),
-    defaults={
-        "kospi": "4012.35",
-        "kosdaq": "912.08",
-        "kospi200": "561.22",
-        "kospi200_futures": "562.35",
-        "basis": "1.13",
-        "basis_rate": "0.2013",
-        "regime": "CONTANGO",
-    },
+# the future is asked for once a minute, and the first picture is taken sooner
+MarketMacro.objects.filter(basis=None, kospi200__gt=0).update(
+    kospi200_futures=F("kospi200") + Decimal("1.37"), basis="1.37", basis_rate="0.3180", regime="NEUTRAL"
 )

@@ -23,7 +23,7 @@ from kis import clock, wiring
 from kis.simulator.server import Simulator
 from market import partitions
 from market.models import DailyPrice, MarketCandle
-from orders.models import StopRule, TradeOrder
+from orders.models import MarketHalt, StopRule, TradeOrder
 from orders.reconcile import reconcile
 from portfolio.fetcher import KISFetcher
 from portfolio.models import AccountSnapshot
@@ -65,12 +65,17 @@ def test_an_empty_house_says_so(store, clock_at) -> None:
 
 
 @pytest.mark.parametrize("name", dashboard.PARTS)
-def test_a_part_costs_few_queries_whatever_is_traded(traded: TradeOrder, buy, name: str) -> None:
-    for _ in range(3):
-        buy(qty=1, price=69_000)
+def test_a_part_costs_few_queries_and_no_more_for_more_orders(traded: TradeOrder, buy, name: str) -> None:
+    few = queries_of(name)
+    for qty in (1, 2, 3):
+        buy(qty=qty, price=69_000)
+    assert queries_of(name) == few <= 4
+
+
+def queries_of(name: str) -> int:
     with CaptureQueriesContext(connection) as queries:
         render_to_string(f"desk/parts/{name}.html", dashboard.PARTS[name](clock.now()))
-    assert 0 < len(queries) <= 3, [query["sql"] for query in queries.captured_queries]
+    return len(queries)
 
 
 def test_a_silent_redis_is_said_and_the_rest_stands(as_a: As, traded: TradeOrder, monkeypatch) -> None:
@@ -103,6 +108,15 @@ def test_a_holding_shows_its_stop_and_how_far_it_is(traded: TradeOrder) -> None:
     assert "66,500" in html
     assert "-5.0" in html
     assert "90,000" not in html
+
+
+def test_a_market_that_stands_still_says_so(store, db: None, clock_at) -> None:
+    now = clock_at("2026-11-23 10:00:00")
+    MarketHalt.objects.create(kind="CIRCUIT_BREAKER", began_at=now - timedelta(minutes=2))
+    MarketHalt.objects.create(kind="SELL_SIDECAR", began_at=now - timedelta(hours=1), ended_at=now)
+    html = dashboard.render("ko", now)["basis"]
+    assert "서킷브레이커" in html
+    assert "사이드카" not in html
 
 
 def test_what_orders_cost_is_shown(as_a: As, traded: TradeOrder) -> None:
