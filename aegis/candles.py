@@ -167,8 +167,11 @@ class MinuteFold:
             qty, volume = trade.qty, trade.volume
             # it begins where the last one ended, moves the total, and lies in the same minute: nearly all do
             if qty and volume - qty == bar.last and trade.hhmmss < bar.until:
-                if not bar.low <= trade.price <= bar.high:
-                    bar.low, bar.high = min(bar.low, trade.price), max(bar.high, trade.price)
+                price = trade.price
+                if price > bar.high:
+                    bar.high = price
+                elif price < bar.low:
+                    bar.low = price
                 bar.last = volume
                 bar.newest = trade
                 bar.count += 1
