@@ -1,4 +1,4 @@
-"""The scripted day: a trader's few minutes on the simulator, told as a report, judged by its ledger.
+"""The scripted day: a trader's few minutes of three sessions on the simulator, told as a report, judged by its ledger.
 
 It runs in a house that is already up: the workers chase, the stream worker hears the fills, and this
 module only orders, moves prices, and trades by hand as one would on a telephone.
@@ -8,6 +8,8 @@ import time
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import datetime
+from decimal import Decimal
 from typing import Any, TextIO
 
 import httpx
@@ -17,24 +19,28 @@ from django.utils.translation import gettext as _
 
 from aegis.broker import NoticeKind
 from aegis.chase import Plan
+from aegis.guards import TradingState
 from aegis.lifecycle import UNSETTLED
-from aegis.sessions import KST
-from aegis.terms import Market, Side
-from aegis.ticks import step
+from aegis.sessions import KST, PhaseName
+from aegis.terms import Market, OrderKind, Side
+from aegis.ticks import adjust_price_to_tick, step
 from config import rehearsal
 from config.judge import Verdict, judge
 from kis import clock
+from kis.simulator.calendar import phases_on
 from kis.wiring import broker
-from orders import guards, routine
-from orders.models import RawNotice, TradeExecution, TradeOrder
+from orders import guards, quality, routine, switch
+from orders.models import RawNotice, TradeExecution, TradeOrder, TradingSwitch
 from orders.reconcile import reconcile
 from orders.service import Intent, OrderDenied, OrderService, default_plan
 from portfolio.fetcher import KISFetcher
 
 PATIENCE_SECONDS = 45.0
 WAIT_SECONDS = 3.0
+HURRIED_SECONDS = 1.5
 CHASED = "005930"
 PARTLY = "004090"
+PURSUED = "000660"
 FORBIDDEN = "015760"
 
 
@@ -60,6 +66,10 @@ class Exchange:
         response = self._http.get("/simulator/ledger", params={"account": account}).raise_for_status()
         return dict(response.json())
 
+    def refuse(self, count: int) -> None:
+        """Let the exchange refuse the next so many orders, after the broker took them."""
+        self._control("/simulator/faults", {"name": "refused_later", "count": count})
+
     def sell_by_hand(self, code: str, qty: int, price: int) -> str:
         """Sell as the broker's own app would: with a key of its own, past AEGIS. Return the order number."""
         keys = {"appkey": "telephone", "appsecret": "telephone"}
@@ -83,7 +93,9 @@ class Exchange:
         return str(reply["output"]["ODNO"])
 
     def _control(self, path: str, body: dict[str, Any]) -> None:
-        self._http.post(path, json=body).raise_for_status()
+        response = self._http.post(path, json=body)
+        if response.is_error:
+            raise DemoFailed(f"{path} {body}: {response.text}")
 
 
 def play(simulator_url: str, out: TextIO) -> Verdict:
@@ -96,13 +108,22 @@ def play(simulator_url: str, out: TextIO) -> Verdict:
     KISFetcher(broker(), clock.now).sync_portfolio()
     say(_("the account is synced"))
 
+    _before_the_opening(orders, say)
+    _jump(Market.KRX, PhaseName.REGULAR, say)
+    to_market = _buy_that_goes_to_market(orders, exchange, say)
     first = _chased_buy(orders, exchange, say)
     _partly_filled_buy(orders, exchange, say)
     _refused_buy(orders, say)
     _profit_sale(orders, exchange, say)
+    _sales_that_must_go(orders, exchange, say)
     _sale_by_hand(exchange, first.stock_code, say)
+    _reached_market(to_market, exchange, say)
+    _tripped_switch(orders, exchange, say)
+    _settled()
+    _jump(Market.NXT, PhaseName.AFTER_MARKET, say)
+    _after_the_close(orders, say)
 
-    _wait(_("every order to settle"), lambda: not TradeOrder.objects.filter(status__in=UNSETTLED).exists())
+    _settled()
     reconcile(broker(), clock.now)
     KISFetcher(broker(), clock.now).sync_portfolio()
     verdict = judge(exchange.ledger(), rehearsal.since())
@@ -118,9 +139,96 @@ def _teller(out: TextIO) -> Callable[[str], None]:
     return say
 
 
+def _settled() -> None:
+    _wait(_("every order to settle"), lambda: not TradeOrder.objects.filter(status__in=UNSETTLED).exists())
+
+
+def _jump(market: Market, name: PhaseName, say: Callable[[str], None]) -> None:
+    """Set the clock forward to where a phase of today has just begun."""
+    today = clock.now().astimezone(KST).date()
+    begins = next(each.starts_at for each in phases_on(today) if (each.market, each.name) == (market, name))
+    moment = datetime.combine(today, begins, KST) + rehearsal.AFTER_OPENING
+    if moment > clock.now():
+        clock.set_now(moment)
+    # balance and orders as they are at this hour: nothing goes before the broker's list was seen
+    KISFetcher(broker(), clock.now).sync_portfolio()
+    reconcile(broker(), clock.now)
+    say(_("the clock is set to {time}").format(time=f"{clock.now():%H:%M}"))
+
+
+def _before_the_opening(orders: OrderService, say: Callable[[str], None]) -> None:
+    """A buy in NXT's pre-market, an hour before KRX opens."""
+    order = _ordered(orders.place(Intent(CHASED, Side.BUY, 5, strategy="buy_urgent", plan=_plan())))
+    _wait(_("the buy before the opening to fill"), lambda: _family_filled(order) == order.qty)
+    words = _("bought {qty} {name} on {market} before the opening, at {price:,.0f}")
+    say(words.format(qty=order.qty, name=order.stock_name, market=order.market, price=_family_average(order)))
+
+
+def _after_the_close(orders: OrderService, say: Callable[[str], None]) -> None:
+    """A sale at market in NXT's after-market, which takes no market orders: it goes as a limit, and says so."""
+    intent = Intent(CHASED, Side.SELL, 1, market=Market.NXT, plan=_plan())
+    order = _ordered(orders.place(intent))
+    _wait(_("the sale after the close to fill"), lambda: _family_filled(order) == order.qty)
+    words = _("sold {qty} {name} on {market} after the close: a market order, sent as a limit at {price:,}")
+    say(words.format(qty=order.qty, name=order.stock_name, market=order.market, price=order.price))
+
+
+def _buy_that_goes_to_market(orders: OrderService, exchange: Exchange, say: Callable[[str], None]) -> TradeOrder:
+    """A buy that starts far under a price that stands still: every retry is used up, and at last it goes to market."""
+    price = _price(PURSUED)
+    exchange.freeze(PURSUED, price)
+    retries = default_plan().max_retries
+    low = step(price, -(retries + 2))
+    plan = replace(default_plan(), wait_seconds=min(default_plan().wait_seconds, HURRIED_SECONDS), market_after=True)
+    order = _ordered(orders.place(Intent(PURSUED, Side.BUY, 3, price=low, market=Market.KRX, plan=plan)))
+    words = _(
+        "a buy of 3 {name} rests at {price:,}, {ticks} ticks under {last:,}: too far to be reached by {retries} retries"
+    )
+    say(words.format(name=order.stock_name, price=low, ticks=retries + 2, last=price, retries=retries))
+    return order
+
+
+def _reached_market(order: TradeOrder, exchange: Exchange, say: Callable[[str], None]) -> None:
+    _wait(_("the chase to go to market"), lambda: _family_filled(order) == order.qty)
+    last = order.retries.order_by("-attempt").first()
+    if last is None or not OrderKind(last.order_kind).is_market:
+        raise DemoFailed(f"{order}: it filled before it went to market")
+    words = _("chased {retries} times, at last at market, filled at {price:,.0f}")
+    say(words.format(retries=order.retries.count(), price=_family_average(order)))
+    exchange.let_go(PURSUED)
+
+
+def _sales_that_must_go(orders: OrderService, exchange: Exchange, say: Callable[[str], None]) -> None:
+    """A stop and an emergency: both meet the best bid at once."""
+    for strategy in ("sell_stop", "sell_emergency"):
+        order = _ordered(orders.place(Intent(CHASED, Side.SELL, 1, strategy=strategy, plan=_plan())))
+        _wait(_("the sale to fill"), lambda order=order: _family_filled(order) == order.qty)
+        say(_("{strategy}: sold at {price:,.0f}").format(strategy=strategy, price=_family_average(order)))
+    exchange.let_go(CHASED)
+
+
+def _tripped_switch(orders: OrderService, exchange: Exchange, say: Callable[[str], None]) -> None:
+    """The exchange refuses one order after another: the switch trips by itself, and a person resumes."""
+    exchange.refuse(settings.MAX_REFUSALS)
+    for qty in range(1, settings.MAX_REFUSALS + 1):
+        price = step(_price(PARTLY), -10)
+        orders.place(Intent(PARTLY, Side.BUY, qty, price=price, market=Market.KRX))
+    tripped = TradingSwitch.objects.exclude(state=TradingState.ACTIVE)
+    _wait(_("the switch to trip"), tripped.exists)
+    try:
+        orders.place(Intent(CHASED, Side.BUY, 7, strategy="buy_normal"))
+    except OrderDenied as denied:
+        words = _("{count} refusals in a row trip the switch, and nothing passes: {why}")
+        say(words.format(count=settings.MAX_REFUSALS, why=guards.say_all(denied.reasons)))
+    else:
+        raise DemoFailed(_("an order passed the switch"))
+    switch.resume(by="demo", reason=_("seen by a person"), at=clock.now())
+    say(_("a person has looked and resumes"))
+
+
 def _chased_buy(orders: OrderService, exchange: Exchange, say: Callable[[str], None]) -> TradeOrder:
     """A buy two ticks under a price that stands still: it rests, is chased a tick at a time, and fills."""
-    price = broker().quote(CHASED, Market.KRX).price
+    price = _price(CHASED)
     exchange.freeze(CHASED, price)
     order = _ordered(orders.place(Intent(CHASED, Side.BUY, 10, strategy="buy_normal", plan=_plan())))
     say(
@@ -131,13 +239,12 @@ def _chased_buy(orders: OrderService, exchange: Exchange, say: Callable[[str], N
     _wait(_("the chase to fill it"), lambda: _family_filled(order) == order.qty)
     retries = order.retries.count()
     say(_("chased {retries} times and filled").format(retries=retries))
-    exchange.let_go(CHASED)
     return order
 
 
 def _partly_filled_buy(orders: OrderService, exchange: Exchange, say: Callable[[str], None]) -> None:
     """A buy of more than the best level holds: filled in parts as the market comes to it."""
-    price = broker().quote(PARTLY, Market.KRX).price
+    price = _price(PARTLY)
     exchange.freeze(PARTLY, price)
     book = broker().book(PARTLY, Market.KRX)
     qty = book.asks[0].qty + 30
@@ -166,7 +273,7 @@ def _refused_buy(orders: OrderService, say: Callable[[str], None]) -> None:
 
 def _profit_sale(orders: OrderService, exchange: Exchange, say: Callable[[str], None]) -> None:
     """A sale two ticks over the price, taken by a market that rises to it."""
-    price = broker().quote(CHASED, Market.KRX).price
+    price = _price(CHASED)
     exchange.freeze(CHASED, price)
     order = _ordered(orders.place(Intent(CHASED, Side.SELL, 4, strategy="sell_profit", plan=_plan())))
     say(
@@ -176,7 +283,7 @@ def _profit_sale(orders: OrderService, exchange: Exchange, say: Callable[[str], 
     )
     exchange.freeze(CHASED, step(order.price, 1))
     _wait(_("the sale to fill"), lambda: _family_filled(order) == order.qty)
-    say(_("sold at {price:,.0f}").format(price=order.average_fill or order.price))
+    say(_("sold at {price:,.0f}").format(price=_family_average(order)))
 
 
 def _sale_by_hand(exchange: Exchange, code: str, say: Callable[[str], None]) -> None:
@@ -199,6 +306,11 @@ def _ordered(order: TradeOrder) -> TradeOrder:
     return order
 
 
+def _price(code: str) -> int:
+    """Return the last price on the grid: a trade at the middle of the book may lie between two ticks."""
+    return adjust_price_to_tick(broker().quote(code, Market.KRX).price)
+
+
 def _family(order: TradeOrder) -> Q:
     return Q(pk=order.root_pk) | Q(root_id=order.root_pk)
 
@@ -206,6 +318,12 @@ def _family(order: TradeOrder) -> Q:
 def _family_filled(order: TradeOrder) -> int:
     order.refresh_from_db()
     return sum(TradeOrder.objects.filter(_family(order)).values_list("filled_qty", flat=True))
+
+
+def _family_average(order: TradeOrder) -> Decimal:
+    family = TradeOrder.objects.filter(_family(order))
+    amount = sum(family.values_list("filled_amount", flat=True))
+    return Decimal(amount) / _family_filled(order)
 
 
 def _wait(what: str, happened: Callable[[], bool]) -> None:
@@ -244,7 +362,7 @@ def _line(root: TradeOrder) -> list[str]:
     return [
         f"{root.stock_name} {root.stock_code}",
         str(root.get_order_type_display()),
-        root.strategy or str(root.get_origin_display()),
+        str(root.get_origin_display()) if root.origin == TradeOrder.Origin.EXTERNAL else quality.style(root),
         f"{root.qty:,}",
         f"{filled:,}",
         f"{amount / filled:,.1f}" if filled else "-",

@@ -42,6 +42,15 @@ def hours(day: date) -> Hours | None:
     return None
 
 
+def whole_day(day: date) -> Hours | None:
+    """Return the day from NXT's pre-market to KRX's close, for whoever wants all of it."""
+    session = hours(day)
+    first = [each for each in phases_on(day) if (each.market, each.name) == (Market.NXT, PhaseName.PRE_MARKET)]
+    if session is None or not first:
+        return session
+    return Hours(_at(day, first[0].starts_at), session.closes_at)
+
+
 def _at(day: date, moment: time) -> datetime:
     return datetime.combine(day, moment, KST)
 
@@ -75,7 +84,7 @@ def begin(*, is_fresh: bool) -> Path:
     now = clock.now()
     if is_new:
         now = max(now, _after_last_order() or now)
-    moment = opening(now, is_first=is_first, is_fresh=is_fresh)
+    moment = opening(now, is_first=is_first, is_fresh=is_fresh, hours=whole_day if is_fresh else hours)
     if moment is not None:
         clock.set_now(moment)
     if is_new:

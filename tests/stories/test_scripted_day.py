@@ -92,9 +92,12 @@ def last_line(day: Day) -> str:
 def test_the_scripted_day_ends_with_equal_ledgers_and_so_does_the_next(play) -> None:
     first = play()
     assert first.finish() == 0, "\n".join(first.said)
-    assert re.fullmatch(r"LEDGER EQUAL orders=\d+ executions=\d+ holdings=2 cash=\d+", last_line(first))
+    assert re.fullmatch(r"LEDGER EQUAL orders=\d+ executions=\d+ holdings=3 cash=\d+", last_line(first))
     report = "\n".join(first.said)
-    for act in ("is synced", "rests at", "times and filled", "blacklisted buy is refused", "sold by hand", "noticed"):
+    acts = ("is synced", "on NXT before the opening", "rests at", "times and filled", "at last at market", "filled in")
+    acts += ("blacklisted buy is refused", "sell_stop: sold", "sell_emergency: sold", "sold by hand", "noticed")
+    acts += ("refusals in a row trip the switch", "resumes", "on NXT after the close")
+    for act in acts:
         assert act in report
     second = play()
     assert second.finish() == 0, "\n".join(second.said)
