@@ -15,9 +15,9 @@ from django.utils.translation import gettext
 from aegis import chase
 from aegis.broker import Broker, BrokerError, Refused
 from aegis.chase import Chased, Decision, Step
-from aegis.guards import TradingState, gettext_noop
+from aegis.guards import gettext_noop
 from aegis.lifecycle import Status
-from aegis.terms import Market, Side
+from aegis.terms import Market
 from kis import about
 from market import service as market
 from orders import guards, journal, reconcile
@@ -76,7 +76,7 @@ def _decide(order: TradeOrder, now: datetime) -> Decision:
         never_arrived=order.never_arrived,
         family_lost=lost,
     )
-    return chase.next_step(facts, order.plan, may_order=_may_order(order), now=now)
+    return chase.next_step(facts, order.plan, may_order=guards.trading_state().lets_pass(order.side), now=now)
 
 
 def _family_open_qty(order: TradeOrder) -> int:
@@ -85,11 +85,6 @@ def _family_open_qty(order: TradeOrder) -> int:
     filled = family.aggregate(total=Sum("filled_qty"))["total"] or 0
     asked = order.root.qty if order.root else order.qty
     return asked - filled
-
-
-def _may_order(order: TradeOrder) -> bool:
-    state = guards.trading_state()
-    return state is TradingState.ACTIVE or (state is TradingState.REDUCING and order.side is Side.SELL)
 
 
 def _carry_out(order: TradeOrder, decision: Decision, broker: Broker, now: Callable[[], datetime]) -> bool:

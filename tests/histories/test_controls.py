@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from unittest import mock
@@ -28,7 +29,7 @@ from kis.simulator.server import Simulator
 from kis.throttle import Throttle
 from orders import fills, guards, journal, reconcile, routine
 from orders.models import TradeOrder, TradingSwitch
-from orders.service import Intent, OrderService
+from orders.service import Intent, OrderDenied, OrderService
 from tests.histories.conftest import Play
 from tests.histories.history import ACCOUNT
 from tests.orders.test_fills import hear, notice
@@ -160,6 +161,34 @@ def test_absence_is_believed_only_when_repeated(service: OrderService, broker: B
         reconcile.reconcile(broker, clock.now)
     order.refresh_from_db()
     assert (order.state is Status.UNKNOWN) is guarded
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_stock_with_an_order_of_unknown_fate_waits(
+    service: OrderService, broker: Broker, simulator: Simulator, guarded: bool
+) -> None:
+    def lost(request: Any) -> Acceptance:
+        broker.place(request)
+        raise OutcomeUnknown("no answer")
+
+    _placed(OrderService(mock.MagicMock(wraps=broker, place=lost), clock.now))
+    found = guards.others
+
+    def thawed(*args: Any, **words: Any) -> Any:
+        return replace(found(*args, **words), frozen_by="")
+
+    with nullcontext() if guarded else mock.patch.object(guards, "others", thawed), suppress(OrderDenied):
+        _placed(service)
+    assert (len(simulator.ledger(ACCOUNT)["orders"]) == 1) is guarded
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_nothing_is_sent_before_the_list_was_read(service: OrderService, simulator: Simulator, guarded: bool) -> None:
+    off = nullcontext() if guarded else mock.patch.object(reconcile, "is_fresh", return_value=True)
+    with off:
+        _placed(service)
+    paths = [each["path"].rpartition("/")[2] for each in simulator.events() if each["event"] == "request"]
+    assert ("inquire-daily-ccld" in paths) is guarded
 
 
 @pytest.mark.parametrize("guarded", [True, False])
