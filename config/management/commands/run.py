@@ -43,7 +43,9 @@ class Command(BaseCommand):
             _("AEGIS runs ({environment}, account {account}). Ctrl-C ends it.").format(
                 environment=environment, account=settings.KIS_CREDENTIALS.account
             ),
-            _("  Desk    http://127.0.0.1:{port}/  (user {user}; administration under /admin/)").format(port=settings.WEB_PORT, user=ADMIN),
+            _("  Desk    http://127.0.0.1:{port}/  (user {user}; administration under /admin/)").format(
+                port=settings.WEB_PORT, user=ADMIN
+            ),
             _("  Flower  http://127.0.0.1:{port}/  (user {user}, password in {path})").format(
                 port=settings.FLOWER_PORT, user=ADMIN, path=flower_password_file()
             ),
