@@ -30,6 +30,7 @@ SCHEDULE: tuple[Entry, ...] = (
     Entry(
         "balance-open", "orders.tasks.sync_balance", 60, _("balance in market hours (spec §0.4)"), {"while_open": True}
     ),
+    Entry("balance-after-fills", "orders.tasks.sync_after_fills", 5, _("cash, soon after a fill")),
     Entry("balance-closed", "orders.tasks.sync_balance", 600, _("balance outside them"), {"while_open": False}),
     Entry("calendar", "orders.tasks.sync_calendar", 600, _("which days trade; asks once a day")),
     Entry("daily-prices", "orders.tasks.sync_daily_prices", 600, _("after the close (spec §5.1)")),

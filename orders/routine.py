@@ -10,12 +10,14 @@ from aegis.sessions import KST
 from market import collector, history
 from market import service as market
 from market.models import DailyPrice, TradingDay
-from orders.models import RawNotice, TradeOrder
+from orders.models import RawNotice, TradeExecution, TradeOrder
 from orders.reconcile import reconcile
 from portfolio.fetcher import KISFetcher
 from portfolio.service import PortfolioService
 
 RECENT = timedelta(days=7)
+# a balance was asked for a little before its row was written
+BALANCE_OVERLAP = timedelta(seconds=2)
 
 
 def begin(broker: Broker, now: Callable[[], datetime]) -> None:
@@ -34,6 +36,14 @@ def is_look_wanted() -> bool:
 def sync_balance(broker: Broker, now: Callable[[], datetime], *, while_open: bool) -> None:
     """Take over the balance if the market is as open as this turn is meant for (spec §0.4)."""
     if market.is_any_market_open(now()) is while_open:
+        KISFetcher(broker, now).sync_portfolio()
+
+
+def sync_after_fills(broker: Broker, now: Callable[[], datetime]) -> None:
+    """Take over the balance soon after a fill: our own count moved the shares, and only the broker knows the cash."""
+    fill = TradeExecution.objects.order_by("-id").values_list("recorded_at", flat=True).first()
+    snapshot = PortfolioService().get_snapshot()
+    if fill is not None and (snapshot is None or fill > snapshot.timestamp - BALANCE_OVERLAP):
         KISFetcher(broker, now).sync_portfolio()
 
 

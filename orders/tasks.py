@@ -59,6 +59,12 @@ def sync_balance(*, while_open: bool) -> None:
 
 
 @shared_task
+def sync_after_fills() -> None:
+    """Take over the balance where something was filled since the last."""
+    routine.sync_after_fills(broker(), clock.now)
+
+
+@shared_task
 def sync_calendar() -> None:
     """Learn which days trade, once a day."""
     routine.sync_calendar(broker(), clock.now)

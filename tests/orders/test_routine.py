@@ -1,0 +1,26 @@
+from collections.abc import Callable
+from datetime import timedelta
+
+from aegis.broker import Broker
+from kis import clock
+from kis.simulator.server import Simulator
+from orders import reconcile, routine
+from orders.models import TradeOrder
+from portfolio.models import AccountSnapshot
+
+Buy = Callable[..., TradeOrder]
+
+
+def test_the_cash_follows_a_fill_without_waiting_for_its_turn(buy: Buy, broker: Broker, simulator: Simulator) -> None:
+    order = buy()
+    known = AccountSnapshot.objects.count()
+    routine.sync_after_fills(broker, clock.now)
+    assert AccountSnapshot.objects.count() == known, "nothing was filled: nothing is asked"
+    simulator.set_price(order.stock_code, 69_000, freeze=True)
+    reconcile.reconcile(broker, clock.now)
+    for _ in range(3):
+        routine.sync_after_fills(broker, clock.now)
+        clock.set_now(clock.now() + timedelta(seconds=5))
+    assert AccountSnapshot.objects.count() == known + 2, "one after the overlap, and then no more"
+    newest = AccountSnapshot.objects.latest()
+    assert newest.deposit_d2 < newest.deposit
