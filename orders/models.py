@@ -387,7 +387,7 @@ class StopRule(models.Model):
     stock_name = models.CharField(_("stock name"), max_length=60, blank=True)
     kind = models.CharField(_("kind"), max_length=11, choices=KINDS)
     unit = models.CharField(_("unit"), max_length=7, choices=UNITS)
-    value = models.DecimalField(_("value"), max_digits=16, decimal_places=4)
+    value = models.DecimalField(_("threshold"), max_digits=16, decimal_places=4)
     atr = models.DecimalField(
         _("average true range"), max_digits=16, decimal_places=4, default=0, help_text=_("when it was armed")
     )
@@ -414,8 +414,8 @@ class StopRule(models.Model):
 
     class Meta:
         db_table = "stop_rules"
-        verbose_name = _("stop")
-        verbose_name_plural = _("stops")
+        verbose_name = _("stop rule")
+        verbose_name_plural = _("stop rules")
         ordering = ["-id"]
         constraints = [
             models.UniqueConstraint(
@@ -447,7 +447,7 @@ class StopRule(models.Model):
 class StopEvent(models.Model):
     """Something that happened to a stop, in the operator's words. Added, never edited."""
 
-    stop = models.ForeignKey(StopRule, models.PROTECT, related_name="events", verbose_name=_("stop"))
+    stop = models.ForeignKey(StopRule, models.PROTECT, related_name="events", verbose_name=_("stop rule"))
     at = models.DateTimeField(_("at"))
     kind = models.CharField(_("kind"), max_length=20)
     detail = models.CharField(_("detail"), max_length=300, blank=True)
