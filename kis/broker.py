@@ -16,7 +16,6 @@ from aegis.broker import (
     Orderable,
     OrderRecord,
     OrderRequest,
-    OutcomeUnknown,
     Placed,
     Quote,
     Refused,
@@ -204,11 +203,7 @@ class KISBroker(Quotations):
             "EXCG_ID_DVSN_CD": "KRX" if self._client.environment.is_paper else "ALL",
         }
         replies = self._client.pages(catalogue.ORDERS, parameters)
-        records = [_order_record(row) for reply in replies for row in reply.rows("output1") if row.maybe("odno")]
-        numbers = {(record.order_date, record.branch, record.order_no) for record in records}
-        if len(numbers) != len(records):
-            raise OutcomeUnknown("the list names an order twice: its pages overlap", call=catalogue.ORDERS.name)
-        return records
+        return [_order_record(row) for reply in replies for row in reply.rows("output1") if row.maybe("odno")]
 
     def open_orders(self) -> Sequence[OpenOrder]:
         """Return what can still be cancelled at the broker, whoever ordered it, on every venue."""

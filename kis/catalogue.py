@@ -11,6 +11,7 @@ from enum import Enum, StrEnum
 from aegis.broker import NotSent
 from aegis.terms import Market
 from kis.environment import Dialect, Environment
+from kis.outputs import OUTPUTS, Outputs
 
 
 class Effect(Enum):
@@ -38,7 +39,12 @@ class Spec:
 
 @dataclass(frozen=True, slots=True)
 class TR:
-    """One operation. `cursor` names the paging keys' suffix (`100`, `200` or none), None where nothing pages."""
+    """One operation. `cursor` names the paging keys' suffix (`100`, `200` or none), None where no cursor pages.
+
+    A paged operation's list is `listed`, and no two of its rows agree in all columns of `key`: its pages are
+    held against that. Rows may well be equal in a list that does not page (two trades of one second). `page_rows`
+    is what the broker puts on a page at most, `paper_page_rows` on paper where that differs.
+    """
 
     name: str
     method: str
@@ -51,6 +57,19 @@ class TR:
     old_paper: str = ""
     spec: Spec | None = None
     cursor: str | None = None
+    listed: str = "output"
+    key: tuple[str, ...] = ()
+    page_rows: int = 0
+    paper_page_rows: int = 0
+
+    @property
+    def outputs(self) -> Outputs:
+        """What stands in the reply, output by output."""
+        return OUTPUTS[self.name]
+
+    def page_rows_of(self, environment: Environment) -> int:
+        """Return how many rows a full page has."""
+        return (self.paper_page_rows if environment.is_paper else 0) or self.page_rows
 
     @property
     def is_ledger(self) -> bool:
@@ -133,6 +152,11 @@ BALANCE = TR(
     paper="VTTC8434R",
     spec=Spec("TTTC8434R", nxt_tr_id="TTTN8434R"),
     cursor="100",
+    listed="output1",
+    # a stock has one line in cash and one for each kind and day of credit (UNVERIFIED: documents show no more)
+    key=("pdno", "trad_dvsn_name", "loan_dt"),
+    page_rows=50,
+    paper_page_rows=20,
 )
 OPEN_ORDERS = TR(
     "inquire-psbl-rvsecncl",
@@ -144,6 +168,8 @@ OPEN_ORDERS = TR(
     old_live="TTTC8036R",
     spec=Spec("TTTC8036R", nxt_tr_id="TTTN8036R", path=_TRADING + "inquire-nccs"),
     cursor="100",
+    key=("ord_gno_brno", "odno"),
+    page_rows=50,
 )
 ORDERS = TR(
     "inquire-daily-ccld",
@@ -155,6 +181,10 @@ ORDERS = TR(
     paper="VTTC0081R",
     old_live="TTTC8001R",  # its paper twin VTTC8001R answers without rows, at all times
     cursor="100",
+    listed="output1",
+    key=("ord_dt", "ord_gno_brno", "odno"),
+    page_rows=100,
+    paper_page_rows=15,
 )
 PRICE = TR("inquire-price", "GET", _QUOTES + "inquire-price", _R, _QUOTE, live="FHKST01010100", paper="FHKST01010100")
 BOOK = TR(
@@ -174,8 +204,20 @@ DAILY_PRICE = TR(
     _BACKFILL,
     live="FHKST01010400",
     paper="FHKST01010400",
+    key=("stck_bsop_date",),
+    page_rows=30,
 )
-HOLIDAYS = TR("chk-holiday", "GET", _QUOTES + "chk-holiday", _R, _BACKFILL, live="CTCA0903R", cursor="")
+HOLIDAYS = TR(
+    "chk-holiday",
+    "GET",
+    _QUOTES + "chk-holiday",
+    _R,
+    _BACKFILL,
+    live="CTCA0903R",
+    cursor="",
+    key=("bass_dt",),
+    page_rows=24,
+)
 STOCK_INFO = TR("search-stock-info", "GET", _QUOTES + "search-stock-info", _R, _QUOTE, live="CTPF1002R")
 PRODUCT_INFO = TR("search-info", "GET", _QUOTES + "search-info", _R, _QUOTE, live="CTPF1604R")
 ACCOUNT_BALANCE = TR(
@@ -189,6 +231,9 @@ DAILY_CHART = TR(
     _BACKFILL,
     live="FHKST03010100",
     paper="FHKST03010100",
+    listed="output2",
+    key=("stck_bsop_date",),
+    page_rows=100,
 )
 MINUTES_TODAY = TR(
     "inquire-time-itemchartprice",
@@ -198,6 +243,9 @@ MINUTES_TODAY = TR(
     _BACKFILL,
     live="FHKST03010200",
     paper="FHKST03010200",
+    listed="output2",
+    key=("stck_bsop_date", "stck_cntg_hour"),
+    page_rows=30,
 )
 MINUTES_OF_DAY = TR(
     "inquire-time-dailychartprice",
@@ -206,8 +254,20 @@ MINUTES_OF_DAY = TR(
     _R,
     _BACKFILL,
     live="FHKST03010230",
+    listed="output2",
+    key=("stck_bsop_date", "stck_cntg_hour"),
+    page_rows=120,
 )
-VI_STATUS = TR("inquire-vi-status", "GET", _QUOTES + "inquire-vi-status", _R, _QUOTE, live="FHPST01390000")
+VI_STATUS = TR(
+    "inquire-vi-status",
+    "GET",
+    _QUOTES + "inquire-vi-status",
+    _R,
+    _QUOTE,
+    live="FHPST01390000",
+    key=("mksc_shrn_iscd", "bsop_date", "cntg_vi_hour"),
+    page_rows=30,
+)
 INDEX_PRICE = TR("inquire-index-price", "GET", _QUOTES + "inquire-index-price", _R, _QUOTE, live="FHPUP02100000")
 INDEX_CHART = TR(
     "inquire-daily-indexchartprice",
@@ -217,6 +277,9 @@ INDEX_CHART = TR(
     _BACKFILL,
     live="FHKUP03500100",
     paper="FHKUP03500100",
+    listed="output2",
+    key=("stck_bsop_date",),
+    page_rows=50,
 )
 FUTURES_PRICE = TR(
     "futures inquire-price",
@@ -236,6 +299,9 @@ FUTURES_CHART = TR(
     _BACKFILL,
     live="FHKIF03020100",
     paper="FHKIF03020100",
+    listed="output2",
+    key=("stck_bsop_date",),
+    page_rows=100,
 )
 FUTURES_BOARD = TR(
     "display-board-futures", "GET", _FUTURES + "display-board-futures", _R, _BACKFILL, live="FHPIF05030200"
@@ -277,6 +343,7 @@ OVERSEAS_OPEN_ORDERS = TR(
     _ACCOUNT,
     live="TTTS3018R",
     cursor="200",
+    key=("ord_dt", "ord_gno_brno", "odno"),
 )
 
 OPERATIONS: tuple[TR, ...] = (

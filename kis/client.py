@@ -8,7 +8,8 @@ unread (token, call limit) or it surely never left (no connection).
 import logging
 import random
 import time
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -37,29 +38,44 @@ DEADLINE_SECONDS = {Urgency.ORDER: 5.0, Urgency.ACCOUNT: 20.0, Urgency.QUOTE: 30
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A successful reply. `more` says that another page follows the cursor."""
+    """A successful reply to `tr`. `more` says that another page follows the cursor."""
 
-    call: str
+    tr: TR
     body: Mapping[str, Any]
     more: bool = False
 
     def row(self, name: str = "output") -> Row:
         """Return an output that is one object; some operations send it as a list of one."""
-        value = self._output(name)
-        if isinstance(value, list):
-            value = value[0] if value else {}
-        return Row(value, self.call)
+        rows = self.rows(name)
+        return rows[0] if rows else self._row(name, {})
 
     def rows(self, name: str = "output") -> list[Row]:
-        """Return an output that is a list; some operations send a single object for one row."""
-        value = self._output(name)
-        return [Row(item, self.call) for item in (value if isinstance(value, list) else [value])]
+        """Return an output that is a list; some operations send a single object for one row.
 
-    def _output(self, name: str) -> Any:
+        Raises OutcomeUnknown where it is neither.
+        """
         try:
-            return self.body[name]
+            value = self.body[name]
         except KeyError:
-            raise OutcomeUnknown(f"the reply has no field {name}", call=self.call) from None
+            raise OutcomeUnknown(f"the reply has no field {name}", call=self.tr.name) from None
+        items = value if isinstance(value, list) else [value]
+        for item in items:
+            if not isinstance(item, dict):
+                raise OutcomeUnknown(f"{name} is no list of rows: {item!r:.80} is no object", call=self.tr.name)
+        return [self._row(name, item) for item in items]
+
+    def listed(self) -> list[Row]:
+        """Return the rows of the operation's list, without the empty objects that fill some pages.
+
+        Raises OutcomeUnknown where it is no list of objects: of one object nobody knows what is missing.
+        """
+        if not isinstance(self.body.get(self.tr.listed), list):
+            raise OutcomeUnknown(f"{self.tr.listed} is no list of rows", call=self.tr.name)
+        return [row for row in self.rows(self.tr.listed) if any(row.key(self.tr.key))]
+
+    def _row(self, name: str, values: Mapping[str, Any]) -> Row:
+        block = self.tr.outputs.get(name)
+        return Row(values, self.tr.name, block.columns if block else None)
 
 
 _gives_up_at: ContextVar[float] = ContextVar("gives_up_at", default=float("inf"))
@@ -148,9 +164,30 @@ class Client:
     def pages(self, tr: TR, parameters: Mapping[str, str], *, market: Market = Market.KRX) -> list[Reply]:
         """Return every page of a list, or raise: half a list is no list.
 
-        Raises OutcomeUnknown where the cursor does not move on.
+        Raises OutcomeUnknown where the cursor does not move on, or a row comes twice because pages overlap.
         """
-        return list(self._pages(tr, parameters, market))
+        replies = list(self._pages(tr, parameters, market))
+        _no_row_twice(tr, [row for reply in replies for row in reply.listed()])
+        return replies
+
+    def walk(
+        self, tr: TR, parameters: Mapping[str, str], *, back: Callable[[Row], Mapping[str, str] | None]
+    ) -> list[Row]:
+        """Return the rows of every page of a chart, newest first, or raise.
+
+        `back` tells from the oldest row which parameters ask for what lies before it, None where nothing is wanted.
+        Raises OutcomeUnknown where a page does not lead back but brings what another brought.
+        """
+        asked, found = dict(parameters), list[Row]()
+        for _ in range(MAX_PAGES):
+            rows = self.call(tr, asked).listed()
+            found += rows
+            _no_row_twice(tr, found)
+            step = back(rows[-1]) if len(rows) >= tr.page_rows_of(self.environment) else None
+            if step is None:
+                return found
+            asked |= step
+        raise OutcomeUnknown(f"the chart does not end after {MAX_PAGES} pages", call=tr.name)
 
     def _pages(self, tr: TR, parameters: Mapping[str, str], market: Market) -> Iterator[Reply]:
         fk, nk = f"CTX_AREA_FK{tr.cursor}", f"CTX_AREA_NK{tr.cursor}"
@@ -224,10 +261,18 @@ class Client:
             text = response.text[:200]
             raise OutcomeUnknown(f"HTTP {response.status_code} with no readable answer: {text!r}", call=tr.name)
         if str(body.get("rt_cd", "")).strip() == "0":
-            return Reply(tr.name, body, more=response.headers.get("tr_cont", "").strip() in ("F", "M"))
+            return Reply(tr, body, more=response.headers.get("tr_cont", "").strip() in ("F", "M"))
         code = str(body.get("msg_cd") or body.get("error_code") or "").strip()
         words = str(body.get("msg1") or body.get("error_description") or "").strip()
         meaning = meaning_of(code, tr.effect)
         if meaning in (Meaning.TOKEN, Meaning.BUSY):
             raise _Again(NotSent(words, code=code, call=tr.name), meaning)
         raise failure(tr, code, words)
+
+
+def _no_row_twice(tr: TR, rows: Iterable[Row]) -> None:
+    """Raise OutcomeUnknown where pages of one list overlap: a row that comes twice stands for one left out."""
+    times = Counter(row.key(tr.key) for row in rows)
+    twice = ["/".join(key) for key, count in times.items() if count > 1]
+    if twice:
+        raise OutcomeUnknown(f"the list has {twice[0]} twice: its pages overlap", call=tr.name)

@@ -26,6 +26,7 @@ class Unit(StrEnum):
     SHARES = "shares"
     THOUSAND_SHARES = "kshares"
     MILLION_WON = "mwon"
+    HUNDRED_MILLION_WON = "100mwon"
     CONTRACTS = "contracts"
     COUNT = "count"
     POINTS = "points"
@@ -61,14 +62,23 @@ def number(value: str) -> Decimal | None:
 
 
 _DIGITS = MappingProxyType({Unit.HHMMSS: 6, Unit.DATE: 8})
-_WHOLE = (Unit.WON, Unit.SHARES, Unit.THOUSAND_SHARES, Unit.MILLION_WON, Unit.CONTRACTS, Unit.COUNT)
-_EXACT = (Unit.WON_EXACT, Unit.POINTS, Unit.PERCENT, Unit.FOREIGN, Unit.UNSTATED)
+WHOLE = (
+    Unit.WON,
+    Unit.SHARES,
+    Unit.THOUSAND_SHARES,
+    Unit.MILLION_WON,
+    Unit.HUNDRED_MILLION_WON,
+    Unit.CONTRACTS,
+    Unit.COUNT,
+)
+EXACT = (Unit.WON_EXACT, Unit.POINTS, Unit.PERCENT, Unit.FOREIGN, Unit.UNSTATED)
+NUMBERS = (*WHOLE, *EXACT)
 CONVERTERS: Mapping[Unit, Callable[[str], Any]] = MappingProxyType(
     {
         **dict.fromkeys((Unit.TEXT, Unit.HHMMSS, Unit.DATE), text),
         Unit.FLAG: flag,
-        **dict.fromkeys(_WHOLE, whole),
-        **dict.fromkeys(_EXACT, number),
+        **dict.fromkeys(WHOLE, whole),
+        **dict.fromkeys(EXACT, number),
     }
 )
 

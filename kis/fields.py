@@ -3,12 +3,13 @@
 A missing field names the operation and the field; a field nobody asked for is ignored.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import date, datetime, time
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from aegis.broker import OutcomeUnknown
+from kis.columns import EXACT, NUMBERS, Column, Unit
 
 
 class BadField(OutcomeUnknown):
@@ -16,16 +17,22 @@ class BadField(OutcomeUnknown):
 
 
 class Row:
-    """One object of a reply, its keys read without regard to case (the broker prints `excg_id_dvsn_Cd`)."""
+    """One object of a reply, its keys read without regard to case (the broker prints `excg_id_dvsn_Cd`).
 
-    __slots__ = ("_call", "_values")
+    Where the catalogue knows the `columns`, by small letters, a value is only read as what it is said to be: a field
+    that is not there raises LookupError, a price read as a date TypeError. Both are mistakes of ours.
+    """
 
-    def __init__(self, values: Mapping[str, Any], call: str) -> None:
+    __slots__ = ("_call", "_columns", "_values")
+
+    def __init__(self, values: Mapping[str, Any], call: str, columns: Mapping[str, Column] | None = None) -> None:
         self._values = {key.lower(): value for key, value in values.items()}
         self._call = call
+        self._columns = columns
 
     def text(self, name: str) -> str:
         """Return the value without the spaces that pad it."""
+        self._check(name)
         try:
             value = self._values[name.lower()]
         except KeyError:
@@ -34,21 +41,68 @@ class Row:
 
     def maybe(self, name: str, default: str = "") -> str:
         """Return the value of a field that not every reply has."""
+        self._check(name)
         return str(self._values.get(name.lower(), default)).strip()
+
+    def key(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Return the values of fields that name a row, empty where it has none."""
+        return tuple(self.maybe(name) for name in names)
 
     def decimal(self, name: str) -> Decimal:
         """Return a number; an empty value counts as zero, as the broker means it."""
+        self._check(name, NUMBERS)
         text = self.text(name)
         try:
-            return Decimal(text or "0")
+            number = Decimal(text or "0")
         except InvalidOperation:
-            raise self._unreadable(name, text, "a number") from None
+            number = Decimal("nan")
+        if not number.is_finite():
+            raise self._unreadable(name, text, "a number")
+        return number
 
     def integer(self, name: str) -> int:
-        """Return a whole number of won or shares; `248750.0000` is 248,750."""
-        return int(self.decimal(name))
+        """Return a whole number of won or shares; `248750.0000` is 248,750, `248750.5` an error."""
+        number = self.decimal(name)
+        if number != number.to_integral_value():
+            raise self._unreadable(name, self.text(name), "a whole number")
+        return int(number)
+
+    def values(self) -> dict[str, Any]:
+        """Return every field that the catalogue knows and the reply has, by our name and typed.
+
+        Numbers are int or Decimal, days and times of day are date and time, flags bool; None where the broker
+        printed nothing.
+        """
+        columns = self._columns or {}
+        return {columns[key].name: self._typed(columns[key]) for key in self._values if key in columns}
+
+    def _typed(self, column: Column) -> Any:
+        wire, unit = column.wire, column.unit
+        text = self.text(wire)
+        if unit is Unit.TEXT:
+            return text
+        if unit is Unit.FLAG:
+            return text == "Y"
+        # a date that does not apply is printed as noughts
+        if not text or (unit is Unit.DATE and not text.strip("0")):
+            return None
+        if unit is Unit.DATE:
+            return self.day(wire)
+        if unit is Unit.HHMMSS:
+            return self.clock(wire)
+        return self.decimal(wire) if unit in EXACT else self.integer(wire)
+
+    def _check(self, name: str, units: Collection[Unit] = tuple(Unit)) -> None:
+        if self._columns is None:
+            return
+        column = self._columns.get(name.lower())
+        if column is None:
+            raise LookupError(f"{self._call} has no field {name} in the catalogue")
+        if column.unit not in units:
+            raise TypeError(f"{self._call} {name} counts {column.unit}: it cannot be read so")
 
     def day(self, name: str) -> date:
+        self._check(name, (Unit.DATE,))
         text = self.text(name)
         try:
             return datetime.strptime(text, "%Y%m%d").date()  # noqa: DTZ007 a date has no zone
@@ -56,6 +110,7 @@ class Row:
             raise self._unreadable(name, text, "a date as 20261123") from None
 
     def clock(self, name: str) -> time:
+        self._check(name, (Unit.HHMMSS,))
         text = self.text(name)
         try:
             return hhmmss(text)

@@ -1,6 +1,6 @@
 """What the broker tells of the market as a whole and of its past. Translation only, no policy."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 
@@ -26,7 +26,6 @@ MARKET_DIVISION = {Market.KRX: "J", Market.NXT: "NX", Market.SOR: "UN"}
 # a board as the investors' figures name it: the market and its industry of all
 INVESTORS_OF_BOARD = {Board.KOSPI: ("KSP", "0001"), Board.KOSDAQ: ("KSQ", "1001")}
 STATIC_VI, DYNAMIC_VI, BOTH_VI = "1", "2", "3"
-DAILY_CHART_ROWS = 100
 MILLION = 1_000_000
 THURSDAY = 3
 QUARTER_MONTHS = 3
@@ -38,28 +37,18 @@ class Quotations:
     _client: Client
 
     def daily_chart(self, code: str, first: date, last: date, *, adjusted: bool = True) -> Sequence[DayPrice]:
-        parameters = {
-            **instrument(code, Market.KRX),
-            "FID_INPUT_DATE_1": f"{first:%Y%m%d}",
-            "FID_INPUT_DATE_2": f"{last:%Y%m%d}",
-            "FID_PERIOD_DIV_CODE": "D",
-            "FID_ORG_ADJ_PRC": "0" if adjusted else "1",  # the other way round than in inquire-daily-price
-        }
-        rows = self._client.call(catalogue.DAILY_CHART, parameters).rows("output2")
-        return [day_price(row) for row in rows if row.maybe("stck_bsop_date")]
+        reply = self._client.call(catalogue.DAILY_CHART, _days_of(code, first, last, adjusted=adjusted))
+        return [day_price(row) for row in reply.listed()]
 
     def daily_history(self, code: str, first: date, last: date, *, adjusted: bool = True) -> Sequence[DayPrice]:
-        days: list[DayPrice] = []
-        while first <= last:
-            page = self.daily_chart(code, first, last, adjusted=adjusted)
-            dates = [price.day for price in page]
-            if dates != sorted(set(dates), reverse=True) or any(not first <= day <= last for day in dates):
-                raise OutcomeUnknown("the chart's days are out of order or of range", call=catalogue.DAILY_CHART.name)
-            days += page
-            if len(page) < DAILY_CHART_ROWS:
-                break
-            last = dates[-1] - timedelta(days=1)
-        return days
+        def back(oldest: Row) -> Mapping[str, str] | None:
+            before = oldest.day("stck_bsop_date") - timedelta(days=1)
+            return {"FID_INPUT_DATE_2": f"{before:%Y%m%d}"} if before >= first else None
+
+        if last < first:
+            return []
+        rows = self._client.walk(catalogue.DAILY_CHART, _days_of(code, first, last, adjusted=adjusted), back=back)
+        return [day_price(row) for row in rows]
 
     def minutes(self, code: str, market: Market, last: datetime) -> Sequence[ChartMinute]:
         moment = last.astimezone(KST)
@@ -69,7 +58,7 @@ class Quotations:
         else:
             past = {**parameters, "FID_INPUT_DATE_1": f"{moment:%Y%m%d}", "FID_FAKE_TICK_INCU_YN": ""}
             reply = self._client.call(catalogue.MINUTES_OF_DAY, past)
-        minutes = [_minute(row) for row in reply.rows("output2") if row.maybe("stck_bsop_date")]
+        minutes = [_minute(row) for row in reply.listed()]
         return [minute for minute in minutes if minute.at.date() == moment.date()]
 
     def index(self, code: str) -> Decimal:
@@ -147,13 +136,22 @@ class Quotations:
             "FID_TRGT_CLS_CODE": "",
             "FID_TRGT_EXLS_CLS_CODE": "",
         }
-        rows = self._client.call(catalogue.VI_STATUS, parameters).rows()
-        found = [_interruption(row) for row in rows if row.maybe("mksc_shrn_iscd")]
-        return [each for each in found if each.day == day]
+        rows = self._client.call(catalogue.VI_STATUS, parameters).listed()
+        return [each for each in map(_interruption, rows) if each.day == day]
 
 
 def instrument(code: str, market: Market) -> dict[str, str]:
     return {"FID_COND_MRKT_DIV_CODE": MARKET_DIVISION[market], "FID_INPUT_ISCD": code}
+
+
+def _days_of(code: str, first: date, last: date, *, adjusted: bool) -> dict[str, str]:
+    return {
+        **instrument(code, Market.KRX),
+        "FID_INPUT_DATE_1": f"{first:%Y%m%d}",
+        "FID_INPUT_DATE_2": f"{last:%Y%m%d}",
+        "FID_PERIOD_DIV_CODE": "D",
+        "FID_ORG_ADJ_PRC": "0" if adjusted else "1",  # the other way round than in inquire-daily-price
+    }
 
 
 def day_price(row: Row) -> DayPrice:

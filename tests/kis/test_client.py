@@ -223,12 +223,36 @@ def test_all_pages_are_read_with_the_cursor_sent_back() -> None:
         [page(["1"], "7", "M"), page(["2"], "7", "M")],
         [page(["1"], "", "M")],
         [page(["1"], "1", "M"), httpx.Response(502)],
+        [page(["1"], "1", "F"), page(["2", "1"], "", "D")],
+        [page(["1", "1"], "", "D")],
+        [httpx.Response(200, json={"rt_cd": "0", "output1": {"odno": "1"}})],
+        [httpx.Response(200, json={"rt_cd": "0", "output1": ["1"]})],
+        [httpx.Response(200, json={"rt_cd": "0"})],
+        [page([str(number)], str(number), "M") for number in range(client.MAX_PAGES + 1)],
     ],
-    ids=["the cursor stands still", "no cursor", "the second page fails"],
+    ids=[
+        "the cursor stands still",
+        "no cursor",
+        "the second page fails",
+        "a row of the first page comes again",
+        "a row comes twice in one page",
+        "an object for a list",
+        "a list of no objects",
+        "no list",
+        "no end",
+    ],
 )
 def test_half_a_list_is_no_list(answers: list[Any]) -> None:
     with pytest.raises(OutcomeUnknown):
         Wire(*answers).client.pages(catalogue.ORDERS, {})
+
+
+def test_what_names_a_row_is_all_of_its_key_and_an_empty_object_is_no_row() -> None:
+    same = {"pdno": "005930", "trad_dvsn_name": "자기융자"}
+    rows = [{**same, "loan_dt": "20261102"}, {**same, "loan_dt": "20261103"}, {}, {}]
+    wire = Wire({"rt_cd": "0", "output1": rows})
+    (reply,) = wire.client.pages(catalogue.BALANCE, {})
+    assert [row.text("loan_dt") for row in reply.listed()] == ["20261102", "20261103"]
 
 
 def test_an_unknown_field_is_ignored_and_a_missing_one_names_the_operation() -> None:
