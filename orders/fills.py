@@ -21,7 +21,7 @@ from aegis.sessions import KST
 from aegis.terms import Board, Instrument, Market, Side
 from kis import about, codec
 from market.models import Stock
-from orders import guards, journal
+from orders import guards, journal, rows
 from orders.models import RawNotice, TradeExecution, TradeOrder
 from portfolio import ledger
 
@@ -38,14 +38,16 @@ def receive(notice: Notice, *, account: str, now: datetime, arrived: float) -> R
     HTS id is counted and not read further; its text is not kept.
     """
     foreign = notice.account != account
-    raw = RawNotice.objects.create(
-        received_at=now,
-        kind=notice.kind,
-        order_date=now.astimezone(KST).date(),
-        order_no=notice.order_no,
-        original_no=notice.original_no,
-        text="" if foreign else notice.text,
-        state=State.FOREIGN if foreign else State.WAITING,
+    raw = rows.insert(
+        RawNotice(
+            received_at=now,
+            kind=notice.kind,
+            order_date=now.astimezone(KST).date(),
+            order_no=notice.order_no,
+            original_no=notice.original_no,
+            text="" if foreign else notice.text,
+            state=State.FOREIGN if foreign else State.WAITING,
+        )
     )
     if foreign:
         log.warning("a notice of another account: not ours to count")
@@ -77,7 +79,8 @@ def apply(raw: RawNotice, notice: Notice, *, now: datetime) -> bool:
     order = TradeOrder.objects.select_for_update().filter(order_date=raw.order_date, order_no=number).first()
     if order is None:
         return False
-    if RawNotice.objects.select_for_update().get(pk=raw.pk).state != State.WAITING:
+    # whoever changes it holds the order's lock, as we do now
+    if RawNotice.objects.values_list("state", flat=True).get(pk=raw.pk) != State.WAITING:
         return True  # another worker was first
     with about.order(order.pk):
         state = _HANDLERS[notice.kind](order, raw, notice, now)
@@ -169,21 +172,23 @@ def count(order: TradeOrder, fill: Fill, *, now: datetime) -> TradeExecution:
     average = ledger.count_fill(
         order.stock_code, order.stock_name, order.side, fill.qty, fill.price, executed_at=fill.executed_at
     )
-    execution = TradeExecution.objects.create(
-        order=order,
-        order_no=order.order_no or "",
-        stock_code=order.stock_code,
-        exec_qty=fill.qty,
-        exec_price=fill.price,
-        exec_amount=fill.amount,
-        cumulative_qty=total,
-        executed_at=fill.executed_at,
-        recorded_at=now,
-        source=fill.source,
-        notice=fill.notice,
-        fee=fee,
-        tax=tax,
-        realized_profit=realized_profit(average, fill, fee + tax) if order.side is Side.SELL else None,
+    execution = rows.insert(
+        TradeExecution(
+            order=order,
+            order_no=order.order_no or "",
+            stock_code=order.stock_code,
+            exec_qty=fill.qty,
+            exec_price=fill.price,
+            exec_amount=fill.amount,
+            cumulative_qty=total,
+            executed_at=fill.executed_at,
+            recorded_at=now,
+            source=fill.source,
+            notice=fill.notice,
+            fee=fee,
+            tax=tax,
+            realized_profit=realized_profit(average, fill, fee + tax) if order.side is Side.SELL else None,
+        )
     )
     event = lifecycle.fill_event(total, order.qty)
     done = {"chase_at": None} if event is Event.FULLY_FILLED else {}

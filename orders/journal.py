@@ -13,6 +13,7 @@ from aegis import lifecycle
 from aegis.broker import Acceptance, BrokerError, NotSent
 from aegis.lifecycle import Event, Status
 from kis.errors import advice
+from orders import rows
 from orders.models import OrderEvent, TradeOrder
 
 # a committed order leaves within this, or not at all
@@ -23,7 +24,7 @@ LOST_PAUSE = timedelta(seconds=5)
 
 def write(order: TradeOrder, kind: str, detail: str = "", *, at: datetime) -> None:
     """Add an event to an order's history."""
-    OrderEvent.objects.create(order=order, kind=kind, detail=detail[:300], at=at)
+    rows.insert(OrderEvent(order=order, kind=kind, detail=detail[:300], at=at))
 
 
 @transaction.atomic
@@ -97,7 +98,8 @@ def move(order: TradeOrder, event: Event, *, at: datetime, detail: str = "", **f
     Raises IllegalMove where the event cannot happen in the order's state.
     """
     status = lifecycle.after(order.state, event)
-    with transaction.atomic():
+    # no savepoint of its own: the two stand or fall with whatever they are part of
+    with transaction.atomic(savepoint=False):
         seen = TradeOrder.objects.filter(pk=order.pk, status=order.status)
         if seen.update(status=status, status_at=at, **fields) != 1:
             return False

@@ -1,0 +1,78 @@
+"""A row written by its bare statement is the row that the ORM would have written."""
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from django.db import IntegrityError, transaction
+from django.forms.models import model_to_dict
+
+from aegis.broker import Broker
+from kis import clock
+from orders import rows
+from orders.models import OrderEvent, RawNotice, TradeExecution, TradeOrder
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def order(db: None) -> TradeOrder:
+    now = clock.now()
+    words = {
+        "stock_code": "005930",
+        "order_type": "BUY",
+        "market": "KRX",
+        "order_kind": "00",
+        "qty": 3,
+        "price": 70_000,
+    }
+    return rows.insert(
+        TradeOrder(**words, request_id="by hand", order_date=now.date(), created_at=now, status_at=now, candidates=[{}])
+    )
+
+
+def test_every_kind_of_column_reads_back_as_it_was_given(order: TradeOrder) -> None:
+    assert order.pk
+    read = TradeOrder.objects.get(pk=order.pk)
+    assert model_to_dict(read) == model_to_dict(order)
+    assert (read.created_at, read.candidates, read.order_no, read.arrival_market) == (
+        order.created_at,
+        [{}],
+        None,
+        None,
+    )
+
+
+def test_it_is_the_row_that_the_orm_writes(order: TradeOrder, broker: Broker) -> None:
+    now = clock.now()
+    words: dict[str, Any] = {
+        "order": order,
+        "order_no": "0000000001",
+        "stock_code": "005930",
+        "exec_qty": 1,
+        "exec_price": Decimal("70000.1234"),
+        "exec_amount": 70_000,
+        "executed_at": now,
+        "recorded_at": now,
+        "source": TradeExecution.Source.LIST,
+    }
+    ours = rows.insert(TradeExecution(**words, cumulative_qty=1))
+    theirs = TradeExecution.objects.create(**words, cumulative_qty=2)
+    skipped = {"id", "cumulative_qty"}
+    fields = [field.name for field in TradeExecution._meta.concrete_fields if field.name not in skipped]
+    one, other = TradeExecution.objects.filter(pk__in=[ours.pk, theirs.pk]).values(*fields)
+    assert one == other
+    assert not ours._state.adding
+
+
+def test_a_row_that_the_database_refuses_is_refused(order: TradeOrder) -> None:
+    rows.insert(OrderEvent(order=order, at=clock.now(), kind="X"))
+    with pytest.raises(IntegrityError), transaction.atomic():
+        rows.insert(TradeOrder(**{**model_to_dict(order), "id": None, "root_id": None, "root": None}))
+
+
+def test_a_row_may_be_saved_again(order: TradeOrder) -> None:
+    raw = rows.insert(RawNotice(received_at=clock.now(), kind="FILLED", order_date=order.order_date, order_no="1"))
+    raw.state = RawNotice.State.APPLIED
+    raw.save(update_fields=["state"])
+    assert RawNotice.objects.get(pk=raw.pk).state == RawNotice.State.APPLIED
