@@ -51,9 +51,9 @@ def _celery(*words: str) -> tuple[str, ...]:
 
 
 def simulator(ledger: Path) -> Program:
-    words = ("kis_simulator", "--port", str(settings.SIMULATOR_PORT), "--ledger", str(ledger))
+    words = ("kis_simulator", "--host", settings.BIND_ADDRESS, "--port", str(settings.SIMULATOR_PORT))
     # the exchange closes last: orders on their way still get their answer
-    return Program("simulator", _python(str(BASE_DIR / "manage.py"), *words), stop_rank=2)
+    return Program("simulator", _python(str(BASE_DIR / "manage.py"), *words, "--ledger", str(ledger)), stop_rank=2)
 
 
 def _manage(name: str, *words: str, **more: float) -> Program:
@@ -73,8 +73,8 @@ def _worker(name: str, queues: str, threads: int, *more: str) -> Program:
 
 def programs() -> list[Program]:
     # every open dashboard holds a thread: more of them than desk.live serves viewers
-    web = ("config.wsgi", "--bind", f"127.0.0.1:{settings.WEB_PORT}", "--workers", "1", "--threads", "24")
-    flower = ("flower", "--address=127.0.0.1", f"--port={settings.FLOWER_PORT}")
+    web = ("config.wsgi", "--bind", f"{settings.BIND_ADDRESS}:{settings.WEB_PORT}", "--workers", "1", "--threads", "24")
+    flower = ("flower", f"--address={settings.BIND_ADDRESS}", f"--port={settings.FLOWER_PORT}")
     telegram = [_manage("telegram", "telegram_bot", grace_seconds=WARM_SECONDS)] if settings.TELEGRAM_TOKEN else []
     return [
         Program("web", _python("-m", "gunicorn", *web, "--no-control-socket", "--graceful-timeout", "5"), stop_rank=1),

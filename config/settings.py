@@ -47,6 +47,8 @@ KIS_NXT_TAX_TOTAL = percent("KIS_NXT_TAX_TOTAL")
 WEB_PORT = env.int("AEGIS_WEB_PORT", default=8000)
 FLOWER_PORT = env.int("AEGIS_FLOWER_PORT", default=5555)
 SIMULATOR_PORT = env.int("AEGIS_SIMULATOR_PORT", default=9443)
+# where the web, Flower and a simulator listen; a container's own address is its network's business
+BIND_ADDRESS = env.str("AEGIS_BIND_ADDRESS", default="127.0.0.1")
 HAS_OWN_SIMULATOR = not env.str("AEGIS_SIMULATOR_URL", default="")
 
 # only a rehearsal has a clock of its own: real markets keep real time

@@ -1,0 +1,205 @@
+"""Play a day with planted secrets, then look for them wherever a stranger might: `make secrets-check`.
+
+Looked for: what is planted, and the access token issued meanwhile, which may be in its own place in Redis alone.
+Looked through: every page of the desk and its error pages, Flower, `/metrics` and `/readyz`, all that processes
+logged at level DEBUG, every table, and all of Redis with the tasks and their arguments. Exit code 1 where one is found.
+"""
+
+import json
+import logging
+import os
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+from psycopg import sql
+
+from tests.desk.botapi import TOKEN, FakeTelegram, serve
+
+PLANTED = {
+    "KIS_APP_KEY": "planted-app-key-7c1f",
+    "KIS_APP_SECRET": "planted-app-secret-93ab",
+    "AEGIS_SECRET_KEY": "planted-django-key-0123456789-0123456789-0123456789-0123",
+    "AEGIS_METRICS_TOKEN": "planted-metrics-token-55d0",
+    "AEGIS_TELEGRAM_TOKEN": TOKEN,
+    "AEGIS_NOTIFY_URLS": "json://planted-user:planted-word-e41c@127.0.0.1:1/",
+}
+# what may stand alone of an address
+PARTS = ("planted-word-e41c",)
+CHAT = 4711
+FLOWER_PASSWORD = "planted-flower-word-88"
+PAGES_PER_TABLE = 3
+ISSUED = "the access token issued"
+
+Text = tuple[str, str]
+"""Where it was found, and what it says."""
+
+
+def main() -> int:
+    with tempfile.TemporaryDirectory(prefix="aegis-secrets-") as directory, serve() as telegram:
+        _settle_in(Path(directory), telegram)
+        import django
+
+        django.setup()
+        logging.disable(logging.WARNING)  # in this process; those of the house log everything
+        texts = list(_play_and_collect(Path(directory), telegram))
+    issued = {where: text for where, text in texts if where == ISSUED}[ISSUED]
+    found = [(where, name) for where, text in texts if where != ISSUED for name in _found(text, issued)]
+    for where, name in found:
+        print(f"FOUND {name} in {where}")
+    size = sum(len(text) for _where, text in texts)
+    print(f"SECRETS {'FOUND ' + str(len(found)) if found else 'NOWHERE'} places={len(texts)} letters={size:,}")
+    return 1 if found else 0
+
+
+def _settle_in(home: Path, telegram: FakeTelegram) -> None:
+    for name in [
+        name for name in os.environ if name.startswith(("KIS_", "AEGIS_")) or name.endswith(("BASE_URL", "REDIS_URL"))
+    ]:
+        del os.environ[name]
+    ports = iter(_free_ports(3))
+    os.environ |= PLANTED | {
+        "DJANGO_SETTINGS_MODULE": "config.settings",
+        "AEGIS_ENV_FILE": os.devnull,
+        "AEGIS_HOME": str(home),
+        "AEGIS_LOG_LEVEL": "DEBUG",
+        "AEGIS_TELEGRAM_URL": telegram.url,
+        "AEGIS_TELEGRAM_CHATS": str(CHAT),
+        **{f"AEGIS_{name}_PORT": str(next(ports)) for name in ("WEB", "FLOWER", "SIMULATOR")},
+    }
+    (home / "flower_password").write_text(FLOWER_PASSWORD, encoding="ascii")
+
+
+def _free_ports(count: int) -> list[int]:
+    probes = [socket.socket() for _ in range(count)]
+    for probe in probes:
+        probe.bind(("127.0.0.1", 0))
+    numbers = [int(probe.getsockname()[1]) for probe in probes]
+    for probe in probes:
+        probe.close()
+    return numbers
+
+
+def _found(text: str, issued: str) -> list[str]:
+    values = [*PLANTED.items(), *((part, part) for part in PARTS), ("FLOWER_PASSWORD", FLOWER_PASSWORD)]
+    values.append((ISSUED, issued))
+    return [name for name, value in values if value in text]
+
+
+def _play_and_collect(home: Path, telegram: FakeTelegram) -> Iterator[Text]:
+    from django.conf import settings
+
+    from config.demo import play
+    from config.house import House
+
+    log = home / "house.log"
+    said: list[str] = []
+    with (
+        log.open("w", encoding="utf-8") as output,
+        House(output=output, say=said.append, fresh_day=True) as house,
+        (home / "demo.log").open("w", encoding="utf-8") as report,
+    ):
+        house.wait_until_ready()
+        verdict = play(settings.KIS_ENVIRONMENT.rest_url, report)
+        if verdict.differences:
+            raise RuntimeError(str(verdict))
+        yield from _telephone(telegram)
+        yield from _pages()
+        yield from _flower()
+        yield from _tables()
+        yield from _redis()
+    yield from ((f"what the supervisor says, line {number}", line) for number, line in enumerate(said))
+    yield "the processes' logs", log.read_text(encoding="utf-8", errors="replace")
+    yield "the demo's report", (home / "demo.log").read_text(encoding="utf-8")
+
+
+def _telephone(telegram: FakeTelegram) -> Iterator[Text]:
+    for line in ("/잔고", "/주문", "/체결", "/상태", "/미확인"):
+        before = len(telegram.sent)
+        telegram.write(CHAT, line)
+        telegram.wait_for_sent(before + 1, seconds=60)
+    yield "what Telegram was told", "\n".join(sent.text for sent in telegram.sent)
+
+
+def _pages() -> Iterator[Text]:
+    """Read the desk as its administrator does, page by page, and an error page of each kind."""
+    from django.conf import settings
+    from django.contrib import admin
+    from django.contrib.auth import get_user_model
+    from django.test import Client
+    from django.urls import reverse
+
+    client = Client(SERVER_NAME="127.0.0.1", raise_request_exception=False)
+    client.force_login(get_user_model().objects.get(username="admin"))
+    urls = ["/", "/admin/", "/desk/equity", "/desk/quality", "/desk/two-factor", "/readyz", "/nowhere", "/admin/login/"]
+    for model in admin.site._registry:
+        name = f"admin:{model._meta.app_label}_{model._meta.model_name}"
+        urls.append(reverse(f"{name}_changelist"))
+        rows = model._default_manager.order_by("-pk").values_list("pk", flat=True)[:PAGES_PER_TABLE]
+        urls += [reverse(f"{name}_change", args=[pk]) for pk in rows]
+    for url in urls:
+        yield f"page {url}", client.get(url).content.decode("utf-8", "replace")
+    with_token = {"Authorization": f"Bearer {settings.METRICS_TOKEN}"}
+    yield "/metrics", client.get("/metrics", headers=with_token).content.decode()
+    yield "a refused form", client.post("/admin/login/", {"username": "x", "password": "y"}).content.decode()
+
+
+def _flower() -> Iterator[Text]:
+    from django.conf import settings
+
+    auth = ("admin", FLOWER_PASSWORD)
+    with httpx.Client(
+        base_url=f"http://127.0.0.1:{settings.FLOWER_PORT}", auth=auth, trust_env=False, timeout=30
+    ) as http:
+        workers = http.get("/api/workers", params={"refresh": "1"}).raise_for_status()
+        tasks = http.get("/api/tasks").raise_for_status()
+        yield "Flower's workers", workers.text
+        yield "Flower's tasks and their arguments", tasks.text
+        for path in ("/workers", "/tasks", "/broker", *(f"/worker/{name}" for name in workers.json())):
+            yield f"Flower {path}", http.get(path).text
+        for task in list(tasks.json())[:20]:
+            yield f"Flower's task {task}", http.get(f"/task/{task}").text
+        if len(tasks.json()) < 5:
+            raise RuntimeError("Flower saw next to no tasks: their arguments were not looked at")
+
+
+def _tables() -> Iterator[Text]:
+    from django.db import connection
+
+    with connection.cursor() as cursor:
+        for table in connection.introspection.table_names():
+            cursor.execute(sql.SQL("SELECT t::text FROM {} t").format(sql.Identifier(table)))
+            yield f"table {table}", "\n".join(str(row) for (row,) in cursor.fetchall())
+
+
+def _redis() -> Iterator[Text]:
+    from django.conf import settings
+
+    from kis.auth import store_key
+    from kis.wiring import store
+
+    its_place = store_key(settings.KIS_ENVIRONMENT, settings.KIS_CREDENTIALS, "token").encode()
+    words = store().get(its_place)
+    if words is None:
+        raise RuntimeError("no token is in Redis: nothing was asked of the broker")
+    yield ISSUED, json.loads(words)["value"]
+    readers: dict[str, Callable[[bytes], Any]] = {
+        "string": store().get,
+        "list": lambda key: store().lrange(key, 0, -1),
+        "hash": store().hgetall,
+        "set": store().smembers,
+        "zset": lambda key: store().zrange(key, 0, -1),
+    }
+    for key in store().scan_iter():
+        if key == its_place:
+            continue
+        kind = store().type(key).decode()
+        yield f"Redis {key.decode()}", f"{key!r} {readers[kind](key)!r}" if kind in readers else repr(key)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
