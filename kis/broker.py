@@ -85,7 +85,8 @@ class KISBroker(Quotations):
             board=BOARD_OF_ID.get(row.text("mket_id_cd"), Board.KOSPI),
             instrument=SECURITY_GROUP.get(row.text("scty_grp_id_cd"), Instrument.STOCK),
             sector=row.text("idx_bztp_mcls_cd_name") or row.text("std_idst_clsf_cd_name"),
-            trades_on_nxt=row.text("cptt_trad_tr_psbl_yn") == "Y" and row.text("nxt_tr_stop_yn") != "Y",
+            # replies of before NXT's opening have neither: without a yes, KRX alone
+            trades_on_nxt=row.maybe("cptt_trad_tr_psbl_yn") == "Y" and row.maybe("nxt_tr_stop_yn") != "Y",
             is_halted=row.text("tr_stop_yn") == "Y",
         )
 

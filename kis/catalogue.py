@@ -64,8 +64,8 @@ class TR:
 
     @property
     def outputs(self) -> Outputs:
-        """What stands in the reply, output by output."""
-        return OUTPUTS[self.name]
+        """What stands in the reply, output by output; empty where the operation is none of the catalogue's."""
+        return OUTPUTS.get(self.name, {})
 
     def page_rows_of(self, environment: Environment) -> int:
         """Return how many rows a full page has."""

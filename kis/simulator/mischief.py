@@ -132,9 +132,9 @@ def _stuck(call: Call, reply: Reply) -> Reply:
     body = dict(reply.body)
     for name in body:
         if name.startswith("ctx_area_nk"):
-            # the key the client came with, or one it will be sent back with for ever
-            body[name] = call.params.get(name.upper(), "").ljust(len(body[name])) or body[name]
-            body[name] = body[name] if body[name].strip() else "1".ljust(len(reply.body[name]))
+            # the key the client came with; on the first page the true one, or any where there is none
+            key = call.params.get(name.upper(), "").strip() or str(body[name]).strip() or "1"
+            body[name] = key.ljust(len(body[name]))
     return replace(reply, body=body, tr_cont="M")
 
 
