@@ -601,6 +601,7 @@ NO_REPLIES = {
     "evidence_quant_app_20260817_subscription_acks.json",
     "message_codes.json",
     "realtime_columns.json",
+    "rest_operations.json",
 }
 
 
