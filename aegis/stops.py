@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from enum import StrEnum
 
+from aegis.guards import Reason, gettext_noop
 from aegis.ticks import daily_limits
 
 ATR_DAYS = 14
@@ -104,16 +105,26 @@ def _exact(rule: Rule) -> Decimal:
     return start - away if rule.kind.falls else start + away
 
 
-def check(rule: Rule) -> None:
-    """Raise ValueError where a rule could never fire, or always would: it names the field and what would be right."""
+def against(rule: Rule, price: int) -> Reason | None:
+    """Return why a rule is not to be armed while the stock trades at `price` won, None where it may be.
+
+    It names the value and what would be right: a rule could never fire, or would fire at once.
+    """
     if rule.value <= 0:
-        raise ValueError(f"value {rule.value:f}: more than 0 is needed")
+        return Reason("STOP_VALUE", gettext_noop("value {value:f}: more than 0 is needed"), {"value": rule.value})
     if rule.unit is StopUnit.PRICE and rule.value != int(rule.value):
-        raise ValueError(f"value {rule.value:f}: whole won are needed")
+        return Reason("STOP_VALUE", gettext_noop("value {value:f}: whole won are needed"), {"value": rule.value})
     if rule.unit is StopUnit.ATR and rule.atr <= 0:
-        raise ValueError(f"atr {rule.atr:f}: more than 0 won is needed, from {ATR_DAYS + 1} daily prices")
-    if limit(rule) <= 0:
-        raise ValueError(f"value {rule.value:f} {rule.unit}: its limit of {limit(rule):,} won is no price")
+        words = gettext_noop("the average true range is not known: {days} daily prices are needed (backfill_daily)")
+        return Reason("STOP_ATR", words, {"days": ATR_DAYS + 1})
+    at = limit(rule)
+    if at <= 0:
+        words = gettext_noop("value {value:f}: its limit of {limit:,} won is no price")
+        return Reason("STOP_VALUE", words, {"value": rule.value, "limit": at})
+    if isinstance(evaluate(rule, price), Fired):
+        words = gettext_noop("value {value:f}: with a limit of {limit:,} won it would fire at once, at {price:,} won")
+        return Reason("STOP_AT_ONCE", words, {"value": rule.value, "limit": at, "price": price})
+    return None
 
 
 def rebased(value: Decimal, ratio: Decimal) -> Decimal:

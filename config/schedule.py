@@ -24,6 +24,8 @@ class Entry:
 
 SCHEDULE: tuple[Entry, ...] = (
     Entry("chase-sweep", "orders.tasks.sweep", 2, _("orders whose chase step is due")),
+    Entry("stop-sweep", "orders.tasks.sweep_stops", 2, _("triggered stops whose next step is due")),
+    Entry("stop-watch", "orders.tasks.watch_stops", 5, _("armed stops whose feed is silent, or whose shares changed")),
     Entry("look", "orders.tasks.look", 5, _("orders and notices that wait for the broker's word")),
     Entry("reconcile", "orders.tasks.reconcile", 60, _("unfilled orders against the broker's list (spec §5.1)")),
     Entry("switch", "orders.tasks.watch_switch", 5, _("losses, refusals and blindness that trip the trading switch")),

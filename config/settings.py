@@ -257,6 +257,7 @@ CELERY_TASK_DEFAULT_QUEUE = "sync"
 # the first pattern that fits decides: orders must not wait behind what may
 CELERY_TASK_ROUTES = {
     "orders.tasks.sync_*": {"queue": "sync"},
+    "orders.tasks.watch_stops": {"queue": "sync"},  # it waits for quotes; what it triggers does not wait for it
     "orders.tasks.*": {"queue": "orders"},
 }
 CELERY_DB_REUSE_MAX = 1000  # Celery closes the database connection around every task without it

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.auth.models import User
 from django.contrib.contenttypes.models import ContentType
+from django.core.exceptions import ValidationError
 from django.db.models import Model
 from django.utils.translation import gettext as _
 
@@ -16,8 +17,8 @@ from aegis.broker import BrokerError
 from aegis.guards import TradingState
 from kis import clock
 from kis.wiring import broker
-from orders import guards, journal, reconcile, switch
-from orders.models import TradeOrder
+from orders import guards, journal, reconcile, stops, switch
+from orders.models import StopRule, TradeOrder
 from orders.service import OrderService
 
 
@@ -124,6 +125,16 @@ def cancel_all(*, by: User) -> Sequence[Told]:
     if swept.unseen:
         told.append(Told(False, _("The broker could not be asked: {error}").format(error=swept.unseen)))
     return told
+
+
+def disarm(stop: StopRule, *, by: User) -> Told:
+    """Take a stop back."""
+    try:
+        stops.disarm(stop, why=by.get_username(), at=clock.now())
+    except ValidationError as error:
+        return Told(False, f"{stop}: {' '.join(error.messages)}")
+    log_act(by, stop, _("disarmed"))
+    return Told(True, _("Disarmed: {stop}").format(stop=stop))
 
 
 def name_of(order: TradeOrder) -> str:

@@ -19,7 +19,8 @@ from django.utils.translation import gettext_noop
 
 from aegis.sessions import KST
 from desk.models import Alarm, Kind, Message, NewsMark
-from orders.models import OrderEvent, Reconciliation, SwitchChange, TradeExecution, TradeOrder
+from orders import stops
+from orders.models import OrderEvent, Reconciliation, StopEvent, SwitchChange, TradeExecution, TradeOrder
 from portfolio.models import PortfolioEvent
 
 log = logging.getLogger(__name__)
@@ -194,9 +195,16 @@ def _correction(look: Reconciliation) -> News:
     return News(f"look:{look.pk}", Kind.CORRECTION, text, look.at)
 
 
+def _stop(event: StopEvent) -> News:
+    words = _(stops.SAID.get(event.kind, event.kind))
+    return News(f"stop:{event.pk}", Kind.STOP, f"{event.stop}: {words}: {event.detail}".rstrip(": "), event.at)
+
+
 SOURCES: tuple[Source, ...] = (
     Source("fill", lambda: TradeExecution.objects.select_related("order"), _fill),
     Source("event", _order_events, _order_event),
+    # its order tells for itself
+    Source("stop", lambda: StopEvent.objects.exclude(kind="ORDERED").select_related("stop"), _stop),
     Source("switch", SwitchChange.objects.all, _switch),
     Source("holding", PortfolioEvent.objects.all, _holding),
     Source("look", lambda: Reconciliation.objects.filter(corrected__gt=0), _correction),

@@ -11,8 +11,8 @@ from aegis.chase import Plan
 from aegis.guards import Reason
 from aegis.quality import Gap, Savings
 from aegis.sessions import KST
-from orders import guards
-from orders.models import OrderEvent, SwitchChange, TradeExecution, TradeOrder
+from orders import guards, stops
+from orders.models import OrderEvent, StopRule, SwitchChange, TradeExecution, TradeOrder
 from orders.quality import Line
 from orders.service import Draft, Swept
 from portfolio.models import AccountSnapshot, Portfolio
@@ -149,6 +149,26 @@ class SwitchShape(TypedDict):
     reason: str
     by: str
     at: str
+
+
+class StopShape(TypedDict):
+    """A stop. `limit` is where it fires now, in won, 0 without shares; `order` what it sold with, null before."""
+
+    id: int
+    code: str
+    name: str
+    kind: str
+    unit: str
+    value: str
+    limit: int
+    high: int
+    state: str
+    state_at: str
+    armed_by: str
+    trigger_price: int
+    order: int | None
+    is_silent: bool
+    note: str
 
 
 class GapShape(TypedDict):
@@ -387,6 +407,26 @@ def savings(each: Savings) -> SavingsShape:
         "saved_won": each.saved_won,
         "yearly_usual_won": each.yearly_usual_won,
         "yearly_own_won": each.yearly_own_won,
+    }
+
+
+def stop(row: StopRule) -> StopShape:
+    return {
+        "id": row.pk,
+        "code": row.stock_code,
+        "name": row.stock_name,
+        "kind": str(row.kind),
+        "unit": str(row.unit),
+        "value": f"{row.value.normalize():f}",
+        "limit": stops.limit(row),
+        "high": row.high,
+        "state": str(row.state),
+        "state_at": _moment(row.state_at),
+        "armed_by": row.armed_by,
+        "trigger_price": row.trigger_price,
+        "order": row.order_id,
+        "is_silent": row.is_silent,
+        "note": row.note,
     }
 
 

@@ -7,8 +7,9 @@ from celery import shared_task
 from kis import clock
 from kis.wiring import broker, stream_status
 from orders import chase as chasing
-from orders import intake, polling, routine, switch
+from orders import intake, polling, routine, stop_watch, switch
 from orders import reconcile as reconciling
+from orders import stops as stopping
 
 # an order that nobody took in this time is not sent: the market it was meant for is gone
 SUBMIT_SECONDS = 30
@@ -37,6 +38,26 @@ def sweep() -> None:
     """Hand every order whose step is due to a worker: what a lost message forgot, the row remembers."""
     for pk in chasing.due(clock.now()):
         chase.delay(pk)
+
+
+@shared_task
+def stop(stop_pk: int) -> None:
+    """Take one triggered stop as far as it goes now."""
+    stopping.advance(stop_pk, broker(), clock.now)
+
+
+@shared_task
+def sweep_stops() -> None:
+    """Hand every stop whose step is due to a worker: what a lost message forgot, the row remembers."""
+    for pk in stopping.due(clock.now()):
+        stop.delay(pk)
+
+
+@shared_task
+def watch_stops() -> None:
+    """Keep armed stops in step with their shares, and ask for prices that no feed tells."""
+    for pk in stop_watch.watch(broker(), stream_status(), clock.now):
+        stop.delay(pk)
 
 
 @shared_task

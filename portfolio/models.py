@@ -106,6 +106,11 @@ class PortfolioEvent(models.Model):
     def __str__(self) -> str:
         return f"{self.kind} {self.stock_code} {self.qty_before} > {self.qty_after}"
 
+    @property
+    def is_of_count(self) -> bool:
+        """Whether the company changed how many shares there are, and the price with them."""
+        return self.kind != Change.UNEXPLAINED
+
 
 class AccountSnapshot(models.Model):
     """The account at one moment, in won (계좌 스냅샷)."""

@@ -5,12 +5,14 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
+from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404
+from django.shortcuts import get_object_or_404, redirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.html import format_html
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from unfold.admin import TabularInline
 from unfold.contrib.filters.admin import ChoicesCheckboxFilter, RangeDateFilter
@@ -20,12 +22,15 @@ from unfold.widgets import UnfoldAdminRadioSelectWidget, UnfoldAdminTextareaWidg
 
 from aegis.guards import TradingState
 from aegis.lifecycle import OPEN, Status
+from aegis.stops import StopKind, StopUnit
 from desk import actions
 from desk.actions import Told
 from desk.admin.base import Page, ReadOnly, Record, figure
 from desk.roles import SWITCH, TRADE
 from desk.timeline import family_of, timeline
+from kis import clock
 from market.models import Stock
+from orders import stops
 from orders.models import (
     BlacklistedStock,
     OrderEvent,
@@ -401,19 +406,115 @@ class SwitchChangeAdmin(Record):
 
 class StopEventInline(ReadOnly, TabularInline):
     model = StopEvent
-    fields = ["at", "kind", "detail"]
+    fields = ["at", "said", "detail"]
+    readonly_fields = ["said"]
     extra = 0
+
+    @display(description=_("kind"))
+    def said(self, event: StopEvent) -> str:
+        return gettext(stops.SAID.get(event.kind, event.kind))
+
+
+class StopForm(forms.ModelForm):
+    """Arms a stop, or changes what an armed one fires at; the service says what is wrong, by field."""
+
+    by = ""
+
+    class Meta:
+        model = StopRule
+        fields = ["stock_code", "kind", "unit", "value"]
+
+    def clean(self) -> dict[str, Any]:
+        said = super().clean() or {}
+        if not self.errors:
+            unit, value, now = StopUnit(said["unit"]), said["value"], clock.now()
+            try:
+                if self.instance.pk:
+                    stops.edited(StopRule.objects.get(pk=self.instance.pk), unit, value, at=now)
+                else:
+                    stops.draft(said["stock_code"], StopKind(said["kind"]), unit, value, by=self.by, at=now)
+            except ValidationError as error:
+                for name, messages_of_field in error.message_dict.items():
+                    self.add_error(name if name in self.fields else None, messages_of_field)
+        return said
 
 
 @admin.register(StopRule)
 class StopRuleAdmin(Record):
-    list_display = ["stock", "kind", "unit", "value", "position", "state_at", "armed_by", "order", "note"]
+    form = StopForm
+    list_display = ["stock", "kind", "unit", "value", "fires_at", "position", "state_at", "armed_by", "order", "note"]
     list_display_links = ["stock", "kind"]
     list_filter = [("state", ChoicesCheckboxFilter), ("kind", ChoicesCheckboxFilter)]
     list_filter_submit = True
     search_fields = ["stock_code", "stock_name"]
     list_select_related = ["order"]
     inlines = [StopEventInline]
+    actions_detail = ["disarm"]
+
+    class Media:
+        js = ["desk/stock_search.js"]
+
+    def has_add_permission(self, request: HttpRequest, *args: Any) -> bool:
+        return request.user.has_perm(TRADE)
+
+    def has_change_permission(self, request: HttpRequest, obj: StopRule | None = None) -> bool:
+        return request.user.has_perm(TRADE) and (obj is None or obj.state == StopRule.State.ARMED)
+
+    def has_disarm_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
+        return request.user.has_perm(TRADE) and (
+            object_id is None
+            or StopRule.objects.filter(
+                pk=object_id, state__in=[StopRule.State.ARMED, StopRule.State.TRIGGERED]
+            ).exists()
+        )
+
+    def get_fields(self, request: HttpRequest, obj: StopRule | None = None) -> list[str]:
+        asked = ["stock_code", "kind", "unit", "value"]
+        if obj is None:
+            return asked
+        known = ["stock_name", "state", "fires_at", "high", "atr", "heard_price", "heard_at", "trigger_price", "note"]
+        return [*asked, *known]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: StopRule | None = None) -> list[str]:
+        if obj is None:
+            return []
+        return [name for name in self.get_fields(request, obj) if name not in ("unit", "value")]
+
+    def save_model(self, request: HttpRequest, row: StopRule, form: StopForm, change: bool) -> None:
+        said, by, now = form.cleaned_data, request.user.get_username(), clock.now()
+        unit, value = StopUnit(said["unit"]), said["value"]
+        if change:
+            stops.edit(StopRule.objects.get(pk=row.pk), unit, value, by=by, at=now)
+        else:
+            row.pk = stops.arm(said["stock_code"], StopKind(said["kind"]), unit, value, by=by, at=now).pk
+            row.refresh_from_db()
+
+    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        try:
+            return super().changeform_view(request, *args, **kwargs)
+        except ValidationError as error:  # it fired, or another armed one, between the check and the save
+            messages.error(request, " ".join(error.messages))
+            return redirect("admin:orders_stoprule_changelist")
+
+    @action(
+        description=_("Disarm"),
+        icon="front_hand",
+        permissions=["disarm"],
+        url_path="disarm",
+        dialog={
+            "title": _("Disarm this stop?"),
+            "description": _("The shares are no longer guarded by it. What it has ordered already stays."),
+            "form_submit_text": _("Disarm"),
+        },
+    )
+    def disarm(self, request: HttpRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
+        tell(request, actions.disarm(get_object_or_404(StopRule, pk=object_id), by=request.user))
+        return go_to(reverse("admin:orders_stoprule_change", args=[object_id]))
+
+    @display(description=_("fires at"))
+    def fires_at(self, rule: StopRule) -> str:
+        is_live = rule.state in stops.LIVE
+        return figure(stops.limit(rule) or None if is_live else None)
 
     @display(description=_("stock"), ordering="stock_name")
     def stock(self, rule: StopRule) -> str:

@@ -14,8 +14,8 @@ from aegis.stops import (
     Rule,
     StopKind,
     StopUnit,
+    against,
     average_true_range,
-    check,
     evaluate,
     limit,
     plausible,
@@ -27,13 +27,14 @@ LOSS = Rule(StopKind.STOP_LOSS, StopUnit.PERCENT, D(5), D(70_000))
 PROFIT = Rule(StopKind.TAKE_PROFIT, StopUnit.PERCENT, D(10), D(70_000))
 TRAIL = Rule(StopKind.TRAILING, StopUnit.PERCENT, D(3), D(70_000), high=80_000)
 
+ABOVE_ALL = 10**12
 prices = st.integers(1, 5_000_000)
 kinds = st.sampled_from(StopKind)
 
 
 @st.composite
 def rules(draw: st.DrawFn) -> Rule:
-    """Any rule that `check` lets pass."""
+    """Any rule that may be armed at some price."""
     unit = draw(st.sampled_from(StopUnit))
     most = {StopUnit.PRICE: 1_000_000, StopUnit.PERCENT: 99, StopUnit.ATR: 20}[unit]
     value = D(draw(st.integers(1, most))) if unit is StopUnit.PRICE else draw(st.decimals("0.01", most, places=2))
@@ -45,10 +46,7 @@ def rules(draw: st.DrawFn) -> Rule:
         high=draw(prices),
         atr=draw(st.decimals("0.0001", 50_000, places=4)),
     )
-    try:
-        check(rule)
-    except ValueError:
-        assume(False)
+    assume(against(rule, ABOVE_ALL if rule.kind.falls else 1) is None)
     return rule
 
 
@@ -124,13 +122,28 @@ def test_only_a_trailing_stop_has_a_high(rule: Rule, price: int) -> None:
         (replace(LOSS, value=D(100)), "no price"),
         (replace(LOSS, unit=StopUnit.PRICE, value=D("60000.5")), "whole won"),
         (replace(TRAIL, unit=StopUnit.PRICE, value=D(80_000)), "no price"),
-        (replace(LOSS, unit=StopUnit.ATR, value=D(2)), "atr 0: more than 0"),
+        (replace(LOSS, unit=StopUnit.ATR, value=D(2)), "15 daily prices are needed"),
         (replace(LOSS, unit=StopUnit.ATR, value=D(2), atr=D(35_000)), "no price"),
     ],
 )
 def test_a_rule_that_makes_no_sense_says_what_would(rule: Rule, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
-        check(rule)
+    assert words in str(against(rule, 70_000))
+
+
+@pytest.mark.parametrize(
+    ("rule", "price", "is_refused"),
+    [
+        (LOSS, 66_500, True),
+        (LOSS, 66_501, False),
+        (PROFIT, 77_000, True),
+        (PROFIT, 76_999, False),
+        (TRAIL, 77_600, True),
+    ],
+)
+def test_a_rule_that_would_fire_at_once_is_refused(rule: Rule, price: int, is_refused: bool) -> None:
+    reason = against(rule, price)
+    assert (reason is not None) is is_refused
+    assert reason is None or "fire at once" in str(reason)
 
 
 def test_a_split_moves_amounts_of_won_with_the_price() -> None:

@@ -1,0 +1,159 @@
+"""Every trade of a stock with an armed stop is held against it, on the socket's thread, in memory alone.
+
+What fires is handed to a thread of its own, which marks the row and calls a worker; the row decides that it is
+once. Rules are read again every second: what is edited, armed or bought more of counts from then on.
+"""
+
+import logging
+import queue
+import threading
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from django.db import Error as DatabaseError
+
+from aegis import stops as rules
+from aegis.broker import Trade
+from aegis.stops import Fired, NewHigh, Rule
+from desk.plugs import Chore, Plug, Rank, Wish
+from desk.ticks import TRADE_FEEDS
+from kis import clock
+from kis.subscriptions import Topic
+from orders import stop_watch, stops
+from orders.models import StopRule
+from orders.tasks import stop
+from portfolio.service import PortfolioService
+
+log = logging.getLogger(__name__)
+
+READ_SECONDS = 1.0
+WRITE_SECONDS = 2.0
+# how long the firing thread waits for something to do before it looks whether its term is over
+LISTEN_SECONDS = 0.5
+
+
+@dataclass(slots=True)
+class Armed:
+    """A stop as the socket's thread knows it: its rule, the day's possible prices, the newest price heard."""
+
+    pk: int
+    rule: Rule
+    possible: range
+    price: int = 0
+    is_unwritten: bool = False
+    is_told: bool = False  # of an impossible price
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """What a trade at `price` won did: it fired the stop, or was no possible price of the day."""
+
+    pk: int
+    price: int
+    is_possible: bool = True
+
+
+class Stops:
+    """The armed stops of one term of the lease."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # held for moments: by the socket's thread for one frame
+        self._armed: dict[str, list[Armed]] = {}
+        self._shots: queue.SimpleQueue[Shot] = queue.SimpleQueue()
+
+    def on_trades(self, trades: Sequence[Trade], arrived: float) -> None:
+        if not self._armed:
+            return
+        with self._lock:
+            for trade in trades:
+                if trade.code in self._armed:
+                    self._armed[trade.code] = [each for each in self._armed[trade.code] if self._stays(each, trade)]
+
+    def _stays(self, armed: Armed, trade: Trade) -> bool:
+        """Hold one stop against one trade; False where that fired it."""
+        price = trade.price
+        if price not in armed.possible:
+            if not armed.is_told:
+                armed.is_told = True
+                self._shots.put(Shot(armed.pk, price, is_possible=False))
+            return True
+        armed.price, armed.is_unwritten = price, True
+        verdict = rules.evaluate(armed.rule, price)
+        if isinstance(verdict, NewHigh):
+            armed.rule = replace(armed.rule, high=verdict.price)
+        if isinstance(verdict, Fired):
+            self._shots.put(Shot(armed.pk, price))
+            return False
+        return True
+
+    def read(self) -> None:
+        """Read the armed stops again. Highest prices that are not written yet are kept. Raises DatabaseError."""
+        rows = stops.armed()
+        average = {holding.stock_code: holding.avg_price for holding in PortfolioService().get_portfolio()}
+        possible = stop_watch.plausible(sorted({row.stock_code for row in rows}), clock.now())
+        armed = defaultdict(list)
+        with self._lock:
+            known = {each.pk: each for one in self._armed.values() for each in one}
+            for row in rows:
+                if row.stock_code in average:
+                    rule = row.rule(average[row.stock_code])
+                    armed[row.stock_code].append(_renewed(row, rule, possible[row.stock_code], known.get(row.pk)))
+            self._armed = dict(armed)
+
+    def write(self) -> None:
+        """Write what was heard since the last time. Raises DatabaseError, and the next time writes it."""
+        with self._lock:
+            heard = [each for one in self._armed.values() for each in one if each.is_unwritten]
+            prices = {each.pk: (each.price, each.rule.high) for each in heard}
+            for each in heard:
+                each.is_unwritten = False
+        try:
+            stops.note_heard(prices, clock.now())
+        except DatabaseError:
+            with self._lock:
+                for each in heard:
+                    each.is_unwritten = True
+            raise
+
+    def fire(self) -> None:
+        """Mark what fired and call a worker for it. A shot is put back where the database is away."""
+        try:
+            shot = self._shots.get(timeout=LISTEN_SECONDS)
+        except queue.Empty:
+            return
+        try:
+            if not shot.is_possible:
+                stops.note_implausible(shot.pk, shot.price, clock.now())
+            elif stops.trigger(shot.pk, shot.price, clock.now(), seen="feed"):
+                stop.delay(shot.pk)
+        except DatabaseError:
+            self._shots.put(shot)
+            raise
+
+
+def _renewed(row: StopRule, rule: Rule, possible: range, known: Armed | None) -> Armed:
+    if known is None:
+        return Armed(row.pk, rule, possible)
+    # a split moves the highest price down: what the table says then counts, not what was heard before
+    high = max(rule.high, known.rule.high) if known.rule.average_price == rule.average_price else rule.high
+    return Armed(row.pk, replace(rule, high=high), possible, known.price, known.is_unwritten, known.is_told)
+
+
+def stopped_stocks() -> Iterable[Topic]:
+    codes = dict.fromkeys(row.stock_code for row in stops.armed())
+    return [Topic("H0STCNT0", code) for code in codes]
+
+
+def plug() -> Plug:
+    """Hold trades against stops."""
+    heard = Stops()
+    return Plug(
+        handlers=dict.fromkeys(TRADE_FEEDS, heard.on_trades),
+        wishes=(Wish(Rank.STOPS, stopped_stocks),),
+        chores=(
+            Chore("stops", READ_SECONDS, heard.read),
+            Chore("stops-heard", WRITE_SECONDS, heard.write),
+            Chore("stops-fire", 0.0, heard.fire),
+        ),
+    )

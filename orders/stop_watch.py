@@ -1,0 +1,90 @@
+"""Looks at armed stops whose feed says nothing: the broker is asked for the price instead, and people are told.
+
+A quiet stock is no deaf feed: what is told is a feed that nobody holds, or a price that it did not tell.
+"""
+
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from django.utils.translation import gettext
+
+from aegis import stops as rules
+from aegis.broker import Broker, BrokerError
+from aegis.sessions import KST, Matching, phases_at
+from aegis.stops import Fired, NewHigh
+from aegis.terms import Market
+from kis.status import StreamStatus
+from market import service as market
+from market.models import DailyPrice
+from market.turns import only_one
+from orders import stops
+from orders.models import StopRule
+from portfolio.models import PortfolioEvent
+from portfolio.service import PortfolioService
+
+log = logging.getLogger(__name__)
+
+FEEDS = {Market.KRX: "H0STCNT0", Market.NXT: "H0NXCNT0"}
+# no trade for so long is worth a question; a feed that holds the stock and tells of none is asked about less often
+SILENT_AFTER = timedelta(seconds=15)
+
+
+def watch(broker: Broker, status: StreamStatus, now: Callable[[], datetime]) -> list[int]:
+    """Keep armed stops in step with their shares, look where their feed is silent; return what that triggered."""
+    stops.keep(now())
+    venue = market.get_available_market(now())
+    if venue is None or not _trades(venue, now()):
+        return []
+    with only_one("stop-watch") as is_ours:
+        return [row.pk for row in stops.armed() if _look(row, venue, broker, status, now)] if is_ours else []
+
+
+def _trades(venue: Market, now: datetime) -> bool:
+    return any(phase.matching is Matching.CONTINUOUS for phase in phases_at(market.today(now), venue, now))
+
+
+def _look(row: StopRule, venue: Market, broker: Broker, status: StreamStatus, now: Callable[[], datetime]) -> bool:
+    """Ask for the price where the feed told none lately, and judge it; whether the stop fired."""
+    is_held = status.is_alive and f"{FEEDS[venue]}:{row.stock_code}" in status.held
+    if is_held and row.heard_at is not None and now() - row.heard_at < SILENT_AFTER:
+        stops.note_silence(row, is_silent=False, words=gettext("its trades are heard again"), at=now())
+        return False
+    try:
+        price = broker.quote(row.stock_code, venue).price
+    except BrokerError as error:
+        words = gettext("its trades are not heard, and its price cannot be asked for: {error}").format(error=error)
+        stops.note_silence(row, is_silent=True, words=words, at=now())
+        log.warning("stop %s: its price cannot be asked for: %s", row.pk, error)
+        return False
+    if not is_held or price != row.heard_price:
+        words = gettext("its trades are not heard: the broker is asked every few seconds instead ({price:,} won)")
+        stops.note_silence(row, is_silent=True, words=words.format(price=price), at=now())
+    return judge(row, price, now(), seen="REST")
+
+
+def judge(row: StopRule, price: int, at: datetime, *, seen: str) -> bool:
+    """Hold an armed stop against a price that was asked for; whether it fired."""
+    holding = PortfolioService().get_holding(row.stock_code)
+    if holding is None:
+        return False
+    if price not in plausible([row.stock_code], at)[row.stock_code]:
+        stops.note_implausible(row.pk, price, at)
+        return False
+    verdict = rules.evaluate(row.rule(holding.avg_price), price)
+    if isinstance(verdict, NewHigh):
+        stops.note_high(row.pk, verdict.price)
+    return isinstance(verdict, Fired) and stops.trigger(row.pk, price, at, seen=seen)
+
+
+def plausible(codes: list[str], now: datetime) -> dict[str, range]:
+    """Return the prices, in won, that each stock may trade at today, as far as its last close tells.
+
+    A close that is not the last day's tells nothing, nor does one of before a split of today.
+    """
+    today = now.astimezone(KST).date()
+    last = market.last_final_day(now)
+    closes = dict(DailyPrice.objects.filter(date=last, stock_code__in=codes).values_list("stock_code", "close"))
+    changed = PortfolioEvent.objects.filter(stock_code__in=codes, at__date=today).values_list("stock_code", flat=True)
+    known = {code: close for code, close in closes.items() if code not in set(changed)}
+    return {code: rules.plausible(known.get(code)) for code in codes}

@@ -1,0 +1,418 @@
+"""Stops on holdings: armed, triggered once, sold by an order family. The only writer of their rows and events.
+
+A row goes ARMED → TRIGGERED by compare-and-set, whoever saw the price, and however often. What follows is
+an errand that any worker may take up where another died: `request_id` names the order of each generation, so
+that a generation has one order whatever happens. What is refused for a while is tried again, and told.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, transaction
+from django.db.models import Q, Sum
+from django.utils.translation import gettext
+
+from aegis import stops
+from aegis.broker import Broker, BrokerError
+from aegis.guards import gettext_noop
+from aegis.lifecycle import OPEN, UNSETTLED, Status
+from aegis.stops import ATR_DAYS, StopKind, StopUnit
+from aegis.terms import Side
+from market import service as market
+from orders import guards
+from orders.models import StopEvent, StopRule, TradeOrder
+from orders.service import Intent, OrderDenied, OrderService
+from portfolio.models import Portfolio, PortfolioEvent
+from portfolio.service import PortfolioService
+
+log = logging.getLogger(__name__)
+
+State = StopRule.State
+LIVE = (State.ARMED, State.TRIGGERED, State.ORDERED)
+CLAIM = timedelta(seconds=30)
+# an order of ours that holds the shares back is cancelled first: this long for the broker to let go of them
+LET_GO = timedelta(seconds=1)
+LOOK_AGAIN = timedelta(seconds=2)
+PAUSE = timedelta(seconds=5)
+# refusals of the broker itself, after which a person is called instead
+MOST_REFUSALS = 5
+# what an event says to an operator, in its own words
+SAID = {
+    "ARMED": gettext_noop("armed"),
+    "EDITED": gettext_noop("changed"),
+    "DISARMED": gettext_noop("disarmed"),
+    "TRIGGERED": gettext_noop("triggered"),
+    "WAITS": gettext_noop("not sold yet"),
+    "ORDERED": gettext_noop("ordered"),
+    "AGAIN": gettext_noop("ordered anew"),
+    "DONE": gettext_noop("done"),
+    "FAILED": gettext_noop("FAILED"),
+    "REBASED": gettext_noop("moved with the shares"),
+    "SILENT": gettext_noop("its feed is silent"),
+    "HEARD": gettext_noop("its feed is heard again"),
+    "IMPLAUSIBLE": gettext_noop("an impossible price"),
+}
+# days asked for so that a true range of ATR_DAYS trading days is among them
+ATR_SPAN = timedelta(days=3 * ATR_DAYS)
+
+
+# --- by hand -------------------------------------------------------------------------------------
+
+
+def draft(code: str, kind: StopKind, unit: StopUnit, value: Decimal, *, by: str, at: datetime) -> StopRule:
+    """Return the row of a stop that may be armed, not saved: `value` in won, percent, or multiples of the true range.
+
+    Raises ValidationError, by field: no shares are held, the value could never fire or would at once, or
+    a stop of this kind is live already.
+    """
+    holding = PortfolioService().get_holding(code)
+    if holding is None:
+        words = gettext("{code}: a stop guards shares that are held, and none are").format(code=code)
+        raise ValidationError({"stock_code": words})
+    row = StopRule(
+        stock_code=code,
+        stock_name=holding.stock_name,
+        kind=kind,
+        unit=unit,
+        value=value,
+        atr=_true_range(code, at) if unit is StopUnit.ATR else Decimal(0),
+        high=holding.current_price,
+        state_at=at,
+        armed_at=at,
+        armed_by=by,
+        adjusted_through=_newest_change(code),
+    )
+    _check(row, holding)
+    if StopRule.objects.filter(stock_code=code, kind=kind, state__in=LIVE).exists():
+        raise _taken(row)
+    return row
+
+
+def arm(code: str, kind: StopKind, unit: StopUnit, value: Decimal, *, by: str, at: datetime) -> StopRule:
+    """Arm a stop on a holding and return its row. Raises ValidationError as `draft` does."""
+    row = draft(code, kind, unit, value, by=by, at=at)
+    try:
+        with transaction.atomic():
+            row.save(force_insert=True)
+            _write(row, "ARMED", f"{row.get_kind_display()} {limit(row):,} ({by})", at=at)
+    except IntegrityError as error:
+        raise _taken(row) from error
+    return row
+
+
+def _taken(row: StopRule) -> ValidationError:
+    words = gettext("{stock} has a live {kind} already: edit or disarm that one")
+    return ValidationError({"kind": words.format(stock=row.stock_name, kind=row.get_kind_display())})
+
+
+def edited(row: StopRule, unit: StopUnit, value: Decimal, *, at: datetime) -> StopRule:
+    """Return a stop as it would be, not saved. Raises ValidationError, by field, as `draft` does."""
+    holding = PortfolioService().get_holding(row.stock_code)
+    if holding is None:
+        raise ValidationError({"value": gettext("its shares are not held any more")})
+    row.unit, row.value = unit, value
+    row.atr = _true_range(row.stock_code, at) if unit is StopUnit.ATR else Decimal(0)
+    _check(row, holding)
+    return row
+
+
+def edit(row: StopRule, unit: StopUnit, value: Decimal, *, by: str, at: datetime) -> None:
+    """Change what an armed stop fires at. Raises ValidationError, by field, as `draft` does."""
+    row = edited(row, unit, value, at=at)
+    with transaction.atomic():
+        if not _move(row, [State.ARMED], at=at, unit=unit, value=value, atr=row.atr):
+            raise ValidationError(_not_any_more(row))
+        _write(row, "EDITED", f"{limit(row):,} ({by})", at=at)
+
+
+def disarm(row: StopRule, *, why: str, at: datetime) -> None:
+    """Take a stop back before it has an order. Raises ValidationError where it has one, or is over."""
+    with transaction.atomic():
+        if not _move(row, [State.ARMED, State.TRIGGERED], at=at, state=State.DISARMED, try_at=None, note=why[:300]):
+            raise ValidationError(_not_any_more(row))
+        _write(row, "DISARMED", why, at=at)
+
+
+def limit(row: StopRule) -> int:
+    """Return the price, in won, at which a stop fires now, by the average price of what is held; 0 without shares."""
+    holding = PortfolioService().get_holding(row.stock_code)
+    return stops.limit(row.rule(holding.avg_price)) if holding else 0
+
+
+def _not_any_more(row: StopRule) -> str:
+    row.refresh_from_db()
+    return gettext("it is {state} by now").format(state=row.get_state_display())
+
+
+def _check(row: StopRule, holding: Portfolio) -> None:
+    if reason := stops.against(row.rule(holding.avg_price), holding.current_price):
+        raise ValidationError({"value": guards.say(reason)})
+
+
+def _true_range(code: str, at: datetime) -> Decimal:
+    """Return the average true range in won, 0 where too few daily prices are known."""
+    last = market.last_final_day(at)
+    days = market.daily_prices(code, last - ATR_SPAN, last)
+    return stops.average_true_range([stops.Day(day.high, day.low, day.close) for day in days]) or Decimal(0)
+
+
+def _newest_change(code: str) -> int:
+    newest = PortfolioEvent.objects.filter(stock_code=code).order_by("-id").values_list("pk", flat=True).first()
+    return newest or 0
+
+
+# --- by price ------------------------------------------------------------------------------------
+
+
+def trigger(pk: int, price: int, at: datetime, *, seen: str) -> bool:
+    """Trigger an armed stop for a trade at `price` won; False where it is not armed any more: once, whoever calls.
+
+    `seen` says by what the price is known.
+    """
+    row = StopRule(pk=pk)
+    with transaction.atomic():
+        fields = {"state": State.TRIGGERED, "trigger_price": price, "triggered_at": at, "try_at": at}
+        if not _move(row, [State.ARMED], at=at, **fields):
+            return False
+        _write(row, "TRIGGERED", f"{price:,} ({seen})", at=at)
+    log.warning("stop %s: triggered at %s won, seen by %s", pk, price, seen)
+    return True
+
+
+# --- the errand ----------------------------------------------------------------------------------
+
+
+def due(now: datetime) -> list[int]:
+    """Return the stops whose next step is due and that nobody is working on."""
+    waiting = StopRule.objects.filter(_free(now), state__in=[State.TRIGGERED, State.ORDERED], try_at__lte=now)
+    return list(waiting.order_by("try_at").values_list("pk", flat=True))
+
+
+def _free(now: datetime) -> Q:
+    return Q(claimed_until__isnull=True) | Q(claimed_until__lt=now)
+
+
+def advance(pk: int, broker: Broker, now: Callable[[], datetime]) -> State | None:
+    """Take a triggered stop as far as it goes now; return where it stands, None where another is at it."""
+    if StopRule.objects.filter(_free(now()), pk=pk).update(claimed_until=now() + CLAIM) != 1:
+        return None
+    try:
+        row = StopRule.objects.get(pk=pk)
+        if row.state == State.TRIGGERED:
+            _sell(row, broker, now)
+        elif row.state == State.ORDERED:
+            _follow(row, now())
+        row.refresh_from_db(fields=["state"])
+        return State(row.state)
+    finally:
+        StopRule.objects.filter(pk=pk).update(claimed_until=None)
+
+
+def _sell(row: StopRule, broker: Broker, now: Callable[[], datetime]) -> None:
+    """Sell what can be sold, or note why not and try again."""
+    service = OrderService(broker, now)
+    try:
+        # the order of a sender that died before it could be noted here
+        order = TradeOrder.objects.filter(request_id=row.request_id).first()
+        if order is None:
+            qty = _sellable(row, service, broker, now)
+            if qty == 0:
+                return
+            order = service.place(Intent(row.stock_code, Side.SELL, qty, _strategy(row), request_id=row.request_id))
+    except OrderDenied as denied:
+        _wait(row, guards.say_all(denied.reasons), now())
+    except BrokerError as error:
+        _wait(row, guards.say_error(error), now())
+    else:
+        _ordered(row, order, now())
+
+
+def _strategy(row: StopRule) -> str:
+    return "sell_stop" if StopKind(row.kind).falls else "sell_profit"
+
+
+def _sellable(row: StopRule, service: OrderService, broker: Broker, now: Callable[[], datetime]) -> int:
+    """Return the shares to sell; 0, with all noted, where there are none, or where our own orders hold them."""
+    if PortfolioService().get_holding(row.stock_code) is None:
+        _end(row, State.DONE, "DONE", gettext("nothing is held any more"), now())
+        return 0
+    if StopKind(row.kind).falls and _cancel_sales(row.stock_code, service):
+        _again_at(row, now() + LET_GO)
+        return 0
+    qty = broker.sellable_qty(row.stock_code)
+    if qty == 0:
+        _wait(row, gettext("the broker lets no share be sold: open orders may hold them"), now())
+    return qty
+
+
+def _cancel_sales(code: str, service: OrderService) -> bool:
+    """Cancel our open sales of a stock, such as a profit waited for: out comes first. Whether there were any."""
+    ours = TradeOrder.objects.filter(
+        stock_code=code, order_type=Side.SELL, status__in=OPEN, origin=TradeOrder.Origin.AEGIS
+    ).exclude(order_no=None)
+    for order in ours:
+        TradeOrder.objects.filter(pk=order.pk).update(chase_at=None)
+        if order.cancel_sent_at is None:
+            service.cancel(order)
+    return bool(ours)
+
+
+def _wait(row: StopRule, why: str, at: datetime) -> None:
+    """Try again a little later; another reason than the last is told."""
+    with transaction.atomic():
+        if _move(row, [State.TRIGGERED], try_at=at + PAUSE, note=why[:300]) and row.note != why[:300]:
+            _write(row, "WAITS", why, at=at)
+    log.warning("stop %s: not sold yet: %s", row.pk, why)
+
+
+def _again_at(row: StopRule, at: datetime) -> None:
+    _move(row, [State.TRIGGERED, State.ORDERED], try_at=at)
+
+
+def _ordered(row: StopRule, order: TradeOrder, at: datetime) -> None:
+    fields = {"state": State.ORDERED, "order": order, "try_at": at + LOOK_AGAIN, "note": ""}
+    with transaction.atomic():
+        if _move(row, [State.TRIGGERED], at=at, **fields):
+            _write(row, "ORDERED", f"#{order.pk} {order.qty:,} @ {order.price:,} {order.status}", at=at)
+
+
+def _follow(row: StopRule, at: datetime) -> None:
+    """Look how the order family of a stop stands, and end the stop or go on."""
+    root = TradeOrder.objects.get(pk=row.order_id)
+    family = TradeOrder.objects.filter(Q(pk=root.pk) | Q(root_id=root.pk)).order_by("attempt")
+    newest = family.last() or root
+    if newest.status in UNSETTLED or newest.chase_at is not None:
+        _again_at(row, at + LOOK_AGAIN)
+        return
+    sold = family.aggregate(sum=Sum("filled_qty"))["sum"] or 0
+    left = root.qty - sold
+    if left <= 0:
+        _end(row, State.DONE, "DONE", gettext("{qty:,} shares sold").format(qty=sold), at)
+    elif PortfolioService().get_holding(row.stock_code) is None:
+        _end(row, State.DONE, "DONE", gettext("nothing is held any more"), at)
+    elif why := _gives_up(row, newest):
+        words = gettext("{left:,} shares are not sold: {why}. Sell them by hand, or arm a new stop")
+        _end(row, State.FAILED, "FAILED", words.format(left=left, why=why), at)
+    else:
+        _next_generation(row, newest, left, at)
+
+
+def _gives_up(row: StopRule, newest: TradeOrder) -> str:
+    """Return why a stop whose order is over without selling all is left to a person, empty where it goes on."""
+    if newest.state is Status.CANCELLED and not newest.chase_note:
+        return gettext("its order was cancelled by hand")
+    refused = TradeOrder.objects.filter(
+        request_id__startswith=f"stop:{row.pk}:", status=Status.REJECTED, never_arrived=False
+    ).count()
+    if refused >= MOST_REFUSALS:
+        return gettext("refused {count} times, last: {why}").format(count=refused, why=newest.refusal)
+    return ""
+
+
+def _next_generation(row: StopRule, newest: TradeOrder, left: int, at: datetime) -> None:
+    why = newest.refusal or newest.chase_note or str(newest.get_status_display())
+    fields = {"state": State.TRIGGERED, "order": None, "generation": row.generation + 1, "try_at": at + PAUSE}
+    with transaction.atomic():
+        if _move(row, [State.ORDERED], at=at, note=why[:300], **fields):
+            words = gettext("{left:,} shares are not sold ({why}): ordered anew").format(left=left, why=why)
+            _write(row, "AGAIN", words, at=at)
+
+
+def _end(row: StopRule, state: StopRule.State, kind: str, words: str, at: datetime) -> None:
+    with transaction.atomic():
+        if _move(row, [State.TRIGGERED, State.ORDERED], at=at, state=state, try_at=None, note=words[:300]):
+            _write(row, kind, words, at=at)
+
+
+# --- what becomes of armed ones ------------------------------------------------------------------
+
+
+def armed() -> list[StopRule]:
+    return list(StopRule.objects.filter(state=State.ARMED).order_by("pk"))
+
+
+def keep(now: datetime) -> None:
+    """Let armed stops follow their shares: a split moves amounts in won, and what is gone needs none."""
+    held = {holding.stock_code for holding in PortfolioService().get_portfolio()}
+    for row in armed():
+        if row.stock_code not in held:
+            _leave(row, gettext("nothing is held any more"), now)
+            continue
+        changes = PortfolioEvent.objects.filter(stock_code=row.stock_code, pk__gt=row.adjusted_through)
+        for change in changes.order_by("pk"):
+            _adjust(row, change, now)
+
+
+def _leave(row: StopRule, why: str, at: datetime) -> None:
+    try:
+        disarm(row, why=why, at=at)
+    except ValidationError:
+        log.info("stop %s: it fired a moment before its shares were gone", row.pk)
+
+
+def _adjust(row: StopRule, change: PortfolioEvent, at: datetime) -> None:
+    """Count in one change of the holding that no trade explains."""
+    fields = {"adjusted_through": change.pk}
+    if change.is_of_count:
+        ratio = change.avg_price_after / change.avg_price_before
+        high = int(stops.rebased(Decimal(row.high), ratio))
+        fields |= {"high": high, "atr": stops.rebased(row.atr, ratio)}
+        if row.unit == StopUnit.PRICE:
+            fields |= {"value": max(Decimal(1), stops.rebased(row.value, ratio).to_integral_value())}
+    with transaction.atomic():
+        if not _move(row, [State.ARMED], **fields):
+            return
+        if change.is_of_count:
+            for name, value in fields.items():
+                setattr(row, name, value)
+            _write(row, "REBASED", f"{change.get_kind_display()}: {row.value.normalize():f} {row.unit}", at=at)
+
+
+def note_heard(prices: dict[int, tuple[int, int]], at: datetime) -> None:
+    """Write down what the feed told of armed stops: `{stop: (last price, highest price)}`, in won."""
+    for pk, (price, high) in sorted(prices.items()):
+        StopRule.objects.filter(pk=pk, state=State.ARMED).update(heard_at=at, heard_price=price)
+        note_high(pk, high)
+
+
+def note_high(pk: int, price: int) -> None:
+    """Move the highest price since it was armed up to `price` won, never down."""
+    StopRule.objects.filter(pk=pk, state=State.ARMED, high__lt=price).update(high=price)
+
+
+def note_silence(row: StopRule, *, is_silent: bool, words: str, at: datetime) -> None:
+    """Note that a stop's feed fell silent or is heard again, and tell it."""
+    with transaction.atomic():
+        changed = StopRule.objects.filter(pk=row.pk, state=State.ARMED, is_silent=not is_silent)
+        if changed.update(is_silent=is_silent) == 1:
+            _write(row, "SILENT" if is_silent else "HEARD", words, at=at)
+
+
+def note_implausible(pk: int, price: int, at: datetime) -> None:
+    """Tell once that a stop did not fire at a price which the day cannot have: the count of shares may change."""
+    words = gettext(
+        "a price of {price:,} won is beyond the day's limits and fires nothing: look at the share's notices"
+    )
+    row = StopRule(pk=pk)
+    with transaction.atomic():
+        told = StopEvent.objects.filter(stop_id=pk, kind="IMPLAUSIBLE", at__gt=at - timedelta(hours=12))
+        if not told.exists() and _move(row, [State.ARMED]):
+            _write(row, "IMPLAUSIBLE", words.format(price=price), at=at)
+
+
+# --- rows ----------------------------------------------------------------------------------------
+
+
+def _move(row: StopRule, states: Sequence[StopRule.State], at: datetime | None = None, **fields: object) -> bool:
+    """Change a row that is in one of `states`; False where it is not any more."""
+    if "state" in fields:
+        fields["state_at"] = at
+    rows = StopRule.objects.filter(pk=row.pk, state__in=states)
+    return (rows.update(**fields) if fields else rows.count()) == 1
+
+
+def _write(row: StopRule, kind: str, detail: str, *, at: datetime) -> None:
+    StopEvent.objects.create(stop_id=row.pk, kind=kind, detail=detail[:300], at=at)

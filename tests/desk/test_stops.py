@@ -1,0 +1,219 @@
+"""Stops in the stream worker and on the desk: every trade is judged, what fires is handed on once, people arm them."""
+
+import queue
+from collections.abc import Callable
+from decimal import Decimal
+
+import pytest
+from django.db import OperationalError
+from django.test import Client
+from django.urls import reverse
+
+from aegis.broker import Trade
+from aegis.stops import StopKind, StopUnit
+from aegis.terms import Market
+from desk import alerts
+from desk import stops as desk_stops
+from desk.models import Message
+from desk.stops import Stops
+from kis import clock
+from market.models import DailyPrice
+from orders import stops
+from orders.models import StopRule
+from portfolio.models import Portfolio
+
+pytestmark = pytest.mark.django_db
+SAMSUNG = "005930"
+D = Decimal
+
+
+@pytest.fixture(autouse=True)
+def held(clock_at: Callable[[str], object]) -> Portfolio:
+    clock_at("2026-11-23 10:00:00")
+    return Portfolio.objects.create(
+        stock_code=SAMSUNG,
+        stock_name="삼성전자",
+        quantity=10,
+        avg_price=D(70_000),
+        current_price=70_000,
+        counted_on=clock.now().date(),
+        updated_at=clock.now(),
+    )
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The stops for which a worker was called."""
+    called: list[int] = []
+    monkeypatch.setattr(desk_stops.stop, "delay", called.append)
+    monkeypatch.setattr(desk_stops, "LISTEN_SECONDS", 0.01)
+    return called
+
+
+def arm(kind: StopKind = StopKind.STOP_LOSS, unit: StopUnit = StopUnit.PERCENT, value: str = "5") -> StopRule:
+    return stops.arm(SAMSUNG, kind, unit, D(value), by="kim", at=clock.now())
+
+
+def told(*prices: int, code: str = SAMSUNG) -> list[Trade]:
+    return [Trade(code, "100001", price, 1, 1, price, Market.KRX) for price in prices]
+
+
+def listening() -> Stops:
+    heard = Stops()
+    heard.read()
+    return heard
+
+
+def fire_all(heard: Stops) -> None:
+    for _ in range(5):
+        heard.fire()
+
+
+def state(row: StopRule) -> str:
+    row.refresh_from_db()
+    return row.state
+
+
+def test_a_trade_at_the_limit_fires_once_however_often_it_is_told(sent: list[int]) -> None:
+    row, heard = arm(), listening()
+    heard.on_trades(told(66_501), 0.0)
+    fire_all(heard)
+    assert (sent, state(row)) == ([], "ARMED")
+    for _ in range(3):
+        heard.on_trades(told(66_500, 66_400), 0.0)
+    fire_all(heard)
+    assert (sent, state(row), row.trigger_price) == ([row.pk], "TRIGGERED", 66_500)
+
+
+def test_two_workers_that_see_it_at_once_make_one_errand(sent: list[int]) -> None:
+    row, one, other = arm(), listening(), listening()
+    for heard in (one, other):
+        heard.on_trades(told(60_000), 0.0)
+    for heard in (one, other):
+        fire_all(heard)
+    assert sent == [row.pk]
+    assert row.events.filter(kind="TRIGGERED").count() == 1
+
+
+def test_another_stock_s_trades_are_none_of_it(sent: list[int]) -> None:
+    row, heard = arm(), listening()
+    heard.on_trades(told(10, code="000660"), 0.0)
+    fire_all(heard)
+    assert state(row) == "ARMED"
+
+
+def test_a_trailing_stop_follows_the_price_up_and_fires_on_the_way_down(sent: list[int]) -> None:
+    row, heard = arm(StopKind.TRAILING, value="3"), listening()
+    heard.on_trades(told(72_000, 80_000, 79_000), 0.0)
+    heard.write()
+    assert (state(row), row.high, row.heard_price) == ("ARMED", 80_000, 79_000)
+    heard.read()
+    heard.on_trades(told(77_600), 0.0)
+    fire_all(heard)
+    assert (state(row), row.trigger_price) == ("TRIGGERED", 77_600)
+
+
+def test_a_high_that_is_not_written_yet_outlives_the_next_reading() -> None:
+    row, heard = arm(StopKind.TRAILING, value="3"), listening()
+    heard.on_trades(told(80_000), 0.0)
+    heard.read()
+    heard.write()
+    assert (state(row), row.high) == ("ARMED", 80_000)
+
+
+def test_an_edit_counts_from_the_next_reading(sent: list[int]) -> None:
+    row, heard = arm(), listening()
+    stops.edit(row, StopUnit.PRICE, D(60_000), by="kim", at=clock.now())
+    heard.read()
+    heard.on_trades(told(66_000), 0.0)
+    fire_all(heard)
+    assert state(row) == "ARMED"
+
+
+def test_what_fired_while_the_database_was_away_is_not_forgotten(
+    sent: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row, heard = arm(), listening()
+    heard.on_trades(told(60_000), 0.0)
+    with monkeypatch.context() as away:
+        away.setattr(stops, "trigger", lambda *words, **more: (_ for _ in ()).throw(OperationalError))
+        with pytest.raises(OperationalError):
+            heard.fire()
+    heard.on_trades(told(70_000), 0.0)
+    fire_all(heard)
+    assert (sent, state(row)) == ([row.pk], "TRIGGERED")
+
+
+def test_a_price_beyond_the_day_s_limits_fires_nothing_and_is_told_once(sent: list[int]) -> None:
+    DailyPrice.objects.create(
+        stock_code=SAMSUNG, date="2026-11-20", open=70_000, high=71_000, low=69_000, close=70_000, volume=1
+    )
+    row, heard = arm(), listening()
+    for _ in range(3):
+        heard.on_trades(told(14_000), 0.0)
+    heard.read()
+    heard.on_trades(told(14_000), 0.0)
+    fire_all(heard)
+    assert (sent, state(row)) == ([], "ARMED")
+    assert row.events.filter(kind="IMPLAUSIBLE").count() == 1
+    with pytest.raises(queue.Empty):
+        heard._shots.get_nowait()
+
+
+def test_the_stocks_of_armed_stops_are_listened_to() -> None:
+    arm()
+    arm(StopKind.TAKE_PROFIT, value="10")
+    assert [str(topic) for topic in desk_stops.stopped_stocks()] == ["H0STCNT0:005930"]
+
+
+def test_what_happens_to_a_stop_is_told(settings: object) -> None:
+    alerts.gather(clock.now(), ["telegram"])
+    row = arm()
+    stops.trigger(row.pk, 60_000, clock.now(), seen="feed")
+    alerts.gather(clock.now(), ["telegram"])
+    texts = list(Message.objects.filter(channel="telegram").order_by("pk").values_list("text", flat=True))
+    assert len(texts) == 2
+    assert "60,000" in texts[1]
+
+
+# --- by hand
+
+ADD = "admin:orders_stoprule_add"
+
+
+def test_a_trader_arms_edits_and_disarms(as_a: Callable[..., Client]) -> None:
+    trader = as_a("trader")
+    words = {"stock_code": SAMSUNG, "kind": "STOP_LOSS", "unit": "PERCENT", "value": "5"}
+    assert trader.post(reverse(ADD), with_inline(words)).status_code == 302
+    row = StopRule.objects.get()
+    assert (row.armed_by, row.state, row.stock_name) == ("the trader", "ARMED", "삼성전자")
+    change = reverse("admin:orders_stoprule_change", args=[row.pk])
+    assert "66,500" in trader.get(change).content.decode()
+    assert trader.post(change, with_inline({"unit": "PRICE", "value": "60000"})).status_code == 302
+    row.refresh_from_db()
+    assert (row.unit, row.value) == ("PRICE", 60_000)
+    trader.post(reverse("admin:orders_stoprule_disarm", args=[row.pk]), {"_form_submitted": "1"})
+    assert state(row) == "DISARMED"
+    assert trader.post(change, with_inline({"unit": "PRICE", "value": "50000"})).status_code == 403
+
+
+def with_inline(words: dict[str, str]) -> dict[str, str]:
+    return {**words, "events-TOTAL_FORMS": "0", "events-INITIAL_FORMS": "0"}
+
+
+def test_a_stop_without_sense_is_refused_beside_its_field(as_a: Callable[..., Client]) -> None:
+    words = {"stock_code": SAMSUNG, "kind": "STOP_LOSS", "unit": "PRICE", "value": "75000"}
+    response = as_a("trader").post(reverse(ADD), with_inline(words))
+    assert response.status_code == 200
+    assert "75,000" in response.context["adminform"].form.errors["value"][0]
+    assert not StopRule.objects.exists()
+
+
+def test_a_viewer_sees_stops_and_touches_none(as_a: Callable[..., Client]) -> None:
+    row, viewer = arm(), as_a("viewer")
+    change = reverse("admin:orders_stoprule_change", args=[row.pk])
+    assert viewer.get(change).status_code == 200
+    assert viewer.get(reverse(ADD)).status_code == 403
+    assert viewer.post(change, with_inline({"unit": "PRICE", "value": "1"})).status_code == 403
+    assert viewer.post(reverse("admin:orders_stoprule_disarm", args=[row.pk]), {}).status_code in (302, 403)
+    assert state(row) == "ARMED"

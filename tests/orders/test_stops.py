@@ -1,0 +1,402 @@
+"""Stops as rows: armed with sense, triggered once, sold whole or told why not."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from decimal import Decimal
+from io import StringIO
+
+import pytest
+from django.core.exceptions import ValidationError
+from django.core.management import CommandError, call_command
+from django.utils import translation
+
+from aegis.broker import Broker
+from aegis.positions import Change
+from aegis.stops import StopKind, StopUnit
+from aegis.terms import Side
+from kis import clock
+from kis.simulator.server import Simulator
+from kis.status import SocketState, StreamStatus
+from market.models import DailyPrice
+from orders import reconcile, stop_watch, stops, switch
+from orders.models import StopRule, TradeOrder
+from orders.service import NO_CHASE, Intent, OrderService
+from portfolio.fetcher import KISFetcher
+from portfolio.models import Portfolio, PortfolioEvent
+
+from .conftest import SAMSUNG
+
+pytestmark = pytest.mark.django_db
+D = Decimal
+State = StopRule.State
+UP = StreamStatus(state=SocketState.CONNECTED, hears_fills=True, held=("H0STCNT0:005930",))
+DOWN = StreamStatus(state=SocketState.LOST)
+
+
+@pytest.fixture
+def held(service: OrderService, broker: Broker, simulator: Simulator) -> Portfolio:
+    """Ten shares of 삼성전자, bought at 70,000 won or a tick above."""
+    service.place(Intent(SAMSUNG, Side.BUY, 10, strategy="buy_urgent", plan=NO_CHASE))
+    reconcile.reconcile(broker, clock.now)
+    KISFetcher(broker, clock.now).sync_portfolio()
+    return Portfolio.objects.get(stock_code=SAMSUNG)
+
+
+def loss(value: str = "65000", kind: StopKind = StopKind.STOP_LOSS, unit: StopUnit = StopUnit.PRICE) -> StopRule:
+    return stops.arm(SAMSUNG, kind, unit, D(value), by="kim", at=clock.now())
+
+
+def kinds(row: StopRule) -> list[str]:
+    return list(row.events.values_list("kind", flat=True))
+
+
+def advance(row: StopRule, broker: Broker) -> StopRule:
+    stops.advance(row.pk, broker, clock.now)
+    row.refresh_from_db()
+    return row
+
+
+def later(seconds: float) -> Callable[[], datetime]:
+    return lambda: clock.now() + timedelta(seconds=seconds)
+
+
+def sales() -> list[TradeOrder]:
+    return list(TradeOrder.objects.filter(order_type=Side.SELL).order_by("pk"))
+
+
+# --- arming
+
+
+def test_an_armed_stop_knows_its_limit_and_who_armed_it(held: Portfolio) -> None:
+    row = loss("5", unit=StopUnit.PERCENT)
+    assert (row.state, row.armed_by, row.stock_name) == (State.ARMED, "kim", held.stock_name)
+    assert stops.limit(row) == int(held.avg_price * D("0.95"))
+    assert kinds(row) == ["ARMED"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "unit", "value", "words"),
+    [
+        (StopKind.STOP_LOSS, StopUnit.PRICE, "75000", "75,000"),
+        (StopKind.TAKE_PROFIT, StopUnit.PRICE, "60000", "60,000"),
+        (StopKind.STOP_LOSS, StopUnit.PERCENT, "0", "값 0"),
+        (StopKind.STOP_LOSS, StopUnit.PERCENT, "100", "값 100"),
+        (StopKind.STOP_LOSS, StopUnit.ATR, "2", "15"),
+    ],
+)
+def test_a_stop_without_sense_is_refused_by_its_field(
+    held: Portfolio, kind: StopKind, unit: StopUnit, value: str, words: str
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        loss(value, kind, unit)
+    assert words in caught.value.message_dict["value"][0]
+    assert not StopRule.objects.exists()
+
+
+def test_shares_that_are_not_held_need_no_stop(service: OrderService) -> None:
+    with pytest.raises(ValidationError) as caught:
+        loss()
+    assert list(caught.value.message_dict) == ["stock_code"]
+
+
+def test_a_second_stop_of_the_same_kind_is_refused(held: Portfolio) -> None:
+    loss()
+    with pytest.raises(ValidationError) as caught:
+        loss("60000")
+    assert list(caught.value.message_dict) == ["kind"]
+    assert StopRule.objects.count() == 1
+
+
+def test_the_true_range_is_taken_from_daily_prices(held: Portfolio) -> None:
+    for day in range(1, 21):
+        DailyPrice.objects.create(
+            stock_code=SAMSUNG, date=f"2026-11-{day:02d}", open=70_000, high=71_000, low=69_000, close=70_000, volume=1
+        )
+    row = loss("2", unit=StopUnit.ATR)
+    assert row.atr == 2_000
+    assert stops.limit(row) == int(held.avg_price - 4_000)
+
+
+def test_an_armed_stop_is_edited_and_disarmed_a_triggered_one_only_disarmed(held: Portfolio) -> None:
+    row = loss()
+    stops.edit(row, StopUnit.PERCENT, D(3), by="lee", at=clock.now())
+    row.refresh_from_db()
+    assert (row.unit, row.value) == ("PERCENT", D(3))
+    assert stops.trigger(row.pk, 64_000, clock.now(), seen="feed")
+    with pytest.raises(ValidationError):
+        stops.edit(row, StopUnit.PRICE, D(60_000), by="lee", at=clock.now())
+    stops.disarm(row, why="lee", at=clock.now())
+    with pytest.raises(ValidationError):
+        stops.disarm(row, why="lee", at=clock.now())
+    assert kinds(row) == ["ARMED", "EDITED", "TRIGGERED", "DISARMED"]
+
+
+# --- by command
+
+
+def run(*words: str) -> str:
+    out = StringIO()
+    with translation.override("en"):
+        call_command("stops", *words, stdout=out)
+    return out.getvalue()
+
+
+def test_the_command_arms_lists_and_disarms(held: Portfolio) -> None:
+    assert "stop loss at 65,000 won (65000 won): armed" in run(SAMSUNG, "--loss", "65,000")
+    assert "take profit" in run(SAMSUNG, "--profit", "10%")
+    assert len(run().splitlines()) == 2
+    row = StopRule.objects.get(kind="STOP_LOSS")
+    assert "disarmed" in run("--disarm", str(row.pk))
+    (listed,) = json.loads(run("--json"))["stops"]
+    assert (listed["code"], listed["kind"], listed["unit"], listed["value"]) == (
+        SAMSUNG,
+        "TAKE_PROFIT",
+        "PERCENT",
+        "10",
+    )
+    assert len(run("--all").splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ([SAMSUNG], "name the stock and one of --loss"),
+        (["--loss", "5%"], "name the stock and one of --loss"),
+        ([SAMSUNG, "--loss", "five"], "threshold 'five' is none"),
+        ([SAMSUNG, "--loss", "75000"], "would fire at once"),
+        (["000660", "--loss", "5%"], "000660: a stop guards shares that are held"),
+        (["--disarm", "77"], "there is no stop 77"),
+    ],
+)
+def test_the_command_says_what_would_be_right(held: Portfolio, words: list[str], complaint: str) -> None:
+    with pytest.raises(CommandError, match=complaint):
+        run(*words)
+
+
+# --- once
+
+
+def test_a_stop_triggers_once_and_sells_all_there_is(held: Portfolio, broker: Broker) -> None:
+    row = loss()
+    assert stops.trigger(row.pk, 64_900, clock.now(), seen="feed")
+    assert not stops.trigger(row.pk, 64_800, clock.now(), seen="feed")
+    advance(row, broker)
+    assert (row.state, row.trigger_price) == (State.ORDERED, 64_900)
+    assert [(each.qty, each.strategy, each.request_id) for each in sales()] == [(10, "sell_stop", f"stop:{row.pk}:1")]
+    reconcile.reconcile(broker, clock.now)
+    stops.advance(row.pk, broker, later(5))
+    row.refresh_from_db()
+    assert row.state == State.DONE
+    assert kinds(row) == ["ARMED", "TRIGGERED", "ORDERED", "DONE"]
+
+
+def test_an_errand_that_died_after_its_order_finds_that_order(held: Portfolio, broker: Broker) -> None:
+    row = loss()
+    stops.trigger(row.pk, 64_900, clock.now(), seen="feed")
+    service = OrderService(broker, clock.now)
+    service.place(Intent(SAMSUNG, Side.SELL, 10, strategy="sell_stop", request_id=row.request_id))
+    advance(row, broker)
+    assert (row.state, len(sales())) == (State.ORDERED, 1)
+    assert row.order == sales()[0]
+
+
+def test_only_one_worker_is_at_it_and_a_claim_runs_out(held: Portfolio, broker: Broker) -> None:
+    row = loss()
+    stops.trigger(row.pk, 64_900, clock.now(), seen="feed")
+    StopRule.objects.filter(pk=row.pk).update(claimed_until=clock.now() + timedelta(seconds=30))
+    assert stops.advance(row.pk, broker, clock.now) is None
+    assert stops.due(clock.now()) == []
+    assert stops.due(later(31)()) == [row.pk]
+
+
+def test_a_take_profit_sells_above_the_price(held: Portfolio, broker: Broker) -> None:
+    row = loss("80000", StopKind.TAKE_PROFIT)
+    stops.trigger(row.pk, 80_000, clock.now(), seen="feed")
+    advance(row, broker)
+    assert sales()[0].strategy == "sell_profit"
+
+
+def test_a_stop_loss_first_cancels_our_own_sale_that_holds_the_shares(held: Portfolio, broker: Broker) -> None:
+    OrderService(broker, clock.now).place(Intent(SAMSUNG, Side.SELL, 10, price=75_000))
+    row = loss()
+    stops.trigger(row.pk, 64_900, clock.now(), seen="feed")
+    advance(row, broker)
+    assert row.state == State.TRIGGERED
+    reconcile.reconcile(broker, clock.now)
+    advance(row, broker)
+    assert row.state == State.ORDERED
+    assert (sales()[0].price, sales()[0].status) == (75_000, "CANCELLED")
+    assert sales()[1].qty == 10
+
+
+# --- what stands in the way
+
+
+def test_halted_it_waits_says_so_once_and_goes_when_resumed(held: Portfolio, broker: Broker) -> None:
+    row = loss()
+    switch.halt(by="kim", reason="", at=clock.now())
+    stops.trigger(row.pk, 64_900, clock.now(), seen="feed")
+    advance(row, broker)
+    advance(row, broker)
+    assert (row.state, kinds(row)) == (State.TRIGGERED, ["ARMED", "TRIGGERED", "WAITS"])
+    assert row.note
+    assert stops.due(clock.now()) == []
+    assert stops.due(later(6)()) == [row.pk]
+    switch.resume(by="kim", reason="", at=clock.now())
+    advance(row, broker)
+    assert row.state == State.ORDERED
+
+
+def test_an_order_that_never_arrived_is_followed_by_the_next_generation(
+    held: Portfolio, broker: Broker, simulator: Simulator
+) -> None:
+    row = loss()
+    stops.trigger(row.pk, 64_900, clock.now(), seen="feed")
+    order = TradeOrder.objects.create(
+        request_id=row.request_id,
+        stock_code=SAMSUNG,
+        order_type="SELL",
+        market="KRX",
+        order_kind="00",
+        qty=10,
+        price=65_000,
+        status="REJECTED",
+        status_at=clock.now(),
+        created_at=clock.now(),
+        order_date=clock.now().date(),
+        never_arrived=True,
+        refusal="lost",
+    )
+    advance(row, broker)
+    assert row.order == order
+    advance(row, broker)
+    assert (row.state, row.generation, row.order) == (State.TRIGGERED, 2, None)
+    advance(row, broker)
+    assert row.state == State.ORDERED
+    assert sales()[-1].request_id == f"stop:{row.pk}:2"
+    assert kinds(row) == ["ARMED", "TRIGGERED", "ORDERED", "AGAIN", "ORDERED"]
+
+
+def test_an_order_cancelled_by_hand_ends_the_stop_and_says_what_is_left(held: Portfolio, broker: Broker) -> None:
+    row = loss("80000", StopKind.TAKE_PROFIT)
+    stops.trigger(row.pk, 80_000, clock.now(), seen="feed")
+    advance(row, broker)
+    order = sales()[0]
+    TradeOrder.objects.filter(pk=order.pk).update(chase_at=None)
+    OrderService(broker, clock.now).cancel(order)
+    reconcile.reconcile(broker, clock.now)
+    advance(row, broker)
+    assert row.state == State.FAILED
+    assert "10" in row.note
+
+
+def test_the_broker_s_own_refusals_come_to_an_end(held: Portfolio, broker: Broker, simulator: Simulator) -> None:
+    simulator.fault("refused_later")
+    row = loss()
+    stops.trigger(row.pk, 64_900, clock.now(), seen="feed")
+    for _ in range(4 * stops.MOST_REFUSALS):
+        advance(row, broker)
+        reconcile.reconcile(broker, clock.now)
+        if row.state == State.FAILED:
+            break
+    assert row.state == State.FAILED
+    assert len(sales()) == stops.MOST_REFUSALS
+
+
+# --- what happens to the shares
+
+
+def test_what_is_not_held_any_more_needs_no_stop(held: Portfolio) -> None:
+    row = loss()
+    Portfolio.objects.update(quantity=0)
+    stops.keep(clock.now())
+    row.refresh_from_db()
+    assert (row.state, kinds(row)) == (State.DISARMED, ["ARMED", "DISARMED"])
+
+
+def test_a_split_moves_amounts_in_won_once(held: Portfolio) -> None:
+    row = loss()
+    PortfolioEvent.objects.create(
+        at=clock.now(),
+        stock_code=SAMSUNG,
+        stock_name="",
+        kind=Change.SPLIT.value,
+        qty_before=10,
+        qty_after=50,
+        avg_price_before=D(70_000),
+        avg_price_after=D(14_000),
+    )
+    stops.keep(clock.now())
+    stops.keep(clock.now())
+    row.refresh_from_db()
+    assert (row.value, row.high) == (D(13_000), held.current_price // 5)
+    assert kinds(row) == ["ARMED", "REBASED"]
+
+
+# --- silence
+
+
+def heard(row: StopRule, price: int) -> None:
+    stops.note_heard({row.pk: (price, price)}, clock.now())
+
+
+def test_while_the_feed_tells_nobody_asks(held: Portfolio, broker: Broker, simulator: Simulator) -> None:
+    row = loss()
+    heard(row, 70_000)
+    simulator.set_price(SAMSUNG, 60_000, freeze=True)
+    assert stop_watch.watch(broker, UP, clock.now) == []
+
+
+@pytest.mark.parametrize("status", [DOWN, replace(UP, held=())])
+def test_without_a_feed_the_broker_is_asked_and_the_stop_fires(
+    held: Portfolio, broker: Broker, simulator: Simulator, status: StreamStatus
+) -> None:
+    row = loss()
+    assert stop_watch.watch(broker, status, clock.now) == []
+    simulator.set_price(SAMSUNG, 64_000, freeze=True)
+    assert stop_watch.watch(broker, status, clock.now) == [row.pk]
+    row.refresh_from_db()
+    assert (row.state, row.trigger_price) == (State.TRIGGERED, 64_000)
+    assert kinds(row) == ["ARMED", "SILENT", "TRIGGERED"]
+
+
+def test_a_quiet_stock_is_no_deaf_feed(held: Portfolio, broker: Broker) -> None:
+    row = loss()
+    heard(row, Portfolio.objects.get().current_price)
+    price = broker.quote(SAMSUNG, sales()[0].market if sales() else "KRX").price
+    heard(row, price)
+    assert stop_watch.watch(broker, UP, later(20)) == []
+    assert kinds(row) == ["ARMED"]
+
+
+def test_a_price_the_feed_did_not_tell_is_told_and_its_return_too(
+    held: Portfolio, broker: Broker, simulator: Simulator
+) -> None:
+    row = loss()
+    heard(row, 70_000)
+    simulator.set_price(SAMSUNG, 68_000, freeze=True)
+    stop_watch.watch(broker, UP, later(20))
+    row.refresh_from_db()
+    assert row.is_silent
+    heard(row, 68_000)
+    stop_watch.watch(broker, UP, clock.now)
+    assert kinds(row) == ["ARMED", "SILENT", "HEARD"]
+
+
+def test_out_of_hours_nobody_asks(held: Portfolio, broker: Broker, clock_at: Callable[[str], datetime]) -> None:
+    loss()
+    clock_at("2026-11-28 10:00:00")
+    assert stop_watch.watch(broker, DOWN, clock.now) == []
+
+
+def test_a_price_beyond_the_day_s_limits_fires_nothing_and_is_told_once(held: Portfolio, broker: Broker) -> None:
+    row = loss()
+    DailyPrice.objects.create(
+        stock_code=SAMSUNG, date="2026-11-20", open=70_000, high=71_000, low=69_000, close=70_000, volume=1
+    )
+    for _ in range(2):
+        assert not stop_watch.judge(row, 14_000, clock.now(), seen="REST")
+    assert stop_watch.judge(row, 64_000, clock.now(), seen="REST")
+    assert kinds(row) == ["ARMED", "IMPLAUSIBLE", "TRIGGERED"]
