@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test lint check format histories simulator browser-test screenshots vendor throttle-check once-check candles-check backfill-check bench messages clean doctor backup backup-check secrets-check
+.PHONY: help setup run demo test lint check format histories simulator browser-test screenshots vendor throttle-check once-check candles-check stops-check backfill-check bench messages clean doctor backup backup-check secrets-check
 PYTHON := .venv/bin/python
 INSTALLED := .venv/.installed
 BENCH := .venv-bench/.installed
@@ -82,6 +82,9 @@ candles-check: setup ## An hour at ten times the speed, its candles against the 
 
 once-check: setup ## One request from eight processes at once, fifty times each: one order at the exchange
 	@$(PYTHON) -m bench.once_check
+
+stops-check: setup ## A stop on a falling stock, two hundred times, raced for by two listeners: it fires once
+	@$(PYTHON) -W ignore -m bench.stops_check
 
 backfill-check: setup ## Years of daily prices fetched, killed and taken up beside orders: YEARS=5
 	@$(PYTHON) -W ignore -m bench.backfill_check --years "$(or $(YEARS),5)"

@@ -10,6 +10,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from django.db import Error as DatabaseError
 
@@ -47,10 +48,11 @@ class Armed:
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """What a trade at `price` won did: it fired the stop, or was no possible price of the day."""
+    """What a trade at `price` won did when it was heard: it fired the stop, or was no possible price of the day."""
 
     pk: int
     price: int
+    at: datetime
     is_possible: bool = True
 
 
@@ -76,14 +78,14 @@ class Stops:
         if price not in armed.possible:
             if not armed.is_told:
                 armed.is_told = True
-                self._shots.put(Shot(armed.pk, price, is_possible=False))
+                self._shots.put(Shot(armed.pk, price, clock.now(), is_possible=False))
             return True
         armed.price, armed.is_unwritten = price, True
         verdict = rules.evaluate(armed.rule, price)
         if isinstance(verdict, NewHigh):
             armed.rule = replace(armed.rule, high=verdict.price)
         if isinstance(verdict, Fired):
-            self._shots.put(Shot(armed.pk, price))
+            self._shots.put(Shot(armed.pk, price, clock.now()))
             return False
         return True
 
@@ -124,8 +126,8 @@ class Stops:
             return
         try:
             if not shot.is_possible:
-                stops.note_implausible(shot.pk, shot.price, clock.now())
-            elif stops.trigger(shot.pk, shot.price, clock.now(), seen="feed"):
+                stops.note_implausible(shot.pk, shot.price, shot.at)
+            elif stops.trigger(shot.pk, shot.price, shot.at, seen="feed"):
                 stop.delay(shot.pk)
         except DatabaseError:
             self._shots.put(shot)
