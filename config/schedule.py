@@ -28,7 +28,12 @@ SCHEDULE: tuple[Entry, ...] = (
     Entry("stop-watch", "orders.tasks.watch_stops", 5, _("armed stops whose feed is silent, or whose shares changed")),
     Entry("look", "orders.tasks.look", 5, _("orders and notices that wait for the broker's word")),
     Entry("reconcile", "orders.tasks.reconcile", 60, _("unfilled orders against the broker's list (spec §5.1)")),
-    Entry("switch", "orders.tasks.watch_switch", 5, _("losses, refusals and blindness that trip the trading switch")),
+    Entry(
+        "switch",
+        "orders.tasks.watch_switch",
+        5,
+        _("losses, refusals, blindness and falling indexes that trip the trading switch"),
+    ),
     Entry(
         "balance-open", "orders.tasks.sync_balance", 60, _("balance in market hours (spec §0.4)"), {"while_open": True}
     ),

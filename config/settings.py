@@ -89,6 +89,10 @@ MAX_DAILY_LOSS_WON = bound("AEGIS_MAX_DAILY_LOSS_WON", 0)
 MAX_DAILY_LOSS_PERCENT = percent_bound("AEGIS_MAX_DAILY_LOSS_PERCENT", 5)
 MAX_REFUSALS = bound("AEGIS_MAX_REFUSALS", 5)
 MAX_FAILED_RECONCILIATIONS = bound("AEGIS_MAX_FAILED_RECONCILIATIONS", 5)
+# from the open, and within so many seconds: half of what stops programs (sidecar) and of a bad day
+MAX_INDEX_FALL_PERCENT = percent_bound("AEGIS_MAX_INDEX_FALL_PERCENT", 4)
+MAX_INDEX_DROP_PERCENT = percent_bound("AEGIS_MAX_INDEX_DROP_PERCENT", 2)
+INDEX_DROP_SECONDS = bound("AEGIS_INDEX_DROP_SECONDS", 600)
 
 # --- Django, https://docs.djangoproject.com/en/5.2/ref/settings/ --------------------------------
 DEBUG = env.bool("AEGIS_DEBUG", default=False)

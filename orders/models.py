@@ -462,24 +462,6 @@ class StopEvent(models.Model):
         return f"{self.kind} {self.detail}".strip()
 
 
-class StockState(models.Model):
-    """How a stock stands by the realtime feed of market states (장운영정보): halted, or interrupted (VI)."""
-
-    stock_code = models.CharField(_("stock code"), max_length=12, primary_key=True)
-    is_halted = models.BooleanField(_("halted"), default=False)
-    in_vi = models.BooleanField(_("volatility interruption"), default=False)
-    at = models.DateTimeField(_("at"))
-
-    class Meta:
-        db_table = "stock_states"
-        verbose_name = _("state of a stock")
-        verbose_name_plural = _("states of stocks")
-        ordering = ["stock_code"]
-
-    def __str__(self) -> str:
-        return self.stock_code
-
-
 class MarketHalt(models.Model):
     """A stop of the whole market (서킷브레이커, 사이드카), and the turn of the switch that it made, if it made one."""
 

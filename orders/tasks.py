@@ -7,7 +7,7 @@ from celery import shared_task
 from kis import clock
 from kis.wiring import broker, stream_status
 from orders import chase as chasing
-from orders import intake, polling, routine, stop_watch, switch
+from orders import intake, market_guard, polling, routine, stop_watch, switch
 from orders import reconcile as reconciling
 from orders import stops as stopping
 
@@ -111,5 +111,6 @@ def sync_prices() -> None:
 
 @shared_task
 def watch_switch() -> None:
-    """Trip the trading switch where losses, refusals or blindness ask for it."""
+    """Trip the trading switch where losses, refusals, blindness or a falling market ask for it."""
     switch.watch(clock.now())
+    market_guard.watch(clock.now())

@@ -318,6 +318,15 @@ class Clockwork:
         for venue in self._venues_of(code):
             self._exchange.tell(StatusChanged(code, venue.market))
 
+    def stop_market(self, operation: str, now: datetime, *, halted: bool | None = None) -> None:
+        """Tell the listeners of every stock an operation code of the market; halt or resume all trading, or neither."""
+        self._exchange.record("market_operation", now, code=operation)
+        for code in self._exchange.listed:
+            if halted is not None:
+                self._exchange.record("halt", now, code=code, halted=halted)
+            for venue in self._venues_of(code):
+                self._exchange.tell(StatusChanged(code, venue.market))
+
     def _venues_of(self, code: str) -> list[Venue]:
         venues = self._exchange.venues
         return [venues[code, market] for market in VENUES if (code, market) in venues]

@@ -22,6 +22,8 @@ from kis.simulator.orders import NewOrder
 from kis.simulator.refusals import Refused
 from kis.simulator.stocks import STOCKS
 
+# the codes (MKOP_CLS_CODE) that begin and end a stop of the whole market
+_OPERATIONS = {"circuit_breaker": ("174", "175"), "sell_sidecar": ("387", "388"), "buy_sidecar": ("397", "398")}
 HELP = {
     "GET /simulator/": "this list",
     "GET /simulator/ledger?account=12345678-01": "an account's cash, holdings, orders and executions as they truly are",
@@ -38,6 +40,10 @@ HELP = {
         "process that shares the clock file"
     ),
     "POST /simulator/basis": '{"percent": -0.6}: hold futures that far from KOSPI200; null lets them swing',
+    "POST /simulator/market": (
+        '{"halt": "circuit_breaker"|"sell_sidecar"|"buy_sidecar"}: begins one; {"resume": the same} ends it. A circuit '
+        "breaker stops all trading; a sidecar is told and stops programs alone, whom nobody plays here"
+    ),
     "GET /simulator/faults": "every fault there is, with its help, and those in force",
     "POST /simulator/faults": '{"name": ..., "count": n, ...} puts one in force; {"clear": true} or {"clear": id} ends',
     "POST /simulator/orders": (
@@ -96,6 +102,7 @@ class Control:
             ("POST", "quotes"): lambda: self._quote(parts[1] if len(parts) > 1 else "", body, now),
             ("POST", "clock"): lambda: self._clock(body),
             ("POST", "basis"): lambda: self._basis(body),
+            ("POST", "market"): lambda: self._market(body, now),
             ("GET", "faults"): lambda: listing(self._firm.faults),
             ("POST", "faults"): lambda: self._fault(body, now),
             ("POST", "orders"): lambda: self._order(body, now),
@@ -148,6 +155,17 @@ class Control:
             "asks": venue.book.depth(Side.SELL, 10),
             "bids": venue.book.depth(Side.BUY, 10),
         }
+
+    def _market(self, body: dict[str, Any], now: datetime) -> Answer:
+        act = next((name for name in ("halt", "resume") if name in body), "")
+        codes = _OPERATIONS.get(str(body.get(act)))
+        if codes is None:
+            raise BadCommand(f"{act or 'halt'} {body.get(act)!r}: one of {', '.join(_OPERATIONS)} is needed")
+        self._firm.advance(now)
+        operation = codes[act == "resume"]
+        stops_all = body[act] == "circuit_breaker"
+        self._firm.clockwork.stop_market(operation, now, halted=act == "halt" if stops_all else None)
+        return {"operation": operation, "halted": len(self._firm.exchange.world.halted)}
 
     def set_price(self, code: str, price: Any, now: datetime) -> None:
         """Trade a stock to `price`. Raises BadCommand."""

@@ -313,7 +313,7 @@ def status(market: Market) -> Builder:
             key,
             "Y" if halted else "N",
             "거래정지" if halted else "(null)",
-            "164" if halted else "" if market is Market.KRX else "AB1",
+            firm.exchange.world.operation or ("164" if halted else "" if market is Market.KRX else "AB1"),
             expected_operation(firm, where, now),
             "",
             "",

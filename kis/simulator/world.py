@@ -68,6 +68,7 @@ class World:
     executions: dict[str, list[Execution]] = field(default_factory=dict)
     frozen: set[str] = field(default_factory=set)
     halted: set[str] = field(default_factory=set)
+    operation: str = ""  # the market's operation code, while or after the whole market stood still today
     interruptions: list[Interruption] = field(default_factory=list)
     account_keys: dict[str, set[str]] = field(default_factory=dict)
     hts_keys: dict[str, set[str]] = field(default_factory=dict)
@@ -120,6 +121,7 @@ class World:
         self.bases = dict(event["bases"])
         self.marks = {}
         self.interruptions = []
+        self.operation = ""
         self.bars = {}
         self.last_prices = {}
         self.step = 0
@@ -214,6 +216,9 @@ class World:
     def _halt(self, event: Event) -> None:
         (self.halted.add if event["halted"] else self.halted.discard)(event["code"])
 
+    def _market_operation(self, event: Event) -> None:
+        self.operation = event["code"]
+
     def _interrupt(self, event: Event) -> None:
         words = {name: event[name] for name in ("code", "kind", "price", "standard", "began")}
         count = 1 + sum(vi.code == event["code"] for vi in self.interruptions)
@@ -287,6 +292,7 @@ _CHANGES: dict[str, Callable[[World, Event], None]] = {
     "shares": World._adjust,
     "freeze": World._freeze,
     "halt": World._halt,
+    "market_operation": World._market_operation,
     "interruption": World._interrupt,
     "resumption": World._resume,
     "price": World._set_price,

@@ -11,24 +11,6 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
-            name="StockState",
-            fields=[
-                (
-                    "stock_code",
-                    models.CharField(max_length=12, primary_key=True, serialize=False, verbose_name="stock code"),
-                ),
-                ("is_halted", models.BooleanField(default=False, verbose_name="halted")),
-                ("in_vi", models.BooleanField(default=False, verbose_name="volatility interruption")),
-                ("at", models.DateTimeField(verbose_name="at")),
-            ],
-            options={
-                "verbose_name": "state of a stock",
-                "verbose_name_plural": "states of stocks",
-                "db_table": "stock_states",
-                "ordering": ["stock_code"],
-            },
-        ),
-        migrations.CreateModel(
             name="StopRule",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),

@@ -1,0 +1,59 @@
+"""A circuit breaker of the simulated exchange, heard on a real socket: nothing leaves until it ends."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from django.db import connections
+
+from aegis.terms import Side
+from desk.stream import Term
+from kis.simulator.server import Simulator
+from orders import guards
+from orders.models import MarketHalt
+from orders.service import Intent, OrderDenied, OrderService
+
+pytestmark = pytest.mark.django_db(transaction=True)
+PATIENCE_SECONDS = 30.0
+
+
+@pytest.fixture
+def listening(service: OrderService, simulator: Simulator) -> Iterator[Term]:
+    term, stop = Term(lambda: True), threading.Event()
+
+    def run() -> None:
+        term.run(stop)
+        connections.close_all()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    until(lambda: "H0STMKO0:005930" in {str(topic) for topic in term.stream.subscriptions.held})
+    yield term
+    stop.set()
+    thread.join()
+
+
+def until(happened: Callable[[], bool]) -> None:
+    gives_up_at = time.monotonic() + PATIENCE_SECONDS
+    while not happened():
+        assert time.monotonic() < gives_up_at
+        time.sleep(0.02)
+
+
+def test_a_circuit_breaker_halts_and_its_end_lets_trade_again(
+    listening: Term, service: OrderService, simulator: Simulator
+) -> None:
+    simulator.command("POST", "/simulator/market", {"halt": "circuit_breaker"})
+    until(lambda: guards.trading_state().value == "HALTED")
+    with pytest.raises(OrderDenied):
+        service.place(Intent("005930", Side.BUY, 1, strategy="buy_normal"))
+    simulator.command("POST", "/simulator/market", {"resume": "circuit_breaker"})
+    until(lambda: guards.trading_state().value == "ACTIVE")
+    assert MarketHalt.objects.get().end_heard
+    assert service.place(Intent("005930", Side.BUY, 1, strategy="buy_normal")).status == "PENDING"
+
+
+def test_a_sidecar_is_heard_too_and_stops_no_trading(listening: Term, simulator: Simulator) -> None:
+    assert simulator.command("POST", "/simulator/market", {"halt": "sell_sidecar"})["halted"] == 0
+    until(lambda: MarketHalt.objects.filter(kind="SELL_SIDECAR", ended_at=None).exists())
