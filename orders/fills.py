@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import Q
 
 from aegis import lifecycle
@@ -106,15 +106,23 @@ def _on_fill(order: TradeOrder, raw: RawNotice, notice: Notice, now: datetime) -
     return State.APPLIED
 
 
+# told word for word before; or the list told of fills that no notice explained: this may be one of them, come late
+_TOLD = """
+    SELECT EXISTS (SELECT FROM raw_notices
+                   WHERE order_id = %(order)s AND text = %(text)s AND id <> %(raw)s
+                     AND state IN ('APPLIED', 'DOUBTFUL'))
+        OR EXISTS (SELECT FROM trade_executions
+                   WHERE order_id = %(order)s AND source = 'LIST' AND voided_at IS NULL)
+"""
+
+
 def _is_doubtful(order: TradeOrder, raw: RawNotice, notice: Notice) -> bool:
     """Whether this fill may have been counted already, or cannot be true."""
     if order.filled_qty + notice.qty > order.qty:
         return True
-    seen = RawNotice.objects.filter(order=order, text=raw.text, state__in=[State.APPLIED, State.DOUBTFUL])
-    if seen.exclude(pk=raw.pk).exists():
-        return True
-    # the list already told of fills that no notice explained: this may be one of them, come late
-    return order.executions.filter(source=Source.LIST, voided_at__isnull=True).exists()
+    with connection.cursor() as cursor:
+        cursor.execute(_TOLD, {"order": order.pk, "text": raw.text, "raw": raw.pk})
+        return bool(cursor.fetchone()[0])
 
 
 def _on_cancelled(order: TradeOrder, raw: RawNotice, notice: Notice, now: datetime) -> str:
