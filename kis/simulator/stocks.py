@@ -3,8 +3,9 @@
 Base prices are those of the world's first day; from then on yesterday's close is the base.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from aegis.terms import Board, Instrument
@@ -192,4 +193,17 @@ _ROWS = (
     _fund("252670", "KODEX 200선물인버스2X", "SAMSUNG KODEX 200F INVERSE2X", 1_372, 941_300_000),
 )
 
-STOCKS: Mapping[str, Stock] = MappingProxyType({row.code: row for row in _ROWS})
+# for load: the list is filled up to so many stocks with made-up ones, whose codes begin with 9
+VARIABLE = "AEGIS_SIMULATOR_STOCKS"
+
+
+def _made_up(count: int) -> Iterator[Stock]:
+    shares = [row for row in _ROWS if row.instrument is Instrument.STOCK]
+    for number in range(count):
+        like = shares[number % len(shares)]
+        names = {"name": f"연습{number:03d}", "english": f"Practice{number:03d}"}
+        yield replace(like, code=f"9{number:04d}0", on_nxt=False, in_kospi200=False, **names)
+
+
+_LISTED = (*_ROWS, *_made_up(int(os.environ.get(VARIABLE, "0")) - len(_ROWS)))
+STOCKS: Mapping[str, Stock] = MappingProxyType({row.code: row for row in _LISTED})
