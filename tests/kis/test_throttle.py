@@ -1,7 +1,11 @@
 """The shared allowance, on a real Redis."""
 
+import os
+import subprocess
+import sys
 import threading
 import time
+from contextlib import ExitStack
 
 import pytest
 import redis
@@ -9,8 +13,13 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from aegis.broker import NotSent
+from config.env import BASE_DIR
+from kis import throttle as module
 from kis.catalogue import Urgency
-from kis.throttle import Throttle
+from kis.environment import ENVIRONMENTS
+from kis.throttle import HANDICAP_MS, Throttle
+
+REALLY_SLEEP = time.sleep
 
 
 def most_in_a_second(moments: list[float]) -> int:
@@ -86,6 +95,104 @@ def test_a_refusal_by_the_broker_slows_everybody_for_a_while(store: redis.Redis)
         with throttle.slot(Urgency.ORDER, deadline_seconds=10):
             pass
     assert time.monotonic() - began >= 0.99
+    assert (throttle.counters.slowed, throttle.tally()["refused"]) == (1, 1), "and it is counted, for all processes"
+
+
+def test_after_a_while_the_whole_allowance_is_back(store: redis.Redis) -> None:
+    throttle = Throttle(store, "test", 4)
+    throttle.slow_down(seconds=0.05)
+    gives_up_at = time.monotonic() + 10
+    while store.exists("test:slow"):
+        assert time.monotonic() < gives_up_at
+        time.sleep(0.01)
+    with ExitStack() as slots:
+        for _ in range(4):
+            slots.enter_context(throttle.slot(Urgency.ORDER, deadline_seconds=10))
+        assert throttle.in_use() == 4
+
+
+def test_whoever_waits_long_enough_passes_newer_orders(store: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HANDICAP_MS", dict(HANDICAP_MS) | {Urgency.BACKFILL: 300})
+    served, giving_up = threading.Event(), time.monotonic() + 30
+    orders: list[float] = []
+    served_at: list[float] = []
+
+    def order_for_ever() -> None:
+        throttle = Throttle(store, "test", 2, window_ms=100)
+        while not served.is_set() and time.monotonic() < giving_up:
+            with throttle.slot(Urgency.ORDER, deadline_seconds=30):
+                orders.append(time.monotonic())
+
+    def call_history() -> None:
+        with Throttle(store, "test", 2, window_ms=100).slot(Urgency.BACKFILL, deadline_seconds=30):
+            served_at.append(time.monotonic())
+            served.set()
+
+    busy = [threading.Thread(target=order_for_ever) for _ in range(6)]
+    for thread in busy:
+        thread.start()
+    history = threading.Thread(target=call_history)
+    history.start()
+    for thread in [history, *busy]:
+        thread.join(40)
+    assert served_at[0] < giving_up, f"{len(orders)} orders went before it"
+
+
+def test_the_slot_of_a_process_that_died_comes_back(store: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LEASE_MS", 300)
+    died = Throttle(store, "test", 1)
+    died._wait_for("of the dead", Urgency.ORDER, 1.0)
+    with Throttle(store, "test", 1).slot(Urgency.ORDER, deadline_seconds=10):
+        pass
+
+
+def test_nobody_waits_inside_redis_or_under_a_lock(store: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one waits, it holds no slot and nothing of another's: a third may come, ask and give up meanwhile."""
+    naps: list[dict[bytes, float]] = []
+    throttle = Throttle(store, "test", 1)
+
+    def nap(seconds: float) -> None:
+        naps.append(dict(store.zrange("test:slots", 0, -1, withscores=True)))
+        with pytest.raises(NotSent), Throttle(store, "test", 1).slot(Urgency.ORDER, deadline_seconds=0):
+            pass
+        REALLY_SLEEP(seconds)
+
+    with throttle.slot(Urgency.ORDER, deadline_seconds=1):
+        pass
+    monkeypatch.setattr(module.time, "sleep", nap)
+    with throttle.slot(Urgency.ORDER, deadline_seconds=10):
+        pass
+    assert naps
+    assert all(len(held) <= 1 for held in naps), "who waits holds nothing"
+
+
+def test_every_environment_has_a_limit_below_the_broker_s() -> None:
+    told = {"live": 18, "paper": 1, "sim": 18}  # the broker's notice of 2026-04-20; the simulator keeps live's
+    assert {name.value for name in ENVIRONMENTS} == told.keys()
+    assert all(0 < each.calls_per_second <= told[each.name] for each in ENVIRONMENTS.values())
+
+
+@pytest.mark.parametrize("name", ["KIS_CALLS_PER_SECOND", "KIS_LEDGER_CALLS_PER_SECOND"])
+def test_limits_can_be_set(name: str) -> None:
+    program = f"from config import settings; print(settings.{name})"
+    told = subprocess.run(
+        [sys.executable, "-c", program], cwd=BASE_DIR, env=os.environ | {name: "3"}, capture_output=True, text=True
+    )
+    assert told.stdout.split()[-1:] == ["3"], told.stderr
+
+
+def test_redis_that_goes_while_a_call_waits_is_told_of(store: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    throttle = Throttle(store, "test", 1)
+    with throttle.slot(Urgency.ORDER, deadline_seconds=1):
+        pass
+
+    def go(seconds: float) -> None:
+        nowhere = redis.Redis(unix_socket_path="/nowhere.sock", retry=Retry(NoBackoff(), 0))
+        throttle._take = nowhere.register_script(module._TAKE)
+
+    monkeypatch.setattr(module.time, "sleep", go)
+    with pytest.raises(NotSent, match="Redis"), throttle.slot(Urgency.ORDER, deadline_seconds=10):
+        pytest.fail("a call left without an allowance")
 
 
 def test_without_redis_nothing_leaves(redis_server: None) -> None:
