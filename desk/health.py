@@ -219,6 +219,9 @@ def _looked(look: Look, now: datetime) -> str:
         return _("the database does not answer: {error}").format(error=_first_line(error))
     except redis.RedisError as error:
         return _("Redis does not answer: {error}").format(error=_first_line(error))
+    except Exception as error:  # one check that cannot look must not silence the others
+        log.exception("a check could not look")
+        return _("it cannot be checked: {error}").format(error=f"{type(error).__name__} {_first_line(error)}")
 
 
 def _first_line(error: Exception) -> str:

@@ -364,8 +364,10 @@ def _take(key: str, *, is_yes: bool, now: datetime) -> str | None:
         return _("Done already: {answer}").format(answer=row.answer)
     if row.state == State.DROPPED:
         return _("Dropped before: nothing is done")
-    if not is_yes and row.state == State.OPEN:
+    if not is_yes and not _went(row):
         row.state = State.DROPPED
+    elif not is_yes:
+        return _("It has been ordered already: look at the order")
     elif not row.created_at <= now <= row.expires_at and not _went(row):
         row.state = State.DROPPED
         row.save(update_fields=["state"])

@@ -340,6 +340,8 @@ def hold(stop: threading.Event) -> None:
                 _hold_leased(lease, stop)
         except redis.RedisError as error:
             log.warning("Redis is not reachable, and without it nobody may hold the socket: %s", error)
+        except Exception:  # whatever it was, the night must not go on without a socket
+            log.exception("the socket was let go; it is taken up again")
         stop.wait(LOOK_SECONDS)
 
 

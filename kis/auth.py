@@ -119,13 +119,17 @@ class Tokens:
                 # within six hours the broker hands out the same token again, dead or not: revoke it first
                 self._revoke(bad)
             except Refused as refusal:
-                if refusal.code != "EGW00133":
-                    raise
                 if bad is not None and bad.is_alive(clock.now()):
                     return bad
+                if refusal.code != "EGW00133":
+                    raise
                 if time.monotonic() + ISSUE_PAUSE_SECONDS > gives_up_at:
                     raise NotSent(refusal.message, code=refusal.code, call="tokenP") from refusal
                 self._sleep(ISSUE_PAUSE_SECONDS)
+            except BrokerError:
+                if bad is not None and bad.is_alive(clock.now()):
+                    return bad
+                raise
 
     def _revoke(self, token: Token) -> None:
         body = {

@@ -27,7 +27,7 @@ from aegis.ticks import get_tick_size
 from kis import catalogue, clock
 from kis.client import Client, Reply
 from kis.environment import Dialect
-from kis.fields import Row, order_number
+from kis.fields import BadField, Row, order_number
 from kis.quotations import Quotations, day_price, instrument
 
 SIDE_OF_CODE = {"01": Side.SELL, "02": Side.BUY}
@@ -290,6 +290,20 @@ def _added(first: Holding, second: Holding) -> Holding:
 _MARKET_OF_TEXT: Mapping[str, Market] = {market.value: market for market in Market}
 
 
+def _side(row: Row) -> Side:
+    try:
+        return SIDE_OF_CODE[row.text("sll_buy_dvsn_cd")]
+    except KeyError as error:
+        raise BadField(f"order {row.text('odno')}: sll_buy_dvsn_cd {error} is neither a sale nor a buy") from error
+
+
+def _kind(row: Row) -> OrderKind:
+    try:
+        return OrderKind(row.text("ord_dvsn_cd"))
+    except ValueError as error:
+        raise BadField(f"order {row.text('odno')}: ord_dvsn_cd is no order code known here: {error}") from error
+
+
 def _order_record(row: Row) -> OrderRecord:
     return OrderRecord(
         order_date=row.day("ord_dt"),
@@ -298,8 +312,8 @@ def _order_record(row: Row) -> OrderRecord:
         original_no=order_number(original) if (original := row.text("orgn_odno").strip("0 ")) else "",
         code=row.text("pdno"),
         name=row.text("prdt_name"),
-        side=SIDE_OF_CODE[row.text("sll_buy_dvsn_cd")],
-        kind=OrderKind(row.text("ord_dvsn_cd")),
+        side=_side(row),
+        kind=_kind(row),
         # older replies have no venue: there was only one
         market=_MARKET_OF_TEXT.get(row.maybe("excg_id_dvsn_cd"), Market.KRX),
         qty=row.integer("ord_qty"),
@@ -321,9 +335,9 @@ def _open_order(row: Row) -> OpenOrder:
         branch=row.text("ord_gno_brno"),
         order_no=order_number(row.text("odno")),
         market=_MARKET_OF_TEXT.get(row.maybe("excg_id_dvsn_cd"), Market.KRX),
-        kind=OrderKind(row.text("ord_dvsn_cd")),
+        kind=_kind(row),
     )
-    return OpenOrder(placed, row.text("pdno"), SIDE_OF_CODE[row.text("sll_buy_dvsn_cd")], row.integer("psbl_qty"))
+    return OpenOrder(placed, row.text("pdno"), _side(row), row.integer("psbl_qty"))
 
 
 def _open_of(record: OrderRecord) -> OpenOrder:

@@ -73,7 +73,7 @@ class Subscriptions:
     @property
     def refused(self) -> dict[Topic, str]:
         """Return what the server refused, with its words."""
-        return {topic: asked.refusal for topic, asked in self._asked.items() if asked.refusal}
+        return {topic: asked.refusal for topic, asked in list(self._asked.items()) if asked.refusal}
 
     def want(self, topics: Sequence[Topic]) -> None:
         """Set what should be held, most important first."""

@@ -65,7 +65,7 @@ class TradingDayAdmin(Page):
         if is_new_kind or form.changed_data or any(formset.has_changed() for formset in formsets):
             collector.correct_day(form.instance, by_the_rules=is_new_kind, now=clock.now())
 
-    @admin.action(description=_("Let the broker's calendar decide again"))
+    @admin.action(description=_("Let the broker's calendar decide again"), permissions=["change"])
     def give_back(self, request: HttpRequest, days: QuerySet[TradingDay]) -> None:
         days.update(source=TradingDay.Source.LIBRARY)
 

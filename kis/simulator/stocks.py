@@ -201,8 +201,8 @@ def _made_up(count: int) -> Iterator[Stock]:
     shares = [row for row in _ROWS if row.instrument is Instrument.STOCK]
     for number in range(count):
         like = shares[number % len(shares)]
-        names = {"name": f"연습{number:03d}", "english": f"Practice{number:03d}"}
-        yield replace(like, code=f"9{number:04d}0", on_nxt=False, in_kospi200=False, **names)
+        row = replace(like, code=f"9{number:04d}0", on_nxt=False, in_kospi200=False)
+        yield replace(row, name=f"연습{number:03d}", english=f"Practice{number:03d}")
 
 
 _LISTED = (*_ROWS, *_made_up(int(os.environ.get(VARIABLE, "0")) - len(_ROWS)))

@@ -198,6 +198,8 @@ def test_an_interrupted_command_is_taken_up_where_it_stopped(
 
     def run() -> subprocess.Popen[bytes]:
         quiet: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        # a test run in the background ignores the interrupt, and its children would too
+        quiet["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
         return subprocess.Popen(words, cwd=BASE_DIR, env=environment() | {"KIS_CALLS_PER_SECOND": "20"}, **quiet)
 
     first, gives_up_at = run(), time.monotonic() + 60
