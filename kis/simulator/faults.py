@@ -89,11 +89,15 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "frame_columns": Kind(FRAME, "a new column, at the end or at an index", {"at": -1, "value": "1"}),
         # sockets
         "stall": Kind(SOCKET, "acknowledged, pinged, but no data"),
-        "no_pingpong": Kind(SOCKET, "the server does not ping"),
+        "no_pingpong": Kind(
+            SOCKET, "the server does not ping, and hangs up after so many seconds (0: never)", {"hangs_up_after": 0.0}
+        ),
         "occupied": Kind(SOCKET, "OPSP8996 to whoever registers"),
         "ghost": Kind(SOCKET, "a session that ended keeps its key busy", {"seconds": 20.0}),
         "subscription_refused": Kind(
-            SOCKET, "registrations fail", {"msg_cd": "OPSP0007", "msg1": "SUBSCRIBE INTERNAL ERROR"}
+            SOCKET,
+            "registrations are refused, in any code and words",
+            {"msg_cd": "OPSP0007", "msg1": "SUBSCRIBE INTERNAL ERROR"},
         ),
         "approval_refused": Kind(SOCKET, "OPSP0011 though the approval key is good"),
         "flapping": Kind(SOCKET, "every session is dropped again and again", {"every": 3.0}),
@@ -210,6 +214,10 @@ class Faults:
     def has(self, name: str) -> bool:
         """Whether a fault of this name is in force, without counting it."""
         return any(fault.name == name and not self._is_over(fault) for fault in list(self._active))
+
+    def of(self, name: str) -> Fault | None:
+        """Return the fault of this name that is in force, without counting it."""
+        return next((fault for fault in self.active() if fault.name == name), None)
 
     def clear(self, number: int | None = None) -> None:
         """End one fault, or all."""

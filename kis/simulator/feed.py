@@ -111,12 +111,17 @@ class Feed:
             if session.unanswered >= UNANSWERED_PINGS:
                 session.hang_up()
                 return
-            if self._faults.has("no_pingpong"):
-                await asyncio.sleep(PING_SECONDS)
+            if (silent := self._faults.of("no_pingpong")) is not None:
+                await self._keep_silent(session, float(silent.parameters["hangs_up_after"]))
                 continue
             session.unanswered += 1
             session.send(_json({"header": {"tr_id": "PINGPONG", "datetime": f"{self._clock():%Y%m%d%H%M%S}"}}))
             await asyncio.sleep(PING_SECONDS)
+
+    async def _keep_silent(self, session: Session, hangs_up_after: float) -> None:
+        await asyncio.sleep(hangs_up_after or PING_SECONDS)
+        if hangs_up_after:
+            session.hang_up()
 
     def hang_up(self) -> None:
         """End every session."""
@@ -332,7 +337,7 @@ class Feed:
 
     def flap(self) -> None:
         """Drop every session again and again, while that fault is in force."""
-        fault = next((fault for fault in self._faults.active() if fault.name == "flapping"), None)
+        fault = self._faults.of("flapping")
         if fault is not None and time.monotonic() - self._dropped_at >= float(fault.parameters["every"]):
             self._dropped_at = time.monotonic()
             fault.struck += 1

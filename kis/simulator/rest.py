@@ -26,6 +26,9 @@ Params = dict[str, str]
 # headers that only tests add: what they say is kept beside the request in the ledger, and nothing reads it
 TAG_HEADER = "aegis-intent"
 PROCESS_HEADER = "aegis-process"
+# the faults that mean something where there is no TR id; others are left for the calls they were meant for
+_BEFORE_OAUTH = ("request_lost", "delay_before", "gateway")
+_AFTER_OAUTH = ("answer_lost", "delay", "error_500", "bad_gateway")
 
 
 class Rest:
@@ -162,15 +165,15 @@ class Rest:
 
     async def _disturbed_oauth(self, path: str, raw: bytes, now: datetime) -> web.Response:
         faults = self._firm.faults
-        if fault := faults.take(BEFORE, path=path, tr_id="", account="", code=""):
+        if fault := faults.take(BEFORE, _BEFORE_OAUTH, path=path, tr_id="", account="", code=""):
             if fault.name == "request_lost":
-                raise LineCut
+                raise LineCut(after_seconds=float(fault.parameters["seconds"]))
             if fault.name == "delay_before":
                 await asyncio.sleep(float(fault.parameters["seconds"]))
             if fault.name == "gateway":
                 words = fault.parameters
                 return _json({"error_description": words["msg1"], "error_code": words["msg_cd"]}, int(words["status"]))
-        late = faults.take(AFTER, path=path, tr_id="", account="", code="")
+        late = faults.take(AFTER, _AFTER_OAUTH, path=path, tr_id="", account="", code="")
         answer = self._oauth(path, raw, now)
         if late is None:
             return answer

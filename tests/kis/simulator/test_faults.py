@@ -2,10 +2,13 @@
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
+import websocket
 
+from kis.simulator import feed
 from kis.simulator.faults import BEFORE, KINDS, BadFault, Faults
 from kis.simulator.server import Simulator
 
@@ -177,6 +180,40 @@ def test_tokens_end_early(client: Client) -> None:
 def test_the_token_endpoint_has_faults_too(client: Client) -> None:
     client.sim.fault("gateway", path="/oauth2/tokenP", msg_cd="EGW00002", msg1="서버 에러가 발생했습니다.", count=1)
     assert client.token().json()["error_code"] == "EGW00002"
+    client.sim.fault("request_lost", path="/oauth2/tokenP", seconds=30, count=1)
+    with pytest.raises(httpx.ReadTimeout):
+        client.http.post("/oauth2/tokenP", json={}, timeout=0.3)
+
+
+def test_a_fault_without_a_scope_is_not_spent_on_a_key(client: Client) -> None:
+    client.sim.fault("too_fast", count=1)
+    client.sim.fault("rt_cd_missing", count=1)
+    assert client.approval()
+    assert client.buy(1, 65_000).json()["msg_cd"] == "EGW00201"
+    assert "rt_cd" not in client.buy(1, 65_000).json()
+
+
+@pytest.mark.parametrize(("name", "code"), [("token_invalid", "EGW00121"), ("token_ended", "EGW00123")])
+def test_a_good_token_may_be_turned_away(client: Client, name: str, code: str) -> None:
+    client.sim.fault(name, path="order-cash", count=1)
+    assert client.buy(1, 65_000).json()["msg_cd"] == code
+    assert client.buy(1, 65_000).json()["rt_cd"] == "0"
+    assert orders(client) == ["open"], "the first was not taken"
+
+
+def test_a_request_may_wait_before_it_is_done(client: Client) -> None:
+    client.sim.fault("delay_before", path="order-cash", seconds=1)
+    began = time.monotonic()
+    with ThreadPoolExecutor(1) as other:
+        reply = other.submit(client.buy, 1, 65_000)
+        while not client.http.get("/simulator/faults").json()["active"][0]["struck"]:
+            assert time.monotonic() - began < 30
+        done_early = orders(client)
+        looked_in_time = time.monotonic() - began < 1
+        assert reply.result(30).json()["rt_cd"] == "0"
+    assert time.monotonic() - began >= 1
+    assert done_early == [] or not looked_in_time
+    assert orders(client) == ["open"]
 
 
 # --- lists
@@ -333,6 +370,24 @@ def test_a_stalled_session_says_nothing(client: Client, socket: Socket) -> None:
     client.sim.clear_faults()
     client.buy(1, 65_000)
     assert numbers(socket, 1) == [2]
+
+
+def test_a_server_that_does_not_ping_may_hang_up(
+    running: Callable[..., Simulator], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "FIRST_PING_SECONDS", 0.05)
+    monkeypatch.setattr(feed, "PING_SECONDS", 0.05)
+    client = Client(running())
+    client.sim.fault("no_pingpong")
+    silent = client.socket()
+    silent.line.settimeout(0.5)
+    with pytest.raises(websocket.WebSocketTimeoutException):
+        silent.line.recv()
+    client.sim.clear_faults()
+    assert '"PINGPONG"' in str(silent.line.recv())
+    client.sim.fault("no_pingpong", hangs_up_after=0.1)
+    silent.line.settimeout(30)
+    assert silent.is_cut_off()
 
 
 def test_registrations_fail_on_demand(client: Client, socket: Socket) -> None:
