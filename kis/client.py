@@ -33,6 +33,8 @@ PAUSE_SECONDS = 0.3
 MAX_PAGES = 200
 LEDGER_BUSY = "EGW00215"
 # how long a call may wait for its turn; history has time, an order has not
+# a command that waited longer, for its turn or for a token, does not leave: what it was judged by is old
+COMMAND_SECONDS = 20.0
 DEADLINE_SECONDS = {Urgency.ORDER: 5.0, Urgency.ACCOUNT: 20.0, Urgency.QUOTE: 30.0, Urgency.BACKFILL: 300.0}
 
 
@@ -142,6 +144,7 @@ class Client:
             )
         address = tr.address(self.environment, self.dialect, market)
         last: BrokerError = NotSent("never tried", call=tr.name)
+        leaves_by = time.monotonic() + COMMAND_SECONDS if tr.effect is Effect.COMMAND else float("inf")
         for attempt in range(TRIES):
             if attempt:
                 pause = PAUSE_SECONDS * 2**attempt * random.uniform(0.5, 1.0)  # noqa: S311 jitter
@@ -149,7 +152,7 @@ class Client:
                     break
                 time.sleep(pause)
             try:
-                return self._once(tr, address, parameters, tr_cont)
+                return self._once(tr, address, parameters, tr_cont, leaves_by)
             except _Again as again:
                 last = again.error
                 if again.meaning is Meaning.BUSY:
@@ -205,7 +208,9 @@ class Client:
             seen.add(where)
         raise OutcomeUnknown(f"the list does not end after {MAX_PAGES} pages", call=tr.name)
 
-    def _once(self, tr: TR, address: tuple[str, str], parameters: Mapping[str, str], tr_cont: str) -> Reply:
+    def _once(
+        self, tr: TR, address: tuple[str, str], parameters: Mapping[str, str], tr_cont: str, leaves_by: float
+    ) -> Reply:
         path, tr_id = address
         token = self._tokens.get()
         headers = {
@@ -218,6 +223,10 @@ class Client:
             "custtype": "P",
         }
         with self._turn(tr):
+            if time.monotonic() > leaves_by:
+                raise NotSent(
+                    f"it waited over {COMMAND_SECONDS:g} s to leave: what it was judged by is old", call=tr.name
+                )
             response = self._send(tr, path, headers, parameters)
         try:
             return self._judge(tr, response)

@@ -6,9 +6,13 @@ import pytest
 from django.contrib.auth.models import Group, User
 from django.test import Client
 from django.urls import URLPattern, reverse
+from django_celery_beat.models import PeriodicTask
 
+from config import schedule
 from desk import urls
 from desk.roles import SWITCH, TRADE
+from kis import clock
+from market.models import TradingDay
 from orders.models import OrderEvent, TradeOrder, TradingSwitch
 
 As = Callable[..., Client]
@@ -87,3 +91,21 @@ def test_a_viewer_is_offered_no_button_that_trades(as_a: As, buy) -> None:
     assert reverse("admin:orders_tradeorder_cancel", args=[order.pk]) not in text
     text = as_a("trader").get(reverse("admin:orders_tradeorder_change", args=[order.pk])).content.decode()
     assert reverse("admin:orders_tradeorder_cancel", args=[order.pk]) in text
+
+
+def test_a_viewer_gives_no_correction_back(as_a: Callable[..., Client]) -> None:
+    words = {"kind": "ORDINARY", "source": TradingDay.Source.OPERATOR, "synced_at": clock.now()}
+    day = TradingDay.objects.create(date="2026-11-24", is_open=False, **words)
+    asked = {"action": "give_back", "_selected_action": [str(day.pk)]}
+    as_a("viewer").post(reverse("admin:market_tradingday_changelist"), asked)
+    day.refresh_from_db()
+    assert day.source == TradingDay.Source.OPERATOR
+
+
+@pytest.mark.parametrize(("role", "left"), [("viewer", True), ("trader", True), ("administrator", False)])
+def test_only_an_administrator_stops_the_schedule(as_a: Callable[..., Client], role: str, left: bool) -> None:
+    schedule.write()
+    tasks = [str(task.pk) for task in PeriodicTask.objects.all()]
+    asked = {"action": "disable_tasks", "_selected_action": tasks}
+    as_a(role).post(reverse("admin:django_celery_beat_periodictask_changelist"), asked)
+    assert PeriodicTask.objects.filter(enabled=True).exists() is left

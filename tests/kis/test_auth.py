@@ -169,3 +169,25 @@ def test_a_token_that_died_early_is_revoked_before_a_new_one_is_asked_for(
     tokens.refused(old)
     assert tokens.get() != old, "within six hours the broker gives the same token until it is revoked"
     assert sum(slept) <= 60, "and then its minute between issues is waited out"
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        httpx.ReadTimeout("slow"),
+        httpx.Response(502, text="<html>Bad Gateway</html>"),
+        httpx.Response(500, json={"error_code": "EGW00201", "error_description": "초당 거래건수 초과"}),
+    ],
+    ids=["silence", "html", "EGW00201"],
+)
+def test_a_living_token_serves_while_the_issuing_server_is_away(store: redis.Redis, failure: object) -> None:
+    soon = clock.now() + RENEW_AHEAD / 2
+    store.set(store_key(SIM, SECRETS, "token"), json.dumps({"value": "old", "ends_at": soon.isoformat()}))
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if isinstance(failure, Exception):
+            raise failure
+        return failure  # type: ignore[return-value]
+
+    with httpx.Client(transport=httpx.MockTransport(answer)) as http:
+        assert Tokens(SIM, SECRETS, http, store).get() == "old"

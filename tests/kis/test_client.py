@@ -1,5 +1,6 @@
 """How each answer is judged: one table of answers, the real client, a transport that gives them."""
 
+import time
 from contextlib import nullcontext
 from typing import Any
 
@@ -282,3 +283,15 @@ def test_nobody_waits_for_ever() -> None:
     wire = Wire({"rt_cd": "0"})
     wire.client.call(catalogue.PRICE, {})
     assert wire.throttle.deadline_seconds == DEADLINE_SECONDS[catalogue.PRICE.urgency]
+
+
+def test_a_command_that_waited_too_long_does_not_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    wire = Wire(
+        refusal("EGW00123", "기간이 만료된 token 입니다."), {"rt_cd": "0", "msg_cd": "", "msg1": "", "output": {}}
+    )
+    monkeypatch.setattr(client, "COMMAND_SECONDS", 0.05)
+    # the new token takes its time, as one a minute is all the broker issues
+    monkeypatch.setattr(wire.tokens, "refused", lambda value: time.sleep(0.2))
+    with pytest.raises(NotSent, match="to leave"):
+        wire.client.call(catalogue.BUY, {})
+    assert len(wire.requests) == 1
