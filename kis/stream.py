@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import websocket
 
@@ -31,6 +31,9 @@ KEY_IN_USE_PAUSE_SECONDS = 20.0
 BAD_APPROVAL = "OPSP0011"
 BAD_HTS_ID = "OPSP0017"
 CONNECT_SECONDS = 5.0
+# Proxies of the environment are none of the broker's business. The library looks at whom to spare the proxy only
+# where one is named: this one is never asked
+NO_PROXY: Mapping[str, Any] = {"http_proxy_host": "none.invalid", "http_no_proxy": ["*"]}
 LOOK_SECONDS = 0.5
 # the server's own PINGPONG comes every 10 to 110 seconds
 SILENCE_SECONDS = 150.0
@@ -152,7 +155,12 @@ class Stream:
     def _session(self, stop: threading.Event) -> None:
         self._become(SocketState.CONNECTING)
         approval_key = self._door.approval_key()
-        socket = websocket.create_connection(self._url, timeout=CONNECT_SECONDS, enable_multithread=False)
+        socket = websocket.create_connection(
+            self._url,
+            timeout=CONNECT_SECONDS,
+            enable_multithread=False,
+            **NO_PROXY,
+        )
         connection = _Connection(self, socket, approval_key)
         try:
             connection.begin()

@@ -108,6 +108,18 @@ def test_what_is_wanted_is_held_and_heard(simulator: Simulator, listen: Any) -> 
     assert running.counters.bad_frames == 0
 
 
+def test_no_proxy_of_the_environment_is_between_us_and_the_broker(
+    simulator: Simulator, listen: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # nobody listens there
+        for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{taken.getsockname()[1]}")
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        assert listen(Ear(NOTICES)).state is SocketState.CONNECTED
+
+
 def test_wishes_may_change_while_it_runs(simulator: Simulator, listen: Any) -> None:
     ear = Ear(NOTICES, TRADES)
     running = listen(ear)
