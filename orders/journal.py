@@ -6,15 +6,16 @@ Every change is a compare-and-set on the state that was seen, or runs under the 
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.utils.translation import gettext
 
 from aegis import lifecycle
 from aegis.broker import Acceptance, BrokerError, NotSent
+from aegis.guards import TradingState
 from aegis.lifecycle import Event, Status
 from kis.errors import advice
 from orders import rows
-from orders.models import OrderEvent, TradeOrder
+from orders.models import OrderEvent, TradeOrder, TradingSwitch
 
 # a committed order leaves within this, or not at all
 SEND_WITHIN = timedelta(seconds=20)
@@ -27,23 +28,39 @@ def write(order: TradeOrder, kind: str, detail: str = "", *, at: datetime) -> No
     rows.insert(OrderEvent(order=order, kind=kind, detail=detail[:300], at=at))
 
 
-@transaction.atomic
+@transaction.atomic(savepoint=False)
 def open_order(order: TradeOrder, *, at: datetime) -> TradeOrder:
     """Commit an order that is about to leave. Nothing is sent before this row exists."""
     order.status = Status.SUBMITTING
     order.status_at = order.created_at = at
-    order.save(force_insert=True)
+    rows.insert(order)
     write(order, "CREATED", f"{order.order_type} {order.qty} @ {order.price} {order.market}/{order.order_kind}", at=at)
     return order
 
 
+_LEAVES = """
+UPDATE trade_orders SET sent_at = %(at)s
+WHERE id = %(id)s AND status = 'SUBMITTING' AND sent_at IS NULL AND created_at > %(since)s
+  AND coalesce((SELECT state FROM trading_switch WHERE id = %(switch)s), 'ACTIVE') = ANY(%(passing)s)
+"""
+
+
 def leaves(order: TradeOrder, *, at: datetime) -> bool:
-    """Whether a committed order may go now: once, and not by a sender that slept while it was given up."""
-    fresh = TradeOrder.objects.filter(
-        pk=order.pk, status=Status.SUBMITTING, sent_at=None, created_at__gt=at - SEND_WITHIN
-    )
-    if fresh.update(sent_at=at) != 1:
-        return False
+    """Whether a committed order may go now: once, as the switch lets it pass, and by no sender that slept meanwhile.
+
+    One statement asks and marks it, so that nothing comes between.
+    """
+    figures = {
+        "at": at,
+        "id": order.pk,
+        "since": at - SEND_WITHIN,
+        "switch": TradingSwitch.ONLY_PK,
+        "passing": [state.value for state in TradingState if state.lets_pass(order.side)],
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(_LEAVES, figures)
+        if cursor.rowcount != 1:
+            return False
     order.sent_at = at
     return True
 

@@ -42,7 +42,8 @@ from aegis.ticks import step
 from market import collector
 from market import service as market
 from market.models import Stock
-from orders import fills, guards, journal, reconcile, switch
+from orders import fills, ground, guards, journal, reconcile, switch
+from orders.ground import Ground, Question
 from orders.models import TradeOrder
 from portfolio.fetcher import KISFetcher
 
@@ -192,12 +193,11 @@ class OrderService:
         Raises OrderDenied where AEGIS will not send it, and another BrokerError where the broker could not
         be asked beforehand; in both cases there is no row.
         """
-        known = TradeOrder.objects.filter(request_id=intent.request_id).first()
-        if known is not None:
-            return known
-        self._take_stock()
+        found = self._ground(intent)
+        if found.known is not None:
+            return TradeOrder.objects.get(pk=found.known)
         try:
-            draft = self.draft(intent)
+            draft = self._draft(intent, self._firm(found, intent))
             order = self._commit(draft, self._row(draft, intent.request_id))
         except (IntegrityError, OrderDenied):
             known = TradeOrder.objects.filter(request_id=intent.request_id).first()
@@ -208,17 +208,19 @@ class OrderService:
 
     def draft(self, intent: Intent) -> Draft:
         """Judge and price an intent without committing or sending it. Raises OrderDenied or a BrokerError."""
-        stock = self._stock(intent.code)
-        phases = market.today(self._now())
-        venue = self._venue(intent, stock, phases)
-        facts = self._facts(self._unpriced(intent, venue, phases), stock, intent, phases)
+        return self._draft(intent, self._ground(intent))
+
+    def _draft(self, intent: Intent, found: Ground) -> Draft:
+        stock = found.stock or self._new_stock(intent.code)
+        venue = self._venue(intent, stock, found.phases)
+        facts = self._facts(self._unpriced(intent, venue, found.phases), stock, intent, found)
         standing = reasons(facts)
         if intent.kind and (wrong := check_words(intent.kind, names_price=intent.names_price)):
             raise OrderDenied([wrong, *standing])
         try:
             quote = self._broker.quote(intent.code, venue)
-            request, book = self._priced(intent, venue, stock, quote, phases=phases)
-            draft = self._judged(request, stock, quote, intent, facts=facts)
+            request, book = self._priced(intent, venue, stock, quote, found.phases)
+            draft = self._judged(request, stock, quote, intent, facts)
         except OrderDenied as denied:
             raise OrderDenied(_distinct([*standing, *denied.reasons])) from denied
         except BrokerError as error:
@@ -229,11 +231,8 @@ class OrderService:
 
     def send(self, order: TradeOrder) -> TradeOrder:
         """Send a committed order and record what became of it. Called once for each row."""
-        if reason := guards.may_send(order):
-            journal.denied(order, guards.say(reason), at=self._now())
-            return order
         if not journal.leaves(order, at=self._now()):
-            return self._too_late(order)
+            return self._held_back(order)
         request = OrderRequest(
             code=order.stock_code,
             side=order.side,
@@ -257,11 +256,15 @@ class OrderService:
         order.refresh_from_db()
         return order
 
-    def _too_late(self, order: TradeOrder) -> TradeOrder:
-        """Hold back an order whose sender slept, or that was resolved without it."""
+    def _held_back(self, order: TradeOrder) -> TradeOrder:
+        """Say why a committed order stays: the switch went down, or its sender slept, or it was resolved meanwhile."""
         order.refresh_from_db()
+        is_waiting = order.state is Status.SUBMITTING and order.sent_at is None
+        if is_waiting and (reason := guards.may_send(order)):
+            journal.denied(order, guards.say(reason), at=self._now())
+            return order
         log.error("order %s: its sender came too late, it is not sent; it is %s", order.pk, order.status)
-        if order.state is Status.SUBMITTING and order.sent_at is None:
+        if is_waiting:
             journal.refused(order, NotSent(gettext("its sender came too late")), at=self._now())
         return order
 
@@ -374,12 +377,11 @@ class OrderService:
         Raises OrderDenied where it would leave the band round the price at arrival, or where another order of
         the stock freezes it, and BrokerError.
         """
-        intent, stock = self._chase_intent(order, order.open_qty, retry), self._stock(order.stock_code)
-        quote = self._broker.quote(order.stock_code, Market(order.market))
-        request, _book = self._priced(intent, Market(order.market), stock, quote, nearer=_nearer(order, retry))
-        self._in_band(order, request, quote)
-        facts = self._facts(request, stock, intent, market.today(self._now()), order.root_pk)
-        if frozen := check_frozen(facts):
+        intent = self._chase_intent(order, order.open_qty, retry)
+        found = self._ground(intent, order.root_pk)
+        stock = found.stock or self._new_stock(order.stock_code)
+        request, quote = self._nearer(order, intent, stock, found.phases, retry)
+        if frozen := check_frozen(self._facts(request, stock, intent, found, is_retry=True)):
             raise OrderDenied([frozen])
         return quote
 
@@ -389,30 +391,46 @@ class OrderService:
         Raises OrderDenied or BrokerError, with no row left behind; IntegrityError where another worker
         has already committed this re-order.
         """
-        self._take_stock()
         intent = self._chase_intent(order, qty, retry)
-        stock = self._stock(order.stock_code)
-        quote = self._broker.quote(order.stock_code, Market(order.market))
-        request, _book = self._priced(intent, Market(order.market), stock, quote, nearer=_nearer(order, retry))
-        self._in_band(order, request, quote)
-        draft = self._judged(request, stock, quote, intent, family=order.root_pk)
+        found = self._firm(self._ground(intent, order.root_pk), intent, order.root_pk)
+        stock = found.stock or self._new_stock(order.stock_code)
+        request, quote = self._nearer(order, intent, stock, found.phases, retry)
+        facts = self._facts(request, stock, intent, found, is_retry=True)
+        draft = self._judged(request, stock, quote, intent, facts)
         row = self._row(draft, intent.request_id)
         row.root_id, row.attempt = order.root_pk, order.attempt + 1
         row.strategy, row.arrival_price = order.strategy, order.arrival_price
         return self.send(self._commit(draft, row))
 
-    def _take_stock(self) -> None:
+    def _nearer(
+        self, order: TradeOrder, intent: Intent, stock: Stock, phases: tuple[Phase, ...], retry: int
+    ) -> tuple[OrderRequest, Quote]:
+        """Return a chase's re-order, so many steps nearer, and the fresh quote that prices it."""
+        venue = Market(order.market)
+        quote = self._broker.quote(order.stock_code, venue)
+        request, _book = self._priced(intent, venue, stock, quote, phases, nearer=_nearer(order, retry))
+        self._in_band(order, request, quote)
+        return request, quote
+
+    def _ground(self, intent: Intent, family: int | None = None) -> Ground:
+        question = Question(
+            intent.code, intent.side, intent.qty, intent.price or 0, intent.strategy, intent.request_id, family
+        )
+        return ground.survey(question, now=self._now())
+
+    def _firm(self, found: Ground, intent: Intent, family: int | None = None) -> Ground:
         """See what the broker holds of ours before anything new goes, where nobody has just looked.
 
         Raises NotSent where the broker is out of reach, and OrderDenied where it does not tell.
         """
-        if reconcile.is_fresh(self._now()):
-            return
+        if found.crowd.reconciled:
+            return found
         try:
             reconcile.reconcile(self._broker, self._now)
         except (Refused, OutcomeUnknown) as error:
             words = gettext_noop("the broker's list of orders could not be read, and nothing goes before that: {error}")
             raise OrderDenied([Reason("NOT_RECONCILED", words, {"error": error})]) from error
+        return self._ground(intent, family)
 
     def _in_band(self, order: TradeOrder, request: OrderRequest, quote: Quote) -> None:
         """Hold a re-order to the price at arrival: a chase follows a market, it does not run after one."""
@@ -442,9 +460,10 @@ class OrderService:
         return step(order.price, plan.step_ticks * order.side.sign, instrument)
 
     def _stock(self, code: str) -> Stock:
-        stock = market.get_stock(code)
-        if stock is not None:
-            return stock
+        return market.get_stock(code) or self._new_stock(code)
+
+    def _new_stock(self, code: str) -> Stock:
+        """Ask for a stock that the master does not know. Raises OrderDenied where there is none, and BrokerError."""
         try:
             return collector.sync_stock(self._broker, code, now=self._now())
         except Refused as refusal:
@@ -472,12 +491,12 @@ class OrderService:
         venue: Market,
         stock: Stock,
         quote: Quote,
+        phases: tuple[Phase, ...],
         *,
-        phases: tuple[Phase, ...] | None = None,
         nearer: int = 0,
     ) -> tuple[OrderRequest, Book | None]:
         """Return the order with its price, and the book where that had to be asked for."""
-        request = self._unpriced(intent, venue, market.today(self._now()) if phases is None else phases)
+        request = self._unpriced(intent, venue, phases)
         if intent.price is not None or not request.kind.is_priced:
             return request, None
         strategy = self._strategy(intent)
@@ -511,21 +530,8 @@ class OrderService:
             raise OrderDenied([Reason("STRATEGY", words, figures)])
         return known[intent.strategy]
 
-    def _judged(
-        self,
-        request: OrderRequest,
-        stock: Stock,
-        quote: Quote,
-        intent: Intent,
-        *,
-        facts: Facts | None = None,
-        family: int | None = None,
-    ) -> Draft:
-        """Hold a priced order against every guard; `family` is the root it chases for. Raises OrderDenied, BrokerError.
-
-        `facts` are those of the order before it had a price, where they were gathered already.
-        """
-        facts = facts or self._facts(request, stock, intent, market.today(self._now()), family)
+    def _judged(self, request: OrderRequest, stock: Stock, quote: Quote, intent: Intent, facts: Facts) -> Draft:
+        """Hold a priced order against every guard; `facts` are those of before. Raises OrderDenied, BrokerError."""
         cost = _held_back(request, quote)
         facts = replace(facts, request=request, is_priced=True, quote=quote, cost_won=cost)
         try:
@@ -541,23 +547,10 @@ class OrderService:
         )
 
     def _facts(
-        self,
-        request: OrderRequest,
-        stock: Stock,
-        intent: Intent,
-        phases: tuple[Phase, ...],
-        family: int | None = None,
+        self, request: OrderRequest, stock: Stock, intent: Intent, found: Ground, *, is_retry: bool = False
     ) -> Facts:
-        return guards.gather(
-            request,
-            stock,
-            phases,
-            now=self._now(),
-            request_id=intent.request_id,
-            strategy=intent.strategy,
-            family=family,
-            is_priced=intent.price is not None,
-        )
+        is_priced = intent.price is not None
+        return ground.facts(request, stock, found, now=self._now(), is_retry=is_retry, is_priced=is_priced)
 
     def _live(self, facts: Facts) -> dict[str, int | None]:
         """Ask the broker for cash or shares; and for the account, where it was never seen and is to be weighed."""
@@ -568,7 +561,7 @@ class OrderService:
         live: dict[str, int | None] = {"orderable_cash": orderable.cash, "orderable_qty": orderable.qty}
         if facts.limits.position_percent and facts.total_asset is None:
             KISFetcher(self._broker, self._now).sync_portfolio()
-            live |= guards.position(request)
+            live |= guards.position(request.code)
         return live
 
     def _commit(self, draft: Draft, row: TradeOrder) -> TradeOrder:
@@ -577,20 +570,13 @@ class OrderService:
         One order is committed after the other, under the switch's lock, so that two twins cannot both be first.
         Raises OrderDenied, and IntegrityError where the request has a row already.
         """
-        now = self._now()
+        now, request = self._now(), draft.request
+        question = Question(
+            request.code, request.side, request.qty, request.price, draft.strategy, row.request_id, row.root_id
+        )
         with transaction.atomic():
-            facts = replace(
-                draft.facts,
-                state=switch.locked(),
-                reconciled=reconcile.is_fresh(now),
-                others=guards.others(
-                    draft.request,
-                    now=now,
-                    request_id=row.request_id,
-                    strategy=draft.strategy,
-                    family=row.root_id,
-                ),
-            )
+            state, crowd = switch.locked(), ground.crowd(question, now=now)
+            facts = replace(draft.facts, state=state, reconciled=crowd.reconciled, others=crowd.others)
             if against := reasons(facts, CROWDED):
                 raise OrderDenied(against)
             order = journal.open_order(row, at=now)

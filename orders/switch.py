@@ -8,7 +8,7 @@ from datetime import date, datetime
 from typing import Any
 
 from django.conf import settings
-from django.db import transaction
+from django.db import connection, transaction
 
 from aegis import guards as rules
 from aegis.guards import Evidence, TradingState, TripLimits
@@ -53,8 +53,10 @@ def locked() -> TradingState:
 
     Orders are committed under this lock, one after another, so that each sees those before it.
     """
-    row = TradingSwitch.objects.select_for_update().filter(pk=TradingSwitch.ONLY_PK).first()
-    return TradingState(row.state) if row else TradingState.ACTIVE
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT state FROM trading_switch WHERE id = %s FOR UPDATE", [TradingSwitch.ONLY_PK])
+        row = cursor.fetchone()
+    return TradingState(row[0]) if row else TradingState.ACTIVE
 
 
 def watch(now: datetime) -> SwitchChange | None:

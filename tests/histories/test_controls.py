@@ -27,7 +27,7 @@ from kis.catalogue import Urgency
 from kis.lease import Lease
 from kis.simulator.server import Simulator
 from kis.throttle import Throttle
-from orders import fills, guards, journal, reconcile, routine
+from orders import fills, ground, journal, reconcile, routine
 from orders.models import TradeOrder, TradingSwitch
 from orders.service import Intent, OrderDenied, OrderService
 from tests.histories.conftest import Play
@@ -172,19 +172,22 @@ def test_a_stock_with_an_order_of_unknown_fate_waits(
         raise OutcomeUnknown("no answer")
 
     _placed(OrderService(mock.MagicMock(wraps=broker, place=lost), clock.now))
-    found = guards.others
+    found = ground._crowd
 
-    def thawed(*args: Any, **words: Any) -> Any:
-        return replace(found(*args, **words), frozen_by="")
+    def thawed(row: Any) -> Any:
+        seen = found(row)
+        return replace(seen, others=replace(seen.others, frozen_by=""))
 
-    with nullcontext() if guarded else mock.patch.object(guards, "others", thawed), suppress(OrderDenied):
+    with nullcontext() if guarded else mock.patch.object(ground, "_crowd", thawed), suppress(OrderDenied):
         _placed(service)
     assert (len(simulator.ledger(ACCOUNT)["orders"]) == 1) is guarded
 
 
 @pytest.mark.parametrize("guarded", [True, False])
 def test_nothing_is_sent_before_the_list_was_read(service: OrderService, simulator: Simulator, guarded: bool) -> None:
-    off = nullcontext() if guarded else mock.patch.object(reconcile, "is_fresh", return_value=True)
+    found = ground._crowd
+    fresh = mock.patch.object(ground, "_crowd", lambda row: replace(found(row), reconciled=True))
+    off = nullcontext() if guarded else fresh
     with off:
         _placed(service)
     paths = [each["path"].rpartition("/")[2] for each in simulator.events() if each["event"] == "request"]
@@ -201,7 +204,8 @@ def test_the_switch_is_looked_at_in_the_moment_of_sending(
         TradingSwitch.objects.update(state=TradingState.HALTED)
         return commit(order, at=at)
 
-    off = nullcontext() if guarded else mock.patch.object(guards, "may_send", return_value=None)
+    blind = mock.patch.object(journal, "_LEAVES", journal._LEAVES.partition("  AND coalesce")[0])
+    off = nullcontext() if guarded else blind
     with off, mock.patch.object(journal, "open_order", switched):
         _placed(service)
     assert (simulator.ledger(ACCOUNT)["orders"] == []) is guarded

@@ -17,7 +17,7 @@ from aegis.lifecycle import UNSETTLED, Status
 from aegis.terms import Market, OrderKind, Side
 from kis import clock
 from kis.simulator.server import Simulator
-from orders import chase, guards, journal, reconcile, routine
+from orders import chase, ground, guards, journal, reconcile, routine
 from orders.models import BlacklistedStock, TradeOrder, TradingSwitch
 from orders.service import NO_CHASE, Intent, OrderDenied, OrderService
 from portfolio.fetcher import KISFetcher
@@ -312,7 +312,7 @@ def test_a_halt_between_judging_and_committing_is_seen(buy: Buy, simulator: Simu
 
 def test_the_question_to_the_table_knows_every_state_that_is_not_settled() -> None:
     for status in Status:
-        assert (f"'{status}'" in guards.OTHERS) is (status in UNSETTLED | {Status.REJECTED})
+        assert (f"'{status}'" in ground.CROWD) is (status in UNSETTLED | {Status.REJECTED})
 
 
 # --- the freeze -----------------------------------------------------------------------------------
