@@ -5,6 +5,7 @@
     ├── Refused         the broker read it and said no: final, with its code and words
     │   └── NoMarketOrders  because the stock takes no order at market; a limit may go
     └── OutcomeUnknown  sent, and no readable answer: it may have happened; look, never resend
+        └── PartlyRead  a whole list came, but for some of its lines, which nobody here can read
 
 Amounts are whole won, quantities shares, moments aware and in Korean time.
 """
@@ -170,6 +171,29 @@ class OrderRecord:
     rejected_qty: int
     is_cancelled: bool
     is_cancel: bool  # the line of a cancel itself, which is no order to fill
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadLine:
+    """An order in the broker's list that cannot be read: its number, empty where not even that can, and why."""
+
+    order_no: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"order {self.order_no or '?'}: {self.why}"
+
+
+class PartlyRead(OutcomeUnknown):
+    """All pages of the list of orders came, but not every line can be read: `read` holds those that can.
+
+    What is not among them may be there all the same.
+    """
+
+    def __init__(self, read: Sequence[OrderRecord], unread: Sequence[UnreadLine], *, call: str = "") -> None:
+        super().__init__("; ".join(map(str, unread)), call=call)
+        self.read = read
+        self.unread = unread
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,7 +391,7 @@ class Broker(Protocol):
     def balance(self) -> Balance: ...
 
     def orders(self, first: date, last: date) -> Sequence[OrderRecord]:
-        """Every order of these days on every venue: complete pages, or an error."""
+        """Every order of these days on every venue: complete pages, or an error; PartlyRead has what can be read."""
 
     def open_orders(self) -> Sequence[OpenOrder]:
         """What can still be cancelled, on every venue, whoever ordered it."""

@@ -21,6 +21,7 @@ from aegis.lifecycle import Status
 from desk.models import Message
 from kis import pulse, wiring
 from market import service as market
+from orders import reconcile
 from orders.models import Reconciliation, TradeOrder
 from portfolio.models import AccountSnapshot
 
@@ -86,16 +87,24 @@ def look(now: datetime) -> str:
     """The broker's list of orders was read lately. Outside trading hours nothing depends on it."""
     if not market.is_any_market_open(now):
         return ""
-    whole = Reconciliation.objects.filter(outcome=Reconciliation.Outcome.WHOLE).order_by("-id").first()
-    if whole is None:
+    read = Reconciliation.objects.filter(outcome__in=reconcile.READ).order_by("-id").first()
+    if read is None:
         return _("the broker's list of orders was never read")
-    age = int((now - whole.at).total_seconds())
+    age = int((now - read.at).total_seconds())
     if age <= LOOK_SECONDS:
         return ""
     newest = Reconciliation.objects.order_by("-id").first()
     return _("the broker's list of orders was last read {age:,} s ago: {why}").format(
         age=age, why=(newest.error if newest else "") or "-"
     )
+
+
+def unread(now: datetime) -> str:
+    """No line of the broker's list is beyond us."""
+    newest = Reconciliation.objects.order_by("-id").first()
+    if newest is None or newest.outcome != Reconciliation.Outcome.PARTLY:
+        return ""
+    return _("orders in the broker's list cannot be read, and are left out: {why}").format(why=newest.error)
 
 
 def balance(now: datetime) -> str:
@@ -192,6 +201,7 @@ CHECKS: Sequence[tuple[str, Look, timedelta]] = (
     ("redis", shared_redis, timedelta(seconds=10)),
     ("socket", socket, timedelta(seconds=60)),
     ("reconciliation", look, timedelta(seconds=60)),
+    ("unread", unread, timedelta(0)),
     ("balance", balance, timedelta(seconds=60)),
     ("beat", beat, timedelta(seconds=30)),
     ("queues", queues, timedelta(seconds=30)),
@@ -203,7 +213,7 @@ CHECKS: Sequence[tuple[str, Look, timedelta]] = (
     ("disk", disk, timedelta(seconds=60)),
 )
 # what a load balancer need not know
-NOT_READY = ("unknown", "untold", "telegram")
+NOT_READY = ("unread", "unknown", "untold", "telegram")
 
 
 def check(now: datetime) -> list[Check]:

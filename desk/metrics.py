@@ -26,6 +26,7 @@ from kis.auth import store_key
 from kis.status import SocketState
 from kis.throttle import Throttle
 from orders.models import RawNotice, Reconciliation, TradeOrder, TradingSwitch
+from orders.reconcile import READ
 from portfolio.models import AccountSnapshot
 
 log = logging.getLogger(__name__)
@@ -128,9 +129,9 @@ class Figures(Collector):
         yield CounterMetricFamily(
             "aegis_reconciliations_failed", "Looks at the broker's list that failed today", failed
         )
-        whole = Reconciliation.objects.filter(outcome=Reconciliation.Outcome.WHOLE)
-        newest_at = whole.order_by("-id").values_list("at", flat=True).first()
-        yield self._age("aegis_reconciliation_age_seconds", "Since the broker's list was read whole", newest_at)
+        read = Reconciliation.objects.filter(outcome__in=READ)
+        newest_at = read.order_by("-id").values_list("at", flat=True).first()
+        yield self._age("aegis_reconciliation_age_seconds", "Since the broker's list was read", newest_at)
 
     def _messages(self) -> Iterator[Metric]:
         unsent = Q(state__in=[Message.State.WAITING, Message.State.SENDING])

@@ -16,10 +16,12 @@ from aegis.broker import (
     Orderable,
     OrderRecord,
     OrderRequest,
+    PartlyRead,
     Placed,
     Quote,
     Refused,
     StockInfo,
+    UnreadLine,
 )
 from aegis.positions import merged_average, profit_rate_pct
 from aegis.terms import Board, Instrument, Market, OrderKind, Side
@@ -204,7 +206,7 @@ class KISBroker(Quotations):
             "EXCG_ID_DVSN_CD": "KRX" if self._client.environment.is_paper else "ALL",
         }
         replies = self._client.pages(catalogue.ORDERS, parameters)
-        return [_order_record(row) for reply in replies for row in reply.rows("output1") if row.maybe("odno")]
+        return _order_records([row for reply in replies for row in reply.rows("output1") if row.maybe("odno")])
 
     def open_orders(self) -> Sequence[OpenOrder]:
         """Return what can still be cancelled at the broker, whoever ordered it, on every venue."""
@@ -294,14 +296,28 @@ def _side(row: Row) -> Side:
     try:
         return SIDE_OF_CODE[row.text("sll_buy_dvsn_cd")]
     except KeyError as error:
-        raise BadField(f"order {row.text('odno')}: sll_buy_dvsn_cd {error} is neither a sale nor a buy") from error
+        raise BadField(f"sll_buy_dvsn_cd {error} is neither a sale (01) nor a buy (02)") from error
 
 
 def _kind(row: Row) -> OrderKind:
     try:
         return OrderKind(row.text("ord_dvsn_cd"))
     except ValueError as error:
-        raise BadField(f"order {row.text('odno')}: ord_dvsn_cd is no order code known here: {error}") from error
+        raise BadField(f"ord_dvsn_cd is no order code known here: {error}") from error
+
+
+def _order_records(rows: Iterable[Row]) -> Sequence[OrderRecord]:
+    """Return the lines of the list. Raises PartlyRead where one of them cannot be read: it names which, and why."""
+    read, unread = list[OrderRecord](), list[UnreadLine]()
+    for row in rows:
+        try:
+            read.append(_order_record(row))
+        except BadField as error:
+            number = order_number(row.maybe("odno"))
+            unread.append(UnreadLine(number if number.isdecimal() else "", error.message))
+    if unread:
+        raise PartlyRead(read, unread, call=catalogue.ORDERS.name)
+    return read
 
 
 def _order_record(row: Row) -> OrderRecord:
@@ -330,6 +346,13 @@ def _order_record(row: Row) -> OrderRecord:
 
 
 def _open_order(row: Row) -> OpenOrder:
+    try:
+        return _read_open_order(row)
+    except BadField as error:
+        raise BadField(f"order {row.maybe('odno')}: {error.message}", call=catalogue.OPEN_ORDERS.name) from error
+
+
+def _read_open_order(row: Row) -> OpenOrder:
     placed = Placed(
         order_date=clock.now().date(),
         branch=row.text("ord_gno_brno"),

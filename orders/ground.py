@@ -34,7 +34,8 @@ NO_FAMILY = -1
 # holds back the upper limit: 30 % more, as far as known here.
 # UNVERIFIED: the upper limit is reckoned from the price at arrival; the day's base may be higher
 CROWD = """
-    SELECT (SELECT outcome = 'WHOLE' AND at >= %(fresh_since)s FROM reconciliations ORDER BY id DESC LIMIT 1),
+    SELECT (SELECT outcome IN ('WHOLE', 'PARTLY') AND at >= %(fresh_since)s
+            FROM reconciliations ORDER BY id DESC LIMIT 1),
            today.*,
            (SELECT max(id) FROM trade_orders
             WHERE stock_code = %(code)s AND created_at > %(twin_since)s AND order_date = %(today)s

@@ -267,11 +267,16 @@ class OrderEvent(models.Model):
 
 
 class Reconciliation(models.Model):
-    """One look at the broker's list of orders. No order leaves unless the newest row is WHOLE and young."""
+    """One look at the broker's list of orders. No order leaves unless the newest row has a list and is young.
+
+    WHOLE: every line of it. PARTLY: but for lines of strangers that nobody here can read; `error` names them, and
+    what such a list lacks is not missing. One with an unreadable line of our own orders has FAILED.
+    """
 
     class Outcome(models.TextChoices):
         BEGUN = "BEGUN", _("workers started: not looked yet")
         WHOLE = "WHOLE", _("whole")
+        PARTLY = "PARTLY", _("read but for some lines")
         FAILED = "FAILED", _("failed")
 
     at = models.DateTimeField(_("at"))

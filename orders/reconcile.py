@@ -1,7 +1,8 @@
 """The broker's list of orders is the judge: what notices told is held against it, and corrected.
 
-A list counts only with all its pages; an order that is missing from it once proves nothing. Orders
-placed by hand are adopted; orders whose answer was lost are looked for.
+A list counts only with all its pages; an order that is missing from it once proves nothing, and one that is
+missing from a list with unreadable lines never does. Orders placed by hand are adopted; orders whose answer
+was lost are looked for.
 """
 
 import logging
@@ -14,7 +15,7 @@ from typing import Any
 
 from django.db import IntegrityError, connection, transaction
 
-from aegis.broker import Acceptance, Broker, BrokerError, OrderRecord
+from aegis.broker import Acceptance, Broker, BrokerError, OrderRecord, PartlyRead, UnreadLine
 from aegis.lifecycle import OPEN, UNSETTLED, Event, Status
 from aegis.sessions import KST
 from aegis.terms import Market
@@ -26,6 +27,8 @@ from orders.models import RawNotice, Reconciliation, TradeExecution, TradeOrder
 log = logging.getLogger(__name__)
 
 Outcome = Reconciliation.Outcome
+# outcomes that say what our orders are
+READ = (Outcome.WHOLE, Outcome.PARTLY)
 
 # an order with no answer that is absent from so many lists, over so long, never arrived; no request of
 # ours is on its way for longer, with every wait and time-out of the client
@@ -56,9 +59,9 @@ class Report:
 
 
 def is_fresh(now: datetime) -> bool:
-    """Whether the newest look at the broker's list was whole, and not long ago. Nothing is sent before that."""
+    """Whether the newest look at the broker's list told of our orders, not long ago. Nothing is sent before that."""
     newest = Reconciliation.objects.order_by("-id").first()
-    return newest is not None and newest.outcome == Outcome.WHOLE and now - newest.at <= FRESH
+    return newest is not None and newest.outcome in READ and now - newest.at <= FRESH
 
 
 def begin_anew(now: datetime) -> None:
@@ -67,15 +70,41 @@ def begin_anew(now: datetime) -> None:
 
 
 def reconcile(broker: Broker, now: Callable[[], datetime]) -> Report:
-    """Ask for the orders of every day that is not settled yet, settle them, and say so. Raises BrokerError."""
+    """Ask for the orders of every day that is not settled yet, settle them, and say so. Raises BrokerError.
+
+    Lines that cannot be read are named in the row; the others count.
+    """
     asked_at = now()
     try:
-        report = _reconcile(broker, now, asked_at)
+        records, unread = _listed(broker, asked_at)
     except BrokerError as error:
         Reconciliation.objects.create(at=asked_at, outcome=Outcome.FAILED, error=str(error)[:300])
         raise
-    Reconciliation.objects.create(at=asked_at, outcome=Outcome.WHOLE, **asdict(report))
+    report = _reconcile(records, now, asked_at, is_whole=not unread)
+    words = "; ".join(map(str, unread))
+    if unread:
+        log.error("the broker's list of orders has lines that cannot be read: %s", words)
+    Reconciliation.objects.create(at=asked_at, outcome=_outcome(unread), error=words[:300], **asdict(report))
     return report
+
+
+def _listed(broker: Broker, asked_at: datetime) -> tuple[Sequence[OrderRecord], Sequence[UnreadLine]]:
+    """Return the orders of every day that is not settled yet, and the lines nobody can read. Raises BrokerError."""
+    today = asked_at.astimezone(KST).date()
+    first = TradeOrder.objects.filter(status__in=UNSETTLED).order_by("order_date").values_list("order_date", flat=True)
+    try:
+        return broker.orders(min(first.first() or today, today), today), ()
+    except PartlyRead as error:
+        return error.read, error.unread
+
+
+def _outcome(unread: Sequence[UnreadLine]) -> Outcome:
+    """Return what a list is worth: one that hides an order of ours tells nothing that could be traded on."""
+    if not unread:
+        return Outcome.WHOLE
+    numbers = [line.order_no for line in unread]
+    hides_ours = not all(numbers) or TradeOrder.objects.filter(status__in=UNSETTLED, order_no__in=numbers).exists()
+    return Outcome.FAILED if hides_ours else Outcome.PARTLY
 
 
 def look(broker: Broker, now: Callable[[], datetime]) -> None:
@@ -86,7 +115,7 @@ def look(broker: Broker, now: Callable[[], datetime]) -> None:
     wanted_at = now()
     with _alone():
         newest = Reconciliation.objects.order_by("-id").first()
-        if newest is None or newest.outcome != Outcome.WHOLE or newest.at < wanted_at:
+        if newest is None or newest.outcome not in READ or newest.at < wanted_at:
             reconcile(broker, now)
 
 
@@ -102,10 +131,10 @@ def _alone() -> Iterator[None]:
             cursor.execute("SELECT pg_advisory_unlock(%s)", [LOOK_LOCK])
 
 
-def _reconcile(broker: Broker, now: Callable[[], datetime], asked_at: datetime) -> Report:
-    today = asked_at.astimezone(KST).date()
-    first = TradeOrder.objects.filter(status__in=UNSETTLED).order_by("order_date").values_list("order_date", flat=True)
-    records = [record for record in broker.orders(min(first.first() or today, today), today) if not record.is_cancel]
+def _reconcile(
+    listed: Sequence[OrderRecord], now: Callable[[], datetime], asked_at: datetime, *, is_whole: bool
+) -> Report:
+    records = [record for record in listed if not record.is_cancel]
     report = Report(seen=len(records))
     strangers = []
     for record in records:
@@ -116,7 +145,7 @@ def _reconcile(broker: Broker, now: Callable[[], datetime], asked_at: datetime) 
             report.corrected += settle(order.pk, record, asked_at=asked_at, now=now())
         else:
             journal.note(order, looked_at=asked_at, look_wanted=False)
-    _resolve_unanswered(strangers, report, now=now())
+    _resolve_unanswered(strangers, report, now=now(), is_whole=is_whole)
     _adopt_strangers(strangers, report, asked_at=asked_at, now=now())
     return report
 
@@ -216,8 +245,11 @@ def _evidence(record: OrderRecord) -> str:
     )
 
 
-def _resolve_unanswered(strangers: list[OrderRecord], report: Report, *, now: datetime) -> None:
-    """Look for the orders whose answer was lost among those of the list that no row claims."""
+def _resolve_unanswered(strangers: list[OrderRecord], report: Report, *, now: datetime, is_whole: bool) -> None:
+    """Look for the orders whose answer was lost among those of the list that no row claims.
+
+    Absence from a list that is not `is_whole` is not counted: a line that nobody can read may be the order.
+    """
     for order in _unanswered(now):
         found = [record for record in strangers if _could_be(order, record)]
         if len(found) == 1:
@@ -225,7 +257,7 @@ def _resolve_unanswered(strangers: list[OrderRecord], report: Report, *, now: da
             report.resolved += _claim(order, found[0], now=now)
         elif found:
             _call_a_person(order, found, now=now)
-        else:
+        elif is_whole:
             _count_absence(order, report, now=now)
 
 

@@ -91,6 +91,14 @@ def test_each_silence_is_noticed_at_its_own_time(store: redis.Redis) -> None:
 
 
 @pytest.mark.usefixtures("well")
+def test_a_line_of_the_list_that_nobody_can_read_is_told_and_keeps_nobody_from_trading(client: Client) -> None:
+    Reconciliation.objects.create(at=NOW, outcome="PARTLY", seen=2, error="order 0000099999: ord_dvsn_cd '51'")
+    answer = client.get("/readyz")
+    assert (wrong(), answer.status_code) == ({"unread"}, 200)
+    assert "0000099999" in answer.json()["checks"]["unread"]
+
+
+@pytest.mark.usefixtures("well")
 def test_a_queue_nobody_consumes_is_named(monkeypatch: pytest.MonkeyPatch, client: Client) -> None:
     monkeypatch.setattr(health.consumers, "queues", lambda: frozenset({"orders", "sync", "stream"}))
     assert "notify" in client.get("/readyz").json()["checks"]["queues"]

@@ -1,5 +1,6 @@
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 from django.db import connections
@@ -8,7 +9,8 @@ from aegis.broker import Broker, BrokerError, OrderRequest, OutcomeUnknown
 from aegis.lifecycle import Status
 from aegis.terms import Market, OrderKind, Side
 from config.judge import judge
-from kis import clock
+from kis import catalogue, clock
+from kis.client import Client, Reply
 from kis.simulator.server import Simulator
 from orders import reconcile
 from orders.models import RawNotice, Reconciliation, TradeExecution, TradeOrder
@@ -298,3 +300,62 @@ def test_many_who_want_to_look_at_once_read_the_list_once_or_twice(
         thread.join(30)
     now_asked = len([each for each in simulator.events() if each.get("path") == LIST])
     assert 1 <= now_asked - asked <= 2
+
+
+@pytest.fixture
+def misprint(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Print one line more in the broker's list: the first one, but for the words that differ."""
+    pages = Client.pages
+
+    def write(**words: str) -> None:
+        def printed(self: Client, tr: catalogue.TR, parameters: Mapping[str, str], **more: Any) -> list[Reply]:
+            replies = pages(self, tr, parameters, **more)
+            if tr is catalogue.ORDERS:
+                lines: list[dict[str, str]] = replies[0].body["output1"]
+                lines[:] = [*(line for line in lines if line["odno"] != words["odno"]), {**lines[0], **words}]
+            return replies
+
+        monkeypatch.setattr(Client, "pages", printed)
+
+    return write
+
+
+@pytest.mark.parametrize("wrong", [{"ord_dvsn_cd": "51"}, {"sll_buy_dvsn_cd": "07"}, {"ord_qty": "x"}])
+def test_a_strangers_line_that_nobody_can_read_spoils_no_other(
+    buy: Buy, look, broker: Broker, simulator: Simulator, misprint, wrong: dict[str, str]
+) -> None:
+    order = buy(strategy="buy_urgent")
+    misprint(odno="0000099999", pdno="000660", **wrong)
+    assert look().corrected == 1
+    order.refresh_from_db()
+    assert order.state is Status.FILLED
+    assert buy(qty=1).is_open, "a hand's order of a kind unknown here is no reason to stop trading"
+    row, (name, value) = Reconciliation.objects.latest(), next(iter(wrong.items()))
+    assert row.outcome == Reconciliation.Outcome.PARTLY
+    assert all(word in row.error for word in ("0000099999", name, value))
+
+
+def test_nothing_is_absent_from_a_list_with_a_line_that_nobody_can_read(
+    service: OrderService, look, broker: Broker, simulator: Simulator, misprint
+) -> None:
+    broker.place(OrderRequest("000660", Side.BUY, Market.KRX, OrderKind.MARKET, 1, 0))
+    order = lost(broker, arrives=False)
+    misprint(odno="0000099999", ord_dvsn_cd="51")
+    for _ in range(reconcile.ABSENT_LOOKS + 3):
+        look()
+    order.refresh_from_db()
+    assert (order.state, order.absent_looks) == (Status.UNKNOWN, 0)
+
+
+@pytest.mark.parametrize("hidden", ["0000000001", "?"])
+def test_a_list_that_hides_an_order_of_ours_is_nothing_to_trade_on(
+    buy: Buy, look, broker: Broker, simulator: Simulator, misprint, hidden: str
+) -> None:
+    ours = buy()
+    assert ours.order_no == "0000000001"
+    broker.place(OrderRequest("000660", Side.BUY, Market.KRX, OrderKind.MARKET, 1, 0))
+    misprint(odno=hidden, ord_dvsn_cd="51")
+    assert look().adopted == 1, "the other lines count all the same"
+    assert not reconcile.is_fresh(clock.now())
+    ours.refresh_from_db()
+    assert ours.state is Status.PENDING
