@@ -23,6 +23,7 @@ from aegis import stops
 from aegis.lifecycle import UNSETTLED, Status
 from aegis.sessions import KST, Phase, PhaseName
 from aegis.terms import Market
+from desk.health import untold
 from kis import wiring
 from kis.auth import store_key
 from kis.status import SocketState, StreamStatus
@@ -162,6 +163,7 @@ def health(now: datetime) -> dict[str, Any]:
     return {
         "switch": TradingSwitch.objects.filter(pk=TradingSwitch.ONLY_PK).first(),
         "looked": Reconciliation.objects.order_by("-id").first(),
+        "untold": untold(now),
         "synced_at": AccountSnapshot.objects.order_by("-timestamp").values_list("timestamp", flat=True).first(),
         **_from_redis(),
     }

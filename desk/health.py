@@ -15,6 +15,7 @@ import redis
 from celery import current_app
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connection
+from django.db.models import Q
 from django.utils.translation import gettext as _
 
 from aegis.lifecycle import Status
@@ -36,6 +37,8 @@ LOOK_SECONDS, BALANCE_SECONDS, BALANCE_CLOSED_SECONDS = 180, 180, 1800
 DEPTH = 200
 UNKNOWN_FOR = timedelta(minutes=5)
 UNTOLD_FOR = timedelta(minutes=10)
+# how long what could not be told is shown
+GIVEN_UP_FOR = timedelta(hours=24)
 DISK_FREE = 0.05
 INSPECT_SECONDS = 1.0
 INSPECTED_FOR = 15.0
@@ -178,16 +181,24 @@ def unknown(now: datetime) -> str:
 
 
 def untold(now: datetime) -> str:
-    """No channel is dead. The others tell of it."""
-    waiting = Message.objects.filter(state__in=[Message.State.WAITING, Message.State.SENDING], at__lt=now - UNTOLD_FOR)
-    names = sorted(set(waiting.values_list("channel", flat=True)))
-    return (
-        _("messages wait for over {minutes} minutes: {names}").format(
-            minutes=UNTOLD_FOR.seconds // 60, names=", ".join(names)
-        )
-        if names
-        else ""
-    )
+    """No channel is dead, and nothing was given up lately. The other channels tell of it."""
+    waiting = Q(state__in=[Message.State.WAITING, Message.State.SENDING], at__lt=now - UNTOLD_FOR)
+    given_up = Q(state=Message.State.FAILED, at__gte=now - GIVEN_UP_FOR)
+    newest = Message.objects.filter(waiting | given_up).order_by("channel", "-id").distinct("channel")
+    rows = newest.values_list("channel", "state", "error")
+    late = [_channel(name, error) for name, state, error in rows if state != Message.State.FAILED]
+    lost = [_channel(name, error) for name, state, error in rows if state == Message.State.FAILED]
+    words = []
+    if late:
+        text = _("messages wait for over {minutes} minutes: {names}")
+        words.append(text.format(minutes=UNTOLD_FOR.seconds // 60, names=", ".join(late)))
+    if lost:
+        words.append(_("messages were given up and never told: {names}").format(names=", ".join(lost)))
+    return "; ".join(words)
+
+
+def _channel(name: str, error: str) -> str:
+    return f"{name} ({error})" if error else name
 
 
 def disk(now: datetime) -> str:

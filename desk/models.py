@@ -58,7 +58,8 @@ class Message(models.Model):
         indexes = [
             models.Index(
                 fields=["channel", "id"], condition=Q(state__in=["WAITING", "SENDING"]), name="messages_to_tell"
-            )
+            ),
+            models.Index(fields=["at"], condition=Q(state="FAILED"), name="messages_given_up"),
         ]
 
     def __str__(self) -> str:

@@ -17,6 +17,18 @@ CAPTION_AT_MOST = 1024
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 15.0
 CUT = " …"
+# How Telegram names what is wrong with a message in itself (https://core.telegram.org/api/errors, and what its server
+# is seen to say). Everything else it declines is the chat's state, or nothing known here: that may be mended
+WRONG_IN_ITSELF = (
+    "can't parse",
+    "is too long",
+    "is empty",
+    "must be non-empty",
+    "encoded in utf-8",
+    "photo_",
+    "image_",
+)
+TOO_LARGE = 413
 
 Buttons = Sequence[Sequence[tuple[str, str]]]
 """Rows of buttons: what stands on one, and what comes back when it is pressed (64 bytes at most)."""
@@ -32,12 +44,14 @@ class Declined(TelegramError):
     def __init__(self, code: int, words: str, retry_after: float = 0.0) -> None:
         super().__init__(f"Telegram says {code}: {words}")
         self.code = code
+        self.words = words
         self.retry_after = retry_after
 
     @property
     def is_final(self) -> bool:
-        """Whether the same message will be declined again: it is wrong in itself."""
-        return self.code in (400, 413)
+        """Whether the same message will be declined again, in whatever chat: it is wrong in itself."""
+        words = self.words.lower()
+        return self.code == TOO_LARGE or (self.code == 400 and any(each in words for each in WRONG_IN_ITSELF))
 
 
 class Unreachable(TelegramError):
@@ -129,8 +143,10 @@ def _judged(response: httpx.Response) -> Any:
         raise Unanswered(f"HTTP {response.status_code} with no readable answer from Telegram") from None
     if is_done:
         return body["result"]
-    retry_after = float(body.get("parameters", {}).get("retry_after", 0))
-    raise Declined(int(body.get("error_code", response.status_code)), str(body.get("description", "")), retry_after)
+    words, more = str(body.get("description", "")), body.get("parameters") or {}
+    if moved_to := more.get("migrate_to_chat_id"):
+        words += f" (AEGIS_TELEGRAM_CHATS: it is {moved_to} now)"
+    raise Declined(int(body.get("error_code", response.status_code)), words, float(more.get("retry_after", 0)))
 
 
 def _keyboard(buttons: Buttons) -> dict[str, Any]:

@@ -112,6 +112,18 @@ def channels() -> list[Channel]:
     return made + [AppriseChannel(url) for url in settings.NOTIFY_URLS]
 
 
+def give_up_strangers(names: Sequence[str]) -> int:
+    """Give up what waits for channels that are not in the settings any more; return how many messages.
+
+    `names` are the channels there are. What is given up is kept, and shown as not told.
+    """
+    unsent = Message.objects.filter(state__in=[State.WAITING, State.SENDING]).exclude(channel__in=names)
+    count = unsent.update(state=State.FAILED, error="the channel is not in the settings any more")
+    if count:
+        log.error("%d messages are given up: their channels are not in the settings any more", count)
+    return count
+
+
 def claim(channel: str, *, now: datetime) -> list[Message]:
     """Take the channel's waiting messages, oldest first, for this process alone."""
     lapsed = Q(claimed_at__lt=now - CLAIM) | Q(claimed_at__gt=now)  # the future: a rehearsal's clock was set back

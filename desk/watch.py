@@ -17,7 +17,7 @@ from django.utils.translation import gettext as _
 
 from desk import alerts, health, report
 from desk.alerts import Trouble
-from desk.telling import Channel, Teller, Undelivered, channels
+from desk.telling import Channel, Teller, Undelivered, channels, give_up_strangers
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +51,10 @@ class Watch:
             if time.monotonic() >= self._due[number]:
                 self._due[number] = time.monotonic() + seconds
                 self._do(part)
+
+    def give_up_strangers(self) -> None:
+        """Let nothing wait for a channel that nobody serves any more."""
+        self._do(lambda: give_up_strangers(self._names))
 
     def _do(self, part: Callable[[], object]) -> None:
         try:
@@ -91,6 +95,7 @@ def run(stop: threading.Event, now: Callable[[], datetime]) -> None:
     ways = channels()
     log.info("telling on %s", ", ".join(way.name for way in ways) or "the desk alone")
     watch, tellers = Watch(ways, now), [Teller(way, now, stop) for way in ways]
+    watch.give_up_strangers()
     for teller in tellers:
         teller.start()
     while not stop.wait(NEWS_SECONDS):

@@ -64,9 +64,8 @@ class FakeTelegram:
 
     # how it fails
 
-    def decline(self, method: str, code: int, words: str, *, times: int = 1, retry_after: int = 0) -> None:
-        parameters = {"parameters": {"retry_after": retry_after}} if retry_after else {}
-        reply = {"ok": False, "error_code": code, "description": words, **parameters}
+    def decline(self, method: str, code: int, words: str, *, times: int = 1, **parameters: int) -> None:
+        reply = {"ok": False, "error_code": code, "description": words, "parameters": parameters}
         self._failures.setdefault(method, []).extend([lambda: (code, reply)] * times)
 
     def swallow(self, method: str) -> None:

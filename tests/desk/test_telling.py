@@ -12,7 +12,7 @@ from django.utils import translation
 from aegis.broker import Broker
 from aegis.sessions import KST
 from aegis.terms import Side
-from desk import alerts, report, telling
+from desk import alerts, dashboard, health, report, telling
 from desk.alerts import DESK, News, Trouble
 from desk.models import Alarm, Kind, Message, NewsMark
 from desk.telegram import BotAPI
@@ -231,6 +231,55 @@ def test_a_message_that_is_wrong_in_itself_does_not_hold_up_the_next(
     assert tell(channel) == 0
     assert [sent.text for sent in telegram.sent] == ["✅ good"]
     assert Message.objects.get(event="a", channel=TELEGRAM).state == State.FAILED
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Bad Request: chat not found",
+        "Bad Request: group chat was upgraded to a supergroup chat",
+        "Bad Request: not enough rights to send photos to the chat",
+        "Bad Request: something never heard before",
+    ],
+)
+def test_a_chat_that_takes_nothing_loses_nothing_and_is_shown(
+    telegram: FakeTelegram, channel: TelegramChannel, words: str
+) -> None:
+    alerts.write(some_news(3), [TELEGRAM], now=NOW)
+    telegram.decline("sendMessage", 400, words)
+    assert tell(channel) > 0
+    assert Message.objects.filter(channel=TELEGRAM, state=State.WAITING).count() == 3
+    seen = health.untold(NOW + 2 * health.UNTOLD_FOR)
+    assert TELEGRAM in seen
+    assert words in seen
+    assert tell(channel) == 0
+    assert "news 2" in telegram.sent[0].text
+
+
+def test_where_a_group_moved_to_is_said(telegram: FakeTelegram, channel: TelegramChannel) -> None:
+    alerts.write(some_news(1), [TELEGRAM], now=NOW)
+    telegram.decline("sendMessage", 400, "Bad Request: group chat was upgraded", migrate_to_chat_id=-100123)
+    tell(channel)
+    assert "-100123" in Message.objects.get(channel=TELEGRAM).error
+
+
+def test_what_was_given_up_is_shown_for_a_day(telegram: FakeTelegram, channel: TelegramChannel) -> None:
+    alerts.write([News("a", Kind.ALARM, "x", NOW)], [TELEGRAM], now=NOW)
+    telegram.decline("sendMessage", 400, "Bad Request: can't parse entities: byte 7")
+    tell(channel)
+    assert Message.objects.get(channel=TELEGRAM).state == State.FAILED
+    assert "byte 7" in health.untold(NOW + timedelta(seconds=1))
+    with translation.override("en"):
+        assert "byte 7" in dashboard.render("en", NOW)["health"]
+    assert health.untold(NOW + health.GIVEN_UP_FOR + timedelta(minutes=1)) == ""
+
+
+def test_nothing_waits_for_a_channel_that_is_no_more() -> None:
+    alerts.write(some_news(2), ["telegram:1", TELEGRAM], now=NOW)
+    assert telling.give_up_strangers([TELEGRAM]) == 2
+    assert set(Message.objects.filter(state=State.FAILED).values_list("channel", flat=True)) == {"telegram:1"}
+    assert Message.objects.filter(channel=TELEGRAM, state=State.WAITING).count() == 2
+    assert Message.objects.filter(channel=DESK, state=State.TOLD).count() == 2
 
 
 def test_a_lost_answer_is_sent_again_and_says_so(telegram: FakeTelegram, channel: TelegramChannel) -> None:
