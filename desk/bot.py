@@ -20,8 +20,9 @@ from desk.telegram import BotAPI, Declined, TelegramError
 log = logging.getLogger(__name__)
 
 WAIT_SECONDS = 10
-# a line may wait for the broker; one that halts must not wait behind it
+# lines may wait for the broker; those that halt have threads of their own, and wait behind none of them
 THREADS = 4
+HALT_THREADS = 2
 LONGEST_PAUSE_SECONDS = 60.0
 # another one polls with the same token: Telegram lets one in
 CONFLICT = 409
@@ -42,12 +43,14 @@ class Bot:
     def run(self, stop: threading.Event) -> None:
         """Poll on a thread of its own; return soon after `stop`, when what is being answered is answered."""
         pool = ThreadPoolExecutor(THREADS, thread_name_prefix="telegram")
-        polling = threading.Thread(target=self._poll, args=(stop, pool), name="telegram-poll", daemon=True)
+        halts = ThreadPoolExecutor(HALT_THREADS, thread_name_prefix="telegram-halt")
+        polling = threading.Thread(target=self._poll, args=(stop, pool, halts), name="telegram-poll", daemon=True)
         polling.start()
         stop.wait()
+        halts.shutdown(wait=True)
         pool.shutdown(wait=True, cancel_futures=True)
 
-    def _poll(self, stop: threading.Event, pool: ThreadPoolExecutor) -> None:
+    def _poll(self, stop: threading.Event, pool: ThreadPoolExecutor, halts: ThreadPoolExecutor) -> None:
         pause = 1.0
         while not stop.is_set():
             try:
@@ -65,7 +68,7 @@ class Bot:
             for update in updates:
                 self._offset = int(update["update_id"]) + 1
                 if not stop.is_set():
-                    pool.submit(self.hear, update)
+                    (halts if _is_halt(update) else pool).submit(self.hear, update)
 
     def hear(self, update: Mapping[str, Any]) -> None:
         """Answer one update."""
@@ -116,3 +119,7 @@ class Bot:
             self._api.send(chat, answer.text, buttons=answer.buttons or None)
         except TelegramError as error:
             log.error("telegram: an answer to chat %s is lost: %s", chat, error)
+
+
+def _is_halt(update: Mapping[str, Any]) -> bool:
+    return replies.is_halt((update.get("message") or {}).get("text") or "")

@@ -15,7 +15,7 @@ from aegis.broker import Broker
 from aegis.guards import TradingState
 from aegis.terms import Side
 from desk import health, replies
-from desk.bot import Bot
+from desk.bot import THREADS, Bot
 from desk.models import Confirmation
 from desk.replies import Answer
 from desk.telegram import BotAPI
@@ -272,6 +272,29 @@ def test_a_late_line_is_not_acted_on_but_a_halt_is(telegram: FakeTelegram, bot: 
     telegram.write(CHAT, "/중지", age_seconds=600)
     telegram.wait_for_sent(2)
     assert guards.trading_state() is TradingState.HALTED
+
+
+def test_a_halt_waits_behind_no_other_line(
+    telegram: FakeTelegram, bot: Bot, desk: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker_answers, waiting = threading.Event(), threading.Semaphore(0)
+
+    def wait_for_the_broker(asked: Any) -> Answer:
+        waiting.release()
+        broker_answers.wait(60)
+        return Answer("late")
+
+    monkeypatch.setitem(replies.COMMANDS, "매수", wait_for_the_broker)
+    try:
+        for _ in range(2 * THREADS):
+            telegram.write(CHAT, "/매수 005930 10")
+        for _ in range(THREADS):
+            assert waiting.acquire(timeout=20)
+        telegram.write(CHAT, "/중지")
+        telegram.wait_for_sent(1)
+        assert guards.trading_state() is TradingState.HALTED
+    finally:
+        broker_answers.set()
 
 
 def test_the_bot_outlives_an_outage(telegram: FakeTelegram, bot: Bot) -> None:
