@@ -210,10 +210,13 @@ class Dispatch:
                 look.delay()
 
     def connected(self) -> None:
-        """After every (re)connection the broker is asked what happened meanwhile."""
-        reconcile.delay()
         for plug in self._plugs:
             plug.connected()
+
+    def registered(self, topic: Topic) -> None:
+        """Have the broker's list asked once our own fills are heard: of those before, no notice came."""
+        if topic == self.own_fills:
+            reconcile.delay()
 
     def misheard(self) -> None:
         """Have the broker's list asked: a notice that could not be read may have been a fill."""

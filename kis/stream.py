@@ -82,6 +82,9 @@ class Listener(Protocol):
     def connected(self) -> None:
         """Hear that a connection stands and its first registration is sent."""
 
+    def registered(self, topic: Topic) -> None:
+        """Hear that a feed is held from now on: for the first time, or again. What came before was not heard."""
+
     def lost(self) -> None:
         """Hear that a connection is over."""
 
@@ -310,5 +313,5 @@ class _Connection:
             raise BadApproval("the approval key is not known to the server")
         elif control.code == BAD_HTS_ID:
             raise Lost(f"the broker does not know KIS_HTS_ID: {control.words}", pause_seconds=LONGEST_PAUSE_SECONDS)
-        else:
-            self._stream.subscriptions.answered(control, time.monotonic())
+        elif topic := self._stream.subscriptions.answered(control, time.monotonic()):
+            self._listener.registered(topic)

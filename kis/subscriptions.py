@@ -153,19 +153,22 @@ class Subscriptions:
             return topic, True
         return None
 
-    def answered(self, control: Control, now: float) -> None:
-        """Take in the server's reply to a registration or a release."""
+    def answered(self, control: Control, now: float) -> Topic | None:
+        """Take in the server's reply to a registration or a release; return the topic that is held since now."""
         topic = Topic(control.tr_id, control.tr_key)
         if topic in self._releasing and (control.is_ok or control.code == NOT_SUBSCRIBED):
             del self._releasing[topic]
             self._held.discard(topic)
         elif control.is_ok or control.code == ALREADY_SUBSCRIBED:
             self._asked.pop(topic, None)
+            is_new = topic not in self._held
             self._held.add(topic)
+            return topic if is_new else None
         elif control.code == NO_MORE_ROOM and topic in self._asked:
             self._no_more_room(topic, control, now)
         elif topic in self._asked:
             self._refused(topic, control, now)
+        return None
 
     def _no_more_room(self, topic: Topic, control: Control, now: float) -> None:
         """Believe the server that it takes no more; the least important make room for the more important."""

@@ -115,10 +115,37 @@ def test_held_stocks_are_listened_to(stream: Stream, broker: Broker) -> None:
     wait_for(lambda: Topic("H0STCNT0", SAMSUNG) in stream.held)
 
 
-def test_after_every_connection_the_broker_is_asked_what_was_missed(
-    stream: Stream, broker: Broker, asked: dict[str, int]
+def test_whenever_fills_begin_to_be_heard_the_broker_is_asked_what_was_missed(
+    term: desk_stream.Term, stream: Stream, broker: Broker, simulator: Simulator, asked: dict[str, int]
 ) -> None:
-    assert asked["reconcile"] == 1
+    wait_for(lambda: asked["reconcile"] == 1)
+    simulator.drop_sockets()
+    wait_for(lambda: stream.counters.connections == 2 and NOTICES in stream.held)
+    wait_for(lambda: asked["reconcile"] == 2)
+    stream.subscriptions.anew(NOTICES)  # as when its keys changed
+    wait_for(lambda: asked["reconcile"] == 3)
+    assert NOTICES in stream.held
+
+
+def test_a_fill_before_the_registration_stood_is_asked_for(
+    transactional_db: None, broker: Broker, simulator: Simulator, asked: dict[str, int], term: desk_stream.Term
+) -> None:
+    routine.sync_calendar(broker, clock.now)
+    simulator.set_price(SAMSUNG, 70_000, freeze=True)
+    simulator.fault("subscription_refused", tr_id="H0STCNI0", count=1, msg_cd="OPSP0007", msg1="SUBSCRIBE ERROR")
+    running, stop = term.stream, threading.Event()
+    thread = threading.Thread(target=lambda: (term.run(stop), connections.close_all()))
+    thread.start()
+    try:
+        wait_for(lambda: bool(running.subscriptions.refused))
+        order = bought(broker)
+        before = asked["reconcile"]
+        wait_for(lambda: NOTICES in running.held, 30)
+        wait_for(lambda: asked["reconcile"] > before)
+    finally:
+        stop.set()
+        thread.join(10)
+    assert TradeOrder.objects.get(pk=order.pk).filled_qty == 0, "no notice came of it"
 
 
 def test_a_fault_in_one_frame_does_not_deafen_the_stream(

@@ -35,6 +35,7 @@ class Ear:
         self.seen: list[Data] = []
         self.counts = {"connected": 0, "lost": 0, "misheard": 0}
         self.speaks: Mapping[Topic, str] = {}
+        self.registrations: list[Topic] = []
 
     def wanted(self) -> Sequence[Topic]:
         return self.topics
@@ -49,6 +50,9 @@ class Ear:
 
     def connected(self) -> None:
         self.counts["connected"] += 1
+
+    def registered(self, topic: Topic) -> None:
+        self.registrations.append(topic)
 
     def lost(self) -> None:
         self.counts["lost"] += 1
