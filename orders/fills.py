@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from django.db import connection, transaction
-from django.db.models import Q
+from django.db import InterfaceError, OperationalError, connection, transaction
+from django.db.models import Exists, OuterRef, Q, Value
+from django.db.models.functions import Coalesce, NullIf
 
 from aegis import lifecycle
 from aegis.broker import Notice, NoticeKind
@@ -64,7 +65,38 @@ def replay(order: TradeOrder) -> None:
         Q(order_no=order.order_no) | Q(original_no=order.order_no), order_date=order.order_date, state=State.WAITING
     )
     for raw in waiting.order_by("id"):
+        _apply_late(raw, order)
+
+
+def replay_stranded() -> None:
+    """Apply the notices that still wait though their order is known: who took them in died or failed over them."""
+    orders = TradeOrder.objects.filter(order_date=OuterRef("order_date"), order_no=OuterRef("number"))
+    number = Coalesce(NullIf("original_no", Value("")), "order_no")
+    waiting = RawNotice.objects.filter(state=State.WAITING).alias(number=number)
+    for raw in waiting.filter(Exists(orders)).order_by("id"):
+        order = TradeOrder.objects.get(order_date=raw.order_date, order_no=raw.original_no or raw.order_no)
+        _apply_late(raw, order)
+
+
+def _apply_late(raw: RawNotice, order: TradeOrder) -> None:
+    """Apply a stored notice; one that cannot be is left to the broker's list, so that it does not wait for ever.
+
+    Raises OperationalError and InterfaceError, where it may well be applied later.
+    """
+    try:
         apply(raw, stored_notice(raw), now=raw.received_at)
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception:  # whatever is wrong with it would be wrong the next time too
+        log.exception("notice %s of order %s cannot be applied: the broker's list is asked", raw.pk, order.pk)
+        _doubt(raw, order)
+
+
+@transaction.atomic
+def _doubt(raw: RawNotice, order: TradeOrder) -> None:
+    journal.locked(order.pk)
+    if RawNotice.objects.filter(pk=raw.pk, state=State.WAITING).update(state=State.DOUBTFUL, order=order):
+        journal.note(order, look_wanted=True)
 
 
 def stored_notice(raw: RawNotice) -> Notice:

@@ -14,6 +14,7 @@ from decimal import Decimal
 from typing import Any
 
 from django.db import IntegrityError, connection, transaction
+from django.db.models import Q
 
 from aegis.broker import Acceptance, Broker, BrokerError, OrderRecord, PartlyRead, UnreadLine
 from aegis.lifecycle import OPEN, UNSETTLED, Event, Status
@@ -46,6 +47,8 @@ LIST_LAG = timedelta(seconds=10)
 
 # a reconciliation older than this says nothing about now: one runs each minute
 FRESH = timedelta(seconds=150)
+# an order that the list has not told of for so long is no longer in it
+ASKED_FOR = timedelta(days=7)
 
 
 @dataclass(slots=True)
@@ -74,6 +77,7 @@ def reconcile(broker: Broker, now: Callable[[], datetime]) -> Report:
 
     Lines that cannot be read are named in the row; the others count.
     """
+    fills.replay_stranded()
     asked_at = now()
     try:
         records, unread = _listed(broker, asked_at)
@@ -91,9 +95,10 @@ def reconcile(broker: Broker, now: Callable[[], datetime]) -> Report:
 def _listed(broker: Broker, asked_at: datetime) -> tuple[Sequence[OrderRecord], Sequence[UnreadLine]]:
     """Return the orders of every day that is not settled yet, and the lines nobody can read. Raises BrokerError."""
     today = asked_at.astimezone(KST).date()
-    first = TradeOrder.objects.filter(status__in=UNSETTLED).order_by("order_date").values_list("order_date", flat=True)
+    wanted = Q(status__in=UNSETTLED) | Q(look_wanted=True, order_date__gte=today - ASKED_FOR)
+    first = TradeOrder.objects.filter(wanted).order_by("order_date").values_list("order_date", flat=True).first()
     try:
-        return broker.orders(min(first.first() or today, today), today), ()
+        return broker.orders(min(first or today, today), today), ()
     except PartlyRead as error:
         return error.read, error.unread
 

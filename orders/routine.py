@@ -11,11 +11,12 @@ from market import collector, history
 from market import service as market
 from market.models import DailyPrice, TradingDay
 from orders.models import RawNotice, TradeExecution, TradeOrder
-from orders.reconcile import reconcile
+from orders.reconcile import ASKED_FOR, reconcile
 from portfolio.fetcher import KISFetcher
 from portfolio.service import PortfolioService
 
 RECENT = timedelta(days=7)
+NOTICE_PATIENCE = timedelta(minutes=10)
 # a balance was asked for a little before its row was written
 BALANCE_OVERLAP = timedelta(seconds=2)
 
@@ -27,10 +28,15 @@ def begin(broker: Broker, now: Callable[[], datetime]) -> None:
     reconcile(broker, now)
 
 
-def is_look_wanted() -> bool:
-    """Whether an order waits to be confirmed, or a notice for its order."""
+def is_look_wanted(now: datetime) -> bool:
+    """Whether an order waits to be confirmed, or a notice for its order: for a while, then each minute's turn will do.
+
+    A notice of an order that is in no list, or in a line of it that nobody can read, would have it asked for ever.
+    """
     open_questions = Q(state=RawNotice.State.WAITING) | Q(state=RawNotice.State.DOUBTFUL)
-    return TradeOrder.objects.filter(look_wanted=True).exists() or RawNotice.objects.filter(open_questions).exists()
+    notices = RawNotice.objects.filter(open_questions, received_at__gte=now - NOTICE_PATIENCE)
+    orders = TradeOrder.objects.filter(look_wanted=True, order_date__gte=now.astimezone(KST).date() - ASKED_FOR)
+    return orders.exists() or notices.exists()
 
 
 def sync_balance(broker: Broker, now: Callable[[], datetime], *, while_open: bool) -> None:

@@ -69,7 +69,7 @@ def reconcile() -> None:
 @shared_task
 def look() -> None:
     """The same, only where an order waits to be confirmed."""
-    if routine.is_look_wanted():
+    if routine.is_look_wanted(clock.now()):
         reconciling.look(broker(), clock.now)
 
 

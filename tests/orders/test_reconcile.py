@@ -3,7 +3,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
-from django.db import connections
+from django.db import OperationalError, connections
 
 from aegis.broker import Broker, BrokerError, OrderRequest, OutcomeUnknown
 from aegis.lifecycle import Status
@@ -12,7 +12,7 @@ from config.judge import judge
 from kis import catalogue, clock
 from kis.client import Client, Reply
 from kis.simulator.server import Simulator
-from orders import reconcile
+from orders import fills, reconcile, routine
 from orders.models import RawNotice, Reconciliation, TradeExecution, TradeOrder
 from orders.service import Intent, OrderService
 from portfolio.fetcher import KISFetcher
@@ -359,3 +359,77 @@ def test_a_list_that_hides_an_order_of_ours_is_nothing_to_trade_on(
     assert not reconcile.is_fresh(clock.now())
     ours.refresh_from_db()
     assert ours.state is Status.PENDING
+
+
+def strand(order: TradeOrder, monkeypatch: pytest.MonkeyPatch, **words: Any) -> RawNotice:
+    """Let a notice come and the database fail over it: it is in the inbox, and nothing else knows of it."""
+
+    def fails(*args: object, **more: object) -> bool:
+        raise OperationalError("server closed the connection unexpectedly")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fills, "apply", fails)
+        with pytest.raises(OperationalError):
+            hear(notice(order.order_no, price=order.price, **words))
+    return RawNotice.objects.latest("id")
+
+
+def test_a_notice_that_was_kept_but_not_applied_is_applied_by_the_next_look(
+    buy: Buy, look, broker: Broker, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = buy(strategy="buy_urgent")
+    stranded = strand(order, monkeypatch)
+    assert routine.is_look_wanted(clock.now())
+    look()
+    stranded.refresh_from_db()
+    assert (stranded.state, stranded.order) == (RawNotice.State.APPLIED, order)
+    assert order.executions.get().source == TradeExecution.Source.NOTICE
+    assert not routine.is_look_wanted(clock.now())
+    assert equal(broker, simulator).startswith("LEDGER EQUAL")
+
+
+def test_a_notice_that_was_tried_twice_counts_once_and_leaves_nothing_to_look_for(
+    buy: Buy, look, broker: Broker, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = buy(strategy="buy_urgent")
+    stranded = strand(order, monkeypatch)
+    hear(notice(order.order_no, price=order.price))
+    look()
+    stranded.refresh_from_db()
+    assert stranded.state == RawNotice.State.DUPLICATE
+    assert order.executions.count() == 1
+    assert not routine.is_look_wanted(clock.now())
+    assert equal(broker, simulator).startswith("LEDGER EQUAL")
+
+
+def test_a_notice_that_can_never_be_applied_is_left_to_the_list(
+    buy: Buy, look, broker: Broker, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = buy(strategy="buy_urgent")
+    stranded = strand(order, monkeypatch)
+    RawNotice.objects.filter(pk=stranded.pk).update(text="H0STCNI0^broken")
+    look()
+    stranded.refresh_from_db()
+    order.refresh_from_db()
+    assert (stranded.state, order.state) == (RawNotice.State.DUPLICATE, Status.FILLED)
+    assert not routine.is_look_wanted(clock.now())
+
+
+def test_a_notice_of_an_order_that_is_in_no_list_is_not_asked_after_for_ever(
+    service: OrderService, look, clock_at: ClockAt
+) -> None:
+    hear(notice("0000099999"))
+    look()
+    assert routine.is_look_wanted(clock.now())
+    clock_at("2026-11-23 10:30:00")
+    assert not routine.is_look_wanted(clock.now())
+
+
+def test_an_order_to_be_confirmed_after_its_day_is_still_asked_for(buy: Buy, look, clock_at: ClockAt) -> None:
+    order = buy(strategy="buy_urgent")
+    look()
+    hear(notice(order.order_no, price=order.price))  # comes late: the list has told of it
+    clock_at("2026-11-24 08:10:00")
+    assert routine.is_look_wanted(clock.now())
+    look()
+    assert not routine.is_look_wanted(clock.now())
