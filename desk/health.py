@@ -86,6 +86,15 @@ def socket(now: datetime) -> str:
     )
 
 
+def feeds(now: datetime) -> str:
+    """What we hold, and what stops watch, is heard over the socket."""
+    status = wiring.stream_status()
+    if not status.is_alive or not status.unheard:
+        return ""
+    words = _("{count} feeds of what is held or has a stop are not heard, and their prices come late: {names}")
+    return words.format(count=len(status.unheard), names=", ".join(status.unheard))
+
+
 def look(now: datetime) -> str:
     """The broker's list of orders was read lately. Outside trading hours nothing depends on it."""
     if not market.is_any_market_open(now):
@@ -211,6 +220,7 @@ CHECKS: Sequence[tuple[str, Look, timedelta]] = (
     ("database", database, timedelta(seconds=10)),
     ("redis", shared_redis, timedelta(seconds=10)),
     ("socket", socket, timedelta(seconds=60)),
+    ("feeds", feeds, timedelta(seconds=60)),
     ("reconciliation", look, timedelta(seconds=60)),
     ("unread", unread, timedelta(0)),
     ("balance", balance, timedelta(seconds=60)),
@@ -224,7 +234,7 @@ CHECKS: Sequence[tuple[str, Look, timedelta]] = (
     ("disk", disk, timedelta(seconds=60)),
 )
 # what a load balancer need not know
-NOT_READY = ("unread", "unknown", "untold", "telegram")
+NOT_READY = ("feeds", "unread", "unknown", "untold", "telegram")
 
 
 def check(now: datetime) -> list[Check]:

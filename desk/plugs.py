@@ -33,6 +33,10 @@ class Rank(IntEnum):
     OTHER = 10
 
 
+# without these feeds what we hold is judged late: people are told
+VITAL = (Rank.HELD, Rank.STOPS)
+
+
 @dataclass(frozen=True, slots=True)
 class Wish:
     """Feeds somebody wants, most important first. Asked every few seconds, on a thread that may use the database."""

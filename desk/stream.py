@@ -21,7 +21,7 @@ from aegis.lifecycle import UNSETTLED
 from aegis.sessions import Matching, Phase, PhaseName, phases_at
 from aegis.terms import Market
 from desk import macro, market_guard, stops, ticks
-from desk.plugs import Chore, Handler, Plug, Rank, Wish
+from desk.plugs import VITAL, Chore, Handler, Plug, Rank, Wish
 from kis import clock, codec, feeds, status
 from kis.codec import Data
 from kis.lease import Lease
@@ -109,6 +109,7 @@ class Dispatch:
         self._is_paper = settings.KIS_ENVIRONMENT.is_paper
         self.own_fills = Topic("H0STCNI9" if self._is_paper else "H0STCNI0", settings.KIS_CREDENTIALS.hts_id)
         self._topics: Sequence[Topic] = (self.own_fills,)
+        self.vital: frozenset[Topic] = frozenset()
         self._not_offered: frozenset[str] = frozenset()
         self._checked_at = float("-inf")
         self._missed = False
@@ -131,10 +132,12 @@ class Dispatch:
     def ask_wanted(self) -> None:
         """Ask everybody what they want. What this raises leaves the feeds as they are."""
         wishes = sorted((wish for plug in self._plugs for wish in plug.wishes), key=lambda wish: wish.rank)
-        topics = dict.fromkeys(topic for wish in wishes for topic in wish.topics())
+        ranked = [(topic, wish.rank) for wish in wishes for topic in wish.topics()]
+        topics = dict.fromkeys(topic for topic, _rank in ranked)
         offered = [topic for topic in topics if not self._is_paper or feeds.feed_of(topic.tr_id).on_paper]
         self._tell_not_offered(frozenset(topic.tr_id for topic in topics) - {topic.tr_id for topic in offered})
         self._topics = (self.own_fills, *offered)
+        self.vital = frozenset(topic for topic, rank in ranked if rank in VITAL)
 
     def ask_phases(self) -> None:
         """Ask for what decides who ought to speak: the day's phases, and who is halted."""
@@ -329,6 +332,7 @@ class Term:
             held=tuple(sorted(map(str, topics.held))),
             left_out=tuple(map(str, topics.left_out)),
             refused={str(topic): words for topic, words in topics.refused.items()},
+            unheard=tuple(sorted(map(str, self.dispatch.vital.intersection([*topics.left_out, *topics.refused])))),
             hears_fills=self.dispatch.own_fills in topics.held,
             chores=dict(self.chores.failures),
         )

@@ -46,6 +46,7 @@ class StreamStatus:
     held: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     refused: dict[str, str] = field(default_factory=dict)
+    unheard: tuple[str, ...] = ()  # of those left out or refused, the ones that what we hold depends on
     hears_fills: bool = False
     chores: dict[str, int] = field(default_factory=dict)
     written_age: float | None = None
@@ -82,8 +83,8 @@ def read(store: redis.Redis, key: str) -> StreamStatus:
     words["state"] = SocketState(words["state"])
     if age > STALE_SECONDS and words["state"] is not SocketState.STOPPED:
         words["state"] = SocketState.STALE
-    for name in ("held", "left_out"):
-        words[name] = tuple(words[name])
+    for name in ("held", "left_out", "unheard"):
+        words[name] = tuple(words.get(name, ()))
     return StreamStatus(**words)
 
 

@@ -2,7 +2,8 @@
 
 At most 41 registrations fit into one session, all feeds together; what comes first in the wanted list
 matters most, and what does not fit is left out and told. A refused one is tried again a few times and
-then makes room; our own fills are asked for without end.
+then makes room; our own fills are asked for without end. Where the server says that it has no more room it
+is believed, and one more is tried each minute.
 """
 
 import logging
@@ -19,6 +20,8 @@ RETRY_SECONDS = 5.0
 # how often the most important of all is asked for once it was refused so many times
 STUBBORN_SECONDS = 60.0
 ANSWER_SECONDS = 10.0
+# how long "no more room" is believed before one registration more is tried
+ROOM_SECONDS = 60.0
 # the broker's own samples leave 0.05 to 0.1 s between two requests
 PACE_SECONDS = 0.1
 
@@ -54,9 +57,12 @@ class Subscriptions:
     """The registrations of one connection. Times are seconds of a monotonic clock, passed in."""
 
     def __init__(self, limit: int = LIMIT) -> None:
-        self._most = self._limit = limit
+        self._most = self._limit = self._told_limit = limit
+        self._is_trying = False  # one registration more than the limit
+        self._try_at = float("inf")
         self._wanted: tuple[Topic, ...] = ()
         self._left_out: tuple[Topic, ...] = ()
+        self._told_left_out: tuple[Topic, ...] = ()
         self._held: set[Topic] = set()
         self._asked: dict[Topic, _Asked] = {}
         self._releasing: dict[Topic, float] = {}
@@ -89,6 +95,7 @@ class Subscriptions:
         self._asked.clear()
         self._releasing.clear()
         self._limit = self._most
+        self._is_trying = False
         self._next_at = float("-inf")
 
     def anew(self, topic: Topic) -> None:
@@ -105,6 +112,8 @@ class Subscriptions:
         """
         if now < self._next_at:
             return None
+        if self._left_out and self._limit < self._most and now >= self._try_at:
+            self._is_trying = True
         active = self._active()
         request = self._due_release(set(active), now) or self._due_register(active, now)
         if request:
@@ -114,12 +123,17 @@ class Subscriptions:
     def _active(self) -> tuple[Topic, ...]:
         """Return the wanted topics that fit; tell, once, of those that do not."""
         hopeful = [topic for topic in self._wanted if not self._is_given_up(topic)]
-        active, left_out = tuple(hopeful[: self._limit]), tuple(hopeful[self._limit :])
-        if left_out and left_out != self._left_out:
+        left_out = tuple(hopeful[self._limit :])
+        if left_out and left_out != self._told_left_out:
             names = ", ".join(map(str, left_out))
             log.warning("%d feeds do not fit into %d registrations: %s", len(left_out), self._limit, names)
+            self._told_left_out = left_out
         self._left_out = left_out
-        return active
+        return tuple(hopeful[: self._room])
+
+    @property
+    def _room(self) -> int:
+        return min(self._most, self._limit + self._is_trying)
 
     def _is_given_up(self, topic: Topic) -> bool:
         asked = self._asked.get(topic)
@@ -141,7 +155,7 @@ class Subscriptions:
             if topic in self._held or topic in self._releasing or (asked is not None and now < asked.at):
                 continue
             if asked is None:
-                if len(taken) >= self._limit:
+                if len(taken) >= self._room:
                     return None
                 asked = self._asked[topic] = _Asked(at=now, tries=0)
             if asked.tries >= TRIES and not topic.is_own_fills:
@@ -163,6 +177,7 @@ class Subscriptions:
             self._asked.pop(topic, None)
             is_new = topic not in self._held
             self._held.add(topic)
+            self._limit = max(self._limit, min(self._most, len(self._held)))
             return topic if is_new else None
         elif control.code == NO_MORE_ROOM and topic in self._asked:
             self._no_more_room(topic, control, now)
@@ -171,10 +186,13 @@ class Subscriptions:
         return None
 
     def _no_more_room(self, topic: Topic, control: Control, now: float) -> None:
-        """Believe the server that it takes no more; the least important make room for the more important."""
+        """Believe the server, for a while, that it takes no more; the least important make room for the others."""
         del self._asked[topic]
         self._limit = max(1, len(self._held | self._releasing.keys()))
-        log.warning("the server takes %d registrations and no more: %s", self._limit, control.words)
+        if self._limit != self._told_limit:
+            log.warning("the server takes %d registrations and no more: %s", self._limit, control.words)
+            self._told_limit = self._limit
+        self._is_trying, self._try_at = False, now + ROOM_SECONDS
         self._next_at = now + RETRY_SECONDS
         self._active()
 

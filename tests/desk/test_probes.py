@@ -81,6 +81,17 @@ def test_a_socket_without_our_fills_is_not_well(store: redis.Redis) -> None:
 
 
 @pytest.mark.usefixtures("well")
+def test_a_holding_whose_feed_found_no_room_is_told_and_keeps_nobody_from_trading(
+    client: Client, store: redis.Redis
+) -> None:
+    tell_socket(store, left_out=("H0STCNT0:005930", "H0STCNT0:000660"), unheard=("H0STCNT0:005930",))
+    answer = client.get("/readyz")
+    assert (wrong(), answer.status_code) == ({"feeds"}, 200)
+    assert "H0STCNT0:005930" in answer.json()["checks"]["feeds"]
+    assert "000660" not in answer.json()["checks"]["feeds"]
+
+
+@pytest.mark.usefixtures("well")
 def test_each_silence_is_noticed_at_its_own_time(store: redis.Redis) -> None:
     assert wrong(NOW + timedelta(seconds=170)) == set()
     assert wrong(NOW + timedelta(seconds=200)) == {"reconciliation", "balance"}

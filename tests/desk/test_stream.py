@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 
 import pytest
+import redis
 from django.db import connections
 
 from aegis.broker import Broker, OrderRequest
@@ -15,11 +16,13 @@ from config.judge import judge
 from desk import stream as desk_stream
 from kis import clock
 from kis.codec import Data
+from kis.lease import Lease
 from kis.simulator.server import Simulator
 from kis.status import SocketState
 from kis.stream import Stream
-from kis.subscriptions import Topic
+from kis.subscriptions import Subscriptions, Topic
 from kis.wiring import stream_status
+from market.models import WatchedStock
 from orders import routine
 from orders.models import RawNotice, TradeExecution, TradeOrder
 from orders.service import Intent, OrderService
@@ -172,6 +175,23 @@ def test_a_notice_is_dated_by_the_markets_day(stream: Stream, broker: Broker) ->
     bought(broker)
     wait_for(lambda: RawNotice.objects.exists())
     assert RawNotice.objects.first().order_date == datetime(2026, 11, 23, tzinfo=clock.KST).date()
+
+
+def test_a_holding_that_finds_no_room_is_named_and_a_watched_stock_is_not(
+    transactional_db: None, broker: Broker, term: desk_stream.Term, store: redis.Redis
+) -> None:
+    routine.sync_calendar(broker, clock.now)
+    now = clock.now()
+    Portfolio.objects.create(
+        stock_code="000660", stock_name="SK하이닉스", quantity=1, avg_price=1, counted_on=now.date(), updated_at=now
+    )
+    WatchedStock.objects.create(stock_code="035720")
+    term.stream.subscriptions = Subscriptions(limit=1)
+    term.dispatch.ask_wanted()
+    term.stream.subscriptions.want(term.dispatch.wanted())
+    told = term.status(Lease(store, "socket", 1.0))
+    assert {"H0STCNT0:000660", "H0STCNT0:035720"} <= set(told.left_out)
+    assert told.unheard == ("H0STCNT0:000660",)
 
 
 def test_everybody_can_read_how_the_socket_is(transactional_db: None, broker: Broker, asked: dict[str, int]) -> None:

@@ -8,6 +8,7 @@ from kis.subscriptions import (
     LIMIT,
     PACE_SECONDS,
     RETRY_SECONDS,
+    ROOM_SECONDS,
     STUBBORN_SECONDS,
     TRIES,
     Subscriptions,
@@ -202,9 +203,9 @@ def test_a_server_with_less_room_keeps_the_most_important() -> None:
     assert subscriptions.left_out == (stock(3), stock(4))
     # our fills come late, and one of the others goes for them
     subscriptions.want([NOTICES, *everything])
-    assert due_from(subscriptions, 60) == [(stock(2), False)]
-    subscriptions.answered(reply(stock(2), RELEASED), 60)
-    assert due_from(subscriptions, 61) == [(NOTICES, True)]
+    assert due_from(subscriptions, 30) == [(stock(2), False)]
+    subscriptions.answered(reply(stock(2), RELEASED), 30)
+    assert due_from(subscriptions, 31) == [(NOTICES, True)]
 
 
 def test_our_fills_refused_for_want_of_room_push_another_out() -> None:
@@ -243,3 +244,56 @@ def test_a_topic_whose_key_was_lost_is_released_and_registered_again() -> None:
     assert subscriptions.due(21) == (NOTICES, True)
     subscriptions.answered(reply(NOTICES), 21)
     assert subscriptions.held == {NOTICES, stock(1)}
+
+
+def live(subscriptions: Subscriptions, server: set[Topic], room: int, begin: float, end: float) -> list[Topic]:
+    """Let a server with so much room answer every request from `begin` to `end`; return what it refused."""
+    turned_away = []
+    now = begin
+    while now < end:
+        now += PACE_SECONDS
+        if (request := subscriptions.due(now)) is None:
+            continue
+        topic, register = request
+        if register and len(server) >= room:
+            turned_away.append(topic)
+            subscriptions.answered(reply(topic, FULL), now)
+        elif register:
+            server.add(topic)
+            subscriptions.answered(reply(topic), now)
+        else:
+            server.discard(topic)
+            subscriptions.answered(reply(topic, RELEASED), now)
+    return turned_away
+
+
+def test_one_refusal_for_want_of_room_is_believed_for_a_minute_only() -> None:
+    everything = [NOTICES, *(stock(n) for n in range(20))]
+    subscriptions, server = Subscriptions(), set[Topic]()
+    subscriptions.want(everything)
+    assert live(subscriptions, server, 10, 0, 20) == [everything[10]]
+    assert subscriptions.left_out == tuple(everything[10:])
+    live(subscriptions, server, LIMIT, 20, 20 + ROOM_SECONDS)
+    assert subscriptions.held == set(everything)
+    assert subscriptions.left_out == ()
+
+
+def test_a_server_that_stays_full_is_asked_once_a_minute_and_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    everything = [NOTICES, *(stock(n) for n in range(20))]
+    subscriptions, server = Subscriptions(), set[Topic]()
+    subscriptions.want(everything)
+    turned_away = live(subscriptions, server, 10, 0, 60 * ROOM_SECONDS)
+    assert 50 <= len(turned_away) <= 61
+    assert set(turned_away) == {everything[10]}
+    assert subscriptions.held == set(everything[:10]), "what is held is not let go for what is tried"
+    assert subscriptions.left_out == tuple(everything[10:])
+    assert len(caplog.records) == 2
+
+
+def test_what_is_left_out_stays_so_while_it_is_only_tried() -> None:
+    everything = [NOTICES, stock(1), stock(2)]
+    subscriptions, server = Subscriptions(), set[Topic]()
+    subscriptions.want(everything)
+    live(subscriptions, server, 2, 0, 10)
+    assert due_from(subscriptions, 2 * ROOM_SECONDS) == [(stock(2), True)]
+    assert subscriptions.left_out == (stock(2),)
