@@ -10,7 +10,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -235,15 +235,11 @@ class Client:
                 self._tokens.refused(token)
             raise
 
-    @contextmanager
-    def _turn(self, tr: TR) -> Iterator[None]:
+    def _turn(self, tr: TR) -> AbstractContextManager[None]:
         """Hold what the call needs: a slot of the app key, and for the ledger one of the account before it."""
         deadline = min(DEADLINE_SECONDS[tr.urgency], _seconds_left())
-        with ExitStack() as slots:
-            if tr.is_ledger:
-                slots.enter_context(self._ledger_throttle.slot(tr.urgency, deadline_seconds=deadline))
-            slots.enter_context(self._throttle.slot(tr.urgency, deadline_seconds=deadline))
-            yield
+        first = self._ledger_throttle if tr.is_ledger else None
+        return self._throttle.slot(tr.urgency, deadline_seconds=deadline, first=first)
 
     def _throttle_of(self, code: str) -> Throttle:
         """Return the allowance that a refusal was about."""

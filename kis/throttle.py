@@ -12,7 +12,7 @@ finds the next within a call's interval.
 import random
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -36,60 +36,75 @@ HANDICAP_MS: Mapping[Urgency, int] = MappingProxyType(
     {Urgency.ORDER: 0, Urgency.ACCOUNT: 5_000, Urgency.QUOTE: 15_000, Urgency.BACKFILL: 60_000}
 )
 
-# KEYS: slots (scored by the moment they come back), queue (scored by rank), alive (waiters, scored by
-# the moment they count as gone), pace (when the next spaced call is due), slow (set while the broker
+# KEYS of each allowance: slots (scored by the moment they come back), queue (scored by rank), alive (waiters,
+# scored by the moment they count as gone), pace (when the next spaced call is due), slow (set while the broker
 # wants fewer calls), tally (what all processes' calls went through)
-# ARGV: id, handicap ms, slots, lease ms, interval ms, burst, is an order, window ms
-# Returns {0, 0} for a slot, else {1, milliseconds to wait}
+# ARGV: id, handicap ms, lease ms, burst, is an order; then of each allowance: slots, interval ms, window ms
+# Returns how many allowances gave a slot, in their order, and the milliseconds to wait for the next
 _TAKE = """
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-local id, limit, interval = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[5])
-if redis.call('EXISTS', KEYS[5]) == 1 then
-    limit = math.max(1, math.floor(limit / 2))
-    interval = interval * 2
+local id, handicap, lease, burst = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+
+local function take(slots, queue, alive, due, slow, tally, limit, interval, window)
+    if redis.call('EXISTS', slow) == 1 then
+        limit = math.max(1, math.floor(limit / 2))
+        interval = interval * 2
+    end
+    redis.call('ZREMRANGEBYSCORE', slots, '-inf', now)
+    for _, gone in ipairs(redis.call('ZRANGEBYSCORE', alive, '-inf', now)) do
+        redis.call('ZREM', queue, gone)
+        redis.call('ZREM', alive, gone)
+    end
+    redis.call('ZADD', queue, 'NX', now + handicap, id)
+    local free = limit - redis.call('ZCARD', slots)
+    local ahead = redis.call('ZRANK', queue, id)
+    local pace = tonumber(redis.call('GET', due) or '0')
+    local paced = ARGV[5] == '1' and 0 or math.max(0, pace - now)
+    if ahead < free and paced == 0 then
+        redis.call('ZREM', queue, id)
+        redis.call('ZREM', alive, id)
+        redis.call('ZADD', slots, now + lease, id)
+        redis.call('PEXPIRE', slots, lease * 2)
+        redis.call('SET', due, math.max(pace, now - interval * burst) + interval, 'PX', 10000)
+        redis.call('HINCRBY', tally, 'granted', 1)
+        return 0
+    end
+    local wait = paced
+    if ahead >= free then
+        local nth = math.max(0, ahead - math.max(free, 0))
+        local slot = redis.call('ZRANGE', slots, nth, nth, 'WITHSCORES')
+        wait = math.max(wait, slot[2] and tonumber(slot[2]) - now or window)
+    end
+    wait = math.max(1, math.min(math.ceil(wait), 250))
+    redis.call('ZADD', alive, now + wait + 2000, id)
+    redis.call('PEXPIRE', queue, 120000)
+    redis.call('PEXPIRE', alive, 120000)
+    return wait
 end
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
-for _, gone in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now)) do
-    redis.call('ZREM', KEYS[2], gone)
-    redis.call('ZREM', KEYS[3], gone)
+
+local count = #KEYS / 6
+for n = 0, count - 1 do
+    local key, figure = n * 6, 5 + n * 3
+    local wait = take(KEYS[key + 1], KEYS[key + 2], KEYS[key + 3], KEYS[key + 4], KEYS[key + 5], KEYS[key + 6],
+        tonumber(ARGV[figure + 1]), tonumber(ARGV[figure + 2]), tonumber(ARGV[figure + 3]))
+    if wait > 0 then
+        return {n, wait}
+    end
 end
-redis.call('ZADD', KEYS[2], 'NX', now + tonumber(ARGV[2]), id)
-local free = limit - redis.call('ZCARD', KEYS[1])
-local ahead = redis.call('ZRANK', KEYS[2], id)
-local pace = tonumber(redis.call('GET', KEYS[4]) or '0')
-local paced = ARGV[7] == '1' and 0 or math.max(0, pace - now)
-if ahead < free and paced == 0 then
-    redis.call('ZREM', KEYS[2], id)
-    redis.call('ZREM', KEYS[3], id)
-    redis.call('ZADD', KEYS[1], now + tonumber(ARGV[4]), id)
-    redis.call('PEXPIRE', KEYS[1], ARGV[4] * 2)
-    local earliest = now - interval * tonumber(ARGV[6])
-    redis.call('SET', KEYS[4], math.max(pace, earliest) + interval, 'PX', 10000)
-    redis.call('HINCRBY', KEYS[6], 'granted', 1)
-    return {0, 0}
-end
-local wait = paced
-if ahead >= free then
-    local nth = math.max(0, ahead - math.max(free, 0))
-    local slot = redis.call('ZRANGE', KEYS[1], nth, nth, 'WITHSCORES')
-    local back = slot[2] and tonumber(slot[2]) - now or tonumber(ARGV[8])
-    wait = math.max(wait, back)
-end
-wait = math.max(1, math.min(math.ceil(wait), 250))
-redis.call('ZADD', KEYS[3], now + wait + 2000, id)
-redis.call('PEXPIRE', KEYS[2], 120000)
-redis.call('PEXPIRE', KEYS[3], 120000)
-return {1, wait}
+return {count, 0}
 """
 _LEAVE = """
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('ZREM', KEYS[3], ARGV[1])
 """
+# KEYS: the slots of each allowance. ARGV: id, then the window of each in ms. What was never taken is left alone
 _GIVE_BACK = """
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-redis.call('ZADD', KEYS[1], 'XX', now + tonumber(ARGV[2]), ARGV[1])
+for n, slots in ipairs(KEYS) do
+    redis.call('ZADD', slots, 'XX', now + tonumber(ARGV[n + 1]), ARGV[1])
+end
 """
 
 
@@ -118,14 +133,17 @@ class Throttle:
         self.counters = Counters()
 
     @contextmanager
-    def slot(self, urgency: Urgency, *, deadline_seconds: float) -> Iterator[None]:
-        """Hold one call's slot. Raises NotSent when none came free in time, or Redis is gone."""
-        slot_id = uuid.uuid4().hex
-        self._wait_for(slot_id, urgency, deadline_seconds)
+    def slot(self, urgency: Urgency, *, deadline_seconds: float, first: "Throttle | None" = None) -> Iterator[None]:
+        """Hold one call's slot, and before it one of `first`; where both are free that is one trip to Redis.
+
+        Raises NotSent when one came not free in time, or Redis is gone.
+        """
+        slot_id, needed = uuid.uuid4().hex, [first, self] if first else [self]
         try:
+            _wait_for(needed, slot_id, urgency, deadline_seconds)
             yield
         finally:
-            self._return(slot_id)
+            _return(needed, slot_id)
 
     def tally(self) -> dict[str, int]:
         """Return how many calls of all processes were `granted` a slot, had `given_up`, and were `refused` by the
@@ -148,37 +166,38 @@ class Throttle:
         except redis.RedisError:
             return  # the next call will find Redis gone, and say so
 
-    def _wait_for(self, slot_id: str, urgency: Urgency, deadline_seconds: float) -> None:
-        arguments: list[str | int | float] = [
-            slot_id,
-            HANDICAP_MS[urgency],
-            self._calls,
-            LEASE_MS,
-            self._interval_ms,
-            BURST,
-            int(urgency is Urgency.ORDER),
-            self._window_ms,
-        ]
-        began = time.monotonic()
-        while True:
-            try:
-                must_wait, wait_ms = self._take(keys=self._keys, args=arguments)
-                if not must_wait:
-                    break
-                pause = (wait_ms + random.uniform(0, 2)) / 1000  # noqa: S311 spreads the waiters
-                if time.monotonic() - began + pause > deadline_seconds:
-                    self._leave(keys=self._keys, args=[slot_id])
-                    self.counters.given_up += 1
-                    self._store.hincrby(self._keys[5], "given_up", 1)
-                    raise NotSent(f"no call came free within {deadline_seconds:g} seconds: the allowance is used up")
-            except redis.RedisError as error:
-                raise NotSent(f"Redis is not reachable, and without it no call may leave: {error}") from error
-            time.sleep(pause)
-        self.counters.granted += 1
-        self.counters.waited_seconds += time.monotonic() - began
+    def _gave_up(self, slot_id: str) -> None:
+        self._leave(keys=self._keys, args=[slot_id])
+        self.counters.given_up += 1
+        self._store.hincrby(self._keys[5], "given_up", 1)
 
-    def _return(self, slot_id: str) -> None:
+
+def _wait_for(allowances: Sequence[Throttle], slot_id: str, urgency: Urgency, deadline_seconds: float) -> None:
+    call: list[str | int | float] = [slot_id, HANDICAP_MS[urgency], LEASE_MS, BURST, int(urgency is Urgency.ORDER)]
+    began, left = time.monotonic(), list(allowances)
+    while True:
         try:
-            self._give_back(keys=self._keys, args=[slot_id, self._window_ms])
-        except redis.RedisError:
-            return  # its lease ends by itself
+            keys = [key for each in left for key in each._keys]
+            figures = [figure for each in left for figure in (each._calls, each._interval_ms, each._window_ms)]
+            taken, wait_ms = left[0]._take(keys=keys, args=[*call, *figures])
+            for each in left[:taken]:
+                each.counters.granted += 1
+                each.counters.waited_seconds += time.monotonic() - began
+            left = left[taken:]
+            if not left:
+                return
+            pause = (wait_ms + random.uniform(0, 2)) / 1000  # noqa: S311 spreads the waiters
+            if time.monotonic() - began + pause > deadline_seconds:
+                left[0]._gave_up(slot_id)
+                raise NotSent(f"no call came free within {deadline_seconds:g} seconds: the allowance is used up")
+        except redis.RedisError as error:
+            raise NotSent(f"Redis is not reachable, and without it no call may leave: {error}") from error
+        time.sleep(pause)
+
+
+def _return(allowances: Sequence[Throttle], slot_id: str) -> None:
+    keys, windows = [each._keys[0] for each in allowances], [each._window_ms for each in allowances]
+    try:
+        allowances[0]._give_back(keys=keys, args=[slot_id, *windows])
+    except redis.RedisError:
+        return  # its lease ends by itself

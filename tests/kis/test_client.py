@@ -33,7 +33,7 @@ class FreeThrottle:
     def __init__(self) -> None:
         self.slowed = 0
 
-    def slot(self, *args: object, deadline_seconds: float) -> Any:
+    def slot(self, *args: object, deadline_seconds: float, first: "FreeThrottle | None" = None) -> Any:
         self.deadline_seconds = deadline_seconds
         return nullcontext()
 

@@ -141,7 +141,7 @@ def test_whoever_waits_long_enough_passes_newer_orders(store: redis.Redis, monke
 def test_the_slot_of_a_process_that_died_comes_back(store: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LEASE_MS", 300)
     died = Throttle(store, "test", 1)
-    died._wait_for("of the dead", Urgency.ORDER, 1.0)
+    module._wait_for([died], "of the dead", Urgency.ORDER, 1.0)
     with Throttle(store, "test", 1).slot(Urgency.ORDER, deadline_seconds=10):
         pass
 
@@ -164,6 +164,25 @@ def test_nobody_waits_inside_redis_or_under_a_lock(store: redis.Redis, monkeypat
         pass
     assert naps
     assert all(len(held) <= 1 for held in naps), "who waits holds nothing"
+
+
+def test_two_allowances_are_asked_in_one_trip_and_neither_is_kept_in_vain(
+    store: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger, key = Throttle(store, "ledger", 3, window_ms=100), Throttle(store, "key", 1, window_ms=100)
+    trips: list[int] = []
+    take = key._take
+    monkeypatch.setattr(ledger, "_take", lambda **words: trips.append(len(words["keys"])) or take(**words))
+    with key.slot(Urgency.ORDER, deadline_seconds=1, first=ledger):
+        assert trips == [12], "one trip took both"
+        assert (ledger.in_use(), key.in_use()) == (1, 1)
+        with pytest.raises(NotSent), key.slot(Urgency.ORDER, deadline_seconds=0, first=ledger):
+            pytest.fail("the key's allowance was used up")
+        assert store.zcard("key:queue") == 0
+    giving_up = time.monotonic() + 10
+    while (ledger.in_use(), key.in_use()) != (0, 0):
+        assert time.monotonic() < giving_up, "a slot did not come back"
+    assert (ledger.counters.granted, key.counters.granted, key.counters.given_up) == (2, 1, 1)
 
 
 def test_every_environment_has_a_limit_below_the_broker_s() -> None:
