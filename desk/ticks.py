@@ -60,7 +60,7 @@ class Ticks:
         self._ended: date | None = None
         self._folds: dict[Market, MinuteFold] = {}
         self._unwritten: dict[Key, Bar] = {}
-        self._told: dict[str, int] = {}
+        self._told: dict[str, Trade] = {}  # of each stock, the trade whose price was written last
 
     def on_trades(self, venue: Market) -> Handler:
         """Return what takes the frames of one venue's trades."""
@@ -138,22 +138,26 @@ class Ticks:
             self._day = day
 
     def write_prices(self) -> None:
-        """Write the prices that moved. Raises DatabaseError, and the next time writes them."""
+        """Write what was traded since the last time. Raises DatabaseError, and the next time writes it.
+
+        A trade counts though its price is the one before: a balance that lags may have written another meanwhile.
+        """
         with self._lock:
             self._fold()
             newest = self._newest()
-        moved = {code: price for code, price in newest.items() if self._told.get(code) != price}
-        again = ledger.mark(moved, PriceSource.FEED, at=clock.now())
-        self._told |= {code: price for code, price in moved.items() if code not in again}
+        traded = {code: trade for code, trade in newest.items() if self._told.get(code) is not trade}
+        prices = {code: trade.price for code, trade in traded.items()}
+        again = ledger.mark(prices, PriceSource.FEED, at=clock.now())
+        self._told |= {code: trade for code, trade in traded.items() if code not in again}
 
-    def _newest(self) -> dict[str, int]:
+    def _newest(self) -> dict[str, Trade]:
         """Return what each stock traded at last, on whichever venue that was."""
         newest: dict[str, Trade] = {}
         for fold in self._folds.values():
             for code, trade in fold.newest():
                 if code not in newest or newest[code].hhmmss < trade.hhmmss:
                     newest[code] = trade
-        return {code: trade.price for code, trade in newest.items()}
+        return newest
 
 
 def watched_stocks() -> Iterable[Topic]:

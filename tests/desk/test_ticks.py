@@ -183,6 +183,26 @@ def test_a_price_is_written_once() -> None:
     assert Portfolio.objects.get(stock_code=CODE).current_price == 1
 
 
+def test_the_next_trade_puts_right_what_a_lagging_balance_wrote(clock_at: ClockAt) -> None:
+    ledger.replace(BALANCE, now=clock.now())
+    first, second = day_of([("090400", 71_500, 1), ("090601", 71_500, 1)])
+    worker = Ticks()
+    worker.write_candles()
+    feed(worker, [first])
+    worker.write_prices()
+    later = clock_at("2026-11-23 09:06:00")
+    ledger.replace(replace(BALANCE, asked_at=later), now=later)
+    row = Portfolio.objects.get(stock_code=CODE)
+    assert (row.current_price, row.price_source) == (SAMSUNG.price, "BALANCE")
+    worker.write_prices()
+    row.refresh_from_db()
+    assert row.current_price == SAMSUNG.price, "what was traded before the balance is no news"
+    feed(worker, [second])
+    worker.write_prices()
+    row.refresh_from_db()
+    assert (row.current_price, row.price_source) == (71_500, "FEED")
+
+
 def test_one_thread_hears_while_another_writes() -> None:
     rows = [(f"09{second // 60:02}{second % 60:02}", 100 + second % 7, 1 + second % 3) for second in range(900)]
     trades, worker, over = day_of(row for row in rows for _ in range(10)), Ticks(), threading.Event()
