@@ -41,7 +41,8 @@ PATIENCE_SECONDS = 20.0
 
 def rows() -> list[Row]:
     with house.house() as url:
-        return [*fill_rows(), *order_rows(), *push_rows(url)]
+        _hold_stocks()
+        return [*order_rows(), *fill_rows(), *push_rows(url)]
 
 
 class Recorder:
@@ -132,20 +133,20 @@ def _fill_both(codec: Codec, number: str, index: int, twin: "psycopg.Connection[
     return seconds, len(statements)
 
 
-def _open_orders(count: int) -> list[str]:
-    """Write so many orders that rest at the broker, of fifty stocks that are held; return their numbers."""
+CODES = [f"{number:06d}" for number in range(100, 150)]
+
+
+def _hold_stocks() -> None:
+    """Write fifty stocks that are held."""
     from decimal import Decimal
 
     from kis import clock
     from market.models import Stock
-    from orders.models import TradeOrder
     from portfolio.models import Portfolio
 
-    # the simulator counts from 1
-    now, numbers = clock.now(), range(900_000, 900_000 + count)
-    codes = [f"{number:06d}" for number in range(100, 150)]
+    now = clock.now()
     Stock.objects.bulk_create(
-        Stock(code=code, name=code, board="KOSPI", instrument="STOCK", synced_at=now) for code in codes
+        Stock(code=code, name=code, board="KOSPI", instrument="STOCK", synced_at=now) for code in CODES
     )
     Portfolio.objects.bulk_create(
         Portfolio(
@@ -156,13 +157,22 @@ def _open_orders(count: int) -> list[str]:
             counted_on=now.date(),
             updated_at=now,
         )
-        for code in codes
+        for code in CODES
     )
+
+
+def _open_orders(count: int) -> list[str]:
+    """Write so many orders of these stocks that rest at the broker; return their numbers."""
+    from kis import clock
+    from orders.models import TradeOrder
+
+    # the simulator counts from 1
+    now, numbers = clock.now(), range(900_000, 900_000 + count)
     TradeOrder.objects.bulk_create(
         TradeOrder(
             request_id=f"bench-{number}",
-            stock_code=codes[number % len(codes)],
-            stock_name=codes[number % len(codes)],
+            stock_code=CODES[number % len(CODES)],
+            stock_name=CODES[number % len(CODES)],
             order_type="BUY",
             market="KRX",
             order_kind="00",

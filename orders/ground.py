@@ -5,7 +5,7 @@ words are SQL because Django takes longer to put ten questions together than Pos
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, time, timedelta
 from functools import cache, lru_cache
 from typing import Any
@@ -41,15 +41,16 @@ CROWD = """
             WHERE stock_code = %(code)s AND created_at > %(twin_since)s AND order_date = %(today)s
               AND order_type = %(side)s AND qty = %(qty)s AND status <> 'REJECTED'
               AND strategy = %(strategy)s AND (strategy <> '' OR price = %(price)s)
-              AND root_id IS NULL AND origin = 'AEGIS' AND request_id <> %(request_id)s AND id <> %(family)s),
+              AND root_id IS NULL AND origin = 'AEGIS' AND id <> %(family)s),
            unsettled.*
     FROM (
-        SELECT count(*) FILTER (WHERE order_type = %(side)s AND created_at > %(a_minute_ago)s),
+        SELECT max(id),
+               count(*) FILTER (WHERE order_type = %(side)s AND created_at > %(a_minute_ago)s),
                sum(qty * CASE WHEN price > 0 THEN price ELSE arrival_price END)
                    FILTER (WHERE order_type = 'BUY' AND status <> 'REJECTED')
         FROM trade_orders
-        WHERE order_date = %(today)s AND root_id IS NULL AND origin = 'AEGIS'
-          AND request_id <> %(request_id)s AND id <> %(family)s
+        WHERE id > %(since)s AND order_date = %(today)s
+          AND root_id IS NULL AND origin = 'AEGIS' AND id <> %(family)s
     ) AS today, (
         SELECT min(id) FILTER (WHERE is_unknown AND order_type = %(side)s AND stock_code = %(code)s),
                sum(qty * CASE WHEN price > 0 THEN price ELSE arrival_price * %(upper_percent)s / 100 END)
@@ -60,7 +61,7 @@ CROWD = """
             SELECT *, status = 'UNKNOWN' OR (status = 'SUBMITTING' AND created_at <= %(silent_since)s) AS is_unknown
             FROM trade_orders
             WHERE (status IN ('PARTIAL', 'PENDING') AND stock_code = %(code)s OR status IN ('SUBMITTING', 'UNKNOWN'))
-              AND request_id <> %(request_id)s AND id <> %(family)s AND coalesce(root_id, 0) <> %(family)s
+              AND id <> %(family)s AND coalesce(root_id, 0) <> %(family)s
         ) AS other
     ) AS unsettled
 """
@@ -96,10 +97,12 @@ class Question:
 class Crowd:
     """What others may change from one moment to the next.
 
-    `reconciled` says that the newest look at the broker's list was whole and not long ago.
+    `reconciled` says that the newest look at the broker's list told of our orders, not long ago. `newest` is the
+    newest of today's intents.
     """
 
     reconciled: bool
+    newest: int
     others: Others
 
 
@@ -123,7 +126,7 @@ class Ground:
 def survey(question: Question, *, now: datetime) -> Ground:
     """Return everything that is known of the ground, in one query."""
     statement, stock = _survey()
-    row = _ask(statement, question, now)
+    row = _ask(statement, question, now, since=0)
     known, state, blacklisted, is_open, sessions, held, total, *rest = row
     others, columns = rest[: -len(stock)], rest[-len(stock) :]
     # a day that is not laid down yet goes by the calendar
@@ -162,13 +165,24 @@ def facts(
     )
 
 
-def crowd(question: Question, *, now: datetime) -> Crowd:
-    """Return what may have changed since the survey, in one query."""
-    return _crowd(_ask(CROWD, question, now))
+def crowd(question: Question, *, seen: Crowd, now: datetime) -> Crowd:
+    """Return what has become of the survey's crowd, in one query.
+
+    Of the day's intents only those after it are read, and come on top: intents are committed one by one under the
+    switch's lock, so none is newer and numbered lower.
+    """
+    found = _crowd(_ask(CROWD, question, now, since=seen.newest))
+    others = replace(
+        found.others,
+        last_minute=seen.others.last_minute + found.others.last_minute,
+        bought_today_won=seen.others.bought_today_won + found.others.bought_today_won,
+    )
+    return replace(found, others=others)
 
 
-def _ask(statement: str, question: Question, now: datetime) -> Any:
+def _ask(statement: str, question: Question, now: datetime, *, since: int) -> Any:
     figures = {
+        "since": since,
         "switch": TradingSwitch.ONLY_PK,
         "fresh_since": now - FRESH,
         "today": now.astimezone(KST).date(),
@@ -190,7 +204,7 @@ def _ask(statement: str, question: Question, now: datetime) -> Any:
 
 
 def _crowd(row: Any) -> Crowd:
-    reconciled, last_minute, bought, twin, frozen, unknown_cash, unknown_qty, open_buys = row
+    reconciled, newest, last_minute, bought, twin, frozen, unknown_cash, unknown_qty, open_buys = row
     others = Others(
         last_minute=last_minute,
         bought_today_won=int(bought or 0),
@@ -200,7 +214,7 @@ def _crowd(row: Any) -> Crowd:
         unknown_qty=int(unknown_qty or 0),
         open_buy_qty=int(open_buys or 0),
     )
-    return Crowd(bool(reconciled), others)
+    return Crowd(bool(reconciled), newest or 0, others)
 
 
 def _name(pk: int | None) -> str:

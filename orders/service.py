@@ -43,7 +43,7 @@ from market import collector
 from market import service as market
 from market.models import Stock
 from orders import fills, ground, guards, journal, reconcile, switch
-from orders.ground import Ground, Question
+from orders.ground import Crowd, Ground, Question
 from orders.models import TradeOrder
 from portfolio.fetcher import KISFetcher
 
@@ -197,8 +197,9 @@ class OrderService:
         if found.known is not None:
             return TradeOrder.objects.get(pk=found.known)
         try:
-            draft = self._draft(intent, self._firm(found, intent))
-            order = self._commit(draft, self._row(draft, intent.request_id))
+            found = self._firm(found, intent)
+            draft = self._draft(intent, found)
+            order = self._commit(draft, self._row(draft, intent.request_id), seen=found.crowd)
         except (IntegrityError, OrderDenied):
             known = TradeOrder.objects.filter(request_id=intent.request_id).first()
             if known is None:
@@ -400,7 +401,7 @@ class OrderService:
         row = self._row(draft, intent.request_id)
         row.root_id, row.attempt = order.root_pk, order.attempt + 1
         row.strategy, row.arrival_price = order.strategy, order.arrival_price
-        return self.send(self._commit(draft, row))
+        return self.send(self._commit(draft, row, seen=found.crowd))
 
     def _nearer(
         self, order: TradeOrder, intent: Intent, stock: Stock, phases: tuple[Phase, ...], retry: int
@@ -564,7 +565,7 @@ class OrderService:
             live |= guards.position(request.code)
         return live
 
-    def _commit(self, draft: Draft, row: TradeOrder) -> TradeOrder:
+    def _commit(self, draft: Draft, row: TradeOrder, *, seen: Crowd) -> TradeOrder:
         """Commit an order that is about to leave, judged once more beside those that others have just committed.
 
         One order is committed after the other, under the switch's lock, so that two twins cannot both be first.
@@ -575,7 +576,7 @@ class OrderService:
             request.code, request.side, request.qty, request.price, draft.strategy, row.request_id, row.root_id
         )
         with transaction.atomic():
-            state, crowd = switch.locked(), ground.crowd(question, now=now)
+            state, crowd = switch.locked(), ground.crowd(question, seen=seen, now=now)
             facts = replace(draft.facts, state=state, reconciled=crowd.reconciled, others=crowd.others)
             if against := reasons(facts, CROWDED):
                 raise OrderDenied(against)
