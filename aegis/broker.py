@@ -3,7 +3,8 @@
     BrokerError
     ├── NotSent         the request surely never reached the broker: nothing happened, try again
     ├── Refused         the broker read it and said no: final, with its code and words
-    │   └── NoMarketOrders  because the stock takes no order at market; a limit may go
+    │   ├── NoMarketOrders  because the stock takes no order at market; a limit may go
+    │   └── NoSuchStock     because it knows no such stock there: so it will say again
     └── OutcomeUnknown  sent, and no readable answer: it may have happened; look, never resend
         └── PartlyRead  a whole list came, but for some of its lines, which nobody here can read
 
@@ -43,6 +44,10 @@ class Refused(BrokerError):
 
 class NoMarketOrders(Refused):
     """The stock takes no order at market."""
+
+
+class NoSuchStock(Refused):
+    """The broker knows no such stock, or not on that venue."""
 
 
 class OutcomeUnknown(BrokerError):

@@ -4,10 +4,11 @@ Source: the broker's error list (2026-06-25) and what users published; see the v
 many and grow: one that is not here shows itself whole, and on an order it is judged by its family.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from aegis.broker import BrokerError, NoMarketOrders, OutcomeUnknown, Refused
+from aegis.broker import BrokerError, NoMarketOrders, NoSuchStock, OutcomeUnknown, Refused
 from aegis.guards import gettext_noop as _
 from kis.catalogue import TR, Effect
 
@@ -25,7 +26,12 @@ class Code:
     advice: str
 
 
-NO_MARKET_ORDERS = "APBK1943"
+# the refusals that say why in the port's own terms
+KINDS: Mapping[str, type[Refused]] = {
+    "APBK1943": NoMarketOrders,
+    "MCA05918": NoSuchStock,
+    "APBK0656": NoSuchStock,
+}
 _T, _B, _U, _R = Meaning.TOKEN, Meaning.BUSY, Meaning.UNKNOWN, Meaning.REFUSED
 
 _LOOK = _("the broker's gateway failed: what became of the request is looked up, do not send it again yourself")
@@ -77,7 +83,7 @@ CODES: dict[str, Code] = {
     **_rows("APBK0952 40250000 40900000", _R, _CASH),
     **_rows("APBK1234", _R, _SHARES),
     **_rows("APBK1664", _R, _("the foreign market is closed; AEGIS does not trade there")),
-    **_rows(NO_MARKET_ORDERS, _R, _("this stock takes no market orders: name a price")),
+    **_rows("APBK1943", _R, _("this stock takes no market orders: name a price")),
     **_rows("APBK3013", _R, _("this phase of NXT does not take the order: wait for its regular hours, or use KRX")),
     **_rows("40030000", _R, _("the price is not on the tick grid: move it to a whole tick")),
     **_rows("40070000", _R, _("paper trading does not trade this stock: choose another")),
@@ -135,5 +141,4 @@ def failure(tr: TR, code: str, words: str) -> BrokerError:
     """Return the exception for a readable failure that is not to be sent again."""
     if meaning_of(code, tr.effect) is Meaning.UNKNOWN:
         return OutcomeUnknown(words, code=code, call=tr.name)
-    kind = NoMarketOrders if code == NO_MARKET_ORDERS else Refused
-    return kind(words, code=code, call=tr.name)
+    return KINDS.get(code, Refused)(words, code=code, call=tr.name)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from time import monotonic
 
-from aegis.broker import Broker, BrokerError, ChartMinute, Refused
+from aegis.broker import Broker, BrokerError, ChartMinute, NoSuchStock, Refused
 from aegis.candles import Bar, Stretch, doubtful, mended
 from aegis.sessions import KST
 from aegis.terms import Market
@@ -21,6 +21,12 @@ GRACE = timedelta(seconds=5)
 REACH = timedelta(days=5)
 # what is not done by then is the next turn's
 TURN_SECONDS = 20.0
+# a chart that is refused for a reason that may pass is asked for again after this; so many such refusals end a turn
+PAUSE = timedelta(minutes=1)
+REFUSALS_AT_MOST = 3
+
+Hole = tuple[str, Market, date]
+_refused_at: dict[Hole, datetime] = {}
 
 
 def mend(broker: Broker, *, now: datetime) -> int:
@@ -30,12 +36,20 @@ def mend(broker: Broker, *, now: datetime) -> int:
 
 
 def _mend_in_turn(broker: Broker, now: datetime) -> int:
-    ends_at, written = monotonic() + TURN_SECONDS, 0
-    for code, market, day in candles.with_holes(now - REACH):
-        if monotonic() > ends_at:
+    ends_at, written, refusals = monotonic() + TURN_SECONDS, 0, 0
+    for hole in candles.with_holes(now - REACH):
+        if monotonic() > ends_at or refusals == REFUSALS_AT_MOST:
             break
+        if _was_refused_lately(hole, now):
+            continue
+        code, market, day = hole
         try:
             bars = _mend_day(broker, code, market, day, now)
+        except Refused as refusal:
+            log.warning("the minutes of %s on %s for %s are refused, and wait: %s", code, market, day, refusal)
+            _refused_at[hole] = now
+            refusals += 1
+            continue
         except BrokerError as error:
             log.warning("the minutes of %s on %s cannot be asked for, and wait: %s", code, market, error)
             break
@@ -44,6 +58,15 @@ def _mend_in_turn(broker: Broker, now: datetime) -> int:
         candles.write_mended(bars)
         written += len(bars)
     return written
+
+
+def _was_refused_lately(hole: Hole, now: datetime) -> bool:
+    refused_at = _refused_at.get(hole)
+    # not in the future: a rehearsal's clock was set back
+    if refused_at is not None and timedelta(0) <= now - refused_at < PAUSE:
+        return True
+    _refused_at.pop(hole, None)
+    return False
 
 
 def _mend_day(broker: Broker, code: str, market: Market, day: date, now: datetime) -> list[Bar]:
@@ -58,13 +81,16 @@ def _mend_day(broker: Broker, code: str, market: Market, day: date, now: datetim
 
 
 def _chart(broker: Broker, code: str, market: Market, day: date, stretch: Stretch) -> Sequence[ChartMinute]:
-    """Return the chart of a stretch, page by page. One the broker refuses for good has no minutes."""
+    """Return the chart of a stretch, page by page; a stock that the broker does not know there has no minutes.
+
+    Raises BrokerError; any other refusal speaks of our key, our question or the hour, and may pass.
+    """
     since = candles.at_minute(day, stretch.since) if stretch.since else candles.midnight(day)
     last, rows = candles.at_minute(day, stretch.until), list[ChartMinute]()
     while last > since:
         try:
             page = broker.minutes(code, market, last)
-        except Refused as refusal:
+        except NoSuchStock as refusal:
             log.warning("the broker has no minutes of %s on %s for %s: %s", code, market, day, refusal)
             break
         rows.extend(row for row in page if since < row.at <= last)

@@ -1,12 +1,12 @@
 """Holes in the bars, mended from the simulator's chart."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 
 import pytest
 
-from aegis.broker import Broker, ChartMinute
+from aegis.broker import Broker, ChartMinute, Refused
 from aegis.candles import Bar
 from aegis.sessions import KST
 from aegis.terms import Market
@@ -147,3 +147,63 @@ def test_where_the_broker_is_silent_the_holes_wait(
     simulator.stop()
     assert mending.mend(broker, now=clock.now()) == 0
     assert rows()["1001"][0] == "PARTIAL"
+
+
+class Refuses:
+    """A broker that refuses the minutes of some stocks, and counts how often it is asked."""
+
+    def __init__(self, broker: Broker, refusals: dict[str, Refused]) -> None:
+        self._broker = broker
+        self.refusals = refusals
+        self.asked: list[str] = []
+
+    def minutes(self, code: str, market: Market, last: datetime) -> Sequence[ChartMinute]:
+        self.asked.append(code)
+        if refusal := self.refusals.get(code):
+            raise refusal
+        return self._broker.minutes(code, market, last)
+
+
+@pytest.fixture
+def _nothing_refused_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mending, "_refused_at", {})
+
+
+@pytest.mark.usefixtures("_nothing_refused_yet")
+def test_a_wrong_key_spoils_no_bar_and_the_chart_is_asked_for_again_later(
+    broker: Broker, chart: dict[str, ChartMinute]
+) -> None:
+    candles.write_heard([bar(chart["1000"]), bar(chart["1005"], is_whole=False)])
+    refuses = Refuses(broker, {CODE: Refused("유효하지 않은 AppSecret", code="EGW00105", call="tokenP")})
+    now = clock.now()
+    for _ in range(5):
+        assert mending.mend(refuses, now=now) == 0
+    assert refuses.asked == [CODE], "once for all these turns"
+    assert rows()["1005"][0] == "PARTIAL"
+    refuses.refusals.clear()
+    assert mending.mend(refuses, now=now + mending.PAUSE) > 0
+    assert rows()["1005"][0] == "CHART"
+
+
+@pytest.mark.usefixtures("_nothing_refused_yet")
+def test_one_refused_chart_keeps_no_other_waiting_and_many_end_the_turn(
+    broker: Broker, chart: dict[str, ChartMinute]
+) -> None:
+    others = [f"00000{number}" for number in range(2 * mending.REFUSALS_AT_MOST)]
+    for code in (*others, CODE):
+        candles.write_heard([bar(chart["1000"], code=code), bar(chart["1005"], code=code, is_whole=False)])
+    refuses = Refuses(broker, {code: Refused("잘못된 요청", code="OPSQ2001") for code in others})
+    assert mending.mend(refuses, now=clock.now()) == 0
+    assert refuses.asked == others[: mending.REFUSALS_AT_MOST]
+    for _ in range(2):
+        mending.mend(refuses, now=clock.now())
+    assert rows()["1005"][0] == "CHART"
+    assert CODE in refuses.asked
+
+
+@pytest.mark.usefixtures("_nothing_refused_yet")
+def test_a_stock_the_broker_does_not_know_is_not_asked_for_again(broker: Broker, chart: dict[str, ChartMinute]) -> None:
+    candles.write_heard([bar(chart["1000"], code="999999"), bar(chart["1001"], code="999999", is_whole=False)])
+    mending.mend(broker, now=clock.now())
+    assert rows()["1001"][0] == "UNSURE"
+    assert candles.with_holes(clock.now() - timedelta(days=1)) == []
