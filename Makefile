@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test lint check format histories simulator browser-test screenshots vendor throttle-check once-check candles-check stops-check backfill-check bench messages clean doctor backup backup-check secrets-check
+.PHONY: help setup run demo test lint check format histories simulator browser-test screenshots vendor throttle-check once-check candles-check stops-check backfill-check bench messages messages-check clean doctor backup backup-check secrets-check
 PYTHON := .venv/bin/python
 INSTALLED := .venv/.installed
 BENCH := .venv-bench/.installed
@@ -111,6 +111,9 @@ messages: setup ## Collect the texts to translate into the Korean catalogue
 	@sed -e '/EMAIL@ADDRESS/d' -e '/YEAR-MO-DA/d' -e '/LL@li.org/d' -e '/^"POT-Creation-Date/d' -e '/^"Generated-By/d' \
 		$(CATALOGUE).po > .venv/django.po && cp .venv/django.po $(CATALOGUE).po
 	@$(MAKE) --no-print-directory $(CATALOGUE).mo
+
+messages-check: setup ## Every text that an operator reads has its Korean, and no Korean loses a figure
+	@$(PYTHON) -m pytest -q tests/test_house.py -k korean
 
 clean: ## Remove caches; databases, logs and .venv stay
 	@find . -name __pycache__ -type d -not -path './.venv/*' -not -path './.aegis/*' -prune -exec rm -rf {} +
