@@ -46,6 +46,7 @@ SCHEDULE: tuple[Entry, ...] = (
     Entry("macro", "market.tasks.sync_macro", 60, _("indexes, the basis, who holds futures")),
     Entry("candle-mending", "market.tasks.mend_candles", 5, _("bars with holes, from the broker's minute chart")),
     Entry("candle-partitions", "market.tasks.make_partitions", 3600, _("months of candles, made ahead of time")),
+    Entry("tidy", "desk.tasks.tidy", 3600, _("old messages, looks and snapshots go, while no market is open")),
     Entry("backfill", "market.tasks.backfill", 30, _("the past of daily prices, where somebody wants it")),
 )
 

@@ -289,6 +289,16 @@ NOTIFY_URLS = env.str("AEGIS_NOTIFY_URLS", default="").split()
 # without one, only this machine reads /metrics and the details of /readyz
 METRICS_TOKEN = env.str("AEGIS_METRICS_TOKEN", default="").strip()
 
+# --- how many days what is told and seen is kept; 0 for good ------------------------------------------
+# orders, their events, executions and notices are never deleted
+KEEP_MESSAGES_DAYS = bound("AEGIS_KEEP_MESSAGES_DAYS", 90)
+# one a minute: those that changed nothing
+KEEP_RECONCILIATIONS_DAYS = bound("AEGIS_KEEP_RECONCILIATIONS_DAYS", 30)
+# those of another account, or of an order in no list
+KEEP_NOTICES_DAYS = bound("AEGIS_KEEP_NOTICES_DAYS", 30)
+# one a minute; of older days the last one stays
+KEEP_SNAPSHOTS_DAYS = bound("AEGIS_KEEP_SNAPSHOTS_DAYS", 90)
+
 LOG_LEVEL = choice("AEGIS_LOG_LEVEL", ("DEBUG", "INFO", "WARNING", "ERROR"), "INFO")
 _own_secrets = (
     SECRET_KEY,

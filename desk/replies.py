@@ -339,6 +339,12 @@ def _resume(asked: Asked) -> Answer:
 # --- buttons ------------------------------------------------------------------------------------
 
 
+def forget(before: datetime, at_most: int) -> int:
+    """Delete what was asked for before then, and so has lapsed, whatever became of it; return how many."""
+    old = Confirmation.objects.filter(created_at__lt=before, expires_at__lt=before).values("pk")[:at_most]
+    return Confirmation.objects.filter(pk__in=old).delete()[0]
+
+
 def press(data: str, *, chat: int, now: datetime) -> Answer:
     """Do what a button stands for, once; a second press tells what became of the first."""
     choice, _sep, key = data.partition(":")

@@ -124,6 +124,12 @@ def give_up_strangers(names: Sequence[str]) -> int:
     return count
 
 
+def forget(before: datetime, at_most: int) -> int:
+    """Delete messages of before then, told or not: what an order did stays in its own history; return how many."""
+    old = Message.objects.filter(at__lt=before).order_by("id").values("pk")[:at_most]
+    return Message.objects.filter(pk__in=old).delete()[0]
+
+
 def claim(channel: str, *, now: datetime) -> list[Message]:
     """Take the channel's waiting messages, oldest first, for this process alone."""
     lapsed = Q(claimed_at__lt=now - CLAIM) | Q(claimed_at__gt=now)  # the future: a rehearsal's clock was set back

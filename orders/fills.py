@@ -99,6 +99,12 @@ def _doubt(raw: RawNotice, order: TradeOrder) -> None:
         journal.note(order, look_wanted=True)
 
 
+def forget(before: datetime, at_most: int) -> int:
+    """Delete notices of before then that are of no order we know; return how many. An order's own stay with it."""
+    strange = RawNotice.objects.filter(received_at__lt=before, order=None, execution=None)
+    return RawNotice.objects.filter(pk__in=strange.order_by("id").values("pk")[:at_most]).delete()[0]
+
+
 def stored_notice(raw: RawNotice) -> Notice:
     """Return the notice that an inbox row holds."""
     return codec.notices(codec.Data("H0STCNI0", 1, raw.text))[0]

@@ -112,6 +112,12 @@ def _outcome(unread: Sequence[UnreadLine]) -> Outcome:
     return Outcome.FAILED if hides_ours else Outcome.PARTLY
 
 
+def forget(before: datetime, at_most: int) -> int:
+    """Delete looks of before then that changed nothing; return how many. The others tell why an order is as it is."""
+    idle = Reconciliation.objects.filter(at__lt=before, corrected=0, adopted=0, resolved=0)
+    return Reconciliation.objects.filter(pk__in=idle.order_by("id").values("pk")[:at_most]).delete()[0]
+
+
 def look(broker: Broker, now: Callable[[], datetime]) -> None:
     """Have the list read, by us or by another worker who begins after this was wanted. Raises BrokerError.
 

@@ -50,6 +50,26 @@ def replace(balance: Balance, *, now: datetime) -> AccountSnapshot:
     )
 
 
+# the last of each Korean day stays: the curve of the account is made of them
+_THIN = """
+DELETE FROM account_snapshots WHERE id IN (
+    SELECT id FROM account_snapshots AS old
+    WHERE timestamp < %s AND EXISTS (
+        SELECT FROM account_snapshots AS later
+        WHERE (later.timestamp, later.id) > (old.timestamp, old.id)
+          AND later.timestamp < (date_trunc('day', old.timestamp AT TIME ZONE 'Asia/Seoul') + interval '1 day')
+                                AT TIME ZONE 'Asia/Seoul')
+    ORDER BY timestamp LIMIT %s)
+"""
+
+
+def thin_snapshots(before: datetime, at_most: int) -> int:
+    """Leave of the snapshots of before then the last of each day; return how many are gone."""
+    with connection.cursor() as cursor:
+        cursor.execute(_THIN, [before, at_most])
+        return int(cursor.rowcount)
+
+
 def _taken(row: Portfolio | None, holding: Holding, *, asked_at: datetime, now: datetime) -> Portfolio | None:
     """Return a holding's row as the balance has it, to be written; None where it is left as it is."""
     day, line = asked_at.astimezone(KST).date(), None
