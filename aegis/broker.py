@@ -186,7 +186,7 @@ class UnreadLine:
     why: str
 
     def __str__(self) -> str:
-        return f"order {self.order_no or '?'}: {self.why}"
+        return f"{self.order_no or '?'}: {self.why}"
 
 
 class PartlyRead(OutcomeUnknown):

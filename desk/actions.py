@@ -92,7 +92,10 @@ def look(*, by: User, order: TradeOrder | None = None) -> Told:
         return Told(False, _("The broker could not be asked: {error}").format(error=guards.say_error(error)))
     words = _("Reconciled: {seen} orders at the broker, {corrected} corrected, {adopted} adopted, {resolved} resolved")
     figures = {name: getattr(report, name) for name in ("seen", "corrected", "adopted", "resolved")}
-    return Told(True, words.format(**figures))
+    text = words.format(**figures)
+    if report.error:
+        text += "; " + _("lines that cannot be read: {why}").format(why=report.error)
+    return Told(True, text)
 
 
 def decide(order: TradeOrder, order_no: str | None, *, by: User) -> Told:

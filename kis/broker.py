@@ -293,17 +293,19 @@ _MARKET_OF_TEXT: Mapping[str, Market] = {market.value: market for market in Mark
 
 
 def _side(row: Row) -> Side:
+    code = row.text("sll_buy_dvsn_cd")
     try:
-        return SIDE_OF_CODE[row.text("sll_buy_dvsn_cd")]
-    except KeyError as error:
-        raise BadField(f"sll_buy_dvsn_cd {error} is neither a sale (01) nor a buy (02)") from error
+        return SIDE_OF_CODE[code]
+    except KeyError:
+        raise BadField(f"sll_buy_dvsn_cd is {code!r}, neither a sale (01) nor a buy (02)") from None
 
 
 def _kind(row: Row) -> OrderKind:
+    code = row.text("ord_dvsn_cd")
     try:
-        return OrderKind(row.text("ord_dvsn_cd"))
-    except ValueError as error:
-        raise BadField(f"ord_dvsn_cd is no order code known here: {error}") from error
+        return OrderKind(code)
+    except ValueError:
+        raise BadField(f"ord_dvsn_cd is {code!r}, no order code known here") from None
 
 
 def _order_records(rows: Iterable[Row]) -> Sequence[OrderRecord]:

@@ -53,12 +53,13 @@ ASKED_FOR = timedelta(days=7)
 
 @dataclass(slots=True)
 class Report:
-    """What one reconciliation did."""
+    """What one reconciliation did; `error` names the lines of the list that could not be read."""
 
     seen: int = 0
     corrected: int = 0
     adopted: int = 0
     resolved: int = 0
+    error: str = ""
 
 
 def is_fresh(now: datetime) -> bool:
@@ -73,9 +74,10 @@ def begin_anew(now: datetime) -> None:
 
 
 def reconcile(broker: Broker, now: Callable[[], datetime]) -> Report:
-    """Ask for the orders of every day that is not settled yet, settle them, and say so. Raises BrokerError.
+    """Ask for the orders of every day that is not settled yet, settle them, and say so.
 
-    Lines that cannot be read are named in the row; the others count.
+    Lines that cannot be read are named in the row; the others count. Raises BrokerError where the list cannot be had,
+    or hides an order of ours.
     """
     fills.replay_stranded()
     asked_at = now()
@@ -85,10 +87,13 @@ def reconcile(broker: Broker, now: Callable[[], datetime]) -> Report:
         Reconciliation.objects.create(at=asked_at, outcome=Outcome.FAILED, error=str(error)[:300])
         raise
     report = _reconcile(records, now, asked_at, is_whole=not unread)
-    words = "; ".join(map(str, unread))
+    report.error = "; ".join(map(str, unread))[:300]
     if unread:
-        log.error("the broker's list of orders has lines that cannot be read: %s", words)
-    Reconciliation.objects.create(at=asked_at, outcome=_outcome(unread), error=words[:300], **asdict(report))
+        log.error("the broker's list of orders has lines that cannot be read: %s", report.error)
+    outcome = _outcome(unread)
+    Reconciliation.objects.create(at=asked_at, outcome=outcome, **asdict(report))
+    if outcome == Outcome.FAILED:
+        raise PartlyRead(records, unread)
     return report
 
 

@@ -3,18 +3,20 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
+from django.core.management import call_command
 from django.db import OperationalError, connections
 
 from aegis.broker import Broker, BrokerError, OrderRequest, OutcomeUnknown
 from aegis.lifecycle import Status
 from aegis.terms import Market, OrderKind, Side
 from config.judge import judge
+from desk import actions
 from kis import catalogue, clock
 from kis.client import Client, Reply
 from kis.simulator.server import Simulator
 from orders import fills, reconcile, routine
 from orders.models import RawNotice, Reconciliation, TradeExecution, TradeOrder
-from orders.service import Intent, OrderService
+from orders.service import Intent, OrderDenied, OrderService
 from portfolio.fetcher import KISFetcher
 from tests.orders.test_fills import hear, notice
 
@@ -355,10 +357,26 @@ def test_a_list_that_hides_an_order_of_ours_is_nothing_to_trade_on(
     assert ours.order_no == "0000000001"
     broker.place(OrderRequest("000660", Side.BUY, Market.KRX, OrderKind.MARKET, 1, 0))
     misprint(odno=hidden, ord_dvsn_cd="51")
-    assert look().adopted == 1, "the other lines count all the same"
-    assert not reconcile.is_fresh(clock.now())
+    with pytest.raises(BrokerError, match="51"):
+        look()
+    row = Reconciliation.objects.latest()
+    assert (row.outcome, row.adopted) == (Reconciliation.Outcome.FAILED, 1), "the other lines count all the same"
+    with pytest.raises(OrderDenied):
+        buy(price=69_000)
     ours.refresh_from_db()
     assert ours.state is Status.PENDING
+
+
+def test_whoever_reconciles_is_told_what_could_not_be_read(
+    buy: Buy, broker: Broker, simulator: Simulator, misprint, admin_user: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    buy()
+    misprint(odno="0000099999", ord_dvsn_cd="51")
+    call_command("reconcile")
+    assert "0000099999" in capsys.readouterr().out
+    told = actions.look(by=admin_user)
+    assert told.is_done
+    assert "0000099999" in told.text
 
 
 def strand(order: TradeOrder, monkeypatch: pytest.MonkeyPatch, **words: Any) -> RawNotice:

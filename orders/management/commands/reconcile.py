@@ -15,4 +15,7 @@ class Command(DeskCommand):
     def tell(self, **options: Any) -> Told:
         report = reconcile.reconcile(broker(), clock.now)
         words = _("{seen} orders seen; {corrected} corrected, {adopted} adopted, {resolved} outcomes resolved")
-        return Told(asdict(report), [words.format(**asdict(report))])
+        lines = [words.format(**asdict(report))]
+        if report.error:
+            lines.append(_("lines that cannot be read: {why}").format(why=report.error))
+        return Told(asdict(report), lines)
