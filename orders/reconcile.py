@@ -184,10 +184,22 @@ def settle(pk: int, record: OrderRecord, *, asked_at: datetime, now: datetime) -
     executions = list(order.executions.filter(voided_at__isnull=True).order_by("cumulative_qty"))
     if record.filled_qty < order.filled_qty and any(each.recorded_at > asked_at - LIST_LAG for each in executions):
         return 0  # the list was made before these fills: ask again
+    if _is_torn(order, record, asked_at):
+        return 0
     corrected = _settle_fills(order, executions, record, now=now)
     _settle_state(order, record, now=now)
     journal.note(order, looked_at=asked_at, look_wanted=False)
     return corrected
+
+
+def _is_torn(order: TradeOrder, record: OrderRecord, asked_at: datetime) -> bool:
+    """Whether the line of an order just cancelled does not add up yet: a fill before the cancel is still to come.
+
+    Ordered anew, its shares would be bought twice.
+    """
+    is_new = order.cancel_sent_at is not None and asked_at - order.cancel_sent_at < LIST_LAG
+    told = record.filled_qty + record.cancelled_qty + record.rejected_qty
+    return is_new and record.open_qty == 0 and record.cancelled_qty > 0 and told < record.qty
 
 
 def _settle_fills(

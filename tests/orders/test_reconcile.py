@@ -1,5 +1,6 @@
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -97,6 +98,21 @@ def test_a_list_older_than_our_fills_takes_nothing_back(buy: Buy, broker: Broker
     reconcile.reconcile(broker, clock.now)
     order.refresh_from_db()
     assert order.state is Status.FILLED
+
+
+def test_a_line_that_does_not_add_up_after_a_cancel_is_no_answer(
+    buy: Buy, service: OrderService, broker: Broker
+) -> None:
+    order = service.cancel(buy())
+    (line, *_) = [each for each in broker.orders(order.order_date, order.order_date) if not each.is_cancel]
+    torn = replace(line, filled_qty=3, filled_amount=3 * order.price, cancelled_qty=5)
+    reconcile.settle(order.pk, torn, asked_at=clock.now(), now=clock.now())
+    order.refresh_from_db()
+    assert (order.state, order.looked_at, order.filled_qty) == (Status.PENDING, None, 0), "two shares are to come"
+    late = clock.now() + reconcile.LIST_LAG
+    reconcile.settle(order.pk, torn, asked_at=late, now=late)
+    order.refresh_from_db()
+    assert (order.state, order.filled_qty) == (Status.CANCELLED, 3), "a list that stays so is believed"
 
 
 def test_an_order_placed_by_hand_is_adopted_with_its_fills(
