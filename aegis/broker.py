@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from decimal import Decimal
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 from aegis.terms import Board, Instrument, Market, OrderKind, Side
 
@@ -190,12 +190,12 @@ class UnreadLine:
 
 
 class PartlyRead(OutcomeUnknown):
-    """All pages of the list of orders came, but not every line can be read: `read` holds those that can.
+    """All pages of a list of orders came, but not every line can be read: `read` holds those that can.
 
     What is not among them may be there all the same.
     """
 
-    def __init__(self, read: Sequence[OrderRecord], unread: Sequence[UnreadLine], *, call: str = "") -> None:
+    def __init__(self, read: Sequence[Any], unread: Sequence[UnreadLine], *, call: str = "") -> None:
         super().__init__("; ".join(map(str, unread)), call=call)
         self.read = read
         self.unread = unread
@@ -399,7 +399,7 @@ class Broker(Protocol):
         """Every order of these days on every venue: complete pages, or an error; PartlyRead has what can be read."""
 
     def open_orders(self) -> Sequence[OpenOrder]:
-        """What can still be cancelled, on every venue, whoever ordered it."""
+        """What can still be cancelled, on every venue, whoever ordered it; PartlyRead has what can be read."""
 
     def daily_prices(self, code: str) -> Sequence[DayPrice]:
         """The last thirty days, newest first, unadjusted."""

@@ -126,7 +126,7 @@ def cancel_all(*, by: User) -> Sequence[Told]:
         for number, why in swept.failed.items()
     ]
     if swept.unseen:
-        told.append(Told(False, _("The broker could not be asked: {error}").format(error=swept.unseen)))
+        told.append(Told(False, _("Not all that is open is known: {error}").format(error=swept.unseen)))
     return told
 
 

@@ -1,8 +1,9 @@
 """KISBroker: the port of `aegis.broker` in terms of the client. Translation only, no policy."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
+from typing import TypeVar
 
 from aegis.broker import (
     Acceptance,
@@ -37,6 +38,7 @@ BOARD_OF_ID = {"STK": Board.KOSPI, "KSQ": Board.KOSDAQ, "KNX": Board.KONEX}
 SECURITY_GROUP = {"EF": Instrument.ETF, "EN": Instrument.ETN, "EW": Instrument.ELW}
 BOOK_LEVELS = 10
 HALTED = "58"
+Line = TypeVar("Line", OrderRecord, OpenOrder)
 NOTHING_FOUND = "KIOK0560"
 
 
@@ -206,22 +208,28 @@ class KISBroker(Quotations):
             "EXCG_ID_DVSN_CD": "KRX" if self._client.environment.is_paper else "ALL",
         }
         replies = self._client.pages(catalogue.ORDERS, parameters)
-        return _order_records([row for reply in replies for row in reply.rows("output1") if row.maybe("odno")])
+        rows = [row for reply in replies for row in reply.rows("output1") if row.maybe("odno")]
+        return _lines(rows, _order_record, call=catalogue.ORDERS.name)
 
     def open_orders(self) -> Sequence[OpenOrder]:
         """Return what can still be cancelled at the broker, whoever ordered it, on every venue."""
-        if self._client.environment.is_paper:  # the list of open orders is not offered there
-            today = clock.now().date()
-            return [
-                _open_of(record) for record in self.orders(today, today) if record.open_qty and not record.is_cancel
-            ]
+        if self._client.environment.is_paper:
+            return self._open_on_paper()
         parameters = {**self._account, "INQR_DVSN_1": "0", "INQR_DVSN_2": "0"}
         replies = self._client.pages(catalogue.OPEN_ORDERS, parameters)
         if self._client.dialect is Dialect.AEGIS_V3:
             replies += self._client.pages(catalogue.OPEN_ORDERS, parameters, market=Market.NXT)
-        orders = [_open_order(row) for reply in replies for row in reply.rows() if row.maybe("odno")]
         # one list may hold what the other holds too
-        return list({order.placed.order_no: order for order in orders}.values())
+        rows = {order_number(row.text("odno")): row for reply in replies for row in reply.rows() if row.maybe("odno")}
+        return _lines(rows.values(), _open_order, call=catalogue.OPEN_ORDERS.name)
+
+    def _open_on_paper(self) -> Sequence[OpenOrder]:
+        """Pick the open ones out of the day's orders: the list of them is not offered there."""
+        today = clock.now().date()
+        try:
+            return _open_of(self.orders(today, today))
+        except PartlyRead as error:
+            raise PartlyRead(_open_of(error.read), error.unread, call=error.call) from error
 
     def daily_prices(self, code: str) -> Sequence[DayPrice]:
         parameters = {**instrument(code, Market.KRX), "FID_PERIOD_DIV_CODE": "D", "FID_ORG_ADJ_PRC": "0"}
@@ -308,17 +316,17 @@ def _kind(row: Row) -> OrderKind:
         raise BadField(f"ord_dvsn_cd is {code!r}, no order code known here") from None
 
 
-def _order_records(rows: Iterable[Row]) -> Sequence[OrderRecord]:
-    """Return the lines of the list. Raises PartlyRead where one of them cannot be read: it names which, and why."""
-    read, unread = list[OrderRecord](), list[UnreadLine]()
+def _lines(rows: Iterable[Row], line: Callable[[Row], Line], *, call: str) -> list[Line]:
+    """Return the lines of a list of orders. Raises PartlyRead where one cannot be read: it names which, and why."""
+    read, unread = list[Line](), list[UnreadLine]()
     for row in rows:
         try:
-            read.append(_order_record(row))
+            read.append(line(row))
         except BadField as error:
             number = order_number(row.maybe("odno"))
             unread.append(UnreadLine(number if number.isdecimal() else "", error.message))
     if unread:
-        raise PartlyRead(read, unread, call=catalogue.ORDERS.name)
+        raise PartlyRead(read, unread, call=call)
     return read
 
 
@@ -348,13 +356,6 @@ def _order_record(row: Row) -> OrderRecord:
 
 
 def _open_order(row: Row) -> OpenOrder:
-    try:
-        return _read_open_order(row)
-    except BadField as error:
-        raise BadField(f"order {row.maybe('odno')}: {error.message}", call=catalogue.OPEN_ORDERS.name) from error
-
-
-def _read_open_order(row: Row) -> OpenOrder:
     placed = Placed(
         order_date=clock.now().date(),
         branch=row.text("ord_gno_brno"),
@@ -365,6 +366,10 @@ def _read_open_order(row: Row) -> OpenOrder:
     return OpenOrder(placed, row.text("pdno"), _side(row), row.integer("psbl_qty"))
 
 
-def _open_of(record: OrderRecord) -> OpenOrder:
+def _open_of(records: Iterable[OrderRecord]) -> list[OpenOrder]:
+    return [_still_open(record) for record in records if record.open_qty and not record.is_cancel]
+
+
+def _still_open(record: OrderRecord) -> OpenOrder:
     placed = Placed(record.order_date, record.branch, record.order_no, record.market, record.kind)
     return OpenOrder(placed, record.code, record.side, record.open_qty)

@@ -27,6 +27,7 @@ from aegis.broker import (
     OpenOrder,
     OrderRequest,
     OutcomeUnknown,
+    PartlyRead,
     Placed,
     Quote,
     Refused,
@@ -92,7 +93,8 @@ class Intent:
 class Swept:
     """What became of everything that was open, by order number.
 
-    `failed` says why, `left` were placed by hand; `unseen` is why the broker could not be asked what else there is.
+    `failed` says why, `left` were placed by hand; `unseen` is why the broker did not tell what
+    else there is, or not all of it.
     """
 
     cancelled: list[str] = field(default_factory=list)
@@ -302,6 +304,8 @@ class OrderService:
                 self._sweep_one(order.placed, order, swept)
         try:
             still_open = self._broker.open_orders()
+        except PartlyRead as error:
+            still_open, swept.unseen = error.read, guards.say_error(error)
         except BrokerError as error:
             swept.unseen = guards.say_error(error)
             return swept

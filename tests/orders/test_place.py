@@ -1,5 +1,6 @@
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -7,7 +8,8 @@ from aegis.broker import Broker, NotSent, OrderRequest
 from aegis.chase import Plan
 from aegis.lifecycle import Status
 from aegis.terms import Market, OrderKind, Side
-from kis import clock, wiring
+from kis import catalogue, clock, wiring
+from kis.client import Client, Reply
 from kis.simulator.server import Simulator
 from orders import guards, journal
 from orders.models import BlacklistedStock, TradeOrder, TradingSwitch
@@ -228,6 +230,28 @@ def test_cancel_all_cancels_what_our_rows_know_where_the_broker_does_not_tell_th
     assert swept.cancelled == [order.order_no]
     assert "500" in swept.unseen
     assert {each["status"] for each in simulator.ledger(ACCOUNT)["orders"]} == {"cancelled", "done"}
+
+
+def test_cancel_all_goes_past_a_line_that_nobody_can_read(
+    service: OrderService, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_hand = [
+        broker.place(OrderRequest(SAMSUNG, Side.BUY, Market.KRX, OrderKind.LIMIT, qty, 69_100)).order_no
+        for qty in (7, 8)
+    ]
+    pages = Client.pages
+
+    def misprinted(self: Client, tr: catalogue.TR, parameters: Mapping[str, str], **more: Any) -> list[Reply]:
+        replies = pages(self, tr, parameters, **more)
+        for line in (line for reply in replies for line in reply.body["output"] if line["odno"] == by_hand[0]):
+            line["ord_dvsn_cd"] = "51"
+        return replies
+
+    monkeypatch.setattr(Client, "pages", misprinted)
+    swept = service.cancel_all(external=True)
+    assert swept.cancelled == [by_hand[1]]
+    assert by_hand[0] in swept.unseen
+    assert "51" in swept.unseen
 
 
 @pytest.mark.parametrize("meanwhile", ["it slept", "it was given up"])

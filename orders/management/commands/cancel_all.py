@@ -67,7 +67,7 @@ def _lines(swept: Swept) -> list[str]:
     for number, why in swept.failed.items():
         lines.append(_("NOT cancelled: {number}: {why}").format(number=number, why=why))
     if swept.unseen:
-        words = _("the broker could not be asked what else is open ({why}): run it again")
+        words = _("not all that is open is known ({why}): run it again, or look at the broker's own screen")
         lines.append(words.format(why=swept.unseen))
     return lines
 
