@@ -68,6 +68,18 @@ class StockInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Listing:
+    """A line of the broker's list of every stock. It does not tell whether NXT trades it."""
+
+    code: str
+    name: str
+    board: Board
+    instrument: Instrument
+    sector: str
+    is_halted: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Quote:
     """The last price of a stock and what bounds it today, in won. `in_vi`: a volatility interruption holds it (VI)."""
 
@@ -384,6 +396,9 @@ class Broker(Protocol):
         """Cancel all that is left of an order; the receipt numbers the cancel itself."""
 
     def stock(self, code: str) -> StockInfo: ...
+
+    def listings(self) -> Sequence[Listing]:
+        """Every stock of KOSPI and KOSDAQ, as the broker's files of the day list them."""
 
     def quote(self, code: str, market: Market) -> Quote: ...
 

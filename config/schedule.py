@@ -42,6 +42,7 @@ SCHEDULE: tuple[Entry, ...] = (
     Entry("calendar", "orders.tasks.sync_calendar", 600, _("which days trade; asks once a day")),
     Entry("daily-prices", "orders.tasks.sync_daily_prices", 600, _("after the close (spec §5.1)")),
     Entry("stocks", "orders.tasks.sync_stocks", 600, _("the stock master of our stocks; asks once a day")),
+    Entry("listings", "market.tasks.sync_listings", 600, _("the list of every stock, once a day from seven on")),
     Entry("prices", "orders.tasks.sync_prices", 5, _("prices of what we hold, where no feed tells them")),
     Entry("macro", "market.tasks.sync_macro", 60, _("indexes, the basis, who holds futures")),
     Entry("candle-mending", "market.tasks.mend_candles", 5, _("bars with holes, from the broker's minute chart")),

@@ -164,6 +164,21 @@ class Client:
             log.info("%s: try %d of %d failed: %s", tr.name, attempt + 1, TRIES, last)
         raise last
 
+    def download(self, name: str) -> bytes:
+        """Return a file that the broker publishes: it needs no key and counts to no allowance.
+
+        Raises NotSent or OutcomeUnknown.
+        """
+        try:
+            response = self._http.get(f"{self.environment.files_url}/{name}")
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            raise NotSent(f"no connection to the broker's files: {error!r}", call=name) from error
+        except httpx.HTTPError as error:
+            raise OutcomeUnknown(f"the download did not come to its end: {error!r}", call=name) from error
+        if response.status_code != httpx.codes.OK:
+            raise OutcomeUnknown(f"HTTP {response.status_code} instead of the file", call=name)
+        return response.content
+
     def pages(self, tr: TR, parameters: Mapping[str, str], *, market: Market = Market.KRX) -> list[Reply]:
         """Return every page of a list, or raise: half a list is no list.
 

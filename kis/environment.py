@@ -32,14 +32,17 @@ class Environment:
     calls_per_second: int
     is_paper: bool
     timeout_seconds: float = 10.0
+    # where the list of every stock is downloaded from, the same for paper and live
+    files_url: str = "https://new.real.download.dws.co.kr/common/master"
 
     def at(self, base_url: str) -> "Environment":
         """Return this environment served at `base_url` (http://host:port), socket and all."""
         base_url = base_url.rstrip("/")
-        return replace(self, rest_url=base_url, socket_url=base_url.replace("http", "ws", 1) + "/tryitout")
+        socket_url = base_url.replace("http", "ws", 1) + "/tryitout"
+        return replace(self, rest_url=base_url, socket_url=socket_url, files_url=f"{base_url}/common/master")
 
 
-SIM = Environment(EnvironmentName.SIM, "http://127.0.0.1:9443", "ws://127.0.0.1:9443/tryitout", 15, False)
+SIM = Environment(EnvironmentName.SIM, "", "", 15, False).at("http://127.0.0.1:9443")
 PAPER = Environment(
     EnvironmentName.PAPER,
     "https://openapivts.koreainvestment.com:29443",

@@ -11,12 +11,13 @@ from aegis.broker import (
     FuturesPositions,
     Interruption,
     InvestorFlow,
+    Listing,
     OutcomeUnknown,
     ProgramTrades,
 )
 from aegis.sessions import KST
 from aegis.terms import Board, Market
-from kis import catalogue, clock
+from kis import catalogue, clock, master
 from kis.client import Client
 from kis.environment import Dialect
 from kis.fields import Row
@@ -35,6 +36,9 @@ class Quotations:
     """The market's half of the port."""
 
     _client: Client
+
+    def listings(self) -> Sequence[Listing]:
+        return master.listings(self._client.download)
 
     def daily_chart(self, code: str, first: date, last: date, *, adjusted: bool = True) -> Sequence[DayPrice]:
         reply = self._client.call(catalogue.DAILY_CHART, _days_of(code, first, last, adjusted=adjusted))

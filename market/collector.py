@@ -1,14 +1,17 @@
 """The only writer of the calendar and the stock master."""
 
 import logging
-from collections.abc import Iterable
-from datetime import date, datetime, timedelta
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import date, datetime, time, timedelta
 
 from django.db import transaction
+from django.db.models import Max
 
 from aegis import sessions
-from aegis.broker import Broker, BrokerError, Refused
+from aegis.broker import Broker, BrokerError, Listing, OutcomeUnknown, Refused
 from aegis.sessions import KST, DayKind, Phase
+from aegis.terms import Board
 from market import calendar
 from market.models import Stock, TradingDay, TradingSession
 
@@ -16,6 +19,12 @@ log = logging.getLogger(__name__)
 
 # how far ahead an operator may look, and correct
 DAYS_AHEAD = 30
+# of the list of every stock: when the day's is there, and how much of a board may be gone from it since the last.
+# UNVERIFIED: the hour; a first morning settles it
+LISTED_FROM = time(7, 0)
+LEAST_OF_A_BOARD = 0.8
+LISTED_FIELDS = ["name", "board", "instrument", "sector", "is_halted", "listed_on"]
+BATCH = 1_000
 SATURDAY = 5
 
 
@@ -124,6 +133,57 @@ def sync_stock(broker: Broker, code: str, *, now: datetime) -> Stock:
         },
     )
     return stock
+
+
+def sync_listings(broker: Broker, *, now: datetime) -> int:
+    """Bring the stock master in step with the broker's list of every stock; return how many are listed.
+
+    What the broker told of a stock by its code (NXT, its sector) stays. A list that is broken, or
+    has lost a good part of a board, changes nothing. Raises BrokerError.
+    """
+    found = broker.listings()
+    _check_boards(found)
+    day = now.astimezone(KST).date()
+    rows = [
+        Stock(
+            code=each.code,
+            name=each.name,
+            board=each.board,
+            instrument=each.instrument,
+            sector=each.sector,
+            is_halted=each.is_halted,
+            listed_on=day,
+        )
+        for each in found
+    ]
+    with transaction.atomic():
+        asked_for = dict(Stock.objects.exclude(synced_at=None).exclude(sector="").values_list("pk", "sector"))
+        for row in rows:
+            row.sector = asked_for.get(row.code, row.sector)
+        Stock.objects.bulk_create(
+            rows, BATCH, update_conflicts=True, unique_fields=["code"], update_fields=LISTED_FIELDS
+        )
+    return len(rows)
+
+
+def sync_listings_of_the_day(broker: Broker, *, now: datetime) -> None:
+    """Do so once a day, when the day's list is there. Raises BrokerError."""
+    moment = now.astimezone(KST)
+    if moment.time() >= LISTED_FROM and not Stock.objects.filter(listed_on=moment.date()).exists():
+        log.info("%d stocks are listed", sync_listings(broker, now=now))
+
+
+def _check_boards(found: Sequence[Listing]) -> None:
+    """Hold a list against the one before it. Raises OutcomeUnknown where a board has shrunk beyond belief."""
+    newest = Stock.objects.aggregate(day=Max("listed_on"))["day"]
+    known = Counter(Stock.objects.exclude(listed_on=None).filter(listed_on=newest).values_list("board", flat=True))
+    listed = Counter(each.board for each in found)
+    for board, count in known.items():
+        if listed[Board(board)] < count * LEAST_OF_A_BOARD:
+            words = (
+                f"the list of {board} has {listed[Board(board)]} stocks where there were {count}: it is not believed"
+            )
+            raise OutcomeUnknown(words, call="listings")
 
 
 def sync_stocks(broker: Broker, codes: Iterable[str], *, now: datetime) -> int:

@@ -24,7 +24,12 @@ class Stock(models.Model):
     sector = models.CharField(_("sector"), max_length=60, blank=True)
     trades_on_nxt = models.BooleanField(_("trades on NXT"), default=False)
     is_halted = models.BooleanField(_("halted"), default=False)
-    synced_at = models.DateTimeField(_("synced at"))
+    listed_on = models.DateField(
+        _("listed on"), null=True, blank=True, help_text=_("the newest list of every stock that has it")
+    )
+    synced_at = models.DateTimeField(
+        _("synced at"), null=True, blank=True, help_text=_("when the broker was asked for it by its code, as for NXT")
+    )
 
     class Meta:
         db_table = "stocks"

@@ -5,7 +5,7 @@ from celery import shared_task
 from aegis.sessions import KST
 from kis import clock
 from kis.wiring import broker
-from market import history, macro, mending, partitions, service
+from market import collector, history, macro, mending, partitions, service
 
 
 @shared_task
@@ -25,6 +25,12 @@ def backfill() -> None:
     """Carry on with the past of daily prices where it is not fetched yet."""
     now = clock.now()
     history.carry_on(broker(), last=service.last_final_day(now), now=now)
+
+
+@shared_task
+def sync_listings() -> None:
+    """Learn once a day what is listed."""
+    collector.sync_listings_of_the_day(broker(), now=clock.now())
 
 
 @shared_task

@@ -110,7 +110,7 @@ class Crowd:
 class Ground:
     """What our tables say about an order to be. `known` is the row that its request has already.
 
-    `stock` is None where the master does not know it; `held_qty` shares and `total_asset` won are as last seen.
+    `stock` is None where the broker was never asked for it; `held_qty` shares and `total_asset` won are as last seen.
     """
 
     known: int | None
@@ -139,7 +139,7 @@ def survey(question: Question, *, now: datetime) -> Ground:
         held_qty=held or 0,
         total_asset=total,
         crowd=_crowd(others),
-        stock=Stock.from_db(connection.alias, stock, columns) if columns[0] else None,
+        stock=_known(Stock.from_db(connection.alias, stock, columns)) if columns[0] else None,
     )
 
 
@@ -215,6 +215,11 @@ def _crowd(row: Any) -> Crowd:
         open_buy_qty=int(open_buys or 0),
     )
     return Crowd(bool(reconciled), newest or 0, others)
+
+
+def _known(stock: Stock) -> Stock | None:
+    """Return a stock that the broker was asked for; of one that is only listed nobody knows whether NXT trades it."""
+    return stock if stock.synced_at else None
 
 
 def _name(pk: int | None) -> str:

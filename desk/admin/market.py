@@ -27,7 +27,7 @@ from market.models import (
 
 @admin.register(Stock)
 class StockAdmin(Record):
-    list_display = ["code", "name", "board", "instrument", "sector", "trades_on_nxt", "is_halted", "synced_at"]
+    list_display = ["code", "name", "board", "instrument", "sector", "trades_on_nxt", "is_halted", "listed_on"]
     list_filter = ["board", "instrument", "trades_on_nxt", "is_halted"]
     search_fields = ["code", "name"]
 

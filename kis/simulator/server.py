@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from aiohttp import web
 
 from kis import clock
+from kis.simulator import files
 from kis.simulator.control import Answer, Control
 from kis.simulator.feed import Feed
 from kis.simulator.firm import Firm, Settings, Wire
@@ -68,10 +69,18 @@ class Server:
         response: web.StreamResponse
         if request.path == "/simulator" or request.path.startswith("/simulator/"):
             response = await self.control.answer(request)
+        elif request.path.startswith(files.PATH):
+            response = self._file(request.path.removeprefix(files.PATH))
         else:
             response = await self.rest.answer(request)
         self.publish()
         return response
+
+    def _file(self, name: str) -> web.Response:
+        content = files.published(name, self.firm.exchange.world.halted)
+        if content is None:
+            return web.Response(status=404, text=f"no file is called {name}")
+        return web.Response(body=content, content_type="application/zip")
 
     def publish(self) -> None:
         """Let the feeds tell what the exchange has done."""
