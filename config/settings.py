@@ -296,6 +296,8 @@ KEEP_MESSAGES_DAYS = bound("AEGIS_KEEP_MESSAGES_DAYS", 90)
 KEEP_RECONCILIATIONS_DAYS = bound("AEGIS_KEEP_RECONCILIATIONS_DAYS", 30)
 # those of another account, or of an order in no list
 KEEP_NOTICES_DAYS = bound("AEGIS_KEEP_NOTICES_DAYS", 30)
+# one a second of each order book that somebody asked for
+KEEP_BOOKS_DAYS = bound("AEGIS_KEEP_BOOKS_DAYS", 7)
 # one a minute; of older days the last one stays
 KEEP_SNAPSHOTS_DAYS = bound("AEGIS_KEEP_SNAPSHOTS_DAYS", 90)
 

@@ -91,6 +91,7 @@ def sidebar(request: HttpRequest) -> list[Item]:
             page(_("Stocks"), "storefront", "market.stock"),
             page(_("Watch list"), "visibility", "market.watchedstock"),
             page(_("Candles"), "candlestick_chart", "market.marketcandle"),
+            page(_("Order books"), "stacked_bar_chart", "market.booksnapshot"),
             page(_("Daily prices"), "calendar_month", "market.dailyprice"),
             page(_("Basis"), "swap_vert", "market.marketmacro"),
             page(_("Program trading"), "smart_toy", "market.programtrade"),

@@ -20,7 +20,7 @@ from django.db import InterfaceError, OperationalError, close_old_connections, c
 from aegis.lifecycle import UNSETTLED
 from aegis.sessions import Matching, Phase, PhaseName, phases_at
 from aegis.terms import Market
-from desk import macro, market_guard, stops, ticks
+from desk import books, macro, market_guard, stops, ticks
 from desk.plugs import VITAL, Chore, Handler, Plug, Rank, Wish
 from kis import clock, codec, feeds, status
 from kis.codec import Data
@@ -89,7 +89,7 @@ def own_stocks() -> Plug:
 
 
 # Who works with feeds; each makes its plug anew for every term of the lease.
-PLUGS: Sequence[Callable[[], Plug]] = (own_stocks, stops.plug, ticks.plug, macro.plug, market_guard.plug)
+PLUGS: Sequence[Callable[[], Plug]] = (own_stocks, stops.plug, ticks.plug, macro.plug, market_guard.plug, books.plug)
 
 
 class Fenced(Lost):

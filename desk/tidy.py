@@ -12,6 +12,7 @@ from time import monotonic
 from django.conf import settings
 
 from desk import replies, telling
+from market import books
 from market import service as market
 from market.turns import only_one
 from orders import fills, reconcile
@@ -31,6 +32,7 @@ DUTIES: tuple[tuple[str, str, Forget], ...] = (
     ("confirmations", "KEEP_MESSAGES_DAYS", replies.forget),
     ("reconciliations", "KEEP_RECONCILIATIONS_DAYS", reconcile.forget),
     ("notices", "KEEP_NOTICES_DAYS", fills.forget),
+    ("books", "KEEP_BOOKS_DAYS", books.forget),
     ("snapshots", "KEEP_SNAPSHOTS_DAYS", ledger.thin_snapshots),
 )
 

@@ -1,5 +1,7 @@
 """The market's own facts. `market.collector` is the only writer."""
 
+from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.indexes import BrinIndex
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Greatest, Least
@@ -225,6 +227,51 @@ class MarketCandle(models.Model):
 
     def __str__(self) -> str:
         return f"{self.symbol} {self.time:%Y-%m-%d %H:%M}"
+
+
+class KeptBook(models.Model):
+    """An order book that somebody wants to be listened to and kept for a while (호가 저장)."""
+
+    stock_code = models.CharField(_("stock code"), max_length=12)
+    venue = models.CharField(_("venue"), max_length=3, choices=MARKETS, default=Market.KRX.value)
+    until = models.DateTimeField(_("until"))
+
+    class Meta:
+        db_table = "kept_books"
+        verbose_name = _("kept order book")
+        verbose_name_plural = _("kept order books")
+        ordering = ["stock_code", "venue"]
+        constraints = [models.UniqueConstraint(fields=["stock_code", "venue"], name="one_wish_per_book")]
+
+    def __str__(self) -> str:
+        return f"{self.stock_code} {self.venue}"
+
+
+class BookSnapshot(models.Model):
+    """An order book as it stood (호가), best level first, won and shares; one a second at most, where it changed."""
+
+    time = models.DateTimeField(_("time"))
+    stock_code = models.CharField(_("stock code"), max_length=12)
+    venue = models.CharField(_("venue"), max_length=3, choices=MARKETS)
+    ask_prices = ArrayField(models.PositiveBigIntegerField(), verbose_name=_("ask prices"))
+    ask_qtys = ArrayField(models.PositiveBigIntegerField(), verbose_name=_("ask quantities"))
+    bid_prices = ArrayField(models.PositiveBigIntegerField(), verbose_name=_("bid prices"))
+    bid_qtys = ArrayField(models.PositiveBigIntegerField(), verbose_name=_("bid quantities"))
+    total_ask_qty = models.PositiveBigIntegerField(_("all asked"))
+    total_bid_qty = models.PositiveBigIntegerField(_("all bid"))
+    expected_price = models.PositiveBigIntegerField(_("expected price"))
+    expected_qty = models.PositiveBigIntegerField(_("expected quantity"))
+
+    class Meta:
+        db_table = "book_snapshots"
+        verbose_name = _("order book")
+        verbose_name_plural = _("order books")
+        ordering = ["-time"]
+        constraints = [models.UniqueConstraint(fields=["stock_code", "venue", "time"], name="one_book_per_moment")]
+        indexes = [BrinIndex(fields=["time"], name="books_by_time")]
+
+    def __str__(self) -> str:
+        return f"{self.stock_code} {self.venue} {self.time:%Y-%m-%d %H:%M:%S}"
 
 
 class MarketMacro(models.Model):

@@ -13,7 +13,9 @@ from desk.admin.base import Page, Record
 from kis import clock
 from market import collector
 from market.models import (
+    BookSnapshot,
     DailyPrice,
+    KeptBook,
     MarketCandle,
     MarketMacro,
     PriceBackfill,
@@ -36,6 +38,20 @@ class StockAdmin(Record):
 class WatchedStockAdmin(Page):
     list_display = ["stock_code", "note", "rank"]
     search_fields = ["stock_code", "note"]
+
+
+@admin.register(KeptBook)
+class KeptBookAdmin(Page):
+    list_display = ["stock_code", "venue", "until"]
+    search_fields = ["stock_code"]
+
+
+@admin.register(BookSnapshot)
+class BookSnapshotAdmin(Record):
+    list_display = ["time", "stock_code", "venue", "ask_prices", "bid_prices", "total_ask_qty", "total_bid_qty"]
+    list_filter = ["venue"]
+    search_fields = ["=stock_code"]
+    show_full_result_count = False
 
 
 class TradingSessionInline(TabularInline):

@@ -34,7 +34,7 @@ def ago(days: float) -> datetime:
 def _kept(settings: Any) -> None:
     settings.KEEP_MESSAGES_DAYS = 90
     settings.KEEP_RECONCILIATIONS_DAYS = settings.KEEP_NOTICES_DAYS = 30
-    settings.KEEP_SNAPSHOTS_DAYS = 90
+    settings.KEEP_SNAPSHOTS_DAYS, settings.KEEP_BOOKS_DAYS = 90, 7
 
 
 def a_look(days: float, **words: Any) -> Reconciliation:

@@ -1,0 +1,153 @@
+"""Order books that somebody asked for: from the feed into the table, and back to whoever asked."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import pytest
+from django.db import OperationalError
+
+from aegis.terms import Market
+from desk import books as desk_books
+from desk import tidy
+from desk.plugs import Plug, Rank
+from kis import clock, feeds
+from kis.codec import Codec, Data
+from kis.simulator.server import Simulator
+from kis.stream import Stream
+from kis.subscriptions import Topic
+from market import books
+from market.models import BookSnapshot, KeptBook
+from tests.desk.test_stream import asked, stream, term, wait_for
+from tests.kis.test_codec import SAMPLES
+
+__all__ = ("asked", "stream", "term")
+
+pytestmark = pytest.mark.django_db
+ClockAt = Callable[[str], datetime]
+CODE = "005930"
+FRAME = "ws_h0stasp0_20260720_005930_vts_62f.txt"
+
+
+@pytest.fixture(autouse=True)
+def _morning(clock_at: ClockAt) -> None:
+    clock_at("2026-11-23 10:00:30")
+
+
+@pytest.fixture
+def plug() -> Plug:
+    return desk_books.plug()
+
+
+def hear(plug: Plug) -> feeds.BookTick:
+    data = Codec().read((SAMPLES / FRAME).read_text(encoding="utf-8").strip())
+    assert isinstance(data, Data)
+    ticks = feeds.read(data)
+    plug.handlers[data.tr_id](ticks, 0.0)
+    return ticks[-1]
+
+
+def write(plug: Plug) -> None:
+    (chore,) = plug.chores
+    chore.run()
+
+
+def topics(plug: Plug) -> list[Topic]:
+    return [topic for wish in plug.wishes for topic in wish.topics()]
+
+
+def in_minutes(count: float) -> datetime:
+    return clock.now() + timedelta(minutes=count)
+
+
+def test_nobody_listens_to_a_book_that_nobody_asked_for(plug: Plug) -> None:
+    assert topics(plug) == []
+    assert [wish.rank for wish in plug.wishes] == [Rank.BOOKS]
+
+
+def test_a_book_is_listened_to_on_its_venue_for_as_long_as_asked(plug: Plug, clock_at: ClockAt) -> None:
+    books.keep([CODE, "000660"], until=in_minutes(10))
+    books.keep([CODE], until=in_minutes(30), market=Market.NXT)
+    assert topics(plug) == [Topic("H0STASP0", "000660"), Topic("H0STASP0", CODE), Topic("H0NXASP0", CODE)]
+    clock_at("2026-11-23 10:20:00")
+    assert topics(plug) == [Topic("H0NXASP0", CODE)]
+
+
+def test_whoever_asks_for_longer_prevails(plug: Plug) -> None:
+    later = in_minutes(30)
+    books.keep([CODE], until=later)
+    books.keep([CODE, CODE], until=in_minutes(5))
+    assert KeptBook.objects.get().until == later
+
+
+def test_ten_levels_come_back_as_they_were_heard(plug: Plug) -> None:
+    tick = hear(plug)
+    write(plug)
+    book = books.newest(CODE, now=clock.now())
+    assert book is not None
+    assert (book.ask_prices, book.ask_qtys, book.bid_prices, book.bid_qtys) == (
+        tick.ask_prices,
+        tick.ask_qtys,
+        tick.bid_prices,
+        tick.bid_qtys,
+    )
+    assert len(book.ask_prices) == 10
+    assert (book.total_ask_qty, book.total_bid_qty) == (tick.total_ask_qty, tick.total_bid_qty)
+    assert (book.code, book.market) == (CODE, Market.KRX)
+    assert in_minutes(-1) < book.time <= clock.now()
+
+
+def test_what_did_not_change_is_not_written_again(plug: Plug, clock_at: ClockAt) -> None:
+    hear(plug)
+    hear(plug)
+    write(plug)
+    clock_at("2026-11-23 10:00:31")
+    write(plug)
+    assert BookSnapshot.objects.count() == 1
+    hear(plug)
+    write(plug)
+    first, second = books.between(CODE, in_minutes(-1), in_minutes(1))
+    assert first.time < second.time
+
+
+def test_yesterdays_book_is_not_the_newest(plug: Plug, clock_at: ClockAt) -> None:
+    hear(plug)
+    write(plug)
+    clock_at("2026-11-24 09:00:00")
+    assert books.newest(CODE, now=clock.now()) is None
+    assert books.newest("000660", now=clock.now()) is None
+
+
+def test_what_could_not_be_written_is_written_the_next_time(plug: Plug, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(snapshots: object) -> None:
+        raise OperationalError("server closed the connection unexpectedly")
+
+    hear(plug)
+    with monkeypatch.context() as patch:
+        patch.setattr(books, "write", away)
+        with pytest.raises(OperationalError):
+            write(plug)
+    write(plug)
+    assert BookSnapshot.objects.count() == 1
+
+
+def test_old_books_and_wishes_go_at_night(plug: Plug, clock_at: ClockAt, settings) -> None:
+    settings.KEEP_BOOKS_DAYS = 7
+    books.keep([CODE], until=in_minutes(1))
+    hear(plug)
+    write(plug)
+    assert tidy.tidy(clock_at("2026-11-24 23:00:00")) == {}
+    assert tidy.tidy(clock_at("2026-12-01 23:00:00")) == {"books": 2}
+    assert not BookSnapshot.objects.exists()
+    assert not KeptBook.objects.exists()
+
+
+def test_the_exchanges_book_comes_through_the_socket(stream: Stream, simulator: Simulator) -> None:
+    books.keep([CODE], until=in_minutes(60))
+    wait_for(lambda: Topic("H0STASP0", CODE) in stream.held)
+    simulator.set_price(CODE, 70_000, freeze=False)
+    simulator.step(5)
+    wait_for(lambda: books.newest(CODE, now=clock.now()) is not None)
+    book = books.newest(CODE, now=clock.now())
+    assert book is not None
+    assert book.bid_prices[0] < book.ask_prices[0]
+    assert list(book.ask_prices) == sorted(book.ask_prices)
