@@ -63,6 +63,24 @@ def test_an_interval_that_divides_no_hour_is_refused() -> None:
         service.candles(CODE, OPEN, CLOSE, minutes=7)
 
 
+def test_the_frame_has_a_row_a_candle_by_its_time() -> None:
+    frame = service.candles_frame(CODE, OPEN, CLOSE, minutes=5)
+    rows = service.candles(CODE, OPEN, CLOSE, minutes=5)
+    assert list(frame.columns) == ["open", "high", "low", "close", "volume", "value", "trade_count", "is_whole"]
+    assert list(frame.index) == [row.time for row in rows]
+    assert str(frame.index.tz) == "Asia/Seoul"
+    assert frame.loc[OPEN].to_dict() == {name: getattr(rows[0], name) for name in frame.columns}, (
+        "whole won and shares, as the rows have them"
+    )
+    assert {str(kind) for name, kind in frame.dtypes.items() if name != "is_whole"} == {"int64"}
+
+
+def test_a_frame_without_candles_has_its_columns() -> None:
+    frame = service.candles_frame("000000", OPEN, CLOSE)
+    assert len(frame) == 0
+    assert "close" in frame.columns
+
+
 def test_without_pandas_the_frame_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(ImportError, match="pip install pandas"):
