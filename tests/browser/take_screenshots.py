@@ -80,6 +80,8 @@ def test_pictures(browser: "Browser", house: BrowserHouse) -> None:
         ("admin", "/admin/"),
         ("admin-orders", "/admin/orders/tradeorder/"),
         ("admin-executions", "/admin/orders/tradeexecution/"),
+        ("admin-stops", "/admin/orders/stoprule/"),
+        ("quality", "/desk/quality"),
         ("admin-switch", "/admin/orders/tradingswitch/"),
         ("admin-schedule", "/admin/django_celery_beat/periodictask/"),
         ("two-factor", "/desk/two-factor"),

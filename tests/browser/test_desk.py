@@ -18,7 +18,7 @@ pytestmark = pytest.mark.browser
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: `make browser-test` does")
 expect = playwright.expect
 
-SAMSUNG, NAVER = "005930", "035420"
+SAMSUNG, NAVER, KAKAO = "005930", "035420", "035720"
 PATIENCE_MS = 45_000
 
 
@@ -107,6 +107,27 @@ def test_an_order_is_cancelled_in_the_admin_and_its_timeline_tells(desk: "Page",
     desk.get_by_role("button", name="주문 취소").click()
     expect(desk.locator("body")).to_contain_text("취소를 보냈습니다")
     expect(desk.locator(".timeline")).to_contain_text("admin: 취소")
+
+
+def test_a_stop_armed_in_the_admin_sells_when_the_price_falls(desk: "Page", house: BrowserHouse) -> None:
+    house.freeze(KAKAO, 59_000)
+    house.order("buy", KAKAO, "7", "--at-market")
+    holding = desk.locator("#holdings tbody tr", has_text=KAKAO)
+    expect(holding).to_have_count(1)
+    admin = desk.context.new_page()
+    admin.goto("/admin/orders/stoprule/add/")
+    admin.fill("[name=stock_code]", KAKAO)
+    admin.select_option("[name=kind]", "STOP_LOSS")
+    admin.select_option("[name=unit]", "PERCENT")
+    admin.fill("[name=value]", "2")
+    admin.click("[name=_save]")
+    expect(admin.locator("#result_list tbody tr", has_text=KAKAO)).to_have_count(1)
+    expect(holding).to_contain_text("-2.0%")
+    house.freeze(KAKAO, 57_500)
+    expect(holding).to_have_count(0)
+    expect(desk.locator("#executions tbody tr", has_text="매도").first).to_contain_text("57,")
+    assert not_loaded_again(desk)
+    admin.close()
 
 
 def test_the_language_is_switched_and_stays(desk: "Page", house: BrowserHouse) -> None:
