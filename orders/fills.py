@@ -55,7 +55,7 @@ def receive(notice: Notice, *, account: str, now: datetime, arrived: float) -> R
         return raw
     if apply(raw, notice, now=now):
         committed_ms = (time.perf_counter() - arrived) * 1000
-        RawNotice.objects.filter(pk=raw.pk).update(committed_ms=committed_ms)
+        rows.update(RawNotice, raw.pk, {"committed_ms": committed_ms})
     return raw
 
 
@@ -123,7 +123,7 @@ def apply(raw: RawNotice, notice: Notice, *, now: datetime) -> bool:
     with about.order(order.pk):
         state = _HANDLERS[notice.kind](order, raw, notice, now)
     raw.state, raw.order = state, order
-    raw.save(update_fields=["state", "order"])
+    rows.update(RawNotice, raw.pk, {"state": state, "order": order.pk})
     return True
 
 

@@ -120,8 +120,8 @@ def move(order: TradeOrder, event: Event, *, at: datetime, detail: str = "", **f
     status = lifecycle.after(order.state, event)
     # no savepoint of its own: the two stand or fall with whatever they are part of
     with transaction.atomic(savepoint=False):
-        seen = TradeOrder.objects.filter(pk=order.pk, status=order.status)
-        if seen.update(status=status, status_at=at, **fields) != 1:
+        changes = {"status": status, "status_at": at, **fields}
+        if not rows.update(TradeOrder, order.pk, changes, seen={"status": order.status}):
             return False
         write(order, event, detail, at=at)
     order.status, order.status_at = status, at
@@ -132,7 +132,7 @@ def move(order: TradeOrder, event: Event, *, at: datetime, detail: str = "", **f
 
 def note(order: TradeOrder, **fields: Any) -> None:
     """Change columns that are not the order's state, and only those."""
-    TradeOrder.objects.filter(pk=order.pk).update(**fields)
+    rows.update(TradeOrder, order.pk, fields)
     for name, value in fields.items():
         setattr(order, name, value)
 

@@ -4,10 +4,12 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from django.core.exceptions import FieldDoesNotExist
 from django.db import IntegrityError, transaction
 from django.forms.models import model_to_dict
 
 from aegis.broker import Broker
+from aegis.lifecycle import Status
 from kis import clock
 from orders import rows
 from orders.models import OrderEvent, RawNotice, TradeExecution, TradeOrder
@@ -69,6 +71,43 @@ def test_a_row_that_the_database_refuses_is_refused(order: TradeOrder) -> None:
     rows.insert(OrderEvent(order=order, at=clock.now(), kind="X"))
     with pytest.raises(IntegrityError), transaction.atomic():
         rows.insert(TradeOrder(**{**model_to_dict(order), "id": None, "root_id": None, "root": None}))
+
+
+def test_a_change_is_the_one_that_the_orm_makes(order: TradeOrder) -> None:
+    now = clock.now()
+    changes: dict[str, Any] = {
+        "status": Status.PARTIAL,
+        "filled_qty": 1,
+        "candidates": [{"order_no": "1"}],
+        "chase_at": now,
+        "arrival_market": Decimal("70000.5000"),
+        "order_no": None,
+    }
+    assert rows.update(TradeOrder, order.pk, changes)
+    ours = TradeOrder.objects.filter(pk=order.pk).values().get()
+    TradeOrder.objects.filter(pk=order.pk).update(**changes)
+    assert TradeOrder.objects.filter(pk=order.pk).values().get() == ours
+    assert (ours["status"], ours["candidates"], ours["chase_at"]) == ("PARTIAL", [{"order_no": "1"}], now)
+
+
+def test_a_row_that_is_not_as_it_was_seen_stays(order: TradeOrder) -> None:
+    assert not rows.update(TradeOrder, order.pk, {"qty": 9}, seen={"status": Status.FILLED})
+    assert not rows.update(TradeOrder, order.pk + 1, {"qty": 9})
+    assert rows.update(TradeOrder, order.pk, {"qty": 9}, seen={"status": order.status})
+    order.refresh_from_db()
+    assert order.qty == 9
+
+
+def test_a_column_that_is_not_there_is_named(order: TradeOrder) -> None:
+    with pytest.raises(FieldDoesNotExist, match="colour"):
+        rows.update(TradeOrder, order.pk, {"colour": "red"})
+
+
+def test_a_reference_is_told_by_its_key(order: TradeOrder) -> None:
+    raw = rows.insert(RawNotice(received_at=clock.now(), kind="FILLED", order_date=order.order_date, order_no="1"))
+    assert rows.update(RawNotice, raw.pk, {"order": order.pk, "committed_ms": 1.5})
+    raw.refresh_from_db()
+    assert (raw.order, raw.committed_ms) == (order, 1.5)
 
 
 def test_a_row_may_be_saved_again(order: TradeOrder) -> None:
