@@ -118,13 +118,19 @@ def apply(raw: RawNotice, notice: Notice, *, now: datetime) -> bool:
     if order is None:
         return False
     # whoever changes it holds the order's lock, as we do now
-    if RawNotice.objects.values_list("state", flat=True).get(pk=raw.pk) != State.WAITING:
+    if not _waits(raw):
         return True  # another worker was first
     with about.order(order.pk):
         state = _HANDLERS[notice.kind](order, raw, notice, now)
     raw.state, raw.order = state, order
     rows.update(RawNotice, raw.pk, {"state": state, "order": order.pk})
     return True
+
+
+def _waits(raw: RawNotice) -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT state = 'WAITING' FROM raw_notices WHERE id = %s", [raw.pk])
+        return bool(cursor.fetchone()[0])
 
 
 def _on_fill(order: TradeOrder, raw: RawNotice, notice: Notice, now: datetime) -> str:
