@@ -303,7 +303,7 @@ def _follow(row: StopRule, at: datetime) -> None:
 def _gives_up(row: StopRule, newest: TradeOrder) -> str:
     """Return why a stop whose order is over without selling all is left to a person, empty where it goes on."""
     if newest.state is Status.CANCELLED and not newest.chase_note:
-        return gettext("its order was cancelled by hand")
+        return gettext("its order was cancelled, by hand or for another stop")
     refused = TradeOrder.objects.filter(
         request_id__startswith=f"stop:{row.pk}:", status=Status.REJECTED, never_arrived=False
     ).count()
