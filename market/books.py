@@ -6,7 +6,7 @@ holdings and the watch list need, and writes. Old snapshots go at night (`AEGIS_
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.db import connection
 
@@ -87,7 +87,7 @@ def _row(book: Snapshot) -> tuple[object, ...]:
 def newest(code: str, *, now: datetime, market: Market = Market.KRX) -> Snapshot | None:
     """Return the newest snapshot of today, None where nobody asked for one or none came yet: look at its `time`."""
     midnight = now.astimezone(KST).replace(hour=0, minute=0, second=0, microsecond=0)
-    return next(iter(_read("DESC", code, market, midnight, now.replace(year=now.year + 1), 1)), None)
+    return next(iter(_read("DESC", code, market, midnight, midnight + timedelta(days=1), 1)), None)
 
 
 def between(code: str, since: datetime, until: datetime, *, market: Market = Market.KRX) -> list[Snapshot]:

@@ -117,6 +117,13 @@ def test_yesterdays_book_is_not_the_newest(plug: Plug, clock_at: ClockAt) -> Non
     assert books.newest("000660", now=clock.now()) is None
 
 
+def test_the_newest_is_found_on_a_leap_day_too(plug: Plug, clock_at: ClockAt) -> None:
+    clock_at("2028-02-29 10:00:00")
+    hear(plug)
+    write(plug)
+    assert books.newest(CODE, now=clock.now()) is not None
+
+
 def test_what_could_not_be_written_is_written_the_next_time(plug: Plug, monkeypatch: pytest.MonkeyPatch) -> None:
     def away(snapshots: object) -> None:
         raise OperationalError("server closed the connection unexpectedly")
