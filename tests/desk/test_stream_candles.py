@@ -15,13 +15,16 @@ from kis.status import SocketState
 from kis.stream import Stream
 from kis.subscriptions import Topic
 from market import mending
-from market.models import MarketCandle, WatchedStock
+from market.models import MarketCandle, Stock, WatchedStock
+from portfolio import ledger
 from tests.desk.test_stream import asked, stream, term, wait_for
+from tests.portfolio.test_ledger import BALANCE
 
 __all__ = ("asked", "stream", "term")
 
 ClockAt = Callable[..., datetime]
 CODE = "000660"
+KRX_ONLY = "004090"
 FEED = Topic("H0STCNT0", CODE)
 Bar = tuple[int, int, int, int, int, int]
 
@@ -34,9 +37,9 @@ def watched(simulator: Simulator, stream: Stream) -> Simulator:
     return simulator
 
 
-def true_bars(simulator: Simulator) -> dict[str, Bar]:
+def true_bars(simulator: Simulator, code: str = CODE, venue: str = "KRX") -> dict[str, Bar]:
     """Return the bars that the exchange's own list of trades gives, by minute."""
-    query = urlencode({"code": CODE, "market": "KRX"})
+    query = urlencode({"code": code, "market": venue})
     minutes: dict[str, list[tuple[int, int]]] = {}
     for at, price, qty in httpx.get(f"{simulator.url}/simulator/trades?{query}", trust_env=False).json()["trades"]:
         minutes.setdefault(f"{datetime.fromisoformat(at):%H%M}", []).append((price, qty))
@@ -53,15 +56,16 @@ def true_bars(simulator: Simulator) -> dict[str, Bar]:
     }
 
 
-def rows() -> dict[str, MarketCandle]:
+def rows(code: str = CODE, venue: str = "KRX") -> dict[str, MarketCandle]:
     """Return the bars since the exchange writes its trades down; those before come from its chart."""
     since = datetime(2026, 11, 23, 10, 1, tzinfo=KST)
-    found = MarketCandle.objects.filter(symbol=CODE, venue="KRX", time__gte=since)
+    found = MarketCandle.objects.filter(symbol=code, venue=venue, time__gte=since)
     return {f"{row.time.astimezone(KST):%H%M}": row for row in found}
 
 
-def our_bars() -> dict[str, Bar]:
-    return {minute: (row.open, row.high, row.low, row.close, row.volume, row.value) for minute, row in rows().items()}
+def our_bars(code: str = CODE, venue: str = "KRX") -> dict[str, Bar]:
+    found = rows(code, venue)
+    return {minute: (row.open, row.high, row.low, row.close, row.volume, row.value) for minute, row in found.items()}
 
 
 def sources() -> dict[str, str]:
@@ -124,3 +128,24 @@ def test_a_dropped_socket_leaves_nothing_wrong_behind(
         return our_bars() == true_bars(watched) and "PARTIAL" not in sources().values()
 
     wait_for(mended, 30)
+
+
+def test_a_stock_of_two_venues_has_the_bars_of_both_and_one_of_krx_alone_its_own(
+    watched: Simulator, stream: Stream, clock_at: ClockAt
+) -> None:
+    ledger.replace(BALANCE, now=clock.now())
+    for code, on_nxt in ((CODE, True), (KRX_ONLY, False)):
+        words = {"name": code, "board": "KOSPI", "instrument": "STOCK", "synced_at": clock.now()}
+        Stock.objects.create(code=code, trades_on_nxt=on_nxt, **words)
+    WatchedStock.objects.create(stock_code=KRX_ONLY, rank=2)
+    wait_for(lambda: {FEED, Topic("H0NXCNT0", CODE), Topic("H0STCNT0", KRX_ONLY)} <= set(stream.held))
+    # the unified feed says nothing of a stock that KRX alone trades: nobody may lean on it
+    assert not [topic for topic in stream.held if topic.tr_id.startswith("H0UN")]
+    for minute in range(1, 9):
+        clock_at(f"2026-11-23 10:{minute:02}:10")
+        watched.step(40)
+    for code, venue in ((CODE, "KRX"), (CODE, "NXT"), (KRX_ONLY, "KRX")):
+        assert true_bars(watched, code, venue), f"{code} did not trade on {venue}: this day shows nothing"
+        wait_for(lambda code=code, venue=venue: our_bars(code, venue) == true_bars(watched, code, venue))
+    assert our_bars(CODE, "NXT") != our_bars(CODE)
+    assert our_bars(KRX_ONLY, "NXT") == {}
