@@ -141,7 +141,8 @@ def sync_listings(broker: Broker, *, now: datetime) -> int:
     What the broker told of a stock by its code (NXT, its sector) stays. A list that is broken, or
     has lost a good part of a board, changes nothing. Raises BrokerError.
     """
-    found = broker.listings()
+    # of a code that is listed twice the last line counts: one statement cannot write a row twice
+    found = list({each.code: each for each in broker.listings()}.values())
     _check_boards(found)
     day = now.astimezone(KST).date()
     rows = [

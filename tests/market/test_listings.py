@@ -67,11 +67,17 @@ def test_the_next_list_brings_new_names_and_halts() -> None:
 
 
 def test_a_stock_that_is_listed_no_more_stays_in_the_master(clock_at: ClockAt) -> None:
+    clock_at("2026-11-23 08:00:00")
     sync(listed(10))
     clock_at("2026-11-24 08:00:00")
     sync(listed(9))
     assert Stock.objects.count() == 10
     assert Stock.objects.exclude(listed_on=clock.now().date()).get().pk == "000009"
+
+
+def test_of_a_code_that_is_listed_twice_the_last_line_counts() -> None:
+    assert sync([*listed(10), *listed(1, name="또 하나")]) == 10
+    assert Stock.objects.get(pk="000000").name == "또 하나"
 
 
 @pytest.mark.parametrize("found", [None, [], listed(7), listed(10), listed(7) + listed(10, Board.KOSDAQ)])

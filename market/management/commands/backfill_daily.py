@@ -21,7 +21,8 @@ from market import history, service
 from market.models import PriceBackfill, Stock
 from market.turns import only_one
 
-CODE = re.compile(r"[0-9A-Z]{6,7}")
+# shares have six, notes (ETN) seven, listed funds nine
+CODE = re.compile(r"[0-9A-Z]{6,9}")
 # so many calls are under way at once; the allowance decides how many leave
 THREADS = 4
 BAR_WIDTH = 30
