@@ -1,7 +1,6 @@
 """The market's own facts. `market.collector` is the only writer."""
 
 from django.contrib.postgres.fields import ArrayField
-from django.contrib.postgres.indexes import BrinIndex
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Greatest, Least
@@ -268,7 +267,8 @@ class BookSnapshot(models.Model):
         verbose_name_plural = _("order books")
         ordering = ["-time"]
         constraints = [models.UniqueConstraint(fields=["stock_code", "venue", "time"], name="one_book_per_moment")]
-        indexes = [BrinIndex(fields=["time"], name="books_by_time")]
+        # the oldest go first at night, the newest are looked at first
+        indexes = [models.Index(fields=["time"], name="books_by_time")]
 
     def __str__(self) -> str:
         return f"{self.stock_code} {self.venue} {self.time:%Y-%m-%d %H:%M:%S}"
