@@ -122,7 +122,7 @@ def _one_tick_worse(family: Family) -> Decimal:
 
 
 def _gap(family: Family, average: Decimal, benchmark: Decimal) -> Gap:
-    worse = (average - benchmark) * family.side.sign
+    worse = (average - benchmark) * family.side.sign + 0  # a sale at its benchmark has lost nothing, not minus nothing
     return Gap(
         ticks=(worse / get_tick_size(family.arrival_price, family.instrument)).quantize(_HUNDREDTH),
         bp=(worse / benchmark * _BASIS_POINTS).quantize(_HUNDREDTH),

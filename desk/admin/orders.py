@@ -442,7 +442,7 @@ class StopForm(forms.ModelForm):
 @admin.register(StopRule)
 class StopRuleAdmin(Record):
     form = StopForm
-    list_display = ["stock", "kind", "unit", "value", "fires_at", "position", "state_at", "armed_by", "order", "note"]
+    list_display = ["stock", "kind", "threshold", "unit", "fires_at", "position", "state_at", "armed_by", "order", "note"]
     list_display_links = ["stock", "kind"]
     list_filter = [("state", ChoicesCheckboxFilter), ("kind", ChoicesCheckboxFilter)]
     list_filter_submit = True
@@ -510,6 +510,11 @@ class StopRuleAdmin(Record):
     def disarm(self, request: HttpRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
         tell(request, actions.disarm(get_object_or_404(StopRule, pk=object_id), by=request.user))
         return go_to(reverse("admin:orders_stoprule_change", args=[object_id]))
+
+    @display(description=_("threshold"), ordering="value")
+    def threshold(self, rule: StopRule) -> str:
+        value = rule.value.normalize()
+        return figure(value, digits=max(0, -int(value.as_tuple().exponent)))
 
     @display(description=_("fires at"))
     def fires_at(self, rule: StopRule) -> str:

@@ -52,6 +52,12 @@ def test_a_worse_price_costs() -> None:
         assert quality.against_market.won == 0
 
 
+def test_a_sale_at_the_price_costs_nothing_and_not_minus_nothing() -> None:
+    quality = measure(replace(SALE, filled_amount=800_000))
+    assert quality is not None
+    assert [str(quality.against_arrival.ticks), str(quality.against_arrival.bp)] == ["0.00", "0.00"]
+
+
 def test_the_book_at_arrival_is_no_guess() -> None:
     quality = measure(replace(BUY, arrival_market=Decimal("80150")))
     assert quality is not None
