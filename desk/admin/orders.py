@@ -442,7 +442,18 @@ class StopForm(forms.ModelForm):
 @admin.register(StopRule)
 class StopRuleAdmin(Record):
     form = StopForm
-    list_display = ["stock", "kind", "threshold", "unit", "fires_at", "position", "state_at", "armed_by", "order", "note"]
+    list_display = [
+        "stock",
+        "kind",
+        "threshold",
+        "unit",
+        "fires_at",
+        "position",
+        "state_at",
+        "armed_by",
+        "order",
+        "note",
+    ]
     list_display_links = ["stock", "kind"]
     list_filter = [("state", ChoicesCheckboxFilter), ("kind", ChoicesCheckboxFilter)]
     list_filter_submit = True
