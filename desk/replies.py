@@ -341,8 +341,8 @@ def _resume(asked: Asked) -> Answer:
 
 def forget(before: datetime, at_most: int) -> int:
     """Delete what was asked for before then, and so has lapsed, whatever became of it; return how many."""
-    old = Confirmation.objects.filter(created_at__lt=before, expires_at__lt=before).values("pk")[:at_most]
-    return Confirmation.objects.filter(pk__in=old).delete()[0]
+    old = Confirmation.objects.filter(created_at__lt=before, expires_at__lt=before).values_list("pk", flat=True)
+    return Confirmation.objects.filter(pk__in=list(old[:at_most])).delete()[0]
 
 
 def press(data: str, *, chat: int, now: datetime) -> Answer:

@@ -126,8 +126,8 @@ def give_up_strangers(names: Sequence[str]) -> int:
 
 def forget(before: datetime, at_most: int) -> int:
     """Delete messages of before then, told or not: what an order did stays in its own history; return how many."""
-    old = Message.objects.filter(at__lt=before).order_by("id").values("pk")[:at_most]
-    return Message.objects.filter(pk__in=old).delete()[0]
+    old = Message.objects.filter(at__lt=before).order_by("id").values_list("pk", flat=True)[:at_most]
+    return Message.objects.filter(pk__in=list(old)).delete()[0]
 
 
 def claim(channel: str, *, now: datetime) -> list[Message]:

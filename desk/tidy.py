@@ -25,7 +25,8 @@ BATCH = 2_000
 # what is not gone by then is the next turn's
 TURN_SECONDS = 30.0
 
-# deletes at most so many rows of before a moment; returns how many
+# deletes at most so many rows of before a moment; returns how many. Their keys are read first: where the planner
+# takes a table for empty, as after a night like this, a batch with a subquery read the table once for each row
 Forget = Callable[[datetime, int], int]
 DUTIES: tuple[tuple[str, str, Forget], ...] = (
     ("messages", "KEEP_MESSAGES_DAYS", telling.forget),

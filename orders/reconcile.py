@@ -120,7 +120,9 @@ def _outcome(unread: Sequence[UnreadLine]) -> Outcome:
 def forget(before: datetime, at_most: int) -> int:
     """Delete looks of before then that changed nothing; return how many. The others tell why an order is as it is."""
     idle = Reconciliation.objects.filter(at__lt=before, corrected=0, adopted=0, resolved=0)
-    return Reconciliation.objects.filter(pk__in=idle.order_by("id").values("pk")[:at_most]).delete()[0]
+    return Reconciliation.objects.filter(
+        pk__in=list(idle.order_by("id").values_list("pk", flat=True)[:at_most])
+    ).delete()[0]
 
 
 def look(broker: Broker, now: Callable[[], datetime]) -> None:
