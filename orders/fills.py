@@ -102,9 +102,9 @@ def _doubt(raw: RawNotice, order: TradeOrder) -> None:
 def forget(before: datetime, at_most: int) -> int:
     """Delete notices of before then that are of no order we know; return how many. An order's own stay with it."""
     strange = RawNotice.objects.filter(received_at__lt=before, order=None, execution=None)
-    return RawNotice.objects.filter(
-        pk__in=list(strange.order_by("id").values_list("pk", flat=True)[:at_most])
-    ).delete()[0]
+    keys = list(strange.order_by("id").values_list("pk", flat=True)[:at_most])
+    # one whose order was found meanwhile stays
+    return RawNotice.objects.filter(pk__in=keys, order=None).delete()[0]
 
 
 def stored_notice(raw: RawNotice) -> Notice:
