@@ -171,11 +171,13 @@ def test_the_command_takes_the_whole_master(broker: Broker) -> None:
     words = {"board": "KOSPI", "instrument": "STOCK", "synced_at": clock.now()}
     Stock.objects.create(code=KEPCO, name="한국전력", **words)
     Stock.objects.create(code="F70100026", name="a listed fund that the simulator does not have", **words)
+    Stock.objects.create(code="J57A1B", name="a warrant", **{**words, "instrument": "ELW"})
     err = StringIO()
     with pytest.raises(SystemExit):
         call_command("backfill_daily", "--all", "--years", "1", stdout=StringIO(), stderr=err)
     assert kept(KEPCO)
     assert "F70100026" in err.getvalue()
+    assert "J57A1B" not in err.getvalue()
 
 
 @pytest.mark.parametrize("words", [[], ["삼성"], ["--file", "/none"], [SAMSUNG, "--years", "0"]])

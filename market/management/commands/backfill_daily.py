@@ -15,6 +15,7 @@ from django.db import connection
 from django.utils.translation import gettext as _
 
 from aegis.broker import BrokerError
+from aegis.terms import Instrument
 from kis import clock
 from kis.wiring import broker
 from market import history, service
@@ -35,7 +36,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("codes", nargs="*", help=_("stock codes, as 005930"))
         parser.add_argument("--file", type=Path, help=_("a file of stock codes, one a line; # begins a comment"))
-        parser.add_argument("--all", action="store_true", help=_("every stock of the stock master"))
+        parser.add_argument("--all", action="store_true", help=_("every stock of the stock master, warrants left out"))
         parser.add_argument("--years", type=_years, default=5, help=_("how far back (5)"))
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -139,7 +140,7 @@ def _codes(options: dict[str, Any]) -> list[str]:
             raise CommandError(_("{file} cannot be read: {why}").format(file=options["file"], why=error)) from error
         codes += [word for line in lines if (word := line.split("#")[0].strip())]
     if options["all"]:
-        codes += Stock.objects.values_list("pk", flat=True)
+        codes += Stock.objects.exclude(instrument=Instrument.ELW).values_list("pk", flat=True)
     wrong = [code for code in codes if not CODE.fullmatch(code)]
     if wrong:
         raise CommandError(_("{codes}: no stock code; write six digits, as 005930").format(codes=", ".join(wrong)))
