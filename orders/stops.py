@@ -17,6 +17,7 @@ from django.utils.translation import gettext
 
 from aegis import stops
 from aegis.broker import Broker, BrokerError
+from aegis.chase import CANCEL_PATIENCE
 from aegis.guards import gettext_noop
 from aegis.lifecycle import OPEN, UNSETTLED, Status
 from aegis.stops import ATR_DAYS, StopKind, StopUnit
@@ -239,7 +240,7 @@ def _sellable(row: StopRule, service: OrderService, broker: Broker, now: Callabl
     if PortfolioService().get_holding(row.stock_code) is None:
         _end(row, State.DONE, "DONE", gettext("nothing is held any more"), now())
         return 0
-    if StopKind(row.kind).falls and _cancel_sales(row.stock_code, service):
+    if StopKind(row.kind).falls and _cancel_sales(row.stock_code, service, now()):
         _again_at(row, now() + LET_GO)
         return 0
     qty = broker.sellable_qty(row.stock_code)
@@ -248,14 +249,17 @@ def _sellable(row: StopRule, service: OrderService, broker: Broker, now: Callabl
     return qty
 
 
-def _cancel_sales(code: str, service: OrderService) -> bool:
-    """Cancel our open sales of a stock, such as a profit waited for: out comes first. Whether there were any."""
+def _cancel_sales(code: str, service: OrderService, at: datetime) -> bool:
+    """Cancel our open sales of a stock, such as a profit waited for: out comes first. Whether there were any.
+
+    A cancel that the broker has not confirmed may never have left: it is asked for again. Raises BrokerError.
+    """
     ours = TradeOrder.objects.filter(
         stock_code=code, order_type=Side.SELL, status__in=OPEN, origin=TradeOrder.Origin.AEGIS
     ).exclude(order_no=None)
     for order in ours:
         TradeOrder.objects.filter(pk=order.pk).update(chase_at=None)
-        if order.cancel_sent_at is None:
+        if order.cancel_sent_at is None or at - order.cancel_sent_at >= CANCEL_PATIENCE:
             service.cancel(order)
     return bool(ours)
 

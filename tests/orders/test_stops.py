@@ -12,7 +12,7 @@ from django.core.exceptions import ValidationError
 from django.core.management import CommandError, call_command
 from django.utils import translation
 
-from aegis.broker import Broker
+from aegis.broker import Acceptance, Broker, BrokerError, NotSent, OutcomeUnknown, Placed
 from aegis.positions import Change
 from aegis.stops import StopKind, StopUnit
 from aegis.terms import Side
@@ -229,6 +229,40 @@ def test_a_stop_loss_first_cancels_our_own_sale_that_holds_the_shares(held: Port
     assert row.state == State.ORDERED
     assert (sales()[0].price, sales()[0].status) == (75_000, "CANCELLED")
     assert sales()[1].qty == 10
+
+
+class CancelsOnce:
+    """A broker whose first cancel comes to nothing."""
+
+    def __init__(self, broker: Broker, error: BrokerError) -> None:
+        self._broker = broker
+        self._error: BrokerError | None = error
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._broker, name)
+
+    def cancel(self, placed: Placed) -> Acceptance:
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+        return self._broker.cancel(placed)
+
+
+@pytest.mark.parametrize("error", [NotSent("no connection"), OutcomeUnknown("no answer")])
+def test_a_stop_whose_cancel_came_to_nothing_cancels_again_and_sells(
+    held: Portfolio, broker: Broker, clock_at: Callable[[datetime], datetime], error: BrokerError
+) -> None:
+    OrderService(broker, clock.now).place(Intent(SAMSUNG, Side.SELL, 10, price=75_000))
+    row = loss()
+    stops.trigger(row.pk, 64_900, clock.now(), seen="feed")
+    failing = CancelsOnce(broker, error)
+    for _ in range(5):
+        advance(row, failing)  # type: ignore[arg-type]
+        clock_at(clock.now() + timedelta(seconds=6))
+        reconcile.reconcile(broker, clock.now)
+    waited_for, sold = sales()
+    assert (waited_for.price, waited_for.status) == (75_000, "CANCELLED")
+    assert (row.state, sold.status, sold.filled_qty) == (State.DONE, "FILLED", 10)
 
 
 # --- what stands in the way
