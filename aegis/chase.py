@@ -74,12 +74,14 @@ def next_step(order: Chased, plan: Plan, *, may_order: bool, now: datetime) -> D
     The figures are looked at before a cancel and again after it: what is ordered anew is what the
     broker confirms as unfilled after the cancel, never what we thought before it.
     """
-    if order.due_at is None or order.has_successor or order.family_open_qty <= 0:
+    if order.due_at is None:
         return Decision(Step.REST)
     if now < order.due_at:
         return Decision(Step.WAIT)
     if order.status in OPEN:
         return _open_step(order, plan, may_order=may_order, now=now)
+    if _is_surplus(order):
+        return Decision(Step.REST)
     if order.status not in DONE:
         return Decision(Step.LOOK, gettext_noop("its fate is not known yet"))
     if order.status is Status.REJECTED and order.never_arrived:
@@ -89,6 +91,14 @@ def next_step(order: Chased, plan: Plan, *, may_order: bool, now: datetime) -> D
     if order.looked_at is None or order.looked_at < order.cancel_sent_at:
         return Decision(Step.LOOK, gettext_noop("the broker has not confirmed what was filled before the cancel"))
     return _reorder(order, plan, may_order=may_order)
+
+
+def _is_surplus(order: Chased) -> bool:
+    """Whether its shares are not wanted any more: the family has them all, or another order goes for them.
+
+    So it is where a fill of before a cancel, or an order given up for lost, turns up after the re-order has left.
+    """
+    return order.has_successor or order.family_open_qty <= 0
 
 
 def _retry(order: Chased) -> int:
@@ -116,7 +126,8 @@ def _open_step(order: Chased, plan: Plan, *, may_order: bool, now: datetime) -> 
         if order.looked_at is None or order.due_at is None or order.looked_at < order.due_at:
             return Decision(Step.LOOK, gettext_noop("it is due: first see what is filled"))
         # even with nothing to follow, nothing is left resting that nobody watches
-        return Decision(Step.CANCEL, retry=0 if _obstacle(order, plan, may_order=may_order) else _retry(order))
+        is_last = _is_surplus(order) or bool(_obstacle(order, plan, may_order=may_order))
+        return Decision(Step.CANCEL, retry=0 if is_last else _retry(order))
     if order.looked_at is None or order.looked_at < order.cancel_sent_at:
         return Decision(Step.LOOK, gettext_noop("see whether the cancel took effect"))
     if now - order.cancel_sent_at >= CANCEL_PATIENCE:

@@ -49,6 +49,8 @@ def advance(pk: int, broker: Broker, now: Callable[[], datetime]) -> Step:
             order = TradeOrder.objects.get(pk=pk)
             decision = _decide(order, now())
             step = decision.step
+            if step is Step.REST and order.chase_at is not None:
+                journal.note(order, chase_at=None)
             if step in (Step.REST, Step.WAIT) or not _carry_out(order, decision, broker, now):
                 break
     except BrokerError as error:

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from aegis.broker import Quote
-from aegis.chase import CANCEL_PATIENCE, MOST_LOST, Chased, Plan, Step, goes_to_market, held_up, next_step
+from aegis.chase import CANCEL_PATIENCE, MOST_LOST, Chased, Decision, Plan, Step, goes_to_market, held_up, next_step
 from aegis.lifecycle import Status
 from aegis.sessions import KST
 from aegis.terms import Market
@@ -62,6 +62,13 @@ def test_there_is_never_a_second_successor() -> None:
 
 def test_nothing_is_ordered_for_what_the_family_has_filled() -> None:
     assert step_of(replace(CANCELLED, family_open_qty=0)) is Step.REST
+
+
+@pytest.mark.parametrize("surplus", [{"family_open_qty": 0}, {"family_open_qty": -3}, {"has_successor": True}])
+def test_an_order_that_nobody_wants_any_more_is_cancelled_and_nothing_follows(surplus: dict[str, int]) -> None:
+    resting = replace(RESTING, looked_at=NOW, **surplus)
+    assert next_step(resting, PLAN, may_order=True, now=NOW) == Decision(Step.CANCEL)
+    assert step_of(replace(CANCELLED, **surplus)) is Step.REST
 
 
 def test_an_order_whose_fate_is_unknown_is_looked_for_and_never_sent_again() -> None:

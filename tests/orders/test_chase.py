@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 from datetime import timedelta
+from decimal import Decimal
 
 import pytest
+from django.db import transaction
 from django.utils.translation import gettext
 
 from aegis.broker import Acceptance, Broker, BrokerError, NotSent, OrderRequest, OutcomeUnknown, Placed, Refused
@@ -13,8 +15,8 @@ from aegis.lifecycle import Status
 from aegis.terms import Market, OrderKind, Side
 from kis import clock
 from kis.simulator.server import Simulator
-from orders import chase, reconcile
-from orders.models import TradeOrder, TradingSwitch
+from orders import chase, fills, journal, reconcile
+from orders.models import TradeExecution, TradeOrder, TradingSwitch
 from orders.service import Intent, OrderService
 
 SAMSUNG = "005930"
@@ -345,3 +347,34 @@ def test_the_switch_is_looked_at_again_in_the_moment_of_sending(
     assert order.state is Status.REJECTED
     assert order.sent_at is None
     assert simulator.ledger(ACCOUNT)["orders"] == []
+
+
+def test_a_reorder_is_taken_back_where_a_fill_of_before_the_cancel_turns_up(buy: Buy, sweep, after) -> None:
+    order = buy()
+    sweep()
+    _, again = family(order)
+    assert again.is_open
+    late = fills.Fill(10, Decimal(69_800), 698_000, clock.now(), TradeExecution.Source.LIST, Market.KRX)
+    with transaction.atomic():
+        # so new that no list of this test contradicts it
+        fills.count(journal.locked(order.pk), late, now=clock.now() + timedelta(seconds=60))
+    sweep()
+    again.refresh_from_db()
+    assert (again.state, again.filled_qty, again.chase_at) == (Status.CANCELLED, 0, None)
+    assert len(family(order)) == 2
+    after(60)
+    assert chase.due(clock.now()) == []
+
+
+def test_an_order_found_after_its_successor_left_is_taken_back(buy: Buy, sweep, after) -> None:
+    order = buy()
+    sweep()
+    _, again = family(order)
+    stray = buy(price=69_000)
+    # as if the re-order had been given up for lost, sent anew, and found then
+    TradeOrder.objects.filter(pk=again.pk).update(attempt=2)
+    TradeOrder.objects.filter(pk=stray.pk).update(root=order.pk, attempt=1, chase_at=clock.now(), wait_seconds=30)
+    sweep()
+    stray.refresh_from_db()
+    assert (stray.state, stray.chase_at) == (Status.CANCELLED, None)
+    assert sum(each.filled_qty for each in family(order)) <= 10
