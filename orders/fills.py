@@ -172,8 +172,13 @@ def _is_doubtful(order: TradeOrder, raw: RawNotice, notice: Notice) -> bool:
 
 
 def _on_cancelled(order: TradeOrder, raw: RawNotice, notice: Notice, now: datetime) -> str:
-    """The cancel of `original_no`, or an immediate order's remainder: nothing is left in the book."""
-    if order.is_open:
+    """The cancel of `original_no`, or an immediate order's remainder: nothing is left in the book.
+
+    A cancel of fewer shares than we hold for open is of a part, by hand, or fills of before it are still to come:
+    the broker's list says which.
+    """
+    is_of_part = bool(notice.original_no) and 0 < notice.qty < order.open_qty
+    if order.is_open and not is_of_part:
         _move(order, Event.CANCELLED, now, f"notice {raw.pk}")
     journal.note(order, look_wanted=True)
     return State.APPLIED

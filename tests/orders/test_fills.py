@@ -113,6 +113,13 @@ def test_a_confirmed_cancel_ends_the_order_it_was_about(buy: Buy) -> None:
     assert (order.state, order.look_wanted) == (Status.CANCELLED, True)
 
 
+def test_a_cancel_of_fewer_shares_than_are_open_is_looked_up(buy: Buy) -> None:
+    order = buy()
+    raw = hear(notice("0000000099", qty=4, original=order.order_no, flags="012", change="2"))
+    order.refresh_from_db()
+    assert (order.state, order.look_wanted, raw.state) == (Status.PENDING, True, State.APPLIED)
+
+
 def test_a_fill_that_comes_after_the_cancel_is_counted(buy: Buy) -> None:
     order = buy()
     hear(notice("0000000099", original=order.order_no, flags="012", change="2"))

@@ -149,6 +149,34 @@ def test_a_cancel_by_hand_ends_our_order_and_its_chase(buy: Buy, look, broker: B
     assert equal(broker, simulator).startswith("LEDGER EQUAL orders=1")
 
 
+def test_what_a_cancel_of_a_part_by_hand_leaves_goes_on_until_it_is_filled(
+    buy: Buy, look, broker: Broker, simulator: Simulator
+) -> None:
+    order = buy()
+    part = {
+        "CANO": ACCOUNT[:8],
+        "ACNT_PRDT_CD": ACCOUNT[9:],
+        "KRX_FWDG_ORD_ORGNO": order.branch,
+        "ORGN_ODNO": order.order_no,
+        "ORD_DVSN": "00",
+        "RVSE_CNCL_DVSN_CD": "02",
+        "ORD_QTY": "4",
+        "ORD_UNPR": "0",
+        "QTY_ALL_ORD_YN": "N",
+        "CNDT_PRIC": "",
+        "EXCG_ID_DVSN_CD": "KRX",
+    }
+    broker._client.call(catalogue.REVISE_OR_CANCEL, part, market=Market.KRX)
+    hear(notice("0000000002", qty=4, original=order.order_no, flags="012", change="2"))
+    look()
+    order.refresh_from_db()
+    assert (order.state, order.look_wanted) == (Status.PENDING, False)
+    simulator.set_price(SAMSUNG, 69_000, freeze=True)
+    look()
+    order.refresh_from_db()
+    assert (order.state, order.filled_qty) == (Status.CANCELLED, 6)
+
+
 def test_an_unfilled_order_expires_with_its_day(buy: Buy, broker: Broker, clock_at: ClockAt) -> None:
     order = buy()
     clock_at("2026-11-24 08:10:00")
