@@ -93,7 +93,7 @@ def change(line: Line, day: date, holding: Holding) -> Change | None:
         return None
     # the broker prints four decimals, and drops fractions of a share
     cost, cost_before = holding.qty * holding.average_price, line.qty * line.average_price
-    if not cost_before or abs(cost - cost_before) > max(line.average_price, holding.average_price):
+    if not cost_before or not holding.qty or abs(cost - cost_before) > max(line.average_price, holding.average_price):
         return Change.UNEXPLAINED
     if holding.qty < line.qty:
         return Change.REVERSE_SPLIT

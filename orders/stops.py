@@ -38,6 +38,8 @@ CLAIM = timedelta(seconds=30)
 LET_GO = timedelta(seconds=1)
 LOOK_AGAIN = timedelta(seconds=2)
 PAUSE = timedelta(seconds=5)
+# shares that went without a trade may be back with the next balance: so long one that lacks them proves nothing
+VANISHED = timedelta(minutes=10)
 # refusals of the broker itself, after which a person is called instead
 MOST_REFUSALS = 5
 # what an event says to an operator, in its own words
@@ -237,7 +239,7 @@ def _strategy(row: StopRule) -> str:
 
 def _sellable(row: StopRule, service: OrderService, broker: Broker, now: Callable[[], datetime]) -> int:
     """Return the shares to sell; 0, with all noted, where there are none, or where our own orders hold them."""
-    if PortfolioService().get_holding(row.stock_code) is None:
+    if _is_gone(row.stock_code, now()):
         _end(row, State.DONE, "DONE", gettext("nothing is held any more"), now())
         return 0
     if StopKind(row.kind).falls and _cancel_sales(row.stock_code, service, now()):
@@ -295,7 +297,7 @@ def _follow(row: StopRule, at: datetime) -> None:
     left = root.qty - sold
     if left <= 0:
         _end(row, State.DONE, "DONE", gettext("{qty:,} shares sold").format(qty=sold), at)
-    elif PortfolioService().get_holding(row.stock_code) is None:
+    elif _is_gone(row.stock_code, at):
         _end(row, State.DONE, "DONE", gettext("nothing is held any more"), at)
     elif why := _gives_up(row, newest):
         words = gettext("{left:,} shares are not sold: {why}. Sell them by hand, or arm a new stop")
@@ -343,11 +345,18 @@ def keep(now: datetime) -> None:
     held = {holding.stock_code for holding in PortfolioService().get_portfolio()}
     for row in armed():
         if row.stock_code not in held:
-            _leave(row, gettext("nothing is held any more"), now)
+            if _is_gone(row.stock_code, now):
+                _leave(row, gettext("nothing is held any more"), now)
             continue
         changes = PortfolioEvent.objects.filter(stock_code=row.stock_code, pk__gt=row.adjusted_through)
         for change in changes.order_by("pk"):
             _adjust(row, change, now)
+
+
+def _is_gone(code: str, now: datetime) -> bool:
+    """Whether no share is held, by a sale or for good."""
+    vanished = PortfolioEvent.objects.filter(stock_code=code, qty_after=0, at__gt=now - VANISHED)
+    return PortfolioService().get_holding(code) is None and not vanished.exists()
 
 
 def _leave(row: StopRule, why: str, at: datetime) -> None:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import date, timedelta
 from decimal import Decimal
 
@@ -123,6 +124,10 @@ def test_what_no_trade_explains_is_recognised(
     qty: int, average: str, bought: int, sold: int, kind: Change | None
 ) -> None:
     assert change(HELD, DAY, holding(qty, average, bought, sold)) == kind
+
+
+def test_a_single_share_that_vanishes_is_no_reverse_split() -> None:
+    assert change(replace(HELD, qty=1), DAY, holding(0, "0", 0, 0)) is Change.UNEXPLAINED
 
 
 def test_trades_counted_before_are_not_counted_as_a_change() -> None:

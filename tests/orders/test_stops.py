@@ -350,6 +350,37 @@ def test_what_is_not_held_any_more_needs_no_stop(held: Portfolio) -> None:
     assert (row.state, kinds(row)) == (State.DISARMED, ["ARMED", "DISARMED"])
 
 
+@pytest.fixture
+def vanished(held: Portfolio, broker: Broker, simulator: Simulator, clock_at: Callable[[str], datetime]) -> StopRule:
+    """A stop whose shares are missing from one balance, of the morning after."""
+    row = loss()
+    clock_at("2026-11-24 10:00:00")
+    simulator.fault("empty_list", path="/uapi/domestic-stock/v1/trading/inquire-balance", count=1)
+    KISFetcher(broker, clock.now).sync_portfolio()
+    assert not Portfolio.objects.exists()
+    return row
+
+
+def test_one_balance_that_lacks_the_shares_takes_no_stop_away(vanished: StopRule, broker: Broker) -> None:
+    stops.keep(clock.now())
+    KISFetcher(broker, clock.now).sync_portfolio()
+    stops.keep(clock.now())
+    vanished.refresh_from_db()
+    assert (vanished.state, vanished.value) == (State.ARMED, D(65_000))
+
+
+def test_shares_that_stay_away_need_no_stop(vanished: StopRule) -> None:
+    stops.keep(clock.now() + stops.VANISHED)
+    vanished.refresh_from_db()
+    assert vanished.state == State.DISARMED
+
+
+def test_a_stop_that_fired_asks_the_broker_what_a_balance_lacks(vanished: StopRule, broker: Broker) -> None:
+    stops.trigger(vanished.pk, 64_900, clock.now(), seen="feed")
+    advance(vanished, broker)
+    assert (vanished.state, sales()[0].qty) == (State.ORDERED, 10)
+
+
 def test_a_split_moves_amounts_in_won_once(held: Portfolio) -> None:
     row = loss()
     PortfolioEvent.objects.create(
