@@ -16,7 +16,7 @@ from aegis.stops import Fired, NewHigh
 from aegis.terms import Market
 from kis.status import StreamStatus
 from market import service as market
-from market.models import DailyPrice
+from market.models import DailyPrice, Stock
 from market.turns import only_one
 from orders import stops
 from orders.models import StopRule
@@ -33,11 +33,23 @@ SILENT_AFTER = timedelta(seconds=15)
 def watch(broker: Broker, status: StreamStatus, now: Callable[[], datetime]) -> list[int]:
     """Keep armed stops in step with their shares, look where their feed is silent; return what that triggered."""
     stops.keep(now())
-    venue = market.get_available_market(now())
-    if venue is None or not _trades(venue, now()):
+    if market.get_available_market(now()) is None:
         return []
     with only_one("stop-watch") as is_ours:
-        return [row.pk for row in stops.armed() if _look(row, venue, broker, status, now)] if is_ours else []
+        return [row.pk for row in stops.armed() if _is_fired(row, broker, status, now)] if is_ours else []
+
+
+def _is_fired(row: StopRule, broker: Broker, status: StreamStatus, now: Callable[[], datetime]) -> bool:
+    venue = _venue(row.stock_code, now())
+    return venue is not None and _look(row, venue, broker, status, now)
+
+
+def _venue(code: str, now: datetime) -> Market | None:
+    """Return where a stock trades now, None where it does not. Before and after hours some trade on KRX alone."""
+    venue = market.get_available_market(now)
+    if venue is Market.NXT and not Stock.objects.filter(pk=code, trades_on_nxt=True).exists():
+        venue = Market.KRX
+    return venue if venue and _trades(venue, now) else None
 
 
 def _trades(venue: Market, now: datetime) -> bool:

@@ -456,6 +456,22 @@ def test_out_of_hours_nobody_asks(held: Portfolio, broker: Broker, clock_at: Cal
     assert stop_watch.watch(broker, DOWN, clock.now) == []
 
 
+def test_a_stock_of_krx_alone_is_watched_in_krx_s_evening(
+    service: OrderService, broker: Broker, simulator: Simulator, clock_at: Callable[[str], datetime]
+) -> None:
+    code = "004090"
+    service.place(Intent(code, Side.BUY, 2, strategy="buy_urgent", plan=NO_CHASE))
+    reconcile.reconcile(broker, clock.now)
+    KISFetcher(broker, clock.now).sync_portfolio()
+    price = Portfolio.objects.get(stock_code=code).current_price
+    row = stops.arm(code, StopKind.STOP_LOSS, StopUnit.PERCENT, D(5), by="kim", at=clock.now())
+    clock_at("2026-11-23 15:45:00")
+    assert (stop_watch.watch(broker, DOWN, clock.now), kinds(row)) == ([], ["ARMED"]), "it trades nowhere then"
+    clock_at("2026-11-23 16:30:00")
+    simulator.set_price(code, price * 9 // 1_000 * 100, freeze=True)
+    assert stop_watch.watch(broker, DOWN, clock.now) == [row.pk]
+
+
 def test_a_price_beyond_the_day_s_limits_fires_nothing_and_is_told_once(held: Portfolio, broker: Broker) -> None:
     row = loss()
     DailyPrice.objects.create(
