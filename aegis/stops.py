@@ -11,7 +11,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from enum import StrEnum
 
 from aegis.guards import Reason, gettext_noop
-from aegis.ticks import daily_limits
+from aegis.ticks import DAILY_LIMIT_PERCENT
 
 ATR_DAYS = 14
 # in won: what no trade of a stock ever reaches
@@ -157,9 +157,10 @@ def plausible(close_before: int | None) -> range:
     """Return the prices, in won, that a day may trade at after one that closed at `close_before`.
 
     A price outside is no fall but another count of shares (split, reverse split), which the account does not
-    show yet. Without a close everything is plausible, as on a stock's first day.
+    show yet. Without a close everything is plausible, as on a stock's first day. The limits are taken without
+    the ticks that cut them, which differ by instrument: the lowest price of the day must fire.
     """
     if not close_before:
         return range(1, _NO_END)
-    lowest, highest = daily_limits(close_before)
-    return range(lowest, highest + 1)
+    width = -(-close_before * DAILY_LIMIT_PERCENT // 100)
+    return range(max(1, close_before - width), close_before + width + 1)

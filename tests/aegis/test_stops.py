@@ -21,6 +21,8 @@ from aegis.stops import (
     plausible,
     rebased,
 )
+from aegis.terms import Instrument
+from aegis.ticks import daily_limits
 
 D = Decimal
 LOSS = Rule(StopKind.STOP_LOSS, StopUnit.PERCENT, D(5), D(70_000))
@@ -170,6 +172,13 @@ def test_the_average_true_range_is_never_less_than_the_days_own_span(seen: list[
 )
 def test_a_price_beyond_the_days_limits_is_no_fall(price: int, is_fall: bool) -> None:
     assert (price in plausible(70_000)) is is_fall
+
+
+@given(close=prices, instrument=st.sampled_from(Instrument))
+def test_both_limits_of_the_day_are_plausible(close: int, instrument: Instrument) -> None:
+    lowest, highest = daily_limits(close, instrument)
+    assert lowest in plausible(close)
+    assert highest in plausible(close)
 
 
 def test_without_a_close_every_price_is_plausible() -> None:
