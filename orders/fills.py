@@ -276,6 +276,8 @@ def void(execution: TradeExecution, order: TradeOrder, *, now: datetime, why: st
     execution.voided_at = now
     execution.save(update_fields=["voided_at"])
     total = order.filled_qty - execution.exec_qty
+    # its chase ended with the fill that was none
+    is_chased = order.state is Status.FILLED and order.wait_seconds and order.cancel_sent_at is None
     _move(
         order,
         lifecycle.fill_event(total, order.qty),
@@ -283,6 +285,7 @@ def void(execution: TradeExecution, order: TradeOrder, *, now: datetime, why: st
         f"void {execution.exec_qty} @ {execution.exec_price:f}: {why}",
         filled_qty=total,
         filled_amount=order.filled_amount - execution.exec_amount,
+        **({"chase_at": now} if is_chased else {}),
     )
     ledger.count_fill(
         order.stock_code,

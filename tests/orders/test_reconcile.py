@@ -89,6 +89,7 @@ def test_fills_that_were_never_the_brokers_are_taken_back(buy: Buy, look, broker
     order.refresh_from_db()
     assert (order.state, order.filled_qty) == (Status.PENDING, 0)
     assert order.executions.get().voided_at is not None
+    assert order.chase_at is not None, "it is open again: its chase goes on"
     assert equal(broker, simulator).startswith("LEDGER EQUAL")
 
 
