@@ -162,7 +162,7 @@ def _reconcile(
         elif _needs_settling(order, record):
             report.corrected += settle(order.pk, record, asked_at=asked_at, now=now())
         else:
-            journal.note(order, looked_at=asked_at, look_wanted=False)
+            journal.note(order, looked_at=asked_at)
     _resolve_unanswered(strangers, report, now=now(), is_whole=is_whole)
     _adopt_strangers(strangers, report, asked_at=asked_at, now=now())
     return report
@@ -188,26 +188,43 @@ def settle(pk: int, record: OrderRecord, *, asked_at: datetime, now: datetime) -
         return 0  # the list was made before these fills: ask again
     if _is_torn(order, record, asked_at):
         return 0
-    corrected = _settle_fills(order, executions, record, now=now)
+    corrected = _settle_fills(order, executions, record, asked_at=asked_at, now=now)
     _settle_state(order, record, now=now)
-    journal.note(order, looked_at=asked_at, look_wanted=False)
+    answered = {} if _is_wanted_since(order, asked_at) else {"look_wanted": False}
+    journal.note(order, looked_at=max(order.looked_at or asked_at, asked_at), **answered)
     return corrected
 
 
-def _is_torn(order: TradeOrder, record: OrderRecord, asked_at: datetime) -> bool:
-    """Whether the line of an order just cancelled does not add up yet: a fill before the cancel is still to come.
+def _is_wanted_since(order: TradeOrder, asked_at: datetime) -> bool:
+    """Whether something happened after the list was asked for that only a later one can tell of."""
+    if order.cancel_sent_at is not None and order.cancel_sent_at >= asked_at:
+        return True
+    later = RawNotice.objects.filter(order=order, state=RawNotice.State.DOUBTFUL, received_at__gte=asked_at)
+    return later.exists()
 
-    Ordered anew, its shares would be bought twice.
+
+def _is_torn(order: TradeOrder, record: OrderRecord, asked_at: datetime) -> bool:
+    """Whether the line of an order just cancelled is behind: still open, or it does not add up yet.
+
+    A fill from before the cancel may be still to come; ordered anew, its shares would be bought twice.
     """
-    is_new = order.cancel_sent_at is not None and asked_at - order.cancel_sent_at < LIST_LAG
+    if order.cancel_sent_at is None or asked_at - order.cancel_sent_at >= LIST_LAG:
+        return False
+    if record.open_qty:
+        return order.state is Status.CANCELLED
     told = record.filled_qty + record.cancelled_qty + record.rejected_qty
-    return is_new and record.open_qty == 0 and record.cancelled_qty > 0 and told < record.qty
+    return record.cancelled_qty > 0 and told < record.qty
 
 
 def _settle_fills(
-    order: TradeOrder, executions: Sequence[TradeExecution], record: OrderRecord, *, now: datetime
+    order: TradeOrder,
+    executions: Sequence[TradeExecution],
+    record: OrderRecord,
+    *,
+    asked_at: datetime,
+    now: datetime,
 ) -> int:
-    doubtful = RawNotice.objects.filter(order=order, state=RawNotice.State.DOUBTFUL)
+    doubtful = RawNotice.objects.filter(order=order, state=RawNotice.State.DOUBTFUL, received_at__lt=asked_at)
     if (order.filled_qty, order.filled_amount) == (record.filled_qty, record.filled_amount):
         doubtful.update(state=RawNotice.State.DUPLICATE)
         return 0
@@ -345,7 +362,9 @@ def _unanswered(now: datetime) -> Sequence[TradeOrder]:
 
 
 def _could_be(order: TradeOrder, record: OrderRecord) -> bool:
+    """Whether a line is what was asked for, placed while the request may have been on its way and not hours later."""
     placed_at = datetime.combine(record.order_date, record.placed_at, KST)
+    latest = (order.sent_at or order.created_at) + ABSENT_AFTER + CLOCK_TOLERANCE
     return (
         record.code == order.stock_code
         and record.side == order.side
@@ -353,7 +372,7 @@ def _could_be(order: TradeOrder, record: OrderRecord) -> bool:
         and record.price == order.price
         and record.kind.value == order.order_kind
         and (record.market == Market(order.market) or order.market == Market.SOR)
-        and placed_at >= order.created_at - CLOCK_TOLERANCE
+        and order.created_at - CLOCK_TOLERANCE <= placed_at <= latest
     )
 
 
@@ -383,9 +402,16 @@ def _adopt_strangers(strangers: Sequence[OrderRecord], report: Report, *, asked_
 
 
 def _turned_up(record: OrderRecord, *, now: datetime) -> bool:
-    """Whether a line of the list is an order of ours that was given up for lost: it is claimed then."""
+    """Whether a line of the list is an order of ours that was given up for lost: it is claimed then.
+
+    One that surely never left is none: a line like it was placed by hand.
+    """
     lost = TradeOrder.objects.filter(
-        never_arrived=True, order_date=record.order_date, stock_code=record.code, order_type=record.side
+        never_arrived=True,
+        events__kind=Event.ABSENT,
+        order_date=record.order_date,
+        stock_code=record.code,
+        order_type=record.side,
     )
     found = [order for order in lost.order_by("-id") if _could_be(order, record)]
     return len(found) == 1 and _claim(found[0], record, now=now)

@@ -298,6 +298,7 @@ class OrderService:
         It goes on where one fails, and says so. Orders placed by hand are left alone unless `external`.
         """
         swept = Swept()
+        self._end_chases(code)
         mine = TradeOrder.objects.filter(status__in=OPEN).exclude(order_no=None).order_by("-id")
         for order in mine:
             if code in (None, order.stock_code) and (external or order.origin == TradeOrder.Origin.AEGIS):
@@ -320,6 +321,14 @@ class OrderService:
             else:
                 swept.left.append(placed.order_no)
         return swept
+
+    def _end_chases(self, code: str | None) -> None:
+        """End the chases that stand between a cancel and its re-order: no open order is there to sweep."""
+        between = TradeOrder.objects.exclude(chase_at=None).exclude(status__in=OPEN)
+        for order in between.filter(stock_code=code) if code else between:
+            words = gettext("everything is cancelled")
+            journal.note(order, chase_at=None, chase_note=words)
+            journal.write(order, "CHASE_ENDED", words, at=self._now())
 
     def _sweep_one(self, placed: Placed, order: TradeOrder | None, swept: Swept) -> None:
         try:

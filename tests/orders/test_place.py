@@ -1,5 +1,6 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from aegis.terms import Market, OrderKind, Side
 from kis import catalogue, clock, wiring
 from kis.client import Client, Reply
 from kis.simulator.server import Simulator
-from orders import guards, journal
+from orders import chase, guards, journal
 from orders.models import BlacklistedStock, TradeOrder, TradingSwitch
 from orders.service import Intent, OrderDenied, OrderService
 
@@ -211,6 +212,18 @@ def test_cancel_all_leaves_nothing_of_ours_open(service: OrderService, buy: Buy,
     assert [each.placed.order_no for each in broker.open_orders()] == [by_hand.order_no]
     assert TradeOrder.objects.exclude(chase_at=None).count() == 0, "nothing is ordered anew"
     assert service.cancel_all(external=True).cancelled == [by_hand.order_no]
+
+
+def test_cancel_all_ends_a_chase_between_its_cancel_and_its_reorder(
+    service: OrderService, buy: Buy, broker: Broker, clock_at: Callable[[str], object]
+) -> None:
+    order = buy()
+    service.cancel(order)
+    TradeOrder.objects.filter(pk=order.pk).update(status=Status.CANCELLED, looked_at=clock.now())
+    assert chase.due(clock.now() + timedelta(minutes=1)) == [order.pk]
+    service.cancel_all()
+    assert chase.due(clock.now() + timedelta(minutes=1)) == []
+    assert order.events.filter(kind="CHASE_ENDED").count() == 1
 
 
 def test_cancel_all_goes_on_where_one_fails(service: OrderService, buy: Buy, simulator: Simulator) -> None:

@@ -1,13 +1,15 @@
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
+from unittest import mock
 
 import pytest
 from django.core.management import call_command
 from django.db import OperationalError, connections
 
-from aegis.broker import Broker, BrokerError, OrderRequest, OutcomeUnknown
+from aegis.broker import Broker, BrokerError, NotSent, OrderRequest, OutcomeUnknown
 from aegis.lifecycle import Status
 from aegis.terms import Market, OrderKind, Side
 from config.judge import judge
@@ -496,3 +498,62 @@ def test_an_order_to_be_confirmed_after_its_day_is_still_asked_for(buy: Buy, loo
     assert routine.is_look_wanted(clock.now())
     look()
     assert not routine.is_look_wanted(clock.now())
+
+
+# --- what is ours, and what a list can tell of --------------------------------------------------------
+
+
+def place_by_hand(simulator: Simulator, like: TradeOrder) -> None:
+    words = {"account": ACCOUNT, "code": SAMSUNG, "side": "BUY", "quantity": like.qty, "price": like.price}
+    simulator.command("POST", "/simulator/orders", {**words, "kind": "00", "market": "KRX"})
+
+
+@pytest.mark.parametrize(
+    ("failure", "status"), [(NotSent("no connection"), Status.REJECTED), (OutcomeUnknown("no answer"), Status.UNKNOWN)]
+)
+def test_an_order_by_hand_an_hour_later_is_not_the_one_that_was_lost(
+    service: OrderService, broker: Broker, simulator: Simulator, clock_at: ClockAt, failure: Exception, status: Status
+) -> None:
+    away = mock.MagicMock(wraps=broker, place=mock.Mock(side_effect=failure))
+    mine = OrderService(away, clock.now).place(Intent(SAMSUNG, Side.BUY, 10, strategy="buy_normal"))
+    clock_at(f"{clock.now() + timedelta(hours=1):%Y-%m-%d %H:%M:%S}")
+    place_by_hand(simulator, mine)
+    reconcile.reconcile(broker, clock.now)
+    mine.refresh_from_db()
+    assert (mine.state, mine.order_no) == (status, None)
+
+
+def test_a_list_that_shows_open_what_a_notice_cancelled_confirms_nothing(
+    buy: Buy, service: OrderService, broker: Broker
+) -> None:
+    order = buy()
+    (line,) = broker.orders(order.order_date, order.order_date)
+    service.cancel(order)
+    hear(notice("0000000002", qty=10, original=order.order_no, flags="012", change="2"))
+    reconcile.settle(order.pk, line, asked_at=clock.now(), now=clock.now())
+    order.refresh_from_db()
+    assert (order.state, order.looked_at) == (Status.CANCELLED, None), "the chase would order all of it anew"
+
+
+def test_a_list_from_before_a_cancel_answers_no_wish_of_after_it(
+    buy: Buy, service: OrderService, broker: Broker
+) -> None:
+    order, asked_at = buy(), clock.now()
+    (line,) = broker.orders(order.order_date, order.order_date)
+    service.cancel(order)
+    reconcile.settle(order.pk, line, asked_at=asked_at, now=clock.now())
+    order.refresh_from_db()
+    assert order.look_wanted
+
+
+def test_a_list_from_before_a_fill_does_not_call_it_a_duplicate(buy: Buy, broker: Broker) -> None:
+    order = buy(strategy="buy_urgent", qty=8)
+    hear(notice(order.order_no, qty=4, price=order.price))
+    (line,) = broker.orders(order.order_date, order.order_date)
+    old, asked_at = replace(line, filled_qty=4, filled_amount=4 * order.price, open_qty=4), clock.now()
+    twin = hear(notice(order.order_no, qty=4, price=order.price))
+    assert twin.state == RawNotice.State.DOUBTFUL
+    reconcile.settle(order.pk, old, asked_at=asked_at, now=clock.now())
+    twin.refresh_from_db()
+    order.refresh_from_db()
+    assert (twin.state, order.look_wanted) == (RawNotice.State.DOUBTFUL, True)
