@@ -11,7 +11,11 @@ from collections.abc import Iterable, Sequence
 from datetime import date, datetime, timedelta
 from time import monotonic
 
+from django.db import transaction
+from django.db.models import Min
+
 from aegis.broker import Broker, BrokerError, DayPrice, Refused
+from aegis.sessions import KST
 from market.models import DailyPrice, PriceBackfill
 from market.turns import only_one
 
@@ -24,6 +28,8 @@ OVERLAP = timedelta(days=30)
 FIGURES = ["open", "high", "low", "close", "volume"]
 TURN_SECONDS = 20.0
 ERRAND = "backfill"
+
+Prices = Sequence[DayPrice]
 
 
 def sync(broker: Broker, codes: Iterable[str], *, last: date, now: datetime) -> int:
@@ -46,7 +52,7 @@ def sync(broker: Broker, codes: Iterable[str], *, last: date, now: datetime) -> 
     return kept
 
 
-def _is_adjusted(code: str, prices: Sequence[DayPrice]) -> bool:
+def _is_adjusted(code: str, prices: Prices) -> bool:
     """Whether a day that we keep closed at another price by now."""
     kept = dict(
         DailyPrice.objects.filter(stock_code=code, date__in=[p.day for p in prices]).values_list("date", "close")
@@ -54,9 +60,10 @@ def _is_adjusted(code: str, prices: Sequence[DayPrice]) -> bool:
     return any(kept.get(price.day, price.close) != price.close for price in prices)
 
 
+@transaction.atomic
 def _want_anew(code: str, *, now: datetime) -> None:
-    oldest = DailyPrice.objects.filter(stock_code=code).order_by("date").values_list("date", flat=True).first()
-    row, is_new = PriceBackfill.objects.get_or_create(pk=code, defaults={"since": oldest, "updated_at": now})
+    defaults = {"since": _oldest(code, now.astimezone(KST).date()), "updated_at": now}
+    row, is_new = PriceBackfill.objects.select_for_update().get_or_create(pk=code, defaults=defaults)
     if not is_new:
         _begin_again(row)
         row.updated_at = now
@@ -64,10 +71,18 @@ def _want_anew(code: str, *, now: datetime) -> None:
 
 
 def _begin_again(row: PriceBackfill) -> None:
+    """Have all of a stock's past fetched anew, those days too that were kept before anybody wanted its past."""
+    row.since = _oldest(row.stock_code, row.since)
     row.reached, row.through, row.is_done, row.failure = None, None, False, ""
 
 
-def _keep(code: str, prices: Sequence[DayPrice]) -> None:
+def _oldest(code: str, day: date) -> date:
+    """Return the oldest day we keep of a stock, `day` where that is older."""
+    kept = DailyPrice.objects.filter(stock_code=code).aggregate(day=Min("date"))["day"]
+    return min(kept or day, day)
+
+
+def _keep(code: str, prices: Prices) -> None:
     DailyPrice.objects.bulk_create(
         [
             DailyPrice(stock_code=code, date=price.day, **{name: getattr(price, name) for name in FIGURES})
@@ -79,16 +94,16 @@ def _keep(code: str, prices: Sequence[DayPrice]) -> None:
     )
 
 
+@transaction.atomic
 def want(codes: Iterable[str], since: date, *, last: date, now: datetime) -> None:
     """Have the past of these stocks fetched from `since` to `last`; what was fetched already is not again."""
     wanted = set(codes)
-    for row in PriceBackfill.objects.filter(pk__in=wanted):
+    for row in PriceBackfill.objects.select_for_update().filter(pk__in=wanted).order_by("pk"):
         row.is_done = row.is_done and row.since <= since and row.through is not None and row.through >= last
         row.since, row.failure, row.updated_at = min(row.since, since), "", now
         row.save()
-    known = set(PriceBackfill.objects.filter(pk__in=wanted).values_list("pk", flat=True))
     PriceBackfill.objects.bulk_create(
-        [PriceBackfill(pk=code, since=since, updated_at=now) for code in sorted(wanted - known)], ignore_conflicts=True
+        [PriceBackfill(pk=code, since=since, updated_at=now) for code in sorted(wanted)], ignore_conflicts=True
     )
 
 
@@ -100,33 +115,60 @@ def unfinished() -> list[str]:
 def advance(broker: Broker, code: str, *, last: date, now: datetime) -> PriceBackfill:
     """Fetch one more page of a stock's past, the newest first. Raises NotSent, OutcomeUnknown: nothing changed then."""
     row = PriceBackfill.objects.get(pk=code)
+    first, until = _next_page(row, last)
+    prices: Prices = ()
+    failure = ""
     try:
-        if row.through is None or row.reached is None:
-            _fetch_back(broker, row, last)
-            row.through = last
-        elif row.through < last:
-            _catch_up(broker, row, last)
-        else:
-            _fetch_back(broker, row, row.reached - timedelta(days=1))
+        if first <= until:
+            prices = broker.daily_chart(code, first, until)
     except Refused as refusal:
-        row.failure = str(refusal)[:200]
+        failure = str(refusal)[:200]
+    return _take(row, prices, failure, last=last, now=now)
+
+
+def _next_page(row: PriceBackfill, last: date) -> tuple[date, date]:
+    """Return the first and the last day of what is to be asked for next."""
+    if row.through is None or row.reached is None:
+        return row.since, last
+    if row.through < last:
+        return row.through - OVERLAP, last
+    return row.since, row.reached - timedelta(days=1)
+
+
+@transaction.atomic
+def _take(seen: PriceBackfill, prices: Prices, failure: str, *, last: date, now: datetime) -> PriceBackfill:
+    """Keep a page, unless somebody has wanted the past otherwise while it was on its way: then it is asked for anew."""
+    row = PriceBackfill.objects.select_for_update().get(pk=seen.pk)
+    if _state(row) != _state(seen):
+        return row
+    if failure:
+        row.failure = failure
+    elif row.through is None or row.reached is None or row.through >= last:
+        _go_back(row, prices)
+        row.through = row.through or last
+    else:
+        _catch_up(row, prices, last)
     row.updated_at = now
     row.save()
     return row
 
 
-def _fetch_back(broker: Broker, row: PriceBackfill, last: date) -> None:
-    prices = broker.daily_chart(row.stock_code, row.since, last) if last >= row.since else ()
+def _state(row: PriceBackfill) -> tuple[object, ...]:
+    return row.since, row.reached, row.through, row.is_done, row.failure, row.updated_at
+
+
+def _go_back(row: PriceBackfill, prices: Prices) -> None:
+    """Keep a page that begins where the past was wanted from: a short one is all that there is."""
+    reached = row.since if len(prices) < PAGE else prices[-1].day
+    if _is_adjusted(row.stock_code, prices):
+        row.since = _oldest(row.stock_code, row.since)
     _keep(row.stock_code, prices)
-    row.is_done = len(prices) < PAGE or prices[-1].day <= row.since
     # a stock listed later than wanted has no more
-    row.reached = row.since if row.is_done else prices[-1].day
+    row.reached, row.is_done = reached, reached <= row.since
 
 
-def _catch_up(broker: Broker, row: PriceBackfill, last: date) -> None:
-    """Fetch what came since the last time; where that is more than a page, or prices were adjusted, begin again."""
-    assert row.through is not None
-    prices = broker.daily_chart(row.stock_code, row.through - OVERLAP, last)
+def _catch_up(row: PriceBackfill, prices: Prices, last: date) -> None:
+    """Keep what came since the last time; where that is more than a page, or prices were adjusted, begin again."""
     if len(prices) == PAGE or _is_adjusted(row.stock_code, prices):
         _begin_again(row)
         return

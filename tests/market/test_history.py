@@ -65,6 +65,18 @@ class Adjusted:
         return [replace(price, **{name: half(price) for name, half in halved.items()}) for price in prices]
 
 
+class Meanwhile:
+    """The broker, who answers only after somebody else has done something."""
+
+    def __init__(self, broker: Broker, does: Callable[[], object]) -> None:
+        self._broker, self._does = broker, does
+
+    def daily_chart(self, code: str, first: date, last: date) -> Sequence[DayPrice]:
+        prices = self._broker.daily_chart(code, first, last)
+        self._does()
+        return prices
+
+
 class Silent:
     def daily_chart(self, code: str, first: date, last: date) -> Sequence[DayPrice]:
         raise OutcomeUnknown("no answer", call="inquire-daily-itemchartprice")
@@ -148,6 +160,44 @@ def test_a_split_of_a_stock_nobody_backfilled_is_noticed_too(broker: Broker) -> 
     history.sync(broker, [SAMSUNG], last=date(2026, 10, 30), now=clock.now())
     history.sync(Adjusted(broker), [SAMSUNG], last=FRIDAY, now=clock.now())  # type: ignore[arg-type]
     assert PriceBackfill.objects.get().since == DailyPrice.objects.order_by("date").first().date
+
+
+@pytest.mark.parametrize("is_backfilled", [True, False], ids=["backfilled already", "for the first time"])
+def test_a_split_reaches_as_far_back_as_prices_are_kept(broker: Broker, is_backfilled: bool) -> None:
+    history.sync(broker, [SAMSUNG], last=date(2024, 11, 20), now=clock.now())
+    oldest = kept()[-1].day
+    if is_backfilled:
+        want(SAMSUNG, since=date(2026, 10, 1))
+        assert advance(broker).is_done
+    else:
+        history.sync(broker, [SAMSUNG], last=date(2026, 10, 1), now=clock.now())
+        want(SAMSUNG, since=date(2026, 1, 1))
+    after = Adjusted(broker)
+    if is_backfilled:
+        history.sync(after, [SAMSUNG], last=FRIDAY, now=clock.now())  # type: ignore[arg-type]
+    while not advance(after).is_done:  # type: ignore[arg-type]
+        pass
+    assert kept() == chart(after, SAMSUNG, oldest, FRIDAY)  # type: ignore[arg-type]
+
+
+def test_a_split_that_is_noticed_while_a_page_is_on_its_way_is_not_forgotten(broker: Broker) -> None:
+    want(SAMSUNG)
+    advance(broker)
+    after = Adjusted(broker)
+    notices = Meanwhile(broker, lambda: history.sync(after, [SAMSUNG], last=FRIDAY, now=clock.now()))  # type: ignore[arg-type]
+    assert not advance(notices).is_done  # type: ignore[arg-type]
+    while not advance(after).is_done:  # type: ignore[arg-type]
+        pass
+    assert kept() == chart(after, SAMSUNG, SINCE, FRIDAY)  # type: ignore[arg-type]
+
+
+def test_who_wants_more_while_the_last_page_is_on_its_way_has_it(broker: Broker) -> None:
+    want(SAMSUNG, since=date(2026, 10, 1))
+    asks = Meanwhile(broker, lambda: want(SAMSUNG, since=date(2026, 9, 1)))
+    assert not advance(asks).is_done  # type: ignore[arg-type]
+    while not advance(broker).is_done:
+        pass
+    assert kept() == chart(broker, SAMSUNG, date(2026, 9, 1), FRIDAY)
 
 
 def test_a_stock_the_broker_refuses_says_why_and_is_left_out(broker: Broker) -> None:
