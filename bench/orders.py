@@ -254,17 +254,32 @@ def _order_both(url: str, twin: "psycopg.Connection[Any]") -> list[tuple[float, 
             recorder = Recorder()
             with connection.execute_wrapper(recorder):
                 ours = time.perf_counter()
-                service.place(intent)
-            rows = [each for each in recorder.statements if each[0].startswith(_INTENT)][:2]
+                order = service.place(intent)
+            rows = _rows(order)
             bare = time.perf_counter()
             _replay(twin, rows)
             http.post(f"{url}{_ORDER_PATH}", json={**_BODY, "ORD_UNPR": str(price)}, headers=_HEADERS)
-            _replay(twin, recorder.statements[_after(recorder.statements, rows[-1]) :])
+            _replay(twin, recorder.statements[_committed(recorder.statements) :])
             began.append((ours, bare))
     return began
 
 
-_INTENT = ('INSERT INTO "trade_orders"', 'INSERT INTO "order_events"')
+def _rows(order: Any) -> list[tuple[str, Any]]:
+    """Return the statements that write an order as it was committed, and its event, one row each."""
+    from orders import rows
+
+    event = order.events.get(kind="CREATED")
+    order.status, order.status_at, order.order_no, order.branch = "SUBMITTING", order.created_at, None, ""
+    order.sent_at = order.accepted_at = order.chase_at = None
+    return [(rows.insertion(type(row)), rows.values(row)) for row in (order, event)]
+
+
+def _committed(statements: list[tuple[str, Any]]) -> int:
+    """Return how many statements there were until the order was committed."""
+    (last,) = (n for n, (sql, _) in enumerate(statements) if "INSERT INTO trade_orders" in sql)
+    return last + 1
+
+
 _ORDER_PATH = "/uapi/domestic-stock/v1/trading/order-cash"
 _BODY = {
     "CANO": "50000000",
@@ -277,10 +292,6 @@ _BODY = {
     "CNDT_PRIC": "",
 }
 _HEADERS = {"authorization": "Bearer bench", "appkey": "bench", "appsecret": "bench", "tr_id": "TTTC0012U"}
-
-
-def _after(statements: list[tuple[str, Any]], one: tuple[str, Any]) -> int:
-    return next(n for n, each in enumerate(statements) if each is one) + 1
 
 
 def _prompt_broker(url: str) -> Any:

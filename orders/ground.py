@@ -1,11 +1,11 @@
 """What an order stands on: all that the guards want to know of our own tables, asked in one statement.
 
-An order waits for this twice, before it is priced and once more under the lock in which it is committed. The
-words are SQL because Django takes longer to put ten questions together than PostgreSQL to answer them.
+An order is judged by this before it is priced, and committed only where the crowd is still the same. The words are
+SQL because Django takes longer to put ten questions together than PostgreSQL to answer them.
 """
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 from functools import cache, lru_cache
 from typing import Any
@@ -22,67 +22,78 @@ from market import service as market
 from market.models import Stock, TradingSession
 from orders import guards
 from orders.models import TradingSwitch
-from orders.reconcile import FRESH
 
 MINUTE = timedelta(minutes=1)
+# a look at the broker's list older than this says nothing about now: one is taken each minute
+FRESH = timedelta(seconds=150)
 # an order that is still on its way after this may have lost its sender: it freezes like one of unknown fate
 ON_ITS_WAY = timedelta(seconds=10)
 NO_FAMILY = -1
 
-# Whether the broker's list was read, then what the other orders mean for one: today's, and every one that is not
-# settled yet, but for its own family. Without a price an order is worth what the last trade was, and the broker
-# holds back the upper limit: 30 % more, as far as known here.
+# What orders on their way, of unknown fate or open at the broker may still do to an order like this, but for its own
+# family. Without a price the broker holds back the upper limit: 30 % more than the last trade, as far as known here.
 # UNVERIFIED: the upper limit is reckoned from the price at arrival; the day's base may be higher
-CROWD = """
-    SELECT (SELECT outcome IN ('WHOLE', 'PARTLY') AND at >= %(fresh_since)s
-            FROM reconciliations ORDER BY id DESC LIMIT 1),
-           today.*,
+_UNSETTLED = f"""
+    SELECT min(id) FILTER (WHERE is_unknown AND order_type = %(order_type)s AND stock_code = %(stock_code)s) AS frozen,
+           sum(qty * CASE WHEN price > 0 THEN price ELSE arrival_price * {100 + DAILY_LIMIT_PERCENT} / 100 END)
+               FILTER (WHERE is_unknown AND order_type = 'BUY') AS cash,
+           sum(qty) FILTER (WHERE is_unknown AND order_type = 'SELL' AND stock_code = %(stock_code)s) AS shares,
+           sum(qty - filled_qty) FILTER (WHERE order_type = 'BUY' AND stock_code = %(stock_code)s) AS open_buys,
+           (SELECT coalesce(outcome IN ('WHOLE', 'PARTLY') AND at >= %(fresh_since)s, false)
+            FROM reconciliations ORDER BY id DESC LIMIT 1) AS is_reconciled
+    FROM (
+        SELECT *, status = 'UNKNOWN' OR (status = 'SUBMITTING' AND created_at <= %(silent_since)s) AS is_unknown
+        FROM trade_orders
+        WHERE (status IN ('PARTIAL', 'PENDING') AND stock_code = %(stock_code)s OR status IN ('SUBMITTING', 'UNKNOWN'))
+          AND id <> %(family)s AND coalesce(root_id, 0) <> %(family)s
+    ) AS other
+"""  # noqa: S608
+# What the other orders mean for one: where the switch stands and how many intents were committed under it, today's
+# intents, a twin, and what is not settled, in figures and once more as it stands. Without a price an intent is worth
+# what the last trade was.
+CROWD = f"""
+    SELECT switch.state, switch.intents, today.*,
            (SELECT max(id) FROM trade_orders
-            WHERE stock_code = %(code)s AND created_at > %(twin_since)s AND order_date = %(today)s
-              AND order_type = %(side)s AND qty = %(qty)s AND status <> 'REJECTED'
+            WHERE stock_code = %(stock_code)s AND created_at > %(twin_since)s AND order_date = %(today)s
+              AND order_type = %(order_type)s AND qty = %(qty)s AND status <> 'REJECTED'
               AND strategy = %(strategy)s AND (strategy <> '' OR price = %(price)s)
               AND root_id IS NULL AND origin = 'AEGIS' AND id <> %(family)s),
-           unsettled.*
+           unsettled.*, unsettled::text
     FROM (
-        SELECT max(id),
-               count(*) FILTER (WHERE order_type = %(side)s AND created_at > %(a_minute_ago)s),
+        SELECT count(*) FILTER (WHERE order_type = %(order_type)s AND created_at > %(a_minute_ago)s),
                sum(qty * CASE WHEN price > 0 THEN price ELSE arrival_price END)
                    FILTER (WHERE order_type = 'BUY' AND status <> 'REJECTED')
         FROM trade_orders
-        WHERE id > %(since)s AND order_date = %(today)s
-          AND root_id IS NULL AND origin = 'AEGIS' AND id <> %(family)s
-    ) AS today, (
-        SELECT min(id) FILTER (WHERE is_unknown AND order_type = %(side)s AND stock_code = %(code)s),
-               sum(qty * CASE WHEN price > 0 THEN price ELSE arrival_price * %(upper_percent)s / 100 END)
-                   FILTER (WHERE is_unknown AND order_type = 'BUY'),
-               sum(qty) FILTER (WHERE is_unknown AND order_type = 'SELL' AND stock_code = %(code)s),
-               sum(qty - filled_qty) FILTER (WHERE order_type = 'BUY' AND stock_code = %(code)s)
-        FROM (
-            SELECT *, status = 'UNKNOWN' OR (status = 'SUBMITTING' AND created_at <= %(silent_since)s) AS is_unknown
-            FROM trade_orders
-            WHERE (status IN ('PARTIAL', 'PENDING') AND stock_code = %(code)s OR status IN ('SUBMITTING', 'UNKNOWN'))
-              AND id <> %(family)s AND coalesce(root_id, 0) <> %(family)s
-        ) AS other
-    ) AS unsettled
-"""
+        WHERE order_date = %(today)s AND root_id IS NULL AND origin = 'AEGIS' AND id <> %(family)s
+    ) AS today
+    CROSS JOIN ({_UNSETTLED}) AS unsettled
+    LEFT JOIN trading_switch AS switch ON switch.id = {TradingSwitch.ONLY_PK}
+"""  # noqa: S608
+# Takes a place in the queue of intents, where the crowd is still the one that was seen. Whoever waits here for another
+# intent finds the count gone up, for PostgreSQL looks at the row anew when it has it
+TAKE_TURN = f"""
+    UPDATE trading_switch SET intents = intents + 1
+    WHERE id = {TradingSwitch.ONLY_PK} AND state = %(seen_state)s AND intents = %(seen_intents)s
+      AND (SELECT unsettled::text FROM ({_UNSETTLED}) AS unsettled) = %(seen_unsettled)s
+    RETURNING intents
+"""  # noqa: S608
 SURVEY = """
     SELECT (SELECT id FROM trade_orders WHERE request_id = %(request_id)s),
-           (SELECT state FROM trading_switch WHERE id = %(switch)s),
            (SELECT reason FROM blacklist
-            WHERE stock_code = %(code)s AND (until IS NULL OR until >= %(today)s) LIMIT 1),
+            WHERE stock_code = %(stock_code)s AND (until IS NULL OR until >= %(today)s) LIMIT 1),
            (SELECT is_open FROM trading_days WHERE date = %(today)s),
            (SELECT json_agg(trading_sessions ORDER BY market, starts_at, phase)::text
             FROM trading_sessions WHERE day_id = %(today)s),
-           (SELECT quantity FROM portfolio WHERE stock_code = %(code)s),
+           (SELECT quantity FROM portfolio WHERE stock_code = %(stock_code)s),
            (SELECT total_asset FROM account_snapshots ORDER BY timestamp DESC LIMIT 1),
            crowd.*, {stock}
-    FROM ({crowd}) AS crowd LEFT JOIN stocks ON stocks.code = %(code)s
+    FROM ({crowd}) AS crowd LEFT JOIN stocks ON stocks.code = %(stock_code)s
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """The order that is asked about; `price` 0 where it names none, `family` the root it chases for."""
+    """The order that is asked about; `price` 0 where the caller names none, `family` the root it chases for."""
 
     code: str
     side: Side
@@ -95,15 +106,18 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Crowd:
-    """What others may change from one moment to the next.
+    """What others may change from one moment to the next, as `question` found it.
 
-    `reconciled` says that the newest look at the broker's list told of our orders, not long ago. `newest` is the
-    newest of today's intents.
+    `reconciled` says that the newest look at the broker's list told of our orders, not long ago. `intents` were ever
+    committed, None before the switch was made; `unsettled` is what is not settled, in the database's own words.
     """
 
+    question: Question
+    state: TradingState
+    intents: int | None
     reconciled: bool
-    newest: int
     others: Others
+    unsettled: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +128,6 @@ class Ground:
     """
 
     known: int | None
-    state: TradingState
     blacklisted: str | None
     phases: tuple[Phase, ...]
     held_qty: int
@@ -126,19 +139,18 @@ class Ground:
 def survey(question: Question, *, now: datetime) -> Ground:
     """Return everything that is known of the ground, in one query."""
     statement, stock = _survey()
-    row = _ask(statement, question, now, since=0)
-    known, state, blacklisted, is_open, sessions, held, total, *rest = row
+    row = _ask(statement, question, now)
+    known, blacklisted, is_open, sessions, held, total, *rest = row
     others, columns = rest[: -len(stock)], rest[-len(stock) :]
     # a day that is not laid down yet goes by the calendar
     phases = market.today(now) if is_open is None else _phases(sessions or "[]") if is_open else ()
     return Ground(
         known=known,
-        state=TradingState(state or TradingState.ACTIVE),
         blacklisted=blacklisted,
         phases=phases,
         held_qty=held or 0,
         total_asset=total,
-        crowd=_crowd(others),
+        crowd=_crowd(question, others),
         stock=_known(Stock.from_db(connection.alias, stock, columns)) if columns[0] else None,
     )
 
@@ -150,7 +162,7 @@ def facts(
     return Facts(
         request=request,
         now=now.astimezone(KST),
-        state=found.state,
+        state=found.crowd.state,
         phases=found.phases,
         instrument=Instrument(stock.instrument),
         trades_on_nxt=stock.trades_on_nxt,
@@ -165,56 +177,60 @@ def facts(
     )
 
 
-def crowd(question: Question, *, seen: Crowd, now: datetime) -> Crowd:
-    """Return what has become of the survey's crowd, in one query.
-
-    Of the day's intents only those after it are read, and come on top: intents are committed one by one under the
-    switch's lock, so none is newer and numbered lower.
-    """
-    found = _crowd(_ask(CROWD, question, now, since=seen.newest))
-    others = replace(
-        found.others,
-        last_minute=seen.others.last_minute + found.others.last_minute,
-        bought_today_won=seen.others.bought_today_won + found.others.bought_today_won,
-    )
-    return replace(found, others=others)
+def crowd(question: Question, *, now: datetime) -> Crowd:
+    """Return what has become of the survey's crowd, in one query."""
+    return _crowd(question, _ask(CROWD, question, now))
 
 
-def _ask(statement: str, question: Question, now: datetime, *, since: int) -> Any:
-    figures = {
-        "since": since,
-        "switch": TradingSwitch.ONLY_PK,
+def seen(crowd: Crowd, *, now: datetime) -> dict[str, Any]:
+    """Return the figures of `TAKE_TURN` for an order that was judged beside this crowd."""
+    return {
+        **_unsettled(crowd.question, now),
+        "seen_state": crowd.state.value,
+        "seen_intents": crowd.intents,
+        "seen_unsettled": crowd.unsettled,
+    }
+
+
+def _unsettled(question: Question, now: datetime) -> dict[str, Any]:
+    return {
         "fresh_since": now - FRESH,
+        "silent_since": now - ON_ITS_WAY,
+        "order_type": question.side.value,
+        "stock_code": question.code,
+        "family": question.family or NO_FAMILY,
+    }
+
+
+def _ask(statement: str, question: Question, now: datetime) -> Any:
+    figures = {
+        **_unsettled(question, now),
         "today": now.astimezone(KST).date(),
         "a_minute_ago": now - MINUTE,
-        "silent_since": now - ON_ITS_WAY,
         "twin_since": now - timedelta(seconds=settings.DUPLICATE_SECONDS),
-        "upper_percent": 100 + DAILY_LIMIT_PERCENT,
-        "side": question.side.value,
-        "code": question.code,
         "qty": question.qty,
         "price": question.price,
         "strategy": question.strategy,
         "request_id": question.request_id,
-        "family": question.family or NO_FAMILY,
     }
     with connection.cursor() as cursor:
         cursor.execute(statement, figures)
         return cursor.fetchone()
 
 
-def _crowd(row: Any) -> Crowd:
-    reconciled, newest, last_minute, bought, twin, frozen, unknown_cash, unknown_qty, open_buys = row
+def _crowd(question: Question, row: Any) -> Crowd:
+    state, intents, last_minute, bought, twin, frozen, cash, shares, open_buys, is_reconciled, unsettled = row
     others = Others(
         last_minute=last_minute,
         bought_today_won=int(bought or 0),
         twin=_name(twin),
         frozen_by=_name(frozen),
-        unknown_cash_won=int(unknown_cash or 0),
-        unknown_qty=int(unknown_qty or 0),
+        unknown_cash_won=int(cash or 0),
+        unknown_qty=int(shares or 0),
         open_buy_qty=int(open_buys or 0),
     )
-    return Crowd(bool(reconciled), newest or 0, others)
+    state = TradingState(state or TradingState.ACTIVE)
+    return Crowd(question, state, intents, bool(is_reconciled), others, unsettled)
 
 
 def _known(stock: Stock) -> Stock | None:

@@ -4,6 +4,7 @@ Every change is a compare-and-set on the state that was seen, or runs under the 
 """
 
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
 from django.db import connection, transaction
@@ -14,7 +15,8 @@ from aegis.broker import Acceptance, BrokerError, NotSent
 from aegis.guards import TradingState
 from aegis.lifecycle import Event, Status
 from kis.errors import advice
-from orders import rows
+from orders import ground, rows
+from orders.ground import Crowd
 from orders.models import OrderEvent, TradeOrder, TradingSwitch
 
 # a committed order leaves within this, or not at all
@@ -29,13 +31,50 @@ def write(order: TradeOrder, kind: str, detail: str = "", *, at: datetime) -> No
 
 
 @transaction.atomic(savepoint=False)
-def open_order(order: TradeOrder, *, at: datetime) -> TradeOrder:
-    """Commit an order that is about to leave. Nothing is sent before this row exists."""
+def found(order: TradeOrder, acceptance: Acceptance, *, placed_at: datetime, at: datetime, evidence: str) -> None:
+    """Write the row of an order that the broker has and we did not place."""
+    order.status = Status.SUBMITTING
+    order.status_at = order.created_at = placed_at
+    rows.insert(order)
+    write(order, "CREATED", _created(order), at=placed_at)
+    accepted(order, acceptance, at=at, evidence=evidence)
+
+
+def _created(order: TradeOrder) -> str:
+    return f"{order.order_type} {order.qty} @ {order.price} {order.market}/{order.order_kind}"
+
+
+@cache
+def _commit() -> str:
+    names, places = rows.places(TradeOrder)
+    return f"""
+WITH turn AS ({ground.TAKE_TURN}),
+intent AS (INSERT INTO trade_orders ({names}) SELECT {places} FROM turn RETURNING id)
+INSERT INTO order_events (order_id, kind, detail, at)
+SELECT intent.id, event.kind, event.detail, %(created_at)s
+FROM intent, unnest(%(kinds)s::text[], %(details)s::text[]) AS event (kind, detail)
+RETURNING order_id
+"""  # noqa: S608
+
+
+def commit(order: TradeOrder, crowd: Crowd, *, at: datetime, changed: str = "") -> bool:
+    """Commit an order that is about to leave; False, and nothing written, where the crowd is not as it was seen.
+
+    One statement asks and writes, so that nothing comes between; `changed` says why it goes as another kind. Raises
+    IntegrityError where the request has a row already.
+    """
     order.status = Status.SUBMITTING
     order.status_at = order.created_at = at
-    rows.insert(order)
-    write(order, "CREATED", f"{order.order_type} {order.qty} @ {order.price} {order.market}/{order.order_kind}", at=at)
-    return order
+    events = {"CREATED": _created(order)} | ({"KIND_CHANGED": changed[:300]} if changed else {})
+    figures = rows.values(order) | ground.seen(crowd, now=at)
+    figures |= {"kinds": list(events), "details": list(events.values())}
+    with connection.cursor() as cursor:
+        cursor.execute(_commit(), figures)
+        written = cursor.fetchone()
+    if written is None:
+        return False
+    rows.added(order, written[0])
+    return True
 
 
 # the mark must be seen at once and need not survive a crash of the database: what is lost then is looked for all

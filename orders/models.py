@@ -330,6 +330,9 @@ class TradingSwitch(models.Model):
     reason = models.CharField(_("reason"), max_length=200, blank=True)
     changed_by = models.CharField(_("changed by"), max_length=150, blank=True)
     changed_at = models.DateTimeField(_("changed at"))
+    intents = models.PositiveBigIntegerField(
+        _("intents committed"), default=0, help_text=_("one after another: each knows of those before it")
+    )
 
     class Meta:
         db_table = "trading_switch"

@@ -23,6 +23,7 @@ from aegis.terms import Market
 from kis import about
 from market import service as market
 from orders import fills, journal
+from orders.ground import FRESH
 from orders.models import RawNotice, Reconciliation, TradeExecution, TradeOrder
 
 log = logging.getLogger(__name__)
@@ -43,10 +44,6 @@ CLOCK_TOLERANCE = timedelta(minutes=2)
 LOOK_LOCK = 5_930
 # notices ahead of the list by less than this are not a contradiction yet
 LIST_LAG = timedelta(seconds=10)
-
-
-# a reconciliation older than this says nothing about now: one runs each minute
-FRESH = timedelta(seconds=150)
 # an order that the list has not told of for so long is no longer in it
 ASKED_FOR = timedelta(days=7)
 
@@ -430,14 +427,13 @@ def _adopt(record: OrderRecord, *, now: datetime) -> TradeOrder | None:
         qty=record.qty,
         price=record.price,
         order_date=record.order_date,
-        status=Status.SUBMITTING,
     )
     placed_at = datetime.combine(record.order_date, record.placed_at, KST)
     try:
         with transaction.atomic():
-            journal.open_order(row, at=placed_at)
             acceptance = Acceptance(record.branch, record.order_no, record.placed_at)
-            journal.accepted(row, acceptance, at=now, evidence=f"placed by hand; {_evidence(record)}")
+            evidence = f"placed by hand; {_evidence(record)}"
+            journal.found(row, acceptance, placed_at=placed_at, at=now, evidence=evidence)
     except IntegrityError:
         return None
     return row

@@ -16,24 +16,42 @@ Row = TypeVar("Row", bound=Model)
 
 def insert(row: Row) -> Row:
     """Write a new row with every column it has, and give it its key. Raises what the database raises."""
-    columns, statement = _statement(type(row))
-    values = [field.get_db_prep_save(getattr(row, field.attname), connection) for field in columns]
     with connection.cursor() as cursor:
-        cursor.execute(statement, values)
-        (row.pk,) = cursor.fetchone()
+        cursor.execute(insertion(type(row)), values(row))
+        return added(row, cursor.fetchone()[0])
+
+
+def added(row: Row, pk: int) -> Row:
+    """Give a row that was just written its key."""
+    row.pk = pk
     row._state.adding, row._state.db = False, connection.alias
     return row
 
 
+def values(row: Model) -> dict[str, Any]:
+    """Return what a row is written with, by the names of its columns, all but the key."""
+    return {
+        field.column: field.get_db_prep_save(getattr(row, field.attname), connection) for field in _columns(type(row))
+    }
+
+
+def places(model: type[Model]) -> tuple[str, str]:
+    """Return the names of the columns, and where `values` takes their place, as an INSERT wants them."""
+    names = [field.column for field in _columns(model)]
+    return ", ".join(map(connection.ops.quote_name, names)), ", ".join(f"%({name})s" for name in names)
+
+
 @cache
-def _statement(model: type[Model]) -> tuple[list[Any], str]:
-    """Return the columns to fill, all but the key, and the statement that takes them in this order."""
+def _columns(model: type[Model]) -> list[Any]:
+    return [field for field in model._meta.concrete_fields if not field.primary_key]
+
+
+@cache
+def insertion(model: type[Model]) -> str:
+    """Return the statement that writes a row by its `values` and tells its key."""
     quote, meta = connection.ops.quote_name, model._meta
-    columns = [field for field in meta.concrete_fields if not field.primary_key]
-    names, places = ", ".join(quote(field.column) for field in columns), ", ".join(["%s"] * len(columns))
-    return columns, (
-        f"INSERT INTO {quote(meta.db_table)} ({names}) VALUES ({places}) RETURNING {quote(meta.pk.column)}"  # noqa: S608
-    )
+    names, filled = places(model)
+    return f"INSERT INTO {quote(meta.db_table)} ({names}) VALUES ({filled}) RETURNING {quote(meta.pk.column)}"  # noqa: S608
 
 
 def update(model: type[Model], pk: int, values: Mapping[str, Any], *, seen: Mapping[str, Any] | None = None) -> bool:

@@ -50,6 +50,9 @@ from portfolio.fetcher import KISFetcher
 
 log = logging.getLogger(__name__)
 
+# an order is given up that so many others overtake, one by one, in the moment in which it is committed
+MOST_RIVALS = 100
+
 
 class OrderDenied(Exception):
     """AEGIS itself will not send this order; `reasons` says why, one by one."""
@@ -201,7 +204,7 @@ class OrderService:
         try:
             found = self._firm(found, intent)
             draft = self._draft(intent, found)
-            order = self._commit(draft, self._row(draft, intent.request_id), seen=found.crowd)
+            order = self._commit(draft, self._row(draft, intent.request_id), found.crowd)
         except (IntegrityError, OrderDenied):
             known = TradeOrder.objects.filter(request_id=intent.request_id).first()
             if known is None:
@@ -414,7 +417,7 @@ class OrderService:
         row = self._row(draft, intent.request_id)
         row.root_id, row.attempt = order.root_pk, order.attempt + 1
         row.strategy, row.arrival_price = order.strategy, order.arrival_price
-        return self.send(self._commit(draft, row, seen=found.crowd))
+        return self.send(self._commit(draft, row, found.crowd))
 
     def _nearer(
         self, order: TradeOrder, intent: Intent, stock: Stock, phases: tuple[Phase, ...], retry: int
@@ -578,25 +581,29 @@ class OrderService:
             live |= guards.position(request.code)
         return live
 
-    def _commit(self, draft: Draft, row: TradeOrder, *, seen: Crowd) -> TradeOrder:
-        """Commit an order that is about to leave, judged once more beside those that others have just committed.
+    def _commit(self, draft: Draft, row: TradeOrder, crowd: Crowd) -> TradeOrder:
+        """Commit an order that is about to leave, judged beside every intent that was committed before it.
 
-        One order is committed after the other, under the switch's lock, so that two twins cannot both be first.
-        Raises OrderDenied, and IntegrityError where the request has a row already.
+        Where others came between since `crowd` was seen it is judged once more, so that two twins cannot both be
+        first. Raises OrderDenied, and IntegrityError where the request has a row already.
         """
-        now, request = self._now(), draft.request
-        question = Question(
-            request.code, request.side, request.qty, request.price, draft.strategy, row.request_id, row.root_id
-        )
-        with transaction.atomic():
-            state, crowd = switch.locked(), ground.crowd(question, seen=seen, now=now)
-            facts = replace(draft.facts, state=state, reconciled=crowd.reconciled, others=crowd.others)
+        # a twin of what is priced by us is told by its strategy, of anything else by the price that it goes at
+        question = crowd.question if draft.strategy else replace(crowd.question, price=row.price)
+        changed = guards.say(draft.changed) if draft.changed else ""
+        for _ in range(MOST_RIVALS):
+            now = self._now()
+            if crowd.question != question:
+                crowd = ground.crowd(question, now=now)
+            facts = replace(draft.facts, state=crowd.state, reconciled=crowd.reconciled, others=crowd.others)
             if against := reasons(facts, CROWDED):
                 raise OrderDenied(against)
-            order = journal.open_order(row, at=now)
-            if draft.changed:
-                journal.write(order, "KIND_CHANGED", guards.say(draft.changed), at=now)
-        return order
+            if journal.commit(row, crowd, at=now, changed=changed):
+                return row
+            switch.make(now)
+            crowd = ground.crowd(question, now=self._now())
+        raise OrderDenied(
+            [Reason("RIVALS", gettext_noop("other orders came before it again and again: try once more"))]
+        )
 
     def _at_broker(self, order: TradeOrder, request: OrderRequest) -> Acceptance:
         """Send an order; where its stock takes none at market, as a limit at the best opposite quote instead.

@@ -49,10 +49,7 @@ def turn(to: TradingState, *, by: str, reason: str, at: datetime, is_trip: bool 
 
 
 def locked() -> TradingState:
-    """Return where the switch stands, and hold it there to the end of the transaction.
-
-    Orders are committed under this lock, one after another, so that each sees those before it.
-    """
+    """Return where the switch stands, and hold it so to the end of the transaction: no order is committed meanwhile."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT state FROM trading_switch WHERE id = %s FOR UPDATE", [TradingSwitch.ONLY_PK])
         row = cursor.fetchone()
@@ -150,8 +147,13 @@ def _leading(newest: Any, what: str) -> int:
     return count
 
 
-def _locked(at: datetime) -> TradingSwitch:
+def make(at: datetime) -> None:
+    """Make the switch where there is none yet: trading."""
     TradingSwitch.objects.get_or_create(pk=TradingSwitch.ONLY_PK, defaults={"changed_at": at})
+
+
+def _locked(at: datetime) -> TradingSwitch:
+    make(at)
     return TradingSwitch.objects.select_for_update().get(pk=TradingSwitch.ONLY_PK)
 
 

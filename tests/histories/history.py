@@ -42,8 +42,8 @@ PLAN = Plan(wait_seconds=30, max_retries=2, step_ticks=1, market_after=True)
 
 # where a process may die: the module or class that is left in the middle, the function, and whether it was done
 CRASHES: dict[str, tuple[Any, str, bool]] = {
-    "before intent commit": (journal, "open_order", False),
-    "after intent commit": (journal, "open_order", True),
+    "before intent commit": (journal, "commit", False),
+    "after intent commit": (journal, "commit", True),
     "before save": (journal, "accepted", False),
     "after save": (journal, "accepted", True),
     "mid fill": (ledger, "count_fill", True),

@@ -56,13 +56,9 @@ def _request_ids_of_no_use() -> Iterator[None]:
 def _written_after() -> Iterator[None]:
     """Save the row when the answer is there, as one would who has not thought about it."""
 
-    commit = journal.open_order
-
-    def unsaved(order: TradeOrder, *, at: Any) -> TradeOrder:
-        if order.origin == TradeOrder.Origin.EXTERNAL:
-            return commit(order, at=at)
+    def unsaved(order: TradeOrder, *words: Any, at: Any, **more: Any) -> bool:
         order.status, order.status_at, order.created_at = Status.SUBMITTING, at, at
-        return order
+        return True
 
     def send(self: OrderService, order: TradeOrder) -> TradeOrder:
         kind = OrderKind(order.order_kind)
@@ -72,7 +68,7 @@ def _written_after() -> Iterator[None]:
         journal.accepted(order, acceptance, at=self._now(), evidence="reply")
         return order
 
-    with mock.patch.object(journal, "open_order", unsaved), mock.patch.object(OrderService, "send", send):
+    with mock.patch.object(journal, "commit", unsaved), mock.patch.object(OrderService, "send", send):
         yield
 
 
@@ -174,8 +170,8 @@ def test_a_stock_with_an_order_of_unknown_fate_waits(
     _placed(OrderService(mock.MagicMock(wraps=broker, place=lost), clock.now))
     found = ground._crowd
 
-    def thawed(row: Any) -> Any:
-        seen = found(row)
+    def thawed(*words: Any) -> Any:
+        seen = found(*words)
         return replace(seen, others=replace(seen.others, frozen_by=""))
 
     with nullcontext() if guarded else mock.patch.object(ground, "_crowd", thawed), suppress(OrderDenied):
@@ -186,7 +182,7 @@ def test_a_stock_with_an_order_of_unknown_fate_waits(
 @pytest.mark.parametrize("guarded", [True, False])
 def test_nothing_is_sent_before_the_list_was_read(service: OrderService, simulator: Simulator, guarded: bool) -> None:
     found = ground._crowd
-    fresh = mock.patch.object(ground, "_crowd", lambda row: replace(found(row), reconciled=True))
+    fresh = mock.patch.object(ground, "_crowd", lambda *words: replace(found(*words), reconciled=True))
     off = nullcontext() if guarded else fresh
     with off:
         _placed(service)
@@ -198,15 +194,16 @@ def test_nothing_is_sent_before_the_list_was_read(service: OrderService, simulat
 def test_the_switch_is_looked_at_in_the_moment_of_sending(
     service: OrderService, simulator: Simulator, guarded: bool
 ) -> None:
-    commit = journal.open_order
+    commit = journal.commit
 
-    def switched(order: TradeOrder, *, at: Any) -> TradeOrder:
+    def switched(*words: Any, **more: Any) -> bool:
+        is_written = commit(*words, **more)
         TradingSwitch.objects.update(state=TradingState.HALTED)
-        return commit(order, at=at)
+        return is_written
 
     blind = mock.patch.object(journal, "_LEAVES", journal._LEAVES.partition("  AND coalesce")[0])
     off = nullcontext() if guarded else blind
-    with off, mock.patch.object(journal, "open_order", switched):
+    with off, mock.patch.object(journal, "commit", switched):
         _placed(service)
     assert (simulator.ledger(ACCOUNT)["orders"] == []) is guarded
 

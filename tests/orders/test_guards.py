@@ -1,14 +1,17 @@
 """The guards where they stand: facts from the tables, every reason at once, and twins that come together."""
 
+import re
 import threading
 from collections.abc import Callable
 from datetime import date, timedelta
 from decimal import Decimal
+from functools import partial
 from unittest import mock
 
 import pytest
 from django.db import connection
 from django.utils import translation
+from psycopg import _queries
 
 from aegis.broker import Acceptance, Broker, BrokerError, NotSent, OrderRequest, OutcomeUnknown
 from aegis.chase import Plan
@@ -18,7 +21,7 @@ from aegis.terms import Market, OrderKind, Side
 from kis import clock
 from kis.simulator.server import Simulator
 from orders import chase, ground, guards, journal, reconcile, routine
-from orders.models import BlacklistedStock, TradeOrder, TradingSwitch
+from orders.models import BlacklistedStock, Reconciliation, TradeOrder, TradingSwitch
 from orders.service import NO_CHASE, Intent, OrderDenied, OrderService
 from portfolio.fetcher import KISFetcher
 from portfolio.models import AccountSnapshot
@@ -297,17 +300,79 @@ def test_two_that_fit_the_day_alone_do_not_fit_together(rivals, settings, simula
     assert len(simulator.ledger(ACCOUNT)["orders"]) == 1
 
 
-def test_a_halt_between_judging_and_committing_is_seen(buy: Buy, simulator: Simulator) -> None:
-    judge = OrderService._judged
+@pytest.fixture
+def meanwhile(buy: Buy) -> Callable[..., TradeOrder]:
+    """Buy, with something that happens after the order is judged and before it is committed."""
 
-    def halted(self: OrderService, *words: object, **more: object) -> object:
-        found = judge(self, *words, **more)  # type: ignore[arg-type]
-        TradingSwitch.objects.update(state=guards.TradingState.HALTED)
-        return found
+    def place(happens: Callable[[], object], **words: object) -> TradeOrder:
+        judge = OrderService._judged
 
-    with mock.patch.object(OrderService, "_judged", halted):
-        assert codes(buy) == ["HALTED"]
+        def judged(self: OrderService, *facts: object, **more: object) -> object:
+            found = judge(self, *facts, **more)  # type: ignore[arg-type]
+            happens()
+            return found
+
+        with mock.patch.object(OrderService, "_judged", judged):
+            return buy(**words)
+
+    return place
+
+
+def test_a_halt_between_judging_and_committing_is_seen(meanwhile: Buy) -> None:
+    halt = partial(TradingSwitch.objects.update, state=guards.TradingState.HALTED)
+    assert codes(lambda: meanwhile(halt)) == ["HALTED"]
     assert not TradeOrder.objects.exists()
+
+
+def test_an_answer_that_is_lost_between_judging_and_committing_freezes(buy: Buy, meanwhile: Buy) -> None:
+    order = buy()
+    lose = partial(TradeOrder.objects.update, status=Status.UNKNOWN, order_no=None)
+    assert codes(lambda: meanwhile(lose, qty=1)) == ["FROZEN"]
+    assert TradeOrder.objects.get() == order
+
+
+def test_a_list_that_is_lost_between_judging_and_committing_holds_up(meanwhile: Buy) -> None:
+    lose = partial(Reconciliation.objects.create, at=clock.now(), outcome=Reconciliation.Outcome.FAILED)
+    assert codes(lambda: meanwhile(lose)) == ["NOT_RECONCILED"]
+    assert not TradeOrder.objects.exists()
+
+
+def test_an_order_that_is_filled_between_judging_and_committing_holds_up_nothing(buy: Buy, meanwhile: Buy) -> None:
+    buy(qty=10)
+    judged, asked = mock.Mock(wraps=ground.crowd), partial(TradeOrder.objects.update, status="FILLED", filled_qty=10)
+    with mock.patch.object(ground, "crowd", judged):
+        assert meanwhile(asked, qty=1).order_no
+    assert judged.call_count == 1
+
+
+def test_without_a_switch_there_is_one_from_the_first_order_on(buy: Buy) -> None:
+    TradingSwitch.objects.all().delete()
+    assert buy().order_no
+    assert TradingSwitch.objects.get().intents == 1
+
+
+def test_an_order_that_others_overtake_again_and_again_is_given_up(buy: Buy, simulator: Simulator) -> None:
+    with mock.patch.object(journal, "commit", return_value=False):
+        assert codes(buy) == ["RIVALS"]
+    assert simulator.ledger(ACCOUNT)["orders"] == []
+
+
+def test_a_market_order_that_goes_as_a_limit_has_twins_too(
+    service: OrderService, settings, clock_at: Callable[[str], object]
+) -> None:
+    settings.DUPLICATE_SECONDS = 10
+    clock_at("2026-11-23 08:10:00")
+    first = service.place(Intent(SAMSUNG, Side.BUY, 1, market=Market.NXT))
+    assert (first.order_kind, first.strategy, first.price > 0) == (OrderKind.LIMIT, "", True)
+    assert codes(lambda: service.place(Intent(SAMSUNG, Side.BUY, 1, market=Market.NXT))) == ["DUPLICATE"]
+
+
+def test_the_words_of_a_commit_are_few_enough_to_be_remembered() -> None:
+    """Psycopg takes longer statements, and more figures, apart each time."""
+    words = journal._commit()
+    names = set(re.findall(r"%\((\w+)\)s", words))
+    assert len(words) <= _queries.MAX_CACHED_STATEMENT_LENGTH
+    assert len(names) <= _queries.MAX_CACHED_STATEMENT_PARAMS
 
 
 def test_the_question_to_the_table_knows_every_state_that_is_not_settled() -> None:

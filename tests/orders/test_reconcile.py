@@ -17,7 +17,7 @@ from desk import actions
 from kis import catalogue, clock
 from kis.client import Client, Reply
 from kis.simulator.server import Simulator
-from orders import fills, reconcile, routine
+from orders import fills, ground, reconcile, routine
 from orders.models import RawNotice, Reconciliation, TradeExecution, TradeOrder
 from orders.service import Intent, OrderDenied, OrderService
 from portfolio.fetcher import KISFetcher
@@ -312,7 +312,7 @@ def test_a_whole_look_is_fresh_for_a_while_and_a_failed_one_is_not(
     reconcile.begin_anew(clock.now())
     assert not reconcile.is_fresh(clock.now()), "what was seen before the workers started does not count"
     look()
-    assert not reconcile.is_fresh(clock.now() + 2 * reconcile.FRESH)
+    assert not reconcile.is_fresh(clock.now() + 2 * ground.FRESH)
     simulator.fault("error_500", path=LIST)
     with pytest.raises(BrokerError):
         look()
