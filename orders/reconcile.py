@@ -13,11 +13,11 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from django.db import IntegrityError, connection, transaction
+from django.db import DataError, IntegrityError, connection, transaction
 from django.db.models import Q
 
 from aegis.broker import Acceptance, Broker, BrokerError, OrderRecord, PartlyRead, UnreadLine
-from aegis.lifecycle import OPEN, UNSETTLED, Event, Status
+from aegis.lifecycle import OPEN, UNSETTLED, Event, IllegalMove, Status
 from aegis.sessions import KST
 from aegis.terms import Market
 from kis import about
@@ -73,8 +73,8 @@ def begin_anew(now: datetime) -> None:
 def reconcile(broker: Broker, now: Callable[[], datetime]) -> Report:
     """Ask for the orders of every day that is not settled yet, settle them, and say so.
 
-    Lines that cannot be read are named in the row; the others count. Raises BrokerError where the list cannot be had,
-    or hides an order of ours.
+    Lines that cannot be read, or that our tables refuse, are named in the row; the others count. Raises BrokerError
+    where the list cannot be had, or hides an order of ours.
     """
     fills.replay_stranded()
     asked_at = now()
@@ -83,7 +83,7 @@ def reconcile(broker: Broker, now: Callable[[], datetime]) -> Report:
     except BrokerError as error:
         Reconciliation.objects.create(at=asked_at, outcome=Outcome.FAILED, error=str(error)[:300])
         raise
-    report = _reconcile(records, now, asked_at, is_whole=not unread)
+    report = _reconcile(records, unread, now, asked_at)
     report.error = "; ".join(map(str, unread))[:300]
     if unread:
         log.error("the broker's list of orders has lines that cannot be read: %s", report.error)
@@ -94,15 +94,15 @@ def reconcile(broker: Broker, now: Callable[[], datetime]) -> Report:
     return report
 
 
-def _listed(broker: Broker, asked_at: datetime) -> tuple[Sequence[OrderRecord], Sequence[UnreadLine]]:
+def _listed(broker: Broker, asked_at: datetime) -> tuple[Sequence[OrderRecord], list[UnreadLine]]:
     """Return the orders of every day that is not settled yet, and the lines nobody can read. Raises BrokerError."""
     today = asked_at.astimezone(KST).date()
     wanted = Q(status__in=UNSETTLED) | Q(look_wanted=True, order_date__gte=today - ASKED_FOR)
     first = TradeOrder.objects.filter(wanted).order_by("order_date").values_list("order_date", flat=True).first()
     try:
-        return broker.orders(min(first or today, today), today), ()
+        return broker.orders(min(first or today, today), today), []
     except PartlyRead as error:
-        return error.read, error.unread
+        return error.read, list(error.unread)
 
 
 def _outcome(unread: Sequence[UnreadLine]) -> Outcome:
@@ -147,7 +147,7 @@ def _alone() -> Iterator[None]:
 
 
 def _reconcile(
-    listed: Sequence[OrderRecord], now: Callable[[], datetime], asked_at: datetime, *, is_whole: bool
+    listed: Sequence[OrderRecord], unread: list[UnreadLine], now: Callable[[], datetime], asked_at: datetime
 ) -> Report:
     records = [record for record in listed if not record.is_cancel]
     report = Report(seen=len(records))
@@ -157,12 +157,22 @@ def _reconcile(
         if order is None:
             strangers.append(record)
         elif _needs_settling(order, record):
-            report.corrected += settle(order.pk, record, asked_at=asked_at, now=now())
+            with _read(record, unread):
+                report.corrected += settle(order.pk, record, asked_at=asked_at, now=now())
         else:
             journal.note(order, looked_at=asked_at)
-    _resolve_unanswered(strangers, report, now=now(), is_whole=is_whole)
-    _adopt_strangers(strangers, report, asked_at=asked_at, now=now())
+    _resolve_unanswered(strangers, report, unread, now=now())
+    _adopt_strangers(strangers, report, unread, asked_at=asked_at, now=now())
     return report
+
+
+@contextmanager
+def _read(record: OrderRecord, unread: list[UnreadLine]) -> Iterator[None]:
+    """Count a line as unread that our tables refuse, as one filled over what was asked for: others come after it."""
+    try:
+        yield
+    except (DataError, IntegrityError, IllegalMove) as error:
+        unread.append(UnreadLine(record.order_no, f"it cannot be: {_evidence(record)}: {error}".partition("\n")[0]))
 
 
 def _needs_settling(order: TradeOrder, record: OrderRecord) -> bool:
@@ -289,19 +299,22 @@ def _evidence(record: OrderRecord) -> str:
     )
 
 
-def _resolve_unanswered(strangers: list[OrderRecord], report: Report, *, now: datetime, is_whole: bool) -> None:
+def _resolve_unanswered(
+    strangers: list[OrderRecord], report: Report, unread: list[UnreadLine], *, now: datetime
+) -> None:
     """Look for the orders whose answer was lost among those of the list that no row claims.
 
-    Absence from a list that is not `is_whole` is not counted: a line that nobody can read may be the order.
+    Absence from a list with `unread` lines is not counted: a line that nobody can read may be the order.
     """
     for order in _unanswered(now):
         found = [record for record in strangers if _could_be(order, record)]
         if len(found) == 1:
             strangers.remove(found[0])
-            report.resolved += _claim(order, found[0], now=now)
+            with _read(found[0], unread):
+                report.resolved += _claim(order, found[0], now=now)
         elif found:
             _call_a_person(order, found, now=now)
-        elif is_whole:
+        elif not unread:
             _count_absence(order, report, now=now)
 
 
@@ -380,22 +393,22 @@ def _count_absence(order: TradeOrder, report: Report, *, now: datetime) -> None:
         report.resolved += journal.absent(order, f"absent from {looks} complete lists", at=now)
 
 
-def _adopt_strangers(strangers: Sequence[OrderRecord], report: Report, *, asked_at: datetime, now: datetime) -> None:
+def _adopt_strangers(
+    strangers: Sequence[OrderRecord], report: Report, unread: list[UnreadLine], *, asked_at: datetime, now: datetime
+) -> None:
     """Take in orders placed elsewhere. One that a request of ours may still claim waits for that answer."""
     for record in strangers:
-        if _turned_up(record, now=now):
-            report.resolved += 1
-            continue
-        claimable = TradeOrder.objects.filter(
-            status__in=[Status.SUBMITTING, Status.UNKNOWN], stock_code=record.code, order_type=record.side
-        )
-        if claimable.exists():
-            continue
-        order = _adopt(record, now=now)
-        if order is not None:
-            report.adopted += 1
-            fills.replay(order)
-            settle(order.pk, record, asked_at=asked_at, now=now)
+        with _read(record, unread):
+            if _turned_up(record, now=now):
+                report.resolved += 1
+            elif not _is_claimable(record) and (order := _adopt(record, asked_at=asked_at, now=now)):
+                report.adopted += 1
+                fills.replay(order)  # what came before its row was to be seen
+
+
+def _is_claimable(record: OrderRecord) -> bool:
+    unanswered = TradeOrder.objects.filter(status__in=[Status.SUBMITTING, Status.UNKNOWN])
+    return unanswered.filter(stock_code=record.code, order_type=record.side).exists()
 
 
 def _turned_up(record: OrderRecord, *, now: datetime) -> bool:
@@ -414,8 +427,9 @@ def _turned_up(record: OrderRecord, *, now: datetime) -> bool:
     return len(found) == 1 and _claim(found[0], record, now=now)
 
 
-def _adopt(record: OrderRecord, *, now: datetime) -> TradeOrder | None:
-    """Write the row of an order placed by hand; None when somebody else has just done so."""
+@transaction.atomic
+def _adopt(record: OrderRecord, *, asked_at: datetime, now: datetime) -> TradeOrder | None:
+    """Write the row of an order placed by hand, and its fills; None where somebody else has just done so."""
     row = TradeOrder(
         request_id=f"external:{record.order_date:%Y%m%d}:{record.branch}:{record.order_no}",
         origin=TradeOrder.Origin.EXTERNAL,
@@ -428,12 +442,14 @@ def _adopt(record: OrderRecord, *, now: datetime) -> TradeOrder | None:
         price=record.price,
         order_date=record.order_date,
     )
+    acceptance = Acceptance(record.branch, record.order_no, record.placed_at)
+    evidence = f"placed by hand; {_evidence(record)}"
     placed_at = datetime.combine(record.order_date, record.placed_at, KST)
     try:
         with transaction.atomic():
-            acceptance = Acceptance(record.branch, record.order_no, record.placed_at)
-            evidence = f"placed by hand; {_evidence(record)}"
             journal.found(row, acceptance, placed_at=placed_at, at=now, evidence=evidence)
     except IntegrityError:
         return None
+    fills.replay(row)
+    settle(row.pk, record, asked_at=asked_at, now=now)
     return row

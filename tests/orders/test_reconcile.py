@@ -384,6 +384,30 @@ def test_a_strangers_line_that_nobody_can_read_spoils_no_other(
     assert all(word in row.error for word in ("0000099999", name, value))
 
 
+def test_a_line_that_cannot_be_spoils_no_other(buy: Buy, look, broker: Broker, simulator: Simulator, misprint) -> None:
+    order = buy(strategy="buy_urgent")
+    misprint(odno="0000099999", pdno="000660", ord_qty="1", tot_ccld_qty="3", tot_ccld_amt="300")
+    assert look().corrected == 1
+    order.refresh_from_db()
+    assert order.state is Status.FILLED
+    row = Reconciliation.objects.latest()
+    assert row.outcome == Reconciliation.Outcome.PARTLY
+    assert "0000099999: it cannot be: list: ordered 1, filled 3" in row.error
+    assert not TradeOrder.objects.filter(origin=TradeOrder.Origin.EXTERNAL).exists()
+
+
+def test_an_order_of_ours_whose_line_cannot_be_is_nothing_to_trade_on(buy: Buy, look, misprint) -> None:
+    order, other = buy(strategy="buy_urgent"), buy(qty=2, strategy="buy_urgent")
+    misprint(odno=order.order_no, tot_ccld_qty=str(order.qty + 1))
+    with pytest.raises(BrokerError, match="it cannot be"):
+        look()
+    other.refresh_from_db()
+    assert other.state is Status.FILLED
+    assert Reconciliation.objects.latest().outcome == Reconciliation.Outcome.FAILED
+    with pytest.raises(OrderDenied, match="nothing goes before that"):
+        buy(qty=3)
+
+
 def test_nothing_is_absent_from_a_list_with_a_line_that_nobody_can_read(
     service: OrderService, look, broker: Broker, simulator: Simulator, misprint
 ) -> None:
