@@ -99,6 +99,8 @@ def _request_id(words: dict[str, Any]) -> str:
             f"request_id {value!r}: 1 to {REQUEST_ID_LENGTH} letters are needed, new for each new order and "
             "the same for each repetition"
         )
+    if value.startswith(TradeOrder.OWN_IDS):
+        raise BadRequest(f"request_id {value!r}: {', '.join(TradeOrder.OWN_IDS)} begin AEGIS's own; begin it otherwise")
     return value
 
 

@@ -38,6 +38,9 @@ class TradeOrder(models.Model):
         (Status.UNKNOWN.value, _("unknown")),
     ]
 
+    # how the request ids begin that AEGIS makes itself: no caller's may
+    OWN_IDS = ("chase:", "stop:", "external:")
+
     request_id = models.CharField(_("request id"), max_length=64, unique=True)
     root = models.ForeignKey(
         "self", models.PROTECT, related_name="retries", null=True, blank=True, verbose_name=_("root order")

@@ -185,6 +185,18 @@ def _may_be_ours(found: OpenOrder) -> bool:
     return unanswered.filter(stock_code=found.code, order_type=found.side).exists()
 
 
+def _same(order: TradeOrder, intent: Intent) -> TradeOrder:
+    """Return the order that a request has already. Raises OrderDenied where that was for something else.
+
+    Shares and price may differ: who asks again after a crash reckons with less cash.
+    """
+    if (order.stock_code, order.order_type) == (intent.code, intent.side):
+        return order
+    words = gettext_noop("request id {request_id} is order {order}, {side} {code}: take a new one for each new order")
+    figures = {"request_id": order.request_id, "order": f"#{order.pk}", "side": order.order_type}
+    raise OrderDenied([Reason("REQUEST_TAKEN", words, {**figures, "code": order.stock_code})])
+
+
 class OrderService:
     """Places and cancels orders with one broker, by one clock."""
 
@@ -196,11 +208,11 @@ class OrderService:
         """Place an order and return its row, whatever became of it at the broker.
 
         Raises OrderDenied where AEGIS will not send it, and another BrokerError where the broker could not
-        be asked beforehand; in both cases there is no row.
+        be asked beforehand; in both cases there is no row but one that has the request id for something else.
         """
         found = self._ground(intent)
         if found.known is not None:
-            return TradeOrder.objects.get(pk=found.known)
+            return _same(TradeOrder.objects.get(pk=found.known), intent)
         try:
             found = self._firm(found, intent)
             draft = self._draft(intent, found)
@@ -209,7 +221,7 @@ class OrderService:
             known = TradeOrder.objects.filter(request_id=intent.request_id).first()
             if known is None:
                 raise
-            return known  # the same request, a moment sooner
+            return _same(known, intent)  # a moment sooner
         return self.send(order)
 
     def draft(self, intent: Intent) -> Draft:
@@ -467,7 +479,7 @@ class OrderService:
             strategy="" if at_market else order.strategy,
             price=None if at_market or order.strategy else self._stepped(order, plan),
             market=Market(order.market),
-            request_id=f"{order.root_pk}:{order.attempt + 1}",
+            request_id=f"chase:{order.root_pk}:{order.attempt + 1}",
             plan=plan,
         )
 

@@ -82,6 +82,9 @@ def request_id(text: str) -> str:
     if not 0 < len(text) <= REQUEST_ID_LENGTH or not text.isprintable() or text != text.strip():
         words = _("request id {text} is not 1 to {most} letters without spaces at its ends")
         raise argparse.ArgumentTypeError(words.format(text=repr(text), most=REQUEST_ID_LENGTH))
+    if text.startswith(TradeOrder.OWN_IDS):
+        words = _("request id {text} begins as AEGIS's own do ({own}): begin it otherwise")
+        raise argparse.ArgumentTypeError(words.format(text=repr(text), own=", ".join(TradeOrder.OWN_IDS)))
     return text
 
 

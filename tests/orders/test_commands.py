@@ -106,6 +106,11 @@ def test_the_same_request_id_is_the_same_order(service: OrderService) -> None:
     assert TradeOrder.objects.count() == 1
 
 
+def test_a_request_id_that_begins_as_our_own_is_refused(service: OrderService) -> None:
+    with pytest.raises(CommandError, match=r"begins as AEGIS's own do \(chase:, stop:, external:\)"):
+        run("buy", "005930", "1", "--request-id", "chase:1:1")
+
+
 def test_cancel_takes_the_brokers_number_or_our_own(service: OrderService) -> None:
     run("buy", "005930", "1")
     assert run("cancel", "1").startswith("cancel sent:")

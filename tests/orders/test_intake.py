@@ -39,6 +39,7 @@ def test_the_words_mean_what_an_intent_means() -> None:
     [
         ({"request_id": ""}, r"request_id '': 1 to 64 letters are needed"),
         ({"request_id": "x" * 65}, "1 to 64 letters"),
+        *(({"request_id": f"{own}1"}, f"request_id '{own}1'") for own in TradeOrder.OWN_IDS),
         ({"code": 5930}, "code 5930: text is needed"),
         ({"side": "buy"}, "side 'buy': one of BUY, SELL is needed"),
         ({"qty": 0}, "qty 0: a whole number, 1 or more, is needed"),
@@ -63,6 +64,16 @@ def test_a_wrong_word_is_named_and_nothing_is_sent(
     assert (answer["outcome"], answer["order"]) == ("INVALID", None)
     assert complaint in answer["error"]
     assert not TradeOrder.objects.exists()
+
+
+@pytest.mark.parametrize("other", [{"side": "SELL"}, {"code": "000660"}])
+def test_the_same_id_for_something_else_is_refused(
+    service: OrderService, broker: Broker, other: dict[str, Any]
+) -> None:
+    intake.submit(WORDS, broker, clock.now)
+    answer = intake.submit({**WORDS, "strategy": "", **other}, broker, clock.now)
+    assert (answer["outcome"], [reason["code"] for reason in answer["reasons"]]) == ("DENIED", ["REQUEST_TAKEN"])
+    assert TradeOrder.objects.count() == 1
 
 
 def test_the_same_id_is_the_same_order(service: OrderService, broker: Broker, simulator: Simulator) -> None:
