@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from enum import StrEnum
 
+from aegis.broker import Quote
 from aegis.guards import Reason, gettext_noop
 from aegis.ticks import DAILY_LIMIT_PERCENT
 
@@ -153,14 +154,18 @@ def average_true_range(days: Sequence[Day], count: int = ATR_DAYS) -> Decimal | 
     return (Decimal(sum(spans)) / count).quantize(Decimal("0.0001"))
 
 
-def plausible(close_before: int | None) -> range:
+def plausible(close_before: int | None, quote: Quote | None = None) -> range:
     """Return the prices, in won, that a day may trade at after one that closed at `close_before`.
 
     A price outside is no fall but another count of shares (split, reverse split), which the account does not
     show yet. Without a close everything is plausible, as on a stock's first day. The limits are taken without
-    the ticks that cut them, which differ by instrument: the lowest price of the day must fire.
+    the ticks that cut them, which differ by instrument: the lowest price of the day must fire. Where the broker's
+    `quote` reckons from the same close its limits count too: those of a leveraged fund are wider.
     """
     if not close_before:
         return range(1, _NO_END)
     width = -(-close_before * DAILY_LIMIT_PERCENT // 100)
-    return range(max(1, close_before - width), close_before + width + 1)
+    lowest, highest = max(1, close_before - width), close_before + width
+    if quote is not None and quote.base_price == close_before:
+        lowest, highest = min(lowest, quote.lower_limit), max(highest, quote.upper_limit)
+    return range(lowest, highest + 1)

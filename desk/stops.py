@@ -93,14 +93,15 @@ class Stops:
         """Read the armed stops again. Highest prices that are not written yet are kept. Raises DatabaseError."""
         rows = stops.armed()
         average = {holding.stock_code: holding.avg_price for holding in PortfolioService().get_portfolio()}
-        possible = stop_watch.plausible(sorted({row.stock_code for row in rows}), clock.now())
+        closes = stop_watch.closes(sorted({row.stock_code for row in rows}), clock.now())
         armed = defaultdict(list)
         with self._lock:
             known = {each.pk: each for one in self._armed.values() for each in one}
             for row in rows:
                 if row.stock_code in average:
                     rule = row.rule(average[row.stock_code])
-                    armed[row.stock_code].append(_renewed(row, rule, possible[row.stock_code], known.get(row.pk)))
+                    possible = rules.plausible(closes.get(row.stock_code))
+                    armed[row.stock_code].append(_renewed(row, rule, possible, known.get(row.pk)))
             self._armed = dict(armed)
 
     def write(self) -> None:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from django.utils.translation import gettext
 
 from aegis import stops as rules
-from aegis.broker import Broker, BrokerError
+from aegis.broker import Broker, BrokerError, Quote
 from aegis.sessions import KST, Matching, phases_at
 from aegis.stops import Fired, NewHigh
 from aegis.terms import Market
@@ -63,40 +63,40 @@ def _look(row: StopRule, venue: Market, broker: Broker, status: StreamStatus, no
         stops.note_silence(row, is_silent=False, words=gettext("its trades are heard again"), at=now())
         return False
     try:
-        price = broker.quote(row.stock_code, venue).price
+        quote = broker.quote(row.stock_code, venue)
     except BrokerError as error:
         words = gettext("its trades are not heard, and its price cannot be asked for: {error}").format(error=error)
         stops.note_silence(row, is_silent=True, words=words, at=now())
         log.warning("stop %s: its price cannot be asked for: %s", row.pk, error)
         return False
-    if not is_held or price != row.heard_price:
+    if not is_held or quote.price != row.heard_price:
         words = gettext("its trades are not heard: the broker is asked every few seconds instead ({price:,} won)")
-        stops.note_silence(row, is_silent=True, words=words.format(price=price), at=now())
-    return judge(row, price, now(), seen="REST")
+        stops.note_silence(row, is_silent=True, words=words.format(price=quote.price), at=now())
+    return judge(row, quote, now())
 
 
-def judge(row: StopRule, price: int, at: datetime, *, seen: str) -> bool:
+def judge(row: StopRule, quote: Quote, at: datetime) -> bool:
     """Hold an armed stop against a price that was asked for; whether it fired."""
     holding = PortfolioService().get_holding(row.stock_code)
     if holding is None:
         return False
-    if price not in plausible([row.stock_code], at)[row.stock_code]:
-        stops.note_implausible(row.pk, price, at)
+    close = closes([row.stock_code], at).get(row.stock_code)
+    if quote.price not in rules.plausible(close, quote):
+        stops.note_implausible(row.pk, quote.price, at)
         return False
-    verdict = rules.evaluate(row.rule(holding.avg_price), price)
+    verdict = rules.evaluate(row.rule(holding.avg_price), quote.price)
     if isinstance(verdict, NewHigh):
         stops.note_high(row.pk, verdict.price)
-    return isinstance(verdict, Fired) and stops.trigger(row.pk, price, at, seen=seen)
+    return isinstance(verdict, Fired) and stops.trigger(row.pk, quote.price, at, seen="REST")
 
 
-def plausible(codes: list[str], now: datetime) -> dict[str, range]:
-    """Return the prices, in won, that each stock may trade at today, as far as its last close tells.
+def closes(codes: list[str], now: datetime) -> dict[str, int]:
+    """Return the won that each stock closed at last, of those whose close says something about today.
 
-    A close that is not the last day's tells nothing, nor does one of before a split of today.
+    One that is not the last day's says nothing, nor does one of before a split of today.
     """
     today = now.astimezone(KST).date()
     last = market.last_final_day(now)
-    closes = dict(DailyPrice.objects.filter(date=last, stock_code__in=codes).values_list("stock_code", "close"))
+    known = dict(DailyPrice.objects.filter(date=last, stock_code__in=codes).values_list("stock_code", "close"))
     changed = PortfolioEvent.objects.filter(stock_code__in=codes, at__date=today).values_list("stock_code", flat=True)
-    known = {code: close for code, close in closes.items() if code not in set(changed)}
-    return {code: rules.plausible(known.get(code)) for code in codes}
+    return {code: close for code, close in known.items() if code not in set(changed)}

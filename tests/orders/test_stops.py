@@ -15,7 +15,7 @@ from django.utils import translation
 from aegis.broker import Acceptance, Broker, BrokerError, NotSent, OutcomeUnknown, Placed
 from aegis.positions import Change
 from aegis.stops import StopKind, StopUnit
-from aegis.terms import Side
+from aegis.terms import Market, Side
 from kis import clock
 from kis.simulator.server import Simulator
 from kis.status import SocketState, StreamStatus
@@ -477,7 +477,20 @@ def test_a_price_beyond_the_day_s_limits_fires_nothing_and_is_told_once(held: Po
     DailyPrice.objects.create(
         stock_code=SAMSUNG, date="2026-11-20", open=70_000, high=71_000, low=69_000, close=70_000, volume=1
     )
+    quote = broker.quote(SAMSUNG, Market.KRX)
+    split = replace(quote, price=14_000, base_price=14_000, lower_limit=9_800, upper_limit=18_200)
     for _ in range(2):
-        assert not stop_watch.judge(row, 14_000, clock.now(), seen="REST")
-    assert stop_watch.judge(row, 64_000, clock.now(), seen="REST")
+        assert not stop_watch.judge(row, split, clock.now())
+    assert stop_watch.judge(row, replace(quote, price=64_000), clock.now())
     assert kinds(row) == ["ARMED", "IMPLAUSIBLE", "TRIGGERED"]
+
+
+def test_a_fall_below_thirty_percent_fires_where_the_day_s_limits_are_wider(held: Portfolio, broker: Broker) -> None:
+    row = loss()
+    DailyPrice.objects.create(
+        stock_code=SAMSUNG, date="2026-11-20", open=70_000, high=71_000, low=69_000, close=70_000, volume=1
+    )
+    leveraged = replace(
+        broker.quote(SAMSUNG, Market.KRX), price=35_000, base_price=70_000, lower_limit=28_000, upper_limit=112_000
+    )
+    assert stop_watch.judge(row, leveraged, clock.now())
