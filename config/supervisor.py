@@ -266,13 +266,13 @@ class Supervisor:
     def _plan_restart(self, member: _Member, code: int) -> None:
         if time.monotonic() - member.started_at > HEALTHY_SECONDS:
             member.pause = self._first_pause
-        self._say(
-            _("{name} ended ({how}); it starts again in {seconds:g} s").format(
-                name=member.program.name, how=_how(code), seconds=member.pause
-            )
-        )
+        words = _("{name} ended ({how}); it starts again in {seconds:g} s")
+        words = words.format(name=member.program.name, how=_how(code), seconds=member.pause)
         member.due_at = time.monotonic() + member.pause
         member.pause = min(member.pause * 2, LONGEST_PAUSE_SECONDS)
+        # a closed terminal, or a full disk behind it
+        with contextlib.suppress(OSError):
+            self._say(words)
 
     def _record(self, name: str) -> Path:
         return self._run_dir / f"{name}.json"
@@ -305,7 +305,8 @@ def sole_supervisor(run_dir: Path) -> Iterator[None]:
 
 def remember(record: Path, pid: int) -> None:
     """Write who `pid` is, so that a later start knows it from a stranger who got its number."""
-    with contextlib.suppress(psutil.NoSuchProcess):
+    # a full disk ends nobody's keeping: the leash ends what an unremembered process would leave
+    with contextlib.suppress(psutil.NoSuchProcess, OSError):
         created = psutil.Process(pid).create_time()
         draft = record.with_suffix(".new")
         draft.write_text(json.dumps({"pid": pid, "created": created}), encoding="ascii")

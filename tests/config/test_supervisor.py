@@ -1,8 +1,10 @@
 """Processes kept running: what dies comes back, what is told to end ends, and nobody else does."""
 
+import errno
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -71,6 +73,27 @@ def test_a_killed_process_starts_again_and_the_operator_is_told(kept: Kept) -> N
     wait_for(lambda: kept.supervisor.pid("worker") not in (None, killed))
     assert kept.pid("other") == other
     assert any("worker" in line and "SIGKILL" in line for line in kept.said)
+
+
+def test_a_house_that_can_write_nothing_still_starts_again_what_dies(tmp_path: Path) -> None:
+    def mute(words: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    kept = Kept(tmp_path / "run")
+    kept.run_dir.mkdir()
+    kept.supervisor = Supervisor(
+        kept.run_dir, directory=tmp_path, output=kept.output, say=mute, first_pause_seconds=0.1
+    )
+    kept.start(program("worker"))
+    shutil.rmtree(kept.run_dir)
+    killed = kept.pid("worker")
+    try:
+        os.kill(killed, signal.SIGKILL)
+        wait_for(lambda: kept.supervisor.pid("worker") not in (None, killed))
+        assert kept.supervisor.is_keeping
+    finally:
+        kept.supervisor.hurry()
+        kept.supervisor.stop()
 
 
 def test_a_process_that_keeps_ending_is_waited_for_longer_each_time(kept: Kept) -> None:
