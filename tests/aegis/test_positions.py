@@ -132,3 +132,12 @@ def test_a_single_share_that_vanishes_is_no_reverse_split() -> None:
 
 def test_trades_counted_before_are_not_counted_as_a_change() -> None:
     assert change(buy(HELD, 5, 70_000), DAY, holding(15, "70000", bought=5)) is None
+
+
+@pytest.mark.parametrize("qty", [10, 0])
+def test_yesterdays_trades_that_the_broker_still_counts_after_midnight_are_no_split(qty: int) -> None:
+    evening = adopted(None, DAY, holding(qty, "70000", bought=10, sold=10 - qty))
+    night = holding(qty, "70000", bought=10, sold=10 - qty)
+    assert change(evening, DAY + timedelta(days=1), night) is None
+    kept = adopted(evening, DAY + timedelta(days=1), night)
+    assert change(kept, kept.day, holding(qty, "70000")) is None
