@@ -187,11 +187,12 @@ class Supervisor:
         self._thread = threading.Thread(target=self._keep, name="house", daemon=True)
 
     def start(self, programs: Sequence[Program]) -> None:
-        for program in programs:
-            member = _Member(program, self._directory, next(self._colours), self._events, self._first_pause)
-            self._members[program.name] = member
-            self._printer.width = max(self._printer.width, len(program.name))
-            member.launch()
+        with self._starting:  # the thread may be looking after those of before
+            for program in programs:
+                member = _Member(program, self._directory, next(self._colours), self._events, self._first_pause)
+                self._members[program.name] = member
+                self._printer.width = max(self._printer.width, len(program.name))
+                member.launch()
         if not self._thread.is_alive():
             self._thread.start()
 
