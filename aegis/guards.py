@@ -50,7 +50,7 @@ class Reason:
     @property
     def passes(self) -> bool:
         """Whether it goes away by itself: what waits in line may wait for it, where a new intent is refused."""
-        return self.code in ("FROZEN", "NOT_RECONCILED")
+        return self.code in ("FROZEN", "NOT_RECONCILED", "RIVALS")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +93,8 @@ class Facts:
 
     `is_priced` is false while the price to go is not known. `blacklisted` is the reason a stock is on the
     blacklist; `orderable_cash` won and `sellable_qty` shares are the broker's own answers of this moment.
-    `is_retry` marks a chase's re-order, which is no intent of its own. `total_asset` in won is the account as
-    last seen, `held_qty` what it holds of this stock.
+    `is_errand` marks a chase's re-order or a stop's sale, which no caller asks for. `total_asset` in won is the account
+    as last seen, `held_qty` what it holds of this stock.
     """
 
     request: OrderRequest
@@ -105,7 +105,7 @@ class Facts:
     trades_on_nxt: bool
     is_priced: bool = True
     reconciled: bool = True
-    is_retry: bool = False
+    is_errand: bool = False
     sector: str = ""
     blacklisted: str | None = None
     limits: Limits = Limits()
@@ -246,7 +246,7 @@ def check_frozen(facts: Facts) -> Reason | None:
 
 def check_twin(facts: Facts) -> Reason | None:
     """The same asked for twice within seconds, by two request ids, is most likely meant once."""
-    if facts.is_retry or not facts.others.twin:
+    if facts.is_errand or not facts.others.twin:
         return None
     return Reason(
         "DUPLICATE",
@@ -256,9 +256,9 @@ def check_twin(facts: Facts) -> Reason | None:
 
 
 def check_pace(facts: Facts) -> Reason | None:
-    """Buys and sales are counted apart: no haste in buying may hold up a stop."""
+    """Buys and sales are counted apart, and a stop waits for neither: no haste may hold up what has to be sold."""
     most = facts.limits.orders_per_minute
-    if facts.is_retry or not most or facts.others.last_minute < most:
+    if facts.is_errand or not most or facts.others.last_minute < most:
         return None
     return Reason(
         "PACE",

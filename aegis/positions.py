@@ -84,14 +84,15 @@ def lags(line: Line, day: date, bought_today: int, sold_today: int) -> bool:
 def change(line: Line, day: date, holding: Holding) -> Change | None:
     """Return what happened to a holding besides the trades of `day`, None where they explain it. Ask `lags` first.
 
-    A split or a bonus issue leaves the cost as it was and moves the shares; a whole multiple of them is a split. As many
-    shares at the same price are no change: the broker may count yesterday's trades for today's until its morning.
+    A split or a bonus issue leaves the cost as it was and moves the shares; a whole multiple of them is a split.
+    As many shares at the same price are no change: until its morning the broker may count yesterday's trades for
+    today's. Trades of a day do not become fewer: shares that go with them are gone without a trade.
     """
     if holding.qty == line.qty and (not line.qty or holding.average_price == line.average_price):
         return None
     counted = (max(line.our_bought, line.broker_bought), max(line.our_sold, line.broker_sold))
     bought, sold = counted if line.day == day else (0, 0)
-    expected = line.qty + holding.bought_today - bought - (holding.sold_today - sold)
+    expected = line.qty + max(0, holding.bought_today - bought) - max(0, holding.sold_today - sold)
     if holding.qty == expected:
         return None
     # the broker prints four decimals, and drops fractions of a share

@@ -160,12 +160,13 @@ def plausible(close_before: int | None, quote: Quote | None = None) -> range:
     A price outside is no fall but another count of shares (split, reverse split), which the account does not
     show yet. Without a close everything is plausible, as on a stock's first day. The limits are taken without
     the ticks that cut them, which differ by instrument: the lowest price of the day must fire. Where the broker's
-    `quote` reckons from the same close its limits count too: those of a leveraged fund are wider.
+    `quote` reckons from that close, or from one less a distribution, its limits count too: those of a leveraged
+    fund are wider.
     """
     if not close_before:
         return range(1, _NO_END)
     width = -(-close_before * DAILY_LIMIT_PERCENT // 100)
     lowest, highest = max(1, close_before - width), close_before + width
-    if quote is not None and quote.base_price == close_before:
+    if quote is not None and abs(quote.base_price - close_before) <= width:
         lowest, highest = min(lowest, quote.lower_limit), max(highest, quote.upper_limit)
     return range(lowest, highest + 1)

@@ -58,7 +58,11 @@ def _note(order: TradeOrder, user: User, text: str) -> None:
 
 
 def cancel(order: TradeOrder, *, by: User) -> Told:
-    """Ask the broker to cancel what is left of an order."""
+    """Ask the broker to cancel what is left of an order, and end its chase."""
+    if order.is_done and order.chase_at is not None:
+        _note(order, by, _("cancel"))
+        _service().end_chase(order, _("cancelled by {name}").format(name=by.get_username()))
+        return Told(True, _("Nothing of it is ordered anew: {order}").format(order=name_of(order)))
     if order.order_no is None or not order.is_open:
         return Told(False, _("Nothing is left to cancel of {order}").format(order=name_of(order)))
     _note(order, by, _("cancel"))

@@ -162,7 +162,7 @@ def _holds(phase: Phase, moment: time) -> bool:
 def health(now: datetime) -> dict[str, Any]:
     return {
         "switch": TradingSwitch.objects.filter(pk=TradingSwitch.ONLY_PK).first(),
-        "looked": Reconciliation.objects.order_by("-id").first(),
+        "looked": Reconciliation.objects.first(),
         "untold": untold(now),
         "synced_at": AccountSnapshot.objects.order_by("-timestamp").values_list("timestamp", flat=True).first(),
         **_from_redis(),

@@ -99,13 +99,13 @@ def look(now: datetime) -> str:
     """The broker's list of orders was read lately. Outside trading hours nothing depends on it."""
     if not market.is_any_market_open(now):
         return ""
-    read = Reconciliation.objects.filter(outcome__in=reconcile.READ).order_by("-id").first()
+    read = Reconciliation.objects.filter(outcome__in=reconcile.READ).first()
     if read is None:
         return _("the broker's list of orders was never read")
     age = int((now - read.at).total_seconds())
     if age <= LOOK_SECONDS:
         return ""
-    newest = Reconciliation.objects.order_by("-id").first()
+    newest = Reconciliation.objects.first()
     return _("the broker's list of orders was last read {age:,} s ago: {why}").format(
         age=age, why=(newest.error if newest else "") or "-"
     )
@@ -113,7 +113,7 @@ def look(now: datetime) -> str:
 
 def unread(now: datetime) -> str:
     """No line of the broker's list is beyond us."""
-    newest = Reconciliation.objects.order_by("-id").first()
+    newest = Reconciliation.objects.first()
     if newest is None or newest.outcome != Reconciliation.Outcome.PARTLY:
         return ""
     return _("orders in the broker's list cannot be read, and are left out: {why}").format(why=newest.error)

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from time import monotonic
 
 from django.db import Error as DatabaseError
 
@@ -23,13 +24,15 @@ from kis import clock
 from kis.subscriptions import Topic
 from orders import stop_watch, stops
 from orders.models import StopRule
-from orders.tasks import stop
+from orders.tasks import ask_for_stop, stop
 from portfolio.service import PortfolioService
 
 log = logging.getLogger(__name__)
 
 READ_SECONDS = 1.0
 WRITE_SECONDS = 2.0
+# a price that the day cannot have is asked about so often, while trades tell it
+ASK_AGAIN_SECONDS = 5.0
 # how long the firing thread waits for something to do before it looks whether its term is over
 LISTEN_SECONDS = 0.5
 
@@ -43,7 +46,7 @@ class Armed:
     possible: range
     price: int = 0
     is_unwritten: bool = False
-    is_told: bool = False  # of an impossible price
+    ask_at: float = 0.0  # when an impossible price is asked about again, by the monotonic clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +79,8 @@ class Stops:
         """Hold one stop against one trade; False where that fired it."""
         price = trade.price
         if price not in armed.possible:
-            if not armed.is_told:
-                armed.is_told = True
+            if monotonic() >= armed.ask_at:
+                armed.ask_at = monotonic() + ASK_AGAIN_SECONDS
                 self._shots.put(Shot(armed.pk, price, clock.now(), is_possible=False))
             return True
         armed.price, armed.is_unwritten = price, True
@@ -92,14 +95,17 @@ class Stops:
     def read(self) -> None:
         """Read the armed stops again. Highest prices that are not written yet are kept. Raises DatabaseError."""
         rows = stops.armed()
-        average = {holding.stock_code: holding.avg_price for holding in PortfolioService().get_portfolio()}
+        held = {holding.stock_code: holding.avg_price for holding in PortfolioService().get_portfolio()}
+        lacking = {row.stock_code for row in rows} - held.keys()
+        average = held | {code: stops.average_price(code, clock.now()) for code in lacking}
         closes = stop_watch.closes(sorted({row.stock_code for row in rows}), clock.now())
         armed = defaultdict(list)
         with self._lock:
             known = {each.pk: each for one in self._armed.values() for each in one}
             for row in rows:
-                if row.stock_code in average:
-                    rule = row.rule(average[row.stock_code])
+                price = average[row.stock_code]
+                if price is not None:
+                    rule = row.rule(price)
                     possible = rules.plausible(closes.get(row.stock_code))
                     armed[row.stock_code].append(_renewed(row, rule, possible, known.get(row.pk)))
             self._armed = dict(armed)
@@ -127,7 +133,7 @@ class Stops:
             return
         try:
             if not shot.is_possible:
-                stops.note_implausible(shot.pk, shot.price, shot.at)
+                ask_for_stop.delay(shot.pk)
             elif stops.trigger(shot.pk, shot.price, shot.at, seen="feed"):
                 stop.delay(shot.pk)
         except DatabaseError:
@@ -140,7 +146,7 @@ def _renewed(row: StopRule, rule: Rule, possible: range, known: Armed | None) ->
         return Armed(row.pk, rule, possible)
     # a split moves the highest price down: what the table says then counts, not what was heard before
     high = max(rule.high, known.rule.high) if known.rule.average_price == rule.average_price else rule.high
-    return Armed(row.pk, replace(rule, high=high), possible, known.price, known.is_unwritten, known.is_told)
+    return Armed(row.pk, replace(rule, high=high), possible, known.price, known.is_unwritten, known.ask_at)
 
 
 def stopped_stocks() -> Iterable[Topic]:

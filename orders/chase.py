@@ -118,7 +118,7 @@ def _cancel(order: TradeOrder, retry: int, broker: Broker, now: Callable[[], dat
         if why := chase.held_up(quote):
             return _pause(order, why, now())
     try:
-        service.cancel(order)
+        service.cancel(order, goes_on=True)
     except Refused as refusal:
         # most likely filled meanwhile; the list will say
         log.info("order %s: cancel refused: %s", order.pk, refusal)
@@ -133,7 +133,8 @@ def _closed(order: TradeOrder, now: datetime) -> str:
 
 def _pause(order: TradeOrder, why: str, at: datetime) -> bool:
     """Leave the order where it rests, and look again a little later; False, for nothing more is done now."""
-    journal.note(order, chase_at=at + PAUSE)
+    # unless somebody has ended the chase meanwhile
+    TradeOrder.objects.filter(pk=order.pk, chase_at__isnull=False).update(chase_at=at + PAUSE)
     newest = order.events.order_by("-id").values_list("kind", flat=True).first()
     if newest != "CHASE_PAUSED":
         journal.write(order, "CHASE_PAUSED", gettext(why), at=at)

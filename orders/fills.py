@@ -74,8 +74,8 @@ def replay_stranded() -> None:
     number = Coalesce(NullIf("original_no", Value("")), "order_no")
     waiting = RawNotice.objects.filter(state=State.WAITING).alias(number=number)
     for raw in waiting.filter(Exists(orders)).order_by("id"):
-        order = TradeOrder.objects.get(order_date=raw.order_date, order_no=raw.original_no or raw.order_no)
-        _apply_late(raw, order)
+        for order in TradeOrder.objects.filter(order_date=raw.order_date, order_no=raw.original_no or raw.order_no):
+            _apply_late(raw, order)
 
 
 def _apply_late(raw: RawNotice, order: TradeOrder) -> None:
@@ -116,7 +116,9 @@ def stored_notice(raw: RawNotice) -> Notice:
 def apply(raw: RawNotice, notice: Notice, *, now: datetime) -> bool:
     """Apply one notice under its order's lock; False while its order is not known."""
     number = notice.original_no or notice.order_no
-    order = TradeOrder.objects.select_for_update().filter(order_date=raw.order_date, order_no=number).first()
+    # branches number for themselves: another's order may have the number of ours
+    same = TradeOrder.objects.select_for_update().filter(order_date=raw.order_date, order_no=number)
+    order = next((each for each in same if _is_of(each, notice)), None)
     if order is None:
         return False
     # whoever changes it holds the order's lock, as we do now
@@ -127,6 +129,11 @@ def apply(raw: RawNotice, notice: Notice, *, now: datetime) -> bool:
     raw.state, raw.order = state, order
     rows.update(RawNotice, raw.pk, {"state": state, "order": order.pk})
     return True
+
+
+def _is_of(order: TradeOrder, notice: Notice) -> bool:
+    # a letter may stand before the six of the code
+    return order.side is notice.side and order.stock_code[-6:] == notice.code[-6:]
 
 
 def _waits(raw: RawNotice) -> bool:

@@ -5,7 +5,7 @@ SQL because Django takes longer to put ten questions together than PostgreSQL to
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, time, timedelta
 from functools import cache, lru_cache
 from typing import Any
@@ -30,8 +30,9 @@ FRESH = timedelta(seconds=150)
 ON_ITS_WAY = timedelta(seconds=10)
 NO_FAMILY = -1
 
-# What orders on their way, of unknown fate or open at the broker may still do to an order like this, but for its own
-# family. Without a price the broker holds back the upper limit: 30 % more than the last trade, as far as known here.
+# What is held, and what orders on their way, of unknown fate or open at the broker may still do to an order like this,
+# but for its own family. Without a price the broker holds back the upper limit: 30 % more than the last trade, as far
+# as known here.
 # UNVERIFIED: the upper limit is reckoned from the price at arrival; the day's base may be higher
 _UNSETTLED = f"""
     SELECT min(id) FILTER (WHERE is_unknown AND order_type = %(order_type)s AND stock_code = %(stock_code)s) AS frozen,
@@ -39,8 +40,9 @@ _UNSETTLED = f"""
                FILTER (WHERE is_unknown AND order_type = 'BUY') AS cash,
            sum(qty) FILTER (WHERE is_unknown AND order_type = 'SELL' AND stock_code = %(stock_code)s) AS shares,
            sum(qty - filled_qty) FILTER (WHERE order_type = 'BUY' AND stock_code = %(stock_code)s) AS open_buys,
+           (SELECT quantity FROM portfolio WHERE stock_code = %(stock_code)s) AS held,
            (SELECT coalesce(outcome IN ('WHOLE', 'PARTLY') AND at >= %(fresh_since)s, false)
-            FROM reconciliations ORDER BY id DESC LIMIT 1) AS is_reconciled
+            FROM reconciliations ORDER BY at DESC, id DESC LIMIT 1) AS is_reconciled
     FROM (
         SELECT *, status = 'UNKNOWN' OR (status = 'SUBMITTING' AND created_at <= %(silent_since)s) AS is_unknown
         FROM trade_orders
@@ -69,12 +71,13 @@ CROWD = f"""
     CROSS JOIN ({_UNSETTLED}) AS unsettled
     LEFT JOIN trading_switch AS switch ON switch.id = {TradingSwitch.ONLY_PK}
 """  # noqa: S608
-# Takes a place in the queue of intents, where the crowd is still the one that was seen. Whoever waits here for another
-# intent finds the count gone up, for PostgreSQL looks at the row anew when it has it
+# Takes a place in the queue of intents, where the crowd is still the one that was seen and the chase of the order that
+# it follows goes on. Whoever waits here for another intent finds the count gone up: PostgreSQL looks at the row anew
 TAKE_TURN = f"""
     UPDATE trading_switch SET intents = intents + 1
     WHERE id = {TradingSwitch.ONLY_PK} AND state = %(seen_state)s AND intents = %(seen_intents)s
       AND (SELECT unsettled::text FROM ({_UNSETTLED}) AS unsettled) = %(seen_unsettled)s
+      AND (%(follows)s::bigint IS NULL OR (SELECT chase_at FROM trade_orders WHERE id = %(follows)s) IS NOT NULL)
     RETURNING intents
 """  # noqa: S608
 SURVEY = """
@@ -84,7 +87,6 @@ SURVEY = """
            (SELECT is_open FROM trading_days WHERE date = %(today)s),
            (SELECT json_agg(trading_sessions ORDER BY market, starts_at, phase)::text
             FROM trading_sessions WHERE day_id = %(today)s),
-           (SELECT quantity FROM portfolio WHERE stock_code = %(stock_code)s),
            (SELECT total_asset FROM account_snapshots ORDER BY timestamp DESC LIMIT 1),
            crowd.*, {stock}
     FROM ({crowd}) AS crowd LEFT JOIN stocks ON stocks.code = %(stock_code)s
@@ -109,13 +111,15 @@ class Crowd:
     """What others may change from one moment to the next, as `question` found it.
 
     `reconciled` says that the newest look at the broker's list told of our orders, not long ago. `intents` were ever
-    committed, None before the switch was made; `unsettled` is what is not settled, in the database's own words.
+    committed, None before the switch was made; `held_qty` are shares as last seen; `unsettled` is what is not settled,
+    in the database's own words.
     """
 
     question: Question
     state: TradingState
     intents: int | None
     reconciled: bool
+    held_qty: int
     others: Others
     unsettled: str
 
@@ -124,13 +128,12 @@ class Crowd:
 class Ground:
     """What our tables say about an order to be. `known` is the row that its request has already.
 
-    `stock` is None where the broker was never asked for it; `held_qty` shares and `total_asset` won are as last seen.
+    `stock` is None where the broker was never asked for it; `total_asset` in won is as last seen.
     """
 
     known: int | None
     blacklisted: str | None
     phases: tuple[Phase, ...]
-    held_qty: int
     total_asset: int | None
     crowd: Crowd
     stock: Stock | None
@@ -140,7 +143,7 @@ def survey(question: Question, *, now: datetime) -> Ground:
     """Return everything that is known of the ground, in one query."""
     statement, stock = _survey()
     row = _ask(statement, question, now)
-    known, blacklisted, is_open, sessions, held, total, *rest = row
+    known, blacklisted, is_open, sessions, total, *rest = row
     others, columns = rest[: -len(stock)], rest[-len(stock) :]
     # a day that is not laid down yet goes by the calendar
     phases = market.today(now) if is_open is None else _phases(sessions or "[]") if is_open else ()
@@ -148,7 +151,6 @@ def survey(question: Question, *, now: datetime) -> Ground:
         known=known,
         blacklisted=blacklisted,
         phases=phases,
-        held_qty=held or 0,
         total_asset=total,
         crowd=_crowd(question, others),
         stock=_known(Stock.from_db(connection.alias, stock, columns)) if columns[0] else None,
@@ -156,7 +158,7 @@ def survey(question: Question, *, now: datetime) -> Ground:
 
 
 def facts(
-    request: OrderRequest, stock: Stock, found: Ground, *, now: datetime, is_retry: bool, is_priced: bool
+    request: OrderRequest, stock: Stock, found: Ground, *, now: datetime, is_errand: bool, is_priced: bool
 ) -> Facts:
     """Return the facts about an order at `now`, as far as the broker need not be asked for them."""
     return Facts(
@@ -167,14 +169,19 @@ def facts(
         instrument=Instrument(stock.instrument),
         trades_on_nxt=stock.trades_on_nxt,
         is_priced=is_priced,
-        is_retry=is_retry,
+        is_errand=is_errand,
         sector=stock.sector,
         blacklisted=found.blacklisted,
         limits=guards.limits(),
         others=found.crowd.others,
-        held_qty=found.held_qty,
+        held_qty=found.crowd.held_qty,
         total_asset=found.total_asset,
     )
+
+
+def beside(facts: Facts, crowd: Crowd) -> Facts:
+    """Return the facts about an order with what its crowd is now."""
+    return replace(facts, state=crowd.state, reconciled=crowd.reconciled, held_qty=crowd.held_qty, others=crowd.others)
 
 
 def crowd(question: Question, *, now: datetime) -> Crowd:
@@ -219,7 +226,7 @@ def _ask(statement: str, question: Question, now: datetime) -> Any:
 
 
 def _crowd(question: Question, row: Any) -> Crowd:
-    state, intents, last_minute, bought, twin, frozen, cash, shares, open_buys, is_reconciled, unsettled = row
+    state, intents, last_minute, bought, twin, frozen, cash, shares, open_buys, held, is_reconciled, unsettled = row
     others = Others(
         last_minute=last_minute,
         bought_today_won=int(bought or 0),
@@ -230,7 +237,7 @@ def _crowd(question: Question, row: Any) -> Crowd:
         open_buy_qty=int(open_buys or 0),
     )
     state = TradingState(state or TradingState.ACTIVE)
-    return Crowd(question, state, intents, bool(is_reconciled), others, unsettled)
+    return Crowd(question, state, intents, bool(is_reconciled), held or 0, others, unsettled)
 
 
 def _known(stock: Stock) -> Stock | None:

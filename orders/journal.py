@@ -57,17 +57,17 @@ RETURNING order_id
 """  # noqa: S608
 
 
-def commit(order: TradeOrder, crowd: Crowd, *, at: datetime, changed: str = "") -> bool:
+def commit(order: TradeOrder, crowd: Crowd, *, at: datetime, changed: str = "", follows: int | None = None) -> bool:
     """Commit an order that is about to leave; False, and nothing written, where the crowd is not as it was seen.
 
-    One statement asks and writes, so that nothing comes between; `changed` says why it goes as another kind. Raises
-    IntegrityError where the request has a row already.
+    One statement asks and writes, so that nothing comes between; `changed` says why it goes as another kind, and the
+    chase of the order that it `follows` must go on. Raises IntegrityError where the request has a row already.
     """
     order.status = Status.SUBMITTING
     order.status_at = order.created_at = at
     events = {"CREATED": _created(order)} | ({"KIND_CHANGED": changed[:300]} if changed else {})
     figures = rows.values(order) | ground.seen(crowd, now=at)
-    figures |= {"kinds": list(events), "details": list(events.values())}
+    figures |= {"kinds": list(events), "details": list(events.values()), "follows": follows}
     with connection.cursor() as cursor:
         cursor.execute(_commit(), figures)
         written = cursor.fetchone()

@@ -16,6 +16,9 @@ MARKETS = [(market.value, market.value) for market in Market]
 SIDES = [(Side.BUY.value, _("buy")), (Side.SELL.value, _("sell"))]
 
 
+STOP_ID = "stop:"
+
+
 class TradeOrder(models.Model):
     """One order at the broker (주문). A chase makes a family: a root, and re-orders that point to it.
 
@@ -39,7 +42,7 @@ class TradeOrder(models.Model):
     ]
 
     # how the request ids begin that AEGIS makes itself: no caller's may
-    OWN_IDS = ("chase:", "stop:", "external:")
+    OWN_IDS = ("chase:", STOP_ID, "external:")
 
     request_id = models.CharField(_("request id"), max_length=64, unique=True)
     root = models.ForeignKey(
@@ -105,7 +108,10 @@ class TradeOrder(models.Model):
         verbose_name_plural = _("orders")
         ordering = ["-created_at", "-id"]
         constraints = [
-            models.UniqueConstraint(fields=["order_date", "order_no"], name="one_order_per_number_and_day"),
+            # branches number for themselves; which of them a notice means is told by the share and the side alone
+            models.UniqueConstraint(
+                fields=["order_date", "order_no", "stock_code", "order_type"], name="one_order_per_number_and_day"
+            ),
             models.UniqueConstraint(fields=["root", "attempt"], name="one_order_per_retry"),
             models.CheckConstraint(condition=Q(qty__gt=0), name="order_qty_positive"),
             models.CheckConstraint(condition=Q(filled_qty__lte=F("qty")), name="never_filled_over_asked"),
@@ -294,8 +300,10 @@ class Reconciliation(models.Model):
         db_table = "reconciliations"
         verbose_name = _("reconciliation")
         verbose_name_plural = _("reconciliations")
-        ordering = ["-id"]
-        get_latest_by = "id"
+        # an older look may be written after a newer one
+        ordering = ["-at", "-id"]
+        get_latest_by = ["at", "id"]
+        indexes = [models.Index(fields=["-at", "-id"], name="newest_look")]
 
     def __str__(self) -> str:
         return f"{self.at:%Y-%m-%d %H:%M:%S} {self.outcome}"
@@ -446,7 +454,7 @@ class StopRule(models.Model):
 
     @property
     def request_id(self) -> str:
-        return f"stop:{self.pk}:{self.generation}"
+        return f"{STOP_ID}{self.pk}:{self.generation}"
 
     def rule(self, average_price: Decimal) -> stops.Rule:
         """Return what the pure rules need of it; `average_price` in won is the holding's."""

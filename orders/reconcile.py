@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -61,7 +61,7 @@ class Report:
 
 def is_fresh(now: datetime) -> bool:
     """Whether the newest look at the broker's list told of our orders, not long ago. Nothing is sent before that."""
-    newest = Reconciliation.objects.order_by("-id").first()
+    newest = Reconciliation.objects.first()
     return newest is not None and newest.outcome in READ and now - newest.at <= FRESH
 
 
@@ -129,7 +129,7 @@ def look(broker: Broker, now: Callable[[], datetime]) -> None:
     """
     wanted_at = now()
     with _alone():
-        newest = Reconciliation.objects.order_by("-id").first()
+        newest = Reconciliation.objects.first()
         if newest is None or newest.outcome not in READ or newest.at < wanted_at:
             reconcile(broker, now)
 
@@ -151,19 +151,29 @@ def _reconcile(
 ) -> Report:
     records = [record for record in listed if not record.is_cancel]
     report = Report(seen=len(records))
+    known = _known(records)
     strangers = []
     for record in records:
-        order = TradeOrder.objects.filter(order_date=record.order_date, order_no=record.order_no).first()
+        order = known.get(_identity(record))
         if order is None:
             strangers.append(record)
         elif _needs_settling(order, record):
             with _read(record, unread):
                 report.corrected += settle(order.pk, record, asked_at=asked_at, now=now())
-        else:
-            journal.note(order, looked_at=asked_at)
     _resolve_unanswered(strangers, report, unread, now=now())
     _adopt_strangers(strangers, report, unread, asked_at=asked_at, now=now())
     return report
+
+
+def _identity(record: OrderRecord) -> tuple[date, str, str, str]:
+    return record.order_date, record.order_no, record.code, record.side.value
+
+
+def _known(records: Sequence[OrderRecord]) -> dict[tuple[date, str, str, str], TradeOrder]:
+    """Return the rows of these lines, by what tells one from another."""
+    numbers, days = {record.order_no for record in records}, {record.order_date for record in records}
+    rows = TradeOrder.objects.filter(order_date__in=days, order_no__in=numbers)
+    return {(row.order_date, row.order_no or "", row.stock_code, row.order_type): row for row in rows}
 
 
 @contextmanager
@@ -449,7 +459,9 @@ def _adopt(record: OrderRecord, *, asked_at: datetime, now: datetime) -> TradeOr
         with transaction.atomic():
             journal.found(row, acceptance, placed_at=placed_at, at=now, evidence=evidence)
     except IntegrityError:
-        return None
+        if _identity(record) in _known([record]):
+            return None
+        raise
     fills.replay(row)
     settle(row.pk, record, asked_at=asked_at, now=now)
     return row

@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, time
 from decimal import Decimal
+from time import monotonic, sleep
 
 from django.conf import settings
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 from django.utils.translation import gettext
 
 from aegis import pricing, sessions
@@ -45,13 +46,15 @@ from market import service as market
 from market.models import Stock
 from orders import fills, ground, guards, journal, reconcile, switch
 from orders.ground import Crowd, Ground, Question
-from orders.models import TradeOrder
+from orders.models import STOP_ID, TradeOrder
 from portfolio.fetcher import KISFetcher
 
 log = logging.getLogger(__name__)
 
 # an order is given up that so many others overtake, one by one, in the moment in which it is committed
 MOST_RIVALS = 100
+# how long the emergency brake waits for the answers of orders on their way
+BRAKE_PATIENCE_SECONDS = 3.0
 
 
 class OrderDenied(Exception):
@@ -286,15 +289,17 @@ class OrderService:
             journal.refused(order, NotSent(gettext("its sender came too late")), at=self._now())
         return order
 
-    def cancel(self, order: TradeOrder) -> TradeOrder:
+    def cancel(self, order: TradeOrder, *, goes_on: bool = False) -> TradeOrder:
         """Ask the broker to cancel what is left. The broker's list, not the reply, says what was left.
 
-        Raises Refused where nothing is left to cancel, NotSent where the broker was not reached, and
-        ValueError for an order without a number. A lost answer is no error: the order is looked up.
+        Nothing of it is ordered anew, unless its chase `goes_on`, which cancels for that alone. Raises Refused where
+        nothing is left to cancel, NotSent where the broker was not reached, and ValueError for an order without a
+        number. A lost answer is no error: the order is looked up.
         """
         placed = order.placed
         now = self._now()
-        journal.note(order, cancel_sent_at=now, look_wanted=True)
+        ended = {} if goes_on else {"chase_at": None}
+        journal.note(order, cancel_sent_at=now, look_wanted=True, **ended)
         journal.write(order, "CANCEL_SENT", at=now)
         try:
             acceptance = self._broker.cancel(placed)
@@ -314,10 +319,11 @@ class OrderService:
         """
         swept = Swept()
         self._end_chases(code)
-        mine = TradeOrder.objects.filter(status__in=OPEN).exclude(order_no=None).order_by("-id")
-        for order in mine:
-            if code in (None, order.stock_code) and (external or order.origin == TradeOrder.Origin.AEGIS):
-                self._sweep_one(order.placed, order, swept)
+        self._sweep_ours(swept, external=external, code=code)
+        for order in self._unanswered(code):
+            swept.failed[str(order)] = gettext("its answer is not there yet: look again in a minute")
+        self._end_chases(code)
+        self._sweep_ours(swept, external=external, code=code)
         try:
             still_open = self._broker.open_orders()
         except PartlyRead as error:
@@ -329,7 +335,8 @@ class OrderService:
             placed = each.placed
             if placed.order_no in swept.cancelled or placed.order_no in swept.failed or code not in (None, each.code):
                 continue
-            order = TradeOrder.objects.filter(order_date=placed.order_date, order_no=placed.order_no).first()
+            same = TradeOrder.objects.filter(order_date=placed.order_date, order_no=placed.order_no)
+            order = same.filter(stock_code=each.code, order_type=each.side).first()
             ours = _may_be_ours(each) if order is None else order.origin == TradeOrder.Origin.AEGIS
             if external or ours:
                 self._sweep_one(placed, order, swept)
@@ -337,20 +344,46 @@ class OrderService:
                 swept.left.append(placed.order_no)
         return swept
 
+    def _sweep_ours(self, swept: Swept, *, external: bool, code: str | None) -> None:
+        mine = TradeOrder.objects.filter(status__in=OPEN).exclude(order_no=None).order_by("-id")
+        for order in mine.filter(stock_code=code) if code else mine:
+            is_new = order.order_no not in swept.failed and order.order_no not in swept.cancelled
+            if is_new and (external or order.origin == TradeOrder.Origin.AEGIS):
+                self._sweep_one(order.placed, order, swept)
+
+    def _unanswered(self, code: str | None) -> Sequence[TradeOrder]:
+        """Wait a moment for the answers of orders on their way; return those that have none by then."""
+        on_its_way = TradeOrder.objects.filter(
+            status=Status.SUBMITTING, created_at__gt=self._now() - journal.SEND_WITHIN
+        )
+        gives_up_at = monotonic() + BRAKE_PATIENCE_SECONDS
+        while left := list(on_its_way.filter(stock_code=code) if code else on_its_way):
+            if monotonic() > gives_up_at:
+                break
+            sleep(0.05)
+        return left
+
     def _end_chases(self, code: str | None) -> None:
         """End the chases that stand between a cancel and its re-order: no open order is there to sweep."""
         between = TradeOrder.objects.exclude(chase_at=None).exclude(status__in=OPEN)
         for order in between.filter(stock_code=code) if code else between:
-            words = gettext("everything is cancelled")
-            journal.note(order, chase_at=None, chase_note=words)
-            journal.write(order, "CHASE_ENDED", words, at=self._now())
+            self.end_chase(order, gettext("everything is cancelled"))
+
+    @transaction.atomic
+    def end_chase(self, order: TradeOrder, why: str) -> None:
+        """End an order's chase, by somebody's will: nothing of it is ordered anew, not even what is being committed.
+
+        A chase that ended by itself says why in its note; this one has none, and a stop does not go on from there.
+        """
+        journal.note(order, chase_at=None, chase_note="")
+        journal.write(order, "CHASE_ENDED", why, at=self._now())
+        switch.overtake()
 
     def _sweep_one(self, placed: Placed, order: TradeOrder | None, swept: Swept) -> None:
         try:
             if order is None:
                 self._broker.cancel(placed)
             else:
-                journal.note(order, chase_at=None)
                 self.cancel(order)
         except BrokerError as error:
             swept.failed[placed.order_no] = guards.say_error(error)
@@ -410,7 +443,7 @@ class OrderService:
         found = self._ground(intent, order.root_pk)
         stock = found.stock or self._new_stock(order.stock_code)
         request, quote = self._nearer(order, intent, stock, found.phases, retry)
-        if frozen := check_frozen(self._facts(request, stock, intent, found, is_retry=True)):
+        if frozen := check_frozen(self._facts(request, stock, intent, found, is_errand=True)):
             raise OrderDenied([frozen])
         return quote
 
@@ -424,12 +457,12 @@ class OrderService:
         found = self._firm(self._ground(intent, order.root_pk), intent, order.root_pk)
         stock = found.stock or self._new_stock(order.stock_code)
         request, quote = self._nearer(order, intent, stock, found.phases, retry)
-        facts = self._facts(request, stock, intent, found, is_retry=True)
+        facts = self._facts(request, stock, intent, found, is_errand=True)
         draft = self._judged(request, stock, quote, intent, facts)
         row = self._row(draft, intent.request_id)
         row.root_id, row.attempt = order.root_pk, order.attempt + 1
         row.strategy, row.arrival_price = order.strategy, order.arrival_price
-        return self.send(self._commit(draft, row, found.crowd))
+        return self.send(self._commit(draft, row, found.crowd, follows=order.pk))
 
     def _nearer(
         self, order: TradeOrder, intent: Intent, stock: Stock, phases: tuple[Phase, ...], retry: int
@@ -576,10 +609,10 @@ class OrderService:
         )
 
     def _facts(
-        self, request: OrderRequest, stock: Stock, intent: Intent, found: Ground, *, is_retry: bool = False
+        self, request: OrderRequest, stock: Stock, intent: Intent, found: Ground, *, is_errand: bool = False
     ) -> Facts:
-        is_priced = intent.price is not None
-        return ground.facts(request, stock, found, now=self._now(), is_retry=is_retry, is_priced=is_priced)
+        is_priced, is_errand = intent.price is not None, is_errand or intent.request_id.startswith(STOP_ID)
+        return ground.facts(request, stock, found, now=self._now(), is_errand=is_errand, is_priced=is_priced)
 
     def _live(self, facts: Facts) -> dict[str, int | None]:
         """Ask the broker for cash or shares; and for the account, where it was never seen and is to be weighed."""
@@ -593,12 +626,15 @@ class OrderService:
             live |= guards.position(request.code)
         return live
 
-    def _commit(self, draft: Draft, row: TradeOrder, crowd: Crowd) -> TradeOrder:
+    def _commit(self, draft: Draft, row: TradeOrder, crowd: Crowd, *, follows: int | None = None) -> TradeOrder:
         """Commit an order that is about to leave, judged beside every intent that was committed before it.
 
         Where others came between since `crowd` was seen it is judged once more, so that two twins cannot both be
-        first. Raises OrderDenied, and IntegrityError where the request has a row already.
+        first. It `follows` an order whose chase must not have ended. Raises OrderDenied, IntegrityError where the
+        request has a row already, and RuntimeError inside a transaction, which could take the row back.
         """
+        if any(not block._from_testcase for block in connection.atomic_blocks):
+            raise RuntimeError("an order is placed inside a transaction: place it after the commit, the row must stand")
         # a twin of what is priced by us is told by its strategy, of anything else by the price that it goes at
         question = crowd.question if draft.strategy else replace(crowd.question, price=row.price)
         changed = guards.say(draft.changed) if draft.changed else ""
@@ -606,11 +642,13 @@ class OrderService:
             now = self._now()
             if crowd.question != question:
                 crowd = ground.crowd(question, now=now)
-            facts = replace(draft.facts, state=crowd.state, reconciled=crowd.reconciled, others=crowd.others)
+            facts = ground.beside(draft.facts, crowd)
             if against := reasons(facts, CROWDED):
                 raise OrderDenied(against)
-            if journal.commit(row, crowd, at=now, changed=changed):
+            if journal.commit(row, crowd, at=now, changed=changed, follows=follows):
                 return row
+            if follows and not TradeOrder.objects.filter(pk=follows, chase_at__isnull=False).exists():
+                raise OrderDenied([Reason("CHASE_ENDED", gettext_noop("its chase was ended meanwhile"))])
             switch.make(now)
             crowd = ground.crowd(question, now=self._now())
         raise OrderDenied(

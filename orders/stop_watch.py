@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
+from django.db import InterfaceError, OperationalError
 from django.utils.translation import gettext
 
 from aegis import stops as rules
@@ -21,7 +22,6 @@ from market.turns import only_one
 from orders import stops
 from orders.models import StopRule
 from portfolio.models import PortfolioEvent
-from portfolio.service import PortfolioService
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,24 @@ def watch(broker: Broker, status: StreamStatus, now: Callable[[], datetime]) -> 
 
 def _is_fired(row: StopRule, broker: Broker, status: StreamStatus, now: Callable[[], datetime]) -> bool:
     venue = _venue(row.stock_code, now())
-    return venue is not None and _look(row, venue, broker, status, now)
+    try:
+        return venue is not None and _look(row, venue, broker, status, now)
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception:  # whatever is wrong with one stop, the others are looked at
+        log.exception("stop %s: it cannot be watched", row.pk)
+        return False
+
+
+def ask(pk: int, broker: Broker, now: Callable[[], datetime]) -> bool:
+    """Ask what the stock of an armed stop trades at, for its feed told a price that the day cannot have; whether it
+    fired. Raises BrokerError.
+    """
+    row = StopRule.objects.filter(pk=pk, state=StopRule.State.ARMED).first()
+    venue = _venue(row.stock_code, now()) if row else None
+    if row is None or venue is None:
+        return False
+    return judge(row, broker.quote(row.stock_code, venue), now())
 
 
 def _venue(code: str, now: datetime) -> Market | None:
@@ -77,14 +94,14 @@ def _look(row: StopRule, venue: Market, broker: Broker, status: StreamStatus, no
 
 def judge(row: StopRule, quote: Quote, at: datetime) -> bool:
     """Hold an armed stop against a price that was asked for; whether it fired."""
-    holding = PortfolioService().get_holding(row.stock_code)
-    if holding is None:
+    average = stops.average_price(row.stock_code, at)
+    if average is None:
         return False
     close = closes([row.stock_code], at).get(row.stock_code)
     if quote.price not in rules.plausible(close, quote):
         stops.note_implausible(row.pk, quote.price, at)
         return False
-    verdict = rules.evaluate(row.rule(holding.avg_price), quote.price)
+    verdict = rules.evaluate(row.rule(average), quote.price)
     if isinstance(verdict, NewHigh):
         stops.note_high(row.pk, verdict.price)
     return isinstance(verdict, Fired) and stops.trigger(row.pk, quote.price, at, seen="REST")

@@ -252,18 +252,20 @@ def _sellable(row: StopRule, service: OrderService, broker: Broker, now: Callabl
 
 
 def _cancel_sales(code: str, service: OrderService, at: datetime) -> bool:
-    """Cancel our open sales of a stock, such as a profit waited for: out comes first. Whether there were any.
+    """Cancel our other sales of a stock, such as a profit waited for: out comes first. Whether any holds shares.
 
-    A cancel that the broker has not confirmed may never have left: it is asked for again. Raises BrokerError.
+    One on its way holds them too. A cancel that the broker has not confirmed may never have left: it is asked for
+    again. Raises BrokerError.
     """
-    ours = TradeOrder.objects.filter(
-        stock_code=code, order_type=Side.SELL, status__in=OPEN, origin=TradeOrder.Origin.AEGIS
-    ).exclude(order_no=None)
-    for order in ours:
-        TradeOrder.objects.filter(pk=order.pk).update(chase_at=None)
-        if order.cancel_sent_at is None or at - order.cancel_sent_at >= CANCEL_PATIENCE:
+    sales = TradeOrder.objects.filter(stock_code=code, order_type=Side.SELL, origin=TradeOrder.Origin.AEGIS)
+    for order in sales.exclude(chase_at=None):
+        service.end_chase(order, gettext("a stop sells its shares"))
+    holding = list(sales.filter(status__in=[*OPEN, Status.SUBMITTING]))
+    for order in holding:
+        is_asked = order.cancel_sent_at is not None and at - order.cancel_sent_at < CANCEL_PATIENCE
+        if order.order_no is not None and not is_asked:
             service.cancel(order)
-    return bool(ours)
+    return bool(holding)
 
 
 def _wait(row: StopRule, why: str, at: datetime) -> None:
@@ -355,8 +357,18 @@ def keep(now: datetime) -> None:
 
 def _is_gone(code: str, now: datetime) -> bool:
     """Whether no share is held, by a sale or for good."""
+    return average_price(code, now) is None
+
+
+def average_price(code: str, now: datetime) -> Decimal | None:
+    """Return the average price, in won, of what is held, None where nothing is.
+
+    What one balance lacks without a trade counts as held for a while, at the price of before.
+    """
+    if holding := PortfolioService().get_holding(code):
+        return holding.avg_price
     vanished = PortfolioEvent.objects.filter(stock_code=code, qty_after=0, at__gt=now - VANISHED)
-    return PortfolioService().get_holding(code) is None and not vanished.exists()
+    return vanished.order_by("-id").values_list("avg_price_before", flat=True).first()
 
 
 def _leave(row: StopRule, why: str, at: datetime) -> None:

@@ -8,7 +8,8 @@ from datetime import date, datetime
 from typing import Any
 
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import transaction
+from django.db.models import F
 
 from aegis import guards as rules
 from aegis.guards import Evidence, TradingState, TripLimits
@@ -50,10 +51,14 @@ def turn(to: TradingState, *, by: str, reason: str, at: datetime, is_trip: bool 
 
 def locked() -> TradingState:
     """Return where the switch stands, and hold it so to the end of the transaction: no order is committed meanwhile."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT state FROM trading_switch WHERE id = %s FOR UPDATE", [TradingSwitch.ONLY_PK])
-        row = cursor.fetchone()
-    return TradingState(row[0]) if row else TradingState.ACTIVE
+    overtake()
+    state = TradingSwitch.objects.filter(pk=TradingSwitch.ONLY_PK).values_list("state", flat=True).first()
+    return TradingState(state or TradingState.ACTIVE)
+
+
+def overtake() -> None:
+    """Hold the switch, and have whatever waits behind judged anew, by what is so once this transaction is over."""
+    TradingSwitch.objects.filter(pk=TradingSwitch.ONLY_PK).update(intents=F("intents") + 1)
 
 
 def watch(now: datetime) -> SwitchChange | None:
@@ -154,6 +159,7 @@ def make(at: datetime) -> None:
 
 def _locked(at: datetime) -> TradingSwitch:
     make(at)
+    overtake()
     return TradingSwitch.objects.select_for_update().get(pk=TradingSwitch.ONLY_PK)
 
 

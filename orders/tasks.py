@@ -47,6 +47,13 @@ def stop(stop_pk: int) -> None:
 
 
 @shared_task
+def ask_for_stop(stop_pk: int) -> None:
+    """Ask the broker what a stop's stock trades at, where its feed told a price that the day cannot have."""
+    if stop_watch.ask(stop_pk, broker(), clock.now):
+        stop.delay(stop_pk)
+
+
+@shared_task
 def sweep_stops() -> None:
     """Hand every stop whose step is due to a worker: what a lost message forgot, the row remembers."""
     for pk in stopping.due(clock.now()):

@@ -17,6 +17,8 @@ from portfolio.models import AccountSnapshot, Portfolio, PortfolioEvent, PriceSo
 
 log = logging.getLogger(__name__)
 
+# no balance is on its way for longer
+OVERTAKEN_WITHIN = timedelta(minutes=10)
 # a balance that contradicts our fills for longer than this is believed after all
 LAG_PATIENCE = timedelta(minutes=10)
 
@@ -25,11 +27,16 @@ LAG_PATIENCE = timedelta(minutes=10)
 def replace(balance: Balance, *, now: datetime) -> AccountSnapshot:
     """Take over a balance: every holding, and a snapshot of the cash.
 
-    A line on which the broker has not yet counted fills that we have is left as it is.
+    A line on which the broker has not yet counted fills that we have is left as it is. Of a balance that one asked for
+    later has overtaken nothing is taken: that one's snapshot is returned.
     """
     day = balance.asked_at.astimezone(KST).date()
     locked = Portfolio.objects.select_for_update().order_by("stock_code").defer("synced_at", "updated_at")
     rows = {row.stock_code: row for row in locked}
+    # under the lock: whoever had it before has written his snapshot
+    if newer := _newer(balance.asked_at, now=now):
+        log.info("the balance asked for at %s was overtaken by that of %s", balance.asked_at, newer.asked_at)
+        return newer
     taken = [
         _taken(rows.pop(holding.code, None), holding, asked_at=balance.asked_at, now=now)
         for holding in balance.holdings
@@ -40,6 +47,7 @@ def replace(balance: Balance, *, now: datetime) -> AccountSnapshot:
         Portfolio.objects.filter(pk__in=gone).delete()
     return AccountSnapshot.objects.create(
         timestamp=now,
+        asked_at=balance.asked_at,
         deposit=balance.deposit,
         deposit_d1=balance.deposit_d1,
         deposit_d2=balance.deposit_d2,
@@ -48,6 +56,12 @@ def replace(balance: Balance, *, now: datetime) -> AccountSnapshot:
         # what came in or went out by transfer counts as profit here: the balance does not tell it apart
         net_profit_today=balance.total_asset - balance.total_asset_yesterday if balance.total_asset_yesterday else 0,
     )
+
+
+def _newer(asked_at: datetime, *, now: datetime) -> AccountSnapshot | None:
+    """Return the snapshot of a balance asked for later. One from the future is of a clock that was set back."""
+    lately = AccountSnapshot.objects.filter(timestamp__gt=now - OVERTAKEN_WITHIN, timestamp__lte=now)
+    return lately.filter(asked_at__gt=asked_at, asked_at__lte=now).order_by("-asked_at").first()
 
 
 # the last of each Korean day stays: the curve of the account is made of them

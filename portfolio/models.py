@@ -116,6 +116,7 @@ class AccountSnapshot(models.Model):
     """The account at one moment, in won (계좌 스냅샷)."""
 
     timestamp = models.DateTimeField(_("time"), db_index=True)
+    asked_at = models.DateTimeField(_("asked at"), null=True, blank=True)
     deposit = models.BigIntegerField(_("deposit"))
     deposit_d1 = models.BigIntegerField(_("deposit D+1"))
     deposit_d2 = models.BigIntegerField(_("deposit D+2"))

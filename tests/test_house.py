@@ -21,6 +21,7 @@ SENT_BY_OTHERS = {
     "orders.tasks.submit": "a strategy, for each order it wants",
     "orders.tasks.begin": "a worker of the orders queue, when it is ready",
     "orders.tasks.chase": "the sweep, for each order whose step is due",
+    "orders.tasks.ask_for_stop": "the stream worker, for a price that the day cannot have",
     "orders.tasks.stop": "whoever triggers a stop, and the sweep",
 }
 

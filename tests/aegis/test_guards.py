@@ -210,19 +210,19 @@ def test_another_sector_is_not_excluded(sector: str) -> None:
 def test_so_many_orders_fit_in_a_minute(count: int, against: list[str]) -> None:
     facts = replace(GOOD, limits=Limits(orders_per_minute=60), others=Others(last_minute=count))
     assert codes(facts) == against
-    assert codes(replace(facts, is_retry=True)) == []
+    assert codes(replace(facts, is_errand=True)) == []
 
 
 def test_the_same_again_within_seconds_is_refused_by_the_name_of_the_first() -> None:
     (reason,) = reasons(replace(GOOD, others=Others(twin="#12")))
     assert reason.code == "DUPLICATE"
     assert "#12" in str(reason)
-    assert codes(replace(GOOD, others=Others(twin="#12"), is_retry=True)) == []
+    assert codes(replace(GOOD, others=Others(twin="#12"), is_errand=True)) == []
 
 
 @pytest.mark.parametrize("request_", [BUY, SELL])
 def test_an_order_of_unknown_fate_freezes_its_side_chases_too(request_: OrderRequest) -> None:
-    frozen = replace(GOOD, request=request_, others=Others(frozen_by="#7"), is_retry=True)
+    frozen = replace(GOOD, request=request_, others=Others(frozen_by="#7"), is_errand=True)
     (reason,) = reasons(frozen)
     assert (reason.code, reason.passes) == ("FROZEN", True)
     assert "#7" in str(reason)

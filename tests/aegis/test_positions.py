@@ -134,6 +134,11 @@ def test_trades_counted_before_are_not_counted_as_a_change() -> None:
     assert change(buy(HELD, 5, 70_000), DAY, holding(15, "70000", bought=5)) is None
 
 
+def test_shares_that_go_with_todays_trades_in_one_balance_are_gone_without_a_trade() -> None:
+    line = adopted(None, DAY, holding(10, "70000", bought=10))
+    assert change(line, DAY, holding(0, "0")) is Change.UNEXPLAINED
+
+
 @pytest.mark.parametrize("qty", [10, 0])
 def test_yesterdays_trades_that_the_broker_still_counts_after_midnight_are_no_split(qty: int) -> None:
     evening = adopted(None, DAY, holding(qty, "70000", bought=10, sold=10 - qty))

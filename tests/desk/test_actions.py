@@ -39,10 +39,19 @@ def test_an_order_is_cancelled_from_the_dashboard(as_a: As, buy, broker) -> None
 
 def test_what_is_done_already_is_said_in_words(as_a: As, buy) -> None:
     order = buy()
-    TradeOrder.objects.filter(pk=order.pk).update(status=Status.CANCELLED)
+    TradeOrder.objects.filter(pk=order.pk).update(status=Status.CANCELLED, chase_at=None)
     answer = as_a("trader").post(reverse("cancel", args=[order.pk]))
     assert answer.status_code == 409
     assert "취소할 잔량이 없습니다" in answer.json()["text"]
+
+
+def test_a_cancel_between_the_orders_of_a_chase_ends_it(as_a: As, buy) -> None:
+    order = buy()
+    TradeOrder.objects.filter(pk=order.pk).update(status=Status.CANCELLED)
+    answer = as_a("trader").post(reverse("cancel", args=[order.pk]))
+    assert answer.status_code == 200
+    order.refresh_from_db()
+    assert (order.chase_at, order.events.filter(kind="CHASE_ENDED").count()) == (None, 1)
 
 
 def test_the_admin_asks_before_it_cancels(as_a: As, buy) -> None:

@@ -1,6 +1,7 @@
 """Stops in the stream worker and on the desk: every trade is judged, what fires is handed on once, people arm them."""
 
 import queue
+import time
 from collections.abc import Callable
 from decimal import Decimal
 
@@ -9,7 +10,7 @@ from django.db import OperationalError
 from django.test import Client
 from django.urls import reverse
 
-from aegis.broker import Trade
+from aegis.broker import Balance, Trade
 from aegis.stops import StopKind, StopUnit
 from aegis.terms import Market
 from desk import alerts
@@ -20,6 +21,7 @@ from kis import clock
 from market.models import DailyPrice
 from orders import stops
 from orders.models import StopRule
+from portfolio import ledger
 from portfolio.models import Portfolio
 
 pytestmark = pytest.mark.django_db
@@ -144,20 +146,37 @@ def test_what_fired_while_the_database_was_away_is_not_forgotten(
     assert (sent, state(row)) == ([row.pk], "TRIGGERED")
 
 
-def test_a_price_beyond_the_day_s_limits_fires_nothing_and_is_told_once(sent: list[int]) -> None:
+def test_a_price_beyond_the_day_s_limits_fires_nothing_and_is_asked_about(
+    sent: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     DailyPrice.objects.create(
         stock_code=SAMSUNG, date="2026-11-20", open=70_000, high=71_000, low=69_000, close=70_000, volume=1
     )
+    asked: list[int] = []
+    monkeypatch.setattr(desk_stops.ask_for_stop, "delay", asked.append)
     row, heard = arm(), listening()
     for _ in range(3):
         heard.on_trades(told(14_000), 0.0)
     heard.read()
     heard.on_trades(told(14_000), 0.0)
     fire_all(heard)
-    assert (sent, state(row)) == ([], "ARMED")
-    assert row.events.filter(kind="IMPLAUSIBLE").count() == 1
+    assert (sent, asked, state(row)) == ([], [row.pk], "ARMED")
     with pytest.raises(queue.Empty):
         heard._shots.get_nowait()
+    monkeypatch.setattr(desk_stops, "monotonic", lambda: time.monotonic() + desk_stops.ASK_AGAIN_SECONDS)
+    heard.on_trades(told(14_000), 0.0)
+    fire_all(heard)
+    assert asked == [row.pk, row.pk], "while trades tell it"
+
+
+def test_a_stop_whose_shares_one_balance_lacks_still_fires(sent: list[int], held: Portfolio) -> None:
+    row, heard = arm(), listening()
+    ledger.replace(Balance(clock.now(), (), 1, 1, 1, 1, 1, 1), now=clock.now())
+    stops.keep(clock.now())
+    heard.read()
+    heard.on_trades(told(60_000), 0.0)
+    fire_all(heard)
+    assert (sent, state(row)) == ([row.pk], "TRIGGERED")
 
 
 def test_the_stocks_of_armed_stops_are_listened_to() -> None:

@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
+from django.core.management import call_command
 from django.db import transaction
 from django.utils.translation import gettext
 
@@ -13,6 +15,7 @@ from aegis.chase import MOST_LOST, Plan, Step
 from aegis.guards import TradingState
 from aegis.lifecycle import Status
 from aegis.terms import Market, OrderKind, Side
+from desk import actions
 from kis import clock
 from kis.simulator.server import Simulator
 from orders import chase, fills, journal, reconcile
@@ -124,15 +127,64 @@ def test_a_fill_that_overtakes_the_cancel_ends_the_chase(
     order = buy()
     cancel = OrderService.cancel
 
-    def overtaken(self: OrderService, cancelled: TradeOrder) -> TradeOrder:
+    def overtaken(self: OrderService, cancelled: TradeOrder, **how: bool) -> TradeOrder:
         simulator.set_price(SAMSUNG, 69_000, freeze=True)
-        return cancel(self, cancelled)
+        return cancel(self, cancelled, **how)
 
     monkeypatch.setattr(OrderService, "cancel", overtaken)
     sweep()
     order.refresh_from_db()
     assert (order.state, order.filled_qty, order.chase_at) == (Status.FILLED, 10, None)
     assert order.retries.count() == 0
+
+
+@pytest.mark.parametrize("by", ["command", "desk", "strategy"])
+def test_an_order_that_is_cancelled_by_will_is_not_ordered_anew(
+    buy: Buy, broker: Broker, service: OrderService, sweep, admin_user: Any, by: str
+) -> None:
+    order = buy()
+    assert order.chase_at is not None
+    if by == "command":
+        call_command("cancel", f"#{order.pk}")
+    elif by == "desk":
+        assert actions.cancel(order, by=admin_user).is_done
+    else:
+        service.cancel(order)
+    for _ in range(3):
+        reconcile.reconcile(broker, clock.now)
+        sweep()
+    order.refresh_from_db()
+    assert (order.state, TradeOrder.objects.count()) == (Status.CANCELLED, 1)
+
+
+def test_a_chase_that_is_ended_while_its_reorder_is_priced_orders_nothing(
+    buy: Buy, broker: Broker, sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order, swept = buy(), []
+    judge = OrderService._judged
+
+    def judged(self: OrderService, *words: Any, **more: Any) -> Any:
+        found = judge(self, *words, **more)
+        if not swept and TradeOrder.objects.get(pk=order.pk).state is Status.CANCELLED:
+            swept.append(OrderService(broker, clock.now).cancel_all())
+        return found
+
+    monkeypatch.setattr(OrderService, "_judged", judged)
+    for _ in range(3):
+        sweep()
+    assert swept
+    assert TradeOrder.objects.get() == order
+    order.refresh_from_db()
+    assert order.chase_at is None
+
+
+def test_a_chase_that_many_others_overtake_goes_on_later(buy: Buy, sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    order = buy()
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "commit", lambda *words, **more: False)
+        sweep()
+    order.refresh_from_db()
+    assert (order.state, order.chase_at is None) == (Status.CANCELLED, False)
 
 
 class LosesCancels:

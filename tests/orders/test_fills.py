@@ -28,9 +28,10 @@ def notice(
     flags: str = "022",
     change: str = "0",
     side: str = "02",
+    code: str = "005930",
 ) -> str:
     """Return a record of 26 columns; `flags` are refused, filled, accepted."""
-    head = ["rehearsal", account, order_no, original, side, change, "00", "0", "005930"]
+    head = ["rehearsal", account, order_no, original, side, change, "00", "0", code]
     numbers = [f"{qty:010d}", f"{price:09d}", at, *flags, "06010", "000000010"]
     return "^".join([*head, *numbers, "홍길동", "", "1", "Y", "", "10", "", "삼성전자", "000069800"])
 
@@ -59,6 +60,18 @@ def test_one_notice_changes_order_execution_and_holding_together(buy: Buy) -> No
     assert raw.state == State.APPLIED
     assert raw.committed_ms is not None
     assert order.chase_at is None
+
+
+@pytest.mark.parametrize("other", [{"side": "01"}, {"code": "000660"}])
+def test_a_notice_of_another_branch_with_our_number_is_not_ours(buy: Buy, other: dict[str, str]) -> None:
+    order = buy()
+    raw = hear(notice(order.order_no, qty=4, **other))
+    order.refresh_from_db()
+    raw.refresh_from_db()
+    assert (order.filled_qty, raw.state, Portfolio.objects.exists()) == (0, State.WAITING, False)
+    fills.replay(order)
+    fills.replay_stranded()
+    assert RawNotice.objects.get().state == State.WAITING
 
 
 def test_a_partial_fill_leaves_the_rest_open(buy: Buy) -> None:

@@ -23,6 +23,7 @@ from kis.simulator.server import Simulator
 from orders import chase, ground, guards, journal, reconcile, routine
 from orders.models import BlacklistedStock, Reconciliation, TradeOrder, TradingSwitch
 from orders.service import NO_CHASE, Intent, OrderDenied, OrderService
+from portfolio import ledger
 from portfolio.fetcher import KISFetcher
 from portfolio.models import AccountSnapshot
 
@@ -332,7 +333,9 @@ def test_an_answer_that_is_lost_between_judging_and_committing_freezes(buy: Buy,
 
 
 def test_a_list_that_is_lost_between_judging_and_committing_holds_up(meanwhile: Buy) -> None:
-    lose = partial(Reconciliation.objects.create, at=clock.now(), outcome=Reconciliation.Outcome.FAILED)
+    def lose() -> None:
+        Reconciliation.objects.create(at=clock.now(), outcome=Reconciliation.Outcome.FAILED)
+
     assert codes(lambda: meanwhile(lose)) == ["NOT_RECONCILED"]
     assert not TradeOrder.objects.exists()
 
@@ -343,6 +346,32 @@ def test_an_order_that_is_filled_between_judging_and_committing_holds_up_nothing
     with mock.patch.object(ground, "crowd", judged):
         assert meanwhile(asked, qty=1).order_no
     assert judged.call_count == 1
+
+
+def test_shares_that_are_filled_between_judging_and_committing_weigh(
+    buy: Buy, meanwhile: Buy, broker: Broker, settings
+) -> None:
+    settings.MAX_ORDER_WON = settings.MAX_DAY_WON = 0
+    settings.MAX_POSITION_PERCENT = Decimal(15)
+    total = KISFetcher(broker, clock.now).sync_portfolio().total_asset
+    most = total * 15 // 100 // 70_000
+    first = buy(qty=100)
+
+    def filled() -> None:
+        if first.is_open:
+            journal.note(first, status="FILLED", filled_qty=100)
+            ledger.count_fill(SAMSUNG, "", Side.BUY, 100, Decimal(69_800), executed_at=clock.now())
+            buy(qty=90, price=69_000)
+
+    assert codes(lambda: meanwhile(filled, qty=most - 105)) == ["POSITION_WEIGHT"]
+
+
+def test_haste_in_selling_holds_up_no_stop(service: OrderService, simulator: Simulator, settings) -> None:
+    settings.MAX_ORDERS_PER_MINUTE = 1
+    shares(simulator, 10)
+    service.place(Intent(SAMSUNG, Side.SELL, 1, price=80_000))
+    assert codes(lambda: service.place(Intent(SAMSUNG, Side.SELL, 2, price=80_000))) == ["PACE"]
+    assert service.place(Intent(SAMSUNG, Side.SELL, 3, strategy="sell_stop", request_id="stop:1:1")).order_no
 
 
 def test_without_a_switch_there_is_one_from_the_first_order_on(buy: Buy) -> None:

@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import transaction
 
 from aegis.broker import Broker, NotSent, OrderRequest
 from aegis.chase import Plan
@@ -218,12 +219,40 @@ def test_cancel_all_ends_a_chase_between_its_cancel_and_its_reorder(
     service: OrderService, buy: Buy, broker: Broker, clock_at: Callable[[str], object]
 ) -> None:
     order = buy()
-    service.cancel(order)
+    service.cancel(order, goes_on=True)
     TradeOrder.objects.filter(pk=order.pk).update(status=Status.CANCELLED, looked_at=clock.now())
     assert chase.due(clock.now() + timedelta(minutes=1)) == [order.pk]
     service.cancel_all()
     assert chase.due(clock.now() + timedelta(minutes=1)) == []
     assert order.events.filter(kind="CHASE_ENDED").count() == 1
+
+
+def test_cancel_all_waits_for_the_answer_of_an_order_on_its_way(
+    service: OrderService, buy: Buy, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = buy()
+    journal.note(order, status=Status.SUBMITTING, order_no=None)
+    number = "0000000001"
+
+    def answered(seconds: float) -> None:
+        journal.note(order, status=Status.PENDING, order_no=number)
+
+    monkeypatch.setattr("orders.service.sleep", answered)
+    assert service.cancel_all().cancelled == [number]
+    journal.note(order, status=Status.SUBMITTING, order_no=None)
+    monkeypatch.setattr("orders.service.BRAKE_PATIENCE_SECONDS", 0)
+    swept = service.cancel_all()
+    assert list(swept.failed) == [str(order)]
+
+
+def test_no_order_is_placed_inside_a_transaction(
+    transactional_db: None, service: OrderService, simulator: Simulator
+) -> None:
+    intent = Intent(SAMSUNG, Side.BUY, 10, strategy="buy_normal", request_id="one")
+    with transaction.atomic(), pytest.raises(RuntimeError, match="place it after the commit"):
+        service.place(intent)
+    assert (TradeOrder.objects.count(), simulator.ledger("50000000-01")["orders"]) == (0, [])
+    assert service.place(intent).order_no
 
 
 def test_cancel_all_goes_on_where_one_fails(service: OrderService, buy: Buy, simulator: Simulator) -> None:

@@ -7,7 +7,8 @@ from unittest import mock
 
 import pytest
 from django.core.management import call_command
-from django.db import OperationalError, connections
+from django.db import OperationalError, connection, connections
+from django.test.utils import CaptureQueriesContext
 
 from aegis.broker import Broker, BrokerError, NotSent, OrderRequest, OutcomeUnknown
 from aegis.lifecycle import Status
@@ -394,6 +395,55 @@ def test_a_line_that_cannot_be_spoils_no_other(buy: Buy, look, broker: Broker, s
     assert row.outcome == Reconciliation.Outcome.PARTLY
     assert "0000099999: it cannot be: list: ordered 1, filled 3" in row.error
     assert not TradeOrder.objects.filter(origin=TradeOrder.Origin.EXTERNAL).exists()
+
+
+def test_a_line_of_no_shares_is_unread_and_not_taken_for_known(buy: Buy, look, misprint) -> None:
+    buy(price=60_000)
+    misprint(odno="0000099999", pdno="000660", ord_qty="0", rmn_qty="0")
+    look()
+    row = Reconciliation.objects.latest()
+    assert (row.outcome, "0000099999" in row.error) == (Reconciliation.Outcome.PARTLY, True)
+
+
+def test_an_order_of_another_branch_with_our_number_is_not_ours(buy: Buy, look, misprint) -> None:
+    order = buy(price=60_000)
+    line = {"ord_gno_brno": "91252", "pdno": "000660", "ord_qty": "3", "tot_ccld_qty": "3", "tot_ccld_amt": "600000"}
+    misprint(odno=order.order_no, rmn_qty="0", **line)
+    assert look().adopted == 1
+    order.refresh_from_db()
+    assert (order.state, order.filled_qty) == (Status.PENDING, 0)
+    theirs = TradeOrder.objects.get(origin=TradeOrder.Origin.EXTERNAL)
+    assert (theirs.order_no, theirs.stock_code, theirs.filled_qty) == (order.order_no, "000660", 3)
+
+
+def test_settled_orders_cost_a_look_nothing_each(buy: Buy, look, broker: Broker) -> None:
+    order = buy(strategy="buy_urgent")
+    look()
+    order.refresh_from_db()
+    (line,) = broker.orders(clock.now().date(), clock.now().date())
+
+    def statements(count: int) -> int:
+        lines = [line]
+        for number in range(count):
+            order.pk, order._state.adding = None, True
+            order.request_id, order.order_no = f"{count}:{number}", f"{count}{number:07d}"
+            order.save(force_insert=True)
+            lines.append(replace(line, order_no=order.order_no))
+        with CaptureQueriesContext(connection) as queries:
+            reconcile.reconcile(mock.MagicMock(wraps=broker, orders=lambda first, last: lines), clock.now)
+        return len(queries)
+
+    assert statements(1) == statements(20)
+
+
+def test_an_old_list_hides_no_start_and_no_failure_after_it(buy: Buy, broker: Broker) -> None:
+    buy(price=60_000)
+    for outcome in (Reconciliation.Outcome.BEGUN, Reconciliation.Outcome.FAILED):
+        asked_at = clock.now()
+        Reconciliation.objects.create(at=asked_at + timedelta(milliseconds=500), outcome=outcome)
+        reconcile.reconcile(broker, lambda asked_at=asked_at: asked_at)
+        assert not reconcile.is_fresh(asked_at + timedelta(seconds=1))
+        assert Reconciliation.objects.first().outcome == outcome
 
 
 def test_an_order_of_ours_whose_line_cannot_be_is_nothing_to_trade_on(buy: Buy, look, misprint) -> None:

@@ -6,13 +6,15 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from io import StringIO
+from typing import Any
+from unittest import mock
 
 import pytest
 from django.core.exceptions import ValidationError
 from django.core.management import CommandError, call_command
 from django.utils import translation
 
-from aegis.broker import Acceptance, Broker, BrokerError, NotSent, OutcomeUnknown, Placed
+from aegis.broker import Acceptance, Broker, BrokerError, NotSent, OrderRequest, OutcomeUnknown, Placed
 from aegis.positions import Change
 from aegis.stops import StopKind, StopUnit
 from aegis.terms import Market, Side
@@ -494,3 +496,59 @@ def test_a_fall_below_thirty_percent_fires_where_the_day_s_limits_are_wider(held
         broker.quote(SAMSUNG, Market.KRX), price=35_000, base_price=70_000, lower_limit=28_000, upper_limit=112_000
     )
     assert stop_watch.judge(row, leveraged, clock.now())
+
+
+def test_a_stop_waits_for_a_sale_on_its_way_and_sells_all(
+    held: Portfolio, broker: Broker, simulator: Simulator, clock_at: Callable[[datetime], datetime]
+) -> None:
+    row, fired = loss(), []
+
+    def slowly(request: OrderRequest) -> Acceptance:
+        acceptance = broker.place(request)
+        if not fired:  # the broker has taken it, and its answer is still to come
+            fired.append(stops.trigger(row.pk, 64_000, clock.now(), seen="feed"))
+            simulator.set_price(SAMSUNG, 64_000, freeze=True)
+            for _ in range(3):
+                stops.advance(row.pk, broker, clock.now)
+        return acceptance
+
+    OrderService(mock.MagicMock(wraps=broker, place=slowly), clock.now).place(
+        Intent(SAMSUNG, Side.SELL, 5, price=80_000)
+    )
+    for _ in range(6):
+        clock_at(clock.now() + timedelta(seconds=10))
+        reconcile.reconcile(broker, clock.now)
+        for pk in stops.due(clock.now()):
+            stops.advance(pk, broker, clock.now)
+    row.refresh_from_db()
+    assert row.state == State.DONE
+    assert not Portfolio.objects.filter(stock_code=SAMSUNG, quantity__gt=0).exists()
+
+
+def test_a_price_that_the_feed_s_day_cannot_have_is_asked_about(held: Portfolio, broker: Broker) -> None:
+    row = loss()
+    DailyPrice.objects.create(
+        stock_code=SAMSUNG, date="2026-11-20", open=70_000, high=71_000, low=69_000, close=70_000, volume=1
+    )
+    real = broker.quote(SAMSUNG, Market.KRX)
+    split = replace(real, price=14_000, base_price=14_000, lower_limit=9_800, upper_limit=18_200)
+    fund = replace(real, price=48_300, base_price=70_000, lower_limit=28_000, upper_limit=112_000)
+    assert not stop_watch.ask(row.pk, mock.Mock(quote=lambda *words: split), clock.now)
+    assert stop_watch.ask(row.pk, mock.Mock(quote=lambda *words: fund), clock.now)
+    assert kinds(row) == ["ARMED", "IMPLAUSIBLE", "TRIGGERED"]
+
+
+def test_one_stop_that_cannot_be_watched_leaves_the_others(
+    held: Portfolio, broker: Broker, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row, odd = loss(), stops.arm(SAMSUNG, StopKind.TRAILING, StopUnit.PERCENT, D(5), by="kim", at=clock.now())
+    look = stop_watch._look
+
+    def fails(rule: StopRule, *words: Any) -> bool:
+        if rule.pk == odd.pk:
+            raise ZeroDivisionError
+        return look(rule, *words)
+
+    monkeypatch.setattr(stop_watch, "_look", fails)
+    simulator.set_price(SAMSUNG, 64_000, freeze=True)
+    assert stop_watch.watch(broker, DOWN, clock.now) == [row.pk]

@@ -143,13 +143,31 @@ def test_a_sale_meets_the_price_its_shares_had_cost_though_the_balance_told_of_i
     assert fill(Side.SELL, 10) == Decimal("70000")
 
 
+def test_a_balance_that_a_newer_one_has_overtaken_is_left() -> None:
+    before = replace(BALANCE, asked_at=NOW, deposit_d2=800_000, holdings=(SAMSUNG,))
+    split = replace(SAMSUNG, qty=SAMSUNG.qty * 5, average_price=SAMSUNG.average_price / 5)
+    after = replace(BALANCE, asked_at=NOW + timedelta(seconds=2), deposit_d2=100_000, holdings=(split,))
+    ledger.replace(before, now=NOW)
+    newer = ledger.replace(after, now=NOW + timedelta(seconds=3))
+    assert ledger.replace(before, now=NOW + timedelta(seconds=4)) == newer
+    assert PortfolioService().get_snapshot().deposit_d2 == 100_000
+    assert quantities() == {SAMSUNG.code: split.qty}
+    assert PortfolioEvent.objects.count() == 1
+
+
+def test_a_balance_of_the_future_is_of_a_clock_set_back_and_overtakes_nothing() -> None:
+    ledger.replace(replace(BALANCE, asked_at=NOW + timedelta(hours=1)), now=NOW + timedelta(hours=1))
+    ledger.replace(replace(BALANCE, asked_at=NOW, deposit_d2=700_000), now=NOW)
+    assert AccountSnapshot.objects.get(timestamp=NOW).deposit_d2 == 700_000
+
+
 def test_a_balance_of_any_size_is_a_handful_of_statements() -> None:
     many = replace(BALANCE, holdings=tuple(replace(SAMSUNG, code=f"{number:06}") for number in range(50)))
     ledger.replace(many, now=NOW)
     with CaptureQueriesContext(connection) as queries:
         ledger.replace(many, now=NOW)
-    # a savepoint round the rows read and locked, the rows written, the snapshot
-    assert len(queries) == 5
+    # a savepoint round the rows read and locked, a newer snapshot looked for, the rows written, the snapshot
+    assert len(queries) == 6
     assert Portfolio.objects.count() == 50
 
 

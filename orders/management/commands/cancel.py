@@ -5,7 +5,7 @@ from django.utils.translation import gettext as _
 
 from aegis.broker import BrokerError
 from orders import guards, shapes
-from orders.management.console import DeskCommand, Failure, Told, describe, find_order, service
+from orders.management.console import DeskCommand, Failure, Told, describe, find_order, service, who
 
 
 class Command(DeskCommand):
@@ -22,6 +22,10 @@ class Command(DeskCommand):
         if order.order_no is None:
             words = _("the order has no number yet, so it cannot be cancelled: {line}")
             raise Failure("NO_NUMBER", words.format(line=line), shape=shape)
+        if order.is_done and order.chase_at is not None and not options["dry_run"]:
+            service().end_chase(order, _("cancelled by {name}").format(name=who()))
+            words = [_("nothing of it is ordered anew: {line}").format(line=line)]
+            return Told({"dry_run": False, "order": shapes.order(order)}, words)
         if not order.is_open:
             raise Failure("NOT_OPEN", _("nothing is left to cancel: {line}").format(line=line), shape=shape)
         if options["dry_run"]:
