@@ -24,8 +24,8 @@ run: setup ## Start everything and stay until Ctrl-C
 demo: setup ## Play a scripted day on the simulator; exit 0 when the ledgers agree
 	@exec $(PYTHON) manage.py demo
 
-test: setup ## Run every test
-	@$(PYTHON) -m pytest
+test: setup ## Run every test, on every core
+	@$(PYTHON) -m pytest -n auto --dist worksteal
 
 histories: setup ## Random histories of orders, races, faults and crashes: make histories N=2000
 	@mkdir -p .aegis && rm -f .aegis/histories.json

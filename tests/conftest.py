@@ -1,6 +1,7 @@
 """What tests share: servers that start when first needed, a market clock, a simulated broker, a shut network."""
 
 import ipaddress
+import os
 import socket
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -19,8 +20,15 @@ from kis import clock, wiring
 from kis.simulator.server import Simulator, serve
 from tests.workers import Workers
 
+MOST_WORKERS = 4
 # a Monday of the calendar, an hour after the opening
 ORDINARY_MORNING = datetime(2026, 11, 23, 10, 0, tzinfo=KST)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Give each worker servers of its own; on those of the shell, which they would share, there is no more than one."""
+    has_own = settings.HAS_OWN_DATABASE and settings.HAS_OWN_REDIS
+    return min(os.cpu_count() or 1, MOST_WORKERS) if has_own else 0
 
 
 @pytest.fixture(autouse=True, scope="session")
