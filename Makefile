@@ -29,7 +29,7 @@ test: setup ## Run every test, on every core
 
 histories: setup ## Random histories of orders, races, faults and crashes: make histories N=2000
 	@mkdir -p .aegis && rm -f .aegis/histories.json
-	@HISTORIES="$(N)" HISTORIES_REPORT=.aegis/histories.json $(PYTHON) -m pytest -q tests/histories/test_histories.py; \
+	@HISTORIES="$(N)" HISTORIES_REPORT=.aegis/histories.json $(PYTHON) -m pytest -q -n auto tests/histories/test_histories.py; \
 		status=$$?; cat .aegis/histories.json; exit $$status
 
 lint: setup ## Style, types, floors, settings, migrations

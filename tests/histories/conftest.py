@@ -1,5 +1,6 @@
 """A world per history: a fresh exchange, and a transaction that is rolled back."""
 
+import fcntl
 import json
 import os
 from collections import Counter
@@ -56,7 +57,12 @@ def play_history(
 
 @pytest.fixture
 def report(tally: Counter[str]) -> Any:
-    """Leave the tally as JSON where the command that asked for it looks."""
+    """Add the tally to the JSON that the command looks for, beside others who play at the same time."""
     yield
     if path := os.environ.get("HISTORIES_REPORT"):
-        Path(path).write_text(json.dumps(tally) + "\n")
+        with Path(path).open("a+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            told = Counter(json.loads(file.read() or "{}"))
+            file.truncate(0)
+            file.write(json.dumps({kind: told[kind] + count for kind, count in tally.items()}) + "\n")

@@ -3,14 +3,18 @@
 import os
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from aegis.guards import TradingState
+from tests.conftest import MOST_WORKERS
 from tests.histories.conftest import Play
 from tests.histories.history import CRASHES, WANTS, WIRE_CRASHES
 
 COUNT = int(os.environ.get("HISTORIES", "40"))
+# so many at once, where many are wanted
+PARTS = min(os.cpu_count() or 1, MOST_WORKERS) if "HISTORIES" in os.environ else 1
 NOTHING = st.just("")
 
 
@@ -44,9 +48,10 @@ ACTIONS = st.one_of(
 )
 
 
-def test_no_history_breaks_the_ledger(play_history: Play, report: None) -> None:
+@pytest.mark.parametrize("part", range(PARTS))
+def test_no_history_breaks_the_ledger(play_history: Play, report: None, part: int) -> None:
     @settings(
-        max_examples=COUNT,
+        max_examples=len(range(part, COUNT, PARTS)),
         deadline=None,
         database=None,
         derandomize="HISTORIES" not in os.environ,
