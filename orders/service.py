@@ -357,7 +357,7 @@ class OrderService:
             status=Status.SUBMITTING, created_at__gt=self._now() - journal.SEND_WITHIN
         )
         gives_up_at = monotonic() + BRAKE_PATIENCE_SECONDS
-        while left := list(on_its_way.filter(stock_code=code) if code else on_its_way):
+        while left := list(on_its_way.filter(stock_code=code) if code else on_its_way.all()):
             if monotonic() > gives_up_at:
                 break
             sleep(0.05)

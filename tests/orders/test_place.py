@@ -238,7 +238,8 @@ def test_cancel_all_waits_for_the_answer_of_an_order_on_its_way(
         journal.note(order, status=Status.PENDING, order_no=number)
 
     monkeypatch.setattr("orders.service.sleep", answered)
-    assert service.cancel_all().cancelled == [number]
+    swept = service.cancel_all()
+    assert (swept.cancelled, swept.failed) == ([number], {})
     journal.note(order, status=Status.SUBMITTING, order_no=None)
     monkeypatch.setattr("orders.service.BRAKE_PATIENCE_SECONDS", 0)
     swept = service.cancel_all()
