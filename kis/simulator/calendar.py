@@ -118,6 +118,8 @@ EXAM_DAYS = frozenset(
 FIRST_DAYS = frozenset(
     date.fromisoformat(text) for text in ("2024-01-02", "2025-01-02", "2026-01-02", "2027-01-04", "2028-01-03")
 )
+# the paper market (모의투자) takes orders of the kinds 00 to 04, and so ends with KRX's close
+_ON_PAPER = frozenset({PhaseName.OPENING_AUCTION, PhaseName.REGULAR, PhaseName.CLOSING_AUCTION})
 _OPENING = (PhaseName.OPENING_AUCTION, PhaseName.PRE_OPEN_CLOSE)
 
 
@@ -152,6 +154,15 @@ def phases_on(day: date) -> tuple[Phase, ...]:
     if day in FIRST_DAYS:
         return tuple(_opened_late(phase) for phase in phases)
     return phases
+
+
+@lru_cache(maxsize=64)
+def paper_phases_on(day: date) -> tuple[Phase, ...]:
+    """Return the phases of `day` in which paper takes orders: KRX's, up to its close.
+
+    Source: protocol notes §8 (KRX only, ORD_DVSN 00 to 04) and §6.5 (40580000, 장종료).
+    """
+    return tuple(phase for phase in phases_on(day) if phase.market is Market.KRX and phase.name in _ON_PAPER)
 
 
 def _moved(phases: tuple[Phase, ...], market: Market, by: timedelta) -> tuple[Phase, ...]:

@@ -5,10 +5,10 @@ from datetime import datetime
 
 from aegis import ticks
 from aegis.fees import calc_fee
-from aegis.sessions import Matching, Phase, PhaseName, legal_kinds
+from aegis.sessions import Matching, Phase, PhaseName, legal_kinds, phases_at
 from aegis.terms import FOK_KINDS, PRICED, Instrument, Market, OrderKind, Side
 from kis.simulator.book import other
-from kis.simulator.calendar import is_trading_day, phases_on
+from kis.simulator.calendar import is_trading_day, paper_phases_on, phases_on
 from kis.simulator.exchange import BookChanged, Exchange, NoticeKind, Printed
 from kis.simulator.faults import ORDER
 from kis.simulator.offbook import MIDPOINT, OffBook
@@ -50,9 +50,10 @@ class Change:
 class Desk:
     """Takes customers' orders for one exchange."""
 
-    def __init__(self, exchange: Exchange, offbook: OffBook) -> None:
+    def __init__(self, exchange: Exchange, offbook: OffBook, *, is_paper: bool) -> None:
         self._exchange = exchange
         self._offbook = offbook
+        self._phases_on = paper_phases_on if is_paper else phases_on
 
     # --- new orders
 
@@ -92,7 +93,7 @@ class Desk:
         self._check_time(wanted, now)
         if wanted.market is not Market.SOR:
             return wanted.market
-        phases = phases_on(now.date())
+        phases = self._phases_on(now.date())
         open_venues = [
             market
             for market in (Market.KRX, Market.NXT)
@@ -114,15 +115,18 @@ class Desk:
         return (best if best is not None else 10**9) * wanted.side.sign
 
     def _check_time(self, wanted: NewOrder, now: datetime) -> None:
-        phases = phases_on(now.date())
-        kinds = legal_kinds(wanted.market, phases, now)
-        if wanted.kind in kinds:
+        phases = self._phases_on(now.date())
+        if wanted.kind in legal_kinds(wanted.market, phases, now):
             return
-        if not kinds:
-            moments = [phase.ends_at for phase in phases if phase.market is wanted.market]
-            raise Refused("after the close" if now.time() >= max(moments) else "before the open")
-        current = self._exchange.phases(wanted.market, now)
-        raise _wrong_kind(wanted, current)
+        self._check_open(now, wanted.market)
+        raise _wrong_kind(wanted, phases_at(phases, wanted.market, now))
+
+    def _check_open(self, now: datetime, *markets: Market) -> None:
+        """Refuse at an hour at which none of `markets` takes anything."""
+        phases = [phase for phase in self._phases_on(now.date()) if phase.market in markets]
+        if not any(phase.holds(now.time()) for phase in phases):
+            is_over = now.time() >= max(phase.ends_at for phase in phases)
+            raise Refused("after the close" if is_over else "before the open")
 
     def _check(self, wanted: NewOrder, venue: Venue, now: datetime) -> None:
         """Refuse what no market would take: halted stocks, bad quantities, prices off the grid or the day."""
@@ -249,8 +253,9 @@ class Desk:
     def change(self, wanted: Change, now: datetime) -> Order:
         """Cancel or amend what is left of an order; return the request's own line. Raises Refused."""
         order = self._find(wanted)
-        if not self._exchange.phases(order.venue, now):
-            raise Refused("after the close" if is_trading_day(now.date()) else "not a business day")
+        if not is_trading_day(now.date()):
+            raise Refused("not a business day")
+        self._check_open(now, order.venue)
         if not order.is_open or not order.remaining:
             raise Refused("nothing left")
         if self._exchange.faults.take(ORDER, ("overtaken",), account=order.account, code=order.code):
@@ -298,8 +303,7 @@ class Desk:
         exchange = self._exchange
         venue = exchange.venue(order.code, order.venue)
         request = self._as_request(order, wanted.kind, quantity, wanted.price)
-        if wanted.kind not in legal_kinds(order.market, phases_on(now.date()), now):
-            raise _wrong_kind(request, exchange.phases(order.market, now))
+        self._check_time(request, now)
         self._check(request, venue, now)
         price = self._price(request, venue)
         if order.side is Side.BUY:

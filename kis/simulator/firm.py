@@ -60,7 +60,7 @@ class Firm:
         seed = self.exchange.world.seed if self.exchange.world.day else settings.seed
         self.offbook = OffBook(self.exchange)
         self.clockwork = Clockwork(self.exchange, self.offbook, seed)
-        self.desk = Desk(self.exchange, self.offbook)
+        self.desk = Desk(self.exchange, self.offbook, is_paper=settings.is_paper)
         self.gate = Gate(self.exchange, calls_per_second=settings.calls_per_second)
         self.history = History(self.exchange.world)
         self.macro = Macro(self.exchange, self.history, seed)

@@ -96,7 +96,7 @@ TABLE: Mapping[str, tuple[Words, Words | None]] = MappingProxyType(
             _paper("40580000", "장종료 입니다."),
         ),
         "kind not taken now": (
-            # UNVERIFIED: code and text of a kind that the phase does not take on KRX
+            # UNVERIFIED: code and text of a kind that the phase does not take on KRX, live and on paper
             _live("APBK0918", "장운영시간이 아닙니다.({detail} 주문불가)"),
             _paper("40680000", f"{_NOT_DONE}(주문구분 오류)"),
         ),
@@ -104,7 +104,11 @@ TABLE: Mapping[str, tuple[Words, Words | None]] = MappingProxyType(
             _live("APBK3013", "[{detail}]지정가 및 최유리/최우선지정가 주문만 가능합니다."),
             None,
         ),
-        "no market orders": (_live("APBK1943", "시장가호가불가로 주문이 불가합니다."), None),
+        "no market orders": (
+            _live("APBK1943", "시장가호가불가로 주문이 불가합니다."),
+            # UNVERIFIED: paper's code; that of a stock it does not trade is the nearest known
+            _paper("40070000", f"{_NOT_DONE}(시장가 매매불가 종목)"),
+        ),
         "unknown stock": (
             _live("APBK0656", "해당종목정보가 없습니다."),
             _paper("40070000", f"{_NOT_DONE}(매매불가 종목)"),
