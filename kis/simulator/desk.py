@@ -134,6 +134,8 @@ class Desk:
             raise Refused("halted")
         if wanted.quantity <= 0:
             raise Refused("bad quantity")
+        if wanted.kind.is_market and not venue.stock.takes_market:
+            raise Refused("no market orders")
         if wanted.kind in KRX_AFTER and venue.stock.instrument is not Instrument.STOCK:
             raise Refused("kind not taken now", wanted.kind)  # no funds or notes in the after-market
         if wanted.kind in PRICED:
@@ -346,6 +348,4 @@ def _wrong_kind(wanted: NewOrder, current: tuple[Phase, ...]) -> Refused:
     """Return the refusal for an order kind that the venue does not take at this moment."""
     if wanted.market is Market.NXT:
         return Refused("kind not taken on NXT", next((_PHASE_WORDS.get(phase.name, "") for phase in current), ""))
-    if wanted.kind.is_market:
-        return Refused("no market orders")
     return Refused("kind not taken now", wanted.kind)

@@ -27,6 +27,7 @@ class Stock:
     par_value: int
     on_nxt: bool
     in_kospi200: bool
+    takes_market: bool  # some stocks refuse market orders at any time (시장가호가불가)
 
     @property
     def full_name(self) -> str:
@@ -60,7 +61,7 @@ def _row(
     board: Board = _KOSPI,
     instrument: Instrument = _SHARE,
 ) -> Stock:
-    """Build a row; `flags` holds `n` when NXT trades it and `2` when KOSPI200 counts it."""
+    """Build a row; `flags` holds `n` when NXT trades it, `2` when KOSPI200 counts it, `x` without market orders."""
     return Stock(
         code=code,
         name=name,
@@ -74,6 +75,7 @@ def _row(
         par_value=par_value,
         on_nxt="n" in flags,
         in_kospi200="2" in flags,
+        takes_market="x" not in flags,
     )
 
 
@@ -170,7 +172,8 @@ _ROWS = (
     _row("028670", "팬오션", "PAN OCEAN", "운송·창고", "해상 운송업", 3_995, 534_569_512, 1_000, "n2"),
     _row("005880", "대한해운", "KoreaLine", "운송·창고", "해상 운송업", 1_996, 322_747_165, 500),
     _row("008970", "KBI동양철관", "KBI DONGYANG STEEL PIPE", "금속", "1차 철강 제조업", 1_413, 163_243_570, 500),
-    _row("004410", "서울식품", "Seoul Food", "음식료·담배", "곡물가공품 제조업", 158, 376_234_861, 100),
+    # made up: that this one takes no market orders
+    _row("004410", "서울식품", "Seoul Food", "음식료·담배", "곡물가공품 제조업", 158, 376_234_861, 100, "x"),
     _row("088350", "한화생명", "HANWHA LIFE", "보험", "보험업", 3_260, 868_530_000, 5_000, "n2"),
     _row("009150", "삼성전기", "SEMCO", "전기·전자", "전자부품 제조업", 147_300, 74_693_696, 5_000, "n2"),
     _row("004090", "한국석유", "Korea Petroleum", "비금속", "석유 정제품 제조업", 15_980, 12_652_980, 500),
@@ -201,7 +204,7 @@ def _made_up(count: int) -> Iterator[Stock]:
     shares = [row for row in _ROWS if row.instrument is Instrument.STOCK]
     for number in range(count):
         like = shares[number % len(shares)]
-        row = replace(like, code=f"9{number:04d}0", on_nxt=False, in_kospi200=False)
+        row = replace(like, code=f"9{number:04d}0", on_nxt=False, in_kospi200=False, takes_market=True)
         yield replace(row, name=f"연습{number:03d}", english=f"Practice{number:03d}")
 
 

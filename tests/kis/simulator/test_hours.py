@@ -5,12 +5,13 @@ from datetime import date
 
 import pytest
 
-from aegis.terms import Side
+from aegis.terms import Market as Venue
+from aegis.terms import OrderKind, Side
 from kis.simulator.orders import Order
 from kis.simulator.refusals import Refused
 from kis.simulator.server import Simulator
 
-from .conftest import Client, Market
+from .conftest import SAMSUNG, Client, Market
 
 BUY, SELL = Side.BUY, Side.SELL
 EXAM_DAY, FIRST_DAY = date(2026, 11, 19), date(2027, 1, 4)
@@ -69,3 +70,25 @@ def test_every_refusal_an_order_can_meet_on_paper_speaks_papers_language() -> No
         assert words.rt_cd == "1", name
         assert words.msg_cd.isdigit(), name
         assert words.msg1.startswith("모의투자 "), name
+
+
+# --- market orders
+
+
+@pytest.mark.parametrize("kind", [OrderKind.MARKET, OrderKind.MARKET_IOC, OrderKind.MARKET_FOK])
+@pytest.mark.parametrize(
+    ("at", "venue"),
+    [("15:35", Venue.KRX), ("16:30", Venue.KRX), ("08:30", Venue.SOR), ("16:30", Venue.SOR)],
+)
+def test_a_market_order_out_of_its_hours_is_a_matter_of_the_hour(at: str, venue: Venue, kind: OrderKind) -> None:
+    market = Market(f"2026-11-23 {at}")
+    assert code_of(lambda: market.buy(1, kind=kind, venue=venue), is_paper=False) == ("7", "APBK0918")
+
+
+def test_a_stock_without_market_orders_says_so_in_every_phase_that_has_them() -> None:
+    market = Market("2026-11-23 10:00", codes=frozenset({SAMSUNG, "004410"}))
+    assert code_of(lambda: market.buy(1, code="004410", kind=OrderKind.MARKET), is_paper=False) == ("7", "APBK1943")
+    resting = market.buy(1, 150, code="004410")
+    assert resting.remaining == 1
+    market.to("2026-11-23 16:30")
+    assert code_of(lambda: market.buy(1, code="004410", kind=OrderKind.MARKET), is_paper=False) == ("7", "APBK0918")
