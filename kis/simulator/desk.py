@@ -29,6 +29,9 @@ BEST = frozenset(
     }
 )
 KRX_AFTER = frozenset(OrderKind(str(code)) for code in range(41, 48))
+# what a single price in the middle of trading takes: protocol notes §13, venue notes on 00 and 01;
+# UNVERIFIED: KRX's after-market, which knows neither, takes its plain limit
+SINGLE_PRICE = frozenset({OrderKind.LIMIT, OrderKind.MARKET, OrderKind.AFTER_LIMIT})
 OWN_BEST = frozenset({OrderKind.OWN_BEST, OrderKind.GTP_OWN_BEST, OrderKind.AFTER_OWN_BEST})
 
 
@@ -132,6 +135,8 @@ class Desk:
         """Refuse what no market would take: halted stocks, bad quantities, prices off the grid or the day."""
         if wanted.code in self._exchange.world.halted:
             raise Refused("halted")
+        if venue.is_auction and self._matches_now(venue.market, now) and wanted.kind not in SINGLE_PRICE:
+            raise Refused("kind not taken now", wanted.kind)  # a volatility interruption (VI)
         if wanted.quantity <= 0:
             raise Refused("bad quantity")
         if wanted.kind.is_market and not venue.stock.takes_market:

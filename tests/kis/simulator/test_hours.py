@@ -92,3 +92,57 @@ def test_a_stock_without_market_orders_says_so_in_every_phase_that_has_them() ->
     assert resting.remaining == 1
     market.to("2026-11-23 16:30")
     assert code_of(lambda: market.buy(1, code="004410", kind=OrderKind.MARKET), is_paper=False) == ("7", "APBK0918")
+
+
+# --- a volatility interruption
+
+
+def interrupted(at: str = "2026-11-23 10:00") -> Market:
+    market = Market(at)
+    market.buy(20, market.best(SELL), kind=OrderKind.AFTER_LIMIT if at[11:13] > "15" else OrderKind.LIMIT)
+    assert market.firm.clockwork.interrupt(SAMSUNG, "1", market.now)
+    return market
+
+
+@pytest.mark.parametrize("side", [BUY, SELL])
+@pytest.mark.parametrize("kind", ["02", "03", "04", "11", "12", "13", "14", "15", "16", "21", "22", "23", "24"])
+def test_a_single_price_takes_plain_limits_and_market_orders_only(kind: str, side: Side) -> None:
+    market = interrupted()
+    wanted = OrderKind(kind)
+    price = 71_000 if wanted.is_priced else 0
+    assert refusal(lambda: market.order(side, 1, price, kind=wanted, stop=71_000)) == "kind not taken now"
+    assert market.exchange.world.all_open() == []
+
+
+def test_a_single_price_takes_limits_and_market_orders() -> None:
+    market = interrupted()
+    assert market.buy(1, 71_000).remaining == 1
+    assert market.buy(1, kind=OrderKind.MARKET).remaining == 1
+
+
+@pytest.mark.parametrize("venue", [Venue.NXT, Venue.SOR])
+def test_the_other_venues_hold_to_the_single_price_too(venue: Venue) -> None:
+    market = interrupted()
+    assert refusal(lambda: market.buy(1, 71_000, kind=OrderKind.LIMIT_IOC, venue=venue)) == "kind not taken now"
+    assert market.buy(1, 71_000, venue=venue).remaining == 1
+
+
+def test_the_evening_at_a_single_price_takes_its_own_limit() -> None:
+    market = interrupted("2026-11-23 17:00")
+    assert refusal(lambda: market.buy(1, 71_000, kind=OrderKind.AFTER_LIMIT_IOC)) == "kind not taken now"
+    assert market.buy(1, 71_000, kind=OrderKind.AFTER_LIMIT).remaining == 1
+
+
+def test_an_order_is_amended_to_no_other_kind_in_a_single_price() -> None:
+    market = Market()
+    order = market.buy(1, 60_000)
+    best = market.buy(1, kind=OrderKind.OWN_BEST)
+    market.firm.clockwork.interrupt(SAMSUNG, "1", market.now)
+    assert market.amend(order, 60_100).price == 60_100
+    assert refusal(lambda: market.amend(best, 0)) == "kind not taken now"
+
+
+def test_after_the_interruption_every_kind_goes_again() -> None:
+    market = interrupted()
+    market.wait(121)
+    assert market.buy(1, market.best(SELL), kind=OrderKind.LIMIT_IOC).filled == 1
