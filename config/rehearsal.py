@@ -43,11 +43,11 @@ def hours(day: date) -> Hours | None:
 
 
 def whole_day(day: date) -> Hours | None:
-    """Return the day from NXT's pre-market to KRX's close, for whoever wants all of it."""
+    """Return the day from NXT's pre-market to KRX's close, None where it has not all of it, as on a late open."""
     session = hours(day)
     first = [each for each in phases_on(day) if (each.market, each.name) == (Market.NXT, PhaseName.PRE_MARKET)]
     if session is None or not first:
-        return session
+        return None
     return Hours(_at(day, first[0].starts_at), session.closes_at)
 
 

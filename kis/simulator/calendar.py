@@ -6,11 +6,11 @@ holidays) are given where they were known by November 2026.
 """
 
 from collections.abc import Mapping
-from datetime import date, time, timedelta
+from datetime import date, timedelta
 from functools import lru_cache
 from types import MappingProxyType
 
-from aegis.sessions import Phase, PhaseName, shifted, standard_phases
+from aegis.sessions import DayKind, Phase, PhaseName, phases_of
 from aegis.terms import Market
 
 _TABLE = """
@@ -109,18 +109,16 @@ HOLIDAYS: Mapping[date, str] = MappingProxyType(
 # banks and the depository close on public holidays; on these days only the exchange does
 EXCHANGE_ONLY = ("연말 휴장일",)
 
-LATE = timedelta(hours=1)
-# 수능: the whole KRX day moves by an hour
+# 수능
 EXAM_DAYS = frozenset(
     date.fromisoformat(text) for text in ("2024-11-14", "2025-11-13", "2026-11-19", "2027-11-18", "2028-11-16")
 )
-# the first trading day of a year: KRX opens an hour late and closes as ever
+# the first trading day of a year
 FIRST_DAYS = frozenset(
     date.fromisoformat(text) for text in ("2024-01-02", "2025-01-02", "2026-01-02", "2027-01-04", "2028-01-03")
 )
 # the paper market (모의투자) takes orders of the kinds 00 to 04, and so ends with KRX's close
 _ON_PAPER = frozenset({PhaseName.OPENING_AUCTION, PhaseName.REGULAR, PhaseName.CLOSING_AUCTION})
-_OPENING = (PhaseName.OPENING_AUCTION, PhaseName.PRE_OPEN_CLOSE)
 
 
 def is_trading_day(day: date) -> bool:
@@ -145,15 +143,16 @@ def next_trading_day(day: date, steps: int = 1) -> date:
 
 @lru_cache(maxsize=64)
 def phases_on(day: date) -> tuple[Phase, ...]:
-    """Return the phases of every venue on `day`, none on a holiday, late opens moved."""
+    """Return the phases of every venue on `day`, none on a holiday; a late open moves all venues."""
     if not is_trading_day(day):
         return ()
-    phases = standard_phases(day)
+    return phases_of(day, _kind_of(day))
+
+
+def _kind_of(day: date) -> DayKind:
     if day in EXAM_DAYS:
-        return _moved(phases, Market.KRX, LATE)
-    if day in FIRST_DAYS:
-        return tuple(_opened_late(phase) for phase in phases)
-    return phases
+        return DayKind.EXAM
+    return DayKind.FIRST if day in FIRST_DAYS else DayKind.ORDINARY
 
 
 @lru_cache(maxsize=64)
@@ -163,25 +162,3 @@ def paper_phases_on(day: date) -> tuple[Phase, ...]:
     Source: protocol notes §8 (KRX only, ORD_DVSN 00 to 04) and §6.5 (40580000, 장종료).
     """
     return tuple(phase for phase in phases_on(day) if phase.market is Market.KRX and phase.name in _ON_PAPER)
-
-
-def _moved(phases: tuple[Phase, ...], market: Market, by: timedelta) -> tuple[Phase, ...]:
-    day_end = time(20, 0)  # the after-market still ends at eight
-    moved = []
-    for phase in phases:
-        late = shifted((phase,), by)[0] if phase.market is market else phase
-        if late.ends_at > day_end:
-            late = Phase(late.market, late.name, late.starts_at, day_end, late.matching, late.kinds)
-        moved.append(late)
-    return tuple(moved)
-
-
-def _opened_late(phase: Phase) -> Phase:
-    if phase.market is not Market.KRX:
-        return phase
-    if phase.name in _OPENING:
-        return shifted((phase,), LATE)[0]
-    if phase.name is PhaseName.REGULAR:
-        starts_at = shifted((phase,), LATE)[0].starts_at
-        return Phase(phase.market, phase.name, starts_at, phase.ends_at, phase.matching, phase.kinds)
-    return phase

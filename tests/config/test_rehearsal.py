@@ -55,11 +55,13 @@ def test_a_scripted_day_begins_before_the_opening_of_a_day_not_yet_seen() -> Non
     expected = korea("2026-11-24 08:00:05")
     for now in ("2026-11-23 08:00:05", "2026-11-23 08:30:00", "2026-11-23 16:00:00"):
         assert opening(korea(now), is_first=False, is_fresh=True, hours=rehearsal.whole_day) == expected
-    # an exam day's opening is an hour late; what is before it is not
-    exam = rehearsal.whole_day(date(2026, 11, 19))
-    assert exam is not None
-    assert exam.opens_at == korea("2026-11-19 08:00:00")
     assert rehearsal.whole_day(date(2026, 11, 22)) is None
+
+
+def test_a_scripted_day_passes_over_a_late_open_which_has_no_pre_market() -> None:
+    assert rehearsal.whole_day(date(2026, 11, 19)) is None
+    eve = korea("2026-11-18 16:00:00")
+    assert opening(eve, is_first=False, is_fresh=True, hours=rehearsal.whole_day) == korea("2026-11-20 08:00:05")
 
 
 def test_a_fresh_rehearsal_takes_a_day_not_yet_seen() -> None:

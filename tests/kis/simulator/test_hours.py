@@ -5,8 +5,10 @@ from datetime import date
 
 import pytest
 
+from aegis.sessions import DayKind, phases_of
 from aegis.terms import Market as Venue
 from aegis.terms import OrderKind, Side
+from kis.simulator.calendar import phases_on
 from kis.simulator.orders import Order
 from kis.simulator.refusals import Refused
 from kis.simulator.server import Simulator
@@ -146,3 +148,36 @@ def test_after_the_interruption_every_kind_goes_again() -> None:
     market = interrupted()
     market.wait(121)
     assert market.buy(1, market.best(SELL), kind=OrderKind.LIMIT_IOC).filled == 1
+
+
+# --- late opens
+
+
+@pytest.mark.parametrize(("day", "kind"), [(EXAM_DAY, DayKind.EXAM), (FIRST_DAY, DayKind.FIRST)])
+def test_a_late_day_is_the_houses_own_late_day(day: date, kind: DayKind) -> None:
+    assert phases_on(day) == phases_of(day, kind)
+
+
+@pytest.mark.parametrize(
+    ("at", "venue", "refused"),
+    [
+        ("08:10", Venue.NXT, "before the open"),
+        ("09:30", Venue.SOR, "before the open"),
+        ("09:30", Venue.KRX, ""),
+        ("10:05", Venue.NXT, ""),
+        ("10:05", Venue.SOR, ""),
+        ("15:45", Venue.SOR, ""),
+        ("16:25", Venue.KRX, ""),
+        ("16:45", Venue.NXT, ""),
+    ],
+)
+def test_on_exam_day_every_venue_is_an_hour_late(at: str, venue: Venue, refused: str) -> None:
+    market = Market(f"{EXAM_DAY} {at}")
+    assert refusal(lambda: market.buy(1, 60_000, venue=venue)) == refused
+
+
+@pytest.mark.parametrize(("at", "refused"), [("08:10", "before the open"), ("09:30", "before the open"), ("10:05", "")])
+def test_on_the_years_first_day_nxt_waits_for_krx(at: str, refused: str) -> None:
+    market = Market(f"{FIRST_DAY} {at}")
+    assert refusal(lambda: market.buy(1, 60_000, venue=Venue.NXT)) == refused
+    assert refusal(lambda: market.buy(1, 60_000, venue=Venue.SOR)) == refused
