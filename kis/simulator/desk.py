@@ -9,7 +9,7 @@ from aegis.sessions import Matching, Phase, PhaseName, legal_kinds, phases_at
 from aegis.terms import FOK_KINDS, PRICED, Instrument, Market, OrderKind, Side
 from kis.simulator.book import other
 from kis.simulator.calendar import is_trading_day, paper_phases_on, phases_on
-from kis.simulator.exchange import BookChanged, Exchange, NoticeKind, Printed
+from kis.simulator.exchange import VENUES, BookChanged, Exchange, NoticeKind, Printed
 from kis.simulator.faults import ORDER
 from kis.simulator.offbook import MIDPOINT, OffBook
 from kis.simulator.orders import NewOrder, Order, Request, Status
@@ -259,9 +259,10 @@ class Desk:
 
     def change(self, wanted: Change, now: datetime) -> Order:
         """Cancel or amend what is left of an order; return the request's own line. Raises Refused."""
-        order = self._find(wanted)
         if not is_trading_day(now.date()):
             raise Refused("not a business day")
+        self._check_open(now, *VENUES)
+        order = self._find(wanted)
         self._check_open(now, order.venue)
         if not order.is_open or not order.remaining:
             raise Refused("nothing left")

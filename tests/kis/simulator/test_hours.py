@@ -181,3 +181,18 @@ def test_on_the_years_first_day_nxt_waits_for_krx(at: str, refused: str) -> None
     market = Market(f"{FIRST_DAY} {at}")
     assert refusal(lambda: market.buy(1, 60_000, venue=Venue.NXT)) == refused
     assert refusal(lambda: market.buy(1, 60_000, venue=Venue.SOR)) == refused
+
+
+# --- holidays
+
+
+def test_on_a_holiday_the_day_comes_before_the_order(running: Callable[..., Simulator]) -> None:
+    client = Client(running("2026-11-22 10:00", paper=True), paper=True)
+    assert client.cancel("1").json()["msg_cd"] == "40100000"
+    live = Client(running("2026-11-22 10:00"))
+    assert live.cancel("1").json()["msg_cd"] == "APBK0919"
+
+
+def test_an_hour_without_a_market_comes_before_the_order(running: Callable[..., Simulator]) -> None:
+    client = Client(running("2026-11-23 16:30", paper=True), paper=True)
+    assert client.cancel("1").json()["msg_cd"] == "40580000"
