@@ -254,7 +254,9 @@ class Clockwork:
         for venue in self._exchange.venues_of(phase.market):
             if phase.matching is Matching.AUCTION:
                 venue.open_auction()
-                self._offbook.to_queues(venue, at)
+                self._offbook.to_queues(venue)
+                if phase.name is PhaseName.CLOSING_AUCTION:
+                    self._offbook.loosen(venue, at)
             elif phase.matching is Matching.CONTINUOUS:
                 venue.lay()
 
@@ -294,7 +296,7 @@ class Clockwork:
         )
         for venue in trading:
             venue.open_auction()
-            self._offbook.to_queues(venue, now)
+            self._offbook.to_queues(venue)
             exchange.tell(StatusChanged(code, venue.market))
         self._boundaries.append(Boundary(now + INTERRUPTION, 0, partial(self._resume, code)))
         self._boundaries.sort(key=lambda boundary: (boundary.at, boundary.rank))

@@ -183,7 +183,7 @@ class Desk:
             if wanted.quantity > exchange.sellable(wanted.account, wanted.code):
                 raise Refused("shares short")
             return
-        checked_at = venue.highest if _may_cost_the_limit(wanted.kind) else price
+        checked_at = price if wanted.kind in PRICED else venue.highest
         amount = wanted.quantity * checked_at
         fee = calc_fee(amount, venue.market, Side.BUY, on=exchange.world.today()).fee
         if amount + fee > exchange.orderable_cash(wanted.account):
@@ -209,19 +209,12 @@ class Desk:
             price=price,
             stop_price=wanted.stop_price,
             time=f"{now:%H%M%S}",
-            reserve_price=self._reserve_price(wanted, where, price),
+            book_price=price,
+            reserve_price=price if wanted.side is Side.BUY else 0,
             status=Status.DONE if request is Request.CANCEL else Status.OPEN,
         )
         exchange.record("order", now, order=order_words(order), **({"tag": wanted.tag} if wanted.tag else {}))
         return exchange.world.orders[order.date, order.number]
-
-    def _reserve_price(self, wanted: NewOrder, where: Market, price: int) -> int:
-        """Return what one share of a resting buy locks up; a sale locks up none."""
-        if wanted.side is Side.SELL:
-            return 0
-        if wanted.kind is OrderKind.CONDITIONAL_LIMIT:  # in the closing auction it pays any price
-            return self._exchange.venue(wanted.code, where).highest
-        return price
 
     def _send(self, order: Order, now: datetime) -> None:
         """Let a numbered order meet its venue."""
@@ -316,7 +309,7 @@ class Desk:
         price = self._price(request, venue)
         if order.side is Side.BUY:
             more = quantity * (price - order.reserve_price)
-            if more > exchange.orderable_cash(order.account):
+            if more > 0 and more > exchange.orderable_cash(order.account):
                 raise Refused("cash short")
         line = self._number(request, order.venue, price, now, original=order.number, request=Request.AMEND)
         exchange.withdraw(order, quantity, Status.REPLACED, now, reason="amend")
@@ -335,11 +328,6 @@ class Desk:
             price=price,
             stop_price=order.stop_price,
         )
-
-
-def _may_cost_the_limit(kind: OrderKind) -> bool:
-    """Whether a buy is checked at the upper limit: it has no price, or will lose it."""
-    return kind not in PRICED or kind is OrderKind.CONDITIONAL_LIMIT
 
 
 _PHASE_WORDS = {

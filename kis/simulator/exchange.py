@@ -263,11 +263,11 @@ class Exchange:
     def unrest(self, order: Order, quantity: int) -> None:
         venue = self.venues.get((order.code, order.venue))
         if venue is not None:
-            venue.book.remove(order.side, order.price, order.key, quantity)
+            venue.book.remove(order.side, order.book_price, order.key, quantity)
 
     def rest(self, order: Order) -> None:
         """Put what is left of an order into its venue's queue."""
-        self.venues[order.code, order.venue].book.rest(order.side, order.price, order.remaining, order.key)
+        self.venues[order.code, order.venue].book.rest(order.side, order.book_price, order.remaining, order.key)
 
     # --- views for people
 

@@ -80,16 +80,19 @@ class OffBook:
                 self._exchange.record("change", at, date=order.date.isoformat(), number=order.number, triggered=True)
                 self._enter_book(order, venue, at)
 
-    def to_queues(self, venue: Venue, at: datetime) -> None:
-        """An auction begins: market orders queue for it, conditional ones (조건부지정가) become such."""
+    def loosen(self, venue: Venue, at: datetime) -> None:
+        """The closing auction begins: conditional limits (조건부지정가) take any price in it."""
         exchange = self._exchange
         for order in exchange.world.all_open():
             is_here = order.code == venue.stock.code and order.venue is venue.market
             if is_here and order.kind is OrderKind.CONDITIONAL_LIMIT:
                 exchange.unrest(order, order.remaining)
                 worst = venue.highest if order.side is Side.BUY else venue.lowest
-                exchange.record("change", at, date=order.date.isoformat(), number=order.number, price=worst)
+                exchange.record("change", at, date=order.date.isoformat(), number=order.number, book_price=worst)
                 exchange.rest(order)
+
+    def to_queues(self, venue: Venue) -> None:
+        """An auction begins: market orders queue for it."""
         for order in self._waiting(venue):
             if order.kind.is_market:
                 del self._held[order.code, order.venue][order.key]

@@ -57,6 +57,7 @@ class Order:
     price: int
     stop_price: int
     time: str
+    book_price: int  # where it stands in a queue; a conditional limit (조건부지정가) leaves its price for the close
     reserve_price: int  # what one share still to be bought locks up
     status: Status = Status.OPEN
     filled: int = 0

@@ -185,11 +185,11 @@ class World:
         self._finish(order, Status.REJECTED)
 
     def _change(self, event: Event) -> None:
-        """A stop was triggered, a SOR rest moved, a conditional order became a market order."""
+        """A stop was triggered, a SOR rest moved, a conditional limit left its price."""
         order = self._order(event)
         order.venue = Market(event.get("venue", order.venue))
         order.triggered = event.get("triggered", order.triggered)
-        order.price = event.get("price", order.price)
+        order.book_price = event.get("book_price", order.book_price)
 
     def _finish(self, order: Order, status: Status) -> None:
         order.status = status

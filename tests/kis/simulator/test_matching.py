@@ -1,5 +1,7 @@
 """How customers' orders meet the crowd: queue, partial fills, order kinds."""
 
+from pathlib import Path
+
 import pytest
 
 from aegis.terms import Market as Venue
@@ -234,3 +236,58 @@ def test_one_stop_may_wake_another(market: Market) -> None:
     market.price_to(stop - 100)
     assert first.triggered
     assert second.triggered
+
+
+# --- a limit that becomes a market order in the closing auction (조건부지정가)
+
+
+def test_a_conditional_limit_is_checked_and_reserved_at_its_own_price(market: Market) -> None:
+    price = market.best(BUY) - 500
+    order = market.buy(100_000_000 // price - 1, price, kind=OrderKind.CONDITIONAL_LIMIT)
+    left = market.ledger()["cash"]["orderable"]
+    assert 0 <= left < 2 * price
+    assert order.remaining * price == order.remaining * order.reserve_price
+    with pytest.raises(Refused, match="cash short"):
+        market.buy(2, price, kind=OrderKind.CONDITIONAL_LIMIT)
+
+
+def test_a_conditional_limit_keeps_its_price_in_the_closing_auction(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    market = Market("2026-11-23 15:19", ledger_path=path)
+    venue = market.exchange.venue(SAMSUNG)
+    order = market.buy(5, 60_000, kind=OrderKind.CONDITIONAL_LIMIT)
+    market.to("2026-11-23 15:25")
+    assert (order.price, order.book_price) == (60_000, venue.highest)
+    assert venue.book.quantity(BUY, venue.highest) >= 5
+    assert market.ledger()["orders"][0]["price"] == 60_000
+    market.exchange.ledger.close()
+
+    again = Market("2026-11-23 15:25", ledger_path=path)
+    again.to("2026-11-23 15:31")
+    row = again.ledger()["orders"][0]
+    assert (row["status"], row["price"]) == (Status.FILLED, 60_000)
+    (fill,) = [notice for notice in again.notices() if notice.kind is NoticeKind.FILLED]
+    assert fill.price > 60_000
+    assert fill.order["price"] == 60_000
+
+
+def test_a_conditional_limit_in_the_closing_auction_can_be_cancelled() -> None:
+    market = Market("2026-11-23 15:19")
+    venue = market.exchange.venue(SAMSUNG)
+    order = market.buy(5, 60_000, kind=OrderKind.CONDITIONAL_LIMIT)
+    market.to("2026-11-23 15:25")
+    market.cancel(order)
+    assert list(venue.book.guests(BUY)) == []
+    assert market.ledger()["cash"]["orderable"] == 100_000_000
+
+
+def test_an_account_overdrawn_at_the_close_may_still_ask_for_less() -> None:
+    """A conditional limit pays the auction's price: the cash it had not reserved is missing then."""
+    market = Market("2026-11-23 15:19")
+    market.buy(800, 60_000, kind=OrderKind.CONDITIONAL_LIMIT)
+    resting = market.buy(700, 70_000, venue=Venue.NXT)
+    market.to("2026-11-23 15:45")
+    assert market.ledger()["cash"]["orderable"] < 0
+    with pytest.raises(Refused, match="cash short"):
+        market.buy(1, 60_000, venue=Venue.NXT)
+    assert market.amend(resting, 69_900).price == 69_900
