@@ -10,7 +10,7 @@ from django.conf import settings
 from config import embedded
 from config.env import BASE_DIR, HOME
 from config.supervisor import Program
-from kis.environment import EnvironmentName
+from kis.environment import Dialect, EnvironmentName
 
 ADMIN = "admin"
 # an order on its way is answered or given up within the broker's timeout
@@ -52,8 +52,11 @@ def _celery(*words: str) -> tuple[str, ...]:
 
 def simulator(ledger: Path) -> Program:
     words = ("kis_simulator", "--host", settings.BIND_ADDRESS, "--port", str(settings.SIMULATOR_PORT))
+    words += ("--ledger", str(ledger))
+    if settings.KIS_DIALECT is Dialect.AEGIS_V3:
+        words += ("--specification",)
     # the exchange closes last: orders on their way still get their answer
-    return Program("simulator", _python(str(BASE_DIR / "manage.py"), *words, "--ledger", str(ledger)), stop_rank=2)
+    return Program("simulator", _python(str(BASE_DIR / "manage.py"), *words), stop_rank=2)
 
 
 def _manage(name: str, *words: str, **more: float) -> Program:

@@ -49,7 +49,7 @@ def kind_name(kind: OrderKind) -> str:
 def balance(call: Call) -> Reply:
     """inquire-balance (주식잔고조회)."""
     account = call.account
-    if call.text("INQR_DVSN") not in _balance_divisions(call):
+    if call.text("INQR_DVSN") not in ("01", "02"):
         raise Refused("field invalid", "INQR_DVSN")
     holdings: Sequence[Holding] = list(call.firm.exchange.shown_account(account).holdings.values())
     if call.tr_id == _NXT_BALANCE:
@@ -79,16 +79,16 @@ def balance(call: Call) -> Reply:
     return Reply(reply.body, stretch.tr_cont)
 
 
-def _balance_divisions(call: Call) -> tuple[str, ...]:
-    # by stock (02) was closed by a notice of 2026-02-10; clients of the earlier wire still send it
-    return ("01", "02") if call.firm.settings.wire == "2026-07" or call.is_paper else ("01",)
-
-
 def _valued_at(call: Call, code: str) -> int:
-    """Return the price a holding is valued at: KRX's, or NXT's for AFHR_FLPR_YN X."""
-    exchange = call.firm.exchange
-    venue = exchange.venues.get((code, Market.NXT)) if call.text("AFHR_FLPR_YN") == "X" else None
-    return venue.tape.last if venue is not None and venue.tape.volume else exchange.price(code)
+    """Return the price a holding is valued at: KRX's regular one, or as AFHR_FLPR_YN says X NXT's, Y both venues'."""
+    exchange, wanted = call.firm.exchange, call.text("AFHR_FLPR_YN")
+    nxt = exchange.venues.get((code, Market.NXT))
+    if wanted == "X" and nxt is not None and nxt.tape.volume:
+        return nxt.tape.last
+    if wanted == "Y":
+        both = exchange.unified.get(code)
+        return both.last if both is not None and both.volume else exchange.price(code)
+    return exchange.venue(code).closing_price
 
 
 def _holding_row(call: Call, account: str, holding: Holding) -> Body:

@@ -125,8 +125,8 @@ def is_trading_day(day: date) -> bool:
     return day.weekday() < 5 and day not in HOLIDAYS
 
 
-def is_settlement_day(day: date) -> bool:
-    """Whether cash and shares change hands: trading days, and the year-end day too."""
+def is_business_day(day: date) -> bool:
+    """Whether banks work: trading days, and the year-end day, on which nothing is settled either."""
     return day.weekday() < 5 and HOLIDAYS.get(day, EXCHANGE_ONLY[0]) in EXCHANGE_ONLY
 
 

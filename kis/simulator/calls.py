@@ -32,7 +32,10 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One row of the broker's catalogue. `live` and `paper` are the TR ids accepted there; no paper, not offered."""
+    """One row of the broker's catalogue. `live` and `paper` are the TR ids accepted there; no paper, not offered.
+
+    `specification` holds ids of the user's own specification, which the real broker does not know.
+    """
 
     name: str
     method: str
@@ -42,6 +45,12 @@ class Operation:
     handler: Callable[["Call"], Reply]
     required: tuple[str, ...] = ()
     is_account: bool = False  # the account ledger (원장) answers it, which has a limit of its own
+    specification: tuple[str, ...] = ()
+
+    def ids(self, *, is_paper: bool, specification: bool) -> tuple[str, ...]:
+        """Return the TR ids that a house accepts for it."""
+        known = self.paper if is_paper else self.live
+        return known + self.specification if specification and not is_paper else known
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,10 @@ class Feed:
 
     async def serve(self, request: web.Request) -> web.WebSocketResponse:
         """Run one socket until it ends."""
-        socket = web.WebSocketResponse(timeout=CLOSE_SECONDS, autoping=False, compress=False, max_msg_size=1 << 20)
+        # a client's close is not answered, so that it sees 1006: protocol notes §16
+        socket = web.WebSocketResponse(
+            timeout=CLOSE_SECONDS, autoclose=False, autoping=False, compress=False, max_msg_size=1 << 20
+        )
         await socket.prepare(request)
         session = self._open()
         session.cut = request.transport.abort if request.transport is not None else None
@@ -72,9 +75,12 @@ class Feed:
                     await socket.pong(message.data)
                 elif message.type is WSMsgType.TEXT and not self._hear(session, message.data):
                     break
-            # let a last word out before the line goes
-            session.hang_up()
-            await asyncio.wait([tasks[0]], timeout=1)
+            if session.is_closing or not socket.close_code:
+                # let a last word out before the line goes
+                session.hang_up()
+                await asyncio.wait([tasks[0]], timeout=1)
+            elif session.cut is not None:
+                session.cut()
         finally:
             for task in tasks:
                 task.cancel()
@@ -203,7 +209,7 @@ class Feed:
         if tr_id in {*NOTICES, *SILENT} and not tr_key.strip():
             raise Dropped(_error("OPSP0017", "ERROR : htsid가잘못되었습니다"))
         if tr_id not in {*NOTICES, *SILENT} and not is_key(self._firm, tr_id, tr_key, self._clock()):
-            return _reply(topic, "1", "OPSP8992", "SUBSCRIBE ERROR : invalid tr_key")
+            return _error("OPSP8992", "JSON PARSING ERROR : invalid tr_key", topic[0])
         if topic in session.topics:
             return _reply(topic, "1", "OPSP0002", "ALREADY IN SUBSCRIBE")
         if len(session.topics) >= MAX_REGISTRATIONS:
@@ -356,7 +362,7 @@ def _reply(topic: Topic, rt_cd: str, msg_cd: str, msg1: str, cipherer: Cipherer 
     return _json({"header": {"tr_id": topic[0], "tr_key": topic[1], "encrypt": encrypt}, "body": body})
 
 
-def _error(msg_cd: str, msg1: str, rt_cd: str = "9") -> str:
+def _error(msg_cd: str, msg1: str, tr_id: str = "(null)", *, rt_cd: str = "9") -> str:
     """Return a refusal of a frame that could not be tied to a registration."""
     body = {"rt_cd": rt_cd, "msg_cd": msg_cd, "msg1": msg1}
-    return _json({"header": {"tr_id": "(null)", "tr_key": "", "encrypt": "N"}, "body": body})
+    return _json({"header": {"tr_id": tr_id, "tr_key": "", "encrypt": "N"}, "body": body})

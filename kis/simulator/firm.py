@@ -24,11 +24,15 @@ LIVE_RATE, PAPER_RATE = 18, 1
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`wire` is the layout of replies and frames; a `rate` of 0 lifts the call limit."""
+    """`wire` is the layout of replies and frames; a `rate` of 0 lifts the call limit.
+
+    With `specification` the ids of the user's own specification are known beside the broker's.
+    """
 
     seed: int = 1
     wire: Wire = "2026-09"
     is_paper: bool = False
+    specification: bool = False
     rate: int | None = None
     notice_columns: int | None = None
     ledger_path: Path | None = None

@@ -1,7 +1,7 @@
 """The gateway (API 게이트웨이): who may call, with which token, how often.
 
 App keys are known here by a hash only: a rehearsal may be given the real ones, and the ledger is a
-file. Any key and secret of one character or more are taken.
+file. Any key and secret of one character or more are taken; the first secret that a key came with is its own.
 """
 
 import secrets
@@ -41,6 +41,11 @@ class Gate:
         self._exchange = exchange
         self.calls_per_second = calls_per_second
         self._calls: dict[str, deque[float]] = {}
+        self._secrets: dict[str, str] = {}
+
+    def owns(self, key: str, secret: str) -> bool:
+        """Whether `secret` is the one that the app key first came with."""
+        return self._secrets.setdefault(key, key_of(secret)) == key_of(secret)
 
     def issue_token(self, key: str, now: datetime) -> Token:
         """Return an access token: the same one for six hours. Raises IssueRefused within a minute of the last."""

@@ -3,7 +3,7 @@
 from datetime import date, timedelta
 
 from aegis.terms import Board, Instrument
-from kis.simulator.calendar import is_settlement_day, is_trading_day
+from kis.simulator.calendar import is_business_day, is_trading_day
 from kis.simulator.calls import Body, Call, Reply, found
 from kis.simulator.refusals import Refused
 from kis.simulator.stocks import STOCKS, Stock
@@ -15,21 +15,19 @@ _HOLIDAY_KEY = 20
 
 
 def holidays(call: Call) -> Reply:
-    """chk-holiday (국내휴장일조회): 24 days from BASS_DT on, or from the continuation key."""
-    text = call.text("BASS_DT")
-    if call.tr_cont == "N" and call.text("CTX_AREA_NK"):
-        text = call.text("CTX_AREA_NK")
+    """chk-holiday (국내휴장일조회): 24 days from BASS_DT on, or from the continuation key, the last day told, on."""
+    is_next = call.tr_cont == "N" and bool(call.text("CTX_AREA_NK"))
+    text = call.text("CTX_AREA_NK" if is_next else "BASS_DT")
     try:
-        first = date(int(text[:4]), int(text[4:6]), int(text[6:8]))
+        first = date(int(text[:4]), int(text[4:6]), int(text[6:8])) + timedelta(days=is_next)
     except ValueError:
         raise Refused("field invalid", "BASS_DT") from None
     days = [first + timedelta(days=offset) for offset in range(HOLIDAY_ROWS)]
     days = [day for day in days if day <= LAST_KNOWN_DAY]
     more = bool(days) and days[-1] < LAST_KNOWN_DAY
     reply = found(call, more=more, nothing=not days, output=[_holiday_row(day) for day in days])
-    following = f"{days[-1] + timedelta(days=1):%Y%m%d}" if more else ""
     keys = {
-        "ctx_area_nk": padded(following, _HOLIDAY_KEY),
+        "ctx_area_nk": padded(f"{days[-1]:%Y%m%d}" if more else "", _HOLIDAY_KEY),
         "ctx_area_fk": padded(call.text("BASS_DT"), _HOLIDAY_KEY),
     }
     # this one list's text is not filled up
@@ -45,10 +43,10 @@ def _holiday_row(day: date) -> Body:
     return {
         "bass_dt": f"{day:%Y%m%d}",
         "wday_dvsn_cd": f"{day.isoweekday() % 7 + 1:02d}",
-        "bzdy_yn": yes(is_settlement_day(day)),
-        "tr_day_yn": yes(is_settlement_day(day)),
+        "bzdy_yn": yes(is_business_day(day)),
+        "tr_day_yn": yes(is_business_day(day)),
         "opnd_yn": yes(is_open),
-        "sttl_day_yn": yes(is_settlement_day(day)),
+        "sttl_day_yn": yes(is_open),
     }
 
 

@@ -57,6 +57,7 @@ TABLE: Mapping[str, tuple[Words, Words | None]] = MappingProxyType(
         # the gateway
         "app key missing": (_gateway("EGW00102", "AppKey는 필수입니다."), None),
         "app secret missing": (_gateway("EGW00104", "AppSecret은 필수입니다."), None),
+        "secret of another key": (_gateway("EGW00304", "고객식별키와 AppSecret이 일치하지 않습니다."), None),
         "not a bearer": (_gateway("EGW00205", "credentials_type이 유효하지 않습니다.(Bearer)"), None),
         "token invalid": (_gateway("EGW00121", "유효하지 않은 token 입니다."), None),
         "token expired": (_gateway("EGW00123", "기간이 만료된 token 입니다."), None),

@@ -50,8 +50,8 @@ class Rest:
                 return await self._disturbed_oauth(path, raw, now)
             if path == "/uapi/hashkey" and request.method == "POST":
                 return _hashkey(raw)
-            rows = BY_PATH.get((request.method, path))
-            if rows is None:
+            rows = [row for row in BY_PATH.get((request.method, path), ()) if self._offers(row)]
+            if not rows:
                 return web.Response(status=404, body=b"", headers={"Content-Type": "text/plain"})
             return await self._call(request, rows, raw, now)
         except LineCut as cut:
@@ -59,7 +59,7 @@ class Rest:
 
     # --- calls with a TR id
 
-    async def _call(self, request: web.Request, rows: tuple[Operation, ...], raw: bytes, now: datetime) -> web.Response:
+    async def _call(self, request: web.Request, rows: list[Operation], raw: bytes, now: datetime) -> web.Response:
         received, headers = time.time(), request.headers
         tr_id, tag = headers.get("tr_id", ""), headers.get(TAG_HEADER, "")
         key = key_of(headers.get("appkey", ""))
@@ -99,7 +99,7 @@ class Rest:
             **({"process": request.headers[PROCESS_HEADER]} if PROCESS_HEADER in request.headers else {}),
         )
 
-    def _read(self, request: web.Request, rows: tuple[Operation, ...], raw: bytes, now: datetime, key: str) -> Call:
+    def _read(self, request: web.Request, rows: list[Operation], raw: bytes, now: datetime, key: str) -> Call:
         """Return the call a request makes. Raises Refused."""
         headers = request.headers
         self._admit(headers, key, now)
@@ -144,18 +144,25 @@ class Rest:
             raise Refused("app key missing")
         if not headers.get("appsecret"):
             raise Refused("app secret missing")
+        if not self._firm.gate.owns(key, headers["appsecret"]):
+            raise Refused("secret of another key")
         self._firm.gate.check_token(headers.get("authorization", ""), key, now)
         self._firm.gate.count_call(key, time.monotonic())
 
-    def _operation(self, rows: tuple[Operation, ...], tr_id: str) -> Operation:
+    def _offers(self, row: Operation) -> bool:
+        """Whether a path is known here at all: the specification's own is not the broker's."""
+        return bool(row.live) or self._firm.settings.specification
+
+    def _operation(self, rows: list[Operation], tr_id: str) -> Operation:
         """Return the operation that a path and a TR id name together. Raises Refused."""
         if not tr_id:
             raise Refused("tr_id missing")
         is_paper = self._firm.settings.is_paper
         for row in rows:
-            if tr_id in (row.paper if is_paper else row.live):
+            if tr_id in row.ids(is_paper=is_paper, specification=self._firm.settings.specification):
                 return row
-        if is_paper and any(tr_id in row.live for row in rows):
+        # a live id, or a live-only one in paper's letters
+        if is_paper and any(tr_id in row.live or _live_id(tr_id) in row.live for row in rows):
             raise Refused("not a paper TR")
         if not is_paper and tr_id.startswith("V"):
             raise Refused("not a live TR")
@@ -197,6 +204,11 @@ class Rest:
         return _json(answer, 200)
 
 
+def _live_id(tr_id: str) -> str:
+    """Return the id of which a paper one is made: its V stands for a T, or for the C of the oldest ids."""
+    return f"T{tr_id[1:]}" if tr_id.startswith("VTT") else f"C{tr_id[1:]}" if tr_id.startswith("V") else tr_id
+
+
 async def _cut(request: web.Request, cut: LineCut) -> web.StreamResponse:
     """Drop the line, after a wait or after half an answer."""
     await asyncio.sleep(cut.after_seconds)
@@ -226,19 +238,27 @@ def _scope(call: Call, path: str) -> dict[str, str]:
     return {"path": path, "tr_id": call.tr_id, "account": account, "code": code}
 
 
-def _credentials(body: Body, secret_name: str) -> str:
+def _credentials(firm: Firm, body: Body, secret_name: str) -> str:
     """Return the app key's name here. Raises IssueRefused."""
-    if body.get("grant_type", "") not in ("client_credentials",):
+    for name, code, text in (
+        ("grant_type", "EGW00115", "권한부여 타입(grant_type)은 필수입니다."),
+        ("appkey", "EGW00102", "AppKey는 필수입니다."),
+        (secret_name, "EGW00104", "AppSecret은 필수입니다."),
+    ):
+        if name not in body:
+            raise IssueRefused(code, text)
+    if body["grant_type"] != "client_credentials":
         raise IssueRefused("EGW00116", "지원하지 않는 권한부여 타입(grant_type)입니다.")
-    if not body.get("appkey"):
+    if not body["appkey"]:
         raise IssueRefused("EGW00103", "유효하지 않은 AppKey입니다.")
-    if not body.get(secret_name):
+    key = key_of(str(body["appkey"]))
+    if not body[secret_name] or not firm.gate.owns(key, str(body[secret_name])):
         raise IssueRefused("EGW00105", "유효하지 않은 AppSecret입니다.")
-    return key_of(str(body["appkey"]))
+    return key
 
 
 def _token(firm: Firm, body: Body, now: datetime) -> Body:
-    token = firm.gate.issue_token(_credentials(body, "appsecret"), now)
+    token = firm.gate.issue_token(_credentials(firm, body, "appsecret"), now)
     return {
         "access_token": token.text,
         "access_token_token_expired": f"{token.expires_at:%Y-%m-%d %H:%M:%S}",
@@ -253,7 +273,7 @@ def _revoke(firm: Firm, body: Body, now: datetime) -> Body:
 
 
 def _approval(firm: Firm, body: Body, now: datetime) -> Body:
-    return {"approval_key": firm.gate.approve(_credentials(body, "secretkey"), now)}
+    return {"approval_key": firm.gate.approve(_credentials(firm, body, "secretkey"), now)}
 
 
 _OAUTH: dict[str, Callable[[Firm, Body, datetime], Body]] = {

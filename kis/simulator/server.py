@@ -203,17 +203,20 @@ def serve(
     ticking: bool = True,
     notice_columns: int | None = None,
     codes: Iterable[str] | None = None,
+    specification: bool = False,
 ) -> Iterator[Simulator]:
     """Run a simulator on 127.0.0.1 in a thread of its own.
 
     `rate` 0 lifts the call limit and None is the environment's own; `port` 0 takes a free one. Without
     `ticking` the crowd acts only when asked to (`step`); phases still begin and end by the clock. `codes`
-    lists only these stocks, which starts sooner.
+    lists only these stocks, which starts sooner. With `specification` the ids of the user's own
+    specification are known too.
     """
     settings = Settings(
         seed=seed,
         wire=wire,
         is_paper=paper,
+        specification=specification,
         rate=rate,
         notice_columns=notice_columns,
         ledger_path=Path(ledger_path) if ledger_path else None,

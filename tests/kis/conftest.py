@@ -54,7 +54,10 @@ def opened(store: redis.Redis, clock_at: Callable[[object], object]) -> Iterator
 
         def open_in(way: Way) -> Desk:
             dialect, wire, is_paper = way
-            simulator = stack.enter_context(serve(seed=1, wire=wire, paper=is_paper, rate=0, ticking=False))
+            specification = dialect is Dialect.AEGIS_V3
+            simulator = stack.enter_context(
+                serve(seed=1, wire=wire, paper=is_paper, rate=0, ticking=False, specification=specification)
+            )
             environment = (PAPER if is_paper else SIM).at(simulator.url)
             secrets = Credentials("key", "secret", ACCOUNT, "me")
             http = stack.enter_context(httpx.Client(trust_env=False, timeout=10))

@@ -50,6 +50,9 @@ ORDERS = Asked(
         "INQR_END_DT": "20261123",
         "SLL_BUY_DVSN_CD": "00",
         "INQR_DVSN": "01",
+        "INQR_DVSN_1": "",
+        "INQR_DVSN_3": "00",
+        "ORD_GNO_BRNO": "",
         "CCLD_DVSN": "02",  # unfilled alone
     },
     5,

@@ -22,6 +22,9 @@ class Command(BaseCommand):
         parser.add_argument("--wire", choices=WIRES, default="2026-09", help="whose layout of replies and frames")
         parser.add_argument("--paper", action="store_true", help="answer as paper trading (모의투자) does")
         parser.add_argument(
+            "--specification", action="store_true", help="know the TR ids of the user's own specification too"
+        )
+        parser.add_argument(
             "--rate",
             type=int,
             default=None,
@@ -35,6 +38,7 @@ class Command(BaseCommand):
             seed=options["seed"],
             wire=options["wire"],
             is_paper=options["paper"],
+            specification=options["specification"],
             rate=options["rate"],
             notice_columns=options["notice_columns"],
             ledger_path=options["ledger"],

@@ -205,6 +205,10 @@ class Client:
         }
         return self.get("trading/inquire-balance", self.tr("TTTC8434R"), tr_cont, **{**self.account, **params, **more})
 
+    def orderable(self, tr_id: str, **words: str) -> httpx.Response:
+        params = {"ORD_UNPR": "", "CMA_EVLU_AMT_ICLD_YN": "N", "OVRS_ICLD_YN": "N"}
+        return self.get("trading/inquire-psbl-order", tr_id, **{**self.account, **params, **words})
+
     def orders(self, day: str, tr_cont: str = "", tr_id: str = "TTTC0081R", **more: str) -> httpx.Response:
         params = {
             "INQR_STRT_DT": day,

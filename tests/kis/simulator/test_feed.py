@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import websocket
 
 from kis.simulator import feed
 from kis.simulator.server import Simulator
@@ -51,6 +52,24 @@ def test_registrations_have_their_codes(socket: Socket) -> None:
     assert code(socket.ask("H0STCNT0", SAMSUNG, "2")) == ("1", "OPSP0003")
     assert code(socket.ask("H0STXXX0", SAMSUNG)) == ("1", "OPSP8991")
     assert code(socket.ask("H0STCNT0", SAMSUNG, "0")) == ("9", "OPSP8997")
+
+
+def test_a_key_that_is_none_is_refused_without_saying_which(socket: Socket) -> None:
+    reply = socket.ask("H0STCNT0", "00593")
+    assert code(reply) == ("9", "OPSP8992")
+    assert (reply["header"]["tr_key"], reply["body"]["msg1"]) == ("", "JSON PARSING ERROR : invalid tr_key")
+
+
+def _read_to_the_close(socket: Socket) -> None:
+    while socket.line.recv_data()[0] != websocket.ABNF.OPCODE_CLOSE:
+        continue
+
+
+def test_a_close_is_not_answered(socket: Socket) -> None:
+    socket.ask("H0STCNT0", SAMSUNG)
+    socket.line.send_close()
+    with pytest.raises((ConnectionError, websocket.WebSocketConnectionClosedException)):
+        _read_to_the_close(socket)
 
 
 def test_the_forty_second_registration_is_too_many(socket: Socket) -> None:

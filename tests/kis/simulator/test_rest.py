@@ -211,7 +211,18 @@ def test_ids_and_paths_must_fit(client: Client) -> None:
     assert (unknown.status_code, unknown.content) == (404, b"")
 
 
-def test_old_ids_and_those_of_the_specification_still_work(client: Client) -> None:
+@pytest.mark.parametrize("tr_id", ["TTTC0084R", "VTTC0084R", "VTTC8036R"])
+def test_paper_says_what_it_does_not_offer(running: Start, tr_id: str) -> None:
+    client = Client(running(paper=True), paper=True)
+    reply = client.get("trading/inquire-psbl-rvsecncl", tr_id, **client.account)
+    assert words(reply) == (500, "1", "EGW02006")
+
+
+def test_ids_of_the_specification_are_known_only_where_asked_for(running: Start, client: Client) -> None:
+    unknown = (500, "1", "EGW02004"), (200, "1", "OPSQ0002")
+    assert words(client.post("order-cash", "TTTN0802U", **client.account)) in unknown
+    assert client.get("trading/inquire-nccs", "TTTC8036R", **client.account).status_code == 404
+    client = Client(running(specification=True))
     body = {**client.account, "PDNO": SAMSUNG, "ORD_DVSN": "01", "ORD_QTY": "2", "ORD_UNPR": "0"}
     assert client.post("order-cash", "TTTC0802U", **body).json()["rt_cd"] == "0"
     nxt = {**body, "ORD_DVSN": "00", "ORD_UNPR": "72500"}
@@ -220,7 +231,7 @@ def test_old_ids_and_those_of_the_specification_still_work(client: Client) -> No
     client.buy(1, 65_000)
     row = client.get("trading/inquire-nccs", "TTTC8036R", **client.account).json()["output"][0]
     assert (row["rmn_qty"], row["tot_ccld_qty"], row["ord_qty"]) == ("1", "0", "1")
-    deposit = client.get("trading/inquire-psbl-order", "TTTC8434R", **client.account).json()["output"]
+    deposit = client.orderable("TTTC8434R", PDNO="", ORD_DVSN="00").json()["output"]
     assert deposit["dnca_tot_amt"] == "100000000"
     assert int(deposit["tot_evlu_amt"]) == client.sim.ledger(ACCOUNT)["cash"]["total_asset"]
     nothing_twice = client.get(
@@ -263,12 +274,30 @@ def test_a_revoked_token_is_dead(client: Client, samples: Path) -> None:
     assert (reply.status_code, reply.json()) == (500, recorded(samples, "rest_err_egw00121_http500_20250709.json"))
 
 
-def test_token_errors_have_a_shape_of_their_own(client: Client) -> None:
-    reply = client.http.post(
-        "/oauth2/tokenP", json={"grant_type": "client_credentials", "appkey": "", "appsecret": "x"}
-    )
-    assert (reply.status_code, reply.json()["error_code"]) == (403, "EGW00103")
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"grant_type": None}, "EGW00115"),
+        ({"grant_type": "password"}, "EGW00116"),
+        ({"appkey": None}, "EGW00102"),
+        ({"appkey": ""}, "EGW00103"),
+        ({"appsecret": None}, "EGW00104"),
+        ({"appsecret": ""}, "EGW00105"),
+        ({"appsecret": "of another key"}, "EGW00105"),
+    ],
+)
+def test_token_errors_have_a_shape_of_their_own(client: Client, change: dict[str, str | None], code: str) -> None:
+    asked = {"grant_type": "client_credentials", "appkey": client.app_key, "appsecret": "s" * 180} | change
+    body = {name: value for name, value in asked.items() if value is not None}
+    reply = client.http.post("/oauth2/tokenP", json=body)
+    assert (reply.status_code, reply.json()["error_code"]) == (403, code)
     assert "rt_cd" not in reply.json()
+
+
+def test_a_secret_belongs_to_its_key(client: Client) -> None:
+    client.headers["appsecret"] = "of another key"
+    reply = client.get("quotations/inquire-price", "FHKST01010100", **QUOTE)
+    assert words(reply) == (500, "1", "EGW00304")
 
 
 def test_a_hashkey_comes_back_with_its_body(client: Client) -> None:
@@ -298,9 +327,20 @@ def test_an_account_of_another_kind_is_not_ours(client: Client, samples: Path) -
     assert reply.json()["msg1"] == "ERROR : INPUT INVALID_CHECK_ACNO"
 
 
-def test_balance_by_stock_ended_with_the_new_wire(client: Client, running: Start) -> None:
-    assert client.balance(INQR_DVSN="02").json()["msg1"] == "ERROR : INPUT INVALID_CHECK_INQR_DVSN"
-    assert Client(running(wire="2026-07")).balance(INQR_DVSN="02").json()["rt_cd"] == "0"
+def test_a_balance_is_by_loan_date_or_by_stock(client: Client) -> None:
+    assert [client.balance(INQR_DVSN=by).json()["rt_cd"] for by in ("01", "02")] == ["0", "0"]
+    assert client.balance(INQR_DVSN="03").json()["msg1"] == "ERROR : INPUT INVALID_CHECK_INQR_DVSN"
+
+
+def test_a_balance_is_valued_at_the_prices_asked_for(running: Start, set_clock: Callable[[str], None]) -> None:
+    client = Client(running("2026-11-23 15:19"))
+    client.buy(10, 0, "01")
+    set_clock("2026-11-23 16:05")
+    closed_at = client.balance().json()["output1"][0]["prpr"]
+    client.sim.set_price(SAMSUNG, 74_000)
+    prices = {choice: client.balance(AFHR_FLPR_YN=choice).json()["output1"][0]["prpr"] for choice in "NXY"}
+    assert prices == {"N": closed_at, "X": "74000", "Y": "74000"}
+    assert closed_at != "74000"
 
 
 def test_lists_come_in_pages(running: Start) -> None:
@@ -335,7 +375,8 @@ def test_holidays_go_on_from_their_key(client: Client) -> None:
     days |= {row["bass_dt"]: row for row in second["output"]}
     assert second["output"][0]["bass_dt"] == "20261225"
     assert [days[day]["opnd_yn"] for day in ("20261224", "20261225", "20261231", "20270101")] == ["Y", "N", "N", "N"]
-    assert days["20261231"]["sttl_day_yn"] == "Y"
+    assert first.json()["ctx_area_nk"].strip() == "20261224"
+    assert (days["20261231"]["bzdy_yn"], days["20261231"]["sttl_day_yn"]) == ("Y", "N")
 
 
 def test_replies_agree_with_the_ledger(client: Client) -> None:
@@ -351,10 +392,11 @@ def test_replies_agree_with_the_ledger(client: Client) -> None:
     for order in ledger["orders"]:
         assert rows[order["number"]]["tot_ccld_qty"] == str(order["filled"])
         assert rows[order["number"]]["tot_ccld_amt"] == str(order["amount"])
-    psbl = client.get("trading/inquire-psbl-order", "TTTC8908R", **client.account, PDNO=SAMSUNG, ORD_DVSN="01")
+    psbl = client.orderable("TTTC8908R", PDNO=SAMSUNG, ORD_DVSN="01")
     assert psbl.json()["output"]["ord_psbl_cash"] == str(ledger["cash"]["orderable"])
+    pages = {"CTX_AREA_FK100": "", "CTX_AREA_NK100": ""}
     open_rows = client.get(
-        "trading/inquire-psbl-rvsecncl", "TTTC0084R", **client.account, INQR_DVSN_1="0", INQR_DVSN_2="0"
+        "trading/inquire-psbl-rvsecncl", "TTTC0084R", **client.account, **pages, INQR_DVSN_1="0", INQR_DVSN_2="0"
     ).json()["output"]
     assert [(row["odno"], row["psbl_qty"]) for row in open_rows] == [("0000000002", "5")]
 
