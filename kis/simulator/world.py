@@ -317,7 +317,8 @@ _ORDER_TYPES: dict[str, Callable[[Any], Any]] = {
 
 
 def order_from(words: dict[str, Any]) -> Order:
-    """Read an order as the ledger keeps it."""
+    """Read an order as the ledger keeps it; older ledgers do not tell where it stands in a queue."""
+    words = {"book_price": words["price"], **words}
     return Order(
         **{name: _ORDER_TYPES[name](value) if name in _ORDER_TYPES else value for name, value in words.items()}
     )

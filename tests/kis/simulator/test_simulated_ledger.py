@@ -117,6 +117,20 @@ def test_no_secret_reaches_the_ledger(running: Callable[..., Simulator]) -> None
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is a Unix word")
+def test_a_ledger_without_places_in_the_queue_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    before = Market(ledger_path=path)
+    resting = before.buy(7, before.best(BUY) - 500)
+    before.exchange.ledger.close()
+    path.write_text(path.read_text().replace(f'"book_price":{resting.price},', ""))
+    assert "book_price" not in path.read_text()
+
+    after = Market(ledger_path=path)
+    assert after.book().quantity(BUY, resting.price) >= 7
+    after.cancel(after.exchange.world.orders[resting.date, resting.number])
+    assert list(after.book().guests(BUY)) == []
+
+
 def test_kill_nine_loses_nothing_a_client_was_told(tmp_path: Path, set_clock: Callable[[str], None]) -> None:
     set_clock("2026-11-23 10:00")
     path = tmp_path / "ledger.jsonl"
