@@ -183,6 +183,9 @@ class Subscriptions:
             self._no_more_room(topic, control, now)
         elif topic in self._asked:
             self._refused(topic, control, now)
+        elif not control.is_ok:
+            # as for a stock that is none: which one is seen when its registration stays without an answer
+            log.warning("the server refuses without naming a registration: %s %s", control.code, control.words)
         return None
 
     def _no_more_room(self, topic: Topic, control: Control, now: float) -> None:

@@ -91,6 +91,16 @@ def test_a_request_without_an_answer_is_repeated_and_in_the_end_given_up() -> No
     assert subscriptions.refused == {stock(1): "no answer"}
 
 
+def test_a_refusal_that_names_no_registration_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    subscriptions = Subscriptions()
+    subscriptions.want([stock(1)])
+    due_from(subscriptions, 0)
+    nothing = Control("H0STCNT0", "", "OPSP8992", "JSON PARSING ERROR : invalid tr_key", is_ok=False, text="")
+    assert subscriptions.answered(nothing, 1) is None
+    assert "OPSP8992 JSON PARSING ERROR : invalid tr_key" in caplog.text
+    assert not subscriptions.refused
+
+
 def test_already_subscribed_is_as_good_as_subscribed() -> None:
     subscriptions = Subscriptions()
     subscriptions.want([NOTICES])
