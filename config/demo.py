@@ -34,6 +34,7 @@ from orders.models import RawNotice, TradeExecution, TradeOrder, TradingSwitch
 from orders.reconcile import reconcile
 from orders.service import Intent, OrderDenied, OrderService, default_plan
 from portfolio.fetcher import KISFetcher
+from portfolio.models import Portfolio
 
 PATIENCE_SECONDS = 45.0
 WAIT_SECONDS = 3.0
@@ -108,8 +109,10 @@ def play(simulator_url: str, out: TextIO) -> Verdict:
     KISFetcher(broker(), clock.now).sync_portfolio()
     say(_("the account is synced"))
 
+    held = dict(Portfolio.objects.filter(quantity__gt=0).values_list("stock_code", "quantity"))
     _before_the_opening(orders, say)
     _jump(Market.KRX, PhaseName.REGULAR, say)
+    _sale_of_what_is_left(orders, held, say)
     to_market = _buy_that_goes_to_market(orders, exchange, say)
     first = _chased_buy(orders, exchange, say)
     _partly_filled_buy(orders, exchange, say)
@@ -171,6 +174,15 @@ def _after_the_close(orders: OrderService, say: Callable[[str], None]) -> None:
     _wait(_("the sale after the close to fill"), lambda: _family_filled(order) == order.qty)
     words = _("sold {qty} {name} on {market} after the close: a market order, sent as a limit at {price:,}")
     say(words.format(qty=order.qty, name=order.stock_name, market=order.market, price=order.price))
+
+
+def _sale_of_what_is_left(orders: OrderService, held: dict[str, int], say: Callable[[str], None]) -> None:
+    """Sales at market of what earlier days have left, or one day a buy would weigh too much."""
+    for code, qty in held.items():
+        order = _ordered(orders.place(Intent(code, Side.SELL, qty, market=Market.KRX, plan=_plan())))
+        _wait(_("the sale of what is left to fill"), lambda order=order, qty=qty: _family_filled(order) == qty)
+        words = _("left from an earlier day: {qty:,} {name}, sold at {price:,.0f}")
+        say(words.format(qty=qty, name=order.stock_name, price=_family_average(order)))
 
 
 def _buy_that_goes_to_market(orders: OrderService, exchange: Exchange, say: Callable[[str], None]) -> TradeOrder:
