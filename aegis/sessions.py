@@ -188,6 +188,28 @@ def phases_at(phases: Iterable[Phase], market: Market, now: datetime) -> tuple[P
     return tuple(phase for phase in phases if phase.market == market and phase.holds(moment))
 
 
+def auction_at(phases: Iterable[Phase], market: Market, now: datetime) -> Phase | None:
+    """Return the auction (단일가) that `market` holds at `now`, None outside one."""
+    return next((phase for phase in phases_at(phases, market, now) if phase.matching is Matching.AUCTION), None)
+
+
+def ends_at(market: Market, kind: OrderKind, phases: Iterable[Phase]) -> time | None:
+    """Return when an order of this venue and kind can trade for the last time on a day with these phases.
+
+    A remainder routed by SOR may rest on NXT, so it ends with NXT's last phase. On KRX what rests from the regular
+    session takes part in the closing auction. None if the venue has no phases that day.
+    """
+    where = Market.NXT if market is Market.SOR else market
+    own = [phase for phase in phases if phase.market is where]
+    if market is Market.SOR:
+        return max((phase.ends_at for phase in own), default=None)
+    taking = [phase for phase in own if kind in phase.kinds] or own
+    closing = [phase for phase in own if phase.name is PhaseName.CLOSING_AUCTION]
+    if closing and any(phase.name is PhaseName.REGULAR for phase in taking):
+        taking = taking + closing
+    return max((phase.ends_at for phase in taking), default=None)
+
+
 def is_market_open(market: Market, phases: Iterable[Phase], now: datetime) -> bool:
     """Whether `market` takes any order at `now`, given the day's phases. Source: spec §11.6."""
     return bool(phases_at(phases, market, now))

@@ -18,7 +18,7 @@ from aegis.terms import Board, Instrument
 log = logging.getLogger(__name__)
 
 ENCODING = "cp949"
-CODE, NAME_FROM = slice(0, 9), 21
+CODE, STANDARD_CODE, NAME_FROM = slice(0, 9), slice(9, 21), 21
 GROUP, LARGE_SECTOR, SECTOR = slice(0, 2), slice(3, 7), slice(7, 11)
 NO_SECTOR = "0000"
 # so small a part of the lines may be unreadable, and is left out
@@ -106,7 +106,8 @@ def _listing(line: bytes, board: Board, file: File, sectors: Mapping[str, str]) 
     if kind is None:
         return None
     sector = next((each for each in (_text(tail[SECTOR]), _text(tail[LARGE_SECTOR])) if each != NO_SECTOR), "")
-    return Listing(code, name, board, kind, sectors.get(file.digit + sector, ""), is_halted=halted == "Y")
+    standard_code = _text(head[STANDARD_CODE])
+    return Listing(code, name, board, kind, sectors.get(file.digit + sector, ""), halted == "Y", standard_code)
 
 
 def _text(field: bytes) -> str:

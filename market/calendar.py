@@ -6,12 +6,13 @@ tells of them.
 """
 
 from collections.abc import Mapping
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from functools import lru_cache
 
 import holidays
 
-from aegis.sessions import DayKind, is_exam_day
+from aegis.sessions import KST, DayKind, Phase, is_exam_day, legal_kinds, phases_of
+from aegis.terms import Market, OrderKind
 
 EXCHANGE = "XKRX"
 _SATURDAY = 5
@@ -36,6 +37,18 @@ def kind_of(day: date) -> DayKind:
     if is_exam_day(day):
         return DayKind.EXAM
     return DayKind.FIRST if day.month == 1 and day == _first_trading_day(day.year) else DayKind.ORDINARY
+
+
+@lru_cache(maxsize=8)
+def phases_by_library(day: date) -> tuple[Phase, ...]:
+    """Return the phases of a day that the broker has not told of, empty on a holiday."""
+    return phases_of(day, kind_of(day)) if is_trading_day(day) else ()
+
+
+def takes(market: str, kind: str, now: datetime) -> bool:
+    """Whether a venue takes an order kind at `now`, as far as the library knows."""
+    phases = phases_by_library(now.astimezone(KST).date())
+    return OrderKind(kind) in legal_kinds(Market(market), phases, now)
 
 
 @lru_cache(maxsize=8)

@@ -23,7 +23,7 @@ DAYS_AHEAD = 30
 # UNVERIFIED: the hour; a first morning settles it
 LISTED_FROM = time(7, 0)
 LEAST_OF_A_BOARD = 0.8
-LISTED_FIELDS = ["name", "board", "instrument", "sector", "is_halted", "listed_on"]
+LISTED_FIELDS = ["standard_code", "name", "board", "instrument", "sector", "is_halted", "listed_on"]
 BATCH = 1_000
 SATURDAY = 5
 
@@ -148,6 +148,7 @@ def sync_listings(broker: Broker, *, now: datetime) -> int:
     rows = [
         Stock(
             code=each.code,
+            standard_code=each.standard_code,
             name=each.name,
             board=each.board,
             instrument=each.instrument,

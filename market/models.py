@@ -19,6 +19,9 @@ class Stock(models.Model):
     """A row of the stock master (종목 마스터)."""
 
     code = models.CharField(_("stock code"), max_length=12, primary_key=True)
+    standard_code = models.CharField(
+        _("standard code"), max_length=12, blank=True, db_index=True, help_text=_("표준코드, of the master's file")
+    )
     name = models.CharField(_("stock name"), max_length=60)
     board = models.CharField(_("board"), max_length=8, choices=[(b.value, b.value) for b in Board])
     instrument = models.CharField(_("instrument"), max_length=8, choices=[(i.value, i.value) for i in Instrument])

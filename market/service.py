@@ -1,11 +1,13 @@
 """What the market tells: reads only, always the database."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from django.db import connection
+from django.db.models import Q
+from django.db.models.functions import Substr
 
 from aegis import sessions
 from aegis.sessions import KST, Phase
@@ -30,7 +32,7 @@ def phases_on(day: date) -> tuple[Phase, ...]:
     """Return the phases of `day`, empty on a holiday. A day not laid down yet goes by the calendar library."""
     known = TradingDay.objects.filter(pk=day).first()
     if known is None:
-        return sessions.phases_of(day, calendar.kind_of(day)) if calendar.is_trading_day(day) else ()
+        return calendar.phases_by_library(day)
     if not known.is_open:
         return ()
     rows = TradingSession.objects.filter(day=known)
@@ -58,6 +60,26 @@ def get_available_market(now: datetime) -> Market | None:
 
 def get_stock(code: str) -> Stock | None:
     return Stock.objects.filter(pk=code).first()
+
+
+def canonical_codes(printed: Collection[str]) -> dict[str, str]:
+    """Return our code for each code that the broker prints otherwise; those that it prints as we do are left out.
+
+    Two codes are one instrument if the stock master pairs them (`standard_code` KRG500001114 holds the 500001 of
+    Q500001), or if one is the other after the exchange's letter for shares, A. Nothing else may be stripped: in
+    0009K0 and 00088K the letters are part of the code.
+    """
+    unknown = set(printed) - set(Stock.objects.filter(pk__in=printed).values_list("pk", flat=True))
+    if not unknown:
+        return {}
+    bare = {code.removeprefix("A"): code for code in unknown if code.startswith("A")}
+    found = {bare[code]: code for code in Stock.objects.filter(pk__in=bare).values_list("pk", flat=True)}
+    pairs = Stock.objects.annotate(inner=Substr("standard_code", 4, 6)).filter(
+        Q(inner__in=unknown) | Q(standard_code__in=unknown)
+    )
+    for code, standard_code, inner in pairs.values_list("pk", "standard_code", "inner"):
+        found.setdefault(standard_code if standard_code in unknown else inner, code)
+    return found
 
 
 def days_over(now: datetime) -> bool:
