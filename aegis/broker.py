@@ -2,6 +2,7 @@
 
     BrokerError
     ├── NotSent         the request surely never reached the broker: nothing happened, try again
+    │   └── HeldBack        because the last check before sending forbade it
     ├── Refused         the broker read it and said no: final, with its code and words
     │   ├── NoMarketOrders  because the stock takes no order at market; a limit may go
     │   └── NoSuchStock     because it knows no such stock there: so it will say again
@@ -11,7 +12,7 @@
 Amounts are whole won, quantities shares, moments aware and in Korean time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -36,6 +37,10 @@ class BrokerError(Exception):
 
 class NotSent(BrokerError):
     """Nothing reached the broker."""
+
+
+class HeldBack(NotSent):
+    """The last check before sending forbade the request: what it was judged by has changed."""
 
 
 class Refused(BrokerError):
@@ -77,6 +82,7 @@ class Listing:
     instrument: Instrument
     sector: str
     is_halted: bool
+    standard_code: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +128,16 @@ class Orderable:
     qty: int
 
 
+LastCheck = Callable[[], None]
+
+
 @dataclass(frozen=True, slots=True)
 class OrderRequest:
-    """One order as it goes to the broker. `price` is 0 for kinds that name none, `trigger` for all but stop-limits."""
+    """One order as it goes to the broker. `price` is 0 for kinds that name none, `trigger` for all but stop-limits.
+
+    `last_check` is called in the last step before bytes are written, each time they are; it raises HeldBack if the
+    order must not leave any more.
+    """
 
     code: str
     side: Side
@@ -133,6 +146,7 @@ class OrderRequest:
     qty: int
     price: int
     trigger: int = 0
+    last_check: LastCheck | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,13 +160,14 @@ class Acceptance:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """What is needed to name an order to the broker again."""
+    """What is needed to name an order to the broker again. `last_check` as in OrderRequest: of a cancel or an amend."""
 
     order_date: date
     branch: str
     order_no: str
     market: Market
     kind: OrderKind
+    last_check: LastCheck | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +203,11 @@ class OrderRecord:
     rejected_qty: int
     is_cancelled: bool
     is_cancel: bool  # the line of a cancel itself, which is no order to fill
+
+    @property
+    def is_amend(self) -> bool:
+        """Whether this order came of amending another, `original_no`."""
+        return bool(self.original_no) and not self.is_cancel
 
 
 @dataclass(frozen=True, slots=True)
@@ -394,6 +414,15 @@ class Broker(Protocol):
 
     def cancel(self, placed: Placed) -> Acceptance:
         """Cancel all that is left of an order; the receipt numbers the cancel itself."""
+
+    def cancel_part(self, placed: Placed, qty: int) -> Acceptance:
+        """Cancel `qty` shares of an order; the rest stays where it is, under its number."""
+
+    def amend(self, placed: Placed, *, price: int, qty: int | None) -> Acceptance:
+        """Amend a limit order (정정) to `price` won: `qty` shares of it, None for all that is left, whatever fills.
+
+        The receipt numbers the new order. OutcomeUnknown means it may have happened.
+        """
 
     def stock(self, code: str) -> StockInfo: ...
 

@@ -62,22 +62,30 @@ class KISBroker(Quotations):
             "SLL_TYPE": "01" if request.side is Side.SELL else "",
             "CNDT_PRIC": str(request.trigger) if request.trigger else "",
         }
-        return _acceptance(self._client.call(tr, body, market=request.market))
+        return _acceptance(self._client.call(tr, body, market=request.market, last_check=request.last_check))
 
     def cancel(self, placed: Placed) -> Acceptance:
+        return self._change(placed, {"RVSE_CNCL_DVSN_CD": "02", "ORD_QTY": "0", "ORD_UNPR": "0", "QTY_ALL_ORD_YN": "Y"})
+
+    def cancel_part(self, placed: Placed, qty: int) -> Acceptance:
+        return self._change(placed, {"RVSE_CNCL_DVSN_CD": "02", "ORD_UNPR": "0", **_part(qty)})
+
+    def amend(self, placed: Placed, *, price: int, qty: int | None) -> Acceptance:
+        quantity = {"ORD_QTY": "0", "QTY_ALL_ORD_YN": "Y"} if qty is None else _part(qty)
+        return self._change(placed, {"RVSE_CNCL_DVSN_CD": "01", "ORD_UNPR": str(price), **quantity})
+
+    def _change(self, placed: Placed, what: Mapping[str, str]) -> Acceptance:
         body = {
             **self._account,
             "KRX_FWDG_ORD_ORGNO": placed.branch,
             "ORGN_ODNO": placed.order_no,
             "ORD_DVSN": placed.kind.value,
-            "RVSE_CNCL_DVSN_CD": "02",
-            "ORD_QTY": "0",
-            "ORD_UNPR": "0",
-            "QTY_ALL_ORD_YN": "Y",
+            **what,
             "CNDT_PRIC": "",
             "EXCG_ID_DVSN_CD": placed.market.value,
         }
-        return _acceptance(self._client.call(catalogue.REVISE_OR_CANCEL, body, market=placed.market))
+        tr = catalogue.REVISE_OR_CANCEL
+        return _acceptance(self._client.call(tr, body, market=placed.market, last_check=placed.last_check))
 
     def stock(self, code: str) -> StockInfo:
         if self._client.environment.is_paper:
@@ -241,6 +249,10 @@ class KISBroker(Quotations):
         parameters = {"BASS_DT": f"{first:%Y%m%d}", "CTX_AREA_NK": "", "CTX_AREA_FK": ""}
         rows = self._client.call(catalogue.HOLIDAYS, parameters).rows()
         return [CalendarDay(row.day("bass_dt"), is_open=row.text("opnd_yn") == "Y") for row in rows]
+
+
+def _part(qty: int) -> dict[str, str]:
+    return {"ORD_QTY": str(qty), "QTY_ALL_ORD_YN": "N"}
 
 
 def _acceptance(reply: Reply) -> Acceptance:

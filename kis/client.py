@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx
 
-from aegis.broker import BrokerError, NotSent, OutcomeUnknown
+from aegis.broker import BrokerError, LastCheck, NotSent, OutcomeUnknown
 from aegis.terms import Market
 from kis.auth import Tokens
 from kis.catalogue import TR, Effect, Urgency
@@ -133,10 +133,19 @@ class Client:
         self._ledger_throttle = ledger_throttle
         self._armed = armed
 
-    def call(self, tr: TR, parameters: Mapping[str, str], *, market: Market = Market.KRX, tr_cont: str = "") -> Reply:
+    def call(
+        self,
+        tr: TR,
+        parameters: Mapping[str, str],
+        *,
+        market: Market = Market.KRX,
+        tr_cont: str = "",
+        last_check: LastCheck | None = None,
+    ) -> Reply:
         """Carry out one operation; only the user's dialect has ids by `market`.
 
-        Raises NotSent, Refused or OutcomeUnknown.
+        `last_check` runs before each try, when every wait is over and nothing is left to do but to write the bytes.
+        Raises NotSent, Refused or OutcomeUnknown, and what `last_check` raises.
         """
         if tr.effect is Effect.COMMAND and not self._armed:
             raise NotSent(
@@ -152,7 +161,7 @@ class Client:
                     break
                 time.sleep(pause)
             try:
-                return self._once(tr, address, parameters, tr_cont, leaves_by)
+                return self._once(tr, address, parameters, tr_cont, leaves_by, last_check)
             except _Again as again:
                 last = again.error
                 if again.meaning is Meaning.BUSY:
@@ -224,7 +233,13 @@ class Client:
         raise OutcomeUnknown(f"the list does not end after {MAX_PAGES} pages", call=tr.name)
 
     def _once(
-        self, tr: TR, address: tuple[str, str], parameters: Mapping[str, str], tr_cont: str, leaves_by: float
+        self,
+        tr: TR,
+        address: tuple[str, str],
+        parameters: Mapping[str, str],
+        tr_cont: str,
+        leaves_by: float,
+        last_check: LastCheck | None,
     ) -> Reply:
         path, tr_id = address
         token = self._tokens.get()
@@ -242,7 +257,9 @@ class Client:
                 raise NotSent(
                     f"it waited over {COMMAND_SECONDS:g} s to leave: what it was judged by is old", call=tr.name
                 )
-            response = self._send(tr, path, headers, parameters)
+            if last_check is not None:
+                last_check()
+            response = self._send(tr, path, headers, parameters, last_check)
         try:
             return self._judge(tr, response)
         except _Again as again:
@@ -260,12 +277,20 @@ class Client:
         """Return the allowance that a refusal was about."""
         return self._ledger_throttle if code == LEDGER_BUSY else self._throttle
 
-    def _send(self, tr: TR, path: str, headers: dict[str, str], parameters: Mapping[str, str]) -> httpx.Response:
+    def _send(
+        self,
+        tr: TR,
+        path: str,
+        headers: dict[str, str],
+        parameters: Mapping[str, str],
+        last_check: LastCheck | None,
+    ) -> httpx.Response:
         url = self.environment.rest_url + path
         try:
             if tr.method == "GET":
                 return self._http.get(url, headers=headers, params=dict(parameters))
-            return self._http.post(url, headers=headers, json=dict(parameters))
+            extensions = {"trace": _checked_after_connecting(last_check)} if last_check else None
+            return self._http.post(url, headers=headers, json=dict(parameters), extensions=extensions)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise _Again(NotSent(f"no connection to the broker: {error!r}", call=tr.name)) from error
         except httpx.HTTPError as error:
@@ -288,6 +313,20 @@ class Client:
         if meaning in (Meaning.TOKEN, Meaning.BUSY):
             raise _Again(NotSent(words, code=code, call=tr.name), meaning)
         raise failure(tr, code, words)
+
+
+def _checked_after_connecting(last_check: LastCheck) -> Callable[[str, Mapping[str, Any]], None]:
+    """Return a trace of httpx that repeats the last check if a connection had to be made first: that is a wait too."""
+    is_new = False
+
+    def trace(event: str, info: Mapping[str, Any]) -> None:
+        nonlocal is_new
+        if event == "connection.connect_tcp.complete":
+            is_new = True
+        elif event == "http11.send_request_headers.started" and is_new:
+            last_check()
+
+    return trace
 
 
 def _no_row_twice(tr: TR, rows: Iterable[Row]) -> None:
