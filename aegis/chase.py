@@ -1,30 +1,61 @@
-"""The chase of an unfilled order: wait, cancel, confirm, re-order nearer, at last go to market.
+"""The chase of an unfilled order: wait, check, cancel, confirm, re-order nearer, at last go to market.
 
-Source: spec §9.6. This module decides; `orders/chase.py` carries out. A decision rests on rows alone,
-so that any worker can take the next step after another has died.
+Source: spec §9.6. This module decides; `orders/chase.py` carries out. A decision rests on rows alone, so that any
+worker can take the next step after another has died.
+
+A family of orders ends with its trade date. Only what our own confirmed cancel released, or what provably never
+reached the broker, is ordered again. In an auction (단일가) a family takes one more step and then keeps its place
+until the result is in the list.
 """
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 
 from aegis.broker import Quote
 from aegis.guards import gettext_noop
 from aegis.lifecycle import DONE, OPEN, Status
+from aegis.requests import EndCause
+from aegis.sessions import KST
 
-# a cancel that the broker has not confirmed within this time is asked for again
-CANCEL_PATIENCE = timedelta(seconds=5)
-# so many orders of one family that never reached the broker are no accident
-MOST_LOST = 3
+# orders of one family that never reached the broker: more than this is no accident
+MAX_LOST = 3
+# how long after an auction's end its fills may still be missing from the list
+AUCTION_RESULT_AFTER = timedelta(seconds=10)
 
 
-class Step(StrEnum):
-    REST = "REST"  # nothing more to do
-    WAIT = "WAIT"  # not yet due
-    LOOK = "LOOK"  # ask the broker what became of it
+class ChaseBy(StrEnum):
+    """How an order comes nearer: by a cancel and a new order (spec §9.6), or by an amend (정정)."""
+
     CANCEL = "CANCEL"
+    AMEND = "AMEND"
+
+
+class ChaseStep(StrEnum):
+    """The steps that ask the broker for something. Each is a Celery task of its own."""
+
+    CHECK = "CHECK"  # read the order list: what is filled?
+    CANCEL = "CANCEL"
+    AMEND = "AMEND"
+    CONFIRM = "CONFIRM"  # read the order list: did the cancel, or the amend, take effect?
     REORDER = "REORDER"
-    STOP = "STOP"  # give up, and say why
+
+
+class Action(StrEnum):
+    """What a decision asks for: a step, or none."""
+
+    CHECK = "CHECK"
+    CANCEL = "CANCEL"
+    AMEND = "AMEND"
+    CONFIRM = "CONFIRM"
+    REORDER = "REORDER"
+    WAIT = "WAIT"  # not due, or nothing may be done yet
+    REST = "REST"  # the chase is over, nothing to say
+    END = "END"  # the chase is over, and `why` says it
+
+    @property
+    def step(self) -> ChaseStep | None:
+        return ChaseStep(self.value) if self.value in ChaseStep.__members__ else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,105 +69,175 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Chased:
-    """What the rows say of an order under chase.
+class Session:
+    """Where the venue of an order stands now.
 
-    `looked_at` is when the broker last confirmed its figures on a complete list. `family_open_qty` is
-    what was asked for at the root and is not filled by any order of the family. `family_lost` counts
-    the family's orders that never reached the broker: they use up no retry.
+    `is_open`: it takes orders, `takes_market`: at market too. `auction_since`, `auction_until`: the auction that is
+    going on, None outside one. `is_over`: an order of this venue and kind can no longer trade today.
     """
 
-    status: Status
-    attempt: int
-    due_at: datetime | None
-    cancel_sent_at: datetime | None
-    looked_at: datetime | None
-    family_open_qty: int
-    has_successor: bool
-    never_arrived: bool = False
-    family_lost: int = 0
+    is_open: bool = True
+    takes_market: bool = True
+    auction_since: datetime | None = None
+    auction_until: datetime | None = None
+    is_over: bool = False
+
+
+CONTINUOUS = Session()
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
-    """`why` is a sentence to translate. `retry` is the place in the plan, from 1, of the re-order that this step
-    makes or prepares; 0 where none follows.
+class ChaseState:
+    """What the rows say of an order under chase.
+
+    `looked_at` is when the broker last confirmed its figures on a complete list. `wanted_qty` is what the root asked
+    for and no order of the family has filled or holds open. `released_qty` is what our own confirmed cancel of this
+    order took, and what may be ordered again at most. `cancel_sent_at` is that of a cancel or an amend of ours whose
+    end is not known yet, `resend_at` when a cancel may be sent again, None for an amend. `retries` counts the
+    family's re-orders and amends that reached the broker, `lost` those that never did: they use up no retry.
     """
 
-    step: Step
+    status: Status
+    retries: int
+    trade_date: date
+    created_at: datetime
+    due_at: datetime | None
+    looked_at: datetime | None
+    wanted_qty: int
+    has_successor: bool
+    cancel_sent_at: datetime | None = None
+    resend_at: datetime | None = None
+    end_cause: EndCause | None = None
+    released_qty: int = 0
+    never_arrived: bool = False
+    lost: int = 0
+    is_at_market: bool = False
+    by: ChaseBy = ChaseBy.CANCEL
+
+
+@dataclass(frozen=True, slots=True)
+class ChaseDecision:
+    """`why` is a sentence to translate. `retry` is the place in the plan, from 1, of the order that this step makes or
+    prepares, 0 if none follows. `until`: when to decide again, None for the usual pause.
+    """
+
+    action: Action
     why: str = ""
     retry: int = 0
+    until: datetime | None = None
 
 
-def next_step(order: Chased, plan: Plan, *, may_order: bool, now: datetime) -> Decision:
-    """Return what to do with an order at `now`; `may_order` is false while the switch forbids new orders.
-
-    The figures are looked at before a cancel and again after it: what is ordered anew is what the
-    broker confirms as unfilled after the cancel, never what we thought before it.
-    """
+def next_step(
+    order: ChaseState, plan: Plan, *, now: datetime, may_order: bool = True, session: Session = CONTINUOUS
+) -> ChaseDecision:
+    """Return what to do with an order at `now`; `may_order` is false while the trading state forbids new orders."""
     if order.due_at is None:
-        return Decision(Step.REST)
+        return ChaseDecision(Action.REST)
     if now < order.due_at:
-        return Decision(Step.WAIT)
+        return ChaseDecision(Action.WAIT, until=order.due_at)
+    if order.trade_date < now.astimezone(KST).date():
+        return ChaseDecision(Action.END, gettext_noop("its trade date is over"))
     if order.status in OPEN:
-        return _open_step(order, plan, may_order=may_order, now=now)
+        return _open_step(order, plan, now=now, may_order=may_order, session=session)
     if _is_surplus(order):
-        return Decision(Step.REST)
+        return ChaseDecision(Action.REST)
     if order.status not in DONE:
-        return Decision(Step.LOOK, gettext_noop("its fate is not known yet"))
-    if order.status is Status.REJECTED and order.never_arrived:
-        return _reorder(order, plan, may_order=may_order)
-    if order.status is not Status.CANCELLED or order.cancel_sent_at is None:
-        return Decision(Step.STOP, gettext_noop("the order ended, and not by our cancel"))
-    if order.looked_at is None or order.looked_at < order.cancel_sent_at:
-        return Decision(Step.LOOK, gettext_noop("the broker has not confirmed what was filled before the cancel"))
-    return _reorder(order, plan, may_order=may_order)
+        return ChaseDecision(Action.CHECK, gettext_noop("its outcome is not known yet"))
+    return _ended_step(order, plan, may_order=may_order, session=session)
 
 
-def _is_surplus(order: Chased) -> bool:
+def _ended_step(order: ChaseState, plan: Plan, *, may_order: bool, session: Session) -> ChaseDecision:
+    is_lost = order.status is Status.REJECTED and order.never_arrived
+    if not is_lost and order.status is not Status.CANCELLED:
+        return ChaseDecision(Action.END, gettext_noop("the order ended, and not by our cancel"))
+    if not is_lost and order.end_cause is None:
+        return ChaseDecision(Action.CONFIRM, gettext_noop("the list has not said yet what ended it"))
+    if not is_lost and (order.end_cause is not EndCause.OWN_CANCEL or order.released_qty <= 0):
+        return ChaseDecision(Action.END, gettext_noop("the order ended, and not by our cancel"))
+    if why := _exhausted(order, plan):
+        return ChaseDecision(Action.END, why)
+    if session.is_over:
+        return ChaseDecision(Action.END, gettext_noop("its venue has no session left today"))
+    if why := _obstacle(may_order=may_order, session=session):
+        return ChaseDecision(Action.WAIT, why)
+    return ChaseDecision(Action.REORDER, retry=_retry(order, plan, session))
+
+
+def _is_surplus(order: ChaseState) -> bool:
     """Whether its shares are not wanted any more: the family has them all, or another order goes for them.
 
-    So it is where a fill of before a cancel, or an order given up for lost, turns up after the re-order has left.
+    It happens when an earlier fill, or an order given up as lost, is discovered late.
     """
-    return order.has_successor or order.family_open_qty <= 0
+    return order.has_successor or order.wanted_qty <= 0
 
 
-def _retry(order: Chased) -> int:
-    """Return the place in the plan of the re-order that would follow."""
-    return order.attempt + 1 - order.family_lost
+def _place_in_plan(order: ChaseState) -> int:
+    return order.retries + 1
 
 
-def _obstacle(order: Chased, plan: Plan, *, may_order: bool) -> str:
-    """Return why no re-order may follow, empty where one may."""
-    if _retry(order) > plan.max_retries + plan.market_after:
+def _retry(order: ChaseState, plan: Plan, session: Session) -> int:
+    """Return the place in the plan of the order that follows: in an auction straight to the market, if that is last."""
+    place = _place_in_plan(order)
+    if session.auction_since is not None and session.takes_market and plan.market_after:
+        return max(place, plan.max_retries + 1)
+    return place
+
+
+def _obstacle(*, may_order: bool, session: Session) -> str:
+    """Return why no step is taken now, empty if one may be. What rests stays where it is."""
+    if not may_order:
+        return gettext_noop("the trading state forbids new orders")
+    return "" if session.is_open else gettext_noop("its venue takes no orders at this hour")
+
+
+def _open_step(order: ChaseState, plan: Plan, *, now: datetime, may_order: bool, session: Session) -> ChaseDecision:
+    if order.cancel_sent_at is not None:
+        return _pending_cancel_step(order, now)
+    if session.is_over:
+        return ChaseDecision(Action.WAIT, gettext_noop("its venue has no session left today"))
+    if why := _obstacle(may_order=may_order, session=session):
+        return ChaseDecision(Action.WAIT, why)
+    if _keeps_its_place(order, plan, session):
+        assert session.auction_until is not None
+        why = gettext_noop("it keeps its place until the auction's result is in the list")
+        return ChaseDecision(Action.WAIT, why, until=session.auction_until + AUCTION_RESULT_AFTER)
+    if order.looked_at is None or order.due_at is None or order.looked_at < order.due_at:
+        return ChaseDecision(Action.CHECK, gettext_noop("it is due: first see what is filled"))
+    if _is_surplus(order) or _exhausted(order, plan):
+        return ChaseDecision(Action.CANCEL)
+    retry = _retry(order, plan, session)
+    # an amend keeps the order kind: the step to the market is a cancel and a new order
+    is_amend = order.by is ChaseBy.AMEND and not goes_to_market(retry, plan)
+    return ChaseDecision(Action.AMEND if is_amend else Action.CANCEL, retry=retry)
+
+
+def _keeps_its_place(order: ChaseState, plan: Plan, session: Session) -> bool:
+    """Whether an auction goes on in which the family has no step left to take."""
+    if session.auction_since is None or _is_surplus(order):
+        return False
+    is_the_auctions_step = order.retries > 0 and order.created_at >= session.auction_since
+    return is_the_auctions_step or bool(_exhausted(order, plan))
+
+
+def _exhausted(order: ChaseState, plan: Plan) -> str:
+    """Return why no order may follow this one, empty if one may."""
+    is_last = plan.market_after and order.is_at_market and not order.never_arrived
+    if is_last or _place_in_plan(order) > plan.max_retries + plan.market_after:
         return gettext_noop("every retry is used up")
-    if order.family_lost >= MOST_LOST:
-        return gettext_noop("too many orders of it never reached the broker")
-    return "" if may_order else gettext_noop("the switch forbids new orders")
+    return gettext_noop("too many orders of it never reached the broker") if order.lost >= MAX_LOST else ""
 
 
-def _reorder(order: Chased, plan: Plan, *, may_order: bool) -> Decision:
-    if why := _obstacle(order, plan, may_order=may_order):
-        return Decision(Step.STOP, why)
-    return Decision(Step.REORDER, retry=_retry(order))
-
-
-def _open_step(order: Chased, plan: Plan, *, may_order: bool, now: datetime) -> Decision:
-    if order.cancel_sent_at is None:
-        if order.looked_at is None or order.due_at is None or order.looked_at < order.due_at:
-            return Decision(Step.LOOK, gettext_noop("it is due: first see what is filled"))
-        # even with nothing to follow, nothing is left resting that nobody watches
-        is_last = _is_surplus(order) or bool(_obstacle(order, plan, may_order=may_order))
-        return Decision(Step.CANCEL, retry=0 if is_last else _retry(order))
+def _pending_cancel_step(order: ChaseState, now: datetime) -> ChaseDecision:
+    assert order.cancel_sent_at is not None
     if order.looked_at is None or order.looked_at < order.cancel_sent_at:
-        return Decision(Step.LOOK, gettext_noop("see whether the cancel took effect"))
-    if now - order.cancel_sent_at >= CANCEL_PATIENCE:
-        return Decision(Step.CANCEL, gettext_noop("the cancel was lost: cancelling twice harms nothing"))
-    return Decision(Step.LOOK, gettext_noop("the cancel is on its way"))
+        return ChaseDecision(Action.CONFIRM, gettext_noop("see whether the cancel took effect"))
+    if order.resend_at is not None and now >= order.resend_at:
+        return ChaseDecision(Action.CANCEL, gettext_noop("the cancel was lost: cancelling twice harms nothing"))
+    return ChaseDecision(Action.CONFIRM, gettext_noop("the cancel is on its way"))
 
 
-def held_up(quote: Quote) -> str:
-    """Return why a chase pauses at this quote, empty where it goes on: no price is made while a stock is held."""
+def why_held(quote: Quote) -> str:
+    """Return why a chase pauses at this quote, empty if it goes on: no price is made while a stock is held."""
     if quote.is_halted:
         return gettext_noop("the stock is halted by the exchange")
     return gettext_noop("a volatility interruption holds the stock") if quote.in_vi else ""

@@ -50,7 +50,7 @@ class Reason:
     @property
     def passes(self) -> bool:
         """Whether it goes away by itself: what waits in line may wait for it, where a new intent is refused."""
-        return self.code in ("FROZEN", "NOT_RECONCILED", "RIVALS")
+        return self.code in ("FROZEN", "NOT_RECONCILED", "RIVALS", "FILL_UNLISTED", "HALTED", "REDUCING")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +69,22 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class RestingOrder:
+    """An order of the same account and stock on the other side: its name, venue, and price in won (0: at any)."""
+
+    name: str
+    market: Market
+    price: int
+
+
+@dataclass(frozen=True, slots=True)
 class Others:
     """What our other orders mean for this one. Its own family is not counted, nor its own request.
 
     `last_minute` counts intents of its side, `bought_today_won` those of the day that buy. `twin` names an order
     of seconds ago that asks for the same; `frozen_by` one of the same stock and side whose fate is unknown. Cash
     and shares that orders of unknown fate may have taken count as spent. `open_buy_qty` are shares of this stock
-    that open buys may still bring.
+    that open buys may still bring. `opposite` are the account's own orders on the other side of this stock.
     """
 
     last_minute: int = 0
@@ -85,6 +94,7 @@ class Others:
     unknown_cash_won: int = 0
     unknown_qty: int = 0
     open_buy_qty: int = 0
+    opposite: tuple[RestingOrder, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +104,8 @@ class Facts:
     `is_priced` is false while the price to go is not known. `blacklisted` is the reason a stock is on the
     blacklist; `orderable_cash` won and `sellable_qty` shares are the broker's own answers of this moment.
     `is_errand` marks a chase's re-order or a stop's sale, which no caller asks for. `total_asset` in won is the account
-    as last seen, `held_qty` what it holds of this stock.
+    as last seen, `held_qty` what it holds of this stock. `best_opposite` is the price in won that it would meet first,
+    None if the book was not asked. `may_self_cross`: it may trade against the account's own orders.
     """
 
     request: OrderRequest
@@ -117,6 +128,8 @@ class Facts:
     orderable_qty: int | None = None
     sellable_qty: int | None = None
     cost_won: int = 0
+    best_opposite: int | None = None
+    may_self_cross: bool = False
 
     @property
     def is_buy(self) -> bool:
@@ -267,6 +280,29 @@ def check_pace(facts: Facts) -> Reason | None:
     )
 
 
+def check_self_cross(facts: Facts) -> Reason | None:
+    """An order must not trade against a resting order of the same account: the exchange forbids such trades (통정매매).
+
+    It is judged by its limit, or without a price by the best opposite quote. SOR counts as both venues.
+    """
+    price = facts.price if facts.request.kind.is_priced else facts.best_opposite or facts.price
+    if facts.may_self_cross or price is None:
+        return None
+    rival = next((each for each in facts.others.opposite if _crosses(facts.request, price, each)), None)
+    if rival is None:
+        return None
+    return Reason(
+        "SELF_CROSS",
+        gettext_noop("it could trade against order {order} of the same account: cancel that one first"),
+        {"order": rival.name},
+    )
+
+
+def _crosses(request: OrderRequest, price: int, rival: RestingOrder) -> bool:
+    same_venue = Market.SOR in (request.market, rival.market) or request.market is rival.market
+    return same_venue and (not rival.price or (price - rival.price) * request.side.sign >= 0)
+
+
 def check_order_value(facts: Facts) -> Reason | None:
     value, most = facts.value_won, facts.limits.order_won
     if not facts.is_buy or not most or value is None or value <= most:
@@ -413,6 +449,7 @@ GUARDS: tuple[Guard, ...] = (
     check_frozen,
     check_twin,
     check_pace,
+    check_self_cross,
     check_order_value,
     check_day_value,
     check_weight,
@@ -431,8 +468,19 @@ CROWDED: tuple[Guard, ...] = (
     check_frozen,
     check_twin,
     check_pace,
+    check_self_cross,
     check_day_value,
     check_weight,
+)
+
+
+# for an amend that commits no more than before: what the exchange would refuse, and nothing else
+HARMLESS: tuple[Guard, ...] = (
+    check_quantity,
+    check_venue,
+    check_tick,
+    check_daily_limits,
+    check_halt,
 )
 
 

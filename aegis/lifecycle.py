@@ -27,6 +27,7 @@ class Event(StrEnum):
     UNFILLED = "UNFILLED"  # fills we believed in were not the broker's
     CANCELLED = "CANCELLED"
     EXPIRED = "EXPIRED"
+    STILL_OPEN = "STILL_OPEN"  # a notice called it cancelled, and the list goes on showing it open
 
 
 _S, _E = Status, Event
@@ -52,6 +53,7 @@ MOVES: dict[tuple[Status, Event], Status] = {
     (_S.FILLED, _E.UNFILLED): _S.PENDING,
     (_S.CANCELLED, _E.PART_FILLED): _S.CANCELLED,  # late, but counted
     (_S.CANCELLED, _E.FULLY_FILLED): _S.FILLED,  # a fill overtook our cancel
+    (_S.CANCELLED, _E.STILL_OPEN): _S.PENDING,
     (_S.EXPIRED, _E.PART_FILLED): _S.EXPIRED,
     (_S.EXPIRED, _E.FULLY_FILLED): _S.FILLED,
     (_S.CANCELLED, _E.UNFILLED): _S.CANCELLED,

@@ -68,6 +68,14 @@ UNFILLED_WAIT_SECONDS = env.float("AEGIS_UNFILLED_WAIT_SECONDS", default=30.0)
 MAX_RETRY_COUNT = env.int("AEGIS_MAX_RETRY_COUNT", default=3)
 RETRY_OFFSET_ADJUST = env.int("AEGIS_RETRY_OFFSET_ADJUST", default=1)
 FORCE_MARKET_AFTER_RETRY = env.bool("AEGIS_FORCE_MARKET_AFTER_RETRY", default=True)
+# how a chased order comes nearer: by a cancel and a new order (spec §9.6), or by an amend (정정), one request
+CHASE_BY = choice("AEGIS_CHASE_BY", ("cancel", "amend"), "cancel")
+# how far a chase may go from the price at arrival. The band above is measured from the current price (spec §9.3): a
+# chased buy would follow a rally without an end, and what is sold must get out
+CHASE_ARRIVAL_PERCENT_BUY = percent_bound("AEGIS_CHASE_ARRIVAL_PERCENT_BUY", 3)
+CHASE_ARRIVAL_PERCENT_SELL = percent_bound("AEGIS_CHASE_ARRIVAL_PERCENT_SELL", 0)
+# requests that chases and stops send by themselves for one stock within a minute; 0 leaves the bound out
+MAX_AUTO_REQUESTS_PER_MINUTE = bound("AEGIS_MAX_AUTO_REQUESTS_PER_MINUTE", 6)
 
 # --- what no order may pass; 0 leaves a bound out. Value, weight and sector bind buys only ------------
 # fifty times the order of the specification's own reckoning (spec §9.7): a slip of two zeros is stopped

@@ -17,6 +17,7 @@ from django.utils import translation
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
+from aegis.requests import EndCause
 from aegis.sessions import KST
 from desk.models import Alarm, Kind, Message, NewsMark
 from orders import stops
@@ -29,6 +30,7 @@ DESK = "desk"
 # longer than any transaction lives: what was begun before a row was seen is committed by then
 SETTLED_AFTER = timedelta(minutes=5)
 STOPS = ("sell_stop", "sell_emergency")
+EXTERNAL_CAUSES = (EndCause.EXTERNAL_CANCEL, EndCause.EXTERNAL_AMEND, EndCause.UNEXPLAINED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +131,6 @@ def _fill(execution: TradeExecution) -> News:
 
 
 VOIDED = "void "
-BY_HAND = "placed by hand"
 BY_REPLY = "reply"
 
 EVENTS: dict[str, tuple[Kind, str]] = {
@@ -144,24 +145,67 @@ EVENTS: dict[str, tuple[Kind, str]] = {
         gettext_noop("A person must decide: {order} could be any of {detail} at the broker"),
     ),
     "CHASE_ENDED": (Kind.CHASE, gettext_noop("Chase ended: {order}: {detail}")),
+    "CANCEL_UNCONFIRMED": (
+        Kind.UNKNOWN,
+        gettext_noop("Not cancelled yet: the broker's list still shows {order} open; it is asked again and again"),
+    ),
+    "NOT_LISTED": (
+        Kind.UNKNOWN,
+        gettext_noop("Missing from {detail} lists of the broker's: {order}; look at the broker's own screen"),
+    ),
+    "STILL_UNDECIDED": (
+        Kind.UNKNOWN,
+        gettext_noop("Before the open: the outcome of {order} is still unknown; decide it (manage.py unknown)"),
+    ),
+    "OPEN_AFTER_SESSION": (
+        Kind.UNKNOWN,
+        gettext_noop("The broker's list still shows {order} open after its last session: {detail}"),
+    ),
+    "STILL_OPEN": (Kind.CORRECTION, gettext_noop("Not cancelled after all, the list shows it open: {order}")),
+    "AMEND_UNKNOWN": (
+        Kind.UNKNOWN,
+        gettext_noop("No answer to the amend of {order}: it is being looked up; do not order again: {detail}"),
+    ),
 }
+EXTERNALLY_ENDED = gettext_noop("Ended in the broker's app: {order}: {cause}")
+EXPIRED = gettext_noop("Unfilled at the end of its session: {order}, {left:,} shares")
 CORRECTED = gettext_noop("A fill was taken back, the broker does not know it: {order}: {detail}")
-ADOPTED = gettext_noop("An order placed by hand was seen: {order}, {qty:,} shares")
+ADOPTED = gettext_noop("An external order was seen: {order}, {qty:,} shares")
+AMENDED = gettext_noop("Amended in the broker's app: #{original} goes on as {order}, {qty:,} shares at {price:,} won")
 RESOLVED = gettext_noop("Found at the broker after all: {order}: {detail}")
 STOPPED = gettext_noop("Stop: {order}, {qty:,} shares are being sold")
 
 
 def _order_events() -> QuerySet[OrderEvent]:
-    told = Q(kind__in=EVENTS) | Q(detail__startswith=VOIDED) | Q(kind="CREATED", order__strategy__in=STOPS)
+    # each re-order of a stop's chase tells nothing new
+    stop = Q(kind="CREATED", order__strategy__in=STOPS, order__root__isnull=True)
+    told = Q(kind__in=EVENTS) | Q(detail__startswith=VOIDED) | stop | _ended_elsewhere()
     accepted = Q(kind="ACCEPTED") & ~Q(detail__endswith=BY_REPLY)
     return OrderEvent.objects.filter(told | accepted).select_related("order")
+
+
+def _ended_elsewhere() -> Q:
+    """Return the events by which an order of ours ended without us: in the broker's app, or with its session."""
+    ours = Q(order__origin=TradeOrder.Origin.AEGIS)
+    external = Q(kind__in=["CANCELLED", "END_EXPLAINED"], order__end_cause__in=EXTERNAL_CAUSES)
+    return ours & (external | Q(kind="EXPIRED"))
 
 
 def _order_event(event: OrderEvent) -> News | None:
     order = event.order
     kind, words = _meaning(event)
-    text = _(words).format(order=order_name(order), detail=event.detail, qty=order.qty)
-    return News(f"event:{event.pk}", kind, text, event.at)
+    text = _(words).format(
+        order=order_name(order),
+        detail=event.detail,
+        qty=order.qty,
+        left=order.open_qty,
+        price=order.price,
+        original=order.replaces_id,
+        cause=order.get_end_cause_display(),
+    )
+    # an end that was heard of twice, by a notice and by the list, is one end
+    name = f"ended:{order.pk}" if words == EXTERNALLY_ENDED else f"event:{event.pk}"
+    return News(name, kind, text, event.at)
 
 
 def _meaning(event: OrderEvent) -> tuple[Kind, str]:
@@ -169,8 +213,14 @@ def _meaning(event: OrderEvent) -> tuple[Kind, str]:
         return Kind.CORRECTION, CORRECTED
     if event.kind == "CREATED":
         return Kind.STOP, STOPPED
+    if event.kind == "ACCEPTED" and event.order.origin == TradeOrder.Origin.EXTERNAL:
+        return Kind.CORRECTION, AMENDED if event.order.replaces_id else ADOPTED
     if event.kind == "ACCEPTED":
-        return (Kind.CORRECTION, ADOPTED) if BY_HAND in event.detail else (Kind.UNKNOWN, RESOLVED)
+        return Kind.UNKNOWN, RESOLVED
+    if event.kind == "EXPIRED":
+        return Kind.CHASE, EXPIRED
+    if event.kind in ("CANCELLED", "END_EXPLAINED"):
+        return Kind.CORRECTION, EXTERNALLY_ENDED
     return EVENTS[event.kind]
 
 

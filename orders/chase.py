@@ -1,170 +1,405 @@
-"""Walks the orders that are due and carries out what `aegis.chase` decides, one step at a time.
+"""Carries out the chase: each step that `aegis.chase` decides is one function, one Celery task, its own broker calls.
 
-The deadline and the claim live in the row, so a worker may die at any line: the claim runs out and the
-sweep hands the order to the next. No step is harmful when done twice.
+CHECK reads the order list; CANCEL asks for the quote and the cash or shares of the re-order, and cancels (or AMEND
+amends); CONFIRM reads the list again; REORDER asks for a fresh quote and orders what the cancel released. The deadline,
+the step and the claim live in the row: a worker may die at any line, and a message that comes twice, late or never
+changes nothing.
 """
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from django.conf import settings
 from django.db import IntegrityError
-from django.db.models import Q, Sum
+from django.db.models import Q
 from django.utils.translation import gettext
 
-from aegis import chase
-from aegis.broker import Broker, BrokerError, Refused
-from aegis.chase import Chased, Decision, Step
+from aegis import chase as rules
+from aegis import sessions
+from aegis.amends import can_amend
+from aegis.broker import Broker, BrokerError, HeldBack, Refused
+from aegis.chase import Action, ChaseBy, ChaseDecision, ChaseState, ChaseStep, Session
 from aegis.guards import gettext_noop
-from aegis.lifecycle import Status
-from aegis.terms import Market
+from aegis.lifecycle import UNSETTLED, Status
+from aegis.requests import EndCause, RequestedBy, RequestKind, resend_after
+from aegis.sessions import KST
+from aegis.terms import Market, OrderKind
 from kis import about
 from market import service as market
-from orders import guards, journal, reconcile
-from orders.models import TradeOrder
-from orders.service import OrderDenied, OrderService
+from orders import guards, journal, reconcile, requests, settle
+from orders.amend import Amender, next_attempt
+from orders.cancel import Canceller
+from orders.intents import OrderDenied
+from orders.models import STOP_ID, TradeOrder
+from orders.reorders import Preview, Reorders
+from orders.requests import Grounds
 
 log = logging.getLogger(__name__)
 
 CLAIM = timedelta(seconds=30)
 STEPS_AT_ONCE = 8
-# while a stock or its venue does not trade, a chase that is due looks again after this
+# while a stock or its venue does not trade, a chase that is due decides again after this
 PAUSE = timedelta(seconds=10)
+# a cancel that the list does not show yet is looked for again after this, and later less often
+CONFIRM_AGAIN = timedelta(seconds=1)
+CONFIRM_SLOWLY_AFTER = timedelta(seconds=30)
+# a message that is only a little late is on its way: the sweep restarts what is overdue by more than this
+OVERDUE = timedelta(seconds=3)
+# the requests of one step to the next price: a cancel and a new order
+REQUESTS_OF_A_STEP = 2
 
 
 def due(now: datetime) -> list[int]:
     """Return the orders whose next step is due and that nobody is working on."""
-    free = Q(chase_claimed_until__isnull=True) | Q(chase_claimed_until__lt=now)
-    return list(TradeOrder.objects.filter(free, chase_at__lte=now).order_by("chase_at").values_list("pk", flat=True))
+    orders = TradeOrder.objects.filter(_is_free(now), chase_at__lte=now)
+    return list(orders.order_by("chase_at").values_list("pk", flat=True))
+
+
+def overdue(now: datetime) -> list[tuple[int, ChaseStep]]:
+    """Return the orders whose step should have been taken by now, and that step: their message was lost."""
+    orders = TradeOrder.objects.filter(_is_free(now), chase_at__lte=now - OVERDUE).order_by("chase_at")
+    return [(pk, ChaseStep(step)) for pk, step in orders.values_list("pk", "chase_step")]
+
+
+def _is_free(now: datetime) -> Q:
+    return Q(chase_claimed_until__isnull=True) | Q(chase_claimed_until__lt=now)
+
+
+def advance(pk: int, broker: Broker, now: Callable[[], datetime]) -> Action:
+    """Take one order as far as it goes now, step by step; return the last action. Tests and tools call it."""
+    action = Action.REST
+    for _ in range(STEPS_AT_ONCE):
+        taken = run_step(pk, broker, now)
+        action = taken.action
+        if taken.next_step is None or taken.next_pk != pk:
+            break
+    return action
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a step did: the action, and the step that follows, of which order, and after how many seconds.
+
+    `next_step` is None if nothing follows by itself: the chase is over, or it waits for the sweep.
+    """
+
+    action: Action
+    next_pk: int = 0
+    next_step: ChaseStep | None = None
+    seconds: float = 0.0
 
 
 @about.named
-def advance(pk: int, broker: Broker, now: Callable[[], datetime]) -> Step:
-    """Take one order as far as it goes now; return the last step taken. BrokerErrors wait for the next sweep."""
-    if not _claim(pk, now()):
-        return Step.REST
-    step = Step.REST
+def run_step(pk: int, broker: Broker, now: Callable[[], datetime], step: ChaseStep | None = None) -> Taken:
+    """Take one step of one order, if it is due and nobody else is at it. BrokerErrors wait for the next sweep.
+
+    `step` is what a message says; if the rows ask for another by now, that one is named to be sent next instead.
+    """
+    claim = _claim(pk, now())
+    if claim is None:
+        return Taken(Action.REST)
     try:
-        for _ in range(STEPS_AT_ONCE):
-            order = TradeOrder.objects.get(pk=pk)
-            decision = _decide(order, now())
-            step = decision.step
-            if step is Step.REST and order.chase_at is not None:
-                journal.note(order, chase_at=None)
-            if step in (Step.REST, Step.WAIT) or not _carry_out(order, decision, broker, now):
-                break
+        order = TradeOrder.objects.get(pk=pk)
+        decision = decide(order, now())
+        if step is not None and decision.action.step not in (None, step):
+            return _following(order, decision.action.step)
+        return _Step(order, decision, broker, now).take()
     except BrokerError as error:
-        log.warning("order %s: chase step %s waits: %s", pk, step, error)
+        log.warning("order %s: its chase waits: %s", pk, error)
+        return Taken(Action.WAIT)
     finally:
-        TradeOrder.objects.filter(pk=pk).update(chase_claimed_until=None)
-    return step
+        TradeOrder.objects.filter(pk=pk, chase_claimed_until=claim).update(chase_claimed_until=None)
 
 
-def _claim(pk: int, now: datetime) -> bool:
-    free = Q(chase_claimed_until__isnull=True) | Q(chase_claimed_until__lt=now)
-    return TradeOrder.objects.filter(free, pk=pk).update(chase_claimed_until=now + CLAIM) == 1
+def _claim(pk: int, now: datetime) -> datetime | None:
+    """Claim an order for one step; return the claim's end, which is its name, None if another worker has it."""
+    until = now + CLAIM
+    claimed = TradeOrder.objects.filter(_is_free(now), pk=pk, chase_at__lte=now).update(chase_claimed_until=until)
+    return until if claimed == 1 else None
 
 
-def _decide(order: TradeOrder, now: datetime) -> Decision:
-    lost = TradeOrder.objects.filter(root_id=order.root_pk, never_arrived=True).count()
-    facts = Chased(
-        status=order.state,
-        attempt=order.attempt,
-        due_at=order.chase_at,
-        cancel_sent_at=order.cancel_sent_at,
-        looked_at=order.looked_at,
-        family_open_qty=_family_open_qty(order),
-        has_successor=TradeOrder.objects.filter(root_id=order.root_pk, attempt__gt=order.attempt).exists(),
-        never_arrived=order.never_arrived,
-        family_lost=lost,
-    )
-    return chase.next_step(facts, order.plan, may_order=guards.trading_state().lets_pass(order.side), now=now)
+def _following(order: TradeOrder, step: ChaseStep | None) -> Taken:
+    if step is not None and order.chase_step != step:
+        journal.note(order, chase_step=step.value)
+    return Taken(Action.WAIT, order.pk, step)
 
 
-def _family_open_qty(order: TradeOrder) -> int:
-    """Return the shares that the root asked for and no order of the family has filled."""
+# --- deciding --------------------------------------------------------------------------------------------------------
+
+
+def decide(order: TradeOrder, now: datetime) -> ChaseDecision:
+    """Return what the rows ask for."""
+    may_order = guards.trading_state().lets_pass(order.side)
+    return rules.next_step(_state(order), order.plan, now=now, may_order=may_order, session=_session(order, now))
+
+
+def _state(order: TradeOrder) -> ChaseState:
     family = TradeOrder.objects.filter(Q(pk=order.root_pk) | Q(root_id=order.root_pk))
-    filled = family.aggregate(total=Sum("filled_qty"))["total"] or 0
-    asked = order.root.qty if order.root else order.qty
-    return asked - filled
+    ours = [each for each in family if each.pk != order.root_pk and each.origin == TradeOrder.Origin.AEGIS]
+    live = requests.live_changes(order)
+    cancels = [each for each in live if each.kind == RequestKind.CANCEL and each.requested_by == RequestedBy.CHASE]
+    amends = [each for each in live if each.kind == RequestKind.AMEND]
+    pending = (amends or cancels or [None])[-1]
+    return ChaseState(
+        status=order.state,
+        retries=sum(not each.never_arrived for each in ours if each.pk != order.pk) + _counts_itself(order),
+        trade_date=order.order_date,
+        created_at=order.created_at,
+        due_at=order.chase_at,
+        looked_at=order.looked_at,
+        wanted_qty=wanted_qty(order),
+        has_successor=any(each.attempt > order.attempt and not each.never_arrived for each in ours),
+        cancel_sent_at=pending.as_sent().sent_at if pending else None,
+        resend_at=pending.as_sent().sent_at + resend_after(len(cancels)) if pending and not amends else None,
+        end_cause=EndCause(order.end_cause) if order.end_cause else None,
+        released_qty=requests.released_qty(order),
+        never_arrived=order.never_arrived,
+        lost=sum(each.never_arrived for each in ours),
+        is_at_market=OrderKind(order.order_kind).is_market,
+        by=_chased_by(order),
+    )
 
 
-def _carry_out(order: TradeOrder, decision: Decision, broker: Broker, now: Callable[[], datetime]) -> bool:
-    """Do one step; False where nothing more can be done at once."""
-    if decision.step is Step.LOOK:
-        seen = order.looked_at
-        reconcile.look(broker, now)
-        order.refresh_from_db()
-        return order.looked_at != seen and not (order.is_open and order.cancel_sent_at)
-    if decision.step is Step.CANCEL:
-        return _cancel(order, decision.retry, broker, now)
-    if decision.step is Step.REORDER:
-        _reorder(order, decision.retry, broker, now)
-    else:
-        _stop(order, gettext(decision.why), now())
-    return False
+def _counts_itself(order: TradeOrder) -> int:
+    return int(order.pk != order.root_pk and not order.never_arrived)
 
 
-def _cancel(order: TradeOrder, retry: int, broker: Broker, now: Callable[[], datetime]) -> bool:
-    """Cancel; where a re-order is to follow, only if it could go. False where the chase waits or ends instead."""
-    service = OrderService(broker, now)
-    if retry:
-        if why := _closed(order, now()):
-            return _pause(order, why, now())
+def _chased_by(order: TradeOrder) -> ChaseBy:
+    """Return how this order comes nearer: by an amend only if its venue and kind can be amended."""
+    is_amendable = can_amend(Market(order.market), OrderKind(order.order_kind), order.order_date)
+    return ChaseBy(order.chase_by) if is_amendable else ChaseBy.CANCEL
+
+
+def wanted_qty(order: TradeOrder) -> int:
+    """Return the shares that the root asked for and no order of the family has filled, or another holds open."""
+    root = order.root or order
+    family = list(TradeOrder.objects.filter(Q(pk=root.pk) | Q(root_id=root.pk)))
+    # what an amend of ours took counts once, in the order that it led to
+    amended = {each.replaces_id for each in family if each.is_open and each.origin == TradeOrder.Origin.AEGIS}
+    others = [each for each in family if each.pk != order.pk and each.pk not in amended]
+    elsewhere = sum(each.open_qty for each in others if each.state in UNSETTLED)
+    return root.qty - sum(each.filled_qty for each in family) - elsewhere
+
+
+def _session(order: TradeOrder, now: datetime) -> Session:
+    phases, venue = market.today(now), Market(order.market)
+    auction = sessions.auction_at(phases, venue, now)
+    today = now.astimezone(KST).date()
+    return Session(
+        is_open=sessions.is_market_open(venue, phases, now),
+        takes_market=OrderKind.MARKET in sessions.legal_kinds(venue, phases, now),
+        auction_since=datetime.combine(today, auction.starts_at, KST) if auction else None,
+        auction_until=datetime.combine(today, auction.ends_at, KST) if auction else None,
+        is_over=settle.has_ended(order, now),
+    )
+
+
+# --- taking a step ---------------------------------------------------------------------------------------------------
+
+
+class _Step:
+    """One step of one order's chase, under its claim."""
+
+    def __init__(self, order: TradeOrder, decision: ChaseDecision, broker: Broker, now: Callable[[], datetime]) -> None:
+        self._order = order
+        self._decision = decision
+        self._broker = broker
+        self._now = now
+
+    def take(self) -> Taken:
+        takers: dict[Action, Callable[[], Taken]] = {
+            Action.CHECK: self._check,
+            Action.CANCEL: self._cancel,
+            Action.AMEND: self._amend,
+            Action.CONFIRM: self._confirm,
+            Action.REORDER: self._reorder,
+            Action.WAIT: self._wait,
+            Action.REST: self._rest,
+            Action.END: lambda: self._end(gettext(self._decision.why)),
+        }
+        return takers[self._decision.action]()
+
+    # --- without a call
+
+    def _wait(self) -> Taken:
+        decision, now = self._decision, self._now()
+        if self._order.chase_at is None or self._order.chase_at <= now:
+            self._pause(gettext(decision.why), until=decision.until)
+        return Taken(Action.WAIT)
+
+    def _rest(self) -> Taken:
+        if self._order.chase_at is not None:
+            journal.note(self._order, chase_at=None)
+        return Taken(Action.REST)
+
+    def _pause(self, why: str, until: datetime | None = None) -> Taken:
+        """Leave the order where it is, and decide again a little later."""
+        now = self._now()
+        later = max(until or now + PAUSE, now + CONFIRM_AGAIN)
+        # unless somebody has ended the chase meanwhile
+        chased = TradeOrder.objects.filter(pk=self._order.pk, chase_at__isnull=False)
+        chased.update(chase_at=later, chase_step=ChaseStep.CHECK.value)
+        newest = self._order.events.order_by("-id").values_list("kind", "detail").first()
+        if newest != ("CHASE_PAUSED", why[:300]):
+            journal.write(self._order, "CHASE_PAUSED", why, at=now)
+        return Taken(Action.WAIT)
+
+    def _end(self, why: str) -> Taken:
+        """End the chase, and say why."""
+        order = self._order
+        is_idle = order.cancel_wanted_by == RequestedBy.CHASE and not requests.live_changes(order)
+        journal.note(order, chase_at=None, chase_note=why[:200], **({"cancel_due_at": None} if is_idle else {}))
+        journal.write(self._order, "CHASE_ENDED", why, at=self._now())
+        return Taken(Action.END)
+
+    # --- reading the list
+
+    def _check(self) -> Taken:
+        reconcile.look(self._broker, self._now)
+        return self._decided_anew(Action.CHECK)
+
+    def _confirm(self) -> Taken:
+        """Look for the end of a cancel or an amend; while the list does not show it, look again soon."""
+        order = self._order
+        reconcile.look(self._broker, self._now)
+        taken = self._decided_anew(Action.CONFIRM)
+        if taken.next_step is not ChaseStep.CONFIRM:
+            return taken
+        now = self._now()
+        waited = now - order.status_at if order.is_done else now - (order.cancel_sent_at or now)
+        later = CONFIRM_AGAIN if waited < CONFIRM_SLOWLY_AFTER else PAUSE
+        chased = TradeOrder.objects.filter(pk=order.pk, chase_at__isnull=False)
+        chased.update(chase_at=now + later, chase_step=ChaseStep.CONFIRM.value)
+        return replace(taken, action=Action.WAIT, next_step=None)
+
+    def _decided_anew(self, action: Action) -> Taken:
+        """Return the step that the list asks for now."""
+        self._order.refresh_from_db()
+        decision = decide(self._order, self._now())
+        if decision.action.step is None:
+            return _Step(self._order, decision, self._broker, self._now).take()
+        return replace(_following(self._order, decision.action.step), action=action)
+
+    # --- asking the broker for something
+
+    def _cancel(self) -> Taken:
+        """Cancel; if a re-order is to follow, only if that could go."""
+        order, retry = self._order, self._decision.retry
+        if why := self._rate_bounded(REQUESTS_OF_A_STEP if retry else 1):
+            return self._pause(why)
         try:
-            quote = service.prospect(order, retry)
+            grounds = self._grounds_for_cancel(retry)
         except OrderDenied as denied:
-            return _denied(order, denied, now())
-        if why := chase.held_up(quote):
-            return _pause(order, why, now())
-    try:
-        service.cancel(order, goes_on=True)
-    except Refused as refusal:
-        # most likely filled meanwhile; the list will say
-        log.info("order %s: cancel refused: %s", order.pk, refusal)
-    return True
+            return self._denied(denied)
+        if isinstance(grounds, str):
+            return self._pause(grounds)
+        try:
+            Canceller(self._broker, self._now).cancel(order, by=RequestedBy.CHASE, grounds=grounds)
+        except HeldBack as held:
+            return self._pause(held.message)
+        except Refused as refusal:
+            log.info("order %s: cancel refused, the list will say why: %s", order.pk, refusal)
+            journal.note(order, chase_at=self._now())  # only a list of after this says what is left
+            return self._then(ChaseStep.CHECK, Action.CANCEL)
+        return self._then(ChaseStep.CONFIRM, Action.CANCEL)
+
+    def _grounds_for_cancel(self, retry: int) -> Grounds | str:
+        """Return what the cancel was judged by, or why no step is taken now. Raises OrderDenied."""
+        order = self._order
+        if retry:
+            preview = self._preview(retry)
+            return preview.why_held or Grounds(preview.draft.quoted_at, follows=order.pk)
+        quoted_at = self._now()
+        held = rules.why_held(self._broker.quote(order.stock_code, Market(order.market)))
+        return gettext(held) if held else Grounds(quoted_at, follows=order.pk)
+
+    def _preview(self, retry: int) -> Preview:
+        preview = Reorders(self._broker, self._now).preview(self._order, retry)
+        return replace(preview, why_held=gettext(preview.why_held)) if preview.why_held else preview
+
+    def _amend(self) -> Taken:
+        """Amend the order to its next price."""
+        order, retry = self._order, self._decision.retry
+        if why := self._rate_bounded(1):
+            return self._pause(why)
+        reorders = Reorders(self._broker, self._now)
+        try:
+            preview = self._preview(retry)
+            if preview.why_held:
+                return self._pause(preview.why_held)
+            draft = preview.draft
+            if not draft.request.kind.is_priced or draft.request.kind.value != order.order_kind:
+                return self._cancel()
+            if draft.request.price == order.price:
+                return self._wait_for_the_next_look(gettext_noop("its next price is the one it has"))
+            row = reorders.row(draft, order, f"chase:{order.root_pk}:{next_attempt(order)}")
+            row.attempt = next_attempt(order)
+            made = Amender(self._broker, self._now).follow(order, draft, row)
+        except OrderDenied as denied:
+            return self._denied(denied)
+        if made.state is Status.REJECTED and not made.never_arrived:
+            # what cannot be amended is cancelled and ordered anew
+            journal.note(order, chase_by=ChaseBy.CANCEL.value)
+        return self._then(ChaseStep.CONFIRM, Action.AMEND)
+
+    def _wait_for_the_next_look(self, why: str) -> Taken:
+        order = self._order
+        return self._pause(gettext(why), until=self._now() + timedelta(seconds=order.wait_seconds))
+
+    def _reorder(self) -> Taken:
+        """Order again what our own cancel released, and never more than the family still wants."""
+        order, retry = self._order, self._decision.retry
+        if why := self._rate_bounded(1):
+            return self._pause(why)
+        released = order.qty if order.never_arrived else requests.released_qty(order)
+        try:
+            successor = Reorders(self._broker, self._now).reorder(order, min(released, wanted_qty(order)), retry)
+        except IntegrityError:
+            log.info("order %s: its re-order is already on its way", order.pk)
+            return Taken(Action.REST)
+        except OrderDenied as denied:
+            return self._denied(denied)
+        journal.note(order, chase_at=None)
+        if successor.state is Status.REJECTED and not successor.never_arrived:
+            return _Step(successor, self._decision, self._broker, self._now)._end(successor.refusal)
+        return _after_placing(successor, Action.REORDER)
+
+    def _then(self, step: ChaseStep, action: Action) -> Taken:
+        journal.note(self._order, chase_step=step.value)
+        return Taken(action, self._order.pk, step)
+
+    def _rate_bounded(self, needed: int) -> str:
+        """Return why the stock's automatic requests must slow down, empty if they need not.
+
+        A stop's family is slowed only after its own rejections: what must be sold is not held up by other chases.
+        """
+        most = settings.MAX_AUTO_REQUESTS_PER_MINUTE
+        order = self._order
+        root = order.root or order
+        of_stop = order if root.request_id.startswith(STOP_ID) else None
+        sent = requests.automatic_in_a_minute(order.stock_code, self._now(), only_rejected_of=of_stop)
+        if not most or sent + (needed if of_stop is None else 0) <= most:
+            return ""
+        words = gettext("{count} automatic requests of this stock within a minute (AEGIS_MAX_AUTO_REQUESTS_PER_MINUTE)")
+        return words.format(count=sent)
+
+    def _denied(self, denied: OrderDenied) -> Taken:
+        """End the chase, or let it wait for what goes away by itself."""
+        words = guards.say_all(denied.reasons)
+        if all(reason.passes for reason in denied.reasons):
+            return self._pause(words)
+        return self._end(words)
 
 
-def _closed(order: TradeOrder, now: datetime) -> str:
-    """Return why nothing can be ordered on its venue at this hour, empty where it can."""
-    is_open = market.is_market_open(Market(order.market), now)
-    return "" if is_open else gettext_noop("its venue takes no orders at this hour")
+def _after_placing(order: TradeOrder, action: Action) -> Taken:
+    """Return the check that follows a placed order, after its wait."""
+    if order.chase_at is None or not order.wait_seconds:
+        return Taken(action)
+    return Taken(action, order.pk, ChaseStep.CHECK, order.wait_seconds)
 
 
-def _pause(order: TradeOrder, why: str, at: datetime) -> bool:
-    """Leave the order where it rests, and look again a little later; False, for nothing more is done now."""
-    # unless somebody has ended the chase meanwhile
-    TradeOrder.objects.filter(pk=order.pk, chase_at__isnull=False).update(chase_at=at + PAUSE)
-    newest = order.events.order_by("-id").values_list("kind", flat=True).first()
-    if newest != "CHASE_PAUSED":
-        journal.write(order, "CHASE_PAUSED", gettext(why), at=at)
-    return False
-
-
-def _reorder(order: TradeOrder, retry: int, broker: Broker, now: Callable[[], datetime]) -> None:
-    """Re-order what the broker confirmed as unfilled after the cancel."""
-    try:
-        successor = OrderService(broker, now).retry(order, _family_open_qty(order), retry)
-    except IntegrityError:
-        log.info("order %s: its re-order is already on its way", order.pk)
-        return
-    except OrderDenied as denied:
-        _denied(order, denied, now())
-        return
-    journal.note(order, chase_at=None)
-    if successor.state is Status.REJECTED and not successor.never_arrived:
-        _stop(successor, successor.refusal, now())
-
-
-def _denied(order: TradeOrder, denied: OrderDenied, at: datetime) -> bool:
-    """End the chase, or let it wait for what goes away by itself; False, for nothing more is done now."""
-    words = guards.say_all(denied.reasons)
-    passes = all(reason.passes for reason in denied.reasons)
-    return _pause(order, words, at) if passes else _stop(order, words, at)
-
-
-def _stop(order: TradeOrder, why: str, at: datetime) -> bool:
-    """End the chase, and say why; False, for nothing more is done."""
-    journal.note(order, chase_at=None, chase_note=why[:200])
-    journal.write(order, "CHASE_ENDED", why, at=at)
-    return False
+def first_check(order: TradeOrder) -> Taken:
+    """Return the first task of the chain of an order that was just placed."""
+    return _after_placing(order, Action.CHECK)

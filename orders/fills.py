@@ -18,12 +18,15 @@ from aegis import lifecycle
 from aegis.broker import Notice, NoticeKind
 from aegis.fees import calc_fee
 from aegis.lifecycle import Event, Status
+from aegis.requests import EndCause
 from aegis.sessions import KST
 from aegis.terms import Board, Instrument, Market, Side
 from kis import about, codec
 from market.models import Stock
-from orders import guards, journal, rows
+from market.service import canonical_codes
+from orders import guards, journal, requests, rows
 from orders.models import RawNotice, TradeExecution, TradeOrder
+from orders.order_list import same_branch
 from portfolio import ledger
 
 log = logging.getLogger(__name__)
@@ -96,7 +99,7 @@ def _apply_late(raw: RawNotice, order: TradeOrder) -> None:
 def _doubt(raw: RawNotice, order: TradeOrder) -> None:
     journal.locked(order.pk)
     if RawNotice.objects.filter(pk=raw.pk, state=State.WAITING).update(state=State.DOUBTFUL, order=order):
-        journal.note(order, look_wanted=True)
+        journal.want_look(order)
 
 
 def forget(before: datetime, at_most: int) -> int:
@@ -112,28 +115,49 @@ def stored_notice(raw: RawNotice) -> Notice:
     return codec.notices(codec.Data("H0STCNI0", 1, raw.text))[0]
 
 
+def readable_notice(raw: RawNotice) -> Notice | None:
+    """Return the notice that an inbox row holds, None for a text that cannot be parsed."""
+    try:
+        return stored_notice(raw)
+    except codec.BadFrame:
+        return None
+
+
 @transaction.atomic
 def apply(raw: RawNotice, notice: Notice, *, now: datetime) -> bool:
     """Apply one notice under its order's lock; False while its order is not known."""
     number = notice.original_no or notice.order_no
     # branches number for themselves: another's order may have the number of ours
     same = TradeOrder.objects.select_for_update().filter(order_date=raw.order_date, order_no=number)
-    order = next((each for each in same if _is_of(each, notice)), None)
+    order = _pick([each for each in same if _is_of(each, notice)], notice)
     if order is None:
         return False
     # whoever changes it holds the order's lock, as we do now
     if not _waits(raw):
         return True  # another worker was first
     with about.order(order.pk):
-        state = _HANDLERS[notice.kind](order, raw, notice, now)
+        is_sure = same_branch(order.branch, notice.branch)
+        state = _HANDLERS[notice.kind](order, raw, notice, now) if is_sure else _leave_to_list(order)
     raw.state, raw.order = state, order
     rows.update(RawNotice, raw.pk, {"state": state, "order": order.pk})
     return True
 
 
 def _is_of(order: TradeOrder, notice: Notice) -> bool:
-    # a letter may stand before the six of the code
-    return order.side is notice.side and order.stock_code[-6:] == notice.code[-6:]
+    if order.side is not notice.side:
+        return False
+    return order.stock_code == notice.code or canonical_codes({notice.code}).get(notice.code) == order.stock_code
+
+
+def _pick(orders: list[TradeOrder], notice: Notice) -> TradeOrder | None:
+    """Return the order of the notice's own branch, else the only other one: the list is asked then."""
+    exact = [order for order in orders if same_branch(order.branch, notice.branch)]
+    return (exact or orders or [None])[0]
+
+
+def _leave_to_list(order: TradeOrder) -> str:
+    journal.want_look(order)
+    return State.DOUBTFUL
 
 
 def _waits(raw: RawNotice) -> bool:
@@ -144,9 +168,15 @@ def _waits(raw: RawNotice) -> bool:
 
 def _on_fill(order: TradeOrder, raw: RawNotice, notice: Notice, now: datetime) -> str:
     if _is_doubtful(order, raw, notice):
-        journal.note(order, look_wanted=True)
+        journal.want_look(order)
         return State.DOUBTFUL
-    fill = Fill(
+    count(order, noticed_fill(raw, notice), now=now)
+    return State.APPLIED
+
+
+def noticed_fill(raw: RawNotice, notice: Notice) -> "Fill":
+    """Return the fill that a notice tells of."""
+    return Fill(
         qty=notice.qty,
         price=Decimal(notice.price),
         amount=notice.qty * notice.price,
@@ -155,8 +185,6 @@ def _on_fill(order: TradeOrder, raw: RawNotice, notice: Notice, now: datetime) -
         market=notice.market,
         notice=raw,
     )
-    count(order, fill, now=now)
-    return State.APPLIED
 
 
 # told word for word before; or the list told of fills that no notice explained: this may be one of them, come late
@@ -186,8 +214,9 @@ def _on_cancelled(order: TradeOrder, raw: RawNotice, notice: Notice, now: dateti
     """
     is_of_part = bool(notice.original_no) and 0 < notice.qty < order.open_qty
     if order.is_open and not is_of_part:
-        _move(order, Event.CANCELLED, now, f"notice {raw.pk}")
-    journal.note(order, look_wanted=True)
+        immediate = {"end_cause": EndCause.IMMEDIATE_REMAINDER.value} if not notice.original_no else {}
+        _move(order, Event.CANCELLED, now, f"notice {raw.pk}", **immediate)
+    journal.want_look(order)
     return State.APPLIED
 
 
@@ -197,14 +226,14 @@ def _on_refused(order: TradeOrder, raw: RawNotice, notice: Notice, now: datetime
         _move(order, Event.REFUSED, now, f"notice {raw.pk}")
     else:
         journal.write(order, "REFUSED_BY_NOTICE", f"notice {raw.pk}", at=now)
-    journal.note(order, look_wanted=True)
+    journal.want_look(order)
     return State.APPLIED
 
 
 def _on_word(order: TradeOrder, raw: RawNotice, notice: Notice, now: datetime) -> str:
     """Received, or amended elsewhere: nothing to count; an amend is looked up."""
     if notice.kind is NoticeKind.AMENDED:
-        journal.note(order, look_wanted=True)
+        journal.want_look(order)
     return State.APPLIED
 
 
@@ -284,7 +313,7 @@ def void(execution: TradeExecution, order: TradeOrder, *, now: datetime, why: st
     execution.save(update_fields=["voided_at"])
     total = order.filled_qty - execution.exec_qty
     # its chase ended with the fill that was none
-    is_chased = order.state is Status.FILLED and order.wait_seconds and order.cancel_sent_at is None
+    is_chased = order.state is Status.FILLED and order.wait_seconds and not requests.live_changes(order)
     _move(
         order,
         lifecycle.fill_event(total, order.qty),

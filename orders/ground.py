@@ -14,9 +14,9 @@ from django.conf import settings
 from django.db import connection
 
 from aegis.broker import OrderRequest
-from aegis.guards import Facts, Others, TradingState
+from aegis.guards import Facts, Others, RestingOrder, TradingState
 from aegis.sessions import KST, Phase
-from aegis.terms import Instrument, Side
+from aegis.terms import Instrument, Market, Side
 from aegis.ticks import DAILY_LIMIT_PERCENT
 from market import service as market
 from market.models import Stock, TradingSession
@@ -39,12 +39,19 @@ _UNSETTLED = f"""
            sum(qty * CASE WHEN price > 0 THEN price ELSE arrival_price * {100 + DAILY_LIMIT_PERCENT} / 100 END)
                FILTER (WHERE is_unknown AND order_type = 'BUY') AS cash,
            sum(qty) FILTER (WHERE is_unknown AND order_type = 'SELL' AND stock_code = %(stock_code)s) AS shares,
-           sum(qty - filled_qty) FILTER (WHERE order_type = 'BUY' AND stock_code = %(stock_code)s) AS open_buys,
+           sum(qty - filled_qty - withdrawn_qty) FILTER (WHERE order_type = 'BUY' AND stock_code = %(stock_code)s
+               AND NOT is_amended) AS open_buys,
+           json_agg(json_build_array(id, market, price) ORDER BY id)
+               FILTER (WHERE order_type <> %(order_type)s AND stock_code = %(stock_code)s) AS opposite,
            (SELECT quantity FROM portfolio WHERE stock_code = %(stock_code)s) AS held,
            (SELECT coalesce(outcome IN ('WHOLE', 'PARTLY') AND at >= %(fresh_since)s, false)
             FROM reconciliations ORDER BY at DESC, id DESC LIMIT 1) AS is_reconciled
     FROM (
-        SELECT *, status = 'UNKNOWN' OR (status = 'SUBMITTING' AND created_at <= %(silent_since)s) AS is_unknown
+        SELECT *,
+               status = 'UNKNOWN' OR (status = 'SUBMITTING' AND created_at <= %(silent_since)s)
+                   OR missing_since IS NOT NULL AS is_unknown,
+               id IN (SELECT replaces_id FROM trade_orders
+                      WHERE replaces_id > 0 AND status IN ('PENDING', 'PARTIAL', 'UNKNOWN')) AS is_amended
         FROM trade_orders
         WHERE (status IN ('PARTIAL', 'PENDING') AND stock_code = %(stock_code)s OR status IN ('SUBMITTING', 'UNKNOWN'))
           AND id <> %(family)s AND coalesce(root_id, 0) <> %(family)s
@@ -226,7 +233,10 @@ def _ask(statement: str, question: Question, now: datetime) -> Any:
 
 
 def _crowd(question: Question, row: Any) -> Crowd:
-    state, intents, last_minute, bought, twin, frozen, cash, shares, open_buys, held, is_reconciled, unsettled = row
+    (
+        state, intents, last_minute, bought, twin, frozen, cash, shares, open_buys, opposite, held, is_reconciled,
+        unsettled,
+    ) = row  # fmt: skip
     others = Others(
         last_minute=last_minute,
         bought_today_won=int(bought or 0),
@@ -235,9 +245,15 @@ def _crowd(question: Question, row: Any) -> Crowd:
         unknown_cash_won=int(cash or 0),
         unknown_qty=int(shares or 0),
         open_buy_qty=int(open_buys or 0),
+        opposite=tuple(RestingOrder(_name(pk), Market(market), price) for pk, market, price in _json(opposite)),
     )
     state = TradingState(state or TradingState.ACTIVE)
     return Crowd(question, state, intents, bool(is_reconciled), held or 0, others, unsettled)
+
+
+def _json(value: Any) -> Any:
+    """Return a list that the database made, empty for none; a driver may give it as text."""
+    return json.loads(value) if isinstance(value, str) else value or ()
 
 
 def _known(stock: Stock) -> Stock | None:

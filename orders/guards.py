@@ -8,10 +8,10 @@ from django.utils.translation import gettext
 
 from aegis.broker import BrokerError
 from aegis.fees import Rates
-from aegis.guards import Limits, Reason, TradingState, gettext_noop
-from aegis.terms import Market
+from aegis.guards import Limits, Reason, TradingState
+from aegis.terms import Market, Side
 from kis.errors import advice
-from orders.models import TradeOrder, TradingSwitch
+from orders.models import TradingSwitch
 from portfolio.service import PortfolioService
 
 
@@ -42,11 +42,9 @@ def trading_state() -> TradingState:
     return TradingState(state or TradingState.ACTIVE)
 
 
-def may_send(order: TradeOrder) -> Reason | None:
-    """Return why a committed order must not leave after all: the switch may have gone down meanwhile."""
-    if trading_state().lets_pass(order.side):
-        return None
-    return Reason("SWITCHED", gettext_noop("the switch went down before it was sent"))
+def arrival_percent(side: Side) -> Decimal:
+    """Return how far a chase on this side may go from the price at arrival, in percent; 0: without a bound."""
+    return settings.CHASE_ARRIVAL_PERCENT_BUY if side is Side.BUY else settings.CHASE_ARRIVAL_PERCENT_SELL
 
 
 def rates() -> Rates:

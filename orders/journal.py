@@ -8,21 +8,27 @@ from functools import cache
 from typing import Any
 
 from django.db import connection, transaction
+from django.db.models import Q
 from django.utils.translation import gettext
 
 from aegis import lifecycle
-from aegis.broker import Acceptance, BrokerError, NotSent
-from aegis.guards import TradingState
+from aegis.broker import Acceptance, BrokerError, HeldBack, NotSent
+from aegis.chase import ChaseStep
 from aegis.lifecycle import Event, Status
+from aegis.requests import RequestedBy, RequestState
 from kis.errors import advice
 from orders import ground, rows
 from orders.ground import Crowd
-from orders.models import OrderEvent, TradeOrder, TradingSwitch
+from orders.models import BrokerRequest, OrderEvent, TradeOrder
 
-# a committed order leaves within this, or not at all
-SEND_WITHIN = timedelta(seconds=20)
+# how often an order that is to be confirmed is looked up: at first, and at most this far apart
+LOOK_UP_AFTER = timedelta(seconds=5)
+LOOK_UP_MAX = timedelta(seconds=60)
 # a chase whose re-order never reached the broker tries again after this
 LOST_PAUSE = timedelta(seconds=5)
+
+# how the evidence of an external order begins
+EXTERNAL = "external order"
 
 
 def write(order: TradeOrder, kind: str, detail: str = "", *, at: datetime) -> None:
@@ -37,37 +43,90 @@ def found(order: TradeOrder, acceptance: Acceptance, *, placed_at: datetime, at:
     order.status_at = order.created_at = placed_at
     rows.insert(order)
     write(order, "CREATED", _created(order), at=placed_at)
-    accepted(order, acceptance, at=at, evidence=evidence)
+    accepted(order, acceptance, at=at, evidence=f"{EXTERNAL}; {evidence}")
 
 
 def _created(order: TradeOrder) -> str:
     return f"{order.order_type} {order.qty} @ {order.price} {order.market}/{order.order_kind}"
 
 
+# what nobody knows of an order that has not left yet: the database's own defaults say so
+_LATER = frozenset(
+    {
+        "order_no",
+        "branch",
+        "sent_at",
+        "accepted_at",
+        "looked_at",
+        "look_wanted",
+        "lookup_at",
+        "absent_looks",
+        "missing_since",
+        "unlisted_since",
+        "filled_qty",
+        "filled_amount",
+        "withdrawn_qty",
+        "end_cause",
+        "refusal",
+        "decided_by",
+        "never_arrived",
+        "cancel_wanted_at",
+        "cancel_wanted_by",
+        "cancel_due_at",
+        "chase_at",
+        "chase_step",
+        "chase_claimed_until",
+        "chase_note",
+    }
+)
+
+
 @cache
 def _commit() -> str:
-    names, places = rows.places(TradeOrder)
-    return f"""
+    names, places = rows.places(TradeOrder, _LATER)
+    statement = f"""
 WITH turn AS ({ground.TAKE_TURN}),
-intent AS (INSERT INTO trade_orders ({names}) SELECT {places} FROM turn RETURNING id)
+intent AS (INSERT INTO trade_orders ({names}) SELECT {places} FROM turn RETURNING id),
+request AS (
+    INSERT INTO broker_requests (order_id, makes_id, kind, state, state_at, requested_at, requested_by, who, qty,
+                                 is_whole, price)
+    SELECT coalesce(%(replaces_id)s, intent.id), CASE WHEN %(replaces_id)s IS NULL THEN NULL ELSE intent.id END,
+           CASE WHEN %(replaces_id)s IS NULL THEN 'NEW' ELSE 'AMEND' END, 'REQUESTED', %(created_at)s, %(created_at)s,
+           %(requested_by)s, %(who)s, %(qty)s, %(is_whole)s, %(price)s
+    FROM intent
+)
 INSERT INTO order_events (order_id, kind, detail, at)
 SELECT intent.id, event.kind, event.detail, %(created_at)s
 FROM intent, unnest(%(kinds)s::text[], %(details)s::text[]) AS event (kind, detail)
 RETURNING order_id
 """  # noqa: S608
+    # psycopg prepares no statement of over 4,096 letters
+    return " ".join(statement.split())
 
 
-def commit(order: TradeOrder, crowd: Crowd, *, at: datetime, changed: str = "", follows: int | None = None) -> bool:
-    """Commit an order that is about to leave; False, and nothing written, where the crowd is not as it was seen.
+def commit(
+    order: TradeOrder,
+    crowd: Crowd,
+    *,
+    at: datetime,
+    by: RequestedBy,
+    who: str = "",
+    is_whole: bool = True,
+    changed: str = "",
+    follows: int | None = None,
+) -> bool:
+    """Commit an order that is about to leave, and its request; False, and nothing written, if the crowd has changed.
 
     One statement asks and writes, so that nothing comes between; `changed` says why it goes as another kind, and the
-    chase of the order that it `follows` must go on. Raises IntegrityError where the request has a row already.
+    chase of the order that it `follows` must go on. An order that `replaces` another is an amend's: `is_whole` says
+    that it takes all that is open. Raises IntegrityError if the request id has a row already.
     """
     order.status = Status.SUBMITTING
     order.status_at = order.created_at = at
     events = {"CREATED": _created(order)} | ({"KIND_CHANGED": changed[:300]} if changed else {})
     figures = rows.values(order) | ground.seen(crowd, now=at)
     figures |= {"kinds": list(events), "details": list(events.values()), "follows": follows}
+    figures |= {"requested_by": by.value, "who": who[:150], "is_whole": is_whole}
     with connection.cursor() as cursor:
         cursor.execute(_commit(), figures)
         written = cursor.fetchone()
@@ -77,49 +136,37 @@ def commit(order: TradeOrder, crowd: Crowd, *, at: datetime, changed: str = "", 
     return True
 
 
-# the mark must be seen at once and need not survive a crash of the database: what is lost then is looked for all
-# the same, by the row that was committed before; so no order waits for a disk twice
-_LEAVES = """
-WITH hasty AS (SELECT set_config('synchronous_commit', 'off', true))
-UPDATE trade_orders SET sent_at = %(at)s FROM hasty
-WHERE id = %(id)s AND status = 'SUBMITTING' AND sent_at IS NULL AND created_at > %(since)s
-  AND coalesce((SELECT state FROM trading_switch WHERE id = %(switch)s), 'ACTIVE') = ANY(%(passing)s)
-"""
-
-
-def leaves(order: TradeOrder, *, at: datetime) -> bool:
-    """Whether a committed order may go now: once, as the switch lets it pass, and by no sender that slept meanwhile.
-
-    One statement asks and marks it, so that nothing comes between.
-    """
-    figures = {
-        "at": at,
-        "id": order.pk,
-        "since": at - SEND_WITHIN,
-        "switch": TradingSwitch.ONLY_PK,
-        "passing": [state.value for state in TradingState if state.lets_pass(order.side)],
-    }
-    with connection.cursor() as cursor:
-        cursor.execute(_LEAVES, figures)
-        if cursor.rowcount != 1:
-            return False
-    order.sent_at = at
-    return True
-
-
-def accepted(order: TradeOrder, acceptance: Acceptance, *, at: datetime, evidence: str) -> bool:
+def accepted(order: TradeOrder, acceptance: Acceptance, *, at: datetime, evidence: str, **fields: Any) -> bool:
     """Record the broker's number for an order; False when another process was first."""
-    fields: dict[str, Any] = {
+    fields |= {
         "branch": acceptance.branch,
         "order_no": acceptance.order_no,
         "accepted_at": at,
         "absent_looks": 0,
+        "lookup_at": None,
         "never_arrived": False,
         "candidates": [],
     }
     if order.wait_seconds:
-        fields["chase_at"] = at + timedelta(seconds=order.wait_seconds)
-    return move(order, Event.ACCEPTED, at=at, detail=f"{acceptance.order_no} {evidence}", **fields)
+        # one that turns up beside its successor is not wanted any more: its chase takes it back at once
+        wait = 0.0 if order.root_id and _has_successor(order) else order.wait_seconds
+        fields |= {"chase_at": at + timedelta(seconds=wait), "chase_step": ChaseStep.CHECK.value}
+    with transaction.atomic(savepoint=False):
+        if not move(order, Event.ACCEPTED, at=at, detail=f"{acceptance.order_no} {evidence}", **fields):
+            return False
+        _move_request(order, RequestState.ACKNOWLEDGED, at, branch=acceptance.branch, order_no=acceptance.order_no)
+    return True
+
+
+def _has_successor(order: TradeOrder) -> bool:
+    return TradeOrder.objects.filter(root_id=order.root_id, attempt__gt=order.attempt).exists()
+
+
+def _move_request(order: TradeOrder, state: RequestState, at: datetime, **fields: Any) -> None:
+    """Bring the request that made an order, new or by an amend, in step with it."""
+    made_it = Q(order_id=order.pk, kind="NEW") | Q(makes_id=order.pk)
+    unsettled = [RequestState.REQUESTED, RequestState.SENT, RequestState.UNKNOWN, RequestState.NOT_SENT]
+    BrokerRequest.objects.filter(made_it, state__in=unsettled).update(state=state, state_at=at, **fields)
 
 
 def refused(order: TradeOrder, error: BrokerError, *, at: datetime) -> bool:
@@ -128,27 +175,51 @@ def refused(order: TradeOrder, error: BrokerError, *, at: datetime) -> bool:
     if what := advice(error.code, error.message):
         words += f" ({gettext(what)})"
     lost = _lost(order, at) if isinstance(error, NotSent) else {}
-    return move(order, Event.REFUSED, at=at, detail=words, refusal=words[:200], **lost)
+    if isinstance(error, HeldBack):  # a first try may have been turned away unread: nothing of it is at the broker
+        lost["sent_at"] = None
+    with transaction.atomic(savepoint=False):
+        if not move(order, Event.REFUSED, at=at, detail=words, refusal=words[:200], **lost):
+            return False
+        state = RequestState.NOT_SENT if lost else RequestState.REJECTED
+        _move_request(order, state, at, code=error.code[:12], message=error.message[:200])
+    return True
 
 
-def denied(order: TradeOrder, words: str, *, at: datetime) -> bool:
-    """Record that a committed order was held back at the last moment: nothing was sent."""
-    return move(order, Event.REFUSED, at=at, detail=words, refusal=words[:200])
-
-
-def absent(order: TradeOrder, words: str, *, at: datetime) -> bool:
+def absent(order: TradeOrder, words: str, *, at: datetime, **fields: Any) -> bool:
     """Record that an order with no answer never arrived."""
-    return move(order, Event.ABSENT, at=at, detail=words, refusal=words[:200], look_wanted=False, **_lost(order, at))
+    fields |= {"refusal": words[:200], "look_wanted": False, "lookup_at": None, **_lost(order, at)}
+    with transaction.atomic(savepoint=False):
+        if not move(order, Event.ABSENT, at=at, detail=words, **fields):
+            return False
+        _move_request(order, RequestState.NOT_SENT, at)
+    return True
 
 
 def _lost(order: TradeOrder, at: datetime) -> dict[str, Any]:
     """Mark what never reached the broker. A chase goes on from there; a first order is its caller's to send again."""
-    return {"never_arrived": True, "chase_at": at + LOST_PAUSE if order.root_id else None}
+    goes_on = order.root_id and not order.replaces_id  # where an amend is lost its original still stands
+    return {"never_arrived": True, "chase_at": at + LOST_PAUSE if goes_on else None}
 
 
 def unanswered(order: TradeOrder, error: BrokerError, *, at: datetime) -> bool:
     """Record that the order may or may not have arrived. It is resolved by looking, never by sending again."""
-    return move(order, Event.NO_ANSWER, at=at, detail=str(error), look_wanted=True)
+    sent = {} if order.sent_at else {"sent_at": at}
+    with transaction.atomic(savepoint=False):
+        if not move(order, Event.NO_ANSWER, at=at, detail=str(error), look_wanted=True, lookup_at=None, **sent):
+            return False
+        _move_request(order, RequestState.UNKNOWN, at, code=error.code[:12], message=error.message[:200])
+    return True
+
+
+def want_look(order: TradeOrder) -> None:
+    """Have the order confirmed by the next list, whatever it waited for until now."""
+    note(order, look_wanted=True, lookup_at=None)
+
+
+def next_lookup(order: TradeOrder, now: datetime) -> datetime:
+    """Return when an order that is still to be confirmed is looked up again: the longer it waits, the later."""
+    waited = now - (order.sent_at or order.status_at)
+    return now + min(max(LOOK_UP_AFTER, waited / 4), LOOK_UP_MAX)
 
 
 def move(order: TradeOrder, event: Event, *, at: datetime, detail: str = "", **fields: Any) -> bool:

@@ -1,5 +1,6 @@
 """Orders and all that happens to them. `orders.journal` is the only writer of an order's state."""
 
+from datetime import datetime
 from decimal import Decimal
 
 from django.db import models
@@ -8,8 +9,9 @@ from django.utils.translation import gettext_lazy as _
 
 from aegis import guards, market_guard, stops
 from aegis.broker import NoticeKind, Placed
-from aegis.chase import Plan
+from aegis.chase import ChaseBy, ChaseStep, Plan
 from aegis.lifecycle import DONE, OPEN, UNSETTLED, Status
+from aegis.requests import LIVE, REPLY_DEADLINE, EndCause, RequestedBy, RequestKind, RequestState, SentRequest
 from aegis.terms import Market, OrderKind, Side
 
 MARKETS = [(market.value, market.value) for market in Market]
@@ -42,13 +44,41 @@ class TradeOrder(models.Model):
     ]
 
     # how the request ids begin that AEGIS makes itself: no caller's may
-    OWN_IDS = ("chase:", STOP_ID, "external:")
+    OWN_IDS = ("chase:", STOP_ID, "external:", "amend:")
+
+    END_CAUSES = [
+        (EndCause.OWN_CANCEL.value, _("cancelled by AEGIS")),
+        (EndCause.OWN_AMEND.value, _("amended by AEGIS")),
+        (EndCause.EXTERNAL_CANCEL.value, _("cancelled elsewhere")),
+        (EndCause.EXTERNAL_AMEND.value, _("amended elsewhere")),
+        (EndCause.SESSION_END.value, _("the session ended")),
+        (EndCause.IMMEDIATE_REMAINDER.value, _("an immediate order: its rest was cancelled")),
+        (EndCause.REMAINDER_REJECTED.value, _("the exchange rejected the rest")),
+        (EndCause.UNEXPLAINED.value, _("the list does not say by what")),
+    ]
+    REQUESTERS = [
+        (RequestedBy.CALLER.value, _("caller")),
+        (RequestedBy.CHASE.value, _("chase")),
+        (RequestedBy.STOP.value, _("stop")),
+        (RequestedBy.OPERATOR.value, _("operator")),
+        (RequestedBy.CANCEL_ALL.value, _("cancel all")),
+    ]
+    CHASE_STEPS = [(step.value, step.value.lower()) for step in ChaseStep]
 
     request_id = models.CharField(_("request id"), max_length=64, unique=True)
     root = models.ForeignKey(
         "self", models.PROTECT, related_name="retries", null=True, blank=True, verbose_name=_("root order")
     )
     attempt = models.PositiveSmallIntegerField(_("retry"), default=0)
+    replaces = models.ForeignKey(
+        "self",
+        models.PROTECT,
+        related_name="replaced_by",
+        null=True,
+        blank=True,
+        verbose_name=_("amended order"),
+        help_text=_("the order that an amend moved to this one, wholly or in part"),
+    )
     origin = models.CharField(_("origin"), max_length=8, choices=Origin.choices, default=Origin.AEGIS)
 
     stock_code = models.CharField(_("stock code"), max_length=12)
@@ -56,7 +86,27 @@ class TradeOrder(models.Model):
     order_type = models.CharField(_("side"), max_length=4, choices=SIDES)
     market = models.CharField(_("market"), max_length=3, choices=MARKETS)
     order_kind = models.CharField(_("order kind"), max_length=2, choices=[(k.value, k.value) for k in OrderKind])
-    strategy = models.CharField(_("strategy"), max_length=20, blank=True)
+    strategy = models.CharField(_("pricing style"), max_length=20, blank=True)
+    strategy_id = models.CharField(
+        _("strategy"), max_length=64, blank=True, db_index=True, help_text=_("who wants it: the caller's own text")
+    )
+    tick_offset = models.SmallIntegerField(
+        _("tick offset"), null=True, blank=True, help_text=_("ticks from what the pricing style counts from")
+    )
+    band_percent = models.DecimalField(
+        _("price band (%)"),
+        max_digits=5,
+        decimal_places=2,
+        default=0,
+        help_text=_("how far from the current price it may be priced"),
+    )
+    arrival_percent = models.DecimalField(
+        _("band from arrival (%)"),
+        max_digits=5,
+        decimal_places=2,
+        default=0,
+        help_text=_("how far from the price at arrival a chase may go; 0: no bound"),
+    )
     qty = models.PositiveBigIntegerField(_("quantity"))
     price = models.PositiveBigIntegerField(_("price"))
     trigger_price = models.PositiveBigIntegerField(_("trigger price"), default=0, help_text=_("of a stop-limit order"))
@@ -73,12 +123,26 @@ class TradeOrder(models.Model):
     status = models.CharField(_("status"), max_length=10, choices=STATUSES, default=Status.SUBMITTING.value)
     status_at = models.DateTimeField(_("status since"))
     order_date = models.DateField(_("order date"))
-    branch = models.CharField(_("branch"), max_length=5, blank=True)
+    branch = models.CharField(_("branch"), max_length=5, blank=True, db_default="")
     order_no = models.CharField(_("order number"), max_length=10, null=True, blank=True)
-    filled_qty = models.PositiveBigIntegerField(_("filled quantity"), default=0)
-    filled_amount = models.PositiveBigIntegerField(_("filled amount"), default=0)
-    refusal = models.CharField(_("refusal"), max_length=200, blank=True)
-    never_arrived = models.BooleanField(_("never reached the broker"), default=False)
+    filled_qty = models.PositiveBigIntegerField(_("filled quantity"), default=0, db_default=0)
+    filled_amount = models.PositiveBigIntegerField(_("filled amount"), default=0, db_default=0)
+    withdrawn_qty = models.PositiveBigIntegerField(
+        _("withdrawn quantity"),
+        default=0,
+        help_text=_("what a partial cancel or amend took from an open order"),
+        db_default=0,
+    )
+    end_cause = models.CharField(_("ended by"), max_length=20, choices=END_CAUSES, blank=True, db_default="")
+    refusal = models.CharField(_("refusal"), max_length=200, blank=True, db_default="")
+    decided_by = models.CharField(
+        _("decided by"),
+        max_length=150,
+        blank=True,
+        help_text=_("who settled its unknown outcome: that is final"),
+        db_default="",
+    )
+    never_arrived = models.BooleanField(_("never reached the broker"), default=False, db_default=False)
     candidates = models.JSONField(
         _("orders at the broker that could be it"),
         default=list,
@@ -87,16 +151,41 @@ class TradeOrder(models.Model):
     )
 
     created_at = models.DateTimeField(_("created at"))
+    quoted_at = models.DateTimeField(
+        _("quoted at"), null=True, blank=True, help_text=_("when the price that it was judged by was asked for")
+    )
     sent_at = models.DateTimeField(_("sent at"), null=True, blank=True)
     accepted_at = models.DateTimeField(_("accepted at"), null=True, blank=True)
     looked_at = models.DateTimeField(_("confirmed by the broker at"), null=True, blank=True)
-    look_wanted = models.BooleanField(_("to be confirmed"), default=False)
-    absent_looks = models.PositiveSmallIntegerField(_("times not found"), default=0)
-    cancel_sent_at = models.DateTimeField(_("cancel sent at"), null=True, blank=True)
+    look_wanted = models.BooleanField(_("to be confirmed"), default=False, db_default=False)
+    absent_looks = models.PositiveSmallIntegerField(_("times not found"), default=0, db_default=0)
+    lookup_at = models.DateTimeField(_("next look-up at"), null=True, blank=True)
+    missing_since = models.DateTimeField(
+        _("missing from the list since"), null=True, blank=True, help_text=_("open here, and in no complete list")
+    )
+    unlisted_since = models.DateTimeField(
+        _("fills not in the list since"), null=True, blank=True, help_text=_("a notice told of them, the list does not")
+    )
 
+    cancel_wanted_at = models.DateTimeField(_("cancel requested at"), null=True, blank=True)
+    cancel_wanted_by = models.CharField(
+        _("cancel requested by"), max_length=10, choices=REQUESTERS, blank=True, db_default=""
+    )
+    cancel_due_at = models.DateTimeField(_("cancel to be sent again at"), null=True, blank=True)
+
+    chase_step = models.CharField(
+        _("chase step"),
+        max_length=7,
+        choices=CHASE_STEPS,
+        default=ChaseStep.CHECK.value,
+        db_default=ChaseStep.CHECK.value,
+    )
+    chase_by = models.CharField(
+        _("chased by"), max_length=6, choices=[(by.value, by.value) for by in ChaseBy], default=ChaseBy.CANCEL.value
+    )
     chase_at = models.DateTimeField(_("chase due at"), null=True, blank=True)
     chase_claimed_until = models.DateTimeField(_("chase claimed until"), null=True, blank=True)
-    chase_note = models.CharField(_("chase ended because"), max_length=200, blank=True)
+    chase_note = models.CharField(_("chase ended because"), max_length=200, blank=True, db_default="")
     wait_seconds = models.FloatField(_("wait (s)"), default=0)
     max_retries = models.PositiveSmallIntegerField(_("most retries"), default=0)
     step_ticks = models.SmallIntegerField(_("ticks nearer"), default=1)
@@ -110,13 +199,17 @@ class TradeOrder(models.Model):
         constraints = [
             # branches number for themselves; which of them a notice means is told by the share and the side alone
             models.UniqueConstraint(
-                fields=["order_date", "order_no", "stock_code", "order_type"], name="one_order_per_number_and_day"
+                fields=["order_date", "branch", "order_no", "stock_code", "order_type"],
+                name="one_order_per_number_and_day",
             ),
-            models.UniqueConstraint(fields=["root", "attempt"], name="one_order_per_retry"),
+            models.UniqueConstraint(fields=["root", "attempt"], condition=Q(attempt__gt=0), name="one_order_per_retry"),
             models.CheckConstraint(condition=Q(qty__gt=0), name="order_qty_positive"),
             models.CheckConstraint(condition=Q(filled_qty__lte=F("qty")), name="never_filled_over_asked"),
             models.CheckConstraint(
-                condition=Q(root__isnull=True, attempt=0) | Q(root__isnull=False, attempt__gt=0),
+                condition=Q(root__isnull=True, attempt=0)
+                | Q(root__isnull=False, attempt__gt=0)
+                # amended elsewhere: of the family, and none of its retries
+                | Q(root__isnull=False, attempt=0, origin="EXTERNAL"),
                 name="a_retry_has_a_root",
             ),
             models.CheckConstraint(
@@ -126,6 +219,7 @@ class TradeOrder(models.Model):
         indexes = [
             models.Index(fields=["status"], condition=Q(status__in=sorted(UNSETTLED)), name="orders_unsettled"),
             models.Index(fields=["chase_at"], condition=Q(chase_at__isnull=False), name="orders_chase_due"),
+            models.Index(fields=["cancel_due_at"], condition=Q(cancel_due_at__isnull=False), name="orders_cancel_due"),
             models.Index(fields=["stock_code", "-created_at"], name="orders_of_stock"),
         ]
 
@@ -150,7 +244,7 @@ class TradeOrder(models.Model):
 
     @property
     def open_qty(self) -> int:
-        return self.qty - self.filled_qty
+        return max(0, self.qty - self.filled_qty - self.withdrawn_qty)
 
     @property
     def average_fill(self) -> Decimal | None:
@@ -166,11 +260,106 @@ class TradeOrder(models.Model):
         return Plan(self.wait_seconds, self.max_retries, self.step_ticks, self.market_after)
 
     @property
+    def cancel_sent_at(self) -> datetime | None:
+        """Return when the newest cancel of this order left, None where none ever did. It proves nothing."""
+        sent = self.requests.filter(kind=RequestKind.CANCEL, sent_at__isnull=False).order_by("-id")
+        return sent.values_list("sent_at", flat=True).first()
+
+    @property
     def placed(self) -> Placed:
         """Return how the broker knows this order. Only an order with a number has that."""
         if self.order_no is None:
             raise ValueError(f"order {self.pk} has no number yet")
         return Placed(self.order_date, self.branch, self.order_no, Market(self.market), OrderKind(self.order_kind))
+
+
+class BrokerRequest(models.Model):
+    """One request about an order: to place it, to amend it, to cancel it. `orders.requests` is the only writer.
+
+    `qty` is what was asked for (with `is_whole`: all that is open, whatever fills meanwhile), `confirmed_qty` what a
+    line of the broker's list says that it took. `order_no` and `branch` are those of the reply, or of that line.
+    """
+
+    KINDS = [
+        (RequestKind.NEW.value, _("new order")),
+        (RequestKind.AMEND.value, _("amend")),
+        (RequestKind.CANCEL.value, _("cancel")),
+    ]
+    STATES = [
+        (RequestState.REQUESTED.value, _("requested")),
+        (RequestState.SENT.value, _("sent")),
+        (RequestState.ACKNOWLEDGED.value, _("acknowledged")),
+        (RequestState.CONFIRMED.value, _("confirmed by the list")),
+        (RequestState.REJECTED.value, _("rejected")),
+        (RequestState.UNKNOWN.value, _("outcome unknown")),
+        (RequestState.NOT_SENT.value, _("not sent")),
+        (RequestState.LAPSED.value, _("lapsed")),
+    ]
+
+    order = models.ForeignKey(
+        TradeOrder,
+        models.PROTECT,
+        related_name="requests",
+        null=True,
+        blank=True,
+        verbose_name=_("order"),
+        help_text=_("empty: an open order of the broker's that no row of ours is"),
+    )
+    makes = models.OneToOneField(
+        TradeOrder,
+        models.PROTECT,
+        related_name="made_by",
+        null=True,
+        blank=True,
+        verbose_name=_("new order"),
+        help_text=_("the order that an amend leads to"),
+    )
+    kind = models.CharField(_("kind"), max_length=6, choices=KINDS)
+    state = models.CharField(_("state"), max_length=12, choices=STATES, default=RequestState.REQUESTED.value)
+    state_at = models.DateTimeField(_("state since"))
+    requested_at = models.DateTimeField(_("requested at"))
+    requested_by = models.CharField(_("requested by"), max_length=10, choices=TradeOrder.REQUESTERS)
+    who = models.CharField(_("by whom"), max_length=150, blank=True, db_default="")
+    qty = models.PositiveBigIntegerField(_("quantity"))
+    is_whole = models.BooleanField(_("all that is open"), default=True)
+    price = models.PositiveBigIntegerField(_("price"), default=0)
+    sent_at = models.DateTimeField(_("sent at"), null=True, blank=True)
+    branch = models.CharField(_("branch"), max_length=5, blank=True, db_default="")
+    order_no = models.CharField(_("order number"), max_length=10, blank=True, db_default="")
+    confirmed_at = models.DateTimeField(_("confirmed at"), null=True, blank=True)
+    confirmed_qty = models.PositiveBigIntegerField(_("confirmed quantity"), default=0, db_default=0)
+    code = models.CharField(_("code"), max_length=12, blank=True, db_default="")
+    message = models.CharField(_("message"), max_length=200, blank=True, db_default="")
+
+    class Meta:
+        db_table = "broker_requests"
+        verbose_name = _("request to the broker")
+        verbose_name_plural = _("requests to the broker")
+        ordering = ["id"]
+        indexes = [
+            models.Index(fields=["requested_at"], name="requests_by_time"),
+            models.Index(
+                fields=["order"],
+                condition=Q(state__in=sorted(state.value for state in LIVE)) & ~Q(kind="NEW"),
+                name="requests_live",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.state} #{self.order_id}"
+
+    def as_sent(self) -> SentRequest:
+        """Return what the rule of attribution needs of it."""
+        sent_at = self.sent_at or self.requested_at
+        is_given_up = self.state == RequestState.UNKNOWN
+        return SentRequest(
+            pk=self.pk,
+            kind=RequestKind(self.kind),
+            state=RequestState(self.state),
+            sent_at=sent_at,
+            deadline=self.state_at if is_given_up else sent_at + REPLY_DEADLINE,
+            order_no=self.order_no,
+        )
 
 
 class RawNotice(models.Model):

@@ -35,7 +35,11 @@ def is_look_wanted(now: datetime) -> bool:
     """
     open_questions = Q(state=RawNotice.State.WAITING) | Q(state=RawNotice.State.DOUBTFUL)
     notices = RawNotice.objects.filter(open_questions, received_at__gte=now - NOTICE_PATIENCE)
-    orders = TradeOrder.objects.filter(look_wanted=True, order_date__gte=now.astimezone(KST).date() - ASKED_FOR)
+    orders = TradeOrder.objects.filter(
+        Q(lookup_at__isnull=True) | Q(lookup_at__lte=now),
+        look_wanted=True,
+        order_date__gte=now.astimezone(KST).date() - ASKED_FOR,
+    )
     return orders.exists() or notices.exists()
 
 

@@ -35,9 +35,12 @@ def values(row: Model) -> dict[str, Any]:
     }
 
 
-def places(model: type[Model]) -> tuple[str, str]:
-    """Return the names of the columns, and where `values` takes their place, as an INSERT wants them."""
-    names = [field.column for field in _columns(model)]
+def places(model: type[Model], leave_out: frozenset[str] = frozenset()) -> tuple[str, str]:
+    """Return the names of the columns, and where `values` takes their place, as an INSERT wants them.
+
+    Those left out get what the database gives them.
+    """
+    names = [field.column for field in _columns(model) if field.attname not in leave_out]
     return ", ".join(map(connection.ops.quote_name, names)), ", ".join(f"%({name})s" for name in names)
 
 

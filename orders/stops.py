@@ -17,9 +17,9 @@ from django.utils.translation import gettext
 
 from aegis import stops
 from aegis.broker import Broker, BrokerError
-from aegis.chase import CANCEL_PATIENCE
 from aegis.guards import gettext_noop
 from aegis.lifecycle import OPEN, UNSETTLED, Status
+from aegis.requests import CANCEL_PATIENCE, EndCause, RequestedBy
 from aegis.stops import ATR_DAYS, StopKind, StopUnit
 from aegis.terms import Side
 from market import service as market
@@ -38,6 +38,8 @@ CLAIM = timedelta(seconds=30)
 LET_GO = timedelta(seconds=1)
 LOOK_AGAIN = timedelta(seconds=2)
 PAUSE = timedelta(seconds=5)
+# own buys that a sale could trade against are cancelled first: it sells after this, whether that is confirmed or not
+OPPOSITE_PATIENCE = timedelta(seconds=2)
 # shares that went without a trade may be back with the next balance: so long one that lacks them proves nothing
 VANISHED = timedelta(minutes=10)
 # refusals of the broker itself, after which a person is called instead
@@ -51,6 +53,7 @@ SAID = {
     "WAITS": gettext_noop("not sold yet"),
     "ORDERED": gettext_noop("ordered"),
     "AGAIN": gettext_noop("ordered anew"),
+    "OPPOSITE": gettext_noop("own buys stand against the sale"),
     "DONE": gettext_noop("done"),
     "FAILED": gettext_noop("FAILED"),
     "REBASED": gettext_noop("moved with the shares"),
@@ -224,9 +227,20 @@ def _sell(row: StopRule, broker: Broker, now: Callable[[], datetime]) -> None:
             qty = _sellable(row, service, broker, now)
             if qty == 0:
                 return
-            order = service.place(Intent(row.stock_code, Side.SELL, qty, _strategy(row), request_id=row.request_id))
+            intent = Intent(
+                row.stock_code,
+                Side.SELL,
+                qty,
+                _strategy(row),
+                request_id=row.request_id,
+                may_self_cross=_has_cleared_opposite(row, now()),
+            )
+            order = service.place(intent)
     except OrderDenied as denied:
-        _wait(row, guards.say_all(denied.reasons), now())
+        if [reason.code for reason in denied.reasons] == ["SELF_CROSS"]:
+            _clear_opposite(row, service, now())
+        else:
+            _wait(row, guards.say_all(denied.reasons), now())
     except BrokerError as error:
         _wait(row, guards.say_error(error), now())
     else:
@@ -251,6 +265,24 @@ def _sellable(row: StopRule, service: OrderService, broker: Broker, now: Callabl
     return qty
 
 
+def _clear_opposite(row: StopRule, service: OrderService, at: datetime) -> None:
+    """Cancel the buys that the sale could trade against, external ones too, report it, and try again soon."""
+    buys = TradeOrder.objects.filter(stock_code=row.stock_code, order_type=Side.BUY, status__in=OPEN)
+    for order in buys.exclude(order_no=None):
+        if order.cancel_wanted_at is None:
+            service.cancel(order, by=RequestedBy.STOP)
+    names = ", ".join(f"#{pk}" for pk in buys.values_list("pk", flat=True))
+    with transaction.atomic():
+        _write(row, "OPPOSITE", gettext("{orders}: own buys are cancelled first").format(orders=names), at=at)
+        _again_at(row, at + OPPOSITE_PATIENCE)
+
+
+def _has_cleared_opposite(row: StopRule, at: datetime) -> bool:
+    """Whether own buys were cancelled for this sale, and long enough ago to sell in any case."""
+    cleared = row.events.filter(kind="OPPOSITE", at__gte=row.triggered_at, at__lte=at - OPPOSITE_PATIENCE)
+    return row.triggered_at is not None and cleared.exists()
+
+
 def _cancel_sales(code: str, service: OrderService, at: datetime) -> bool:
     """Cancel our other sales of a stock, such as a profit waited for: out comes first. Whether any holds shares.
 
@@ -264,7 +296,7 @@ def _cancel_sales(code: str, service: OrderService, at: datetime) -> bool:
     for order in holding:
         is_asked = order.cancel_sent_at is not None and at - order.cancel_sent_at < CANCEL_PATIENCE
         if order.order_no is not None and not is_asked:
-            service.cancel(order)
+            service.cancel(order, by=RequestedBy.STOP)
     return bool(holding)
 
 
@@ -310,7 +342,7 @@ def _follow(row: StopRule, at: datetime) -> None:
 
 def _gives_up(row: StopRule, newest: TradeOrder) -> str:
     """Return why a stop whose order is over without selling all is left to a person, empty where it goes on."""
-    if newest.state is Status.CANCELLED and not newest.chase_note:
+    if newest.state is Status.CANCELLED and newest.end_cause != EndCause.SESSION_END and not newest.chase_note:
         return gettext("its order was cancelled, by hand or for another stop")
     refused = TradeOrder.objects.filter(
         request_id__startswith=f"stop:{row.pk}:", status=Status.REJECTED, never_arrived=False

@@ -4,21 +4,34 @@ from typing import Any
 
 from celery import shared_task
 
+from aegis.chase import ChaseStep
 from kis import clock
 from kis.wiring import broker, stream_status
+from orders import cancel_driver, intake, market_guard, polling, routine, stop_watch, switch
 from orders import chase as chasing
-from orders import intake, market_guard, polling, routine, stop_watch, switch
 from orders import reconcile as reconciling
 from orders import stops as stopping
+from orders.models import TradeOrder
 
 # an order that nobody took in this time is not sent: the market it was meant for is gone
 SUBMIT_SECONDS = 30
+# a step that nobody took in this time is begun again by the sweep
+CHASE_SECONDS = 60
 
 
 @shared_task(ignore_result=False, expires=SUBMIT_SECONDS)
 def submit(**words: Any) -> intake.Answer:
     """Place the order that `words` ask for; see `orders.intake` and docs/strategies.md. One request id, one order."""
-    return intake.submit(words, broker(), clock.now)
+    answer = intake.submit(words, broker(), clock.now)
+    _begin_chase(answer["order"]["id"] if answer["order"] else None)
+    return answer
+
+
+def _begin_chase(order_pk: int | None) -> None:
+    """Send the first check of an order that was just placed; without the message the sweep begins it."""
+    order = TradeOrder.objects.filter(pk=order_pk).first()
+    if order is not None:
+        _send_next(chasing.first_check(order))
 
 
 @shared_task
@@ -27,17 +40,76 @@ def begin() -> None:
     routine.begin(broker(), clock.now)
 
 
-@shared_task
-def chase(order_pk: int) -> None:
-    """Take one order's chase as far as it goes now."""
-    chasing.advance(order_pk, broker(), clock.now)
+# --- the chase: check → cancel (or amend) → confirm → re-order, each a task that sends the next ----------------------
+
+# a message with a longer countdown would be delivered a second time meanwhile: the sweep begins that step
+MAX_COUNTDOWN_SECONDS = 300
+
+
+@shared_task(expires=CHASE_SECONDS)
+def chase_check(order_pk: int) -> None:
+    """See what of an order is filled once its wait is over."""
+    _take(order_pk, ChaseStep.CHECK)
+
+
+@shared_task(expires=CHASE_SECONDS)
+def chase_cancel(order_pk: int) -> None:
+    """Cancel an unfilled order, if what is to follow it could go."""
+    _take(order_pk, ChaseStep.CANCEL)
+
+
+@shared_task(expires=CHASE_SECONDS)
+def chase_amend(order_pk: int) -> None:
+    """Amend an unfilled order to its next price."""
+    _take(order_pk, ChaseStep.AMEND)
+
+
+@shared_task(expires=CHASE_SECONDS)
+def chase_confirm(order_pk: int) -> None:
+    """See whether the broker's list confirms the cancel or the amend."""
+    _take(order_pk, ChaseStep.CONFIRM)
+
+
+@shared_task(expires=CHASE_SECONDS)
+def chase_reorder(order_pk: int) -> None:
+    """Order again what the cancel released."""
+    _take(order_pk, ChaseStep.REORDER)
+
+
+_TASK_OF = {
+    ChaseStep.CHECK: chase_check,
+    ChaseStep.CANCEL: chase_cancel,
+    ChaseStep.AMEND: chase_amend,
+    ChaseStep.CONFIRM: chase_confirm,
+    ChaseStep.REORDER: chase_reorder,
+}
+
+
+def _take(order_pk: int, step: ChaseStep) -> None:
+    _send_next(chasing.run_step(order_pk, broker(), clock.now, step))
+
+
+def _send_next(taken: chasing.Taken) -> None:
+    """Send the task of the next step; in Celery's events it is a child of the task that runs."""
+    if taken.next_step is not None and taken.seconds <= MAX_COUNTDOWN_SECONDS:
+        expires = taken.seconds + CHASE_SECONDS
+        _TASK_OF[taken.next_step].apply_async((taken.next_pk,), countdown=taken.seconds or None, expires=expires)
 
 
 @shared_task
 def sweep() -> None:
-    """Hand every order whose step is due to a worker: what a lost message forgot, the row remembers."""
-    for pk in chasing.due(clock.now()):
-        chase.delay(pk)
+    """Restart the chases whose message was lost, and drive the cancels that the list does not confirm."""
+    now = clock.now()
+    for pk, step in chasing.overdue(now):
+        _TASK_OF[step].delay(pk)
+    for pk in cancel_driver.due(now):
+        drive_cancel.delay(pk)
+
+
+@shared_task
+def drive_cancel(order_pk: int) -> None:
+    """Take a requested cancel on until the broker's list confirms it."""
+    cancel_driver.drive(order_pk, broker(), clock.now)
 
 
 @shared_task

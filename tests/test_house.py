@@ -20,7 +20,12 @@ FLOORS = ("aegis", "kis", "market", "portfolio", "orders", "desk", "config")
 SENT_BY_OTHERS = {
     "orders.tasks.submit": "a strategy, for each order it wants",
     "orders.tasks.begin": "a worker of the orders queue, when it is ready",
-    "orders.tasks.chase": "the sweep, for each order whose step is due",
+    "orders.tasks.chase_check": "the task that placed the order, when its wait is over; and the sweep",
+    "orders.tasks.chase_cancel": "the check before it",
+    "orders.tasks.chase_amend": "the check before it",
+    "orders.tasks.chase_confirm": "the cancel or the amend before it",
+    "orders.tasks.chase_reorder": "the confirmation before it",
+    "orders.tasks.drive_cancel": "the sweep, for each cancel that the list has not confirmed",
     "orders.tasks.ask_for_stop": "the stream worker, for a price that the day cannot have",
     "orders.tasks.stop": "whoever triggers a stop, and the sweep",
 }

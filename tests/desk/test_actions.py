@@ -83,7 +83,7 @@ def test_everything_open_is_cancelled_at_once(as_a: As, buy) -> None:
     first, second = buy(), buy(qty=3)
     answer = as_a("trader").post(reverse("cancel_all"))
     assert "2건" in answer.json()["text"]
-    assert TradeOrder.objects.filter(pk__in=[first.pk, second.pk], cancel_sent_at=None).count() == 0
+    assert all(TradeOrder.objects.get(pk=order.pk).cancel_sent_at for order in (first, second))
 
 
 def test_the_broker_is_asked_from_the_admin(as_a: As, buy) -> None:

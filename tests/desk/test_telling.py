@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 import httpx
 import pytest
@@ -114,12 +115,30 @@ def test_without_a_channel_the_desk_still_has_the_message() -> None:
         ("ABSENT", "absent from 3 complete lists", Kind.REFUSED, "absent"),
         ("CHASE_ENDED", "재주문 3회", Kind.CHASE, "재주문 3회"),
         ("UNFILLED", "void 10 @ 70000: not on the broker's list", Kind.CORRECTION, "void 10"),
-        ("ACCEPTED", "0000000012 placed by hand; list: ordered 10", Kind.CORRECTION, "삼성전자"),
         ("ACCEPTED", "0000000012 list: ordered 10", Kind.UNKNOWN, "0000000012"),
     ],
 )
 def test_what_happens_to_an_order_is_told(kind: str, detail: str, told: Kind, words: str) -> None:
     journal.write(an_order(), kind, detail, at=NOW)
+    alerts.gather(NOW, [])
+    message = Message.objects.get()
+    assert message.kind == told
+    assert words in message.text
+
+
+@pytest.mark.parametrize(
+    ("columns", "kind", "told", "words"),
+    [
+        ({"origin": "EXTERNAL"}, "ACCEPTED", Kind.CORRECTION, "외부 주문"),
+        ({"end_cause": "EXTERNAL_CANCEL"}, "CANCELLED", Kind.CORRECTION, "외부에서 취소"),
+        ({"end_cause": "EXTERNAL_AMEND"}, "END_EXPLAINED", Kind.CORRECTION, "외부에서 정정"),
+        ({"filled_qty": 4}, "EXPIRED", Kind.CHASE, "6주"),
+    ],
+)
+def test_what_others_did_to_an_order_is_told(columns: dict[str, Any], kind: str, told: Kind, words: str) -> None:
+    order = an_order()
+    journal.note(order, **columns)
+    journal.write(order, kind, at=NOW)
     alerts.gather(NOW, [])
     message = Message.objects.get()
     assert message.kind == told

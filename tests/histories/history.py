@@ -26,9 +26,12 @@ from kis import clock, codec
 from kis.simulator.frames import notice_row
 from kis.simulator.server import Simulator
 from orders import chase, fills, journal, reconcile
-from orders import service as ordering
+from orders import settle as settling
 from orders.models import TradeOrder, TradingSwitch
+from orders.reorders import Reorders
+from orders.requests import Grounds
 from orders.service import Intent, OrderDenied, OrderService
+from orders.submit import Submitter
 from portfolio import ledger
 from portfolio.fetcher import KISFetcher
 
@@ -47,8 +50,8 @@ CRASHES: dict[str, tuple[Any, str, bool]] = {
     "before save": (journal, "accepted", False),
     "after save": (journal, "accepted", True),
     "mid fill": (ledger, "count_fill", True),
-    "before the re-order": (OrderService, "retry", False),
-    "while settling": (reconcile, "_settle_state", False),
+    "before the re-order": (Reorders, "reorder", False),
+    "while settling": (settling, "_settle_end", False),
 }
 WIRE_CRASHES = ("before place", "after place", "before cancel", "after cancel")
 
@@ -350,17 +353,17 @@ def _dying(function: Callable[..., Any], crash: str, is_done: bool) -> Callable[
 
 
 def remember_sender(wire: Wire) -> Any:
-    """Patch the service so that the wire knows whose order is on its way."""
-    send = OrderService.send
+    """Patch the sending so that the wire knows whose order is on its way."""
+    send = Submitter.send
 
-    def sending(self: OrderService, order: TradeOrder) -> TradeOrder:
+    def sending(self: Submitter, order: TradeOrder, grounds: Grounds) -> TradeOrder:
         before, wire.sending = wire.sending, order.pk
         try:
-            return send(self, order)
+            return send(self, order, grounds)
         finally:
             wire.sending = before
 
-    return mock.patch.object(ordering.OrderService, "send", sending)
+    return mock.patch.object(Submitter, "send", sending)
 
 
 def play(history: History, actions: Sequence[tuple[Any, ...]]) -> dict[str, list[str]]:

@@ -27,9 +27,11 @@ from kis.catalogue import Urgency
 from kis.lease import Lease
 from kis.simulator.server import Simulator
 from kis.throttle import Throttle
-from orders import fills, ground, journal, reconcile, routine
+from orders import fills, ground, journal, reconcile, requests, routine, unknown
 from orders.models import TradeOrder, TradingSwitch
+from orders.requests import Grounds
 from orders.service import Intent, OrderDenied, OrderService
+from orders.submit import Submitter
 from tests.histories.conftest import Play
 from tests.histories.history import ACCOUNT
 from tests.orders.test_fills import hear, notice
@@ -43,12 +45,12 @@ BUY_NORMAL, BUY_URGENT, BUY_THIN = 0, 1, 6
 
 @contextmanager
 def _request_ids_of_no_use() -> Iterator[None]:
-    row = OrderService._row
+    row = Submitter.row
 
-    def forgetful(self: OrderService, draft: Any, request_id: str) -> TradeOrder:
+    def forgetful(self: Submitter, draft: Any, request_id: str) -> TradeOrder:
         return row(self, draft, f"{request_id}:{time.monotonic_ns()}")
 
-    with mock.patch.object(OrderService, "_row", forgetful):
+    with mock.patch.object(Submitter, "row", forgetful):
         yield
 
 
@@ -60,7 +62,7 @@ def _written_after() -> Iterator[None]:
         order.status, order.status_at, order.created_at = Status.SUBMITTING, at, at
         return True
 
-    def send(self: OrderService, order: TradeOrder) -> TradeOrder:
+    def send(self: Submitter, order: TradeOrder, grounds: Grounds) -> TradeOrder:
         kind = OrderKind(order.order_kind)
         request = OrderRequest(order.stock_code, order.side, Market(order.market), kind, order.qty, order.price)
         acceptance = self._broker.place(request)
@@ -68,24 +70,25 @@ def _written_after() -> Iterator[None]:
         journal.accepted(order, acceptance, at=self._now(), evidence="reply")
         return order
 
-    with mock.patch.object(journal, "commit", unsaved), mock.patch.object(OrderService, "send", send):
+    with mock.patch.object(journal, "commit", unsaved), mock.patch.object(Submitter, "send", send):
         yield
 
 
 @contextmanager
 def _sent_again() -> Iterator[None]:
     """Try once more where no answer came."""
-    send = OrderService.send
+    send = Submitter.send
 
-    def stubborn(self: OrderService, order: TradeOrder) -> TradeOrder:
-        order = send(self, order)
+    def stubborn(self: Submitter, order: TradeOrder, grounds: Grounds) -> TradeOrder:
+        order = send(self, order, grounds)
         if order.state is Status.UNKNOWN:
             TradeOrder.objects.filter(pk=order.pk).update(status=Status.SUBMITTING, sent_at=None)
+            order.requests.update(state="REQUESTED")
             order.refresh_from_db()
-            order = send(self, order)
+            order = send(self, order, grounds)
         return order
 
-    with mock.patch.object(OrderService, "send", stubborn):
+    with mock.patch.object(Submitter, "send", stubborn):
         yield
 
 
@@ -152,7 +155,7 @@ def test_absence_is_believed_only_when_repeated(service: OrderService, broker: B
 
     losing = mock.MagicMock(wraps=broker, place=lost)
     order = _placed(OrderService(losing, clock.now))
-    off = nullcontext() if guarded else mock.patch.multiple(reconcile, ABSENT_LOOKS=1, ABSENT_AFTER=timedelta(0))
+    off = nullcontext() if guarded else mock.patch.multiple(unknown, ABSENT_LOOKS=1, ABSENT_AFTER=timedelta(0))
     with off, mock.patch.object(broker, "orders", return_value=[]):
         reconcile.reconcile(broker, clock.now)
     order.refresh_from_db()
@@ -201,7 +204,7 @@ def test_the_switch_is_looked_at_in_the_moment_of_sending(
         TradingSwitch.objects.update(state=TradingState.HALTED)
         return is_written
 
-    blind = mock.patch.object(journal, "_LEAVES", journal._LEAVES.partition("  AND coalesce")[0])
+    blind = mock.patch.dict(requests._CONDITIONS, {"STATE": "true"})
     off = nullcontext() if guarded else blind
     with off, mock.patch.object(journal, "commit", switched):
         _placed(service)

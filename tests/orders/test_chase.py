@@ -11,16 +11,21 @@ from django.db import transaction
 from django.utils.translation import gettext
 
 from aegis.broker import Acceptance, Broker, BrokerError, NotSent, OrderRequest, OutcomeUnknown, Placed, Refused
-from aegis.chase import MOST_LOST, Plan, Step
+from aegis.chase import MAX_LOST, Action, Plan
 from aegis.guards import TradingState
 from aegis.lifecycle import Status
+from aegis.requests import EndCause
 from aegis.terms import Market, OrderKind, Side
 from desk import actions
 from kis import clock
 from kis.simulator.server import Simulator
 from orders import chase, fills, journal, reconcile
+from orders.cancel import Canceller
 from orders.models import TradeExecution, TradeOrder, TradingSwitch
+from orders.reorders import Reorders
+from orders.requests import Grounds
 from orders.service import Intent, OrderService
+from orders.submit import Submitter
 
 SAMSUNG = "005930"
 ACCOUNT = "50000000-01"
@@ -37,10 +42,10 @@ def after(clock_at: ClockAt) -> Callable[[float], None]:
 
 
 @pytest.fixture
-def sweep(broker: Broker, after: Callable[[float], None]) -> Callable[[], list[Step]]:
+def sweep(broker: Broker, after: Callable[[float], None]) -> Callable[[], list[Action]]:
     """Let the wait pass, then sweep until nothing moves."""
 
-    def run() -> list[Step]:
+    def run() -> list[Action]:
         after(31)
         steps = []
         for _ in range(6):
@@ -111,27 +116,29 @@ def test_without_the_market_at_last_it_stops_and_says_so(buy: Buy, sweep) -> Non
     assert last.chase_note == gettext("every retry is used up")
 
 
-def test_the_kill_switch_ends_the_chase_and_leaves_nothing_resting(buy: Buy, sweep, simulator: Simulator) -> None:
+def test_a_halt_holds_the_chase_and_takes_nothing_from_the_book(buy: Buy, sweep, simulator: Simulator) -> None:
     order = buy()
     TradingSwitch.objects.update(state=TradingState.HALTED)
     sweep()
     order.refresh_from_db()
-    assert (order.state, order.chase_at) == (Status.CANCELLED, None)
-    assert order.chase_note
-    assert [each["status"] for each in simulator.ledger(ACCOUNT)["orders"] if each["request"] == "new"] == ["cancelled"]
+    assert (order.state, order.chase_at is None) == (Status.PENDING, False)
+    assert [each["status"] for each in simulator.ledger(ACCOUNT)["orders"]] == ["open"]
+    TradingSwitch.objects.update(state=TradingState.ACTIVE)
+    sweep()
+    assert [each.state for each in family(order)] == [Status.CANCELLED, Status.PENDING]
 
 
 def test_a_fill_that_overtakes_the_cancel_ends_the_chase(
     buy: Buy, sweep, broker: Broker, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order = buy()
-    cancel = OrderService.cancel
+    cancel = Canceller.cancel
 
-    def overtaken(self: OrderService, cancelled: TradeOrder, **how: bool) -> TradeOrder:
+    def overtaken(self: Canceller, cancelled: TradeOrder, **how: Any) -> object:
         simulator.set_price(SAMSUNG, 69_000, freeze=True)
         return cancel(self, cancelled, **how)
 
-    monkeypatch.setattr(OrderService, "cancel", overtaken)
+    monkeypatch.setattr(Canceller, "cancel", overtaken)
     sweep()
     order.refresh_from_db()
     assert (order.state, order.filled_qty, order.chase_at) == (Status.FILLED, 10, None)
@@ -161,15 +168,15 @@ def test_a_chase_that_is_ended_while_its_reorder_is_priced_orders_nothing(
     buy: Buy, broker: Broker, sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order, swept = buy(), []
-    judge = OrderService._judged
+    judge = Reorders._judged
 
-    def judged(self: OrderService, *words: Any, **more: Any) -> Any:
+    def judged(self: Reorders, *words: Any, **more: Any) -> Any:
         found = judge(self, *words, **more)
         if not swept and TradeOrder.objects.get(pk=order.pk).state is Status.CANCELLED:
             swept.append(OrderService(broker, clock.now).cancel_all())
         return found
 
-    monkeypatch.setattr(OrderService, "_judged", judged)
+    monkeypatch.setattr(Reorders, "_judged", judged)
     for _ in range(3):
         sweep()
     assert swept
@@ -227,7 +234,7 @@ def test_two_sweepers_make_one_successor(buy: Buy, broker: Broker, after) -> Non
     after(31)
     TradeOrder.objects.filter(pk=order.pk).update(chase_claimed_until=clock.now() + timedelta(seconds=20))
     assert chase.due(clock.now()) == []
-    assert chase.advance(order.pk, broker, clock.now) is Step.REST
+    assert chase.advance(order.pk, broker, clock.now) is Action.REST
     after(25)
     assert chase.due(clock.now()) == [order.pk], "a claim of a worker that died runs out"
 
@@ -248,7 +255,10 @@ def test_a_chase_that_slept_through_the_close_stops(buy: Buy, broker: Broker, cl
         for pk in chase.due(clock.now()):
             chase.advance(pk, broker, clock.now)
     order.refresh_from_db()
-    assert (order.state, order.chase_at) == (Status.EXPIRED, None)
+    assert (order.chase_at, order.chase_note) == (None, gettext("its trade date is over"))
+    reconcile.reconcile(broker, clock.now)
+    order.refresh_from_db()
+    assert (order.state, order.end_cause) == (Status.EXPIRED, EndCause.SESSION_END)
     assert order.retries.count() == 0
 
 
@@ -311,7 +321,7 @@ def test_a_chase_whose_orders_are_lost_again_and_again_stops(buy: Buy, broker: B
         after(7)
         for pk in chase.due(clock.now()):
             chase.advance(pk, losing, clock.now)  # type: ignore[arg-type]
-    assert len(family(order)) == 1 + MOST_LOST
+    assert len(family(order)) == 1 + MAX_LOST
     assert family(order)[-1].events.filter(kind="CHASE_ENDED").count() == 1
     assert chase.due(clock.now() + timedelta(hours=1)) == []
 
@@ -388,13 +398,13 @@ def test_chase_now_takes_the_next_step_at_once_and_gives_a_plan_to_who_has_none(
 def test_the_switch_is_looked_at_again_in_the_moment_of_sending(
     service: OrderService, buy: Buy, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    send = OrderService.send
+    send = Submitter.send
 
-    def switched(self: OrderService, order: TradeOrder) -> TradeOrder:
+    def switched(self: Submitter, order: TradeOrder, grounds: Grounds) -> TradeOrder:
         TradingSwitch.objects.update(state=TradingState.HALTED)
-        return send(self, order)
+        return send(self, order, grounds)
 
-    monkeypatch.setattr(OrderService, "send", switched)
+    monkeypatch.setattr(Submitter, "send", switched)
     order = buy()
     assert order.state is Status.REJECTED
     assert order.sent_at is None

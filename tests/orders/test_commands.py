@@ -107,7 +107,7 @@ def test_the_same_request_id_is_the_same_order(service: OrderService) -> None:
 
 
 def test_a_request_id_that_begins_as_our_own_is_refused(service: OrderService) -> None:
-    with pytest.raises(CommandError, match=r"begins as AEGIS's own do \(chase:, stop:, external:\)"):
+    with pytest.raises(CommandError, match=r"begins as AEGIS's own do \(chase:, stop:, external:, amend:\)"):
         run("buy", "005930", "1", "--request-id", "chase:1:1")
 
 

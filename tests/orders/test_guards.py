@@ -20,8 +20,10 @@ from aegis.lifecycle import UNSETTLED, Status
 from aegis.terms import Market, OrderKind, Side
 from kis import clock
 from kis.simulator.server import Simulator
-from orders import chase, ground, guards, journal, reconcile, routine
+from orders import chase, ground, guards, journal, routine, unknown
 from orders.models import BlacklistedStock, Reconciliation, TradeOrder, TradingSwitch
+from orders.pretrade import PreTrade
+from orders.reorders import Reorders
 from orders.service import NO_CHASE, Intent, OrderDenied, OrderService
 from portfolio import ledger
 from portfolio.fetcher import KISFetcher
@@ -251,7 +253,7 @@ def rivals(transactional_db: None, broker: Broker, simulator: Simulator) -> Call
         gate = threading.Barrier(len(intents))
         outcomes: list[object] = [None] * len(intents)
 
-        def judged(self: OrderService, *words: object, **more: object) -> object:
+        def judged(self: PreTrade, *words: object, **more: object) -> object:
             found = judge(self, *words, **more)  # type: ignore[arg-type]
             gate.wait(30)
             return found
@@ -264,8 +266,8 @@ def rivals(transactional_db: None, broker: Broker, simulator: Simulator) -> Call
             finally:
                 connection.close()
 
-        judge = OrderService._judged
-        with mock.patch.object(OrderService, "_judged", judged):
+        judge = PreTrade.judge
+        with mock.patch.object(PreTrade, "judge", judged):
             threads = [threading.Thread(target=run, args=(which,)) for which in range(len(intents))]
             for thread in threads:
                 thread.start()
@@ -306,14 +308,14 @@ def meanwhile(buy: Buy) -> Callable[..., TradeOrder]:
     """Buy, with something that happens after the order is judged and before it is committed."""
 
     def place(happens: Callable[[], object], **words: object) -> TradeOrder:
-        judge = OrderService._judged
+        judge = PreTrade.judge
 
-        def judged(self: OrderService, *facts: object, **more: object) -> object:
+        def judged(self: PreTrade, *facts: object, **more: object) -> object:
             found = judge(self, *facts, **more)  # type: ignore[arg-type]
             happens()
             return found
 
-        with mock.patch.object(OrderService, "_judged", judged):
+        with mock.patch.object(PreTrade, "judge", judged):
             return buy(**words)
 
     return place
@@ -444,7 +446,7 @@ def test_a_chase_waits_where_it_rests_for_the_fate_of_another_order(
 ) -> None:
     order = buy()
     losing(service, broker, arrives=True).place(Intent(SAMSUNG, Side.BUY, 3, price=69_000))
-    with mock.patch.object(reconcile, "_resolve_unanswered"):
+    with mock.patch.object(unknown, "resolve", return_value=0):
         order = _chased(order, broker)
     assert (order.state, order.cancel_sent_at) == (Status.PENDING, None)
     assert order.chase_at is not None
@@ -456,7 +458,7 @@ def test_a_chase_waits_where_it_rests_for_the_fate_of_another_order(
 def test_a_chase_that_has_cancelled_waits_too_and_goes_on(service: OrderService, buy: Buy, broker: Broker) -> None:
     order = buy()
     frozen = guards.Reason("FROZEN", "another order")
-    with mock.patch.object(OrderService, "retry", side_effect=OrderDenied([frozen])):
+    with mock.patch.object(Reorders, "reorder", side_effect=OrderDenied([frozen])):
         order = _chased(order, broker)
     assert order.state is Status.CANCELLED
     assert order.chase_at is not None
@@ -466,7 +468,7 @@ def test_a_chase_that_has_cancelled_waits_too_and_goes_on(service: OrderService,
 def test_a_chase_ends_where_something_lasting_stands_beside_the_freeze(buy: Buy, broker: Broker) -> None:
     order = buy()
     reasons = [guards.Reason("FROZEN", "another order"), guards.Reason("BLACKLISTED", "not this one")]
-    with mock.patch.object(OrderService, "retry", side_effect=OrderDenied(reasons)):
+    with mock.patch.object(Reorders, "reorder", side_effect=OrderDenied(reasons)):
         order = _chased(order, broker)
     assert (order.chase_at, "not this one" in order.chase_note) == (None, True)
 

@@ -9,13 +9,17 @@ from django.db import transaction
 from aegis.broker import Broker, NotSent, OrderRequest
 from aegis.chase import Plan
 from aegis.lifecycle import Status
+from aegis.requests import RequestedBy
 from aegis.terms import Market, OrderKind, Side
 from kis import catalogue, clock, wiring
 from kis.client import Client, Reply
 from kis.simulator.server import Simulator
 from orders import chase, guards, journal
+from orders.cancel import Canceller
 from orders.models import BlacklistedStock, TradeOrder, TradingSwitch
+from orders.requests import MAX_QUOTE_AGE, Grounds
 from orders.service import Intent, OrderDenied, OrderService
+from orders.submit import Submitter
 
 SAMSUNG = "005930"
 ACCOUNT = "50000000-01"
@@ -140,7 +144,8 @@ def test_what_the_broker_refuses_stays_as_a_rejected_row_with_its_words(
     service: OrderService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # our own guard looks away, the broker does not
-    monkeypatch.setattr("orders.service.reasons", lambda *_: [])
+    for module in ("pretrade", "submit"):
+        monkeypatch.setattr(f"orders.{module}.reasons", lambda *_: [])
     order = service.place(Intent(SAMSUNG, Side.SELL, 1, strategy="sell_profit"))
     assert order.state is Status.REJECTED
     assert order.refusal
@@ -219,7 +224,7 @@ def test_cancel_all_ends_a_chase_between_its_cancel_and_its_reorder(
     service: OrderService, buy: Buy, broker: Broker, clock_at: Callable[[str], object]
 ) -> None:
     order = buy()
-    service.cancel(order, goes_on=True)
+    Canceller(broker, clock.now).cancel(order, by=RequestedBy.CHASE)
     TradeOrder.objects.filter(pk=order.pk).update(status=Status.CANCELLED, looked_at=clock.now())
     assert chase.due(clock.now() + timedelta(minutes=1)) == [order.pk]
     service.cancel_all()
@@ -237,11 +242,11 @@ def test_cancel_all_waits_for_the_answer_of_an_order_on_its_way(
     def answered(seconds: float) -> None:
         journal.note(order, status=Status.PENDING, order_no=number)
 
-    monkeypatch.setattr("orders.service.sleep", answered)
+    monkeypatch.setattr("orders.cancel_all.sleep", answered)
     swept = service.cancel_all()
     assert (swept.cancelled, swept.failed) == ([number], {})
     journal.note(order, status=Status.SUBMITTING, order_no=None)
-    monkeypatch.setattr("orders.service.BRAKE_PATIENCE_SECONDS", 0)
+    monkeypatch.setattr("orders.cancel_all.ANSWER_PATIENCE_SECONDS", 0)
     swept = service.cancel_all()
     assert list(swept.failed) == [str(order)]
 
@@ -301,16 +306,16 @@ def test_cancel_all_goes_past_a_line_that_nobody_can_read(
 def test_a_sender_that_comes_too_late_does_not_send(
     service: OrderService, buy: Buy, simulator: Simulator, monkeypatch: pytest.MonkeyPatch, meanwhile: str
 ) -> None:
-    send = OrderService.send
+    send = Submitter.send
 
-    def late(self: OrderService, order: TradeOrder) -> TradeOrder:
+    def late(self: Submitter, order: TradeOrder, grounds: Grounds) -> TradeOrder:
         if meanwhile == "it slept":
-            clock.set_now(clock.now() + 2 * journal.SEND_WITHIN)
+            clock.set_now(clock.now() + 2 * MAX_QUOTE_AGE)
         else:
             TradeOrder.objects.filter(pk=order.pk).update(status=Status.UNKNOWN)
-        return send(self, order)
+        return send(self, order, grounds)
 
-    monkeypatch.setattr(OrderService, "send", late)
+    monkeypatch.setattr(Submitter, "send", late)
     order = buy()
     assert order.state is (Status.REJECTED if meanwhile == "it slept" else Status.UNKNOWN)
     assert simulator.ledger(ACCOUNT)["orders"] == []

@@ -18,7 +18,7 @@ from desk import actions
 from kis import catalogue, clock
 from kis.client import Client, Reply
 from kis.simulator.server import Simulator
-from orders import fills, ground, reconcile, routine
+from orders import fills, ground, journal, reconcile, routine, settle, unknown
 from orders.models import RawNotice, Reconciliation, TradeExecution, TradeOrder
 from orders.service import Intent, OrderDenied, OrderService
 from portfolio.fetcher import KISFetcher
@@ -90,7 +90,11 @@ def test_fills_that_were_never_the_brokers_are_taken_back(buy: Buy, look, broker
     assert order.state is Status.FILLED
     look()
     order.refresh_from_db()
-    assert (order.state, order.filled_qty) == (Status.PENDING, 0)
+    assert (order.state, order.unlisted_since is None) == (Status.FILLED, False), "the list may lag"
+    clock.set_now(clock.now() + settle.FILL_UNLISTED_FOR)
+    look()
+    order.refresh_from_db()
+    assert (order.state, order.filled_qty, order.unlisted_since) == (Status.PENDING, 0, None)
     assert order.executions.get().voided_at is not None
     assert order.chase_at is not None, "it is open again: its chase goes on"
     assert equal(broker, simulator).startswith("LEDGER EQUAL")
@@ -108,15 +112,16 @@ def test_a_line_that_does_not_add_up_after_a_cancel_is_no_answer(
     buy: Buy, service: OrderService, broker: Broker
 ) -> None:
     order = service.cancel(buy())
-    (line, *_) = [each for each in broker.orders(order.order_date, order.order_date) if not each.is_cancel]
+    line, cancel = broker.orders(order.order_date, order.order_date)
     torn = replace(line, filled_qty=3, filled_amount=3 * order.price, cancelled_qty=5)
-    reconcile.settle(order.pk, torn, asked_at=clock.now(), now=clock.now())
+    reconcile.settle(order.pk, torn, asked_at=clock.now(), now=clock.now(), related=[cancel])
     order.refresh_from_db()
     assert (order.state, order.looked_at, order.filled_qty) == (Status.PENDING, None, 0), "two shares are to come"
     late = clock.now() + reconcile.LIST_LAG
-    reconcile.settle(order.pk, torn, asked_at=late, now=late)
+    reconcile.settle(order.pk, torn, asked_at=late, now=late, related=[cancel])
     order.refresh_from_db()
     assert (order.state, order.filled_qty) == (Status.CANCELLED, 3), "a list that stays so is believed"
+    assert order.requests.get(kind="CANCEL").confirmed_qty == 5, "and no more of it was released"
 
 
 def test_an_order_placed_by_hand_is_adopted_with_its_fills(
@@ -279,10 +284,20 @@ def test_an_order_given_up_for_lost_that_turns_up_is_claimed_not_adopted(
     service: OrderService, look, broker: Broker, simulator: Simulator
 ) -> None:
     order = lost(broker, arrives=True)
-    service.decide(order, None, by="somebody hasty")
+    journal.absent(order, "absent from 3 complete lists", at=clock.now())
     look()
     order.refresh_from_db()
     assert (order.state, order.never_arrived) == (Status.PENDING, False)
+    assert equal(broker, simulator).startswith("LEDGER EQUAL orders=1")
+
+
+def test_what_an_operator_decided_is_final(service: OrderService, look, broker: Broker, simulator: Simulator) -> None:
+    order = lost(broker, arrives=True)
+    service.decide(order, None, by="somebody hasty")
+    look()
+    order.refresh_from_db()
+    assert (order.state, order.decided_by) == (Status.REJECTED, "somebody hasty")
+    assert TradeOrder.objects.get(origin=TradeOrder.Origin.EXTERNAL).chase_at is None, "it is an external order then"
     assert equal(broker, simulator).startswith("LEDGER EQUAL orders=1")
 
 
@@ -464,7 +479,7 @@ def test_nothing_is_absent_from_a_list_with_a_line_that_nobody_can_read(
     broker.place(OrderRequest("000660", Side.BUY, Market.KRX, OrderKind.MARKET, 1, 0))
     order = lost(broker, arrives=False)
     misprint(odno="0000099999", ord_dvsn_cd="51")
-    for _ in range(reconcile.ABSENT_LOOKS + 3):
+    for _ in range(unknown.ABSENT_LOOKS + 3):
         look()
     order.refresh_from_db()
     assert (order.state, order.absent_looks) == (Status.UNKNOWN, 0)
@@ -606,7 +621,8 @@ def test_a_list_that_shows_open_what_a_notice_cancelled_confirms_nothing(
     hear(notice("0000000002", qty=10, original=order.order_no, flags="012", change="2"))
     reconcile.settle(order.pk, line, asked_at=clock.now(), now=clock.now())
     order.refresh_from_db()
-    assert (order.state, order.looked_at) == (Status.CANCELLED, None), "the chase would order all of it anew"
+    assert (order.state, order.end_cause) == (Status.CANCELLED, ""), "the list has not said what ended it"
+    assert order.requests.get(kind="CANCEL").confirmed_qty == 0, "nothing was released yet"
 
 
 def test_a_list_from_before_a_cancel_answers_no_wish_of_after_it(

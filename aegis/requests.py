@@ -1,0 +1,144 @@
+"""Requests to the broker (new order, amend, cancel) and what is known of each.
+
+A request is REQUESTED when its row is committed, SENT when its bytes leave, ACKNOWLEDGED when a reply numbers it, and
+CONFIRMED when a line of the broker's order list references it. Only the list says what a cancel or an amend took:
+the intent, the sending and the acknowledgement prove nothing about the order. The table of evidence is in
+docs/evidence.md.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from aegis.broker import OrderRecord
+from aegis.sessions import KST
+
+# a request whose sender died before it noted an answer can have been carried out until then: the client's time-outs
+REPLY_DEADLINE = timedelta(seconds=30)
+# the broker stamps whole seconds, by a clock of its own
+STAMP_TOLERANCE = timedelta(seconds=2)
+# without a confirmation in the list after this, the cancel is sent again: cancelling twice harms nothing
+CANCEL_PATIENCE = timedelta(seconds=5)
+# an unconfirmed cancel is reported to the operator after this
+CANCEL_REPORT_AFTER = timedelta(seconds=30)
+# each further cancel of one order waits twice as long as the one before, up to this
+CANCEL_BACKOFF_MAX = timedelta(seconds=60)
+
+
+class RequestKind(StrEnum):
+    NEW = "NEW"
+    AMEND = "AMEND"
+    CANCEL = "CANCEL"
+
+
+class RequestState(StrEnum):
+    REQUESTED = "REQUESTED"  # its row is committed, nothing has left
+    SENT = "SENT"  # its bytes may have left; no reply yet
+    ACKNOWLEDGED = "ACKNOWLEDGED"  # the reply numbered it
+    CONFIRMED = "CONFIRMED"  # a line of the order list references it
+    REJECTED = "REJECTED"  # the broker or the exchange refused it
+    UNKNOWN = "UNKNOWN"  # no readable reply: it may have been executed
+    NOT_SENT = "NOT_SENT"  # it provably never reached the broker
+    LAPSED = "LAPSED"  # the list showed the end of its order without it
+
+
+class RequestedBy(StrEnum):
+    CALLER = "CALLER"  # a strategy, a command, a message
+    CHASE = "CHASE"
+    STOP = "STOP"
+    OPERATOR = "OPERATOR"
+    CANCEL_ALL = "CANCEL_ALL"
+
+    @property
+    def is_person(self) -> bool:
+        """Whether a person wants it: such a cancel is never held back and never rate-bounded."""
+        return self in (RequestedBy.OPERATOR, RequestedBy.CANCEL_ALL)
+
+
+class EndCause(StrEnum):
+    """What ended an order, or what was left of it."""
+
+    OWN_CANCEL = "OWN_CANCEL"
+    OWN_AMEND = "OWN_AMEND"
+    EXTERNAL_CANCEL = "EXTERNAL_CANCEL"
+    EXTERNAL_AMEND = "EXTERNAL_AMEND"
+    SESSION_END = "SESSION_END"  # the exchange took it back with the venue's last session
+    IMMEDIATE_REMAINDER = "IMMEDIATE_REMAINDER"  # IOC and FOK orders do not rest
+    REMAINDER_REJECTED = "REMAINDER_REJECTED"
+    UNEXPLAINED = "UNEXPLAINED"  # no line of the list says: it is taken for nobody's, and nothing follows
+
+
+# a request in these states may still be, or become, a line of the list
+LIVE = frozenset({RequestState.REQUESTED, RequestState.SENT, RequestState.ACKNOWLEDGED, RequestState.UNKNOWN})
+
+_S = RequestState
+MOVES: dict[RequestState, frozenset[RequestState]] = {
+    _S.REQUESTED: frozenset({_S.SENT, _S.ACKNOWLEDGED, _S.REJECTED, _S.UNKNOWN, _S.NOT_SENT, _S.CONFIRMED, _S.LAPSED}),
+    _S.SENT: frozenset({_S.ACKNOWLEDGED, _S.REJECTED, _S.UNKNOWN, _S.NOT_SENT, _S.CONFIRMED, _S.LAPSED}),
+    _S.UNKNOWN: frozenset({_S.ACKNOWLEDGED, _S.CONFIRMED, _S.REJECTED, _S.NOT_SENT, _S.LAPSED}),
+    _S.ACKNOWLEDGED: frozenset({_S.CONFIRMED, _S.REJECTED, _S.LAPSED}),
+    # a line may turn up after the order's end was explained otherwise
+    _S.LAPSED: frozenset({_S.CONFIRMED}),
+    _S.CONFIRMED: frozenset(),
+    _S.REJECTED: frozenset({_S.CONFIRMED}),
+    _S.NOT_SENT: frozenset(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SentRequest:
+    """A cancel or an amend of ours. `order_no` is that of its reply, empty without one.
+
+    `deadline` is when it was given up as unanswered: what the broker stamped later was asked for by somebody else.
+    """
+
+    pk: int
+    kind: RequestKind
+    state: RequestState
+    sent_at: datetime
+    deadline: datetime
+    order_no: str
+
+
+def attribute(
+    requests: Sequence[SentRequest], lines: Sequence[OrderRecord], order: OrderRecord
+) -> dict[int, OrderRecord]:
+    """Return which of the lines that reference `order` is which request's, by the request's key.
+
+    A line with the number of our own reply is ours. If a reply was lost, the line counts as ours only if it is the only
+    one of its kind for this order, was stamped between sending and deadline, and took all that was open, whatever
+    filled meanwhile. Any other line is external.
+    """
+    found: dict[int, OrderRecord] = {}
+    for request in requests:
+        line = next((line for line in lines if line.order_no == request.order_no), None)
+        if request.order_no and line is not None:
+            found[request.pk] = line
+    lost = [request for request in requests if not request.order_no and request.state in LIVE]
+    for kind in (RequestKind.CANCEL, RequestKind.AMEND):
+        candidates = [request for request in lost if request.kind is kind]
+        same_kind = [line for line in lines if line.is_cancel is (kind is RequestKind.CANCEL)]
+        if len(same_kind) == 1 and candidates and same_kind[0] not in found.values():
+            (line,) = same_kind
+            sender = next((request for request in candidates if _is_in_time(request, line)), None)
+            if sender is not None and _takes_all_that_was_open(line, lines, order):
+                found[sender.pk] = line
+    return found
+
+
+def _is_in_time(request: SentRequest, line: OrderRecord) -> bool:
+    stamped_at = datetime.combine(line.order_date, line.placed_at, KST)
+    return request.sent_at - STAMP_TOLERANCE <= stamped_at <= request.deadline + STAMP_TOLERANCE
+
+
+def _takes_all_that_was_open(line: OrderRecord, lines: Sequence[OrderRecord], order: OrderRecord) -> bool:
+    """Whether nothing is left open after `line`, and its quantity is what no fill and no other line took."""
+    others = sum(each.qty for each in lines if each is not line)
+    return order.open_qty == 0 and line.qty == order.qty - order.filled_qty - order.rejected_qty - others
+
+
+def resend_after(sent: int) -> timedelta:
+    """Return how long after the `sent`-th cancel of an order the next one may follow."""
+    doublings = min(max(0, sent - 1), 10)
+    return min(CANCEL_PATIENCE * (1 << doublings), CANCEL_BACKOFF_MAX)

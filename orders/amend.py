@@ -1,0 +1,207 @@
+"""Amends (정정): an open order moved to another price, or reduced, by one request. Written ahead like a new order.
+
+The new order's row and the request are committed before anything leaves. Its quantity is an upper bound until a line
+of the list names it, and an amend of unknown outcome is never followed by a new order: its family waits for the list.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+
+from django.db.models import Max
+from django.utils.translation import gettext
+
+from aegis.amends import can_amend, only_lowers_risk
+from aegis.broker import Broker, HeldBack, NotSent, OrderRequest, OutcomeUnknown, Refused
+from aegis.guards import CROWDED, GUARDS, HARMLESS, Reason, gettext_noop
+from aegis.requests import RequestedBy, RequestKind
+from aegis.terms import Market, OrderKind
+from orders import fills, journal, requests, switch
+from orders.cancel import Canceller
+from orders.intents import NO_CHASE, Intent, OrderDenied
+from orders.models import BrokerRequest, TradeOrder
+from orders.pretrade import Draft, PreTrade, Priced
+from orders.requests import LOWERS_RISK, Grounds
+from orders.submit import Submitter
+
+log = logging.getLogger(__name__)
+
+
+class Amender:
+    """Amends orders at one broker, by one clock."""
+
+    def __init__(self, broker: Broker, now: Callable[[], datetime]) -> None:
+        self._broker = broker
+        self._now = now
+        self._pretrade = PreTrade(broker, now)
+        self._submit = Submitter(broker, now)
+
+    def amend(
+        self,
+        order: TradeOrder,
+        *,
+        price: int | None = None,
+        qty: int | None = None,
+        by: RequestedBy = RequestedBy.CALLER,
+        who: str = "",
+    ) -> TradeOrder:
+        """Amend an open limit order, and return the order that stands for it then.
+
+        With a `price` alone all that is open moves there, whatever fills meanwhile; with a `qty` too so many shares
+        move, and the rest keeps its price and number. With a `qty` alone the order is reduced to that many open shares
+        and keeps its place. Its chase ends: a price that somebody chose is not chased.
+
+        Raises OrderDenied if AEGIS will not send it, and BrokerError if the broker could not be asked beforehand; then
+        nothing has changed.
+        """
+        self._check_possible(order, price, qty)
+        if price is None:
+            assert qty is not None
+            Canceller(self._broker, self._now).cancel(order, by=by, who=who, qty=order.open_qty - qty)
+            order.refresh_from_db()
+            return order
+        is_whole = qty is None or qty == order.open_qty
+        draft, row, grounds = self._prepare(order, price, order.open_qty if qty is None else qty)
+        return self._commit_and_send(order, draft, row, grounds, by=by, who=who, is_whole=is_whole)
+
+    def follow(self, order: TradeOrder, draft: Draft, row: TradeOrder) -> TradeOrder:
+        """Amend an order to the price of its chase's next step, as `row`; the chase goes on with that."""
+        row.replaces = order
+        row.request_id = f"{row.request_id}:amend"
+        grounds = Grounds(draft.quoted_at, follows=order.pk)
+        return self._commit_and_send(order, draft, row, grounds, by=RequestedBy.CHASE, who="", is_whole=True)
+
+    # --- before
+
+    def _check_possible(self, order: TradeOrder, price: int | None, qty: int | None) -> None:
+        found = _why_impossible(order, price, qty)
+        if found is not None:
+            raise OrderDenied([found])
+
+    def _prepare(self, order: TradeOrder, price: int, qty: int) -> tuple[Draft, TradeOrder, Grounds]:
+        """Judge the amend, and return its draft, its row and what its last check looks at."""
+        lowers = only_lowers_risk(order.side, order.price, price)
+        market, kind = Market(order.market), OrderKind(order.order_kind)
+        number = order.requests.filter(kind=RequestKind.AMEND).count() + 1
+        request_id = f"amend:{order.pk}:{number}"
+        intent = Intent(order.stock_code, order.side, qty, price=price, market=market, request_id=request_id, kind=kind)
+        found = self._pretrade.context(intent, order.root_pk)
+        if not lowers:
+            found = self._pretrade.ensure_reconciled(found, intent, order.root_pk)
+        stock = found.stock or self._pretrade.new_stock(order.stock_code)
+        request = OrderRequest(order.stock_code, order.side, market, kind, qty, price)
+        quoted_at = self._now()
+        quote = self._broker.quote(order.stock_code, market)
+        facts = self._pretrade.facts(request, stock, intent, found, is_errand=True)
+        draft = self._pretrade.judge(
+            Priced(request, None),
+            stock,
+            quote,
+            quoted_at,
+            intent,
+            facts,
+            released_qty=qty if order.side.sign < 0 else 0,
+            cost_won=max(0, (price - order.price) * qty),
+            checks=HARMLESS if lowers else GUARDS,
+        )
+        row = self._submit.row(replace(draft, plan=NO_CHASE), request_id)
+        row.root_id, row.attempt, row.replaces = order.root_pk, next_attempt(order), order
+        row.strategy, row.strategy_id, row.arrival_price = order.strategy, order.strategy_id, order.arrival_price
+        return draft, row, Grounds(quoted_at, skip=LOWERS_RISK if lowers else frozenset())
+
+    # --- commit, send, record
+
+    def _commit_and_send(
+        self,
+        order: TradeOrder,
+        draft: Draft,
+        row: TradeOrder,
+        grounds: Grounds,
+        *,
+        by: RequestedBy,
+        who: str,
+        is_whole: bool,
+    ) -> TradeOrder:
+        question = Intent(row.stock_code, row.side, row.qty, price=row.price, request_id=row.request_id)
+        crowd = self._pretrade.context(question, order.root_pk).crowd
+        checks = () if grounds.skip else CROWDED
+        row = self._submit.commit(
+            draft, row, crowd, by=by, follows=grounds.follows, checks=checks, who=who, is_whole=is_whole
+        )
+        if by is not RequestedBy.CHASE:
+            journal.note(order, chase_at=None, chase_note="")
+        journal.write(order, "AMEND_SENT", f"#{row.pk} {row.qty} @ {row.price}", at=self._now())
+        self._send(order, row, BrokerRequest.objects.get(makes=row), grounds, None if is_whole else row.qty)
+        row.refresh_from_db()
+        return row
+
+    def _send(
+        self, order: TradeOrder, row: TradeOrder, request: BrokerRequest, grounds: Grounds, qty: int | None
+    ) -> None:
+        check = requests.change_check(request, order, grounds, self._now)
+        try:
+            acceptance = self._broker.amend(replace(order.placed, last_check=check), price=row.price, qty=qty)
+        except (NotSent, Refused) as error:
+            self._record(order, "AMEND_REFUSED", str(error))
+            journal.refused(row, error, at=self._now())
+            if not isinstance(error, HeldBack):
+                switch.watch(self._now())
+        except OutcomeUnknown as error:
+            log.error("order %s: no answer to its amend, it may have arrived: %s", order.pk, error)
+            self._record(order, "AMEND_UNKNOWN", str(error))
+            journal.unanswered(row, error, at=self._now())
+        else:
+            journal.accepted(row, acceptance, at=self._now(), evidence="reply")
+            self._record(order, "AMEND_TAKEN", acceptance.order_no)
+            fills.replay(row)
+
+    def _record(self, order: TradeOrder, kind: str, detail: str) -> None:
+        journal.write(order, kind, detail, at=self._now())
+        journal.want_look(order)
+
+
+def next_attempt(order: TradeOrder) -> int:
+    """Return the place of the next order in an order's family."""
+    newest = TradeOrder.objects.filter(root_id=order.root_pk).aggregate(most=Max("attempt"))["most"]
+    return int(newest or 0) + 1
+
+
+def _why_impossible(order: TradeOrder, price: int | None, qty: int | None) -> Reason | None:
+    """Return why this order cannot be amended so, None if it can."""
+    name, market = f"#{order.pk}", Market(order.market)
+    if order.order_no is None or not order.is_open or not order.open_qty:
+        return Reason("NOT_OPEN", gettext_noop("nothing of order {order} is open"), {"order": name})
+    if price is None and (qty is None or qty == order.open_qty):
+        words = gettext_noop("nothing would change: name a new price, or a quantity below the {open:,} open shares")
+        return Reason("NOTHING_TO_AMEND", words, {"open": order.open_qty})
+    if qty is not None and not 0 < qty <= order.open_qty:
+        words = gettext_noop("quantity {qty:,}: 1 to {open:,} shares of it are open")
+        return Reason("QUANTITY", words, {"qty": qty, "open": order.open_qty})
+    if price is not None and not can_amend(market, OrderKind(order.order_kind), order.order_date):
+        words = gettext_noop(
+            "{market} orders of kind {kind} cannot be amended, only limit orders (00): cancel it and order anew"
+        )
+        return Reason("AMEND_KIND", words, {"market": market, "kind": order.order_kind})
+    if price == order.price:
+        return Reason("NOTHING_TO_AMEND", gettext_noop("its price is {price:,} won already"), {"price": price})
+    return _why_pending(order)
+
+
+def _why_pending(order: TradeOrder) -> Reason | None:
+    """Return why the family must wait for the list first: a cancel, an amend or an order of it has no known outcome."""
+    family = TradeOrder.objects.filter(pk=order.root_pk) | TradeOrder.objects.filter(root_id=order.root_pk)
+    is_unknown = family.filter(status__in=["SUBMITTING", "UNKNOWN"]).exists()
+    if not is_unknown and not any(requests.live_changes(each) for each in family):
+        return None
+    words = gettext_noop("a cancel or an amend of order {order} is not confirmed by the list yet: wait for that")
+    return Reason("CHANGE_PENDING", words, {"order": f"#{order.pk}"})
+
+
+def describe(order: TradeOrder, row: TradeOrder) -> str:
+    """Return an amend in a few words, for an operator."""
+    if row.pk == order.pk:
+        return gettext("#{pk}: reduced, {open:,} shares stay open").format(pk=order.pk, open=order.open_qty)
+    return gettext("#{pk} → #{new}: {qty:,} shares at {price:,} won").format(
+        pk=order.pk, new=row.pk, qty=row.qty, price=row.price
+    )

@@ -1,0 +1,90 @@
+"""A cancel as a request: written ahead, sent, recorded. `orders.cancel_driver` drives it until the list confirms it.
+
+A cancel that was requested is a fact about us, not about the order. No order counts as cancelled while the broker's
+list shows it open.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+
+from django.db import transaction
+
+from aegis.broker import Acceptance, Broker, BrokerError, OutcomeUnknown, Placed
+from aegis.requests import RequestedBy, RequestKind, resend_after
+from orders import journal, requests, switch
+from orders.models import BrokerRequest, TradeOrder
+from orders.requests import Grounds
+
+
+class Canceller:
+    """Requests cancels of one broker, by one clock."""
+
+    def __init__(self, broker: Broker, now: Callable[[], datetime]) -> None:
+        self._broker = broker
+        self._now = now
+
+    def cancel(
+        self,
+        order: TradeOrder,
+        *,
+        by: RequestedBy,
+        who: str = "",
+        qty: int | None = None,
+        grounds: Grounds | None = None,
+    ) -> BrokerRequest:
+        """Request the cancel of what is left of an order, or of `qty` shares of it; return the request.
+
+        A chase's cancel leaves its chase running; any other ends it. With `grounds` the last check looks at all that
+        may have changed since. Raises Refused if the broker refused it, NotSent if it surely never left, ValueError
+        for an order without a number. A lost answer is no error: the order is looked up.
+        """
+        placed, now = order.placed, self._now()
+        with transaction.atomic():
+            request = requests.create(order, RequestKind.CANCEL, by=by, who=who, qty=qty, at=now)
+            _want(order, by, now, is_whole=qty is None)
+            journal.write(order, "CANCEL_SENT", _described(request), at=now)
+        check = requests.change_check(request, order, grounds, self._now)
+        try:
+            acceptance = self._send(replace(placed, last_check=check), qty)
+        except BrokerError as error:
+            requests.record_failure(request, error, at=self._now())
+            kind = "CANCEL_UNKNOWN" if isinstance(error, OutcomeUnknown) else "CANCEL_REFUSED"
+            journal.write(order, kind, str(error), at=self._now())
+            if isinstance(error, OutcomeUnknown):
+                return request
+            raise
+        requests.record_acknowledged(request, acceptance, at=self._now())
+        journal.write(order, "CANCEL_TAKEN", acceptance.order_no, at=self._now())
+        return request
+
+    def _send(self, placed: Placed, qty: int | None) -> Acceptance:
+        return self._broker.cancel(placed) if qty is None else self._broker.cancel_part(placed, qty)
+
+
+@transaction.atomic
+def end_chase(order: TradeOrder, why: str, *, at: datetime) -> None:
+    """End an order's chase, by somebody's will: nothing of it is ordered again, not even what is being committed.
+
+    A chase that ended by itself says why in its note; this one has none, and a stop does not go on from there.
+    """
+    journal.note(order, chase_at=None, chase_note="")
+    journal.write(order, "CHASE_ENDED", why, at=at)
+    switch.overtake()
+
+
+def _want(order: TradeOrder, by: RequestedBy, now: datetime, *, is_whole: bool) -> None:
+    """Note that an order is wanted cancelled, and when the next look at it is due. A person's wish outranks others."""
+    if not is_whole:
+        journal.want_look(order)
+        return
+    sent = order.requests.filter(kind=RequestKind.CANCEL).count()
+    wish = {"cancel_wanted_at": order.cancel_wanted_at or now, "cancel_wanted_by": by.value}
+    if order.cancel_wanted_at and RequestedBy(order.cancel_wanted_by).is_person:
+        del wish["cancel_wanted_by"]
+    ended = {} if by is RequestedBy.CHASE else {"chase_at": None}
+    journal.note(order, cancel_due_at=now + resend_after(sent), look_wanted=True, lookup_at=None, **wish, **ended)
+
+
+def _described(request: BrokerRequest) -> str:
+    return request.requested_by if request.is_whole else f"{request.requested_by}: {request.qty}"

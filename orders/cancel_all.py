@@ -1,0 +1,240 @@
+"""The emergency brake: cancels everything that is open at the broker, on every venue, and says what came of it."""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from time import monotonic, sleep
+
+from django.utils.translation import gettext
+
+from aegis.broker import Broker, BrokerError, OpenOrder, OutcomeUnknown, PartlyRead
+from aegis.lifecycle import OPEN, Status
+from aegis.requests import RequestedBy, RequestKind
+from orders import guards, reconcile, requests
+from orders.cancel import Canceller, end_chase
+from orders.models import BrokerRequest, TradeOrder
+from orders.order_list import same_branch
+
+# how long `cancel_all` waits for the answers of orders on their way
+ANSWER_PATIENCE_SECONDS = 3.0
+# how often, and how far apart, the open orders are read again until those that were cancelled are gone
+CONFIRM_READS = 2
+CONFIRM_PAUSE_SECONDS = 0.5
+
+
+@dataclass(slots=True)
+class Swept:
+    """What became of everything that was open, by order number.
+
+    `cancelled`: the broker's list of open orders lacks them. `unconfirmed`: the cancel was sent, and the list still
+    shows them, or could not be read; they are driven on. `failed` says why, `left` are external orders; `unseen` is
+    why the broker did not tell what else there is, or not all of it.
+    """
+
+    cancelled: list[str] = field(default_factory=list)
+    unconfirmed: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    left: list[str] = field(default_factory=list)
+    unseen: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenList:
+    """The broker's open orders. `unread` are the numbers of lines that cannot be parsed, `why` says why."""
+
+    orders: Sequence[OpenOrder]
+    unread: frozenset[str] = frozenset()
+    why: str = ""
+
+    def shows(self, found: OpenOrder) -> bool:
+        """Whether an order is, or may be, among them."""
+        return any(_is_same(found, each) for each in self.orders) or bool({found.placed.order_no, ""} & self.unread)
+
+
+class CancelAll:
+    """Cancels everything at one broker, by one clock."""
+
+    def __init__(
+        self, broker: Broker, now: Callable[[], datetime], *, external: bool, code: str | None, who: str
+    ) -> None:
+        self._broker = broker
+        self._now = now
+        self._external = external
+        self._code = code
+        self._who = who
+        self._swept = Swept()
+        # what was cancelled, by the key of its row, or by itself where there is none
+        self._sent: list[OpenOrder] = []
+        self._rows: set[int] = set()
+
+    def run(self) -> Swept:
+        """Cancel what our rows know to be open, then whatever else the broker holds open on any venue.
+
+        It goes on if one fails, and says so.
+        """
+        self._end_chases()
+        self._cancel_ours()
+        for order in self._unanswered():
+            self._swept.failed[str(order)] = gettext("its answer is not there yet: look again in a minute")
+        self._end_chases()
+        self._cancel_ours()
+        try:
+            self._cancel_and_confirm()
+        except BrokerError as error:
+            self._swept.unseen = guards.say_error(error)
+            self._confirm_by_the_order_list()
+        return self._swept
+
+    def _cancel_ours(self) -> None:
+        mine = TradeOrder.objects.filter(status__in=OPEN).exclude(order_no=None).order_by("-id")
+        for order in mine.filter(stock_code=self._code) if self._code else mine:
+            is_wanted = self._external or order.origin == TradeOrder.Origin.AEGIS
+            if is_wanted and order.pk not in self._rows and not _is_amended(order):
+                found = OpenOrder(order.placed, order.stock_code, order.side, order.open_qty)
+                self._cancel_one(found, order)
+
+    def _cancel_one(self, found: OpenOrder, order: TradeOrder | None) -> None:
+        number = found.placed.order_no
+        if order is not None:
+            self._rows.add(order.pk)
+        try:
+            if order is None:
+                self._cancel_without_row(found)
+            else:
+                Canceller(self._broker, self._now).cancel(order, by=RequestedBy.CANCEL_ALL, who=self._who)
+        except BrokerError as error:
+            self._swept.failed[number] = guards.say_error(error)
+        else:
+            self._sent.append(found)
+
+    def _cancel_without_row(self, found: OpenOrder) -> None:
+        """Cancel an open order that no row of ours is; the request stands by itself."""
+        now, placed = self._now(), found.placed
+        request = BrokerRequest.objects.create(
+            kind=RequestKind.CANCEL,
+            state_at=now,
+            requested_at=now,
+            requested_by=RequestedBy.CANCEL_ALL,
+            who=self._who[:150],
+            qty=found.qty,
+            message=f"{placed.order_date} {placed.branch} {placed.order_no} {found.code} {found.side}",
+        )
+        try:
+            acceptance = self._broker.cancel(placed)
+        except BrokerError as error:
+            requests.record_failure(request, error, at=self._now())
+            if not isinstance(error, OutcomeUnknown):
+                raise
+        else:
+            requests.record_acknowledged(request, acceptance, at=self._now())
+
+    def _cancel_and_confirm(self) -> None:
+        """Cancel what else the broker holds open, and sort all that was cancelled by what its list shows then."""
+        shown = fetch_open(self._broker, self._code)
+        for each in shown.orders:
+            self._cancel_stranger(each)
+        for _ in range(CONFIRM_READS):
+            if not any(shown.shows(each) for each in self._sent):
+                break
+            sleep(CONFIRM_PAUSE_SECONDS)
+            shown = fetch_open(self._broker, self._code)
+        self._swept.unseen = shown.why
+        for each in self._sent:
+            self._sort(each, is_gone=not shown.shows(each))
+
+    def _cancel_stranger(self, found: OpenOrder) -> None:
+        """Cancel an open order of the broker's that was not cancelled with our own rows."""
+        order = row_of(found)
+        if order is not None and order.pk in self._rows:
+            return
+        if is_wanted(found, order, external=self._external):
+            self._cancel_one(found, order)
+        else:
+            self._swept.left.append(found.placed.order_no)
+
+    def _confirm_by_the_order_list(self) -> None:
+        """Sort what was cancelled by the list of orders, where that of the open ones cannot be had."""
+        with suppress(BrokerError):
+            reconcile.reconcile(self._broker, self._now)
+        for each in self._sent:
+            order = row_of(each)
+            self._sort(each, is_gone=order is not None and order.is_done)
+
+    def _sort(self, found: OpenOrder, *, is_gone: bool) -> None:
+        if is_gone:
+            self._swept.cancelled.append(found.placed.order_no)
+        else:
+            words = gettext("the cancel was sent, and the broker's list does not confirm it yet: it is driven on")
+            self._swept.unconfirmed[found.placed.order_no] = words
+
+    def _unanswered(self) -> Sequence[TradeOrder]:
+        """Wait a moment for the answers of orders on their way; return those that have none by then."""
+        on_its_way = TradeOrder.objects.filter(
+            status=Status.SUBMITTING, created_at__gt=self._now() - requests.MAX_QUOTE_AGE
+        )
+        gives_up_at = monotonic() + ANSWER_PATIENCE_SECONDS
+        while left := list(on_its_way.filter(stock_code=self._code) if self._code else on_its_way.all()):
+            if monotonic() > gives_up_at:
+                break
+            sleep(0.05)
+        return left
+
+    def _end_chases(self) -> None:
+        """End the chases that stand between a cancel and its re-order: no open order is there to sweep."""
+        between = TradeOrder.objects.exclude(chase_at=None).exclude(status__in=OPEN)
+        for order in between.filter(stock_code=self._code) if self._code else between:
+            end_chase(order, gettext("everything is cancelled"), at=self._now())
+
+
+def fetch_open(broker: Broker, code: str | None) -> OpenList:
+    """Return what the broker holds open, of one stock or of all. Raises BrokerError."""
+    try:
+        found, unread, why = broker.open_orders(), frozenset[str](), ""
+    except PartlyRead as error:
+        found, why = error.read, guards.say_error(error)
+        unread = frozenset(line.order_no for line in error.unread)
+    return OpenList([each for each in found if code in (None, each.code)], unread, why)
+
+
+def is_wanted(found: OpenOrder, order: TradeOrder | None, *, external: bool) -> bool:
+    """Whether an open order of the broker's is to be cancelled: one of ours, one that may be, or any if `external`."""
+    ours = may_be_ours(found) if order is None else order.origin == TradeOrder.Origin.AEGIS
+    return external or ours
+
+
+def _is_amended(order: TradeOrder) -> bool:
+    """Whether an acknowledged amend of ours has moved it: it is the new order then that is cancelled."""
+    return order.replaced_by.filter(status__in=OPEN, made_by__is_whole=True).exists()
+
+
+def _is_same(one: OpenOrder, other: OpenOrder) -> bool:
+    """Whether two lines are one order: numbers are compared with date, branch, stock and side, never alone."""
+    mine, theirs = one.placed, other.placed
+    same = (mine.order_date, mine.order_no, one.code, one.side) == (
+        theirs.order_date,
+        theirs.order_no,
+        other.code,
+        other.side,
+    )
+    return same and same_branch(mine.branch, theirs.branch)
+
+
+def row_of(found: OpenOrder) -> TradeOrder | None:
+    """Return the row of an open order of the broker's, by all that tells one order from another."""
+    placed = found.placed
+    same = TradeOrder.objects.filter(
+        order_date=placed.order_date, order_no=placed.order_no, stock_code=found.code, order_type=found.side
+    )
+    return next((row for row in same if same_branch(row.branch, placed.branch)), None)
+
+
+def may_be_ours(found: OpenOrder) -> bool:
+    """Whether an open order that no row is may be one of ours whose answer was lost: cancel_all takes no chances."""
+    unanswered = TradeOrder.objects.filter(status__in=[Status.SUBMITTING, Status.UNKNOWN])
+    return unanswered.filter(stock_code=found.code, order_type=found.side).exists()
+
+
+def would_cancel(broker: Broker, *, external: bool, code: str | None) -> list[OpenOrder]:
+    """Return what `cancel_all` would cancel, by the broker's own list. Raises BrokerError."""
+    return [each for each in fetch_open(broker, code).orders if is_wanted(each, row_of(each), external=external)]

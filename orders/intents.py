@@ -1,0 +1,92 @@
+"""What a caller wants (an intent), how it is chased unless the caller says, and why AEGIS will not send it."""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from django.conf import settings
+
+from aegis import pricing
+from aegis.broker import OrderRequest
+from aegis.chase import ChaseBy, Plan
+from aegis.guards import Reason
+from aegis.terms import Market, OrderKind, Side
+
+STRATEGY_ID_LENGTH = 64
+NO_CHASE = Plan(wait_seconds=0, max_retries=0, step_ticks=0, market_after=False)
+
+
+class OrderDenied(Exception):
+    """AEGIS itself will not send this order; `reasons` says why, one by one."""
+
+    def __init__(self, reasons: Sequence[Reason]) -> None:
+        super().__init__("; ".join(str(reason) for reason in reasons))
+        self.reasons = tuple(reasons)
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """What a caller wants: shares of a stock, priced by a pricing style (`strategy`), by a `price`, or at market.
+
+    `market` None lets the hour choose the venue, `kind` None the order code; a kind asked for by name goes as
+    it is or not at all, but for a market order. `trigger` is the condition price, in won, of a stop-limit
+    order. The same `request_id` again returns the same order. `plan` None leaves orders with a price or a kind
+    of their own and market orders alone, and chases every other by the settings.
+
+    `strategy_id` is the caller's own text that says who wants it, up to 64 characters. `tick_offset` replaces the
+    offset of the pricing style, in ticks; without a style it counts from the last price. `may_self_cross` lets it
+    trade against a resting order of the same account.
+    """
+
+    code: str
+    side: Side
+    qty: int
+    strategy: str = ""
+    price: int | None = None
+    market: Market | None = None
+    request_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    plan: Plan | None = None
+    kind: OrderKind | None = None
+    trigger: int = 0
+    strategy_id: str = ""
+    tick_offset: int | None = None
+    may_self_cross: bool = False
+
+    @property
+    def names_price(self) -> bool:
+        return bool(self.strategy) or self.price is not None or self.tick_offset is not None
+
+    @property
+    def is_at_market(self) -> bool:
+        return not self.names_price and self.kind in (None, OrderKind.MARKET)
+
+
+def offsets() -> pricing.Offsets:
+    return pricing.Offsets(
+        buy=settings.DEFAULT_BUY_OFFSET,
+        sell=settings.DEFAULT_SELL_OFFSET,
+        urgent_buy=settings.URGENT_BUY_OFFSET,
+        stop_loss=settings.STOP_LOSS_OFFSET,
+        emergency_sell=settings.EMERGENCY_SELL_OFFSET,
+    )
+
+
+def default_plan() -> Plan:
+    return Plan(
+        wait_seconds=settings.UNFILLED_WAIT_SECONDS,
+        max_retries=settings.MAX_RETRY_COUNT,
+        step_ticks=settings.RETRY_OFFSET_ADJUST,
+        market_after=settings.FORCE_MARKET_AFTER_RETRY,
+    )
+
+
+def default_chase_by() -> ChaseBy:
+    return ChaseBy(settings.CHASE_BY.upper())
+
+
+def plan_for(intent: Intent, request: OrderRequest) -> Plan:
+    """Return how an order is chased. Nothing is nearer than a market order; a kind asked for by name is meant so."""
+    if intent.plan is not None:
+        return intent.plan
+    by_name = intent.kind not in (None, OrderKind.MARKET)
+    return NO_CHASE if intent.price is not None or by_name or request.kind.is_market else default_plan()

@@ -1,0 +1,157 @@
+"""The broker's list of orders (주식일별주문체결조회) as one answer: its orders, and the lines that reference each.
+
+A list counts only with all its pages. One with lines that nobody can parse, or an empty one while orders of ours are
+open, proves nothing by what it lacks.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
+
+from django.db import DataError, IntegrityError
+from django.db.models import Q
+from django.utils.translation import gettext_noop
+
+from aegis.broker import Broker, OrderRecord, PartlyRead, UnreadLine
+from aegis.lifecycle import OPEN, UNSETTLED, IllegalMove
+from aegis.sessions import KST
+from aegis.terms import OrderKind
+from market import service as market
+from orders.models import TradeOrder
+
+# fills and cancels of the last seconds may be missing from a list
+LIST_LAG = timedelta(seconds=10)
+# an order that the list has not shown for so long is no longer in it
+ASKED_FOR = timedelta(days=7)
+SAME_MINUTE = timedelta(seconds=60)
+
+Identity = tuple[date, str, str, str]
+EMPTY = gettext_noop("the list is empty, though orders of ours are open")
+
+
+@dataclass(frozen=True, slots=True)
+class OrderList:
+    """One answer. `orders` are new orders and amends, `changes` the cancels and amends by the order they reference.
+
+    `unread` are the lines that cannot be parsed; lines that our tables refuse are added to it on the way.
+    """
+
+    orders: Sequence[OrderRecord]
+    changes: Mapping[Identity, Sequence[OrderRecord]]
+    unread: list[UnreadLine]
+    asked_at: datetime
+    now: datetime
+    is_empty_against_us: bool = False
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether what it lacks does not exist."""
+        return not self.unread and not self.is_empty_against_us
+
+    @property
+    def complaint(self) -> str:
+        """Return what is wrong with it, empty if nothing is."""
+        parts = [str(line) for line in self.unread] + ([EMPTY] if self.is_empty_against_us else [])
+        return "; ".join(parts)[:300]
+
+    def related(self, record: OrderRecord) -> list[OrderRecord]:
+        """Return the lines of the cancels and amends of an order."""
+        return [line for line in self.changes.get(identity(record), ()) if same_branch(record.branch, line.branch)]
+
+    def hides_ours(self) -> bool:
+        """Whether a line that cannot be parsed is, or may be, an order of ours that is not settled."""
+        numbers = [line.order_no for line in self.unread]
+        ours = TradeOrder.objects.filter(status__in=UNSETTLED, order_no__in=numbers)
+        return bool(numbers) and (not all(numbers) or ours.exists())
+
+
+def fetch(broker: Broker, asked_at: datetime) -> tuple[Sequence[OrderRecord], list[UnreadLine]]:
+    """Return the orders of every day that is not settled yet, and the lines nobody can parse. Raises BrokerError."""
+    today = asked_at.astimezone(KST).date()
+    wanted = Q(status__in=UNSETTLED) | Q(look_wanted=True, order_date__gte=today - ASKED_FOR)
+    first = TradeOrder.objects.filter(wanted).order_by("order_date").values_list("order_date", flat=True).first()
+    try:
+        return broker.orders(min(first or today, today), today), []
+    except PartlyRead as error:
+        return error.read, list(error.unread)
+
+
+def arrange(records: Sequence[OrderRecord], unread: list[UnreadLine], asked_at: datetime, now: datetime) -> OrderList:
+    """Return an answer of the broker's with its lines in their places, and their codes as our tables write them."""
+    codes = market.canonical_codes({record.code for record in records})
+    records = [replace(record, code=codes.get(record.code, record.code)) for record in records]
+    changes = defaultdict(list)
+    for record in records:
+        if record.original_no:
+            changes[record.order_date, record.original_no, record.code, record.side.value].append(record)
+    orders = [record for record in records if not record.is_cancel]
+    is_empty = not records and not unread and _knows_open_orders(asked_at)
+    return OrderList(orders, changes, unread, asked_at, now, is_empty)
+
+
+def _knows_open_orders(asked_at: datetime) -> bool:
+    """Whether an order of ours was open today, for long enough to be in any list."""
+    today = asked_at.astimezone(KST).date()
+    known = TradeOrder.objects.filter(status__in=OPEN, order_date=today, accepted_at__lt=asked_at - LIST_LAG)
+    return known.exists()
+
+
+def identity(record: OrderRecord) -> Identity:
+    return record.order_date, record.order_no, record.code, record.side.value
+
+
+def same_branch(ours: str, theirs: str) -> bool:
+    """Whether two branches may be one: a reply, or a list, may leave it out."""
+    ours, theirs = ours.lstrip("0"), theirs.lstrip("0")
+    return not ours or not theirs or ours == theirs
+
+
+class KnownOrders:
+    """The rows of the lines of a list. Numbers are compared with date, branch, stock and side, never alone."""
+
+    def __init__(self, records: Sequence[OrderRecord]) -> None:
+        numbers, days = {record.order_no for record in records}, {record.order_date for record in records}
+        self._rows = defaultdict(list)
+        for row in TradeOrder.objects.filter(order_date__in=days, order_no__in=numbers):
+            self._rows[row.order_date, row.order_no or "", row.stock_code, row.order_type].append(row)
+
+    def row_of(self, record: OrderRecord) -> TradeOrder | None:
+        rows = self._rows.get(identity(record), ())
+        exact = next((row for row in rows if same_branch(row.branch, record.branch)), None)
+        return exact or next((row for row in rows if _is_the_same(row, record)), None)
+
+
+def _is_the_same(row: TradeOrder, record: OrderRecord) -> bool:
+    """Whether a line under another branch is this order all the same: the same in everything, of the same minute.
+
+    UNVERIFIED: that the branch of a reply (KRX_FWDG_ORD_ORGNO) is always printed as the list's ord_gno_brno; a recorded
+    list with an order whose reply was recorded too settles it.
+    """
+    if row.accepted_at is None:
+        return False
+    placed_at = datetime.combine(record.order_date, record.placed_at, KST)
+    priced = not OrderKind(row.order_kind).is_priced or row.price == record.price
+    return (
+        (row.qty, row.order_kind) == (record.qty, record.kind.value)
+        and priced
+        and abs(placed_at - row.accepted_at) <= SAME_MINUTE
+    )
+
+
+@contextmanager
+def as_unread(record: OrderRecord, unread: list[UnreadLine]) -> Iterator[None]:
+    """Treat a line that violates a constraint of ours as unparsed, and continue with the rest."""
+    try:
+        yield
+    except (DataError, IntegrityError, IllegalMove) as error:
+        unread.append(UnreadLine(record.order_no, f"it cannot be: {describe(record)}: {error}".partition("\n")[0]))
+
+
+def describe(record: OrderRecord) -> str:
+    """Return the figures of a line, as evidence."""
+    return (
+        f"list: ordered {record.qty}, filled {record.filled_qty}, open {record.open_qty}, "
+        f"cancelled {record.cancelled_qty}, refused {record.rejected_qty}"
+    )

@@ -1,0 +1,198 @@
+"""What follows an unfilled order: its re-order a few ticks nearer, or at market, priced and judged before the cancel.
+
+Source: spec §9.3 (the ±3 % band is measured from the current price), §9.6, §9.8.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import Decimal
+
+from aegis import pricing, sessions
+from aegis.broker import Broker, OrderRequest, Quote
+from aegis.chase import goes_to_market, why_held
+from aegis.guards import Facts, Reason, gettext_noop
+from aegis.requests import RequestedBy
+from aegis.terms import Instrument, Market, OrderKind
+from aegis.ticks import step
+from market.models import Stock
+from orders.ground import Ground
+from orders.intents import Intent, OrderDenied
+from orders.models import TradeOrder
+from orders.pretrade import Draft, PreTrade, Priced, reserved_won
+from orders.submit import Submitter, grounds_of
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """The re-order that would follow, judged as if the resting order were gone; `why_held`: no step may be taken."""
+
+    draft: Draft
+    why_held: str
+
+
+class Reorders:
+    """Prices, judges and sends the re-orders of chases."""
+
+    def __init__(self, broker: Broker, now: Callable[[], datetime]) -> None:
+        self._now = now
+        self._broker = broker
+        self._pretrade = PreTrade(broker, now)
+        self._submit = Submitter(broker, now)
+
+    def preview(self, order: TradeOrder, retry: int) -> Preview:
+        """Price the next order of a chase and judge it by every check, before the resting one is cancelled or amended.
+
+        What the resting order holds at the broker counts as released. Raises OrderDenied and BrokerError.
+        """
+        intent = self._intent(order, order.open_qty, retry)
+        found = self._pretrade.context(intent, order.root_pk)
+        _check_fills_listed(order)
+        stock = found.stock or self._pretrade.new_stock(order.stock_code)
+        quoted_at = self._now()
+        quote = self._broker.quote(order.stock_code, Market(order.market))
+        if held := why_held(quote):
+            return Preview(self._unjudged(order, intent, stock, quote, quoted_at, found), held)
+        won, qty = _released(order, quote)
+        draft = self._judged(order, intent, stock, quote, quoted_at, found, retry, won=won, qty=qty)
+        return Preview(draft, "")
+
+    def reorder(self, order: TradeOrder, qty: int, retry: int) -> TradeOrder:
+        """Send the chase's re-order of `qty` shares, priced by a fresh quote; `retry` is its place in the plan.
+
+        Raises OrderDenied or BrokerError, with no row left behind; IntegrityError if another worker has already
+        committed this re-order.
+        """
+        intent = self._intent(order, qty, retry)
+        found = self._pretrade.ensure_reconciled(self._pretrade.context(intent, order.root_pk), intent, order.root_pk)
+        _check_fills_listed(order)
+        stock = found.stock or self._pretrade.new_stock(order.stock_code)
+        quoted_at = self._now()
+        quote = self._broker.quote(order.stock_code, Market(order.market))
+        draft = self._judged(order, intent, stock, quote, quoted_at, found, retry)
+        row = self.row(draft, order, intent.request_id)
+        row = self._submit.commit(draft, row, found.crowd, by=RequestedBy.CHASE, follows=order.pk)
+        return self._submit.send(row, grounds_of(row, follows=order.pk))
+
+    def row(self, draft: Draft, order: TradeOrder, request_id: str) -> TradeOrder:
+        """Return the row of an order that follows another of its family: it keeps what that was chased by."""
+        row = self._submit.row(draft, request_id)
+        row.root_id, row.attempt = order.root_pk, order.attempt + 1
+        row.strategy, row.strategy_id, row.tick_offset = order.strategy, order.strategy_id, order.tick_offset
+        row.arrival_price, row.chase_by = order.arrival_price, order.chase_by
+        row.band_percent, row.arrival_percent = order.band_percent, order.arrival_percent
+        return row
+
+    def _intent(self, order: TradeOrder, qty: int, retry: int) -> Intent:
+        at_market = goes_to_market(retry, order.plan)
+        is_styled = bool(order.strategy) or order.tick_offset is not None
+        return Intent(
+            code=order.stock_code,
+            side=order.side,
+            qty=qty,
+            strategy="" if at_market else order.strategy,
+            tick_offset=None if at_market else order.tick_offset,
+            price=None if at_market or is_styled else self._stepped(order),
+            market=Market(order.market),
+            request_id=f"chase:{order.root_pk}:{order.attempt + 1}",
+            plan=order.plan,
+        )
+
+    def _stepped(self, order: TradeOrder) -> int:
+        """Return the next price of an order that had a price of its own."""
+        instrument = Instrument(self._pretrade.stock_of(order.stock_code).instrument)
+        return step(order.price, order.step_ticks * order.side.sign, instrument)
+
+    def _judged(
+        self,
+        order: TradeOrder,
+        intent: Intent,
+        stock: Stock,
+        quote: Quote,
+        quoted_at: datetime,
+        found: Ground,
+        retry: int,
+        *,
+        won: int = 0,
+        qty: int = 0,
+    ) -> Draft:
+        """Price and judge a re-order. At market without the cash for it, it becomes a limit at the best opposite."""
+        priced = self._pretrade.price(
+            intent,
+            Market(order.market),
+            stock,
+            quote,
+            found.phases,
+            self._pretrade.strategy_of(intent),
+            nearer=retry * order.step_ticks,
+            band_percent=order.band_percent or None,
+        )
+        facts = self._pretrade.facts(priced.request, stock, intent, found, is_errand=True)
+        try:
+            return self._judge(order, priced, stock, quote, quoted_at, intent, facts, won, qty)
+        except OrderDenied as denied:
+            kind = sessions.limit_kind(sessions.legal_kinds(priced.request.market, found.phases, self._now()))
+            is_short = [reason.code for reason in denied.reasons] == ["CASH"]
+            if not is_short or kind is None or not priced.request.kind.is_market:
+                raise
+            instead = self._pretrade.at_best_opposite(priced.request, quote, stock, kind)
+            draft = self._judge(order, Priced(instead, None), stock, quote, quoted_at, intent, facts, won, qty)
+            return replace(draft, changed=_too_little_cash(instead))
+
+    def _judge(
+        self,
+        order: TradeOrder,
+        priced: Priced,
+        stock: Stock,
+        quote: Quote,
+        quoted_at: datetime,
+        intent: Intent,
+        facts: Facts,
+        won: int,
+        qty: int,
+    ) -> Draft:
+        _check_arrival_band(order, priced.request, quote)
+        return self._pretrade.judge(priced, stock, quote, quoted_at, intent, facts, released_won=won, released_qty=qty)
+
+    def _unjudged(
+        self, order: TradeOrder, intent: Intent, stock: Stock, quote: Quote, quoted_at: datetime, found: Ground
+    ) -> Draft:
+        """Return the draft of a step that is not taken now, by the price that the order has."""
+        kind = OrderKind(order.order_kind)
+        request = OrderRequest(order.stock_code, order.side, Market(order.market), kind, order.open_qty, order.price)
+        facts = self._pretrade.facts(request, stock, intent, found, is_errand=True)
+        return Draft(request, stock, quote, quoted_at, order.strategy, order.plan, 0, facts)
+
+
+def _released(order: TradeOrder, quote: Quote) -> tuple[int, int]:
+    """Return the won, or the shares, that an order holds at the broker while it rests."""
+    if order.side.sign < 0:
+        return 0, order.open_qty
+    kind = OrderKind(order.order_kind)
+    held = OrderRequest(order.stock_code, order.side, Market(order.market), kind, order.open_qty, order.price)
+    return reserved_won(held, quote), 0
+
+
+def _check_arrival_band(order: TradeOrder, request: OrderRequest, quote: Quote) -> None:
+    """Bound a re-order by the price at arrival: a chase follows a market, it does not run after one."""
+    percent = Decimal(order.arrival_percent)
+    price = request.price if request.kind.is_priced else quote.price
+    if percent and order.arrival_price and pricing.beyond_band(order.arrival_price, price, percent):
+        words = gettext_noop("{price:,} won is more than {percent:g}% away from the {arrival:,} won at arrival")
+        figures = {"price": price, "percent": percent, "arrival": order.arrival_price}
+        raise OrderDenied([Reason("BAND", words, figures)])
+
+
+def _check_fills_listed(order: TradeOrder) -> None:
+    """Order nothing of a family while the list lacks fills that a notice told of."""
+    family = TradeOrder.objects.filter(pk=order.root_pk) | TradeOrder.objects.filter(root_id=order.root_pk)
+    if family.filter(unlisted_since__isnull=False).exists():
+        words = gettext_noop("fills of it are not in the broker's list yet")
+        raise OrderDenied([Reason("FILL_UNLISTED", words)])
+
+
+def _too_little_cash(request: OrderRequest) -> Reason:
+    words = gettext_noop(
+        "at market it would need cash for the upper limit: it goes as a limit at {price:,} won, the best opposite quote"
+    )
+    return Reason("KIND_CHANGED", words, {"price": request.price})

@@ -1,0 +1,291 @@
+"""Requests to the broker as rows: the only writer of `broker_requests`.
+
+A request's row is committed before its bytes leave. The last check before they do is one statement: it looks at all
+that may have changed since the request was judged, and marks the request as sent, or does neither.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db import connection
+from django.db.models import Q
+from django.utils.translation import gettext
+
+from aegis.broker import Acceptance, BrokerError, HeldBack, LastCheck, NotSent, OrderRecord, OutcomeUnknown
+from aegis.guards import TradingState, gettext_noop
+from aegis.requests import LIVE, MOVES, RequestedBy, RequestKind, RequestState
+from aegis.sessions import KST
+from aegis.terms import Side
+from market import calendar
+from orders.models import STOP_ID, BrokerRequest, TradeOrder, TradingSwitch
+
+# an order, an amend or a chase's cancel leaves within this of the quote that it was judged by, or not at all
+MAX_QUOTE_AGE = timedelta(seconds=20)
+_OPEN = ["PENDING", "PARTIAL"]
+
+
+def create(
+    order: TradeOrder,
+    kind: RequestKind,
+    *,
+    by: RequestedBy,
+    at: datetime,
+    who: str = "",
+    qty: int | None = None,
+    price: int = 0,
+    makes: TradeOrder | None = None,
+) -> BrokerRequest:
+    """Commit a request that is about to leave; `qty` None stands for all that is open, `makes` for an amend's row."""
+    return BrokerRequest.objects.create(
+        order=order,
+        kind=kind,
+        state_at=at,
+        requested_at=at,
+        requested_by=by,
+        who=who[:150],
+        qty=order.open_qty if qty is None else qty,
+        is_whole=qty is None,
+        price=price,
+        makes=makes,
+    )
+
+
+# --- the last check before sending -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Grounds:
+    """What a request was judged by, and what must still hold when it leaves.
+
+    `quoted_at`: when its quote was asked for. `follows`: the order whose chase it serves, which must not have ended.
+    `stop`: the stop (its key and generation) that it sells for, which must still be triggered. `skip` names conditions
+    that do not concern it: an amend that only lowers risk passes every trading state.
+    """
+
+    quoted_at: datetime
+    follows: int | None = None
+    stop: tuple[int, int] | None = None
+    skip: frozenset[str] = frozenset()
+
+
+def stop_of(request_id: str) -> tuple[int, int] | None:
+    """Return which stop, and which generation of it, a request id names; None for any other."""
+    pk, _, generation = request_id.removeprefix(STOP_ID).partition(":")
+    is_stop = request_id.startswith(STOP_ID) and pk.isdecimal() and generation.isdecimal()
+    return (int(pk), int(generation)) if is_stop else None
+
+
+# each condition that may have changed since the request was judged, by the name under which a denial reports it
+_CONDITIONS = {
+    "STATE": "coalesce((SELECT state FROM trading_switch WHERE id = %(switch)s), 'ACTIVE') = ANY(%(passing)s)",
+    "SESSION": """CASE WHEN EXISTS (SELECT FROM trading_days WHERE date = %(today)s)
+        THEN EXISTS (SELECT FROM trading_sessions
+                     WHERE day_id = %(today)s AND market = %(market)s AND starts_at <= %(time)s AND %(time)s < ends_at
+                       AND %(kind)s = ANY(string_to_array(order_kinds, ' ')))
+        ELSE %(is_open_by_library)s END""",
+    "BLACKLIST": """NOT %(is_buy)s OR NOT EXISTS (
+        SELECT FROM blacklist WHERE stock_code = %(code)s AND (until IS NULL OR until >= %(today)s))""",
+    "QUOTE": "%(quoted_at)s >= %(oldest_quote)s",
+    "CHASE": "%(follows)s::bigint IS NULL OR (SELECT chase_at FROM trade_orders WHERE id = %(follows)s) IS NOT NULL",
+    "STOP": """%(stop)s::bigint IS NULL OR NOT EXISTS (
+        SELECT FROM stop_rules WHERE id = %(stop)s AND (state <> 'TRIGGERED' OR generation <> %(generation)s))""",
+}
+WHY_HELD_BACK = {
+    "STATE": gettext_noop("the trading state changed before it was sent"),
+    "SESSION": gettext_noop("the venue's session changed before it was sent"),
+    "BLACKLIST": gettext_noop("its stock was put on the blacklist before it was sent"),
+    "QUOTE": gettext_noop("the quote that it was judged by was too old before it was sent"),
+    "CHASE": gettext_noop("its chase was ended before it was sent"),
+    "STOP": gettext_noop("its stop was disarmed before it was sent"),
+    "TAKEN": gettext_noop("it was resolved, or sent by another process, before it was sent"),
+}
+
+# `sent_at` may be set already by this very sender, whose first try was turned away unread. The mark must be seen at
+# once and need not survive a crash of the database: an unsent and an unknown request are both resolved by the list
+_CLAIM_NEW = """
+WITH fast AS (SELECT set_config('synchronous_commit', 'off', true)),
+claimed AS (
+    UPDATE trade_orders SET sent_at = %(at)s FROM fast
+    WHERE id = %(order)s AND status = 'SUBMITTING' AND sent_at IS NOT DISTINCT FROM %(seen)s AND ({conditions})
+    RETURNING id
+)
+UPDATE broker_requests SET state = 'SENT', sent_at = %(at)s, state_at = %(at)s FROM claimed
+WHERE order_id = claimed.id AND kind = 'NEW' AND state IN ('REQUESTED', 'SENT')
+"""
+_CLAIM_CHANGE = """
+UPDATE broker_requests SET state = 'SENT', sent_at = %(at)s, state_at = %(at)s
+WHERE id = %(request)s AND state IN ('REQUESTED', 'SENT') AND sent_at IS NOT DISTINCT FROM %(seen)s
+  AND EXISTS (SELECT FROM trade_orders WHERE id = %(order)s AND status = ANY(%(open)s))
+  AND ({conditions})
+"""
+
+
+LOWERS_RISK = frozenset({"STATE", "BLACKLIST"})
+
+
+def _conditions(grounds: Grounds | None) -> dict[str, str]:
+    skip = grounds.skip if grounds else _CONDITIONS.keys()
+    return {name: condition for name, condition in _CONDITIONS.items() if name not in skip}
+
+
+def _all_of(grounds: Grounds | None) -> str:
+    return " AND ".join(["true", *(f"({condition})" for condition in _conditions(grounds).values())])
+
+
+def new_order_check(order: TradeOrder, grounds: Grounds, now: Any) -> LastCheck:
+    """Return the last check of a new order: it claims the order for this sender, once, or raises HeldBack."""
+    return _Claim(_CLAIM_NEW.format(conditions=_all_of(grounds)), order, grounds, now)
+
+
+def change_check(request: BrokerRequest, order: TradeOrder, grounds: Grounds | None, now: Any) -> LastCheck:
+    """Return the last check of a cancel or an amend. Without grounds, as of a person's cancel, nothing holds it."""
+    return _Claim(_CLAIM_CHANGE.format(conditions=_all_of(grounds)), order, grounds, now, request=request)
+
+
+class _Claim:
+    """One sender's claim on one request. Called again by the client that was turned away unread, it claims again.
+
+    The statements are the same for each set of conditions, so that the database prepares them once.
+    """
+
+    def __init__(
+        self, statement: str, order: TradeOrder, grounds: Grounds | None, now: Any, request: BrokerRequest | None = None
+    ) -> None:
+        self._statement = statement
+        self._order = order
+        self._grounds = grounds
+        self._now = now
+        self._request = request
+        self._sent_at = request.sent_at if request else order.sent_at
+
+    def __call__(self) -> None:
+        at = self._now()
+        values = {"at": at, "seen": self._sent_at, "order": self._order.pk, "open": _OPEN}
+        values |= {"request": self._request.pk} if self._request else {}
+        values |= _values(self._order, self._grounds, at) if self._grounds else {}
+        with connection.cursor() as cursor:
+            cursor.execute(self._statement, values)
+            is_claimed = cursor.rowcount == 1
+        if not is_claimed:
+            raise HeldBack(gettext(WHY_HELD_BACK[self._why(values)]))
+        self._sent_at = at
+        if self._request is None:
+            self._order.sent_at = at
+
+    def _why(self, values: Mapping[str, Any]) -> str:
+        """Return the name of the first condition that does not hold."""
+        conditions = _conditions(self._grounds)
+        if not conditions:
+            return "TAKEN"
+        with connection.cursor() as cursor:
+            cursor.execute(f"SELECT {', '.join(f'({each})' for each in conditions.values())}", values)
+            holds = dict(zip(conditions, cursor.fetchone(), strict=True))
+        return next((name for name, is_so in holds.items() if not is_so), "TAKEN")
+
+
+def _values(order: TradeOrder, grounds: Grounds, at: datetime) -> dict[str, Any]:
+    local, side = at.astimezone(KST), Side(order.order_type)
+    stop, generation = grounds.stop or (None, None)
+    return {
+        "switch": TradingSwitch.ONLY_PK,
+        "passing": [state.value for state in TradingState if state.lets_pass(side)],
+        "today": local.date(),
+        "time": local.time(),
+        "market": order.market,
+        "kind": order.order_kind,
+        "is_open_by_library": calendar.takes(order.market, order.order_kind, at),
+        "is_buy": side is Side.BUY,
+        "code": order.stock_code,
+        "quoted_at": grounds.quoted_at,
+        "oldest_quote": at - MAX_QUOTE_AGE,
+        "follows": grounds.follows,
+        "stop": stop,
+        "generation": generation,
+    }
+
+
+# --- what became of it -----------------------------------------------------------------------------------------------
+
+
+def record_acknowledged(request: BrokerRequest, acceptance: Acceptance, *, at: datetime) -> None:
+    """Record the number that the broker's reply gave a cancel or an amend."""
+    fields = {"branch": acceptance.branch, "order_no": acceptance.order_no}
+    _move(request, RequestState.ACKNOWLEDGED, at=at, **fields)
+
+
+def record_failure(request: BrokerRequest, error: BrokerError, *, at: datetime) -> None:
+    """Record that a request was refused, surely never left, or has an unknown outcome."""
+    state = RequestState.REJECTED
+    if isinstance(error, NotSent):
+        state = RequestState.NOT_SENT
+    elif isinstance(error, OutcomeUnknown):
+        state = RequestState.UNKNOWN
+    _move(request, state, at=at, code=error.code[:12], message=error.message[:200])
+
+
+def record_confirmed(request: BrokerRequest, line: OrderRecord, qty: int, *, at: datetime) -> bool:
+    """Record that a line of the order list is this request's, and the shares it took; False if that is known."""
+    fields = {"branch": line.branch[:5], "order_no": line.order_no}
+    return _move(request, RequestState.CONFIRMED, at=at, confirmed_at=at, confirmed_qty=qty, **fields)
+
+
+def record_lapsed(order: TradeOrder, *, before: datetime, at: datetime) -> list[BrokerRequest]:
+    """Give up the live cancels and amends of an order whose deadline was before then; return them."""
+    late = [request for request in live_changes(order) if request.as_sent().deadline < before]
+    return [request for request in late if _move(request, RequestState.LAPSED, at=at)]
+
+
+def _move(request: BrokerRequest, to: RequestState, *, at: datetime, **fields: Any) -> bool:
+    """Move a request on, if it is where a move to there begins; False if it is not."""
+    begins = [state.value for state, ends in MOVES.items() if to in ends]
+    changes = {"state": to.value, "state_at": at, **fields}
+    moved = BrokerRequest.objects.filter(pk=request.pk, state__in=begins).update(**changes) == 1
+    if moved:
+        for name, value in changes.items():
+            setattr(request, name, value)
+    return moved
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def changes_of(order: TradeOrder) -> Sequence[BrokerRequest]:
+    """Return the cancels and amends of an order, oldest first, but for those that surely never arrived."""
+    return list(
+        order.requests.exclude(kind=RequestKind.NEW)
+        .exclude(state__in=[RequestState.NOT_SENT, RequestState.REJECTED])
+        .order_by("id")
+    )
+
+
+def live_changes(order: TradeOrder) -> Sequence[BrokerRequest]:
+    """Return the cancels and amends of an order whose end is not known yet, oldest first."""
+    return list(order.requests.filter(state__in=LIVE).exclude(kind=RequestKind.NEW).order_by("id"))
+
+
+def confirmed_qty(order: TradeOrder) -> int:
+    """Return the shares that confirmed cancels and amends of ours took from this order."""
+    confirmed = order.requests.filter(state=RequestState.CONFIRMED).exclude(kind=RequestKind.NEW)
+    return sum(confirmed.values_list("confirmed_qty", flat=True))
+
+
+def released_qty(order: TradeOrder) -> int:
+    """Return the shares that its chase's own confirmed cancels released: no more may be ordered again."""
+    confirmed = order.requests.filter(
+        kind=RequestKind.CANCEL, state=RequestState.CONFIRMED, requested_by=RequestedBy.CHASE
+    )
+    return sum(confirmed.values_list("confirmed_qty", flat=True))
+
+
+def automatic_in_a_minute(code: str, now: datetime, *, only_rejected_of: TradeOrder | None = None) -> int:
+    """Return how many requests chases have sent for a stock within the last minute, rejected ones included.
+
+    With `only_rejected_of` a family of a stop is meant: only its own rejections count.
+    """
+    sent = BrokerRequest.objects.filter(order__stock_code=code, requested_at__gt=now - timedelta(minutes=1))
+    if only_rejected_of is None:
+        return sent.filter(requested_by=RequestedBy.CHASE).count()
+    family = only_rejected_of.root_pk
+    return sent.filter(Q(order_id=family) | Q(order__root_id=family), state=RequestState.REJECTED).count()

@@ -1,0 +1,385 @@
+"""Brings one order in step with its lines in the broker's order list, under the order's lock.
+
+The list outranks notices and replies, after the delays of docs/evidence.md: a fill that only a notice told of is
+revoked after `FILL_UNLISTED_FOR`, an order is expired `SESSION_END_AFTER` its last session, and what a cancel of ours
+released is what a line says that references the order.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from django.db import transaction
+from django.db.models import QuerySet
+from django.utils.translation import gettext
+
+from aegis import requests as rules
+from aegis.broker import Acceptance, OrderRecord
+from aegis.lifecycle import OPEN, Event, Status
+from aegis.requests import EndCause, RequestKind, RequestState
+from aegis.sessions import KST, ends_at
+from aegis.terms import Market, OrderKind
+from kis import about
+from market import service as market
+from orders import fills, journal, requests
+from orders.models import BrokerRequest, RawNotice, TradeExecution, TradeOrder
+from orders.order_list import LIST_LAG
+from orders.order_list import describe as _evidence
+
+log = logging.getLogger(__name__)
+
+# a fill of a notice that was decrypted with our own key is revoked if complete lists lack it for this long
+FILL_UNLISTED_FOR = timedelta(minutes=5)
+# an order is expired by a complete list that was asked for this long after its last session
+SESSION_END_AFTER = timedelta(seconds=60)
+# a list that shows open what a notice called cancelled is believed after this
+REOPEN_AFTER = timedelta(seconds=60)
+
+
+@about.named
+@transaction.atomic
+def settle(
+    pk: int,
+    record: OrderRecord,
+    *,
+    asked_at: datetime,
+    now: datetime,
+    related: Sequence[OrderRecord] = (),
+    is_complete: bool = True,
+) -> int:
+    """Bring one order in step with its line of the list; return 1 if fills were corrected.
+
+    `related` are the lines that reference it: cancels and amends, ours and external ones. What an incomplete list
+    lacks is not missing.
+    """
+    order = journal.locked(pk)
+    if _is_older_than_fills(order, record, asked_at, is_complete=is_complete) or _is_torn(order, record, asked_at):
+        journal.note(order, look_wanted=True)
+        return 0
+    corrected = _settle_fills(order, record, asked_at=asked_at, now=now)
+    _note_withdrawn(order, record)
+    ours = _confirm_requests(order, record, related, now=now)
+    _settle_end(order, record, related, ours, asked_at=asked_at, now=now, is_complete=is_complete)
+    if is_complete:
+        _lapse_requests(order, asked_at=asked_at, now=now)
+    _note_confirmed(order, asked_at)
+    return corrected
+
+
+def _note_confirmed(order: TradeOrder, asked_at: datetime) -> None:
+    confirmed_at = max(order.looked_at or asked_at, asked_at)
+    is_settled = not _is_wanted_since(order, asked_at) and not _waits_for_its_end(order)
+    wanted: dict[str, Any] = {"look_wanted": False, "lookup_at": None}
+    if not is_settled:
+        wanted = {"look_wanted": True, "lookup_at": journal.next_lookup(order, asked_at)}
+    journal.note(order, looked_at=confirmed_at, missing_since=None, absent_looks=0, **wanted)
+
+
+def _is_wanted_since(order: TradeOrder, asked_at: datetime) -> bool:
+    """Whether something happened after the list was asked for that only a later one can show."""
+    if any(request.as_sent().sent_at >= asked_at for request in requests.live_changes(order)):
+        return True
+    later = RawNotice.objects.filter(order=order, state=RawNotice.State.DOUBTFUL, received_at__gte=asked_at)
+    return later.exists()
+
+
+def _waits_for_its_end(order: TradeOrder) -> bool:
+    """Whether it is cancelled, and no list has said yet by what."""
+    return order.state is Status.CANCELLED and not order.end_cause
+
+
+# --- fills -----------------------------------------------------------------------------------------------------------
+
+
+def _is_older_than_fills(order: TradeOrder, record: OrderRecord, asked_at: datetime, *, is_complete: bool) -> bool:
+    """Whether the list lacks fills that we counted, and may still come to show them.
+
+    Meanwhile nothing of the family is ordered, and the screen says that the list does not show them yet.
+    """
+    if record.filled_qty >= order.filled_qty:
+        if order.unlisted_since is not None:
+            journal.note(order, unlisted_since=None)
+        return False
+    live = order.executions.filter(voided_at__isnull=True)
+    if live.filter(recorded_at__gt=asked_at - LIST_LAG).exists():
+        return True
+    if order.unlisted_since is None:
+        journal.note(order, unlisted_since=asked_at)
+        journal.write(order, "FILL_UNLISTED", _evidence(record), at=asked_at)
+        return True
+    return not is_complete or asked_at - order.unlisted_since < FILL_UNLISTED_FOR
+
+
+def _is_torn(order: TradeOrder, record: OrderRecord, asked_at: datetime) -> bool:
+    """Whether the line of an order just cancelled does not add up yet: a fill may be missing from it."""
+    sent_at = order.cancel_sent_at
+    if sent_at is None or asked_at - sent_at >= LIST_LAG or record.open_qty:
+        return False
+    return 0 < record.cancelled_qty < record.qty - record.filled_qty - record.rejected_qty
+
+
+def _settle_fills(order: TradeOrder, record: OrderRecord, *, asked_at: datetime, now: datetime) -> int:
+    doubtful = RawNotice.objects.filter(order=order, state=RawNotice.State.DOUBTFUL, received_at__lt=asked_at)
+    if (order.filled_qty, order.filled_amount) == (record.filled_qty, record.filled_amount):
+        doubtful.update(state=RawNotice.State.DUPLICATE)
+        return 0
+    is_explained = _apply_doubtful(order, record, doubtful, now=now)
+    for execution in order.executions.filter(voided_at__isnull=True).order_by("-cumulative_qty"):
+        if _fits(order, record):
+            break
+        is_explained = False
+        fills.void(execution, order, now=now, why="not on the broker's list")
+    qty, amount = record.filled_qty - order.filled_qty, record.filled_amount - order.filled_amount
+    if qty:
+        is_explained = False
+        fills.count(order, _listed_fill(qty, amount, record, now=now), now=now)
+    doubtful.update(state=RawNotice.State.DUPLICATE)
+    if order.unlisted_since is not None:
+        journal.note(order, unlisted_since=None)
+    if is_explained:
+        return 0
+    log.warning("order %s: fills corrected to %d shares by the broker's list", order.pk, record.filled_qty)
+    return 1
+
+
+def _apply_doubtful(order: TradeOrder, record: OrderRecord, doubtful: "QuerySet[RawNotice]", *, now: datetime) -> bool:
+    """Count the doubtful notices that explain what the list has and we have not; False if they do not explain it all.
+
+    Two equal fills within one second look like one notice told twice, until the list shows both.
+    """
+    waiting = list(doubtful.filter(kind="FILLED").order_by("id"))
+    told = [notice for raw in waiting if (notice := fills.readable_notice(raw)) is not None]
+    missing = record.filled_qty - order.filled_qty, record.filled_amount - order.filled_amount
+    if (
+        not told
+        or len(told) < len(waiting)
+        or missing != (sum(each.qty for each in told), sum(each.qty * each.price for each in told))
+    ):
+        return False
+    for raw, notice in zip(waiting, told, strict=True):
+        fills.count(order, fills.noticed_fill(raw, notice), now=now)
+        raw.state = RawNotice.State.APPLIED
+        raw.save(update_fields=["state"])
+    return True
+
+
+def _fits(order: TradeOrder, record: OrderRecord) -> bool:
+    """Whether what is left to add makes sense: shares with a price, or nothing at all."""
+    qty, amount = record.filled_qty - order.filled_qty, record.filled_amount - order.filled_amount
+    return (qty > 0 and amount > 0) or (qty == 0 and amount == 0)
+
+
+def _listed_fill(qty: int, amount: int, record: OrderRecord, *, now: datetime) -> fills.Fill:
+    in_day = record.order_date == now.astimezone(KST).date()
+    return fills.Fill(
+        qty=qty,
+        price=(Decimal(amount) / qty).quantize(Decimal("0.0001")),
+        amount=amount,
+        executed_at=now if in_day else datetime.combine(record.order_date, record.placed_at, KST),
+        source=TradeExecution.Source.LIST,
+        market=record.market,
+    )
+
+
+def _note_withdrawn(order: TradeOrder, record: OrderRecord) -> None:
+    """Note what partial cancels and amends took from an order that is still open."""
+    withdrawn = max(0, record.qty - record.filled_qty - record.open_qty) if record.open_qty else order.withdrawn_qty
+    if withdrawn != order.withdrawn_qty:
+        journal.note(order, withdrawn_qty=withdrawn)
+
+
+# --- cancels and amends of ours --------------------------------------------------------------------------------------
+
+
+def _confirm_requests(
+    order: TradeOrder, record: OrderRecord, related: Sequence[OrderRecord], *, now: datetime
+) -> Mapping[str, BrokerRequest]:
+    """Confirm the requests of ours that these lines belong to; return each line's request by the line's number."""
+    changes = {request.pk: request for request in requests.changes_of(order)}
+    found = rules.attribute([request.as_sent() for request in changes.values()], related, record)
+    ours = {line.order_no: changes[pk] for pk, line in found.items()}
+    external = [line for line in related if line.order_no not in ours]
+    for pk, line in found.items():
+        request = changes[pk]
+        if request.state == RequestState.CONFIRMED:
+            continue
+        if line.is_cancel:
+            _confirm_cancel(order, request, line, record, external, now=now)
+        else:
+            _confirm_amend(order, request, line, now=now)
+    return ours
+
+
+def _taken_by(line: OrderRecord) -> int:
+    return line.cancelled_qty if line.is_cancel and line.cancelled_qty else line.qty
+
+
+def _confirm_cancel(
+    order: TradeOrder,
+    request: BrokerRequest,
+    line: OrderRecord,
+    record: OrderRecord,
+    external: Sequence[OrderRecord],
+    *,
+    now: datetime,
+) -> None:
+    """Confirm a cancel, if the order's own line shows it too. No more counts as released than all lines leave room for.
+
+    A list may print what an amend took as cancelled, or not at all.
+    """
+    if request.is_whole and record.open_qty:
+        return
+    earlier = requests.confirmed_qty(order)
+    cancelled_elsewhere = sum(_taken_by(each) for each in external if each.is_cancel)
+    taken_elsewhere = sum(_taken_by(each) for each in external)
+    qty = min(
+        _taken_by(line),
+        record.cancelled_qty - cancelled_elsewhere - earlier,
+        record.qty - record.filled_qty - record.rejected_qty - taken_elsewhere - earlier,
+    )
+    if qty > 0 and requests.record_confirmed(request, line, qty, at=now):
+        journal.write(order, "CANCEL_CONFIRMED", f"{line.order_no}: {qty}", at=now)
+
+
+def _confirm_amend(order: TradeOrder, request: BrokerRequest, line: OrderRecord, *, now: datetime) -> None:
+    """Confirm an amend: the line names what it took, and the number of the order that it led to."""
+    if not requests.record_confirmed(request, line, line.qty, at=now):
+        return
+    journal.write(order, "AMEND_CONFIRMED", f"{line.order_no}: {line.qty} @ {line.price}", at=now)
+    made = request.makes
+    if made is None:
+        return
+    if made.order_no is None:
+        acceptance = Acceptance(line.branch, line.order_no, line.placed_at)
+        journal.accepted(made, acceptance, at=now, evidence=_evidence(line))
+    if line.qty < made.qty:  # its quantity was an upper bound until now
+        journal.note(made, qty=line.qty)
+
+
+def _lapse_requests(order: TradeOrder, *, asked_at: datetime, now: datetime) -> None:
+    """Give up the requests that a complete list lacks long after they can have been carried out."""
+    for request in requests.record_lapsed(order, before=asked_at - LIST_LAG, at=now):
+        journal.write(order, "REQUEST_LAPSED", f"{request.kind} {request.order_no}".strip(), at=now)
+        made = request.makes
+        if made is not None and made.state is Status.UNKNOWN:
+            why = gettext("a complete list shows the order to amend without this amend")
+            journal.absent(made, why, at=now)
+
+
+# --- what ended it ---------------------------------------------------------------------------------------------------
+
+
+def _settle_end(
+    order: TradeOrder,
+    record: OrderRecord,
+    related: Sequence[OrderRecord],
+    ours: Mapping[str, BrokerRequest],
+    *,
+    asked_at: datetime,
+    now: datetime,
+    is_complete: bool,
+) -> None:
+    cause = _cause(order, record, related, ours, asked_at)
+    if order.state in OPEN:
+        event = _ending(order, record, cause, asked_at, is_complete=is_complete)
+        if event is not None:
+            cause = EndCause.SESSION_END if event is Event.EXPIRED else cause
+            goes_on = event is Event.CANCELLED and cause is EndCause.OWN_CANCEL
+            ended = {"end_cause": cause or "", "cancel_wanted_at": None, "cancel_due_at": None}
+            _move(order, event, now, _evidence(record), **ended, **({} if goes_on else {"chase_at": None}))
+            if event is Event.EXPIRED and record.open_qty:
+                journal.write(order, "OPEN_AFTER_SESSION", _evidence(record), at=now)
+    elif order.state is Status.CANCELLED:
+        _settle_cancelled(order, record, cause, asked_at, now)
+
+
+def _settle_cancelled(
+    order: TradeOrder, record: OrderRecord, cause: EndCause | None, asked_at: datetime, now: datetime
+) -> None:
+    if record.open_qty and asked_at - order.status_at >= REOPEN_AFTER and not is_over(order, asked_at):
+        _move(order, Event.STILL_OPEN, now, _evidence(record), end_cause="")
+        if order.filled_qty:
+            _move(order, Event.PART_FILLED, now, _evidence(record))
+    elif cause is not None and order.end_cause != cause:
+        ended = {} if cause is EndCause.OWN_CANCEL else {"chase_at": None}
+        journal.note(order, end_cause=cause.value, **ended)
+        journal.write(order, "END_EXPLAINED", cause.value, at=now)
+
+
+def _ending(
+    order: TradeOrder, record: OrderRecord, cause: EndCause | None, asked_at: datetime, *, is_complete: bool
+) -> Event | None:
+    """Return how the list says that an open order ended, None if it has not, or the list does not say yet."""
+    if record.rejected_qty and not record.open_qty and not record.filled_qty:
+        return Event.REFUSED if order.state is Status.PENDING else None
+    if record.open_qty == 0 and cause is not None:
+        return Event.CANCELLED
+    return Event.EXPIRED if is_complete and is_over(order, asked_at) else None
+
+
+def _cause(
+    order: TradeOrder,
+    record: OrderRecord,
+    related: Sequence[OrderRecord],
+    ours: Mapping[str, BrokerRequest],
+    asked_at: datetime,
+) -> EndCause | None:
+    """Return what ended an order of which nothing is open at the broker, None if the list does not say, or not yet."""
+    if record.open_qty or record.filled_qty >= record.qty:
+        return None
+    if record.rejected_qty and record.filled_qty:
+        return EndCause.REMAINDER_REJECTED
+    if related:
+        last = max(related, key=lambda line: (line.placed_at, line.order_no))
+        return _cause_of(last, ours)
+    if not (record.cancelled_qty or record.is_cancelled):
+        return None
+    if OrderKind(order.order_kind).is_immediate:
+        return EndCause.IMMEDIATE_REMAINDER
+    if has_ended(order, asked_at) or _own_line_may_follow(order, asked_at):
+        return None
+    was_ours = any(request.kind == RequestKind.CANCEL and request.order_no for request in requests.changes_of(order))
+    return EndCause.UNEXPLAINED if was_ours else EndCause.EXTERNAL_CANCEL
+
+
+def _cause_of(line: OrderRecord, ours: Mapping[str, BrokerRequest]) -> EndCause | None:
+    request = ours.get(line.order_no)
+    if request is None:
+        return EndCause.EXTERNAL_CANCEL if line.is_cancel else EndCause.EXTERNAL_AMEND
+    if not line.is_cancel:
+        return EndCause.OWN_AMEND
+    # the line is ours, and the order's own line does not show it yet
+    return EndCause.OWN_CANCEL if request.state == RequestState.CONFIRMED else None
+
+
+def _own_line_may_follow(order: TradeOrder, asked_at: datetime) -> bool:
+    """Whether a cancel of ours may be what ended it, though the list does not have its line yet."""
+    sent = [request.as_sent() for request in requests.live_changes(order)]
+    return any(asked_at <= each.deadline + LIST_LAG for each in sent)
+
+
+def has_ended(order: TradeOrder, moment: datetime) -> bool:
+    """Whether no session is left at `moment` in which the order could trade."""
+    today = moment.astimezone(KST).date()
+    if order.order_date != today:
+        return order.order_date < today
+    last = _ends_at(order, today)
+    return last is not None and moment >= last
+
+
+def is_over(order: TradeOrder, asked_at: datetime) -> bool:
+    """Whether a list asked for then may expire the order: its last session ended a minute before."""
+    return has_ended(order, asked_at - SESSION_END_AFTER)
+
+
+def _ends_at(order: TradeOrder, today: date) -> datetime | None:
+    last = ends_at(Market(order.market), OrderKind(order.order_kind), market.phases_on(today))
+    return None if last is None else datetime.combine(today, last, KST)
+
+
+def _move(order: TradeOrder, event: Event, now: datetime, detail: str, **fields: object) -> None:
+    """Move an order whose lock we hold."""
+    if not journal.move(order, event, at=now, detail=detail, **fields):
+        raise RuntimeError(f"order {order.pk} moved under our lock")

@@ -1,0 +1,192 @@
+"""Commits an order and sends it: the row before the request, the last check before the bytes, never twice."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+
+from django.db import connection, transaction
+from django.utils.translation import gettext
+
+from aegis import sessions
+from aegis.broker import (
+    Acceptance,
+    Broker,
+    BrokerError,
+    HeldBack,
+    NoMarketOrders,
+    NotSent,
+    OrderRequest,
+    OutcomeUnknown,
+    Refused,
+)
+from aegis.guards import CROWDED, Guard, Reason, gettext_noop, reasons
+from aegis.lifecycle import Status
+from aegis.requests import RequestedBy
+from aegis.sessions import KST
+from aegis.terms import Market, OrderKind
+from market import service as market
+from orders import fills, ground, guards, journal, requests, switch
+from orders.ground import Crowd
+from orders.intents import OrderDenied, default_chase_by
+from orders.models import TradeOrder
+from orders.pretrade import Draft, PreTrade
+from orders.requests import Grounds
+
+log = logging.getLogger(__name__)
+
+# an order is given up after this many commit conflicts with other orders
+MOST_RIVALS = 100
+
+
+class Submitter:
+    """Commits and sends orders with one broker, by one clock."""
+
+    def __init__(self, broker: Broker, now: Callable[[], datetime]) -> None:
+        self._broker = broker
+        self._now = now
+
+    def row(self, draft: Draft, request_id: str) -> TradeOrder:
+        """Return the row of a new order, not saved."""
+        request, plan = draft.request, draft.plan
+        return TradeOrder(
+            request_id=request_id,
+            stock_code=request.code,
+            stock_name=draft.stock.name,
+            order_type=request.side,
+            market=request.market,
+            order_kind=request.kind,
+            strategy=draft.strategy,
+            strategy_id=draft.strategy_id,
+            tick_offset=draft.tick_offset,
+            band_percent=draft.band_percent,
+            arrival_percent=guards.arrival_percent(request.side),
+            qty=request.qty,
+            price=request.price if request.kind.is_priced else 0,
+            trigger_price=request.trigger,
+            arrival_price=draft.quote.price,
+            arrival_market=draft.arrival_market,
+            quoted_at=draft.quoted_at,
+            order_date=self._now().astimezone(KST).date(),
+            chase_by=default_chase_by(),
+            wait_seconds=plan.wait_seconds,
+            max_retries=plan.max_retries,
+            step_ticks=plan.step_ticks,
+            market_after=plan.market_after,
+        )
+
+    def commit(
+        self,
+        draft: Draft,
+        row: TradeOrder,
+        crowd: Crowd,
+        *,
+        by: RequestedBy,
+        follows: int | None = None,
+        checks: tuple[Guard, ...] = CROWDED,
+        who: str = "",
+        is_whole: bool = True,
+    ) -> TradeOrder:
+        """Commit an order that is about to leave, if no competing order changed since the checks.
+
+        Otherwise it is judged once more, by `checks`, beside those that came between. It `follows` an order whose chase
+        must not have ended. `who` and `is_whole` are of its request. Raises OrderDenied, IntegrityError if the request
+        id has a row already, and RuntimeError inside a transaction, which could take the row back.
+        """
+        if any(not block._from_testcase for block in connection.atomic_blocks):
+            raise RuntimeError("an order is placed inside a transaction: place it after the commit, the row must stand")
+        # a duplicate of what is priced by us is told by its style, of anything else by the price that it goes at
+        question = crowd.question if draft.strategy else replace(crowd.question, price=row.price)
+        changed = guards.say(draft.changed) if draft.changed else ""
+        for _ in range(MOST_RIVALS):
+            now = self._now()
+            if crowd.question != question:
+                crowd = ground.crowd(question, now=now)
+            facts = ground.beside(draft.facts, crowd)
+            if against := reasons(facts, checks):
+                raise OrderDenied(against)
+            if journal.commit(row, crowd, at=now, by=by, who=who, is_whole=is_whole, changed=changed, follows=follows):
+                return row
+            if follows and not TradeOrder.objects.filter(pk=follows, chase_at__isnull=False).exists():
+                raise OrderDenied([Reason("CHASE_ENDED", gettext_noop("its chase was ended meanwhile"))])
+            switch.make(now)
+            crowd = ground.crowd(question, now=self._now())
+        raise OrderDenied(
+            [Reason("RIVALS", gettext_noop("other orders came before it again and again: try once more"))]
+        )
+
+    def send(self, order: TradeOrder, grounds: Grounds) -> TradeOrder:
+        """Send a committed order and record what became of it. Called once for each row."""
+        request = OrderRequest(
+            code=order.stock_code,
+            side=order.side,
+            market=Market(order.market),
+            kind=OrderKind(order.order_kind),
+            qty=order.qty,
+            price=order.price,
+            trigger=order.trigger_price,
+            last_check=requests.new_order_check(order, grounds, self._now),
+        )
+        try:
+            acceptance = self._place(order, request, grounds)
+        except HeldBack as held:
+            self._record_held_back(order, held)
+        except (NotSent, Refused) as error:
+            journal.refused(order, error, at=self._now())
+            switch.watch(self._now())
+        except OutcomeUnknown as error:
+            log.error("order %s: no answer, it may have arrived: %s", order.pk, error)
+            journal.unanswered(order, error, at=self._now())
+        else:
+            journal.accepted(order, acceptance, at=self._now(), evidence="reply")
+            fills.replay(order)
+        order.refresh_from_db()
+        return order
+
+    def _record_held_back(self, order: TradeOrder, held: HeldBack) -> None:
+        """Record that the last check kept a committed order, unless another process has resolved it meanwhile."""
+        log.warning("order %s: it is not sent: %s", order.pk, held)
+        order.refresh_from_db()
+        if order.state is Status.SUBMITTING:
+            journal.refused(order, held, at=self._now())
+
+    def _place(self, order: TradeOrder, request: OrderRequest, grounds: Grounds) -> Acceptance:
+        """Send an order; if its stock takes none at market, as a limit at the best opposite quote instead.
+
+        That refusal is an answer: the first request is no order, and the second is the first of this row to count.
+        """
+        try:
+            return self._broker.place(request)
+        except NoMarketOrders as refusal:
+            instead = self._at_best_opposite(order, request, grounds, refusal)
+        return self._broker.place(instead)
+
+    def _at_best_opposite(
+        self, order: TradeOrder, request: OrderRequest, grounds: Grounds, refusal: Refused
+    ) -> OrderRequest:
+        """Record that a market order becomes a limit, and return that. Raises `refusal` if it cannot."""
+        pretrade, quoted_at = PreTrade(self._broker, self._now), self._now()
+        kind = sessions.limit_kind(sessions.legal_kinds(request.market, market.today(quoted_at), quoted_at))
+        if kind is None:
+            raise refusal
+        try:
+            quote = self._broker.quote(request.code, request.market)
+            instead = pretrade.at_best_opposite(request, quote, pretrade.stock_of(request.code), kind)
+        except (BrokerError, OrderDenied) as error:
+            raise refusal from error
+        words = gettext_noop(
+            "{code} takes no market orders: it goes as a limit at {price:,} won, the best opposite quote"
+        )
+        changed = Reason("KIND_CHANGED", words, {"code": request.code, "price": instead.price})
+        with transaction.atomic():
+            journal.note(order, order_kind=kind.value, price=instead.price, quoted_at=quoted_at)
+            journal.write(order, "KIND_CHANGED", guards.say(changed), at=self._now())
+        check = requests.new_order_check(order, replace(grounds, quoted_at=quoted_at), self._now)
+        return replace(instead, last_check=check)
+
+
+def grounds_of(order: TradeOrder, *, follows: int | None = None) -> Grounds:
+    """Return what a new order was judged by, as its last check wants it."""
+    if order.quoted_at is None:
+        raise ValueError(gettext("order {order} has no quote").format(order=order.pk))
+    return Grounds(order.quoted_at, follows, requests.stop_of(order.request_id))

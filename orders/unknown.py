@@ -1,0 +1,281 @@
+"""Orders whose outcome is unknown: found again in the broker's list, decided by an operator, or given up as lost.
+
+And the other way round: lines of the list that no row claims are external orders, unless one may be ours.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime, time, timedelta
+from typing import Any
+
+from django.db import IntegrityError, transaction
+from django.utils.translation import gettext
+
+from aegis.broker import Acceptance, OrderRecord
+from aegis.lifecycle import Event, Status
+from aegis.requests import LIVE, RequestKind
+from aegis.sessions import KST
+from aegis.terms import Market, OrderKind
+from market import service as market
+from orders import fills, journal
+from orders.models import BrokerRequest, OrderEvent, TradeOrder
+from orders.order_list import KnownOrders, OrderList, as_unread, describe, same_branch
+from orders.settle import settle
+
+log = logging.getLogger(__name__)
+
+# an order with no answer that is absent from so many complete lists, over so long, never arrived; no request of
+# ours is on its way for longer, with every wait and time-out of the client
+ABSENT_LOOKS = 3
+ABSENT_AFTER = timedelta(seconds=90)
+# a sender that has not come back by now is dead, or will find that it may not send any more
+SENDER_GONE = timedelta(seconds=60)
+# the broker stamps by its own clock, and ours may be wrong: a lost order must not be missed for that
+CLOCK_TOLERANCE = timedelta(minutes=2)
+# how long before the day's first session an operator is reminded of what is still to be decided
+REMIND_BEFORE = timedelta(minutes=10)
+_NO_ANSWER = (Status.SUBMITTING, Status.UNKNOWN)
+
+
+def resolve(strangers: Sequence[OrderRecord], answer: OrderList) -> int:
+    """Look for the orders whose answer was lost among the lines that no row claims; return how many were resolved.
+
+    A list with unparsed lines claims nothing and proves no absence. A line that fits two orders, or an order that two
+    lines fit, is left to an operator.
+    """
+    lost = _unanswered(answer.now)
+    if answer.unread:
+        return 0
+    fitting = {order.pk: [record for record in strangers if could_be(order, record)] for order in lost}
+    claims = Counter(id(record) for found in fitting.values() for record in found)
+    resolved = 0
+    for order in lost:
+        found = fitting[order.pk]
+        if len(found) == 1 and claims[id(found[0])] == 1:
+            with as_unread(found[0], answer.unread):
+                resolved += _claim(order, found[0], answer)
+        elif found:
+            _leave_to_operator(order, found, now=answer.now)
+        elif answer.is_complete:
+            resolved += _count_absence(order, now=answer.now)
+    return resolved
+
+
+def _unanswered(now: datetime) -> Sequence[TradeOrder]:
+    """Return the orders to look for: UNKNOWN ones, and those whose sender died before recording an answer.
+
+    An amend's new order is found by the line that references its original, when that is settled.
+    """
+    stale = now - SENDER_GONE
+    lost = TradeOrder.objects.filter(status=Status.UNKNOWN) | TradeOrder.objects.filter(
+        status=Status.SUBMITTING, created_at__lt=stale
+    )
+    orders = list(lost.order_by("id"))
+    for order in orders:
+        if order.state is Status.SUBMITTING:
+            why = "its sender did not come back"
+            journal.move(order, Event.NO_ANSWER, at=now, detail=why, look_wanted=True, lookup_at=None)
+    amends = set(BrokerRequest.objects.filter(makes__in=orders).values_list("makes_id", flat=True))
+    return [order for order in orders if order.pk not in amends]
+
+
+def could_be(order: TradeOrder, record: OrderRecord) -> bool:
+    """Whether a line is what was asked for, placed while the request may have been on its way and not hours later.
+
+    The price is compared only for kinds that are sent with one: the list may print what the others stand at.
+    UNVERIFIED: what it prints for 03 to 06, 15 and 16; a recorded list with such an order settles it.
+    """
+    placed_at = datetime.combine(record.order_date, record.placed_at, KST)
+    latest = (order.sent_at or order.created_at) + ABSENT_AFTER + CLOCK_TOLERANCE
+    return (
+        record.code == order.stock_code
+        and record.side == order.side
+        and record.qty == order.qty
+        and record.kind.value == order.order_kind
+        and (record.price == order.price or not OrderKind(order.order_kind).is_priced)
+        and (record.market == Market(order.market) or order.market == Market.SOR)
+        and not record.original_no
+        and order.created_at - CLOCK_TOLERANCE <= placed_at <= latest
+    )
+
+
+def _claim(order: TradeOrder, record: OrderRecord, answer: OrderList) -> bool:
+    """Take a line of the list for the order whose answer was lost; False if another row was first."""
+    acceptance = Acceptance(record.branch, record.order_no, record.placed_at)
+    try:
+        with transaction.atomic():
+            if not journal.accepted(order, acceptance, at=answer.now, evidence=describe(record)):
+                return False
+    except IntegrityError:
+        log.warning("order %s: number %s has just been taken by another row", order.pk, record.order_no)
+        return False
+    fills.replay(order)
+    related = answer.related(record)
+    settle(order.pk, record, asked_at=answer.now, now=answer.now, related=related, is_complete=answer.is_complete)
+    return True
+
+
+def _leave_to_operator(order: TradeOrder, found: Sequence[OrderRecord], *, now: datetime) -> None:
+    """Keep what the order could be, for an operator to decide; reported once for each set of candidates.
+
+    It is not looked up more often than the minute's reconciliation does.
+    """
+    candidates = [_candidate(record) for record in found]
+    numbers = ", ".join(each["order_no"] for each in candidates)
+    if [each["order_no"] for each in order.candidates] != [each["order_no"] for each in candidates]:
+        log.error("order %s could be any of %s at the broker: an operator must decide", order.pk, numbers)
+        journal.write(order, "UNDECIDED", numbers, at=now)
+    journal.note(order, candidates=candidates, absent_looks=0, look_wanted=False)
+
+
+def _candidate(record: OrderRecord) -> dict[str, Any]:
+    """Return what an operator needs to tell two orders apart."""
+    return {
+        "order_no": record.order_no,
+        "branch": record.branch,
+        "market": record.market.value,
+        "placed_at": f"{record.placed_at:%H:%M:%S}",
+        "qty": record.qty,
+        "price": record.price,
+        "filled_qty": record.filled_qty,
+        "open_qty": record.open_qty,
+        "cancelled_qty": record.cancelled_qty,
+    }
+
+
+def _count_absence(order: TradeOrder, *, now: datetime) -> bool:
+    looks = order.absent_looks + 1
+    journal.note(order, absent_looks=looks, look_wanted=True, lookup_at=journal.next_lookup(order, now))
+    if looks >= ABSENT_LOOKS and now - (order.sent_at or order.created_at) >= ABSENT_AFTER:
+        return journal.absent(order, f"absent from {looks} complete lists", at=now)
+    return False
+
+
+def decide(order: TradeOrder, order_no: str | None, *, by: str, at: datetime) -> TradeOrder:
+    """Settle an UNKNOWN order by an operator's decision: it is the broker's `order_no`, or (None) it never arrived.
+
+    The decision is final: no later list changes what the order is. Raises ValueError if the order is not UNKNOWN any
+    more, or the number is no candidate.
+    """
+    if order.state is not Status.UNKNOWN:
+        raise ValueError(f"order {order.pk} is {order.status}: only an UNKNOWN order is left to decide")
+    evidence = f"decided by {by}"
+    if order_no is None:
+        journal.absent(order, evidence, at=at, decided_by=by[:150])
+        return order
+    known = {each["order_no"]: each for each in order.candidates}
+    if order_no not in known:
+        raise ValueError(f"order number {order_no} is no candidate of order {order.pk}: {', '.join(known) or 'none'}")
+    placed_at = time.fromisoformat(known[order_no]["placed_at"])
+    acceptance = Acceptance(known[order_no]["branch"], order_no, placed_at)
+    try:
+        with transaction.atomic():
+            journal.accepted(order, acceptance, at=at, evidence=evidence, decided_by=by[:150])
+    except IntegrityError as error:
+        raise ValueError(f"order number {order_no} belongs to another order of ours by now") from error
+    journal.want_look(order)
+    fills.replay(order)
+    order.refresh_from_db()
+    return order
+
+
+def remind(now: datetime) -> None:
+    """Remind the operator, once before the day's first session, of orders whose outcome is still unknown."""
+    phases = market.today(now)
+    if not phases:
+        return
+    opens_at = datetime.combine(now.astimezone(KST).date(), min(phase.starts_at for phase in phases), KST)
+    if not opens_at - REMIND_BEFORE <= now < opens_at:
+        return
+    since = opens_at - REMIND_BEFORE
+    for order in TradeOrder.objects.filter(status=Status.UNKNOWN):
+        if not OrderEvent.objects.filter(order=order, kind="STILL_UNDECIDED", at__gte=since).exists():
+            journal.write(order, "STILL_UNDECIDED", at=now)
+
+
+# --- external orders -------------------------------------------------------------------------------------------------
+
+
+def may_be_ours(record: OrderRecord) -> bool:
+    """Whether a line that no row claims may be an order, or an amend, of ours that waits for its answer."""
+    waiting = TradeOrder.objects.filter(
+        status__in=_NO_ANSWER, stock_code=record.code, order_type=record.side, order_date=record.order_date
+    )
+    if any(could_be(order, record) for order in waiting):
+        return True
+    amends = BrokerRequest.objects.filter(
+        kind=RequestKind.AMEND, state__in=LIVE, order__order_no=record.original_no or None
+    ).filter(order__order_date=record.order_date, order__stock_code=record.code, order__order_type=record.side)
+    return any(same_branch(amend.order.branch, record.branch) for amend in amends.select_related("order"))
+
+
+def turned_up(record: OrderRecord, answer: OrderList) -> TradeOrder | None:
+    """Return the order of ours that was given up as lost and that a line turns out to be: it is claimed then.
+
+    Skips orders that were never sent (a matching line is an external order) and those that an operator decided.
+    """
+    lost = TradeOrder.objects.filter(
+        never_arrived=True,
+        decided_by="",
+        events__kind=Event.ABSENT,
+        order_date=record.order_date,
+        stock_code=record.code,
+        order_type=record.side,
+    )
+    found = [order for order in lost.order_by("-id") if could_be(order, record)]
+    return found[0] if len(found) == 1 and _claim(found[0], record, answer) else None
+
+
+@transaction.atomic
+def record_external(record: OrderRecord, answer: OrderList) -> TradeOrder | None:
+    """Write the row of an order placed elsewhere, and its fills; None if somebody else has just done so.
+
+    An order of ours that was amended elsewhere goes on in it: it belongs to the family, and is not chased.
+    """
+    original = _original(record)
+    row = TradeOrder(
+        request_id=f"external:{record.order_date:%Y%m%d}:{record.branch}:{record.order_no}:{record.code}",
+        root_id=original.root_pk if original else None,
+        replaces=original,
+        origin=TradeOrder.Origin.EXTERNAL,
+        stock_code=record.code,
+        stock_name=record.name,
+        order_type=record.side,
+        market=record.market,
+        order_kind=record.kind,
+        qty=record.qty,
+        price=record.price,
+        order_date=record.order_date,
+    )
+    acceptance = Acceptance(record.branch, record.order_no, record.placed_at)
+    placed_at = datetime.combine(record.order_date, record.placed_at, KST)
+    try:
+        with transaction.atomic():
+            journal.found(row, acceptance, placed_at=placed_at, at=answer.now, evidence=describe(record))
+    except IntegrityError:
+        if KnownOrders([record]).row_of(record) is not None:
+            return None
+        raise
+    fills.replay(row)
+    related = answer.related(record)
+    settle(row.pk, record, asked_at=answer.asked_at, now=answer.now, related=related, is_complete=answer.is_complete)
+    return row
+
+
+def _original(record: OrderRecord) -> TradeOrder | None:
+    """Return the order that an amend moved to this line, None for an order of its own."""
+    if not record.original_no:
+        return None
+    rows = TradeOrder.objects.filter(
+        order_date=record.order_date,
+        order_no=record.original_no,
+        stock_code=record.code,
+        order_type=record.side,
+    )
+    return next((row for row in rows if same_branch(row.branch, record.branch)), None)
+
+
+def looked_up_text(order: TradeOrder) -> str:
+    """Return how often complete lists lacked an order, for an operator."""
+    return gettext("missing from {looks} complete lists of the broker's").format(looks=order.absent_looks)
