@@ -1,8 +1,9 @@
 """KISBroker: the port of `aegis.broker` in terms of the client. Translation only, no policy."""
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import date
+from datetime import date, time
 from typing import TypeVar
 
 from aegis.broker import (
@@ -33,10 +34,13 @@ from kis.environment import Dialect
 from kis.fields import BadField, Row, order_number
 from kis.quotations import Quotations, day_price, instrument
 
+log = logging.getLogger(__name__)
+
 SIDE_OF_CODE = {"01": Side.SELL, "02": Side.BUY}
 BOARD_OF_ID = {"STK": Board.KOSPI, "KSQ": Board.KOSDAQ, "KNX": Board.KONEX}
 SECURITY_GROUP = {"EF": Instrument.ETF, "EN": Instrument.ETN, "EW": Instrument.ELW}
 BOOK_LEVELS = 10
+BRANCH_DIGITS = 5
 HALTED = "58"
 Line = TypeVar("Line", OrderRecord, OpenOrder)
 NOTHING_FOUND = "KIOK0560"
@@ -256,12 +260,26 @@ def _part(qty: int) -> dict[str, str]:
 
 
 def _acceptance(reply: Reply) -> Acceptance:
+    """Return the receipt of a command. Raises BadField, so that its outcome is unknown, if it names no order.
+
+    The number alone makes it an acceptance. A missing or impossible branch is left blank, as the broker's own example
+    of a cancel sends it; a missing or impossible time is replaced by the time now.
+    """
     row = reply.row()
+    branch = row.maybe("KRX_FWDG_ORD_ORGNO")
     return Acceptance(
-        branch=row.text("KRX_FWDG_ORD_ORGNO"),
-        order_no=order_number(row.text("ODNO")),
-        accepted_at=row.clock("ORD_TMD"),
+        branch=branch if len(branch) <= BRANCH_DIGITS else "",
+        order_no=row.order_number("ODNO"),
+        accepted_at=_accepted_at(row),
     )
+
+
+def _accepted_at(row: Row) -> time:
+    try:
+        return row.clock("ORD_TMD")
+    except BadField as error:
+        log.warning("the receipt does not tell when the order was accepted: %s", error)
+        return clock.now().time().replace(microsecond=0)
 
 
 def _levels(row: Row, side: str) -> tuple[Level, ...]:
@@ -335,18 +353,23 @@ def _lines(rows: Iterable[Row], line: Callable[[Row], Line], *, call: str) -> li
         try:
             read.append(line(row))
         except BadField as error:
-            number = order_number(row.maybe("odno"))
-            unread.append(UnreadLine(number if number.isdecimal() else "", error.message))
+            unread.append(UnreadLine(_number_if_any(row), error.message))
     if unread:
         raise PartlyRead(read, unread, call=call)
     return read
+
+
+def _number_if_any(row: Row) -> str:
+    try:
+        return row.order_number("odno")
+    except BadField:
+        return ""
 
 
 def _order_record(row: Row) -> OrderRecord:
     return OrderRecord(
         order_date=row.day("ord_dt"),
         branch=row.text("ord_gno_brno"),
-        order_no=order_number(row.text("odno")),
         original_no=order_number(original) if (original := row.text("orgn_odno").strip("0 ")) else "",
         code=row.text("pdno"),
         name=row.text("prdt_name"),
@@ -364,6 +387,7 @@ def _order_record(row: Row) -> OrderRecord:
         rejected_qty=row.integer("rjct_qty"),
         is_cancelled=row.text("cncl_yn") == "Y",
         is_cancel="취소" in row.text("sll_buy_dvsn_cd_name"),
+        order_no=row.order_number("odno"),
     )
 
 
@@ -371,7 +395,7 @@ def _open_order(row: Row) -> OpenOrder:
     placed = Placed(
         order_date=clock.now().date(),
         branch=row.text("ord_gno_brno"),
-        order_no=order_number(row.text("odno")),
+        order_no=row.order_number("odno"),
         market=_MARKET_OF_TEXT.get(row.maybe("excg_id_dvsn_cd"), Market.KRX),
         kind=_kind(row),
     )

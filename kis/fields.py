@@ -11,6 +11,8 @@ from typing import Any
 from aegis.broker import OutcomeUnknown
 from kis.columns import EXACT, NUMBERS, Column, Unit
 
+ORDER_NUMBER_DIGITS = 10
+
 
 class BadField(OutcomeUnknown):
     """A reply without a field we need, or with a value that cannot be read."""
@@ -117,6 +119,13 @@ class Row:
         except ValueError:
             raise self._unreadable(name, text, "a time as 093025") from None
 
+    def order_number(self, name: str) -> str:
+        """Return an order number in ten digits. Raises BadField for a blank, zero, letters or more than ten digits."""
+        text = self.text(name)
+        if not (text.isascii() and text.isdecimal() and text.strip("0") and len(text) <= ORDER_NUMBER_DIGITS):
+            raise self._unreadable(name, text, "an order number")
+        return order_number(text)
+
     def _unreadable(self, name: str, text: str, wanted: str) -> BadField:
         return BadField(f"field {name} is {text!r}, not {wanted}", call=self._call)
 
@@ -132,4 +141,4 @@ def hhmmss(text: str) -> time:
 
 def order_number(text: str) -> str:
     """Return an order number in ten digits: paper pads with spaces or not at all, live with zeros."""
-    return text.strip().zfill(10)
+    return text.strip().zfill(ORDER_NUMBER_DIGITS)
