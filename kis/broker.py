@@ -232,7 +232,7 @@ class KISBroker(Quotations):
         if self._client.dialect is Dialect.AEGIS_V3:
             replies += self._client.pages(catalogue.OPEN_ORDERS, parameters, market=Market.NXT)
         # one list may hold what the other holds too
-        rows = {order_number(row.text("odno")): row for reply in replies for row in reply.rows() if row.maybe("odno")}
+        rows = {_identity(row): row for reply in replies for row in reply.rows() if row.maybe("odno")}
         return _lines(rows.values(), _open_order, call=catalogue.OPEN_ORDERS.name)
 
     def _open_on_paper(self) -> Sequence[OpenOrder]:
@@ -389,6 +389,11 @@ def _order_record(row: Row) -> OrderRecord:
         is_cancel="취소" in row.text("sll_buy_dvsn_cd_name"),
         order_no=row.order_number("odno"),
     )
+
+
+def _identity(row: Row) -> tuple[str, ...]:
+    """Return what tells a line from the day's others: branches number for themselves, so a number may come twice."""
+    return order_number(row.text("odno")), *row.key(("ord_gno_brno", "pdno", "sll_buy_dvsn_cd"))
 
 
 def _open_order(row: Row) -> OpenOrder:

@@ -168,7 +168,7 @@ OPEN_ORDERS = TR(
     old_live="TTTC8036R",
     spec=Spec("TTTC8036R", nxt_tr_id="TTTN8036R", path=_TRADING + "inquire-nccs"),
     cursor="100",
-    key=("ord_gno_brno", "odno"),
+    key=("ord_gno_brno", "odno", "pdno", "sll_buy_dvsn_cd"),
     page_rows=50,
 )
 ORDERS = TR(
@@ -182,7 +182,7 @@ ORDERS = TR(
     old_live="TTTC8001R",  # its paper twin VTTC8001R answers without rows, at all times
     cursor="100",
     listed="output1",
-    key=("ord_dt", "ord_gno_brno", "odno"),
+    key=("ord_dt", "ord_gno_brno", "odno", "pdno", "sll_buy_dvsn_cd"),
     page_rows=100,
     paper_page_rows=15,
 )
