@@ -2,7 +2,8 @@
 
 Each call ends in a value or in one of the port's three failures, and that is decided in one place,
 `Client._judge`. A read is repeated; a command is sent again only when the gateway turned it away
-unread (token, call limit) or it surely never left (no connection).
+unread (token, the key's call limit) or it surely never left (no connection). The ledger's own limit
+proves neither, so a command that meets it has an unknown outcome.
 """
 
 import logging
@@ -22,7 +23,7 @@ from aegis.terms import Market
 from kis.auth import Tokens
 from kis.catalogue import TR, Effect, Urgency
 from kis.environment import Credentials, Dialect, Environment
-from kis.errors import Meaning, failure, meaning_of
+from kis.errors import LEDGER_BUSY, Meaning, failure, meaning_of
 from kis.fields import Row
 from kis.throttle import Throttle
 
@@ -31,7 +32,6 @@ log = logging.getLogger(__name__)
 TRIES = 4
 PAUSE_SECONDS = 0.3
 MAX_PAGES = 200
-LEDGER_BUSY = "EGW00215"
 # how long a call may wait for its turn; history has time, an order has not
 # a command that waited longer, for its turn or for a token, does not leave: what it was judged by is old
 COMMAND_SECONDS = 20.0
@@ -167,6 +167,8 @@ class Client:
                 if again.meaning is Meaning.BUSY:
                     self._throttle_of(last.code).slow_down()
             except OutcomeUnknown as error:
+                if error.code == LEDGER_BUSY:
+                    self._ledger_throttle.slow_down()
                 if tr.effect is Effect.COMMAND:
                     raise
                 last = error

@@ -26,6 +26,10 @@ class Code:
     advice: str
 
 
+# The limit of the ledger (원장), which lies behind the gateway. UNVERIFIED: that it refuses before it executes; lists
+# of orders that lack each order refused so would settle it. Until then it proves nothing about a command.
+LEDGER_BUSY = "EGW00215"
+
 # the refusals that say why in the port's own terms
 KINDS: Mapping[str, type[Refused]] = {
     "APBK1943": NoMarketOrders,
@@ -55,7 +59,11 @@ def _rows(codes: str, meaning: Meaning, advice: str) -> dict[str, Code]:
 CODES: dict[str, Code] = {
     **_rows("EGW00121 EGW00122 EGW00123", _T, _TOKEN),
     **_rows("EGW00201", _B, _("too many calls in one second; AEGIS slows down by itself")),
-    **_rows("EGW00215", _B, _("the broker's ledger is busy with all its customers; AEGIS slows down by itself")),
+    **_rows(
+        LEDGER_BUSY,
+        _B,
+        _("the broker's ledger is busy with all its customers; AEGIS slows down and looks up what became of an order"),
+    ),
     **_rows("EGW00133", _B, _("an access token is issued once a minute; AEGIS waits for it")),
     **_rows("EGW00001 EGW00002 EGW00202 EGW00203 EGW00300 EGW00301 EGW00302", _U, _LOOK),
     **_rows("EGW00003 EGW00004 EGW00206", _R, _RIGHTS),
@@ -112,7 +120,12 @@ _GATEWAY_FAMILIES = ("EGW", "IGW", "OPSQ")
 
 
 def meaning_of(code: str, effect: Effect) -> Meaning:
-    """Return what a failure code means for a call. An unknown gateway code on a command is an unknown outcome."""
+    """Return what a failure code means for a call.
+
+    An unknown gateway code on a command is an unknown outcome, and so is the ledger's limit.
+    """
+    if code == LEDGER_BUSY and effect is Effect.COMMAND:
+        return Meaning.UNKNOWN
     known = CODES.get(code)
     if known is not None:
         return known.meaning

@@ -123,14 +123,32 @@ def test_a_business_refusal_is_final_with_its_code_and_words(code: str) -> None:
     assert len(wire.requests) == 1
 
 
-@pytest.mark.parametrize("code", ["EGW00123", "EGW00121", "EGW00201", "EGW00215"])
+@pytest.mark.parametrize("code", ["EGW00123", "EGW00121", "EGW00201"])
 def test_an_order_turned_away_unread_is_sent_again(code: str) -> None:
     wire = Wire(httpx.Response(500, json=refusal(code)), ACCEPTED)
     assert order(wire).row().text("ODNO") == "1"
     assert len(wire.requests) == 2
     assert wire.tokens.refusals == (1 if code in ("EGW00123", "EGW00121") else 0)
     assert wire.throttle.slowed == (1 if code == "EGW00201" else 0)
-    assert wire.ledger_throttle.slowed == (1 if code == "EGW00215" else 0), "only the ledger's calls slow down"
+    assert wire.ledger_throttle.slowed == 0
+
+
+@pytest.mark.parametrize("tr", [catalogue.BUY, catalogue.SELL, catalogue.REVISE_OR_CANCEL], ids=lambda tr: tr.name)
+def test_a_command_that_meets_the_ledgers_limit_is_unknown_and_never_sent_again(tr: catalogue.TR) -> None:
+    wire = Wire(httpx.Response(500, json=refusal("EGW00215")), ACCEPTED)
+    with pytest.raises(OutcomeUnknown) as caught:
+        wire.client.call(tr, {"PDNO": "005930"})
+    assert caught.value.code == "EGW00215"
+    assert len(wire.requests) == 1
+    assert (wire.throttle.slowed, wire.ledger_throttle.slowed) == (0, 1), "only the ledger's calls slow down"
+
+
+def test_a_read_that_meets_the_ledgers_limit_is_repeated() -> None:
+    good = {"rt_cd": "0", "output": {"nrcvb_buy_amt": "1"}}
+    wire = Wire(httpx.Response(500, json=refusal("EGW00215")), good)
+    assert wire.client.call(catalogue.BUYABLE, {"PDNO": "005930"}).row().integer("nrcvb_buy_amt") == 1
+    assert len(wire.requests) == 2
+    assert (wire.throttle.slowed, wire.ledger_throttle.slowed) == (0, 1)
 
 
 @pytest.mark.parametrize("error", [httpx.ConnectError("refused"), httpx.ConnectTimeout("no route")])
