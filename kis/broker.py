@@ -3,13 +3,14 @@
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import date, time
+from datetime import date, time, timedelta
 from typing import TypeVar
 
 from aegis.broker import (
     Acceptance,
     Balance,
     Book,
+    BrokerError,
     CalendarDay,
     DayPrice,
     Holding,
@@ -29,6 +30,7 @@ from aegis.positions import merged_average, profit_rate_pct
 from aegis.terms import Board, Instrument, Market, OrderKind, Side
 from aegis.ticks import get_tick_size
 from kis import catalogue, clock
+from kis.catalogue import TR
 from kis.client import Client, Reply
 from kis.environment import Dialect
 from kis.fields import BadField, Row, order_number
@@ -41,6 +43,7 @@ BOARD_OF_ID = {"STK": Board.KOSPI, "KSQ": Board.KOSDAQ, "KNX": Board.KONEX}
 SECURITY_GROUP = {"EF": Instrument.ETF, "EN": Instrument.ETN, "EW": Instrument.ELW}
 BOOK_LEVELS = 10
 BRANCH_DIGITS = 5
+RECENT_MONTHS = 3
 HALTED = "58"
 Line = TypeVar("Line", OrderRecord, OpenOrder)
 NOTHING_FOUND = "KIOK0560"
@@ -205,6 +208,22 @@ class KISBroker(Quotations):
         )
 
     def orders(self, first: date, last: date) -> Sequence[OrderRecord]:
+        """Return every order of these days, oldest first.
+
+        Raises PartlyRead if days beyond the reach of the recent list cannot be had: the recent ones are in `read`.
+        """
+        rows, unread = list[Row](), list[UnreadLine]()
+        parts = _by_reach(first, last, today=clock.now().date())
+        for tr, since, until in parts:
+            try:
+                rows += self._order_rows(tr, since, until)
+            except BrokerError as error:
+                if tr is catalogue.ORDERS or len(parts) == 1:
+                    raise
+                unread.append(UnreadLine("", f"orders from {since} to {until}: {error}"))
+        return _lines(rows, _order_record, call=catalogue.ORDERS.name, unread=unread)
+
+    def _order_rows(self, tr: TR, first: date, last: date) -> list[Row]:
         parameters = {
             **self._account,
             "INQR_STRT_DT": f"{first:%Y%m%d}",
@@ -219,9 +238,8 @@ class KISBroker(Quotations):
             "INQR_DVSN_3": "00",
             "EXCG_ID_DVSN_CD": "KRX" if self._client.environment.is_paper else "ALL",
         }
-        replies = self._client.pages(catalogue.ORDERS, parameters)
-        rows = [row for reply in replies for row in reply.rows("output1") if row.maybe("odno")]
-        return _lines(rows, _order_record, call=catalogue.ORDERS.name)
+        replies = self._client.pages(tr, parameters)
+        return [row for reply in replies for row in reply.rows("output1") if row.maybe("odno")]
 
     def open_orders(self) -> Sequence[OpenOrder]:
         """Return what can still be cancelled at the broker, whoever ordered it, on every venue."""
@@ -346,9 +364,27 @@ def _kind(row: Row) -> OrderKind:
         raise BadField(f"ord_dvsn_cd is {code!r}, no order code known here") from None
 
 
-def _lines(rows: Iterable[Row], line: Callable[[Row], Line], *, call: str) -> list[Line]:
-    """Return the lines of a list of orders. Raises PartlyRead where one cannot be read: it names which, and why."""
-    read, unread = list[Line](), list[UnreadLine]()
+def _by_reach(first: date, last: date, *, today: date) -> list[tuple[TR, date, date]]:
+    """Return which operation to ask for which of these days, oldest days first.
+
+    The recent list reaches back by whole months, three of them before the present one: on 22 April January is the
+    first, in May no more. Source: the broker's text of the operation ("3개월이내 기준: 개월수로 3개월").
+    """
+    month = today.year * 12 + today.month - 1 - RECENT_MONTHS
+    begins = date(month // 12, month % 12 + 1, 1)
+    older = (catalogue.OLDER_ORDERS, first, min(last, begins - timedelta(days=1)))
+    recent = (catalogue.ORDERS, max(first, begins), last)
+    return [part for part in (older, recent) if part[1] <= part[2]]
+
+
+def _lines(
+    rows: Iterable[Row], line: Callable[[Row], Line], *, call: str, unread: Iterable[UnreadLine] = ()
+) -> list[Line]:
+    """Return the lines of a list of orders. Raises PartlyRead if one cannot be read: it names which, and why.
+
+    `unread` is what could not be read before.
+    """
+    read, unread = list[Line](), list(unread)
     for row in rows:
         try:
             read.append(line(row))

@@ -5,7 +5,7 @@ of 2026-06-25; `old_*` are the ids before 2025, still accepted. `spec` holds wha
 specification calls the same thing, where the two differ.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
 
 from aegis.broker import NotSent
@@ -186,6 +186,8 @@ ORDERS = TR(
     page_rows=100,
     paper_page_rows=15,
 )
+# the same operation for days before those that ORDERS reaches; it lags behind during the day
+OLDER_ORDERS = replace(ORDERS, live="CTSC9215R", paper="VTSC9215R", old_live="CTSC9115R")
 PRICE = TR("inquire-price", "GET", _QUOTES + "inquire-price", _R, _QUOTE, live="FHKST01010100", paper="FHKST01010100")
 BOOK = TR(
     "inquire-asking-price-exp-ccn",
