@@ -27,11 +27,21 @@ class Change(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Uncounted:
+    """Shares of an execution of ours that the newest balance had not counted, and the won they cost or brought."""
+
+    side: Side
+    qty: int
+    won: int
+
+
+@dataclass(frozen=True, slots=True)
 class Line:
     """One stock of the portfolio, in shares and won.
 
     `broker_*` is what the broker had counted as traded on `day` when its balance was last taken over;
-    `our_*` what our own executions of that day add up to.
+    `our_*` what our own executions of that day add up to. `uncounted` are the executions that are not in the
+    account's cash yet, oldest first.
     """
 
     day: date
@@ -41,30 +51,51 @@ class Line:
     broker_sold: int = 0
     our_bought: int = 0
     our_sold: int = 0
+    uncounted: tuple[Uncounted, ...] = ()
+
+    @property
+    def uncounted_qty(self) -> int:
+        """The shares bought less those sold that the newest balance had not counted."""
+        return sum(fill.side.sign * fill.qty for fill in self.uncounted)
+
+    @property
+    def paid_won(self) -> int:
+        """What these shares cost less what they brought, in won: the account's cash does not show it yet."""
+        return sum(fill.side.sign * fill.won for fill in self.uncounted)
 
 
-def filled(line: Line, day: date, side: Side, qty: int, price: Decimal) -> Line:
+def filled(line: Line, day: date, side: Side, qty: int, price: Decimal, *, cost_won: int = 0) -> Line:
     """Return `line` after an execution of `qty` shares at `price` won; a negative `qty` takes one back.
 
-    A fill of an earlier day is in the balance already.
+    `cost_won` is its commission and tax, negative where it is taken back. A fill of an earlier day is in the balance
+    already.
     """
     if day < line.day:
         return line
     if day > line.day:
-        line = Line(day, line.qty, line.average_price)
+        line = Line(day, line.qty, line.average_price, uncounted=line.uncounted)
     if side is Side.BUY:
         beyond = _beyond(line.our_bought, line.broker_bought, qty)
         line = replace(line, our_bought=line.our_bought + qty)
-        return _bought(line, beyond, price)
-    beyond = _beyond(line.our_sold, line.broker_sold, qty)
-    line = replace(line, our_sold=line.our_sold + qty)
-    left = line.qty - beyond
-    return replace(line, qty=left, average_price=line.average_price if left > 0 else Decimal(0))
+        after = _bought(line, beyond, price)
+    else:
+        beyond = _beyond(line.our_sold, line.broker_sold, qty)
+        line = replace(line, our_sold=line.our_sold + qty)
+        after = _sold(line, beyond)
+    if not beyond:
+        return after
+    won = round(beyond * (price + side.sign * Decimal(cost_won) / qty))
+    return replace(after, uncounted=(*after.uncounted, Uncounted(side, beyond, won)))
 
 
 def _beyond(ours: int, brokers: int, qty: int) -> int:
     """Return how many of `qty` more shares the broker had not counted."""
     return max(0, ours + qty - brokers) - max(0, ours - brokers)
+
+
+def _sold(line: Line, qty: int) -> Line:
+    left = line.qty - qty
+    return replace(line, qty=left, average_price=line.average_price if left > 0 else Decimal(0))
 
 
 def _bought(line: Line, qty: int, price: Decimal) -> Line:
@@ -79,6 +110,22 @@ def _bought(line: Line, qty: int, price: Decimal) -> Line:
 def lags(line: Line, day: date, bought_today: int, sold_today: int) -> bool:
     """Whether a balance of `day` has not yet counted fills that we know of: it must not overwrite them."""
     return day < line.day or (day == line.day and (bought_today < line.our_bought or sold_today < line.our_sold))
+
+
+def recounted(line: Line, day: date, bought_today: int, sold_today: int) -> Line:
+    """Return `line` without the executions that a balance of `day` has counted though it lags. Ask `lags` first.
+
+    The broker counts the oldest first.
+    """
+    bought, sold = (bought_today, sold_today) if day == line.day else (0, 0)
+    left = {Side.BUY: line.our_bought - bought, Side.SELL: line.our_sold - sold}
+    kept = list[Uncounted]()
+    for fill in reversed(line.uncounted):
+        qty = min(fill.qty, max(0, left[fill.side]))
+        left[fill.side] -= qty
+        if qty:
+            kept.insert(0, Uncounted(fill.side, qty, round(Decimal(fill.won) * qty / fill.qty)))
+    return replace(line, uncounted=tuple(kept))
 
 
 def change(line: Line, day: date, holding: Holding) -> Change | None:

@@ -94,6 +94,7 @@ def _taken(row: Portfolio | None, holding: Holding, *, asked_at: datetime, now: 
     else:
         _note_change(row, line, holding, day=day, now=now)
     row.line = positions.adopted(line, day, holding)
+    row.balance_won = _counted_won(row.line, holding)
     row.last_avg_price = row.avg_price or row.last_avg_price
     row.stock_name = holding.name
     # a price from the future is one of a rehearsal whose clock was set back
@@ -133,10 +134,11 @@ _TAKEN = {
     "broker_sold": "int8",
     "our_bought": "int8",
     "our_sold": "int8",
+    "balance_won": "int8",
 }
 _WRITE = (
     f"UPDATE portfolio SET {', '.join(f'{name} = told.{name}' for name in _TAKEN if name != 'id')}, "  # noqa: S608
-    "lags_since = NULL, synced_at = %s::timestamptz, updated_at = %s::timestamptz "
+    "uncounted = '[]', lags_since = NULL, synced_at = %s::timestamptz, updated_at = %s::timestamptz "
     f"FROM json_to_recordset(%s::json) AS told ({', '.join(f'{name} {kind}' for name, kind in _TAKEN.items())}) "
     "WHERE portfolio.id = told.id"
 )
@@ -157,14 +159,20 @@ def _lags(row: Portfolio, line: Line, holding: Holding, *, day: date, now: datet
     """Whether the balance is behind our own fills on this line; it may be so only for a while."""
     if not positions.lags(line, day, holding.bought_today, holding.sold_today):
         return False
-    if row.lags_since is None:
-        row.lags_since = now
-        row.save(update_fields=["lags_since"])
+    row.lags_since = row.lags_since or now
     if now - row.lags_since < LAG_PATIENCE:
+        row.line = positions.recounted(line, day, holding.bought_today, holding.sold_today)
+        row.balance_won = _counted_won(row.line, holding)
+        row.save(update_fields=["lags_since", "balance_won", "uncounted"])
         log.info("the balance of %s has not counted all our fills yet: kept as it is", row.stock_code)
         return True
     log.error("the balance of %s contradicts our fills since %s: it is believed now", row.stock_code, row.lags_since)
     return False
+
+
+def _counted_won(line: Line, holding: Holding) -> int:
+    """Return what the balance counts in its total of the shares that we know of, in won."""
+    return (line.qty - line.uncounted_qty) * holding.price
 
 
 def _note_change(row: Portfolio, line: Line, holding: Holding, *, day: date, now: datetime) -> None:
@@ -185,10 +193,13 @@ def _note_change(row: Portfolio, line: Line, holding: Holding, *, day: date, now
     log.warning("a holding changed without a trade: %s", event)
 
 
-def count_fill(code: str, name: str, side: Side, qty: int, price: Decimal, *, executed_at: datetime) -> Decimal:
+def count_fill(
+    code: str, name: str, side: Side, qty: int, price: Decimal, *, executed_at: datetime, cost_won: int = 0
+) -> Decimal:
     """Count an execution of ours (a negative `qty` takes one back); return the average price it met, won.
 
-    That is what the shares of a sale had cost; 0 where the broker never told. Call it inside the fill's transaction.
+    That is what the shares of a sale had cost; 0 where the broker never told. `cost_won` is its commission and tax,
+    negative where it is taken back. Call it inside the fill's transaction.
     """
     day = executed_at.astimezone(KST).date()
     fresh = {
@@ -201,7 +212,9 @@ def count_fill(code: str, name: str, side: Side, qty: int, price: Decimal, *, ex
     }
     row, _ = Portfolio.objects.select_for_update().get_or_create(stock_code=code, defaults=fresh)
     met = row.avg_price or row.last_avg_price
-    row.line = positions.filled(row.line, day, side, qty, price)
+    if not row.quantity:  # nobody followed its price while there were no shares
+        row.current_price, row.priced_at = int(price), None
+    row.line = positions.filled(row.line, day, side, qty, price, cost_won=cost_won)
     row.last_avg_price = row.avg_price or met
     row.profit_rate = positions.profit_rate_pct(row.avg_price, row.current_price)
     row.updated_at = executed_at

@@ -3,7 +3,8 @@
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
-from aegis.positions import Change, Line
+from aegis.positions import Change, Line, Uncounted
+from aegis.terms import Side
 
 
 class PriceSource(models.TextChoices):
@@ -42,6 +43,12 @@ class Portfolio(models.Model):
     broker_sold = models.BigIntegerField(_("sold, by the broker"), default=0)
     our_bought = models.BigIntegerField(_("bought, by our fills"), default=0)
     our_sold = models.BigIntegerField(_("sold, by our fills"), default=0)
+    balance_won = models.BigIntegerField(
+        _("in the account's total"), default=0, help_text=_("won of it that the newest account snapshot counts")
+    )
+    uncounted = models.JSONField(
+        _("fills since"), default=list, blank=True, help_text=_("side, shares and won that the snapshot does not count")
+    )
     lags_since = models.DateTimeField(_("balance lags since"), null=True, blank=True)
     synced_at = models.DateTimeField(_("synced at"), null=True, blank=True)
     updated_at = models.DateTimeField(_("updated at"))
@@ -65,6 +72,7 @@ class Portfolio(models.Model):
             broker_sold=self.broker_sold,
             our_bought=self.our_bought,
             our_sold=self.our_sold,
+            uncounted=tuple(Uncounted(Side(side), qty, won) for side, qty, won in self.uncounted),
         )
 
     @line.setter
@@ -76,6 +84,12 @@ class Portfolio(models.Model):
         self.broker_sold = line.broker_sold
         self.our_bought = line.our_bought
         self.our_sold = line.our_sold
+        self.uncounted = [(fill.side.value, fill.qty, fill.won) for fill in line.uncounted]
+
+    @property
+    def moved_won(self) -> int:
+        """What prices and fills have changed in the account's total since the newest snapshot, in won."""
+        return self.quantity * self.current_price - self.balance_won - self.line.paid_won
 
 
 class PortfolioEvent(models.Model):

@@ -7,7 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aegis.broker import Holding
-from aegis.positions import Change, Line, adopted, change, filled, lags, merged_average, profit_rate_pct
+from aegis.positions import (
+    Change,
+    Line,
+    adopted,
+    change,
+    filled,
+    lags,
+    merged_average,
+    profit_rate_pct,
+    recounted,
+)
 from aegis.terms import Side
 
 DAY = date(2026, 11, 23)
@@ -146,3 +156,43 @@ def test_yesterdays_trades_that_the_broker_still_counts_after_midnight_are_no_sp
     assert change(evening, DAY + timedelta(days=1), night) is None
     kept = adopted(evening, DAY + timedelta(days=1), night)
     assert change(kept, kept.day, holding(qty, "70000")) is None
+
+
+priced = st.lists(
+    st.tuples(st.sampled_from(Side), st.integers(1, 50), st.integers(900, 1_100)), min_size=1, max_size=12
+)
+
+
+@given(priced, st.data())
+def test_cash_of_a_balance_less_what_we_paid_since_is_the_cash_after_every_fill(trades, data) -> None:
+    """We hear of the trades in order; in between come balances that had counted fewer of them, or more."""
+    line, cash, least = adopted(None, DAY, holding(1_000)), 0, 0
+    for heard in range(len(trades) + 1):
+        if heard:
+            line = filled(line, DAY, trades[heard - 1][0], *trades[heard - 1][1:])
+        if data.draw(st.booleans()):
+            counted = trades[: data.draw(st.integers(least, len(trades)))]
+            bought = sum(qty for side, qty, _ in counted if side is Side.BUY)
+            sold = sum(qty for side, qty, _ in counted if side is Side.SELL)
+            is_late = lags(line, DAY, bought, sold)
+            if is_late and len(counted) > heard:
+                continue  # one side late and the other early: the next balance settles it
+            cash, least = -sum(side.sign * qty * price for side, qty, price in counted), len(counted)
+            if is_late:
+                line = recounted(line, DAY, bought, sold)
+            else:
+                line = adopted(line, DAY, holding(1_000 + bought - sold, bought=bought, sold=sold))
+    assert cash - line.paid_won == -sum(side.sign * qty * price for side, qty, price in trades)
+
+
+def test_the_commission_of_a_fill_counted_in_part_is_counted_in_part() -> None:
+    line = adopted(None, DAY, holding(4, bought=4))
+    line = filled(line, DAY, Side.BUY, 10, Decimal(1_000), cost_won=100)
+    assert (line.uncounted_qty, line.paid_won) == (6, 6_060)
+
+
+def test_fills_of_yesterday_wait_for_a_balance_over_midnight() -> None:
+    line = buy(buy(Line(DAY, 10), 5, 1_000), 2, 1_100, day=DAY + timedelta(days=1))
+    assert line.paid_won == 7_200
+    late = recounted(line, DAY, bought_today=5, sold_today=0)
+    assert late.paid_won == 2_200, "a balance of yesterday's end has counted yesterday's"
