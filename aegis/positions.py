@@ -7,11 +7,12 @@ first, the same shares are never counted twice and never missed.
 """
 
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
 
 from aegis.broker import Holding
+from aegis.sessions import KST, standard_phases
 from aegis.terms import Side
 
 CENT = Decimal("0.0001")  # the broker prints average prices with four decimals
@@ -137,10 +138,8 @@ def change(line: Line, day: date, holding: Holding) -> Change | None:
     """
     if holding.qty == line.qty and (not line.qty or holding.average_price == line.average_price):
         return None
-    counted = (max(line.our_bought, line.broker_bought), max(line.our_sold, line.broker_sold))
-    bought, sold = counted if line.day == day else (0, 0)
-    expected = line.qty + max(0, holding.bought_today - bought) - max(0, holding.sold_today - sold)
-    if holding.qty == expected:
+    bought, sold = _new_trades(line, day, holding)
+    if holding.qty == line.qty + bought - sold:
         return None
     # the broker prints four decimals, and drops fractions of a share
     cost, cost_before = holding.qty * holding.average_price, line.qty * line.average_price
@@ -151,18 +150,46 @@ def change(line: Line, day: date, holding: Holding) -> Change | None:
     return Change.BONUS_ISSUE if holding.qty % line.qty else Change.SPLIT
 
 
-def adopted(line: Line | None, day: date, holding: Holding) -> Line:
-    """Return the line that a balance of `day` sets. Ask `lags` first."""
-    ours = (line.our_bought, line.our_sold) if line is not None and line.day == day else (0, 0)
+def is_before_trading(at: datetime) -> bool:
+    """Whether no venue trades yet on the day of `at`. On a late opening the earlier hour is the safe one."""
+    at = at.astimezone(KST)
+    return at.time() < min(phase.starts_at for phase in standard_phases(at.date()))
+
+
+def adopted(line: Line | None, day: date, holding: Holding, *, is_before_trading: bool = False) -> Line:
+    """Return the line that a balance of `day` sets. Ask `lags` first.
+
+    Until its morning the broker may count yesterday's trades as today's: then they are not taken for today's, or the
+    first fills of the day would seem to be counted already.
+    """
+    known = line if line is not None and line.day == day else Line(day)
+    bought, sold = holding.bought_today, holding.sold_today
+    if is_before_trading:
+        bought = sold = 0
+    elif line is not None and _counts_of_yesterday(line, day, holding):
+        bought, sold = known.broker_bought, known.broker_sold
     return Line(
         day=day,
         qty=holding.qty,
         average_price=holding.average_price,
-        broker_bought=holding.bought_today,
-        broker_sold=holding.sold_today,
-        our_bought=ours[0],
-        our_sold=ours[1],
+        broker_bought=bought,
+        broker_sold=sold,
+        our_bought=known.our_bought,
+        our_sold=known.our_sold,
     )
+
+
+def _new_trades(line: Line, day: date, holding: Holding) -> tuple[int, int]:
+    """Return how many shares a balance of `day` counts as bought and sold beyond those that `line` has counted."""
+    counted = (max(line.our_bought, line.broker_bought), max(line.our_sold, line.broker_sold))
+    bought, sold = counted if line.day == day else (0, 0)
+    return max(0, holding.bought_today - bought), max(0, holding.sold_today - sold)
+
+
+def _counts_of_yesterday(line: Line, day: date, holding: Holding) -> bool:
+    """Whether the counts tell of new trades that cannot be today's: the shares are as many as before."""
+    bought, sold = _new_trades(line, day, holding)
+    return holding.qty == line.qty and bought != sold
 
 
 def profit_rate_pct(average_price: Decimal, price: int) -> Decimal:

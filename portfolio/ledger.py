@@ -93,7 +93,9 @@ def _taken(row: Portfolio | None, holding: Holding, *, asked_at: datetime, now: 
         return None
     else:
         _note_change(row, line, holding, day=day, now=now)
-    row.line = positions.adopted(line, day, holding)
+    # the balance is of a moment between the two: neither yesterday's end nor today's first trades
+    is_before_trading = positions.is_before_trading(asked_at) and positions.is_before_trading(now)
+    row.line = positions.adopted(line, day, holding, is_before_trading=is_before_trading)
     row.balance_won = _counted_won(row.line, holding)
     row.last_avg_price = row.avg_price or row.last_avg_price
     row.stock_name = holding.name

@@ -1,5 +1,5 @@
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 
 import pytest
@@ -13,11 +13,13 @@ from aegis.positions import (
     adopted,
     change,
     filled,
+    is_before_trading,
     lags,
     merged_average,
     profit_rate_pct,
     recounted,
 )
+from aegis.sessions import KST
 from aegis.terms import Side
 
 DAY = date(2026, 11, 23)
@@ -196,3 +198,37 @@ def test_fills_of_yesterday_wait_for_a_balance_over_midnight() -> None:
     assert line.paid_won == 7_200
     late = recounted(line, DAY, bought_today=5, sold_today=0)
     assert late.paid_won == 2_200, "a balance of yesterday's end has counted yesterday's"
+
+
+@pytest.mark.parametrize(("bought", "sold"), [(10, 0), (0, 10), (10, 10)])
+def test_a_fill_of_the_morning_counts_though_the_nights_balance_told_yesterdays_trades_as_todays(
+    bought: int, sold: int
+) -> None:
+    night = adopted(None, DAY, holding(10, bought=bought, sold=sold), is_before_trading=True)
+    assert buy(night, 10, 1_000).qty == 20
+    assert sell(night, 10, 1_000).qty == 0
+
+
+@pytest.mark.parametrize(("bought", "sold"), [(10, 0), (0, 10), (12, 7)])
+def test_counts_that_changed_no_share_since_yesterday_are_yesterdays_even_after_the_opening(
+    bought: int, sold: int
+) -> None:
+    evening = adopted(None, DAY, holding(10, bought=bought, sold=sold))
+    morning = adopted(evening, DAY + timedelta(days=1), holding(10, bought=bought, sold=sold))
+    assert buy(morning, 10, 1_000, day=morning.day).qty == 20
+    again = adopted(morning, morning.day, holding(10, bought=bought, sold=sold))
+    assert buy(again, 10, 1_000, day=morning.day).qty == 20
+
+
+def test_counts_that_explain_the_shares_are_todays() -> None:
+    evening = adopted(None, DAY, holding(10))
+    morning = adopted(evening, DAY + timedelta(days=1), holding(20, bought=10))
+    assert buy(morning, 10, 1_000, day=morning.day).qty == 20
+
+
+@pytest.mark.parametrize(
+    ("moment", "is_before"),
+    [((0, 10), True), ((7, 59), True), ((8, 0), False), ((15, 0), False), ((23, 59), False)],
+)
+def test_nothing_trades_before_the_first_phase_of_the_day(moment: tuple[int, int], is_before: bool) -> None:
+    assert is_before_trading(datetime(2026, 11, 23, *moment, tzinfo=KST)) is is_before

@@ -103,6 +103,30 @@ def test_a_new_day_forgets_the_counts_of_the_old() -> None:
     assert quantities() == {"005930": 13}
 
 
+@pytest.mark.parametrize(("bought", "sold"), [(10, 0), (10, 10)])
+def test_the_first_fill_of_a_morning_counts_though_the_nights_balance_told_yesterdays_trades(
+    bought: int, sold: int
+) -> None:
+    night, open_ = NOW.replace(hour=0, minute=10), NOW.replace(hour=8, second=10)
+    told = replace(SAMSUNG, bought_today=bought, sold_today=sold)
+    ledger.replace(replace(BALANCE, asked_at=night, holdings=(told,)), now=night)
+    fill(Side.BUY, 10, at=open_)
+    assert quantities() == {"005930": 20}
+    counted = replace(SAMSUNG, qty=20, bought_today=10)
+    ledger.replace(replace(BALANCE, asked_at=open_, holdings=(counted,)), now=open_)
+    assert quantities() == {"005930": 20}
+    assert not PortfolioEvent.objects.exists()
+
+
+def test_a_balance_over_midnight_or_over_the_opening_keeps_its_counts() -> None:
+    for asked_at in (NOW.replace(hour=23, minute=59, second=59), NOW.replace(hour=7, minute=59, second=59)):
+        Portfolio.objects.all().delete()
+        told = replace(BALANCE, asked_at=asked_at, holdings=(replace(SAMSUNG, bought_today=10),))
+        ledger.replace(told, now=asked_at + timedelta(seconds=5))
+        fill(Side.BUY, 10, at=asked_at)
+        assert quantities() == {"005930": 10}, "the broker had counted it"
+
+
 def test_everybody_reads_the_same_tables() -> None:
     service = PortfolioService()
     assert (service.get_total_asset(), service.get_snapshot(), list(service.get_portfolio())) == (0, None, [])
