@@ -87,7 +87,10 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """The last price of a stock and what bounds it today, in won. `in_vi`: a volatility interruption holds it (VI)."""
+    """The last price of a stock and what bounds it today, in won. `in_vi`: a volatility interruption holds it (VI).
+
+    `tick` is the tick at `price` (호가단위), 0 if the broker does not tell it.
+    """
 
     code: str
     market: Market
@@ -97,6 +100,7 @@ class Quote:
     lower_limit: int
     is_halted: bool
     in_vi: bool = False
+    tick: int = 0
 
 
 @dataclass(frozen=True, slots=True)

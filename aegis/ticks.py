@@ -1,9 +1,13 @@
 """The tick ladder (호가 단위): which prices exist, and how to move between them.
 
 Source: spec §9.1 for shares, on KRX and NXT alike; exchange-traded funds and notes have two tiers
-(protocol notes §13). Prices are whole won.
+(protocol notes §13), warrants (ELW) one. The broker's quote tells the tick of any instrument at its
+present price; a `quoted` tick that contradicts the ladder wins over it. Prices are whole won.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 from aegis.terms import Instrument
@@ -22,48 +26,76 @@ STOCK_LADDER: tuple[tuple[int, int], ...] = (
 STOCK_TOP_TICK = 1_000
 FUND_LADDER: tuple[tuple[int, int], ...] = ((2_000, 1),)
 FUND_TOP_TICK = 5
+WARRANT_TICK = 5
+
+_LADDERS: Mapping[Instrument, tuple[tuple[tuple[int, int], ...], int]] = MappingProxyType(
+    {
+        Instrument.STOCK: (STOCK_LADDER, STOCK_TOP_TICK),
+        Instrument.ETF: (FUND_LADDER, FUND_TOP_TICK),
+        Instrument.ETN: (FUND_LADDER, FUND_TOP_TICK),
+        Instrument.ELW: ((), WARRANT_TICK),
+    }
+)
 
 DAILY_LIMIT_PERCENT = 30
 
 
-def get_tick_size(price: int, instrument: Instrument = Instrument.STOCK) -> int:
-    """Return the tick, in won, of the tier that holds `price`. Source: spec §9.2."""
-    if instrument is Instrument.STOCK:
-        ladder, top = STOCK_LADDER, STOCK_TOP_TICK
-    else:
-        ladder, top = FUND_LADDER, FUND_TOP_TICK
-    for tier_end, tick in ladder:
-        if price < tier_end:
-            return tick
-    return top
+@dataclass(frozen=True, slots=True)
+class QuotedTick:
+    """The tick that the broker's quote told, and the price at which it told it, in won; a `tick` of 0 is not told."""
+
+    price: int
+    tick: int
 
 
-def adjust_price_to_tick(price: int, direction: Direction = "down", instrument: Instrument = Instrument.STOCK) -> int:
+def get_tick_size(price: int, instrument: Instrument = Instrument.STOCK, *, quoted: QuotedTick | None = None) -> int:
+    """Return the tick, in won, of the tier that holds `price`. Source: spec §9.2.
+
+    A `quoted` tick that is not the ladder's at its own price shows that the ladder is not the instrument's: then it
+    holds at every price. One that is the ladder's says nothing of other tiers.
+    """
+    if quoted is not None and quoted.tick and quoted.tick != _ladder_tick(quoted.price, instrument):
+        return quoted.tick
+    return _ladder_tick(price, instrument)
+
+
+def _ladder_tick(price: int, instrument: Instrument) -> int:
+    ladder, top = _LADDERS[instrument]
+    return next((tick for tier_end, tick in ladder if price < tier_end), top)
+
+
+def adjust_price_to_tick(
+    price: int,
+    direction: Direction = "down",
+    instrument: Instrument = Instrument.STOCK,
+    *,
+    quoted: QuotedTick | None = None,
+) -> int:
     """Return `price`, in won, moved onto the tick grid.
 
     Source: spec §9.2. Rounding up may enter the next tier: 4,998 becomes 5,000.
     """
-    tick = get_tick_size(price, instrument)
+    tick = get_tick_size(price, instrument, quoted=quoted)
     if direction == "down":
         return price // tick * tick
     return -(-price // tick) * tick
 
 
-def is_on_tick(price: int, instrument: Instrument = Instrument.STOCK) -> bool:
-    return price > 0 and price % get_tick_size(price, instrument) == 0
+def is_on_tick(price: int, instrument: Instrument = Instrument.STOCK, *, quoted: QuotedTick | None = None) -> bool:
+    return price > 0 and price % get_tick_size(price, instrument, quoted=quoted) == 0
 
 
-def step(price: int, ticks: int, instrument: Instrument = Instrument.STOCK) -> int:
+def step(price: int, ticks: int, instrument: Instrument = Instrument.STOCK, *, quoted: QuotedTick | None = None) -> int:
     """Return the price `ticks` places up (or, negative, down) the ladder, tier edges honoured.
 
     `price` is first moved onto the grid, downwards. The result is never below one tick.
     """
-    price = adjust_price_to_tick(price, "down", instrument)
+    price = adjust_price_to_tick(price, "down", instrument, quoted=quoted)
     for _ in range(abs(ticks)):
         if ticks > 0:
-            price += get_tick_size(price, instrument)
+            price += get_tick_size(price, instrument, quoted=quoted)
         else:
-            lower = price - get_tick_size(price - 1, instrument)
+            lower = price - get_tick_size(price - 1, instrument, quoted=quoted)
             price = lower if lower > 0 else price
     return price
 

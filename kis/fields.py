@@ -69,6 +69,15 @@ class Row:
             raise self._unreadable(name, self.text(name), "a whole number")
         return int(number)
 
+    def integer_or(self, name: str, default: int) -> int:
+        """Return a whole number that nothing depends on, `default` if it is missing, blank or unreadable."""
+        if not self.maybe(name):
+            return default
+        try:
+            return self.integer(name)
+        except BadField:
+            return default
+
     def values(self) -> dict[str, Any]:
         """Return every field that the catalogue knows and the reply has, by our name and typed.
 

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aegis.terms import Instrument
-from aegis.ticks import adjust_price_to_tick, daily_limits, get_tick_size, is_on_tick, step
+from aegis.ticks import QuotedTick, adjust_price_to_tick, daily_limits, get_tick_size, is_on_tick, step
 
 prices = st.integers(min_value=1, max_value=3_000_000)
 instruments = st.sampled_from(Instrument)
@@ -35,6 +35,29 @@ def test_the_tick_of_a_share_changes_at_the_edges_of_the_users_table(price: int,
 @pytest.mark.parametrize(("price", "tick"), [(1_999, 1), (2_000, 5), (60_000, 5), (900_000, 5)])
 def test_a_fund_has_two_tiers_only(price: int, tick: int) -> None:
     assert get_tick_size(price, Instrument.ETF) == tick
+
+
+@pytest.mark.parametrize("price", [5, 150, 1_999, 2_000, 12_000, 900_000])
+def test_a_warrant_moves_by_five_won_at_every_price(price: int) -> None:
+    assert get_tick_size(price, Instrument.ELW) == 5
+
+
+def test_a_quoted_tick_that_contradicts_the_ladder_holds_at_every_price() -> None:
+    # a warrant that the list of stocks calls a share
+    quoted = QuotedTick(price=150, tick=5)
+    assert [get_tick_size(price, quoted=quoted) for price in (150, 1_999, 60_000)] == [5, 5, 5]
+    assert adjust_price_to_tick(153, "down", quoted=quoted) == 150
+    assert adjust_price_to_tick(153, "up", quoted=quoted) == 155
+    assert (is_on_tick(151, quoted=quoted), is_on_tick(155, quoted=quoted)) == (False, True)
+    assert (step(150, 2, quoted=quoted), step(150, -2, quoted=quoted)) == (160, 140)
+
+
+@pytest.mark.parametrize("quoted", [None, QuotedTick(199_900, 100), QuotedTick(199_900, 0)])
+def test_a_quoted_tick_that_is_the_ladders_or_not_told_leaves_the_other_tiers_as_they_are(
+    quoted: QuotedTick | None,
+) -> None:
+    assert step(199_900, 2, quoted=quoted) == 200_500
+    assert get_tick_size(200_000, quoted=quoted) == 500
 
 
 @pytest.mark.parametrize(
@@ -78,7 +101,7 @@ def test_steps_change_size_at_the_edges(price: int, ticks: int, there: int) -> N
     assert step(price, ticks) == there
 
 
-@given(prices.filter(lambda price: price > 100), st.integers(min_value=-20, max_value=20), instruments)
+@given(prices.filter(lambda price: price > 105), st.integers(min_value=-20, max_value=20), instruments)
 def test_a_step_there_and_back_is_no_step(price: int, ticks: int, instrument: Instrument) -> None:
     start = adjust_price_to_tick(price, "down", instrument)
     assert step(step(start, ticks, instrument), -ticks, instrument) == start

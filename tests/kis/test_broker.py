@@ -23,6 +23,7 @@ def test_a_quote_has_a_price_within_its_limits(desk: Desk) -> None:
     assert quote.price == 70_000
     assert quote.lower_limit < quote.base_price < quote.upper_limit
     assert not quote.is_halted
+    assert quote.tick == 100
 
 
 def test_a_book_has_ten_levels_best_first(desk: Desk) -> None:

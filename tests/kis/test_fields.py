@@ -57,3 +57,10 @@ def test_a_time_that_is_none_is_an_error(text: str) -> None:
 @pytest.mark.parametrize("text", ["0000006555", "6555", "      6555"])
 def test_an_order_number_is_the_same_however_it_is_padded(text: str) -> None:
     assert order_number(text) == "0000006555"
+
+
+@pytest.mark.parametrize("text", ["", "  ", "-", "abc", "0.5", None])
+def test_a_figure_that_nothing_depends_on_has_a_default(text: str | None) -> None:
+    values = {} if text is None else {"aspr_unit": text}
+    assert Row(values, "inquire-price").integer_or("aspr_unit", 7) == 7
+    assert Row({"aspr_unit": "100"}, "inquire-price").integer_or("aspr_unit", 7) == 100

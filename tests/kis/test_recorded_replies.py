@@ -232,6 +232,7 @@ READINGS: list[Reading] = [
             lower_limit=46_200,
             is_halted=False,
             in_vi=False,
+            tick=100,
         ),
     ),
     (
