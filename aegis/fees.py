@@ -1,7 +1,11 @@
-"""What a trade costs: the customer's commission and the state's tax on sales.
+"""What a trade costs: the customer's commission and the state's taxes on sales.
 
-Commission: spec §11.4, a contract of the customer, different by venue. Tax: dated by law; the
+Commission: spec §11.4, a contract of the customer, different by venue. Taxes: dated by law; the
 broker's notices of 2023 to 2026 (venue notes, "Costs"). Rates are percent, amounts whole won.
+
+UNVERIFIED: that commission and each tax are cut to the whole won once for an order, of all that it traded, and not
+for a day's trades of a stock or to ten won. One day of several fills settles it: inquire-daily-ccld has the
+costs of orders (prsm_tlex_smtl), inquire-balance those of the day (thdt_tlex_amt).
 """
 
 from collections.abc import Mapping
@@ -21,12 +25,18 @@ COMMISSION_PCT: Mapping[Market, Decimal] = MappingProxyType(
     }
 )
 
-# first trade date of a rate, percent by board; newest first
-SALES_TAX_PCT: tuple[tuple[date, Mapping[Board, Decimal]], ...] = (
-    (date(2026, 1, 1), {Board.KOSPI: Decimal("0.20"), Board.KOSDAQ: Decimal("0.20"), Board.KONEX: Decimal("0.10")}),
-    (date(2025, 1, 1), {Board.KOSPI: Decimal("0.15"), Board.KOSDAQ: Decimal("0.15"), Board.KONEX: Decimal("0.10")}),
-    (date(2024, 1, 1), {Board.KOSPI: Decimal("0.18"), Board.KOSDAQ: Decimal("0.18"), Board.KONEX: Decimal("0.10")}),
-    (date(2023, 1, 1), {Board.KOSPI: Decimal("0.20"), Board.KOSDAQ: Decimal("0.20"), Board.KONEX: Decimal("0.10")}),
+
+def _pct(*rates: str) -> tuple[Decimal, ...]:
+    return tuple(map(Decimal, rates))
+
+
+# first trade date of the rates, percent by board; newest first. A KOSPI sale pays two taxes: the securities
+# transaction tax (증권거래세) and the special rural tax (농어촌특별세); each is cut to the whole won.
+SALES_TAXES_PCT: tuple[tuple[date, Mapping[Board, tuple[Decimal, ...]]], ...] = (
+    (date(2026, 1, 1), {Board.KOSPI: _pct("0.05", "0.15"), Board.KOSDAQ: _pct("0.20"), Board.KONEX: _pct("0.10")}),
+    (date(2025, 1, 1), {Board.KOSPI: _pct("0.00", "0.15"), Board.KOSDAQ: _pct("0.15"), Board.KONEX: _pct("0.10")}),
+    (date(2024, 1, 1), {Board.KOSPI: _pct("0.03", "0.15"), Board.KOSDAQ: _pct("0.18"), Board.KONEX: _pct("0.10")}),
+    (date(2023, 1, 1), {Board.KOSPI: _pct("0.05", "0.15"), Board.KOSDAQ: _pct("0.20"), Board.KONEX: _pct("0.10")}),
 )
 
 
@@ -50,17 +60,22 @@ class Cost:
         return self.fee + self.tax
 
 
-def sales_tax_pct(on: date, board: Board, instrument: Instrument) -> Decimal:
-    """Return the tax on a sale, in percent, by trade date. Funds, notes and warrants pay none.
+def sales_taxes_pct(on: date, board: Board, instrument: Instrument) -> tuple[Decimal, ...]:
+    """Return the taxes on a sale, in percent, by trade date. Funds, notes and warrants pay none.
 
     Raises ValueError for a date before the first row of the table.
     """
     if instrument is not Instrument.STOCK:
-        return Decimal(0)
-    for since, by_board in SALES_TAX_PCT:
+        return ()
+    for since, by_board in SALES_TAXES_PCT:
         if on >= since:
             return by_board[board]
-    raise ValueError(f"no sales tax is known for {on}: the table begins {SALES_TAX_PCT[-1][0]}")
+    raise ValueError(f"no sales tax is known for {on}: the table begins {SALES_TAXES_PCT[-1][0]}")
+
+
+def sales_tax_pct(on: date, board: Board, instrument: Instrument) -> Decimal:
+    """Return all taxes on a sale together, in percent. Raises ValueError as `sales_taxes_pct` does."""
+    return sum(sales_taxes_pct(on, board, instrument), Decimal(0))
 
 
 def calc_fee(
@@ -73,15 +88,43 @@ def calc_fee(
     instrument: Instrument = Instrument.STOCK,
     rates: Rates | None = None,
 ) -> Cost:
-    """Return commission and tax, in whole won (fractions dropped), of a trade worth `amount` won.
+    """Return commission and tax, in whole won (fractions dropped), of an order that traded `amount` won in all.
 
-    Source: spec §11.5, with the tax by date, board and instrument, and none on a buy.
+    Source: spec §11.5, with the taxes by date, board and instrument, and none on a buy. A rate of the customer's own
+    is one tax.
     """
     rates = rates or Rates()
-    fee = int(amount * rates.commission_pct.get(market, COMMISSION_PCT[market]) / 100)
+    fee = _cut(amount, rates.commission_pct.get(market, COMMISSION_PCT[market]))
     if side is Side.BUY:
         return Cost(fee=fee, tax=0)
-    tax_pct = rates.tax_pct.get(market)
-    if tax_pct is None or instrument is not Instrument.STOCK:
-        tax_pct = sales_tax_pct(on, board, instrument)
-    return Cost(fee=fee, tax=int(amount * tax_pct / 100))
+    own = rates.tax_pct.get(market)
+    taxes = sales_taxes_pct(on, board, instrument) if own is None or instrument is not Instrument.STOCK else (own,)
+    return Cost(fee=fee, tax=sum(_cut(amount, pct) for pct in taxes))
+
+
+def _cut(amount: int, pct: Decimal) -> int:
+    return int(amount * pct / 100)
+
+
+def calc_fill_cost(
+    amount: int,
+    market: Market,
+    side: Side,
+    *,
+    filled_before: int,
+    on: date,
+    board: Board = Board.KOSPI,
+    instrument: Instrument = Instrument.STOCK,
+    rates: Rates | None = None,
+) -> Cost:
+    """Return what a fill of `amount` won adds to the cost of its order, `filled_before` won of which are traded.
+
+    The costs of an order's fills so add up to the cost of the order as a whole.
+    UNVERIFIED: the commission of an order by SOR that fills on two venues; here each fill has its venue's rate.
+    """
+
+    def cost(traded: int) -> Cost:
+        return calc_fee(traded, market, side, on=on, board=board, instrument=instrument, rates=rates)
+
+    before, after = cost(filled_before), cost(filled_before + amount)
+    return Cost(fee=after.fee - before.fee, tax=after.tax - before.tax)

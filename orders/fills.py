@@ -16,7 +16,7 @@ from django.db.models.functions import Coalesce, NullIf
 
 from aegis import lifecycle
 from aegis.broker import Notice, NoticeKind
-from aegis.fees import calc_fee
+from aegis.fees import calc_fill_cost
 from aegis.lifecycle import Event, Status
 from aegis.requests import EndCause
 from aegis.sessions import KST
@@ -341,10 +341,11 @@ def _move(order: TradeOrder, event: Event, now: datetime, detail: str, **fields:
 
 def _cost(order: TradeOrder, fill: Fill) -> tuple[int, int]:
     stock = Stock.objects.filter(pk=order.stock_code).first()
-    cost = calc_fee(
+    cost = calc_fill_cost(
         fill.amount,
         fill.market,
         order.side,
+        filled_before=order.filled_amount,
         on=fill.executed_at.date(),
         board=Board(stock.board) if stock else Board.KOSPI,
         instrument=Instrument(stock.instrument) if stock else Instrument.STOCK,

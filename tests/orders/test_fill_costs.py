@@ -1,0 +1,20 @@
+"""What the fills of an order cost together."""
+
+from collections.abc import Callable
+
+from aegis.fees import calc_fee
+from aegis.terms import Market, Side
+from kis import clock
+from orders.models import TradeExecution, TradeOrder
+from tests.orders.test_fills import hear, notice
+
+
+def test_the_fills_of_an_order_cost_what_the_order_costs(buy: Callable[..., TradeOrder]) -> None:
+    order = buy()
+    TradeOrder.objects.filter(pk=order.pk).update(order_type="SELL")
+    for second in range(10):
+        hear(notice(order.order_no, qty=1, price=69_800, side="01", at=f"1000{second:02}"))
+    fills = TradeExecution.objects.filter(order=order)
+    whole = calc_fee(698_000, Market.KRX, Side.SELL, on=clock.now().date())
+    assert len(fills) == 10
+    assert (sum(fill.fee for fill in fills), sum(fill.tax for fill in fills)) == (whole.fee, whole.tax)
