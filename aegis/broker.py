@@ -13,7 +13,7 @@ Amounts are whole won, quantities shares, moments aware and in Korean time.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import date, datetime, time
 from decimal import Decimal
 from enum import StrEnum
@@ -268,6 +268,30 @@ class Balance:
 
 
 @dataclass(frozen=True, slots=True)
+class UnreadHolding:
+    """A share of the balance with a line that cannot be read, as one of fractions, and why."""
+
+    code: str
+    name: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.name or '?'} ({self.code}): {self.why}"
+
+
+@dataclass(frozen=True, slots=True)
+class PartlyReadBalance(Balance):
+    """A balance with lines that cannot be read. They are not among the holdings; the totals are of all."""
+
+    unread: tuple[UnreadHolding, ...]
+
+    @classmethod
+    def of(cls, balance: Balance, unread: Sequence[UnreadHolding]) -> "PartlyReadBalance":
+        known = {each.name: getattr(balance, each.name) for each in fields(balance)}
+        return cls(**known, unread=tuple(unread))
+
+
+@dataclass(frozen=True, slots=True)
 class DayPrice:
     day: date
     open: int
@@ -441,7 +465,8 @@ class Broker(Protocol):
 
     def sellable_qty(self, code: str) -> int: ...
 
-    def balance(self) -> Balance: ...
+    def balance(self) -> Balance:
+        """The whole account; a PartlyReadBalance if the line of a share cannot be read."""
 
     def orders(self, first: date, last: date) -> Sequence[OrderRecord]:
         """Every order of these days on every venue: complete pages, or an error; PartlyRead has what can be read."""

@@ -22,7 +22,7 @@ from aegis.sessions import KST
 from desk.models import Alarm, Kind, Message, NewsMark
 from orders import stops
 from orders.models import OrderEvent, Reconciliation, StopEvent, SwitchChange, TradeExecution, TradeOrder
-from portfolio.models import PortfolioEvent
+from portfolio.models import AccountSnapshot, PortfolioEvent
 
 log = logging.getLogger(__name__)
 
@@ -240,6 +240,18 @@ def _holding(event: PortfolioEvent) -> News:
     return News(f"holding:{event.pk}", Kind.HOLDING, text, event.at)
 
 
+def _left_out(snapshot: AccountSnapshot) -> News | None:
+    """Tell once a day which holdings are not counted, and again once they are others."""
+    midnight = snapshot.timestamp.astimezone(KST).replace(hour=0, minute=0, second=0, microsecond=0)
+    of_today = AccountSnapshot.objects.filter(timestamp__gte=midnight, pk__lt=snapshot.pk)
+    if of_today.filter(left_out=snapshot.left_out).exists():
+        return None
+    text = _("Left out of the holdings, its line of the balance cannot be read: {lines}").format(
+        lines="; ".join(snapshot.left_out)
+    )
+    return News(f"left out:{snapshot.pk}", Kind.HOLDING, text, snapshot.timestamp)
+
+
 def _correction(look: Reconciliation) -> News:
     text = _("Reconciled: the fills of {count} orders were corrected by the broker's list").format(count=look.corrected)
     return News(f"look:{look.pk}", Kind.CORRECTION, text, look.at)
@@ -257,6 +269,7 @@ SOURCES: tuple[Source, ...] = (
     Source("stop", lambda: StopEvent.objects.exclude(kind="ORDERED").select_related("stop"), _stop),
     Source("switch", SwitchChange.objects.all, _switch),
     Source("holding", PortfolioEvent.objects.all, _holding),
+    Source("left out", lambda: AccountSnapshot.objects.exclude(left_out=[]), _left_out),
     Source("look", lambda: Reconciliation.objects.filter(corrected__gt=0), _correction),
 )
 

@@ -19,11 +19,14 @@ from aegis.broker import (
     Orderable,
     OrderRecord,
     OrderRequest,
+    OutcomeUnknown,
     PartlyRead,
+    PartlyReadBalance,
     Placed,
     Quote,
     Refused,
     StockInfo,
+    UnreadHolding,
     UnreadLine,
 )
 from aegis.positions import merged_average, profit_rate_pct
@@ -168,8 +171,8 @@ class KISBroker(Quotations):
         return Orderable(cash=row.integer("nrcvb_buy_amt"), qty=row.integer("nrcvb_buy_qty"))
 
     def sellable_qty(self, code: str) -> int:
-        if self._client.environment.is_paper:  # inquire-psbl-sell is not offered there
-            return sum(holding.sellable_qty for holding in self.balance().holdings if holding.code == code)
+        if self._client.environment.is_paper:
+            return self._sellable_on_paper(code)
         try:
             reply = self._client.call(catalogue.SELLABLE, {**self._account, "PDNO": code})
         except Refused as refusal:
@@ -177,6 +180,14 @@ class KISBroker(Quotations):
                 return 0
             raise
         return reply.row().integer("ord_psbl_qty")
+
+    def _sellable_on_paper(self, code: str) -> int:
+        """Read it from the balance: inquire-psbl-sell is not offered there."""
+        balance = self.balance()
+        for line in balance.unread if isinstance(balance, PartlyReadBalance) else ():
+            if line.code == code:
+                raise OutcomeUnknown(str(line), call=catalogue.BALANCE.name)
+        return sum(holding.sellable_qty for holding in balance.holdings if holding.code == code)
 
     def balance(self) -> Balance:
         asked_at = clock.now()
@@ -195,11 +206,11 @@ class KISBroker(Quotations):
         if self._client.dialect is Dialect.AEGIS_V3 and not self._client.environment.is_paper:
             # the user's specification asks for two balances and adds them up (spec §11.5)
             replies += self._client.pages(catalogue.BALANCE, parameters, market=Market.NXT)
-        return Balance(
+        rows = [row for reply in replies for row in reply.rows("output1") if row.maybe("pdno")]
+        holdings, unread = _read_holdings(rows)
+        balance = Balance(
             asked_at=asked_at,
-            holdings=_by_stock(
-                _holding(row) for reply in replies for row in reply.rows("output1") if row.maybe("pdno")
-            ),
+            holdings=holdings,
             deposit=total.integer("dnca_tot_amt"),
             deposit_d1=total.integer("nxdy_excc_amt"),
             deposit_d2=total.integer("prvs_rcdl_excc_amt"),
@@ -207,6 +218,7 @@ class KISBroker(Quotations):
             total_asset=total.integer("tot_evlu_amt"),
             total_asset_yesterday=total.integer("bfdy_tot_asst_evlu_amt"),
         )
+        return PartlyReadBalance.of(balance, unread) if unread else balance
 
     def orders(self, first: date, last: date) -> Sequence[OrderRecord]:
         """Return every order of these days, oldest first.
@@ -308,16 +320,30 @@ def _levels(row: Row, side: str) -> tuple[Level, ...]:
     return tuple(level for level in levels if level.price and level.qty)
 
 
+def _read_holdings(rows: Iterable[Row]) -> tuple[tuple[Holding, ...], list[UnreadHolding]]:
+    """Return one holding a stock, and the stocks with a line that cannot be read: they are left out whole."""
+    lines, unread = list[Holding](), dict[str, UnreadHolding]()
+    for row in rows:
+        try:
+            lines.append(_holding(row))
+        except BadField as error:
+            code = row.text("pdno")
+            unread[code] = UnreadHolding(code, row.maybe("prdt_name"), error.message)
+    return _by_stock(line for line in lines if line.code not in unread), list(unread.values())
+
+
 def _holding(row: Row) -> Holding:
+    """Return a line of the balance. What can be worked out from the rest is, if the broker prints no figure."""
+    qty, average, price = row.integer("hldg_qty"), row.decimal("pchs_avg_pric"), row.integer("prpr")
     return Holding(
         code=row.text("pdno"),
-        name=row.text("prdt_name"),
-        qty=row.integer("hldg_qty"),
+        name=row.maybe("prdt_name"),
+        qty=qty,
         sellable_qty=row.integer("ord_psbl_qty"),
-        average_price=row.decimal("pchs_avg_pric"),
-        price=row.integer("prpr"),
-        profit=row.integer("evlu_pfls_amt"),
-        profit_rate=row.decimal("evlu_pfls_rt"),
+        average_price=average,
+        price=price,
+        profit=row.integer_or("evlu_pfls_amt", round((price - average) * qty)),
+        profit_rate=row.decimal_or("evlu_pfls_rt", profit_rate_pct(average, price)),
         bought_today=row.integer("thdt_buyqty"),
         sold_today=row.integer("thdt_sll_qty"),
     )
@@ -336,11 +362,12 @@ def _added(first: Holding, second: Holding) -> Holding:
     average = merged_average(first.qty, first.average_price, second.qty, second.average_price)
     return replace(
         first,
+        price=first.price or second.price,
         qty=first.qty + second.qty,
         sellable_qty=first.sellable_qty + second.sellable_qty,
         average_price=average,
         profit=first.profit + second.profit,
-        profit_rate=profit_rate_pct(average, first.price),
+        profit_rate=profit_rate_pct(average, first.price or second.price),
         bought_today=first.bought_today + second.bought_today,
         sold_today=first.sold_today + second.sold_today,
     )

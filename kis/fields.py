@@ -69,12 +69,17 @@ class Row:
             raise self._unreadable(name, self.text(name), "a whole number")
         return int(number)
 
+    def decimal_or(self, name: str, default: Decimal) -> Decimal:
+        """Return a number that nothing depends on, `default` if it is missing, blank or unreadable."""
+        try:
+            return self.decimal(name) if self.maybe(name) else default
+        except BadField:
+            return default
+
     def integer_or(self, name: str, default: int) -> int:
         """Return a whole number that nothing depends on, `default` if it is missing, blank or unreadable."""
-        if not self.maybe(name):
-            return default
         try:
-            return self.integer(name)
+            return self.integer(name) if self.maybe(name) else default
         except BadField:
             return default
 

@@ -9,7 +9,7 @@ from decimal import Decimal
 from django.db import connection, transaction
 
 from aegis import positions
-from aegis.broker import Balance, Holding
+from aegis.broker import Balance, Holding, PartlyReadBalance, UnreadHolding
 from aegis.positions import Line
 from aegis.sessions import KST
 from aegis.terms import Side
@@ -27,8 +27,8 @@ LAG_PATIENCE = timedelta(minutes=10)
 def replace(balance: Balance, *, now: datetime) -> AccountSnapshot:
     """Take over a balance: every holding, and a snapshot of the cash.
 
-    A line on which the broker has not yet counted fills that we have is left as it is. Of a balance that one asked for
-    later has overtaken nothing is taken: that one's snapshot is returned.
+    A line on which the broker has not yet counted fills that we have is left as it is, and so is one that cannot be
+    read. Of a balance that one asked for later has overtaken nothing is taken: that one's snapshot is returned.
     """
     day = balance.asked_at.astimezone(KST).date()
     locked = Portfolio.objects.select_for_update().order_by("stock_code").defer("synced_at", "updated_at")
@@ -42,6 +42,9 @@ def replace(balance: Balance, *, now: datetime) -> AccountSnapshot:
         for holding in balance.holdings
     ]
     _write([row for row in taken if row is not None], now=now)
+    unread = balance.unread if isinstance(balance, PartlyReadBalance) else ()
+    for line in unread:
+        _leave(rows.pop(line.code, None), line)
     gone = [row.pk for row in rows.values() if _is_gone(row, day=day, now=now)]
     if gone:
         Portfolio.objects.filter(pk__in=gone).delete()
@@ -55,6 +58,7 @@ def replace(balance: Balance, *, now: datetime) -> AccountSnapshot:
         total_asset=balance.total_asset,
         # what came in or went out by transfer counts as profit here: the balance does not tell it apart
         net_profit_today=balance.total_asset - balance.total_asset_yesterday if balance.total_asset_yesterday else 0,
+        left_out=[str(line) for line in unread],
     )
 
 
@@ -96,18 +100,28 @@ def _taken(row: Portfolio | None, holding: Holding, *, asked_at: datetime, now: 
     # the balance is of a moment between the two: neither yesterday's end nor today's first trades
     is_before_trading = positions.is_before_trading(asked_at) and positions.is_before_trading(now)
     row.line = positions.adopted(line, day, holding, is_before_trading=is_before_trading)
-    row.balance_won = _counted_won(row.line, holding)
     row.last_avg_price = row.avg_price or row.last_avg_price
-    row.stock_name = holding.name
-    # a price from the future is one of a rehearsal whose clock was set back
-    if row.priced_at is None or not asked_at < row.priced_at <= now:
-        row.current_price, row.profit_rate = holding.price, holding.profit_rate
-        row.priced_at, row.price_source = asked_at, PriceSource.BALANCE
-    else:  # the feed has told a newer one meanwhile
-        row.profit_rate = positions.profit_rate_pct(row.avg_price, row.current_price)
+    row.stock_name = holding.name or row.stock_name
+    # the feed may have told a newer one meanwhile; a price from the future is of a rehearsal whose clock was set back
+    is_newest = row.priced_at is None or not asked_at < row.priced_at <= now
+    if holding.price and is_newest:
+        row.current_price, row.priced_at, row.price_source = holding.price, asked_at, PriceSource.BALANCE
+    # a line without a price is no share without a value: until one is told, it is worth what it cost
+    row.current_price = row.current_price or round(row.avg_price)
+    row.profit_rate = positions.profit_rate_pct(row.avg_price, row.current_price)
+    row.balance_won = _counted_won(row, holding)
     row.lags_since = None
     row.synced_at = row.updated_at = now
     return row
+
+
+def _leave(row: Portfolio | None, line: UnreadHolding) -> None:
+    """Leave a holding as it is whose line cannot be read: the balance counts it, nobody knows for how much."""
+    log.warning("left out of the balance: %s", line)
+    if row is None:
+        return
+    row.balance_won, row.uncounted = row.quantity * row.current_price, []
+    row.save(update_fields=["balance_won", "uncounted"])
 
 
 def _is_gone(row: Portfolio, *, day: date, now: datetime) -> bool:
@@ -164,7 +178,7 @@ def _lags(row: Portfolio, line: Line, holding: Holding, *, day: date, now: datet
     row.lags_since = row.lags_since or now
     if now - row.lags_since < LAG_PATIENCE:
         row.line = positions.recounted(line, day, holding.bought_today, holding.sold_today)
-        row.balance_won = _counted_won(row.line, holding)
+        row.balance_won = _counted_won(row, holding)
         row.save(update_fields=["lags_since", "balance_won", "uncounted"])
         log.info("the balance of %s has not counted all our fills yet: kept as it is", row.stock_code)
         return True
@@ -172,9 +186,9 @@ def _lags(row: Portfolio, line: Line, holding: Holding, *, day: date, now: datet
     return False
 
 
-def _counted_won(line: Line, holding: Holding) -> int:
+def _counted_won(row: Portfolio, holding: Holding) -> int:
     """Return what the balance counts in its total of the shares that we know of, in won."""
-    return (line.qty - line.uncounted_qty) * holding.price
+    return (row.quantity - row.line.uncounted_qty) * (holding.price or row.current_price)
 
 
 def _note_change(row: Portfolio, line: Line, holding: Holding, *, day: date, now: datetime) -> None:

@@ -137,6 +137,12 @@ class AccountSnapshot(models.Model):
     valuation = models.BigIntegerField(_("valuation"))
     total_asset = models.BigIntegerField(_("total asset"))
     net_profit_today = models.BigIntegerField(_("net profit today"))
+    left_out = models.JSONField(
+        _("left out"),
+        default=list,
+        blank=True,
+        help_text=_("holdings that the totals count and our table does not, because they could not be read"),
+    )
 
     class Meta:
         db_table = "account_snapshots"

@@ -170,6 +170,26 @@ def test_a_holding_that_changed_and_a_corrected_ledger_are_told() -> None:
     assert set(Message.objects.values_list("kind", flat=True)) == {Kind.HOLDING, Kind.CORRECTION}
 
 
+def a_snapshot(at: datetime, *left_out: str) -> None:
+    names = ("deposit", "deposit_d1", "deposit_d2", "valuation", "total_asset", "net_profit_today")
+    AccountSnapshot.objects.create(timestamp=at, left_out=list(left_out), **dict.fromkeys(names, 1))
+
+
+def test_holdings_that_are_left_out_are_told_once_a_day_and_when_they_are_others() -> None:
+    half, other = "삼성전자 (005930): 2.5 shares", "SK하이닉스 (000660): 0.1 shares"
+    a_snapshot(NOW)
+    for minute in range(3):
+        a_snapshot(NOW + timedelta(minutes=minute), half)
+    assert alerts.gather(NOW, []) == 1
+    assert alerts.gather(NOW, []) == 0
+    message = Message.objects.get()
+    assert message.kind == Kind.HOLDING
+    assert half in message.text
+    a_snapshot(NOW + timedelta(minutes=4), half, other)
+    a_snapshot(NOW + timedelta(days=1), half)
+    assert alerts.gather(NOW, []) == 2
+
+
 def test_a_real_day_is_told_from_its_rows(
     broker: Broker, simulator: Simulator, telegram: FakeTelegram, channel: TelegramChannel
 ) -> None:

@@ -34,8 +34,9 @@ class Lists:
         rows: Mapping[str, Sequence[Mapping[str, str]] | str],
         environment: Environment = SIM,
         dialect: Dialect = Dialect.OFFICIAL,
+        totals: Mapping[str, str] | None = None,
     ) -> None:
-        self._rows = rows
+        self._rows, self._totals = rows, totals
         self.asked: list[tuple[str, Mapping[str, str]]] = []
         throttle: Any = FreeThrottle()
         tokens: Any = StillTokens()
@@ -48,9 +49,8 @@ class Lists:
         rows = self._rows.get(tr_id, ())
         if isinstance(rows, str):
             return httpx.Response(200, json={"rt_cd": "1", "msg_cd": rows, "msg1": "no"})
-        return httpx.Response(
-            200, json={"rt_cd": "0", "output": rows, "output1": rows, "ctx_area_fk100": "", "ctx_area_nk100": ""}
-        )
+        outputs = {"output": rows, "output1": rows, "output2": [self._totals]}
+        return httpx.Response(200, json={"rt_cd": "0", **outputs, "ctx_area_fk100": "", "ctx_area_nk100": ""})
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from aegis.broker import Balance, Holding
+from aegis.broker import Balance, Holding, PartlyReadBalance, UnreadHolding
 from aegis.sessions import KST
 from aegis.terms import Side
 from portfolio import ledger
@@ -125,6 +125,43 @@ def test_a_balance_over_midnight_or_over_the_opening_keeps_its_counts() -> None:
         ledger.replace(told, now=asked_at + timedelta(seconds=5))
         fill(Side.BUY, 10, at=asked_at)
         assert quantities() == {"005930": 10}, "the broker had counted it"
+
+
+UNREAD = UnreadHolding("005930", "삼성전자", "field hldg_qty is '12.5', not a whole number")
+PARTLY = PartlyReadBalance.of(replace(BALANCE, holdings=(HYNIX,)), [UNREAD])
+
+
+def test_a_holding_whose_line_cannot_be_read_stays_as_it_was_and_the_snapshot_names_it() -> None:
+    ledger.replace(BALANCE, now=NOW)
+    snapshot = ledger.replace(PARTLY, now=NOW)
+    assert quantities() == {"005930": 10, "000660": 3}
+    assert snapshot.left_out == ["삼성전자 (005930): field hldg_qty is '12.5', not a whole number"]
+    assert (snapshot.deposit, snapshot.total_asset) == (1_000_000, 1_723_000)
+    assert not PortfolioEvent.objects.exists()
+    assert ledger.replace(BALANCE, now=NOW).left_out == []
+
+
+def test_a_new_share_whose_line_cannot_be_read_is_none_of_our_holdings() -> None:
+    ledger.replace(PARTLY, now=NOW)
+    assert quantities() == {"000660": 3}
+
+
+def test_a_line_without_a_price_keeps_the_price_that_was_known() -> None:
+    ledger.replace(BALANCE, now=NOW)
+    ledger.replace(replace(BALANCE, holdings=(replace(SAMSUNG, price=0, profit_rate=Decimal(-100)), HYNIX)), now=NOW)
+    row = Portfolio.objects.get(stock_code="005930")
+    assert (row.current_price, row.profit_rate) == (71_000, Decimal("1.43"))
+
+
+def test_a_new_line_without_a_price_is_worth_what_it_cost_until_a_price_is_told() -> None:
+    ledger.replace(replace(BALANCE, holdings=(replace(SAMSUNG, price=0, profit_rate=Decimal(-100)),)), now=NOW)
+    row = Portfolio.objects.get()
+    assert (row.current_price, row.profit_rate, row.priced_at) == (70_000, Decimal(0), None)
+
+
+def test_an_impossible_rate_of_the_broker_spoils_no_balance() -> None:
+    ledger.replace(replace(BALANCE, holdings=(replace(SAMSUNG, profit_rate=Decimal(10) ** 12),)), now=NOW)
+    assert Portfolio.objects.get().profit_rate == Decimal("1.43")
 
 
 def test_everybody_reads_the_same_tables() -> None:
