@@ -6,6 +6,7 @@ and grows at the back, so that he never pushes in front of a customer who waits 
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import accumulate
 
 from aegis.terms import Side
 
@@ -170,16 +171,17 @@ class Book:
 
         Of prices that are equal even so, the one nearest to `reference` wins.
         """
-        best: tuple[int, int, int] | None = None
-        found = Indication()
-        for price in {*self._sides[Side.BUY], *self._sides[Side.SELL]}:
-            demand = self.available(Side.SELL, price)
-            supply = self.available(Side.BUY, price)
-            volume = min(demand, supply)
-            rank = (-volume, abs(demand - supply), abs(price - reference))
-            if volume and (best is None or rank < best):
-                best, found = rank, Indication(price, volume)
-        return found
+        prices = sorted({*self._sides[Side.BUY], *self._sides[Side.SELL]})
+        supplies = accumulate(self.quantity(Side.SELL, price) for price in prices)
+        demands = list(accumulate(self.quantity(Side.BUY, price) for price in reversed(prices)))[::-1]
+        rank, price = min(
+            (
+                ((-min(demand, supply), abs(demand - supply), abs(price - reference)), price)
+                for price, demand, supply in zip(prices, demands, supplies, strict=True)
+            ),
+            default=((0, 0, 0), 0),
+        )
+        return Indication(price, -rank[0]) if rank[0] else Indication()
 
     def uncross(self, reference: int) -> tuple[int, list[Crossing]]:
         """Hold the auction: return its price and who traded with whom; price 0 when nothing crossed."""

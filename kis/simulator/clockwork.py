@@ -1,8 +1,8 @@
 """Time in the simulated market: steps, phases, the day's turn.
 
-A gap of more than `CATCH_UP` is not lived through step by step. The skipped stretch passes minute by
-minute from the same seeds (`flow.walk`), orders on the way still fill, every phase boundary is kept,
-and only the last `SETTLE` are stepped. Whole days that are skipped are one bar each.
+A gap of more than `CATCH_UP` is not stepped through. It passes in `fast_forward`: resting orders that the
+price reaches still fill, every phase boundary is kept, and only the last `SETTLE` are stepped. A whole day
+that is skipped is one bar for each stock.
 """
 
 from collections.abc import Callable
@@ -16,6 +16,7 @@ from aegis.terms import Market, OrderKind
 from kis.simulator import flow
 from kis.simulator.calendar import is_trading_day, next_trading_day, phases_on
 from kis.simulator.exchange import VENUES, BookChanged, Exchange, StatusChanged
+from kis.simulator.fast_forward import FastForward
 from kis.simulator.offbook import OffBook
 from kis.simulator.orders import Order, Status
 from kis.simulator.tape import Tape
@@ -23,7 +24,7 @@ from kis.simulator.venue import Hit, Venue
 
 STEP = timedelta(seconds=0.5)
 CATCH_UP = timedelta(seconds=60)
-SETTLE = timedelta(seconds=10)
+SETTLE = timedelta(seconds=2)
 MARK_EVERY = timedelta(minutes=1)
 SINGLE_PRICE_EVERY = timedelta(minutes=10)
 INTERRUPTION = timedelta(minutes=2)
@@ -56,7 +57,9 @@ class Clockwork:
         self._exchange = exchange
         self._offbook = offbook
         self._seed = seed
+        self._fast_forward = FastForward(exchange, offbook, seed)
         self._boundaries: list[Boundary] = []
+        self._stepped_from: datetime | None = None  # time before this moment is skipped
         self._manual_step = 10**6  # steps asked for by hand draw from beyond the day's own
 
     # --- entries
@@ -70,13 +73,18 @@ class Clockwork:
         assert exchange.reached is not None
         if now < exchange.reached:
             self._rewind(now)
+        is_jump = now - exchange.reached > CATCH_UP
+        self._stepped_from = now - SETTLE if is_jump else exchange.reached
         self._turn_days(now)
         while self._boundaries and self._boundaries[0].at <= now:
             boundary = self._boundaries.pop(0)
             self._pass_time(boundary.at, stepping=stepping)
             boundary.act(boundary.at)
         self._pass_time(now, stepping=stepping)
-        if is_first:
+        if is_jump and stepping:
+            for venue in exchange.venues.values():
+                venue.lay_anew()
+        if is_first or (is_jump and stepping):
             self.mark(now)
 
     def step(self, count: int, now: datetime) -> None:
@@ -95,7 +103,7 @@ class Clockwork:
             if self._is_continuous(market, now) and not venue.is_auction:
                 exchange.book_hits(venue, venue.walk_to(price, now))
                 venue.static_standard = price  # what is ordered from outside interrupts nothing
-                self._offbook.work(venue, now, flow.draw(self._seed, now.date(), _stream(venue), 0))
+                self._offbook.work(venue, now, flow.draw(self._seed, now.date(), venue.stream, 0))
             else:
                 venue.put_at(price)
             exchange.record("price", now, code=code, market=market, price=price)
@@ -121,7 +129,7 @@ class Clockwork:
             venue = exchange.venues.get((code, Market(market)))
             if venue is not None:
                 _restore_venue(venue, words, world.today())
-                venue.tape.minutes = dict(world.bars.get(name, {}))
+                venue.tape.minutes.update(world.bars.get(name, {}))
         for name, (_, price) in world.last_prices.items():
             code, market = name.split(":")
             if (code, Market(market)) in exchange.venues:
@@ -336,10 +344,14 @@ class Clockwork:
     def _is_continuous(self, market: Market, now: datetime) -> bool:
         return any(phase.matching is Matching.CONTINUOUS for phase in self._exchange.phases(market, now))
 
-    def _is_at_one_price(self, market: Market, now: datetime) -> bool:
-        """Whether a venue trades at a closing price and nothing else."""
-        phases = self._exchange.phases(market, now)
-        return bool(phases) and all(phase.matching is Matching.FIXED for phase in phases)
+    def _at_close(self, now: datetime) -> set[Market]:
+        """Return the markets that trade at a closing price and nothing else."""
+        phases = {market: self._exchange.phases(market, now) for market in VENUES}
+        return {
+            market
+            for market, current in phases.items()
+            if current and all(phase.matching is Matching.FIXED for phase in current)
+        }
 
     def _interrupt_the_wild(self, venue: Venue, at: datetime) -> None:
         """Interrupt a stock that strayed 10 % from where its static reference stands."""
@@ -396,12 +408,15 @@ class Clockwork:
         """Live through the time up to `until`, in which no phase begins or ends."""
         exchange = self._exchange
         assert exchange.reached is not None
+        assert self._stepped_from is not None
         begun, exchange.reached = exchange.reached, until
         active = self._active(begun)
         if not active or not stepping:
             return
-        if until - begun > CATCH_UP:
-            begun = self._skip(begun, until - SETTLE, active)
+        skipped_until = min(until, self._stepped_from)
+        if begun < skipped_until:
+            self._fast_forward.pass_time(begun, skipped_until, active, self._at_close(begun))
+            begun = skipped_until
         day = datetime.combine(exchange.world.today(), time(), KST)
         for number in range((begun - day) // STEP + 1, (until - day) // STEP + 1):
             at = day + number * STEP
@@ -409,39 +424,19 @@ class Clockwork:
             if number % (MARK_EVERY // STEP) == 0:
                 self.mark(at)
 
-    def _skip(self, begun: datetime, until: datetime, active: list[Venue]) -> datetime:
-        """Pass the minutes up to `until` from afar; return `until`."""
-        day = self._exchange.world.today()
-        minute = begun.replace(second=0, microsecond=0) + _MINUTE
-        while minute <= until:
-            for venue in active:
-                if venue.is_auction or self._is_at_one_price(venue.market, minute):
-                    continue
-                name = _stream(venue)
-                lead = None
-                if venue.market is Market.NXT and self._is_continuous(Market.KRX, minute):
-                    lead = self._exchange.venue(venue.stock.code).tape.last
-                draw = flow.walk(self._seed, day, name, minute.hour * 60 + minute.minute)
-                self._exchange.book_hits(venue, venue.skip_minute(draw, minute, lead))
-            minute += _MINUTE
-        for venue in active:
-            if not venue.is_auction:
-                venue.lay()
-        return until
-
     def _step_all(self, number: int, at: datetime, active: list[Venue]) -> None:
         exchange = self._exchange
         day = exchange.world.today()
         krx_leads = self._is_continuous(Market.KRX, at)
-        at_close = {market for market in VENUES if self._is_at_one_price(market, at)}
+        at_close = self._at_close(at)
         for venue in active:
             if venue.market in at_close:
-                self._offbook.work(venue, at, flow.draw(self._seed, day, _stream(venue), number))
+                self._offbook.work(venue, at, flow.draw(self._seed, day, venue.stream, number))
                 continue
             lead = None
             if venue.market is Market.NXT and krx_leads:
                 lead = exchange.venues[venue.stock.code, Market.KRX].anchor
-            draw = flow.draw(self._seed, day, _stream(venue), number)
+            draw = flow.draw(self._seed, day, venue.stream, number)
             hits: list[Hit] = venue.step(draw, at, lead)
             if hits:
                 exchange.book_hits(venue, hits)
@@ -460,14 +455,10 @@ class Clockwork:
             if not tape.volume:
                 continue
             venues[f"{code}:{market}"] = _venue_words(venue)
-            bar = tape.minutes.get(minute)
+            bar = tape.printed_bar(minute)
             if bar is not None:
                 bars[f"{code}:{market}"] = [bar.open, bar.high, bar.low, bar.close, bar.volume, bar.amount]
         self._exchange.record("mark", at, step=number, minute=minute, venues=venues, bars=bars)
-
-
-def _stream(venue: Venue) -> str:
-    return venue.stock.code if venue.market is Market.KRX else f"{venue.stock.code}:NXT"
 
 
 def _day_bar(venue: Venue) -> list[int]:

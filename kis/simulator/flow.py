@@ -7,7 +7,7 @@ whatever customers do, and a clock that jumps or a restart goes on where the day
 
 from dataclasses import dataclass
 from datetime import date
-from hashlib import blake2b
+from hashlib import blake2b, shake_128
 from math import exp, log
 
 from aegis.terms import Side
@@ -20,9 +20,11 @@ _MOVES_EACH_WAY = 0.09
 _STRAY_PCT = 1.5
 # how often two of the crowd meet halfway between bid and ask
 HALFWAY = 0.01
-# in a minute seen from afar, the part of the way home that is taken
-PULL_A_MINUTE = 0.04
+# a skipped minute pulls the price home by one tick for every N ticks that it is away
+TICKS_A_PULL = 25
 _LEVEL_WORTH_WON = 45_000_000
+STILL = 3  # the way that does not move the price
+_WAYS = bytes(byte % (2 * STILL + 1) for byte in range(256))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +73,23 @@ def level_quantity(usual: int, spread: int) -> int:
     return max(1, usual * (40 + spread * 120 // 255) // 100)
 
 
-def walk(seed: int, day: date, code: str, minute: int) -> tuple[int, float]:
-    """Return a minute seen from afar, for time that is skipped: ticks moved, and volume against usual."""
-    noise = blake2b(f"{seed}:{day:%Y%m%d}:{code}:minute:{minute}".encode(), digest_size=4).digest()
-    return noise[0] % 7 - 3, 0.3 + noise[1] / 128
+def walk(seed: int, day: date, code: str, minutes: range) -> tuple[bytes, bytes]:
+    """Return one byte for the way and one for the volume of each skipped minute, counted from midnight.
+
+    A way is a number from 0 to 6. It moves the price by `way - STILL` ticks.
+    """
+    first, last = minutes.start // 60, (minutes.stop - 1) // 60
+    hours = [
+        shake_128(f"{seed}:{day:%Y%m%d}:{code}:hour:{hour}".encode()).digest(120) for hour in range(first, last + 1)
+    ]
+    chosen = slice(minutes.start - first * 60, minutes.stop - first * 60)
+    ways = b"".join(hour[:60] for hour in hours)[chosen].translate(_WAYS)
+    return ways, b"".join(hour[60:] for hour in hours)[chosen]
+
+
+def skipped_quantity(usual: int, volume: int) -> int:
+    """Return the shares of each of a skipped minute's two trades, given its byte: 30 % to 230 % of the usual."""
+    return max(1, usual * (38 + volume) // 128)
 
 
 def day_return(seed: int, day: date, code: str) -> tuple[float, float, float, float]:

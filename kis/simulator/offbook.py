@@ -55,7 +55,7 @@ class OffBook:
 
     def work(self, venue: Venue, at: datetime, draw: flow.Draw) -> None:
         """Let those who wait at a venue have their turn in one step."""
-        for order in self._waiting(venue):
+        for order in self.waiting(venue):
             if order.kind in MIDPOINT:
                 self._meet_midpoints(order, venue, at)
                 if order.remaining and draw.chance < _CROWD_AT_MIDPOINT:
@@ -70,7 +70,7 @@ class OffBook:
 
     def wake_stops(self, venue: Venue, at: datetime) -> None:
         """Turn stops whose trigger is reached into limit orders."""
-        for order in self._waiting(venue):
+        for order in self.waiting(venue):
             if order.kind is not OrderKind.STOP_LIMIT or not venue.tape.volume:
                 continue
             last = venue.tape.last
@@ -93,7 +93,7 @@ class OffBook:
 
     def to_queues(self, venue: Venue) -> None:
         """An auction begins: market orders queue for it."""
-        for order in self._waiting(venue):
+        for order in self.waiting(venue):
             if order.kind.is_market:
                 del self._held[order.code, order.venue][order.key]
                 self._exchange.rest(order)
@@ -105,7 +105,16 @@ class OffBook:
                 self._exchange.unrest(order, order.remaining)
                 self.hold(order)
 
-    def _waiting(self, venue: Venue) -> list[Order]:
+    def is_busy(self, venue: Venue) -> bool:
+        """Whether an order waits at a venue that may trade at any price."""
+        return any(order.kind is not OrderKind.STOP_LIMIT for order in self.waiting(venue))
+
+    def triggers(self, venue: Venue, side: Side) -> list[int]:
+        """Return the trigger prices of the stops of one side."""
+        return [order.stop_price for order in self.waiting(venue) if order.side is side]
+
+    def waiting(self, venue: Venue) -> list[Order]:
+        """Return the orders that wait at a venue outside its queues."""
         held = self._held.get((venue.stock.code, venue.market))
         if not held:
             return []
@@ -132,7 +141,7 @@ class OffBook:
 
     def _meet_midpoints(self, order: Order, venue: Venue, at: datetime) -> None:
         price = self._midpoint(venue)
-        for waiting in self._waiting(venue):
+        for waiting in self.waiting(venue):
             if not price or waiting.kind not in MIDPOINT or waiting.side is order.side or not order.remaining:
                 continue
             quantity = min(order.remaining, waiting.remaining)

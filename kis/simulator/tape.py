@@ -1,13 +1,17 @@
 """The day's record of one stock on one venue (체결 테이프): every trade, and what they add up to."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime, time
+from itertools import accumulate
+from operator import add, mul
 
+from aegis.sessions import KST
 from aegis.terms import Side
 
 RECENT = 100  # trades kept for the list of recent ones
+NAMES = tuple(f"{minute // 60:02d}{minute % 60:02d}" for minute in range(24 * 60))  # of the day's minutes
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,69 @@ class Bar:
         self.volume += quantity
         self.amount = amount
 
+    def joined(self, later: "Bar") -> "Bar":
+        """Return one bar of this and a later one."""
+        high, low = max(self.high, later.high), min(self.low, later.low)
+        return Bar(self.open, high, low, later.close, self.volume + later.volume, later.amount)
+
+
+@dataclass(frozen=True, slots=True)
+class MinuteBlock:
+    """Consecutive minutes of one venue, in columns. A minute has two trades: at its first price and at its last.
+
+    `quantities` are the shares of one trade; `buyers` counts the trades, 0 to 2, that a buyer made.
+    """
+
+    opens: Sequence[int]
+    closes: Sequence[int]
+    quantities: Sequence[int]
+    buyers: Sequence[int]
+
+    def __getitem__(self, part: slice) -> "MinuteBlock":
+        return MinuteBlock(self.opens[part], self.closes[part], self.quantities[part], self.buyers[part])
+
+    def __len__(self) -> int:
+        return len(self.closes)
+
+    def volumes(self) -> Iterable[int]:
+        return (2 * quantity for quantity in self.quantities)
+
+    def amounts(self) -> Iterable[int]:
+        return map(mul, map(add, self.opens, self.closes), self.quantities)
+
+
+def moment(day: date, minute: int) -> datetime:
+    """Return when a minute of a day begins, counted from midnight."""
+    return datetime.combine(day, time(minute // 60, minute % 60), KST)
+
+
+@dataclass(frozen=True, slots=True)
+class _PendingMinutes:
+    """Minutes of a tape whose bars are not built yet. `amount` is the day's amount before the first of them."""
+
+    minutes: range
+    blocks: Sequence[MinuteBlock]
+    amount: int
+
+    def fill_in(self, bars: dict[str, Bar]) -> None:
+        """Build the bars. A bar that exists already is earlier than these trades."""
+        prices = [column for block in self.blocks for column in (block.opens, block.closes)]
+        volumes = map(sum, zip(*(block.volumes() for block in self.blocks), strict=True))
+        amounts = map(sum, zip(*(block.amounts() for block in self.blocks), strict=True))
+        running = accumulate(amounts, initial=self.amount)
+        next(running)
+        columns = (self.blocks[0].opens, map(max, *prices), map(min, *prices), self.blocks[-1].closes, volumes, running)
+        for minute, bar in zip(self.minutes, map(Bar, *columns), strict=True):
+            before = bars.get(NAMES[minute])
+            bars[NAMES[minute]] = bar if before is None else before.joined(bar)
+
+
+def _trades(day: date, minutes: range, blocks: Sequence[MinuteBlock]) -> Iterator[tuple[datetime, int, int]]:
+    for index, minute in enumerate(minutes):
+        for block in blocks:
+            yield moment(day, minute), block.opens[index], block.quantities[index]
+            yield moment(day, minute), block.closes[index], block.quantities[index]
+
 
 @dataclass(slots=True)
 class Tape:
@@ -66,9 +133,11 @@ class Tape:
     sells: int = 0
     bought: int = 0
     sold: int = 0
-    minutes: dict[str, Bar] = field(default_factory=dict)
     recent: deque[Trade] = field(default_factory=lambda: deque(maxlen=RECENT))
-    log: list[tuple[datetime, int, int]] | None = None  # every trade: when, won, shares; kept where somebody asked
+    log: list[tuple[datetime, int, int]] | None = None  # every trade: moment, won, shares; None unless asked for
+    _bars: dict[str, Bar] = field(default_factory=dict)
+    _pending: list[_PendingMinutes] = field(default_factory=list)
+    _pending_until: str = ""
 
     def add(self, at: datetime, price: int, quantity: int, taker: Side | None, unified: Trade | None = None) -> Trade:
         """Print a trade."""
@@ -85,9 +154,11 @@ class Tape:
             self.sells += 1
             self.sold += quantity
         minute = f"{at:%H%M}"
-        bar = self.minutes.get(minute)
+        # a clock that was set back can return to a minute whose bar is not built yet
+        bars = self._bars if minute > self._pending_until else self.minutes
+        bar = bars.get(minute)
         if bar is None:
-            self.minutes[minute] = Bar(price, price, price, price, quantity, self.amount)
+            bars[minute] = Bar(price, price, price, price, quantity, self.amount)
         else:
             bar.add(price, quantity, self.amount)
         trade = Trade(
@@ -96,6 +167,45 @@ class Tape:
         )  # fmt: skip
         self.recent.append(trade)
         return trade
+
+    @property
+    def minutes(self) -> dict[str, Bar]:
+        """The day's bars by minute (HHMM). Bars of skipped minutes are built on the first access."""
+        pending, self._pending = self._pending, []
+        self._pending_until = ""
+        for block in pending:
+            block.fill_in(self._bars)
+        return self._bars
+
+    def printed_bar(self, minute: str) -> Bar | None:
+        """Return the bar of a minute if `add` made it, without building those of skipped minutes."""
+        return self._bars.get(minute)
+
+    def extend(self, day: date, minutes: range, blocks: Sequence[MinuteBlock]) -> None:
+        """Add skipped minutes of one venue, or of both venues together."""
+        self._pending.append(_PendingMinutes(minutes, blocks, self.amount))
+        self._pending_until = max(self._pending_until, NAMES[minutes[-1]])
+        prices = [column for block in blocks for column in (block.opens, block.closes)]
+        highs, lows = [max(column) for column in prices], [min(column) for column in prices]
+        high, low = highs.index(max(highs)), lows.index(min(lows))
+        self._set_extremes(moment(day, minutes[0]), blocks[0].opens[0])
+        self._set_extremes(moment(day, minutes[prices[high].index(highs[high])]), highs[high])
+        self._set_extremes(moment(day, minutes[prices[low].index(lows[low])]), lows[low])
+        self._count(blocks)
+        if self.log is not None:
+            self.log += _trades(day, minutes, blocks)
+
+    def _count(self, blocks: Sequence[MinuteBlock]) -> None:
+        volume = sum(2 * sum(block.quantities) for block in blocks)
+        bought = sum(sum(map(mul, block.buyers, block.quantities)) for block in blocks)
+        buys = sum(sum(block.buyers) for block in blocks)
+        self.last = blocks[-1].closes[-1]
+        self.volume += volume
+        self.amount += sum(sum(block.amounts()) for block in blocks)
+        self.buys += buys
+        self.sells += sum(2 * len(block.buyers) for block in blocks) - buys
+        self.bought += bought
+        self.sold += volume - bought
 
     def _set_extremes(self, at: datetime, price: int) -> None:
         if not self.open:

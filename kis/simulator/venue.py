@@ -4,6 +4,7 @@ The maker's best bid is the `anchor`, his best ask one tick above it. A move of 
 who clears the best level on that side, whoever waits there; then the maker lays his levels anew.
 """
 
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
@@ -13,7 +14,7 @@ from aegis.terms import Instrument, Market, Side
 from kis.simulator import flow
 from kis.simulator.book import MAKER, Book, Indication, other
 from kis.simulator.stocks import Stock
-from kis.simulator.tape import Bar, Tape, Trade
+from kis.simulator.tape import Bar, MinuteBlock, Tape, Trade
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,24 @@ def _ladder(price: int, count: int, direction: int, instrument: Instrument) -> t
             break
         prices.append(following)
     return tuple(prices)
+
+
+@lru_cache(maxsize=4_096)
+def _grid(lowest: int, highest: int, instrument: Instrument) -> list[int]:
+    """Return every price of a day, the lowest first."""
+    is_stock = instrument is Instrument.STOCK
+    tiers = ticks.STOCK_LADDER if is_stock else ticks.FUND_LADDER
+    top = ticks.STOCK_TOP_TICK if is_stock else ticks.FUND_TOP_TICK
+    prices, price = list[int](), lowest
+    for end, tick in (*tiers, (highest + 1, top)):
+        prices += range(price, min(end, highest + 1), tick)
+        price = max(price, end)
+    return prices
+
+
+_EVEN = b"\x80" * 20  # the usual quantity at every level
+# how many of a skipped minute's two trades a buyer makes, by its way
+_BUYERS = bytes(0 if way < flow.STILL else 1 if way == flow.STILL else 2 for way in range(256))
 
 
 @dataclass(slots=True)
@@ -69,6 +88,11 @@ class Venue:
         self.usual = max(10, int(flow.usual_quantity(self.base, self.stock.listed_shares) * depth))
 
     @property
+    def stream(self) -> str:
+        """The name of the draws that its crowd acts by."""
+        return self.stock.code if self.market is Market.KRX else f"{self.stock.code}:{self.market}"
+
+    @property
     def closing_price(self) -> int:
         """The regular session's close, or the last price before there is one."""
         return self.regular_close.close if self.regular_close else self.tape.last
@@ -81,7 +105,12 @@ class Venue:
 
     # --- the maker
 
-    def lay(self, spread: bytes = b"\x80" * 20) -> None:
+    def lay_anew(self, spread: bytes = _EVEN) -> None:
+        """Lay the maker's levels if the anchor moved or his quantities were touched since he last did."""
+        if self._laid_at != self.anchor:
+            self.lay(spread)
+
+    def lay(self, spread: bytes = _EVEN) -> None:
         """Let the maker stand at his ten levels each side; where he is thin he gets more."""
         self._laid_at = self.anchor
         bids, asks = self._levels()
@@ -200,15 +229,13 @@ class Venue:
         if self.is_auction:
             self._drift(draw)
             return []
-        if self._laid_at != self.anchor:
-            self.lay(draw.spread)
+        self.lay_anew(draw.spread)
         hits = self._taken(draw, at)
         hits += self._met_halfway(draw, at)
         direction = self._direction(draw, lead)
         if direction:
             hits += self.move(direction, at)
-        if self._laid_at != self.anchor:
-            self.lay(draw.spread)
+        self.lay_anew(draw.spread)
         self._touch(draw.touched, draw.spread[0])
         self.changed_at = at
         return hits
@@ -264,6 +291,7 @@ class Venue:
 
     def uncross(self, at: datetime) -> list[Hit]:
         """End the auction: everything that crosses trades at one price."""
+        self.lay_anew()
         price, crossings = self.book.uncross(self.tape.last)
         self.is_auction = False
         hits = []
@@ -276,29 +304,52 @@ class Venue:
         self.lay()
         return hits
 
-    # --- time seen from afar
+    # --- skipped minutes
 
-    def skip_minute(self, draw: tuple[int, float], at: datetime, lead: int | None = None) -> list[Hit]:
-        """Pass a minute without its steps; orders on the way of the price still fill.
+    def skipped_prices(self, ways: bytes) -> list[int]:
+        """Return the last price of each skipped minute. `ways` are drawn by `flow.walk`; home pulls the price back."""
+        grid = _grid(self.lowest, self.highest, self.stock.instrument)
+        home = bisect_right(grid, self.home) - 1
+        place = max(0, bisect_right(grid, self.anchor if self.is_auction else self.tape.last) - 1)
+        top, prices = len(grid) - 1, []
+        for way in ways:
+            place += way - flow.STILL - (place - home + flow.TICKS_A_PULL // 2) // flow.TICKS_A_PULL
+            place = min(top, max(0, place))
+            prices.append(grid[place])
+        return prices
 
-        The price goes where `lead` is, or a few ticks by the draw, home rather than away.
-        """
-        moved, volume = draw
-        price = lead if lead is not None else self._wander(moved)
-        if self.book.has_guests():
-            home = self.home
-            hits = self.walk_to(price, at)
-            self.home = home
-            return hits
-        half = max(1, int(self.usual * volume))
-        self.print(at, self.tape.last, half, Side.SELL if moved < 0 else Side.BUY)
-        self.print(at, price, half, Side.BUY if moved > 0 else Side.SELL)
+    def block(self, ways: bytes, volumes: bytes, prices: list[int]) -> MinuteBlock:
+        """Return the trades of skipped minutes that end at `prices`."""
+        quantities = {volume: flow.skipped_quantity(self.usual, volume) for volume in frozenset(volumes)}
+        return MinuteBlock(
+            opens=[self.tape.last, *prices[:-1]],
+            closes=prices,
+            quantities=[quantities[volume] for volume in volumes],
+            buyers=ways.translate(_BUYERS),
+        )
+
+    def print_minute(self, minute: MinuteBlock, at: datetime) -> None:
+        """Print the two trades of one skipped minute."""
+        bought, quantity = minute.buyers[0], minute.quantities[0]
+        self.print(at, minute.opens[0], quantity, Side.BUY if bought else Side.SELL)
+        self.print(at, minute.closes[0], quantity, Side.BUY if bought == 2 else Side.SELL)
+        self.place_at(minute.closes[0], at)
+
+    def place_at(self, price: int, at: datetime) -> None:
+        """Move the maker to `price`. He lays his levels there when the book is needed."""
         self.anchor = price
         self.changed_at = at
-        return []
+        self._laid_at = None
 
-    def _wander(self, moved: int) -> int:
-        tick = ticks.get_tick_size(self.home, self.stock.instrument)
-        away = (self.tape.last - self.home) / tick
-        price = ticks.step(self.tape.last, moved - round(away * flow.PULL_A_MINUTE), self.stock.instrument)
-        return min(self.highest, max(self.lowest, price))
+    def walk_through(self, price: int, at: datetime) -> list[Hit]:
+        """Trade to `price` through the book and fill the customers' orders there; `home` does not change."""
+        home = self.home
+        hits = self.walk_to(price, at)
+        if max(self.book.guests(Side.BUY), default=0) >= price:
+            hits += self._clear(Side.SELL, price, at)
+        if min(self.book.guests(Side.SELL), default=price + 1) <= price:
+            hits += self._clear(Side.BUY, price, at)
+        self.home = home
+        self.place_at(price, at)
+        self.lay()
+        return hits
