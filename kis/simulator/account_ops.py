@@ -8,6 +8,7 @@ from kis.simulator.accounts import Holding
 from kis.simulator.calendar import next_trading_day
 from kis.simulator.calls import Body, Call, Reply, contexts, found, page
 from kis.simulator.orders import Order, Request
+from kis.simulator.printing import Printing
 from kis.simulator.refusals import Refused
 from kis.simulator.stocks import STOCKS
 from kis.simulator.wire import fixed, percent
@@ -177,7 +178,7 @@ def open_orders(call: Call) -> Reply:
         more=stretch.has_more,
         nothing=not rows,
         **contexts(question, stretch.cursor),
-        output=[_open_row(order) for order in stretch.rows],
+        output=[_open_row(order, call.firm.printing) for order in stretch.rows],
     )
     return Reply(reply.body, stretch.tr_cont)
 
@@ -190,7 +191,7 @@ def open_orders_by_specification(call: Call) -> Reply:
     return reply
 
 
-def _open_row(order: Order) -> Body:
+def _open_row(order: Order, printing: Printing) -> Body:
     amended = "정정*" if order.request is Request.AMEND else ""
     return {
         "ord_gno_brno": order.branch,
@@ -201,7 +202,7 @@ def _open_row(order: Order) -> Body:
         "prdt_name": STOCKS[order.code].name,
         "rvse_cncl_dvsn_name": f"{'매수' if order.side is Side.BUY else '매도'}{amended}" if amended else "",
         "ord_qty": str(order.quantity),
-        "ord_unpr": _shown_price(order),
+        "ord_unpr": str(printing.price(order)),
         "ord_tmd": order.time,
         "tot_ccld_qty": str(order.filled),
         "tot_ccld_amt": str(order.amount),
@@ -242,7 +243,7 @@ def daily_orders(call: Call) -> Reply:
         more=stretch.has_more,
         nothing=not lines,
         **contexts(question, stretch.cursor),
-        output1=[_daily_row(order) for order in stretch.rows],
+        output1=[_daily_row(order, call.firm.printing) for order in stretch.rows],
         output2=totals,
     )
     return Reply(reply.body, stretch.tr_cont)
@@ -271,7 +272,7 @@ def _wanted_lines(call: Call) -> list[Order]:
     if done == "01":
         lines = [order for order in lines if order.filled]
     elif done == "02":
-        lines = [order for order in lines if order.remaining]
+        lines = [order for order in lines if call.firm.printing.open_quantity(order)]
     return sorted(lines, key=lambda order: (order.date, order.number), reverse=call.text("INQR_DVSN") != "01")
 
 
@@ -283,7 +284,7 @@ def _day(call: Call, name: str) -> date:
         raise Refused("field invalid", name) from None
 
 
-def _daily_row(order: Order) -> Body:
+def _daily_row(order: Order, printing: Printing) -> Body:
     whole = order.amount % order.filled == 0 if order.filled else True
     return {
         "ord_dt": f"{order.date:%Y%m%d}",
@@ -296,17 +297,17 @@ def _daily_row(order: Order) -> Body:
         "pdno": order.code,
         "prdt_name": STOCKS[order.code].name,
         "ord_qty": str(order.quantity),
-        "ord_unpr": _shown_price(order),
+        "ord_unpr": str(printing.price(order)),
         "ord_tmd": order.time,
         "tot_ccld_qty": str(order.filled),
         "avg_prvs": str(int(order.average)) if whole else fixed(order.average, 4),
-        "cncl_yn": "Y" if _was_cancelled(order) else "",
+        "cncl_yn": "Y" if printing.is_cancelled(order) else "",
         "tot_ccld_amt": str(order.amount),
         "loan_dt": "",
         "ordr_empno": "OpnAPI",
         "ord_dvsn_cd": order.kind,
-        "cncl_cfrm_qty": str(order.quantity if order.request is Request.CANCEL else order.cancelled),
-        "rmn_qty": str(order.remaining),
+        "cncl_cfrm_qty": str(printing.cancelled_quantity(order)),
+        "rmn_qty": str(printing.open_quantity(order)),
         "rjct_qty": str(order.rejected),
         "ccld_cndt_name": _condition_name(order.kind),
         "inqr_ip_addr": "192.000.002.001",
@@ -325,10 +326,6 @@ def _daily_row(order: Order) -> Body:
     }
 
 
-def _was_cancelled(order: Order) -> bool:
-    return order.request is Request.CANCEL or bool(order.cancelled and order.status != "replaced")
-
-
 def _side_name(order: Order) -> str:
     side = "매수" if order.side is Side.BUY else "매도"
     if order.request is Request.NEW:
@@ -342,10 +339,6 @@ def _side_code(side: Side) -> str:
 
 def _board_code(code: str) -> str:
     return "02" if STOCKS[code].board is Board.KOSPI else "03"
-
-
-def _shown_price(order: Order) -> str:
-    return "0" if order.kind.is_market else str(order.price)
 
 
 def _condition_name(kind: OrderKind) -> str:

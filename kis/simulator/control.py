@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import asdict
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -19,6 +20,7 @@ from kis.simulator.faults import NOW, BadFault, Fault, listing
 from kis.simulator.feed import Feed
 from kis.simulator.firm import Firm
 from kis.simulator.orders import NewOrder
+from kis.simulator.printing import BadPrinting
 from kis.simulator.refusals import Refused
 from kis.simulator.stocks import STOCKS
 
@@ -49,6 +51,11 @@ HELP = {
     "POST /simulator/orders": (
         '{"account": "12345678-01", "code": "005930", "side": "BUY", "quantity": 1, "price": 71500, "kind": "00", '
         '"market": "KRX"}: order by hand, as the customer does in the app; {"cancel": number, "account": ...} cancels'
+    ),
+    "POST /simulator/printing": (
+        '{"amended": "cancelled"|"untouched", "closed": "cancelled"|"open", "unpriced": "standing"|"zero"}, each '
+        "optional: how the order lists print an amended original, an order that the session end took back, and the "
+        "price of a kind that is sent without one; the answer is what is in force"
     ),
     "POST /simulator/shares": (
         '{"account": "12345678-01", "code": "005930", "ratio": 2.0}: split or bonus issue of what is '
@@ -106,6 +113,7 @@ class Control:
             ("GET", "faults"): lambda: listing(self._firm.faults),
             ("POST", "faults"): lambda: self._fault(body, now),
             ("POST", "orders"): lambda: self._order(body, now),
+            ("POST", "printing"): lambda: self._printing(body),
             ("POST", "shares"): lambda: self._shares(body, now),
             ("POST", "reset"): lambda: self._reset(body, now),
         }
@@ -255,6 +263,13 @@ class Control:
             words = refused.words(is_paper=self._firm.settings.is_paper)
             raise BadCommand(f"the desk refuses: {words.msg1} ({words.msg_cd}, {refused})") from None
         return {"number": f"{order.number:010d}", "status": order.status, "filled": order.filled}
+
+    def _printing(self, body: dict[str, Any]) -> Answer:
+        try:
+            self._firm.printing = self._firm.printing.changed(body)
+        except BadPrinting as error:
+            raise BadCommand(str(error)) from None
+        return asdict(self._firm.printing)
 
     def _shares(self, body: dict[str, Any], now: datetime) -> Answer:
         """Change a holding without a trade: a split, a bonus issue, shares from elsewhere."""

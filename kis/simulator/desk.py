@@ -307,10 +307,9 @@ class Desk:
         self._check_time(request, now)
         self._check(request, venue, now)
         price = self._price(request, venue)
-        if order.side is Side.BUY:
-            more = quantity * (price - order.reserve_price)
-            if more > 0 and more > exchange.orderable_cash(order.account):
-                raise Refused("cash short")
+        more = exchange.amend_reserve(order, quantity, price) if order.side is Side.BUY else 0
+        if more > 0 and more > exchange.orderable_cash(order.account):
+            raise Refused("cash short")
         line = self._number(request, order.venue, price, now, original=order.number, request=Request.AMEND)
         exchange.withdraw(order, quantity, Status.REPLACED, now, reason="amend")
         exchange.notify(NoticeKind.CONFIRMED, line, now, quantity=quantity, price=wanted.price)

@@ -164,10 +164,16 @@ class Exchange:
     def reserved_cash(self, number: str) -> int:
         """Return what resting buys lock up, their commission included."""
         return sum(
-            order.remaining * order.reserve_price + self._fee_on(order, order.remaining * order.reserve_price)
+            self._reserve(order, order.remaining * order.reserve_price)
             for order in self.world.open_orders(number)
             if order.side is Side.BUY
         )
+
+    def amend_reserve(self, order: Order, quantity: int, price: int) -> int:
+        """Return how much more cash a buy locks up, or less, when `quantity` of it is amended to `price`."""
+        before = order.remaining * order.reserve_price
+        rest = (order.remaining - quantity) * order.reserve_price
+        return self._reserve(order, rest) + self._reserve(order, quantity * price) - self._reserve(order, before)
 
     def orderable_cash(self, number: str) -> int:
         return self.account(number).cash_d2 - self.reserved_cash(number)
@@ -197,8 +203,8 @@ class Exchange:
         stock = STOCKS[order.code]
         return calc_fee(amount, order.venue, order.side, on=order.date, board=stock.board, instrument=stock.instrument)
 
-    def _fee_on(self, order: Order, amount: int) -> int:
-        return self.cost_of(order, amount).fee
+    def _reserve(self, order: Order, amount: int) -> int:
+        return amount + self.cost_of(order, amount).fee
 
     # --- what fills and what goes
 

@@ -338,7 +338,7 @@ class Feed:
         for session in list(self.sessions.values()):
             for topic, cipherer in list(session.topics.items()):
                 if topic[0] == tr_id and world.hts_keys.get(topic[1], set()) & keys:
-                    row = notice_row(notice, topic[1], self._firm.settings.notice_width)
+                    row = notice_row(notice, topic[1], self._firm.settings.notice_width, self._firm.printing)
                     self._post.notice(session, tr_id, cipherer, row, fault)
 
     def flap(self) -> None:

@@ -15,6 +15,7 @@ from kis.simulator.history import History
 from kis.simulator.ledger import Ledger
 from kis.simulator.macro import Macro
 from kis.simulator.offbook import OffBook
+from kis.simulator.printing import DEFAULT, Printing
 from kis.simulator.stocks import STOCKS
 
 Wire = Literal["2026-07", "2026-09"]
@@ -38,6 +39,7 @@ class Settings:
     ledger_path: Path | None = None
     is_ticking: bool = True
     codes: frozenset[str] | None = None  # list these stocks only; None lists all
+    printing: Printing = DEFAULT  # until a command changes it
 
     @property
     def calls_per_second(self) -> int:
@@ -56,6 +58,7 @@ class Firm:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.printing = settings.printing
         self.exchange = Exchange(
             Ledger(settings.ledger_path),
             branch="00950" if settings.is_paper else "06010",

@@ -6,11 +6,13 @@ from aegis.sessions import Matching, PhaseName
 from aegis.terms import FOK_KINDS, IOC_KINDS, Market, OrderKind, Side
 from kis.simulator.exchange import Notice, NoticeKind
 from kis.simulator.firm import Firm
+from kis.simulator.printing import DEFAULT, Printing
 from kis.simulator.quote_ops import depths, market_operation
 from kis.simulator.stocks import STOCKS
 from kis.simulator.tape import Tape, Trade
 from kis.simulator.venue import Venue
 from kis.simulator.wire import against, fixed, percent, sign
+from kis.simulator.world import order_from
 
 Row = list[str]
 
@@ -145,7 +147,7 @@ def _midpoint(venue: Venue | None) -> Row:
     return [fixed((ask + bid) / 2, 1).removesuffix(".0"), "0", "0"]
 
 
-def notice_row(notice: Notice, hts_id: str, width: int) -> Row:
+def notice_row(notice: Notice, hts_id: str, width: int, printing: Printing = DEFAULT) -> Row:
     """H0STCNI0 and H0STCNI9: an order's news, 26 columns by the portal, 23 as many see it."""
     order = notice.order
     kind = OrderKind(order["kind"])
@@ -176,7 +178,7 @@ def notice_row(notice: Notice, hts_id: str, width: int) -> Row:
         _NOBODY,
     ]
     exchange = _exchange_code(order)
-    price = f"{0 if kind.is_market else order['price']:09d}" if is_fill else ""
+    price = f"{printing.price(order_from(order)):09d}" if is_fill else ""
     name = STOCKS[order["code"]].name
     if width == 23:
         return [*head, f"{exchange}Y", "10", "", name, price]

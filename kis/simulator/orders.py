@@ -64,7 +64,9 @@ class Order:
     amount: int = 0
     fee: int = 0
     tax: int = 0
-    cancelled: int = 0
+    cancelled: int = 0  # the next two included
+    replaced: int = 0  # went to the new number of an amend
+    expired: int = 0  # taken back by the end of a session
     rejected: int = 0
     triggered: bool = False
 

@@ -18,6 +18,7 @@ from kis.simulator import files
 from kis.simulator.control import Answer, Control
 from kis.simulator.feed import Feed
 from kis.simulator.firm import Firm, Settings, Wire
+from kis.simulator.printing import DEFAULT, Printing
 from kis.simulator.rest import Rest
 
 TICK_SECONDS = 0.1
@@ -204,13 +205,14 @@ def serve(
     notice_columns: int | None = None,
     codes: Iterable[str] | None = None,
     specification: bool = False,
+    printing: Printing = DEFAULT,
 ) -> Iterator[Simulator]:
     """Run a simulator on 127.0.0.1 in a thread of its own.
 
     `rate` 0 lifts the call limit and None is the environment's own; `port` 0 takes a free one. Without
     `ticking` the crowd acts only when asked to (`step`); phases still begin and end by the clock. `codes`
     lists only these stocks, which starts sooner. With `specification` the ids of the user's own
-    specification are known too.
+    specification are known too. `printing` sets how the order lists print what is not known about the broker.
     """
     settings = Settings(
         seed=seed,
@@ -222,6 +224,7 @@ def serve(
         ledger_path=Path(ledger_path) if ledger_path else None,
         is_ticking=ticking,
         codes=frozenset(codes) if codes is not None else None,
+        printing=printing,
     )
     simulator = _start(settings, port)
     try:

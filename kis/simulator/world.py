@@ -176,6 +176,10 @@ class World:
     def _take_back(self, event: Event) -> None:
         order = self._order(event)
         order.cancelled += event["quantity"]
+        if event["status"] == Status.REPLACED:
+            order.replaced += event["quantity"]
+        elif event["status"] == Status.EXPIRED:
+            order.expired += event["quantity"]
         if not order.remaining:
             self._finish(order, Status(event["status"]))
 
