@@ -26,6 +26,7 @@ from kis.simulator.stocks import STOCKS
 
 # the codes (MKOP_CLS_CODE) that begin and end a stop of the whole market
 _OPERATIONS = {"circuit_breaker": ("174", "175"), "sell_sidecar": ("387", "388"), "buy_sidecar": ("397", "398")}
+_EXTERNAL = "by hand"  # the tag of orders that no client of the API sent
 HELP = {
     "GET /simulator/": "this list",
     "GET /simulator/ledger?account=12345678-01": "an account's cash, holdings, orders and executions as they truly are",
@@ -50,7 +51,9 @@ HELP = {
     "POST /simulator/faults": '{"name": ..., "count": n, ...} puts one in force; {"clear": true} or {"clear": id} ends',
     "POST /simulator/orders": (
         '{"account": "12345678-01", "code": "005930", "side": "BUY", "quantity": 1, "price": 71500, "kind": "00", '
-        '"market": "KRX"}: order by hand, as the customer does in the app; {"cancel": number, "account": ...} cancels'
+        '"market": "KRX"}: an external order, placed in the broker\'s own app; {"account": ..., "cancel": number, '
+        '"quantity": n} cancels it; {"account": ..., "amend": number, "price": 71400, "quantity": n} amends it; '
+        "without a quantity the whole rest"
     ),
     "POST /simulator/printing": (
         '{"amended": "cancelled"|"untouched", "closed": "cancelled"|"open", "unpriced": "standing"|"zero"}, each '
@@ -238,31 +241,43 @@ class Control:
         self._firm.faults.clear(fault.number)
 
     def _order(self, body: dict[str, Any], now: datetime) -> Answer:
-        """Order by hand: the broker's own app is as good a way to its desk as this."""
+        """Place, cancel or amend an external order, as the customer does in the broker's own app."""
         account = _account(str(body.get("account", "")))
         self._firm.advance(now)
         try:
-            if "cancel" in body:
-                wanted = Change(account, _whole(body, "cancel"), True, OrderKind.LIMIT, 0, 0, True)
-                order = self._firm.desk.change(wanted, now)
+            if "cancel" in body or "amend" in body:
+                order = self._firm.desk.change(self._change(account, body), now)
             else:
-                order = self._firm.desk.place(
-                    NewOrder(
-                        account=account,
-                        code=str(body.get("code", "")),
-                        side=_word(body, "side", Side, ""),
-                        market=_word(body, "market", Market, "KRX"),
-                        kind=_word(body, "kind", OrderKind, "00"),
-                        quantity=_whole(body, "quantity"),
-                        price=_whole(body, "price", 0),
-                        tag="by hand",
-                    ),
-                    now,
-                )
+                order = self._firm.desk.place(_new_order(account, body), now)
         except Refused as refused:
             words = refused.words(is_paper=self._firm.settings.is_paper)
             raise BadCommand(f"the desk refuses: {words.msg1} ({words.msg_cd}, {refused})") from None
         return {"number": f"{order.number:010d}", "status": order.status, "filled": order.filled}
+
+    def _change(self, account: str, body: dict[str, Any]) -> Change:
+        """Read a cancel or an amend of a whole order or of a part."""
+        if "cancel" in body and "amend" in body:
+            raise BadCommand(f"cancel {body['cancel']!r} and amend {body['amend']!r}: only one of them is possible")
+        name = "cancel" if "cancel" in body else "amend"
+        number, quantity = _whole(body, name), _whole(body, "quantity", 0)
+        if "quantity" in body and not quantity:
+            raise BadCommand("quantity 0: a number of 1 or more is needed, or none for the whole rest")
+        world = self._firm.exchange.world
+        order = world.orders.get((world.today(), number))
+        if order is None or order.account != account:
+            numbers = ", ".join(str(order.number) for order in world.open_orders(account)) or "none"
+            raise BadCommand(f"{name} {number}: an open order of {account} is needed; open are {numbers}")
+        needs_price = name == "amend" and order.kind.is_priced
+        return Change(
+            account=account,
+            number=number,
+            is_cancel=name == "cancel",
+            kind=order.kind,
+            quantity=quantity,
+            price=_whole(body, "price") if needs_price else 0,
+            everything="quantity" not in body,
+            tag=_EXTERNAL,
+        )
 
     def _printing(self, body: dict[str, Any]) -> Answer:
         try:
@@ -315,6 +330,19 @@ class Control:
         account = _account(str(body["account"])) if "account" in body else None
         self._firm.reset(seed, account, now)
         return {"reset": account or "the world", "seed": seed}
+
+
+def _new_order(account: str, body: dict[str, Any]) -> NewOrder:
+    return NewOrder(
+        account=account,
+        code=str(body.get("code", "")),
+        side=_word(body, "side", Side, ""),
+        market=_word(body, "market", Market, "KRX"),
+        kind=_word(body, "kind", OrderKind, "00"),
+        quantity=_whole(body, "quantity"),
+        price=_whole(body, "price", 0),
+        tag=_EXTERNAL,
+    )
 
 
 def _word(body: dict[str, Any], name: str, values: type[StrEnum], default: str) -> Any:

@@ -48,6 +48,7 @@ class Change:
     everything: bool
     stop_price: int = 0
     market: Market | None = None  # None: wherever it is
+    tag: str = ""
 
 
 class Desk:
@@ -267,7 +268,11 @@ class Desk:
             raise Refused("bad quantity")
         if quantity > order.remaining:
             raise Refused("nothing left")
-        return self._cancel(order, quantity, now) if wanted.is_cancel else self._amend(order, quantity, wanted, now)
+        return (
+            self._cancel(order, quantity, wanted, now)
+            if wanted.is_cancel
+            else self._amend(order, quantity, wanted, now)
+        )
 
     def _overtake(self, order: Order, now: datetime) -> None:
         """Fill an order just before its cancel is looked at."""
@@ -286,9 +291,9 @@ class Desk:
             raise Refused("no such order")  # a cancel names the venue its order went to
         return order
 
-    def _cancel(self, order: Order, quantity: int, now: datetime) -> Order:
+    def _cancel(self, order: Order, quantity: int, wanted: Change, now: datetime) -> Order:
         line = self._number(
-            self._as_request(order, order.kind, quantity, 0),
+            self._as_request(order, order.kind, quantity, 0, wanted.tag),
             order.venue,
             0,
             now,
@@ -303,7 +308,7 @@ class Desk:
     def _amend(self, order: Order, quantity: int, wanted: Change, now: datetime) -> Order:
         exchange = self._exchange
         venue = exchange.venue(order.code, order.venue)
-        request = self._as_request(order, wanted.kind, quantity, wanted.price)
+        request = self._as_request(order, wanted.kind, quantity, wanted.price, wanted.tag)
         self._check_time(request, now)
         self._check(request, venue, now)
         price = self._price(request, venue)
@@ -316,7 +321,7 @@ class Desk:
         self._send(line, now)
         return line
 
-    def _as_request(self, order: Order, kind: OrderKind, quantity: int, price: int) -> NewOrder:
+    def _as_request(self, order: Order, kind: OrderKind, quantity: int, price: int, tag: str) -> NewOrder:
         return NewOrder(
             account=order.account,
             code=order.code,
@@ -326,6 +331,7 @@ class Desk:
             quantity=quantity,
             price=price,
             stop_price=order.stop_price,
+            tag=tag,
         )
 
 

@@ -9,6 +9,7 @@ import pytest
 import websocket
 
 from kis.simulator import feed
+from kis.simulator.control import BadCommand
 from kis.simulator.faults import BEFORE, KINDS, BadFault, Faults
 from kis.simulator.server import Simulator
 
@@ -436,6 +437,66 @@ def test_an_order_by_hand_is_told_like_any_other(client: Client, socket: Socket)
     assert numbers(socket, 1) == [int(placed["number"])]
     client.sim.command("POST", "/simulator/orders", {"account": ACCOUNT, "cancel": int(placed["number"])})
     assert orders(client) == ["cancelled", "done"]
+
+
+def by_hand(client: Client, **body: object) -> dict[str, object]:
+    return client.sim.command("POST", "/simulator/orders", {"account": ACCOUNT, **body})
+
+
+def test_a_part_of_an_order_is_cancelled_by_hand(client: Client, socket: Socket) -> None:
+    number = client.buy(10, 65_000).json()["output"]["ODNO"]
+    line = by_hand(client, cancel=int(number), quantity=4)
+    first, second = (row for row in client.orders(TODAY, INQR_DVSN="01").json()["output1"])
+    assert (first["cncl_cfrm_qty"], first["rmn_qty"]) == ("4", "6")
+    assert (second["odno"], second["orgn_odno"], second["ord_qty"]) == (line["number"], number, "4")
+    assert numbers(socket, 2) == [int(number), int(str(line["number"]))]
+    by_hand(client, cancel=int(number))
+    assert orders(client) == ["cancelled", "done", "done"]
+
+
+def test_an_order_is_amended_by_hand_in_part_and_whole(client: Client, socket: Socket) -> None:
+    number = client.buy(10, 65_000).json()["output"]["ODNO"]
+    part = by_hand(client, amend=int(number), price=65_100, quantity=4)
+    whole = by_hand(client, amend=int(number), price=65_200)
+    rows = client.orders(TODAY, INQR_DVSN="01").json()["output1"]
+    assert [(row["odno"], row["orgn_odno"], row["ord_unpr"], row["rmn_qty"]) for row in rows] == [
+        (number, "", "65000", "0"),
+        (part["number"], number, "65100", "4"),
+        (whole["number"], number, "65200", "6"),
+    ]
+    socket.frame("H0STCNI0")
+    assert [socket.frame("H0STCNI0")[1][5] for _ in range(2)] == ["1", "1"]
+
+
+def test_what_was_done_by_hand_is_tagged_as_such(client: Client) -> None:
+    number = int(client.buy(10, 65_000).json()["output"]["ODNO"])
+    by_hand(client, amend=number, price=65_100, quantity=4)
+    by_hand(client, cancel=number)
+    by_hand(client, code=SAMSUNG, side="BUY", quantity=1, price=65_000)
+    lines = [event for event in client.sim.events() if event["event"] == "order"]
+    assert [event.get("tag") for event in lines] == [None, "by hand", "by hand", "by hand"]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"cancel": "1"}, "cancel '1': a whole number is needed"),
+        ({"cancel": 9}, "cancel 9: an open order of 12345678-01 is needed; open are 1"),
+        ({"amend": 9, "price": 65_100}, "amend 9: an open order of 12345678-01 is needed; open are 1"),
+        ({"amend": 1}, "price None: a whole number is needed"),
+        ({"amend": 1, "price": 65_101}, "the desk refuses: 주식주문호가단위 오류입니다. (APBK0506, bad tick)"),
+        ({"amend": 1, "price": 65_100, "quantity": 0}, "quantity 0: a number of 1 or more is needed"),
+        ({"amend": 1, "price": 65_100, "quantity": "4"}, "quantity '4': a whole number is needed"),
+        ({"cancel": 1, "quantity": 11}, "the desk refuses: 정정/취소할 수량이 없습니다. (APBK0927, nothing left)"),
+        ({"cancel": 1, "amend": 1}, "cancel 1 and amend 1: only one of them is possible"),
+    ],
+)
+def test_a_bad_change_by_hand_is_explained(client: Client, body: dict[str, object], said: str) -> None:
+    client.buy(10, 65_000)
+    with pytest.raises(BadCommand) as caught:
+        by_hand(client, **body)
+    assert str(caught.value).startswith(said)
+    assert orders(client) == ["open"]
 
 
 def test_a_split_changes_quantity_and_average(client: Client) -> None:
