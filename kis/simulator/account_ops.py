@@ -165,7 +165,7 @@ def _totals(call: Call, number: str) -> Body:
 
 def open_orders(call: Call) -> Reply:
     """inquire-psbl-rvsecncl (주식정정취소가능주문조회)."""
-    rows = sorted(call.firm.exchange.world.open_orders(call.account), key=lambda order: -order.number)
+    rows = sorted(_open_lines(call), key=lambda order: -order.number)
     side = call.text("INQR_DVSN_2")
     if side in ("1", "2"):
         rows = [order for order in rows if order.side is (Side.SELL if side == "1" else Side.BUY)]
@@ -253,9 +253,21 @@ def _line_key(order: Order) -> str:
     return f"{order.date:%Y%m%d}^{order.number:010d}^"
 
 
+def _lines(call: Call) -> list[Order]:
+    """Return the account's lines as they are, or as they were at the moment that a fault shows."""
+    world = call.firm.exchange.world
+    return world.orders_of(call.account) if call.as_of is None else world.orders_as_of(call.account, call.as_of)
+
+
+def _open_lines(call: Call) -> list[Order]:
+    if call.as_of is None:
+        return call.firm.exchange.world.open_orders(call.account)
+    return [order for order in _lines(call) if order.is_open]
+
+
 def _wanted_lines(call: Call) -> list[Order]:
     since, until = _day(call, "INQR_STRT_DT"), _day(call, "INQR_END_DT")
-    lines = [order for order in call.firm.exchange.world.orders_of(call.account) if since <= order.date <= until]
+    lines = [order for order in _lines(call) if since <= order.date <= until]
     side = call.text("SLL_BUY_DVSN_CD")
     if side in ("01", "02"):
         lines = [order for order in lines if _side_code(order.side) == side]

@@ -1,7 +1,7 @@
 """What a REST handler gets and gives, and the paging (연속조회) all lists share."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
@@ -65,7 +65,8 @@ class Call:
     now: datetime
     tr_cont: str = ""
     tag: str = ""
-    marks: dict[str, Any] = field(default_factory=dict)
+    as_of: datetime | None = None  # the order lists show this moment instead of the present
+    is_ignored: bool = False  # a cancel or amend is answered, but not carried out
 
     @property
     def is_paper(self) -> bool:

@@ -1,6 +1,6 @@
 """The order desk: checks an order as the broker does, numbers it, and sends it to its venue."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from aegis import ticks
@@ -49,6 +49,7 @@ class Change:
     stop_price: int = 0
     market: Market | None = None  # None: wherever it is
     tag: str = ""
+    is_ignored: bool = False  # it gets a number and nothing is done
 
 
 class Desk:
@@ -268,11 +269,10 @@ class Desk:
             raise Refused("bad quantity")
         if quantity > order.remaining:
             raise Refused("nothing left")
-        return (
-            self._cancel(order, quantity, wanted, now)
-            if wanted.is_cancel
-            else self._amend(order, quantity, wanted, now)
-        )
+        if wanted.is_ignored:
+            return self._ignore(order, wanted, now)
+        act = self._cancel if wanted.is_cancel else self._amend
+        return act(order, quantity, wanted, now)
 
     def _overtake(self, order: Order, now: datetime) -> None:
         """Fill an order just before its cancel is looked at."""
@@ -320,6 +320,13 @@ class Desk:
         exchange.notify(NoticeKind.CONFIRMED, line, now, quantity=quantity, price=wanted.price)
         self._send(line, now)
         return line
+
+    def _ignore(self, order: Order, wanted: Change, now: datetime) -> Order:
+        """Return the line that a request would have got. Its number is used up, the line is not listed."""
+        number = self._exchange.world.next_number
+        self._exchange.record("ignored", now, account=order.account, number=number, original=order.number)
+        request = Request.CANCEL if wanted.is_cancel else Request.AMEND
+        return replace(order, number=number, original=order.number, request=request, time=f"{now:%H%M%S}")
 
     def _as_request(self, order: Order, kind: OrderKind, quantity: int, price: int, tag: str) -> NewOrder:
         return NewOrder(

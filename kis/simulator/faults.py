@@ -12,16 +12,24 @@ from random import Random
 from types import MappingProxyType
 from typing import Any
 
-BEFORE, AFTER, NOTICE, FRAME, SOCKET, ORDER, NOW = "before", "after", "notice", "frame", "socket", "order", "now"
+BEFORE, CALL, ROWS, AFTER = "before", "call", "rows", "after"
+NOTICE, FRAME, SOCKET, ORDER, NOW = "notice", "frame", "socket", "order", "now"
+
+_LISTS = frozenset({"inquire_daily_ccld", "inquire_psbl_rvsecncl", "inquire_nccs"})
+_ORDERS = frozenset({"order_cash_buy", "order_cash_sell", "order_rvsecncl"})
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One row of the table. `point` is where it strikes; `parameters` are its own, with their defaults."""
+    """One row of the table. `point` is where it strikes; `parameters` are its own, with their defaults.
+
+    `operations` are the calls it strikes, by their names in the catalogue; none means any call.
+    """
 
     point: str
     help: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    operations: frozenset[str] = frozenset()
 
 
 KINDS: Mapping[str, Kind] = MappingProxyType(
@@ -59,12 +67,33 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "bad_gateway": Kind(AFTER, "HTTP 502 with a page of HTML; done unless `executed` is false", {"executed": True}),
         "broken_json": Kind(AFTER, "HTTP 200 whose JSON ends in the middle", {"executed": True}),
         "rt_cd_missing": Kind(AFTER, "HTTP 200 whose JSON has no rt_cd", {"executed": True}),
-        "order_missing": Kind(AFTER, "rows of the scope's code, or the first row, are not in the list"),
+        "receipt_without_number": Kind(
+            AFTER, "the order, amend or cancel is done, the answer's ODNO is blank", operations=_ORDERS
+        ),
         "duplicate_rows": Kind(AFTER, "every row of the list comes twice"),
         "empty_list": Kind(AFTER, "the list is empty, successfully"),
         "dict_for_list": Kind(AFTER, "the list is its first row alone, not in a list"),
         "empty_rows": Kind(AFTER, "empty objects follow the rows", {"rows": 3}),
         "stuck_cursor": Kind(AFTER, "the continuation key never moves on"),
+        # HTTP, in how it is done
+        "list_lag": Kind(
+            CALL,
+            "the order lists show the account's orders as they were so many seconds of market time ago",
+            {"seconds": 20.0},
+            operations=_LISTS,
+        ),
+        "cancel_ignored": Kind(
+            CALL,
+            "a cancel or amend is answered with a number, but nothing is done and no line is listed",
+            operations=frozenset({"order_rvsecncl"}),
+        ),
+        # rows of a list: a scope of `code` means their stock, whether or not the request names one
+        "order_missing": Kind(ROWS, "rows of the scope's code, or the first row, are not in the list"),
+        "row_unreadable": Kind(
+            ROWS,
+            "rows of the scope's code, or the first row, have another value in one field",
+            {"field": "ord_dvsn_cd", "value": "??"},
+        ),
         # orders
         "refused_later": Kind(ORDER, "the exchange refuses the order after it was accepted (RFUS_YN 1)"),
         "overtaken": Kind(ORDER, "a fill overtakes the cancel or amend: it is refused, nothing is left"),
@@ -190,8 +219,13 @@ class Faults:
         self._active.append(fault)
         return fault
 
-    def take(self, point: str, names: tuple[str, ...] | None = None, /, **context: str) -> Fault | None:
-        """Return the first fault that strikes at `point`, counted as struck; None when nothing goes wrong."""
+    def take(
+        self, point: str, names: tuple[str, ...] | None = None, /, **context: str | frozenset[str]
+    ) -> Fault | None:
+        """Return the first fault that strikes at `point`, counted as struck; None when nothing goes wrong.
+
+        A fault's scope matches one text of the context, or one of several.
+        """
         for fault in list(self._active):
             if fault.point != point or (names is not None and fault.name not in names):
                 continue
@@ -232,12 +266,17 @@ class Faults:
             self._active.remove(fault)
         return over
 
-    def _fits(self, fault: Fault, context: Mapping[str, str]) -> bool:
-        for key, wanted in fault.scope.items():
-            given = context.get(key, "")
-            if given != wanted and not (key == "path" and given.endswith(wanted)):
-                return False
-        return True
+    def _fits(self, fault: Fault, context: Mapping[str, str | frozenset[str]]) -> bool:
+        operations = KINDS[fault.name].operations
+        if operations and context.get("operation") not in operations:
+            return False
+        return all(_matches(key, wanted, context.get(key, "")) for key, wanted in fault.scope.items())
+
+
+def _matches(key: str, wanted: str, given: str | frozenset[str]) -> bool:
+    if isinstance(given, frozenset):
+        return wanted in given
+    return given == wanted or (key == "path" and given.endswith(wanted))
 
 
 def _number(words: dict[str, Any], name: str, default: float, lowest: float, highest: float) -> float:

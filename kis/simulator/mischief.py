@@ -4,6 +4,7 @@ import json
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 from kis.simulator.calls import Call, Reply
@@ -99,6 +100,38 @@ _BEFORE: dict[str, Callable[[Fault, Call], Call]] = {
 }
 
 
+def during(fault: Fault, call: Call) -> Call:
+    """Return the call that is carried out instead."""
+    if fault.name == "cancel_ignored":
+        return replace(call, is_ignored=True)
+    return replace(call, as_of=call.now - timedelta(seconds=float(fault.parameters["seconds"])))
+
+
+def codes_in(reply: Reply, code: str) -> frozenset[str]:
+    """Return the stocks of a reply's rows. A row that names none is about `code`, as the request is."""
+    return frozenset(str(row.get("pdno", code)) for row in _rows(reply))
+
+
+def spoil_rows(fault: Fault, reply: Reply, code: str) -> Reply:
+    """Let a fault strike the rows of its scope's stock, or the first row. `code` as in `codes_in`."""
+    wanted, spoiled = fault.scope.get("code"), []
+    for index, row in enumerate(_rows(reply)):
+        struck = row.get("pdno", code) == wanted if wanted else index == 0
+        if struck and fault.name == "row_unreadable":
+            spoiled.append({**row, str(fault.parameters["field"]): fault.parameters["value"]})
+        elif not struck:
+            spoiled.append(row)
+    return replace(reply, body={**reply.body, _list_name(reply): spoiled})
+
+
+def _rows(reply: Reply) -> list[Any]:
+    return list(reply.body.get(_list_name(reply), ()))
+
+
+def _list_name(reply: Reply) -> str:
+    return next((name for name in _LISTS if isinstance(reply.body.get(name), list)), "")
+
+
 def spoils_before(fault: Fault) -> bool:
     """Whether a fault that spoils answers is to leave the request undone."""
     return fault.parameters.get("executed") is False
@@ -125,6 +158,8 @@ def after(fault: Fault, call: Call, reply: Reply) -> Reply | RawAnswer:
         return replace(reply, body={name: value for name, value in reply.body.items() if name != "rt_cd"})
     if fault.name == "stuck_cursor":
         return _stuck(call, reply)
+    if fault.name == "receipt_without_number":
+        return replace(reply, body={**reply.body, "output": {**reply.body["output"], "ODNO": ""}})
     return _spoil_list(fault, reply)
 
 
@@ -139,10 +174,9 @@ def _stuck(call: Call, reply: Reply) -> Reply:
 
 
 def _spoil_list(fault: Fault, reply: Reply) -> Reply:
-    name = next((name for name in _LISTS if isinstance(reply.body.get(name), list)), None)
-    if name is None:
+    name, rows = _list_name(reply), _rows(reply)
+    if not name:
         return reply
-    rows: list[Any] = list(reply.body[name])
     spoiled: Any = rows
     if fault.name == "empty_list":
         spoiled = []
@@ -152,9 +186,6 @@ def _spoil_list(fault: Fault, reply: Reply) -> Reply:
         spoiled = rows[0] if rows else {}
     elif fault.name == "empty_rows":
         spoiled = rows + [{} for _ in range(int(fault.parameters["rows"]))]
-    elif fault.name == "order_missing":
-        code = fault.scope.get("code")
-        spoiled = [row for row in rows if row.get("pdno") != code] if code else rows[1:]
     return replace(reply, body={**reply.body, name: spoiled})
 
 

@@ -69,6 +69,7 @@ def change(call: Call) -> Reply:
         everything=call.text("QTY_ALL_ORD_YN") == "Y",
         stop_price=stop_price,
         market=_market(call),
+        is_ignored=call.is_ignored,
     )
     return _accepted(call, call.firm.desk.change(wanted, call.now))
 

@@ -14,10 +14,21 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from kis.simulator.calls import Body, Call, Operation, Reply
-from kis.simulator.faults import AFTER, BEFORE, NOT_OF_THE_LEDGER
+from kis.simulator.faults import AFTER, BEFORE, CALL, NOT_OF_THE_LEDGER, ROWS
 from kis.simulator.firm import Firm
 from kis.simulator.gate import IssueRefused, key_of
-from kis.simulator.mischief import Instead, LineCut, RawAnswer, Spoken, after, before, spoils_before
+from kis.simulator.mischief import (
+    Instead,
+    LineCut,
+    RawAnswer,
+    Spoken,
+    after,
+    before,
+    codes_in,
+    during,
+    spoil_rows,
+    spoils_before,
+)
 from kis.simulator.operations import BY_PATH
 from kis.simulator.refusals import Refused, Words
 
@@ -127,16 +138,26 @@ class Rest:
                 self._firm.advance(self._clock())
                 call = replace(call, now=self._clock())
             call = before(fault, call)
+        if fault := faults.take(CALL, **scope):
+            call = during(fault, call)
         late = faults.take(AFTER, **scope)
-        if late is None:
-            return call.operation.handler(call)
-        if spoils_before(late):
+        if late is not None and spoils_before(late):
             return after(late, call, Reply({}))
-        reply = call.operation.handler(call)
+        reply = self._handle(call, scope)
+        if late is None:
+            return reply
         if late.name == "delay":
             await asyncio.sleep(float(late.parameters["seconds"]))
             return reply
         return after(late, call, reply)
+
+    def _handle(self, call: Call, scope: Mapping[str, str]) -> Reply:
+        """Carry a call out, and let a fault strike the rows of its reply."""
+        reply = call.operation.handler(call)
+        codes = codes_in(reply, scope["code"])
+        rows_scope: dict[str, str | frozenset[str]] = {**scope, "code": codes}
+        fault = self._firm.faults.take(ROWS, **rows_scope) if codes else None
+        return spoil_rows(fault, reply, scope["code"]) if fault else reply
 
     def _admit(self, headers: Mapping[str, str], key: str, now: datetime) -> None:
         """Raises Refused unless key, secret and token are there, and the call limit has room."""
@@ -235,7 +256,7 @@ def _scope(call: Call, path: str) -> dict[str, str]:
         world = call.firm.exchange.world
         order = world.orders.get((world.today(), int(params["ORGN_ODNO"])))
         code = order.code if order else ""
-    return {"path": path, "tr_id": call.tr_id, "account": account, "code": code}
+    return {"path": path, "tr_id": call.tr_id, "account": account, "code": code, "operation": call.operation.name}
 
 
 def _credentials(firm: Firm, body: Body, secret_name: str) -> str:

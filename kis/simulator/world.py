@@ -4,7 +4,8 @@ The exchange decides, writes the event down, then applies it here; a restart app
 again and has the same world.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, field, fields
 from datetime import date, datetime
 from decimal import Decimal
@@ -82,6 +83,8 @@ class World:
     approvals: dict[str, Approval] = field(default_factory=dict)
     _open: dict[str, dict[int, Order]] = field(default_factory=dict)
     _by_account: dict[str, list[Order]] = field(default_factory=dict)
+    # what today's orders were after each of their events
+    _states: dict[OrderId, list[tuple[datetime, Order]]] = field(default_factory=dict)
 
     def apply(self, event: Event) -> None:
         """Take in one event; those that change nothing here are passed over."""
@@ -91,7 +94,7 @@ class World:
 
     # --- reading
 
-    def open_orders(self, account: str) -> Iterable[Order]:
+    def open_orders(self, account: str) -> list[Order]:
         return list(self._open.get(account, {}).values())
 
     def all_open(self) -> list[Order]:
@@ -103,6 +106,14 @@ class World:
     def orders_of(self, account: str) -> list[Order]:
         """Return all lines of an account, oldest first."""
         return self._by_account.get(account, [])
+
+    def orders_as_of(self, account: str, moment: datetime) -> list[Order]:
+        """Return all lines of an account as they were at a moment of today, oldest first."""
+        lines = []
+        for order in self.orders_of(account):
+            states = self._states.get((order.date, order.number), [(moment, order)])
+            lines += [state for at, state in reversed(states) if at <= moment][:1]
+        return lines
 
     def today(self) -> date:
         assert self.day is not None, "the world begins with its first day"
@@ -121,6 +132,7 @@ class World:
         self.bases = dict(event["bases"])
         self.marks = {}
         self.interruptions = []
+        self._states = {}
         self.operation = ""
         self.bars = {}
         self.last_prices = {}
@@ -143,6 +155,7 @@ class World:
         self.next_number = max(self.next_number, order.number + 1)
         if order.is_open:
             self._open.setdefault(order.account, {})[order.number] = order
+        self._keep_state(order, event)
 
     def _fill(self, event: Event) -> None:
         order = self._order(event)
@@ -172,6 +185,7 @@ class World:
         self.last_prices[f"{order.code}:{execution.market}"] = event["n"], execution.price
         if not order.remaining:
             self._finish(order, Status.FILLED if order.filled == order.quantity else Status.CANCELLED)
+        self._keep_state(order, event)
 
     def _take_back(self, event: Event) -> None:
         order = self._order(event)
@@ -182,11 +196,13 @@ class World:
             order.expired += event["quantity"]
         if not order.remaining:
             self._finish(order, Status(event["status"]))
+        self._keep_state(order, event)
 
     def _reject(self, event: Event) -> None:
         order = self._order(event)
         order.rejected += event["quantity"]
         self._finish(order, Status.REJECTED)
+        self._keep_state(order, event)
 
     def _change(self, event: Event) -> None:
         """A stop was triggered, a SOR rest moved, a conditional limit left its price."""
@@ -194,6 +210,14 @@ class World:
         order.venue = Market(event.get("venue", order.venue))
         order.triggered = event.get("triggered", order.triggered)
         order.book_price = event.get("book_price", order.book_price)
+        self._keep_state(order, event)
+
+    def _keep_state(self, order: Order, event: Event) -> None:
+        state = datetime.fromisoformat(event["at"]), copy(order)
+        self._states.setdefault((order.date, order.number), []).append(state)
+
+    def _use_up_number(self, event: Event) -> None:
+        self.next_number = max(self.next_number, event["number"] + 1)
 
     def _finish(self, order: Order, status: Status) -> None:
         order.status = status
@@ -292,6 +316,7 @@ _CHANGES: dict[str, Callable[[World, Event], None]] = {
     "cancel": World._take_back,
     "reject": World._reject,
     "change": World._change,
+    "ignored": World._use_up_number,
     "settlement": World._settle,
     "shares": World._adjust,
     "freeze": World._freeze,

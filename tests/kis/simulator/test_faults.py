@@ -13,7 +13,7 @@ from kis.simulator.control import BadCommand
 from kis.simulator.faults import BEFORE, KINDS, BadFault, Faults
 from kis.simulator.server import Simulator
 
-from .conftest import ACCOUNT, SAMSUNG, Client, Socket
+from .conftest import ACCOUNT, KEPCO, SAMSUNG, Client, Socket
 
 QUOTE = {"FID_COND_MRKT_DIV_CODE": "J", "FID_INPUT_ISCD": SAMSUNG}
 TODAY = "20261123"
@@ -139,6 +139,38 @@ def test_timeouts_of_the_gateway_may_mean_either(client: Client, name: str, done
     assert orders(client) == done
 
 
+def test_a_receipt_has_no_number_though_the_order_was_taken(client: Client) -> None:
+    client.sim.fault("receipt_without_number", count=1)
+    assert client.balance().json()["rt_cd"] == "0"
+    output = client.buy(1, 65_000).json()["output"]
+    assert (output["ODNO"], output["KRX_FWDG_ORD_ORGNO"]) == ("", "06010")
+    assert orders(client) == ["open"]
+    client.sim.fault("receipt_without_number", path="order-rvsecncl", count=1)
+    assert client.cancel("1").json()["output"]["ODNO"] == ""
+    assert orders(client) == ["cancelled", "done"]
+
+
+def test_a_cancel_is_answered_and_ignored(client: Client, socket: Socket) -> None:
+    number = client.buy(10, 65_000).json()["output"]["ODNO"]
+    client.sim.fault("cancel_ignored", path="order-rvsecncl", count=1)
+    reply = client.cancel(number).json()
+    assert (reply["rt_cd"], int(reply["output"]["ODNO"])) == ("0", int(number) + 1)
+    assert orders(client) == ["open"]
+    assert [row["odno"] for row in client.orders(TODAY).json()["output1"]] == [number]
+    following = client.buy(1, 65_000).json()["output"]["ODNO"]
+    assert int(following) == int(number) + 2, "the number that was given is used up"
+    assert numbers(socket, 2) == [int(number), int(following)]
+    assert client.cancel(number).json()["rt_cd"] == "0"
+    assert orders(client) == ["cancelled", "open", "done"]
+
+
+def test_an_ignored_cancel_is_still_checked_and_spares_new_orders(client: Client) -> None:
+    client.sim.fault("cancel_ignored")
+    number = client.buy(1, 0, "01").json()["output"]["ODNO"]
+    assert orders(client) == ["filled"]
+    assert client.cancel(number).json()["msg_cd"] == "APBK0927"
+
+
 @pytest.mark.parametrize("executed", [True, False])
 @pytest.mark.parametrize(
     ("name", "status", "body"),
@@ -234,6 +266,80 @@ def test_an_order_is_missing_from_the_list_for_three_polls(client: Client) -> No
     seen = [len(client.orders(TODAY, PDNO=SAMSUNG).json()["output1"]) for _ in range(4)]
     assert seen == [0, 0, 0, 1]
     assert client.orders(TODAY).json()["output1"][0]["odno"] == number
+
+
+def test_an_order_is_missing_from_the_list_of_the_whole_account(running: Callable[..., Simulator]) -> None:
+    client = Client(running())
+    client.sim.fault("order_missing", path="inquire-daily-ccld", code=SAMSUNG, count=2)
+    assert client.orders(TODAY).json()["output1"] == []
+    client.buy(1, 35_000, code=KEPCO)
+    assert [row["pdno"] for row in client.orders(TODAY).json()["output1"]] == [KEPCO]
+    client.buy(1, 65_000)
+    seen = [[row["pdno"] for row in client.orders(TODAY).json()["output1"]] for _ in range(3)]
+    assert seen == [[KEPCO], [KEPCO], [SAMSUNG, KEPCO]], "lists without such a row do not use the fault up"
+
+
+@pytest.mark.parametrize(
+    ("words", "kinds"),
+    [({"code": SAMSUNG}, ["00", "??", "??"]), ({}, ["??", "00", "00"]), ({"code": "000660"}, ["00", "00", "00"])],
+)
+def test_a_row_has_a_field_that_nobody_can_read(client: Client, words: dict[str, str], kinds: list[str]) -> None:
+    for code, price in ((SAMSUNG, 65_000), (SAMSUNG, 65_000), (KEPCO, 35_000)):
+        client.buy(1, price, code=code)
+    client.sim.fault("row_unreadable", path="inquire-daily-ccld", **words)
+    assert [row["ord_dvsn_cd"] for row in client.orders(TODAY).json()["output1"]] == kinds
+
+
+def test_the_field_and_the_value_of_an_unreadable_row_are_chosen(client: Client) -> None:
+    client.buy(1, 65_000)
+    client.sim.fault("row_unreadable", field="rmn_qty", value="ten")
+    row = client.orders(TODAY).json()["output1"][0]
+    assert (row["rmn_qty"], row["ord_qty"], row["ord_dvsn_cd"]) == ("ten", "1", "00")
+
+
+def open_orders(client: Client) -> dict[str, str]:
+    params = {"CTX_AREA_FK100": "", "CTX_AREA_NK100": "", "INQR_DVSN_1": "0", "INQR_DVSN_2": "0"}
+    reply = client.get("trading/inquire-psbl-rvsecncl", "TTTC0084R", **client.account, **params)
+    return {row["odno"]: row["psbl_qty"] for row in reply.json()["output"]}
+
+
+def listed_quantities(client: Client) -> dict[str, tuple[str, ...]]:
+    rows = client.orders(TODAY).json()["output1"]
+    return {row["odno"]: tuple(row[name] for name in ("tot_ccld_qty", "cncl_cfrm_qty", "rmn_qty")) for row in rows}
+
+
+def test_the_order_list_lags_behind_by_market_time(client: Client, set_clock: Callable[[str], None]) -> None:
+    first = client.buy(10, 65_000).json()["output"]["ODNO"]
+    set_clock("2026-11-23 10:00:30")
+    client.sim.fault("list_lag", path="inquire-daily-ccld", seconds=20.0)
+    second = client.buy(4, 0, "01").json()["output"]["ODNO"]
+    request = client.cancel(first).json()["output"]["ODNO"]
+    assert listed_quantities(client) == {first: ("0", "0", "10")}
+    assert open_orders(client) == {}, "the list of open orders is not the one that lags"
+    set_clock("2026-11-23 10:00:55")
+    now = {request: ("0", "10", "0"), second: ("4", "0", "0"), first: ("0", "10", "0")}
+    assert listed_quantities(client) == now
+    client.sim.fault("list_lag", path="inquire-daily-ccld", seconds=3_600)
+    client.sim.clear_faults()
+    assert listed_quantities(client) == now
+
+
+def test_the_list_of_open_orders_lags_too(client: Client, set_clock: Callable[[str], None]) -> None:
+    first = client.buy(10, 65_000).json()["output"]["ODNO"]
+    set_clock("2026-11-23 10:00:30")
+    client.sim.fault("list_lag", path="inquire-psbl-rvsecncl")
+    client.cancel(first)
+    client.buy(4, 65_000)
+    assert open_orders(client) == {first: "10"}
+    assert listed_quantities(client)[first] == ("0", "10", "0")
+
+
+def test_a_lagging_list_is_not_spent_on_other_calls(client: Client) -> None:
+    client.sim.fault("list_lag", seconds=600, count=1)
+    client.buy(1, 65_000)
+    assert client.balance().json()["rt_cd"] == "0"
+    assert listed_quantities(client) == {}
+    assert len(listed_quantities(client)) == 1
 
 
 def test_pages_go_wrong(listed: Client) -> None:
