@@ -203,11 +203,24 @@ def garbled() -> str:
     return f"!{secrets.token_hex(40)}!"
 
 
+def frame_values(fault: Fault, count: int, values: list[str]) -> list[str]:
+    """Return what becomes of the values of a frame's records, before they are encrypted."""
+    width = max(1, len(values) // max(1, count))
+    records = [values[start : start + width] for start in range(0, len(values), width)]
+    for record in records:
+        if fault.name == "frame_nulls":
+            for column in map(int, fault.parameters["columns"]):
+                if -len(record) <= column < len(record):  # feeds differ in width
+                    record[column] = "(null)"
+        if fault.name == "frame_columns":
+            at = int(fault.parameters["at"])
+            record.insert(len(record) if at < 0 else at, str(fault.parameters["value"]))
+    return [value for record in records for value in record]
+
+
 def frame(fault: Fault, text: str) -> str | bytes | None:
     """Return what becomes of a data frame: other text, bytes that are none, or nothing."""
     mark, tr_id, count, data = text.split("|", 3)
-    values = data.split("^")
-    width = len(values) // max(1, int(count))
     if fault.name == "frame_lost":
         return None
     if fault.name == "frame_count":
@@ -221,14 +234,4 @@ def frame(fault: Fault, text: str) -> str | bytes | None:
     if fault.name == "frame_giant":
         times = int(fault.parameters["times"])
         return f"{mark}|{tr_id}|{int(count) * times:03d}|{'^'.join([data] * times)}"
-    if fault.name == "frame_nulls":
-        for index in fault.parameters["columns"]:
-            values[int(index)] = "(null)"
-        return f"{mark}|{tr_id}|{count}|{'^'.join(values)}"
-    if fault.name == "frame_columns":
-        at = int(fault.parameters["at"])
-        records = [values[start : start + width] for start in range(0, len(values), width)]
-        for record in records:
-            record.insert(len(record) if at < 0 else at, str(fault.parameters["value"]))
-        return f"{mark}|{tr_id}|{count}|{'^'.join('^'.join(record) for record in records)}"
     return text

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from kis.simulator.faults import FRAME, Fault, Faults
 from kis.simulator.frames import Row
-from kis.simulator.mischief import frame, garbled, notice_columns
+from kis.simulator.mischief import frame, frame_values, garbled, notice_columns
 from kis.simulator.session import Cipherer, Session
 
 HELD_SECONDS = 3.0
@@ -22,7 +22,7 @@ class Post:
         """Send a notice to one session, as well as the fault that struck it lets it be sent."""
 
         def send(values: Row = row, cipher: Cipherer = cipherer) -> None:
-            self._deliver([session], tr_id, row[8], f"1|{tr_id}|001|{cipher.encrypt('^'.join(values))}")
+            self._deliver([session], tr_id, row[8], [values], cipher.encrypt)
 
         name = fault.name if fault else ""
         parameters = fault.parameters if fault else {}
@@ -40,7 +40,7 @@ class Post:
         elif name == "notice_wrong_key":
             send(cipher=Cipherer.fresh())
         elif name == "notice_garbled":
-            self._deliver([session], tr_id, row[8], f"1|{tr_id}|001|{garbled()}")
+            self._deliver([session], tr_id, row[8], [row], lambda _: garbled())
         elif name == "notice_columns":
             send(notice_columns(row, int(parameters["more"])))
         elif name != "notice_lost":
@@ -61,13 +61,23 @@ class Post:
             send()
 
     def rows(self, sessions: list[Session], tr_id: str, code: str, rows: list[Row]) -> None:
-        self._deliver(sessions, tr_id, code, f"0|{tr_id}|{len(rows):03d}|{'^'.join('^'.join(row) for row in rows)}")
+        self._deliver(sessions, tr_id, code, rows)
 
-    def _deliver(self, sessions: list[Session], tr_id: str, code: str, text: str) -> None:
+    def _deliver(
+        self,
+        sessions: list[Session],
+        tr_id: str,
+        code: str,
+        rows: list[Row],
+        encrypt: Callable[[str], str] | None = None,
+    ) -> None:
         """Queue a data frame, as well as the faults in force let it go."""
         if self._faults.has("stall"):
             return
         fault = self._faults.take(FRAME, tr_id=tr_id, code=code)
+        values = [value for row in rows for value in row]
+        data = "^".join(frame_values(fault, len(rows), values) if fault else values)
+        text = f"1|{tr_id}|{len(rows):03d}|{encrypt(data)}" if encrypt else f"0|{tr_id}|{len(rows):03d}|{data}"
         sent = frame(fault, text) if fault else text
         if sent is not None:
             for session in sessions:

@@ -11,6 +11,7 @@ import websocket
 from kis.simulator import feed
 from kis.simulator.control import BadCommand
 from kis.simulator.faults import BEFORE, KINDS, BadFault, Faults
+from kis.simulator.mischief import frame_values
 from kis.simulator.server import Simulator
 
 from .conftest import ACCOUNT, KEPCO, SAMSUNG, Client, Socket
@@ -528,6 +529,33 @@ def test_columns_appear_in_the_middle(client: Client, socket: Socket) -> None:
     client.buy(1, 0, "01")
     count, values = socket.frame("H0STCNT0")
     assert (len(values), values[2]) == (48 * count, "new")
+
+
+def test_values_of_an_encrypted_notice_are_null(client: Client, socket: Socket) -> None:
+    client.sim.fault("frame_nulls", columns=[2, 12, 99], count=1)
+    client.buy(1, 65_000)
+    values = socket.frame("H0STCNI0")[1]
+    assert (values[2], values[12], values[8], len(values)) == ("(null)", "(null)", SAMSUNG, 26)
+
+
+def test_an_encrypted_notice_has_a_column_more(client: Client, socket: Socket) -> None:
+    client.sim.fault("frame_columns", at=2, value="new", count=1)
+    client.buy(1, 65_000)
+    values = socket.frame("H0STCNI0")[1]
+    assert (values[2], int(values[3]), len(values)) == ("new", 1, 27)
+
+
+def test_a_null_beyond_the_last_column_changes_nothing(client: Client, socket: Socket) -> None:
+    socket.ask("H0STCNT0", SAMSUNG)
+    client.sim.fault("frame_nulls", tr_id="H0STCNT0", columns=[47], count=1)
+    client.buy(1, 0, "01")
+    count, values = socket.frame("H0STCNT0")
+    assert (len(values), "(null)" in values) == (47 * count, False)
+
+
+def test_every_record_of_a_frame_has_its_nulls() -> None:
+    fault = Faults().add({"name": "frame_nulls", "columns": [1]})
+    assert frame_values(fault, 2, ["a", "b", "c", "d"]) == ["a", "(null)", "c", "(null)"]
 
 
 # --- hands
