@@ -1,8 +1,9 @@
 """Daily prices: the days the simulator lived through, and before them a past drawn from the seed.
 
-The invented past runs backwards from the base price of the world's first day, as far as anybody asks.
+The invented past runs backwards from the base price of the world's first day to the day of listing.
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date
@@ -37,7 +38,7 @@ class History:
     _past: dict[str, list[DayPrice]] = field(default_factory=dict)
 
     def days(self, code: str, tape: Tape | None, until: date | None = None) -> Iterator[DayPrice]:
-        """Yield trading days, the newest first, without end. `tape` adds today once it has traded."""
+        """Yield trading days back to the listing, the newest first. `tape` adds today once it has traded."""
         today = self.world.today()
         base = self.world.bases[code]
         if tape is not None and tape.volume and (until is None or today <= until):
@@ -55,20 +56,23 @@ class History:
 
     def _invented(self, code: str, until: date | None) -> Iterator[DayPrice]:
         past = self._past.setdefault(code, [])
-        index = 0
-        while True:
+        for index in itertools.count():
             if index == len(past):
-                past.append(self._earlier(code, past[-1] if past else None))
+                day = self._day_before(past[-1] if past else None)
+                if day < STOCKS[code].listed_on:
+                    return
+                past.append(self._earlier(code, day, past[-1] if past else None))
             if until is None or past[index].day <= until:
                 yield past[index]
-            index += 1
 
-    def _earlier(self, code: str, later: DayPrice | None) -> DayPrice:
-        """Invent the trading day before `later`, or the one before the world's first."""
-        stock = STOCKS[code]
+    def _day_before(self, later: DayPrice | None) -> date:
         first = self.world.first_day
         assert first is not None
-        day = next_trading_day(later.day if later else first, -1)
+        return next_trading_day(later.day if later else first, -1)
+
+    def _earlier(self, code: str, day: date, later: DayPrice | None) -> DayPrice:
+        """Invent `day`, the trading day before `later` or before the world's first."""
+        stock = STOCKS[code]
         close = later.before if later else stock.base_price
         change, *shape = flow.day_return(self.world.seed, day, code)
 
@@ -93,6 +97,8 @@ class History:
                 yield _joined(group)
                 group = []
             group.append(day)
+        if group:
+            yield _joined(group)
 
     def yesterday(self, code: str) -> DayPrice:
         return next(self.days(code, None))

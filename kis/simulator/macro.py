@@ -159,11 +159,11 @@ class Macro:
         )
 
     def index_days(self, code: str, until: date | None = None) -> Iterator[IndexDay]:
-        """Yield the days of an index, the newest first, without end."""
+        """Yield the days of an index, the newest first, as long as all its members were listed."""
         rule, venues = INDEXES[code], self._members(code)
         stocks = [venue.stock for venue in venues]
         lists = [self.history.days(venue.stock.code, venue.tape, until) for venue in venues]
-        for days in zip(*lists, strict=True):
+        for days in zip(*lists, strict=False):
             opened, high, low, close = (_average(rule, stocks, days, name) for name in ("open", "high", "low", "close"))
             top, bottom = max(opened, close), min(opened, close)
             # the stocks' extremes do not come at one moment

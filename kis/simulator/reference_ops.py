@@ -63,7 +63,7 @@ def _info(call: Call, stock: Stock) -> Body:
     world = call.firm.exchange.world
     is_kospi, is_fund = stock.board is Board.KOSPI, stock.instrument is not Instrument.STOCK
     halted = "Y" if stock.code in world.halted else "N"
-    listed = "20001211" if is_fund else "19961226"
+    listed = f"{stock.listed_on:%Y%m%d}"
     price, base = call.firm.exchange.price(stock.code), world.bases[stock.code]
     substitute = base * 76 // 100 // 10 * 10
     names = {

@@ -6,6 +6,7 @@ Base prices are those of the world's first day; from then on yesterday's close i
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from datetime import date
 from types import MappingProxyType
 
 from aegis.terms import Board, Instrument
@@ -33,6 +34,11 @@ class Stock:
     def full_name(self) -> str:
         """The name of the security itself, as the master prints it."""
         return self.name if self.instrument is not Instrument.STOCK else f"{self.name}보통주"
+
+    @property
+    def listed_on(self) -> date:
+        """The day it was listed (상장일); there are no prices from before."""
+        return date(1996, 12, 26) if self.instrument is Instrument.STOCK else date(2000, 12, 11)
 
     @property
     def market_label(self) -> str:

@@ -13,7 +13,7 @@ from aegis import ticks
 from kis import clock
 from kis.simulator.server import Simulator
 
-from .conftest import SAMSUNG, Client
+from .conftest import FUND, SAMSUNG, Client
 
 Start = Callable[..., Simulator]
 QUOTE = {"FID_COND_MRKT_DIV_CODE": "J", "FID_INPUT_ISCD": SAMSUNG}
@@ -54,6 +54,32 @@ def test_the_daily_chart_goes_back_years_a_hundred_rows_at_a_time(client: Client
         for name in ("stck_oprc", "stck_hgpr", "stck_lwpr", "stck_clpr"):
             assert ticks.is_on_tick(int(older[name]))
         assert int(older["stck_lwpr"]) <= int(older["stck_clpr"]) <= int(older["stck_hgpr"])
+
+
+@pytest.mark.parametrize(("code", "listed"), [(SAMSUNG, "19961226"), (FUND, "20001211")])
+def test_before_its_listing_a_stock_has_no_prices(client: Client, code: str, listed: str) -> None:
+    def rows(until: str, unit: str = "D") -> list[str]:
+        params = {"FID_INPUT_DATE_1": "00010101", "FID_INPUT_DATE_2": until, "FID_PERIOD_DIV_CODE": unit}
+        quote = {**QUOTE, "FID_INPUT_ISCD": code, "FID_ORG_ADJ_PRC": "0"}
+        reply = client.get("quotations/inquire-daily-itemchartprice", "FHKST03010100", **quote, **params).json()
+        assert reply["rt_cd"] == "0"
+        return [row["stck_bsop_date"] for row in reply["output2"]]
+
+    info = {"PRDT_TYPE_CD": "300", "PDNO": code}
+    assert client.get("quotations/search-stock-info", "CTPF1002R", **info).json()["output"]["scts_mket_lstg_dt"] == (
+        listed
+    )
+    assert rows(listed)[-1] == listed
+    assert rows(_day_before(listed)) == rows("00010102") == []
+    assert len(rows(_day_before(f"{int(listed[:4]) + 1}0101"), "Y")) == 1
+    assert len(rows(f"{int(listed[:4]) + 1}0115")) < 40
+
+
+def test_an_index_ends_where_its_youngest_member_begins(client: Client) -> None:
+    params = {"FID_INPUT_DATE_1": "00010101", "FID_INPUT_DATE_2": "19970110", "FID_PERIOD_DIV_CODE": "D"}
+    rows = client.get("quotations/inquire-daily-indexchartprice", "FHKUP03500100", **INDEX, **params).json()["output2"]
+    assert 0 < len(rows) < 20
+    assert rows[-1]["stck_bsop_date"] == "19961226"
 
 
 def _day_before(text: str) -> str:
