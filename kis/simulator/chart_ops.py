@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from hashlib import blake2b
-from itertools import islice, takewhile
+from itertools import accumulate, islice, takewhile
 
 from aegis import ticks
 from aegis.terms import Side
@@ -203,7 +203,7 @@ def _invented(quote: Quote, day: DayPrice) -> Iterator[Minute]:
     """Yield the minutes of a past day, the newest first: a path within the day's own range."""
     count = 391 - 9  # the closing auction has but its last minute
     path = _path(quote, day, count)
-    share, amount = day.volume // count, day.amount
+    worth = list(accumulate(path[1:]))
     moment = datetime.combine(day.day, _CLOSES)
     for index in range(count - 1, -1, -1):
         opened, close = path[index], path[index + 1]
@@ -212,8 +212,10 @@ def _invented(quote: Quote, day: DayPrice) -> Iterator[Minute]:
             high = day.high
         if index == 2 * count // 3:
             low = day.low
-        yield Minute(day.day, f"{moment:%H%M}00", Bar(opened, high, low, close, share, amount))
-        amount -= share * close
+        # the day's volume in equal parts, its amount in parts as large as the prices are
+        volume = day.volume * (index + 1) // count - day.volume * index // count
+        amount = day.amount * worth[index] // worth[-1]
+        yield Minute(day.day, f"{moment:%H%M}00", Bar(opened, high, low, close, volume, amount))
         moment -= timedelta(minutes=10 if moment.time() == _CLOSES else 1)
 
 

@@ -140,6 +140,29 @@ def test_minutes_of_a_past_day_lie_within_it(client: Client) -> None:
         assert int(day["stck_lwpr"]) <= int(row["stck_lwpr"]) <= int(row["stck_hgpr"]) <= int(day["stck_hgpr"])
 
 
+@pytest.mark.parametrize("code", ["004410", SAMSUNG])
+def test_minutes_of_past_days_run_up_to_their_day(running: Start, code: str) -> None:
+    client = Client(running(codes=(SAMSUNG, "004410")))
+    quote = {**QUOTE, "FID_INPUT_ISCD": code}
+    for date_ in [f"202611{day:02d}" for day in (2, 3, 4, 5, 6, 9, 10, 11, 12, 13)]:
+        rows: list[dict[str, str]] = []
+        hour = "153000"
+        while hour:
+            params = {"FID_INPUT_DATE_1": date_, "FID_INPUT_HOUR_1": hour, "FID_PW_DATA_INCU_YN": "N"}
+            more = client.get("quotations/inquire-time-dailychartprice", "FHKST03010230", **quote, **params).json()
+            fresh = [row for row in more["output2"] if not rows or row["stck_cntg_hour"] < rows[-1]["stck_cntg_hour"]]
+            rows += fresh
+            hour = fresh[-1]["stck_cntg_hour"] if fresh else ""
+        params = {"FID_INPUT_DATE_1": date_, "FID_INPUT_DATE_2": date_, "FID_PERIOD_DIV_CODE": "D"}
+        path = "quotations/inquire-daily-itemchartprice"
+        (day,) = client.get(path, "FHKST03010100", **quote, **params, FID_ORG_ADJ_PRC="0").json()["output2"]
+        running_won = [int(row["acml_tr_pbmn"]) for row in reversed(rows)]
+        assert running_won == sorted(running_won)
+        assert running_won[0] > 0
+        assert running_won[-1] == int(day["acml_tr_pbmn"])
+        assert sum(int(row["cntg_vol"]) for row in rows) == int(day["acml_vol"])
+
+
 def test_an_index_follows_its_stocks(client: Client, samples: Path) -> None:
     def level() -> float:
         reply = client.get("quotations/inquire-index-price", "FHPUP02100000", **INDEX).json()
