@@ -160,7 +160,7 @@ class Clockwork:
             self._expire_all(now)
             self._start_day(day, {code: self._close_of(code) for code in self._exchange.listed})
             return
-        exchange.reached = now
+        exchange.reach(now)
         self._boundaries = [boundary for boundary in self._timeline(exchange.world.today()) if boundary.at > now]
         self._set_modes(now)
 
@@ -225,7 +225,7 @@ class Clockwork:
                     exchange.record("settlement", at, account=number, date=day.isoformat())
         exchange.record("day", at, date=day.isoformat(), bases=bases, totals=totals)
         self._open_venues()
-        exchange.reached = at
+        exchange.reach(at)
 
     def _open_venues(self) -> None:
         exchange, world = self._exchange, self._exchange.world
@@ -409,7 +409,8 @@ class Clockwork:
         exchange = self._exchange
         assert exchange.reached is not None
         assert self._stepped_from is not None
-        begun, exchange.reached = exchange.reached, until
+        begun = exchange.reached
+        exchange.reach(until)
         active = self._active(begun)
         if not active or not stepping:
             return

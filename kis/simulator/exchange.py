@@ -115,6 +115,15 @@ class Exchange:
         news, self._news = self._news, []
         return news
 
+    def reach(self, moment: datetime) -> None:
+        """Bring the exchange to a moment. On a new date only notices are left to tell.
+
+        Trades and books that nobody was told of in time would pass for the new day's.
+        """
+        if self.reached is not None and moment.date() != self.reached.date():
+            self._news = [item for item in self._news if isinstance(item, Notice)]
+        self.reached = moment
+
     def notify(self, kind: NoticeKind, order: Order, at: datetime, *, quantity: int, price: int) -> None:
         self.tell(Notice(kind, order_words(order), quantity, price, at))
 

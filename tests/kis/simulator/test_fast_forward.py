@@ -10,11 +10,13 @@ import pytest
 
 from aegis.terms import Market as Venue
 from aegis.terms import OrderKind, Side
+from kis.simulator.exchange import Notice, NoticeKind, Printed
 from kis.simulator.firm import Firm, Settings
 from kis.simulator.orders import Status
+from kis.simulator.server import Simulator
 from kis.simulator.stocks import STOCKS
 
-from .conftest import _OPENED, SAMSUNG, THIN, Market, kst
+from .conftest import _OPENED, SAMSUNG, THIN, Client, Market, kst
 
 BUY, SELL = Side.BUY, Side.SELL
 
@@ -231,3 +233,35 @@ def test_a_restart_after_a_jump_finds_the_market_where_the_jump_led(tmp_path: Pa
     market.exchange.ledger.close()
     again = ticking("2026-11-24 11:00:20", ledger_path=tmp_path / "ledger.jsonl")
     assert again.exchange.price(SAMSUNG) == price
+
+
+# --- what is told of it
+
+
+@pytest.mark.parametrize("until", ["2026-11-24 07:00", "2026-11-24 10:00", "2026-11-28 12:00"])
+def test_no_trade_and_no_book_of_an_earlier_day_is_told_after_a_night(until: str) -> None:
+    market = ticking("2026-11-23 15:00" if "28" not in until else "2026-11-27 15:00")
+    market.to(until)
+    told = [item for item in market.exchange.drain() if not isinstance(item, Notice)]
+    trades = [trade for item in told if isinstance(item, Printed) for trade in item.trades]
+    assert {trade.at.date() for trade in trades} <= {market.now.date()}
+    assert bool(told) == (until == "2026-11-24 10:00"), "while nothing trades there is no book to tell of either"
+
+
+def test_notices_of_a_skipped_day_are_told_after_the_night() -> None:
+    market = ticking("2026-11-23 15:10")
+    order = market.buy(1, market.best(BUY) - 1_000, kind=OrderKind.CONDITIONAL_LIMIT)
+    market.exchange.drain()
+    market.to("2026-11-24 07:00")
+    assert order.status is Status.FILLED
+    assert [item.kind for item in market.exchange.drain() if isinstance(item, Notice)] == [NoticeKind.FILLED]
+
+
+def test_a_session_hears_no_trade_of_yesterday_after_a_night(running: Callable[..., Simulator]) -> None:
+    client = Client(running("2026-11-23 15:00"))
+    socket = client.socket()
+    for tr_id in ("H0STCNT0", "H0STASP0", "H0NXCNT0", "H0UNASP0"):
+        socket.ask(tr_id, SAMSUNG)
+    client.http.post("/simulator/clock", json={"now": "2026-11-24T09:00:00"})
+    values = socket.frame("H0STCNT0")[1]
+    assert (values[1], values[33]) == ("090000", "20261124"), "the first is today's opening"
