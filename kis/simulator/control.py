@@ -94,6 +94,8 @@ class Control:
             return _json({"error": f"the body is no JSON: {error}"}, 400)
         except BadCommand as error:
             return _json({"error": str(error)}, 400)
+        except OSError as error:
+            return _json({"error": f"the simulator cannot write its files ({error}): is the disk full?"}, 507)
         if result is None:
             return _json({"error": f"{request.method} {request.path} is no command", "commands": HELP}, 404)
         return _json(result, 200)

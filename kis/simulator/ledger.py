@@ -1,14 +1,15 @@
 """The simulator's own journal: one JSON object a line, only ever added to.
 
 An event is written and flushed before any answer or notice about it leaves, so a killed process has
-told nobody anything that its file does not hold.
+told nobody anything that its file does not hold. An event that cannot be written whole leaves no trace.
 """
 
 import fcntl
 import json
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 Event = dict[str, Any]
 
@@ -29,7 +30,8 @@ class Ledger:
 
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
-        self._file: TextIO | None = None
+        self._file: FileIO | None = None
+        self._size = 0
         self._kept: list[Event] = []
         self.count = 0
 
@@ -42,7 +44,7 @@ class Ledger:
         if self._path is None:
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self._path.open("a", encoding="utf-8")
+        self._file = self._path.open("ab", buffering=0)
         self._lock(self._file)
         whole = 0
         marks: list[tuple[int, bytes]] = []
@@ -61,10 +63,11 @@ class Ledger:
                     marks = []
                 yield self._read(number, line)
         self._file.truncate(whole)
+        self._size = whole
         for number, line in marks:
             yield self._read(number, line)
 
-    def _lock(self, file: TextIO) -> None:
+    def _lock(self, file: FileIO) -> None:
         """Keep the file to this process, until it ends however it may."""
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -82,12 +85,23 @@ class Ledger:
         return event
 
     def append(self, event: Event) -> None:
-        self.count += 1
+        """Add an event. Raises OSError when the disk is full; the file is then as it was."""
         if self._file is None:
             self._kept.append(event)
-            return
-        self._file.write(json.dumps(event, ensure_ascii=False, separators=(",", ":")) + "\n")
-        self._file.flush()
+        else:
+            self._write(self._file, (json.dumps(event, ensure_ascii=False, separators=(",", ":")) + "\n").encode())
+        self.count += 1
+
+    def _write(self, file: FileIO, line: bytes) -> None:
+        try:
+            # a disk that fills up takes the beginning, and refuses the rest
+            written = 0
+            while written < len(line):
+                written += file.write(line[written:])
+        except OSError:
+            file.truncate(self._size)
+            raise
+        self._size += len(line)
 
     def events(self) -> list[Event]:
         """Return every event so far."""

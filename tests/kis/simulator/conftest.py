@@ -1,8 +1,10 @@
 """A simulated market at a chosen moment: behind the wire (`Market`), and on it (`Client`)."""
 
 import json
+import resource
 from base64 import b64decode
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -309,6 +311,17 @@ def running(set_clock: Callable[[str], None]) -> Iterator[Callable[..., Simulato
     yield start
     for context in reversed(stack):
         context.__exit__(None, None, None)
+
+
+@contextmanager
+def full_disk(path: Path) -> Iterator[None]:
+    """Let no file grow beyond the size that `path` has, and a little: what a full disk is like."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 20, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.fixture

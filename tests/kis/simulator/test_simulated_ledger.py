@@ -17,7 +17,7 @@ from kis.simulator.ledger import Ledger, LedgerDamaged, LedgerInUse
 from kis.simulator.orders import Status
 from kis.simulator.server import Simulator
 
-from .conftest import ACCOUNT, SAMSUNG, Client, Market
+from .conftest import ACCOUNT, SAMSUNG, Client, Market, full_disk
 
 BUY, SELL = Side.BUY, Side.SELL
 
@@ -78,6 +78,37 @@ def test_a_damaged_file_is_not_taken_for_a_ledger(tmp_path: Path) -> None:
     with pytest.raises(LedgerDamaged, match="line 1"):
         list(ledger.replay())
     ledger.close()
+
+
+def test_an_event_that_the_disk_has_no_room_for_leaves_no_trace(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    market = Market(ledger_path=path)
+    seen = market.ledger()
+    before, count = path.read_bytes(), market.exchange.ledger.count
+    with full_disk(path), pytest.raises(OSError, match="File too large"):
+        market.buy(1, 60_000)
+    assert path.read_bytes() == before
+    assert (market.ledger(), market.exchange.ledger.count) == (seen, count)
+    assert market.buy(1, 60_000).number == 1
+    market.exchange.ledger.close()
+    assert [row["number"] for row in Market(ledger_path=path).ledger()["orders"]] == ["0000000001"]
+
+
+def test_a_full_disk_is_told_by_every_command_in_json(running: Callable[..., Simulator], tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    client = Client(running(ledger_path=path))
+    client.buy(1, 60_000)
+    order = {"account": ACCOUNT, "code": SAMSUNG, "side": "BUY", "quantity": 1, "price": 60_000}
+    with full_disk(path):
+        placed = client.http.post("/simulator/orders", json=order)
+        price = client.http.post(f"/simulator/quotes/{SAMSUNG}", json={"price": 71_000})
+        ledger = client.http.get("/simulator/ledger", params={"account": ACCOUNT})
+        unknown = client.http.get("/simulator/ledger", params={"account": "99999999-01"})
+    for reply in (placed, price, unknown):
+        assert reply.status_code == 507
+        assert reply.json()["error"].startswith("the simulator cannot write its files ([Errno")
+    assert len(ledger.json()["orders"]) == 1
+    assert client.http.post("/simulator/orders", json=order).json()["status"] == "open"
 
 
 def test_two_simulators_do_not_share_a_ledger(tmp_path: Path) -> None:
