@@ -144,11 +144,16 @@ class Book:
         elif more < 0:
             self.remove(side, price, MAKER, -more)
 
-    def keep_made(self, side: Side, prices: Iterable[int]) -> None:
-        """Withdraw the market maker from all prices of `side` but these."""
-        kept = frozenset(prices)
-        for price in [price for price in self._made[side] if price not in kept]:
+    def lay_made(self, side: Side, quantities: dict[int, int]) -> None:
+        """Let the market maker have these quantities by price on `side`, and no others."""
+        if not self._guests[side]:  # nobody's place in a queue is to be kept
+            self._made[side] = quantities
+            self._sides[side] = {price: [Entry(MAKER, quantity)] for price, quantity in quantities.items()}
+            return
+        for price in self._made[side].keys() - quantities.keys():
             self.set_made(side, price, 0)
+        for price, quantity in quantities.items():
+            self.set_made(side, price, quantity)
 
     def guests(self, side: Side) -> Iterable[int]:
         """Return the prices at which customers wait on `side`."""

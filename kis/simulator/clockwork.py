@@ -24,7 +24,7 @@ from kis.simulator.venue import Hit, Venue
 
 STEP = timedelta(seconds=0.5)
 CATCH_UP = timedelta(seconds=60)
-SETTLE = timedelta(seconds=2)
+SETTLE = timedelta(seconds=1)
 MARK_EVERY = timedelta(minutes=1)
 SINGLE_PRICE_EVERY = timedelta(minutes=10)
 INTERRUPTION = timedelta(minutes=2)
@@ -84,7 +84,8 @@ class Clockwork:
         if is_jump and stepping:
             for venue in exchange.venues.values():
                 venue.lay_anew()
-        if is_first or (is_jump and stepping):
+        is_marked = exchange.world.step == self._step_number(now)
+        if is_first or (is_jump and stepping and not is_marked):
             self.mark(now)
 
     def step(self, count: int, now: datetime) -> None:
@@ -151,6 +152,8 @@ class Clockwork:
                 self._offbook.hold(order)
             else:
                 exchange.rest(order)
+        for venue in exchange.venues.values():
+            venue.lay()  # apart from the customers' orders
 
     def _rewind(self, now: datetime) -> None:
         """The clock was set back: the market goes on from there, what happened stays."""
@@ -446,9 +449,12 @@ class Clockwork:
                 self._interrupt_the_wild(venue, at)
             exchange.tell(BookChanged(venue.stock.code, venue.market))
 
+    def _step_number(self, at: datetime) -> int:
+        return (at - datetime.combine(self._exchange.world.today(), time(), KST)) // STEP
+
     def mark(self, at: datetime) -> None:
         """Write down where the market stands, so that a restart finds it there."""
-        number = (at - datetime.combine(self._exchange.world.today(), time(), KST)) // STEP
+        number = self._step_number(at)
         minute = f"{at - _MINUTE:%H%M}"
         venues, bars = {}, {}
         for (code, market), venue in self._exchange.venues.items():

@@ -28,18 +28,6 @@ class Hit:
     trade: Trade
 
 
-@lru_cache(maxsize=65_536)
-def _ladder(price: int, count: int, direction: int, instrument: Instrument) -> tuple[int, ...]:
-    """Return `count` prices from `price` on, up or down the ticks."""
-    prices = [price]
-    while len(prices) < count:
-        following = ticks.step(prices[-1], direction, instrument)
-        if following == prices[-1]:
-            break
-        prices.append(following)
-    return tuple(prices)
-
-
 @lru_cache(maxsize=4_096)
 def _grid(lowest: int, highest: int, instrument: Instrument) -> list[int]:
     """Return every price of a day, the lowest first."""
@@ -71,6 +59,7 @@ class Venue:
     tape: Tape = field(init=False)
     lowest: int = field(init=False)
     highest: int = field(init=False)
+    grid: list[int] = field(init=False, repr=False)  # every price of the day, the lowest first
     anchor: int = field(init=False)
     home: int = field(init=False)
     usual: int = field(init=False)
@@ -83,6 +72,7 @@ class Venue:
     def __post_init__(self) -> None:
         self.tape = Tape(last=self.base)
         self.lowest, self.highest = ticks.daily_limits(self.base, self.stock.instrument)
+        self.grid = _grid(self.lowest, self.highest, self.stock.instrument)
         self.anchor = self.home = self.base
         depth = 1.0 if self.market is Market.KRX else 0.3
         self.usual = max(10, int(flow.usual_quantity(self.base, self.stock.listed_shares) * depth))
@@ -114,31 +104,26 @@ class Venue:
         """Let the maker stand at his ten levels each side; where he is thin he gets more."""
         self._laid_at = self.anchor
         bids, asks = self._levels()
-        self.book.keep_made(Side.BUY, bids)
-        self.book.keep_made(Side.SELL, asks)
-        for side, prices, offset in ((Side.BUY, bids, 0), (Side.SELL, asks, flow.LEVELS)):
-            for index, price in enumerate(prices):
-                if self.book.made_quantity(side, price) * 5 < self.usual:
-                    self.book.set_made(side, price, flow.level_quantity(self.usual, spread[offset + index]))
+        for side, prices, part in ((Side.BUY, bids, spread), (Side.SELL, asks, spread[flow.LEVELS :])):
+            quantities = {}
+            for price, share in zip(prices, part, strict=False):
+                made = self.book.made_quantity(side, price)
+                quantities[price] = made if made * 5 >= self.usual else flow.level_quantity(self.usual, share)
+            self.book.lay_made(side, quantities)
 
-    def _levels(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        bids = _ladder(self.anchor, flow.LEVELS, -1, self.stock.instrument)
-        asks = _ladder(self._up(self.anchor), flow.LEVELS, 1, self.stock.instrument)
+    def _levels(self) -> tuple[list[int], list[int]]:
+        """Return the maker's ten prices on each side that lie within the day's limits, the best first."""
+        above = bisect_right(self.grid, self.anchor)
         if self.is_auction:  # both sides overlap by two ticks, so that the auction has something to match
-            bids = _ladder(self._up(self._up(self.anchor)), flow.LEVELS, -1, self.stock.instrument)
-            asks = _ladder(self._down(self.anchor), flow.LEVELS, 1, self.stock.instrument)
-            return self._within(bids), self._within(asks)
+            bids = self.grid[max(0, above + 2 - flow.LEVELS) : above + 2]
+            return bids[::-1], self.grid[max(0, above - 2) : max(0, above - 2 + flow.LEVELS)]
+        bids, asks = self.grid[max(0, above - flow.LEVELS) : above], self.grid[above : above + flow.LEVELS]
         lowest_ask = min(self.book.guests(Side.SELL), default=self.highest + 1)
         highest_bid = max(self.book.guests(Side.BUY), default=self.lowest - 1)
         return (
-            tuple(price for price in self._within(bids) if price < lowest_ask),
-            tuple(price for price in self._within(asks) if price > highest_bid),
+            [price for price in reversed(bids) if price < lowest_ask],
+            [price for price in asks if price > highest_bid],
         )
-
-    def _within(self, prices: tuple[int, ...]) -> tuple[int, ...]:
-        if self.lowest <= min(prices) and max(prices) <= self.highest:
-            return prices
-        return tuple(price for price in prices if self.lowest <= price <= self.highest)
 
     def _touch(self, touched: int, size: int) -> None:
         """Let one level of the maker have another quantity."""
@@ -308,19 +293,20 @@ class Venue:
 
     def skipped_prices(self, ways: bytes) -> list[int]:
         """Return the last price of each skipped minute. `ways` are drawn by `flow.walk`; home pulls the price back."""
-        grid = _grid(self.lowest, self.highest, self.stock.instrument)
+        grid = self.grid
         home = bisect_right(grid, self.home) - 1
         place = max(0, bisect_right(grid, self.anchor if self.is_auction else self.tape.last) - 1)
         top, prices = len(grid) - 1, []
         for way in ways:
             place += way - flow.STILL - (place - home + flow.TICKS_A_PULL // 2) // flow.TICKS_A_PULL
-            place = min(top, max(0, place))
+            if not 0 <= place <= top:
+                place = top if place > 0 else 0
             prices.append(grid[place])
         return prices
 
     def block(self, ways: bytes, volumes: bytes, prices: list[int]) -> MinuteBlock:
         """Return the trades of skipped minutes that end at `prices`."""
-        quantities = {volume: flow.skipped_quantity(self.usual, volume) for volume in frozenset(volumes)}
+        quantities = flow.skipped_quantities(self.usual)
         return MinuteBlock(
             opens=[self.tape.last, *prices[:-1]],
             closes=prices,

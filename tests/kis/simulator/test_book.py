@@ -83,3 +83,16 @@ def test_shares_are_neither_made_nor_lost(rows: list[tuple[Side, int, int]]) -> 
         assert bid is None or ask is None or bid < ask
     waiting = book.total(Side.BUY) + book.total(Side.SELL)
     assert waiting + 2 * traded == sum(quantity for _, _, quantity in rows)
+
+
+def test_the_maker_lays_his_levels_around_those_who_wait() -> None:
+    book = Book()
+    book.lay_made(Side.BUY, {100: 30, 99: 30})
+    assert book.depth(Side.BUY, 5) == [(100, 30), (99, 30)]
+    book.rest(Side.BUY, 99, 5, "A")
+    book.lay_made(Side.BUY, {101: 20, 99: 10})
+    assert book.depth(Side.BUY, 5) == [(101, 20), (99, 15)]
+    assert book.ahead(Side.BUY, 99, "A") == 10
+    book.remove(Side.BUY, 99, "A", 5)
+    book.lay_made(Side.BUY, {98: 7})
+    assert (book.depth(Side.BUY, 5), book.total(Side.BUY)) == ([(98, 7)], 7)

@@ -59,7 +59,7 @@ def test_a_skipped_night_costs_little_with_every_stock_listed(until: str) -> Non
     assert len(market.exchange.listed) == len(STOCKS)
     recorded = market.exchange.ledger.count
     calls = calls_of(lambda: market.to(until))
-    assert calls < 500_000, "a night that is walked minute by minute takes four million"
+    assert calls < 250_000, "a night that is walked minute by minute takes four million"
     days = len(market.exchange.world.closes[SAMSUNG])
     assert market.exchange.ledger.count - recorded <= 1 + 3 * days
 

@@ -57,6 +57,18 @@ def test_a_fill_after_a_restart_counts_only_what_was_left(tmp_path: Path) -> Non
     assert [fill["quantity"] for fill in after.ledger()["executions"]] == [4, 6]
 
 
+def test_a_restart_lays_the_book_round_the_orders_that_rest(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    before = Market(ledger_path=path)
+    before.buy(10, before.best(SELL))
+    ask = before.sell(10, before.best(SELL) + 500)
+    before.price_to(ask.price - 100)
+    before.exchange.record("price", before.now, code=SAMSUNG, market="KRX", price=ask.price)
+    before.exchange.ledger.close()
+    after = Market(ledger_path=path)
+    assert after.best(BUY) < after.best(SELL) == ask.price
+
+
 def test_a_line_torn_by_death_is_dropped(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     before = Market(ledger_path=path)
