@@ -28,8 +28,8 @@ class BadPrinting(Exception):
 class Printing:
     """The modes in force.
 
-    `amended`: the amended quantity of an original counts as cancelled, or leaves its line as if nothing happened.
-    `closed`: what the session end took back counts as cancelled, or stays open on its line.
+    `amended`: the original of an amend prints the amended quantity as cancelled, or prints nothing cancelled.
+    `closed`: what the session end took back is printed as cancelled, or as still open.
     `unpriced`: a kind that is sent without a price prints the price it stands at, or 0.
     """
 
