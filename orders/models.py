@@ -123,7 +123,7 @@ class TradeOrder(models.Model):
     status = models.CharField(_("status"), max_length=10, choices=STATUSES, default=Status.SUBMITTING.value)
     status_at = models.DateTimeField(_("status since"))
     order_date = models.DateField(_("order date"))
-    branch = models.CharField(_("branch"), max_length=5, blank=True, db_default="")
+    branch = models.CharField(_("branch"), max_length=5, blank=True, default="", db_default="")
     order_no = models.CharField(_("order number"), max_length=10, null=True, blank=True)
     filled_qty = models.PositiveBigIntegerField(_("filled quantity"), default=0, db_default=0)
     filled_amount = models.PositiveBigIntegerField(_("filled amount"), default=0, db_default=0)
@@ -133,14 +133,17 @@ class TradeOrder(models.Model):
         help_text=_("what a partial cancel or amend took from an open order"),
         db_default=0,
     )
-    end_cause = models.CharField(_("ended by"), max_length=20, choices=END_CAUSES, blank=True, db_default="")
-    refusal = models.CharField(_("refusal"), max_length=200, blank=True, db_default="")
+    end_cause = models.CharField(
+        _("ended by"), max_length=20, choices=END_CAUSES, blank=True, default="", db_default=""
+    )
+    refusal = models.CharField(_("refusal"), max_length=200, blank=True, default="", db_default="")
     decided_by = models.CharField(
         _("decided by"),
         max_length=150,
         blank=True,
-        help_text=_("who settled its unknown outcome: that is final"),
+        default="",
         db_default="",
+        help_text=_("who settled its unknown outcome: that is final"),
     )
     never_arrived = models.BooleanField(_("never reached the broker"), default=False, db_default=False)
     candidates = models.JSONField(
@@ -169,7 +172,7 @@ class TradeOrder(models.Model):
 
     cancel_wanted_at = models.DateTimeField(_("cancel requested at"), null=True, blank=True)
     cancel_wanted_by = models.CharField(
-        _("cancel requested by"), max_length=10, choices=REQUESTERS, blank=True, db_default=""
+        _("cancel requested by"), max_length=10, choices=REQUESTERS, blank=True, default="", db_default=""
     )
     cancel_due_at = models.DateTimeField(_("cancel to be sent again at"), null=True, blank=True)
 
@@ -185,7 +188,7 @@ class TradeOrder(models.Model):
     )
     chase_at = models.DateTimeField(_("chase due at"), null=True, blank=True)
     chase_claimed_until = models.DateTimeField(_("chase claimed until"), null=True, blank=True)
-    chase_note = models.CharField(_("chase ended because"), max_length=200, blank=True, db_default="")
+    chase_note = models.CharField(_("chase ended because"), max_length=200, blank=True, default="", db_default="")
     wait_seconds = models.FloatField(_("wait (s)"), default=0)
     max_retries = models.PositiveSmallIntegerField(_("most retries"), default=0)
     step_ticks = models.SmallIntegerField(_("ticks nearer"), default=1)
@@ -319,17 +322,17 @@ class BrokerRequest(models.Model):
     state_at = models.DateTimeField(_("state since"))
     requested_at = models.DateTimeField(_("requested at"))
     requested_by = models.CharField(_("requested by"), max_length=10, choices=TradeOrder.REQUESTERS)
-    who = models.CharField(_("by whom"), max_length=150, blank=True, db_default="")
+    who = models.CharField(_("by whom"), max_length=150, blank=True, default="", db_default="")
     qty = models.PositiveBigIntegerField(_("quantity"))
     is_whole = models.BooleanField(_("all that is open"), default=True)
     price = models.PositiveBigIntegerField(_("price"), default=0)
     sent_at = models.DateTimeField(_("sent at"), null=True, blank=True)
-    branch = models.CharField(_("branch"), max_length=5, blank=True, db_default="")
-    order_no = models.CharField(_("order number"), max_length=10, blank=True, db_default="")
+    branch = models.CharField(_("branch"), max_length=5, blank=True, default="", db_default="")
+    order_no = models.CharField(_("order number"), max_length=10, blank=True, default="", db_default="")
     confirmed_at = models.DateTimeField(_("confirmed at"), null=True, blank=True)
     confirmed_qty = models.PositiveBigIntegerField(_("confirmed quantity"), default=0, db_default=0)
-    code = models.CharField(_("code"), max_length=12, blank=True, db_default="")
-    message = models.CharField(_("message"), max_length=200, blank=True, db_default="")
+    code = models.CharField(_("code"), max_length=12, blank=True, default="", db_default="")
+    message = models.CharField(_("message"), max_length=200, blank=True, default="", db_default="")
 
     class Meta:
         db_table = "broker_requests"

@@ -58,17 +58,17 @@ class Migration(migrations.Migration):
                 ('state_at', models.DateTimeField(verbose_name='state since')),
                 ('requested_at', models.DateTimeField(verbose_name='requested at')),
                 ('requested_by', models.CharField(choices=[('CALLER', 'caller'), ('CHASE', 'chase'), ('STOP', 'stop'), ('OPERATOR', 'operator'), ('CANCEL_ALL', 'cancel all')], max_length=10, verbose_name='requested by')),
-                ('who', models.CharField(blank=True, db_default='', max_length=150, verbose_name='by whom')),
+                ('who', models.CharField(blank=True, db_default='', default='', max_length=150, verbose_name='by whom')),
                 ('qty', models.PositiveBigIntegerField(verbose_name='quantity')),
                 ('is_whole', models.BooleanField(default=True, verbose_name='all that is open')),
                 ('price', models.PositiveBigIntegerField(default=0, verbose_name='price')),
                 ('sent_at', models.DateTimeField(blank=True, null=True, verbose_name='sent at')),
-                ('branch', models.CharField(blank=True, db_default='', max_length=5, verbose_name='branch')),
-                ('order_no', models.CharField(blank=True, db_default='', max_length=10, verbose_name='order number')),
+                ('branch', models.CharField(blank=True, db_default='', default='', max_length=5, verbose_name='branch')),
+                ('order_no', models.CharField(blank=True, db_default='', default='', max_length=10, verbose_name='order number')),
                 ('confirmed_at', models.DateTimeField(blank=True, null=True, verbose_name='confirmed at')),
                 ('confirmed_qty', models.PositiveBigIntegerField(db_default=0, default=0, verbose_name='confirmed quantity')),
-                ('code', models.CharField(blank=True, db_default='', max_length=12, verbose_name='code')),
-                ('message', models.CharField(blank=True, db_default='', max_length=200, verbose_name='message')),
+                ('code', models.CharField(blank=True, db_default='', default='', max_length=12, verbose_name='code')),
+                ('message', models.CharField(blank=True, db_default='', default='', max_length=200, verbose_name='message')),
             ],
             options={
                 'verbose_name': 'request to the broker',
@@ -112,7 +112,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='tradeorder',
             name='cancel_wanted_by',
-            field=models.CharField(blank=True, choices=[('CALLER', 'caller'), ('CHASE', 'chase'), ('STOP', 'stop'), ('OPERATOR', 'operator'), ('CANCEL_ALL', 'cancel all')], db_default='', max_length=10, verbose_name='cancel requested by'),
+            field=models.CharField(blank=True, choices=[('CALLER', 'caller'), ('CHASE', 'chase'), ('STOP', 'stop'), ('OPERATOR', 'operator'), ('CANCEL_ALL', 'cancel all')], db_default='', default='', max_length=10, verbose_name='cancel requested by'),
         ),
         migrations.AddField(
             model_name='tradeorder',
@@ -127,12 +127,12 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='tradeorder',
             name='decided_by',
-            field=models.CharField(blank=True, db_default='', help_text='who settled its unknown outcome: that is final', max_length=150, verbose_name='decided by'),
+            field=models.CharField(blank=True, db_default='', default='', help_text='who settled its unknown outcome: that is final', max_length=150, verbose_name='decided by'),
         ),
         migrations.AddField(
             model_name='tradeorder',
             name='end_cause',
-            field=models.CharField(blank=True, choices=[('OWN_CANCEL', 'cancelled by AEGIS'), ('OWN_AMEND', 'amended by AEGIS'), ('EXTERNAL_CANCEL', 'cancelled elsewhere'), ('EXTERNAL_AMEND', 'amended elsewhere'), ('SESSION_END', 'the session ended'), ('IMMEDIATE_REMAINDER', 'an immediate order: its rest was cancelled'), ('REMAINDER_REJECTED', 'the exchange rejected the rest'), ('UNEXPLAINED', 'the list does not say by what')], db_default='', max_length=20, verbose_name='ended by'),
+            field=models.CharField(blank=True, choices=[('OWN_CANCEL', 'cancelled by AEGIS'), ('OWN_AMEND', 'amended by AEGIS'), ('EXTERNAL_CANCEL', 'cancelled elsewhere'), ('EXTERNAL_AMEND', 'amended elsewhere'), ('SESSION_END', 'the session ended'), ('IMMEDIATE_REMAINDER', 'an immediate order: its rest was cancelled'), ('REMAINDER_REJECTED', 'the exchange rejected the rest'), ('UNEXPLAINED', 'the list does not say by what')], db_default='', default='', max_length=20, verbose_name='ended by'),
         ),
         migrations.AddField(
             model_name='tradeorder',
@@ -182,12 +182,12 @@ class Migration(migrations.Migration):
         migrations.AlterField(
             model_name='tradeorder',
             name='branch',
-            field=models.CharField(blank=True, db_default='', max_length=5, verbose_name='branch'),
+            field=models.CharField(blank=True, db_default='', default='', max_length=5, verbose_name='branch'),
         ),
         migrations.AlterField(
             model_name='tradeorder',
             name='chase_note',
-            field=models.CharField(blank=True, db_default='', max_length=200, verbose_name='chase ended because'),
+            field=models.CharField(blank=True, db_default='', default='', max_length=200, verbose_name='chase ended because'),
         ),
         migrations.AlterField(
             model_name='tradeorder',
@@ -212,7 +212,7 @@ class Migration(migrations.Migration):
         migrations.AlterField(
             model_name='tradeorder',
             name='refusal',
-            field=models.CharField(blank=True, db_default='', max_length=200, verbose_name='refusal'),
+            field=models.CharField(blank=True, db_default='', default='', max_length=200, verbose_name='refusal'),
         ),
         migrations.AlterField(
             model_name='tradeorder',
