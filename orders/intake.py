@@ -9,10 +9,24 @@ from aegis.broker import Broker, BrokerError
 from aegis.chase import Plan
 from aegis.terms import Market, OrderKind, Side
 from orders import shapes
+from orders.intents import MAX_TICK_OFFSET, STRATEGY_ID_LENGTH
 from orders.models import TradeOrder
 from orders.service import Intent, OrderDenied, OrderService, default_plan
 
-WORDS = ("request_id", "code", "side", "qty", "strategy", "price", "market", "plan", "kind", "trigger")
+WORDS = (
+    "request_id",
+    "code",
+    "side",
+    "qty",
+    "strategy",
+    "price",
+    "market",
+    "plan",
+    "kind",
+    "trigger",
+    "strategy_id",
+    "tick_offset",
+)
 REQUEST_ID_LENGTH = TradeOrder._meta.get_field("request_id").max_length
 
 
@@ -89,6 +103,8 @@ def read(words: dict[str, Any]) -> Intent:
         plan=None if plan is None else _plan(plan),
         kind=None if words.get("kind") is None else _member(words, "kind", OrderKind),
         trigger=0 if words.get("trigger") is None else _number(words, "trigger", least=0),
+        strategy_id=_strategy_id(words),
+        tick_offset=None if words.get("tick_offset") is None else _ticks(words),
     )
 
 
@@ -101,6 +117,22 @@ def _request_id(words: dict[str, Any]) -> str:
         )
     if value.startswith(TradeOrder.OWN_IDS):
         raise BadRequest(f"request_id {value!r}: {', '.join(TradeOrder.OWN_IDS)} begin AEGIS's own; begin it otherwise")
+    return value
+
+
+def _strategy_id(words: dict[str, Any]) -> str:
+    value = _text(words, "strategy_id")
+    if len(value) > STRATEGY_ID_LENGTH or not value.isprintable():
+        raise BadRequest(f"strategy_id {value!r}: up to {STRATEGY_ID_LENGTH} printable letters are needed")
+    return value
+
+
+def _ticks(words: dict[str, Any]) -> int:
+    value = words["tick_offset"]
+    if not isinstance(value, int) or isinstance(value, bool) or abs(value) > MAX_TICK_OFFSET:
+        raise BadRequest(f"tick_offset {value!r}: a whole number of ticks, -{MAX_TICK_OFFSET} to {MAX_TICK_OFFSET}")
+    if words.get("price") is not None:
+        raise BadRequest(f"tick_offset {value!r} and price {words['price']!r} exclude each other: give one, or neither")
     return value
 
 

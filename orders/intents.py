@@ -13,6 +13,8 @@ from aegis.guards import Reason
 from aegis.terms import Market, OrderKind, Side
 
 STRATEGY_ID_LENGTH = 64
+# further than any band allows: a slip of the hand
+MAX_TICK_OFFSET = 100
 NO_CHASE = Plan(wait_seconds=0, max_retries=0, step_ticks=0, market_after=False)
 
 
@@ -34,8 +36,7 @@ class Intent:
     of their own and market orders alone, and chases every other by the settings.
 
     `strategy_id` is the caller's own text that says who wants it, up to 64 characters. `tick_offset` replaces the
-    offset of the pricing style, in ticks; without a style it counts from the last price. `may_self_cross` lets it
-    trade against a resting order of the same account.
+    offset of the pricing style, in ticks; without a style it counts from the last price.
     """
 
     code: str
@@ -50,7 +51,6 @@ class Intent:
     trigger: int = 0
     strategy_id: str = ""
     tick_offset: int | None = None
-    may_self_cross: bool = False
 
     @property
     def names_price(self) -> bool:

@@ -81,11 +81,12 @@ def _distinct(found: Sequence[Reason]) -> list[Reason]:
 
 
 class PreTrade:
-    """Prices and judges orders with one broker, by one clock."""
+    """Prices and judges orders with one broker, by one clock; they may trade against our own if `may_self_cross`."""
 
-    def __init__(self, broker: Broker, now: Callable[[], datetime]) -> None:
+    def __init__(self, broker: Broker, now: Callable[[], datetime], *, may_self_cross: bool = False) -> None:
         self._broker = broker
         self._now = now
+        self._may_self_cross = may_self_cross
 
     # --- what our tables say
 
@@ -294,7 +295,7 @@ class PreTrade:
     ) -> Facts:
         is_priced, is_errand = intent.price is not None, is_errand or intent.request_id.startswith(STOP_ID)
         known = ground.facts(request, stock, found, now=self._now(), is_errand=is_errand, is_priced=is_priced)
-        return replace(known, may_self_cross=intent.may_self_cross)
+        return replace(known, may_self_cross=self._may_self_cross)
 
     def _ask_limits(self, facts: Facts, released_won: int, released_qty: int) -> dict[str, int | None]:
         """Ask the broker for cash or shares; and for the account, if it was never seen and is to be weighed."""

@@ -35,13 +35,16 @@ class OrderService:
         self._broker = broker
         self._now = now
 
-    def place(self, intent: Intent) -> TradeOrder:
+    def place(self, intent: Intent, *, may_self_cross: bool = False) -> TradeOrder:
         """Place an order and return its row, whatever became of it at the broker.
+
+        It is denied if it could trade against a resting order of the same account, unless it `may_self_cross`.
 
         Raises OrderDenied if AEGIS will not send it, and another BrokerError if the broker could not be asked
         beforehand; in both cases there is no row but one that has the request id for something else.
         """
-        pretrade, submit = PreTrade(self._broker, self._now), Submitter(self._broker, self._now)
+        pretrade = PreTrade(self._broker, self._now, may_self_cross=may_self_cross)
+        submit = Submitter(self._broker, self._now)
         found = pretrade.context(intent)
         if found.known is not None:
             return _same(TradeOrder.objects.get(pk=found.known), intent)

@@ -227,15 +227,8 @@ def _sell(row: StopRule, broker: Broker, now: Callable[[], datetime]) -> None:
             qty = _sellable(row, service, broker, now)
             if qty == 0:
                 return
-            intent = Intent(
-                row.stock_code,
-                Side.SELL,
-                qty,
-                _strategy(row),
-                request_id=row.request_id,
-                may_self_cross=_has_cleared_opposite(row, now()),
-            )
-            order = service.place(intent)
+            intent = Intent(row.stock_code, Side.SELL, qty, _strategy(row), request_id=row.request_id)
+            order = service.place(intent, may_self_cross=_has_cleared_opposite(row, now()))
     except OrderDenied as denied:
         if [reason.code for reason in denied.reasons] == ["SELF_CROSS"]:
             _clear_opposite(row, service, now())

@@ -54,6 +54,10 @@ def test_the_words_mean_what_an_intent_means() -> None:
         ({"plan": {"market_after": 1}}, "plan.market_after 1: true or false"),
         ({"kind": "99"}, "kind '99': one of 00, 01"),
         ({"trigger": -1}, "trigger -1: a whole number, 0 or more"),
+        ({"strategy_id": "x" * 65}, "strategy_id 'x+': up to 64 printable letters"),
+        ({"tick_offset": 101}, "tick_offset 101: a whole number of ticks, -100 to 100"),
+        ({"tick_offset": 1.5}, "tick_offset 1.5"),
+        ({"strategy": "", "price": 70_000, "tick_offset": -3}, "tick_offset -3 and price 70000 exclude each other"),
         ({"quantity": 3}, "quantity: no such word; there are request_id"),
     ],
 )

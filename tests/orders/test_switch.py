@@ -14,7 +14,7 @@ from aegis.lifecycle import Status
 from aegis.terms import Side
 from kis import clock
 from kis.simulator.server import Simulator
-from orders import guards, journal, reconcile, switch, tasks
+from orders import guards, reconcile, requests, switch, tasks
 from orders.models import Reconciliation, SwitchChange, TradeOrder, TradingSwitch
 from orders.service import Intent, OrderDenied, OrderService
 from portfolio.models import AccountSnapshot
@@ -160,7 +160,7 @@ def test_one_order_that_was_taken_breaks_the_row(buy: Buy, simulator: Simulator,
 
 def test_what_never_left_is_no_refusal(buy: Buy, broker: Broker, settings, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.MAX_REFUSALS = 1
-    monkeypatch.setattr(journal, "leaves", lambda order, at: False)
+    monkeypatch.setattr(requests, "MAX_QUOTE_AGE", timedelta(seconds=-1))
     assert buy().state is Status.REJECTED
     switch.watch(clock.now())
     assert stands() is TradingState.ACTIVE
