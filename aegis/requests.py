@@ -102,20 +102,20 @@ class SentRequest:
 
 
 def attribute(
-    requests: Sequence[SentRequest], lines: Sequence[OrderRecord], order: OrderRecord
+    requests: Sequence[SentRequest], lines: Sequence[OrderRecord], order: OrderRecord, asked_at: datetime
 ) -> dict[int, OrderRecord]:
     """Return which of the lines that reference `order` is which request's, by the request's key.
 
     A line with the number of our own reply is ours. If a reply was lost, the line counts as ours only if it is the only
     one of its kind for this order, was stamped between sending and deadline, and took all that was open, whatever
-    filled meanwhile. Any other line is external.
+    filled meanwhile. Any other line is external. A request that has not left, or whose reply may still come, has none.
     """
     found: dict[int, OrderRecord] = {}
     for request in requests:
         line = next((line for line in lines if line.order_no == request.order_no), None)
         if request.order_no and line is not None:
             found[request.pk] = line
-    lost = [request for request in requests if not request.order_no and request.state in LIVE]
+    lost = [request for request in requests if not request.order_no and _is_unanswered(request, asked_at)]
     for kind in (RequestKind.CANCEL, RequestKind.AMEND):
         candidates = [request for request in lost if request.kind is kind]
         same_kind = [line for line in lines if line.is_cancel is (kind is RequestKind.CANCEL)]
@@ -125,6 +125,12 @@ def attribute(
             if sender is not None and _takes_all_that_was_open(line, lines, order):
                 found[sender.pk] = line
     return found
+
+
+def _is_unanswered(request: SentRequest, asked_at: datetime) -> bool:
+    """Whether the request left and no reply will come: it was lost, or its sender is dead."""
+    is_late = request.state is RequestState.SENT and asked_at > request.deadline
+    return request.state is RequestState.UNKNOWN or is_late
 
 
 def _is_in_time(request: SentRequest, line: OrderRecord) -> bool:

@@ -60,7 +60,7 @@ def settle(
         return 0
     corrected = _settle_fills(order, record, asked_at=asked_at, now=now)
     _note_withdrawn(order, record)
-    ours = _confirm_requests(order, record, related, now=now)
+    ours = _confirm_requests(order, record, related, asked_at=asked_at, now=now)
     _settle_end(order, record, related, ours, asked_at=asked_at, now=now, is_complete=is_complete)
     if is_complete:
         _lapse_requests(order, asked_at=asked_at, now=now)
@@ -194,11 +194,11 @@ def _note_withdrawn(order: TradeOrder, record: OrderRecord) -> None:
 
 
 def _confirm_requests(
-    order: TradeOrder, record: OrderRecord, related: Sequence[OrderRecord], *, now: datetime
+    order: TradeOrder, record: OrderRecord, related: Sequence[OrderRecord], *, asked_at: datetime, now: datetime
 ) -> Mapping[str, BrokerRequest]:
     """Confirm the requests of ours that these lines belong to; return each line's request by the line's number."""
     changes = {request.pk: request for request in requests.changes_of(order)}
-    found = rules.attribute([request.as_sent() for request in changes.values()], related, record)
+    found = rules.attribute([request.as_sent() for request in changes.values()], related, record, asked_at)
     ours = {line.order_no: changes[pk] for pk, line in found.items()}
     external = [line for line in related if line.order_no not in ours]
     for pk, line in found.items():

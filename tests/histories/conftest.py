@@ -4,10 +4,10 @@ import fcntl
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 from django.db import transaction
@@ -18,26 +18,43 @@ from kis.auth import Tokens
 from kis.simulator.server import Simulator
 from orders import routine
 from tests.conftest import ORDINARY_MORNING
-from tests.histories.history import History, play
+from tests.histories.history import HAZARDS, WRONGS, History, play
 
-Play = Callable[[Sequence[tuple[Any, ...]]], dict[str, list[str]]]
+
+class Play(Protocol):
+    def __call__(self, actions: Sequence[tuple[Any, ...]], *, chase_by: str = "cancel") -> dict[str, list[str]]: ...
+
+
+class Tally:
+    """How many histories were played, what went wrong in them, and how often each hazard struck."""
+
+    def __init__(self) -> None:
+        self.counts = Counter(dict.fromkeys(("histories", *WRONGS), 0))
+        self.hazards = Counter(dict.fromkeys(HAZARDS, 0))
+
+    def add(self, history: History, wrongs: dict[str, list[str]]) -> None:
+        self.counts["histories"] += 1
+        self.counts.update({kind: bool(found) for kind, found in wrongs.items()})
+        self.hazards.update(history.hazards)
 
 
 @pytest.fixture
-def tally() -> Counter[str]:
-    return Counter(histories=0, overfills=0, duplicate_orders=0, ledger_differs=0)
+def tally() -> Tally:
+    return Tally()
 
 
 @pytest.fixture
 def play_history(
-    db: None, broker: Broker, simulator: Simulator, monkeypatch: pytest.MonkeyPatch, tally: Counter[str]
+    db: None, broker: Broker, simulator: Simulator, monkeypatch: pytest.MonkeyPatch, settings: Any, tally: Tally
 ) -> Play:
     """Play one history in a world of its own and return what went wrong."""
     monkeypatch.setattr(client, "PAUSE_SECONDS", 0.001)
     monkeypatch.setattr(wiring, "Tokens", partial(Tokens, sleep=lambda seconds: None))
+    settings.MAX_AUTO_REQUESTS_PER_MINUTE = 0  # sixteen seconds a turn: the bound has tests of its own
     routine.sync_calendar(broker, clock.now)
 
-    def run(actions: Sequence[tuple[Any, ...]]) -> dict[str, list[str]]:
+    def run(actions: Sequence[tuple[Any, ...]], *, chase_by: str = "cancel") -> dict[str, list[str]]:
+        settings.CHASE_BY = chase_by
         clock.set_now(ORDINARY_MORNING)
         simulator.clear_faults()
         simulator.command("POST", "/simulator/reset", {"seed": 1})
@@ -48,21 +65,22 @@ def play_history(
         with world:
             wrongs = play(history, actions)
             transaction.set_rollback(True)
-        tally["histories"] += 1
-        tally.update({kind: bool(found) for kind, found in wrongs.items()})
+        tally.add(history, wrongs)
         return wrongs
 
     return run
 
 
 @pytest.fixture
-def report(tally: Counter[str]) -> Any:
+def report(tally: Tally) -> Any:
     """Add the tally to the JSON that the command looks for, beside others who play at the same time."""
     yield
     if path := os.environ.get("HISTORIES_REPORT"):
         with Path(path).open("a+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(0)
-            told = Counter(json.loads(file.read() or "{}"))
+            told = json.loads(file.read() or "{}")
+            hazards = Counter(told.pop("hazards", {})) + tally.hazards
+            counts = {kind: told.get(kind, 0) + count for kind, count in tally.counts.items()}
             file.truncate(0)
-            file.write(json.dumps({kind: told[kind] + count for kind, count in tally.items()}) + "\n")
+            file.write(json.dumps({**counts, "hazards": {each: hazards[each] for each in HAZARDS}}) + "\n")
