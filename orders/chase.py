@@ -192,7 +192,7 @@ def _session(order: TradeOrder, now: datetime) -> Session:
         takes_market=OrderKind.MARKET in sessions.legal_kinds(venue, phases, now),
         auction_since=datetime.combine(today, auction.starts_at, KST) if auction else None,
         auction_until=datetime.combine(today, auction.ends_at, KST) if auction else None,
-        is_over=settle.has_ended(order, now),
+        is_over=settle.has_ended(order, now, phases),
     )
 
 

@@ -3,6 +3,7 @@
 Every change is a compare-and-set on the state that was seen, or runs under the row's lock.
 """
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
@@ -214,6 +215,13 @@ def unanswered(order: TradeOrder, error: BrokerError, *, at: datetime) -> bool:
 def want_look(order: TradeOrder) -> None:
     """Have the order confirmed by the next list, whatever it waited for until now."""
     note(order, look_wanted=True, lookup_at=None)
+
+
+def note_confirmed(orders: Sequence[int], at: datetime) -> None:
+    """Note that the list confirmed these orders, as they are; an older list changes nothing."""
+    older = Q(looked_at__isnull=True) | Q(looked_at__lt=at)
+    if orders:
+        TradeOrder.objects.filter(older, pk__in=orders).update(looked_at=at)
 
 
 def next_lookup(order: TradeOrder, now: datetime) -> datetime:

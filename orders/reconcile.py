@@ -17,12 +17,13 @@ from aegis.broker import Broker, BrokerError, OrderRecord, PartlyRead
 from aegis.lifecycle import OPEN
 from aegis.requests import RequestedBy
 from aegis.sessions import KST
-from orders import fills, journal, order_list, unknown
+from market import service as market
+from orders import fills, journal, order_list, requests, unknown
 from orders.cancel import Canceller
 from orders.ground import FRESH
 from orders.models import Reconciliation, TradeOrder
 from orders.order_list import ASKED_FOR, LIST_LAG, KnownOrders, OrderList, as_unread
-from orders.settle import settle
+from orders.settle import agrees, settle
 
 __all__ = ["ASKED_FOR", "LIST_LAG", "Report", "begin_anew", "forget", "is_fresh", "look", "reconcile", "settle"]
 
@@ -145,11 +146,14 @@ def _reconcile(answer: OrderList) -> Report:
 
 def _settle_known(records: Sequence[OrderRecord], answer: OrderList, report: Report) -> list[OrderRecord]:
     """Settle the orders that have rows; return the lines of the others."""
-    known, strangers = KnownOrders(records), []
+    known, strangers, agreeing = KnownOrders(records), [], list[int]()
+    phases, changing = market.today(answer.asked_at), requests.orders_with_live_changes()
     for record in records:
         order = known.row_of(record)
         if order is None:
             strangers.append(record)
+        elif order.pk not in changing and agrees(order, record, answer.asked_at, phases):
+            agreeing.append(order.pk)
         elif _needs_settling(order, record):
             with as_unread(record, answer.unread):
                 report.corrected += settle(
@@ -159,7 +163,9 @@ def _settle_known(records: Sequence[OrderRecord], answer: OrderList, report: Rep
                     now=answer.now,
                     related=answer.related(record),
                     is_complete=answer.is_complete,
+                    phases=phases,
                 )
+    journal.note_confirmed(agreeing, answer.asked_at)
     return strangers
 
 

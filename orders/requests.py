@@ -92,6 +92,8 @@ _CONDITIONS = {
     "STOP": """%(stop)s::bigint IS NULL OR NOT EXISTS (
         SELECT FROM stop_rules WHERE id = %(stop)s AND (state <> 'TRIGGERED' OR generation <> %(generation)s))""",
 }
+# the code of a request that is not this sender's any more
+TAKEN = "TAKEN"
 WHY_HELD_BACK = {
     "STATE": gettext_noop("the trading state changed before it was sent"),
     "SESSION": gettext_noop("the venue's session changed before it was sent"),
@@ -99,7 +101,7 @@ WHY_HELD_BACK = {
     "QUOTE": gettext_noop("the quote that it was judged by was too old before it was sent"),
     "CHASE": gettext_noop("its chase was ended before it was sent"),
     "STOP": gettext_noop("its stop was disarmed before it was sent"),
-    "TAKEN": gettext_noop("it was resolved, or sent by another process, before it was sent"),
+    TAKEN: gettext_noop("it was resolved, or sent by another process, before it was sent"),
 }
 
 # `sent_at` may be set already by this very sender, whose first try was turned away unread. The mark must be seen at
@@ -169,7 +171,8 @@ class _Claim:
             cursor.execute(self._statement, values)
             is_claimed = cursor.rowcount == 1
         if not is_claimed:
-            raise HeldBack(gettext(WHY_HELD_BACK[self._why(values)]))
+            why = self._why(values)
+            raise HeldBack(gettext(WHY_HELD_BACK[why]), code=why)
         self._sent_at = at
         if self._request is None:
             self._order.sent_at = at
@@ -178,11 +181,11 @@ class _Claim:
         """Return the name of the first condition that does not hold."""
         conditions = _conditions(self._grounds)
         if not conditions:
-            return "TAKEN"
+            return TAKEN
         with connection.cursor() as cursor:
             cursor.execute(f"SELECT {', '.join(f'({each})' for each in conditions.values())}", values)
             holds = dict(zip(conditions, cursor.fetchone(), strict=True))
-        return next((name for name, is_so in holds.items() if not is_so), "TAKEN")
+        return next((name for name, is_so in holds.items() if not is_so), TAKEN)
 
 
 def _values(order: TradeOrder, grounds: Grounds, at: datetime) -> dict[str, Any]:
@@ -263,6 +266,12 @@ def changes_of(order: TradeOrder) -> Sequence[BrokerRequest]:
 def live_changes(order: TradeOrder) -> Sequence[BrokerRequest]:
     """Return the cancels and amends of an order whose end is not known yet, oldest first."""
     return list(order.requests.filter(state__in=LIVE).exclude(kind=RequestKind.NEW).order_by("id"))
+
+
+def orders_with_live_changes() -> set[int | None]:
+    """Return the orders that have a cancel or an amend whose end is not known yet."""
+    live = BrokerRequest.objects.filter(state__in=LIVE).exclude(kind=RequestKind.NEW)
+    return set(live.values_list("order_id", flat=True))
 
 
 def confirmed_qty(order: TradeOrder) -> int:

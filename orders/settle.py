@@ -7,7 +7,7 @@ released is what a line says that references the order.
 
 import logging
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -19,7 +19,7 @@ from aegis import requests as rules
 from aegis.broker import Acceptance, OrderRecord
 from aegis.lifecycle import OPEN, Event, Status
 from aegis.requests import EndCause, RequestKind, RequestState
-from aegis.sessions import KST, ends_at
+from aegis.sessions import KST, Phase, ends_at
 from aegis.terms import Market, OrderKind
 from kis import about
 from market import service as market
@@ -30,6 +30,7 @@ from orders.order_list import describe as _evidence
 
 log = logging.getLogger(__name__)
 
+Phases = tuple[Phase, ...] | None
 # a fill of a notice that was decrypted with our own key is revoked if complete lists lack it for this long
 FILL_UNLISTED_FOR = timedelta(minutes=5)
 # an order is expired by a complete list that was asked for this long after its last session
@@ -48,11 +49,12 @@ def settle(
     now: datetime,
     related: Sequence[OrderRecord] = (),
     is_complete: bool = True,
+    phases: Phases = None,
 ) -> int:
     """Bring one order in step with its line of the list; return 1 if fills were corrected.
 
     `related` are the lines that reference it: cancels and amends, ours and external ones. What an incomplete list
-    lacks is not missing.
+    lacks is not missing. `phases` are those of the day on which the list was asked for, if they are at hand.
     """
     order = journal.locked(pk)
     if _is_older_than_fills(order, record, asked_at, is_complete=is_complete) or _is_torn(order, record, asked_at):
@@ -61,11 +63,24 @@ def settle(
     corrected = _settle_fills(order, record, asked_at=asked_at, now=now)
     _note_withdrawn(order, record)
     ours = _confirm_requests(order, record, related, asked_at=asked_at, now=now)
-    _settle_end(order, record, related, ours, asked_at=asked_at, now=now, is_complete=is_complete)
+    _settle_end(order, record, related, ours, asked_at=asked_at, now=now, is_complete=is_complete, phases=phases)
     if is_complete:
         _lapse_requests(order, asked_at=asked_at, now=now)
     _note_confirmed(order, asked_at)
     return corrected
+
+
+def agrees(order: TradeOrder, record: OrderRecord, asked_at: datetime, phases: Phases) -> bool:
+    """Whether a line tells nothing new of an order that rests, so that only its confirmation is to be noted."""
+    is_plain = order.is_open and not order.look_wanted and not order.absent_looks
+    is_known = order.missing_since is None and order.unlisted_since is None and not record.rejected_qty
+    same = (order.filled_qty, order.filled_amount, order.open_qty)
+    return (
+        is_plain
+        and is_known
+        and same == (record.filled_qty, record.filled_amount, record.open_qty)
+        and not is_over(order, asked_at, phases)
+    )
 
 
 def _note_confirmed(order: TradeOrder, asked_at: datetime) -> None:
@@ -81,6 +96,8 @@ def _is_wanted_since(order: TradeOrder, asked_at: datetime) -> bool:
     """Whether something happened after the list was asked for that only a later one can show."""
     if any(request.as_sent().sent_at >= asked_at for request in requests.live_changes(order)):
         return True
+    if not order.look_wanted:
+        return False
     later = RawNotice.objects.filter(order=order, state=RawNotice.State.DOUBTFUL, received_at__gte=asked_at)
     return later.exists()
 
@@ -280,10 +297,12 @@ def _settle_end(
     asked_at: datetime,
     now: datetime,
     is_complete: bool,
+    phases: Phases,
 ) -> None:
-    cause = _cause(order, record, related, ours, asked_at)
+    cause = _cause(order, record, related, ours, asked_at, phases)
     if order.state in OPEN:
-        event = _ending(order, record, cause, asked_at, is_complete=is_complete)
+        may_expire = is_complete and is_over(order, asked_at, phases)
+        event = _ending(order, record, cause, may_expire=may_expire)
         if event is not None:
             cause = EndCause.SESSION_END if event is Event.EXPIRED else cause
             goes_on = event is Event.CANCELLED and cause is EndCause.OWN_CANCEL
@@ -308,15 +327,13 @@ def _settle_cancelled(
         journal.write(order, "END_EXPLAINED", cause.value, at=now)
 
 
-def _ending(
-    order: TradeOrder, record: OrderRecord, cause: EndCause | None, asked_at: datetime, *, is_complete: bool
-) -> Event | None:
+def _ending(order: TradeOrder, record: OrderRecord, cause: EndCause | None, *, may_expire: bool) -> Event | None:
     """Return how the list says that an open order ended, None if it has not, or the list does not say yet."""
     if record.rejected_qty and not record.open_qty and not record.filled_qty:
         return Event.REFUSED if order.state is Status.PENDING else None
     if record.open_qty == 0 and cause is not None:
         return Event.CANCELLED
-    return Event.EXPIRED if is_complete and is_over(order, asked_at) else None
+    return Event.EXPIRED if may_expire else None
 
 
 def _cause(
@@ -325,20 +342,22 @@ def _cause(
     related: Sequence[OrderRecord],
     ours: Mapping[str, BrokerRequest],
     asked_at: datetime,
+    phases: Phases,
 ) -> EndCause | None:
     """Return what ended an order of which nothing is open at the broker, None if the list does not say, or not yet."""
     if record.open_qty or record.filled_qty >= record.qty:
         return None
     if record.rejected_qty and record.filled_qty:
         return EndCause.REMAINDER_REJECTED
-    if related:
+    left = record.qty - record.filled_qty - record.rejected_qty - sum(map(_taken_by, related))
+    if related and left <= 0:
         last = max(related, key=lambda line: (line.placed_at, line.order_no))
         return _cause_of(last, ours)
     if not (record.cancelled_qty or record.is_cancelled):
         return None
     if OrderKind(order.order_kind).is_immediate:
         return EndCause.IMMEDIATE_REMAINDER
-    if has_ended(order, asked_at) or _own_line_may_follow(order, asked_at):
+    if has_ended(order, asked_at, phases) or _own_line_may_follow(order, asked_at):
         return None
     was_ours = any(request.kind == RequestKind.CANCEL and request.order_no for request in requests.changes_of(order))
     return EndCause.UNEXPLAINED if was_ours else EndCause.EXTERNAL_CANCEL
@@ -360,23 +379,19 @@ def _own_line_may_follow(order: TradeOrder, asked_at: datetime) -> bool:
     return any(asked_at <= each.deadline + LIST_LAG for each in sent)
 
 
-def has_ended(order: TradeOrder, moment: datetime) -> bool:
-    """Whether no session is left at `moment` in which the order could trade."""
+def has_ended(order: TradeOrder, moment: datetime, phases: Phases = None) -> bool:
+    """Whether no session is left at `moment`, on a day with these phases, in which the order could trade."""
     today = moment.astimezone(KST).date()
     if order.order_date != today:
         return order.order_date < today
-    last = _ends_at(order, today)
-    return last is not None and moment >= last
+    phases = market.phases_on(today) if phases is None else phases
+    last = ends_at(Market(order.market), OrderKind(order.order_kind), phases)
+    return last is not None and moment >= datetime.combine(today, last, KST)
 
 
-def is_over(order: TradeOrder, asked_at: datetime) -> bool:
+def is_over(order: TradeOrder, asked_at: datetime, phases: Phases = None) -> bool:
     """Whether a list asked for then may expire the order: its last session ended a minute before."""
-    return has_ended(order, asked_at - SESSION_END_AFTER)
-
-
-def _ends_at(order: TradeOrder, today: date) -> datetime | None:
-    last = ends_at(Market(order.market), OrderKind(order.order_kind), market.phases_on(today))
-    return None if last is None else datetime.combine(today, last, KST)
+    return has_ended(order, asked_at - SESSION_END_AFTER, phases)
 
 
 def _move(order: TradeOrder, event: Event, now: datetime, detail: str, **fields: object) -> None:

@@ -144,10 +144,10 @@ class Submitter:
         return order
 
     def _record_held_back(self, order: TradeOrder, held: HeldBack) -> None:
-        """Record that the last check kept a committed order, unless another process has resolved it meanwhile."""
+        """Record that the last check kept a committed order. One that another sender has taken is left to the list."""
         log.warning("order %s: it is not sent: %s", order.pk, held)
         order.refresh_from_db()
-        if order.state is Status.SUBMITTING:
+        if order.state is Status.SUBMITTING and held.code != requests.TAKEN:
             journal.refused(order, held, at=self._now())
 
     def _place(self, order: TradeOrder, request: OrderRequest, grounds: Grounds) -> Acceptance:
