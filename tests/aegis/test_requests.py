@@ -1,0 +1,78 @@
+"""Which lines of the broker's list are the cancels and amends of ours."""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import pytest
+
+from aegis.broker import OrderRecord
+from aegis.requests import STAMP_TOLERANCE, RequestKind, RequestState, SentRequest, attribute
+from aegis.sessions import KST
+from aegis.terms import Market, OrderKind, Side
+
+SENT_AT = datetime(2026, 11, 23, 10, 0, 31, tzinfo=KST)
+# ten shares, of which four were filled before something took the other six
+ORDER = OrderRecord(
+    order_date=SENT_AT.date(),
+    branch="06010",
+    order_no="0000000001",
+    original_no="",
+    code="005930",
+    name="삼성전자",
+    side=Side.BUY,
+    kind=OrderKind.LIMIT,
+    market=Market.KRX,
+    qty=10,
+    price=69_800,
+    placed_at=(SENT_AT - timedelta(seconds=31)).time(),
+    filled_qty=4,
+    filled_amount=4 * 69_800,
+    open_qty=0,
+    cancelled_qty=6,
+    rejected_qty=0,
+    is_cancelled=False,
+    is_cancel=False,
+)
+CANCEL_LINE = replace(
+    ORDER,
+    order_no="0000000002",
+    original_no=ORDER.order_no,
+    qty=6,
+    placed_at=SENT_AT.time(),
+    filled_qty=0,
+    filled_amount=0,
+    is_cancel=True,
+)
+AMEND_LINE = replace(CANCEL_LINE, is_cancel=False, price=69_900)
+UNANSWERED = SentRequest(
+    pk=7,
+    kind=RequestKind.CANCEL,
+    state=RequestState.UNKNOWN,
+    sent_at=SENT_AT,
+    deadline=SENT_AT + timedelta(seconds=30),
+    order_no="",
+)
+ANSWERED = replace(UNANSWERED, state=RequestState.ACKNOWLEDGED, order_no=CANCEL_LINE.order_no)
+
+
+def test_the_line_with_the_number_of_our_reply_is_ours() -> None:
+    assert attribute([ANSWERED], [CANCEL_LINE], ORDER) == {7: CANCEL_LINE}
+    assert attribute([ANSWERED], [replace(CANCEL_LINE, order_no="0000000003")], ORDER) == {}
+
+
+def test_the_only_line_of_a_lost_reply_is_ours_if_it_took_all_that_was_open() -> None:
+    assert attribute([UNANSWERED], [CANCEL_LINE], ORDER) == {7: CANCEL_LINE}
+    assert attribute([UNANSWERED], [replace(CANCEL_LINE, qty=5)], ORDER) == {}
+
+
+def test_an_amend_of_somebody_else_is_no_cancel_of_ours() -> None:
+    assert attribute([UNANSWERED], [AMEND_LINE], ORDER) == {}
+
+
+def test_two_cancels_are_told_apart_by_nothing() -> None:
+    assert attribute([UNANSWERED], [CANCEL_LINE, replace(CANCEL_LINE, order_no="0000000003")], ORDER) == {}
+
+
+@pytest.mark.parametrize("stamped_at", [SENT_AT - 2 * STAMP_TOLERANCE, UNANSWERED.deadline + 2 * STAMP_TOLERANCE])
+def test_a_line_from_before_the_sending_or_after_the_deadline_is_not_ours(stamped_at: datetime) -> None:
+    assert attribute([UNANSWERED], [replace(CANCEL_LINE, placed_at=stamped_at.time())], ORDER) == {}

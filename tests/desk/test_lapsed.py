@@ -1,0 +1,47 @@
+"""Whose right has lapsed does nothing more: neither to a message that another tells, nor with a frame."""
+
+import time
+from datetime import datetime, timedelta
+
+import pytest
+
+from aegis.sessions import KST
+from desk import alerts
+from desk.alerts import News
+from desk.models import Kind, Message
+from desk.stream import Dispatch, Fenced
+from desk.telling import CLAIM, claim, deliver
+from kis.codec import Data
+from orders.models import RawNotice
+from tests.orders.test_fills import notice
+
+pytestmark = pytest.mark.django_db
+NOW = datetime(2026, 11, 23, 10, 0, tzinfo=KST)
+
+
+class Slow:
+    """A channel that takes so long that another process claims its messages meanwhile."""
+
+    name = "slow"
+
+    def __init__(self) -> None:
+        self.claimed: list[Message] = []
+
+    def tell(self, text: str, picture: bytes | None) -> None:
+        self.claimed = claim(self.name, now=NOW + CLAIM + timedelta(seconds=1))
+
+
+def test_a_message_is_marked_by_who_holds_its_claim() -> None:
+    channel = Slow()
+    alerts.write([News("event:1", Kind.FILL, "filled", NOW)], [channel.name], now=NOW)
+    assert deliver(channel, lambda: NOW, lambda seconds: None) == 0
+    (message,) = channel.claimed
+    message.refresh_from_db()
+    assert (message.state, message.told_at) == (Message.State.SENDING, None), "the new holder tells it, and says so"
+
+
+def test_a_notice_is_not_written_once_the_lease_was_lost() -> None:
+    asked = Dispatch([], lambda: False)
+    with pytest.raises(Fenced):  # as after a long wait for the database
+        asked.on_notice(Data("H0STCNI0", 1, notice("0000000001")), time.perf_counter())
+    assert not RawNotice.objects.exists()

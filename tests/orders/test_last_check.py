@@ -1,0 +1,186 @@
+"""What changed since an order was judged is seen in the moment before its bytes leave."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+from unittest import mock
+
+import pytest
+from django.utils.translation import gettext
+
+from aegis.broker import Acceptance, Broker, HeldBack, OrderRequest, Quote
+from aegis.guards import TradingState
+from aegis.lifecycle import Status
+from aegis.requests import RequestState
+from aegis.stops import StopKind, StopUnit
+from aegis.terms import Market, Side
+from kis import clock
+from kis.simulator.server import Simulator
+from orders import chase, reconcile, stops, switch
+from orders.cancel import end_chase
+from orders.models import BlacklistedStock, StopRule, TradeOrder
+from orders.requests import MAX_QUOTE_AGE, WHY_HELD_BACK, new_order_check
+from orders.service import NO_CHASE, Intent, OrderService
+from orders.submit import grounds_of
+from portfolio.fetcher import KISFetcher
+
+from .conftest import SAMSUNG
+
+ACCOUNT = "50000000-01"
+BUY = Intent(SAMSUNG, Side.BUY, 10, strategy="buy_normal")
+Buy = Callable[..., TradeOrder]
+ClockAt = Callable[[Any], object]
+# a broker before which something happens when an order is about to leave
+Meanwhile = Callable[[Callable[[OrderRequest], object]], Broker]
+
+
+@pytest.fixture
+def meanwhile(broker: Broker) -> Meanwhile:
+    def that(happens: Callable[[OrderRequest], object]) -> Broker:
+        def place(request: OrderRequest) -> Acceptance:
+            happens(request)
+            return broker.place(request)
+
+        return mock.MagicMock(wraps=broker, place=place)
+
+    return that
+
+
+def place(broker: Broker, intent: Intent = BUY) -> TradeOrder:
+    return OrderService(broker, clock.now).place(intent)
+
+
+def was_held_back(order: TradeOrder, condition: str) -> bool:
+    """Whether an order was kept for this reason, and counts as never sent."""
+    kept = (order.state, order.never_arrived, order.sent_at) == (Status.REJECTED, True, None)
+    return (
+        kept
+        and order.requests.get().state == RequestState.NOT_SENT
+        and order.refusal == gettext(WHY_HELD_BACK[condition])
+    )
+
+
+def placed_at_the_exchange(simulator: Simulator) -> int:
+    return len(simulator.ledger(ACCOUNT)["orders"])
+
+
+def test_an_order_does_not_leave_once_trading_is_halted(
+    service: OrderService, meanwhile: Meanwhile, simulator: Simulator
+) -> None:
+    def halt(request: OrderRequest) -> None:
+        switch.turn(TradingState.HALTED, by="kim", reason="a test", at=clock.now())
+
+    order = place(meanwhile(halt))
+    assert was_held_back(order, "STATE")
+    assert placed_at_the_exchange(simulator) == 0
+
+
+def test_an_order_does_not_leave_by_a_quote_that_is_too_old(
+    service: OrderService, meanwhile: Meanwhile, simulator: Simulator, clock_at: ClockAt
+) -> None:
+    order = place(meanwhile(lambda request: clock_at(clock.now() + MAX_QUOTE_AGE + timedelta(seconds=1))))
+    assert was_held_back(order, "QUOTE")
+    assert placed_at_the_exchange(simulator) == 0
+
+
+def test_an_order_does_not_leave_into_another_session(
+    service: OrderService, meanwhile: Meanwhile, simulator: Simulator, clock_at: ClockAt
+) -> None:
+    clock_at("2026-11-23 15:29:55")
+    reconcile.reconcile(service._broker, clock.now)
+    intent = replace(BUY, market=Market.KRX)
+    order = place(meanwhile(lambda request: clock_at("2026-11-23 15:30:00")), intent)
+    assert was_held_back(order, "SESSION")
+    assert placed_at_the_exchange(simulator) == 0
+
+
+def test_a_stock_that_was_just_blacklisted_is_not_bought(
+    service: OrderService, meanwhile: Meanwhile, simulator: Simulator
+) -> None:
+    def blacklist(request: OrderRequest) -> None:
+        BlacklistedStock.objects.create(stock_code=SAMSUNG, reason="a test")
+
+    assert was_held_back(place(meanwhile(blacklist)), "BLACKLIST")
+    assert placed_at_the_exchange(simulator) == 0
+
+
+def test_the_sale_of_a_stop_that_was_just_disarmed_does_not_leave(
+    service: OrderService, broker: Broker, meanwhile: Meanwhile, simulator: Simulator
+) -> None:
+    place(broker, replace(BUY, strategy="buy_urgent", plan=NO_CHASE))
+    reconcile.reconcile(broker, clock.now)
+    KISFetcher(broker, clock.now).sync_portfolio()
+    stop = stops.arm(SAMSUNG, StopKind.STOP_LOSS, StopUnit.PRICE, Decimal(65_000), by="kim", at=clock.now())
+    assert stops.trigger(stop.pk, 64_900, clock.now(), seen="feed")
+    stops.advance(stop.pk, meanwhile(lambda request: stops.disarm(stop, why="kim", at=clock.now())), clock.now)
+    sale = TradeOrder.objects.get(order_type=Side.SELL)
+    assert was_held_back(sale, "STOP")
+    assert StopRule.objects.get().state == StopRule.State.DISARMED
+    assert placed_at_the_exchange(simulator) == 1
+
+
+def test_an_order_leaves_once_whoever_else_has_its_row(
+    service: OrderService, broker: Broker, meanwhile: Meanwhile, simulator: Simulator
+) -> None:
+    def another_sends(request: OrderRequest) -> None:
+        # its reply is still on its way
+        row = TradeOrder.objects.get()
+        broker.place(replace(request, last_check=new_order_check(row, grounds_of(row), clock.now)))
+
+    place(meanwhile(another_sends))
+    assert placed_at_the_exchange(simulator) == 1
+
+
+def test_a_sender_that_was_turned_away_unread_may_try_again_and_another_may_not(
+    service: OrderService, meanwhile: Meanwhile
+) -> None:
+    def two_senders(request: OrderRequest) -> None:
+        assert request.last_check is not None
+        row = TradeOrder.objects.get()
+        request.last_check()
+        request.last_check()
+        with pytest.raises(HeldBack):
+            new_order_check(row, grounds_of(row), clock.now)()
+
+    assert place(meanwhile(two_senders)).is_open
+
+
+# --- re-orders
+
+
+@pytest.fixture
+def between(buy: Buy, broker: Broker, clock_at: ClockAt) -> TradeOrder:
+    """An order that its chase has cancelled, with its re-order due."""
+    order = buy()
+    clock_at(clock.now() + timedelta(seconds=31))
+    while order.state is not Status.CANCELLED:
+        chase.run_step(order.pk, broker, clock.now)
+        order.refresh_from_db()
+    return order
+
+
+def test_a_reorder_is_not_committed_once_its_chase_was_ended(
+    between: TradeOrder, service: OrderService, broker: Broker
+) -> None:
+    def quote(code: str, market: Market) -> Quote:
+        with suppress(HeldBack):  # nothing is left of it: that ends its chase all the same
+            service.cancel(between)
+        return broker.quote(code, market)
+
+    chase.advance(between.pk, mock.MagicMock(wraps=broker, quote=quote), clock.now)
+    assert TradeOrder.objects.count() == 1
+    between.refresh_from_db()
+    assert between.chase_at is None
+
+
+def test_a_reorder_does_not_leave_once_its_chase_was_ended(
+    between: TradeOrder, meanwhile: Meanwhile, simulator: Simulator
+) -> None:
+    before = placed_at_the_exchange(simulator)
+    by_hand = meanwhile(lambda request: end_chase(between, "by hand", at=clock.now()))
+    chase.advance(between.pk, by_hand, clock.now)
+    assert was_held_back(between.retries.get(), "CHASE")
+    assert placed_at_the_exchange(simulator) == before
