@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test lint check format histories simulator browser-test screenshots vendor throttle-check once-check candles-check stops-check backfill-check bench messages messages-check clean doctor backup backup-check secrets-check
+.PHONY: help setup run demo test lint check format histories mutants simulator browser-test screenshots vendor throttle-check once-check candles-check stops-check backfill-check bench messages messages-check clean doctor backup backup-check secrets-check
 PYTHON := .venv/bin/python
 INSTALLED := .venv/.installed
 BENCH := .venv-bench/.installed
@@ -31,6 +31,9 @@ histories: setup ## Random histories of orders, races, faults and crashes: make 
 	@mkdir -p .aegis && rm -f .aegis/histories.json
 	@HISTORIES="$(N)" HISTORIES_REPORT=.aegis/histories.json $(PYTHON) -m pytest -q -n auto tests/histories/test_histories.py; \
 		status=$$?; cat .aegis/histories.json; exit $$status
+
+mutants: setup ## Remove one rule at a time in a copy of the tree: the tests that must notice, notice
+	@$(PYTHON) -m tools.mutants
 
 lint: setup ## Style, types, floors, settings, migrations
 	@$(PYTHON) -m ruff check .

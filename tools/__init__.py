@@ -1,0 +1,1 @@
+"""Commands for developers. Nothing here runs in production."""

@@ -1,0 +1,203 @@
+"""The rules that must not go unnoticed: where each stands, what replaces it, and which tests must fail then."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """Replaces `old`, which stands once inside the definition `node` of the module at `path`, with `new`."""
+
+    name: str
+    path: str
+    node: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+_LAST_CHECK = "tests/orders/test_last_check.py::"
+_LOST = "tests/orders/test_lost_orders.py::"
+_AT_ONCE = "tests/orders/test_two_at_once.py::"
+
+MUTATIONS = (
+    # --- an order leaves at most once, and only while what it was judged by holds
+    Mutation(
+        "an order may leave twice",
+        "orders/requests.py",
+        "_CLAIM_NEW",
+        " AND sent_at IS NOT DISTINCT FROM %(seen)s",
+        "",
+        (_LAST_CHECK + "test_an_order_leaves_once_whoever_else_has_its_row",),
+    ),
+    Mutation(
+        "an order leaves though the switch is down",
+        "orders/requests.py",
+        "_CONDITIONS",
+        "\"coalesce((SELECT state FROM trading_switch WHERE id = %(switch)s), 'ACTIVE') = ANY(%(passing)s)\"",
+        '"true"',
+        (_LAST_CHECK + "test_an_order_does_not_leave_once_trading_is_halted",),
+    ),
+    Mutation(
+        "the quote's age is not checked",
+        "orders/requests.py",
+        "_CONDITIONS",
+        '"%(quoted_at)s >= %(oldest_quote)s"',
+        '"true"',
+        (_LAST_CHECK + "test_an_order_does_not_leave_by_a_quote_that_is_too_old",),
+    ),
+    Mutation(
+        "a re-order is committed after its chase was ended",
+        "orders/ground.py",
+        "TAKE_TURN",
+        "AND (%(follows)s::bigint IS NULL OR (SELECT chase_at FROM trade_orders WHERE id = %(follows)s) IS NOT NULL)",
+        "",
+        (_LAST_CHECK + "test_a_reorder_is_not_committed_once_its_chase_was_ended",),
+    ),
+    Mutation(
+        "a state changes without compare-and-set",
+        "orders/journal.py",
+        "move",
+        'seen={"status": order.status}',
+        "seen={}",
+        (_AT_ONCE + "test_a_reply_that_comes_after_the_list_found_the_order_changes_nothing",),
+    ),
+    Mutation(
+        "a notice that was applied may be applied again",
+        "orders/fills.py",
+        "apply",
+        "if not _waits(raw):",
+        "if False:",
+        (_AT_ONCE + "test_a_refused_cancel_that_two_workers_have_read_is_written_once",),
+    ),
+    # --- orders whose answer was lost
+    Mutation(
+        "a lost order is given up after three looks at once",
+        "orders/unknown.py",
+        "_count_absence",
+        " and now - (order.sent_at or order.created_at) >= ABSENT_AFTER",
+        "",
+        (_LOST + "test_looks_in_a_row_do_not_give_up_an_order_that_may_be_on_its_way",),
+    ),
+    Mutation(
+        "a line of another price is claimed for a lost order",
+        "orders/unknown.py",
+        "could_be",
+        "and (record.price == order.price or not OrderKind(order.order_kind).is_priced)",
+        "",
+        (_LOST + "test_a_line_of_another_price_is_not_the_lost_order",),
+    ),
+    Mutation(
+        "price is compared for unpriced kinds",
+        "orders/unknown.py",
+        "could_be",
+        " or not OrderKind(order.order_kind).is_priced)",
+        ")",
+        (_LOST + "test_a_lost_order_without_a_price_is_found_at_whatever_price_the_list_prints",),
+    ),
+    Mutation(
+        "an order that surely never left is claimed by a stranger's line",
+        "orders/unknown.py",
+        "turned_up",
+        "events__kind=Event.ABSENT,",
+        "",
+        (_LOST + "test_an_order_that_surely_never_left_is_no_line_of_the_list",),
+    ),
+    # --- cancels, chases, stops
+    Mutation(
+        "the brake does not look a second time",
+        "orders/cancel_all.py",
+        "CancelAll.run",
+        'look again in a minute")\n        self._end_chases()\n        self._cancel_ours()\n',
+        'look again in a minute")\n',
+        (_AT_ONCE + "test_an_order_that_is_accepted_while_the_brake_is_on_its_way_is_cancelled_too",),
+    ),
+    Mutation(
+        "a line of an external amend counts as our cancel",
+        "aegis/requests.py",
+        "attribute",
+        "[line for line in lines if line.is_cancel is (kind is RequestKind.CANCEL)]",
+        "list(lines)",
+        ("tests/aegis/test_requests.py::test_an_amend_of_somebody_else_is_no_cancel_of_ours",),
+    ),
+    Mutation(
+        "a pause revives a chase that was ended",
+        "orders/chase.py",
+        "_Step._pause",
+        ", chase_at__isnull=False",
+        "",
+        (_AT_ONCE + "test_a_pause_leaves_a_chase_ended_that_was_ended_meanwhile",),
+    ),
+    Mutation(
+        "what is re-ordered is not bounded by the confirmed cancel",
+        "orders/chase.py",
+        "_Step._reorder",
+        "min(released, wanted_qty(order))",
+        "wanted_qty(order)",
+        (_AT_ONCE + "test_no_more_is_ordered_again_than_our_own_cancel_released",),
+    ),
+    Mutation(
+        "a family does not end with its trade date",
+        "aegis/chase.py",
+        "next_step",
+        "if order.trade_date < now.astimezone(KST).date():",
+        "if False:",
+        ("tests/aegis/test_chase.py::test_a_family_ends_with_its_trade_date",),
+    ),
+    Mutation(
+        "a stop goes on while its order's chase is between two orders",
+        "orders/stops.py",
+        "_follow",
+        " or newest.chase_at is not None",
+        "",
+        (_AT_ONCE + "test_a_stop_waits_while_its_order_is_between_a_cancel_and_its_reorder",),
+    ),
+    Mutation(
+        "a stop's limit is rounded the other way",
+        "aegis/stops.py",
+        "limit",
+        "ROUND_FLOOR if rule.kind.falls else ROUND_CEILING",
+        "ROUND_CEILING if rule.kind.falls else ROUND_FLOOR",
+        ("tests/aegis/test_stop_limits.py",),
+    ),
+    # --- the broker's gateway, the lease, the messages
+    Mutation(
+        "orders are spaced out in the throttle like everybody else",
+        "kis/throttle.py",
+        "_TAKE",
+        "ARGV[5] == '1' and 0 or math.max(0, pace - now)",
+        "math.max(0, pace - now)",
+        ("tests/kis/test_throttle_spacing.py::test_orders_take_every_free_slot_at_once",),
+    ),
+    Mutation(
+        "EGW00301 and EGW00302 lose their own meaning",
+        "kis/errors.py",
+        "CODES",
+        " EGW00301 EGW00302",
+        "",
+        ("tests/kis/test_gateway_failures.py",),
+    ),
+    Mutation(
+        "somebody else's lease is renewed",
+        "kis/lease.py",
+        "_RENEW",
+        "if redis.call('GET', KEYS[1]) == ARGV[1] then return",
+        "if true then return",
+        ("tests/kis/test_lease.py::test_nobody_renews_a_lease_that_another_holds",),
+    ),
+    Mutation(
+        "a frame is handled after the lease is lost",
+        "desk/stream.py",
+        "Dispatch.handle",
+        "if not self._may_write():",
+        "if False:",
+        ("tests/desk/test_plugs.py::test_who_lost_the_lease_hands_nothing_on",),
+    ),
+    Mutation(
+        "a message's claim that lapsed is marked by its old holder",
+        "desk/telling.py",
+        "_mark",
+        ", claimed_at=each.claimed_at",
+        "",
+        ("tests/desk/test_lapsed.py::test_a_message_is_marked_by_who_holds_its_claim",),
+    ),
+)
