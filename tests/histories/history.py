@@ -49,7 +49,9 @@ CODES = ("005930", "004090")
 BASE = {"005930": 70_000, "004090": 16_000}
 HELD = {"005930": 20, "004090": 400}
 TURN = timedelta(seconds=16)
-MOST_TURNS = 60
+# nothing is to be raced any more: the workers come by as seldom as a chase waits
+HEALING_TURN = timedelta(seconds=31)
+MOST_TURNS = 40
 PLAN = Plan(wait_seconds=30, max_retries=2, step_ticks=1, market_after=True)
 
 # where a process may die: the module or class that is left in the middle, the function, and whether it was done
@@ -511,6 +513,7 @@ class History:
         BlacklistedStock.objects.all().delete()
         for _ in range(MOST_TURNS):
             self.hear("in order", "")
+            self._pass(HEALING_TURN - TURN)
             self._work_once()
             self._decide()
             if not self._is_unsettled():
@@ -576,11 +579,10 @@ class History:
         if is_amend:
             words["price"] = step(theirs["price"] or BASE[theirs["code"]], -1)
         if self._command(words) is not None:
-            between = self.advancing and not is_part
             self.hazards["external_amend" if is_amend else "external_cancel"] += 1
             self.hazards["external_part"] += is_part
             self.hazards["external_amend_between_look_and_cancel"] += bool(is_amend and self.advancing)
-            self.hazards["external_cancel_between_look_and_cancel"] += bool(between and not is_amend)
+            self.hazards["external_cancel_between_look_and_cancel"] += bool(self.advancing and not is_amend)
 
     def _change_while_waiting(self, change: str) -> None:
         if not change:
