@@ -73,7 +73,7 @@ def advance(pk: int, broker: Broker, now: Callable[[], datetime]) -> Action:
     for _ in range(STEPS_AT_ONCE):
         taken = run_step(pk, broker, now)
         action = taken.action
-        if taken.next_step is None or taken.next_pk != pk:
+        if taken.next_step is None or taken.next_pk != pk or taken.seconds:
             break
     return action
 
@@ -82,7 +82,8 @@ def advance(pk: int, broker: Broker, now: Callable[[], datetime]) -> Action:
 class Taken:
     """What a step did: the action, and the step that follows, of which order, and after how many seconds.
 
-    `next_step` is None if nothing follows by itself: the chase is over, or it waits for the sweep.
+    The seconds are of market time. `next_step` is None if nothing follows: the chase is over, another worker is at it,
+    or the broker did not answer and the sweep begins the step again.
     """
 
     action: Action
@@ -226,8 +227,8 @@ class _Step:
     def _wait(self) -> Taken:
         decision, now = self._decision, self._now()
         if self._order.chase_at is None or self._order.chase_at <= now:
-            self._pause(gettext(decision.why), until=decision.until)
-        return Taken(Action.WAIT)
+            return self._pause(gettext(decision.why), until=decision.until)
+        return _next_of(self._order, Action.WAIT, now)
 
     def _rest(self) -> Taken:
         if self._order.chase_at is not None:
@@ -238,13 +239,17 @@ class _Step:
         """Leave the order where it is, and decide again a little later."""
         now = self._now()
         later = max(until or now + PAUSE, now + CONFIRM_AGAIN)
-        # unless somebody has ended the chase meanwhile
-        chased = TradeOrder.objects.filter(pk=self._order.pk, chase_at__isnull=False)
-        chased.update(chase_at=later, chase_step=ChaseStep.CHECK.value)
         newest = self._order.events.order_by("-id").values_list("kind", "detail").first()
         if newest != ("CHASE_PAUSED", why[:300]):
             journal.write(self._order, "CHASE_PAUSED", why, at=now)
-        return Taken(Action.WAIT)
+        return self._put_off(ChaseStep.CHECK, later - now)
+
+    def _put_off(self, step: ChaseStep, pause: timedelta) -> Taken:
+        """Take `step` after a pause, unless somebody has ended the chase meanwhile."""
+        chased = TradeOrder.objects.filter(pk=self._order.pk, chase_at__isnull=False)
+        if not chased.update(chase_at=self._now() + pause, chase_step=step.value):
+            return Taken(Action.WAIT)
+        return Taken(Action.WAIT, self._order.pk, step, pause.total_seconds())
 
     def _end(self, why: str) -> Taken:
         """End the chase, and say why."""
@@ -265,14 +270,20 @@ class _Step:
         order = self._order
         reconcile.look(self._broker, self._now)
         taken = self._decided_anew(Action.CONFIRM)
-        if taken.next_step is not ChaseStep.CONFIRM:
-            return taken
-        now = self._now()
-        waited = now - order.status_at if order.is_done else now - (order.cancel_sent_at or now)
-        later = CONFIRM_AGAIN if waited < CONFIRM_SLOWLY_AFTER else PAUSE
-        chased = TradeOrder.objects.filter(pk=order.pk, chase_at__isnull=False)
-        chased.update(chase_at=now + later, chase_step=ChaseStep.CONFIRM.value)
-        return replace(taken, action=Action.WAIT, next_step=None)
+        if taken.next_step is ChaseStep.CONFIRM:
+            waited = self._now() - self._asked_at()
+            return self._put_off(ChaseStep.CONFIRM, CONFIRM_AGAIN if waited < CONFIRM_SLOWLY_AFTER else PAUSE)
+        amended = order.replaced_by.filter(origin=TradeOrder.Origin.AEGIS, chase_at__isnull=False).first()
+        if taken.next_step is None and amended is not None:
+            return _next_of(amended, Action.CONFIRM, self._now())
+        return taken
+
+    def _asked_at(self) -> datetime:
+        """Return when the cancel or amend was sent whose end is not known, or when the order ended."""
+        order = self._order
+        if order.is_done:
+            return order.status_at
+        return max((each.as_sent().sent_at for each in requests.live_changes(order)), default=self._now())
 
     def _decided_anew(self, action: Action) -> Taken:
         """Return the step that the list asks for now."""
@@ -364,7 +375,7 @@ class _Step:
         journal.note(order, chase_at=None)
         if successor.state is Status.REJECTED and not successor.never_arrived:
             return _Step(successor, self._decision, self._broker, self._now)._end(successor.refusal)
-        return _after_placing(successor, Action.REORDER)
+        return _next_of(successor, Action.REORDER, self._now())
 
     def _then(self, step: ChaseStep, action: Action) -> Taken:
         journal.note(self._order, chase_step=step.value)
@@ -393,13 +404,14 @@ class _Step:
         return self._end(words)
 
 
-def _after_placing(order: TradeOrder, action: Action) -> Taken:
-    """Return the check that follows a placed order, after its wait."""
-    if order.chase_at is None or not order.wait_seconds:
+def _next_of(order: TradeOrder, action: Action, now: datetime) -> Taken:
+    """Return the step that an order's row asks for, at its time."""
+    if order.chase_at is None:
         return Taken(action)
-    return Taken(action, order.pk, ChaseStep.CHECK, order.wait_seconds)
+    seconds = max(0.0, (order.chase_at - now).total_seconds())
+    return Taken(action, order.pk, ChaseStep(order.chase_step), seconds)
 
 
-def first_check(order: TradeOrder) -> Taken:
+def first_check(order: TradeOrder, now: datetime) -> Taken:
     """Return the first task of the chain of an order that was just placed."""
-    return _after_placing(order, Action.CHECK)
+    return _next_of(order, Action.CHECK, now)

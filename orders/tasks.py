@@ -31,7 +31,7 @@ def _begin_chase(order_pk: int | None) -> None:
     """Send the first check of an order that was just placed; without the message the sweep begins it."""
     order = TradeOrder.objects.filter(pk=order_pk).first()
     if order is not None:
-        _send_next(chasing.first_check(order))
+        _send_next(chasing.first_check(order, clock.now()))
 
 
 @shared_task
@@ -91,9 +91,13 @@ def _take(order_pk: int, step: ChaseStep) -> None:
 
 def _send_next(taken: chasing.Taken) -> None:
     """Send the task of the next step; in Celery's events it is a child of the task that runs."""
-    if taken.next_step is not None and taken.seconds <= MAX_COUNTDOWN_SECONDS:
-        expires = taken.seconds + CHASE_SECONDS
-        _TASK_OF[taken.next_step].apply_async((taken.next_pk,), countdown=taken.seconds or None, expires=expires)
+    if taken.next_step is None:
+        return
+    countdown = clock.real_seconds(taken.seconds)
+    if countdown <= MAX_COUNTDOWN_SECONDS:
+        _TASK_OF[taken.next_step].apply_async(
+            (taken.next_pk,), countdown=countdown or None, expires=countdown + CHASE_SECONDS
+        )
 
 
 @shared_task

@@ -46,11 +46,17 @@ class Workers:
         self._log_dir = log_dir
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start(self, *queues: str, stream: bool = False, name: str = "", **variables: str) -> subprocess.Popen[bytes]:
-        """Start a worker of `queues` and wait until it answers; `variables` go into its environment."""
+    def start(
+        self, *queues: str, stream: bool = False, name: str = "", include: str = "", **variables: str
+    ) -> subprocess.Popen[bytes]:
+        """Start a worker of `queues` and wait until it answers.
+
+        It imports the module `include` too; `variables` go into its environment.
+        """
         name = name or ("stream" if stream else "-".join(queues))
         words = ["worker", "-Q", ",".join(queues or ("stream",)), "-P", "threads", "-c", "2", "-n", f"{name}@test"]
         words += ["--without-gossip", "--without-mingle", "-l", "INFO"]
+        words += ["--include", include] if include else []
         worker = self._launch(name, [*words, "--kis-stream"] if stream else words, variables)
         deadline = time.monotonic() + ANSWER_SECONDS
         while not app.control.ping(destination=[f"{name}@test"], timeout=0.5):
