@@ -312,7 +312,8 @@ class _Step:
             return self._pause(held.message)
         except Refused as refusal:
             log.info("order %s: cancel refused, the list will say why: %s", order.pk, refusal)
-            journal.note(order, chase_at=self._now())  # only a list of after this says what is left
+            # only a list of after this says what is left; a chase that somebody ended meanwhile stays ended
+            TradeOrder.objects.filter(pk=order.pk, chase_at__isnull=False).update(chase_at=self._now())
             return self._then(ChaseStep.CHECK, Action.CANCEL)
         return self._then(ChaseStep.CONFIRM, Action.CANCEL)
 

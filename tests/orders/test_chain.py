@@ -5,13 +5,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from itertools import permutations
 from typing import Any
 
 import pytest
 
-from aegis.broker import Broker, NotSent
+from aegis.broker import Acceptance, Broker, NotSent, Placed
 from aegis.chase import Action, ChaseStep, Plan
 from aegis.lifecycle import Status
 from aegis.terms import OrderKind, Side
@@ -333,6 +334,30 @@ def test_a_reorder_that_never_left_is_tried_again_by_the_chain(
     lost = order.retries.get()
     assert (taken.next_pk, lost.never_arrived) == (lost.pk, True)
     assert 0 < taken.seconds <= journal.LOST_PAUSE.total_seconds()
+
+
+def test_a_refused_cancel_does_not_revive_a_chase_that_was_ended_meanwhile(
+    buy: Buy, take, after, service, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = buy()
+    after(31)
+    take(order.pk, CHECK)
+    cancel = type(broker).cancel
+
+    def ended(self: Broker, placed: Placed) -> Acceptance:
+        cancel(self, replace(placed, last_check=None))  # in the broker's own app: nothing is left to cancel
+
+        def checked() -> None:
+            assert placed.last_check is not None
+            placed.last_check()
+            service.end_chase(TradeOrder.objects.get(pk=order.pk), "somebody ended it")
+
+        return cancel(self, replace(placed, last_check=checked))
+
+    monkeypatch.setattr(type(broker), "cancel", ended)
+    take(order.pk, CANCEL)
+    order.refresh_from_db()
+    assert order.chase_at is None
 
 
 def test_tasks_delivered_many_times_and_out_of_turn_make_the_same_family(market: Simulator, workers: Workers) -> None:
