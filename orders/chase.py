@@ -7,7 +7,7 @@ changes nothing.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -23,7 +23,7 @@ from aegis.broker import Broker, BrokerError, HeldBack, Refused
 from aegis.chase import Action, ChaseBy, ChaseDecision, ChaseState, ChaseStep, Session
 from aegis.guards import gettext_noop
 from aegis.lifecycle import UNSETTLED, Status
-from aegis.requests import EndCause, RequestedBy, RequestKind, resend_after
+from aegis.requests import LIVE, EndCause, RequestedBy, RequestKind, resend_after
 from aegis.sessions import KST
 from aegis.terms import Market, OrderKind
 from kis import about
@@ -137,9 +137,10 @@ def decide(order: TradeOrder, now: datetime) -> ChaseDecision:
 
 
 def _state(order: TradeOrder) -> ChaseState:
-    family = TradeOrder.objects.filter(Q(pk=order.root_pk) | Q(root_id=order.root_pk))
+    family = _family_of(order)
     ours = [each for each in family if each.pk != order.root_pk and each.origin == TradeOrder.Origin.AEGIS]
-    live = requests.live_changes(order)
+    changes = requests.all_changes(order)
+    live = [each for each in changes if each.state in LIVE]
     cancels = [each for each in live if each.kind == RequestKind.CANCEL and each.requested_by == RequestedBy.CHASE]
     amends = [each for each in live if each.kind == RequestKind.AMEND]
     pending = (amends or cancels or [None])[-1]
@@ -150,12 +151,12 @@ def _state(order: TradeOrder) -> ChaseState:
         created_at=order.created_at,
         due_at=order.chase_at,
         looked_at=order.looked_at,
-        wanted_qty=wanted_qty(order),
+        wanted_qty=wanted_qty(order, family),
         has_successor=any(each.attempt > order.attempt and not each.never_arrived for each in ours),
         cancel_sent_at=pending.as_sent().sent_at if pending else None,
         resend_at=pending.as_sent().sent_at + resend_after(len(cancels)) if pending and not amends else None,
         end_cause=EndCause(order.end_cause) if order.end_cause else None,
-        released_qty=requests.released_qty(order),
+        released_qty=requests.released_qty(changes),
         never_arrived=order.never_arrived,
         lost=sum(each.never_arrived for each in ours),
         is_at_market=OrderKind(order.order_kind).is_market,
@@ -173,10 +174,13 @@ def _chased_by(order: TradeOrder) -> ChaseBy:
     return ChaseBy(order.chase_by) if is_amendable else ChaseBy.CANCEL
 
 
-def wanted_qty(order: TradeOrder) -> int:
+def _family_of(order: TradeOrder) -> list[TradeOrder]:
+    return list(TradeOrder.objects.filter(Q(pk=order.root_pk) | Q(root_id=order.root_pk)).order_by())
+
+
+def wanted_qty(order: TradeOrder, family: Sequence[TradeOrder]) -> int:
     """Return the shares that the root asked for and no order of the family has filled, or another holds open."""
-    root = order.root or order
-    family = list(TradeOrder.objects.filter(Q(pk=root.pk) | Q(root_id=root.pk)))
+    root = next(each for each in family if each.pk == order.root_pk)
     # what an amend of ours took counts once, in the order that it led to
     amended = {each.replaces_id for each in family if each.is_open and each.origin == TradeOrder.Origin.AEGIS}
     others = [each for each in family if each.pk != order.pk and each.pk not in amended]
@@ -365,9 +369,10 @@ class _Step:
         order, retry = self._order, self._decision.retry
         if why := self._rate_bounded(1):
             return self._pause(why)
-        released = order.qty if order.never_arrived else requests.released_qty(order)
+        released = order.qty if order.never_arrived else requests.released_qty(requests.all_changes(order))
+        qty = min(released, wanted_qty(order, _family_of(order)))
         try:
-            successor = Reorders(self._broker, self._now).reorder(order, min(released, wanted_qty(order)), retry)
+            successor = Reorders(self._broker, self._now).reorder(order, qty, retry)
         except IntegrityError:
             log.info("order %s: its re-order is already on its way", order.pk)
             return Taken(Action.REST)

@@ -234,9 +234,9 @@ def record_confirmed(request: BrokerRequest, line: OrderRecord, qty: int, *, at:
     return _move(request, RequestState.CONFIRMED, at=at, confirmed_at=at, confirmed_qty=qty, **fields)
 
 
-def record_lapsed(order: TradeOrder, *, before: datetime, at: datetime) -> list[BrokerRequest]:
-    """Give up the live cancels and amends of an order whose deadline was before then; return them."""
-    late = [request for request in live_changes(order) if request.as_sent().deadline < before]
+def record_lapsed(changes: Sequence[BrokerRequest], *, before: datetime, at: datetime) -> list[BrokerRequest]:
+    """Give up the live cancels and amends whose deadline was before then; return them."""
+    late = [each for each in changes if each.state in LIVE and each.as_sent().deadline < before]
     return [request for request in late if _move(request, RequestState.LAPSED, at=at)]
 
 
@@ -254,13 +254,9 @@ def _move(request: BrokerRequest, to: RequestState, *, at: datetime, **fields: A
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
-def changes_of(order: TradeOrder) -> Sequence[BrokerRequest]:
-    """Return the cancels and amends of an order, oldest first, but for those that surely never arrived."""
-    return list(
-        order.requests.exclude(kind=RequestKind.NEW)
-        .exclude(state__in=[RequestState.NOT_SENT, RequestState.REJECTED])
-        .order_by("id")
-    )
+def all_changes(order: TradeOrder) -> list[BrokerRequest]:
+    """Return the cancels and amends of an order, oldest first."""
+    return list(order.requests.exclude(kind=RequestKind.NEW).order_by("id"))
 
 
 def live_changes(order: TradeOrder) -> Sequence[BrokerRequest]:
@@ -274,18 +270,15 @@ def orders_with_live_changes() -> set[int | None]:
     return set(live.values_list("order_id", flat=True))
 
 
-def confirmed_qty(order: TradeOrder) -> int:
-    """Return the shares that confirmed cancels and amends of ours took from this order."""
-    confirmed = order.requests.filter(state=RequestState.CONFIRMED).exclude(kind=RequestKind.NEW)
-    return sum(confirmed.values_list("confirmed_qty", flat=True))
+def confirmed_qty(changes: Sequence[BrokerRequest]) -> int:
+    """Return the shares that confirmed cancels and amends of ours took from an order."""
+    return sum(each.confirmed_qty for each in changes if each.state == RequestState.CONFIRMED)
 
 
-def released_qty(order: TradeOrder) -> int:
-    """Return the shares that its chase's own confirmed cancels released: no more may be ordered again."""
-    confirmed = order.requests.filter(
-        kind=RequestKind.CANCEL, state=RequestState.CONFIRMED, requested_by=RequestedBy.CHASE
-    )
-    return sum(confirmed.values_list("confirmed_qty", flat=True))
+def released_qty(changes: Sequence[BrokerRequest]) -> int:
+    """Return the shares that an order's chase released by its own confirmed cancels: no more may be ordered again."""
+    ours = (RequestKind.CANCEL, RequestState.CONFIRMED, RequestedBy.CHASE)
+    return sum(each.confirmed_qty for each in changes if (each.kind, each.state, each.requested_by) == ours)
 
 
 def automatic_in_a_minute(code: str, now: datetime, *, only_rejected_of: TradeOrder | None = None) -> int:

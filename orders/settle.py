@@ -18,7 +18,7 @@ from django.utils.translation import gettext
 from aegis import requests as rules
 from aegis.broker import Acceptance, OrderRecord
 from aegis.lifecycle import OPEN, Event, Status
-from aegis.requests import EndCause, RequestKind, RequestState
+from aegis.requests import LIVE, EndCause, RequestKind, RequestState
 from aegis.sessions import KST, Phase, ends_at
 from aegis.terms import Market, OrderKind
 from kis import about
@@ -57,16 +57,20 @@ def settle(
     lacks is not missing. `phases` are those of the day on which the list was asked for, if they are at hand.
     """
     order = journal.locked(pk)
-    if _is_older_than_fills(order, record, asked_at, is_complete=is_complete) or _is_torn(order, record, asked_at):
+    changes = requests.all_changes(order)
+    is_old = _is_older_than_fills(order, record, asked_at, is_complete=is_complete)
+    if is_old or _is_torn(changes, record, asked_at):
         journal.note(order, look_wanted=True)
         return 0
     corrected = _settle_fills(order, record, asked_at=asked_at, now=now)
     _note_withdrawn(order, record)
-    ours = _confirm_requests(order, record, related, asked_at=asked_at, now=now)
-    _settle_end(order, record, related, ours, asked_at=asked_at, now=now, is_complete=is_complete, phases=phases)
+    ours = _confirm_requests(order, record, related, changes, asked_at=asked_at, now=now)
+    may_expire = is_complete and is_over(order, asked_at, phases)
+    cause = _cause(order, record, related, ours, changes, asked_at, phases)
+    _settle_end(order, record, cause, asked_at=asked_at, now=now, may_expire=may_expire)
     if is_complete:
-        _lapse_requests(order, asked_at=asked_at, now=now)
-    _note_confirmed(order, asked_at)
+        _lapse_requests(order, changes, asked_at=asked_at, now=now)
+    _note_confirmed(order, changes, asked_at)
     return corrected
 
 
@@ -83,18 +87,18 @@ def agrees(order: TradeOrder, record: OrderRecord, asked_at: datetime, phases: P
     )
 
 
-def _note_confirmed(order: TradeOrder, asked_at: datetime) -> None:
+def _note_confirmed(order: TradeOrder, changes: Sequence[BrokerRequest], asked_at: datetime) -> None:
     confirmed_at = max(order.looked_at or asked_at, asked_at)
-    is_settled = not _is_wanted_since(order, asked_at) and not _waits_for_its_end(order)
+    is_settled = not _is_wanted_since(order, changes, asked_at) and not _waits_for_its_end(order)
     wanted: dict[str, Any] = {"look_wanted": False, "lookup_at": None}
     if not is_settled:
         wanted = {"look_wanted": True, "lookup_at": journal.next_lookup(order, asked_at)}
     journal.note(order, looked_at=confirmed_at, missing_since=None, absent_looks=0, **wanted)
 
 
-def _is_wanted_since(order: TradeOrder, asked_at: datetime) -> bool:
+def _is_wanted_since(order: TradeOrder, changes: Sequence[BrokerRequest], asked_at: datetime) -> bool:
     """Whether something happened after the list was asked for that only a later one can show."""
-    if any(request.as_sent().sent_at >= asked_at for request in requests.live_changes(order)):
+    if any(each.as_sent().sent_at >= asked_at for each in changes if each.state in LIVE):
         return True
     if not order.look_wanted:
         return False
@@ -129,10 +133,10 @@ def _is_older_than_fills(order: TradeOrder, record: OrderRecord, asked_at: datet
     return not is_complete or asked_at - order.unlisted_since < FILL_UNLISTED_FOR
 
 
-def _is_torn(order: TradeOrder, record: OrderRecord, asked_at: datetime) -> bool:
+def _is_torn(changes: Sequence[BrokerRequest], record: OrderRecord, asked_at: datetime) -> bool:
     """Whether the line of an order just cancelled does not add up yet: a fill may be missing from it."""
-    sent_at = order.cancel_sent_at
-    if sent_at is None or asked_at - sent_at >= LIST_LAG or record.open_qty:
+    sent = [each.sent_at for each in changes if each.kind == RequestKind.CANCEL and each.sent_at is not None]
+    if not sent or asked_at - max(sent) >= LIST_LAG or record.open_qty:
         return False
     return 0 < record.cancelled_qty < record.qty - record.filled_qty - record.rejected_qty
 
@@ -211,19 +215,26 @@ def _note_withdrawn(order: TradeOrder, record: OrderRecord) -> None:
 
 
 def _confirm_requests(
-    order: TradeOrder, record: OrderRecord, related: Sequence[OrderRecord], *, asked_at: datetime, now: datetime
+    order: TradeOrder,
+    record: OrderRecord,
+    related: Sequence[OrderRecord],
+    changes: Sequence[BrokerRequest],
+    *,
+    asked_at: datetime,
+    now: datetime,
 ) -> Mapping[str, BrokerRequest]:
     """Confirm the requests of ours that these lines belong to; return each line's request by the line's number."""
-    changes = {request.pk: request for request in requests.changes_of(order)}
-    found = rules.attribute([request.as_sent() for request in changes.values()], related, record, asked_at)
-    ours = {line.order_no: changes[pk] for pk, line in found.items()}
+    by_key = {each.pk: each for each in changes if each.state not in (RequestState.NOT_SENT, RequestState.REJECTED)}
+    found = rules.attribute([request.as_sent() for request in by_key.values()], related, record, asked_at)
+    ours = {line.order_no: by_key[pk] for pk, line in found.items()}
     external = [line for line in related if line.order_no not in ours]
     for pk, line in found.items():
-        request = changes[pk]
+        request = by_key[pk]
         if request.state == RequestState.CONFIRMED:
             continue
         if line.is_cancel:
-            _confirm_cancel(order, request, line, record, external, now=now)
+            earlier = requests.confirmed_qty(changes)
+            _confirm_cancel(order, request, line, record, external, earlier, now=now)
         else:
             _confirm_amend(order, request, line, now=now)
     return ours
@@ -239,6 +250,7 @@ def _confirm_cancel(
     line: OrderRecord,
     record: OrderRecord,
     external: Sequence[OrderRecord],
+    earlier: int,
     *,
     now: datetime,
 ) -> None:
@@ -248,7 +260,6 @@ def _confirm_cancel(
     """
     if request.is_whole and record.open_qty:
         return
-    earlier = requests.confirmed_qty(order)
     cancelled_elsewhere = sum(_taken_by(each) for each in external if each.is_cancel)
     taken_elsewhere = sum(_taken_by(each) for each in external)
     qty = min(
@@ -275,9 +286,9 @@ def _confirm_amend(order: TradeOrder, request: BrokerRequest, line: OrderRecord,
         journal.note(made, qty=line.qty)
 
 
-def _lapse_requests(order: TradeOrder, *, asked_at: datetime, now: datetime) -> None:
+def _lapse_requests(order: TradeOrder, changes: Sequence[BrokerRequest], *, asked_at: datetime, now: datetime) -> None:
     """Give up the requests that a complete list lacks long after they can have been carried out."""
-    for request in requests.record_lapsed(order, before=asked_at - LIST_LAG, at=now):
+    for request in requests.record_lapsed(changes, before=asked_at - LIST_LAG, at=now):
         journal.write(order, "REQUEST_LAPSED", f"{request.kind} {request.order_no}".strip(), at=now)
         made = request.makes
         if made is not None and made.state is Status.UNKNOWN:
@@ -291,17 +302,13 @@ def _lapse_requests(order: TradeOrder, *, asked_at: datetime, now: datetime) -> 
 def _settle_end(
     order: TradeOrder,
     record: OrderRecord,
-    related: Sequence[OrderRecord],
-    ours: Mapping[str, BrokerRequest],
+    cause: EndCause | None,
     *,
     asked_at: datetime,
     now: datetime,
-    is_complete: bool,
-    phases: Phases,
+    may_expire: bool,
 ) -> None:
-    cause = _cause(order, record, related, ours, asked_at, phases)
     if order.state in OPEN:
-        may_expire = is_complete and is_over(order, asked_at, phases)
         event = _ending(order, record, cause, may_expire=may_expire)
         if event is not None:
             cause = EndCause.SESSION_END if event is Event.EXPIRED else cause
@@ -341,6 +348,7 @@ def _cause(
     record: OrderRecord,
     related: Sequence[OrderRecord],
     ours: Mapping[str, BrokerRequest],
+    changes: Sequence[BrokerRequest],
     asked_at: datetime,
     phases: Phases,
 ) -> EndCause | None:
@@ -357,9 +365,9 @@ def _cause(
         return None
     if OrderKind(order.order_kind).is_immediate:
         return EndCause.IMMEDIATE_REMAINDER
-    if has_ended(order, asked_at, phases) or _own_line_may_follow(order, asked_at):
+    if has_ended(order, asked_at, phases) or _own_line_may_follow(changes, asked_at):
         return None
-    was_ours = any(request.kind == RequestKind.CANCEL and request.order_no for request in requests.changes_of(order))
+    was_ours = any(each.kind == RequestKind.CANCEL and each.order_no for each in changes)
     return EndCause.UNEXPLAINED if was_ours else EndCause.EXTERNAL_CANCEL
 
 
@@ -373,9 +381,9 @@ def _cause_of(line: OrderRecord, ours: Mapping[str, BrokerRequest]) -> EndCause 
     return EndCause.OWN_CANCEL if request.state == RequestState.CONFIRMED else None
 
 
-def _own_line_may_follow(order: TradeOrder, asked_at: datetime) -> bool:
+def _own_line_may_follow(changes: Sequence[BrokerRequest], asked_at: datetime) -> bool:
     """Whether a cancel of ours may be what ended it, though the list does not have its line yet."""
-    sent = [request.as_sent() for request in requests.live_changes(order)]
+    sent = [each.as_sent() for each in changes if each.state in LIVE]
     return any(asked_at <= each.deadline + LIST_LAG for each in sent)
 
 
