@@ -17,6 +17,7 @@ from django.utils import translation
 from django.utils.translation import gettext as _
 
 from aegis.broker import BrokerError
+from aegis.codes import NotACode, plain
 from aegis.guards import TradingState
 from aegis.lifecycle import UNSETTLED, Status
 from aegis.sessions import KST
@@ -24,6 +25,7 @@ from aegis.terms import Side
 from desk import actions, health
 from desk.models import Confirmation
 from kis import clock, wiring
+from market.codes import ManyStocks, explain, resolve
 from market.models import Stock
 from orders import guards
 from orders.management.console import Failure, describe, find_order, short
@@ -75,7 +77,7 @@ class Asked:
 
 def answer(text: str, *, chat: int, now: datetime) -> Answer:
     """Answer a line, in the language of its command."""
-    first, *words = text.split() or [""]
+    first, *words = plain(text).split() or [""]
     name = first.lstrip("/").split("@")[0].lower()
     command = COMMANDS.get(name)
     with translation.override("en" if name.isascii() and command else "ko"):
@@ -93,7 +95,7 @@ def answer(text: str, *, chat: int, now: datetime) -> Answer:
 
 def is_halt(text: str) -> bool:
     """Whether a line must be obeyed even where it comes late."""
-    first = (text.split() or [""])[0].lstrip("/").split("@")[0].lower()
+    first = (plain(text).split() or [""])[0].lstrip("/").split("@")[0].lower()
     return COMMANDS.get(first) is _halt
 
 
@@ -244,7 +246,7 @@ def _service() -> OrderService:
 
 
 def _trade(asked: Asked, side: Side) -> Answer:
-    if len(asked.words) not in (2, 3):
+    if len(asked.words) < 2:
         raise Misunderstood(_("Write it as /buy 005930 10, with a price or the word market behind it if you like"))
     words = _order_words(asked, side)
     draft = _service().draft(_intent(words, "draft"))
@@ -252,18 +254,73 @@ def _trade(asked: Asked, side: Side) -> Answer:
 
 
 def _order_words(asked: Asked, side: Side) -> dict[str, Any]:
-    code, qty, *price = asked.words
-    at_market = bool(price) and price[0].lower() in MARKET_WORDS
+    reading = _reading(asked.words)
+    at_market = reading.price.lower() in MARKET_WORDS
     usual = "buy_normal" if side is Side.BUY else "sell_profit"
     return {
-        "code": _stock(code),
+        "code": reading.code,
         "side": side.value,
-        "qty": _whole(qty, _("quantity {text} is not a whole number of shares above zero: write it as 10")),
-        "strategy": "" if price else usual,
+        "qty": _whole(reading.qty, _("quantity {text} is not a whole number of shares above zero: write it as 10")),
+        "strategy": "" if reading.price else usual,
         "price": None
-        if at_market or not price
-        else _whole(price[0], _("price {text} is not a whole number of won above zero: write it as 52000")),
+        if at_market or not reading.price
+        else _whole(reading.price, _("price {text} is not a whole number of won above zero: write it as 52000")),
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One way to read the words of an order, whose stock may have a name with spaces. `price` is empty without one."""
+
+    code: str
+    qty: str
+    price: str
+
+
+def _reading(words: Sequence[str]) -> Reading:
+    """Return how the words of an order are meant, by the stocks there are: in "KODEX 200 10" 200 is of the name.
+
+    A whole name or a code goes before the beginning of a name. Raises Misunderstood.
+    """
+    splits = [(" ".join(words[:-count]), *words[-count:], "") for count in (1, 2) if len(words) > count]
+    exact = [Reading(code, qty, price) for name, qty, price, *_rest in splits if (code := _exact(name))]
+    if not exact:
+        # the shorter name first: what stands behind it is a quantity and a price
+        likely = [split for split in reversed(splits) if all(_is_figure(each) for each in split[1:])]
+        name, qty, price, *_rest = (likely or splits)[0]
+        return Reading(_by_beginning(name), qty, price)
+    if len(exact) > 1:
+        found = ", ".join(sorted(reading.code for reading in exact))
+        raise Misunderstood(_("{words} could be {names}: write the code").format(words=" ".join(words), names=found))
+    return exact[0]
+
+
+def _is_figure(text: str) -> bool:
+    return text == "" or text.lower() in MARKET_WORDS or text[0].isdigit()
+
+
+def _exact(name: str) -> str:
+    """Return the code of a stock by its code or its whole name; empty if it is neither. Raises Misunderstood.
+
+    A code that nobody knows yet is the broker's to judge.
+    """
+    try:
+        return resolve(name)
+    except NotACode:
+        return ""
+    except ManyStocks as error:
+        raise Misunderstood(explain(error)) from error
+
+
+def _by_beginning(words: str) -> str:
+    """Return the code of the only stock whose name begins so. Raises Misunderstood."""
+    found = list(Stock.objects.filter(name__istartswith=words)[:6])
+    if len(found) == 1:
+        return found[0].code
+    names = ", ".join(f"{stock.name} {stock.code}" for stock in found)
+    if found:
+        raise Misunderstood(_("{words} could be {names}: write the code").format(words=words, names=names))
+    raise Misunderstood(_("no stock is called {words}: write its code, as 005930").format(words=words))
 
 
 def _whole(text: str, sentence: str) -> int:
@@ -271,19 +328,6 @@ def _whole(text: str, sentence: str) -> int:
     if not digits.isascii() or not digits.isdigit() or len(digits) > 12 or int(digits) < 1:
         raise Misunderstood(sentence.format(text=repr(text)))
     return int(digits)
-
-
-def _stock(words: str) -> str:
-    """Return the code of a stock by code or name. A code nobody knows yet is the broker's to judge."""
-    if words.isascii() and len(words) == 6 and words.isalnum():
-        return words.upper()
-    found = list(Stock.objects.filter(name=words)[:2]) or list(Stock.objects.filter(name__istartswith=words)[:6])
-    if len(found) == 1:
-        return found[0].code
-    names = ", ".join(f"{stock.name} {stock.code}" for stock in found)
-    if found:
-        raise Misunderstood(_("{words} could be {names}: write the code").format(words=words, names=names))
-    raise Misunderstood(_("no stock is called {words}: write its code, as 005930").format(words=words))
 
 
 def _intent(words: dict[str, Any], request_id: str) -> Intent:

@@ -9,13 +9,14 @@ from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
 from django.db import connection
 from django.db.models import Q
-from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.shortcuts import get_object_or_404, render
 from django.utils.translation import get_language
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
+from aegis.codes import NotACode, normalise, plain
 from aegis.guards import TradingState
 from aegis.sessions import KST
 from desk import actions, dashboard, navigation
@@ -114,6 +115,10 @@ def equity(request: HttpRequest) -> HttpResponse:
 @staff_only
 @require_GET
 def candles(request: HttpRequest, code: str) -> HttpResponse:
+    try:
+        code = normalise(code)
+    except NotACode as error:
+        raise Http404(str(error)) from error
     return JsonResponse(dashboard.candles(code, clock.now(), by_day=request.GET.get("range") == "days"))
 
 
@@ -139,10 +144,10 @@ def execution_quality(request: HttpRequest) -> HttpResponse:
 @require_GET
 def stocks(request: HttpRequest) -> HttpResponse:
     """Stocks whose code begins, or whose name goes on, with `q`."""
-    words = request.GET.get("q", "").strip()
+    words = plain(request.GET.get("q", ""))
     if not words or not request.user.has_perm("market.view_stock"):
         return JsonResponse({"stocks": []})
-    found = Stock.objects.filter(Q(code__startswith=words) | Q(name__icontains=words)).order_by("name")
+    found = Stock.objects.filter(Q(code__istartswith=words) | Q(name__icontains=words)).order_by("name")
     return JsonResponse({"stocks": list(found.values("code", "name")[:STOCKS_FOUND])})
 
 

@@ -5,6 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, TypedDict
 
+from aegis import codes
 from aegis.broker import Broker, BrokerError
 from aegis.chase import Plan
 from aegis.terms import Market, OrderKind, Side
@@ -94,7 +95,7 @@ def read(words: dict[str, Any]) -> Intent:
         raise BadRequest(f"strategy {strategy!r} and price {price!r} exclude each other: give one, or neither")
     return Intent(
         request_id=_request_id(words),
-        code=_text(words, "code"),
+        code=_code(words),
         side=_member(words, "side", Side),
         qty=_number(words, "qty", least=1),
         strategy=strategy,
@@ -118,6 +119,16 @@ def _request_id(words: dict[str, Any]) -> str:
     if value.startswith(TradeOrder.OWN_IDS):
         raise BadRequest(f"request_id {value!r}: {', '.join(TradeOrder.OWN_IDS)} begin AEGIS's own; begin it otherwise")
     return value
+
+
+def _code(words: dict[str, Any]) -> str:
+    value = _text(words, "code")
+    try:
+        return codes.normalise(value)
+    except codes.NotACode:
+        raise BadRequest(
+            f"code {value!r}: six digits or letters are needed, as 005930 or 0009K0, or seven as Q500001"
+        ) from None
 
 
 def _strategy_id(words: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from django.conf import settings
 
-from aegis import pricing
+from aegis import codes, pricing
 from aegis.broker import OrderRequest
 from aegis.chase import ChaseBy, Plan
 from aegis.guards import Reason
@@ -37,6 +37,8 @@ class Intent:
 
     `strategy_id` is the caller's own text that says who wants it, up to 64 characters. `tick_offset` replaces the
     offset of the pricing style, in ticks; without a style it counts from the last price.
+
+    Raises ValueError if `code` cannot be one; padding, small and full-width letters are brought to the usual form.
     """
 
     code: str
@@ -51,6 +53,9 @@ class Intent:
     trigger: int = 0
     strategy_id: str = ""
     tick_offset: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "code", codes.normalise(self.code))
 
     @property
     def names_price(self) -> bool:

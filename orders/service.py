@@ -7,6 +7,7 @@ sent again.
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 
 from django.db import IntegrityError
@@ -15,6 +16,7 @@ from aegis.broker import Broker, BrokerError, OpenOrder
 from aegis.chase import ChaseStep
 from aegis.guards import Reason, gettext_noop
 from aegis.requests import RequestedBy
+from market.codes import canonical
 from orders import cancel, cancel_all, journal, reconcile, unknown
 from orders.amend import Amender
 from orders.cancel import Canceller
@@ -45,7 +47,7 @@ class OrderService:
         """
         pretrade = PreTrade(self._broker, self._now, may_self_cross=may_self_cross)
         submit = Submitter(self._broker, self._now)
-        found = pretrade.context(intent)
+        intent, found = _context(pretrade, intent)
         if found.known is not None:
             return _same(TradeOrder.objects.get(pk=found.known), intent)
         try:
@@ -70,7 +72,8 @@ class OrderService:
     def draft(self, intent: Intent) -> Draft:
         """Judge and price an intent without committing or sending it. Raises OrderDenied or a BrokerError."""
         pretrade = PreTrade(self._broker, self._now)
-        return pretrade.draft(intent, pretrade.context(intent))
+        intent, found = _context(pretrade, intent)
+        return pretrade.draft(intent, self._with_fresh_opposites(pretrade, found, intent))
 
     def amend(
         self,
@@ -124,6 +127,15 @@ class OrderService:
     def decide(self, order: TradeOrder, order_no: str | None, *, by: str) -> TradeOrder:
         """Settle an order of unknown outcome by an operator's decision; see `orders.unknown`."""
         return unknown.decide(order, order_no, by=by, at=self._now())
+
+
+def _context(pretrade: PreTrade, intent: Intent) -> tuple[Intent, Ground]:
+    """Return an intent by our own code of its stock, and what our tables say of it."""
+    found = pretrade.context(intent)
+    if found.stock is None and (code := canonical(intent.code)) != intent.code:
+        intent = replace(intent, code=code)
+        found = pretrade.context(intent)
+    return intent, found
 
 
 def _requester(intent: Intent) -> RequestedBy:

@@ -2,8 +2,11 @@
 
 from typing import Any
 
+from django import forms
 from django.contrib import admin
+from django.core.exceptions import ValidationError
 from django.db import models
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html
 from import_export.admin import ExportMixin
@@ -11,7 +14,11 @@ from import_export.formats.base_formats import CSV, XLSX
 from unfold.admin import ModelAdmin
 from unfold.contrib.import_export.forms import ExportForm
 
+from aegis.codes import NotACode, plain
+from market.codes import ManyStocks, explain, resolve
+
 COLUMNS_AT_MOST = 9
+NAME_LENGTH = 60
 
 
 class KoreanCSV(CSV):
@@ -51,14 +58,42 @@ class ReadOnly:
         return False
 
 
+class StockCodeField(forms.CharField):
+    """A stock, typed by its code or its whole name; its value is our code of it."""
+
+    def clean(self, value: Any) -> str:
+        text = super().clean(value)
+        if text in self.empty_values:
+            return str(text)
+        try:
+            return resolve(text)
+        except (NotACode, ManyStocks) as error:
+            raise ValidationError(explain(error)) from error
+
+
 class Page(Exported, ModelAdmin):
-    """A list over the whole width that can be exported."""
+    """A list over the whole width that can be exported. Stock codes and searches are taken however they are typed."""
 
     list_fullwidth = True
     list_filter_sheet = True
     list_per_page = 50
     list_horizontal_scrollbar_top = False
     show_full_result_count = False
+
+    def formfield_for_dbfield(self, db_field: models.Field, request: HttpRequest, **kwargs: Any) -> Any:
+        found = super().formfield_for_dbfield(db_field, request, **kwargs)
+        if found is None or db_field.name != "stock_code":
+            return found
+        return StockCodeField(
+            label=found.label,
+            help_text=found.help_text,
+            widget=found.widget,
+            required=found.required,
+            max_length=NAME_LENGTH,
+        )
+
+    def get_search_results(self, request: HttpRequest, rows: QuerySet, term: str) -> tuple[Any, bool]:
+        return super().get_search_results(request, rows, plain(term))
 
 
 class Record(ReadOnly, Page):

@@ -9,6 +9,7 @@ from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 from unfold.admin import TabularInline
 
+from aegis.codes import plain
 from desk.admin.base import Page, Record
 from kis import clock
 from market import collector
@@ -102,6 +103,7 @@ class MarketCandleAdmin(Record):
 
     def get_search_results(self, request: HttpRequest, rows: QuerySet, term: str) -> tuple[Any, bool]:
         """Find by the code alone, or by the stock's name."""
+        term = plain(term)
         codes = Stock.objects.filter(name__icontains=term).values("code") if term else ()
         found, distinct = super().get_search_results(request, rows, term)
         return (found | rows.filter(symbol__in=codes) if term else found), distinct

@@ -20,11 +20,13 @@ from django.db.models import Model, QuerySet
 from django.utils.translation import gettext as _
 
 from aegis.broker import BrokerError
+from aegis.codes import NotACode, plain
 from aegis.sessions import KST
 from kis import clock
 from kis.environment import EnvironmentName
 from kis.fields import order_number
 from kis.wiring import broker
+from market.codes import ManyStocks, explain, resolve
 from orders import guards, shapes
 from orders.models import TradeOrder
 from orders.service import OrderDenied, OrderService
@@ -149,9 +151,18 @@ def confirm(word: str, *, yes: bool, about: Callable[[], str]) -> None:
         raise Failure("UNCONFIRMED", _("not confirmed: nothing was done"))
 
 
+def stock_code(text: str) -> str:
+    """Return the code of the stock that an operator named, by its code or its whole name. Raises Failure."""
+    try:
+        return resolve(text)
+    except (NotACode, ManyStocks) as error:
+        raise Failure("USAGE", explain(error), exit_code=WRONG_USAGE) from error
+
+
 def find_order(number: str) -> TradeOrder:
     """Return an order by the broker's number of today, or by # and our own: #12. Raises Failure."""
-    if number.startswith("#") and number[1:].isdecimal():
+    number = plain(number)
+    if number.startswith("#") and number.isascii() and number[1:].isdecimal():
         row = TradeOrder.objects.filter(pk=int(number[1:])).first()
     elif number.isascii() and number.isdecimal() and len(number) <= 10:
         today = clock.now().astimezone(KST).date()
@@ -200,8 +211,8 @@ def _day(text: str) -> date:
 
 def filtered(rows: QuerySet[Row], options: Mapping[str, Any], *, day: str) -> list[Row]:
     """Return the rows that the options of `add_filters` let through; `day` names the column of the date."""
-    if options["code"]:
-        rows = rows.filter(stock_code=options["code"])
+    if options["code"] is not None:
+        rows = rows.filter(stock_code=stock_code(options["code"]))
     if options["day"]:
         rows = rows.filter(**{day: options["day"]})
     return list(rows[: max(1, options["most"])])

@@ -7,6 +7,7 @@ from typing import Any
 from django.utils.translation import gettext as _
 
 from aegis.chase import Plan
+from aegis.codes import plain
 from aegis.lifecycle import Status
 from aegis.terms import Market, OrderKind, Side
 from orders import guards, shapes
@@ -19,6 +20,7 @@ from orders.management.console import (
     confirm,
     describe,
     service,
+    stock_code,
 )
 from orders.models import TradeOrder
 from orders.service import NO_CHASE, Draft, Intent, default_plan
@@ -46,23 +48,24 @@ def retries(text: str) -> int:
 
 def whole(text: str, sentence: str, least: int = 1) -> int:
     """Read a whole number, `least` or more; `sentence` tells what would be right."""
-    digits = text.replace(",", "")
+    digits = plain(text).replace(",", "")
     if not digits.isascii() or not digits.isdigit() or len(digits) > 12 or int(digits) < least:
         raise argparse.ArgumentTypeError(sentence.format(text=repr(text)))
     return int(digits)
 
 
 def seconds(text: str) -> float:
-    digits = text.replace(".", "", 1)
-    if not digits.isascii() or not digits.isdigit() or len(digits) > 6 or float(text) <= 0:
+    number = plain(text)
+    digits = number.replace(".", "", 1)
+    if not digits.isascii() or not digits.isdigit() or len(digits) > 6 or float(number) <= 0:
         words = _("wait {text} is not a number of seconds above zero: write it as 30")
         raise argparse.ArgumentTypeError(words.format(text=repr(text)))
-    return float(text)
+    return float(number)
 
 
 def venue(text: str) -> Market:
     try:
-        return Market(text.upper())
+        return Market(plain(text).upper())
     except ValueError:
         words = _("market {text} is no venue: use one of {known}").format(text=repr(text), known=", ".join(Market))
         raise argparse.ArgumentTypeError(words) from None
@@ -71,8 +74,8 @@ def venue(text: str) -> Market:
 def kind(text: str) -> OrderKind:
     """Read an order code (주문구분), as 11, or its name, as limit_ioc."""
     known = {each.value: each for each in OrderKind} | {each.name: each for each in OrderKind}
-    if text.upper() in known:
-        return known[text.upper()]
+    if (name := plain(text).upper()) in known:
+        return known[name]
     names = ", ".join(f"{each.value} {each.name.lower()}" for each in OrderKind)
     words = _("kind {text} is no order code: use one of {known}").format(text=repr(text), known=names)
     raise argparse.ArgumentTypeError(words)
@@ -95,7 +98,7 @@ class TradeCommand(DeskCommand):
     strategies: tuple[str, ...]
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("code", help=_("stock code, six digits"))
+        parser.add_argument("code", help=_("stock code, as 005930, or the stock's whole name"))
         parser.add_argument("qty", type=shares, help=_("number of shares"))
         how = parser.add_mutually_exclusive_group()
         how.add_argument("--strategy", choices=self.strategies, default="", help=_("how the price is chosen"))
@@ -134,7 +137,7 @@ class TradeCommand(DeskCommand):
         if not strategy and options["price"] is None and not names_no_price:
             strategy = self.strategies[0]
         return Intent(
-            code=options["code"],
+            code=stock_code(options["code"]),
             side=self.side,
             qty=options["qty"],
             strategy=strategy,

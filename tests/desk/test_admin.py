@@ -1,14 +1,19 @@
 """What an operator sees: every page opens, in Korean, and nothing that machines write can be changed."""
 
+import unicodedata
 from collections.abc import Iterator
+from io import StringIO
 
 import pytest
 from django.contrib import admin
+from django.core.management import call_command
 from django.test import Client
 from django.urls import reverse
 
+from aegis.terms import Side
+from market.models import WatchedStock
 from orders.models import BlacklistedStock, TradeOrder
-from orders.service import OrderService
+from orders.service import Intent, OrderDenied, OrderService
 
 OURS = ("market", "portfolio", "orders")
 MODELS = [model for model in admin.site._registry if model._meta.app_label in OURS]
@@ -65,6 +70,60 @@ def test_the_blacklist_is_the_operators(operator: Client) -> None:
     fields = {"stock_code": "005930", "stock_name": "삼성전자", "reason": "위험", "until": ""}
     operator.post(reverse("admin:orders_blacklistedstock_add"), fields)
     assert BlacklistedStock.objects.filter(stock_code="005930").exists()
+
+
+@pytest.mark.parametrize(
+    "typed", ["005930 ", "００５９３０", "A005930", "삼성전자", unicodedata.normalize("NFD", "삼성전자")]
+)
+def test_a_blacklisted_stock_is_the_one_that_is_meant(operator: Client, service: OrderService, typed: str) -> None:
+    call_command("sync_stocks", stdout=StringIO())
+    fields = {"stock_code": typed, "reason": "위험", "until": ""}
+    operator.post(reverse("admin:orders_blacklistedstock_add"), fields)
+    row = BlacklistedStock.objects.get(reason="위험")
+    assert (row.stock_code, row.stock_name) == ("005930", "삼성전자")
+    with pytest.raises(OrderDenied, match="blacklist"):
+        service.place(Intent("005930 ", Side.BUY, 1, price=60_000))
+
+
+def test_one_stock_is_not_blacklisted_twice_in_two_spellings(operator: Client, service: OrderService) -> None:
+    url = reverse("admin:orders_blacklistedstock_add")
+    for typed in ("005930", "００５９３０"):
+        operator.post(url, {"stock_code": typed, "reason": "위험", "until": ""})
+    assert BlacklistedStock.objects.filter(reason="위험").count() == 1
+
+
+@pytest.mark.parametrize("model", ["orders_blacklistedstock", "market_watchedstock", "market_keptbook"])
+def test_a_form_refuses_what_is_no_stock_and_says_what_would_be_right(operator: Client, model: str) -> None:
+    fields = {
+        "stock_code": "5930",
+        "reason": "위험",
+        "rank": "1",
+        "venue": "KRX",
+        "until_0": "2026-11-24",
+        "until_1": "0",
+    }
+    text = operator.post(reverse(f"admin:{model}_add"), fields).content.decode()
+    assert "&#x27;5930&#x27;" in text
+    assert "0009K0" in text
+
+
+def test_a_watched_stock_is_the_one_that_is_meant(operator: Client, service: OrderService) -> None:
+    call_command("sync_stocks", stdout=StringIO())
+    operator.post(reverse("admin:market_watchedstock_add"), {"stock_code": "삼성전자", "note": "", "rank": "1"})
+    assert WatchedStock.objects.get().pk == "005930"
+
+
+@pytest.mark.parametrize("words", ["００５９３０", " 005930 ", unicodedata.normalize("NFD", "삼성")])
+def test_a_search_finds_what_it_is_meant_to_find(operator: Client, buy, words: str) -> None:
+    order = buy()
+    url = reverse("admin:orders_tradeorder_changelist")
+    assert order.order_no in operator.get(url, {"q": words}).content.decode()
+    assert operator.get(reverse("stocks"), {"q": words}).json()["stocks"]
+
+
+def test_a_chart_of_no_stock_is_not_found(operator: Client, db: None) -> None:
+    assert operator.get(reverse("candles", args=["005930 "])).status_code == 200
+    assert operator.get(reverse("candles", args=["SIMPAC"])).status_code == 404
 
 
 def test_pages_are_korean_whatever_the_browser_speaks(operator: Client) -> None:

@@ -2,6 +2,7 @@
 
 import threading
 import time
+import unicodedata
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -12,6 +13,7 @@ from django.contrib.admin.models import LogEntry
 from django.db import connections
 
 from aegis.broker import Broker
+from aegis.codes import plain
 from aegis.guards import TradingState
 from aegis.terms import Side
 from desk import health, replies
@@ -22,6 +24,7 @@ from desk.telegram import BotAPI
 from kis import clock, wiring
 from kis.simulator.server import Simulator
 from market import collector
+from market.models import Stock
 from orders import guards, routine
 from orders.models import TradeOrder
 from orders.service import Intent, OrderService
@@ -111,6 +114,49 @@ class TestReplies:
         assert "삼성전자(005930)" in ask("/매수 삼성전자 10").text
         assert "삼성전자(005930)" in ask("/매수 삼성 10").text
 
+    @pytest.mark.parametrize(
+        ("line", "code"),
+        [
+            ("/매수 ００５９３０ １０ ６９９００", "005930"),
+            ("/매수 simpac 10", "009160"),
+            ("/매수 E1 10 69,900원", "017940"),
+            ("/매수 q500001 10", "Q500001"),
+            ("/매수 500001 10주", "Q500001"),
+            ("/매수 A005930 10", "005930"),
+            ("/매수 TIGER 미국S&P500 10", "360750"),
+            ("/매수 tiger 미국s&p500 10 69900", "360750"),
+            ("/매수 KODEX 200 10", "069500"),
+            ("/매수 KODEX 200 10 시장가", "069500"),
+            ("/매수 TIGER 미국 10 69900", "360750"),
+            (unicodedata.normalize("NFD", "/매수 삼성전자 10"), "005930"),
+        ],
+    )
+    def test_a_stock_is_found_however_it_is_written(self, line: str, code: str) -> None:
+        list_stocks()
+        words = replies._order_words(said(line), Side.BUY)
+        assert (words["code"], words["qty"]) == (code, 10)
+
+    @pytest.mark.parametrize(
+        ("line", "word"),
+        [
+            ("/매수 INVENI 10", "INVENI"),
+            ("/매수 KODEX 10 100", "KODEX 200 069500"),
+            ("/매수 미국S&P500 10", "미국S&P500"),
+            ("/매수 없는 종목 10", "없는 종목"),
+        ],
+    )
+    def test_a_name_that_is_no_stocks_is_named_as_it_was_written(self, line: str, word: str) -> None:
+        list_stocks()
+        asked = ask(line)
+        assert word in asked.text
+        assert not asked.buttons
+
+    @pytest.mark.parametrize("line", ["／중지", unicodedata.normalize("NFD", "/중지"), " /중지 "])
+    def test_a_halt_is_heard_however_it_is_written(self, line: str) -> None:
+        assert replies.is_halt(line)
+        ask(line)
+        assert guards.trading_state() is TradingState.HALTED
+
     def test_a_button_taken_by_a_bot_that_died_is_still_one_order(self) -> None:
         button = yes(ask("/매수 005930 10"))
         press(button)
@@ -199,6 +245,25 @@ class TestReplies:
         text = ask("/상태").text
         assert "notify, stream" in text
         assert "beat" in text
+
+
+def said(line: str) -> replies.Asked:
+    return replies.Asked(CHAT, clock.now(), plain(line).split()[1:])
+
+
+def list_stocks() -> None:
+    """Stocks whose names look like codes, begin alike, or have spaces and figures in them."""
+    rows = [
+        ("005930", "삼성전자", ""), ("009160", "SIMPAC", ""), ("017940", "E1", ""), ("069500", "KODEX 200", ""),
+        ("069660", "KODEX 100", ""), ("360750", "TIGER 미국S&P500", ""), ("Q500001", "신한 인버스", "KRG500001114"),
+    ]  # fmt: skip
+    Stock.objects.bulk_create(
+        [
+            Stock(code=code, name=name, standard_code=standard, board="KOSPI", instrument="STOCK")
+            for code, name, standard in rows
+        ],
+        ignore_conflicts=True,
+    )
 
 
 def hold_many(count: int) -> None:

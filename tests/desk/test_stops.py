@@ -220,6 +220,13 @@ def with_inline(words: dict[str, str]) -> dict[str, str]:
     return {**words, "events-TOTAL_FORMS": "0", "events-INITIAL_FORMS": "0"}
 
 
+@pytest.mark.parametrize("typed", ["005930 ", "００５９３０"])
+def test_a_stop_is_armed_on_the_stock_that_is_meant(as_a: Callable[..., Client], typed: str) -> None:
+    words = {"stock_code": typed, "kind": "STOP_LOSS", "unit": "PERCENT", "value": "5"}
+    assert as_a("trader").post(reverse(ADD), with_inline(words)).status_code == 302
+    assert StopRule.objects.get().stock_code == SAMSUNG
+
+
 def test_a_stop_without_sense_is_refused_beside_its_field(as_a: Callable[..., Client]) -> None:
     words = {"stock_code": SAMSUNG, "kind": "STOP_LOSS", "unit": "PRICE", "value": "75000"}
     response = as_a("trader").post(reverse(ADD), with_inline(words))

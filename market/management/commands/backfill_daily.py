@@ -1,7 +1,6 @@
 """`manage.py backfill_daily 005930 --years 5`: years of daily prices, page by page, taken up where it stopped."""
 
 import argparse
-import re
 import sys
 import threading
 from collections.abc import Iterable, Iterator
@@ -15,15 +14,15 @@ from django.db import connection
 from django.utils.translation import gettext as _
 
 from aegis.broker import BrokerError
+from aegis.codes import NotACode
 from aegis.terms import Instrument
 from kis import clock
 from kis.wiring import broker
 from market import history, service
+from market.codes import ManyStocks, explain, resolve
 from market.models import PriceBackfill, Stock
 from market.turns import only_one
 
-# shares have six, notes (ETN) seven, listed funds nine
-CODE = re.compile(r"[0-9A-Z]{6,9}")
 # so many calls are under way at once; the allowance decides how many leave
 THREADS = 4
 BAR_WIDTH = 30
@@ -139,14 +138,19 @@ def _codes(options: dict[str, Any]) -> list[str]:
         except OSError as error:
             raise CommandError(_("{file} cannot be read: {why}").format(file=options["file"], why=error)) from error
         codes += [word for line in lines if (word := line.split("#")[0].strip())]
-    if options["all"]:
-        codes += Stock.objects.exclude(instrument=Instrument.ELW).values_list("pk", flat=True)
-    wrong = [code for code in codes if not CODE.fullmatch(code)]
-    if wrong:
-        raise CommandError(_("{codes}: no stock code; write six digits, as 005930").format(codes=", ".join(wrong)))
+    every = Stock.objects.exclude(instrument=Instrument.ELW).values_list("pk", flat=True) if options["all"] else []
+    codes = [*_resolved(codes), *every]
     if not codes:
         raise CommandError(_("name stocks, as 005930, or a --file of them, or --all"))
     return list(dict.fromkeys(codes))
+
+
+def _resolved(named: Iterable[str]) -> Iterator[str]:
+    for text in named:
+        try:
+            yield resolve(text)
+        except (NotACode, ManyStocks) as error:
+            raise CommandError(explain(error)) from error
 
 
 def _years(text: str) -> int:

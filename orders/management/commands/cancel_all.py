@@ -8,7 +8,7 @@ from aegis.lifecycle import OPEN
 from kis import clock
 from kis.wiring import broker
 from orders import shapes, switch
-from orders.management.console import DeskCommand, Failure, Told, describe, service, who
+from orders.management.console import DeskCommand, Failure, Told, describe, service, stock_code, who
 from orders.models import TradeOrder
 from orders.reconcile import reconcile
 from orders.service import Swept
@@ -25,11 +25,12 @@ class Command(DeskCommand):
         super().add_arguments(parser)
 
     def tell(self, **options: Any) -> Told:
+        code = None if options["code"] is None else stock_code(options["code"])
         if options["dry_run"]:
-            return _would(code=options["code"], external=options["external"])
+            return _would(code=code, external=options["external"])
         if options["halt"]:
             switch.halt(by=who(), reason=self.name, at=clock.now())
-        swept = service().cancel_all(external=options["external"], code=options["code"])
+        swept = service().cancel_all(external=options["external"], code=code)
         if swept.failed:
             _look_again(swept)
         lines = [*([_("halted: nothing new leaves")] if options["halt"] else []), *_lines(swept)]

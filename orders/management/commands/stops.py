@@ -6,10 +6,11 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.utils.translation import gettext as _
 
+from aegis.codes import plain
 from aegis.stops import StopKind, StopUnit
 from kis import clock
 from orders import shapes, stops
-from orders.management.console import WRONG_USAGE, DeskCommand, Failure, Told, short, who
+from orders.management.console import WRONG_USAGE, DeskCommand, Failure, Told, short, stock_code, who
 from orders.models import StopRule
 
 _THRESHOLD = re.compile(r"(?P<value>[\d,]+(?:\.\d+)?)(?P<unit>%|atr)?", re.IGNORECASE)
@@ -37,7 +38,7 @@ class Command(DeskCommand):
             StopKind.TRAILING: options["trailing"],
         }
         named = [(kind, text) for kind, text in wanted.items() if text is not None]
-        if bool(named) != bool(options["code"]):
+        if bool(named) != (options["code"] is not None):
             words = _("to arm a stop, name the stock and one of --loss, --profit and --trailing")
             raise Failure("USAGE", words, exit_code=WRONG_USAGE)
         try:
@@ -51,12 +52,12 @@ class Command(DeskCommand):
 
 
 def _armed(code: str, kind: StopKind, text: str) -> Told:
-    found = _THRESHOLD.fullmatch(text.strip())
+    found = _THRESHOLD.fullmatch(plain(text))
     if found is None:
         words = _("threshold {text} is none: write won as 65000, percent as 5%, true ranges as 2atr")
         raise Failure("USAGE", words.format(text=repr(text)), exit_code=WRONG_USAGE)
     unit = _UNITS[found["unit"].lower() if found["unit"] else None]
-    row = stops.arm(code, kind, unit, Decimal(found["value"].replace(",", "")), by=who(), at=clock.now())
+    row = stops.arm(stock_code(code), kind, unit, Decimal(found["value"].replace(",", "")), by=who(), at=clock.now())
     return Told({"stop": shapes.stop(row)}, [_("armed: {line}").format(line=_line(row))])
 
 

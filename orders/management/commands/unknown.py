@@ -3,6 +3,7 @@ from typing import Any
 
 from django.utils.translation import gettext as _
 
+from aegis.codes import plain
 from aegis.lifecycle import Status
 from kis.fields import order_number
 from orders import shapes
@@ -44,7 +45,7 @@ class Command(DeskCommand):
 
     def _decided(self, options: dict[str, Any]) -> Told:
         order = find_order(options["decide"])
-        number = order_number(options["order_no"]) if options["order_no"] is not None else None
+        number = order_number(plain(options["order_no"])) if options["order_no"] is not None else None
         confirm("decide", yes=options["yes"], about=lambda: describe(order))
         try:
             order = service().decide(order, number, by=who())
