@@ -153,6 +153,22 @@ def test_orders_are_exported_as_excel(as_a: As, buy) -> None:
     assert order.request_id in rows[1]
 
 
+def test_figures_are_exported_as_figures(as_a: As, buy, broker) -> None:
+    buy(strategy="buy_urgent")
+    reconcile(broker, clock.now)
+    viewer = as_a("viewer")
+    for model, names in (
+        ("orders_tradeorder", ["qty", "price", "filled_amount"]),
+        ("orders_tradeexecution", ["exec_qty", "exec_price", "exec_amount", "fee"]),
+    ):
+        sheet = openpyxl.load_workbook(io.BytesIO(exported(viewer, model, 1).content)).active
+        head, row = list(sheet.iter_rows())[:2]
+        kinds = {name.value: cell.data_type for name, cell in zip(head, row, strict=True)}
+        assert {name: kinds[name] for name in names} == dict.fromkeys(names, "n")
+        head, row = exported(viewer, model, 0).content.decode("utf-8").lstrip("\ufeff").splitlines()[:2]
+        assert '"' not in row, "no figure of a CSV has commas for a reader's eye"
+
+
 def test_no_formula_leaves_with_an_export(as_a: As) -> None:
     BlacklistedStock.objects.create(stock_code="005930", stock_name="삼성전자", reason='=HYPERLINK("x")')
     rows = openpyxl.load_workbook(
