@@ -28,7 +28,7 @@ from kis import clock, wiring
 from market.codes import ManyStocks, explain, resolve
 from market.models import Stock
 from orders import guards
-from orders.management.console import Failure, describe, find_order, short
+from orders.management.console import Failure, describe, find_order, short, wanted_by
 from orders.models import TradeExecution, TradeOrder, TradingSwitch
 from orders.service import Draft, Intent, OrderDenied, OrderService
 from portfolio.models import Portfolio
@@ -133,7 +133,7 @@ def _holding(row: Portfolio) -> str:
 
 
 def _order_line(order: TradeOrder) -> str:
-    return f"#{order.pk} {describe(order)} ({order.filled_qty:,}/{order.qty:,})"
+    return f"#{order.pk} {describe(order)} ({order.filled_qty:,}/{order.qty:,}){wanted_by(order)}"
 
 
 def _listed(lines: Sequence[str], nothing: str, total: int | None = None) -> Answer:
@@ -163,7 +163,7 @@ def _fills(asked: Asked) -> Answer:
 
 
 def _fill_line(row: TradeExecution) -> str:
-    return _("{at} {name} {side} {qty:,} at {price:,.0f} #{order}").format(
+    line = _("{at} {name} {side} {qty:,} at {price:,.0f} #{order}").format(
         at=f"{row.executed_at.astimezone(KST):%H:%M:%S}",
         name=row.order.stock_name or row.stock_code,
         side=row.order.get_order_type_display(),
@@ -171,6 +171,7 @@ def _fill_line(row: TradeExecution) -> str:
         price=row.exec_price,
         order=row.order_id,
     )
+    return line + wanted_by(row.order)
 
 
 def _status(asked: Asked) -> Answer:

@@ -28,6 +28,7 @@ from orders import guards  # noqa: E402
 from orders.service import Intent, OrderDenied, OrderService  # noqa: E402
 from portfolio.service import PortfolioService  # noqa: E402
 
+NAME = "steady"
 WATCHED = ("005930", "000660", "035420")
 SHARES = 10
 PROFIT_PCT, LOSS_PCT = Decimal("1.0"), Decimal("-2.0")
@@ -38,13 +39,18 @@ def wishes(today: date) -> Iterator[Intent]:
     """Return what to order now, by what we hold as last seen."""
     held = {holding.stock_code: holding for holding in PortfolioService().get_portfolio()}
     for code in WATCHED:
-        name = f"steady:{today:%Y%m%d}:{code}"
+        name = f"{NAME}:{today:%Y%m%d}:{code}"
         if code not in held:
-            yield Intent(code, Side.BUY, SHARES, strategy="buy_normal", request_id=f"{name}:in")
+            yield _intent(code, Side.BUY, SHARES, "buy_normal", f"{name}:in")
         elif held[code].profit_rate >= PROFIT_PCT:
-            yield Intent(code, Side.SELL, held[code].quantity, strategy="sell_profit", request_id=f"{name}:profit")
+            yield _intent(code, Side.SELL, held[code].quantity, "sell_profit", f"{name}:profit")
         elif held[code].profit_rate <= LOSS_PCT:
-            yield Intent(code, Side.SELL, held[code].quantity, strategy="sell_stop", request_id=f"{name}:stop")
+            yield _intent(code, Side.SELL, held[code].quantity, "sell_stop", f"{name}:stop")
+
+
+def _intent(code: str, side: Side, qty: int, style: str, request_id: str) -> Intent:
+    """Return one wish: `strategy` is how it is priced, `strategy_id` who wants it."""
+    return Intent(code, side, qty, strategy=style, strategy_id=NAME, request_id=request_id)
 
 
 def turn(orders: OrderService) -> None:

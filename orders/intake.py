@@ -132,7 +132,7 @@ def _code(words: dict[str, Any]) -> str:
 
 
 def _strategy_id(words: dict[str, Any]) -> str:
-    value = _text(words, "strategy_id")
+    value = codes.plain(_text(words, "strategy_id"))
     if len(value) > STRATEGY_ID_LENGTH or not value.isprintable():
         raise BadRequest(f"strategy_id {value!r}: up to {STRATEGY_ID_LENGTH} printable letters are needed")
     return value

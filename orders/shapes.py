@@ -26,7 +26,13 @@ class PlanShape(TypedDict):
 
 
 class OrderShape(TypedDict):
-    """An order. `price` is 0 where it names none; `root` is the order it chases for, null for a first one."""
+    """An order. `price` is 0 if it names none; `root` is the order it chases for, null for a first one.
+
+    `strategy` is its pricing style, `strategy_id` the caller's own text. `replaces` is the order that an amend moved to
+    this one. `withdrawn_qty` shares of it were cancelled or amended away while it was open; `end_cause` says what ended
+    it. `missing_since`: the broker's list lacks it; `unlisted_since`: the list lacks fills that a notice told of;
+    `cancel_wanted_at`: its cancel was requested, which proves nothing while it is open.
+    """
 
     id: int
     request_id: str
@@ -39,6 +45,9 @@ class OrderShape(TypedDict):
     market: str
     kind: str
     strategy: str
+    strategy_id: str
+    tick_offset: int | None
+    replaces: int | None
     qty: int
     price: int
     trigger: int
@@ -49,7 +58,12 @@ class OrderShape(TypedDict):
     filled_qty: int
     filled_amount: int
     average_fill: str | None
+    withdrawn_qty: int
+    end_cause: str
     refusal: str
+    cancel_wanted_at: str | None
+    missing_since: str | None
+    unlisted_since: str | None
     chase: PlanShape
     chase_at: str | None
     chase_note: str
@@ -84,6 +98,7 @@ class ExecutionShape(TypedDict):
     code: str
     name: str
     side: str
+    strategy_id: str
     qty: int
     price: str
     amount: int
@@ -108,6 +123,8 @@ class DraftShape(TypedDict):
     market: str
     kind: str
     strategy: str
+    strategy_id: str
+    tick_offset: int | None
     qty: int
     price: int
     trigger: int
@@ -262,6 +279,9 @@ def order(row: TradeOrder) -> OrderShape:
         "market": str(row.market),
         "kind": str(row.order_kind),
         "strategy": row.strategy,
+        "strategy_id": row.strategy_id,
+        "tick_offset": row.tick_offset,
+        "replaces": row.replaces_id,
         "qty": row.qty,
         "price": row.price,
         "trigger": row.trigger_price,
@@ -272,7 +292,12 @@ def order(row: TradeOrder) -> OrderShape:
         "filled_qty": row.filled_qty,
         "filled_amount": row.filled_amount,
         "average_fill": _text(average.quantize(Decimal("0.0001"))) if average is not None else None,
+        "withdrawn_qty": row.withdrawn_qty,
+        "end_cause": str(row.end_cause),
         "refusal": row.refusal,
+        "cancel_wanted_at": moment(row.cancel_wanted_at),
+        "missing_since": moment(row.missing_since),
+        "unlisted_since": moment(row.unlisted_since),
         "chase": plan(row.plan),
         "chase_at": moment(row.chase_at),
         "chase_note": row.chase_note,
@@ -298,6 +323,7 @@ def execution(row: TradeExecution) -> ExecutionShape:
         "code": row.stock_code,
         "name": row.order.stock_name,
         "side": str(row.order.order_type),
+        "strategy_id": row.order.strategy_id,
         "qty": row.exec_qty,
         "price": f"{row.exec_price:f}",
         "amount": row.exec_amount,
@@ -320,6 +346,8 @@ def draft(each: Draft) -> DraftShape:
         "market": request.market.value,
         "kind": request.kind.value,
         "strategy": each.strategy,
+        "strategy_id": each.strategy_id,
+        "tick_offset": each.tick_offset,
         "qty": request.qty,
         "price": request.price if request.kind.is_priced else 0,
         "trigger": request.trigger,

@@ -14,6 +14,8 @@ from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
+from import_export.fields import Field
+from import_export.resources import ModelResource
 from unfold.admin import TabularInline
 from unfold.contrib.filters.admin import ChoicesCheckboxFilter, RangeDateFilter
 from unfold.decorators import action, display
@@ -99,6 +101,7 @@ class TradeOrderAdmin(Record):
         "state",
         "attempt",
         "strategy",
+        "strategy_id",
         "order_no",
         "origin",
     ]
@@ -110,10 +113,11 @@ class TradeOrderAdmin(Record):
         ("origin", ChoicesCheckboxFilter),
         ("order_type", ChoicesCheckboxFilter),
         "strategy",
+        "strategy_id",
     ]
     list_filter_submit = True
-    search_fields = ["stock_code", "stock_name", "order_no", "request_id"]
-    search_help_text = _("stock name or code, order number")
+    search_fields = ["stock_code", "stock_name", "order_no", "request_id", "strategy_id"]
+    search_help_text = _("stock name or code, order number, strategy")
     date_hierarchy = "order_date"
     actions = ["cancel_chosen"]
     actions_list = ["reconcile_all"]
@@ -125,7 +129,8 @@ class TradeOrderAdmin(Record):
             {
                 "classes": ["collapse"],
                 "fields": [
-                    ("request_id", "origin", "strategy"),
+                    ("request_id", "origin", "replaces"),
+                    ("strategy_id", "strategy", "tick_offset"),
                     ("stock_code", "stock_name", "order_type"),
                     ("market", "order_kind", "branch"),
                     ("qty", "price", "arrival_price"),
@@ -547,8 +552,18 @@ class StopRuleAdmin(Record):
         return rule.state, str(rule.get_state_display())
 
 
+class ExecutionResource(ModelResource):
+    """The columns of exported fills: their own, and who wanted them."""
+
+    strategy_id = Field("order__strategy_id", column_name="strategy_id")
+
+    class Meta:
+        model = TradeExecution
+
+
 @admin.register(TradeExecution)
 class TradeExecutionAdmin(Record):
+    resource_classes = [ExecutionResource]
     list_display = [
         "executed_at",
         "stock",
@@ -558,13 +573,18 @@ class TradeExecutionAdmin(Record):
         "amount",
         "costs",
         "profit",
+        "strategy",
         "order_no",
         "source",
         "voided_at",
     ]
-    list_filter = [("executed_at", RangeDateFilter), ("source", ChoicesCheckboxFilter)]
+    list_filter = [
+        ("executed_at", RangeDateFilter),
+        ("source", ChoicesCheckboxFilter),
+        ("order__strategy_id", admin.AllValuesFieldListFilter),
+    ]
     list_filter_submit = True
-    search_fields = ["stock_code", "order_no", "order__stock_name"]
+    search_fields = ["stock_code", "order_no", "order__stock_name", "order__strategy_id"]
     date_hierarchy = "executed_at"
     list_select_related = ["order"]
 
@@ -588,6 +608,10 @@ class TradeExecutionAdmin(Record):
     @display(description=_("amount"), ordering="exec_amount")
     def amount(self, fill: TradeExecution) -> str:
         return figure(fill.exec_amount)
+
+    @display(description=_("strategy"), ordering="order__strategy_id")
+    def strategy(self, fill: TradeExecution) -> str:
+        return fill.order.strategy_id
 
     @display(description=_("costs"))
     def costs(self, fill: TradeExecution) -> str:

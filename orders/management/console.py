@@ -191,12 +191,18 @@ def describe(order: TradeOrder) -> str:
     )
 
 
+def wanted_by(order: TradeOrder) -> str:
+    """Return who wants an order, as the end of a line; nothing if nobody said."""
+    return _(", for {strategy_id}").format(strategy_id=order.strategy_id) if order.strategy_id else ""
+
+
 def short(at: datetime) -> str:
     return f"{at.astimezone(KST):%m-%d %H:%M:%S}"
 
 
 def add_filters(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--code", help=_("only of this stock"))
+    parser.add_argument("--strategy-id", metavar="TEXT", help=_("only those that this strategy wanted"))
     parser.add_argument("--day", type=_day, metavar="YYYY-MM-DD", help=_("only of this day"))
     parser.add_argument("--most", type=int, default=20, help=_("how many lines (20)"))
 
@@ -209,10 +215,12 @@ def _day(text: str) -> date:
         raise argparse.ArgumentTypeError(words) from None
 
 
-def filtered(rows: QuerySet[Row], options: Mapping[str, Any], *, day: str) -> list[Row]:
-    """Return the rows that the options of `add_filters` let through; `day` names the column of the date."""
+def filtered(rows: QuerySet[Row], options: Mapping[str, Any], *, day: str, strategy_id: str) -> list[Row]:
+    """Return the rows that pass the options of `add_filters`; `day` and `strategy_id` name their columns."""
     if options["code"] is not None:
         rows = rows.filter(stock_code=stock_code(options["code"]))
+    if options["strategy_id"] is not None:
+        rows = rows.filter(**{strategy_id: plain(options["strategy_id"])})
     if options["day"]:
         rows = rows.filter(**{day: options["day"]})
     return list(rows[: max(1, options["most"])])

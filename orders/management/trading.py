@@ -1,6 +1,7 @@
 """`buy` and `sell`: the words of an order, read with errors that say what would be right."""
 
 import argparse
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -11,8 +12,10 @@ from aegis.codes import plain
 from aegis.lifecycle import Status
 from aegis.terms import Market, OrderKind, Side
 from orders import guards, shapes
+from orders.intents import MAX_TICK_OFFSET, STRATEGY_ID_LENGTH
 from orders.management.console import (
     OUTCOME_UNKNOWN,
+    WRONG_USAGE,
     DeskCommand,
     Failure,
     Told,
@@ -44,6 +47,24 @@ def ticks(text: str) -> int:
 
 def retries(text: str) -> int:
     return whole(text, _("retries {text} is not a whole number, 0 or more: write it as 3"), least=0)
+
+
+def offset(text: str) -> int:
+    """Read an offset in ticks from the command line; negative is cheaper."""
+    number = plain(text).replace("\u2212", "-")  # the minus sign of typesetters
+    if not re.fullmatch(r"[+-]?[0-9]{1,4}", number) or abs(int(number)) > MAX_TICK_OFFSET:
+        words = _("offset {text} is not a whole number of ticks from -{most} to {most}: write it as -3")
+        raise argparse.ArgumentTypeError(words.format(text=repr(text), most=MAX_TICK_OFFSET))
+    return int(number)
+
+
+def strategy_id(text: str) -> str:
+    """Read who wants an order: the caller's own text."""
+    name = plain(text)
+    if not 0 < len(name) <= STRATEGY_ID_LENGTH or not name.isprintable():
+        words = _("strategy id {text} is not 1 to {most} printable letters: write it as my-strategy")
+        raise argparse.ArgumentTypeError(words.format(text=repr(text), most=STRATEGY_ID_LENGTH))
+    return name
 
 
 def whole(text: str, sentence: str, least: int = 1) -> int:
@@ -104,6 +125,15 @@ class TradeCommand(DeskCommand):
         how.add_argument("--strategy", choices=self.strategies, default="", help=_("how the price is chosen"))
         how.add_argument("--price", type=won, help=_("limit price in won; such an order is not chased unless asked to"))
         how.add_argument("--at-market", action="store_true", help=_("at market; on NXT at the best opposite quote"))
+        parser.add_argument(
+            "--offset",
+            type=offset,
+            metavar="TICKS",
+            help=_("ticks from what --strategy counts from, in place of its own; -3 is three ticks cheaper"),
+        )
+        parser.add_argument(
+            "--strategy-id", type=strategy_id, metavar="TEXT", help=_("who wants it: a text of your own")
+        )
         parser.add_argument("--market", type=venue, metavar="VENUE", help=_("venue; by default the hour decides"))
         parser.add_argument(
             "--kind", type=kind, metavar="CODE", help=_("order code, as 11 or limit_ioc; by default the hour decides")
@@ -134,6 +164,11 @@ class TradeCommand(DeskCommand):
     def _intent(self, options: dict[str, Any]) -> Intent:
         strategy = options["strategy"]
         names_no_price = options["at_market"] or (options["kind"] and not options["kind"].is_priced)
+        if options["offset"] is not None and (options["price"] is not None or names_no_price):
+            words = _(
+                "--offset counts from what --strategy names: give it without --price, --at-market or such a --kind"
+            )
+            raise Failure("USAGE", words, exit_code=WRONG_USAGE)
         if not strategy and options["price"] is None and not names_no_price:
             strategy = self.strategies[0]
         return Intent(
@@ -146,6 +181,8 @@ class TradeCommand(DeskCommand):
             plan=_plan(options),
             kind=options["kind"],
             trigger=options["trigger"],
+            strategy_id=options["strategy_id"] or "",
+            tick_offset=options["offset"],
             **({"request_id": options["request_id"]} if options["request_id"] else {}),
         )
 
@@ -158,7 +195,7 @@ def _plan(options: dict[str, Any]) -> Plan | None:
         changes["market_after"] = False
     if options["no_chase"] and changes:
         words = _("--no-chase leaves nothing to chase: give it without --wait, --retries, --step and --no-market")
-        raise Failure("USAGE", words, exit_code=2)
+        raise Failure("USAGE", words, exit_code=WRONG_USAGE)
     if options["no_chase"]:
         return NO_CHASE
     return replace(default_plan(), **changes) if changes else None

@@ -153,6 +153,16 @@ def test_orders_are_exported_as_excel(as_a: As, buy) -> None:
     assert order.request_id in rows[1]
 
 
+def test_what_is_exported_says_who_wanted_it(as_a: As, buy, broker) -> None:
+    buy(strategy="buy_urgent", strategy_id="turtle")
+    reconcile(broker, clock.now)
+    viewer = as_a("viewer")
+    for model in ("orders_tradeorder", "orders_tradeexecution"):
+        head, row = exported(viewer, model, 0).content.decode("utf-8").lstrip("\ufeff").splitlines()[:2]
+        assert "strategy_id" in head.split(","), model
+        assert "turtle" in row.split(","), model
+
+
 def test_figures_are_exported_as_figures(as_a: As, buy, broker) -> None:
     buy(strategy="buy_urgent")
     reconcile(broker, clock.now)

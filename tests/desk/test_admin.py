@@ -10,9 +10,12 @@ from django.core.management import call_command
 from django.test import Client
 from django.urls import reverse
 
+from aegis.broker import Broker
 from aegis.terms import Side
+from kis import clock
 from market.models import WatchedStock
 from orders.models import BlacklistedStock, TradeOrder
+from orders.reconcile import reconcile
 from orders.service import Intent, OrderDenied, OrderService
 
 OURS = ("market", "portfolio", "orders")
@@ -56,6 +59,18 @@ def test_orders_are_found_by_code_name_and_number(operator: Client, buy) -> None
     for words in ("005930", "삼성", order.order_no):
         assert order.order_no in operator.get(url, {"q": words}).content.decode()
     assert order.order_no not in operator.get(url, {"q": "카카오"}).content.decode()
+
+
+def test_orders_and_fills_are_found_by_who_wanted_them(operator: Client, buy, broker: Broker) -> None:
+    turtle, other = buy(strategy="buy_urgent", strategy_id="turtle"), buy(price=60_000)
+    reconcile(broker, clock.now)
+    for model, field in (("tradeorder", "strategy_id"), ("tradeexecution", "order__strategy_id")):
+        url = reverse(f"admin:orders_{model}_changelist")
+        for query in ({"q": "turt"}, {field: "turtle"}):
+            text = operator.get(url, query).content.decode()
+            assert turtle.order_no in text, query
+            assert other.order_no not in text, query
+    assert "turtle" in page(operator, "orders_tradeorder_change", turtle.pk)
 
 
 def test_history_cannot_be_edited_by_hand(operator: Client, buy) -> None:

@@ -227,6 +227,11 @@ class TestReplies:
         press(yes(ask("/취소 전체")))
         assert TradeOrder.objects.get(pk=second.pk).cancel_sent_at is not None
 
+    def test_a_list_says_who_wanted_an_order(self, broker: Broker) -> None:
+        buy(broker, price=65_000, strategy_id="turtle")
+        for line in ("/주문", "/미체결"):
+            assert "turtle" in ask(line).text
+
     def test_an_unknown_outcome_is_decided_by_a_button(self, broker: Broker) -> None:
         order = buy(broker, price=65_000)
         candidate = {

@@ -54,6 +54,15 @@ def test_it_shows_what_is_held_open_and_executed(as_a: As, traded: TradeOrder) -
     assert "0/5" in dashboard.render("ko", clock.now())["open_orders"]
 
 
+def test_it_shows_who_wanted_an_order(buy, broker) -> None:
+    buy(strategy="buy_urgent", strategy_id="turtle")
+    buy(price=60_000, strategy_id="steady")
+    reconcile(broker, clock.now)
+    parts = dashboard.render("ko", clock.now())
+    assert "steady" in parts["open_orders"]
+    assert "turtle" in parts["executions"]
+
+
 @pytest.mark.django_db
 def test_an_empty_house_says_so(store, clock_at) -> None:
     now = clock_at("2026-11-23 10:00:00")

@@ -44,6 +44,7 @@ def test_it_buys_each_stock_once_and_sells_on_profit_and_loss(
     for _ in range(3):
         steady.turn(desk)
     assert sorted(TradeOrder.objects.values_list("stock_code", flat=True)) == sorted(PRICES)
+    assert set(TradeOrder.objects.values_list("strategy_id", flat=True)) == {steady.NAME}
     for order in TradeOrder.objects.all():
         simulator.set_price(order.stock_code, step(order.price, -1))
     settle(broker)

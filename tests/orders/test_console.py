@@ -97,6 +97,40 @@ def test_the_chase_of_one_order_may_differ_from_the_settings(service: OrderServi
     assert (order["chase"]["wait_seconds"], order["chase_at"]) == (0, None)
 
 
+@pytest.mark.parametrize(
+    ("typed", "price"), [("-3", 69_700), ("+1", 70_100), ("0", 70_000), ("\u22123", 69_700), ("－３", 69_700)]
+)
+def test_an_offset_is_counted_from_what_the_style_counts_from(service: OrderService, typed: str, price: int) -> None:
+    draft = told("buy", "005930", "1", "--offset", typed, "--dry-run")["draft"]
+    assert (draft["price"], draft["strategy"]) == (price, "buy_normal")
+    order = told("buy", "005930", "1", "--strategy", "buy_normal", "--offset", typed)["order"]
+    assert (order["price"], order["tick_offset"]) == (price, draft["tick_offset"])
+
+
+@pytest.mark.parametrize("words", [["--price", "69000"], ["--at-market"], ["--kind", "market_ioc"]])
+def test_an_offset_and_a_price_of_its_own_exclude_each_other(service: OrderService, words: list[str]) -> None:
+    error = told("buy", "005930", "1", "--offset", "-3", *words, exit_code=2)["error"]
+    assert error["code"] == "USAGE"
+    assert "--offset" in error["message"]
+
+
+def test_orders_and_fills_are_found_by_who_wanted_them(service: OrderService, broker: Broker) -> None:
+    told("buy", "005930", "1", "--strategy", "buy_urgent", "--strategy-id", " turtle ")
+    told("buy", "005930", "1", "--price", "60000", "--strategy-id", "steady")
+    told("buy", "005930", "1", "--price", "60100")
+    reconcile(broker, clock.now)
+    assert [order["strategy_id"] for order in told("orders")["orders"]] == ["", "steady", "turtle"]
+    assert [order["qty"] for order in told("orders", "--strategy-id", "turtle")["orders"]] == [1]
+    assert [order["price"] for order in told("orders", "--strategy-id", "")["orders"]] == [60_100]
+    (fill,) = told("executions", "--strategy-id", "ｔｕｒｔｌｅ")["executions"]
+    assert fill["strategy_id"] == "turtle"
+    assert told("executions", "--strategy-id", "steady")["executions"] == []
+    for command in ("orders", "executions"):
+        out = StringIO()
+        call_command(command, stdout=out)
+        assert ", for turtle" in out.getvalue()
+
+
 @pytest.mark.parametrize("code", ["11", "limit_ioc"])
 def test_an_order_code_may_be_asked_for_by_name(service: OrderService, code: str) -> None:
     order = told("buy", "005930", "1", "--price", "69000", "--kind", code)["order"]
@@ -131,6 +165,10 @@ def test_a_chase_and_no_chase_exclude_each_other(service: OrderService) -> None:
         (["--request-id", " x"], "without spaces at its ends"),
         (["--kind", "x"], "kind 'x' is no order code: use one of 00 limit, 01 market"),
         (["--trigger", "-5"], "price '-5'"),
+        (["--offset", "1.5"], "offset '1.5' is not a whole number of ticks from -100 to 100: write it as -3"),
+        (["--offset", "-101"], "offset '-101'"),
+        (["--strategy-id", "x" * 65], "is not 1 to 64 printable letters"),
+        (["--strategy-id", " "], "strategy id ' '"),
     ],
 )
 def test_bad_words_are_named_with_what_would_be_right(service: OrderService, words: list[str], complaint: str) -> None:

@@ -54,7 +54,8 @@ def test_the_words_mean_what_an_intent_means() -> None:
         ({"plan": {"market_after": 1}}, "plan.market_after 1: true or false"),
         ({"kind": "99"}, "kind '99': one of 00, 01"),
         ({"trigger": -1}, "trigger -1: a whole number, 0 or more"),
-        ({"strategy_id": "x" * 65}, "strategy_id 'x+': up to 64 printable letters"),
+        ({"strategy_id": "x" * 65}, f"strategy_id '{'x' * 65}': up to 64 printable letters"),
+        ({"strategy_id": "a\nb"}, "strategy_id 'a\\nb'"),
         ({"tick_offset": 101}, "tick_offset 101: a whole number of ticks, -100 to 100"),
         ({"tick_offset": 1.5}, "tick_offset 1.5"),
         ({"strategy": "", "price": 70_000, "tick_offset": -3}, "tick_offset -3 and price 70000 exclude each other"),
@@ -68,6 +69,13 @@ def test_a_wrong_word_is_named_and_nothing_is_sent(
     assert (answer["outcome"], answer["order"]) == ("INVALID", None)
     assert complaint in answer["error"]
     assert not TradeOrder.objects.exists()
+
+
+def test_a_message_says_who_wants_the_order_and_how_far_it_is_priced(service: OrderService, broker: Broker) -> None:
+    answer = intake.submit({**WORDS, "strategy_id": " mine ", "tick_offset": -5}, broker, clock.now)
+    assert answer["order"] is not None
+    assert (answer["order"]["strategy_id"], answer["order"]["tick_offset"]) == ("mine", -5)
+    assert (answer["order"]["strategy"], answer["order"]["price"]) == ("buy_normal", 69_500)
 
 
 @pytest.mark.parametrize("other", [{"side": "SELL"}, {"code": "000660"}])

@@ -4,7 +4,7 @@ from typing import Any
 from django.utils.translation import gettext as _
 
 from orders import shapes
-from orders.management.console import DeskCommand, Told, add_filters, filtered, short
+from orders.management.console import DeskCommand, Told, add_filters, filtered, short, wanted_by
 from orders.models import TradeExecution
 
 
@@ -20,7 +20,7 @@ class Command(DeskCommand):
         rows = TradeExecution.objects.select_related("order").order_by("-executed_at", "-id")
         if not options["voided"]:
             rows = rows.filter(voided_at__isnull=True)
-        found = filtered(rows, options, day="order__order_date")
+        found = filtered(rows, options, day="order__order_date", strategy_id="order__strategy_id")
         lines = [_line(row) for row in found] or [_("no fills")]
         return Told({"executions": [shapes.execution(row) for row in found]}, lines)
 
@@ -40,4 +40,4 @@ def _line(row: TradeExecution) -> str:
         tax=row.tax,
         source=row.get_source_display(),
     )
-    return line + (" " + _("(not true)") if row.voided_at else "")
+    return line + wanted_by(row.order) + (" " + _("(not true)") if row.voided_at else "")

@@ -5,7 +5,7 @@ from django.utils.translation import gettext as _
 
 from aegis.lifecycle import UNSETTLED
 from orders import shapes
-from orders.management.console import DeskCommand, Told, add_filters, describe, filtered, short
+from orders.management.console import DeskCommand, Told, add_filters, describe, filtered, short, wanted_by
 from orders.models import TradeOrder
 
 
@@ -21,10 +21,10 @@ class Command(DeskCommand):
         rows = TradeOrder.objects.order_by("-id")
         if options["open"]:
             rows = rows.filter(status__in=UNSETTLED)
-        found = filtered(rows, options, day="order_date")
+        found = filtered(rows, options, day="order_date", strategy_id="strategy_id")
         return Told({"orders": [shapes.order(row) for row in found]}, [_line(row) for row in found] or [_("no orders")])
 
 
 def _line(row: TradeOrder) -> str:
     filled = _("filled {filled:,}").format(filled=row.filled_qty)
-    return f"#{row.pk} {short(row.created_at)} {describe(row)}, {filled}"
+    return f"#{row.pk} {short(row.created_at)} {describe(row)}, {filled}{wanted_by(row)}"
