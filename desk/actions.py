@@ -18,6 +18,8 @@ from aegis.guards import TradingState
 from kis import clock
 from kis.wiring import broker
 from orders import guards, journal, reconcile, stops, switch
+from orders.management import changing
+from orders.management.changing import Change, wanted
 from orders.models import StopRule, TradeOrder
 from orders.service import OrderService
 
@@ -73,6 +75,13 @@ def cancel(order: TradeOrder, *, by: User) -> Told:
             False, _("{order} is not cancelled: {error}").format(order=name_of(order), error=guards.say_error(error))
         )
     return Told(True, _("Cancel sent: {order}").format(order=name_of(order)))
+
+
+def amend(order: TradeOrder, change: Change, *, by: User) -> Told:
+    """Move an open order to another price, or reduce it."""
+    _note(order, by, _("amend: {change}").format(change=wanted(order, change)))
+    changed = changing.amend(order, change, who=by.get_username())
+    return Told(changed.is_done, changed.text)
 
 
 def chase_now(order: TradeOrder, *, by: User) -> Told:

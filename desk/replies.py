@@ -28,6 +28,7 @@ from kis import clock, wiring
 from market.codes import ManyStocks, explain, resolve
 from market.models import Stock
 from orders import guards
+from orders.management.changing import Change, preview, wanted
 from orders.management.console import Failure, describe, find_order, short, wanted_by
 from orders.models import TradeExecution, TradeOrder, TradingSwitch
 from orders.service import Draft, Intent, OrderDenied, OrderService
@@ -210,6 +211,7 @@ def _help(asked: Asked) -> Answer:
         _("/fills - today's fills"),
         _("/buy STOCK QTY [PRICE|market] - buy, after a button"),
         _("/sell STOCK QTY [PRICE|market] - sell, after a button"),
+        _("/amend NUMBER PRICE [QTY] - move to another price, after a button"),
         _("/cancel NUMBER|all - cancel, after a button"),
         _("/halt [WHY] - nothing new leaves, at once"),
         _("/resume [WHY] - trade again, after a button"),
@@ -261,11 +263,9 @@ def _order_words(asked: Asked, side: Side) -> dict[str, Any]:
     return {
         "code": reading.code,
         "side": side.value,
-        "qty": _whole(reading.qty, _("quantity {text} is not a whole number of shares above zero: write it as 10")),
+        "qty": _shares(reading.qty),
         "strategy": "" if reading.price else usual,
-        "price": None
-        if at_market or not reading.price
-        else _whole(reading.price, _("price {text} is not a whole number of won above zero: write it as 52000")),
+        "price": None if at_market or not reading.price else _won(reading.price),
     }
 
 
@@ -324,6 +324,14 @@ def _by_beginning(words: str) -> str:
     raise Misunderstood(_("no stock is called {words}: write its code, as 005930").format(words=words))
 
 
+def _shares(text: str) -> int:
+    return _whole(text, _("quantity {text} is not a whole number of shares above zero: write it as 10"))
+
+
+def _won(text: str) -> int:
+    return _whole(text, _("price {text} is not a whole number of won above zero: write it as 52000"))
+
+
 def _whole(text: str, sentence: str) -> int:
     digits = text.replace(",", "").removesuffix("주").removesuffix("원")
     if not digits.isascii() or not digits.isdigit() or len(digits) > 12 or int(digits) < 1:
@@ -369,6 +377,26 @@ def _cancel(asked: Asked) -> Answer:
         return _with_buttons(asked, _("Cancel all {count} open orders?").format(count=count), "CANCEL", {"order": None})
     order = find_order(asked.words[0])
     return _with_buttons(asked, _("Cancel {order}?").format(order=_order_line(order)), "CANCEL", {"order": order.pk})
+
+
+def _amend(asked: Asked) -> Answer:
+    """Ask for a button that amends an order: what ends in 주 is a quantity, a first figure without it the price."""
+    order_no, *figures = asked.words or [""]
+    shares = [each for each in figures if each.endswith("주")]
+    others = [each for each in figures if not each.endswith("주")]
+    quantities = [*others[1:], *shares]
+    if not figures or len(quantities) > 1:
+        raise Misunderstood(
+            _("Write it as /amend #12 70100: the order and its new price, then how many shares move if not all")
+        )
+    order = find_order(order_no)
+    change = Change(
+        price=_won(others[0]) if others else None,
+        qty=_shares(quantities[0]) if quantities else None,
+    )
+    preview(order, change)
+    words = {"order": order.pk, "price": change.price, "qty": change.qty}
+    return _with_buttons(asked, _("Amend {change}?").format(change=wanted(order, change)), "AMEND", words)
 
 
 def _halt(asked: Asked) -> Answer:
@@ -462,6 +490,11 @@ def _cancel_now(row: Confirmation, asked: Asked) -> str:
     return actions.cancel(TradeOrder.objects.get(pk=pk), by=asked.user).text
 
 
+def _amend_now(row: Confirmation, asked: Asked) -> str:
+    change = Change(row.words["price"], row.words["qty"])
+    return actions.amend(TradeOrder.objects.get(pk=row.words["order"]), change, by=asked.user).text
+
+
 def _resume_now(row: Confirmation, asked: Asked) -> str:
     return actions.switch_to(TradingState.ACTIVE, by=asked.user, reason=row.words["reason"]).text
 
@@ -474,6 +507,7 @@ def _decide_now(row: Confirmation, asked: Asked) -> str:
 ACTS: dict[str, Callable[[Confirmation, Asked], str]] = {
     Side.BUY.value: _place,
     Side.SELL.value: _place,
+    "AMEND": _amend_now,
     "CANCEL": _cancel_now,
     "RESUME": _resume_now,
     "DECIDE": _decide_now,
@@ -495,6 +529,7 @@ _TABLE: Sequence[tuple[str, str, Callable[[Asked], Answer]]] = (
     ("체결", "fills", _fills),
     ("매수", "buy", _buy),
     ("매도", "sell", _sell),
+    ("정정", "amend", _amend),
     ("취소", "cancel", _cancel),
     ("중지", "halt", _halt),
     ("재개", "resume", _resume),

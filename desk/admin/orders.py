@@ -20,7 +20,11 @@ from unfold.admin import TabularInline
 from unfold.contrib.filters.admin import ChoicesCheckboxFilter, RangeDateFilter
 from unfold.decorators import action, display
 from unfold.forms import BaseDialogForm
-from unfold.widgets import UnfoldAdminRadioSelectWidget, UnfoldAdminTextareaWidget
+from unfold.widgets import (
+    UnfoldAdminIntegerFieldWidget,
+    UnfoldAdminRadioSelectWidget,
+    UnfoldAdminTextareaWidget,
+)
 
 from aegis.guards import TradingState
 from aegis.lifecycle import OPEN, Status
@@ -33,6 +37,7 @@ from desk.timeline import family_of, timeline
 from kis import clock
 from market.models import Stock
 from orders import stops
+from orders.management.changing import Change
 from orders.models import (
     BlacklistedStock,
     OrderEvent,
@@ -83,6 +88,31 @@ class DecisionForm(BaseDialogForm):
         ]
 
 
+class AmendForm(BaseDialogForm):
+    """An order's new price in won, and how many shares it is about; the order itself says what is possible."""
+
+    price = forms.IntegerField(
+        label=_("new price (won)"),
+        min_value=1,
+        required=False,
+        widget=UnfoldAdminIntegerFieldWidget(),
+        help_text=_("empty: the price stays, and the order is reduced to the quantity below"),
+    )
+    qty = forms.IntegerField(
+        label=_("quantity"),
+        min_value=1,
+        required=False,
+        widget=UnfoldAdminIntegerFieldWidget(),
+        help_text=_("with a price: how many shares move; empty: all that is open"),
+    )
+
+    def clean(self) -> dict[str, Any]:
+        said = super().clean() or {}
+        if not self.errors and said.get("price") is None and said.get("qty") is None:
+            raise ValidationError(gettext("name a new price, or how many shares are to stay open, or both"))
+        return said
+
+
 def _candidate(each: dict[str, Any]) -> str:
     return _("{order_no}: {market} {placed_at}, {qty:,} at {price:,}, filled {filled_qty:,}").format(**each)
 
@@ -121,7 +151,7 @@ class TradeOrderAdmin(Record):
     date_hierarchy = "order_date"
     actions = ["cancel_chosen"]
     actions_list = ["reconcile_all"]
-    actions_detail = ["cancel", "chase_now", "reconcile", "decide"]
+    actions_detail = ["cancel", "amend", "chase_now", "reconcile", "decide"]
     change_form_outer_before_template = "desk/family.html"
     fieldsets = [
         (
@@ -228,6 +258,24 @@ class TradeOrderAdmin(Record):
     def cancel(self, request: HttpRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
         order = get_object_or_404(TradeOrder, pk=object_id)
         tell(request, actions.cancel(order, by=request.user))
+        return self._back_to(order)
+
+    @action(
+        description=_("Amend the order"),
+        icon="edit",
+        permissions=["open"],
+        url_path="amend",
+        dialog={
+            "title": _("Amend this order?"),
+            "description": _("What is open moves to the new price, and its chase ends. What was filled stays."),
+            "form_class": AmendForm,
+            "form_submit_text": _("Amend the order"),
+        },
+    )
+    def amend(self, request: HttpRequest, form: AmendForm, object_id: str) -> HttpResponse:
+        order = get_object_or_404(TradeOrder, pk=object_id)
+        change = Change(form.cleaned_data["price"], form.cleaned_data["qty"])
+        tell(request, actions.amend(order, change, by=request.user))
         return self._back_to(order)
 
     @action(

@@ -12,7 +12,7 @@ from django.urls import reverse
 
 from aegis.lifecycle import Status
 from kis import clock
-from orders.models import BlacklistedStock, OrderEvent, SwitchChange, TradeOrder, TradingSwitch
+from orders.models import BlacklistedStock, BrokerRequest, OrderEvent, SwitchChange, TradeOrder, TradingSwitch
 from orders.reconcile import reconcile
 
 As = Callable[..., Client]
@@ -70,6 +70,54 @@ def test_chosen_orders_are_cancelled_after_a_question(as_a: As, buy) -> None:
     assert TradeOrder.objects.get().cancel_sent_at is None
     trader.post(url, chosen | {"confirmed": "yes"})
     assert TradeOrder.objects.get().cancel_sent_at is not None
+
+
+def test_an_order_is_amended_from_its_page(as_a: As, buy) -> None:
+    order, trader = buy(price=69_000), as_a("trader")
+    url = reverse("admin:orders_tradeorder_amend", args=[order.pk])
+    assert "이 주문을 정정할까요?" in trader.get(url).content.decode()
+    assert (
+        trader.post(url, DIALOG | {"price": "69500", "qty": ""}).headers["HX-Redirect"].endswith(f"/{order.pk}/change/")
+    )
+    row = TradeOrder.objects.get(replaces=order)
+    assert (row.price, row.qty, row.status) == (69_500, 10, "PENDING")
+    request = BrokerRequest.objects.get(kind="AMEND")
+    assert (request.requested_by, request.who) == ("OPERATOR", "the trader")
+    assert "69,000 → 69,500" in last_act().change_message
+    told = trader.get(reverse("admin:orders_tradeorder_change", args=[order.pk])).content.decode()
+    assert f"#{order.pk} → #{row.pk}" in told
+
+
+@pytest.mark.parametrize(
+    ("price", "qty", "words"),
+    [
+        ("69000", "", "이미"),
+        ("69550", "", "호가"),
+        ("", "11", "11"),
+    ],
+)
+def test_an_amend_that_cannot_be_says_why_in_the_admin(as_a: As, buy, price: str, qty: str, words: str) -> None:
+    order, trader = buy(price=69_000), as_a("trader")
+    trader.post(reverse("admin:orders_tradeorder_amend", args=[order.pk]), DIALOG | {"price": price, "qty": qty})
+    told = trader.get(reverse("admin:orders_tradeorder_change", args=[order.pk])).content.decode()
+    assert "정정하지 못했습니다" in told
+    assert words in told
+    assert not BrokerRequest.objects.filter(kind="AMEND").exists()
+
+
+@pytest.mark.parametrize("fields", [{"price": "", "qty": ""}, {"price": "-5"}, {"qty": "0"}])
+def test_an_empty_amend_is_asked_again(as_a: As, buy, fields: dict[str, str]) -> None:
+    order = buy(price=69_000)
+    answer = as_a("trader").post(reverse("admin:orders_tradeorder_amend", args=[order.pk]), DIALOG | fields)
+    assert "HX-Redirect" not in answer.headers
+    assert not BrokerRequest.objects.exclude(kind="NEW").exists()
+
+
+def test_a_viewer_amends_nothing(as_a: As, buy) -> None:
+    order = buy(price=69_000)
+    url = reverse("admin:orders_tradeorder_amend", args=[order.pk])
+    assert as_a("viewer").post(url, DIALOG | {"price": "69500"}).status_code == 403
+    assert not BrokerRequest.objects.filter(kind="AMEND").exists()
 
 
 def test_an_order_is_chased_at_once(as_a: As, buy) -> None:

@@ -26,7 +26,8 @@ from kis.simulator.server import Simulator
 from market import collector
 from market.models import Stock
 from orders import guards, routine
-from orders.models import TradeOrder
+from orders.models import BrokerRequest, TradeOrder
+from orders.reconcile import reconcile
 from orders.service import Intent, OrderService
 from portfolio.fetcher import KISFetcher
 from portfolio.models import AccountSnapshot, Portfolio
@@ -226,6 +227,42 @@ class TestReplies:
         ]
         press(yes(ask("/취소 전체")))
         assert TradeOrder.objects.get(pk=second.pk).cancel_sent_at is not None
+
+    @pytest.mark.parametrize(
+        ("words", "price", "qty"),
+        [("65500", 65_500, 10), ("65,500원 4", 65_500, 4), ("65500 4주", 65_500, 4), ("4주 65500", 65_500, 4)],
+    )
+    def test_an_order_is_amended_after_a_button(self, broker: Broker, words: str, price: int, qty: int) -> None:
+        order = buy(broker, price=65_000)
+        asked = ask(f"/정정 #{order.pk} {words}")
+        assert "65,500" in asked.text
+        assert not BrokerRequest.objects.filter(kind="AMEND").exists()
+        told = press(yes(asked))
+        row = TradeOrder.objects.get(replaces=order)
+        assert (row.price, row.qty, row.status) == (price, qty, "PENDING")
+        assert f"#{order.pk} → #{row.pk}" in told
+        request = BrokerRequest.objects.get(kind="AMEND")
+        assert (request.requested_by, request.who) == ("OPERATOR", f"telegram{CHAT}")
+        assert press(yes(asked)).endswith(told)
+        assert BrokerRequest.objects.filter(kind="AMEND").count() == 1
+
+    def test_an_order_is_reduced_after_a_button(self, broker: Broker) -> None:
+        order = buy(broker, price=65_000)
+        press(yes(ask(f"/정정 #{order.pk} 4주")))
+        reconcile(broker, clock.now)
+        order.refresh_from_db()
+        assert (order.open_qty, order.withdrawn_qty) == (4, 6)
+
+    @pytest.mark.parametrize(
+        ("words", "complaint"),
+        [("", "/정정 #12 70100"), ("65000", "65,000"), ("65010", "호가"), ("65500 11", "11"), ("비싸게", "비싸게"),
+         ("65500 4주 5주", "/정정 #12 70100")],
+    )  # fmt: skip
+    def test_an_amend_that_cannot_be_gets_no_button(self, broker: Broker, words: str, complaint: str) -> None:
+        order = buy(broker, price=65_000)
+        asked = ask(f"/정정 #{order.pk} {words}")
+        assert complaint in asked.text
+        assert not asked.buttons
 
     def test_a_list_says_who_wanted_an_order(self, broker: Broker) -> None:
         buy(broker, price=65_000, strategy_id="turtle")

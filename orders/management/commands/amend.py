@@ -1,0 +1,59 @@
+import argparse
+from typing import Any
+
+from django.utils.translation import gettext as _
+
+from orders import shapes
+from orders.management.changing import Change, amend, preview, wanted
+from orders.management.console import (
+    FAILED,
+    OUTCOME_UNKNOWN,
+    WRONG_USAGE,
+    DeskCommand,
+    Failure,
+    Told,
+    add_confirmation,
+    confirm,
+    find_order,
+    who,
+)
+from orders.management.trading import shares, won
+
+
+class Command(DeskCommand):
+    help = _("Amend an open order: move it to another price, in whole or in part, or reduce it.")
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("number", help=_("the broker's order number of today, or # and our own: #12"))
+        parser.add_argument("--price", type=won, help=_("new price in won; its chase ends"))
+        parser.add_argument(
+            "--qty", type=shares, help=_("with --price: how many shares move; alone: how many stay open")
+        )
+        parser.add_argument("--dry-run", action="store_true", help=_("judge it, but send nothing"))
+        add_confirmation(parser)
+        super().add_arguments(parser)
+
+    def tell(self, **options: Any) -> Told:
+        change = Change(options["price"], options["qty"])
+        if change == Change():
+            words = _("name a new --price, or with --qty how many shares it is about, or both")
+            raise Failure("USAGE", words, exit_code=WRONG_USAGE)
+        order = find_order(options["number"])
+        if options["dry_run"]:
+            draft = preview(order, change)
+            shape = {"order": shapes.order(order), "draft": shapes.draft(draft) if draft else None}
+            return Told({"dry_run": True, **shape}, [_("would amend {change}").format(change=wanted(order, change))])
+        confirm(self.name, yes=options["yes"], about=lambda: wanted(order, change))
+        changed = amend(order, change, who=who())
+        order.refresh_from_db()
+        amended = changed.row if changed.row and changed.row.pk != order.pk else None
+        shape = {"order": shapes.order(order), "amended": shapes.order(amended) if amended else None}
+        if changed.is_done:
+            return Told({"dry_run": False, **shape}, [changed.text])
+        exit_code = OUTCOME_UNKNOWN if changed.code == "UNKNOWN" else FAILED
+        raise Failure(
+            changed.code,
+            changed.text,
+            exit_code=exit_code,
+            shape={**shape, "broker_code": changed.broker_code},
+        )

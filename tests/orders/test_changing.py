@@ -1,0 +1,177 @@
+"""Amends and cancels by a person: what is sent, by whom, and what they are told of it."""
+
+import json
+from collections.abc import Callable
+from io import StringIO
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.utils import translation
+
+from aegis.broker import Acceptance, Broker, NotSent, OutcomeUnknown, Refused
+from kis import clock, wiring
+from kis.simulator.server import Simulator
+from orders import shapes
+from orders.management.console import who
+from orders.models import BrokerRequest, TradeOrder
+from orders.reconcile import reconcile
+from orders.service import OrderService
+
+ACCOUNT = "50000000-01"
+Buy = Callable[..., TradeOrder]
+
+
+@pytest.fixture(autouse=True)
+def _english() -> object:
+    with translation.override("en"):
+        yield
+
+
+def told(*words: str, exit_code: int = 0) -> dict[str, Any]:
+    out = StringIO()
+    if exit_code:
+        with pytest.raises(SystemExit) as caught:
+            call_command(*words, "--json", stdout=out)
+        assert caught.value.code == exit_code
+    else:
+        call_command(*words, "--json", stdout=out)
+    return dict(json.loads(out.getvalue()))
+
+
+def said(*words: str) -> str:
+    out = StringIO()
+    call_command(*words, stdout=out)
+    return out.getvalue()
+
+
+def open_at_the_exchange(simulator: Simulator) -> list[tuple[int, int]]:
+    """Return price and open shares of what rests there."""
+    found = wiring.broker().open_orders()
+    prices = {row["number"]: row["price"] for row in simulator.ledger(ACCOUNT)["orders"]}
+    return sorted((prices[each.placed.order_no], each.qty) for each in found)
+
+
+def newest(kind: str) -> BrokerRequest:
+    return BrokerRequest.objects.filter(kind=kind).latest("id")
+
+
+def fail(monkeypatch: pytest.MonkeyPatch, broker: Broker, method: str, error: Exception) -> None:
+    def raise_it(*args: object, **kwargs: object) -> None:
+        raise error
+
+    monkeypatch.setattr(type(broker), method, raise_it)
+
+
+# --- amend
+
+
+def test_an_amend_names_both_orders_and_who_asked_for_it(buy: Buy, broker: Broker, simulator: Simulator) -> None:
+    order = buy(price=69_000)
+    line = said("amend", f"#{order.pk}", "--price", "69,500")
+    row = TradeOrder.objects.latest("id")
+    assert line.startswith(f"amend sent: #{order.pk} → #{row.pk}: 10 shares at 69,500 won")
+    request = newest("AMEND")
+    assert (request.requested_by, request.who, request.order_id) == ("OPERATOR", who(), order.pk)
+    assert open_at_the_exchange(simulator) == [(69_500, 10)]
+    reconcile(broker, clock.now)
+    row.refresh_from_db()
+    assert (row.status, row.replaces_id) == ("PENDING", order.pk)
+
+
+def test_an_amend_is_told_with_both_orders(buy: Buy) -> None:
+    order = buy(price=69_000)
+    shape = told("amend", f"#{order.pk}", "--price", "69500", "--qty", "4")
+    assert set(shape["order"]) == set(shapes.OrderShape.__annotations__)
+    assert (shape["order"]["id"], shape["amended"]["replaces"]) == (order.pk, order.pk)
+    assert (shape["amended"]["qty"], shape["amended"]["price"]) == (4, 69_500)
+
+
+def test_a_quantity_alone_reduces_the_order_once_the_list_says_so(
+    buy: Buy, broker: Broker, simulator: Simulator
+) -> None:
+    order = buy(price=69_000)
+    line = said("amend", f"#{order.pk}", "--qty", "4")
+    assert line.startswith(f"cancel of 6 shares of #{order.pk} sent: 4 stay open once the broker's list confirms it")
+    assert open_at_the_exchange(simulator) == [(69_000, 4)]
+    order.refresh_from_db()
+    assert order.open_qty == 10, "the reply proves nothing"
+    reconcile(broker, clock.now)
+    order.refresh_from_db()
+    assert (order.open_qty, order.withdrawn_qty, order.status) == (4, 6, "PENDING")
+
+
+def test_a_dry_run_judges_an_amend_and_sends_nothing(buy: Buy, simulator: Simulator) -> None:
+    order = buy(price=69_000)
+    shape = told("amend", f"#{order.pk}", "--price", "69500", "--dry-run")
+    assert (shape["dry_run"], shape["draft"]["price"], shape["order"]["id"]) == (True, 69_500, order.pk)
+    assert told("amend", f"#{order.pk}", "--qty", "4", "--dry-run")["draft"] is None
+    assert "10 of 10 open shares from 69,000 to 69,500 won" in said(
+        "amend", f"#{order.pk}", "--price", "69500", "--dry-run"
+    )
+    assert told("amend", f"#{order.pk}", "--price", "69550", "--dry-run", exit_code=1)["error"]["code"] == "DENIED"
+    assert not BrokerRequest.objects.filter(kind="AMEND").exists()
+    assert open_at_the_exchange(simulator) == [(69_000, 10)]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "complaint"),
+    [
+        (["--price", "69000"], "DENIED", "its price is 69,000 won already"),
+        (["--price", "69550"], "DENIED", "69,550 is not on the grid"),
+        (["--qty", "11"], "DENIED", "quantity 11: 1 to 10 shares of it are open"),
+        (["--qty", "10"], "DENIED", "nothing would change"),
+    ],
+)
+def test_an_amend_that_is_denied_says_why(buy: Buy, words: list[str], code: str, complaint: str) -> None:
+    order = buy(price=69_000)
+    error = told("amend", f"#{order.pk}", *words, exit_code=1)["error"]
+    assert error["code"] == code
+    assert error["message"].startswith(f"#{order.pk} is not amended: ")
+    assert complaint in error["message"]
+
+
+def test_an_amend_needs_a_price_or_a_quantity(buy: Buy) -> None:
+    order = buy(price=69_000)
+    assert told("amend", f"#{order.pk}", exit_code=2)["error"]["code"] == "USAGE"
+    assert told("amend", "#999", "--qty", "1", exit_code=1)["error"]["code"] == "NO_ORDER"
+
+
+@pytest.mark.parametrize(
+    ("method", "error", "code", "complaint", "exit_code"),
+    [
+        ("amend", Refused("정정 수량 초과", code="APBK0344"), "REFUSED", "look at the order first", 1),
+        ("amend", OutcomeUnknown("no answer"), "UNKNOWN", "neither amend nor order it again", 3),
+        ("quote", NotSent("nobody there"), "NOT_AMENDED", "nothing was sent: try again", 1),
+        ("quote", OutcomeUnknown("no answer"), "NOT_AMENDED", "nothing was sent: try again", 1),
+    ],
+)
+def test_an_amend_that_fails_says_what_to_do(
+    buy: Buy, broker: Broker, monkeypatch: pytest.MonkeyPatch,
+    method: str, error: Exception, code: str, complaint: str, exit_code: int,
+) -> None:  # fmt: skip
+    order = buy(price=69_000)
+    fail(monkeypatch, broker, method, error)
+    shape = told("amend", f"#{order.pk}", "--price", "69500", exit_code=exit_code)
+    assert shape["error"]["code"] == code
+    assert complaint in shape["error"]["message"]
+    assert shape["order"]["status"] == "PENDING"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "complaint", "exit_code"),
+    [
+        (Refused("not now", code="X2"), "NOT_AMENDED", "look at the order first", 1),
+        (NotSent("nobody there"), "NOT_AMENDED", "nothing was sent: try again", 1),
+        (OutcomeUnknown("no answer"), "UNKNOWN", "without an answer", 3),
+    ],
+)
+def test_a_reduction_that_fails_says_what_to_do(
+    buy: Buy, broker: Broker, monkeypatch: pytest.MonkeyPatch,
+    error: Exception, code: str, complaint: str, exit_code: int,
+) -> None:  # fmt: skip
+    order = buy(price=69_000)
+    fail(monkeypatch, broker, "cancel_part", error)
+    shape = told("amend", f"#{order.pk}", "--qty", "4", exit_code=exit_code)
+    assert shape["error"]["code"] == code
+    assert complaint in shape["error"]["message"]
