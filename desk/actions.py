@@ -15,11 +15,12 @@ from django.utils.translation import gettext as _
 
 from aegis.broker import BrokerError
 from aegis.guards import TradingState
+from aegis.requests import RequestedBy
 from kis import clock
 from kis.wiring import broker
 from orders import guards, journal, reconcile, stops, switch
 from orders.management import changing
-from orders.management.changing import Change, wanted
+from orders.management.changing import Change, after_cancel, wanted
 from orders.models import StopRule, TradeOrder
 from orders.service import OrderService
 
@@ -69,12 +70,12 @@ def cancel(order: TradeOrder, *, by: User) -> Told:
         return Told(False, _("Nothing is left to cancel of {order}").format(order=name_of(order)))
     _note(order, by, _("cancel"))
     try:
-        _service().cancel(order)
+        _service().cancel(order, by=RequestedBy.OPERATOR, who=by.get_username())
     except BrokerError as error:
         return Told(
             False, _("{order} is not cancelled: {error}").format(order=name_of(order), error=guards.say_error(error))
         )
-    return Told(True, _("Cancel sent: {order}").format(order=name_of(order)))
+    return Told(True, _("Cancel sent: {order}").format(order=name_of(order)) + ". " + after_cancel(order))
 
 
 def amend(order: TradeOrder, change: Change, *, by: User) -> Told:
@@ -130,14 +131,22 @@ def switch_to(state: TradingState, *, by: User, reason: str) -> Told:
 
 
 def cancel_all(*, by: User) -> Sequence[Told]:
-    """Cancel everything of ours that is open; orders placed by hand stay."""
+    """Cancel everything of ours that is open; external orders stay. What the list still shows is not done."""
     log_act(by, TradeOrder, _("cancel all"))
-    swept = _service().cancel_all()
-    told = [Told(True, _("Cancel sent for {count} orders").format(count=len(swept.cancelled)))]
+    swept = _service().cancel_all(who=by.get_username())
+    words = _("{count} orders are no longer open by the broker's list")
+    told = [Told(True, words.format(count=len(swept.cancelled)))]
+    told += [
+        Told(False, _("{order} is not confirmed: {why}").format(order=number, why=why))
+        for number, why in swept.unconfirmed.items()
+    ]
     told += [
         Told(False, _("{order} is not cancelled: {error}").format(order=number, error=why))
         for number, why in swept.failed.items()
     ]
+    if swept.left:
+        words = _("{count} orders placed outside AEGIS are left open: {numbers}")
+        told.append(Told(True, words.format(count=len(swept.left), numbers=", ".join(swept.left))))
     if swept.unseen:
         told.append(Told(False, _("Not all that is open is known: {error}").format(error=swept.unseen)))
     return told

@@ -7,6 +7,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, TypedDict
 
+from aegis.broker import OpenOrder
 from aegis.chase import Plan
 from aegis.guards import Reason
 from aegis.quality import Gap, Savings
@@ -235,10 +236,28 @@ class SavingsShape(TypedDict):
     yearly_own_won: int
 
 
+class OpenOrderShape(TypedDict):
+    """An open order by the broker's own list; `qty` shares are open, `order` is our own number of it, null without."""
+
+    order: int | None
+    order_no: str
+    order_date: str
+    branch: str
+    market: str
+    code: str
+    side: str
+    qty: int
+
+
 class SweptShape(TypedDict):
-    """What became of everything that was open, by order number; `left` were placed by hand and are left alone."""
+    """What became of everything that was open, by order number.
+
+    `cancelled`: the broker's list no longer shows them. `unconfirmed`: the cancel was sent, and the list still shows
+    them or could not be read. `left` are external orders, left alone.
+    """
 
     cancelled: list[str]
+    unconfirmed: list[dict[str, str]]
     failed: list[dict[str, str]]
     left: list[str]
     unseen: str
@@ -385,9 +404,24 @@ def account(row: AccountSnapshot) -> AccountShape:
     }
 
 
+def open_order(each: OpenOrder, row: TradeOrder | None) -> OpenOrderShape:
+    placed = each.placed
+    return {
+        "order": row.pk if row else None,
+        "order_no": placed.order_no,
+        "order_date": placed.order_date.isoformat(),
+        "branch": placed.branch,
+        "market": placed.market.value,
+        "code": each.code,
+        "side": each.side.value,
+        "qty": each.qty,
+    }
+
+
 def swept(each: Swept) -> SweptShape:
     return {
         "cancelled": each.cancelled,
+        "unconfirmed": [{"order_no": number, "message": why} for number, why in each.unconfirmed.items()],
         "failed": [{"order_no": number, "message": why} for number, why in each.failed.items()],
         "left": each.left,
         "unseen": each.unseen,

@@ -10,6 +10,7 @@ from django.contrib.admin.models import LogEntry
 from django.test import Client
 from django.urls import reverse
 
+from aegis.broker import Acceptance
 from aegis.lifecycle import Status
 from kis import clock
 from orders.models import BlacklistedStock, BrokerRequest, OrderEvent, SwitchChange, TradeOrder, TradingSwitch
@@ -118,6 +119,28 @@ def test_a_viewer_amends_nothing(as_a: As, buy) -> None:
     url = reverse("admin:orders_tradeorder_amend", args=[order.pk])
     assert as_a("viewer").post(url, DIALOG | {"price": "69500"}).status_code == 403
     assert not BrokerRequest.objects.filter(kind="AMEND").exists()
+
+
+def test_a_cancel_is_by_the_operator_and_says_that_the_list_confirms_it(as_a: As, buy) -> None:
+    order = buy()
+    text = as_a("trader").post(reverse("cancel", args=[order.pk])).json()["text"]
+    assert "목록" in text
+    assert "30" in text
+    request = BrokerRequest.objects.get(kind="CANCEL")
+    assert (request.requested_by, request.who) == ("OPERATOR", "the trader")
+
+
+def test_what_the_list_still_shows_is_not_called_cancelled(as_a: As, buy, broker, monkeypatch) -> None:
+    order = buy()
+    receipt = Acceptance("06010", "0000000999", clock.now().time())
+    monkeypatch.setattr(type(broker), "cancel", lambda *words: receipt)
+    answer = as_a("trader").post(reverse("cancel_all"))
+    assert answer.status_code == 409
+    first, second = answer.json()["text"].splitlines()
+    assert "0건" in first
+    assert order.order_no in second
+    assert "확인" in second
+    assert BrokerRequest.objects.get(kind="CANCEL").who == "the trader"
 
 
 def test_an_order_is_chased_at_once(as_a: As, buy) -> None:

@@ -175,3 +175,71 @@ def test_a_reduction_that_fails_says_what_to_do(
     shape = told("amend", f"#{order.pk}", "--qty", "4", exit_code=exit_code)
     assert shape["error"]["code"] == code
     assert complaint in shape["error"]["message"]
+
+
+# --- cancel
+
+
+def test_a_cancel_says_that_the_list_confirms_it_and_who_asked(buy: Buy) -> None:
+    order = buy(price=69_000)
+    lines = said("cancel", f"#{order.pk}")
+    assert "The broker's list confirms it; until then the cancel is sent again, and after 30 s you are told" in lines
+    assert (newest("CANCEL").requested_by, newest("CANCEL").who) == ("OPERATOR", who())
+    order.refresh_from_db()
+    assert (order.status, order.cancel_wanted_by) == ("PENDING", "OPERATOR")
+
+
+def test_a_cancel_without_an_answer_is_not_called_sent_and_done(
+    buy: Buy, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = buy(price=69_000)
+    fail(monkeypatch, broker, "cancel", OutcomeUnknown("no answer"))
+    assert "No answer came: it is sent again until the broker's list confirms it" in said("cancel", f"#{order.pk}")
+
+
+# --- cancel all
+
+
+def stubborn(monkeypatch: pytest.MonkeyPatch, broker: Broker) -> None:
+    """Let the broker acknowledge every cancel and carry out none."""
+
+    def cancel(self: Broker, placed: Any) -> Acceptance:
+        return Acceptance("06010", "0000000999", clock.now().time())
+
+    monkeypatch.setattr(type(broker), "cancel", cancel)
+
+
+def test_a_cancel_that_the_list_does_not_confirm_fails_the_brake(
+    buy: Buy, broker: Broker, monkeypatch: pytest.MonkeyPatch, simulator: Simulator
+) -> None:
+    order = buy(price=69_000)
+    stubborn(monkeypatch, broker)
+    shape = told("cancel_all", exit_code=1)
+    assert (shape["error"]["code"], shape["cancelled"]) == ("NOT_ALL", [])
+    assert [each["order_no"] for each in shape["unconfirmed"]] == [order.order_no]
+    with pytest.raises(CommandError, match=f"NOT confirmed: {order.order_no}: the cancel was sent"):
+        said("cancel_all")
+    assert open_at_the_exchange(simulator) == [(69_000, 10)]
+
+
+def test_a_dry_run_of_the_brake_asks_the_broker_what_the_brake_asks(
+    buy: Buy, service: OrderService, simulator: Simulator
+) -> None:
+    order = buy(price=69_000)
+    by_hand = {"account": ACCOUNT, "code": "005930", "side": "BUY", "quantity": 3, "price": 60_000, "kind": "00"}
+    simulator.command("POST", "/simulator/orders", {**by_hand, "market": "KRX"})
+    (found,) = told("cancel_all", "--dry-run")["orders"]
+    assert set(found) == set(shapes.OpenOrderShape.__annotations__)
+    assert (found["order"], found["order_no"], found["qty"]) == (order.pk, order.order_no, 10)
+    both = told("cancel_all", "--dry-run", "--external")["orders"]
+    assert {(each["order"], each["qty"]) for each in both} == {(order.pk, 10), (None, 3)}
+    assert "3 shares open, KRX" in said("cancel_all", "--dry-run", "--external")
+    assert len(open_at_the_exchange(simulator)) == 2
+
+
+def test_a_dry_run_of_the_brake_that_cannot_ask_says_so(
+    buy: Buy, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    buy(price=69_000)
+    fail(monkeypatch, broker, "open_orders", Refused("closed", code="X1"))
+    assert told("cancel_all", "--dry-run", exit_code=1)["error"]["code"] == "BROKER"

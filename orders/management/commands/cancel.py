@@ -4,7 +4,9 @@ from typing import Any
 from django.utils.translation import gettext as _
 
 from aegis.broker import BrokerError
+from aegis.requests import RequestedBy
 from orders import guards, shapes
+from orders.management.changing import after_cancel
 from orders.management.console import DeskCommand, Failure, Told, describe, find_order, service, who
 
 
@@ -31,10 +33,9 @@ class Command(DeskCommand):
         if options["dry_run"]:
             return Told({"dry_run": True, **shape}, [_("would cancel: {line}").format(line=line)])
         try:
-            service().cancel(order)
+            service().cancel(order, by=RequestedBy.OPERATOR, who=who())
         except BrokerError as error:
             words = _("not cancelled: {error}").format(error=guards.say_error(error))
             raise Failure("NOT_CANCELLED", words, shape={"broker_code": error.code, **shape}) from error
-        order.refresh_from_db()
-        lines = [_("cancel sent: {line}").format(line=describe(order))]
+        lines = [_("cancel sent: {line}").format(line=describe(order)), after_cancel(order)]
         return Told({"dry_run": False, "order": shapes.order(order)}, lines)

@@ -3,12 +3,16 @@ from typing import Any
 
 from django.utils.translation import gettext as _
 
-from aegis.broker import BrokerError
-from aegis.lifecycle import OPEN
+from aegis.broker import BrokerError, OpenOrder
+from aegis.lifecycle import Status
+from aegis.sessions import KST
+from aegis.terms import Side
 from kis import clock
 from kis.wiring import broker
+from market import service as market
 from orders import shapes, switch
-from orders.management.console import DeskCommand, Failure, Told, describe, service, stock_code, who
+from orders.cancel_all import row_of
+from orders.management.console import DeskCommand, Failure, Told, service, stock_code, who
 from orders.models import TradeOrder
 from orders.reconcile import reconcile
 from orders.service import Swept
@@ -30,38 +34,59 @@ class Command(DeskCommand):
             return _would(code=code, external=options["external"])
         if options["halt"]:
             switch.halt(by=who(), reason=self.name, at=clock.now())
-        swept = service().cancel_all(external=options["external"], code=code)
-        if swept.failed:
+        swept = service().cancel_all(external=options["external"], code=code, who=who())
+        if swept.failed or swept.unconfirmed:
             _look_again(swept)
         lines = [*([_("halted: nothing new leaves")] if options["halt"] else []), *_lines(swept)]
-        if swept.failed or swept.unseen:
+        if swept.failed or swept.unconfirmed or swept.unseen:
             raise Failure("NOT_ALL", "\n".join(lines), shape=dict(shapes.swept(swept)))
         return Told({"dry_run": False, **shapes.swept(swept)}, lines)
 
 
 def _would(*, code: str | None, external: bool) -> Told:
-    rows = TradeOrder.objects.filter(status__in=OPEN).order_by("-id")
-    rows = rows if external else rows.filter(origin=TradeOrder.Origin.AEGIS)
-    rows = rows.filter(stock_code=code) if code else rows
-    lines = [_("would cancel: {line}").format(line=describe(row)) for row in rows]
-    return Told({"dry_run": True, "orders": [shapes.order(row) for row in rows]}, lines or [_("nothing is open")])
+    """Ask the broker what the real command asks it."""
+    found = [(each, row_of(each)) for each in service().would_cancel(external=external, code=code)]
+    lines = [_("would cancel: {line}").format(line=_open_line(each, row)) for each, row in found]
+    shape = [shapes.open_order(each, row) for each, row in found]
+    return Told({"dry_run": True, "orders": shape}, lines or [_("nothing is open")])
+
+
+def _open_line(each: OpenOrder, row: TradeOrder | None) -> str:
+    stock = market.get_stock(each.code)
+    words = _("{name} ({code}) {side}, {qty:,} shares open, {market}, number {number}, ours {ours}")
+    return words.format(
+        name=stock.name if stock else each.code,
+        code=each.code,
+        side=_("buy") if each.side is Side.BUY else _("sell"),
+        qty=each.qty,
+        market=each.placed.market,
+        number=each.placed.order_no,
+        ours=f"#{row.pk}" if row else "-",
+    )
 
 
 def _look_again(swept: Swept) -> None:
-    """Drop from the failures what turns out to be over: a cancel is refused, too, where the order just filled."""
+    """Sort anew what is over meanwhile: a cancel is refused, too, if the order just filled."""
     try:
         reconcile(broker(), clock.now)
     except BrokerError as error:
         swept.unseen = swept.unseen or str(error)
         return
-    numbers = list(swept.failed)
-    for row in TradeOrder.objects.filter(order_no__in=numbers).order_by("order_date"):
-        if row.order_no and row.is_done and row.order_date == clock.now().date():
-            swept.failed.pop(row.order_no, None)
+    today = clock.now().astimezone(KST).date()
+    for number in [*swept.failed, *swept.unconfirmed]:
+        # branches number for themselves: it is over if all orders with that number are
+        rows = list(TradeOrder.objects.filter(order_no=number, order_date=today))
+        if rows and all(row.is_done for row in rows):
+            swept.failed.pop(number, None)
+            if swept.unconfirmed.pop(number, None) and any(row.state is Status.CANCELLED for row in rows):
+                swept.cancelled.append(number)
 
 
 def _lines(swept: Swept) -> list[str]:
-    lines = [_("cancelled: {count} ({numbers})").format(count=len(swept.cancelled), numbers=_join(swept.cancelled))]
+    words = _("no longer open by the broker's list: {count} ({numbers})")
+    lines = [words.format(count=len(swept.cancelled), numbers=_join(swept.cancelled))]
+    for number, why in swept.unconfirmed.items():
+        lines.append(_("NOT confirmed: {number}: {why}").format(number=number, why=why))
     if swept.left:
         words = _("left alone, placed by hand: {numbers}; --external cancels them too")
         lines.append(words.format(numbers=_join(swept.left)))
