@@ -15,7 +15,7 @@ from django.utils.translation import gettext as _
 
 from desk import health, replies
 from desk.replies import Answer
-from desk.telegram import BotAPI, Declined, TelegramError
+from desk.telegram import BotAPI, Declined, TelegramError, Unreachable
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +27,8 @@ LONGEST_PAUSE_SECONDS = 60.0
 # another one polls with the same token: Telegram lets one in
 CONFLICT = 409
 CONFLICT_SECONDS = 30.0
+# an answer that Telegram does not take is sent again, as long as somebody may still wait for it
+ANSWER_FOR_SECONDS = 300.0
 # a line that came while nobody listened is not acted on any more
 STALE = timedelta(minutes=5)
 
@@ -39,6 +41,7 @@ class Bot:
         self._now = now
         self._allowed = allowed
         self._offset = 0
+        self._late: set[threading.Timer] = set()
 
     def run(self, stop: threading.Event) -> None:
         """Poll on a thread of its own; return soon after `stop`, when what is being answered is answered."""
@@ -49,6 +52,9 @@ class Bot:
         stop.wait()
         halts.shutdown(wait=True)
         pool.shutdown(wait=True, cancel_futures=True)
+        for timer in list(self._late):
+            timer.cancel()
+            log.error("telegram: an answer that waited to be sent again is lost")
 
     def _poll(self, stop: threading.Event, pool: ThreadPoolExecutor, halts: ThreadPoolExecutor) -> None:
         pause = 1.0
@@ -93,7 +99,7 @@ class Bot:
         except Exception:  # whoever asked must not wait for an answer that never comes
             log.exception("telegram: update %s could not be answered", update["update_id"])
             with translation.override(settings.LANGUAGE_CODE):
-                self._answer(chat, Answer(_("This failed, and the log says why")))
+                self._answer(chat, Answer(replies.broke_off() if query else _("This failed, and the log says why")))
             return
         log.info("telegram: update %s answered in %.0f ms", update["update_id"], (time.perf_counter() - began) * 1000)
 
@@ -115,10 +121,36 @@ class Bot:
             log.info("telegram: a button stays: %s", error)
 
     def _answer(self, chat: int, answer: Answer) -> None:
+        self._send(chat, answer, pause=1.0, gives_up_at=time.monotonic() + ANSWER_FOR_SECONDS)
+
+    def _send(self, chat: int, answer: Answer, *, pause: float, gives_up_at: float) -> None:
+        """Send an answer, later again if Telegram did not take it. No thread waits that lines are answered on."""
         try:
             self._api.send(chat, answer.text, buttons=answer.buttons or None)
         except TelegramError as error:
-            log.error("telegram: an answer to chat %s is lost: %s", chat, error)
+            wait = _again_after(error, pause)
+            if wait is None or time.monotonic() + wait > gives_up_at:
+                log.error("telegram: an answer to chat %s is lost: %s", chat, error)
+                return
+            log.warning("telegram: an answer to chat %s is sent again in %.0f s: %s", chat, wait, error)
+            self._send_later(chat, answer, wait=wait, gives_up_at=gives_up_at)
+
+    def _send_later(self, chat: int, answer: Answer, *, wait: float, gives_up_at: float) -> None:
+        def send() -> None:
+            self._late.discard(timer)
+            self._send(chat, answer, pause=min(wait * 2, LONGEST_PAUSE_SECONDS), gives_up_at=gives_up_at)
+
+        timer = threading.Timer(wait, send)
+        timer.daemon = True
+        self._late.add(timer)
+        timer.start()
+
+
+def _again_after(error: TelegramError, pause: float) -> float | None:
+    """Return after how many seconds a call may be tried again; None if that is of no use, or it was perhaps heard."""
+    if isinstance(error, Declined) and error.retry_after:
+        return error.retry_after
+    return pause if isinstance(error, Unreachable) else None
 
 
 def _is_halt(update: Mapping[str, Any]) -> bool:

@@ -1,7 +1,8 @@
 """What the desk answers to a line of text: text and buttons out, from the tables and services. No Telegram in sight.
 
-Whatever trades waits for a button. A button stands for a `Confirmation`, whose key is the order's request id: pressed
-twice, or again after a crash, it is one order; after `CONFIRM_FOR` it is none. Halting needs no button.
+Whatever trades waits for a button. A button stands for a `Confirmation`, whose key is the order's request id. It is
+taken once, in a row that is committed before the broker is asked; any further press is told what becomes of it. After
+`CONFIRM_FOR` an untouched button does nothing. Halting needs no button.
 """
 
 import uuid
@@ -419,7 +420,7 @@ def forget(before: datetime, at_most: int) -> int:
 
 
 def press(data: str, *, chat: int, now: datetime) -> Answer:
-    """Do what a button stands for, once; a second press tells what became of the first."""
+    """Do what a button stands for, once; a further press is told what becomes of the first."""
     choice, _sep, key = data.partition(":")
     row = Confirmation.objects.filter(pk=key, chat=chat).first()
     with translation.override(row.words.get("language", "ko") if row else "ko"):
@@ -427,39 +428,47 @@ def press(data: str, *, chat: int, now: datetime) -> Answer:
             return Answer(_("This button is not known any more"))
         if (answered := _take(row.pk, is_yes=choice == "yes", now=now)) is not None:
             return Answer(answered)
-        text = _carry_out(row, Asked(chat, now))
-        Confirmation.objects.filter(pk=row.pk).update(state=State.DONE, answer=text)
+        text = broke_off()
+        try:
+            text = _carry_out(row, Asked(chat, now))
+        finally:
+            Confirmation.objects.filter(pk=row.pk).update(state=State.DONE, answer=text)
         return Answer(text)
 
 
-@transaction.atomic
-def _take(key: str, *, is_yes: bool, now: datetime) -> str | None:
-    """Return what to answer instead of acting; None where it is ours to act.
+def broke_off() -> str:
+    """Return what to answer for a button whose errand raised: the order may have gone."""
+    return _("It broke off, and nobody knows how far it came: look at /orders before you ask again")
 
-    One that is TAKEN was perhaps broken off: acting again is safe, for the key is the order's request id.
+
+@transaction.atomic(durable=True)
+def _take(key: str, *, is_yes: bool, now: datetime) -> str | None:
+    """Return what to answer instead of acting; None if it is ours to act.
+
+    One that is taken is never acted on again, though who took it may have died: nobody can tell from here.
     """
     row = Confirmation.objects.select_for_update().get(pk=key)
     if row.state == State.DONE:
         return _("Done already: {answer}").format(answer=row.answer)
     if row.state == State.DROPPED:
         return _("Dropped before: nothing is done")
-    if not is_yes and not _went(row):
-        row.state = State.DROPPED
-    elif not is_yes:
-        return _("It has been ordered already: look at the order")
-    elif not row.created_at <= now <= row.expires_at and not _went(row):
-        row.state = State.DROPPED
-        row.save(update_fields=["state"])
-        return _("The button is too old: nothing is done, ask again")
-    else:
-        row.state = State.TAKEN
+    if row.state == State.TAKEN:
+        return _under_way(row)
+    is_in_time = row.created_at <= now <= row.expires_at
+    row.state = State.TAKEN if is_yes and is_in_time else State.DROPPED
     row.save(update_fields=["state"])
-    return _("Left as it is") if row.state == State.DROPPED else None
+    if row.state == State.TAKEN:
+        return None
+    return _("The button is too old: nothing is done, ask again") if is_yes else _("Left as it is")
 
 
-def _went(row: Confirmation) -> bool:
-    """Whether the order of a button that was taken and broken off has left."""
-    return row.state == State.TAKEN and TradeOrder.objects.filter(request_id=row.key).exists()
+def _under_way(row: Confirmation) -> str:
+    """Return what is known of a button that was taken and has no answer yet."""
+    order = TradeOrder.objects.filter(request_id=row.key).first()
+    if order is not None:
+        words = _("It went when the button was first pressed: {line}. /cancel #{pk} cancels what is open of it")
+        return words.format(line=_order_line(order), pk=order.pk)
+    return _("It has been under way since the button was first pressed. Do not ask again before /orders shows it")
 
 
 def _carry_out(row: Confirmation, asked: Asked) -> str:

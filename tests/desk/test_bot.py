@@ -17,15 +17,15 @@ from aegis.codes import plain
 from aegis.guards import TradingState
 from aegis.terms import Side
 from desk import health, replies
-from desk.bot import THREADS, Bot
+from desk.bot import HALT_THREADS, THREADS, Bot, _again_after
 from desk.models import Confirmation
 from desk.replies import Answer
-from desk.telegram import BotAPI
+from desk.telegram import BotAPI, Declined, TelegramError, Unanswered, Unreachable
 from kis import clock, wiring
 from kis.simulator.server import Simulator
 from market import collector
 from market.models import Stock
-from orders import guards, routine
+from orders import guards, routine, switch
 from orders.models import BrokerRequest, TradeOrder
 from orders.reconcile import reconcile
 from orders.service import Intent, OrderService
@@ -165,13 +165,55 @@ class TestReplies:
         press(button, later=3600)
         assert TradeOrder.objects.count() == 1
 
-    @pytest.mark.parametrize("state", [Confirmation.State.OPEN, Confirmation.State.TAKEN])
-    def test_an_old_button_does_nothing(self, state: str) -> None:
+    def test_an_old_button_does_nothing(self) -> None:
         button = yes(ask("/매수 005930 10"))
-        Confirmation.objects.update(state=state)
         assert "시간이 지났" in press(button, later=61)
         assert "그만둔" in press(button)
         assert not TradeOrder.objects.exists()
+
+    @pytest.mark.parametrize("later", [0, 61, 3600])
+    def test_a_button_that_was_taken_is_never_called_undone(self, later: float) -> None:
+        do, leave = (data for _text, data in ask("/매수 005930 10").buttons[0])
+        Confirmation.objects.update(state=Confirmation.State.TAKEN)
+        for button in (do, leave):
+            assert "진행 중" in press(button, later=later)
+        assert Confirmation.objects.get().state == Confirmation.State.TAKEN
+        assert not TradeOrder.objects.exists(), "who took it may still be at it"
+
+    @pytest.mark.parametrize("asked_of", ["quote", "place"])
+    @pytest.mark.parametrize("later", [1, 61])
+    def test_a_press_while_the_broker_is_asked_is_told_the_truth(
+        self, broker: Broker, monkeypatch: pytest.MonkeyPatch, asked_of: str, later: float
+    ) -> None:
+        do, leave = (data for _text, data in ask("/매수 005930 10").buttons[0])
+        told: list[str] = []
+        real = getattr(type(broker), asked_of)
+
+        def slow(self: Broker, *words: Any) -> Any:
+            if not told:
+                told.extend(["", ""])
+                told[:] = [press(each, later=later) for each in (leave, do)]
+            return real(self, *words)
+
+        monkeypatch.setattr(type(broker), asked_of, slow)
+        answer = press(do)
+        order = TradeOrder.objects.get()
+        assert "주문" in answer
+        for text in told:
+            assert "그대로 두" not in text
+            assert "시간이 지났" not in text
+            assert ("진행 중" if asked_of == "quote" else f"#{order.pk}") in text
+        assert "이미" in press(leave, later=later)
+
+    def test_what_broke_off_is_not_called_done_or_undone(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def broken(*words: Any) -> str:
+            raise ZeroDivisionError
+
+        button = yes(ask("/매수 005930 10"))
+        monkeypatch.setitem(replies.ACTS, "BUY", broken)
+        with pytest.raises(ZeroDivisionError):
+            press(button)
+        assert "/주문" in press(button, later=120)
 
     def test_who_leaves_it_has_left_it(self) -> None:
         do, leave = (data for _text, data in ask("/매수 005930 10").buttons[0])
@@ -402,6 +444,56 @@ def test_a_halt_waits_behind_no_other_line(
         assert guards.trading_state() is TradingState.HALTED
     finally:
         broker_answers.set()
+
+
+def test_an_answer_that_telegram_asks_to_wait_with_comes_later(
+    telegram: FakeTelegram, bot: Bot, desk: Simulator
+) -> None:
+    telegram.decline("sendMessage", 429, "Too Many Requests: retry after 1", times=2, retry_after=1)
+    assert "/잔고" in heard(telegram, "/도움말").text
+    asked = heard(telegram, "/매수 005930 10")
+    telegram.decline("sendMessage", 429, "Too Many Requests: retry after 1", retry_after=1)
+    telegram.press(asked, asked.buttons[0][1])
+    assert "주문" in telegram.wait_for_sent(3)[2].text
+    assert TradeOrder.objects.count() == 1
+
+
+def test_a_button_whose_errand_raises_is_not_said_to_have_failed(
+    telegram: FakeTelegram, bot: Bot, desk: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def place_and_break(*words: Any) -> str:
+        replies._place(*words)
+        raise ZeroDivisionError
+
+    monkeypatch.setitem(replies.ACTS, "BUY", place_and_break)
+    asked = heard(telegram, "/매수 005930 10")
+    telegram.press(asked, asked.buttons[0][1])
+    assert "/주문" in telegram.wait_for_sent(2)[1].text
+    assert TradeOrder.objects.count() == 1
+
+
+def test_an_answer_that_waits_holds_up_no_halt(telegram: FakeTelegram, bot: Bot, desk: Simulator) -> None:
+    telegram.decline("sendMessage", 429, "Too Many Requests: retry after 30", times=2 * HALT_THREADS, retry_after=30)
+    for _ in range(HALT_THREADS):
+        telegram.write(CHAT, "/중지")
+    wait_for(lambda: guards.trading_state() is TradingState.HALTED)
+    wait_for(lambda: telegram.calls.count("sendMessage") == HALT_THREADS)
+    switch.turn(TradingState.ACTIVE, by="kim", reason="", at=clock.now())
+    telegram.write(CHAT, "/중지")
+    wait_for(lambda: guards.trading_state() is TradingState.HALTED, seconds=5)
+
+
+@pytest.mark.parametrize(
+    ("error", "wait"),
+    [
+        (Declined(429, "Too Many Requests", 7.0), 7.0),
+        (Unreachable("no connection"), 2.0),
+        (Unanswered("cut"), None),
+        (Declined(400, "message is too long"), None),
+    ],
+)
+def test_only_what_surely_was_not_heard_is_said_again(error: TelegramError, wait: float | None) -> None:
+    assert _again_after(error, 2.0) == wait
 
 
 def test_the_bot_outlives_an_outage(telegram: FakeTelegram, bot: Bot) -> None:
