@@ -24,6 +24,7 @@ from aegis.lifecycle import UNSETTLED, Status
 from aegis.sessions import KST, Phase, PhaseName
 from aegis.terms import Market
 from desk.health import untold
+from desk.timeline import doubts
 from kis import wiring
 from kis.auth import store_key
 from kis.status import SocketState, StreamStatus
@@ -128,6 +129,8 @@ def _stop(rule: StopRule, row: Portfolio) -> Stop:
 def open_orders(now: datetime) -> dict[str, Any]:
     unsettled = TradeOrder.objects.filter(status__in=UNSETTLED).select_related("root").order_by("-created_at", "-id")
     orders = list(unsettled)
+    for order in orders:
+        order.doubts = doubts(order)
     return {"orders": orders, "unknown": sum(order.state is Status.UNKNOWN for order in orders)}
 
 

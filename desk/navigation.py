@@ -100,6 +100,7 @@ def sidebar(request: HttpRequest) -> list[Item]:
         group(
             _("Records"),
             page(_("Order events"), "history", "orders.orderevent"),
+            page(_("Requests to the broker"), "send", "orders.brokerrequest"),
             page(_("Notices"), "mark_email_read", "orders.rawnotice"),
             page(_("Reconciliations"), "fact_check", "orders.reconciliation"),
             page(_("Messages"), "chat", "desk.message"),

@@ -9,7 +9,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
 from aegis.broker import NoticeKind
-from orders.models import OrderEvent, RawNotice, TradeExecution, TradeOrder
+from aegis.sessions import KST
+from orders.models import BrokerRequest, OrderEvent, RawNotice, TradeExecution, TradeOrder
 
 # what an event is called, and in which tone it is said
 EVENTS = {
@@ -71,6 +72,56 @@ class Moment:
     tone: str
     title: str
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something to know of an order beside its status; `tone` colours it."""
+
+    tone: str
+    text: str
+
+
+def doubts(order: TradeOrder) -> Sequence[Note]:
+    """Return in what an order and the broker's list differ now. No query."""
+    found = []
+    if order.is_open and order.cancel_wanted_at is not None:
+        words = _("cancel requested at {at} ({by}), not confirmed by the list")
+        found.append(
+            Note("warn", words.format(at=_clock(order.cancel_wanted_at), by=order.get_cancel_wanted_by_display()))
+        )
+    if order.missing_since is not None:
+        words = _("missing from the broker's list since {at}")
+        found.append(Note("bad", words.format(at=_clock(order.missing_since))))
+    if order.unlisted_since is not None:
+        words = _("fills not in the list yet, since {at}")
+        found.append(Note("warn", words.format(at=_clock(order.unlisted_since))))
+    return found
+
+
+def notes(order: TradeOrder) -> Sequence[Note]:
+    """Return where an order comes from, in what it differs from the broker's list, and what ended it. No query."""
+    found = []
+    if order.replaces_id is not None:
+        is_ours = order.origin == TradeOrder.Origin.AEGIS
+        words = _("amended from #{pk} by AEGIS") if is_ours else _("amended from #{pk} in the broker's app")
+        found.append(Note("quiet", words.format(pk=order.replaces_id)))
+    found += doubts(order)
+    if order.withdrawn_qty and order.is_open:
+        found.append(Note("quiet", _("{qty:,} shares of it were cancelled or amended").format(qty=order.withdrawn_qty)))
+    if order.end_cause:
+        found.append(Note("quiet", str(order.get_end_cause_display())))
+    found += [Note("quiet", text) for text in (order.refusal, order.chase_note) if text]
+    return found
+
+
+def _clock(at: datetime) -> str:
+    return f"{at.astimezone(KST):%m-%d %H:%M:%S}"
+
+
+def requests_of(family: Sequence[TradeOrder]) -> Sequence[BrokerRequest]:
+    """Return what was asked of the broker for a family, the newest last."""
+    return list(BrokerRequest.objects.filter(order__in=family).select_related("makes").order_by("id"))
 
 
 def family_of(order: TradeOrder) -> Sequence[TradeOrder]:

@@ -28,18 +28,20 @@ from unfold.widgets import (
 
 from aegis.guards import TradingState
 from aegis.lifecycle import OPEN, Status
+from aegis.requests import RequestState
 from aegis.stops import StopKind, StopUnit
 from desk import actions
 from desk.actions import Told
 from desk.admin.base import Page, ReadOnly, Record, figure
 from desk.roles import SWITCH, TRADE
-from desk.timeline import family_of, timeline
+from desk.timeline import family_of, notes, requests_of, timeline
 from kis import clock
 from market.models import Stock
 from orders import stops
 from orders.management.changing import Change
 from orders.models import (
     BlacklistedStock,
+    BrokerRequest,
     OrderEvent,
     RawNotice,
     Reconciliation,
@@ -60,6 +62,17 @@ COLOURS = {
     Status.EXPIRED.value: "",
     Status.REJECTED.value: "warning",
     Status.UNKNOWN.value: "danger",
+}
+
+REQUEST_COLOURS = {
+    RequestState.REQUESTED.value: "info",
+    RequestState.SENT.value: "info",
+    RequestState.ACKNOWLEDGED.value: "primary",
+    RequestState.CONFIRMED.value: "success",
+    RequestState.REJECTED.value: "warning",
+    RequestState.UNKNOWN.value: "danger",
+    RequestState.NOT_SENT.value: "",
+    RequestState.LAPSED.value: "warning",
 }
 
 
@@ -233,7 +246,8 @@ class TradeOrderAdmin(Record):
         if order is not None and self.has_view_permission(request, order):
             family = family_of(order)
             extra_context = (extra_context or {}) | {
-                "family": family,
+                "family": [(each, notes(each)) for each in family],
+                "requests": requests_of(family),
                 "moments": timeline(family),
                 "this_order": order,
                 "asked": family[0].qty,
@@ -668,6 +682,63 @@ class TradeExecutionAdmin(Record):
     @display(description=_("realised profit"), ordering="realized_profit")
     def profit(self, fill: TradeExecution) -> str:
         return figure(fill.realized_profit, sign=True)
+
+
+@admin.register(BrokerRequest)
+class BrokerRequestAdmin(Record):
+    """What was asked of the broker, by whom, and what became of it."""
+
+    list_display = [
+        "requested_at",
+        "about",
+        "kind",
+        "position",
+        "requested_by",
+        "who",
+        "quantity",
+        "named_price",
+        "confirmed",
+        "order_no",
+        "confirmed_at",
+        "code",
+        "message",
+    ]
+    list_filter = [
+        ("requested_at", RangeDateFilter),
+        ("kind", ChoicesCheckboxFilter),
+        ("state", ChoicesCheckboxFilter),
+        ("requested_by", ChoicesCheckboxFilter),
+    ]
+    list_filter_submit = True
+    search_fields = ["order_no", "who", "code", "message", "order__stock_code", "order__stock_name", "order__order_no"]
+    date_hierarchy = "requested_at"
+    list_select_related = ["order", "makes"]
+
+    @display(description=_("order"), ordering="order")
+    def about(self, row: BrokerRequest) -> str:
+        if row.order is None:
+            return "-"
+        return format_html('{} <span class="quiet">#{}</span>', row.order.stock_name, row.order_id)
+
+    @display(
+        description=_("state"),
+        ordering="state",
+        label=REQUEST_COLOURS,
+    )
+    def position(self, row: BrokerRequest) -> tuple[str, str]:
+        return row.state, str(row.get_state_display())
+
+    @display(description=_("quantity"), ordering="qty")
+    def quantity(self, row: BrokerRequest) -> str:
+        return figure(row.qty)
+
+    @display(description=_("price"), ordering="price")
+    def named_price(self, row: BrokerRequest) -> str:
+        return figure(row.price or None)
+
+    @display(description=_("confirmed quantity"), ordering="confirmed_qty")
+    def confirmed(self, row: BrokerRequest) -> str:
+        return figure(row.confirmed_qty if row.state == RequestState.CONFIRMED else None)
 
 
 @admin.register(RawNotice)

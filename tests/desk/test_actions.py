@@ -279,3 +279,59 @@ def test_a_family_stands_on_one_timeline(as_a: As, buy) -> None:
         assert "0000000777" in page
         assert root.order_no in page
         assert "추격 종료" in page
+
+
+def family_page(client: Client, order: TradeOrder) -> str:
+    """Return the family's part of an order's page: what stands above the fields."""
+    text = client.get(reverse("admin:orders_tradeorder_change", args=[order.pk])).content.decode()
+    return text[text.index('<section class="family"') : text.index('<ol class="timeline"')]
+
+
+def test_a_family_says_who_amended_what_and_how_each_order_ended(as_a: As, buy, broker) -> None:
+    root = buy(price=69_000)
+    trader = as_a("trader")
+    trader.post(reverse("admin:orders_tradeorder_amend", args=[root.pk]), DIALOG | {"price": "69500", "qty": ""})
+    reconcile(broker, clock.now)
+    text = family_page(trader, root)
+    assert f"#{root.pk}에서 AEGIS가 정정" in text
+    assert text.count("AEGIS가 정정") == 2, "the end of the one, the origin of the other"
+    assert "the trader" in text
+    TradeOrder.objects.filter(replaces=root).update(origin="EXTERNAL", attempt=0)
+    assert f"#{root.pk}에서 증권사 앱으로 정정" in family_page(trader, root)
+
+
+def test_a_family_says_in_what_it_differs_from_the_brokers_list(as_a: As, buy) -> None:
+    order, now = buy(), clock.now()
+    TradeOrder.objects.filter(pk=order.pk).update(
+        missing_since=now, unlisted_since=now, cancel_wanted_at=now, cancel_wanted_by="OPERATOR", withdrawn_qty=3
+    )
+    text = family_page(as_a("viewer"), order)
+    for words in ("증권사 목록에 없음", "목록에 아직 없는 체결", "목록에서 확인되지 않음", "3주"):
+        assert words in text
+    TradeOrder.objects.filter(pk=order.pk).update(status=Status.CANCELLED)
+    assert "목록에서 확인되지 않음" not in family_page(as_a("trader"), order)
+
+
+def test_a_family_shows_what_was_asked_of_the_broker_and_what_came_of_it(as_a: As, buy, broker) -> None:
+    order, trader = buy(), as_a("trader")
+    trader.post(reverse("cancel", args=[order.pk]))
+    request = BrokerRequest.objects.get(kind="CANCEL")
+    assert request.get_state_display() in family_page(trader, order)
+    reconcile(broker, clock.now)
+    request.refresh_from_db()
+    assert (request.state, request.confirmed_qty) == ("CONFIRMED", 10)
+    assert "목록에서 확인" in family_page(trader, order)
+
+
+def test_requests_are_listed_filtered_and_never_edited(as_a: As, buy) -> None:
+    order, trader = buy(), as_a("trader")
+    trader.post(reverse("cancel", args=[order.pk]))
+    request, url = BrokerRequest.objects.get(kind="CANCEL"), reverse("admin:orders_brokerrequest_changelist")
+    one = reverse("admin:orders_brokerrequest_change", args=[request.pk])
+    assert one in trader.get(url, {"kind": "CANCEL", "requested_by": "OPERATOR"}).content.decode()
+    assert "접수됨" in trader.get(url, {"q": "the trader"}).content.decode()
+    for query in ({"kind": "AMEND"}, {"state": "REJECTED"}, {"requested_by": "STOP"}, {"q": "카카오"}):
+        assert one not in trader.get(url, query).content.decode(), query
+    assert trader.get(one).status_code == 200
+    assert trader.post(one, {"state": "CONFIRMED"}).status_code == 403
+    assert "CANCEL" in exported(trader, "orders_brokerrequest", 0).content.decode()

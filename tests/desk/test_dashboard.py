@@ -63,6 +63,17 @@ def test_it_shows_who_wanted_an_order(buy, broker) -> None:
     assert "turtle" in parts["executions"]
 
 
+def test_an_open_order_says_in_what_it_differs_from_the_brokers_list(buy) -> None:
+    order, now = buy(), clock.now()
+    assert "doubt" not in dashboard.render("ko", now)["open_orders"]
+    TradeOrder.objects.filter(pk=order.pk).update(
+        missing_since=now, unlisted_since=now, cancel_wanted_at=now, cancel_wanted_by="CHASE"
+    )
+    html = dashboard.render("ko", now)["open_orders"]
+    for words in ("증권사 목록에 없음", "목록에 아직 없는 체결", "목록에서 확인되지 않음"):
+        assert words in html
+
+
 @pytest.mark.django_db
 def test_an_empty_house_says_so(store, clock_at) -> None:
     now = clock_at("2026-11-23 10:00:00")
