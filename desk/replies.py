@@ -334,7 +334,7 @@ def _won(text: str) -> int:
 
 
 def _whole(text: str, sentence: str) -> int:
-    digits = text.replace(",", "").removesuffix("주").removesuffix("원")
+    digits = plain(text).replace(",", "").removesuffix("주").removesuffix("원")
     if not digits.isascii() or not digits.isdigit() or len(digits) > 12 or int(digits) < 1:
         raise Misunderstood(sentence.format(text=repr(text)))
     return int(digits)

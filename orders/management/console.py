@@ -163,16 +163,21 @@ def find_order(number: str) -> TradeOrder:
     """Return an order by the broker's number of today, or by # and our own: #12. Raises Failure."""
     number = plain(number)
     if number.startswith("#") and number.isascii() and number[1:].isdecimal():
-        row = TradeOrder.objects.filter(pk=int(number[1:])).first()
+        rows = list(TradeOrder.objects.filter(pk=int(number[1:])))
     elif number.isascii() and number.isdecimal() and len(number) <= 10:
         today = clock.now().astimezone(KST).date()
-        row = TradeOrder.objects.filter(order_date=today, order_no=order_number(number)).first()
+        rows = list(TradeOrder.objects.filter(order_date=today, order_no=order_number(number)).order_by("id"))
     else:
         words = _("order {number} is no number: write the broker's of today as 12, or our own as #12")
         raise Failure("USAGE", words.format(number=repr(number)), exit_code=WRONG_USAGE)
-    if row is None:
+    if not rows:
         raise Failure("NO_ORDER", _("there is no order {number}: `orders` lists them").format(number=number))
-    return row
+    if len(rows) > 1:
+        # branches number for themselves
+        words = _("{number} is the number of several orders today ({orders}): write our own")
+        orders = ", ".join(f"#{row.pk}" for row in rows)
+        raise Failure("USAGE", words.format(number=number, orders=orders), exit_code=WRONG_USAGE)
+    return rows[0]
 
 
 def describe(order: TradeOrder) -> str:

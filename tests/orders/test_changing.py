@@ -180,6 +180,15 @@ def test_a_reduction_that_fails_says_what_to_do(
 # --- cancel
 
 
+def test_a_number_that_two_orders_have_cancels_neither(buy: Buy, simulator: Simulator) -> None:
+    first, second = buy(price=69_000), buy(price=69_100)
+    TradeOrder.objects.filter(pk=second.pk).update(order_no=first.order_no, branch="00951")
+    for command in (["cancel"], ["amend", "--qty", "1"]):
+        error = told(command[0], str(int(first.order_no or "")), *command[1:], exit_code=2)["error"]
+        assert f"#{first.pk}, #{second.pk}" in error["message"]
+    assert not BrokerRequest.objects.exclude(kind="NEW").exists()
+
+
 def test_a_cancel_says_that_the_list_confirms_it_and_who_asked(buy: Buy) -> None:
     order = buy(price=69_000)
     lines = said("cancel", f"#{order.pk}")
