@@ -172,7 +172,8 @@ def _move_request(order: TradeOrder, state: RequestState, at: datetime, **fields
 
 def refused(order: TradeOrder, error: BrokerError, *, at: datetime) -> bool:
     """Record that the broker said no, or that the order surely never reached it."""
-    words = f"{error.code} {error.message}".strip()
+    # a held-back order never met the broker: its code is a name of ours
+    words = error.message if isinstance(error, HeldBack) else f"{error.code} {error.message}".strip()
     if what := advice(error.code, error.message):
         words += f" ({gettext(what)})"
     lost = _lost(order, at) if isinstance(error, NotSent) else {}

@@ -52,27 +52,28 @@ UNANSWERED = SentRequest(
     deadline=SENT_AT + timedelta(seconds=30),
     order_no="",
 )
+ASKED_AT = SENT_AT + timedelta(seconds=40)
 ANSWERED = replace(UNANSWERED, state=RequestState.ACKNOWLEDGED, order_no=CANCEL_LINE.order_no)
 
 
 def test_the_line_with_the_number_of_our_reply_is_ours() -> None:
-    assert attribute([ANSWERED], [CANCEL_LINE], ORDER) == {7: CANCEL_LINE}
-    assert attribute([ANSWERED], [replace(CANCEL_LINE, order_no="0000000003")], ORDER) == {}
+    assert attribute([ANSWERED], [CANCEL_LINE], ORDER, ASKED_AT) == {7: CANCEL_LINE}
+    assert attribute([ANSWERED], [replace(CANCEL_LINE, order_no="0000000003")], ORDER, ASKED_AT) == {}
 
 
 def test_the_only_line_of_a_lost_reply_is_ours_if_it_took_all_that_was_open() -> None:
-    assert attribute([UNANSWERED], [CANCEL_LINE], ORDER) == {7: CANCEL_LINE}
-    assert attribute([UNANSWERED], [replace(CANCEL_LINE, qty=5)], ORDER) == {}
+    assert attribute([UNANSWERED], [CANCEL_LINE], ORDER, ASKED_AT) == {7: CANCEL_LINE}
+    assert attribute([UNANSWERED], [replace(CANCEL_LINE, qty=5)], ORDER, ASKED_AT) == {}
 
 
 def test_an_amend_of_somebody_else_is_no_cancel_of_ours() -> None:
-    assert attribute([UNANSWERED], [AMEND_LINE], ORDER) == {}
+    assert attribute([UNANSWERED], [AMEND_LINE], ORDER, ASKED_AT) == {}
 
 
 def test_two_cancels_are_told_apart_by_nothing() -> None:
-    assert attribute([UNANSWERED], [CANCEL_LINE, replace(CANCEL_LINE, order_no="0000000003")], ORDER) == {}
+    assert attribute([UNANSWERED], [CANCEL_LINE, replace(CANCEL_LINE, order_no="0000000003")], ORDER, ASKED_AT) == {}
 
 
 @pytest.mark.parametrize("stamped_at", [SENT_AT - 2 * STAMP_TOLERANCE, UNANSWERED.deadline + 2 * STAMP_TOLERANCE])
 def test_a_line_from_before_the_sending_or_after_the_deadline_is_not_ours(stamped_at: datetime) -> None:
-    assert attribute([UNANSWERED], [replace(CANCEL_LINE, placed_at=stamped_at.time())], ORDER) == {}
+    assert attribute([UNANSWERED], [replace(CANCEL_LINE, placed_at=stamped_at.time())], ORDER, ASKED_AT) == {}

@@ -22,7 +22,7 @@ from aegis.stops import (
     rebased,
 )
 from aegis.terms import Instrument
-from aegis.ticks import daily_limits
+from aegis.ticks import adjust_price_to_tick, daily_limits
 
 D = Decimal
 LOSS = Rule(StopKind.STOP_LOSS, StopUnit.PERCENT, D(5), D(70_000))
@@ -176,6 +176,7 @@ def test_a_price_beyond_the_days_limits_is_no_fall(price: int, is_fall: bool) ->
 
 @given(close=prices, instrument=st.sampled_from(Instrument))
 def test_both_limits_of_the_day_are_plausible(close: int, instrument: Instrument) -> None:
+    close = adjust_price_to_tick(close, "up", instrument)  # no close lies between two ticks
     lowest, highest = daily_limits(close, instrument)
     assert lowest in plausible(close)
     assert highest in plausible(close)

@@ -45,8 +45,24 @@ def files(**changed: bytes) -> Callable[[str], bytes]:
 
 def test_a_line_says_what_a_stock_is() -> None:
     assert master.listings(files()) == [
-        Listing("005930", "삼성전자", Board.KOSPI, Instrument.STOCK, "전기전자", is_halted=False),
-        Listing("247540", "에코프로비엠", Board.KOSDAQ, Instrument.STOCK, "제약", is_halted=True),
+        Listing(
+            "005930",
+            "삼성전자",
+            Board.KOSPI,
+            Instrument.STOCK,
+            "전기전자",
+            is_halted=False,
+            standard_code="KR7005930003",
+        ),
+        Listing(
+            "247540",
+            "에코프로비엠",
+            Board.KOSDAQ,
+            Instrument.STOCK,
+            "제약",
+            is_halted=True,
+            standard_code="KR7247540008",
+        ),
     ]
 
 

@@ -9,7 +9,7 @@ from kis.simulator.server import Simulator
 from orders import reconcile, routine
 from orders.models import Reconciliation, TradeOrder
 from orders.service import Intent, OrderService
-from orders.tasks import chase
+from orders.tasks import chase_check
 from tests.desk.test_stream import wait_for
 from tests.workers import Workers
 
@@ -30,7 +30,7 @@ def test_workers_that_start_see_the_brokers_list_before_anything_is_sent(
     assert reconcile.is_fresh(clock.now())
     clock.set_now(clock.now().replace(minute=2))
     seen = len(simulator.events())
-    chase.delay(order.pk)  # waits in the queue: the chase is overdue
+    chase_check.delay(order.pk)  # waits in the queue: the chase is overdue
     workers.start("orders")
     wait_for(lambda: order.retries.exists(), seconds=40)
     outcomes = list(Reconciliation.objects.order_by("id").values_list("outcome", flat=True))
