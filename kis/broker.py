@@ -434,7 +434,7 @@ def _order_record(row: Row) -> OrderRecord:
     return OrderRecord(
         order_date=row.day("ord_dt"),
         branch=row.text("ord_gno_brno"),
-        original_no=order_number(original) if (original := row.text("orgn_odno").strip("0 ")) else "",
+        original_no=row.order_number("orgn_odno") if row.text("orgn_odno").strip("0 ") else "",
         code=row.text("pdno"),
         name=row.text("prdt_name"),
         side=_side(row),

@@ -11,7 +11,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from django.db import InterfaceError, OperationalError, connection, transaction
-from django.db.models import Exists, OuterRef, Q, Value
+from django.db.models import Case, Exists, OuterRef, Q, Value, When
 from django.db.models.functions import Coalesce, NullIf
 
 from aegis import lifecycle
@@ -74,11 +74,21 @@ def replay(order: TradeOrder) -> None:
 def replay_stranded() -> None:
     """Apply the notices that still wait though their order is known: who took them in died or failed over them."""
     orders = TradeOrder.objects.filter(order_date=OuterRef("order_date"), order_no=OuterRef("number"))
-    number = Coalesce(NullIf("original_no", Value("")), "order_no")
+    named = Coalesce(NullIf("original_no", Value("")), "order_no")
+    number = Case(When(kind=NoticeKind.FILLED, then="order_no"), default=named)
     waiting = RawNotice.objects.filter(state=State.WAITING).alias(number=number)
     for raw in waiting.filter(Exists(orders)).order_by("id"):
-        for order in TradeOrder.objects.filter(order_date=raw.order_date, order_no=raw.original_no or raw.order_no):
+        for order in TradeOrder.objects.filter(order_date=raw.order_date, order_no=_number_of(raw)):
             _apply_late(raw, order)
+
+
+def _number_of(notice: Notice | RawNotice) -> str:
+    """Return the number of the order that a notice is about.
+
+    A fill is of its own number, though the order came of an amend and the notice names the original too. A cancel,
+    an amend or a refusal of one is about the original.
+    """
+    return notice.order_no if notice.kind == NoticeKind.FILLED else notice.original_no or notice.order_no
 
 
 def _apply_late(raw: RawNotice, order: TradeOrder) -> None:
@@ -126,9 +136,8 @@ def readable_notice(raw: RawNotice) -> Notice | None:
 @transaction.atomic
 def apply(raw: RawNotice, notice: Notice, *, now: datetime) -> bool:
     """Apply one notice under its order's lock; False while its order is not known."""
-    number = notice.original_no or notice.order_no
     # branches number for themselves: another's order may have the number of ours
-    same = TradeOrder.objects.select_for_update().filter(order_date=raw.order_date, order_no=number)
+    same = TradeOrder.objects.select_for_update().filter(order_date=raw.order_date, order_no=_number_of(notice))
     order = _pick([each for each in same if _is_of(each, notice)], notice)
     if order is None:
         return False

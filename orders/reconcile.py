@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from django.db import connection
 
 from aegis.broker import Broker, BrokerError, OrderRecord, PartlyRead
-from aegis.lifecycle import OPEN
+from aegis.lifecycle import OPEN, Status
 from aegis.requests import RequestedBy
 from aegis.sessions import KST
 from market import service as market
@@ -154,7 +154,7 @@ def _settle_known(records: Sequence[OrderRecord], answer: OrderList, report: Rep
             strangers.append(record)
         elif order.pk not in changing and agrees(order, record, answer.asked_at, phases):
             agreeing.append(order.pk)
-        elif _needs_settling(order, record):
+        elif order.pk in changing or _needs_settling(order, record):
             with as_unread(record, answer.unread):
                 report.corrected += settle(
                     order.pk,
@@ -174,6 +174,7 @@ def _needs_settling(order: TradeOrder, record: OrderRecord) -> bool:
     return (
         order.look_wanted
         or not order.is_done
+        or (order.state is Status.CANCELLED and not order.end_cause)
         or order.filled_qty != record.filled_qty
         or order.filled_amount != record.filled_amount
     )

@@ -84,6 +84,15 @@ def test_a_resting_order_can_be_found_and_cancelled(desk: Desk) -> None:
     assert (line.is_cancel, line.original_no) == (True, acceptance.order_no)
 
 
+def test_a_referenced_number_keeps_its_zeros(desk: Desk) -> None:
+    placed = [desk.broker.place(limit(Side.BUY, 1, 69_000)) for _ in range(10)]
+    tenth = next(each for each in desk.broker.open_orders() if each.placed.order_no == placed[-1].order_no)
+    assert tenth.placed.order_no == "0000000010"
+    cancel = desk.broker.cancel(tenth.placed)
+    records = {record.order_no: record for record in desk.broker.orders(TODAY, TODAY)}
+    assert records[cancel.order_no].original_no == "0000000010"
+
+
 def test_cancelling_twice_is_refused(desk: Desk) -> None:
     acceptance = desk.broker.place(limit(Side.BUY, 10, 69_000))
     placed = Placed(TODAY, acceptance.branch, acceptance.order_no, Market.KRX, OrderKind.LIMIT)

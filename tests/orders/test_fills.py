@@ -152,6 +152,16 @@ def test_a_notice_that_comes_before_its_order_is_known_waits_for_it(buy: Buy) ->
     assert (early.state, early.order_id) == (State.APPLIED, order.pk)
 
 
+def test_a_fill_of_an_amended_order_is_not_counted_for_its_original(buy: Buy) -> None:
+    order = buy()
+    amended = "0000000002"
+    hear(notice(amended, original=order.order_no or "", change="1", flags="012"))
+    fill = hear(notice(amended, price=69_900, original=order.order_no or "", change="1"))
+    order.refresh_from_db()
+    assert (order.state, order.filled_qty) == (Status.PENDING, 0)
+    assert (fill.state, fill.order_id) == (State.WAITING, None), "the list says whose order that is"
+
+
 def test_another_accounts_notice_is_counted_but_neither_applied_nor_kept(buy: Buy) -> None:
     order = buy()
     stranger = hear(notice(order.order_no, account="9999999901"))

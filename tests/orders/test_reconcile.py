@@ -11,14 +11,15 @@ from django.db import OperationalError, connection, connections
 from django.test.utils import CaptureQueriesContext
 
 from aegis.broker import Broker, BrokerError, NotSent, OrderRequest, OutcomeUnknown
-from aegis.lifecycle import Status
+from aegis.lifecycle import Event, Status
+from aegis.requests import EndCause
 from aegis.terms import Market, OrderKind, Side
 from config.judge import judge
 from desk import actions
 from kis import catalogue, clock
 from kis.client import Client, Reply
 from kis.simulator.server import Simulator
-from orders import fills, ground, journal, reconcile, routine, settle, unknown
+from orders import fills, ground, journal, reconcile, requests, routine, settle, unknown
 from orders.models import RawNotice, Reconciliation, TradeExecution, TradeOrder
 from orders.service import Intent, OrderDenied, OrderService
 from portfolio.fetcher import KISFetcher
@@ -623,6 +624,20 @@ def test_a_list_that_shows_open_what_a_notice_cancelled_confirms_nothing(
     order.refresh_from_db()
     assert (order.state, order.end_cause) == (Status.CANCELLED, ""), "the list has not said what ended it"
     assert order.requests.get(kind="CANCEL").confirmed_qty == 0, "nothing was released yet"
+
+
+def test_a_cancelled_order_that_nobody_asked_about_gets_its_cause(
+    buy: Buy, look, service: OrderService, simulator: Simulator
+) -> None:
+    order = buy()
+    service.cancel(order)
+    order.refresh_from_db()
+    journal.move(order, Event.CANCELLED, at=clock.now())
+    TradeOrder.objects.filter(pk=order.pk).update(look_wanted=False, lookup_at=None)
+    look()
+    order.refresh_from_db()
+    assert order.end_cause == EndCause.OWN_CANCEL
+    assert not requests.live_changes(order)
 
 
 def test_a_list_from_before_a_cancel_answers_no_wish_of_after_it(
