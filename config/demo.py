@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
+from functools import cached_property
 from typing import Any, TextIO
 
 import httpx
@@ -21,6 +22,7 @@ from aegis.broker import NoticeKind
 from aegis.chase import Plan
 from aegis.guards import TradingState
 from aegis.lifecycle import UNSETTLED
+from aegis.requests import EndCause
 from aegis.sessions import KST, PhaseName
 from aegis.terms import Market, OrderKind, Side
 from aegis.ticks import adjust_price_to_tick, step
@@ -32,7 +34,7 @@ from kis.wiring import broker
 from orders import guards, quality, routine, switch
 from orders.models import RawNotice, TradeExecution, TradeOrder, TradingSwitch
 from orders.reconcile import reconcile
-from orders.service import Intent, OrderDenied, OrderService, default_plan
+from orders.service import NO_CHASE, Intent, OrderDenied, OrderService, default_plan
 from portfolio.fetcher import KISFetcher
 from portfolio.models import Portfolio
 
@@ -73,25 +75,42 @@ class Exchange:
 
     def sell_by_hand(self, code: str, qty: int, price: int) -> str:
         """Sell as the broker's own app would: with a key of its own, past AEGIS. Return the order number."""
-        keys = {"appkey": "telephone", "appsecret": "telephone"}
-        token = self._http.post("/oauth2/tokenP", json={"grant_type": "client_credentials", **keys}).json()
+        fields = {"PDNO": code, "SLL_TYPE": "01", "ORD_QTY": str(qty), "CNDT_PRIC": ""}
+        return self._by_hand("order-cash", "TTTC0011U", price, fields)
+
+    def amend_by_hand(self, order: TradeOrder, price: int) -> str:
+        """Amend all that is open of an order as the broker's own app would. Return the new order number."""
+        fields = {
+            "KRX_FWDG_ORD_ORGNO": order.branch,
+            "ORGN_ODNO": str(order.order_no),
+            "RVSE_CNCL_DVSN_CD": "01",
+            "ORD_QTY": "0",
+            "QTY_ALL_ORD_YN": "Y",
+        }
+        return self._by_hand("order-rvsecncl", "TTTC0013U", price, fields)
+
+    def _by_hand(self, operation: str, tr_id: str, price: int, fields: dict[str, str]) -> str:
         account = settings.KIS_CREDENTIALS.account
         body = {
             "CANO": account.cano,
             "ACNT_PRDT_CD": account.product,
-            "PDNO": code,
-            "SLL_TYPE": "01",
             "ORD_DVSN": "00",
-            "ORD_QTY": str(qty),
             "ORD_UNPR": str(price),
-            "CNDT_PRIC": "",
             "EXCG_ID_DVSN_CD": "KRX",
+            **fields,
         }
-        headers = {"authorization": f"Bearer {token['access_token']}", **keys, "tr_id": "TTTC0011U", "custtype": "P"}
-        reply = self._http.post("/uapi/domestic-stock/v1/trading/order-cash", json=body, headers=headers).json()
+        headers = {**self._telephone, "tr_id": tr_id, "custtype": "P"}
+        reply = self._http.post(f"/uapi/domestic-stock/v1/trading/{operation}", json=body, headers=headers).json()
         if reply["rt_cd"] != "0":
-            raise DemoFailed(f"the sale by hand was refused: {reply}")
+            raise DemoFailed(f"{operation} by hand was refused: {reply}")
         return str(reply["output"]["ODNO"])
+
+    @cached_property
+    def _telephone(self) -> dict[str, str]:
+        """The headers of the telephone's own key: the broker gives one token a minute."""
+        keys = {"appkey": "telephone", "appsecret": "telephone"}
+        token = self._http.post("/oauth2/tokenP", json={"grant_type": "client_credentials", **keys}).json()
+        return {"authorization": f"Bearer {token['access_token']}", **keys}
 
     def _control(self, path: str, body: dict[str, Any]) -> None:
         response = self._http.post(path, json=body)
@@ -120,6 +139,8 @@ def play(simulator_url: str, out: TextIO) -> Verdict:
     _profit_sale(orders, exchange, say)
     _sales_that_must_go(orders, exchange, say)
     _sale_by_hand(exchange, first.stock_code, say)
+    _amended_by_hand(orders, exchange, say)
+    _amended(orders, exchange, say)
     _reached_market(to_market, exchange, say)
     _tripped_switch(orders, exchange, say)
     _settled()
@@ -305,6 +326,45 @@ def _sale_by_hand(exchange: Exchange, code: str, say: Callable[[str], None]) -> 
     by_hand = TradeOrder.objects.filter(origin=TradeOrder.Origin.EXTERNAL, order_no=number, filled_qty=3)
     _wait(_("the sale by hand to be noticed"), by_hand.exists)
     say(_("AEGIS has noticed it"))
+
+
+def _amended_by_hand(orders: OrderService, exchange: Exchange, say: Callable[[str], None]) -> None:
+    """A resting buy of ours that somebody amends in the broker's app: its fill counts, and AEGIS chases neither."""
+    order = _resting_buy(orders, exchange, qty=2, plan=_plan())
+    price = broker().book(CHASED, Market.KRX).asks[0].price
+    number = exchange.amend_by_hand(order, price)
+    say(
+        _("order {old} is amended by hand to {price:,}, order {number}").format(
+            old=order.order_no, price=price, number=number
+        )
+    )
+    by_hand = TradeOrder.objects.filter(replaces=order, origin=TradeOrder.Origin.EXTERNAL, order_no=number)
+    _wait(_("the amend by hand to be noticed"), by_hand.filter(filled_qty=order.qty).exists)
+    ended = TradeOrder.objects.filter(pk=order.pk, end_cause=EndCause.EXTERNAL_AMEND)
+    _wait(_("the list to say what ended the amended order"), ended.exists)
+    if order.retries.filter(origin=TradeOrder.Origin.AEGIS).exists():
+        raise DemoFailed(f"{order}: something was ordered in place of what was amended by hand")
+    say(_("AEGIS follows it, {qty} filled, and orders nothing in its place").format(qty=order.qty))
+    exchange.let_go(CHASED)
+
+
+def _amended(orders: OrderService, exchange: Exchange, say: Callable[[str], None]) -> None:
+    """A resting buy that AEGIS amends up to the best ask."""
+    order = _resting_buy(orders, exchange, qty=6, plan=NO_CHASE)
+    price = broker().book(CHASED, Market.KRX).asks[0].price
+    row = _ordered(orders.amend(order, price=price))
+    _wait(_("the amended order to fill"), lambda: _family_filled(order) == order.qty)
+    words = _("order {old} is amended from {before:,} to {price:,}, order {number}, and filled")
+    say(words.format(old=order.order_no, before=order.price, price=price, number=row.order_no))
+    exchange.let_go(CHASED)
+
+
+def _resting_buy(orders: OrderService, exchange: Exchange, *, qty: int, plan: Plan) -> TradeOrder:
+    """A buy five ticks under a price that stands still."""
+    last = _price(CHASED)
+    exchange.freeze(CHASED, last)
+    intent = Intent(CHASED, Side.BUY, qty, price=step(last, -5), market=Market.KRX, plan=plan)
+    return _ordered(orders.place(intent))
 
 
 def _plan() -> Plan:
