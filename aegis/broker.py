@@ -20,6 +20,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from aegis.terms import Board, Instrument, Market, OrderKind, Side
+from aegis.ticks import QuotedTick
 
 
 class BrokerError(Exception):
@@ -101,6 +102,10 @@ class Quote:
     is_halted: bool
     in_vi: bool = False
     tick: int = 0
+
+    @property
+    def quoted_tick(self) -> QuotedTick:
+        return QuotedTick(self.price, self.tick)
 
 
 @dataclass(frozen=True, slots=True)

@@ -345,13 +345,16 @@ def check_weight(facts: Facts) -> Reason | None:
 
 
 def check_tick(facts: Facts) -> Reason | None:
-    request = facts.request
-    if not request.kind.is_priced or not facts.is_priced or is_on_tick(request.price, facts.instrument):
+    """The price lies on the grid of its instrument, by the tick that the broker's quote tells if it was asked."""
+    request, quoted = facts.request, facts.quote.quoted_tick if facts.quote else None
+    if not request.kind.is_priced or not facts.is_priced:
+        return None
+    if is_on_tick(request.price, facts.instrument, quoted=quoted):
         return None
     return Reason(
         "TICK",
         gettext_noop("price {price:,} is not on the grid: the tick there is {tick:,} won"),
-        {"price": request.price, "tick": get_tick_size(request.price, facts.instrument)},
+        {"price": request.price, "tick": get_tick_size(request.price, facts.instrument, quoted=quoted)},
     )
 
 
@@ -364,7 +367,8 @@ def check_trigger(facts: Facts) -> Reason | None:
         words = gettext_noop("only a stop-limit order (22) has a trigger price, and this one is of kind {kind}")
         return Reason("TRIGGER", words, {"kind": request.kind.value})
     inside = quote is None or quote.lower_limit <= request.trigger <= quote.upper_limit
-    if inside and is_on_tick(request.trigger, facts.instrument):
+    quoted = quote.quoted_tick if quote else None
+    if inside and is_on_tick(request.trigger, facts.instrument, quoted=quoted):
         return None
     return Reason(
         "TRIGGER",

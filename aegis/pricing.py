@@ -61,8 +61,10 @@ def strategies(offsets: Offsets) -> Mapping[str, Strategy]:
 
 def band(quote: Quote, instrument: Instrument, max_percent: Decimal) -> tuple[int, int]:
     """Return the lowest and highest price allowed: `max_percent` round the last price, inside the day's limits."""
-    lowest = adjust_price_to_tick(math.ceil(quote.price * (100 - max_percent) / 100), "up", instrument)
-    highest = adjust_price_to_tick(math.floor(quote.price * (100 + max_percent) / 100), "down", instrument)
+    quoted = quote.quoted_tick
+    lowest = adjust_price_to_tick(math.ceil(quote.price * (100 - max_percent) / 100), "up", instrument, quoted=quoted)
+    most = math.floor(quote.price * (100 + max_percent) / 100)
+    highest = adjust_price_to_tick(most, "down", instrument, quoted=quoted)
     return max(lowest, quote.lower_limit), min(highest, quote.upper_limit)
 
 
@@ -93,8 +95,9 @@ def limit_price(
     """
     offset = strategy.offset + nearer * strategy.side.sign
     anchor = _anchor(strategy, quote, book)
-    target = anchor + offset * get_tick_size(anchor, instrument)
-    price = adjust_price_to_tick(target, "down" if strategy.side is Side.BUY else "up", instrument)
+    quoted = quote.quoted_tick
+    target = anchor + offset * get_tick_size(anchor, instrument, quoted=quoted)
+    price = adjust_price_to_tick(target, "down" if strategy.side is Side.BUY else "up", instrument, quoted=quoted)
     lowest, highest = band(quote, instrument, max_percent)
     return min(max(price, lowest), highest)
 

@@ -51,11 +51,13 @@ class QuotedTick:
 def get_tick_size(price: int, instrument: Instrument = Instrument.STOCK, *, quoted: QuotedTick | None = None) -> int:
     """Return the tick, in won, of the tier that holds `price`. Source: spec §9.2.
 
-    A `quoted` tick that is not the ladder's at its own price shows that the ladder is not the instrument's: then it
-    holds at every price. One that is the ladder's says nothing of other tiers.
+    A `quoted` tick that is not the ladder's at its own price, nor just below it, shows that the ladder is not the
+    instrument's: then it holds at every price. One that is the ladder's says nothing of other tiers.
     """
-    if quoted is not None and quoted.tick and quoted.tick != _ladder_tick(quoted.price, instrument):
-        return quoted.tick
+    if quoted is not None and quoted.tick:
+        ladder = {_ladder_tick(quoted.price, instrument), _ladder_tick(quoted.price - 1, instrument)}
+        if quoted.tick not in ladder:
+            return quoted.tick
     return _ladder_tick(price, instrument)
 
 

@@ -12,6 +12,7 @@ from django.db import connection
 
 from aegis.sessions import KST
 from aegis.terms import Market
+from market.codes import resolve
 from market.models import BookSnapshot, KeptBook
 
 KEEP = """
@@ -58,9 +59,14 @@ class Snapshot:
 
 
 def keep(codes: Iterable[str], *, until: datetime, market: Market = Market.KRX) -> None:
-    """Have the books of these stocks listened to and kept `until` then; whoever asks for longer prevails."""
+    """Have the books of these stocks listened to and kept `until` then; whoever asks for longer prevails.
+
+    Raises ValueError if a text is neither a code nor the name of one stock.
+    """
     with connection.cursor() as cursor:
-        cursor.execute(KEEP, {"codes": sorted(set(codes)), "venue": market.value, "until": until})
+        cursor.execute(
+            KEEP, {"codes": sorted({resolve(code) for code in codes}), "venue": market.value, "until": until}
+        )
 
 
 def wanted(now: datetime) -> list[tuple[Market, str]]:

@@ -72,6 +72,16 @@ class Amender:
         grounds = Grounds(draft.quoted_at, follows=order.pk)
         return self._commit_and_send(order, draft, row, grounds, by=RequestedBy.CHASE, who="", is_whole=True)
 
+    def preview(self, order: TradeOrder, *, price: int | None = None, qty: int | None = None) -> Draft | None:
+        """Judge an amend without sending it; return what would go, None if shares are only taken off.
+
+        Raises OrderDenied, and BrokerError if the broker could not be asked.
+        """
+        self._check_possible(order, price, qty)
+        if price is None:
+            return None
+        return self._prepare(order, price, order.open_qty if qty is None else qty)[0]
+
     # --- before
 
     def _check_possible(self, order: TradeOrder, price: int | None, qty: int | None) -> None:
@@ -152,7 +162,8 @@ class Amender:
             self._record(order, "AMEND_UNKNOWN", str(error))
             journal.unanswered(row, error, at=self._now())
         else:
-            journal.accepted(row, acceptance, at=self._now(), evidence="reply")
+            request.refresh_from_db(fields=["sent_at"])
+            journal.accepted(row, acceptance, at=self._now(), evidence="reply", sent_at=request.sent_at)
             self._record(order, "AMEND_TAKEN", acceptance.order_no)
             fills.replay(row)
 
@@ -200,8 +211,6 @@ def _why_pending(order: TradeOrder) -> Reason | None:
 
 def describe(order: TradeOrder, row: TradeOrder) -> str:
     """Return an amend in a few words, for an operator."""
-    if row.pk == order.pk:
-        return gettext("#{pk}: reduced, {open:,} shares stay open").format(pk=order.pk, open=order.open_qty)
     return gettext("#{pk} → #{new}: {qty:,} shares at {price:,} won").format(
         pk=order.pk, new=row.pk, qty=row.qty, price=row.price
     )

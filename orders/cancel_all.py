@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from time import monotonic, sleep
 
@@ -25,7 +25,7 @@ CONFIRM_PAUSE_SECONDS = 0.5
 
 @dataclass(slots=True)
 class Swept:
-    """What became of everything that was open, by order number.
+    """What became of everything that was open, by order number, with its branch before it if two orders share one.
 
     `cancelled`: the broker's list of open orders lacks them. `unconfirmed`: the cancel was sent, and the list still
     shows them, or could not be read; they are driven on. `failed` says why, `left` are external orders; `unseen` is
@@ -67,6 +67,7 @@ class CancelAll:
         # what was cancelled, by the key of its row, or by itself where there is none
         self._sent: list[OpenOrder] = []
         self._rows: set[int] = set()
+        self._named: dict[str, OpenOrder] = {}
 
     def run(self) -> Swept:
         """Cancel what our rows know to be open, then whatever else the broker holds open on any venue.
@@ -95,7 +96,7 @@ class CancelAll:
                 self._cancel_one(found, order)
 
     def _cancel_one(self, found: OpenOrder, order: TradeOrder | None) -> None:
-        number = found.placed.order_no
+        number = self._name(found)
         if order is not None:
             self._rows.add(order.pk)
         try:
@@ -151,7 +152,7 @@ class CancelAll:
         if is_wanted(found, order, external=self._external):
             self._cancel_one(found, order)
         else:
-            self._swept.left.append(found.placed.order_no)
+            self._swept.left.append(self._name(found))
 
     def _confirm_by_the_order_list(self) -> None:
         """Sort what was cancelled by the list of orders, where that of the open ones cannot be had."""
@@ -163,10 +164,17 @@ class CancelAll:
 
     def _sort(self, found: OpenOrder, *, is_gone: bool) -> None:
         if is_gone:
-            self._swept.cancelled.append(found.placed.order_no)
+            self._swept.cancelled.append(self._name(found))
         else:
             words = gettext("the cancel was sent, and the broker's list does not confirm it yet: it is driven on")
-            self._swept.unconfirmed[found.placed.order_no] = words
+            self._swept.unconfirmed[self._name(found)] = words
+
+    def _name(self, found: OpenOrder) -> str:
+        """Return what an order is called in the report: branches number for themselves, so a number may come twice."""
+        number = found.placed.order_no
+        if _is_same(found, self._named.setdefault(number, found)):
+            return number
+        return f"{found.placed.branch}-{number}"
 
     def _unanswered(self) -> Sequence[TradeOrder]:
         """Wait a moment for the answers of orders on their way; return those that have none by then."""
@@ -235,6 +243,8 @@ def may_be_ours(found: OpenOrder) -> bool:
     return unanswered.filter(stock_code=found.code, order_type=found.side).exists()
 
 
-def would_cancel(broker: Broker, *, external: bool, code: str | None) -> list[OpenOrder]:
+def would_cancel(broker: Broker, *, external: bool, code: str | None) -> OpenList:
     """Return what `cancel_all` would cancel, by the broker's own list. Raises BrokerError."""
-    return [each for each in fetch_open(broker, code).orders if is_wanted(each, row_of(each), external=external)]
+    shown = fetch_open(broker, code)
+    wanted = [each for each in shown.orders if is_wanted(each, row_of(each), external=external)]
+    return replace(shown, orders=wanted)

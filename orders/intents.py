@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from django.conf import settings
+from django.utils.translation import gettext
 
 from aegis import codes, pricing
 from aegis.broker import OrderRequest
@@ -38,7 +39,8 @@ class Intent:
     `strategy_id` is the caller's own text that says who wants it, up to 64 characters. `tick_offset` replaces the
     offset of the pricing style, in ticks; without a style it counts from the last price.
 
-    Raises ValueError if `code` cannot be one; padding, small and full-width letters are brought to the usual form.
+    Raises ValueError if `code` cannot be one or `strategy_id` is too long; padding, small and full-width letters of the
+    code are brought to the usual form.
     """
 
     code: str
@@ -56,6 +58,9 @@ class Intent:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "code", codes.normalise(self.code))
+        if len(self.strategy_id) > STRATEGY_ID_LENGTH:
+            words = gettext("strategy_id {text!r} has {count} characters: at most {most} are possible")
+            raise ValueError(words.format(text=self.strategy_id, count=len(self.strategy_id), most=STRATEGY_ID_LENGTH))
 
     @property
     def names_price(self) -> bool:

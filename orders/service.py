@@ -5,14 +5,14 @@ amended (`orders.amend`). The row is committed before the request leaves, and a 
 sent again.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 
 from django.db import IntegrityError
 
-from aegis.broker import Broker, BrokerError, OpenOrder
+from aegis.broker import Broker, BrokerError
 from aegis.chase import ChaseStep
 from aegis.guards import Reason, gettext_noop
 from aegis.requests import RequestedBy
@@ -20,7 +20,7 @@ from market.codes import canonical
 from orders import cancel, cancel_all, journal, reconcile, unknown
 from orders.amend import Amender
 from orders.cancel import Canceller
-from orders.cancel_all import CancelAll, Swept
+from orders.cancel_all import CancelAll, OpenList, Swept
 from orders.ground import Ground
 from orders.intents import NO_CHASE, Intent, OrderDenied, default_plan, offsets
 from orders.models import STOP_ID, TradeOrder
@@ -87,6 +87,10 @@ class OrderService:
         """Amend an open order (정정) and return the order that stands for it then; see `orders.amend`."""
         return Amender(self._broker, self._now).amend(order, price=price, qty=qty, by=by, who=who)
 
+    def preview_amend(self, order: TradeOrder, *, price: int | None = None, qty: int | None = None) -> Draft | None:
+        """Judge an amend without sending it; None if shares are only taken off. Raises OrderDenied, BrokerError."""
+        return Amender(self._broker, self._now).preview(order, price=price, qty=qty)
+
     def cancel(self, order: TradeOrder, *, by: RequestedBy = RequestedBy.CALLER, who: str = "") -> TradeOrder:
         """Request the cancel of what is left of an order; it is driven until the broker's list confirms it.
 
@@ -101,7 +105,7 @@ class OrderService:
         """Cancel everything that is open, external orders too if `external`, or of one stock only."""
         return CancelAll(self._broker, self._now, external=external, code=code, who=who).run()
 
-    def would_cancel(self, *, external: bool = False, code: str | None = None) -> Sequence[OpenOrder]:
+    def would_cancel(self, *, external: bool = False, code: str | None = None) -> OpenList:
         """Return what `cancel_all` would cancel, by the broker's own list. Raises BrokerError."""
         return cancel_all.would_cancel(self._broker, external=external, code=code)
 

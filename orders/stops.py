@@ -22,6 +22,7 @@ from aegis.lifecycle import OPEN, UNSETTLED, Status
 from aegis.requests import CANCEL_PATIENCE, EndCause, RequestedBy
 from aegis.stops import ATR_DAYS, StopKind, StopUnit
 from aegis.terms import Side
+from market import codes
 from market import service as market
 from orders import guards
 from orders.models import StopEvent, StopRule, TradeOrder
@@ -71,9 +72,13 @@ ATR_SPAN = timedelta(days=3 * ATR_DAYS)
 def draft(code: str, kind: StopKind, unit: StopUnit, value: Decimal, *, by: str, at: datetime) -> StopRule:
     """Return the row of a stop that may be armed, not saved: `value` in won, percent, or multiples of the true range.
 
-    Raises ValidationError, by field: no shares are held, the value could never fire or would at once, or
-    a stop of this kind is live already.
+    `code` may be a name too. Raises ValidationError, by field: it is no stock, no shares are held, the value could
+    never fire or would at once, or a stop of this kind is live already.
     """
+    try:
+        code = codes.resolve(code)
+    except ValueError as error:
+        raise ValidationError({"stock_code": codes.explain(error)}) from error
     holding = PortfolioService().get_holding(code)
     if holding is None:
         words = gettext("{code}: a stop guards shares that are held, and none are").format(code=code)

@@ -10,7 +10,7 @@ from aegis.requests import CANCEL_REPORT_AFTER, RequestedBy, RequestKind, Reques
 from kis import clock
 from kis.wiring import broker
 from orders import guards
-from orders.amend import Amender, describe
+from orders.amend import describe
 from orders.models import TradeOrder
 from orders.pretrade import Draft
 from orders.service import OrderDenied, OrderService
@@ -46,12 +46,7 @@ def preview(order: TradeOrder, change: Change) -> Draft | None:
 
     Raises OrderDenied, and BrokerError if the broker could not be asked.
     """
-    amender = Amender(broker(), clock.now)
-    amender._check_possible(order, change.price, change.qty)
-    if change.price is None:
-        return None
-    draft, _row, _grounds = amender._prepare(order, change.price, change.qty or order.open_qty)
-    return draft
+    return OrderService(broker(), clock.now).preview_amend(order, price=change.price, qty=change.qty)
 
 
 def wanted(order: TradeOrder, change: Change) -> str:

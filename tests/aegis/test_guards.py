@@ -96,6 +96,13 @@ def test_a_price_off_the_grid_is_told_its_tick() -> None:
     assert str(reason) == "price 70,050 is not on the grid: the tick there is 100 won"
 
 
+def test_the_tick_that_the_quote_tells_wins_over_the_ladder() -> None:
+    told = replace(QUOTE, tick=5)
+    assert codes(replace(GOOD, request=replace(BUY, price=70_005), quote=told)) == []
+    (reason,) = reasons(replace(GOOD, request=replace(BUY, price=70_003), quote=told))
+    assert str(reason) == "price 70,003 is not on the grid: the tick there is 5 won"
+
+
 def test_a_funds_grid_is_its_own() -> None:
     fund = replace(BUY, price=70_005)
     assert codes(replace(GOOD, request=fund, instrument=Instrument.ETF)) == []

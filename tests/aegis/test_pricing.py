@@ -1,3 +1,4 @@
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -37,6 +38,10 @@ def test_two_ticks_under_fifty_thousand_is_49_800() -> None:
 
 def test_three_ticks_over_fifty_thousand_is_50_300() -> None:
     assert offset(quote(50_000), Side.SELL, 3) == 50_300
+
+
+def test_an_offset_counts_the_ticks_that_the_quote_tells() -> None:
+    assert offset(replace(quote(1_500), tick=5), Side.BUY, -2) == 1_490
 
 
 @pytest.mark.parametrize(

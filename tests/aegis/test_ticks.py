@@ -52,6 +52,11 @@ def test_a_quoted_tick_that_contradicts_the_ladder_holds_at_every_price() -> Non
     assert (step(150, 2, quoted=quoted), step(150, -2, quoted=quoted)) == (160, 140)
 
 
+@pytest.mark.parametrize("tick", [50, 100])
+def test_at_an_edge_a_quote_may_tell_either_tick_of_the_ladder(tick: int) -> None:
+    assert step(50_000, 1, quoted=QuotedTick(50_000, tick)) == 50_100
+
+
 @pytest.mark.parametrize("quoted", [None, QuotedTick(199_900, 100), QuotedTick(199_900, 0)])
 def test_a_quoted_tick_that_is_the_ladders_or_not_told_leaves_the_other_tiers_as_they_are(
     quoted: QuotedTick | None,

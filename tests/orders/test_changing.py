@@ -9,7 +9,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import translation
 
-from aegis.broker import Acceptance, Broker, NotSent, OutcomeUnknown, Refused
+from aegis.broker import Acceptance, Broker, NotSent, OutcomeUnknown, PartlyRead, Refused, UnreadLine
 from kis import clock, wiring
 from kis.simulator.server import Simulator
 from orders import shapes
@@ -244,6 +244,17 @@ def test_a_dry_run_of_the_brake_asks_the_broker_what_the_brake_asks(
     assert {(each["order"], each["qty"]) for each in both} == {(order.pk, 10), (None, 3)}
     assert "3 shares open, KRX" in said("cancel_all", "--dry-run", "--external")
     assert len(open_at_the_exchange(simulator)) == 2
+
+
+def test_a_dry_run_of_the_brake_says_what_it_could_not_read(
+    buy: Buy, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = buy(price=69_000)
+    seen = PartlyRead(broker.open_orders(), [UnreadLine("0000000009", "its kind is 51")])
+    fail(monkeypatch, broker, "open_orders", seen)
+    shape = told("cancel_all", "--dry-run", exit_code=1)
+    assert (shape["error"]["code"], [each["order_no"] for each in shape["orders"]]) == ("NOT_ALL", [order.order_no])
+    assert "51" in shape["unseen"]
 
 
 def test_a_dry_run_of_the_brake_that_cannot_ask_says_so(

@@ -4,19 +4,23 @@ import json
 import unicodedata
 from collections.abc import Callable
 from datetime import timedelta
+from decimal import Decimal
 from io import StringIO
 from typing import Any
 
 import pytest
+from django.core.exceptions import ValidationError
 from django.core.management import CommandError, call_command
 from django.utils import translation
 
 from aegis.broker import Broker
 from aegis.chase import Plan
-from aegis.terms import Side
+from aegis.stops import StopKind, StopUnit
+from aegis.terms import Market, Side
 from kis import clock, wiring
 from kis.simulator.server import Simulator
-from orders import chase, intake
+from market import books
+from orders import chase, intake, stops
 from orders.models import BlacklistedStock, StopRule, TradeOrder
 from orders.reconcile import reconcile
 from orders.service import Intent, OrderDenied, OrderService
@@ -141,6 +145,21 @@ def test_a_stop_is_armed_on_the_holding_that_is_meant(service: OrderService) -> 
     )  # fmt: skip
     call_command("stops", "００５９３０ ", "--loss", "５％", stdout=StringIO())
     assert StopRule.objects.get().stock_code == "005930"
+
+
+def test_a_stop_is_not_armed_on_what_is_no_stock(db: None) -> None:
+    with pytest.raises(ValidationError, match="as 005930 or 0009K0"):
+        stops.draft("5930", StopKind.STOP_LOSS, StopUnit.PRICE, Decimal(1), by="kim", at=clock.now())
+
+
+def test_a_book_is_kept_of_the_stock_that_is_meant(service: OrderService) -> None:
+    books.keep([" ００５９３０"], until=clock.now() + timedelta(minutes=1))
+    assert books.wanted(clock.now()) == [(Market.KRX, "005930")]
+
+
+def test_an_intent_whose_strategy_id_is_too_long_is_refused() -> None:
+    with pytest.raises(ValueError, match="65"):
+        Intent("005930", Side.BUY, 1, strategy_id="x" * 65)
 
 
 def test_an_order_is_named_by_its_number_however_that_is_typed(service: OrderService) -> None:

@@ -302,6 +302,16 @@ def test_cancel_all_goes_past_a_line_that_nobody_can_read(
     assert "51" in swept.unseen
 
 
+def test_cancel_all_tells_two_orders_of_one_number_apart(
+    service: OrderService, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker.place(OrderRequest(SAMSUNG, Side.BUY, Market.KRX, OrderKind.LIMIT, 7, 69_100))
+    (one,) = broker.open_orders()
+    other = replace(one, placed=replace(one.placed, branch="91252"))
+    monkeypatch.setattr(broker, "open_orders", lambda: [one, other])
+    assert service.cancel_all().left == [one.placed.order_no, f"91252-{one.placed.order_no}"]
+
+
 @pytest.mark.parametrize("meanwhile", ["it slept", "it was given up"])
 def test_a_sender_that_comes_too_late_does_not_send(
     service: OrderService, buy: Buy, simulator: Simulator, monkeypatch: pytest.MonkeyPatch, meanwhile: str

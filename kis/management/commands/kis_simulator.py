@@ -7,6 +7,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from kis.simulator.firm import LIVE_RATE, PAPER_RATE, WIRES, Settings
 from kis.simulator.ledger import LedgerDamaged, LedgerInUse
+from kis.simulator.printing import CHOICES, Printing
 from kis.simulator.server import PortTaken, run
 
 
@@ -33,6 +34,10 @@ class Command(BaseCommand):
         parser.add_argument("--ledger", type=Path, default=None, help="file of every event; the world goes on from it")
         parser.add_argument("--notice-columns", type=int, choices=(23, 26), default=None, help="width of fill notices")
 
+        for mode, values in CHOICES.items():
+            words = f"how the order lists print what is {mode} ({values[0]})"
+            parser.add_argument(f"--print-{mode}", choices=values, default=values[0], help=words)
+
     def handle(self, *args: Any, **options: Any) -> None:
         settings = Settings(
             seed=options["seed"],
@@ -42,6 +47,7 @@ class Command(BaseCommand):
             rate=options["rate"],
             notice_columns=options["notice_columns"],
             ledger_path=options["ledger"],
+            printing=Printing(**{mode: options[f"print_{mode}"] for mode in CHOICES}),
         )
         host = options["host"]
         try:

@@ -45,10 +45,14 @@ class Command(DeskCommand):
 
 def _would(*, code: str | None, external: bool) -> Told:
     """Ask the broker what the real command asks it."""
-    found = [(each, row_of(each)) for each in service().would_cancel(external=external, code=code)]
+    shown = service().would_cancel(external=external, code=code)
+    found = [(each, row_of(each)) for each in shown.orders]
     lines = [_("would cancel: {line}").format(line=_open_line(each, row)) for each, row in found]
     shape = [shapes.open_order(each, row) for each, row in found]
-    return Told({"dry_run": True, "orders": shape}, lines or [_("nothing is open")])
+    told = {"dry_run": True, "orders": shape, "unseen": shown.why}
+    if shown.why:
+        raise Failure("NOT_ALL", "\n".join([*lines, _unseen(shown.why)]), shape=told)
+    return Told(told, lines or [_("nothing is open")])
 
 
 def _open_line(each: OpenOrder, row: TradeOrder | None) -> str:
@@ -93,9 +97,13 @@ def _lines(swept: Swept) -> list[str]:
     for number, why in swept.failed.items():
         lines.append(_("NOT cancelled: {number}: {why}").format(number=number, why=why))
     if swept.unseen:
-        words = _("not all that is open is known ({why}): run it again, or look at the broker's own screen")
-        lines.append(words.format(why=swept.unseen))
+        lines.append(_unseen(swept.unseen))
     return lines
+
+
+def _unseen(why: str) -> str:
+    words = _("not all that is open is known ({why}): run it again, or look at the broker's own screen")
+    return words.format(why=why)
 
 
 def _join(numbers: list[str]) -> str:

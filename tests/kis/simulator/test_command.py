@@ -8,8 +8,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from django.core.management import call_command
 
+from kis.management.commands import kis_simulator
 from kis.simulator.firm import Settings
+from kis.simulator.printing import Printing
 from kis.simulator.server import PortTaken, run
 
 ROOT = Path(__file__).parents[3]
@@ -34,3 +37,10 @@ def test_it_ends_cleanly_when_asked(number: signal.Signals) -> None:
         assert "commands" in httpx.get(f"http://127.0.0.1:{port}/simulator/").json()
         process.send_signal(number)
         assert process.wait(10) == 0
+
+
+def test_how_the_lists_print_is_chosen_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[Settings] = []
+    monkeypatch.setattr(kis_simulator, "run", lambda settings, **words: begun.append(settings))
+    call_command("kis_simulator", "--print-amended", "untouched", "--print-unpriced", "zero")
+    assert begun[0].printing == Printing(amended="untouched", closed="cancelled", unpriced="zero")
