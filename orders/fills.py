@@ -274,7 +274,13 @@ def count(order: TradeOrder, fill: Fill, *, now: datetime) -> TradeExecution:
     total = order.filled_qty + fill.qty
     fee, tax = _cost(order, fill)
     average = ledger.count_fill(
-        order.stock_code, order.stock_name, order.side, fill.qty, fill.price, executed_at=fill.executed_at
+        order.stock_code,
+        order.stock_name,
+        order.side,
+        fill.qty,
+        fill.price,
+        executed_at=fill.executed_at,
+        cost_won=fee + tax,
     )
     execution = rows.insert(
         TradeExecution(
@@ -339,6 +345,7 @@ def void(execution: TradeExecution, order: TradeOrder, *, now: datetime, why: st
         -execution.exec_qty,
         execution.exec_price,
         executed_at=execution.executed_at,
+        cost_won=-(execution.fee + execution.tax),
     )
 
 
