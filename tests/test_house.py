@@ -13,6 +13,8 @@ from django.core.management import call_command, get_commands, load_command_clas
 from config import schedule
 from config.celery import app
 from config.env import BASE_DIR
+from tools.mutants.__main__ import mutated
+from tools.mutants.table import MUTATIONS, Mutation
 
 TEXTS_IN = [("**.py", "python"), ("**/templates/**.html", "config.texts:from_template")]
 FLOORS = ("aegis", "kis", "market", "portfolio", "orders", "desk", "config")
@@ -96,3 +98,11 @@ def gaps(text: str) -> set[str]:
     if not re.search(r"\{\w", text):
         return set()
     return {name for _, name, _, _ in Formatter().parse(text) if name}
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+def test_every_mutation_has_its_place_and_its_test(mutation: Mutation) -> None:
+    assert mutated(mutation) != (BASE_DIR / mutation.path).read_text(encoding="utf-8")
+    for test in mutation.tests:
+        path, _, name = test.partition("::")
+        assert f"def {name}" in (BASE_DIR / path).read_text(encoding="utf-8")

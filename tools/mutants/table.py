@@ -122,7 +122,7 @@ MUTATIONS = (
     Mutation(
         "a pause revives a chase that was ended",
         "orders/chase.py",
-        "_Step._pause",
+        "_Step._put_off",
         ", chase_at__isnull=False",
         "",
         (_AT_ONCE + "test_a_pause_leaves_a_chase_ended_that_was_ended_meanwhile",),
@@ -131,8 +131,8 @@ MUTATIONS = (
         "what is re-ordered is not bounded by the confirmed cancel",
         "orders/chase.py",
         "_Step._reorder",
-        "min(released, wanted_qty(order))",
-        "wanted_qty(order)",
+        "min(released, wanted_qty(order, _family_of(order)))",
+        "wanted_qty(order, _family_of(order))",
         (_AT_ONCE + "test_no_more_is_ordered_again_than_our_own_cancel_released",),
     ),
     Mutation(
