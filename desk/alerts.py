@@ -151,11 +151,14 @@ EVENTS: dict[str, tuple[Kind, str]] = {
     ),
     "NOT_LISTED": (
         Kind.UNKNOWN,
-        gettext_noop("Missing from {detail} lists of the broker's: {order}; look at the broker's own screen"),
+        gettext_noop(
+            "Missing from {detail} lists of the broker's: {order}; look at the broker's own screen, then decide it"
+            " (manage.py unknown)"
+        ),
     ),
     "STILL_UNDECIDED": (
         Kind.UNKNOWN,
-        gettext_noop("Before the open: the outcome of {order} is still unknown; decide it (manage.py unknown)"),
+        gettext_noop("Before the open: what became of {order} is still unknown; decide it (manage.py unknown)"),
     ),
     "OPEN_AFTER_SESSION": (
         Kind.UNKNOWN,
@@ -187,7 +190,7 @@ def _order_events() -> QuerySet[OrderEvent]:
 def _ended_elsewhere() -> Q:
     """Return the events by which an order of ours ended without us: in the broker's app, or with its session."""
     ours = Q(order__origin=TradeOrder.Origin.AEGIS)
-    external = Q(kind__in=["CANCELLED", "END_EXPLAINED"], order__end_cause__in=EXTERNAL_CAUSES)
+    external = Q(kind__in=["CANCELLED", "END_EXPLAINED"], order__end_cause__in=EXTERNAL_CAUSES, order__decided_by="")
     return ours & (external | Q(kind="EXPIRED"))
 
 

@@ -33,6 +33,7 @@ from orders.management.changing import Change, preview, wanted
 from orders.management.console import Failure, describe, find_order, short, wanted_by
 from orders.models import TradeExecution, TradeOrder, TradingSwitch
 from orders.service import Draft, Intent, OrderDenied, OrderService
+from orders.unknown import undecided
 from portfolio.models import Portfolio
 from portfolio.service import PortfolioService
 
@@ -190,7 +191,7 @@ def _status(asked: Asked) -> Answer:
 
 def _unknown(asked: Asked) -> Answer:
     """List the orders whose outcome is unknown; where candidates are known, with a button for each."""
-    rows = list(TradeOrder.objects.filter(status=Status.UNKNOWN).order_by("id")[:ORDERS_SHOWN])
+    rows = list(undecided()[:ORDERS_SHOWN])
     lines, buttons = [], []
     for row in rows:
         lines.append(f"#{row.pk} {short(row.created_at)} {describe(row)}")

@@ -25,6 +25,8 @@ from orders.models import TradeOrder
 LIST_LAG = timedelta(seconds=10)
 # an order that the list has not shown for so long is no longer in it
 ASKED_FOR = timedelta(days=7)
+# inquire-daily-ccld answers for three months back: an older order that is not settled is left to an operator
+LIST_REACHES = timedelta(days=85)
 SAME_MINUTE = timedelta(seconds=60)
 
 Identity = tuple[date, str, str, str]
@@ -35,7 +37,8 @@ EMPTY = gettext_noop("the list is empty, though orders of ours are open")
 class OrderList:
     """One answer. `orders` are new orders and amends, `changes` the cancels and amends by the order they reference.
 
-    `unread` are the lines that cannot be parsed; lines that our tables refuse are added to it on the way.
+    `since` is the first day it was asked for. `unread` are the lines that cannot be parsed; lines that our tables
+    refuse are added to it on the way.
     """
 
     orders: Sequence[OrderRecord]
@@ -43,6 +46,7 @@ class OrderList:
     unread: list[UnreadLine]
     asked_at: datetime
     now: datetime
+    since: date
     is_empty_against_us: bool = False
 
     @property
@@ -67,18 +71,25 @@ class OrderList:
         return bool(numbers) and (not all(numbers) or ours.exists())
 
 
-def fetch(broker: Broker, asked_at: datetime) -> tuple[Sequence[OrderRecord], list[UnreadLine]]:
-    """Return the orders of every day that is not settled yet, and the lines nobody can parse. Raises BrokerError."""
+def first_day(asked_at: datetime) -> date:
+    """Return the first day that is not settled yet, as far back as the broker's list reaches."""
     today = asked_at.astimezone(KST).date()
     wanted = Q(status__in=UNSETTLED) | Q(look_wanted=True, order_date__gte=today - ASKED_FOR)
-    first = TradeOrder.objects.filter(wanted).order_by("order_date").values_list("order_date", flat=True).first()
+    known = TradeOrder.objects.filter(wanted, order_date__gte=today - LIST_REACHES, order_date__lte=today)
+    return known.order_by("order_date").values_list("order_date", flat=True).first() or today
+
+
+def fetch(broker: Broker, since: date, asked_at: datetime) -> tuple[Sequence[OrderRecord], list[UnreadLine]]:
+    """Return the orders of `since` to today, and the lines nobody can parse. Raises BrokerError."""
     try:
-        return broker.orders(min(first or today, today), today), []
+        return broker.orders(since, asked_at.astimezone(KST).date()), []
     except PartlyRead as error:
         return error.read, list(error.unread)
 
 
-def arrange(records: Sequence[OrderRecord], unread: list[UnreadLine], asked_at: datetime, now: datetime) -> OrderList:
+def arrange(
+    records: Sequence[OrderRecord], unread: list[UnreadLine], *, since: date, asked_at: datetime, now: datetime
+) -> OrderList:
     """Return an answer of the broker's with its lines in their places, and their codes as our tables write them."""
     codes = market.canonical_codes({record.code for record in records})
     records = [replace(record, code=codes.get(record.code, record.code)) for record in records]
@@ -88,7 +99,7 @@ def arrange(records: Sequence[OrderRecord], unread: list[UnreadLine], asked_at: 
             changes[record.order_date, record.original_no, record.code, record.side.value].append(record)
     orders = [record for record in records if not record.is_cancel]
     is_empty = not records and not unread and _knows_open_orders(asked_at)
-    return OrderList(orders, changes, unread, asked_at, now, is_empty)
+    return OrderList(orders, changes, unread, asked_at, now, since, is_empty)
 
 
 def _knows_open_orders(asked_at: datetime) -> bool:

@@ -9,14 +9,13 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from django.db import connection
 
 from aegis.broker import Broker, BrokerError, OrderRecord, PartlyRead
 from aegis.lifecycle import OPEN, Status
 from aegis.requests import RequestedBy
-from aegis.sessions import KST
 from market import service as market
 from orders import fills, journal, order_list, requests, unknown
 from orders.cancel import Canceller
@@ -35,9 +34,6 @@ READ = (Outcome.WHOLE, Outcome.PARTLY)
 
 # the number of the lock, in the database, of whoever reads the list on behalf of others too
 LOOK_LOCK = 5_930
-# an open order that lists lack so often, over so long, is reported; from the first on nothing is ordered beside it
-MISSING_LOOKS = 3
-MISSING_AFTER = timedelta(seconds=60)
 
 
 @dataclass(slots=True)
@@ -74,12 +70,13 @@ def reconcile(broker: Broker, now: Callable[[], datetime]) -> Report:
     """
     fills.replay_stranded()
     asked_at = now()
+    since = order_list.first_day(asked_at)
     try:
-        records, unread = order_list.fetch(broker, asked_at)
+        records, unread = order_list.fetch(broker, since, asked_at)
     except BrokerError as error:
         Reconciliation.objects.create(at=asked_at, outcome=Outcome.FAILED, error=str(error)[:300])
         raise
-    answer = order_list.arrange(records, unread, asked_at, now())
+    answer = order_list.arrange(records, unread, since=since, asked_at=asked_at, now=now())
     report = _reconcile(answer)
     report.error = answer.complaint
     if report.error:
@@ -174,7 +171,7 @@ def _needs_settling(order: TradeOrder, record: OrderRecord) -> bool:
     return (
         order.look_wanted
         or not order.is_done
-        or (order.state is Status.CANCELLED and not order.end_cause)
+        or (order.state is Status.CANCELLED and (not order.end_cause or record.open_qty > 0))
         or order.filled_qty != record.filled_qty
         or order.filled_amount != record.filled_amount
     )
@@ -198,14 +195,16 @@ def _note_missing(answer: OrderList) -> None:
         return
     known = KnownOrders(answer.orders)
     listed = {row.pk for record in answer.orders if (row := known.row_of(record)) is not None}
-    first = min((record.order_date for record in answer.orders), default=answer.asked_at.astimezone(KST).date())
     lacking = TradeOrder.objects.filter(
-        status__in=OPEN, order_no__isnull=False, order_date__gte=first, accepted_at__lt=answer.asked_at - LIST_LAG
+        status__in=OPEN,
+        order_no__isnull=False,
+        order_date__gte=answer.since,
+        accepted_at__lt=answer.asked_at - LIST_LAG,
     )
     for order in lacking.exclude(pk__in=listed):
         since = order.missing_since or answer.asked_at
         journal.note(order, absent_looks=order.absent_looks + 1, missing_since=since)
-        is_long = order.absent_looks >= MISSING_LOOKS and answer.asked_at - since >= MISSING_AFTER
+        is_long = order.absent_looks >= unknown.MISSING_LOOKS and answer.asked_at - since >= unknown.MISSING_AFTER
         if is_long and not order.events.filter(kind="NOT_LISTED", at__gte=since).exists():
             log.error("order %s is open here, and %d lists of the broker lack it", order.pk, order.absent_looks)
             journal.write(order, "NOT_LISTED", str(order.absent_looks), at=answer.now)

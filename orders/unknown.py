@@ -10,11 +10,12 @@ from datetime import datetime, time, timedelta
 from typing import Any
 
 from django.db import IntegrityError, transaction
+from django.db.models import Q, QuerySet
 from django.utils.translation import gettext
 
 from aegis.broker import Acceptance, OrderRecord
-from aegis.lifecycle import Event, Status
-from aegis.requests import LIVE, RequestKind
+from aegis.lifecycle import OPEN, Event, Status
+from aegis.requests import LIVE, EndCause, RequestKind
 from aegis.sessions import KST
 from aegis.terms import Market, OrderKind
 from market import service as market
@@ -33,6 +34,9 @@ ABSENT_AFTER = timedelta(seconds=90)
 SENDER_GONE = timedelta(seconds=60)
 # the broker stamps by its own clock, and ours may be wrong: a lost order must not be missed for that
 CLOCK_TOLERANCE = timedelta(minutes=2)
+# an open order that lists lack so often, over so long, is reported; from the first on nothing is ordered beside it
+MISSING_LOOKS = 3
+MISSING_AFTER = timedelta(seconds=60)
 # how long before the day's first session an operator is reminded of what is still to be decided
 REMIND_BEFORE = timedelta(minutes=10)
 _NO_ANSWER = (Status.SUBMITTING, Status.UNKNOWN)
@@ -155,12 +159,16 @@ def _count_absence(order: TradeOrder, *, now: datetime) -> bool:
 def decide(order: TradeOrder, order_no: str | None, *, by: str, at: datetime) -> TradeOrder:
     """Settle an UNKNOWN order by an operator's decision: it is the broker's `order_no`, or (None) it never arrived.
 
-    The decision is final: no later list changes what the order is. Raises ValueError if the order is not UNKNOWN any
-    more, or the number is no candidate.
+    The decision is final: no later list changes what the order is. None for an open order that lists lack says that
+    the broker does not have it (any more); a list that shows it open again opens it again. Raises ValueError if there
+    is nothing to decide, or the number is no candidate.
     """
-    if order.state is not Status.UNKNOWN:
-        raise ValueError(f"order {order.pk} is {order.status}: only an UNKNOWN order is left to decide")
     evidence = f"decided by {by}"
+    if order_no is None and undecided().filter(pk=order.pk, status__in=OPEN).exists():
+        return _end_missing(order, evidence, by=by, at=at)
+    if order.state is not Status.UNKNOWN:
+        words = gettext("order #{order} is {status}: only an UNKNOWN order, or one that lists lack, is left to decide")
+        raise ValueError(words.format(order=order.pk, status=order.status))
     if order_no is None:
         journal.absent(order, evidence, at=at, decided_by=by[:150])
         return order
@@ -180,8 +188,20 @@ def decide(order: TradeOrder, order_no: str | None, *, by: str, at: datetime) ->
     return order
 
 
+def undecided() -> "QuerySet[TradeOrder]":
+    """Return the orders that an operator may decide: UNKNOWN ones, and open ones that complete lists lack."""
+    is_missing = Q(status__in=OPEN, missing_since__isnull=False, absent_looks__gte=MISSING_LOOKS)
+    return TradeOrder.objects.filter(Q(status=Status.UNKNOWN) | is_missing).order_by("id")
+
+
+def _end_missing(order: TradeOrder, evidence: str, *, by: str, at: datetime) -> TradeOrder:
+    ended = {"end_cause": EndCause.UNEXPLAINED.value, "chase_at": None, "cancel_wanted_at": None, "cancel_due_at": None}
+    journal.move(order, Event.CANCELLED, at=at, detail=evidence, decided_by=by[:150], look_wanted=False, **ended)
+    return order
+
+
 def remind(now: datetime) -> None:
-    """Remind the operator, once before the day's first session, of orders whose outcome is still unknown."""
+    """Remind the operator, once before the day's first session, of what is still to be decided."""
     phases = market.today(now)
     if not phases:
         return
@@ -189,7 +209,7 @@ def remind(now: datetime) -> None:
     if not opens_at - REMIND_BEFORE <= now < opens_at:
         return
     since = opens_at - REMIND_BEFORE
-    for order in TradeOrder.objects.filter(status=Status.UNKNOWN):
+    for order in undecided():
         if not OrderEvent.objects.filter(order=order, kind="STILL_UNDECIDED", at__gte=since).exists():
             journal.write(order, "STILL_UNDECIDED", at=now)
 

@@ -52,6 +52,7 @@ from orders.models import (
     TradeOrder,
     TradingSwitch,
 )
+from orders.unknown import undecided
 
 COLOURS = {
     Status.SUBMITTING.value: "info",
@@ -198,7 +199,9 @@ class TradeOrderAdmin(Record):
         return self._offers(request, pk, OPEN)
 
     def has_unknown_permission(self, request: HttpRequest, pk: Any = None) -> bool:
-        return self._offers(request, pk, {Status.UNKNOWN})
+        if not request.user.has_perm(TRADE):
+            return False
+        return request.method == "POST" or undecided().filter(pk=pk).exists()
 
     def _offers(self, request: HttpRequest, pk: Any, states: Collection[Status]) -> bool:
         if not request.user.has_perm(TRADE):

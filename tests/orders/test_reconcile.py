@@ -662,3 +662,58 @@ def test_a_list_from_before_a_fill_does_not_call_it_a_duplicate(buy: Buy, broker
     twin.refresh_from_db()
     order.refresh_from_db()
     assert (twin.state, order.look_wanted) == (RawNotice.State.DOUBTFUL, True)
+
+
+@pytest.fixture
+def missing(buy: Buy, look, simulator: Simulator) -> TradeOrder:
+    """An order of ours that is open, and that the broker's lists have lacked for long."""
+    order = buy(price=69_000)
+    buy(price=68_900, qty=3)
+    simulator.fault("order_missing", path="inquire-daily-ccld", count=20)
+    for _ in range(5):
+        look()
+    order.refresh_from_db()
+    return order
+
+
+def test_an_open_order_that_lists_lack_is_reported_once(missing: TradeOrder) -> None:
+    assert (missing.state, missing.absent_looks) == (Status.PENDING, 5)
+    assert missing.events.filter(kind="NOT_LISTED").count() == 1
+    assert missing in unknown.undecided()
+
+
+def test_an_operator_may_say_that_the_broker_does_not_have_it(
+    missing: TradeOrder, service: OrderService, look, simulator: Simulator
+) -> None:
+    service.decide(missing, None, by="kim")
+    missing.refresh_from_db()
+    assert (missing.state, missing.end_cause, missing.decided_by) == (Status.CANCELLED, EndCause.UNEXPLAINED, "kim")
+    assert not unknown.undecided().exists()
+    simulator.clear_faults()
+    for _ in range(4):
+        look()
+    missing.refresh_from_db()
+    assert missing.state is Status.PENDING, "the list shows it open: it is at the broker after all"
+
+
+def test_an_order_that_the_list_shows_is_not_left_to_decide(buy: Buy, look, service: OrderService) -> None:
+    order = buy(price=69_000)
+    look()
+    with pytest.raises(ValueError, match="PENDING"):
+        service.decide(order, None, by="kim")
+
+
+def test_an_open_order_of_a_day_without_other_lines_is_missed_too(buy: Buy, look, clock_at: ClockAt) -> None:
+    order = buy(price=69_000)
+    TradeOrder.objects.filter(pk=order.pk).update(order_date=order.order_date - timedelta(days=3))
+    for _ in range(3):
+        look()
+    assert order in unknown.undecided()
+
+
+def test_the_list_is_asked_for_no_further_back_than_it_reaches(buy: Buy, broker: Broker) -> None:
+    order = buy(price=69_000)
+    TradeOrder.objects.filter(pk=order.pk).update(order_date=order.order_date - timedelta(days=200))
+    with mock.patch.object(type(broker), "orders", return_value=[]) as asked:
+        reconcile.reconcile(broker, clock.now)
+    assert asked.call_args.args[-2] == clock.now().date()

@@ -4,9 +4,8 @@ from typing import Any
 from django.utils.translation import gettext as _
 
 from aegis.codes import plain
-from aegis.lifecycle import Status
 from kis.fields import order_number
-from orders import shapes
+from orders import shapes, unknown
 from orders.management.console import (
     WRONG_USAGE,
     DeskCommand,
@@ -32,7 +31,7 @@ class Command(DeskCommand):
         parser.add_argument("--decide", metavar="#N", help=_("the order to decide, by # and our own number: #12"))
         how = parser.add_mutually_exclusive_group()
         how.add_argument("--is", dest="order_no", metavar="NUMBER", help=_("it is this order of the broker's"))
-        how.add_argument("--never-arrived", action="store_true", help=_("the broker never got it"))
+        how.add_argument("--never-arrived", action="store_true", help=_("the broker never got it, or does not have it"))
         add_confirmation(parser)
         super().add_arguments(parser)
 
@@ -55,7 +54,7 @@ class Command(DeskCommand):
 
 
 def _listed() -> Told:
-    rows = list(TradeOrder.objects.filter(status=Status.UNKNOWN).order_by("id"))
+    rows = list(unknown.undecided())
     lines = [line for row in rows for line in _lines(row)] or [_("no outcome is unknown")]
     return Told({"unknown": [_shape(row) for row in rows]}, lines)
 
