@@ -46,20 +46,23 @@ class OrderService:
         beforehand; in both cases there is no row but one that has the request id for something else.
         """
         pretrade = PreTrade(self._broker, self._now, may_self_cross=may_self_cross)
-        submit = Submitter(self._broker, self._now)
         intent, found = _context(pretrade, intent)
         if found.known is not None:
             return _same(TradeOrder.objects.get(pk=found.known), intent)
         try:
             found = self._with_fresh_opposites(pretrade, pretrade.ensure_reconciled(found, intent), intent)
             draft = pretrade.draft(intent, found)
-            order = submit.commit(draft, submit.row(draft, intent.request_id), found.crowd, by=_requester(intent))
+            order = self._commit(draft, intent, found)
         except (IntegrityError, OrderDenied):
             known = TradeOrder.objects.filter(request_id=intent.request_id).first()
             if known is None:
                 raise
             return _same(known, intent)  # a moment sooner
-        return submit.send(order, grounds_of(order))
+        return Submitter(self._broker, self._now).send(order, grounds_of(order))
+
+    def _commit(self, draft: Draft, intent: Intent, found: Ground) -> TradeOrder:
+        submit = Submitter(self._broker, self._now)
+        return submit.commit(draft, submit.row(draft, intent.request_id), found.crowd, by=_requester(intent))
 
     def _with_fresh_opposites(self, pretrade: PreTrade, found: Ground, intent: Intent) -> Ground:
         """Read the list first if orders on the other side seem open: one of them may have filled without a notice."""
