@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from aegis.broker import HeldBack, OrderRecord, UnreadLine
 from aegis.chase import Action, ChaseBy, ChaseState, Plan, Session, next_step
 from aegis.guards import TradingState
-from aegis.lifecycle import Status
+from aegis.lifecycle import DONE, Status
 from aegis.requests import EndCause, RequestedBy, RequestKind, RequestState, SentRequest, attribute
 from aegis.sessions import KST, ends_at
 from aegis.stops import StopKind, StopUnit
@@ -405,7 +405,7 @@ sessions = auctions | st.builds(Session, is_open=st.booleans(), takes_market=st.
 
 
 @pure
-@given(order=states, session=sessions, may_order=st.booleans(), days=st.integers(0, 3))
+@given(order=states, session=sessions, may_order=st.booleans(), days=st.sampled_from([0, 0, 1, 3]))
 def test_a_chase_asks_for_nothing_after_its_day_or_after_a_hand(
     order: ChaseState, session: Session, *, may_order: bool, days: int
 ) -> None:
@@ -422,6 +422,43 @@ def test_a_chase_asks_for_nothing_after_its_day_or_after_a_hand(
         assert may_order
         assert session.is_open
         assert not session.is_over
+
+
+@pure
+@given(order=states, session=sessions, may_order=st.booleans(), is_checked=st.booleans())
+def test_an_order_rests_while_nothing_may_follow_it(
+    order: ChaseState, session: Session, *, may_order: bool, is_checked: bool
+) -> None:
+    """Breaks, the end of the last session, and a trading state that forbids new orders."""
+    order = replace(order, status=Status.PENDING, due_at=NOW, trade_date=NOW.date(), cancel_sent_at=None)
+    order = replace(order, looked_at=NOW if is_checked else None)
+    action = next_step(order, PLAN, now=NOW, may_order=may_order, session=session).action
+    if not may_order or not session.is_open or session.is_over:
+        assert action is Action.WAIT
+    elif session.auction_since is None:
+        assert action in ((Action.CANCEL, Action.AMEND) if is_checked else (Action.CHECK,))
+
+
+@pure
+@given(
+    status=st.sampled_from(sorted(DONE)),
+    cause=st.none() | st.sampled_from(EndCause),
+    released=st.integers(0, 10),
+    wanted=st.integers(-1, 10),
+    never_arrived=st.booleans(),
+    order=states,
+)
+def test_only_what_our_own_cancel_released_or_never_arrived_is_ordered_again(
+    *, status: Status, cause: EndCause | None, released: int, wanted: int, never_arrived: bool, order: ChaseState
+) -> None:
+    """C9 and E1, for an order after which the plan has steps left."""
+    order = replace(order, due_at=NOW, trade_date=NOW.date(), retries=0, lost=0, is_at_market=False)
+    order = replace(order, status=status, end_cause=cause, released_qty=released, wanted_qty=wanted)
+    order = replace(order, never_arrived=never_arrived, has_successor=False)
+    is_ours = status is Status.CANCELLED and cause is EndCause.OWN_CANCEL and released > 0
+    is_lost = status is Status.REJECTED and never_arrived
+    action = next_step(order, PLAN, now=NOW).action
+    assert (action is Action.REORDER) is (wanted > 0 and (is_ours or is_lost))
 
 
 @pure
