@@ -192,7 +192,7 @@ def _obstacle(*, may_order: bool, session: Session) -> str:
 
 def _open_step(order: ChaseState, plan: Plan, *, now: datetime, may_order: bool, session: Session) -> ChaseDecision:
     if order.cancel_sent_at is not None:
-        return _pending_cancel_step(order, now)
+        return _pending_cancel_step(order, now, session)
     if session.is_over:
         return ChaseDecision(Action.WAIT, gettext_noop("its venue has no session left today"))
     if why := _obstacle(may_order=may_order, session=session):
@@ -227,11 +227,11 @@ def _exhausted(order: ChaseState, plan: Plan) -> str:
     return gettext_noop("too many orders of it never reached the broker") if order.lost >= MAX_LOST else ""
 
 
-def _pending_cancel_step(order: ChaseState, now: datetime) -> ChaseDecision:
+def _pending_cancel_step(order: ChaseState, now: datetime, session: Session) -> ChaseDecision:
     assert order.cancel_sent_at is not None
     if order.looked_at is None or order.looked_at < order.cancel_sent_at:
         return ChaseDecision(Action.CONFIRM, gettext_noop("see whether the cancel took effect"))
-    if order.resend_at is not None and now >= order.resend_at:
+    if order.resend_at is not None and now >= order.resend_at and not session.is_over:
         return ChaseDecision(Action.CANCEL, gettext_noop("the cancel was lost: cancelling twice harms nothing"))
     return ChaseDecision(Action.CONFIRM, gettext_noop("the cancel is on its way"))
 

@@ -214,7 +214,10 @@ def _record_external(strangers: Sequence[OrderRecord], answer: OrderList, report
     """Record the orders placed elsewhere. One that a request of ours may be waits for that answer."""
     for record in strangers:
         with as_unread(record, answer.unread):
-            if not answer.unread and (found := unknown.turned_up(record, answer)):
+            lost = unknown.given_up(record)
+            if lost and answer.unread:
+                continue  # it may be ours: a list with every line parsed says so
+            if found := unknown.turned_up(record, lost, answer):
                 report.resolved += 1
                 report.turned_up.append(found)
             elif not unknown.may_be_ours(record) and (order := unknown.record_external(record, answer)):

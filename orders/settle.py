@@ -244,6 +244,17 @@ def _taken_by(line: OrderRecord) -> int:
     return line.cancelled_qty if line.is_cancel and line.cancelled_qty else line.qty
 
 
+def _cancelled_of(record: OrderRecord) -> int:
+    """Return the shares that an order's own line shows as cancelled.
+
+    A line flagged as cancelled (cncl_yn) with nothing open and without that figure lost all that was neither filled nor
+    rejected. UNVERIFIED: that cncl_cfrm_qty is always printed; a recorded list with a cancelled order settles it.
+    """
+    if record.cancelled_qty or not record.is_cancelled or record.open_qty:
+        return record.cancelled_qty
+    return record.qty - record.filled_qty - record.rejected_qty
+
+
 def _confirm_cancel(
     order: TradeOrder,
     request: BrokerRequest,
@@ -264,7 +275,7 @@ def _confirm_cancel(
     taken_elsewhere = sum(_taken_by(each) for each in external)
     qty = min(
         _taken_by(line),
-        record.cancelled_qty - cancelled_elsewhere - earlier,
+        _cancelled_of(record) - cancelled_elsewhere - earlier,
         record.qty - record.filled_qty - record.rejected_qty - taken_elsewhere - earlier,
     )
     if qty > 0 and requests.record_confirmed(request, line, qty, at=now):

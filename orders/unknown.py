@@ -230,20 +230,26 @@ def may_be_ours(record: OrderRecord) -> bool:
     return any(same_branch(amend.order.branch, record.branch) for amend in amends.select_related("order"))
 
 
-def turned_up(record: OrderRecord, answer: OrderList) -> TradeOrder | None:
-    """Return the order of ours that was given up as lost and that a line turns out to be: it is claimed then.
+def given_up(record: OrderRecord) -> list[TradeOrder]:
+    """Return the orders of ours that were given up as lost and that a line may be after all.
 
-    Skips orders that were never sent (a matching line is an external order) and those that an operator decided.
+    Not among them: orders that were never sent, those that an operator decided, and what an amend was to lead to,
+    which no new order is.
     """
     lost = TradeOrder.objects.filter(
         never_arrived=True,
         decided_by="",
+        replaces=None,
         events__kind=Event.ABSENT,
         order_date=record.order_date,
         stock_code=record.code,
         order_type=record.side,
     )
-    found = [order for order in lost.order_by("-id") if could_be(order, record)]
+    return [order for order in lost.order_by("-id") if could_be(order, record)]
+
+
+def turned_up(record: OrderRecord, found: Sequence[TradeOrder], answer: OrderList) -> TradeOrder | None:
+    """Claim a line for the only order that was `given_up` for lost and fits it; return that order."""
     return found[0] if len(found) == 1 and _claim(found[0], record, answer) else None
 
 

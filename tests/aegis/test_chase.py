@@ -73,6 +73,12 @@ def test_a_lost_cancel_is_sent_again_after_a_while() -> None:
     assert action_of(sent, now=NOW + CANCEL_PATIENCE) is Action.CANCEL
 
 
+def test_a_lost_cancel_is_not_sent_again_after_the_last_session() -> None:
+    sent = replace(RESTING, cancel_sent_at=NOW, looked_at=NOW + SECOND, resend_at=NOW + CANCEL_PATIENCE)
+    over = Session(is_open=False, is_over=True)
+    assert next_step(sent, PLAN, now=NOW + 2 * CANCEL_PATIENCE, session=over).action is Action.CONFIRM
+
+
 def test_an_amend_is_never_sent_again_without_knowing_the_first() -> None:
     sent = replace(RESTING, cancel_sent_at=NOW, looked_at=NOW + SECOND, resend_at=None, by=ChaseBy.AMEND)
     assert action_of(sent, now=NOW + timedelta(minutes=5)) is Action.CONFIRM

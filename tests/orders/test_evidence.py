@@ -28,7 +28,7 @@ from aegis.sessions import KST, ends_at
 from aegis.stops import StopKind, StopUnit
 from aegis.terms import Market, OrderKind, Side
 from market import service as market
-from orders import chase, fills, order_list, reconcile, requests, settle, switch, unknown
+from orders import chase, fills, journal, order_list, reconcile, requests, settle, switch, unknown
 from orders.models import BlacklistedStock, BrokerRequest, StopRule, TradeExecution, TradeOrder
 from orders.requests import Grounds, new_order_check
 
@@ -812,3 +812,46 @@ def test_an_amended_order_has_the_quantity_of_its_line_and_never_more(
         made.refresh_from_db()
         assert (order.state, order.end_cause) == (Status.CANCELLED, EndCause.OWN_AMEND)
         assert (made.qty, made.order_no, made.state) == (taken, "0000000900", Status.PENDING)
+
+
+# --- single cases ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db
+def test_an_amend_that_was_given_up_is_no_new_order_of_the_list() -> None:
+    order = saved()
+    made = saved(status="UNKNOWN", order_no=None, branch="", accepted_at=None, root=order, attempt=1, replaces=order)
+    request_row(order, RequestState.UNKNOWN, kind="AMEND", makes=made, price=made.price, state_at=NOW + 20 * SECOND)
+    record = line_of(order)
+    reconcile._reconcile(list_of([record], NOW + 120 * SECOND))
+    made.refresh_from_db()
+    assert made.never_arrived
+    by_hand = replace(line_of(made), order_no="0000000777", placed_at=(NOW + 100 * SECOND).time())
+    reconcile._reconcile(list_of([record, by_hand], NOW + 125 * SECOND))
+    made.refresh_from_db()
+    assert made.order_no is None
+    assert TradeOrder.objects.get(origin=TradeOrder.Origin.EXTERNAL).order_no == "0000000777"
+
+
+@pytest.mark.django_db
+def test_a_line_that_a_given_up_order_may_be_waits_for_a_list_with_every_line_parsed() -> None:
+    lost = saved(status="UNKNOWN", order_no=None, branch="", accepted_at=None, chase_at=None)
+    journal.absent(lost, "absent", at=NOW + 100 * SECOND)
+    line = line_of(lost, order_no="0000000777")
+    reconcile._reconcile(list_of([line], NOW + 110 * SECOND, is_parsed=False))
+    assert not TradeOrder.objects.filter(origin=TradeOrder.Origin.EXTERNAL).exists()
+    reconcile._reconcile(list_of([line], NOW + 120 * SECOND))
+    lost.refresh_from_db()
+    assert lost.order_no == "0000000777"
+
+
+@pytest.mark.django_db
+def test_a_cancel_takes_effect_though_the_list_prints_no_cancelled_quantity() -> None:
+    order = saved()
+    request_row(order, RequestState.ACKNOWLEDGED, order_no="0000000900")
+    record = line_of(order, open_qty=0, cancelled_qty=0, is_cancelled=True)
+    own = change_line(record, 900, 10, NOW + SECOND, is_cancel=True)
+    order = settled(order, record, NOW + 20 * SECOND, related=[own])
+    request = order.requests.get()
+    assert (order.state, order.end_cause) == (Status.CANCELLED, EndCause.OWN_CANCEL)
+    assert (request.state, request.confirmed_qty) == (RequestState.CONFIRMED, 10)
