@@ -82,8 +82,9 @@ class Others:
     """What our other orders mean for this one. Its own family is not counted, nor its own request.
 
     `last_minute` counts intents of its side, `bought_today_won` those of the day that buy. `twin` names an order
-    of seconds ago that asks for the same; `frozen_by` one of the same stock and side whose fate is unknown. Cash
-    and shares that orders of unknown fate may have taken count as spent. `open_buy_qty` are shares of this stock
+    of seconds ago that asks for the same; `frozen_by` one of the same stock and side whose fate is unknown, and
+    `frozen_by_amend` one that an amend of unknown fate may lead to. Cash and shares that orders of unknown fate may
+    have taken count as spent. `open_buy_qty` are shares of this stock
     that open buys may still bring. `opposite` are the account's own orders on the other side of this stock.
     """
 
@@ -91,6 +92,7 @@ class Others:
     bought_today_won: int = 0
     twin: str = ""
     frozen_by: str = ""
+    frozen_by_amend: str = ""
     unknown_cash_won: int = 0
     unknown_qty: int = 0
     open_buy_qty: int = 0
@@ -247,13 +249,17 @@ def _check_kind(facts: Facts) -> Reason | None:
 
 
 def check_frozen(facts: Facts) -> Reason | None:
-    """While one order's fate is unknown, no second one of its stock and side goes: it could be the same again."""
-    if not facts.others.frozen_by:
+    """While one order's fate is unknown, no second one of its stock and side goes: it could be the same again.
+
+    An amend adds no shares to those of its original: it holds up no stop, and no chase of another family.
+    """
+    name = facts.others.frozen_by or ("" if facts.is_errand else facts.others.frozen_by_amend)
+    if not name:
         return None
     return Reason(
         "FROZEN",
         gettext_noop("order {order} of {code} has no known outcome yet: new ones on its side wait for that"),
-        {"order": facts.others.frozen_by, "code": facts.request.code},
+        {"order": name, "code": facts.request.code},
     )
 
 

@@ -181,10 +181,9 @@ def _family_of(order: TradeOrder) -> list[TradeOrder]:
 def wanted_qty(order: TradeOrder, family: Sequence[TradeOrder]) -> int:
     """Return the shares that the root asked for and no order of the family has filled, or another holds open."""
     root = next(each for each in family if each.pk == order.root_pk)
-    # what an amend of ours took counts once, in the order that it led to
-    amended = {each.replaces_id for each in family if each.is_open and each.origin == TradeOrder.Origin.AEGIS}
-    others = [each for each in family if each.pk != order.pk and each.pk not in amended]
-    elsewhere = sum(each.open_qty for each in others if each.state in UNSETTLED)
+    moving = requests.moving_qty([each.pk for each in family]) if any(each.replaces_id for each in family) else {}
+    others = [each for each in family if each.pk != order.pk and each.state in UNSETTLED]
+    elsewhere = sum(max(0, each.open_qty - moving.get(each.pk, 0)) for each in others)
     return root.qty - sum(each.filled_qty for each in family) - elsewhere
 
 

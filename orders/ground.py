@@ -32,15 +32,21 @@ NO_FAMILY = -1
 
 # What is held, and what orders on their way, of unknown fate or open at the broker may still do to an order like this,
 # but for its own family. Without a price the broker holds back the upper limit: 30 % more than the last trade, as far
-# as known here.
+# as known here. An amend takes what its original holds: until the list names it, that counts once, and in unknown cash
+# only what it costs more.
 # UNVERIFIED: the upper limit is reckoned from the price at arrival; the day's base may be higher
 _UNSETTLED = f"""
-    SELECT min(id) FILTER (WHERE is_unknown AND order_type = %(order_type)s AND stock_code = %(stock_code)s) AS frozen,
-           sum(qty * CASE WHEN price > 0 THEN price ELSE arrival_price * {100 + DAILY_LIMIT_PERCENT} / 100 END)
+    SELECT min(id) FILTER (WHERE is_unknown AND NOT is_amend AND order_type = %(order_type)s
+               AND stock_code = %(stock_code)s) AS frozen,
+           min(id) FILTER (WHERE is_unknown AND is_amend AND order_type = %(order_type)s
+               AND stock_code = %(stock_code)s) AS frozen_amend,
+           sum(qty * CASE WHEN is_amend THEN greatest(0, price - old_price) WHEN price > 0 THEN price
+                          ELSE arrival_price * {100 + DAILY_LIMIT_PERCENT} / 100 END)
                FILTER (WHERE is_unknown AND order_type = 'BUY') AS cash,
-           sum(qty) FILTER (WHERE is_unknown AND order_type = 'SELL' AND stock_code = %(stock_code)s) AS shares,
-           sum(qty - filled_qty - withdrawn_qty) FILTER (WHERE order_type = 'BUY' AND stock_code = %(stock_code)s
-               AND NOT is_amended) AS open_buys,
+           sum(qty) FILTER (WHERE is_unknown AND NOT is_amend AND order_type = 'SELL'
+               AND stock_code = %(stock_code)s) AS shares,
+           sum(greatest(0, qty - filled_qty - withdrawn_qty - moving))
+               FILTER (WHERE order_type = 'BUY' AND stock_code = %(stock_code)s) AS open_buys,
            json_agg(json_build_array(id, market, price) ORDER BY id)
                FILTER (WHERE order_type <> %(order_type)s AND stock_code = %(stock_code)s) AS opposite,
            (SELECT quantity FROM portfolio WHERE stock_code = %(stock_code)s) AS held,
@@ -50,9 +56,12 @@ _UNSETTLED = f"""
         SELECT *,
                status = 'UNKNOWN' OR (status = 'SUBMITTING' AND created_at <= %(silent_since)s)
                    OR missing_since IS NOT NULL AS is_unknown,
-               id IN (SELECT replaces_id FROM trade_orders
-                      WHERE replaces_id > 0 AND status IN ('PENDING', 'PARTIAL', 'UNKNOWN')) AS is_amended
-        FROM trade_orders
+               replaces_id IS NOT NULL AND status IN ('SUBMITTING', 'UNKNOWN') AS is_amend,
+               (SELECT price FROM trade_orders AS old WHERE old.id = own.replaces_id) AS old_price,
+               (SELECT coalesce(sum(qty), 0) FROM broker_requests AS request
+                WHERE order_id = own.id AND kind = 'AMEND'
+                  AND request.state IN ('REQUESTED', 'SENT', 'ACKNOWLEDGED', 'UNKNOWN')) AS moving
+        FROM trade_orders AS own
         WHERE (status IN ('PARTIAL', 'PENDING') AND stock_code = %(stock_code)s OR status IN ('SUBMITTING', 'UNKNOWN'))
           AND id <> %(family)s AND coalesce(root_id, 0) <> %(family)s
     ) AS other
@@ -234,14 +243,15 @@ def _ask(statement: str, question: Question, now: datetime) -> Any:
 
 def _crowd(question: Question, row: Any) -> Crowd:
     (
-        state, intents, last_minute, bought, twin, frozen, cash, shares, open_buys, opposite, held, is_reconciled,
-        unsettled,
+        state, intents, last_minute, bought, twin, frozen, frozen_amend, cash, shares, open_buys, opposite, held,
+        is_reconciled, unsettled,
     ) = row  # fmt: skip
     others = Others(
         last_minute=last_minute,
         bought_today_won=int(bought or 0),
         twin=_name(twin),
         frozen_by=_name(frozen),
+        frozen_by_amend=_name(frozen_amend),
         unknown_cash_won=int(cash or 0),
         unknown_qty=int(shares or 0),
         open_buy_qty=int(open_buys or 0),

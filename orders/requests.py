@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import connection
-from django.db.models import Q
+from django.db.models import Q, Sum
 from django.utils.translation import gettext
 
 from aegis.broker import Acceptance, BrokerError, HeldBack, LastCheck, NotSent, OrderRecord, OutcomeUnknown
@@ -268,6 +268,12 @@ def orders_with_live_changes() -> set[int | None]:
     """Return the orders that have a cancel or an amend whose end is not known yet."""
     live = BrokerRequest.objects.filter(state__in=LIVE).exclude(kind=RequestKind.NEW)
     return set(live.values_list("order_id", flat=True))
+
+
+def moving_qty(orders: Sequence[int]) -> dict[int, int]:
+    """Return the shares that amends on their way take from these orders: they count in the order that they lead to."""
+    amends = BrokerRequest.objects.filter(order_id__in=orders, kind=RequestKind.AMEND, state__in=LIVE)
+    return dict(amends.values_list("order_id").annotate(Sum("qty")).order_by())
 
 
 def confirmed_qty(changes: Sequence[BrokerRequest]) -> int:
