@@ -107,7 +107,8 @@ class Facts:
     blacklist; `orderable_cash` won and `sellable_qty` shares are the broker's own answers of this moment.
     `is_errand` marks a chase's re-order or a stop's sale, which no caller asks for. `total_asset` in won is the account
     as last seen, `held_qty` what it holds of this stock. `best_opposite` is the price in won that it would meet first,
-    None if the book was not asked. `may_self_cross`: it may trade against the account's own orders.
+    None if the book was not asked. `may_self_cross`: it may trade against the account's own orders. `kept_qty` and
+    `kept_won` are what the family of an amend has bought or may still buy beside it.
     """
 
     request: OrderRequest
@@ -132,6 +133,8 @@ class Facts:
     cost_won: int = 0
     best_opposite: int | None = None
     may_self_cross: bool = False
+    kept_qty: int = 0
+    kept_won: int = 0
 
     @property
     def is_buy(self) -> bool:
@@ -321,15 +324,15 @@ def check_order_value(facts: Facts) -> Reason | None:
 
 
 def check_day_value(facts: Facts) -> Reason | None:
-    value, most = facts.value_won, facts.limits.day_won
-    if not facts.is_buy or not most or value is None or facts.others.bought_today_won + value <= most:
+    value, most, before = facts.value_won, facts.limits.day_won, facts.others.bought_today_won + facts.kept_won
+    if not facts.is_buy or not most or value is None or before + value <= most:
         return None
     return Reason(
         "DAY_VALUE",
         gettext_noop(
             "with {before:,} won ordered to buy today, {value:,} more is too much: at most {most:,} (AEGIS_MAX_DAY_WON)"
         ),
-        {"before": facts.others.bought_today_won, "value": value, "most": most},
+        {"before": before, "value": value, "most": most},
     )
 
 
@@ -338,7 +341,7 @@ def check_weight(facts: Facts) -> Reason | None:
     value, most = facts.value_won, facts.limits.position_percent
     if not facts.is_buy or not most or value is None or facts.quote is None or facts.total_asset is None:
         return None
-    position = (facts.held_qty + facts.others.open_buy_qty) * facts.quote.price + value
+    position = (facts.held_qty + facts.others.open_buy_qty + facts.kept_qty) * facts.quote.price + value
     if position * 100 <= facts.total_asset * most:
         return None
     return Reason(

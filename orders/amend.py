@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
-from django.db.models import Max
+from django.db.models import Max, QuerySet
 from django.utils.translation import gettext
 
 from aegis.amends import can_amend, only_lowers_risk
@@ -103,7 +103,9 @@ class Amender:
         request = OrderRequest(order.stock_code, order.side, market, kind, qty, price)
         quoted_at = self._now()
         quote = self._broker.quote(order.stock_code, market)
+        kept_qty, kept_won = _kept(order, qty)
         facts = self._pretrade.facts(request, stock, intent, found, is_errand=True)
+        facts = replace(facts, kept_qty=kept_qty, kept_won=kept_won)
         draft = self._pretrade.judge(
             Priced(request, None),
             stock,
@@ -199,11 +201,27 @@ def _why_impossible(order: TradeOrder, price: int | None, qty: int | None) -> Re
     return _why_pending(order)
 
 
+def _family(order: TradeOrder) -> QuerySet[TradeOrder]:
+    return TradeOrder.objects.filter(pk=order.root_pk) | TradeOrder.objects.filter(root_id=order.root_pk)
+
+
+def _kept(order: TradeOrder, qty: int) -> tuple[int, int]:
+    """Return what the family has open beside `qty` shares of this order, and the won that all the rest is worth."""
+    family = list(_family(order))
+    resting = [each for each in family if each.is_open]
+    won = sum(each.filled_amount for each in family) + sum(each.open_qty * each.price for each in resting)
+    return sum(each.open_qty for each in resting) - qty, won - qty * order.price
+
+
 def _why_pending(order: TradeOrder) -> Reason | None:
-    """Return why the family must wait for the list first: a cancel, an amend or an order of it has no known outcome."""
-    family = TradeOrder.objects.filter(pk=order.root_pk) | TradeOrder.objects.filter(root_id=order.root_pk)
+    """Return why the family must wait for the list first: a cancel, an amend or an order of it has no known outcome.
+
+    A cancel that somebody wants goes on until then, answered or not.
+    """
+    family = _family(order)
     is_unknown = family.filter(status__in=["SUBMITTING", "UNKNOWN"]).exists()
-    if not is_unknown and not any(requests.live_changes(each) for each in family):
+    is_unwanted = order.cancel_due_at is not None and order.cancel_wanted_by != RequestedBy.CHASE
+    if not is_unknown and not is_unwanted and not any(requests.live_changes(each) for each in family):
         return None
     words = gettext_noop("a cancel or an amend of order {order} is not confirmed by the list yet: wait for that")
     return Reason("CHANGE_PENDING", words, {"order": f"#{order.pk}"})

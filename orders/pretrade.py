@@ -262,7 +262,8 @@ class PreTrade:
         )
         try:
             if checks is GUARDS:
-                facts = replace(facts, **self._ask_limits(facts, released_won, released_qty))
+                counts = cost_won is None and not released_won
+                facts = replace(facts, **self._ask_limits(facts, released_won, released_qty, counts_shares=counts))
         except BrokerError as error:
             if against := reasons(facts, checks):
                 raise OrderDenied(against) from error
@@ -297,14 +298,18 @@ class PreTrade:
         known = ground.facts(request, stock, found, now=self._now(), is_errand=is_errand, is_priced=is_priced)
         return replace(known, may_self_cross=self._may_self_cross)
 
-    def _ask_limits(self, facts: Facts, released_won: int, released_qty: int) -> dict[str, int | None]:
-        """Ask the broker for cash or shares; and for the account, if it was never seen and is to be weighed."""
+    def _ask_limits(
+        self, facts: Facts, released_won: int, released_qty: int, *, counts_shares: bool
+    ) -> dict[str, int | None]:
+        """Ask the broker for cash or shares; and for the account, if it was never seen and is to be weighed.
+
+        The broker's own count of the shares that the cash buys leaves out what the resting order holds.
+        """
         request = facts.request
         if request.side is Side.SELL:
             return {"sellable_qty": self._broker.sellable_qty(request.code) + released_qty}
         orderable = self._broker.orderable(request.code, request.kind, request.price)
-        # the broker's own count of shares leaves out what the resting order releases
-        qty = None if released_won else orderable.qty
+        qty = orderable.qty if counts_shares else None
         live: dict[str, int | None] = {"orderable_cash": orderable.cash + released_won, "orderable_qty": qty}
         if facts.limits.position_percent and facts.total_asset is None:
             KISFetcher(self._broker, self._now).sync_portfolio()
