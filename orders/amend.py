@@ -18,7 +18,7 @@ from aegis.guards import CROWDED, GUARDS, HARMLESS, Reason, gettext_noop
 from aegis.requests import RequestedBy, RequestKind
 from aegis.terms import Market, OrderKind
 from orders import fills, journal, requests, switch
-from orders.cancel import Canceller
+from orders.cancel import Canceller, inherit
 from orders.intents import NO_CHASE, Intent, OrderDenied
 from orders.models import BrokerRequest, TradeOrder
 from orders.pretrade import Draft, PreTrade, Priced
@@ -166,6 +166,7 @@ class Amender:
         else:
             request.refresh_from_db(fields=["sent_at"])
             journal.accepted(row, acceptance, at=self._now(), evidence="reply", sent_at=request.sent_at)
+            inherit(order.pk, row)
             self._record(order, "AMEND_TAKEN", acceptance.order_no)
             fills.replay(row)
 

@@ -69,8 +69,24 @@ def end_chase(order: TradeOrder, why: str, *, at: datetime) -> None:
     A chase that ended by itself says why in its note; this one has none, and a stop does not go on from there.
     """
     journal.note(order, chase_at=None, chase_note="")
+    order.replaced_by.filter(origin=TradeOrder.Origin.AEGIS).update(chase_at=None, chase_note="")
     journal.write(order, "CHASE_ENDED", why, at=at)
     switch.overtake()
+
+
+@transaction.atomic
+def inherit(pk: int, made: TradeOrder) -> None:
+    """Let what an amend led to have the wishes that were uttered of its original meanwhile: cancelled, or not chased.
+
+    A wish of before the amend stands in its way, so any that is there now came after it.
+    """
+    order = journal.locked(pk)
+    is_wanted = order.cancel_wanted_at is not None and order.cancel_wanted_by != RequestedBy.CHASE
+    if made.chase_at is not None and (is_wanted or order.chase_at is None):
+        journal.note(made, chase_at=None)
+    if is_wanted:
+        wish = {"cancel_wanted_at": order.cancel_wanted_at, "cancel_wanted_by": order.cancel_wanted_by}
+        journal.note(made, cancel_due_at=order.cancel_wanted_at, look_wanted=True, **wish)
 
 
 def _want(order: TradeOrder, by: RequestedBy, now: datetime, *, is_whole: bool) -> None:

@@ -24,6 +24,7 @@ from aegis.terms import Market, OrderKind
 from kis import about
 from market import service as market
 from orders import fills, journal, requests
+from orders.cancel import inherit
 from orders.models import BrokerRequest, RawNotice, TradeExecution, TradeOrder
 from orders.order_list import LIST_LAG
 from orders.order_list import describe as _evidence
@@ -287,24 +288,41 @@ def _confirm_amend(order: TradeOrder, request: BrokerRequest, line: OrderRecord,
     if not requests.record_confirmed(request, line, line.qty, at=now):
         return
     journal.write(order, "AMEND_CONFIRMED", f"{line.order_no}: {line.qty} @ {line.price}", at=now)
-    made = request.makes
-    if made is None:
+    if request.makes_id is None:
         return
-    if made.order_no is None:
+    made = journal.locked(request.makes_id)
+    if made.order_no is None or made.never_arrived:
         acceptance = Acceptance(line.branch, line.order_no, line.placed_at)
         journal.accepted(made, acceptance, at=now, evidence=_evidence(line))
+        inherit(order.pk, made)
+    elif order.cancel_wanted_at is not None:
+        inherit(order.pk, made)
     if line.qty < made.qty:  # its quantity was an upper bound until now
         journal.note(made, qty=line.qty)
+        if made.is_open and made.filled_qty == line.qty:
+            _move(made, Event.FULLY_FILLED, now, _evidence(line), chase_at=None)
 
 
 def _lapse_requests(order: TradeOrder, changes: Sequence[BrokerRequest], *, asked_at: datetime, now: datetime) -> None:
     """Give up the requests that a complete list lacks long after they can have been carried out."""
     for request in requests.record_lapsed(changes, before=asked_at - LIST_LAG, at=now):
         journal.write(order, "REQUEST_LAPSED", f"{request.kind} {request.order_no}".strip(), at=now)
-        made = request.makes
-        if made is not None and made.state is Status.UNKNOWN:
-            why = gettext("a complete list shows the order to amend without this amend")
-            journal.absent(made, why, at=now)
+        if request.makes_id is not None:
+            _give_up(journal.locked(request.makes_id), now)
+
+
+def _give_up(made: TradeOrder, now: datetime) -> None:
+    """Give up what an amend was to lead to, whether its sender died, its answer was lost, or nothing followed that."""
+    why = gettext("a complete list shows the order to amend without this amend")
+    if made.state is Status.SUBMITTING:
+        journal.move(made, Event.NO_ANSWER, at=now, detail=why)
+    if made.state is Status.UNKNOWN:
+        journal.absent(made, why, at=now)
+    elif made.state is Status.PENDING and not made.filled_qty:
+        # the number stays with the request: a line of the list that has it all the same brings the order back
+        lost = {"order_no": None, "branch": "", "never_arrived": True, "chase_at": None, "look_wanted": False}
+        lost["refusal"] = why[:200]
+        journal.move(made, Event.REFUSED, at=now, detail=why, **lost)
 
 
 # --- what ended it ---------------------------------------------------------------------------------------------------
