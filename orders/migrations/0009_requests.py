@@ -255,4 +255,6 @@ class Migration(migrations.Migration):
         ),
         migrations.RunPython(keep_sent_cancels, migrations.RunPython.noop),
         migrations.RunPython(keep_bands, migrations.RunPython.noop),
+        # the indexes come last, and PostgreSQL makes none on rows whose foreign keys are still to be checked
+        migrations.RunSQL("SET CONSTRAINTS ALL IMMEDIATE", migrations.RunSQL.noop),
     ]
