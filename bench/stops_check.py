@@ -152,16 +152,14 @@ class Check:
         """Do what beat would: hand on what is due, look at the broker's list, until every stop is over."""
         from kis import clock
         from kis.wiring import broker
-        from orders import chase, reconcile, stops
+        from orders import reconcile, stops
         from orders.models import StopRule
-        from orders.tasks import chase as chase_task
-        from orders.tasks import stop
+        from orders.tasks import stop, sweep
 
         def are_over() -> bool:
             for pk in stops.due(clock.now()):
                 stop.delay(pk)
-            for pk in chase.due(clock.now()):
-                chase_task.delay(pk)
+            sweep()
             reconcile.reconcile(broker(), clock.now)
             time.sleep(0.5)
             return not StopRule.objects.filter(pk__in=rows, state__in=stops.LIVE).exists()
