@@ -90,7 +90,8 @@ MOVES: dict[RequestState, frozenset[RequestState]] = {
 class SentRequest:
     """A cancel or an amend of ours. `order_no` is that of its reply, empty without one.
 
-    `deadline` is when it was given up as unanswered: what the broker stamped later was asked for by somebody else.
+    It asked for `qty` shares, or for all that was open if `is_whole`; `price` is an amend's new one. `deadline` is when
+    it was given up as unanswered: what the broker stamped later was asked for by somebody else.
     """
 
     pk: int
@@ -99,6 +100,9 @@ class SentRequest:
     sent_at: datetime
     deadline: datetime
     order_no: str
+    qty: int
+    is_whole: bool
+    price: int = 0
 
 
 def attribute(
@@ -107,8 +111,9 @@ def attribute(
     """Return which of the lines that reference `order` is which request's, by the request's key.
 
     A line with the number of our own reply is ours. If a reply was lost, the line counts as ours only if it is the only
-    one of its kind for this order, was stamped between sending and deadline, and took all that was open, whatever
-    filled meanwhile. Any other line is external. A request that has not left, or whose reply may still come, has none.
+    one of its kind for this order, was stamped between sending and deadline, and is what was asked for: the price of an
+    amend, and its shares, or all that was open, whatever filled meanwhile. Any other line is external. A request that
+    has not left, or whose reply may still come, has none.
     """
     found: dict[int, OrderRecord] = {}
     for request in requests:
@@ -121,8 +126,9 @@ def attribute(
         same_kind = [line for line in lines if line.is_cancel is (kind is RequestKind.CANCEL)]
         if len(same_kind) == 1 and candidates and same_kind[0] not in found.values():
             (line,) = same_kind
-            sender = next((request for request in candidates if _is_in_time(request, line)), None)
-            if sender is not None and _takes_all_that_was_open(line, lines, order):
+            fitting = [request for request in candidates if _is_in_time(request, line)]
+            sender = next((request for request in fitting if _is_asked_for(request, line, lines, order)), None)
+            if sender is not None:
                 found[sender.pk] = line
     return found
 
@@ -136,6 +142,12 @@ def _is_unanswered(request: SentRequest, asked_at: datetime) -> bool:
 def _is_in_time(request: SentRequest, line: OrderRecord) -> bool:
     stamped_at = datetime.combine(line.order_date, line.placed_at, KST)
     return request.sent_at - STAMP_TOLERANCE <= stamped_at <= request.deadline + STAMP_TOLERANCE
+
+
+def _is_asked_for(request: SentRequest, line: OrderRecord, lines: Sequence[OrderRecord], order: OrderRecord) -> bool:
+    if request.kind is RequestKind.AMEND and line.price != request.price:
+        return False
+    return _takes_all_that_was_open(line, lines, order) if request.is_whole else line.qty == request.qty
 
 
 def _takes_all_that_was_open(line: OrderRecord, lines: Sequence[OrderRecord], order: OrderRecord) -> bool:

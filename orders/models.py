@@ -362,6 +362,9 @@ class BrokerRequest(models.Model):
             sent_at=sent_at,
             deadline=self.state_at if is_given_up else sent_at + REPLY_DEADLINE,
             order_no=self.order_no,
+            qty=self.qty,
+            is_whole=self.is_whole,
+            price=self.price,
         )
 
 

@@ -51,7 +51,10 @@ UNANSWERED = SentRequest(
     sent_at=SENT_AT,
     deadline=SENT_AT + timedelta(seconds=30),
     order_no="",
+    qty=6,
+    is_whole=True,
 )
+UNANSWERED_AMEND = replace(UNANSWERED, kind=RequestKind.AMEND, price=AMEND_LINE.price)
 ASKED_AT = SENT_AT + timedelta(seconds=40)
 ANSWERED = replace(UNANSWERED, state=RequestState.ACKNOWLEDGED, order_no=CANCEL_LINE.order_no)
 
@@ -68,6 +71,22 @@ def test_the_only_line_of_a_lost_reply_is_ours_if_it_took_all_that_was_open() ->
 
 def test_an_amend_of_somebody_else_is_no_cancel_of_ours() -> None:
     assert attribute([UNANSWERED], [AMEND_LINE], ORDER, ASKED_AT) == {}
+
+
+@pytest.mark.parametrize("price", [AMEND_LINE.price, AMEND_LINE.price - 100])
+def test_an_amend_to_another_price_is_not_the_one_whose_reply_was_lost(price: int) -> None:
+    amend = replace(UNANSWERED_AMEND, price=price)
+    is_ours = price == AMEND_LINE.price
+    assert attribute([amend], [AMEND_LINE], ORDER, ASKED_AT) == ({7: AMEND_LINE} if is_ours else {})
+
+
+@pytest.mark.parametrize("unanswered", [UNANSWERED, UNANSWERED_AMEND])
+@pytest.mark.parametrize("qty", [2, 3])
+def test_a_line_of_a_part_is_ours_if_it_is_of_as_many_shares(unanswered: SentRequest, qty: int) -> None:
+    part = replace(unanswered, qty=2, is_whole=False)
+    line = replace(CANCEL_LINE if unanswered is UNANSWERED else AMEND_LINE, qty=qty)
+    order = replace(ORDER, open_qty=6 - qty, cancelled_qty=qty)
+    assert attribute([part], [line], order, ASKED_AT) == ({7: line} if qty == 2 else {})
 
 
 def test_two_cancels_are_told_apart_by_nothing() -> None:
