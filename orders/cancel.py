@@ -10,7 +10,7 @@ from datetime import datetime
 
 from django.db import transaction
 
-from aegis.broker import Acceptance, Broker, BrokerError, OutcomeUnknown, Placed
+from aegis.broker import Acceptance, Broker, BrokerError, HeldBack, OutcomeUnknown, Placed
 from aegis.requests import RequestedBy, RequestKind, resend_after
 from orders import journal, requests, switch
 from orders.models import BrokerRequest, TradeOrder
@@ -53,6 +53,8 @@ class Canceller:
             journal.write(order, kind, str(error), at=self._now())
             if isinstance(error, OutcomeUnknown):
                 return request
+            if isinstance(error, HeldBack):
+                _withdraw(order)
             raise
         requests.record_acknowledged(request, acceptance, at=self._now())
         journal.write(order, "CANCEL_TAKEN", acceptance.order_no, at=self._now())
@@ -66,10 +68,12 @@ class Canceller:
 def end_chase(order: TradeOrder, why: str, *, at: datetime) -> None:
     """End an order's chase, by somebody's will: nothing of it is ordered again, not even what is being committed.
 
-    A chase that ended by itself says why in its note; this one has none, and a stop does not go on from there.
+    A cancel that it wants and that has not left is not sent any more. A chase that ended by itself says why in its
+    note; this one has none, and a stop does not go on from there.
     """
     journal.note(order, chase_at=None, chase_note="")
     order.replaced_by.filter(origin=TradeOrder.Origin.AEGIS).update(chase_at=None, chase_note="")
+    _withdraw(order)
     journal.write(order, "CHASE_ENDED", why, at=at)
     switch.overtake()
 
@@ -100,6 +104,13 @@ def _want(order: TradeOrder, by: RequestedBy, now: datetime, *, is_whole: bool) 
         del wish["cancel_wanted_by"]
     ended = {} if by is RequestedBy.CHASE else {"chase_at": None}
     journal.note(order, cancel_due_at=now + resend_after(sent), look_wanted=True, lookup_at=None, **wish, **ended)
+
+
+def _withdraw(order: TradeOrder) -> None:
+    """Take back a chase's wish to cancel, if no cancel of it is on its way: only the chase may send one then."""
+    if not requests.live_changes(order):
+        wanted = TradeOrder.objects.filter(pk=order.pk, cancel_wanted_by=RequestedBy.CHASE)
+        wanted.update(cancel_wanted_at=None, cancel_wanted_by="", cancel_due_at=None)
 
 
 def _described(request: BrokerRequest) -> str:

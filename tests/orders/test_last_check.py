@@ -11,7 +11,7 @@ from unittest import mock
 import pytest
 from django.utils.translation import gettext
 
-from aegis.broker import Acceptance, Broker, HeldBack, OrderRequest, Quote
+from aegis.broker import Acceptance, Broker, HeldBack, NotSent, OrderRequest, Placed, Quote
 from aegis.guards import TradingState
 from aegis.lifecycle import Status
 from aegis.requests import RequestState
@@ -19,7 +19,7 @@ from aegis.stops import StopKind, StopUnit
 from aegis.terms import Market, Side
 from kis import clock
 from kis.simulator.server import Simulator
-from orders import chase, reconcile, stops, switch
+from orders import cancel_driver, chase, reconcile, stops, switch
 from orders.cancel import end_chase
 from orders.models import BlacklistedStock, StopRule, TradeOrder
 from orders.requests import MAX_QUOTE_AGE, WHY_HELD_BACK, new_order_check
@@ -184,3 +184,32 @@ def test_a_reorder_does_not_leave_once_its_chase_was_ended(
     chase.advance(between.pk, by_hand, clock.now)
     assert was_held_back(between.retries.get(), "CHASE")
     assert placed_at_the_exchange(simulator) == before
+
+
+def test_a_chases_cancel_that_was_held_back_is_not_sent_by_others(
+    service: OrderService, broker: Broker, simulator: Simulator, clock_at: ClockAt
+) -> None:
+    order = place(broker, replace(BUY, tick_offset=-20))
+    clock_at(clock.now() + timedelta(seconds=31))
+
+    def cancel(placed: Placed) -> Acceptance:
+        end_chase(order, "a test", at=clock.now())
+        return broker.cancel(placed)
+
+    chase.advance(order.pk, mock.MagicMock(wraps=broker, cancel=cancel), clock.now)
+    clock_at(clock.now() + timedelta(minutes=1))
+    assert cancel_driver.due(clock.now()) == []
+    assert [each["status"] for each in simulator.ledger(ACCOUNT)["orders"]] == ["open"]
+
+
+def test_who_ends_a_chase_ends_its_cancel_that_could_not_leave(
+    service: OrderService, broker: Broker, clock_at: ClockAt
+) -> None:
+    order = place(broker, replace(BUY, tick_offset=-20))
+    clock_at(clock.now() + timedelta(seconds=31))
+    cancel = mock.Mock(side_effect=NotSent("no connection"))
+    chase.advance(order.pk, mock.MagicMock(wraps=broker, cancel=cancel), clock.now)
+    cancel.assert_called_once()
+    end_chase(order, "a test", at=clock.now())
+    clock_at(clock.now() + timedelta(minutes=1))
+    assert cancel_driver.due(clock.now()) == []
