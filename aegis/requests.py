@@ -111,9 +111,9 @@ def attribute(
     """Return which of the lines that reference `order` is which request's, by the request's key.
 
     A line with the number of our own reply is ours. If a reply was lost, the line counts as ours only if it is the only
-    one of its kind for this order, was stamped between sending and deadline, and is what was asked for: the price of an
-    amend, and its shares, or all that was open, whatever filled meanwhile. Any other line is external. A request that
-    has not left, or whose reply may still come, has none.
+    one, was stamped between sending and deadline, and is what was asked for: the price of an amend, and its shares, or
+    all that was open, whatever filled meanwhile. Where another cancel took something, no cancel counts. Any other line
+    is external. A request that has not left, or whose reply may still come, has none.
     """
     found: dict[int, OrderRecord] = {}
     for request in requests:
@@ -121,15 +121,13 @@ def attribute(
         if request.order_no and line is not None:
             found[request.pk] = line
     lost = [request for request in requests if not request.order_no and _is_unanswered(request, asked_at)]
-    for kind in (RequestKind.CANCEL, RequestKind.AMEND):
-        candidates = [request for request in lost if request.kind is kind]
-        same_kind = [line for line in lines if line.is_cancel is (kind is RequestKind.CANCEL)]
-        if len(same_kind) == 1 and candidates and same_kind[0] not in found.values():
-            (line,) = same_kind
-            fitting = [request for request in candidates if _is_in_time(request, line)]
-            sender = next((request for request in fitting if _is_asked_for(request, line, lines, order)), None)
-            if sender is not None:
-                found[sender.pk] = line
+    for request in lost:
+        same_kind = [line for line in lines if line.is_cancel is (request.kind is RequestKind.CANCEL)]
+        fitting = [line for line in same_kind if _is_in_time(request, line) and _fits(request, line, lines, order)]
+        # one cancel is like another; an amend has its price
+        is_alone = len(same_kind if request.kind is RequestKind.CANCEL else fitting) == 1
+        if is_alone and fitting and fitting[0] not in found.values():
+            found[request.pk] = fitting[0]
     return found
 
 
@@ -144,7 +142,7 @@ def _is_in_time(request: SentRequest, line: OrderRecord) -> bool:
     return request.sent_at - STAMP_TOLERANCE <= stamped_at <= request.deadline + STAMP_TOLERANCE
 
 
-def _is_asked_for(request: SentRequest, line: OrderRecord, lines: Sequence[OrderRecord], order: OrderRecord) -> bool:
+def _fits(request: SentRequest, line: OrderRecord, lines: Sequence[OrderRecord], order: OrderRecord) -> bool:
     if request.kind is RequestKind.AMEND and line.price != request.price:
         return False
     return _takes_all_that_was_open(line, lines, order) if request.is_whole else line.qty == request.qty

@@ -80,6 +80,15 @@ def test_an_amend_to_another_price_is_not_the_one_whose_reply_was_lost(price: in
     assert attribute([amend], [AMEND_LINE], ORDER, ASKED_AT) == ({7: AMEND_LINE} if is_ours else {})
 
 
+def test_an_amend_of_ours_is_told_from_another_by_its_price() -> None:
+    external = replace(AMEND_LINE, order_no="0000000003", qty=2, price=AMEND_LINE.price + 200)
+    ours = replace(AMEND_LINE, qty=4)
+    assert attribute([UNANSWERED_AMEND], [external, ours], ORDER, ASKED_AT) == {7: ours}
+    twin = replace(external, price=ours.price)
+    part = replace(UNANSWERED_AMEND, qty=2, is_whole=False)
+    assert attribute([part], [twin, replace(twin, order_no="0000000004")], ORDER, ASKED_AT) == {}
+
+
 @pytest.mark.parametrize("unanswered", [UNANSWERED, UNANSWERED_AMEND])
 @pytest.mark.parametrize("qty", [2, 3])
 def test_a_line_of_a_part_is_ours_if_it_is_of_as_many_shares(unanswered: SentRequest, qty: int) -> None:
