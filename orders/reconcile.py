@@ -143,6 +143,8 @@ def _reconcile(answer: OrderList) -> Report:
 
 def _settle_known(records: Sequence[OrderRecord], answer: OrderList, report: Report) -> list[OrderRecord]:
     """Settle the orders that have rows; return the lines of the others."""
+    if not records:
+        return []
     known, strangers, agreeing = KnownOrders(records), [], list[int]()
     phases, changing = market.today(answer.asked_at), requests.orders_with_live_changes()
     for record in records:
