@@ -16,13 +16,14 @@ from datetime import time as clocktime
 from typing import Any
 from unittest import mock
 
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 
 from aegis import sessions
 from aegis.broker import Acceptance, Broker, BrokerError, OrderRequest, Placed, Quote
 from aegis.chase import Plan
 from aegis.guards import TradingState
 from aegis.lifecycle import OPEN, UNSETTLED, Status
+from aegis.requests import STAMP_TOLERANCE
 from aegis.sessions import KST
 from aegis.terms import Market, OrderKind, Side
 from aegis.ticks import step
@@ -36,7 +37,7 @@ from market import service as market
 from orders import cancel_driver, chase, fills, journal, reconcile
 from orders import settle as settling
 from orders.cancel import end_chase
-from orders.models import BlacklistedStock, OrderEvent, TradeOrder, TradingSwitch
+from orders.models import BlacklistedStock, BrokerRequest, OrderEvent, TradeOrder, TradingSwitch
 from orders.reorders import Reorders
 from orders.requests import MAX_QUOTE_AGE, Grounds
 from orders.service import Intent, OrderDenied, OrderService
@@ -68,6 +69,16 @@ WIRE_CRASHES = ("before place", "after place", "before cancel", "after cancel", 
 
 # what a customer does in the broker's app to an open order: is it an amend, and of a part only
 EXTERNAL = {"cancel": (False, False), "cancel part": (False, True), "amend": (True, False), "amend part": (True, True)}
+# faults that leave it unknown whether a request was carried out
+LOSES = (
+    "answer_lost",
+    "request_lost",
+    "timeout_accepted",
+    "timeout_unaccepted",
+    "broken_json",
+    "error_500",
+    "receipt_without_number",
+)
 # what may change while a request waits for its slot
 CHANGES = ("halt", "blacklist", "end chase", "late", "close")
 HOURS = {
@@ -281,23 +292,32 @@ class History:
         if fault:
             self.simulator.fault(fault, path="order-rvsecncl", count=1)
         if external:
-            self.wire.before_change = lambda placed: self._act_externally(placed, external)
+            self.wire.before_change = lambda placed: self._act_before(placed, external, is_lost=fault in LOSES)
         self._change_while_waiting(change)
+        crashes = self.hazards["crash"]
         for _ in range(turns):
             with self._crashing(crash):
                 self._work_once(races=races)
-            crash = ""
+            if self.hazards["crash"] > crashes:
+                break  # what follows is another process's
         self.wire.before_change = self.while_waiting = None
 
     def look(self, fault: str) -> None:
-        """The list is read, perhaps a broken one."""
+        """The list is read, perhaps a broken one.
+
+        A list that silently lacks one of two look-alikes cannot be told from a whole one: it lacks nothing then.
+        """
+        if fault == "order_missing" and self.hazards["look_alike"] and _lost_orders().exists():
+            fault = ""
         words = {"seconds": 40.0} if fault == "list_lag" else {}
         if fault:
             self.simulator.fault(fault, path="inquire-daily-ccld", count=1, **words)
+        has_lines = bool(self._truth()["orders"])
         with suppress(BrokerError):
             reconcile.reconcile(self.wire, clock.now)  # type: ignore[arg-type]
-        self.hazards["lagging_list"] += fault == "list_lag"
-        self.hazards["partial_list"] += fault == "row_unreadable"
+        is_broken = has_lines and bool(fault) and self._has_struck(fault, "inquire-daily-ccld")
+        self.hazards["lagging_list"] += is_broken and fault == "list_lag"
+        self.hazards["partial_list"] += is_broken and fault == "row_unreadable"
 
     def hear(self, how: str, crash: str) -> None:
         """Notices come in: in order, backwards, twice, never, or those of long ago once more."""
@@ -321,7 +341,7 @@ class History:
 
     def twin(self, which: int) -> None:
         """An external order that looks as one of ours whose answer was lost, and which the exchange has."""
-        waiting = list(TradeOrder.objects.filter(status=Status.UNKNOWN, replaces=None))
+        waiting = list(_lost_orders())
         if not waiting:
             return
         order = waiting[which % len(waiting)]
@@ -389,10 +409,11 @@ class History:
 
     def night(self, hour: str) -> None:
         """The house is down until the next morning; notices of the day are lost."""
-        due = TradeOrder.objects.filter(chase_at__isnull=False)
+        due = TradeOrder.objects.filter(chase_at__isnull=False, order_date=clock.now().date())
+        left = Q(requests__state__in=LEFT, requests__kind="CANCEL", requests__requested_by="CHASE")
         self.hazards["night"] += 1
         self.hazards["night_with_a_due_chase"] += due.exists()
-        self.hazards["night_between_cancel_and_reorder"] += due.filter(status=Status.CANCELLED).exists()
+        self.hazards["night_between_cancel_and_reorder"] += due.filter(left).exists()
         self.coming.clear()
         day = clock.now().date() + timedelta(days=1)
         while not market.phases_on(day):
@@ -403,7 +424,7 @@ class History:
         """The day goes on to an auction, or past the close; the time never goes back."""
         if f"{clock.now():%H:%M:%S}" < HOURS[hour]:
             self._set_time(clock.now().date(), HOURS[hour])
-        chased = TradeOrder.objects.filter(chase_at__isnull=False).exists()
+        chased = _chased_orders().exists()
         self.hazards["auction_with_a_chase"] += chased and hour == "closing auction"
         self.hazards["break_with_a_chase"] += chased and hour in ("after the close", "evening")
 
@@ -411,7 +432,7 @@ class History:
         """A volatility interruption holds a stock for two minutes."""
         with suppress(BadCommand):  # outside of continuous trading there is none
             self.simulator.command("POST", f"/simulator/quotes/{CODES[which]}", {"vi": "static"})
-            self.hazards["vi_with_a_chase"] += TradeOrder.objects.filter(chase_at__isnull=False).exists()
+            self.hazards["vi_with_a_chase"] += _chased_orders().filter(stock_code=CODES[which]).exists()
 
     def print_as(self, amended: str, closed: str, unpriced: str) -> None:
         """How this exchange's lists print what is not known of the real ones."""
@@ -472,6 +493,8 @@ class History:
         wish = order.requests.exclude(kind="NEW").order_by("-pk").first() if not is_new else None
         if wish is not None and wish.requested_by != "CHASE" and wish.kind == "CANCEL":
             return  # a person's cancel is never held back
+        if wish is not None and _is_sent_again(order, wish):
+            return  # what is known to be on its way is followed up, whatever became of the chase
         now = clock.now()
         quoted_at = self.wire.quoted_at.get(order.stock_code)
         if quoted_at is None or now - quoted_at > MAX_QUOTE_AGE:
@@ -566,6 +589,11 @@ class History:
         self.by_hand.add((f"{clock.now():%Y%m%d}", number))
         return number
 
+    def _has_struck(self, fault: str, path: str) -> bool:
+        """Whether a fault that was to strike once has done so."""
+        waiting = self.simulator.command("GET", "/simulator/faults")["active"]
+        return not any(each["name"] == fault and each.get("path") == path for each in waiting)
+
     def _act_externally(self, placed: Placed, how: str) -> None:
         """Cancel or amend an order in the broker's app."""
         is_amend, is_part = EXTERNAL[how]
@@ -583,6 +611,16 @@ class History:
             self.hazards["external_part"] += is_part
             self.hazards["external_amend_between_look_and_cancel"] += bool(is_amend and self.advancing)
             self.hazards["external_cancel_between_look_and_cancel"] += bool(self.advancing and not is_amend)
+
+    def _act_before(self, placed: Placed, how: str, *, is_lost: bool) -> None:
+        """Act externally just before a request of ours.
+
+        If ours is lost too, no list can tell which of two equal cancels within the tolerance of its stamps was carried
+        out: then more time lies between them.
+        """
+        self._act_externally(placed, how)
+        if is_lost:
+            self._pass(2 * STAMP_TOLERANCE)
 
     def _change_while_waiting(self, change: str) -> None:
         if not change:
@@ -676,10 +714,28 @@ class History:
 
 
 RESTS = frozenset({Status.PENDING, Status.PARTIAL})
+# a cancel in one of these states has left
+LEFT = ("SENT", "ACKNOWLEDGED", "UNKNOWN", "CONFIRMED")
+
+
+def _lost_orders() -> "QuerySet[TradeOrder]":
+    """Return the orders of ours whose answer was lost."""
+    return TradeOrder.objects.filter(status=Status.UNKNOWN, replaces=None)
+
+
+def _chased_orders() -> "QuerySet[TradeOrder]":
+    """Return the open orders of today that are chased."""
+    return TradeOrder.objects.filter(chase_at__isnull=False, status__in=OPEN, order_date=clock.now().date())
 
 
 def _key(order: TradeOrder) -> tuple[str, str]:
     return f"{order.order_date:%Y%m%d}", str(order.order_no)
+
+
+def _is_sent_again(order: TradeOrder, wish: BrokerRequest) -> bool:
+    """Whether a cancel follows another whose end is not known, of a chase that is over."""
+    before = order.requests.filter(kind="CANCEL", state__in=("SENT", "ACKNOWLEDGED", "UNKNOWN")).exclude(pk=wish.pk)
+    return wish.kind == "CANCEL" and order.chase_at is None and before.exists()
 
 
 def _open(line: Mapping[str, Any]) -> int:
