@@ -457,12 +457,13 @@ class History:
         mine = {(f"{each.order_date:%Y%m%d}", str(each.order_no)): each for each in family if each.order_no}
         lines = {key: orders[key] for key in mine if key in orders}
         at_stake = sum(each["filled"] + _open(each) for each in lines.values())
+        moved = sum(each["filled"] + _open(each) for key, each in lines.items() if key in self.by_hand)
         taken = sum(self._cancelled(key, orders, by_hand=True) for key in lines)
-        if at_stake > root.qty:
+        if at_stake - moved > root.qty:
             self.found["overfills"].append(f"{root}: {at_stake} filled or open of {root.qty}")
         elif at_stake + taken > root.qty:
             self.found["external_action_overruled"].append(
-                f"{root}: {at_stake} filled or open, though {taken} of {root.qty} were taken away"
+                f"{root}: {at_stake} filled or open, though of {root.qty} {taken} were taken away, {moved} moved"
             )
         nights = [str(each) for key, each in lines.items() if key[0] != f"{root.order_date:%Y%m%d}"]
         self.found["ordered_next_day"] += nights

@@ -5,10 +5,11 @@ Every control plays the same story twice, with the guard and without it, and wan
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -17,9 +18,11 @@ import pytest
 from django.conf import settings
 from django.db import IntegrityError
 
-from aegis.broker import Acceptance, Broker, BrokerError, OrderRequest, OutcomeUnknown, Refused
+from aegis.broker import Acceptance, Broker, BrokerError, OrderRecord, OrderRequest, OutcomeUnknown, Refused
+from aegis.chase import ChaseState, Session
 from aegis.guards import TradingState
 from aegis.lifecycle import Status
+from aegis.requests import EndCause, RequestedBy
 from aegis.terms import Market, OrderKind, Side
 from kis import clock, codec, wiring
 from kis.auth import Tokens
@@ -27,13 +30,15 @@ from kis.catalogue import Urgency
 from kis.lease import Lease
 from kis.simulator.server import Simulator
 from kis.throttle import Throttle
-from orders import fills, ground, journal, reconcile, requests, routine, unknown
-from orders.models import TradeOrder, TradingSwitch
+from orders import chase, fills, ground, journal, reconcile, requests, routine, settle, unknown
+from orders.cancel_all import OpenList
+from orders.models import BrokerRequest, TradeOrder, TradingSwitch
+from orders.order_list import OrderList
 from orders.requests import Grounds
 from orders.service import Intent, OrderDenied, OrderService
 from orders.submit import Submitter
 from tests.histories.conftest import Play
-from tests.histories.history import ACCOUNT
+from tests.histories.history import ACCOUNT, OWN_BEST, RESTS_FAR, WRONGS
 from tests.orders.test_fills import hear, notice
 
 SAMSUNG = "005930"
@@ -131,6 +136,165 @@ def _ends_badly(play_history: Play, actions: list[tuple[Any, ...]]) -> bool:
         return any(play_history(actions).values())
     except IntegrityError:  # the tables themselves will not hold it
         return True
+
+
+# --- the rules about an order family, each with the counter of its breaches ----------------------------------------
+
+
+def _any_cancel_is_ours() -> AbstractContextManager[Any]:
+    """Take whatever ended an order for our own cancel, because one was wanted."""
+    cause = settle._cause
+
+    def ours(*words: Any) -> EndCause | None:
+        found = cause(*words)
+        is_cancel = found in (EndCause.EXTERNAL_CANCEL, EndCause.EXTERNAL_AMEND, EndCause.UNEXPLAINED)
+        return EndCause.OWN_CANCEL if is_cancel else found
+
+    return _all_of(mock.patch.object(settle, "_cause", ours), _what_was_asked_is_released())
+
+
+def _any_change_is_ours() -> AbstractContextManager[Any]:
+    """The same, and the shares that an order placed elsewhere holds are wanted all the same."""
+    wanted = mock.patch.object(chase, "wanted_qty", lambda order, family: order.qty - order.filled_qty)
+    return _all_of(_any_cancel_is_ours(), wanted)
+
+
+def _what_was_asked_is_released() -> AbstractContextManager[Any]:
+    """Order again what a cancel asked for, not what the list confirms."""
+
+    def asked(changes: Sequence[BrokerRequest]) -> int:
+        return max((each.qty for each in changes if each.requested_by == RequestedBy.CHASE), default=0)
+
+    return mock.patch.object(requests, "released_qty", asked)
+
+
+def _a_family_outlives_its_day() -> AbstractContextManager[Any]:
+    state, session = chase._state, chase._session
+
+    def of_today(order: TradeOrder) -> ChaseState:
+        return replace(state(order), trade_date=clock.now().date())
+
+    def never_over(order: TradeOrder, now: datetime) -> Session:
+        return replace(session(order, now), is_over=False)
+
+    return _all_of(mock.patch.object(chase, "_state", of_today), mock.patch.object(chase, "_session", never_over))
+
+
+def _not_looked_at(condition: str) -> AbstractContextManager[Any]:
+    """Leave a condition out of the last check before sending."""
+    return mock.patch.dict(requests._CONDITIONS, {condition: "true"})
+
+
+def _unread_lines_are_nobodys() -> AbstractContextManager[Any]:
+    resolve = unknown.resolve
+
+    def blind(strangers: Sequence[OrderRecord], answer: OrderList) -> int:
+        return resolve(strangers, replace(answer, unread=[]))
+
+    return mock.patch.object(unknown, "resolve", blind)
+
+
+def _the_newest_that_fits_is_ours() -> AbstractContextManager[Any]:
+    def newest(order: TradeOrder, found: Sequence[OrderRecord], *, now: datetime) -> None:
+        unknown._claim(order, found[-1], OrderList(found, {}, [], now, now))
+
+    return mock.patch.object(unknown, "_leave_to_operator", newest)
+
+
+def _every_price_is_compared() -> AbstractContextManager[Any]:
+    could_be = unknown.could_be
+
+    def same_price(order: TradeOrder, record: OrderRecord) -> bool:
+        return record.price == order.price and could_be(order, record)
+
+    return mock.patch.object(unknown, "could_be", same_price)
+
+
+def _sent_is_cancelled() -> AbstractContextManager[Any]:
+    return mock.patch.object(OpenList, "shows", return_value=False)
+
+
+@contextmanager
+def _all_of(*parts: AbstractContextManager[Any]) -> Iterator[None]:
+    with ExitStack() as stack:
+        for part in parts:
+            stack.enter_context(part)
+        yield
+
+
+def _resting(*then: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+    return [("order", RESTS_FAR, "", "", NOTHING), *then]
+
+
+def _external(how: str) -> list[tuple[Any, ...]]:
+    return _resting(("work", 3, "", "", {"external": how}))
+
+
+def _changed(change: str) -> list[tuple[Any, ...]]:
+    return _resting(("work", 3, "", "", {"change": change}))
+
+
+KILLED = _resting(("work", 3, "", "before the re-order", NOTHING), ("night", "morning", NOTHING))
+LOST_WITH_TWIN = [("order", RESTS_FAR, "answer_lost", "", NOTHING), ("twin", 0, NOTHING)]
+UNREAD = [*LOST_WITH_TWIN, ("look", "row_unreadable", NOTHING)]
+
+# the counter, what switches the rule off, the history
+RULES: dict[str, tuple[str, Off, list[tuple[Any, ...]]]] = {
+    "a cancel elsewhere is not overruled": ("external_action_overruled", _any_cancel_is_ours, _external("cancel")),
+    "an amend elsewhere is not overruled": ("external_action_overruled", _any_change_is_ours, _external("amend")),
+    "what was released is ordered again": (
+        "reordered_more_than_released",
+        _what_was_asked_is_released,
+        _external("cancel part"),
+    ),
+    "a family ends with its trade date": ("ordered_next_day", _a_family_outlives_its_day, KILLED),
+    "nothing leaves by an old quote": ("sent_stale", partial(_not_looked_at, "QUOTE"), _changed("late")),
+    "nothing leaves once trading is halted": (
+        "sent_after_change",
+        partial(_not_looked_at, "STATE"),
+        _changed("halt"),
+    ),
+    "nothing of a stock that was blacklisted": (
+        "sent_after_change",
+        partial(_not_looked_at, "BLACKLIST"),
+        _changed("blacklist"),
+    ),
+    "nothing of a chase that was ended": (
+        "sent_after_change",
+        partial(_not_looked_at, "CHASE"),
+        _changed("end chase"),
+    ),
+    "nothing leaves into another session": (
+        "sent_after_change",
+        lambda: _all_of(_not_looked_at("SESSION"), _not_looked_at("QUOTE")),
+        _changed("close"),
+    ),
+    "unread lines may be ours": ("claimed_wrongly", _unread_lines_are_nobodys, UNREAD),
+    "of two that fit none is ours": ("claimed_wrongly", _the_newest_that_fits_is_ours, LOST_WITH_TWIN),
+    "a kind without a price has none to compare": (
+        "duplicate_orders",
+        _every_price_is_compared,
+        [("print_as", "cancelled", "cancelled", "standing", NOTHING), ("order", OWN_BEST, "answer_lost", "", NOTHING)],
+    ),
+    "nothing is cancelled that the list shows open": (
+        "called_cancelled_while_open",
+        _sent_is_cancelled,
+        _resting(("cancel_all", "cancel_ignored", NOTHING)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_rule_that_is_switched_off_is_counted(play_history: Play, name: str) -> None:
+    counter, off, actions = RULES[name]
+    wrongs = play_history(actions)
+    assert not any(wrongs.values()), wrongs
+    with off():
+        assert play_history(actions)[counter], f"nobody would miss: {name}"
+
+
+def test_every_counter_of_a_rule_has_a_rule_that_raises_it() -> None:
+    assert {counter for counter, _, _ in RULES.values()} >= set(WRONGS) - {"overfills", "ledger_differs"}
 
 
 # --- guards whose stories are no histories -------------------------------------------------------
