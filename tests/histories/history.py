@@ -370,7 +370,8 @@ class History:
         mine = list(TradeOrder.objects.filter(status__in=OPEN).exclude(order_no=None).order_by("pk"))
         if mine:
             order = mine[which % len(mine)]
-            self.ended_chases.add(order.root_pk)
+            if order.origin == "AEGIS":  # one that the customer amended is chased by nobody
+                self.ended_chases.add(order.root_pk)
             with suppress(BrokerError):
                 self.service.cancel(order)
 

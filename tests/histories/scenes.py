@@ -139,16 +139,16 @@ class Dice:
 
     def _scene(self) -> list[Action]:
         scenes: dict[Callable[[], list[Action]], int] = {
-            self._hand_between_look_and_cancel: 5,
-            self._night_between_cancel_and_reorder: 9,
+            self._hand_between_look_and_cancel: 6,
+            self._night_between_cancel_and_reorder: 5,
             self._auction: 3,
             self._close: 3,
-            self._unpriced: 1,
-            self._twin: 2,
-            self._change_before_sending: 7,
+            self._unpriced: 2,
+            self._twin: 3,
+            self._change_before_sending: 5,
             self._amend_of_ours: 2,
-            self._lost_change: 5,
-            self._held_by_a_vi: 3,
+            self._lost_change: 4,
+            self._held_by_a_vi: 5,
             self._broken_list: 3,
         }
         (scene,) = self._random.choices(list(scenes), list(scenes.values()))
