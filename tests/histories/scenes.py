@@ -11,7 +11,18 @@ from typing import Any
 
 from aegis.guards import TradingState
 from kis.simulator.printing import CHOICES
-from tests.histories.history import CHANGES, CRASHES, EXTERNAL, HOURS, ON_NXT, RESTS_FAR, UNPRICED, WANTS, WIRE_CRASHES
+from tests.histories.history import (
+    CHANGES,
+    CRASHES,
+    EXTERNAL,
+    HOURS,
+    LOSES,
+    ON_NXT,
+    RESTS_FAR,
+    UNPRICED,
+    WANTS,
+    WIRE_CRASHES,
+)
 
 Action = tuple[Any, ...]
 
@@ -139,16 +150,16 @@ class Dice:
 
     def _scene(self) -> list[Action]:
         scenes: dict[Callable[[], list[Action]], int] = {
-            self._hand_between_look_and_cancel: 6,
+            self._hand_between_look_and_cancel: 7,
             self._night_between_cancel_and_reorder: 5,
             self._auction: 3,
             self._close: 3,
             self._unpriced: 2,
-            self._twin: 3,
-            self._change_before_sending: 5,
+            self._twin: 2,
+            self._change_before_sending: 6,
             self._amend_of_ours: 2,
-            self._lost_change: 4,
-            self._held_by_a_vi: 5,
+            self._lost_change: 6,
+            self._held_by_a_vi: 4,
             self._broken_list: 3,
         }
         (scene,) = self._random.choices(list(scenes), list(scenes.values()))
@@ -186,12 +197,12 @@ class Dice:
 
     def _twin(self) -> list[Action]:
         """The same with an order that has a price, and a list that does not show all."""
-        look = ("look", self._of(("row_unreadable", "list_lag", "order_missing")), NO_WORDS)
+        look = ("look", self._of(("row_unreadable", "list_lag")), NO_WORDS)
         want = self._of((0, RESTS_FAR))
         return [("order", want, self._of(DONE_ALL_THE_SAME), "", NO_WORDS), ("twin", 0, NO_WORDS), look]
 
     def _change_before_sending(self) -> list[Action]:
-        change = "late" if self._is(1 / 2) else self._of(CHANGES)
+        change = "late" if self._is(1 / 3) else self._of(CHANGES)
         return [self._chased(RESTS_FAR), ("work", 3, "", "", {"change": change})]
 
     def _amend_of_ours(self) -> list[Action]:
@@ -200,15 +211,16 @@ class Dice:
 
     def _lost_change(self) -> list[Action]:
         """The answer to a cancel or an amend is lost, of a chase or of a person."""
-        fault = self._of(LOST)
-        change: Action = ("work", 3, fault, "", {"races": self._is(1 / 2)})
-        if self._is(2 / 3):
-            change = self._of((("cancel", 0, fault, NO_WORDS), ("amend", 0, 1, fault, "", {"part": self._is(1 / 2)})))
+        fault = self._of(LOSES)
+        by_chase: Action = ("work", 3, fault, "", {"races": self._is(1 / 2)})
+        cancel: Action = ("cancel", 0, fault, NO_WORDS)
+        amend: Action = ("amend", 0, 1, fault, "", {"part": self._is(1 / 2)})
+        change = self._of((by_chase, cancel, cancel, amend))
         return [self._chased(RESTS_FAR), change]
 
     def _held_by_a_vi(self) -> list[Action]:
         return [self._chased(), ("vi", 0, NO_WORDS), ("work", 3, "", "", NO_WORDS)]
 
     def _broken_list(self) -> list[Action]:
-        look = ("look", self._of(("row_unreadable", "row_unreadable", "list_lag")), NO_WORDS)
+        look = ("look", self._of(("row_unreadable", "list_lag")), NO_WORDS)
         return [self._chased(), ("work", self._random.randrange(3), "", "", NO_WORDS), look]
