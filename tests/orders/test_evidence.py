@@ -319,39 +319,43 @@ def test_an_order_that_ended_without_a_line_of_our_cancel_is_not_ordered_again(
 
 
 LOST = [RequestState.SENT, RequestState.UNKNOWN]
+PRICES = st.sampled_from([70_100, 70_200])
 sent_requests = st.builds(
-    lambda kind, state, at, number: (kind, state, NOW + at, number),
+    lambda kind, state, at, number, *asked: (kind, state, NOW + at, number, *asked),
     st.sampled_from([RequestKind.CANCEL, RequestKind.AMEND]),
     st.sampled_from([*LOST, *LOST, RequestState.REQUESTED, *NOT_CONFIRMED]),
     st.integers(0, 20).map(lambda each: timedelta(seconds=each)),
     st.sampled_from(["", "", "", f"{101:010d}", f"{109:010d}"]),
+    st.integers(1, 6),
+    st.booleans(),
+    PRICES,
 )
 
 
 @pure
 @given(
     drawn=st.lists(sent_requests, min_size=1, max_size=2),
-    lines=st.lists(st.tuples(st.booleans(), st.integers(1, 6), st.integers(-10, 60)), min_size=1, max_size=3),
+    lines=st.lists(st.tuples(st.booleans(), st.integers(1, 6), st.integers(-10, 60), PRICES), min_size=1, max_size=3),
     filled=st.integers(0, 4),
     asked=st.integers(0, 90),
     rest=st.sampled_from([0, 0, 0, 1]),
     is_open=st.booleans(),
 )
 def test_a_line_without_the_number_of_our_reply_is_ours_only_if_it_can_be_nobody_elses(
-    drawn: list[Any], lines: list[tuple[bool, int, int]], filled: int, asked: int, rest: int, *, is_open: bool
+    drawn: list[Any], lines: list[tuple[bool, int, int, int]], filled: int, asked: int, rest: int, *, is_open: bool
 ) -> None:
     """C4 to C6: `rest` shares are open yet, or gone by what no line explains."""
     tolerance, reply_deadline = table()["C5"].delays
-    taken = sum(qty for _, qty, _ in lines)
+    taken = sum(qty for _, qty, *_ in lines)
     order = line_of(order_row(qty=filled + taken + rest), filled_qty=filled)
     order = replace(order, open_qty=rest if is_open else 0)
     related = [
-        change_line(order, 101 + i, qty, NOW + at * SECOND, is_cancel=is_cancel)
-        for i, (is_cancel, qty, at) in enumerate(lines)
+        replace(change_line(order, 101 + i, qty, NOW + at * SECOND, is_cancel=is_cancel), price=price)
+        for i, (is_cancel, qty, at, price) in enumerate(lines)
     ]
     ours = [
-        SentRequest(i, kind, state, at, at + reply_deadline, number)
-        for i, (kind, state, at, number) in enumerate(drawn)
+        SentRequest(i, kind, state, at, at + reply_deadline, *asked_for)
+        for i, (kind, state, at, *asked_for) in enumerate(drawn)
     ]
     asked_at = NOW + asked * SECOND
     found = attribute(ours, related, order, asked_at)
@@ -363,11 +367,13 @@ def test_a_line_without_the_number_of_our_reply_is_ours_only_if_it_can_be_nobody
         elif line is not None:
             assert request.state in (RequestState.UNKNOWN, RequestState.SENT)
             assert request.state is RequestState.UNKNOWN or asked_at > request.sent_at + reply_deadline
-            assert [each for each in related if each.is_cancel is line.is_cancel] == [line]
+            assert line.is_cancel or line.price == request.price
+            assert not line.is_cancel or [each for each in related if each.is_cancel] == [line]
             assert line.is_cancel is (request.kind is RequestKind.CANCEL)
             stamped_at = datetime.combine(line.order_date, line.placed_at, KST)
             assert request.sent_at - tolerance <= stamped_at <= request.deadline + tolerance
-            assert rest == 0, "it took all that was open"
+            assert request.is_whole or line.qty == request.qty
+            assert not request.is_whole or rest == 0, "it took all that was open"
             assert line.order_no not in [each.order_no for each in ours]
 
 

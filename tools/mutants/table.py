@@ -115,7 +115,7 @@ MUTATIONS = (
         "a line of an external amend counts as our cancel",
         "aegis/requests.py",
         "attribute",
-        "[line for line in lines if line.is_cancel is (kind is RequestKind.CANCEL)]",
+        "[line for line in lines if line.is_cancel is (request.kind is RequestKind.CANCEL)]",
         "list(lines)",
         ("tests/aegis/test_requests.py::test_an_amend_of_somebody_else_is_no_cancel_of_ours",),
     ),
