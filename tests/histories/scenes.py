@@ -151,7 +151,7 @@ class Dice:
     def _scene(self) -> list[Action]:
         scenes: dict[Callable[[], list[Action]], int] = {
             self._hand_between_look_and_cancel: 7,
-            self._night_between_cancel_and_reorder: 5,
+            self._night_between_cancel_and_reorder: 8,
             self._auction: 3,
             self._close: 3,
             self._unpriced: 2,
@@ -160,7 +160,7 @@ class Dice:
             self._amend_of_ours: 2,
             self._lost_change: 6,
             self._held_by_a_vi: 4,
-            self._broken_list: 3,
+            self._broken_list: 4,
         }
         (scene,) = self._random.choices(list(scenes), list(scenes.values()))
         return scene()
