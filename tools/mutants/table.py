@@ -97,7 +97,7 @@ MUTATIONS = (
     Mutation(
         "an order that surely never left is claimed by a stranger's line",
         "orders/unknown.py",
-        "turned_up",
+        "given_up",
         "events__kind=Event.ABSENT,",
         "",
         (_LOST + "test_an_order_that_surely_never_left_is_no_line_of_the_list",),
