@@ -150,17 +150,17 @@ class Dice:
 
     def _scene(self) -> list[Action]:
         scenes: dict[Callable[[], list[Action]], int] = {
-            self._hand_between_look_and_cancel: 7,
-            self._night_between_cancel_and_reorder: 8,
+            self._hand_between_look_and_cancel: 9,
+            self._night_between_cancel_and_reorder: 7,
             self._auction: 3,
             self._close: 3,
             self._unpriced: 2,
             self._twin: 2,
-            self._change_before_sending: 6,
+            self._change_before_sending: 7,
             self._amend_of_ours: 2,
-            self._lost_change: 6,
-            self._held_by_a_vi: 4,
-            self._broken_list: 4,
+            self._lost_change: 7,
+            self._held_by_a_vi: 5,
+            self._broken_list: 5,
         }
         (scene,) = self._random.choices(list(scenes), list(scenes.values()))
         return scene()
