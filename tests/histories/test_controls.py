@@ -195,10 +195,12 @@ def _unread_lines_are_nobodys() -> AbstractContextManager[Any]:
 
 
 def _the_newest_that_fits_is_ours() -> AbstractContextManager[Any]:
-    def newest(order: TradeOrder, found: Sequence[OrderRecord], *, now: datetime) -> None:
-        unknown._claim(order, found[-1], OrderList(found, {}, [], now, now))
+    resolve = unknown.resolve
 
-    return mock.patch.object(unknown, "_leave_to_operator", newest)
+    def newest(strangers: Sequence[OrderRecord], answer: OrderList) -> int:
+        return resolve(sorted(strangers, key=lambda line: line.order_no)[-1:], answer)
+
+    return mock.patch.object(unknown, "resolve", newest)
 
 
 def _every_price_is_compared() -> AbstractContextManager[Any]:
