@@ -202,7 +202,7 @@ class Dice:
         return [("order", want, self._of(DONE_ALL_THE_SAME), "", NO_WORDS), ("twin", 0, NO_WORDS), look]
 
     def _change_before_sending(self) -> list[Action]:
-        change = "late" if self._is(1 / 3) else self._of(CHANGES)
+        change = "late" if self._is(2 / 5) else self._of(CHANGES)
         return [self._chased(RESTS_FAR), ("work", 3, "", "", {"change": change})]
 
     def _amend_of_ours(self) -> list[Action]:
