@@ -137,8 +137,9 @@ def readable_notice(raw: RawNotice) -> Notice | None:
 def apply(raw: RawNotice, notice: Notice, *, now: datetime) -> bool:
     """Apply one notice under its order's lock; False while its order is not known."""
     # branches number for themselves: another's order may have the number of ours
-    same = TradeOrder.objects.select_for_update().filter(order_date=raw.order_date, order_no=_number_of(notice))
-    order = _pick([each for each in same if _is_of(each, notice)], notice)
+    same = rows.select(TradeOrder, {"order_date": raw.order_date, "order_no": _number_of(notice)}, lock=True)
+    newest_first = sorted(same, key=lambda each: (each.created_at, each.pk), reverse=True)
+    order = _pick([each for each in newest_first if _is_of(each, notice)], notice)
     if order is None:
         return False
     # whoever changes it holds the order's lock, as we do now
@@ -356,7 +357,7 @@ def _move(order: TradeOrder, event: Event, now: datetime, detail: str, **fields:
 
 
 def _cost(order: TradeOrder, fill: Fill) -> tuple[int, int]:
-    stock = Stock.objects.filter(pk=order.stock_code).first()
+    stock = next(iter(rows.select(Stock, {"code": order.stock_code})), None)
     cost = calc_fill_cost(
         fill.amount,
         fill.market,

@@ -125,7 +125,7 @@ def commit(
     order.status = Status.SUBMITTING
     order.status_at = order.created_at = at
     events = {"CREATED": _created(order)} | ({"KIND_CHANGED": changed[:300]} if changed else {})
-    figures = rows.values(order) | ground.seen(crowd, now=at)
+    figures = rows.values(order, _LATER) | ground.seen(crowd, now=at)
     figures |= {"kinds": list(events), "details": list(events.values()), "follows": follows}
     figures |= {"requested_by": by.value, "who": who[:150], "is_whole": is_whole}
     with connection.cursor() as cursor:

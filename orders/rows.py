@@ -4,7 +4,7 @@ For the tables that a fill and an order wait for. Values go through each field's
 what it saves.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
@@ -28,10 +28,11 @@ def added(row: Row, pk: int) -> Row:
     return row
 
 
-def values(row: Model) -> dict[str, Any]:
-    """Return what a row is written with, by the names of its columns, all but the key."""
+def values(row: Model, leave_out: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """Return what a row is written with, by the names of its columns, all but the key and those left out."""
     return {
-        field.column: field.get_db_prep_save(getattr(row, field.attname), connection) for field in _columns(type(row))
+        field.column: field.get_db_prep_save(getattr(row, field.attname), connection)
+        for field in _columns(type(row), leave_out)
     }
 
 
@@ -40,13 +41,14 @@ def places(model: type[Model], leave_out: frozenset[str] = frozenset()) -> tuple
 
     Those left out get what the database gives them.
     """
-    names = [field.column for field in _columns(model) if field.attname not in leave_out]
+    names = [field.column for field in _columns(model, leave_out)]
     return ", ".join(map(connection.ops.quote_name, names)), ", ".join(f"%({name})s" for name in names)
 
 
 @cache
-def _columns(model: type[Model]) -> list[Any]:
-    return [field for field in model._meta.concrete_fields if not field.primary_key]
+def _columns(model: type[Model], leave_out: frozenset[str] = frozenset()) -> list[Any]:
+    fields = model._meta.concrete_fields
+    return [field for field in fields if not field.primary_key and field.attname not in leave_out]
 
 
 @cache
@@ -55,6 +57,36 @@ def insertion(model: type[Model]) -> str:
     quote, meta = connection.ops.quote_name, model._meta
     names, filled = places(model)
     return f"INSERT INTO {quote(meta.db_table)} ({names}) VALUES ({filled}) RETURNING {quote(meta.pk.column)}"  # noqa: S608
+
+
+def select(model: type[Row], values: Mapping[str, Any], *, lock: bool = False) -> list[Row]:
+    """Return the rows whose columns have these values, by the names of their fields; under their locks if wanted."""
+    fields, statement = _selection(model, tuple(values), lock)
+    saved = [model._meta.get_field(name).get_db_prep_save(value, connection) for name, value in values.items()]
+    with connection.cursor() as cursor:
+        cursor.execute(statement, saved)
+        found = cursor.fetchall()
+    names = [field.attname for field in fields]
+    converted = [(place, field) for place, field in enumerate(fields) if hasattr(field, "from_db_value")]
+    return [model.from_db(connection.alias, names, _read(row, converted)) for row in found]
+
+
+def _read(row: Sequence[Any], converted: Sequence[tuple[int, Any]]) -> Sequence[Any]:
+    """Return a row's values as their fields know them; `converted` are those that the driver knows otherwise."""
+    values = list(row)
+    for place, field in converted:
+        values[place] = field.from_db_value(values[place], None, connection)
+    return values
+
+
+@cache
+def _selection(model: type[Model], names: tuple[str, ...], lock: bool) -> tuple[list[Any], str]:
+    """Return all fields, in the order of their columns, and the statement that asks for them."""
+    quote, meta = connection.ops.quote_name, model._meta
+    columns = ", ".join(quote(field.column) for field in meta.concrete_fields)
+    where = " AND ".join(f"{quote(meta.get_field(name).column)} = %s" for name in names)
+    ending = " FOR UPDATE" if lock else ""
+    return list(meta.concrete_fields), f"SELECT {columns} FROM {quote(meta.db_table)} WHERE {where}{ending}"  # noqa: S608
 
 
 def update(model: type[Model], pk: int, values: Mapping[str, Any], *, seen: Mapping[str, Any] | None = None) -> bool:
