@@ -36,7 +36,8 @@ ACCOUNT = "50000000-01"
 KILLED_EVERY = 5
 # one falls after the other: how long a stop takes is not to be how many wait before it
 APART_SECONDS = 0.05
-PATIENCE_SECONDS = 60.0
+# an order whose worker was killed over it is looked for a minute later, and given up after another minute and a half
+PATIENCE_SECONDS = 200.0
 # nobody trades so much in so short a time but a check
 UNBOUND = {"AEGIS_MAX_ORDERS_PER_MINUTE": "0", "AEGIS_DUPLICATE_SECONDS": "0"}
 
