@@ -301,15 +301,18 @@ def flush_row() -> Row:
 
 BARE_HOLDINGS = """
 INSERT INTO portfolio (stock_code, stock_name, quantity, avg_price, last_avg_price, current_price, price_source,
-    profit_rate, counted_on, broker_bought, broker_sold, our_bought, our_sold, synced_at, updated_at)
-SELECT code, code, qty, price, price, %s, 'BALANCE', 1.43, %s, 0, 0, 0, 0, %s, %s
+    profit_rate, counted_on, broker_bought, broker_sold, our_bought, our_sold, balance_won, uncounted,
+    synced_at, updated_at)
+SELECT code, code, qty, price, price, %s, 'BALANCE', 1.43, %s, 0, 0, 0, 0, qty * price, '[]', %s, %s
 FROM unnest(%s::text[], %s::int8[], %s::numeric[]) AS told (code, qty, price)
 ON CONFLICT (stock_code) DO UPDATE SET quantity = excluded.quantity, avg_price = excluded.avg_price,
-    current_price = excluded.current_price, profit_rate = excluded.profit_rate, synced_at = excluded.synced_at
+    current_price = excluded.current_price, profit_rate = excluded.profit_rate, balance_won = excluded.balance_won,
+    uncounted = excluded.uncounted, synced_at = excluded.synced_at
 """
 BARE_SNAPSHOT = """
-INSERT INTO account_snapshots (timestamp, deposit, deposit_d1, deposit_d2, valuation, total_asset, net_profit_today)
-VALUES (%s, 1000000, 900000, 800000, 923000, 1723000, 23000)
+INSERT INTO account_snapshots (timestamp, deposit, deposit_d1, deposit_d2, valuation, total_asset, net_profit_today,
+    left_out)
+VALUES (%s, 1000000, 900000, 800000, 923000, 1723000, 23000, '[]')
 """
 
 
