@@ -176,7 +176,9 @@ class Check:
 
         ledger = self._http.get("/simulator/ledger", params={"account": ACCOUNT}).raise_for_status().json()
         for row in StopRule.objects.filter(pk__in=rows).select_related("order"):
-            families = TradeOrder.objects.filter(request_id__startswith=f"stop:{row.pk}:", root=None)
+            # what a worker committed and was killed before it sent is no order: the next generation sells
+            sent = TradeOrder.objects.filter(request_id__startswith=f"stop:{row.pk}:", never_arrived=False)
+            families = sent.filter(root=None)
             sales = [each for each in ledger["orders"] if (each["code"], each["side"]) == (row.stock_code, "SELL")]
             sold = sum(each["filled"] for each in sales)
             now_sold, self._sold_before[row.stock_code] = sold - self._sold_before[row.stock_code], sold
