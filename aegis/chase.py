@@ -231,7 +231,9 @@ def _pending_cancel_step(order: ChaseState, now: datetime, session: Session) -> 
     assert order.cancel_sent_at is not None
     if order.looked_at is None or order.looked_at < order.cancel_sent_at:
         return ChaseDecision(Action.CONFIRM, gettext_noop("see whether the cancel took effect"))
-    if order.resend_at is not None and now >= order.resend_at and not session.is_over:
+    # sent again into an auction it would take the order out of it
+    may_resend = session.is_open and session.auction_since is None and not session.is_over
+    if order.resend_at is not None and now >= order.resend_at and may_resend:
         return ChaseDecision(Action.CANCEL, gettext_noop("the cancel was lost: cancelling twice harms nothing"))
     return ChaseDecision(Action.CONFIRM, gettext_noop("the cancel is on its way"))
 

@@ -50,7 +50,7 @@ class Reason:
     @property
     def passes(self) -> bool:
         """Whether it goes away by itself: what waits in line may wait for it, where a new intent is refused."""
-        return self.code in ("FROZEN", "NOT_RECONCILED", "RIVALS", "FILL_UNLISTED", "HALTED", "REDUCING")
+        return self.code in ("FROZEN", "NOT_RECONCILED", "RIVALS", "FILL_UNLISTED", "HELD", "HALTED", "REDUCING")
 
 
 @dataclass(frozen=True, slots=True)

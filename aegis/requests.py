@@ -15,7 +15,7 @@ from aegis.broker import OrderRecord
 from aegis.sessions import KST
 
 # a request whose sender died before it noted an answer can have been carried out until then: the client's time-outs
-REPLY_DEADLINE = timedelta(seconds=30)
+REPLY_DEADLINE = timedelta(seconds=15)
 # the broker stamps whole seconds, by a clock of its own
 STAMP_TOLERANCE = timedelta(seconds=2)
 # without a confirmation in the list after this, the cancel is sent again: cancelling twice harms nothing
@@ -106,14 +106,19 @@ class SentRequest:
 
 
 def attribute(
-    requests: Sequence[SentRequest], lines: Sequence[OrderRecord], order: OrderRecord, asked_at: datetime
+    requests: Sequence[SentRequest],
+    lines: Sequence[OrderRecord],
+    order: OrderRecord,
+    asked_at: datetime,
+    clock_offset: timedelta = timedelta(0),
 ) -> dict[int, OrderRecord]:
     """Return which of the lines that reference `order` is which request's, by the request's key.
 
     A line with the number of our own reply is ours. If a reply was lost, the line counts as ours only if it is the only
     one, was stamped between sending and deadline, and is what was asked for: the price of an amend, and its shares, or
     all that was open, whatever filled meanwhile. Where another cancel took something, no cancel counts. Any other line
-    is external. A request that has not left, or whose reply may still come, has none.
+    is external. A request that has not left, or whose reply may still come, has none. `clock_offset` is how far the
+    broker's clock is ahead of ours.
     """
     found: dict[int, OrderRecord] = {}
     for request in requests:
@@ -123,7 +128,11 @@ def attribute(
     lost = [request for request in requests if not request.order_no and _is_unanswered(request, asked_at)]
     for request in lost:
         same_kind = [line for line in lines if line.is_cancel is (request.kind is RequestKind.CANCEL)]
-        fitting = [line for line in same_kind if _is_in_time(request, line) and _fits(request, line, lines, order)]
+        fitting = [
+            line
+            for line in same_kind
+            if _is_in_time(request, line, clock_offset) and _fits(request, line, lines, order)
+        ]
         # one cancel is like another; an amend has its price
         is_alone = len(same_kind if request.kind is RequestKind.CANCEL else fitting) == 1
         if is_alone and fitting and fitting[0] not in found.values():
@@ -132,13 +141,16 @@ def attribute(
 
 
 def _is_unanswered(request: SentRequest, asked_at: datetime) -> bool:
-    """Whether the request left and no reply will come: it was lost, or its sender is dead."""
+    """Whether the request left and no reply will come: it was lost, or its sender is dead.
+
+    One that was given up because lists lacked it for long may turn up all the same.
+    """
     is_late = request.state is RequestState.SENT and asked_at > request.deadline
-    return request.state is RequestState.UNKNOWN or is_late
+    return request.state in (RequestState.UNKNOWN, RequestState.LAPSED) or is_late
 
 
-def _is_in_time(request: SentRequest, line: OrderRecord) -> bool:
-    stamped_at = datetime.combine(line.order_date, line.placed_at, KST)
+def _is_in_time(request: SentRequest, line: OrderRecord, clock_offset: timedelta) -> bool:
+    stamped_at = datetime.combine(line.order_date, line.placed_at, KST) - clock_offset
     return request.sent_at - STAMP_TOLERANCE <= stamped_at <= request.deadline + STAMP_TOLERANCE
 
 

@@ -16,6 +16,7 @@ from aegis.amends import can_amend, only_lowers_risk
 from aegis.broker import Broker, HeldBack, NotSent, OrderRequest, OutcomeUnknown, Refused
 from aegis.guards import CROWDED, GUARDS, HARMLESS, Reason, gettext_noop
 from aegis.requests import RequestedBy, RequestKind
+from aegis.sessions import KST
 from aegis.terms import Market, OrderKind
 from orders import fills, journal, requests, switch
 from orders.cancel import Canceller, inherit
@@ -85,7 +86,7 @@ class Amender:
     # --- before
 
     def _check_possible(self, order: TradeOrder, price: int | None, qty: int | None) -> None:
-        found = _why_impossible(order, price, qty)
+        found = _why_impossible(order, price, qty, self._now())
         if found is not None:
             raise OrderDenied([found])
 
@@ -120,6 +121,9 @@ class Amender:
         row = self._submit.row(replace(draft, plan=NO_CHASE), request_id)
         row.root_id, row.attempt, row.replaces = order.root_pk, next_attempt(order), order
         row.strategy, row.strategy_id, row.arrival_price = order.strategy, order.strategy_id, order.arrival_price
+        row.tick_offset, row.band_percent, row.arrival_percent = (
+            order.tick_offset, order.band_percent, order.arrival_percent,
+        )  # fmt: skip
         return draft, row, Grounds(quoted_at, skip=LOWERS_RISK if lowers else frozenset())
 
     # --- commit, send, record
@@ -181,9 +185,12 @@ def next_attempt(order: TradeOrder) -> int:
     return int(newest or 0) + 1
 
 
-def _why_impossible(order: TradeOrder, price: int | None, qty: int | None) -> Reason | None:
+def _why_impossible(order: TradeOrder, price: int | None, qty: int | None, now: datetime) -> Reason | None:
     """Return why this order cannot be amended so, None if it can."""
     name, market = f"#{order.pk}", Market(order.market)
+    if order.order_date != now.astimezone(KST).date():
+        words = gettext_noop("order {order} is of {date}: its number is another order's today")
+        return Reason("NOT_TODAY", words, {"order": name, "date": order.order_date})
     if order.order_no is None or not order.is_open or not order.open_qty:
         return Reason("NOT_OPEN", gettext_noop("nothing of order {order} is open"), {"order": name})
     if price is None and (qty is None or qty == order.open_qty):

@@ -32,8 +32,8 @@ from orders import guards, journal, reconcile, requests, settle
 from orders.amend import Amender, next_attempt
 from orders.cancel import Canceller
 from orders.intents import OrderDenied
-from orders.models import STOP_ID, TradeOrder
-from orders.reorders import Preview, Reorders
+from orders.models import STOP_ID, BrokerRequest, TradeOrder
+from orders.reorders import Preview, Reorders, reorder_of
 from orders.requests import Grounds
 
 log = logging.getLogger(__name__)
@@ -146,13 +146,13 @@ def _state(order: TradeOrder) -> ChaseState:
     pending = (amends or cancels or [None])[-1]
     return ChaseState(
         status=order.state,
-        retries=sum(not each.never_arrived for each in ours if each.pk != order.pk) + _counts_itself(order),
+        retries=sum(_reached_the_broker(each) for each in ours if each.pk != order.pk) + _counts_itself(order),
         trade_date=order.order_date,
         created_at=order.created_at,
         due_at=order.chase_at,
         looked_at=order.looked_at,
         wanted_qty=wanted_qty(order, family),
-        has_successor=any(each.attempt > order.attempt and not each.never_arrived for each in ours),
+        has_successor=any(each.attempt > order.attempt and _takes_its_place(each) for each in ours),
         cancel_sent_at=pending.as_sent().sent_at if pending else None,
         resend_at=pending.as_sent().sent_at + resend_after(len(cancels)) if pending and not amends else None,
         end_cause=EndCause(order.end_cause) if order.end_cause else None,
@@ -162,6 +162,17 @@ def _state(order: TradeOrder) -> ChaseState:
         is_at_market=OrderKind(order.order_kind).is_market,
         by=_chased_by(order),
     )
+
+
+def _reached_the_broker(order: TradeOrder) -> bool:
+    """Whether an order was one at the broker; what a refused amend was to lead to never was."""
+    return not order.never_arrived and not (order.replaces_id and order.state is Status.REJECTED)
+
+
+def _takes_its_place(order: TradeOrder) -> bool:
+    """Whether an order follows those before it; what an amend of a part led to stands beside them."""
+    is_of_part = order.replaces_id is not None and BrokerRequest.objects.filter(makes=order, is_whole=False).exists()
+    return _reached_the_broker(order) and not is_of_part
 
 
 def _counts_itself(order: TradeOrder) -> int:
@@ -374,6 +385,8 @@ class _Step:
             successor = Reorders(self._broker, self._now).reorder(order, qty, retry)
         except IntegrityError:
             log.info("order %s: its re-order is already on its way", order.pk)
+            if reorder_of(order) is not None:  # which goes on by itself
+                journal.note(order, chase_at=None)
             return Taken(Action.REST)
         except OrderDenied as denied:
             return self._denied(denied)

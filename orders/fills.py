@@ -329,7 +329,8 @@ def void(execution: TradeExecution, order: TradeOrder, *, now: datetime, why: st
     execution.save(update_fields=["voided_at"])
     total = order.filled_qty - execution.exec_qty
     # its chase ended with the fill that was none
-    is_chased = order.state is Status.FILLED and order.wait_seconds and not requests.live_changes(order)
+    is_idle = order.state is Status.FILLED and not requests.live_changes(order)
+    is_chased = is_idle and order.wait_seconds and journal.is_to_be_chased(order)
     _move(
         order,
         lifecycle.fill_event(total, order.qty),

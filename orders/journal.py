@@ -148,7 +148,7 @@ def accepted(order: TradeOrder, acceptance: Acceptance, *, at: datetime, evidenc
         "never_arrived": False,
         "candidates": [],
     }
-    if order.wait_seconds:
+    if order.wait_seconds and is_to_be_chased(order):
         # one that turns up beside its successor is not wanted any more: its chase takes it back at once
         wait = 0.0 if order.root_id and _has_successor(order) else order.wait_seconds
         fields |= {"chase_at": at + timedelta(seconds=wait), "chase_step": ChaseStep.CHECK.value}
@@ -160,7 +160,16 @@ def accepted(order: TradeOrder, acceptance: Acceptance, *, at: datetime, evidenc
 
 
 def _has_successor(order: TradeOrder) -> bool:
-    return TradeOrder.objects.filter(root_id=order.root_id, attempt__gt=order.attempt).exists()
+    later = TradeOrder.objects.filter(root_id=order.root_id, attempt__gt=order.attempt)
+    return later.exclude(status=Status.REJECTED).exists()
+
+
+def is_to_be_chased(order: TradeOrder) -> bool:
+    """Whether nobody wants an order cancelled, and its chase has not ended: what is found out later revives none."""
+    unwanted = TradeOrder.objects.filter(pk=order.pk, cancel_wanted_at__isnull=False)
+    marks = order.events.filter(kind__in=["CHASE_ENDED", "CHASE_WANTED"]).order_by("-id")
+    is_ended = marks.values_list("kind", flat=True).first() == "CHASE_ENDED"
+    return not is_ended and not unwanted.exclude(cancel_wanted_by=RequestedBy.CHASE).exists()
 
 
 def _move_request(order: TradeOrder, state: RequestState, at: datetime, **fields: Any) -> None:
@@ -199,7 +208,9 @@ def absent(order: TradeOrder, words: str, *, at: datetime, **fields: Any) -> boo
 
 def _lost(order: TradeOrder, at: datetime) -> dict[str, Any]:
     """Mark what never reached the broker. A chase goes on from there; a first order is its caller's to send again."""
-    goes_on = order.root_id and not order.replaces_id  # where an amend is lost its original still stands
+    goes_on = (
+        order.root_id and not order.replaces_id and is_to_be_chased(order)
+    )  # where an amend is lost its original still stands
     return {"never_arrived": True, "chase_at": at + LOST_PAUSE if goes_on else None}
 
 

@@ -354,7 +354,8 @@ class BrokerRequest(models.Model):
     def as_sent(self) -> SentRequest:
         """Return what the rule of attribution needs of it."""
         sent_at = self.sent_at or self.requested_at
-        is_given_up = self.state == RequestState.UNKNOWN
+        # a request that lapsed keeps the moment in which it was given up as unanswered
+        is_given_up = self.state in (RequestState.UNKNOWN, RequestState.LAPSED) and self.state_at > sent_at
         return SentRequest(
             pk=self.pk,
             kind=RequestKind(self.kind),

@@ -1,7 +1,7 @@
 """The broker's list of orders (주식일별주문체결조회) as one answer: its orders, and the lines that reference each.
 
-A list counts only with all its pages. One with lines that nobody can parse, or an empty one while orders of ours are
-open, proves nothing by what it lacks.
+A list counts only with all its pages. One with lines that nobody can parse, or that lacks an order that we know,
+proves nothing by what it lacks.
 """
 
 from collections import defaultdict
@@ -15,11 +15,12 @@ from django.db.models import Q
 from django.utils.translation import gettext_noop
 
 from aegis.broker import Broker, OrderRecord, PartlyRead, UnreadLine
-from aegis.lifecycle import OPEN, UNSETTLED, IllegalMove
+from aegis.lifecycle import UNSETTLED, IllegalMove, Status
+from aegis.requests import LIVE
 from aegis.sessions import KST
 from aegis.terms import OrderKind
 from market import service as market
-from orders.models import TradeOrder
+from orders.models import BrokerRequest, TradeOrder
 
 # fills and cancels of the last seconds may be missing from a list
 LIST_LAG = timedelta(seconds=10)
@@ -30,7 +31,7 @@ LIST_REACHES = timedelta(days=85)
 SAME_MINUTE = timedelta(seconds=60)
 
 Identity = tuple[date, str, str, str]
-EMPTY = gettext_noop("the list is empty, though orders of ours are open")
+EMPTY = gettext_noop("the list is empty, though orders are known")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +48,21 @@ class OrderList:
     asked_at: datetime
     now: datetime
     since: date
-    is_empty_against_us: bool = False
+    lacks_known: bool = False
 
     @property
     def is_complete(self) -> bool:
-        """Whether what it lacks does not exist."""
+        """Whether every line was parsed, and it is not empty while it should show orders that we know."""
         return not self.unread and not self.is_empty_against_us
+
+    @property
+    def is_empty_against_us(self) -> bool:
+        return self.lacks_known and not self.orders and not self.changes and not self.unread
+
+    @property
+    def proves_absence(self) -> bool:
+        """Whether what it lacks does not exist: it is complete, and shows every order that we know."""
+        return self.is_complete and not self.lacks_known
 
     @property
     def complaint(self) -> str:
@@ -98,15 +108,22 @@ def arrange(
         if record.original_no:
             changes[record.order_date, record.original_no, record.code, record.side.value].append(record)
     orders = [record for record in records if not record.is_cancel]
-    is_empty = not records and not unread and _knows_open_orders(asked_at)
-    return OrderList(orders, changes, unread, asked_at, now, since, is_empty)
+    return OrderList(orders, changes, unread, asked_at, now, since, _lacks_known(orders, since, asked_at))
 
 
-def _knows_open_orders(asked_at: datetime) -> bool:
-    """Whether an order of ours was open today, for long enough to be in any list."""
-    today = asked_at.astimezone(KST).date()
-    known = TradeOrder.objects.filter(status__in=OPEN, order_date=today, accepted_at__lt=asked_at - LIST_LAG)
-    return known.exists()
+def _lacks_known(orders: Sequence[OrderRecord], since: date, asked_at: datetime) -> bool:
+    """Whether an order with a number, of any state, is missing though it is old enough to be in any list.
+
+    One that the exchange turned away may be left out of lists, and one that an operator has decided is not asked for.
+    """
+    known = TradeOrder.objects.filter(
+        order_no__isnull=False, order_date__gte=since, accepted_at__lt=asked_at - LIST_LAG, decided_by=""
+    ).exclude(status=Status.REJECTED)
+    # an amend that was numbered and not carried out leads to no order
+    amends = BrokerRequest.objects.filter(state__in=LIVE, makes__isnull=False)
+    known = known.exclude(pk__in=amends.values("makes"))
+    listed = {identity(record) for record in orders}
+    return any(row not in listed for row in known.values_list("order_date", "order_no", "stock_code", "order_type"))
 
 
 def identity(record: OrderRecord) -> Identity:
@@ -124,6 +141,7 @@ class KnownOrders:
 
     def __init__(self, records: Sequence[OrderRecord]) -> None:
         numbers, days = {record.order_no for record in records}, {record.order_date for record in records}
+        self._listed = {(identity(record), record.branch) for record in records}
         self._rows = defaultdict(list)
         for row in TradeOrder.objects.filter(order_date__in=days, order_no__in=numbers):
             self._rows[row.order_date, row.order_no or "", row.stock_code, row.order_type].append(row)
@@ -131,7 +149,12 @@ class KnownOrders:
     def row_of(self, record: OrderRecord) -> TradeOrder | None:
         rows = self._rows.get(identity(record), ())
         exact = next((row for row in rows if same_branch(row.branch, record.branch)), None)
-        return exact or next((row for row in rows if _is_the_same(row, record)), None)
+        return exact or next((row for row in rows if self._has_no_line(row) and _is_the_same(row, record)), None)
+
+    def _has_no_line(self, row: TradeOrder) -> bool:
+        """Whether no line has its number under its own branch: then another branch's may be it."""
+        key = (row.order_date, row.order_no or "", row.stock_code, row.order_type)
+        return not any(same_branch(row.branch, branch) for listed, branch in self._listed if listed == key)
 
 
 def _is_the_same(row: TradeOrder, record: OrderRecord) -> bool:

@@ -145,7 +145,7 @@ def _settle_known(records: Sequence[OrderRecord], answer: OrderList, report: Rep
     """Settle the orders that have rows; return the lines of the others."""
     if not records:
         return []
-    known, strangers, agreeing = KnownOrders(records), [], list[int]()
+    known, strangers, agreeing = KnownOrders(answer.orders), [], list[int]()
     phases, changing = market.today(answer.asked_at), requests.orders_with_live_changes()
     for record in records:
         order = known.row_of(record)
@@ -162,6 +162,7 @@ def _settle_known(records: Sequence[OrderRecord], answer: OrderList, report: Rep
                     now=answer.now,
                     related=answer.related(record),
                     is_complete=answer.is_complete,
+                    proves_absence=answer.proves_absence,
                     phases=phases,
                 )
     journal.note_confirmed(agreeing, answer.asked_at)
@@ -183,6 +184,7 @@ def _cancel_surplus(orders: Sequence[TradeOrder], broker: Broker, now: Callable[
     """Cancel at once what turned up beside its successor: together they could fill more than was asked for."""
     for order in orders:
         newer = TradeOrder.objects.filter(root_id=order.root_pk, attempt__gt=order.attempt, never_arrived=False)
+        newer = newer.exclude(status=Status.REJECTED)
         order.refresh_from_db()
         if order.is_open and newer.exists():
             try:

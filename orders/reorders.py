@@ -16,6 +16,7 @@ from aegis.requests import RequestedBy
 from aegis.terms import Instrument, Market, OrderKind
 from aegis.ticks import step
 from market.models import Stock
+from orders.amend import next_attempt
 from orders.ground import Ground
 from orders.intents import Intent, OrderDenied
 from orders.models import TradeOrder
@@ -69,6 +70,8 @@ class Reorders:
         stock = found.stock or self._pretrade.new_stock(order.stock_code)
         quoted_at = self._now()
         quote = self._broker.quote(order.stock_code, Market(order.market))
+        if held := why_held(quote):
+            raise OrderDenied([Reason("HELD", held)])
         draft = self._judged(order, intent, stock, quote, quoted_at, found, retry)
         row = self.row(draft, order, intent.request_id)
         row = self._submit.commit(draft, row, found.crowd, by=RequestedBy.CHASE, follows=order.pk)
@@ -77,7 +80,7 @@ class Reorders:
     def row(self, draft: Draft, order: TradeOrder, request_id: str) -> TradeOrder:
         """Return the row of an order that follows another of its family: it keeps what that was chased by."""
         row = self._submit.row(draft, request_id)
-        row.root_id, row.attempt = order.root_pk, order.attempt + 1
+        row.root_id, row.attempt = order.root_pk, next_attempt(order)
         row.strategy, row.strategy_id, row.tick_offset = order.strategy, order.strategy_id, order.tick_offset
         row.arrival_price, row.chase_by = order.arrival_price, order.chase_by
         row.band_percent, row.arrival_percent = order.band_percent, order.arrival_percent
@@ -94,7 +97,7 @@ class Reorders:
             tick_offset=None if at_market else order.tick_offset,
             price=None if at_market or is_styled else self._stepped(order),
             market=Market(order.market),
-            request_id=f"chase:{order.root_pk}:{order.attempt + 1}",
+            request_id=_request_id(order),
             plan=order.plan,
         )
 
@@ -162,6 +165,15 @@ class Reorders:
         request = OrderRequest(order.stock_code, order.side, Market(order.market), kind, order.open_qty, order.price)
         facts = self._pretrade.facts(request, stock, intent, found, is_errand=True)
         return Draft(request, stock, quote, quoted_at, order.strategy, order.plan, 0, facts)
+
+
+def _request_id(order: TradeOrder) -> str:
+    """Return the request id of the one order that may follow this one."""
+    return f"chase:{order.root_pk}:after:{order.pk}"
+
+
+def reorder_of(order: TradeOrder) -> TradeOrder | None:
+    return TradeOrder.objects.filter(request_id=_request_id(order)).first()
 
 
 def _released(order: TradeOrder, quote: Quote) -> tuple[int, int]:

@@ -119,7 +119,7 @@ WHERE order_id = claimed.id AND kind = 'NEW' AND state IN ('REQUESTED', 'SENT')
 _CLAIM_CHANGE = """
 UPDATE broker_requests SET state = 'SENT', sent_at = %(at)s, state_at = %(at)s
 WHERE id = %(request)s AND state IN ('REQUESTED', 'SENT') AND sent_at IS NOT DISTINCT FROM %(seen)s
-  AND EXISTS (SELECT FROM trade_orders WHERE id = %(order)s AND status = ANY(%(open)s))
+  AND EXISTS (SELECT FROM trade_orders WHERE id = %(order)s AND status = ANY(%(open)s) AND order_date = %(today)s)
   AND ({conditions})
 """
 
@@ -164,7 +164,8 @@ class _Claim:
 
     def __call__(self) -> None:
         at = self._now()
-        values = {"at": at, "seen": self._sent_at, "order": self._order.pk, "open": _OPEN}
+        today = at.astimezone(KST).date()
+        values = {"at": at, "seen": self._sent_at, "order": self._order.pk, "open": _OPEN, "today": today}
         values |= {"request": self._request.pk} if self._request else {}
         values |= _values(self._order, self._grounds, at) if self._grounds else {}
         with connection.cursor() as cursor:
@@ -234,10 +235,10 @@ def record_confirmed(request: BrokerRequest, line: OrderRecord, qty: int, *, at:
     return _move(request, RequestState.CONFIRMED, at=at, confirmed_at=at, confirmed_qty=qty, **fields)
 
 
-def record_lapsed(changes: Sequence[BrokerRequest], *, before: datetime, at: datetime) -> list[BrokerRequest]:
+def record_lapsed(changes: Sequence[BrokerRequest], *, before: datetime) -> list[BrokerRequest]:
     """Give up the live cancels and amends whose deadline was before then; return them."""
     late = [each for each in changes if each.state in LIVE and each.as_sent().deadline < before]
-    return [request for request in late if _move(request, RequestState.LAPSED, at=at)]
+    return [request for request in late if _move(request, RequestState.LAPSED, at=request.state_at)]
 
 
 def _move(request: BrokerRequest, to: RequestState, *, at: datetime, **fields: Any) -> bool:

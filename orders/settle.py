@@ -38,6 +38,8 @@ FILL_UNLISTED_FOR = timedelta(minutes=5)
 SESSION_END_AFTER = timedelta(seconds=60)
 # a list that shows open what a notice called cancelled is believed after this
 REOPEN_AFTER = timedelta(seconds=60)
+# a reply that came within this says when the broker stamped what it answers
+ANSWERED_AT_ONCE = timedelta(seconds=2)
 
 
 @about.named
@@ -50,12 +52,13 @@ def settle(
     now: datetime,
     related: Sequence[OrderRecord] = (),
     is_complete: bool = True,
+    proves_absence: bool = True,
     phases: Phases = None,
 ) -> int:
     """Bring one order in step with its line of the list; return 1 if fills were corrected.
 
-    `related` are the lines that reference it: cancels and amends, ours and external ones. What an incomplete list
-    lacks is not missing. `phases` are those of the day on which the list was asked for, if they are at hand.
+    `related` are the lines that reference it: cancels and amends, ours and external ones. A line that the list lacks is
+    missing only if it `proves_absence`. `phases` are those of the day on which the list was asked for, if at hand.
     """
     order = journal.locked(pk)
     changes = requests.all_changes(order)
@@ -66,10 +69,12 @@ def settle(
     corrected = _settle_fills(order, record, asked_at=asked_at, now=now)
     _note_withdrawn(order, record)
     ours = _confirm_requests(order, record, related, changes, asked_at=asked_at, now=now)
-    may_expire = is_complete and is_over(order, asked_at, phases)
-    cause = _cause(order, record, related, ours, changes, asked_at, phases)
+    # numbers begin anew each day: an order of an earlier one is not left open for a line of somebody else
+    is_past = order.order_date < asked_at.astimezone(KST).date()
+    may_expire = (is_complete or is_past) and is_over(order, asked_at, phases)
+    cause = _cause(order, record, related, ours, changes, asked_at, phases, is_complete=is_complete)
     _settle_end(order, record, cause, asked_at=asked_at, now=now, may_expire=may_expire)
-    if is_complete:
+    if is_complete and proves_absence:
         _lapse_requests(order, changes, asked_at=asked_at, now=now)
     _note_confirmed(order, changes, asked_at)
     return corrected
@@ -127,11 +132,13 @@ def _is_older_than_fills(order: TradeOrder, record: OrderRecord, asked_at: datet
     live = order.executions.filter(voided_at__isnull=True)
     if live.filter(recorded_at__gt=asked_at - LIST_LAG).exists():
         return True
+    if not is_complete:
+        return True
     if order.unlisted_since is None:
         journal.note(order, unlisted_since=asked_at)
         journal.write(order, "FILL_UNLISTED", _evidence(record), at=asked_at)
         return True
-    return not is_complete or asked_at - order.unlisted_since < FILL_UNLISTED_FOR
+    return asked_at - order.unlisted_since < FILL_UNLISTED_FOR
 
 
 def _is_torn(changes: Sequence[BrokerRequest], record: OrderRecord, asked_at: datetime) -> bool:
@@ -225,8 +232,9 @@ def _confirm_requests(
     now: datetime,
 ) -> Mapping[str, BrokerRequest]:
     """Confirm the requests of ours that these lines belong to; return each line's request by the line's number."""
-    by_key = {each.pk: each for each in changes if each.state not in (RequestState.NOT_SENT, RequestState.REJECTED)}
-    found = rules.attribute([request.as_sent() for request in by_key.values()], related, record, asked_at)
+    by_key = {each.pk: each for each in changes if _may_have_a_line(each)}
+    sent = [request.as_sent() for request in by_key.values()]
+    found = rules.attribute(sent, related, record, asked_at, _clock_offset(order, record))
     ours = {line.order_no: by_key[pk] for pk, line in found.items()}
     external = [line for line in related if line.order_no not in ours]
     for pk, line in found.items():
@@ -239,6 +247,20 @@ def _confirm_requests(
         else:
             _confirm_amend(order, request, line, now=now)
     return ours
+
+
+def _may_have_a_line(request: BrokerRequest) -> bool:
+    never_left = request.state == RequestState.LAPSED and request.sent_at is None
+    return not never_left and request.state not in (RequestState.NOT_SENT, RequestState.REJECTED)
+
+
+def _clock_offset(order: TradeOrder, record: OrderRecord) -> timedelta:
+    """Return how far the broker's clock is ahead of ours, by its stamp of an order that it answered at once."""
+    sent_at, accepted_at = order.sent_at, order.accepted_at
+    if sent_at is None or accepted_at is None or not timedelta(0) <= accepted_at - sent_at <= ANSWERED_AT_ONCE:
+        return timedelta(0)
+    offset = datetime.combine(record.order_date, record.placed_at, KST) - sent_at
+    return offset if abs(offset) > rules.STAMP_TOLERANCE else timedelta(0)
 
 
 def _taken_by(line: OrderRecord) -> int:
@@ -305,7 +327,7 @@ def _confirm_amend(order: TradeOrder, request: BrokerRequest, line: OrderRecord,
 
 def _lapse_requests(order: TradeOrder, changes: Sequence[BrokerRequest], *, asked_at: datetime, now: datetime) -> None:
     """Give up the requests that a complete list lacks long after they can have been carried out."""
-    for request in requests.record_lapsed(changes, before=asked_at - LIST_LAG, at=now):
+    for request in requests.record_lapsed(changes, before=asked_at - LIST_LAG):
         journal.write(order, "REQUEST_LAPSED", f"{request.kind} {request.order_no}".strip(), at=now)
         if request.makes_id is not None:
             _give_up(journal.locked(request.makes_id), now)
@@ -380,6 +402,8 @@ def _cause(
     changes: Sequence[BrokerRequest],
     asked_at: datetime,
     phases: Phases,
+    *,
+    is_complete: bool,
 ) -> EndCause | None:
     """Return what ended an order of which nothing is open at the broker, None if the list does not say, or not yet."""
     if record.open_qty or record.filled_qty >= record.qty:
@@ -389,12 +413,13 @@ def _cause(
     left = record.qty - record.filled_qty - record.rejected_qty - sum(map(_taken_by, related))
     if related and left <= 0:
         last = max(related, key=lambda line: (line.placed_at, line.order_no))
-        return _cause_of(last, ours)
+        is_asked = any(_may_still_be_answered(each, last, asked_at) for each in changes)
+        return None if is_asked and last.order_no not in ours else _cause_of(last, ours)
     if not (record.cancelled_qty or record.is_cancelled):
         return None
     if OrderKind(order.order_kind).is_immediate:
         return EndCause.IMMEDIATE_REMAINDER
-    if has_ended(order, asked_at, phases) or _own_line_may_follow(changes, asked_at):
+    if has_ended(order, asked_at, phases) or _own_line_may_follow(changes, asked_at, is_complete=is_complete):
         return None
     was_ours = any(each.kind == RequestKind.CANCEL and each.order_no for each in changes)
     return EndCause.UNEXPLAINED if was_ours else EndCause.EXTERNAL_CANCEL
@@ -410,10 +435,16 @@ def _cause_of(line: OrderRecord, ours: Mapping[str, BrokerRequest]) -> EndCause 
     return EndCause.OWN_CANCEL if request.state == RequestState.CONFIRMED else None
 
 
-def _own_line_may_follow(changes: Sequence[BrokerRequest], asked_at: datetime) -> bool:
-    """Whether a cancel of ours may be what ended it, though the list does not have its line yet."""
+def _may_still_be_answered(request: BrokerRequest, line: OrderRecord, asked_at: datetime) -> bool:
+    """Whether a line may be that of a request of ours whose reply, with the line's number, is on its way."""
+    is_same_kind = (request.kind == RequestKind.CANCEL) is line.is_cancel
+    return is_same_kind and request.state == RequestState.SENT and asked_at <= request.as_sent().deadline
+
+
+def _own_line_may_follow(changes: Sequence[BrokerRequest], asked_at: datetime, *, is_complete: bool) -> bool:
+    """Whether a cancel of ours may be what ended it, though the list does not have its line yet, or it is unparsed."""
     sent = [each.as_sent() for each in changes if each.state in LIVE]
-    return any(asked_at <= each.deadline + LIST_LAG for each in sent)
+    return any(asked_at <= each.deadline + LIST_LAG or not is_complete for each in sent)
 
 
 def has_ended(order: TradeOrder, moment: datetime, phases: Phases = None) -> bool:

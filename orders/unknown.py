@@ -15,7 +15,7 @@ from django.utils.translation import gettext
 
 from aegis.broker import Acceptance, OrderRecord
 from aegis.lifecycle import OPEN, Event, Status
-from aegis.requests import LIVE, EndCause, RequestKind
+from aegis.requests import LIVE, REPLY_DEADLINE, EndCause, RequestKind
 from aegis.sessions import KST
 from aegis.terms import Market, OrderKind
 from market import service as market
@@ -34,6 +34,8 @@ ABSENT_AFTER = timedelta(seconds=90)
 SENDER_GONE = timedelta(seconds=60)
 # the broker stamps by its own clock, and ours may be wrong: a lost order must not be missed for that
 CLOCK_TOLERANCE = timedelta(minutes=2)
+# a line that was stamped further than this from the sending may be somebody else's: an operator decides
+CLAIM_TOLERANCE = timedelta(seconds=10)
 # an open order that lists lack so often, over so long, is reported; from the first on nothing is ordered beside it
 MISSING_LOOKS = 3
 MISSING_AFTER = timedelta(seconds=60)
@@ -45,8 +47,8 @@ _NO_ANSWER = (Status.SUBMITTING, Status.UNKNOWN)
 def resolve(strangers: Sequence[OrderRecord], answer: OrderList) -> int:
     """Look for the orders whose answer was lost among the lines that no row claims; return how many were resolved.
 
-    A list with unparsed lines claims nothing and proves no absence. A line that fits two orders, or an order that two
-    lines fit, is left to an operator.
+    A list with unparsed lines claims nothing and proves no absence. A line that fits two orders, an order that two
+    lines fit, and a line that was stamped while the request was hardly on its way are left to an operator.
     """
     lost = _unanswered(answer.now)
     if answer.unread:
@@ -56,12 +58,12 @@ def resolve(strangers: Sequence[OrderRecord], answer: OrderList) -> int:
     resolved = 0
     for order in lost:
         found = fitting[order.pk]
-        if len(found) == 1 and claims[id(found[0])] == 1:
+        if len(found) == 1 and claims[id(found[0])] == 1 and is_in_time(order, found[0]):
             with as_unread(found[0], answer.unread):
                 resolved += _claim(order, found[0], answer)
         elif found:
             _leave_to_operator(order, found, now=answer.now)
-        elif answer.is_complete:
+        elif answer.proves_absence:
             resolved += _count_absence(order, now=answer.now)
     return resolved
 
@@ -90,7 +92,6 @@ def could_be(order: TradeOrder, record: OrderRecord) -> bool:
     The price is compared only for kinds that are sent with one: the list may print what the others stand at.
     UNVERIFIED: what it prints for 03 to 06, 15 and 16; a recorded list with such an order settles it.
     """
-    placed_at = datetime.combine(record.order_date, record.placed_at, KST)
     latest = (order.sent_at or order.created_at) + ABSENT_AFTER + CLOCK_TOLERANCE
     return (
         record.code == order.stock_code
@@ -100,8 +101,18 @@ def could_be(order: TradeOrder, record: OrderRecord) -> bool:
         and (record.price == order.price or not OrderKind(order.order_kind).is_priced)
         and (record.market == Market(order.market) or order.market == Market.SOR)
         and not record.original_no
-        and order.created_at - CLOCK_TOLERANCE <= placed_at <= latest
+        and order.created_at - CLOCK_TOLERANCE <= _placed_at(record) <= latest
     )
+
+
+def is_in_time(order: TradeOrder, record: OrderRecord) -> bool:
+    """Whether a line was stamped while the request was on its way, and not by somebody who ordered the same later."""
+    placed_at, sent_at = _placed_at(record), order.sent_at or order.created_at
+    return sent_at - CLAIM_TOLERANCE <= placed_at <= sent_at + REPLY_DEADLINE + CLAIM_TOLERANCE
+
+
+def _placed_at(record: OrderRecord) -> datetime:
+    return datetime.combine(record.order_date, record.placed_at, KST)
 
 
 def _claim(order: TradeOrder, record: OrderRecord, answer: OrderList) -> bool:
@@ -245,7 +256,7 @@ def given_up(record: OrderRecord) -> list[TradeOrder]:
         stock_code=record.code,
         order_type=record.side,
     )
-    return [order for order in lost.order_by("-id") if could_be(order, record)]
+    return [order for order in lost.order_by("-id") if could_be(order, record) and is_in_time(order, record)]
 
 
 def turned_up(record: OrderRecord, found: Sequence[TradeOrder], answer: OrderList) -> TradeOrder | None:
@@ -275,10 +286,9 @@ def record_external(record: OrderRecord, answer: OrderList) -> TradeOrder | None
         order_date=record.order_date,
     )
     acceptance = Acceptance(record.branch, record.order_no, record.placed_at)
-    placed_at = datetime.combine(record.order_date, record.placed_at, KST)
     try:
         with transaction.atomic():
-            journal.found(row, acceptance, placed_at=placed_at, at=answer.now, evidence=describe(record))
+            journal.found(row, acceptance, placed_at=_placed_at(record), at=answer.now, evidence=describe(record))
     except IntegrityError:
         if KnownOrders([record]).row_of(record) is not None:
             return None

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import pytest
 from django.db import transaction
+from django.test import override_settings
 
 from aegis.broker import Broker
 from kis import client, clock, wiring
@@ -64,7 +65,6 @@ def play_history(
     def run(
         actions: Sequence[tuple[Any, ...]], *, chase_by: str = "cancel", tally: Tally | None = None
     ) -> dict[str, list[str]]:
-        settings.CHASE_BY = chase_by
         clock.set_now(ORDINARY_MORNING)
         simulator.clear_faults()
         simulator.command("POST", "/simulator/reset", {"seed": 1})
@@ -72,7 +72,7 @@ def play_history(
         monkeypatch.setattr(simulator._server.feed, "_send_notice", history.hear_from)
         world = transaction.atomic()
         world._from_testcase = True  # no caller's: nothing of it is ever committed, as of Django's own test cases
-        with world:
+        with override_settings(CHASE_BY=chase_by), world:
             wrongs = play(history, actions)
             transaction.set_rollback(True)
         if tally is not None:

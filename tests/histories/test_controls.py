@@ -145,8 +145,8 @@ def _any_cancel_is_ours() -> AbstractContextManager[Any]:
     """Take whatever ended an order for our own cancel, because one was wanted."""
     cause = settle._cause
 
-    def ours(*words: Any) -> EndCause | None:
-        found = cause(*words)
+    def ours(*words: Any, **more: Any) -> EndCause | None:
+        found = cause(*words, **more)
         is_cancel = found in (EndCause.EXTERNAL_CANCEL, EndCause.EXTERNAL_AMEND, EndCause.UNEXPLAINED)
         return EndCause.OWN_CANCEL if is_cancel else found
 

@@ -345,7 +345,7 @@ def test_a_line_without_the_number_of_our_reply_is_ours_only_if_it_can_be_nobody
     drawn: list[Any], lines: list[tuple[bool, int, int, int]], filled: int, asked: int, rest: int, *, is_open: bool
 ) -> None:
     """C4 to C6: `rest` shares are open yet, or gone by what no line explains."""
-    tolerance, reply_deadline = table()["C5"].delays
+    tolerance, reply_deadline, _ = table()["C5"].delays
     taken = sum(qty for _, qty, *_ in lines)
     order = line_of(order_row(qty=filled + taken + rest), filled_qty=filled)
     order = replace(order, open_qty=rest if is_open else 0)
@@ -365,8 +365,8 @@ def test_a_line_without_the_number_of_our_reply_is_ours_only_if_it_can_be_nobody
         if request.order_no:
             assert ([line] if line else []) == by_number
         elif line is not None:
-            assert request.state in (RequestState.UNKNOWN, RequestState.SENT)
-            assert request.state is RequestState.UNKNOWN or asked_at > request.sent_at + reply_deadline
+            assert request.state in (RequestState.UNKNOWN, RequestState.LAPSED, RequestState.SENT)
+            assert request.state is not RequestState.SENT or asked_at > request.sent_at + reply_deadline
             assert line.is_cancel or line.price == request.price
             assert not line.is_cancel or [each for each in related if each.is_cancel] == [line]
             assert line.is_cancel is (request.kind is RequestKind.CANCEL)
@@ -633,11 +633,13 @@ def test_a_lost_order_is_found_by_what_it_was_sent_with_and_by_nothing_else(
         "original_no": "0000000007",
     }
     line = line_of(order, price=listed_price, placed_at=placed_at.time(), **{name: other[name] for name in changes})
-    tolerance, absent_after = table()["O3"].delays
+    claim, deadline, tolerance, absent_after = table()["O3"].delays
     assert isinstance(tolerance, timedelta)
-    is_in_time = NOW - tolerance <= placed_at <= sent_at + absent_after + tolerance
-    fits = is_in_time and not changes and (not kind.is_priced or listed_price == price)
+    assert isinstance(claim, timedelta)
+    may_be = NOW - tolerance <= placed_at <= sent_at + absent_after + tolerance
+    fits = may_be and not changes and (not kind.is_priced or listed_price == price)
     assert unknown.could_be(order, line) is fits
+    assert unknown.is_in_time(order, line) is (sent_at - claim <= placed_at <= sent_at + deadline + claim)
 
 
 @in_database
@@ -685,7 +687,7 @@ def test_a_fill_that_the_list_lacks_stands_until_complete_lists_have_lacked_it_l
             order = settled(order, line_of(order), asked_at, is_complete=is_complete)
             if asked_at >= NOW + lag:
                 is_void = is_void or bool(first_lacking and is_complete and asked_at - first_lacking >= unlisted_for)
-                first_lacking = first_lacking or asked_at
+                first_lacking = first_lacking or (asked_at if is_complete else None)
             assert order.filled_qty == (0 if is_void else 4)
             assert (order.unlisted_since is not None) is (first_lacking is not None and not is_void)
 
