@@ -19,6 +19,7 @@ from aegis.requests import RequestedBy
 from kis import clock
 from kis.wiring import broker
 from orders import guards, journal, reconcile, stops, switch
+from orders.cancel import NO_ANSWER
 from orders.management import changing
 from orders.management.changing import Change, after_cancel, wanted
 from orders.models import StopRule, TradeOrder
@@ -66,7 +67,7 @@ def cancel(order: TradeOrder, *, by: User) -> Told:
         _note(order, by, _("cancel"))
         _service().end_chase(order, _("cancelled by {name}").format(name=by.get_username()))
         return Told(True, _("Nothing of it is ordered anew: {order}").format(order=name_of(order)))
-    if order.order_no is None or not order.is_open:
+    if order.is_done:
         return Told(False, _("Nothing is left to cancel of {order}").format(order=name_of(order)))
     _note(order, by, _("cancel"))
     try:
@@ -75,6 +76,8 @@ def cancel(order: TradeOrder, *, by: User) -> Told:
         return Told(
             False, _("{order} is not cancelled: {error}").format(order=name_of(order), error=guards.say_error(error))
         )
+    if order.state in NO_ANSWER:
+        return Told(True, changing.cancel_kept(name_of(order)))
     return Told(True, _("Cancel sent: {order}").format(order=name_of(order)) + ". " + after_cancel(order))
 
 

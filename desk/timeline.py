@@ -26,6 +26,7 @@ EVENTS = {
     "UNFILLED": (gettext_noop("fills taken back"), "warn"),
     "CANCELLED": (gettext_noop("cancelled"), "warn"),
     "EXPIRED": (gettext_noop("expired"), "warn"),
+    "CANCEL_KEPT": (gettext_noop("cancel wanted: it is sent once the order is found"), "quiet"),
     "CANCEL_SENT": (gettext_noop("cancel sent"), "quiet"),
     "CANCEL_TAKEN": (gettext_noop("cancel taken by the broker"), "quiet"),
     "CANCEL_REFUSED": (gettext_noop("cancel refused"), "warn"),
@@ -85,7 +86,7 @@ class Note:
 def doubts(order: TradeOrder) -> Sequence[Note]:
     """Return in what an order and the broker's list differ now. No query."""
     found = []
-    if order.is_open and order.cancel_wanted_at is not None:
+    if not order.is_done and order.cancel_wanted_at is not None:
         words = _("cancel requested at {at} ({by}), not confirmed by the list")
         found.append(
             Note("warn", words.format(at=_clock(order.cancel_wanted_at), by=order.get_cancel_wanted_by_display()))

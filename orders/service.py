@@ -97,9 +97,15 @@ class OrderService:
     def cancel(self, order: TradeOrder, *, by: RequestedBy = RequestedBy.CALLER, who: str = "") -> TradeOrder:
         """Request the cancel of what is left of an order; it is driven until the broker's list confirms it.
 
-        Nothing of it is ordered again. Raises Refused if the broker refused it, NotSent if the broker was not reached,
-        and ValueError for an order without a number. A lost answer is no error: the order is looked up.
+        Nothing of it is ordered again. The wish to cancel an order without an answer is kept until its number is known.
+        Raises Refused if the broker refused it, NotSent if the broker was not reached or the order is of another day,
+        and ValueError for an order that has no number and gets none. A lost answer is no error: the order is looked up.
         """
+        if order.order_no is None:
+            is_kept = cancel.keep_wish(order, by=by, who=who, at=self._now())
+            order.refresh_from_db()
+            if is_kept:
+                return order
         Canceller(self._broker, self._now).cancel(order, by=by, who=who)
         order.refresh_from_db()
         return order

@@ -102,7 +102,7 @@ def _send_next(taken: chasing.Taken) -> None:
 
 @shared_task
 def sweep() -> None:
-    """Restart the chases whose message was lost, and drive the cancels that the list does not confirm."""
+    """Restart the chases whose message was lost, and drive or report the cancels that the list does not confirm."""
     now = clock.now()
     for pk, step in chasing.overdue(now):
         _TASK_OF[step].delay(pk)
@@ -112,7 +112,7 @@ def sweep() -> None:
 
 @shared_task
 def drive_cancel(order_pk: int) -> None:
-    """Take a requested cancel on until the broker's list confirms it."""
+    """Take a requested cancel on until the broker's list confirms it, and report it in time."""
     cancel_driver.drive(order_pk, broker(), clock.now)
 
 

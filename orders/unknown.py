@@ -19,7 +19,7 @@ from aegis.requests import LIVE, REPLY_DEADLINE, EndCause, RequestKind
 from aegis.sessions import KST
 from aegis.terms import Market, OrderKind
 from market import service as market
-from orders import fills, journal
+from orders import cancel, fills, journal
 from orders.models import BrokerRequest, OrderEvent, TradeOrder
 from orders.order_list import KnownOrders, OrderList, as_unread, describe, same_branch
 from orders.settle import settle
@@ -122,6 +122,7 @@ def _claim(order: TradeOrder, record: OrderRecord, answer: OrderList) -> bool:
         with transaction.atomic():
             if not journal.accepted(order, acceptance, at=answer.now, evidence=describe(record)):
                 return False
+            cancel.take_over(order, at=answer.now)
     except IntegrityError:
         log.warning("order %s: number %s has just been taken by another row", order.pk, record.order_no)
         return False
@@ -191,6 +192,7 @@ def decide(order: TradeOrder, order_no: str | None, *, by: str, at: datetime) ->
     try:
         with transaction.atomic():
             journal.accepted(order, acceptance, at=at, evidence=evidence, decided_by=by[:150])
+            cancel.take_over(order, at=at)
     except IntegrityError as error:
         raise ValueError(f"order number {order_no} belongs to another order of ours by now") from error
     journal.want_look(order)
@@ -289,6 +291,7 @@ def record_external(record: OrderRecord, answer: OrderList) -> TradeOrder | None
     try:
         with transaction.atomic():
             journal.found(row, acceptance, placed_at=_placed_at(record), at=answer.now, evidence=describe(record))
+            cancel.take_over(row, at=answer.now)
     except IntegrityError:
         if KnownOrders([record]).row_of(record) is not None:
             return None

@@ -115,6 +115,12 @@ def _has_no_answer(order: TradeOrder) -> bool:
     return newest is not None and newest.state == RequestState.UNKNOWN
 
 
+def cancel_kept(order: str) -> str:
+    """Return what happens to the cancel of an order without an answer, by what the order is called."""
+    words = _("{order} has no answer yet: it is cancelled as soon as the broker's list shows it, and not chased")
+    return words.format(order=order)
+
+
 def after_cancel(order: TradeOrder) -> str:
     """Return what happens after an order's cancel was sent: nothing is cancelled before the list says so."""
     words = _("The broker's list confirms it; until then the cancel is sent again, and after {seconds} s you are told")

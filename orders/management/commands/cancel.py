@@ -6,7 +6,8 @@ from django.utils.translation import gettext as _
 from aegis.broker import BrokerError
 from aegis.requests import RequestedBy
 from orders import guards, shapes
-from orders.management.changing import after_cancel
+from orders.cancel import NO_ANSWER
+from orders.management.changing import after_cancel, cancel_kept
 from orders.management.console import DeskCommand, Failure, Told, describe, find_order, service, who
 
 
@@ -21,14 +22,11 @@ class Command(DeskCommand):
     def tell(self, **options: Any) -> Told:
         order = find_order(options["number"])
         line, shape = describe(order), {"order": shapes.order(order)}
-        if order.order_no is None:
-            words = _("the order has no number yet, so it cannot be cancelled: {line}")
-            raise Failure("NO_NUMBER", words.format(line=line), shape=shape)
         if order.is_done and order.chase_at is not None and not options["dry_run"]:
             service().end_chase(order, _("cancelled by {name}").format(name=who()))
             words = [_("nothing of it is ordered anew: {line}").format(line=line)]
             return Told({"dry_run": False, "order": shapes.order(order)}, words)
-        if not order.is_open:
+        if order.is_done:
             raise Failure("NOT_OPEN", _("nothing is left to cancel: {line}").format(line=line), shape=shape)
         if options["dry_run"]:
             return Told({"dry_run": True, **shape}, [_("would cancel: {line}").format(line=line)])
@@ -37,5 +35,7 @@ class Command(DeskCommand):
         except BrokerError as error:
             words = _("not cancelled: {error}").format(error=guards.say_error(error))
             raise Failure("NOT_CANCELLED", words, shape={"broker_code": error.code, **shape}) from error
+        if order.state in NO_ANSWER:
+            return Told({"dry_run": False, "order": shapes.order(order)}, [cancel_kept(describe(order))])
         lines = [_("cancel sent: {line}").format(line=describe(order)), after_cancel(order)]
         return Told({"dry_run": False, "order": shapes.order(order)}, lines)
