@@ -1,24 +1,27 @@
 """The emergency brake: cancels everything that is open at the broker, on every venue, and says what came of it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from time import monotonic, sleep
 
+from django.db.models import QuerySet
 from django.utils.translation import gettext
 
 from aegis.broker import Broker, BrokerError, OpenOrder, OutcomeUnknown, PartlyRead
 from aegis.lifecycle import OPEN, Status
 from aegis.requests import RequestedBy, RequestKind
-from orders import guards, reconcile, requests
-from orders.cancel import Canceller, end_chase
+from aegis.sessions import KST
+from market.codes import canonical
+from market.service import canonical_codes
+from orders import cancel, guards, reconcile, requests
 from orders.models import BrokerRequest, TradeOrder
 from orders.order_list import same_branch
 
 # how long `cancel_all` waits for the answers of orders on their way
 ANSWER_PATIENCE_SECONDS = 3.0
-# how often, and how far apart, the open orders are read again until those that were cancelled are gone
+# how often, and how far apart, each list is read again until those that were cancelled are gone
 CONFIRM_READS = 2
 CONFIRM_PAUSE_SECONDS = 0.5
 
@@ -27,9 +30,9 @@ CONFIRM_PAUSE_SECONDS = 0.5
 class Swept:
     """What became of everything that was open, by order number, with its branch before it if two orders share one.
 
-    `cancelled`: the broker's list of open orders lacks them. `unconfirmed`: the cancel was sent, and the list still
-    shows them, or could not be read; they are driven on. `failed` says why, `left` are external orders; `unseen` is
-    why the broker did not tell what else there is, or not all of it.
+    `cancelled`: no list of open orders shows them, and a list of orders read after that shows them over. `unconfirmed`:
+    the cancel was sent, and the lists do not say so; they are driven on. `failed` says why, `left` are external orders;
+    `unseen` is why the broker did not tell what else there is, or not all of it.
     """
 
     cancelled: list[str] = field(default_factory=list)
@@ -72,28 +75,31 @@ class CancelAll:
     def run(self) -> Swept:
         """Cancel what our rows know to be open, then whatever else the broker holds open on any venue.
 
-        It goes on if one fails, and says so.
+        It goes on if one fails, and says so. What has no answer yet is cancelled once it is found.
         """
-        self._end_chases()
         self._cancel_ours()
-        for order in self._unanswered():
-            self._swept.failed[str(order)] = gettext("its answer is not there yet: look again in a minute")
-        self._end_chases()
+        self._wait_for_answers()
         self._cancel_ours()
-        try:
-            self._cancel_and_confirm()
-        except BrokerError as error:
-            self._swept.unseen = guards.say_error(error)
-            self._confirm_by_the_order_list()
+        self._read_orders()
+        self._cancel_ours()
+        self._report_unanswered()
+        self._confirm(self._cancel_the_rest())
         return self._swept
 
     def _cancel_ours(self) -> None:
-        mine = TradeOrder.objects.filter(status__in=OPEN).exclude(order_no=None).order_by("-id")
-        for order in mine.filter(stock_code=self._code) if self._code else mine:
+        self._end_chases()
+        for order in self._of_today(cancel.NO_ANSWER):
+            cancel.keep_wish(order, by=RequestedBy.CANCEL_ALL, who=self._who, at=self._now())
+        for order in self._of_today(OPEN).exclude(order_no=None).order_by("-id"):
             is_wanted = self._external or order.origin == TradeOrder.Origin.AEGIS
             if is_wanted and order.pk not in self._rows and not _is_amended(order):
                 found = OpenOrder(order.placed, order.stock_code, order.side, order.open_qty)
                 self._cancel_one(found, order)
+
+    def _of_today(self, states: Collection[Status]) -> QuerySet[TradeOrder]:
+        """Return the orders in these states; the number of another day's is somebody else's today."""
+        orders = TradeOrder.objects.filter(status__in=states, order_date=self._now().astimezone(KST).date())
+        return orders.filter(stock_code=self._code) if self._code else orders
 
     def _cancel_one(self, found: OpenOrder, order: TradeOrder | None) -> None:
         number = self._name(found)
@@ -103,15 +109,18 @@ class CancelAll:
             if order is None:
                 self._cancel_without_row(found)
             else:
-                Canceller(self._broker, self._now).cancel(order, by=RequestedBy.CANCEL_ALL, who=self._who)
+                cancel.Canceller(self._broker, self._now).cancel(order, by=RequestedBy.CANCEL_ALL, who=self._who)
         except BrokerError as error:
             self._swept.failed[number] = guards.say_error(error)
         else:
             self._sent.append(found)
 
     def _cancel_without_row(self, found: OpenOrder) -> None:
-        """Cancel an open order that no row of ours is; the request stands by itself."""
-        now, placed = self._now(), found.placed
+        """Cancel an open order that no row of ours is; the request stands by itself until one is.
+
+        What it says is kept beside a failure: by that a row that turns up takes it over.
+        """
+        now, name = self._now(), cancel.name_stranger(found)
         request = BrokerRequest.objects.create(
             kind=RequestKind.CANCEL,
             state_at=now,
@@ -119,30 +128,34 @@ class CancelAll:
             requested_by=RequestedBy.CANCEL_ALL,
             who=self._who[:150],
             qty=found.qty,
-            message=f"{placed.order_date} {placed.branch} {placed.order_no} {found.code} {found.side}",
+            message=name,
         )
         try:
-            acceptance = self._broker.cancel(placed)
+            acceptance = self._broker.cancel(found.placed)
         except BrokerError as error:
             requests.record_failure(request, error, at=self._now())
+            BrokerRequest.objects.filter(pk=request.pk).update(message=f"{name}: {error.message}"[:200])
             if not isinstance(error, OutcomeUnknown):
                 raise
         else:
             requests.record_acknowledged(request, acceptance, at=self._now())
 
-    def _cancel_and_confirm(self) -> None:
-        """Cancel what else the broker holds open, and sort all that was cancelled by what its list shows then."""
-        shown = fetch_open(self._broker, self._code)
-        for each in shown.orders:
-            self._cancel_stranger(each)
-        for _ in range(CONFIRM_READS):
-            if not any(shown.shows(each) for each in self._sent):
-                break
-            sleep(CONFIRM_PAUSE_SECONDS)
+    def _cancel_the_rest(self) -> OpenList | None:
+        """Cancel what else the broker holds open; return what it shows then, None if it does not tell."""
+        try:
             shown = fetch_open(self._broker, self._code)
+            for each in shown.orders:
+                self._cancel_stranger(each)
+            for _ in range(CONFIRM_READS):
+                if not any(shown.shows(each) for each in self._sent):
+                    break
+                sleep(CONFIRM_PAUSE_SECONDS)
+                shown = fetch_open(self._broker, self._code)
+        except BrokerError as error:
+            self._swept.unseen = guards.say_error(error)
+            return None
         self._swept.unseen = shown.why
-        for each in self._sent:
-            self._sort(each, is_gone=not shown.shows(each))
+        return shown
 
     def _cancel_stranger(self, found: OpenOrder) -> None:
         """Cancel an open order of the broker's that was not cancelled with our own rows."""
@@ -154,13 +167,22 @@ class CancelAll:
         else:
             self._swept.left.append(self._name(found))
 
-    def _confirm_by_the_order_list(self) -> None:
-        """Sort what was cancelled by the list of orders, where that of the open ones cannot be had."""
+    def _confirm(self, shown: OpenList | None) -> None:
+        """Sort what was cancelled: a list of open orders that lacks one may lack it wrongly, so another must agree."""
+        gone = [each for each in self._sent if shown is None or not shown.shows(each)]
+        for reads in range(1 + CONFIRM_READS):
+            if all(map(_is_over, gone)):
+                break
+            if reads:
+                sleep(CONFIRM_PAUSE_SECONDS)
+            self._read_orders()
+        for each in self._sent:
+            self._sort(each, is_gone=each in gone and _is_over(each))
+
+    def _read_orders(self) -> None:
+        """Read the list of orders, by which open orders get their rows; without it the rest goes on."""
         with suppress(BrokerError):
             reconcile.reconcile(self._broker, self._now)
-        for each in self._sent:
-            order = row_of(each)
-            self._sort(each, is_gone=order is not None and order.is_done)
 
     def _sort(self, found: OpenOrder, *, is_gone: bool) -> None:
         if is_gone:
@@ -176,23 +198,25 @@ class CancelAll:
             return number
         return f"{found.placed.branch}-{number}"
 
-    def _unanswered(self) -> Sequence[TradeOrder]:
-        """Wait a moment for the answers of orders on their way; return those that have none by then."""
-        on_its_way = TradeOrder.objects.filter(
-            status=Status.SUBMITTING, created_at__gt=self._now() - requests.MAX_QUOTE_AGE
-        )
+    def _report_unanswered(self) -> None:
+        """Name the orders that have no number to cancel them by. One with candidates is among what is open."""
+        for order in self._of_today(cancel.NO_ANSWER).order_by("id"):
+            if not order.candidates:
+                words = gettext("its answer is not there yet: it is cancelled as soon as it is found")
+                self._swept.failed[str(order)] = words
+
+    def _wait_for_answers(self) -> None:
+        """Wait a moment for the answers of orders on their way."""
+        on_its_way = self._of_today([Status.SUBMITTING]).filter(created_at__gt=self._now() - requests.MAX_QUOTE_AGE)
         gives_up_at = monotonic() + ANSWER_PATIENCE_SECONDS
-        while left := list(on_its_way.filter(stock_code=self._code) if self._code else on_its_way.all()):
-            if monotonic() > gives_up_at:
-                break
+        while on_its_way.all().exists() and monotonic() <= gives_up_at:
             sleep(0.05)
-        return left
 
     def _end_chases(self) -> None:
         """End the chases that stand between a cancel and its re-order: no open order is there to sweep."""
         between = TradeOrder.objects.exclude(chase_at=None).exclude(status__in=OPEN)
         for order in between.filter(stock_code=self._code) if self._code else between:
-            end_chase(order, gettext("everything is cancelled"), at=self._now())
+            cancel.end_chase(order, gettext("everything is cancelled"), at=self._now())
 
 
 def fetch_open(broker: Broker, code: str | None) -> OpenList:
@@ -202,7 +226,9 @@ def fetch_open(broker: Broker, code: str | None) -> OpenList:
     except PartlyRead as error:
         found, why = error.read, guards.say_error(error)
         unread = frozenset(line.order_no for line in error.unread)
-    return OpenList([each for each in found if code in (None, each.code)], unread, why)
+    codes = canonical_codes({each.code for each in found})
+    orders = [replace(each, code=codes.get(each.code, each.code)) for each in found]
+    return OpenList([each for each in orders if code in (None, each.code)], unread, why)
 
 
 def is_wanted(found: OpenOrder, order: TradeOrder | None, *, external: bool) -> bool:
@@ -228,18 +254,27 @@ def _is_same(one: OpenOrder, other: OpenOrder) -> bool:
     return same and same_branch(mine.branch, theirs.branch)
 
 
+def _is_over(found: OpenOrder) -> bool:
+    """Whether the row of an order says that it is over. One without a row is not known to be."""
+    order = row_of(found)
+    return order is not None and order.is_done
+
+
 def row_of(found: OpenOrder) -> TradeOrder | None:
     """Return the row of an open order of the broker's, by all that tells one order from another."""
     placed = found.placed
     same = TradeOrder.objects.filter(
-        order_date=placed.order_date, order_no=placed.order_no, stock_code=found.code, order_type=found.side
+        order_date=placed.order_date,
+        order_no=placed.order_no,
+        stock_code=canonical(found.code),
+        order_type=found.side,
     )
     return next((row for row in same if same_branch(row.branch, placed.branch)), None)
 
 
 def may_be_ours(found: OpenOrder) -> bool:
     """Whether an open order that no row is may be one of ours whose answer was lost: cancel_all takes no chances."""
-    unanswered = TradeOrder.objects.filter(status__in=[Status.SUBMITTING, Status.UNKNOWN])
+    unanswered = TradeOrder.objects.filter(status__in=cancel.NO_ANSWER, order_date=found.placed.order_date)
     return unanswered.filter(stock_code=found.code, order_type=found.side).exists()
 
 

@@ -16,7 +16,7 @@ from aegis.broker import Broker, BrokerError
 from aegis.chase import ChaseStep
 from aegis.guards import Reason, gettext_noop
 from aegis.requests import RequestedBy
-from market.codes import canonical
+from market.codes import canonical, resolve
 from orders import cancel, cancel_all, journal, reconcile, unknown
 from orders.amend import Amender
 from orders.cancel import Canceller
@@ -111,11 +111,16 @@ class OrderService:
         return order
 
     def cancel_all(self, *, external: bool = False, code: str | None = None, who: str = "") -> Swept:
-        """Cancel everything that is open, external orders too if `external`, or of one stock only."""
+        """Cancel everything that is open, external orders too if `external`, or of one stock only.
+
+        `code` as typed; raises codes.NotACode and ManyStocks where it is no stock's.
+        """
+        code = None if code is None else resolve(code)
         return CancelAll(self._broker, self._now, external=external, code=code, who=who).run()
 
     def would_cancel(self, *, external: bool = False, code: str | None = None) -> OpenList:
         """Return what `cancel_all` would cancel, by the broker's own list. Raises BrokerError."""
+        code = None if code is None else resolve(code)
         return cancel_all.would_cancel(self._broker, external=external, code=code)
 
     def end_chase(self, order: TradeOrder, why: str) -> None:

@@ -213,7 +213,8 @@ def _every_price_is_compared() -> AbstractContextManager[Any]:
 
 
 def _sent_is_cancelled() -> AbstractContextManager[Any]:
-    return mock.patch.object(OpenList, "shows", return_value=False)
+    is_over = mock.patch("orders.cancel_all._is_over", return_value=True)
+    return _all_of(mock.patch.object(OpenList, "shows", return_value=False), is_over)
 
 
 @contextmanager

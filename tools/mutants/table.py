@@ -107,8 +107,8 @@ MUTATIONS = (
         "the brake does not look a second time",
         "orders/cancel_all.py",
         "CancelAll.run",
-        'look again in a minute")\n        self._end_chases()\n        self._cancel_ours()\n',
-        'look again in a minute")\n',
+        "answers()\n        self._cancel_ours()\n        self._read_orders()\n        self._cancel_ours()\n",
+        "answers()\n        self._read_orders()\n",
         (_AT_ONCE + "test_an_order_that_is_accepted_while_the_brake_is_on_its_way_is_cancelled_too",),
     ),
     Mutation(
