@@ -291,7 +291,8 @@ def test_cancel_all_goes_past_a_line_that_nobody_can_read(
 
     def misprinted(self: Client, tr: catalogue.TR, parameters: Mapping[str, str], **more: Any) -> list[Reply]:
         replies = pages(self, tr, parameters, **more)
-        for line in (line for reply in replies for line in reply.body.get("output", []) if line["odno"] == by_hand[0]):
+        lines = [line for reply in replies for name in ("output", "output1") for line in reply.body.get(name, [])]
+        for line in (line for line in lines if line["odno"] == by_hand[0]):
             line["ord_dvsn_cd"] = "51"
         return replies
 
