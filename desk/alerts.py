@@ -12,16 +12,16 @@ from typing import Any
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Exists, Max, OuterRef, Q, QuerySet
+from django.db.models import Max, Q, QuerySet
 from django.utils import translation
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
-from aegis.requests import EndCause, RequestKind, RequestState
+from aegis.requests import EndCause
 from aegis.sessions import KST
 from desk.models import Alarm, Kind, Message, NewsMark
 from orders import stops
-from orders.models import BrokerRequest, OrderEvent, Reconciliation, StopEvent, SwitchChange, TradeExecution, TradeOrder
+from orders.models import OrderEvent, Reconciliation, StopEvent, SwitchChange, TradeExecution, TradeOrder
 from portfolio.models import AccountSnapshot, PortfolioEvent
 
 log = logging.getLogger(__name__)
@@ -165,7 +165,7 @@ EVENTS: dict[str, tuple[Kind, str]] = {
         gettext_noop("The broker's list still shows {order} open after its last session: {detail}"),
     ),
     "STILL_OPEN": (Kind.CORRECTION, gettext_noop("Not cancelled after all, the list shows it open: {order}")),
-    "REQUEST_LAPSED": (
+    "REDUCTION_LAPSED": (
         Kind.UNKNOWN,
         gettext_noop("A reduction did not take effect, the broker's list never showed it: {order}; do it again"),
     ),
@@ -186,17 +186,9 @@ STOPPED = gettext_noop("Stop: {order}, {qty:,} shares are being sold")
 def _order_events() -> QuerySet[OrderEvent]:
     # each re-order of a stop's chase tells nothing new
     stop = Q(kind="CREATED", order__strategy__in=STOPS, order__root__isnull=True)
-    plain = Q(kind__in=EVENTS.keys() - {"REQUEST_LAPSED"}) | Q(detail__startswith=VOIDED)
-    lost = Q(Exists(_lost_reductions()), kind="REQUEST_LAPSED")
-    told = plain | lost | stop | _ended_elsewhere()
+    told = Q(kind__in=EVENTS) | Q(detail__startswith=VOIDED) | stop | _ended_elsewhere()
     accepted = Q(kind="ACCEPTED") & ~Q(detail__endswith=BY_REPLY)
     return OrderEvent.objects.filter(told | accepted).select_related("order")
-
-
-def _lost_reductions() -> QuerySet[BrokerRequest]:
-    """Return the cancels of a part that an event says have lapsed: nobody sends one again. A chase requests none."""
-    lapsed = BrokerRequest.objects.filter(kind=RequestKind.CANCEL, is_whole=False, state=RequestState.LAPSED)
-    return lapsed.filter(order=OuterRef("order"), state_at=OuterRef("at"))
 
 
 def _ended_elsewhere() -> Q:

@@ -38,6 +38,7 @@ EVENTS = {
     "AMEND_REFUSED": (gettext_noop("amend refused"), "warn"),
     "AMEND_UNKNOWN": (gettext_noop("amend without an answer"), "bad"),
     "AMEND_CONFIRMED": (gettext_noop("amend confirmed by the list"), "good"),
+    "REDUCTION_LAPSED": (gettext_noop("a reduction that the list never showed"), "warn"),
     "REQUEST_LAPSED": (gettext_noop("a request that the list never showed"), "warn"),
     "END_EXPLAINED": (gettext_noop("the list says what ended it"), "quiet"),
     "STILL_OPEN": (gettext_noop("still open in the list"), "warn"),

@@ -328,7 +328,10 @@ def _confirm_amend(order: TradeOrder, request: BrokerRequest, line: OrderRecord,
 def _lapse_requests(order: TradeOrder, changes: Sequence[BrokerRequest], *, asked_at: datetime, now: datetime) -> None:
     """Give up the requests that a complete list lacks long after they can have been carried out."""
     for request in requests.record_lapsed(changes, before=asked_at - LIST_LAG):
-        journal.write(order, "REQUEST_LAPSED", f"{request.kind} {request.order_no}".strip(), at=now)
+        # a cancel of the whole is sent again, one of a part is its caller's to repeat
+        is_of_part = request.kind == RequestKind.CANCEL and not request.is_whole
+        kind = "REDUCTION_LAPSED" if is_of_part else "REQUEST_LAPSED"
+        journal.write(order, kind, f"{request.kind} {request.order_no}".strip(), at=now)
         if request.makes_id is not None:
             _give_up(journal.locked(request.makes_id), now)
 

@@ -346,7 +346,7 @@ def test_a_reduction_that_was_lost_is_told(
     service.cancel(whole)
     simulator.clear_faults()
     turn(10)
-    assert "REQUEST_LAPSED" in kinds(part)
+    assert "REDUCTION_LAPSED" in kinds(part)
     alerts.gather(clock.now(), [])
     (message,) = Message.objects.filter(event__in=[f"event:{e.pk}" for e in part.events.all()])
     assert f"#{part.pk}" in message.text
