@@ -145,8 +145,10 @@ class Day:
 def average_true_range(days: Sequence[Day], count: int = ATR_DAYS) -> Decimal | None:
     """Return the mean true range of the last `count` days, the oldest first, in won; None where there are too few.
 
-    A day's true range spans its high, its low and the close before it.
+    A day's true range spans its high, its low and the close before it. A day without a trade, whose high and low the
+    broker gives as 0, has none and is left out: so are the halted days before a split.
     """
+    days = [day for day in days if day.high > 0 and day.low > 0]
     if len(days) <= count:
         return None
     pairs = zip(days[-count - 1 : -1], days[-count:], strict=True)

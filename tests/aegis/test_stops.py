@@ -159,6 +159,12 @@ def test_the_true_range_reaches_back_to_the_close_before() -> None:
     assert average_true_range(days, 3) is None
 
 
+def test_days_without_a_trade_have_no_range() -> None:
+    traded = [Day(67_500, 66_500, 67_000)] * 4
+    halted = [Day(0, 0, 67_000)] * 3
+    assert average_true_range([*traded[:2], *halted, *traded[2:]], 3) == average_true_range(traded, 3) == D(1_000)
+
+
 @given(st.lists(st.tuples(prices, prices, prices), min_size=3, max_size=20))
 def test_the_average_true_range_is_never_less_than_the_days_own_span(seen: list[tuple[int, int, int]]) -> None:
     days = [Day(max(each), min(each), each[2]) for each in seen]
