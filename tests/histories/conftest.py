@@ -6,11 +6,12 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cache, partial
+from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
-from django.db import transaction
+from django.db import connection, transaction
 from django.test import override_settings
 
 from aegis.broker import Broker
@@ -24,6 +25,7 @@ from tests.histories.history import HAZARDS, WRONGS, History, play
 
 # in so many histories each hazard has to occur so often
 MANY, OFTEN = 2_000, 200
+SWEEP_AFTER = 40  # histories
 
 
 class Play(Protocol):
@@ -52,9 +54,13 @@ def tally() -> Tally:
 
 @pytest.fixture
 def play_history(
-    db: None, broker: Broker, simulator: Simulator, monkeypatch: pytest.MonkeyPatch, settings: Any
+    transactional_db: None, broker: Broker, simulator: Simulator, monkeypatch: pytest.MonkeyPatch, settings: Any
 ) -> Play:
-    """Play one history in a world of its own and return what went wrong."""
+    """Play one history in a world of its own and return what went wrong.
+
+    No transaction stays open over many histories: the rows that they leave behind are swept away now and then.
+    """
+    played = count(1)
     monkeypatch.setattr(client, "PAUSE_SECONDS", 0.001)
     monkeypatch.setattr(wiring, "Tokens", partial(Tokens, sleep=lambda seconds: None))
     settings.MAX_AUTO_REQUESTS_PER_MINUTE = 0  # sixteen seconds a turn: the bound has tests of its own
@@ -75,6 +81,9 @@ def play_history(
         with override_settings(CHASE_BY=chase_by), world:
             wrongs = play(history, actions)
             transaction.set_rollback(True)
+        if next(played) % SWEEP_AFTER == 0:
+            with connection.cursor() as cursor:
+                cursor.execute("VACUUM")
         if tally is not None:
             tally.add(history, wrongs)
         return wrongs
