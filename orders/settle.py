@@ -63,7 +63,7 @@ def settle(
     order = journal.locked(pk)
     changes = requests.all_changes(order)
     is_old = _is_older_than_fills(order, record, asked_at, is_complete=is_complete)
-    if is_old or _is_torn(changes, record, asked_at):
+    if is_old or _is_torn(changes, record, related, asked_at):
         journal.note(order, look_wanted=True)
         return 0
     corrected = _settle_fills(order, record, asked_at=asked_at, now=now)
@@ -141,12 +141,17 @@ def _is_older_than_fills(order: TradeOrder, record: OrderRecord, asked_at: datet
     return asked_at - order.unlisted_since < FILL_UNLISTED_FOR
 
 
-def _is_torn(changes: Sequence[BrokerRequest], record: OrderRecord, asked_at: datetime) -> bool:
+def _is_torn(
+    changes: Sequence[BrokerRequest], record: OrderRecord, related: Sequence[OrderRecord], asked_at: datetime
+) -> bool:
     """Whether the line of an order just cancelled does not add up yet: a fill may be missing from it."""
     sent = [each.sent_at for each in changes if each.kind == RequestKind.CANCEL and each.sent_at is not None]
     if not sent or asked_at - max(sent) >= LIST_LAG or record.open_qty:
         return False
-    return 0 < record.cancelled_qty < record.qty - record.filled_qty - record.rejected_qty
+    # what an amend took may be printed as cancelled, or not at all
+    moved = sum(line.qty for line in related if not line.is_cancel)
+    gone = record.qty - record.filled_qty - record.rejected_qty
+    return 0 < record.cancelled_qty < gone and record.cancelled_qty + moved < gone
 
 
 def _settle_fills(order: TradeOrder, record: OrderRecord, *, asked_at: datetime, now: datetime) -> int:
@@ -242,8 +247,7 @@ def _confirm_requests(
         if request.state == RequestState.CONFIRMED:
             continue
         if line.is_cancel:
-            earlier = requests.confirmed_qty(changes)
-            _confirm_cancel(order, request, line, record, external, earlier, now=now)
+            _confirm_cancel(order, request, line, record, external, changes, now=now)
         else:
             _confirm_amend(order, request, line, now=now)
     return ours
@@ -284,7 +288,7 @@ def _confirm_cancel(
     line: OrderRecord,
     record: OrderRecord,
     external: Sequence[OrderRecord],
-    earlier: int,
+    changes: Sequence[BrokerRequest],
     *,
     now: datetime,
 ) -> None:
@@ -296,9 +300,11 @@ def _confirm_cancel(
         return
     cancelled_elsewhere = sum(_taken_by(each) for each in external if each.is_cancel)
     taken_elsewhere = sum(_taken_by(each) for each in external)
+    earlier = requests.confirmed_qty(changes)
+    earlier_cancels = requests.confirmed_qty([each for each in changes if each.kind == RequestKind.CANCEL])
     qty = min(
         _taken_by(line),
-        _cancelled_of(record) - cancelled_elsewhere - earlier,
+        _cancelled_of(record) - cancelled_elsewhere - earlier_cancels,
         record.qty - record.filled_qty - record.rejected_qty - taken_elsewhere - earlier,
     )
     if qty > 0 and requests.record_confirmed(request, line, qty, at=now):

@@ -380,3 +380,17 @@ def test_an_amended_order_keeps_what_it_was_priced_with(buy: Buy, service: Order
     row = service.amend(order, price=69_100)
     kept = (order.tick_offset, fresh(order).band_percent, order.arrival_percent)
     assert (row.tick_offset, fresh(row).band_percent, row.arrival_percent) == kept
+
+
+@pytest.mark.parametrize("printed", ["cancelled", "untouched"])
+def test_a_cancel_beside_an_amended_part_ends_the_order_however_the_list_prints_it(
+    buy: Buy, service: OrderService, simulator: Simulator, turn: Turn, printed: str
+) -> None:
+    simulator.command("POST", "/simulator/printing", {"amended": printed})
+    order = buy(price=69_000, qty=6)
+    service.amend(order, price=69_100, qty=3)
+    turn(4)
+    service.cancel(fresh(order))
+    turn(4)
+    assert (fresh(order).state, order.end_cause) == (Status.CANCELLED, EndCause.OWN_CANCEL)
+    assert standing(simulator) == 3
