@@ -19,6 +19,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Protocol
 
+from aegis.sessions import KST
 from aegis.terms import Board, Instrument, Market, OrderKind, Side
 from aegis.ticks import QuotedTick
 
@@ -212,6 +213,11 @@ class OrderRecord:
     rejected_qty: int
     is_cancelled: bool
     is_cancel: bool  # the line of a cancel itself, which is no order to fill
+
+    @property
+    def stamped_at(self) -> datetime:
+        """When the broker took it, by its own clock, in whole seconds."""
+        return datetime.combine(self.order_date, self.placed_at, KST)
 
     @property
     def is_amend(self) -> bool:

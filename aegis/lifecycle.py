@@ -64,7 +64,9 @@ MOVES: dict[tuple[Status, Event], Status] = {
 }
 
 OPEN = frozenset({_S.PENDING, _S.PARTIAL})
-UNSETTLED = OPEN | {_S.SUBMITTING, _S.UNKNOWN}
+# no reply has been recorded: the broker may or may not have it, and there is no number to cancel it by
+UNANSWERED = frozenset({_S.SUBMITTING, _S.UNKNOWN})
+UNSETTLED = OPEN | UNANSWERED
 DONE = frozenset(_S) - UNSETTLED
 
 

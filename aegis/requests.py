@@ -12,12 +12,13 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from aegis.broker import OrderRecord
-from aegis.sessions import KST
 
 # a request whose sender died before it noted an answer can have been carried out until then: the client's time-outs
 REPLY_DEADLINE = timedelta(seconds=15)
 # the broker stamps whole seconds, by a clock of its own
 STAMP_TOLERANCE = timedelta(seconds=2)
+# a reply that came within this says when the broker stamped what it answers
+ANSWERED_AT_ONCE = timedelta(seconds=2)
 # without a confirmation in the list after this, the cancel is sent again: cancelling twice harms nothing
 CANCEL_PATIENCE = timedelta(seconds=5)
 # an unconfirmed cancel is reported to the operator after this
@@ -110,15 +111,15 @@ def attribute(
     lines: Sequence[OrderRecord],
     order: OrderRecord,
     asked_at: datetime,
-    clock_offset: timedelta = timedelta(0),
+    ahead: timedelta = timedelta(0),
 ) -> dict[int, OrderRecord]:
     """Return which of the lines that reference `order` is which request's, by the request's key.
 
     A line with the number of our own reply is ours. If a reply was lost, the line counts as ours only if it is the only
     one, was stamped between sending and deadline, and is what was asked for: the price of an amend, and its shares, or
     all that was open, whatever filled meanwhile. Where another cancel took something, no cancel counts. Any other line
-    is external. A request that has not left, or whose reply may still come, has none. `clock_offset` is how far the
-    broker's clock is ahead of ours.
+    is external. A request that has not left, or whose reply may still come, has none. The
+    broker's clock is `ahead` of ours by so much.
     """
     found: dict[int, OrderRecord] = {}
     for request in requests:
@@ -129,15 +130,24 @@ def attribute(
     for request in lost:
         same_kind = [line for line in lines if line.is_cancel is (request.kind is RequestKind.CANCEL)]
         fitting = [
-            line
-            for line in same_kind
-            if _is_in_time(request, line, clock_offset) and _fits(request, line, lines, order)
+            line for line in same_kind if _is_in_time(request, line, ahead) and _fits(request, line, lines, order)
         ]
         # one cancel is like another; an amend has its price
         is_alone = len(same_kind if request.kind is RequestKind.CANCEL else fitting) == 1
         if is_alone and fitting and fitting[0] not in found.values():
             found[request.pk] = fitting[0]
     return found
+
+
+def clock_offset(sent_at: datetime | None, answered_at: datetime | None, stamped_at: datetime) -> timedelta:
+    """Return how far the broker's clock is ahead of ours, by its stamp of a request that it answered at once.
+
+    Zero if the reply says nothing of that, or no more than the stamp's own tolerance.
+    """
+    if sent_at is None or answered_at is None or not timedelta(0) <= answered_at - sent_at <= ANSWERED_AT_ONCE:
+        return timedelta(0)
+    offset = stamped_at - sent_at
+    return offset if abs(offset) > STAMP_TOLERANCE else timedelta(0)
 
 
 def _is_unanswered(request: SentRequest, asked_at: datetime) -> bool:
@@ -149,9 +159,8 @@ def _is_unanswered(request: SentRequest, asked_at: datetime) -> bool:
     return request.state in (RequestState.UNKNOWN, RequestState.LAPSED) or is_late
 
 
-def _is_in_time(request: SentRequest, line: OrderRecord, clock_offset: timedelta) -> bool:
-    stamped_at = datetime.combine(line.order_date, line.placed_at, KST) - clock_offset
-    return request.sent_at - STAMP_TOLERANCE <= stamped_at <= request.deadline + STAMP_TOLERANCE
+def _is_in_time(request: SentRequest, line: OrderRecord, ahead: timedelta) -> bool:
+    return request.sent_at - STAMP_TOLERANCE <= line.stamped_at - ahead <= request.deadline + STAMP_TOLERANCE
 
 
 def _fits(request: SentRequest, line: OrderRecord, lines: Sequence[OrderRecord], order: OrderRecord) -> bool:

@@ -15,7 +15,6 @@ from typing import Any, TextIO
 
 import httpx
 from django.conf import settings
-from django.db.models import Q
 from django.utils.translation import gettext as _
 
 from aegis.broker import NoticeKind
@@ -290,7 +289,7 @@ def _partly_filled_buy(orders: OrderService, exchange: Exchange, say: Callable[[
     _wait(_("a partial fill"), lambda: 0 < _family_filled(order) < qty or _family_filled(order) == qty)
     exchange.let_go(PARTLY)
     _wait(_("the rest to fill"), lambda: _family_filled(order) == qty)
-    parts = TradeExecution.objects.filter(order__in=TradeOrder.objects.filter(_family(order))).count()
+    parts = TradeExecution.objects.filter(order__in=order.family).count()
     say(_("filled in {parts} parts").format(parts=parts))
 
 
@@ -383,17 +382,13 @@ def _price(code: str) -> int:
     return adjust_price_to_tick(broker().quote(code, Market.KRX).price)
 
 
-def _family(order: TradeOrder) -> Q:
-    return Q(pk=order.root_pk) | Q(root_id=order.root_pk)
-
-
 def _family_filled(order: TradeOrder) -> int:
     order.refresh_from_db()
-    return sum(TradeOrder.objects.filter(_family(order)).values_list("filled_qty", flat=True))
+    return sum(order.family.values_list("filled_qty", flat=True))
 
 
 def _family_average(order: TradeOrder) -> Decimal:
-    family = TradeOrder.objects.filter(_family(order))
+    family = order.family
     amount = sum(family.values_list("filled_amount", flat=True))
     return Decimal(amount) / _family_filled(order)
 
@@ -424,7 +419,7 @@ def _report() -> str:
 
 
 def _line(root: TradeOrder) -> list[str]:
-    family = list(TradeOrder.objects.filter(_family(root)))
+    family = list(root.family)
     filled = sum(order.filled_qty for order in family)
     amount = sum(order.filled_amount for order in family)
     known_ms = [

@@ -15,11 +15,11 @@ from django.utils.translation import gettext as _
 
 from aegis.broker import BrokerError
 from aegis.guards import TradingState
+from aegis.lifecycle import UNANSWERED
 from aegis.requests import RequestedBy
 from kis import clock
 from kis.wiring import broker
 from orders import guards, journal, reconcile, stops, switch
-from orders.cancel import NO_ANSWER
 from orders.management import changing
 from orders.management.changing import Change, after_cancel, wanted
 from orders.models import StopRule, TradeOrder
@@ -76,7 +76,7 @@ def cancel(order: TradeOrder, *, by: User) -> Told:
         return Told(
             False, _("{order} is not cancelled: {error}").format(order=name_of(order), error=guards.say_error(error))
         )
-    if order.state in NO_ANSWER:
+    if order.state in UNANSWERED:
         return Told(True, changing.cancel_kept(name_of(order)))
     return Told(True, _("Cancel sent: {order}").format(order=name_of(order)) + ". " + after_cancel(order))
 

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from django.db.models import Q
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
@@ -128,7 +127,7 @@ def requests_of(family: Sequence[TradeOrder]) -> Sequence[BrokerRequest]:
 
 def family_of(order: TradeOrder) -> Sequence[TradeOrder]:
     """Return the root and its re-orders, in the order they were sent."""
-    return list(TradeOrder.objects.filter(Q(pk=order.root_pk) | Q(root_id=order.root_pk)).order_by("attempt", "id"))
+    return list(order.family.order_by("attempt", "id"))
 
 
 def timeline(family: Sequence[TradeOrder]) -> Sequence[Moment]:

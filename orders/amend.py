@@ -9,12 +9,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
-from django.db.models import Max, QuerySet
+from django.db.models import Max
 from django.utils.translation import gettext
 
 from aegis.amends import can_amend, only_lowers_risk
 from aegis.broker import Broker, HeldBack, NotSent, OrderRequest, OutcomeUnknown, Refused
 from aegis.guards import CROWDED, GUARDS, HARMLESS, Reason, gettext_noop
+from aegis.lifecycle import UNANSWERED
 from aegis.requests import RequestedBy, RequestKind
 from aegis.sessions import KST
 from aegis.terms import Market, OrderKind
@@ -209,13 +210,9 @@ def _why_impossible(order: TradeOrder, price: int | None, qty: int | None, now: 
     return _why_pending(order)
 
 
-def _family(order: TradeOrder) -> QuerySet[TradeOrder]:
-    return TradeOrder.objects.filter(pk=order.root_pk) | TradeOrder.objects.filter(root_id=order.root_pk)
-
-
 def _kept(order: TradeOrder, qty: int) -> tuple[int, int]:
     """Return what the family has open beside `qty` shares of this order, and the won that all the rest is worth."""
-    family = list(_family(order))
+    family = list(order.family)
     resting = [each for each in family if each.is_open]
     won = sum(each.filled_amount for each in family) + sum(each.open_qty * each.price for each in resting)
     return sum(each.open_qty for each in resting) - qty, won - qty * order.price
@@ -226,10 +223,9 @@ def _why_pending(order: TradeOrder) -> Reason | None:
 
     A cancel that somebody wants goes on until then, answered or not.
     """
-    family = _family(order)
-    is_unknown = family.filter(status__in=["SUBMITTING", "UNKNOWN"]).exists()
-    is_unwanted = order.cancel_due_at is not None and order.cancel_wanted_by != RequestedBy.CHASE
-    if not is_unknown and not is_unwanted and not any(requests.live_changes(each) for each in family):
+    is_unknown = order.family.filter(status__in=UNANSWERED).exists()
+    is_changing = any(requests.live_changes(each) for each in order.family)
+    if not is_unknown and not order.is_cancel_requested and not is_changing:
         return None
     words = gettext_noop("a cancel or an amend of order {order} is not confirmed by the list yet: wait for that")
     return Reason("CHANGE_PENDING", words, {"order": f"#{order.pk}"})

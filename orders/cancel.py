@@ -12,16 +12,13 @@ from django.db import transaction
 from django.utils.translation import gettext
 
 from aegis.broker import Acceptance, Broker, BrokerError, HeldBack, OpenOrder, OutcomeUnknown, Placed
-from aegis.lifecycle import Status
+from aegis.lifecycle import UNANSWERED
 from aegis.requests import RequestedBy, RequestKind, resend_after
 from aegis.sessions import KST
 from orders import journal, requests, switch
 from orders.models import BrokerRequest, TradeOrder
 from orders.order_list import same_branch
 from orders.requests import Grounds
-
-# an order without an answer has no number to cancel it by: the wish waits on its row
-NO_ANSWER = (Status.SUBMITTING, Status.UNKNOWN)
 
 
 class Canceller:
@@ -102,7 +99,7 @@ def keep_wish(order: TradeOrder, *, by: RequestedBy, who: str = "", at: datetime
     """
     check_day(order, at)
     row = journal.locked(order.pk)
-    if row.state not in NO_ANSWER:
+    if row.state not in UNANSWERED:
         return False
     is_new = row.cancel_wanted_at is None
     _want(row, by, at, is_whole=True)
@@ -119,7 +116,7 @@ def take_over(order: TradeOrder, *, at: datetime) -> None:
         BrokerRequest.objects.filter(pk__in=[each.pk for each in found]).update(order=order)
         wanted_at = wanted_at or found[0].requested_at
         by, due_at = found[-1].requested_by, found[-1].requested_at + resend_after(len(found))
-    elif not _is_wanted_by_others(order):
+    elif not order.is_cancel_requested:
         return
     _want(order, RequestedBy(by), at, is_whole=True)
     journal.note(order, cancel_wanted_at=wanted_at, cancel_due_at=due_at)
@@ -139,11 +136,6 @@ def _requests_without_row(order: TradeOrder) -> list[BrokerRequest]:
     return [each for each in same if same_branch(placed.branch, each.message.split(" ")[1])]
 
 
-def _is_wanted_by_others(order: TradeOrder) -> bool:
-    """Whether somebody other than its chase wants an order cancelled."""
-    return order.cancel_wanted_at is not None and order.cancel_wanted_by != RequestedBy.CHASE
-
-
 @transaction.atomic
 def inherit(pk: int, made: TradeOrder) -> None:
     """Let what an amend led to have the wishes that were uttered of its original meanwhile: cancelled, or not chased.
@@ -151,8 +143,8 @@ def inherit(pk: int, made: TradeOrder) -> None:
     A wish of before the amend stands in its way, so any that is there now came after it.
     """
     order = journal.locked(pk)
-    is_wanted = _is_wanted_by_others(order)
-    if made.chase_at is not None and (is_wanted or order.chase_at is None or _is_wanted_by_others(made)):
+    is_wanted = order.is_cancel_requested
+    if made.chase_at is not None and (is_wanted or order.chase_at is None or made.is_cancel_requested):
         journal.note(made, chase_at=None)
     if is_wanted:
         wish = {"cancel_wanted_at": order.cancel_wanted_at, "cancel_wanted_by": order.cancel_wanted_by}

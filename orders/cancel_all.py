@@ -10,7 +10,7 @@ from django.db.models import QuerySet
 from django.utils.translation import gettext
 
 from aegis.broker import Broker, BrokerError, OpenOrder, OutcomeUnknown, PartlyRead
-from aegis.lifecycle import OPEN, Status
+from aegis.lifecycle import OPEN, UNANSWERED, Status
 from aegis.requests import RequestedBy, RequestKind
 from aegis.sessions import KST
 from market.codes import canonical
@@ -88,7 +88,7 @@ class CancelAll:
 
     def _cancel_ours(self) -> None:
         self._end_chases()
-        for order in self._of_today(cancel.NO_ANSWER):
+        for order in self._of_today(UNANSWERED):
             cancel.keep_wish(order, by=RequestedBy.CANCEL_ALL, who=self._who, at=self._now())
         for order in self._of_today(OPEN).exclude(order_no=None).order_by("-id"):
             is_wanted = self._external or order.origin == TradeOrder.Origin.AEGIS
@@ -200,7 +200,7 @@ class CancelAll:
 
     def _report_unanswered(self) -> None:
         """Name the orders that have no number to cancel them by. One with candidates is among what is open."""
-        for order in self._of_today(cancel.NO_ANSWER).order_by("id"):
+        for order in self._of_today(UNANSWERED).order_by("id"):
             if not order.candidates:
                 words = gettext("its answer is not there yet: it is cancelled as soon as it is found")
                 self._swept.failed[str(order)] = words
@@ -274,7 +274,7 @@ def row_of(found: OpenOrder) -> TradeOrder | None:
 
 def may_be_ours(found: OpenOrder) -> bool:
     """Whether an open order that no row is may be one of ours whose answer was lost: cancel_all takes no chances."""
-    unanswered = TradeOrder.objects.filter(status__in=cancel.NO_ANSWER, order_date=found.placed.order_date)
+    unanswered = TradeOrder.objects.filter(status__in=UNANSWERED, order_date=found.placed.order_date)
     return unanswered.filter(stock_code=found.code, order_type=found.side).exists()
 
 

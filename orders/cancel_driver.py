@@ -8,12 +8,12 @@ from django.db import transaction
 from django.db.models import Exists, OuterRef, Q
 
 from aegis.broker import Broker, BrokerError
-from aegis.lifecycle import OPEN
+from aegis.lifecycle import OPEN, UNANSWERED
 from aegis.requests import CANCEL_BACKOFF_MAX, CANCEL_REPORT_AFTER, RequestedBy, RequestKind, resend_after
 from aegis.sessions import KST
 from kis import about
 from orders import journal, reconcile, settle
-from orders.cancel import NO_ANSWER, Canceller
+from orders.cancel import Canceller
 from orders.models import OrderEvent, TradeOrder
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ def due(now: datetime) -> list[int]:
     is_late = Q(_IS_CHASED, ~Exists(told), cancel_wanted_at__lte=now - CANCEL_REPORT_AFTER, status__in=OPEN)
     is_driven = Q(~_IS_CHASED, _is_due(now))
     wanted = TradeOrder.objects.filter(cancel_due_at__isnull=False, order_date=now.astimezone(KST).date())
-    orders = wanted.filter(is_driven | is_late).exclude(status__in=NO_ANSWER)
+    orders = wanted.filter(is_driven | is_late).exclude(status__in=UNANSWERED)
     return list(orders.order_by("cancel_due_at").values_list("pk", flat=True))
 
 
@@ -45,7 +45,7 @@ def drive(pk: int, broker: Broker, now: Callable[[], datetime]) -> None:
     if order.is_open and TradeOrder.objects.filter(_IS_CHASED, pk=pk).exists():
         _report(order, now())
         return
-    if order.state in NO_ANSWER or not _claim(order, now()):
+    if order.state in UNANSWERED or not _claim(order, now()):
         return
     if order.is_open:
         _look(order, broker, now)

@@ -137,7 +137,7 @@ def decide(order: TradeOrder, now: datetime) -> ChaseDecision:
 
 
 def _state(order: TradeOrder) -> ChaseState:
-    family = _family_of(order)
+    family = list(order.family.order_by())
     ours = [each for each in family if each.pk != order.root_pk and each.origin == TradeOrder.Origin.AEGIS]
     changes = requests.all_changes(order)
     live = [each for each in changes if each.state in LIVE]
@@ -183,10 +183,6 @@ def _chased_by(order: TradeOrder) -> ChaseBy:
     """Return how this order comes nearer: by an amend only if its venue and kind can be amended."""
     is_amendable = can_amend(Market(order.market), OrderKind(order.order_kind), order.order_date)
     return ChaseBy(order.chase_by) if is_amendable else ChaseBy.CANCEL
-
-
-def _family_of(order: TradeOrder) -> list[TradeOrder]:
-    return list(TradeOrder.objects.filter(Q(pk=order.root_pk) | Q(root_id=order.root_pk)).order_by())
 
 
 def wanted_qty(order: TradeOrder, family: Sequence[TradeOrder]) -> int:
@@ -380,7 +376,7 @@ class _Step:
         if why := self._rate_bounded(1):
             return self._pause(why)
         released = order.qty if order.never_arrived else requests.released_qty(requests.all_changes(order))
-        qty = min(released, wanted_qty(order, _family_of(order)))
+        qty = min(released, wanted_qty(order, list(order.family.order_by())))
         try:
             successor = Reorders(self._broker, self._now).reorder(order, qty, retry)
         except IntegrityError:

@@ -259,6 +259,16 @@ class TradeOrder(models.Model):
         return self.root_id or self.pk
 
     @property
+    def family(self) -> "models.QuerySet[TradeOrder]":
+        """The orders of one intent: the root, its re-orders, and what amends of them led to."""
+        return TradeOrder.objects.filter(Q(pk=self.root_pk) | Q(root_id=self.root_pk))
+
+    @property
+    def is_cancel_requested(self) -> bool:
+        """Whether anyone but its own chase wants it cancelled, by this instance's fields."""
+        return self.cancel_wanted_at is not None and self.cancel_wanted_by != RequestedBy.CHASE
+
+    @property
     def plan(self) -> Plan:
         return Plan(self.wait_seconds, self.max_retries, self.step_ticks, self.market_after)
 

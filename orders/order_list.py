@@ -165,12 +165,11 @@ def _is_the_same(row: TradeOrder, record: OrderRecord) -> bool:
     """
     if row.accepted_at is None:
         return False
-    placed_at = datetime.combine(record.order_date, record.placed_at, KST)
     priced = not OrderKind(row.order_kind).is_priced or row.price == record.price
     return (
         (row.qty, row.order_kind) == (record.qty, record.kind.value)
         and priced
-        and abs(placed_at - row.accepted_at) <= SAME_MINUTE
+        and abs(record.stamped_at - row.accepted_at) <= SAME_MINUTE
     )
 
 

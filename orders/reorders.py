@@ -197,8 +197,7 @@ def _check_arrival_band(order: TradeOrder, request: OrderRequest, quote: Quote) 
 
 def _check_fills_listed(order: TradeOrder) -> None:
     """Order nothing of a family while the list lacks fills that a notice told of."""
-    family = TradeOrder.objects.filter(pk=order.root_pk) | TradeOrder.objects.filter(root_id=order.root_pk)
-    if family.filter(unlisted_since__isnull=False).exists():
+    if order.family.filter(unlisted_since__isnull=False).exists():
         words = gettext_noop("fills of it are not in the broker's list yet")
         raise OrderDenied([Reason("FILL_UNLISTED", words)])
 

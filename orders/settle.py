@@ -38,8 +38,6 @@ FILL_UNLISTED_FOR = timedelta(minutes=5)
 SESSION_END_AFTER = timedelta(seconds=60)
 # a list that shows open what a notice called cancelled is believed after this
 REOPEN_AFTER = timedelta(seconds=60)
-# a reply that came within this says when the broker stamped what it answers
-ANSWERED_AT_ONCE = timedelta(seconds=2)
 
 
 @about.named
@@ -211,7 +209,7 @@ def _listed_fill(qty: int, amount: int, record: OrderRecord, *, now: datetime) -
         qty=qty,
         price=(Decimal(amount) / qty).quantize(Decimal("0.0001")),
         amount=amount,
-        executed_at=now if in_day else datetime.combine(record.order_date, record.placed_at, KST),
+        executed_at=now if in_day else record.stamped_at,
         source=TradeExecution.Source.LIST,
         market=record.market,
     )
@@ -239,7 +237,8 @@ def _confirm_requests(
     """Confirm the requests of ours that these lines belong to; return each line's request by the line's number."""
     by_key = {each.pk: each for each in changes if _may_have_a_line(each)}
     sent = [request.as_sent() for request in by_key.values()]
-    found = rules.attribute(sent, related, record, asked_at, _clock_offset(order, record))
+    ahead = rules.clock_offset(order.sent_at, order.accepted_at, record.stamped_at)
+    found = rules.attribute(sent, related, record, asked_at, ahead)
     ours = {line.order_no: by_key[pk] for pk, line in found.items()}
     external = [line for line in related if line.order_no not in ours]
     for pk, line in found.items():
@@ -256,15 +255,6 @@ def _confirm_requests(
 def _may_have_a_line(request: BrokerRequest) -> bool:
     never_left = request.state == RequestState.LAPSED and request.sent_at is None
     return not never_left and request.state not in (RequestState.NOT_SENT, RequestState.REJECTED)
-
-
-def _clock_offset(order: TradeOrder, record: OrderRecord) -> timedelta:
-    """Return how far the broker's clock is ahead of ours, by its stamp of an order that it answered at once."""
-    sent_at, accepted_at = order.sent_at, order.accepted_at
-    if sent_at is None or accepted_at is None or not timedelta(0) <= accepted_at - sent_at <= ANSWERED_AT_ONCE:
-        return timedelta(0)
-    offset = datetime.combine(record.order_date, record.placed_at, KST) - sent_at
-    return offset if abs(offset) > rules.STAMP_TOLERANCE else timedelta(0)
 
 
 def _taken_by(line: OrderRecord) -> int:

@@ -320,7 +320,7 @@ def _ordered(row: StopRule, order: TradeOrder, at: datetime) -> None:
 def _follow(row: StopRule, at: datetime) -> None:
     """Look how the order family of a stop stands, and end the stop or go on."""
     root = TradeOrder.objects.get(pk=row.order_id)
-    family = TradeOrder.objects.filter(Q(pk=root.pk) | Q(root_id=root.pk)).order_by("attempt")
+    family = root.family.order_by("attempt")
     newest = family.last() or root
     if newest.status in UNSETTLED or newest.chase_at is not None:
         _again_at(row, at + LOOK_AGAIN)

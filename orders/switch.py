@@ -13,7 +13,7 @@ from django.db.models import F
 
 from aegis import guards as rules
 from aegis.guards import Evidence, TradingState, TripLimits
-from aegis.lifecycle import Status
+from aegis.lifecycle import UNANSWERED, Status
 from aegis.sessions import KST
 from market import service as market
 from orders.guards import say_all
@@ -121,7 +121,7 @@ def _losses(today: date, since: datetime | None) -> dict[str, int]:
 def _refusals(today: date, since: datetime | None) -> int:
     """Return how many of the newest orders, in a row, the broker or the exchange refused today."""
     sent = TradeOrder.objects.filter(order_date=today, origin=TradeOrder.Origin.AEGIS, sent_at__isnull=False)
-    answered = sent.exclude(status__in=[Status.SUBMITTING, Status.UNKNOWN]).exclude(never_arrived=True)
+    answered = sent.exclude(status__in=UNANSWERED).exclude(never_arrived=True)
     if since:
         answered = answered.filter(created_at__gt=since)
     newest = answered.order_by("-id").values_list("status", flat=True)[: settings.MAX_REFUSALS]

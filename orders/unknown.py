@@ -14,7 +14,7 @@ from django.db.models import Q, QuerySet
 from django.utils.translation import gettext
 
 from aegis.broker import Acceptance, OrderRecord
-from aegis.lifecycle import OPEN, Event, Status
+from aegis.lifecycle import OPEN, UNANSWERED, Event, Status
 from aegis.requests import LIVE, REPLY_DEADLINE, EndCause, RequestKind
 from aegis.sessions import KST
 from aegis.terms import Market, OrderKind
@@ -41,7 +41,6 @@ MISSING_LOOKS = 3
 MISSING_AFTER = timedelta(seconds=60)
 # how long before the day's first session an operator is reminded of what is still to be decided
 REMIND_BEFORE = timedelta(minutes=10)
-_NO_ANSWER = (Status.SUBMITTING, Status.UNKNOWN)
 
 
 def resolve(strangers: Sequence[OrderRecord], answer: OrderList) -> int:
@@ -101,18 +100,14 @@ def could_be(order: TradeOrder, record: OrderRecord) -> bool:
         and (record.price == order.price or not OrderKind(order.order_kind).is_priced)
         and (record.market == Market(order.market) or order.market == Market.SOR)
         and not record.original_no
-        and order.created_at - CLOCK_TOLERANCE <= _placed_at(record) <= latest
+        and order.created_at - CLOCK_TOLERANCE <= record.stamped_at <= latest
     )
 
 
 def is_in_time(order: TradeOrder, record: OrderRecord) -> bool:
     """Whether a line was stamped while the request was on its way, and not by somebody who ordered the same later."""
-    placed_at, sent_at = _placed_at(record), order.sent_at or order.created_at
-    return sent_at - CLAIM_TOLERANCE <= placed_at <= sent_at + REPLY_DEADLINE + CLAIM_TOLERANCE
-
-
-def _placed_at(record: OrderRecord) -> datetime:
-    return datetime.combine(record.order_date, record.placed_at, KST)
+    sent_at = order.sent_at or order.created_at
+    return sent_at - CLAIM_TOLERANCE <= record.stamped_at <= sent_at + REPLY_DEADLINE + CLAIM_TOLERANCE
 
 
 def _claim(order: TradeOrder, record: OrderRecord, answer: OrderList) -> bool:
@@ -233,7 +228,7 @@ def remind(now: datetime) -> None:
 def may_be_ours(record: OrderRecord) -> bool:
     """Whether a line that no row claims may be an order, or an amend, of ours that waits for its answer."""
     waiting = TradeOrder.objects.filter(
-        status__in=_NO_ANSWER, stock_code=record.code, order_type=record.side, order_date=record.order_date
+        status__in=UNANSWERED, stock_code=record.code, order_type=record.side, order_date=record.order_date
     )
     if any(could_be(order, record) for order in waiting):
         return True
@@ -290,7 +285,7 @@ def record_external(record: OrderRecord, answer: OrderList) -> TradeOrder | None
     acceptance = Acceptance(record.branch, record.order_no, record.placed_at)
     try:
         with transaction.atomic():
-            journal.found(row, acceptance, placed_at=_placed_at(record), at=answer.now, evidence=describe(record))
+            journal.found(row, acceptance, placed_at=record.stamped_at, at=answer.now, evidence=describe(record))
             cancel.take_over(row, at=answer.now)
     except IntegrityError:
         if KnownOrders([record]).row_of(record) is not None:

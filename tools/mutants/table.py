@@ -131,8 +131,8 @@ MUTATIONS = (
         "what is re-ordered is not bounded by the confirmed cancel",
         "orders/chase.py",
         "_Step._reorder",
-        "min(released, wanted_qty(order, _family_of(order)))",
-        "wanted_qty(order, _family_of(order))",
+        "min(released, wanted_qty(order, list(order.family.order_by())))",
+        "wanted_qty(order, list(order.family.order_by()))",
         (_AT_ONCE + "test_no_more_is_ordered_again_than_our_own_cancel_released",),
     ),
     Mutation(
