@@ -272,12 +272,12 @@ def _order_both(url: str, twin: "psycopg.Connection[Any]") -> list[tuple[float, 
 
 def _rows(order: Any) -> list[tuple[str, Any]]:
     """Return the statements that write an order as it was committed, and its event, one row each."""
-    from orders import rows
+    from portfolio import sql
 
     event = order.events.get(kind="CREATED")
     order.status, order.status_at, order.order_no, order.branch = "SUBMITTING", order.created_at, None, ""
     order.sent_at = order.accepted_at = order.chase_at = None
-    return [(rows.insertion(type(row)), rows.values(row)) for row in (order, event)]
+    return [(sql.insertion(type(row)), sql.values(row)) for row in (order, event)]
 
 
 def _committed(statements: list[tuple[str, Any]]) -> int:

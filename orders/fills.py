@@ -24,10 +24,10 @@ from aegis.terms import Board, Instrument, Market, Side
 from kis import about, codec
 from market.models import Stock
 from market.service import canonical_codes
-from orders import guards, journal, requests, rows
+from orders import guards, journal, requests
 from orders.models import RawNotice, TradeExecution, TradeOrder
 from orders.order_list import same_branch
-from portfolio import ledger
+from portfolio import ledger, sql
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def receive(notice: Notice, *, account: str, now: datetime, arrived: float) -> R
     HTS id is counted and not read further; its text is not kept.
     """
     foreign = notice.account != account
-    raw = rows.insert(
+    raw = sql.insert(
         RawNotice(
             received_at=now,
             kind=notice.kind,
@@ -58,7 +58,7 @@ def receive(notice: Notice, *, account: str, now: datetime, arrived: float) -> R
         return raw
     if apply(raw, notice, now=now):
         committed_ms = (time.perf_counter() - arrived) * 1000
-        rows.update(RawNotice, raw.pk, {"committed_ms": committed_ms})
+        sql.update(RawNotice, raw.pk, {"committed_ms": committed_ms})
     return raw
 
 
@@ -137,7 +137,7 @@ def readable_notice(raw: RawNotice) -> Notice | None:
 def apply(raw: RawNotice, notice: Notice, *, now: datetime) -> bool:
     """Apply one notice under its order's lock; False while its order is not known."""
     # branches number for themselves: another's order may have the number of ours
-    same = rows.select(TradeOrder, {"order_date": raw.order_date, "order_no": _number_of(notice)}, lock=True)
+    same = sql.select(TradeOrder, {"order_date": raw.order_date, "order_no": _number_of(notice)}, lock=True)
     newest_first = sorted(same, key=lambda each: (each.created_at, each.pk), reverse=True)
     order = _pick([each for each in newest_first if _is_of(each, notice)], notice)
     if order is None:
@@ -149,7 +149,7 @@ def apply(raw: RawNotice, notice: Notice, *, now: datetime) -> bool:
         is_sure = same_branch(order.branch, notice.branch)
         state = _HANDLERS[notice.kind](order, raw, notice, now) if is_sure else _leave_to_list(order)
     raw.state, raw.order = state, order
-    rows.update(RawNotice, raw.pk, {"state": state, "order": order.pk})
+    sql.update(RawNotice, raw.pk, {"state": state, "order": order.pk})
     return True
 
 
@@ -283,7 +283,7 @@ def count(order: TradeOrder, fill: Fill, *, now: datetime) -> TradeExecution:
         executed_at=fill.executed_at,
         cost_won=fee + tax,
     )
-    execution = rows.insert(
+    execution = sql.insert(
         TradeExecution(
             order=order,
             order_no=order.order_no or "",
@@ -358,7 +358,7 @@ def _move(order: TradeOrder, event: Event, now: datetime, detail: str, **fields:
 
 
 def _cost(order: TradeOrder, fill: Fill) -> tuple[int, int]:
-    stock = next(iter(rows.select(Stock, {"code": order.stock_code})), None)
+    stock = next(iter(sql.select(Stock, {"code": order.stock_code})), None)
     cost = calc_fill_cost(
         fill.amount,
         fill.market,

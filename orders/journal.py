@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 from django.db import connection, transaction
-from django.db.models import Q
+from django.db.models import OuterRef, Q, Subquery
 from django.utils.translation import gettext
 
 from aegis import lifecycle
@@ -18,9 +18,10 @@ from aegis.chase import ChaseStep
 from aegis.lifecycle import Event, Status
 from aegis.requests import RequestedBy, RequestState
 from kis.errors import advice
-from orders import ground, rows
+from orders import ground
 from orders.ground import Crowd
 from orders.models import BrokerRequest, OrderEvent, TradeOrder
+from portfolio import sql
 
 # how often an order that is to be confirmed is looked up: at first, and at most this far apart
 LOOK_UP_AFTER = timedelta(seconds=5)
@@ -34,7 +35,7 @@ EXTERNAL = "external order"
 
 def write(order: TradeOrder, kind: str, detail: str = "", *, at: datetime) -> None:
     """Add an event to an order's history."""
-    rows.insert(OrderEvent(order=order, kind=kind, detail=detail[:300], at=at))
+    sql.insert(OrderEvent(order=order, kind=kind, detail=detail[:300], at=at))
 
 
 @transaction.atomic(savepoint=False)
@@ -42,7 +43,7 @@ def found(order: TradeOrder, acceptance: Acceptance, *, placed_at: datetime, at:
     """Write the row of an order that the broker has and we did not place."""
     order.status = Status.SUBMITTING
     order.status_at = order.created_at = placed_at
-    rows.insert(order)
+    sql.insert(order)
     write(order, "CREATED", _created(order), at=placed_at)
     accepted(order, acceptance, at=at, evidence=f"{EXTERNAL}; {evidence}")
 
@@ -84,7 +85,7 @@ _LATER = frozenset(
 
 @cache
 def _commit() -> str:
-    names, places = rows.places(TradeOrder, _LATER)
+    names, places = sql.places(TradeOrder, _LATER)
     statement = f"""
 WITH turn AS ({ground.TAKE_TURN}),
 intent AS (INSERT INTO trade_orders ({names}) SELECT {places} FROM turn RETURNING id),
@@ -125,7 +126,7 @@ def commit(
     order.status = Status.SUBMITTING
     order.status_at = order.created_at = at
     events = {"CREATED": _created(order)} | ({"KIND_CHANGED": changed[:300]} if changed else {})
-    figures = rows.values(order, _LATER) | ground.seen(crowd, now=at)
+    figures = sql.values(order, _LATER) | ground.seen(crowd, now=at)
     figures |= {"kinds": list(events), "details": list(events.values()), "follows": follows}
     figures |= {"requested_by": by.value, "who": who[:150], "is_whole": is_whole}
     with connection.cursor() as cursor:
@@ -133,7 +134,7 @@ def commit(
         written = cursor.fetchone()
     if written is None:
         return False
-    rows.added(order, written[0])
+    sql.added(order, written[0])
     return True
 
 
@@ -150,7 +151,7 @@ def accepted(order: TradeOrder, acceptance: Acceptance, *, at: datetime, evidenc
     }
     if order.wait_seconds and is_to_be_chased(order):
         # one that turns up beside its successor is not wanted any more: its chase takes it back at once
-        wait = 0.0 if order.root_id and _has_successor(order) else order.wait_seconds
+        wait = 0.0 if order.root_id and has_successor(order) else order.wait_seconds
         fields |= {"chase_at": at + timedelta(seconds=wait), "chase_step": ChaseStep.CHECK.value}
     with transaction.atomic(savepoint=False):
         if not move(order, Event.ACCEPTED, at=at, detail=f"{acceptance.order_no} {evidence}", **fields):
@@ -159,17 +160,21 @@ def accepted(order: TradeOrder, acceptance: Acceptance, *, at: datetime, evidenc
     return True
 
 
-def _has_successor(order: TradeOrder) -> bool:
-    later = TradeOrder.objects.filter(root_id=order.root_id, attempt__gt=order.attempt)
+def has_successor(order: TradeOrder) -> bool:
+    """Whether a later order of its family was one at the broker."""
+    later = order.family.filter(attempt__gt=order.attempt, never_arrived=False)
     return later.exclude(status=Status.REJECTED).exists()
 
 
 def is_to_be_chased(order: TradeOrder) -> bool:
     """Whether nobody wants an order cancelled, and its chase has not ended: what is found out later revives none."""
-    unwanted = TradeOrder.objects.filter(pk=order.pk, cancel_wanted_at__isnull=False)
-    marks = order.events.filter(kind__in=["CHASE_ENDED", "CHASE_WANTED"]).order_by("-id")
-    is_ended = marks.values_list("kind", flat=True).first() == "CHASE_ENDED"
-    return not is_ended and not unwanted.exclude(cancel_wanted_by=RequestedBy.CHASE).exists()
+    marks = OrderEvent.objects.filter(order=OuterRef("pk"), kind__in=["CHASE_ENDED", "CHASE_WANTED"]).order_by("-id")
+    row = (
+        TradeOrder.objects.annotate(mark=Subquery(marks.values("kind")[:1]))
+        .only("cancel_wanted_at", "cancel_wanted_by")
+        .get(pk=order.pk)
+    )
+    return row.mark != "CHASE_ENDED" and not row.is_cancel_requested
 
 
 def _move_request(order: TradeOrder, state: RequestState, at: datetime, **fields: Any) -> None:
@@ -251,7 +256,7 @@ def move(order: TradeOrder, event: Event, *, at: datetime, detail: str = "", **f
     # no savepoint of its own: the two stand or fall with whatever they are part of
     with transaction.atomic(savepoint=False):
         changes = {"status": status, "status_at": at, **fields}
-        if not rows.update(TradeOrder, order.pk, changes, seen={"status": order.status}):
+        if not sql.update(TradeOrder, order.pk, changes, seen={"status": order.status}):
             return False
         write(order, event, detail, at=at)
     order.status, order.status_at = status, at
@@ -262,7 +267,7 @@ def move(order: TradeOrder, event: Event, *, at: datetime, detail: str = "", **f
 
 def note(order: TradeOrder, **fields: Any) -> None:
     """Change columns that are not the order's state, and only those."""
-    rows.update(TradeOrder, order.pk, fields)
+    sql.update(TradeOrder, order.pk, fields)
     for name, value in fields.items():
         setattr(order, name, value)
 

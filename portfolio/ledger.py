@@ -5,8 +5,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from functools import cache
-from typing import Any
 
 from django.db import connection, transaction
 
@@ -15,6 +13,7 @@ from aegis.broker import Balance, Holding, PartlyReadBalance, UnreadHolding
 from aegis.positions import Line
 from aegis.sessions import KST
 from aegis.terms import Side
+from portfolio import sql
 from portfolio.models import AccountSnapshot, Portfolio, PortfolioEvent, PriceSource
 
 log = logging.getLogger(__name__)
@@ -228,7 +227,8 @@ def count_fill(
         "current_price": int(price),
         "updated_at": executed_at,
     }
-    row = _held(code) or Portfolio.objects.select_for_update().get_or_create(stock_code=code, defaults=fresh)[0]
+    held = sql.select(Portfolio, {"stock_code": code}, lock=True)
+    row = held[0] if held else Portfolio.objects.select_for_update().get_or_create(stock_code=code, defaults=fresh)[0]
     met = row.avg_price or row.last_avg_price
     if not row.quantity:  # nobody followed its price while there were no shares
         row.current_price, row.priced_at = int(price), None
@@ -236,42 +236,8 @@ def count_fill(
     row.last_avg_price = row.avg_price or met
     row.profit_rate = positions.profit_rate_pct(row.avg_price, row.current_price)
     row.updated_at = executed_at
-    _save(row)
+    sql.save(row)
     return met
-
-
-# A fill waits for these two, and Django takes longer to make their words anew than PostgreSQL to carry them out
-@cache
-def _words() -> tuple[list[Any], str, str]:
-    """Return all fields of a holding, and the statements that take one under its lock and write it back."""
-    fields, quote = list(Portfolio._meta.concrete_fields), connection.ops.quote_name
-    columns = ", ".join(quote(field.column) for field in fields)
-    setting = ", ".join(f"{quote(field.column)} = %s" for field in fields if not field.primary_key)
-    taking = f"SELECT {columns} FROM portfolio WHERE stock_code = %s FOR UPDATE"  # noqa: S608
-    return fields, taking, f"UPDATE portfolio SET {setting} WHERE id = %s"  # noqa: S608
-
-
-def _held(code: str) -> Portfolio | None:
-    fields, taking, _ = _words()
-    with connection.cursor() as cursor:
-        cursor.execute(taking, [code])
-        values = cursor.fetchone()
-    if values is None:
-        return None
-    read = [
-        field.from_db_value(value, None, connection) if hasattr(field, "from_db_value") else value
-        for field, value in zip(fields, values, strict=True)
-    ]
-    return Portfolio.from_db(connection.alias, [field.attname for field in fields], read)
-
-
-def _save(row: Portfolio) -> None:
-    fields, _, writing = _words()
-    saved = [
-        field.get_db_prep_save(getattr(row, field.attname), connection) for field in fields if not field.primary_key
-    ]
-    with connection.cursor() as cursor:
-        cursor.execute(writing, [*saved, row.pk])
 
 
 # One statement for all stocks. A row that somebody is changing is not waited for: it is named, and told again.

@@ -102,6 +102,11 @@ def update(model: type[Model], pk: int, values: Mapping[str, Any], *, seen: Mapp
         return bool(cursor.rowcount)
 
 
+def save(row: Model) -> None:
+    """Write every column of a row that is there already."""
+    update(type(row), row.pk, {field.name: getattr(row, field.attname) for field in _columns(type(row))})
+
+
 @cache
 def _change(model: type[Model], names: tuple[str, ...], seen: tuple[str, ...]) -> tuple[list[Any], str]:
     """Return the fields to fill, in the order of their places, and the statement that changes the row."""
