@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
-from django.db.models import Max
 from django.utils.translation import gettext
 
 from aegis.amends import can_amend, only_lowers_risk
@@ -25,7 +24,7 @@ from orders.intents import NO_CHASE, Intent, OrderDenied
 from orders.models import BrokerRequest, TradeOrder
 from orders.pretrade import Draft, PreTrade, Priced
 from orders.requests import LOWERS_RISK, Grounds
-from orders.submit import Submitter
+from orders.submit import Submitter, next_attempt
 
 log = logging.getLogger(__name__)
 
@@ -67,10 +66,10 @@ class Amender:
         draft, row, grounds = self._prepare(order, price, order.open_qty if qty is None else qty)
         return self._commit_and_send(order, draft, row, grounds, by=by, who=who, is_whole=is_whole)
 
-    def follow(self, order: TradeOrder, draft: Draft, row: TradeOrder) -> TradeOrder:
-        """Amend an order to the price of its chase's next step, as `row`; the chase goes on with that."""
+    def follow(self, order: TradeOrder, draft: Draft) -> TradeOrder:
+        """Amend an order to the price of its chase's next step; the chase goes on with the order that it leads to."""
+        row = self._submit.child_row(draft, order, f"chase:{order.root_pk}:amend:{next_attempt(order)}")
         row.replaces = order
-        row.request_id = f"{row.request_id}:amend"
         grounds = Grounds(draft.quoted_at, follows=order.pk)
         return self._commit_and_send(order, draft, row, grounds, by=RequestedBy.CHASE, who="", is_whole=True)
 
@@ -119,12 +118,8 @@ class Amender:
             cost_won=max(0, (price - order.price) * qty),
             checks=HARMLESS if lowers else GUARDS,
         )
-        row = self._submit.row(replace(draft, plan=NO_CHASE), request_id)
-        row.root_id, row.attempt, row.replaces = order.root_pk, next_attempt(order), order
-        row.strategy, row.strategy_id, row.arrival_price = order.strategy, order.strategy_id, order.arrival_price
-        row.tick_offset, row.band_percent, row.arrival_percent = (
-            order.tick_offset, order.band_percent, order.arrival_percent,
-        )  # fmt: skip
+        row = self._submit.child_row(replace(draft, plan=NO_CHASE), order, request_id)
+        row.replaces = order
         return draft, row, Grounds(quoted_at, skip=LOWERS_RISK if lowers else frozenset())
 
     # --- commit, send, record
@@ -180,12 +175,6 @@ class Amender:
         journal.want_look(order)
 
 
-def next_attempt(order: TradeOrder) -> int:
-    """Return the place of the next order in an order's family."""
-    newest = TradeOrder.objects.filter(root_id=order.root_pk).aggregate(most=Max("attempt"))["most"]
-    return int(newest or 0) + 1
-
-
 def _why_impossible(order: TradeOrder, price: int | None, qty: int | None, now: datetime) -> Reason | None:
     """Return why this order cannot be amended so, None if it can."""
     name, market = f"#{order.pk}", Market(order.market)
@@ -224,8 +213,7 @@ def _why_pending(order: TradeOrder) -> Reason | None:
     A cancel that somebody wants goes on until then, answered or not.
     """
     is_unknown = order.family.filter(status__in=UNANSWERED).exists()
-    is_changing = any(requests.live_changes(each) for each in order.family)
-    if not is_unknown and not order.is_cancel_requested and not is_changing:
+    if not is_unknown and not order.is_cancel_requested and not requests.has_live_changes(order):
         return None
     words = gettext_noop("a cancel or an amend of order {order} is not confirmed by the list yet: wait for that")
     return Reason("CHANGE_PENDING", words, {"order": f"#{order.pk}"})

@@ -29,7 +29,7 @@ from aegis.terms import Market, OrderKind
 from kis import about
 from market import service as market
 from orders import guards, journal, reconcile, requests, settle
-from orders.amend import Amender, next_attempt
+from orders.amend import Amender
 from orders.cancel import Canceller
 from orders.intents import OrderDenied
 from orders.models import STOP_ID, BrokerRequest, TradeOrder
@@ -346,7 +346,6 @@ class _Step:
         order, retry = self._order, self._decision.retry
         if why := self._rate_bounded(1):
             return self._pause(why)
-        reorders = Reorders(self._broker, self._now)
         try:
             preview = self._preview(retry)
             if preview.why_held:
@@ -356,9 +355,7 @@ class _Step:
                 return self._cancel()
             if draft.request.price == order.price:
                 return self._wait_for_the_next_look(gettext_noop("its next price is the one it has"))
-            row = reorders.row(draft, order, f"chase:{order.root_pk}:{next_attempt(order)}")
-            row.attempt = next_attempt(order)
-            made = Amender(self._broker, self._now).follow(order, draft, row)
+            made = Amender(self._broker, self._now).follow(order, draft)
         except OrderDenied as denied:
             return self._denied(denied)
         if made.state is Status.REJECTED and not made.never_arrived:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
+from typing import Any
 
 from django.db import DataError, IntegrityError
 from django.db.models import Q
@@ -73,6 +74,16 @@ class OrderList:
     def related(self, record: OrderRecord) -> list[OrderRecord]:
         """Return the lines of the cancels and amends of an order."""
         return [line for line in self.changes.get(identity(record), ()) if same_branch(record.branch, line.branch)]
+
+    def evidence_for(self, record: OrderRecord) -> dict[str, Any]:
+        """Return what `orders.settle` wants to know of this list beside an order's own line."""
+        return {
+            "asked_at": self.asked_at,
+            "now": self.now,
+            "related": self.related(record),
+            "is_complete": self.is_complete,
+            "proves_absence": self.proves_absence,
+        }
 
     def hides_ours(self) -> bool:
         """Whether a line that cannot be parsed is, or may be, an order of ours that is not settled."""
@@ -139,9 +150,12 @@ def same_branch(ours: str, theirs: str) -> bool:
 class KnownOrders:
     """The rows of the lines of a list. Numbers are compared with date, branch, stock and side, never alone."""
 
-    def __init__(self, records: Sequence[OrderRecord]) -> None:
+    def __init__(self, records: Sequence[OrderRecord], listed: Sequence[OrderRecord] = ()) -> None:
+        """Look up the rows of these lines; `listed` are all lines of the list that they are from."""
         numbers, days = {record.order_no for record in records}, {record.order_date for record in records}
-        self._listed = {(identity(record), record.branch) for record in records}
+        self._branches = defaultdict(list)
+        for record in listed or records:
+            self._branches[identity(record)].append(record.branch)
         self._rows = defaultdict(list)
         for row in TradeOrder.objects.filter(order_date__in=days, order_no__in=numbers):
             self._rows[row.order_date, row.order_no or "", row.stock_code, row.order_type].append(row)
@@ -154,7 +168,7 @@ class KnownOrders:
     def _has_no_line(self, row: TradeOrder) -> bool:
         """Whether no line has its number under its own branch: then another branch's may be it."""
         key = (row.order_date, row.order_no or "", row.stock_code, row.order_type)
-        return not any(same_branch(row.branch, branch) for listed, branch in self._listed if listed == key)
+        return not any(same_branch(row.branch, branch) for branch in self._branches[key])
 
 
 def _is_the_same(row: TradeOrder, record: OrderRecord) -> bool:

@@ -145,7 +145,7 @@ def _settle_known(records: Sequence[OrderRecord], answer: OrderList, report: Rep
     """Settle the orders that have rows; return the lines of the others."""
     if not records:
         return []
-    known, strangers, agreeing = KnownOrders(answer.orders), [], list[int]()
+    known, strangers, agreeing = KnownOrders(records, answer.orders), [], list[int]()
     phases, changing = market.today(answer.asked_at), requests.orders_with_live_changes()
     for record in records:
         order = known.row_of(record)
@@ -155,16 +155,7 @@ def _settle_known(records: Sequence[OrderRecord], answer: OrderList, report: Rep
             agreeing.append(order.pk)
         elif order.pk in changing or _needs_settling(order, record):
             with as_unread(record, answer.unread):
-                report.corrected += settle(
-                    order.pk,
-                    record,
-                    asked_at=answer.asked_at,
-                    now=answer.now,
-                    related=answer.related(record),
-                    is_complete=answer.is_complete,
-                    proves_absence=answer.proves_absence,
-                    phases=phases,
-                )
+                report.corrected += settle(order.pk, record, phases=phases, **answer.evidence_for(record))
     journal.note_confirmed(agreeing, answer.asked_at)
     return strangers
 
@@ -183,10 +174,8 @@ def _needs_settling(order: TradeOrder, record: OrderRecord) -> bool:
 def _cancel_surplus(orders: Sequence[TradeOrder], broker: Broker, now: Callable[[], datetime]) -> None:
     """Cancel at once what turned up beside its successor: together they could fill more than was asked for."""
     for order in orders:
-        newer = TradeOrder.objects.filter(root_id=order.root_pk, attempt__gt=order.attempt, never_arrived=False)
-        newer = newer.exclude(status=Status.REJECTED)
         order.refresh_from_db()
-        if order.is_open and newer.exists():
+        if order.is_open and journal.has_successor(order):
             try:
                 Canceller(broker, now).cancel(order, by=RequestedBy.CHASE)
             except BrokerError as error:

@@ -16,7 +16,6 @@ from aegis.requests import RequestedBy
 from aegis.terms import Instrument, Market, OrderKind
 from aegis.ticks import step
 from market.models import Stock
-from orders.amend import next_attempt
 from orders.ground import Ground
 from orders.intents import Intent, OrderDenied
 from orders.models import TradeOrder
@@ -73,18 +72,9 @@ class Reorders:
         if held := why_held(quote):
             raise OrderDenied([Reason("HELD", held)])
         draft = self._judged(order, intent, stock, quote, quoted_at, found, retry)
-        row = self.row(draft, order, intent.request_id)
+        row = self._submit.child_row(draft, order, intent.request_id)
         row = self._submit.commit(draft, row, found.crowd, by=RequestedBy.CHASE, follows=order.pk)
         return self._submit.send(row, grounds_of(row, follows=order.pk))
-
-    def row(self, draft: Draft, order: TradeOrder, request_id: str) -> TradeOrder:
-        """Return the row of an order that follows another of its family: it keeps what that was chased by."""
-        row = self._submit.row(draft, request_id)
-        row.root_id, row.attempt = order.root_pk, next_attempt(order)
-        row.strategy, row.strategy_id, row.tick_offset = order.strategy, order.strategy_id, order.tick_offset
-        row.arrival_price, row.chase_by = order.arrival_price, order.chase_by
-        row.band_percent, row.arrival_percent = order.band_percent, order.arrival_percent
-        return row
 
     def _intent(self, order: TradeOrder, qty: int, retry: int) -> Intent:
         at_market = goes_to_market(retry, order.plan)

@@ -265,6 +265,12 @@ def live_changes(order: TradeOrder) -> Sequence[BrokerRequest]:
     return list(order.requests.filter(state__in=LIVE).exclude(kind=RequestKind.NEW).order_by("id"))
 
 
+def has_live_changes(order: TradeOrder) -> bool:
+    """Whether the end of any cancel or amend of an order's family is not known yet."""
+    live = BrokerRequest.objects.filter(order__in=order.family, state__in=LIVE)
+    return live.exclude(kind=RequestKind.NEW).exists()
+
+
 def orders_with_live_changes() -> set[int | None]:
     """Return the orders that have a cancel or an amend whose end is not known yet."""
     live = BrokerRequest.objects.filter(state__in=LIVE).exclude(kind=RequestKind.NEW)

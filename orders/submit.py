@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from django.db import connection, transaction
+from django.db.models import Max
 from django.utils.translation import gettext
 
 from aegis import sessions
@@ -74,6 +75,15 @@ class Submitter:
             step_ticks=plan.step_ticks,
             market_after=plan.market_after,
         )
+
+    def child_row(self, draft: Draft, order: TradeOrder, request_id: str) -> TradeOrder:
+        """Return the row of the next order of a family. It keeps what the order before it was priced and chased by."""
+        row = self.row(draft, request_id)
+        row.root_id, row.attempt = order.root_pk, next_attempt(order)
+        row.strategy, row.strategy_id, row.tick_offset = order.strategy, order.strategy_id, order.tick_offset
+        row.arrival_price, row.chase_by = order.arrival_price, order.chase_by
+        row.band_percent, row.arrival_percent = order.band_percent, order.arrival_percent
+        return row
 
     def commit(
         self,
@@ -183,6 +193,12 @@ class Submitter:
             journal.write(order, "KIND_CHANGED", guards.say(changed), at=self._now())
         check = requests.new_order_check(order, replace(grounds, quoted_at=quoted_at), self._now)
         return replace(instead, last_check=check)
+
+
+def next_attempt(order: TradeOrder) -> int:
+    """Return the place of the next order in an order's family."""
+    newest = order.family.aggregate(most=Max("attempt"))["most"]
+    return int(newest or 0) + 1
 
 
 def grounds_of(order: TradeOrder, *, follows: int | None = None) -> Grounds:

@@ -122,8 +122,8 @@ def _claim(order: TradeOrder, record: OrderRecord, answer: OrderList) -> bool:
         log.warning("order %s: number %s has just been taken by another row", order.pk, record.order_no)
         return False
     fills.replay(order)
-    related = answer.related(record)
-    settle(order.pk, record, asked_at=answer.now, now=answer.now, related=related, is_complete=answer.is_complete)
+    # asked at this moment, as far as an order is concerned that has only now been found
+    settle(order.pk, record, **answer.evidence_for(record) | {"asked_at": answer.now})
     return True
 
 
@@ -292,8 +292,7 @@ def record_external(record: OrderRecord, answer: OrderList) -> TradeOrder | None
             return None
         raise
     fills.replay(row)
-    related = answer.related(record)
-    settle(row.pk, record, asked_at=answer.asked_at, now=answer.now, related=related, is_complete=answer.is_complete)
+    settle(row.pk, record, **answer.evidence_for(record))
     return row
 
 
