@@ -5,8 +5,8 @@
 The real service and client on a real PostgreSQL and the simulator, one process that takes each step as it comes due,
 without the throttle: what is measured is the way a chase takes, not the broker's allowance. The last line is JSON: the
 calls of a family by operation, pages of the list included, its requests to order, and the seconds in which the
-exchange held no open order of it. Exit 1 where a family was not chased three times, or ever had more at stake than was
-asked for.
+exchange held no open order of it. Exit 1 if a family was not chased three times, or ever had more open or filled than
+it asked for.
 """
 
 import itertools
@@ -61,13 +61,13 @@ def _apart(by: str) -> dict[str, Any]:
 
 def _run(by: str) -> dict[str, Any]:
     with house.house() as url:
-        # the house takes AEGIS_* out of the environment, as no shell's setting is to be measured
+        # AEGIS_* variables are removed from the environment: a shell's settings must not change the figures
         _unbind()
         return Run(url, by).figures()
 
 
 def _unbind() -> None:
-    """Set no bound of our own: nobody trades so much in so short a time but a check."""
+    """Disable our own limits: only a check trades this much in a minute."""
     from django.conf import settings
 
     settings.MAX_AUTO_REQUESTS_PER_MINUTE = settings.MAX_ORDERS_PER_MINUTE = settings.DUPLICATE_SECONDS = 0

@@ -72,12 +72,12 @@ class Exchange:
         """Let the exchange refuse the next so many orders, after the broker took them."""
         self._control("/simulator/faults", {"name": "refused_later", "count": count})
 
-    def sell_by_hand(self, code: str, qty: int, price: int) -> str:
+    def sell_externally(self, code: str, qty: int, price: int) -> str:
         """Sell as the broker's own app would: with a key of its own, past AEGIS. Return the order number."""
         fields = {"PDNO": code, "SLL_TYPE": "01", "ORD_QTY": str(qty), "CNDT_PRIC": ""}
-        return self._by_hand("order-cash", "TTTC0011U", price, fields)
+        return self._order_externally("order-cash", "TTTC0011U", price, fields)
 
-    def amend_by_hand(self, order: TradeOrder, price: int) -> str:
+    def amend_externally(self, order: TradeOrder, price: int) -> str:
         """Amend all that is open of an order as the broker's own app would. Return the new order number."""
         fields = {
             "KRX_FWDG_ORD_ORGNO": order.branch,
@@ -86,9 +86,9 @@ class Exchange:
             "ORD_QTY": "0",
             "QTY_ALL_ORD_YN": "Y",
         }
-        return self._by_hand("order-rvsecncl", "TTTC0013U", price, fields)
+        return self._order_externally("order-rvsecncl", "TTTC0013U", price, fields)
 
-    def _by_hand(self, operation: str, tr_id: str, price: int, fields: dict[str, str]) -> str:
+    def _order_externally(self, operation: str, tr_id: str, price: int, fields: dict[str, str]) -> str:
         account = settings.KIS_CREDENTIALS.account
         body = {
             "CANO": account.cano,
@@ -101,7 +101,7 @@ class Exchange:
         headers = {**self._telephone, "tr_id": tr_id, "custtype": "P"}
         reply = self._http.post(f"/uapi/domestic-stock/v1/trading/{operation}", json=body, headers=headers).json()
         if reply["rt_cd"] != "0":
-            raise DemoFailed(f"{operation} by hand was refused: {reply}")
+            raise DemoFailed(f"the external {operation} was refused: {reply}")
         return str(reply["output"]["ODNO"])
 
     @cached_property
@@ -137,8 +137,8 @@ def play(simulator_url: str, out: TextIO) -> Verdict:
     _refused_buy(orders, say)
     _profit_sale(orders, exchange, say)
     _sales_that_must_go(orders, exchange, say)
-    _sale_by_hand(exchange, first.stock_code, say)
-    _amended_by_hand(orders, exchange, say)
+    _sale_externally(exchange, first.stock_code, say)
+    _amended_externally(orders, exchange, say)
     _amended(orders, exchange, say)
     _reached_market(to_market, exchange, say)
     _tripped_switch(orders, exchange, say)
@@ -318,31 +318,31 @@ def _profit_sale(orders: OrderService, exchange: Exchange, say: Callable[[str], 
     say(_("sold at {price:,.0f}").format(price=_family_average(order)))
 
 
-def _sale_by_hand(exchange: Exchange, code: str, say: Callable[[str], None]) -> None:
+def _sale_externally(exchange: Exchange, code: str, say: Callable[[str], None]) -> None:
     """A sale straight at the exchange, as in the broker's app: AEGIS must notice."""
-    number = exchange.sell_by_hand(code, 3, broker().book(code, Market.KRX).bids[0].price)
+    number = exchange.sell_externally(code, 3, broker().book(code, Market.KRX).bids[0].price)
     say(_("3 shares are sold by hand, order {number}").format(number=number))
-    by_hand = TradeOrder.objects.filter(origin=TradeOrder.Origin.EXTERNAL, order_no=number, filled_qty=3)
-    _wait(_("the sale by hand to be noticed"), by_hand.exists)
+    external = TradeOrder.objects.filter(origin=TradeOrder.Origin.EXTERNAL, order_no=number, filled_qty=3)
+    _wait(_("the sale by hand to be noticed"), external.exists)
     say(_("AEGIS has noticed it"))
 
 
-def _amended_by_hand(orders: OrderService, exchange: Exchange, say: Callable[[str], None]) -> None:
-    """A resting buy of ours that somebody amends in the broker's app: its fill counts, and AEGIS chases neither."""
+def _amended_externally(orders: OrderService, exchange: Exchange, say: Callable[[str], None]) -> None:
+    """A resting buy that the customer amends in the broker's app: its fill counts, and AEGIS chases neither order."""
     order = _resting_buy(orders, exchange, qty=2, plan=_plan())
     price = broker().book(CHASED, Market.KRX).asks[0].price
-    number = exchange.amend_by_hand(order, price)
+    number = exchange.amend_externally(order, price)
     say(
-        _("order {old} is amended by hand to {price:,}, order {number}").format(
+        _("order {old} is amended in the broker's app to {price:,}, order {number}").format(
             old=order.order_no, price=price, number=number
         )
     )
-    by_hand = TradeOrder.objects.filter(replaces=order, origin=TradeOrder.Origin.EXTERNAL, order_no=number)
-    _wait(_("the amend by hand to be noticed"), by_hand.filter(filled_qty=order.qty).exists)
+    external = TradeOrder.objects.filter(replaces=order, origin=TradeOrder.Origin.EXTERNAL, order_no=number)
+    _wait(_("the external amend to be noticed"), external.filter(filled_qty=order.qty).exists)
     ended = TradeOrder.objects.filter(pk=order.pk, end_cause=EndCause.EXTERNAL_AMEND)
     _wait(_("the list to say what ended the amended order"), ended.exists)
     if order.retries.filter(origin=TradeOrder.Origin.AEGIS).exists():
-        raise DemoFailed(f"{order}: something was ordered in place of what was amended by hand")
+        raise DemoFailed(f"{order}: something was ordered in place of what was amended externally")
     say(_("AEGIS follows it, {qty} filled, and orders nothing in its place").format(qty=order.qty))
     exchange.let_go(CHASED)
 

@@ -77,7 +77,7 @@ def cancel(order: TradeOrder, *, by: User) -> Told:
             False, _("{order} is not cancelled: {error}").format(order=name_of(order), error=guards.say_error(error))
         )
     if order.state in UNANSWERED:
-        return Told(True, changing.cancel_kept(name_of(order)))
+        return Told(True, changing.cancel_deferred(name_of(order)))
     return Told(True, _("Cancel sent: {order}").format(order=name_of(order)) + ". " + after_cancel(order))
 
 

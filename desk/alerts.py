@@ -147,7 +147,7 @@ EVENTS: dict[str, tuple[Kind, str]] = {
     "CHASE_ENDED": (Kind.CHASE, gettext_noop("Chase ended: {order}: {detail}")),
     "CANCEL_UNCONFIRMED": (
         Kind.UNKNOWN,
-        gettext_noop("Not cancelled yet, as far as the broker's list tells: {order}; it is asked again and again"),
+        gettext_noop("The broker's list does not confirm the cancel of {order}; it is sent again"),
     ),
     "NOT_LISTED": (
         Kind.UNKNOWN,
@@ -167,7 +167,7 @@ EVENTS: dict[str, tuple[Kind, str]] = {
     "STILL_OPEN": (Kind.CORRECTION, gettext_noop("Not cancelled after all, the list shows it open: {order}")),
     "REDUCTION_LAPSED": (
         Kind.UNKNOWN,
-        gettext_noop("A reduction did not take effect, the broker's list never showed it: {order}; do it again"),
+        gettext_noop("A reduction of {order} did not take effect: the broker's list never showed it. Send it again"),
     ),
     "AMEND_UNKNOWN": (
         Kind.UNKNOWN,

@@ -63,10 +63,9 @@ def keep(codes: Iterable[str], *, until: datetime, market: Market = Market.KRX) 
 
     Raises ValueError if a text is neither a code nor the name of one stock.
     """
+    stocks = sorted({resolve(code) for code in codes})
     with connection.cursor() as cursor:
-        cursor.execute(
-            KEEP, {"codes": sorted({resolve(code) for code in codes}), "venue": market.value, "until": until}
-        )
+        cursor.execute(KEEP, {"codes": stocks, "venue": market.value, "until": until})
 
 
 def wanted(now: datetime) -> list[tuple[Market, str]]:

@@ -16,10 +16,9 @@ from aegis.broker import Broker, HeldBack, NotSent, OrderRequest, OutcomeUnknown
 from aegis.guards import CROWDED, GUARDS, HARMLESS, Reason, gettext_noop
 from aegis.lifecycle import UNANSWERED
 from aegis.requests import RequestedBy, RequestKind
-from aegis.sessions import KST
 from aegis.terms import Market, OrderKind
 from orders import fills, journal, requests, switch
-from orders.cancel import Canceller, inherit
+from orders.cancel import Canceller, inherit, why_not_today
 from orders.intents import NO_CHASE, Intent, OrderDenied
 from orders.models import BrokerRequest, TradeOrder
 from orders.pretrade import Draft, PreTrade, Priced
@@ -178,9 +177,8 @@ class Amender:
 def _why_impossible(order: TradeOrder, price: int | None, qty: int | None, now: datetime) -> Reason | None:
     """Return why this order cannot be amended so, None if it can."""
     name, market = f"#{order.pk}", Market(order.market)
-    if order.order_date != now.astimezone(KST).date():
-        words = gettext_noop("order {order} is of {date}: its number is another order's today")
-        return Reason("NOT_TODAY", words, {"order": name, "date": order.order_date})
+    if why := why_not_today(order, now):
+        return why
     if order.order_no is None or not order.is_open or not order.open_qty:
         return Reason("NOT_OPEN", gettext_noop("nothing of order {order} is open"), {"order": name})
     if price is None and (qty is None or qty == order.open_qty):

@@ -9,13 +9,13 @@ from dataclasses import replace
 from datetime import datetime
 
 from django.db import transaction
-from django.utils.translation import gettext
 
 from aegis.broker import Acceptance, Broker, BrokerError, HeldBack, OpenOrder, OutcomeUnknown, Placed
+from aegis.guards import Reason, gettext_noop
 from aegis.lifecycle import UNANSWERED
 from aegis.requests import RequestedBy, RequestKind, resend_after
 from aegis.sessions import KST
-from orders import journal, requests, switch
+from orders import guards, journal, requests, switch
 from orders.models import BrokerRequest, TradeOrder
 from orders.order_list import same_branch
 from orders.requests import Grounds
@@ -45,7 +45,7 @@ class Canceller:
         lost answer is no error: the order is looked up.
         """
         placed, now = order.placed, self._now()
-        check_day(order, now)
+        _check_day(order, now)
         with transaction.atomic():
             request = requests.create(order, RequestKind.CANCEL, by=by, who=who, qty=qty, at=now)
             _want(order, by, now, is_whole=qty is None)
@@ -84,32 +84,41 @@ def end_chase(order: TradeOrder, why: str, *, at: datetime) -> None:
     switch.overtake()
 
 
-def check_day(order: TradeOrder, now: datetime) -> None:
-    """Raise HeldBack for an order of another day: the broker numbers anew each day, and is told no date."""
-    if order.order_date != now.astimezone(KST).date():
-        words = gettext("order {order} is of {day}: the broker gives its number to another order today")
-        raise HeldBack(words.format(order=f"#{order.pk}", day=order.order_date), code="DAY")
+def why_not_today(order: TradeOrder, now: datetime) -> Reason | None:
+    """Return why an order of another day can be neither cancelled nor amended, None for one of today.
+
+    Order numbers start again each day, and a request to the broker names no date.
+    """
+    if order.order_date == now.astimezone(KST).date():
+        return None
+    template = gettext_noop("order {order} is of {day}: the broker gives its number to another order today")
+    return Reason("NOT_TODAY", template, {"order": f"#{order.pk}", "day": order.order_date})
+
+
+def _check_day(order: TradeOrder, now: datetime) -> None:
+    if why := why_not_today(order, now):
+        raise HeldBack(guards.say(why), code=why.code)
 
 
 @transaction.atomic
-def keep_wish(order: TradeOrder, *, by: RequestedBy, who: str = "", at: datetime) -> bool:
-    """Keep the wish to cancel an order without an answer: `orders.cancel_driver` cancels it once it has a number.
+def defer_cancel(order: TradeOrder, *, by: RequestedBy, who: str = "", at: datetime) -> bool:
+    """Record a cancel of an order without an answer. `orders.cancel_driver` sends it once the order has a number.
 
     False if it has an answer by now. Raises HeldBack for an order of another day.
     """
-    check_day(order, at)
+    _check_day(order, at)
     row = journal.locked(order.pk)
     if row.state not in UNANSWERED:
         return False
     is_new = row.cancel_wanted_at is None
     _want(row, by, at, is_whole=True)
     if is_new:
-        journal.write(row, "CANCEL_KEPT", f"{by.value} {who}".strip(), at=at)
+        journal.write(row, "CANCEL_DEFERRED", f"{by.value} {who}".strip(), at=at)
     return True
 
 
-def take_over(order: TradeOrder, *, at: datetime) -> None:
-    """Hand a row that just got its number the wish to cancel that was uttered before: see `name_stranger`."""
+def apply_deferred_cancel(order: TradeOrder, *, at: datetime) -> None:
+    """Apply the cancel that was requested before a row got its number: of the row, or by its `open_order_key`."""
     order.refresh_from_db(fields=["cancel_wanted_at", "cancel_wanted_by"])
     by, wanted_at, due_at = order.cancel_wanted_by, order.cancel_wanted_at, at
     if found := _requests_without_row(order):
@@ -122,52 +131,52 @@ def take_over(order: TradeOrder, *, at: datetime) -> None:
     journal.note(order, cancel_wanted_at=wanted_at, cancel_due_at=due_at)
 
 
-def name_stranger(found: OpenOrder) -> str:
-    """Return by what `take_over` knows the request to cancel an open order that no row of ours is."""
+def open_order_key(found: OpenOrder) -> str:
+    """Return the key by which `apply_deferred_cancel` finds the cancel of an open order that has no row."""
     placed = found.placed
     return f"{placed.order_date} {placed.branch} {placed.order_no} {found.code} {found.side}"
 
 
 def _requests_without_row(order: TradeOrder) -> list[BrokerRequest]:
     """Return the requests to cancel this order that were sent before it had its row, oldest first."""
-    placed, strangers = order.placed, BrokerRequest.objects.filter(order=None, kind=RequestKind.CANCEL)
+    placed, unmatched = order.placed, BrokerRequest.objects.filter(order=None, kind=RequestKind.CANCEL)
     number = f" {placed.order_no} {order.stock_code} {order.order_type}"
-    same = strangers.filter(message__startswith=f"{placed.order_date} ", message__contains=number).order_by("id")
+    same = unmatched.filter(message__startswith=f"{placed.order_date} ", message__contains=number).order_by("id")
     return [each for each in same if same_branch(placed.branch, each.message.split(" ")[1])]
 
 
 @transaction.atomic
 def inherit(pk: int, made: TradeOrder) -> None:
-    """Let what an amend led to have the wishes that were uttered of its original meanwhile: cancelled, or not chased.
+    """Apply to the new order of an amend what was requested of its original meanwhile: a cancel, or no more chase.
 
-    A wish of before the amend stands in its way, so any that is there now came after it.
+    An order with a requested cancel is not amended, so any request that is there now came after the amend.
     """
     order = journal.locked(pk)
     is_wanted = order.is_cancel_requested
     if made.chase_at is not None and (is_wanted or order.chase_at is None or made.is_cancel_requested):
         journal.note(made, chase_at=None)
     if is_wanted:
-        wish = {"cancel_wanted_at": order.cancel_wanted_at, "cancel_wanted_by": order.cancel_wanted_by}
-        journal.note(made, cancel_due_at=order.cancel_wanted_at, look_wanted=True, **wish)
+        requested = {"cancel_wanted_at": order.cancel_wanted_at, "cancel_wanted_by": order.cancel_wanted_by}
+        journal.note(made, cancel_due_at=order.cancel_wanted_at, look_wanted=True, **requested)
     if made.order_no is not None and made.accepted_at is not None:
-        take_over(made, at=made.accepted_at)
+        apply_deferred_cancel(made, at=made.accepted_at)
 
 
 def _want(order: TradeOrder, by: RequestedBy, now: datetime, *, is_whole: bool) -> None:
-    """Note that an order is wanted cancelled, and when the next look at it is due. A person's wish outranks others."""
+    """Record that a cancel is requested, and when it is checked next. A person's request outranks others."""
     if not is_whole:
         journal.want_look(order)
         return
     sent = order.requests.filter(kind=RequestKind.CANCEL).count()
-    wish = {"cancel_wanted_at": order.cancel_wanted_at or now, "cancel_wanted_by": by.value}
+    request = {"cancel_wanted_at": order.cancel_wanted_at or now, "cancel_wanted_by": by.value}
     if order.cancel_wanted_at and RequestedBy(order.cancel_wanted_by).is_person:
-        del wish["cancel_wanted_by"]
+        del request["cancel_wanted_by"]
     ended = {} if by is RequestedBy.CHASE else {"chase_at": None}
-    journal.note(order, cancel_due_at=now + resend_after(sent), look_wanted=True, lookup_at=None, **wish, **ended)
+    journal.note(order, cancel_due_at=now + resend_after(sent), look_wanted=True, lookup_at=None, **request, **ended)
 
 
 def _withdraw(order: TradeOrder) -> None:
-    """Take back a chase's wish to cancel if the chase was ended, or no cancel of it is on its way."""
+    """Withdraw a chase's request to cancel if the chase was ended, or no cancel of it is on its way."""
     wanted = TradeOrder.objects.filter(pk=order.pk, cancel_wanted_by=RequestedBy.CHASE)
     if requests.live_changes(order):
         wanted = wanted.filter(chase_at=None)

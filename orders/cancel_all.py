@@ -27,12 +27,12 @@ CONFIRM_PAUSE_SECONDS = 0.5
 
 
 @dataclass(slots=True)
-class Swept:
+class CancelAllResult:
     """What became of everything that was open, by order number, with its branch before it if two orders share one.
 
-    `cancelled`: no list of open orders shows them, and a list of orders read after that shows them over. `unconfirmed`:
-    the cancel was sent, and the lists do not say so; they are driven on. `failed` says why, `left` are external orders;
-    `unseen` is why the broker did not tell what else there is, or not all of it.
+    `cancelled`: the open-order list lacks them, and an order list that was read later shows them ended. `unconfirmed`:
+    the cancel was sent, and the lists do not agree yet; it is sent again. `failed` says why, `left` are external
+    orders, `unseen` is why the open orders are not all known.
     """
 
     cancelled: list[str] = field(default_factory=list)
@@ -66,13 +66,14 @@ class CancelAll:
         self._external = external
         self._code = code
         self._who = who
-        self._swept = Swept()
+        self._result = CancelAllResult()
         # what was cancelled, by the key of its row, or by itself where there is none
         self._sent: list[OpenOrder] = []
+        self._failed: list[OpenOrder] = []
         self._rows: set[int] = set()
         self._named: dict[str, OpenOrder] = {}
 
-    def run(self) -> Swept:
+    def run(self) -> CancelAllResult:
         """Cancel what our rows know to be open, then whatever else the broker holds open on any venue.
 
         It goes on if one fails, and says so. What has no answer yet is cancelled once it is found.
@@ -84,12 +85,12 @@ class CancelAll:
         self._cancel_ours()
         self._report_unanswered()
         self._confirm(self._cancel_the_rest())
-        return self._swept
+        return self._result
 
     def _cancel_ours(self) -> None:
         self._end_chases()
         for order in self._of_today(UNANSWERED):
-            cancel.keep_wish(order, by=RequestedBy.CANCEL_ALL, who=self._who, at=self._now())
+            cancel.defer_cancel(order, by=RequestedBy.CANCEL_ALL, who=self._who, at=self._now())
         for order in self._of_today(OPEN).exclude(order_no=None).order_by("-id"):
             is_wanted = self._external or order.origin == TradeOrder.Origin.AEGIS
             if is_wanted and order.pk not in self._rows and not _is_amended(order):
@@ -111,7 +112,8 @@ class CancelAll:
             else:
                 cancel.Canceller(self._broker, self._now).cancel(order, by=RequestedBy.CANCEL_ALL, who=self._who)
         except BrokerError as error:
-            self._swept.failed[number] = guards.say_error(error)
+            self._result.failed[number] = guards.say_error(error)
+            self._failed.append(found)
         else:
             self._sent.append(found)
 
@@ -120,7 +122,7 @@ class CancelAll:
 
         What it says is kept beside a failure: by that a row that turns up takes it over.
         """
-        now, name = self._now(), cancel.name_stranger(found)
+        now, name = self._now(), cancel.open_order_key(found)
         request = BrokerRequest.objects.create(
             kind=RequestKind.CANCEL,
             state_at=now,
@@ -145,39 +147,44 @@ class CancelAll:
         try:
             shown = fetch_open(self._broker, self._code)
             for each in shown.orders:
-                self._cancel_stranger(each)
+                self._cancel_other(each)
             for _ in range(CONFIRM_READS):
                 if not any(shown.shows(each) for each in self._sent):
                     break
                 sleep(CONFIRM_PAUSE_SECONDS)
                 shown = fetch_open(self._broker, self._code)
         except BrokerError as error:
-            self._swept.unseen = guards.say_error(error)
+            self._result.unseen = guards.say_error(error)
             return None
-        self._swept.unseen = shown.why
+        self._result.unseen = shown.why
         return shown
 
-    def _cancel_stranger(self, found: OpenOrder) -> None:
-        """Cancel an open order of the broker's that was not cancelled with our own rows."""
+    def _cancel_other(self, found: OpenOrder) -> None:
+        """Cancel an open order of the broker's list, unless it was cancelled by its row."""
         order = row_of(found)
         if order is not None and order.pk in self._rows:
             return
         if is_wanted(found, order, external=self._external):
             self._cancel_one(found, order)
         else:
-            self._swept.left.append(self._name(found))
+            self._result.left.append(self._name(found))
 
     def _confirm(self, shown: OpenList | None) -> None:
-        """Sort what was cancelled: a list of open orders that lacks one may lack it wrongly, so another must agree."""
+        """Sort what was cancelled or failed by the order list: one list may lack an order wrongly, so both must agree.
+
+        A cancel is also refused if the order has just filled: that is no failure.
+        """
         gone = [each for each in self._sent if shown is None or not shown.shows(each)]
         for reads in range(1 + CONFIRM_READS):
-            if all(map(_is_over, gone)):
+            if all(map(_is_over, [*gone, *self._failed])):
                 break
             if reads:
                 sleep(CONFIRM_PAUSE_SECONDS)
             self._read_orders()
         for each in self._sent:
             self._sort(each, is_gone=each in gone and _is_over(each))
+        for each in filter(_is_over, self._failed):
+            self._result.failed.pop(self._name(each), None)
 
     def _read_orders(self) -> None:
         """Read the list of orders, by which open orders get their rows; without it the rest goes on."""
@@ -186,10 +193,10 @@ class CancelAll:
 
     def _sort(self, found: OpenOrder, *, is_gone: bool) -> None:
         if is_gone:
-            self._swept.cancelled.append(self._name(found))
+            self._result.cancelled.append(self._name(found))
         else:
-            words = gettext("the cancel was sent, and the broker's list does not confirm it yet: it is driven on")
-            self._swept.unconfirmed[self._name(found)] = words
+            words = gettext("the cancel was sent; it is sent again until the broker's list confirms it")
+            self._result.unconfirmed[self._name(found)] = words
 
     def _name(self, found: OpenOrder) -> str:
         """Return what an order is called in the report: branches number for themselves, so a number may come twice."""
@@ -203,7 +210,7 @@ class CancelAll:
         for order in self._of_today(UNANSWERED).order_by("id"):
             if not order.candidates:
                 words = gettext("its answer is not there yet: it is cancelled as soon as it is found")
-                self._swept.failed[str(order)] = words
+                self._result.failed[str(order)] = words
 
     def _wait_for_answers(self) -> None:
         """Wait a moment for the answers of orders on their way."""

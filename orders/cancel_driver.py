@@ -55,7 +55,7 @@ def drive(pk: int, broker: Broker, now: Callable[[], datetime]) -> None:
         journal.note(order, cancel_due_at=None, **({"cancel_wanted_at": None} if is_over else {}))
         return
     if order.cancel_wanted_at is None:
-        return  # its wish was taken back meanwhile
+        return  # the request was withdrawn meanwhile
     _report(order, now())
     try:
         Canceller(broker, now).cancel(order, by=RequestedBy(order.cancel_wanted_by))

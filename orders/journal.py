@@ -167,7 +167,7 @@ def has_successor(order: TradeOrder) -> bool:
 
 
 def is_to_be_chased(order: TradeOrder) -> bool:
-    """Whether nobody wants an order cancelled, and its chase has not ended: what is found out later revives none."""
+    """Whether no cancel is requested and the chase has not ended. Later evidence restarts no chase that ended."""
     marks = OrderEvent.objects.filter(order=OuterRef("pk"), kind__in=["CHASE_ENDED", "CHASE_WANTED"]).order_by("-id")
     row = (
         TradeOrder.objects.annotate(mark=Subquery(marks.values("kind")[:1]))
@@ -213,9 +213,8 @@ def absent(order: TradeOrder, words: str, *, at: datetime, **fields: Any) -> boo
 
 def _lost(order: TradeOrder, at: datetime) -> dict[str, Any]:
     """Mark what never reached the broker. A chase goes on from there; a first order is its caller's to send again."""
-    goes_on = (
-        order.root_id and not order.replaces_id and is_to_be_chased(order)
-    )  # where an amend is lost its original still stands
+    # if an amend is lost, its original is still there
+    goes_on = order.root_id and not order.replaces_id and is_to_be_chased(order)
     return {"never_arrived": True, "chase_at": at + LOST_PAUSE if goes_on else None}
 
 

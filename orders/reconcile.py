@@ -132,12 +132,12 @@ def _alone() -> Iterator[None]:
 
 def _reconcile(answer: OrderList) -> Report:
     report = Report(seen=len(answer.orders))
-    strangers = _settle_known(answer.orders, answer, report)
+    unmatched = _settle_known(answer.orders, answer, report)
     # an amend of ours may have got its number while its original was settled
-    strangers = _settle_known(strangers, answer, report)
+    unmatched = _settle_known(unmatched, answer, report)
     _note_missing(answer)
-    report.resolved += unknown.resolve(strangers, answer)
-    _record_external(_settle_known(strangers, answer, report), answer, report)
+    report.resolved += unknown.resolve(unmatched, answer)
+    _record_external(_settle_known(unmatched, answer, report), answer, report)
     return report
 
 
@@ -145,19 +145,19 @@ def _settle_known(records: Sequence[OrderRecord], answer: OrderList, report: Rep
     """Settle the orders that have rows; return the lines of the others."""
     if not records:
         return []
-    known, strangers, agreeing = KnownOrders(records, answer.orders), [], list[int]()
+    known, unmatched, agreeing = KnownOrders(records, answer.orders), [], list[int]()
     phases, changing = market.today(answer.asked_at), requests.orders_with_live_changes()
     for record in records:
         order = known.row_of(record)
         if order is None:
-            strangers.append(record)
+            unmatched.append(record)
         elif order.pk not in changing and agrees(order, record, answer.asked_at, phases):
             agreeing.append(order.pk)
         elif order.pk in changing or _needs_settling(order, record):
             with as_unread(record, answer.unread):
                 report.corrected += settle(order.pk, record, phases=phases, **answer.evidence_for(record))
     journal.note_confirmed(agreeing, answer.asked_at)
-    return strangers
+    return unmatched
 
 
 def _needs_settling(order: TradeOrder, record: OrderRecord) -> bool:
@@ -203,9 +203,9 @@ def _note_missing(answer: OrderList) -> None:
             journal.write(order, "NOT_LISTED", str(order.absent_looks), at=answer.now)
 
 
-def _record_external(strangers: Sequence[OrderRecord], answer: OrderList, report: Report) -> None:
+def _record_external(unmatched: Sequence[OrderRecord], answer: OrderList, report: Report) -> None:
     """Record the orders placed elsewhere. One that a request of ours may be waits for that answer."""
-    for record in strangers:
+    for record in unmatched:
         with as_unread(record, answer.unread):
             lost = unknown.given_up(record)
             if lost and answer.unread:

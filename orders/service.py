@@ -20,14 +20,14 @@ from market.codes import canonical, resolve
 from orders import cancel, cancel_all, journal, reconcile, unknown
 from orders.amend import Amender
 from orders.cancel import Canceller
-from orders.cancel_all import CancelAll, OpenList, Swept
+from orders.cancel_all import CancelAll, CancelAllResult, OpenList
 from orders.ground import Ground
 from orders.intents import NO_CHASE, Intent, OrderDenied, default_plan, offsets
 from orders.models import STOP_ID, TradeOrder
 from orders.pretrade import Draft, PreTrade
 from orders.submit import Submitter, grounds_of
 
-__all__ = ["NO_CHASE", "Draft", "Intent", "OrderDenied", "OrderService", "Swept", "default_plan", "offsets"]
+__all__ = ["NO_CHASE", "CancelAllResult", "Draft", "Intent", "OrderDenied", "OrderService", "default_plan", "offsets"]
 
 
 class OrderService:
@@ -97,20 +97,20 @@ class OrderService:
     def cancel(self, order: TradeOrder, *, by: RequestedBy = RequestedBy.CALLER, who: str = "") -> TradeOrder:
         """Request the cancel of what is left of an order; it is driven until the broker's list confirms it.
 
-        Nothing of it is ordered again. The wish to cancel an order without an answer is kept until its number is known.
+        Nothing of it is ordered again. The cancel of an order without an answer is deferred until its number is known.
         Raises Refused if the broker refused it, NotSent if the broker was not reached or the order is of another day,
         and ValueError for an order that has no number and gets none. A lost answer is no error: the order is looked up.
         """
         if order.order_no is None:
-            is_kept = cancel.keep_wish(order, by=by, who=who, at=self._now())
+            is_deferred = cancel.defer_cancel(order, by=by, who=who, at=self._now())
             order.refresh_from_db()
-            if is_kept:
+            if is_deferred:
                 return order
         Canceller(self._broker, self._now).cancel(order, by=by, who=who)
         order.refresh_from_db()
         return order
 
-    def cancel_all(self, *, external: bool = False, code: str | None = None, who: str = "") -> Swept:
+    def cancel_all(self, *, external: bool = False, code: str | None = None, who: str = "") -> CancelAllResult:
         """Cancel everything that is open, external orders too if `external`, or of one stock only.
 
         `code` as typed; raises codes.NotACode and ManyStocks where it is no stock's.

@@ -15,7 +15,7 @@ from aegis.sessions import KST
 from orders import guards, stops
 from orders.models import OrderEvent, StopRule, SwitchChange, TradeExecution, TradeOrder
 from orders.quality import Line
-from orders.service import Draft, Swept
+from orders.service import CancelAllResult, Draft
 from portfolio.models import AccountSnapshot, Portfolio
 
 
@@ -249,7 +249,7 @@ class OpenOrderShape(TypedDict):
     qty: int
 
 
-class SweptShape(TypedDict):
+class CancelAllResultShape(TypedDict):
     """What became of everything that was open, by order number.
 
     `cancelled`: the broker's list no longer shows them. `unconfirmed`: the cancel was sent, and the list still shows
@@ -418,7 +418,7 @@ def open_order(each: OpenOrder, row: TradeOrder | None) -> OpenOrderShape:
     }
 
 
-def swept(each: Swept) -> SweptShape:
+def swept(each: CancelAllResult) -> CancelAllResultShape:
     return {
         "cancelled": each.cancelled,
         "unconfirmed": [{"order_no": number, "message": why} for number, why in each.unconfirmed.items()],

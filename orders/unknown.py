@@ -43,7 +43,7 @@ MISSING_AFTER = timedelta(seconds=60)
 REMIND_BEFORE = timedelta(minutes=10)
 
 
-def resolve(strangers: Sequence[OrderRecord], answer: OrderList) -> int:
+def resolve(unmatched: Sequence[OrderRecord], answer: OrderList) -> int:
     """Look for the orders whose answer was lost among the lines that no row claims; return how many were resolved.
 
     A list with unparsed lines claims nothing and proves no absence. A line that fits two orders, an order that two
@@ -52,7 +52,7 @@ def resolve(strangers: Sequence[OrderRecord], answer: OrderList) -> int:
     lost = _unanswered(answer.now)
     if answer.unread:
         return 0
-    fitting = {order.pk: [record for record in strangers if could_be(order, record)] for order in lost}
+    fitting = {order.pk: [record for record in unmatched if could_be(order, record)] for order in lost}
     claims = Counter(id(record) for found in fitting.values() for record in found)
     resolved = 0
     for order in lost:
@@ -117,7 +117,7 @@ def _claim(order: TradeOrder, record: OrderRecord, answer: OrderList) -> bool:
         with transaction.atomic():
             if not journal.accepted(order, acceptance, at=answer.now, evidence=describe(record)):
                 return False
-            cancel.take_over(order, at=answer.now)
+            cancel.apply_deferred_cancel(order, at=answer.now)
     except IntegrityError:
         log.warning("order %s: number %s has just been taken by another row", order.pk, record.order_no)
         return False
@@ -187,7 +187,7 @@ def decide(order: TradeOrder, order_no: str | None, *, by: str, at: datetime) ->
     try:
         with transaction.atomic():
             journal.accepted(order, acceptance, at=at, evidence=evidence, decided_by=by[:150])
-            cancel.take_over(order, at=at)
+            cancel.apply_deferred_cancel(order, at=at)
     except IntegrityError as error:
         raise ValueError(f"order number {order_no} belongs to another order of ours by now") from error
     journal.want_look(order)
@@ -286,7 +286,7 @@ def record_external(record: OrderRecord, answer: OrderList) -> TradeOrder | None
     try:
         with transaction.atomic():
             journal.found(row, acceptance, placed_at=record.stamped_at, at=answer.now, evidence=describe(record))
-            cancel.take_over(row, at=answer.now)
+            cancel.apply_deferred_cancel(row, at=answer.now)
     except IntegrityError:
         if KnownOrders([record]).row_of(record) is not None:
             return None

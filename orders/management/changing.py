@@ -115,7 +115,7 @@ def _has_no_answer(order: TradeOrder) -> bool:
     return newest is not None and newest.state == RequestState.UNKNOWN
 
 
-def cancel_kept(order: str) -> str:
+def cancel_deferred(order: str) -> str:
     """Return what happens to the cancel of an order without an answer, by what the order is called."""
     words = _("{order} has no answer yet: it is cancelled as soon as the broker's list shows it, and not chased")
     return words.format(order=order)

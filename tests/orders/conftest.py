@@ -1,14 +1,17 @@
 """A desk on the simulator: the real service, client and socketless exchange."""
 
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
 
 import pytest
 
-from aegis.broker import Broker
+from aegis.broker import Broker, BrokerError
 from aegis.terms import Side
 from kis import clock
 from kis.simulator.server import Simulator
-from orders import routine
+from orders import cancel_driver, chase, reconcile, routine
 from orders.models import TradeOrder
 from orders.service import Intent, OrderService
 
@@ -34,3 +37,30 @@ def buy(service: OrderService) -> Callable[..., TradeOrder]:
         return service.place(Intent(**{**wanted, **words}))  # type: ignore[arg-type]
 
     return place
+
+
+@pytest.fixture
+def after(clock_at: Callable[[Any], object]) -> Callable[[float], None]:
+    """Move the clock forward by seconds."""
+
+    def go(seconds: float) -> None:
+        clock_at(clock.now() + timedelta(seconds=seconds))
+
+    return go
+
+
+@pytest.fixture
+def turn(broker: Broker, after: Callable[[float], None]) -> Callable[..., None]:
+    """Run the workers' tasks N times: due chases, requested cancels, then the order list, `seconds` later."""
+
+    def run(times: int = 1, seconds: float = 3.0, at: Any = broker) -> None:
+        for _ in range(times):
+            for pk in chase.due(clock.now()):
+                chase.advance(pk, at, clock.now)
+            for pk in cancel_driver.due(clock.now()):
+                cancel_driver.drive(pk, at, clock.now)
+            after(seconds)
+            with suppress(BrokerError):
+                reconcile.reconcile(at, clock.now)
+
+    return run

@@ -30,9 +30,9 @@ from portfolio.fetcher import KISFetcher
 from tests.orders.test_fills import hear, notice
 
 from .conftest import SAMSUNG
-from .exchange_log import answered, at_stake, new_orders
+from .exchange_log import ACCOUNT, answered, at_stake, new_orders
+from .helpers import fresh
 
-ACCOUNT = "50000000-01"
 CHEAP = "004090"
 CHANGE = "order-rvsecncl"
 Buy = Callable[..., TradeOrder]
@@ -104,11 +104,6 @@ def by_hand(simulator: Simulator, **words: object) -> dict[str, Any]:
 
 def number(order: TradeOrder | Placed) -> int:
     return int(order.order_no or 0)
-
-
-def fresh(order: TradeOrder) -> TradeOrder:
-    order.refresh_from_db()
-    return order
 
 
 def amend_of(order: TradeOrder) -> BrokerRequest:

@@ -1,6 +1,5 @@
 """Amends and cancels by a person: what is sent, by whom, and what they are told of it."""
 
-import json
 from collections.abc import Callable
 from io import StringIO
 from typing import Any
@@ -18,7 +17,9 @@ from orders.models import BrokerRequest, TradeOrder
 from orders.reconcile import reconcile
 from orders.service import OrderService
 
-ACCOUNT = "50000000-01"
+from .exchange_log import ACCOUNT
+from .helpers import told
+
 Buy = Callable[..., TradeOrder]
 
 
@@ -26,17 +27,6 @@ Buy = Callable[..., TradeOrder]
 def _english() -> object:
     with translation.override("en"):
         yield
-
-
-def told(*words: str, exit_code: int = 0) -> dict[str, Any]:
-    out = StringIO()
-    if exit_code:
-        with pytest.raises(SystemExit) as caught:
-            call_command(*words, "--json", stdout=out)
-        assert caught.value.code == exit_code
-    else:
-        call_command(*words, "--json", stdout=out)
-    return dict(json.loads(out.getvalue()))
 
 
 def said(*words: str) -> str:

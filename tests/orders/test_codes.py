@@ -1,6 +1,5 @@
 """A stock code with a space behind it, in small or wide letters: one order of one stock, whichever way it comes in."""
 
-import json
 import unicodedata
 from collections.abc import Callable
 from datetime import timedelta
@@ -26,6 +25,8 @@ from orders.reconcile import reconcile
 from orders.service import Intent, OrderDenied, OrderService
 from orders.tasks import submit
 from portfolio.models import Portfolio
+
+from .helpers import told
 
 HOW_IT_IS_TYPED = ["005930 ", " 005930", "００５９３０", "005930\u200b", "A005930"]
 
@@ -114,12 +115,6 @@ def test_a_command_takes_a_name_before_it_takes_a_code(service: OrderService) ->
     call_command("buy", name, "１０", "--price", "６０，０００", "--market", "ｋｒｘ", stdout=StringIO())
     order = TradeOrder.objects.get()
     assert (order.stock_code, order.qty, order.price) == ("005930", 10, 60_000)
-
-
-def told(*words: str) -> dict[str, Any]:
-    out = StringIO()
-    call_command(*words, "--json", stdout=out)
-    return dict(json.loads(out.getvalue()))
 
 
 @pytest.mark.parametrize("typed", ["005930 ", "００５９３０"])

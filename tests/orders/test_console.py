@@ -24,27 +24,14 @@ from orders.reconcile import reconcile
 from orders.service import OrderService
 from tests import workers
 
-ACCOUNT = "50000000-01"
+from .exchange_log import ACCOUNT
+from .helpers import told
 
 
 @pytest.fixture(autouse=True)
 def _english() -> object:
     with translation.override("en"):
         yield
-
-
-def told(*words: str, exit_code: int = 0) -> dict[str, Any]:
-    """Run a command with --json and return what it printed, having seen that the exit code is as it should be."""
-    out = StringIO()
-    if exit_code:
-        with pytest.raises(SystemExit) as caught:
-            call_command(*words, "--json", stdout=out)
-        assert caught.value.code == exit_code
-    else:
-        call_command(*words, "--json", stdout=out)
-    shape = json.loads(out.getvalue())
-    assert (shape["command"], shape["ok"], shape["exit_code"]) == (words[0], not exit_code, exit_code)
-    return shape
 
 
 def assert_shape(value: dict[str, Any], shape: type) -> None:
@@ -251,7 +238,10 @@ def test_the_brake_cancels_all_that_is_ours_and_by_option_the_rest(service: Orde
     assert len(told("cancel_all", "--dry-run")["orders"]) == 2
     assert len(open_at_the_exchange(simulator)) == 3
     shape = told("cancel_all")
-    assert_shape({name: shape[name] for name in shape if name in shapes.SweptShape.__annotations__}, shapes.SweptShape)
+    assert_shape(
+        {name: shape[name] for name in shape if name in shapes.CancelAllResultShape.__annotations__},
+        shapes.CancelAllResultShape,
+    )
     assert (len(shape["cancelled"]), shape["failed"], len(shape["left"])) == (2, [], 1)
     assert open_at_the_exchange(simulator) == shape["left"]
     assert len(told("cancel_all", "--external")["cancelled"]) == 1

@@ -1,16 +1,14 @@
 """What counts as proof where replies, lists and people disagree; the rules are in docs/evidence.md."""
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
-from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 from unittest import mock
 
 import pytest
 
-from aegis.broker import Acceptance, Broker, BrokerError, OrderRecord, PartlyRead, Placed, UnreadLine
+from aegis.broker import Acceptance, Broker, OrderRecord, PartlyRead, Placed, UnreadLine
 from aegis.chase import Plan
 from aegis.lifecycle import Status
 from aegis.requests import EndCause
@@ -18,17 +16,17 @@ from aegis.stops import StopKind, StopUnit
 from aegis.terms import Market, Side
 from kis import clock
 from kis.simulator.server import Simulator
-from orders import cancel_driver, chase, reconcile, routine, stops
+from orders import chase, reconcile, routine, stops
 from orders.cancel import Canceller
 from orders.models import StopRule, TradeOrder
 from orders.service import Intent, OrderDenied, OrderService
 from portfolio.fetcher import KISFetcher
 
 from .conftest import SAMSUNG
-from .exchange_log import at_stake
+from .exchange_log import ACCOUNT, at_stake
+from .helpers import cancel_externally, fresh, place_externally
 from .test_fills import hear, notice
 
-ACCOUNT = "50000000-01"
 CHANGE = "order-rvsecncl"
 LIST = "inquire-daily-ccld"
 Buy = Callable[..., TradeOrder]
@@ -38,43 +36,9 @@ BUY = Intent(SAMSUNG, Side.BUY, 10, strategy="buy_normal")
 
 
 @pytest.fixture
-def after(clock_at: Callable[[Any], object]) -> After:
-    def go(seconds: float) -> None:
-        clock_at(clock.now() + timedelta(seconds=seconds))
-
-    return go
-
-
-@pytest.fixture
-def turn(broker: Broker, after: After) -> Turn:
-    """Let the workers come by: chases, wanted cancels, the list."""
-
-    def run(times: int = 1, seconds: float = 3.0, at: Any = broker) -> None:
-        for _ in range(times):
-            for pk in chase.due(clock.now()):
-                chase.advance(pk, at, clock.now)
-            for pk in cancel_driver.due(clock.now()):
-                cancel_driver.drive(pk, at, clock.now)
-            after(seconds)
-            with suppress(BrokerError):
-                reconcile.reconcile(at, clock.now)
-
-    return run
-
-
-@pytest.fixture
 def step(broker: Broker) -> Callable[..., object]:
     """Take one step of an order's chase."""
     return lambda order, at=broker: chase.run_step(order.pk, at, clock.now)
-
-
-def fresh(order: TradeOrder) -> TradeOrder:
-    order.refresh_from_db()
-    return order
-
-
-def by_hand(simulator: Simulator, **words: Any) -> dict[str, Any]:
-    return dict(simulator.command("POST", "/simulator/orders", {"account": ACCOUNT, **words}) or {})
 
 
 def ordered(simulator: Simulator) -> int:
@@ -237,7 +201,7 @@ def test_our_own_cancel_whose_line_cannot_be_parsed_is_called_nobodys(
     assert (order.retries.exists(), fresh(order).end_cause) == (True, EndCause.OWN_CANCEL)
 
 
-def test_a_hands_cancel_is_not_ours_long_after_the_sender_of_ours_died(
+def test_an_external_cancel_is_not_ours_long_after_the_sender_of_ours_died(
     buy: Buy, simulator: Simulator, after: After, turn: Turn, step: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Death(BaseException):
@@ -256,14 +220,14 @@ def test_a_hands_cancel_is_not_ours_long_after_the_sender_of_ours_died(
         with pytest.raises(Death):
             step(order)
     after(20)
-    by_hand(simulator, cancel=int(fresh(order).order_no or 0))
+    cancel_externally(simulator, order)
     after(20)
     turn(10)
     assert (fresh(order).end_cause, ordered(simulator)) == (EndCause.EXTERNAL_CANCEL, 10)
 
 
 @pytest.mark.parametrize("seconds", [60, 100, 150])
-def test_a_hands_like_order_much_later_is_not_the_lost_one(
+def test_an_equal_external_order_much_later_is_not_the_lost_one(
     service: OrderService, broker: Broker, simulator: Simulator, after: After, turn: Turn, seconds: int
 ) -> None:
     simulator.fault("request_lost", path="order-cash", count=4)
@@ -272,7 +236,7 @@ def test_a_hands_like_order_much_later_is_not_the_lost_one(
     for _ in range(seconds // 10):
         after(10)
         reconcile.reconcile(broker, clock.now)
-    by_hand(simulator, code=SAMSUNG, side="BUY", quantity=10, price=order.price, kind="00", market="KRX")
+    place_externally(simulator, price=order.price)
     turn(20)
     (theirs,) = simulator.ledger(ACCOUNT)["orders"]
     assert theirs["status"] == "open"
@@ -369,7 +333,7 @@ def test_an_order_of_yesterday_is_not_amended(
     order = buy(price=69_000)
     clock_at("2026-11-24 10:00:00")
     routine.sync_calendar(broker, clock.now)
-    by_hand(simulator, code=SAMSUNG, side="BUY", quantity=10, price=69_000, kind="00", market="KRX")
+    place_externally(simulator)
     with pytest.raises(OrderDenied) as denied:
         service.amend(fresh(order), price=68_500)
     assert [reason.code for reason in denied.value.reasons] == ["NOT_TODAY"]

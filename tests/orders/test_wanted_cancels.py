@@ -1,8 +1,7 @@
-"""A wish to cancel is kept until it is fulfilled: without an answer, without a row, without a list, over a night."""
+"""A requested cancel is carried out: without an answer, without a row, without a list, over a night."""
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 from unittest import mock
 
@@ -22,8 +21,9 @@ from orders.models import BrokerRequest, TradeOrder
 from orders.service import Intent, OrderService
 
 from .conftest import SAMSUNG
+from .exchange_log import ACCOUNT
+from .helpers import place_externally
 
-ACCOUNT = "50000000-01"
 CHANGE, LIST, OPEN_LIST = "order-rvsecncl", "inquire-daily-ccld", "inquire-psbl-rvsecncl"
 Buy = Callable[..., TradeOrder]
 ClockAt = Callable[[Any], object]
@@ -36,26 +36,6 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The brake's pauses, and the client's between two tries, pass at once."""
     for module in ("orders.cancel_all", "kis.client", "time"):
         monkeypatch.setattr(f"{module}.sleep", lambda seconds: None, raising=False)
-
-
-@pytest.fixture
-def after(clock_at: ClockAt) -> After:
-    return lambda seconds: clock_at(clock.now() + timedelta(seconds=seconds)) and None
-
-
-@pytest.fixture
-def turn(broker: Broker, after: After) -> Turn:
-    """Some turns of the house, three seconds each: chases, cancels, the list."""
-
-    def run(times: int) -> None:
-        for _ in range(times):
-            for pk in chase.due(clock.now()):
-                chase.advance(pk, broker, clock.now)
-            drive(broker)
-            after(3)
-            reconcile.reconcile(broker, clock.now)
-
-    return run
 
 
 @pytest.fixture
@@ -74,7 +54,7 @@ def tomorrow(buy: Buy, broker: Broker, simulator: Simulator, clock_at: ClockAt) 
     clock_at("2026-11-24 10:00:00")
     routine.sync_calendar(broker, clock.now)
     simulator.set_price(SAMSUNG, 70_000, freeze=True)
-    by_hand(simulator)
+    place_externally(simulator)
     assert open_at(broker) == {order.order_no: 10}
     return order
 
@@ -82,11 +62,6 @@ def tomorrow(buy: Buy, broker: Broker, simulator: Simulator, clock_at: ClockAt) 
 def drive(broker: Broker) -> None:
     for pk in cancel_driver.due(clock.now()):
         cancel_driver.drive(pk, broker, clock.now)
-
-
-def by_hand(simulator: Simulator) -> None:
-    words = {"code": SAMSUNG, "side": "BUY", "quantity": 10, "price": 69_000, "kind": "00", "market": "KRX"}
-    simulator.command("POST", "/simulator/orders", {"account": ACCOUNT, **words})
 
 
 def open_at(broker: Broker) -> dict[str, int]:
@@ -120,7 +95,7 @@ def test_the_brake_drives_on_what_had_no_answer(
 def test_the_brake_drives_on_what_a_hand_ordered(
     service: OrderService, broker: Broker, simulator: Simulator, turn: Turn
 ) -> None:
-    by_hand(simulator)
+    place_externally(simulator)
     simulator.fault("request_lost", path=CHANGE, count=4)
     service.cancel_all(external=True)
     simulator.clear_faults()
@@ -131,7 +106,7 @@ def test_the_brake_drives_on_what_a_hand_ordered(
 def test_a_row_takes_over_what_was_asked_for_before_it_was_there(
     service: OrderService, broker: Broker, simulator: Simulator, turn: Turn
 ) -> None:
-    by_hand(simulator)
+    place_externally(simulator)
     simulator.fault("request_lost", path=CHANGE, count=4)
     swept = OrderService(without_list(broker), clock.now).cancel_all(external=True)
     simulator.clear_faults()
@@ -210,7 +185,7 @@ def test_an_operators_cancel_of_an_order_without_an_answer_is_kept(
     told = actions.cancel(lost, by=admin_user)
     assert told.is_done
     lost.refresh_from_db()
-    assert (lost.cancel_wanted_by, lost.chase_at, kinds(lost)[-1]) == ("OPERATOR", None, "CANCEL_KEPT")
+    assert (lost.cancel_wanted_by, lost.chase_at, kinds(lost)[-1]) == ("OPERATOR", None, "CANCEL_DEFERRED")
     turn(5)
     assert open_at(broker) == {}
 

@@ -7,7 +7,7 @@ from aegis.broker import BrokerError
 from aegis.lifecycle import UNANSWERED
 from aegis.requests import RequestedBy
 from orders import guards, shapes
-from orders.management.changing import after_cancel, cancel_kept
+from orders.management.changing import after_cancel, cancel_deferred
 from orders.management.console import DeskCommand, Failure, Told, describe, find_order, service, who
 
 
@@ -36,6 +36,6 @@ class Command(DeskCommand):
             words = _("not cancelled: {error}").format(error=guards.say_error(error))
             raise Failure("NOT_CANCELLED", words, shape={"broker_code": error.code, **shape}) from error
         if order.state in UNANSWERED:
-            return Told({"dry_run": False, "order": shapes.order(order)}, [cancel_kept(describe(order))])
+            return Told({"dry_run": False, "order": shapes.order(order)}, [cancel_deferred(describe(order))])
         lines = [_("cancel sent: {line}").format(line=describe(order)), after_cancel(order)]
         return Told({"dry_run": False, "order": shapes.order(order)}, lines)

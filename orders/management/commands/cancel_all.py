@@ -3,19 +3,15 @@ from typing import Any
 
 from django.utils.translation import gettext as _
 
-from aegis.broker import BrokerError, OpenOrder
-from aegis.lifecycle import Status
-from aegis.sessions import KST
+from aegis.broker import OpenOrder
 from aegis.terms import Side
 from kis import clock
-from kis.wiring import broker
 from market import service as market
 from orders import shapes, switch
 from orders.cancel_all import row_of
 from orders.management.console import DeskCommand, Failure, Told, service, stock_code, who
 from orders.models import TradeOrder
-from orders.reconcile import reconcile
-from orders.service import Swept
+from orders.service import CancelAllResult
 
 
 class Command(DeskCommand):
@@ -35,8 +31,6 @@ class Command(DeskCommand):
         if options["halt"]:
             switch.halt(by=who(), reason=self.name, at=clock.now())
         swept = service().cancel_all(external=options["external"], code=code, who=who())
-        if swept.failed or swept.unconfirmed:
-            _look_again(swept)
         lines = [*([_("halted: nothing new leaves")] if options["halt"] else []), *_lines(swept)]
         if swept.failed or swept.unconfirmed or swept.unseen:
             raise Failure("NOT_ALL", "\n".join(lines), shape=dict(shapes.swept(swept)))
@@ -69,24 +63,7 @@ def _open_line(each: OpenOrder, row: TradeOrder | None) -> str:
     )
 
 
-def _look_again(swept: Swept) -> None:
-    """Sort anew what is over meanwhile: a cancel is refused, too, if the order just filled."""
-    try:
-        reconcile(broker(), clock.now)
-    except BrokerError as error:
-        swept.unseen = swept.unseen or str(error)
-        return
-    today = clock.now().astimezone(KST).date()
-    for number in [*swept.failed, *swept.unconfirmed]:
-        # branches number for themselves: it is over if all orders with that number are
-        rows = list(TradeOrder.objects.filter(order_no=number, order_date=today))
-        if rows and all(row.is_done for row in rows):
-            swept.failed.pop(number, None)
-            if swept.unconfirmed.pop(number, None) and any(row.state is Status.CANCELLED for row in rows):
-                swept.cancelled.append(number)
-
-
-def _lines(swept: Swept) -> list[str]:
+def _lines(swept: CancelAllResult) -> list[str]:
     words = _("no longer open by the broker's list: {count} ({numbers})")
     lines = [words.format(count=len(swept.cancelled), numbers=_join(swept.cancelled))]
     for number, why in swept.unconfirmed.items():
