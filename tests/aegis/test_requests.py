@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from aegis.broker import OrderRecord
-from aegis.requests import STAMP_TOLERANCE, RequestKind, RequestState, SentRequest, attribute
+from aegis.requests import STAMP_TOLERANCE, RequestKind, RequestState, SentRequest, attribute, clock_offset
 from aegis.sessions import KST
 from aegis.terms import Market, OrderKind, Side
 
@@ -105,3 +105,28 @@ def test_two_cancels_are_told_apart_by_nothing() -> None:
 @pytest.mark.parametrize("stamped_at", [SENT_AT - 2 * STAMP_TOLERANCE, UNANSWERED.deadline + 2 * STAMP_TOLERANCE])
 def test_a_line_from_before_the_sending_or_after_the_deadline_is_not_ours(stamped_at: datetime) -> None:
     assert attribute([UNANSWERED], [replace(CANCEL_LINE, placed_at=stamped_at.time())], ORDER, ASKED_AT) == {}
+
+
+@pytest.mark.parametrize(
+    ("answered", "stamped", "expected"),
+    [(1, 5, 5), (1, -5, -5), (1, 2, 0), (3, 5, 0), (-1, 5, 0), (None, 5, 0)],
+)
+def test_a_reply_that_came_at_once_says_how_far_the_brokers_clock_is_ahead(
+    answered: int | None, stamped: int, expected: int
+) -> None:
+    answered_at = None if answered is None else SENT_AT + timedelta(seconds=answered)
+    offset = clock_offset(SENT_AT, answered_at, SENT_AT + timedelta(seconds=stamped))
+    assert offset == timedelta(seconds=expected)
+    assert clock_offset(None, SENT_AT, SENT_AT) == timedelta(0)
+
+
+@pytest.mark.parametrize("ahead", [timedelta(minutes=-5), timedelta(minutes=5)])
+def test_a_line_is_in_time_by_the_clock_that_stamped_it(ahead: timedelta) -> None:
+    line = replace(CANCEL_LINE, placed_at=(SENT_AT + ahead).time())
+    assert attribute([UNANSWERED], [line], ORDER, ASKED_AT) == {}
+    assert attribute([UNANSWERED], [line], ORDER, ASKED_AT, ahead) == {7: line}
+
+
+def test_a_request_that_lapsed_may_turn_up_in_its_time() -> None:
+    lapsed = replace(UNANSWERED, state=RequestState.LAPSED)
+    assert attribute([lapsed], [CANCEL_LINE], ORDER, ASKED_AT) == {7: CANCEL_LINE}

@@ -14,7 +14,7 @@ from django.utils.translation import gettext
 from aegis.broker import Acceptance, Broker, HeldBack, NotSent, OrderRequest, Placed, Quote
 from aegis.guards import TradingState
 from aegis.lifecycle import Status
-from aegis.requests import RequestState
+from aegis.requests import RequestKind, RequestState
 from aegis.stops import StopKind, StopUnit
 from aegis.terms import Market, Side
 from kis import clock
@@ -45,6 +45,20 @@ def meanwhile(broker: Broker) -> Meanwhile:
             return broker.place(request)
 
         return mock.MagicMock(wraps=broker, place=place)
+
+    return that
+
+
+@pytest.fixture
+def meanwhile_cancel(broker: Broker) -> Meanwhile:
+    """A broker before which something happens when a cancel is about to leave."""
+
+    def that(happens: Callable[[OrderRequest], object]) -> Broker:
+        def cancel(placed: Placed) -> Acceptance:
+            happens(mock.sentinel.cancel)
+            return broker.cancel(placed)
+
+        return mock.MagicMock(wraps=broker, cancel=cancel)
 
     return that
 
@@ -213,3 +227,14 @@ def test_who_ends_a_chase_ends_its_cancel_that_could_not_leave(
     end_chase(order, "a test", at=clock.now())
     clock_at(clock.now() + timedelta(minutes=1))
     assert cancel_driver.due(clock.now()) == []
+
+
+def test_a_cancel_does_not_leave_into_the_next_day(
+    service: OrderService, broker: Broker, meanwhile_cancel: Meanwhile, simulator: Simulator, clock_at: ClockAt
+) -> None:
+    order = place(broker)
+    late = meanwhile_cancel(lambda request: clock_at("2026-11-24 00:00:01"))
+    with pytest.raises(HeldBack):
+        OrderService(late, clock.now).cancel(order)
+    assert [each["request"] for each in simulator.ledger(ACCOUNT)["orders"]] == ["new"]
+    assert order.requests.get(kind=RequestKind.CANCEL).state == RequestState.NOT_SENT

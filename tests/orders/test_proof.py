@@ -16,9 +16,9 @@ from aegis.stops import StopKind, StopUnit
 from aegis.terms import Market, Side
 from kis import clock
 from kis.simulator.server import Simulator
-from orders import chase, reconcile, routine, stops
+from orders import chase, fills, reconcile, routine, stops
 from orders.cancel import Canceller
-from orders.models import StopRule, TradeOrder
+from orders.models import RawNotice, StopRule, TradeOrder
 from orders.service import Intent, OrderDenied, OrderService
 from portfolio.fetcher import KISFetcher
 
@@ -226,6 +226,22 @@ def test_an_external_cancel_is_not_ours_long_after_the_sender_of_ours_died(
     assert (fresh(order).end_cause, ordered(simulator)) == (EndCause.EXTERNAL_CANCEL, 10)
 
 
+def test_an_external_cancel_after_ours_was_given_up_is_not_ours(
+    buy: Buy, simulator: Simulator, after: After, turn: Turn, step: Any
+) -> None:
+    order = buy(plan=Plan(600, 1, 1, market_after=False))
+    after(601)
+    step(order)
+    simulator.fault("request_lost", path=CHANGE, count=50)
+    step(order)
+    turn(3)
+    after(8)
+    cancel_externally(simulator, order)
+    simulator.clear_faults()
+    turn(20)
+    assert (fresh(order).end_cause, ordered(simulator)) == (EndCause.EXTERNAL_CANCEL, 10)
+
+
 @pytest.mark.parametrize("seconds", [60, 100, 150])
 def test_an_equal_external_order_much_later_is_not_the_lost_one(
     service: OrderService, broker: Broker, simulator: Simulator, after: After, turn: Turn, seconds: int
@@ -358,3 +374,30 @@ def test_a_cancel_beside_an_amended_part_ends_the_order_however_the_list_prints_
     turn(4)
     assert (fresh(order).state, order.end_cause) == (Status.CANCELLED, EndCause.OWN_CANCEL)
     assert standing(simulator) == 3
+
+
+def test_a_fill_of_an_amended_order_that_was_kept_is_applied_to_it_by_the_next_list(
+    buy: Buy, service: OrderService, turn: Turn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = buy(price=69_000)
+    row = service.amend(order, price=69_100)
+    with monkeypatch.context() as patch:
+        patch.setattr(fills, "apply", lambda *words, **more: False)  # the worker dies before it applies the notice
+        kept = hear(notice(row.order_no or "", price=69_100, original=order.order_no or "", change="1"))
+    fills.replay_stranded()
+    kept.refresh_from_db()
+    assert (kept.state, kept.order_id, fresh(row).state) == (RawNotice.State.APPLIED, row.pk, Status.FILLED)
+
+
+def test_a_chase_whose_reorder_stands_already_ends_there(
+    buy: Buy, broker: Broker, simulator: Simulator, after: After, step: Any
+) -> None:
+    order = buy()
+    after(31)
+    for _ in range(4):  # check, cancel, confirm, reorder
+        step(order)
+        after(1)
+    assert order.retries.count() == 1
+    TradeOrder.objects.filter(pk=order.pk).update(chase_at=clock.now())  # its worker died before it noted that
+    step(order)
+    assert (order.retries.count(), fresh(order).chase_at, ordered(simulator)) == (1, None, 20)
