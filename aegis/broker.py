@@ -117,12 +117,16 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Book:
-    """The order book, best level first; a side may be empty."""
+    """The order book, best level first; a side may be empty.
+
+    `expected_price` is what an auction would match at now (예상체결가), in won; 0 if the broker does not tell it.
+    """
 
     code: str
     market: Market
     asks: tuple[Level, ...]
     bids: tuple[Level, ...]
+    expected_price: int = 0
 
     def best_opposite(self, side: Side) -> int | None:
         """Return the price a `side` order would meet first: ask 1 for a buy, bid 1 for a sale."""

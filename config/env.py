@@ -4,6 +4,7 @@
 """
 
 import gettext
+import math
 import os
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -81,6 +82,20 @@ def bound(name: str, default: int) -> int:
             _("{name}={value!r} is no bound: write a whole number, or 0 for none").format(name=name, value=value)
         )
     return int(value)
+
+
+def seconds_between(name: str, default: float, lowest: float, highest: float) -> float:
+    """Return a wait in seconds that must lie in a range."""
+    text = env.str(name, default="").strip()
+    try:
+        value = float(text) if text else default
+    except ValueError:
+        value = math.nan
+    if not lowest <= value <= highest:
+        template = _("{name}={value!r} is no such wait: write seconds from {lowest:g} to {highest:g}, as {default:g}")
+        figures = {"lowest": lowest, "highest": highest, "default": default}
+        raise ImproperlyConfigured(template.format(name=name, value=text, **figures))
+    return value
 
 
 def percent_bound(name: str, default: int) -> Decimal:

@@ -22,6 +22,7 @@ from config.env import (
     env,
     percent,
     percent_bound,
+    seconds_between,
     server_url,
 )
 from config.logging import FORMATS, logging_config
@@ -68,6 +69,8 @@ UNFILLED_WAIT_SECONDS = env.float("AEGIS_UNFILLED_WAIT_SECONDS", default=30.0)
 MAX_RETRY_COUNT = env.int("AEGIS_MAX_RETRY_COUNT", default=3)
 RETRY_OFFSET_ADJUST = env.int("AEGIS_RETRY_OFFSET_ADJUST", default=1)
 FORCE_MARKET_AFTER_RETRY = env.bool("AEGIS_FORCE_MARKET_AFTER_RETRY", default=True)
+# how long one step of a triggered stop's sale waits before the next one is priced
+STOP_WAIT_SECONDS = seconds_between("AEGIS_STOP_WAIT_SECONDS", 10.0, 1, 60)
 # how a chased order comes nearer: by a cancel and a new order (spec §9.6), or by an amend (정정), one request
 CHASE_BY = choice("AEGIS_CHASE_BY", ("cancel", "amend"), "cancel")
 # how far a chase may go from the price at arrival. The band above is measured from the current price (spec §9.3): a

@@ -165,5 +165,15 @@ def disarm(stop: StopRule, *, by: User) -> Told:
     return Told(True, _("Disarmed: {stop}").format(stop=stop))
 
 
+def rearm(stop: StopRule, *, by: User) -> Told:
+    """Arm a stop again whose order somebody else changed."""
+    try:
+        stops.rearm(stop, by=by.get_username(), at=clock.now())
+    except ValidationError as error:
+        return Told(False, f"{stop}: {' '.join(error.messages)}")
+    log_act(by, stop, _("armed again"))
+    return Told(True, _("Armed again: {stop}").format(stop=stop))
+
+
 def name_of(order: TradeOrder) -> str:
     return f"{order.stock_name or order.stock_code} {order.get_order_type_display()} {order.qty:,} #{order.pk}"

@@ -31,6 +31,7 @@ from kis.status import SocketState, StreamStatus
 from market import service as market
 from market.models import DailyPrice, MarketCandle, MarketMacro
 from orders.models import MarketHalt, Reconciliation, StopRule, TradeExecution, TradeOrder, TradingSwitch
+from orders.stop_rows import LIVE
 from portfolio.models import AccountSnapshot, Portfolio
 from portfolio.service import PortfolioService
 
@@ -55,7 +56,6 @@ SOCKET = {
     SocketState.LOST: gettext_noop("lost"),
     SocketState.STOPPED: gettext_noop("stopped"),
 }
-STOP_LIVES = (StopRule.State.ARMED, StopRule.State.TRIGGERED, StopRule.State.ORDERED)
 QUEUES = ("orders", "sync", "notify", "stream")
 EXECUTIONS_SHOWN = 60
 CANDLES_SHOWN = 780  # minutes from eight in the morning to nine at night
@@ -101,7 +101,7 @@ class Held:
 
 def holdings(now: datetime) -> dict[str, Any]:
     rules = defaultdict(list)
-    for rule in StopRule.objects.filter(state__in=STOP_LIVES).order_by("kind"):
+    for rule in StopRule.objects.filter(state__in=LIVE).order_by("kind"):
         rules[rule.stock_code].append(rule)
     held = [_held(row, rules[row.stock_code]) for row in PortfolioService().get_portfolio()]
     held.sort(key=lambda each: -each.value)

@@ -151,8 +151,10 @@ class KISBroker(Quotations):
         )
 
     def book(self, code: str, market: Market) -> Book:
-        row = self._client.call(catalogue.BOOK, instrument(code, market)).row("output1")
-        return Book(code, market, asks=_levels(row, "askp"), bids=_levels(row, "bidp"))
+        reply = self._client.call(catalogue.BOOK, instrument(code, market))
+        row = reply.row("output1")
+        expected = reply.row("output2").integer_or("antc_cnpr", 0) if "output2" in reply.body else 0
+        return Book(code, market, asks=_levels(row, "askp"), bids=_levels(row, "bidp"), expected_price=max(0, expected))
 
     def orderable(self, code: str, kind: OrderKind, price: int) -> Orderable:
         parameters = {

@@ -117,6 +117,17 @@ def defer_cancel(order: TradeOrder, *, by: RequestedBy, who: str = "", at: datet
     return True
 
 
+@transaction.atomic
+def request_cancel(order: TradeOrder, *, by: RequestedBy, who: str = "", at: datetime) -> None:
+    """Record that an order's cancel is requested, without a call: `orders.cancel_driver` sends it within seconds."""
+    row = journal.locked(order.pk)
+    if row.cancel_wanted_at is not None or row.is_done:
+        return
+    _want(row, by, at, is_whole=True)
+    journal.note(row, cancel_due_at=at)
+    journal.write(row, "CANCEL_DEFERRED", f"{by.value} {who}".strip(), at=at)
+
+
 def apply_deferred_cancel(order: TradeOrder, *, at: datetime) -> None:
     """Apply the cancel that was requested before a row got its number: of the row, or by its `open_order_key`."""
     order.refresh_from_db(fields=["cancel_wanted_at", "cancel_wanted_by"])

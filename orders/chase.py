@@ -32,7 +32,7 @@ from orders import guards, journal, reconcile, requests, settle
 from orders.amend import Amender
 from orders.cancel import Canceller
 from orders.intents import OrderDenied
-from orders.models import STOP_ID, BrokerRequest, TradeOrder
+from orders.models import BrokerRequest, TradeOrder
 from orders.reorders import Preview, Reorders, reorder_of
 from orders.requests import Grounds
 
@@ -393,16 +393,10 @@ class _Step:
         return Taken(action, self._order.pk, step)
 
     def _rate_bounded(self, needed: int) -> str:
-        """Return why the stock's automatic requests must slow down, empty if they need not.
-
-        A stop's family is slowed only after its own rejections: what must be sold is not held up by other chases.
-        """
+        """Return why the stock's automatic requests must slow down, empty if they need not."""
         most = settings.MAX_AUTO_REQUESTS_PER_MINUTE
-        order = self._order
-        root = order.root or order
-        of_stop = order if root.request_id.startswith(STOP_ID) else None
-        sent = requests.automatic_in_a_minute(order.stock_code, self._now(), only_rejected_of=of_stop)
-        if not most or sent + (needed if of_stop is None else 0) <= most:
+        sent = requests.automatic_in_a_minute(self._order.stock_code, self._now())
+        if not most or sent + needed <= most:
             return ""
         words = gettext("{count} automatic requests of this stock within a minute (AEGIS_MAX_AUTO_REQUESTS_PER_MINUTE)")
         return words.format(count=sent)

@@ -24,7 +24,7 @@ from aegis.terms import Board, Instrument, Market, Side
 from kis import about, codec
 from market.models import Stock
 from market.service import canonical_codes
-from orders import guards, journal, requests
+from orders import entry_stops, guards, journal, requests
 from orders.models import RawNotice, TradeExecution, TradeOrder
 from orders.order_list import same_branch
 from portfolio import ledger, sql
@@ -312,6 +312,8 @@ def count(order: TradeOrder, fill: Fill, *, now: datetime) -> TradeExecution:
         filled_amount=order.filled_amount + fill.amount,
         **done,
     )
+    if order.entry_stops:
+        entry_stops.arm_filled(order, fill.qty, int(fill.price), at=now)
     return execution
 
 
@@ -340,6 +342,8 @@ def void(execution: TradeExecution, order: TradeOrder, *, now: datetime, why: st
         filled_amount=order.filled_amount - execution.exec_amount,
         **({"chase_at": now} if is_chased else {}),
     )
+    if order.entry_stops:
+        entry_stops.disarm_voided(order, execution.exec_qty, at=now)
     ledger.count_fill(
         order.stock_code,
         order.stock_name,

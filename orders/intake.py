@@ -2,15 +2,17 @@
 
 from collections.abc import Callable
 from datetime import datetime
+from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from typing import Any, TypedDict
 
 from aegis import codes
 from aegis.broker import Broker, BrokerError
 from aegis.chase import Plan
+from aegis.stops import StopKind, StopUnit
 from aegis.terms import Market, OrderKind, Side
 from orders import shapes
-from orders.intents import MAX_TICK_OFFSET, STRATEGY_ID_LENGTH
+from orders.intents import MAX_TICK_OFFSET, STRATEGY_ID_LENGTH, EntryStop
 from orders.models import TradeOrder
 from orders.service import Intent, OrderDenied, OrderService, default_plan
 
@@ -27,6 +29,7 @@ WORDS = (
     "trigger",
     "strategy_id",
     "tick_offset",
+    "stops",
 )
 REQUEST_ID_LENGTH = TradeOrder._meta.get_field("request_id").max_length
 
@@ -93,10 +96,11 @@ def read(words: dict[str, Any]) -> Intent:
     strategy = _text(words, "strategy")
     if strategy and price is not None:
         raise BadRequest(f"strategy {strategy!r} and price {price!r} exclude each other: give one, or neither")
+    side = _member(words, "side", Side)
     return Intent(
         request_id=_request_id(words),
         code=_code(words),
-        side=_member(words, "side", Side),
+        side=side,
         qty=_number(words, "qty", least=1),
         strategy=strategy,
         price=None if price is None else _number(words, "price", least=1),
@@ -106,7 +110,29 @@ def read(words: dict[str, Any]) -> Intent:
         trigger=0 if words.get("trigger") is None else _number(words, "trigger", least=0),
         strategy_id=_strategy_id(words),
         tick_offset=None if words.get("tick_offset") is None else _ticks(words),
+        stops=_stops(words.get("stops") or [], side),
     )
+
+
+def _stops(value: Any, side: Side) -> tuple[EntryStop, ...]:
+    """Read the stops that each fill arms: a list of {kind, unit, value}."""
+    needed = "a list of {kind, unit, value} is needed, as {'kind': 'STOP_LOSS', 'unit': 'PERCENT', 'value': '5'}"
+    if not isinstance(value, list) or any(
+        not isinstance(each, dict) or each.keys() != {"kind", "unit", "value"} for each in value
+    ):
+        raise BadRequest(f"stops {value!r}: {needed}")
+    if value and side is not Side.BUY:
+        raise BadRequest(f"stops {value!r}: a sale arms none; leave them out")
+    return tuple(_stop(each) for each in value)
+
+
+def _stop(words: dict[str, Any]) -> EntryStop:
+    kind, unit = _member(words, "kind", StopKind), _member(words, "unit", StopUnit)
+    try:
+        return EntryStop(kind, unit, Decimal(str(words["value"])))
+    except (InvalidOperation, ValueError):
+        text = f"stops.value {words['value']!r}: a number above 0 is needed, in won a whole one"
+        raise BadRequest(text) from None
 
 
 def _request_id(words: dict[str, Any]) -> str:

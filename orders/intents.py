@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 
 from django.conf import settings
 from django.utils.translation import gettext
@@ -11,6 +12,7 @@ from aegis import codes, pricing
 from aegis.broker import OrderRequest
 from aegis.chase import ChaseBy, Plan
 from aegis.guards import Reason
+from aegis.stops import StopKind, StopUnit
 from aegis.terms import Market, OrderKind, Side
 
 STRATEGY_ID_LENGTH = 64
@@ -28,6 +30,23 @@ class OrderDenied(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class EntryStop:
+    """A stop that each fill of a buy arms for the shares filled: `value` in won, percent, or average true ranges.
+
+    Raises ValueError if the value can be none of these.
+    """
+
+    kind: StopKind
+    unit: StopUnit
+    value: Decimal
+
+    def __post_init__(self) -> None:
+        if self.value <= 0 or (self.unit is StopUnit.PRICE and self.value != int(self.value)):
+            words = gettext("stop value {value:f}: more than 0 is needed, in won a whole number")
+            raise ValueError(words.format(value=self.value))
+
+
+@dataclass(frozen=True, slots=True)
 class Intent:
     """What a caller wants: shares of a stock, priced by a pricing style (`strategy`), by a `price`, or at market.
 
@@ -37,7 +56,8 @@ class Intent:
     of their own and market orders alone, and chases every other by the settings.
 
     `strategy_id` is the caller's own text that says who wants it, up to 64 characters. `tick_offset` replaces the
-    offset of the pricing style, in ticks; without a style it counts from the last price.
+    offset of the pricing style, in ticks; without a style it counts from the last price. `stops` are armed in each
+    fill's own transaction, for the shares filled; only a buy has any.
 
     Raises ValueError if `code` cannot be one or `strategy_id` is too long; padding, small and full-width letters of the
     code are brought to the usual form.
@@ -55,8 +75,11 @@ class Intent:
     trigger: int = 0
     strategy_id: str = ""
     tick_offset: int | None = None
+    stops: tuple[EntryStop, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.stops and self.side is not Side.BUY:
+            raise ValueError(gettext("stops: a sale arms none; leave them out"))
         object.__setattr__(self, "code", codes.normalise(self.code))
         if len(self.strategy_id) > STRATEGY_ID_LENGTH:
             words = gettext("strategy_id {text!r} has {count} characters: at most {most} are possible")

@@ -153,6 +153,7 @@ class TradeOrder(models.Model):
         help_text=_("while the outcome is unknown"),
     )
 
+    entry_stops = models.JSONField(_("stops that its fills arm"), default=list, blank=True, db_default=[])
     created_at = models.DateTimeField(_("created at"))
     quoted_at = models.DateTimeField(
         _("quoted at"), null=True, blank=True, help_text=_("when the price that it was judged by was asked for")
@@ -583,10 +584,11 @@ class SwitchChange(models.Model):
 
 
 class StopRule(models.Model):
-    """A stop on a holding: armed, triggered once, then an order family until what could be sold is sold.
+    """A stop on a holding: armed, triggered once, then orders one after another until no guarded share is held.
 
-    It goes ARMED → TRIGGERED → ORDERED → DONE or FAILED; an order that came to nothing leads back to TRIGGERED with
-    the next `generation`. `value` is in the unit that `unit` names, prices are won.
+    It goes ARMED → TRIGGERED → ORDERED → DONE; an order that did not sell all leads back to TRIGGERED with the next
+    `generation`. A cancel or an amend of its order by somebody else leads to HELD_EXTERNALLY until a person arms it
+    again. FAILED rows are of earlier versions. `value` is in the unit that `unit` names, prices are won.
     """
 
     class State(models.TextChoices):
@@ -594,6 +596,7 @@ class StopRule(models.Model):
         TRIGGERED = "TRIGGERED", _("triggered")
         ORDERED = "ORDERED", _("ordered")
         DONE = "DONE", _("done")
+        HELD_EXTERNALLY = "HELD_EXTERNALLY", _("held externally")
         FAILED = "FAILED", _("failed")
         DISARMED = "DISARMED", _("disarmed")
 
@@ -617,7 +620,16 @@ class StopRule(models.Model):
         _("average true range"), max_digits=16, decimal_places=4, default=0, help_text=_("when it was armed")
     )
     high = models.PositiveBigIntegerField(_("highest price"), default=0, help_text=_("since it was armed"))
-    state = models.CharField(_("state"), max_length=9, choices=State.choices, default=State.ARMED)
+    quantity = models.PositiveIntegerField(
+        _("guarded shares"),
+        null=True,
+        blank=True,
+        help_text=_("empty: the whole holding, shares bought later included"),
+    )
+    entry = models.ForeignKey(
+        TradeOrder, models.PROTECT, related_name="+", null=True, blank=True, verbose_name=_("entry order")
+    )
+    state = models.CharField(_("state"), max_length=16, choices=State.choices, default=State.ARMED)
     state_at = models.DateTimeField(_("state since"))
     armed_by = models.CharField(_("armed by"), max_length=150)
     armed_at = models.DateTimeField(_("armed at"))
@@ -629,6 +641,10 @@ class StopRule(models.Model):
     order = models.ForeignKey(
         TradeOrder, models.PROTECT, related_name="stops", null=True, blank=True, verbose_name=_("order")
     )
+    step = models.PositiveSmallIntegerField(_("step of the sale"), default=0)
+    refusals = models.PositiveSmallIntegerField(_("refusals in a row"), default=0)
+    auction_since = models.DateTimeField(_("in an auction or VI since"), null=True, blank=True)
+    locked_since = models.DateTimeField(_("lower limit locked since"), null=True, blank=True)
     try_at = models.DateTimeField(_("next try at"), null=True, blank=True)
     claimed_until = models.DateTimeField(_("claimed until"), null=True, blank=True)
     note = models.CharField(_("note"), max_length=300, blank=True)
@@ -643,12 +659,10 @@ class StopRule(models.Model):
         verbose_name_plural = _("stop rules")
         ordering = ["-id"]
         constraints = [
-            models.UniqueConstraint(
-                fields=["stock_code", "kind"],
-                condition=Q(state__in=["ARMED", "TRIGGERED", "ORDERED"]),
-                name="one_live_stop_per_kind",
-            ),
             models.CheckConstraint(condition=Q(value__gt=0), name="stop_value_positive"),
+            models.CheckConstraint(
+                condition=Q(quantity__isnull=True) | Q(quantity__gt=0), name="stop_quantity_positive"
+            ),
             models.CheckConstraint(condition=~Q(state="ORDERED") | Q(order__isnull=False), name="ordered_has_an_order"),
         ]
         indexes = [
@@ -659,8 +673,19 @@ class StopRule(models.Model):
         return f"{self.stock_name or self.stock_code} {self.get_kind_display()} #{self.pk}"
 
     @property
+    def request_prefix(self) -> str:
+        """Return how the request ids of all orders of this stop's sale begin."""
+        return f"{STOP_ID}{self.pk}:"
+
+    @property
     def request_id(self) -> str:
-        return f"{STOP_ID}{self.pk}:{self.generation}"
+        return f"{self.request_prefix}{self.generation}"
+
+    @property
+    def sales(self) -> "models.QuerySet[TradeOrder]":
+        """Return the orders of this stop's sale; those of earlier versions were families of a chase."""
+        own, root = Q(request_id__startswith=self.request_prefix), Q(root__request_id__startswith=self.request_prefix)
+        return TradeOrder.objects.filter(own | root)
 
     def rule(self, average_price: Decimal) -> stops.Rule:
         """Return what the pure rules need of it; `average_price` in won is the holding's."""

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import connection
-from django.db.models import Q, Sum
+from django.db.models import Sum
 from django.utils.translation import gettext
 
 from aegis.broker import Acceptance, BrokerError, HeldBack, LastCheck, NotSent, OrderRecord, OutcomeUnknown
@@ -294,13 +294,7 @@ def released_qty(changes: Sequence[BrokerRequest]) -> int:
     return sum(each.confirmed_qty for each in changes if (each.kind, each.state, each.requested_by) == ours)
 
 
-def automatic_in_a_minute(code: str, now: datetime, *, only_rejected_of: TradeOrder | None = None) -> int:
-    """Return how many requests chases have sent for a stock within the last minute, rejected ones included.
-
-    With `only_rejected_of` a family of a stop is meant: only its own rejections count.
-    """
+def automatic_in_a_minute(code: str, now: datetime) -> int:
+    """Return how many requests chases have sent for a stock within the last minute, rejected ones included."""
     sent = BrokerRequest.objects.filter(order__stock_code=code, requested_at__gt=now - timedelta(minutes=1))
-    if only_rejected_of is None:
-        return sent.filter(requested_by=RequestedBy.CHASE).count()
-    family = only_rejected_of.root_pk
-    return sent.filter(Q(order_id=family) | Q(order__root_id=family), state=RequestState.REJECTED).count()
+    return sent.filter(requested_by=RequestedBy.CHASE).count()

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
+from decimal import Decimal
 
 from django.db import IntegrityError
 
@@ -16,18 +17,30 @@ from aegis.broker import Broker, BrokerError
 from aegis.chase import ChaseStep
 from aegis.guards import Reason, gettext_noop
 from aegis.requests import RequestedBy
+from aegis.stops import ATR_DAYS, StopUnit
 from market.codes import canonical, resolve
-from orders import cancel, cancel_all, journal, reconcile, unknown
+from orders import cancel, cancel_all, entry_stops, journal, reconcile, unknown
 from orders.amend import Amender
 from orders.cancel import Canceller
 from orders.cancel_all import CancelAll, CancelAllResult, OpenList
 from orders.ground import Ground
-from orders.intents import NO_CHASE, Intent, OrderDenied, default_plan, offsets
+from orders.intents import NO_CHASE, EntryStop, Intent, OrderDenied, default_plan, offsets
 from orders.models import STOP_ID, TradeOrder
 from orders.pretrade import Draft, PreTrade
+from orders.stops import true_range
 from orders.submit import Submitter, grounds_of
 
-__all__ = ["NO_CHASE", "CancelAllResult", "Draft", "Intent", "OrderDenied", "OrderService", "default_plan", "offsets"]
+__all__ = [
+    "NO_CHASE",
+    "CancelAllResult",
+    "Draft",
+    "EntryStop",
+    "Intent",
+    "OrderDenied",
+    "OrderService",
+    "default_plan",
+    "offsets",
+]
 
 
 class OrderService:
@@ -62,7 +75,18 @@ class OrderService:
 
     def _commit(self, draft: Draft, intent: Intent, found: Ground) -> TradeOrder:
         submit = Submitter(self._broker, self._now)
-        return submit.commit(draft, submit.row(draft, intent.request_id), found.crowd, by=_requester(intent))
+        row = submit.row(draft, intent.request_id)
+        row.entry_stops = self._entry_stops(intent)
+        return submit.commit(draft, row, found.crowd, by=_requester(intent))
+
+    def _entry_stops(self, intent: Intent) -> list[dict[str, str]]:
+        """Return the stops that each fill arms. Raises OrderDenied if one needs a true range that is not known."""
+        needs_atr = any(each.unit is StopUnit.ATR for each in intent.stops)
+        atr = true_range(intent.code, self._now()) if needs_atr else Decimal(0)
+        if needs_atr and not atr:
+            words = gettext_noop("the average true range is not known: {days} daily prices are needed (backfill_daily)")
+            raise OrderDenied([Reason("STOP_ATR", words, {"days": ATR_DAYS + 1})])
+        return entry_stops.as_stored(intent.stops, atr)
 
     def _with_fresh_opposites(self, pretrade: PreTrade, found: Ground, intent: Intent) -> Ground:
         """Read the list first if orders on the other side seem open: one of them may have filled without a notice."""

@@ -170,7 +170,10 @@ class SwitchShape(TypedDict):
 
 
 class StopShape(TypedDict):
-    """A stop. `limit` is where it fires now, in won, 0 without shares; `order` what it sold with, null before."""
+    """A stop. `limit` is where it fires now, in won, 0 without shares; `order` what it sold with, null before.
+
+    `quantity` in shares, null for the whole holding.
+    """
 
     id: int
     code: str
@@ -178,6 +181,7 @@ class StopShape(TypedDict):
     kind: str
     unit: str
     value: str
+    quantity: int | None
     limit: int
     high: int
     state: str
@@ -480,6 +484,7 @@ def stop(row: StopRule) -> StopShape:
         "kind": str(row.kind),
         "unit": str(row.unit),
         "value": f"{row.value.normalize():f}",
+        "quantity": row.quantity,
         "limit": stops.limit(row),
         "high": row.high,
         "state": str(row.state),

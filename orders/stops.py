@@ -1,50 +1,39 @@
-"""Stops on holdings: armed, triggered once, sold by an order family. The only writer of their rows and events.
+"""Stops on holdings: armed, triggered once, then sold for by `orders.stop_sale` until no guarded share is held.
 
-A row goes ARMED → TRIGGERED by compare-and-set, whoever saw the price, and however often. What follows is
-an errand that any worker may take up where another died: `request_id` names the order of each generation, so
-that a generation has one order whatever happens. What is refused for a while is tried again, and told.
+A row goes ARMED → TRIGGERED by compare-and-set, whoever saw the price, and however often. Any worker may take a step of
+the sale up where another died.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from decimal import Decimal
 
 from django.core.exceptions import ValidationError
-from django.db import IntegrityError, transaction
-from django.db.models import Q, Sum
+from django.db import transaction
+from django.db.models import Q
 from django.utils.translation import gettext
 
 from aegis import stops
-from aegis.broker import Broker, BrokerError
+from aegis.broker import Broker
 from aegis.guards import gettext_noop
-from aegis.lifecycle import OPEN, UNSETTLED, Status
-from aegis.requests import CANCEL_PATIENCE, EndCause, RequestedBy
+from aegis.lifecycle import UNSETTLED
+from aegis.requests import RequestedBy
+from aegis.sessions import KST
 from aegis.stops import ATR_DAYS, StopKind, StopUnit
-from aegis.terms import Side
 from market import codes
 from market import service as market
-from orders import guards
-from orders.models import StopEvent, StopRule, TradeOrder
-from orders.service import Intent, OrderDenied, OrderService
+from orders import cancel, guards
+from orders.models import StopEvent, StopRule
+from orders.stop_rows import LIVE, SELLING, State, append_event, move
+from orders.stop_sale import VANISHED, StopSale, held_qty, is_gone
 from portfolio.models import Portfolio, PortfolioEvent
 from portfolio.service import PortfolioService
 
 log = logging.getLogger(__name__)
 
-State = StopRule.State
-LIVE = (State.ARMED, State.TRIGGERED, State.ORDERED)
-CLAIM = timedelta(seconds=30)
-# an order of ours that holds the shares back is cancelled first: this long for the broker to let go of them
-LET_GO = timedelta(seconds=1)
-LOOK_AGAIN = timedelta(seconds=2)
-PAUSE = timedelta(seconds=5)
-# own buys that a sale could trade against are cancelled first: it sells after this, whether that is confirmed or not
-OPPOSITE_PATIENCE = timedelta(seconds=2)
-# shares that went without a trade may be back with the next balance: so long one that lacks them proves nothing
-VANISHED = timedelta(minutes=10)
-# refusals of the broker itself, after which a person is called instead
-MOST_REFUSALS = 5
+CLAIM = timedelta(seconds=6)
+STEPS_AT_ONCE = 4
 # what an event says to an operator, in its own words
 SAID = {
     "ARMED": gettext_noop("armed"),
@@ -55,7 +44,13 @@ SAID = {
     "ORDERED": gettext_noop("ordered"),
     "AGAIN": gettext_noop("ordered anew"),
     "OPPOSITE": gettext_noop("own buys stand against the sale"),
+    "LOCKED": gettext_noop("shares that cannot be sold"),
+    "NO_BID": gettext_noop("nobody bids"),
+    "LOWER_LIMIT": gettext_noop("locked at the lower limit"),
+    "REFUSED": gettext_noop("refused again and again"),
     "DONE": gettext_noop("done"),
+    "HELD_EXTERNALLY": gettext_noop("HELD: it guards nothing until it is armed again"),
+    "REARMED": gettext_noop("armed again"),
     "FAILED": gettext_noop("FAILED"),
     "REBASED": gettext_noop("moved with the shares"),
     "SILENT": gettext_noop("its feed is silent"),
@@ -69,11 +64,21 @@ ATR_SPAN = timedelta(days=3 * ATR_DAYS)
 # --- by hand -------------------------------------------------------------------------------------
 
 
-def draft(code: str, kind: StopKind, unit: StopUnit, value: Decimal, *, by: str, at: datetime) -> StopRule:
+def draft(
+    code: str,
+    kind: StopKind,
+    unit: StopUnit,
+    value: Decimal,
+    *,
+    by: str,
+    at: datetime,
+    quantity: int | None = None,
+) -> StopRule:
     """Return the row of a stop that may be armed, not saved: `value` in won, percent, or multiples of the true range.
 
-    `code` may be a name too. Raises ValidationError, by field: it is no stock, no shares are held, the value could
-    never fire or would at once, or a stop of this kind is live already.
+    `code` may be a name too. `quantity` in shares, None for the whole holding, shares bought later included. Raises
+    ValidationError, by field: it is no stock, no shares or fewer than `quantity` are held, or the value could never
+    fire or would at once.
     """
     try:
         code = codes.resolve(code)
@@ -86,10 +91,11 @@ def draft(code: str, kind: StopKind, unit: StopUnit, value: Decimal, *, by: str,
     row = StopRule(
         stock_code=code,
         stock_name=holding.stock_name,
+        quantity=quantity,
         kind=kind,
         unit=unit,
         value=value,
-        atr=_true_range(code, at) if unit is StopUnit.ATR else Decimal(0),
+        atr=true_range(code, at) if unit is StopUnit.ATR else Decimal(0),
         high=holding.current_price,
         state_at=at,
         armed_at=at,
@@ -97,26 +103,25 @@ def draft(code: str, kind: StopKind, unit: StopUnit, value: Decimal, *, by: str,
         adjusted_through=_newest_change(code),
     )
     _check(row, holding)
-    if StopRule.objects.filter(stock_code=code, kind=kind, state__in=LIVE).exists():
-        raise _taken(row)
     return row
 
 
-def arm(code: str, kind: StopKind, unit: StopUnit, value: Decimal, *, by: str, at: datetime) -> StopRule:
+def arm(
+    code: str,
+    kind: StopKind,
+    unit: StopUnit,
+    value: Decimal,
+    *,
+    by: str,
+    at: datetime,
+    quantity: int | None = None,
+) -> StopRule:
     """Arm a stop on a holding and return its row. Raises ValidationError as `draft` does."""
-    row = draft(code, kind, unit, value, by=by, at=at)
-    try:
-        with transaction.atomic():
-            row.save(force_insert=True)
-            _write(row, "ARMED", f"{row.get_kind_display()} {limit(row):,} ({by})", at=at)
-    except IntegrityError as error:
-        raise _taken(row) from error
+    row = draft(code, kind, unit, value, by=by, at=at, quantity=quantity)
+    with transaction.atomic():
+        row.save(force_insert=True)
+        append_event(row, "ARMED", f"{row.get_kind_display()} {limit(row):,} ({by})", at=at)
     return row
-
-
-def _taken(row: StopRule) -> ValidationError:
-    words = gettext("{stock} has a live {kind} already: edit or disarm that one")
-    return ValidationError({"kind": words.format(stock=row.stock_name, kind=row.get_kind_display())})
 
 
 def edited(row: StopRule, unit: StopUnit, value: Decimal, *, at: datetime) -> StopRule:
@@ -125,7 +130,7 @@ def edited(row: StopRule, unit: StopUnit, value: Decimal, *, at: datetime) -> St
     if holding is None:
         raise ValidationError({"value": gettext("its shares are not held any more")})
     row.unit, row.value = unit, value
-    row.atr = _true_range(row.stock_code, at) if unit is StopUnit.ATR else Decimal(0)
+    row.atr = true_range(row.stock_code, at) if unit is StopUnit.ATR else Decimal(0)
     _check(row, holding)
     return row
 
@@ -134,17 +139,44 @@ def edit(row: StopRule, unit: StopUnit, value: Decimal, *, by: str, at: datetime
     """Change what an armed stop fires at. Raises ValidationError, by field, as `draft` does."""
     row = edited(row, unit, value, at=at)
     with transaction.atomic():
-        if not _move(row, [State.ARMED], at=at, unit=unit, value=value, atr=row.atr):
+        if not move(row, [State.ARMED], at=at, unit=unit, value=value, atr=row.atr):
             raise ValidationError(_not_any_more(row))
-        _write(row, "EDITED", f"{limit(row):,} ({by})", at=at)
+        append_event(row, "EDITED", f"{limit(row):,} ({by})", at=at)
 
 
-def disarm(row: StopRule, *, why: str, at: datetime) -> None:
-    """Take a stop back before it has an order. Raises ValidationError where it has one, or is over."""
+def disarm(row: StopRule, *, why: str, at: datetime, who: str = "") -> None:
+    """Disarm a stop: it sells nothing from now on. The order that it has at the broker is cancelled.
+
+    Raises ValidationError if the stop is over.
+    """
     with transaction.atomic():
-        if not _move(row, [State.ARMED, State.TRIGGERED], at=at, state=State.DISARMED, try_at=None, note=why[:300]):
+        if not move(row, LIVE, at=at, state=State.DISARMED, try_at=None, note=why[:300]):
             raise ValidationError(_not_any_more(row))
-        _write(row, "DISARMED", why, at=at)
+        append_event(row, "DISARMED", why, at=at)
+        for order in row.sales.filter(status__in=UNSETTLED, order_date=at.astimezone(KST).date()):
+            cancel.request_cancel(order, by=RequestedBy.OPERATOR, who=who or why, at=at)
+
+
+def rearm(row: StopRule, *, by: str, at: datetime) -> None:
+    """Arm a stop again that was held because somebody else changed its order. It triggers at the next trade that does.
+
+    Raises ValidationError if it is not held, or no share is.
+    """
+    if not held_qty(row.stock_code):
+        raise ValidationError(gettext("its shares are not held any more"))
+    fields = {
+        "state": State.ARMED,
+        "order": None,
+        "try_at": None,
+        "note": "",
+        "step": 0,
+        "armed_at": at,
+        "armed_by": by,
+    }
+    with transaction.atomic():
+        if not move(row, [State.HELD_EXTERNALLY], at=at, generation=row.generation + 1, **fields):
+            raise ValidationError(_not_any_more(row))
+        append_event(row, "REARMED", by, at=at)
 
 
 def limit(row: StopRule) -> int:
@@ -159,15 +191,18 @@ def _not_any_more(row: StopRule) -> str:
 
 
 def _check(row: StopRule, holding: Portfolio) -> None:
+    if row.quantity is not None and not 0 < row.quantity <= holding.quantity:
+        template = gettext("{qty:,} shares: from 1 to the {held:,} that are held can be guarded")
+        raise ValidationError({"quantity": template.format(qty=row.quantity, held=holding.quantity)})
     if reason := stops.against(row.rule(holding.avg_price), holding.current_price):
         raise ValidationError({"value": guards.say(reason)})
 
 
-def _true_range(code: str, at: datetime) -> Decimal:
+def true_range(code: str, at: datetime) -> Decimal:
     """Return the average true range in won, 0 where too few daily prices are known."""
     last = market.last_final_day(at)
     days = market.daily_prices(code, last - ATR_SPAN, last)
-    return stops.average_true_range([stops.Day(day.high, day.low, day.close) for day in days]) or Decimal(0)
+    return stops.averagetrue_range([stops.Day(day.high, day.low, day.close) for day in days]) or Decimal(0)
 
 
 def _newest_change(code: str) -> int:
@@ -186,19 +221,19 @@ def trigger(pk: int, price: int, at: datetime, *, seen: str) -> bool:
     row = StopRule(pk=pk)
     with transaction.atomic():
         fields = {"state": State.TRIGGERED, "trigger_price": price, "triggered_at": at, "try_at": at}
-        if not _move(row, [State.ARMED], at=at, **fields):
+        if not move(row, [State.ARMED], at=at, **fields):
             return False
-        _write(row, "TRIGGERED", f"{price:,} ({seen})", at=at)
+        append_event(row, "TRIGGERED", f"{price:,} ({seen})", at=at)
     log.warning("stop %s: triggered at %s won, seen by %s", pk, price, seen)
     return True
 
 
-# --- the errand ----------------------------------------------------------------------------------
+# --- the sale ------------------------------------------------------------------------------------
 
 
 def due(now: datetime) -> list[int]:
     """Return the stops whose next step is due and that nobody is working on."""
-    waiting = StopRule.objects.filter(_free(now), state__in=[State.TRIGGERED, State.ORDERED], try_at__lte=now)
+    waiting = StopRule.objects.filter(_free(now), state__in=SELLING, try_at__lte=now)
     return list(waiting.order_by("try_at").values_list("pk", flat=True))
 
 
@@ -207,162 +242,24 @@ def _free(now: datetime) -> Q:
 
 
 def advance(pk: int, broker: Broker, now: Callable[[], datetime]) -> State | None:
-    """Take a triggered stop as far as it goes now; return where it stands, None where another is at it."""
-    if StopRule.objects.filter(_free(now()), pk=pk).update(claimed_until=now() + CLAIM) != 1:
+    """Take a triggered stop as far as it goes now; return where it stands, None if another worker is at it.
+
+    The claim is short: the sender of a step that outlives it is held back by its generation, or finds the row of its
+    request taken, so a killed worker costs seconds.
+    """
+    claim = now() + CLAIM
+    if StopRule.objects.filter(_free(now()), pk=pk).update(claimed_until=claim) != 1:
         return None
     try:
         row = StopRule.objects.get(pk=pk)
-        if row.state == State.TRIGGERED:
-            _sell(row, broker, now)
-        elif row.state == State.ORDERED:
-            _follow(row, now())
-        row.refresh_from_db(fields=["state"])
+        for _ in range(STEPS_AT_ONCE):
+            StopSale(row, broker, now).run()
+            row.refresh_from_db()
+            if row.state not in SELLING or row.try_at is None or row.try_at > now():
+                break
         return State(row.state)
     finally:
-        StopRule.objects.filter(pk=pk).update(claimed_until=None)
-
-
-def _sell(row: StopRule, broker: Broker, now: Callable[[], datetime]) -> None:
-    """Sell what can be sold, or note why not and try again."""
-    service = OrderService(broker, now)
-    try:
-        # the order of a sender that died before it could be noted here
-        order = TradeOrder.objects.filter(request_id=row.request_id).first()
-        if order is None:
-            qty = _sellable(row, service, broker, now)
-            if qty == 0:
-                return
-            intent = Intent(row.stock_code, Side.SELL, qty, _strategy(row), request_id=row.request_id)
-            order = service.place(intent, may_self_cross=_has_cleared_opposite(row, now()))
-    except OrderDenied as denied:
-        if [reason.code for reason in denied.reasons] == ["SELF_CROSS"]:
-            _clear_opposite(row, service, now())
-        else:
-            _wait(row, guards.say_all(denied.reasons), now())
-    except BrokerError as error:
-        _wait(row, guards.say_error(error), now())
-    else:
-        _ordered(row, order, now())
-
-
-def _strategy(row: StopRule) -> str:
-    return "sell_stop" if StopKind(row.kind).falls else "sell_profit"
-
-
-def _sellable(row: StopRule, service: OrderService, broker: Broker, now: Callable[[], datetime]) -> int:
-    """Return the shares to sell; 0, with all noted, where there are none, or where our own orders hold them."""
-    if _is_gone(row.stock_code, now()):
-        _end(row, State.DONE, "DONE", gettext("nothing is held any more"), now())
-        return 0
-    if StopKind(row.kind).falls and _cancel_sales(row.stock_code, service, now()):
-        _again_at(row, now() + LET_GO)
-        return 0
-    qty = broker.sellable_qty(row.stock_code)
-    if qty == 0:
-        _wait(row, gettext("the broker lets no share be sold: open orders may hold them"), now())
-    return qty
-
-
-def _clear_opposite(row: StopRule, service: OrderService, at: datetime) -> None:
-    """Cancel the buys that the sale could trade against, external ones too, report it, and try again soon."""
-    buys = TradeOrder.objects.filter(stock_code=row.stock_code, order_type=Side.BUY, status__in=OPEN)
-    for order in buys.exclude(order_no=None):
-        if order.cancel_wanted_at is None:
-            service.cancel(order, by=RequestedBy.STOP)
-    names = ", ".join(f"#{pk}" for pk in buys.values_list("pk", flat=True))
-    with transaction.atomic():
-        _write(row, "OPPOSITE", gettext("{orders}: own buys are cancelled first").format(orders=names), at=at)
-        _again_at(row, at + OPPOSITE_PATIENCE)
-
-
-def _has_cleared_opposite(row: StopRule, at: datetime) -> bool:
-    """Whether own buys were cancelled for this sale, and long enough ago to sell in any case."""
-    cleared = row.events.filter(kind="OPPOSITE", at__gte=row.triggered_at, at__lte=at - OPPOSITE_PATIENCE)
-    return row.triggered_at is not None and cleared.exists()
-
-
-def _cancel_sales(code: str, service: OrderService, at: datetime) -> bool:
-    """Cancel our other sales of a stock, such as a profit waited for: out comes first. Whether any holds shares.
-
-    One on its way holds them too. A cancel that the broker has not confirmed may never have left: it is asked for
-    again. Raises BrokerError.
-    """
-    sales = TradeOrder.objects.filter(stock_code=code, order_type=Side.SELL, origin=TradeOrder.Origin.AEGIS)
-    for order in sales.exclude(chase_at=None):
-        service.end_chase(order, gettext("a stop sells its shares"))
-    holding = list(sales.filter(status__in=[*OPEN, Status.SUBMITTING]))
-    for order in holding:
-        is_asked = order.cancel_sent_at is not None and at - order.cancel_sent_at < CANCEL_PATIENCE
-        if order.order_no is not None and not is_asked:
-            service.cancel(order, by=RequestedBy.STOP)
-    return bool(holding)
-
-
-def _wait(row: StopRule, why: str, at: datetime) -> None:
-    """Try again a little later; another reason than the last is told."""
-    with transaction.atomic():
-        if _move(row, [State.TRIGGERED], try_at=at + PAUSE, note=why[:300]) and row.note != why[:300]:
-            _write(row, "WAITS", why, at=at)
-    log.warning("stop %s: not sold yet: %s", row.pk, why)
-
-
-def _again_at(row: StopRule, at: datetime) -> None:
-    _move(row, [State.TRIGGERED, State.ORDERED], try_at=at)
-
-
-def _ordered(row: StopRule, order: TradeOrder, at: datetime) -> None:
-    fields = {"state": State.ORDERED, "order": order, "try_at": at + LOOK_AGAIN, "note": ""}
-    with transaction.atomic():
-        if _move(row, [State.TRIGGERED], at=at, **fields):
-            _write(row, "ORDERED", f"#{order.pk} {order.qty:,} @ {order.price:,} {order.status}", at=at)
-
-
-def _follow(row: StopRule, at: datetime) -> None:
-    """Look how the order family of a stop stands, and end the stop or go on."""
-    root = TradeOrder.objects.get(pk=row.order_id)
-    family = root.family.order_by("attempt")
-    newest = family.last() or root
-    if newest.status in UNSETTLED or newest.chase_at is not None:
-        _again_at(row, at + LOOK_AGAIN)
-        return
-    sold = family.aggregate(sum=Sum("filled_qty"))["sum"] or 0
-    left = root.qty - sold
-    if left <= 0:
-        _end(row, State.DONE, "DONE", gettext("{qty:,} shares sold").format(qty=sold), at)
-    elif _is_gone(row.stock_code, at):
-        _end(row, State.DONE, "DONE", gettext("nothing is held any more"), at)
-    elif why := _gives_up(row, newest):
-        words = gettext("{left:,} shares are not sold: {why}. Sell them by hand, or arm a new stop")
-        _end(row, State.FAILED, "FAILED", words.format(left=left, why=why), at)
-    else:
-        _next_generation(row, newest, left, at)
-
-
-def _gives_up(row: StopRule, newest: TradeOrder) -> str:
-    """Return why a stop whose order is over without selling all is left to a person, empty where it goes on."""
-    if newest.state is Status.CANCELLED and newest.end_cause != EndCause.SESSION_END and not newest.chase_note:
-        return gettext("its order was cancelled, by hand or for another stop")
-    refused = TradeOrder.objects.filter(
-        request_id__startswith=f"stop:{row.pk}:", status=Status.REJECTED, never_arrived=False
-    ).count()
-    if refused >= MOST_REFUSALS:
-        return gettext("refused {count} times, last: {why}").format(count=refused, why=newest.refusal)
-    return ""
-
-
-def _next_generation(row: StopRule, newest: TradeOrder, left: int, at: datetime) -> None:
-    why = newest.refusal or newest.chase_note or str(newest.get_status_display())
-    fields = {"state": State.TRIGGERED, "order": None, "generation": row.generation + 1, "try_at": at + PAUSE}
-    with transaction.atomic():
-        if _move(row, [State.ORDERED], at=at, note=why[:300], **fields):
-            words = gettext("{left:,} shares are not sold ({why}): ordered anew").format(left=left, why=why)
-            _write(row, "AGAIN", words, at=at)
-
-
-def _end(row: StopRule, state: StopRule.State, kind: str, words: str, at: datetime) -> None:
-    with transaction.atomic():
-        if _move(row, [State.TRIGGERED, State.ORDERED], at=at, state=state, try_at=None, note=words[:300]):
-            _write(row, kind, words, at=at)
+        StopRule.objects.filter(pk=pk, claimed_until=claim).update(claimed_until=None)
 
 
 # --- what becomes of armed ones ------------------------------------------------------------------
@@ -377,17 +274,12 @@ def keep(now: datetime) -> None:
     held = {holding.stock_code for holding in PortfolioService().get_portfolio()}
     for row in armed():
         if row.stock_code not in held:
-            if _is_gone(row.stock_code, now):
+            if is_gone(row.stock_code, now):
                 _leave(row, gettext("nothing is held any more"), now)
             continue
         changes = PortfolioEvent.objects.filter(stock_code=row.stock_code, pk__gt=row.adjusted_through)
         for change in changes.order_by("pk"):
             _adjust(row, change, now)
-
-
-def _is_gone(code: str, now: datetime) -> bool:
-    """Whether no share is held, by a sale or for good."""
-    return average_price(code, now) is None
 
 
 def average_price(code: str, now: datetime) -> Decimal | None:
@@ -418,12 +310,12 @@ def _adjust(row: StopRule, change: PortfolioEvent, at: datetime) -> None:
         if row.unit == StopUnit.PRICE:
             fields |= {"value": max(Decimal(1), stops.rebased(row.value, ratio).to_integral_value())}
     with transaction.atomic():
-        if not _move(row, [State.ARMED], **fields):
+        if not move(row, [State.ARMED], **fields):
             return
         if change.is_of_count:
             for name, value in fields.items():
                 setattr(row, name, value)
-            _write(row, "REBASED", f"{change.get_kind_display()}: {row.value.normalize():f} {row.unit}", at=at)
+            append_event(row, "REBASED", f"{change.get_kind_display()}: {row.value.normalize():f} {row.unit}", at=at)
 
 
 def note_heard(prices: dict[int, tuple[int, int]], at: datetime) -> None:
@@ -443,7 +335,7 @@ def note_silence(row: StopRule, *, is_silent: bool, words: str, at: datetime) ->
     with transaction.atomic():
         changed = StopRule.objects.filter(pk=row.pk, state=State.ARMED, is_silent=not is_silent)
         if changed.update(is_silent=is_silent) == 1:
-            _write(row, "SILENT" if is_silent else "HEARD", words, at=at)
+            append_event(row, "SILENT" if is_silent else "HEARD", words, at=at)
 
 
 def note_implausible(pk: int, price: int, at: datetime) -> None:
@@ -454,20 +346,5 @@ def note_implausible(pk: int, price: int, at: datetime) -> None:
     row = StopRule(pk=pk)
     with transaction.atomic():
         told = StopEvent.objects.filter(stop_id=pk, kind="IMPLAUSIBLE", at__gt=at - timedelta(hours=12))
-        if not told.exists() and _move(row, [State.ARMED]):
-            _write(row, "IMPLAUSIBLE", words.format(price=price), at=at)
-
-
-# --- rows ----------------------------------------------------------------------------------------
-
-
-def _move(row: StopRule, states: Sequence[StopRule.State], at: datetime | None = None, **fields: object) -> bool:
-    """Change a row that is in one of `states`; False where it is not any more."""
-    if "state" in fields:
-        fields["state_at"] = at
-    rows = StopRule.objects.filter(pk=row.pk, state__in=states)
-    return (rows.update(**fields) if fields else rows.count()) == 1
-
-
-def _write(row: StopRule, kind: str, detail: str, *, at: datetime) -> None:
-    StopEvent.objects.create(stop_id=row.pk, kind=kind, detail=detail[:300], at=at)
+        if not told.exists() and move(row, [State.ARMED]):
+            append_event(row, "IMPLAUSIBLE", words.format(price=price), at=at)

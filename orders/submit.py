@@ -83,6 +83,7 @@ class Submitter:
         row.strategy, row.strategy_id, row.tick_offset = order.strategy, order.strategy_id, order.tick_offset
         row.arrival_price, row.chase_by = order.arrival_price, order.chase_by
         row.band_percent, row.arrival_percent = order.band_percent, order.arrival_percent
+        row.entry_stops = order.entry_stops
         return row
 
     def commit(

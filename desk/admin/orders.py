@@ -52,6 +52,7 @@ from orders.models import (
     TradeOrder,
     TradingSwitch,
 )
+from orders.stop_rows import LIVE
 from orders.unknown import undecided
 
 COLOURS = {
@@ -494,7 +495,7 @@ class StopForm(forms.ModelForm):
 
     class Meta:
         model = StopRule
-        fields = ["stock_code", "kind", "unit", "value"]
+        fields = ["stock_code", "kind", "unit", "value", "quantity"]
 
     def clean(self) -> dict[str, Any]:
         said = super().clean() or {}
@@ -504,7 +505,8 @@ class StopForm(forms.ModelForm):
                 if self.instance.pk:
                     stops.edited(StopRule.objects.get(pk=self.instance.pk), unit, value, at=now)
                 else:
-                    stops.draft(said["stock_code"], StopKind(said["kind"]), unit, value, by=self.by, at=now)
+                    named = {"by": self.by, "at": now, "quantity": said["quantity"]}
+                    stops.draft(said["stock_code"], StopKind(said["kind"]), unit, value, **named)
             except ValidationError as error:
                 for name, messages_of_field in error.message_dict.items():
                     self.add_error(name if name in self.fields else None, messages_of_field)
@@ -532,7 +534,7 @@ class StopRuleAdmin(Record):
     search_fields = ["stock_code", "stock_name"]
     list_select_related = ["order"]
     inlines = [StopEventInline]
-    actions_detail = ["disarm"]
+    actions_detail = ["disarm", "rearm"]
 
     class Media:
         js = ["desk/stock_search.js"]
@@ -545,14 +547,15 @@ class StopRuleAdmin(Record):
 
     def has_disarm_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
         return request.user.has_perm(TRADE) and (
-            object_id is None
-            or StopRule.objects.filter(
-                pk=object_id, state__in=[StopRule.State.ARMED, StopRule.State.TRIGGERED]
-            ).exists()
+            object_id is None or StopRule.objects.filter(pk=object_id, state__in=LIVE).exists()
         )
 
+    def has_rearm_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
+        held = StopRule.objects.filter(pk=object_id, state=StopRule.State.HELD_EXTERNALLY)
+        return request.user.has_perm(TRADE) and (object_id is None or held.exists())
+
     def get_fields(self, request: HttpRequest, obj: StopRule | None = None) -> list[str]:
-        asked = ["stock_code", "kind", "unit", "value"]
+        asked = ["stock_code", "kind", "unit", "value", "quantity"]
         if obj is None:
             return asked
         known = ["stock_name", "state", "fires_at", "high", "atr", "heard_price", "heard_at", "trigger_price", "note"]
@@ -569,7 +572,8 @@ class StopRuleAdmin(Record):
         if change:
             stops.edit(StopRule.objects.get(pk=row.pk), unit, value, by=by, at=now)
         else:
-            row.pk = stops.arm(said["stock_code"], StopKind(said["kind"]), unit, value, by=by, at=now).pk
+            named = {"by": by, "at": now, "quantity": said["quantity"]}
+            row.pk = stops.arm(said["stock_code"], StopKind(said["kind"]), unit, value, **named).pk
             row.refresh_from_db()
 
     def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
@@ -586,12 +590,31 @@ class StopRuleAdmin(Record):
         url_path="disarm",
         dialog={
             "title": _("Disarm this stop?"),
-            "description": _("The shares are no longer guarded by it. What it has ordered already stays."),
+            "description": _(
+                "The shares are no longer guarded by it. The order that it has at the broker is cancelled."
+            ),
             "form_submit_text": _("Disarm"),
         },
     )
     def disarm(self, request: HttpRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
         tell(request, actions.disarm(get_object_or_404(StopRule, pk=object_id), by=request.user))
+        return go_to(reverse("admin:orders_stoprule_change", args=[object_id]))
+
+    @action(
+        description=_("Arm again"),
+        icon="shield",
+        permissions=["rearm"],
+        url_path="rearm",
+        dialog={
+            "title": _("Arm this stop again?"),
+            "description": _(
+                "Its order was cancelled or amended by somebody else. It sells at the next trade at its line."
+            ),
+            "form_submit_text": _("Arm again"),
+        },
+    )
+    def rearm(self, request: HttpRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
+        tell(request, actions.rearm(get_object_or_404(StopRule, pk=object_id), by=request.user))
         return go_to(reverse("admin:orders_stoprule_change", args=[object_id]))
 
     @display(description=_("threshold"), ordering="value")
@@ -601,7 +624,7 @@ class StopRuleAdmin(Record):
 
     @display(description=_("fires at"))
     def fires_at(self, rule: StopRule) -> str:
-        is_live = rule.state in stops.LIVE
+        is_live = rule.state in LIVE
         return figure(stops.limit(rule) or None if is_live else None)
 
     @display(description=_("stock"), ordering="stock_name")
@@ -611,7 +634,14 @@ class StopRuleAdmin(Record):
     @display(
         description=_("state"),
         ordering="state",
-        label={"ARMED": "success", "TRIGGERED": "warning", "ORDERED": "warning", "DONE": "info", "FAILED": "danger"},
+        label={
+            "ARMED": "success",
+            "TRIGGERED": "warning",
+            "ORDERED": "warning",
+            "DONE": "info",
+            "FAILED": "danger",
+            "HELD_EXTERNALLY": "danger",
+        },
     )
     def position(self, rule: StopRule) -> tuple[str, str]:
         return rule.state, str(rule.get_state_display())

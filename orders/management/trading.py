@@ -10,6 +10,7 @@ from django.utils.translation import gettext as _
 from aegis.chase import Plan
 from aegis.codes import plain
 from aegis.lifecycle import Status
+from aegis.stops import StopKind
 from aegis.terms import Market, OrderKind, Side
 from orders import guards, shapes
 from orders.intents import MAX_TICK_OFFSET, STRATEGY_ID_LENGTH
@@ -25,8 +26,9 @@ from orders.management.console import (
     service,
     stock_code,
 )
+from orders.management.thresholds import threshold
 from orders.models import TradeOrder
-from orders.service import NO_CHASE, Draft, Intent, default_plan
+from orders.service import NO_CHASE, Draft, EntryStop, Intent, default_plan
 
 REQUEST_ID_LENGTH = TradeOrder._meta.get_field("request_id").max_length
 
@@ -141,6 +143,12 @@ class TradeCommand(DeskCommand):
         parser.add_argument(
             "--trigger", type=won, default=0, metavar="WON", help=_("trigger price of a stop-limit order")
         )
+        if self.side is Side.BUY:
+            stop = parser.add_argument_group(_("stops that each fill arms, for the shares filled"))
+            at = _("65000 (won), 5%% (of the average price) or 2atr (true ranges)")
+            stop.add_argument("--stop-loss", type=threshold, metavar="AT", help=_("a stop loss: at {at}").format(at=at))
+            stop.add_argument("--take-profit", type=threshold, metavar="AT", help=_("a take profit: the same"))
+            stop.add_argument("--trailing", type=threshold, metavar="AT", help=_("a trailing stop: the same"))
         chase = parser.add_argument_group(_("the chase of what stays unfilled; the settings where not given"))
         chase.add_argument("--wait", type=seconds, metavar="SECONDS", help=_("seconds before each step"))
         chase.add_argument("--retries", type=retries, metavar="N", help=_("how often it is ordered anew"))
@@ -183,8 +191,21 @@ class TradeCommand(DeskCommand):
             trigger=options["trigger"],
             strategy_id=options["strategy_id"] or "",
             tick_offset=options["offset"],
+            stops=_stops(options),
             **({"request_id": options["request_id"]} if options["request_id"] else {}),
         )
+
+
+def _stops(options: dict[str, Any]) -> tuple[EntryStop, ...]:
+    named = {
+        StopKind.STOP_LOSS: options.get("stop_loss"),
+        StopKind.TAKE_PROFIT: options.get("take_profit"),
+        StopKind.TRAILING: options.get("trailing"),
+    }
+    try:
+        return tuple(EntryStop(kind, *threshold) for kind, threshold in named.items() if threshold is not None)
+    except ValueError as error:
+        raise Failure("USAGE", str(error), exit_code=WRONG_USAGE) from error
 
 
 def _plan(options: dict[str, Any]) -> Plan | None:

@@ -265,6 +265,7 @@ READINGS: list[Reading] = [
                 Level(74_900, 59_117),
                 Level(74_800, 60_022),
             ),
+            expected_price=75_700,
         ),
     ),
     (

@@ -33,7 +33,9 @@ KEPT = {
     "trade_executions": "*",
     "order_events": "*",
     "raw_notices": "*",
-    "stop_rules": "*",
+    "stop_rules": "id, stock_code, stock_name, kind, unit, value, atr, high, state, state_at, armed_by, armed_at, "
+    "trigger_price, triggered_at, generation, try_at, claimed_until, note, heard_at, heard_price, "
+    "is_silent, adjusted_through, order_id",
     "stop_events": "*",
     "portfolio": "stock_code, quantity, avg_price",
 }

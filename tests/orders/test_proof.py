@@ -149,12 +149,12 @@ def test_a_stop_goes_on_though_the_list_was_read_before_the_reply(
     order = TradeOrder.objects.get()
     assert order.is_open
     after(31)
-    step(order)
-    step(order, read_before_the_reply)
+    stops.advance(stop.pk, read_before_the_reply, clock.now)
     for _ in range(10):
         turn()
         stops.advance(stop.pk, broker, clock.now)
-    assert StopRule.objects.get().state != StopRule.State.FAILED
+    assert StopRule.objects.get().state == StopRule.State.ORDERED
+    assert TradeOrder.objects.count() > 1
     assert standing(simulator) == 10
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from decimal import Decimal
 from typing import Any
 from unittest import mock
 
@@ -12,14 +11,12 @@ import pytest
 from aegis.broker import Acceptance, Broker, OrderRequest, Placed, Quote
 from aegis.chase import ChaseStep
 from aegis.lifecycle import Status
-from aegis.stops import StopKind, StopUnit
 from aegis.terms import Market, Side
 from kis import clock
 from kis.simulator.server import Simulator
-from orders import chase, fills, reconcile, stops, unknown
+from orders import chase, fills, reconcile, unknown
 from orders.models import RawNotice, StopRule, TradeOrder
-from orders.service import NO_CHASE, Intent, OrderService
-from portfolio.fetcher import KISFetcher
+from orders.service import Intent, OrderService
 
 from .conftest import SAMSUNG
 from .test_fills import hear, notice
@@ -146,21 +143,3 @@ def test_no_more_is_ordered_again_than_our_own_cancel_released(buy: Buy, broker:
     step_until(order, Status.CANCELLED, broker)
     chase.advance(order.pk, broker, clock.now)
     assert order.retries.get().qty == 6
-
-
-def test_a_stop_waits_while_its_order_is_between_a_cancel_and_its_reorder(
-    service: OrderService, broker: Broker, after
-) -> None:
-    service.place(replace(BUY, strategy="buy_urgent", plan=NO_CHASE))
-    reconcile.reconcile(broker, clock.now)
-    KISFetcher(broker, clock.now).sync_portfolio()
-    row = stops.arm(SAMSUNG, StopKind.TAKE_PROFIT, StopUnit.PRICE, Decimal(80_000), by="kim", at=clock.now())
-    assert stops.trigger(row.pk, 80_000, clock.now(), seen="feed")
-    assert stops.advance(row.pk, broker, clock.now) == State.ORDERED
-    sale = TradeOrder.objects.get(order_type=Side.SELL)
-    after(31)
-    step_until(sale, Status.CANCELLED, broker)
-    assert sale.chase_at is not None
-    assert stops.advance(row.pk, broker, clock.now) == State.ORDERED
-    row.refresh_from_db()
-    assert (row.order, row.generation) == (sale, 1), "the chase goes on for it"

@@ -144,12 +144,12 @@ MUTATIONS = (
         ("tests/aegis/test_chase.py::test_a_family_ends_with_its_trade_date",),
     ),
     Mutation(
-        "a stop goes on while its order's chase is between two orders",
-        "orders/stops.py",
-        "_follow",
-        " or newest.chase_at is not None",
-        "",
-        (_AT_ONCE + "test_a_stop_waits_while_its_order_is_between_a_cancel_and_its_reorder",),
+        "a stop goes on though somebody else cancelled its order",
+        "orders/stop_sale.py",
+        "StopSale._follow",
+        "if was_changed_by_others(order):",
+        "if False:",
+        ("tests/orders/test_stop_sale.py::test_an_external_cancel_holds_the_stop_until_a_person_arms_it_again",),
     ),
     Mutation(
         "a stop's limit is rounded the other way",

@@ -1,20 +1,15 @@
 import argparse
-import re
-from decimal import Decimal
 from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.utils.translation import gettext as _
 
-from aegis.codes import plain
-from aegis.stops import StopKind, StopUnit
+from aegis.stops import StopKind
 from kis import clock
 from orders import shapes, stops
 from orders.management.console import WRONG_USAGE, DeskCommand, Failure, Told, short, stock_code, who
+from orders.management.thresholds import threshold
 from orders.models import StopRule
-
-_THRESHOLD = re.compile(r"(?P<value>[\d,]+(?:\.\d+)?)(?P<unit>%|atr)?", re.IGNORECASE)
-_UNITS = {None: StopUnit.PRICE, "%": StopUnit.PERCENT, "atr": StopUnit.ATR}
 
 
 class Command(DeskCommand):
@@ -27,7 +22,11 @@ class Command(DeskCommand):
         how.add_argument("--loss", metavar="AT", help=_("arm a stop loss: at {at}").format(at=at))
         how.add_argument("--profit", metavar="AT", help=_("arm a take profit: the same"))
         how.add_argument("--trailing", metavar="AT", help=_("arm a trailing stop: so far under the highest price"))
-        how.add_argument("--disarm", metavar="N", type=int, help=_("disarm stop N"))
+        how.add_argument("--disarm", metavar="N", type=int, help=_("disarm stop N; the order that it has is cancelled"))
+        how.add_argument(
+            "--rearm", metavar="N", type=int, help=_("arm stop N again, if somebody else changed its order")
+        )
+        parser.add_argument("--shares", metavar="Q", type=int, help=_("guard Q shares instead of the whole holding"))
         parser.add_argument("--all", action="store_true", help=_("list those that are over too"))
         super().add_arguments(parser)
 
@@ -43,31 +42,44 @@ class Command(DeskCommand):
             raise Failure("USAGE", words, exit_code=WRONG_USAGE)
         try:
             if named:
-                return _armed(options["code"], *named[0])
+                return _armed(options["code"], *named[0], quantity=options["shares"])
             if options["disarm"] is not None:
                 return _disarmed(options["disarm"])
+            if options["rearm"] is not None:
+                return _rearmed(options["rearm"])
         except ValidationError as error:
             raise Failure("NOT_DONE", " ".join(error.messages)) from error
         return _listed(is_all=options["all"])
 
 
-def _armed(code: str, kind: StopKind, text: str) -> Told:
-    found = _THRESHOLD.fullmatch(plain(text))
-    if found is None:
-        words = _("threshold {text} is none: write won as 65000, percent as 5%, true ranges as 2atr")
-        raise Failure("USAGE", words.format(text=repr(text)), exit_code=WRONG_USAGE)
-    unit = _UNITS[found["unit"].lower() if found["unit"] else None]
-    row = stops.arm(stock_code(code), kind, unit, Decimal(found["value"].replace(",", "")), by=who(), at=clock.now())
+def _armed(code: str, kind: StopKind, text: str, quantity: int | None) -> Told:
+    try:
+        unit, value = threshold(text)
+    except argparse.ArgumentTypeError as error:
+        raise Failure("USAGE", str(error), exit_code=WRONG_USAGE) from error
+    row = stops.arm(stock_code(code), kind, unit, value, by=who(), at=clock.now(), quantity=quantity)
     return Told({"stop": shapes.stop(row)}, [_("armed: {line}").format(line=_line(row))])
 
 
 def _disarmed(pk: int) -> Told:
-    row = StopRule.objects.filter(pk=pk).first()
-    if row is None:
-        raise Failure("NO_STOP", _("there is no stop {number}: `stops` lists them").format(number=pk))
+    row = _named(pk)
     stops.disarm(row, why=who(), at=clock.now())
     row.refresh_from_db()
     return Told({"stop": shapes.stop(row)}, [_("disarmed: {line}").format(line=_line(row))])
+
+
+def _rearmed(pk: int) -> Told:
+    row = _named(pk)
+    stops.rearm(row, by=who(), at=clock.now())
+    row.refresh_from_db()
+    return Told({"stop": shapes.stop(row)}, [_("armed: {line}").format(line=_line(row))])
+
+
+def _named(pk: int) -> StopRule:
+    row = StopRule.objects.filter(pk=pk).first()
+    if row is None:
+        raise Failure("NO_STOP", _("there is no stop {number}: `stops` lists them").format(number=pk))
+    return row
 
 
 def _listed(*, is_all: bool) -> Told:

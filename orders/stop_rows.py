@@ -1,0 +1,36 @@
+"""Rows of stops: the only place that changes a stop's state. Each change is a compare-and-set.
+
+`orders.stops` arms and triggers stops, `orders.stop_sale` sells for them.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from orders.models import StopEvent, StopRule
+
+State = StopRule.State
+# stops that still guard shares, or wait for a person
+LIVE = (State.ARMED, State.TRIGGERED, State.ORDERED, State.HELD_EXTERNALLY)
+SELLING = (State.TRIGGERED, State.ORDERED)
+
+
+def move(row: StopRule, states: Sequence[StopRule.State], at: datetime | None = None, **fields: Any) -> bool:
+    """Change a row that is in one of `states`; False if it is not any more."""
+    return _change(StopRule.objects.filter(pk=row.pk, state__in=states), at, fields)
+
+
+def move_generation(row: StopRule, at: datetime | None = None, **fields: Any) -> bool:
+    """Change a stop that sells, if neither its state nor its generation has changed since it was read."""
+    seen = StopRule.objects.filter(pk=row.pk, state=row.state, generation=row.generation)
+    return _change(seen, at, fields)
+
+
+def _change(rows: Any, at: datetime | None, fields: dict[str, Any]) -> bool:
+    if "state" in fields:
+        fields["state_at"] = at
+    return (rows.update(**fields) if fields else rows.count()) == 1
+
+
+def append_event(row: StopRule, kind: str, detail: str, *, at: datetime) -> None:
+    StopEvent.objects.create(stop_id=row.pk, kind=kind, detail=detail[:300], at=at)

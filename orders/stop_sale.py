@@ -1,0 +1,649 @@
+"""The sale of a triggered stop: one step at a time, until no guarded share is held.
+
+A step asks what the broker lets be sold now, for a quote and for the book, and places one order. A later step cancels
+that order and places the next; it needs the broker's reply to the cancel, not the order list: the broker locks the
+shares of an open sale, so no more can be sold than is held, even if the outcome of an earlier order is unknown.
+`aegis.stop_sale` prices the steps. `request_id` names the order of each generation: it has one, whatever happens.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.db.models import Q, Sum
+from django.utils.translation import gettext
+
+from aegis import sessions, stop_sale
+from aegis.broker import Book, Broker, BrokerError, HeldBack, NotSent, OrderRequest, OutcomeUnknown, Quote, Refused
+from aegis.guards import (
+    Guard,
+    check_daily_limits,
+    check_halt,
+    check_quantity,
+    check_self_cross,
+    check_switch,
+    check_tick,
+    check_venue,
+    gettext_noop,
+    reasons,
+)
+from aegis.lifecycle import OPEN, Status
+from aegis.pricing import strategies
+from aegis.requests import CANCEL_PATIENCE, LIVE, EndCause, RequestedBy, RequestKind, RequestState
+from aegis.sessions import KST, Phase, PhaseName
+from aegis.stop_sale import SaleMarket, SalePlan, SaleStep, StepKind
+from aegis.stops import StopKind
+from aegis.terms import Instrument, Market, OrderKind, Side
+from market import service as market
+from market.models import Stock
+from orders import guards, journal, requests
+from orders.cancel import Canceller
+from orders.ground import Ground
+from orders.intents import NO_CHASE, Intent, OrderDenied, offsets
+from orders.models import StopRule, TradeOrder
+from orders.pretrade import Draft, PreTrade
+from orders.stop_rows import SELLING, State, append_event, move, move_generation
+from orders.submit import Submitter, grounds_of
+from portfolio.models import PortfolioEvent
+from portfolio.service import PortfolioService
+
+log = logging.getLogger(__name__)
+
+# the broker needs this long to release the shares of a cancelled order
+RELEASED_AFTER = timedelta(seconds=1)
+LOOK_AGAIN = timedelta(seconds=2)
+PAUSE = timedelta(seconds=5)
+# what keeps a stop from selling is asked for less and less often, at least this often
+PAUSE_MAX = timedelta(seconds=60)
+# an order that is still on its way after this has lost its sender
+ON_ITS_WAY = timedelta(seconds=5)
+# own buys that a sale could trade against are cancelled first: it sells after this, whether that is confirmed or not
+OPPOSITE_PATIENCE = timedelta(seconds=2)
+# shares that left without a trade may be back with the next balance: only after this does their absence count
+VANISHED = timedelta(minutes=10)
+# this long after an auction's end its fills may be missing from our tables
+AUCTION_RESULT_AFTER = timedelta(seconds=10)
+# after so many refusals in a row a person is called; the stop goes on, at longer intervals
+REFUSALS_REPORTED = 5
+
+# what may keep a stop's sale from leaving: what the exchange would refuse, the trading state, and our own buys
+CHECKS: tuple[Guard, ...] = (
+    check_quantity,
+    check_switch,
+    check_venue,
+    check_self_cross,
+    check_tick,
+    check_daily_limits,
+    check_halt,
+)
+COMMIT_CHECKS: tuple[Guard, ...] = (check_switch, check_self_cross)
+_MAIN_SESSION = (PhaseName.OPENING_AUCTION, PhaseName.REGULAR, PhaseName.CLOSING_AUCTION)
+_EXTERNAL = (EndCause.EXTERNAL_CANCEL, EndCause.EXTERNAL_AMEND)
+_AUTOMATIC = (RequestedBy.STOP, RequestedBy.CHASE)
+_TOOK_EFFECT = (RequestState.ACKNOWLEDGED, RequestState.CONFIRMED)
+
+
+class Waits(Exception):
+    """The sale cannot go on now. `until` is when to try again, None for the usual pause."""
+
+    def __init__(self, why: str, until: datetime | None = None) -> None:
+        super().__init__(why)
+        self.until = until
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """Where the stock of a stop can be sold now."""
+
+    venue: Market
+    phases: tuple[Phase, ...]
+    legal: frozenset[OrderKind]
+    is_main: bool
+    auction: Phase | None
+
+
+class StopSale:
+    """One step of one stop's sale, under its claim."""
+
+    def __init__(self, row: StopRule, broker: Broker, now: Callable[[], datetime]) -> None:
+        self._row = row
+        self._broker = broker
+        self._now = now
+
+    def run(self) -> None:
+        try:
+            if self._row.state == State.TRIGGERED:
+                self._sell()
+            elif self._row.state == State.ORDERED:
+                self._follow()
+        except Waits as waits:
+            self._wait(str(waits), waits.until)
+        except OrderDenied as denied:
+            self._wait(guards.say_all(denied.reasons))
+        except BrokerError as error:
+            self._wait(guards.say_error(error))
+
+    # --- placing the next order
+
+    def _sell(self) -> None:
+        row = self._row
+        # the order of a sender that died before it could be noted here
+        if order := TradeOrder.objects.filter(request_id=row.request_id).first():
+            return self._record_order(order, look_after=timedelta(0))
+        guarded = guarded_qty(row, self._now())
+        if guarded == 0:
+            return self._end()
+        if other := selling_for(row):
+            raise Waits(gettext("stop {other} sells these shares").format(other=f"#{other.pk}"))
+        session = self._session()
+        if StopKind(row.kind).falls and self._release_own_sales():
+            return self._again_at(RELEASED_AFTER)
+        sellable = self._broker.sellable_qty(row.stock_code)
+        qty = sellable if guarded is None else min(guarded, sellable)
+        self._report_locked(guarded, sellable)
+        if qty == 0:
+            raise Waits(gettext("the broker lets no share be sold: open orders may hold them"), self._later())
+        order = self._place(qty, session)
+        return self._record_order(order) if order else None
+
+    def _session(self) -> Session:
+        """Return where the stock can be sold now. Raises Waits, without a request, if nowhere or while halted."""
+        if not guards.trading_state().lets_pass(Side.SELL):
+            raise Waits(gettext("trading is halted: resume it before ordering"))
+        now = self._now()
+        phases = market.today(now)
+        is_any_open = any(sessions.is_market_open(venue, phases, now) for venue in Market)
+        session = session_of(self._stock(), phases, now) if is_any_open else None
+        if session is None:
+            raise Waits(gettext("no venue takes a sale of it now"), next_start(now))
+        return session
+
+    def _stock(self) -> Stock:
+        """Return the stock; the broker is asked once for one that is only listed. Raises OrderDenied, BrokerError."""
+        stock, pretrade = market.get_stock(self._row.stock_code), PreTrade(self._broker, self._now)
+        return stock if stock and stock.synced_at else pretrade.new_stock(self._row.stock_code)
+
+    def _place(self, qty: int, session: Session) -> TradeOrder | None:
+        """Price and send the order of this step; None if a second reading of the lower limit is awaited."""
+        row = self._row
+        quoted_at = self._now()
+        quote = self._broker.quote(row.stock_code, session.venue)
+        if quote.is_halted:
+            raise Waits(gettext("the stock is halted by the exchange"), self._later())
+        book = self._broker.book(row.stock_code, session.venue)
+        stock = self._stock()
+        sale = self._market(quote, book, stock, session)
+        if self._awaits_second_reading(sale):
+            return None
+        step = stop_sale.next_order(row.step, plan_of(row), sale)
+        if step is None:
+            raise Waits(gettext("no venue takes a sale of it now"))
+        self._note_auction(is_auction=sale.is_auction)
+        order = self._commit(qty, step, session, stock, quote, book, quoted_at)
+        if order is not None:
+            self._report_step(step, order, quote)
+        return order
+
+    def _market(self, quote: Quote, book: Book, stock: Stock, session: Session) -> SaleMarket:
+        current = stop_sale.current_price(quote, book, self._row.trigger_price, is_main_session=session.is_main)
+        return SaleMarket(
+            quote,
+            book,
+            current,
+            session.legal,
+            Instrument(stock.instrument),
+            is_auction=session.auction is not None or quote.in_vi,
+            is_locked=self._row.locked_since is not None,
+        )
+
+    def _awaits_second_reading(self, sale: SaleMarket) -> bool:
+        """Record a first reading of a locked lower limit, and have it read once more; forget it once it is over."""
+        row = self._row
+        is_locked = stop_sale.is_locked(sale)
+        if is_locked and row.locked_since is None and sale.current > sale.quote.lower_limit:
+            move_generation(row, locked_since=self._now(), try_at=self._now() + stop_sale.LOCKED_READING_AFTER)
+            return True
+        if is_locked is not (row.locked_since is not None):
+            row.locked_since = self._now() if is_locked else None
+            move_generation(row, locked_since=row.locked_since)
+        return False
+
+    def _commit(
+        self, qty: int, step: SaleStep, session: Session, stock: Stock, quote: Quote, book: Book, quoted_at: datetime
+    ) -> TradeOrder | None:
+        """Commit and send one order. None if own buys are cancelled first. Raises OrderDenied."""
+        row, now = self._row, self._now()
+        pretrade = PreTrade(self._broker, self._now, may_self_cross=self._has_cleared_opposite(now))
+        request = OrderRequest(row.stock_code, Side.SELL, session.venue, step.kind, qty, step.price)
+        intent = Intent(
+            row.stock_code,
+            Side.SELL,
+            qty,
+            market=session.venue,
+            request_id=row.request_id,
+            plan=NO_CHASE,
+            kind=step.kind,
+        )
+        found = pretrade.context(intent)
+        facts = replace(
+            pretrade.facts(request, stock, intent, found, is_errand=True),
+            is_priced=True,
+            quote=quote,
+            best_opposite=book.best_opposite(Side.SELL),
+        )
+        against = reasons(facts, CHECKS)
+        if [reason.code for reason in against] == ["SELF_CROSS"]:
+            self._clear_opposite()
+            return None
+        if against:
+            raise OrderDenied(against)
+        draft = Draft(request, stock, quote, quoted_at, strategy_name(row), NO_CHASE, 0, facts)
+        return self._send(draft, found)
+
+    def _send(self, draft: Draft, found: Ground) -> TradeOrder | None:
+        submit = Submitter(self._broker, self._now)
+        order = submit.row(draft, self._row.request_id)
+        try:
+            order = submit.commit(draft, order, found.crowd, by=RequestedBy.STOP, checks=COMMIT_CHECKS)
+        except IntegrityError:
+            return TradeOrder.objects.filter(request_id=self._row.request_id).first()
+        except OrderDenied as denied:
+            if [reason.code for reason in denied.reasons] != ["SELF_CROSS"]:
+                raise
+            self._clear_opposite()
+            return None
+        return submit.send(order, grounds_of(order))
+
+    # --- what stands in the way
+
+    def _release_own_sales(self) -> bool:
+        """Cancel our own sales of the stock, such as a profit waited for; whether any still holds its shares.
+
+        An order whose cancel the broker acknowledged has released them. Raises BrokerError.
+        """
+        now, row = self._now(), self._row
+        sales = TradeOrder.objects.filter(
+            stock_code=row.stock_code,
+            order_type=Side.SELL,
+            origin=TradeOrder.Origin.AEGIS,
+            order_date=now.astimezone(KST).date(),
+            status__in=[*OPEN, Status.SUBMITTING],
+        )
+        # an earlier order of this sale that is on its way may never arrive: it holds nothing up
+        sales = sales.exclude(status=Status.SUBMITTING, request_id__startswith=row.request_prefix)
+        holding = [order for order in sales if not _is_released(order)]
+        for order in holding:
+            is_asked = order.cancel_sent_at is not None and now - order.cancel_sent_at < CANCEL_PATIENCE
+            if order.order_no is not None and not is_asked:
+                self._cancel(order)
+        return bool(holding)
+
+    def _cancel(self, order: TradeOrder) -> bool:
+        """Request the cancel of one order; whether the broker acknowledged it. Raises NotSent and HeldBack."""
+        try:
+            request = Canceller(self._broker, self._now).cancel(order, by=RequestedBy.STOP)
+        except HeldBack:
+            raise
+        except Refused as refusal:
+            # nothing is left of it, or somebody changed it: the list says which
+            log.info("order %s: cancel refused, the list will say why: %s", order.pk, refusal)
+            return False
+        return request.state == RequestState.ACKNOWLEDGED
+
+    def _report_locked(self, guarded: int | None, sellable: int) -> None:
+        """Report at once what stays unguarded: shares that the broker does not let be sold."""
+        row = self._row
+        wanted = guarded if guarded is not None else held_qty(row.stock_code)
+        missing = max(0, wanted - sellable)
+        if not missing:
+            return
+        template = gettext_noop("{missing:,} of {wanted:,} shares cannot be sold now: open orders may hold them")
+        detail = gettext(template).format(missing=missing, wanted=wanted)
+        reported = row.events.filter(kind="LOCKED", detail=detail, at__gte=row.triggered_at)
+        if not reported.exists():
+            append_event(row, "LOCKED", detail, at=self._now())
+
+    def _clear_opposite(self) -> None:
+        """Cancel the buys that the sale could trade against, external ones too, report it, and try again soon."""
+        row, now = self._row, self._now()
+        buys = TradeOrder.objects.filter(
+            stock_code=row.stock_code, order_type=Side.BUY, status__in=OPEN, order_date=now.astimezone(KST).date()
+        )
+        for order in buys.exclude(order_no=None):
+            if order.cancel_wanted_at is None:
+                self._cancel(order)
+        names = ", ".join(f"#{pk}" for pk in buys.values_list("pk", flat=True))
+        with transaction.atomic():
+            detail = gettext("{orders}: own buys are cancelled first").format(orders=names)
+            append_event(row, "OPPOSITE", detail, at=now)
+            move_generation(row, try_at=now + OPPOSITE_PATIENCE)
+
+    def _has_cleared_opposite(self, at: datetime) -> bool:
+        """Whether own buys were cancelled for this sale, and long enough ago to sell in any case."""
+        row = self._row
+        cleared = row.events.filter(kind="OPPOSITE", at__gte=row.triggered_at, at__lte=at - OPPOSITE_PATIENCE)
+        return row.triggered_at is not None and cleared.exists()
+
+    # --- following an order
+
+    def _record_order(self, order: TradeOrder, look_after: timedelta = LOOK_AGAIN) -> None:
+        """Record the order of this generation."""
+        now = self._now()
+        fields = {"state": State.ORDERED, "order": order, "try_at": now + look_after, "note": ""}
+        with transaction.atomic():
+            if not move_generation(self._row, at=now, **fields):
+                return
+            detail = f"#{order.pk} {order.qty:,} @ {order.price:,} {order.status}"
+            append_event(self._row, "ORDERED", detail, at=now)
+
+    def _follow(self) -> None:
+        """See how the order stands: wait, take the next step, or go on with the next order."""
+        row, now = self._row, self._now()
+        assert row.order_id is not None
+        order = TradeOrder.objects.get(pk=row.order_id)
+        if order.state is Status.FILLED:
+            return self._next_generation("", step=0)
+        if was_changed_by_others(order):
+            return self._hold(order)
+        if order.is_open:
+            return self._follow_open(order)
+        if order.state is Status.SUBMITTING:
+            is_on_its_way = now - order.created_at < ON_ITS_WAY
+            return self._again_at(LOOK_AGAIN) if is_on_its_way else give_up_sender(order, now)
+        if order.state is Status.UNKNOWN:
+            return self._next_generation(gettext("its outcome is not known yet"), step=row.step)
+        if order.state is Status.CANCELLED and not order.end_cause and _awaits_explanation(order, now):
+            return self._again_at(LOOK_AGAIN)
+        if order.state is Status.REJECTED and not order.never_arrived:
+            return self._after_refusal(order)
+        is_over = order.state is Status.EXPIRED or order.end_cause == EndCause.SESSION_END
+        return self._next_generation(order.refusal or str(order.get_status_display()), step=0 if is_over else row.step)
+
+    def _follow_open(self, order: TradeOrder) -> None:
+        row, now = self._row, self._now()
+        if order.is_cancel_requested:
+            return self._follow_cancel(order)
+        due_at = order.created_at + wait_of(row)
+        if now < due_at:
+            return self._again_at(min(LOOK_AGAIN, due_at - now))
+        session = self._session()
+        quote = self._broker.quote(row.stock_code, Market(order.market))
+        if quote.is_halted:
+            raise Waits(gettext("the stock is halted by the exchange"), self._later())
+        is_auction = quote.in_vi or session.auction is not None
+        if row.auction_since is not None and not is_auction:
+            self._note_auction(is_auction=False)
+            return self._again_at(AUCTION_RESULT_AFTER)
+        self._note_auction(is_auction=is_auction)
+        if is_auction and (_is_market(order) or order.created_at >= self._auction_since(session)):
+            return self._again_at(self._auction_left(session))
+        return self._replace(order, quote, session)
+
+    def _replace(self, order: TradeOrder, quote: Quote, session: Session) -> None:
+        """Cancel the order for the next step, unless that would not sell sooner."""
+        row = self._row
+        book = self._broker.book(row.stock_code, Market(order.market))
+        sale = self._market(quote, book, self._stock(), session)
+        if self._awaits_second_reading(sale):
+            return None
+        moved = session.venue is not Market(order.market)
+        wanted = stop_sale.next_order(row.step + 1, plan_of(row), sale)
+        resting = SaleStep(StepKind.LIMIT, OrderKind(order.order_kind), order.price)
+        keeps = stop_sale.keeps_its_place(resting, wanted, has_bids=bool(book.bids)) if wanted else True
+        if wanted is None or (keeps and not moved):
+            return self._again_at(min(wait_of(row), PAUSE_MAX))
+        if self._cancel(order):
+            return self._next_generation("", step=row.step + 1, pause=RELEASED_AFTER)
+        return self._again_at(RELEASED_AFTER)
+
+    def _follow_cancel(self, order: TradeOrder) -> None:
+        """Go on once the broker has acknowledged our cancel; one whose reply was lost is sent again."""
+        if _is_released(order):
+            return self._next_generation("", step=self._row.step + 1)
+        is_asked = order.cancel_sent_at is not None and self._now() - order.cancel_sent_at < CANCEL_PATIENCE
+        if not is_asked and not order.requests.filter(state=RequestState.REJECTED, kind=RequestKind.CANCEL).exists():
+            self._cancel(order)
+        return self._again_at(RELEASED_AFTER)
+
+    def _auction_since(self, session: Session) -> datetime:
+        """Return when the venue's auction began, or the VI as first seen."""
+        if session.auction is not None:
+            return datetime.combine(self._now().astimezone(KST), session.auction.starts_at, KST)
+        return self._row.auction_since or self._now()
+
+    def _auction_left(self, session: Session) -> timedelta:
+        now = self._now()
+        if session.auction is None:
+            return LOOK_AGAIN
+        ends_at = datetime.combine(now.astimezone(KST), session.auction.ends_at, KST)
+        return ends_at + AUCTION_RESULT_AFTER - now
+
+    def _note_auction(self, *, is_auction: bool) -> None:
+        row = self._row
+        if is_auction is (row.auction_since is not None):
+            return
+        row.auction_since = self._now() if is_auction else None
+        move_generation(row, auction_since=row.auction_since)
+
+    # --- outcomes
+
+    def _after_refusal(self, order: TradeOrder) -> None:
+        """Go on after a refusal, at longer and longer intervals; a person is called after several in a row."""
+        row, now = self._row, self._now()
+        count = row.refusals + 1
+        pause = min(PAUSE * 2 ** min(count - 1, 4), PAUSE_MAX)
+        why = order.refusal or gettext("the exchange refused it")
+        self._next_generation(why, step=row.step, pause=pause, refusals=count)
+        if count == REFUSALS_REPORTED:
+            words = gettext("refused {count} times in a row, last: {why}. It is tried again; look at the stock")
+            append_event(row, "REFUSED", words.format(count=count, why=why), at=now)
+
+    def _next_generation(self, why: str, *, step: int, pause: timedelta = timedelta(0), refusals: int = 0) -> None:
+        """Go on with the next order. `why` is reported if the last one did not do what was planned."""
+        row, now = self._row, self._now()
+        fields = {
+            "state": State.TRIGGERED,
+            "order": None,
+            "generation": row.generation + 1,
+            "step": step,
+            "refusals": refusals,
+            "try_at": now + pause,
+            "note": why[:300],
+        }
+        with transaction.atomic():
+            if move_generation(row, at=now, **fields) and why:
+                append_event(row, "AGAIN", why, at=now)
+
+    def _hold(self, order: TradeOrder) -> None:
+        """Somebody else cancelled or amended the sale: sell nothing more until a person arms the stop again."""
+        row, now = self._row, self._now()
+        left = held_qty(row.stock_code)
+        template = gettext_noop(
+            "its order {order} was cancelled or amended by somebody else: {left:,} shares are not guarded. "
+            "Arm the stop again to go on"
+        )
+        words = gettext(template).format(order=f"#{order.pk}", left=left)
+        fields = {"state": State.HELD_EXTERNALLY, "try_at": None, "note": words[:300]}
+        with transaction.atomic():
+            if move_generation(row, at=now, **fields):
+                append_event(row, "HELD_EXTERNALLY", words, at=now)
+
+    def _end(self) -> None:
+        row, now = self._row, self._now()
+        sold = sold_qty(row)
+        words = gettext("{qty:,} shares sold").format(qty=sold) if sold else gettext("nothing is held any more")
+        with transaction.atomic():
+            if move(row, SELLING, at=now, state=State.DONE, try_at=None, note=words[:300]):
+                append_event(row, "DONE", words, at=now)
+
+    def _wait(self, why: str, until: datetime | None = None) -> None:
+        """Try again a little later; another reason than the last is reported."""
+        row, now = self._row, self._now()
+        with transaction.atomic():
+            if move_generation(row, try_at=until or now + PAUSE, note=why[:300]) and row.note != why[:300]:
+                append_event(row, "WAITS", why, at=now)
+        log.warning("stop %s: not sold yet: %s", row.pk, why)
+
+    def _again_at(self, after: timedelta) -> None:
+        move_generation(self._row, try_at=self._now() + after)
+
+    def _later(self) -> datetime:
+        """Return when to ask the broker again for what keeps the stop from selling: the longer it lasts, the later."""
+        row, now = self._row, self._now()
+        since = (
+            row.events.filter(kind="WAITS", at__gte=row.state_at).order_by("id").values_list("at", flat=True).first()
+        )
+        waited = now - since if since else timedelta(0)
+        return now + min(max(PAUSE, waited / 4), PAUSE_MAX)
+
+    def _report_step(self, step: SaleStep, order: TradeOrder, quote: Quote) -> None:
+        if step.step in (StepKind.NO_BID, StepKind.LOWER_LIMIT):
+            template = gettext_noop("nobody bids: it waits at {price:,} won, the last trade was at {last:,} won")
+            detail = gettext(template).format(price=order.price, last=quote.price)
+            append_event(self._row, step.step.value, detail, at=self._now())
+
+
+# --- facts about a stop ----------------------------------------------------------------------------------------------
+
+
+def plan_of(row: StopRule) -> SalePlan:
+    """Return how the sale of a stop goes down, by the settings."""
+    return SalePlan(
+        strategies(offsets())[strategy_name(row)],
+        limit_steps=max(1, settings.MAX_RETRY_COUNT),
+        step_ticks=settings.RETRY_OFFSET_ADJUST,
+        max_percent=settings.MAX_OFFSET_PERCENT,
+    )
+
+
+def strategy_name(row: StopRule) -> str:
+    return "sell_stop" if StopKind(row.kind).falls else "sell_profit"
+
+
+def wait_of(row: StopRule) -> timedelta:
+    """Return how long each step waits: a take profit has time, a falling stop has none."""
+    falls = StopKind(row.kind).falls
+    return timedelta(seconds=settings.STOP_WAIT_SECONDS if falls else settings.UNFILLED_WAIT_SECONDS)
+
+
+def session_of(stock: Stock, phases: tuple[Phase, ...], now: datetime) -> Session | None:
+    """Return where a stock can be sold at `now`, None if no venue takes a limit or a market order of it."""
+    preferred = sessions.get_available_market(phases, now)
+    venues = [preferred] if preferred else []
+    for venue in (*venues, *(each for each in (Market.KRX, Market.NXT) if each not in venues)):
+        if venue is Market.NXT and not stock.trades_on_nxt:
+            continue
+        at = sessions.phases_at(phases, venue, now)
+        is_evening = venue is Market.KRX and any(phase.name is PhaseName.AFTER_MARKET for phase in at)
+        if is_evening and Instrument(stock.instrument) is not Instrument.STOCK:
+            continue
+        legal = sessions.legal_kinds(venue, phases, now)
+        if OrderKind.MARKET in legal or sessions.limit_kind(legal):
+            is_main = venue is Market.KRX and any(phase.name in _MAIN_SESSION for phase in at)
+            return Session(venue, phases, legal, is_main, sessions.auction_at(phases, venue, now))
+    return None
+
+
+def next_start(now: datetime) -> datetime:
+    """Return when the next phase of any venue begins today, at most `PAUSE_MAX` from now."""
+    local = now.astimezone(KST)
+    starts = [datetime.combine(local, phase.starts_at, KST) for phase in market.today(now)]
+    return min([each for each in starts if each > now] + [now + PAUSE_MAX])
+
+
+def held_qty(code: str) -> int:
+    holding = PortfolioService().get_holding(code)
+    return holding.quantity if holding else 0
+
+
+def sold_qty(row: StopRule) -> int:
+    """Return the shares that the orders of this sale have sold."""
+    return row.sales.aggregate(sum=Sum("filled_qty"))["sum"] or 0
+
+
+def guarded_qty(row: StopRule, now: datetime) -> int | None:
+    """Return the guarded shares that are not sold yet; None for all that can be sold.
+
+    Of a fixed quantity, what an earlier order of unknown outcome may have sold counts as sold until the list decides.
+    """
+    if is_gone(row.stock_code, now):
+        return 0
+    if row.quantity is None:
+        return None
+    maybe = row.sales.filter(Q(status=Status.UNKNOWN) | Q(status=Status.SUBMITTING, sent_at__isnull=False))
+    open_qty = sum(each.open_qty for each in row.sales.filter(status__in=OPEN) if not _is_released(each))
+    unknown = maybe.aggregate(sum=Sum("qty"))["sum"] or 0
+    left = row.quantity - sold_qty(row) - unknown - open_qty
+    if left <= 0 and unknown + open_qty:
+        raise Waits(gettext("an earlier order of it has no known outcome yet"), now + LOOK_AGAIN)
+    return max(0, left)
+
+
+def is_gone(code: str, now: datetime) -> bool:
+    """Whether no share is held. What one balance lacks without a trade counts as held for a while."""
+    if held_qty(code):
+        return False
+    return not PortfolioEvent.objects.filter(stock_code=code, qty_after=0, at__gt=now - VANISHED).exists()
+
+
+@transaction.atomic
+def give_up_sender(order: TradeOrder, now: datetime) -> None:
+    """Record what is known of an order whose sender was killed: it never left, or its outcome is unknown."""
+    row = journal.locked(order.pk)
+    if row.state is not Status.SUBMITTING:
+        return
+    why = gettext("its sender did not come back")
+    if row.sent_at is None:
+        journal.refused(row, NotSent(why), at=now)
+    else:
+        journal.unanswered(row, OutcomeUnknown(why), at=now)
+
+
+def selling_for(row: StopRule) -> StopRule | None:
+    """Return the other stop that sells the shares of this one: two stops on one stock make one sale.
+
+    A falling stop goes before a rising one, one of the whole holding before one of a fixed quantity.
+    """
+    others = StopRule.objects.filter(stock_code=row.stock_code, state__in=SELLING).exclude(pk=row.pk)
+    ahead = [each for each in others if _precedence(each) < _precedence(row)]
+    return min(ahead, key=_precedence, default=None)
+
+
+def _precedence(row: StopRule) -> tuple[bool, bool, int]:
+    return (not StopKind(row.kind).falls, row.quantity is not None, row.pk)
+
+
+def was_changed_by_others(order: TradeOrder) -> bool:
+    """Whether somebody else certainly cancelled or amended an order, at the broker or through AEGIS.
+
+    A line is doubtful after a cancel of ours without a reply: it may be ours. It stops no stop.
+    """
+    changes = requests.all_changes(order)
+    if any(each.requested_by not in _AUTOMATIC and each.state in _TOOK_EFFECT for each in changes):
+        return True
+    if any(each.state in (RequestState.UNKNOWN, RequestState.SENT, RequestState.LAPSED) for each in changes):
+        return False
+    if order.end_cause in _EXTERNAL:
+        return True
+    return order.is_open and order.withdrawn_qty > requests.confirmed_qty(changes) and not _has_live(order)
+
+
+def _has_live(order: TradeOrder) -> bool:
+    return order.requests.filter(state__in=LIVE).exclude(kind=RequestKind.NEW).exists()
+
+
+def _is_released(order: TradeOrder) -> bool:
+    """Whether the broker acknowledged a cancel of all that is left of an order: its shares are free."""
+    return order.requests.filter(kind=RequestKind.CANCEL, is_whole=True, state__in=_TOOK_EFFECT).exists()
+
+
+def _awaits_explanation(order: TradeOrder, now: datetime) -> bool:
+    """Whether the list may still say what ended a cancelled order; a cancel of ours that was acknowledged did."""
+    return not _is_released(order) and now - order.status_at < VANISHED
+
+
+def _is_market(order: TradeOrder) -> bool:
+    return OrderKind(order.order_kind).is_market

@@ -1,0 +1,688 @@
+"""The sale of a triggered stop: it follows the market down until no guarded share is held."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+from unittest import mock
+
+import pytest
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.utils import translation
+
+from aegis.broker import Acceptance, Book, Broker, Level, NotSent, OrderRequest, Quote
+from aegis.lifecycle import Status
+from aegis.stops import StopKind, StopUnit
+from aegis.terms import Market, Side
+from kis import clock
+from kis.simulator.server import Simulator
+from orders import cancel_driver, fills, reconcile, stops, switch
+from orders.models import StopRule, TradeExecution, TradeOrder
+from orders.service import NO_CHASE, EntryStop, Intent, OrderService
+from portfolio.fetcher import KISFetcher
+from portfolio.models import Portfolio
+
+from .conftest import SAMSUNG
+from .exchange_log import ACCOUNT
+from .helpers import cancel_externally, fresh
+from .test_fills import hear, notice
+
+pytestmark = pytest.mark.django_db
+D = Decimal
+State = StopRule.State
+LINE = 66_000
+ORDER = "/uapi/domestic-stock/v1/trading/order-cash"
+CHANGE = "/uapi/domestic-stock/v1/trading/order-rvsecncl"
+
+
+@pytest.fixture
+def held(service: OrderService, broker: Broker, simulator: Simulator) -> Callable[[int], None]:
+    """Hold N 삼성전자, which trades at 70,000 won."""
+
+    def hold(qty: int = 10) -> None:
+        shares = {"account": ACCOUNT, "code": SAMSUNG, "quantity": qty, "cost": 70_000 * qty}
+        simulator.command("POST", "/simulator/shares", shares)
+        KISFetcher(broker, clock.now).sync_portfolio()
+
+    hold(10)
+    return hold
+
+
+@pytest.fixture
+def arm(held: Callable[[int], None]) -> Callable[..., StopRule]:
+    def arm(line: int = LINE, kind: StopKind = StopKind.STOP_LOSS, **words: Any) -> StopRule:
+        return stops.arm(SAMSUNG, kind, StopUnit.PRICE, D(line), by="kim", at=clock.now(), **words)
+
+    return arm
+
+
+@pytest.fixture
+def fall(simulator: Simulator) -> Callable[..., None]:
+    """Let the price fall, and trigger the stops that are named."""
+
+    def fall(price: int, *rows: StopRule) -> None:
+        simulator.set_price(SAMSUNG, price, freeze=True)
+        for row in rows:
+            assert stops.trigger(row.pk, price, clock.now(), seen="feed")
+
+    return fall
+
+
+@pytest.fixture
+def work(broker: Broker, after: Callable[[float], None]) -> Callable[..., None]:
+    """Run what the workers run, second by second: due stops, requested cancels, and the order list."""
+
+    def work(seconds: float = 60, at: Any = broker, every: float = 1.0, *, lists: bool = True) -> None:
+        until = clock.now() + timedelta(seconds=seconds)
+        while clock.now() < until:
+            for pk in stops.due(clock.now()):
+                stops.advance(pk, at, clock.now)
+            for pk in cancel_driver.due(clock.now()):
+                cancel_driver.drive(pk, at, clock.now)
+            after(every)
+            if lists:
+                reconcile.reconcile(broker, clock.now)
+
+    return work
+
+
+class Falling:
+    """A market whose price is gone, `percent` further down, each time an order is on its way."""
+
+    def __init__(self, broker: Broker, simulator: Simulator, percent: float, times: int) -> None:
+        self._broker, self._simulator = broker, simulator
+        self._percent, self._left = percent, times
+        self.calls: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        self.calls.append(name)
+        return getattr(self._broker, name)
+
+    def place(self, request: OrderRequest) -> Acceptance:
+        self.calls.append("place")
+        if self._left:
+            self._left -= 1
+            price = self._broker.quote(SAMSUNG, Market.KRX).price
+            lower = self._broker.quote(SAMSUNG, Market.KRX).lower_limit
+            target = max(lower, round(price * (100 - self._percent) / 100) // 100 * 100)
+            self._simulator.set_price(SAMSUNG, target, freeze=True)
+        return self._broker.place(request)
+
+
+def sales() -> list[TradeOrder]:
+    return list(TradeOrder.objects.filter(order_type=Side.SELL, origin="AEGIS").order_by("pk"))
+
+
+def kinds(row: StopRule) -> list[str]:
+    return list(row.events.values_list("kind", flat=True))
+
+
+def state(row: StopRule) -> tuple[str, int]:
+    """Return where a stop stands, and the shares that are held still."""
+    row.refresh_from_db()
+    return row.state, sum(Portfolio.objects.values_list("quantity", flat=True))
+
+
+def offer_externally(simulator: Simulator, qty: int, price: int = 75_000) -> dict[str, Any]:
+    body = {"account": ACCOUNT, "code": SAMSUNG, "side": "SELL", "quantity": qty, "price": price}
+    return dict(simulator.command("POST", "/simulator/orders", body) or {})
+
+
+# --- it follows the market down
+
+
+@pytest.mark.parametrize("percent", [1, 2.5, 4, 8, 15])
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_a_stop_follows_a_fall_of_any_depth_until_all_is_sold(
+    arm: Any, fall: Any, work: Any, broker: Broker, simulator: Simulator, percent: float, times: int
+) -> None:
+    row = arm()
+    fall(LINE, row)
+    began = clock.now()
+    market = Falling(broker, simulator, percent, times)
+    for _ in range(60):
+        work(1, market)
+        if state(row)[0] == State.DONE:
+            break
+    if simulator.command("POST", f"/simulator/quotes/{SAMSUNG}", {})["bids"]:
+        assert state(row) == (State.DONE, 0)
+        assert clock.now() - began <= timedelta(seconds=60)
+        assert sum(each.filled_qty for each in sales()) == 10
+    else:
+        lower = broker.quote(SAMSUNG, Market.KRX).lower_limit
+        assert [each.price for each in sales() if each.is_open] == [lower], "it stands in the queue"
+
+
+def test_each_step_is_priced_from_the_current_price_and_at_last_at_market(
+    arm: Any, fall: Any, work: Any, broker: Broker, simulator: Simulator
+) -> None:
+    row, seen = arm(), []
+    market = Falling(broker, simulator, 4, 3)
+
+    def place(request: OrderRequest) -> Acceptance:
+        seen.append((broker.quote(SAMSUNG, Market.KRX).price, request.price))
+        return Falling.place(market, request)
+
+    fall(LINE, row)
+    work(45, mock.MagicMock(wraps=market, place=place))
+    assert [price == 0 for _, price in seen] == [False, False, False, True]
+    assert all(price >= current * D("0.97") for current, price in seen if price)
+    assert state(row) == (State.DONE, 0)
+
+
+def test_the_steps_need_no_order_list(arm: Any, fall: Any, work: Any, broker: Broker, simulator: Simulator) -> None:
+    row = arm()
+    fall(LINE, row)
+    work(45, Falling(broker, simulator, 4, 2), lists=False)
+    assert len(sales()) == 3
+    reconcile.reconcile(broker, clock.now)
+    work(5)
+    assert state(row) == (State.DONE, 0)
+
+
+@pytest.mark.parametrize(("seconds", "orders"), [(2, 1), (8, 1), (13, 2)])
+def test_a_step_waits_as_long_as_is_set(
+    arm: Any, fall: Any, work: Any, broker: Broker, simulator: Simulator, seconds: int, orders: int, settings: Any
+) -> None:
+    settings.STOP_WAIT_SECONDS = 10
+    row = arm()
+    fall(LINE, row)
+    work(seconds, Falling(broker, simulator, 4, 9), every=0.5)
+    assert len(sales()) == orders
+
+
+def test_at_the_lower_limit_without_bids_it_stands_in_the_queue_and_keeps_its_place(
+    arm: Any, fall: Any, work: Any, broker: Broker, simulator: Simulator
+) -> None:
+    row = arm()
+    lower = broker.quote(SAMSUNG, Market.KRX).lower_limit
+    fall(lower, row)
+    work(90)
+    assert [(each.price, each.status) for each in sales()] == [(lower, Status.PENDING)]
+    assert {"LOWER_LIMIT", "NO_BID"} & set(kinds(row))
+    assert state(row) == (State.ORDERED, 10)
+
+
+def test_an_ask_at_the_lower_limit_counts_at_its_second_reading(arm: Any, fall: Any, work: Any, broker: Broker) -> None:
+    """The last trade is above the lower limit, but nobody bids and shares are offered there."""
+    row = arm()
+    fall(60_000, row)
+    lower = broker.quote(SAMSUNG, Market.KRX).lower_limit
+
+    def book(code: str, market: Market) -> Book:
+        return Book(code, market, asks=(Level(lower, 100),), bids=())
+
+    locked = mock.MagicMock(wraps=broker, book=book)
+    stops.advance(row.pk, locked, clock.now)
+    assert not sales(), "one reading sets no price"
+    work(3, locked)
+    assert sales()[0].price == lower
+
+
+def test_without_a_bid_it_offers_at_most_three_percent_below_the_last_trade_and_says_so(
+    arm: Any, fall: Any, work: Any, broker: Broker
+) -> None:
+    row = arm()
+    fall(LINE, row)
+
+    def book(code: str, market: Market) -> Book:
+        return Book(code, market, asks=(Level(67_000, 100),), bids=())
+
+    work(3, mock.MagicMock(wraps=broker, book=book))
+    (sale,) = sales()
+    assert LINE * D("0.97") <= sale.price < LINE
+    assert "NO_BID" in kinds(row)
+
+
+# --- NXT
+
+
+@pytest.fixture
+def on_nxt(held: Any, clock_at: Any, simulator: Simulator) -> None:
+    clock_at("2026-11-24 08:10:00")
+    simulator.set_price(SAMSUNG, 70_000, freeze=True)
+
+
+def test_on_nxt_the_last_step_is_the_best_bid(
+    on_nxt: None, arm: Any, fall: Any, work: Any, broker: Broker, simulator: Simulator
+) -> None:
+    row = arm()
+    fall(LINE, row)
+    work(60, Falling(broker, simulator, 2, 9))
+    simulator.clear_faults()
+    work(30)
+    assert {each.market for each in sales()} == {Market.NXT}
+    assert all(each.price for each in sales())
+    assert state(row) == (State.DONE, 0)
+
+
+def test_one_trade_on_nxt_sets_no_price(on_nxt: None, arm: Any, fall: Any, work: Any, broker: Broker) -> None:
+    row = arm()
+    fall(LINE, row)
+    quote, lower = broker.quote(SAMSUNG, Market.NXT), broker.quote(SAMSUNG, Market.NXT).lower_limit
+
+    def thin_quote(code: str, market: Market) -> Quote:
+        return replace(quote, price=lower)
+
+    def thin_book(code: str, market: Market) -> Book:
+        return Book(code, market, asks=(Level(LINE + 100, 50),), bids=(Level(lower, 1),))
+
+    work(60, mock.MagicMock(wraps=broker, quote=thin_quote, book=thin_book))
+    assert sales(), "it offers all the same"
+    assert all(each.price >= LINE * D("0.97") for each in sales())
+
+
+# --- auctions and VI
+
+
+@pytest.mark.parametrize(("at", "over"), [("2026-11-24 08:55:00", 305), ("2026-11-23 15:22:00", 485)])
+def test_in_an_auction_it_orders_once_at_market_and_keeps_its_place(
+    arm: Any, fall: Any, work: Any, clock_at: Any, at: str, over: int
+) -> None:
+    row = arm()
+    clock_at(at)
+    fall(LINE, row)
+    work(over - 15, every=5)
+    assert [(each.order_kind, each.market, each.status) for each in sales()] == [("01", Market.KRX, Status.PENDING)]
+    work(60, every=5)
+    assert (len(sales()), state(row)) == (1, (State.DONE, 0))
+
+
+def test_a_limit_order_of_before_an_auction_goes_to_market_once(
+    arm: Any, fall: Any, work: Any, clock_at: Any, broker: Broker, simulator: Simulator
+) -> None:
+    row = arm()
+    clock_at("2026-11-23 15:19:58")
+    fall(LINE, row)
+    work(2, Falling(broker, simulator, 4, 1))
+    work(300, every=5)
+    assert [each.order_kind for each in sales()] == ["00", "01"]
+    work(400, every=10)
+    assert (len(sales()), state(row)) == (2, (State.DONE, 0))
+
+
+def test_in_a_volatility_interruption_it_orders_once_at_market(
+    arm: Any, fall: Any, work: Any, simulator: Simulator
+) -> None:
+    row = arm()
+    fall(LINE, row)
+    simulator.command("POST", f"/simulator/quotes/{SAMSUNG}", {"vi": "dynamic"})
+    work(60, every=2)
+    assert [(each.order_kind, each.status) for each in sales()] == [("01", Status.PENDING)]
+    work(120, every=2)
+    assert (len(sales()), state(row)) == (1, (State.DONE, 0))
+
+
+def test_a_limit_order_of_before_a_volatility_interruption_goes_to_market_once(
+    arm: Any, fall: Any, work: Any, broker: Broker, simulator: Simulator
+) -> None:
+    row = arm()
+    fall(LINE, row)
+    work(2, Falling(broker, simulator, 4, 1))
+    simulator.command("POST", f"/simulator/quotes/{SAMSUNG}", {"vi": "static"})
+    work(100, every=2)
+    assert [each.order_kind for each in sales()] == ["00", "01"]
+    work(90, every=2)
+    assert (len(sales()), state(row)) == (2, (State.DONE, 0))
+
+
+# --- until no guarded share is held
+
+
+def test_shares_locked_by_an_external_sale_are_reported_and_sold_once_they_are_free(
+    arm: Any, fall: Any, work: Any, broker: Broker, simulator: Simulator
+) -> None:
+    external = offer_externally(simulator, 6)
+    reconcile.reconcile(broker, clock.now)
+    row = arm()
+    fall(LINE, row)
+    work(20)
+    assert state(row) == (State.TRIGGERED, 6)
+    assert kinds(row).count("LOCKED") == 2, "6 of 10, then 6 of 6"
+    simulator.command("POST", "/simulator/orders", {"account": ACCOUNT, "cancel": int(external["number"])})
+    work(15)
+    assert state(row) == (State.DONE, 0)
+
+
+def test_shares_bought_later_are_guarded_too(
+    arm: Any, fall: Any, work: Any, held: Any, broker: Broker, simulator: Simulator
+) -> None:
+    row = arm()
+    held(15)
+    fall(LINE, row)
+    work(5)
+    assert (sum(each.filled_qty for each in sales()), state(row)) == (15, (State.DONE, 0))
+
+
+def test_a_stop_of_a_fixed_quantity_sells_that_and_leaves_the_rest(arm: Any, fall: Any, work: Any) -> None:
+    first, second = arm(quantity=3), arm(quantity=4)
+    fall(LINE, first, second)
+    work(20)
+    assert (state(first), state(second)) == ((State.DONE, 3), (State.DONE, 3))
+    assert sorted(each.filled_qty for each in sales()) == [3, 4]
+
+
+@pytest.mark.parametrize("quantity", [0, 11])
+def test_no_more_than_is_held_can_be_guarded(arm: Any, quantity: int) -> None:
+    with pytest.raises(ValidationError) as caught:
+        arm(quantity=quantity)
+    assert list(caught.value.message_dict) == ["quantity"]
+
+
+def test_two_stops_on_one_stock_make_one_sale(arm: Any, fall: Any, work: Any) -> None:
+    first, second = arm(), arm(65_900)
+    fall(65_000, first, second)
+    work(20)
+    assert [each.filled_qty for each in sales()] == [10]
+    assert (state(first), state(second)) == ((State.DONE, 0), (State.DONE, 0))
+
+
+def test_a_falling_stop_takes_the_shares_from_a_take_profit(
+    arm: Any, fall: Any, work: Any, broker: Broker, simulator: Simulator
+) -> None:
+    loss, profit = arm(), arm(75_000, StopKind.TAKE_PROFIT)
+    assert stops.trigger(profit.pk, 75_000, clock.now(), seen="feed")
+    work(2)
+    assert state(profit)[0] == State.ORDERED
+    fall(LINE, loss)
+    work(30)
+    assert (state(loss), state(profit)) == ((State.DONE, 0), (State.DONE, 0))
+    assert sum(each.filled_qty for each in sales()) == 10
+
+
+@pytest.mark.parametrize("fault", ["answer_lost", "receipt_without_number"])
+@pytest.mark.parametrize("quantity", [None, 4])
+def test_it_sells_on_though_an_earlier_sale_has_no_answer_and_no_share_twice(
+    arm: Any, fall: Any, work: Any, simulator: Simulator, fault: str, quantity: int | None
+) -> None:
+    row = arm(quantity=quantity)
+    fall(LINE, row)
+    simulator.fault(fault, path=ORDER, count=1)
+    work(60)
+    wanted = quantity or 10
+    assert state(row) == (State.DONE, 10 - wanted)
+    assert sum(each["filled"] for each in simulator.ledger(ACCOUNT)["orders"] if each["side"] == "SELL") == wanted
+
+
+def test_an_order_that_never_arrived_is_followed_at_once(arm: Any, fall: Any, work: Any, broker: Broker) -> None:
+    row, failed = arm(), list[bool]()
+
+    def place(request: OrderRequest) -> Acceptance:
+        if not failed:
+            failed.append(True)
+            raise NotSent("no connection")
+        return broker.place(request)
+
+    fall(LINE, row)
+    work(8, mock.MagicMock(wraps=broker, place=place))
+    assert state(row) == (State.DONE, 0)
+
+
+# --- others change its order
+
+
+@pytest.fixture
+def resting(arm: Any, fall: Any, work: Any, broker: Broker, simulator: Simulator) -> tuple[StopRule, TradeOrder]:
+    """A stop whose sale rests above the market."""
+    row = arm()
+    fall(LINE, row)
+    work(2, Falling(broker, simulator, 4, 1))
+    (sale,) = sales()
+    assert sale.is_open
+    return row, sale
+
+
+def test_an_external_cancel_holds_the_stop_until_a_person_arms_it_again(
+    resting: tuple[StopRule, TradeOrder], work: Any, simulator: Simulator
+) -> None:
+    row, sale = resting
+    cancel_externally(simulator, sale)
+    work(60)
+    assert (state(row), len(sales())) == ((State.HELD_EXTERNALLY, 10), 1)
+    assert kinds(row).count("HELD_EXTERNALLY") == 1
+    stops.rearm(row, by="kim", at=clock.now())
+    assert stops.trigger(row.pk, 62_000, clock.now(), seen="feed")
+    work(5)
+    assert state(row) == (State.DONE, 0)
+
+
+@pytest.mark.parametrize("qty", [10, 4])
+def test_an_external_amend_holds_the_stop(
+    resting: tuple[StopRule, TradeOrder], work: Any, simulator: Simulator, qty: int
+) -> None:
+    row, sale = resting
+    amend = {"account": ACCOUNT, "amend": int(sale.order_no or 0), "price": 70_000, "quantity": qty}
+    simulator.command("POST", "/simulator/orders", amend)
+    work(60)
+    assert state(row) == (State.HELD_EXTERNALLY, 10)
+    assert len(sales()) == 1
+
+
+def test_an_external_cancel_just_before_our_own_holds_the_stop(
+    resting: tuple[StopRule, TradeOrder], work: Any, broker: Broker, simulator: Simulator
+) -> None:
+    row, sale = resting
+
+    def cancel(placed: Any) -> Acceptance:
+        cancel_externally(simulator, sale)
+        return broker.cancel(placed)
+
+    work(30, mock.MagicMock(wraps=broker, cancel=cancel))
+    assert (state(row), len(sales())) == ((State.HELD_EXTERNALLY, 10), 1)
+
+
+def test_a_doubtful_line_after_a_lost_reply_to_our_own_cancel_holds_nothing(
+    resting: tuple[StopRule, TradeOrder], work: Any, simulator: Simulator
+) -> None:
+    row, _ = resting
+    simulator.fault("answer_lost", path=CHANGE, count=1)
+    work(60)
+    assert state(row) == (State.DONE, 0)
+
+
+def test_a_cancel_by_a_person_holds_the_stop(
+    resting: tuple[StopRule, TradeOrder], work: Any, service: OrderService
+) -> None:
+    row, sale = resting
+    service.cancel(sale)
+    work(30)
+    assert (state(row), len(sales())) == ((State.HELD_EXTERNALLY, 10), 1)
+
+
+def test_a_disarmed_stop_cancels_its_order_and_sells_nothing(resting: tuple[StopRule, TradeOrder], work: Any) -> None:
+    row, sale = resting
+    stops.disarm(row, why="kim", at=clock.now())
+    work(60)
+    assert (state(row), len(sales())) == ((State.DISARMED, 10), 1)
+    assert fresh(sale).state is Status.CANCELLED
+
+
+@pytest.mark.parametrize("call", ["sellable_qty", "quote", "book", "place"])
+def test_a_stop_that_is_disarmed_at_any_call_sells_nothing(
+    arm: Any, fall: Any, work: Any, broker: Broker, call: str
+) -> None:
+    row = arm()
+    fall(LINE, row)
+
+    def disarming(*words: Any) -> Any:
+        if StopRule.objects.get().state != State.DISARMED:
+            stops.disarm(row, why="kim", at=clock.now())
+        return getattr(broker, call)(*words)
+
+    work(30, mock.MagicMock(wraps=broker, **{call: disarming}))
+    assert state(row) == (State.DISARMED, 10)
+    assert not [each for each in sales() if each.sent_at]
+
+
+# --- nights, halts, refusals
+
+
+def test_a_sale_that_the_close_took_back_goes_on_in_the_next_session(
+    resting: tuple[StopRule, TradeOrder], work: Any, clock_at: Any, broker: Broker, simulator: Simulator
+) -> None:
+    row, _ = resting
+    clock_at("2026-11-23 20:05:00")
+    work(180, every=10)
+    assert state(row) == (State.TRIGGERED, 10)
+    clock_at("2026-11-24 08:00:10")
+    work(30)
+    assert state(row) == (State.DONE, 0)
+    assert {each.market for each in sales()[1:]} == {Market.NXT}
+
+
+def test_a_stop_that_waits_through_a_weekend_or_a_halt_sends_no_request(
+    arm: Any, fall: Any, work: Any, broker: Broker, clock_at: Any
+) -> None:
+    row = arm()
+    fall(LINE, row)
+    switch.halt(by="kim", reason="", at=clock.now())
+    watched = mock.MagicMock(wraps=broker)
+    work(600, watched, every=10, lists=False)
+    clock_at("2026-11-28 10:00:00")
+    switch.resume(by="kim", reason="", at=clock.now())
+    work(600, watched, every=10, lists=False)
+    assert watched.mock_calls == []
+    assert state(row) == (State.TRIGGERED, 10)
+    assert kinds(row).count("WAITS") == 2
+
+
+def test_refusals_are_reported_once_and_tried_again_at_longer_intervals(
+    arm: Any, fall: Any, work: Any, simulator: Simulator
+) -> None:
+    row = arm()
+    fall(LINE, row)
+    simulator.fault("refused_later", count=7)
+    work(300, every=2)
+    assert state(row) == (State.DONE, 0)
+    assert kinds(row).count("REFUSED") == 1
+    assert len(sales()) == 8
+
+
+def test_a_halted_stock_is_asked_about_less_and_less(
+    arm: Any, fall: Any, work: Any, broker: Broker, simulator: Simulator
+) -> None:
+    row = arm()
+    fall(LINE, row)
+    simulator.command("POST", f"/simulator/quotes/{SAMSUNG}", {"halt": True})
+    watched = mock.MagicMock(wraps=broker)
+    work(600, watched, every=5, lists=False)
+    assert 8 <= watched.quote.call_count <= 40
+    simulator.command("POST", f"/simulator/quotes/{SAMSUNG}", {"halt": False})
+    work(70, every=5)
+    assert state(row) == (State.DONE, 0)
+
+
+@pytest.mark.parametrize("dies_at", ["sellable_qty", "quote", "book", "place", "answer", "cancel"])
+def test_a_worker_killed_at_any_call_costs_seconds(
+    arm: Any, fall: Any, work: Any, after: Any, broker: Broker, simulator: Simulator, dies_at: str
+) -> None:
+    row = arm()
+    fall(LINE, row)
+    market = Falling(broker, simulator, 4, 1)
+
+    class Killed(BaseException):
+        pass
+
+    def die(*words: Any) -> Any:
+        if dies_at == "answer":
+            market.place(*words)
+        raise Killed
+
+    name = "place" if dies_at == "answer" else dies_at
+    dying = mock.MagicMock(wraps=market, **{name: die})
+    for _ in range(20):
+        try:
+            work(1, dying)
+        except Killed:
+            break
+        after(1)
+    # nothing that runs in a killed process tidies up
+    StopRule.objects.filter(pk=row.pk).update(claimed_until=clock.now() + stops.CLAIM)
+    killed_at, before = clock.now(), len(sales())
+    for _ in range(40):
+        work(1)
+        if len(sales()) > before or state(row)[0] == State.DONE:
+            break
+    # what arrived without an answer rests at the broker, which locks its shares: the list finds it first
+    patience = 20 if dies_at == "answer" else 10
+    assert clock.now() - killed_at <= timedelta(seconds=patience)
+    work(60)
+    assert state(row) == (State.DONE, 0)
+    assert sum(each.filled_qty for each in sales()) == 10
+
+
+def test_an_intent_of_a_person_is_still_held_back_by_an_unknown_sale(
+    arm: Any, service: OrderService, simulator: Simulator
+) -> None:
+    simulator.fault("answer_lost", path=ORDER, count=1)
+    assert service.place(Intent(SAMSUNG, Side.SELL, 4, price=75_000)).state is Status.UNKNOWN
+    with pytest.raises(Exception, match="no known outcome"):
+        service.place(Intent(SAMSUNG, Side.SELL, 5, price=75_000))
+
+
+# --- stops that come with an order
+
+
+FIVE_PERCENT = EntryStop(StopKind.STOP_LOSS, StopUnit.PERCENT, D(5))
+
+
+def test_a_stop_attached_to_an_order_is_armed_by_each_fill_for_the_shares_filled(service: OrderService) -> None:
+    order = service.place(Intent(SAMSUNG, Side.BUY, 10, price=69_000, stops=(FIVE_PERCENT,)))
+    assert not StopRule.objects.exists(), "nothing is filled yet"
+    hear(notice(order.order_no, qty=4, price=69_000))
+    assert StopRule.objects.get().quantity == 4
+    hear(notice(order.order_no, qty=6, price=69_000))
+    row = StopRule.objects.get()
+    assert (fresh(order).filled_qty, row.quantity, row.state, row.entry_id) == (10, 10, State.ARMED, order.pk)
+    assert stops.limit(row) == int(Portfolio.objects.get().avg_price * D("0.95"))
+
+
+def test_a_stop_of_an_entry_sells_only_what_that_entry_bought(
+    service: OrderService, held: Any, work: Any, fall: Any
+) -> None:
+    order = service.place(Intent(SAMSUNG, Side.BUY, 4, strategy="buy_urgent", stops=(FIVE_PERCENT,), plan=NO_CHASE))
+    work(3)
+    assert fresh(order).state is Status.FILLED
+    fall(60_000, StopRule.objects.get())
+    work(20)
+    assert state(StopRule.objects.get()) == (State.DONE, 10)
+
+
+def test_the_re_orders_of_a_chase_carry_the_stop_on(
+    buy: Any, service: OrderService, simulator: Simulator, work: Any, turn: Any, after: Any
+) -> None:
+    buy(stops=(FIVE_PERCENT,))
+    for _ in range(20):
+        turn(seconds=10)
+    bought = TradeOrder.objects.filter(order_type=Side.BUY)
+    assert bought.count() > 1
+    assert sum(each.filled_qty for each in bought) == 10
+    assert StopRule.objects.get().quantity == 10
+
+
+def test_a_fill_that_was_none_takes_its_stop_back(service: OrderService, simulator: Simulator, work: Any) -> None:
+    order = service.place(Intent(SAMSUNG, Side.BUY, 4, strategy="buy_urgent", stops=(FIVE_PERCENT,), plan=NO_CHASE))
+    work(3)
+    execution = TradeExecution.objects.get()
+    with transaction.atomic():
+        fills.void(execution, fresh(order), now=clock.now(), why="test")
+    assert StopRule.objects.get().state == State.DISARMED
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ({"value": D(0)}, "more than 0"),
+        ({"unit": StopUnit.PRICE, "value": D("0.5")}, "whole number"),
+    ],
+)
+def test_a_stop_of_an_order_that_could_never_trigger_is_refused(words: dict[str, Any], complaint: str) -> None:
+    with translation.override("en"), pytest.raises(ValueError, match=complaint):
+        replace(FIVE_PERCENT, **words)
+
+
+def test_a_sale_arms_no_stop() -> None:
+    with translation.override("en"), pytest.raises(ValueError, match="a sale arms none"):
+        Intent(SAMSUNG, Side.SELL, 1, price=70_000, stops=(FIVE_PERCENT,))
