@@ -1,5 +1,6 @@
 """Stops in the stream worker and on the desk: every trade is judged, what fires is handed on once, people arm them."""
 
+import itertools
 import queue
 import time
 from collections.abc import Callable
@@ -56,8 +57,23 @@ def arm(kind: StopKind = StopKind.STOP_LOSS, unit: StopUnit = StopUnit.PERCENT, 
     return stops.arm(SAMSUNG, kind, unit, D(value), by="kim", at=clock.now())
 
 
-def told(*prices: int, code: str = SAMSUNG) -> list[Trade]:
-    return [Trade(code, "100001", price, 1, 1, price, Market.KRX) for price in prices]
+TOTAL = itertools.count(1)
+
+
+def told(
+    *prices: int,
+    code: str = SAMSUNG,
+    at: str = "100001",
+    qty: int = 1,
+    market: Market = Market.KRX,
+    total: int | None = None,
+    quotes: tuple[str, str] = ("", ""),
+) -> list[Trade]:
+    """Trades as the feed tells them, each raising the day's running total unless `total` names it."""
+    return [
+        Trade(code, at, price, qty, 1_000 * next(TOTAL) if total is None else total, price, market, quotes=quotes)
+        for price in prices
+    ]
 
 
 def listening() -> Stops:

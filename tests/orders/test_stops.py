@@ -14,7 +14,7 @@ from django.core.exceptions import ValidationError
 from django.core.management import CommandError, call_command
 from django.utils import translation
 
-from aegis.broker import Acceptance, Broker, BrokerError, NotSent, OrderRequest, OutcomeUnknown, Placed
+from aegis.broker import Acceptance, Broker, BrokerError, NotSent, OrderRequest, OutcomeUnknown, Placed, Quote
 from aegis.positions import Change
 from aegis.stops import StopKind, StopUnit
 from aegis.terms import Market, Side
@@ -406,7 +406,13 @@ def test_a_split_moves_amounts_in_won_once(held: Portfolio) -> None:
 
 
 def heard(row: StopRule, price: int) -> None:
-    stops.note_heard({row.pk: (price, price)}, clock.now())
+    told = stops.HeardTrades(price, price, clock.now().date(), {})
+    stops.note_heard({row.pk: told}, clock.now())
+
+
+def traded(quote: Quote, **words: int) -> Quote:
+    """The same quote after one more trade."""
+    return replace(quote, volume=quote.volume + 1, **words)
 
 
 def test_while_the_feed_tells_nobody_asks(held: Portfolio, broker: Broker, simulator: Simulator) -> None:
@@ -422,8 +428,9 @@ def test_without_a_feed_the_broker_is_asked_and_the_stop_fires(
 ) -> None:
     row = loss()
     assert stop_watch.watch(broker, status, clock.now) == []
+    assert stop_watch.watch(broker, status, later(stop_watch.GRACE_SECONDS)) == []
     simulator.set_price(SAMSUNG, 64_000, freeze=True)
-    assert stop_watch.watch(broker, status, clock.now) == [row.pk]
+    assert stop_watch.watch(broker, status, later(stop_watch.GRACE_SECONDS + 5)) == [row.pk]
     row.refresh_from_db()
     assert (row.state, row.trigger_price) == (State.TRIGGERED, 64_000)
     assert kinds(row) == ["ARMED", "SILENT", "TRIGGERED"]
@@ -439,14 +446,18 @@ def test_a_quiet_stock_is_no_deaf_feed(held: Portfolio, broker: Broker) -> None:
 
 
 def test_a_price_the_feed_did_not_tell_is_told_and_its_return_too(
-    held: Portfolio, broker: Broker, simulator: Simulator
+    held: Portfolio, broker: Broker, simulator: Simulator, clock_at: Callable[[datetime], datetime]
 ) -> None:
     row = loss()
     heard(row, 70_000)
-    simulator.set_price(SAMSUNG, 68_000, freeze=True)
     stop_watch.watch(broker, UP, later(20))
+    simulator.set_price(SAMSUNG, 68_000, freeze=True)
+    for seconds in (25, 30):
+        assert kinds(row) == ["ARMED"], "it may still be on its way"
+        stop_watch.watch(broker, UP, later(seconds))
     row.refresh_from_db()
     assert row.is_silent
+    clock_at(clock.now() + timedelta(seconds=31))
     heard(row, 68_000)
     stop_watch.watch(broker, UP, clock.now)
     assert kinds(row) == ["ARMED", "SILENT", "HEARD"]
@@ -470,6 +481,7 @@ def test_a_stock_of_krx_alone_is_watched_in_krx_s_evening(
     clock_at("2026-11-23 15:45:00")
     assert (stop_watch.watch(broker, DOWN, clock.now), kinds(row)) == ([], ["ARMED"]), "it trades nowhere then"
     clock_at("2026-11-23 16:30:00")
+    stop_watch.watch(broker, DOWN, clock.now)
     simulator.set_price(code, price * 9 // 1_000 * 100, freeze=True)
     assert stop_watch.watch(broker, DOWN, clock.now) == [row.pk]
 
@@ -482,8 +494,9 @@ def test_a_price_beyond_the_day_s_limits_fires_nothing_and_is_told_once(held: Po
     quote = broker.quote(SAMSUNG, Market.KRX)
     split = replace(quote, price=14_000, base_price=14_000, lower_limit=9_800, upper_limit=18_200)
     for _ in range(2):
+        split = traded(split)
         assert not stop_watch.judge(row, split, clock.now())
-    assert stop_watch.judge(row, replace(quote, price=64_000), clock.now())
+    assert stop_watch.judge(row, traded(split, price=64_000, lower_limit=49_000), clock.now())
     assert kinds(row) == ["ARMED", "IMPLAUSIBLE", "TRIGGERED"]
 
 
@@ -495,7 +508,8 @@ def test_a_fall_below_thirty_percent_fires_where_the_day_s_limits_are_wider(held
     leveraged = replace(
         broker.quote(SAMSUNG, Market.KRX), price=35_000, base_price=70_000, lower_limit=28_000, upper_limit=112_000
     )
-    assert stop_watch.judge(row, leveraged, clock.now())
+    stop_watch.judge(row, leveraged, clock.now())
+    assert stop_watch.judge(row, traded(leveraged), clock.now())
 
 
 def test_a_stop_waits_for_a_sale_on_its_way_and_sells_all(
@@ -550,5 +564,6 @@ def test_one_stop_that_cannot_be_watched_leaves_the_others(
         return look(rule, *words)
 
     monkeypatch.setattr(stop_watch, "_look", fails)
+    stop_watch.watch(broker, DOWN, clock.now)
     simulator.set_price(SAMSUNG, 64_000, freeze=True)
     assert stop_watch.watch(broker, DOWN, clock.now) == [row.pk]
