@@ -251,6 +251,23 @@ def test_a_stop_without_sense_is_refused_beside_its_field(as_a: Callable[..., Cl
     assert not StopRule.objects.exists()
 
 
+def test_a_stop_that_triggers_at_once_is_armed_and_moved_by_its_box(as_a: Callable[..., Client]) -> None:
+    trader = as_a("trader")
+    words = {"stock_code": SAMSUNG, "kind": "STOP_LOSS", "unit": "PRICE", "value": "75000", "sources": "KRX"}
+    assert "may_trigger_now" in trader.get(reverse(ADD)).content.decode()
+    assert trader.post(reverse(ADD), with_inline(words)).status_code == 200
+    assert not StopRule.objects.exists()
+    assert trader.post(reverse(ADD), with_inline(words | {"may_trigger_now": "on"})).status_code == 302
+    row = StopRule.objects.get()
+    assert (row.value, row.sources) == (75_000, "KRX")
+    change = reverse("admin:orders_stoprule_change", args=[row.pk])
+    moved = {"unit": "PRICE", "value": "76000", "sources": ""}
+    assert trader.post(change, with_inline(moved)).status_code == 200
+    assert trader.post(change, with_inline(moved | {"may_trigger_now": "on"})).status_code == 302
+    row.refresh_from_db()
+    assert (row.value, row.sources) == (76_000, "")
+
+
 def test_a_viewer_sees_stops_and_touches_none(as_a: Callable[..., Client]) -> None:
     row, viewer = arm(), as_a("viewer")
     change = reverse("admin:orders_stoprule_change", args=[row.pk])

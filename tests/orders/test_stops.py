@@ -135,6 +135,52 @@ def test_an_armed_stop_is_edited_and_disarmed_a_triggered_one_only_disarmed(held
     assert kinds(row) == ["ARMED", "EDITED", "TRIGGERED", "DISARMED"]
 
 
+AT_ONCE = "75000"  # above the price: a stop loss there sells at once
+
+
+def test_a_stop_that_would_trigger_at_once_is_refused_and_says_how_to_confirm(held: Portfolio) -> None:
+    with translation.override("en"), pytest.raises(ValidationError, match="--confirm-immediate.*may_trigger_now=True"):
+        loss(AT_ONCE)
+    row = stops.arm(
+        SAMSUNG, StopKind.STOP_LOSS, StopUnit.PRICE, D(AT_ONCE), by="kim", at=clock.now(), may_trigger_now=True
+    )
+    assert row.state == State.ARMED
+
+
+def test_moving_a_stop_to_where_it_triggers_at_once_needs_the_same_confirmation(held: Portfolio) -> None:
+    row = loss()
+    with pytest.raises(ValidationError):
+        stops.edit(row, StopUnit.PRICE, D(AT_ONCE), by="lee", at=clock.now())
+    row.refresh_from_db()
+    assert row.value == 65_000
+    stops.edit(row, StopUnit.PRICE, D(AT_ONCE), by="lee", at=clock.now(), may_trigger_now=True)
+    row.refresh_from_db()
+    assert row.value == 75_000
+
+
+def test_a_value_without_sense_is_not_to_be_confirmed(held: Portfolio) -> None:
+    with pytest.raises(ValidationError):
+        stops.draft(
+            SAMSUNG, StopKind.STOP_LOSS, StopUnit.PERCENT, D(100), by="kim", at=clock.now(), may_trigger_now=True
+        )
+
+
+def test_what_triggers_is_set_for_all_stops_and_for_one(held: Portfolio, settings: Any) -> None:
+    row = loss()
+    assert row.venues == {Market.KRX, Market.NXT}
+    settings.STOP_SOURCES = ("KRX",)
+    assert row.venues == {Market.KRX}
+    stops.edit(row, StopUnit.PRICE, D(60_000), by="lee", at=clock.now(), sources="nxt, krx")
+    row.refresh_from_db()
+    assert (row.sources, row.venues) == ("KRX,NXT", {Market.KRX, Market.NXT})
+    stops.edit(row, StopUnit.PRICE, D(61_000), by="lee", at=clock.now())
+    row.refresh_from_db()
+    assert row.sources == "KRX,NXT", "what is not named stays"
+    with pytest.raises(ValidationError) as caught:
+        stops.edit(row, StopUnit.PRICE, D(60_000), by="lee", at=clock.now(), sources="SOR")
+    assert list(caught.value.message_dict) == ["sources"]
+
+
 # --- by command
 
 
@@ -170,11 +216,19 @@ def test_the_command_arms_lists_and_disarms(held: Portfolio) -> None:
         ([SAMSUNG, "--loss", "75000"], "would fire at once"),
         (["000660", "--loss", "5%"], "000660: a stop guards shares that are held"),
         (["--disarm", "77"], "there is no stop 77"),
+        ([SAMSUNG, "--loss", "75000"], "--confirm-immediate"),
+        ([SAMSUNG, "--loss", "5%", "--sources", "NYSE"], "names no venues"),
     ],
 )
 def test_the_command_says_what_would_be_right(held: Portfolio, words: list[str], complaint: str) -> None:
     with pytest.raises(CommandError, match=complaint):
         run(*words)
+
+
+def test_the_command_arms_what_triggers_at_once_if_confirmed_and_names_venues(held: Portfolio) -> None:
+    assert "armed" in run(SAMSUNG, "--loss", "75000", "--confirm-immediate", "--sources", "KRX")
+    (listed,) = json.loads(run("--json"))["stops"]
+    assert (listed["value"], listed["sources"]) == ("75000", ["KRX"])
 
 
 # --- once

@@ -28,6 +28,11 @@ class Command(DeskCommand):
         how.add_argument("--profit", metavar="AT", help=_("arm a take profit: the same"))
         how.add_argument("--trailing", metavar="AT", help=_("arm a trailing stop: so far under the highest price"))
         how.add_argument("--disarm", metavar="N", type=int, help=_("disarm stop N"))
+        parser.add_argument(
+            "--sources", metavar="VENUES", help=_("the venues that may trigger it: KRX, NXT or KRX,NXT")
+        )
+        words = _("arm it even if it triggers at once, at the price of now")
+        parser.add_argument("--confirm-immediate", action="store_true", help=words)
         parser.add_argument("--all", action="store_true", help=_("list those that are over too"))
         super().add_arguments(parser)
 
@@ -43,7 +48,8 @@ class Command(DeskCommand):
             raise Failure("USAGE", words, exit_code=WRONG_USAGE)
         try:
             if named:
-                return _armed(options["code"], *named[0])
+                choices = {"sources": options["sources"] or "", "may_trigger_now": options["confirm_immediate"]}
+                return _armed(options["code"], *named[0], **choices)
             if options["disarm"] is not None:
                 return _disarmed(options["disarm"])
         except ValidationError as error:
@@ -51,13 +57,23 @@ class Command(DeskCommand):
         return _listed(is_all=options["all"])
 
 
-def _armed(code: str, kind: StopKind, text: str) -> Told:
+def _armed(code: str, kind: StopKind, text: str, *, sources: str, may_trigger_now: bool) -> Told:
     found = _THRESHOLD.fullmatch(plain(text))
     if found is None:
         words = _("threshold {text} is none: write won as 65000, percent as 5%, true ranges as 2atr")
         raise Failure("USAGE", words.format(text=repr(text)), exit_code=WRONG_USAGE)
     unit = _UNITS[found["unit"].lower() if found["unit"] else None]
-    row = stops.arm(stock_code(code), kind, unit, Decimal(found["value"].replace(",", "")), by=who(), at=clock.now())
+    value = Decimal(found["value"].replace(",", ""))
+    row = stops.arm(
+        stock_code(code),
+        kind,
+        unit,
+        value,
+        by=who(),
+        at=clock.now(),
+        sources=sources,
+        may_trigger_now=may_trigger_now,
+    )
     return Told({"stop": shapes.stop(row)}, [_("armed: {line}").format(line=_line(row))])
 
 
