@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from decimal import Decimal
-from time import monotonic
+from time import monotonic, sleep
 
 from django.conf import settings
 from django.db import Error as DatabaseError
@@ -202,6 +202,7 @@ class Stops:
             is_triggered = shot.is_possible and stops.trigger(shot.pk, shot.price, shot.at, seen="feed")
         except DatabaseError:
             self._shots.put(shot)
+            sleep(LISTEN_SECONDS)
             raise
         task = stop if is_triggered else ask_for_stop
         if is_triggered or not shot.is_possible:

@@ -139,7 +139,7 @@ AT_ONCE = "75000"  # above the price: a stop loss there sells at once
 
 
 def test_a_stop_that_would_trigger_at_once_is_refused_and_says_how_to_confirm(held: Portfolio) -> None:
-    with translation.override("en"), pytest.raises(ValidationError, match="--confirm-immediate.*may_trigger_now=True"):
+    with translation.override("en"), pytest.raises(ValidationError, match=r"--confirm-immediate.*may_trigger_now=True"):
         loss(AT_ONCE)
     row = stops.arm(
         SAMSUNG, StopKind.STOP_LOSS, StopUnit.PRICE, D(AT_ONCE), by="kim", at=clock.now(), may_trigger_now=True
