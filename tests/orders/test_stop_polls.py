@@ -299,3 +299,25 @@ def test_holdings_are_not_asked_about_in_an_auction(held: Portfolio, polled: Pol
         clock_at(f"2026-11-24 {moment}")
         assert polling.poll(polled, DOWN, clock.now) == 0  # type: ignore[arg-type]
     assert polled.asked == []
+
+
+def test_a_feed_that_was_not_held_before_a_break_is_given_its_time_again(
+    held: Portfolio, watch: Callable[..., list[int]], clock_at: At
+) -> None:
+    row = arm()
+    watch(10, DOWN)
+    clock_at("2026-11-23 11:00:00")
+    watch(15, DOWN)
+    assert kinds(row) == ["ARMED"]
+
+
+def test_another_day_s_running_total_hides_no_trade(
+    held: Portfolio, polled: Polled, watch: Callable[..., list[int]], clock_at: At
+) -> None:
+    row = arm()
+    polled.trade(70_000, 1_000_000)
+    watch()
+    clock_at("2026-11-24 10:00:00")
+    StopRule.objects.update(based_on=clock.now().date())
+    polled.price, polled.volume = 60_000, 500
+    assert watch() == [row.pk]
