@@ -162,8 +162,8 @@ class Stops:
                         row.pk,
                         TriggerRule(row.rule(price), settings.STOP_WITNESS_WON),
                         rules.plausible(closes.get(row.stock_code)),
-                        row.venues,
-                        _since(row, day),
+                        _venues(row),
+                        _since(row, now),
                         stops.holds_fire(row, day if phases else None),
                     )
                     armed[row.stock_code].append(_renewed(fresh, known.get(row.pk), is_new_day=is_new_day))
@@ -223,10 +223,18 @@ def _averages(rows: Sequence[StopRule], now: datetime) -> dict[str, Decimal | No
     return held | {code: stops.average_price(code, now) for code in lacking}
 
 
-def _since(row: StopRule, day: date) -> str:
-    """Return the time of day, as six digits, from which trades count: those of the second of arming do."""
-    since = row.counts_since.astimezone(KST)
-    return f"{since:%H%M%S}" if since.date() >= day else ""
+def _since(row: StopRule, now: datetime) -> str:
+    """Return the time of day, as six digits, from which trades count: those of the second of arming do.
+
+    A moment that is still to come, because the clock was set back, is no bound.
+    """
+    since, today = row.counts_since.astimezone(KST), now.astimezone(KST).date()
+    return f"{since:%H%M%S}" if since.date() == today and since <= now else ""
+
+
+def _venues(row: StopRule) -> frozenset[Market]:
+    """Return whose trades may trigger a stop; the feed of both venues together does not say which of them it was."""
+    return row.venues | {Market.SOR} if len(row.venues) > 1 else row.venues
 
 
 def _renewed(fresh: Armed, known: Armed | None, *, is_new_day: bool) -> Armed:

@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 # UNVERIFIED: that quotes are of the new day by then; the first recorded morning settles it. One that is not is known
 # by its volume, and waited for
 BEFORE_OPEN = timedelta(minutes=10)
+REPORT_BEFORE_OPEN = timedelta(minutes=3)
 # enough days to find the last one on which a stock that was halted had a price
 LOOK_BACK = timedelta(days=60)
 # adjusted prices are rounded to the won: a smaller ratio over days that were missed is none
@@ -39,16 +40,21 @@ TRY_AGAIN_SECONDS, TURN_SECONDS = 20.0, 10.0
 
 def due(now: datetime) -> dict[str, list[StopRule]]:
     """Return the armed stops, by stock, whose base price of today is not counted in yet and may be asked for."""
-    day, phases = now.astimezone(KST).date(), market.today(now)
-    if not phases:
+    day = now.astimezone(KST).date()
+    if not market.today(now):
         return {}
-    opens_at = datetime.combine(day, min(phase.starts_at for phase in phases), KST)
     rows = defaultdict(list)
-    for row in stops.armed() if now >= opens_at - BEFORE_OPEN else ():
+    for row in stops.armed() if now >= _opens_at(now) - BEFORE_OPEN else ():
         is_tried = 0 <= now.timestamp() - row.looks.get("base_at", 0.0) < TRY_AGAIN_SECONDS
         if (row.based_on is None or row.based_on < day) and not is_tried:
             rows[row.stock_code].append(row)
     return dict(rows)
+
+
+def _opens_at(now: datetime) -> datetime:
+    """Return when the first venue opens today, a trading day."""
+    first = min(phase.starts_at for phase in market.today(now))
+    return datetime.combine(now.astimezone(KST).date(), first, KST)
 
 
 def settle(broker: Broker, now: Callable[[], datetime]) -> None:
@@ -72,6 +78,7 @@ def _settle(code: str, rows: list[StopRule], broker: Broker, now: Callable[[], d
     close = _close_heard(code, last)
     if quote.base_price != close:
         if not _is_of_today(quote, now()):
+            _report(rows, gettext("the broker still tells the base price of the day before"), now())
             return
         close = _close_told(broker.daily_chart(code, last - LOOK_BACK, last, adjusted=False))
     if not close or not quote.base_price:
@@ -142,6 +149,9 @@ def _adjustment(code: str, day: date, broker: Broker) -> Decimal | None:
 
 
 def _report(rows: list[StopRule], why: str, at: datetime) -> None:
+    """Report that stops hold fire, shortly before the first venue opens or later; until then it is tried again."""
+    if at < _opens_at(at) - REPORT_BEFORE_OPEN:
+        return
     for row in rows:
         if row.based_on is not None:
             stops.note_held(row, why, at)

@@ -37,6 +37,7 @@ SILENT_AFTER = timedelta(seconds=15)
 GRACE_SECONDS = 15.0
 # a turn of the watch comes every five seconds: after a longer break the feeds begin anew
 BREAK_SECONDS = 30.0
+WRITE_SECONDS = 10.0
 # between two questions about a quiet stock whose feed is held: doubled from question to question
 SHORTEST_PAUSE, LONGEST_PAUSE = 5.0, 160.0
 
@@ -80,17 +81,21 @@ class Looks:
 
     def is_traded(self, row: StopRule, quote: Quote, at: datetime) -> bool:
         """Whether the running total says that the price is of a trade since the stop was armed, and note the total."""
-        known = self.volumes.get(quote.market)
-        if row.heard_totals.get("day") == self.day and quote.market in row.heard_totals:
-            known = max(row.heard_totals[quote.market], known or 0)
+        known: int | None = self.volumes.get(quote.market)
+        if known is None and row.heard_totals.get("day") == self.day:
+            known = row.heard_totals.get(quote.market)
         if known is None and row.counts_since.astimezone(KST).date() < at.astimezone(KST).date():
             known = 0  # whatever was traded today was traded since
-        self.volumes[quote.market] = max(quote.volume, known or 0)
+        self.volumes[quote.market] = quote.volume
         return known is not None and quote.volume > known
 
     def keep(self, row: StopRule) -> None:
-        row.looks = asdict(self)
-        stops.note_looks(row.pk, row.looks)
+        """Write what changed; that nothing did is written now and then."""
+        kept = asdict(self)
+        is_same = {**kept, "looked_at": 0} == {**row.looks, "looked_at": 0}
+        if not is_same or self.looked_at - row.looks.get("looked_at", 0.0) >= WRITE_SECONDS:
+            row.looks = kept
+            stops.note_looks(row.pk, kept)
 
 
 def watch(broker: Broker, status: StreamStatus, now: Callable[[], datetime]) -> list[int]:

@@ -333,3 +333,24 @@ def test_frames_that_tell_nothing_new_change_no_outcome(frames: list[tuple[Trade
         shots = [] if heard._shots.empty() else [heard._shots.get_nowait().price]
         outcomes.append((shots, armed.rule.crossing, heard._totals))
     assert outcomes[0] == outcomes[1]
+
+
+def test_the_feed_of_both_venues_needs_a_witness_and_both_as_sources(sent: list[int]) -> None:
+    both = arm()
+    one = stops.arm(SAMSUNG, StopKind.TRAILING, StopUnit.PERCENT, D(5), by="kim", at=clock.now(), sources="KRX")
+    heard = listening()
+    heard.on_trades(told(60_000, market=Market.SOR), 0.0)
+    fire_all(heard)
+    assert state(both) == "ARMED"
+    heard.on_trades(told(60_000, market=Market.SOR, at="100002"), 0.0)
+    fire_all(heard)
+    assert (state(both), state(one)) == ("TRIGGERED", "ARMED")
+
+
+def test_a_clock_that_was_set_back_makes_no_stop_deaf(sent: list[int], clock_at: Callable[[str], object]) -> None:
+    row = arm()
+    clock_at("2026-11-23 09:30:00")
+    heard = listening()
+    heard.on_trades(told(60_000, at="093001"), 0.0)
+    fire_all(heard)
+    assert state(row) == "TRIGGERED"

@@ -321,3 +321,15 @@ def test_another_day_s_running_total_hides_no_trade(
     StopRule.objects.update(based_on=clock.now().date())
     polled.price, polled.volume = 60_000, 500
     assert watch() == [row.pk]
+
+
+def test_a_total_that_begins_anew_within_the_day_hides_no_trade_for_long(
+    held: Portfolio, polled: Polled, watch: Callable[..., list[int]]
+) -> None:
+    row = arm()
+    polled.trade(70_000, 1_000_000)
+    watch(10)
+    polled.price, polled.volume = 60_000, 5
+    assert watch() == []
+    polled.trade(60_000)
+    assert watch() == [row.pk]
