@@ -91,7 +91,8 @@ class Listing:
 class Quote:
     """The last price of a stock and what bounds it today, in won. `in_vi`: a volatility interruption holds it (VI).
 
-    `tick` is the tick at `price` (호가단위), 0 if the broker does not tell it.
+    `tick` is the tick at `price` (호가단위), 0 if the broker does not tell it. `volume` is the venue's running total of
+    shares today (누적 거래량).
     """
 
     code: str
@@ -103,6 +104,7 @@ class Quote:
     is_halted: bool
     in_vi: bool = False
     tick: int = 0
+    volume: int = 0
 
     @property
     def quoted_tick(self) -> QuotedTick:
@@ -435,8 +437,8 @@ class Notice:
 class Trade:
     """One trade of the market (체결가): won, shares, and the day's running totals of shares and won.
 
-    `hhmmss` is the time of day as six digits; `rest` holds what the broker prints after those figures,
-    unread. Not frozen: thousands are made each second.
+    `hhmmss` is the time of day as six digits; `rest` holds what the broker prints after those figures, and
+    `quotes` the best ask and bid as it prints them, unread. Not frozen: thousands are made each second.
     """
 
     code: str
@@ -447,6 +449,21 @@ class Trade:
     value: int
     market: Market
     rest: str = field(default="", repr=False)
+    quotes: tuple[str, str] = field(default=("", ""), repr=False, compare=False)
+
+    @property
+    def ask(self) -> int:
+        """The best ask after this trade, in won; 0 if there is none."""
+        return _won(self.quotes[0])
+
+    @property
+    def bid(self) -> int:
+        """The best bid after this trade, in won; 0 if there is none."""
+        return _won(self.quotes[1])
+
+
+def _won(text: str) -> int:
+    return int(text) if text.isdecimal() else 0
 
 
 class Broker(Protocol):

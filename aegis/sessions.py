@@ -243,17 +243,20 @@ def kind_for(asked: OrderKind | None, legal: frozenset[OrderKind], *, names_pric
     return (limit_kind(legal) if names_price else immediate_kind(legal)) or OrderKind.LIMIT
 
 
-def get_available_market(phases: Sequence[Phase], now: datetime) -> Market | None:
-    """Return the venue to prefer at `now`: KRX in its regular hours, NXT before and after, else None.
+def is_trading(market: Market, phases: Iterable[Phase], now: datetime) -> bool:
+    """Whether `market` matches orders as they come at `now` (접속매매); in an auction it collects them."""
+    return any(phase.matching is Matching.CONTINUOUS for phase in phases_at(phases, market, now))
 
-    Source: spec §11.6 (08:00-09:00 NXT, 09:00-15:30 KRX, 15:30-20:00 NXT), read from the day's own
-    phases so that it moves with a late open. NXT is named in its breaks too: its day goes on.
+
+def get_available_market(phases: Sequence[Phase], now: datetime) -> Market | None:
+    """Return the venue to prefer of those that take an order at `now`: KRX in its regular hours, else NXT, else KRX.
+
+    Source: spec §11.6 (before and after KRX's hours NXT), read from the day's own phases so that it moves with a late
+    open. From 08:50, when NXT has closed, KRX's opening auction takes the order. None if no venue takes a plain one.
     """
     moment = now.astimezone(KST).time()
     krx = [p for p in phases if p.market is Market.KRX and p.name in (_N.REGULAR, _N.CLOSING_AUCTION)]
     if krx and min(p.starts_at for p in krx) <= moment < max(p.ends_at for p in krx):
         return Market.KRX
-    nxt = [p for p in phases if p.market is Market.NXT]
-    if nxt and min(p.starts_at for p in nxt) <= moment < max(p.ends_at for p in nxt):
-        return Market.NXT
-    return None
+    takes = (each for each in (Market.NXT, Market.KRX) if limit_kind(legal_kinds(each, phases, now)))
+    return next(takes, None)

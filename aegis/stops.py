@@ -3,15 +3,21 @@
 A rule has one limit in whole won. A falling rule fires at or under it, a rising one at or over it: a gap
 through the limit fires at the first trade behind it. What fires is a trade that happened, in an auction
 too; what an auction only expects, and a price of 0, is nothing.
+
+Which trades count is `TriggerRule`'s to say: each of KRX's from its opening uncross to its closing auction; any
+other, after hours and on NXT, only with a second witness.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from enum import StrEnum
 
 from aegis.broker import Quote
 from aegis.guards import Reason, gettext_noop
+from aegis.sessions import Phase, PhaseName
+from aegis.terms import Market
 from aegis.ticks import DAILY_LIMIT_PERCENT
 
 ATR_DAYS = 14
@@ -104,6 +110,150 @@ def _exact(rule: Rule) -> Decimal:
         StopUnit.ATR: rule.value * rule.atr,
     }[rule.unit]
     return start - away if rule.kind.falls else start + away
+
+
+# a second trade is a witness if it comes at least so many seconds after the first
+WITNESS_SECONDS = 1
+# the closing auction ends within half a minute of its hour; the first trades at the closing price come minutes later
+UNCROSS_WITHIN = timedelta(seconds=60)
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a trade says about a price: won, the second of the day at which it was, and what else bears it out.
+
+    `value` is its won; `ask` and `bid` are the best quotes after it, 0 for none. `counts_alone` says that it needs no
+    second witness.
+    """
+
+    price: int
+    at: int
+    value: int = 0
+    ask: int = 0
+    bid: int = 0
+    counts_alone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """Trades in a row beyond a line that no second witness bears out yet.
+
+    `since` is the second of the first of them, `price` the one that all of them reached, `value` their won together.
+    """
+
+    since: int
+    price: int
+    value: int
+
+
+class TriggerRule:
+    """Decides from the trades of a stock whether one stop triggers, and how far up its highest price moves.
+
+    A trade that does not count alone needs a second witness: another trade beyond the line at least a second later,
+    `least_value` won traded beyond it, or the best quote: for a fall the ask at or below the line, for a rise the bid
+    at or above it; a highest price needs a bid at that price. A trade back inside the line ends the crossing. Give it
+    only trades that are new (`is_new`), each once and in the order they came.
+    """
+
+    __slots__ = ("crossing", "least_value", "line", "rise", "rule")
+
+    def __init__(
+        self, rule: Rule, least_value: int = 0, crossing: Crossing | None = None, rise: Crossing | None = None
+    ) -> None:
+        self.rule = rule
+        self.line = limit(rule)
+        self.least_value = least_value  # 0: no value is a witness
+        self.crossing = crossing  # beyond the limit
+        self.rise = rise  # above the highest price
+
+    def renewed(self, rule: Rule, least_value: int) -> "TriggerRule":
+        """Return the same for a rule that was read again; what was heard counts on if the line is the same."""
+        if (rule, least_value) == (self.rule, self.least_value):
+            return self
+        is_same = replace(rule, high=self.rule.high) == self.rule
+        return TriggerRule(rule, least_value, *((self.crossing, self.rise) if is_same else ()))
+
+    def concerns(self, price: int) -> bool:
+        """Whether a trade at `price` changes anything; most do not, and need no look at all."""
+        if self.crossing is not None or self.rise is not None:
+            return True
+        if self.rule.kind is StopKind.TAKE_PROFIT:
+            return price >= self.line
+        return price <= self.line or (self.rule.kind is StopKind.TRAILING and price > self.rule.high)
+
+    def hear(self, trade: Heard) -> Verdict:
+        """Return what a trade does: it triggers the stop, moves its highest price up, or nothing yet."""
+        if trade.price <= 0:
+            return None
+        if self.rule.kind is StopKind.TRAILING and (high := self._risen(trade)):
+            self._move_up(high, trade)
+            return NewHigh(high)
+        rises = not self.rule.kind.falls
+        quoted = trade.bid >= self.line if rises else 0 < trade.ask <= self.line
+        self.crossing, proven = self._proven(self.crossing, trade, self.line, rises=rises, quoted=quoted)
+        return Fired(trade.price, self.line) if proven else None
+
+    def _risen(self, trade: Heard) -> int:
+        quoted = trade.bid >= trade.price
+        self.rise, high = self._proven(self.rise, trade, self.rule.high + 1, rises=True, quoted=quoted)
+        return high
+
+    def _move_up(self, high: int, trade: Heard) -> None:
+        self.rule = replace(self.rule, high=high)
+        self.line, self.crossing = limit(self.rule), None
+        if trade.price <= high:
+            self.rise = None
+
+    def _proven(
+        self, before: Crossing | None, trade: Heard, line: int, *, rises: bool, quoted: bool
+    ) -> tuple[Crossing | None, int]:
+        """Return the crossing that goes on with a trade, and the price that two witnesses reached; 0 for none yet."""
+        if trade.price < line if rises else trade.price > line:
+            return None, 0
+        begun = Crossing(trade.at, trade.price, trade.value)
+        if trade.counts_alone or quoted or 0 < self.least_value <= trade.value:
+            return begun, trade.price
+        if before is None:
+            return begun, 0
+        reached = min(before.price, trade.price) if rises else max(before.price, trade.price)
+        grown = Crossing(before.since, reached, before.value + trade.value)
+        if trade.at - before.since >= WITNESS_SECONDS or 0 < self.least_value <= grown.value:
+            return begun, reached
+        return grown, 0
+
+
+def is_new(qty: int, volume: int, total: int) -> bool:
+    """Whether shares were traded that `total`, the day's newest running total of shares, does not count yet.
+
+    A frame that came twice, late or from before tells no more than the total already does.
+    """
+    return qty > 0 and volume > total
+
+
+@dataclass(frozen=True, slots=True)
+class Hours:
+    """The stretch of a day, as `HHMMSS`, in which each trade on KRX counts alone; empty on a day without one."""
+
+    since: str = ""
+    until: str = ""
+
+    def count_alone(self, market: Market, hhmmss: str) -> bool:
+        return market is Market.KRX and self.since <= hhmmss < self.until
+
+
+def hours_of(phases: Iterable[Phase]) -> Hours:
+    """Return KRX's hours from its opening uncross through its regular session to the end of its closing auction."""
+    names = (PhaseName.REGULAR, PhaseName.CLOSING_AUCTION)
+    own = [phase for phase in phases if phase.market is Market.KRX and phase.name in names]
+    if not own:
+        return Hours()
+    end = datetime.combine(date.min, max(phase.ends_at for phase in own)) + UNCROSS_WITHIN
+    return Hours(f"{min(phase.starts_at for phase in own):%H%M%S}", f"{end:%H%M%S}")
+
+
+def second_of(hhmmss: str) -> int:
+    """Return the second of the day of a time as six digits."""
+    return int(hhmmss[:2]) * 3600 + int(hhmmss[2:4]) * 60 + int(hhmmss[4:6])
 
 
 def against(rule: Rule, price: int) -> Reason | None:

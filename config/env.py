@@ -114,6 +114,21 @@ def choice(name: str, choices: tuple[str, ...], default: str) -> str:
     return value
 
 
+def choices(name: str, allowed: tuple[str, ...], default: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the values of a variable that takes one or more of a few words, separated by commas."""
+    text = env.str(name, default="")
+    values = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+    if not text.strip():
+        return default
+    if not values or set(values) - set(allowed):
+        raise ImproperlyConfigured(
+            _("{name}={value!r} is unknown: use one or more of {choices}, separated by commas").format(
+                name=name, value=text, choices=", ".join(allowed)
+            )
+        )
+    return values
+
+
 def broker_environment() -> Environment:
     """Return the broker that `KIS_ENV` names, at the simulator's own address in a rehearsal."""
     environment = ENVIRONMENTS[EnvironmentName(choice("KIS_ENV", tuple(EnvironmentName), EnvironmentName.SIM))]

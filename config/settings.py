@@ -17,6 +17,7 @@ from config.env import (
     broker_environment,
     chats,
     choice,
+    choices,
     credentials,
     dialect,
     env,
@@ -79,6 +80,12 @@ CHASE_ARRIVAL_PERCENT_BUY = percent_bound("AEGIS_CHASE_ARRIVAL_PERCENT_BUY", 3)
 CHASE_ARRIVAL_PERCENT_SELL = percent_bound("AEGIS_CHASE_ARRIVAL_PERCENT_SELL", 0)
 # requests that chases and stops send by themselves for one stock within a minute; 0 leaves the bound out
 MAX_AUTO_REQUESTS_PER_MINUTE = bound("AEGIS_MAX_AUTO_REQUESTS_PER_MINUTE", 6)
+
+# --- which trades may trigger a stop ---------------------------------------------------------------
+STOP_SOURCES = choices("AEGIS_STOP_SOURCES", ("KRX", "NXT"), ("KRX", "NXT"))
+# won that must be traded beyond the line, after hours and on NXT, if nothing else bears a trade out: more than one
+# share of any stock, less than what a fall trades within a second. 0: no value is a witness
+STOP_WITNESS_WON = bound("AEGIS_STOP_WITNESS_WON", 10_000_000)
 
 # --- what no order may pass; 0 leaves a bound out. Value, weight and sector bind buys only ------------
 # fifty times the order of the specification's own reckoning (spec §9.7): a slip of two zeros is stopped

@@ -45,16 +45,24 @@ class Wish:
     topics: Callable[[], Iterable[Topic]]
 
 
+def _no_more() -> bool:
+    """Say that a chore leaves nothing undone."""
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Chore:
     """Something done again and again on a thread of its own while the lease is ours, and once more at its end.
 
-    It may use the database. It is not begun once the lease is lost; what it raises is logged and counted.
+    It may use the database. It is not begun once the lease is lost; what it raises is logged and counted. A chore
+    whose work anybody may do, and must not be lost with the lease, says through `has_more` that some is left: it is
+    repeated at the end until none is.
     """
 
     name: str
     every_seconds: float
     run: Callable[[], None]
+    has_more: Callable[[], bool] = _no_more
 
 
 def _nothing() -> None:

@@ -267,8 +267,12 @@ class Chores:
                 if self._may_write():
                     self._do(chore)
                 if is_last:
-                    return
+                    break
                 self._stop.wait(chore.every_seconds)
+            while chore.has_more():
+                self._do(chore)
+                if chore.has_more():
+                    sleep(DATABASE_PAUSE_SECONDS)
         finally:
             connection.close()
 

@@ -148,6 +148,7 @@ class KISBroker(Quotations):
             is_halted=row.maybe("temp_stop_yn") == "Y" or row.text("iscd_stat_cls_code") == HALTED,
             in_vi=row.maybe("vi_cls_code") == "Y",
             tick=max(0, row.integer_or("aspr_unit", 0)),
+            volume=max(0, row.integer_or("acml_vol", 0)),
         )
 
     def book(self, code: str, market: Market) -> Book:

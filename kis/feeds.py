@@ -267,13 +267,22 @@ def trades_on(market: Market, tr_id: str) -> Reader:
     def read(data: Data) -> list[Trade]:
         if data.count != 1:
             return [trade for record in data.split(known) for trade in read(record)]
-        code, hhmmss, price, _, _, _, _, _, _, _, _, _, qty, volume, value, rest = data.body.split("^", _TRADE_CUTS)
+        code, hhmmss, price, _, _, _, _, _, _, _, ask, bid, qty, volume, value, rest = data.body.split("^", _TRADE_CUTS)
         width = rest.count("^") + _TRADE_CUTS + 1
         if width not in known:
             data.check(width, known)
-        return [Trade(code, hhmmss, int(price), int(qty), int(volume), int(value), market, rest)]
+        return [Trade(code, hhmmss, int(price), int(qty), int(volume), int(value), market, rest, (ask, bid))]
 
     return read
+
+
+_DATE_IN_REST = index_of("H0STCNT0", "trade_date") - _TRADE_CUTS
+
+
+def trade_date(trade: Trade) -> str:
+    """Return the day of a trade (영업일자) as eight digits, empty if its frame does not tell it."""
+    columns = trade.rest.split("^", _DATE_IN_REST + 1)
+    return columns[_DATE_IN_REST] if len(columns) > _DATE_IN_REST else ""
 
 
 def books_on(market: Market, tr_id: str, levels: int = 10) -> Reader:

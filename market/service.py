@@ -48,6 +48,11 @@ def is_market_open(market: Market, now: datetime) -> bool:
     return sessions.is_market_open(market, today(now), now)
 
 
+def is_trading(market: Market, now: datetime) -> bool:
+    """Whether `market` matches orders as they come at `now`."""
+    return sessions.is_trading(market, today(now), now)
+
+
 def is_any_market_open(now: datetime) -> bool:
     phases = today(now)
     return any(sessions.is_market_open(market, phases, now) for market in Market)

@@ -72,5 +72,7 @@ def _new(order: TradeOrder, stop: dict[str, Any], qty: int, price: int, at: date
         state_at=at,
         armed_at=at,
         armed_by=ARMED_BY.format(order=order.root_pk),
+        counts_from=at,
+        based_on=order.order_date,
         adjusted_through=newest.pk if newest else 0,
     )

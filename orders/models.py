@@ -3,6 +3,7 @@
 from datetime import datetime
 from decimal import Decimal
 
+from django.conf import settings
 from django.db import models
 from django.db.models import F, Q
 from django.utils.translation import gettext_lazy as _
@@ -610,6 +611,12 @@ class StopRule(models.Model):
         (stops.StopUnit.PERCENT.value, _("percent")),
         (stops.StopUnit.ATR.value, _("times the average true range")),
     ]
+    SOURCES = [
+        ("", _("as set for all stops")),
+        ("KRX", _("KRX alone")),
+        ("NXT", _("NXT alone")),
+        ("KRX,NXT", _("both")),
+    ]
 
     stock_code = models.CharField(_("stock code"), max_length=12)
     stock_name = models.CharField(_("stock name"), max_length=60, blank=True)
@@ -652,6 +659,33 @@ class StopRule(models.Model):
     heard_price = models.PositiveBigIntegerField(_("last trade heard"), default=0)
     is_silent = models.BooleanField(_("asked for, while the feed is silent"), default=False)
     adjusted_through = models.BigIntegerField(_("newest change of the holding that is counted in"), default=0)
+    sources = models.CharField(
+        _("venues that may trigger it"),
+        max_length=7,
+        blank=True,
+        default="",
+        choices=SOURCES,
+        help_text=_("empty: as AEGIS_STOP_SOURCES says"),
+    )
+    counts_from = models.DateTimeField(
+        _("trades count from"), null=True, blank=True, help_text=_("when it was armed or last changed")
+    )
+    based_on = models.DateField(_("newest trading day whose base price is counted in"), null=True, blank=True)
+    base_price = models.PositiveBigIntegerField(_("base price of that day"), default=0)
+    basis = models.DecimalField(
+        _("today's prices by those of the average price"),
+        max_digits=24,
+        decimal_places=12,
+        default=1,
+        help_text=_("other than 1 from an ex-rights day until the holding shows the new shares"),
+    )
+    moved_by = models.DecimalField(
+        _("ratio by which a change of the holding moved it since then"), max_digits=24, decimal_places=12, default=1
+    )
+    heard_totals = models.JSONField(
+        _("running totals of shares that its feeds told"), default=dict, blank=True, help_text=_("by venue, of one day")
+    )
+    looks = models.JSONField(_("what polled prices showed"), default=dict, blank=True)
 
     class Meta:
         db_table = "stop_rules"
@@ -689,9 +723,19 @@ class StopRule(models.Model):
 
     def rule(self, average_price: Decimal) -> stops.Rule:
         """Return what the pure rules need of it; `average_price` in won is the holding's."""
-        return stops.Rule(
-            stops.StopKind(self.kind), stops.StopUnit(self.unit), self.value, average_price, self.high, self.atr
-        )
+        start = stops.rebased(average_price, self.basis) if self.basis != 1 else average_price
+        return stops.Rule(stops.StopKind(self.kind), stops.StopUnit(self.unit), self.value, start, self.high, self.atr)
+
+    @property
+    def venues(self) -> frozenset[Market]:
+        """The venues whose trades may trigger it."""
+        names = self.sources.split(",") if self.sources else settings.STOP_SOURCES
+        return frozenset(Market(name) for name in names)
+
+    @property
+    def counts_since(self) -> datetime:
+        """The moment from which trades count: when it was armed, or last changed."""
+        return self.counts_from or self.armed_at
 
 
 class StopEvent(models.Model):

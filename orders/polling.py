@@ -26,7 +26,7 @@ def poll(broker: Broker, status: StreamStatus, now: Callable[[], datetime]) -> i
     One process at a time; the allowance of quotations decides how long it takes.
     """
     venue = market.get_available_market(now())
-    codes = _unheard(status, venue) if venue is not None and market.is_market_open(venue, now()) else []
+    codes = _unheard(status, venue) if venue is not None and market.is_trading(venue, now()) else []
     _say(frozenset(codes), status)
     if venue is None or not codes:
         return 0

@@ -172,7 +172,7 @@ class SwitchShape(TypedDict):
 class StopShape(TypedDict):
     """A stop. `limit` is where it fires now, in won, 0 without shares; `order` what it sold with, null before.
 
-    `quantity` in shares, null for the whole holding.
+    `quantity` in shares, null for the whole holding. `sources` are the venues whose trades may trigger it.
     """
 
     id: int
@@ -190,6 +190,7 @@ class StopShape(TypedDict):
     trigger_price: int
     order: int | None
     is_silent: bool
+    sources: list[str]
     note: str
 
 
@@ -493,6 +494,7 @@ def stop(row: StopRule) -> StopShape:
         "trigger_price": row.trigger_price,
         "order": row.order_id,
         "is_silent": row.is_silent,
+        "sources": sorted(venue.value for venue in row.venues),
         "note": row.note,
     }
 

@@ -6,7 +6,8 @@ the sale up where another died.
 
 import logging
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 
 from django.core.exceptions import ValidationError
@@ -53,12 +54,15 @@ SAID = {
     "REARMED": gettext_noop("armed again"),
     "FAILED": gettext_noop("FAILED"),
     "REBASED": gettext_noop("moved with the shares"),
+    "HELD": gettext_noop("holds fire"),
     "SILENT": gettext_noop("its feed is silent"),
     "HEARD": gettext_noop("its feed is heard again"),
     "IMPLAUSIBLE": gettext_noop("an impossible price"),
 }
 # days asked for so that a true range of ATR_DAYS trading days is among them
 ATR_SPAN = timedelta(days=3 * ATR_DAYS)
+# a change of the base price by less is what rounding leaves, and is not reported
+TOLD_FROM = Decimal("0.005")
 
 
 # --- by hand -------------------------------------------------------------------------------------
@@ -73,12 +77,15 @@ def draft(
     by: str,
     at: datetime,
     quantity: int | None = None,
+    sources: str = "",
+    may_trigger_now: bool = False,
 ) -> StopRule:
     """Return the row of a stop that may be armed, not saved: `value` in won, percent, or multiples of the true range.
 
-    `code` may be a name too. `quantity` in shares, None for the whole holding, shares bought later included. Raises
-    ValidationError, by field: it is no stock, no shares or fewer than `quantity` are held, or the value could never
-    fire or would at once.
+    `code` may be a name too. `quantity` in shares, None for the whole holding, shares bought later included. `sources`
+    names the venues whose trades may trigger it, as `KRX,NXT`, empty for those that the settings name. Raises
+    ValidationError, by field: it is no stock, no shares or fewer than `quantity` are held, the value could never fire,
+    or would at once and nobody confirmed that it may (`may_trigger_now`).
     """
     try:
         code = codes.resolve(code)
@@ -101,8 +108,11 @@ def draft(
         armed_at=at,
         armed_by=by,
         adjusted_through=_newest_change(code),
+        sources=_named(sources),
+        counts_from=at,
+        based_on=base_day(at),
     )
-    _check(row, holding)
+    _check(row, holding, may_trigger_now=may_trigger_now)
     return row
 
 
@@ -115,31 +125,56 @@ def arm(
     by: str,
     at: datetime,
     quantity: int | None = None,
+    sources: str = "",
+    may_trigger_now: bool = False,
 ) -> StopRule:
     """Arm a stop on a holding and return its row. Raises ValidationError as `draft` does."""
-    row = draft(code, kind, unit, value, by=by, at=at, quantity=quantity)
+    choices = {"quantity": quantity, "sources": sources, "may_trigger_now": may_trigger_now}
+    row = draft(code, kind, unit, value, by=by, at=at, **choices)
     with transaction.atomic():
         row.save(force_insert=True)
         append_event(row, "ARMED", f"{row.get_kind_display()} {limit(row):,} ({by})", at=at)
     return row
 
 
-def edited(row: StopRule, unit: StopUnit, value: Decimal, *, at: datetime) -> StopRule:
-    """Return a stop as it would be, not saved. Raises ValidationError, by field, as `draft` does."""
+def edited(
+    row: StopRule,
+    unit: StopUnit,
+    value: Decimal,
+    *,
+    at: datetime,
+    sources: str | None = None,
+    may_trigger_now: bool = False,
+) -> StopRule:
+    """Return a stop as it would be, not saved. Raises ValidationError, by field, as `draft` does.
+
+    Without `sources` the venues that may trigger it stay as they are.
+    """
     holding = PortfolioService().get_holding(row.stock_code)
     if holding is None:
         raise ValidationError({"value": gettext("its shares are not held any more")})
     row.unit, row.value = unit, value
     row.atr = true_range(row.stock_code, at) if unit is StopUnit.ATR else Decimal(0)
-    _check(row, holding)
+    row.sources = row.sources if sources is None else _named(sources)
+    _check(row, holding, may_trigger_now=may_trigger_now)
     return row
 
 
-def edit(row: StopRule, unit: StopUnit, value: Decimal, *, by: str, at: datetime) -> None:
-    """Change what an armed stop fires at. Raises ValidationError, by field, as `draft` does."""
-    row = edited(row, unit, value, at=at)
+def edit(
+    row: StopRule,
+    unit: StopUnit,
+    value: Decimal,
+    *,
+    by: str,
+    at: datetime,
+    sources: str | None = None,
+    may_trigger_now: bool = False,
+) -> None:
+    """Change what an armed stop fires at, from now on. Raises ValidationError, by field, as `draft` does."""
+    row = edited(row, unit, value, at=at, sources=sources, may_trigger_now=may_trigger_now)
+    changes = {"unit": unit, "value": value, "atr": row.atr, "sources": row.sources, "counts_from": at}
     with transaction.atomic():
-        if not move(row, [State.ARMED], at=at, unit=unit, value=value, atr=row.atr):
+        if not move(row, [State.ARMED], at=at, **changes):
             raise ValidationError(_not_any_more(row))
         append_event(row, "EDITED", f"{limit(row):,} ({by})", at=at)
 
@@ -172,6 +207,9 @@ def rearm(row: StopRule, *, by: str, at: datetime) -> None:
         "step": 0,
         "armed_at": at,
         "armed_by": by,
+        "counts_from": at,
+        "based_on": base_day(at),
+        "looks": {},
     }
     with transaction.atomic():
         if not move(row, [State.HELD_EXTERNALLY], at=at, generation=row.generation + 1, **fields):
@@ -190,19 +228,45 @@ def _not_any_more(row: StopRule) -> str:
     return gettext("it is {state} by now").format(state=row.get_state_display())
 
 
-def _check(row: StopRule, holding: Portfolio) -> None:
+def _named(sources: str) -> str:
+    """Return the venues that may trigger a stop as its row holds them. Raises ValidationError."""
+    names = [name.strip().upper() for name in sources.split(",") if name.strip()]
+    text = ",".join(sorted(set(names)))
+    if text not in dict(StopRule.SOURCES):
+        words = gettext("{sources} names no venues whose trades may trigger a stop: KRX, NXT or KRX,NXT")
+        raise ValidationError({"sources": words.format(sources=repr(sources))})
+    return text
+
+
+def base_day(at: datetime) -> date:
+    """Return the newest trading day of which prices at `at` are: today's from its first phase on."""
+    phases = market.today(at)
+    is_begun = bool(phases) and at.astimezone(KST).time() >= min(phase.starts_at for phase in phases)
+    return at.astimezone(KST).date() if is_begun else market.last_final_day(at)
+
+
+AT_ONCE = gettext_noop(
+    "To arm it all the same, confirm that it may sell at once: --confirm-immediate on the command line, the box of the"
+    " form, may_trigger_now=True in Python"
+)
+
+
+def _check(row: StopRule, holding: Portfolio, *, may_trigger_now: bool) -> None:
     if row.quantity is not None and not 0 < row.quantity <= holding.quantity:
         template = gettext("{qty:,} shares: from 1 to the {held:,} that are held can be guarded")
         raise ValidationError({"quantity": template.format(qty=row.quantity, held=holding.quantity)})
-    if reason := stops.against(row.rule(holding.avg_price), holding.current_price):
-        raise ValidationError({"value": guards.say(reason)})
+    reason = stops.against(row.rule(holding.avg_price), holding.current_price)
+    if reason is None or (reason.code == "STOP_AT_ONCE" and may_trigger_now):
+        return
+    words = guards.say(reason)
+    raise ValidationError({"value": f"{words}. {gettext(AT_ONCE)}" if reason.code == "STOP_AT_ONCE" else words})
 
 
 def true_range(code: str, at: datetime) -> Decimal:
     """Return the average true range in won, 0 where too few daily prices are known."""
     last = market.last_final_day(at)
     days = market.daily_prices(code, last - ATR_SPAN, last)
-    return stops.averagetrue_range([stops.Day(day.high, day.low, day.close) for day in days]) or Decimal(0)
+    return stops.average_true_range([stops.Day(day.high, day.low, day.close) for day in days]) or Decimal(0)
 
 
 def _newest_change(code: str) -> int:
@@ -301,28 +365,114 @@ def _leave(row: StopRule, why: str, at: datetime) -> None:
 
 
 def _adjust(row: StopRule, change: PortfolioEvent, at: datetime) -> None:
-    """Count in one change of the holding that no trade explains."""
-    fields = {"adjusted_through": change.pk}
+    """Count in one change of the holding that no trade explains.
+
+    A stop whose base price of that day is counted in, or was adjusted on an ex-rights day before, stays where it is:
+    only its average price changes. Any other moves by the change, and `settle_base` counts the rest.
+    """
+    fields: dict[str, object] = {"adjusted_through": change.pk}
+    is_moved = False
     if change.is_of_count:
         ratio = change.avg_price_after / change.avg_price_before
-        high = int(stops.rebased(Decimal(row.high), ratio))
-        fields |= {"high": high, "atr": stops.rebased(row.atr, ratio)}
-        if row.unit == StopUnit.PRICE:
-            fields |= {"value": max(Decimal(1), stops.rebased(row.value, ratio).to_integral_value())}
+        if row.quantity and change.qty_before:
+            fields |= {"quantity": max(1, round(row.quantity * change.qty_after / change.qty_before))}
+        day = _base_day_of(change)
+        if row.basis != 1 or (row.base_price and row.based_on == day):
+            fields |= {"basis": _factor(row.basis / ratio)}
+        else:
+            is_moved = True
+            fields |= _moved(row, ratio)
+            if row.based_on is not None and row.based_on < day:
+                fields |= {"moved_by": _factor(row.moved_by * ratio)}
     with transaction.atomic():
         if not move(row, [State.ARMED], **fields):
             return
-        if change.is_of_count:
-            for name, value in fields.items():
-                setattr(row, name, value)
+        for name, value in fields.items():
+            setattr(row, name, value)
+        if is_moved:
             append_event(row, "REBASED", f"{change.get_kind_display()}: {row.value.normalize():f} {row.unit}", at=at)
 
 
-def note_heard(prices: dict[int, tuple[int, int]], at: datetime) -> None:
-    """Write down what the feed told of armed stops: `{stop: (last price, highest price)}`, in won."""
-    for pk, (price, high) in sorted(prices.items()):
-        StopRule.objects.filter(pk=pk, state=State.ARMED).update(heard_at=at, heard_price=price)
-        note_high(pk, high)
+def _base_day_of(change: PortfolioEvent) -> date:
+    """Return the day whose base price a change of the holding belongs to: the next one's once a day is over."""
+    day = change.at.astimezone(KST).date()
+    return day + timedelta(days=1) if market.days_over(change.at) else day
+
+
+def _factor(value: Decimal) -> Decimal:
+    return value.quantize(Decimal("0.000000000001"))
+
+
+def _moved(row: StopRule, ratio: Decimal) -> dict[str, object]:
+    """Return the amounts in won of a stop, once prices are `ratio` of what they were."""
+    fields: dict[str, object] = {
+        "high": int(stops.rebased(Decimal(row.high), ratio)),
+        "atr": stops.rebased(row.atr, ratio),
+    }
+    if row.unit == StopUnit.PRICE:
+        fields |= {"value": max(Decimal(1), stops.rebased(row.value, ratio).to_integral_value())}
+    return fields
+
+
+def settle_base(row: StopRule, base_price: int, ratio: Decimal, why: str, *, day: date, at: datetime) -> bool:
+    """Count in the base price (기준가) of a trading day: `ratio` of the prices that an armed stop's figures are of.
+
+    Once a day, whoever comes; False if it was counted in already, or the stop is not armed any more. What a change of
+    the holding moved before counts as part of it.
+    """
+    rest = ratio / row.moved_by
+    fields: dict[str, object] = {"based_on": day, "base_price": base_price, "moved_by": Decimal(1)}
+    if rest != 1:
+        fields |= _moved(row, rest) | {"basis": _factor(row.basis * rest), "counts_from": at}
+    with transaction.atomic():
+        seen = StopRule.objects.filter(pk=row.pk, state=State.ARMED, based_on=row.based_on, base_price=row.base_price)
+        if seen.filter(moved_by=row.moved_by, basis=row.basis, value=row.value).update(**fields) != 1:
+            return False
+        for name, value in fields.items():
+            setattr(row, name, value)
+        if abs(rest - 1) > TOLD_FROM:
+            words = gettext("{why}: it triggers at {limit:,} won now")
+            append_event(row, "REBASED", words.format(why=why, limit=limit(row)), at=at)
+    return True
+
+
+def holds_fire(row: StopRule, day: date | None) -> bool:
+    """Whether the base price of `day`, today if it is a trading day, is not counted in yet: nothing triggers then."""
+    return day is not None and row.based_on is not None and row.based_on < day
+
+
+def note_held(row: StopRule, why: str, at: datetime) -> None:
+    """Report once a day that a stop holds fire, because its base price cannot be compared."""
+    day = at.astimezone(KST).replace(hour=0, minute=0, second=0, microsecond=0)
+    if not StopEvent.objects.filter(stop_id=row.pk, kind="HELD", at__gte=day).exists():
+        append_event(row, "HELD", why, at=at)
+
+
+def note_looks(pk: int, looks: dict[str, object]) -> None:
+    """Keep what polled prices showed of an armed stop."""
+    StopRule.objects.filter(pk=pk, state=State.ARMED).update(looks=looks)
+
+
+@dataclass(frozen=True, slots=True)
+class HeardTrades:
+    """What the feeds told of an armed stop since the last time: the last price, the highest one, in won, and totals.
+
+    `totals` are the running totals of shares, by venue, of the trades that count for it; `day` is theirs.
+    """
+
+    price: int
+    high: int
+    day: date
+    totals: dict[str, int]
+
+
+def note_heard(heard: dict[int, HeardTrades], at: datetime) -> None:
+    """Write down what the feed told of armed stops, by the stop's number."""
+    for pk, each in sorted(heard.items()):
+        totals = {"day": each.day.isoformat(), **each.totals}
+        armed = StopRule.objects.filter(pk=pk, state=State.ARMED)
+        armed.update(heard_at=at, heard_price=each.price, heard_totals=totals)
+        note_high(pk, each.high)
 
 
 def note_high(pk: int, price: int) -> None:

@@ -24,6 +24,7 @@ from unfold.widgets import (
     UnfoldAdminIntegerFieldWidget,
     UnfoldAdminRadioSelectWidget,
     UnfoldAdminTextareaWidget,
+    UnfoldBooleanWidget,
 )
 
 from aegis.guards import TradingState
@@ -488,25 +489,35 @@ class StopEventInline(ReadOnly, TabularInline):
         return gettext(stops.SAID.get(event.kind, event.kind))
 
 
+CHANGEABLE = ("unit", "value", "sources", "may_trigger_now")
+
+
 class StopForm(forms.ModelForm):
     """Arms a stop, or changes what an armed one fires at; the service says what is wrong, by field."""
 
     by = ""
+    may_trigger_now = forms.BooleanField(
+        label=_("It may sell at once"),
+        required=False,
+        help_text=_("Confirm this if the price is beyond the threshold already."),
+        widget=UnfoldBooleanWidget,
+    )
 
     class Meta:
         model = StopRule
-        fields = ["stock_code", "kind", "unit", "value", "quantity"]
+        fields = ["stock_code", "kind", "unit", "value", "quantity", "sources"]
 
     def clean(self) -> dict[str, Any]:
         said = super().clean() or {}
         if not self.errors:
             unit, value, now = StopUnit(said["unit"]), said["value"], clock.now()
+            choices = {"sources": said["sources"], "may_trigger_now": said["may_trigger_now"]}
             try:
                 if self.instance.pk:
-                    stops.edited(StopRule.objects.get(pk=self.instance.pk), unit, value, at=now)
+                    stops.edited(StopRule.objects.get(pk=self.instance.pk), unit, value, at=now, **choices)
                 else:
-                    named = {"by": self.by, "at": now, "quantity": said["quantity"]}
-                    stops.draft(said["stock_code"], StopKind(said["kind"]), unit, value, **named)
+                    choices["quantity"] = said["quantity"]
+                    stops.draft(said["stock_code"], StopKind(said["kind"]), unit, value, by=self.by, at=now, **choices)
             except ValidationError as error:
                 for name, messages_of_field in error.message_dict.items():
                     self.add_error(name if name in self.fields else None, messages_of_field)
@@ -555,7 +566,9 @@ class StopRuleAdmin(Record):
         return request.user.has_perm(TRADE) and (object_id is None or held.exists())
 
     def get_fields(self, request: HttpRequest, obj: StopRule | None = None) -> list[str]:
-        asked = ["stock_code", "kind", "unit", "value", "quantity"]
+        asked = ["stock_code", "kind", "unit", "value", "quantity", "sources"]
+        if self.has_change_permission(request, obj):
+            asked.append("may_trigger_now")
         if obj is None:
             return asked
         known = ["stock_name", "state", "fires_at", "high", "atr", "heard_price", "heard_at", "trigger_price", "note"]
@@ -564,16 +577,17 @@ class StopRuleAdmin(Record):
     def get_readonly_fields(self, request: HttpRequest, obj: StopRule | None = None) -> list[str]:
         if obj is None:
             return []
-        return [name for name in self.get_fields(request, obj) if name not in ("unit", "value")]
+        return [name for name in self.get_fields(request, obj) if name not in CHANGEABLE]
 
     def save_model(self, request: HttpRequest, row: StopRule, form: StopForm, change: bool) -> None:
         said, by, now = form.cleaned_data, request.user.get_username(), clock.now()
         unit, value = StopUnit(said["unit"]), said["value"]
+        choices = {"sources": said["sources"], "may_trigger_now": said["may_trigger_now"]}
         if change:
-            stops.edit(StopRule.objects.get(pk=row.pk), unit, value, by=by, at=now)
+            stops.edit(StopRule.objects.get(pk=row.pk), unit, value, by=by, at=now, **choices)
         else:
-            named = {"by": by, "at": now, "quantity": said["quantity"]}
-            row.pk = stops.arm(said["stock_code"], StopKind(said["kind"]), unit, value, **named).pk
+            choices["quantity"] = said["quantity"]
+            row.pk = stops.arm(said["stock_code"], StopKind(said["kind"]), unit, value, by=by, at=now, **choices).pk
             row.refresh_from_db()
 
     def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:

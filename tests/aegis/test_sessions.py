@@ -63,7 +63,9 @@ def test_nothing_is_open_on_a_day_without_phases() -> None:
     [
         ("07:59:59", None),
         ("08:00:00", Market.NXT),
-        ("08:55:00", Market.NXT),
+        ("08:49:59", Market.NXT),
+        ("08:50:00", Market.KRX),
+        ("08:59:59", Market.KRX),
         ("09:00:00", Market.KRX),
         ("15:25:00", Market.KRX),
         ("15:29:59", Market.KRX),

@@ -1,5 +1,6 @@
 """Stops in the stream worker and on the desk: every trade is judged, what fires is handed on once, people arm them."""
 
+import itertools
 import queue
 import time
 from collections.abc import Callable
@@ -56,8 +57,23 @@ def arm(kind: StopKind = StopKind.STOP_LOSS, unit: StopUnit = StopUnit.PERCENT, 
     return stops.arm(SAMSUNG, kind, unit, D(value), by="kim", at=clock.now())
 
 
-def told(*prices: int, code: str = SAMSUNG) -> list[Trade]:
-    return [Trade(code, "100001", price, 1, 1, price, Market.KRX) for price in prices]
+TOTAL = itertools.count(1)
+
+
+def told(
+    *prices: int,
+    code: str = SAMSUNG,
+    at: str = "100001",
+    qty: int = 1,
+    market: Market = Market.KRX,
+    total: int | None = None,
+    quotes: tuple[str, str] = ("", ""),
+) -> list[Trade]:
+    """Trades as the feed tells them, each raising the day's running total unless `total` names it."""
+    return [
+        Trade(code, at, price, qty, 1_000 * next(TOTAL) if total is None else total, price, market, quotes=quotes)
+        for price in prices
+    ]
 
 
 def listening() -> Stops:
@@ -233,6 +249,23 @@ def test_a_stop_without_sense_is_refused_beside_its_field(as_a: Callable[..., Cl
     assert response.status_code == 200
     assert "75,000" in response.context["adminform"].form.errors["value"][0]
     assert not StopRule.objects.exists()
+
+
+def test_a_stop_that_triggers_at_once_is_armed_and_moved_by_its_box(as_a: Callable[..., Client]) -> None:
+    trader = as_a("trader")
+    words = {"stock_code": SAMSUNG, "kind": "STOP_LOSS", "unit": "PRICE", "value": "75000", "sources": "KRX"}
+    assert "may_trigger_now" in trader.get(reverse(ADD)).content.decode()
+    assert trader.post(reverse(ADD), with_inline(words)).status_code == 200
+    assert not StopRule.objects.exists()
+    assert trader.post(reverse(ADD), with_inline(words | {"may_trigger_now": "on"})).status_code == 302
+    row = StopRule.objects.get()
+    assert (row.value, row.sources) == (75_000, "KRX")
+    change = reverse("admin:orders_stoprule_change", args=[row.pk])
+    moved = {"unit": "PRICE", "value": "76000", "sources": ""}
+    assert trader.post(change, with_inline(moved)).status_code == 200
+    assert trader.post(change, with_inline(moved | {"may_trigger_now": "on"})).status_code == 302
+    row.refresh_from_db()
+    assert (row.value, row.sources) == (76_000, "")
 
 
 def test_a_viewer_sees_stops_and_touches_none(as_a: Callable[..., Client]) -> None:

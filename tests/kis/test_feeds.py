@@ -10,11 +10,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aegis.broker import Trade
 from aegis.terms import Market
 from kis import codec
 from kis.codec import BadFrame, Codec, Data
 from kis.columns import Layout, Unit
-from kis.feeds import FEEDS, BookTick, FuturesBook, IndexProgram, KeyKind, Members, StockState, feed_of, read
+from kis.feeds import (
+    FEEDS,
+    BookTick,
+    FuturesBook,
+    IndexProgram,
+    KeyKind,
+    Members,
+    StockState,
+    feed_of,
+    read,
+    trade_date,
+)
 
 SAMPLES = Path(__file__).parent.parent / "samples" / "kis"
 FRAMES = sorted(path.name for path in SAMPLES.glob("*ws_h0*") if "encrypted" not in path.name)
@@ -50,6 +62,23 @@ def test_every_recorded_frame_is_read_without_drift(name: str) -> None:
         record[8] if "CNI" in data.tr_id else record[0] for record in records
     ]
     assert not codec.drift
+
+
+@pytest.mark.parametrize(
+    ("name", "ask", "bid", "day"),
+    [
+        ("ws_h0stcnt0_20260922_005930_vts_47f.txt", 278_000, 277_500, "20260922"),
+        ("ws_h0stcnt0_20250730_005930_3rec_46f.txt", 72_000, 71_900, "20250730"),
+    ],
+)
+def test_a_trade_tells_its_day_and_the_best_quotes_after_it(name: str, ask: int, bid: int, day: str) -> None:
+    first = read(frame_of(name))[0]
+    assert (first.ask, first.bid, trade_date(first)) == (ask, bid, day)
+
+
+def test_a_trade_without_quotes_or_a_day_has_none() -> None:
+    trade = Trade("005930", "100001", 70_000, 1, 1, 70_000, Market.KRX, "1^2^3", ("", "-"))
+    assert (trade.ask, trade.bid, trade_date(trade)) == (0, 0, "")
 
 
 @pytest.mark.parametrize("name", [name for name in FRAMES if "asp0" in name])

@@ -233,6 +233,7 @@ READINGS: list[Reading] = [
             is_halted=False,
             in_vi=False,
             tick=100,
+            volume=1_943_202,
         ),
     ),
     (

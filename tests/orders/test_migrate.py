@@ -13,6 +13,7 @@ from aegis.broker import Broker
 from aegis.chase import Action, ChaseStep
 from aegis.lifecycle import Status
 from aegis.requests import LIVE
+from aegis.terms import Market
 from kis import clock
 from kis.simulator.server import Simulator
 from orders import cancel_driver, chase, reconcile, stops
@@ -187,3 +188,9 @@ def test_stops_are_where_they_were(taken_over: Figures) -> None:
     assert list(StopRule.objects.order_by("id").values_list("state", flat=True)) == ["ARMED", "TRIGGERED", "ORDERED"]
     assert StopRule.objects.get(state="ORDERED").order_id == OF_STOP
     assert set(stops.due(clock.now())) >= {StopRule.objects.get(state="TRIGGERED").pk}
+
+
+def test_an_armed_stop_goes_on_with_the_settings_sources_and_its_figures(taken_over: Figures) -> None:
+    row = StopRule.objects.get(state="ARMED")
+    assert (row.venues, row.counts_since, row.basis) == ({Market.KRX, Market.NXT}, row.armed_at, 1)
+    assert not stops.holds_fire(row, clock.now().date()), "what it is based on is not known: it guards as before"

@@ -14,7 +14,7 @@ from django.core.exceptions import ValidationError
 from django.core.management import CommandError, call_command
 from django.utils import translation
 
-from aegis.broker import Acceptance, Broker, BrokerError, NotSent, OrderRequest, OutcomeUnknown, Placed
+from aegis.broker import Acceptance, Broker, BrokerError, NotSent, OrderRequest, OutcomeUnknown, Placed, Quote
 from aegis.positions import Change
 from aegis.stops import StopKind, StopUnit
 from aegis.terms import Market, Side
@@ -133,6 +133,52 @@ def test_an_armed_stop_is_edited_and_disarmed_a_triggered_one_only_disarmed(held
     assert kinds(row) == ["ARMED", "EDITED", "TRIGGERED", "DISARMED"]
 
 
+AT_ONCE = "75000"  # above the price: a stop loss there sells at once
+
+
+def test_a_stop_that_would_trigger_at_once_is_refused_and_says_how_to_confirm(held: Portfolio) -> None:
+    with translation.override("en"), pytest.raises(ValidationError, match=r"--confirm-immediate.*may_trigger_now=True"):
+        loss(AT_ONCE)
+    row = stops.arm(
+        SAMSUNG, StopKind.STOP_LOSS, StopUnit.PRICE, D(AT_ONCE), by="kim", at=clock.now(), may_trigger_now=True
+    )
+    assert row.state == State.ARMED
+
+
+def test_moving_a_stop_to_where_it_triggers_at_once_needs_the_same_confirmation(held: Portfolio) -> None:
+    row = loss()
+    with pytest.raises(ValidationError):
+        stops.edit(row, StopUnit.PRICE, D(AT_ONCE), by="lee", at=clock.now())
+    row.refresh_from_db()
+    assert row.value == 65_000
+    stops.edit(row, StopUnit.PRICE, D(AT_ONCE), by="lee", at=clock.now(), may_trigger_now=True)
+    row.refresh_from_db()
+    assert row.value == 75_000
+
+
+def test_a_value_without_sense_is_not_to_be_confirmed(held: Portfolio) -> None:
+    with pytest.raises(ValidationError):
+        stops.draft(
+            SAMSUNG, StopKind.STOP_LOSS, StopUnit.PERCENT, D(100), by="kim", at=clock.now(), may_trigger_now=True
+        )
+
+
+def test_what_triggers_is_set_for_all_stops_and_for_one(held: Portfolio, settings: Any) -> None:
+    row = loss()
+    assert row.venues == {Market.KRX, Market.NXT}
+    settings.STOP_SOURCES = ("KRX",)
+    assert row.venues == {Market.KRX}
+    stops.edit(row, StopUnit.PRICE, D(60_000), by="lee", at=clock.now(), sources="nxt, krx")
+    row.refresh_from_db()
+    assert (row.sources, row.venues) == ("KRX,NXT", {Market.KRX, Market.NXT})
+    stops.edit(row, StopUnit.PRICE, D(61_000), by="lee", at=clock.now())
+    row.refresh_from_db()
+    assert row.sources == "KRX,NXT", "what is not named stays"
+    with pytest.raises(ValidationError) as caught:
+        stops.edit(row, StopUnit.PRICE, D(60_000), by="lee", at=clock.now(), sources="SOR")
+    assert list(caught.value.message_dict) == ["sources"]
+
+
 # --- by command
 
 
@@ -168,11 +214,19 @@ def test_the_command_arms_lists_and_disarms(held: Portfolio) -> None:
         ([SAMSUNG, "--loss", "75000"], "would fire at once"),
         (["000660", "--loss", "5%"], "000660: a stop guards shares that are held"),
         (["--disarm", "77"], "there is no stop 77"),
+        ([SAMSUNG, "--loss", "75000"], "--confirm-immediate"),
+        ([SAMSUNG, "--loss", "5%", "--sources", "NYSE"], "names no venues"),
     ],
 )
 def test_the_command_says_what_would_be_right(held: Portfolio, words: list[str], complaint: str) -> None:
     with pytest.raises(CommandError, match=complaint):
         run(*words)
+
+
+def test_the_command_arms_what_triggers_at_once_if_confirmed_and_names_venues(held: Portfolio) -> None:
+    assert "armed" in run(SAMSUNG, "--loss", "75000", "--confirm-immediate", "--sources", "KRX")
+    (listed,) = json.loads(run("--json"))["stops"]
+    assert (listed["value"], listed["sources"]) == ("75000", ["KRX"])
 
 
 # --- once
@@ -288,7 +342,7 @@ def test_an_order_that_never_arrived_is_followed_by_the_next_generation(
 ) -> None:
     row = loss()
     stops.trigger(row.pk, 64_900, clock.now(), seen="feed")
-    order = TradeOrder.objects.create(
+    TradeOrder.objects.create(
         request_id=row.request_id,
         stock_code=SAMSUNG,
         order_type="SELL",
@@ -303,8 +357,6 @@ def test_an_order_that_never_arrived_is_followed_by_the_next_generation(
         never_arrived=True,
         refusal="lost",
     )
-    advance(row, broker)
-    assert row.order == order
     advance(row, broker)
     assert (row.state, row.generation) == (State.ORDERED, 2)
     assert sales()[-1].request_id == f"stop:{row.pk}:2"
@@ -389,7 +441,13 @@ def test_a_split_moves_amounts_in_won_once(held: Portfolio) -> None:
 
 
 def heard(row: StopRule, price: int) -> None:
-    stops.note_heard({row.pk: (price, price)}, clock.now())
+    told = stops.HeardTrades(price, price, clock.now().date(), {})
+    stops.note_heard({row.pk: told}, clock.now())
+
+
+def traded(quote: Quote, **words: int) -> Quote:
+    """The same quote after one more trade."""
+    return replace(quote, volume=quote.volume + 1, **words)
 
 
 def test_while_the_feed_tells_nobody_asks(held: Portfolio, broker: Broker, simulator: Simulator) -> None:
@@ -405,8 +463,9 @@ def test_without_a_feed_the_broker_is_asked_and_the_stop_fires(
 ) -> None:
     row = loss()
     assert stop_watch.watch(broker, status, clock.now) == []
+    assert stop_watch.watch(broker, status, later(stop_watch.GRACE_SECONDS)) == []
     simulator.set_price(SAMSUNG, 64_000, freeze=True)
-    assert stop_watch.watch(broker, status, clock.now) == [row.pk]
+    assert stop_watch.watch(broker, status, later(stop_watch.GRACE_SECONDS + 5)) == [row.pk]
     row.refresh_from_db()
     assert (row.state, row.trigger_price) == (State.TRIGGERED, 64_000)
     assert kinds(row) == ["ARMED", "SILENT", "TRIGGERED"]
@@ -422,14 +481,18 @@ def test_a_quiet_stock_is_no_deaf_feed(held: Portfolio, broker: Broker) -> None:
 
 
 def test_a_price_the_feed_did_not_tell_is_told_and_its_return_too(
-    held: Portfolio, broker: Broker, simulator: Simulator
+    held: Portfolio, broker: Broker, simulator: Simulator, clock_at: Callable[[datetime], datetime]
 ) -> None:
     row = loss()
     heard(row, 70_000)
-    simulator.set_price(SAMSUNG, 68_000, freeze=True)
     stop_watch.watch(broker, UP, later(20))
+    simulator.set_price(SAMSUNG, 68_000, freeze=True)
+    for seconds in (25, 30):
+        assert kinds(row) == ["ARMED"], "it may still be on its way"
+        stop_watch.watch(broker, UP, later(seconds))
     row.refresh_from_db()
     assert row.is_silent
+    clock_at(clock.now() + timedelta(seconds=31))
     heard(row, 68_000)
     stop_watch.watch(broker, UP, clock.now)
     assert kinds(row) == ["ARMED", "SILENT", "HEARD"]
@@ -453,6 +516,7 @@ def test_a_stock_of_krx_alone_is_watched_in_krx_s_evening(
     clock_at("2026-11-23 15:45:00")
     assert (stop_watch.watch(broker, DOWN, clock.now), kinds(row)) == ([], ["ARMED"]), "it trades nowhere then"
     clock_at("2026-11-23 16:30:00")
+    stop_watch.watch(broker, DOWN, clock.now)
     simulator.set_price(code, price * 9 // 1_000 * 100, freeze=True)
     assert stop_watch.watch(broker, DOWN, clock.now) == [row.pk]
 
@@ -465,8 +529,9 @@ def test_a_price_beyond_the_day_s_limits_fires_nothing_and_is_told_once(held: Po
     quote = broker.quote(SAMSUNG, Market.KRX)
     split = replace(quote, price=14_000, base_price=14_000, lower_limit=9_800, upper_limit=18_200)
     for _ in range(2):
+        split = traded(split)
         assert not stop_watch.judge(row, split, clock.now())
-    assert stop_watch.judge(row, replace(quote, price=64_000), clock.now())
+    assert stop_watch.judge(row, traded(split, price=64_000, lower_limit=49_000), clock.now())
     assert kinds(row) == ["ARMED", "IMPLAUSIBLE", "TRIGGERED"]
 
 
@@ -478,7 +543,8 @@ def test_a_fall_below_thirty_percent_fires_where_the_day_s_limits_are_wider(held
     leveraged = replace(
         broker.quote(SAMSUNG, Market.KRX), price=35_000, base_price=70_000, lower_limit=28_000, upper_limit=112_000
     )
-    assert stop_watch.judge(row, leveraged, clock.now())
+    stop_watch.judge(row, leveraged, clock.now())
+    assert stop_watch.judge(row, traded(leveraged), clock.now())
 
 
 def test_a_stop_waits_for_a_sale_on_its_way_and_sells_all(
@@ -533,5 +599,6 @@ def test_one_stop_that_cannot_be_watched_leaves_the_others(
         return look(rule, *words)
 
     monkeypatch.setattr(stop_watch, "_look", fails)
+    stop_watch.watch(broker, DOWN, clock.now)
     simulator.set_price(SAMSUNG, 64_000, freeze=True)
     assert stop_watch.watch(broker, DOWN, clock.now) == [row.pk]

@@ -27,6 +27,11 @@ class Command(DeskCommand):
             "--rearm", metavar="N", type=int, help=_("arm stop N again, if somebody else changed its order")
         )
         parser.add_argument("--shares", metavar="Q", type=int, help=_("guard Q shares instead of the whole holding"))
+        parser.add_argument(
+            "--sources", metavar="VENUES", help=_("the venues that may trigger it: KRX, NXT or KRX,NXT")
+        )
+        words = _("arm it even if it triggers at once, at the price of now")
+        parser.add_argument("--confirm-immediate", action="store_true", help=words)
         parser.add_argument("--all", action="store_true", help=_("list those that are over too"))
         super().add_arguments(parser)
 
@@ -42,7 +47,12 @@ class Command(DeskCommand):
             raise Failure("USAGE", words, exit_code=WRONG_USAGE)
         try:
             if named:
-                return _armed(options["code"], *named[0], quantity=options["shares"])
+                choices = {
+                    "quantity": options["shares"],
+                    "sources": options["sources"] or "",
+                    "may_trigger_now": options["confirm_immediate"],
+                }
+                return _armed(options["code"], *named[0], **choices)
             if options["disarm"] is not None:
                 return _disarmed(options["disarm"])
             if options["rearm"] is not None:
@@ -52,12 +62,12 @@ class Command(DeskCommand):
         return _listed(is_all=options["all"])
 
 
-def _armed(code: str, kind: StopKind, text: str, quantity: int | None) -> Told:
+def _armed(code: str, kind: StopKind, text: str, **choices: Any) -> Told:
     try:
         unit, value = threshold(text)
     except argparse.ArgumentTypeError as error:
         raise Failure("USAGE", str(error), exit_code=WRONG_USAGE) from error
-    row = stops.arm(stock_code(code), kind, unit, value, by=who(), at=clock.now(), quantity=quantity)
+    row = stops.arm(stock_code(code), kind, unit, value, by=who(), at=clock.now(), **choices)
     return Told({"stop": shapes.stop(row)}, [_("armed: {line}").format(line=_line(row))])
 
 

@@ -1,0 +1,157 @@
+"""Compares each morning's base price (기준가) with the last close, and moves armed stops where they differ.
+
+They differ on the morning of a distribution (권리락) or a split, when a share is worth less and nobody lost: until the
+base price is counted in, a stop that was armed before holds fire. The close compared with is KRX's regular one, from
+our own bar of the closing auction, or asked for once the broker's day has turned. Never the evening's daily price: it
+contains trades of the after-market.
+"""
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from time import monotonic
+
+from django.utils.translation import gettext
+
+from aegis.broker import Broker, BrokerError, DayPrice, Quote
+from aegis.sessions import KST, PhaseName
+from aegis.terms import Market
+from market import service as market
+from market.models import MarketCandle
+from orders import stops
+from orders.models import StopRule
+
+log = logging.getLogger(__name__)
+
+# so long before the first venue opens: time to ask for every stock at one call a second, and to report
+# UNVERIFIED: that quotes are of the new day by then; the first recorded morning settles it. One that is not is known
+# by its volume, and waited for
+BEFORE_OPEN = timedelta(minutes=10)
+REPORT_BEFORE_OPEN = timedelta(minutes=3)
+# enough days to find the last one on which a stock that was halted had a price
+LOOK_BACK = timedelta(days=60)
+# adjusted prices are rounded to the won: a smaller ratio over days that were missed is none
+SMALLEST = Decimal("0.01")
+# what could not be compared is tried again after so many seconds; a turn is over after so many, and the next goes on
+TRY_AGAIN_SECONDS, TURN_SECONDS = 20.0, 10.0
+
+
+def due(now: datetime) -> dict[str, list[StopRule]]:
+    """Return the armed stops, by stock, whose base price of today is not counted in yet and may be asked for."""
+    day = now.astimezone(KST).date()
+    if not market.today(now):
+        return {}
+    rows = defaultdict(list)
+    for row in stops.armed() if now >= _opens_at(now) - BEFORE_OPEN else ():
+        is_tried = 0 <= now.timestamp() - row.looks.get("base_at", 0.0) < TRY_AGAIN_SECONDS
+        if (row.based_on is None or row.based_on < day) and not is_tried:
+            rows[row.stock_code].append(row)
+    return dict(rows)
+
+
+def _opens_at(now: datetime) -> datetime:
+    """Return when the first venue opens today, a trading day."""
+    first = min(phase.starts_at for phase in market.today(now))
+    return datetime.combine(now.astimezone(KST).date(), first, KST)
+
+
+def settle(broker: Broker, now: Callable[[], datetime]) -> None:
+    """Count in the base price of today for every armed stop that lacks it; what fails is tried again."""
+    ends_at = monotonic() + TURN_SECONDS
+    for code, rows in due(now()).items():
+        if monotonic() > ends_at:
+            return
+        for row in rows:
+            stops.note_looks(row.pk, row.looks | {"base_at": now().timestamp()})
+        try:
+            _settle(code, rows, broker, now)
+        except BrokerError as error:
+            log.warning("the base price of %s cannot be compared: %s", code, error)
+            _report(rows, gettext("its base price cannot be asked for: {error}").format(error=error), now())
+
+
+def _settle(code: str, rows: list[StopRule], broker: Broker, now: Callable[[], datetime]) -> None:
+    quote = broker.quote(code, Market.KRX)
+    day, last = now().astimezone(KST).date(), _last_day(now())
+    close = _close_heard(code, last)
+    if quote.base_price != close:
+        if not _is_of_today(quote, now()):
+            _report(rows, gettext("the broker still tells the base price of the day before"), now())
+            return
+        close = _close_told(broker.daily_chart(code, last - LOOK_BACK, last, adjusted=False))
+    if not close or not quote.base_price:
+        _report(rows, gettext("its last close is not known, and the base price cannot be compared"), now())
+        return
+    ratio = Decimal(quote.base_price) / close
+    words = gettext("base price {base:,} won, last close {close:,} won").format(base=quote.base_price, close=close)
+    for row in rows:
+        missed = _missed(row, last, broker)
+        stops.settle_base(row, quote.base_price, ratio * missed, words, day=day, at=now())
+
+
+def _last_day(now: datetime) -> date:
+    """Return the newest trading day before today."""
+    midnight = now.astimezone(KST).replace(hour=0, minute=0, second=0, microsecond=0)
+    return market.last_final_day(midnight)
+
+
+def _close_heard(code: str, day: date) -> int | None:
+    """Return the won at which a stock closed on KRX, by our own bar of the closing auction's end; None without one."""
+    ends = [p.ends_at for p in market.phases_on(day) if (p.market, p.name) == (Market.KRX, PhaseName.CLOSING_AUCTION)]
+    if not ends:
+        return None
+    return (
+        MarketCandle.objects.filter(
+            symbol=code,
+            venue=Market.KRX.value,
+            interval=MarketCandle.Interval.MINUTE,
+            time=datetime.combine(day, max(ends), KST),
+            source__in=[MarketCandle.Source.FEED, MarketCandle.Source.CHART],
+        )
+        .values_list("close", flat=True)
+        .first()
+    )
+
+
+def _close_told(prices: Sequence[DayPrice]) -> int:
+    """Return the close of the newest day that the broker's chart tells, 0 if it tells none."""
+    return max(prices, key=lambda price: price.day).close if prices else 0
+
+
+def _is_of_today(quote: Quote, now: datetime) -> bool:
+    """Whether a quote is of today's session: nothing is traded yet, or KRX's regular session has begun."""
+    opens = [p.starts_at for p in market.today(now) if (p.market, p.name) == (Market.KRX, PhaseName.REGULAR)]
+    return quote.volume == 0 or now.astimezone(KST).time() >= min(opens, default=time(9))
+
+
+def _missed(row: StopRule, last: date, broker: Broker) -> Decimal:
+    """Return the ratio of base prices of the trading days between the stop's last one and `last`, which nobody saw.
+
+    On each of these days adjusted and raw closes part by the same ratio as the base price from the close before.
+    """
+    if row.based_on is None or row.based_on >= last:
+        return Decimal(1)
+    before, newest = (_adjustment(row.stock_code, day, broker) for day in (row.based_on, last))
+    ratio = before / newest if before and newest else Decimal(1)
+    return ratio if abs(ratio - 1) >= SMALLEST else Decimal(1)
+
+
+def _adjustment(code: str, day: date, broker: Broker) -> Decimal | None:
+    """Return the adjusted close over the raw one of the newest day up to `day` that both charts tell."""
+    adjusted, raw = (
+        {price.day: price.close for price in broker.daily_chart(code, day - LOOK_BACK, day, adjusted=is_adjusted)}
+        for is_adjusted in (True, False)
+    )
+    both = [each for each in adjusted.keys() & raw.keys() if raw[each]]
+    return Decimal(adjusted[max(both)]) / raw[max(both)] if both else None
+
+
+def _report(rows: list[StopRule], why: str, at: datetime) -> None:
+    """Report that stops hold fire, shortly before the first venue opens or later; until then it is tried again."""
+    if at < _opens_at(at) - REPORT_BEFORE_OPEN:
+        return
+    for row in rows:
+        if row.based_on is not None:
+            stops.note_held(row, why, at)

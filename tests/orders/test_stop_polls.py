@@ -1,0 +1,335 @@
+"""Prices that are asked for: which of them count as trades, how often, and when their silence is told."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from aegis.broker import Book, Broker, Level, NotSent, Quote
+from aegis.stops import StopKind, StopUnit
+from aegis.terms import Market, Side
+from kis import clock
+from kis.simulator.server import Simulator
+from kis.status import SocketState, StreamStatus
+from orders import polling, stop_watch, stops
+from orders.models import StopRule
+from orders.service import NO_CHASE, Intent, OrderService
+from portfolio.models import Portfolio
+
+from .conftest import SAMSUNG
+from .test_stops import held, kinds
+
+__all__ = ("held",)
+
+pytestmark = pytest.mark.django_db
+D = Decimal
+DOWN = StreamStatus(state=SocketState.LOST)
+UP = StreamStatus(state=SocketState.CONNECTED, hears_fills=True, held=(f"H0STCNT0:{SAMSUNG}", f"H0NXCNT0:{SAMSUNG}"))
+LINE = 65_000
+At = Callable[[datetime | str], datetime]
+
+
+class Polled:
+    """A broker whose quotes and books of one stock are as a test says; it counts what it was asked for."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self.price, self.volume = 70_000, 1_000
+        self.ask = 70_100
+        self.asked: list[str] = []
+        self.is_away = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._broker, name)
+
+    def trade(self, price: int, qty: int = 1) -> None:
+        self.price, self.volume = price, self.volume + qty
+
+    def quote(self, code: str, market: Market) -> Quote:
+        if self.is_away:
+            raise NotSent("no connection")
+        self.asked.append(f"quote {market}")
+        return Quote(code, market, self.price, 70_000, 91_000, 49_000, is_halted=False, volume=self.volume)
+
+    def book(self, code: str, market: Market) -> Book:
+        self.asked.append(f"book {market}")
+        return Book(code, market, asks=(Level(self.ask, 1),), bids=(Level(49_000, 1),))
+
+
+@pytest.fixture
+def polled(broker: Broker) -> Polled:
+    return Polled(broker)
+
+
+def arm(kind: StopKind = StopKind.STOP_LOSS, value: int = LINE, sources: str = "") -> StopRule:
+    unit = StopUnit.PERCENT if kind is StopKind.TRAILING else StopUnit.PRICE
+    return stops.arm(SAMSUNG, kind, unit, D(value), by="kim", at=clock.now(), sources=sources)
+
+
+@pytest.fixture
+def watch(polled: Polled, clock_at: At) -> Callable[..., list[int]]:
+    """Take the turns of some seconds, one each five; return what they triggered."""
+
+    def take(seconds: int = 5, status: StreamStatus = DOWN) -> list[int]:
+        fired: list[int] = []
+        for _ in range(seconds // 5):
+            clock_at(clock.now() + timedelta(seconds=5))
+            fired += stop_watch.watch(polled, status, clock.now)  # type: ignore[arg-type]
+        return fired
+
+    return take
+
+
+def armed_yesterday(clock_at: At, moment: str, **words: Any) -> StopRule:
+    row = arm(**words)
+    day = clock_at(moment)
+    StopRule.objects.update(based_on=day.date())
+    row.refresh_from_db()
+    return row
+
+
+# --- which polled price is a trade
+
+
+def test_a_price_without_a_trade_since_the_arming_triggers_nothing(
+    held: Portfolio, polled: Polled, watch: Callable[..., list[int]]
+) -> None:
+    row = arm()
+    polled.price = 60_000
+    assert watch(60) == []
+    polled.trade(60_000)
+    assert watch() == [row.pk]
+
+
+def test_what_was_traded_today_is_a_trade_for_a_stop_of_yesterday(
+    held: Portfolio, polled: Polled, watch: Callable[..., list[int]], clock_at: At
+) -> None:
+    row = armed_yesterday(clock_at, "2026-11-24 10:00:00")
+    polled.price = 60_000
+    assert watch() == [row.pk]
+
+
+def test_after_an_outage_the_first_poll_counts_from_what_the_feed_told(
+    held: Portfolio, polled: Polled, watch: Callable[..., list[int]]
+) -> None:
+    row = arm()
+    told = stops.HeardTrades(70_000, 70_000, clock.now().date(), {"KRX": 1_000})
+    stops.note_heard({row.pk: told}, clock.now())
+    polled.is_away = True
+    assert watch(25) == []
+    polled.is_away = False
+    polled.trade(60_000)
+    assert watch() == [row.pk]
+
+
+def test_on_nxt_a_second_poll_with_a_trade_between_is_the_witness(
+    held: Portfolio, polled: Polled, watch: Callable[..., list[int]], clock_at: At
+) -> None:
+    row = armed_yesterday(clock_at, "2026-11-24 08:05:00")
+    polled.trade(60_000)
+    assert watch(30) == [], "one trade, however often it is asked for"
+    polled.trade(70_000)
+    assert watch() == []
+    polled.trade(60_000)
+    assert watch() == []
+    polled.trade(60_000)
+    assert watch() == [row.pk]
+
+
+def test_on_nxt_the_best_ask_is_a_witness_at_once(
+    held: Portfolio, polled: Polled, watch: Callable[..., list[int]], clock_at: At
+) -> None:
+    row = armed_yesterday(clock_at, "2026-11-24 08:05:00")
+    polled.trade(60_000)
+    polled.ask = LINE
+    assert watch() == [row.pk]
+    assert polled.asked == ["quote NXT", "book NXT"]
+
+
+def test_on_krx_no_book_is_asked_for(
+    held: Portfolio, polled: Polled, watch: Callable[..., list[int]], clock_at: At
+) -> None:
+    row = armed_yesterday(clock_at, "2026-11-24 10:00:00")
+    polled.trade(60_000)
+    assert watch() == [row.pk]
+    assert polled.asked == ["quote KRX"]
+
+
+def test_one_polled_share_on_nxt_lifts_no_high(
+    held: Portfolio, polled: Polled, watch: Callable[..., list[int]], clock_at: At
+) -> None:
+    row = armed_yesterday(clock_at, "2026-11-24 08:05:00", kind=StopKind.TRAILING, value=10)
+    for price in (91_000, 70_000):
+        polled.trade(price)
+        assert watch() == []
+    row.refresh_from_db()
+    assert row.high < 71_000
+    for price in (91_000, 75_000):
+        polled.trade(price)
+        watch()
+    row.refresh_from_db()
+    assert row.high == 75_000
+
+
+def test_a_book_that_does_not_come_is_no_witness(
+    held: Portfolio, polled: Polled, watch: Callable[..., list[int]], clock_at: At
+) -> None:
+    armed_yesterday(clock_at, "2026-11-24 08:05:00")
+    polled.book = mock.Mock(side_effect=NotSent("no connection"))  # type: ignore[method-assign]
+    polled.trade(60_000)
+    assert watch() == []
+
+
+# --- when it is asked
+
+
+@pytest.mark.parametrize(
+    ("moment", "sources", "asked"),
+    [
+        ("08:05:00", "", {"quote NXT"}),
+        ("08:05:00", "KRX", set()),
+        ("08:52:00", "", set()),
+        ("10:00:00", "", {"quote KRX"}),
+        ("10:00:00", "NXT", {"quote NXT"}),
+        ("15:25:00", "", set()),
+        ("15:30:10", "", {"quote KRX"}),  # what the closing auction traded at
+        ("15:33:00", "", set()),
+        ("16:30:00", "", {"quote NXT"}),
+        ("16:30:00", "KRX", {"quote KRX"}),
+        ("20:00:00", "", set()),
+    ],
+)
+def test_the_venue_that_trades_and_may_trigger_is_asked(
+    held: Portfolio,
+    polled: Polled,
+    watch: Callable[..., list[int]],
+    clock_at: At,
+    moment: str,
+    sources: str,
+    asked: set[str],
+) -> None:
+    armed_yesterday(clock_at, f"2026-11-24 {moment}", sources=sources)
+    watch(20)
+    assert set(polled.asked) == asked
+
+
+def test_the_uncross_of_the_closing_auction_triggers_at_once(
+    held: Portfolio, polled: Polled, watch: Callable[..., list[int]], clock_at: At
+) -> None:
+    row = armed_yesterday(clock_at, "2026-11-24 15:29:55")
+    polled.trade(60_000)
+    assert watch(10) == [row.pk]
+
+
+def test_a_quiet_stock_is_asked_about_less_and_less(
+    held: Portfolio, polled: Polled, watch: Callable[..., list[int]]
+) -> None:
+    row = arm()
+    watch(600, UP)
+    assert 6 <= len(polled.asked) <= 9
+    assert kinds(row) == ["ARMED"]
+    polled.asked.clear()
+    watch(100, DOWN)
+    assert len(polled.asked) == 20, "one whose feed is not held is asked about each turn"
+
+
+# --- when silence is told
+
+
+@pytest.mark.parametrize("status", [DOWN, replace(UP, held=())])
+def test_neither_a_new_stop_nor_a_start_reports_silence(
+    held: Portfolio, watch: Callable[..., list[int]], clock_at: At, status: StreamStatus
+) -> None:
+    row = arm()
+    watch(10, status)
+    watch(30, UP)
+    clock_at("2026-11-23 11:00:00")
+    watch(15, status)
+    assert kinds(row) == ["ARMED"]
+    watch(10, status)
+    assert kinds(row) == ["ARMED", "SILENT"]
+    watch(30, UP)
+    assert kinds(row) == ["ARMED", "SILENT", "HEARD"]
+
+
+def test_a_start_with_prices_that_moved_meanwhile_reports_no_silence(
+    held: Portfolio, polled: Polled, watch: Callable[..., list[int]], clock_at: At
+) -> None:
+    row = arm()
+    told = stops.HeardTrades(70_000, 70_000, clock.now().date(), {"KRX": 1_000})
+    stops.note_heard({row.pk: told}, clock.now())
+    clock_at("2026-11-23 11:00:00")
+    polled.trade(68_000, 500)
+    watch(10, DOWN)
+    watch(60, UP)
+    assert kinds(row) == ["ARMED"]
+
+
+def test_a_deaf_feed_is_told_and_asked_about_each_turn(
+    held: Portfolio, polled: Polled, watch: Callable[..., list[int]]
+) -> None:
+    row = arm()
+    watch(60, UP)
+    for _ in range(60):
+        polled.trade(69_000)
+        watch(5, UP)
+    assert kinds(row) == ["ARMED", "SILENT"]
+    polled.asked.clear()
+    watch(100, UP)
+    assert len(polled.asked) == 20
+
+
+# --- the venue of an order
+
+
+def test_an_order_before_nine_goes_into_krx_s_opening_auction(
+    held: Portfolio, service: OrderService, clock_at: At, simulator: Simulator
+) -> None:
+    clock_at("2026-11-24 08:55:00")
+    order = service.place(Intent(SAMSUNG, Side.SELL, 3, strategy="sell_stop", plan=NO_CHASE))
+    assert (order.market, order.status) == ("KRX", "PENDING")
+
+
+def test_holdings_are_not_asked_about_in_an_auction(held: Portfolio, polled: Polled, clock_at: At) -> None:
+    for moment in ("08:55:00", "15:25:00"):
+        clock_at(f"2026-11-24 {moment}")
+        assert polling.poll(polled, DOWN, clock.now) == 0  # type: ignore[arg-type]
+    assert polled.asked == []
+
+
+def test_a_feed_that_was_not_held_before_a_break_is_given_its_time_again(
+    held: Portfolio, watch: Callable[..., list[int]], clock_at: At
+) -> None:
+    row = arm()
+    watch(10, DOWN)
+    clock_at("2026-11-23 11:00:00")
+    watch(15, DOWN)
+    assert kinds(row) == ["ARMED"]
+
+
+def test_another_day_s_running_total_hides_no_trade(
+    held: Portfolio, polled: Polled, watch: Callable[..., list[int]], clock_at: At
+) -> None:
+    row = arm()
+    polled.trade(70_000, 1_000_000)
+    watch()
+    clock_at("2026-11-24 10:00:00")
+    StopRule.objects.update(based_on=clock.now().date())
+    polled.price, polled.volume = 60_000, 500
+    assert watch() == [row.pk]
+
+
+def test_a_total_that_begins_anew_within_the_day_hides_no_trade_for_long(
+    held: Portfolio, polled: Polled, watch: Callable[..., list[int]]
+) -> None:
+    row = arm()
+    polled.trade(70_000, 1_000_000)
+    watch(10)
+    polled.price, polled.volume = 60_000, 5
+    assert watch() == []
+    polled.trade(60_000)
+    assert watch() == [row.pk]
