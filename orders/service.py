@@ -14,8 +14,10 @@ from django.db import IntegrityError
 
 from aegis.broker import Broker, BrokerError
 from aegis.chase import ChaseStep
-from aegis.guards import Reason, gettext_noop
+from aegis.guards import CROWDED, Reason, check_reconciled, gettext_noop
 from aegis.requests import RequestedBy
+from kis.catalogue import Urgency
+from kis.serving import serving
 from market.codes import canonical, resolve
 from orders import cancel, cancel_all, journal, reconcile, unknown
 from orders.amend import Amender
@@ -29,6 +31,9 @@ from orders.submit import Submitter, grounds_of
 
 __all__ = ["NO_CHASE", "CancelAllResult", "Draft", "Intent", "OrderDenied", "OrderService", "default_plan", "offsets"]
 
+# what is asked again at a stop's commit
+UNLISTED = tuple(check for check in CROWDED if check is not check_reconciled)
+
 
 class OrderService:
     """Places, amends and cancels orders with one broker, by one clock."""
@@ -37,6 +42,7 @@ class OrderService:
         self._broker = broker
         self._now = now
 
+    @serving(Urgency.ORDER)
     def place(self, intent: Intent, *, may_self_cross: bool = False) -> TradeOrder:
         """Place an order and return its row, whatever became of it at the broker.
 
@@ -50,7 +56,8 @@ class OrderService:
         if found.known is not None:
             return _same(TradeOrder.objects.get(pk=found.known), intent)
         try:
-            found = self._with_fresh_opposites(pretrade, pretrade.ensure_reconciled(found, intent), intent)
+            if _requester(intent) is not RequestedBy.STOP:
+                found = self._with_fresh_opposites(pretrade, pretrade.ensure_reconciled(found, intent), intent)
             draft = pretrade.draft(intent, found)
             order = self._commit(draft, intent, found)
         except (IntegrityError, OrderDenied):
@@ -61,12 +68,14 @@ class OrderService:
         return Submitter(self._broker, self._now).send(order, grounds_of(order))
 
     def _commit(self, draft: Draft, intent: Intent, found: Ground) -> TradeOrder:
-        submit = Submitter(self._broker, self._now)
-        return submit.commit(draft, submit.row(draft, intent.request_id), found.crowd, by=_requester(intent))
+        """Commit an order. A stop's needs no fresh list: the broker says what is sellable, and locks it."""
+        submit, by = Submitter(self._broker, self._now), _requester(intent)
+        checks = UNLISTED if by is RequestedBy.STOP else CROWDED
+        return submit.commit(draft, submit.row(draft, intent.request_id), found.crowd, by=by, checks=checks)
 
     def _with_fresh_opposites(self, pretrade: PreTrade, found: Ground, intent: Intent) -> Ground:
         """Read the list first if orders on the other side seem open: one of them may have filled without a notice."""
-        if not found.crowd.others.opposite or _requester(intent) is RequestedBy.STOP:
+        if not found.crowd.others.opposite:
             return found
         with suppress(BrokerError):
             reconcile.look(self._broker, self._now)
@@ -78,6 +87,7 @@ class OrderService:
         intent, found = _context(pretrade, intent)
         return pretrade.draft(intent, self._with_fresh_opposites(pretrade, found, intent))
 
+    @serving(Urgency.ORDER)
     def amend(
         self,
         order: TradeOrder,
@@ -106,10 +116,12 @@ class OrderService:
             order.refresh_from_db()
             if is_deferred:
                 return order
-        Canceller(self._broker, self._now).cancel(order, by=by, who=who)
+        with serving(Urgency.STOP if by is RequestedBy.STOP else Urgency.CANCEL):
+            Canceller(self._broker, self._now).cancel(order, by=by, who=who)
         order.refresh_from_db()
         return order
 
+    @serving(Urgency.CANCEL)
     def cancel_all(self, *, external: bool = False, code: str | None = None, who: str = "") -> CancelAllResult:
         """Cancel everything that is open, external orders too if `external`, or of one stock only.
 
