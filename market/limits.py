@@ -6,8 +6,11 @@ Every connection begins with the limits of the settings. Migrations and the dele
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from django.db import DatabaseError, InterfaceError, connection
+from django.db import DatabaseError, InterfaceError, InternalError, OperationalError, connection
 
+# what the database raises if it does not answer in time or ends a session; that of a transaction that slept is an
+# InternalError
+AWAY = (OperationalError, InterfaceError, InternalError)
 NAMES = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
 _SET = "SELECT " + ", ".join(f"set_config('{name}', %s, false)" for name in NAMES)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db import InterfaceError, OperationalError, connection
+from django.db import connection
 from django.db.models import Q, Sum
 from django.utils.translation import gettext
 
@@ -18,7 +18,7 @@ from aegis.guards import TradingState, gettext_noop
 from aegis.requests import LIVE, MOVES, RequestedBy, RequestKind, RequestState
 from aegis.sessions import KST
 from aegis.terms import Side
-from market import calendar
+from market import calendar, limits
 from orders.models import STOP_ID, BrokerRequest, TradeOrder, TradingSwitch
 
 # an order, an amend or a chase's cancel leaves within this of the quote that it was judged by, or not at all
@@ -181,7 +181,7 @@ class _Claim:
             with connection.cursor() as cursor:
                 cursor.execute(self._statement, values)
                 return cursor.rowcount == 1
-        except (OperationalError, InterfaceError) as error:
+        except limits.AWAY as error:
             # the session was ended, or a lock not had in time: what becomes of it is recorded by a new connection
             connection.close_if_unusable_or_obsolete()
             words = gettext("the database did not confirm in time that it may leave: {error}")

@@ -96,8 +96,8 @@ def test_a_chase_of_a_stops_sale_stays_with_the_stops(triggered: int, buy: Buy, 
     stops.advance(triggered, broker, clock.now)
     sale, other = TradeOrder.objects.get(request_id=f"stop:{triggered}:1"), buy()
     again = TradeOrder.objects.create(
-        request_id="chase:1:1", root=sale, attempt=1, stock_code=SAMSUNG, order_type=Side.SELL, market="KRX", order_kind="00",
-        qty=1, price=1, order_date=clock.now().date(), status_at=clock.now(), created_at=clock.now(),
+        request_id="chase:1:1", root=sale, attempt=1, stock_code=SAMSUNG, order_type=Side.SELL, market="KRX",
+        order_kind="00", qty=1, price=1, order_date=clock.now().date(), status_at=clock.now(), created_at=clock.now(),
     )  # fmt: skip
     of_stops = tasks._orders_of_stops([sale.pk, again.pk, other.pk])
     assert of_stops == {sale.pk, again.pk}
