@@ -296,19 +296,20 @@ CELERY_TASK_ACKS_LATE = True  # with prefetch 1, nothing waits behind a slow tas
 CELERY_TASK_REJECT_ON_WORKER_LOST = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_TASK_DEFAULT_QUEUE = "sync"
-# of one queue, messages of the first number are taken before those of the second
-STOP_PRIORITY, CANCEL_PRIORITY = 0, 3
+# within a queue: stops go before requested cancels, new orders before chases
+HIGH_PRIORITY, LOW_PRIORITY = 0, 3
 # the first pattern that fits decides: stops, and cancels that people requested, have workers of their own; and orders
 # must not wait behind what may
 CELERY_TASK_ROUTES = {
-    "orders.tasks.stop": {"queue": "urgent", "priority": STOP_PRIORITY},
-    "orders.tasks.ask_for_stop": {"queue": "urgent", "priority": STOP_PRIORITY},
-    "orders.tasks.sweep_stops": {"queue": "urgent", "priority": STOP_PRIORITY},
-    "orders.tasks.drive_cancel": {"queue": "urgent", "priority": CANCEL_PRIORITY},
-    "orders.tasks.sweep_cancels": {"queue": "urgent", "priority": CANCEL_PRIORITY},
+    "orders.tasks.stop": {"queue": "urgent", "priority": HIGH_PRIORITY},
+    "orders.tasks.ask_for_stop": {"queue": "urgent", "priority": HIGH_PRIORITY},
+    "orders.tasks.sweep_stops": {"queue": "urgent", "priority": HIGH_PRIORITY},
+    "orders.tasks.drive_cancel": {"queue": "urgent", "priority": LOW_PRIORITY},
+    "orders.tasks.sweep_cancels": {"queue": "urgent", "priority": LOW_PRIORITY},
     "orders.tasks.sync_*": {"queue": "sync"},
     "orders.tasks.watch_stops": {"queue": "sync"},  # it waits for quotes; what it triggers does not wait for it
-    "orders.tasks.*": {"queue": "orders"},
+    "orders.tasks.submit": {"queue": "orders", "priority": HIGH_PRIORITY},
+    "orders.tasks.*": {"queue": "orders", "priority": LOW_PRIORITY},
 }
 CELERY_DB_REUSE_MAX = 1000  # Celery closes the database connection around every task without it
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
@@ -317,7 +318,7 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "global_keyprefix": f"aegis:{KIS_ENVIRONMENT.name}:",
     "socket_timeout": 5,
     "socket_connect_timeout": 5,
-    "priority_steps": [STOP_PRIORITY, CANCEL_PRIORITY],
+    "priority_steps": [HIGH_PRIORITY, LOW_PRIORITY],
 }
 CELERY_WORKER_SEND_TASK_EVENTS = True
 CELERY_TASK_SEND_SENT_EVENT = True

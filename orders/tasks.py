@@ -159,7 +159,7 @@ def _orders_of_stops(orders: Sequence[int]) -> set[int]:
 
 def _route(order_pk: int, of_stops: set[int]) -> dict[str, Any]:
     """Return the queue of a chase's step: a stop's sale goes on before others' orders."""
-    return {"queue": "urgent", "priority": settings.STOP_PRIORITY} if order_pk in of_stops else {}
+    return {"queue": "urgent", "priority": settings.HIGH_PRIORITY} if order_pk in of_stops else {}
 
 
 def _send_next(taken: chasing.Taken) -> None:

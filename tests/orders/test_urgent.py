@@ -11,7 +11,8 @@ import pytest
 from django.conf import settings
 from django.db import connections
 
-from aegis.broker import Broker, NotSent
+from aegis.broker import Broker, BrokerError, NotSent
+from aegis.lifecycle import Status
 from aegis.requests import RequestedBy
 from aegis.stops import StopKind, StopUnit
 from aegis.terms import Side
@@ -22,13 +23,17 @@ from kis.catalogue import Urgency
 from kis.serving import serving, urgency_of
 from kis.simulator.server import Simulator
 from market.turns import only_one
-from orders import reconcile, stops, tasks
+from orders import reconcile, routine, stops, tasks
 from orders.models import Reconciliation, TradeOrder
 from orders.service import NO_CHASE, Intent, OrderService
 from portfolio.fetcher import KISFetcher
+from tests.workers import Workers
 
 from .conftest import SAMSUNG
+from .helpers import place_externally
 
+ORDER_PATH = "/uapi/domestic-stock/v1/trading/order-cash"
+ORDER = {"code": SAMSUNG, "side": "BUY", "qty": 1, "price": 69_000, "plan": None}
 LIST = "/uapi/domestic-stock/v1/trading/inquire-daily-ccld"
 URGENT = {"stop", "ask_for_stop", "sweep_stops", "drive_cancel", "sweep_cancels"}
 Buy = Callable[..., TradeOrder]
@@ -76,6 +81,7 @@ def test_of_these_stops_go_first() -> None:
     first = {priority(name) for name in ("stop", "ask_for_stop", "sweep_stops")}
     then = {priority(name) for name in ("drive_cancel", "sweep_cancels")}
     assert max(first) < min(then)
+    assert priority("submit") < min(priority(f"chase_{step}") for step in ("check", "cancel", "confirm", "reorder"))
     assert {*first, *then} <= set(settings.CELERY_BROKER_TRANSPORT_OPTIONS["priority_steps"])
 
 
@@ -101,7 +107,7 @@ def test_a_chase_of_a_stops_sale_stays_with_the_stops(triggered: int, buy: Buy, 
     )  # fmt: skip
     of_stops = tasks._orders_of_stops([sale.pk, again.pk, other.pk])
     assert of_stops == {sale.pk, again.pk}
-    assert tasks._route(again.pk, of_stops) == {"queue": "urgent", "priority": settings.STOP_PRIORITY}
+    assert tasks._route(again.pk, of_stops) == {"queue": "urgent", "priority": settings.HIGH_PRIORITY}
     assert tasks._route(other.pk, of_stops) == {}
 
 
@@ -231,3 +237,48 @@ def test_many_who_want_the_list_at_once_share_two_readings(
     for thread in threads:
         thread.join(30)
     assert 1 <= Reconciliation.objects.count() - before <= 3
+
+
+@pytest.mark.django_db(transaction=True)
+def test_readings_of_a_slow_list_leave_threads_to_new_orders_and_are_all_done_in_the_end(
+    service: OrderService, simulator: Simulator, workers: Workers
+) -> None:
+    workers.start("orders", threads=processes.ORDER_THREADS)
+    tasks.submit.delay(**ORDER, request_id="before").get(timeout=30)
+    simulator.fault("delay", path=LIST, seconds=3.0)
+    before = Reconciliation.objects.count()
+    wanted = 2 * tasks.MOST_WAITING
+    for _ in range(wanted):
+        tasks.reconcile.delay()
+    time.sleep(0.5)
+    began = time.monotonic()
+    assert tasks.submit.delay(**ORDER | {"price": 68_000}, request_id="beside").get(timeout=30)["outcome"] == "PLACED"
+    assert time.monotonic() - began < 2
+    gives_up_at = time.monotonic() + 40
+    while Reconciliation.objects.count() - before < wanted:
+        assert time.monotonic() < gives_up_at, "a reading that found the threads taken was not sent again"
+        time.sleep(0.1)
+
+
+# --- an order that waits for a person --------------------------------------------------------------------------------
+
+
+def test_an_order_that_no_list_decides_is_looked_up_less_and_less(
+    service: OrderService, broker: Broker, simulator: Simulator, after: Callable[[float], None]
+) -> None:
+    """A line of the list that nobody can parse may be the order: a person is to see to it, for days if need be."""
+    simulator.fault("request_lost", path=ORDER_PATH, count=1)
+    order = service.place(Intent(SAMSUNG, Side.BUY, 10, price=69_000))
+    assert order.state is Status.UNKNOWN
+    place_externally(simulator, qty=3)
+    simulator.fault("row_unreadable", path=LIST)
+    looks = 0
+    for _ in range(12 * 10):
+        after(5)
+        if routine.is_look_wanted(clock.now()):
+            with suppress(BrokerError):
+                reconcile.look(broker, clock.now)
+            looks += 1
+    order.refresh_from_db()
+    assert order.state is Status.UNKNOWN
+    assert looks <= 25, "ten minutes of five seconds are 120"
