@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test lint check format histories mutants simulator browser-test screenshots vendor throttle-check once-check candles-check stops-check backfill-check chase-cost bench messages messages-check clean doctor backup backup-check secrets-check
+.PHONY: help setup run demo test lint check format histories mutants simulator browser-test screenshots vendor throttle-check once-check candles-check stops-check priority-check backfill-check chase-cost bench messages messages-check clean doctor backup backup-check secrets-check
 PYTHON := .venv/bin/python
 INSTALLED := .venv/.installed
 BENCH := .venv-bench/.installed
@@ -88,6 +88,9 @@ once-check: setup ## One request from eight processes at once, fifty times each:
 
 stops-check: setup ## A stop on a falling stock, two hundred times, raced for by two listeners: it fires once
 	@$(PYTHON) -W ignore -m bench.stops_check
+
+priority-check: setup ## Stops behind forty chases, a slow order list, a worker asleep in a transaction: how long until they sell
+	@$(PYTHON) -W ignore -m bench.priority_check
 
 backfill-check: setup ## Years of daily prices fetched, killed and taken up beside orders: YEARS=5
 	@$(PYTHON) -W ignore -m bench.backfill_check --years "$(or $(YEARS),5)"

@@ -108,7 +108,7 @@ class Check:
         self.runs: list[dict[str, Any]] = []
 
     def start(self) -> None:
-        self._worker = self.workers.start("orders")
+        self._worker = self.workers.start("urgent", "orders")
 
     def round(self, number: int, ready: list["Event"]) -> None:
         rows = self._arm()
@@ -122,7 +122,7 @@ class Check:
             self._worker.kill()
             self._worker.wait()
             self._fall(self._codes[STOCKS // 2 :], through)
-            self._worker = self.workers.start("orders")
+            self._worker = self.workers.start("urgent", "orders")
         else:
             self._fall(self._codes[STOCKS // 2 :], through)
         self._follow(rows)

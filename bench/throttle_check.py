@@ -14,6 +14,7 @@ import random
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,10 +26,11 @@ from aegis.terms import Market
 from config import embedded
 from kis import catalogue
 from kis.auth import Tokens
-from kis.catalogue import TR
+from kis.catalogue import TR, Urgency
 from kis.client import Client
 from kis.environment import SIM, Account, Credentials, Dialect
 from kis.quotations import MARKET_DIVISION
+from kis.serving import serving
 from kis.simulator.server import serve
 from kis.throttle import Throttle
 
@@ -79,7 +81,8 @@ def call_for_a_while(
         while time.time() < begins_at + SECONDS:
             waited = throttle.counters.waited_seconds
             tr, parameters = ORDER_CALL if number == 0 else dice.choice(OTHER_CALLS)
-            _call(client, tr, parameters)
+            with serving(Urgency.ORDER) if number == 0 else nullcontext():
+                _call(client, tr, parameters)
             tally.answered_at.append(time.time())
             if number == 0:
                 tally.order_waits.append(throttle.counters.waited_seconds - waited)

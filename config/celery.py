@@ -1,8 +1,8 @@
-"""The Celery app: three queues by urgency, and the worker step that holds the broker's socket.
+"""The Celery app: queues by urgency, and the worker step that holds the broker's socket.
 
-The settings route tasks: `orders` must not wait, `sync` may, `notify` tells people. The stream worker
-is a worker started with `--kis-stream`: it answers Flower like any other and holds the socket in a
-thread of its own.
+The settings route tasks: `urgent` is for stops and requested cancels alone, `orders` must not wait, `sync` may,
+`notify` tells people. The stream worker is a worker started with `--kis-stream`: it answers Flower like any other and
+holds the socket in a thread of its own.
 """
 
 import os

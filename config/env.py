@@ -98,6 +98,18 @@ def seconds_between(name: str, default: float, lowest: float, highest: float) ->
     return value
 
 
+def between(name: str, default: int, least: int, most: int) -> int:
+    """Return a whole number that the operator sets, from `least` to `most`."""
+    value = env.int(name, default=default)
+    if not least <= value <= most:
+        raise ImproperlyConfigured(
+            _("{name}={value!r} is out of range: write a whole number from {least} to {most}").format(
+                name=name, value=value, least=least, most=most
+            )
+        )
+    return int(value)
+
+
 def percent_bound(name: str, default: int) -> Decimal:
     """Return a bound in percent, 0 where it shall not hold."""
     rate = percent(name)

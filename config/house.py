@@ -31,7 +31,7 @@ from config.supervisor import AlreadyRunning, Supervisor, end_leftovers, sole_su
 LOOK_AFTER_SECONDS = 1.0
 SIMULATOR_SECONDS = 30.0
 READY_SECONDS = 60.0
-WORKERS = ("orders", "sync", "stream")
+WORKERS = ("urgent", "orders", "sync", "stream")
 
 
 class House:

@@ -74,14 +74,28 @@ def _worker(name: str, queues: str, threads: int, *more: str) -> Program:
     )
 
 
+# a page that counts a year of candles may take longer than a worker's statement
+WEB_STATEMENT_SECONDS = 30
+# of the threads of each worker, chases or cancels that wait for the broker's list take some (`orders.tasks`), not all
+URGENT_THREADS, ORDER_THREADS = 16, 12
+
+
 def programs() -> list[Program]:
     # every open dashboard holds a thread: more of them than desk.live serves viewers
     web = ("config.wsgi", "--bind", f"{settings.BIND_ADDRESS}:{settings.WEB_PORT}", "--workers", "1", "--threads", "24")
     flower = ("flower", f"--address={settings.BIND_ADDRESS}", f"--port={settings.FLOWER_PORT}")
     telegram = [_manage("telegram", "telegram_bot", grace_seconds=WARM_SECONDS)] if settings.TELEGRAM_TOKEN else []
     return [
-        Program("web", _python("-m", "gunicorn", *web, "--no-control-socket", "--graceful-timeout", "5"), stop_rank=1),
-        _worker("orders", "orders", 4),
+        Program(
+            "web",
+            _python("-m", "gunicorn", *web, "--no-control-socket", "--graceful-timeout", "5"),
+            environment={
+                "AEGIS_DATABASE_STATEMENT_SECONDS": str(max(WEB_STATEMENT_SECONDS, settings.DATABASE_STATEMENT_SECONDS))
+            },
+            stop_rank=1,
+        ),
+        _worker("urgent", "urgent", URGENT_THREADS),
+        _worker("orders", "orders", ORDER_THREADS),
         _worker("sync", "sync,notify", 4),
         _worker("stream", "stream", 2, "--kis-stream"),
         Program("beat", _celery("beat", "-l", settings.LOG_LEVEL), stop_rank=0),

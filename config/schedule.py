@@ -24,6 +24,7 @@ class Entry:
 
 SCHEDULE: tuple[Entry, ...] = (
     Entry("chase-sweep", "orders.tasks.sweep", 2, _("orders whose chase step is due")),
+    Entry("cancel-sweep", "orders.tasks.sweep_cancels", 2, _("requested cancels that the list does not confirm")),
     Entry("stop-sweep", "orders.tasks.sweep_stops", 2, _("triggered stops whose next step is due")),
     Entry("stop-watch", "orders.tasks.watch_stops", 5, _("armed stops whose feed is silent, or whose shares changed")),
     Entry("look", "orders.tasks.look", 5, _("orders and notices that wait for the broker's word")),

@@ -13,6 +13,7 @@ from config.env import (
     BASE_DIR,
     HOME,
     REHEARSAL,
+    between,
     bound,
     broker_environment,
     chats,
@@ -256,10 +257,39 @@ DATABASES = {
 }
 # a socket's directory may stand where the host does, as libpq has it: %2Fvar%2Frun%2Fpostgresql
 DATABASES["default"]["HOST"] = unquote(DATABASES["default"]["HOST"])
-# one-statement paths run at psycopg's own speed with these
-DATABASES["default"].setdefault("OPTIONS", {}).update(
-    {"server_side_binding": True, "prepare_threshold": 2, "connect_timeout": 5}
-)
+# an order waits for no lock without end. A transaction that goes to sleep is ended a second before those that wait for
+# its locks give up, so that they go on
+DATABASE_LOCK_SECONDS = between("AEGIS_DATABASE_LOCK_SECONDS", default=3, least=2, most=60)
+DATABASE_STATEMENT_SECONDS = between("AEGIS_DATABASE_STATEMENT_SECONDS", default=3, least=2, most=600)
+DATABASE_LIMITS = {
+    "lock_timeout": f"{DATABASE_LOCK_SECONDS}s",
+    "statement_timeout": f"{DATABASE_STATEMENT_SECONDS}s",
+    "idle_in_transaction_session_timeout": f"{DATABASE_LOCK_SECONDS - 1}s",
+    # the server notices a machine of ours that is gone, and lets go of its locks
+    "tcp_keepalives_idle": "5",
+    "tcp_keepalives_interval": "2",
+    "tcp_keepalives_count": "3",
+}
+DATABASES["default"]["OPTIONS"] = {
+    # and we notice a server that is gone; on a Unix socket these mean nothing
+    "keepalives": 1,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+    **DATABASES["default"].get("OPTIONS", {}),
+    # one-statement paths run at psycopg's own speed with the first two
+    "server_side_binding": True,
+    "prepare_threshold": 2,
+    "connect_timeout": 5,
+}
+# options of DATABASE_URL come last: of two values of one name the server takes the last
+DATABASES["default"]["OPTIONS"]["options"] = " ".join(
+    [
+        *(f"-c {name}={value}" for name, value in DATABASE_LIMITS.items()),
+        DATABASES["default"]["OPTIONS"].get("options", ""),
+    ]
+).strip()
 
 # --- Redis and Celery, https://docs.celeryq.dev/en/stable/userguide/configuration.html -----------
 _redis_url = server_url("REDIS_URL", ("redis", "rediss", "unix"), "redis://:password@host:6379/0")
@@ -276,11 +306,20 @@ CELERY_TASK_ACKS_LATE = True  # with prefetch 1, nothing waits behind a slow tas
 CELERY_TASK_REJECT_ON_WORKER_LOST = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_TASK_DEFAULT_QUEUE = "sync"
-# the first pattern that fits decides: orders must not wait behind what may
+# within a queue: stops go before requested cancels, new orders before chases
+HIGH_PRIORITY, LOW_PRIORITY = 0, 3
+# the first pattern that fits decides: stops, and cancels that people requested, have workers of their own; and orders
+# must not wait behind what may
 CELERY_TASK_ROUTES = {
+    "orders.tasks.stop": {"queue": "urgent", "priority": HIGH_PRIORITY},
+    "orders.tasks.ask_for_stop": {"queue": "urgent", "priority": HIGH_PRIORITY},
+    "orders.tasks.sweep_stops": {"queue": "urgent", "priority": HIGH_PRIORITY},
+    "orders.tasks.drive_cancel": {"queue": "urgent", "priority": LOW_PRIORITY},
+    "orders.tasks.sweep_cancels": {"queue": "urgent", "priority": LOW_PRIORITY},
     "orders.tasks.sync_*": {"queue": "sync"},
     "orders.tasks.watch_stops": {"queue": "sync"},  # it waits for quotes; what it triggers does not wait for it
-    "orders.tasks.*": {"queue": "orders"},
+    "orders.tasks.submit": {"queue": "orders", "priority": HIGH_PRIORITY},
+    "orders.tasks.*": {"queue": "orders", "priority": LOW_PRIORITY},
 }
 CELERY_DB_REUSE_MAX = 1000  # Celery closes the database connection around every task without it
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
@@ -289,6 +328,7 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "global_keyprefix": f"aegis:{KIS_ENVIRONMENT.name}:",
     "socket_timeout": 5,
     "socket_connect_timeout": 5,
+    "priority_steps": [HIGH_PRIORITY, LOW_PRIORITY],
 }
 CELERY_WORKER_SEND_TASK_EVENTS = True
 CELERY_TASK_SEND_SENT_EVENT = True

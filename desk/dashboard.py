@@ -23,7 +23,7 @@ from aegis import stops
 from aegis.lifecycle import UNSETTLED, Status
 from aegis.sessions import KST, Phase, PhaseName
 from aegis.terms import Market
-from desk.health import untold
+from desk.health import depths, untold
 from desk.timeline import doubts
 from kis import wiring
 from kis.auth import store_key
@@ -56,7 +56,6 @@ SOCKET = {
     SocketState.LOST: gettext_noop("lost"),
     SocketState.STOPPED: gettext_noop("stopped"),
 }
-QUEUES = ("orders", "sync", "notify", "stream")
 EXECUTIONS_SHOWN = 60
 CANDLES_SHOWN = 780  # minutes from eight in the morning to nine at night
 DAYS_SHOWN = 250
@@ -177,7 +176,7 @@ def _from_redis() -> dict[str, Any]:
     try:
         stream = wiring.stream_status()
         words = {"socket": _(SOCKET[stream.state]), "frame_age": _whole(stream)}
-        return {"redis": True, "stream": stream, **words, **_throttle(), "queues": _queues()}
+        return {"redis": True, "stream": stream, **words, **_throttle(), "queues": depths()}
     except redis.RedisError as error:
         log.warning("the dashboard cannot read Redis: %s", error)
         return {"redis": False, "stream": StreamStatus(), "socket": "?", "queues": {}}
@@ -194,14 +193,6 @@ def _throttle() -> dict[str, Any]:
     used = store.zcount(f"{key}:slots", seconds * 1000 + micros // 1000, "+inf")
     limit = settings.KIS_CALLS_PER_SECOND
     return {"calls": min(used, limit), "limit": limit, "slowed": bool(store.exists(f"{key}:slow"))}
-
-
-def _queues() -> dict[str, int]:
-    prefix = settings.CELERY_BROKER_TRANSPORT_OPTIONS["global_keyprefix"]
-    with wiring.store().pipeline(transaction=False) as pipe:
-        for name in QUEUES:
-            pipe.llen(f"{prefix}{name}")
-        return dict(zip(QUEUES, pipe.execute(), strict=True))
 
 
 PARTS: dict[str, Callable[[datetime], dict[str, Any]]] = {

@@ -28,7 +28,8 @@ from portfolio.models import AccountSnapshot
 
 log = logging.getLogger(__name__)
 
-QUEUES = ("orders", "sync", "notify", "stream")
+PRIORITY_SEPARATOR = "\x06\x16"
+QUEUES = ("urgent", "orders", "sync", "notify", "stream")
 # beat looks at least every five seconds, and its successor takes over within twenty
 BEAT_SECONDS = 25.0
 TELLER_SECONDS = 30.0
@@ -175,12 +176,17 @@ def depth(now: datetime) -> str:
 
 
 def depths() -> dict[str, int]:
-    """Return how many tasks wait in each queue. Raises redis.RedisError."""
-    prefix = settings.CELERY_BROKER_TRANSPORT_OPTIONS["global_keyprefix"]
+    """Return how many tasks wait in each queue, of every priority. Raises redis.RedisError."""
+    options = settings.CELERY_BROKER_TRANSPORT_OPTIONS
+    # Celery keeps the messages of each priority but the first in a list of its own
+    suffixes = [f"{PRIORITY_SEPARATOR}{step}" if step else "" for step in options["priority_steps"]]
     with wiring.store().pipeline(transaction=False) as pipe:
         for name in QUEUES:
-            pipe.llen(f"{prefix}{name}")
-        return dict(zip(QUEUES, pipe.execute(), strict=True))
+            for suffix in suffixes:
+                pipe.llen(f"{options['global_keyprefix']}{name}{suffix}")
+        lengths = pipe.execute()
+    count = len(suffixes)
+    return {name: sum(lengths[n * count : (n + 1) * count]) for n, name in enumerate(QUEUES)}
 
 
 def unknown(now: datetime) -> str:

@@ -29,6 +29,7 @@ from kis.status import SocketState, StreamStatus
 from kis.stream import Lost, Stream
 from kis.subscriptions import Topic
 from kis.wiring import door, store, stream_key
+from market import limits
 from market import service as market
 from market.models import Stock
 from orders import fills
@@ -188,7 +189,7 @@ class Dispatch:
         while True:
             try:
                 self.on_notice(data, arrived)
-            except (OperationalError, InterfaceError):
+            except limits.AWAY:
                 # the frame waits in our hands, those after it in the socket, while the database comes back
                 connection.close()
                 if not self._may_write():

@@ -12,7 +12,7 @@ from time import monotonic
 from django.conf import settings
 
 from desk import replies, telling
-from market import books
+from market import books, limits
 from market import service as market
 from market.turns import only_one
 from orders import fills, reconcile
@@ -42,7 +42,7 @@ def tidy(now: datetime) -> Mapping[str, int]:
     """Delete what is older than its table keeps; return how many rows, by table. One process at a time."""
     if market.is_any_market_open(now):
         return {}
-    with only_one("tidy") as is_ours:
+    with only_one("tidy") as is_ours, limits.longer(TURN_SECONDS):
         gone = _tidy_in_turn(now) if is_ours else {}
     if gone:
         log.info("tidied: %s", ", ".join(f"{name} {count}" for name, count in gone.items()))

@@ -20,12 +20,23 @@ class Effect(Enum):
 
 
 class Urgency(StrEnum):
-    """Who goes first when calls are short: orders, then the account, then quotes, then history."""
+    """Who goes first when calls are short, the most urgent first.
 
+    A stop's sale and a cancel that a person requested are ranks of work (`kis.serving`), not of operations. A chase's
+    calls come after those of new orders. The rest is served by what it asks for.
+    """
+
+    STOP = "STOP"
+    CANCEL = "CANCEL"
     ORDER = "ORDER"
+    CHASE = "CHASE"
     ACCOUNT = "ACCOUNT"
     QUOTE = "QUOTE"
     BACKFILL = "BACKFILL"
+
+    def rank_of(self) -> int:
+        """Return its place, 0 for the most urgent."""
+        return list(Urgency).index(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +147,12 @@ BUYABLE = TR(
     "GET",
     _TRADING + "inquire-psbl-order",
     _R,
-    _ORDER,
+    _ACCOUNT,
     live="TTTC8908R",
     paper="VTTC8908R",
     spec=Spec("TTTC8434R"),
 )
-SELLABLE = TR("inquire-psbl-sell", "GET", _TRADING + "inquire-psbl-sell", _R, _ORDER, live="TTTC8408R")
+SELLABLE = TR("inquire-psbl-sell", "GET", _TRADING + "inquire-psbl-sell", _R, _ACCOUNT, live="TTTC8408R")
 BALANCE = TR(
     "inquire-balance",
     "GET",

@@ -25,7 +25,8 @@ from kis.catalogue import TR, Effect, Urgency
 from kis.environment import Credentials, Dialect, Environment
 from kis.errors import LEDGER_BUSY, Meaning, failure, meaning_of
 from kis.fields import Row
-from kis.throttle import Throttle
+from kis.serving import urgency_of
+from kis.throttle import Slot, Throttle
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,15 @@ MAX_PAGES = 200
 # how long a call may wait for its turn; history has time, an order has not
 # a command that waited longer, for its turn or for a token, does not leave: what it was judged by is old
 COMMAND_SECONDS = 20.0
-DEADLINE_SECONDS = {Urgency.ORDER: 5.0, Urgency.ACCOUNT: 20.0, Urgency.QUOTE: 30.0, Urgency.BACKFILL: 300.0}
+DEADLINE_SECONDS = {
+    Urgency.STOP: 5.0,
+    Urgency.CANCEL: 5.0,
+    Urgency.ORDER: 5.0,
+    Urgency.CHASE: 10.0,
+    Urgency.ACCOUNT: 20.0,
+    Urgency.QUOTE: 30.0,
+    Urgency.BACKFILL: 300.0,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,13 +263,14 @@ class Client:
             "tr_cont": tr_cont,
             "custtype": "P",
         }
-        with self._turn(tr):
+        with self._turn(tr) as slot:
             if time.monotonic() > leaves_by:
                 raise NotSent(
                     f"it waited over {COMMAND_SECONDS:g} s to leave: what it was judged by is old", call=tr.name
                 )
             if last_check is not None:
                 last_check()
+            slot.leave()
             response = self._send(tr, path, headers, parameters, last_check)
         try:
             return self._judge(tr, response)
@@ -269,11 +279,15 @@ class Client:
                 self._tokens.refused(token)
             raise
 
-    def _turn(self, tr: TR) -> AbstractContextManager[None]:
-        """Hold what the call needs: a slot of the app key, and for the ledger one of the account before it."""
-        deadline = min(DEADLINE_SECONDS[tr.urgency], _seconds_left())
+    def _turn(self, tr: TR) -> AbstractContextManager[Slot]:
+        """Hold what the call needs: a slot of the app key, and for the ledger one of the account before it.
+
+        It waits at the rank of what it serves, and as long as the more patient of the two may.
+        """
+        urgency = urgency_of(tr)
+        deadline = min(max(DEADLINE_SECONDS[tr.urgency], DEADLINE_SECONDS[urgency]), _seconds_left())
         first = self._ledger_throttle if tr.is_ledger else None
-        return self._throttle.slot(tr.urgency, deadline_seconds=deadline, first=first)
+        return self._throttle.slot(urgency, deadline_seconds=deadline, first=first)
 
     def _throttle_of(self, code: str) -> Throttle:
         """Return the allowance that a refusal was about."""

@@ -1,12 +1,13 @@
 """One allowance of calls for all processes and machines, kept in Redis; the only place that sleeps.
 
-Every call holds a slot from before it leaves until one second after its answer, by Redis's clock. The
-broker cannot have seen it later than that, so no sliding second ever holds more calls than slots,
-whatever the network does. A slot of a process that died comes back when its lease ends.
+Every call holds a slot from before it leaves until one second after its answer, by Redis's clock, but no
+longer than a second after it must have reached the broker: an answer that takes nine seconds keeps nobody
+waiting. So no sliding second holds more calls than slots, and a slot of a process that died comes back.
 
-Who waits, queues by the moment it came plus a handicap of its class: orders pass everybody, and yet
-nobody waits for ever. All but orders are spaced out, so that slots come back one by one and an order
-finds the next within a call's interval.
+A stop's calls pass everybody, then a cancel's that a person requested, then a new order's: by rank alone,
+however long the others have waited. The rest, a chase's calls first, queues by the moment it came plus a
+handicap of its class, so that none of them waits for ever. All but orders and cancels are spaced out, so
+that slots come back one by one and an order finds the next within a call's interval.
 """
 
 import random
@@ -23,7 +24,11 @@ from aegis.broker import NotSent
 from kis.catalogue import Urgency
 
 WINDOW_MS = 1_000
-LEASE_MS = 30_000
+# a slot comes back this long after the call may leave, answered or not: a second for the way to the broker, and the
+# broker's own second
+LEASE_MS = 2_000
+# a call that leaves later than this after it got its slot holds it anew
+LEAVES_WITHIN_SECONDS = 0.5
 SLOW_SECONDS = 5.0
 # calls that a quiet class may make at once before it is spaced out
 BURST = 2
@@ -31,15 +36,25 @@ BURST = 2
 # all but orders go this much slower than they could, which leaves a slot free for the next order
 SPACING = 1.04
 
-# how much later than an order of the same moment a class comes
+# so much earlier that no time that others have waited makes up for it; milliseconds since 1970 are 13 digits
+STRICT_MS = 10**13
+# how much later than a chase's call of the same moment a class comes
 HANDICAP_MS: Mapping[Urgency, int] = MappingProxyType(
-    {Urgency.ORDER: 0, Urgency.ACCOUNT: 5_000, Urgency.QUOTE: 15_000, Urgency.BACKFILL: 60_000}
+    {
+        Urgency.STOP: -3 * STRICT_MS,
+        Urgency.CANCEL: -2 * STRICT_MS,
+        Urgency.ORDER: -STRICT_MS,
+        Urgency.CHASE: 0,
+        Urgency.ACCOUNT: 10_000,
+        Urgency.QUOTE: 20_000,
+        Urgency.BACKFILL: 60_000,
+    }
 )
 
 # KEYS of each allowance: slots (scored by the moment they come back), queue (scored by rank), alive (waiters,
 # scored by the moment they count as gone), pace (when the next spaced call is due), slow (set while the broker
 # wants fewer calls), tally (what all processes' calls went through)
-# ARGV: id, handicap ms, lease ms, burst, is an order; then of each allowance: slots, interval ms, window ms
+# ARGV: id, handicap ms, lease ms, burst, is not spaced out; then of each allowance: slots, interval ms, window ms
 # Returns how many allowances gave a slot, in their order, and the milliseconds to wait for the next
 _TAKE = """
 local clock = redis.call('TIME')
@@ -98,12 +113,21 @@ _LEAVE = """
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('ZREM', KEYS[3], ARGV[1])
 """
-# KEYS: the slots of each allowance. ARGV: id, then the window of each in ms. What was never taken is left alone
+# KEYS: the slots of each allowance. ARGV: id, then the window of each in ms. What was never taken is left alone, and
+# what comes back sooner does
 _GIVE_BACK = """
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 for n, slots in ipairs(KEYS) do
-    redis.call('ZADD', slots, 'XX', now + tonumber(ARGV[n + 1]), ARGV[1])
+    redis.call('ZADD', slots, 'XX', 'LT', now + tonumber(ARGV[n + 1]), ARGV[1])
+end
+"""
+# KEYS: the slots of each allowance. ARGV: id, lease ms. One that has come back meanwhile is taken all the same
+_HOLD = """
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+for _, slots in ipairs(KEYS) do
+    redis.call('ZADD', slots, now + tonumber(ARGV[2]), ARGV[1])
 end
 """
 
@@ -118,6 +142,27 @@ class Counters:
     slowed: int = 0
 
 
+class Slot:
+    """What one call holds of its allowances."""
+
+    def __init__(self, allowances: Sequence["Throttle"], slot_id: str) -> None:
+        self._allowances = allowances
+        self._id = slot_id
+        self._taken_at = time.monotonic()
+
+    def leave(self) -> None:
+        """Note that the call leaves now. The broker counts it from here, which may be a while after it was taken.
+
+        Raises NotSent if Redis is gone.
+        """
+        if time.monotonic() - self._taken_at <= LEAVES_WITHIN_SECONDS:
+            return
+        try:
+            self._allowances[0]._hold(keys=[each._keys[0] for each in self._allowances], args=[self._id, LEASE_MS])
+        except redis.RedisError as error:
+            raise NotSent(f"Redis is not reachable, and without it no call may leave: {error}") from error
+
+
 class Throttle:
     """An allowance of so many calls a window, for one app key or one account."""
 
@@ -130,10 +175,11 @@ class Throttle:
         self._take = store.register_script(_TAKE)
         self._leave = store.register_script(_LEAVE)
         self._give_back = store.register_script(_GIVE_BACK)
+        self._hold = store.register_script(_HOLD)
         self.counters = Counters()
 
     @contextmanager
-    def slot(self, urgency: Urgency, *, deadline_seconds: float, first: "Throttle | None" = None) -> Iterator[None]:
+    def slot(self, urgency: Urgency, *, deadline_seconds: float, first: "Throttle | None" = None) -> Iterator["Slot"]:
         """Hold one call's slot, and before it one of `first`; where both are free that is one trip to Redis.
 
         Raises NotSent when one came not free in time, or Redis is gone.
@@ -141,7 +187,7 @@ class Throttle:
         slot_id, needed = uuid.uuid4().hex, [first, self] if first else [self]
         try:
             _wait_for(needed, slot_id, urgency, deadline_seconds)
-            yield
+            yield Slot(needed, slot_id)
         finally:
             _return(needed, slot_id)
 
@@ -173,7 +219,7 @@ class Throttle:
 
 
 def _wait_for(allowances: Sequence[Throttle], slot_id: str, urgency: Urgency, deadline_seconds: float) -> None:
-    call: list[str | int | float] = [slot_id, HANDICAP_MS[urgency], LEASE_MS, BURST, int(urgency is Urgency.ORDER)]
+    call: list[str | int | float] = [slot_id, HANDICAP_MS[urgency], LEASE_MS, BURST, int(HANDICAP_MS[urgency] < 0)]
     began, left = time.monotonic(), list(allowances)
     while True:
         try:

@@ -1,9 +1,9 @@
 """Long errands that only one process runs at a time, whichever machine it is on."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-from django.db import connection
+from django.db import DatabaseError, InterfaceError, connection
 
 
 @contextmanager
@@ -14,7 +14,9 @@ def only_one(errand: str) -> Iterator[bool]:
         yield is_ours
     finally:
         if is_ours:
-            _ask("SELECT pg_advisory_unlock(hashtext(%s))", errand)
+            # it ended with our connection if that is lost
+            with suppress(DatabaseError, InterfaceError):
+                _ask("SELECT pg_advisory_unlock(hashtext(%s))", errand)
 
 
 def _ask(statement: str, errand: str) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from django.db import InterfaceError, OperationalError, connection, transaction
+from django.db import connection, transaction
 from django.db.models import Case, Exists, OuterRef, Q, Value, When
 from django.db.models.functions import Coalesce, NullIf
 
@@ -22,6 +22,7 @@ from aegis.requests import EndCause
 from aegis.sessions import KST
 from aegis.terms import Board, Instrument, Market, Side
 from kis import about, codec
+from market import limits
 from market.models import Stock
 from market.service import canonical_codes
 from orders import entry_stops, guards, journal, requests
@@ -94,11 +95,11 @@ def _number_of(notice: Notice | RawNotice) -> str:
 def _apply_late(raw: RawNotice, order: TradeOrder) -> None:
     """Apply a stored notice; one that cannot be is left to the broker's list, so that it does not wait for ever.
 
-    Raises OperationalError and InterfaceError, where it may well be applied later.
+    Raises what `limits.AWAY` names, where it may well be applied later.
     """
     try:
         apply(raw, stored_notice(raw), now=raw.received_at)
-    except (OperationalError, InterfaceError):
+    except limits.AWAY:
         raise
     except Exception:  # whatever is wrong with it would be wrong the next time too
         log.exception("notice %s of order %s cannot be applied: the broker's list is asked", raw.pk, order.pk)

@@ -25,7 +25,6 @@ from market.models import Stock
 from orders import ground, guards, reconcile
 from orders.ground import Ground, Question
 from orders.intents import Intent, OrderDenied, offsets, plan_for
-from orders.models import STOP_ID
 from portfolio.fetcher import KISFetcher
 
 
@@ -294,7 +293,7 @@ class PreTrade:
     def facts(
         self, request: OrderRequest, stock: Stock, intent: Intent, found: Ground, *, is_errand: bool = False
     ) -> Facts:
-        is_priced, is_errand = intent.price is not None, is_errand or intent.request_id.startswith(STOP_ID)
+        is_priced = intent.price is not None
         known = ground.facts(request, stock, found, now=self._now(), is_errand=is_errand, is_priced=is_priced)
         return replace(known, may_self_cross=self._may_self_cross)
 

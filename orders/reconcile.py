@@ -6,17 +6,18 @@ and the rest are external orders (`orders.unknown`).
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+from time import monotonic, sleep
 
-from django.db import connection
+from django.utils.translation import gettext
 
-from aegis.broker import Broker, BrokerError, OrderRecord, PartlyRead
+from aegis.broker import Broker, BrokerError, NotSent, OrderRecord, PartlyRead
 from aegis.lifecycle import OPEN, Status
 from aegis.requests import RequestedBy
 from market import service as market
+from market.turns import only_one
 from orders import fills, journal, order_list, requests, unknown
 from orders.cancel import Canceller
 from orders.ground import FRESH
@@ -32,8 +33,11 @@ Outcome = Reconciliation.Outcome
 # outcomes that say what our orders are
 READ = (Outcome.WHOLE, Outcome.PARTLY)
 
-# the number of the lock, in the database, of whoever reads the list on behalf of others too
-LOOK_LOCK = 5_930
+# how long another worker's reading of the list is waited for: two readings of nine seconds, with their waits
+LOOK_PATIENCE_SECONDS = 25.0
+LOOK_PAUSE_SECONDS = 0.1
+# each minute has a turn of its own: if none has read the list for so long, the worker that has its turn has stopped
+LOOK_STOPPED_AFTER = timedelta(seconds=90)
 
 
 @dataclass(slots=True)
@@ -109,25 +113,34 @@ def forget(before: datetime, at_most: int) -> int:
 def look(broker: Broker, now: Callable[[], datetime]) -> None:
     """Have the list read, by us or by another worker who begins after this was wanted. Raises BrokerError.
 
-    However many want it at once, it is read twice at most.
+    However many want it at once, it is read twice at most. Nobody waits in the database, and none longer than
+    LOOK_PATIENCE_SECONDS for another's reading.
     """
-    wanted_at = now()
-    with _alone():
-        newest = Reconciliation.objects.first()
-        if newest is None or newest.outcome not in READ or newest.at < wanted_at:
-            reconcile(broker, now)
+    wanted_at, gives_up_at = now(), monotonic() + LOOK_PATIENCE_SECONDS
+    while not _is_read_since(wanted_at):
+        with only_one("look") as is_ours:
+            if is_ours and not _is_read_since(wanted_at):
+                reconcile(broker, now)
+                return
+        if not is_ours and monotonic() > gives_up_at:
+            _go_on_without(broker, now)
+            return
+        if not is_ours:
+            sleep(LOOK_PAUSE_SECONDS)
 
 
-@contextmanager
-def _alone() -> Iterator[None]:
-    """Hold a lock of the database over calls that no transaction should wait for; it ends with its connection."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_lock(%s)", [LOOK_LOCK])
-    try:
-        yield
-    finally:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_unlock(%s)", [LOOK_LOCK])
+def _is_read_since(wanted_at: datetime) -> bool:
+    newest = Reconciliation.objects.first()
+    return newest is not None and newest.outcome in READ and newest.at >= wanted_at
+
+
+def _go_on_without(broker: Broker, now: Callable[[], datetime]) -> None:
+    """Give up another worker's reading. One that has stopped in the middle of it keeps nobody from the list."""
+    newest = Reconciliation.objects.first()
+    if newest is not None and now() - newest.at <= LOOK_STOPPED_AFTER:
+        raise NotSent(gettext("another worker has been reading the broker's list of orders for too long"))
+    log.error("nobody has read the broker's list since %s, though a worker has its turn: it is read", newest)
+    reconcile(broker, now)
 
 
 def _reconcile(answer: OrderList) -> Report:

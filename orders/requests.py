@@ -18,7 +18,7 @@ from aegis.guards import TradingState, gettext_noop
 from aegis.requests import LIVE, MOVES, RequestedBy, RequestKind, RequestState
 from aegis.sessions import KST
 from aegis.terms import Side
-from market import calendar
+from market import calendar, limits
 from orders.models import STOP_ID, BrokerRequest, TradeOrder, TradingSwitch
 
 # an order, an amend or a chase's cancel leaves within this of the quote that it was judged by, or not at all
@@ -168,15 +168,24 @@ class _Claim:
         values = {"at": at, "seen": self._sent_at, "order": self._order.pk, "open": _OPEN, "today": today}
         values |= {"request": self._request.pk} if self._request else {}
         values |= _values(self._order, self._grounds, at) if self._grounds else {}
-        with connection.cursor() as cursor:
-            cursor.execute(self._statement, values)
-            is_claimed = cursor.rowcount == 1
-        if not is_claimed:
+        if not self._mark(values):
             why = self._why(values)
             raise HeldBack(gettext(WHY_HELD_BACK[why]), code=why)
         self._sent_at = at
         if self._request is None:
             self._order.sent_at = at
+
+    def _mark(self, values: Mapping[str, Any]) -> bool:
+        """Mark the request as sent, if all conditions hold. Raises NotSent if the database does not say so in time."""
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(self._statement, values)
+                return cursor.rowcount == 1
+        except limits.AWAY as error:
+            # the session was ended, or a lock not had in time: what becomes of it is recorded by a new connection
+            connection.close_if_unusable_or_obsolete()
+            words = gettext("the database did not confirm in time that it may leave: {error}")
+            raise NotSent(words.format(error=str(error).partition("\n")[0])) from error
 
     def _why(self, values: Mapping[str, Any]) -> str:
         """Return the name of the first condition that does not hold."""

@@ -18,6 +18,8 @@ from aegis.chase import ChaseStep
 from aegis.guards import Reason, gettext_noop
 from aegis.requests import RequestedBy
 from aegis.stops import ATR_DAYS, StopUnit
+from kis.catalogue import Urgency
+from kis.serving import serving
 from market.codes import canonical, resolve
 from orders import cancel, cancel_all, entry_stops, journal, reconcile, unknown
 from orders.amend import Amender
@@ -25,7 +27,7 @@ from orders.cancel import Canceller
 from orders.cancel_all import CancelAll, CancelAllResult, OpenList
 from orders.ground import Ground
 from orders.intents import NO_CHASE, EntryStop, Intent, OrderDenied, default_plan, offsets
-from orders.models import STOP_ID, TradeOrder
+from orders.models import TradeOrder
 from orders.pretrade import Draft, PreTrade
 from orders.stops import true_range
 from orders.submit import Submitter, grounds_of
@@ -50,15 +52,14 @@ class OrderService:
         self._broker = broker
         self._now = now
 
-    def place(self, intent: Intent, *, may_self_cross: bool = False) -> TradeOrder:
+    @serving(Urgency.ORDER)
+    def place(self, intent: Intent) -> TradeOrder:
         """Place an order and return its row, whatever became of it at the broker.
-
-        It is denied if it could trade against a resting order of the same account, unless it `may_self_cross`.
 
         Raises OrderDenied if AEGIS will not send it, and another BrokerError if the broker could not be asked
         beforehand; in both cases there is no row but one that has the request id for something else.
         """
-        pretrade = PreTrade(self._broker, self._now, may_self_cross=may_self_cross)
+        pretrade = PreTrade(self._broker, self._now)
         intent, found = _context(pretrade, intent)
         if found.known is not None:
             return _same(TradeOrder.objects.get(pk=found.known), intent)
@@ -77,7 +78,7 @@ class OrderService:
         submit = Submitter(self._broker, self._now)
         row = submit.row(draft, intent.request_id)
         row.entry_stops = self._entry_stops(intent)
-        return submit.commit(draft, row, found.crowd, by=_requester(intent))
+        return submit.commit(draft, row, found.crowd, by=RequestedBy.CALLER)
 
     def _entry_stops(self, intent: Intent) -> list[dict[str, str]]:
         """Return the stops that each fill arms. Raises OrderDenied if one needs a true range that is not known."""
@@ -90,7 +91,7 @@ class OrderService:
 
     def _with_fresh_opposites(self, pretrade: PreTrade, found: Ground, intent: Intent) -> Ground:
         """Read the list first if orders on the other side seem open: one of them may have filled without a notice."""
-        if not found.crowd.others.opposite or _requester(intent) is RequestedBy.STOP:
+        if not found.crowd.others.opposite:
             return found
         with suppress(BrokerError):
             reconcile.look(self._broker, self._now)
@@ -102,6 +103,7 @@ class OrderService:
         intent, found = _context(pretrade, intent)
         return pretrade.draft(intent, self._with_fresh_opposites(pretrade, found, intent))
 
+    @serving(Urgency.ORDER)
     def amend(
         self,
         order: TradeOrder,
@@ -130,10 +132,12 @@ class OrderService:
             order.refresh_from_db()
             if is_deferred:
                 return order
-        Canceller(self._broker, self._now).cancel(order, by=by, who=who)
+        with serving(Urgency.CANCEL):
+            Canceller(self._broker, self._now).cancel(order, by=by, who=who)
         order.refresh_from_db()
         return order
 
+    @serving(Urgency.CANCEL)
     def cancel_all(self, *, external: bool = False, code: str | None = None, who: str = "") -> CancelAllResult:
         """Cancel everything that is open, external orders too if `external`, or of one stock only.
 
@@ -178,10 +182,6 @@ def _context(pretrade: PreTrade, intent: Intent) -> tuple[Intent, Ground]:
         intent = replace(intent, code=code)
         found = pretrade.context(intent)
     return intent, found
-
-
-def _requester(intent: Intent) -> RequestedBy:
-    return RequestedBy.STOP if intent.request_id.startswith(STOP_ID) else RequestedBy.CALLER
 
 
 def _same(order: TradeOrder, intent: Intent) -> TradeOrder:

@@ -33,7 +33,9 @@ from portfolio.service import PortfolioService
 
 log = logging.getLogger(__name__)
 
-CLAIM = timedelta(seconds=6)
+CLAIM = timedelta(seconds=5)
+# a step's own message is on its way for so long: the sweep restarts what is overdue by more
+OVERDUE = timedelta(seconds=2)
 STEPS_AT_ONCE = 4
 # what an event says to an operator, in its own words
 SAID = {
@@ -301,8 +303,20 @@ def due(now: datetime) -> list[int]:
     return list(waiting.order_by("try_at").values_list("pk", flat=True))
 
 
+def overdue(now: datetime) -> list[int]:
+    """Return the stops whose step should have been taken by now: their message was lost, or their worker was killed."""
+    waiting = StopRule.objects.filter(_free(now), state__in=SELLING, try_at__lte=now - OVERDUE)
+    return list(waiting.order_by("try_at").values_list("pk", flat=True))
+
+
 def _free(now: datetime) -> Q:
     return Q(claimed_until__isnull=True) | Q(claimed_until__lt=now)
+
+
+def seconds_to_next_step(pk: int, now: datetime) -> float | None:
+    """Return the seconds until a stop's next step is due, None if it has none."""
+    try_at = StopRule.objects.filter(pk=pk, state__in=SELLING).values_list("try_at", flat=True).first()
+    return max(0.0, (try_at - now).total_seconds()) if try_at else None
 
 
 def advance(pk: int, broker: Broker, now: Callable[[], datetime]) -> State | None:

@@ -1,9 +1,11 @@
 """Commits an order and sends it: the row before the request, the last check before the bytes, never twice."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
+from typing import ParamSpec
 
 from django.db import connection, transaction
 from django.db.models import Max
@@ -26,6 +28,7 @@ from aegis.lifecycle import Status
 from aegis.requests import RequestedBy
 from aegis.sessions import KST
 from aegis.terms import Market, OrderKind
+from market import limits
 from market import service as market
 from orders import fills, ground, guards, journal, requests, switch
 from orders.ground import Crowd
@@ -36,8 +39,12 @@ from orders.requests import Grounds
 
 log = logging.getLogger(__name__)
 
+Words = ParamSpec("Words")
+
 # an order is given up after this many commit conflicts with other orders
 MOST_RIVALS = 100
+# how often the database is asked to record an answer; after that the broker's list tells it
+RECORD_TRIES = 3
 
 
 class Submitter:
@@ -116,7 +123,11 @@ class Submitter:
             facts = ground.beside(draft.facts, crowd)
             if against := reasons(facts, checks):
                 raise OrderDenied(against)
-            if journal.commit(row, crowd, at=now, by=by, who=who, is_whole=is_whole, changed=changed, follows=follows):
+            with _not_sent_without_database():
+                is_written = journal.commit(
+                    row, crowd, at=now, by=by, who=who, is_whole=is_whole, changed=changed, follows=follows
+                )
+            if is_written:
                 return row
             if follows and not TradeOrder.objects.filter(pk=follows, chase_at__isnull=False).exists():
                 raise OrderDenied([Reason("CHASE_ENDED", gettext_noop("its chase was ended meanwhile"))])
@@ -143,13 +154,13 @@ class Submitter:
         except HeldBack as held:
             self._record_held_back(order, held)
         except (NotSent, Refused) as error:
-            journal.refused(order, error, at=self._now())
+            _record(journal.refused, order, error, at=self._now())
             switch.watch(self._now())
         except OutcomeUnknown as error:
             log.error("order %s: no answer, it may have arrived: %s", order.pk, error)
-            journal.unanswered(order, error, at=self._now())
+            _record(journal.unanswered, order, error, at=self._now())
         else:
-            journal.accepted(order, acceptance, at=self._now(), evidence="reply")
+            _record(journal.accepted, order, acceptance, at=self._now(), evidence="reply")
             fills.replay(order)
         order.refresh_from_db()
         return order
@@ -194,6 +205,30 @@ class Submitter:
             journal.write(order, "KIND_CHANGED", guards.say(changed), at=self._now())
         check = requests.new_order_check(order, replace(grounds, quoted_at=quoted_at), self._now)
         return replace(instead, last_check=check)
+
+
+@contextmanager
+def _not_sent_without_database() -> Iterator[None]:
+    """Raise NotSent if the database does not take a row in time, or ends the session: without one nothing leaves."""
+    try:
+        yield
+    except limits.AWAY as error:
+        connection.close_if_unusable_or_obsolete()
+        words = gettext("the database did not take the order in time, and nothing was sent: {error}")
+        raise NotSent(words.format(error=str(error).partition("\n")[0])) from error
+
+
+def _record(write: Callable[Words, object], *args: Words.args, **kwargs: Words.kwargs) -> None:
+    """Record what the broker said, by a new connection if the old one was lost. It changes nothing if it is known."""
+    for _ in range(RECORD_TRIES - 1):
+        try:
+            write(*args, **kwargs)
+        except limits.AWAY:
+            log.exception("an answer of the broker's cannot be recorded; it is tried again")
+            connection.close_if_unusable_or_obsolete()
+        else:
+            return
+    write(*args, **kwargs)
 
 
 def next_attempt(order: TradeOrder) -> int:

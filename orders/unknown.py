@@ -51,6 +51,7 @@ def resolve(unmatched: Sequence[OrderRecord], answer: OrderList) -> int:
     """
     lost = _unanswered(answer.now)
     if answer.unread:
+        _look_up_later(lost, now=answer.now)
         return 0
     fitting = {order.pk: [record for record in unmatched if could_be(order, record)] for order in lost}
     claims = Counter(id(record) for found in fitting.values() for record in found)
@@ -64,7 +65,16 @@ def resolve(unmatched: Sequence[OrderRecord], answer: OrderList) -> int:
             _leave_to_operator(order, found, now=answer.now)
         elif answer.proves_absence:
             resolved += _count_absence(order, now=answer.now)
+        else:
+            _look_up_later([order], now=answer.now)
     return resolved
+
+
+def _look_up_later(lost: Sequence[TradeOrder], *, now: datetime) -> None:
+    """Have lists that prove nothing read less and less often, in the end by the minute's turn alone."""
+    for order in lost:
+        if order.look_wanted:
+            journal.note(order, lookup_at=journal.next_lookup(order, now))
 
 
 def _unanswered(now: datetime) -> Sequence[TradeOrder]:

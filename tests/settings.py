@@ -40,6 +40,8 @@ STATIC_ROOT.mkdir(exist_ok=True)  # nothing is collected here, and whitenoise wa
 
 if _home.name != "1":
     DATABASES["default"]["TEST"] = {"NAME": f"test_{DATABASES['default']['NAME']}_{_home.name}"}
+# a test that is rolled back is one transaction, however long it waits in between; and databases are made and dropped
+DATABASES["default"]["OPTIONS"]["options"] += " -c idle_in_transaction_session_timeout=0 -c statement_timeout=60s"
 DUPLICATE_SECONDS = 0  # tests ask for the same twice within seconds; the guard's own tests set it
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # made to be fast
 STORAGES = {

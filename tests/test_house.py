@@ -27,7 +27,7 @@ SENT_BY_OTHERS = {
     "orders.tasks.chase_amend": "the check before it",
     "orders.tasks.chase_confirm": "the cancel or the amend before it",
     "orders.tasks.chase_reorder": "the confirmation before it",
-    "orders.tasks.drive_cancel": "the sweep, for each cancel that the list has not confirmed",
+    "orders.tasks.drive_cancel": "sweep_cancels, for each cancel that the list has not confirmed",
     "orders.tasks.ask_for_stop": "the stream worker, for a price that the day cannot have",
     "orders.tasks.stop": "whoever triggers a stop, and the sweep",
 }

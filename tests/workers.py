@@ -47,15 +47,21 @@ class Workers:
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(
-        self, *queues: str, stream: bool = False, name: str = "", include: str = "", **variables: str
+        self,
+        *queues: str,
+        stream: bool = False,
+        name: str = "",
+        include: str = "",
+        threads: int = 2,
+        **variables: str,
     ) -> subprocess.Popen[bytes]:
-        """Start a worker of `queues` and wait until it answers.
+        """Start a worker of `queues` with so many threads and wait until it answers.
 
         It imports the module `include` too; `variables` go into its environment.
         """
         name = name or ("stream" if stream else "-".join(queues))
-        words = ["worker", "-Q", ",".join(queues or ("stream",)), "-P", "threads", "-c", "2", "-n", f"{name}@test"]
-        words += ["--without-gossip", "--without-mingle", "-l", "INFO"]
+        words = ["worker", "-Q", ",".join(queues or ("stream",)), "-P", "threads", "-c", str(threads)]
+        words += ["-n", f"{name}@test", "--without-gossip", "--without-mingle", "-l", "INFO"]
         words += ["--include", include] if include else []
         worker = self._launch(name, [*words, "--kis-stream"] if stream else words, variables)
         deadline = time.monotonic() + ANSWER_SECONDS

@@ -85,7 +85,7 @@ def test_a_unit_runs_a_command_there_is_as_nobody_special(path: Path) -> None:
 
 def test_a_worker_has_time_to_end_its_tasks(compose: dict[str, Any]) -> None:
     assert float(unit("aegis@.service")["Service"]["TimeoutStopSec"]) > processes.WARM_SECONDS
-    for name in ("worker-orders", "worker-sync", "stream", "telegram"):
+    for name in ("worker-urgent", "worker-orders", "worker-sync", "stream", "telegram"):
         assert float(compose["services"][name]["stop_grace_period"].removesuffix("s")) > processes.WARM_SECONDS
 
 

@@ -27,7 +27,7 @@ from config.processes import ADMIN
 
 START_SECONDS = 90.0
 OURS = {"DJANGO_SETTINGS_MODULE": "config.settings", "AEGIS_LANGUAGE": "en"}
-PROCESSES = {"simulator", "web", "worker-orders", "worker-sync", "stream", "beat", "flower", "teller"}
+PROCESSES = {"simulator", "web", "worker-urgent", "worker-orders", "worker-sync", "stream", "beat", "flower", "teller"}
 
 
 _numbers = itertools.count()
@@ -149,7 +149,7 @@ def _check_pages(ports: dict[str, str], password: str) -> None:
         assert browser.get(f"{flower}/api/workers").status_code == 401
         deadline = time.monotonic() + START_SECONDS
         seen: set[str] = set()
-        while seen != {"orders", "sync", "stream"}:
+        while seen != {"urgent", "orders", "sync", "stream"}:
             assert time.monotonic() < deadline, seen
             workers = browser.get(f"{flower}/api/workers", params={"refresh": "1"}, auth=("admin", password))
             seen = {name.split("@")[0] for name in workers.json()}

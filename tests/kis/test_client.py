@@ -35,7 +35,11 @@ class FreeThrottle:
 
     def slot(self, *args: object, deadline_seconds: float, first: "FreeThrottle | None" = None) -> Any:
         self.deadline_seconds = deadline_seconds
-        return nullcontext()
+        self.urgency = args[0]
+        return nullcontext(self)
+
+    def leave(self) -> None:
+        self.left = True
 
     def slow_down(self) -> None:
         self.slowed += 1

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 import redis
@@ -72,6 +72,79 @@ def test_an_order_passes_everybody_who_waits(store: redis.Redis) -> None:
     assert done.index("order") <= 3
 
 
+def test_stops_pass_cancels_pass_orders_pass_chases_pass_the_rest(store: redis.Redis) -> None:
+    ranks = list(Urgency)
+    served: list[Urgency] = []
+
+    def call(urgency: Urgency) -> None:
+        with Throttle(store, "test", 1, window_ms=100).slot(urgency, deadline_seconds=30):
+            served.append(urgency)
+
+    with Throttle(store, "test", 1, window_ms=100).slot(Urgency.ORDER, deadline_seconds=1):
+        # the least urgent come first
+        waiting = [threading.Thread(target=call, args=(urgency,)) for urgency in reversed(ranks) for _ in range(2)]
+        for thread in waiting:
+            thread.start()
+        gives_up_at = time.monotonic() + 10
+        while store.zcard("test:queue") < len(waiting):
+            assert time.monotonic() < gives_up_at
+            time.sleep(0.01)
+    for thread in waiting:
+        thread.join(30)
+    assert served == [urgency for urgency in ranks for _ in range(2)]
+
+
+@pytest.mark.parametrize("urgency", [Urgency.STOP, Urgency.CANCEL, Urgency.ORDER])
+def test_on_paper_an_order_passes_those_who_have_waited_longer_than_it_may(
+    store: redis.Redis, urgency: Urgency, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One call a second, and fourteen account calls that have waited for longer than an order's five seconds."""
+    monkeypatch.setattr(module, "HANDICAP_MS", dict(HANDICAP_MS) | {Urgency.ACCOUNT: -20_000})
+    over = threading.Event()
+
+    def call_for_ever() -> None:
+        throttle = Throttle(store, "test", 1)
+        while not over.is_set():
+            with suppress(NotSent), throttle.slot(Urgency.ACCOUNT, deadline_seconds=20):
+                pass
+
+    waiting = [threading.Thread(target=call_for_ever) for _ in range(14)]
+    for thread in waiting:
+        thread.start()
+    try:
+        time.sleep(0.5)
+        with Throttle(store, "test", 1).slot(urgency, deadline_seconds=5):
+            pass
+    finally:
+        over.set()
+        for thread in waiting:
+            thread.join(30)
+
+
+def test_a_slow_answer_keeps_no_slot(store: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LEASE_MS", 300)
+    throttle = Throttle(store, "test", 1, window_ms=100)
+    with throttle.slot(Urgency.ACCOUNT, deadline_seconds=1):  # the list of orders, which takes nine seconds
+        began = time.monotonic()
+        with throttle.slot(Urgency.STOP, deadline_seconds=5):
+            assert 0.2 < time.monotonic() - began < 2
+            in_use = throttle.in_use()
+    assert in_use == 1
+    assert throttle.in_use() <= 1, "an answer that comes late takes no slot again"
+
+
+def test_a_call_that_leaves_late_counts_from_then(store: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LEASE_MS", 300)
+    monkeypatch.setattr(module, "LEAVES_WITHIN_SECONDS", 0.1)
+    throttle = Throttle(store, "test", 1, window_ms=100)
+    with throttle.slot(Urgency.ORDER, deadline_seconds=1) as slot:
+        slot.leave()
+        time.sleep(0.4)  # its last check waits for a lock
+        assert throttle.in_use() == 0
+        slot.leave()
+        assert throttle.in_use() == 1
+
+
 def test_whoever_cannot_wait_gets_a_clear_error_and_leaves_the_queue(store: redis.Redis) -> None:
     throttle = Throttle(store, "test", 1)
     with throttle.slot(Urgency.ORDER, deadline_seconds=1):
@@ -111,7 +184,9 @@ def test_after_a_while_the_whole_allowance_is_back(store: redis.Redis) -> None:
         assert throttle.in_use() == 4
 
 
-def test_whoever_waits_long_enough_passes_newer_orders(store: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whoever_waits_long_enough_passes_newer_calls_of_chases(
+    store: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "HANDICAP_MS", dict(HANDICAP_MS) | {Urgency.BACKFILL: 300})
     served, giving_up = threading.Event(), time.monotonic() + 30
     orders: list[float] = []
@@ -120,7 +195,7 @@ def test_whoever_waits_long_enough_passes_newer_orders(store: redis.Redis, monke
     def order_for_ever() -> None:
         throttle = Throttle(store, "test", 2, window_ms=100)
         while not served.is_set() and time.monotonic() < giving_up:
-            with throttle.slot(Urgency.ORDER, deadline_seconds=30):
+            with throttle.slot(Urgency.CHASE, deadline_seconds=30):
                 orders.append(time.monotonic())
 
     def call_history() -> None:
@@ -135,7 +210,7 @@ def test_whoever_waits_long_enough_passes_newer_orders(store: redis.Redis, monke
     history.start()
     for thread in [history, *busy]:
         thread.join(40)
-    assert served_at[0] < giving_up, f"{len(orders)} orders went before it"
+    assert served_at[0] < giving_up, f"{len(orders)} calls went before it"
 
 
 def test_the_slot_of_a_process_that_died_comes_back(store: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:

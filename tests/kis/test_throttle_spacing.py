@@ -25,9 +25,10 @@ def served_at_once(store: redis.Redis, urgency: Urgency) -> int:
 
 
 def test_orders_take_every_free_slot_at_once(store: redis.Redis) -> None:
-    assert served_at_once(store, Urgency.ORDER) == CALLS
+    for urgency in (Urgency.STOP, Urgency.CANCEL, Urgency.ORDER):
+        assert served_at_once(store, urgency) == CALLS
 
 
 def test_all_others_are_spaced_out_after_a_burst(store: redis.Redis) -> None:
-    for urgency in (Urgency.ACCOUNT, Urgency.QUOTE, Urgency.BACKFILL):
+    for urgency in (Urgency.CHASE, Urgency.ACCOUNT, Urgency.QUOTE, Urgency.BACKFILL):
         assert BURST <= served_at_once(store, urgency) < CALLS

@@ -105,7 +105,7 @@ def test_no_delay_of_the_code_is_missing_from_the_tables() -> None:
     for module in JUDGES:
         source = Path(str(importlib.import_module(module).__file__)).read_text(encoding="utf-8")
         delays = re.findall(r"^([A-Z][A-Z_]+) = (?:timedelta|\d+$)", source, re.MULTILINE)
-        assert {f"{module}.{each}" for each in delays} - {"orders.reconcile.LOOK_LOCK"} <= named
+        assert {f"{module}.{each}" for each in delays} - {"orders.reconcile.LOOK_STOPPED_AFTER"} <= named
 
 
 # --- orders and lines ------------------------------------------------------------------------------------------------

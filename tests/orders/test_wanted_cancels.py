@@ -286,11 +286,10 @@ def test_the_sweep_hands_on_a_chases_cancel_that_is_to_be_reported(
     chase.advance(order.pk, broker, clock.now)
     driven: list[int] = []
     monkeypatch.setattr(tasks.drive_cancel, "delay", driven.append)
-    monkeypatch.setattr(tasks, "_TASK_OF", mock.MagicMock())
-    tasks.sweep()
+    tasks.sweep_cancels()
     assert driven == []
     after(31)
-    tasks.sweep()
+    tasks.sweep_cancels()
     assert driven == [order.pk]
 
 

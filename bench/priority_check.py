@@ -1,0 +1,298 @@
+"""How long a triggered stop waits for others: for chases, for a slow list of orders, for a worker that is asleep.
+
+    make priority-check
+
+The house's own workers, at fifteen calls a second. Forty chases are due at once and stops are triggered among them;
+the same with an order list (inquire-daily-ccld) that takes nine seconds, in which new orders are timed too; then a
+worker stops in a transaction that holds the row which every order updates. The last line is JSON, in seconds from the
+trigger (or the request) to the moment before the order's bytes leave; exit 1 if one is later than it may be.
+"""
+
+import json
+import multiprocessing
+import os
+import signal
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from decimal import Decimal
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from bench import house
+
+CALLS_PER_SECOND = 15
+CHASES = 40
+# stops of each scene, and how far apart they are triggered
+STOPS = {"warm_up": 1, "chases": 12, "list": 10, "asleep": 1}
+APART_SECONDS = 1.0
+LIST_SECONDS = 9.0
+SHARES = 10
+ACCOUNT = "50000000-01"
+LIST_PATH = "/uapi/domestic-stock/v1/trading/inquire-daily-ccld"
+PATIENCE_SECONDS = 25.0
+MOST = {"chases_40_p99_s": 0.5, "list_9s_p99_s": 0.5, "list_9s_order_p99_s": 0.5, "sleeping_worker_s": 4.0}
+MOST |= {"sleeping_worker_halt_s": 4.0}
+# nobody trades so much in so short a time but a check
+UNBOUND = {
+    "MAX_ORDERS_PER_MINUTE": 0,
+    "DUPLICATE_SECONDS": 0,
+    "MAX_ORDER_WON": 0,
+    "MAX_DAY_WON": 0,
+    "MAX_POSITION_PERCENT": 0,
+    "MAX_AUTO_REQUESTS_PER_MINUTE": 0,
+    "MAX_FAILED_RECONCILIATIONS": 0,
+}
+
+
+def fall_asleep(held: Event) -> None:
+    """Take the row that every order updates, in a transaction, and stop there as a paused machine does."""
+    house.join()
+    from django.db import transaction
+
+    from orders import switch
+
+    with transaction.atomic():
+        switch.overtake()
+        held.set()
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def main() -> int:
+    began = time.monotonic()
+    with house.house() as url, tempfile.TemporaryDirectory(prefix="aegis-priority-") as logs:
+        os.environ |= {f"AEGIS_{name}": str(value) for name, value in UNBOUND.items()}
+        os.environ["KIS_CALLS_PER_SECOND"] = str(CALLS_PER_SECOND)
+        check = Check(url, Path(logs))
+        with check.workers:
+            check.start()
+            figures = {**check.behind_chases(), **check.behind_a_list(), **check.behind_a_sleeper()}
+    figures["took_s"] = round(time.monotonic() - began)
+    print(json.dumps(figures))
+    return 0 if all(figures[name] <= most for name, most in MOST.items()) else 1
+
+
+class Check:
+    """The scenes, on stocks of their own: the first are guarded by stops, the others chased."""
+
+    def __init__(self, url: str, logs: Path) -> None:
+        from django.conf import settings
+
+        from kis.simulator.stocks import STOCKS as LISTED
+        from tests.workers import Workers
+
+        self.workers = Workers(logs)
+        self._http = httpx.Client(base_url=url, timeout=30, trust_env=False)
+        # what may not be bought can be sold
+        codes = sorted(LISTED, key=lambda code: ("가스" not in LISTED[code].sector, code))
+        guarded = sum(STOPS.values())
+        self._guarded, self._chased = codes[:guarded], codes[guarded:]
+        self._rows: dict[str, int] = {}
+        self._base: dict[str, int] = {}
+        for name, value in UNBOUND.items():
+            setattr(settings, name, value)
+
+    def start(self) -> None:
+        from config import processes
+
+        self.workers.start("urgent", threads=processes.URGENT_THREADS)
+        self.workers.start("orders", threads=processes.ORDER_THREADS)
+        self._arm()
+        for code in self._scene("warm_up"):  # a house that runs has its connections
+            self._sold(code)
+            self._placed(code)
+
+    # --- the scenes
+
+    def behind_chases(self) -> dict[str, float]:
+        with self._beat():
+            self._chase()
+            times = [self._sold(code) for code in self._scene("chases")]
+        return {"chases_40_p99_s": _p99(times)}
+
+    def behind_a_list(self) -> dict[str, float]:
+        self._post("/simulator/faults", name="delay", path=LIST_PATH, seconds=LIST_SECONDS)
+        with self._beat():
+            self._chase()
+            times, placed = list[float](), list[float]()
+            for number, code in enumerate(self._scene("list")):
+                times.append(self._sold(code))
+                placed.append(self._placed(self._chased[number]))
+        self._post("/simulator/faults", clear=True)
+        return {"list_9s_p99_s": _p99(times), "list_9s_order_p99_s": _p99(placed)}
+
+    def behind_a_sleeper(self) -> dict[str, float]:
+        first, *_ = self._scene("asleep")
+        with _asleep():
+            sold = self._sold(first)
+        with _asleep():
+            began = time.monotonic()
+            self._halt()
+            halted = time.monotonic() - began
+        return {"sleeping_worker_s": round(sold, 2), "sleeping_worker_halt_s": round(halted, 2)}
+
+    def _scene(self, name: str) -> Sequence[str]:
+        names = list(STOPS)
+        begin = sum(STOPS[each] for each in names[: names.index(name)])
+        return self._guarded[begin : begin + STOPS[name]]
+
+    # --- what happens in them
+
+    def _arm(self) -> None:
+        from aegis.stops import StopKind, StopUnit
+        from kis import clock
+        from kis.wiring import broker
+        from orders import stops
+        from portfolio.fetcher import KISFetcher
+
+        for code in self._guarded:
+            price = self._freeze(code)
+            self._post("/simulator/shares", account=ACCOUNT, code=code, quantity=SHARES, cost=SHARES * price)
+        KISFetcher(broker(), clock.now).sync_portfolio()
+        loss = (StopKind.STOP_LOSS, StopUnit.PERCENT, Decimal(2))
+        self._rows = {code: stops.arm(code, *loss, by="check", at=clock.now()).pk for code in self._guarded}
+
+    def _chase(self) -> None:
+        """Place orders that do not fill, and have the chases of all be due at once."""
+        from aegis.chase import Plan
+        from aegis.terms import Side
+        from aegis.ticks import get_tick_size
+        from kis import clock
+        from kis.simulator.stocks import STOCKS as LISTED
+        from kis.wiring import broker
+        from orders import reconcile
+        from orders.models import TradeOrder
+        from orders.service import Intent, OrderService
+        from orders.tasks import chase_check
+
+        TradeOrder.objects.filter(chase_at__isnull=False).update(chase_at=None)
+        service, wanted = OrderService(broker(), clock.now), list[int]()
+        for number in range(CHASES):
+            code = self._chased[number % len(self._chased)]
+            price = self._freeze(code)
+            price -= 5 * get_tick_size(price, LISTED[code].instrument)
+            if not reconcile.is_fresh(clock.now()):
+                reconcile.reconcile(broker(), clock.now)
+            wanted.append(service.place(Intent(code, Side.BUY, 1, price=price, plan=Plan(6, 3, 1, True))).pk)
+        TradeOrder.objects.filter(pk__in=wanted).update(chase_at=clock.now())
+        for pk in wanted:
+            chase_check.delay(pk)
+        time.sleep(APART_SECONDS)
+
+    def _sold(self, code: str) -> float:
+        """Let a stock fall through its stop; return the seconds from the trigger to the sale's leaving."""
+        from kis import clock
+        from orders import stops
+        from orders.models import TradeOrder
+        from orders.tasks import stop
+
+        pk, began = self._rows[code], time.monotonic()
+        price = self._freeze(code, percent=-3)
+        triggered_at = clock.now()
+        if not stops.trigger(pk, price, triggered_at, seen="feed"):
+            raise AssertionError(f"the stop of {code} is not armed")
+        stop.delay(pk)
+        sale = TradeOrder.objects.filter(request_id__startswith=f"stop:{pk}:", sent_at__isnull=False)
+        _wait(sale.exists)
+        time.sleep(max(0.0, APART_SECONDS - (time.monotonic() - began)))
+        first = sale.order_by("sent_at").first()
+        return (first.sent_at - triggered_at).total_seconds() if first else PATIENCE_SECONDS
+
+    def _placed(self, code: str) -> float:
+        """Have a worker place an order that needs no list; return the seconds until it left."""
+        from kis import clock
+        from orders.models import TradeOrder
+        from orders.tasks import submit
+
+        request_id, asked_at = f"check-{code}-{time.monotonic_ns()}", clock.now()
+        submit.delay(request_id=request_id, code=code, side="BUY", qty=1, strategy="buy_normal")
+        order = TradeOrder.objects.filter(request_id=request_id, sent_at__isnull=False)
+        _wait(order.exists)
+        first = order.first()
+        return (first.sent_at - asked_at).total_seconds() if first else PATIENCE_SECONDS
+
+    def _halt(self) -> None:
+        from kis import clock
+        from orders import switch
+
+        switch.halt(by="check", reason="a worker is asleep", at=clock.now())
+
+    @contextmanager
+    def _beat(self) -> Iterator[None]:
+        """Send what beat sends, as often."""
+        from django.db import connections
+
+        from orders.tasks import look, sweep, sweep_cancels, sweep_stops
+
+        over = threading.Event()
+
+        def send() -> None:
+            turn = 0
+            while not over.wait(2):
+                for task in (sweep, sweep_stops, sweep_cancels, *([look] if turn % 2 else [])):
+                    task.apply_async(expires=1)
+                turn += 1
+            connections.close_all()
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join(10)
+
+    def _freeze(self, code: str, percent: int = 0) -> int:
+        """Hold a stock where it trades, or so many percent from there; return that price."""
+        from aegis.terms import Market
+        from aegis.ticks import adjust_price_to_tick
+        from kis.simulator.stocks import STOCKS as LISTED
+        from kis.wiring import broker
+
+        price = self._base.get(code) or broker().quote(code, Market.KRX).price
+        self._base[code] = price
+        price = adjust_price_to_tick(price * (100 + percent) // 100, "down", LISTED[code].instrument)
+        self._post(f"/simulator/quotes/{code}", price=price, freeze=True)
+        return price
+
+    def _post(self, path: str, /, **body: Any) -> None:
+        self._http.post(path, json=body).raise_for_status()
+
+
+@contextmanager
+def _asleep() -> Iterator[None]:
+    context = multiprocessing.get_context("spawn")
+    held = context.Event()
+    process = context.Process(target=fall_asleep, args=(held,))
+    process.start()
+    try:
+        if not held.wait(30):
+            raise AssertionError("the worker that was to fall asleep did not take its lock")
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        process.join(10)
+
+
+def _p99(times: Sequence[float]) -> float:
+    """Return the 99th percentile; of so few that is about the worst."""
+    print(*(f"{each:.3f}" for each in times))
+    return round(statistics.quantiles(times, n=100, method="inclusive")[98], 3)
+
+
+def _wait(happened: Any) -> None:
+    gives_up_at = time.monotonic() + PATIENCE_SECONDS
+    while not happened() and time.monotonic() < gives_up_at:
+        time.sleep(0.02)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
