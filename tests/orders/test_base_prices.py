@@ -217,7 +217,7 @@ def test_while_the_base_price_cannot_be_asked_for_it_holds_fire_and_says_so_once
         stop_watch.watch(failing, DOWN, clock.now)
         clock_at(clock.now() + timedelta(seconds=21))
     assert holds_fire(row)
-    assert kinds(row).count("HELD") == 1
+    assert kinds(row).count("HOLDS_FIRE") == 1
     stop_watch.watch(at_base(60_000, volume=10), DOWN, clock.now)
     assert not holds_fire(row)
 
