@@ -87,8 +87,10 @@ def _settle(code: str, rows: list[StopRule], broker: Broker, now: Callable[[], d
     ratio = Decimal(quote.base_price) / close
     words = gettext("base price {base:,} won, last close {close:,} won").format(base=quote.base_price, close=close)
     for row in rows:
-        missed = _missed(row, last, broker)
-        stops.settle_base(row, quote.base_price, ratio * missed, words, day=day, at=now())
+        # an earlier version did not write down of which day a stop is; one armed today is of today
+        is_of_today = row.based_on is None and row.counts_since.astimezone(KST).date() == day
+        moved = Decimal(1) if is_of_today else ratio * _missed(row, last, broker)
+        stops.settle_base(row, quote.base_price, moved, words, day=day, at=now())
 
 
 def _last_day(now: datetime) -> date:

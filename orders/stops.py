@@ -56,7 +56,7 @@ SAID = {
     "REARMED": gettext_noop("armed again"),
     "FAILED": gettext_noop("FAILED"),
     "REBASED": gettext_noop("moved with the shares"),
-    "HELD": gettext_noop("holds fire"),
+    "HOLDS_FIRE": gettext_noop("holds fire"),
     "SILENT": gettext_noop("its feed is silent"),
     "HEARD": gettext_noop("its feed is heard again"),
     "IMPLAUSIBLE": gettext_noop("an impossible price"),
@@ -458,8 +458,8 @@ def holds_fire(row: StopRule, day: date | None) -> bool:
 def note_held(row: StopRule, why: str, at: datetime) -> None:
     """Report once a day that a stop holds fire, because its base price cannot be compared."""
     day = at.astimezone(KST).replace(hour=0, minute=0, second=0, microsecond=0)
-    if not StopEvent.objects.filter(stop_id=row.pk, kind="HELD", at__gte=day).exists():
-        append_event(row, "HELD", why, at=at)
+    if not StopEvent.objects.filter(stop_id=row.pk, kind="HOLDS_FIRE", at__gte=day).exists():
+        append_event(row, "HOLDS_FIRE", why, at=at)
 
 
 def note_looks(pk: int, looks: dict[str, object]) -> None:

@@ -639,7 +639,7 @@ class StopRuleAdmin(Record):
     @display(description=_("fires at"))
     def fires_at(self, rule: StopRule) -> str:
         is_live = rule.state in LIVE
-        return figure(stops.limit(rule) or None if is_live else None)
+        return figure((stops.limit(rule) if is_live else rule.trigger_price) or None)
 
     @display(description=_("stock"), ordering="stock_name")
     def stock(self, rule: StopRule) -> str:

@@ -15,6 +15,7 @@ from aegis.sessions import (
     legal_kinds,
     limit_kind,
     phases_at,
+    phases_of,
     shifted,
     standard_phases,
 )
@@ -171,3 +172,11 @@ def test_the_exam_is_held_on_a_thursday_in_the_middle_of_november(day: str) -> N
     exam = date.fromisoformat(day)
     assert sessions.is_exam_day(exam)
     assert not any(sessions.is_exam_day(exam + timedelta(days=days)) for days in (-7, -1, 1, 7))
+
+
+@given(st.times(), st.sampled_from(DayKind), st.sampled_from([BEFORE, AFTER, TODAY]))
+def test_the_venue_that_is_named_takes_a_plain_order_now(moment: time, kind: DayKind, day: date) -> None:
+    now, phases = datetime.combine(day, moment, KST), phases_of(day, kind)
+    takes = {each for each in (Market.KRX, Market.NXT) if limit_kind(legal_kinds(each, phases, now))}
+    named = get_available_market(phases, now)
+    assert named in takes if takes else named is None

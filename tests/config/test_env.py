@@ -123,3 +123,14 @@ def test_the_example_names_every_variable_and_changes_nothing() -> None:
     named = set(re.findall(r"^#?([A-Z_]+)=", example, re.MULTILINE))
     assert read == named
     assert re.findall(r"^[^#\n].*", example, re.MULTILINE) == ["KIS_ENV=sim"]
+
+
+@pytest.mark.parametrize(
+    ("text", "venues"),
+    [("", ("KRX", "NXT")), ("NXT", ("NXT",)), (" NXT , KRX,NXT", ("NXT", "KRX")), ("  ", ("KRX", "NXT"))],
+)
+def test_a_variable_of_a_few_words_takes_one_or_more(
+    monkeypatch: pytest.MonkeyPatch, text: str, venues: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("AEGIS_STOP_SOURCES", text)
+    assert env.choices("AEGIS_STOP_SOURCES", ("KRX", "NXT"), ("KRX", "NXT")) == venues

@@ -217,7 +217,7 @@ def test_while_the_base_price_cannot_be_asked_for_it_holds_fire_and_says_so_once
         stop_watch.watch(failing, DOWN, clock.now)
         clock_at(clock.now() + timedelta(seconds=21))
     assert holds_fire(row)
-    assert kinds(row).count("HELD") == 1
+    assert kinds(row).count("HOLDS_FIRE") == 1
     stop_watch.watch(at_base(60_000, volume=10), DOWN, clock.now)
     assert not holds_fire(row)
 
@@ -308,6 +308,20 @@ def test_a_stop_armed_after_the_open_is_of_today(held: Portfolio) -> None:
     assert row.based_on == clock.now().date()
     assert not holds_fire(row)
     assert base_prices.due(clock.now()) == {}
+
+
+@pytest.mark.parametrize(("moment", "moves"), [("2026-11-23 10:00:00", True), ("2026-11-24 10:00:00", False)])
+def test_a_stop_of_an_earlier_version_is_of_the_day_on_which_it_was_armed(
+    held: Portfolio, at_base: Callable[..., Any], clock_at: Callable[[str], datetime], moment: str, moves: bool
+) -> None:
+    clock_at(moment)
+    row = arm("60000", unit=StopUnit.PRICE)
+    StopRule.objects.update(based_on=None, counts_from=None)
+    clock_at("2026-11-24 10:00:05")
+    stop_watch.watch(at_base(60_000, volume=5), DOWN, clock.now)
+    row.refresh_from_db()
+    assert row.based_on == clock.now().date()
+    assert (row.value < 60_000) is moves
 
 
 def test_one_armed_before_the_open_is_of_the_day_before(held: Portfolio, clock_at: Callable[[str], datetime]) -> None:

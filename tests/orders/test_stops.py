@@ -229,6 +229,13 @@ def test_the_command_arms_what_triggers_at_once_if_confirmed_and_names_venues(he
     assert (listed["value"], listed["sources"]) == ("75000", ["KRX"])
 
 
+def test_a_stop_that_triggered_says_at_which_price(held: Portfolio) -> None:
+    row = loss()
+    stops.trigger(row.pk, 64_900, clock.now(), seen="feed")
+    Portfolio.objects.update(quantity=0)
+    assert "at 64,900 won" in run("--all")
+
+
 # --- once
 
 

@@ -105,7 +105,8 @@ def _line(row: StopRule) -> str:
         name=row.stock_name,
         code=row.stock_code,
         kind=row.get_kind_display(),
-        limit=stops.limit(row),
+        # what is over says what triggered it: without shares it has no limit any more
+        limit=row.trigger_price if row.triggered_at else stops.limit(row),
         value=f"{row.value.normalize():f}",
         unit=row.get_unit_display(),
         state=row.get_state_display(),
