@@ -20,8 +20,8 @@ from aegis.lifecycle import UNSETTLED, Status
 from aegis.terms import Market, OrderKind, Side
 from kis import clock
 from kis.simulator.server import Simulator
-from orders import chase, ground, guards, journal, routine, unknown
-from orders.models import BlacklistedStock, Reconciliation, TradeOrder, TradingSwitch
+from orders import chase, ground, guards, journal, routine, switch, unknown
+from orders.models import BlacklistedStock, OrderSequence, Reconciliation, TradeOrder, TradingSwitch
 from orders.pretrade import PreTrade
 from orders.reorders import Reorders
 from orders.service import NO_CHASE, Intent, OrderDenied, OrderService
@@ -247,7 +247,7 @@ def rivals(transactional_db: None, broker: Broker, simulator: Simulator) -> Call
     routine.sync_calendar(broker, clock.now)
     simulator.set_price(SAMSUNG, 70_000, freeze=True)
     OrderService(broker, clock.now).draft(Intent(SAMSUNG, Side.BUY, 1, price=60_000))
-    TradingSwitch.objects.get_or_create(pk=1, defaults={"changed_at": clock.now()})
+    switch.make(clock.now())
 
     def place(*intents: Intent) -> list[object]:
         gate = threading.Barrier(len(intents))
@@ -379,7 +379,7 @@ def test_haste_in_selling_holds_up_no_stop(service: OrderService, simulator: Sim
 def test_without_a_switch_there_is_one_from_the_first_order_on(buy: Buy) -> None:
     TradingSwitch.objects.all().delete()
     assert buy().order_no
-    assert TradingSwitch.objects.get().intents == 1
+    assert OrderSequence.objects.get().commits == 1
 
 
 def test_an_order_that_others_overtake_again_and_again_is_given_up(buy: Buy, simulator: Simulator) -> None:
