@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 # a turn of the balance asks for so many base prices at most; until then yesterday's close stands for them
 ASKED_IN_A_TURN = 10
+KEPT_FOR = timedelta(days=30)
 # KRX's closing auction trades at 15:30; its after-market, and all of NXT's evening, are no close
 CLOSE_BEFORE = time(15, 31)
 _MIDNIGHT = time(0)
@@ -182,6 +183,7 @@ def sync_base_prices(broker: Broker, now: Callable[[], datetime]) -> int:
     today = now().astimezone(KST).date()
     if began_at(now()) is None:
         return 0
+    BasePrice.objects.filter(date__lt=today - KEPT_FOR).delete()
     known = set(BasePrice.objects.filter(date=today).values_list("stock_code", flat=True))
     codes = [row.stock_code for row in PortfolioService().get_portfolio() if row.stock_code not in known]
     asked = 0
