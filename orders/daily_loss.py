@@ -31,7 +31,7 @@ KEPT_FOR = timedelta(days=30)
 CLOSE_BEFORE = time(15, 31)
 _MIDNIGHT = time(0)
 # of the balance's valuation, what our holdings may lack before the account's own totals are believed instead
-UNEXPLAINED_PERCENT = 10
+UNEXPLAINED_PERCENT, UNEXPLAINED_WON = 10, 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,11 +171,11 @@ def _total_yesterday(snapshot: AccountSnapshot | None, result: DayResult, now: d
 
 def _unexplained(snapshot: AccountSnapshot, rows: dict[str, Portfolio]) -> str:
     """Return in words that our holdings do not explain the account's valuation, empty if they do."""
-    explained = sum(row.balance_won for row in rows.values())
-    if (snapshot.valuation - explained) * 100 <= snapshot.valuation * UNEXPLAINED_PERCENT:
+    missing = snapshot.valuation - sum(row.balance_won for row in rows.values())
+    if missing <= max(UNEXPLAINED_WON, snapshot.valuation * UNEXPLAINED_PERCENT // 100):
         return ""
     words = gettext("holdings worth {won:,} won cannot be read: the loss is measured by the account's totals")
-    return words.format(won=snapshot.valuation - explained)
+    return words.format(won=missing)
 
 
 def sync_base_prices(broker: Broker, now: Callable[[], datetime]) -> int:

@@ -36,6 +36,7 @@ REFUSALS_READ = 200
 LIST_TURN = timedelta(minutes=1)
 # a list that is older says nothing of now
 LIST_FRESH = timedelta(seconds=150)
+LIVE_STOPS = (StopRule.State.ARMED, StopRule.State.TRIGGERED, StopRule.State.ORDERED)
 _LISTED = (Reconciliation.Outcome.WHOLE, Reconciliation.Outcome.PARTLY)
 
 
@@ -47,6 +48,18 @@ def halt(*, by: str, reason: str, at: datetime) -> SwitchChange:
 def reduce(*, by: str, reason: str, at: datetime) -> SwitchChange:
     """Let sales pass, stops included, and nothing else."""
     return turn(TradingState.REDUCING, by=by, reason=reason, at=at)
+
+
+def reduce_unless_halted(*, by: str, reason: str, at: datetime) -> SwitchChange | None:
+    """Let only sales pass; None, and nothing changed, if trading is halted: that is stricter."""
+    make(at)
+    while True:
+        seen = _version()
+        if trading_state() is TradingState.HALTED:
+            return None
+        change = _change_by_person(TradingState.REDUCING, by=by, reason=reason, at=at, seen=seen)
+        if change is not None:
+            return change
 
 
 def resume(*, by: str, reason: str, at: datetime) -> SwitchChange:
@@ -63,12 +76,25 @@ def turn(to: TradingState, *, by: str, reason: str, at: datetime, is_trip: bool 
     if not by.strip():
         raise ValueError("by is empty: who turns the switch gives a name")
     make(at)
-    cancels_buys = to is TradingState.REDUCING and not is_trip and settings.CANCEL_BUYS_ON_REDUCE
-    loss = daily_loss.todays(at).won if to is TradingState.ACTIVE and not is_trip else None
-    change = _change(to, by=by, reason=reason, at=at, is_trip=is_trip, cancels_buys=cancels_buys, day_loss_won=loss)
+    if is_trip:
+        change = _change(to, by=by, reason=reason, at=at, is_trip=True)
+    else:
+        change = _change_by_person(to, by=by, reason=reason, at=at)
     if change is None:
         raise RuntimeError("the trading state has no row")
-    cancel_buys(at)
+    return change
+
+
+def _change_by_person(
+    to: TradingState, *, by: str, reason: str, at: datetime, seen: int | None = None
+) -> SwitchChange | None:
+    cancels_buys = to is TradingState.REDUCING and settings.CANCEL_BUYS_ON_REDUCE
+    loss = daily_loss.todays(at).won if to is TradingState.ACTIVE else None
+    change = _change(
+        to, by=by, reason=reason, at=at, is_trip=False, cancels_buys=cancels_buys, day_loss_won=loss, seen=seen
+    )
+    if change is not None:
+        cancel_buys(at)
     return change
 
 
@@ -218,8 +244,16 @@ def watch(now: datetime) -> SwitchChange | None:
 
 def armed_stops() -> int:
     """Return how many stops are armed, or are selling: HALTED stops them, REDUCING does not."""
-    live = [StopRule.State.ARMED, StopRule.State.TRIGGERED, StopRule.State.ORDERED]
-    return StopRule.objects.filter(state__in=live).count()
+    return StopRule.objects.filter(state__in=LIVE_STOPS).count()
+
+
+def about_halting(armed: int | None = None) -> str:
+    """Return what a person must know who is about to halt; `armed` stops, if they are counted already."""
+    words = gettext(
+        "{count} stops are armed. Halting stops them too: nothing is sold until you resume. Sales only lets them sell, "
+        "and is what you want in a fall"
+    )
+    return words.format(count=armed_stops() if armed is None else armed)
 
 
 # --- evidence --------------------------------------------------------------------------------------------------------

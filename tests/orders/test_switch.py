@@ -446,8 +446,8 @@ def test_every_reason_is_said(service: OrderService, simulator: Simulator, setti
     change = switch.watch(clock.now())
     assert change is not None
     assert (change.to_state, change.causes) == ("REDUCING", "DAILY_LOSS REFUSALS")
-    assert "refused" in change.reason
-    assert "6,000,000 won are lost" in change.reason
+    assert "refused" in change.reason or "거부" in change.reason
+    assert "6,000,000" in change.reason
 
 
 def test_what_a_person_halted_is_left_alone(service: OrderService) -> None:
