@@ -111,8 +111,7 @@ def _price(row: Portfolio | None, base: int | None, now: datetime) -> int:
 
 def _fills(now: datetime) -> dict[str, dict[Side, tuple[int, int]]]:
     """Return the shares of today's executions, and the won they cost or brought, costs included, by stock and side."""
-    midnight = datetime.combine(now.astimezone(KST), _MIDNIGHT, KST)
-    executions = TradeExecution.objects.filter(executed_at__gte=midnight, voided_at=None)
+    executions = TradeExecution.objects.filter(order__order_date=now.astimezone(KST).date(), voided_at=None)
     sums = (
         executions.order_by()
         .values_list("stock_code", "order__order_type")

@@ -46,13 +46,14 @@ def watch_indexes(now: datetime) -> SwitchChange | None:
 
     What a person saw when they last turned the switch does not count again: a fall is measured from there.
     """
+    version = switch.version()
     turned = SwitchChange.objects.filter(is_trip=False, at__date=now.astimezone(KST).date()).order_by("-id").first()
     seen = _seen(turned.at if turned else None, now)
     for field, name in INDEXES.items():
         points = [Points(row.time, getattr(row, field)) for row in seen if getattr(row, field)]
         why = rules.fallen(name, points, points[0].points if points else None, limits())
         if why is not None:
-            return switch.trip(say(why), frozenset({why.code}), at=now)
+            return switch.trip(say(why), frozenset({why.code}), at=now, seen=version)
     return None
 
 

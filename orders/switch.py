@@ -54,7 +54,7 @@ def reduce_unless_halted(*, by: str, reason: str, at: datetime) -> SwitchChange 
     """Let only sales pass; None, and nothing changed, if trading is halted: that is stricter."""
     make(at)
     while True:
-        seen = _version()
+        seen = version()
         if trading_state() is TradingState.HALTED:
             return None
         change = _change_by_person(TradingState.REDUCING, by=by, reason=reason, at=at, seen=seen)
@@ -149,9 +149,14 @@ def _change(
     return SwitchChange.objects.get(pk=written[0]) if written else None
 
 
-def trip(why: str, causes: frozenset[str], *, at: datetime, cancels_buys: bool = False) -> SwitchChange | None:
-    """Let only sales pass, by a rule; None if the state is a person's stricter choice, or has these causes already."""
-    seen = _version()
+def trip(
+    why: str, causes: frozenset[str], *, at: datetime, cancels_buys: bool = False, seen: int | None = None
+) -> SwitchChange | None:
+    """Let only sales pass, by a rule; None if the state is a person's stricter choice, or has these causes already.
+
+    None too if the state changed since version `seen`, at which the rule was judged.
+    """
+    seen = version() if seen is None else seen
     found = evidence_of_state()
     is_stricter = found.state is TradingState.HALTED or (found.state is TradingState.REDUCING and found.is_by_person)
     if is_stricter or causes <= found.causes:
@@ -173,7 +178,8 @@ def trip(why: str, causes: frozenset[str], *, at: datetime, cancels_buys: bool =
     return change
 
 
-def _version() -> int | None:
+def version() -> int | None:
+    """Return how often the state was changed, None before it was made."""
     return TradingSwitch.objects.filter(pk=TradingSwitch.ONLY_PK).values_list("version", flat=True).first()
 
 
@@ -221,10 +227,10 @@ def watch(now: datetime) -> SwitchChange | None:
     Returns the change, None if there is none.
     """
     cancel_buys(now)
-    seen = _version()
+    seen = version()
     found = evidence(now)
     if wanted := rules.trip(found, limits()):
-        return trip(say_all(wanted.why), wanted.causes, at=now, cancels_buys=DAILY_LOSS in wanted.causes)
+        return trip(say_all(wanted.why), wanted.causes, at=now, cancels_buys=DAILY_LOSS in wanted.causes, seen=seen)
     if not rules.may_clear(found, limits()):
         return None
     words = gettext("the order list is complete again for {minutes} minutes: trading goes on by itself")

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from decimal import Decimal
 from unittest import mock
@@ -553,6 +554,20 @@ def test_resting_buys_stay_if_the_setting_is_off(buy: Buy, settings) -> None:
 # --- nobody waits for it ---------------------------------------------------------------------------
 
 
+def beside(work: Callable[[], None]) -> threading.Thread:
+    """Run something on a connection of its own."""
+
+    def run() -> None:
+        try:
+            work()
+        finally:
+            connections.close_all()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread
+
+
 def test_a_halt_waits_for_nobody_who_commits_an_order(transactional_db: None, db: None) -> None:
     """A process sleeps in a transaction that holds up every order; and one that changes the state holds up none."""
     switch.make(clock.now())
@@ -563,22 +578,73 @@ def test_a_halt_waits_for_nobody_who_commits_an_order(transactional_db: None, db
             switch.locked()
             holding.set()
             release.wait(30)
-        connections.close_all()
 
-    def halt() -> None:
-        switch.halt(by="kim", reason="", at=clock.now())
-        connections.close_all()
-
-    sleeper, brake = threading.Thread(target=sleep, daemon=True), threading.Thread(target=halt, daemon=True)
-    sleeper.start()
+    sleeper = beside(sleep)
     assert holding.wait(10)
-    brake.start()
+    brake = beside(lambda: switch.halt(by="kim", reason="", at=clock.now()) and None)
     brake.join(3)
     is_done = not brake.is_alive()
     release.set()
     sleeper.join(10)
     brake.join(10)
     assert is_done
+
+
+def test_an_order_waits_for_nobody_who_changes_the_state(
+    transactional_db: None, service: OrderService, buy: Buy
+) -> None:
+    """Somebody sleeps in a transaction that holds the row of the trading state."""
+    switch.make(clock.now())
+    holding, release, placed = threading.Event(), threading.Event(), threading.Event()
+
+    def sleep() -> None:
+        with transaction.atomic():
+            TradingSwitch.objects.select_for_update().get()
+            holding.set()
+            release.wait(30)
+
+    def place() -> None:
+        assert buy(price=69_000).order_no
+        placed.set()
+
+    sleeper = beside(sleep)
+    assert holding.wait(10)
+    placer = beside(place)
+    is_placed = placed.wait(5)
+    release.set()
+    sleeper.join(10)
+    placer.join(10)
+    assert is_placed
+
+
+def test_an_order_that_waited_for_another_sees_the_halt_that_came_meanwhile(
+    transactional_db: None, service: OrderService, buy: Buy, simulator: Simulator
+) -> None:
+    switch.make(clock.now())
+    holding, release = threading.Event(), threading.Event()
+
+    def sleep() -> None:
+        with transaction.atomic():
+            switch.locked()
+            holding.set()
+            release.wait(30)
+            transaction.set_rollback(True)  # the count is as the waiting order saw it
+
+    def place() -> None:
+        with suppress(OrderDenied):
+            buy(price=69_000)
+
+    sleeper = beside(sleep)
+    assert holding.wait(10)
+    placer = beside(place)
+    placer.join(1)
+    assert placer.is_alive(), "it waits"
+    switch.halt(by="kim", reason="", at=clock.now())
+    release.set()
+    sleeper.join(10)
+    placer.join(10)
+    assert not TradeOrder.objects.filter(order_no__isnull=False).exists()
+    assert simulator.ledger(ACCOUNT)["orders"] == []
 
 
 def test_no_trip_overrules_a_person_who_was_quicker(service: OrderService) -> None:
