@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from unittest import mock
 
 import pytest
 
@@ -153,15 +154,17 @@ def test_a_list_that_moved_while_it_was_read_is_read_from_its_first_page(
 ) -> None:
     """The order that fills while its list is read: the first pages are old by then."""
     desk.simulator.fault("refusal", path=asked.tr.name, after=page, count=times, **MOVED)
-    assert len(_keys(desk, asked)) == asked.rows
+    with mock.patch.object(desk.client, "call", wraps=desk.client.call) as call:
+        assert len(_keys(desk, asked)) == asked.rows
+    assert [each.kwargs["tr_cont"] for each in call.mock_calls].count("") == 1 + times
 
 
 @every_list
 def test_a_list_that_moves_for_ever_is_given_up(desk: Desk, asked: Asked) -> None:
     desk.simulator.fault("refusal", path=asked.tr.name, **MOVED)
-    with pytest.raises(Refused, match="다시"):
+    with mock.patch.object(desk.client, "call", wraps=desk.client.call) as call, pytest.raises(Refused, match="다시"):
         desk.client.pages(asked.tr, asked.parameters)
-    assert len([each for each in desk.simulator.events() if asked.tr.name in each.get("path", "")]) <= client.TRIES
+    assert call.call_count == client.TRIES
 
 
 @pytest.mark.parametrize("fault", ["page_fails", "page_repeats", "stuck_cursor", "duplicate_rows", "dict_for_list"])
