@@ -183,7 +183,7 @@ def _synced_and_armed() -> dict[str, Any]:
             [[state.value for state in switch.LIVE_STOPS]],
         )
         synced_at, count = cursor.fetchone()
-    return {"synced_at": synced_at, "about_halting": switch.about_halting(count)}
+    return {"synced_at": synced_at, "armed": count, "about_halting": switch.about_halting(count)}
 
 
 def _from_redis() -> dict[str, Any]:
