@@ -188,8 +188,13 @@ def locked() -> TradingState:
 
     The state itself may change meanwhile: whoever changes it waits for nobody.
     """
-    ground.supersede()
+    overtake()
     return trading_state()
+
+
+def overtake() -> None:
+    """Hold up commits of orders to the end of the transaction: what is being committed is then judged anew."""
+    ground.supersede()
 
 
 def cancel_buys(now: datetime) -> int:
