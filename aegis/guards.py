@@ -6,9 +6,10 @@ says nothing: it is asked again when they are.
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
@@ -25,7 +26,7 @@ def gettext_noop(text: str) -> str:
 
 
 class TradingState(StrEnum):
-    """The kill switch. Sales pass in REDUCING; nothing new passes in HALTED."""
+    """The kill switch. Sales pass in REDUCING, stops among them; nothing new passes in HALTED. HALTED is a person's."""
 
     ACTIVE = "ACTIVE"
     REDUCING = "REDUCING"
@@ -50,7 +51,12 @@ class Reason:
     @property
     def passes(self) -> bool:
         """Whether it goes away by itself: what waits in line may wait for it, where a new intent is refused."""
-        return self.code in ("FROZEN", "NOT_RECONCILED", "RIVALS", "FILL_UNLISTED", "HELD", "HALTED", "REDUCING")
+        return self.code in PASSING
+
+
+PASSING = frozenset(
+    {"FROZEN", "NOT_RECONCILED", "RIVALS", "FILL_UNLISTED", "HELD", "HALTED", "REDUCING", "CIRCUIT_BREAKER"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +114,8 @@ class Facts:
     `is_errand` marks a chase's re-order or a stop's sale, which no caller asks for. `total_asset` in won is the account
     as last seen, `held_qty` what it holds of this stock. `best_opposite` is the price in won that it would meet first,
     None if the book was not asked. `may_self_cross`: it may trade against the account's own orders. `kept_qty` and
-    `kept_won` are what the family of an amend has bought or may still buy beside it.
+    `kept_won` are what the family of an amend has bought or may still buy beside it. `breaker_since`: a circuit breaker
+    goes on since then.
     """
 
     request: OrderRequest
@@ -135,6 +142,7 @@ class Facts:
     may_self_cross: bool = False
     kept_qty: int = 0
     kept_won: int = 0
+    breaker_since: datetime | None = None
 
     @property
     def is_buy(self) -> bool:
@@ -154,6 +162,9 @@ class Facts:
 
 Guard = Callable[[Facts], Reason | None]
 
+# nothing is taken but cancels for twenty minutes; then orders for the auction with which trading begins again
+BREAKER_TAKES_ORDERS_AFTER = timedelta(minutes=20)
+
 
 def check_quantity(facts: Facts) -> Reason | None:
     if facts.request.qty > 0:
@@ -169,6 +180,20 @@ def check_switch(facts: Facts) -> Reason | None:
     if facts.state is TradingState.HALTED:
         return Reason("HALTED", gettext_noop("trading is halted: resume it before ordering"))
     return Reason("REDUCING", gettext_noop("only sales are allowed now: the switch stands on reducing"))
+
+
+def check_circuit_breaker(facts: Facts) -> Reason | None:
+    """New orders wait until the venue trades again; the sale of a stop until the venue takes orders for the auction."""
+    if facts.breaker_since is None:
+        return None
+    takes_orders = facts.now - facts.breaker_since >= BREAKER_TAKES_ORDERS_AFTER
+    if facts.is_errand and not facts.is_buy and takes_orders:
+        return None
+    return Reason(
+        "CIRCUIT_BREAKER",
+        gettext_noop("a circuit breaker holds the market since {time}: new orders wait until it trades again"),
+        {"time": f"{facts.breaker_since.astimezone(facts.now.tzinfo):%H:%M:%S}"},
+    )
 
 
 def check_reconciled(facts: Facts) -> Reason | None:
@@ -455,6 +480,7 @@ def check_shares(facts: Facts) -> Reason | None:
 GUARDS: tuple[Guard, ...] = (
     check_quantity,
     check_switch,
+    check_circuit_breaker,
     check_reconciled,
     check_blacklist,
     check_sector,
@@ -477,6 +503,7 @@ GUARDS: tuple[Guard, ...] = (
 # what another process may have changed since: asked again under the lock in which the order is committed
 CROWDED: tuple[Guard, ...] = (
     check_switch,
+    check_circuit_breaker,
     check_reconciled,
     check_frozen,
     check_twin,
@@ -513,53 +540,88 @@ def check_words(kind: OrderKind, *, names_price: bool) -> Reason | None:
     return Reason("NAMES_NO_PRICE", words, {"kind": kind.value})
 
 
-# --- the switch that trips itself ----------------------------------------------------------------
+# --- when the trading state changes by itself ------------------------------------------------------
+
+DAILY_LOSS, REFUSALS, LIST_MISSING = "DAILY_LOSS", "REFUSALS", "LIST_MISSING"
+# a trip for want of the list ends once the list was complete for so long, so many times a day
+LIST_COMPLETE_FOR = timedelta(minutes=2)
+MAX_CLEARED_A_DAY = 3
 
 
 @dataclass(frozen=True, slots=True)
 class TripLimits:
-    """When the switch trips by itself; 0 leaves one out. Losses in won and in percent of yesterday's total."""
+    """When the state trips to REDUCING by itself; 0 leaves one out.
+
+    Losses in won and in percent of yesterday's total, refused orders in a row, minutes without a complete list.
+    """
 
     loss_won: int = 0
     loss_percent: Decimal = Decimal(0)
     refusals: int = 0
-    failures: int = 0
+    blind_minutes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What speaks for tripping, since a person last turned the switch.
+    """What speaks for a trip, since a person last changed the state.
 
-    `loss_won` is what the account has lost today, `loss_when_turned` what it had lost by then already (0 where
-    that was before today). `refusals` and `failures` are the newest ones in a row: orders that the broker
-    refused, and reconciliations that failed while a market was open.
+    `is_by_person`: a person chose the present state. `causes` are the codes of the trips that stand. `loss_won` is what
+    today's trading has lost, `loss_when_turned` what it had lost when a person last resumed (0 if that was another
+    trading day). `refused` are the stocks of the newest orders that were refused in a row. `blind_for`: no complete
+    order list was read for so long, while a market was open; `complete_for`: every list was, for so long.
+    `cleared_today`: how many trips ended by themselves today.
     """
 
     state: TradingState
+    is_by_person: bool = False
+    causes: frozenset[str] = frozenset()
     loss_won: int = 0
     loss_when_turned: int = 0
     total_yesterday: int = 0
-    refusals: int = 0
-    failures: int = 0
+    refused: tuple[str, ...] = ()
+    blind_for: timedelta = timedelta(0)
+    complete_for: timedelta = timedelta(0)
+    cleared_today: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Trip:
-    """Where the switch falls to, and why."""
+    """Why the state trips to REDUCING."""
 
-    to: TradingState
     why: tuple[Reason, ...]
+
+    @property
+    def causes(self) -> frozenset[str]:
+        return frozenset(reason.code for reason in self.why)
 
 
 def trip(evidence: Evidence, limits: TripLimits) -> Trip | None:
-    """Return where the switch falls by itself, None where it stays. It falls further, and never rises."""
-    halting = [each for each in (_refused(evidence, limits), _failing(evidence, limits)) if each]
-    reducing = [each for each in (_losing(evidence, limits),) if each]
-    if halting and evidence.state is not TradingState.HALTED:
-        return Trip(TradingState.HALTED, (*halting, *reducing))
-    if reducing and evidence.state is TradingState.ACTIVE:
-        return Trip(TradingState.REDUCING, tuple(reducing))
-    return None
+    """Return why the state trips to REDUCING, None if it does not. A cause that stands already is no new trip.
+
+    Never to HALTED: what is held can be sold whatever trips by itself, and no state that a person chose to be
+    stricter is touched.
+    """
+    if evidence.state is TradingState.HALTED or (evidence.state is TradingState.REDUCING and evidence.is_by_person):
+        return None
+    why = tuple(reason for reason in _reasons_to_trip(evidence, limits) if reason.code not in evidence.causes)
+    return Trip(why) if why else None
+
+
+def may_clear(evidence: Evidence, limits: TripLimits) -> bool:
+    """Whether a trip ends by itself: missing lists alone caused it, and the list has been complete for a while."""
+    return (
+        evidence.state is TradingState.REDUCING
+        and not evidence.is_by_person
+        and evidence.causes == {LIST_MISSING}
+        and evidence.complete_for >= LIST_COMPLETE_FOR
+        and evidence.cleared_today < MAX_CLEARED_A_DAY
+        and not _reasons_to_trip(evidence, limits)
+    )
+
+
+def _reasons_to_trip(evidence: Evidence, limits: TripLimits) -> list[Reason]:
+    checks = (_refused(evidence, limits), _list_missing(evidence, limits), _losing(evidence, limits))
+    return [reason for reason in checks if reason is not None]
 
 
 def _losing(evidence: Evidence, limits: TripLimits) -> Reason | None:
@@ -573,27 +635,31 @@ def _losing(evidence: Evidence, limits: TripLimits) -> Reason | None:
     if evidence.loss_won - seen < most:
         return None
     return Reason(
-        "DAILY_LOSS",
+        DAILY_LOSS,
         gettext_noop("{loss:,} won are lost today, {since:,} since the switch was last turned: at most {most:,}"),
         {"loss": evidence.loss_won, "since": evidence.loss_won - seen, "most": most},
     )
 
 
 def _refused(evidence: Evidence, limits: TripLimits) -> Reason | None:
-    if not limits.refusals or evidence.refusals < limits.refusals:
+    """Refusals of one stock say nothing of the others: each stock counts for half of the limit at most."""
+    by_stock = Counter(evidence.refused)
+    most_of_one = (limits.refusals + 1) // 2
+    count = sum(min(each, most_of_one) for each in by_stock.values())
+    if not limits.refusals or len(by_stock) < 2 or count < limits.refusals:
         return None
     return Reason(
-        "REFUSALS",
-        gettext_noop("the broker refused {count} orders in a row: something is wrong with them"),
-        {"count": evidence.refusals},
+        REFUSALS,
+        gettext_noop("the broker refused {count} orders of {stocks} stocks in a row: something is wrong with them"),
+        {"count": len(evidence.refused), "stocks": len(by_stock)},
     )
 
 
-def _failing(evidence: Evidence, limits: TripLimits) -> Reason | None:
-    if not limits.failures or evidence.failures < limits.failures:
+def _list_missing(evidence: Evidence, limits: TripLimits) -> Reason | None:
+    if not limits.blind_minutes or evidence.blind_for < timedelta(minutes=limits.blind_minutes):
         return None
     return Reason(
-        "BLIND",
-        gettext_noop("{count} reconciliations in a row failed: what became of our orders cannot be seen"),
-        {"count": evidence.failures},
+        LIST_MISSING,
+        gettext_noop("no complete order list for {minutes} minutes: what became of our orders cannot be seen"),
+        {"minutes": int(evidence.blind_for.total_seconds() // 60)},
     )

@@ -58,7 +58,7 @@ def _figures(name: str, before: Decimal, now: Decimal) -> dict[str, object]:
 
 
 class HaltKind(StrEnum):
-    """Why a market stands still."""
+    """What a market's operation code tells of. A sidecar stops programs only, which concerns no order of ours."""
 
     CIRCUIT_BREAKER = "CIRCUIT_BREAKER"  # 서킷브레이커: nothing trades for twenty minutes, then one auction
     SELL_SIDECAR = "SELL_SIDECAR"  # 사이드카 매도: programs may not sell for five minutes
@@ -74,3 +74,32 @@ _CB, _SELL, _BUY = HaltKind.CIRCUIT_BREAKER, HaltKind.SELL_SIDECAR, HaltKind.BUY
 # UNVERIFIED: 184 and 185 stand beside 174 and 175 under the same name; frames of one real halt settle which come
 BEGINS: Mapping[str, HaltKind] = MappingProxyType({"174": _CB, "184": _CB, "387": _SELL, "397": _BUY})
 ENDS: Mapping[str, HaltKind] = MappingProxyType({"175": _CB, "182": _CB, "185": _CB, "388": _SELL, "398": _BUY})
+
+# an index stands 8 % below its last close when a circuit breaker begins; what we know of it may be a minute old
+BREAKER_FALL_PERCENT = Decimal(6)
+
+
+@dataclass(frozen=True, slots=True)
+class IndexDay:
+    """An index now and at the last close, in points; None if it is not known, or not as of now."""
+
+    now: Decimal | None
+    last_close: Decimal | None
+
+    @property
+    def fall_percent(self) -> Decimal | None:
+        if not self.now or not self.last_close:
+            return None
+        return (self.last_close - self.now) / self.last_close * 100
+
+
+def is_stale(indexes: Sequence[IndexDay], *, had_one_today: bool) -> bool:
+    """Whether the code of a circuit breaker is an old one, that a stock still carries.
+
+    A frame comes when a stock enters or leaves a volatility interruption, and its code has no time. A circuit breaker
+    begins only while an index is 8 % down; if no index says so, a second one on a day is not believed.
+    """
+    falls = [fall for index in indexes if (fall := index.fall_percent) is not None]
+    if len(falls) == len(indexes) and falls:
+        return max(falls) < BREAKER_FALL_PERCENT
+    return had_one_today and not any(fall >= BREAKER_FALL_PERCENT for fall in falls)

@@ -240,17 +240,17 @@ def _sales_that_must_go(orders: OrderService, exchange: Exchange, say: Callable[
 
 
 def _tripped_switch(orders: OrderService, exchange: Exchange, say: Callable[[str], None]) -> None:
-    """The exchange refuses one order after another: the switch trips by itself, and a person resumes."""
+    """The exchange refuses orders of several stocks in a row: only sales pass by themselves, and a person resumes."""
     exchange.refuse(settings.MAX_REFUSALS)
     for qty in range(1, settings.MAX_REFUSALS + 1):
-        price = step(_price(PARTLY), -10)
-        orders.place(Intent(PARTLY, Side.BUY, qty, price=price, market=Market.KRX))
+        code = (PARTLY, CHASED)[qty % 2]
+        orders.place(Intent(code, Side.BUY, qty, price=step(_price(code), -10), market=Market.KRX))
     tripped = TradingSwitch.objects.exclude(state=TradingState.ACTIVE)
     _wait(_("the switch to trip"), tripped.exists)
     try:
         orders.place(Intent(CHASED, Side.BUY, 7, strategy="buy_normal"))
     except OrderDenied as denied:
-        words = _("{count} refusals in a row trip the switch, and nothing passes: {why}")
+        words = _("{count} refusals in a row trip the switch, and no buy passes: {why}")
         say(words.format(count=settings.MAX_REFUSALS, why=guards.say_all(denied.reasons)))
     else:
         raise DemoFailed(_("an order passed the switch"))

@@ -107,7 +107,10 @@ MAX_DAILY_LOSS_WON = bound("AEGIS_MAX_DAILY_LOSS_WON", 0)
 # of yesterday's total; the market as a whole falls further about once in some years
 MAX_DAILY_LOSS_PERCENT = percent_bound("AEGIS_MAX_DAILY_LOSS_PERCENT", 5)
 MAX_REFUSALS = bound("AEGIS_MAX_REFUSALS", 5)
+# minutes without one complete order list, while a market is open
 MAX_FAILED_RECONCILIATIONS = bound("AEGIS_MAX_FAILED_RECONCILIATIONS", 5)
+# after a trip for a loss, or when a person lets only sales pass
+CANCEL_BUYS_ON_REDUCE = env.bool("AEGIS_CANCEL_BUYS_ON_REDUCE", default=True)
 # from the open, and within so many seconds: half of what stops programs (sidecar) and of a bad day
 MAX_INDEX_FALL_PERCENT = percent_bound("AEGIS_MAX_INDEX_FALL_PERCENT", 4)
 MAX_INDEX_DROP_PERCENT = percent_bound("AEGIS_MAX_INDEX_DROP_PERCENT", 2)

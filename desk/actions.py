@@ -133,6 +133,15 @@ def switch_to(state: TradingState, *, by: User, reason: str) -> Told:
     return Told(True, _("Trading switch: {state}").format(state=change.get_to_state_display()))
 
 
+def stop_buying(*, by: User, reason: str) -> Told:
+    """Let only sales pass, if trading is not halted."""
+    change = switch.reduce_unless_halted(by=by.get_username(), reason=reason, at=clock.now())
+    if change is None:
+        return Told(True, _("Trading is halted already, and stays so"))
+    log_act(by, change, f"{change.get_to_state_display()}: {reason}".rstrip(": "))
+    return Told(True, _("Trading switch: {state}").format(state=change.get_to_state_display()))
+
+
 def cancel_all(*, by: User) -> Sequence[Told]:
     """Cancel everything of ours that is open; external orders stay. What the list still shows is not done."""
     log_act(by, TradeOrder, _("cancel all"))

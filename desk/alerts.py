@@ -17,11 +17,12 @@ from django.utils import translation
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
+from aegis.market_guard import HaltKind
 from aegis.requests import EndCause
 from aegis.sessions import KST
 from desk.models import Alarm, Kind, Message, NewsMark
 from orders import stops
-from orders.models import OrderEvent, Reconciliation, StopEvent, SwitchChange, TradeExecution, TradeOrder
+from orders.models import MarketHalt, OrderEvent, Reconciliation, StopEvent, SwitchChange, TradeExecution, TradeOrder
 from portfolio.models import AccountSnapshot, PortfolioEvent
 
 log = logging.getLogger(__name__)
@@ -237,6 +238,12 @@ def _switch(change: SwitchChange) -> News:
     return News(f"switch:{change.pk}", Kind.SWITCH, text, change.at)
 
 
+def _halt(halt: MarketHalt) -> News:
+    """Tell of a circuit breaker; a sidecar concerns no order of ours."""
+    text = _("Circuit breaker: new orders wait until the market trades again; resting ones stay")
+    return News(f"halt:{halt.pk}", Kind.SWITCH, text, halt.began_at)
+
+
 def _holding(event: PortfolioEvent) -> News:
     text = _("{name} changed without a trade of ours ({kind}): {before:,} shares before, {after:,} now").format(
         name=event.stock_name or event.stock_code,
@@ -275,6 +282,7 @@ SOURCES: tuple[Source, ...] = (
     # its order tells for itself
     Source("stop", lambda: StopEvent.objects.exclude(kind="ORDERED").select_related("stop"), _stop),
     Source("switch", SwitchChange.objects.all, _switch),
+    Source("halt", lambda: MarketHalt.objects.filter(kind=HaltKind.CIRCUIT_BREAKER), _halt),
     Source("holding", PortfolioEvent.objects.all, _holding),
     Source("left out", lambda: AccountSnapshot.objects.exclude(left_out=[]), _left_out),
     Source("look", lambda: Reconciliation.objects.filter(corrected__gt=0), _correction),

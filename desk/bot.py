@@ -154,4 +154,5 @@ def _again_after(error: TelegramError, pause: float) -> float | None:
 
 
 def _is_halt(update: Mapping[str, Any]) -> bool:
-    return replies.is_halt((update.get("message") or {}).get("text") or "")
+    is_button = replies.is_halting_button(str((update.get("callback_query") or {}).get("data", "")))
+    return is_button or replies.is_halt((update.get("message") or {}).get("text") or "")

@@ -22,7 +22,7 @@ from aegis.lifecycle import Status
 from desk.models import Message
 from kis import pulse, wiring
 from market import service as market
-from orders import reconcile
+from orders import daily_loss, reconcile
 from orders.models import Reconciliation, TradeOrder
 from portfolio.models import AccountSnapshot
 
@@ -216,6 +216,12 @@ def _channel(name: str, error: str) -> str:
     return f"{name} ({error})" if error else name
 
 
+def day_loss(now: datetime) -> str:
+    """The loss that trips the trading state can be computed."""
+    is_bounded = settings.MAX_DAILY_LOSS_WON or settings.MAX_DAILY_LOSS_PERCENT
+    return daily_loss.todays(now).unknown if is_bounded else ""
+
+
 def disk(now: datetime) -> str:
     usage = shutil.disk_usage(settings.BASE_DIR)
     free = usage.free / usage.total
@@ -237,10 +243,11 @@ CHECKS: Sequence[tuple[str, Look, timedelta]] = (
     ("telegram", telegram, timedelta(seconds=60)),
     ("unknown", unknown, timedelta(0)),
     ("untold", untold, timedelta(0)),
+    ("day loss", day_loss, timedelta(minutes=3)),
     ("disk", disk, timedelta(seconds=60)),
 )
 # what a load balancer need not know
-NOT_READY = ("feeds", "unread", "unknown", "untold", "telegram")
+NOT_READY = ("day loss", "feeds", "unread", "unknown", "untold", "telegram")
 
 
 def check(now: datetime) -> list[Check]:

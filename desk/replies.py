@@ -28,7 +28,7 @@ from desk.models import Confirmation
 from kis import clock, wiring
 from market.codes import ManyStocks, explain, resolve
 from market.models import Stock
-from orders import guards
+from orders import guards, switch
 from orders.management.changing import Change, preview, wanted
 from orders.management.console import Failure, describe, find_order, short, wanted_by
 from orders.models import TradeExecution, TradeOrder, TradingSwitch
@@ -99,7 +99,12 @@ def answer(text: str, *, chat: int, now: datetime) -> Answer:
 def is_halt(text: str) -> bool:
     """Whether a line must be obeyed even where it comes late."""
     first = (plain(text).split() or [""])[0].lstrip("/").split("@")[0].lower()
-    return COMMANDS.get(first) is _halt
+    return COMMANDS.get(first) in (_halt, _reduce)
+
+
+def is_halting_button(data: str) -> bool:
+    """Whether a button halts: it waits behind no other line."""
+    return data.startswith("halt:")
 
 
 # --- what only looks ----------------------------------------------------------------------------
@@ -178,10 +183,10 @@ def _fill_line(row: TradeExecution) -> str:
 
 
 def _status(asked: Asked) -> Answer:
-    switch = TradingSwitch.objects.filter(pk=TradingSwitch.ONLY_PK).first()
-    lines = [_("Trading switch: {state}").format(state=switch.get_state_display())] if switch else []
-    if switch and switch.reason:
-        lines[0] += f" ({switch.reason})"
+    row = TradingSwitch.objects.filter(pk=TradingSwitch.ONLY_PK).first()
+    lines = [_("Trading switch: {state}").format(state=row.get_state_display())] if row else []
+    if row and row.reason:
+        lines[0] += f" ({row.reason})"
     checks = health.check(asked.now)
     lines += [f"🚨 {each.name}: {each.text}" for each in checks if not each.ok]
     if all(each.ok for each in checks):
@@ -215,7 +220,8 @@ def _help(asked: Asked) -> Answer:
         _("/sell STOCK QTY [PRICE|market] - sell, after a button"),
         _("/amend NUMBER PRICE [QTY] - move to another price, after a button"),
         _("/cancel NUMBER|all - cancel, after a button"),
-        _("/halt [WHY] - nothing new leaves, at once"),
+        _("/reduce [WHY] - only sales pass, at once; stops go on"),
+        _("/halt [WHY] - the same, and a button that stops sales and stops too"),
         _("/resume [WHY] - trade again, after a button"),
         _("/status - what is wrong"),
         _("/unknown - orders whose outcome is unknown"),
@@ -401,9 +407,24 @@ def _amend(asked: Asked) -> Answer:
     return _with_buttons(asked, _("Amend {change}?").format(change=wanted(order, change)), "AMEND", words)
 
 
-def _halt(asked: Asked) -> Answer:
+def _reduce(asked: Asked) -> Answer:
     reason = " ".join(asked.words) or _("by Telegram")
-    return Answer(actions.switch_to(TradingState.HALTED, by=asked.user, reason=reason).text)
+    return Answer(actions.stop_buying(by=asked.user, reason=reason).text)
+
+
+def _halt(asked: Asked) -> Answer:
+    """Let only sales pass at once, which harms nothing, and ask whether stops are to be stopped too."""
+    told = _reduce(asked)
+    if guards.trading_state() is TradingState.HALTED:
+        return told
+    reason = " ".join(asked.words) or _("by Telegram")
+    key = _confirmable(asked, "HALT", {"reason": reason})
+    lines = [
+        told.text,
+        switch.about_halting(),
+        _("The button is good for {seconds} s").format(seconds=CONFIRM_FOR.seconds),
+    ]
+    return Answer("\n".join(lines), [[(_("Sales only (recommended)"), f"no:{key}"), (_("Halt all"), f"halt:{key}")]])
 
 
 def _resume(asked: Asked) -> Answer:
@@ -427,7 +448,7 @@ def press(data: str, *, chat: int, now: datetime) -> Answer:
     with translation.override(row.words.get("language", "ko") if row else "ko"):
         if row is None:
             return Answer(_("This button is not known any more"))
-        if (answered := _take(row.pk, is_yes=choice == "yes", now=now)) is not None:
+        if (answered := _take(row.pk, is_yes=choice in ("yes", "halt"), now=now)) is not None:
             return Answer(answered)
         text = broke_off()
         try:
@@ -509,6 +530,10 @@ def _resume_now(row: Confirmation, asked: Asked) -> str:
     return actions.switch_to(TradingState.ACTIVE, by=asked.user, reason=row.words["reason"]).text
 
 
+def _halt_now(row: Confirmation, asked: Asked) -> str:
+    return actions.switch_to(TradingState.HALTED, by=asked.user, reason=row.words["reason"]).text
+
+
 def _decide_now(row: Confirmation, asked: Asked) -> str:
     order = TradeOrder.objects.get(pk=row.words["order"])
     return actions.decide(order, row.words["order_no"] or None, by=asked.user).text
@@ -519,6 +544,7 @@ ACTS: dict[str, Callable[[Confirmation, Asked], str]] = {
     Side.SELL.value: _place,
     "AMEND": _amend_now,
     "CANCEL": _cancel_now,
+    "HALT": _halt_now,
     "RESUME": _resume_now,
     "DECIDE": _decide_now,
 }
@@ -541,6 +567,7 @@ _TABLE: Sequence[tuple[str, str, Callable[[Asked], Answer]]] = (
     ("매도", "sell", _sell),
     ("정정", "amend", _amend),
     ("취소", "cancel", _cancel),
+    ("매도만", "reduce", _reduce),
     ("중지", "halt", _halt),
     ("재개", "resume", _resume),
     ("상태", "status", _status),

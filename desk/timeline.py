@@ -25,6 +25,7 @@ EVENTS = {
     "UNFILLED": (gettext_noop("fills taken back"), "warn"),
     "CANCELLED": (gettext_noop("cancelled"), "warn"),
     "EXPIRED": (gettext_noop("expired"), "warn"),
+    "CANCEL_WANTED": (gettext_noop("cancel wanted: only sales pass"), "quiet"),
     "CANCEL_DEFERRED": (gettext_noop("cancel wanted: it is sent once the order is found"), "quiet"),
     "CANCEL_SENT": (gettext_noop("cancel sent"), "quiet"),
     "CANCEL_TAKEN": (gettext_noop("cancel taken by the broker"), "quiet"),

@@ -1,9 +1,10 @@
 """The only speaker of the broker's REST: a catalogue row and parameters in, checked output out.
 
 Each call ends in a value or in one of the port's three failures, and that is decided in one place,
-`Client._judge`. A read is repeated; a command is sent again only when the gateway turned it away
-unread (token, the key's call limit) or it surely never left (no connection). The ledger's own limit
-proves neither, so a command that meets it has an unknown outcome.
+`Client._judge`. A read is repeated, also if the broker asks for that; a list is then read from its
+first page. A command is sent again only when the gateway turned it away unread (token, the key's call
+limit) or it surely never left (no connection). The ledger's own limit proves neither, so a command
+that meets it has an unknown outcome.
 """
 
 import logging
@@ -23,7 +24,7 @@ from aegis.terms import Market
 from kis.auth import Tokens
 from kis.catalogue import TR, Effect, Urgency
 from kis.environment import Credentials, Dialect, Environment
-from kis.errors import LEDGER_BUSY, Meaning, failure, meaning_of
+from kis.errors import LEDGER_BUSY, AskAgain, Meaning, failure, meaning_of
 from kis.fields import Row
 from kis.serving import urgency_of
 from kis.throttle import Slot, Throttle
@@ -109,6 +110,15 @@ def _seconds_left() -> float:
     return max(0.0, _gives_up_at.get() - time.monotonic())
 
 
+def _pause(attempt: int) -> bool:
+    """Wait before a call is repeated, longer each time; False if there is no time left for that."""
+    seconds = PAUSE_SECONDS * 2**attempt * random.uniform(0.5, 1.0)  # noqa: S311 jitter
+    if seconds >= _seconds_left():
+        return False
+    time.sleep(seconds)
+    return True
+
+
 class _Again(Exception):
     """It may be sent once more: turned away unread by the gateway, or (no meaning) it never left."""
 
@@ -164,17 +174,18 @@ class Client:
         last: BrokerError = NotSent("never tried", call=tr.name)
         leaves_by = time.monotonic() + COMMAND_SECONDS if tr.effect is Effect.COMMAND else float("inf")
         for attempt in range(TRIES):
-            if attempt:
-                pause = PAUSE_SECONDS * 2**attempt * random.uniform(0.5, 1.0)  # noqa: S311 jitter
-                if pause >= _seconds_left():
-                    break
-                time.sleep(pause)
+            if attempt and not _pause(attempt):
+                break
             try:
                 return self._once(tr, address, parameters, tr_cont, leaves_by, last_check)
             except _Again as again:
                 last = again.error
                 if again.meaning is Meaning.BUSY:
                     self._throttle_of(last.code).slow_down()
+            except AskAgain as error:
+                if tr.cursor is not None:
+                    raise
+                last = error
             except OutcomeUnknown as error:
                 if error.code == LEDGER_BUSY:
                     self._ledger_throttle.slow_down()
@@ -200,13 +211,24 @@ class Client:
         return response.content
 
     def pages(self, tr: TR, parameters: Mapping[str, str], *, market: Market = Market.KRX) -> list[Reply]:
-        """Return every page of a list, or raise: half a list is no list.
+        """Return every page of a list, or raise: half a list is no list. If it changed meanwhile, it is read anew.
 
         Raises OutcomeUnknown where the cursor does not move on, or a row comes twice because pages overlap.
         """
-        replies = list(self._pages(tr, parameters, market))
+        replies = self._whole(tr, parameters, market)
         _no_row_twice(tr, [row for reply in replies for row in reply.listed()])
         return replies
+
+    def _whole(self, tr: TR, parameters: Mapping[str, str], market: Market) -> list[Reply]:
+        """Return every page of a list, from the first again if the broker asks for that."""
+        for attempt in range(1, TRIES):
+            try:
+                return list(self._pages(tr, parameters, market))
+            except AskAgain as error:
+                log.info("%s: reading %d of %d failed: %s", tr.name, attempt, TRIES, error)
+                if not _pause(attempt):
+                    raise
+        return list(self._pages(tr, parameters, market))
 
     def walk(
         self, tr: TR, parameters: Mapping[str, str], *, back: Callable[[Row], Mapping[str, str] | None]

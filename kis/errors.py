@@ -30,6 +30,15 @@ class Code:
 # of orders that lack each order refused so would settle it. Until then it proves nothing about a command.
 LEDGER_BUSY = "EGW00215"
 
+# With these words a list refuses because orders moved while it was read: "조회이후에 자료가 변경되었습니다.(다시
+# 조회하세요)". UNVERIFIED: their code; users published the words alone. A command is never repeated for them
+ASK_AGAIN_WORDS = "다시조회"
+
+
+class AskAgain(Refused):
+    """A read that the broker asks to repeat: of a list its first page, of which it has changed since."""
+
+
 # the refusals that say why in the port's own terms
 KINDS: Mapping[str, type[Refused]] = {
     "APBK1943": NoMarketOrders,
@@ -152,6 +161,8 @@ def advice(code: str, words: str) -> str:
 
 def failure(tr: TR, code: str, words: str) -> BrokerError:
     """Return the exception for a readable failure that is not to be sent again."""
+    if tr.effect is Effect.READ and ASK_AGAIN_WORDS in words.replace(" ", ""):
+        return AskAgain(words, code=code, call=tr.name)
     if meaning_of(code, tr.effect) is Meaning.UNKNOWN:
         return OutcomeUnknown(words, code=code, call=tr.name)
     return KINDS.get(code, Refused)(words, code=code, call=tr.name)

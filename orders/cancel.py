@@ -9,13 +9,15 @@ from dataclasses import replace
 from datetime import datetime
 
 from django.db import transaction
+from django.db.models import Q
 
 from aegis.broker import Acceptance, Broker, BrokerError, HeldBack, OpenOrder, OutcomeUnknown, Placed
 from aegis.guards import Reason, gettext_noop
-from aegis.lifecycle import UNANSWERED
+from aegis.lifecycle import DONE, UNANSWERED, UNSETTLED
 from aegis.requests import RequestedBy, RequestKind, resend_after
 from aegis.sessions import KST
-from orders import guards, journal, requests, switch
+from aegis.terms import Side
+from orders import ground, guards, journal, requests
 from orders.models import BrokerRequest, TradeOrder
 from orders.order_list import same_branch
 from orders.requests import Grounds
@@ -81,7 +83,7 @@ def end_chase(order: TradeOrder, why: str, *, at: datetime) -> None:
     order.replaced_by.filter(origin=TradeOrder.Origin.AEGIS).update(chase_at=None, chase_note="")
     _withdraw(order)
     journal.write(order, "CHASE_ENDED", why, at=at)
-    switch.overtake()
+    ground.supersede()
 
 
 def why_not_today(order: TradeOrder, now: datetime) -> Reason | None:
@@ -125,7 +127,29 @@ def request_cancel(order: TradeOrder, *, by: RequestedBy, who: str = "", at: dat
         return
     _want(row, by, at, is_whole=True)
     journal.note(row, cancel_due_at=at)
-    journal.write(row, "CANCEL_DEFERRED", f"{by.value} {who}".strip(), at=at)
+    journal.write(row, "CANCEL_WANTED", f"{by.value} {who}".strip(), at=at)
+
+
+@transaction.atomic
+def cancel_resting_buys(why: str, *, at: datetime) -> int:
+    """Record a cancel of every buy of ours that rests or is on its way; return of how many there was none yet.
+
+    A chase between its cancel and its next order ends too: what it took back is not bought again. A row that somebody
+    else is changing is left to the next call.
+    """
+    buys = TradeOrder.objects.filter(
+        order_type=Side.BUY, origin=TradeOrder.Origin.AEGIS, order_date=at.astimezone(KST).date()
+    ).select_for_update(skip_locked=True, of=("self",))
+    resting = buys.filter(Q(cancel_wanted_at=None) | Q(cancel_wanted_by=RequestedBy.CHASE), status__in=UNSETTLED)
+    found = list(resting.order_by("pk"))
+    for order in found:
+        _want(order, RequestedBy.CANCEL_ALL, at, is_whole=True)
+        journal.note(order, cancel_due_at=at)
+        journal.write(order, "CANCEL_WANTED", why, at=at)
+    for order in buys.filter(status__in=DONE, chase_at__isnull=False).order_by("pk"):
+        journal.note(order, chase_at=None, chase_note="")
+        journal.write(order, "CHASE_ENDED", why, at=at)
+    return len(found)
 
 
 def apply_deferred_cancel(order: TradeOrder, *, at: datetime) -> None:

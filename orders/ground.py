@@ -12,16 +12,18 @@ from typing import Any
 
 from django.conf import settings
 from django.db import connection
+from django.db.models import F
 
 from aegis.broker import OrderRequest
 from aegis.guards import Facts, Others, RestingOrder, TradingState
+from aegis.market_guard import HaltKind
 from aegis.sessions import KST, Phase
 from aegis.terms import Instrument, Market, Side
 from aegis.ticks import DAILY_LIMIT_PERCENT
 from market import service as market
 from market.models import Stock, TradingSession
 from orders import guards
-from orders.models import TradingSwitch
+from orders.models import OrderSequence, TradingSwitch
 
 MINUTE = timedelta(minutes=1)
 # a look at the broker's list older than this says nothing about now: one is taken each minute
@@ -66,11 +68,13 @@ _UNSETTLED = f"""
           AND id <> %(family)s AND coalesce(root_id, 0) <> %(family)s
     ) AS other
 """  # noqa: S608
-# What the other orders mean for one: where the switch stands and how many intents were committed under it, today's
-# intents, a twin, and what is not settled, in figures and once more as it stands. Without a price an intent is worth
-# what the last trade was.
+# What the other orders mean for one: the trading state and a circuit breaker that goes on, how many orders were ever
+# committed, today's orders, a twin, and what is not settled, in figures and once more as it stands. Without a price an
+# order is worth what the last trade was.
 CROWD = f"""
-    SELECT switch.state, switch.intents, today.*,
+    SELECT (SELECT state FROM trading_switch WHERE id = {TradingSwitch.ONLY_PK}),
+           (SELECT began_at FROM market_halts WHERE kind = '{HaltKind.CIRCUIT_BREAKER}' AND ended_at IS NULL),
+           (SELECT commits FROM order_sequence WHERE id = {OrderSequence.ONLY_PK}), today.*,
            (SELECT max(id) FROM trade_orders
             WHERE stock_code = %(stock_code)s AND created_at > %(twin_since)s AND order_date = %(today)s
               AND order_type = %(order_type)s AND qty = %(qty)s AND status <> 'REJECTED'
@@ -85,16 +89,18 @@ CROWD = f"""
         WHERE order_date = %(today)s AND root_id IS NULL AND origin = 'AEGIS' AND id <> %(family)s
     ) AS today
     CROSS JOIN ({_UNSETTLED}) AS unsettled
-    LEFT JOIN trading_switch AS switch ON switch.id = {TradingSwitch.ONLY_PK}
 """  # noqa: S608
-# Takes a place in the queue of intents, where the crowd is still the one that was seen and the chase of the order that
-# it follows goes on. Whoever waits here for another intent finds the count gone up: PostgreSQL looks at the row anew
+# Compares and counts: succeeds only if the trading state, the count of commits and what is not settled are still as
+# they were seen, and the chase of the order that it follows goes on. Who waits here for another order finds the count
+# changed. The trading state is only read: whoever changes it waits for no order, and no order for him. A change that
+# this statement does not see is seen by the last check before the order leaves.
 TAKE_TURN = f"""
-    UPDATE trading_switch SET intents = intents + 1
-    WHERE id = {TradingSwitch.ONLY_PK} AND state = %(seen_state)s AND intents = %(seen_intents)s
+    UPDATE order_sequence SET commits = commits + 1
+    WHERE id = {OrderSequence.ONLY_PK} AND commits = %(seen_commits)s
+      AND coalesce((SELECT state FROM trading_switch WHERE id = {TradingSwitch.ONLY_PK}), 'ACTIVE') = %(seen_state)s
       AND (SELECT unsettled::text FROM ({_UNSETTLED}) AS unsettled) = %(seen_unsettled)s
       AND (%(follows)s::bigint IS NULL OR (SELECT chase_at FROM trade_orders WHERE id = %(follows)s) IS NOT NULL)
-    RETURNING intents
+    RETURNING commits
 """  # noqa: S608
 SURVEY = """
     SELECT (SELECT id FROM trade_orders WHERE request_id = %(request_id)s),
@@ -126,14 +132,15 @@ class Question:
 class Crowd:
     """What others may change from one moment to the next, as `question` found it.
 
-    `reconciled` says that the newest look at the broker's list told of our orders, not long ago. `intents` were ever
-    committed, None before the switch was made; `held_qty` are shares as last seen; `unsettled` is what is not settled,
-    in the database's own words.
+    `breaker_since`: a circuit breaker goes on since then. `reconciled` says that the newest look at the broker's list
+    told of our orders, not long ago. `commits` orders were ever committed, None before the first; `held_qty` are shares
+    as last seen; `unsettled` is what is not settled, in the database's own words.
     """
 
     question: Question
     state: TradingState
-    intents: int | None
+    breaker_since: datetime | None
+    commits: int | None
     reconciled: bool
     held_qty: int
     others: Others
@@ -181,6 +188,7 @@ def facts(
         request=request,
         now=now.astimezone(KST),
         state=found.crowd.state,
+        breaker_since=found.crowd.breaker_since,
         phases=found.phases,
         instrument=Instrument(stock.instrument),
         trades_on_nxt=stock.trades_on_nxt,
@@ -197,7 +205,14 @@ def facts(
 
 def beside(facts: Facts, crowd: Crowd) -> Facts:
     """Return the facts about an order with what its crowd is now."""
-    return replace(facts, state=crowd.state, reconciled=crowd.reconciled, held_qty=crowd.held_qty, others=crowd.others)
+    return replace(
+        facts,
+        state=crowd.state,
+        breaker_since=crowd.breaker_since,
+        reconciled=crowd.reconciled,
+        held_qty=crowd.held_qty,
+        others=crowd.others,
+    )
 
 
 def crowd(question: Question, *, now: datetime) -> Crowd:
@@ -205,12 +220,17 @@ def crowd(question: Question, *, now: datetime) -> Crowd:
     return _crowd(question, _ask(CROWD, question, now))
 
 
+def supersede() -> None:
+    """Hold up commits of orders to the end of the transaction: what is being committed is then judged anew."""
+    OrderSequence.objects.filter(pk=OrderSequence.ONLY_PK).update(commits=F("commits") + 1)
+
+
 def seen(crowd: Crowd, *, now: datetime) -> dict[str, Any]:
     """Return the figures of `TAKE_TURN` for an order that was judged beside this crowd."""
     return {
         **_unsettled(crowd.question, now),
         "seen_state": crowd.state.value,
-        "seen_intents": crowd.intents,
+        "seen_commits": crowd.commits,
         "seen_unsettled": crowd.unsettled,
     }
 
@@ -243,8 +263,8 @@ def _ask(statement: str, question: Question, now: datetime) -> Any:
 
 def _crowd(question: Question, row: Any) -> Crowd:
     (
-        state, intents, last_minute, bought, twin, frozen, frozen_amend, cash, shares, open_buys, opposite, held,
-        is_reconciled, unsettled,
+        state, breaker_since, commits, last_minute, bought, twin, frozen, frozen_amend, cash, shares, open_buys,
+        opposite, held, is_reconciled, unsettled,
     ) = row  # fmt: skip
     others = Others(
         last_minute=last_minute,
@@ -258,7 +278,8 @@ def _crowd(question: Question, row: Any) -> Crowd:
         opposite=tuple(RestingOrder(_name(pk), Market(market), price) for pk, market, price in _json(opposite)),
     )
     state = TradingState(state or TradingState.ACTIVE)
-    return Crowd(question, state, intents, bool(is_reconciled), held or 0, others, unsettled)
+    is_reconciled = bool(is_reconciled)
+    return Crowd(question, state, breaker_since, commits, is_reconciled, held or 0, others, unsettled)
 
 
 def _json(value: Any) -> Any:

@@ -1,23 +1,21 @@
-"""Carries out what `aegis.market_guard` judges: an index that falls turns the switch to sales only, a halt stops all.
+"""Carries out what `aegis.market_guard` judges: an index that falls trips to sales only, a circuit breaker is recorded.
 
 The only writer of `market_halts`. Indexes are read from `market_macro`, which the feed and the broker's answers
 fill alike, so that a fall is seen with the socket down too.
 """
 
 import logging
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 from django.conf import settings
-from django.db import transaction
-from django.utils.translation import gettext
 
 from aegis import market_guard as rules
-from aegis.guards import TradingState, gettext_noop
-from aegis.market_guard import FallLimits, HaltKind, Points
+from aegis.market_guard import FallLimits, HaltKind, IndexDay, Points
 from aegis.sessions import KST
+from aegis.terms import Market
 from market import service as market
-from market.models import MarketMacro
+from market.models import MarketCandle, MarketMacro
 from orders import switch
 from orders.guards import say
 from orders.models import MarketHalt, SwitchChange
@@ -25,12 +23,10 @@ from orders.models import MarketHalt, SwitchChange
 log = logging.getLogger(__name__)
 
 INDEXES = {"kospi": "KOSPI", "kosdaq": "KOSDAQ", "kospi200": "KOSPI200"}
-HALTED = {
-    HaltKind.CIRCUIT_BREAKER: gettext_noop("circuit breaker: the market stands still"),
-    HaltKind.SELL_SIDECAR: gettext_noop("sidecar against sales: programs may not sell"),
-    HaltKind.BUY_SIDECAR: gettext_noop("sidecar against buys: programs may not buy"),
-}
-BY = "AEGIS"
+# a market's circuit breaker is that of its own index
+BREAKER_INDEXES = ("kospi", "kosdaq")
+# a point that is older says nothing of now
+INDEX_FRESH = timedelta(minutes=3)
 
 
 def limits() -> FallLimits:
@@ -50,13 +46,14 @@ def watch_indexes(now: datetime) -> SwitchChange | None:
 
     What a person saw when they last turned the switch does not count again: a fall is measured from there.
     """
+    version = switch.version()
     turned = SwitchChange.objects.filter(is_trip=False, at__date=now.astimezone(KST).date()).order_by("-id").first()
     seen = _seen(turned.at if turned else None, now)
     for field, name in INDEXES.items():
         points = [Points(row.time, getattr(row, field)) for row in seen if getattr(row, field)]
         why = rules.fallen(name, points, points[0].points if points else None, limits())
         if why is not None:
-            return _reduce(say(why), now)
+            return switch.trip(say(why), frozenset({why.code}), at=now, seen=version)
     return None
 
 
@@ -71,69 +68,69 @@ def _seen(since: datetime | None, now: datetime) -> list[MarketMacro]:
     return list(MarketMacro.objects.filter(time__gte=began, time__lte=now).order_by("time"))
 
 
-@transaction.atomic
-def _reduce(why: str, now: datetime) -> SwitchChange | None:
-    if switch.locked() is not TradingState.ACTIVE:
-        return None
-    log.error("the trading switch trips to sales only: %s", why)
-    return switch.turn(TradingState.REDUCING, by=BY, reason=why, at=now, is_trip=True)
-
-
 # --- halts ---------------------------------------------------------------------------------------
 
 
-@transaction.atomic
 def begin_halt(kind: HaltKind, at: datetime) -> MarketHalt | None:
-    """Note that the market stands still and halt; None where that is known already, by whomever."""
-    state = switch.locked()
+    """Record that the market stands still; None if that is known already.
+
+    A circuit breaker holds new orders back while its row is open (`aegis.guards.check_circuit_breaker`). A sidecar is
+    recorded for information. Neither changes the trading state, and no resting order is cancelled.
+    """
     halt, is_new = MarketHalt.objects.get_or_create(kind=kind, ended_at=None, defaults={"began_at": at})
     if not is_new:
         return None
     log.error("market halt: %s", kind)
-    if state is not TradingState.HALTED:
-        reason = gettext(HALTED[kind])
-        halt.change = switch.turn(TradingState.HALTED, by=BY, reason=reason, at=at, is_trip=True)
-        halt.save(update_fields=["change"])
     return halt
 
 
-@transaction.atomic
 def end_halt(kind: HaltKind, at: datetime, *, is_heard: bool = True) -> MarketHalt | None:
-    """Note that a halt is over, and turn the switch back to where it stood; None where none is known.
-
-    A switch that a person turned meanwhile stays as it is, and a second halt keeps it halted.
-    """
-    switch.locked()
-    halt = MarketHalt.objects.select_for_update().filter(kind=kind, ended_at=None).first()
-    if halt is None:
+    """Record that a halt is over; None if none is known."""
+    halt = MarketHalt.objects.filter(kind=kind, ended_at=None).first()
+    if halt is None or not MarketHalt.objects.filter(pk=halt.pk, ended_at=None).update(ended_at=at, end_heard=is_heard):
         return None
+    log.warning("market halt over: %s%s", kind, "" if is_heard else ", though nobody told of its end")
     halt.ended_at, halt.end_heard = at, is_heard
-    halt.save(update_fields=["ended_at", "end_heard"])
-    log.warning("market halt over: %s%s", kind, "" if is_heard else ", by the clock: nobody told of its end")
-    other = MarketHalt.objects.filter(ended_at=None, change=None).first()
-    if other is not None:
-        other.change = halt.change
-        other.save(update_fields=["change"])
-    elif halt.change is not None and SwitchChange.objects.order_by("-id").first() == halt.change:
-        reason = gettext("the market trades again")
-        switch.turn(TradingState(halt.change.from_state), by=BY, reason=reason, at=at, is_trip=True)
     return halt
 
 
 def end_forgotten(now: datetime) -> None:
-    """End halts that have lasted longer than any: their end was not heard."""
+    """End halts whose end was not heard: the venue trades again, or they have lasted longer than any."""
     for halt in MarketHalt.objects.filter(ended_at=None):
         kind = HaltKind(halt.kind)
-        if now - halt.began_at > kind.lasts_at_most:
+        if now - halt.began_at > kind.lasts_at_most or (kind is HaltKind.CIRCUIT_BREAKER and _has_traded_since(halt)):
             end_halt(kind, now, is_heard=False)
+
+
+def _has_traded_since(halt: MarketHalt) -> bool:
+    """Whether KRX traded after the minute in which a circuit breaker was heard of."""
+    next_minute = halt.began_at.replace(second=0, microsecond=0) + timedelta(minutes=1)
+    heard = MarketCandle.objects.filter(venue=Market.KRX, interval=MarketCandle.Interval.MINUTE, volume__gt=0)
+    return heard.filter(time__gte=next_minute).exclude(source=MarketCandle.Source.CHART).exists()
 
 
 def hear(phase_code: str, at: datetime) -> None:
     """Take in the market's operation code (MKOP_CLS_CODE) of one frame; most say nothing of halts."""
     if kind := rules.BEGINS.get(phase_code):
+        if kind is HaltKind.CIRCUIT_BREAKER and _is_stale(at):
+            log.warning("operation code %s is taken for an old one: no circuit breaker begins", phase_code)
+            return
         begin_halt(kind, at)
     elif kind := rules.ENDS.get(phase_code):
         end_halt(kind, at)
+
+
+def _is_stale(at: datetime) -> bool:
+    midnight = at.astimezone(KST).replace(hour=0, minute=0, second=0, microsecond=0)
+    ended = MarketHalt.objects.filter(kind=HaltKind.CIRCUIT_BREAKER, ended_at__gte=midnight)
+    return rules.is_stale(_index_days(at, midnight), had_one_today=ended.exists())
+
+
+def _index_days(at: datetime, midnight: datetime) -> list[IndexDay]:
+    """Return KOSPI and KOSDAQ now, as far as they are of the last minutes, and at the last close."""
+    now = MarketMacro.objects.filter(time__gte=at - INDEX_FRESH, time__lte=at).order_by("-time").first()
+    close = MarketMacro.objects.filter(time__lt=midnight).order_by("-time").first()
+    return [IndexDay(getattr(now, name, None), getattr(close, name, None)) for name in BREAKER_INDEXES]
 
 
 def watch(now: datetime) -> None:

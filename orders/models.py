@@ -536,7 +536,10 @@ class BlacklistedStock(models.Model):
 
 
 class TradingSwitch(models.Model):
-    """The kill switch: one row."""
+    """The trading state (kill switch): one row. Orders only read it; `orders.switch` is its only writer.
+
+    Each change is one statement, so that nobody holds this row over anything else. `version` counts the changes.
+    """
 
     ONLY_PK = 1
     STATES = [
@@ -549,9 +552,7 @@ class TradingSwitch(models.Model):
     reason = models.CharField(_("reason"), max_length=200, blank=True)
     changed_by = models.CharField(_("changed by"), max_length=150, blank=True)
     changed_at = models.DateTimeField(_("changed at"))
-    intents = models.PositiveBigIntegerField(
-        _("intents committed"), default=0, help_text=_("one after another: each knows of those before it")
-    )
+    version = models.PositiveBigIntegerField(_("version"), default=0, help_text=_("one more with each change"))
 
     class Meta:
         db_table = "trading_switch"
@@ -563,8 +564,31 @@ class TradingSwitch(models.Model):
         return self.get_state_display()
 
 
+class OrderSequence(models.Model):
+    """How many orders were ever committed: one row, that each of them takes in turn, so that each knows those before.
+
+    It is no part of the trading state: whoever holds this row holds up orders, and never a change of the state.
+    """
+
+    ONLY_PK = 1
+
+    commits = models.PositiveBigIntegerField(_("orders committed"), default=0)
+
+    class Meta:
+        db_table = "order_sequence"
+        verbose_name = _("order sequence")
+        verbose_name_plural = _("order sequence")
+        constraints = [models.CheckConstraint(condition=Q(pk=1), name="one_order_sequence")]
+
+    def __str__(self) -> str:
+        return str(self.commits)
+
+
 class SwitchChange(models.Model):
-    """One turn of the kill switch: who, when, from where to where, and why. `is_trip`: nobody's hand, its own rules."""
+    """One change of the trading state: who, when, from where to where, and why. `is_trip`: by its own rules.
+
+    `causes` are the codes of a trip's reasons. `cancels_buys`: our resting buys are cancelled while it stands.
+    """
 
     at = models.DateTimeField(_("at"))
     by = models.CharField(_("changed by"), max_length=150)
@@ -572,6 +596,11 @@ class SwitchChange(models.Model):
     to_state = models.CharField(_("state after"), max_length=8, choices=TradingSwitch.STATES)
     reason = models.CharField(_("reason"), max_length=300, blank=True)
     is_trip = models.BooleanField(_("tripped by itself"), default=False)
+    causes = models.CharField(_("causes"), max_length=100, blank=True)
+    cancels_buys = models.BooleanField(_("resting buys are cancelled"), default=False)
+    day_loss_won = models.BigIntegerField(
+        _("the day's loss"), null=True, blank=True, help_text=_("in won, when a person resumed")
+    )
 
     class Meta:
         db_table = "switch_changes"
@@ -582,6 +611,24 @@ class SwitchChange(models.Model):
 
     def __str__(self) -> str:
         return f"{self.from_state} > {self.to_state} {self.by}"
+
+
+class BasePrice(models.Model):
+    """The price that a stock's day is measured from (기준가), as the broker's quote has it."""
+
+    stock_code = models.CharField(_("stock code"), max_length=12)
+    date = models.DateField(_("date"))
+    price = models.PositiveBigIntegerField(_("base price"))
+
+    class Meta:
+        db_table = "base_prices"
+        verbose_name = _("base price")
+        verbose_name_plural = _("base prices")
+        ordering = ["-date", "stock_code"]
+        constraints = [models.UniqueConstraint(fields=["date", "stock_code"], name="one_base_price_a_day")]
+
+    def __str__(self) -> str:
+        return f"{self.stock_code} {self.date} {self.price}"
 
 
 class StopRule(models.Model):
@@ -757,7 +804,7 @@ class StopEvent(models.Model):
 
 
 class MarketHalt(models.Model):
-    """A stop of the whole market (서킷브레이커, 사이드카), and the turn of the switch that it made, if it made one."""
+    """A stop of the whole market (서킷브레이커), or of programs (사이드카). `change`: of earlier versions."""
 
     KINDS = [
         (market_guard.HaltKind.CIRCUIT_BREAKER.value, _("circuit breaker")),

@@ -10,6 +10,7 @@ from aegis.sessions import KST
 from market import collector, history
 from market import service as market
 from market.models import DailyPrice, TradingDay
+from orders import daily_loss
 from orders.models import RawNotice, TradeExecution, TradeOrder
 from orders.reconcile import ASKED_FOR, reconcile
 from portfolio.fetcher import KISFetcher
@@ -44,9 +45,14 @@ def is_look_wanted(now: datetime) -> bool:
 
 
 def sync_balance(broker: Broker, now: Callable[[], datetime], *, while_open: bool) -> None:
-    """Take over the balance if the market is as open as this turn is meant for (spec §0.4)."""
+    """Take over the balance if the market is as open as this turn is meant for (spec §0.4).
+
+    In the open hours the base prices of what is held are asked for, once a day, for the day's loss.
+    """
     if market.is_any_market_open(now()) is while_open:
         KISFetcher(broker, now).sync_portfolio()
+        if while_open:
+            daily_loss.sync_base_prices(broker, now)
 
 
 def sync_after_fills(broker: Broker, now: Callable[[], datetime]) -> None:

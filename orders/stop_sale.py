@@ -19,7 +19,9 @@ from django.utils.translation import gettext
 from aegis import sessions, stop_sale
 from aegis.broker import Book, Broker, BrokerError, HeldBack, NotSent, OrderRequest, OutcomeUnknown, Quote, Refused
 from aegis.guards import (
+    BREAKER_TAKES_ORDERS_AFTER,
     Guard,
+    check_circuit_breaker,
     check_daily_limits,
     check_halt,
     check_quantity,
@@ -31,6 +33,7 @@ from aegis.guards import (
     reasons,
 )
 from aegis.lifecycle import OPEN, Status
+from aegis.market_guard import HaltKind
 from aegis.pricing import strategies
 from aegis.requests import CANCEL_PATIENCE, LIVE, EndCause, RequestedBy, RequestKind, RequestState
 from aegis.sessions import KST, Phase, PhaseName
@@ -43,7 +46,7 @@ from orders import guards, journal, requests
 from orders.cancel import Canceller
 from orders.ground import Ground
 from orders.intents import NO_CHASE, Intent, OrderDenied, offsets
-from orders.models import StopRule, TradeOrder
+from orders.models import MarketHalt, StopRule, TradeOrder
 from orders.pretrade import Draft, PreTrade
 from orders.stop_rows import SELLING, State, append_event, move, move_generation
 from orders.submit import Submitter, grounds_of
@@ -73,13 +76,14 @@ REFUSALS_REPORTED = 5
 CHECKS: tuple[Guard, ...] = (
     check_quantity,
     check_switch,
+    check_circuit_breaker,
     check_venue,
     check_self_cross,
     check_tick,
     check_daily_limits,
     check_halt,
 )
-COMMIT_CHECKS: tuple[Guard, ...] = (check_switch, check_self_cross)
+COMMIT_CHECKS: tuple[Guard, ...] = (check_switch, check_circuit_breaker, check_self_cross)
 _MAIN_SESSION = (PhaseName.OPENING_AUCTION, PhaseName.REGULAR, PhaseName.CLOSING_AUCTION)
 _EXTERNAL = (EndCause.EXTERNAL_CANCEL, EndCause.EXTERNAL_AMEND)
 _AUTOMATIC = (RequestedBy.STOP, RequestedBy.CHASE)
@@ -154,6 +158,8 @@ class StopSale:
         if not guards.trading_state().lets_pass(Side.SELL):
             raise Waits(gettext("trading is halted: resume it before ordering"))
         now = self._now()
+        if (begins_at := breaker_takes_orders_at()) and now < begins_at:
+            raise Waits(gettext("a circuit breaker holds the market"), min(begins_at, now + PAUSE_MAX))
         phases = market.today(now)
         is_any_open = any(sessions.is_market_open(venue, phases, now) for venue in Market)
         session = session_of(self._stock(), phases, now) if is_any_open else None
@@ -545,6 +551,12 @@ def session_of(stock: Stock, phases: tuple[Phase, ...], now: datetime) -> Sessio
             is_main = venue is Market.KRX and any(phase.name in _MAIN_SESSION for phase in at)
             return Session(venue, phases, legal, is_main, sessions.auction_at(phases, venue, now))
     return None
+
+
+def breaker_takes_orders_at() -> datetime | None:
+    """Return when orders are taken again in the circuit breaker that goes on, None without one."""
+    halt = MarketHalt.objects.filter(kind=HaltKind.CIRCUIT_BREAKER, ended_at=None).order_by("began_at").first()
+    return halt.began_at + BREAKER_TAKES_ORDERS_AFTER if halt else None
 
 
 def next_start(now: datetime) -> datetime:

@@ -1,36 +1,65 @@
-"""The kill switch: the only writer of its position and of its history. People turn it; it trips by itself.
+"""The trading state (kill switch): the only writer of it and of its history. People change it, and it trips by itself.
 
-Once tripped it stays until a person resumes, and what that person has seen does not trip it again.
+What trips by itself trips to REDUCING, so that what is held can be sold; HALTED is a person's decision. A trip stands
+until a person resumes, and what that person has seen does not trip again. Only a trip for want of the order list ends
+by itself, once the list is complete for a while.
+
+A change is one statement on a row that orders only read: it waits for no order, and no order waits for it.
 """
 
 import logging
-from datetime import date, datetime
-from typing import Any
+from datetime import datetime, timedelta
 
 from django.conf import settings
-from django.db import transaction
-from django.db.models import F
+from django.db import DatabaseError, connection
+from django.utils.translation import gettext
 
 from aegis import guards as rules
-from aegis.guards import Evidence, TradingState, TripLimits
+from aegis.guards import DAILY_LOSS, Evidence, TradingState, TripLimits
 from aegis.lifecycle import UNANSWERED, Status
 from aegis.sessions import KST
 from market import service as market
-from orders.guards import say_all
-from orders.models import Reconciliation, SwitchChange, TradeOrder, TradingSwitch
-from portfolio.models import AccountSnapshot
+from orders import cancel, daily_loss, ground
+from orders.guards import say_all, trading_state
+from orders.models import OrderSequence, Reconciliation, StopRule, SwitchChange, TradeOrder, TradingSwitch
 
 log = logging.getLogger(__name__)
 
+BY = "AEGIS"
+# the cause of a change that ends a trip
+LIST_COMPLETE = "LIST_COMPLETE"
+# refusals further apart than this are no row
+REFUSED_WITHIN = timedelta(minutes=10)
+# the newest orders that are looked through for refusals in a row
+REFUSALS_READ = 200
+# lists are read once a minute: a first failure says that the list was missing for so long before
+LIST_TURN = timedelta(minutes=1)
+# a list that is older says nothing of now
+LIST_FRESH = timedelta(seconds=150)
+LIVE_STOPS = (StopRule.State.ARMED, StopRule.State.TRIGGERED, StopRule.State.ORDERED)
+_LISTED = (Reconciliation.Outcome.WHOLE, Reconciliation.Outcome.PARTLY)
+
 
 def halt(*, by: str, reason: str, at: datetime) -> SwitchChange:
-    """Let nothing new leave, bought or sold."""
+    """Let nothing new leave, bought or sold, stops included."""
     return turn(TradingState.HALTED, by=by, reason=reason, at=at)
 
 
 def reduce(*, by: str, reason: str, at: datetime) -> SwitchChange:
-    """Let sales pass and nothing else."""
+    """Let sales pass, stops included, and nothing else."""
     return turn(TradingState.REDUCING, by=by, reason=reason, at=at)
+
+
+def reduce_unless_halted(*, by: str, reason: str, at: datetime) -> SwitchChange | None:
+    """Let only sales pass; None, and nothing changed, if trading is halted: that is stricter."""
+    make(at)
+    while True:
+        seen = version()
+        if trading_state() is TradingState.HALTED:
+            return None
+        change = _change_by_person(TradingState.REDUCING, by=by, reason=reason, at=at, seen=seen)
+        if change is not None:
+            return change
 
 
 def resume(*, by: str, reason: str, at: datetime) -> SwitchChange:
@@ -38,43 +67,207 @@ def resume(*, by: str, reason: str, at: datetime) -> SwitchChange:
     return turn(TradingState.ACTIVE, by=by, reason=reason, at=at)
 
 
-@transaction.atomic
 def turn(to: TradingState, *, by: str, reason: str, at: datetime, is_trip: bool = False) -> SwitchChange:
-    """Turn the switch; each turn is a row, that to where it stands too. Raises ValueError where nobody is named.
+    """Change the trading state; each change is a row, one to the same state too. Raises ValueError without a name.
 
-    A turn by rules instead of a person is a trip: it forgives nothing that speaks for tripping.
+    A change by rules instead of a person is a trip: it forgives nothing that speaks for tripping. A person who reduces
+    has our resting buys cancelled, unless AEGIS_CANCEL_BUYS_ON_REDUCE is off.
     """
     if not by.strip():
         raise ValueError("by is empty: who turns the switch gives a name")
-    return _turn(_locked(at), to, by=by, reason=reason, at=at, is_trip=is_trip)
+    make(at)
+    if is_trip:
+        change = _change(to, by=by, reason=reason, at=at, is_trip=True)
+    else:
+        change = _change_by_person(to, by=by, reason=reason, at=at)
+    if change is None:
+        raise RuntimeError("the trading state has no row")
+    return change
+
+
+def _change_by_person(
+    to: TradingState, *, by: str, reason: str, at: datetime, seen: int | None = None
+) -> SwitchChange | None:
+    cancels_buys = to is TradingState.REDUCING and settings.CANCEL_BUYS_ON_REDUCE
+    loss = daily_loss.todays(at).won if to is TradingState.ACTIVE else None
+    change = _change(
+        to, by=by, reason=reason, at=at, is_trip=False, cancels_buys=cancels_buys, day_loss_won=loss, seen=seen
+    )
+    if change is not None:
+        cancel_buys(at)
+    return change
+
+
+# The row is locked for this one statement only. `before` is what it was under the lock; with `seen` the change is made
+# only if nobody changed the state since
+_CHANGE = f"""
+WITH old AS (
+    SELECT id, state FROM trading_switch
+    WHERE id = {TradingSwitch.ONLY_PK} AND version = coalesce(%(seen)s::bigint, version)
+    FOR UPDATE
+),
+changed AS (
+    UPDATE trading_switch
+    SET state = %(to)s, reason = left(%(reason)s, 200), changed_by = %(by)s, changed_at = %(at)s, version = version + 1
+    FROM old WHERE trading_switch.id = old.id
+    RETURNING old.state AS before
+)
+INSERT INTO switch_changes (at, by, from_state, to_state, reason, is_trip, causes, cancels_buys, day_loss_won)
+SELECT %(at)s, %(by)s, before, %(to)s, left(%(reason)s, 300), %(is_trip)s, %(causes)s, %(cancels_buys)s, %(loss)s
+FROM changed
+RETURNING id
+"""  # noqa: S608
+
+
+def _change(
+    to: TradingState,
+    *,
+    by: str,
+    reason: str,
+    at: datetime,
+    is_trip: bool,
+    causes: frozenset[str] = frozenset(),
+    cancels_buys: bool = False,
+    day_loss_won: int | None = None,
+    seen: int | None = None,
+) -> SwitchChange | None:
+    """Write the state and its history; None, and nothing written, if the state changed since version `seen`."""
+    values = {
+        "to": to.value,
+        "by": by[:150],
+        "reason": reason,
+        "at": at,
+        "is_trip": is_trip,
+        "causes": " ".join(sorted(causes)),
+        "cancels_buys": cancels_buys,
+        "loss": day_loss_won,
+        "seen": seen,
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(_CHANGE, values)
+        written = cursor.fetchone()
+    return SwitchChange.objects.get(pk=written[0]) if written else None
+
+
+def trip(
+    why: str, causes: frozenset[str], *, at: datetime, cancels_buys: bool = False, seen: int | None = None
+) -> SwitchChange | None:
+    """Let only sales pass, by a rule; None if the state is a person's stricter choice, or has these causes already.
+
+    None too if the state changed since version `seen`, at which the rule was judged.
+    """
+    seen = version() if seen is None else seen
+    found = evidence_of_state()
+    is_stricter = found.state is TradingState.HALTED or (found.state is TradingState.REDUCING and found.is_by_person)
+    if is_stricter or causes <= found.causes:
+        return None
+    make(at)
+    change = _change(
+        TradingState.REDUCING,
+        by=BY,
+        reason=why,
+        at=at,
+        is_trip=True,
+        causes=causes,
+        cancels_buys=cancels_buys and settings.CANCEL_BUYS_ON_REDUCE,
+        seen=seen,
+    )
+    if change is not None:
+        log.error("the trading state tripped to %s: %s", change.to_state, change.reason)
+        cancel_buys(at)
+    return change
+
+
+def version() -> int | None:
+    """Return how often the state was changed, None before it was made."""
+    return TradingSwitch.objects.filter(pk=TradingSwitch.ONLY_PK).values_list("version", flat=True).first()
 
 
 def locked() -> TradingState:
-    """Return where the switch stands, and hold it so to the end of the transaction: no order is committed meanwhile."""
+    """Return the trading state, and hold up commits of orders to the end of the transaction.
+
+    The state itself may change meanwhile: whoever changes it waits for nobody.
+    """
     overtake()
-    state = TradingSwitch.objects.filter(pk=TradingSwitch.ONLY_PK).values_list("state", flat=True).first()
-    return TradingState(state or TradingState.ACTIVE)
+    return trading_state()
 
 
 def overtake() -> None:
-    """Hold the switch, and have whatever waits behind judged anew, by what is so once this transaction is over."""
-    TradingSwitch.objects.filter(pk=TradingSwitch.ONLY_PK).update(intents=F("intents") + 1)
+    """Hold up commits of orders to the end of the transaction: what is being committed is then judged anew."""
+    ground.supersede()
+
+
+def cancel_buys(now: datetime) -> int:
+    """Have our resting buys cancelled while the state asks for it; return how many cancels were not wanted before.
+
+    The wish is a row's state that `orders.cancel_driver` drives until the order list confirms it. What a killed process
+    or a refusing database leaves is made up by the next `watch`. A buy that is being committed meanwhile needs none:
+    its last check sees the state.
+    """
+    why = next((change for change in _standing() if change.cancels_buys), None)
+    if why is None or trading_state() is not TradingState.REDUCING:
+        return 0
+    try:
+        return cancel.cancel_resting_buys(f"{why.by}: {why.reason}".strip(": "), at=now)
+    except DatabaseError as error:
+        log.error("resting buys are not marked for their cancel yet: %s", error)
+        return 0
+
+
+def _standing() -> list[SwitchChange]:
+    """Return the changes that made the present REDUCING, newest first: a person's, or all trips since ACTIVE."""
+    found: list[SwitchChange] = []
+    for change in SwitchChange.objects.order_by("-id")[:50]:
+        if change.to_state != TradingState.REDUCING:
+            break
+        found.append(change)
+        if not change.is_trip:
+            break
+    return found
 
 
 def watch(now: datetime) -> SwitchChange | None:
-    """Trip the switch where the evidence asks for it; return the change, None where it stays."""
-    trip = rules.trip(evidence(now), limits())
-    if trip is None:
+    """Trip the trading state if the evidence asks for it, or end a trip that was one for want of the list only.
+
+    Returns the change, None if there is none.
+    """
+    cancel_buys(now)
+    seen = version()
+    found = evidence(now)
+    if wanted := rules.trip(found, limits()):
+        return trip(say_all(wanted.why), wanted.causes, at=now, cancels_buys=DAILY_LOSS in wanted.causes, seen=seen)
+    if not rules.may_clear(found, limits()):
         return None
-    with transaction.atomic():
-        row = _locked(now)
-        # somebody may have turned it since the evidence was gathered
-        trip = rules.trip(evidence(now), limits())
-        if trip is None:
-            return None
-        change = _turn(row, trip.to, by="AEGIS", reason=say_all(trip.why), at=now, is_trip=True)
-    log.error("the trading switch tripped to %s: %s", change.to_state, change.reason)
+    words = gettext("the order list is complete again for {minutes} minutes: trading goes on by itself")
+    change = _change(
+        TradingState.ACTIVE,
+        by=BY,
+        reason=words.format(minutes=int(rules.LIST_COMPLETE_FOR.total_seconds() // 60)),
+        at=now,
+        is_trip=True,
+        causes=frozenset({LIST_COMPLETE}),
+        seen=seen,
+    )
+    if change is not None:
+        log.warning("the trading state is %s again: %s", change.to_state, change.reason)
     return change
+
+
+def armed_stops() -> int:
+    """Return how many stops are armed, or are selling: HALTED stops them, REDUCING does not."""
+    return StopRule.objects.filter(state__in=LIVE_STOPS).count()
+
+
+def about_halting(armed: int | None = None) -> str:
+    """Return what a person must know who is about to halt; `armed` stops, if they are counted already."""
+    words = gettext(
+        "{count} stops are armed. Halting stops them too: nothing is sold until you resume. Sales only lets them sell, "
+        "and is what you want in a fall"
+    )
+    return words.format(count=armed_stops() if armed is None else armed)
+
+
+# --- evidence --------------------------------------------------------------------------------------------------------
 
 
 def limits() -> TripLimits:
@@ -83,90 +276,94 @@ def limits() -> TripLimits:
         loss_won=settings.MAX_DAILY_LOSS_WON,
         loss_percent=settings.MAX_DAILY_LOSS_PERCENT,
         refusals=settings.MAX_REFUSALS,
-        failures=settings.MAX_FAILED_RECONCILIATIONS,
+        blind_minutes=settings.MAX_FAILED_RECONCILIATIONS,
     )
+
+
+def evidence_of_state() -> Evidence:
+    """Return the trading state, whose choice it is, and which causes stand."""
+    standing = _standing()
+    is_by_person = bool(standing) and not standing[-1].is_trip
+    causes = frozenset(cause for change in standing for cause in change.causes.split())
+    return Evidence(state=trading_state(), is_by_person=is_by_person, causes=causes)
 
 
 def evidence(now: datetime) -> Evidence:
-    """Return what speaks for tripping, since a person last turned the switch."""
-    state = TradingSwitch.objects.filter(pk=TradingSwitch.ONLY_PK).values_list("state", flat=True).first()
+    """Return what speaks for a trip, since a person last changed the state."""
+    found = evidence_of_state()
     turned = SwitchChange.objects.filter(is_trip=False).order_by("-id").first()
     since = turned.at if turned else None
-    today = now.astimezone(KST).date()
+    blind_for, complete_for = _lists(now, since)
+    loss = daily_loss.todays(now)
     return Evidence(
-        state=TradingState(state or TradingState.ACTIVE),
-        refusals=_refusals(today, since),
-        failures=_failures(now, since),
-        **_losses(today, since),
+        state=found.state,
+        is_by_person=found.is_by_person,
+        causes=found.causes,
+        loss_won=loss.won,
+        loss_when_turned=_loss_when_turned(now),
+        total_yesterday=loss.total_yesterday,
+        refused=_refused(now, since),
+        blind_for=blind_for,
+        complete_for=complete_for,
+        cleared_today=_cleared_on(now),
     )
 
 
-def _losses(today: date, since: datetime | None) -> dict[str, int]:
-    """Return today's loss by the broker's own total, and what it was when the switch was last turned.
-
-    Money taken out by transfer looks like a loss: the balance does not tell it apart.
-    """
-    seen = AccountSnapshot.objects.filter(timestamp__date=today).order_by("-timestamp")
-    newest = seen.first()
-    if newest is None:
-        return {}
-    turned_at = seen.filter(timestamp__lte=since).first() if since else None
-    return {
-        "loss_won": max(0, -newest.net_profit_today),
-        "loss_when_turned": max(0, -turned_at.net_profit_today) if turned_at else 0,
-        "total_yesterday": newest.total_asset - newest.net_profit_today,
-    }
+def _loss_when_turned(now: datetime) -> int:
+    """Return what today's trading had lost when a person last resumed, 0 if that was before it began."""
+    began = daily_loss.began_at(now)
+    turned = SwitchChange.objects.filter(is_trip=False, to_state=TradingState.ACTIVE).order_by("-id").first()
+    return (turned.day_loss_won or 0) if turned and began and turned.at >= began else 0
 
 
-def _refusals(today: date, since: datetime | None) -> int:
-    """Return how many of the newest orders, in a row, the broker or the exchange refused today."""
+def _cleared_on(now: datetime) -> int:
+    midnight = now.astimezone(KST).replace(hour=0, minute=0, second=0, microsecond=0)
+    return SwitchChange.objects.filter(causes=LIST_COMPLETE, at__gte=midnight).count()
+
+
+def _refused(now: datetime, since: datetime | None) -> tuple[str, ...]:
+    """Return the stocks of the newest orders, in a row, that the broker or the exchange refused within a while."""
+    today = now.astimezone(KST).date()
     sent = TradeOrder.objects.filter(order_date=today, origin=TradeOrder.Origin.AEGIS, sent_at__isnull=False)
     answered = sent.exclude(status__in=UNANSWERED).exclude(never_arrived=True)
     if since:
         answered = answered.filter(created_at__gt=since)
-    newest = answered.order_by("-id").values_list("status", flat=True)[: settings.MAX_REFUSALS]
-    return _leading(newest, Status.REJECTED)
+    found: list[str] = []
+    newest_at = None
+    for code, status, at in answered.order_by("-id").values_list("stock_code", "status", "created_at")[:REFUSALS_READ]:
+        newest_at = newest_at or at
+        if status != Status.REJECTED or newest_at - at > REFUSED_WITHIN:
+            break
+        found.append(code)
+    return tuple(found)
 
 
-def _failures(now: datetime, since: datetime | None) -> int:
-    """Return how many of the newest reconciliations, in a row, failed in today's trading hours.
+def _lists(now: datetime, since: datetime | None) -> tuple[timedelta, timedelta]:
+    """Return for how long no complete order list was read in today's trading hours, and for how long every one was.
 
     The broker's nights and weekends of maintenance are none of its business.
     """
+    nothing = timedelta(0)
     if not market.is_any_market_open(now):
-        return 0
+        return nothing, nothing
     opened = datetime.combine(now.astimezone(KST), min(phase.starts_at for phase in market.today(now)), KST)
-    looks = Reconciliation.objects.filter(at__gt=max(opened, since) if since else opened)
-    looks = looks.exclude(outcome=Reconciliation.Outcome.BEGUN)
-    newest = looks.order_by("-id").values_list("outcome", flat=True)[: settings.MAX_FAILED_RECONCILIATIONS]
-    return _leading(newest, Reconciliation.Outcome.FAILED)
-
-
-def _leading(newest: Any, what: str) -> int:
-    """Return how many of the first are `what`."""
-    count = 0
-    for each in newest:
-        if each != what:
-            break
-        count += 1
-    return count
+    begins = max(opened, since) if since else opened
+    looks = Reconciliation.objects.filter(at__gt=begins, at__lte=now).exclude(outcome=Reconciliation.Outcome.BEGUN)
+    newest = looks.order_by("-at", "-id").first()
+    if newest is None:
+        return nothing, nothing
+    is_listed = newest.outcome in _LISTED
+    before = looks.exclude(outcome__in=_LISTED) if is_listed else looks.filter(outcome__in=_LISTED)
+    last_other = before.order_by("-at", "-id").first()
+    run = looks.filter(at__gt=last_other.at) if last_other else looks
+    first = run.order_by("at", "id").first() or newest
+    if is_listed:
+        return nothing, now - first.at if now - newest.at <= LIST_FRESH else nothing
+    missing_since = max(begins, last_other.at if last_other else begins, first.at - LIST_TURN)
+    return now - missing_since, nothing
 
 
 def make(at: datetime) -> None:
-    """Make the switch where there is none yet: trading."""
+    """Make the rows of the trading state and of the order sequence if there are none yet: trading."""
     TradingSwitch.objects.get_or_create(pk=TradingSwitch.ONLY_PK, defaults={"changed_at": at})
-
-
-def _locked(at: datetime) -> TradingSwitch:
-    make(at)
-    overtake()
-    return TradingSwitch.objects.select_for_update().get(pk=TradingSwitch.ONLY_PK)
-
-
-def _turn(row: TradingSwitch, to: TradingState, *, by: str, reason: str, at: datetime, is_trip: bool) -> SwitchChange:
-    change = SwitchChange.objects.create(
-        at=at, by=by[:150], from_state=row.state, to_state=to.value, reason=reason[:300], is_trip=is_trip
-    )
-    row.state, row.reason, row.changed_by, row.changed_at = to.value, reason[:200], by[:150], at
-    row.save(update_fields=["state", "reason", "changed_by", "changed_at"])
-    return change
+    OrderSequence.objects.get_or_create(pk=OrderSequence.ONLY_PK)

@@ -11,6 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
+from django.utils.functional import lazy
 from django.utils.html import format_html
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
@@ -38,7 +39,7 @@ from desk.roles import SWITCH, TRADE
 from desk.timeline import family_of, notes, requests_of, timeline
 from kis import clock
 from market.models import Stock
-from orders import stops
+from orders import stops, switch
 from orders.management.changing import Change
 from orders.models import (
     BlacklistedStock,
@@ -426,7 +427,7 @@ class TradingSwitchAdmin(Record):
         url_path="halt",
         dialog={
             "title": _("Halt all trading?"),
-            "description": _("No order leaves any more, bought or sold. Open orders stay where they are."),
+            "description": lazy(switch.about_halting, str)(),
             "form_class": SwitchForm,
             "form_submit_text": _("Halt"),
         },
@@ -441,7 +442,9 @@ class TradingSwitchAdmin(Record):
         url_path="reduce",
         dialog={
             "title": _("Allow sales only?"),
-            "description": _("What is held may be sold; nothing is bought."),
+            "description": _(
+                "What is held may be sold, stops go on; nothing is bought, and resting buys are cancelled."
+            ),
             "form_class": SwitchForm,
             "form_submit_text": _("Sales only"),
         },

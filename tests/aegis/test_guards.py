@@ -1,5 +1,5 @@
 from dataclasses import replace
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 
 import pytest
@@ -17,6 +17,7 @@ from aegis.guards import (
     TradingState,
     TripLimits,
     check_words,
+    may_clear,
     reasons,
     trip,
 )
@@ -381,7 +382,7 @@ def test_what_others_may_change_is_asked_again_and_is_among_the_guards() -> None
 
 # --- the switch that trips itself -----------------------------------------------------------------
 
-BOUNDS = TripLimits(loss_won=0, loss_percent=Decimal(5), refusals=5, failures=3)
+BOUNDS = TripLimits(loss_won=0, loss_percent=Decimal(5), refusals=5, blind_minutes=5)
 CALM = Evidence(TradingState.ACTIVE, total_yesterday=10_000_000)
 
 
@@ -389,10 +390,9 @@ def test_without_evidence_the_switch_stays() -> None:
     assert trip(CALM, BOUNDS) is None
 
 
-@pytest.mark.parametrize(("loss", "to"), [(499_999, None), (500_000, TradingState.REDUCING)])
-def test_a_days_loss_lets_only_sales_pass(loss: int, to: TradingState | None) -> None:
-    tripped = trip(replace(CALM, loss_won=loss), BOUNDS)
-    assert (tripped.to if tripped else None) is to
+@pytest.mark.parametrize(("loss", "trips"), [(499_999, False), (500_000, True)])
+def test_a_days_loss_trips(loss: int, trips: bool) -> None:
+    assert (trip(replace(CALM, loss_won=loss), BOUNDS) is not None) is trips
 
 
 @pytest.mark.parametrize(("won", "loss", "trips"), [(300_000, 300_000, True), (300_000, 299_999, False)])
@@ -410,33 +410,87 @@ def test_a_loss_that_was_seen_when_resuming_does_not_trip_again(seen: int, loss:
 
 
 @pytest.mark.parametrize(
-    ("refusals", "failures", "code"), [(5, 0, "REFUSALS"), (0, 3, "BLIND"), (4, 2, None), (9, 0, "REFUSALS")]
+    ("refused", "minutes", "code"),
+    [
+        ("AAABB", 0, "REFUSALS"),
+        ("", 5, "LIST_MISSING"),
+        ("AABB", 4.9, None),
+        ("AAAAAAAAAA", 0, None),  # one stock only
+        ("AAAAAAAAAB", 0, None),  # one stock's do not count for the others
+        ("AAAAAAABC", 0, "REFUSALS"),
+        ("ABCDE", 0, "REFUSALS"),
+    ],
 )
-def test_refusals_and_blindness_halt(refusals: int, failures: int, code: str | None) -> None:
-    tripped = trip(replace(CALM, refusals=refusals, failures=failures), BOUNDS)
-    assert (tripped.why[0].code if tripped else None) == code
-    assert tripped is None or tripped.to is TradingState.HALTED
-
-
-@given(
-    state=st.sampled_from(TradingState),
-    loss=st.integers(0, 10_000_000),
-    refusals=st.integers(0, 9),
-    failures=st.integers(0, 9),
-)
-def test_the_switch_falls_and_never_rises_by_itself(
-    state: TradingState, loss: int, refusals: int, failures: int
+def test_refusals_of_several_stocks_and_minutes_without_a_list_trip(
+    refused: str, minutes: float, code: str | None
 ) -> None:
-    depth = list(TradingState)
-    tripped = trip(replace(CALM, state=state, loss_won=loss, refusals=refusals, failures=failures), BOUNDS)
-    if tripped:
-        assert depth.index(tripped.to) > depth.index(state)
-        assert tripped.why
-    elif state is not TradingState.HALTED:
-        assert refusals < 5
-        assert failures < 3
+    tripped = trip(replace(CALM, refused=tuple(refused), blind_for=timedelta(minutes=minutes)), BOUNDS)
+    assert (tripped.why[0].code if tripped else None) == code
+
+
+EVIDENCE = st.builds(
+    Evidence,
+    state=st.sampled_from(TradingState),
+    is_by_person=st.booleans(),
+    causes=st.frozensets(st.sampled_from(["DAILY_LOSS", "REFUSALS", "LIST_MISSING", "INDEX_FALL"])),
+    loss_won=st.integers(0, 10_000_000),
+    total_yesterday=st.just(10_000_000),
+    refused=st.lists(st.sampled_from("ABC"), max_size=12).map(tuple),
+    blind_for=st.integers(0, 9).map(lambda minutes: timedelta(minutes=minutes)),
+    complete_for=st.integers(0, 4).map(lambda minutes: timedelta(minutes=minutes)),
+    cleared_today=st.integers(0, 4),
+)
+
+
+@given(evidence=EVIDENCE)
+def test_no_choice_of_a_person_is_touched_and_no_cause_trips_twice(evidence: Evidence) -> None:
+    tripped = trip(evidence, BOUNDS)
+    if tripped is not None:
+        assert evidence.state is not TradingState.HALTED
+        assert evidence.state is TradingState.ACTIVE or not evidence.is_by_person
+        assert not tripped.causes & evidence.causes
+    elif evidence.state is TradingState.ACTIVE and not evidence.causes:
+        assert evidence.loss_won < 500_000
+        assert evidence.blind_for < timedelta(minutes=5)
+        assert sum(min(3, evidence.refused.count(code)) for code in "ABC") < 5 or len(set(evidence.refused)) < 2
+
+
+@given(evidence=EVIDENCE)
+def test_a_trip_ends_by_itself_only_if_missing_lists_were_all_of_it(evidence: Evidence) -> None:
+    if may_clear(evidence, BOUNDS):
+        assert (evidence.state, evidence.is_by_person) == (TradingState.REDUCING, False)
+        assert evidence.causes == {"LIST_MISSING"}
+        assert (evidence.cleared_today < 3, evidence.complete_for >= timedelta(minutes=2)) == (True, True)
+        assert evidence.loss_won < 500_000
+
+
+def test_what_ends_by_itself_is_no_dead_letter() -> None:
+    tripped = Evidence(TradingState.REDUCING, causes=frozenset({"LIST_MISSING"}), complete_for=timedelta(minutes=2))
+    assert may_clear(tripped, BOUNDS)
 
 
 def test_a_bound_of_zero_trips_nothing() -> None:
-    worst = Evidence(TradingState.ACTIVE, 9_000_000, 0, 10_000_000, refusals=99, failures=99)
+    worst = Evidence(
+        TradingState.ACTIVE,
+        loss_won=9_000_000,
+        total_yesterday=10_000_000,
+        refused=tuple("ABC" * 33),
+        blind_for=timedelta(hours=9),
+    )
     assert trip(worst, TripLimits()) is None
+
+
+# --- a circuit breaker ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("side", Side)
+@pytest.mark.parametrize("is_errand", [True, False])
+@pytest.mark.parametrize("minutes", [0, 19, 20, 29])
+def test_a_circuit_breaker_holds_all_but_stops_while_orders_are_taken(
+    side: Side, is_errand: bool, minutes: int
+) -> None:
+    since = NOW - timedelta(minutes=minutes)
+    facts = replace(GOOD, request=replace(BUY, side=side), is_errand=is_errand, breaker_since=since)
+    found = {reason.code: reason for reason in reasons(facts)}
+    assert ("CIRCUIT_BREAKER" in found) is not (is_errand and side is Side.SELL and minutes >= 20)
+    assert all(reason.passes for code, reason in found.items() if code == "CIRCUIT_BREAKER")

@@ -63,8 +63,13 @@ def test_a_fill_appears_without_a_reload(desk: "Page", house: BrowserHouse) -> N
     assert not_loaded_again(desk)
 
 
-def test_one_click_halts_a_buy_is_refused_and_trading_resumes(desk: "Page", house: BrowserHouse) -> None:
+def test_a_halt_offers_both_a_buy_is_refused_and_trading_resumes(desk: "Page", house: BrowserHouse) -> None:
     desk.click("#halt")
+    desk.click("#ask-or")
+    expect(desk.locator("#health .switch.warn")).to_be_visible()
+    desk.click("#halt")
+    expect(desk.locator("#ask-or")).to_be_hidden()
+    desk.click("#ask-yes")
     expect(desk.locator("#health .switch.bad")).to_be_visible()
     refused = house.run("buy", SAMSUNG, "1", "--at-market")
     assert refused.returncode == 1

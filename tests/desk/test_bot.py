@@ -26,7 +26,7 @@ from kis.simulator.server import Simulator
 from market import collector
 from market.models import Stock
 from orders import guards, routine, switch
-from orders.models import BrokerRequest, TradeOrder
+from orders.models import BrokerRequest, StopRule, SwitchChange, TradeOrder
 from orders.reconcile import reconcile
 from orders.service import Intent, OrderService
 from portfolio.fetcher import KISFetcher
@@ -156,7 +156,7 @@ class TestReplies:
     def test_a_halt_is_heard_however_it_is_written(self, line: str) -> None:
         assert replies.is_halt(line)
         ask(line)
-        assert guards.trading_state() is TradingState.HALTED
+        assert guards.trading_state() is TradingState.REDUCING
 
     def test_a_button_taken_by_a_bot_that_died_is_still_one_order(self) -> None:
         button = yes(ask("/매수 005930 10"))
@@ -250,9 +250,29 @@ class TestReplies:
         order = TradeOrder.objects.get(order_type="SELL")
         assert (order.order_kind, order.qty) == ("01", 4)
 
-    def test_halt_is_at_once_and_resume_after_a_button(self) -> None:
-        ask("/중지 이상한 날")
+    def test_a_halt_lets_only_sales_pass_at_once_and_asks_whether_stops_are_to_stop(self) -> None:
+        StopRule.objects.create(
+            stock_code="005930", kind="STOP_LOSS", unit="PERCENT", value=5, state_at=clock.now(), armed_by="kim",
+            armed_at=clock.now(),
+        )  # fmt: skip
+        asked = ask("/중지 이상한 날")
+        assert guards.trading_state() is TradingState.REDUCING
+        assert "1" in asked.text
+        assert [len(row) for row in asked.buttons] == [2]
+        (_milder, leave), (_harder, halt) = asked.buttons[0]
+        press(halt)
         assert guards.trading_state() is TradingState.HALTED
+        assert SwitchChange.objects.latest().reason == "이상한 날"
+        press(leave)
+        ask("/중지")
+        assert guards.trading_state() is TradingState.HALTED, "the milder one does not undo it"
+
+    def test_sales_only_is_at_once(self) -> None:
+        ask("/매도만")
+        assert guards.trading_state() is TradingState.REDUCING
+
+    def test_resume_asks_with_a_button(self) -> None:
+        switch.turn(TradingState.HALTED, by="kim", reason="", at=clock.now())
         refused = ask("/매수 005930 10")
         assert not refused.buttons
         asked = ask("/재개")
@@ -420,7 +440,7 @@ def test_a_late_line_is_not_acted_on_but_a_halt_is(telegram: FakeTelegram, bot: 
     assert telegram.wait_for_sent(1)[0].buttons == []
     telegram.write(CHAT, "/중지", age_seconds=600)
     telegram.wait_for_sent(2)
-    assert guards.trading_state() is TradingState.HALTED
+    assert guards.trading_state() is TradingState.REDUCING
 
 
 def test_a_halt_waits_behind_no_other_line(
@@ -440,8 +460,10 @@ def test_a_halt_waits_behind_no_other_line(
         for _ in range(THREADS):
             assert waiting.acquire(timeout=20)
         telegram.write(CHAT, "/중지")
-        telegram.wait_for_sent(1)
-        assert guards.trading_state() is TradingState.HALTED
+        asked = telegram.wait_for_sent(1)[0]
+        assert guards.trading_state() is TradingState.REDUCING
+        telegram.press(asked, asked.buttons[1][1])
+        wait_for(lambda: guards.trading_state() is TradingState.HALTED)
     finally:
         broker_answers.set()
 
@@ -476,11 +498,11 @@ def test_an_answer_that_waits_holds_up_no_halt(telegram: FakeTelegram, bot: Bot,
     telegram.decline("sendMessage", 429, "Too Many Requests: retry after 30", times=2 * HALT_THREADS, retry_after=30)
     for _ in range(HALT_THREADS):
         telegram.write(CHAT, "/중지")
-    wait_for(lambda: guards.trading_state() is TradingState.HALTED)
+    wait_for(lambda: guards.trading_state() is TradingState.REDUCING)
     wait_for(lambda: telegram.calls.count("sendMessage") == HALT_THREADS)
     switch.turn(TradingState.ACTIVE, by="kim", reason="", at=clock.now())
     telegram.write(CHAT, "/중지")
-    wait_for(lambda: guards.trading_state() is TradingState.HALTED, seconds=5)
+    wait_for(lambda: guards.trading_state() is TradingState.REDUCING, seconds=5)
 
 
 @pytest.mark.parametrize(

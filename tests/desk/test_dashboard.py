@@ -17,12 +17,14 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
+from aegis.guards import TradingState
 from config.env import BASE_DIR
 from desk import dashboard
 from kis import clock, wiring
 from kis.simulator.server import Simulator
 from market import partitions
 from market.models import DailyPrice, MarketCandle
+from orders import switch
 from orders.models import MarketHalt, StopRule, TradeOrder
 from orders.reconcile import reconcile
 from portfolio.fetcher import KISFetcher
@@ -226,3 +228,24 @@ def test_the_production_settings_pass_djangos_own_check() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("state", "offers"),
+    [("ACTIVE", {"halt", "reduce"}), ("REDUCING", {"halt", "resume"}), ("HALTED", {"reduce", "resume"})],
+)
+def test_whoever_halts_is_told_of_the_stops_and_offered_the_milder_way(
+    store, clock_at, state: str, offers: set[str]
+) -> None:
+    now = clock_at("2026-11-23 10:00:00")
+    for code in ("005930", "000660", "035420"):
+        StopRule.objects.create(
+            stock_code=code, kind="STOP_LOSS", unit="PERCENT", value=5, state_at=now, armed_by="kim", armed_at=now
+        )
+    switch.turn(TradingState(state), by="kim", reason="", at=now)
+    html = dashboard.render("en", now)["health"]
+    assert set(re.findall(r"desk/switch/(\w+)", html)) == offers
+    if "halt" in offers:
+        assert "3 stops are armed. Halting stops them too" in html
+    assert ("3 stops do not sell either" in html) is (state == "HALTED")

@@ -41,15 +41,16 @@ def until(happened: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def test_a_circuit_breaker_halts_and_its_end_lets_trade_again(
+def test_a_circuit_breaker_holds_orders_back_and_its_end_lets_trade_again(
     listening: Term, service: OrderService, simulator: Simulator
 ) -> None:
     simulator.command("POST", "/simulator/market", {"halt": "circuit_breaker"})
-    until(lambda: guards.trading_state().value == "HALTED")
+    until(lambda: MarketHalt.objects.filter(kind="CIRCUIT_BREAKER", ended_at=None).exists())
     with pytest.raises(OrderDenied):
         service.place(Intent("005930", Side.BUY, 1, strategy="buy_normal"))
     simulator.command("POST", "/simulator/market", {"resume": "circuit_breaker"})
-    until(lambda: guards.trading_state().value == "ACTIVE")
+    until(lambda: MarketHalt.objects.filter(ended_at__isnull=False).exists())
+    assert guards.trading_state().value == "ACTIVE"
     assert MarketHalt.objects.get().end_heard
     assert service.place(Intent("005930", Side.BUY, 1, strategy="buy_normal")).status == "PENDING"
 

@@ -127,6 +127,20 @@ def test_a_business_refusal_is_final_with_its_code_and_words(code: str) -> None:
     assert len(wire.requests) == 1
 
 
+AGAIN = refusal("KIOK0999", "조회이후에 자료가 변경되었습니다.(다시 조회하세요)")
+
+
+def test_a_read_is_repeated_if_the_broker_asks_for_it_and_a_command_is_not() -> None:
+    good = {"rt_cd": "0", "msg_cd": "", "msg1": "", "output": {}}
+    wire = Wire(AGAIN, good)
+    read(wire)
+    assert len(wire.requests) == 2
+    wire = Wire(AGAIN, ACCEPTED)
+    with pytest.raises(Refused):
+        order(wire)
+    assert len(wire.requests) == 1
+
+
 @pytest.mark.parametrize("code", ["EGW00123", "EGW00121", "EGW00201"])
 def test_an_order_turned_away_unread_is_sent_again(code: str) -> None:
     wire = Wire(httpx.Response(500, json=refusal(code)), ACCEPTED)

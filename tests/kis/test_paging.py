@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from unittest import mock
 
 import pytest
 
-from aegis.broker import OrderRequest, OutcomeUnknown
+from aegis.broker import OrderRequest, OutcomeUnknown, Refused
 from aegis.terms import Market, OrderKind, Side
 from kis import catalogue, client, clock
 from kis.catalogue import OPERATIONS, TR
@@ -140,6 +141,30 @@ def test_one_bad_page_spoils_the_list_whichever_it_is(desk: Desk, asked: Asked, 
 def test_a_page_that_fails_once_is_asked_for_again(desk: Desk, asked: Asked) -> None:
     desk.simulator.fault("page_fails", count=1)
     assert len(_keys(desk, asked)) == asked.rows
+
+
+MOVED = {"rt_cd": "7", "msg_cd": "KIOK0999", "msg1": "조회이후에 자료가 변경되었습니다.(다시 조회하세요)"}
+
+
+@every_list
+@pytest.mark.parametrize("page", [0, 1, 2])
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_list_that_moved_while_it_was_read_is_read_from_its_first_page(
+    desk: Desk, asked: Asked, page: int, times: int
+) -> None:
+    """The order that fills while its list is read: the first pages are old by then."""
+    desk.simulator.fault("refusal", path=asked.tr.name, after=page, count=times, **MOVED)
+    with mock.patch.object(desk.client, "call", wraps=desk.client.call) as call:
+        assert len(_keys(desk, asked)) == asked.rows
+    assert [each.kwargs["tr_cont"] for each in call.mock_calls].count("") == 1 + times
+
+
+@every_list
+def test_a_list_that_moves_for_ever_is_given_up(desk: Desk, asked: Asked) -> None:
+    desk.simulator.fault("refusal", path=asked.tr.name, **MOVED)
+    with mock.patch.object(desk.client, "call", wraps=desk.client.call) as call, pytest.raises(Refused, match="다시"):
+        desk.client.pages(asked.tr, asked.parameters)
+    assert call.call_count == client.TRIES
 
 
 @pytest.mark.parametrize("fault", ["page_fails", "page_repeats", "stuck_cursor", "duplicate_rows", "dict_for_list"])

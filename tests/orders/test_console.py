@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from io import StringIO
 from typing import Any
@@ -18,8 +19,8 @@ from config.env import BASE_DIR
 from kis import clock
 from kis.environment import EnvironmentName
 from kis.simulator.server import Simulator
-from orders import journal, shapes
-from orders.models import TradeOrder
+from orders import guards, journal, shapes
+from orders.models import StopRule, TradeOrder
 from orders.reconcile import reconcile
 from orders.service import OrderService
 from tests import workers
@@ -281,6 +282,39 @@ def test_the_brake_may_halt_first(service: OrderService) -> None:
     told("buy", "005930", "1")
     assert len(told("cancel_all", "--halt")["cancelled"]) == 1
     assert told("buy", "005930", "1", exit_code=1)["reasons"][0]["code"] == "HALTED"
+
+
+def test_the_brake_may_let_only_sales_pass_first(service: OrderService) -> None:
+    told("buy", "005930", "1")
+    assert len(told("cancel_all", "--reduce")["cancelled"]) == 1
+    assert told("buy", "005930", "1", exit_code=1)["reasons"][0]["code"] == "REDUCING"
+    told("halt")
+    told("cancel_all", "--reduce")
+    assert told("buy", "005930", "1", exit_code=1)["reasons"][0]["code"] == "HALTED"
+
+
+@pytest.mark.parametrize(
+    ("typed", "state"), [("reduce\n", "REDUCING"), ("halt\n", "HALTED"), ("\n", "ACTIVE"), ("no\n", "ACTIVE")]
+)
+def test_a_person_at_a_terminal_is_told_of_the_stops_and_offered_both(
+    service: OrderService,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    typed: str,
+    state: str,
+) -> None:
+    at = clock.now()
+    for kind in ("STOP_LOSS", "TAKE_PROFIT"):
+        StopRule.objects.create(
+            stock_code="005930", kind=kind, unit="PERCENT", value=5, state_at=at, armed_by="kim", armed_at=at
+        )
+    terminal = StringIO(typed)
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdin", terminal)
+    with suppress(CommandError):
+        call_command("halt", "a fall", stdout=StringIO())
+    assert guards.trading_state() == state
+    assert "2" in capsys.readouterr().err
 
 
 def test_an_order_that_filled_meanwhile_is_no_failure_of_the_brake(service: OrderService, simulator: Simulator) -> None:

@@ -17,11 +17,12 @@ from aegis.broker import Acceptance, Broker, BrokerError, NotSent, OrderRequest,
 from aegis.chase import Plan
 from aegis.fees import calc_fee
 from aegis.lifecycle import UNSETTLED, Status
+from aegis.stops import StopKind, StopUnit
 from aegis.terms import Market, OrderKind, Side
 from kis import clock
 from kis.simulator.server import Simulator
-from orders import chase, ground, guards, journal, routine, unknown
-from orders.models import BlacklistedStock, Reconciliation, TradeOrder, TradingSwitch
+from orders import chase, ground, guards, journal, routine, stops, switch, unknown
+from orders.models import BlacklistedStock, OrderSequence, Reconciliation, TradeOrder, TradingSwitch
 from orders.pretrade import PreTrade
 from orders.reorders import Reorders
 from orders.service import NO_CHASE, Intent, OrderDenied, OrderService
@@ -247,7 +248,7 @@ def rivals(transactional_db: None, broker: Broker, simulator: Simulator) -> Call
     routine.sync_calendar(broker, clock.now)
     simulator.set_price(SAMSUNG, 70_000, freeze=True)
     OrderService(broker, clock.now).draft(Intent(SAMSUNG, Side.BUY, 1, price=60_000))
-    TradingSwitch.objects.get_or_create(pk=1, defaults={"changed_at": clock.now()})
+    switch.make(clock.now())
 
     def place(*intents: Intent) -> list[object]:
         gate = threading.Barrier(len(intents))
@@ -368,18 +369,24 @@ def test_shares_that_are_filled_between_judging_and_committing_weigh(
     assert codes(lambda: meanwhile(filled, qty=most - 105)) == ["POSITION_WEIGHT"]
 
 
-def test_haste_in_selling_holds_up_no_stop(service: OrderService, simulator: Simulator, settings) -> None:
+def test_haste_in_selling_holds_up_no_stop(
+    service: OrderService, broker: Broker, simulator: Simulator, settings
+) -> None:
     settings.MAX_ORDERS_PER_MINUTE = 1
     shares(simulator, 10)
+    KISFetcher(broker, clock.now).sync_portfolio()
     service.place(Intent(SAMSUNG, Side.SELL, 1, price=80_000))
     assert codes(lambda: service.place(Intent(SAMSUNG, Side.SELL, 2, price=80_000))) == ["PACE"]
-    assert service.place(Intent(SAMSUNG, Side.SELL, 3, strategy="sell_stop", request_id="stop:1:1")).order_no
+    profit = stops.arm(SAMSUNG, StopKind.TAKE_PROFIT, StopUnit.PRICE, Decimal(75_000), by="kim", at=clock.now())
+    assert stops.trigger(profit.pk, 75_000, clock.now(), seen="feed")
+    stops.advance(profit.pk, broker, clock.now)
+    assert profit.sales.get().order_no
 
 
 def test_without_a_switch_there_is_one_from_the_first_order_on(buy: Buy) -> None:
     TradingSwitch.objects.all().delete()
     assert buy().order_no
-    assert TradingSwitch.objects.get().intents == 1
+    assert OrderSequence.objects.get().commits == 1
 
 
 def test_an_order_that_others_overtake_again_and_again_is_given_up(buy: Buy, simulator: Simulator) -> None:

@@ -3,16 +3,26 @@
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from decimal import Decimal
+from unittest import mock
 
 import pytest
 
+from aegis.broker import Broker
 from aegis.guards import TradingState
 from aegis.market_guard import HaltKind
 from aegis.sessions import KST
+from aegis.stops import StopKind, StopUnit
+from aegis.terms import Side
 from kis import clock
-from market.models import MarketMacro
-from orders import guards, market_guard, switch
-from orders.models import MarketHalt, SwitchChange
+from kis.simulator.server import Simulator
+from market import partitions
+from market.models import MarketCandle, MarketMacro
+from orders import guards, market_guard, stops, switch
+from orders.models import MarketHalt, SwitchChange, TradeOrder
+from orders.service import Intent, OrderDenied, OrderService
+from portfolio.fetcher import KISFetcher
+
+from .conftest import SAMSUNG
 
 pytestmark = pytest.mark.django_db
 CB, SELL = HaltKind.CIRCUIT_BREAKER, HaltKind.SELL_SIDECAR
@@ -97,69 +107,136 @@ def test_nothing_is_judged_on_a_day_that_does_not_trade() -> None:
     assert market_guard.watch_indexes(sunday) is None
 
 
+def test_a_falling_index_adds_its_cause_to_another_trip_and_leaves_a_persons_choice() -> None:
+    switch.trip("no list", frozenset({"LIST_MISSING"}), at=TEN)
+    minutes(3000, 2900)
+    change = market_guard.watch_indexes(TEN)
+    assert change is not None
+    assert switch.evidence_of_state().causes == {"LIST_MISSING", change.causes}
+    assert market_guard.watch_indexes(TEN) is None, "once is enough"
+    switch.reduce(by="kim", reason="", at=TEN)
+    assert market_guard.watch_indexes(TEN) is None
+
+
 # --- halts
 
 
-@pytest.mark.parametrize(("begins", "ends", "kind"), [("174", "175", CB), ("387", "388", SELL)])
-def test_a_halt_halts_and_its_end_turns_the_switch_back(begins: str, ends: str, kind: HaltKind) -> None:
+@pytest.mark.parametrize(
+    ("begins", "ends", "kind"), [("174", "175", CB), ("387", "388", SELL), ("397", "398", HaltKind.BUY_SIDECAR)]
+)
+def test_a_halt_is_recorded_and_changes_no_trading_state(begins: str, ends: str, kind: HaltKind) -> None:
     market_guard.hear(begins, TEN)
-    assert (state(), MarketHalt.objects.get().kind) == ("HALTED", kind)
+    assert (state(), MarketHalt.objects.get().kind) == ("ACTIVE", kind)
     market_guard.hear(ends, TEN + timedelta(minutes=20))
-    halt = MarketHalt.objects.get()
-    assert (state(), halt.end_heard) == ("ACTIVE", True)
-    assert [change.is_trip for change in SwitchChange.objects.all()] == [True, True]
+    assert (state(), MarketHalt.objects.get().end_heard) == ("ACTIVE", True)
+    assert not SwitchChange.objects.exists()
 
 
-def test_a_code_told_by_many_stocks_is_one_halt_and_one_turn() -> None:
+def test_a_code_told_by_many_stocks_is_one_halt() -> None:
     for _ in range(5):
         market_guard.hear("174", TEN)
-    assert (MarketHalt.objects.count(), SwitchChange.objects.count()) == (1, 1)
+    assert MarketHalt.objects.count() == 1
     for _ in range(5):
         market_guard.hear("175", TEN)
-    assert SwitchChange.objects.count() == 2
-
-
-def test_a_person_who_turned_the_switch_meanwhile_is_not_overruled() -> None:
-    market_guard.begin_halt(CB, TEN)
-    switch.resume(by="kim", reason="", at=TEN)
-    switch.halt(by="kim", reason="I wait", at=TEN)
-    market_guard.end_halt(CB, TEN)
-    assert state() == "HALTED"
-
-
-def test_where_it_stood_is_where_it_goes_back_to() -> None:
-    switch.reduce(by="kim", reason="", at=TEN)
-    market_guard.begin_halt(CB, TEN)
-    market_guard.end_halt(CB, TEN)
-    assert state() == "REDUCING"
-
-
-def test_a_switch_that_was_halted_already_stays_halted() -> None:
-    switch.halt(by="kim", reason="", at=TEN)
-    market_guard.begin_halt(CB, TEN)
-    market_guard.end_halt(CB, TEN)
-    assert (state(), SwitchChange.objects.count()) == ("HALTED", 1)
-
-
-@pytest.mark.parametrize("order", [(CB, SELL), (SELL, CB)])
-def test_of_two_halts_the_last_to_end_turns_it_back(order: tuple[HaltKind, HaltKind]) -> None:
-    market_guard.begin_halt(SELL, TEN)
-    market_guard.begin_halt(CB, TEN)
-    market_guard.end_halt(order[0], TEN)
-    assert state() == "HALTED"
-    market_guard.end_halt(order[1], TEN)
-    assert state() == "ACTIVE"
+    assert MarketHalt.objects.filter(ended_at=None).count() == 0
 
 
 def test_an_end_that_nobody_heard_comes_by_the_clock() -> None:
     market_guard.begin_halt(CB, TEN)
     market_guard.end_forgotten(TEN + timedelta(minutes=35))
-    assert state() == "HALTED"
+    assert MarketHalt.objects.get().ended_at is None
     market_guard.end_forgotten(TEN + timedelta(minutes=36))
-    assert (state(), MarketHalt.objects.get().end_heard) == ("ACTIVE", False)
+    assert MarketHalt.objects.get().end_heard is False
+    assert MarketHalt.objects.get().ended_at is not None
+
+
+def trade(at: datetime, source: str = MarketCandle.Source.FEED) -> None:
+    partitions.ensure([at.date()])
+    MarketCandle.objects.create(
+        time=at.replace(second=0), symbol=SAMSUNG, interval="1m", venue="KRX", open=1, high=1, low=1, close=1,
+        volume=1, value=1, trade_count=1, source=source,
+    )  # fmt: skip
+
+
+def test_a_circuit_breaker_is_over_once_the_venue_trades() -> None:
+    market_guard.hear("174", TEN)
+    trade(TEN)  # the minute in which it began
+    market_guard.watch(TEN + timedelta(minutes=2))
+    assert MarketHalt.objects.get().ended_at is None
+    trade(TEN + timedelta(minutes=2))
+    market_guard.watch(TEN + timedelta(minutes=2, seconds=5))
+    assert MarketHalt.objects.get().ended_at == TEN + timedelta(minutes=2, seconds=5)
+
+
+@pytest.mark.parametrize(
+    ("kospi", "kosdaq", "begins"),
+    [
+        ((3000, 2995), (900, 899), False),
+        ((3000, 2760), (900, 899), True),  # -8 %
+        ((3000, 2995), (900, 828), True),
+        ((3000, 2850), (900, 860), False),
+    ],
+)
+def test_a_code_that_no_index_bears_out_begins_no_circuit_breaker(
+    kospi: tuple[float, float], kosdaq: tuple[float, float], begins: bool
+) -> None:
+    for which, at in enumerate((TEN - timedelta(days=3), TEN - timedelta(minutes=1))):
+        MarketMacro.objects.create(time=at, kospi=Decimal(kospi[which]), kosdaq=Decimal(kosdaq[which]))
+    market_guard.hear("174", TEN)
+    assert MarketHalt.objects.exists() is begins
+
+
+def test_a_stale_code_holds_nothing() -> None:
+    """A stock enters a volatility interruption hours after the circuit breaker, and carries its code still."""
+    market_guard.hear("174", TEN)
+    market_guard.hear("175", TEN + timedelta(minutes=20))
+    market_guard.hear("174", TEN + timedelta(minutes=80))
+    assert MarketHalt.objects.filter(ended_at=None).count() == 0
 
 
 def test_codes_of_ordinary_days_mean_nothing() -> None:
     for code in ("", "112", "129", "164", "AB1"):
         market_guard.hear(code, clock.now())
     assert (state(), MarketHalt.objects.count()) == (TradingState.ACTIVE.value, 0)
+
+
+# --- orders while the market stands still
+
+
+def test_a_circuit_breaker_holds_new_orders_back_and_nothing_else(
+    service: OrderService, buy: Callable[..., TradeOrder], turn: Callable[..., None]
+) -> None:
+    resting = buy(price=69_000, strategy="")
+    market_guard.hear("174", clock.now())
+    with pytest.raises(OrderDenied) as caught:
+        buy(price=68_000, strategy="")
+    assert [(reason.code, reason.passes) for reason in caught.value.reasons] == [("CIRCUIT_BREAKER", True)]
+    turn(20, seconds=5)
+    resting.refresh_from_db()
+    assert resting.status == "PENDING"
+    market_guard.hear("175", clock.now())
+    assert buy(price=68_000, strategy="").order_no
+
+
+@pytest.mark.parametrize(("minutes_on", "passes"), [(1, False), (19.9, False), (20, True)])
+def test_a_stop_sells_as_soon_as_the_venue_takes_orders(
+    service: OrderService, broker: Broker, simulator: Simulator, minutes_on: float, passes: bool
+) -> None:
+    words = {"account": "50000000-01", "code": SAMSUNG, "quantity": 5, "cost": 350_000}
+    simulator.command("POST", "/simulator/shares", words)
+    KISFetcher(broker, clock.now).sync_portfolio()
+    stop = stops.arm(SAMSUNG, StopKind.STOP_LOSS, StopUnit.PRICE, Decimal(69_000), by="kim", at=clock.now())
+    assert stops.trigger(stop.pk, 69_000, clock.now(), seen="feed")
+    market_guard.begin_halt(CB, clock.now() - timedelta(minutes=minutes_on))
+    watched = mock.MagicMock(wraps=broker)
+    stops.advance(stop.pk, watched, clock.now)
+    assert stop.sales.exists() is passes
+    assert passes or not watched.mock_calls, "a stop that waits for the market sends no request"
+    with pytest.raises(OrderDenied):
+        service.place(Intent(SAMSUNG, Side.SELL, 1, strategy="sell_profit"))
+
+
+def test_a_sidecar_holds_no_order(buy: Callable[..., TradeOrder]) -> None:
+    market_guard.hear("387", clock.now())
+    market_guard.hear("397", clock.now())
+    assert buy(price=69_000, strategy="").order_no

@@ -1,23 +1,38 @@
 """The kill switch: turned by people, tripped by itself, written down each time."""
 
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from decimal import Decimal
 from unittest import mock
 
 import pytest
-from django.utils import translation
+from django.db import connections, transaction
 
 from aegis.broker import Broker, NotSent
 from aegis.guards import TradingState
 from aegis.lifecycle import Status
-from aegis.terms import Side
+from aegis.requests import RequestedBy
+from aegis.terms import Market, Side
 from kis import clock
 from kis.simulator.server import Simulator
-from orders import guards, reconcile, requests, switch, tasks
-from orders.models import Reconciliation, SwitchChange, TradeOrder, TradingSwitch
-from orders.service import Intent, OrderDenied, OrderService
-from portfolio.models import AccountSnapshot
+from market.models import DailyPrice
+from orders import cancel_driver, daily_loss, guards, reconcile, requests, switch, tasks
+from orders.models import (
+    BasePrice,
+    Reconciliation,
+    SwitchChange,
+    TradeExecution,
+    TradeOrder,
+    TradingSwitch,
+)
+from orders.service import NO_CHASE, Intent, OrderDenied, OrderService
+from portfolio.fetcher import KISFetcher
+from portfolio.models import AccountSnapshot, Portfolio, PriceSource
+
+from .exchange_log import ACCOUNT
+from .helpers import place_externally
 
 SAMSUNG = "005930"
 Buy = Callable[..., TradeOrder]
@@ -31,16 +46,38 @@ def later(seconds: float = 1) -> None:
     clock.set_now(clock.now() + timedelta(seconds=seconds))
 
 
-def snapshot(profit: int, total: int = 100_000_000) -> None:
-    """The account stands at yesterday's `total` and today's `profit`."""
+def held(worth: int, now: int | None = None, *, is_base_known: bool = True) -> None:
+    """Hold a share since before today: at the base price it was worth so many won, `now` so many."""
+    price = worth if now is None else now
+    Portfolio.objects.update_or_create(
+        stock_code=SAMSUNG,
+        defaults={
+            "stock_name": "삼성전자",
+            "quantity": 1,
+            "avg_price": worth,
+            "current_price": price,
+            "price_source": PriceSource.FEED,
+            "priced_at": clock.now(),
+            "counted_on": clock.now().date(),
+            "balance_won": price,
+            "updated_at": clock.now(),
+        },
+    )
+    if is_base_known:
+        BasePrice.objects.get_or_create(stock_code=SAMSUNG, date=clock.now().date(), defaults={"price": worth})
+
+
+def snapshot(profit: int, total: int = 100_000_000, *, transfer: int = 0) -> None:
+    """The account's total was `total` yesterday; its shares won or lost `profit` today, and money came in or left."""
+    held(total, total + profit)
     AccountSnapshot.objects.create(
         timestamp=clock.now(),
-        deposit=0,
-        deposit_d1=0,
-        deposit_d2=0,
-        valuation=0,
-        total_asset=total + profit,
-        net_profit_today=profit,
+        deposit=transfer,
+        deposit_d1=transfer,
+        deposit_d2=transfer,
+        valuation=total + profit,
+        total_asset=total + profit + transfer,
+        net_profit_today=profit + transfer,
     )
 
 
@@ -134,111 +171,284 @@ def test_a_resume_of_yesterday_forgives_nothing_today(service: OrderService, clo
     assert switch.watch(clock.now()) is not None
 
 
+@pytest.mark.parametrize("transfer", [-60_000_000, 10_000_000, 500_000_000])
+@pytest.mark.parametrize(("profit", "trips"), [(-5_000_000, True), (-4_900_000, False), (3_000_000, False)])
+def test_a_transfer_neither_hides_nor_makes_a_loss(
+    service: OrderService, transfer: int, profit: int, trips: bool
+) -> None:
+    snapshot(profit, transfer=transfer)
+    assert (switch.watch(clock.now()) is not None) is trips
+
+
+def test_an_ex_rights_morning_is_no_loss(service: OrderService) -> None:
+    """The base price of today is 30 % below yesterday's close: rights or shares came for it."""
+    held(100_000_000, 70_000_000, is_base_known=False)
+    assert switch.evidence(clock.now()).loss_won == 0, "nothing to measure it from"
+    DailyPrice.objects.create(
+        stock_code=SAMSUNG, date="2026-11-20", open=1, high=200_000_000, low=1, close=100_000_000, volume=1
+    )
+    assert switch.evidence(clock.now()).loss_won == 30_000_000, "without a base price yesterday's close stands for it"
+    BasePrice.objects.create(stock_code=SAMSUNG, date=clock.now().date(), price=70_000_000)
+    assert switch.evidence(clock.now()).loss_won == 0
+
+
+def test_a_loss_that_cannot_be_known_is_said(service: OrderService) -> None:
+    held(100_000_000, 70_000_000, is_base_known=False)
+    assert SAMSUNG in daily_loss.todays(clock.now()).unknown
+    held(100_000_000, 90_000_000)
+    AccountSnapshot.objects.create(
+        timestamp=clock.now(), deposit=0, deposit_d1=0, deposit_d2=0, valuation=90_000_000, total_asset=90_000_000,
+        net_profit_today=0,
+    )  # fmt: skip
+    assert "total" in daily_loss.todays(clock.now()).unknown
+    assert switch.watch(clock.now()) is not None, "measured by today's total then"
+
+
+def test_shares_that_cannot_be_read_leave_the_totals(service: OrderService) -> None:
+    AccountSnapshot.objects.create(
+        timestamp=clock.now(), deposit=0, deposit_d1=0, deposit_d2=0, valuation=92_000_000, total_asset=102_000_000,
+        net_profit_today=2_000_000,
+    )  # fmt: skip
+    assert daily_loss.todays(clock.now()).won == 8_000_000
+    assert "92,000,000" in daily_loss.todays(clock.now()).unknown
+
+
+def test_todays_fills_are_counted_with_their_costs(service: OrderService, broker: Broker, simulator: Simulator) -> None:
+    """Bought at 70,000 and sold at 69,000 on the same day: the difference and the costs are lost, nothing else."""
+    for side, strategy in ((Side.BUY, "buy_urgent"), (Side.SELL, "sell_stop")):
+        service.place(Intent(SAMSUNG, side, 10, strategy=strategy, plan=NO_CHASE))
+        later(5)
+        reconcile.reconcile(broker, clock.now)
+        KISFetcher(broker, clock.now).sync_portfolio()
+        simulator.set_price(SAMSUNG, 69_000, freeze=True)
+    fills = TradeExecution.objects.filter(voided_at=None)
+    paid = sum(each.exec_amount + each.fee + each.tax for each in fills if each.order.order_type == Side.BUY)
+    got = sum(each.exec_amount - each.fee - each.tax for each in fills if each.order.order_type == Side.SELL)
+    assert paid - got > 0
+    assert daily_loss.todays(clock.now()).won == paid - got
+
+
+def test_base_prices_are_asked_for_once_a_day(service: OrderService, broker: Broker, clock_at) -> None:
+    held(10_000_000, is_base_known=False)
+    assert [daily_loss.sync_base_prices(broker, clock.now) for _ in range(2)] == [1, 0]
+    assert BasePrice.objects.get().price == broker.quote(SAMSUNG, Market.KRX).base_price
+    clock_at("2026-11-24 07:00:00")
+    assert daily_loss.sync_base_prices(broker, clock.now) == 0, "the day has not begun"
+    clock_at("2026-11-24 08:00:10")
+    assert daily_loss.sync_base_prices(broker, clock.now) == 1
+
+
+@pytest.mark.parametrize("when", ["2026-11-28 00:01:57", "2026-11-29 12:00:00", "2026-11-30 07:59:00"])
+def test_the_last_trading_days_loss_trips_on_no_day_without_trading(service: OrderService, clock_at, when: str) -> None:
+    clock_at("2026-11-27 14:58:53")
+    snapshot(-6_000_000)
+    assert switch.watch(clock.now()) is not None
+    later(600)
+    switch.resume(by="trader", reason="seen", at=clock.now())
+    clock_at(when)
+    AccountSnapshot.objects.update(timestamp=clock.now())
+    assert switch.watch(clock.now()) is None
+
+
 # --- tripped by refusals --------------------------------------------------------------------------
 
+OTHER, THIRD = "000660", "035420"
 
-def test_refusals_in_a_row_halt_at_once(buy: Buy, simulator: Simulator, settings) -> None:
-    settings.MAX_REFUSALS = 3
+
+def refused(service: OrderService, *stocks: str) -> None:
+    for code in stocks:
+        later()
+        service.place(Intent(code, Side.BUY, 1, strategy="buy_normal"))
+
+
+def test_refusals_of_several_stocks_in_a_row_reduce_at_once(
+    service: OrderService, simulator: Simulator, settings
+) -> None:
+    settings.MAX_REFUSALS, settings.DUPLICATE_SECONDS = 3, 0
     simulator.fault("refusal", path="order-cash")
-    for price in (69_000, 69_100):
-        buy(price=price)
+    refused(service, SAMSUNG, OTHER)
     assert stands() is TradingState.ACTIVE
-    buy(price=69_200)
-    assert stands() is TradingState.HALTED
+    refused(service, SAMSUNG)
+    assert stands() is TradingState.REDUCING
     with pytest.raises(OrderDenied):
-        buy(price=69_300)
+        refused(service, THIRD)
 
 
-def test_one_order_that_was_taken_breaks_the_row(buy: Buy, simulator: Simulator, settings) -> None:
-    settings.MAX_REFUSALS = 3
-    for price, is_refused in ((69_000, True), (69_100, True), (69_200, False), (69_300, True), (69_400, True)):
+@pytest.mark.parametrize("others", [0, 1])
+def test_refusals_of_one_stock_do_not_count_for_the_others(
+    service: OrderService, simulator: Simulator, settings, others: int
+) -> None:
+    settings.MAX_REFUSALS, settings.DUPLICATE_SECONDS = 5, 0
+    simulator.fault("refusal", path="order-cash")
+    refused(service, *[SAMSUNG] * 12, *[OTHER] * others)
+    assert stands() is TradingState.ACTIVE
+
+
+def test_refusals_far_apart_are_no_row(service: OrderService, broker: Broker, simulator: Simulator, settings) -> None:
+    settings.MAX_REFUSALS = 2
+    simulator.fault("refusal", path="order-cash")
+    refused(service, SAMSUNG)
+    later(601)
+    listed(broker, 1)
+    refused(service, OTHER)
+    assert stands() is TradingState.ACTIVE
+
+
+def test_one_order_that_was_taken_breaks_the_row(service: OrderService, simulator: Simulator, settings) -> None:
+    settings.MAX_REFUSALS, settings.DUPLICATE_SECONDS = 3, 0
+    for code, is_refused in ((SAMSUNG, True), (OTHER, True), (THIRD, False), (SAMSUNG, True), (OTHER, True)):
         if is_refused:
             simulator.fault("refusal", path="order-cash", count=1)
-        buy(price=price)
+        refused(service, code)
     assert stands() is TradingState.ACTIVE
 
 
-def test_what_never_left_is_no_refusal(buy: Buy, broker: Broker, settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_never_left_is_no_refusal(service: OrderService, settings, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.MAX_REFUSALS = 1
     monkeypatch.setattr(requests, "MAX_QUOTE_AGE", timedelta(seconds=-1))
-    assert buy().state is Status.REJECTED
+    refused(service, SAMSUNG, OTHER)
     switch.watch(clock.now())
     assert stands() is TradingState.ACTIVE
 
 
-def test_after_a_resume_refusals_count_anew(buy: Buy, simulator: Simulator, settings) -> None:
-    settings.MAX_REFUSALS = 2
+def test_after_a_resume_refusals_count_anew(service: OrderService, simulator: Simulator, settings) -> None:
+    settings.MAX_REFUSALS, settings.DUPLICATE_SECONDS = 2, 0
     simulator.fault("refusal", path="order-cash")
-    buy(price=69_000)
-    buy(price=69_100)
-    assert stands() is TradingState.HALTED
+    refused(service, SAMSUNG, OTHER)
+    assert stands() is TradingState.REDUCING
     later()
     switch.resume(by="trader", reason="the words were wrong", at=clock.now())
     assert switch.watch(clock.now()) is None
-    later()
-    buy(price=69_200)
+    refused(service, SAMSUNG)
     assert stands() is TradingState.ACTIVE
-    buy(price=69_300)
-    assert stands() is TradingState.HALTED
+    refused(service, OTHER)
+    assert stands() is TradingState.REDUCING
 
 
-# --- tripped by blindness -------------------------------------------------------------------------
+# --- tripped by missing lists ---------------------------------------------------------------------
 
 
-def blind(broker: Broker, times: int) -> None:
-    """The list cannot be read, so many times in a row."""
+def blind(broker: Broker, times: int, every: float = 60) -> None:
+    """The list cannot be read, N times in a row."""
     for _ in range(times):
-        later()
+        later(every)
         with mock.patch.object(type(broker), "orders", side_effect=NotSent("closed")), pytest.raises(NotSent):
             reconcile.reconcile(broker, clock.now)
 
 
-def test_reconciliations_that_fail_in_a_row_halt(service: OrderService, broker: Broker, settings) -> None:
-    settings.MAX_FAILED_RECONCILIATIONS = 3
-    blind(broker, 2)
+def listed(broker: Broker, times: int, every: float = 60) -> None:
+    for _ in range(times):
+        later(every)
+        reconcile.reconcile(broker, clock.now)
+
+
+def test_failed_lists_count_by_minutes_not_by_rows(service: OrderService, broker: Broker) -> None:
+    listed(broker, 1)
+    blind(broker, 30, every=0.8)
     assert switch.watch(clock.now()) is None
-    blind(broker, 1)
+    blind(broker, 30, every=5)
+    assert switch.watch(clock.now()) is None, "three minutes"
+    blind(broker, 30, every=5)
     tasks.watch_switch()
-    assert stands() is TradingState.HALTED
+    assert stands() is TradingState.REDUCING
     later()
     switch.resume(by="trader", reason="the broker is back", at=clock.now())
     assert switch.watch(clock.now()) is None
 
 
-def test_one_whole_look_breaks_the_row_and_a_start_does_not(service: OrderService, broker: Broker, settings) -> None:
-    settings.MAX_FAILED_RECONCILIATIONS = 3
-    blind(broker, 2)
+def test_five_minutes_without_a_list_reduce(service: OrderService, broker: Broker) -> None:
+    listed(broker, 1)
+    blind(broker, 4)
+    assert switch.watch(clock.now()) is None
+    blind(broker, 1)
+    change = switch.watch(clock.now())
+    assert change is not None
+    assert (change.to_state, change.causes, change.is_trip) == ("REDUCING", "LIST_MISSING", True)
+
+
+def test_one_whole_look_breaks_the_row_and_a_start_does_not(service: OrderService, broker: Broker) -> None:
+    blind(broker, 3)
     Reconciliation.objects.create(at=clock.now(), outcome=Reconciliation.Outcome.BEGUN)
     blind(broker, 1)
-    assert switch.evidence(clock.now()).failures == 3
+    assert switch.evidence(clock.now()).blind_for >= timedelta(minutes=4)
     later()
     reconcile.reconcile(broker, clock.now)
-    assert switch.evidence(clock.now()).failures == 0
+    assert switch.evidence(clock.now()).blind_for == timedelta(0)
 
 
-def test_the_brokers_night_of_maintenance_halts_nobody(service: OrderService, broker: Broker, clock_at) -> None:
+def test_a_stop_of_the_system_is_no_missing_list(service: OrderService, broker: Broker) -> None:
+    listed(broker, 1)
+    later(3600)
+    assert switch.watch(clock.now()) is None
+    blind(broker, 1, every=1)
+    assert switch.watch(clock.now()) is None
+
+
+def test_the_brokers_night_of_maintenance_trips_nothing(service: OrderService, broker: Broker, clock_at) -> None:
     clock_at("2026-11-24 03:00:00")
     blind(broker, 9)
     assert switch.watch(clock.now()) is None
     clock_at("2026-11-24 08:00:10")
     assert switch.watch(clock.now()) is None, "what failed at night is not held against the morning"
-    blind(broker, 5)
+    blind(broker, 6)
     assert switch.watch(clock.now()) is not None
+
+
+def trip_for_lists(broker: Broker) -> None:
+    blind(broker, 6)
+    assert switch.watch(clock.now()) is not None
+
+
+def test_a_trip_for_missing_lists_clears_itself_three_times_a_day(service: OrderService, broker: Broker) -> None:
+    for _ in range(3):
+        trip_for_lists(broker)
+        listed(broker, 2)
+        assert switch.watch(clock.now()) is None, "complete for one minute"
+        listed(broker, 1)
+        change = switch.watch(clock.now())
+        assert change is not None
+        assert (change.from_state, change.to_state, change.is_trip) == ("REDUCING", "ACTIVE", True)
+        assert change.reason
+    trip_for_lists(broker)
+    listed(broker, 9)
+    assert switch.watch(clock.now()) is None
+    assert stands() is TradingState.REDUCING
+
+
+def test_a_trip_that_a_person_took_over_does_not_clear_itself(service: OrderService, broker: Broker) -> None:
+    trip_for_lists(broker)
+    switch.reduce(by="trader", reason="I look first", at=clock.now())
+    listed(broker, 5)
+    assert switch.watch(clock.now()) is None
+    assert stands() is TradingState.REDUCING
+
+
+def test_a_trip_with_another_cause_does_not_clear_itself(service: OrderService, broker: Broker) -> None:
+    trip_for_lists(broker)
+    snapshot(-6_000_000)
+    change = switch.watch(clock.now())
+    assert change is not None
+    assert (change.from_state, change.to_state, change.causes) == ("REDUCING", "REDUCING", "DAILY_LOSS")
+    snapshot(0)
+    listed(broker, 5)
+    assert switch.watch(clock.now()) is None
+    assert stands() is TradingState.REDUCING
 
 
 # --- both -----------------------------------------------------------------------------------------
 
 
-def test_the_deeper_fall_wins_and_every_reason_is_said_in_korean(buy: Buy, simulator: Simulator, settings) -> None:
-    settings.MAX_REFUSALS = 1
+def test_every_reason_is_said(service: OrderService, simulator: Simulator, settings) -> None:
+    settings.MAX_REFUSALS = 0
+    simulator.fault("refusal", path="order-cash", count=2)
+    refused(service, SAMSUNG, OTHER)
+    settings.MAX_REFUSALS = 2
     snapshot(-6_000_000)
-    simulator.fault("refusal", path="order-cash", count=1)
-    with translation.override("ko"):
-        buy(price=69_000)
-    change = SwitchChange.objects.latest()
-    assert change.to_state == "HALTED"
-    assert "거부" in change.reason
-    assert "손실이 6,000,000원" in change.reason
+    change = switch.watch(clock.now())
+    assert change is not None
+    assert (change.to_state, change.causes) == ("REDUCING", "DAILY_LOSS REFUSALS")
+    assert "refused" in change.reason or "거부" in change.reason
+    assert "6,000,000" in change.reason
 
 
 def test_what_a_person_halted_is_left_alone(service: OrderService) -> None:
@@ -248,11 +458,205 @@ def test_what_a_person_halted_is_left_alone(service: OrderService) -> None:
     assert TradingSwitch.objects.get().changed_by == "trader"
 
 
-def test_every_bound_may_be_off(buy: Buy, simulator: Simulator, settings) -> None:
+def test_every_bound_may_be_off(service: OrderService, simulator: Simulator, settings) -> None:
     settings.MAX_REFUSALS = settings.MAX_FAILED_RECONCILIATIONS = settings.MAX_DAILY_LOSS_WON = 0
     settings.MAX_DAILY_LOSS_PERCENT = Decimal(0)
     snapshot(-90_000_000)
     simulator.fault("refusal", path="order-cash", count=3)
-    for price in (69_000, 69_100, 69_200):
-        buy(price=price)
+    refused(service, SAMSUNG, OTHER, THIRD)
+    switch.watch(clock.now())
     assert stands() is TradingState.ACTIVE
+
+
+# --- resting buys ---------------------------------------------------------------------------------
+
+
+def wanted(order: TradeOrder) -> str:
+    order.refresh_from_db()
+    return order.cancel_wanted_by
+
+
+def test_a_person_who_reduces_has_resting_buys_cancelled(
+    service: OrderService, buy: Buy, simulator: Simulator, turn
+) -> None:
+    simulator.command("POST", "/simulator/shares", {"account": ACCOUNT, "code": SAMSUNG, "quantity": 5, "cost": 1})
+    order = buy(price=69_000)
+    sale = service.place(Intent(SAMSUNG, Side.SELL, 5, price=75_000))
+    external = place_externally(simulator)
+    switch.reduce(by="trader", reason="", at=clock.now())
+    assert (wanted(order), order.chase_at) == (RequestedBy.CANCEL_ALL, None)
+    assert cancel_driver.due(clock.now()) == [order.pk], "at once"
+    turn(2)
+    order.refresh_from_db()
+    sale.refresh_from_db()
+    assert (order.state, sale.state) == (Status.CANCELLED, Status.PENDING)
+    assert TradeOrder.objects.get(order_no=external["number"]).state is Status.PENDING
+    assert not TradeOrder.objects.filter(attempt__gt=0).exists(), "nothing is bought again"
+
+
+def test_a_buy_without_an_answer_is_cancelled_once_it_has_one(buy: Buy) -> None:
+    order = buy(price=69_000)
+    TradeOrder.objects.filter(pk=order.pk).update(status=Status.UNKNOWN, order_no=None)
+    switch.reduce(by="trader", reason="", at=clock.now())
+    assert wanted(order) == RequestedBy.CANCEL_ALL
+    assert cancel_driver.due(clock.now()) == []
+    TradeOrder.objects.filter(pk=order.pk).update(status=Status.PENDING, order_no="0000000001")
+    assert cancel_driver.due(clock.now()) == [order.pk]
+
+
+def test_a_chase_between_two_orders_buys_no_more(buy: Buy) -> None:
+    order = buy(price=69_000, strategy="")
+    at = clock.now()
+    TradeOrder.objects.filter(pk=order.pk).update(status=Status.CANCELLED, chase_at=at)
+    switch.reduce(by="trader", reason="", at=at)
+    order.refresh_from_db()
+    assert order.chase_at is None
+
+
+def test_a_loss_cancels_resting_buys_and_other_trips_leave_them(
+    service: OrderService, buy: Buy, broker: Broker
+) -> None:
+    order = buy(price=69_000)
+    trip_for_lists(broker)
+    assert wanted(order) == ""
+    snapshot(-6_000_000)
+    switch.watch(clock.now())
+    assert wanted(order) == RequestedBy.CANCEL_ALL
+
+
+def test_what_a_killed_process_left_is_cancelled_by_the_next_watch(buy: Buy) -> None:
+    order = buy(price=69_000)
+    with mock.patch.object(switch, "cancel_buys"):
+        switch.reduce(by="trader", reason="", at=clock.now())
+    assert wanted(order) == ""
+    switch.watch(clock.now())
+    assert wanted(order) == RequestedBy.CANCEL_ALL
+
+
+@pytest.mark.parametrize("how", [TradingState.HALTED, TradingState.ACTIVE])
+def test_after_another_change_no_more_buys_are_cancelled(buy: Buy, how: TradingState) -> None:
+    with mock.patch.object(switch, "cancel_buys"):
+        order = buy(price=69_000)
+        switch.reduce(by="trader", reason="", at=clock.now())
+        switch.turn(how, by="trader", reason="", at=clock.now())
+    switch.watch(clock.now())
+    assert wanted(order) == ""
+
+
+def test_resting_buys_stay_if_the_setting_is_off(buy: Buy, settings) -> None:
+    settings.CANCEL_BUYS_ON_REDUCE = False
+    order = buy(price=69_000)
+    switch.reduce(by="trader", reason="", at=clock.now())
+    switch.watch(clock.now())
+    assert wanted(order) == ""
+
+
+# --- nobody waits for it ---------------------------------------------------------------------------
+
+
+def beside(work: Callable[[], None]) -> threading.Thread:
+    """Run something on a connection of its own."""
+
+    def run() -> None:
+        try:
+            work()
+        finally:
+            connections.close_all()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_a_halt_waits_for_nobody_who_commits_an_order(transactional_db: None, db: None) -> None:
+    """A process sleeps in a transaction that holds up every order; and one that changes the state holds up none."""
+    switch.make(clock.now())
+    holding, release = threading.Event(), threading.Event()
+
+    def sleep() -> None:
+        with transaction.atomic():
+            switch.locked()
+            holding.set()
+            release.wait(30)
+
+    sleeper = beside(sleep)
+    assert holding.wait(10)
+    brake = beside(lambda: switch.halt(by="kim", reason="", at=clock.now()) and None)
+    brake.join(3)
+    is_done = not brake.is_alive()
+    release.set()
+    sleeper.join(10)
+    brake.join(10)
+    assert is_done
+
+
+def test_an_order_waits_for_nobody_who_changes_the_state(
+    transactional_db: None, service: OrderService, buy: Buy
+) -> None:
+    """Somebody sleeps in a transaction that holds the row of the trading state."""
+    switch.make(clock.now())
+    holding, release, placed = threading.Event(), threading.Event(), threading.Event()
+
+    def sleep() -> None:
+        with transaction.atomic():
+            TradingSwitch.objects.select_for_update().get()
+            holding.set()
+            release.wait(30)
+
+    def place() -> None:
+        assert buy(price=69_000).order_no
+        placed.set()
+
+    sleeper = beside(sleep)
+    assert holding.wait(10)
+    placer = beside(place)
+    is_placed = placed.wait(5)
+    release.set()
+    sleeper.join(10)
+    placer.join(10)
+    assert is_placed
+
+
+def test_an_order_that_waited_for_another_sees_the_halt_that_came_meanwhile(
+    transactional_db: None, service: OrderService, buy: Buy, simulator: Simulator
+) -> None:
+    switch.make(clock.now())
+    holding, release = threading.Event(), threading.Event()
+
+    def sleep() -> None:
+        with transaction.atomic():
+            switch.locked()
+            holding.set()
+            release.wait(30)
+            transaction.set_rollback(True)  # the count is as the waiting order saw it
+
+    def place() -> None:
+        with suppress(OrderDenied):
+            buy(price=69_000)
+
+    sleeper = beside(sleep)
+    assert holding.wait(10)
+    placer = beside(place)
+    placer.join(1)
+    assert placer.is_alive(), "it waits"
+    switch.halt(by="kim", reason="", at=clock.now())
+    release.set()
+    sleeper.join(10)
+    placer.join(10)
+    assert not TradeOrder.objects.filter(order_no__isnull=False).exists()
+    assert simulator.ledger(ACCOUNT)["orders"] == []
+
+
+def test_no_trip_overrules_a_person_who_was_quicker(service: OrderService) -> None:
+    """Between the evidence and the change a person halts."""
+    real = switch.evidence_of_state
+
+    def slow() -> object:
+        found = real()
+        with mock.patch.object(switch, "evidence_of_state", real):
+            switch.halt(by="kim", reason="", at=clock.now())
+        return found
+
+    with mock.patch.object(switch, "evidence_of_state", slow):
+        assert switch.trip("why", frozenset({"INDEX_FALL"}), at=clock.now()) is None
+    assert stands() is TradingState.HALTED

@@ -80,26 +80,31 @@ function toast(text, isDone) {
   setTimeout(() => line.remove(), isDone ? 5000 : 12000);
 }
 
-function ask(question, wantsReason) {
+function ask({ ask: question, yes, or, reason: wants }) {
   return new Promise((answer) => {
-    const dialog = $("ask"), reason = $("ask-reason");
+    const dialog = $("ask"), reason = $("ask-reason"), other = $("ask-or"), wantsReason = wants !== undefined;
     $("ask-text").textContent = question;
+    $("ask-yes").textContent = yes || $("ask-yes").dataset.usual;
+    other.textContent = or || "";
+    other.hidden = !or;
     reason.hidden = !wantsReason;
     reason.value = "";
     dialog.returnValue = "";
-    dialog.onclose = () => answer(dialog.returnValue ? { reason: reason.value } : null);
+    dialog.onclose = () => answer(dialog.returnValue ? { reason: reason.value, isOther: dialog.returnValue === "or" } : null);
     dialog.showModal();
     (wantsReason ? reason : $("ask-yes")).focus();
   });
 }
 
 async function press(button) {
-  const answer = button.dataset.ask ? await ask(button.dataset.ask, "reason" in button.dataset) : { reason: "" };
+  const answer = button.dataset.ask ? await ask(button.dataset) : { reason: "" };
   if (!answer) return;
   button.disabled = true;
   const token = document.querySelector("[name=csrfmiddlewaretoken]").value;
   try {
-    const reply = await fetch(button.dataset.post, { method: "POST", headers: { "X-CSRFToken": token }, body: new URLSearchParams(answer) });
+    const address = answer.isOther ? button.dataset.orPost : button.dataset.post;
+    const body = new URLSearchParams({ reason: answer.reason });
+    const reply = await fetch(address, { method: "POST", headers: { "X-CSRFToken": token }, body });
     const isTold = reply.headers.get("Content-Type")?.startsWith("application/json");
     const said = isTold ? await reply.json() : { done: false, text: fill(words.textFailed, { why: `${reply.status} ${reply.statusText}` }) };
     toast(said.text, said.done);
@@ -115,7 +120,8 @@ document.addEventListener("click", (event) => {
   if (button) press(button);
 });
 $("ask-reason").addEventListener("keydown", (event) => {
-  if (event.key === "Enter") { event.preventDefault(); $("ask").close("yes"); }
+  // of two answers Enter gives the milder one
+  if (event.key === "Enter") { event.preventDefault(); $("ask").close($("ask-or").hidden ? "yes" : "or"); }
 });
 $("theme").addEventListener("click", () => {
   const next = document.documentElement.dataset.theme === "dark" ? "light" : "dark";

@@ -20,7 +20,13 @@ class Command(DeskCommand):
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--code", help=_("only orders of this stock"))
         parser.add_argument("--external", action="store_true", help=_("those placed by hand too"))
-        parser.add_argument("--halt", action="store_true", help=_("halt first, so that nothing new follows"))
+        first = parser.add_mutually_exclusive_group()
+        first.add_argument(
+            "--reduce", action="store_true", help=_("let only sales pass first, so that stops go on selling")
+        )
+        first.add_argument(
+            "--halt", action="store_true", help=_("halt first, so that nothing new follows, no stop either")
+        )
         parser.add_argument("--dry-run", action="store_true", help=_("show what would be cancelled, and send nothing"))
         super().add_arguments(parser)
 
@@ -28,13 +34,21 @@ class Command(DeskCommand):
         code = None if options["code"] is None else stock_code(options["code"])
         if options["dry_run"]:
             return _would(code=code, external=options["external"])
-        if options["halt"]:
-            switch.halt(by=who(), reason=self.name, at=clock.now())
+        before = self._change_state(**options)
         swept = service().cancel_all(external=options["external"], code=code, who=who())
-        lines = [*([_("halted: nothing new leaves")] if options["halt"] else []), *_lines(swept)]
+        lines = [*before, *_lines(swept)]
         if swept.failed or swept.unconfirmed or swept.unseen:
             raise Failure("NOT_ALL", "\n".join(lines), shape=dict(shapes.swept(swept)))
         return Told({"dry_run": False, **shapes.swept(swept)}, lines)
+
+    def _change_state(self, *, halt: bool, reduce: bool, **options: Any) -> list[str]:
+        if halt:
+            switch.halt(by=who(), reason=self.name, at=clock.now())
+            return [_("halted: nothing new leaves"), switch.about_halting()]
+        if reduce:
+            is_done = switch.reduce_unless_halted(by=who(), reason=self.name, at=clock.now())
+            return [_("only sales pass") if is_done else _("trading is halted already, and stays so")]
+        return []
 
 
 def _would(*, code: str | None, external: bool) -> Told:

@@ -5,5 +5,8 @@ from orders.management.switching import SwitchCommand
 
 
 class Command(SwitchCommand):
-    help = _("Let nothing new leave, bought or sold; what is open stays (cancel_all cancels it).")
+    help = _(
+        "Let nothing new leave, bought or sold, stops included; what is open stays (cancel_all cancels it). "
+        "`reduce` lets sales and stops pass."
+    )
     to = TradingState.HALTED

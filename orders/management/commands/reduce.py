@@ -5,5 +5,5 @@ from orders.management.switching import SwitchCommand
 
 
 class Command(SwitchCommand):
-    help = _("Let sales pass and nothing else.")
+    help = _("Let sales pass, stops included, and nothing else; resting buys are cancelled.")
     to = TradingState.REDUCING
