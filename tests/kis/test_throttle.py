@@ -121,15 +121,12 @@ def test_on_paper_an_order_passes_those_who_have_waited_longer_than_it_may(
             thread.join(30)
 
 
-def test_a_slow_answer_keeps_no_slot(store: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LEASE_MS", 300)
-    throttle = Throttle(store, "test", 1, window_ms=100)
+def test_a_slow_answer_keeps_no_slot(store: redis.Redis) -> None:
+    throttle = Throttle(store, "test", 1)
     with throttle.slot(Urgency.ACCOUNT, deadline_seconds=1):  # the list of orders, which takes nine seconds
         began = time.monotonic()
         with throttle.slot(Urgency.STOP, deadline_seconds=5):
-            assert 0.2 < time.monotonic() - began < 2
-            in_use = throttle.in_use()
-    assert in_use == 1
+            assert module.WINDOW_MS / 1000 < time.monotonic() - began < 4
     assert throttle.in_use() <= 1, "an answer that comes late takes no slot again"
 
 
