@@ -18,10 +18,9 @@ from django.db import Error as DatabaseError
 from aegis import stops as rules
 from aegis.broker import Trade
 from aegis.stops import Fired, NewHigh, Rule
-from desk.plugs import Chore, Plug, Rank, Wish
+from desk.plugs import Chore, Plug, Rank, StockWish
 from desk.ticks import TRADE_FEEDS
 from kis import clock
-from kis.subscriptions import Topic
 from orders import stop_watch, stops
 from orders.models import StopRule
 from orders.tasks import ask_for_stop, stop
@@ -149,9 +148,9 @@ def _renewed(row: StopRule, rule: Rule, possible: range, known: Armed | None) ->
     return Armed(row.pk, replace(rule, high=high), possible, known.price, known.is_unwritten, known.ask_at)
 
 
-def stopped_stocks() -> Iterable[Topic]:
-    codes = dict.fromkeys(row.stock_code for row in stops.armed())
-    return [Topic("H0STCNT0", code) for code in codes]
+def stopped_stocks() -> Iterable[str]:
+    rows = StopRule.objects.filter(state__in=stops.LIVE).order_by("pk")
+    return dict.fromkeys(rows.values_list("stock_code", flat=True))
 
 
 def plug() -> Plug:
@@ -159,7 +158,7 @@ def plug() -> Plug:
     heard = Stops()
     return Plug(
         handlers=dict.fromkeys(TRADE_FEEDS, heard.on_trades),
-        wishes=(Wish(Rank.STOPS, stopped_stocks),),
+        stocks=(StockWish(Rank.STOPS, stopped_stocks),),
         chores=(
             Chore("stops", READ_SECONDS, heard.read),
             Chore("stops-heard", WRITE_SECONDS, heard.write),

@@ -9,6 +9,8 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
+from operator import itemgetter
 from time import monotonic, sleep
 from types import MappingProxyType
 from typing import Any
@@ -21,7 +23,7 @@ from aegis.lifecycle import UNSETTLED
 from aegis.sessions import Matching, Phase, PhaseName, phases_at
 from aegis.terms import Market
 from desk import books, macro, market_guard, stops, ticks
-from desk.plugs import VITAL, Chore, Handler, Plug, Rank, Wish
+from desk.plugs import VITAL, Chore, Handler, Plug, Rank, StockWish, Wish, open_venues, ranked_trades
 from kis import clock, codec, feeds, status
 from kis.codec import Data
 from kis.lease import Lease
@@ -64,13 +66,13 @@ LIVE_PULSE = (Topic("H0UPCNT0", "2001"), 0.2)
 PAPER_PULSE = (Topic("H0STCNT0", "005930"), 0.5)
 
 
-def held_stocks() -> Iterable[Topic]:
-    return (Topic("H0STCNT0", holding.stock_code) for holding in PortfolioService().get_portfolio())
+def held_stocks() -> Iterable[str]:
+    return [holding.stock_code for holding in PortfolioService().get_portfolio()]
 
 
-def ordered_stocks() -> Iterable[Topic]:
+def ordered_stocks() -> Iterable[str]:
     ordered = TradeOrder.objects.filter(status__in=UNSETTLED).order_by("-id").values_list("stock_code", flat=True)
-    return (Topic("H0STCNT0", code) for code in dict.fromkeys(ordered))
+    return dict.fromkeys(ordered)
 
 
 def pulse() -> tuple[Topic, float]:
@@ -80,16 +82,14 @@ def pulse() -> tuple[Topic, float]:
 def own_stocks() -> Plug:
     """Hear of what we hold and what we have ordered, and feel the market's pulse."""
     return Plug(
-        wishes=(
-            Wish(Rank.HELD, held_stocks),
-            Wish(Rank.ORDERED, ordered_stocks),
-            Wish(Rank.PULSE, lambda: [pulse()[0]]),
-        )
+        wishes=(Wish(Rank.PULSE, lambda: [pulse()[0]]),),
+        stocks=(StockWish(Rank.ORDERED, ordered_stocks), StockWish(Rank.HELD, held_stocks)),
     )
 
 
-# Who works with feeds; each makes its plug anew for every term of the lease.
-PLUGS: Sequence[Callable[[], Plug]] = (own_stocks, stops.plug, ticks.plug, macro.plug, market_guard.plug, books.plug)
+# Who works with feeds, by how much their stocks matter while no venue is open; each makes its plug anew for every
+# term of the lease.
+PLUGS: Sequence[Callable[[], Plug]] = (stops.plug, own_stocks, ticks.plug, macro.plug, market_guard.plug, books.plug)
 
 
 class Fenced(Lost):
@@ -131,13 +131,26 @@ class Dispatch:
 
     def ask_wanted(self) -> None:
         """Ask everybody what they want. What this raises leaves the feeds as they are."""
-        wishes = sorted((wish for plug in self._plugs for wish in plug.wishes), key=lambda wish: wish.rank)
-        ranked = [(topic, wish.rank) for wish in wishes for topic in wish.topics()]
-        topics = dict.fromkeys(topic for topic, _rank in ranked)
+        wishes = [(wish.rank, topic) for plug in self._plugs for wish in plug.wishes for topic in wish.topics()]
+        ranked = sorted([*self._ask_stocks(), *wishes], key=itemgetter(0))
+        topics = dict.fromkeys(topic for _rank, topic in ranked)
         offered = [topic for topic in topics if not self._is_paper or feeds.feed_of(topic.tr_id).on_paper]
         self._tell_not_offered(frozenset(topic.tr_id for topic in topics) - {topic.tr_id for topic in offered})
         self._topics = (self.own_fills, *offered)
-        self.vital = frozenset(topic for topic, rank in ranked if rank in VITAL)
+        self.vital = frozenset(topic for rank, topic in ranked if rank in VITAL)
+
+    def _ask_stocks(self) -> Iterable[tuple[Rank, Topic]]:
+        """Ask whose trades are wanted, and rank their feeds by the venues that trade now."""
+        wished = [(wish.rank, list(wish.codes())) for plug in self._plugs for wish in plug.stocks]
+        codes = {code for _rank, each in wished for code in each}
+        if not codes:
+            return ()
+        now = clock.now()
+        venues = open_venues(market.today(now), now)
+        on_nxt = set[str]()
+        if not self._is_paper:
+            on_nxt.update(Stock.objects.filter(pk__in=codes, trades_on_nxt=True).values_list("pk", flat=True))
+        return chain.from_iterable(ranked_trades(rank, each, venues=venues, on_nxt=on_nxt) for rank, each in wished)
 
     def ask_phases(self) -> None:
         """Ask for what decides who ought to speak: the day's phases, and who is halted."""
