@@ -20,6 +20,7 @@ from config.env import (
     credentials,
     dialect,
     env,
+    market_data_credentials,
     percent,
     percent_bound,
     server_url,
@@ -31,6 +32,8 @@ from kis.environment import EnvironmentName
 # --- the broker -------------------------------------------------------------------------------
 KIS_ENVIRONMENT = broker_environment()
 KIS_CREDENTIALS = credentials(KIS_ENVIRONMENT)
+# further app keys: 41 registrations each for market data; orders and every other call use the first
+KIS_MARKET_DATA_CREDENTIALS = market_data_credentials(KIS_CREDENTIALS)
 KIS_DIALECT = dialect()
 KIS_CALLS_PER_SECOND = env.int("KIS_CALLS_PER_SECOND", default=KIS_ENVIRONMENT.calls_per_second)
 # the ledger's own limit is not published; it is halved for a while whenever the broker says EGW00215
@@ -318,7 +321,9 @@ _own_secrets = (
     METRICS_TOKEN,
     *NOTIFY_URLS,
 )
-_broker_secrets = (KIS_CREDENTIALS.app_key, KIS_CREDENTIALS.app_secret)
+_broker_secrets = tuple(
+    secret for known in (KIS_CREDENTIALS, *KIS_MARKET_DATA_CREDENTIALS) for secret in (known.app_key, known.app_secret)
+)
 # a rehearsal's own keys are an ordinary word, and no secret
 _broker_secrets = tuple(secret for secret in _broker_secrets if secret not in REHEARSAL.values())
 LOGGING = logging_config(

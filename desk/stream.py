@@ -26,11 +26,13 @@ from desk import books, macro, market_guard, stops, ticks
 from desk.plugs import VITAL, Chore, Handler, Plug, Rank, StockWish, Wish, open_venues, ranked_trades
 from kis import clock, codec, feeds, status
 from kis.codec import Data
+from kis.environment import Credentials
 from kis.lease import Lease
 from kis.status import SocketState, StreamStatus
 from kis.stream import Lost, Stream
+from kis.streams import Streams
 from kis.subscriptions import Topic
-from kis.wiring import door, store, stream_key
+from kis.wiring import all_keys, door, store, stream_key
 from market import service as market
 from market.models import Stock
 from orders import fills
@@ -298,14 +300,14 @@ class Chores:
 
 
 class Term:
-    """One holding of the socket: what runs while the lease is ours."""
+    """One holding of the sockets: what runs while the lease is ours. Further keys have leases of their own."""
 
     def __init__(self, may_write: Callable[[], bool]) -> None:
         plugs = [make() for make in PLUGS]
         self.dispatch = Dispatch(plugs, may_write)
-        self.stream = Stream(
+        self.streams = Streams(
             settings.KIS_ENVIRONMENT.socket_url,
-            door=door(),
+            doors=[door(known) for known in all_keys()],
             listener=self.dispatch,
             usual=dict([pulse()]),
         )
@@ -315,49 +317,70 @@ class Term:
         )
         self.chores = Chores([*own, *(chore for plug in plugs for chore in plug.chores)], may_write)
 
+    @property
+    def stream(self) -> Stream:
+        """Return the first key's stream."""
+        return self.streams.members[0]
+
     def run(self, let_go: threading.Event) -> None:
-        """Hold the socket until `let_go`."""
+        """Hold the sockets until `let_go`."""
+        further = [
+            threading.Thread(target=_hold_key, args=(stream, known, let_go), name=f"kis-key-{number}", daemon=True)
+            for number, (stream, known) in enumerate(zip(self.streams.members, all_keys(), strict=True), start=1)
+        ][1:]
         try:
             with self.chores:
+                for thread in further:
+                    thread.start()
                 self.stream.run(let_go)
         finally:
+            let_go.set()
+            for thread in further:
+                thread.join()
             connection.close()
 
     def status(self, lease: Lease) -> StreamStatus:
         """Return how it is now, as other processes may read it."""
-        now, stream = monotonic(), self.stream
-        counters, topics = stream.counters, stream.subscriptions
+        now, streams, leader = monotonic(), self.streams, self.streams.leader
+        counters = [stream.counters for stream in streams.members]
+        last_frame_at = max(each.last_frame_at for each in counters)
+        held, left_out, refused = streams.held, streams.left_out, streams.refused
         return StreamStatus(
-            state=stream.state,
-            state_seconds=now - stream.state_since,
+            state=leader.state,
+            state_seconds=now - leader.state_since,
             holder=lease.holder,
             fence=lease.fence,
-            frames=counters.frames,
-            frame_age=now - counters.last_frame_at if counters.last_frame_at else None,
+            frames=sum(each.frames for each in counters),
+            frame_age=now - last_frame_at if last_frame_at else None,
             notice_age=now - at if (at := self.dispatch.last_notice_at) else None,
-            connections=counters.connections,
-            lost_why=stream.lost_why,
-            next_try_seconds=max(0.0, at - now) if (at := stream.next_try_at) else None,
-            deaf=counters.deaf,
-            bad_frames=counters.bad_frames,
-            failures=counters.failures,
+            connections=sum(each.connections for each in counters),
+            lost_why=leader.lost_why,
+            next_try_seconds=max(0.0, at - now) if (at := leader.next_try_at) else None,
+            deaf=sum(each.deaf for each in counters),
+            bad_frames=sum(each.bad_frames for each in counters),
+            failures=sum(each.failures for each in counters),
             drift={f"{tr_id}/{width}": count for (tr_id, width), count in codec.drift.items()},
-            held=tuple(sorted(map(str, topics.held))),
-            left_out=tuple(map(str, topics.left_out)),
-            refused={str(topic): words for topic, words in topics.refused.items()},
-            unheard=tuple(sorted(map(str, self.dispatch.vital.intersection([*topics.left_out, *topics.refused])))),
-            hears_fills=self.dispatch.own_fills in topics.held,
+            held=tuple(sorted(map(str, held))),
+            left_out=tuple(map(str, left_out)),
+            refused={str(topic): words for topic, words in refused.items()},
+            unheard=tuple(sorted(map(str, self.dispatch.vital.intersection([*left_out, *refused])))),
+            hears_fills=self.dispatch.own_fills in held,
             chores=dict(self.chores.failures),
+            keys=streams.status(),
         )
 
 
 def hold(stop: threading.Event) -> None:
-    """Hold the socket until `stop`, as the only one who does: a second worker stands by and takes over."""
-    lease = Lease(store(), stream_key("socket"), LEASE_SECONDS)
+    """Hold the sockets until `stop`, as the only one who does: a second worker stands by and takes over."""
+    _hold(Lease(store(), stream_key("socket"), LEASE_SECONDS), stop, _hold_leased)
+
+
+def _hold(lease: Lease, stop: threading.Event, act: Callable[[Lease, threading.Event], None]) -> None:
+    """Act whenever the lease is ours, until `stop`."""
     while not stop.is_set():
         try:
             if lease.take():
-                _hold_leased(lease, stop)
+                act(lease, stop)
         except redis.RedisError as error:
             log.warning("Redis is not reachable, and without it nobody may hold the socket: %s", error)
         except Exception:  # whatever it was, the night must not go on without a socket
@@ -365,23 +388,56 @@ def hold(stop: threading.Event) -> None:
         stop.wait(LOOK_SECONDS)
 
 
+def _hold_key(stream: Stream, known: Credentials, let_go: threading.Event) -> None:
+    """Hold a further key's socket until `let_go`, whenever that key's lease is ours."""
+    lease = Lease(store(), stream_key("socket", known), LEASE_SECONDS)
+    _hold(lease, let_go, lambda lease, stop: _while_leased(lease, stop, stream.run))
+
+
 def _hold_leased(lease: Lease, stop: threading.Event) -> None:
     """Run a term while the lease lasts; whoever loses it lets go of the socket first."""
     log.info("the socket is ours, fencing number %d", lease.fence)
-    let_go, term = threading.Event(), Term(lambda: lease.is_ours)
-    thread = threading.Thread(target=term.run, args=(let_go,), name="kis-socket", daemon=True)
+    term = Term(lambda: lease.is_ours)
+
+    def tell_end() -> None:
+        if lease.is_ours:
+            _tell(replace(term.status(lease), state=SocketState.STOPPED, state_seconds=0.0))
+
+    _while_leased(lease, stop, term.run, lambda: _tell(term.status(lease)), tell_end)
+
+
+def _nothing() -> None:
+    """Do nothing."""
+
+
+def _while_leased(
+    lease: Lease,
+    stop: threading.Event,
+    run: Callable[[threading.Event], None],
+    each_second: Callable[[], None] = _nothing,
+    at_end: Callable[[], None] = _nothing,
+) -> None:
+    """Run on a thread of its own while the lease lasts, and give the lease up after it has ended."""
+    let_go = threading.Event()
+    thread = threading.Thread(target=_run_and_disconnect, args=(run, let_go), name="kis-socket", daemon=True)
     thread.start()
     try:
         while thread.is_alive() and _still_ours(lease):
-            _tell(term.status(lease))
+            each_second()
             if stop.wait(LOOK_SECONDS):
                 break
     finally:
         let_go.set()
         thread.join()
-        if lease.is_ours:
-            _tell(replace(term.status(lease), state=SocketState.STOPPED, state_seconds=0.0))
+        at_end()
         lease.give_up()
+
+
+def _run_and_disconnect(run: Callable[[threading.Event], None], let_go: threading.Event) -> None:
+    try:
+        run(let_go)
+    finally:
+        connection.close()
 
 
 def _still_ours(lease: Lease) -> bool:
