@@ -140,6 +140,10 @@ def keys() -> Iterator[Finding]:
         yield _well("keys", _("a rehearsal needs none"))
         return
     lengths = {"KIS_APP_KEY": (known.app_key, KEY_LETTERS), "KIS_APP_SECRET": (known.app_secret, SECRET_LETTERS)}
+    for number, further in enumerate(settings.KIS_MARKET_DATA_CREDENTIALS, start=1):
+        lengths[_("the key of pair {number} in KIS_APP_KEYS").format(number=number)] = (further.app_key, KEY_LETTERS)
+        name = _("the secret of pair {number} in KIS_APP_KEYS").format(number=number)
+        lengths[name] = (further.app_secret, SECRET_LETTERS)
     odd = [(name, len(value), usual) for name, (value, usual) in lengths.items() if len(value) != usual]
     for name, length, usual in odd:
         words = _("{name} has {length} letters, usual are {usual}").format(name=name, length=length, usual=usual)
@@ -338,8 +342,10 @@ def _token() -> str:
 
 
 def _socket_key() -> str:
-    auth.approval_key(settings.KIS_ENVIRONMENT, settings.KIS_CREDENTIALS, wiring.http())
-    return _("the broker gives one")
+    known = wiring.all_keys()
+    for each in known:
+        auth.approval_key(settings.KIS_ENVIRONMENT, each, wiring.http())
+    return _("the broker gives one") if len(known) == 1 else _("the broker gives one for each app key")
 
 
 def _account() -> str:

@@ -34,6 +34,10 @@ class KeyStatus:
     why: str = ""
     hears_fills: bool = False
 
+    @property
+    def is_down(self) -> bool:
+        return self.down_seconds is not None or bool(self.why)
+
 
 @dataclass(frozen=True, slots=True)
 class StreamStatus:

@@ -143,6 +143,11 @@ class Stream:
     def held(self) -> frozenset[Topic]:
         return self.subscriptions.held
 
+    @property
+    def is_doubted(self) -> bool:
+        """Whether another session held the key at the last try: a line alone proves nothing until it holds a feed."""
+        return self._times_in_use > 0
+
     def run(self, stop: threading.Event) -> None:
         """Hold the socket until `stop` is set."""
         pause = FIRST_PAUSE_SECONDS

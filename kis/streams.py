@@ -120,7 +120,7 @@ class Streams:
                 state=stream.state,
                 down_seconds=None if (since := stream.down_since) is None else now - since,
                 held=len(stream.held),
-                why=stream.lost_why if stream.down_since is not None else "",
+                why=stream.lost_why if stream.down_since is not None or stream.is_doubted else "",
                 hears_fills=any(topic.is_own_fills for topic in stream.held),
             )
             for number, stream in enumerate(self.members, start=1)

@@ -74,10 +74,11 @@ def ledger_key() -> str:
 def door(credentials: Credentials | None = None) -> Door:
     """Return what lets the socket of an app key through to the broker, with its own approval key."""
     known = credentials or settings.KIS_CREDENTIALS
+    shared = http()  # made here: the threads of several sockets would each make their own
     return Door(
         store(),
         stream_key("door", known),
-        lambda: approval_key(settings.KIS_ENVIRONMENT, known, http()),
+        lambda: approval_key(settings.KIS_ENVIRONMENT, known, shared),
     )
 
 
