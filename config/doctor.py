@@ -272,6 +272,12 @@ def people() -> Iterator[Finding]:
     elif not settings.TELEGRAM_TOKEN and not settings.NOTIFY_URLS:
         words = _("nobody is told of alarms: the admin alone shows them")
         yield Finding("telegram", Grade.NOTE, words, _("set AEGIS_TELEGRAM_TOKEN and AEGIS_TELEGRAM_CHATS"))
+    elif bool(settings.TELEGRAM_TOKEN) + len(settings.NOTIFY_URLS) == 1:
+        words = _("one channel only: if it is down too, nobody hears that stops are not guarded")
+        yield Finding("channels", Grade.NOTE, words, _("set AEGIS_NOTIFY_URLS beside AEGIS_TELEGRAM_TOKEN"))
+    if not settings.HEARTBEAT_URL and settings.KIS_ENVIRONMENT.name is not EnvironmentName.SIM:
+        words = _("nobody outside notices if this machine dies")
+        yield Finding("heartbeat", Grade.NOTE, words, _("set AEGIS_HEARTBEAT_URL"))
 
 
 def at_work() -> Iterator[Finding]:

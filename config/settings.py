@@ -297,6 +297,8 @@ TELEGRAM_CHATS = chats("AEGIS_TELEGRAM_CHATS")
 TELEGRAM_URL = env.str("AEGIS_TELEGRAM_URL", default="https://api.telegram.org")
 # any other service, https://github.com/caronc/apprise/wiki: addresses separated by spaces
 NOTIFY_URLS = env.str("AEGIS_NOTIFY_URLS", default="").split()
+# a service that raises the alarm once nobody asks this address any more
+HEARTBEAT_URL = server_url("AEGIS_HEARTBEAT_URL", ("http", "https"), "https://hc.example.com/ping/a-token")
 # without one, only this machine reads /metrics and the details of /readyz
 METRICS_TOKEN = env.str("AEGIS_METRICS_TOKEN", default="").strip()
 
@@ -320,6 +322,8 @@ _own_secrets = (
     TELEGRAM_TOKEN,
     METRICS_TOKEN,
     *NOTIFY_URLS,
+    HEARTBEAT_URL,
+    urlsplit(HEARTBEAT_URL).path.strip("/"),
 )
 _broker_secrets = tuple(
     secret for known in (KIS_CREDENTIALS, *KIS_MARKET_DATA_CREDENTIALS) for secret in (known.app_key, known.app_secret)

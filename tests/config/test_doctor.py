@@ -77,6 +77,13 @@ def test_a_further_key_that_was_cut_is_named_by_its_number(settings: Any) -> Non
     assert "f" * 20 not in finding.text + finding.mend
 
 
+def test_one_channel_alone_is_noted(settings: Any) -> None:
+    settings.TELEGRAM_TOKEN, settings.TELEGRAM_CHATS, settings.NOTIFY_URLS = "x", [1, 2], []
+    assert [finding.topic for finding in found(doctor.people, Grade.NOTE)] == ["channels"]
+    settings.NOTIFY_URLS = ["ntfy://desk"]
+    assert found(doctor.people, Grade.NOTE) == []
+
+
 def test_error_pages_with_settings_are_wrong_where_money_is(settings: Any) -> None:
     settings.KIS_ENVIRONMENT, settings.DEBUG = PAPER, True
     assert found(doctor.environment)

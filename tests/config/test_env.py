@@ -173,3 +173,21 @@ def test_further_app_keys_are_masked_in_logs() -> None:
     ).stdout
     assert "planted-key-2" in told
     assert "planted-secret-2" in told
+
+
+def test_the_heartbeat_is_an_address_of_the_web_and_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AEGIS_HEARTBEAT_URL", "planted-word")
+    with pytest.raises(ImproperlyConfigured, match="AEGIS_HEARTBEAT_URL") as refused:
+        env.server_url("AEGIS_HEARTBEAT_URL", ("http", "https"), "https://hc.example.com/ping/a-token")
+    assert "planted" not in str(refused.value)
+    script = "from config import settings; print(settings.LOGGING['formatters']['text']['secrets'])"
+    told = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"AEGIS_HEARTBEAT_URL": "https://hc.example.com/ping/abc", "AEGIS_ENV_FILE": os.devnull},
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=BASE_DIR,
+    ).stdout
+    assert "'https://hc.example.com/ping/abc'" in told
+    assert "'ping/abc'" in told
