@@ -116,13 +116,14 @@ class Chore:
     run: Callable[[], None]
 
 
-def _nothing() -> None:
+def _nothing(*about: object) -> None:
     """Do nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plug:
-    """One part's handlers by TR id, wishes and chores. `connected` and `lost` run on the socket's thread."""
+    """One part's handlers by TR id, wishes and chores. `connected`, `lost` and `registered`
+    run on the socket's thread."""
 
     handlers: Mapping[str, Handler] = field(default_factory=dict)
     wishes: Sequence[Wish] = ()
@@ -130,3 +131,4 @@ class Plug:
     chores: Sequence[Chore] = ()
     connected: Callable[[], None] = _nothing
     lost: Callable[[], None] = _nothing
+    registered: Callable[[Topic], None] = _nothing

@@ -22,7 +22,7 @@ from django.db import InterfaceError, OperationalError, close_old_connections, c
 from aegis.lifecycle import UNSETTLED
 from aegis.sessions import Matching, Phase, PhaseName, phases_at
 from aegis.terms import Market
-from desk import books, macro, market_guard, stops, ticks
+from desk import books, gaps, macro, market_guard, stops, ticks
 from desk.plugs import VITAL, Chore, Handler, Plug, Rank, StockWish, Wish, open_venues, ranked_trades
 from kis import clock, codec, feeds, status
 from kis.codec import Data
@@ -91,7 +91,15 @@ def own_stocks() -> Plug:
 
 # Who works with feeds, by how much their stocks matter while no venue is open; each makes its plug anew for every
 # term of the lease.
-PLUGS: Sequence[Callable[[], Plug]] = (stops.plug, own_stocks, ticks.plug, macro.plug, market_guard.plug, books.plug)
+PLUGS: Sequence[Callable[[], Plug]] = (
+    stops.plug,
+    own_stocks,
+    ticks.plug,
+    macro.plug,
+    market_guard.plug,
+    books.plug,
+    gaps.plug,
+)
 
 
 class Fenced(Lost):
@@ -235,6 +243,8 @@ class Dispatch:
         """Have the broker's list asked once our own fills are heard: of those before, no notice came."""
         if topic == self.own_fills:
             reconcile.delay()
+        for plug in self._plugs:
+            plug.registered(topic)
 
     def misheard(self) -> None:
         """Have the broker's list asked: a notice that could not be read may have been a fill."""
