@@ -137,6 +137,8 @@ class _Share:
         self._streams = streams
         self._listener = streams.listener
         self._number = number
+        self._is_new = False  # a line that holds no feed yet
+        self._is_told = False
 
     def wanted(self) -> Sequence[Topic]:
         return self._streams.wanted_of(self._number)
@@ -153,15 +155,21 @@ class _Share:
             self._listener.handle(data, arrived)
 
     def connected(self) -> None:
-        with self._streams.handling:
-            self._listener.connected()
+        """Wait for the first feed: a key that another program uses connects, and is refused then."""
+        self._is_new = True
 
     def registered(self, topic: Topic) -> None:
+        if self._is_new:
+            self._is_new, self._is_told = False, True
+            with self._streams.handling:
+                self._listener.connected()
         self._listener.registered(topic)
 
     def lost(self) -> None:
-        with self._streams.handling:
-            self._listener.lost()
+        if self._is_told:
+            self._is_told = False
+            with self._streams.handling:
+                self._listener.lost()
 
     def misheard(self) -> None:
         self._listener.misheard()

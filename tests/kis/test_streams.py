@@ -159,11 +159,13 @@ def test_a_key_in_use_elsewhere_is_left_alone_for_longer_and_longer(
     monkeypatch.setattr(stream, "KEY_IN_USE_PAUSE_SECONDS", 0.5)
     simulator.command("POST", "/simulator/keys", {"key": KEYS[1], "occupied": True})
     wanted = many(2 * LIMIT + 5)  # more than the other two have room for, so it is asked again and again
-    streams = listen(Ear(*wanted))
+    ear = Ear(*wanted)
+    streams = listen(ear)
     wait_for(holds(streams, 2 * LIMIT), 15)
     time.sleep(2.0)
     refused = [e for e in simulator.events() if e["event"] == "session" and e["state"] == "refused"]
     assert 2 <= len(refused) <= 4, "0.5, 1, 2, 4 s apart"
+    assert ear.counts["connected"] == 2, "a line that was refused was never connected"
     status = streams.status()[1]
     assert (status.held, status.why) == (0, "the app key is in use by another session")
     simulator.command("POST", "/simulator/keys", {"key": KEYS[1], "occupied": False})
