@@ -5,6 +5,7 @@ only notes when all was well; who judges by that asks neither database nor Redis
 memory, and tells every channel past the table of messages. AEGIS's own halt is no such outage.
 """
 
+import contextlib
 import logging
 import queue
 import threading
@@ -104,10 +105,12 @@ class Look:
 
     def take(self) -> None:
         try:
+            close_old_connections()
             self.well_at = time.monotonic() - self.run()
         except (NotWell, DatabaseError, InterfaceError, redis.RedisError) as error:
             log.info("%s: %s", self.why, error)
-            connection.close()
+            with contextlib.suppress(DatabaseError, InterfaceError):
+                connection.close()
         except Exception:  # what cannot be looked at does not work either
             log.exception(self.why)
 
@@ -187,7 +190,6 @@ class DeadMan:
     def _repeat(self, look: Look) -> None:
         try:
             while not self._stop.is_set():
-                close_old_connections()
                 look.take()
                 self._stop.wait(self._look_seconds)
         finally:

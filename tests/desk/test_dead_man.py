@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 import redis
-from django.db import connection, connections
+from django.db import connection, connections, transaction
 
 from desk import dead_man, health
 from desk.dead_man import DeadMan
@@ -236,6 +236,18 @@ def test_without_a_database_the_last_known_stops_are_told(
         assert "63,000" in telegram.sent[0].text
     wait_for(lambda: len(telegram.sent) == 2)
     wait_for(lambda: Message.objects.filter(channel="desk").count() == 2)
+
+
+def test_a_database_that_hangs_is_told_from_memory(
+    start: Callable[..., DeadMan], telegram: FakeTelegram, stop_rule: StopRule
+) -> None:
+    start()
+    time.sleep(0.5)
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("LOCK TABLE stop_rules IN ACCESS EXCLUSIVE MODE")
+        wait_for(lambda: len(telegram.sent) == 1)
+        assert "63,000" in telegram.sent[0].text
+    wait_for(lambda: len(telegram.sent) == 2)
 
 
 # --- the heartbeat
