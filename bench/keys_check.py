@@ -8,6 +8,7 @@ hundred times, with a fill in the middle of each move: it must count once. Real 
 that takes too long ends early and fails. The last line is JSON; exit 1 if anything is amiss.
 """
 
+import itertools
 import json
 import random
 import sys
@@ -172,15 +173,14 @@ class Check:
             thread.join(20)
 
     def _trade(self, over: threading.Event) -> None:
-        while not over.is_set():
-            self._post(f"/simulator/quotes/{self.codes[0]}", step=1)
+        """Trade each stock at its best ask and its best bid in turn: each time at another price, so it does trade."""
+        quotes = {code: self._post(f"/simulator/quotes/{code}") for code in self.codes}
+        for side in itertools.cycle(("asks", "bids")):
             for code in self.codes:
                 if over.wait(0.005):
                     return
-                quote = self._post(f"/simulator/quotes/{code}")
-                best = quote["asks"] if self._random.random() < 0.5 else quote["bids"]
-                if best:
-                    self._post(f"/simulator/quotes/{code}", price=best[0][0], freeze=True)
+                if levels := quotes[code][side]:
+                    quotes[code] = self._post(f"/simulator/quotes/{code}", price=levels[0][0], freeze=True)
 
     # --- what must hold
 
