@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test lint check format histories mutants simulator browser-test screenshots vendor throttle-check once-check candles-check stops-check priority-check backfill-check chase-cost bench messages messages-check clean doctor backup backup-check secrets-check
+.PHONY: help setup run demo test lint check format histories mutants simulator browser-test screenshots vendor throttle-check once-check candles-check stops-check priority-check keys-check backfill-check chase-cost bench messages messages-check clean doctor backup backup-check secrets-check
 PYTHON := .venv/bin/python
 INSTALLED := .venv/.installed
 BENCH := .venv-bench/.installed
@@ -94,6 +94,9 @@ priority-check: setup ## Stops behind forty chases, a slow order list, a worker 
 
 backfill-check: setup ## Years of daily prices fetched, killed and taken up beside orders: YEARS=5
 	@$(PYTHON) -W ignore -m bench.backfill_check --years "$(or $(YEARS),5)"
+
+keys-check: setup ## Three app keys, a hundred stops: one key revoked, and the fill notice moved two hundred times
+	@$(PYTHON) -W ignore -m bench.keys_check
 
 chase-cost: setup ## Forty orders chased three times, by cancel and by amend: calls, and time without an open order
 	@$(PYTHON) -W ignore -m bench.chase_cost

@@ -23,10 +23,12 @@ OUTSIDE = ("DATABASE_URL", "REDIS_URL")
 
 
 @contextlib.contextmanager
-def house() -> Iterator[str]:
-    """Start everything, yield the simulator's address, end everything."""
+def house(**variables: str) -> Iterator[str]:
+    """Start everything, yield the simulator's address, end everything. `variables` are settings of this house."""
+    os.environ |= variables
     with tempfile.TemporaryDirectory(prefix="aegis-bench-") as directory, _exchange(Path(directory)) as url:
         _settle_in(Path(directory), url)
+        os.environ |= variables
         join()
         with _servers(Path(directory)):
             _furnish()

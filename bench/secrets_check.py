@@ -23,13 +23,15 @@ from tests.desk.botapi import TOKEN, FakeTelegram, serve
 PLANTED = {
     "KIS_APP_KEY": "planted-app-key-7c1f",
     "KIS_APP_SECRET": "planted-app-secret-93ab",
+    "KIS_APP_KEYS": "planted-further-key-2d88:planted-further-secret-6e02",
+    "AEGIS_HEARTBEAT_URL": "http://127.0.0.1:1/ping/planted-ping-9b3c",
     "AEGIS_SECRET_KEY": "planted-django-key-0123456789-0123456789-0123456789-0123",
     "AEGIS_METRICS_TOKEN": "planted-metrics-token-55d0",
     "AEGIS_TELEGRAM_TOKEN": TOKEN,
     "AEGIS_NOTIFY_URLS": "json://planted-user:planted-word-e41c@127.0.0.1:1/",
 }
 # what may stand alone of an address
-PARTS = ("planted-word-e41c",)
+PARTS = ("planted-word-e41c", "planted-further-key-2d88", "planted-further-secret-6e02", "planted-ping-9b3c")
 CHAT = 4711
 FLOWER_PASSWORD = "planted-flower-word-88"
 PAGES_PER_TABLE = 3

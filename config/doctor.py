@@ -140,6 +140,10 @@ def keys() -> Iterator[Finding]:
         yield _well("keys", _("a rehearsal needs none"))
         return
     lengths = {"KIS_APP_KEY": (known.app_key, KEY_LETTERS), "KIS_APP_SECRET": (known.app_secret, SECRET_LETTERS)}
+    for number, further in enumerate(settings.KIS_MARKET_DATA_CREDENTIALS, start=1):
+        lengths[_("the key of pair {number} in KIS_APP_KEYS").format(number=number)] = (further.app_key, KEY_LETTERS)
+        name = _("the secret of pair {number} in KIS_APP_KEYS").format(number=number)
+        lengths[name] = (further.app_secret, SECRET_LETTERS)
     odd = [(name, len(value), usual) for name, (value, usual) in lengths.items() if len(value) != usual]
     for name, length, usual in odd:
         words = _("{name} has {length} letters, usual are {usual}").format(name=name, length=length, usual=usual)
@@ -268,6 +272,12 @@ def people() -> Iterator[Finding]:
     elif not settings.TELEGRAM_TOKEN and not settings.NOTIFY_URLS:
         words = _("nobody is told of alarms: the admin alone shows them")
         yield Finding("telegram", Grade.NOTE, words, _("set AEGIS_TELEGRAM_TOKEN and AEGIS_TELEGRAM_CHATS"))
+    elif bool(settings.TELEGRAM_TOKEN) + len(settings.NOTIFY_URLS) == 1:
+        words = _("one channel only: if it is down too, nobody hears that stops are not guarded")
+        yield Finding("channels", Grade.NOTE, words, _("set AEGIS_NOTIFY_URLS beside AEGIS_TELEGRAM_TOKEN"))
+    if not settings.HEARTBEAT_URL and settings.KIS_ENVIRONMENT.name is not EnvironmentName.SIM:
+        words = _("nobody outside notices if this machine dies")
+        yield Finding("heartbeat", Grade.NOTE, words, _("set AEGIS_HEARTBEAT_URL"))
 
 
 def at_work() -> Iterator[Finding]:
@@ -338,8 +348,10 @@ def _token() -> str:
 
 
 def _socket_key() -> str:
-    auth.approval_key(settings.KIS_ENVIRONMENT, settings.KIS_CREDENTIALS, wiring.http())
-    return _("the broker gives one")
+    known = wiring.all_keys()
+    for each in known:
+        auth.approval_key(settings.KIS_ENVIRONMENT, each, wiring.http())
+    return _("the broker gives one") if len(known) == 1 else _("the broker gives one for each app key")
 
 
 def _account() -> str:

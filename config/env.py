@@ -6,6 +6,7 @@
 import gettext
 import math
 import os
+from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
@@ -171,6 +172,30 @@ def credentials(environment: Environment) -> Credentials:
             )
         ) from None
     return Credentials(values["KIS_APP_KEY"], values["KIS_APP_SECRET"], account, values["KIS_HTS_ID"])
+
+
+def market_data_credentials(first: Credentials) -> tuple[Credentials, ...]:
+    """Return further app keys, which carry market data only; no sentence of its errors shows a key or a secret."""
+    pairs = [pair.strip() for pair in os.environ.get("KIS_APP_KEYS", "").split(",") if pair.strip()]
+    seen = {first.app_key}
+    further = []
+    for number, pair in enumerate(pairs, start=1):
+        key, colon, secret = (part.strip() for part in pair.partition(":"))
+        if not colon or not key or not secret or ":" in secret:
+            raise ImproperlyConfigured(
+                _("KIS_APP_KEYS: pair {number} is not written as key:secret, pairs separated by commas").format(
+                    number=number
+                )
+            )
+        if key in seen:
+            raise ImproperlyConfigured(
+                _("KIS_APP_KEYS: pair {number} repeats an app key; name further keys only, not KIS_APP_KEY").format(
+                    number=number
+                )
+            )
+        seen.add(key)
+        further.append(replace(first, app_key=key, app_secret=secret))
+    return tuple(further)
 
 
 def dialect() -> Dialect:

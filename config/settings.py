@@ -22,6 +22,7 @@ from config.env import (
     credentials,
     dialect,
     env,
+    market_data_credentials,
     percent,
     percent_bound,
     seconds_between,
@@ -34,6 +35,8 @@ from kis.environment import EnvironmentName
 # --- the broker -------------------------------------------------------------------------------
 KIS_ENVIRONMENT = broker_environment()
 KIS_CREDENTIALS = credentials(KIS_ENVIRONMENT)
+# further app keys: 41 registrations each for market data; orders and every other call use the first
+KIS_MARKET_DATA_CREDENTIALS = market_data_credentials(KIS_CREDENTIALS)
 KIS_DIALECT = dialect()
 KIS_CALLS_PER_SECOND = env.int("KIS_CALLS_PER_SECOND", default=KIS_ENVIRONMENT.calls_per_second)
 # the ledger's own limit is not published; it is halved for a while whenever the broker says EGW00215
@@ -347,6 +350,8 @@ TELEGRAM_CHATS = chats("AEGIS_TELEGRAM_CHATS")
 TELEGRAM_URL = env.str("AEGIS_TELEGRAM_URL", default="https://api.telegram.org")
 # any other service, https://github.com/caronc/apprise/wiki: addresses separated by spaces
 NOTIFY_URLS = env.str("AEGIS_NOTIFY_URLS", default="").split()
+# a service that raises the alarm once nobody asks this address any more
+HEARTBEAT_URL = server_url("AEGIS_HEARTBEAT_URL", ("http", "https"), "https://hc.example.com/ping/a-token")
 # without one, only this machine reads /metrics and the details of /readyz
 METRICS_TOKEN = env.str("AEGIS_METRICS_TOKEN", default="").strip()
 
@@ -370,8 +375,12 @@ _own_secrets = (
     TELEGRAM_TOKEN,
     METRICS_TOKEN,
     *NOTIFY_URLS,
+    HEARTBEAT_URL,
+    urlsplit(HEARTBEAT_URL).path.strip("/"),
 )
-_broker_secrets = (KIS_CREDENTIALS.app_key, KIS_CREDENTIALS.app_secret)
+_broker_secrets = tuple(
+    secret for known in (KIS_CREDENTIALS, *KIS_MARKET_DATA_CREDENTIALS) for secret in (known.app_key, known.app_secret)
+)
 # a rehearsal's own keys are an ordinary word, and no secret
 _broker_secrets = tuple(secret for secret in _broker_secrets if secret not in REHEARSAL.values())
 LOGGING = logging_config(

@@ -96,6 +96,17 @@ def feeds(now: datetime) -> str:
     return words.format(count=len(status.unheard), names=", ".join(status.unheard))
 
 
+def keys(now: datetime) -> str:
+    """Every app key has a socket that is not refused."""
+    if len(known := wiring.stream_status().keys) <= 1:
+        return ""
+    down = [
+        _("key {number}: {why}").format(number=key.number, why=key.why or key.state) for key in known if key.is_down
+    ]
+    words = _("{count} of {total} app keys have no socket, and their feeds went to the others as room allows: {names}")
+    return words.format(count=len(down), total=len(known), names="; ".join(down)) if down else ""
+
+
 def look(now: datetime) -> str:
     """The broker's list of orders was read lately. Outside trading hours nothing depends on it."""
     if not market.is_any_market_open(now):
@@ -233,6 +244,7 @@ CHECKS: Sequence[tuple[str, Look, timedelta]] = (
     ("redis", shared_redis, timedelta(seconds=10)),
     ("socket", socket, timedelta(seconds=60)),
     ("feeds", feeds, timedelta(seconds=60)),
+    ("keys", keys, timedelta(seconds=60)),
     ("reconciliation", look, timedelta(seconds=60)),
     ("unread", unread, timedelta(0)),
     ("balance", balance, timedelta(seconds=60)),
@@ -247,7 +259,7 @@ CHECKS: Sequence[tuple[str, Look, timedelta]] = (
     ("disk", disk, timedelta(seconds=60)),
 )
 # what a load balancer need not know
-NOT_READY = ("day loss", "feeds", "unread", "unknown", "untold", "telegram")
+NOT_READY = ("day loss", "feeds", "keys", "unread", "unknown", "untold", "telegram")
 
 
 def check(now: datetime) -> list[Check]:

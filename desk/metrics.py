@@ -210,6 +210,10 @@ def _socket() -> Iterator[Metric]:
         yield CounterMetricFamily(f"aegis_socket_{name}", words, getattr(status, name))
     yield GaugeMetricFamily("aegis_socket_topics", "Registrations held", len(status.held))
     yield GaugeMetricFamily("aegis_socket_topics_left_out", "Registrations there was no room for", len(status.left_out))
+    keys = GaugeMetricFamily("aegis_app_key_topics", "Registrations held by each app key", labels=["key"])
+    for key in status.keys:
+        keys.add_metric([str(key.number)], key.held)
+    yield keys
     drift = CounterMetricFamily("aegis_wire_drift", "Frames of a width nobody knows", labels=["feed"])
     for feed, count in status.drift.items():
         drift.add_metric([feed], count)

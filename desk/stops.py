@@ -24,11 +24,10 @@ from aegis.broker import Trade
 from aegis.sessions import KST
 from aegis.stops import Fired, Heard, Hours, TriggerRule
 from aegis.terms import Market
-from desk.plugs import Chore, Plug, Rank, Wish
+from desk.plugs import Chore, Plug, Rank, StockWish
 from desk.ticks import TRADE_FEEDS
 from kis import clock
 from kis.feeds import trade_date
-from kis.subscriptions import Topic
 from market import service as market
 from orders import stop_watch, stops
 from orders.models import StopRule
@@ -255,9 +254,9 @@ def _renewed(fresh: Armed, known: Armed | None, *, is_new_day: bool) -> Armed:
     return fresh
 
 
-def stopped_stocks() -> Iterable[Topic]:
-    codes = dict.fromkeys(row.stock_code for row in stops.armed())
-    return [Topic("H0STCNT0", code) for code in codes]
+def stopped_stocks() -> Iterable[str]:
+    rows = StopRule.objects.filter(state__in=stops.LIVE).order_by("pk")
+    return dict.fromkeys(rows.values_list("stock_code", flat=True))
 
 
 def plug() -> Plug:
@@ -265,7 +264,7 @@ def plug() -> Plug:
     heard = Stops()
     return Plug(
         handlers=dict.fromkeys(TRADE_FEEDS, heard.on_trades),
-        wishes=(Wish(Rank.STOPS, stopped_stocks),),
+        stocks=(StockWish(Rank.STOPS, stopped_stocks),),
         chores=(
             Chore("stops", READ_SECONDS, heard.read),
             Chore("stops-heard", WRITE_SECONDS, heard.write),

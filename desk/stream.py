@@ -9,6 +9,8 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
+from operator import itemgetter
 from time import monotonic, sleep
 from types import MappingProxyType
 from typing import Any
@@ -20,15 +22,17 @@ from django.db import InterfaceError, OperationalError, close_old_connections, c
 from aegis.lifecycle import UNSETTLED
 from aegis.sessions import Matching, Phase, PhaseName, phases_at
 from aegis.terms import Market
-from desk import books, macro, market_guard, stops, ticks
-from desk.plugs import VITAL, Chore, Handler, Plug, Rank, Wish
+from desk import books, gaps, macro, market_guard, stops, ticks
+from desk.plugs import VITAL, Chore, Handler, Plug, Rank, StockWish, Wish, open_venues, ranked_trades
 from kis import clock, codec, feeds, status
 from kis.codec import Data
+from kis.environment import Credentials
 from kis.lease import Lease
 from kis.status import SocketState, StreamStatus
 from kis.stream import Lost, Stream
+from kis.streams import Streams
 from kis.subscriptions import Topic
-from kis.wiring import door, store, stream_key
+from kis.wiring import all_keys, door, store, stream_key
 from market import limits
 from market import service as market
 from market.models import Stock
@@ -65,13 +69,13 @@ LIVE_PULSE = (Topic("H0UPCNT0", "2001"), 0.2)
 PAPER_PULSE = (Topic("H0STCNT0", "005930"), 0.5)
 
 
-def held_stocks() -> Iterable[Topic]:
-    return (Topic("H0STCNT0", holding.stock_code) for holding in PortfolioService().get_portfolio())
+def held_stocks() -> Iterable[str]:
+    return [holding.stock_code for holding in PortfolioService().get_portfolio()]
 
 
-def ordered_stocks() -> Iterable[Topic]:
+def ordered_stocks() -> Iterable[str]:
     ordered = TradeOrder.objects.filter(status__in=UNSETTLED).order_by("-id").values_list("stock_code", flat=True)
-    return (Topic("H0STCNT0", code) for code in dict.fromkeys(ordered))
+    return dict.fromkeys(ordered)
 
 
 def pulse() -> tuple[Topic, float]:
@@ -81,16 +85,22 @@ def pulse() -> tuple[Topic, float]:
 def own_stocks() -> Plug:
     """Hear of what we hold and what we have ordered, and feel the market's pulse."""
     return Plug(
-        wishes=(
-            Wish(Rank.HELD, held_stocks),
-            Wish(Rank.ORDERED, ordered_stocks),
-            Wish(Rank.PULSE, lambda: [pulse()[0]]),
-        )
+        wishes=(Wish(Rank.PULSE, lambda: [pulse()[0]]),),
+        stocks=(StockWish(Rank.ORDERED, ordered_stocks), StockWish(Rank.HELD, held_stocks)),
     )
 
 
-# Who works with feeds; each makes its plug anew for every term of the lease.
-PLUGS: Sequence[Callable[[], Plug]] = (own_stocks, stops.plug, ticks.plug, macro.plug, market_guard.plug, books.plug)
+# Who works with feeds, by how much their stocks matter while no venue is open; each makes its plug anew for every
+# term of the lease.
+PLUGS: Sequence[Callable[[], Plug]] = (
+    stops.plug,
+    own_stocks,
+    ticks.plug,
+    macro.plug,
+    market_guard.plug,
+    books.plug,
+    gaps.plug,
+)
 
 
 class Fenced(Lost):
@@ -132,13 +142,26 @@ class Dispatch:
 
     def ask_wanted(self) -> None:
         """Ask everybody what they want. What this raises leaves the feeds as they are."""
-        wishes = sorted((wish for plug in self._plugs for wish in plug.wishes), key=lambda wish: wish.rank)
-        ranked = [(topic, wish.rank) for wish in wishes for topic in wish.topics()]
-        topics = dict.fromkeys(topic for topic, _rank in ranked)
+        wishes = [(wish.rank, topic) for plug in self._plugs for wish in plug.wishes for topic in wish.topics()]
+        ranked = sorted([*self._ask_stocks(), *wishes], key=itemgetter(0))
+        topics = dict.fromkeys(topic for _rank, topic in ranked)
         offered = [topic for topic in topics if not self._is_paper or feeds.feed_of(topic.tr_id).on_paper]
         self._tell_not_offered(frozenset(topic.tr_id for topic in topics) - {topic.tr_id for topic in offered})
         self._topics = (self.own_fills, *offered)
-        self.vital = frozenset(topic for topic, rank in ranked if rank in VITAL)
+        self.vital = frozenset(topic for rank, topic in ranked if rank in VITAL)
+
+    def _ask_stocks(self) -> Iterable[tuple[Rank, Topic]]:
+        """Ask whose trades are wanted, and rank their feeds by the venues that trade now."""
+        wished = [(wish.rank, list(wish.codes())) for plug in self._plugs for wish in plug.stocks]
+        codes = {code for _rank, each in wished for code in each}
+        if not codes:
+            return ()
+        now = clock.now()
+        venues = open_venues(market.today(now), now)
+        on_nxt = set[str]()
+        if not self._is_paper:
+            on_nxt.update(Stock.objects.filter(pk__in=codes, trades_on_nxt=True).values_list("pk", flat=True))
+        return chain.from_iterable(ranked_trades(rank, each, venues=venues, on_nxt=on_nxt) for rank, each in wished)
 
     def ask_phases(self) -> None:
         """Ask for what decides who ought to speak: the day's phases, and who is halted."""
@@ -221,6 +244,8 @@ class Dispatch:
         """Have the broker's list asked once our own fills are heard: of those before, no notice came."""
         if topic == self.own_fills:
             reconcile.delay()
+        for plug in self._plugs:
+            plug.registered(topic)
 
     def misheard(self) -> None:
         """Have the broker's list asked: a notice that could not be read may have been a fill."""
@@ -290,14 +315,14 @@ class Chores:
 
 
 class Term:
-    """One holding of the socket: what runs while the lease is ours."""
+    """One holding of the sockets: what runs while the lease is ours. Further keys have leases of their own."""
 
     def __init__(self, may_write: Callable[[], bool]) -> None:
         plugs = [make() for make in PLUGS]
         self.dispatch = Dispatch(plugs, may_write)
-        self.stream = Stream(
+        self.streams = Streams(
             settings.KIS_ENVIRONMENT.socket_url,
-            door=door(),
+            doors=[door(known) for known in all_keys()],
             listener=self.dispatch,
             usual=dict([pulse()]),
         )
@@ -307,49 +332,70 @@ class Term:
         )
         self.chores = Chores([*own, *(chore for plug in plugs for chore in plug.chores)], may_write)
 
+    @property
+    def stream(self) -> Stream:
+        """Return the first key's stream."""
+        return self.streams.members[0]
+
     def run(self, let_go: threading.Event) -> None:
-        """Hold the socket until `let_go`."""
+        """Hold the sockets until `let_go`."""
+        further = [
+            threading.Thread(target=_hold_key, args=(stream, known, let_go), name=f"kis-key-{number}", daemon=True)
+            for number, (stream, known) in enumerate(zip(self.streams.members, all_keys(), strict=True), start=1)
+        ][1:]
         try:
             with self.chores:
+                for thread in further:
+                    thread.start()
                 self.stream.run(let_go)
         finally:
+            let_go.set()
+            for thread in further:
+                thread.join()
             connection.close()
 
     def status(self, lease: Lease) -> StreamStatus:
         """Return how it is now, as other processes may read it."""
-        now, stream = monotonic(), self.stream
-        counters, topics = stream.counters, stream.subscriptions
+        now, streams, leader = monotonic(), self.streams, self.streams.leader
+        counters = [stream.counters for stream in streams.members]
+        last_frame_at = max(each.last_frame_at for each in counters)
+        held, left_out, refused = streams.held, streams.left_out, streams.refused
         return StreamStatus(
-            state=stream.state,
-            state_seconds=now - stream.state_since,
+            state=leader.state,
+            state_seconds=now - leader.state_since,
             holder=lease.holder,
             fence=lease.fence,
-            frames=counters.frames,
-            frame_age=now - counters.last_frame_at if counters.last_frame_at else None,
+            frames=sum(each.frames for each in counters),
+            frame_age=now - last_frame_at if last_frame_at else None,
             notice_age=now - at if (at := self.dispatch.last_notice_at) else None,
-            connections=counters.connections,
-            lost_why=stream.lost_why,
-            next_try_seconds=max(0.0, at - now) if (at := stream.next_try_at) else None,
-            deaf=counters.deaf,
-            bad_frames=counters.bad_frames,
-            failures=counters.failures,
+            connections=sum(each.connections for each in counters),
+            lost_why=leader.lost_why,
+            next_try_seconds=max(0.0, at - now) if (at := leader.next_try_at) else None,
+            deaf=sum(each.deaf for each in counters),
+            bad_frames=sum(each.bad_frames for each in counters),
+            failures=sum(each.failures for each in counters),
             drift={f"{tr_id}/{width}": count for (tr_id, width), count in codec.drift.items()},
-            held=tuple(sorted(map(str, topics.held))),
-            left_out=tuple(map(str, topics.left_out)),
-            refused={str(topic): words for topic, words in topics.refused.items()},
-            unheard=tuple(sorted(map(str, self.dispatch.vital.intersection([*topics.left_out, *topics.refused])))),
-            hears_fills=self.dispatch.own_fills in topics.held,
+            held=tuple(sorted(map(str, held))),
+            left_out=tuple(map(str, left_out)),
+            refused={str(topic): words for topic, words in refused.items()},
+            unheard=tuple(sorted(map(str, self.dispatch.vital.intersection([*left_out, *refused])))),
+            hears_fills=self.dispatch.own_fills in held,
             chores=dict(self.chores.failures),
+            keys=streams.status(),
         )
 
 
 def hold(stop: threading.Event) -> None:
-    """Hold the socket until `stop`, as the only one who does: a second worker stands by and takes over."""
-    lease = Lease(store(), stream_key("socket"), LEASE_SECONDS)
+    """Hold the sockets until `stop`, as the only one who does: a second worker stands by and takes over."""
+    _hold(Lease(store(), stream_key("socket"), LEASE_SECONDS), stop, _hold_leased)
+
+
+def _hold(lease: Lease, stop: threading.Event, act: Callable[[Lease, threading.Event], None]) -> None:
+    """Act whenever the lease is ours, until `stop`."""
     while not stop.is_set():
         try:
             if lease.take():
-                _hold_leased(lease, stop)
+                act(lease, stop)
         except redis.RedisError as error:
             log.warning("Redis is not reachable, and without it nobody may hold the socket: %s", error)
         except Exception:  # whatever it was, the night must not go on without a socket
@@ -357,23 +403,56 @@ def hold(stop: threading.Event) -> None:
         stop.wait(LOOK_SECONDS)
 
 
+def _hold_key(stream: Stream, known: Credentials, let_go: threading.Event) -> None:
+    """Hold a further key's socket until `let_go`, whenever that key's lease is ours."""
+    lease = Lease(store(), stream_key("socket", known), LEASE_SECONDS)
+    _hold(lease, let_go, lambda lease, stop: _while_leased(lease, stop, stream.run))
+
+
 def _hold_leased(lease: Lease, stop: threading.Event) -> None:
     """Run a term while the lease lasts; whoever loses it lets go of the socket first."""
     log.info("the socket is ours, fencing number %d", lease.fence)
-    let_go, term = threading.Event(), Term(lambda: lease.is_ours)
-    thread = threading.Thread(target=term.run, args=(let_go,), name="kis-socket", daemon=True)
+    term = Term(lambda: lease.is_ours)
+
+    def tell_end() -> None:
+        if lease.is_ours:
+            _tell(replace(term.status(lease), state=SocketState.STOPPED, state_seconds=0.0))
+
+    _while_leased(lease, stop, term.run, lambda: _tell(term.status(lease)), tell_end)
+
+
+def _nothing() -> None:
+    """Do nothing."""
+
+
+def _while_leased(
+    lease: Lease,
+    stop: threading.Event,
+    run: Callable[[threading.Event], None],
+    each_second: Callable[[], None] = _nothing,
+    at_end: Callable[[], None] = _nothing,
+) -> None:
+    """Run on a thread of its own while the lease lasts, and give the lease up after it has ended."""
+    let_go = threading.Event()
+    thread = threading.Thread(target=_run_and_disconnect, args=(run, let_go), name="kis-socket", daemon=True)
     thread.start()
     try:
         while thread.is_alive() and _still_ours(lease):
-            _tell(term.status(lease))
+            each_second()
             if stop.wait(LOOK_SECONDS):
                 break
     finally:
         let_go.set()
         thread.join()
-        if lease.is_ours:
-            _tell(replace(term.status(lease), state=SocketState.STOPPED, state_seconds=0.0))
+        at_end()
         lease.give_up()
+
+
+def _run_and_disconnect(run: Callable[[threading.Event], None], let_go: threading.Event) -> None:
+    try:
+        run(let_go)
+    finally:
+        connection.close()
 
 
 def _still_ours(lease: Lease) -> bool:

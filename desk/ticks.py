@@ -15,17 +15,14 @@ from time import monotonic
 
 from aegis.broker import Trade
 from aegis.candles import Bar, MinuteFold
-from aegis.sessions import Matching, phases_at
 from aegis.terms import Market
-from desk.plugs import Chore, Handler, Plug, Rank, Wish
+from desk.plugs import Chore, Handler, Plug, Rank, StockWish
 from kis import clock
-from kis.subscriptions import Topic
 from market import candles
 from market import service as market
-from market.models import Stock, WatchedStock
+from market.models import WatchedStock
 from portfolio import ledger
 from portfolio.models import PriceSource
-from portfolio.service import PortfolioService
 
 CANDLE_SECONDS = 1.0
 PRICE_SECONDS = 0.5
@@ -160,20 +157,8 @@ class Ticks:
         return newest
 
 
-def watched_stocks() -> Iterable[Topic]:
-    return (Topic("H0STCNT0", code) for code in WatchedStock.objects.values_list("pk", flat=True))
-
-
-def nxt_stocks() -> Iterable[Topic]:
-    """Return the NXT feeds of what we hold and NXT trades, while NXT trades."""
-    held = [holding.stock_code for holding in PortfolioService().get_portfolio()]
-    on_nxt = Stock.objects.filter(pk__in=held, trades_on_nxt=True).values_list("pk", flat=True)
-    return [Topic("H0NXCNT0", code) for code in on_nxt] if is_trading(Market.NXT) else []
-
-
-def is_trading(venue: Market) -> bool:
-    now = clock.now()
-    return any(phase.matching is Matching.CONTINUOUS for phase in phases_at(market.today(now), venue, now))
+def watched_stocks() -> Iterable[str]:
+    return WatchedStock.objects.values_list("pk", flat=True)
 
 
 def plug() -> Plug:
@@ -181,12 +166,7 @@ def plug() -> Plug:
     ticks = Ticks()
     return Plug(
         handlers={tr_id: ticks.on_trades(venue) for tr_id, venue in TRADE_FEEDS.items()},
-        wishes=(
-            # before nine and in the evening NXT's is the price there is; beside KRX it is a second one
-            Wish(Rank.HELD, lambda: () if is_trading(Market.KRX) else nxt_stocks()),
-            Wish(Rank.WATCHED, watched_stocks),
-            Wish(Rank.OTHER, nxt_stocks),
-        ),
+        stocks=(StockWish(Rank.WATCHED, watched_stocks),),
         chores=(
             Chore("candles", CANDLE_SECONDS, ticks.write_candles),
             Chore("prices", PRICE_SECONDS, ticks.write_prices),

@@ -1,6 +1,7 @@
 """The loop of the one who tells: news into rows, alarms, the day's report; its channels tell on threads of their own.
 
-It needs neither beat nor a worker, so it can say that those are dead. A second one beside it does no harm: rows are
+It needs neither beat nor a worker, so it can say that those are dead. Beside it stand the dead man's alarm and the
+heartbeat, each on threads of its own. A second one beside it does no harm: rows are
 unique, and claims are compare-and-set.
 """
 
@@ -17,6 +18,8 @@ from django.utils.translation import gettext as _
 
 from desk import alerts, health, report
 from desk.alerts import Trouble
+from desk.dead_man import DeadMan
+from desk.heartbeat import Heartbeat
 from desk.telling import Channel, Teller, Undelivered, channels, give_up_strangers
 
 log = logging.getLogger(__name__)
@@ -31,8 +34,15 @@ DATABASE_SECONDS = 20.0
 class Watch:
     """Turns of the loop. Each part waits its own time; what one raises is logged, and the others go on."""
 
-    def __init__(self, ways: Sequence[Channel], now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        ways: Sequence[Channel],
+        now: Callable[[], datetime],
+        *,
+        note: Callable[[bool], None] = lambda well: None,
+    ) -> None:
         self._ways = ways
+        self._note = note
         self._names = [way.name for way in ways]
         self._now = now
         self._parts = (
@@ -72,6 +82,7 @@ class Watch:
         health.live("teller")
         with translation.override(settings.LANGUAGE_CODE):
             checks = health.check(self._now())
+        self._note(all(check.ok for check in checks if check.name not in health.NOT_READY))
         troubles = [Trouble(check.name, check.text, check.patience) for check in checks if not check.ok]
         alerts.raise_alarms(troubles, self._names, now=self._now())
 
@@ -94,7 +105,10 @@ def run(stop: threading.Event, now: Callable[[], datetime]) -> None:
     """Watch and tell until `stop`."""
     ways = channels()
     log.info("telling on %s", ", ".join(way.name for way in ways) or "the desk alone")
-    watch, tellers = Watch(ways, now), [Teller(way, now, stop) for way in ways]
+    heartbeat = Heartbeat(settings.HEARTBEAT_URL, stop)
+    watch, tellers = Watch(ways, now, note=heartbeat.note), [Teller(way, now, stop) for way in ways]
+    DeadMan(ways, now, stop).start()
+    heartbeat.start()
     watch.give_up_strangers()
     for teller in tellers:
         teller.start()

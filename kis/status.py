@@ -1,4 +1,4 @@
-"""How the one socket is, for every process to read: a hash in Redis, written each second by who holds it.
+"""How the sockets are, for every process to read: a hash in Redis, written each second by who holds them.
 
 Ages are counted on the clock of Redis, so that machines need not agree on the time; what was not
 written for some seconds is stale, and says so.
@@ -7,6 +7,7 @@ written for some seconds is stale, and says so.
 import json
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from typing import Any
 
 import redis
 
@@ -20,6 +21,22 @@ class SocketState(StrEnum):
     CONNECTED = "CONNECTED"
     LOST = "LOST"  # between two attempts
     STOPPED = "STOPPED"  # let go on purpose
+
+
+@dataclass(frozen=True, slots=True)
+class KeyStatus:
+    """How the socket of one app key is; keys are numbered from 1, and their values shown nowhere."""
+
+    number: int
+    state: SocketState
+    down_seconds: float | None  # None while it is connected
+    held: int
+    why: str = ""
+    hears_fills: bool = False
+
+    @property
+    def is_down(self) -> bool:
+        return self.down_seconds is not None or bool(self.why)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +66,7 @@ class StreamStatus:
     unheard: tuple[str, ...] = ()  # of those left out or refused, the ones that what we hold depends on
     hears_fills: bool = False
     chores: dict[str, int] = field(default_factory=dict)
+    keys: tuple[KeyStatus, ...] = ()
     written_age: float | None = None
 
     @property
@@ -85,7 +103,14 @@ def read(store: redis.Redis, key: str) -> StreamStatus:
         words["state"] = SocketState.STALE
     for name in ("held", "left_out", "unheard"):
         words[name] = tuple(words.get(name, ()))
+    words["keys"] = tuple(_key(key, age) for key in words.get("keys", ()))
     return StreamStatus(**words)
+
+
+def _key(words: dict[str, Any], age: float) -> KeyStatus:
+    down = words["down_seconds"]
+    down = None if down is None else down + age
+    return KeyStatus(**{**words, "state": SocketState(words["state"]), "down_seconds": down})
 
 
 def _now(store: redis.Redis) -> float:

@@ -1,8 +1,8 @@
 """The one socket: connect, register, read, answer, reconnect. Codec, subscriptions and silence do the thinking.
 
 It runs in a thread of its caller's. The server's PINGPONG is echoed; no pings of our own. After a
-failure it waits 1, 2, 4 … 60 seconds (spec §7.2), longer where the broker says that the key is in use,
-and longer still where the door says that there were too many attempts: fast loops get a key blocked.
+failure it waits 1, 2, 4 … 60 seconds (spec §7.2), longer and longer where the broker says that the key is in
+use, and longer still where the door says that there were too many attempts: fast loops get a key blocked.
 """
 
 import logging
@@ -28,6 +28,8 @@ FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 60.0
 KEY_IN_USE = "OPSP8996"
 KEY_IN_USE_PAUSE_SECONDS = 20.0
+# a further key that another program goes on using is left alone for so long
+LONGEST_IN_USE_SECONDS = 600.0
 BAD_APPROVAL = "OPSP0011"
 BAD_HTS_ID = "OPSP0017"
 CONNECT_SECONDS = 5.0
@@ -49,6 +51,10 @@ class Lost(Exception):
     def __init__(self, why: str, *, pause_seconds: float = 0.0) -> None:
         super().__init__(why)
         self.pause_seconds = pause_seconds
+
+
+class KeyInUse(Lost):
+    """Another session holds the app key."""
 
 
 class Entrance(Protocol):
@@ -108,9 +114,19 @@ class Stream:
     """One socket of one app key. `usual` names feeds that are known to speak steadily (see `kis.silence`)."""
 
     def __init__(
-        self, url: str, *, door: Entrance, listener: Listener, usual: Mapping[Topic, float] | None = None
+        self,
+        url: str,
+        *,
+        door: Entrance,
+        listener: Listener,
+        usual: Mapping[Topic, float] | None = None,
+        name: str = "socket",
+        longest_in_use_seconds: float = LONGEST_PAUSE_SECONDS,
     ) -> None:
         self._url = url
+        self._name = name
+        self._longest_in_use = longest_in_use_seconds
+        self._times_in_use = 0
         self._door = door
         self._listener = listener
         self._voices = Voices(usual)
@@ -118,6 +134,7 @@ class Stream:
         self.counters = Counters()
         self.state = SocketState.CONNECTING
         self.state_since = time.monotonic()
+        self.down_since: float | None = self.state_since
         self.lost_why = ""
         self.next_try_at: float | None = None
         self._anew_at = float("-inf")
@@ -125,6 +142,11 @@ class Stream:
     @property
     def held(self) -> frozenset[Topic]:
         return self.subscriptions.held
+
+    @property
+    def is_doubted(self) -> bool:
+        """Whether another session held the key at the last try: a line alone proves nothing until it holds a feed."""
+        return self._times_in_use > 0
 
     def run(self, stop: threading.Event) -> None:
         """Hold the socket until `stop` is set."""
@@ -139,14 +161,22 @@ class Stream:
             except Exception as error:
                 if not isinstance(error, (Lost, BrokerError, OSError, EOFError, websocket.WebSocketException)):
                     log.exception("the stream failed; it starts anew")
-                least = error.pause_seconds if isinstance(error, Lost) else 0.0
+                least = self._least_pause(error)
                 if time.monotonic() - began > HEALTHY_SECONDS:
                     pause = FIRST_PAUSE_SECONDS
                 self._rest(stop, max(pause, least), str(error) or repr(error))
                 pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
+    def _least_pause(self, error: Exception) -> float:
+        """Return the seconds to wait at least: each time that the key is still in use twice as many."""
+        if isinstance(error, KeyInUse):
+            self._times_in_use += 1
+            pause: float = KEY_IN_USE_PAUSE_SECONDS * 2 ** min(self._times_in_use - 1, 10)
+            return min(pause, max(self._longest_in_use, KEY_IN_USE_PAUSE_SECONDS))
+        return error.pause_seconds if isinstance(error, Lost) else 0.0
+
     def _rest(self, stop: threading.Event, seconds: float, why: str) -> None:
-        log.warning("no socket (%s); next try in %.0f s", why, seconds)
+        log.warning("no %s (%s); next try in %.0f s", self._name, why, seconds)
         self.lost_why, self.next_try_at = why, time.monotonic() + seconds
         self._become(SocketState.LOST)
         stop.wait(seconds)
@@ -154,6 +184,10 @@ class Stream:
 
     def _become(self, state: SocketState) -> None:
         self.state, self.state_since = state, time.monotonic()
+        if state is SocketState.CONNECTED:
+            self.down_since = None
+        elif self.down_since is None:
+            self.down_since = self.state_since
 
     def _session(self, stop: threading.Event) -> None:
         self._become(SocketState.CONNECTING)
@@ -174,6 +208,7 @@ class Stream:
             raise
         finally:
             socket.close(timeout=1)
+            self.subscriptions.reconnected()
             self._listener.lost()
 
     def is_deaf(self, now: float, counts: Mapping[Topic, int]) -> bool:
@@ -212,7 +247,7 @@ class _Connection:
         stream.counters.connections += 1
         stream.counters.last_frame_at = now
         stream._become(SocketState.CONNECTED)
-        log.info("socket connected to %s", stream._url)
+        log.info("%s connected to %s", stream._name, stream._url)
         self._look(now)
         self._register(now)
         self._listener.connected()
@@ -308,10 +343,11 @@ class _Connection:
         if control.is_ping:
             self._socket.send(control.text)
         elif control.code == KEY_IN_USE:
-            raise Lost("the app key is in use by another session", pause_seconds=KEY_IN_USE_PAUSE_SECONDS)
+            raise KeyInUse("the app key is in use by another session")
         elif control.code == BAD_APPROVAL:
             raise BadApproval("the approval key is not known to the server")
         elif control.code == BAD_HTS_ID:
             raise Lost(f"the broker does not know KIS_HTS_ID: {control.words}", pause_seconds=LONGEST_PAUSE_SECONDS)
         elif topic := self._stream.subscriptions.answered(control, time.monotonic()):
+            self._stream._times_in_use = 0
             self._listener.registered(topic)

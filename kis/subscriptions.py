@@ -3,7 +3,8 @@
 At most 41 registrations fit into one session, all feeds together; what comes first in the wanted list
 matters most, and what does not fit is left out and told. A refused one is tried again a few times and
 then makes room; our own fills are asked for without end. Where the server says that it has no more room it
-is believed, and one more is tried each minute.
+is believed, and one more is tried each minute. A release without an answer is repeated a few times and then
+taken as done: if the server holds the registration all the same, the next one says so (OPSP0002).
 """
 
 import logging
@@ -25,6 +26,7 @@ ROOM_SECONDS = 60.0
 # the broker's own samples leave 0.05 to 0.1 s between two requests
 PACE_SECONDS = 0.1
 
+RELEASED = "OPSP0001"
 ALREADY_SUBSCRIBED = "OPSP0002"
 NOT_SUBSCRIBED = "OPSP0003"
 NO_MORE_ROOM = "OPSP0008"
@@ -52,6 +54,19 @@ class _Asked:
     tries: int
     refusal: str = ""
 
+    @property
+    def is_in_flight(self) -> bool:
+        """Whether a registration was sent and may still be answered."""
+        return self.tries > 0 and not self.refusal
+
+
+@dataclass(slots=True)
+class _Release:
+    """A release: when it is sent next, and how often it was."""
+
+    at: float = float("-inf")
+    tries: int = 0
+
 
 class Subscriptions:
     """The registrations of one connection. Times are seconds of a monotonic clock, passed in."""
@@ -65,7 +80,7 @@ class Subscriptions:
         self._told_left_out: tuple[Topic, ...] = ()
         self._held: set[Topic] = set()
         self._asked: dict[Topic, _Asked] = {}
-        self._releasing: dict[Topic, float] = {}
+        self._releasing: dict[Topic, _Release] = {}
         self._next_at = float("-inf")
 
     @property
@@ -77,6 +92,23 @@ class Subscriptions:
         return self._left_out
 
     @property
+    def limit(self) -> int:
+        """Return how many registrations the server takes, as far as is known."""
+        return self._limit
+
+    @property
+    def occupied(self) -> frozenset[Topic]:
+        """Return what the server may hold: registered, asked for, or not yet released."""
+        asked = [topic for topic, asked in list(self._asked.items()) if asked.is_in_flight]
+        return frozenset([*list(self._held), *asked, *list(self._releasing)])
+
+    @property
+    def given_up(self) -> frozenset[Topic]:
+        """Return what the server refused so often that another app key should be tried, our own fills included."""
+        asked = list(self._asked.items())
+        return frozenset(topic for topic, each in asked if each.refusal and each.tries >= TRIES)
+
+    @property
     def refused(self) -> dict[Topic, str]:
         """Return what the server refused, with its words."""
         return {topic: asked.refusal for topic, asked in list(self._asked.items()) if asked.refusal}
@@ -86,11 +118,13 @@ class Subscriptions:
         self._wanted = tuple(dict.fromkeys(topics))
         wanted = set(self._wanted)
         for topic in [topic for topic in self._asked if topic not in wanted]:
-            del self._asked[topic]
+            if self._asked.pop(topic).is_in_flight:
+                # the server may hold it by now: it is released as if it did
+                self._releasing[topic] = _Release()
         self._active()
 
     def reconnected(self) -> None:
-        """A new connection holds nothing, and the server may have room again."""
+        """Forget what was held and asked for: a connection ended or begins, and the server may have room again."""
         self._held.clear()
         self._asked.clear()
         self._releasing.clear()
@@ -103,7 +137,7 @@ class Subscriptions:
         if topic in self._held:
             self._held.discard(topic)
             self._asked.pop(topic, None)
-            self._releasing[topic] = float("-inf")
+            self._releasing[topic] = _Release()
 
     def due(self, now: float) -> tuple[Topic, bool] | None:
         """Return what to send now: (topic, True) to register, (topic, False) to release, or None.
@@ -141,12 +175,23 @@ class Subscriptions:
 
     def _due_release(self, active: set[Topic], now: float) -> tuple[Topic, bool] | None:
         for topic in self._held - active:
-            self._releasing.setdefault(topic, float("-inf"))
-        for topic, asked_at in self._releasing.items():
-            if now >= asked_at:
-                self._releasing[topic] = now + ANSWER_SECONDS
-                return topic, False
+            self._releasing.setdefault(topic, _Release())
+        for topic, release in list(self._releasing.items()):
+            if now < release.at:
+                continue
+            if release.tries >= TRIES:
+                self._presume_released(topic)
+                continue
+            release.tries += 1
+            release.at = now + ANSWER_SECONDS
+            return topic, False
         return None
+
+    def _presume_released(self, topic: Topic) -> None:
+        """Stop waiting for the answer to a release: it must not keep the topic out."""
+        log.warning("no answer to %d releases of %s: it is taken as released", TRIES, topic)
+        del self._releasing[topic]
+        self._held.discard(topic)
 
     def _due_register(self, active: tuple[Topic, ...], now: float) -> tuple[Topic, bool] | None:
         taken = self._held | self._releasing.keys() | {t for t in self._asked if not self._is_given_up(t)}
@@ -170,9 +215,10 @@ class Subscriptions:
     def answered(self, control: Control, now: float) -> Topic | None:
         """Take in the server's reply to a registration or a release; return the topic that is held since now."""
         topic = Topic(control.tr_id, control.tr_key)
-        if topic in self._releasing and (control.is_ok or control.code == NOT_SUBSCRIBED):
-            del self._releasing[topic]
-            self._held.discard(topic)
+        if control.code in (RELEASED, NOT_SUBSCRIBED):
+            self._released(topic)
+        elif topic in self._releasing:
+            pass  # the answer to a registration that is no longer wanted; that to its release follows
         elif control.is_ok or control.code == ALREADY_SUBSCRIBED:
             self._asked.pop(topic, None)
             is_new = topic not in self._held
@@ -187,6 +233,11 @@ class Subscriptions:
             # as for a stock that is none: which one is seen when its registration stays without an answer
             log.warning("the server refuses without naming a registration: %s %s", control.code, control.words)
         return None
+
+    def _released(self, topic: Topic) -> None:
+        """Note that the server does not hold a topic. A late answer, after it was asked for again, says nothing."""
+        if self._releasing.pop(topic, None) is not None or topic not in self._asked:
+            self._held.discard(topic)
 
     def _no_more_room(self, topic: Topic, control: Control, now: float) -> None:
         """Believe the server, for a while, that it takes no more; the least important make room for the others."""

@@ -13,6 +13,7 @@ from kis.admission import Door
 from kis.auth import Tokens, approval_key, store_key
 from kis.broker import KISBroker
 from kis.client import Client
+from kis.environment import Credentials
 from kis.status import StreamStatus
 from kis.throttle import Throttle
 
@@ -54,9 +55,14 @@ def broker() -> Broker:
     return KISBroker(client())
 
 
-def stream_key(name: str) -> str:
-    """Return the key in Redis of what belongs to the one socket of our app key."""
-    return store_key(settings.KIS_ENVIRONMENT, settings.KIS_CREDENTIALS, name)
+def stream_key(name: str, credentials: Credentials | None = None) -> str:
+    """Return the key in Redis of what belongs to the socket of an app key: the first one unless another is named."""
+    return store_key(settings.KIS_ENVIRONMENT, credentials or settings.KIS_CREDENTIALS, name)
+
+
+def all_keys() -> tuple[Credentials, ...]:
+    """Return every app key: the first, which orders use, and those for market data."""
+    return (settings.KIS_CREDENTIALS, *settings.KIS_MARKET_DATA_CREDENTIALS)
 
 
 def ledger_key() -> str:
@@ -65,17 +71,19 @@ def ledger_key() -> str:
     return f"aegis:kis:{settings.KIS_ENVIRONMENT.name}:{account}:ledger"
 
 
-def door() -> Door:
-    """Return what lets our one socket through to the broker."""
+def door(credentials: Credentials | None = None) -> Door:
+    """Return what lets the socket of an app key through to the broker, with its own approval key."""
+    known = credentials or settings.KIS_CREDENTIALS
+    shared = http()  # made here: the threads of several sockets would each make their own
     return Door(
         store(),
-        stream_key("door"),
-        lambda: approval_key(settings.KIS_ENVIRONMENT, settings.KIS_CREDENTIALS, http()),
+        stream_key("door", known),
+        lambda: approval_key(settings.KIS_ENVIRONMENT, known, shared),
     )
 
 
 def stream_status() -> StreamStatus:
-    """Return how the one socket is, whichever process holds it. Raises redis.RedisError."""
+    """Return how the sockets are, whichever process holds it. Raises redis.RedisError."""
     return status.read(store(), stream_key("stream"))
 
 

@@ -19,6 +19,7 @@ from kis.simulator.desk import Change
 from kis.simulator.faults import NOW, BadFault, Fault, listing
 from kis.simulator.feed import Feed
 from kis.simulator.firm import Firm
+from kis.simulator.gate import key_of
 from kis.simulator.orders import NewOrder
 from kis.simulator.printing import BadPrinting
 from kis.simulator.refusals import Refused
@@ -63,6 +64,11 @@ HELP = {
     "POST /simulator/shares": (
         '{"account": "12345678-01", "code": "005930", "ratio": 2.0}: split or bonus issue of what is '
         'held; or {"quantity": n, "cost": won}: shares put in from elsewhere'
+    ),
+    "POST /simulator/keys": (
+        '{"key": app key, "revoked": true|false, "occupied": true|false, "drop": true, "hts_id": "..."}, each but the '
+        "key optional: end the key as the broker does, or let it live again; let another program hold its one session; "
+        "end its session; tie it to a customer's HTS id, whose notices are of all accounts the key trades on"
     ),
     "POST /simulator/reset": '{"seed": n} begins the world anew; {"account": "12345678-01"} only that account',
 }
@@ -120,6 +126,7 @@ class Control:
             ("POST", "orders"): lambda: self._order(body, now),
             ("POST", "printing"): lambda: self._printing(body),
             ("POST", "shares"): lambda: self._shares(body, now),
+            ("POST", "keys"): lambda: self._keys(body),
             ("POST", "reset"): lambda: self._reset(body, now),
         }
         command = commands.get((method, parts[0] if parts else ""))
@@ -280,6 +287,20 @@ class Control:
             everything="quantity" not in body,
             tag=_EXTERNAL,
         )
+
+    def _keys(self, body: dict[str, Any]) -> Answer:
+        if not isinstance(body.get("key"), str) or not body["key"]:
+            raise BadCommand("key: an app key, a text of one character or more, is needed")
+        key = key_of(body["key"])
+        if "revoked" in body:
+            self._firm.gate.revoke_key(key, revoked=_truth("revoked", body["revoked"]))
+        if "occupied" in body:
+            self._feed.occupy(key, occupied=_truth("occupied", body["occupied"]))
+        if "hts_id" in body:
+            self._firm.exchange.link_hts(str(body["hts_id"]), key)
+        if body.get("drop") or body.get("revoked"):
+            self._feed.hang_up(key)
+        return {"revoked": self._firm.gate.is_revoked(key), "sessions": self._feed.sessions_of(key)}
 
     def _printing(self, body: dict[str, Any]) -> Answer:
         try:

@@ -54,6 +54,7 @@ class Feed:
         self._faults = firm.faults
         self._post = Post(firm.faults)
         self._ghosts: dict[str, float] = {}
+        self._occupied: set[str] = set()
         self._dropped_at = 0.0
 
     # --- sessions
@@ -129,10 +130,22 @@ class Feed:
         if hangs_up_after:
             session.hang_up()
 
-    def hang_up(self) -> None:
-        """End every session."""
+    def hang_up(self, key: str | None = None) -> None:
+        """End every session, or those of one app key."""
         for session in list(self.sessions.values()):
-            session.hang_up()
+            if key in (None, session.key):
+                session.hang_up()
+
+    def sessions_of(self, key: str) -> int:
+        return sum(session.key == key and not session.is_closing for session in self.sessions.values())
+
+    def occupy(self, key: str, *, occupied: bool) -> None:
+        """Let another program hold an app key's one session, or let go of it."""
+        if occupied:
+            self._occupied.add(key)
+            self.hang_up(key)
+        else:
+            self._occupied.discard(key)
 
     def cut(self) -> None:
         """Cut every line, without a closing handshake."""
@@ -198,7 +211,11 @@ class Feed:
     def _is_taken(self, key: str, session: Session) -> bool:
         if session.key:
             return False
-        if self._faults.take(SOCKET, ("occupied",)) or time.monotonic() < self._ghosts.get(key, 0.0):
+        if (
+            key in self._occupied
+            or self._faults.take(SOCKET, ("occupied",))
+            or time.monotonic() < self._ghosts.get(key, 0.0)
+        ):
             return True
         return any(other.key == key and not other.is_closing for other in self.sessions.values())
 

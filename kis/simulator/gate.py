@@ -42,10 +42,18 @@ class Gate:
         self.calls_per_second = calls_per_second
         self._calls: dict[str, deque[float]] = {}
         self._secrets: dict[str, str] = {}
+        self._revoked: set[str] = set()
 
     def owns(self, key: str, secret: str) -> bool:
         """Whether `secret` is the one that the app key first came with."""
         return self._secrets.setdefault(key, key_of(secret)) == key_of(secret)
+
+    def revoke_key(self, key: str, *, revoked: bool) -> None:
+        """End an app key, or let it live again: it gets no token and no socket key, and what it has is void."""
+        (self._revoked.add if revoked else self._revoked.discard)(key)
+
+    def is_revoked(self, key: str) -> bool:
+        return key in self._revoked
 
     def issue_token(self, key: str, now: datetime) -> Token:
         """Return an access token: the same one for six hours. Raises IssueRefused within a minute of the last."""
@@ -80,7 +88,7 @@ class Gate:
     def approved_key(self, approval: str, now: datetime) -> str | None:
         """Return the app key behind a socket key, None for one that is unknown or a day old."""
         found = self._exchange.world.approvals.get(approval)
-        if found is None or now - found.issued_at >= TOKEN_LIFE:
+        if found is None or now - found.issued_at >= TOKEN_LIFE or found.key in self._revoked:
             return None
         return found.key
 
@@ -90,7 +98,7 @@ class Gate:
         if scheme.lower() != "bearer" or not text:
             raise Refused("not a bearer")
         token = self._exchange.world.tokens.get(text.strip())
-        if token is None or token.revoked or token.key != key:
+        if token is None or token.revoked or token.key != key or key in self._revoked:
             raise Refused("token invalid")
         if now >= token.expires_at:
             raise Refused("token expired")

@@ -273,6 +273,8 @@ def _credentials(firm: Firm, body: Body, secret_name: str) -> str:
     if not body["appkey"]:
         raise IssueRefused("EGW00103", "유효하지 않은 AppKey입니다.")
     key = key_of(str(body["appkey"]))
+    if firm.gate.is_revoked(key):
+        raise IssueRefused("EGW00103", "유효하지 않은 AppKey입니다.")
     if not body[secret_name] or not firm.gate.owns(key, str(body[secret_name])):
         raise IssueRefused("EGW00105", "유효하지 않은 AppSecret입니다.")
     return key

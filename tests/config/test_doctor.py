@@ -66,6 +66,24 @@ def test_keys_that_were_cut_and_an_account_of_another_kind_are_noticed(settings:
     assert "12345678" not in well.text
 
 
+def test_a_further_key_that_was_cut_is_named_by_its_number(settings: Any) -> None:
+    settings.KIS_ENVIRONMENT = PAPER
+    account = Account("12345678", "01")
+    settings.KIS_CREDENTIALS = Credentials("a" * 36, "b" * 180, account, "me")
+    whole, cut = Credentials("c" * 36, "d" * 180, account, "me"), Credentials("e" * 36, "f" * 179, account, "me")
+    settings.KIS_MARKET_DATA_CREDENTIALS = (whole, cut)
+    (finding,) = found(doctor.keys, Grade.WARN)
+    assert "pair 2" in finding.text or "2번째" in finding.text
+    assert "f" * 20 not in finding.text + finding.mend
+
+
+def test_one_channel_alone_is_noted(settings: Any) -> None:
+    settings.TELEGRAM_TOKEN, settings.TELEGRAM_CHATS, settings.NOTIFY_URLS = "x", [1, 2], []
+    assert [finding.topic for finding in found(doctor.people, Grade.NOTE)] == ["channels"]
+    settings.NOTIFY_URLS = ["ntfy://desk"]
+    assert found(doctor.people, Grade.NOTE) == []
+
+
 def test_error_pages_with_settings_are_wrong_where_money_is(settings: Any) -> None:
     settings.KIS_ENVIRONMENT, settings.DEBUG = PAPER, True
     assert found(doctor.environment)

@@ -10,7 +10,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from config import env
 from config.env import BASE_DIR
-from kis.environment import PAPER, SIM
+from kis.environment import PAPER, SIM, Account, Credentials
 
 
 def manage(*words: str, **variables: str) -> "subprocess.CompletedProcess[str]":
@@ -134,3 +134,77 @@ def test_a_variable_of_a_few_words_takes_one_or_more(
 ) -> None:
     monkeypatch.setenv("AEGIS_STOP_SOURCES", text)
     assert env.choices("AEGIS_STOP_SOURCES", ("KRX", "NXT"), ("KRX", "NXT")) == venues
+
+
+FIRST = Credentials("first-key", "first-secret", Account("12345678", "01"), "me")
+
+
+def test_further_app_keys_are_none_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KIS_APP_KEYS", raising=False)
+    assert env.market_data_credentials(FIRST) == ()
+
+
+def test_further_app_keys_are_pairs_for_the_same_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KIS_APP_KEYS", " key-2:se+cr/et=, key-3 : secret-3 ,")
+    second, third = env.market_data_credentials(FIRST)
+    assert (second.app_key, second.app_secret, third.app_key, third.app_secret) == (
+        "key-2",
+        "se+cr/et=",
+        "key-3",
+        "secret-3",
+    )
+    assert (second.account, second.hts_id) == (FIRST.account, FIRST.hts_id)
+    assert "key-2" not in repr(second)
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [
+        ("planted-key", 1),
+        ("planted-key:", 1),
+        (":planted-secret", 1),
+        ("key-2:secret-2,planted-key", 2),
+        ("key-2:secret-2:planted-secret", 1),
+        ("key-2:secret-2,key-2:planted-secret", 2),
+        ("first-key:planted-secret", 1),
+    ],
+)
+def test_a_wrong_pair_is_named_by_its_number_and_shows_nothing(
+    monkeypatch: pytest.MonkeyPatch, value: str, number: int
+) -> None:
+    monkeypatch.setenv("KIS_APP_KEYS", value)
+    with pytest.raises(ImproperlyConfigured, match=f"KIS_APP_KEYS: pair {number} ") as refused:
+        env.market_data_credentials(FIRST)
+    assert not any(word in str(refused.value) for word in ("planted", "key-2", "secret-2", "first-key"))
+
+
+def test_further_app_keys_are_masked_in_logs() -> None:
+    script = "from config import settings; import logging; print(settings.LOGGING['formatters']['text']['secrets'])"
+    told = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"KIS_APP_KEYS": "planted-key-2:planted-secret-2", "AEGIS_ENV_FILE": os.devnull},
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=BASE_DIR,
+    ).stdout
+    assert "planted-key-2" in told
+    assert "planted-secret-2" in told
+
+
+def test_the_heartbeat_is_an_address_of_the_web_and_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AEGIS_HEARTBEAT_URL", "planted-word")
+    with pytest.raises(ImproperlyConfigured, match="AEGIS_HEARTBEAT_URL") as refused:
+        env.server_url("AEGIS_HEARTBEAT_URL", ("http", "https"), "https://hc.example.com/ping/a-token")
+    assert "planted" not in str(refused.value)
+    script = "from config import settings; print(settings.LOGGING['formatters']['text']['secrets'])"
+    told = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"AEGIS_HEARTBEAT_URL": "https://hc.example.com/ping/abc", "AEGIS_ENV_FILE": os.devnull},
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=BASE_DIR,
+    ).stdout
+    assert "'https://hc.example.com/ping/abc'" in told
+    assert "'ping/abc'" in told

@@ -20,8 +20,9 @@ from django.urls import reverse
 from aegis.guards import TradingState
 from config.env import BASE_DIR
 from desk import dashboard
-from kis import clock, wiring
+from kis import clock, status, wiring
 from kis.simulator.server import Simulator
+from kis.status import KeyStatus, SocketState, StreamStatus
 from market import partitions
 from market.models import DailyPrice, MarketCandle
 from orders import switch
@@ -84,6 +85,22 @@ def test_an_empty_house_says_so(store, clock_at) -> None:
     assert "아직 계좌를 동기화하지 않았습니다" in parts["account"]
     assert "아무도 연결하지 않음" in parts["health"]
     assert "Nothing is held" in dashboard.render("en", now)["holdings"]
+
+
+@pytest.mark.django_db
+def test_each_app_key_and_what_has_no_room_is_shown(store: redis.Redis, clock_at: Callable[[str], object]) -> None:
+    now = clock_at("2026-11-23 10:00:00")
+    keys = (KeyStatus(1, SocketState.CONNECTED, None, 41), KeyStatus(2, SocketState.LOST, 9.0, 0, why="in use"))
+    told = StreamStatus(SocketState.CONNECTED, hears_fills=True, keys=keys, left_out=("H0STCNT0:000660",))
+    status.publish(store, wiring.stream_key("stream"), told)
+    html = dashboard.render("en", now)["health"]
+    assert "app keys" in html
+    assert 'title="in use"' in html
+    assert 'title="H0STCNT0:000660"' in html
+    status.publish(store, wiring.stream_key("stream"), StreamStatus(SocketState.CONNECTED, keys=keys[:1]))
+    html = dashboard.render("en", now)["health"]
+    assert "app keys" not in html
+    assert "feeds without room" not in html
 
 
 @pytest.mark.parametrize("name", dashboard.PARTS)

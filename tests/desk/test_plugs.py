@@ -3,13 +3,15 @@
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
 import pytest
 
+from aegis.sessions import KST, standard_phases
 from aegis.terms import Market
 from desk import stream as desk_stream
-from desk.plugs import Chore, Plug, Rank, Wish
+from desk.plugs import Chore, Plug, Rank, StockWish, Wish, open_venues, ranked_trades
 from desk.stream import Chores, Dispatch, Fenced, Lost
 from kis import clock
 from kis.codec import Data
@@ -94,6 +96,81 @@ def test_who_lost_the_lease_hands_nothing_on() -> None:
         dispatch(plug, may_write=False).handle(INDEX, 0.0)
     assert isinstance(caught.value, Lost)
     assert not seen
+
+
+# --- which venue's trades matter now
+
+
+@pytest.mark.parametrize(
+    ("at", "venues"),
+    [
+        ("07:58:59", ()),
+        ("07:59:00", (Market.NXT,)),  # registrations take seconds: they begin before the venue does
+        ("08:10:00", (Market.NXT,)),
+        ("08:30:00", (Market.NXT,)),  # KRX collects orders for its auction, and nothing trades there before nine
+        ("08:52:00", ()),
+        ("08:59:00", (Market.KRX,)),
+        ("10:00:00", (Market.KRX, Market.NXT)),
+        ("15:25:00", (Market.KRX,)),
+        ("15:29:30", (Market.KRX, Market.NXT)),
+        ("15:30:30", (Market.KRX, Market.NXT)),  # the closing price comes some seconds late
+        ("15:32:00", (Market.NXT,)),
+        ("15:45:00", (Market.NXT,)),
+        ("17:00:00", (Market.NXT, Market.KRX)),
+        ("20:02:00", ()),
+    ],
+)
+def test_the_venue_that_decides_comes_first(at: str, venues: tuple[Market, ...]) -> None:
+    now = datetime.fromisoformat(f"2026-11-23 {at}").replace(tzinfo=KST)
+    assert open_venues(standard_phases(now.date()), now) == venues
+
+
+def ranks(at: str, codes: Sequence[str], on_nxt: set[str], rank: Rank = Rank.STOPS) -> dict[str, Rank]:
+    now = datetime.fromisoformat(f"2026-11-23 {at}").replace(tzinfo=KST)
+    venues = open_venues(standard_phases(now.date()), now)
+    return {str(topic): rank for rank, topic in ranked_trades(rank, codes, venues=venues, on_nxt=on_nxt)}
+
+
+def test_a_stop_ranks_by_the_venue_that_may_trigger_it() -> None:
+    krx, nxt = "H0STCNT0:005930", "H0NXCNT0:005930"
+    assert ranks("08:10:00", ["005930"], {"005930"}) == {nxt: Rank.STOPS, krx: Rank.CLOSED}
+    assert ranks("10:00:00", ["005930"], {"005930"}) == {krx: Rank.STOPS, nxt: Rank.STOPS_ON_SECOND_VENUE}
+    assert ranks("17:00:00", ["005930"], {"005930"}) == {nxt: Rank.STOPS, krx: Rank.STOPS_ON_SECOND_VENUE}
+    assert ranks("17:00:00", ["005930"], set()) == {krx: Rank.STOPS}
+    assert ranks("10:00:00", ["005930"], {"005930"}, Rank.HELD) == {krx: Rank.HELD, nxt: Rank.OTHER}
+
+
+@pytest.mark.django_db
+def test_of_more_stocks_than_fit_the_one_with_a_stop_is_heard(clock_at: Any) -> None:
+    clock_at("2026-11-23 08:10:00")
+    held = [f"{number:06d}" for number in range(60)]
+    for code in held[:40]:
+        Stock.objects.create(
+            code=code, name=code, board="KOSPI", instrument="STOCK", trades_on_nxt=True, synced_at=clock.now()
+        )
+    with_stop = held[39]
+    plug = Plug(stocks=(StockWish(Rank.HELD, lambda: held), StockWish(Rank.STOPS, lambda: [with_stop])))
+    asked = dispatch(plug)
+    asked.ask_wanted()
+    wanted = asked.wanted()
+    assert wanted[:2] == (asked.own_fills, Topic("H0NXCNT0", with_stop))
+    assert {topic.tr_id for topic in wanted[1:41]} == {"H0NXCNT0"}, "closed KRX takes no room from open NXT"
+    assert asked.vital == {Topic("H0NXCNT0", code) for code in held[:40]}
+    clock_at("2026-11-23 10:00:00")
+    asked.ask_wanted()
+    assert asked.wanted()[:2] == (asked.own_fills, Topic("H0STCNT0", with_stop))
+
+
+@pytest.mark.django_db
+def test_paper_has_no_nxt(clock_at: Any, settings: Any) -> None:
+    clock_at("2026-11-23 10:00:00")
+    settings.KIS_ENVIRONMENT = PAPER
+    Stock.objects.create(
+        code="005930", name="x", board="KOSPI", instrument="STOCK", trades_on_nxt=True, synced_at=clock.now()
+    )
+    asked = dispatch(Plug(stocks=(StockWish(Rank.STOPS, lambda: ["005930"]),)))
+    asked.ask_wanted()
+    assert asked.wanted() == (asked.own_fills, Topic("H0STCNT0", "005930"))
 
 
 # --- who ought to be heard now

@@ -18,7 +18,7 @@ from desk import health, metrics
 from desk.models import Alarm, Message
 from kis import pulse, status, wiring
 from kis.catalogue import Urgency
-from kis.status import SocketState, StreamStatus
+from kis.status import KeyStatus, SocketState, StreamStatus
 from orders.models import RawNotice, Reconciliation, TradeOrder
 from portfolio.models import AccountSnapshot
 
@@ -72,6 +72,21 @@ def test_a_socket_that_is_down_is_not_ready(state: SocketState, client: Client, 
     answer = client.get("/readyz")
     assert answer.status_code == 503
     assert "the line was cut" in answer.json()["checks"]["socket"]
+
+
+@pytest.mark.usefixtures("well")
+def test_an_app_key_without_a_socket_is_named_by_its_number_and_leaves_the_desk_ready(
+    client: Client, store: redis.Redis
+) -> None:
+    up = KeyStatus(1, SocketState.CONNECTED, None, 41, hears_fills=True)
+    down = KeyStatus(2, SocketState.LOST, 70.0, 0, why="the app key is in use by another session")
+    tell_socket(store, keys=(up, down))
+    (check,) = [check for check in health.check(NOW) if not check.ok]
+    assert check.name == "keys"
+    assert "key 2: the app key is in use" in check.text
+    assert client.get("/readyz").status_code == 200
+    tell_socket(store, keys=(up,))
+    assert wrong() == set()
 
 
 @pytest.mark.usefixtures("well")

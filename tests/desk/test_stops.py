@@ -198,7 +198,7 @@ def test_a_stop_whose_shares_one_balance_lacks_still_fires(sent: list[int], held
 def test_the_stocks_of_armed_stops_are_listened_to() -> None:
     arm()
     arm(StopKind.TAKE_PROFIT, value="10")
-    assert [str(topic) for topic in desk_stops.stopped_stocks()] == ["H0STCNT0:005930"]
+    assert list(desk_stops.stopped_stocks()) == ["005930"]
 
 
 def test_what_happens_to_a_stop_is_told(settings: object) -> None:

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from typing import Any
 
 import pytest
 import redis
@@ -16,14 +17,15 @@ from config.judge import judge
 from desk import stream as desk_stream
 from kis import clock
 from kis.codec import Data
+from kis.environment import Credentials
 from kis.lease import Lease
 from kis.simulator.server import Simulator
 from kis.status import SocketState
 from kis.stream import Stream
 from kis.subscriptions import Subscriptions, Topic
-from kis.wiring import stream_status
+from kis.wiring import stream_key, stream_status
 from market.models import WatchedStock
-from orders import routine
+from orders import reconcile, routine
 from orders.models import RawNotice, TradeExecution, TradeOrder
 from orders.service import Intent, OrderService
 from portfolio.fetcher import KISFetcher
@@ -214,3 +216,70 @@ def test_everybody_can_read_how_the_socket_is(transactional_db: None, broker: Br
         stop.set()
         thread.join(20)
     assert stream_status().state is SocketState.STOPPED
+
+
+@pytest.fixture
+def second_key(settings: Any) -> Credentials:
+    first = settings.KIS_CREDENTIALS
+    further = Credentials("second", "second secret", first.account, first.hts_id)
+    settings.KIS_MARKET_DATA_CREDENTIALS = (further,)
+    return further
+
+
+def test_a_further_key_has_a_lease_of_its_own_and_waits_for_it(
+    transactional_db: None, broker: Broker, second_key: Credentials, asked: dict[str, int], store: redis.Redis
+) -> None:
+    other = Lease(store, stream_key("socket", second_key), 6.0)
+    assert other.take(), "another AEGIS holds the second key"
+    term, stop = desk_stream.Term(lambda: True), threading.Event()
+    thread = threading.Thread(target=lambda: (term.run(stop), connections.close_all()))
+    thread.start()
+    try:
+        wait_for(lambda: NOTICES in term.stream.held)
+        assert term.streams.members[1].state is SocketState.CONNECTING
+        other.give_up()
+        wait_for(lambda: term.streams.members[1].state is SocketState.CONNECTED)
+        told = term.status(Lease(store, "socket", 1.0))
+        assert [(key.number, key.state, key.hears_fills) for key in told.keys] == [
+            (1, SocketState.CONNECTED, True),
+            (2, SocketState.CONNECTED, False),
+        ]
+    finally:
+        stop.set()
+        thread.join(10)
+    assert Lease(store, stream_key("socket", second_key), 6.0).take(), "the lease was given up"
+
+
+def test_while_the_fill_notice_moves_the_list_counts_and_each_fill_counts_once(
+    transactional_db: None,
+    broker: Broker,
+    second_key: Credentials,
+    asked: dict[str, int],
+    simulator: Simulator,
+    store: redis.Redis,
+) -> None:
+    routine.sync_calendar(broker, clock.now)
+    simulator.set_price(SAMSUNG, 70_000, freeze=True)
+    term, stop = desk_stream.Term(lambda: True), threading.Event()
+    thread = threading.Thread(target=lambda: (term.run(stop), connections.close_all()))
+    thread.start()
+    try:
+        wait_for(lambda: NOTICES in term.stream.held)
+        first = bought(broker)
+        wait_for(lambda: TradeOrder.objects.get(pk=first.pk).state is Status.FILLED)
+        before = asked["reconcile"]
+        simulator.command("POST", "/simulator/keys", {"key": "rehearsal", "occupied": True})
+        second = bought(broker)  # nobody hears its notice
+        wait_for(lambda: NOTICES in term.streams.members[1].held)
+        wait_for(lambda: asked["reconcile"] > before)
+        assert term.status(Lease(store, "socket", 1.0)).is_alive
+        reconcile.reconcile(broker, clock.now)
+        third = bought(broker)
+        wait_for(lambda: TradeOrder.objects.get(pk=third.pk).state is Status.FILLED)
+    finally:
+        stop.set()
+        thread.join(10)
+    assert TradeOrder.objects.get(pk=second.pk).state is Status.FILLED
+    assert TradeExecution.objects.count() == 3
+    KISFetcher(broker, clock.now).sync_portfolio()
+    assert str(judge(simulator.ledger(ACCOUNT))).startswith("LEDGER EQUAL orders=3 executions=3")

@@ -18,8 +18,7 @@ from desk import ticks
 from desk.plugs import Rank
 from desk.ticks import Ticks
 from kis import clock
-from kis.subscriptions import Topic
-from market.models import MarketCandle, Stock, WatchedStock
+from market.models import MarketCandle, WatchedStock
 from portfolio import ledger
 from portfolio.models import Portfolio
 from tests.aegis.test_candles import MORNING, day_of, truth
@@ -225,37 +224,8 @@ def test_one_thread_hears_while_another_writes() -> None:
     assert table() == expected(trades)
 
 
-def topics(rank: Rank) -> list[Topic]:
-    return [topic for wish in ticks.plug().wishes if wish.rank is rank for topic in wish.topics()]
-
-
-@pytest.fixture
-def held() -> None:
-    ledger.replace(BALANCE, now=clock.now())
-    for code, on_nxt in ((CODE, True), ("000660", False)):
-        Stock.objects.create(
-            code=code, name=code, board="KOSPI", instrument="STOCK", trades_on_nxt=on_nxt, synced_at=clock.now()
-        )
-
-
-@pytest.mark.parametrize(
-    ("moment", "rank"), [("08:30", Rank.HELD), ("10:00", Rank.OTHER), ("15:25", None), ("17:00", Rank.OTHER)]
-)
-def test_nxt_is_listened_to_while_it_trades_and_first_of_all_where_it_trades_alone(
-    held: None, clock_at: ClockAt, moment: str, rank: Rank | None
-) -> None:
-    clock_at(f"2026-11-23 {moment}:00")
-    for each in (Rank.HELD, Rank.OTHER):
-        wanted = [Topic("H0NXCNT0", CODE)] if rank is not None and each in (rank, Rank.OTHER) else []
-        assert topics(each) == wanted
-
-
 def test_the_watch_list_is_listened_to_in_its_order() -> None:
     WatchedStock.objects.create(stock_code="000660", rank=2)
     WatchedStock.objects.create(stock_code="005930", rank=1)
-    assert topics(Rank.WATCHED) == [Topic("H0STCNT0", "005930"), Topic("H0STCNT0", "000660")]
-
-
-def test_the_calendar_decides_when_nxt_trades(held: None, clock_at: ClockAt) -> None:
-    clock_at("2026-11-28 10:00:00")
-    assert topics(Rank.OTHER) == []
+    (wish,) = ticks.plug().stocks
+    assert (wish.rank, list(wish.codes())) == (Rank.WATCHED, ["005930", "000660"])

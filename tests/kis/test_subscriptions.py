@@ -307,3 +307,38 @@ def test_what_is_left_out_stays_so_while_it_is_only_tried() -> None:
     live(subscriptions, server, 2, 0, 10)
     assert due_from(subscriptions, 2 * ROOM_SECONDS) == [(stock(2), True)]
     assert subscriptions.left_out == (stock(2),)
+
+
+def test_a_release_that_is_never_answered_does_not_keep_our_own_fills_out() -> None:
+    subscriptions = holding(NOTICES, stock(1))
+    subscriptions.anew(NOTICES)
+    asked = [request for tenth in range(1_000) if (request := subscriptions.due(20 + tenth / 10))]
+    assert asked[:TRIES] == [(NOTICES, False)] * TRIES
+    assert asked[TRIES] == (NOTICES, True)
+    # the server never heard of the releases
+    subscriptions.answered(reply(NOTICES, ALREADY), 200)
+    assert subscriptions.held == {NOTICES, stock(1)}
+
+
+def test_the_late_answer_to_a_release_is_no_refusal_of_what_was_asked_for_again() -> None:
+    subscriptions = holding(NOTICES)
+    subscriptions.anew(NOTICES)
+    for turn in range(TRIES + 1):
+        due_from(subscriptions, 20 + turn * (ANSWER_SECONDS + 1))
+    now = 20 + (TRIES + 1) * (ANSWER_SECONDS + 1)
+    for code in (RELEASED, UNKNOWN, UNKNOWN):
+        assert subscriptions.answered(reply(NOTICES, code), now) is None
+    assert not subscriptions.refused
+    assert subscriptions.answered(reply(NOTICES), now) == NOTICES
+
+
+def test_what_is_no_longer_wanted_while_it_is_asked_for_is_released_once_it_is_held() -> None:
+    subscriptions = Subscriptions()
+    subscriptions.want([NOTICES, stock(1)])
+    due_from(subscriptions, 0)
+    subscriptions.want([stock(1)])
+    assert NOTICES in subscriptions.occupied
+    assert due_from(subscriptions, 1) == [(NOTICES, False)]
+    assert subscriptions.answered(reply(NOTICES), 2) is None
+    subscriptions.answered(reply(NOTICES, RELEASED), 2)
+    assert NOTICES not in subscriptions.occupied

@@ -434,3 +434,15 @@ def test_a_reset_forgets_one_account_or_all(client: Client) -> None:
     client.buy(1, 0, "01")
     client.http.post("/simulator/reset", json={"seed": 5})
     assert client.sim.ledger(ACCOUNT)["orders"] == []
+
+
+def test_a_revoked_app_key_gets_nothing_until_it_lives_again(client: Client) -> None:
+    key = {"grant_type": "client_credentials", "appkey": client.app_key, "secretkey": "s" * 180}
+    assert "approval_key" in client.http.post("/oauth2/Approval", json=key).json()
+    client.sim.command("POST", "/simulator/keys", {"key": client.app_key, "revoked": True})
+    refused = client.http.post("/oauth2/Approval", json=key)
+    assert (refused.status_code, refused.json()["error_code"]) == (403, "EGW00103")
+    assert client.token().json()["error_code"] == "EGW00103"
+    assert words(client.get("quotations/inquire-price", "FHKST01010100", **QUOTE))[2] == "EGW00121"
+    client.sim.command("POST", "/simulator/keys", {"key": client.app_key, "revoked": False})
+    assert words(client.get("quotations/inquire-price", "FHKST01010100", **QUOTE))[0] == 200

@@ -1,0 +1,360 @@
+"""The dead man's alarm and the heartbeat: real tables, real Redis, channels on loopback."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from decimal import Decimal
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import httpx
+import pytest
+import redis
+from django.db import connection, connections, transaction
+
+from desk import dead_man, health
+from desk.dead_man import DeadMan
+from desk.heartbeat import Heartbeat
+from desk.models import Message
+from desk.telegram import BotAPI
+from desk.telling import Channel, TelegramChannel, Undelivered
+from desk.watch import Watch
+from kis import clock, pulse, status, wiring
+from kis.status import SocketState, StreamStatus
+from market.models import Stock
+from orders.models import Reconciliation, StopRule, TradingSwitch
+from portfolio.models import AccountSnapshot, Portfolio
+from tests.desk.botapi import TOKEN, FakeTelegram, serve
+
+SAMSUNG = "005930"
+CHAT = 77
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def wait_for(happened: Callable[[], bool], seconds: float = 15.0) -> None:
+    gives_up_at = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < gives_up_at, "it did not happen in time"
+        time.sleep(0.02)
+
+
+@pytest.fixture(autouse=True)
+def well(clock_at: Callable[[str], object], store: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Everything at work on an ordinary morning; who consumes the queues is told by hand."""
+    wiring.forget()
+    clock_at("2026-11-23 10:00:00")
+    monkeypatch.setattr(health.consumers, "queues", lambda: frozenset(health.QUEUES))
+    tell_socket(SocketState.CONNECTED)
+    Reconciliation.objects.create(at=clock.now(), outcome="WHOLE", seen=1)
+    yield
+    wiring.forget()
+
+
+@pytest.fixture
+def stop_rule() -> StopRule:
+    now = clock.now()
+    Portfolio.objects.create(
+        stock_code=SAMSUNG, stock_name="삼성전자", quantity=10, avg_price=Decimal(70_000), current_price=70_000,
+        counted_on=now.date(), updated_at=now,
+    )  # fmt: skip
+    return StopRule.objects.create(
+        stock_code=SAMSUNG, stock_name="삼성전자", kind="STOP_LOSS", unit="PERCENT", value=Decimal(10),
+        state_at=now, armed_at=now, armed_by="kim",
+    )  # fmt: skip
+
+
+def tell_socket(state: SocketState) -> None:
+    told = StreamStatus(state, state_seconds=1.0, hears_fills=state is SocketState.CONNECTED)
+    status.publish(wiring.store(), wiring.stream_key("stream"), told)
+
+
+def lists_fail(count: int = 2) -> None:
+    for number in range(count):
+        at = clock.now() - timedelta(seconds=90 - 30 * number)
+        Reconciliation.objects.create(at=at, outcome="FAILED", error="no answer")
+
+
+class Deaf:
+    """A channel whose service is down."""
+
+    name = "deaf"
+
+    def tell(self, text: str, picture: bytes | None) -> None:
+        raise Undelivered("no connection")
+
+
+@pytest.fixture
+def telegram() -> Iterator[FakeTelegram]:
+    with serve() as running:
+        yield running
+
+
+@pytest.fixture
+def start(telegram: FakeTelegram, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., DeadMan]]:
+    """Run a dead man's alarm of half a second over a chat, and over more channels."""
+    monkeypatch.setattr(dead_man, "RETRY_SECONDS", 0.1)
+    stop, threads = threading.Event(), []
+    with httpx.Client(timeout=5, trust_env=False) as http:
+
+        def run(*more: Channel) -> DeadMan:
+            ways = [*more, TelegramChannel(BotAPI(telegram.url, TOKEN, http), CHAT)]
+            running = DeadMan(ways, clock.now, stop, alarm_seconds=0.6, look_seconds=0.05, well_seconds=0.4)
+            running.start()
+            threads.extend(running.threads)
+            return running
+
+        yield run
+        stop.set()
+        for thread in threads:
+            thread.join(10)
+            assert not thread.is_alive()
+
+
+def test_while_prices_are_seen_and_orders_go_nobody_is_told(
+    start: Callable[..., DeadMan], telegram: FakeTelegram, stop_rule: StopRule
+) -> None:
+    TradingSwitch.objects.update_or_create(pk=1, defaults={"state": "HALTED", "changed_at": clock.now()})
+    start()
+    time.sleep(1.5)
+    assert telegram.sent == [], "a halt of our own is no outage"
+
+
+@pytest.mark.parametrize("cause", ["list", "workers", "socket"])
+def test_an_outage_is_told_once_with_stocks_and_prices_and_when_it_is_over(
+    start: Callable[..., DeadMan],
+    telegram: FakeTelegram,
+    stop_rule: StopRule,
+    monkeypatch: pytest.MonkeyPatch,
+    cause: str,
+) -> None:
+    start(Deaf())
+    time.sleep(0.3)
+    if cause == "list":
+        lists_fail()
+    elif cause == "workers":
+        monkeypatch.setattr(health.consumers, "queues", lambda: frozenset({"sync"}))
+    else:
+        tell_socket(SocketState.LOST)
+        monkeypatch.setattr(health.consumers, "queues", lambda: frozenset({"orders"}))
+    wait_for(lambda: len(telegram.sent) == 1)
+    assert "삼성전자 (005930)" in telegram.sent[0].text
+    assert "63,000" in telegram.sent[0].text
+    time.sleep(0.7)
+    assert len(telegram.sent) == 1
+    Reconciliation.objects.create(at=clock.now(), outcome="WHOLE", seen=1)
+    monkeypatch.setattr(health.consumers, "queues", lambda: frozenset(health.QUEUES))
+    tell_socket(SocketState.CONNECTED)
+    wait_for(lambda: len(telegram.sent) == 2)
+    assert "63,000" not in telegram.sent[1].text
+    wait_for(lambda: Message.objects.filter(channel="desk").count() == 2)
+    time.sleep(0.7)
+    assert len(telegram.sent) == 2
+
+
+def test_one_failed_list_is_no_outage(
+    start: Callable[..., DeadMan], telegram: FakeTelegram, stop_rule: StopRule
+) -> None:
+    lists_fail(1)
+    start()
+    time.sleep(1.5)
+    assert telegram.sent == []
+
+
+def test_a_lost_socket_is_no_outage_while_prices_are_asked_for(
+    start: Callable[..., DeadMan], telegram: FakeTelegram, stop_rule: StopRule
+) -> None:
+    tell_socket(SocketState.LOST)
+    start()
+    time.sleep(1.5)
+    assert telegram.sent == []
+
+
+def test_without_a_stop_or_a_market_nobody_is_told(
+    start: Callable[..., DeadMan], telegram: FakeTelegram, clock_at: Callable[[str], object]
+) -> None:
+    lists_fail()
+    start()
+    time.sleep(1.2)
+    assert telegram.sent == []
+
+
+@pytest.mark.parametrize(
+    ("at", "on_nxt", "is_told"),
+    [
+        ("07:00", True, False),
+        ("08:10", True, True),
+        ("08:10", False, False),
+        ("15:45", False, False),
+        ("20:30", True, False),
+    ],
+)
+def test_a_venue_counts_that_may_trigger_the_stop(
+    start: Callable[..., DeadMan],
+    telegram: FakeTelegram,
+    stop_rule: StopRule,
+    clock_at: Callable[[str], object],
+    at: str,
+    on_nxt: bool,
+    is_told: bool,
+) -> None:
+    clock_at(f"2026-11-23 {at}:00")
+    Stock.objects.create(
+        code=SAMSUNG, name="x", board="KOSPI", instrument="STOCK", trades_on_nxt=on_nxt, synced_at=clock.now()
+    )
+    lists_fail()
+    start()
+    time.sleep(1.5)
+    assert bool(telegram.sent) is is_told
+
+
+@contextmanager
+def database_away() -> Iterator[None]:
+    """End every connection to the database, and let none be made."""
+    known = connections["default"].settings_dict
+    host = known["HOST"]
+    with connection.cursor() as cursor:
+        known["HOST"] = "/nowhere"
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+    try:
+        yield
+    finally:
+        known["HOST"] = host
+
+
+def test_without_a_database_the_last_known_stops_are_told(
+    start: Callable[..., DeadMan], telegram: FakeTelegram, stop_rule: StopRule
+) -> None:
+    start()
+    time.sleep(0.5)
+    with database_away():
+        wait_for(lambda: len(telegram.sent) == 1)
+        assert "63,000" in telegram.sent[0].text
+    wait_for(lambda: len(telegram.sent) == 2)
+    wait_for(lambda: Message.objects.filter(channel="desk").count() == 2)
+
+
+def test_a_database_that_hangs_is_told_from_memory(
+    start: Callable[..., DeadMan], telegram: FakeTelegram, stop_rule: StopRule
+) -> None:
+    start()
+    time.sleep(0.5)
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("LOCK TABLE stop_rules IN ACCESS EXCLUSIVE MODE")
+        wait_for(lambda: len(telegram.sent) == 1)
+        assert "63,000" in telegram.sent[0].text
+    wait_for(lambda: len(telegram.sent) == 2)
+
+
+# --- the heartbeat
+
+
+class Service:
+    """An outside service that counts who asks, and fails on demand."""
+
+    def __init__(self) -> None:
+        self.paths: list[str] = []
+        self.hangs = threading.Event()
+        self.code = 200
+        service = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                service.paths.append(self.path)
+                if service.hangs.is_set():
+                    time.sleep(1.0)
+                self.send_response(service.code)
+                self.end_headers()
+
+            def log_message(self, *words: Any) -> None: ...
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}/ping/planted-token"
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(5)
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    running = Service()
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def heartbeat(service: Service) -> Iterator[Heartbeat]:
+    stop = threading.Event()
+    running = Heartbeat(service.url, stop, every_seconds=0.1)
+    running.start()
+    yield running
+    stop.set()
+    running.thread.join(10)
+    assert not running.thread.is_alive()
+
+
+def test_the_heart_beats_while_all_is_well_and_stops_when_it_is_not(service: Service, heartbeat: Heartbeat) -> None:
+    time.sleep(0.3)
+    assert service.paths == [], "nobody said yet that all is well"
+    heartbeat.note(True)
+    wait_for(lambda: len(service.paths) >= 3)
+    assert set(service.paths) == {"/ping/planted-token"}
+    heartbeat.note(False)
+    time.sleep(0.2)
+    count = len(service.paths)
+    time.sleep(0.4)
+    assert len(service.paths) == count
+
+
+def test_a_service_that_fails_or_hangs_ends_nothing_and_shows_no_token(
+    service: Service, heartbeat: Heartbeat, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.code = 404
+    heartbeat.note(True)
+    wait_for(lambda: len(service.paths) >= 3)
+    service.code = 200
+    service.hangs.set()
+    began = time.monotonic()
+    heartbeat.note(True)
+    assert time.monotonic() - began < 0.1, "who notes does not wait for the service"
+    service.hangs.clear()
+    count = len(service.paths)
+    wait_for(lambda: len(service.paths) >= count + 3)
+    assert "HTTP 404" in caplog.text
+    assert caplog.text.count("HTTP 404") == 1
+    assert "planted-token" not in caplog.text
+
+
+def test_nobody_there_is_told_once_and_shows_no_token(caplog: pytest.LogCaptureFixture) -> None:
+    stop = threading.Event()
+    running = Heartbeat("http://127.0.0.1:1/planted-token", stop, every_seconds=0.05)
+    running.note(True)
+    running.start()
+    wait_for(lambda: "ConnectError" in caplog.text)
+    time.sleep(0.3)
+    stop.set()
+    running.thread.join(10)
+    assert caplog.text.count("ConnectError") == 1
+    assert "planted-token" not in caplog.text
+
+
+def test_the_watch_notes_whether_all_checks_are_well(store: redis.Redis) -> None:
+    noted: list[bool] = []
+    for name in ("beat", "teller"):
+        pulse.beat(store, wiring.stream_key(f"pulse:{name}"))
+    AccountSnapshot.objects.create(
+        timestamp=clock.now(), deposit=1, deposit_d1=1, deposit_d2=1, valuation=1, total_asset=1, net_profit_today=0
+    )
+    Watch([], clock.now, note=noted.append).turn()
+    tell_socket(SocketState.LOST)
+    Watch([], clock.now, note=noted.append).turn()
+    assert noted == [True, False]
