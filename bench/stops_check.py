@@ -1,11 +1,16 @@
-"""A stop on a falling stock, two hundred times, raced for by two stream workers on doubled ticks: it fires once.
+"""Stops in two hundred falls of 1 to 30 %, and in ten scripted scenes: every guarded share is sold, once, in time.
 
     make stops-check
 
-Two listeners, each on a socket of its own, judge every tick; a real worker sells; in every fifth round that worker
-is killed in the middle, and another takes over. Each run must end with one order family for the shares it guards,
-filled whole, at the exchange and in our tables. The last line is JSON, with the time from the tick's arrival to
-the order's leaving; exit 1 where a stop fired twice or not at all.
+Two listeners, each on a socket of its own, judge every tick, doubled ones too; the house's own urgent worker sells at
+fifteen calls a second; in every fifth round that worker is killed in the middle, and another takes over. Each run must
+end with every guarded share sold, or standing at the lower limit, at the exchange and in our tables. The last line is
+JSON; exit 1 if a counter that must be zero is not.
+
+`unsold`: shares that are held and not on offer at the lower limit. `missed`: stops that did not trigger.
+`false_triggers`: stops that did at a price above their line. `below_band`: our own price more than 3 % below the
+current one, neither at the plan's market step nor at a locked lower limit. `late`: more than two seconds from the
+crossing trade to the order's leaving, if no worker was killed; ten if one was.
 """
 
 import contextlib
@@ -16,7 +21,10 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from decimal import Decimal
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
@@ -25,21 +33,24 @@ import httpx
 
 from bench import house
 
+CALLS_PER_SECOND = 15
 ROUNDS = 10
 STOCKS = 20
 SHARES = 10
 LISTENERS = 2
-STOP_PERCENT = 2
-# where the price goes, in percent of where it was: a near miss, then through the stop
-FALL = (-1, -3)
 ACCOUNT = "50000000-01"
+LARGEST_FALL_PERCENT = 30
 KILLED_EVERY = 5
 # one falls after the other: how long a stop takes is not to be how many wait before it
-APART_SECONDS = 0.05
-# an order whose worker was killed over it is looked for a minute later, and given up after another minute and a half
-PATIENCE_SECONDS = 200.0
+APART_SECONDS = 0.3
+# a fall goes down in so many moves, so far apart
+MOVES, MOVE_SECONDS = 3, 0.1
+PATIENCE_SECONDS = 90.0
+LATE_SECONDS, LATE_AFTER_A_KILL_SECONDS = 2.0, 10.0
+SLOW_STOPS = 4
 # nobody trades so much in so short a time but a check
-UNBOUND = {"AEGIS_MAX_ORDERS_PER_MINUTE": "0", "AEGIS_DUPLICATE_SECONDS": "0"}
+UNBOUND = {"AEGIS_MAX_ORDERS_PER_MINUTE": "0", "AEGIS_DUPLICATE_SECONDS": "0", "AEGIS_MAX_DAILY_LOSS_PERCENT": "0"}
+ZEROS = ("unsold", "oversold", "missed", "false_triggers", "below_band", "late")
 
 
 def listen(number: int, ready: "Event", over: "Event") -> None:
@@ -64,15 +75,19 @@ def listen(number: int, ready: "Event", over: "Event") -> None:
 
 def main() -> int:
     with house.house() as url, tempfile.TemporaryDirectory(prefix="aegis-stops-") as logs:
-        os.environ |= UNBOUND
+        os.environ |= UNBOUND | {"KIS_CALLS_PER_SECOND": str(CALLS_PER_SECOND)}
         check = Check(url, Path(logs))
-        with _listening() as ready, check.workers:
+        with check.workers:
             check.start()
-            for number in range(ROUNDS):
-                check.round(number, ready)
-        figures = check.figures()
+            with _listening() as ready:
+                for number in range(ROUNDS):
+                    check.round(number, ready)
+            scenes = Scenes(check).play()
+            slow = check.at_one_call_a_second()
+        figures = check.figures() | {"scenes": scenes, "wall_ms_at_1_call": slow}
     print(json.dumps(figures))
-    return 0 if figures["fired_once"] == figures["runs"] == ROUNDS * STOCKS else 1
+    is_good = not any(figures[name] for name in ZEROS) and all(outcome == "ok" for outcome in scenes.values())
+    return 0 if is_good else 1
 
 
 @contextlib.contextmanager
@@ -92,6 +107,21 @@ def _listening() -> Iterator[list["Event"]]:
                 process.kill()
 
 
+@dataclass(slots=True)
+class Run:
+    """One stop in one fall. Prices in won, times in seconds."""
+
+    code: str
+    pk: int
+    line: int
+    bid: int  # the best bid at the crossing
+    is_killed: bool
+    problems: list[str] = field(default_factory=list)
+    wall_seconds: float | None = None
+    sold_after_seconds: float | None = None
+    lost_won: int = 0
+
+
 class Check:
     """The rounds, and what came of them."""
 
@@ -100,146 +130,492 @@ class Check:
         from tests.workers import Workers
 
         self.workers = Workers(logs)
-        self._http = httpx.Client(base_url=url, timeout=30, trust_env=False)
-        self._codes = sorted(LISTED)[:STOCKS]
-        self._post("/simulator/faults", name="frame_giant", times=2, probability=0.5)
-        self._base = {code: self._price(code) for code in self._codes}
-        self._sold_before: dict[str, int] = dict.fromkeys(self._codes, 0)
-        self.runs: list[dict[str, Any]] = []
+        self.http = httpx.Client(base_url=url, timeout=30, trust_env=False)
+        self.codes = sorted(LISTED)[:STOCKS]
+        self.base = {code: self.price(code) for code in self.codes}
+        self.runs: list[Run] = []
 
     def start(self) -> None:
-        self._worker = self.workers.start("urgent", "orders")
+        self.worker = self.start_worker()
+
+    def start_worker(self, **variables: str) -> Any:
+        from config import processes
+
+        return self.workers.start("urgent", threads=processes.URGENT_THREADS, **variables)
+
+    # --- falls
 
     def round(self, number: int, ready: list["Event"]) -> None:
-        rows = self._arm()
+        self.post("/simulator/faults", name="frame_giant", times=2, probability=0.5)
+        is_killed = number % KILLED_EVERY == KILLED_EVERY - 1
+        percents = [_percent(number * STOCKS + n) for n in range(STOCKS)]
+        self._hold_shares()
+        runs = [self._arm(code, percent, is_killed) for code, percent in zip(self.codes, percents, strict=True)]
         time.sleep(2.5)  # every listener has read the rules by then, and knows what to hold
         _wait(lambda: all(each.is_set() for each in ready), "both listeners to hold every stock")
-        near, through = FALL
-        self._fall(self._codes, near)
-        self._fall(self._codes[: STOCKS // 2], through)
-        is_killed = number % KILLED_EVERY == KILLED_EVERY - 1
-        if is_killed:
-            self._worker.kill()
-            self._worker.wait()
-            self._fall(self._codes[STOCKS // 2 :], through)
-            self._worker = self.workers.start("urgent", "orders")
-        else:
-            self._fall(self._codes[STOCKS // 2 :], through)
-        self._follow(rows)
-        self._judge(rows, is_killed=is_killed)
-
-    def _fall(self, codes: list[str], percent: int) -> None:
-        for code in codes:
-            self._hold(code, self._moved(code, percent))
+        for run in runs:
+            self.hold(run.code, self.moved(run.code, -_line_percent(percents[runs.index(run)]) / 2))  # a near miss
+        for place, (run, percent) in enumerate(zip(runs, percents, strict=True)):
+            if is_killed and place == STOCKS // 2:
+                self.worker.kill()
+                self.worker.wait()
+                self._fall(run, percent)
+                self.worker = self.start_worker()
+            else:
+                self._fall(run, percent)
             time.sleep(APART_SECONDS)
+        self.post("/simulator/faults", clear=True)
+        self.follow([run.pk for run in runs])
+        for run in runs:
+            self._judge(run)
+        self.runs += runs
 
-    def _arm(self) -> list[int]:
-        from decimal import Decimal
-
-        from aegis.stops import StopKind, StopUnit
+    def _hold_shares(self) -> None:
         from kis import clock
         from kis.wiring import broker
-        from orders import stops
         from portfolio.fetcher import KISFetcher
 
-        for code in self._codes:
-            self._hold(code, self._base[code])
-            self._post("/simulator/shares", account=ACCOUNT, code=code, quantity=SHARES, cost=SHARES * self._base[code])
+        for code in self.codes:
+            self.hold(code, self.base[code])
+            self.give(code, SHARES)
         KISFetcher(broker(), clock.now).sync_portfolio()
-        loss = (StopKind.STOP_LOSS, StopUnit.PERCENT, Decimal(STOP_PERCENT))
-        return [stops.arm(code, *loss, by="check", at=clock.now()).pk for code in self._codes]
 
-    def _follow(self, rows: list[int]) -> None:
-        """Do what beat would: hand on what is due, look at the broker's list, until every stop is over."""
+    def _arm(self, code: str, percent: float, is_killed: bool) -> Run:
+        line = self.moved(code, -_line_percent(percent))
+        return Run(code, self.arm(code, line), line, self.bid(code), is_killed)
+
+    def _fall(self, run: Run, percent: float) -> None:
+        start = _line_percent(percent)
+        for move in range(MOVES):
+            target = start + (percent - start) * move / (MOVES - 1)
+            self.hold(run.code, self.moved(run.code, -target))
+            if move == 0:
+                run.bid = self.bid(run.code)
+            time.sleep(MOVE_SECONDS)
+
+    # --- what is checked
+
+    def _judge(self, run: Run) -> None:
+        from orders.models import StopRule
+
+        row = StopRule.objects.get(pk=run.pk)
+        orders = list(row.sales.order_by("pk"))
+        sent = [order for order in orders if order.sent_at is not None]
+        triggers = row.events.filter(kind="TRIGGERED").count()
+        if triggers != 1 or row.triggered_at is None:
+            run.problems.append("missed" if triggers == 0 else "false_triggers")
+            return
+        if row.trigger_price > run.line:
+            run.problems.append("false_triggers")
+        sold = sum(order.filled_qty for order in orders)
+        run.lost_won = sum(run.bid * order.filled_qty - order.filled_amount for order in orders)
+        standing = self._standing(run)
+        if sold > SHARES:
+            run.problems.append("oversold")
+        if sold + standing < SHARES:
+            run.problems.append("unsold")
+        if any(_is_below_band(order, self) for order in sent):
+            run.problems.append("below_band")
+        run.wall_seconds = (sent[0].sent_at - row.triggered_at).total_seconds() if sent else None
+        most = LATE_AFTER_A_KILL_SECONDS if run.is_killed else LATE_SECONDS
+        if run.wall_seconds is None or run.wall_seconds > most:
+            run.problems.append("late")
+        if sold == SHARES:
+            last = max(fill.executed_at for order in orders for fill in order.executions.all())
+            run.sold_after_seconds = max(0.0, (last - row.triggered_at).total_seconds())
+        if run.problems:
+            print(run, row.state, row.note, *row.events.all(), sep="; ")
+
+    def _standing(self, run: Run) -> int:
+        """Return the shares on offer at the lower limit, by the exchange's own ledger."""
+        ledger = self.http.get("/simulator/ledger", params={"account": ACCOUNT}).raise_for_status().json()
+        lower = self.quote(run.code).lower_limit
+        same = [o for o in ledger["orders"] if (o["code"], o["side"], o["price"]) == (run.code, "SELL", lower)]
+        return sum(order["open"] for order in same)
+
+    def at_one_call_a_second(self) -> dict[str, float]:
+        """Time a few stops with a worker that may ask once a second, as on paper."""
+        self.worker.kill()
+        self.worker.wait()
+        self.worker = self.start_worker(KIS_CALLS_PER_SECOND="1")
+        times = []
+        for code in self.codes[:SLOW_STOPS]:
+            pk = self.armed_and_triggered(code, percent=3)
+            self.follow([pk])
+            times.append(self.wall(pk))
+            time.sleep(3)
+        return _spread([each * 1000 for each in times])
+
+    # --- what a scene needs
+
+    def armed_and_triggered(self, code: str, percent: float = 3, quantity: int | None = None) -> int:
+        """Hold shares, arm a stop, and trigger it for a fall; return its number."""
+        from kis import clock
+        from orders import stops
+        from orders.tasks import stop
+
+        self.hold(code, self.base[code])
+        self.give(code, SHARES)
+        self.sync()
+        pk = self.arm(code, self.moved(code, -percent + 0.5), quantity)
+        price = self.moved(code, -percent)
+        self.hold(code, price)
+        assert stops.trigger(pk, price, clock.now(), seen="check")
+        stop.delay(pk)
+        return pk
+
+    def arm(self, code: str, line: int, quantity: int | None = None) -> int:
+        from aegis.stops import StopKind, StopUnit
+        from kis import clock
+        from orders import stops
+
+        loss = (StopKind.STOP_LOSS, StopUnit.PRICE, Decimal(line))
+        return stops.arm(code, *loss, by="check", at=clock.now(), quantity=quantity).pk
+
+    def wall(self, pk: int) -> float:
+        from orders.models import StopRule
+
+        row = StopRule.objects.get(pk=pk)
+        first = row.sales.filter(sent_at__isnull=False).order_by("pk").first()
+        return (first.sent_at - row.triggered_at).total_seconds() if first else PATIENCE_SECONDS
+
+    def sync(self) -> None:
         from kis import clock
         from kis.wiring import broker
-        from orders import reconcile, stops
+        from portfolio.fetcher import KISFetcher
+
+        KISFetcher(broker(), clock.now).sync_portfolio()
+
+    def work(self) -> None:
+        """Do what beat would: hand on what is due, and read the broker's list."""
+        from kis import clock
+        from kis.wiring import broker
+        from orders import cancel_driver, reconcile, stops
+        from orders.tasks import stop
+
+        for pk in stops.due(clock.now()):
+            stop.delay(pk)
+        for pk in cancel_driver.due(clock.now()):
+            cancel_driver.drive(pk, broker(), clock.now)
+        reconcile.reconcile(broker(), clock.now)
+        time.sleep(0.5)
+
+    def follow(self, rows: Sequence[int]) -> None:
+        """Work until every stop is over, or stands at the lower limit."""
+        from orders import stops
         from orders.models import StopRule
-        from orders.tasks import stop, sweep
 
         def are_over() -> bool:
-            for pk in stops.due(clock.now()):
-                stop.delay(pk)
-            sweep()
-            reconcile.reconcile(broker(), clock.now)
-            time.sleep(0.5)
-            return not StopRule.objects.filter(pk__in=rows, state__in=stops.LIVE).exists()
+            self.work()
+            live = StopRule.objects.filter(pk__in=rows, state__in=stops.SELLING)
+            return all(self._is_at_the_lower_limit(row) for row in live)
 
-        try:
+        with contextlib.suppress(TimeoutError):
             _wait(are_over, "every stop to be over")
-        except TimeoutError:
-            for row in StopRule.objects.filter(pk__in=rows, state__in=stops.LIVE):
-                print(row, row.state, row.note, row.heard_price, *row.events.all(), sep="; ")
 
-    def _judge(self, rows: list[int], *, is_killed: bool) -> None:
-        from orders.models import StopRule, TradeOrder
+    def _is_at_the_lower_limit(self, row: Any) -> bool:
+        return row.order is not None and row.order.is_open and row.order.price == self.quote(row.stock_code).lower_limit
 
-        ledger = self._http.get("/simulator/ledger", params={"account": ACCOUNT}).raise_for_status().json()
-        for row in StopRule.objects.filter(pk__in=rows).select_related("order"):
-            # what a worker committed and was killed before it sent is no order: the next generation sells
-            sent = TradeOrder.objects.filter(request_id__startswith=f"stop:{row.pk}:", never_arrived=False)
-            families = sent.filter(root=None)
-            sales = [each for each in ledger["orders"] if (each["code"], each["side"]) == (row.stock_code, "SELL")]
-            sold = sum(each["filled"] for each in sales)
-            now_sold, self._sold_before[row.stock_code] = sold - self._sold_before[row.stock_code], sold
-            first = families.order_by("pk").first()
-            self.runs.append(
-                {
-                    "families": families.count(),
-                    "triggers": row.events.filter(kind="TRIGGERED").count(),
-                    "state": row.state,
-                    "sold": now_sold,
-                    "is_killed": is_killed,
-                    "ms": (first.sent_at - row.triggered_at).total_seconds() * 1000
-                    if first and first.sent_at
-                    else None,
-                }
-            )
-
-    def figures(self) -> dict[str, Any]:
-        once = [run for run in self.runs if _is_once(run)]
-        twice = [run for run in self.runs if run["families"] > 1 or run["triggers"] > 1 or run["sold"] > SHARES]
-        for run in self.runs:
-            if not _is_once(run):
-                print(run)
-        times = [run["ms"] for run in self.runs if run["ms"] is not None and not run["is_killed"]]
-        late = [run["ms"] for run in self.runs if run["ms"] is not None and run["is_killed"]]
-        return {
-            "runs": len(self.runs),
-            "fired_once": len(once),
-            "twice": len(twice),
-            "missed": sum(run["families"] == 0 for run in self.runs),
-            "tick_to_post_ms": {
-                "median": round(statistics.median(times), 1),
-                "p99": round(statistics.quantiles(times, n=100)[98], 1),
-            },
-            "with_a_killed_worker_ms": {"median": round(statistics.median(late), 1), "most": round(max(late), 1)},
-        }
-
-    def _moved(self, code: str, percent: int) -> int:
+    def moved(self, code: str, percent: float) -> int:
+        """Return the price of a stock that has moved so far from its base, inside the day's limits."""
         from aegis.ticks import adjust_price_to_tick
         from kis.simulator.stocks import STOCKS as LISTED
 
-        return adjust_price_to_tick(self._base[code] * (100 + percent) // 100, "down", LISTED[code].instrument)
+        target = int(self.base[code] * (100 + percent) / 100)
+        price = adjust_price_to_tick(target, "down", LISTED[code].instrument)
+        return max(price, self.quote(code).lower_limit)
 
-    def _price(self, code: str) -> int:
-        from aegis.terms import Market
+    def quote(self, code: str) -> Any:
+        if code not in self._quotes:
+            from aegis.terms import Market
+            from kis.wiring import broker
+
+            self._quotes[code] = broker().quote(code, Market.KRX)
+        return self._quotes[code]
+
+    _quotes: dict[str, Any] = {}
+
+    def price(self, code: str) -> int:
+        return int(self.quote(code).price)
+
+    def bid(self, code: str) -> int:
+        bids = self.post(f"/simulator/quotes/{code}")["bids"]
+        return int(bids[0][0]) if bids else self.quote(code).lower_limit
+
+    def hold(self, code: str, price: int) -> None:
+        self.post(f"/simulator/quotes/{code}", price=price, freeze=True)
+
+    def give(self, code: str, qty: int) -> None:
+        self.post("/simulator/shares", account=ACCOUNT, code=code, quantity=qty, cost=qty * self.base[code])
+
+    def post(self, path: str, **body: Any) -> Any:
+        return self.http.post(path, json=body).raise_for_status().json()
+
+    # --- figures
+
+    def figures(self) -> dict[str, Any]:
+        usual = [run for run in self.runs if not run.is_killed and run.wall_seconds is not None]
+        killed = [run.wall_seconds for run in self.runs if run.is_killed and run.wall_seconds is not None]
+        sold = [run.sold_after_seconds for run in self.runs if run.sold_after_seconds is not None]
+        problems = {name: sum(name in run.problems for run in self.runs) for name in ZEROS}
+        return {
+            "runs": len(self.runs),
+            **problems,
+            "wall_ms_at_15_calls": _spread([1000 * run.wall_seconds for run in usual if run.wall_seconds is not None]),
+            "with_a_killed_worker_ms": _spread([1000 * each for each in killed]),
+            "trigger_to_last_share_s": _spread(sold),
+            "won_lost_against_the_bid": _spread([float(run.lost_won) for run in self.runs]),
+            "own_ms": self._own_times(),
+        }
+
+    def _own_times(self) -> dict[str, float]:
+        """Time one step of the sale in this process, without what the broker's replies took."""
+        from kis import clock
         from kis.wiring import broker
+        from orders import stops
+        from orders.models import StopRule
 
-        return broker().quote(code, Market.KRX).price
+        self.worker.kill()
+        self.worker.wait()
+        times = []
+        for code in self.codes:
+            timed = _Timed(broker())
+            self.hold(code, self.base[code])
+            self.give(code, SHARES)
+            self.sync()
+            pk = self.arm(code, self.moved(code, -2))
+            self.hold(code, self.moved(code, -3))
+            began = time.perf_counter()
+            stops.trigger(pk, self.moved(code, -3), clock.now(), seen="check")
+            stops.advance(pk, timed, clock.now)  # type: ignore[arg-type]
+            left_at = timed.left_at or time.perf_counter()
+            times.append((left_at - began - timed.seconds) * 1000)
+            stops.disarm(StopRule.objects.get(pk=pk), why="check", at=clock.now())
+            time.sleep(0.3)
+        self.worker = self.start_worker()
+        return _spread(times)
 
-    def _hold(self, code: str, price: int) -> None:
-        self._post(f"/simulator/quotes/{code}", price=price, freeze=True)
 
-    def _post(self, path: str, **body: Any) -> None:
-        self._http.post(path, json=body).raise_for_status()
+class _Timed:
+    """A broker that adds up how long it took to answer, until an order leaves."""
+
+    def __init__(self, broker: Any) -> None:
+        self._broker, self.seconds, self.left_at = broker, 0.0, 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._broker, name) if name == "place" else self._timed(getattr(self._broker, name))
+
+    def place(self, request: Any) -> Any:
+        self.left_at = time.perf_counter()
+        return self._broker.place(request)
+
+    def _timed(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*words: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return call(*words)
+            finally:
+                self.seconds += time.perf_counter() - began
+
+        return timed
 
 
-def _is_once(run: dict[str, Any]) -> bool:
-    return (run["families"], run["triggers"], run["state"], run["sold"]) == (1, 1, "DONE", SHARES)
+class Scenes:
+    """Ten scripted scenes. Each returns what went wrong, empty if nothing did."""
+
+    def __init__(self, check: Check) -> None:
+        self._check = check
+
+    def play(self) -> dict[str, str]:
+        names = [name for name in dir(self) if name.startswith("scene_")]
+        outcomes = {}
+        for number, name in enumerate(names):
+            code = self._check.codes[number]
+            try:
+                outcomes[name.removeprefix("scene_")] = getattr(self, name)(code) or "ok"
+            except (AssertionError, httpx.HTTPError) as error:
+                outcomes[name.removeprefix("scene_")] = f"{type(error).__name__}: {error}"
+        return outcomes
+
+    def _work(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            self._check.work()
+
+    def _state(self, pk: int) -> tuple[str, int, list[Any]]:
+        from orders.models import StopRule
+
+        row = StopRule.objects.get(pk=pk)
+        orders = list(row.sales.order_by("pk"))
+        return row.state, sum(order.filled_qty for order in orders), orders
+
+    def _expect(self, pk: int, state: str, sold: int) -> str:
+        is_state, is_sold, orders = self._state(pk)
+        if (is_state, is_sold) == (state, sold):
+            return ""
+        return f"{is_state} with {is_sold} sold by {[(o.price, o.order_kind, o.status) for o in orders]}"
+
+    def scene_external_sale_locks_shares(self, code: str) -> str:
+        check = self._check
+        check.hold(code, check.base[code])
+        check.give(code, SHARES)
+        order = {"account": ACCOUNT, "code": code, "side": "SELL", "quantity": 6, "price": check.moved(code, 5)}
+        number = check.post("/simulator/orders", **order)["number"]
+        pk = check.armed_and_triggered(code)
+        self._work(8)
+        if problem := self._expect(pk, "TRIGGERED", 4):
+            return problem
+        check.post("/simulator/orders", account=ACCOUNT, cancel=int(number))
+        check.follow([pk])
+        return self._expect(pk, "DONE", SHARES)
+
+    def scene_two_stops_one_sale(self, code: str) -> str:
+        from kis import clock
+        from orders import stops
+        from orders.tasks import stop
+
+        check = self._check
+        check.hold(code, check.base[code])
+        check.give(code, SHARES)
+        check.sync()
+        rows = [check.arm(code, check.moved(code, -2)), check.arm(code, check.moved(code, -2.5))]
+        check.hold(code, check.moved(code, -3))
+        for pk in rows:
+            assert stops.trigger(pk, check.moved(code, -3), clock.now(), seen="check")
+            stop.delay(pk)
+        check.follow(rows)
+        return self._expect(rows[0], "DONE", SHARES) or self._expect(rows[1], "DONE", 0)
+
+    def scene_disarmed_in_flight(self, code: str) -> str:
+        from kis import clock
+        from orders import stops
+        from orders.models import StopRule
+
+        check = self._check
+        check.post("/simulator/faults", name="delay_before", path="/uapi/domestic-stock/v1/quotations", seconds=2)
+        pk = check.armed_and_triggered(code)
+        time.sleep(1)
+        stops.disarm(StopRule.objects.get(pk=pk), why="check", at=clock.now())
+        self._work(6)
+        check.post("/simulator/faults", clear=True)
+        return self._expect(pk, "DISARMED", 0)
+
+    def scene_external_cancel_holds(self, code: str) -> str:
+        check = self._check
+        pk = self._resting(code)
+        order = self._state(pk)[2][0]
+        check.post("/simulator/orders", account=ACCOUNT, cancel=int(order.order_no))
+        self._work(6)
+        return self._expect(pk, "HELD_EXTERNALLY", 0)
+
+    def scene_volatility_interruption(self, code: str) -> str:
+        check = self._check
+        check.hold(code, check.base[code])
+        check.post(f"/simulator/quotes/{code}", vi="dynamic")
+        pk = check.armed_and_triggered(code, percent=0.6)
+        self._work(6)
+        state, _, orders = self._state(pk)
+        if state != "ORDERED" or [order.order_kind for order in orders] != ["01"]:
+            return f"{state}, {[order.order_kind for order in orders]}"
+        self._skip(150)
+        check.follow([pk])
+        return self._expect(pk, "DONE", SHARES) or ("" if len(self._state(pk)[2]) == 1 else "it left its place")
+
+    def scene_lower_limit_keeps_its_place(self, code: str) -> str:
+        pk = self._check.armed_and_triggered(code, percent=LARGEST_FALL_PERCENT)
+        self._work(4)
+        self._skip(60)
+        self._work(4)
+        lower = self._check.quote(code).lower_limit
+        orders = self._state(pk)[2]
+        is_kept = [(order.price, order.status) for order in orders] == [(lower, "PENDING")]
+        return "" if is_kept else str([(order.price, order.status) for order in orders])
+
+    def scene_unknown_sale(self, code: str) -> str:
+        check = self._check
+        path = "/uapi/domestic-stock/v1/trading/order-cash"
+        check.post("/simulator/faults", name="answer_lost", path=path, count=1)
+        pk = check.armed_and_triggered(code)
+        check.follow([pk])
+        check.post("/simulator/faults", clear=True)
+        return self._expect(pk, "DONE", SHARES)
+
+    def scene_fixed_quantity(self, code: str) -> str:
+        pk = self._check.armed_and_triggered(code, quantity=4)
+        self._check.follow([pk])
+        return self._expect(pk, "DONE", 4)
+
+    def scene_z_closing_auction(self, code: str) -> str:
+        check = self._check
+        self._clock("2026-11-23T15:22:00+09:00")
+        pk = check.armed_and_triggered(code)
+        self._work(4)
+        self._skip(60)
+        self._work(4)
+        orders = self._state(pk)[2]
+        if [(order.order_kind, order.status) for order in orders] != [("01", "PENDING")]:
+            return str([(order.order_kind, order.status) for order in orders])
+        self._clock("2026-11-23T15:30:12+09:00")
+        check.follow([pk])
+        return self._expect(pk, "DONE", SHARES)
+
+    def scene_zz_next_morning(self, code: str) -> str:
+        """The close takes the order back; the stop goes on on NXT next morning."""
+        check = self._check
+        self._clock("2026-11-23T15:36:00+09:00")
+        pk = check.armed_and_triggered(code)
+        self._work(3)
+        self._clock("2026-11-24T08:01:00+09:00")
+        check.hold(code, check.moved(code, -3))
+        check.follow([pk])
+        return self._expect(pk, "DONE", SHARES)
+
+    def _resting(self, code: str) -> int:
+        """Return a stop whose order rests above the market."""
+        check = self._check
+        check.post("/simulator/faults", name="delay_before", path="/uapi/domestic-stock/v1/trading/order-cash", seconds=2)
+        pk = check.armed_and_triggered(code, percent=2)
+        time.sleep(1)
+        check.hold(code, check.moved(code, -5))
+        check.post("/simulator/faults", clear=True)
+        _wait(lambda: bool(self._state(pk)[2]) and bool(self._state(pk)[2][0].order_no), "the order")
+        return pk
+
+    def _skip(self, seconds: float) -> None:
+        from kis import clock
+
+        self._clock((clock.now() + timedelta(seconds=seconds)).isoformat())
+
+    def _clock(self, moment: str) -> None:
+        self._check.post("/simulator/clock", now=moment)
+        self._check._quotes.clear()
 
 
-def _wait(happened: Any, what: str) -> None:
+def _percent(number: int) -> float:
+    """Return how far the fall of this number goes: they are spread evenly from 1 to 30 %."""
+    return 1 + (LARGEST_FALL_PERCENT - 1) * number / (ROUNDS * STOCKS - 1)
+
+
+def _line_percent(percent: float) -> float:
+    """Return how far below the price the stop of such a fall stands."""
+    return min(2.0, 0.7 * percent)
+
+
+def _is_below_band(order: Any, check: Check) -> bool:
+    """Whether an order's own price was more than 3 % below the price of its quote, and not the lower limit."""
+    lower = check.quote(order.stock_code).lower_limit
+    if order.order_kind == "01" or order.price == lower:
+        return False
+    return bool(order.price * 100 < order.arrival_price * 97)
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    if len(values) < 2:
+        return {"median": round(values[0], 1) if values else 0.0, "p99": 0.0}
+    return {"median": round(statistics.median(values), 1), "p99": round(statistics.quantiles(values, n=100)[98], 1)}
+
+
+def _wait(happened: Callable[[], bool], what: str) -> None:
     gives_up_at = time.monotonic() + PATIENCE_SECONDS
     while not happened():
         if time.monotonic() > gives_up_at:
