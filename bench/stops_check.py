@@ -573,7 +573,9 @@ class Scenes:
     def _resting(self, code: str) -> int:
         """Return a stop whose order rests above the market."""
         check = self._check
-        check.post("/simulator/faults", name="delay_before", path="/uapi/domestic-stock/v1/trading/order-cash", seconds=2)
+        check.post(
+            "/simulator/faults", name="delay_before", path="/uapi/domestic-stock/v1/trading/order-cash", seconds=2
+        )
         pk = check.armed_and_triggered(code, percent=2)
         time.sleep(1)
         check.hold(code, check.moved(code, -5))

@@ -128,7 +128,8 @@ class StopSale:
         except OrderDenied as denied:
             self._wait(guards.say_all(denied.reasons))
         except BrokerError as error:
-            self._wait(guards.say_error(error))
+            # an outage ends without notice: a stop sells within seconds of its end
+            self._wait(guards.say_error(error), self._now() + LOOK_AGAIN)
 
     # --- placing the next order
 

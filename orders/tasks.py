@@ -17,7 +17,7 @@ from kis import clock
 from kis.catalogue import Urgency
 from kis.serving import serving
 from kis.wiring import broker, stream_status
-from orders import cancel_driver, intake, market_guard, polling, routine, stop_watch, switch
+from orders import cancel_driver, database_age, intake, market_guard, polling, routine, stop_watch, switch
 from orders import chase as chasing
 from orders import reconcile as reconciling
 from orders import stops as stopping
@@ -92,7 +92,8 @@ def _begin_chase(order_pk: int | None) -> None:
 
 @shared_task
 def begin() -> None:
-    """Take stock when the workers start: calendar, balance, orders."""
+    """Take stock when the workers start: calendar, balance, orders. Over an older database trading begins halted."""
+    database_age.halt_if_older(clock.now())
     routine.begin(broker(), clock.now)
 
 
@@ -235,6 +236,7 @@ def watch_stops() -> None:
 def reconcile() -> None:
     """Hold our orders against the broker's list."""
     reconciling.reconcile(broker(), clock.now)
+    database_age.note()
 
 
 @shared_task

@@ -173,7 +173,7 @@ def test_a_wrong_pair_is_named_by_its_number_and_shows_nothing(
     monkeypatch: pytest.MonkeyPatch, value: str, number: int
 ) -> None:
     monkeypatch.setenv("KIS_APP_KEYS", value)
-    with pytest.raises(ImproperlyConfigured, match=f"KIS_APP_KEYS: pair {number} ") as refused:
+    with pytest.raises(ImproperlyConfigured, match=f"KIS_APP_KEYS: .*{number}") as refused:
         env.market_data_credentials(FIRST)
     assert not any(word in str(refused.value) for word in ("planted", "key-2", "secret-2", "first-key"))
 

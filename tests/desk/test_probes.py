@@ -83,7 +83,7 @@ def test_an_app_key_without_a_socket_is_named_by_its_number_and_leaves_the_desk_
     tell_socket(store, keys=(up, down))
     (check,) = [check for check in health.check(NOW) if not check.ok]
     assert check.name == "keys"
-    assert "key 2: the app key is in use" in check.text
+    assert "2: the app key is in use" in check.text
     assert client.get("/readyz").status_code == 200
     tell_socket(store, keys=(up,))
     assert wrong() == set()

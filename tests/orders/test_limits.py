@@ -16,7 +16,7 @@ from django.core.management import call_command
 from django.db import connection, connections, transaction
 from django.db.models.signals import post_migrate
 
-from aegis.broker import Acceptance, Broker, OrderRequest
+from aegis.broker import Acceptance, Broker, NotSent, OrderRequest
 from aegis.lifecycle import Status
 from aegis.requests import RequestState
 from aegis.terms import Side
@@ -214,7 +214,7 @@ def test_a_lock_that_is_not_to_be_had_keeps_an_order_no_longer_and_nothing_is_se
     switch.make(clock.now())
     with asleep(lambda: (switch.overtake(), limits.set_limits(lock=60, statement=60, idle=60))):
         began = time.monotonic()
-        with pytest.raises(Exception, match="nothing was sent"):
+        with pytest.raises(NotSent):
             service.place(BUY)
         assert time.monotonic() - began < MOST_SECONDS
     assert not TradeOrder.objects.exists()

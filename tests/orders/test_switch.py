@@ -9,6 +9,7 @@ from unittest import mock
 
 import pytest
 from django.db import connections, transaction
+from django.utils import translation
 
 from aegis.broker import Broker, NotSent
 from aegis.guards import TradingState
@@ -200,7 +201,8 @@ def test_a_loss_that_cannot_be_known_is_said(service: OrderService) -> None:
         timestamp=clock.now(), deposit=0, deposit_d1=0, deposit_d2=0, valuation=90_000_000, total_asset=90_000_000,
         net_profit_today=0,
     )  # fmt: skip
-    assert "total" in daily_loss.todays(clock.now()).unknown
+    with translation.override("en"):
+        assert "total" in daily_loss.todays(clock.now()).unknown
     assert switch.watch(clock.now()) is not None, "measured by today's total then"
 
 

@@ -195,7 +195,7 @@ def test_whoever_waits_for_anothers_list_waits_outside_the_database_and_not_for_
     try:
         assert reading.wait(10)
         began = time.monotonic()
-        with pytest.raises(NotSent, match="another worker"):
+        with pytest.raises(NotSent):
             reconcile.look(broker, lambda: clock.now() + reconcile.LOOK_STOPPED_AFTER / 2)
         assert time.monotonic() - began < 5
         before = Reconciliation.objects.count()

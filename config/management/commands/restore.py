@@ -6,6 +6,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.utils.translation import gettext as _
 
 from config import backup
+from orders import database_age
 
 
 class Command(BaseCommand):
@@ -20,4 +21,6 @@ class Command(BaseCommand):
             counts = backup.restore(options["file"])
         except backup.BackupFailed as error:
             raise CommandError(str(error)) from error
+        database_age.mark_restored()
         self.stdout.write(_("restored: {rows:,} rows").format(rows=sum(counts.values())))
+        self.stdout.write(_("trading begins halted: compare orders and holdings with the broker, then resume"))

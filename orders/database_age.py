@@ -1,0 +1,92 @@
+"""Begins halted over a database that is older than the one that AEGIS used here last, as after a restore.
+
+An older database lacks orders that were sent and fills that were counted since. Its row counters are compared with
+those that the last run wrote into a file of AEGIS_HOME; a restore writes that file too.
+"""
+
+import json
+import logging
+import os
+from datetime import datetime
+from pathlib import Path
+
+from django.conf import settings
+from django.db import connection
+from django.utils.translation import gettext
+
+from aegis.guards import TradingState
+from orders import guards, switch
+
+log = logging.getLogger(__name__)
+
+TABLES = ("trade_orders", "broker_requests", "order_events", "trade_executions")
+RESTORED = "restored"
+_COUNTERS = """
+    SELECT coalesce(sum(last_value), 0) FROM pg_sequences
+    WHERE schemaname = current_schema() AND sequencename = ANY(%s)
+"""
+
+
+def mark_path() -> Path:
+    """Return the file of this database: each environment has its own."""
+    name = str(connection.settings_dict["NAME"]).replace("/", "_")
+    return Path(settings.HOME) / f"database-{name}.json"
+
+
+def note() -> None:
+    """Write down how far the database is. A disk that takes no file is reported in the log alone."""
+    _write({"counters": _counters()})
+
+
+def mark_restored() -> None:
+    """Have the next start halt: the database was restored from a backup."""
+    _write({RESTORED: True})
+
+
+def halt_if_older(now: datetime) -> bool:
+    """Halt trading if the database was restored, or is older than the one that was used last; whether it was.
+
+    Raises DatabaseError.
+    """
+    mark = _read()
+    if mark.get(RESTORED):
+        why = gettext(
+            "the database was restored from a backup: compare orders and holdings with the broker, then resume"
+        )
+    elif int(mark.get("counters", 0)) > _counters():
+        why = gettext(
+            "the database is older than the one that was used last: compare orders and holdings with the broker, "
+            "then resume"
+        )
+    else:
+        return False
+    if guards.trading_state() is not TradingState.HALTED:
+        switch.halt(by="AEGIS", reason=why, at=now)
+    log.error("trading begins halted: %s", why)
+    note()
+    return True
+
+
+def _counters() -> int:
+    with connection.cursor() as cursor:
+        cursor.execute(_COUNTERS, [[f"{table}_id_seq" for table in TABLES]])
+        return int(cursor.fetchone()[0])
+
+
+def _read() -> dict[str, int]:
+    try:
+        mark = json.loads(mark_path().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return mark if isinstance(mark, dict) else {}
+
+
+def _write(mark: dict[str, int]) -> None:
+    path = mark_path()
+    unfinished = path.with_suffix(f".{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_text(json.dumps(mark), encoding="utf-8")
+        unfinished.replace(path)
+    except OSError as error:
+        log.warning("%s cannot be written: %s", path, error)
