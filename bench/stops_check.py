@@ -82,6 +82,7 @@ def main() -> int:
             with _listening() as ready:
                 for number in range(ROUNDS):
                     check.round(number, ready)
+            print(check.figures_of_falls())
             scenes = Scenes(check).play()
             slow = check.at_one_call_a_second()
         figures = check.figures() | {"scenes": scenes, "wall_ms_at_1_call": slow}
@@ -348,12 +349,15 @@ class Check:
     def give(self, code: str, qty: int) -> None:
         self.post("/simulator/shares", account=ACCOUNT, code=code, quantity=qty, cost=qty * self.base[code])
 
-    def post(self, path: str, **body: Any) -> Any:
+    def post(self, path: str, /, **body: Any) -> Any:
         return self.http.post(path, json=body).raise_for_status().json()
 
     # --- figures
 
     def figures(self) -> dict[str, Any]:
+        return self.figures_of_falls() | {"own_ms": self._own_times()}
+
+    def figures_of_falls(self) -> dict[str, Any]:
         usual = [run for run in self.runs if not run.is_killed and run.wall_seconds is not None]
         killed = [run.wall_seconds for run in self.runs if run.is_killed and run.wall_seconds is not None]
         sold = [run.sold_after_seconds for run in self.runs if run.sold_after_seconds is not None]
@@ -365,7 +369,6 @@ class Check:
             "with_a_killed_worker_ms": _spread([1000 * each for each in killed]),
             "trigger_to_last_share_s": _spread(sold),
             "won_lost_against_the_bid": _spread([float(run.lost_won) for run in self.runs]),
-            "own_ms": self._own_times(),
         }
 
     def _own_times(self) -> dict[str, float]:

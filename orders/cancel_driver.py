@@ -8,28 +8,35 @@ from django.db import transaction
 from django.db.models import Exists, OuterRef, Q
 
 from aegis.broker import Broker, BrokerError
+from aegis.guards import TradingState
 from aegis.lifecycle import OPEN, UNANSWERED
 from aegis.requests import CANCEL_BACKOFF_MAX, CANCEL_REPORT_AFTER, RequestedBy, RequestKind, resend_after
 from aegis.sessions import KST
 from kis import about
-from orders import journal, reconcile, settle
+from orders import guards, journal, reconcile, settle
 from orders.cancel import Canceller
 from orders.models import OrderEvent, TradeOrder
 
 log = logging.getLogger(__name__)
 
 UNCONFIRMED = "CANCEL_UNCONFIRMED"
+AUTOMATIC = (RequestedBy.CHASE, RequestedBy.STOP)
 # a chase that goes on drives its own cancel, and does not report it
 _IS_CHASED = Q(chase_at__isnull=False, cancel_wanted_by=RequestedBy.CHASE)
 
 
 def due(now: datetime) -> list[int]:
-    """Return the orders whose requested cancel is to be taken on, or reported. One without an answer waits for that."""
+    """Return the orders whose requested cancel is to be taken on, or reported. One without an answer waits for that.
+
+    While trading is halted only what a person, `cancel_all` or a caller requested leaves: no cancel of a chase or stop.
+    """
     told = OrderEvent.objects.filter(order=OuterRef("pk"), kind=UNCONFIRMED, at__gte=OuterRef("cancel_wanted_at"))
     is_late = Q(_IS_CHASED, ~Exists(told), cancel_wanted_at__lte=now - CANCEL_REPORT_AFTER, status__in=OPEN)
     is_driven = Q(~_IS_CHASED, _is_due(now))
     wanted = TradeOrder.objects.filter(cancel_due_at__isnull=False, order_date=now.astimezone(KST).date())
     orders = wanted.filter(is_driven | is_late).exclude(status__in=UNANSWERED)
+    if guards.trading_state() is TradingState.HALTED:
+        orders = orders.exclude(cancel_wanted_by__in=AUTOMATIC)
     return list(orders.order_by("cancel_due_at").values_list("pk", flat=True))
 
 

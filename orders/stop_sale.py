@@ -156,8 +156,7 @@ class StopSale:
 
     def _session(self) -> Session:
         """Return where the stock can be sold now. Raises Waits, without a request, if nowhere or while halted."""
-        if not guards.trading_state().lets_pass(Side.SELL):
-            raise Waits(gettext("trading is halted: resume it before ordering"))
+        self._check_trading_state()
         now = self._now()
         if (begins_at := breaker_takes_orders_at()) and now < begins_at:
             raise Waits(gettext("a circuit breaker holds the market"), min(begins_at, now + PAUSE_MAX))
@@ -167,6 +166,11 @@ class StopSale:
         if session is None:
             raise Waits(gettext("no venue takes a sale of it now"), next_start(now))
         return session
+
+    def _check_trading_state(self) -> None:
+        """While trading is halted nothing of a stop leaves, not even a cancel: raises Waits."""
+        if not guards.trading_state().lets_pass(Side.SELL):
+            raise Waits(gettext("trading is halted: resume it before ordering"))
 
     def _stock(self) -> Stock:
         """Return the stock; the broker is asked once for one that is only listed. Raises OrderDenied, BrokerError."""
@@ -410,6 +414,7 @@ class StopSale:
         """Go on once the broker has acknowledged our cancel; one whose reply was lost is sent again."""
         if _is_released(order):
             return self._next_generation("", step=self._row.step + 1)
+        self._check_trading_state()
         is_asked = order.cancel_sent_at is not None and self._now() - order.cancel_sent_at < CANCEL_PATIENCE
         if not is_asked and not order.requests.filter(state=RequestState.REJECTED, kind=RequestKind.CANCEL).exists():
             self._cancel(order)

@@ -13,12 +13,13 @@ from django.db import transaction
 from django.utils import translation
 
 from aegis.broker import Acceptance, Book, Broker, Level, NotSent, OrderRequest, Quote
+from aegis.guards import TradingState
 from aegis.lifecycle import Status
 from aegis.stops import StopKind, StopUnit
 from aegis.terms import Market, Side
 from kis import clock
 from kis.simulator.server import Simulator
-from orders import cancel_driver, fills, reconcile, stops, switch
+from orders import cancel_driver, fills, guards, reconcile, stops, switch
 from orders.models import StopRule, TradeExecution, TradeOrder
 from orders.service import NO_CHASE, EntryStop, Intent, OrderService
 from portfolio.fetcher import KISFetcher
@@ -572,6 +573,48 @@ def test_a_halted_stock_is_asked_about_less_and_less(
     simulator.command("POST", f"/simulator/quotes/{SAMSUNG}", {"halt": False})
     work(70, every=5)
     assert state(row) == (State.DONE, 0)
+
+
+def test_while_trading_is_halted_not_even_its_cancel_leaves(
+    resting: tuple[StopRule, TradeOrder], work: Any, broker: Broker, simulator: Simulator
+) -> None:
+    row, sale = resting
+    simulator.fault("timeout_unaccepted", path=CHANGE, count=1)
+    for _ in range(20):
+        work(1)
+        if fresh(sale).is_cancel_requested:
+            break
+    assert sale.is_cancel_requested
+    switch.halt(by="kim", reason="", at=clock.now())
+    watched = mock.MagicMock(wraps=broker)
+    work(60, watched, every=3)
+    assert [call[0] for call in watched.mock_calls if call[0] in ("cancel", "place")] == []
+    switch.resume(by="kim", reason="", at=clock.now())
+    work(30)
+    assert state(row) == (State.DONE, 0)
+
+
+def test_after_an_outage_of_the_broker_it_sells_within_seconds_and_nobody_need_act(
+    arm: Any, fall: Any, work: Any, broker: Broker, simulator: Simulator
+) -> None:
+    row = arm()
+    fall(LINE, row)
+
+    class Down:
+        def __getattr__(self, name: str) -> Any:
+            def fail(*words: Any, **named: Any) -> Any:
+                raise NotSent("no connection")
+
+            return fail
+
+    work(25, Down(), lists=False)
+    assert not sales()
+    switch.watch(clock.now())
+    work(5, lists=False)
+    assert [each.status for each in sales()] == [Status.FILLED] or sales()[0].is_open
+    reconcile.reconcile(broker, clock.now)
+    assert fresh(sales()[0]).state is Status.FILLED
+    assert guards.trading_state() is TradingState.ACTIVE
 
 
 @pytest.mark.parametrize("dies_at", ["sellable_qty", "quote", "book", "place", "answer", "cancel"])
