@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from django.core.exceptions import ValidationError
 
 from bench import house
 
@@ -43,8 +44,8 @@ LARGEST_FALL_PERCENT = 30
 KILLED_EVERY = 5
 # one falls after the other: how long a stop takes is not to be how many wait before it
 APART_SECONDS = 0.3
-# a fall goes down in so many moves, so far apart
-MOVES, MOVE_SECONDS = 3, 0.1
+# a fall goes down in so many moves, so many seconds apart
+WAYS = ((1, 0.1), (3, 0.1), (12, 0.02))
 PATIENCE_SECONDS = 90.0
 LATE_SECONDS, LATE_AFTER_A_KILL_SECONDS = 2.0, 10.0
 SLOW_STOPS = 4
@@ -82,10 +83,12 @@ def main() -> int:
             with _listening() as ready:
                 for number in range(ROUNDS):
                     check.round(number, ready)
-            print(check.figures_of_falls())
+            figures = check.figures()
+            print(figures, flush=True)
+            figures |= {"wall_ms_at_1_call": check.at_one_call_a_second()}
+            # last, for they move the clock
             scenes = Scenes(check).play()
-            slow = check.at_one_call_a_second()
-        figures = check.figures() | {"scenes": scenes, "wall_ms_at_1_call": slow}
+        figures |= {"scenes": scenes}
     print(json.dumps(figures))
     is_good = not any(figures[name] for name in ZEROS) and all(outcome == "ok" for outcome in scenes.values())
     return 0 if is_good else 1
@@ -169,7 +172,6 @@ class Check:
         self.follow([run.pk for run in runs])
         for run in runs:
             self._judge(run)
-        self.runs += runs
 
     def _hold_shares(self) -> None:
         from kis import clock
@@ -186,13 +188,15 @@ class Check:
         return Run(code, self.arm(code, line), line, self.bid(code), is_killed)
 
     def _fall(self, run: Run, percent: float) -> None:
-        start = _line_percent(percent)
-        for move in range(MOVES):
-            target = start + (percent - start) * move / (MOVES - 1)
+        """Let the price fall at once, in some moves, or in many while the order is on its way: by turns."""
+        start, (moves, seconds) = _line_percent(percent), WAYS[len(self.runs) % len(WAYS)]
+        self.runs.append(run)
+        for move in range(moves):
+            target = start + (percent - start) * (move + 1) / moves
             self.hold(run.code, self.moved(run.code, -target))
             if move == 0:
                 run.bid = self.bid(run.code)
-            time.sleep(MOVE_SECONDS)
+            time.sleep(seconds)
 
     # --- what is checked
 
@@ -228,42 +232,56 @@ class Check:
             print(run, row.state, row.note, *row.events.all(), sep="; ")
 
     def _standing(self, run: Run) -> int:
-        """Return the shares on offer at the lower limit, by the exchange's own ledger."""
-        ledger = self.http.get("/simulator/ledger", params={"account": ACCOUNT}).raise_for_status().json()
-        lower = self.quote(run.code).lower_limit
-        same = [o for o in ledger["orders"] if (o["code"], o["side"], o["price"]) == (run.code, "SELL", lower)]
-        return sum(order["open"] for order in same)
+        """Return the shares on offer at the lower limit, by the broker's own list of orders."""
+        from aegis.terms import Side
+        from kis import clock
+        from kis.wiring import broker
+
+        wanted = (run.code, Side.SELL, self.quote(run.code).lower_limit)
+        today = clock.now().date()
+        lines = [line for line in broker().orders(today, today) if (line.code, line.side, line.price) == wanted]
+        return sum(line.open_qty for line in lines)
 
     def at_one_call_a_second(self) -> dict[str, float]:
         """Time a few stops with a worker that may ask once a second, as on paper."""
-        self.worker.kill()
-        self.worker.wait()
-        self.worker = self.start_worker(KIS_CALLS_PER_SECOND="1")
+        self._restart(KIS_CALLS_PER_SECOND="1")
         times = []
         for code in self.codes[:SLOW_STOPS]:
             pk = self.armed_and_triggered(code, percent=3)
             self.follow([pk])
             times.append(self.wall(pk))
             time.sleep(3)
+        self._restart()
         return _spread([each * 1000 for each in times])
+
+    def _restart(self, **variables: str) -> None:
+        self.worker.kill()
+        self.worker.wait()
+        self.worker = self.start_worker(**variables)
 
     # --- what a scene needs
 
     def armed_and_triggered(self, code: str, percent: float = 3, quantity: int | None = None) -> int:
         """Hold shares, arm a stop, and trigger it for a fall; return its number."""
+        pk = self.armed(code, percent, quantity)
+        self.hold(code, self.moved(code, -percent))
+        self.trigger(pk, self.moved(code, -percent))
+        return pk
+
+    def armed(self, code: str, percent: float, quantity: int | None = None) -> int:
+        """Hold shares and arm a stop a little above a fall of so many percent; return its number."""
+        self.hold(code, self.base[code])
+        self.give(code, SHARES)
+        self.sync()
+        return self.arm(code, self.moved(code, -percent + 0.5), quantity)
+
+    def trigger(self, pk: int, price: int) -> None:
         from kis import clock
         from orders import stops
         from orders.tasks import stop
 
-        self.hold(code, self.base[code])
-        self.give(code, SHARES)
-        self.sync()
-        pk = self.arm(code, self.moved(code, -percent + 0.5), quantity)
-        price = self.moved(code, -percent)
-        self.hold(code, price)
         assert stops.trigger(pk, price, clock.now(), seen="check")
         stop.delay(pk)
-        return pk
 
     def arm(self, code: str, line: int, quantity: int | None = None) -> int:
         from aegis.stops import StopKind, StopUnit
@@ -428,16 +446,18 @@ class Scenes:
 
     def __init__(self, check: Check) -> None:
         self._check = check
+        self._night = 0  # a stop that is triggered at night
 
     def play(self) -> dict[str, str]:
         names = [name for name in dir(self) if name.startswith("scene_")]
         outcomes = {}
         for number, name in enumerate(names):
-            code = self._check.codes[number]
+            code = self._check.codes[-1 if name == "scene_zz_next_morning" else number]
             try:
                 outcomes[name.removeprefix("scene_")] = getattr(self, name)(code) or "ok"
-            except (AssertionError, httpx.HTTPError) as error:
+            except (AssertionError, TimeoutError, httpx.HTTPError, ValidationError) as error:
                 outcomes[name.removeprefix("scene_")] = f"{type(error).__name__}: {error}"
+            print(name, outcomes[name.removeprefix("scene_")], flush=True)
         return outcomes
 
     def _work(self, seconds: float) -> None:
@@ -551,6 +571,7 @@ class Scenes:
     def scene_z_closing_auction(self, code: str) -> str:
         check = self._check
         self._clock("2026-11-23T15:22:00+09:00")
+        self._night = check.armed(check.codes[-1], 3)
         pk = check.armed_and_triggered(code)
         self._work(4)
         self._skip(60)
@@ -563,13 +584,14 @@ class Scenes:
         return self._expect(pk, "DONE", SHARES)
 
     def scene_zz_next_morning(self, code: str) -> str:
-        """The close takes the order back; the stop goes on on NXT next morning."""
-        check = self._check
-        self._clock("2026-11-23T15:36:00+09:00")
-        pk = check.armed_and_triggered(code)
-        self._work(3)
+        """Triggered at night, it waits, and sells on NXT in the morning."""
+        check, pk = self._check, self._night
+        self._clock("2026-11-23T20:05:00+09:00")
+        check.trigger(pk, check.moved(code, -3))
+        self._work(4)
+        if self._state(pk)[2]:
+            return "it ordered at night"
         self._clock("2026-11-24T08:01:00+09:00")
-        check.hold(code, check.moved(code, -3))
         check.follow([pk])
         return self._expect(pk, "DONE", SHARES)
 
