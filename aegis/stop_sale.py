@@ -14,6 +14,7 @@ from enum import StrEnum
 from aegis.broker import Book, Quote
 from aegis.pricing import Anchor, Strategy
 from aegis.sessions import limit_kind
+from aegis.stops import WITNESS_SECONDS
 from aegis.terms import Instrument, OrderKind
 from aegis.ticks import adjust_price_to_tick, get_tick_size
 
@@ -70,16 +71,42 @@ class SaleStep:
     price: int
 
 
+@dataclass(frozen=True, slots=True)
+class Believed:
+    """The price that two trades at least a second apart have reached, in won; at first the one that triggered.
+
+    `last`, `volume` and `at` (seconds) are of the newest trade that a quote showed.
+    """
+
+    price: int
+    last: int = 0
+    volume: int = 0
+    at: float = 0.0
+
+    def after(self, quote: Quote, at: float) -> "Believed":
+        """Return the same after another quote: one whose running total has not risen shows no new trade."""
+        if quote.volume <= self.volume and self.last:
+            return self
+        price = self.price
+        if self.last and at - self.at >= WITNESS_SECONDS:
+            lower, higher = sorted((self.last, quote.price))
+            price = higher if higher < price else max(lower, price)
+        return Believed(price, quote.price, quote.volume, at)
+
+
 def current_price(quote: Quote, book: Book, believed: int, *, is_main_session: bool) -> int:
     """Return the price to sell from, in won: one trade outside KRX's main session sets none.
 
-    There a last price is believed as far as the best ask confirms it: nobody who offers shares far above it has seen
-    the market fall so far. `believed` is the price that triggered the stop.
+    There a last price below the `believed` one counts as far as the best ask confirms it, and one above as far as the
+    best bid does.
     """
     if is_main_session or not believed:
         return quote.price
-    best_ask = book.asks[0].price if book.asks else believed
-    return max(quote.price, min(best_ask, believed))
+    if quote.price <= believed:
+        best_ask = book.asks[0].price if book.asks else believed
+        return max(quote.price, min(best_ask, believed))
+    best_bid = book.bids[0].price if book.bids else believed
+    return min(quote.price, max(best_bid, believed))
 
 
 def is_locked(market: SaleMarket) -> bool:

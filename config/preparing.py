@@ -17,6 +17,8 @@ from config import schedule
 from config.embedded import CannotStart
 from config.models import Belonging
 from config.processes import ADMIN, Port
+from kis import clock
+from orders import database_age
 
 Say = Callable[[str], None]
 
@@ -92,6 +94,7 @@ def prepare_database(say: Say) -> None:
     Belonging.objects.get_or_create(
         defaults={"environment": settings.KIS_ENVIRONMENT.name, "account": str(settings.KIS_CREDENTIALS.account)}
     )
+    database_age.halt_if_older(clock.now())
     schedule.write()
     call_command("collectstatic", verbosity=0, interactive=False)
     make_admin(say)

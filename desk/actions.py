@@ -134,10 +134,8 @@ def switch_to(state: TradingState, *, by: User, reason: str) -> Told:
 
 
 def stop_buying(*, by: User, reason: str) -> Told:
-    """Let only sales pass, if trading is not halted."""
-    change = switch.reduce_unless_halted(by=by.get_username(), reason=reason, at=clock.now())
-    if change is None:
-        return Told(True, _("Trading is halted already, and stays so"))
+    """Let only sales pass, stops among them; halted trading is halted no more."""
+    change = switch.reduce(by=by.get_username(), reason=reason, at=clock.now())
     log_act(by, change, f"{change.get_to_state_display()}: {reason}".rstrip(": "))
     return Told(True, _("Trading switch: {state}").format(state=change.get_to_state_display()))
 
@@ -177,7 +175,8 @@ def disarm(stop: StopRule, *, by: User) -> Told:
 def rearm(stop: StopRule, *, by: User) -> Told:
     """Arm a stop again whose order somebody else changed."""
     try:
-        stops.rearm(stop, by=by.get_username(), at=clock.now())
+        # the dialog says that it may sell at once
+        stops.rearm(stop, by=by.get_username(), at=clock.now(), may_trigger_now=True)
     except ValidationError as error:
         return Told(False, f"{stop}: {' '.join(error.messages)}")
     log_act(by, stop, _("armed again"))

@@ -230,9 +230,9 @@ class DeadMan:
         return self._list_fails()
 
     def _orders(self) -> float:
-        """Look whether a worker takes orders, and the broker answers for the account."""
-        if "orders" not in health.consumers.queues():
-            raise NotWell("no worker takes orders")
+        """Look whether a worker sells for stops, and the broker answers for the account."""
+        if "urgent" not in health.consumers.queues():
+            raise NotWell("no worker sells for stops")
         return self._list_fails()
 
     def _list_fails(self) -> float:

@@ -414,9 +414,9 @@ def _reduce(asked: Asked) -> Answer:
 
 def _halt(asked: Asked) -> Answer:
     """Let only sales pass at once, which harms nothing, and ask whether stops are to be stopped too."""
-    told = _reduce(asked)
     if guards.trading_state() is TradingState.HALTED:
-        return told
+        return Answer(_("Trading is halted already, and stays so"))
+    told = _reduce(asked)
     reason = " ".join(asked.words) or _("by Telegram")
     key = _confirmable(asked, "HALT", {"reason": reason})
     lines = [
@@ -424,7 +424,8 @@ def _halt(asked: Asked) -> Answer:
         switch.about_halting(),
         _("The button is good for {seconds} s").format(seconds=CONFIRM_FOR.seconds),
     ]
-    return Answer("\n".join(lines), [[(_("Sales only (recommended)"), f"no:{key}"), (_("Halt all"), f"halt:{key}")]])
+    buttons = [(_("Sales only (recommended)"), f"reduce:{key}"), (_("Halt all"), f"halt:{key}")]
+    return Answer("\n".join(lines), [buttons])
 
 
 def _resume(asked: Asked) -> Answer:
@@ -449,13 +450,20 @@ def press(data: str, *, chat: int, now: datetime) -> Answer:
         if row is None:
             return Answer(_("This button is not known any more"))
         if (answered := _take(row.pk, is_yes=choice in ("yes", "halt"), now=now)) is not None:
-            return Answer(answered)
+            return Answer(_reduced(row, now) if (choice, row.act) == ("reduce", "HALT") else answered)
         text = broke_off()
         try:
             text = _carry_out(row, Asked(chat, now))
         finally:
             Confirmation.objects.filter(pk=row.pk).update(state=State.DONE, answer=text)
         return Answer(text)
+
+
+def _reduced(row: Confirmation, now: datetime) -> str:
+    """Let only sales pass, as the button says, whatever became of the state meanwhile."""
+    if guards.trading_state() is not TradingState.REDUCING:
+        return actions.stop_buying(by=Asked(row.chat, now).user, reason=row.words["reason"]).text
+    return _("Only sales pass already")
 
 
 def broke_off() -> str:

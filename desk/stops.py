@@ -61,6 +61,7 @@ class Armed:
     totals: dict[str, int] = field(default_factory=dict)  # since it was armed, today
     is_unwritten: bool = False
     ask_at: float = 0.0  # when an impossible price is asked about again, by the monotonic clock
+    judged_from: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,7 @@ class Shot:
     pk: int
     price: int
     at: datetime
+    judged_from: datetime | None = None
     is_possible: bool = True
 
 
@@ -117,14 +119,14 @@ class Stops:
         if price not in armed.possible:
             if monotonic() >= armed.ask_at:
                 armed.ask_at = monotonic() + ASK_AGAIN_SECONDS
-                self._shots.put(Shot(armed.pk, price, clock.now(), is_possible=False))
+                self._shots.put(Shot(armed.pk, price, clock.now(), armed.judged_from, is_possible=False))
             return True
         armed.price, armed.is_unwritten = price, True
         armed.totals[trade.market.value] = trade.volume
         if armed.holds_fire or not armed.rule.concerns(price):
             return True
         if isinstance(armed.rule.hear(self._heard(trade)), Fired):
-            self._shots.put(Shot(armed.pk, price, clock.now()))
+            self._shots.put(Shot(armed.pk, price, clock.now(), armed.judged_from))
             return False
         return True
 
@@ -155,6 +157,7 @@ class Stops:
                 self._totals.clear()
             self._hours = rules.hours_of(phases)
             for row in rows:
+                self._read_totals(row, day)
                 price = average[row.stock_code]
                 if price is not None:
                     fresh = Armed(
@@ -164,9 +167,19 @@ class Stops:
                         _venues(row),
                         _since(row, now),
                         stops.holds_fire(row, day if phases else None),
+                        judged_from=row.counts_since,
                     )
                     armed[row.stock_code].append(_renewed(fresh, known.get(row.pk), is_new_day=is_new_day))
             self._armed = dict(armed)
+
+    def _read_totals(self, row: StopRule, day: date) -> None:
+        """Take over what another term heard today: a frame of before its totals is no new trade."""
+        if row.heard_totals.get("day") != day.isoformat():
+            return
+        for venue, total in row.heard_totals.items():
+            if venue in Market.__members__.values():
+                key = row.stock_code, Market(venue)
+                self._totals[key] = max(total, self._totals.get(key, 0))
 
     def write(self) -> None:
         """Write what was heard since the last time. Raises DatabaseError, and the next time writes it."""
@@ -198,7 +211,9 @@ class Stops:
 
     def _mark(self, shot: Shot) -> None:
         try:
-            is_triggered = shot.is_possible and stops.trigger(shot.pk, shot.price, shot.at, seen="feed")
+            is_triggered = shot.is_possible and stops.trigger(
+                shot.pk, shot.price, shot.at, seen="feed", judged_from=shot.judged_from
+            )
         except DatabaseError:
             self._shots.put(shot)
             sleep(LISTEN_SECONDS)

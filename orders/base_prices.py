@@ -76,10 +76,10 @@ def _settle(code: str, rows: list[StopRule], broker: Broker, now: Callable[[], d
     quote = broker.quote(code, Market.KRX)
     day, last = now().astimezone(KST).date(), _last_day(now())
     close = _close_heard(code, last)
+    if not is_of_today(quote, now()):
+        _report(rows, gettext("the broker still tells the base price of the day before"), now())
+        return
     if quote.base_price != close:
-        if not _is_of_today(quote, now()):
-            _report(rows, gettext("the broker still tells the base price of the day before"), now())
-            return
         close = _close_told(broker.daily_chart(code, last - LOOK_BACK, last, adjusted=False))
     if not close or not quote.base_price:
         _report(rows, gettext("its last close is not known, and the base price cannot be compared"), now())
@@ -88,8 +88,8 @@ def _settle(code: str, rows: list[StopRule], broker: Broker, now: Callable[[], d
     words = gettext("base price {base:,} won, last close {close:,} won").format(base=quote.base_price, close=close)
     for row in rows:
         # an earlier version did not write down of which day a stop is; one armed today is of today
-        is_of_today = row.based_on is None and row.counts_since.astimezone(KST).date() == day
-        moved = Decimal(1) if is_of_today else ratio * _missed(row, last, broker)
+        is_new = row.based_on is None and row.counts_since.astimezone(KST).date() == day
+        moved = Decimal(1) if is_new else ratio * _missed(row, last, broker)
         stops.settle_base(row, quote.base_price, moved, words, day=day, at=now())
 
 
@@ -122,7 +122,7 @@ def _close_told(prices: Sequence[DayPrice]) -> int:
     return max(prices, key=lambda price: price.day).close if prices else 0
 
 
-def _is_of_today(quote: Quote, now: datetime) -> bool:
+def is_of_today(quote: Quote, now: datetime) -> bool:
     """Whether a quote is of today's session: nothing is traded yet, or KRX's regular session has begun."""
     opens = [p.starts_at for p in market.today(now) if (p.market, p.name) == (Market.KRX, PhaseName.REGULAR)]
     return quote.volume == 0 or now.astimezone(KST).time() >= min(opens, default=time(9))

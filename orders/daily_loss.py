@@ -12,12 +12,13 @@ from datetime import date, datetime, time, timedelta
 from django.db.models import Sum
 from django.utils.translation import gettext
 
-from aegis.broker import Broker, BrokerError
+from aegis.broker import Broker, BrokerError, Refused
 from aegis.daily_loss import DayResult, StockDay, result_of
 from aegis.sessions import KST
 from aegis.terms import Market, Side
 from market import service as market
 from market.models import DailyPrice, MarketCandle
+from orders.base_prices import is_of_today
 from orders.models import BasePrice, TradeExecution
 from portfolio.models import AccountSnapshot, Portfolio, PriceSource
 from portfolio.service import PortfolioService
@@ -188,11 +189,14 @@ def sync_base_prices(broker: Broker, now: Callable[[], datetime]) -> int:
     asked = 0
     for code in codes[:ASKED_IN_A_TURN]:
         try:
-            price = broker.quote(code, Market.KRX).base_price
+            quote = broker.quote(code, Market.KRX)
+        except Refused as error:
+            log.warning("the base price of %s is refused: %s", code, error)
+            continue
         except BrokerError as error:
             log.warning("the base price of %s cannot be asked for: %s", code, error)
             break
-        if price > 0:
-            BasePrice.objects.get_or_create(date=today, stock_code=code, defaults={"price": price})
+        if quote.base_price > 0 and is_of_today(quote, now()):
+            BasePrice.objects.get_or_create(date=today, stock_code=code, defaults={"price": quote.base_price})
             asked += 1
     return asked

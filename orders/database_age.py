@@ -34,8 +34,12 @@ def mark_path() -> Path:
 
 
 def note() -> None:
-    """Write down how far the database is. A disk that takes no file is reported in the log alone."""
-    _write({"counters": _counters()})
+    """Write down how far the database is, but over no mark of a restore: only the next start takes that away.
+
+    A disk that takes no file is reported in the log alone.
+    """
+    if not _read().get(RESTORED):
+        _write({"counters": _counters()})
 
 
 def mark_restored() -> None:
@@ -63,7 +67,7 @@ def halt_if_older(now: datetime) -> bool:
     if guards.trading_state() is not TradingState.HALTED:
         switch.halt(by="AEGIS", reason=why, at=now)
     log.error("trading begins halted: %s", why)
-    note()
+    _write({"counters": _counters()})
     return True
 
 

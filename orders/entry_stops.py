@@ -13,7 +13,7 @@ from django.db.models import F
 from aegis.stops import StopUnit
 from orders.intents import EntryStop
 from orders.models import StopRule, TradeOrder
-from orders.stop_rows import State, append_event, move
+from orders.stop_rows import SELLING, State, append_event, move
 from portfolio.models import PortfolioEvent
 
 ARMED_BY = "entry order #{order}"
@@ -30,7 +30,7 @@ def as_stored(stops: Sequence[EntryStop], atr: Decimal) -> list[dict[str, str]]:
 def arm_filled(order: TradeOrder, qty: int, price: int, *, at: datetime) -> None:
     """Arm an order's stops for `qty` more shares that were filled at `price` won. Call it in the fill's transaction."""
     for stop in order.entry_stops:
-        row = _armed(order, stop).select_for_update().first()
+        row = _of(order, stop, [State.ARMED]).select_for_update().first()
         if row is not None:
             move(row, [State.ARMED], quantity=F("quantity") + qty)
         else:
@@ -42,18 +42,18 @@ def arm_filled(order: TradeOrder, qty: int, price: int, *, at: datetime) -> None
 def disarm_voided(order: TradeOrder, qty: int, *, at: datetime) -> None:
     """Take back what a fill armed that was none."""
     for stop in order.entry_stops:
-        row = _armed(order, stop).select_for_update().first()
+        row = _of(order, stop, [State.ARMED, *SELLING]).select_for_update().first()
         if row is None:
             continue
         left = (row.quantity or 0) - qty
-        fields = {"quantity": left} if left > 0 else {"state": State.DISARMED}
-        move(row, [State.ARMED], at=at, **fields)
+        fields: dict[str, Any] = {"quantity": left} if left > 0 else {"state": State.DISARMED, "try_at": None}
+        move(row, [State.ARMED, *SELLING], at=at, **fields)
         append_event(row, "ARMED" if left > 0 else "DISARMED", f"-{qty:,} ({row.armed_by})", at=at)
 
 
-def _armed(order: TradeOrder, stop: dict[str, Any]) -> Any:
+def _of(order: TradeOrder, stop: dict[str, Any], states: Sequence[StopRule.State]) -> Any:
     same = {"kind": stop["kind"], "unit": stop["unit"], "value": Decimal(stop["value"])}
-    return StopRule.objects.filter(entry_id=order.root_pk, state=State.ARMED, **same)
+    return StopRule.objects.filter(entry_id=order.root_pk, state__in=states, **same)
 
 
 def _new(order: TradeOrder, stop: dict[str, Any], qty: int, price: int, at: datetime) -> StopRule:

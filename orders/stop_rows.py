@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from django.db.models import Q
+
 from orders.models import StopEvent, StopRule
 
 State = StopRule.State
@@ -18,6 +20,12 @@ SELLING = (State.TRIGGERED, State.ORDERED)
 def move(row: StopRule, states: Sequence[StopRule.State], at: datetime | None = None, **fields: Any) -> bool:
     """Change a row that is in one of `states`; False if it is not any more."""
     return _change(StopRule.objects.filter(pk=row.pk, state__in=states), at, fields)
+
+
+def move_judged(row: StopRule, judged_from: datetime, at: datetime, **fields: Any) -> bool:
+    """Change an armed stop, if it was neither moved nor armed again since trades counted from `judged_from`."""
+    same = Q(counts_from=judged_from) | Q(counts_from=None, armed_at=judged_from)
+    return _change(StopRule.objects.filter(same, pk=row.pk, state=State.ARMED), at, fields)
 
 
 def move_generation(row: StopRule, at: datetime | None = None, **fields: Any) -> bool:

@@ -8,20 +8,18 @@ shares of an open sale, so no more can be sold than is held, even if the outcome
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
-from django.db.models import Q, Sum
+from django.db.models import Q, QuerySet, Sum
 from django.utils.translation import gettext
 
 from aegis import sessions, stop_sale
 from aegis.broker import Book, Broker, BrokerError, HeldBack, NotSent, OrderRequest, OutcomeUnknown, Quote, Refused
 from aegis.guards import (
-    BREAKER_TAKES_ORDERS_AFTER,
     Guard,
-    check_circuit_breaker,
     check_daily_limits,
     check_halt,
     check_quantity,
@@ -33,7 +31,6 @@ from aegis.guards import (
     reasons,
 )
 from aegis.lifecycle import OPEN, Status
-from aegis.market_guard import HaltKind
 from aegis.pricing import strategies
 from aegis.requests import CANCEL_PATIENCE, LIVE, EndCause, RequestedBy, RequestKind, RequestState
 from aegis.sessions import KST, Phase, PhaseName
@@ -46,7 +43,7 @@ from orders import guards, journal, requests
 from orders.cancel import Canceller
 from orders.ground import Ground
 from orders.intents import NO_CHASE, Intent, OrderDenied, offsets
-from orders.models import MarketHalt, StopRule, TradeOrder
+from orders.models import StopRule, TradeOrder
 from orders.pretrade import Draft, PreTrade
 from orders.stop_rows import SELLING, State, append_event, move, move_generation
 from orders.submit import Submitter, grounds_of
@@ -72,18 +69,18 @@ AUCTION_RESULT_AFTER = timedelta(seconds=10)
 # after so many refusals in a row a person is called; the stop goes on, at longer intervals
 REFUSALS_REPORTED = 5
 
-# what may keep a stop's sale from leaving: what the exchange would refuse, the trading state, and our own buys
+# what may keep a stop's sale from leaving: what the exchange would refuse, the trading state, and our own buys. In a
+# circuit breaker the quote says that the stock is halted: one of another market, or an old code, holds up no stop
 CHECKS: tuple[Guard, ...] = (
     check_quantity,
     check_switch,
-    check_circuit_breaker,
     check_venue,
     check_self_cross,
     check_tick,
     check_daily_limits,
     check_halt,
 )
-COMMIT_CHECKS: tuple[Guard, ...] = (check_switch, check_circuit_breaker, check_self_cross)
+COMMIT_CHECKS: tuple[Guard, ...] = (check_switch, check_self_cross)
 _MAIN_SESSION = (PhaseName.OPENING_AUCTION, PhaseName.REGULAR, PhaseName.CLOSING_AUCTION)
 _EXTERNAL = (EndCause.EXTERNAL_CANCEL, EndCause.EXTERNAL_AMEND)
 _AUTOMATIC = (RequestedBy.STOP, RequestedBy.CHASE)
@@ -138,6 +135,8 @@ class StopSale:
         # the order of a sender that died before it could be noted here
         if order := TradeOrder.objects.filter(request_id=row.request_id).first():
             return self._record_order(order, look_after=timedelta(0))
+        if changed := changed_by_others(row):
+            return self._hold(changed)
         guarded = guarded_qty(row, self._now())
         if guarded == 0:
             return self._end()
@@ -158,8 +157,6 @@ class StopSale:
         """Return where the stock can be sold now. Raises Waits, without a request, if nowhere or while halted."""
         self._check_trading_state()
         now = self._now()
-        if (begins_at := breaker_takes_orders_at()) and now < begins_at:
-            raise Waits(gettext("a circuit breaker holds the market"), min(begins_at, now + PAUSE_MAX))
         phases = market.today(now)
         is_any_open = any(sessions.is_market_open(venue, phases, now) for venue in Market)
         session = session_of(self._stock(), phases, now) if is_any_open else None
@@ -199,7 +196,8 @@ class StopSale:
         return order
 
     def _market(self, quote: Quote, book: Book, stock: Stock, session: Session) -> SaleMarket:
-        current = stop_sale.current_price(quote, book, self._row.trigger_price, is_main_session=session.is_main)
+        believed = self._believed(quote) if not session.is_main else quote.price
+        current = stop_sale.current_price(quote, book, believed, is_main_session=session.is_main)
         return SaleMarket(
             quote,
             book,
@@ -209,6 +207,16 @@ class StopSale:
             is_auction=session.auction is not None or quote.in_vi,
             is_locked=self._row.locked_since is not None,
         )
+
+    def _believed(self, quote: Quote) -> int:
+        """Return the price that two trades have reached since the trigger, in won; keep what the quote shows."""
+        row, now = self._row, self._now().timestamp()
+        seen = stop_sale.Believed(**row.looks.get("sale", {"price": row.trigger_price}))
+        newer = seen.after(quote, now)
+        if newer != seen:
+            row.looks = row.looks | {"sale": asdict(newer)}
+            move_generation(row, looks=row.looks)
+        return newer.price
 
     def _awaits_second_reading(self, sale: SaleMarket) -> bool:
         """Record a first reading of a locked lower limit, and have it read once more; forget it once it is over."""
@@ -271,9 +279,10 @@ class StopSale:
     # --- what stands in the way
 
     def _release_own_sales(self) -> bool:
-        """Cancel our own sales of the stock, such as a profit waited for; whether any still holds its shares.
+        """Cancel our own sales of the stock, such as a profit waited for; whether any was asked to be cancelled now.
 
-        An order whose cancel the broker acknowledged has released them. Raises BrokerError.
+        Asked once, and again if nothing answers, it holds the stop up no longer: what the broker lets be sold is sold.
+        Raises BrokerError.
         """
         now, row = self._now(), self._row
         sales = TradeOrder.objects.filter(
@@ -281,16 +290,16 @@ class StopSale:
             order_type=Side.SELL,
             origin=TradeOrder.Origin.AEGIS,
             order_date=now.astimezone(KST).date(),
-            status__in=[*OPEN, Status.SUBMITTING],
+            status__in=OPEN,
         )
-        # an earlier order of this sale that is on its way may never arrive: it holds nothing up
-        sales = sales.exclude(status=Status.SUBMITTING, request_id__startswith=row.request_prefix)
-        holding = [order for order in sales if not _is_released(order)]
-        for order in holding:
-            is_asked = order.cancel_sent_at is not None and now - order.cancel_sent_at < CANCEL_PATIENCE
-            if order.order_no is not None and not is_asked:
+        for other in beside(row):
+            sales = sales.exclude(request_id__startswith=other.request_prefix)
+        is_asked = False
+        for order in (each for each in sales if not _is_released(each)):
+            if order.cancel_sent_at is None or now - order.cancel_sent_at >= CANCEL_PATIENCE:
                 self._cancel(order)
-        return bool(holding)
+                is_asked = True
+        return is_asked
 
     def _cancel(self, order: TradeOrder) -> bool:
         """Request the cancel of one order; whether the broker acknowledged it. Raises NotSent and HeldBack."""
@@ -384,13 +393,14 @@ class StopSale:
         quote = self._broker.quote(row.stock_code, Market(order.market))
         if quote.is_halted:
             raise Waits(gettext("the stock is halted by the exchange"), self._later())
-        is_auction = quote.in_vi or session.auction is not None
+        phase = sessions.auction_at(session.phases, Market(order.market), now)
+        is_auction = quote.in_vi or phase is not None
         if row.auction_since is not None and not is_auction:
             self._note_auction(is_auction=False)
             return self._again_at(AUCTION_RESULT_AFTER)
         self._note_auction(is_auction=is_auction)
-        if is_auction and (_is_market(order) or order.created_at >= self._auction_since(session)):
-            return self._again_at(self._auction_left(session))
+        if is_auction and (_is_market(order) or order.created_at >= self._auction_since(phase)):
+            return self._again_at(self._auction_left(phase))
         return self._replace(order, quote, session)
 
     def _replace(self, order: TradeOrder, quote: Quote, session: Session) -> None:
@@ -415,22 +425,26 @@ class StopSale:
         if _is_released(order):
             return self._next_generation("", step=self._row.step + 1)
         self._check_trading_state()
-        is_asked = order.cancel_sent_at is not None and self._now() - order.cancel_sent_at < CANCEL_PATIENCE
-        if not is_asked and not order.requests.filter(state=RequestState.REJECTED, kind=RequestKind.CANCEL).exists():
+        asked_at = order.cancel_sent_at
+        is_asked = asked_at is not None and self._now() - asked_at < CANCEL_PATIENCE
+        if not is_asked and not _is_refused(order):
             self._cancel(order)
+        elif not _is_refused(order) and self._broker.sellable_qty(self._row.stock_code):
+            # the reply was lost, and the shares are free
+            return self._next_generation("", step=self._row.step + 1)
         return self._again_at(RELEASED_AFTER)
 
-    def _auction_since(self, session: Session) -> datetime:
+    def _auction_since(self, auction: Phase | None) -> datetime:
         """Return when the venue's auction began, or the VI as first seen."""
-        if session.auction is not None:
-            return datetime.combine(self._now().astimezone(KST), session.auction.starts_at, KST)
+        if auction is not None:
+            return datetime.combine(self._now().astimezone(KST), auction.starts_at, KST)
         return self._row.auction_since or self._now()
 
-    def _auction_left(self, session: Session) -> timedelta:
+    def _auction_left(self, auction: Phase | None) -> timedelta:
         now = self._now()
-        if session.auction is None:
+        if auction is None:
             return LOOK_AGAIN
-        ends_at = datetime.combine(now.astimezone(KST), session.auction.ends_at, KST)
+        ends_at = datetime.combine(now.astimezone(KST), auction.ends_at, KST)
         return ends_at + AUCTION_RESULT_AFTER - now
 
     def _note_auction(self, *, is_auction: bool) -> None:
@@ -480,8 +494,13 @@ class StopSale:
         words = gettext(template).format(order=f"#{order.pk}", left=left)
         fields = {"state": State.HELD_EXTERNALLY, "try_at": None, "note": words[:300]}
         with transaction.atomic():
-            if move_generation(row, at=now, **fields):
-                append_event(row, "HELD_EXTERNALLY", words, at=now)
+            if not move_generation(row, at=now, **fields):
+                return
+            append_event(row, "HELD_EXTERNALLY", words, at=now)
+            # its sale was theirs too
+            for other in StopRule.objects.filter(stock_code=row.stock_code, state__in=SELLING).exclude(pk=row.pk):
+                if StopKind(other.kind).falls and move_generation(other, at=now, **fields):
+                    append_event(other, "HELD_EXTERNALLY", words, at=now)
 
     def _end(self) -> None:
         row, now = self._row, self._now()
@@ -559,12 +578,6 @@ def session_of(stock: Stock, phases: tuple[Phase, ...], now: datetime) -> Sessio
     return None
 
 
-def breaker_takes_orders_at() -> datetime | None:
-    """Return when orders are taken again in the circuit breaker that goes on, None without one."""
-    halt = MarketHalt.objects.filter(kind=HaltKind.CIRCUIT_BREAKER, ended_at=None).order_by("began_at").first()
-    return halt.began_at + BREAKER_TAKES_ORDERS_AFTER if halt else None
-
-
 def next_start(now: datetime) -> datetime:
     """Return when the next phase of any venue begins today, at most `PAUSE_MAX` from now."""
     local = now.astimezone(KST)
@@ -591,13 +604,26 @@ def guarded_qty(row: StopRule, now: datetime) -> int | None:
         return 0
     if row.quantity is None:
         return None
-    maybe = row.sales.filter(Q(status=Status.UNKNOWN) | Q(status=Status.SUBMITTING, sent_at__isnull=False))
-    open_qty = sum(each.open_qty for each in row.sales.filter(status__in=OPEN) if not _is_released(each))
-    unknown = maybe.aggregate(sum=Sum("qty"))["sum"] or 0
-    left = row.quantity - sold_qty(row) - unknown - open_qty
-    if left <= 0 and unknown + open_qty:
+    sales = family_sales(row)
+    left = row.quantity - (sales.aggregate(sum=Sum("filled_qty"))["sum"] or 0)
+    if left <= 0 or left >= held_qty(row.stock_code):
+        return max(0, left)
+    # until the list says what a cancel took, its order may have been filled: a reply says no number of shares
+    unsettled = sales.filter(Q(status__in=[*OPEN, Status.UNKNOWN]) | Q(status=Status.SUBMITTING, sent_at__isnull=False))
+    maybe = sum(each.open_qty for each in unsettled)
+    if left <= maybe:
         raise Waits(gettext("an earlier order of it has no known outcome yet"), now + LOOK_AGAIN)
-    return max(0, left)
+    return left - maybe
+
+
+def family_sales(row: StopRule) -> QuerySet[TradeOrder]:
+    """Return the sales of a stop, and of the others that the same entry order armed: they guard the same shares."""
+    if row.entry_id is None:
+        return row.sales
+    wanted = Q()
+    for each in StopRule.objects.filter(entry_id=row.entry_id):
+        wanted |= Q(request_id__startswith=each.request_prefix)
+    return TradeOrder.objects.filter(wanted)
 
 
 def is_gone(code: str, now: datetime) -> bool:
@@ -623,11 +649,24 @@ def give_up_sender(order: TradeOrder, now: datetime) -> None:
 def selling_for(row: StopRule) -> StopRule | None:
     """Return the other stop that sells the shares of this one: two stops on one stock make one sale.
 
-    A falling stop goes before a rising one, one of the whole holding before one of a fixed quantity.
+    A falling stop goes before a rising one, one of the whole holding before one of a fixed quantity. Falling stops of
+    fixed quantities sell beside each other.
     """
     others = StopRule.objects.filter(stock_code=row.stock_code, state__in=SELLING).exclude(pk=row.pk)
-    ahead = [each for each in others if _precedence(each) < _precedence(row)]
+    side_by_side = {each.pk for each in beside(row)}
+    ahead = [each for each in others if _precedence(each) < _precedence(row) and each.pk not in side_by_side]
     return min(ahead, key=_precedence, default=None)
+
+
+def beside(row: StopRule) -> list[StopRule]:
+    """Return the falling stops of fixed quantities that sell beside this one, each for itself."""
+    if row.quantity is None or not StopKind(row.kind).falls:
+        return []
+    others = StopRule.objects.filter(stock_code=row.stock_code, state__in=SELLING, quantity__isnull=False)
+    others = others.exclude(pk=row.pk)
+    if row.entry_id is not None:  # those of the same entry guard the same shares
+        others = others.exclude(entry_id=row.entry_id)
+    return [each for each in others if StopKind(each.kind).falls]
 
 
 def _precedence(row: StopRule) -> tuple[bool, bool, int]:
@@ -642,11 +681,25 @@ def was_changed_by_others(order: TradeOrder) -> bool:
     changes = requests.all_changes(order)
     if any(each.requested_by not in _AUTOMATIC and each.state in _TOOK_EFFECT for each in changes):
         return True
+    if order.end_cause == EndCause.EXTERNAL_AMEND:  # no sale of a stop is amended by us
+        return True
     if any(each.state in (RequestState.UNKNOWN, RequestState.SENT, RequestState.LAPSED) for each in changes):
         return False
     if order.end_cause in _EXTERNAL:
         return True
-    return order.is_open and order.withdrawn_qty > requests.confirmed_qty(changes) and not _has_live(order)
+    is_ours_or_open = order.is_open or order.end_cause == EndCause.OWN_CANCEL
+    return is_ours_or_open and order.withdrawn_qty > requests.confirmed_qty(changes) and not _has_live(order)
+
+
+def changed_by_others(row: StopRule) -> TradeOrder | None:
+    """Return an order of this sale that somebody else certainly changed since the stop was armed."""
+    suspects = row.sales.filter(Q(end_cause__in=_EXTERNAL) | Q(withdrawn_qty__gt=0) | Q(cancel_wanted_at__isnull=False))
+    return next((each for each in suspects.filter(created_at__gte=row.armed_at) if was_changed_by_others(each)), None)
+
+
+def _is_refused(order: TradeOrder) -> bool:
+    """Whether a cancel of ours was refused: nothing is left, or somebody changed the order; the list says which."""
+    return order.requests.filter(state=RequestState.REJECTED, kind=RequestKind.CANCEL).exists()
 
 
 def _has_live(order: TradeOrder) -> bool:

@@ -248,7 +248,9 @@ def _is_judged_fired(row: StopRule, quote: Quote, at: datetime, broker: Broker |
     looks.crossing, looks.rise = _kept(rule.crossing), _kept(rule.rise)
     if isinstance(verdict, NewHigh):
         stops.note_high(row.pk, verdict.price)
-    return isinstance(verdict, Fired) and stops.trigger(row.pk, quote.price, at, seen="REST")
+    return isinstance(verdict, Fired) and stops.trigger(
+        row.pk, quote.price, at, seen="REST", judged_from=row.counts_since
+    )
 
 
 def _heard(quote: Quote, at: datetime, broker: Broker | None) -> Heard:

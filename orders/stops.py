@@ -5,14 +5,15 @@ the sale up where another died.
 """
 
 import logging
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 
 from django.core.exceptions import ValidationError
-from django.db import transaction
-from django.db.models import Q
+from django.db import DatabaseError, connection, transaction
+from django.db.models import Q, Sum
 from django.utils.translation import gettext
 
 from aegis import stops
@@ -22,12 +23,13 @@ from aegis.lifecycle import UNSETTLED
 from aegis.requests import RequestedBy
 from aegis.sessions import KST
 from aegis.stops import ATR_DAYS, StopKind, StopUnit
+from aegis.terms import Market
 from market import codes
 from market import service as market
 from orders import cancel, guards
 from orders.models import StopEvent, StopRule
-from orders.stop_rows import LIVE, SELLING, State, append_event, move
-from orders.stop_sale import VANISHED, StopSale, held_qty, is_gone
+from orders.stop_rows import LIVE, SELLING, State, append_event, move, move_judged
+from orders.stop_sale import VANISHED, StopSale, is_gone
 from portfolio.models import Portfolio, PortfolioEvent
 from portfolio.service import PortfolioService
 
@@ -36,6 +38,7 @@ log = logging.getLogger(__name__)
 CLAIM = timedelta(seconds=5)
 # a step's own message is on its way for so long: the sweep restarts what is overdue by more
 OVERDUE = timedelta(seconds=2)
+RENEW_SECONDS = 2.0
 STEPS_AT_ONCE = 4
 # what an event says to an operator, in its own words
 SAID = {
@@ -175,6 +178,7 @@ def edit(
     """Change what an armed stop fires at, from now on. Raises ValidationError, by field, as `draft` does."""
     row = edited(row, unit, value, at=at, sources=sources, may_trigger_now=may_trigger_now)
     changes = {"unit": unit, "value": value, "atr": row.atr, "sources": row.sources, "counts_from": at}
+    changes |= {"looks": {}, "heard_totals": {}}
     with transaction.atomic():
         if not move(row, [State.ARMED], at=at, **changes):
             raise ValidationError(_not_any_more(row))
@@ -194,13 +198,15 @@ def disarm(row: StopRule, *, why: str, at: datetime, who: str = "") -> None:
             cancel.request_cancel(order, by=RequestedBy.OPERATOR, who=who or why, at=at)
 
 
-def rearm(row: StopRule, *, by: str, at: datetime) -> None:
+def rearm(row: StopRule, *, by: str, at: datetime, may_trigger_now: bool = False) -> None:
     """Arm a stop again that was held because somebody else changed its order. It triggers at the next trade that does.
 
-    Raises ValidationError if it is not held, or no share is.
+    Raises ValidationError if it is not held, no share is, or it would trigger at once and nobody confirmed that.
     """
-    if not held_qty(row.stock_code):
+    holding = PortfolioService().get_holding(row.stock_code)
+    if holding is None:
         raise ValidationError(gettext("its shares are not held any more"))
+    _check(row, holding, may_trigger_now=may_trigger_now, is_new=False)
     fields = {
         "state": State.ARMED,
         "order": None,
@@ -210,8 +216,8 @@ def rearm(row: StopRule, *, by: str, at: datetime) -> None:
         "armed_at": at,
         "armed_by": by,
         "counts_from": at,
-        "based_on": base_day(at),
         "looks": {},
+        "heard_totals": {},
     }
     with transaction.atomic():
         if not move(row, [State.HELD_EXTERNALLY], at=at, generation=row.generation + 1, **fields):
@@ -253,8 +259,18 @@ AT_ONCE = gettext_noop(
 )
 
 
-def _check(row: StopRule, holding: Portfolio, *, may_trigger_now: bool) -> None:
-    if row.quantity is not None and not 0 < row.quantity <= holding.quantity:
+def _check_venues(row: StopRule) -> None:
+    """Raise ValidationError if no venue whose trades may trigger the stop trades its stock."""
+    stock = market.get_stock(row.stock_code)
+    if Market.KRX in row.venues or stock is None or not stock.synced_at or stock.trades_on_nxt:
+        return
+    words = gettext("{stock} does not trade on NXT: a stop of NXT alone never triggers; name KRX (AEGIS_STOP_SOURCES)")
+    raise ValidationError({"sources": words.format(stock=row.stock_name or row.stock_code)})
+
+
+def _check(row: StopRule, holding: Portfolio, *, may_trigger_now: bool, is_new: bool = True) -> None:
+    _check_venues(row)
+    if is_new and row.quantity is not None and not 0 < row.quantity <= holding.quantity:
         template = gettext("{qty:,} shares: from 1 to the {held:,} that are held can be guarded")
         raise ValidationError({"quantity": template.format(qty=row.quantity, held=holding.quantity)})
     reason = stops.against(row.rule(holding.avg_price), holding.current_price)
@@ -279,15 +295,17 @@ def _newest_change(code: str) -> int:
 # --- by price ------------------------------------------------------------------------------------
 
 
-def trigger(pk: int, price: int, at: datetime, *, seen: str) -> bool:
-    """Trigger an armed stop for a trade at `price` won; False where it is not armed any more: once, whoever calls.
+def trigger(pk: int, price: int, at: datetime, *, seen: str, judged_from: datetime | None = None) -> bool:
+    """Trigger an armed stop for a trade at `price` won; False if it is not armed any more: once, whoever calls.
 
-    `seen` says by what the price is known.
+    `seen` says by what the price is known. `judged_from` is the row's `counts_since` when the trade was judged: a stop
+    that was moved since, by a person or by a base price, is not triggered by its old line.
     """
     row = StopRule(pk=pk)
     with transaction.atomic():
         fields = {"state": State.TRIGGERED, "trigger_price": price, "triggered_at": at, "try_at": at}
-        if not move(row, [State.ARMED], at=at, **fields):
+        is_same = move_judged(row, judged_from, at, **fields) if judged_from else move(row, [State.ARMED], at, **fields)
+        if not is_same:
             return False
         append_event(row, "TRIGGERED", f"{price:,} ({seen})", at=at)
     log.warning("stop %s: triggered at %s won, seen by %s", pk, price, seen)
@@ -322,11 +340,11 @@ def seconds_to_next_step(pk: int, now: datetime) -> float | None:
 def advance(pk: int, broker: Broker, now: Callable[[], datetime]) -> State | None:
     """Take a triggered stop as far as it goes now; return where it stands, None if another worker is at it.
 
-    The claim is short: the sender of a step that outlives it is held back by its generation, or finds the row of its
-    request taken, so a killed worker costs seconds.
+    The claim is short, and renewed while this process works on the step: a killed worker costs seconds, and a call that
+    waits long for its turn is not taken over.
     """
-    claim = now() + CLAIM
-    if StopRule.objects.filter(_free(now()), pk=pk).update(claimed_until=claim) != 1:
+    claim = Claim(pk, now)
+    if not claim.take():
         return None
     try:
         row = StopRule.objects.get(pk=pk)
@@ -337,7 +355,55 @@ def advance(pk: int, broker: Broker, now: Callable[[], datetime]) -> State | Non
                 break
         return State(row.state)
     finally:
-        StopRule.objects.filter(pk=pk, claimed_until=claim).update(claimed_until=None)
+        claim.release()
+
+
+class Claim:
+    """One worker's claim on one stop. It ends by itself, soon after its process was killed."""
+
+    def __init__(self, pk: int, now: Callable[[], datetime]) -> None:
+        self._pk, self._now = pk, now
+        self._until: datetime | None = None
+        self._lock = threading.Lock()
+        self._timer: threading.Timer | None = None
+
+    def take(self) -> bool:
+        until = self._now() + CLAIM
+        if StopRule.objects.filter(_free(self._now()), pk=self._pk).update(claimed_until=until) != 1:
+            return False
+        self._until = until
+        self._renew_later()
+        return True
+
+    def release(self) -> None:
+        with self._lock:
+            until, self._until = self._until, None
+            if self._timer is not None:
+                self._timer.cancel()
+        StopRule.objects.filter(pk=self._pk, claimed_until=until).update(claimed_until=None)
+
+    def _renew_later(self) -> None:
+        self._timer = threading.Timer(RENEW_SECONDS, self._renew)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _renew(self) -> None:
+        """Renew the claim on a thread of its own; without the database it lapses."""
+        with self._lock:
+            if self._until is None:
+                return
+            until = self._now() + CLAIM
+            try:
+                rows = StopRule.objects.filter(pk=self._pk, claimed_until=self._until)
+                if rows.update(claimed_until=until) != 1:
+                    return
+            except DatabaseError as error:
+                log.warning("stop %s: its claim cannot be renewed: %s", self._pk, error)
+                return
+            finally:
+                connection.close()
+            self._until = until
+            self._renew_later()
 
 
 # --- what becomes of armed ones ------------------------------------------------------------------
@@ -358,6 +424,22 @@ def keep(now: datetime) -> None:
         changes = PortfolioEvent.objects.filter(stock_code=row.stock_code, pk__gt=row.adjusted_through)
         for change in changes.order_by("pk"):
             _adjust(row, change, now)
+    for row in StopRule.objects.filter(state__in=SELLING, quantity__isnull=False):
+        _adjust_selling(row)
+
+
+def _adjust_selling(row: StopRule) -> None:
+    """Count changes of the number of shares into a fixed quantity that is being sold: what is left of it changes."""
+    changes = PortfolioEvent.objects.filter(stock_code=row.stock_code, pk__gt=row.adjusted_through).order_by("pk")
+    for change in changes:
+        fields: dict[str, object] = {"adjusted_through": change.pk}
+        if change.is_of_count and change.qty_before and row.quantity:
+            sold = row.sales.aggregate(sum=Sum("filled_qty"))["sum"] or 0
+            left = max(0, row.quantity - sold) * change.qty_after // change.qty_before
+            fields["quantity"] = max(1, sold + left)
+        if move(row, SELLING, **fields):
+            for name, value in fields.items():
+                setattr(row, name, value)
 
 
 def average_price(code: str, now: datetime) -> Decimal | None:

@@ -625,7 +625,7 @@ class StopRuleAdmin(Record):
         dialog={
             "title": _("Arm this stop again?"),
             "description": _(
-                "Its order was cancelled or amended by somebody else. It sells at the next trade at its line."
+                "Its order was cancelled or amended. If the price is at its line already, it sells at once."
             ),
             "form_submit_text": _("Arm again"),
         },

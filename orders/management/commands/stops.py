@@ -56,7 +56,7 @@ class Command(DeskCommand):
             if options["disarm"] is not None:
                 return _disarmed(options["disarm"])
             if options["rearm"] is not None:
-                return _rearmed(options["rearm"])
+                return _rearmed(options["rearm"], may_trigger_now=options["confirm_immediate"])
         except ValidationError as error:
             raise Failure("NOT_DONE", " ".join(error.messages)) from error
         return _listed(is_all=options["all"])
@@ -78,9 +78,9 @@ def _disarmed(pk: int) -> Told:
     return Told({"stop": shapes.stop(row)}, [_("disarmed: {line}").format(line=_line(row))])
 
 
-def _rearmed(pk: int) -> Told:
+def _rearmed(pk: int, *, may_trigger_now: bool) -> Told:
     row = _named(pk)
-    stops.rearm(row, by=who(), at=clock.now())
+    stops.rearm(row, by=who(), at=clock.now(), may_trigger_now=may_trigger_now)
     row.refresh_from_db()
     return Told({"stop": shapes.stop(row)}, [_("armed: {line}").format(line=_line(row))])
 
