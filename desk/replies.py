@@ -460,10 +460,12 @@ def press(data: str, *, chat: int, now: datetime) -> Answer:
 
 
 def _reduced(row: Confirmation, now: datetime) -> str:
-    """Let only sales pass, as the button says, whatever became of the state meanwhile."""
-    if guards.trading_state() is not TradingState.REDUCING:
+    """Let only sales pass, as the button says, if somebody resumed meanwhile; a halt stays."""
+    if (state := guards.trading_state()) is TradingState.ACTIVE:
         return actions.stop_buying(by=Asked(row.chat, now).user, reason=row.words["reason"]).text
-    return _("Only sales pass already")
+    return (
+        _("Only sales pass already") if state is TradingState.REDUCING else _("Trading is halted already, and stays so")
+    )
 
 
 def broke_off() -> str:

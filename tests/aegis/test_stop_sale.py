@@ -1,6 +1,7 @@
 """How the steps of a stop's sale are priced: bounded by the current price, down to the last share."""
 
 import math
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 
@@ -11,7 +12,16 @@ from hypothesis import strategies as st
 from aegis.broker import Book, Level, Quote
 from aegis.pricing import Anchor, Strategy
 from aegis.sessions import KST, phases_at, standard_phases
-from aegis.stop_sale import SaleMarket, SalePlan, SaleStep, StepKind, current_price, keeps_its_place, next_order
+from aegis.stop_sale import (
+    Believed,
+    SaleMarket,
+    SalePlan,
+    SaleStep,
+    StepKind,
+    current_price,
+    keeps_its_place,
+    next_order,
+)
 from aegis.terms import Instrument, Market, OrderKind, Side
 from aegis.ticks import adjust_price_to_tick, daily_limits, is_on_tick
 
@@ -64,15 +74,28 @@ def test_no_limit_lies_more_than_three_percent_below_the_current_price_but_a_loc
         assert order.price >= min(math.ceil(last * 0.97), last)
 
 
-@given(last=on_grid, ask=on_grid, believed=on_grid)
-def test_outside_the_main_session_a_last_trade_is_believed_as_far_as_the_best_ask_confirms_it(
-    last: int, ask: int, believed: int
+@given(last=on_grid, ask=on_grid, bid=on_grid, believed=on_grid)
+def test_outside_the_main_session_a_last_trade_counts_as_far_as_the_book_confirms_it(
+    last: int, ask: int, bid: int, believed: int
 ) -> None:
-    seen = market(last, None, ask, believed=believed, is_main=False)
-    assert seen.current >= last
-    assert seen.current <= max(last, believed)
-    if ask <= last:
+    seen = market(last, bid, ask, believed=believed, is_main=False)
+    assert min(last, believed) <= seen.current <= max(last, believed)
+    if last <= believed and ask <= last:
         assert seen.current == last, "shares are offered there: it fell that far"
+    if last >= believed and bid >= last:
+        assert seen.current == last, "shares are wanted there: it rose that far"
+
+
+@given(st.lists(st.tuples(on_grid, st.integers(0, 3)), max_size=8), on_grid)
+def test_a_believed_price_was_reached_by_two_trades_or_triggered(trades: list[tuple[int, int]], trigger: int) -> None:
+    believed, volume = Believed(trigger), 0
+    for number, (price, qty) in enumerate(trades):
+        volume += qty
+        quote = replace(market(price, None).quote, volume=volume)
+        believed = believed.after(quote, number * 2.0)
+        reached = [trigger, *(p for p, q in trades[: number + 1] if q or number == 0)]
+        assert min(reached) <= believed.price <= max(reached)
+    assert not trades or trades[0][0] == believed.price or believed.price == trigger or len(trades) > 1
 
 
 def test_one_trade_at_the_lower_limit_sets_no_price_on_nxt_and_a_real_fall_does() -> None:

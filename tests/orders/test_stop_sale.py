@@ -1,5 +1,6 @@
 """The sale of a triggered stop: it follows the market down until no guarded share is held."""
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -443,7 +444,7 @@ def test_an_external_cancel_holds_the_stop_until_a_person_arms_it_again(
     work(60)
     assert (state(row), len(sales())) == ((State.HELD_EXTERNALLY, 10), 1)
     assert kinds(row).count("HELD_EXTERNALLY") == 1
-    stops.rearm(row, by="kim", at=clock.now())
+    stops.rearm(row, by="kim", at=clock.now(), may_trigger_now=True)
     assert stops.trigger(row.pk, 62_000, clock.now(), seen="feed")
     work(5)
     assert state(row) == (State.DONE, 0)
@@ -729,3 +730,214 @@ def test_a_stop_of_an_order_that_could_never_trigger_is_refused(words: dict[str,
 def test_a_sale_arms_no_stop() -> None:
     with translation.override("en"), pytest.raises(ValueError, match="a sale arms none"):
         Intent(SAMSUNG, Side.SELL, 1, price=70_000, stops=(FIVE_PERCENT,))
+
+
+# --- whatever orders, replies and lists do
+
+
+LIST = "/uapi/domestic-stock/v1/trading/inquire-daily-ccld"
+
+
+def sold_at_the_exchange(simulator: Simulator) -> int:
+    return sum(each["filled"] for each in simulator.ledger(ACCOUNT)["orders"] if each["side"] == "SELL")
+
+
+@pytest.mark.parametrize("lag", [True, False])
+def test_a_fixed_quantity_is_not_offered_again_before_the_list_says_what_a_cancel_took(
+    arm: Any, fall: Any, work: Any, held: Any, simulator: Simulator, lag: bool
+) -> None:
+    held(400_000)
+    row = arm(quantity=3000)
+    fall(LINE, row)
+    if lag:
+        simulator.fault("list_lag", seconds=40)
+    work(45, lists=lag)
+    simulator.clear_faults()
+    work(90, every=2)
+    assert sold_at_the_exchange(simulator) <= 3000
+
+
+def test_a_print_at_the_upper_limit_sets_no_price_on_nxt(
+    on_nxt: None, arm: Any, fall: Any, work: Any, broker: Broker
+) -> None:
+    row = arm()
+    fall(LINE, row)
+
+    def quote(code: str, market: Market) -> Quote:
+        seen = broker.quote(code, market)
+        return replace(seen, price=seen.upper_limit)
+
+    work(60, mock.MagicMock(wraps=broker, quote=quote), every=2)
+    assert state(row) == (State.DONE, 0)
+
+
+def test_two_trades_a_second_apart_set_a_price_on_nxt(
+    on_nxt: None, arm: Any, fall: Any, work: Any, broker: Broker, simulator: Simulator
+) -> None:
+    """The only ask is far above: the second trade is the witness."""
+    row = arm()
+    fall(LINE, row)
+
+    def book(code: str, market: Market) -> Book:
+        return replace(broker.book(code, market), asks=(Level(LINE + 100, 50),))
+
+    thin = mock.MagicMock(wraps=broker, book=book)
+    for _ in range(40):
+        simulator.set_price(SAMSUNG, 60_000, freeze=True)
+        simulator.set_price(SAMSUNG, 60_100, freeze=True)
+        work(2, thin, every=2)
+    assert state(row) == (State.DONE, 0)
+
+
+def test_a_lost_reply_to_its_cancel_holds_up_no_sale_while_the_list_is_down(
+    resting: tuple[StopRule, TradeOrder], work: Any, simulator: Simulator
+) -> None:
+    simulator.fault("answer_lost", path=CHANGE, count=1)
+    simulator.fault("refusal", path=LIST)
+    work(40, lists=False)
+    assert len(sales()) > 1
+    assert sold_at_the_exchange(simulator) == 10
+
+
+def test_an_own_sale_that_is_filled_unnoticed_holds_up_no_stop(
+    arm: Any, fall: Any, work: Any, service: OrderService, simulator: Simulator
+) -> None:
+    row = arm()
+    service.place(Intent(SAMSUNG, Side.SELL, 4, price=71_000, plan=NO_CHASE))
+    simulator.set_price(SAMSUNG, 72_000, freeze=True)
+    simulator.fault("refusal", path=LIST)
+    fall(LINE, row)
+    work(20, lists=False)
+    assert sold_at_the_exchange(simulator) == 10
+
+
+def test_an_own_sale_whose_sender_was_killed_holds_up_no_stop(arm: Any, fall: Any, work: Any, broker: Broker) -> None:
+    class Killed(BaseException):
+        pass
+
+    row = arm()
+    dying = OrderService(mock.MagicMock(wraps=broker, place=mock.Mock(side_effect=Killed)), clock.now)
+    with pytest.raises(Killed):
+        dying.place(Intent(SAMSUNG, Side.SELL, 1, price=75_000, plan=NO_CHASE))
+    fall(LINE, row)
+    work(10)
+    assert any(each.request_id.startswith("stop:") for each in sales())
+
+
+@pytest.mark.parametrize("other", [StopKind.TRAILING, StopKind.TAKE_PROFIT])
+def test_two_stops_of_one_entry_sell_once_what_it_bought(
+    service: OrderService, held: Any, work: Any, fall: Any, other: StopKind
+) -> None:
+    both = (FIVE_PERCENT, EntryStop(other, StopUnit.PERCENT, D(6)))
+    service.place(Intent(SAMSUNG, Side.BUY, 4, strategy="buy_urgent", stops=both, plan=NO_CHASE))
+    work(3)
+    fall(60_000, *StopRule.objects.filter(kind__in=["STOP_LOSS", "TRAILING"]))
+    work(60)
+    for row in StopRule.objects.filter(state=State.ARMED):
+        assert stops.trigger(row.pk, 60_000, clock.now(), seen="feed")
+    work(60)
+    assert sum(Portfolio.objects.values_list("quantity", flat=True)) == 10
+
+
+def test_a_part_that_is_cancelled_externally_before_our_own_cancel_holds_the_stop(
+    resting: tuple[StopRule, TradeOrder], work: Any, broker: Broker, simulator: Simulator
+) -> None:
+    row, sale = resting
+    done: list[bool] = []
+
+    def cancel(placed: Any) -> Acceptance:
+        if not done:
+            done.append(True)
+            part = {"account": ACCOUNT, "cancel": int(sale.order_no or 0), "quantity": 4}
+            simulator.command("POST", "/simulator/orders", part)
+        return broker.cancel(placed)
+
+    watched = mock.MagicMock(wraps=broker, cancel=cancel)
+    # the broker has confirmed nothing but the list, read at once, shows whose cancel it was
+    for _ in range(40):
+        work(1, watched)
+    row.refresh_from_db()
+    assert row.state in (State.HELD_EXTERNALLY, State.DONE)
+    assert sold_at_the_exchange(simulator) <= 10
+
+
+def test_an_order_of_an_earlier_step_that_is_cancelled_externally_holds_the_stop(
+    arm: Any, fall: Any, work: Any, broker: Broker, simulator: Simulator
+) -> None:
+    row = arm()
+    fall(LINE, row)
+    simulator.fault("answer_lost", path=ORDER, count=1)
+    stops.advance(row.pk, Falling(broker, simulator, 4, 1), clock.now)
+    work(6, lists=False)
+    simulator.command("POST", "/simulator/orders", {"account": ACCOUNT, "cancel": 1})
+    work(60)
+    assert state(row)[0] in (State.HELD_EXTERNALLY, State.DONE)
+
+
+def test_a_cancel_of_the_one_sale_of_two_stops_holds_both(
+    arm: Any, fall: Any, work: Any, broker: Broker, simulator: Simulator
+) -> None:
+    first, second = arm(), arm(65_900)
+    fall(65_800, first, second)
+    work(4, Falling(broker, simulator, 4, 1))
+    cancel_externally(simulator, sales()[0])
+    work(30)
+    assert (state(first), state(second)) == ((State.HELD_EXTERNALLY, 10), (State.HELD_EXTERNALLY, 10))
+
+
+def test_a_fill_that_is_voided_after_its_stop_triggered_is_not_sold(
+    service: OrderService, held: Any, work: Any, fall: Any
+) -> None:
+    order = service.place(Intent(SAMSUNG, Side.BUY, 4, price=58_000, stops=(FIVE_PERCENT,), plan=NO_CHASE))
+    hear(notice(order.order_no, qty=4, price=58_000))
+    row = StopRule.objects.get()
+    fall(60_000, row)
+    switch.halt(by="kim", reason="", at=clock.now())
+    with transaction.atomic():
+        fills.void(TradeExecution.objects.get(), fresh(order), now=clock.now(), why="test")
+    switch.resume(by="kim", reason="", at=clock.now())
+    work(30)
+    assert not sales()
+    assert state(row)[0] == State.DISARMED
+
+
+def test_a_stop_that_was_moved_is_not_triggered_by_its_old_line(arm: Any, after: Any) -> None:
+    row = arm()
+    judged_from = row.counts_since
+    after(1)
+    stops.edit(row, StopUnit.PRICE, D(60_000), by="kim", at=clock.now())
+    assert not stops.trigger(row.pk, 65_900, clock.now(), seen="feed", judged_from=judged_from)
+    row.refresh_from_db()
+    assert stops.trigger(row.pk, 59_900, clock.now(), seen="feed", judged_from=row.counts_since)
+
+
+def test_arming_again_at_a_price_beyond_the_line_asks_for_confirmation(
+    resting: tuple[StopRule, TradeOrder], work: Any, broker: Broker, simulator: Simulator
+) -> None:
+    row, sale = resting
+    cancel_externally(simulator, sale)
+    work(5)
+    KISFetcher(broker, clock.now).sync_portfolio()
+    row.refresh_from_db()
+    with pytest.raises(ValidationError):
+        stops.rearm(row, by="kim", at=clock.now())
+    stops.rearm(row, by="kim", at=clock.now(), may_trigger_now=True)
+    assert state(row)[0] == State.ARMED
+
+
+def test_a_call_that_waits_long_for_its_turn_is_not_taken_over(
+    arm: Any, fall: Any, broker: Broker, transactional_db: None, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stops, "CLAIM", timedelta(seconds=0.6))
+    monkeypatch.setattr(stops, "RENEW_SECONDS", 0.2)
+    row = arm()
+    fall(LINE, row)
+
+    def waiting(*words: Any) -> int:
+        time.sleep(1.5)
+        assert stops.due(clock.now()) == [], "the claim is renewed"
+        return broker.sellable_qty(*words)
+
+    stops.advance(row.pk, mock.MagicMock(wraps=broker, sellable_qty=waiting), clock.now)
+    assert state(row)[0] == State.ORDERED
+    assert StopRule.objects.get(pk=row.pk).claimed_until is None
