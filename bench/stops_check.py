@@ -248,7 +248,9 @@ class Check:
         times = []
         for code in self.codes[:SLOW_STOPS]:
             pk = self.armed_and_triggered(code, percent=3)
-            self.follow([pk])
+            with contextlib.suppress(TimeoutError):
+                # nothing else asks the broker meanwhile: the allowance is one for all processes
+                _wait(lambda pk=pk: self.wall(pk) < PATIENCE_SECONDS, "the sale to leave")
             times.append(self.wall(pk))
             time.sleep(3)
         self._restart()

@@ -751,9 +751,9 @@ def test_a_fixed_quantity_is_not_offered_again_before_the_list_says_what_a_cance
     fall(LINE, row)
     if lag:
         simulator.fault("list_lag", seconds=40)
-    work(45, lists=lag)
+    work(45, every=0.5, lists=lag)
     simulator.clear_faults()
-    work(90, every=2)
+    work(90)
     assert sold_at_the_exchange(simulator) <= 3000
 
 
