@@ -162,9 +162,6 @@ class Facts:
 
 Guard = Callable[[Facts], Reason | None]
 
-# nothing is taken but cancels for twenty minutes; then orders for the auction with which trading begins again
-BREAKER_TAKES_ORDERS_AFTER = timedelta(minutes=20)
-
 
 def check_quantity(facts: Facts) -> Reason | None:
     if facts.request.qty > 0:
@@ -183,11 +180,8 @@ def check_switch(facts: Facts) -> Reason | None:
 
 
 def check_circuit_breaker(facts: Facts) -> Reason | None:
-    """New orders wait until the venue trades again; the sale of a stop until the venue takes orders for the auction."""
+    """New orders wait until the venue trades again. For a stop's sale the quote tells whether its stock is halted."""
     if facts.breaker_since is None:
-        return None
-    takes_orders = facts.now - facts.breaker_since >= BREAKER_TAKES_ORDERS_AFTER
-    if facts.is_errand and not facts.is_buy and takes_orders:
         return None
     return Reason(
         "CIRCUIT_BREAKER",
@@ -543,7 +537,7 @@ def check_words(kind: OrderKind, *, names_price: bool) -> Reason | None:
 # --- when the trading state changes by itself ------------------------------------------------------
 
 DAILY_LOSS, REFUSALS, LIST_MISSING = "DAILY_LOSS", "REFUSALS", "LIST_MISSING"
-# a trip for want of the list ends once the list was complete for so long, so many times a day
+# a trip for missing lists ends once every list was complete for this long, at most N times a day
 LIST_COMPLETE_FOR = timedelta(minutes=2)
 MAX_CLEARED_A_DAY = 3
 

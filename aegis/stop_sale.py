@@ -49,8 +49,8 @@ class SalePlan:
 class SaleMarket:
     """What a step is priced from. `current` is a price that could trigger a stop, in won (`current_price`).
 
-    `legal`: the order kinds that the venue takes now. `is_locked`: a reading of before found the lower limit locked
-    as well.
+    `legal`: the order kinds that the venue takes now. `is_locked`: an earlier reading found the lower limit
+    locked too.
     """
 
     quote: Quote

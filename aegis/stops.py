@@ -112,7 +112,7 @@ def _exact(rule: Rule) -> Decimal:
     return start - away if rule.kind.falls else start + away
 
 
-# a second trade is a witness if it comes at least so many seconds after the first
+# a second trade is a witness if it comes at least N seconds after the first
 WITNESS_SECONDS = 1
 # the closing auction ends within half a minute of its hour; the first trades at the closing price come minutes later
 UNCROSS_WITHIN = timedelta(seconds=60)

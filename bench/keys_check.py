@@ -67,7 +67,7 @@ def _is_well(figures: dict[str, Any]) -> bool:
 
 
 class Check:
-    """The house, its stops, and what is heard of them."""
+    """The system under test, its stops, and the trades that they received."""
 
     def __init__(self, url: str) -> None:
         from kis.simulator.stocks import STOCKS
@@ -81,7 +81,7 @@ class Check:
         self.polled: dict[str, float] = {}
         self._random = random.Random(1)
 
-    # --- the house
+    # --- the system under test
 
     def hold_and_arm(self) -> None:
         from decimal import Decimal
@@ -316,7 +316,7 @@ def _buy() -> Any:
 
 
 def _wait(happened: Callable[[], bool], seconds: float) -> bool:
-    """Wait until something happened, or so many seconds; whoever judges sees what came of it."""
+    """Wait until something happened, at most N seconds; the caller checks the result."""
     gives_up_at = time.monotonic() + seconds
     while not happened():
         if time.monotonic() > gives_up_at:

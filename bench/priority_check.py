@@ -2,7 +2,7 @@
 
     make priority-check
 
-The house's own workers, at fifteen calls a second. Forty chases are due at once and stops are triggered among them;
+The real workers, at fifteen calls a second. Forty chases are due at once, and stops are triggered among them;
 the same with an order list (inquire-daily-ccld) that takes nine seconds, in which new orders are timed too; then a
 worker stops in a transaction that holds the row which every order updates. The last line is JSON, in seconds from the
 trigger (or the request) to the moment before the order's bytes leave; exit 1 if one is later than it may be.
@@ -250,7 +250,7 @@ class Check:
             thread.join(10)
 
     def _freeze(self, code: str, percent: int = 0) -> int:
-        """Hold a stock where it trades, or so many percent from there; return that price."""
+        """Hold a stock at its price, or N percent from it; return that price."""
         from aegis.terms import Market
         from aegis.ticks import adjust_price_to_tick
         from kis.simulator.stocks import STOCKS as LISTED

@@ -2,7 +2,7 @@
 
     make stops-check
 
-Two listeners, each on a socket of its own, judge every tick, doubled ones too; the house's own urgent worker sells at
+Two listeners, each on a socket of its own, judge every trade, duplicates included; the real `urgent` worker sells at
 fifteen calls a second; in every fifth round that worker is killed in the middle, and another takes over. Each run must
 end with every guarded share sold, or standing at the lower limit, at the exchange and in our tables. The last line is
 JSON; exit 1 if a counter that must be zero is not.
@@ -44,7 +44,7 @@ LARGEST_FALL_PERCENT = 30
 KILLED_EVERY = 5
 # one falls after the other: how long a stop takes is not to be how many wait before it
 APART_SECONDS = 0.3
-# a fall goes down in so many moves, so many seconds apart
+# how a price falls: in N moves, S seconds apart
 WAYS = ((1, 0.1), (3, 0.1), (12, 0.02))
 PATIENCE_SECONDS = 90.0
 LATE_SECONDS, LATE_AFTER_A_KILL_SECONDS = 2.0, 10.0

@@ -18,6 +18,7 @@ from django.utils.translation import gettext
 
 from aegis import sessions, stop_sale
 from aegis.broker import Book, Broker, BrokerError, HeldBack, NotSent, OrderRequest, OutcomeUnknown, Quote, Refused
+from aegis.chase import AUCTION_RESULT_AFTER
 from aegis.guards import (
     Guard,
     check_daily_limits,
@@ -64,8 +65,6 @@ ON_ITS_WAY = timedelta(seconds=5)
 OPPOSITE_PATIENCE = timedelta(seconds=2)
 # shares that left without a trade may be back with the next balance: only after this does their absence count
 VANISHED = timedelta(minutes=10)
-# this long after an auction's end its fills may be missing from our tables
-AUCTION_RESULT_AFTER = timedelta(seconds=10)
 # after so many refusals in a row a person is called; the stop goes on, at longer intervals
 REFUSALS_REPORTED = 5
 
@@ -687,23 +686,23 @@ def was_changed_by_others(order: TradeOrder) -> bool:
         return False
     if order.end_cause in _EXTERNAL:
         return True
-    is_ours_or_open = order.is_open or order.end_cause == EndCause.OWN_CANCEL
-    return is_ours_or_open and order.withdrawn_qty > requests.confirmed_qty(changes) and not _has_live(order)
+    if any(each.state in LIVE for each in changes):
+        return False
+    if order.end_cause == EndCause.OWN_CANCEL:  # what neither was filled nor our cancel took went before it
+        return order.open_qty > requests.confirmed_qty(changes)
+    return order.is_open and order.withdrawn_qty > requests.confirmed_qty(changes)
 
 
 def changed_by_others(row: StopRule) -> TradeOrder | None:
     """Return an order of this sale that somebody else certainly changed since the stop was armed."""
-    suspects = row.sales.filter(Q(end_cause__in=_EXTERNAL) | Q(withdrawn_qty__gt=0) | Q(cancel_wanted_at__isnull=False))
+    ended = Q(end_cause__in=[*_EXTERNAL, EndCause.OWN_CANCEL])
+    suspects = row.sales.filter(ended | Q(withdrawn_qty__gt=0) | Q(cancel_wanted_at__isnull=False))
     return next((each for each in suspects.filter(created_at__gte=row.armed_at) if was_changed_by_others(each)), None)
 
 
 def _is_refused(order: TradeOrder) -> bool:
     """Whether a cancel of ours was refused: nothing is left, or somebody changed the order; the list says which."""
     return order.requests.filter(state=RequestState.REJECTED, kind=RequestKind.CANCEL).exists()
-
-
-def _has_live(order: TradeOrder) -> bool:
-    return order.requests.filter(state__in=LIVE).exclude(kind=RequestKind.NEW).exists()
 
 
 def _is_released(order: TradeOrder) -> bool:

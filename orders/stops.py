@@ -317,13 +317,16 @@ def trigger(pk: int, price: int, at: datetime, *, seen: str, judged_from: dateti
 
 def due(now: datetime) -> list[int]:
     """Return the stops whose next step is due and that nobody is working on."""
-    waiting = StopRule.objects.filter(_free(now), state__in=SELLING, try_at__lte=now)
-    return list(waiting.order_by("try_at").values_list("pk", flat=True))
+    return _waiting(now, due_before=now)
 
 
 def overdue(now: datetime) -> list[int]:
     """Return the stops whose step should have been taken by now: their message was lost, or their worker was killed."""
-    waiting = StopRule.objects.filter(_free(now), state__in=SELLING, try_at__lte=now - OVERDUE)
+    return _waiting(now, due_before=now - OVERDUE)
+
+
+def _waiting(now: datetime, *, due_before: datetime) -> list[int]:
+    waiting = StopRule.objects.filter(_free(now), state__in=SELLING, try_at__lte=due_before)
     return list(waiting.order_by("try_at").values_list("pk", flat=True))
 
 

@@ -612,7 +612,7 @@ def test_after_an_outage_of_the_broker_it_sells_within_seconds_and_nobody_need_a
     assert not sales()
     switch.watch(clock.now())
     work(5, lists=False)
-    assert [each.status for each in sales()] == [Status.FILLED] or sales()[0].is_open
+    assert len(sales()) == 1
     reconcile.reconcile(broker, clock.now)
     assert fresh(sales()[0]).state is Status.FILLED
     assert guards.trading_state() is TradingState.ACTIVE
@@ -857,8 +857,7 @@ def test_a_part_that_is_cancelled_externally_before_our_own_cancel_holds_the_sto
     for _ in range(40):
         work(1, watched)
     row.refresh_from_db()
-    assert row.state in (State.HELD_EXTERNALLY, State.DONE)
-    assert sold_at_the_exchange(simulator) <= 10
+    assert row.state == State.HELD_EXTERNALLY
 
 
 def test_an_order_of_an_earlier_step_that_is_cancelled_externally_holds_the_stop(
@@ -871,7 +870,7 @@ def test_an_order_of_an_earlier_step_that_is_cancelled_externally_holds_the_stop
     work(6, lists=False)
     simulator.command("POST", "/simulator/orders", {"account": ACCOUNT, "cancel": 1})
     work(60)
-    assert state(row)[0] in (State.HELD_EXTERNALLY, State.DONE)
+    assert state(row)[0] == State.HELD_EXTERNALLY
 
 
 def test_a_cancel_of_the_one_sale_of_two_stops_holds_both(
