@@ -211,6 +211,28 @@ MUTATIONS = (
         ("tests/orders/test_stop_sale.py::test_in_a_volatility_interruption_it_orders_once_at_market",),
     ),
     Mutation(
+        "a fixed quantity is offered again before the list says what a cancel took",
+        "orders/stop_sale.py",
+        "guarded_qty",
+        "maybe = sum(each.open_qty for each in unsettled)",
+        "maybe = 0",
+        (
+            "tests/orders/test_stop_sale.py::"
+            "test_a_fixed_quantity_is_not_offered_again_before_the_list_says_what_a_cancel_took",
+        ),
+    ),
+    Mutation(
+        "a part that somebody cancelled before our own cancel holds no stop",
+        "orders/stop_sale.py",
+        "was_changed_by_others",
+        "return order.open_qty > requests.confirmed_qty(changes)",
+        "return False",
+        (
+            "tests/orders/test_stop_sale.py::"
+            "test_a_part_that_is_cancelled_externally_before_our_own_cancel_holds_the_stop",
+        ),
+    ),
+    Mutation(
         "a stop's limit is rounded the other way",
         "aegis/stops.py",
         "limit",
