@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
+from functools import cached_property
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
@@ -158,7 +159,7 @@ class StopSale:
         now = self._now()
         phases = market.today(now)
         is_any_open = any(sessions.is_market_open(venue, phases, now) for venue in Market)
-        session = session_of(self._stock(), phases, now) if is_any_open else None
+        session = session_of(self._stock, phases, now) if is_any_open else None
         if session is None:
             raise Waits(gettext("no venue takes a sale of it now"), next_start(now))
         return session
@@ -168,8 +169,9 @@ class StopSale:
         if not guards.trading_state().lets_pass(Side.SELL):
             raise Waits(gettext("trading is halted: resume it before ordering"))
 
+    @cached_property
     def _stock(self) -> Stock:
-        """Return the stock; the broker is asked once for one that is only listed. Raises OrderDenied, BrokerError."""
+        """The stock; the broker is asked for one that is only listed. Raises OrderDenied, BrokerError."""
         stock, pretrade = market.get_stock(self._row.stock_code), PreTrade(self._broker, self._now)
         return stock if stock and stock.synced_at else pretrade.new_stock(self._row.stock_code)
 
@@ -181,7 +183,7 @@ class StopSale:
         if quote.is_halted:
             raise Waits(gettext("the stock is halted by the exchange"), self._later())
         book = self._broker.book(row.stock_code, session.venue)
-        stock = self._stock()
+        stock = self._stock
         sale = self._market(quote, book, stock, session)
         if self._awaits_second_reading(sale):
             return None
@@ -406,7 +408,7 @@ class StopSale:
         """Cancel the order for the next step, unless that would not sell sooner."""
         row = self._row
         book = self._broker.book(row.stock_code, Market(order.market))
-        sale = self._market(quote, book, self._stock(), session)
+        sale = self._market(quote, book, self._stock, session)
         if self._awaits_second_reading(sale):
             return None
         moved = session.venue is not Market(order.market)
