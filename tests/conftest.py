@@ -1,5 +1,6 @@
 """What tests share: servers that start when first needed, a market clock, a simulated broker, a shut network."""
 
+import importlib
 import ipaddress
 import os
 import socket
@@ -10,7 +11,9 @@ from typing import Any
 
 import pytest
 import redis
+from django.apps import apps
 from django.conf import settings
+from django.db.models.signals import post_migrate
 
 from aegis.broker import Broker
 from aegis.sessions import KST
@@ -18,6 +21,7 @@ from config import embedded
 from config.env import HOME
 from kis import clock, wiring
 from kis.simulator.server import Simulator, serve
+from orders import database_age
 from tests.workers import Workers
 
 MOST_WORKERS = 4
@@ -81,6 +85,21 @@ def django_db_modify_db_settings() -> Iterator[None]:
     server.start()
     yield
     server.stop()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _seeded() -> Iterator[None]:
+    """Bring back the rows that migrations wrote, after each test that empties the tables: the order of tests varies."""
+    seeds = [importlib.import_module(name) for name in ("orders.migrations.0002_seed", "desk.migrations.0002_marks")]
+
+    def seed(sender: Any, **_: Any) -> None:
+        if sender.label == "desk":
+            seeds[0].seed(apps, None)
+            seeds[1].begin_now(apps, None)
+
+    post_migrate.connect(seed)
+    yield
+    post_migrate.disconnect(seed)
 
 
 @pytest.fixture(scope="session")
@@ -156,5 +175,7 @@ def broker(simulator: Simulator, store: redis.Redis) -> Broker:
 @pytest.fixture
 def workers(transactional_db: None, store: redis.Redis, tmp_path: Path) -> Iterator[Workers]:
     """Starts real Celery workers on the test database: `workers.start("orders")` returns when it answers."""
+    # tests of migrations make the tables anew: workers would take the database for an older one, and halt
+    database_age.mark_path().unlink(missing_ok=True)
     with Workers(tmp_path) as running:
         yield running

@@ -29,7 +29,8 @@ def _free_home() -> tuple[Path, int]:
 for _name in [name for name in os.environ if name.startswith(("KIS_", "AEGIS_"))]:
     del os.environ[_name]
 _home, _lock = _free_home()
-(_home / "clock.json").unlink(missing_ok=True)
+for _left in (_home / "clock.json", *_home.glob("database-*.json")):
+    _left.unlink(missing_ok=True)
 os.environ["AEGIS_HOME"] = str(_home)
 os.environ["AEGIS_ENV_FILE"] = os.devnull
 
