@@ -5,11 +5,14 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any
 
+from django.db import connection
 from django.db.models import Q
 
 from orders.models import StopEvent, StopRule
+from portfolio import sql
 
 State = StopRule.State
 # stops that still guard shares, or wait for a person
@@ -32,6 +35,24 @@ def move_generation(row: StopRule, at: datetime | None = None, **fields: Any) ->
     """Change a stop that sells, if neither its state nor its generation has changed since it was read."""
     seen = StopRule.objects.filter(pk=row.pk, state=row.state, generation=row.generation)
     return _change(seen, at, fields)
+
+
+def claim_row(pk: int, now: datetime, until: datetime) -> StopRule | None:
+    """Claim a stop that nobody has claimed, and return it. Nobody waits for the disk: a claim need not survive it."""
+    with connection.cursor() as cursor:
+        cursor.execute(_claiming(), {"stop": pk, "now": now, "until": until})
+        found = cursor.fetchone()
+    return sql.from_row(StopRule, found) if found else None
+
+
+@cache
+def _claiming() -> str:
+    return f"""
+        WITH fast AS (SELECT set_config('synchronous_commit', 'off', true))
+        UPDATE stop_rules SET claimed_until = %(until)s FROM fast
+        WHERE id = %(stop)s AND (claimed_until IS NULL OR claimed_until < %(now)s)
+        RETURNING {sql.columns(StopRule)}
+    """  # noqa: S608
 
 
 def _change(rows: Any, at: datetime | None, fields: dict[str, Any]) -> bool:

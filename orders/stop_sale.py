@@ -41,12 +41,13 @@ from aegis.stops import StopKind
 from aegis.terms import Instrument, Market, OrderKind, Side
 from market import service as market
 from market.models import Stock
-from orders import guards, journal, requests
+from orders import guards, journal, requests, stop_facts
 from orders.cancel import Canceller
 from orders.ground import Ground
 from orders.intents import NO_CHASE, Intent, OrderDenied, offsets
 from orders.models import StopRule, TradeOrder
 from orders.pretrade import Draft, PreTrade
+from orders.stop_facts import SaleFacts
 from orders.stop_rows import SELLING, State, append_event, move, move_generation
 from orders.submit import Submitter, grounds_of
 from portfolio.models import PortfolioEvent
@@ -133,17 +134,18 @@ class StopSale:
     def _sell(self) -> None:
         row = self._row
         # the order of a sender that died before it could be noted here
-        if order := TradeOrder.objects.filter(request_id=row.request_id).first():
-            return self._record_order(order, look_after=timedelta(0))
-        if changed := changed_by_others(row):
+        if known := self._facts.ground.known:
+            return self._record_order(TradeOrder.objects.get(pk=known), look_after=timedelta(0))
+        if self._facts.may_be_changed and (changed := changed_by_others(row)):
             return self._hold(changed)
-        guarded = guarded_qty(row, self._now())
+        is_all = row.quantity is None and self._facts.ground.crowd.held_qty > 0
+        guarded = None if is_all else guarded_qty(row, self._now())
         if guarded == 0:
             return self._end()
-        if other := selling_for(row):
+        if self._facts.has_others and (other := selling_for(row)):
             raise Waits(gettext("stop {other} sells these shares").format(other=f"#{other.pk}"))
         session = self._session()
-        if StopKind(row.kind).falls and self._release_own_sales():
+        if StopKind(row.kind).falls and self._facts.has_own_sales and self._release_own_sales():
             return self._again_at(RELEASED_AFTER)
         sellable = self._broker.sellable_qty(row.stock_code)
         qty = sellable if guarded is None else min(guarded, sellable)
@@ -156,8 +158,7 @@ class StopSale:
     def _session(self) -> Session:
         """Return where the stock can be sold now. Raises Waits, without a request, if nowhere or while halted."""
         self._check_trading_state()
-        now = self._now()
-        phases = market.today(now)
+        now, phases = self._now(), self._facts.ground.phases
         is_any_open = any(sessions.is_market_open(venue, phases, now) for venue in Market)
         session = session_of(self._stock, phases, now) if is_any_open else None
         if session is None:
@@ -166,14 +167,19 @@ class StopSale:
 
     def _check_trading_state(self) -> None:
         """While trading is halted nothing of a stop leaves, not even a cancel: raises Waits."""
-        if not guards.trading_state().lets_pass(Side.SELL):
+        if not self._facts.ground.crowd.state.lets_pass(Side.SELL):
             raise Waits(gettext("trading is halted: resume it before ordering"))
+
+    @cached_property
+    def _facts(self) -> SaleFacts:
+        """What our tables said when this step began; the last check before sending sees what has changed since."""
+        return stop_facts.read(self._row, strategy_name(self._row), self._now())
 
     @cached_property
     def _stock(self) -> Stock:
         """The stock; the broker is asked for one that is only listed. Raises OrderDenied, BrokerError."""
-        stock, pretrade = market.get_stock(self._row.stock_code), PreTrade(self._broker, self._now)
-        return stock if stock and stock.synced_at else pretrade.new_stock(self._row.stock_code)
+        pretrade = PreTrade(self._broker, self._now)
+        return self._facts.ground.stock or pretrade.new_stock(self._row.stock_code)
 
     def _place(self, qty: int, session: Session) -> TradeOrder | None:
         """Price and send the order of this step; None if a second reading of the lower limit is awaited."""
@@ -247,7 +253,7 @@ class StopSale:
             plan=NO_CHASE,
             kind=step.kind,
         )
-        found = pretrade.context(intent)
+        found = self._facts.ground
         facts = replace(
             pretrade.facts(request, stock, intent, found, is_errand=True),
             is_priced=True,
@@ -317,7 +323,7 @@ class StopSale:
     def _report_locked(self, guarded: int | None, sellable: int) -> None:
         """Report at once what stays unguarded: shares that the broker does not let be sold."""
         row = self._row
-        wanted = guarded if guarded is not None else held_qty(row.stock_code)
+        wanted = guarded if guarded is not None else self._facts.ground.crowd.held_qty
         missing = max(0, wanted - sellable)
         if not missing:
             return
@@ -344,9 +350,8 @@ class StopSale:
 
     def _has_cleared_opposite(self, at: datetime) -> bool:
         """Whether own buys were cancelled for this sale, and long enough ago to sell in any case."""
-        row = self._row
-        cleared = row.events.filter(kind="OPPOSITE", at__gte=row.triggered_at, at__lte=at - OPPOSITE_PATIENCE)
-        return row.triggered_at is not None and cleared.exists()
+        cleared_at = self._facts.opposite_cleared_at
+        return cleared_at is not None and cleared_at <= at - OPPOSITE_PATIENCE
 
     # --- following an order
 

@@ -28,7 +28,7 @@ from market import codes
 from market import service as market
 from orders import cancel, guards
 from orders.models import StopEvent, StopRule
-from orders.stop_rows import LIVE, SELLING, State, append_event, move, move_judged
+from orders.stop_rows import LIVE, SELLING, State, append_event, claim_row, move, move_judged
 from orders.stop_sale import VANISHED, StopSale, is_gone
 from portfolio.models import Portfolio, PortfolioEvent
 from portfolio.service import PortfolioService
@@ -347,10 +347,10 @@ def advance(pk: int, broker: Broker, now: Callable[[], datetime]) -> State | Non
     waits long for its turn is not taken over.
     """
     claim = Claim(pk, now)
-    if not claim.take():
+    row = claim.take()
+    if row is None:
         return None
     try:
-        row = StopRule.objects.get(pk=pk)
         for _ in range(STEPS_AT_ONCE):
             StopSale(row, broker, now).run()
             row.refresh_from_db()
@@ -370,13 +370,13 @@ class Claim:
         self._lock = threading.Lock()
         self._timer: threading.Timer | None = None
 
-    def take(self) -> bool:
-        until = self._now() + CLAIM
-        if StopRule.objects.filter(_free(self._now()), pk=self._pk).update(claimed_until=until) != 1:
-            return False
-        self._until = until
-        self._renew_later()
-        return True
+    def take(self) -> StopRule | None:
+        """Return the claimed stop, None if another worker has it. A crash of the database may lose the claim."""
+        row = claim_row(self._pk, self._now(), self._now() + CLAIM)
+        if row is not None:
+            self._until = row.claimed_until
+            self._renew_later()
+        return row
 
     def release(self) -> None:
         with self._lock:

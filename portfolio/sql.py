@@ -61,32 +61,40 @@ def insertion(model: type[Model]) -> str:
 
 def select(model: type[Row], values: Mapping[str, Any], *, lock: bool = False) -> list[Row]:
     """Return the rows whose columns have these values, by the names of their fields; under their locks if wanted."""
-    fields, statement = _selection(model, tuple(values), lock)
+    statement = _selection(model, tuple(values), lock)
     saved = [model._meta.get_field(name).get_db_prep_save(value, connection) for name, value in values.items()]
     with connection.cursor() as cursor:
         cursor.execute(statement, saved)
-        found = cursor.fetchall()
-    names = [field.attname for field in fields]
-    converted = [(place, field) for place, field in enumerate(fields) if hasattr(field, "from_db_value")]
-    return [model.from_db(connection.alias, names, _read(row, converted)) for row in found]
+        return [from_row(model, row) for row in cursor.fetchall()]
 
 
-def _read(row: Sequence[Any], converted: Sequence[tuple[int, Any]]) -> Sequence[Any]:
-    """Return a row's values as their fields know them; `converted` are those that the driver knows otherwise."""
+def columns(model: type[Model]) -> str:
+    """Return the names of all columns, as `from_row` wants their values."""
+    return ", ".join(connection.ops.quote_name(field.column) for field in model._meta.concrete_fields)
+
+
+def from_row(model: type[Row], row: Sequence[Any]) -> Row:
+    """Return the object of a row that has all `columns`."""
+    names, converted = _reading(model)
     values = list(row)
-    for place, field in converted:
+    for place, field in converted:  # those that the driver knows otherwise
         values[place] = field.from_db_value(values[place], None, connection)
-    return values
+    return model.from_db(connection.alias, names, values)
 
 
 @cache
-def _selection(model: type[Model], names: tuple[str, ...], lock: bool) -> tuple[list[Any], str]:
-    """Return all fields, in the order of their columns, and the statement that asks for them."""
+def _reading(model: type[Model]) -> tuple[list[str], list[tuple[int, Any]]]:
+    fields = model._meta.concrete_fields
+    converted = [(place, field) for place, field in enumerate(fields) if hasattr(field, "from_db_value")]
+    return [field.attname for field in fields], converted
+
+
+@cache
+def _selection(model: type[Model], names: tuple[str, ...], lock: bool) -> str:
     quote, meta = connection.ops.quote_name, model._meta
-    columns = ", ".join(quote(field.column) for field in meta.concrete_fields)
     where = " AND ".join(f"{quote(meta.get_field(name).column)} = %s" for name in names)
     ending = " FOR UPDATE" if lock else ""
-    return list(meta.concrete_fields), f"SELECT {columns} FROM {quote(meta.db_table)} WHERE {where}{ending}"  # noqa: S608
+    return f"SELECT {columns(model)} FROM {quote(meta.db_table)} WHERE {where}{ending}"  # noqa: S608
 
 
 def update(model: type[Model], pk: int, values: Mapping[str, Any], *, seen: Mapping[str, Any] | None = None) -> bool:
