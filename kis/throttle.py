@@ -67,23 +67,34 @@ local function take(slots, queue, alive, due, slow, tally, limit, interval, wind
         interval = interval * 2
     end
     redis.call('ZREMRANGEBYSCORE', slots, '-inf', now)
-    for _, gone in ipairs(redis.call('ZRANGEBYSCORE', alive, '-inf', now)) do
-        redis.call('ZREM', queue, gone)
-        redis.call('ZREM', alive, gone)
-    end
-    redis.call('ZADD', queue, 'NX', now + handicap, id)
     local free = limit - redis.call('ZCARD', slots)
-    local ahead = redis.call('ZRANK', queue, id)
+    local ahead, queued = 0, redis.call('EXISTS', queue) == 1
+    local function join()
+        redis.call('ZADD', queue, 'NX', now + handicap, id)
+        return redis.call('ZRANK', queue, id)
+    end
+    if queued then
+        for _, gone in ipairs(redis.call('ZRANGEBYSCORE', alive, '-inf', now)) do
+            redis.call('ZREM', queue, gone)
+            redis.call('ZREM', alive, gone)
+        end
+        ahead = join()
+    end
     local pace = tonumber(redis.call('GET', due) or '0')
     local paced = ARGV[5] == '1' and 0 or math.max(0, pace - now)
     if ahead < free and paced == 0 then
-        redis.call('ZREM', queue, id)
-        redis.call('ZREM', alive, id)
+        if queued then
+            redis.call('ZREM', queue, id)
+            redis.call('ZREM', alive, id)
+        end
         redis.call('ZADD', slots, now + lease, id)
         redis.call('PEXPIRE', slots, lease * 2)
         redis.call('SET', due, math.max(pace, now - interval * burst) + interval, 'PX', 10000)
         redis.call('HINCRBY', tally, 'granted', 1)
         return 0
+    end
+    if not queued then
+        ahead = join()
     end
     local wait = paced
     if ahead >= free then

@@ -7,6 +7,7 @@ that may have changed since the request was judged, and marks the request as sen
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
 from django.db import connection
@@ -105,12 +106,14 @@ WHY_HELD_BACK = {
 }
 
 # `sent_at` may be set already by this very sender, whose first try was turned away unread. The mark must be seen at
-# once and need not survive a crash of the database: an unsent and an unknown request are both resolved by the list
+# once and need not survive a crash of the database: an unsent and an unknown request are both resolved by the list.
+# `IS TRUE` keeps it to the primary key: in the index of unsettled orders each order of the day leaves a dead entry
 _CLAIM_NEW = """
 WITH fast AS (SELECT set_config('synchronous_commit', 'off', true)),
 claimed AS (
     UPDATE trade_orders SET sent_at = %(at)s FROM fast
-    WHERE id = %(order)s AND status = 'SUBMITTING' AND sent_at IS NOT DISTINCT FROM %(seen)s AND ({conditions})
+    WHERE id = %(order)s AND (status = 'SUBMITTING') IS TRUE AND sent_at IS NOT DISTINCT FROM %(seen)s
+      AND ({conditions})
     RETURNING id
 )
 UPDATE broker_requests SET state = 'SENT', sent_at = %(at)s, state_at = %(at)s FROM claimed
@@ -132,18 +135,21 @@ def _conditions(grounds: Grounds | None) -> dict[str, str]:
     return {name: condition for name, condition in _CONDITIONS.items() if name not in skip}
 
 
-def _all_of(grounds: Grounds | None) -> str:
-    return " AND ".join(["true", *(f"({condition})" for condition in _conditions(grounds).values())])
+@cache
+def _statement(claim: str, skip: frozenset[str] | None) -> str:
+    """Return the statement of a claim with the conditions that concern it; without grounds none does."""
+    conditions = [] if skip is None else [each for name, each in _CONDITIONS.items() if name not in skip]
+    return claim.format(conditions=" AND ".join(["true", *(f"({each})" for each in conditions)]))
 
 
 def new_order_check(order: TradeOrder, grounds: Grounds, now: Any) -> LastCheck:
     """Return the last check of a new order: it claims the order for this sender, once, or raises HeldBack."""
-    return _Claim(_CLAIM_NEW.format(conditions=_all_of(grounds)), order, grounds, now)
+    return _Claim(_statement(_CLAIM_NEW, grounds.skip), order, grounds, now)
 
 
 def change_check(request: BrokerRequest, order: TradeOrder, grounds: Grounds | None, now: Any) -> LastCheck:
     """Return the last check of a cancel or an amend. Without grounds, as of a person's cancel, nothing holds it."""
-    return _Claim(_CLAIM_CHANGE.format(conditions=_all_of(grounds)), order, grounds, now, request=request)
+    return _Claim(_statement(_CLAIM_CHANGE, grounds.skip if grounds else None), order, grounds, now, request=request)
 
 
 class _Claim:
