@@ -1,11 +1,11 @@
-"""Stops in two hundred falls of 1 to 30 %, and in ten scripted scenes: every guarded share is sold, once, in time.
+"""Stops in two hundred falls of 1 to 30 %, and in eleven scripted scenes: every guarded share is sold, once, in time.
 
     make stops-check
 
 Two listeners, each on a socket of its own, judge every trade, duplicates included; the real `urgent` worker sells at
-fifteen calls a second; in every fifth round that worker is killed in the middle, and another takes over. Each run must
-end with every guarded share sold, or standing at the lower limit, at the exchange and in our tables. The last line is
-JSON; exit 1 if a counter that must be zero is not.
+fifteen calls a second; in every fifth round that worker is killed in the middle, in one scene at each of its calls,
+and another takes over. Each run must end with every guarded share sold, or standing at the lower limit, at the exchange
+and in our tables. The last line is JSON; exit 1 if a counter that must be zero is not.
 
 `unsold`: shares that are held and not on offer at the lower limit. `missed`: stops that did not trigger.
 `false_triggers`: stops that did at a price above their line. `below_band`: our own price more than 3 % below the
@@ -49,6 +49,16 @@ WAYS = ((1, 0.1), (3, 0.1), (12, 0.02))
 PATIENCE_SECONDS = 90.0
 LATE_SECONDS, LATE_AFTER_A_KILL_SECONDS = 2.0, 10.0
 SLOW_STOPS = 4
+# the broker calls of a sale at which a worker is killed
+STEPS = (
+    "before sellable_qty",
+    "before quote",
+    "before book",
+    "before place",
+    "after place",
+    "before cancel",
+    "after cancel",
+)
 # nobody trades so much in so short a time but a check
 UNBOUND = {"AEGIS_MAX_ORDERS_PER_MINUTE": "0", "AEGIS_DUPLICATE_SECONDS": "0", "AEGIS_MAX_DAILY_LOSS_PERCENT": "0"}
 ZEROS = ("unsold", "oversold", "missed", "false_triggers", "below_band", "late")
@@ -142,10 +152,14 @@ class Check:
     def start(self) -> None:
         self.worker = self.start_worker()
 
-    def start_worker(self, **variables: str) -> Any:
+    def start_worker(self, **options: str) -> Any:
         from config import processes
 
-        return self.workers.start("urgent", threads=processes.URGENT_THREADS, **variables)
+        return self.workers.start("urgent", threads=processes.URGENT_THREADS, **options)
+
+    def stop_worker(self) -> None:
+        self.worker.kill()
+        self.worker.wait()
 
     # --- falls
 
@@ -161,8 +175,7 @@ class Check:
             self.hold(run.code, self.moved(run.code, -_line_percent(percents[runs.index(run)]) / 2))  # a near miss
         for place, (run, percent) in enumerate(zip(runs, percents, strict=True)):
             if is_killed and place == STOCKS // 2:
-                self.worker.kill()
-                self.worker.wait()
+                self.stop_worker()
                 self._fall(run, percent)
                 self.worker = self.start_worker()
             else:
@@ -257,8 +270,7 @@ class Check:
         return _spread([each * 1000 for each in times])
 
     def _restart(self, **variables: str) -> None:
-        self.worker.kill()
-        self.worker.wait()
+        self.stop_worker()
         self.worker = self.start_worker(**variables)
 
     # --- what a scene needs
@@ -398,8 +410,7 @@ class Check:
         from orders import stops
         from orders.models import StopRule
 
-        self.worker.kill()
-        self.worker.wait()
+        self.stop_worker()
         times = []
         for code in self.codes:
             timed = _Timed(broker())
@@ -444,7 +455,7 @@ class _Timed:
 
 
 class Scenes:
-    """Ten scripted scenes. Each returns what went wrong, empty if nothing did."""
+    """Eleven scripted scenes. Each returns what went wrong, empty if nothing did."""
 
     def __init__(self, check: Check) -> None:
         self._check = check
@@ -564,6 +575,23 @@ class Scenes:
         check.follow([pk])
         check.post("/simulator/faults", clear=True)
         return self._expect(pk, "DONE", SHARES)
+
+    def scene_killed_at_each_step(self, code: str) -> str:
+        """A worker is killed at each broker call of a sale, before and after it; another takes over and sells once."""
+        check = self._check
+        for step in STEPS:
+            pk = self._resting(code) if "cancel" in step else check.armed(code, 3)
+            check.stop_worker()
+            dying = check.start_worker(name="dying", include="bench.dying", DIES_AT=step)
+            if "cancel" not in step:
+                check.hold(code, check.moved(code, -3))
+                check.trigger(pk, check.moved(code, -3))
+            _wait(lambda dying=dying: dying.poll() is not None or bool(check.work()), f"the worker to die {step}")
+            check.start()
+            check.follow([pk])
+            if problem := self._expect(pk, "DONE", SHARES):
+                return f"killed {step}: {problem}"
+        return ""
 
     def scene_fixed_quantity(self, code: str) -> str:
         pk = self._check.armed_and_triggered(code, quantity=4)
