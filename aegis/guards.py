@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 from aegis.broker import OrderRequest, Quote
@@ -223,6 +224,7 @@ def check_sector(facts: Facts) -> Reason | None:
     )
 
 
+@lru_cache(maxsize=512)
 def _letters(text: str) -> str:
     """Return a sector's name without what lists write differently: "전기·가스" and "전기,가스" are one."""
     return re.sub(r"[\W_]", "", text)

@@ -185,7 +185,7 @@ def shifted(phases: Iterable[Phase], by: timedelta) -> tuple[Phase, ...]:
 def phases_at(phases: Iterable[Phase], market: Market, now: datetime) -> tuple[Phase, ...]:
     """Return the phases of `market` that hold `now`; two where a fixed-price session lies in an auction."""
     moment = now.astimezone(KST).time()
-    return tuple(phase for phase in phases if phase.market == market and phase.holds(moment))
+    return tuple([phase for phase in phases if phase.market == market and phase.holds(moment)])
 
 
 def auction_at(phases: Iterable[Phase], market: Market, now: datetime) -> Phase | None:

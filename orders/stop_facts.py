@@ -39,8 +39,8 @@ class SaleFacts:
     """What our tables said of a stop's sale when its step began.
 
     `may_be_changed`: an order of it ended, or lost shares, other than by fills; `has_others`: another stop sells the
-    stock; `has_own_sales`: orders of ours to sell it are open; `opposite_cleared_at`: when own buys were first cancelled
-    for it.
+    stock; `has_own_sales`: orders of ours to sell it are open; `opposite_cleared_at`: when own buys were first
+    cancelled for it.
     """
 
     ground: Ground

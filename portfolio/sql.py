@@ -4,12 +4,12 @@ For the tables that a fill and an order wait for. Values go through each field's
 what it saves.
 """
 
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from typing import Any, TypeVar
 
 from django.db import connection
-from django.db.models import Model
+from django.db.models import BooleanField, CharField, IntegerField, Model, TextField
 
 Row = TypeVar("Row", bound=Model)
 
@@ -31,8 +31,8 @@ def added(row: Row, pk: int) -> Row:
 def values(row: Model, leave_out: frozenset[str] = frozenset()) -> dict[str, Any]:
     """Return what a row is written with, by the names of its columns, all but the key and those left out."""
     return {
-        field.column: field.get_db_prep_save(getattr(row, field.attname), connection)
-        for field in _columns(type(row), leave_out)
+        column: save(getattr(row, name)) if save else getattr(row, name)
+        for column, name, save in _saving(type(row), leave_out)
     }
 
 
@@ -49,6 +49,22 @@ def places(model: type[Model], leave_out: frozenset[str] = frozenset()) -> tuple
 def _columns(model: type[Model], leave_out: frozenset[str] = frozenset()) -> list[Any]:
     fields = model._meta.concrete_fields
     return [field for field in fields if not field.primary_key and field.attname not in leave_out]
+
+
+@cache
+def _saving(model: type[Model], leave_out: frozenset[str]) -> list[tuple[str, str, Callable[[Any], Any] | None]]:
+    """Return each column, the attribute that it is written from, and what converts it, None if nothing need to."""
+    return [(field.column, field.attname, _conversion(field)) for field in _columns(model, leave_out)]
+
+
+def _conversion(field: Any) -> Callable[[Any], Any] | None:
+    """Return a field's own conversion, or what it comes to for the values that a row of ours has."""
+    kind = field.get_internal_type()
+    if type(field) in (BooleanField, CharField, TextField):
+        return None
+    if isinstance(field, IntegerField):
+        return partial(connection.ops.adapt_integerfield_value, internal_type=kind)
+    return lambda value: field.get_db_prep_save(value, connection)
 
 
 @cache
