@@ -37,25 +37,30 @@ NO_FAMILY = -1
 # as known here. An amend takes what its original holds: until the list names it, that counts once, and in unknown cash
 # only what it costs more.
 # UNVERIFIED: the upper limit is reckoned from the price at arrival; the day's base may be higher
+# two halves, each by its own index
+_ORDERS_NOT_OVER = """
+    SELECT * FROM trade_orders
+    WHERE stock_code = %(stock_code)s AND status IN ('PARTIAL', 'PENDING', 'SUBMITTING', 'UNKNOWN')
+    UNION ALL
+    SELECT * FROM trade_orders WHERE stock_code <> %(stock_code)s AND status IN ('SUBMITTING', 'UNKNOWN')
+"""
 _UNSETTLED = f"""
-    SELECT min(id) FILTER (WHERE is_unknown AND NOT is_amend AND order_type = %(order_type)s
-               AND stock_code = %(stock_code)s) AS frozen,
-           min(id) FILTER (WHERE is_unknown AND is_amend AND order_type = %(order_type)s
-               AND stock_code = %(stock_code)s) AS frozen_amend,
+    SELECT min(id) FILTER (WHERE is_unknown AND NOT is_amend AND is_same_side AND is_here) AS frozen,
+           min(id) FILTER (WHERE is_unknown AND is_amend AND is_same_side AND is_here) AS frozen_amend,
            sum(qty * CASE WHEN is_amend THEN greatest(0, price - old_price) WHEN price > 0 THEN price
                           ELSE arrival_price * {100 + DAILY_LIMIT_PERCENT} / 100 END)
                FILTER (WHERE is_unknown AND order_type = 'BUY') AS cash,
-           sum(qty) FILTER (WHERE is_unknown AND NOT is_amend AND order_type = 'SELL'
-               AND stock_code = %(stock_code)s) AS shares,
+           sum(qty) FILTER (WHERE is_unknown AND NOT is_amend AND order_type = 'SELL' AND is_here) AS shares,
            sum(greatest(0, qty - filled_qty - withdrawn_qty - moving))
-               FILTER (WHERE order_type = 'BUY' AND stock_code = %(stock_code)s) AS open_buys,
+               FILTER (WHERE order_type = 'BUY' AND is_here) AS open_buys,
            json_agg(json_build_array(id, market, price) ORDER BY id)
-               FILTER (WHERE order_type <> %(order_type)s AND stock_code = %(stock_code)s) AS opposite,
+               FILTER (WHERE NOT is_same_side AND is_here) AS opposite,
            (SELECT quantity FROM portfolio WHERE stock_code = %(stock_code)s) AS held,
            (SELECT coalesce(outcome IN ('WHOLE', 'PARTLY') AND at >= %(fresh_since)s, false)
             FROM reconciliations ORDER BY at DESC, id DESC LIMIT 1) AS is_reconciled
     FROM (
-        SELECT *,
+        SELECT id, market, order_type, price, qty, filled_qty, withdrawn_qty, arrival_price,
+               stock_code = %(stock_code)s AS is_here, order_type = %(order_type)s AS is_same_side,
                status = 'UNKNOWN' OR (status = 'SUBMITTING' AND created_at <= %(silent_since)s)
                    OR missing_since IS NOT NULL AS is_unknown,
                replaces_id IS NOT NULL AND status IN ('SUBMITTING', 'UNKNOWN') AS is_amend,
@@ -63,9 +68,8 @@ _UNSETTLED = f"""
                (SELECT coalesce(sum(qty), 0) FROM broker_requests AS request
                 WHERE order_id = own.id AND kind = 'AMEND'
                   AND request.state IN ('REQUESTED', 'SENT', 'ACKNOWLEDGED', 'UNKNOWN')) AS moving
-        FROM trade_orders AS own
-        WHERE (status IN ('PARTIAL', 'PENDING') AND stock_code = %(stock_code)s OR status IN ('SUBMITTING', 'UNKNOWN'))
-          AND id <> %(family)s AND coalesce(root_id, 0) <> %(family)s
+        FROM ({_ORDERS_NOT_OVER}) AS own
+        WHERE id <> %(family)s AND coalesce(root_id, 0) <> %(family)s
     ) AS other
 """  # noqa: S608
 # What the other orders mean for one: the trading state and a circuit breaker that goes on, how many orders were ever
@@ -301,7 +305,9 @@ def _survey() -> tuple[str, list[str]]:
     """Return the statement, and the stock's fields that end its row."""
     fields = Stock._meta.concrete_fields
     columns = ", ".join(f"stocks.{connection.ops.quote_name(field.column)}" for field in fields)
-    return SURVEY.format(crowd=CROWD, stock=columns), [field.attname for field in fields]
+    # psycopg prepares no statement of over 4,096 letters
+    statement = " ".join(SURVEY.format(crowd=CROWD, stock=columns).split())
+    return statement, [field.attname for field in fields]
 
 
 @lru_cache(maxsize=8)
