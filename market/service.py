@@ -67,6 +67,14 @@ def get_stock(code: str) -> Stock | None:
     return Stock.objects.filter(pk=code).first()
 
 
+def _known_codes(printed: Collection[str]) -> set[str]:
+    if not printed:
+        return set()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT code FROM stocks WHERE code = ANY(%s)", [list(printed)])
+        return {code for (code,) in cursor.fetchall()}
+
+
 def canonical_codes(printed: Collection[str]) -> dict[str, str]:
     """Return our code for each code that the broker prints otherwise; those that it prints as we do are left out.
 
@@ -74,7 +82,7 @@ def canonical_codes(printed: Collection[str]) -> dict[str, str]:
     Q500001), or if one is the other after the exchange's letter for shares, A. Nothing else may be stripped: in
     0009K0 and 00088K the letters are part of the code.
     """
-    unknown = set(printed) - set(Stock.objects.filter(pk__in=printed).values_list("pk", flat=True))
+    unknown = set(printed) - _known_codes(printed)
     if not unknown:
         return {}
     bare = {code.removeprefix("A"): code for code in unknown if code.startswith("A")}
