@@ -28,15 +28,23 @@ if TYPE_CHECKING:
     import pandas
 
 
+_PHASE = ("market", "phase", "starts_at", "ends_at", "matching", "order_kinds")
+_DAY = f"""
+    SELECT is_open, {", ".join(_PHASE)} FROM trading_days LEFT JOIN trading_sessions ON day_id = date
+    WHERE date = %s ORDER BY market, starts_at, phase
+"""  # noqa: S608
+
+
 def phases_on(day: date) -> tuple[Phase, ...]:
     """Return the phases of `day`, empty on a holiday. A day not laid down yet goes by the calendar library."""
-    known = TradingDay.objects.filter(pk=day).first()
-    if known is None:
+    with connection.cursor() as cursor:
+        cursor.execute(_DAY, [day])
+        rows = cursor.fetchall()
+    if not rows:
         return calendar.phases_by_library(day)
-    if not known.is_open:
-        return ()
-    rows = TradingSession.objects.filter(day=known)
-    return tuple(row.as_phase() for row in rows)
+    return tuple(
+        TradingSession(**dict(zip(_PHASE, row, strict=True))).as_phase() for is_open, *row in rows if is_open and row[0]
+    )
 
 
 def today(now: datetime) -> tuple[Phase, ...]:

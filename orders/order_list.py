@@ -17,7 +17,7 @@ from django.utils.translation import gettext_noop
 from aegis.broker import Broker, OrderRecord, PartlyRead, UnreadLine
 from aegis.lifecycle import UNSETTLED, IllegalMove, Status
 from aegis.requests import LIVE
-from aegis.sessions import KST
+from aegis.sessions import KST, Phase
 from aegis.terms import OrderKind
 from market import service as market
 from orders.models import TradeOrder
@@ -39,8 +39,8 @@ EMPTY = gettext_noop("the list is empty, though orders are known")
 class OrderList:
     """One answer. `orders` are new orders and amends, `changes` the cancels and amends by the order they reference.
 
-    `since` is the first day it was asked for. `unread` are the lines that cannot be parsed; lines that our tables
-    refuse are added to it on the way.
+    `since` is the first day it was asked for, `phases` are those of the day on which it was. `unread` are the lines
+    that cannot be parsed; lines that our tables refuse are added to it on the way.
     """
 
     orders: Sequence[OrderRecord]
@@ -49,6 +49,7 @@ class OrderList:
     asked_at: datetime
     now: datetime
     since: date
+    phases: tuple[Phase, ...]
     lacks_known: bool = False
 
     @property
@@ -126,7 +127,8 @@ def arrange(
         if record.original_no:
             changes[record.order_date, record.original_no, record.code, record.side.value].append(record)
     orders = [record for record in records if not record.is_cancel]
-    return OrderList(orders, changes, unread, asked_at, now, since, _lacks_known(orders, since, asked_at))
+    phases, lacks_known = market.today(asked_at), _lacks_known(orders, since, asked_at)
+    return OrderList(orders, changes, unread, asked_at, now, since, phases, lacks_known)
 
 
 # an amend that was numbered and not carried out leads to no order

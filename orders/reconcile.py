@@ -16,7 +16,6 @@ from django.utils.translation import gettext
 from aegis.broker import Broker, BrokerError, NotSent, OrderRecord, PartlyRead
 from aegis.lifecycle import OPEN, Status
 from aegis.requests import RequestedBy
-from market import service as market
 from market.turns import only_one
 from orders import fills, journal, order_list, requests, unknown
 from orders.cancel import Canceller
@@ -93,7 +92,7 @@ def reconcile(broker: Broker, now: Callable[[], datetime]) -> Report:
     outcome = _outcome(answer)
     counts = {name: getattr(report, name) for name in ("seen", "corrected", "adopted", "resolved", "error")}
     sql.insert(Reconciliation(at=asked_at, outcome=outcome, **counts))
-    unknown.remind(answer.now)
+    unknown.remind(answer.now, answer.phases)
     _cancel_surplus(report.turned_up, broker, now)
     if outcome == Outcome.FAILED:
         raise PartlyRead(records, unread)
@@ -166,7 +165,7 @@ def _settle_known(
     if not records:
         return []
     known, unmatched, agreeing = KnownOrders(records, answer.orders), [], list[int]()
-    phases, changing = market.today(answer.asked_at), requests.orders_with_live_changes()
+    phases, changing = answer.phases, requests.orders_with_live_changes()
     for record in records:
         order = known.row_of(record)
         if order is None:

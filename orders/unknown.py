@@ -16,9 +16,8 @@ from django.utils.translation import gettext
 from aegis.broker import Acceptance, OrderRecord
 from aegis.lifecycle import OPEN, UNANSWERED, Event, Status
 from aegis.requests import LIVE, REPLY_DEADLINE, EndCause, RequestKind
-from aegis.sessions import KST
+from aegis.sessions import KST, Phase
 from aegis.terms import Market, OrderKind
-from market import service as market
 from orders import cancel, fills, journal
 from orders.models import BrokerRequest, OrderEvent, TradeOrder
 from orders.order_list import KnownOrders, OrderList, as_unread, describe, same_branch
@@ -222,9 +221,8 @@ def _end_missing(order: TradeOrder, evidence: str, *, by: str, at: datetime) -> 
     return order
 
 
-def remind(now: datetime) -> None:
+def remind(now: datetime, phases: Sequence[Phase]) -> None:
     """Remind the operator, once before the day's first session, of what is still to be decided."""
-    phases = market.today(now)
     if not phases:
         return
     opens_at = datetime.combine(now.astimezone(KST).date(), min(phase.starts_at for phase in phases), KST)
