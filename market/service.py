@@ -28,15 +28,23 @@ if TYPE_CHECKING:
     import pandas
 
 
+_PHASE = ("market", "phase", "starts_at", "ends_at", "matching", "order_kinds")
+_DAY = f"""
+    SELECT is_open, {", ".join(_PHASE)} FROM trading_days LEFT JOIN trading_sessions ON day_id = date
+    WHERE date = %s ORDER BY market, starts_at, phase
+"""  # noqa: S608
+
+
 def phases_on(day: date) -> tuple[Phase, ...]:
     """Return the phases of `day`, empty on a holiday. A day not laid down yet goes by the calendar library."""
-    known = TradingDay.objects.filter(pk=day).first()
-    if known is None:
+    with connection.cursor() as cursor:
+        cursor.execute(_DAY, [day])
+        rows = cursor.fetchall()
+    if not rows:
         return calendar.phases_by_library(day)
-    if not known.is_open:
-        return ()
-    rows = TradingSession.objects.filter(day=known)
-    return tuple(row.as_phase() for row in rows)
+    return tuple(
+        TradingSession(**dict(zip(_PHASE, row, strict=True))).as_phase() for is_open, *row in rows if is_open and row[0]
+    )
 
 
 def today(now: datetime) -> tuple[Phase, ...]:
@@ -67,6 +75,14 @@ def get_stock(code: str) -> Stock | None:
     return Stock.objects.filter(pk=code).first()
 
 
+def _known_codes(printed: Collection[str]) -> set[str]:
+    if not printed:
+        return set()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT code FROM stocks WHERE code = ANY(%s)", [list(printed)])
+        return {code for (code,) in cursor.fetchall()}
+
+
 def canonical_codes(printed: Collection[str]) -> dict[str, str]:
     """Return our code for each code that the broker prints otherwise; those that it prints as we do are left out.
 
@@ -74,7 +90,7 @@ def canonical_codes(printed: Collection[str]) -> dict[str, str]:
     Q500001), or if one is the other after the exchange's letter for shares, A. Nothing else may be stripped: in
     0009K0 and 00088K the letters are part of the code.
     """
-    unknown = set(printed) - set(Stock.objects.filter(pk__in=printed).values_list("pk", flat=True))
+    unknown = set(printed) - _known_codes(printed)
     if not unknown:
         return {}
     bare = {code.removeprefix("A"): code for code in unknown if code.startswith("A")}

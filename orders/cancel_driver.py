@@ -5,7 +5,6 @@ from collections.abc import Callable
 from datetime import datetime
 
 from django.db import transaction
-from django.db.models import Exists, OuterRef, Q
 
 from aegis.broker import Broker, BrokerError
 from aegis.guards import TradingState
@@ -13,16 +12,36 @@ from aegis.lifecycle import OPEN, UNANSWERED
 from aegis.requests import CANCEL_BACKOFF_MAX, CANCEL_REPORT_AFTER, RequestedBy, RequestKind, resend_after
 from aegis.sessions import KST
 from kis import about
-from orders import guards, journal, reconcile, settle
+from orders import journal, reconcile, settle
 from orders.cancel import Canceller
-from orders.models import OrderEvent, TradeOrder
+from orders.models import TradeOrder, TradingSwitch
+from portfolio import sql
 
 log = logging.getLogger(__name__)
 
 UNCONFIRMED = "CANCEL_UNCONFIRMED"
 AUTOMATIC = (RequestedBy.CHASE, RequestedBy.STOP)
 # a chase that goes on drives its own cancel, and does not report it
-_IS_CHASED = Q(chase_at__isnull=False, cancel_wanted_by=RequestedBy.CHASE)
+_IS_CHASED = f"(chase_at IS NOT NULL AND cancel_wanted_by = '{RequestedBy.CHASE.value}')"
+
+
+# a turn that is too far ahead was set before the clock was put back
+_HAS_COME = "(cancel_due_at <= %(now)s OR cancel_due_at > %(too_far)s)"
+_DUE = f"""
+    SELECT id FROM trade_orders
+    WHERE cancel_due_at IS NOT NULL AND order_date = %(today)s AND status NOT IN ({sql.words(UNANSWERED)})
+      AND CASE WHEN {_IS_CHASED} THEN
+              status IN ({sql.words(OPEN)}) AND cancel_wanted_at <= %(late)s
+              AND NOT EXISTS (SELECT FROM order_events
+                              WHERE order_id = trade_orders.id AND kind = '{UNCONFIRMED}' AND at >= cancel_wanted_at)
+          ELSE {_HAS_COME} END
+      AND (cancel_wanted_by NOT IN ({sql.words(AUTOMATIC)}) OR NOT EXISTS (
+          SELECT FROM trading_switch WHERE id = {TradingSwitch.ONLY_PK} AND state = '{TradingState.HALTED.value}'))
+    ORDER BY cancel_due_at
+"""  # noqa: S608
+_TAKE = f"""
+    UPDATE trade_orders SET cancel_due_at = %(next)s WHERE id = %(pk)s AND cancel_due_at = %(seen)s AND {_HAS_COME}
+"""  # noqa: S608
 
 
 def due(now: datetime) -> list[int]:
@@ -30,26 +49,19 @@ def due(now: datetime) -> list[int]:
 
     While trading is halted only what a person, `cancel_all` or a caller requested leaves: no cancel of a chase or stop.
     """
-    told = OrderEvent.objects.filter(order=OuterRef("pk"), kind=UNCONFIRMED, at__gte=OuterRef("cancel_wanted_at"))
-    is_late = Q(_IS_CHASED, ~Exists(told), cancel_wanted_at__lte=now - CANCEL_REPORT_AFTER, status__in=OPEN)
-    is_driven = Q(~_IS_CHASED, _is_due(now))
-    wanted = TradeOrder.objects.filter(cancel_due_at__isnull=False, order_date=now.astimezone(KST).date())
-    orders = wanted.filter(is_driven | is_late).exclude(status__in=UNANSWERED)
-    if guards.trading_state() is TradingState.HALTED:
-        orders = orders.exclude(cancel_wanted_by__in=AUTOMATIC)
-    return list(orders.order_by("cancel_due_at").values_list("pk", flat=True))
+    values = {"today": now.astimezone(KST).date(), "late": now - CANCEL_REPORT_AFTER, **_turns(now)}
+    return [pk for (pk,) in sql.ask(_DUE, values)]
 
 
-def _is_due(now: datetime) -> Q:
-    """Return which turns have come; one that is too far ahead was set before the clock was put back."""
-    return Q(cancel_due_at__lte=now) | Q(cancel_due_at__gt=now + CANCEL_BACKOFF_MAX)
+def _turns(now: datetime) -> dict[str, datetime]:
+    return {"now": now, "too_far": now + CANCEL_BACKOFF_MAX}
 
 
 @about.named
 def drive(pk: int, broker: Broker, now: Callable[[], datetime]) -> None:
     """Take a requested cancel on: look whether the list confirms it, send it again if not, report it in time."""
     order = TradeOrder.objects.get(pk=pk)
-    if order.is_open and TradeOrder.objects.filter(_IS_CHASED, pk=pk).exists():
+    if order.is_open and order.chase_at is not None and order.cancel_wanted_by == RequestedBy.CHASE:
         _report(order, now())
         return
     if order.state in UNANSWERED or not _claim(order, now()):
@@ -76,7 +88,7 @@ def _look(order: TradeOrder, broker: Broker, now: Callable[[], datetime]) -> Non
         reconcile.look(broker, now)
     except BrokerError as error:
         log.warning("order %s: no list says whether it is cancelled: %s", order.pk, error)
-    order.refresh_from_db()
+    sql.refresh(order)
 
 
 def _report(order: TradeOrder, now: datetime) -> None:
@@ -95,5 +107,5 @@ def _report(order: TradeOrder, now: datetime) -> None:
 def _claim(order: TradeOrder, now: datetime) -> bool:
     """Take the turn to drive a cancel; False if another worker has, or nothing is due."""
     sent = order.requests.filter(kind=RequestKind.CANCEL).count()
-    seen = TradeOrder.objects.filter(_is_due(now), pk=order.pk, cancel_due_at=order.cancel_due_at)
-    return seen.update(cancel_due_at=now + resend_after(sent)) == 1
+    turn = {"pk": order.pk, "seen": order.cancel_due_at, "next": now + resend_after(sent), **_turns(now)}
+    return sql.run(_TAKE, turn) == 1

@@ -35,6 +35,7 @@ from orders.intents import OrderDenied
 from orders.models import BrokerRequest, TradeOrder
 from orders.reorders import Preview, Reorders, reorder_of
 from orders.requests import Grounds
+from portfolio import sql
 
 log = logging.getLogger(__name__)
 
@@ -51,20 +52,20 @@ OVERDUE = timedelta(seconds=3)
 REQUESTS_OF_A_STEP = 2
 
 
+_DUE = "chase_at <= %(now)s AND (chase_claimed_until IS NULL OR chase_claimed_until < %(now)s)"
+
+
 def due(now: datetime) -> list[int]:
     """Return the orders whose next step is due and that nobody is working on."""
-    orders = TradeOrder.objects.filter(_is_free(now), chase_at__lte=now)
-    return list(orders.order_by("chase_at").values_list("pk", flat=True))
+    due = f"SELECT id FROM trade_orders WHERE {_DUE} ORDER BY chase_at"  # noqa: S608
+    return [pk for (pk,) in sql.ask(due, {"now": now})]
 
 
 def overdue(now: datetime) -> list[tuple[int, ChaseStep]]:
     """Return the orders whose step should have been taken by now, and that step: their message was lost."""
-    orders = TradeOrder.objects.filter(_is_free(now), chase_at__lte=now - OVERDUE).order_by("chase_at")
+    free = Q(chase_claimed_until__isnull=True) | Q(chase_claimed_until__lt=now)
+    orders = TradeOrder.objects.filter(free, chase_at__lte=now - OVERDUE).order_by("chase_at")
     return [(pk, ChaseStep(step)) for pk, step in orders.values_list("pk", "chase_step")]
-
-
-def _is_free(now: datetime) -> Q:
-    return Q(chase_claimed_until__isnull=True) | Q(chase_claimed_until__lt=now)
 
 
 def advance(pk: int, broker: Broker, now: Callable[[], datetime]) -> Action:
@@ -98,11 +99,11 @@ def run_step(pk: int, broker: Broker, now: Callable[[], datetime], step: ChaseSt
 
     `step` is what a message says; if the rows ask for another by now, that one is named to be sent next instead.
     """
-    claim = _claim(pk, now())
-    if claim is None:
+    order = _claimed(pk, now())
+    if order is None:
         return Taken(Action.REST)
+    claim = order.chase_claimed_until
     try:
-        order = TradeOrder.objects.get(pk=pk)
         decision = decide(order, now())
         if step is not None and decision.action.step not in (None, step):
             return _following(order, decision.action.step)
@@ -111,14 +112,17 @@ def run_step(pk: int, broker: Broker, now: Callable[[], datetime], step: ChaseSt
         log.warning("order %s: its chase waits: %s", pk, error)
         return Taken(Action.WAIT)
     finally:
-        TradeOrder.objects.filter(pk=pk, chase_claimed_until=claim).update(chase_claimed_until=None)
+        sql.run(_RELEASE, {"pk": pk, "claim": claim})
 
 
-def _claim(pk: int, now: datetime) -> datetime | None:
-    """Claim an order for one step; return the claim's end, which is its name, None if another worker has it."""
-    until = now + CLAIM
-    claimed = TradeOrder.objects.filter(_is_free(now), pk=pk, chase_at__lte=now).update(chase_claimed_until=until)
-    return until if claimed == 1 else None
+_RELEASE = "UPDATE trade_orders SET chase_claimed_until = NULL WHERE id = %(pk)s AND chase_claimed_until = %(claim)s"
+
+
+def _claimed(pk: int, now: datetime) -> TradeOrder | None:
+    """Claim an order for one step, and return it; the claim's end is its name. None if another worker has it."""
+    claim = {"pk": pk, "now": now, "until": now + CLAIM}
+    found = sql.change(TradeOrder, "chase_claimed_until = %(until)s", f"id = %(pk)s AND {_DUE}", claim)
+    return found[0] if found else None
 
 
 def _following(order: TradeOrder, step: ChaseStep | None) -> Taken:
@@ -137,7 +141,7 @@ def decide(order: TradeOrder, now: datetime) -> ChaseDecision:
 
 
 def _state(order: TradeOrder) -> ChaseState:
-    family = list(order.family.order_by())
+    family = _family(order)
     ours = [each for each in family if each.pk != order.root_pk and each.origin == TradeOrder.Origin.AEGIS]
     changes = requests.all_changes(order)
     live = [each for each in changes if each.state in LIVE]
@@ -162,6 +166,10 @@ def _state(order: TradeOrder) -> ChaseState:
         is_at_market=OrderKind(order.order_kind).is_market,
         by=_chased_by(order),
     )
+
+
+def _family(order: TradeOrder) -> list[TradeOrder]:
+    return sql.find(TradeOrder, "(id = %(root)s OR root_id = %(root)s)", {"root": order.root_pk})
 
 
 def _reached_the_broker(order: TradeOrder) -> bool:
@@ -297,7 +305,7 @@ class _Step:
 
     def _decided_anew(self, action: Action) -> Taken:
         """Return the step that the list asks for now."""
-        self._order.refresh_from_db()
+        sql.refresh(self._order)
         decision = decide(self._order, self._now())
         if decision.action.step is None:
             return _Step(self._order, decision, self._broker, self._now).take()
@@ -373,7 +381,7 @@ class _Step:
         if why := self._rate_bounded(1):
             return self._pause(why)
         released = order.qty if order.never_arrived else requests.released_qty(requests.all_changes(order))
-        qty = min(released, wanted_qty(order, list(order.family.order_by())))
+        qty = min(released, wanted_qty(order, _family(order)))
         try:
             successor = Reorders(self._broker, self._now).reorder(order, qty, retry)
         except IntegrityError:

@@ -11,8 +11,6 @@ from datetime import datetime
 from decimal import Decimal
 
 from django.db import connection, transaction
-from django.db.models import Case, Exists, OuterRef, Q, Value, When
-from django.db.models.functions import Coalesce, NullIf
 
 from aegis import lifecycle
 from aegis.broker import Notice, NoticeKind
@@ -65,20 +63,27 @@ def receive(notice: Notice, *, account: str, now: datetime, arrived: float) -> R
 
 def replay(order: TradeOrder) -> None:
     """Apply the notices that came before the order's number was known."""
-    waiting = RawNotice.objects.filter(
-        Q(order_no=order.order_no) | Q(original_no=order.order_no), order_date=order.order_date, state=State.WAITING
-    )
-    for raw in waiting.order_by("id"):
+    for raw in sql.find(RawNotice, _EARLY, {"day": order.order_date, "number": order.order_no}):
         _apply_late(raw, order)
+
+
+_EARLY = (
+    """state = 'WAITING' AND order_date = %(day)s AND (order_no = %(number)s OR original_no = %(number)s) ORDER BY id"""
+)
+# as `_number_of` has it
+_STRANDED = f"""
+    state = 'WAITING' AND EXISTS (
+        SELECT FROM trade_orders
+        WHERE order_date = raw_notices.order_date
+          AND order_no = CASE WHEN kind = '{NoticeKind.FILLED.value}' THEN raw_notices.order_no
+                              ELSE coalesce(nullif(original_no, ''), raw_notices.order_no) END)
+    ORDER BY id
+"""
 
 
 def replay_stranded() -> None:
     """Apply the notices that still wait though their order is known: who took them in died or failed over them."""
-    orders = TradeOrder.objects.filter(order_date=OuterRef("order_date"), order_no=OuterRef("number"))
-    named = Coalesce(NullIf("original_no", Value("")), "order_no")
-    number = Case(When(kind=NoticeKind.FILLED, then="order_no"), default=named)
-    waiting = RawNotice.objects.filter(state=State.WAITING).alias(number=number)
-    for raw in waiting.filter(Exists(orders)).order_by("id"):
+    for raw in sql.find(RawNotice, _STRANDED, {}):
         for order in TradeOrder.objects.filter(order_date=raw.order_date, order_no=_number_of(raw)):
             _apply_late(raw, order)
 

@@ -12,6 +12,7 @@ from aegis.guards import Limits, Reason, TradingState
 from aegis.terms import Market, Side
 from kis.errors import advice
 from orders.models import TradingSwitch
+from portfolio import sql
 from portfolio.service import PortfolioService
 
 
@@ -38,8 +39,8 @@ def position(code: str) -> dict[str, int | None]:
 
 def trading_state() -> TradingState:
     """Return where the switch stands, ACTIVE before it was ever turned."""
-    state = TradingSwitch.objects.filter(pk=TradingSwitch.ONLY_PK).values_list("state", flat=True).first()
-    return TradingState(state or TradingState.ACTIVE)
+    found = sql.ask("SELECT state FROM trading_switch WHERE id = %(switch)s", {"switch": TradingSwitch.ONLY_PK})
+    return TradingState(found[0][0]) if found else TradingState.ACTIVE
 
 
 def arrival_percent(side: Side) -> Decimal:

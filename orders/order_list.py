@@ -12,16 +12,16 @@ from datetime import date, datetime, timedelta
 from typing import Any
 
 from django.db import DataError, IntegrityError
-from django.db.models import Q
 from django.utils.translation import gettext_noop
 
 from aegis.broker import Broker, OrderRecord, PartlyRead, UnreadLine
 from aegis.lifecycle import UNSETTLED, IllegalMove, Status
 from aegis.requests import LIVE
-from aegis.sessions import KST
+from aegis.sessions import KST, Phase
 from aegis.terms import OrderKind
 from market import service as market
-from orders.models import BrokerRequest, TradeOrder
+from orders.models import TradeOrder
+from portfolio import sql
 
 # fills and cancels of the last seconds may be missing from a list
 LIST_LAG = timedelta(seconds=10)
@@ -39,8 +39,8 @@ EMPTY = gettext_noop("the list is empty, though orders are known")
 class OrderList:
     """One answer. `orders` are new orders and amends, `changes` the cancels and amends by the order they reference.
 
-    `since` is the first day it was asked for. `unread` are the lines that cannot be parsed; lines that our tables
-    refuse are added to it on the way.
+    `since` is the first day it was asked for, `phases` are those of the day on which it was. `unread` are the lines
+    that cannot be parsed; lines that our tables refuse are added to it on the way.
     """
 
     orders: Sequence[OrderRecord]
@@ -49,6 +49,7 @@ class OrderList:
     asked_at: datetime
     now: datetime
     since: date
+    phases: tuple[Phase, ...]
     lacks_known: bool = False
 
     @property
@@ -92,12 +93,19 @@ class OrderList:
         return bool(numbers) and (not all(numbers) or ours.exists())
 
 
+_FIRST_DAY = f"""
+    SELECT min(order_date) FROM trade_orders
+    WHERE order_date BETWEEN %(reaches)s AND %(today)s
+      AND (status IN ({sql.words(UNSETTLED)}) OR look_wanted AND order_date >= %(asked_since)s)
+"""  # noqa: S608
+
+
 def first_day(asked_at: datetime) -> date:
     """Return the first day that is not settled yet, as far back as the broker's list reaches."""
     today = asked_at.astimezone(KST).date()
-    wanted = Q(status__in=UNSETTLED) | Q(look_wanted=True, order_date__gte=today - ASKED_FOR)
-    known = TradeOrder.objects.filter(wanted, order_date__gte=today - LIST_REACHES, order_date__lte=today)
-    return known.order_by("order_date").values_list("order_date", flat=True).first() or today
+    days = {"today": today, "asked_since": today - ASKED_FOR, "reaches": today - LIST_REACHES}
+    ((first,),) = sql.ask(_FIRST_DAY, days)
+    return first or today
 
 
 def fetch(broker: Broker, since: date, asked_at: datetime) -> tuple[Sequence[OrderRecord], list[UnreadLine]]:
@@ -119,7 +127,17 @@ def arrange(
         if record.original_no:
             changes[record.order_date, record.original_no, record.code, record.side.value].append(record)
     orders = [record for record in records if not record.is_cancel]
-    return OrderList(orders, changes, unread, asked_at, now, since, _lacks_known(orders, since, asked_at))
+    phases, lacks_known = market.today(asked_at), _lacks_known(orders, since, asked_at)
+    return OrderList(orders, changes, unread, asked_at, now, since, phases, lacks_known)
+
+
+# an amend that was numbered and not carried out leads to no order
+_KNOWN = f"""
+    SELECT order_date, order_no, stock_code, order_type FROM trade_orders
+    WHERE order_no IS NOT NULL AND order_date >= %(since)s AND accepted_at < %(lag)s AND decided_by = ''
+      AND status <> '{Status.REJECTED.value}'
+      AND NOT EXISTS (SELECT FROM broker_requests WHERE makes_id = trade_orders.id AND state IN ({sql.words(LIVE)}))
+"""  # noqa: S608
 
 
 def _lacks_known(orders: Sequence[OrderRecord], since: date, asked_at: datetime) -> bool:
@@ -127,14 +145,8 @@ def _lacks_known(orders: Sequence[OrderRecord], since: date, asked_at: datetime)
 
     One that the exchange turned away may be left out of lists, and one that an operator has decided is not asked for.
     """
-    known = TradeOrder.objects.filter(
-        order_no__isnull=False, order_date__gte=since, accepted_at__lt=asked_at - LIST_LAG, decided_by=""
-    ).exclude(status=Status.REJECTED)
-    # an amend that was numbered and not carried out leads to no order
-    amends = BrokerRequest.objects.filter(state__in=LIVE, makes__isnull=False)
-    known = known.exclude(pk__in=amends.values("makes"))
     listed = {identity(record) for record in orders}
-    return any(row not in listed for row in known.values_list("order_date", "order_no", "stock_code", "order_type"))
+    return any(row not in listed for row in sql.ask(_KNOWN, {"since": since, "lag": asked_at - LIST_LAG}))
 
 
 def identity(record: OrderRecord) -> Identity:
@@ -147,6 +159,9 @@ def same_branch(ours: str, theirs: str) -> bool:
     return not ours or not theirs or ours == theirs
 
 
+_LISTED = "order_date = ANY(%(days)s) AND order_no = ANY(%(numbers)s) ORDER BY created_at DESC, id DESC"
+
+
 class KnownOrders:
     """The rows of the lines of a list. Numbers are compared with date, branch, stock and side, never alone."""
 
@@ -157,7 +172,7 @@ class KnownOrders:
         for record in listed or records:
             self._branches[identity(record)].append(record.branch)
         self._rows = defaultdict(list)
-        for row in TradeOrder.objects.filter(order_date__in=days, order_no__in=numbers):
+        for row in sql.find(TradeOrder, _LISTED, {"days": list(days), "numbers": list(numbers)}):
             self._rows[row.order_date, row.order_no or "", row.stock_code, row.order_type].append(row)
 
     def row_of(self, record: OrderRecord) -> TradeOrder | None:

@@ -6,7 +6,7 @@ and the rest are external orders (`orders.unknown`).
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from time import monotonic, sleep
@@ -16,7 +16,6 @@ from django.utils.translation import gettext
 from aegis.broker import Broker, BrokerError, NotSent, OrderRecord, PartlyRead
 from aegis.lifecycle import OPEN, Status
 from aegis.requests import RequestedBy
-from market import service as market
 from market.turns import only_one
 from orders import fills, journal, order_list, requests, unknown
 from orders.cancel import Canceller
@@ -24,6 +23,7 @@ from orders.ground import FRESH
 from orders.models import Reconciliation, TradeOrder
 from orders.order_list import ASKED_FOR, LIST_LAG, KnownOrders, OrderList, as_unread
 from orders.settle import agrees, settle
+from portfolio import sql
 
 __all__ = ["ASKED_FOR", "LIST_LAG", "Report", "begin_anew", "forget", "is_fresh", "look", "reconcile", "settle"]
 
@@ -57,8 +57,12 @@ class Report:
 
 def is_fresh(now: datetime) -> bool:
     """Whether the newest look at the broker's list told of our orders, not long ago. Nothing is sent before that."""
-    newest = Reconciliation.objects.first()
+    newest = _newest()
     return newest is not None and newest.outcome in READ and now - newest.at <= FRESH
+
+
+def _newest() -> Reconciliation | None:
+    return next(iter(sql.find(Reconciliation, "true ORDER BY at DESC, id DESC LIMIT 1", {})), None)
 
 
 def begin_anew(now: datetime) -> None:
@@ -87,8 +91,8 @@ def reconcile(broker: Broker, now: Callable[[], datetime]) -> Report:
         log.error("the broker's list of orders cannot be taken whole: %s", report.error)
     outcome = _outcome(answer)
     counts = {name: getattr(report, name) for name in ("seen", "corrected", "adopted", "resolved", "error")}
-    Reconciliation.objects.create(at=asked_at, outcome=outcome, **counts)
-    unknown.remind(answer.now)
+    sql.insert(Reconciliation(at=asked_at, outcome=outcome, **counts))
+    unknown.remind(answer.now, answer.phases)
     _cancel_surplus(report.turned_up, broker, now)
     if outcome == Outcome.FAILED:
         raise PartlyRead(records, unread)
@@ -130,13 +134,13 @@ def look(broker: Broker, now: Callable[[], datetime]) -> None:
 
 
 def _is_read_since(wanted_at: datetime) -> bool:
-    newest = Reconciliation.objects.first()
+    newest = _newest()
     return newest is not None and newest.outcome in READ and newest.at >= wanted_at
 
 
 def _go_on_without(broker: Broker, now: Callable[[], datetime]) -> None:
     """Give up another worker's reading. One that has stopped in the middle of it keeps nobody from the list."""
-    newest = Reconciliation.objects.first()
+    newest = _newest()
     if newest is not None and now() - newest.at <= LOOK_STOPPED_AFTER:
         raise NotSent(gettext("another worker has been reading the broker's list of orders for too long"))
     log.error("nobody has read the broker's list since %s, though a worker has its turn: it is read", newest)
@@ -144,27 +148,31 @@ def _go_on_without(broker: Broker, now: Callable[[], datetime]) -> None:
 
 
 def _reconcile(answer: OrderList) -> Report:
-    report = Report(seen=len(answer.orders))
-    unmatched = _settle_known(answer.orders, answer, report)
+    report, listed = Report(seen=len(answer.orders)), set[int]()
+    unmatched = _settle_known(answer.orders, answer, report, listed)
     # an amend of ours may have got its number while its original was settled
-    unmatched = _settle_known(unmatched, answer, report)
-    _note_missing(answer)
+    unmatched = _settle_known(unmatched, answer, report, listed)
+    _note_missing(answer, listed)
     report.resolved += unknown.resolve(unmatched, answer)
-    _record_external(_settle_known(unmatched, answer, report), answer, report)
+    _record_external(_settle_known(unmatched, answer, report, listed), answer, report)
     return report
 
 
-def _settle_known(records: Sequence[OrderRecord], answer: OrderList, report: Report) -> list[OrderRecord]:
-    """Settle the orders that have rows; return the lines of the others."""
+def _settle_known(
+    records: Sequence[OrderRecord], answer: OrderList, report: Report, listed: set[int]
+) -> list[OrderRecord]:
+    """Settle the orders that have rows, and add these to `listed`; return the lines of the others."""
     if not records:
         return []
     known, unmatched, agreeing = KnownOrders(records, answer.orders), [], list[int]()
-    phases, changing = market.today(answer.asked_at), requests.orders_with_live_changes()
+    phases, changing = answer.phases, requests.orders_with_live_changes()
     for record in records:
         order = known.row_of(record)
         if order is None:
             unmatched.append(record)
-        elif order.pk not in changing and agrees(order, record, answer.asked_at, phases):
+            continue
+        listed.add(order.pk)
+        if order.pk not in changing and agrees(order, record, answer.asked_at, phases):
             agreeing.append(order.pk)
         elif order.pk in changing or _needs_settling(order, record):
             with as_unread(record, answer.unread):
@@ -195,19 +203,27 @@ def _cancel_surplus(orders: Sequence[TradeOrder], broker: Broker, now: Callable[
                 log.warning("order %s: its chase cancels it: %s", order.pk, error)
 
 
-def _note_missing(answer: OrderList) -> None:
-    """Count how often lists lack an open order of ours, and report it in time."""
-    if answer.unread:
+_LACKING = f"""
+    status IN ({sql.words(OPEN)}) AND order_no IS NOT NULL AND order_date >= %(since)s AND accepted_at < %(lag)s
+    AND id <> ALL(%(listed)s)
+    ORDER BY created_at DESC, id DESC
+"""
+
+
+def _lacking(answer: OrderList, listed: Collection[int]) -> list[TradeOrder]:
+    """Return the open orders that a list should show, and that are not among those it does."""
+    values = {"since": answer.since, "lag": answer.asked_at - LIST_LAG, "listed": list(listed)}
+    return sql.find(TradeOrder, _LACKING, values)
+
+
+def _note_missing(answer: OrderList, listed: Collection[int]) -> None:
+    """Count how often lists lack an open order of ours, and report it in time. `listed` are those just settled."""
+    if answer.unread or not _lacking(answer, listed):
         return
+    # another worker may have given one its row, or its number, since
     known = KnownOrders(answer.orders)
     listed = {row.pk for record in answer.orders if (row := known.row_of(record)) is not None}
-    lacking = TradeOrder.objects.filter(
-        status__in=OPEN,
-        order_no__isnull=False,
-        order_date__gte=answer.since,
-        accepted_at__lt=answer.asked_at - LIST_LAG,
-    )
-    for order in lacking.exclude(pk__in=listed):
+    for order in _lacking(answer, listed):
         since = order.missing_since or answer.asked_at
         journal.note(order, absent_looks=order.absent_looks + 1, missing_since=since)
         is_long = order.absent_looks >= unknown.MISSING_LOOKS and answer.asked_at - since >= unknown.MISSING_AFTER

@@ -21,6 +21,7 @@ from orders.intents import Intent, OrderDenied
 from orders.models import TradeOrder
 from orders.pretrade import Draft, PreTrade, Priced, reserved_won
 from orders.submit import Submitter, grounds_of
+from portfolio import sql
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,9 +186,15 @@ def _check_arrival_band(order: TradeOrder, request: OrderRequest, quote: Quote) 
         raise OrderDenied([Reason("BAND", words, figures)])
 
 
+_UNLISTED = """
+    SELECT 1 FROM trade_orders
+    WHERE (id = %(root)s OR root_id = %(root)s) AND unlisted_since IS NOT NULL LIMIT 1
+"""
+
+
 def _check_fills_listed(order: TradeOrder) -> None:
     """Order nothing of a family while the list lacks fills that a notice told of."""
-    if order.family.filter(unlisted_since__isnull=False).exists():
+    if sql.ask(_UNLISTED, {"root": order.root_pk}):
         words = gettext_noop("fills of it are not in the broker's list yet")
         raise OrderDenied([Reason("FILL_UNLISTED", words)])
 

@@ -28,6 +28,7 @@ from orders.cancel import inherit
 from orders.models import BrokerRequest, RawNotice, TradeExecution, TradeOrder
 from orders.order_list import LIST_LAG
 from orders.order_list import describe as _evidence
+from portfolio import sql
 
 log = logging.getLogger(__name__)
 
@@ -100,14 +101,19 @@ def _note_confirmed(order: TradeOrder, changes: Sequence[BrokerRequest], asked_a
     journal.note(order, looked_at=confirmed_at, missing_since=None, absent_looks=0, **wanted)
 
 
+_DOUBTED_LATER = f"""
+    SELECT 1 FROM raw_notices
+    WHERE order_id = %(order)s AND state = '{RawNotice.State.DOUBTFUL.value}' AND received_at >= %(asked_at)s LIMIT 1
+"""  # noqa: S608
+
+
 def _is_wanted_since(order: TradeOrder, changes: Sequence[BrokerRequest], asked_at: datetime) -> bool:
     """Whether something happened after the list was asked for that only a later one can show."""
     if any(each.as_sent().sent_at >= asked_at for each in changes if each.state in LIVE):
         return True
     if not order.look_wanted:
         return False
-    later = RawNotice.objects.filter(order=order, state=RawNotice.State.DOUBTFUL, received_at__gte=asked_at)
-    return later.exists()
+    return bool(sql.ask(_DOUBTED_LATER, {"order": order.pk, "asked_at": asked_at}))
 
 
 def _waits_for_its_end(order: TradeOrder) -> bool:
@@ -152,11 +158,17 @@ def _is_torn(
     return 0 < record.cancelled_qty < gone and record.cancelled_qty + moved < gone
 
 
+_COUNTED = f"""
+    UPDATE raw_notices SET state = '{RawNotice.State.DUPLICATE.value}'
+    WHERE order_id = %(order)s AND state = '{RawNotice.State.DOUBTFUL.value}' AND received_at < %(asked_at)s
+"""  # noqa: S608
+
+
 def _settle_fills(order: TradeOrder, record: OrderRecord, *, asked_at: datetime, now: datetime) -> int:
-    doubtful = RawNotice.objects.filter(order=order, state=RawNotice.State.DOUBTFUL, received_at__lt=asked_at)
     if (order.filled_qty, order.filled_amount) == (record.filled_qty, record.filled_amount):
-        doubtful.update(state=RawNotice.State.DUPLICATE)
+        sql.run(_COUNTED, {"order": order.pk, "asked_at": asked_at})
         return 0
+    doubtful = RawNotice.objects.filter(order=order, state=RawNotice.State.DOUBTFUL, received_at__lt=asked_at)
     is_explained = _apply_doubtful(order, record, doubtful, now=now)
     for execution in order.executions.filter(voided_at__isnull=True).order_by("-cumulative_qty"):
         if _fits(order, record):

@@ -16,13 +16,13 @@ from django.utils.translation import gettext
 from aegis.broker import Acceptance, OrderRecord
 from aegis.lifecycle import OPEN, UNANSWERED, Event, Status
 from aegis.requests import LIVE, REPLY_DEADLINE, EndCause, RequestKind
-from aegis.sessions import KST
+from aegis.sessions import KST, Phase
 from aegis.terms import Market, OrderKind
-from market import service as market
 from orders import cancel, fills, journal
 from orders.models import BrokerRequest, OrderEvent, TradeOrder
 from orders.order_list import KnownOrders, OrderList, as_unread, describe, same_branch
 from orders.settle import settle
+from portfolio import sql
 
 log = logging.getLogger(__name__)
 
@@ -77,16 +77,19 @@ def _look_up_later(lost: Sequence[TradeOrder], *, now: datetime) -> None:
             journal.note(order, lookup_at=journal.next_lookup(order, now))
 
 
+_LOST = f"""
+    (status = '{Status.UNKNOWN.value}' OR status = '{Status.SUBMITTING.value}' AND created_at < %(stale)s) ORDER BY id
+"""
+
+
 def _unanswered(now: datetime) -> Sequence[TradeOrder]:
     """Return the orders to look for: UNKNOWN ones, and those whose sender died before recording an answer.
 
     An amend's new order is found by the line that references its original, when that is settled.
     """
-    stale = now - SENDER_GONE
-    lost = TradeOrder.objects.filter(status=Status.UNKNOWN) | TradeOrder.objects.filter(
-        status=Status.SUBMITTING, created_at__lt=stale
-    )
-    orders = list(lost.order_by("id"))
+    orders = sql.find(TradeOrder, _LOST, {"stale": now - SENDER_GONE})
+    if not orders:
+        return []
     for order in orders:
         if order.state is Status.SUBMITTING:
             why = "its sender did not come back"
@@ -218,9 +221,8 @@ def _end_missing(order: TradeOrder, evidence: str, *, by: str, at: datetime) -> 
     return order
 
 
-def remind(now: datetime) -> None:
+def remind(now: datetime, phases: Sequence[Phase]) -> None:
     """Remind the operator, once before the day's first session, of what is still to be decided."""
-    phases = market.today(now)
     if not phases:
         return
     opens_at = datetime.combine(now.astimezone(KST).date(), min(phase.starts_at for phase in phases), KST)
@@ -235,12 +237,21 @@ def remind(now: datetime) -> None:
 # --- external orders -------------------------------------------------------------------------------------------------
 
 
+_WAITING = f"""
+    status IN ({sql.words(UNANSWERED)}) AND stock_code = %(code)s AND order_type = %(side)s AND order_date = %(day)s
+"""
+_GIVEN_UP = f"""
+    never_arrived AND decided_by = '' AND replaces_id IS NULL
+    AND order_date = %(day)s AND stock_code = %(code)s AND order_type = %(side)s
+    AND EXISTS (SELECT FROM order_events WHERE order_id = trade_orders.id AND kind = '{Event.ABSENT.value}')
+    ORDER BY id DESC
+"""
+
+
 def may_be_ours(record: OrderRecord) -> bool:
     """Whether a line that no row claims may be an order, or an amend, of ours that waits for its answer."""
-    waiting = TradeOrder.objects.filter(
-        status__in=UNANSWERED, stock_code=record.code, order_type=record.side, order_date=record.order_date
-    )
-    if any(could_be(order, record) for order in waiting):
+    line = {"code": record.code, "side": record.side.value, "day": record.order_date}
+    if any(could_be(order, record) for order in sql.find(TradeOrder, _WAITING, line)):
         return True
     amends = BrokerRequest.objects.filter(
         kind=RequestKind.AMEND, state__in=LIVE, order__order_no=record.original_no or None
@@ -254,16 +265,9 @@ def given_up(record: OrderRecord) -> list[TradeOrder]:
     Not among them: orders that were never sent, those that an operator decided, and what an amend was to lead to,
     which no new order is.
     """
-    lost = TradeOrder.objects.filter(
-        never_arrived=True,
-        decided_by="",
-        replaces=None,
-        events__kind=Event.ABSENT,
-        order_date=record.order_date,
-        stock_code=record.code,
-        order_type=record.side,
-    )
-    return [order for order in lost.order_by("-id") if could_be(order, record) and is_in_time(order, record)]
+    line = {"code": record.code, "side": record.side.value, "day": record.order_date}
+    lost = sql.find(TradeOrder, _GIVEN_UP, line)
+    return [order for order in lost if could_be(order, record) and is_in_time(order, record)]
 
 
 def turned_up(record: OrderRecord, found: Sequence[TradeOrder], answer: OrderList) -> TradeOrder | None:

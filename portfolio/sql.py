@@ -4,7 +4,8 @@ For the tables that a fill and an order wait for. Values go through each field's
 what it saves.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import StrEnum
 from functools import cache, partial
 from typing import Any, TypeVar
 
@@ -77,40 +78,95 @@ def insertion(model: type[Model]) -> str:
 
 def select(model: type[Row], values: Mapping[str, Any], *, lock: bool = False) -> list[Row]:
     """Return the rows whose columns have these values, by the names of their fields; under their locks if wanted."""
-    statement = _selection(model, tuple(values), lock)
     saved = [model._meta.get_field(name).get_db_prep_save(value, connection) for name, value in values.items()]
+    return _rows(model, _selection(model, tuple(values), lock), saved)
+
+
+def _rows(model: type[Row], statement: str, values: Any) -> list[Row]:
+    """Return the rows of a statement that asks for all columns of a model, in their order."""
     with connection.cursor() as cursor:
-        cursor.execute(statement, saved)
+        cursor.execute(statement, values)
         return [from_row(model, row) for row in cursor.fetchall()]
-
-
-def columns(model: type[Model]) -> str:
-    """Return the names of all columns, as `from_row` wants their values."""
-    return ", ".join(connection.ops.quote_name(field.column) for field in model._meta.concrete_fields)
 
 
 def from_row(model: type[Row], row: Sequence[Any]) -> Row:
     """Return the object of a row that has all `columns`."""
     names, converted = _reading(model)
     values = list(row)
-    for place, field in converted:  # those that the driver knows otherwise
+    for place, field in converted:
         values[place] = field.from_db_value(values[place], None, connection)
     return model.from_db(connection.alias, names, values)
 
 
 @cache
 def _reading(model: type[Model]) -> tuple[list[str], list[tuple[int, Any]]]:
+    """Return the names of a model's columns, and the places of those that the driver knows otherwise."""
     fields = model._meta.concrete_fields
     converted = [(place, field) for place, field in enumerate(fields) if hasattr(field, "from_db_value")]
     return [field.attname for field in fields], converted
 
 
+def find(model: type[Row], condition: str, values: Mapping[str, Any]) -> list[Row]:
+    """Return the rows for which a condition in SQL holds, which may end in an ORDER BY.
+
+    `values` take the places of %(name)s in it. The condition is a constant of the code's.
+    """
+    return _rows(model, f"{_all(model)} WHERE {condition}", values)
+
+
+def change(model: type[Row], setting: str, condition: str, values: Mapping[str, Any]) -> list[Row]:
+    """Change the rows for which a condition holds, and return them as they are then; as `find` takes its values."""
+    table = connection.ops.quote_name(model._meta.db_table)
+    statement = f"UPDATE {table} SET {setting} WHERE {condition} RETURNING {columns(model)}"  # noqa: S608
+    return _rows(model, statement, values)
+
+
+def refresh(row: Model) -> None:
+    """Read a row's columns anew. Raises DoesNotExist if it is gone."""
+    found = select(type(row), {row._meta.pk.name: row.pk})
+    if not found:
+        raise type(row).DoesNotExist(f"{row} is gone")
+    for field in row._meta.concrete_fields:
+        setattr(row, field.attname, getattr(found[0], field.attname))
+    row._state.fields_cache.clear()
+
+
+def ask(statement: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    """Return the rows of a statement that is a constant of the code's."""
+    with connection.cursor() as cursor:
+        cursor.execute(statement, values)
+        return list(cursor.fetchall())
+
+
+def run(statement: str, values: Mapping[str, Any]) -> int:
+    """Run a statement that is a constant of the code's; return how many rows it changed."""
+    with connection.cursor() as cursor:
+        cursor.execute(statement, values)
+        return int(cursor.rowcount)
+
+
+def words(values: Iterable[StrEnum]) -> str:
+    """Return names of ours as a list in SQL: a partial index is used for what stands in the statement itself."""
+    return ", ".join(sorted(f"'{value.value}'" for value in values))
+
+
 @cache
 def _selection(model: type[Model], names: tuple[str, ...], lock: bool) -> str:
-    quote, meta = connection.ops.quote_name, model._meta
-    where = " AND ".join(f"{quote(meta.get_field(name).column)} = %s" for name in names)
-    ending = " FOR UPDATE" if lock else ""
-    return f"SELECT {columns(model)} FROM {quote(meta.db_table)} WHERE {where}{ending}"  # noqa: S608
+    """Return the statement that asks for all columns of the rows with these values."""
+    where = " AND ".join(f"{connection.ops.quote_name(model._meta.get_field(name).column)} = %s" for name in names)
+    return f"{_all(model)} WHERE {where}{' FOR UPDATE' if lock else ''}"
+
+
+@cache
+def _all(model: type[Model]) -> str:
+    """Return the statement that asks for all columns of all rows."""
+    return f"SELECT {columns(model)} FROM {connection.ops.quote_name(model._meta.db_table)}"  # noqa: S608
+
+
+@cache
+def columns(model: type[Model]) -> str:
+    """Return the names of all columns, as `from_row` wants their values."""
+    return ", ".join(connection.ops.quote_name(field.column) for field in model._meta.concrete_fields)
 
 
 def update(model: type[Model], pk: int, values: Mapping[str, Any], *, seen: Mapping[str, Any] | None = None) -> bool:

@@ -446,15 +446,18 @@ class History:
         """See what must hold at every moment: no fill that is none, no share beyond what is left of an intent."""
         truth = self._truth()
         orders = {(str(each["date"]), str(each["number"])): each for each in truth["orders"]}
-        for order in TradeOrder.objects.exclude(order_no=None).exclude(filled_qty=0):
+        rows = list(TradeOrder.objects.order_by("pk"))
+        for order in rows:
             theirs = orders.get((f"{order.order_date:%Y%m%d}", str(order.order_no)))
-            if order.filled_qty > (theirs["filled"] if theirs else 0):
+            if order.order_no is not None and order.filled_qty > (theirs["filled"] if theirs else 0):
                 self.found["overfills"].append(f"{order}: {order.filled_qty} counted of {theirs}")
-        for root in TradeOrder.objects.filter(root=None, origin="AEGIS"):
-            self._watch_family(root, orders)
+        for root in rows:
+            if root.root_id is None and root.origin == "AEGIS":
+                self._watch_family(root, [each for each in rows if each.root_pk == root.pk], orders)
 
-    def _watch_family(self, root: TradeOrder, orders: Mapping[tuple[str, str], Any]) -> None:
-        family = [root, *root.retries.all()]
+    def _watch_family(
+        self, root: TradeOrder, family: Sequence[TradeOrder], orders: Mapping[tuple[str, str], Any]
+    ) -> None:
         mine = {(f"{each.order_date:%Y%m%d}", str(each.order_no)): each for each in family if each.order_no}
         lines = {key: orders[key] for key in mine if key in orders}
         at_stake = sum(each["filled"] + _open(each) for each in lines.values())

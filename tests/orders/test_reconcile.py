@@ -19,7 +19,7 @@ from desk import actions
 from kis import catalogue, clock
 from kis.client import Client, Reply
 from kis.simulator.server import Simulator
-from orders import fills, ground, journal, reconcile, requests, routine, settle, unknown
+from orders import fills, ground, journal, order_list, reconcile, requests, routine, settle, unknown
 from orders.models import RawNotice, Reconciliation, TradeExecution, TradeOrder
 from orders.service import Intent, OrderDenied, OrderService
 from portfolio.fetcher import KISFetcher
@@ -450,6 +450,31 @@ def test_settled_orders_cost_a_look_nothing_each(buy: Buy, look, broker: Broker)
         return len(queries)
 
     assert statements(1) == statements(20)
+
+
+def test_a_list_that_tells_nothing_new_costs_eleven_statements(buy: Buy, look) -> None:
+    order = buy(price=60_000)
+    look()
+    with CaptureQueriesContext(connection) as queries:
+        look()
+    assert len(queries) <= 11, [each["sql"] for each in queries]
+    order.refresh_from_db()
+    assert (order.state, order.absent_looks) == (Status.PENDING, 0)
+
+
+def test_an_order_that_another_worker_numbers_during_a_look_is_not_missing(buy: Buy, broker: Broker, after) -> None:
+    order = buy(price=60_000)
+    after(20)
+    now = clock.now()
+    since, records = now.date(), broker.orders(now.date(), now.date())
+    answer = order_list.arrange(records, [], since=since, asked_at=now, now=now)
+    reconcile._note_missing(answer, set())
+    order.refresh_from_db()
+    assert (order.missing_since, order.absent_looks) == (None, 0)
+    nothing = order_list.arrange([], [], since=since, asked_at=now, now=now)
+    reconcile._note_missing(nothing, set())
+    order.refresh_from_db()
+    assert (order.missing_since, order.absent_looks) == (now, 1)
 
 
 def test_an_old_list_hides_no_start_and_no_failure_after_it(buy: Buy, broker: Broker) -> None:

@@ -124,3 +124,47 @@ def test_rows_are_asked_for_as_the_orm_asks_for_them(order: TradeOrder) -> None:
     assert [getattr(found, name) for name in names] == [getattr(known, name) for name in names]
     assert (found.candidates, found._state.adding) == ([{}], False)
     assert sql.select(TradeOrder, {"order_no": "9999999999"}) == []
+
+
+def test_rows_for_which_a_condition_holds_are_found_in_its_order(order: TradeOrder) -> None:
+    now = order.created_at
+    words = {name: getattr(order, name) for name in ("stock_code", "order_type", "market", "order_kind", "price")}
+    later = sql.insert(
+        TradeOrder(**words, qty=5, request_id="later", order_date=order.order_date, created_at=now, status_at=now)
+    )
+    condition = "qty = ANY(%(qtys)s) AND order_date = %(day)s ORDER BY qty DESC"
+    found = sql.find(TradeOrder, condition, {"qtys": [3, 5], "day": order.order_date})
+    assert [each.pk for each in found] == [later.pk, order.pk]
+    assert model_to_dict(found[1]) == model_to_dict(TradeOrder.objects.get(pk=order.pk))
+    assert sql.find(TradeOrder, condition, {"qtys": [], "day": order.order_date}) == []
+
+
+def test_a_changed_row_is_returned_as_it_is_then(order: TradeOrder) -> None:
+    (changed,) = sql.change(TradeOrder, "qty = %(qty)s", "id = %(pk)s AND qty = 3", {"pk": order.pk, "qty": 8})
+    assert (changed.pk, changed.qty, changed.candidates) == (order.pk, 8, [{}])
+    assert sql.change(TradeOrder, "qty = %(qty)s", "id = %(pk)s AND qty = 3", {"pk": order.pk, "qty": 9}) == []
+    assert order.qty == 3
+    sql.refresh(order)
+    assert model_to_dict(order) == model_to_dict(changed)
+
+
+def test_a_refreshed_row_knows_no_former_relation(order: TradeOrder) -> None:
+    raw = sql.insert(
+        RawNotice(received_at=clock.now(), kind="FILLED", order_date=order.order_date, order_no="1", order=order)
+    )
+    sql.update(RawNotice, raw.pk, {"order": None})
+    sql.refresh(raw)
+    assert raw.order is None
+    raw.delete()
+    with pytest.raises(RawNotice.DoesNotExist):
+        sql.refresh(RawNotice(pk=raw.pk or 0))
+
+
+def test_a_statement_tells_its_rows_and_how_many_it_changed(order: TradeOrder) -> None:
+    assert sql.ask("SELECT qty, price FROM trade_orders WHERE id = %(pk)s", {"pk": order.pk}) == [(3, 70_000)]
+    changing = "UPDATE trade_orders SET qty = 4 WHERE id = %(pk)s AND qty = 3"
+    assert (sql.run(changing, {"pk": order.pk}), sql.run(changing, {"pk": order.pk})) == (1, 0)
+
+
+def test_names_of_ours_stand_in_a_statement_in_one_order() -> None:
+    assert sql.words({Status.PENDING, Status.PARTIAL}) == "'PARTIAL', 'PENDING'"
