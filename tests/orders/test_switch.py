@@ -381,9 +381,50 @@ def test_one_whole_look_breaks_the_row_and_a_start_does_not(service: OrderServic
 def test_a_stop_of_the_system_is_no_missing_list(service: OrderService, broker: Broker) -> None:
     listed(broker, 1)
     later(3600)
+    reconcile.begin_anew(clock.now())
     assert switch.watch(clock.now()) is None
     blind(broker, 1, every=1)
     assert switch.watch(clock.now()) is None
+    blind(broker, 5)
+    assert switch.watch(clock.now()) is not None
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_readings_that_never_end_are_missing_minutes(service: OrderService, broker: Broker, is_restarted: bool) -> None:
+    listed(broker, 1)
+    for _ in range(4):
+        later(60)
+        if is_restarted:  # again and again: no start looks at the list
+            reconcile.begin_anew(clock.now())
+    assert switch.watch(clock.now()) is None, "four minutes"
+    later(60)
+    change = switch.watch(clock.now())
+    assert change is not None
+    assert change.causes == "LIST_MISSING"
+
+
+def test_without_any_reading_of_today_the_minutes_since_the_open_count(
+    service: OrderService, broker: Broker, clock_at
+) -> None:
+    listed(broker, 1)
+    clock_at("2026-11-24 08:04:50")
+    assert switch.watch(clock.now()) is None
+    later(20)
+    assert switch.watch(clock.now()) is not None
+
+
+def test_a_trip_clears_itself_by_time_and_not_by_rows(service: OrderService, broker: Broker) -> None:
+    listed(broker, 1)
+    later(360)
+    assert switch.watch(clock.now()) is not None
+    listed(broker, 1, every=1)
+    assert switch.watch(clock.now()) is None, "what was complete before the gap counts for nothing"
+    listed(broker, 1, every=60)
+    assert switch.watch(clock.now()) is None
+    listed(broker, 1, every=60)
+    change = switch.watch(clock.now())
+    assert change is not None
+    assert change.to_state == TradingState.ACTIVE
 
 
 def test_the_brokers_night_of_maintenance_trips_nothing(service: OrderService, broker: Broker, clock_at) -> None:
