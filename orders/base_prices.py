@@ -9,18 +9,19 @@ contains trades of the after-market.
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from time import monotonic
 
 from django.utils.translation import gettext
 
-from aegis.broker import Broker, BrokerError, DayPrice, Quote
+from aegis.broker import Broker, BrokerError, DayPrice
 from aegis.sessions import KST, PhaseName
 from aegis.terms import Market
 from market import service as market
 from market.models import MarketCandle
 from orders import stops
+from orders.daily_loss import is_of_today
 from orders.models import StopRule
 
 log = logging.getLogger(__name__)
@@ -120,12 +121,6 @@ def _close_heard(code: str, day: date) -> int | None:
 def _close_told(prices: Sequence[DayPrice]) -> int:
     """Return the close of the newest day that the broker's chart tells, 0 if it tells none."""
     return max(prices, key=lambda price: price.day).close if prices else 0
-
-
-def is_of_today(quote: Quote, now: datetime) -> bool:
-    """Whether a quote is of today's session: nothing is traded yet, or KRX's regular session has begun."""
-    opens = [p.starts_at for p in market.today(now) if (p.market, p.name) == (Market.KRX, PhaseName.REGULAR)]
-    return quote.volume == 0 or now.astimezone(KST).time() >= min(opens, default=time(9))
 
 
 def _missed(row: StopRule, last: date, broker: Broker) -> Decimal:

@@ -12,13 +12,12 @@ from datetime import date, datetime, time, timedelta
 from django.db.models import Sum
 from django.utils.translation import gettext
 
-from aegis.broker import Broker, BrokerError, Refused
+from aegis.broker import Broker, BrokerError, Quote, Refused
 from aegis.daily_loss import DayResult, StockDay, result_of
-from aegis.sessions import KST
+from aegis.sessions import KST, PhaseName
 from aegis.terms import Market, Side
 from market import service as market
 from market.models import DailyPrice, MarketCandle
-from orders.base_prices import is_of_today
 from orders.models import BasePrice, TradeExecution
 from portfolio.models import AccountSnapshot, Portfolio, PriceSource
 from portfolio.service import PortfolioService
@@ -200,3 +199,9 @@ def sync_base_prices(broker: Broker, now: Callable[[], datetime]) -> int:
             BasePrice.objects.get_or_create(date=today, stock_code=code, defaults={"price": quote.base_price})
             asked += 1
     return asked
+
+
+def is_of_today(quote: Quote, now: datetime) -> bool:
+    """Whether a quote is of today's session: nothing is traded yet, or KRX's regular session has begun."""
+    opens = [p.starts_at for p in market.today(now) if (p.market, p.name) == (Market.KRX, PhaseName.REGULAR)]
+    return quote.volume == 0 or now.astimezone(KST).time() >= min(opens, default=time(9))

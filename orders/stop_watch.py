@@ -9,7 +9,7 @@ A price that was asked for counts as a trade if the venue's running total of sha
 import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 from typing import Any
 
 from django.db import InterfaceError, OperationalError
@@ -17,9 +17,11 @@ from django.utils.translation import gettext
 
 from aegis import stops as rules
 from aegis.broker import Broker, BrokerError, Quote
-from aegis.sessions import KST, auction_at, is_trading
+from aegis.sessions import KST, Matching, auction_at, is_trading
 from aegis.stops import Crossing, Fired, Heard, NewHigh, TriggerRule
 from aegis.terms import Market
+from kis.catalogue import Urgency
+from kis.serving import serving
 from kis.status import StreamStatus
 from market import service as market
 from market.models import DailyPrice, Stock
@@ -84,7 +86,7 @@ class Looks:
         known: int | None = self.volumes.get(quote.market)
         if known is None and row.heard_totals.get("day") == self.day:
             known = row.heard_totals.get(quote.market)
-        if known is None and row.counts_since.astimezone(KST).date() < at.astimezone(KST).date():
+        if known is None and row.counts_since < _first_trade_at(quote.market, at):
             known = 0  # whatever was traded today was traded since
         self.volumes[quote.market] = quote.volume
         return known is not None and quote.volume > known
@@ -96,6 +98,31 @@ class Looks:
         if not is_same or self.looked_at - row.looks.get("looked_at", 0.0) >= WRITE_SECONDS:
             row.looks = kept
             stops.note_looks(row.pk, kept)
+
+
+def _first_trade_at(venue: Market, at: datetime) -> datetime:
+    """Return when a venue trades first on the day of `at`, its opening auction included."""
+    begins = [
+        phase.ends_at if phase.matching is Matching.AUCTION else phase.starts_at
+        for phase in market.today(at)
+        if phase.market is venue and phase.matching is not Matching.FIXED
+    ]
+    return datetime.combine(at.astimezone(KST), min(begins, default=time.min), KST)
+
+
+@serving(Urgency.ORDER)
+def running_totals(code: str, sources: str, broker: Broker, now: Callable[[], datetime]) -> dict[Market, int]:
+    """Return the running total of shares of the venue that the first poll of a new stop asks, just before it is armed.
+
+    `sources` as for `stops.arm`. Empty if it cannot be asked for: the first poll counts from itself then. Raises
+    ValidationError if they name no venues.
+    """
+    venue = _venue(StopRule(stock_code=code, sources=stops.named_sources(sources)), now())
+    try:
+        return {venue: broker.quote(code, venue).volume} if venue is not None else {}
+    except BrokerError as error:
+        log.info("the running total of %s on %s cannot be asked for: %s", code, venue, error)
+        return {}
 
 
 def watch(broker: Broker, status: StreamStatus, now: Callable[[], datetime]) -> list[int]:

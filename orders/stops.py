@@ -6,7 +6,7 @@ the sale up where another died.
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -113,7 +113,7 @@ def draft(
         armed_at=at,
         armed_by=by,
         adjusted_through=_newest_change(code),
-        sources=_named(sources),
+        sources=named_sources(sources),
         counts_from=at,
         based_on=base_day(at),
     )
@@ -132,10 +132,16 @@ def arm(
     quantity: int | None = None,
     sources: str = "",
     may_trigger_now: bool = False,
+    totals: Mapping[Market, int] | None = None,
 ) -> StopRule:
-    """Arm a stop on a holding and return its row. Raises ValidationError as `draft` does."""
+    """Arm a stop on a holding and return its row. Raises ValidationError as `draft` does.
+
+    `totals` are the running totals of shares just before, by venue, as far as they are known: a polled price is of a
+    trade since the arming if the total rose since.
+    """
     choices = {"quantity": quantity, "sources": sources, "may_trigger_now": may_trigger_now}
     row = draft(code, kind, unit, value, by=by, at=at, **choices)
+    row.looks = _first_looks(totals, at)
     with transaction.atomic():
         row.save(force_insert=True)
         append_event(row, "ARMED", f"{row.get_kind_display()} {limit(row):,} ({by})", at=at)
@@ -160,7 +166,7 @@ def edited(
         raise ValidationError({"value": gettext("its shares are not held any more")})
     row.unit, row.value = unit, value
     row.atr = true_range(row.stock_code, at) if unit is StopUnit.ATR else Decimal(0)
-    row.sources = row.sources if sources is None else _named(sources)
+    row.sources = row.sources if sources is None else named_sources(sources)
     _check(row, holding, may_trigger_now=may_trigger_now)
     return row
 
@@ -174,11 +180,15 @@ def edit(
     at: datetime,
     sources: str | None = None,
     may_trigger_now: bool = False,
+    totals: Mapping[Market, int] | None = None,
 ) -> None:
-    """Change what an armed stop fires at, from now on. Raises ValidationError, by field, as `draft` does."""
+    """Change what an armed stop fires at, from now on. Raises ValidationError, by field, as `draft` does.
+
+    `totals` as in `arm`.
+    """
     row = edited(row, unit, value, at=at, sources=sources, may_trigger_now=may_trigger_now)
     changes = {"unit": unit, "value": value, "atr": row.atr, "sources": row.sources, "counts_from": at}
-    changes |= {"looks": {}, "heard_totals": {}}
+    changes |= {"looks": _first_looks(totals, at), "heard_totals": {}}
     with transaction.atomic():
         if not move(row, [State.ARMED], at=at, **changes):
             raise ValidationError(_not_any_more(row))
@@ -198,10 +208,18 @@ def disarm(row: StopRule, *, why: str, at: datetime, who: str = "") -> None:
             cancel.request_cancel(order, by=RequestedBy.OPERATOR, who=who or why, at=at)
 
 
-def rearm(row: StopRule, *, by: str, at: datetime, may_trigger_now: bool = False) -> None:
+def rearm(
+    row: StopRule,
+    *,
+    by: str,
+    at: datetime,
+    may_trigger_now: bool = False,
+    totals: Mapping[Market, int] | None = None,
+) -> None:
     """Arm a stop again that was held because somebody else changed its order. It triggers at the next trade that does.
 
-    Raises ValidationError if it is not held, no share is, or it would trigger at once and nobody confirmed that.
+    `totals` as in `arm`. Raises ValidationError if it is not held, no share is, or it would trigger at once and nobody
+    confirmed that.
     """
     holding = PortfolioService().get_holding(row.stock_code)
     if holding is None:
@@ -216,13 +234,20 @@ def rearm(row: StopRule, *, by: str, at: datetime, may_trigger_now: bool = False
         "armed_at": at,
         "armed_by": by,
         "counts_from": at,
-        "looks": {},
+        "looks": _first_looks(totals, at),
         "heard_totals": {},
     }
     with transaction.atomic():
         if not move(row, [State.HELD_EXTERNALLY], at=at, generation=row.generation + 1, **fields):
             raise ValidationError(_not_any_more(row))
         append_event(row, "REARMED", by, at=at)
+
+
+def _first_looks(totals: Mapping[Market, int] | None, at: datetime) -> dict[str, object]:
+    """Return the looks of a stop that begins to count now."""
+    if not totals:
+        return {}
+    return {"day": at.astimezone(KST).date().isoformat(), "volumes": {venue.value: totals[venue] for venue in totals}}
 
 
 def limit(row: StopRule) -> int:
@@ -236,7 +261,7 @@ def _not_any_more(row: StopRule) -> str:
     return gettext("it is {state} by now").format(state=row.get_state_display())
 
 
-def _named(sources: str) -> str:
+def named_sources(sources: str) -> str:
     """Return the venues that may trigger a stop as its row holds them. Raises ValidationError."""
     names = [name.strip().upper() for name in sources.split(",") if name.strip()]
     text = ",".join(sorted(set(names)))

@@ -4,10 +4,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
+from io import StringIO
 from typing import Any
 from unittest import mock
 
 import pytest
+from django.core.management import call_command
 
 from aegis.broker import Book, Broker, Level, NotSent, Quote
 from aegis.stops import StopKind, StopUnit
@@ -65,9 +67,11 @@ def polled(broker: Broker) -> Polled:
     return Polled(broker)
 
 
-def arm(kind: StopKind = StopKind.STOP_LOSS, value: int = LINE, sources: str = "") -> StopRule:
+def arm(
+    kind: StopKind = StopKind.STOP_LOSS, value: int = LINE, sources: str = "", totals: dict[Market, int] | None = None
+) -> StopRule:
     unit = StopUnit.PERCENT if kind is StopKind.TRAILING else StopUnit.PRICE
-    return stops.arm(SAMSUNG, kind, unit, D(value), by="kim", at=clock.now(), sources=sources)
+    return stops.arm(SAMSUNG, kind, unit, D(value), by="kim", at=clock.now(), sources=sources, totals=totals)
 
 
 @pytest.fixture
@@ -182,6 +186,49 @@ def test_a_book_that_does_not_come_is_no_witness(
     polled.book = mock.Mock(side_effect=NotSent("no connection"))  # type: ignore[method-assign]
     polled.trade(60_000)
     assert watch() == []
+
+
+@pytest.mark.parametrize("is_held", [False, True])
+def test_a_crossing_between_the_arming_and_the_first_poll_triggers(
+    held: Portfolio, polled: Polled, watch: Callable[..., list[int]], is_held: bool
+) -> None:
+    totals = stop_watch.running_totals(SAMSUNG, "", polled, clock.now)  # type: ignore[arg-type]
+    assert totals == {Market.KRX: 1_000}
+    row, other = arm(totals=totals), arm()
+    polled.trade(60_000)
+    assert watch(10, UP if is_held else DOWN) == [row.pk]
+    stops.edit(other, StopUnit.PRICE, D(64_000), by="kim", at=clock.now(), totals={Market.KRX: polled.volume})
+    polled.price = 60_000
+    assert watch(200, DOWN) == [], "nothing was traded since"
+    stops.edit(other, StopUnit.PRICE, D(63_000), by="kim", at=clock.now(), totals={Market.KRX: polled.volume})
+    polled.trade(60_000)
+    assert watch() == [other.pk]
+
+
+def test_a_total_that_cannot_be_asked_for_arms_all_the_same(
+    held: Portfolio, polled: Polled, watch: Callable[..., list[int]], clock_at: At
+) -> None:
+    polled.is_away = True
+    assert stop_watch.running_totals(SAMSUNG, "", polled, clock.now) == {}  # type: ignore[arg-type]
+    clock_at("2026-11-24 08:55:00")
+    polled.is_away = False
+    assert stop_watch.running_totals(SAMSUNG, "KRX", polled, clock.now) == {}  # type: ignore[arg-type]
+
+
+def test_of_a_stop_armed_before_the_first_trade_of_a_day_each_trade_counts(
+    held: Portfolio, polled: Polled, watch: Callable[..., list[int]], clock_at: At
+) -> None:
+    clock_at("2026-11-24 08:59:40")
+    row = arm(sources="KRX")
+    clock_at("2026-11-24 09:00:01")
+    polled.price, polled.volume = 60_000, 1
+    assert watch() == [row.pk]
+
+
+def test_the_command_arms_with_the_running_total_of_now(held: Portfolio, broker: Broker) -> None:
+    call_command("stops", SAMSUNG, "--loss", "5%", stdout=StringIO())
+    row = StopRule.objects.get()
+    assert row.looks["volumes"]["KRX"] == broker.quote(SAMSUNG, Market.KRX).volume
 
 
 # --- when it is asked
