@@ -175,9 +175,9 @@ def disarm(stop: StopRule, *, by: User) -> Told:
 def rearm(stop: StopRule, *, by: User) -> Told:
     """Arm a stop again whose order somebody else changed."""
     try:
-        totals = stop_watch.running_totals(stop.stock_code, stop.sources, broker(), clock.now)
+        quote = stop_watch.quote_before(stop.stock_code, stop.sources, broker(), clock.now)
         # the dialog says that it may sell at once
-        stops.rearm(stop, by=by.get_username(), at=clock.now(), may_trigger_now=True, totals=totals)
+        stops.rearm(stop, by=by.get_username(), at=clock.now(), may_trigger_now=True, quote=quote)
     except ValidationError as error:
         return Told(False, f"{stop}: {' '.join(error.messages)}")
     log_act(by, stop, _("armed again"))

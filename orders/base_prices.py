@@ -16,11 +16,10 @@ from time import monotonic
 from django.utils.translation import gettext
 
 from aegis.broker import Broker, BrokerError, DayPrice
-from aegis.sessions import KST, PhaseName
+from aegis.sessions import KST
 from aegis.terms import Market
 from market import service as market
-from market.models import MarketCandle
-from orders import stops
+from orders import krx_prices, stops
 from orders.daily_loss import is_of_today
 from orders.models import StopRule
 
@@ -35,7 +34,7 @@ REPORT_BEFORE_OPEN = timedelta(minutes=3)
 LOOK_BACK = timedelta(days=60)
 # adjusted prices are rounded to the won: a smaller ratio over days that were missed is none
 SMALLEST = Decimal("0.01")
-# what could not be compared is tried again after so many seconds; a turn is over after so many, and the next goes on
+# what could not be asked for is tried again after so many seconds; a turn is over after so many, and the next goes on
 TRY_AGAIN_SECONDS, TURN_SECONDS = 20.0, 10.0
 
 
@@ -76,7 +75,7 @@ def settle(broker: Broker, now: Callable[[], datetime]) -> None:
 def _settle(code: str, rows: list[StopRule], broker: Broker, now: Callable[[], datetime]) -> None:
     quote = broker.quote(code, Market.KRX)
     day, last = now().astimezone(KST).date(), _last_day(now())
-    close = _close_heard(code, last)
+    close = krx_prices.close_heard(code, last)
     if not is_of_today(quote, now()):
         _report(rows, gettext("the broker still tells the base price of the day before"), now())
         return
@@ -90,6 +89,7 @@ def _settle(code: str, rows: list[StopRule], broker: Broker, now: Callable[[], d
     for row in rows:
         # an earlier version did not write down of which day a stop is; one armed today is of today
         is_new = row.based_on is None and row.counts_since.astimezone(KST).date() == day
+        is_new = is_new or stops.is_in_todays_won(row, quote.base_price, day)
         moved = Decimal(1) if is_new else ratio * _missed(row, last, broker)
         stops.settle_base(row, quote.base_price, moved, words, day=day, at=now())
 
@@ -98,24 +98,6 @@ def _last_day(now: datetime) -> date:
     """Return the newest trading day before today."""
     midnight = now.astimezone(KST).replace(hour=0, minute=0, second=0, microsecond=0)
     return market.last_final_day(midnight)
-
-
-def _close_heard(code: str, day: date) -> int | None:
-    """Return the won at which a stock closed on KRX, by our own bar of the closing auction's end; None without one."""
-    ends = [p.ends_at for p in market.phases_on(day) if (p.market, p.name) == (Market.KRX, PhaseName.CLOSING_AUCTION)]
-    if not ends:
-        return None
-    return (
-        MarketCandle.objects.filter(
-            symbol=code,
-            venue=Market.KRX.value,
-            interval=MarketCandle.Interval.MINUTE,
-            time=datetime.combine(day, max(ends), KST),
-            source__in=[MarketCandle.Source.FEED, MarketCandle.Source.CHART],
-        )
-        .values_list("close", flat=True)
-        .first()
-    )
 
 
 def _close_told(prices: Sequence[DayPrice]) -> int:

@@ -49,7 +49,8 @@ class Looks:
     """What earlier looks at one stop showed, kept in its row. Moments are seconds since 1970, 0 for never.
 
     `volumes` are each venue's running total of shares of `day`; `crossing` and `rise` are those of `TriggerRule`.
-    `untold_at` is when the total had risen by a trade that the feed had not told; `base_at` is of `base_prices`.
+    `untold_at` is when the total had risen by a trade that the feed had not told; `base_at` and `base_pause` are of
+    `base_prices`.
     """
 
     day: str = ""
@@ -111,18 +112,21 @@ def _first_trade_at(venue: Market, at: datetime) -> datetime:
 
 
 @serving(Urgency.ORDER)
-def running_totals(code: str, sources: str, broker: Broker, now: Callable[[], datetime]) -> dict[Market, int]:
-    """Return the running total of shares of the venue that the first poll of a new stop asks, just before it is armed.
+def quote_before(code: str, sources: str, broker: Broker, now: Callable[[], datetime]) -> Quote | None:
+    """Return a quote of just before a stop is armed or moved: of the venue that its first poll asks.
 
-    `sources` as for `stops.arm`. Empty if it cannot be asked for: the first poll counts from itself then. Raises
-    ValidationError if they name no venues.
+    Before the first venue opens it is KRX's, for the base price. None if nothing trades, or if it cannot be asked for.
+    `sources` as for `stops.arm`. Raises ValidationError if they name no venues.
     """
-    venue = _venue(StopRule(stock_code=code, sources=stops.named_sources(sources)), now())
+    at = now()
+    venue = _venue(StopRule(stock_code=code, sources=stops.named_sources(sources)), at)
+    if venue is None and market.today(at) and stops.base_day(at) < at.astimezone(KST).date():
+        venue = Market.KRX
     try:
-        return {venue: broker.quote(code, venue).volume} if venue is not None else {}
+        return broker.quote(code, venue) if venue is not None else None
     except BrokerError as error:
-        log.info("the running total of %s on %s cannot be asked for: %s", code, venue, error)
-        return {}
+        log.info("stock %s: no quote for the arming of a stop: %s", code, error)
+        return None
 
 
 def watch(broker: Broker, status: StreamStatus, now: Callable[[], datetime]) -> list[int]:

@@ -28,11 +28,11 @@ from unfold.widgets import (
     UnfoldBooleanWidget,
 )
 
+from aegis.broker import Quote
 from aegis.guards import TradingState
 from aegis.lifecycle import OPEN, Status
 from aegis.requests import RequestState
 from aegis.stops import StopKind, StopUnit
-from aegis.terms import Market
 from desk import actions
 from desk.actions import Told
 from desk.admin.base import Page, ReadOnly, Record, figure
@@ -590,7 +590,7 @@ class StopRuleAdmin(Record):
         said, by = form.cleaned_data, request.user.get_username()
         unit, value = StopUnit(said["unit"]), said["value"]
         choices = {"sources": said["sources"], "may_trigger_now": said["may_trigger_now"]}
-        choices["totals"], now = getattr(request, "totals", {}), clock.now()
+        choices["quote"], now = getattr(request, "quote", None), clock.now()
         if change:
             stops.edit(StopRule.objects.get(pk=row.pk), unit, value, by=by, at=now, **choices)
         else:
@@ -601,24 +601,24 @@ class StopRuleAdmin(Record):
     def changeform_view(self, request: HttpRequest, object_id: Any = None, *args: Any, **kwargs: Any) -> HttpResponse:
         if request.method == "POST" and request.user.has_perm(TRADE):
             # before the transaction of the form begins: none waits for the broker
-            request.totals = self._totals(request, object_id)
+            request.quote = self._quote(request, object_id)
         try:
             return super().changeform_view(request, object_id, *args, **kwargs)
         except ValidationError as error:  # it fired, or another armed one, between the check and the save
             messages.error(request, " ".join(error.messages))
             return redirect("admin:orders_stoprule_changelist")
 
-    def _totals(self, request: HttpRequest, object_id: Any) -> dict[Market, int]:
-        """Return the running totals of the stock that is about to be armed, empty if it is none."""
+    def _quote(self, request: HttpRequest, object_id: Any) -> Quote | None:
+        """Return a quote of the stock whose stop is about to be armed or moved, None if it is none."""
         armed = StopRule.objects.filter(pk=object_id).values_list("stock_code", flat=True).first() if object_id else ""
         try:
             code = armed or codes.resolve(request.POST.get("stock_code", ""))
         except ValueError:
-            return {}
+            return None
         sources = request.POST.get("sources", "")
         if sources not in dict(StopRule.SOURCES) or not PortfolioService().get_holding(code):
-            return {}
-        return stop_watch.running_totals(code, sources, broker(), clock.now)
+            return None
+        return stop_watch.quote_before(code, sources, broker(), clock.now)
 
     @action(
         description=_("Disarm"),

@@ -68,10 +68,10 @@ def polled(broker: Broker) -> Polled:
 
 
 def arm(
-    kind: StopKind = StopKind.STOP_LOSS, value: int = LINE, sources: str = "", totals: dict[Market, int] | None = None
+    kind: StopKind = StopKind.STOP_LOSS, value: int = LINE, sources: str = "", quote: Quote | None = None
 ) -> StopRule:
     unit = StopUnit.PERCENT if kind is StopKind.TRAILING else StopUnit.PRICE
-    return stops.arm(SAMSUNG, kind, unit, D(value), by="kim", at=clock.now(), sources=sources, totals=totals)
+    return stops.arm(SAMSUNG, kind, unit, D(value), by="kim", at=clock.now(), sources=sources, quote=quote)
 
 
 @pytest.fixture
@@ -192,27 +192,34 @@ def test_a_book_that_does_not_come_is_no_witness(
 def test_a_crossing_between_the_arming_and_the_first_poll_triggers(
     held: Portfolio, polled: Polled, watch: Callable[..., list[int]], is_held: bool
 ) -> None:
-    totals = stop_watch.running_totals(SAMSUNG, "", polled, clock.now)  # type: ignore[arg-type]
-    assert totals == {Market.KRX: 1_000}
-    row, other = arm(totals=totals), arm()
+    quote = stop_watch.quote_before(SAMSUNG, "", polled, clock.now)  # type: ignore[arg-type]
+    assert quote is not None
+    assert (quote.market, quote.volume) == (Market.KRX, 1_000)
+    row, other = arm(quote=quote), arm()
     polled.trade(60_000)
     assert watch(10, UP if is_held else DOWN) == [row.pk]
-    stops.edit(other, StopUnit.PRICE, D(64_000), by="kim", at=clock.now(), totals={Market.KRX: polled.volume})
+    move_to(other, 64_000, polled)
     polled.price = 60_000
     assert watch(200, DOWN) == [], "nothing was traded since"
-    stops.edit(other, StopUnit.PRICE, D(63_000), by="kim", at=clock.now(), totals={Market.KRX: polled.volume})
+    move_to(other, 63_000, polled)
     polled.trade(60_000)
     assert watch() == [other.pk]
+
+
+def move_to(row: StopRule, price: int, polled: Polled) -> None:
+    polled.price = 70_000
+    quote = stop_watch.quote_before(SAMSUNG, "", polled, clock.now)  # type: ignore[arg-type]
+    stops.edit(row, StopUnit.PRICE, D(price), by="kim", at=clock.now(), quote=quote)
 
 
 def test_a_total_that_cannot_be_asked_for_arms_all_the_same(
     held: Portfolio, polled: Polled, watch: Callable[..., list[int]], clock_at: At
 ) -> None:
     polled.is_away = True
-    assert stop_watch.running_totals(SAMSUNG, "", polled, clock.now) == {}  # type: ignore[arg-type]
+    assert stop_watch.quote_before(SAMSUNG, "", polled, clock.now) is None  # type: ignore[arg-type]
     clock_at("2026-11-24 08:55:00")
     polled.is_away = False
-    assert stop_watch.running_totals(SAMSUNG, "KRX", polled, clock.now) == {}  # type: ignore[arg-type]
+    assert stop_watch.quote_before(SAMSUNG, "KRX", polled, clock.now) is None  # type: ignore[arg-type]
 
 
 def test_of_a_stop_armed_before_the_first_trade_of_a_day_each_trade_counts(

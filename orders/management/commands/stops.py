@@ -69,8 +69,8 @@ def _armed(code: str, kind: StopKind, text: str, **choices: Any) -> Told:
     except argparse.ArgumentTypeError as error:
         raise Failure("USAGE", str(error), exit_code=WRONG_USAGE) from error
     code = stock_code(code)
-    totals = stop_watch.running_totals(code, choices["sources"], broker(), clock.now)
-    row = stops.arm(code, kind, unit, value, by=who(), at=clock.now(), totals=totals, **choices)
+    quote = stop_watch.quote_before(code, choices["sources"], broker(), clock.now)
+    row = stops.arm(code, kind, unit, value, by=who(), at=clock.now(), quote=quote, **choices)
     return Told({"stop": shapes.stop(row)}, [_("armed: {line}").format(line=_line(row))])
 
 
@@ -83,8 +83,8 @@ def _disarmed(pk: int) -> Told:
 
 def _rearmed(pk: int, *, may_trigger_now: bool) -> Told:
     row = _named(pk)
-    totals = stop_watch.running_totals(row.stock_code, row.sources, broker(), clock.now)
-    stops.rearm(row, by=who(), at=clock.now(), may_trigger_now=may_trigger_now, totals=totals)
+    quote = stop_watch.quote_before(row.stock_code, row.sources, broker(), clock.now)
+    stops.rearm(row, by=who(), at=clock.now(), may_trigger_now=may_trigger_now, quote=quote)
     row.refresh_from_db()
     return Told({"stop": shapes.stop(row)}, [_("armed: {line}").format(line=_line(row))])
 
