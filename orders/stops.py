@@ -27,7 +27,7 @@ from aegis.stops import ATR_DAYS, StopKind, StopUnit
 from aegis.terms import Market
 from market import codes
 from market import service as market
-from orders import cancel, guards
+from orders import cancel, guards, krx_prices
 from orders.daily_loss import is_of_today
 from orders.models import StopEvent, StopRule
 from orders.stop_rows import LIVE, SELLING, State, append_event, move, move_judged
@@ -112,7 +112,7 @@ def draft(
         unit=unit,
         value=value,
         atr=true_range(code, at) if unit is StopUnit.ATR else Decimal(0),
-        high=holding.current_price,
+        high=_first_high(holding, quote, at),
         state_at=at,
         armed_at=at,
         armed_by=by,
@@ -255,6 +255,17 @@ def _first_looks(quote: Quote | None, at: datetime) -> dict[str, object]:
     if quote is None or _is_before_open(at):
         return {}
     return {"day": at.astimezone(KST).date().isoformat(), "volumes": {quote.market.value: quote.volume}}
+
+
+def _first_high(holding: Portfolio, quote: Quote | None, at: datetime) -> int:
+    """Return the won from which a trailing stop begins: never above a price that could trigger one.
+
+    What a holding shows may be one trade on NXT; a trade that counts moves the highest price up from here.
+    """
+    if _is_krx_trade(quote, at):
+        return quote.price
+    known = krx_prices.reference(holding.stock_code, at)
+    return min(holding.current_price or known, known) if known else holding.current_price
 
 
 def _price_now(row: StopRule, holding: Portfolio, quote: Quote | None, at: datetime) -> int:
