@@ -36,6 +36,17 @@ LOOK_BACK = timedelta(days=60)
 SMALLEST = Decimal("0.01")
 # what could not be asked for is tried again after so many seconds; a turn is over after so many, and the next goes on
 TRY_AGAIN_SECONDS, TURN_SECONDS = 20.0, 10.0
+# what the broker told and cannot be compared is asked about less and less: a day that has not turned yet, or a close
+# that nobody knows
+LONGEST_WAIT_SECONDS, LONGEST_PAUSE_SECONDS = 60.0, 600.0
+
+
+class NotComparable(Exception):
+    """What the broker tells says nothing of today's base price; it is asked at least once in `longest_seconds`."""
+
+    def __init__(self, why: str, longest_seconds: float) -> None:
+        super().__init__(why)
+        self.longest_seconds = longest_seconds
 
 
 def due(now: datetime) -> dict[str, list[StopRule]]:
@@ -45,7 +56,8 @@ def due(now: datetime) -> dict[str, list[StopRule]]:
         return {}
     rows = defaultdict(list)
     for row in stops.armed() if now >= _opens_at(now) - BEFORE_OPEN else ():
-        is_tried = 0 <= now.timestamp() - row.looks.get("base_at", 0.0) < TRY_AGAIN_SECONDS
+        pause = row.looks.get("base_pause") or TRY_AGAIN_SECONDS
+        is_tried = 0 <= now.timestamp() - row.looks.get("base_at", 0.0) < pause
         if (row.based_on is None or row.based_on < day) and not is_tried:
             rows[row.stock_code].append(row)
     return dict(rows)
@@ -63,13 +75,27 @@ def settle(broker: Broker, now: Callable[[], datetime]) -> None:
     for code, rows in due(now()).items():
         if monotonic() > ends_at:
             return
-        for row in rows:
-            stops.note_looks(row.pk, row.looks | {"base_at": now().timestamp()})
+        _note_tried(rows, 0.0, now())
         try:
             _settle(code, rows, broker, now)
         except BrokerError as error:
             log.warning("the base price of %s cannot be compared: %s", code, error)
             _report(rows, gettext("its base price cannot be asked for: {error}").format(error=error), now())
+        except NotComparable as reason:
+            _note_tried(rows, reason.longest_seconds, now())
+            _report(rows, str(reason), now())
+
+
+def _note_tried(rows: list[StopRule], longest_seconds: float, at: datetime) -> None:
+    """Note that the base price was asked about; the pause until the next time doubles up to `longest_seconds`."""
+    for row in rows:
+        looks = row.looks
+        is_first = datetime.fromtimestamp(looks.get("base_at", 0.0), KST).date() != at.astimezone(KST).date()
+        pause = 0.0 if is_first else looks.get("base_pause", 0.0)
+        if longest_seconds:
+            pause = min(longest_seconds, 2 * pause or TRY_AGAIN_SECONDS)
+        row.looks = looks | {"base_at": at.timestamp(), "base_pause": pause}
+        stops.note_looks(row.pk, row.looks)
 
 
 def _settle(code: str, rows: list[StopRule], broker: Broker, now: Callable[[], datetime]) -> None:
@@ -77,13 +103,12 @@ def _settle(code: str, rows: list[StopRule], broker: Broker, now: Callable[[], d
     day, last = now().astimezone(KST).date(), _last_day(now())
     close = krx_prices.close_heard(code, last)
     if not is_of_today(quote, now()):
-        _report(rows, gettext("the broker still tells the base price of the day before"), now())
-        return
+        raise NotComparable(gettext("the broker still tells the base price of the day before"), LONGEST_WAIT_SECONDS)
     if quote.base_price != close:
         close = _close_told(broker.daily_chart(code, last - LOOK_BACK, last, adjusted=False))
     if not close or not quote.base_price:
-        _report(rows, gettext("its last close is not known, and the base price cannot be compared"), now())
-        return
+        why = gettext("its last close is not known, and the base price cannot be compared")
+        raise NotComparable(why, LONGEST_PAUSE_SECONDS)
     ratio = Decimal(quote.base_price) / close
     words = gettext("base price {base:,} won, last close {close:,} won").format(base=quote.base_price, close=close)
     for row in rows:

@@ -64,6 +64,7 @@ class Looks:
     pause: float = 0.0
     untold_at: float = 0.0
     base_at: float = 0.0
+    base_pause: float = 0.0
 
     @classmethod
     def of(cls, row: StopRule, at: datetime) -> "Looks":

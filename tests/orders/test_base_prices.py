@@ -417,6 +417,43 @@ def test_a_stop_that_is_only_armed_again_that_morning_moves(
     assert settled(row, at_base(60_000), clock_at) == 54_000
 
 
+# --- how often it is asked
+
+
+def test_what_cannot_be_compared_is_asked_about_less_and_less(
+    held: Portfolio, at_base: Callable[..., Any], asked: list[str], clock_at: Callable[[datetime | str], datetime]
+) -> None:
+    row = arm()
+    clock_at("2026-11-24 10:00:00")
+    broker = at_base(60_000, close=0)
+    for _ in range(720):
+        stop_watch.watch(broker, DOWN, clock.now)
+        clock_at(clock.now() + timedelta(seconds=5))
+    assert 6 <= asked.count("chart") <= 12
+    assert kinds(row).count("HOLDS_FIRE") == 1
+    broker = at_base(60_000, volume=5)
+    for _ in range(121):
+        stop_watch.watch(broker, DOWN, clock.now)
+        clock_at(clock.now() + timedelta(seconds=5))
+    assert not holds_fire(row)
+
+
+def test_a_broker_that_does_not_answer_is_asked_as_often_as_before(
+    held: Portfolio, at_base: Callable[..., Any], clock_at: Callable[[datetime | str], datetime]
+) -> None:
+    row = arm()
+    clock_at("2026-11-24 10:00:00")
+    failing = mock.MagicMock(wraps=at_base(60_000))
+    failing.quote = mock.Mock(side_effect=NotSent("no connection"))
+    for _ in range(120):
+        stop_watch.watch(failing, DOWN, clock.now)
+        clock_at(clock.now() + timedelta(seconds=5))
+    for _ in range(5):
+        stop_watch.watch(at_base(60_000, volume=10), DOWN, clock.now)
+        clock_at(clock.now() + timedelta(seconds=5))
+    assert not holds_fire(row)
+
+
 def test_the_simulator_s_next_morning_is_an_ordinary_one(
     held: Portfolio, broker: Broker, simulator: Simulator, clock_at: Callable[[str], datetime]
 ) -> None:
