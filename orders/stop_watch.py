@@ -40,6 +40,9 @@ GRACE_SECONDS = 15.0
 # a turn of the watch comes every five seconds: after a longer break the feeds begin anew
 BREAK_SECONDS = 30.0
 WRITE_SECONDS = 10.0
+# the clocks of two machines may differ by so much
+SKEW_SECONDS = 1.0
+_MOMENTS = ("looked_at", "held_since", "unheld_since", "asked_at", "untold_at")
 # between two questions about a quiet stock whose feed is held: doubled from question to question
 SHORTEST_PAUSE, LONGEST_PAUSE = 5.0, 160.0
 
@@ -68,11 +71,22 @@ class Looks:
 
     @classmethod
     def of(cls, row: StopRule, at: datetime) -> "Looks":
-        """Return what a row keeps, without what another day's trades showed."""
+        """Return what a row keeps, without what another day's trades showed.
+
+        A moment that is still to come, because the clock was set back, is forgotten: it is as good as never.
+        """
         looks = cls(**{each.name: row.looks[each.name] for each in fields(cls) if each.name in row.looks})
         day = at.astimezone(KST).date().isoformat()
         if looks.day != day:
             looks.day, looks.volumes, looks.crossing, looks.rise, looks.untold_at = day, {}, None, None, 0.0
+        for name in _MOMENTS:
+            if not _is_past(getattr(looks, name), at):
+                setattr(looks, name, 0.0)
+        second = rules.second_of(f"{at.astimezone(KST):%H%M%S}")
+        looks.crossing, looks.rise = (
+            None if each is not None and each[0] > second + SKEW_SECONDS else each
+            for each in (looks.crossing, looks.rise)
+        )
         return looks
 
     def note_feed(self, *, is_held: bool, at: float) -> None:
@@ -97,7 +111,7 @@ class Looks:
         """Write what changed; that nothing did is written now and then."""
         kept = asdict(self)
         is_same = {**kept, "looked_at": 0} == {**row.looks, "looked_at": 0}
-        if not is_same or self.looked_at - row.looks.get("looked_at", 0.0) >= WRITE_SECONDS:
+        if not is_same or abs(self.looked_at - row.looks.get("looked_at", 0.0)) >= WRITE_SECONDS:
             row.looks = kept
             stops.note_looks(row.pk, kept)
 
@@ -194,7 +208,7 @@ def _look(row: StopRule, venue: Market, broker: Broker, status: StreamStatus, no
     at, looks = now(), Looks.of(row, now())
     is_held = status.is_alive and f"{FEEDS[venue]}:{row.stock_code}" in status.held
     looks.note_feed(is_held=is_held, at=at.timestamp())
-    if is_held and row.heard_at is not None and at - row.heard_at < SILENT_AFTER:
+    if is_held and 0.0 < _heard_at(row, at) > at.timestamp() - SILENT_AFTER.total_seconds():
         looks.pause = looks.untold_at = 0.0
         looks.keep(row)
         stops.note_silence(row, is_silent=False, words=gettext("its trades are heard again"), at=at)
@@ -206,7 +220,7 @@ def _look(row: StopRule, venue: Market, broker: Broker, status: StreamStatus, no
         quote = broker.quote(row.stock_code, venue)
     except BrokerError as error:
         looks.keep(row)
-        if not is_held and _is_over_grace(row, looks):
+        if not is_held and _is_over_grace(row, looks, at):
             words = gettext("its trades are not heard, and its price cannot be asked for: {error}").format(error=error)
             stops.note_silence(row, is_silent=True, words=words, at=now())
         log.warning("stop %s: its price cannot be asked for: %s", row.pk, error)
@@ -215,8 +229,19 @@ def _look(row: StopRule, venue: Market, broker: Broker, status: StreamStatus, no
     return judge(row, quote, now(), broker, looks=looks)
 
 
-def _is_over_grace(row: StopRule, looks: Looks) -> bool:
-    return looks.looked_at - max(looks.unheld_since, row.counts_since.timestamp()) >= GRACE_SECONDS
+def _is_past(moment: float, at: datetime) -> bool:
+    return moment <= at.timestamp() + SKEW_SECONDS
+
+
+def _heard_at(row: StopRule, at: datetime) -> float:
+    """Return when the feed last told a trade, 0 for never and for a moment that is still to come."""
+    moment = row.heard_at.timestamp() if row.heard_at else 0.0
+    return moment if _is_past(moment, at) else 0.0
+
+
+def _is_over_grace(row: StopRule, looks: Looks, at: datetime) -> bool:
+    since = row.counts_since.timestamp()
+    return looks.looked_at - max(looks.unheld_since, since if _is_past(since, at) else 0.0) >= GRACE_SECONDS
 
 
 def _note_silence(row: StopRule, looks: Looks, quote: Quote, *, is_held: bool, at: datetime) -> None:
@@ -225,11 +250,11 @@ def _note_silence(row: StopRule, looks: Looks, quote: Quote, *, is_held: bool, a
     looks.asked_at = moment
     if not is_held:
         looks.pause = looks.untold_at = 0.0
-        is_silent = _is_over_grace(row, looks)
+        is_silent = _is_over_grace(row, looks, at)
     else:
         before = looks.volumes.get(quote.market)
         is_untold = before is not None and quote.volume > before and 0.0 < looks.held_since <= asked_at
-        heard_at = row.heard_at.timestamp() if row.heard_at else 0.0
+        heard_at = _heard_at(row, at)
         # what was traded a moment ago may still be on its way: the next look decides
         is_silent = looks.untold_at > 0.0 and heard_at < looks.untold_at
         if is_untold and heard_at < asked_at and not looks.untold_at:

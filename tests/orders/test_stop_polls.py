@@ -291,6 +291,45 @@ def test_a_quiet_stock_is_asked_about_less_and_less(
     assert len(polled.asked) == 20, "one whose feed is not held is asked about each turn"
 
 
+@pytest.mark.parametrize("is_heard", [False, True])
+def test_a_clock_that_was_set_back_hides_no_stop(
+    held: Portfolio, polled: Polled, watch: Callable[..., list[int]], clock_at: At, is_heard: bool
+) -> None:
+    row = armed_yesterday(clock_at, "2026-11-24 11:00:00")
+    watch(300, UP)
+    if is_heard:
+        StopRule.objects.update(heard_at=clock.now())
+    clock_at("2026-11-24 10:00:00")
+    polled.trade(60_000)
+    assert watch(5, UP) == [row.pk]
+
+
+def test_after_a_clock_was_set_back_two_polls_are_witnesses(
+    held: Portfolio, polled: Polled, watch: Callable[..., list[int]], clock_at: At
+) -> None:
+    row = armed_yesterday(clock_at, "2026-11-24 08:30:00")
+    polled.trade(60_000)
+    watch(5)
+    clock_at("2026-11-24 08:10:00")
+    for _ in range(2):
+        polled.trade(60_000)
+        fired = watch()
+    assert fired == [row.pk]
+
+
+def test_a_deaf_feed_is_told_after_the_clock_was_set_back(
+    held: Portfolio, polled: Polled, watch: Callable[..., list[int]], clock_at: At
+) -> None:
+    row = armed_yesterday(clock_at, "2026-11-24 11:00:00")
+    watch(60, UP)
+    StopRule.objects.update(heard_at=clock.now())
+    clock_at("2026-11-24 10:00:00")
+    for _ in range(60):
+        polled.trade(69_000)
+        watch(5, UP)
+    assert "SILENT" in kinds(row)
+
+
 # --- when silence is told
 
 
