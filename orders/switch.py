@@ -269,6 +269,11 @@ def about_halting(armed: int | None = None) -> str:
     return words.format(count=armed_stops() if armed is None else armed)
 
 
+def about_reducing() -> str:
+    """Return what a person must know who is about to let only sales pass."""
+    return gettext("{count} stops are armed, and go on selling: only sales pass").format(count=armed_stops())
+
+
 # --- evidence --------------------------------------------------------------------------------------------------------
 
 
