@@ -526,6 +526,25 @@ def keep(now: datetime) -> None:
             _adjust(row, change, now)
     for row in StopRule.objects.filter(state__in=SELLING, quantity__isnull=False):
         _adjust_selling(row)
+    for row in StopRule.objects.filter(state=State.HELD_EXTERNALLY):
+        _end_if_gone(row, now)
+
+
+def _end_if_gone(row: StopRule, now: datetime) -> None:
+    """End a stop that waits for a person, once a complete balance of after its hold shows no share of its stock."""
+    balance = PortfolioService().get_snapshot()
+    if balance is None or balance.left_out or balance.asked_at is None or balance.asked_at <= row.state_at:
+        return
+    # the broker lists what was sold today with no share, and drops it the next day; one that lags is not taken over
+    line = Portfolio.objects.filter(stock_code=row.stock_code).first()
+    if line is not None and (line.lags_since or line.synced_at is None or line.synced_at < balance.asked_at):
+        return
+    if not is_gone(row.stock_code, now):
+        return
+    words = gettext("nothing is held any more")
+    with transaction.atomic():
+        if move(row, [State.HELD_EXTERNALLY], at=now, state=State.DONE, try_at=None, note=words[:300]):
+            append_event(row, "DONE", words, at=now)
 
 
 def _adjust_selling(row: StopRule) -> None:
