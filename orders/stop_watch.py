@@ -7,6 +7,8 @@ A price that was asked for counts as a trade if the venue's running total of sha
 """
 
 import logging
+import queue
+import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, time, timedelta
@@ -40,6 +42,8 @@ GRACE_SECONDS = 15.0
 # a turn of the watch comes every five seconds: after a longer break the feeds begin anew
 BREAK_SECONDS = 30.0
 WRITE_SECONDS = 10.0
+# a person who arms a stop waits no longer for a quote
+QUOTE_PATIENCE_SECONDS = 3.0
 # the clocks of two machines may differ by so much
 SKEW_SECONDS = 1.0
 _MOMENTS = ("looked_at", "held_since", "unheld_since", "asked_at", "untold_at")
@@ -126,21 +130,37 @@ def _first_trade_at(venue: Market, at: datetime) -> datetime:
     return datetime.combine(at.astimezone(KST), min(begins, default=time.min), KST)
 
 
-@serving(Urgency.ORDER)
 def quote_before(code: str, sources: str, broker: Broker, now: Callable[[], datetime]) -> Quote | None:
     """Return a quote of just before a stop is armed or moved: of the venue that its first poll asks.
 
-    Before the first venue opens it is KRX's, for the base price. None if nothing trades, or if it cannot be asked for.
+    Before the first venue opens it is KRX's, for the base price. None if nothing trades, or if the broker does not tell
+    it soon: no stop waits for an outage to be armed.
     `sources` as for `stops.arm`. Raises ValidationError if they name no venues.
     """
     at = now()
     venue = _venue(StopRule(stock_code=code, sources=stops.named_sources(sources)), at)
     if venue is None and market.today(at) and stops.base_day(at) < at.astimezone(KST).date():
         venue = Market.KRX
+    return _quote_soon(code, venue, broker) if venue is not None else None
+
+
+def _quote_soon(code: str, venue: Market, broker: Broker) -> Quote | None:
+    """Ask for a quote, and give up waiting for it after a while."""
+    answers: queue.SimpleQueue[Quote | None] = queue.SimpleQueue()
+
+    def ask_broker() -> None:
+        try:
+            with serving(Urgency.ORDER):
+                answers.put(broker.quote(code, venue))
+        except BrokerError as error:
+            log.info("stock %s: no quote for the arming of a stop: %s", code, error)
+            answers.put(None)
+
+    threading.Thread(target=ask_broker, name="quote-before", daemon=True).start()
     try:
-        return broker.quote(code, venue) if venue is not None else None
-    except BrokerError as error:
-        log.info("stock %s: no quote for the arming of a stop: %s", code, error)
+        return answers.get(timeout=QUOTE_PATIENCE_SECONDS)
+    except queue.Empty:
+        log.info("stock %s: no quote in time for the arming of a stop", code)
         return None
 
 

@@ -1,5 +1,6 @@
 """Prices that are asked for: which of them count as trades, how often, and when their silence is told."""
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -220,6 +221,25 @@ def test_a_total_that_cannot_be_asked_for_arms_all_the_same(
     clock_at("2026-11-24 08:55:00")
     polled.is_away = False
     assert stop_watch.quote_before(SAMSUNG, "KRX", polled, clock.now) is None  # type: ignore[arg-type]
+
+
+def test_a_broker_that_hangs_holds_up_no_arming(
+    held: Portfolio, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stop_watch, "QUOTE_PATIENCE_SECONDS", 0.05)
+    asked, ends = threading.Event(), threading.Event()
+
+    def quote(code: str, market: Market) -> Quote:
+        asked.set()
+        ends.wait(10)
+        raise NotSent("no connection")
+
+    hanging = mock.MagicMock(wraps=broker, quote=quote)
+    try:
+        assert stop_watch.quote_before(SAMSUNG, "", hanging, clock.now) is None
+        assert asked.is_set()
+    finally:
+        ends.set()
 
 
 def test_of_a_stop_armed_before_the_first_trade_of_a_day_each_trade_counts(
