@@ -32,7 +32,7 @@ from kis.simulator.calendar import phases_on
 from kis.wiring import broker
 from orders import guards, quality, routine, switch
 from orders.models import RawNotice, TradeExecution, TradeOrder, TradingSwitch
-from orders.reconcile import reconcile
+from orders.reconcile import begin_anew, reconcile
 from orders.service import NO_CHASE, Intent, OrderDenied, OrderService, default_plan
 from portfolio.fetcher import KISFetcher
 from portfolio.models import Portfolio
@@ -172,6 +172,8 @@ def _jump(market: Market, name: PhaseName, say: Callable[[str], None]) -> None:
     begins = next(each.starts_at for each in phases_on(today) if (each.market, each.name) == (market, name))
     moment = datetime.combine(today, begins, KST) + rehearsal.AFTER_OPENING
     if moment > clock.now():
+        # the hours between are no time in which the list was missing
+        begin_anew(moment)
         clock.set_now(moment)
     # balance and orders as they are at this hour: nothing goes before the broker's list was seen
     KISFetcher(broker(), clock.now).sync_portfolio()

@@ -19,7 +19,7 @@ from aegis.lifecycle import UNANSWERED
 from aegis.requests import RequestedBy
 from kis import clock
 from kis.wiring import broker
-from orders import guards, journal, reconcile, stops, switch
+from orders import guards, journal, reconcile, stop_watch, stops, switch
 from orders.management import changing
 from orders.management.changing import Change, after_cancel, wanted
 from orders.models import StopRule, TradeOrder
@@ -175,8 +175,9 @@ def disarm(stop: StopRule, *, by: User) -> Told:
 def rearm(stop: StopRule, *, by: User) -> Told:
     """Arm a stop again whose order somebody else changed."""
     try:
+        quote = stop_watch.quote_before(stop.stock_code, stop.sources, broker(), clock.now)
         # the dialog says that it may sell at once
-        stops.rearm(stop, by=by.get_username(), at=clock.now(), may_trigger_now=True)
+        stops.rearm(stop, by=by.get_username(), at=clock.now(), may_trigger_now=True, quote=quote)
     except ValidationError as error:
         return Told(False, f"{stop}: {' '.join(error.messages)}")
     log_act(by, stop, _("armed again"))

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
 import redis
 from django.conf import settings
@@ -22,7 +22,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
 from aegis import stops as rules
-from aegis.sessions import KST, Matching, Phase, phases_at
+from aegis.sessions import KST, Matching, Phase, is_trading, phases_at
 from aegis.terms import Market
 from desk import alerts, health
 from desk.alerts import News
@@ -33,7 +33,7 @@ from kis.status import SocketState
 from market import calendar
 from market import service as market
 from market.models import Stock
-from orders import reconcile, stops
+from orders import reconcile
 from orders.models import Reconciliation, StopRule
 from portfolio.service import PortfolioService
 
@@ -48,6 +48,9 @@ RETRY_SECONDS = 5.0
 STOPS_AT_MOST = 60
 # one failed list says little; the next one follows within a minute
 FAILURES = 2
+# a list is read each minute, and may take half of one: from this age on the next one is missing
+LIST_DUE = timedelta(seconds=90)
+_GUARDING = (StopRule.State.ARMED, StopRule.State.TRIGGERED, StopRule.State.ORDERED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,7 @@ class Guarded:
     kind: str
     limit: int | None
     is_selling: bool
-    on_nxt: bool
+    venues: frozenset[Market] = frozenset({Market.KRX})
 
     def __str__(self) -> str:
         price = "?" if self.limit is None else f"{self.limit:,}"
@@ -78,14 +81,19 @@ class View:
     phases: Sequence[Phase] = ()
 
     def is_open(self, now: datetime) -> bool:
-        """Whether a venue trades that may trigger one of the stops."""
-        day = now.astimezone(KST).date()
-        # a day that could not be read goes by the calendar library
-        phases = self.phases if day == self.day else calendar.phases_by_library(day)
-        venues = {Market.KRX} if self.stops else set[Market]()
-        if any(each.on_nxt for each in self.stops):
-            venues.add(Market.NXT)
+        """Whether a venue is open that may trigger one of the stops, or sell for one."""
+        phases, venues = self._phases_on(now), frozenset[Market]().union(*(each.venues for each in self.stops))
         return any(phase.matching is not Matching.FIXED for venue in venues for phase in phases_at(phases, venue, now))
+
+    def needs_prices(self, now: datetime) -> bool:
+        """Whether trades come now that may trigger one of the stops: an auction brings none before its end."""
+        phases, armed = self._phases_on(now), [each for each in self.stops if not each.is_selling]
+        return any(is_trading(venue, phases, now) for each in armed for venue in each.venues)
+
+    def _phases_on(self, now: datetime) -> Sequence[Phase]:
+        """Return the phases of today; a day that could not be read goes by the calendar library."""
+        day = now.astimezone(KST).date()
+        return self.phases if day == self.day else calendar.phases_by_library(day)
 
 
 class NotWell(Exception):
@@ -200,7 +208,7 @@ class DeadMan:
     def _read(self) -> float:
         """Read the stops and the day's phases; write down what was told meanwhile."""
         now = self._now()
-        rows = list(StopRule.objects.filter(state__in=stops.LIVE).order_by("stock_code", "pk"))
+        rows = list(StopRule.objects.filter(state__in=_GUARDING).order_by("stock_code", "pk"))
         codes = {row.stock_code for row in rows}
         on_nxt = set[str]()
         if not settings.KIS_ENVIRONMENT.is_paper:
@@ -212,7 +220,8 @@ class DeadMan:
             limit = rules.limit(row.rule(average)) if average is not None else None
             selling = row.state != StopRule.State.ARMED
             kind = _KINDS[row.kind]
-            guarded.append(Guarded(row.stock_code, row.stock_name, kind, limit, selling, row.stock_code in on_nxt))
+            venues = row.venues if row.stock_code in on_nxt else row.venues & {Market.KRX}
+            guarded.append(Guarded(row.stock_code, row.stock_name, kind, limit, selling, venues))
         self._view = View(guarded, now.astimezone(KST).date(), market.today(now))
         self._write_down(now)
         return 0.0
@@ -222,18 +231,46 @@ class DeadMan:
             alerts.write([self._news.get()], [], now=now)
 
     def _prices(self) -> float:
-        """Look whether a socket is connected, or else whether the broker can be asked for prices."""
-        if wiring.stream_status().state is SocketState.CONNECTED:
+        """Return how old the newest sign of a price is: a frame of the broker's, or a price that was asked for.
+
+        A socket that is connected and brings nothing shows no price.
+        """
+        now = self._now()
+        if not self._view.needs_prices(now):
             return 0.0
-        if "sync" not in health.consumers.queues():
-            raise NotWell("the socket is down, and no worker asks for prices")
-        return self._list_fails()
+        status = wiring.stream_status()
+        ages = [self._asked_seconds(now)]
+        if status.state is SocketState.CONNECTED and status.frame_age is not None:
+            ages.append(status.frame_age)
+        age = min(ages)
+        if age == float("inf"):
+            raise NotWell("the socket brings nothing, and no price was asked for")
+        return age
+
+    def _asked_seconds(self, now: datetime) -> float:
+        """Return how long ago the broker last told a price that was asked for a stop, infinity for never."""
+        looks = StopRule.objects.filter(state=StopRule.State.ARMED).values_list("looks__asked_at", flat=True)
+        # a time to come, of before the clock was set back, says nothing
+        ages = [now.timestamp() - at for at in looks if at and at <= now.timestamp()]
+        return min(ages, default=float("inf"))
 
     def _orders(self) -> float:
-        """Look whether a worker sells for stops, and the broker answers for the account."""
+        """Return for how many seconds no order could be sent: without a worker, or without the order list."""
         if "urgent" not in health.consumers.queues():
             raise NotWell("no worker sells for stops")
-        return self._list_fails()
+        return max(self._list_fails(), self._list_overdue())
+
+    def _list_overdue(self) -> float:
+        """Return for how many seconds the next reading of the order list is overdue: one that never ends says nothing.
+
+        Raises NotWell if no list was ever read.
+        """
+        now = self._now()
+        read_at = Reconciliation.objects.filter(outcome__in=reconcile.READ, at__lte=now).values_list("at", flat=True)
+        newest = read_at.first()
+        if newest is None:
+            raise NotWell("the order list was never read")
+        return max(0.0, (now - newest - LIST_DUE).total_seconds())
 
     def _list_fails(self) -> float:
         """Return for how many seconds the broker's list of orders has failed, 0 if it does not."""

@@ -54,7 +54,8 @@ class Gaps:
             return
         rows = StopRule.objects.filter(state=StopRule.State.ARMED, stock_code__in=due).order_by("pk")
         for row in list(rows):
-            if row.heard_at is None or row.heard_at < due[row.stock_code]:
+            # a trade of a time to come, of before the clock was set back, is none of after the registration
+            if row.heard_at is None or not due[row.stock_code] <= row.heard_at <= now + PATIENCE:
                 self._ask(row)
         for code in due:
             del self._waiting[code]

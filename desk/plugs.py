@@ -63,10 +63,14 @@ def _no_more() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class StockWish:
-    """Stocks whose trades somebody wants, most important first: on which venue is decided by the time of day."""
+    """Stocks whose trades somebody wants, most important first: on which venue is decided by the time of day.
+
+    `venues` names, by stock, the only venues whose trades matter; of a stock that it does not name, those of all do.
+    """
 
     rank: Rank
     codes: Callable[[], Iterable[str]]
+    venues: Callable[[], Mapping[str, Set[Market]]] = dict
 
 
 def open_venues(phases: Iterable[Phase], now: datetime) -> tuple[Market, ...]:
@@ -97,15 +101,25 @@ def _at(day: date, moment: time) -> datetime:
 
 
 def ranked_trades(
-    rank: Rank, codes: Iterable[str], *, venues: Sequence[Market], on_nxt: Set[str]
+    rank: Rank,
+    codes: Iterable[str],
+    *,
+    venues: Sequence[Market],
+    on_nxt: Set[str],
+    mattering: Mapping[str, Set[Market]] = MappingProxyType({}),
 ) -> Iterator[tuple[Rank, Topic]]:
-    """Yield the trade feeds of stocks with their ranks: on the venue that decides, a second one, a closed one. Pure."""
+    """Yield the trade feeds of stocks with their ranks: on the venue that decides, a second one, a closed one. Pure.
+
+    `mattering` are the only venues of a stock whose trades matter, such as those that may trigger its stops.
+    """
     second = Rank.STOPS_ON_SECOND_VENUE if rank is Rank.STOPS else Rank.OTHER
     for code in codes:
         listed = [venue for venue in TRADES if venue is Market.KRX or code in on_nxt]
         traded = [venue for venue in venues if venue in listed]
-        ranks = dict(zip(traded, (rank, second), strict=False))
-        for venue in (*traded, *(venue for venue in listed if venue not in traded)):
+        deciding = [venue for venue in traded if venue in mattering.get(code, TRADES)]
+        ranks = dict.fromkeys(traded, Rank.OTHER) | dict(zip(deciding, (rank, second), strict=False))
+        others = (venue for venue in traded if venue not in deciding)
+        for venue in (*deciding, *others, *(venue for venue in listed if venue not in traded)):
             yield ranks.get(venue, Rank.CLOSED), Topic(TRADES[venue], code)
 
 

@@ -10,7 +10,7 @@ import logging
 import queue
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from decimal import Decimal
@@ -274,12 +274,20 @@ def stopped_stocks() -> Iterable[str]:
     return dict.fromkeys(rows.values_list("stock_code", flat=True))
 
 
+def triggering_venues() -> Mapping[str, frozenset[Market]]:
+    """Return, by stock, the venues whose trades may trigger one of its stops."""
+    found: dict[str, frozenset[Market]] = {}
+    for row in StopRule.objects.filter(state__in=stops.LIVE):
+        found[row.stock_code] = found.get(row.stock_code, frozenset()) | row.venues
+    return found
+
+
 def plug() -> Plug:
     """Hold trades against stops."""
     heard = Stops()
     return Plug(
         handlers=dict.fromkeys(TRADE_FEEDS, heard.on_trades),
-        stocks=(StockWish(Rank.STOPS, stopped_stocks),),
+        stocks=(StockWish(Rank.STOPS, stopped_stocks, triggering_venues),),
         chores=(
             Chore("stops", READ_SECONDS, heard.read),
             Chore("stops-heard", WRITE_SECONDS, heard.write),

@@ -152,8 +152,8 @@ class Dispatch:
 
     def _ask_stocks(self) -> Iterable[tuple[Rank, Topic]]:
         """Ask whose trades are wanted, and rank their feeds by the venues that trade now."""
-        wished = [(wish.rank, list(wish.codes())) for plug in self._plugs for wish in plug.stocks]
-        codes = {code for _rank, each in wished for code in each}
+        wished = [(wish.rank, list(wish.codes()), wish.venues()) for plug in self._plugs for wish in plug.stocks]
+        codes = {code for _rank, each, _venues in wished for code in each}
         if not codes:
             return ()
         now = clock.now()
@@ -161,7 +161,10 @@ class Dispatch:
         on_nxt = set[str]()
         if not self._is_paper:
             on_nxt.update(Stock.objects.filter(pk__in=codes, trades_on_nxt=True).values_list("pk", flat=True))
-        return chain.from_iterable(ranked_trades(rank, each, venues=venues, on_nxt=on_nxt) for rank, each in wished)
+        return chain.from_iterable(
+            ranked_trades(rank, each, venues=venues, on_nxt=on_nxt, mattering=mattering)
+            for rank, each, mattering in wished
+        )
 
     def ask_phases(self) -> None:
         """Ask for what decides who ought to speak: the day's phases, and who is halted."""

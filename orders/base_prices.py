@@ -9,18 +9,18 @@ contains trades of the after-market.
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from time import monotonic
 
 from django.utils.translation import gettext
 
-from aegis.broker import Broker, BrokerError, DayPrice, Quote
-from aegis.sessions import KST, PhaseName
+from aegis.broker import Broker, BrokerError, DayPrice
+from aegis.sessions import KST
 from aegis.terms import Market
 from market import service as market
-from market.models import MarketCandle
-from orders import stops
+from orders import krx_prices, stops
+from orders.daily_loss import is_of_today
 from orders.models import StopRule
 
 log = logging.getLogger(__name__)
@@ -34,8 +34,19 @@ REPORT_BEFORE_OPEN = timedelta(minutes=3)
 LOOK_BACK = timedelta(days=60)
 # adjusted prices are rounded to the won: a smaller ratio over days that were missed is none
 SMALLEST = Decimal("0.01")
-# what could not be compared is tried again after so many seconds; a turn is over after so many, and the next goes on
+# what could not be asked for is tried again after so many seconds; a turn is over after so many, and the next goes on
 TRY_AGAIN_SECONDS, TURN_SECONDS = 20.0, 10.0
+# what the broker told and cannot be compared is asked about less and less: a day that has not turned yet, or a close
+# that nobody knows
+LONGEST_WAIT_SECONDS, LONGEST_PAUSE_SECONDS = 60.0, 600.0
+
+
+class NotComparable(Exception):
+    """What the broker tells says nothing of today's base price; it is asked at least once in `longest_seconds`."""
+
+    def __init__(self, why: str, longest_seconds: float) -> None:
+        super().__init__(why)
+        self.longest_seconds = longest_seconds
 
 
 def due(now: datetime) -> dict[str, list[StopRule]]:
@@ -45,7 +56,8 @@ def due(now: datetime) -> dict[str, list[StopRule]]:
         return {}
     rows = defaultdict(list)
     for row in stops.armed() if now >= _opens_at(now) - BEFORE_OPEN else ():
-        is_tried = 0 <= now.timestamp() - row.looks.get("base_at", 0.0) < TRY_AGAIN_SECONDS
+        pause = row.looks.get("base_pause") or TRY_AGAIN_SECONDS
+        is_tried = 0 <= now.timestamp() - row.looks.get("base_at", 0.0) < pause
         if (row.based_on is None or row.based_on < day) and not is_tried:
             rows[row.stock_code].append(row)
     return dict(rows)
@@ -63,32 +75,46 @@ def settle(broker: Broker, now: Callable[[], datetime]) -> None:
     for code, rows in due(now()).items():
         if monotonic() > ends_at:
             return
-        for row in rows:
-            stops.note_looks(row.pk, row.looks | {"base_at": now().timestamp()})
+        _note_tried(rows, 0.0, now())
         try:
             _settle(code, rows, broker, now)
         except BrokerError as error:
             log.warning("the base price of %s cannot be compared: %s", code, error)
             _report(rows, gettext("its base price cannot be asked for: {error}").format(error=error), now())
+        except NotComparable as reason:
+            _note_tried(rows, reason.longest_seconds, now())
+            _report(rows, str(reason), now())
+
+
+def _note_tried(rows: list[StopRule], longest_seconds: float, at: datetime) -> None:
+    """Note that the base price was asked about; the pause until the next time doubles up to `longest_seconds`."""
+    for row in rows:
+        looks = row.looks
+        is_first = datetime.fromtimestamp(looks.get("base_at", 0.0), KST).date() != at.astimezone(KST).date()
+        pause = 0.0 if is_first else looks.get("base_pause", 0.0)
+        if longest_seconds:
+            pause = min(longest_seconds, 2 * pause or TRY_AGAIN_SECONDS)
+        row.looks = looks | {"base_at": at.timestamp(), "base_pause": pause}
+        stops.note_looks(row.pk, row.looks)
 
 
 def _settle(code: str, rows: list[StopRule], broker: Broker, now: Callable[[], datetime]) -> None:
     quote = broker.quote(code, Market.KRX)
     day, last = now().astimezone(KST).date(), _last_day(now())
-    close = _close_heard(code, last)
+    close = krx_prices.close_heard(code, last)
     if not is_of_today(quote, now()):
-        _report(rows, gettext("the broker still tells the base price of the day before"), now())
-        return
+        raise NotComparable(gettext("the broker still tells the base price of the day before"), LONGEST_WAIT_SECONDS)
     if quote.base_price != close:
         close = _close_told(broker.daily_chart(code, last - LOOK_BACK, last, adjusted=False))
     if not close or not quote.base_price:
-        _report(rows, gettext("its last close is not known, and the base price cannot be compared"), now())
-        return
+        why = gettext("its last close is not known, and the base price cannot be compared")
+        raise NotComparable(why, LONGEST_PAUSE_SECONDS)
     ratio = Decimal(quote.base_price) / close
     words = gettext("base price {base:,} won, last close {close:,} won").format(base=quote.base_price, close=close)
     for row in rows:
         # an earlier version did not write down of which day a stop is; one armed today is of today
         is_new = row.based_on is None and row.counts_since.astimezone(KST).date() == day
+        is_new = is_new or stops.is_in_todays_won(row, quote.base_price, day)
         moved = Decimal(1) if is_new else ratio * _missed(row, last, broker)
         stops.settle_base(row, quote.base_price, moved, words, day=day, at=now())
 
@@ -99,33 +125,9 @@ def _last_day(now: datetime) -> date:
     return market.last_final_day(midnight)
 
 
-def _close_heard(code: str, day: date) -> int | None:
-    """Return the won at which a stock closed on KRX, by our own bar of the closing auction's end; None without one."""
-    ends = [p.ends_at for p in market.phases_on(day) if (p.market, p.name) == (Market.KRX, PhaseName.CLOSING_AUCTION)]
-    if not ends:
-        return None
-    return (
-        MarketCandle.objects.filter(
-            symbol=code,
-            venue=Market.KRX.value,
-            interval=MarketCandle.Interval.MINUTE,
-            time=datetime.combine(day, max(ends), KST),
-            source__in=[MarketCandle.Source.FEED, MarketCandle.Source.CHART],
-        )
-        .values_list("close", flat=True)
-        .first()
-    )
-
-
 def _close_told(prices: Sequence[DayPrice]) -> int:
     """Return the close of the newest day that the broker's chart tells, 0 if it tells none."""
     return max(prices, key=lambda price: price.day).close if prices else 0
-
-
-def is_of_today(quote: Quote, now: datetime) -> bool:
-    """Whether a quote is of today's session: nothing is traded yet, or KRX's regular session has begun."""
-    opens = [p.starts_at for p in market.today(now) if (p.market, p.name) == (Market.KRX, PhaseName.REGULAR)]
-    return quote.volume == 0 or now.astimezone(KST).time() >= min(opens, default=time(9))
 
 
 def _missed(row: StopRule, last: date, broker: Broker) -> Decimal:

@@ -7,29 +7,26 @@ broker's own total shows the last trading day's until its day rolls.
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
+from datetime import datetime, time, timedelta
+from time import monotonic
 
 from django.db.models import Sum
 from django.utils.translation import gettext
 
-from aegis.broker import Broker, BrokerError, Refused
+from aegis.broker import Broker, BrokerError, Quote, Refused
 from aegis.daily_loss import DayResult, StockDay, result_of
-from aegis.sessions import KST
+from aegis.sessions import KST, PhaseName
 from aegis.terms import Market, Side
 from market import service as market
-from market.models import DailyPrice, MarketCandle
-from orders.base_prices import is_of_today
-from orders.models import BasePrice, TradeExecution
+from orders.models import BasePrice, StopRule, TradeExecution
 from portfolio.models import AccountSnapshot, Portfolio, PriceSource
 from portfolio.service import PortfolioService
 
 log = logging.getLogger(__name__)
 
-# a turn of the balance asks for so many base prices at most; until then yesterday's close stands for them
-ASKED_IN_A_TURN = 10
+# a turn of the balance asks for base prices for so long; what is not known by then waits for the next
+TURN_SECONDS = 10.0
 KEPT_FOR = timedelta(days=30)
-# KRX's closing auction trades at 15:30; its after-market, and all of NXT's evening, are no close
-CLOSE_BEFORE = time(15, 31)
 _MIDNIGHT = time(0)
 # of the balance's valuation, what our holdings may lack before the account's own totals are believed instead
 UNEXPLAINED_PERCENT, UNEXPLAINED_WON = 10, 100_000
@@ -70,8 +67,8 @@ def todays(now: datetime) -> DailyLoss:
 def _unknown(result: DayResult, *, is_total_known: bool) -> str:
     words = []
     if result.unknown:
-        sentence = gettext("no base price and no close of yesterday is known of {codes}: their loss is not counted")
-        words.append(sentence.format(codes=", ".join(result.unknown)))
+        sentence = gettext("base price unknown for {count} stocks: neither loss nor gain of them counts yet ({codes})")
+        words.append(sentence.format(count=len(result.unknown), codes=", ".join(result.unknown)))
     if not is_total_known:
         words.append(gettext("yesterday's total is not known: the loss in percent is measured by today's"))
     return "; ".join(words)
@@ -126,31 +123,14 @@ def _fills(now: datetime) -> dict[str, dict[Side, tuple[int, int]]]:
 
 
 def _bases(codes: list[str], now: datetime) -> dict[str, int]:
-    """Return the base prices as the broker told them; without one, KRX's close of the last trading day."""
+    """Return today's base prices as the broker told them, for this or for a stop.
+
+    No close stands for one: on an ex-rights morning it is another price, and would make a loss that nobody has.
+    """
     today = now.astimezone(KST).date()
-    found = dict(BasePrice.objects.filter(date=today, stock_code__in=codes).values_list("stock_code", "price"))
-    missing = [code for code in codes if code not in found]
-    return found | _closes(missing, _last_trading_day(today)) if missing else found
-
-
-def _last_trading_day(today: date) -> date:
-    day = today - timedelta(days=1)
-    while not market.phases_on(day):
-        day -= timedelta(days=1)
-    return day
-
-
-def _closes(codes: list[str], day: date) -> dict[str, int]:
-    """Return KRX's regular closes: of our own bars, without which the daily price may hold the evening's trades."""
-    closes = dict(DailyPrice.objects.filter(date=day, stock_code__in=codes).values_list("stock_code", "close"))
-    bars = MarketCandle.objects.filter(
-        symbol__in=codes,
-        venue=Market.KRX,
-        interval=MarketCandle.Interval.MINUTE,
-        time__gte=datetime.combine(day, time(15, 30), KST),
-        time__lt=datetime.combine(day, CLOSE_BEFORE, KST),
-    )
-    return {code: close for code, close in (closes | dict(bars.values_list("symbol", "close"))).items() if close}
+    stops = StopRule.objects.filter(based_on=today, base_price__gt=0, stock_code__in=codes)
+    found = dict(stops.values_list("stock_code", "base_price"))
+    return found | dict(BasePrice.objects.filter(date=today, stock_code__in=codes).values_list("stock_code", "price"))
 
 
 def _total_yesterday(snapshot: AccountSnapshot | None, result: DayResult, now: datetime) -> tuple[int, bool]:
@@ -179,15 +159,20 @@ def _unexplained(snapshot: AccountSnapshot, rows: dict[str, Portfolio]) -> str:
 
 
 def sync_base_prices(broker: Broker, now: Callable[[], datetime]) -> int:
-    """Ask for the base prices of what is held, once a trading day each; return how many were told."""
+    """Ask for the base prices of what is held, once a trading day each; return how many were told.
+
+    The holdings of most worth come first: a loss of one whose base price is unknown does not count.
+    """
     today = now().astimezone(KST).date()
     if began_at(now()) is None:
         return 0
     BasePrice.objects.filter(date__lt=today - KEPT_FOR).delete()
     known = set(BasePrice.objects.filter(date=today).values_list("stock_code", flat=True))
-    codes = [row.stock_code for row in PortfolioService().get_portfolio() if row.stock_code not in known]
-    asked = 0
-    for code in codes[:ASKED_IN_A_TURN]:
+    rows = [row for row in PortfolioService().get_portfolio() if row.stock_code not in known]
+    told, ends_at = 0, monotonic() + TURN_SECONDS
+    for code in [row.stock_code for row in sorted(rows, key=lambda row: -row.quantity * row.current_price)]:
+        if monotonic() > ends_at:
+            break
         try:
             quote = broker.quote(code, Market.KRX)
         except Refused as error:
@@ -198,5 +183,11 @@ def sync_base_prices(broker: Broker, now: Callable[[], datetime]) -> int:
             break
         if quote.base_price > 0 and is_of_today(quote, now()):
             BasePrice.objects.get_or_create(date=today, stock_code=code, defaults={"price": quote.base_price})
-            asked += 1
-    return asked
+            told += 1
+    return told
+
+
+def is_of_today(quote: Quote, now: datetime) -> bool:
+    """Whether a quote is of today's session: nothing is traded yet, or KRX's regular session has begun."""
+    opens = [p.starts_at for p in market.today(now) if (p.market, p.name) == (Market.KRX, PhaseName.REGULAR)]
+    return quote.volume == 0 or now.astimezone(KST).time() >= min(opens, default=time(9))

@@ -7,9 +7,11 @@ A price that was asked for counts as a trade if the venue's running total of sha
 """
 
 import logging
+import queue
+import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 from typing import Any
 
 from django.db import InterfaceError, OperationalError
@@ -17,9 +19,11 @@ from django.utils.translation import gettext
 
 from aegis import stops as rules
 from aegis.broker import Broker, BrokerError, Quote
-from aegis.sessions import KST, auction_at, is_trading
+from aegis.sessions import KST, Matching, auction_at, is_trading
 from aegis.stops import Crossing, Fired, Heard, NewHigh, TriggerRule
 from aegis.terms import Market
+from kis.catalogue import Urgency
+from kis.serving import serving
 from kis.status import StreamStatus
 from market import service as market
 from market.models import DailyPrice, Stock
@@ -38,6 +42,11 @@ GRACE_SECONDS = 15.0
 # a turn of the watch comes every five seconds: after a longer break the feeds begin anew
 BREAK_SECONDS = 30.0
 WRITE_SECONDS = 10.0
+# a person who arms a stop waits no longer for a quote
+QUOTE_PATIENCE_SECONDS = 3.0
+# the clocks of two machines may differ by so much
+SKEW_SECONDS = 1.0
+_MOMENTS = ("looked_at", "held_since", "unheld_since", "asked_at", "untold_at")
 # between two questions about a quiet stock whose feed is held: doubled from question to question
 SHORTEST_PAUSE, LONGEST_PAUSE = 5.0, 160.0
 
@@ -47,7 +56,8 @@ class Looks:
     """What earlier looks at one stop showed, kept in its row. Moments are seconds since 1970, 0 for never.
 
     `volumes` are each venue's running total of shares of `day`; `crossing` and `rise` are those of `TriggerRule`.
-    `untold_at` is when the total had risen by a trade that the feed had not told; `base_at` is of `base_prices`.
+    `untold_at` is when the total had risen by a trade that the feed had not told; `base_at` and `base_pause` are of
+    `base_prices`.
     """
 
     day: str = ""
@@ -61,14 +71,26 @@ class Looks:
     pause: float = 0.0
     untold_at: float = 0.0
     base_at: float = 0.0
+    base_pause: float = 0.0
 
     @classmethod
     def of(cls, row: StopRule, at: datetime) -> "Looks":
-        """Return what a row keeps, without what another day's trades showed."""
+        """Return what a row keeps, without what another day's trades showed.
+
+        A moment that is still to come, because the clock was set back, is forgotten: it is as good as never.
+        """
         looks = cls(**{each.name: row.looks[each.name] for each in fields(cls) if each.name in row.looks})
         day = at.astimezone(KST).date().isoformat()
         if looks.day != day:
             looks.day, looks.volumes, looks.crossing, looks.rise, looks.untold_at = day, {}, None, None, 0.0
+        for name in _MOMENTS:
+            if not _is_past(getattr(looks, name), at):
+                setattr(looks, name, 0.0)
+        second = rules.second_of(f"{at.astimezone(KST):%H%M%S}")
+        looks.crossing, looks.rise = (
+            None if each is not None and each[0] > second + SKEW_SECONDS else each
+            for each in (looks.crossing, looks.rise)
+        )
         return looks
 
     def note_feed(self, *, is_held: bool, at: float) -> None:
@@ -84,7 +106,7 @@ class Looks:
         known: int | None = self.volumes.get(quote.market)
         if known is None and row.heard_totals.get("day") == self.day:
             known = row.heard_totals.get(quote.market)
-        if known is None and row.counts_since.astimezone(KST).date() < at.astimezone(KST).date():
+        if known is None and row.counts_since < _first_trade_at(quote.market, at):
             known = 0  # whatever was traded today was traded since
         self.volumes[quote.market] = quote.volume
         return known is not None and quote.volume > known
@@ -93,9 +115,53 @@ class Looks:
         """Write what changed; that nothing did is written now and then."""
         kept = asdict(self)
         is_same = {**kept, "looked_at": 0} == {**row.looks, "looked_at": 0}
-        if not is_same or self.looked_at - row.looks.get("looked_at", 0.0) >= WRITE_SECONDS:
+        if not is_same or abs(self.looked_at - row.looks.get("looked_at", 0.0)) >= WRITE_SECONDS:
             row.looks = kept
             stops.note_looks(row.pk, kept)
+
+
+def _first_trade_at(venue: Market, at: datetime) -> datetime:
+    """Return when a venue trades first on the day of `at`, its opening auction included."""
+    begins = [
+        phase.ends_at if phase.matching is Matching.AUCTION else phase.starts_at
+        for phase in market.today(at)
+        if phase.market is venue and phase.matching is not Matching.FIXED
+    ]
+    return datetime.combine(at.astimezone(KST), min(begins, default=time.min), KST)
+
+
+def quote_before(code: str, sources: str, broker: Broker, now: Callable[[], datetime]) -> Quote | None:
+    """Return a quote of just before a stop is armed or moved: of the venue that its first poll asks.
+
+    Before the first venue opens it is KRX's, for the base price. None if nothing trades, or if the broker does not tell
+    it soon: no stop waits for an outage to be armed.
+    `sources` as for `stops.arm`. Raises ValidationError if they name no venues.
+    """
+    at = now()
+    venue = _venue(StopRule(stock_code=code, sources=stops.named_sources(sources)), at)
+    if venue is None and market.today(at) and stops.base_day(at) < at.astimezone(KST).date():
+        venue = Market.KRX
+    return _quote_soon(code, venue, broker) if venue is not None else None
+
+
+def _quote_soon(code: str, venue: Market, broker: Broker) -> Quote | None:
+    """Ask for a quote, and give up waiting for it after a while."""
+    answers: queue.SimpleQueue[Quote | None] = queue.SimpleQueue()
+
+    def ask_broker() -> None:
+        try:
+            with serving(Urgency.ORDER):
+                answers.put(broker.quote(code, venue))
+        except BrokerError as error:
+            log.info("stock %s: no quote for the arming of a stop: %s", code, error)
+            answers.put(None)
+
+    threading.Thread(target=ask_broker, name="quote-before", daemon=True).start()
+    try:
+        return answers.get(timeout=QUOTE_PATIENCE_SECONDS)
+    except queue.Empty:
+        log.info("stock %s: no quote in time for the arming of a stop", code)
+        return None
 
 
 def watch(broker: Broker, status: StreamStatus, now: Callable[[], datetime]) -> list[int]:
@@ -162,7 +228,7 @@ def _look(row: StopRule, venue: Market, broker: Broker, status: StreamStatus, no
     at, looks = now(), Looks.of(row, now())
     is_held = status.is_alive and f"{FEEDS[venue]}:{row.stock_code}" in status.held
     looks.note_feed(is_held=is_held, at=at.timestamp())
-    if is_held and row.heard_at is not None and at - row.heard_at < SILENT_AFTER:
+    if is_held and 0.0 < _heard_at(row, at) > at.timestamp() - SILENT_AFTER.total_seconds():
         looks.pause = looks.untold_at = 0.0
         looks.keep(row)
         stops.note_silence(row, is_silent=False, words=gettext("its trades are heard again"), at=at)
@@ -174,7 +240,7 @@ def _look(row: StopRule, venue: Market, broker: Broker, status: StreamStatus, no
         quote = broker.quote(row.stock_code, venue)
     except BrokerError as error:
         looks.keep(row)
-        if not is_held and _is_over_grace(row, looks):
+        if not is_held and _is_over_grace(row, looks, at):
             words = gettext("its trades are not heard, and its price cannot be asked for: {error}").format(error=error)
             stops.note_silence(row, is_silent=True, words=words, at=now())
         log.warning("stop %s: its price cannot be asked for: %s", row.pk, error)
@@ -183,8 +249,19 @@ def _look(row: StopRule, venue: Market, broker: Broker, status: StreamStatus, no
     return judge(row, quote, now(), broker, looks=looks)
 
 
-def _is_over_grace(row: StopRule, looks: Looks) -> bool:
-    return looks.looked_at - max(looks.unheld_since, row.counts_since.timestamp()) >= GRACE_SECONDS
+def _is_past(moment: float, at: datetime) -> bool:
+    return moment <= at.timestamp() + SKEW_SECONDS
+
+
+def _heard_at(row: StopRule, at: datetime) -> float:
+    """Return when the feed last told a trade, 0 for never and for a moment that is still to come."""
+    moment = row.heard_at.timestamp() if row.heard_at else 0.0
+    return moment if _is_past(moment, at) else 0.0
+
+
+def _is_over_grace(row: StopRule, looks: Looks, at: datetime) -> bool:
+    since = row.counts_since.timestamp()
+    return looks.looked_at - max(looks.unheld_since, since if _is_past(since, at) else 0.0) >= GRACE_SECONDS
 
 
 def _note_silence(row: StopRule, looks: Looks, quote: Quote, *, is_held: bool, at: datetime) -> None:
@@ -193,11 +270,11 @@ def _note_silence(row: StopRule, looks: Looks, quote: Quote, *, is_held: bool, a
     looks.asked_at = moment
     if not is_held:
         looks.pause = looks.untold_at = 0.0
-        is_silent = _is_over_grace(row, looks)
+        is_silent = _is_over_grace(row, looks, at)
     else:
         before = looks.volumes.get(quote.market)
         is_untold = before is not None and quote.volume > before and 0.0 < looks.held_since <= asked_at
-        heard_at = row.heard_at.timestamp() if row.heard_at else 0.0
+        heard_at = _heard_at(row, at)
         # what was traded a moment ago may still be on its way: the next look decides
         is_silent = looks.untold_at > 0.0 and heard_at < looks.untold_at
         if is_untold and heard_at < asked_at and not looks.untold_at:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from typing import TypeGuard
 
 from django.core.exceptions import ValidationError
 from django.db import DatabaseError, connection, transaction
@@ -17,7 +18,7 @@ from django.db.models import Q, Sum
 from django.utils.translation import gettext
 
 from aegis import stops
-from aegis.broker import Broker
+from aegis.broker import Broker, Quote
 from aegis.guards import gettext_noop
 from aegis.lifecycle import UNSETTLED
 from aegis.requests import RequestedBy
@@ -26,7 +27,8 @@ from aegis.stops import ATR_DAYS, StopKind, StopUnit
 from aegis.terms import Market
 from market import codes
 from market import service as market
-from orders import cancel, guards
+from orders import cancel, guards, krx_prices
+from orders.daily_loss import is_of_today
 from orders.models import StopEvent, StopRule
 from orders.stop_rows import LIVE, SELLING, State, append_event, claim_row, move, move_judged
 from orders.stop_sale import VANISHED, StopSale, is_gone
@@ -84,13 +86,15 @@ def draft(
     quantity: int | None = None,
     sources: str = "",
     may_trigger_now: bool = False,
+    quote: Quote | None = None,
 ) -> StopRule:
     """Return the row of a stop that may be armed, not saved: `value` in won, percent, or multiples of the true range.
 
     `code` may be a name too. `quantity` in shares, None for the whole holding, shares bought later included. `sources`
-    names the venues whose trades may trigger it, as `KRX,NXT`, empty for those that the settings name. Raises
-    ValidationError, by field: it is no stock, no shares or fewer than `quantity` are held, the value could never fire,
-    or would at once and nobody confirmed that it may (`may_trigger_now`).
+    names the venues whose trades may trigger it, as `KRX,NXT`, empty for those that the settings name. `quote` was
+    asked for just before (`stop_watch.quote_before`): it says what the stock trades at, and of which day its prices
+    are. Raises ValidationError, by field: it is no stock, no shares or fewer than `quantity` are held, the value could
+    never fire, or would at once and nobody confirmed that it may (`may_trigger_now`).
     """
     try:
         code = codes.resolve(code)
@@ -108,16 +112,17 @@ def draft(
         unit=unit,
         value=value,
         atr=true_range(code, at) if unit is StopUnit.ATR else Decimal(0),
-        high=holding.current_price,
+        high=_first_high(holding, quote, at),
         state_at=at,
         armed_at=at,
         armed_by=by,
         adjusted_through=_newest_change(code),
-        sources=_named(sources),
+        sources=named_sources(sources),
         counts_from=at,
         based_on=base_day(at),
     )
-    _check(row, holding, may_trigger_now=may_trigger_now)
+    _note_base(row, quote, at)
+    _check(row, _price_now(row, holding, quote, at), holding, may_trigger_now=may_trigger_now)
     return row
 
 
@@ -132,10 +137,15 @@ def arm(
     quantity: int | None = None,
     sources: str = "",
     may_trigger_now: bool = False,
+    quote: Quote | None = None,
 ) -> StopRule:
-    """Arm a stop on a holding and return its row. Raises ValidationError as `draft` does."""
-    choices = {"quantity": quantity, "sources": sources, "may_trigger_now": may_trigger_now}
+    """Arm a stop on a holding and return its row. Raises ValidationError as `draft` does.
+
+    With a `quote` of just before, a polled price is of a trade since the arming if the running total rose since.
+    """
+    choices = {"quantity": quantity, "sources": sources, "may_trigger_now": may_trigger_now, "quote": quote}
     row = draft(code, kind, unit, value, by=by, at=at, **choices)
+    row.looks = _first_looks(quote, at)
     with transaction.atomic():
         row.save(force_insert=True)
         append_event(row, "ARMED", f"{row.get_kind_display()} {limit(row):,} ({by})", at=at)
@@ -150,6 +160,7 @@ def edited(
     at: datetime,
     sources: str | None = None,
     may_trigger_now: bool = False,
+    quote: Quote | None = None,
 ) -> StopRule:
     """Return a stop as it would be, not saved. Raises ValidationError, by field, as `draft` does.
 
@@ -160,8 +171,9 @@ def edited(
         raise ValidationError({"value": gettext("its shares are not held any more")})
     row.unit, row.value = unit, value
     row.atr = true_range(row.stock_code, at) if unit is StopUnit.ATR else Decimal(0)
-    row.sources = row.sources if sources is None else _named(sources)
-    _check(row, holding, may_trigger_now=may_trigger_now)
+    row.sources = row.sources if sources is None else named_sources(sources)
+    _note_base(row, quote, at)
+    _check(row, _price_now(row, holding, quote, at), holding, may_trigger_now=may_trigger_now)
     return row
 
 
@@ -174,11 +186,16 @@ def edit(
     at: datetime,
     sources: str | None = None,
     may_trigger_now: bool = False,
+    quote: Quote | None = None,
 ) -> None:
-    """Change what an armed stop fires at, from now on. Raises ValidationError, by field, as `draft` does."""
-    row = edited(row, unit, value, at=at, sources=sources, may_trigger_now=may_trigger_now)
+    """Change what an armed stop fires at, from now on. Raises ValidationError, by field, as `draft` does.
+
+    `quote` as in `arm`.
+    """
+    row = edited(row, unit, value, at=at, sources=sources, may_trigger_now=may_trigger_now, quote=quote)
     changes = {"unit": unit, "value": value, "atr": row.atr, "sources": row.sources, "counts_from": at}
-    changes |= {"looks": {}, "heard_totals": {}}
+    changes |= {"looks": _first_looks(quote, at), "heard_totals": {}}
+    changes |= {"based_on": row.based_on, "base_price": row.base_price, "moved_by": row.moved_by}
     with transaction.atomic():
         if not move(row, [State.ARMED], at=at, **changes):
             raise ValidationError(_not_any_more(row))
@@ -198,15 +215,23 @@ def disarm(row: StopRule, *, why: str, at: datetime, who: str = "") -> None:
             cancel.request_cancel(order, by=RequestedBy.OPERATOR, who=who or why, at=at)
 
 
-def rearm(row: StopRule, *, by: str, at: datetime, may_trigger_now: bool = False) -> None:
+def rearm(
+    row: StopRule,
+    *,
+    by: str,
+    at: datetime,
+    may_trigger_now: bool = False,
+    quote: Quote | None = None,
+) -> None:
     """Arm a stop again that was held because somebody else changed its order. It triggers at the next trade that does.
 
-    Raises ValidationError if it is not held, no share is, or it would trigger at once and nobody confirmed that.
+    `quote` as in `arm`. Raises ValidationError if it is not held, no share is, or it would trigger at once and nobody
+    confirmed that.
     """
     holding = PortfolioService().get_holding(row.stock_code)
     if holding is None:
         raise ValidationError(gettext("its shares are not held any more"))
-    _check(row, holding, may_trigger_now=may_trigger_now, is_new=False)
+    _check(row, _price_now(row, holding, quote, at), holding, may_trigger_now=may_trigger_now, is_new=False)
     fields = {
         "state": State.ARMED,
         "order": None,
@@ -216,13 +241,85 @@ def rearm(row: StopRule, *, by: str, at: datetime, may_trigger_now: bool = False
         "armed_at": at,
         "armed_by": by,
         "counts_from": at,
-        "looks": {},
+        "looks": _first_looks(quote, at),
         "heard_totals": {},
     }
     with transaction.atomic():
         if not move(row, [State.HELD_EXTERNALLY], at=at, generation=row.generation + 1, **fields):
             raise ValidationError(_not_any_more(row))
         append_event(row, "REARMED", by, at=at)
+
+
+def _first_looks(quote: Quote | None, at: datetime) -> dict[str, object]:
+    """Return the looks of a stop that begins to count now: the running total, unless the day has not begun yet."""
+    if quote is None or _is_before_open(at):
+        return {}
+    return {"day": at.astimezone(KST).date().isoformat(), "volumes": {quote.market.value: quote.volume}}
+
+
+def _first_high(holding: Portfolio, quote: Quote | None, at: datetime) -> int:
+    """Return the won from which a trailing stop begins: never above a price that could trigger one.
+
+    What a holding shows may be one trade on NXT; a trade that counts moves the highest price up from here.
+    """
+    if _is_krx_trade(quote, at):
+        return quote.price
+    known = krx_prices.reference(holding.stock_code, at)
+    return min(holding.current_price or known, known) if known else holding.current_price
+
+
+def _price_now(row: StopRule, holding: Portfolio, quote: Quote | None, at: datetime) -> int:
+    """Return the won that a stop is held against when it is armed: of today, if the broker told a price of today."""
+    if row.base_price and row.based_on == at.astimezone(KST).date() and _is_before_open(at):
+        return row.base_price
+    return quote.price if _is_krx_trade(quote, at) else holding.current_price
+
+
+def _is_krx_trade(quote: Quote | None, at: datetime) -> TypeGuard[Quote]:
+    """Whether a quote shows a trade on KRX that counts alone."""
+    hours = stops.hours_of(market.today(at))
+    return (
+        quote is not None
+        and quote.volume > 0
+        and quote.price > 0
+        and hours.count_alone(quote.market, f"{at.astimezone(KST):%H%M%S}")
+    )
+
+
+def _is_before_open(at: datetime) -> bool:
+    """Whether today trades, and has not begun to."""
+    return bool(market.today(at)) and base_day(at) < at.astimezone(KST).date()
+
+
+def _note_base(row: StopRule, quote: Quote | None, at: datetime) -> None:
+    """Note of which day's prices a price in won is that a person names before the first venue opens.
+
+    If the broker tells today's base price by then, it is of today, and is not adjusted by that; if it still tells the
+    one of the day before, `base_price` says so. Percent, true ranges and distances rest on prices of before.
+    """
+    if not _names_a_price(row) or not _is_before_open(at):
+        return
+    is_new = quote is not None and quote.base_price > 0 and is_of_today(quote, at)
+    row.based_on = at.astimezone(KST).date() if is_new else base_day(at)
+    row.base_price, row.moved_by = quote.base_price if quote else 0, Decimal(1)
+
+
+def _names_a_price(row: StopRule) -> bool:
+    """Whether a stop triggers at a price that a person named, whatever the shares cost or traded at before."""
+    return row.unit == StopUnit.PRICE and row.kind != StopKind.TRAILING
+
+
+def is_in_todays_won(row: StopRule, base_price: int, day: date) -> bool:
+    """Whether a stop, not settled for `day` yet, names a price of that day: it was armed or moved that morning.
+
+    Not if the broker still told the base price of the day before then, nor if it would trigger at today's: nobody arms
+    such a stop without being asked.
+    """
+    if not _names_a_price(row) or row.base_price:
+        return False
+    named = row.events.filter(kind__in=["ARMED", "EDITED"]).order_by("-id").values_list("at", flat=True).first()
+    is_named_today = named is not None and named.astimezone(KST).date() == day
+    return is_named_today and not isinstance(stops.evaluate(row.rule(Decimal(0)), base_price), stops.Fired)
 
 
 def limit(row: StopRule) -> int:
@@ -236,7 +333,7 @@ def _not_any_more(row: StopRule) -> str:
     return gettext("it is {state} by now").format(state=row.get_state_display())
 
 
-def _named(sources: str) -> str:
+def named_sources(sources: str) -> str:
     """Return the venues that may trigger a stop as its row holds them. Raises ValidationError."""
     names = [name.strip().upper() for name in sources.split(",") if name.strip()]
     text = ",".join(sorted(set(names)))
@@ -268,12 +365,12 @@ def _check_venues(row: StopRule) -> None:
     raise ValidationError({"sources": words.format(stock=row.stock_name or row.stock_code)})
 
 
-def _check(row: StopRule, holding: Portfolio, *, may_trigger_now: bool, is_new: bool = True) -> None:
+def _check(row: StopRule, price: int, holding: Portfolio, *, may_trigger_now: bool, is_new: bool = True) -> None:
     _check_venues(row)
     if is_new and row.quantity is not None and not 0 < row.quantity <= holding.quantity:
         template = gettext("{qty:,} shares: from 1 to the {held:,} that are held can be guarded")
         raise ValidationError({"quantity": template.format(qty=row.quantity, held=holding.quantity)})
-    reason = stops.against(row.rule(holding.avg_price), holding.current_price)
+    reason = stops.against(row.rule(holding.avg_price), price)
     if reason is None or (reason.code == "STOP_AT_ONCE" and may_trigger_now):
         return
     words = guards.say(reason)
@@ -429,6 +526,25 @@ def keep(now: datetime) -> None:
             _adjust(row, change, now)
     for row in StopRule.objects.filter(state__in=SELLING, quantity__isnull=False):
         _adjust_selling(row)
+    for row in StopRule.objects.filter(state=State.HELD_EXTERNALLY):
+        _end_if_gone(row, now)
+
+
+def _end_if_gone(row: StopRule, now: datetime) -> None:
+    """End a stop that waits for a person, once a complete balance of after its hold shows no share of its stock."""
+    balance = PortfolioService().get_snapshot()
+    if balance is None or balance.left_out or balance.asked_at is None or balance.asked_at <= row.state_at:
+        return
+    # the broker lists what was sold today with no share, and drops it the next day; one that lags is not taken over
+    line = Portfolio.objects.filter(stock_code=row.stock_code).first()
+    if line is not None and (line.lags_since or line.synced_at is None or line.synced_at < balance.asked_at):
+        return
+    if not is_gone(row.stock_code, now):
+        return
+    words = gettext("nothing is held any more")
+    with transaction.atomic():
+        if move(row, [State.HELD_EXTERNALLY], at=now, state=State.DONE, try_at=None, note=words[:300]):
+            append_event(row, "DONE", words, at=now)
 
 
 def _adjust_selling(row: StopRule) -> None:

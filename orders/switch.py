@@ -8,10 +8,12 @@ A change is one statement on a row that orders only read: it waits for no order,
 """
 
 import logging
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db import DatabaseError, connection
+from django.db.models import QuerySet
 from django.utils.translation import gettext
 
 from aegis import guards as rules
@@ -32,10 +34,10 @@ LIST_COMPLETE = "LIST_COMPLETE"
 REFUSED_WITHIN = timedelta(minutes=10)
 # the newest orders that are looked through for refusals in a row
 REFUSALS_READ = 200
-# lists are read once a minute: a first failure says that the list was missing for so long before
-LIST_TURN = timedelta(minutes=1)
-# a list that is older says nothing of now
+# lists are read once a minute: one that is older says nothing of now
 LIST_FRESH = timedelta(seconds=150)
+# the newest starts of the workers that are looked through
+STARTS_READ = 50
 LIVE_STOPS = (StopRule.State.ARMED, StopRule.State.TRIGGERED, StopRule.State.ORDERED)
 _LISTED = (Reconciliation.Outcome.WHOLE, Reconciliation.Outcome.PARTLY)
 
@@ -267,6 +269,11 @@ def about_halting(armed: int | None = None) -> str:
     return words.format(count=armed_stops() if armed is None else armed)
 
 
+def about_reducing() -> str:
+    """Return what a person must know who is about to let only sales pass."""
+    return gettext("{count} stops are armed, and go on selling: only sales pass").format(count=armed_stops())
+
+
 # --- evidence --------------------------------------------------------------------------------------------------------
 
 
@@ -341,26 +348,59 @@ def _refused(now: datetime, since: datetime | None) -> tuple[str, ...]:
 def _lists(now: datetime, since: datetime | None) -> tuple[timedelta, timedelta]:
     """Return for how long no complete order list was read in today's trading hours, and for how long every one was.
 
-    The broker's nights and weekends of maintenance are none of its business.
+    Both are times by the clock: a reading that never ends writes no row, and its minutes count. The broker's nights and
+    weekends of maintenance do not, nor does the time in which the workers were stopped.
     """
     nothing = timedelta(0)
-    if not market.is_any_market_open(now):
+    looks = Reconciliation.objects.filter(at__lte=now)
+    if not market.is_any_market_open(now) or not looks.exists():
         return nothing, nothing
     opened = datetime.combine(now.astimezone(KST), min(phase.starts_at for phase in market.today(now)), KST)
     begins = max(opened, since) if since else opened
-    looks = Reconciliation.objects.filter(at__gt=begins, at__lte=now).exclude(outcome=Reconciliation.Outcome.BEGUN)
-    newest = looks.order_by("-at", "-id").first()
-    if newest is None:
-        return nothing, nothing
-    is_listed = newest.outcome in _LISTED
-    before = looks.exclude(outcome__in=_LISTED) if is_listed else looks.filter(outcome__in=_LISTED)
-    last_other = before.order_by("-at", "-id").first()
-    run = looks.filter(at__gt=last_other.at) if last_other else looks
-    first = run.order_by("at", "id").first() or newest
-    if is_listed:
-        return nothing, now - first.at if now - newest.at <= LIST_FRESH else nothing
-    missing_since = max(begins, last_other.at if last_other else begins, first.at - LIST_TURN)
-    return now - missing_since, nothing
+    listed = _newest_at(looks.filter(outcome__in=_LISTED, at__gt=begins))
+    failed = _newest_at(looks.filter(outcome=Reconciliation.Outcome.FAILED, at__gt=begins))
+    missing_since = _looked_since(looks, listed or begins)
+    is_failing = failed is not None and (listed is None or failed > listed)
+    if is_failing or now - missing_since > LIST_FRESH:
+        return max(nothing, now - missing_since), nothing
+    return nothing, _complete_for(now, [at for at in (begins, failed, _tripped_at()) if at]) if listed else nothing
+
+
+def _newest_at(looks: QuerySet[Reconciliation]) -> datetime | None:
+    return looks.values_list("at", flat=True).first()
+
+
+def _looked_since(looks: QuerySet[Reconciliation], listed: datetime) -> datetime:
+    """Return since when no list was complete, `listed` at the latest: later if the workers were stopped meanwhile.
+
+    A start after a short time does not count: a worker that starts again and again is no reason to see nothing.
+    """
+    starts = looks.filter(outcome=Reconciliation.Outcome.BEGUN, at__gt=listed)
+    for at in starts.values_list("at", flat=True)[:STARTS_READ]:
+        before = _newest_at(looks.filter(at__lt=at))
+        if before is None or at - before > LIST_FRESH:
+            return at
+    return listed
+
+
+def _complete_for(now: datetime, after: Sequence[datetime]) -> timedelta:
+    """Return for how long the list has been complete after all of these moments, as far as it matters.
+
+    A time without a list ends it: what was complete before says nothing of that time.
+    """
+    begins = max(*after, now - 2 * (LIST_FRESH + rules.LIST_COMPLETE_FOR))
+    listed = Reconciliation.objects.filter(outcome__in=_LISTED, at__gt=begins, at__lte=now)
+    since = now
+    for at in listed.values_list("at", flat=True):
+        if since - at > LIST_FRESH:
+            break
+        since = at
+    return now - since
+
+
+def _tripped_at() -> datetime | None:
+    """Return when the newest trip that stands was."""
+    return max((change.at for change in _standing() if change.is_trip), default=None)
 
 
 def make(at: datetime) -> None:

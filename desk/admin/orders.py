@@ -28,6 +28,7 @@ from unfold.widgets import (
     UnfoldBooleanWidget,
 )
 
+from aegis.broker import Quote
 from aegis.guards import TradingState
 from aegis.lifecycle import OPEN, Status
 from aegis.requests import RequestState
@@ -38,8 +39,10 @@ from desk.admin.base import Page, ReadOnly, Record, figure
 from desk.roles import SWITCH, TRADE
 from desk.timeline import family_of, notes, requests_of, timeline
 from kis import clock
+from kis.wiring import broker
+from market import codes
 from market.models import Stock
-from orders import stops, switch
+from orders import stop_watch, stops, switch
 from orders.management.changing import Change
 from orders.models import (
     BlacklistedStock,
@@ -56,6 +59,7 @@ from orders.models import (
 )
 from orders.stop_rows import LIVE
 from orders.unknown import undecided
+from portfolio.service import PortfolioService
 
 COLOURS = {
     Status.SUBMITTING.value: "info",
@@ -583,9 +587,10 @@ class StopRuleAdmin(Record):
         return [name for name in self.get_fields(request, obj) if name not in CHANGEABLE]
 
     def save_model(self, request: HttpRequest, row: StopRule, form: StopForm, change: bool) -> None:
-        said, by, now = form.cleaned_data, request.user.get_username(), clock.now()
+        said, by = form.cleaned_data, request.user.get_username()
         unit, value = StopUnit(said["unit"]), said["value"]
         choices = {"sources": said["sources"], "may_trigger_now": said["may_trigger_now"]}
+        choices["quote"], now = getattr(request, "quote", None), clock.now()
         if change:
             stops.edit(StopRule.objects.get(pk=row.pk), unit, value, by=by, at=now, **choices)
         else:
@@ -593,12 +598,27 @@ class StopRuleAdmin(Record):
             row.pk = stops.arm(said["stock_code"], StopKind(said["kind"]), unit, value, by=by, at=now, **choices).pk
             row.refresh_from_db()
 
-    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+    def changeform_view(self, request: HttpRequest, object_id: Any = None, *args: Any, **kwargs: Any) -> HttpResponse:
+        if request.method == "POST" and request.user.has_perm(TRADE):
+            # before the transaction of the form begins: none waits for the broker
+            request.quote = self._quote(request, object_id)
         try:
-            return super().changeform_view(request, *args, **kwargs)
+            return super().changeform_view(request, object_id, *args, **kwargs)
         except ValidationError as error:  # it fired, or another armed one, between the check and the save
             messages.error(request, " ".join(error.messages))
             return redirect("admin:orders_stoprule_changelist")
+
+    def _quote(self, request: HttpRequest, object_id: Any) -> Quote | None:
+        """Return a quote of the stock whose stop is about to be armed or moved, None if it is none."""
+        armed = StopRule.objects.filter(pk=object_id).values_list("stock_code", flat=True).first() if object_id else ""
+        try:
+            code = armed or codes.resolve(request.POST.get("stock_code", ""))
+        except ValueError:
+            return None
+        sources = request.POST.get("sources", "")
+        if sources not in dict(StopRule.SOURCES) or not PortfolioService().get_holding(code):
+            return None
+        return stop_watch.quote_before(code, sources, broker(), clock.now)
 
     @action(
         description=_("Disarm"),

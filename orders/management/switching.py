@@ -4,12 +4,26 @@ import argparse
 import sys
 from typing import Any
 
+from django.db import DatabaseError
 from django.utils.translation import gettext as _
 
 from aegis.guards import TradingState
 from kis import clock
 from orders import shapes, switch
 from orders.management.console import DeskCommand, Failure, Told, add_confirmation, confirm, who
+
+
+def say_armed(to: TradingState) -> None:
+    """Say on standard error how many stops are armed, and what becomes of them, before the state is changed.
+
+    Whoever is not asked is told, too. That they cannot be counted keeps nobody from halting.
+    """
+    try:
+        words = switch.about_halting() if to is TradingState.HALTED else switch.about_reducing()
+    except DatabaseError as error:
+        words = _("how many stops are armed is not known: {error}").format(error=str(error).strip())
+    sys.stderr.write(f"{words}\n")
+    sys.stderr.flush()
 
 
 class SwitchCommand(DeskCommand):
@@ -26,25 +40,21 @@ class SwitchCommand(DeskCommand):
     def tell(self, **options: Any) -> Told:
         if self.to is TradingState.ACTIVE:
             confirm(self.name, yes=options["yes"], about=lambda: _("trading is to go on"))
-        to = self._asked(**options) if self.to is TradingState.HALTED else self.to
+        to = self.to
+        if to is TradingState.HALTED and not (options["yes"] or options["json"]) and sys.stdin.isatty():
+            to = self._asked()
+        elif to is not TradingState.ACTIVE:
+            say_armed(to)
         change = switch.turn(to, by=who(), reason=" ".join(options["reason"]), at=clock.now())
         words = _("the switch stands on {state}; it stood on {before}").format(
             state=change.get_to_state_display(), before=change.get_from_state_display()
         )
-        lines = [words]
-        if to is TradingState.HALTED:
-            lines.append(switch.about_halting())
-        return Told({"switch": shapes.turned(change)}, lines)
+        return Told({"switch": shapes.turned(change)}, [words])
 
-    def _asked(self, **options: Any) -> TradingState:
-        """Return which of the two a person at a terminal wants; a script, or --yes, is not asked.
-
-        Raises Failure if it is neither.
-        """
-        if options["yes"] or options["json"] or not sys.stdin.isatty():
-            return TradingState.HALTED
-        question = _("type reduce for sales only (recommended), halt for nothing at all: ")
-        sys.stderr.write(f"{switch.about_halting()}\n{question}")
+    def _asked(self) -> TradingState:
+        """Return which of the two a person at a terminal wants. Raises Failure if it is neither."""
+        say_armed(TradingState.HALTED)
+        sys.stderr.write(_("type reduce for sales only (recommended), halt for nothing at all: "))
         sys.stderr.flush()
         chosen = {"reduce": TradingState.REDUCING, "halt": TradingState.HALTED}.get(sys.stdin.readline().strip())
         if chosen is None:

@@ -48,7 +48,8 @@ def well(clock_at: Callable[[str], object], store: redis.Redis, monkeypatch: pyt
     monkeypatch.setattr(health.consumers, "queues", lambda: frozenset(health.QUEUES))
     tell_socket(SocketState.CONNECTED)
     Reconciliation.objects.create(at=clock.now(), outcome="WHOLE", seen=1)
-    yield
+    with frames_arrive():
+        yield
     wiring.forget()
 
 
@@ -65,9 +66,45 @@ def stop_rule() -> StopRule:
     )  # fmt: skip
 
 
-def tell_socket(state: SocketState) -> None:
-    told = StreamStatus(state, state_seconds=1.0, hears_fills=state is SocketState.CONNECTED)
+class Socket:
+    """How the socket is told to be."""
+
+    state = SocketState.CONNECTED
+    frame_age: float | None = 0.0
+
+
+def tell_socket(state: SocketState, frame_age: float | None = 0.0) -> None:
+    Socket.state, Socket.frame_age = state, frame_age
+    told = StreamStatus(state, state_seconds=1.0, hears_fills=state is SocketState.CONNECTED, frame_age=frame_age)
     status.publish(wiring.store(), wiring.stream_key("stream"), told)
+
+
+@contextmanager
+def frames_arrive() -> Iterator[None]:
+    """Tell again and again how the socket is, as who holds it does."""
+    stop = threading.Event()
+
+    def run() -> None:
+        while not stop.wait(0.05):
+            tell_socket(Socket.state, Socket.frame_age)
+
+    teller = threading.Thread(target=run, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        teller.join(5)
+
+
+def price_is_asked_for(seconds: float = 0.0, stamped: float = 0.0) -> None:
+    """Ask for the price of every stop again and again, at moments that are so many seconds from now."""
+    ends_at = time.monotonic() + seconds
+    while True:
+        StopRule.objects.update(looks={"asked_at": clock.now().timestamp() + stamped})
+        if time.monotonic() >= ends_at:
+            return
+        time.sleep(0.05)
 
 
 def lists_fail(count: int = 2) -> None:
@@ -121,7 +158,7 @@ def test_while_prices_are_seen_and_orders_go_nobody_is_told(
     assert telegram.sent == [], "a halt of our own is no outage"
 
 
-@pytest.mark.parametrize("cause", ["list", "workers", "socket"])
+@pytest.mark.parametrize("cause", ["list", "hanging list", "workers", "socket", "deaf socket"])
 def test_an_outage_is_told_once_with_stocks_and_prices_and_when_it_is_over(
     start: Callable[..., DeadMan],
     telegram: FakeTelegram,
@@ -133,11 +170,14 @@ def test_an_outage_is_told_once_with_stocks_and_prices_and_when_it_is_over(
     time.sleep(0.3)
     if cause == "list":
         lists_fail()
+    elif cause == "hanging list":
+        Reconciliation.objects.update(at=clock.now() - timedelta(seconds=100))
+    elif cause == "deaf socket":
+        tell_socket(SocketState.CONNECTED, 100.0)
     elif cause == "workers":
         monkeypatch.setattr(health.consumers, "queues", lambda: frozenset({"sync"}))
     else:
         tell_socket(SocketState.LOST)
-        monkeypatch.setattr(health.consumers, "queues", lambda: frozenset({"orders"}))
     wait_for(lambda: len(telegram.sent) == 1)
     assert "삼성전자 (005930)" in telegram.sent[0].text
     assert "63,000" in telegram.sent[0].text
@@ -167,6 +207,40 @@ def test_a_lost_socket_is_no_outage_while_prices_are_asked_for(
 ) -> None:
     tell_socket(SocketState.LOST)
     start()
+    price_is_asked_for(1.5)
+    assert telegram.sent == []
+
+
+@pytest.mark.parametrize("stamped", [-60.0, 60.0])
+def test_a_price_of_long_ago_or_of_time_to_come_is_none(
+    start: Callable[..., DeadMan], telegram: FakeTelegram, stop_rule: StopRule, stamped: float
+) -> None:
+    tell_socket(SocketState.LOST)
+    start()
+    price_is_asked_for(1.5, stamped)
+    assert len(telegram.sent) == 1
+    price_is_asked_for(1.5)
+    assert len(telegram.sent) == 2
+
+
+def test_in_an_auction_no_price_is_missed(
+    start: Callable[..., DeadMan], telegram: FakeTelegram, stop_rule: StopRule, clock_at: Callable[[str], object]
+) -> None:
+    clock_at("2026-11-23 08:45:00")
+    Reconciliation.objects.create(at=clock.now(), outcome="WHOLE", seen=1)
+    tell_socket(SocketState.LOST)
+    start()
+    time.sleep(1.5)
+    assert telegram.sent == []
+
+
+@pytest.mark.parametrize("state", ["HELD_EXTERNALLY", "TRIGGERED"])
+def test_a_stop_that_needs_no_price_misses_none(
+    start: Callable[..., DeadMan], telegram: FakeTelegram, stop_rule: StopRule, state: str
+) -> None:
+    StopRule.objects.update(state=state)
+    tell_socket(SocketState.LOST)
+    start()
     time.sleep(1.5)
     assert telegram.sent == []
 
@@ -181,13 +255,14 @@ def test_without_a_stop_or_a_market_nobody_is_told(
 
 
 @pytest.mark.parametrize(
-    ("at", "on_nxt", "is_told"),
+    ("at", "on_nxt", "sources", "is_told"),
     [
-        ("07:00", True, False),
-        ("08:10", True, True),
-        ("08:10", False, False),
-        ("15:45", False, False),
-        ("20:30", True, False),
+        ("07:00", True, "", False),
+        ("08:10", True, "", True),
+        ("08:10", True, "KRX", False),
+        ("08:10", False, "", False),
+        ("15:45", False, "", False),
+        ("20:30", True, "", False),
     ],
 )
 def test_a_venue_counts_that_may_trigger_the_stop(
@@ -197,12 +272,14 @@ def test_a_venue_counts_that_may_trigger_the_stop(
     clock_at: Callable[[str], object],
     at: str,
     on_nxt: bool,
+    sources: str,
     is_told: bool,
 ) -> None:
     clock_at(f"2026-11-23 {at}:00")
     Stock.objects.create(
         code=SAMSUNG, name="x", board="KOSPI", instrument="STOCK", trades_on_nxt=on_nxt, synced_at=clock.now()
     )
+    StopRule.objects.update(sources=sources)
     lists_fail()
     start()
     time.sleep(1.5)

@@ -102,3 +102,14 @@ def test_a_broker_that_does_not_answer_leaves_it_to_the_periodic_look(
     later(clock_at)
     heard.evaluate()
     assert called == []
+
+
+def test_a_trade_of_a_time_to_come_is_none_since_the_registration(
+    stop_rule: StopRule, simulator: Simulator, called: list[int], clock_at: Callable[[Any], object]
+) -> None:
+    heard = Gaps()
+    StopRule.objects.update(heard_at=clock.now() + timedelta(hours=1))  # before the clock was set back
+    heard.registered(TRADES)
+    later(clock_at)
+    heard.evaluate()
+    assert quotes(simulator) == 1

@@ -10,6 +10,7 @@ import pytest
 
 from aegis.sessions import KST, standard_phases
 from aegis.terms import Market
+from desk import stops as desk_stops
 from desk import stream as desk_stream
 from desk.plugs import Chore, Plug, Rank, StockWish, Wish, open_venues, ranked_trades
 from desk.stream import Chores, Dispatch, Fenced, Lost
@@ -18,6 +19,7 @@ from kis.codec import Data
 from kis.environment import PAPER
 from kis.subscriptions import Topic
 from market.models import Stock
+from orders.models import StopRule
 
 INDEX = Data("H0UPCNT0", 1, "2001^100000^" + "^".join(["1"] * 28))
 
@@ -138,6 +140,45 @@ def test_a_stop_ranks_by_the_venue_that_may_trigger_it() -> None:
     assert ranks("17:00:00", ["005930"], {"005930"}) == {nxt: Rank.STOPS, krx: Rank.STOPS_ON_SECOND_VENUE}
     assert ranks("17:00:00", ["005930"], set()) == {krx: Rank.STOPS}
     assert ranks("10:00:00", ["005930"], {"005930"}, Rank.HELD) == {krx: Rank.HELD, nxt: Rank.OTHER}
+
+
+@pytest.mark.parametrize(
+    ("at", "sources", "expected"),
+    [
+        ("10:00:00", {Market.KRX}, ("KRX STOPS", "NXT OTHER")),
+        ("10:00:00", {Market.NXT}, ("NXT STOPS", "KRX OTHER")),
+        ("17:00:00", {Market.KRX}, ("KRX STOPS", "NXT OTHER")),
+        ("17:00:00", {Market.NXT}, ("NXT STOPS", "KRX OTHER")),
+        ("08:10:00", {Market.KRX}, ("NXT OTHER", "KRX CLOSED")),
+        ("17:00:00", {Market.KRX, Market.NXT}, ("NXT STOPS", "KRX STOPS_ON_SECOND_VENUE")),
+    ],
+)
+def test_only_a_venue_that_may_trigger_the_stop_ranks_as_a_stop_s(
+    at: str, sources: set[Market], expected: tuple[str, ...]
+) -> None:
+    now = datetime.fromisoformat(f"2026-11-23 {at}").replace(tzinfo=KST)
+    words = {"venues": open_venues(standard_phases(now.date()), now), "on_nxt": {"005930"}}
+    names = {"H0STCNT0": "KRX", "H0NXCNT0": "NXT"}
+    found = ranked_trades(Rank.STOPS, ["005930"], mattering={"005930": sources}, **words)
+    assert tuple(f"{names[topic.tr_id]} {rank.name}" for rank, topic in found) == expected
+
+
+@pytest.mark.django_db
+def test_a_stop_that_krx_alone_triggers_is_heard_on_krx_in_the_evening(clock_at: Any) -> None:
+    clock_at("2026-11-23 17:00:00")
+    now = clock.now()
+    Stock.objects.create(
+        code="005930", name="x", board="KOSPI", instrument="STOCK", trades_on_nxt=True, synced_at=clock.now()
+    )
+    words = {"kind": "STOP_LOSS", "unit": "PERCENT", "value": 5, "state_at": now, "armed_at": now, "armed_by": "kim"}
+    StopRule.objects.create(stock_code="005930", sources="KRX", **words)
+    asked = dispatch(desk_stops.plug())
+    asked.ask_wanted()
+    assert asked.wanted()[1] == Topic("H0STCNT0", "005930")
+    assert asked.vital == {Topic("H0STCNT0", "005930")}
+    StopRule.objects.create(stock_code="005930", sources="NXT", **words)
+    asked.ask_wanted()
+    assert asked.wanted()[1] == Topic("H0NXCNT0", "005930"), "another stop of the stock counts NXT too"
 
 
 @pytest.mark.django_db

@@ -11,7 +11,7 @@ from django.db import OperationalError
 from django.test import Client
 from django.urls import reverse
 
-from aegis.broker import Balance, Trade
+from aegis.broker import Balance, Broker, Trade
 from aegis.stops import StopKind, StopUnit
 from aegis.terms import Market
 from desk import alerts
@@ -22,6 +22,7 @@ from kis import clock
 from market.models import DailyPrice
 from orders import stops
 from orders.models import StopRule
+from orders.service import OrderService
 from portfolio import ledger
 from portfolio.models import Portfolio
 
@@ -276,3 +277,22 @@ def test_a_viewer_sees_stops_and_touches_none(as_a: Callable[..., Client]) -> No
     assert viewer.post(change, with_inline({"unit": "PRICE", "value": "1"})).status_code == 403
     assert viewer.post(reverse("admin:orders_stoprule_disarm", args=[row.pk]), {}).status_code in (302, 403)
     assert state(row) == "ARMED"
+
+
+def test_the_form_and_arming_again_count_from_the_running_total_of_now(
+    as_a: Callable[..., Client], service: OrderService, broker: Broker
+) -> None:
+    trader = as_a("trader")
+    words = {"stock_code": SAMSUNG, "kind": "STOP_LOSS", "unit": "PERCENT", "value": "5"}
+    assert trader.post(reverse(ADD), with_inline(words)).status_code == 302
+    row, total = StopRule.objects.get(), broker.quote(SAMSUNG, Market.KRX).volume
+    assert row.looks["volumes"] == {"KRX": total}
+    change = reverse("admin:orders_stoprule_change", args=[row.pk])
+    StopRule.objects.update(looks={})
+    assert trader.post(change, with_inline({"unit": "PRICE", "value": "60000"})).status_code == 302
+    row.refresh_from_db()
+    assert row.looks["volumes"] == {"KRX": total}
+    StopRule.objects.update(looks={}, state="HELD_EXTERNALLY")
+    trader.post(reverse("admin:orders_stoprule_rearm", args=[row.pk]), {"_form_submitted": "1"})
+    row.refresh_from_db()
+    assert (row.state, row.looks["volumes"]) == ("ARMED", {"KRX": total})

@@ -8,6 +8,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from django.core.exceptions import ValidationError
 
 from aegis.broker import Broker, DayPrice, NotSent
 from aegis.positions import Change
@@ -327,6 +328,130 @@ def test_a_stop_of_an_earlier_version_is_of_the_day_on_which_it_was_armed(
 def test_one_armed_before_the_open_is_of_the_day_before(held: Portfolio, clock_at: Callable[[str], datetime]) -> None:
     clock_at("2026-11-24 07:00:00")
     assert holds_fire(arm())
+
+
+# --- armed on the morning itself
+
+
+def arm_price(value: str, broker: Any, *, may_trigger_now: bool = False) -> StopRule:
+    quote = stop_watch.quote_before(SAMSUNG, "", broker, clock.now) if broker else None
+    choices = {"quote": quote, "may_trigger_now": may_trigger_now}
+    return stops.arm(SAMSUNG, StopKind.STOP_LOSS, StopUnit.PRICE, D(value), by="kim", at=clock.now(), **choices)
+
+
+def settled(row: StopRule, broker: Any, clock_at: Callable[[str], datetime]) -> int:
+    """Return the price at which a stop triggers once the morning's base price is counted in."""
+    clock_at("2026-11-24 07:58:30")
+    stop_watch.watch(broker, DOWN, clock.now)
+    assert not holds_fire(row)
+    return stops.limit(row)
+
+
+def test_a_price_that_is_named_in_today_s_won_stays(
+    held: Portfolio, at_base: Callable[..., Any], clock_at: Callable[[str], datetime]
+) -> None:
+    clock_at("2026-11-24 07:56:00")
+    row = arm_price("57000", at_base(60_000))
+    assert settled(row, at_base(60_000), clock_at) == 57_000
+    assert kinds(row) == ["ARMED"]
+
+
+def test_a_price_that_is_named_while_the_broker_tells_the_day_before_moves(
+    held: Portfolio, at_base: Callable[..., Any], clock_at: Callable[[str], datetime]
+) -> None:
+    clock_at("2026-11-24 06:30:00")
+    row = arm_price("57400", at_base(70_500, volume=3_000_000))
+    assert settled(row, at_base(60_000), clock_at) == 49_200
+
+
+@pytest.mark.parametrize(("value", "limit"), [("57000", 57_000), ("66500", 57_000)])
+def test_without_a_quote_a_price_of_the_morning_is_today_s_unless_it_would_trigger_at_once(
+    held: Portfolio, at_base: Callable[..., Any], clock_at: Callable[[str], datetime], value: str, limit: int
+) -> None:
+    clock_at("2026-11-24 07:56:00")
+    assert settled(arm_price(value, None), at_base(60_000), clock_at) == limit
+
+
+def test_a_price_that_would_trigger_at_today_s_base_price_is_asked_about(
+    held: Portfolio, at_base: Callable[..., Any], clock_at: Callable[[str], datetime]
+) -> None:
+    clock_at("2026-11-24 07:56:00")
+    with pytest.raises(ValidationError, match="60,000"):
+        arm_price("66500", at_base(60_000))
+    row = arm_price("66500", at_base(60_000), may_trigger_now=True)
+    assert settled(row, at_base(60_000), clock_at) == 66_500
+
+
+def test_a_stop_that_is_moved_that_morning_to_today_s_won_stays(
+    held: Portfolio, at_base: Callable[..., Any], clock_at: Callable[[str], datetime]
+) -> None:
+    row = arm("63000", unit=StopUnit.PRICE)
+    clock_at("2026-11-24 07:56:00")
+    quote = stop_watch.quote_before(SAMSUNG, "", at_base(60_000), clock.now)
+    stops.edit(row, StopUnit.PRICE, D(57_000), by="kim", at=clock.now(), quote=quote)
+    assert settled(row, at_base(60_000), clock_at) == 57_000
+
+
+def test_percent_of_the_average_price_and_highs_rest_on_prices_of_before(
+    held: Portfolio, at_base: Callable[..., Any], clock_at: Callable[[str], datetime]
+) -> None:
+    clock_at("2026-11-24 07:56:00")
+    quote = stop_watch.quote_before(SAMSUNG, "", at_base(60_000), clock.now)
+    percent, trail = (
+        stops.arm(SAMSUNG, kind, StopUnit.PERCENT, D(5), by="kim", at=clock.now(), quote=quote)
+        for kind in (StopKind.STOP_LOSS, StopKind.TRAILING)
+    )
+    assert settled(percent, at_base(60_000), clock_at) < 60_000
+    trail.refresh_from_db()
+    assert trail.high == held.current_price * 6 // 7
+
+
+def test_a_stop_that_is_only_armed_again_that_morning_moves(
+    held: Portfolio, at_base: Callable[..., Any], clock_at: Callable[[str], datetime]
+) -> None:
+    row = arm("63000", unit=StopUnit.PRICE)
+    StopRule.objects.update(state="HELD_EXTERNALLY", base_price=0)
+    clock_at("2026-11-24 07:56:00")
+    row.refresh_from_db()
+    stops.rearm(row, by="kim", at=clock.now(), may_trigger_now=True)
+    assert settled(row, at_base(60_000), clock_at) == 54_000
+
+
+# --- how often it is asked
+
+
+def test_what_cannot_be_compared_is_asked_about_less_and_less(
+    held: Portfolio, at_base: Callable[..., Any], asked: list[str], clock_at: Callable[[datetime | str], datetime]
+) -> None:
+    row = arm()
+    clock_at("2026-11-24 10:00:00")
+    broker = at_base(60_000, close=0)
+    for _ in range(720):
+        stop_watch.watch(broker, DOWN, clock.now)
+        clock_at(clock.now() + timedelta(seconds=5))
+    assert 6 <= asked.count("chart") <= 12
+    assert kinds(row).count("HOLDS_FIRE") == 1
+    broker = at_base(60_000, volume=5)
+    for _ in range(121):
+        stop_watch.watch(broker, DOWN, clock.now)
+        clock_at(clock.now() + timedelta(seconds=5))
+    assert not holds_fire(row)
+
+
+def test_a_broker_that_does_not_answer_is_asked_as_often_as_before(
+    held: Portfolio, at_base: Callable[..., Any], clock_at: Callable[[datetime | str], datetime]
+) -> None:
+    row = arm()
+    clock_at("2026-11-24 10:00:00")
+    failing = mock.MagicMock(wraps=at_base(60_000))
+    failing.quote = mock.Mock(side_effect=NotSent("no connection"))
+    for _ in range(120):
+        stop_watch.watch(failing, DOWN, clock.now)
+        clock_at(clock.now() + timedelta(seconds=5))
+    for _ in range(5):
+        stop_watch.watch(at_base(60_000, volume=10), DOWN, clock.now)
+        clock_at(clock.now() + timedelta(seconds=5))
+    assert not holds_fire(row)
 
 
 def test_the_simulator_s_next_morning_is_an_ordinary_one(

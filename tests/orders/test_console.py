@@ -8,9 +8,11 @@ from contextlib import suppress
 from dataclasses import replace
 from io import StringIO
 from typing import Any
+from unittest import mock
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import OperationalError
 from django.utils import translation
 
 from aegis.broker import Broker, OutcomeUnknown, Refused
@@ -19,7 +21,7 @@ from config.env import BASE_DIR
 from kis import clock
 from kis.environment import EnvironmentName
 from kis.simulator.server import Simulator
-from orders import guards, journal, shapes
+from orders import guards, journal, shapes, switch
 from orders.models import StopRule, TradeOrder
 from orders.reconcile import reconcile
 from orders.service import OrderService
@@ -315,6 +317,47 @@ def test_a_person_at_a_terminal_is_told_of_the_stops_and_offered_both(
         call_command("halt", "a fall", stdout=StringIO())
     assert guards.trading_state() == state
     assert "2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "state", "says"),
+    [
+        (["halt", "a fall"], "HALTED", "2"),
+        (["halt", "--yes"], "HALTED", "2"),
+        (["halt", "--json"], "HALTED", "2"),
+        (["reduce"], "REDUCING", "2"),
+        (["cancel_all", "--halt"], "HALTED", "2"),
+        (["cancel_all", "--reduce"], "REDUCING", "2"),
+        (["halt"], "HALTED", "no count"),
+    ],
+)
+def test_who_is_not_asked_is_told_of_the_stops_before_it_is_done(
+    service: OrderService,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    state: str,
+    says: str,
+) -> None:
+    at = clock.now()
+    for kind in ("STOP_LOSS", "TAKE_PROFIT"):
+        StopRule.objects.create(
+            stock_code="005930", kind=kind, unit="PERCENT", value=5, state_at=at, armed_by="kim", armed_at=at
+        )
+    said: list[str] = []
+
+    def turned(*args: Any, **more: Any) -> Any:
+        said.append(capsys.readouterr().err)
+        return turn(*args, **more)
+
+    turn = switch._change
+    monkeypatch.setattr(switch, "_change", turned)
+    if says == "no count":
+        monkeypatch.setattr(switch, "armed_stops", mock.Mock(side_effect=OperationalError("no count")))
+    monkeypatch.setattr(sys, "stdin", StringIO())
+    call_command(*words, stdout=StringIO())
+    assert guards.trading_state() == state
+    assert says in said[0]
 
 
 def test_an_order_that_filled_meanwhile_is_no_failure_of_the_brake(service: OrderService, simulator: Simulator) -> None:

@@ -1,13 +1,16 @@
 """Prices that are asked for: which of them count as trades, how often, and when their silence is told."""
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
+from io import StringIO
 from typing import Any
 from unittest import mock
 
 import pytest
+from django.core.management import call_command
 
 from aegis.broker import Book, Broker, Level, NotSent, Quote
 from aegis.stops import StopKind, StopUnit
@@ -65,9 +68,11 @@ def polled(broker: Broker) -> Polled:
     return Polled(broker)
 
 
-def arm(kind: StopKind = StopKind.STOP_LOSS, value: int = LINE, sources: str = "") -> StopRule:
+def arm(
+    kind: StopKind = StopKind.STOP_LOSS, value: int = LINE, sources: str = "", quote: Quote | None = None
+) -> StopRule:
     unit = StopUnit.PERCENT if kind is StopKind.TRAILING else StopUnit.PRICE
-    return stops.arm(SAMSUNG, kind, unit, D(value), by="kim", at=clock.now(), sources=sources)
+    return stops.arm(SAMSUNG, kind, unit, D(value), by="kim", at=clock.now(), sources=sources, quote=quote)
 
 
 @pytest.fixture
@@ -184,6 +189,75 @@ def test_a_book_that_does_not_come_is_no_witness(
     assert watch() == []
 
 
+@pytest.mark.parametrize("is_held", [False, True])
+def test_a_crossing_between_the_arming_and_the_first_poll_triggers(
+    held: Portfolio, polled: Polled, watch: Callable[..., list[int]], is_held: bool
+) -> None:
+    quote = stop_watch.quote_before(SAMSUNG, "", polled, clock.now)  # type: ignore[arg-type]
+    assert quote is not None
+    assert (quote.market, quote.volume) == (Market.KRX, 1_000)
+    row, other = arm(quote=quote), arm()
+    polled.trade(60_000)
+    assert watch(10, UP if is_held else DOWN) == [row.pk]
+    move_to(other, 64_000, polled)
+    polled.price = 60_000
+    assert watch(200, DOWN) == [], "nothing was traded since"
+    move_to(other, 63_000, polled)
+    polled.trade(60_000)
+    assert watch() == [other.pk]
+
+
+def move_to(row: StopRule, price: int, polled: Polled) -> None:
+    polled.price = 70_000
+    quote = stop_watch.quote_before(SAMSUNG, "", polled, clock.now)  # type: ignore[arg-type]
+    stops.edit(row, StopUnit.PRICE, D(price), by="kim", at=clock.now(), quote=quote)
+
+
+def test_a_total_that_cannot_be_asked_for_arms_all_the_same(
+    held: Portfolio, polled: Polled, watch: Callable[..., list[int]], clock_at: At
+) -> None:
+    polled.is_away = True
+    assert stop_watch.quote_before(SAMSUNG, "", polled, clock.now) is None  # type: ignore[arg-type]
+    clock_at("2026-11-24 08:55:00")
+    polled.is_away = False
+    assert stop_watch.quote_before(SAMSUNG, "KRX", polled, clock.now) is None  # type: ignore[arg-type]
+
+
+def test_a_broker_that_hangs_holds_up_no_arming(
+    held: Portfolio, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stop_watch, "QUOTE_PATIENCE_SECONDS", 0.05)
+    asked, ends = threading.Event(), threading.Event()
+
+    def quote(code: str, market: Market) -> Quote:
+        asked.set()
+        ends.wait(10)
+        raise NotSent("no connection")
+
+    hanging = mock.MagicMock(wraps=broker, quote=quote)
+    try:
+        assert stop_watch.quote_before(SAMSUNG, "", hanging, clock.now) is None
+        assert asked.is_set()
+    finally:
+        ends.set()
+
+
+def test_of_a_stop_armed_before_the_first_trade_of_a_day_each_trade_counts(
+    held: Portfolio, polled: Polled, watch: Callable[..., list[int]], clock_at: At
+) -> None:
+    clock_at("2026-11-24 08:59:40")
+    row = arm(sources="KRX")
+    clock_at("2026-11-24 09:00:01")
+    polled.price, polled.volume = 60_000, 1
+    assert watch() == [row.pk]
+
+
+def test_the_command_arms_with_the_running_total_of_now(held: Portfolio, broker: Broker) -> None:
+    call_command("stops", SAMSUNG, "--loss", "5%", stdout=StringIO())
+    row = StopRule.objects.get()
+    assert row.looks["volumes"]["KRX"] == broker.quote(SAMSUNG, Market.KRX).volume
+
+
 # --- when it is asked
 
 
@@ -235,6 +309,45 @@ def test_a_quiet_stock_is_asked_about_less_and_less(
     polled.asked.clear()
     watch(100, DOWN)
     assert len(polled.asked) == 20, "one whose feed is not held is asked about each turn"
+
+
+@pytest.mark.parametrize("is_heard", [False, True])
+def test_a_clock_that_was_set_back_hides_no_stop(
+    held: Portfolio, polled: Polled, watch: Callable[..., list[int]], clock_at: At, is_heard: bool
+) -> None:
+    row = armed_yesterday(clock_at, "2026-11-24 11:00:00")
+    watch(300, UP)
+    if is_heard:
+        StopRule.objects.update(heard_at=clock.now())
+    clock_at("2026-11-24 10:00:00")
+    polled.trade(60_000)
+    assert watch(5, UP) == [row.pk]
+
+
+def test_after_a_clock_was_set_back_two_polls_are_witnesses(
+    held: Portfolio, polled: Polled, watch: Callable[..., list[int]], clock_at: At
+) -> None:
+    row = armed_yesterday(clock_at, "2026-11-24 08:30:00")
+    polled.trade(60_000)
+    watch(5)
+    clock_at("2026-11-24 08:10:00")
+    for _ in range(2):
+        polled.trade(60_000)
+        fired = watch()
+    assert fired == [row.pk]
+
+
+def test_a_deaf_feed_is_told_after_the_clock_was_set_back(
+    held: Portfolio, polled: Polled, watch: Callable[..., list[int]], clock_at: At
+) -> None:
+    row = armed_yesterday(clock_at, "2026-11-24 11:00:00")
+    watch(60, UP)
+    StopRule.objects.update(heard_at=clock.now())
+    clock_at("2026-11-24 10:00:00")
+    for _ in range(60):
+        polled.trade(69_000)
+        watch(5, UP)
+    assert "SILENT" in kinds(row)
 
 
 # --- when silence is told

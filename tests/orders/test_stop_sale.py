@@ -24,7 +24,7 @@ from orders import cancel_driver, fills, guards, reconcile, stops, switch
 from orders.models import StopRule, TradeExecution, TradeOrder
 from orders.service import NO_CHASE, EntryStop, Intent, OrderService
 from portfolio.fetcher import KISFetcher
-from portfolio.models import Portfolio
+from portfolio.models import AccountSnapshot, Portfolio
 
 from .conftest import SAMSUNG
 from .exchange_log import ACCOUNT
@@ -448,6 +448,40 @@ def test_an_external_cancel_holds_the_stop_until_a_person_arms_it_again(
     assert stops.trigger(row.pk, 62_000, clock.now(), seen="feed")
     work(5)
     assert state(row) == (State.DONE, 0)
+
+
+def test_a_stop_that_is_held_ends_once_a_complete_balance_shows_no_share(
+    resting: tuple[StopRule, TradeOrder], work: Any, broker: Broker, simulator: Simulator
+) -> None:
+    row, sale = resting
+    amend = {"account": ACCOUNT, "amend": int(sale.order_no or 0), "price": 70_000, "quantity": 10}
+    simulator.command("POST", "/simulator/orders", amend)
+    work(10)
+    assert state(row) == (State.HELD_EXTERNALLY, 10)
+    simulator.set_price(SAMSUNG, 70_000, freeze=True)  # it sells in the broker's app
+    work(10)
+    stops.keep(clock.now())
+    assert state(row) == (State.HELD_EXTERNALLY, 0), "no balance shows it yet"
+    KISFetcher(broker, clock.now).sync_portfolio()
+    AccountSnapshot.objects.update(left_out=["a line that cannot be read"])
+    stops.keep(clock.now())
+    assert state(row)[0] == State.HELD_EXTERNALLY, "shares may hide in a line that cannot be read"
+    AccountSnapshot.objects.update(left_out=[])
+    for _ in range(2):
+        stops.keep(clock.now())
+    assert state(row) == (State.DONE, 0)
+    assert kinds(row)[-2:] == ["HELD_EXTERNALLY", "DONE"]
+
+
+def test_a_stop_that_is_held_stays_while_shares_are_left(
+    resting: tuple[StopRule, TradeOrder], work: Any, broker: Broker, simulator: Simulator
+) -> None:
+    row, sale = resting
+    cancel_externally(simulator, sale)
+    work(10)
+    KISFetcher(broker, clock.now).sync_portfolio()
+    stops.keep(clock.now())
+    assert state(row) == (State.HELD_EXTERNALLY, 10)
 
 
 @pytest.mark.parametrize("qty", [10, 4])

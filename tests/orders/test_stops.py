@@ -16,14 +16,16 @@ from django.utils import translation
 
 from aegis.broker import Acceptance, Broker, BrokerError, NotSent, OrderRequest, OutcomeUnknown, Placed, Quote
 from aegis.positions import Change
+from aegis.sessions import KST
 from aegis.stops import StopKind, StopUnit
 from aegis.terms import Market, Side
 from kis import clock
 from kis.simulator.server import Simulator
 from kis.status import SocketState, StreamStatus
-from market.models import DailyPrice
+from market import partitions
+from market.models import DailyPrice, MarketCandle
 from orders import reconcile, stop_watch, stops, switch
-from orders.models import StopRule, TradeOrder
+from orders.models import BasePrice, StopRule, TradeOrder
 from orders.service import NO_CHASE, Intent, OrderService
 from portfolio.fetcher import KISFetcher
 from portfolio.models import Portfolio, PortfolioEvent
@@ -95,6 +97,50 @@ def test_a_stop_without_sense_is_refused_by_its_field(
         loss(value, kind, unit)
     assert words in caught.value.message_dict["value"][0]
     assert not StopRule.objects.exists()
+
+
+def show(price: int) -> None:
+    """Let the holding show a price, as one trade on NXT does."""
+    Portfolio.objects.update(current_price=price, price_source="FEED", priced_at=clock.now())
+
+
+def krx_bar(moment: str, close: int) -> None:
+    at = datetime.fromisoformat(moment).replace(tzinfo=KST)
+    partitions.ensure([at.date()])
+    words = {"symbol": SAMSUNG, "venue": "KRX", "interval": "1m", "volume": 1, "value": close, "source": "FEED"}
+    MarketCandle.objects.create(time=at, open=close, high=close, low=close, close=close, **words)
+
+
+def trailing(quote: Quote | None = None) -> StopRule:
+    choices = {"quote": quote, "may_trigger_now": True}
+    return stops.arm(SAMSUNG, StopKind.TRAILING, StopUnit.PERCENT, D(5), by="kim", at=clock.now(), **choices)
+
+
+def test_one_print_on_nxt_begins_no_trailing_stop(held: Portfolio, clock_at: Callable[[str], datetime]) -> None:
+    krx_bar("2026-11-23 15:30", 70_000)
+    clock_at("2026-11-23 16:30:00")
+    show(91_000)
+    assert trailing().high == 70_000, "KRX's close of today"
+    clock_at("2026-11-24 08:05:00")
+    assert trailing().high == 70_000, "KRX's close of the day before"
+    BasePrice.objects.create(stock_code=SAMSUNG, date=clock.now().date(), price=60_000)
+    assert trailing().high == 60_000, "today's base price"
+    clock_at("2026-11-24 10:00:00")
+    krx_bar("2026-11-24 09:59", 72_000)
+    assert trailing().high == 72_000, "KRX's last trade"
+    show(71_000)
+    assert trailing().high == 71_000
+
+
+def test_a_quote_of_krx_s_session_begins_a_trailing_stop_and_one_of_nxt_does_not(
+    held: Portfolio, broker: Broker, clock_at: Callable[[str], datetime]
+) -> None:
+    quote = replace(broker.quote(SAMSUNG, Market.KRX), price=73_000, volume=5)
+    show(91_000)
+    assert trailing(quote).high == 73_000
+    krx_bar("2026-11-23 15:30", 70_000)
+    clock_at("2026-11-24 08:05:00")
+    assert trailing(replace(quote, market=Market.NXT)).high == 70_000
 
 
 def test_shares_that_are_not_held_need_no_stop(service: OrderService) -> None:

@@ -11,7 +11,7 @@ import pytest
 from django.db import connections, transaction
 from django.utils import translation
 
-from aegis.broker import Broker, NotSent
+from aegis.broker import Broker, NotSent, Quote
 from aegis.guards import TradingState
 from aegis.lifecycle import Status
 from aegis.requests import RequestedBy
@@ -23,6 +23,7 @@ from orders import cancel_driver, daily_loss, guards, reconcile, requests, switc
 from orders.models import (
     BasePrice,
     Reconciliation,
+    StopRule,
     SwitchChange,
     TradeExecution,
     TradeOrder,
@@ -184,13 +185,28 @@ def test_a_transfer_neither_hides_nor_makes_a_loss(
 def test_an_ex_rights_morning_is_no_loss(service: OrderService) -> None:
     """The base price of today is 30 % below yesterday's close: rights or shares came for it."""
     held(100_000_000, 70_000_000, is_base_known=False)
-    assert switch.evidence(clock.now()).loss_won == 0, "nothing to measure it from"
     DailyPrice.objects.create(
         stock_code=SAMSUNG, date="2026-11-20", open=1, high=200_000_000, low=1, close=100_000_000, volume=1
     )
-    assert switch.evidence(clock.now()).loss_won == 30_000_000, "without a base price yesterday's close stands for it"
+    assert switch.evidence(clock.now()).loss_won == 0, "no close stands for a base price that is not known yet"
+    assert switch.watch(clock.now()) is None
+    with translation.override("en"):
+        assert "base price unknown for 1 stocks" in daily_loss.todays(clock.now()).unknown
     BasePrice.objects.create(stock_code=SAMSUNG, date=clock.now().date(), price=70_000_000)
     assert switch.evidence(clock.now()).loss_won == 0
+    assert "base price" not in daily_loss.todays(clock.now()).unknown
+    BasePrice.objects.update(price=90_000_000)
+    assert switch.evidence(clock.now()).loss_won == 20_000_000, "a true loss shows once the base price is known"
+
+
+def test_the_base_price_that_a_stop_was_told_measures_the_day(service: OrderService) -> None:
+    held(100_000_000, 90_000_000, is_base_known=False)
+    now = clock.now()
+    words = {"kind": "STOP_LOSS", "unit": "PERCENT", "value": 50, "state_at": now, "armed_at": now, "armed_by": "kim"}
+    StopRule.objects.create(stock_code=SAMSUNG, based_on=now.date(), base_price=100_000_000, **words)
+    assert daily_loss.todays(now).won == 10_000_000
+    StopRule.objects.update(based_on=now.date() - timedelta(days=1))
+    assert daily_loss.todays(now).won == 0
 
 
 def test_a_loss_that_cannot_be_known_is_said(service: OrderService) -> None:
@@ -228,6 +244,24 @@ def test_todays_fills_are_counted_with_their_costs(service: OrderService, broker
     got = sum(each.exec_amount - each.fee - each.tax for each in fills if each.order.order_type == Side.SELL)
     assert paid - got > 0
     assert daily_loss.todays(clock.now()).won == paid - got
+
+
+def test_all_base_prices_are_asked_for_in_a_turn_that_has_time(service: OrderService, broker: Broker) -> None:
+    held(10_000_000, is_base_known=False)
+    row, others = Portfolio.objects.get(), [f"{number:06}" for number in range(100, 112)]
+    for code in others:
+        row.pk, row.stock_code, row.current_price = None, code, row.current_price - 1
+        row.save(force_insert=True)
+    asked: list[str] = []
+    known = broker.quote(SAMSUNG, Market.KRX)
+
+    def quote(code: str, market: Market) -> Quote:
+        asked.append(code)
+        return known
+
+    with mock.patch.object(type(broker), "quote", side_effect=quote):
+        assert daily_loss.sync_base_prices(broker, clock.now) == 13
+    assert asked == [SAMSUNG, *others], "those of most worth first"
 
 
 def test_base_prices_are_asked_for_once_a_day(service: OrderService, broker: Broker, clock_at) -> None:
@@ -381,9 +415,50 @@ def test_one_whole_look_breaks_the_row_and_a_start_does_not(service: OrderServic
 def test_a_stop_of_the_system_is_no_missing_list(service: OrderService, broker: Broker) -> None:
     listed(broker, 1)
     later(3600)
+    reconcile.begin_anew(clock.now())
     assert switch.watch(clock.now()) is None
     blind(broker, 1, every=1)
     assert switch.watch(clock.now()) is None
+    blind(broker, 5)
+    assert switch.watch(clock.now()) is not None
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_readings_that_never_end_are_missing_minutes(service: OrderService, broker: Broker, is_restarted: bool) -> None:
+    listed(broker, 1)
+    for _ in range(4):
+        later(60)
+        if is_restarted:  # again and again: no start looks at the list
+            reconcile.begin_anew(clock.now())
+    assert switch.watch(clock.now()) is None, "four minutes"
+    later(60)
+    change = switch.watch(clock.now())
+    assert change is not None
+    assert change.causes == "LIST_MISSING"
+
+
+def test_without_any_reading_of_today_the_minutes_since_the_open_count(
+    service: OrderService, broker: Broker, clock_at
+) -> None:
+    listed(broker, 1)
+    clock_at("2026-11-24 08:04:50")
+    assert switch.watch(clock.now()) is None
+    later(20)
+    assert switch.watch(clock.now()) is not None
+
+
+def test_a_trip_clears_itself_by_time_and_not_by_rows(service: OrderService, broker: Broker) -> None:
+    listed(broker, 1)
+    later(360)
+    assert switch.watch(clock.now()) is not None
+    listed(broker, 1, every=1)
+    assert switch.watch(clock.now()) is None, "what was complete before the gap counts for nothing"
+    listed(broker, 1, every=60)
+    assert switch.watch(clock.now()) is None
+    listed(broker, 1, every=60)
+    change = switch.watch(clock.now())
+    assert change is not None
+    assert change.to_state == TradingState.ACTIVE
 
 
 def test_the_brokers_night_of_maintenance_trips_nothing(service: OrderService, broker: Broker, clock_at) -> None:

@@ -4,12 +4,14 @@ from typing import Any
 from django.utils.translation import gettext as _
 
 from aegis.broker import OpenOrder
+from aegis.guards import TradingState
 from aegis.terms import Side
 from kis import clock
 from market import service as market
 from orders import shapes, switch
 from orders.cancel_all import row_of
 from orders.management.console import DeskCommand, Failure, Told, service, stock_code, who
+from orders.management.switching import say_armed
 from orders.models import TradeOrder
 from orders.service import CancelAllResult
 
@@ -43,9 +45,11 @@ class Command(DeskCommand):
 
     def _change_state(self, *, halt: bool, reduce: bool, **options: Any) -> list[str]:
         if halt:
+            say_armed(TradingState.HALTED)
             switch.halt(by=who(), reason=self.name, at=clock.now())
-            return [_("halted: nothing new leaves"), switch.about_halting()]
+            return [_("halted: nothing new leaves")]
         if reduce:
+            say_armed(TradingState.REDUCING)
             is_done = switch.reduce_unless_halted(by=who(), reason=self.name, at=clock.now())
             return [_("only sales pass") if is_done else _("trading is halted already, and stays so")]
         return []

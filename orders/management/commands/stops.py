@@ -6,7 +6,8 @@ from django.utils.translation import gettext as _
 
 from aegis.stops import StopKind
 from kis import clock
-from orders import shapes, stops
+from kis.wiring import broker
+from orders import shapes, stop_watch, stops
 from orders.management.console import WRONG_USAGE, DeskCommand, Failure, Told, short, stock_code, who
 from orders.management.thresholds import threshold
 from orders.models import StopRule
@@ -67,7 +68,9 @@ def _armed(code: str, kind: StopKind, text: str, **choices: Any) -> Told:
         unit, value = threshold(text)
     except argparse.ArgumentTypeError as error:
         raise Failure("USAGE", str(error), exit_code=WRONG_USAGE) from error
-    row = stops.arm(stock_code(code), kind, unit, value, by=who(), at=clock.now(), **choices)
+    code = stock_code(code)
+    quote = stop_watch.quote_before(code, choices["sources"], broker(), clock.now)
+    row = stops.arm(code, kind, unit, value, by=who(), at=clock.now(), quote=quote, **choices)
     return Told({"stop": shapes.stop(row)}, [_("armed: {line}").format(line=_line(row))])
 
 
@@ -80,7 +83,8 @@ def _disarmed(pk: int) -> Told:
 
 def _rearmed(pk: int, *, may_trigger_now: bool) -> Told:
     row = _named(pk)
-    stops.rearm(row, by=who(), at=clock.now(), may_trigger_now=may_trigger_now)
+    quote = stop_watch.quote_before(row.stock_code, row.sources, broker(), clock.now)
+    stops.rearm(row, by=who(), at=clock.now(), may_trigger_now=may_trigger_now, quote=quote)
     row.refresh_from_db()
     return Told({"stop": shapes.stop(row)}, [_("armed: {line}").format(line=_line(row))])
 
