@@ -116,7 +116,7 @@ $(BENCH): requirements.txt requirements-bench.txt | $(INSTALLED)
 
 messages: setup ## Collect the texts to translate into the Korean catalogue
 	@PYTHONPATH=. $(PYTHON) -m babel.messages.frontend -q extract -F pyproject.toml --no-location --sort-output -k gettext_lazy -k gettext_noop -k _ \
-		-o .venv/django.pot aegis kis market portfolio orders desk config
+		-o .venv/django.pot aegis infra kis simulator market portfolio orders stream notify monitor desk ops rehearsal config
 	@$(PYTHON) -m babel.messages.frontend -q update --no-fuzzy-matching --ignore-pot-creation-date \
 		-l ko -D django -d locale -i .venv/django.pot
 	@# a header that says nothing is no header

@@ -24,7 +24,7 @@ def main() -> None:
         # the server refuses a statement with a code; without one, nobody answered
         if getattr(error.__cause__, "sqlstate", None):
             raise
-        from config.preparing import no_database
+        from ops.preflight import no_database
 
         sys.exit(no_database(error))
 

@@ -64,9 +64,9 @@ def _run(home: Path, years: int) -> int:
     from django.conf import settings
     from django.core.management import call_command
 
-    from config import embedded
-    from kis import clock
-    from kis.simulator.server import serve
+    from infra import clock
+    from ops import embedded
+    from simulator.api.server import serve
 
     postgres, redis = embedded.Postgres(home), embedded.Redis(home)
     postgres.start()
@@ -104,9 +104,9 @@ class Trader(threading.Thread):
 
 
 def _check(years: int) -> int:
-    from kis.simulator.stocks import STOCKS as LISTED
     from market import history
     from market.models import DailyPrice
+    from simulator.exchange.listings import STOCKS as LISTED
 
     codes, trader = sorted(LISTED), Trader()
     expected = len(codes) * years * 245

@@ -164,9 +164,9 @@ def _frames(count: int) -> list[str]:
 def decode_row() -> Row:
     """What bars add to reading a frame, of the processor's time on all threads."""
     from aegis.terms import Market
-    from desk.ticks import Ticks
     from kis import feeds
     from kis.codec import Codec
+    from stream.candles import Ticks
 
     frames, codec = _frames(TICKS // 2), Codec()
     batches = [frames[start : start + BATCH] for start in range(0, len(frames), BATCH)]
@@ -222,7 +222,7 @@ def _database(home: Path) -> Iterator[None]:
     from django.core.management import call_command
     from django.db import connection
 
-    from config import embedded
+    from ops import embedded
 
     server = embedded.Postgres(home)
     server.start()
@@ -447,9 +447,10 @@ def tell_throughput() -> None:
     from django.db import connections
 
     from aegis.terms import Market
-    from desk.ticks import Ticks
-    from kis import clock, feeds
+    from infra import clock
+    from kis import feeds
     from kis.codec import Codec
+    from stream.candles import Ticks
 
     ticks, codec, frames, over = Ticks(), Codec(), _frames(TICKS * 4), threading.Event()
     take = ticks.on_trades(Market.KRX)

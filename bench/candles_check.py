@@ -71,7 +71,7 @@ def _run(plan: Plan, home: Path) -> int:
     import django
 
     django.setup()
-    from config.house import House
+    from ops.runtime import House
 
     log = home / "house.log"
     try:
@@ -107,10 +107,10 @@ def _hold_stocks(exchange: httpx.Client) -> list[str]:
     """Put a share of each stock into the account: what is held is listened to before all else."""
     from django.conf import settings
 
-    from kis import clock
-    from kis.simulator.stocks import STOCKS as LISTED
+    from infra import clock
     from kis.wiring import broker
     from portfolio.fetcher import KISFetcher
+    from simulator.exchange.listings import STOCKS as LISTED
 
     codes = sorted(LISTED)[:STOCKS]
     for code in codes:
@@ -156,7 +156,7 @@ def _stream_pid() -> int:
 
 
 def _now() -> datetime:
-    from kis import clock
+    from infra import clock
 
     return clock.now()
 

@@ -79,7 +79,7 @@ class Run:
     def __init__(self, url: str, by: str) -> None:
         from django.conf import settings
 
-        from kis import clock
+        from infra import clock
         from kis.wiring import broker
         from orders.service import OrderService
 
@@ -97,8 +97,8 @@ class Run:
     def _place(self) -> list[int]:
         from aegis.chase import Plan
         from aegis.terms import Market, Side
-        from kis.simulator.stocks import STOCKS as LISTED
         from orders.service import Intent
+        from simulator.exchange.listings import STOCKS as LISTED
 
         plan, roots = Plan(WAIT_SECONDS, RETRIES, 1, market_after=False), []
         words: dict[str, Any] = {"strategy": "buy_normal", "tick_offset": TICKS_BELOW, "plan": plan}

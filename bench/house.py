@@ -68,7 +68,7 @@ def _servers(home: Path) -> Iterator[None]:
     from django.conf import settings
     from django.db import connections
 
-    from config import embedded
+    from ops import embedded
 
     postgres, redis = embedded.Postgres(home), embedded.Redis(home)
     with contextlib.ExitStack() as exits:
@@ -84,7 +84,7 @@ def _servers(home: Path) -> Iterator[None]:
 def _furnish() -> None:
     from django.core.management import call_command
 
-    from kis import clock
+    from infra import clock
     from kis.wiring import broker
     from orders import routine
 
@@ -111,8 +111,8 @@ def _exchange(home: Path) -> Iterator[str]:
 def _serve(pipe: Connection, clock_file: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["AEGIS_CLOCK_FILE"] = str(clock_file)
-    from kis import clock
-    from kis.simulator.server import serve
+    from infra import clock
+    from simulator.api.server import serve
 
     clock.set_now(datetime.fromisoformat(MORNING))
     with serve(seed=1, rate=0, ticking=False) as simulator, contextlib.suppress(EOFError):

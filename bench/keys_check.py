@@ -70,7 +70,7 @@ class Check:
     """The system under test, its stops, and the trades that they received."""
 
     def __init__(self, url: str) -> None:
-        from kis.simulator.stocks import STOCKS
+        from simulator.exchange.listings import STOCKS
 
         self._http = httpx.Client(base_url=url, timeout=30, trust_env=False)
         # the stocks of both venues first
@@ -86,7 +86,7 @@ class Check:
     def hold_and_arm(self) -> None:
         from decimal import Decimal
 
-        from kis import clock
+        from infra import clock
         from kis.wiring import broker
         from orders import routine
         from orders.models import StopRule
@@ -110,20 +110,20 @@ class Check:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Hold the sockets as the stream worker does, and poll as beat has a worker do."""
-        from desk import gaps, stream
-        from desk.plugs import TRADES, Plug
         from kis.wiring import broker
+        from stream import gaps, worker
+        from stream.consumers import TRADES, Plug
 
         def note(trades: Sequence[Any], arrived: float) -> None:
             self.heard.update((trade.code, time.monotonic()) for trade in trades)
 
-        usual = stream.PLUGS
-        stream.PLUGS = (*usual, lambda: Plug(handlers=dict.fromkeys(TRADES.values(), note)))
+        usual = worker.PLUGS
+        worker.PLUGS = (*usual, lambda: Plug(handlers=dict.fromkeys(TRADES.values(), note)))
         self.reconcile_wanted = threading.Event()
         asked = _Asked(broker(), self.polled)
         gaps.broker = lambda: asked
-        stream.reconcile.delay = self.reconcile_wanted.set  # no worker runs here
-        self.term, over = stream.Term(lambda: True), threading.Event()
+        worker.reconcile.delay = self.reconcile_wanted.set  # no worker runs here
+        self.term, over = worker.Term(lambda: True), threading.Event()
         threads = [
             threading.Thread(target=self.term.run, args=(over,)),
             threading.Thread(target=self._publish, args=(over,)),
@@ -137,11 +137,11 @@ class Check:
             over.set()
             for thread in threads:
                 thread.join(20)
-            stream.PLUGS = usual
+            worker.PLUGS = usual
 
     def _publish(self, over: threading.Event) -> None:
+        from infra.lease import Lease
         from kis import status
-        from kis.lease import Lease
         from kis.wiring import store, stream_key
 
         lease = Lease(store(), stream_key("check"), 6.0)
@@ -151,7 +151,7 @@ class Check:
     def _watch(self, over: threading.Event) -> None:
         from django.db import connection
 
-        from kis import clock
+        from infra import clock
         from kis.wiring import broker, stream_status
         from orders import stop_watch
 
@@ -245,13 +245,13 @@ class Check:
             stream.LOOK_SECONDS = usual
 
     def _moves(self) -> dict[str, Any]:
-        from config.judge import judge
-        from kis import clock
+        from infra import clock
         from kis.wiring import broker
         from orders import reconcile
         from orders.models import TradeExecution, TradeOrder
         from orders.service import Intent, OrderService
         from portfolio.fetcher import KISFetcher
+        from rehearsal.ledger_check import judge
 
         streams, own_fills = self.term.streams, self.term.dispatch.own_fills
         service = OrderService(broker(), clock.now)

@@ -35,7 +35,7 @@ def repeat(start: "Barrier", answers: "multiprocessing.Queue[list[Answer] | str]
     """Ask for every round's order over and over."""
     house.join()
     from aegis.terms import Side
-    from kis import clock
+    from infra import clock
     from kis.wiring import broker
     from orders.service import Intent, OrderService
 

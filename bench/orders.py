@@ -114,7 +114,7 @@ def _fill_both(codec: Codec, number: str, index: int, twin: "psycopg.Connection[
     """Count one fill our way, then the same by hand on the twin; return the seconds of that and its statements."""
     from django.db import connection
 
-    from kis import clock
+    from infra import clock
     from kis import codec as wire
     from orders import fills
 
@@ -138,7 +138,7 @@ def _hold_stocks() -> None:
     """Write fifty stocks that are held."""
     from decimal import Decimal
 
-    from kis import clock
+    from infra import clock
     from market.models import Stock
     from portfolio.models import Portfolio
 
@@ -161,7 +161,7 @@ def _hold_stocks() -> None:
 
 def _open_orders(count: int) -> list[str]:
     """Write so many orders of these stocks that rest at the broker; return their numbers."""
-    from kis import clock
+    from infra import clock
     from orders.models import TradeOrder
 
     # the simulator counts from 1
@@ -246,7 +246,7 @@ def _order_both(url: str, twin: "psycopg.Connection[Any]") -> list[tuple[float, 
     from django.db import connection
 
     from aegis.terms import Side
-    from kis import clock
+    from infra import clock
     from orders.service import Intent, OrderService
 
     # so many orders in so short a time are no trader's; the guards look all the same
@@ -396,7 +396,7 @@ def _answer(line: bytes, number: int) -> dict[str, Any]:
 
 
 def push_rows(url: str) -> list[Row]:
-    from kis import clock
+    from infra import clock
     from kis.wiring import broker
     from orders.service import OrderService
 
@@ -415,7 +415,7 @@ def _listening() -> Iterator[None]:
     """Hold the socket as the stream worker does."""
     from django.db import connections
 
-    from desk.stream import Term
+    from stream.worker import Term
 
     term, stop = Term(lambda: True), threading.Event()
 
@@ -445,7 +445,7 @@ def _known_by_push(service: Any, number: int) -> float:
 
 def _known_by_polling(service: Any, number: int) -> float:
     """The same, told by the list of orders, asked each second."""
-    from kis import clock
+    from infra import clock
     from kis.wiring import broker
 
     began = time.perf_counter()

@@ -85,7 +85,7 @@ class Check:
     def __init__(self, url: str, logs: Path) -> None:
         from django.conf import settings
 
-        from kis.simulator.stocks import STOCKS as LISTED
+        from simulator.exchange.listings import STOCKS as LISTED
         from tests.workers import Workers
 
         self.workers = Workers(logs)
@@ -100,7 +100,7 @@ class Check:
             setattr(settings, name, value)
 
     def start(self) -> None:
-        from config import processes
+        from ops import processes
 
         self.workers.start("urgent", threads=processes.URGENT_THREADS)
         self.workers.start("orders", threads=processes.ORDER_THREADS)
@@ -147,7 +147,7 @@ class Check:
 
     def _arm(self) -> None:
         from aegis.stops import StopKind, StopUnit
-        from kis import clock
+        from infra import clock
         from kis.wiring import broker
         from orders import stops
         from portfolio.fetcher import KISFetcher
@@ -164,13 +164,13 @@ class Check:
         from aegis.chase import Plan
         from aegis.terms import Side
         from aegis.ticks import get_tick_size
-        from kis import clock
-        from kis.simulator.stocks import STOCKS as LISTED
+        from infra import clock
         from kis.wiring import broker
         from orders import reconcile
         from orders.models import TradeOrder
         from orders.service import Intent, OrderService
         from orders.tasks import chase_check
+        from simulator.exchange.listings import STOCKS as LISTED
 
         TradeOrder.objects.filter(chase_at__isnull=False).update(chase_at=None)
         service, wanted = OrderService(broker(), clock.now), list[int]()
@@ -188,7 +188,7 @@ class Check:
 
     def _sold(self, code: str) -> float:
         """Let a stock fall through its stop; return the seconds from the trigger to the sale's leaving."""
-        from kis import clock
+        from infra import clock
         from orders import stops
         from orders.models import TradeOrder
         from orders.tasks import stop
@@ -207,7 +207,7 @@ class Check:
 
     def _placed(self, code: str) -> float:
         """Have a worker place an order that needs no list; return the seconds until it left."""
-        from kis import clock
+        from infra import clock
         from orders.models import TradeOrder
         from orders.tasks import submit
 
@@ -219,7 +219,7 @@ class Check:
         return (first.sent_at - asked_at).total_seconds() if first else PATIENCE_SECONDS
 
     def _halt(self) -> None:
-        from kis import clock
+        from infra import clock
         from orders import switch
 
         switch.halt(by="check", reason="a worker is asleep", at=clock.now())
@@ -253,8 +253,8 @@ class Check:
         """Hold a stock at its price, or N percent from it; return that price."""
         from aegis.terms import Market
         from aegis.ticks import adjust_price_to_tick
-        from kis.simulator.stocks import STOCKS as LISTED
         from kis.wiring import broker
+        from simulator.exchange.listings import STOCKS as LISTED
 
         price = self._base.get(code) or broker().quote(code, Market.KRX).price
         self._base[code] = price

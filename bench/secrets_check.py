@@ -95,8 +95,8 @@ def _found(text: str, issued: str) -> list[str]:
 def _play_and_collect(home: Path, telegram: FakeTelegram) -> Iterator[Text]:
     from django.conf import settings
 
-    from config.demo import play
-    from config.house import House
+    from ops.runtime import House
+    from rehearsal.scripted_day import play
 
     log = home / "house.log"
     said: list[str] = []

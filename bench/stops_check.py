@@ -70,7 +70,7 @@ def listen(number: int, ready: "Event", over: "Event") -> None:
     house.join()
     import threading
 
-    from desk.stream import Term
+    from stream.worker import Term
 
     term, stop = Term(lambda: True), threading.Event()
     thread = threading.Thread(target=term.run, args=(stop,))
@@ -140,7 +140,7 @@ class Check:
     """The rounds, and what came of them."""
 
     def __init__(self, url: str, logs: Path) -> None:
-        from kis.simulator.stocks import STOCKS as LISTED
+        from simulator.exchange.listings import STOCKS as LISTED
         from tests.workers import Workers
 
         self.workers = Workers(logs)
@@ -153,7 +153,7 @@ class Check:
         self.worker = self.start_worker()
 
     def start_worker(self, **options: str) -> Any:
-        from config import processes
+        from ops import processes
 
         return self.workers.start("urgent", threads=processes.URGENT_THREADS, **options)
 
@@ -187,7 +187,7 @@ class Check:
             self._judge(run)
 
     def _hold_shares(self) -> None:
-        from kis import clock
+        from infra import clock
         from kis.wiring import broker
         from portfolio.fetcher import KISFetcher
 
@@ -247,7 +247,7 @@ class Check:
     def _standing(self, run: Run) -> int:
         """Return the shares on offer at the lower limit, by the broker's own list of orders."""
         from aegis.terms import Side
-        from kis import clock
+        from infra import clock
         from kis.wiring import broker
 
         wanted = (run.code, Side.SELL, self.quote(run.code).lower_limit)
@@ -290,7 +290,7 @@ class Check:
         return self.arm(code, self.moved(code, -percent + 0.5), quantity)
 
     def trigger(self, pk: int, price: int) -> None:
-        from kis import clock
+        from infra import clock
         from orders import stops
         from orders.tasks import stop
 
@@ -299,7 +299,7 @@ class Check:
 
     def arm(self, code: str, line: int, quantity: int | None = None) -> int:
         from aegis.stops import StopKind, StopUnit
-        from kis import clock
+        from infra import clock
         from orders import stops
 
         loss = (StopKind.STOP_LOSS, StopUnit.PRICE, Decimal(line))
@@ -313,7 +313,7 @@ class Check:
         return (first.sent_at - row.triggered_at).total_seconds() if first else PATIENCE_SECONDS
 
     def sync(self) -> None:
-        from kis import clock
+        from infra import clock
         from kis.wiring import broker
         from portfolio.fetcher import KISFetcher
 
@@ -321,7 +321,7 @@ class Check:
 
     def work(self) -> None:
         """Do what beat would: hand on what is due, and read the broker's list."""
-        from kis import clock
+        from infra import clock
         from kis.wiring import broker
         from orders import cancel_driver, reconcile, stops
         from orders.tasks import stop
@@ -352,7 +352,7 @@ class Check:
     def moved(self, code: str, percent: float) -> int:
         """Return the price of a stock that has moved so far from its base, inside the day's limits."""
         from aegis.ticks import adjust_price_to_tick
-        from kis.simulator.stocks import STOCKS as LISTED
+        from simulator.exchange.listings import STOCKS as LISTED
 
         target = int(self.base[code] * (100 + percent) / 100)
         price = adjust_price_to_tick(target, "down", LISTED[code].instrument)
@@ -405,7 +405,7 @@ class Check:
 
     def _own_times(self) -> dict[str, float]:
         """Time one step of the sale in this process, without what the broker's replies took."""
-        from kis import clock
+        from infra import clock
         from kis.wiring import broker
         from orders import stops
         from orders.models import StopRule
@@ -506,7 +506,7 @@ class Scenes:
         return self._expect(pk, "DONE", SHARES)
 
     def scene_two_stops_one_sale(self, code: str) -> str:
-        from kis import clock
+        from infra import clock
         from orders import stops
         from orders.tasks import stop
 
@@ -523,7 +523,7 @@ class Scenes:
         return self._expect(rows[0], "DONE", SHARES) or self._expect(rows[1], "DONE", 0)
 
     def scene_disarmed_in_flight(self, code: str) -> str:
-        from kis import clock
+        from infra import clock
         from orders import stops
         from orders.models import StopRule
 
@@ -639,7 +639,7 @@ class Scenes:
         return pk
 
     def _skip(self, seconds: float) -> None:
-        from kis import clock
+        from infra import clock
 
         self._clock((clock.now() + timedelta(seconds=seconds)).isoformat())
 

@@ -38,9 +38,9 @@ def measure() -> list[float]:
     from tests.desk.botapi import TOKEN, serve
 
     with house.house(), serve() as telegram, httpx.Client(timeout=20, trust_env=False) as http:
-        from desk.bot import Bot
-        from desk.telegram import BotAPI
-        from kis import clock
+        from desk.telegram.bot import Bot
+        from infra import clock
+        from notify.telegram import BotAPI
 
         hold()
         stop, bot = threading.Event(), Bot(BotAPI(telegram.url, TOKEN, http), clock.now, allowed=frozenset({CHAT}))
@@ -61,7 +61,7 @@ def measure() -> list[float]:
 
 def hold() -> None:
     """Lay so many holdings into the table."""
-    from kis import clock
+    from infra import clock
     from portfolio.models import Portfolio
 
     now = clock.now()

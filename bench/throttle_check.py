@@ -21,18 +21,19 @@ from pathlib import Path
 import httpx
 import redis
 
+from aegis.account import Account
 from aegis.broker import Refused
 from aegis.terms import Market
-from config import embedded
 from kis import catalogue
 from kis.auth import Tokens
 from kis.catalogue import TR, Urgency
 from kis.client import Client
-from kis.environment import SIM, Account, Credentials, Dialect
+from kis.environment import SIM, Credentials, Dialect
 from kis.quotations import MARKET_DIVISION
 from kis.serving import serving
-from kis.simulator.server import serve
 from kis.throttle import Throttle
+from ops import embedded
+from simulator.api.server import serve
 
 PROCESSES = 8
 SECONDS = 30.0

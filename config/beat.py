@@ -12,8 +12,8 @@ import redis
 from django.conf import settings
 from django_celery_beat.schedulers import DatabaseScheduler
 
-from kis import pulse
-from kis.lease import Lease
+from infra import heartbeat
+from infra.lease import Lease
 from kis.wiring import store, stream_key
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class ElectedScheduler(DatabaseScheduler):  # type: ignore[misc]
                 log.info("beat is ours, fencing number %d", self._lease.fence)
                 # what another wrote meanwhile is read anew
                 self._initial_read = True
-            pulse.beat(store(), stream_key("pulse:beat"))
+            heartbeat.beat(store(), stream_key("pulse:beat"))
         except redis.RedisError as error:
             log.warning("Redis is not reachable, and without it nothing is sent: %s", error)
             return False

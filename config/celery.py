@@ -49,7 +49,7 @@ def check_connection(**about: Any) -> None:
 def forget(instance: Any, **about: Any) -> None:
     """Before the first task is taken: what was reconciled by workers of before does not count any more."""
     if "orders" in instance.app.amqp.queues.consume_from:
-        from kis import clock
+        from infra import clock
         from orders import reconcile
 
         reconcile.begin_anew(clock.now())
@@ -80,7 +80,7 @@ class StreamStep(bootsteps.StartStopStep):
         return self.enabled
 
     def start(self, parent: Any) -> None:
-        from desk.stream import hold
+        from stream.worker import hold
 
         self._thread = threading.Thread(target=hold, args=(self._stop,), name="kis-stream", daemon=True)
         self._thread.start()

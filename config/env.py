@@ -14,7 +14,8 @@ from typing import Any
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
-from kis.environment import ENVIRONMENTS, Account, Credentials, Dialect, Environment, EnvironmentName
+from aegis.account import Account
+from kis.environment import ENVIRONMENTS, Credentials, Dialect, Environment, EnvironmentName
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 ENV_FILE = Path(os.environ.get("AEGIS_ENV_FILE", BASE_DIR / ".env"))

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from aegis.sessions import KST
-from kis import about
+from infra import log_context
 
 # too short a value would blot out ordinary words
 SHORTEST_SECRET = 6
@@ -20,7 +20,7 @@ FORMATS = ("text", "json")
 
 def order_of(message: str) -> int | None:
     """Return which order a line is about: the one being worked on, or the one it names."""
-    working_on = about.current()
+    working_on = log_context.current()
     if working_on is not None:
         return working_on
     named = NAMED.search(message)

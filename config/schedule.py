@@ -48,7 +48,7 @@ SCHEDULE: tuple[Entry, ...] = (
     Entry("macro", "market.tasks.sync_macro", 60, _("indexes, the basis, who holds futures")),
     Entry("candle-mending", "market.tasks.mend_candles", 5, _("bars with holes, from the broker's minute chart")),
     Entry("candle-partitions", "market.tasks.make_partitions", 3600, _("months of candles, made ahead of time")),
-    Entry("tidy", "desk.tasks.tidy", 3600, _("old messages, looks and snapshots go, while no market is open")),
+    Entry("tidy", "monitor.tasks.tidy", 3600, _("old messages, looks and snapshots go, while no market is open")),
     Entry("backfill", "market.tasks.backfill", 30, _("the past of daily prices, where somebody wants it")),
 )
 
@@ -61,7 +61,7 @@ def write() -> int:
     written = 0
     for entry in SCHEDULE:
         interval, _is_new = IntervalSchedule.objects.get_or_create(every=entry.every, period=IntervalSchedule.SECONDS)
-        _, is_new = PeriodicTask.objects.get_or_create(
+        row, is_new = PeriodicTask.objects.get_or_create(
             name=entry.name,
             defaults={
                 "task": entry.task,
@@ -72,4 +72,7 @@ def write() -> int:
             },
         )
         written += is_new
+        if row.task != entry.task:  # the task has another name in this version
+            row.task = entry.task
+            row.save()
     return written

@@ -8,7 +8,6 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from config import embedded
 from config.env import (
     BASE_DIR,
     HOME,
@@ -29,8 +28,9 @@ from config.env import (
     server_url,
 )
 from config.logging import FORMATS, logging_config
-from kis import clock
+from infra import clock
 from kis.environment import EnvironmentName
+from ops import embedded
 
 # --- the broker -------------------------------------------------------------------------------
 KIS_ENVIRONMENT = broker_environment()
@@ -143,12 +143,16 @@ INSTALLED_APPS = [
     "django_otp.plugins.otp_totp",
     "django_otp.plugins.otp_static",
     "import_export",
-    "config",
+    "ops",
     "kis",
+    "simulator",
     "market",
     "portfolio",
     "orders",
+    "notify",
+    "monitor",
     "desk",
+    "rehearsal",
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",

@@ -17,7 +17,7 @@ from aegis.broker import BrokerError
 from aegis.guards import TradingState
 from aegis.lifecycle import UNANSWERED
 from aegis.requests import RequestedBy
-from kis import clock
+from infra import clock
 from kis.wiring import broker
 from orders import guards, journal, reconcile, stop_watch, stops, switch
 from orders.management import changing

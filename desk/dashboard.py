@@ -24,13 +24,13 @@ from aegis import stops
 from aegis.lifecycle import UNSETTLED, Status
 from aegis.sessions import KST, Phase, PhaseName
 from aegis.terms import Market
-from desk.health import depths, untold
 from desk.timeline import doubts
 from kis import wiring
 from kis.auth import store_key
 from kis.status import SocketState, StreamStatus
 from market import service as market
 from market.models import DailyPrice, MarketCandle, MarketMacro
+from monitor.health import depths, untold
 from orders import switch
 from orders.models import MarketHalt, Reconciliation, StopRule, TradeExecution, TradeOrder, TradingSwitch
 from orders.stop_rows import LIVE

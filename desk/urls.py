@@ -2,7 +2,8 @@
 
 from django.urls import path, re_path
 
-from desk import probes, two_factor, views
+from desk import two_factor, views
+from monitor import probes
 
 urlpatterns = [
     path("", views.show, name="dashboard"),

@@ -22,7 +22,7 @@ from aegis.sessions import KST
 from desk import actions, dashboard, navigation
 from desk.live import Broadcast, Parts, TooManyViewers
 from desk.roles import SWITCH, TRADE
-from kis import clock
+from infra import clock
 from market.models import Stock
 from orders import quality
 from orders.models import TradeOrder

@@ -21,7 +21,7 @@ django.setup()
 
 from aegis.broker import BrokerError  # noqa: E402 Django comes first
 from aegis.terms import Side  # noqa: E402
-from kis import clock  # noqa: E402
+from infra import clock  # noqa: E402
 from kis.wiring import broker  # noqa: E402
 from market import service as market  # noqa: E402
 from orders import guards  # noqa: E402

@@ -18,7 +18,7 @@ import redis
 
 from aegis.broker import BrokerError, NotSent, Refused
 from aegis.sessions import KST
-from kis import clock
+from infra import clock
 from kis.environment import Credentials, Environment
 from kis.errors import CODES
 

@@ -32,7 +32,8 @@ from aegis.broker import (
 from aegis.positions import merged_average, profit_rate_pct
 from aegis.terms import Board, Instrument, Market, OrderKind, Side
 from aegis.ticks import get_tick_size
-from kis import catalogue, clock
+from infra import clock
+from kis import catalogue
 from kis.catalogue import TR
 from kis.client import Client, Reply
 from kis.environment import Dialect

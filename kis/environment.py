@@ -4,9 +4,10 @@ Hosts and limits: the broker's workbook and its notice of 2026-04-20 (18 calls a
 paper); the calls allowed here stay below them, as protocol notes §7 advise.
 """
 
-import re
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+
+from aegis.account import Account
 
 
 class EnvironmentName(StrEnum):
@@ -59,34 +60,6 @@ LIVE = Environment(
     False,
 )
 ENVIRONMENTS = {environment.name: environment for environment in (SIM, PAPER, LIVE)}
-
-_ACCOUNT = re.compile(r"(\d{8})-?(\d{2})")
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """An account number: eight digits (CANO) and the product code, 01 for shares."""
-
-    cano: str
-    product: str
-
-    @classmethod
-    def parse(cls, text: str) -> "Account":
-        """Read `12345678-01`. Raises ValueError that says what was given and what would be right."""
-        match = _ACCOUNT.fullmatch(text.strip())
-        if match is None:
-            raise ValueError(
-                f"account number {text!r}: eight digits, a hyphen and two digits are needed, as 12345678-01"
-            )
-        return cls(cano=match[1], product=match[2])
-
-    @property
-    def digits(self) -> str:
-        """The ten digits without hyphen, as fill notices print them."""
-        return self.cano + self.product
-
-    def __str__(self) -> str:
-        return f"{self.cano}-{self.product}"
 
 
 @dataclass(frozen=True, slots=True)

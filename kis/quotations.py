@@ -17,7 +17,8 @@ from aegis.broker import (
 )
 from aegis.sessions import KST
 from aegis.terms import Board, Market
-from kis import catalogue, clock, master
+from infra import clock
+from kis import catalogue, master
 from kis.client import Client
 from kis.environment import Dialect
 from kis.fields import Row

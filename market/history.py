@@ -16,8 +16,8 @@ from django.db.models import Min
 
 from aegis.broker import Broker, BrokerError, DayPrice, Refused
 from aegis.sessions import KST
+from infra.advisory_lock import only_one
 from market.models import DailyPrice, PriceBackfill
-from market.turns import only_one
 
 log = logging.getLogger(__name__)
 

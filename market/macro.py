@@ -1,6 +1,6 @@
 """The only writer of `market_macro` and `program_trades`: what the market as a whole did, minute by minute.
 
-The feeds tell first (`desk.macro`); what a minute still lacks the broker is asked for once.
+The feeds tell first (`stream.macro`); what a minute still lacks the broker is asked for once.
 """
 
 import logging

@@ -9,8 +9,8 @@ from aegis.broker import Broker, BrokerError, ChartMinute, NoSuchStock, Refused
 from aegis.candles import Bar, Stretch, doubtful, mended
 from aegis.sessions import KST
 from aegis.terms import Market
+from infra.advisory_lock import only_one
 from market import candles
-from market.turns import only_one
 
 log = logging.getLogger(__name__)
 

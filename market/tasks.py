@@ -3,7 +3,7 @@
 from celery import shared_task
 
 from aegis.sessions import KST
-from kis import clock
+from infra import clock
 from kis.wiring import broker
 from market import collector, history, macro, mending, partitions, service
 

@@ -11,7 +11,7 @@ from aegis.guards import TradingState
 from aegis.lifecycle import OPEN, UNANSWERED
 from aegis.requests import CANCEL_BACKOFF_MAX, CANCEL_REPORT_AFTER, RequestedBy, RequestKind, resend_after
 from aegis.sessions import KST
-from kis import about
+from infra import log_context
 from orders import journal, reconcile, settle
 from orders.cancel import Canceller
 from orders.models import TradeOrder, TradingSwitch
@@ -57,7 +57,7 @@ def _turns(now: datetime) -> dict[str, datetime]:
     return {"now": now, "too_far": now + CANCEL_BACKOFF_MAX}
 
 
-@about.named
+@log_context.named
 def drive(pk: int, broker: Broker, now: Callable[[], datetime]) -> None:
     """Take a requested cancel on: look whether the list confirms it, send it again if not, report it in time."""
     order = TradeOrder.objects.get(pk=pk)

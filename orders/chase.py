@@ -26,7 +26,7 @@ from aegis.lifecycle import UNSETTLED, Status
 from aegis.requests import LIVE, EndCause, RequestedBy, RequestKind, resend_after
 from aegis.sessions import KST
 from aegis.terms import Market, OrderKind
-from kis import about
+from infra import log_context
 from market import service as market
 from orders import guards, journal, reconcile, requests, settle
 from orders.amend import Amender
@@ -93,7 +93,7 @@ class Taken:
     seconds: float = 0.0
 
 
-@about.named
+@log_context.named
 def run_step(pk: int, broker: Broker, now: Callable[[], datetime], step: ChaseStep | None = None) -> Taken:
     """Take one step of one order, if it is due and nobody else is at it. BrokerErrors wait for the next sweep.
 

@@ -19,8 +19,8 @@ from aegis.lifecycle import Event, Status
 from aegis.requests import EndCause
 from aegis.sessions import KST
 from aegis.terms import Board, Instrument, Market, Side
-from kis import about, codec
-from market import limits
+from infra import db_limits, log_context
+from kis import codec
 from market.models import Stock
 from market.service import canonical_codes
 from orders import entry_stops, guards, journal, requests
@@ -104,7 +104,7 @@ def _apply_late(raw: RawNotice, order: TradeOrder) -> None:
     """
     try:
         apply(raw, stored_notice(raw), now=raw.received_at)
-    except limits.AWAY:
+    except db_limits.AWAY:
         raise
     except Exception:  # whatever is wrong with it would be wrong the next time too
         log.exception("notice %s of order %s cannot be applied: the broker's list is asked", raw.pk, order.pk)
@@ -151,7 +151,7 @@ def apply(raw: RawNotice, notice: Notice, *, now: datetime) -> bool:
     # whoever changes it holds the order's lock, as we do now
     if not _waits(raw):
         return True  # another worker was first
-    with about.order(order.pk):
+    with log_context.order(order.pk):
         is_sure = same_branch(order.branch, notice.branch)
         state = _HANDLERS[notice.kind](order, raw, notice, now) if is_sure else _leave_to_list(order)
     raw.state, raw.order = state, order

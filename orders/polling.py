@@ -6,10 +6,10 @@ from datetime import datetime
 
 from aegis.broker import Broker, BrokerError
 from aegis.terms import Market
+from infra.advisory_lock import only_one
 from kis.status import StreamStatus
 from market import service as market
 from market.models import Stock
-from market.turns import only_one
 from portfolio import ledger
 from portfolio.models import PriceSource
 from portfolio.service import PortfolioService

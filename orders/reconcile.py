@@ -16,7 +16,7 @@ from django.utils.translation import gettext
 from aegis.broker import Broker, BrokerError, NotSent, OrderRecord, PartlyRead
 from aegis.lifecycle import OPEN, Status
 from aegis.requests import RequestedBy
-from market.turns import only_one
+from infra.advisory_lock import only_one
 from orders import fills, journal, order_list, requests, unknown
 from orders.cancel import Canceller
 from orders.ground import FRESH

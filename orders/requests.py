@@ -7,6 +7,7 @@ that may have changed since the request was judged, and marks the request as sen
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
 from django.db import connection
@@ -18,7 +19,8 @@ from aegis.guards import TradingState, gettext_noop
 from aegis.requests import LIVE, MOVES, RequestedBy, RequestKind, RequestState
 from aegis.sessions import KST
 from aegis.terms import Side
-from market import calendar, limits
+from infra import db_limits
+from market import calendar
 from orders.models import STOP_ID, BrokerRequest, TradeOrder, TradingSwitch
 
 # an order, an amend or a chase's cancel leaves within this of the quote that it was judged by, or not at all
@@ -134,6 +136,7 @@ def _conditions(grounds: Grounds | None) -> dict[str, str]:
     return {name: condition for name, condition in _CONDITIONS.items() if name not in skip}
 
 
+@cache
 def _statement(claim: str, skip: frozenset[str] | None) -> str:
     """Return the statement of a claim with the conditions that concern it; without grounds none does."""
     conditions = [] if skip is None else [each for name, each in _CONDITIONS.items() if name not in skip]
@@ -185,7 +188,7 @@ class _Claim:
             with connection.cursor() as cursor:
                 cursor.execute(self._statement, values)
                 return cursor.rowcount == 1
-        except limits.AWAY as error:
+        except db_limits.AWAY as error:
             # the session was ended, or a lock not had in time: what becomes of it is recorded by a new connection
             connection.close_if_unusable_or_obsolete()
             words = gettext("the database did not confirm in time that it may leave: {error}")

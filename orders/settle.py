@@ -21,7 +21,7 @@ from aegis.lifecycle import OPEN, Event, Status
 from aegis.requests import LIVE, EndCause, RequestKind, RequestState
 from aegis.sessions import KST, Phase, ends_at
 from aegis.terms import Market, OrderKind
-from kis import about
+from infra import log_context
 from market import service as market
 from orders import fills, journal, requests
 from orders.cancel import inherit
@@ -41,7 +41,7 @@ SESSION_END_AFTER = timedelta(seconds=60)
 REOPEN_AFTER = timedelta(seconds=60)
 
 
-@about.named
+@log_context.named
 @transaction.atomic
 def settle(
     pk: int,

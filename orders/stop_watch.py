@@ -22,12 +22,12 @@ from aegis.broker import Broker, BrokerError, Quote
 from aegis.sessions import KST, Matching, auction_at, is_trading
 from aegis.stops import Crossing, Fired, Heard, NewHigh, TriggerRule
 from aegis.terms import Market
+from infra.advisory_lock import only_one
 from kis.catalogue import Urgency
 from kis.serving import serving
 from kis.status import StreamStatus
 from market import service as market
 from market.models import DailyPrice, Stock
-from market.turns import only_one
 from orders import base_prices, stops
 from orders.models import StopRule
 from portfolio.models import PortfolioEvent

@@ -28,7 +28,7 @@ from aegis.lifecycle import Status
 from aegis.requests import RequestedBy
 from aegis.sessions import KST
 from aegis.terms import Market, OrderKind
-from market import limits
+from infra import db_limits
 from market import service as market
 from orders import fills, ground, guards, journal, requests, switch
 from orders.ground import Crowd
@@ -212,7 +212,7 @@ def _not_sent_without_database() -> Iterator[None]:
     """Raise NotSent if the database does not take a row in time, or ends the session: without one nothing leaves."""
     try:
         yield
-    except limits.AWAY as error:
+    except db_limits.AWAY as error:
         connection.close_if_unusable_or_obsolete()
         words = gettext("the database did not take the order in time, and nothing was sent: {error}")
         raise NotSent(words.format(error=str(error).partition("\n")[0])) from error
@@ -223,7 +223,7 @@ def _record(write: Callable[Words, object], *args: Words.args, **kwargs: Words.k
     for _ in range(RECORD_TRIES - 1):
         try:
             write(*args, **kwargs)
-        except limits.AWAY:
+        except db_limits.AWAY:
             log.exception("an answer of the broker's cannot be recorded; it is tried again")
             connection.close_if_unusable_or_obsolete()
         else:

@@ -13,7 +13,7 @@ from celery import Task, current_task, shared_task
 
 from aegis.chase import ChaseStep
 from aegis.requests import RequestedBy
-from kis import clock
+from infra import clock
 from kis.catalogue import Urgency
 from kis.serving import serving
 from kis.wiring import broker, stream_status

@@ -17,11 +17,12 @@ from django.db.models.signals import post_migrate
 
 from aegis.broker import Broker
 from aegis.sessions import KST
-from config import embedded
 from config.env import HOME
-from kis import clock, wiring
-from kis.simulator.server import Simulator, serve
+from infra import clock
+from kis import wiring
+from ops import embedded
 from orders import database_age
+from simulator.api.server import Simulator, serve
 from tests.workers import Workers
 
 MOST_WORKERS = 4
@@ -90,7 +91,7 @@ def django_db_modify_db_settings() -> Iterator[None]:
 @pytest.fixture(autouse=True, scope="session")
 def _seeded() -> Iterator[None]:
     """Bring back the rows that migrations wrote, after each test that empties the tables: the order of tests varies."""
-    seeds = [importlib.import_module(name) for name in ("orders.migrations.0002_seed", "desk.migrations.0002_marks")]
+    seeds = [importlib.import_module(name) for name in ("orders.migrations.0002_seed", "notify.migrations.0002_marks")]
 
     def seed(sender: Any, **_: Any) -> None:
         if sender.label == "desk":

@@ -16,8 +16,11 @@ from config.env import BASE_DIR
 from tools.mutants.__main__ import mutated
 from tools.mutants.table import MUTATIONS, Mutation
 
-TEXTS_IN = [("**.py", "python"), ("**/templates/**.html", "config.texts:from_template")]
-FLOORS = ("aegis", "kis", "market", "portfolio", "orders", "desk", "config")
+TEXTS_IN = [("**.py", "python"), ("**/templates/**.html", "tools.extract_messages:from_template")]
+FLOORS = (
+    "aegis", "infra", "kis", "simulator", "market", "portfolio", "orders", "stream", "notify", "monitor", "desk", "ops",
+    "rehearsal", "config",
+)  # fmt: skip
 # tasks that beat does not send, and who does
 SENT_BY_OTHERS = {
     "orders.tasks.submit": "a strategy, for each order it wants",
@@ -71,6 +74,9 @@ def test_the_schedule_is_written_once_and_an_operators_edit_stays() -> None:
     PeriodicTask.objects.filter(name="look").update(enabled=False)
     assert schedule.write() == 0
     assert not PeriodicTask.objects.get(name="look").enabled
+    PeriodicTask.objects.filter(name="tidy").update(task="desk.tasks.tidy")
+    schedule.write()
+    assert PeriodicTask.objects.get(name="tidy").task == "monitor.tasks.tidy", "a task that was renamed goes on"
     assert all(task.expire_seconds < task.interval.every for task in PeriodicTask.objects.all())
 
 

@@ -11,7 +11,7 @@ from unfold.admin import TabularInline
 
 from aegis.codes import plain
 from desk.admin.base import Page, Record
-from kis import clock
+from infra import clock
 from market import collector
 from market.models import (
     BookSnapshot,

@@ -38,7 +38,7 @@ from desk.actions import Told
 from desk.admin.base import Page, ReadOnly, Record, figure
 from desk.roles import SWITCH, TRADE
 from desk.timeline import family_of, notes, requests_of, timeline
-from kis import clock
+from infra import clock
 from kis.wiring import broker
 from market import codes
 from market.models import Stock

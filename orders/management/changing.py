@@ -7,7 +7,7 @@ from django.utils.translation import gettext as _
 from aegis.broker import BrokerError, Refused
 from aegis.lifecycle import Status
 from aegis.requests import CANCEL_REPORT_AFTER, RequestedBy, RequestKind, RequestState
-from kis import clock
+from infra import clock
 from kis.wiring import broker
 from orders import guards
 from orders.amend import describe

@@ -22,7 +22,7 @@ from django.utils.translation import gettext as _
 from aegis.broker import BrokerError
 from aegis.codes import NotACode, plain
 from aegis.sessions import KST
-from kis import clock
+from infra import clock
 from kis.environment import EnvironmentName
 from kis.fields import order_number
 from kis.wiring import broker

@@ -8,7 +8,7 @@ from django.db import DatabaseError
 from django.utils.translation import gettext as _
 
 from aegis.guards import TradingState
-from kis import clock
+from infra import clock
 from orders import shapes, switch
 from orders.management.console import DeskCommand, Failure, Told, add_confirmation, confirm, who
 

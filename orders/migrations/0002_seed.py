@@ -2,7 +2,7 @@
 
 from django.db import migrations
 
-from kis import clock
+from infra import clock
 
 BLACKLIST = (
     ("015760", "한국전력", "공기업·유틸리티: 사지 않기로 함"),

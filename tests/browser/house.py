@@ -15,8 +15,8 @@ from typing import Any, Self
 import httpx
 import psutil
 
-from config import embedded
 from config.env import BASE_DIR, HOME
+from ops import embedded
 from tests.config.test_house import free_ports
 
 START_SECONDS = 120.0

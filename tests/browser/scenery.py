@@ -7,7 +7,7 @@ from decimal import Decimal
 from django.db.models import F
 
 from aegis.sessions import KST
-from kis import clock
+from infra import clock
 from kis.wiring import broker
 from market import partitions
 from market.models import DailyPrice, MarketCandle, MarketMacro

@@ -10,7 +10,7 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 
 from aegis.sessions import KST
-from config import backup
+from ops import backup
 from orders.models import OrderEvent, TradeOrder
 
 NOW = datetime(2026, 11, 23, 18, 30, tzinfo=KST)

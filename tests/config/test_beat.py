@@ -9,8 +9,8 @@ from django_celery_beat.models import IntervalSchedule, PeriodicTask
 
 from config.beat import LEASE_SECONDS, LOOK_SECONDS, ElectedScheduler
 from config.celery import app
-from desk import health
-from kis import clock
+from infra import clock
+from monitor import health
 from tests.workers import Workers
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -11,9 +11,9 @@ import pytest
 import yaml
 from django.core.management import CommandError, call_command
 
-from config import processes
 from config.env import BASE_DIR
-from config.management.commands import process
+from ops import processes
+from ops.management.commands import process
 from tests.desk.botapi import TOKEN
 
 DEPLOY = BASE_DIR / "deploy"

@@ -12,12 +12,13 @@ import pytest
 import redis
 from django.core.management import call_command
 
+from aegis.account import Account
 from aegis.broker import Broker
-from config import doctor
-from config.doctor import Finding, Grade
 from kis import wiring
-from kis.environment import PAPER, Account, Credentials
-from kis.simulator.server import Simulator
+from kis.environment import PAPER, Credentials
+from ops import doctor
+from ops.doctor import Finding, Grade
+from simulator.api.server import Simulator
 from tests.desk.botapi import TOKEN, serve
 
 Look = Callable[[], Iterator[Finding]]

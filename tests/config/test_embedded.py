@@ -15,9 +15,9 @@ import psycopg
 import pytest
 import redis
 
-from config import embedded
-from config.embedded import CannotStart, Postgres, Redis
 from config.env import HOME
+from ops import embedded
+from ops.embedded import CannotStart, Postgres, Redis
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +189,7 @@ def test_root_says_which_directories_it_made_passable(home: Path) -> None:
 def test_the_servers_outlive_whoever_started_them(home: Path) -> None:
     script = (
         "import os, signal; from pathlib import Path; from django.conf import settings; settings.configure();"
-        "from config.embedded import Redis;"
+        "from ops.embedded import Redis;"
         f"Redis(Path({str(home)!r})).start(); os.kill(os.getpid(), signal.SIGKILL)"
     )
     Redis(home).stop()

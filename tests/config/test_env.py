@@ -8,9 +8,10 @@ import sys
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
+from aegis.account import Account
 from config import env
 from config.env import BASE_DIR
-from kis.environment import PAPER, SIM, Account, Credentials
+from kis.environment import PAPER, SIM, Credentials
 
 
 def manage(*words: str, **variables: str) -> "subprocess.CompletedProcess[str]":

@@ -19,11 +19,11 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
 
-from config import embedded, preparing
-from config.embedded import CannotStart
 from config.env import BASE_DIR, HOME
-from config.models import Belonging
-from config.processes import ADMIN
+from ops import embedded, preflight
+from ops.embedded import CannotStart
+from ops.models import Belonging
+from ops.processes import ADMIN
 
 START_SECONDS = 90.0
 OURS = {"DJANGO_SETTINGS_MODULE": "config.settings", "AEGIS_LANGUAGE": "en"}
@@ -190,13 +190,13 @@ def test_a_server_that_does_not_answer_is_named_and_nothing_stays(
 
 @pytest.mark.django_db
 def test_a_database_stays_with_its_account() -> None:
-    preparing.check_belonging()
+    preflight.check_belonging()
     known = Belonging.objects.create(environment="paper", account="12345678-01")
     with pytest.raises(CannotStart, match="12345678-01"):
-        preparing.check_belonging()
+        preflight.check_belonging()
     known.environment, known.account = settings.KIS_ENVIRONMENT.name, str(settings.KIS_CREDENTIALS.account)
     known.save()
-    preparing.check_belonging()
+    preflight.check_belonging()
 
 
 @pytest.mark.django_db(transaction=True)
@@ -205,7 +205,7 @@ def test_a_database_of_an_older_version_is_known_before_it_is_migrated() -> None
     call_command("migrate", "config", "0001", verbosity=0)
     try:
         with pytest.raises(CannotStart, match="12345678-01"):
-            preparing.check_belonging()
+            preflight.check_belonging()
     finally:
         call_command("migrate", verbosity=0)
 
@@ -213,8 +213,8 @@ def test_a_database_of_an_older_version_is_known_before_it_is_migrated() -> None
 @pytest.mark.django_db
 def test_the_first_admin_is_made_once_and_his_password_works() -> None:
     said: list[str] = []
-    preparing.make_admin(said.append)
-    preparing.make_admin(said.append)
+    preflight.make_admin(said.append)
+    preflight.make_admin(said.append)
     (line,) = said
     user = get_user_model().objects.get(username=ADMIN)
     assert any(user.check_password(word.strip("(),;.")) for word in line.split())
@@ -229,4 +229,4 @@ def test_the_first_admin_is_made_once_and_his_password_works() -> None:
     ],
 )
 def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
-    assert preparing.masked(url) == shown
+    assert preflight.masked(url) == shown

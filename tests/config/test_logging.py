@@ -11,11 +11,11 @@ import pytest
 from aegis.broker import Broker
 from aegis.terms import Side
 from config.logging import JsonFormatter, LineFormatter, logging_config
-from kis import about, clock
-from kis.simulator.server import Simulator
+from infra import clock, log_context
 from orders import routine
 from orders.chase import advance
 from orders.service import Intent, OrderService
+from simulator.api.server import Simulator
 
 SECRET = 'planted-"secret"'
 Record = Callable[..., logging.LogRecord]
@@ -68,7 +68,7 @@ def test_an_object_a_line_with_its_traceback(record: Record) -> None:
 
 
 def test_a_line_from_deep_below_knows_its_order(record: Record) -> None:
-    with about.order(7):
+    with log_context.order(7):
         text = LineFormatter("%(message)s").format(record("place: try 1 of 4 failed"))
         assert json.loads(JsonFormatter().format(record("place: try 1 of 4 failed")))["order"] == 7
     assert text == "place: try 1 of 4 failed order=7"

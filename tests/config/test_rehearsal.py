@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aegis.sessions import KST
-from config import rehearsal
-from config.models import Belonging
-from config.rehearsal import Hours, hours, opening
-from kis import clock
+from infra import clock
+from ops import rehearsal_start
+from ops.models import Belonging
+from ops.rehearsal_start import Hours, hours, opening
 from orders.models import TradeOrder
 
 
@@ -54,14 +54,14 @@ def test_a_session_that_is_over_gives_way_to_the_next(now: str, expected: str) -
 def test_a_scripted_day_begins_before_the_opening_of_a_day_not_yet_seen() -> None:
     expected = korea("2026-11-24 08:00:05")
     for now in ("2026-11-23 08:00:05", "2026-11-23 08:30:00", "2026-11-23 16:00:00"):
-        assert opening(korea(now), is_first=False, is_fresh=True, hours=rehearsal.whole_day) == expected
-    assert rehearsal.whole_day(date(2026, 11, 22)) is None
+        assert opening(korea(now), is_first=False, is_fresh=True, hours=rehearsal_start.whole_day) == expected
+    assert rehearsal_start.whole_day(date(2026, 11, 22)) is None
 
 
 def test_a_scripted_day_passes_over_a_late_open_which_has_no_pre_market() -> None:
-    assert rehearsal.whole_day(date(2026, 11, 19)) is None
+    assert rehearsal_start.whole_day(date(2026, 11, 19)) is None
     eve = korea("2026-11-18 16:00:00")
-    assert opening(eve, is_first=False, is_fresh=True, hours=rehearsal.whole_day) == korea("2026-11-20 08:00:05")
+    assert opening(eve, is_first=False, is_fresh=True, hours=rehearsal_start.whole_day) == korea("2026-11-20 08:00:05")
 
 
 def test_a_fresh_rehearsal_takes_a_day_not_yet_seen() -> None:
@@ -106,17 +106,17 @@ def belonging(db: None, clock_at: Callable[[str], datetime]) -> Belonging:
 
 
 def test_a_ledger_is_kept_as_long_as_its_database(belonging: Belonging) -> None:
-    ledger = rehearsal.begin(is_fresh=False)
+    ledger = rehearsal_start.begin(is_fresh=False)
     ledger.touch()
-    assert rehearsal.begin(is_fresh=False) == ledger
-    assert rehearsal.since() == date(2026, 11, 23)
+    assert rehearsal_start.begin(is_fresh=False) == ledger
+    assert rehearsal_start.since() == date(2026, 11, 23)
     belonging.delete()
     Belonging.objects.create(environment="sim", account="50000000-01")
-    assert rehearsal.begin(is_fresh=False) != ledger
+    assert rehearsal_start.begin(is_fresh=False) != ledger
 
 
 def test_a_ledger_that_is_lost_is_begun_anew_after_the_last_day_with_orders(belonging: Belonging) -> None:
-    ledger = rehearsal.begin(is_fresh=False)
+    ledger = rehearsal_start.begin(is_fresh=False)
     TradeOrder.objects.create(
         stock_code="005930",
         order_type="BUY",
@@ -126,5 +126,5 @@ def test_a_ledger_that_is_lost_is_begun_anew_after_the_last_day_with_orders(belo
         status_at=clock.now(),
         created_at=clock.now(),
     )
-    assert rehearsal.begin(is_fresh=False) != ledger
-    assert clock.now().date() == rehearsal.since() == date(2026, 11, 30)
+    assert rehearsal_start.begin(is_fresh=False) != ledger
+    assert clock.now().date() == rehearsal_start.since() == date(2026, 11, 30)

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from config.supervisor import AlreadyRunning, Program, Supervisor, end_leftovers, remember, sole_supervisor
+from ops.supervisor import AlreadyRunning, Program, Supervisor, end_leftovers, remember, sole_supervisor
 
 FOR_EVER = "import time; print('up', flush=True); time.sleep(600)"
 DEAF = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {FOR_EVER}"
@@ -175,7 +175,7 @@ def test_a_killed_supervisor_takes_its_processes_along(tmp_path: Path) -> None:
     script = (
         "import sys, time; from pathlib import Path\n"
         "from django.conf import settings; settings.configure()\n"
-        "from config.supervisor import Program, Supervisor\n"
+        "from ops.supervisor import Program, Supervisor\n"
         f"supervisor = Supervisor(Path({str(tmp_path)!r}), directory=Path('/'), output=sys.stdout, say=print)\n"
         f"supervisor.start([Program('worker', (sys.executable, '-c', {FOR_EVER!r}))])\n"
         "time.sleep(600)"

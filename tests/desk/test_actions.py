@@ -12,7 +12,7 @@ from django.urls import reverse
 
 from aegis.broker import Acceptance
 from aegis.lifecycle import Status
-from kis import clock
+from infra import clock
 from orders.models import BlacklistedStock, BrokerRequest, OrderEvent, SwitchChange, TradeOrder, TradingSwitch
 from orders.reconcile import reconcile
 

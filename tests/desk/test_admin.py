@@ -12,7 +12,7 @@ from django.urls import reverse
 
 from aegis.broker import Broker
 from aegis.terms import Side
-from kis import clock
+from infra import clock
 from market.models import WatchedStock
 from orders.models import BlacklistedStock, TradeOrder
 from orders.reconcile import reconcile

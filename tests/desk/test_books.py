@@ -7,16 +7,17 @@ import pytest
 from django.db import OperationalError
 
 from aegis.terms import Market
-from desk import books as desk_books
-from desk import tidy
-from desk.plugs import Plug, Rank
-from kis import clock, feeds
+from infra import clock
+from kis import feeds
 from kis.codec import Codec, Data
-from kis.simulator.server import Simulator
 from kis.stream import Stream
 from kis.subscriptions import Topic
 from market import books
 from market.models import BookSnapshot, KeptBook
+from monitor import retention
+from simulator.api.server import Simulator
+from stream import books as desk_books
+from stream.consumers import Plug, Rank
 from tests.desk.test_stream import asked, stream, term, wait_for
 from tests.kis.test_codec import SAMPLES
 
@@ -142,8 +143,8 @@ def test_old_books_and_wishes_go_at_night(plug: Plug, clock_at: ClockAt, setting
     books.keep([CODE], until=in_minutes(1))
     hear(plug)
     write(plug)
-    assert tidy.tidy(clock_at("2026-11-24 23:00:00")) == {}
-    assert tidy.tidy(clock_at("2026-12-01 23:00:00")) == {"books": 2}
+    assert retention.tidy(clock_at("2026-11-24 23:00:00")) == {}
+    assert retention.tidy(clock_at("2026-12-01 23:00:00")) == {"books": 2}
     assert not BookSnapshot.objects.exists()
     assert not KeptBook.objects.exists()
 

@@ -16,21 +16,23 @@ from aegis.broker import Broker
 from aegis.codes import plain
 from aegis.guards import TradingState
 from aegis.terms import Side
-from desk import health, replies
-from desk.bot import HALT_THREADS, THREADS, Bot, _again_after
-from desk.models import Confirmation
-from desk.replies import Answer
-from desk.telegram import BotAPI, Declined, TelegramError, Unanswered, Unreachable
-from kis import clock, wiring
-from kis.simulator.server import Simulator
+from desk.telegram import replies
+from desk.telegram.bot import HALT_THREADS, THREADS, Bot, _again_after
+from desk.telegram.replies import Answer
+from infra import clock
+from kis import wiring
 from market import collector
 from market.models import Stock
+from monitor import health
+from notify.models import Confirmation
+from notify.telegram import BotAPI, Declined, TelegramError, Unanswered, Unreachable
 from orders import guards, routine, switch
 from orders.models import BrokerRequest, StopRule, SwitchChange, TradeOrder
 from orders.reconcile import reconcile
 from orders.service import Intent, OrderService
 from portfolio.fetcher import KISFetcher
 from portfolio.models import AccountSnapshot, Portfolio
+from simulator.api.server import Simulator
 from tests.desk.botapi import TOKEN, FakeTelegram, Sent, serve
 
 CHAT = 4711

@@ -20,8 +20,8 @@ from django.urls import reverse
 from aegis.guards import TradingState
 from config.env import BASE_DIR
 from desk import dashboard
-from kis import clock, status, wiring
-from kis.simulator.server import Simulator
+from infra import clock
+from kis import status, wiring
 from kis.status import KeyStatus, SocketState, StreamStatus
 from market import partitions
 from market.models import DailyPrice, MarketCandle
@@ -30,6 +30,7 @@ from orders.models import MarketHalt, StopRule, TradeOrder
 from orders.reconcile import reconcile
 from portfolio.fetcher import KISFetcher
 from portfolio.models import AccountSnapshot
+from simulator.api.server import Simulator
 
 As = Callable[..., Client]
 SAMSUNG = "005930"

@@ -14,16 +14,18 @@ import pytest
 import redis
 from django.db import connection, connections, transaction
 
-from desk import dead_man, health
-from desk.dead_man import DeadMan
-from desk.heartbeat import Heartbeat
-from desk.models import Message
-from desk.telegram import BotAPI
-from desk.telling import Channel, TelegramChannel, Undelivered
-from desk.watch import Watch
-from kis import clock, pulse, status, wiring
+from infra import clock
+from infra.heartbeat import beat
+from kis import status, wiring
 from kis.status import SocketState, StreamStatus
 from market.models import Stock
+from monitor import dead_man, health
+from monitor.dead_man import DeadMan
+from monitor.heartbeat import Heartbeat
+from monitor.watchdog import Watch
+from notify.delivery import Channel, TelegramChannel, Undelivered
+from notify.models import Message
+from notify.telegram import BotAPI
 from orders.models import Reconciliation, StopRule, TradingSwitch
 from portfolio.models import AccountSnapshot, Portfolio
 from tests.desk.botapi import TOKEN, FakeTelegram, serve
@@ -427,7 +429,7 @@ def test_nobody_there_is_told_once_and_shows_no_token(caplog: pytest.LogCaptureF
 def test_the_watch_notes_whether_all_checks_are_well(store: redis.Redis) -> None:
     noted: list[bool] = []
     for name in ("beat", "teller"):
-        pulse.beat(store, wiring.stream_key(f"pulse:{name}"))
+        beat(store, wiring.stream_key(f"pulse:{name}"))
     AccountSnapshot.objects.create(
         timestamp=clock.now(), deposit=1, deposit_d1=1, deposit_d2=1, valuation=1, total_asset=1, net_profit_today=0
     )

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from aegis.broker import Broker
-from desk import gaps
-from desk.gaps import PATIENCE, Gaps
-from kis import clock
-from kis.simulator.server import Simulator
+from infra import clock
 from kis.subscriptions import Topic
 from orders import routine
 from orders.models import StopRule
 from portfolio.models import Portfolio
+from simulator.api.server import Simulator
+from stream import gaps
+from stream.gaps import PATIENCE, Gaps
 
 SAMSUNG = "005930"
 TRADES = Topic("H0STCNT0", SAMSUNG)

@@ -6,13 +6,13 @@ from datetime import datetime, timedelta
 import pytest
 
 from aegis.sessions import KST
-from desk import alerts
-from desk.alerts import News
-from desk.models import Kind, Message
-from desk.stream import Dispatch, Fenced
-from desk.telling import CLAIM, claim, deliver
 from kis.codec import Data
+from notify import alerts
+from notify.alerts import News
+from notify.delivery import CLAIM, claim, deliver
+from notify.models import Kind, Message
 from orders.models import RawNotice
+from stream.worker import Dispatch, Fenced
 from tests.orders.test_fills import notice
 
 pytestmark = pytest.mark.django_db

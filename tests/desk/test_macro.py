@@ -4,13 +4,14 @@ from decimal import Decimal
 
 import pytest
 
-from desk import macro
-from desk.plugs import Plug, Rank
-from kis import clock, feeds
+from infra import clock
+from kis import feeds
 from kis.codec import Codec, Data
 from kis.subscriptions import Topic
 from market import macro as figures
 from market.models import MarketMacro, ProgramTrade, WatchedStock
+from stream import macro
+from stream.consumers import Plug, Rank
 from tests.kis.test_codec import SAMPLES
 
 pytestmark = pytest.mark.django_db

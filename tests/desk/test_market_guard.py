@@ -8,11 +8,11 @@ import pytest
 from django.db import connections
 
 from aegis.terms import Side
-from desk.stream import Term
-from kis.simulator.server import Simulator
 from orders import guards
 from orders.models import MarketHalt
 from orders.service import Intent, OrderDenied, OrderService
+from simulator.api.server import Simulator
+from stream.worker import Term
 
 pytestmark = pytest.mark.django_db(transaction=True)
 PATIENCE_SECONDS = 30.0

@@ -10,16 +10,16 @@ import pytest
 
 from aegis.sessions import KST, standard_phases
 from aegis.terms import Market
-from desk import stops as desk_stops
-from desk import stream as desk_stream
-from desk.plugs import Chore, Plug, Rank, StockWish, Wish, open_venues, ranked_trades
-from desk.stream import Chores, Dispatch, Fenced, Lost
-from kis import clock
+from infra import clock
 from kis.codec import Data
 from kis.environment import PAPER
 from kis.subscriptions import Topic
 from market.models import Stock
 from orders.models import StopRule
+from stream import stops as desk_stops
+from stream import worker as desk_stream
+from stream.consumers import Chore, Plug, Rank, StockWish, Wish, open_venues, ranked_trades
+from stream.worker import Chores, Dispatch, Fenced, Lost
 
 INDEX = Data("H0UPCNT0", 1, "2001^100000^" + "^".join(["1"] * 28))
 

@@ -14,11 +14,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from aegis.sessions import KST
 from config.env import BASE_DIR
-from desk import health, metrics
-from desk.models import Alarm, Message
-from kis import pulse, status, wiring
+from infra import heartbeat
+from kis import status, wiring
 from kis.catalogue import Urgency
 from kis.status import KeyStatus, SocketState, StreamStatus
+from monitor import health, metrics
+from notify.models import Alarm, Message
 from orders.models import RawNotice, Reconciliation, TradeOrder
 from portfolio.models import AccountSnapshot
 
@@ -40,7 +41,7 @@ def well(clock_at: Callable[[str], datetime], store: redis.Redis, monkeypatch: p
     """Everything at work, but for the workers: who consumes is told by hand."""
     clock_at("2026-11-23 10:00:00")
     for name in ("beat", "teller"):
-        pulse.beat(store, wiring.stream_key(f"pulse:{name}"))
+        heartbeat.beat(store, wiring.stream_key(f"pulse:{name}"))
     tell_socket(store)
     Reconciliation.objects.create(at=NOW, outcome="WHOLE", seen=3)
     AccountSnapshot.objects.create(

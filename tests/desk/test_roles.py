@@ -11,7 +11,7 @@ from django_celery_beat.models import PeriodicTask
 from config import schedule
 from desk import urls
 from desk.roles import SWITCH, TRADE
-from kis import clock
+from infra import clock
 from market.models import TradingDay
 from orders.models import OrderEvent, TradeOrder, TradingSwitch
 

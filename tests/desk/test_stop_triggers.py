@@ -15,15 +15,15 @@ from aegis.broker import Trade
 from aegis.sessions import standard_phases
 from aegis.stops import Rule, StopKind, StopUnit, TriggerRule, hours_of
 from aegis.terms import Market
-from desk import stops as desk_stops
-from desk.stops import Armed, Stops
-from desk.stream import Chores
-from kis import clock
+from infra import clock
 from kis.codec import Data
 from kis.feeds import read
 from orders import stops
 from orders.models import StopRule
 from portfolio.models import Portfolio
+from stream import stops as desk_stops
+from stream.stops import Armed, Stops
+from stream.worker import Chores
 from tests.kis.test_feeds import sample
 
 from .test_stops import SAMSUNG, arm, fire_all, listening, sent, state, told

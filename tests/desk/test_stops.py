@@ -14,17 +14,17 @@ from django.urls import reverse
 from aegis.broker import Balance, Broker, Trade
 from aegis.stops import StopKind, StopUnit
 from aegis.terms import Market
-from desk import alerts
-from desk import stops as desk_stops
-from desk.models import Message
-from desk.stops import Stops
-from kis import clock
+from infra import clock
 from market.models import DailyPrice
+from notify import alerts
+from notify.models import Message
 from orders import stops
 from orders.models import StopRule
 from orders.service import OrderService
 from portfolio import ledger
 from portfolio.models import Portfolio
+from stream import stops as desk_stops
+from stream.stops import Stops
 
 pytestmark = pytest.mark.django_db
 SAMSUNG = "005930"

@@ -13,13 +13,10 @@ from django.db import connections
 from aegis.broker import Broker, OrderRequest
 from aegis.lifecycle import Status
 from aegis.terms import Market, OrderKind, Side
-from config.judge import judge
-from desk import stream as desk_stream
-from kis import clock
+from infra import clock
+from infra.lease import Lease
 from kis.codec import Data
 from kis.environment import Credentials
-from kis.lease import Lease
-from kis.simulator.server import Simulator
 from kis.status import SocketState
 from kis.stream import Stream
 from kis.subscriptions import Subscriptions, Topic
@@ -30,6 +27,9 @@ from orders.models import RawNotice, TradeExecution, TradeOrder
 from orders.service import Intent, OrderService
 from portfolio.fetcher import KISFetcher
 from portfolio.models import Portfolio
+from rehearsal.ledger_check import judge
+from simulator.api.server import Simulator
+from stream import worker as desk_stream
 
 SAMSUNG = "005930"
 ACCOUNT = "50000000-01"

@@ -9,14 +9,14 @@ import pytest
 
 from aegis.broker import Broker
 from aegis.sessions import KST
-from kis import clock
-from kis.simulator.server import Simulator
+from infra import clock
 from kis.status import SocketState
 from kis.stream import Stream
 from kis.subscriptions import Topic
 from market import mending
 from market.models import MarketCandle, Stock, WatchedStock
 from portfolio import ledger
+from simulator.api.server import Simulator
 from tests.desk.test_stream import asked, stream, term, wait_for
 from tests.portfolio.test_ledger import BALANCE
 

@@ -13,18 +13,20 @@ from django.utils import translation
 from aegis.broker import Broker
 from aegis.sessions import KST
 from aegis.terms import Side
-from desk import alerts, dashboard, health, report, telling
-from desk.alerts import DESK, News, Trouble
-from desk.models import Alarm, Kind, Message, NewsMark
-from desk.telegram import BotAPI
-from desk.telling import AppriseChannel, TelegramChannel, Undelivered, claim, deliver, fold
-from kis import clock
-from kis.simulator.server import Simulator
+from desk import dashboard
+from infra import clock
+from monitor import daily_report, health
+from notify import alerts, delivery
+from notify.alerts import DESK, News, Trouble
+from notify.delivery import AppriseChannel, TelegramChannel, Undelivered, claim, deliver, fold
+from notify.models import Alarm, Kind, Message, NewsMark
+from notify.telegram import BotAPI
 from orders import journal, routine
 from orders.models import OrderEvent, Reconciliation, TradeExecution, TradeOrder
 from orders.reconcile import reconcile
 from orders.service import Intent, OrderService
 from portfolio.models import AccountSnapshot, PortfolioEvent
+from simulator.api.server import Simulator
 from tests.desk.botapi import TOKEN, FakeTelegram, serve
 
 NOW = datetime(2026, 11, 23, 10, 0, tzinfo=KST)
@@ -315,7 +317,7 @@ def test_what_was_given_up_is_shown_for_a_day(telegram: FakeTelegram, channel: T
 
 def test_nothing_waits_for_a_channel_that_is_no_more() -> None:
     alerts.write(some_news(2), ["telegram:1", TELEGRAM], now=NOW)
-    assert telling.give_up_strangers([TELEGRAM]) == 2
+    assert delivery.give_up_strangers([TELEGRAM]) == 2
     assert set(Message.objects.filter(state=State.FAILED).values_list("channel", flat=True)) == {"telegram:1"}
     assert Message.objects.filter(channel=TELEGRAM, state=State.WAITING).count() == 2
     assert Message.objects.filter(channel=DESK, state=State.TOLD).count() == 2
@@ -336,7 +338,7 @@ def test_a_claim_is_nobody_elses_until_it_lapses(channel: TelegramChannel) -> No
     alerts.write(some_news(2), [TELEGRAM], now=NOW)
     assert len(claim(TELEGRAM, now=NOW)) == 2
     assert claim(TELEGRAM, now=NOW + timedelta(seconds=30)) == []
-    again = claim(TELEGRAM, now=NOW + telling.CLAIM + timedelta(seconds=1))
+    again = claim(TELEGRAM, now=NOW + delivery.CLAIM + timedelta(seconds=1))
     assert [message.perhaps_told for message in again] == [True, True]
 
 
@@ -372,7 +374,7 @@ def test_many_topics_share_a_few_sendings_that_fit() -> None:
     alerts.write([News(f"e{n}", Kind.CHASE, "가" * 100, NOW) for n in range(150)], [TELEGRAM], now=NOW)
     sendings = fold(claim(TELEGRAM, now=NOW))
     assert 4 <= len(sendings) <= 6
-    assert all(len(sending.text) <= telling.LONGEST for sending in sendings)
+    assert all(len(sending.text) <= delivery.LONGEST for sending in sendings)
 
 
 class Deaf:
@@ -392,7 +394,7 @@ class Deaf:
 def test_a_dead_channel_blocks_no_other(telegram: FakeTelegram, channel: TelegramChannel) -> None:
     deaf, stop = Deaf(), threading.Event()
     alerts.write(some_news(1), [deaf.name, TELEGRAM], now=NOW)
-    tellers = [telling.Teller(each, lambda: NOW, stop, every_seconds=0.05) for each in (deaf, channel)]
+    tellers = [delivery.Teller(each, lambda: NOW, stop, every_seconds=0.05) for each in (deaf, channel)]
     tellers[0].start()
     assert deaf.waiting.wait(20)
     tellers[1].start()
@@ -477,10 +479,10 @@ def a_day() -> None:
 def test_the_day_is_reported_once_when_it_is_over_with_its_picture(
     telegram: FakeTelegram, channel: TelegramChannel
 ) -> None:
-    assert not report.tell_day([TELEGRAM], now=NOW.replace(hour=15))
+    assert not daily_report.tell_day([TELEGRAM], now=NOW.replace(hour=15))
     evening = NOW.replace(hour=20, minute=30)
-    assert report.tell_day([TELEGRAM], now=evening)
-    assert not report.tell_day([TELEGRAM], now=evening + timedelta(minutes=1))
+    assert daily_report.tell_day([TELEGRAM], now=evening)
+    assert not daily_report.tell_day([TELEGRAM], now=evening + timedelta(minutes=1))
     tell(channel, evening)
     (sent,) = telegram.sent
     assert sent.picture.startswith(b"\x89PNG")
@@ -489,12 +491,12 @@ def test_the_day_is_reported_once_when_it_is_over_with_its_picture(
 
 
 def test_a_holiday_has_no_report() -> None:
-    assert not report.tell_day([], now=datetime(2026, 11, 22, 21, 0, tzinfo=KST))
+    assert not daily_report.tell_day([], now=datetime(2026, 11, 22, 21, 0, tzinfo=KST))
 
 
 @pytest.mark.parametrize("text", ["가나다 " * 2000, "😀" * 3000])
 def test_a_text_is_cut_to_what_a_message_holds(text: str) -> None:
-    from desk.telegram import TEXT_AT_MOST, cut
+    from notify.telegram import TEXT_AT_MOST, cut
 
     short = cut(text, TEXT_AT_MOST)
     assert len(short.encode("utf-16-le")) // 2 <= TEXT_AT_MOST

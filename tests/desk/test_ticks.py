@@ -14,13 +14,13 @@ from django.db import DatabaseError, connection, connections
 from aegis.broker import Trade
 from aegis.sessions import KST
 from aegis.terms import Market
-from desk import ticks
-from desk.plugs import Rank
-from desk.ticks import Ticks
-from kis import clock
+from infra import clock
 from market.models import MarketCandle, WatchedStock
 from portfolio import ledger
 from portfolio.models import Portfolio
+from stream import candles
+from stream.candles import Ticks
+from stream.consumers import Rank
 from tests.aegis.test_candles import MORNING, day_of, truth
 from tests.portfolio.test_ledger import BALANCE, SAMSUNG
 
@@ -227,5 +227,5 @@ def test_one_thread_hears_while_another_writes() -> None:
 def test_the_watch_list_is_listened_to_in_its_order() -> None:
     WatchedStock.objects.create(stock_code="000660", rank=2)
     WatchedStock.objects.create(stock_code="005930", rank=1)
-    (wish,) = ticks.plug().stocks
+    (wish,) = candles.plug().stocks
     assert (wish.rank, list(wish.codes())) == (Rank.WATCHED, ["005930", "000660"])

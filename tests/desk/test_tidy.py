@@ -11,15 +11,17 @@ from django.db import connection
 from aegis.broker import Broker
 from aegis.sessions import KST
 from aegis.terms import Side
-from desk import alerts, dashboard, tidy
-from desk.alerts import DESK, News
-from desk.models import Confirmation, Kind, Message
-from kis import clock
-from kis.simulator.server import Simulator
+from desk import dashboard
+from infra import clock
+from monitor import retention
+from notify import alerts
+from notify.alerts import DESK, News
+from notify.models import Confirmation, Kind, Message
 from orders import reconcile, routine
 from orders.models import OrderEvent, RawNotice, Reconciliation, TradeExecution, TradeOrder
 from orders.service import Intent, OrderService
 from portfolio.models import AccountSnapshot
+from simulator.api.server import Simulator
 from tests.orders.test_fills import hear, notice
 
 pytestmark = pytest.mark.django_db
@@ -53,18 +55,18 @@ def test_old_messages_and_buttons_go_and_young_ones_stay() -> None:
         Confirmation.objects.create(
             key=str(days), chat=1, act="ORDER", created_at=ago(days), expires_at=ago(days) + timedelta(minutes=1)
         )
-    assert tidy.tidy(NIGHT) == {"messages": 4, "confirmations": 2}
+    assert retention.tidy(NIGHT) == {"messages": 4, "confirmations": 2}
     assert set(Message.objects.values_list("event", "channel")) == {
         (f"old:{days}", channel) for days in (1, 89) for channel in (DESK, "telegram:1")
     }
-    assert tidy.tidy(NIGHT) == {}
+    assert retention.tidy(NIGHT) == {}
 
 
 def test_looks_that_changed_nothing_go_and_those_that_tell_why_stay() -> None:
     kept = [a_look(29), a_look(31, corrected=1), a_look(31, adopted=1), a_look(31, resolved=1)]
     a_look(31)
     a_look(31, outcome="FAILED", error="no answer")
-    assert tidy.tidy(NIGHT) == {"reconciliations": 2}
+    assert retention.tidy(NIGHT) == {"reconciliations": 2}
     assert set(Reconciliation.objects.all()) == set(kept)
 
 
@@ -75,7 +77,7 @@ def test_of_old_snapshots_the_last_of_each_korean_day_stays() -> None:
             a_snapshot(old + timedelta(days=day, hours=hours), 10 * day + number)
     young = [a_snapshot(ago(1), 100), a_snapshot(ago(0.9), 101)]
     curve = dashboard.equity(NIGHT, of_today=False)
-    assert tidy.tidy(NIGHT) == {"snapshots": 6}
+    assert retention.tidy(NIGHT) == {"snapshots": 6}
     assert list(AccountSnapshot.objects.order_by("timestamp").values_list("total_asset", flat=True)) == [
         2, 12, 22, *(each.total_asset for each in young)
     ]  # fmt: skip
@@ -94,23 +96,23 @@ def test_all_that_happened_to_an_order_stays_for_good(
     hear(notice(order.order_no or "", account="9999999901"))
     before = {model: model.objects.count() for model in (TradeOrder, OrderEvent, TradeExecution)}
     years_on = clock_at("2029-11-24 23:00:00")
-    assert tidy.tidy(years_on)["notices"] == 2
+    assert retention.tidy(years_on)["notices"] == 2
     assert {model: model.objects.count() for model in before} == before
     assert RawNotice.objects.get().order == order
     assert TradeExecution.objects.get().notice == RawNotice.objects.get()
 
 
 def test_it_goes_in_batches_until_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tidy, "BATCH", 3)
+    monkeypatch.setattr(retention, "BATCH", 3)
     for _ in range(10):
         a_look(31)
-    assert tidy.tidy(NIGHT) == {"reconciliations": 10}
+    assert retention.tidy(NIGHT) == {"reconciliations": 10}
     for _ in range(10):
         a_look(31)
     # the beginning, messages, confirmations, two batches of looks; then its time is over
-    ticking = chain([0.0] * 5, repeat(tidy.TURN_SECONDS))
-    monkeypatch.setattr(tidy, "monotonic", lambda: next(ticking))
-    assert tidy.tidy(NIGHT) == {"reconciliations": 6}
+    ticking = chain([0.0] * 5, repeat(retention.TURN_SECONDS))
+    monkeypatch.setattr(retention, "monotonic", lambda: next(ticking))
+    assert retention.tidy(NIGHT) == {"reconciliations": 6}
     assert Reconciliation.objects.count() == 4
 
 
@@ -120,11 +122,11 @@ def test_nothing_is_deleted_while_a_market_is_open_nor_where_it_is_kept_for_good
     clock_at(f"{NOON:%Y-%m-%d %H:%M:%S}")
     routine.sync_calendar(broker, clock.now)
     a_look(400)
-    assert tidy.tidy(NOON) == {}
+    assert retention.tidy(NOON) == {}
     settings.KEEP_RECONCILIATIONS_DAYS = 0
-    assert tidy.tidy(NIGHT) == {}
+    assert retention.tidy(NIGHT) == {}
     settings.KEEP_RECONCILIATIONS_DAYS = 30
-    assert tidy.tidy(NIGHT) == {"reconciliations": 1}
+    assert retention.tidy(NIGHT) == {"reconciliations": 1}
 
 
 def fifty_thousand_looks() -> None:
@@ -133,7 +135,7 @@ def fifty_thousand_looks() -> None:
 
 def test_fifty_thousand_rows_go_within_a_turn() -> None:
     fifty_thousand_looks()
-    assert tidy.tidy(NIGHT) == {"reconciliations": 50_000}
+    assert retention.tidy(NIGHT) == {"reconciliations": 50_000}
 
 
 def test_they_do_where_the_planner_takes_the_table_for_empty() -> None:
@@ -143,4 +145,4 @@ def test_they_do_where_the_planner_takes_the_table_for_empty() -> None:
         cursor.execute("DELETE FROM reconciliations")
         cursor.execute("ANALYZE reconciliations")
     fifty_thousand_looks()
-    assert tidy.tidy(NIGHT) == {"reconciliations": 50_000}
+    assert retention.tidy(NIGHT) == {"reconciliations": 50_000}

@@ -10,13 +10,13 @@ import pytest
 from aegis.broker import Broker
 from aegis.ticks import step
 from config.env import BASE_DIR
-from kis import clock
-from kis.simulator.server import Simulator
+from infra import clock
 from orders import routine
 from orders.models import TradeOrder
 from orders.reconcile import reconcile
 from orders.service import OrderService
 from portfolio.fetcher import KISFetcher
+from simulator.api.server import Simulator
 from tests import workers
 
 PRICES = {"005930": 70_000, "000660": 200_000, "035420": 210_000}

@@ -15,11 +15,12 @@ from django.db import connection, transaction
 from django.test import override_settings
 
 from aegis.broker import Broker
-from kis import client, clock, wiring
+from infra import clock
+from kis import client, wiring
 from kis.auth import Tokens
-from kis.simulator.server import Simulator
 from market import service as market
 from orders import routine
+from simulator.api.server import Simulator
 from tests.conftest import ORDINARY_MORNING
 from tests.histories.history import HAZARDS, WRONGS, History, play
 

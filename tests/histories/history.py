@@ -27,12 +27,9 @@ from aegis.requests import STAMP_TOLERANCE
 from aegis.sessions import KST
 from aegis.terms import Market, OrderKind, Side
 from aegis.ticks import step
-from config.judge import judge
-from kis import catalogue, clock, codec
+from infra import clock
+from kis import catalogue, codec
 from kis.client import Client
-from kis.simulator.control import BadCommand
-from kis.simulator.frames import notice_row
-from kis.simulator.server import Simulator
 from market import service as market
 from orders import cancel_driver, chase, fills, journal, reconcile
 from orders import settle as settling
@@ -44,6 +41,10 @@ from orders.service import Intent, OrderDenied, OrderService
 from orders.submit import Submitter
 from portfolio import ledger
 from portfolio.fetcher import KISFetcher
+from rehearsal.ledger_check import judge
+from simulator.api.control import BadCommand
+from simulator.api.server import Simulator
+from simulator.feed.stock_frames import notice_row
 
 ACCOUNT = "50000000-01"
 CODES = ("005930", "004090")

@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 from aegis.guards import TradingState
-from kis.simulator.printing import CHOICES
+from simulator.api.list_printing import CHOICES
 from tests.histories.history import (
     CHANGES,
     CRASHES,

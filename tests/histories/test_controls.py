@@ -24,11 +24,11 @@ from aegis.guards import TradingState
 from aegis.lifecycle import Status
 from aegis.requests import EndCause, RequestedBy
 from aegis.terms import Market, OrderKind, Side
-from kis import clock, codec, wiring
+from infra import clock
+from infra.lease import Lease
+from kis import codec, wiring
 from kis.auth import Tokens
 from kis.catalogue import Urgency
-from kis.lease import Lease
-from kis.simulator.server import Simulator
 from kis.throttle import Throttle
 from orders import chase, fills, ground, journal, reconcile, requests, routine, settle, unknown
 from orders.cancel_all import OpenList
@@ -37,6 +37,7 @@ from orders.order_list import OrderList
 from orders.requests import Grounds
 from orders.service import Intent, OrderDenied, OrderService
 from orders.submit import Submitter
+from simulator.api.server import Simulator
 from tests.histories.conftest import Play
 from tests.histories.history import ACCOUNT, OWN_BEST, RESTS_FAR, WRONGS
 from tests.orders.test_fills import hear, notice

@@ -9,12 +9,13 @@ import httpx
 import pytest
 import redis
 
+from aegis.account import Account
 from kis.auth import Tokens
 from kis.broker import KISBroker
 from kis.client import Client
-from kis.environment import PAPER, SIM, Account, Credentials, Dialect
-from kis.simulator.server import Simulator, serve
+from kis.environment import PAPER, SIM, Credentials, Dialect
 from kis.throttle import Throttle
+from simulator.api.server import Simulator, serve
 from tests.conftest import ORDINARY_MORNING
 
 ACCOUNT = Account("50000000", "01")

@@ -12,12 +12,13 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from aegis.account import Account
 from aegis.broker import NotSent, Refused
 from aegis.sessions import KST
-from kis import clock
+from infra import clock
 from kis.auth import RENEW_AHEAD, Tokens, approval_key, store_key
-from kis.environment import SIM, Account, Credentials, Environment
-from kis.simulator.server import Simulator
+from kis.environment import SIM, Credentials, Environment
+from simulator.api.server import Simulator
 
 SECRETS = Credentials("key-that-nobody-may-see", "secret-that-nobody-may-see", Account("50000000", "01"), "me")
 ClockAt = Callable[[datetime], object]

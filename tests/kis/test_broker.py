@@ -7,7 +7,7 @@ import pytest
 
 from aegis.broker import Balance, NotSent, OrderRequest, Placed, Refused
 from aegis.terms import Board, Instrument, Market, OrderKind, Side
-from kis import clock
+from infra import clock
 
 from .conftest import SAMSUNG, Desk
 

@@ -7,10 +7,11 @@ from typing import Any
 import httpx
 import pytest
 
+from aegis.account import Account
 from aegis.broker import NotSent, OutcomeUnknown, Refused
 from kis import catalogue, client
 from kis.client import DEADLINE_SECONDS, Client, Reply, within
-from kis.environment import LIVE, SIM, Account, Credentials, Dialect
+from kis.environment import LIVE, SIM, Credentials, Dialect
 
 SECRETS = Credentials("key-that-nobody-may-see", "secret-that-nobody-may-see", Account("50000000", "01"), "me")
 ACCEPTED = {"rt_cd": "0", "msg_cd": "APBK0013", "msg1": "ok", "output": {"ODNO": "1", "ORD_TMD": "090000"}}

@@ -10,7 +10,8 @@ import websocket
 
 from aegis.broker import Acceptance, Balance, OrderRequest
 from aegis.terms import Market, OrderKind, Side
-from kis import catalogue, clock
+from infra import clock
+from kis import catalogue
 from kis.auth import approval_key
 from kis.codec import Codec, Control, Data, NoticeKind, registration
 from kis.environment import Dialect

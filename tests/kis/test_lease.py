@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import redis
 
-from kis.lease import Lease
+from infra.lease import Lease
 
 KEY = "test:socket"
 

@@ -10,7 +10,7 @@ from aegis.broker import Listing, NotSent, OutcomeUnknown
 from aegis.terms import Board, Instrument
 from kis import master
 from kis.environment import Dialect
-from kis.simulator.stocks import STOCKS
+from simulator.exchange.listings import STOCKS
 
 from .conftest import Desk, Way
 

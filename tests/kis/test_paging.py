@@ -8,10 +8,11 @@ import pytest
 
 from aegis.broker import OrderRequest, OutcomeUnknown, Refused
 from aegis.terms import Market, OrderKind, Side
-from kis import catalogue, client, clock
+from infra import clock
+from kis import catalogue, client
 from kis.catalogue import OPERATIONS, TR
 from kis.environment import Dialect
-from kis.simulator import account_ops
+from simulator.api.handlers import account
 
 from .conftest import ACCOUNT, SAMSUNG, Desk
 
@@ -71,7 +72,7 @@ def desk(opened: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch) -> Desk:
     """Hold five shares and have five orders rest, at a broker that shows two a page."""
     monkeypatch.setattr(client, "PAUSE_SECONDS", 0.0)
     for size in ("BALANCE_ROWS", "DAILY_ROWS", "OPEN_ROWS"):
-        monkeypatch.setattr(account_ops, size, 2)
+        monkeypatch.setattr(account, size, 2)
     desk = opened((Dialect.OFFICIAL, "2026-09", False))
     for code in SHARES:
         desk.broker.place(OrderRequest(code, Side.BUY, Market.KRX, OrderKind.MARKET, 1, 0))

@@ -9,10 +9,10 @@ import pytest
 from aegis.broker import Broker, NotSent
 from aegis.sessions import KST
 from aegis.terms import Board, Market
-from kis import clock
+from infra import clock
 from kis.environment import Dialect
 from kis.quotations import quarterly_future
-from kis.simulator.server import Simulator
+from simulator.api.server import Simulator
 
 from .conftest import SAMSUNG, Desk
 

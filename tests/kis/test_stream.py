@@ -16,12 +16,12 @@ from aegis.terms import Market, OrderKind, Side
 from kis import feeds, silence, stream, wiring
 from kis.admission import CEILINGS
 from kis.codec import Data
-from kis.simulator import feed
-from kis.simulator.server import Simulator
-from kis.simulator.session import Cipherer
 from kis.status import SocketState
 from kis.stream import Stream
 from kis.subscriptions import Topic
+from simulator.api.server import Simulator
+from simulator.feed import hub
+from simulator.feed.session import Cipherer
 
 SAMSUNG = "005930"
 NOTICES, TRADES, BOOK = Topic("H0STCNI0", "rehearsal"), Topic("H0STCNT0", SAMSUNG), Topic("H0STASP0", SAMSUNG)
@@ -252,8 +252,8 @@ def test_no_broken_frame_ends_the_stream(simulator: Simulator, listen: Any, faul
 def test_the_servers_ping_is_echoed_and_keeps_the_line(
     simulator: Simulator, listen: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feed, "FIRST_PING_SECONDS", 0.05)
-    monkeypatch.setattr(feed, "PING_SECONDS", 0.05)
+    monkeypatch.setattr(hub, "FIRST_PING_SECONDS", 0.05)
+    monkeypatch.setattr(hub, "PING_SECONDS", 0.05)
     running = listen(Ear(NOTICES))
     # the simulator hangs up on who leaves four of them without an answer
     wait_for(lambda: running.counters.frames >= 20)

@@ -12,11 +12,11 @@ from aegis.broker import OrderRequest
 from aegis.terms import Market, OrderKind, Side
 from kis import stream, wiring
 from kis.environment import Credentials
-from kis.simulator.server import Simulator
-from kis.simulator.stocks import STOCKS
 from kis.status import SocketState
 from kis.streams import Streams
 from kis.subscriptions import LIMIT, Topic
+from simulator.api.server import Simulator
+from simulator.exchange.listings import STOCKS
 from tests.kis.test_stream import Ear, wait_for
 
 NOTICES = Topic("H0STCNI0", "rehearsal")

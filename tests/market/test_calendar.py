@@ -11,11 +11,11 @@ from aegis import sessions
 from aegis.broker import Broker, CalendarDay, OutcomeUnknown
 from aegis.sessions import DayKind, PhaseName
 from aegis.terms import Market, OrderKind
-from kis import clock
-from kis.simulator.server import Simulator
+from infra import clock
 from market import calendar, collector, service
 from market.models import Stock, TradingDay, TradingSession
 from orders import routine
+from simulator.api.server import Simulator
 
 pytestmark = pytest.mark.django_db
 ClockAt = Callable[[str], datetime]

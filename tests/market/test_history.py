@@ -17,11 +17,11 @@ from django.core.management import CommandError, call_command
 
 from aegis.broker import Broker, DayPrice, OutcomeUnknown
 from config.env import BASE_DIR
-from kis import clock
-from kis.simulator.server import Simulator
+from infra import clock
 from market import history, service
 from market.models import DailyPrice, PriceBackfill, Stock, WatchedStock
 from orders import routine
+from simulator.api.server import Simulator
 from tests.workers import environment
 
 pytestmark = pytest.mark.django_db

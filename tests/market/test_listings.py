@@ -9,14 +9,14 @@ from django.core.management import CommandError, call_command
 
 from aegis.broker import Broker, Listing, OutcomeUnknown
 from aegis.terms import Board, Instrument, Side
-from kis import clock
-from kis.simulator.server import Simulator
-from kis.simulator.stocks import STOCKS
+from infra import clock
 from market import collector, tasks
 from market.management.commands import sync_stocks as command
 from market.models import Stock
 from orders.service import Intent, OrderService
 from portfolio.fetcher import KISFetcher
+from simulator.api.server import Simulator
+from simulator.exchange.listings import STOCKS
 
 pytestmark = pytest.mark.django_db
 ClockAt = Callable[[str], datetime]

@@ -9,10 +9,10 @@ import pytest
 from aegis.basis import Regime
 from aegis.broker import Broker
 from aegis.sessions import KST
-from kis import clock
-from kis.simulator.server import Simulator
+from infra import clock
 from market import macro
 from market.models import MarketMacro, ProgramTrade
+from simulator.api.server import Simulator
 
 pytestmark = pytest.mark.django_db
 AT = datetime(2026, 11, 23, 10, 0, 31, tzinfo=KST)

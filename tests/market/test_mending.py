@@ -10,10 +10,10 @@ from aegis.broker import Broker, ChartMinute, Refused
 from aegis.candles import Bar
 from aegis.sessions import KST
 from aegis.terms import Market
-from kis import clock
-from kis.simulator.server import Simulator
+from infra import clock
 from market import candles, mending
 from market.models import MarketCandle
+from simulator.api.server import Simulator
 
 pytestmark = pytest.mark.django_db
 ClockAt = Callable[..., datetime]

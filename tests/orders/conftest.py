@@ -9,11 +9,11 @@ import pytest
 
 from aegis.broker import Broker, BrokerError
 from aegis.terms import Side
-from kis import clock
-from kis.simulator.server import Simulator
+from infra import clock
 from orders import cancel_driver, chase, reconcile, routine
 from orders.models import TradeOrder
 from orders.service import Intent, OrderService
+from simulator.api.server import Simulator
 
 SAMSUNG = "005930"
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from kis.simulator.server import Simulator
+from simulator.api.server import Simulator
 
 ACCOUNT = "50000000-01"
 

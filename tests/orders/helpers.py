@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 
-from kis.simulator.server import Simulator
 from orders.models import TradeOrder
+from simulator.api.server import Simulator
 
 from .conftest import SAMSUNG
 from .exchange_log import ACCOUNT

@@ -17,16 +17,17 @@ from aegis.lifecycle import Status
 from aegis.requests import REPLY_DEADLINE, EndCause, RequestKind, RequestState
 from aegis.stops import StopKind, StopUnit
 from aegis.terms import Market, OrderKind, Side
-from config.judge import judge
-from kis import catalogue, clock
+from infra import clock
+from kis import catalogue
 from kis.client import Client, Reply
-from kis.simulator.server import Simulator
 from orders import cancel_driver, chase, reconcile, stops, switch
 from orders.models import BlacklistedStock, BrokerRequest, StopRule, TradeOrder
 from orders.order_list import LIST_LAG
 from orders.pretrade import PreTrade
 from orders.service import NO_CHASE, Intent, OrderDenied, OrderService
 from portfolio.fetcher import KISFetcher
+from rehearsal.ledger_check import judge
+from simulator.api.server import Simulator
 from tests.orders.test_fills import hear, notice
 
 from .conftest import SAMSUNG

@@ -15,16 +15,16 @@ from aegis.positions import Change
 from aegis.sessions import KST
 from aegis.stops import StopKind, StopUnit
 from aegis.terms import Market
-from desk import alerts
-from desk.models import Message
-from kis import clock
-from kis.simulator.server import Simulator
+from infra import clock
 from kis.status import StreamStatus
 from market import partitions
 from market.models import DailyPrice, MarketCandle
+from notify import alerts
+from notify.models import Message
 from orders import base_prices, stop_watch, stops
 from orders.models import StopRule
 from portfolio.models import Portfolio, PortfolioEvent
+from simulator.api.server import Simulator
 
 from .conftest import SAMSUNG
 from .test_stops import held, kinds

@@ -17,11 +17,11 @@ from aegis.chase import Action, ChaseStep, Plan
 from aegis.lifecycle import Status
 from aegis.terms import OrderKind, Side
 from config.celery import app
-from kis import clock
-from kis.simulator.server import Simulator
+from infra import clock
 from orders import chase, journal, routine, tasks
 from orders.chase import Taken
 from orders.models import TradeOrder
+from simulator.api.server import Simulator
 from tests.orders.exchange_log import answered, at_stake, new_orders
 from tests.workers import Workers
 

@@ -9,13 +9,14 @@ from django.core.management import CommandError, call_command
 from django.utils import translation
 
 from aegis.broker import Acceptance, Broker, NotSent, OutcomeUnknown, PartlyRead, Refused, UnreadLine
-from kis import clock, wiring
-from kis.simulator.server import Simulator
+from infra import clock
+from kis import wiring
 from orders import shapes
 from orders.management.console import who
 from orders.models import BrokerRequest, TradeOrder
 from orders.reconcile import reconcile
 from orders.service import OrderService
+from simulator.api.server import Simulator
 
 from .exchange_log import ACCOUNT
 from .helpers import told

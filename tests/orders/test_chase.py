@@ -17,8 +17,7 @@ from aegis.lifecycle import Status
 from aegis.requests import EndCause
 from aegis.terms import Market, OrderKind, Side
 from desk import actions
-from kis import clock
-from kis.simulator.server import Simulator
+from infra import clock
 from orders import chase, fills, journal, reconcile
 from orders.cancel import Canceller
 from orders.models import TradeExecution, TradeOrder, TradingSwitch
@@ -26,6 +25,7 @@ from orders.reorders import Reorders
 from orders.requests import Grounds
 from orders.service import Intent, OrderService
 from orders.submit import Submitter
+from simulator.api.server import Simulator
 
 SAMSUNG = "005930"
 ACCOUNT = "50000000-01"

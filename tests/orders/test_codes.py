@@ -16,8 +16,8 @@ from aegis.broker import Broker
 from aegis.chase import Plan
 from aegis.stops import StopKind, StopUnit
 from aegis.terms import Market, Side
-from kis import clock, wiring
-from kis.simulator.server import Simulator
+from infra import clock
+from kis import wiring
 from market import books
 from orders import chase, intake, stops
 from orders.models import BlacklistedStock, StopRule, TradeOrder
@@ -25,6 +25,7 @@ from orders.reconcile import reconcile
 from orders.service import Intent, OrderDenied, OrderService
 from orders.tasks import submit
 from portfolio.models import Portfolio
+from simulator.api.server import Simulator
 
 from .helpers import told
 

@@ -18,13 +18,13 @@ from django.utils import translation
 from aegis.broker import Broker, OutcomeUnknown, Refused
 from aegis.lifecycle import Status
 from config.env import BASE_DIR
-from kis import clock
+from infra import clock
 from kis.environment import EnvironmentName
-from kis.simulator.server import Simulator
 from orders import guards, journal, shapes, switch
 from orders.models import StopRule, TradeOrder
 from orders.reconcile import reconcile
 from orders.service import OrderService
+from simulator.api.server import Simulator
 from tests import workers
 
 from .exchange_log import ACCOUNT

@@ -8,7 +8,7 @@ import pytest
 from django.db import connection
 
 from aegis.guards import TradingState
-from kis import clock
+from infra import clock
 from orders import database_age, guards
 from orders.models import SwitchChange, TradeOrder
 

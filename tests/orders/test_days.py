@@ -8,11 +8,12 @@ import pytest
 import redis
 
 from aegis.terms import Market, OrderKind, Side
-from kis import clock, wiring
-from kis.simulator.server import Simulator, serve
+from infra import clock
+from kis import wiring
 from market.models import TradingDay
 from orders import routine
 from orders.service import Intent, OrderDenied, OrderService
+from simulator.api.server import Simulator, serve
 
 pytestmark = pytest.mark.django_db
 SAMSUNG = "005930"

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from aegis.broker import Broker
 from aegis.fees import calc_fee
 from aegis.terms import Market, Side
-from kis import clock
+from infra import clock
 from orders import fills
 from orders.models import TradeExecution, TradeOrder
 from portfolio.fetcher import KISFetcher

@@ -7,7 +7,8 @@ from decimal import Decimal
 import pytest
 
 from aegis.lifecycle import Status
-from kis import clock, codec
+from infra import clock
+from kis import codec
 from orders import fills
 from orders.models import RawNotice, TradeExecution, TradeOrder
 from portfolio.models import Portfolio

@@ -19,8 +19,7 @@ from aegis.fees import calc_fee
 from aegis.lifecycle import UNSETTLED, Status
 from aegis.stops import StopKind, StopUnit
 from aegis.terms import Market, OrderKind, Side
-from kis import clock
-from kis.simulator.server import Simulator
+from infra import clock
 from orders import chase, ground, guards, journal, routine, stops, switch, unknown
 from orders.models import BlacklistedStock, OrderSequence, Reconciliation, TradeOrder, TradingSwitch
 from orders.pretrade import PreTrade
@@ -29,6 +28,7 @@ from orders.service import NO_CHASE, Intent, OrderDenied, OrderService
 from portfolio import ledger
 from portfolio.fetcher import KISFetcher
 from portfolio.models import AccountSnapshot
+from simulator.api.server import Simulator
 
 SAMSUNG, HEATING = "005930", "071320"
 ACCOUNT = "50000000-01"

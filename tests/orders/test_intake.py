@@ -8,12 +8,12 @@ from django.utils import translation
 from aegis.broker import Broker, NotSent
 from aegis.chase import Plan
 from aegis.terms import Market, Side
-from kis import clock
-from kis.simulator.server import Simulator
+from infra import clock
 from orders import intake, routine
 from orders.models import TradeOrder
 from orders.service import OrderService
 from orders.tasks import submit
+from simulator.api.server import Simulator
 from tests.workers import Workers
 
 WORDS: dict[str, Any] = {"request_id": "a-1", "code": "005930", "side": "BUY", "qty": 10, "strategy": "buy_normal"}

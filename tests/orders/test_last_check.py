@@ -17,8 +17,7 @@ from aegis.lifecycle import Status
 from aegis.requests import RequestKind, RequestState
 from aegis.stops import StopKind, StopUnit
 from aegis.terms import Market, Side
-from kis import clock
-from kis.simulator.server import Simulator
+from infra import clock
 from orders import cancel_driver, chase, reconcile, stops, switch
 from orders.cancel import end_chase
 from orders.models import BlacklistedStock, StopRule, TradeOrder
@@ -26,6 +25,7 @@ from orders.requests import MAX_QUOTE_AGE, WHY_HELD_BACK, new_order_check
 from orders.service import NO_CHASE, Intent, OrderService
 from orders.submit import grounds_of
 from portfolio.fetcher import KISFetcher
+from simulator.api.server import Simulator
 
 from .conftest import SAMSUNG
 

@@ -20,15 +20,14 @@ from aegis.broker import Acceptance, Broker, NotSent, OrderRequest
 from aegis.lifecycle import Status
 from aegis.requests import RequestState
 from aegis.terms import Side
-from config import apps, backup
 from config.env import BASE_DIR
-from desk import tidy
-from kis import clock
-from kis.simulator.server import Simulator
-from market import limits
+from infra import clock, db_limits
+from monitor import retention
+from ops import apps, backup
 from orders import journal, reconcile, switch
 from orders.models import TradeOrder
 from orders.service import NO_CHASE, Intent, OrderService
+from simulator.api.server import Simulator
 from tests.workers import environment
 
 from .conftest import SAMSUNG
@@ -36,7 +35,7 @@ from .exchange_log import ACCOUNT
 
 BUY = Intent(SAMSUNG, Side.BUY, 10, strategy="buy_normal", plan=NO_CHASE)
 MOST_SECONDS = 4.0
-SETTINGS = (*limits.NAMES, "tcp_keepalives_idle")
+SETTINGS = (*db_limits.NAMES, "tcp_keepalives_idle")
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -66,7 +65,7 @@ def asleep(holding: Callable[[], object]) -> Iterator[None]:
                 holding()
                 held.set()
                 over.wait(60)
-        except limits.AWAY:
+        except db_limits.AWAY:
             pass  # the server ended the session
         finally:
             connections.close_all()
@@ -158,10 +157,10 @@ def test_a_limit_out_of_range_is_refused_by_name(value: str) -> None:
 def test_migrations_backups_and_the_deletion_of_old_rows_have_their_own(
     monkeypatch: pytest.MonkeyPatch, clock_at: Callable[[str], object]
 ) -> None:
-    ordinary, seen = shown(*limits.NAMES), list[list[str]]()
+    ordinary, seen = shown(*db_limits.NAMES), list[list[str]]()
 
     def note(**about: Any) -> None:
-        seen.append(shown(*limits.NAMES))
+        seen.append(shown(*db_limits.NAMES))
 
     from django.apps import apps as installed
 
@@ -172,13 +171,13 @@ def test_migrations_backups_and_the_deletion_of_old_rows_have_their_own(
     finally:
         post_migrate.disconnect(note, sender=first)
     assert seen == [[f"{apps.MIGRATION_LOCK_SECONDS / 60:g}min", "0", "0"]]
-    assert shown(*limits.NAMES) == ordinary
+    assert shown(*db_limits.NAMES) == ordinary
 
-    monkeypatch.setattr(tidy, "DUTIES", (("seen", "KEEP_BOOKS_DAYS", lambda before, count: note() or 0),))
+    monkeypatch.setattr(retention, "DUTIES", (("seen", "KEEP_BOOKS_DAYS", lambda before, count: note() or 0),))
     clock_at("2026-11-23 03:00")
-    tidy.tidy(clock.now())
-    assert seen[1:] == [[f"{tidy.TURN_SECONDS:g}s"] * 3]
-    assert shown(*limits.NAMES) == ordinary
+    retention.tidy(clock.now())
+    assert seen[1:] == [[f"{retention.TURN_SECONDS:g}s"] * 3]
+    assert shown(*db_limits.NAMES) == ordinary
 
     with backup._connected() as session:
         assert session.execute("SHOW statement_timeout").fetchone() == ("0",)
@@ -212,7 +211,7 @@ def test_a_lock_that_is_not_to_be_had_keeps_an_order_no_longer_and_nothing_is_se
 ) -> None:
     """The transaction that holds the lock works on: it is not asleep, and is not ended."""
     switch.make(clock.now())
-    with asleep(lambda: (switch.overtake(), limits.set_limits(lock=60, statement=60, idle=60))):
+    with asleep(lambda: (switch.overtake(), db_limits.set_limits(lock=60, statement=60, idle=60))):
         began = time.monotonic()
         with pytest.raises(NotSent):
             service.place(BUY)
@@ -256,7 +255,7 @@ def test_a_sender_whose_row_somebody_holds_sends_nothing(
 
     def hold(request: OrderRequest) -> None:
         order = TradeOrder.objects.get()
-        sleepers.append(asleep(lambda: (journal.locked(order.pk), limits.set_limits(lock=9, statement=9, idle=9))))
+        sleepers.append(asleep(lambda: (journal.locked(order.pk), db_limits.set_limits(lock=9, statement=9, idle=9))))
         sleepers[0].__enter__()
 
     began = time.monotonic()
@@ -289,7 +288,7 @@ def test_a_reader_of_the_list_whose_session_was_ended_leaves_its_turn(
         end_session(connection.connection.info.backend_pid)
         return broker.orders(*days)
 
-    with pytest.raises(limits.AWAY):
+    with pytest.raises(db_limits.AWAY):
         reconcile.look(mock.MagicMock(wraps=broker, orders=orders), clock.now)
     connection.close()
     reconcile.look(broker, clock.now)

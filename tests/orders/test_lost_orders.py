@@ -10,11 +10,11 @@ import pytest
 from aegis.broker import Acceptance, Broker, BrokerError, NotSent, OrderRequest, OutcomeUnknown
 from aegis.lifecycle import Status
 from aegis.terms import OrderKind, Side
-from kis import clock
-from kis.simulator.server import Simulator
+from infra import clock
 from orders import reconcile, unknown
 from orders.models import TradeOrder
 from orders.service import Intent, OrderService
+from simulator.api.server import Simulator
 
 from .conftest import SAMSUNG
 

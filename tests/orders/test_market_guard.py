@@ -12,14 +12,14 @@ from aegis.market_guard import HaltKind
 from aegis.sessions import KST
 from aegis.stops import StopKind, StopUnit
 from aegis.terms import Side
-from kis import clock
-from kis.simulator.server import Simulator
+from infra import clock
 from market import partitions
 from market.models import MarketCandle, MarketMacro
 from orders import guards, market_guard, stops, switch
 from orders.models import MarketHalt, SwitchChange, TradeOrder
 from orders.service import Intent, OrderDenied, OrderService
 from portfolio.fetcher import KISFetcher
+from simulator.api.server import Simulator
 
 from .conftest import SAMSUNG
 

@@ -14,10 +14,10 @@ from aegis.chase import Action, ChaseStep
 from aegis.lifecycle import Status
 from aegis.requests import LIVE
 from aegis.terms import Market
-from kis import clock
-from kis.simulator.server import Simulator
+from infra import clock
 from orders import cancel_driver, chase, reconcile, stops
 from orders.models import BrokerRequest, OrderEvent, StopRule, TradeExecution, TradeOrder
+from simulator.api.server import Simulator
 
 EARLIER = Path(__file__).parents[1] / "samples" / "databases" / "orders_0008.sql"
 # a few seconds after it was dumped: the chase of order 20 is due

@@ -11,15 +11,16 @@ from aegis.chase import Plan
 from aegis.lifecycle import Status
 from aegis.requests import RequestedBy
 from aegis.terms import Market, OrderKind, Side
-from kis import catalogue, clock, wiring
+from infra import clock
+from kis import catalogue, wiring
 from kis.client import Client, Reply
-from kis.simulator.server import Simulator
 from orders import chase, guards, journal
 from orders.cancel import Canceller
 from orders.models import BlacklistedStock, TradeOrder, TradingSwitch
 from orders.requests import MAX_QUOTE_AGE, Grounds
 from orders.service import Intent, OrderDenied, OrderService
 from orders.submit import Submitter
+from simulator.api.server import Simulator
 
 SAMSUNG = "005930"
 ACCOUNT = "50000000-01"

@@ -7,13 +7,13 @@ from datetime import datetime
 import pytest
 
 from aegis.broker import Broker
-from kis import clock
-from kis.simulator.server import Simulator
+from infra import clock
 from kis.status import SocketState, StreamStatus
 from market.models import Stock
 from orders import polling
 from portfolio import ledger
 from portfolio.models import Portfolio
+from simulator.api.server import Simulator
 from tests.portfolio.test_ledger import BALANCE, HYNIX, SAMSUNG
 
 pytestmark = pytest.mark.django_db

@@ -14,13 +14,13 @@ from aegis.lifecycle import Status
 from aegis.requests import EndCause
 from aegis.stops import StopKind, StopUnit
 from aegis.terms import Market, Side
-from kis import clock
-from kis.simulator.server import Simulator
+from infra import clock
 from orders import chase, fills, reconcile, routine, stops
 from orders.cancel import Canceller
 from orders.models import RawNotice, StopRule, TradeOrder
 from orders.service import Intent, OrderDenied, OrderService
 from portfolio.fetcher import KISFetcher
+from simulator.api.server import Simulator
 
 from .conftest import SAMSUNG
 from .exchange_log import ACCOUNT, at_stake

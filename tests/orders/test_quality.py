@@ -14,11 +14,11 @@ from django.utils import translation
 from aegis.broker import Broker
 from aegis.chase import Plan
 from aegis.terms import Side
-from kis import clock
-from kis.simulator.server import Simulator
+from infra import clock
 from orders import chase, quality, shapes
 from orders.models import TradeOrder
 from orders.reconcile import reconcile
+from simulator.api.server import Simulator
 
 Buy = Callable[..., TradeOrder]
 Clock = Callable[..., Any]

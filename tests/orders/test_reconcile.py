@@ -14,15 +14,16 @@ from aegis.broker import Broker, BrokerError, NotSent, OrderRequest, OutcomeUnkn
 from aegis.lifecycle import Event, Status
 from aegis.requests import EndCause
 from aegis.terms import Market, OrderKind, Side
-from config.judge import judge
 from desk import actions
-from kis import catalogue, clock
+from infra import clock
+from kis import catalogue
 from kis.client import Client, Reply
-from kis.simulator.server import Simulator
 from orders import fills, ground, journal, order_list, reconcile, requests, routine, settle, unknown
 from orders.models import RawNotice, Reconciliation, TradeExecution, TradeOrder
 from orders.service import Intent, OrderDenied, OrderService
 from portfolio.fetcher import KISFetcher
+from rehearsal.ledger_check import judge
+from simulator.api.server import Simulator
 from tests.orders.test_fills import hear, notice
 
 SAMSUNG = "005930"

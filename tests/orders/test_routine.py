@@ -2,11 +2,11 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from aegis.broker import Broker
-from kis import clock
-from kis.simulator.server import Simulator
+from infra import clock
 from orders import reconcile, routine
 from orders.models import TradeOrder
 from portfolio.models import AccountSnapshot
+from simulator.api.server import Simulator
 
 Buy = Callable[..., TradeOrder]
 

@@ -10,7 +10,7 @@ from django.forms.models import model_to_dict
 
 from aegis.broker import Broker
 from aegis.lifecycle import Status
-from kis import clock
+from infra import clock
 from orders.models import OrderEvent, RawNotice, TradeExecution, TradeOrder
 from portfolio import sql
 

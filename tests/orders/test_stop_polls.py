@@ -15,13 +15,13 @@ from django.core.management import call_command
 from aegis.broker import Book, Broker, Level, NotSent, Quote
 from aegis.stops import StopKind, StopUnit
 from aegis.terms import Market, Side
-from kis import clock
-from kis.simulator.server import Simulator
+from infra import clock
 from kis.status import SocketState, StreamStatus
 from orders import polling, stop_watch, stops
 from orders.models import StopRule
 from orders.service import NO_CHASE, Intent, OrderService
 from portfolio.models import Portfolio
+from simulator.api.server import Simulator
 
 from .conftest import SAMSUNG
 from .test_stops import held, kinds

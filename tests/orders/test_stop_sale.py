@@ -18,13 +18,13 @@ from aegis.guards import TradingState
 from aegis.lifecycle import Status
 from aegis.stops import StopKind, StopUnit
 from aegis.terms import Market, Side
-from kis import clock
-from kis.simulator.server import Simulator
+from infra import clock
 from orders import cancel_driver, fills, guards, reconcile, stops, switch
 from orders.models import StopRule, TradeExecution, TradeOrder
 from orders.service import NO_CHASE, EntryStop, Intent, OrderService
 from portfolio.fetcher import KISFetcher
 from portfolio.models import AccountSnapshot, Portfolio
+from simulator.api.server import Simulator
 
 from .conftest import SAMSUNG
 from .exchange_log import ACCOUNT

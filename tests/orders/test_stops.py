@@ -19,8 +19,7 @@ from aegis.positions import Change
 from aegis.sessions import KST
 from aegis.stops import StopKind, StopUnit
 from aegis.terms import Market, Side
-from kis import clock
-from kis.simulator.server import Simulator
+from infra import clock
 from kis.status import SocketState, StreamStatus
 from market import partitions
 from market.models import DailyPrice, MarketCandle
@@ -29,6 +28,7 @@ from orders.models import BasePrice, StopRule, TradeOrder
 from orders.service import NO_CHASE, Intent, OrderService
 from portfolio.fetcher import KISFetcher
 from portfolio.models import Portfolio, PortfolioEvent
+from simulator.api.server import Simulator
 
 from .conftest import SAMSUNG
 

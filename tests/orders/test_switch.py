@@ -16,8 +16,7 @@ from aegis.guards import TradingState
 from aegis.lifecycle import Status
 from aegis.requests import RequestedBy
 from aegis.terms import Market, Side
-from kis import clock
-from kis.simulator.server import Simulator
+from infra import clock
 from market.models import DailyPrice
 from orders import cancel_driver, daily_loss, guards, reconcile, requests, switch, tasks
 from orders.models import (
@@ -32,6 +31,7 @@ from orders.models import (
 from orders.service import NO_CHASE, Intent, OrderDenied, OrderService
 from portfolio.fetcher import KISFetcher
 from portfolio.models import AccountSnapshot, Portfolio, PriceSource
+from simulator.api.server import Simulator
 
 from .exchange_log import ACCOUNT
 from .helpers import place_externally

@@ -12,11 +12,11 @@ from aegis.broker import Acceptance, Broker, OrderRequest, Placed, Quote
 from aegis.chase import ChaseStep
 from aegis.lifecycle import Status
 from aegis.terms import Market, Side
-from kis import clock
-from kis.simulator.server import Simulator
+from infra import clock
 from orders import chase, fills, reconcile, unknown
 from orders.models import RawNotice, StopRule, TradeOrder
 from orders.service import Intent, OrderService
+from simulator.api.server import Simulator
 
 from .conftest import SAMSUNG
 from .test_fills import hear, notice

@@ -16,17 +16,18 @@ from aegis.lifecycle import Status
 from aegis.requests import RequestedBy
 from aegis.stops import StopKind, StopUnit
 from aegis.terms import Side
-from config import processes
 from config.celery import app
-from kis import catalogue, clock
+from infra import clock
+from infra.advisory_lock import only_one
+from kis import catalogue
 from kis.catalogue import Urgency
 from kis.serving import serving, urgency_of
-from kis.simulator.server import Simulator
-from market.turns import only_one
+from ops import processes
 from orders import reconcile, routine, stops, tasks
 from orders.models import Reconciliation, TradeOrder
 from orders.service import NO_CHASE, Intent, OrderService
 from portfolio.fetcher import KISFetcher
+from simulator.api.server import Simulator
 from tests.workers import Workers
 
 from .conftest import SAMSUNG

@@ -12,13 +12,14 @@ from django.core.management import call_command
 from aegis.broker import Broker, BrokerError, HeldBack, OpenOrder
 from aegis.lifecycle import Status
 from aegis.terms import Side
-from desk import actions, alerts
-from desk.models import Message
-from kis import clock
-from kis.simulator.server import Simulator
+from desk import actions
+from infra import clock
+from notify import alerts
+from notify.models import Message
 from orders import cancel_driver, chase, journal, reconcile, routine, tasks
 from orders.models import BrokerRequest, TradeOrder
 from orders.service import Intent, OrderService
+from simulator.api.server import Simulator
 
 from .conftest import SAMSUNG
 from .exchange_log import ACCOUNT

@@ -10,15 +10,16 @@ from aegis.broker import Broker, BrokerError
 from aegis.chase import Plan
 from aegis.lifecycle import UNSETTLED
 from aegis.terms import Side
-from config.judge import judge
-from kis import client, clock, wiring
+from infra import clock
+from kis import client, wiring
 from kis.auth import Tokens
-from kis.simulator.server import Simulator
 from kis.stream import Stream
 from orders import chase, reconcile
 from orders.models import TradeOrder
 from orders.service import Intent, OrderDenied, OrderService
 from portfolio.fetcher import KISFetcher
+from rehearsal.ledger_check import judge
+from simulator.api.server import Simulator
 from tests.desk.test_stream import ACCOUNT, asked, stream, term, wait_for
 
 __all__ = ("asked", "stream", "term")

@@ -4,12 +4,12 @@ import pytest
 
 from aegis.broker import Broker
 from aegis.terms import Side
-from kis import clock
-from kis.simulator.server import Simulator
+from infra import clock
 from orders import reconcile, routine
 from orders.models import Reconciliation, TradeOrder
 from orders.service import Intent, OrderService
 from orders.tasks import chase_check
+from simulator.api.server import Simulator
 from tests.desk.test_stream import wait_for
 from tests.workers import Workers
 

@@ -10,12 +10,12 @@ import pytest
 
 from aegis.broker import Broker, OrderRequest
 from aegis.terms import Market, OrderKind, Side
-from kis import clock
-from kis.simulator.server import Simulator
+from infra import clock
 from kis.status import SocketState
 from kis.wiring import stream_status
 from orders import routine
 from orders.models import RawNotice
+from simulator.api.server import Simulator
 from tests.workers import Workers
 
 SAMSUNG = "005930"

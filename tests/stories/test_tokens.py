@@ -11,9 +11,9 @@ import redis
 from aegis.broker import Broker
 from aegis.terms import Market
 from config.env import BASE_DIR
-from kis import clock
-from kis.simulator.server import Simulator
+from infra import clock
 from orders import routine
+from simulator.api.server import Simulator
 from tests.workers import environment
 
 PROCESSES, THREADS = 4, 25

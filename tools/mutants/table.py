@@ -97,8 +97,8 @@ MUTATIONS = (
     Mutation(
         "an order that surely never left is claimed by a stranger's line",
         "orders/unknown.py",
-        "_GIVEN_UP",
-        "AND EXISTS (SELECT FROM order_events WHERE order_id = trade_orders.id AND kind = '{Event.ABSENT.value}')",
+        "given_up",
+        "events__kind=Event.ABSENT,",
         "",
         (_LOST + "test_an_order_that_surely_never_left_is_no_line_of_the_list",),
     ),
@@ -131,8 +131,8 @@ MUTATIONS = (
         "what is re-ordered is not bounded by the confirmed cancel",
         "orders/chase.py",
         "_Step._reorder",
-        "min(released, wanted_qty(order, _family(order)))",
-        "wanted_qty(order, _family(order))",
+        "min(released, wanted_qty(order, list(order.family.order_by())))",
+        "wanted_qty(order, list(order.family.order_by()))",
         (_AT_ONCE + "test_no_more_is_ordered_again_than_our_own_cancel_released",),
     ),
     Mutation(
@@ -259,7 +259,7 @@ MUTATIONS = (
     ),
     Mutation(
         "somebody else's lease is renewed",
-        "kis/lease.py",
+        "infra/lease.py",
         "_RENEW",
         "if redis.call('GET', KEYS[1]) == ARGV[1] then return",
         "if true then return",
@@ -267,7 +267,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a frame is handled after the lease is lost",
-        "desk/stream.py",
+        "stream/worker.py",
         "Dispatch.handle",
         "if not self._may_write():",
         "if False:",
@@ -275,7 +275,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a message's claim that lapsed is marked by its old holder",
-        "desk/telling.py",
+        "notify/delivery.py",
         "_mark",
         ", claimed_at=each.claimed_at",
         "",

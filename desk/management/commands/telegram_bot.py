@@ -4,10 +4,10 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.utils.translation import gettext as _
 
-from desk import telegram
-from desk.bot import Bot
 from desk.management.commands.tell import until_asked
-from kis import clock
+from desk.telegram.bot import Bot
+from infra import clock
+from notify import telegram
 
 
 class Command(BaseCommand):

@@ -5,8 +5,8 @@ from typing import Any
 from django.core.management.base import BaseCommand
 from django.utils.translation import gettext as _
 
-from desk import watch
-from kis import clock
+from infra import clock
+from monitor import watchdog
 
 
 def until_asked() -> threading.Event:
@@ -22,4 +22,4 @@ class Command(BaseCommand):
     requires_system_checks: list[str] = []
 
     def handle(self, *args: Any, **options: Any) -> None:
-        watch.run(until_asked(), clock.now)
+        watchdog.run(until_asked(), clock.now)

@@ -16,12 +16,12 @@ from django.utils.translation import gettext as _
 from aegis.broker import BrokerError
 from aegis.codes import NotACode
 from aegis.terms import Instrument
-from kis import clock
+from infra import clock
+from infra.advisory_lock import only_one
 from kis.wiring import broker
 from market import history, service
 from market.codes import ManyStocks, explain, resolve
 from market.models import PriceBackfill, Stock
-from market.turns import only_one
 
 # so many calls are under way at once; the allowance decides how many leave
 THREADS = 4

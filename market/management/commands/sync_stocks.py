@@ -7,7 +7,7 @@ from django.db.models import Count
 from django.utils.translation import gettext as _
 
 from aegis.broker import BrokerError
-from kis import clock
+from infra import clock
 from kis.wiring import broker
 from market import collector
 from market.models import Stock

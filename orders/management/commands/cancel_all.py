@@ -6,7 +6,7 @@ from django.utils.translation import gettext as _
 from aegis.broker import OpenOrder
 from aegis.guards import TradingState
 from aegis.terms import Side
-from kis import clock
+from infra import clock
 from market import service as market
 from orders import shapes, switch
 from orders.cancel_all import row_of

@@ -4,7 +4,7 @@ from typing import Any
 from django.utils.translation import gettext as _
 
 from aegis.quality import Savings
-from kis import clock
+from infra import clock
 from orders import quality, shapes
 from orders.management.console import DeskCommand, Told
 from orders.management.trading import whole

@@ -3,7 +3,7 @@ from typing import Any
 
 from django.utils.translation import gettext as _
 
-from kis import clock
+from infra import clock
 from kis.wiring import broker
 from orders import reconcile
 from orders.management.console import DeskCommand, Told

@@ -5,7 +5,7 @@ from django.core.exceptions import ValidationError
 from django.utils.translation import gettext as _
 
 from aegis.stops import StopKind
-from kis import clock
+from infra import clock
 from kis.wiring import broker
 from orders import shapes, stop_watch, stops
 from orders.management.console import WRONG_USAGE, DeskCommand, Failure, Told, short, stock_code, who

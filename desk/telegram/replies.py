@@ -1,0 +1,583 @@
+"""What the desk answers to a line of text: text and buttons out, from the tables and services. No Telegram in sight.
+
+Whatever trades waits for a button. A button stands for a `Confirmation`, whose key is the order's request id. It is
+taken once, in a row that is committed before the broker is asked; any further press is told what becomes of it. After
+`CONFIRM_FOR` an untouched button does nothing. Halting needs no button.
+"""
+
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.db import transaction
+from django.db.models import Sum
+from django.utils import translation
+from django.utils.translation import gettext as _
+
+from aegis.broker import BrokerError
+from aegis.codes import NotACode, plain
+from aegis.guards import TradingState
+from aegis.lifecycle import UNSETTLED, Status
+from aegis.sessions import KST
+from aegis.terms import Side
+from desk import actions
+from infra import clock
+from kis import wiring
+from market.codes import ManyStocks, explain, resolve
+from market.models import Stock
+from monitor import health
+from notify.models import Confirmation
+from orders import guards, switch
+from orders.management.changing import Change, preview, wanted
+from orders.management.console import Failure, describe, find_order, short, wanted_by
+from orders.models import TradeExecution, TradeOrder, TradingSwitch
+from orders.service import Draft, Intent, OrderDenied, OrderService
+from orders.unknown import undecided
+from portfolio.models import Portfolio
+from portfolio.service import PortfolioService
+
+CONFIRM_FOR = timedelta(seconds=60)
+HOLDINGS_SHOWN = 20
+ORDERS_SHOWN = 20
+MARKET_WORDS = ("시장가", "market")
+ALL_WORDS = ("전체", "all")
+
+State = Confirmation.State
+Buttons = Sequence[Sequence[tuple[str, str]]]
+
+
+class Misunderstood(Exception):
+    """The line is not what the command needs; the text says what would be right."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A text, and rows of buttons: what stands on one, and what to `press` for it."""
+
+    text: str
+    buttons: Buttons = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One line: who asked, when, and the words after the command."""
+
+    chat: int
+    now: datetime
+    words: Sequence[str] = field(default_factory=tuple)
+
+    @property
+    def user(self) -> User:
+        """Return who stands in the records for this chat. Nobody can log in as it."""
+        name = f"telegram{self.chat}"
+        user, is_new = User.objects.get_or_create(username=name, defaults={"is_active": False})
+        if is_new:
+            user.set_unusable_password()
+            user.save(update_fields=["password"])
+        return user
+
+
+def answer(text: str, *, chat: int, now: datetime) -> Answer:
+    """Answer a line, in the language of its command."""
+    first, *words = plain(text).split() or [""]
+    name = first.lstrip("/").split("@")[0].lower()
+    command = COMMANDS.get(name)
+    with translation.override("en" if name.isascii() and command else "ko"):
+        if command is None:
+            return Answer(_("No such command: {word}. /help lists them").format(word=first[:40]))
+        try:
+            return command(Asked(chat, now, words))
+        except (Misunderstood, Failure) as error:
+            return Answer(error.message if isinstance(error, Failure) else str(error))
+        except OrderDenied as denied:
+            return Answer(_("not ordered:") + "\n" + guards.say_all(denied.reasons))
+        except BrokerError as error:
+            return Answer(_("the broker could not be asked: {error}").format(error=guards.say_error(error)))
+
+
+def is_halt(text: str) -> bool:
+    """Whether a line must be obeyed even where it comes late."""
+    first = (plain(text).split() or [""])[0].lstrip("/").split("@")[0].lower()
+    return COMMANDS.get(first) in (_halt, _reduce)
+
+
+def is_halting_button(data: str) -> bool:
+    """Whether a button halts: it waits behind no other line."""
+    return data.startswith("halt:")
+
+
+# --- what only looks ----------------------------------------------------------------------------
+
+
+def _balance(asked: Asked) -> Answer:
+    service = PortfolioService()
+    snapshot = service.get_snapshot()
+    if snapshot is None:
+        return Answer(_("no balance yet"))
+    lines = [
+        _("Total {total:,} won ({profit:+,} today)").format(
+            total=snapshot.total_asset, profit=snapshot.net_profit_today
+        ),
+        _("Deposit {deposit:,} (D+2 {d2:,})").format(deposit=snapshot.deposit, d2=snapshot.deposit_d2),
+    ]
+    held = sorted(service.get_portfolio(), key=lambda row: -row.quantity * row.current_price)
+    shown = held if asked.words and asked.words[0] in ALL_WORDS else held[:HOLDINGS_SHOWN]
+    lines += [_holding(row) for row in shown]
+    if rest := held[len(shown) :]:
+        value = sum(row.quantity * row.current_price for row in rest)
+        lines.append(_("and {count} more, {value:,} won: /balance all").format(count=len(rest), value=value))
+    return Answer("\n".join([*lines, _("as of {at}").format(at=short(snapshot.timestamp))]))
+
+
+def _holding(row: Portfolio) -> str:
+    return _("{name} {qty:,} × {price:,} = {value:,} ({rate:+}%)").format(
+        name=row.stock_name,
+        qty=row.quantity,
+        price=row.current_price,
+        value=row.quantity * row.current_price,
+        rate=row.profit_rate,
+    )
+
+
+def _order_line(order: TradeOrder) -> str:
+    return f"#{order.pk} {describe(order)} ({order.filled_qty:,}/{order.qty:,}){wanted_by(order)}"
+
+
+def _listed(lines: Sequence[str], nothing: str, total: int | None = None) -> Answer:
+    more = (total or 0) - len(lines)
+    tail = [_("and {count} more").format(count=more)] if more > 0 else []
+    return Answer("\n".join([*lines, *tail]) or nothing)
+
+
+def _orders(asked: Asked) -> Answer:
+    rows = TradeOrder.objects.filter(order_date=asked.now.astimezone(KST).date()).order_by("-id")
+    return _listed([_order_line(row) for row in rows[:ORDERS_SHOWN]], _("no orders today"), rows.count())
+
+
+def _open(asked: Asked) -> Answer:
+    rows = TradeOrder.objects.filter(status__in=UNSETTLED).order_by("-id")
+    return _listed([_order_line(row) for row in rows[:ORDERS_SHOWN]], _("no open orders"), rows.count())
+
+
+def _fills(asked: Asked) -> Answer:
+    midnight = asked.now.astimezone(KST).replace(hour=0, minute=0, second=0, microsecond=0)
+    rows = TradeExecution.objects.filter(executed_at__gte=midnight, voided_at=None).select_related("order")
+    lines = [_fill_line(row) for row in rows.order_by("-executed_at", "-id")[:ORDERS_SHOWN]]
+    if lines:
+        profit = rows.aggregate(total=Sum("realized_profit", default=0))["total"]
+        lines.insert(0, _("Realised profit {won:+,} won").format(won=profit))
+    return _listed(lines, _("no fills today"), rows.count() + 1 if lines else 0)
+
+
+def _fill_line(row: TradeExecution) -> str:
+    line = _("{at} {name} {side} {qty:,} at {price:,.0f} #{order}").format(
+        at=f"{row.executed_at.astimezone(KST):%H:%M:%S}",
+        name=row.order.stock_name or row.stock_code,
+        side=row.order.get_order_type_display(),
+        qty=row.exec_qty,
+        price=row.exec_price,
+        order=row.order_id,
+    )
+    return line + wanted_by(row.order)
+
+
+def _status(asked: Asked) -> Answer:
+    row = TradingSwitch.objects.filter(pk=TradingSwitch.ONLY_PK).first()
+    lines = [_("Trading switch: {state}").format(state=row.get_state_display())] if row else []
+    if row and row.reason:
+        lines[0] += f" ({row.reason})"
+    checks = health.check(asked.now)
+    lines += [f"🚨 {each.name}: {each.text}" for each in checks if not each.ok]
+    if all(each.ok for each in checks):
+        lines.append(_("All {count} checks are well").format(count=len(checks)))
+    return Answer("\n".join(lines))
+
+
+def _unknown(asked: Asked) -> Answer:
+    """List the orders whose outcome is unknown; where candidates are known, with a button for each."""
+    rows = list(undecided()[:ORDERS_SHOWN])
+    lines, buttons = [], []
+    for row in rows:
+        lines.append(f"#{row.pk} {short(row.created_at)} {describe(row)}")
+        fates = [(each["order_no"], f"#{row.pk} = {each['order_no']}") for each in row.candidates]
+        for order_no, label in [*fates, ("", _("#{pk} never arrived").format(pk=row.pk))]:
+            key = _confirmable(asked, "DECIDE", {"order": row.pk, "order_no": order_no})
+            buttons.append([(label, f"yes:{key}")])
+        for each in row.candidates:
+            words = _("  could be {order_no}: {market} {placed_at}, {qty:,} at {price:,}, filled {filled_qty:,}")
+            lines.append(words.format(**each))
+    return Answer("\n".join(lines) or _("no outcome is unknown"), buttons)
+
+
+def _help(asked: Asked) -> Answer:
+    lines = [
+        _("/balance [all] - cash and holdings"),
+        _("/orders - today's orders"),
+        _("/open - what is not settled"),
+        _("/fills - today's fills"),
+        _("/buy STOCK QTY [PRICE|market] - buy, after a button"),
+        _("/sell STOCK QTY [PRICE|market] - sell, after a button"),
+        _("/amend NUMBER PRICE [QTY] - move to another price, after a button"),
+        _("/cancel NUMBER|all - cancel, after a button"),
+        _("/reduce [WHY] - only sales pass, at once; stops go on"),
+        _("/halt [WHY] - the same, and a button that stops sales and stops too"),
+        _("/resume [WHY] - trade again, after a button"),
+        _("/status - what is wrong"),
+        _("/unknown - orders whose outcome is unknown"),
+    ]
+    return Answer("\n".join(lines))
+
+
+# --- what trades --------------------------------------------------------------------------------
+
+
+def _confirmable(asked: Asked, act: str, words: dict[str, Any]) -> str:
+    """Keep what was asked for, for a button; return its key."""
+    row = Confirmation.objects.create(
+        key=uuid.uuid4().hex,
+        chat=asked.chat,
+        act=act,
+        words=words | {"language": translation.get_language()},
+        created_at=asked.now,
+        expires_at=asked.now + CONFIRM_FOR,
+    )
+    return row.key
+
+
+def _with_buttons(asked: Asked, text: str, act: str, words: dict[str, Any]) -> Answer:
+    key = _confirmable(asked, act, words)
+    valid = _("The button is good for {seconds} s").format(seconds=CONFIRM_FOR.seconds)
+    buttons = [[(_("Do it"), f"yes:{key}"), (_("Leave it"), f"no:{key}")]]
+    return Answer(f"{text}\n{valid}", buttons)
+
+
+def _service() -> OrderService:
+    return OrderService(wiring.broker(), clock.now)
+
+
+def _trade(asked: Asked, side: Side) -> Answer:
+    if len(asked.words) < 2:
+        raise Misunderstood(_("Write it as /buy 005930 10, with a price or the word market behind it if you like"))
+    words = _order_words(asked, side)
+    draft = _service().draft(_intent(words, "draft"))
+    return _with_buttons(asked, _would(draft), side.value, words)
+
+
+def _order_words(asked: Asked, side: Side) -> dict[str, Any]:
+    reading = _reading(asked.words)
+    at_market = reading.price.lower() in MARKET_WORDS
+    usual = "buy_normal" if side is Side.BUY else "sell_profit"
+    return {
+        "code": reading.code,
+        "side": side.value,
+        "qty": _shares(reading.qty),
+        "strategy": "" if reading.price else usual,
+        "price": None if at_market or not reading.price else _won(reading.price),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One way to read the words of an order, whose stock may have a name with spaces. `price` is empty without one."""
+
+    code: str
+    qty: str
+    price: str
+
+
+def _reading(words: Sequence[str]) -> Reading:
+    """Return how the words of an order are meant, by the stocks there are: in "KODEX 200 10" 200 is of the name.
+
+    A whole name or a code goes before the beginning of a name. Raises Misunderstood.
+    """
+    splits = [(" ".join(words[:-count]), *words[-count:], "") for count in (1, 2) if len(words) > count]
+    exact = [Reading(code, qty, price) for name, qty, price, *_rest in splits if (code := _exact(name))]
+    if not exact:
+        # the shorter name first: what stands behind it is a quantity and a price
+        likely = [split for split in reversed(splits) if all(_is_figure(each) for each in split[1:])]
+        name, qty, price, *_rest = (likely or splits)[0]
+        return Reading(_by_beginning(name), qty, price)
+    if len(exact) > 1:
+        found = ", ".join(sorted(reading.code for reading in exact))
+        raise Misunderstood(_("{words} could be {names}: write the code").format(words=" ".join(words), names=found))
+    return exact[0]
+
+
+def _is_figure(text: str) -> bool:
+    return text == "" or text.lower() in MARKET_WORDS or text[0].isdigit()
+
+
+def _exact(name: str) -> str:
+    """Return the code of a stock by its code or its whole name; empty if it is neither. Raises Misunderstood.
+
+    A code that nobody knows yet is the broker's to judge.
+    """
+    try:
+        return resolve(name)
+    except NotACode:
+        return ""
+    except ManyStocks as error:
+        raise Misunderstood(explain(error)) from error
+
+
+def _by_beginning(words: str) -> str:
+    """Return the code of the only stock whose name begins so. Raises Misunderstood."""
+    found = list(Stock.objects.filter(name__istartswith=words)[:6])
+    if len(found) == 1:
+        return found[0].code
+    names = ", ".join(f"{stock.name} {stock.code}" for stock in found)
+    if found:
+        raise Misunderstood(_("{words} could be {names}: write the code").format(words=words, names=names))
+    raise Misunderstood(_("no stock is called {words}: write its code, as 005930").format(words=words))
+
+
+def _shares(text: str) -> int:
+    return _whole(text, _("quantity {text} is not a whole number of shares above zero: write it as 10"))
+
+
+def _won(text: str) -> int:
+    return _whole(text, _("price {text} is not a whole number of won above zero: write it as 52000"))
+
+
+def _whole(text: str, sentence: str) -> int:
+    digits = plain(text).replace(",", "").removesuffix("주").removesuffix("원")
+    if not digits.isascii() or not digits.isdigit() or len(digits) > 12 or int(digits) < 1:
+        raise Misunderstood(sentence.format(text=repr(text)))
+    return int(digits)
+
+
+def _intent(words: dict[str, Any], request_id: str) -> Intent:
+    return Intent(
+        code=words["code"],
+        side=Side(words["side"]),
+        qty=words["qty"],
+        strategy=words["strategy"],
+        price=words["price"],
+        request_id=request_id,
+    )
+
+
+def _would(draft: Draft) -> str:
+    request = draft.request
+    price = f"{request.price:,}" if request.kind.is_priced else _("market price")
+    lines = [
+        _("{side} {name} ({code}) {qty:,} shares at {price}, {market}?").format(
+            side=_("Buy") if request.side is Side.BUY else _("Sell"),
+            name=draft.stock.name,
+            code=request.code,
+            qty=request.qty,
+            price=price,
+            market=request.market,
+        ),
+        _("Last price {last:,} won; about {cost:,} won in all").format(
+            last=draft.quote.price, cost=request.qty * (request.price or draft.quote.price)
+        ),
+    ]
+    return "\n".join(lines)
+
+
+def _cancel(asked: Asked) -> Answer:
+    if len(asked.words) != 1:
+        raise Misunderstood(_("Write it as /cancel 12 by the broker's number, /cancel #12 by ours, or /cancel all"))
+    if asked.words[0].lower() in ALL_WORDS:
+        count = TradeOrder.objects.filter(status__in=UNSETTLED, origin=TradeOrder.Origin.AEGIS).count()
+        return _with_buttons(asked, _("Cancel all {count} open orders?").format(count=count), "CANCEL", {"order": None})
+    order = find_order(asked.words[0])
+    return _with_buttons(asked, _("Cancel {order}?").format(order=_order_line(order)), "CANCEL", {"order": order.pk})
+
+
+def _amend(asked: Asked) -> Answer:
+    """Ask for a button that amends an order: what ends in 주 is a quantity, a first figure without it the price."""
+    order_no, *figures = asked.words or [""]
+    shares = [each for each in figures if each.endswith("주")]
+    others = [each for each in figures if not each.endswith("주")]
+    quantities = [*others[1:], *shares]
+    if not figures or len(quantities) > 1:
+        raise Misunderstood(
+            _("Write it as /amend #12 70100: the order and its new price, then how many shares move if not all")
+        )
+    order = find_order(order_no)
+    change = Change(
+        price=_won(others[0]) if others else None,
+        qty=_shares(quantities[0]) if quantities else None,
+    )
+    preview(order, change)
+    words = {"order": order.pk, "price": change.price, "qty": change.qty}
+    return _with_buttons(asked, _("Amend {change}?").format(change=wanted(order, change)), "AMEND", words)
+
+
+def _reduce(asked: Asked) -> Answer:
+    reason = " ".join(asked.words) or _("by Telegram")
+    return Answer(actions.stop_buying(by=asked.user, reason=reason).text)
+
+
+def _halt(asked: Asked) -> Answer:
+    """Let only sales pass at once, which harms nothing, and ask whether stops are to be stopped too."""
+    if guards.trading_state() is TradingState.HALTED:
+        return Answer(_("Trading is halted already, and stays so"))
+    told = _reduce(asked)
+    reason = " ".join(asked.words) or _("by Telegram")
+    key = _confirmable(asked, "HALT", {"reason": reason})
+    lines = [
+        told.text,
+        switch.about_halting(),
+        _("The button is good for {seconds} s").format(seconds=CONFIRM_FOR.seconds),
+    ]
+    buttons = [(_("Sales only (recommended)"), f"reduce:{key}"), (_("Halt all"), f"halt:{key}")]
+    return Answer("\n".join(lines), [buttons])
+
+
+def _resume(asked: Asked) -> Answer:
+    reason = " ".join(asked.words) or _("by Telegram")
+    return _with_buttons(asked, _("Trade again?"), "RESUME", {"reason": reason})
+
+
+# --- buttons ------------------------------------------------------------------------------------
+
+
+def press(data: str, *, chat: int, now: datetime) -> Answer:
+    """Do what a button stands for, once; a further press is told what becomes of the first."""
+    choice, _sep, key = data.partition(":")
+    row = Confirmation.objects.filter(pk=key, chat=chat).first()
+    with translation.override(row.words.get("language", "ko") if row else "ko"):
+        if row is None:
+            return Answer(_("This button is not known any more"))
+        if (answered := _take(row.pk, is_yes=choice in ("yes", "halt"), now=now)) is not None:
+            return Answer(_reduced(row, now) if (choice, row.act) == ("reduce", "HALT") else answered)
+        text = broke_off()
+        try:
+            text = _carry_out(row, Asked(chat, now))
+        finally:
+            Confirmation.objects.filter(pk=row.pk).update(state=State.DONE, answer=text)
+        return Answer(text)
+
+
+def _reduced(row: Confirmation, now: datetime) -> str:
+    """Let only sales pass, as the button says, if somebody resumed meanwhile; a halt stays."""
+    if (state := guards.trading_state()) is TradingState.ACTIVE:
+        return actions.stop_buying(by=Asked(row.chat, now).user, reason=row.words["reason"]).text
+    return (
+        _("Only sales pass already") if state is TradingState.REDUCING else _("Trading is halted already, and stays so")
+    )
+
+
+def broke_off() -> str:
+    """Return what to answer for a button whose errand raised: the order may have gone."""
+    return _("It broke off, and nobody knows how far it came: look at /orders before you ask again")
+
+
+@transaction.atomic(durable=True)
+def _take(key: str, *, is_yes: bool, now: datetime) -> str | None:
+    """Return what to answer instead of acting; None if it is ours to act.
+
+    One that is taken is never acted on again, though who took it may have died: nobody can tell from here.
+    """
+    row = Confirmation.objects.select_for_update().get(pk=key)
+    if row.state == State.DONE:
+        return _("Done already: {answer}").format(answer=row.answer)
+    if row.state == State.DROPPED:
+        return _("Dropped before: nothing is done")
+    if row.state == State.TAKEN:
+        return _under_way(row)
+    is_in_time = row.created_at <= now <= row.expires_at
+    row.state = State.TAKEN if is_yes and is_in_time else State.DROPPED
+    row.save(update_fields=["state"])
+    if row.state == State.TAKEN:
+        return None
+    return _("The button is too old: nothing is done, ask again") if is_yes else _("Left as it is")
+
+
+def _under_way(row: Confirmation) -> str:
+    """Return what is known of a button that was taken and has no answer yet."""
+    order = TradeOrder.objects.filter(request_id=row.key).first()
+    if order is not None:
+        words = _("It went when the button was first pressed: {line}. /cancel #{pk} cancels what is open of it")
+        return words.format(line=_order_line(order), pk=order.pk)
+    return _("It has been under way since the button was first pressed. Do not ask again before /orders shows it")
+
+
+def _carry_out(row: Confirmation, asked: Asked) -> str:
+    try:
+        return ACTS[row.act](row, asked)
+    except OrderDenied as denied:
+        return _("not ordered:") + "\n" + guards.say_all(denied.reasons)
+    except BrokerError as error:
+        return _("not ordered, the broker could not be asked: {error}").format(error=guards.say_error(error))
+
+
+def _place(row: Confirmation, asked: Asked) -> str:
+    order = _service().place(_intent(row.words, row.key))
+    actions.log_act(asked.user, order, _("ordered by Telegram"))
+    if order.state is Status.UNKNOWN:
+        words = _("outcome unknown, it is being looked up; do not order again: {line}")
+    elif order.state is Status.REJECTED:
+        return _("refused: {line}: {why}").format(line=_order_line(order), why=order.refusal)
+    else:
+        words = _("ordered: {line}")
+    return words.format(line=_order_line(order))
+
+
+def _cancel_now(row: Confirmation, asked: Asked) -> str:
+    pk = row.words["order"]
+    if pk is None:
+        return "\n".join(told.text for told in actions.cancel_all(by=asked.user))
+    return actions.cancel(TradeOrder.objects.get(pk=pk), by=asked.user).text
+
+
+def _amend_now(row: Confirmation, asked: Asked) -> str:
+    change = Change(row.words["price"], row.words["qty"])
+    return actions.amend(TradeOrder.objects.get(pk=row.words["order"]), change, by=asked.user).text
+
+
+def _resume_now(row: Confirmation, asked: Asked) -> str:
+    return actions.switch_to(TradingState.ACTIVE, by=asked.user, reason=row.words["reason"]).text
+
+
+def _halt_now(row: Confirmation, asked: Asked) -> str:
+    return actions.switch_to(TradingState.HALTED, by=asked.user, reason=row.words["reason"]).text
+
+
+def _decide_now(row: Confirmation, asked: Asked) -> str:
+    order = TradeOrder.objects.get(pk=row.words["order"])
+    return actions.decide(order, row.words["order_no"] or None, by=asked.user).text
+
+
+ACTS: dict[str, Callable[[Confirmation, Asked], str]] = {
+    Side.BUY.value: _place,
+    Side.SELL.value: _place,
+    "AMEND": _amend_now,
+    "CANCEL": _cancel_now,
+    "HALT": _halt_now,
+    "RESUME": _resume_now,
+    "DECIDE": _decide_now,
+}
+
+
+def _buy(asked: Asked) -> Answer:
+    return _trade(asked, Side.BUY)
+
+
+def _sell(asked: Asked) -> Answer:
+    return _trade(asked, Side.SELL)
+
+
+_TABLE: Sequence[tuple[str, str, Callable[[Asked], Answer]]] = (
+    ("잔고", "balance", _balance),
+    ("주문", "orders", _orders),
+    ("미체결", "open", _open),
+    ("체결", "fills", _fills),
+    ("매수", "buy", _buy),
+    ("매도", "sell", _sell),
+    ("정정", "amend", _amend),
+    ("취소", "cancel", _cancel),
+    ("매도만", "reduce", _reduce),
+    ("중지", "halt", _halt),
+    ("재개", "resume", _resume),
+    ("상태", "status", _status),
+    ("미확인", "unknown", _unknown),
+    ("도움말", "help", _help),
+)
+COMMANDS = {name: do for korean, english, do in _TABLE for name in (korean, english)} | {"start": _help}

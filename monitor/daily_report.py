@@ -1,0 +1,119 @@
+"""The day in a few lines and one picture, told when its last phase is over."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+
+from django.conf import settings
+from django.db.models import Count, Q, Sum
+from django.utils import translation
+from django.utils.translation import gettext as _
+from PIL import Image, ImageDraw, ImageFont
+
+from aegis.lifecycle import UNSETTLED
+from aegis.sessions import KST
+from market import service as market
+from notify.alerts import DESK, News, write
+from notify.models import Kind, Message
+from orders.models import Reconciliation, TradeExecution, TradeOrder
+from portfolio.models import AccountSnapshot
+
+WIDTH, HEIGHT, MARGIN = 960, 480, 64
+PAPER, INK, GRID, RISE, FALL = "#ffffff", "#223f49", "#d9e2e4", "#d24b3e", "#2f6fb7"
+POINTS_AT_MOST = 800
+
+
+def tell_day(channels: Sequence[str], *, now: datetime) -> bool:
+    """Write the day's report once its last phase is over; False where it is not due, or written."""
+    today = now.astimezone(KST).date()
+    event = f"report:{today}"
+    if not market.days_over(now) or Message.objects.filter(event=event, channel=DESK).exists():
+        return False
+    with translation.override(settings.LANGUAGE_CODE):
+        points = equity(today)
+        picture = draw(points, f"{today:%Y-%m-%d}") if len(points) > 1 else None
+        write([News(event, Kind.REPORT, text(today), now, picture=picture)], channels, now=now)
+    return True
+
+
+def text(day: date) -> str:
+    """Return the day in words."""
+    begin = datetime.combine(day, time(), KST)
+    fills = TradeExecution.objects.filter(executed_at__range=(begin, begin + timedelta(days=1)), voided_at=None)
+    sums = fills.aggregate(
+        count=Count("pk"),
+        bought=Sum("exec_amount", filter=Q(order__order_type="BUY"), default=0),
+        sold=Sum("exec_amount", filter=Q(order__order_type="SELL"), default=0),
+        profit=Sum("realized_profit", default=0),
+        cost=Sum("fee", default=0) + Sum("tax", default=0),
+    )
+    orders = TradeOrder.objects.filter(order_date=day)
+    looks = Reconciliation.objects.filter(at__range=(begin, begin + timedelta(days=1)))
+    figures = {
+        "day": f"{day:%Y-%m-%d}",
+        "orders": orders.count(),
+        "refused": orders.filter(status="REJECTED").count(),
+        "open": orders.filter(status__in=UNSETTLED).count(),
+        "corrected": looks.aggregate(total=Sum("corrected", default=0))["total"],
+        **sums,
+    }
+    lines = [
+        _("The day {day}").format(**figures),
+        _("Orders {orders:,} (refused {refused:,}, open {open:,}), fills {count:,}").format(**figures),
+        _("Bought {bought:,} won, sold {sold:,} won").format(**figures),
+        _("Realised profit {profit:+,} won, commission and tax {cost:,} won").format(**figures),
+    ]
+    if figures["corrected"]:
+        lines.append(_("Corrected by the broker's list: {corrected:,} orders").format(**figures))
+    newest = AccountSnapshot.objects.filter(timestamp__lt=begin + timedelta(days=1)).order_by("-timestamp").first()
+    if newest:
+        words = _("Total asset {total:,} won ({change:+,} won today)")
+        lines.append(words.format(total=newest.total_asset, change=newest.net_profit_today))
+    return "\n".join(lines)
+
+
+def equity(day: date) -> list[tuple[datetime, int]]:
+    """Return the total asset of a day, in won, a point a minute."""
+    begin = datetime.combine(day, time(), KST)
+    rows = AccountSnapshot.objects.filter(timestamp__range=(begin, begin + timedelta(days=1))).order_by("timestamp")
+    by_minute = {
+        at.replace(second=0, microsecond=0): total for at, total in rows.values_list("timestamp", "total_asset")
+    }
+    points = list(by_minute.items())
+    return points[:: max(1, len(points) // POINTS_AT_MOST)]
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Maps a span of figures onto pixels."""
+
+    low: float
+    high: float
+    start: int
+    end: int
+
+    def at(self, value: float) -> float:
+        return self.start + (value - self.low) / ((self.high - self.low) or 1) * (self.end - self.start)
+
+
+def draw(points: Sequence[tuple[datetime, int]], title: str) -> bytes:
+    """Return the total asset as a line on a PNG; as on Korean screens, red where the day rose, blue where it fell."""
+    values = [value for _at, value in points]
+    spread = max(values) - min(values) or max(1, abs(values[0]) // 1000)
+    across = Scale(points[0][0].timestamp(), points[-1][0].timestamp(), MARGIN * 2, WIDTH - MARGIN // 2)
+    up = Scale(min(values) - spread * 0.08, max(values) + spread * 0.08, HEIGHT - MARGIN, MARGIN)
+    image = Image.new("RGB", (WIDTH, HEIGHT), PAPER)
+    pen, font = ImageDraw.Draw(image), ImageFont.load_default(16)
+    for step in range(5):
+        value = min(values) + (max(values) - min(values)) * step / 4
+        pen.line([(across.start, up.at(value)), (across.end, up.at(value))], GRID)
+        pen.text((across.start - 8, up.at(value)), f"{value:,.0f}", INK, font, anchor="rm")
+    for at, anchor in ((points[0][0], "la"), (points[-1][0], "ra")):
+        pen.text((across.at(at.timestamp()), HEIGHT - MARGIN + 10), f"{at.astimezone(KST):%H:%M}", INK, font, anchor)
+    pen.text((across.start, MARGIN // 3), f"AEGIS  {title}  {values[-1]:,}  ({values[-1] - values[0]:+,})", INK, font)
+    line = [(across.at(at.timestamp()), up.at(value)) for at, value in points]
+    pen.line(line, RISE if values[-1] >= values[0] else FALL, width=3, joint="curve")
+    file = io.BytesIO()
+    image.save(file, "PNG", optimize=True)
+    return file.getvalue()

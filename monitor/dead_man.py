@@ -1,0 +1,342 @@
+"""The dead man's alarm: stops are armed, a venue trades, and AEGIS cannot see prices or send orders for a minute.
+
+It runs in the process that tells people, on threads of its own. What it looks at may be what is broken, so each look
+only notes when all was well; who judges by that asks neither database nor Redis, keeps the last known stops in
+memory, and tells every channel past the table of messages. AEGIS's own halt is no such outage.
+"""
+
+import contextlib
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+
+import redis
+from django.conf import settings
+from django.db import DatabaseError, InterfaceError, close_old_connections, connection
+from django.utils import translation
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
+
+from aegis import stops as rules
+from aegis.sessions import KST, Matching, Phase, is_trading, phases_at
+from aegis.terms import Market
+from kis import wiring
+from kis.status import SocketState
+from market import calendar
+from market import service as market
+from market.models import Stock
+from monitor import health
+from notify import alerts
+from notify.alerts import News
+from notify.delivery import Channel, Undelivered
+from notify.models import Kind
+from orders import reconcile
+from orders.models import Reconciliation, StopRule
+from portfolio.service import PortfolioService
+
+log = logging.getLogger(__name__)
+
+ALARM_SECONDS = 60.0
+LOOK_SECONDS = 5.0
+JUDGE_SECONDS = 1.0
+# every look was well within this: the outage is over
+WELL_SECONDS = 15.0
+RETRY_SECONDS = 5.0
+STOPS_AT_MOST = 60
+# one failed list says little; the next one follows within a minute
+FAILURES = 2
+# a list is read each minute, and may take half of one: from this age on the next one is missing
+LIST_DUE = timedelta(seconds=90)
+_GUARDING = (StopRule.State.ARMED, StopRule.State.TRIGGERED, StopRule.State.ORDERED)
+
+
+@dataclass(frozen=True, slots=True)
+class Guarded:
+    """A stop as an operator needs it to act elsewhere."""
+
+    code: str
+    name: str
+    kind: str
+    limit: int | None
+    is_selling: bool
+    venues: frozenset[Market] = frozenset({Market.KRX})
+
+    def __str__(self) -> str:
+        price = "?" if self.limit is None else f"{self.limit:,}"
+        template = _("{name} ({code}): {kind} at {price} won, being sold")
+        if not self.is_selling:
+            template = _("{name} ({code}): {kind} at {price} won")
+        return template.format(name=self.name or self.code, code=self.code, kind=_(self.kind), price=price)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What was last read: the stops that are not over, and the phases of a day."""
+
+    stops: Sequence[Guarded] = ()
+    day: date = date.min
+    phases: Sequence[Phase] = ()
+
+    def is_open(self, now: datetime) -> bool:
+        """Whether a venue is open that may trigger one of the stops, or sell for one."""
+        phases, venues = self._phases_on(now), frozenset[Market]().union(*(each.venues for each in self.stops))
+        return any(phase.matching is not Matching.FIXED for venue in venues for phase in phases_at(phases, venue, now))
+
+    def needs_prices(self, now: datetime) -> bool:
+        """Whether trades come now that may trigger one of the stops: an auction brings none before its end."""
+        phases, armed = self._phases_on(now), [each for each in self.stops if not each.is_selling]
+        return any(is_trading(venue, phases, now) for each in armed for venue in each.venues)
+
+    def _phases_on(self, now: datetime) -> Sequence[Phase]:
+        """Return the phases of today; a day that could not be read goes by the calendar library."""
+        day = now.astimezone(KST).date()
+        return self.phases if day == self.day else calendar.phases_by_library(day)
+
+
+class NotWell(Exception):
+    """What was looked at does not work now."""
+
+
+@dataclass(slots=True)
+class Look:
+    """Something that must work, and when it last did, by the monotonic clock.
+
+    `run` returns for how many seconds it has not worked, 0 if it does; what it raises leaves the time as it is.
+    """
+
+    why: str
+    run: Callable[[], float]
+    well_at: float = field(default_factory=time.monotonic)
+
+    def take(self) -> None:
+        try:
+            close_old_connections()
+            self.well_at = time.monotonic() - self.run()
+        except (NotWell, DatabaseError, InterfaceError, redis.RedisError) as error:
+            log.info("%s: %s", self.why, error)
+            with contextlib.suppress(DatabaseError, InterfaceError):
+                connection.close()
+        except Exception:  # what cannot be looked at does not work either
+            log.exception(self.why)
+
+    def bad_seconds(self, now: float) -> float:
+        return now - self.well_at
+
+
+class Outlet:
+    """Tells one channel, in order, on a thread of its own, again and again until it is heard."""
+
+    def __init__(self, way: Channel, stop: threading.Event) -> None:
+        self._way = way
+        self._stop = stop
+        self._texts: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self.thread = threading.Thread(target=self._run, name=f"dead-man-{way.name}", daemon=True)
+
+    def tell(self, text: str) -> None:
+        self._texts.put(text)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                text = self._texts.get(timeout=JUDGE_SECONDS)
+            except queue.Empty:
+                continue
+            while not self._is_told(text) and not self._stop.wait(RETRY_SECONDS):
+                pass
+
+    def _is_told(self, text: str) -> bool:
+        try:
+            self._way.tell(text, None)
+        except Undelivered as error:
+            log.error("%s: %s", self._way.name, error)
+            return error.is_final
+        except Exception:  # a channel's own fault must not end its thread
+            log.exception("%s failed", self._way.name)
+            return False
+        return True
+
+
+class DeadMan:
+    """Looks, judges and tells until `stop`."""
+
+    def __init__(
+        self,
+        ways: Sequence[Channel],
+        now: Callable[[], datetime],
+        stop: threading.Event,
+        *,
+        alarm_seconds: float = ALARM_SECONDS,
+        look_seconds: float = LOOK_SECONDS,
+        well_seconds: float = WELL_SECONDS,
+    ) -> None:
+        self._now = now
+        self._stop = stop
+        self._alarm_seconds = alarm_seconds
+        self._look_seconds = look_seconds
+        self._well_seconds = well_seconds
+        self._outlets = [Outlet(way, stop) for way in ways]
+        self._view = View()
+        self._guarded_since: float | None = None
+        self._told_since: float | None = None
+        self._news: queue.SimpleQueue[News] = queue.SimpleQueue()
+        self.looks = (
+            Look(gettext_noop("the database does not answer"), self._read),
+            Look(gettext_noop("no prices are seen"), self._prices),
+            Look(gettext_noop("no orders can be sent"), self._orders),
+        )
+        threads = [threading.Thread(target=self._repeat, args=(look,), daemon=True) for look in self.looks]
+        judge = threading.Thread(target=self._judge, name="dead-man", daemon=True)
+        self.threads = [*threads, judge, *(outlet.thread for outlet in self._outlets)]
+
+    def start(self) -> None:
+        for thread in self.threads:
+            thread.start()
+
+    def _repeat(self, look: Look) -> None:
+        try:
+            while not self._stop.is_set():
+                look.take()
+                self._stop.wait(self._look_seconds)
+        finally:
+            connection.close()
+
+    # --- looks, each on its own thread
+
+    def _read(self) -> float:
+        """Read the stops and the day's phases; write down what was told meanwhile."""
+        now = self._now()
+        rows = list(StopRule.objects.filter(state__in=_GUARDING).order_by("stock_code", "pk"))
+        codes = {row.stock_code for row in rows}
+        on_nxt = set[str]()
+        if not settings.KIS_ENVIRONMENT.is_paper:
+            on_nxt.update(Stock.objects.filter(pk__in=codes, trades_on_nxt=True).values_list("pk", flat=True))
+        averages = {holding.stock_code: holding.avg_price for holding in PortfolioService().get_portfolio()}
+        guarded = []
+        for row in rows:
+            average = averages.get(row.stock_code)
+            limit = rules.limit(row.rule(average)) if average is not None else None
+            selling = row.state != StopRule.State.ARMED
+            kind = _KINDS[row.kind]
+            venues = row.venues if row.stock_code in on_nxt else row.venues & {Market.KRX}
+            guarded.append(Guarded(row.stock_code, row.stock_name, kind, limit, selling, venues))
+        self._view = View(guarded, now.astimezone(KST).date(), market.today(now))
+        self._write_down(now)
+        return 0.0
+
+    def _write_down(self, now: datetime) -> None:
+        while not self._news.empty():
+            alerts.write([self._news.get()], [], now=now)
+
+    def _prices(self) -> float:
+        """Return how old the newest sign of a price is: a frame of the broker's, or a price that was asked for.
+
+        A socket that is connected and brings nothing shows no price.
+        """
+        now = self._now()
+        if not self._view.needs_prices(now):
+            return 0.0
+        status = wiring.stream_status()
+        ages = [self._asked_seconds(now)]
+        if status.state is SocketState.CONNECTED and status.frame_age is not None:
+            ages.append(status.frame_age)
+        age = min(ages)
+        if age == float("inf"):
+            raise NotWell("the socket brings nothing, and no price was asked for")
+        return age
+
+    def _asked_seconds(self, now: datetime) -> float:
+        """Return how long ago the broker last told a price that was asked for a stop, infinity for never."""
+        looks = StopRule.objects.filter(state=StopRule.State.ARMED).values_list("looks__asked_at", flat=True)
+        # a time to come, of before the clock was set back, says nothing
+        ages = [now.timestamp() - at for at in looks if at and at <= now.timestamp()]
+        return min(ages, default=float("inf"))
+
+    def _orders(self) -> float:
+        """Return for how many seconds no order could be sent: without a worker, or without the order list."""
+        if "urgent" not in health.consumers.queues():
+            raise NotWell("no worker sells for stops")
+        return max(self._list_fails(), self._list_overdue())
+
+    def _list_overdue(self) -> float:
+        """Return for how many seconds the next reading of the order list is overdue: one that never ends says nothing.
+
+        Raises NotWell if no list was ever read.
+        """
+        now = self._now()
+        read_at = Reconciliation.objects.filter(outcome__in=reconcile.READ, at__lte=now).values_list("at", flat=True)
+        newest = read_at.first()
+        if newest is None:
+            raise NotWell("the order list was never read")
+        return max(0.0, (now - newest - LIST_DUE).total_seconds())
+
+    def _list_fails(self) -> float:
+        """Return for how many seconds the broker's list of orders has failed, 0 if it does not."""
+        looked = Reconciliation.objects.exclude(outcome=Reconciliation.Outcome.BEGUN)
+        newest_read = looked.filter(outcome__in=reconcile.READ).first()
+        failed = looked.filter(outcome=Reconciliation.Outcome.FAILED)
+        if newest_read is not None:
+            failed = failed.filter(pk__gt=newest_read.pk)
+        times = list(failed.order_by("pk").values_list("at", flat=True)[:FAILURES])
+        if len(times) < FAILURES:
+            return 0.0
+        return max(0.0, (self._now() - times[0]).total_seconds())
+
+    # --- judging: memory only
+
+    def _judge(self) -> None:
+        while not self._stop.wait(min(JUDGE_SECONDS, self._look_seconds)):
+            try:
+                self.judge(time.monotonic())
+            except Exception:  # the last to fall silent
+                log.exception("the dead man's alarm failed; it is tried again")
+
+    def judge(self, now: float) -> None:
+        """Tell when an outage has lasted long enough, once, and when it is over, once."""
+        view = self._view
+        if not (view.stops and view.is_open(self._now())):
+            self._guarded_since = None
+        elif self._guarded_since is None:
+            self._guarded_since = now
+        worst = max(look.bad_seconds(now) for look in self.looks)
+        if self._told_since is not None:
+            if worst < self._well_seconds:
+                self._tell_over(now)
+        elif self._guarded_since is not None and min(worst, now - self._guarded_since) >= self._alarm_seconds:
+            self._told_since = now - min(worst, now - self._guarded_since)
+            self._tell(self._alarm(view, now))
+
+    def _alarm(self, view: View, now: float) -> str:
+        bad = [look for look in self.looks if look.bad_seconds(now) >= self._well_seconds]
+        with translation.override(settings.LANGUAGE_CODE):
+            head = _(
+                "ALARM: for {seconds:,.0f} s AEGIS cannot guard its stops ({why}). Act in the broker's app if need be:"
+            ).format(seconds=now - (self._told_since or now), why=", ".join(_(look.why) for look in bad))
+            lines = [head, *map(str, view.stops[:STOPS_AT_MOST])]
+            if len(view.stops) > STOPS_AT_MOST:
+                lines.append(_("and {count} more").format(count=len(view.stops) - STOPS_AT_MOST))
+        return "\n".join(lines)
+
+    def _tell_over(self, now: float) -> None:
+        with translation.override(settings.LANGUAGE_CODE):
+            text = _("Over, after {seconds:,.0f} s: AEGIS guards its stops again")
+        since, self._told_since = self._told_since or now, None
+        self._tell(text.format(seconds=now - since))
+
+    def _tell(self, text: str) -> None:
+        at = self._now()
+        log.critical("%s", text)
+        for outlet in self._outlets:
+            outlet.tell(text)
+        # the desk shows it once the database answers
+        self._news.put(News(f"dead-man:{at:%Y%m%d%H%M%S%f}", Kind.ALARM, text, at))
+
+
+_KINDS = {
+    rules.StopKind.STOP_LOSS.value: gettext_noop("stop loss"),
+    rules.StopKind.TAKE_PROFIT.value: gettext_noop("take profit"),
+    rules.StopKind.TRAILING.value: gettext_noop("trailing stop"),
+}

@@ -1,0 +1,339 @@
+"""Events that nobody was told of become messages: rows first, told after (`notify.delivery`).
+
+News comes up as rows of the floors below. Each source is read from its mark on; a message is known by its event, so
+reading the same row again, here or on another machine, changes nothing.
+"""
+
+import logging
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Max, Q, QuerySet
+from django.utils import translation
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
+
+from aegis.market_guard import HaltKind
+from aegis.requests import EndCause
+from aegis.sessions import KST
+from notify.models import Alarm, Kind, Message, NewsMark
+from orders import stops
+from orders.models import MarketHalt, OrderEvent, Reconciliation, StopEvent, SwitchChange, TradeExecution, TradeOrder
+from portfolio.models import AccountSnapshot, PortfolioEvent
+
+log = logging.getLogger(__name__)
+
+DESK = "desk"
+# longer than any transaction lives: what was begun before a row was seen is committed by then
+SETTLED_AFTER = timedelta(minutes=5)
+STOPS = ("sell_stop", "sell_emergency")
+EXTERNAL_CAUSES = (EndCause.EXTERNAL_CANCEL, EndCause.EXTERNAL_AMEND, EndCause.UNEXPLAINED)
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """Something worth telling. Messages of one `topic` that wait together are told as one."""
+
+    event: str
+    kind: Kind
+    text: str
+    at: datetime
+    topic: str = ""
+    picture: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A table whose new rows are news: the rows that matter, and what each says (None: nothing)."""
+
+    name: str
+    rows: Callable[[], QuerySet[Any]]
+    tell: Callable[[Any], News | None]
+
+
+def gather(now: datetime, channels: Sequence[str]) -> int:
+    """Write a message for every event that has none, on the desk and on every channel; return how many events."""
+    with translation.override(settings.LANGUAGE_CODE):
+        return sum(_gather(source, now, channels) for source in SOURCES)
+
+
+@transaction.atomic
+def _gather(source: Source, now: datetime, channels: Sequence[str]) -> int:
+    NewsMark.objects.get_or_create(source=source.name, defaults={"seen_at": now})
+    mark = NewsMark.objects.select_for_update().get(pk=source.name)
+    ids = list(source.rows().filter(pk__gt=mark.done_id).order_by("pk").values_list("pk", flat=True))
+    known = _known(f"{source.name}:{pk}" for pk in ids)
+    fresh = source.rows().filter(pk__in=[pk for pk in ids if f"{source.name}:{pk}" not in known]).order_by("pk")
+    news = [each for row in fresh if (each := source.tell(row)) is not None] if len(known) < len(ids) else []
+    write(news, channels, now=now)
+    _move_mark(mark, source, now)
+    return len(news)
+
+
+def _known(events: Iterable[str]) -> Collection[str]:
+    return set(Message.objects.filter(event__in=list(events), channel=DESK).values_list("event", flat=True))
+
+
+def _move_mark(mark: NewsMark, source: Source, now: datetime) -> None:
+    """Leave behind what was seen long enough ago that nothing older can still appear."""
+    if mark.seen_at > now:  # a rehearsal's clock was set back
+        mark.seen_at = now
+    elif now - mark.seen_at < SETTLED_AFTER:
+        return
+    mark.done_id, mark.seen_at = mark.seen_id, now
+    mark.seen_id = source.rows().aggregate(newest=Max("pk"))["newest"] or mark.seen_id
+    mark.save()
+
+
+def write(news: Sequence[News], channels: Sequence[str], *, now: datetime) -> None:
+    """Write messages; an event that a channel has already is left as it is."""
+    rows = [_row(each, channel, now) for each in news for channel in (DESK, *channels)]
+    Message.objects.bulk_create(rows, ignore_conflicts=True)
+
+
+def _row(news: News, channel: str, now: datetime) -> Message:
+    is_desk = channel == DESK
+    return Message(
+        event=news.event,
+        channel=channel,
+        kind=news.kind,
+        topic=news.topic,
+        text=news.text,
+        picture=news.picture,
+        at=news.at,
+        state=Message.State.TOLD if is_desk else Message.State.WAITING,
+        told_at=now if is_desk else None,
+    )
+
+
+def order_name(order: TradeOrder) -> str:
+    """Return which order it is, in a few words: stock, side, and our number."""
+    return f"{order.stock_name or order.stock_code} {order.get_order_type_display()} #{order.pk}"
+
+
+def _fill(execution: TradeExecution) -> News:
+    order = execution.order
+    words = _("Filled: {order} {qty:,} at {price:,.0f} won ({total:,} of {asked:,})").format(
+        order=order_name(order),
+        qty=execution.exec_qty,
+        price=execution.exec_price,
+        total=execution.cumulative_qty,
+        asked=order.qty,
+    )
+    if execution.realized_profit is not None:
+        words += "\n" + _("Realised profit {won:+,} won").format(won=execution.realized_profit)
+    if execution.source == TradeExecution.Source.LIST:
+        words += "\n" + _("No notice told of it; the broker's list did")
+    return News(f"fill:{execution.pk}", Kind.FILL, words, execution.recorded_at, f"fill:{order.pk}")
+
+
+VOIDED = "void "
+BY_REPLY = "reply"
+
+EVENTS: dict[str, tuple[Kind, str]] = {
+    "REFUSED": (Kind.REFUSED, gettext_noop("Refused: {order}: {detail}")),
+    "ABSENT": (Kind.REFUSED, gettext_noop("Never arrived at the broker: {order}: {detail}")),
+    "NO_ANSWER": (
+        Kind.UNKNOWN,
+        gettext_noop("Outcome unknown, it is being looked up; do not order again: {order}: {detail}"),
+    ),
+    "UNDECIDED": (
+        Kind.UNKNOWN,
+        gettext_noop("A person must decide: {order} could be any of {detail} at the broker"),
+    ),
+    "CHASE_ENDED": (Kind.CHASE, gettext_noop("Chase ended: {order}: {detail}")),
+    "CANCEL_UNCONFIRMED": (
+        Kind.UNKNOWN,
+        gettext_noop("The broker's list does not confirm the cancel of {order}; it is sent again"),
+    ),
+    "NOT_LISTED": (
+        Kind.UNKNOWN,
+        gettext_noop(
+            "Missing from {detail} lists of the broker's: {order}; look at the broker's own screen, then decide it"
+            " (manage.py unknown)"
+        ),
+    ),
+    "STILL_UNDECIDED": (
+        Kind.UNKNOWN,
+        gettext_noop("Before the open: what became of {order} is still unknown; decide it (manage.py unknown)"),
+    ),
+    "OPEN_AFTER_SESSION": (
+        Kind.UNKNOWN,
+        gettext_noop("The broker's list still shows {order} open after its last session: {detail}"),
+    ),
+    "STILL_OPEN": (Kind.CORRECTION, gettext_noop("Not cancelled after all, the list shows it open: {order}")),
+    "REDUCTION_LAPSED": (
+        Kind.UNKNOWN,
+        gettext_noop("A reduction of {order} did not take effect: the broker's list never showed it. Send it again"),
+    ),
+    "AMEND_UNKNOWN": (
+        Kind.UNKNOWN,
+        gettext_noop("No answer to the amend of {order}: it is being looked up; do not order again: {detail}"),
+    ),
+}
+EXTERNALLY_ENDED = gettext_noop("Ended in the broker's app: {order}: {cause}")
+EXPIRED = gettext_noop("Unfilled at the end of its session: {order}, {left:,} shares")
+CORRECTED = gettext_noop("A fill was taken back, the broker does not know it: {order}: {detail}")
+ADOPTED = gettext_noop("An external order was seen: {order}, {qty:,} shares")
+AMENDED = gettext_noop("Amended in the broker's app: #{original} goes on as {order}, {qty:,} shares at {price:,} won")
+RESOLVED = gettext_noop("Found at the broker after all: {order}: {detail}")
+STOPPED = gettext_noop("Stop: {order}, {qty:,} shares are being sold")
+
+
+def _order_events() -> QuerySet[OrderEvent]:
+    # each re-order of a stop's chase tells nothing new
+    stop = Q(kind="CREATED", order__strategy__in=STOPS, order__root__isnull=True)
+    told = Q(kind__in=EVENTS) | Q(detail__startswith=VOIDED) | stop | _ended_elsewhere()
+    accepted = Q(kind="ACCEPTED") & ~Q(detail__endswith=BY_REPLY)
+    return OrderEvent.objects.filter(told | accepted).select_related("order")
+
+
+def _ended_elsewhere() -> Q:
+    """Return the events by which an order of ours ended without us: in the broker's app, or with its session."""
+    ours = Q(order__origin=TradeOrder.Origin.AEGIS)
+    external = Q(kind__in=["CANCELLED", "END_EXPLAINED"], order__end_cause__in=EXTERNAL_CAUSES, order__decided_by="")
+    return ours & (external | Q(kind="EXPIRED"))
+
+
+def _order_event(event: OrderEvent) -> News | None:
+    order = event.order
+    kind, words = _meaning(event)
+    text = _(words).format(
+        order=order_name(order),
+        detail=event.detail,
+        qty=order.qty,
+        left=order.open_qty,
+        price=order.price,
+        original=order.replaces_id,
+        cause=order.get_end_cause_display(),
+    )
+    # an end that was heard of twice, by a notice and by the list, is one end
+    name = f"ended:{order.pk}" if words == EXTERNALLY_ENDED else f"event:{event.pk}"
+    return News(name, kind, text, event.at)
+
+
+def _meaning(event: OrderEvent) -> tuple[Kind, str]:
+    if event.detail.startswith(VOIDED):
+        return Kind.CORRECTION, CORRECTED
+    if event.kind == "CREATED":
+        return Kind.STOP, STOPPED
+    if event.kind == "ACCEPTED" and event.order.origin == TradeOrder.Origin.EXTERNAL:
+        return Kind.CORRECTION, AMENDED if event.order.replaces_id else ADOPTED
+    if event.kind == "ACCEPTED":
+        return Kind.UNKNOWN, RESOLVED
+    if event.kind == "EXPIRED":
+        return Kind.CHASE, EXPIRED
+    if event.kind in ("CANCELLED", "END_EXPLAINED"):
+        return Kind.CORRECTION, EXTERNALLY_ENDED
+    return EVENTS[event.kind]
+
+
+def _switch(change: SwitchChange) -> News:
+    words = _("Trading switch: {state}, by {who}").format(state=change.get_to_state_display(), who=change.by)
+    text = f"{words}: {change.reason}" if change.reason else words
+    return News(f"switch:{change.pk}", Kind.SWITCH, text, change.at)
+
+
+def _halt(halt: MarketHalt) -> News:
+    """Tell of a circuit breaker; a sidecar concerns no order of ours."""
+    text = _("Circuit breaker: new orders wait until the market trades again; resting ones stay")
+    return News(f"halt:{halt.pk}", Kind.SWITCH, text, halt.began_at)
+
+
+def _holding(event: PortfolioEvent) -> News:
+    text = _("{name} changed without a trade of ours ({kind}): {before:,} shares before, {after:,} now").format(
+        name=event.stock_name or event.stock_code,
+        kind=event.get_kind_display(),
+        before=event.qty_before,
+        after=event.qty_after,
+    )
+    return News(f"holding:{event.pk}", Kind.HOLDING, text, event.at)
+
+
+def _left_out(snapshot: AccountSnapshot) -> News | None:
+    """Tell once a day which holdings are not counted, and again once they are others."""
+    midnight = snapshot.timestamp.astimezone(KST).replace(hour=0, minute=0, second=0, microsecond=0)
+    of_today = AccountSnapshot.objects.filter(timestamp__gte=midnight, pk__lt=snapshot.pk)
+    if of_today.filter(left_out=snapshot.left_out).exists():
+        return None
+    text = _("Left out of the holdings, its line of the balance cannot be read: {lines}").format(
+        lines="; ".join(snapshot.left_out)
+    )
+    return News(f"left out:{snapshot.pk}", Kind.HOLDING, text, snapshot.timestamp)
+
+
+def _correction(look: Reconciliation) -> News:
+    text = _("Reconciled: the fills of {count} orders were corrected by the broker's list").format(count=look.corrected)
+    return News(f"look:{look.pk}", Kind.CORRECTION, text, look.at)
+
+
+def _stop(event: StopEvent) -> News:
+    words = _(stops.SAID.get(event.kind, event.kind))
+    return News(f"stop:{event.pk}", Kind.STOP, f"{event.stop}: {words}: {event.detail}".rstrip(": "), event.at)
+
+
+SOURCES: tuple[Source, ...] = (
+    Source("fill", lambda: TradeExecution.objects.select_related("order"), _fill),
+    Source("event", _order_events, _order_event),
+    # its order tells for itself
+    Source("stop", lambda: StopEvent.objects.exclude(kind="ORDERED").select_related("stop"), _stop),
+    Source("switch", SwitchChange.objects.all, _switch),
+    Source("halt", lambda: MarketHalt.objects.filter(kind=HaltKind.CIRCUIT_BREAKER), _halt),
+    Source("holding", PortfolioEvent.objects.all, _holding),
+    Source("left out", lambda: AccountSnapshot.objects.exclude(left_out=[]), _left_out),
+    Source("look", lambda: Reconciliation.objects.filter(corrected__gt=0), _correction),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Something wrong at this moment, told once it has lasted `patience`."""
+
+    name: str
+    text: str
+    patience: timedelta
+
+
+def raise_alarms(troubles: Sequence[Trouble], channels: Sequence[str], *, now: datetime) -> None:
+    """Tell what has been wrong for long enough, once; and that it is over, once."""
+    with translation.override(settings.LANGUAGE_CODE):
+        for trouble in troubles:
+            _raise(trouble, channels, now)
+        for alarm in Alarm.objects.exclude(name__in=[trouble.name for trouble in troubles]):
+            _end(alarm, channels, now)
+
+
+@transaction.atomic
+def _raise(trouble: Trouble, channels: Sequence[str], now: datetime) -> None:
+    Alarm.objects.get_or_create(name=trouble.name, defaults={"since": now, "text": trouble.text[:300]})
+    alarm = Alarm.objects.select_for_update().filter(pk=trouble.name).first()
+    if alarm is None or alarm.is_told:
+        return
+    if alarm.since > now:  # a rehearsal's clock was set back
+        alarm.since = now
+        alarm.save(update_fields=["since"])
+    if now - alarm.since < trouble.patience:
+        return
+    since = alarm.since.astimezone(KST)
+    text = _("ALARM since {time}: {what}").format(time=f"{since:%H:%M:%S}", what=trouble.text)
+    write([News(f"alarm:{alarm.pk}:{since:%Y%m%d%H%M%S%f}", Kind.ALARM, text, now)], channels, now=now)
+    alarm.text, alarm.is_told = trouble.text[:300], True
+    alarm.save(update_fields=["text", "is_told"])
+
+
+@transaction.atomic
+def _end(seen: Alarm, channels: Sequence[str], now: datetime) -> None:
+    alarm = Alarm.objects.select_for_update().filter(pk=seen.pk).first()
+    if alarm is None:
+        return  # another was first
+    if alarm.is_told:
+        since = alarm.since.astimezone(KST)
+        text = _("Over, after {seconds:,} s: {what}").format(
+            seconds=max(0, int((now - alarm.since).total_seconds())), what=alarm.text
+        )
+        write([News(f"over:{alarm.pk}:{since:%Y%m%d%H%M%S%f}", Kind.ALARM, text, now)], channels, now=now)
+    alarm.delete()

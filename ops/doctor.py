@@ -1,0 +1,393 @@
+"""Everything that can be set wrongly, examined one by one, each with how to mend it.
+
+An examination returns findings; it never stops the next. Settings that cannot be read at all stop every command, this
+one too, with a sentence that names the variable.
+"""
+
+import os
+import platform
+import shutil
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from pathlib import Path
+
+import httpx
+import redis
+from django.conf import settings
+from django.db import DatabaseError, OperationalError, connection
+from django.db.migrations.executor import MigrationExecutor
+from django.utils.translation import gettext as _
+
+from aegis.broker import BrokerError
+from config.env import BASE_DIR, ENV_FILE, HOME
+from infra import clock
+from kis import auth, wiring
+from kis.environment import EnvironmentName
+from monitor import health
+from notify import telegram
+from notify.telegram import TelegramError
+from ops import embedded, preflight
+from ops.embedded import CannotStart
+from ops.processes import has_own_simulator, ports
+from ops.supervisor import AlreadyRunning, sole_supervisor
+
+PYTHON = (3, 11)
+POSTGRES, REDIS = 140_000, (6, 2)
+SKEW_SECONDS, GREAT_SKEW_SECONDS = 2.0, 30.0
+# the broker's documents; UNVERIFIED: that no key of another length was ever given out
+KEY_LETTERS, SECRET_LETTERS = 36, 180
+SHARES = "01"
+FREE_BYTES = 2 * 2**30
+
+
+class Grade(StrEnum):
+    """How bad it is. Only WRONG keeps AEGIS from its work."""
+
+    WELL = "well"
+    NOTE = "note"
+    WARN = "warn"
+    WRONG = "wrong"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one examination found, and what to do about it."""
+
+    topic: str
+    grade: Grade
+    text: str
+    mend: str = ""
+
+
+def _well(topic: str, text: str) -> Finding:
+    return Finding(topic, Grade.WELL, text)
+
+
+def examine(*, offline: bool = False) -> Iterator[Finding]:
+    """Yield every finding. `offline` asks neither the broker nor Telegram."""
+    for look in LOCAL if offline else (*LOCAL, *DISTANT):
+        yield from look()
+
+
+# --- this machine -------------------------------------------------------------------------------
+
+
+def python() -> Iterator[Finding]:
+    version = platform.python_version()
+    if sys.version_info < PYTHON:
+        yield Finding("python", Grade.WRONG, version, _("install Python 3.11 or newer, remove .venv, run make setup"))
+    elif sys.prefix == sys.base_prefix:
+        words = _("{version}, outside of .venv: other versions of the packages may be used")
+        yield Finding("python", Grade.WARN, words.format(version=version), _("use .venv/bin/python, or make"))
+    else:
+        yield _well("python", version)
+
+
+def variables() -> Iterator[Finding]:
+    """Look for names that nobody reads: a slip of a letter, and a setting is silently the default."""
+    known = {line.lstrip("#").partition("=")[0].strip() for line in _lines(BASE_DIR / ".env.example") if "=" in line}
+    given = {line.partition("=")[0].removeprefix("export ").strip() for line in _lines(ENV_FILE) if "=" in line}
+    given |= {name for name in os.environ if name.startswith(("KIS_", "AEGIS_"))}
+    set_by_us = {clock.VARIABLE}
+    strange = sorted(name for name in given - known - set_by_us if name.startswith(("KIS_", "AEGIS_")))
+    for name in strange:
+        near = get_close_matches(name, known, 1)
+        mend = _("is it {name}?").format(name=near[0]) if near else _("see .env.example")
+        yield Finding("variables", Grade.WARN, _("nobody reads {name}").format(name=name), mend)
+    if not strange:
+        yield _well("variables", _("{count} are set").format(count=len(given & known)))
+
+
+def env_file() -> Iterator[Finding]:
+    if not ENV_FILE.is_file():
+        words = _("there is no {path}: everything is at its default")
+        yield Finding("env file", Grade.NOTE, words.format(path=ENV_FILE), _("cp .env.example .env"))
+    elif ENV_FILE.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        yield Finding(
+            "env file", Grade.WARN, _("others may read {path}").format(path=ENV_FILE), f"chmod 600 {ENV_FILE}"
+        )
+    else:
+        yield _well("env file", str(ENV_FILE))
+
+
+def _lines(path: Path) -> Sequence[str]:
+    if not path.is_file():
+        return []
+    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line and (path != ENV_FILE or not line.startswith("#"))]
+
+
+def environment() -> Iterator[Finding]:
+    name = settings.KIS_ENVIRONMENT.name
+    if name is EnvironmentName.LIVE and settings.KIS_ARMED:
+        yield Finding("environment", Grade.NOTE, _("LIVE: orders move real money"))
+    elif name is EnvironmentName.LIVE:
+        words = _("live, read only: orders fail before they leave")
+        yield Finding("environment", Grade.NOTE, words, _("AEGIS_LIVE_ORDERS=yes-real-money lets them go"))
+    else:
+        yield _well("environment", str(name))
+    if settings.DEBUG and name is not EnvironmentName.SIM:
+        yield Finding("environment", Grade.WRONG, "AEGIS_DEBUG", _("error pages would show settings: unset it"))
+
+
+def keys() -> Iterator[Finding]:
+    known = settings.KIS_CREDENTIALS
+    if settings.KIS_ENVIRONMENT.name is EnvironmentName.SIM:
+        yield _well("keys", _("a rehearsal needs none"))
+        return
+    lengths = {"KIS_APP_KEY": (known.app_key, KEY_LETTERS), "KIS_APP_SECRET": (known.app_secret, SECRET_LETTERS)}
+    for number, further in enumerate(settings.KIS_MARKET_DATA_CREDENTIALS, start=1):
+        lengths[_("the key of pair {number} in KIS_APP_KEYS").format(number=number)] = (further.app_key, KEY_LETTERS)
+        name = _("the secret of pair {number} in KIS_APP_KEYS").format(number=number)
+        lengths[name] = (further.app_secret, SECRET_LETTERS)
+    odd = [(name, len(value), usual) for name, (value, usual) in lengths.items() if len(value) != usual]
+    for name, length, usual in odd:
+        words = _("{name} has {length} letters, usual are {usual}").format(name=name, length=length, usual=usual)
+        yield Finding("keys", Grade.WARN, words, _("copy it again, whole, without quotes or spaces"))
+    if known.account.product != SHARES:
+        words = _("KIS_ACCOUNT_NUMBER ends in {product}; accounts for shares end in 01")
+        yield Finding("keys", Grade.WARN, words.format(product=known.account.product), _("see the broker's app"))
+    if not odd and known.account.product == SHARES:
+        yield _well("keys", _("account {account}").format(account=_masked(str(known.account))))
+
+
+def _masked(account: str) -> str:
+    return f"{account[:2]}******{account[8:]}"
+
+
+def machine() -> Iterator[Finding]:
+    HOME.mkdir(parents=True, exist_ok=True)
+    if not os.access(HOME, os.W_OK):
+        yield Finding("home", Grade.WRONG, str(HOME), _("this user cannot write there: chown it, or set AEGIS_HOME"))
+    free = shutil.disk_usage(HOME).free
+    words = _("{free:.1f} GB are free").format(free=free / 2**30)
+    if free < FREE_BYTES:
+        yield Finding("disk", Grade.WARN, words, _("make room: PostgreSQL stops when the disk is full"))
+    else:
+        yield _well("disk", words)
+    # the machine's own zone does not matter: every process of ours keeps Korean time
+    if time.strftime("%z") != "+0900":
+        words = _("this process keeps {zone}, not Korean time").format(zone=time.strftime("%Z %z"))
+        yield Finding("time zone", Grade.WRONG, words, _("install the system's tzdata"))
+    else:
+        yield _well("time zone", "Asia/Seoul")
+
+
+def is_running() -> bool:
+    """Whether AEGIS runs in this home."""
+    try:
+        with sole_supervisor(HOME / "run"):
+            return False
+    except AlreadyRunning:
+        return True
+
+
+def free_ports() -> Iterator[Finding]:
+    if is_running():
+        yield _well("ports", _("AEGIS runs here"))
+        return
+    for port in ports():
+        try:
+            preflight.check_port(port)
+        except CannotStart as error:
+            yield Finding("ports", Grade.WRONG, str(port.number), str(error))
+        else:
+            yield _well("ports", f"{port.number} {port.what}")
+
+
+def database() -> Iterator[Finding]:
+    if settings.HAS_OWN_DATABASE and not embedded.Postgres(HOME).is_up():
+        yield Finding("database", Grade.NOTE, _("our own, not running"), _("make run starts it"))
+        return
+    try:
+        preflight.check_database()
+        preflight.check_belonging()
+        yield from _server()
+        yield from _migrations()
+    except (CannotStart, DatabaseError) as error:
+        yield Finding("database", Grade.WRONG, _("not usable"), str(error))
+
+
+def _server() -> Iterator[Finding]:
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW server_version_num")
+        version = int(cursor.fetchone()[0])
+        cursor.execute("SHOW server_encoding")
+        encoding = cursor.fetchone()[0]
+    if version < POSTGRES:
+        yield Finding("database", Grade.WRONG, f"PostgreSQL {version // 10_000}", _("14 or newer is needed"))
+    elif encoding != "UTF8":
+        yield Finding("database", Grade.WRONG, str(encoding), _("make the database with ENCODING 'UTF8'"))
+    else:
+        yield _well("database", f"PostgreSQL {version // 10_000}")
+
+
+def _migrations() -> Iterator[Finding]:
+    executor = MigrationExecutor(connection)
+    waiting = executor.migration_plan(executor.loader.graph.leaf_nodes())
+    if waiting:
+        words = _("{count} migrations wait").format(count=len(waiting))
+        yield Finding("migrations", Grade.WARN, words, _("make run applies them, or manage.py migrate"))
+    else:
+        yield _well("migrations", _("all applied"))
+
+
+def shared_redis() -> Iterator[Finding]:
+    if settings.HAS_OWN_REDIS and not embedded.Redis(HOME).is_up():
+        yield Finding("redis", Grade.NOTE, _("our own, not running"), _("make run starts it"))
+        return
+    try:
+        preflight.check_redis()
+        with settings.REDIS_CLIENT() as store:
+            yield from _redis_settings(store)
+    except (CannotStart, redis.RedisError) as error:
+        yield Finding("redis", Grade.WRONG, _("not usable"), str(error))
+
+
+def _redis_settings(store: "redis.Redis") -> Iterator[Finding]:
+    about = store.info("server") | store.info("memory") | store.info("persistence")
+    version = str(about["redis_version"])
+    if tuple(int(part) for part in version.split(".")[:2]) < REDIS:
+        yield Finding("redis", Grade.WRONG, version, _("6.2 or newer is needed"))
+        return
+    if about["maxmemory_policy"] != "noeviction":
+        words = _("maxmemory-policy {policy}: tasks and leases may vanish").format(policy=about["maxmemory_policy"])
+        yield Finding("redis", Grade.WRONG, words, _("set maxmemory-policy noeviction"))
+    elif not about["aof_enabled"] and not settings.HAS_OWN_REDIS:
+        words = _("without its AOF: tasks on their way are lost when it dies")
+        yield Finding("redis", Grade.WARN, words, _("set appendonly yes"))
+    else:
+        yield _well("redis", version)
+
+
+def people() -> Iterator[Finding]:
+    if settings.TELEGRAM_TOKEN and not settings.TELEGRAM_CHATS:
+        words = _("the bot has a token and nobody to talk to")
+        mend = _("write to the bot, read the chat's number in its log, set AEGIS_TELEGRAM_CHATS")
+        yield Finding("telegram", Grade.WARN, words, mend)
+    elif not settings.TELEGRAM_TOKEN and not settings.NOTIFY_URLS:
+        words = _("nobody is told of alarms: the admin alone shows them")
+        yield Finding("telegram", Grade.NOTE, words, _("set AEGIS_TELEGRAM_TOKEN and AEGIS_TELEGRAM_CHATS"))
+    elif bool(settings.TELEGRAM_TOKEN) + len(settings.NOTIFY_URLS) == 1:
+        words = _("one channel only: if it is down too, nobody hears that stops are not guarded")
+        yield Finding("channels", Grade.NOTE, words, _("set AEGIS_NOTIFY_URLS beside AEGIS_TELEGRAM_TOKEN"))
+    if not settings.HEARTBEAT_URL and settings.KIS_ENVIRONMENT.name is not EnvironmentName.SIM:
+        words = _("nobody outside notices if this machine dies")
+        yield Finding("heartbeat", Grade.NOTE, words, _("set AEGIS_HEARTBEAT_URL"))
+
+
+def at_work() -> Iterator[Finding]:
+    """Look at what runs, where it does."""
+    if not is_running() and settings.HAS_OWN_DATABASE:
+        yield Finding("processes", Grade.NOTE, _("AEGIS does not run in this home"), "make run")
+        return
+    try:
+        checks = health.check(clock.now())
+    except OperationalError as error:
+        yield Finding("processes", Grade.WRONG, _("not usable"), str(error))
+        return
+    for check in checks:
+        if not check.ok:
+            mend = _("docs/operations.md has a page for {name}").format(name=check.name)
+            yield Finding(check.name, Grade.WRONG, check.text, mend)
+    if all(check.ok for check in checks):
+        yield _well("processes", _("All {count} checks are well").format(count=len(checks)))
+
+
+# --- far away -----------------------------------------------------------------------------------
+
+
+def broker() -> Iterator[Finding]:
+    """Ask the broker for the time, a token, a socket key and the balance; stop at the first that fails."""
+    if has_own_simulator() and not is_running():
+        yield Finding("broker", Grade.NOTE, _("the simulator is not running"), _("make run starts it"))
+        return
+    try:
+        yield from _skew()
+    except httpx.HTTPError as error:
+        words = _("{url} does not answer: {error}").format(url=settings.KIS_ENVIRONMENT.rest_url, error=repr(error))
+        yield Finding("broker", Grade.WRONG, words, _("look at the network, a firewall, the broker's notices"))
+        return
+    for topic, ask in (("token", _token), ("socket key", _socket_key), ("account", _account)):
+        try:
+            yield _well(topic, ask())
+        except BrokerError as error:
+            yield Finding(topic, Grade.WRONG, str(error), _mend(error.code))
+            return
+        except redis.RedisError as error:
+            yield Finding(topic, Grade.WRONG, str(error), _("Redis is needed for it: see above"))
+            return
+
+
+def _skew() -> Iterator[Finding]:
+    began = time.time()
+    response = wiring.http().head(settings.KIS_ENVIRONMENT.rest_url)
+    ours = (began + time.time()) / 2
+    date = response.headers.get("Date")
+    if date is None:
+        yield Finding("clock", Grade.NOTE, _("the broker does not tell its time"))
+        return
+    # the header has whole seconds
+    skew = ours - (parsedate_to_datetime(date).timestamp() + 0.5)
+    words = _("{seconds:+.1f} s against the broker's").format(seconds=skew)
+    if abs(skew) <= SKEW_SECONDS:
+        yield _well("clock", words)
+    else:
+        grade = Grade.WRONG if abs(skew) > GREAT_SKEW_SECONDS else Grade.WARN
+        yield Finding("clock", grade, words, _("let the machine keep time: timedatectl set-ntp true"))
+
+
+def _token() -> str:
+    tokens = auth.Tokens(settings.KIS_ENVIRONMENT, settings.KIS_CREDENTIALS, wiring.http(), wiring.store())
+    tokens.get()
+    return _("the broker gives one")
+
+
+def _socket_key() -> str:
+    known = wiring.all_keys()
+    for each in known:
+        auth.approval_key(settings.KIS_ENVIRONMENT, each, wiring.http())
+    return _("the broker gives one") if len(known) == 1 else _("the broker gives one for each app key")
+
+
+def _account() -> str:
+    balance = wiring.broker().balance()
+    return _("total asset {total:,} won").format(total=balance.total_asset)
+
+
+MENDS = {
+    "EGW00103": "KIS_APP_KEY",
+    "EGW00105": "KIS_APP_SECRET",
+    "EGW00304": "KIS_APP_SECRET",
+    "EGW02004": "KIS_ENV",
+    "IGW00002": "KIS_ACCOUNT_NUMBER",
+    "OPSQ2000": "KIS_ACCOUNT_NUMBER",
+}
+
+
+def _mend(code: str) -> str:
+    if code in MENDS:
+        return _("correct {name} in .env; paper and live have keys and accounts of their own").format(name=MENDS[code])
+    return _("see the broker's words; in the night and at weekends it may be maintenance")
+
+
+def bot() -> Iterator[Finding]:
+    if not settings.TELEGRAM_TOKEN:
+        return
+    try:
+        yield _well("telegram", "@" + telegram.api().name())
+    except TelegramError as error:
+        yield Finding("telegram", Grade.WRONG, str(error), _("correct AEGIS_TELEGRAM_TOKEN, or look at the network"))
+
+
+Look = Callable[[], Iterator[Finding]]
+LOCAL: Sequence[Look] = (
+    python, env_file, variables, environment, keys, machine, free_ports, database, shared_redis, people, at_work,
+)  # fmt: skip
+DISTANT: Sequence[Look] = (broker, bot)

@@ -1,0 +1,115 @@
+"""The gateway (API 게이트웨이): who may call, with which token, how often.
+
+App keys are known here by a hash only: a rehearsal may be given the real ones, and the ledger is a
+file. Any key and secret of one character or more are taken; the first secret that a key came with is its own.
+"""
+
+import secrets
+import uuid
+from collections import deque
+from datetime import datetime, timedelta
+from hashlib import sha256
+
+from simulator.api.error_codes import Refused
+from simulator.exchange.exchange import Exchange
+from simulator.exchange.state import Token
+
+TOKEN_LIFE = timedelta(hours=24)
+SAME_TOKEN = timedelta(hours=6)
+ISSUE_GAP = timedelta(minutes=1)
+WINDOW_SECONDS = 1.0
+
+
+class IssueRefused(Exception):
+    """A refusal of the token endpoints, which have a shape of their own."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(code)
+        self.code = code
+        self.text = text
+
+
+def key_of(app_key: str) -> str:
+    """Return the name under which an app key is known here."""
+    return sha256(app_key.encode()).hexdigest()[:16]
+
+
+class Gate:
+    """Tokens, socket keys and the call limit of one server."""
+
+    def __init__(self, exchange: Exchange, *, calls_per_second: int) -> None:
+        self._exchange = exchange
+        self.calls_per_second = calls_per_second
+        self._calls: dict[str, deque[float]] = {}
+        self._secrets: dict[str, str] = {}
+        self._revoked: set[str] = set()
+
+    def owns(self, key: str, secret: str) -> bool:
+        """Whether `secret` is the one that the app key first came with."""
+        return self._secrets.setdefault(key, key_of(secret)) == key_of(secret)
+
+    def revoke_key(self, key: str, *, revoked: bool) -> None:
+        """End an app key, or let it live again: it gets no token and no socket key, and what it has is void."""
+        (self._revoked.add if revoked else self._revoked.discard)(key)
+
+    def is_revoked(self, key: str) -> bool:
+        return key in self._revoked
+
+    def issue_token(self, key: str, now: datetime) -> Token:
+        """Return an access token: the same one for six hours. Raises IssueRefused within a minute of the last."""
+        newest = self._exchange.world.newest_token.get(key)
+        if newest is not None and newest.issued_at <= now:
+            if now - self._last_asked(newest) < ISSUE_GAP:
+                raise IssueRefused("EGW00133", "접근토큰 발급 잠시 후 다시 시도하세요(1분당 1회)")
+            if now - newest.issued_at < SAME_TOKEN and not newest.revoked and now < newest.expires_at:
+                newest.asked_at = now
+                return newest
+        # the real one is a signed JSON of about this length; this one is only random
+        text = f"eyJ{secrets.token_urlsafe(240)}"
+        expires_at = (now + TOKEN_LIFE).replace(microsecond=0)
+        self._exchange.record("token", now, key=key, token=text, expires=expires_at.isoformat())
+        return self._exchange.world.tokens[text]
+
+    def _last_asked(self, token: Token) -> datetime:
+        return token.asked_at or token.issued_at
+
+    def revoke_token(self, text: str, now: datetime) -> None:
+        """Raises IssueRefused for a token that was never issued."""
+        if text not in self._exchange.world.tokens:
+            raise IssueRefused("EGW00121", "유효하지 않은 token 입니다.")
+        self._exchange.record("revoke", now, token=text)
+
+    def approve(self, key: str, now: datetime) -> str:
+        """Return a fresh key for the socket (접속키)."""
+        approval = str(uuid.uuid4())
+        self._exchange.record("approval", now, key=key, approval=approval)
+        return approval
+
+    def approved_key(self, approval: str, now: datetime) -> str | None:
+        """Return the app key behind a socket key, None for one that is unknown or a day old."""
+        found = self._exchange.world.approvals.get(approval)
+        if found is None or now - found.issued_at >= TOKEN_LIFE or found.key in self._revoked:
+            return None
+        return found.key
+
+    def check_token(self, authorization: str, key: str, now: datetime) -> None:
+        """Raises Refused unless the header carries a living token of this app key."""
+        scheme, _, text = authorization.partition(" ")
+        if scheme.lower() != "bearer" or not text:
+            raise Refused("not a bearer")
+        token = self._exchange.world.tokens.get(text.strip())
+        if token is None or token.revoked or token.key != key or key in self._revoked:
+            raise Refused("token invalid")
+        if now >= token.expires_at:
+            raise Refused("token expired")
+
+    def count_call(self, key: str, real_seconds: float) -> None:
+        """Count a call against the limit, over every sliding second. Raises Refused; a refused call does not count."""
+        if not self.calls_per_second:
+            return
+        calls = self._calls.setdefault(key, deque())
+        while calls and real_seconds - calls[0] >= WINDOW_SECONDS:
+            calls.popleft()
+        if len(calls) >= self.calls_per_second:
+            raise Refused("too fast")
+        calls.append(real_seconds)

@@ -1,0 +1,232 @@
+"""Charts (차트): days by range, minutes of today, minutes of days past."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from hashlib import blake2b
+from itertools import accumulate, islice, takewhile
+
+from aegis import ticks
+from aegis.terms import Side
+from simulator.api.error_codes import Refused
+from simulator.api.formatting import percent
+from simulator.api.handlers.quote import Quote, day_sign, figures, quote_of
+from simulator.api.request import Body, Call, Reply, quoted
+from simulator.exchange.daily_history import DayPrice
+from simulator.exchange.listings import Stock
+from simulator.exchange.trade_tape import Bar
+
+CHART_ROWS, MINUTE_ROWS, PAST_MINUTE_ROWS = 100, 30, 120
+UNITS = ("D", "W", "M", "Y")
+_CLOSES = time(15, 30)
+
+
+@dataclass(frozen=True, slots=True)
+class Minute:
+    """One minute of one day. `amount` is the day's up to and with it."""
+
+    day: date
+    at: str  # HHMM00
+    bar: Bar
+
+
+def daily(call: Call) -> Reply:
+    """inquire-daily-itemchartprice (국내주식기간별시세): up to a hundred rows, the newest first."""
+    quote = quote_of(call)
+    unit = call.text("FID_PERIOD_DIV_CODE")
+    if unit not in UNITS:
+        raise Refused("field invalid", "FID_PERIOD_DIV_CODE")
+    since, until = read_date(call, "FID_INPUT_DATE_1"), read_date(call, "FID_INPUT_DATE_2")
+    periods = quote.firm.history.periods(quote.stock.code, quote.tape, unit, until)
+    rows = islice(takewhile(lambda day: day.day >= since, periods), CHART_ROWS)
+    return quoted(output1=_chart_head(quote), output2=[_chart_row(quote.stock, day) for day in rows])
+
+
+def read_date(call: Call, name: str) -> date:
+    """Return a date; the year 0 that some clients send is the beginning of time. Raises Refused."""
+    text = call.text(name)
+    if text.startswith("0000"):
+        return date.min
+    try:
+        return date(int(text[:4]), int(text[4:6]), int(text[6:8]))
+    except ValueError:
+        raise Refused("field invalid", name) from None
+
+
+def _chart_head(quote: Quote) -> Body:
+    tape, venue, base = quote.tape, quote.venues[0], quote.base
+    before = quote.firm.history.yesterday(quote.stock.code)
+    company = figures(quote)
+    asks, bids = venue.book.depth(Side.SELL, 1), venue.book.depth(Side.BUY, 1)
+    return {
+        **change_of(quote),
+        "stck_prdy_clpr": str(base),
+        "acml_vol": str(tape.volume),
+        "acml_tr_pbmn": str(tape.amount),
+        "hts_kor_isnm": quote.stock.name,
+        "stck_prpr": str(tape.last),
+        "stck_shrn_iscd": quote.stock.code,
+        "prdy_vol": str(before.volume),
+        "stck_mxpr": str(venue.highest),
+        "stck_llam": str(venue.lowest),
+        "stck_oprc": str(tape.open),
+        "stck_hgpr": str(tape.high),
+        "stck_lwpr": str(tape.low),
+        "stck_prdy_oprc": str(before.open),
+        "stck_prdy_hgpr": str(before.high),
+        "stck_prdy_lwpr": str(before.low),
+        "askp": str(asks[0][0] if asks else 0),
+        "bidp": str(bids[0][0] if bids else 0),
+        "prdy_vrss_vol": str(tape.volume - before.volume),
+        **{
+            name: company[name]
+            for name in ("vol_tnrt", "stck_fcam", "lstn_stcn", "cpfn", "hts_avls", "per", "eps", "pbr")
+        },
+        "itewhol_loan_rmnd_ratem": "0.19",
+    }
+
+
+def change_of(quote: Quote) -> Body:
+    last, base = quote.tape.last, quote.base
+    return {
+        "prdy_vrss": str(last - base),
+        "prdy_vrss_sign": quote.sign(last),
+        "prdy_ctrt": percent(last - base, base),
+    }
+
+
+def _chart_row(stock: Stock, day: DayPrice) -> Body:
+    return {
+        "stck_bsop_date": f"{day.day:%Y%m%d}",
+        "stck_clpr": str(day.close),
+        "stck_oprc": str(day.open),
+        "stck_hgpr": str(day.high),
+        "stck_lwpr": str(day.low),
+        "acml_vol": str(day.volume),
+        "acml_tr_pbmn": str(day.amount),
+        "flng_cls_code": "00",
+        "prtt_rate": "0.00",
+        "mod_yn": "N",
+        "prdy_vrss_sign": day_sign(stock, day),
+        "prdy_vrss": str(day.close - day.before),
+        "revl_issu_reas": "",
+    }
+
+
+def minutes(call: Call) -> Reply:
+    """inquire-time-itemchartprice (주식당일분봉조회): thirty minutes up to an hour, the newest first.
+
+    Today's only, whatever FID_PW_DATA_INCU_YN says: clients go back page by page until they see the opening.
+    """
+    quote = quote_of(call)
+    hour = call.text("FID_INPUT_HOUR_1")
+    # nought, or a moment to come, is the present
+    latest = f"{call.now:%H%M%S}" if not hour.strip("0") else min(hour, f"{call.now:%H%M%S}")
+    return _minute_reply(quote, _today(quote, latest), MINUTE_ROWS)
+
+
+def past_minutes(call: Call) -> Reply:
+    """inquire-time-dailychartprice (주식일별분봉조회): minutes of a day, about a year back."""
+    quote = quote_of(call)
+    day = read_date(call, "FID_INPUT_DATE_1")
+    hour = call.text("FID_INPUT_HOUR_1")
+    today = quote.firm.exchange.world.today()
+    if call.now.date() - day > timedelta(days=366):
+        return _minute_reply(quote, iter(()), PAST_MINUTE_ROWS)
+    found: Iterator[Minute] = iter(())
+    if day >= today:
+        found = _today(quote, min(hour, f"{call.now:%H%M%S}"))
+    else:
+        past = next((p for p in quote.firm.history.days(quote.stock.code, None, day) if p.day <= day), None)
+        if past is not None and past.day == day:
+            found = (minute for minute in _invented(quote, past) if minute.at <= hour)
+    if call.text("FID_PW_DATA_INCU_YN") == "Y":
+        found = _then(found, _earlier_days(quote, day))
+    return _minute_reply(quote, found, PAST_MINUTE_ROWS)
+
+
+def _minute_reply(quote: Quote, wanted: Iterator[Minute], count: int) -> Reply:
+    head = {
+        **change_of(quote),
+        "stck_prdy_clpr": str(quote.base),
+        "acml_vol": str(quote.tape.volume),
+        "acml_tr_pbmn": str(quote.tape.amount),
+        "hts_kor_isnm": quote.stock.name,
+        "stck_prpr": str(quote.tape.last),
+    }
+    return quoted(output1=head, output2=[_minute_row(minute) for minute in islice(wanted, count)])
+
+
+def _minute_row(minute: Minute) -> Body:
+    return {
+        "stck_bsop_date": f"{minute.day:%Y%m%d}",
+        "stck_cntg_hour": minute.at,
+        "stck_prpr": str(minute.bar.close),
+        "stck_oprc": str(minute.bar.open),
+        "stck_hgpr": str(minute.bar.high),
+        "stck_lwpr": str(minute.bar.low),
+        "cntg_vol": str(minute.bar.volume),
+        "acml_tr_pbmn": str(minute.bar.amount),
+    }
+
+
+def _then(first: Iterator[Minute], second: Iterator[Minute]) -> Iterator[Minute]:
+    yield from first
+    yield from second
+
+
+def _today(quote: Quote, latest: str) -> Iterator[Minute]:
+    """Yield today's minutes down from `latest`; one without a trade repeats the price before it."""
+    bars = quote.tape.minutes
+    if not bars:
+        return
+    day = quote.firm.exchange.world.today()
+    first = min(bars)
+    moment = datetime.combine(day, time(int(latest[:2]), int(latest[2:4])))
+    while f"{moment:%H%M}" >= first:
+        name = f"{moment:%H%M}"
+        bar = bars.get(name)
+        if bar is None:
+            before = bars[max(key for key in bars if key < name)]
+            bar = Bar(before.close, before.close, before.close, before.close, 0, before.amount)
+        yield Minute(day, f"{name}00", bar)
+        moment -= timedelta(minutes=1)
+
+
+def _earlier_days(quote: Quote, before: date) -> Iterator[Minute]:
+    for past in quote.firm.history.days(quote.stock.code, None):
+        if past.day < before:
+            yield from _invented(quote, past)
+
+
+def _invented(quote: Quote, day: DayPrice) -> Iterator[Minute]:
+    """Yield the minutes of a past day, the newest first: a path within the day's own range."""
+    count = 391 - 9  # the closing auction has but its last minute
+    path = _path(quote, day, count)
+    worth = list(accumulate(path[1:]))
+    moment = datetime.combine(day.day, _CLOSES)
+    for index in range(count - 1, -1, -1):
+        opened, close = path[index], path[index + 1]
+        high, low = max(opened, close), min(opened, close)
+        if index == count // 3:
+            high = day.high
+        if index == 2 * count // 3:
+            low = day.low
+        # the day's volume in equal parts, its amount in parts as large as the prices are
+        volume = day.volume * (index + 1) // count - day.volume * index // count
+        amount = day.amount * worth[index] // worth[-1]
+        yield Minute(day.day, f"{moment:%H%M}00", Bar(opened, high, low, close, volume, amount))
+        moment -= timedelta(minutes=10 if moment.time() == _CLOSES else 1)
+
+
+def _path(quote: Quote, day: DayPrice, count: int) -> list[int]:
+    noise = blake2b(f"{quote.firm.exchange.world.seed}:{quote.stock.code}:{day.day}".encode(), digest_size=64).digest()
+    width = max(1, (day.high - day.low) // 3)
+    prices = []
+    for index in range(count + 1):
+        line = day.open + (day.close - day.open) * index / count
+        wave = (noise[index * 64 // (count + 1)] - 128) / 128 * width * min(index, count - index) / count
+        snapped = ticks.adjust_price_to_tick(max(1, int(line + wave)), "down", quote.stock.instrument)
+        prices.append(min(day.high, max(day.low, snapped)))
+    prices[0], prices[-1] = day.open, day.close
+    return prices

@@ -1,0 +1,137 @@
+"""What a REST handler gets and gives, and the paging (연속조회) all lists share."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+from simulator.api.error_codes import Refused
+from simulator.api.formatting import PAGE_KEY, padded
+from simulator.broker import Firm
+
+Body = dict[str, Any]
+Row = TypeVar("Row")
+
+QUOTED = ("0", "MCA00000", "정상처리 되었습니다.")
+_FOUND = ("KIOK0510", "조회가 완료되었습니다")
+_MORE = ("KIOK0500", "조회가 계속됩니다..다음버튼을 Click 하십시오.")
+_NOTHING = ("KIOK0560", "조회할 내용이 없습니다")
+_PAPER_FOUND = ("20310000", "모의투자 조회가 완료되었습니다.")
+_PAPER_MORE = ("20310000", "모의투자 조회가 계속됩니다.")
+_PAPER_NOTHING = ("70070000", "모의투자 조회할 내역(자료)이 없습니다.")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A handler's answer, before the wire puts its header round it."""
+
+    body: Body
+    tr_cont: str = ""
+    status: int = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One row of the broker's catalogue. `live` and `paper` are the TR ids accepted there; no paper, not offered.
+
+    `specification` holds ids of the user's own specification, which the real broker does not know.
+    """
+
+    name: str
+    method: str
+    path: str
+    live: tuple[str, ...]
+    paper: tuple[str, ...]
+    handler: Callable[["Call"], Reply]
+    required: tuple[str, ...] = ()
+    is_account: bool = False  # the account ledger (원장) answers it, which has a limit of its own
+    specification: tuple[str, ...] = ()
+
+    def ids(self, *, is_paper: bool, specification: bool) -> tuple[str, ...]:
+        """Return the TR ids that a house accepts for it."""
+        known = self.paper if is_paper else self.live
+        return known + self.specification if specification and not is_paper else known
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request, its header read and its token checked. Parameter names are upper-case."""
+
+    firm: Firm
+    operation: Operation
+    tr_id: str
+    params: Mapping[str, str]
+    key: str
+    now: datetime
+    tr_cont: str = ""
+    tag: str = ""
+    as_of: datetime | None = None  # the order lists show this moment instead of the present
+    is_ignored: bool = False  # a cancel or amend is answered, but not carried out
+
+    @property
+    def is_paper(self) -> bool:
+        return self.firm.settings.is_paper
+
+    @property
+    def account(self) -> str:
+        """The account a call is about, opened when it is new. Raises Refused."""
+        cano, product = self.params.get("CANO", ""), self.params.get("ACNT_PRDT_CD", "")
+        if len(cano) != 8 or not cano.isascii() or not cano.isdigit() or product != "01":
+            raise Refused("account not ours")
+        number = f"{cano}-{product}"
+        self.firm.exchange.link_account(number, self.key)
+        return number
+
+    def text(self, name: str) -> str:
+        return self.params.get(name, "").strip()
+
+    def integer(self, name: str) -> int:
+        """Return a whole number; what is none cannot be put into the ledger's message. Raises Refused."""
+        text = self.text(name)
+        if not text.isascii() or not text.isdigit():
+            raise Refused("body not built", name)
+        return int(text)
+
+
+def quoted(**outputs: Any) -> Reply:
+    """Return a quotation's success."""
+    rt_cd, msg_cd, msg1 = QUOTED
+    return Reply({**outputs, "rt_cd": rt_cd, "msg_cd": msg_cd, "msg1": msg1})
+
+
+def found(call: Call, *, more: bool = False, nothing: bool = False, **outputs: Any) -> Reply:
+    """Return an account query's success; its text is filled to 80 bytes."""
+    rows = (_PAPER_MORE, _PAPER_NOTHING, _PAPER_FOUND) if call.is_paper else (_MORE, _NOTHING, _FOUND)
+    msg_cd, msg1 = rows[0] if more else rows[1] if nothing else rows[2]
+    return Reply({**outputs, "rt_cd": "0", "msg_cd": msg_cd, "msg1": padded(msg1, 80)})
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[Row]):
+    """A stretch of a list and what the next call needs."""
+
+    rows: Sequence[Row]
+    cursor: str
+    tr_cont: str
+
+    @property
+    def has_more(self) -> bool:
+        return bool(self.cursor)
+
+
+def page(call: Call, rows: Sequence[Row], key: Callable[[Row], str], size: int, *, name: str = "NK100") -> Page[Row]:
+    """Return the page a call asks for. The cursor names the last row it was given, so new rows shift nothing."""
+    cursor = call.text(f"CTX_AREA_{name}") if call.tr_cont == "N" else ""
+    start = 0
+    if cursor:
+        start = next((index + 1 for index, row in enumerate(rows) if key(row) == cursor), len(rows))
+    stretch = rows[start : start + size]
+    more = start + size < len(rows)
+    if more:
+        return Page(stretch, key(stretch[-1]), "M" if cursor else "F")
+    return Page(stretch, "", "D")
+
+
+def contexts(question: str, cursor: str) -> Body:
+    """Return the two continuation fields, in the lower case and the width the broker gives them."""
+    return {"ctx_area_fk100": padded(question, PAGE_KEY), "ctx_area_nk100": padded(cursor, PAGE_KEY)}

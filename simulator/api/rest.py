@@ -1,0 +1,355 @@
+"""The REST door: headers, token, call limit, TR ids, parameters; then one handler, then the ledger."""
+
+import asyncio
+import json
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import datetime
+from hashlib import sha256
+from typing import Any
+
+from aiohttp import web
+from multidict import CIMultiDict
+
+from simulator.api.catalogue import BY_PATH
+from simulator.api.error_codes import Refused, Words
+from simulator.api.gateway import IssueRefused, key_of
+from simulator.api.request import Body, Call, Operation, Reply
+from simulator.broker import Firm
+from simulator.faults.injection import (
+    Instead,
+    LineCut,
+    RawAnswer,
+    Spoken,
+    after,
+    before,
+    codes_in,
+    during,
+    spoil_rows,
+    spoils_before,
+)
+from simulator.faults.table import AFTER, BEFORE, CALL, NOT_OF_THE_LEDGER, ROWS
+
+Params = dict[str, str]
+
+# headers that only tests add: what they say is kept beside the request in the ledger, and nothing reads it
+TAG_HEADER = "aegis-intent"
+PROCESS_HEADER = "aegis-process"
+# the faults that mean something where there is no TR id; others are left for the calls they were meant for
+_BEFORE_OAUTH = ("request_lost", "delay_before", "gateway")
+_AFTER_OAUTH = ("answer_lost", "delay", "error_500", "bad_gateway")
+
+
+class Rest:
+    """Answers REST calls for one house."""
+
+    def __init__(self, firm: Firm, clock: Callable[[], datetime]) -> None:
+        self._firm = firm
+        self._clock = clock
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """Answer one request. The market is brought to the present first."""
+        raw = await request.read()
+        now = self._clock()
+        self._firm.advance(now)
+        # some clients join host and path with one stroke too many
+        path = request.path.replace("//", "/")
+        try:
+            if path.startswith("/oauth2/") and request.method == "POST":
+                return await self._disturbed_oauth(path, raw, now)
+            if path == "/uapi/hashkey" and request.method == "POST":
+                return _hashkey(raw)
+            rows = [row for row in BY_PATH.get((request.method, path), ()) if self._offers(row)]
+            if not rows:
+                return web.Response(status=404, body=b"", headers={"Content-Type": "text/plain"})
+            return await self._call(request, rows, raw, now)
+        except LineCut as cut:
+            return await _cut(request, cut)
+
+    # --- calls with a TR id
+
+    async def _call(self, request: web.Request, rows: list[Operation], raw: bytes, now: datetime) -> web.Response:
+        received, headers = time.time(), request.headers
+        tr_id, tag = headers.get("tr_id", ""), headers.get(TAG_HEADER, "")
+        key = key_of(headers.get("appkey", ""))
+        answer: Reply | RawAnswer
+        try:
+            call = self._read(request, rows, raw, now, key)
+            answer = await self._carry_out(call, request.path)
+        except Refused as refused:
+            answer = _refusal(refused.words(is_paper=self._firm.settings.is_paper))
+        except Spoken as spoken:
+            answer = _refusal(spoken.words)
+        except Instead as instead:
+            answer = instead.answer
+        except LineCut:
+            self._record(request, now, received, key, {"status": 0}, tag)
+            raise
+        if isinstance(answer, RawAnswer):
+            self._record(request, now, received, key, {"status": answer.status}, tag)
+            return web.Response(status=answer.status, body=answer.body, headers={"Content-Type": answer.content_type})
+        words = {"status": answer.status, **{name: answer.body.get(name, "") for name in ("rt_cd", "msg_cd")}}
+        self._record(request, now, received, key, words, tag)
+        return _response(answer, tr_id, headers.get("gt_uid", ""))
+
+    def _record(
+        self, request: web.Request, now: datetime, received: float, key: str, outcome: dict[str, Any], tag: str
+    ) -> None:
+        self._firm.exchange.record(
+            "request",
+            now,
+            received=received,
+            key=key,
+            method=request.method,
+            path=request.path,
+            tr_id=request.headers.get("tr_id", ""),
+            **outcome,
+            **({"tag": tag} if tag else {}),
+            **({"process": request.headers[PROCESS_HEADER]} if PROCESS_HEADER in request.headers else {}),
+        )
+
+    def _read(self, request: web.Request, rows: list[Operation], raw: bytes, now: datetime, key: str) -> Call:
+        """Return the call a request makes. Raises Refused."""
+        headers = request.headers
+        self._admit(headers, key, now)
+        operation = self._operation(rows, headers.get("tr_id", ""))
+        params = _params(request, raw)
+        _check_required(operation, params)
+        return Call(
+            firm=self._firm,
+            operation=operation,
+            tr_id=headers.get("tr_id", ""),
+            params=params,
+            key=key,
+            now=now,
+            tr_cont=headers.get("tr_cont", "").strip(),
+            tag=headers.get(TAG_HEADER, ""),
+        )
+
+    async def _carry_out(self, call: Call, path: str) -> Reply | RawAnswer:
+        """Do what a call asks, and let the faults in force strike before and after."""
+        faults = self._firm.faults
+        scope = _scope(call, path)
+        if fault := faults.take(BEFORE, None if call.operation.is_account else NOT_OF_THE_LEDGER, **scope):
+            if fault.name == "delay_before":
+                await asyncio.sleep(float(fault.parameters["seconds"]))
+                self._firm.advance(self._clock())
+                call = replace(call, now=self._clock())
+            call = before(fault, call)
+        if fault := faults.take(CALL, **scope):
+            call = during(fault, call)
+        late = faults.take(AFTER, **scope)
+        if late is not None and spoils_before(late):
+            return after(late, call, Reply({}))
+        reply = self._handle(call, scope)
+        if late is None:
+            return reply
+        if late.name == "delay":
+            await asyncio.sleep(float(late.parameters["seconds"]))
+            return reply
+        return after(late, call, reply)
+
+    def _handle(self, call: Call, scope: Mapping[str, str]) -> Reply:
+        """Carry a call out, and let a fault strike the rows of its reply."""
+        reply = call.operation.handler(call)
+        codes = codes_in(reply, scope["code"])
+        rows_scope: dict[str, str | frozenset[str]] = {**scope, "code": codes}
+        fault = self._firm.faults.take(ROWS, **rows_scope) if codes else None
+        return spoil_rows(fault, reply, scope["code"]) if fault else reply
+
+    def _admit(self, headers: Mapping[str, str], key: str, now: datetime) -> None:
+        """Raises Refused unless key, secret and token are there, and the call limit has room."""
+        if not headers.get("appkey"):
+            raise Refused("app key missing")
+        if not headers.get("appsecret"):
+            raise Refused("app secret missing")
+        if not self._firm.gate.owns(key, headers["appsecret"]):
+            raise Refused("secret of another key")
+        self._firm.gate.check_token(headers.get("authorization", ""), key, now)
+        self._firm.gate.count_call(key, time.monotonic())
+
+    def _offers(self, row: Operation) -> bool:
+        """Whether a path is known here at all: the specification's own is not the broker's."""
+        return bool(row.live) or self._firm.settings.specification
+
+    def _operation(self, rows: list[Operation], tr_id: str) -> Operation:
+        """Return the operation that a path and a TR id name together. Raises Refused."""
+        if not tr_id:
+            raise Refused("tr_id missing")
+        is_paper = self._firm.settings.is_paper
+        for row in rows:
+            if tr_id in row.ids(is_paper=is_paper, specification=self._firm.settings.specification):
+                return row
+        # a live id, or a live-only one in paper's letters
+        if is_paper and any(tr_id in row.live or _live_id(tr_id) in row.live for row in rows):
+            raise Refused("not a paper TR")
+        if not is_paper and tr_id.startswith("V"):
+            raise Refused("not a live TR")
+        raise Refused("no such service")
+
+    # --- calls without
+
+    async def _disturbed_oauth(self, path: str, raw: bytes, now: datetime) -> web.Response:
+        faults = self._firm.faults
+        if fault := faults.take(BEFORE, _BEFORE_OAUTH, path=path, tr_id="", account="", code=""):
+            if fault.name == "request_lost":
+                raise LineCut(after_seconds=float(fault.parameters["seconds"]))
+            if fault.name == "delay_before":
+                await asyncio.sleep(float(fault.parameters["seconds"]))
+            if fault.name == "gateway":
+                words = fault.parameters
+                return _json({"error_description": words["msg1"], "error_code": words["msg_cd"]}, int(words["status"]))
+        late = faults.take(AFTER, _AFTER_OAUTH, path=path, tr_id="", account="", code="")
+        answer = self._oauth(path, raw, now)
+        if late is None:
+            return answer
+        if late.name == "answer_lost":
+            raise LineCut
+        if late.name == "delay":
+            await asyncio.sleep(float(late.parameters["seconds"]))
+        if late.name in ("error_500", "bad_gateway"):
+            return web.Response(status=500 if late.name == "error_500" else 502)
+        return answer
+
+    def _oauth(self, path: str, raw: bytes, now: datetime) -> web.Response:
+        try:
+            body = _oauth_body(raw)
+            answer = _OAUTH[path](self._firm, body, now)
+        except KeyError:
+            return web.Response(status=404, body=b"", headers={"Content-Type": "text/plain"})
+        except IssueRefused as refused:
+            self._firm.exchange.record("oauth refused", now, path=path, code=refused.code, received=time.time())
+            return _json({"error_description": refused.text, "error_code": refused.code}, 403)
+        return _json(answer, 200)
+
+
+def _live_id(tr_id: str) -> str:
+    """Return the id of which a paper one is made: its V stands for a T, or for the C of the oldest ids."""
+    return f"T{tr_id[1:]}" if tr_id.startswith("VTT") else f"C{tr_id[1:]}" if tr_id.startswith("V") else tr_id
+
+
+async def _cut(request: web.Request, cut: LineCut) -> web.StreamResponse:
+    """Drop the line, after a wait or after half an answer."""
+    await asyncio.sleep(cut.after_seconds)
+    response = web.StreamResponse(headers={"Content-Type": "application/json;charset=UTF-8"})
+    if cut.torn:
+        response.content_length = len(cut.torn)
+        await response.prepare(request)
+        await response.write(cut.torn[: len(cut.torn) // 2])
+    if request.transport is not None:
+        request.transport.close() if cut.torn else request.transport.abort()
+    return response
+
+
+def _refusal(words: Words) -> Reply:
+    return Reply({"rt_cd": words.rt_cd, "msg_cd": words.msg_cd, "msg1": words.msg1}, status=words.status)
+
+
+def _scope(call: Call, path: str) -> dict[str, str]:
+    """Return what a fault may be limited to."""
+    params = call.params
+    account = f"{params['CANO']}-{params.get('ACNT_PRDT_CD', '')}" if "CANO" in params else ""
+    code = params.get("PDNO") or params.get("FID_INPUT_ISCD") or ""
+    if not code and "ORGN_ODNO" in params and params["ORGN_ODNO"].isdigit():
+        world = call.firm.exchange.world
+        order = world.orders.get((world.today(), int(params["ORGN_ODNO"])))
+        code = order.code if order else ""
+    return {"path": path, "tr_id": call.tr_id, "account": account, "code": code, "operation": call.operation.name}
+
+
+def _credentials(firm: Firm, body: Body, secret_name: str) -> str:
+    """Return the app key's name here. Raises IssueRefused."""
+    for name, code, text in (
+        ("grant_type", "EGW00115", "권한부여 타입(grant_type)은 필수입니다."),
+        ("appkey", "EGW00102", "AppKey는 필수입니다."),
+        (secret_name, "EGW00104", "AppSecret은 필수입니다."),
+    ):
+        if name not in body:
+            raise IssueRefused(code, text)
+    if body["grant_type"] != "client_credentials":
+        raise IssueRefused("EGW00116", "지원하지 않는 권한부여 타입(grant_type)입니다.")
+    if not body["appkey"]:
+        raise IssueRefused("EGW00103", "유효하지 않은 AppKey입니다.")
+    key = key_of(str(body["appkey"]))
+    if firm.gate.is_revoked(key):
+        raise IssueRefused("EGW00103", "유효하지 않은 AppKey입니다.")
+    if not body[secret_name] or not firm.gate.owns(key, str(body[secret_name])):
+        raise IssueRefused("EGW00105", "유효하지 않은 AppSecret입니다.")
+    return key
+
+
+def _token(firm: Firm, body: Body, now: datetime) -> Body:
+    token = firm.gate.issue_token(_credentials(firm, body, "appsecret"), now)
+    return {
+        "access_token": token.text,
+        "access_token_token_expired": f"{token.expires_at:%Y-%m-%d %H:%M:%S}",
+        "token_type": "Bearer",
+        "expires_in": min(86400, round((token.expires_at - now).total_seconds())),
+    }
+
+
+def _revoke(firm: Firm, body: Body, now: datetime) -> Body:
+    firm.gate.revoke_token(str(body.get("token", "")), now)
+    return {"code": 200, "message": "접근토큰 폐기에 성공하였습니다"}
+
+
+def _approval(firm: Firm, body: Body, now: datetime) -> Body:
+    return {"approval_key": firm.gate.approve(_credentials(firm, body, "secretkey"), now)}
+
+
+_OAUTH: dict[str, Callable[[Firm, Body, datetime], Body]] = {
+    "/oauth2/tokenP": _token,
+    "/oauth2/revokeP": _revoke,
+    "/oauth2/Approval": _approval,
+}
+
+
+def _oauth_body(raw: bytes) -> Body:
+    try:
+        body = json.loads(raw)
+    except ValueError:
+        body = None
+    if not isinstance(body, dict):
+        raise IssueRefused("EGW00101", "유효하지 않은 요청입니다.")
+    return body
+
+
+def _params(request: web.Request, raw: bytes) -> Params:
+    """Return a call's parameters: the query in any case, or a JSON body whose keys must be upper-case."""
+    if request.method == "GET":
+        return {name.upper(): value for name, value in request.query.items()}
+    try:
+        body = json.loads(raw)
+    except ValueError:
+        raise Refused("bad json") from None
+    if not isinstance(body, dict) or any(not isinstance(value, str) for value in body.values()):
+        raise Refused("body not built")
+    return body
+
+
+def _check_required(operation: Operation, params: Params) -> None:
+    for name in operation.required:
+        if name not in params:
+            raise Refused("field missing" if operation.method == "GET" else "body not built", name)
+
+
+def _hashkey(raw: bytes) -> web.Response:
+    try:
+        body = json.loads(raw)
+    except ValueError:
+        return _json({"error_description": "유효하지 않은 요청입니다.", "error_code": "EGW00101"}, 403)
+    return _json({"BODY": body, "HASH": sha256(raw).hexdigest()}, 200)
+
+
+def _json(body: Any, status: int, extra: Mapping[str, str] | None = None) -> web.Response:
+    # names are sent as written: the sample client reads only the all-lower-case ones
+    headers = CIMultiDict({"Content-Type": "application/json;charset=UTF-8", **(extra or {})})
+    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+    return web.Response(status=status, body=text.encode(), headers=headers)
+
+
+def _response(reply: Reply, tr_id: str, gt_uid: str) -> web.Response:
+    extra = {"tr_id": tr_id, "tr_cont": reply.tr_cont, "gt_uid": gt_uid or secrets.token_hex(16).upper()}
+    return _json(reply.body, reply.status, extra)

@@ -1,0 +1,100 @@
+"""The broker's house: one exchange, its clockwork, its order desk, its gate, and how it is set up."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from simulator.api.gateway import Gate
+from simulator.api.list_printing import DEFAULT, Printing
+from simulator.exchange.calendar import is_trading_day
+from simulator.exchange.conditional_orders import OffBook
+from simulator.exchange.daily_history import History
+from simulator.exchange.event_log import Ledger
+from simulator.exchange.exchange import VENUES, Exchange
+from simulator.exchange.index_model import Macro
+from simulator.exchange.listings import STOCKS
+from simulator.exchange.order_entry import Desk
+from simulator.exchange.session_clock import Clockwork
+from simulator.faults.table import Faults
+
+Wire = Literal["2026-07", "2026-09"]
+WIRES: tuple[Wire, ...] = ("2026-07", "2026-09")
+LIVE_RATE, PAPER_RATE = 18, 1
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`wire` is the layout of replies and frames; a `rate` of 0 lifts the call limit.
+
+    With `specification` the ids of the user's own specification are known beside the broker's.
+    """
+
+    seed: int = 1
+    wire: Wire = "2026-09"
+    is_paper: bool = False
+    specification: bool = False
+    rate: int | None = None
+    notice_columns: int | None = None
+    ledger_path: Path | None = None
+    is_ticking: bool = True
+    codes: frozenset[str] | None = None  # list these stocks only; None lists all
+    printing: Printing = DEFAULT  # until a command changes it
+
+    @property
+    def calls_per_second(self) -> int:
+        if self.rate is not None:
+            return self.rate
+        return PAPER_RATE if self.is_paper else LIVE_RATE
+
+    @property
+    def notice_width(self) -> int:
+        """Columns of a fill notice: 26 by the portal, 23 as paper and the reference clients have it."""
+        return self.notice_columns or (26 if self.wire == "2026-09" and not self.is_paper else 23)
+
+
+class Firm:
+    """Everything behind the wire. Called from one thread only."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.printing = settings.printing
+        self.exchange = Exchange(
+            Ledger(settings.ledger_path),
+            branch="00950" if settings.is_paper else "06010",
+            listed={code: stock for code, stock in STOCKS.items() if settings.codes is None or code in settings.codes},
+        )
+        seed = self.exchange.world.seed if self.exchange.world.day else settings.seed
+        self.offbook = OffBook(self.exchange)
+        self.clockwork = Clockwork(self.exchange, self.offbook, seed)
+        self.desk = Desk(self.exchange, self.offbook, is_paper=settings.is_paper)
+        self.gate = Gate(self.exchange, calls_per_second=settings.calls_per_second)
+        self.history = History(self.exchange.world)
+        self.macro = Macro(self.exchange, self.history, seed)
+        self.faults = Faults(seed)
+        self.exchange.faults = self.faults
+
+    def advance(self, now: datetime) -> None:
+        """Bring the market to `now`."""
+        self.clockwork.advance(now, stepping=self.settings.is_ticking)
+
+    def is_trading(self, now: datetime) -> bool:
+        """Whether some venue matches orders at `now`."""
+        return any(self.exchange.phases(market, now) for market in VENUES)
+
+    def is_trading_day(self, now: datetime) -> bool:
+        return is_trading_day(now.date())
+
+    def reset(self, seed: int, account: str | None, now: datetime) -> None:
+        """Begin anew: one account, or the whole world."""
+        if account is not None:
+            for order in self.exchange.world.open_orders(account):
+                self.exchange.unrest(order, order.remaining)
+            self.exchange.record("reset", now, account=account)
+            return
+        self.exchange.record("reset", now)
+        self.exchange.reached = None
+        self.clockwork = Clockwork(self.exchange, self.offbook, seed)
+        self.history = History(self.exchange.world)
+        self.macro = Macro(self.exchange, self.history, seed)
+        self.advance(now)

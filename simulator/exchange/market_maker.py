@@ -1,0 +1,341 @@
+"""One stock on one venue: its book, its tape, and the market maker who keeps ten levels each side.
+
+The maker's best bid is the `anchor`, his best ask one tick above it. A move of one tick is a taker
+who clears the best level on that side, whoever waits there; then the maker lays his levels anew.
+"""
+
+from bisect import bisect_right
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache
+
+from aegis import ticks
+from aegis.terms import Instrument, Market, Side
+from simulator.exchange import order_flow
+from simulator.exchange.listings import Stock
+from simulator.exchange.order_book import MAKER, Book, Indication, other
+from simulator.exchange.trade_tape import Bar, MinuteBlock, Tape, Trade
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """Shares that changed hands; owners are order keys, or the market maker."""
+
+    price: int
+    quantity: int
+    buyer: str
+    seller: str
+    trade: Trade
+
+
+@lru_cache(maxsize=4_096)
+def _grid(lowest: int, highest: int, instrument: Instrument) -> list[int]:
+    """Return every price of a day, the lowest first."""
+    is_stock = instrument is Instrument.STOCK
+    tiers = ticks.STOCK_LADDER if is_stock else ticks.FUND_LADDER
+    top = ticks.STOCK_TOP_TICK if is_stock else ticks.FUND_TOP_TICK
+    prices, price = list[int](), lowest
+    for end, tick in (*tiers, (highest + 1, top)):
+        prices += range(price, min(end, highest + 1), tick)
+        price = max(price, end)
+    return prices
+
+
+_EVEN = b"\x80" * 20  # the usual quantity at every level
+# how many of a skipped minute's two trades a buyer makes, by its way
+_BUYERS = bytes(0 if way < order_flow.STILL else 1 if way == order_flow.STILL else 2 for way in range(256))
+
+
+@dataclass(slots=True)
+class Venue:
+    """`book` may be crossed only while an auction collects orders; `is_auction` says so."""
+
+    stock: Stock
+    market: Market
+    base: int
+    seed: int
+    unified: Tape | None = None  # the day of both venues together, where a stock trades on both
+    book: Book = field(default_factory=Book)
+    tape: Tape = field(init=False)
+    lowest: int = field(init=False)
+    highest: int = field(init=False)
+    grid: list[int] = field(init=False, repr=False)  # every price of the day, the lowest first
+    anchor: int = field(init=False)
+    home: int = field(init=False)
+    usual: int = field(init=False)
+    is_auction: bool = False
+    changed_at: datetime | None = None
+    regular_close: Bar | None = None  # the day as the closing auction left it
+    static_standard: int = 0  # what a static interruption is measured against; 0 is the day's open
+    _laid_at: int | None = None  # the anchor the maker last laid his levels round; None when they were touched
+
+    def __post_init__(self) -> None:
+        self.tape = Tape(last=self.base)
+        self.lowest, self.highest = ticks.daily_limits(self.base, self.stock.instrument)
+        self.grid = _grid(self.lowest, self.highest, self.stock.instrument)
+        self.anchor = self.home = self.base
+        depth = 1.0 if self.market is Market.KRX else 0.3
+        self.usual = max(10, int(order_flow.usual_quantity(self.base, self.stock.listed_shares) * depth))
+
+    @property
+    def stream(self) -> str:
+        """The name of the draws that its crowd acts by."""
+        return self.stock.code if self.market is Market.KRX else f"{self.stock.code}:{self.market}"
+
+    @property
+    def closing_price(self) -> int:
+        """The regular session's close, or the last price before there is one."""
+        return self.regular_close.close if self.regular_close else self.tape.last
+
+    def close_regular(self) -> None:
+        """Keep the day's figures at the regular close; later trades do not change them."""
+        tape = self.tape
+        if tape.volume:
+            self.regular_close = Bar(tape.open, tape.high, tape.low, tape.last, tape.volume, tape.amount)
+
+    # --- the maker
+
+    def lay_anew(self, spread: bytes = _EVEN) -> None:
+        """Lay the maker's levels if the anchor moved or his quantities were touched since he last did."""
+        if self._laid_at != self.anchor:
+            self.lay(spread)
+
+    def lay(self, spread: bytes = _EVEN) -> None:
+        """Let the maker stand at his ten levels each side; where he is thin he gets more."""
+        self._laid_at = self.anchor
+        bids, asks = self._levels()
+        for side, prices, part in ((Side.BUY, bids, spread), (Side.SELL, asks, spread[order_flow.LEVELS :])):
+            quantities = {}
+            for price, share in zip(prices, part, strict=False):
+                made = self.book.made_quantity(side, price)
+                quantities[price] = made if made * 5 >= self.usual else order_flow.level_quantity(self.usual, share)
+            self.book.lay_made(side, quantities)
+
+    def _levels(self) -> tuple[list[int], list[int]]:
+        """Return the maker's ten prices on each side that lie within the day's limits, the best first."""
+        above = bisect_right(self.grid, self.anchor)
+        if self.is_auction:  # both sides overlap by two ticks, so that the auction has something to match
+            bids = self.grid[max(0, above + 2 - order_flow.LEVELS) : above + 2]
+            return bids[::-1], self.grid[max(0, above - 2) : max(0, above - 2 + order_flow.LEVELS)]
+        bids, asks = self.grid[max(0, above - order_flow.LEVELS) : above], self.grid[above : above + order_flow.LEVELS]
+        lowest_ask = min(self.book.guests(Side.SELL), default=self.highest + 1)
+        highest_bid = max(self.book.guests(Side.BUY), default=self.lowest - 1)
+        return (
+            [price for price in reversed(bids) if price < lowest_ask],
+            [price for price in asks if price > highest_bid],
+        )
+
+    def _touch(self, touched: int, size: int) -> None:
+        """Let one level of the maker have another quantity."""
+        bids, asks = self._levels()
+        side, prices = (Side.BUY, bids) if touched < order_flow.LEVELS else (Side.SELL, asks)
+        index = touched % order_flow.LEVELS
+        if index < len(prices):
+            self.book.set_made(side, prices[index], order_flow.level_quantity(self.usual, size))
+
+    def _up(self, price: int) -> int:
+        return ticks.step(price, 1, self.stock.instrument)
+
+    def _down(self, price: int) -> int:
+        return ticks.step(price, -1, self.stock.instrument)
+
+    # --- trading
+
+    def print(self, at: datetime, price: int, quantity: int, taker: Side | None) -> Trade:
+        """Put a trade on the tape."""
+        unified = self.unified.add(at, price, quantity, taker) if self.unified is not None else None
+        return self.tape.add(at, price, quantity, taker, unified)
+
+    def execute(self, side: Side, limit: int, quantity: int, owner: str, at: datetime) -> list[Hit]:
+        """Match an incoming order as far as the book goes; what is left is the caller's."""
+        matches = self.book.take(side, limit, quantity)
+        hits = []
+        for match in matches:
+            trade = self.print(at, match.price, match.quantity, side)
+            buyer, seller = (owner, match.owner) if side is Side.BUY else (match.owner, owner)
+            hits.append(Hit(match.price, match.quantity, buyer, seller, trade))
+        for price in {match.price for match in matches}:
+            self._follow(side, price)
+        if matches:
+            self.changed_at = at
+            self._laid_at = None
+        return hits
+
+    def _follow(self, taker: Side, price: int) -> None:
+        """Move the anchor past a level whose maker was wholly eaten."""
+        if self.book.made_quantity(other(taker), price):
+            return
+        if taker is Side.BUY and price > self.anchor:
+            self.anchor = price
+        elif taker is Side.SELL and price <= self.anchor:
+            self.anchor = self._down(price)
+
+    def move(self, direction: int, at: datetime) -> list[Hit]:
+        """Clear the best level of one side: the price moves a tick, unless it stands at its daily limit."""
+        if direction > 0:
+            price = self._up(self.anchor)
+            if price > self.highest:
+                return []
+            hits = self._clear(Side.BUY, price, at)
+            self.anchor = max(self.anchor, price)
+            return hits
+        price = self.anchor
+        if price < self.lowest:
+            return []
+        hits = self._clear(Side.SELL, price, at)
+        self.anchor = min(self.anchor, self._down(price))
+        return hits
+
+    def _clear(self, taker: Side, limit: int, at: datetime) -> list[Hit]:
+        return self.execute(taker, limit, self.book.available(taker, limit), MAKER, at)
+
+    def walk_to(self, price: int, at: datetime) -> list[Hit]:
+        """Trade tick by tick until the last price is `price`, so that every order on the way fills."""
+        hits: list[Hit] = []
+        while self.tape.last != price or not self.tape.volume:
+            if price > self.anchor:
+                direction = 1
+            elif price <= self.anchor:
+                direction = -1
+            self.lay()
+            hits += self.move(direction, at)
+        self.home = price
+        self.lay()
+        return hits
+
+    def put_at(self, price: int) -> None:
+        """Stand at `price` without a trade, as where nothing trades now."""
+        self.tape.last = self.anchor = self.home = price
+        self._laid_at = None
+        self.lay()
+
+    def step(self, draw: order_flow.Draw, at: datetime, lead: int | None = None) -> list[Hit]:
+        """Let the crowd act once. `lead` is an anchor to follow tick by tick instead of the own draws."""
+        if self.is_auction:
+            self._drift(draw)
+            return []
+        self.lay_anew(draw.spread)
+        hits = self._taken(draw, at)
+        hits += self._met_halfway(draw, at)
+        direction = self._direction(draw, lead)
+        if direction:
+            hits += self.move(direction, at)
+        self.lay_anew(draw.spread)
+        self._touch(draw.touched, draw.spread[0])
+        self.changed_at = at
+        return hits
+
+    def _taken(self, draw: order_flow.Draw, at: datetime) -> list[Hit]:
+        size = int(self.usual * draw.size * 0.6)
+        if not size:
+            return []
+        price = self.book.best(other(draw.taker))
+        if price is None:
+            return []
+        made = self.book.made_quantity(other(draw.taker), price)
+        waiting = self.book.quantity(other(draw.taker), price)
+        # the crowd's small orders leave the maker something: only a drawn move shifts the price
+        room = waiting - 1 if made else waiting
+        return self.execute(draw.taker, price, min(size, room), MAKER, at) if room > 0 else []
+
+    def _met_halfway(self, draw: order_flow.Draw, at: datetime) -> list[Hit]:
+        """Now and then two of the crowd meet at the midpoint (중간가): a price off the grid."""
+        if draw.chance >= order_flow.HALFWAY or self.book.has_guests():
+            return []
+        ask, bid = self.book.best(Side.SELL), self.book.best(Side.BUY)
+        if ask is None or bid is None or (ask + bid) % 2:
+            return []
+        quantity = 1 + draw.spread[1] % 9
+        trade = self.print(at, (ask + bid) // 2, quantity, draw.taker)
+        return [Hit(trade.price, quantity, MAKER, MAKER, trade)]
+
+    def _direction(self, draw: order_flow.Draw, lead: int | None) -> int:
+        if lead is not None and lead != self.anchor:
+            return 1 if lead > self.anchor else -1
+        tick = ticks.get_tick_size(self.home, self.stock.instrument)
+        return order_flow.move(draw.lean, (self.anchor - self.home) // tick, tick / self.home * 100)
+
+    # --- auctions
+
+    def open_auction(self) -> None:
+        """Begin to collect orders; nothing trades until `uncross`."""
+        self.is_auction = True
+        self.lay()
+
+    def _drift(self, draw: order_flow.Draw) -> None:
+        direction = self._direction(draw, None)
+        if direction:
+            moved = self._up(self.anchor) if direction > 0 else self._down(self.anchor)
+            self.anchor = min(self.highest, max(self.lowest, moved))
+        self.lay(draw.spread)
+        self._touch(draw.touched, draw.spread[0])
+
+    def indication(self) -> Indication:
+        """Return the auction's expected price and volume (예상체결); zeros outside an auction."""
+        return self.book.indication(self.tape.last) if self.is_auction else Indication()
+
+    def uncross(self, at: datetime) -> list[Hit]:
+        """End the auction: everything that crosses trades at one price."""
+        self.lay_anew()
+        price, crossings = self.book.uncross(self.tape.last)
+        self.is_auction = False
+        hits = []
+        if crossings:
+            volume = sum(crossing.quantity for crossing in crossings)
+            trade = self.print(at, price, volume, None)
+            hits = [Hit(price, c.quantity, c.buyer, c.seller, trade) for c in crossings]
+            self.anchor = price if self.book.quantity(Side.BUY, price) else self._down(price)
+            self.changed_at = at
+        self.lay()
+        return hits
+
+    # --- skipped minutes
+
+    def skipped_prices(self, ways: bytes) -> list[int]:
+        """Return the last price of each skipped minute. `ways` are drawn by `flow.walk`; home pulls the price back."""
+        grid = self.grid
+        home = bisect_right(grid, self.home) - 1
+        place = max(0, bisect_right(grid, self.anchor if self.is_auction else self.tape.last) - 1)
+        top, prices = len(grid) - 1, []
+        for way in ways:
+            place += way - order_flow.STILL - (place - home + order_flow.TICKS_A_PULL // 2) // order_flow.TICKS_A_PULL
+            if not 0 <= place <= top:
+                place = top if place > 0 else 0
+            prices.append(grid[place])
+        return prices
+
+    def block(self, ways: bytes, volumes: bytes, prices: list[int]) -> MinuteBlock:
+        """Return the trades of skipped minutes that end at `prices`."""
+        quantities = order_flow.skipped_quantities(self.usual)
+        return MinuteBlock(
+            opens=[self.tape.last, *prices[:-1]],
+            closes=prices,
+            quantities=[quantities[volume] for volume in volumes],
+            buyers=ways.translate(_BUYERS),
+        )
+
+    def print_minute(self, minute: MinuteBlock, at: datetime) -> None:
+        """Print the two trades of one skipped minute."""
+        bought, quantity = minute.buyers[0], minute.quantities[0]
+        self.print(at, minute.opens[0], quantity, Side.BUY if bought else Side.SELL)
+        self.print(at, minute.closes[0], quantity, Side.BUY if bought == 2 else Side.SELL)
+        self.place_at(minute.closes[0], at)
+
+    def place_at(self, price: int, at: datetime) -> None:
+        """Move the maker to `price`. He lays his levels there when the book is needed."""
+        self.anchor = price
+        self.changed_at = at
+        self._laid_at = None
+
+    def walk_through(self, price: int, at: datetime) -> list[Hit]:
+        """Trade to `price` through the book and fill the customers' orders there; `home` does not change."""
+        home = self.home
+        hits = self.walk_to(price, at)
+        if max(self.book.guests(Side.BUY), default=0) >= price:
+            hits += self._clear(Side.SELL, price, at)
+        if min(self.book.guests(Side.SELL), default=price + 1) <= price:
+            hits += self._clear(Side.BUY, price, at)
+        self.home = home
+        self.place_at(price, at)
+        self.lay()
+        return hits

@@ -1,0 +1,359 @@
+"""What the broker remembers: accounts, orders, fills, day closes. It changes by events only.
+
+The exchange decides, writes the event down, then applies it here; a restart applies the same events
+again and has the same world.
+"""
+
+from collections.abc import Callable
+from copy import copy
+from dataclasses import dataclass, field, fields
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+
+from aegis.terms import Market, OrderKind, Side
+from simulator.exchange.accounts import Account, Holding
+from simulator.exchange.event_log import Event
+from simulator.exchange.orders import Execution, Order, Request, Status
+from simulator.exchange.trade_tape import Bar
+
+OrderId = tuple[date, int]
+
+
+@dataclass(slots=True)
+class Token:
+    """An access token (접근토큰) of one app key."""
+
+    text: str
+    key: str
+    issued_at: datetime
+    expires_at: datetime
+    revoked: bool = False
+    asked_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """A key for the socket (접속키), of one app key."""
+
+    key: str
+    issued_at: datetime
+
+
+@dataclass(slots=True)
+class Interruption:
+    """A volatility interruption (VI): two minutes of single price. Kinds: 1 static, 2 dynamic."""
+
+    day: date
+    code: str
+    kind: str
+    price: int
+    standard: int
+    began: str
+    count: int
+    ended: str = ""
+
+
+@dataclass(slots=True)
+class World:
+    """`day` is the current trading day; before the first event it is None."""
+
+    seed: int = 0
+    day: date | None = None
+    first_day: date | None = None
+    next_number: int = 1
+    bases: dict[str, int] = field(default_factory=dict)
+    closes: dict[str, dict[date, Bar]] = field(default_factory=dict)
+    accounts: dict[str, Account] = field(default_factory=dict)
+    orders: dict[OrderId, Order] = field(default_factory=dict)
+    executions: dict[str, list[Execution]] = field(default_factory=dict)
+    frozen: set[str] = field(default_factory=set)
+    halted: set[str] = field(default_factory=set)
+    operation: str = ""  # the market's operation code, while or after the whole market stood still today
+    interruptions: list[Interruption] = field(default_factory=list)
+    account_keys: dict[str, set[str]] = field(default_factory=dict)
+    hts_keys: dict[str, set[str]] = field(default_factory=dict)
+    marks: dict[str, Any] = field(default_factory=dict)
+    bars: dict[str, dict[str, Bar]] = field(default_factory=dict)
+    # by "code:venue": number of the event and price, where it moved since the last mark
+    last_prices: dict[str, tuple[int, int]] = field(default_factory=dict)
+    step: int = 0
+    tokens: dict[str, Token] = field(default_factory=dict)
+    newest_token: dict[str, Token] = field(default_factory=dict)
+    approvals: dict[str, Approval] = field(default_factory=dict)
+    _open: dict[str, dict[int, Order]] = field(default_factory=dict)
+    _by_account: dict[str, list[Order]] = field(default_factory=dict)
+    # what today's orders were after each of their events
+    _states: dict[OrderId, list[tuple[datetime, Order]]] = field(default_factory=dict)
+
+    def apply(self, event: Event) -> None:
+        """Take in one event; those that change nothing here are passed over."""
+        change = _CHANGES.get(event["event"])
+        if change is not None:
+            change(self, event)
+
+    # --- reading
+
+    def open_orders(self, account: str) -> list[Order]:
+        return list(self._open.get(account, {}).values())
+
+    def all_open(self) -> list[Order]:
+        """Return every open order, oldest first."""
+        return sorted(
+            (order for orders in self._open.values() for order in orders.values()), key=lambda order: order.number
+        )
+
+    def orders_of(self, account: str) -> list[Order]:
+        """Return all lines of an account, oldest first."""
+        return self._by_account.get(account, [])
+
+    def orders_as_of(self, account: str, moment: datetime) -> list[Order]:
+        """Return all lines of an account as they were at a moment of today, oldest first."""
+        lines = []
+        for order in self.orders_of(account):
+            states = self._states.get((order.date, order.number), [(moment, order)])
+            lines += [state for at, state in reversed(states) if at <= moment][:1]
+        return lines
+
+    def today(self) -> date:
+        assert self.day is not None, "the world begins with its first day"
+        return self.day
+
+    # --- changes
+
+    def _begin(self, event: Event) -> None:
+        self.seed = event["seed"]
+        self.first_day = date.fromisoformat(event["date"])
+
+    def _start_day(self, event: Event) -> None:
+        self.day = date.fromisoformat(event["date"])
+        # a clock set back comes to days that have numbers already
+        self.next_number = 1 + max((number for day, number in self.orders if day == self.day), default=0)
+        self.bases = dict(event["bases"])
+        self.marks = {}
+        self.interruptions = []
+        self._states = {}
+        self.operation = ""
+        self.bars = {}
+        self.last_prices = {}
+        self.step = 0
+        for account in self.accounts.values():
+            account.roll(self.day, event["totals"].get(account.number, account.total_yesterday))
+
+    def _close_day(self, event: Event) -> None:
+        day = date.fromisoformat(event["date"])
+        for code, bar in event["bars"].items():
+            self.closes.setdefault(code, {})[day] = Bar(*bar)
+
+    def _open_account(self, event: Event) -> None:
+        self.accounts[event["account"]] = Account(event["account"])
+
+    def _take_order(self, event: Event) -> None:
+        order = order_from(event["order"])
+        self.orders[order.date, order.number] = order
+        self._by_account.setdefault(order.account, []).append(order)
+        self.next_number = max(self.next_number, order.number + 1)
+        if order.is_open:
+            self._open.setdefault(order.account, {})[order.number] = order
+        self._keep_state(order, event)
+
+    def _fill(self, event: Event) -> None:
+        order = self._order(event)
+        amount = event["price"] * event["quantity"]
+        order.filled += event["quantity"]
+        order.amount += amount
+        order.fee += event["fee"]
+        order.tax += event["tax"]
+        execution = Execution(
+            date=order.date,
+            number=order.number,
+            sequence=event["sequence"],
+            quantity=event["quantity"],
+            price=event["price"],
+            time=event["time"],
+            market=Market(event["market"]),
+        )
+        self.executions.setdefault(order.account, []).append(execution)
+        self.accounts[order.account].fill(
+            side=order.side,
+            code=order.code,
+            quantity=event["quantity"],
+            amount=amount,
+            costs=event["fee"] + event["tax"],
+            due=date.fromisoformat(event["due"]),
+        )
+        self.last_prices[f"{order.code}:{execution.market}"] = event["n"], execution.price
+        if not order.remaining:
+            self._finish(order, Status.FILLED if order.filled == order.quantity else Status.CANCELLED)
+        self._keep_state(order, event)
+
+    def _take_back(self, event: Event) -> None:
+        order = self._order(event)
+        order.cancelled += event["quantity"]
+        if event["status"] == Status.REPLACED:
+            order.replaced += event["quantity"]
+        elif event["status"] == Status.EXPIRED:
+            order.expired += event["quantity"]
+        if not order.remaining:
+            self._finish(order, Status(event["status"]))
+        self._keep_state(order, event)
+
+    def _reject(self, event: Event) -> None:
+        order = self._order(event)
+        order.rejected += event["quantity"]
+        self._finish(order, Status.REJECTED)
+        self._keep_state(order, event)
+
+    def _change(self, event: Event) -> None:
+        """A stop was triggered, a SOR rest moved, a conditional limit left its price."""
+        order = self._order(event)
+        order.venue = Market(event.get("venue", order.venue))
+        order.triggered = event.get("triggered", order.triggered)
+        order.book_price = event.get("book_price", order.book_price)
+        self._keep_state(order, event)
+
+    def _keep_state(self, order: Order, event: Event) -> None:
+        state = datetime.fromisoformat(event["at"]), copy(order)
+        self._states.setdefault((order.date, order.number), []).append(state)
+
+    def _use_up_number(self, event: Event) -> None:
+        self.next_number = max(self.next_number, event["number"] + 1)
+
+    def _finish(self, order: Order, status: Status) -> None:
+        order.status = status
+        self._open.get(order.account, {}).pop(order.number, None)
+
+    def _settle(self, event: Event) -> None:
+        self.accounts[event["account"]].settle(date.fromisoformat(event["date"]))
+
+    def _adjust(self, event: Event) -> None:
+        """Shares that came or went without a trade here: a split, a bonus issue, a hand's transfer."""
+        holdings = self.accounts[event["account"]].holdings
+        holding = holdings.setdefault(event["code"], Holding(event["code"]))
+        cost = holding.cost + event.get("cost", 0)
+        holding.quantity = event["quantity"]
+        if holding.quantity:
+            holding.average = (Decimal(cost) / holding.quantity).quantize(Decimal("0.0001"))
+
+    def _freeze(self, event: Event) -> None:
+        (self.frozen.add if event["frozen"] else self.frozen.discard)(event["code"])
+
+    def _set_price(self, event: Event) -> None:
+        self.last_prices[f"{event['code']}:{event['market']}"] = event["n"], event["price"]
+
+    def _halt(self, event: Event) -> None:
+        (self.halted.add if event["halted"] else self.halted.discard)(event["code"])
+
+    def _market_operation(self, event: Event) -> None:
+        self.operation = event["code"]
+
+    def _interrupt(self, event: Event) -> None:
+        words = {name: event[name] for name in ("code", "kind", "price", "standard", "began")}
+        count = 1 + sum(vi.code == event["code"] for vi in self.interruptions)
+        self.interruptions.append(Interruption(day=self.today(), count=count, **words))
+
+    def _resume(self, event: Event) -> None:
+        for vi in self.interruptions:
+            if vi.code == event["code"] and not vi.ended:
+                vi.ended = event["ended"]
+
+    def _link(self, event: Event) -> None:
+        if "account" in event:
+            self.account_keys.setdefault(event["account"], set()).add(event["key"])
+        else:
+            self.hts_keys.setdefault(event["hts"], set()).add(event["key"])
+
+    def _mark(self, event: Event) -> None:
+        self.step = event["step"]
+        self.marks.update(event["venues"])
+        self.last_prices = {name: (n, price) for name, (n, price) in self.last_prices.items() if n > event["n"]}
+        for name, bar in event["bars"].items():
+            self.bars.setdefault(name, {})[event["minute"]] = Bar(*bar)
+
+    def _issue_token(self, event: Event) -> None:
+        token = Token(
+            text=event["token"],
+            key=event["key"],
+            issued_at=datetime.fromisoformat(event["at"]),
+            expires_at=datetime.fromisoformat(event["expires"]),
+        )
+        self.tokens[token.text] = self.newest_token[token.key] = token
+
+    def _revoke_token(self, event: Event) -> None:
+        self.tokens[event["token"]].revoked = True
+
+    def _expire_token(self, event: Event) -> None:
+        self.tokens[event["token"]].expires_at = datetime.fromisoformat(event["at"])
+
+    def _approve(self, event: Event) -> None:
+        self.approvals[event["approval"]] = Approval(event["key"], datetime.fromisoformat(event["at"]))
+
+    def _order(self, event: Event) -> Order:
+        return self.orders[date.fromisoformat(event["date"]), event["number"]]
+
+    def _reset(self, event: Event) -> None:
+        """Forget everything, or one account."""
+        account = event.get("account")
+        if account is None:
+            fresh = World()
+            for slot in fields(self):
+                setattr(self, slot.name, getattr(fresh, slot.name))
+            return
+        self.accounts.pop(account, None)
+        self._open.pop(account, None)
+        self.executions.pop(account, None)
+        for order in self._by_account.pop(account, []):
+            del self.orders[order.date, order.number]
+
+
+_CHANGES: dict[str, Callable[[World, Event], None]] = {
+    "world": World._begin,
+    "day": World._start_day,
+    "close": World._close_day,
+    "account": World._open_account,
+    "order": World._take_order,
+    "fill": World._fill,
+    "cancel": World._take_back,
+    "reject": World._reject,
+    "change": World._change,
+    "ignored": World._use_up_number,
+    "settlement": World._settle,
+    "shares": World._adjust,
+    "freeze": World._freeze,
+    "halt": World._halt,
+    "market_operation": World._market_operation,
+    "interruption": World._interrupt,
+    "resumption": World._resume,
+    "price": World._set_price,
+    "link": World._link,
+    "mark": World._mark,
+    "token": World._issue_token,
+    "revoke": World._revoke_token,
+    "token expired": World._expire_token,
+    "approval": World._approve,
+    "reset": World._reset,
+}
+
+_ORDER_TYPES: dict[str, Callable[[Any], Any]] = {
+    "date": date.fromisoformat,
+    "request": Request,
+    "side": Side,
+    "market": Market,
+    "venue": Market,
+    "kind": OrderKind,
+    "status": Status,
+}
+
+
+def order_from(words: dict[str, Any]) -> Order:
+    """Read an order as the ledger keeps it; older ledgers do not tell where it stands in a queue."""
+    words = {"book_price": words["price"], **words}
+    return Order(
+        **{name: _ORDER_TYPES[name](value) if name in _ORDER_TYPES else value for name, value in words.items()}
+    )
+
+
+def order_words(order: Order) -> dict[str, Any]:
+    """Return an order as the ledger keeps it."""
+    words = {slot.name: getattr(order, slot.name) for slot in fields(order)}
+    return {name: value.isoformat() if isinstance(value, date) else value for name, value in words.items()}

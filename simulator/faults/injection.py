@@ -1,0 +1,237 @@
+"""What the faults do to HTTP answers and to socket frames. Pure: replies and texts in, others out."""
+
+import json
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+from simulator.api.error_codes import Refused, Words
+from simulator.api.request import Call, Reply
+from simulator.faults.table import Fault
+
+HTML = "<html><head><title>502 Bad Gateway</title></head><body><center><h1>502 Bad Gateway</h1></center></body></html>"
+_TIMEOUTS = {"EGW00301": "connection timed out", "EGW00302": "transaction timed out"}
+_LISTS = ("output1", "output")
+
+
+class LineCut(Exception):
+    """The connection is dropped without an answer, or in the middle of `torn`."""
+
+    def __init__(self, torn: bytes = b"", after_seconds: float = 0.0) -> None:
+        super().__init__("line cut")
+        self.torn = torn
+        self.after_seconds = after_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class RawAnswer:
+    """An answer that is not the broker's JSON."""
+
+    status: int
+    body: bytes
+    content_type: str = "text/html"
+
+
+def before(fault: Fault, call: Call) -> Call:
+    """Let a fault strike a call that nothing was done for yet. Raises what the client gets instead."""
+    strike = _BEFORE.get(fault.name)
+    return strike(fault, call) if strike else call
+
+
+def _cut(fault: Fault, call: Call) -> Call:
+    raise LineCut(after_seconds=float(fault.parameters["seconds"]))
+
+
+def _turn_away(name: str) -> Callable[[Fault, Call], Call]:
+    def strike(fault: Fault, call: Call) -> Call:
+        raise Refused(name)
+
+    return strike
+
+
+def _say(fault: Fault, call: Call) -> Call:
+    words = fault.parameters
+    raise Spoken(Words(words.get("rt_cd", "1"), words["msg_cd"], words["msg1"], words.get("status", 200)))
+
+
+def _time_out(fault: Fault, call: Call) -> Call:
+    raise Refused(_TIMEOUTS.get(fault.parameters["msg_cd"], "connection timed out"))
+
+
+def _fail_page(fault: Fault, call: Call) -> Call:
+    if call.tr_cont == "N":
+        raise Instead(RawAnswer(500, b""))
+    return call
+
+
+def _repeat_page(fault: Fault, call: Call) -> Call:
+    return replace(call, tr_cont="")
+
+
+class Spoken(Exception):
+    """A refusal in words that only the fault knows."""
+
+    def __init__(self, words: Words) -> None:
+        super().__init__(words.msg_cd)
+        self.words = words
+
+
+class Instead(Exception):
+    """An answer that replaces the broker's."""
+
+    def __init__(self, answer: RawAnswer) -> None:
+        super().__init__(answer.status)
+        self.answer = answer
+
+
+_BEFORE: dict[str, Callable[[Fault, Call], Call]] = {
+    "request_lost": _cut,
+    "gateway": _say,
+    "refusal": _say,
+    "too_fast": _turn_away("too fast"),
+    "ledger_too_fast": _turn_away("ledger too fast"),
+    "token_invalid": _turn_away("token invalid"),
+    "token_ended": _turn_away("token expired"),
+    "timeout_unaccepted": _time_out,
+    "page_fails": _fail_page,
+    "page_repeats": _repeat_page,
+}
+
+
+def during(fault: Fault, call: Call) -> Call:
+    """Return the call that is carried out instead."""
+    if fault.name == "cancel_ignored":
+        return replace(call, is_ignored=True)
+    return replace(call, as_of=call.now - timedelta(seconds=float(fault.parameters["seconds"])))
+
+
+def codes_in(reply: Reply, code: str) -> frozenset[str]:
+    """Return the stocks of a reply's rows. A row that names none is about `code`, as the request is."""
+    return frozenset(str(row.get("pdno", code)) for row in _rows(reply))
+
+
+def spoil_rows(fault: Fault, reply: Reply, code: str) -> Reply:
+    """Let a fault strike the rows of its scope's stock, or the first row. `code` as in `codes_in`."""
+    wanted, spoiled = fault.scope.get("code"), []
+    for index, row in enumerate(_rows(reply)):
+        struck = row.get("pdno", code) == wanted if wanted else index == 0
+        if struck and fault.name == "row_unreadable":
+            spoiled.append({**row, str(fault.parameters["field"]): fault.parameters["value"]})
+        elif not struck:
+            spoiled.append(row)
+    return replace(reply, body={**reply.body, _list_name(reply): spoiled})
+
+
+def _rows(reply: Reply) -> list[Any]:
+    return list(reply.body.get(_list_name(reply), ()))
+
+
+def _list_name(reply: Reply) -> str:
+    return next((name for name in _LISTS if isinstance(reply.body.get(name), list)), "")
+
+
+def spoils_before(fault: Fault) -> bool:
+    """Whether a fault that spoils answers is to leave the request undone."""
+    return fault.parameters.get("executed") is False
+
+
+def after(fault: Fault, call: Call, reply: Reply) -> Reply | RawAnswer:
+    """Let a fault strike the answer to a call that was carried out. Raises LineCut."""
+    if fault.name == "answer_lost":
+        raise LineCut
+    if fault.name == "answer_torn":
+        raise LineCut(torn=json.dumps(reply.body, ensure_ascii=False).encode())
+    if fault.name == "error_500":
+        return RawAnswer(500, b"")
+    if fault.name == "bad_gateway":
+        return RawAnswer(502, HTML.encode())
+    if fault.name == "broken_json":
+        text = json.dumps(reply.body, ensure_ascii=False)
+        return RawAnswer(200, text[: len(text) * 2 // 3].encode(), "application/json;charset=UTF-8")
+    if fault.name == "timeout_accepted":
+        words = Refused(_TIMEOUTS.get(fault.parameters["msg_cd"], "connection timed out")).words(is_paper=call.is_paper)
+        body = {"rt_cd": words.rt_cd, "msg_cd": words.msg_cd, "msg1": words.msg1}
+        return Reply(body, status=words.status)
+    if fault.name == "rt_cd_missing":
+        return replace(reply, body={name: value for name, value in reply.body.items() if name != "rt_cd"})
+    if fault.name == "stuck_cursor":
+        return _stuck(call, reply)
+    if fault.name == "receipt_without_number":
+        return replace(reply, body={**reply.body, "output": {**reply.body["output"], "ODNO": ""}})
+    return _spoil_list(fault, reply)
+
+
+def _stuck(call: Call, reply: Reply) -> Reply:
+    body = dict(reply.body)
+    for name in body:
+        if name.startswith("ctx_area_nk"):
+            # the key the client came with; on the first page the true one, or any where there is none
+            key = call.params.get(name.upper(), "").strip() or str(body[name]).strip() or "1"
+            body[name] = key.ljust(len(body[name]))
+    return replace(reply, body=body, tr_cont="M")
+
+
+def _spoil_list(fault: Fault, reply: Reply) -> Reply:
+    name, rows = _list_name(reply), _rows(reply)
+    if not name:
+        return reply
+    spoiled: Any = rows
+    if fault.name == "empty_list":
+        spoiled = []
+    elif fault.name == "duplicate_rows":
+        spoiled = [row for row in rows for _ in range(2)]
+    elif fault.name == "dict_for_list":
+        spoiled = rows[0] if rows else {}
+    elif fault.name == "empty_rows":
+        spoiled = rows + [{} for _ in range(int(fault.parameters["rows"]))]
+    return replace(reply, body={**reply.body, name: spoiled})
+
+
+# --- frames
+
+
+def notice_columns(row: list[str], more: int) -> list[str]:
+    """Return a notice with so many columns more, in the middle, or fewer at the end."""
+    if more < 0:
+        return row[:more]
+    return [*row[:18], *[""] * more, *row[18:]]
+
+
+def garbled() -> str:
+    return f"!{secrets.token_hex(40)}!"
+
+
+def frame_values(fault: Fault, count: int, values: list[str]) -> list[str]:
+    """Return what becomes of the values of a frame's records, before they are encrypted."""
+    width = max(1, len(values) // max(1, count))
+    records = [values[start : start + width] for start in range(0, len(values), width)]
+    for record in records:
+        if fault.name == "frame_nulls":
+            for column in map(int, fault.parameters["columns"]):
+                if -len(record) <= column < len(record):  # feeds differ in width
+                    record[column] = "(null)"
+        if fault.name == "frame_columns":
+            at = int(fault.parameters["at"])
+            record.insert(len(record) if at < 0 else at, str(fault.parameters["value"]))
+    return [value for record in records for value in record]
+
+
+def frame(fault: Fault, text: str) -> str | bytes | None:
+    """Return what becomes of a data frame: other text, bytes that are none, or nothing."""
+    mark, tr_id, count, data = text.split("|", 3)
+    if fault.name == "frame_lost":
+        return None
+    if fault.name == "frame_count":
+        return f"{mark}|{tr_id}|{fault.parameters['count_said']}|{data}"
+    if fault.name == "frame_cut":
+        return text[: len(text) * 2 // 3]
+    if fault.name == "frame_bytes":
+        return text.encode()[:-3] + b"\xc7\xd1\xff"
+    if fault.name == "frame_tr":
+        return f"{mark}|{fault.parameters['tr']}|{count}|{data}"
+    if fault.name == "frame_giant":
+        times = int(fault.parameters["times"])
+        return f"{mark}|{tr_id}|{int(count) * times:03d}|{'^'.join([data] * times)}"
+    return text

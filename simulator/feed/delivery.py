@@ -1,0 +1,84 @@
+"""Puts frames on their way to the sessions, with the faults that strike them there."""
+
+import asyncio
+from collections.abc import Callable
+
+from simulator.faults.injection import frame, frame_values, garbled, notice_columns
+from simulator.faults.table import FRAME, Fault, Faults
+from simulator.feed.session import Cipherer, Session
+from simulator.feed.stock_frames import Row
+
+HELD_SECONDS = 3.0
+
+
+class Post:
+    """The way out of one feed."""
+
+    def __init__(self, faults: Faults) -> None:
+        self._faults = faults
+        self._held: list[Callable[[], None]] = []
+
+    def notice(self, session: Session, tr_id: str, cipherer: Cipherer, row: Row, fault: Fault | None) -> None:
+        """Send a notice to one session, as well as the fault that struck it lets it be sent."""
+
+        def send(values: Row = row, cipher: Cipherer = cipherer) -> None:
+            self._deliver([session], tr_id, row[8], [values], cipher.encrypt)
+
+        name = fault.name if fault else ""
+        parameters = fault.parameters if fault else {}
+        if name == "notice_reordered":
+            self._hold(send, int(parameters["batch"]))
+            return
+        if name == "notice_late":
+            asyncio.get_running_loop().call_later(float(parameters["seconds"]), send)
+        elif name == "notice_doubled":
+            for _ in range(int(parameters["times"])):
+                send()
+        elif name == "notice_of_another":
+            send([row[0], str(parameters["account"]).replace("-", ""), *row[2:]])
+            send()
+        elif name == "notice_wrong_key":
+            send(cipher=Cipherer.fresh())
+        elif name == "notice_garbled":
+            self._deliver([session], tr_id, row[8], [row], lambda _: garbled())
+        elif name == "notice_columns":
+            send(notice_columns(row, int(parameters["more"])))
+        elif name != "notice_lost":
+            send()
+            self._let_go()
+
+    def _hold(self, send: Callable[[], None], batch: int) -> None:
+        self._held.append(send)
+        if len(self._held) >= batch:
+            self._let_go()
+        else:
+            asyncio.get_running_loop().call_later(HELD_SECONDS, self._let_go)
+
+    def _let_go(self) -> None:
+        """Send the notices held back, the newest first."""
+        held, self._held = self._held[::-1], []
+        for send in held:
+            send()
+
+    def rows(self, sessions: list[Session], tr_id: str, code: str, rows: list[Row]) -> None:
+        self._deliver(sessions, tr_id, code, rows)
+
+    def _deliver(
+        self,
+        sessions: list[Session],
+        tr_id: str,
+        code: str,
+        rows: list[Row],
+        encrypt: Callable[[str], str] | None = None,
+    ) -> None:
+        """Queue a data frame, as well as the faults in force let it go."""
+        if self._faults.has("stall"):
+            return
+        fault = self._faults.take(FRAME, tr_id=tr_id, code=code)
+        values = [value for row in rows for value in row]
+        data = "^".join(frame_values(fault, len(rows), values) if fault else values)
+        text = f"1|{tr_id}|{len(rows):03d}|{encrypt(data)}" if encrypt else f"0|{tr_id}|{len(rows):03d}|{data}"
+        sent = frame(fault, text) if fault else text
+        if sent is not None:
+            for session in sessions:
+                session.send(sent)

@@ -1,0 +1,72 @@
+"""Order books in the stream worker: the newest of each that somebody asked for, written each second."""
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+
+from django.db import DatabaseError
+
+from aegis.terms import Market
+from infra import clock
+from kis.feeds import BookTick
+from kis.subscriptions import Topic
+from market import books
+from stream.consumers import Chore, Plug, Rank, Wish
+
+WRITE_SECONDS = 1.0
+FEEDS: Mapping[Market, str] = {Market.KRX: "H0STASP0", Market.NXT: "H0NXASP0", Market.SOR: "H0UNASP0"}
+
+
+class Books:
+    """The books of one term of the lease. Handlers run on the socket's thread, the chore on its own."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._newest: dict[tuple[str, Market], BookTick] = {}
+
+    def on_books(self, ticks: Sequence[BookTick], arrived: float) -> None:
+        with self._lock:
+            for tick in ticks:
+                self._newest[tick.code, tick.market] = tick
+
+    def write(self) -> None:
+        """Write the books that changed since the last time. Raises DatabaseError, and the next time writes them."""
+        with self._lock:
+            taken, self._newest = self._newest, {}
+        now = clock.now()
+        try:
+            books.write([_snapshot(tick, now) for tick in taken.values()])
+        except DatabaseError:
+            with self._lock:
+                self._newest = taken | self._newest
+            raise
+
+
+def _snapshot(tick: BookTick, at: datetime) -> books.Snapshot:
+    return books.Snapshot(
+        time=at,
+        code=tick.code,
+        market=tick.market,
+        ask_prices=tick.ask_prices,
+        ask_qtys=tick.ask_qtys,
+        bid_prices=tick.bid_prices,
+        bid_qtys=tick.bid_qtys,
+        total_ask_qty=tick.total_ask_qty,
+        total_bid_qty=tick.total_bid_qty,
+        expected_price=tick.expected_price,
+        expected_qty=tick.expected_qty,
+    )
+
+
+def wanted() -> Iterable[Topic]:
+    return [Topic(FEEDS[market], code) for market, code in books.wanted(clock.now())]
+
+
+def plug() -> Plug:
+    """Listen to the books that somebody asked for, and keep them."""
+    heard = Books()
+    return Plug(
+        handlers=dict.fromkeys(FEEDS.values(), heard.on_books),
+        wishes=(Wish(Rank.BOOKS, wanted),),
+        chores=(Chore("books", WRITE_SECONDS, heard.write),),
+    )

@@ -1,0 +1,75 @@
+"""After a feed was registered, for the first time or again, the stops of its stock are evaluated once.
+
+What traded before the registration was not heard, and a stock that fell meanwhile may not trade again for a while. If
+no trade comes within some seconds, the broker is asked for the price. The thread of a chore asks, so no order waits.
+"""
+
+import logging
+import queue
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from aegis.broker import BrokerError
+from infra import clock
+from kis.subscriptions import Topic
+from kis.wiring import broker
+from orders import stop_watch
+from orders.models import StopRule
+from orders.tasks import stop
+from stream.candles import TRADE_FEEDS
+from stream.consumers import Chore, Plug
+
+log = logging.getLogger(__name__)
+
+TURN_SECONDS = 1.0
+# a stock that trades tells its price by then; what it told is written every two seconds
+PATIENCE = timedelta(seconds=3)
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    code: str
+    at: datetime
+
+
+class Gaps:
+    """The registrations of one term whose stops are not evaluated yet."""
+
+    def __init__(self) -> None:
+        self._new: queue.SimpleQueue[Registration] = queue.SimpleQueue()
+        self._waiting: dict[str, datetime] = {}
+
+    def registered(self, topic: Topic) -> None:
+        if topic.tr_id in TRADE_FEEDS:
+            self._new.put(Registration(topic.key, clock.now()))
+
+    def evaluate(self) -> None:
+        """Ask for the price of each stop whose feed was registered a while ago and told no trade since."""
+        while not self._new.empty():
+            registration = self._new.get()
+            self._waiting[registration.code] = registration.at
+        now = clock.now()
+        due = {code: at for code, at in self._waiting.items() if not at <= now < at + PATIENCE}
+        if not due:
+            return
+        rows = StopRule.objects.filter(state=StopRule.State.ARMED, stock_code__in=due).order_by("pk")
+        for row in list(rows):
+            # a trade of a time to come, of before the clock was set back, is none of after the registration
+            if row.heard_at is None or not due[row.stock_code] <= row.heard_at <= now + PATIENCE:
+                self._ask(row)
+        for code in due:
+            del self._waiting[code]
+
+    def _ask(self, row: StopRule) -> None:
+        try:
+            if stop_watch.ask(row.pk, broker(), clock.now):
+                stop.delay(row.pk)
+        except BrokerError as error:
+            # the periodic look at silent stops asks again
+            log.warning("stop %s: its price cannot be asked for after a gap: %s", row.pk, error)
+
+
+def plug() -> Plug:
+    """Evaluate stops after a gap in what was heard."""
+    heard = Gaps()
+    return Plug(chores=(Chore("gaps", TURN_SECONDS, heard.evaluate),), registered=heard.registered)

@@ -1,0 +1,60 @@
+"""Hears when the whole market is stopped: the code comes with the state of any one stock of the board."""
+
+import queue
+from collections.abc import Iterable, Sequence
+
+from django.db import Error as DatabaseError
+
+from aegis.market_guard import BEGINS, ENDS
+from infra import clock
+from kis.feeds import StockState
+from kis.subscriptions import Topic
+from orders import market_guard
+from portfolio.service import PortfolioService
+from stream.consumers import Chore, Plug, Rank, Wish
+
+LISTEN_SECONDS = 0.5
+TOLD = frozenset({*BEGINS, *ENDS})
+# one stock of each board, always traded: 삼성전자, 에코프로비엠
+SENTRIES = ("005930", "247540")
+
+
+class Halts:
+    """The operation codes of one term of the lease that tell of halts."""
+
+    def __init__(self) -> None:
+        self._codes: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._last: dict[str, str] = {}
+
+    def on_states(self, states: Sequence[StockState], arrived: float) -> None:
+        for state in states:
+            if state.phase_code in TOLD and self._last.get(state.code) != state.phase_code:
+                self._codes.put(state.phase_code)
+            self._last[state.code] = state.phase_code
+
+    def write(self) -> None:
+        """Take in one code. It is put back where the database is away."""
+        try:
+            code = self._codes.get(timeout=LISTEN_SECONDS)
+        except queue.Empty:
+            return
+        try:
+            market_guard.hear(code, clock.now())
+        except DatabaseError:
+            self._codes.put(code)
+            raise
+
+
+def states() -> Iterable[Topic]:
+    held = [holding.stock_code for holding in PortfolioService().get_portfolio()]
+    return [Topic("H0STMKO0", code) for code in dict.fromkeys([*SENTRIES, *held])]
+
+
+def plug() -> Plug:
+    """Listen for circuit breakers and sidecars, and to the states of what is held."""
+    halts = Halts()
+    return Plug(
+        handlers=dict.fromkeys(("H0STMKO0", "H0NXMKO0", "H0UNMKO0"), halts.on_states),
+        wishes=(Wish(Rank.STATES, states),),
+        chores=(Chore("market-halts", 0.0, halts.write),),
+    )
