@@ -13,9 +13,9 @@ from datetime import date, datetime, timedelta
 from enum import StrEnum
 
 from aegis.broker import Quote
-from aegis.guards import gettext_noop
 from aegis.lifecycle import DONE, OPEN, Status
 from aegis.requests import EndCause
+from aegis.risk import gettext_noop
 from aegis.sessions import KST
 
 # orders of one family that never reached the broker: more than this is no accident

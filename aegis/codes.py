@@ -7,7 +7,7 @@ A027360 means 027360 is for the stock master to say (`market.codes`).
 import re
 import unicodedata
 
-from aegis.guards import gettext_noop
+from aegis.risk import gettext_noop
 
 # Source: the broker's master files. Shares and ETFs have six, ETNs seven, listed funds nine, standard codes twelve; all
 # have a digit, so an all-capital name, as SIMPAC, is no code

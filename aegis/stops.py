@@ -15,7 +15,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from enum import StrEnum
 
 from aegis.broker import Quote
-from aegis.guards import Reason, gettext_noop
+from aegis.risk import Reason, gettext_noop
 from aegis.sessions import Phase, PhaseName
 from aegis.terms import Market
 from aegis.ticks import DAILY_LIMIT_PERCENT

@@ -4,13 +4,13 @@ import json
 import sys
 from pathlib import Path
 
-from bench import candles, frames, orders, socket_thread, telephone
+from bench import candles, frames, orders, socket_thread, telegram_reply
 
 REPORT = Path(__file__).parent / "report.json"
 
 
 def main() -> int:
-    rows = [*frames.rows(), *socket_thread.rows(), *orders.rows(), *telephone.rows(), *candles.rows()]
+    rows = [*frames.rows(), *socket_thread.rows(), *orders.rows(), *telegram_reply.rows(), *candles.rows()]
     print(f"\n{'figure':<34}{'ratio':>9}{'goal':>9}      against")
     for row in rows:
         sign = ">=" if row.at_least else "<="

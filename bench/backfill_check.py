@@ -93,7 +93,7 @@ class Trader(threading.Thread):
         self.over = threading.Event()
 
     def run(self) -> None:
-        from kis.wiring import broker, client
+        from kis.factory import broker, client
 
         dice, throttle = random.Random(1), client()._throttle
         while not self.over.is_set():
@@ -104,7 +104,7 @@ class Trader(threading.Thread):
 
 
 def _check(years: int) -> int:
-    from market import history
+    from market import daily_prices
     from market.models import DailyPrice
     from simulator.exchange.listings import STOCKS as LISTED
 
@@ -116,7 +116,7 @@ def _check(years: int) -> int:
         time.sleep(0.1)
     first.send_signal(signal.SIGKILL)
     first.wait()
-    print(f"killed with {DailyPrice.objects.count():,} days; {len(history.unfinished())} stocks are not done")
+    print(f"killed with {DailyPrice.objects.count():,} days; {len(daily_prices.unfinished())} stocks are not done")
     began = time.monotonic()
     second = _backfill(codes, years)
     code = second.wait()
@@ -132,7 +132,7 @@ def _backfill(codes: list[str], years: int) -> "subprocess.Popen[bytes]":
 
 
 def _report(codes: list[str], years: int, waits: list[float]) -> int:
-    from kis.wiring import client
+    from kis.factory import client
     from market.models import DailyPrice
 
     last = date(2026, 11, 20)
@@ -167,7 +167,7 @@ def _days_by_stock() -> Any:
 
 def _chart(code: str, first: date, last: date) -> dict[date, Any]:
     """Return all of a stock's days from the broker, page by page."""
-    from kis.wiring import broker
+    from kis.factory import broker
 
     found: dict[date, Any] = {}
     while page := broker().daily_chart(code, first, last):

@@ -164,7 +164,7 @@ def _frames(count: int) -> list[str]:
 def decode_row() -> Row:
     """What bars add to reading a frame, of the processor's time on all threads."""
     from aegis.terms import Market
-    from kis import feeds
+    from kis import realtime
     from kis.codec import Codec
     from stream.candles import Ticks
 
@@ -174,7 +174,7 @@ def decode_row() -> Row:
     def read() -> float:
         began = time.process_time()
         for frame in frames:
-            feeds.read(codec.read(frame))
+            realtime.read(codec.read(frame))
         return len(frames) / (time.process_time() - began)
 
     def fold() -> float:
@@ -183,7 +183,7 @@ def decode_row() -> Row:
         began = time.process_time()
         for batch in batches:
             for frame in batch:
-                take(feeds.read(codec.read(frame)), 0.0)
+                take(realtime.read(codec.read(frame)), 0.0)
             heard._fold()
         return len(frames) / (time.process_time() - began)
 
@@ -371,15 +371,15 @@ ON CONFLICT DO NOTHING
 
 def read_rows() -> list[Row]:
     """What a screen shows of the account, and a strategy of a stock, beside years of candles."""
-    from market import service
+    from market import queries
     from portfolio.service import PortfolioService
 
     _fill()
     day = datetime.fromisoformat("2026-11-20T00:00+09:00")
     reads: dict[str, Callable[[], object]] = {
         "account_summary": PortfolioService().get_summary,
-        "last_quote": lambda: service.last_quote("000007"),
-        "days_candles": lambda: service.candles("000007", day, day + timedelta(days=1), minutes=5),
+        "last_quote": lambda: queries.last_quote("000007"),
+        "days_candles": lambda: queries.candles("000007", day, day + timedelta(days=1), minutes=5),
     }
     found = []
     for name, read in reads.items():
@@ -448,7 +448,7 @@ def tell_throughput() -> None:
 
     from aegis.terms import Market
     from infra import clock
-    from kis import feeds
+    from kis import realtime
     from kis.codec import Codec
     from stream.candles import Ticks
 
@@ -465,7 +465,7 @@ def tell_throughput() -> None:
     began = time.perf_counter()
     writer.start()
     for frame in frames:
-        take(feeds.read(codec.read(frame)), 0.0)
+        take(realtime.read(codec.read(frame)), 0.0)
     over.set()
     writer.join()
     ticks.write_candles()

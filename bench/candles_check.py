@@ -108,7 +108,7 @@ def _hold_stocks(exchange: httpx.Client) -> list[str]:
     from django.conf import settings
 
     from infra import clock
-    from kis.wiring import broker
+    from kis.factory import broker
     from portfolio.fetcher import KISFetcher
     from simulator.exchange.listings import STOCKS as LISTED
 
@@ -127,7 +127,7 @@ def _hold_stocks(exchange: httpx.Client) -> list[str]:
 
 
 def _heard(codes: list[str]) -> set[str]:
-    from kis.wiring import stream_status
+    from kis.factory import stream_status
 
     held = stream_status().held
     return {code for code in codes if f"H0STCNT0:{code}" in held}

@@ -80,7 +80,7 @@ class Run:
         from django.conf import settings
 
         from infra import clock
-        from kis.wiring import broker
+        from kis.factory import broker
         from orders.service import OrderService
 
         settings.CHASE_BY = by

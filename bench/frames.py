@@ -12,7 +12,7 @@ from pykis.api.websocket.price import KisDomesticRealtimePrice
 from pykis.responses.websocket import KisWebsocketResponse
 
 from bench.report import Row, rates
-from kis import feeds
+from kis import realtime
 from kis.codec import NOTICE_WIDTHS, Codec
 
 SAMPLES = Path(__file__).parent.parent / "tests" / "samples" / "kis"
@@ -39,7 +39,7 @@ def trade_rows() -> list[Row]:
     rate = rates(
         {
             "split": lambda: body.split("^"),
-            "ours": lambda: feeds.read(codec.read(TRADE)),
+            "ours": lambda: realtime.read(codec.read(TRADE)),
             "mojito2": lambda: mojito.parse_execution("1", body),
             "python-kis": lambda: list(
                 KisWebsocketResponse.parse(body, count=1, response_type=KisDomesticRealtimePrice)
@@ -72,7 +72,7 @@ def notice_rows() -> list[Row]:
     rate = rates(
         {
             "decrypted": lambda: codec.read(frame).records(NOTICE_WIDTHS),
-            "typed": lambda: feeds.read(codec.read(frame)),
+            "typed": lambda: realtime.read(codec.read(frame)),
             "mojito2": lambda: mojito.parse_notice(cipher),
         },
         calls=2_000,

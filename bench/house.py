@@ -85,12 +85,12 @@ def _furnish() -> None:
     from django.core.management import call_command
 
     from infra import clock
-    from kis.wiring import broker
-    from orders import routine
+    from kis.factory import broker
+    from orders import periodic_sync
 
     clock.set_now(datetime.fromisoformat(MORNING))
     call_command("migrate", verbosity=0, interactive=False)
-    routine.begin(broker(), clock.now)
+    periodic_sync.begin(broker(), clock.now)
 
 
 @contextlib.contextmanager

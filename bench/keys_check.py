@@ -87,8 +87,8 @@ class Check:
         from decimal import Decimal
 
         from infra import clock
-        from kis.wiring import broker
-        from orders import routine
+        from kis.factory import broker
+        from orders import periodic_sync
         from orders.models import StopRule
         from portfolio.fetcher import KISFetcher
 
@@ -97,7 +97,7 @@ class Check:
             self._post("/simulator/shares", account=ACCOUNT, code=code, quantity=SHARES, cost=SHARES * price)
         self._post(f"/simulator/quotes/{ORDERED}", freeze=True)
         KISFetcher(broker(), clock.now).sync_portfolio()
-        routine.sync_stocks(broker(), clock.now)
+        periodic_sync.sync_stocks(broker(), clock.now)
         now = clock.now()
         StopRule.objects.bulk_create(
             StopRule(
@@ -110,7 +110,7 @@ class Check:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Hold the sockets as the stream worker does, and poll as beat has a worker do."""
-        from kis.wiring import broker
+        from kis.factory import broker
         from stream import gaps, worker
         from stream.consumers import TRADES, Plug
 
@@ -142,7 +142,7 @@ class Check:
     def _publish(self, over: threading.Event) -> None:
         from infra.lease import Lease
         from kis import status
-        from kis.wiring import store, stream_key
+        from kis.factory import store, stream_key
 
         lease = Lease(store(), stream_key("check"), 6.0)
         while not over.wait(1.0):
@@ -152,12 +152,12 @@ class Check:
         from django.db import connection
 
         from infra import clock
-        from kis.wiring import broker, stream_status
-        from orders import stop_watch
+        from kis.factory import broker, stream_status
+        from orders import stop_polling
 
         asked = _Asked(broker(), self.polled)
         while not over.wait(WATCH_SECONDS):
-            stop_watch.watch(asked, stream_status(), clock.now)  # type: ignore[arg-type]
+            stop_polling.watch(asked, stream_status(), clock.now)  # type: ignore[arg-type]
         connection.close()
 
     @contextmanager
@@ -246,7 +246,7 @@ class Check:
 
     def _moves(self) -> dict[str, Any]:
         from infra import clock
-        from kis.wiring import broker
+        from kis.factory import broker
         from orders import reconcile
         from orders.models import TradeExecution, TradeOrder
         from orders.service import Intent, OrderService

@@ -36,7 +36,7 @@ def repeat(start: "Barrier", answers: "multiprocessing.Queue[list[Answer] | str]
     house.join()
     from aegis.terms import Side
     from infra import clock
-    from kis.wiring import broker
+    from kis.factory import broker
     from orders.service import Intent, OrderService
 
     service = OrderService(broker(), clock.now)

@@ -272,7 +272,7 @@ def _order_both(url: str, twin: "psycopg.Connection[Any]") -> list[tuple[float, 
 
 def _rows(order: Any) -> list[tuple[str, Any]]:
     """Return the statements that write an order as it was committed, and its event, one row each."""
-    from portfolio import sql
+    from infra import sql
 
     event = order.events.get(kind="CREATED")
     order.status, order.status_at, order.order_no, order.branch = "SUBMITTING", order.created_at, None, ""
@@ -309,8 +309,8 @@ def _prompt_broker(url: str) -> Any:
     from kis.auth import Tokens
     from kis.broker import KISBroker
     from kis.client import Client
+    from kis.factory import store
     from kis.throttle import Throttle
-    from kis.wiring import store
 
     class Prompt(KISBroker):
         def quote(self, code: str, market: Market) -> Quote:
@@ -397,7 +397,7 @@ def _answer(line: bytes, number: int) -> dict[str, Any]:
 
 def push_rows(url: str) -> list[Row]:
     from infra import clock
-    from kis.wiring import broker
+    from kis.factory import broker
     from orders.service import OrderService
 
     house.hold(url, "005930", LAST_PRICE)
@@ -446,7 +446,7 @@ def _known_by_push(service: Any, number: int) -> float:
 def _known_by_polling(service: Any, number: int) -> float:
     """The same, told by the list of orders, asked each second."""
     from infra import clock
-    from kis.wiring import broker
+    from kis.factory import broker
 
     began = time.perf_counter()
     order = service.place(_wanted(number))

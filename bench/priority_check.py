@@ -57,10 +57,10 @@ def fall_asleep(held: Event) -> None:
     house.join()
     from django.db import transaction
 
-    from orders import switch
+    from orders import kill_switch
 
     with transaction.atomic():
-        switch.overtake()
+        kill_switch.overtake()
         held.set()
         os.kill(os.getpid(), signal.SIGSTOP)
 
@@ -148,7 +148,7 @@ class Check:
     def _arm(self) -> None:
         from aegis.stops import StopKind, StopUnit
         from infra import clock
-        from kis.wiring import broker
+        from kis.factory import broker
         from orders import stops
         from portfolio.fetcher import KISFetcher
 
@@ -165,7 +165,7 @@ class Check:
         from aegis.terms import Side
         from aegis.ticks import get_tick_size
         from infra import clock
-        from kis.wiring import broker
+        from kis.factory import broker
         from orders import reconcile
         from orders.models import TradeOrder
         from orders.service import Intent, OrderService
@@ -220,9 +220,9 @@ class Check:
 
     def _halt(self) -> None:
         from infra import clock
-        from orders import switch
+        from orders import kill_switch
 
-        switch.halt(by="check", reason="a worker is asleep", at=clock.now())
+        kill_switch.halt(by="check", reason="a worker is asleep", at=clock.now())
 
     @contextmanager
     def _beat(self) -> Iterator[None]:
@@ -253,7 +253,7 @@ class Check:
         """Hold a stock at its price, or N percent from it; return that price."""
         from aegis.terms import Market
         from aegis.ticks import adjust_price_to_tick
-        from kis.wiring import broker
+        from kis.factory import broker
         from simulator.exchange.listings import STOCKS as LISTED
 
         price = self._base.get(code) or broker().quote(code, Market.KRX).price

@@ -182,7 +182,7 @@ def _redis() -> Iterator[Text]:
     from django.conf import settings
 
     from kis.auth import store_key
-    from kis.wiring import store
+    from kis.factory import store
 
     its_place = store_key(settings.KIS_ENVIRONMENT, settings.KIS_CREDENTIALS, "token").encode()
     words = store().get(its_place)

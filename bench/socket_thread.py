@@ -20,7 +20,7 @@ import websocket
 
 from bench.frames import TRADE
 from bench.report import Row
-from kis import feeds
+from kis import realtime
 from kis.codec import Data
 from kis.stream import Stream
 from kis.subscriptions import Topic
@@ -52,7 +52,7 @@ def _nothing(data: Data) -> None:
 
 
 def _typed(data: Data) -> None:
-    feeds.read(data)
+    realtime.read(data)
 
 
 class _Ear:

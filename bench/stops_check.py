@@ -188,7 +188,7 @@ class Check:
 
     def _hold_shares(self) -> None:
         from infra import clock
-        from kis.wiring import broker
+        from kis.factory import broker
         from portfolio.fetcher import KISFetcher
 
         for code in self.codes:
@@ -248,7 +248,7 @@ class Check:
         """Return the shares on offer at the lower limit, by the broker's own list of orders."""
         from aegis.terms import Side
         from infra import clock
-        from kis.wiring import broker
+        from kis.factory import broker
 
         wanted = (run.code, Side.SELL, self.quote(run.code).lower_limit)
         today = clock.now().date()
@@ -314,7 +314,7 @@ class Check:
 
     def sync(self) -> None:
         from infra import clock
-        from kis.wiring import broker
+        from kis.factory import broker
         from portfolio.fetcher import KISFetcher
 
         KISFetcher(broker(), clock.now).sync_portfolio()
@@ -322,7 +322,7 @@ class Check:
     def work(self) -> None:
         """Do what beat would: hand on what is due, and read the broker's list."""
         from infra import clock
-        from kis.wiring import broker
+        from kis.factory import broker
         from orders import cancel_driver, reconcile, stops
         from orders.tasks import stop
 
@@ -361,7 +361,7 @@ class Check:
     def quote(self, code: str) -> Any:
         if code not in self._quotes:
             from aegis.terms import Market
-            from kis.wiring import broker
+            from kis.factory import broker
 
             self._quotes[code] = broker().quote(code, Market.KRX)
         return self._quotes[code]
@@ -406,7 +406,7 @@ class Check:
     def _own_times(self) -> dict[str, float]:
         """Time one step of the sale in this process, without what the broker's replies took."""
         from infra import clock
-        from kis.wiring import broker
+        from kis.factory import broker
         from orders import stops
         from orders.models import StopRule
 

@@ -29,7 +29,7 @@ from kis.auth import Tokens
 from kis.catalogue import TR, Urgency
 from kis.client import Client
 from kis.environment import SIM, Credentials, Dialect
-from kis.quotations import MARKET_DIVISION
+from kis.market_data import MARKET_DIVISION
 from kis.serving import serving
 from kis.throttle import Throttle
 from ops import embedded

@@ -14,7 +14,7 @@ from django_celery_beat.schedulers import DatabaseScheduler
 
 from infra import heartbeat
 from infra.lease import Lease
-from kis.wiring import store, stream_key
+from kis.factory import store, stream_key
 
 log = logging.getLogger(__name__)
 

@@ -14,12 +14,12 @@ from django.db.models import Model
 from django.utils.translation import gettext as _
 
 from aegis.broker import BrokerError
-from aegis.guards import TradingState
 from aegis.lifecycle import UNANSWERED
 from aegis.requests import RequestedBy
+from aegis.risk import TradingState
 from infra import clock
-from kis.wiring import broker
-from orders import guards, journal, reconcile, stop_watch, stops, switch
+from kis.factory import broker
+from orders import journal, kill_switch, reconcile, risk, stop_polling, stops
 from orders.management import changing
 from orders.management.changing import Change, after_cancel, wanted
 from orders.models import StopRule, TradeOrder
@@ -74,7 +74,7 @@ def cancel(order: TradeOrder, *, by: User) -> Told:
         _service().cancel(order, by=RequestedBy.OPERATOR, who=by.get_username())
     except BrokerError as error:
         return Told(
-            False, _("{order} is not cancelled: {error}").format(order=name_of(order), error=guards.say_error(error))
+            False, _("{order} is not cancelled: {error}").format(order=name_of(order), error=risk.say_error(error))
         )
     if order.state in UNANSWERED:
         return Told(True, changing.cancel_deferred(name_of(order)))
@@ -106,7 +106,7 @@ def look(*, by: User, order: TradeOrder | None = None) -> Told:
     try:
         report = reconcile.reconcile(broker(), clock.now)
     except BrokerError as error:
-        return Told(False, _("The broker could not be asked: {error}").format(error=guards.say_error(error)))
+        return Told(False, _("The broker could not be asked: {error}").format(error=risk.say_error(error)))
     words = _("Reconciled: {seen} orders at the broker, {corrected} corrected, {adopted} adopted, {resolved} resolved")
     figures = {name: getattr(report, name) for name in ("seen", "corrected", "adopted", "resolved")}
     text = words.format(**figures)
@@ -128,14 +128,14 @@ def decide(order: TradeOrder, order_no: str | None, *, by: User) -> Told:
 
 def switch_to(state: TradingState, *, by: User, reason: str) -> Told:
     """Turn the kill switch."""
-    change = switch.turn(state, by=by.get_username(), reason=reason, at=clock.now())
+    change = kill_switch.turn(state, by=by.get_username(), reason=reason, at=clock.now())
     log_act(by, change, f"{change.get_to_state_display()}: {reason}".rstrip(": "))
     return Told(True, _("Trading switch: {state}").format(state=change.get_to_state_display()))
 
 
 def stop_buying(*, by: User, reason: str) -> Told:
     """Let only sales pass, stops among them; halted trading is halted no more."""
-    change = switch.reduce(by=by.get_username(), reason=reason, at=clock.now())
+    change = kill_switch.reduce(by=by.get_username(), reason=reason, at=clock.now())
     log_act(by, change, f"{change.get_to_state_display()}: {reason}".rstrip(": "))
     return Told(True, _("Trading switch: {state}").format(state=change.get_to_state_display()))
 
@@ -175,7 +175,7 @@ def disarm(stop: StopRule, *, by: User) -> Told:
 def rearm(stop: StopRule, *, by: User) -> Told:
     """Arm a stop again whose order somebody else changed."""
     try:
-        quote = stop_watch.quote_before(stop.stock_code, stop.sources, broker(), clock.now)
+        quote = stop_polling.quote_before(stop.stock_code, stop.sources, broker(), clock.now)
         # the dialog says that it may sell at once
         stops.rearm(stop, by=by.get_username(), at=clock.now(), may_trigger_now=True, quote=quote)
     except ValidationError as error:

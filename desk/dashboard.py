@@ -25,13 +25,13 @@ from aegis.lifecycle import UNSETTLED, Status
 from aegis.sessions import KST, Phase, PhaseName
 from aegis.terms import Market
 from desk.timeline import doubts
-from kis import wiring
+from kis import factory
 from kis.auth import store_key
 from kis.status import SocketState, StreamStatus
-from market import service as market
+from market import queries
 from market.models import DailyPrice, MarketCandle, MarketMacro
 from monitor.health import depths, untold
-from orders import switch
+from orders import kill_switch
 from orders.models import MarketHalt, Reconciliation, StopRule, TradeExecution, TradeOrder, TradingSwitch
 from orders.stop_rows import LIVE
 from portfolio.models import AccountSnapshot, Portfolio
@@ -149,7 +149,7 @@ def executions(now: datetime) -> dict[str, Any]:
 
 
 def basis(now: datetime) -> dict[str, Any]:
-    phases = market.today(now)
+    phases = queries.today(now)
     at = now.astimezone(KST).time()
     running = {
         venue.value: next((_(PHASES[each.name]) for each in phases if each.market is venue and _holds(each, at)), "")
@@ -179,16 +179,16 @@ def _synced_and_armed() -> dict[str, Any]:
         cursor.execute(
             "SELECT (SELECT max(timestamp) FROM account_snapshots), "
             "(SELECT count(*) FROM stop_rules WHERE state = ANY(%s))",
-            [[state.value for state in switch.LIVE_STOPS]],
+            [[state.value for state in kill_switch.LIVE_STOPS]],
         )
         synced_at, count = cursor.fetchone()
-    return {"synced_at": synced_at, "armed": count, "about_halting": switch.about_halting(count)}
+    return {"synced_at": synced_at, "armed": count, "about_halting": kill_switch.about_halting(count)}
 
 
 def _from_redis() -> dict[str, Any]:
     """Return what only Redis knows: the socket, the allowance, the queues. Without Redis it says so."""
     try:
-        stream = wiring.stream_status()
+        stream = factory.stream_status()
         words = {"socket": _(SOCKET[stream.state]), "frame_age": _whole(stream)}
         return {"redis": True, "stream": stream, **words, **_throttle(), "queues": depths()}
     except redis.RedisError as error:
@@ -202,7 +202,7 @@ def _whole(stream: StreamStatus) -> int | None:
 
 def _throttle() -> dict[str, Any]:
     """Return how many calls of the last second's allowance are taken."""
-    store, key = wiring.store(), store_key(settings.KIS_ENVIRONMENT, settings.KIS_CREDENTIALS, "calls")
+    store, key = factory.store(), store_key(settings.KIS_ENVIRONMENT, settings.KIS_CREDENTIALS, "calls")
     seconds, micros = store.time()
     used = store.zcount(f"{key}:slots", seconds * 1000 + micros // 1000, "+inf")
     limit = settings.KIS_CALLS_PER_SECOND

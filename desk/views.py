@@ -17,14 +17,14 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
 from aegis.codes import NotACode, normalise, plain
-from aegis.guards import TradingState
+from aegis.risk import TradingState
 from aegis.sessions import KST
 from desk import actions, dashboard, navigation
 from desk.live import Broadcast, Parts, TooManyViewers
 from desk.roles import SWITCH, TRADE
 from infra import clock
 from market.models import Stock
-from orders import quality
+from orders import execution_quality
 from orders.models import TradeOrder
 
 View = Callable[..., HttpResponse]
@@ -124,7 +124,7 @@ def candles(request: HttpRequest, code: str) -> HttpResponse:
 
 @staff_only
 @require_GET
-def execution_quality(request: HttpRequest) -> HttpResponse:
+def quality_page(request: HttpRequest) -> HttpResponse:
     """What orders cost against the price when they were wanted, and against a market order then."""
     if not request.user.has_perm("orders.view_tradeorder"):
         raise PermissionDenied
@@ -133,7 +133,7 @@ def execution_quality(request: HttpRequest) -> HttpResponse:
     context = {
         **admin.site.each_context(request),
         "title": _("Execution quality"),
-        "report": quality.report(clock.now(), days=days),
+        "report": execution_quality.report(clock.now(), days=days),
         "days": days,
         "choices": DAYS_OF_QUALITY,
     }

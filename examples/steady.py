@@ -22,9 +22,9 @@ django.setup()
 from aegis.broker import BrokerError  # noqa: E402 Django comes first
 from aegis.terms import Side  # noqa: E402
 from infra import clock  # noqa: E402
-from kis.wiring import broker  # noqa: E402
-from market import service as market  # noqa: E402
-from orders import guards  # noqa: E402
+from kis.factory import broker  # noqa: E402
+from market import queries  # noqa: E402
+from orders import risk  # noqa: E402
 from orders.service import Intent, OrderDenied, OrderService  # noqa: E402
 from portfolio.service import PortfolioService  # noqa: E402
 
@@ -55,14 +55,14 @@ def _intent(code: str, side: Side, qty: int, style: str, request_id: str) -> Int
 
 def turn(orders: OrderService) -> None:
     """Order what is wished for; what AEGIS refuses is told and wished for again with the next turn."""
-    if market.get_available_market(clock.now()) is None:
+    if queries.get_available_market(clock.now()) is None:
         return
     for intent in wishes(clock.now().date()):
         try:
             order = orders.place(intent)
             print(f"{intent.request_id}: {order.status}, {order.filled_qty} of {order.qty} filled")
         except OrderDenied as denied:
-            print(f"{intent.request_id}: {guards.say_all(denied.reasons)}")
+            print(f"{intent.request_id}: {risk.say_all(denied.reasons)}")
         except BrokerError as error:
             print(f"{intent.request_id}: {error}")
 

@@ -37,8 +37,8 @@ from kis import catalogue
 from kis.catalogue import TR
 from kis.client import Client, Reply
 from kis.environment import Dialect
-from kis.fields import BadField, Row, order_number
-from kis.quotations import Quotations, day_price, instrument
+from kis.market_data import Quotations, day_price, instrument
+from kis.rest_values import BadField, Row, order_number
 
 log = logging.getLogger(__name__)
 

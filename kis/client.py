@@ -25,7 +25,7 @@ from kis.auth import Tokens
 from kis.catalogue import TR, Effect, Urgency
 from kis.environment import Credentials, Dialect, Environment
 from kis.errors import LEDGER_BUSY, AskAgain, Meaning, failure, meaning_of
-from kis.fields import Row
+from kis.rest_values import Row
 from kis.serving import urgency_of
 from kis.throttle import Slot, Throttle
 

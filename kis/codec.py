@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from aegis.broker import Notice, NoticeKind
 from aegis.terms import Market, Side
 from kis.columns import LAYOUTS
-from kis.fields import hhmmss, order_number
+from kis.rest_values import hhmmss, order_number
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from aegis.broker import BrokerError, NoMarketOrders, NoSuchStock, OutcomeUnknown, Refused
-from aegis.guards import gettext_noop as _
+from aegis.risk import gettext_noop as _
 from kis.catalogue import TR, Effect
 
 

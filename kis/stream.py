@@ -15,12 +15,12 @@ from typing import Any, Protocol
 import websocket
 
 from aegis.broker import BrokerError
-from kis import frames
+from kis import websocket_frames
 from kis.codec import NOTICE_IDS, BadFrame, Codec, Control, Data, registration
-from kis.frames import BrokenStream, Messages
-from kis.silence import Voices
+from kis.liveness import Voices
 from kis.status import SocketState
 from kis.subscriptions import PACE_SECONDS, Subscriptions, Topic
+from kis.websocket_frames import BrokenStream, Messages
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class KeyInUse(Lost):
 
 
 class Entrance(Protocol):
-    """What lets a connection through: `kis.admission.Door`."""
+    """What lets a connection through: `kis.connection_limiter.Door`."""
 
     def knock(self) -> float:
         """Return 0, or how many seconds are to be waited before one more attempt. Raises BrokerError."""
@@ -111,7 +111,7 @@ class Counters:
 
 
 class Stream:
-    """One socket of one app key. `usual` names feeds that are known to speak steadily (see `kis.silence`)."""
+    """One socket of one app key. `usual` names feeds that are known to speak steadily (see `kis.liveness`)."""
 
     def __init__(
         self,
@@ -255,7 +255,7 @@ class _Connection:
     def turn(self) -> None:
         """Read what has come, wait a little where nothing has, and send what is due. Raises Lost, OSError."""
         try:
-            messages = self._messages.take(frames.receive(self._line, PACE_SECONDS))
+            messages = self._messages.take(websocket_frames.receive(self._line, PACE_SECONDS))
         except BrokenStream as error:
             raise Lost(str(error)) from error
         now = time.monotonic()
@@ -275,13 +275,13 @@ class _Connection:
         counters.last_frame_at = now
         ticks, is_closed = [], False
         for opcode, payload in messages:
-            if opcode == frames.TEXT and payload[:1] == b"0":
+            if opcode == websocket_frames.TEXT and payload[:1] == b"0":
                 ticks.append(payload)  # our own fills, and the keys they need, do not wait behind them
-            elif opcode in (frames.TEXT, frames.BINARY):
+            elif opcode in (websocket_frames.TEXT, websocket_frames.BINARY):
                 self._hear(payload.decode("utf-8", "replace"), arrived)
-            elif opcode == frames.PING:
+            elif opcode == websocket_frames.PING:
                 self._socket.pong(payload)
-            elif opcode == frames.CLOSE:
+            elif opcode == websocket_frames.CLOSE:
                 is_closed = True
         for payload in ticks:
             self._hear(payload.decode("utf-8", "replace"), arrived)

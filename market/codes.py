@@ -4,7 +4,7 @@ from django.utils.translation import gettext
 
 from aegis import codes
 from market.models import Stock
-from market.service import canonical_codes
+from market.queries import canonical_codes
 
 
 class ManyStocks(ValueError):

@@ -15,7 +15,7 @@ from aegis import basis
 from aegis.broker import Broker, BrokerError, Refused
 from aegis.sessions import KST
 from aegis.terms import Market
-from market import service
+from market import queries
 from market.models import MarketMacro, ProgramTrade
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def sync(broker: Broker, *, now: datetime) -> MarketMacro | None:
 
     A figure that cannot be had leaves the others their turn.
     """
-    if not service.is_market_open(Market.KRX, now):
+    if not queries.is_market_open(Market.KRX, now):
         return None
     row = MarketMacro.objects.filter(time=minute_of(now)).first() or MarketMacro()
     figures: dict[str, Any] = {}
@@ -90,7 +90,7 @@ def _future(broker: Broker, now: datetime) -> Figures:
 
 def near_future(broker: Broker, now: datetime) -> str:
     """Return the contract that expires next, asked for once a day."""
-    return service.futures_code(now.astimezone(KST).date()) or broker.near_future()
+    return queries.futures_code(now.astimezone(KST).date()) or broker.near_future()
 
 
 def _positions(broker: Broker) -> Figures:

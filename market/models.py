@@ -1,4 +1,4 @@
-"""The market's own facts. `market.collector` is the only writer."""
+"""The market's own facts. `market.reference_data` is the only writer."""
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models

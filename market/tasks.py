@@ -4,14 +4,14 @@ from celery import shared_task
 
 from aegis.sessions import KST
 from infra import clock
-from kis.wiring import broker
-from market import collector, history, macro, mending, partitions, service
+from kis.factory import broker
+from market import candle_repair, daily_prices, macro, partitions, queries, reference_data
 
 
 @shared_task
 def mend_candles() -> None:
     """Mend bars with holes from the broker's chart."""
-    mending.mend(broker(), now=clock.now())
+    candle_repair.mend(broker(), now=clock.now())
 
 
 @shared_task
@@ -24,13 +24,13 @@ def make_partitions() -> None:
 def backfill() -> None:
     """Carry on with the past of daily prices where it is not fetched yet."""
     now = clock.now()
-    history.carry_on(broker(), last=service.last_final_day(now), now=now)
+    daily_prices.carry_on(broker(), last=queries.last_final_day(now), now=now)
 
 
 @shared_task
 def sync_listings() -> None:
     """Learn once a day what is listed."""
-    collector.sync_listings_of_the_day(broker(), now=clock.now())
+    reference_data.sync_listings_of_the_day(broker(), now=clock.now())
 
 
 @shared_task

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from aegis.lifecycle import UNSETTLED
 from aegis.sessions import KST
-from market import service as market
+from market import queries
 from notify.alerts import DESK, News, write
 from notify.models import Kind, Message
 from orders.models import Reconciliation, TradeExecution, TradeOrder
@@ -28,7 +28,7 @@ def tell_day(channels: Sequence[str], *, now: datetime) -> bool:
     """Write the day's report once its last phase is over; False where it is not due, or written."""
     today = now.astimezone(KST).date()
     event = f"report:{today}"
-    if not market.days_over(now) or Message.objects.filter(event=event, channel=DESK).exists():
+    if not queries.days_over(now) or Message.objects.filter(event=event, channel=DESK).exists():
         return False
     with translation.override(settings.LANGUAGE_CODE):
         points = equity(today)

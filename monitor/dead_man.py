@@ -24,10 +24,9 @@ from django.utils.translation import gettext_noop
 from aegis import stops as rules
 from aegis.sessions import KST, Matching, Phase, is_trading, phases_at
 from aegis.terms import Market
-from kis import wiring
+from kis import factory
 from kis.status import SocketState
-from market import calendar
-from market import service as market
+from market import calendar, queries
 from market.models import Stock
 from monitor import health
 from notify import alerts
@@ -223,7 +222,7 @@ class DeadMan:
             kind = _KINDS[row.kind]
             venues = row.venues if row.stock_code in on_nxt else row.venues & {Market.KRX}
             guarded.append(Guarded(row.stock_code, row.stock_name, kind, limit, selling, venues))
-        self._view = View(guarded, now.astimezone(KST).date(), market.today(now))
+        self._view = View(guarded, now.astimezone(KST).date(), queries.today(now))
         self._write_down(now)
         return 0.0
 
@@ -239,7 +238,7 @@ class DeadMan:
         now = self._now()
         if not self._view.needs_prices(now):
             return 0.0
-        status = wiring.stream_status()
+        status = factory.stream_status()
         ages = [self._asked_seconds(now)]
         if status.state is SocketState.CONNECTED and status.frame_age is not None:
             ages.append(status.frame_age)

@@ -20,8 +20,8 @@ from django.utils.translation import gettext as _
 
 from aegis.lifecycle import Status
 from infra import heartbeat
-from kis import wiring
-from market import service as market
+from kis import factory
+from market import queries
 from notify.models import Message
 from orders import daily_loss, reconcile
 from orders.models import Reconciliation, TradeOrder
@@ -70,12 +70,12 @@ def database(now: datetime) -> str:
 
 
 def shared_redis(now: datetime) -> str:
-    wiring.store().ping()
+    factory.store().ping()
     return ""
 
 
 def socket(now: datetime) -> str:
-    status = wiring.stream_status()
+    status = factory.stream_status()
     if status.is_alive:
         return ""
     seconds = f"{status.state_seconds:,.0f}" if status.state_seconds is not None else "?"
@@ -90,7 +90,7 @@ def socket(now: datetime) -> str:
 
 def feeds(now: datetime) -> str:
     """What we hold, and what stops watch, is heard over the socket."""
-    status = wiring.stream_status()
+    status = factory.stream_status()
     if not status.is_alive or not status.unheard:
         return ""
     words = _("{count} feeds of what is held or has a stop are not heard, and their prices come late: {names}")
@@ -99,7 +99,7 @@ def feeds(now: datetime) -> str:
 
 def keys(now: datetime) -> str:
     """Every app key has a socket that is not refused."""
-    if len(known := wiring.stream_status().keys) <= 1:
+    if len(known := factory.stream_status().keys) <= 1:
         return ""
     down = [
         _("key {number}: {why}").format(number=key.number, why=key.why or key.state) for key in known if key.is_down
@@ -110,7 +110,7 @@ def keys(now: datetime) -> str:
 
 def look(now: datetime) -> str:
     """The broker's list of orders was read lately. Outside trading hours nothing depends on it."""
-    if not market.is_any_market_open(now):
+    if not queries.is_any_market_open(now):
         return ""
     read = Reconciliation.objects.filter(outcome__in=reconcile.READ).first()
     if read is None:
@@ -134,7 +134,7 @@ def unread(now: datetime) -> str:
 
 def balance(now: datetime) -> str:
     """The balance is as young as the schedule makes it."""
-    most = BALANCE_SECONDS if market.is_any_market_open(now) else BALANCE_CLOSED_SECONDS
+    most = BALANCE_SECONDS if queries.is_any_market_open(now) else BALANCE_CLOSED_SECONDS
     newest = AccountSnapshot.objects.order_by("-timestamp").values_list("timestamp", flat=True).first()
     if newest is None:
         return _("the balance was never read")
@@ -158,13 +158,13 @@ def telegram(now: datetime) -> str:
 
 def pulse_age(name: str) -> float | None:
     """Return how long ago a process of ours gave a sign of life. Raises redis.RedisError."""
-    return heartbeat.age(wiring.store(), wiring.stream_key(f"pulse:{name}"))
+    return heartbeat.age(factory.store(), factory.stream_key(f"pulse:{name}"))
 
 
 def live(name: str) -> None:
     """Give a sign of life; without Redis nobody could read it."""
     try:
-        heartbeat.beat(wiring.store(), wiring.stream_key(f"pulse:{name}"))
+        heartbeat.beat(factory.store(), factory.stream_key(f"pulse:{name}"))
     except redis.RedisError as error:
         log.warning("no sign of life of %s: %s", name, error)
 
@@ -192,7 +192,7 @@ def depths() -> dict[str, int]:
     options = settings.CELERY_BROKER_TRANSPORT_OPTIONS
     # Celery keeps the messages of each priority but the first in a list of its own
     suffixes = [f"{PRIORITY_SEPARATOR}{step}" if step else "" for step in options["priority_steps"]]
-    with wiring.store().pipeline(transaction=False) as pipe:
+    with factory.store().pipeline(transaction=False) as pipe:
         for name in QUEUES:
             for suffix in suffixes:
                 pipe.llen(f"{options['global_keyprefix']}{name}{suffix}")
@@ -297,7 +297,7 @@ class Consumers:
         """Return the queues that some worker consumes. Raises redis.RedisError."""
         with self._lock:
             if time.monotonic() - self._asked_at > INSPECTED_FOR:
-                wiring.store().ping()  # Celery would try for long
+                factory.store().ping()  # Celery would try for long
                 replies = current_app.control.broadcast("active_queues", reply=True, timeout=INSPECT_SECONDS) or []
                 answers = [queues for reply in replies for queues in reply.values()]
                 self._queues = frozenset(queue["name"] for queues in answers for queue in queues)

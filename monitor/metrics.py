@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 
 from aegis.lifecycle import UNSETTLED
 from aegis.sessions import KST
-from kis import wiring
+from kis import factory
 from kis.auth import store_key
 from kis.status import SocketState
 from kis.throttle import Throttle
@@ -186,15 +186,15 @@ def _throttles() -> Iterator[Metric]:
 
 def throttles() -> Sequence[tuple[str, Throttle, int]]:
     key = store_key(settings.KIS_ENVIRONMENT, settings.KIS_CREDENTIALS, "calls")
-    store, calls, ledger = wiring.store(), settings.KIS_CALLS_PER_SECOND, settings.KIS_LEDGER_CALLS_PER_SECOND
+    store, calls, ledger = factory.store(), settings.KIS_CALLS_PER_SECOND, settings.KIS_LEDGER_CALLS_PER_SECOND
     return (
         ("key", Throttle(store, key, calls), calls),
-        ("ledger", Throttle(store, wiring.ledger_key(), ledger), ledger),
+        ("ledger", Throttle(store, factory.ledger_key(), ledger), ledger),
     )
 
 
 def _socket() -> Iterator[Metric]:
-    status = wiring.stream_status()
+    status = factory.stream_status()
     yield _states("aegis_socket", "The one socket", [state.value for state in SocketState], status.state.value)
     yield GaugeMetricFamily("aegis_socket_hears_fills", "Whether our own fills are registered", float(status.is_alive))
     if status.frame_age is not None:

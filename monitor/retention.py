@@ -13,8 +13,7 @@ from django.conf import settings
 
 from infra import db_limits
 from infra.advisory_lock import only_one
-from market import books
-from market import service as market
+from market import order_books, queries
 from notify import delivery
 from notify.models import Confirmation
 from orders import fills, reconcile
@@ -35,14 +34,14 @@ DUTIES: tuple[tuple[str, str, Forget], ...] = (
     ("confirmations", "KEEP_MESSAGES_DAYS", Confirmation.objects.delete_lapsed),
     ("reconciliations", "KEEP_RECONCILIATIONS_DAYS", reconcile.forget),
     ("notices", "KEEP_NOTICES_DAYS", fills.forget),
-    ("books", "KEEP_BOOKS_DAYS", books.forget),
+    ("books", "KEEP_BOOKS_DAYS", order_books.forget),
     ("snapshots", "KEEP_SNAPSHOTS_DAYS", ledger.thin_snapshots),
 )
 
 
 def tidy(now: datetime) -> Mapping[str, int]:
     """Delete what is older than its table keeps; return how many rows, by table. One process at a time."""
-    if market.is_any_market_open(now):
+    if queries.is_any_market_open(now):
         return {}
     with only_one("tidy") as is_ours, db_limits.longer(TURN_SECONDS):
         gone = _tidy_in_turn(now) if is_ours else {}

@@ -17,7 +17,7 @@ from django.utils import translation
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
-from aegis.market_guard import HaltKind
+from aegis.market_halts import HaltKind
 from aegis.requests import EndCause
 from aegis.sessions import KST
 from notify.models import Alarm, Kind, Message, NewsMark

@@ -27,7 +27,7 @@ from django.utils.translation import gettext as _
 from aegis.broker import BrokerError
 from config.env import BASE_DIR, ENV_FILE, HOME
 from infra import clock
-from kis import auth, wiring
+from kis import auth, factory
 from kis.environment import EnvironmentName
 from monitor import health
 from notify import telegram
@@ -327,7 +327,7 @@ def broker() -> Iterator[Finding]:
 
 def _skew() -> Iterator[Finding]:
     began = time.time()
-    response = wiring.http().head(settings.KIS_ENVIRONMENT.rest_url)
+    response = factory.http().head(settings.KIS_ENVIRONMENT.rest_url)
     ours = (began + time.time()) / 2
     date = response.headers.get("Date")
     if date is None:
@@ -344,20 +344,20 @@ def _skew() -> Iterator[Finding]:
 
 
 def _token() -> str:
-    tokens = auth.Tokens(settings.KIS_ENVIRONMENT, settings.KIS_CREDENTIALS, wiring.http(), wiring.store())
+    tokens = auth.Tokens(settings.KIS_ENVIRONMENT, settings.KIS_CREDENTIALS, factory.http(), factory.store())
     tokens.get()
     return _("the broker gives one")
 
 
 def _socket_key() -> str:
-    known = wiring.all_keys()
+    known = factory.all_keys()
     for each in known:
-        auth.approval_key(settings.KIS_ENVIRONMENT, each, wiring.http())
+        auth.approval_key(settings.KIS_ENVIRONMENT, each, factory.http())
     return _("the broker gives one") if len(known) == 1 else _("the broker gives one for each app key")
 
 
 def _account() -> str:
-    balance = wiring.broker().balance()
+    balance = factory.broker().balance()
     return _("total asset {total:,} won").format(total=balance.total_asset)
 
 

@@ -13,11 +13,11 @@ from django.utils.translation import gettext
 
 from aegis.amends import can_amend, only_lowers_risk
 from aegis.broker import Broker, HeldBack, NotSent, OrderRequest, OutcomeUnknown, Refused
-from aegis.guards import CROWDED, GUARDS, HARMLESS, Reason, gettext_noop
 from aegis.lifecycle import UNANSWERED
 from aegis.requests import RequestedBy, RequestKind
+from aegis.risk import CROWDED, GUARDS, HARMLESS, Reason, gettext_noop
 from aegis.terms import Market, OrderKind
-from orders import fills, journal, requests, switch
+from orders import fills, journal, kill_switch, requests
 from orders.cancel import Canceller, inherit, why_not_today
 from orders.intents import NO_CHASE, Intent, OrderDenied
 from orders.models import BrokerRequest, TradeOrder
@@ -157,7 +157,7 @@ class Amender:
             self._record(order, "AMEND_REFUSED", str(error))
             journal.refused(row, error, at=self._now())
             if not isinstance(error, HeldBack):
-                switch.watch(self._now())
+                kill_switch.watch(self._now())
         except OutcomeUnknown as error:
             log.error("order %s: no answer to its amend, it may have arrived: %s", order.pk, error)
             self._record(order, "AMEND_UNKNOWN", str(error))

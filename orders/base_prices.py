@@ -18,7 +18,7 @@ from django.utils.translation import gettext
 from aegis.broker import Broker, BrokerError, DayPrice
 from aegis.sessions import KST
 from aegis.terms import Market
-from market import service as market
+from market import queries
 from orders import krx_prices, stops
 from orders.daily_loss import is_of_today
 from orders.models import StopRule
@@ -52,7 +52,7 @@ class NotComparable(Exception):
 def due(now: datetime) -> dict[str, list[StopRule]]:
     """Return the armed stops, by stock, whose base price of today is not counted in yet and may be asked for."""
     day = now.astimezone(KST).date()
-    if not market.today(now):
+    if not queries.today(now):
         return {}
     rows = defaultdict(list)
     for row in stops.armed() if now >= _opens_at(now) - BEFORE_OPEN else ():
@@ -65,7 +65,7 @@ def due(now: datetime) -> dict[str, list[StopRule]]:
 
 def _opens_at(now: datetime) -> datetime:
     """Return when the first venue opens today, a trading day."""
-    first = min(phase.starts_at for phase in market.today(now))
+    first = min(phase.starts_at for phase in queries.today(now))
     return datetime.combine(now.astimezone(KST).date(), first, KST)
 
 
@@ -122,7 +122,7 @@ def _settle(code: str, rows: list[StopRule], broker: Broker, now: Callable[[], d
 def _last_day(now: datetime) -> date:
     """Return the newest trading day before today."""
     midnight = now.astimezone(KST).replace(hour=0, minute=0, second=0, microsecond=0)
-    return market.last_final_day(midnight)
+    return queries.last_final_day(midnight)
 
 
 def _close_told(prices: Sequence[DayPrice]) -> int:

@@ -12,12 +12,12 @@ from django.db import transaction
 from django.db.models import Q
 
 from aegis.broker import Acceptance, Broker, BrokerError, HeldBack, OpenOrder, OutcomeUnknown, Placed
-from aegis.guards import Reason, gettext_noop
 from aegis.lifecycle import DONE, UNANSWERED, UNSETTLED
 from aegis.requests import RequestedBy, RequestKind, resend_after
+from aegis.risk import Reason, gettext_noop
 from aegis.sessions import KST
 from aegis.terms import Side
-from orders import ground, guards, journal, requests
+from orders import journal, pretrade_context, requests, risk
 from orders.models import BrokerRequest, TradeOrder
 from orders.order_list import same_branch
 from orders.requests import Grounds
@@ -83,7 +83,7 @@ def end_chase(order: TradeOrder, why: str, *, at: datetime) -> None:
     order.replaced_by.filter(origin=TradeOrder.Origin.AEGIS).update(chase_at=None, chase_note="")
     _withdraw(order)
     journal.write(order, "CHASE_ENDED", why, at=at)
-    ground.supersede()
+    pretrade_context.supersede()
 
 
 def why_not_today(order: TradeOrder, now: datetime) -> Reason | None:
@@ -99,7 +99,7 @@ def why_not_today(order: TradeOrder, now: datetime) -> Reason | None:
 
 def _check_day(order: TradeOrder, now: datetime) -> None:
     if why := why_not_today(order, now):
-        raise HeldBack(guards.say(why), code=why.code)
+        raise HeldBack(risk.say(why), code=why.code)
 
 
 @transaction.atomic

@@ -14,8 +14,8 @@ from aegis.lifecycle import OPEN, UNANSWERED, Status
 from aegis.requests import RequestedBy, RequestKind
 from aegis.sessions import KST
 from market.codes import canonical
-from market.service import canonical_codes
-from orders import cancel, guards, reconcile, requests
+from market.queries import canonical_codes
+from orders import cancel, reconcile, requests, risk
 from orders.models import BrokerRequest, TradeOrder
 from orders.order_list import same_branch
 
@@ -112,7 +112,7 @@ class CancelAll:
             else:
                 cancel.Canceller(self._broker, self._now).cancel(order, by=RequestedBy.CANCEL_ALL, who=self._who)
         except BrokerError as error:
-            self._result.failed[number] = guards.say_error(error)
+            self._result.failed[number] = risk.say_error(error)
             self._failed.append(found)
         else:
             self._sent.append(found)
@@ -154,7 +154,7 @@ class CancelAll:
                 sleep(CONFIRM_PAUSE_SECONDS)
                 shown = fetch_open(self._broker, self._code)
         except BrokerError as error:
-            self._result.unseen = guards.say_error(error)
+            self._result.unseen = risk.say_error(error)
             return None
         self._result.unseen = shown.why
         return shown
@@ -231,7 +231,7 @@ def fetch_open(broker: Broker, code: str | None) -> OpenList:
     try:
         found, unread, why = broker.open_orders(), frozenset[str](), ""
     except PartlyRead as error:
-        found, why = error.read, guards.say_error(error)
+        found, why = error.read, risk.say_error(error)
         unread = frozenset(line.order_no for line in error.unread)
     codes = canonical_codes({each.code for each in found})
     orders = [replace(each, code=codes.get(each.code, each.code)) for each in found]

@@ -7,15 +7,14 @@ from datetime import datetime
 from django.db import transaction
 
 from aegis.broker import Broker, BrokerError
-from aegis.guards import TradingState
 from aegis.lifecycle import OPEN, UNANSWERED
 from aegis.requests import CANCEL_BACKOFF_MAX, CANCEL_REPORT_AFTER, RequestedBy, RequestKind, resend_after
+from aegis.risk import TradingState
 from aegis.sessions import KST
-from infra import log_context
+from infra import log_context, sql
 from orders import journal, reconcile, settle
 from orders.cancel import Canceller
 from orders.models import TradeOrder, TradingSwitch
-from portfolio import sql
 
 log = logging.getLogger(__name__)
 

@@ -21,21 +21,20 @@ from aegis import sessions
 from aegis.amends import can_amend
 from aegis.broker import Broker, BrokerError, HeldBack, Refused
 from aegis.chase import Action, ChaseBy, ChaseDecision, ChaseState, ChaseStep, Session
-from aegis.guards import gettext_noop
 from aegis.lifecycle import UNSETTLED, Status
 from aegis.requests import LIVE, EndCause, RequestedBy, RequestKind, resend_after
+from aegis.risk import gettext_noop
 from aegis.sessions import KST
 from aegis.terms import Market, OrderKind
-from infra import log_context
-from market import service as market
-from orders import guards, journal, reconcile, requests, settle
+from infra import log_context, sql
+from market import queries
+from orders import journal, reconcile, requests, risk, settle
 from orders.amend import Amender
 from orders.cancel import Canceller
 from orders.intents import OrderDenied
 from orders.models import BrokerRequest, TradeOrder
 from orders.reorders import Preview, Reorders, reorder_of
 from orders.requests import Grounds
-from portfolio import sql
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +135,7 @@ def _following(order: TradeOrder, step: ChaseStep | None) -> Taken:
 
 def decide(order: TradeOrder, now: datetime) -> ChaseDecision:
     """Return what the rows ask for."""
-    may_order = guards.trading_state().lets_pass(order.side)
+    may_order = risk.trading_state().lets_pass(order.side)
     return rules.next_step(_state(order), order.plan, now=now, may_order=may_order, session=_session(order, now))
 
 
@@ -203,7 +202,7 @@ def wanted_qty(order: TradeOrder, family: Sequence[TradeOrder]) -> int:
 
 
 def _session(order: TradeOrder, now: datetime) -> Session:
-    phases, venue = market.today(now), Market(order.market)
+    phases, venue = queries.today(now), Market(order.market)
     auction = sessions.auction_at(phases, venue, now)
     today = now.astimezone(KST).date()
     return Session(
@@ -411,7 +410,7 @@ class _Step:
 
     def _denied(self, denied: OrderDenied) -> Taken:
         """End the chase, or let it wait for what goes away by itself."""
-        words = guards.say_all(denied.reasons)
+        words = risk.say_all(denied.reasons)
         if all(reason.passes for reason in denied.reasons):
             return self._pause(words)
         return self._end(words)

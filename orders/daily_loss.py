@@ -17,7 +17,7 @@ from aegis.broker import Broker, BrokerError, Quote, Refused
 from aegis.daily_loss import DayResult, StockDay, result_of
 from aegis.sessions import KST, PhaseName
 from aegis.terms import Market, Side
-from market import service as market
+from market import queries
 from orders.models import BasePrice, StopRule, TradeExecution
 from portfolio.models import AccountSnapshot, Portfolio, PriceSource
 from portfolio.service import PortfolioService
@@ -43,7 +43,7 @@ class DailyLoss:
 
 def began_at(now: datetime) -> datetime | None:
     """Return when today's trading began, None before that and on a day without trading."""
-    phases = market.today(now)
+    phases = queries.today(now)
     if not phases:
         return None
     start = datetime.combine(now.astimezone(KST), min(phase.starts_at for phase in phases), KST)
@@ -189,5 +189,5 @@ def sync_base_prices(broker: Broker, now: Callable[[], datetime]) -> int:
 
 def is_of_today(quote: Quote, now: datetime) -> bool:
     """Whether a quote is of today's session: nothing is traded yet, or KRX's regular session has begun."""
-    opens = [p.starts_at for p in market.today(now) if (p.market, p.name) == (Market.KRX, PhaseName.REGULAR)]
+    opens = [p.starts_at for p in queries.today(now) if (p.market, p.name) == (Market.KRX, PhaseName.REGULAR)]
     return quote.volume == 0 or now.astimezone(KST).time() >= min(opens, default=time(9))

@@ -14,8 +14,8 @@ from django.conf import settings
 from django.db import connection
 from django.utils.translation import gettext
 
-from aegis.guards import TradingState
-from orders import guards, switch
+from aegis.risk import TradingState
+from orders import kill_switch, risk
 
 log = logging.getLogger(__name__)
 
@@ -64,8 +64,8 @@ def halt_if_older(now: datetime) -> bool:
         )
     else:
         return False
-    if guards.trading_state() is not TradingState.HALTED:
-        switch.halt(by="AEGIS", reason=why, at=now)
+    if risk.trading_state() is not TradingState.HALTED:
+        kill_switch.halt(by="AEGIS", reason=why, at=now)
     log.error("trading begins halted: %s", why)
     _write({"counters": _counters()})
     return True

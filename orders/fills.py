@@ -19,14 +19,14 @@ from aegis.lifecycle import Event, Status
 from aegis.requests import EndCause
 from aegis.sessions import KST
 from aegis.terms import Board, Instrument, Market, Side
-from infra import db_limits, log_context
+from infra import db_limits, log_context, sql
 from kis import codec
 from market.models import Stock
-from market.service import canonical_codes
-from orders import entry_stops, guards, journal, requests
+from market.queries import canonical_codes
+from orders import entry_stops, journal, requests, risk
 from orders.models import RawNotice, TradeExecution, TradeOrder
 from orders.order_list import same_branch
-from portfolio import ledger, sql
+from portfolio import ledger
 
 log = logging.getLogger(__name__)
 
@@ -377,6 +377,6 @@ def _cost(order: TradeOrder, fill: Fill) -> tuple[int, int]:
         on=fill.executed_at.date(),
         board=Board(stock.board) if stock else Board.KOSPI,
         instrument=Instrument(stock.instrument) if stock else Instrument.STOCK,
-        rates=guards.rates(),
+        rates=risk.rates(),
     )
     return cost.fee, cost.tax

@@ -17,11 +17,11 @@ from aegis.broker import Acceptance, BrokerError, HeldBack, NotSent
 from aegis.chase import ChaseStep
 from aegis.lifecycle import Event, Status
 from aegis.requests import RequestedBy, RequestState
+from infra import sql
 from kis.errors import advice
-from orders import ground
-from orders.ground import Crowd
+from orders import pretrade_context
 from orders.models import BrokerRequest, OrderEvent, TradeOrder
-from portfolio import sql
+from orders.pretrade_context import Crowd
 
 # how often an order that is to be confirmed is looked up: at first, and at most this far apart
 LOOK_UP_AFTER = timedelta(seconds=5)
@@ -87,7 +87,7 @@ _LATER = frozenset(
 def _commit() -> str:
     names, places = sql.places(TradeOrder, _LATER)
     statement = f"""
-WITH turn AS ({ground.TAKE_TURN}),
+WITH turn AS ({pretrade_context.TAKE_TURN}),
 intent AS (INSERT INTO trade_orders ({names}) SELECT {places} FROM turn RETURNING id),
 request AS (
     INSERT INTO broker_requests (order_id, makes_id, kind, state, state_at, requested_at, requested_by, who, qty,
@@ -126,7 +126,7 @@ def commit(
     order.status = Status.SUBMITTING
     order.status_at = order.created_at = at
     events = {"CREATED": _created(order)} | ({"KIND_CHANGED": changed[:300]} if changed else {})
-    figures = sql.values(order, _LATER) | ground.seen(crowd, now=at)
+    figures = sql.values(order, _LATER) | pretrade_context.seen(crowd, now=at)
     figures |= {"kinds": list(events), "details": list(events.values()), "follows": follows}
     figures |= {"requested_by": by.value, "who": who[:150], "is_whole": is_whole}
     with connection.cursor() as cursor:

@@ -7,7 +7,7 @@ from django.db.models import QuerySet
 from aegis.sessions import KST, PhaseName
 from aegis.stops import hours_of
 from aegis.terms import Market
-from market import service as market
+from market import queries
 from market.models import DailyPrice, MarketCandle
 from orders.models import BasePrice
 
@@ -16,7 +16,7 @@ _SURE = (MarketCandle.Source.FEED, MarketCandle.Source.CHART)
 
 def last_trade(code: str, now: datetime) -> int | None:
     """Return the won of the newest KRX trade of today that counts alone, None if no bar has one."""
-    hours, day = hours_of(market.today(now)), now.astimezone(KST).date()
+    hours, day = hours_of(queries.today(now)), now.astimezone(KST).date()
     if not hours.since:
         return None
     begins, ends = (datetime.combine(day, time.fromisoformat(each), KST) for each in (hours.since, hours.until))
@@ -25,7 +25,7 @@ def last_trade(code: str, now: datetime) -> int | None:
 
 def close_heard(code: str, day: date) -> int | None:
     """Return the won at which a stock closed on KRX, by our own bar of the closing auction's end; None without one."""
-    ends = [p.ends_at for p in market.phases_on(day) if (p.market, p.name) == (Market.KRX, PhaseName.CLOSING_AUCTION)]
+    ends = [p.ends_at for p in queries.phases_on(day) if (p.market, p.name) == (Market.KRX, PhaseName.CLOSING_AUCTION)]
     if not ends:
         return None
     at = datetime.combine(day, max(ends), KST)
@@ -36,7 +36,7 @@ def reference(code: str, now: datetime) -> int | None:
     """Return the newest won known that a KRX trade, its close or today's base price says; None if nothing does."""
     if price := last_trade(code, now):
         return price
-    today, last = now.astimezone(KST).date(), market.last_final_day(now)
+    today, last = now.astimezone(KST).date(), queries.last_final_day(now)
     told = BasePrice.objects.filter(stock_code=code, date=today).values_list("price", flat=True).first()
     if told and last < today:
         return told

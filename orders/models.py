@@ -8,7 +8,7 @@ from django.db import models
 from django.db.models import F, Q
 from django.utils.translation import gettext_lazy as _
 
-from aegis import guards, market_guard, stops
+from aegis import market_halts, risk, stops
 from aegis.broker import NoticeKind, Placed
 from aegis.chase import ChaseBy, ChaseStep, Plan
 from aegis.lifecycle import DONE, OPEN, UNSETTLED, Status
@@ -536,19 +536,19 @@ class BlacklistedStock(models.Model):
 
 
 class TradingSwitch(models.Model):
-    """The trading state (kill switch): one row. Orders only read it; `orders.switch` is its only writer.
+    """The trading state (kill switch): one row. Orders only read it; `orders.kill_switch` is its only writer.
 
     Each change is one statement, so that nobody holds this row over anything else. `version` counts the changes.
     """
 
     ONLY_PK = 1
     STATES = [
-        (guards.TradingState.ACTIVE.value, _("trading")),
-        (guards.TradingState.REDUCING.value, _("sales only")),
-        (guards.TradingState.HALTED.value, _("halted")),
+        (risk.TradingState.ACTIVE.value, _("trading")),
+        (risk.TradingState.REDUCING.value, _("sales only")),
+        (risk.TradingState.HALTED.value, _("halted")),
     ]
 
-    state = models.CharField(_("state"), max_length=8, choices=STATES, default=guards.TradingState.ACTIVE.value)
+    state = models.CharField(_("state"), max_length=8, choices=STATES, default=risk.TradingState.ACTIVE.value)
     reason = models.CharField(_("reason"), max_length=200, blank=True)
     changed_by = models.CharField(_("changed by"), max_length=150, blank=True)
     changed_at = models.DateTimeField(_("changed at"))
@@ -807,9 +807,9 @@ class MarketHalt(models.Model):
     """A stop of the whole market (서킷브레이커), or of programs (사이드카). `change`: of earlier versions."""
 
     KINDS = [
-        (market_guard.HaltKind.CIRCUIT_BREAKER.value, _("circuit breaker")),
-        (market_guard.HaltKind.SELL_SIDECAR.value, _("sidecar against sales")),
-        (market_guard.HaltKind.BUY_SIDECAR.value, _("sidecar against buys")),
+        (market_halts.HaltKind.CIRCUIT_BREAKER.value, _("circuit breaker")),
+        (market_halts.HaltKind.SELL_SIDECAR.value, _("sidecar against sales")),
+        (market_halts.HaltKind.BUY_SIDECAR.value, _("sidecar against buys")),
     ]
 
     kind = models.CharField(_("kind"), max_length=15, choices=KINDS)

@@ -19,9 +19,9 @@ from aegis.lifecycle import UNSETTLED, IllegalMove, Status
 from aegis.requests import LIVE
 from aegis.sessions import KST, Phase
 from aegis.terms import OrderKind
-from market import service as market
+from infra import sql
+from market import queries
 from orders.models import TradeOrder
-from portfolio import sql
 
 # fills and cancels of the last seconds may be missing from a list
 LIST_LAG = timedelta(seconds=10)
@@ -120,14 +120,14 @@ def arrange(
     records: Sequence[OrderRecord], unread: list[UnreadLine], *, since: date, asked_at: datetime, now: datetime
 ) -> OrderList:
     """Return an answer of the broker's with its lines in their places, and their codes as our tables write them."""
-    codes = market.canonical_codes({record.code for record in records})
+    codes = queries.canonical_codes({record.code for record in records})
     records = [replace(record, code=codes.get(record.code, record.code)) for record in records]
     changes = defaultdict(list)
     for record in records:
         if record.original_no:
             changes[record.order_date, record.original_no, record.code, record.side.value].append(record)
     orders = [record for record in records if not record.is_cancel]
-    phases, lacks_known = market.today(asked_at), _lacks_known(orders, since, asked_at)
+    phases, lacks_known = queries.today(asked_at), _lacks_known(orders, since, asked_at)
     return OrderList(orders, changes, unread, asked_at, now, since, phases, lacks_known)
 
 

@@ -14,17 +14,16 @@ from django.conf import settings
 from aegis import pricing, sessions
 from aegis.broker import Book, Broker, BrokerError, OrderRequest, OutcomeUnknown, Quote, Refused
 from aegis.chase import Plan
-from aegis.guards import GUARDS, Facts, Guard, Reason, check_words, gettext_noop, reasons
+from aegis.execution_quality import market_average
 from aegis.pricing import NoQuote, Strategy
-from aegis.quality import market_average
+from aegis.risk import GUARDS, Facts, Guard, Reason, check_words, gettext_noop, reasons
 from aegis.sessions import Phase
 from aegis.terms import Instrument, Market, OrderKind, Side
-from market import collector
-from market import service as market
+from market import queries, reference_data
 from market.models import Stock
-from orders import ground, guards, reconcile
-from orders.ground import Ground, Question
+from orders import pretrade_context, reconcile, risk
 from orders.intents import Intent, OrderDenied, offsets, plan_for
+from orders.pretrade_context import Ground, Question
 from portfolio.fetcher import KISFetcher
 
 
@@ -94,7 +93,7 @@ class PreTrade:
         question = Question(
             intent.code, intent.side, intent.qty, intent.price or 0, intent.strategy, intent.request_id, family
         )
-        return ground.survey(question, now=self._now())
+        return pretrade_context.survey(question, now=self._now())
 
     def ensure_reconciled(self, found: Ground, intent: Intent, family: int | None = None) -> Ground:
         """Reconcile first if the last reconciliation is stale.
@@ -111,12 +110,12 @@ class PreTrade:
         return self.context(intent, family)
 
     def stock_of(self, code: str) -> Stock:
-        return market.get_stock(code) or self.new_stock(code)
+        return queries.get_stock(code) or self.new_stock(code)
 
     def new_stock(self, code: str) -> Stock:
         """Ask for a stock that the master does not know. Raises OrderDenied if there is none, and BrokerError."""
         try:
-            return collector.sync_stock(self._broker, code, now=self._now())
+            return reference_data.sync_stock(self._broker, code, now=self._now())
         except Refused as refusal:
             words = gettext_noop("there is no stock with the code {code}")
             raise OrderDenied([Reason("UNKNOWN_STOCK", words, {"code": code})]) from refusal
@@ -294,7 +293,7 @@ class PreTrade:
         self, request: OrderRequest, stock: Stock, intent: Intent, found: Ground, *, is_errand: bool = False
     ) -> Facts:
         is_priced = intent.price is not None
-        known = ground.facts(request, stock, found, now=self._now(), is_errand=is_errand, is_priced=is_priced)
+        known = pretrade_context.facts(request, stock, found, now=self._now(), is_errand=is_errand, is_priced=is_priced)
         return replace(known, may_self_cross=self._may_self_cross)
 
     def _ask_limits(
@@ -312,5 +311,5 @@ class PreTrade:
         live: dict[str, int | None] = {"orderable_cash": orderable.cash + released_won, "orderable_qty": qty}
         if facts.limits.position_percent and facts.total_asset is None:
             KISFetcher(self._broker, self._now).sync_portfolio()
-            live |= guards.position(request.code)
+            live |= risk.position(request.code)
         return live

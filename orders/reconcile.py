@@ -16,14 +16,14 @@ from django.utils.translation import gettext
 from aegis.broker import Broker, BrokerError, NotSent, OrderRecord, PartlyRead
 from aegis.lifecycle import OPEN, Status
 from aegis.requests import RequestedBy
+from infra import sql
 from infra.advisory_lock import only_one
 from orders import fills, journal, order_list, requests, unknown
 from orders.cancel import Canceller
-from orders.ground import FRESH
 from orders.models import Reconciliation, TradeOrder
 from orders.order_list import ASKED_FOR, LIST_LAG, KnownOrders, OrderList, as_unread
+from orders.pretrade_context import FRESH
 from orders.settle import agrees, settle
-from portfolio import sql
 
 __all__ = ["ASKED_FOR", "LIST_LAG", "Report", "begin_anew", "forget", "is_fresh", "look", "reconcile", "settle"]
 

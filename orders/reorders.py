@@ -11,17 +11,17 @@ from decimal import Decimal
 from aegis import pricing, sessions
 from aegis.broker import Broker, OrderRequest, Quote
 from aegis.chase import goes_to_market, why_held
-from aegis.guards import Facts, Reason, gettext_noop
 from aegis.requests import RequestedBy
+from aegis.risk import Facts, Reason, gettext_noop
 from aegis.terms import Instrument, Market, OrderKind
 from aegis.ticks import step
+from infra import sql
 from market.models import Stock
-from orders.ground import Ground
 from orders.intents import Intent, OrderDenied
 from orders.models import TradeOrder
 from orders.pretrade import Draft, PreTrade, Priced, reserved_won
+from orders.pretrade_context import Ground
 from orders.submit import Submitter, grounds_of
-from portfolio import sql
 
 
 @dataclass(frozen=True, slots=True)

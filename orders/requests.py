@@ -15,8 +15,8 @@ from django.db.models import Sum
 from django.utils.translation import gettext
 
 from aegis.broker import Acceptance, BrokerError, HeldBack, LastCheck, NotSent, OrderRecord, OutcomeUnknown
-from aegis.guards import TradingState, gettext_noop
 from aegis.requests import LIVE, MOVES, RequestedBy, RequestKind, RequestState
+from aegis.risk import TradingState, gettext_noop
 from aegis.sessions import KST
 from aegis.terms import Side
 from infra import db_limits

@@ -15,8 +15,8 @@ from django.db import IntegrityError
 
 from aegis.broker import Broker, BrokerError
 from aegis.chase import ChaseStep
-from aegis.guards import Reason, gettext_noop
 from aegis.requests import RequestedBy
+from aegis.risk import Reason, gettext_noop
 from aegis.stops import ATR_DAYS, StopUnit
 from kis.catalogue import Urgency
 from kis.serving import serving
@@ -25,10 +25,10 @@ from orders import cancel, cancel_all, entry_stops, journal, reconcile, unknown
 from orders.amend import Amender
 from orders.cancel import Canceller
 from orders.cancel_all import CancelAll, CancelAllResult, OpenList
-from orders.ground import Ground
 from orders.intents import NO_CHASE, EntryStop, Intent, OrderDenied, default_plan, offsets
 from orders.models import TradeOrder
 from orders.pretrade import Draft, PreTrade
+from orders.pretrade_context import Ground
 from orders.stops import true_range
 from orders.submit import Submitter, grounds_of
 

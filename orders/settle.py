@@ -21,14 +21,13 @@ from aegis.lifecycle import OPEN, Event, Status
 from aegis.requests import LIVE, EndCause, RequestKind, RequestState
 from aegis.sessions import KST, Phase, ends_at
 from aegis.terms import Market, OrderKind
-from infra import log_context
-from market import service as market
+from infra import log_context, sql
+from market import queries
 from orders import fills, journal, requests
 from orders.cancel import inherit
 from orders.models import BrokerRequest, RawNotice, TradeExecution, TradeOrder
 from orders.order_list import LIST_LAG
 from orders.order_list import describe as _evidence
-from portfolio import sql
 
 log = logging.getLogger(__name__)
 
@@ -463,7 +462,7 @@ def has_ended(order: TradeOrder, moment: datetime, phases: Phases = None) -> boo
     today = moment.astimezone(KST).date()
     if order.order_date != today:
         return order.order_date < today
-    phases = market.phases_on(today) if phases is None else phases
+    phases = queries.phases_on(today) if phases is None else phases
     last = ends_at(Market(order.market), OrderKind(order.order_kind), phases)
     return last is not None and moment >= datetime.combine(today, last, KST)
 

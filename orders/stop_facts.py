@@ -13,9 +13,9 @@ from aegis.lifecycle import OPEN
 from aegis.requests import EndCause
 from aegis.sessions import KST
 from aegis.terms import Side
-from orders import ground
-from orders.ground import Ground, Question
+from orders import pretrade_context
 from orders.models import StopRule
+from orders.pretrade_context import Ground, Question
 from orders.stop_rows import SELLING
 
 _FACTS = """
@@ -53,7 +53,7 @@ class SaleFacts:
 def read(row: StopRule, strategy: str, now: datetime) -> SaleFacts:
     """Return what is known now. Raises DatabaseError."""
     question = Question(row.stock_code, Side.SELL, 0, 0, strategy, row.request_id)
-    known = ground.survey(question, now=now)
+    known = pretrade_context.survey(question, now=now)
     figures = {
         "prefix": f"{row.request_prefix}%",
         "changed": _CHANGED,

@@ -11,8 +11,8 @@ from typing import Any
 from django.db import connection
 from django.db.models import Q
 
+from infra import sql
 from orders.models import StopEvent, StopRule
-from portfolio import sql
 
 State = StopRule.State
 # stops that still guard shares, or wait for a person

@@ -20,7 +20,10 @@ from django.utils.translation import gettext
 from aegis import sessions, stop_sale
 from aegis.broker import Book, Broker, BrokerError, HeldBack, NotSent, OrderRequest, OutcomeUnknown, Quote, Refused
 from aegis.chase import AUCTION_RESULT_AFTER
-from aegis.guards import (
+from aegis.lifecycle import OPEN, Status
+from aegis.pricing import strategies
+from aegis.requests import CANCEL_PATIENCE, LIVE, EndCause, RequestedBy, RequestKind, RequestState
+from aegis.risk import (
     Guard,
     check_daily_limits,
     check_halt,
@@ -32,21 +35,18 @@ from aegis.guards import (
     gettext_noop,
     reasons,
 )
-from aegis.lifecycle import OPEN, Status
-from aegis.pricing import strategies
-from aegis.requests import CANCEL_PATIENCE, LIVE, EndCause, RequestedBy, RequestKind, RequestState
 from aegis.sessions import KST, Phase, PhaseName
 from aegis.stop_sale import SaleMarket, SalePlan, SaleStep, StepKind
 from aegis.stops import StopKind
 from aegis.terms import Instrument, Market, OrderKind, Side
-from market import service as market
+from market import queries
 from market.models import Stock
-from orders import guards, journal, requests, stop_facts
+from orders import journal, requests, risk, stop_facts
 from orders.cancel import Canceller
-from orders.ground import Ground
 from orders.intents import NO_CHASE, Intent, OrderDenied, offsets
 from orders.models import StopRule, TradeOrder
 from orders.pretrade import Draft, PreTrade
+from orders.pretrade_context import Ground
 from orders.stop_facts import SaleFacts
 from orders.stop_rows import SELLING, State, append_event, move, move_generation
 from orders.submit import Submitter, grounds_of
@@ -124,10 +124,10 @@ class StopSale:
         except Waits as waits:
             self._wait(str(waits), waits.until)
         except OrderDenied as denied:
-            self._wait(guards.say_all(denied.reasons))
+            self._wait(risk.say_all(denied.reasons))
         except BrokerError as error:
             # an outage ends without notice: a stop sells within seconds of its end
-            self._wait(guards.say_error(error), self._now() + LOOK_AGAIN)
+            self._wait(risk.say_error(error), self._now() + LOOK_AGAIN)
 
     # --- placing the next order
 
@@ -587,7 +587,7 @@ def session_of(stock: Stock, phases: tuple[Phase, ...], now: datetime) -> Sessio
 def next_start(now: datetime) -> datetime:
     """Return when the next phase of any venue begins today, at most `PAUSE_MAX` from now."""
     local = now.astimezone(KST)
-    starts = [datetime.combine(local, phase.starts_at, KST) for phase in market.today(now)]
+    starts = [datetime.combine(local, phase.starts_at, KST) for phase in queries.today(now)]
     return min([each for each in starts if each > now] + [now + PAUSE_MAX])
 
 

@@ -19,15 +19,14 @@ from django.utils.translation import gettext
 
 from aegis import stops
 from aegis.broker import Broker, Quote
-from aegis.guards import gettext_noop
 from aegis.lifecycle import UNSETTLED
 from aegis.requests import RequestedBy
+from aegis.risk import gettext_noop
 from aegis.sessions import KST
 from aegis.stops import ATR_DAYS, StopKind, StopUnit
 from aegis.terms import Market
-from market import codes
-from market import service as market
-from orders import cancel, guards, krx_prices
+from market import codes, queries
+from orders import cancel, krx_prices, risk
 from orders.daily_loss import is_of_today
 from orders.models import StopEvent, StopRule
 from orders.stop_rows import LIVE, SELLING, State, append_event, claim_row, move, move_judged
@@ -277,7 +276,7 @@ def _price_now(row: StopRule, holding: Portfolio, quote: Quote | None, at: datet
 
 def _is_krx_trade(quote: Quote | None, at: datetime) -> TypeGuard[Quote]:
     """Whether a quote shows a trade on KRX that counts alone."""
-    hours = stops.hours_of(market.today(at))
+    hours = stops.hours_of(queries.today(at))
     return (
         quote is not None
         and quote.volume > 0
@@ -288,7 +287,7 @@ def _is_krx_trade(quote: Quote | None, at: datetime) -> TypeGuard[Quote]:
 
 def _is_before_open(at: datetime) -> bool:
     """Whether today trades, and has not begun to."""
-    return bool(market.today(at)) and base_day(at) < at.astimezone(KST).date()
+    return bool(queries.today(at)) and base_day(at) < at.astimezone(KST).date()
 
 
 def _note_base(row: StopRule, quote: Quote | None, at: datetime) -> None:
@@ -345,9 +344,9 @@ def named_sources(sources: str) -> str:
 
 def base_day(at: datetime) -> date:
     """Return the newest trading day of which prices at `at` are: today's from its first phase on."""
-    phases = market.today(at)
+    phases = queries.today(at)
     is_begun = bool(phases) and at.astimezone(KST).time() >= min(phase.starts_at for phase in phases)
-    return at.astimezone(KST).date() if is_begun else market.last_final_day(at)
+    return at.astimezone(KST).date() if is_begun else queries.last_final_day(at)
 
 
 AT_ONCE = gettext_noop(
@@ -358,7 +357,7 @@ AT_ONCE = gettext_noop(
 
 def _check_venues(row: StopRule) -> None:
     """Raise ValidationError if no venue whose trades may trigger the stop trades its stock."""
-    stock = market.get_stock(row.stock_code)
+    stock = queries.get_stock(row.stock_code)
     if Market.KRX in row.venues or stock is None or not stock.synced_at or stock.trades_on_nxt:
         return
     words = gettext("{stock} does not trade on NXT: a stop of NXT alone never triggers; name KRX (AEGIS_STOP_SOURCES)")
@@ -373,14 +372,14 @@ def _check(row: StopRule, price: int, holding: Portfolio, *, may_trigger_now: bo
     reason = stops.against(row.rule(holding.avg_price), price)
     if reason is None or (reason.code == "STOP_AT_ONCE" and may_trigger_now):
         return
-    words = guards.say(reason)
+    words = risk.say(reason)
     raise ValidationError({"value": f"{words}. {gettext(AT_ONCE)}" if reason.code == "STOP_AT_ONCE" else words})
 
 
 def true_range(code: str, at: datetime) -> Decimal:
     """Return the average true range in won, 0 where too few daily prices are known."""
-    last = market.last_final_day(at)
-    days = market.daily_prices(code, last - ATR_SPAN, last)
+    last = queries.last_final_day(at)
+    days = queries.daily_prices(code, last - ATR_SPAN, last)
     return stops.average_true_range([stops.Day(day.high, day.low, day.close) for day in days]) or Decimal(0)
 
 
@@ -611,7 +610,7 @@ def _adjust(row: StopRule, change: PortfolioEvent, at: datetime) -> None:
 def _base_day_of(change: PortfolioEvent) -> date:
     """Return the day whose base price a change of the holding belongs to: the next one's once a day is over."""
     day = change.at.astimezone(KST).date()
-    return day + timedelta(days=1) if market.days_over(change.at) else day
+    return day + timedelta(days=1) if queries.days_over(change.at) else day
 
 
 def _factor(value: Decimal) -> Decimal:

@@ -23,18 +23,18 @@ from aegis.broker import (
     OutcomeUnknown,
     Refused,
 )
-from aegis.guards import CROWDED, Guard, Reason, gettext_noop, reasons
 from aegis.lifecycle import Status
 from aegis.requests import RequestedBy
+from aegis.risk import CROWDED, Guard, Reason, gettext_noop, reasons
 from aegis.sessions import KST
 from aegis.terms import Market, OrderKind
 from infra import db_limits
-from market import service as market
-from orders import fills, ground, guards, journal, requests, switch
-from orders.ground import Crowd
+from market import queries
+from orders import fills, journal, kill_switch, pretrade_context, requests, risk
 from orders.intents import OrderDenied, default_chase_by
 from orders.models import TradeOrder
 from orders.pretrade import Draft, PreTrade
+from orders.pretrade_context import Crowd
 from orders.requests import Grounds
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class Submitter:
             strategy_id=draft.strategy_id,
             tick_offset=draft.tick_offset,
             band_percent=draft.band_percent,
-            arrival_percent=guards.arrival_percent(request.side),
+            arrival_percent=risk.arrival_percent(request.side),
             qty=request.qty,
             price=request.price if request.kind.is_priced else 0,
             trigger_price=request.trigger,
@@ -115,12 +115,12 @@ class Submitter:
             raise RuntimeError("an order is placed inside a transaction: place it after the commit, the row must stand")
         # a duplicate of what is priced by us is told by its style, of anything else by the price that it goes at
         question = crowd.question if draft.strategy else replace(crowd.question, price=row.price)
-        changed = guards.say(draft.changed) if draft.changed else ""
+        changed = risk.say(draft.changed) if draft.changed else ""
         for _ in range(MOST_RIVALS):
             now = self._now()
             if crowd.question != question:
-                crowd = ground.crowd(question, now=now)
-            facts = ground.beside(draft.facts, crowd)
+                crowd = pretrade_context.crowd(question, now=now)
+            facts = pretrade_context.beside(draft.facts, crowd)
             if against := reasons(facts, checks):
                 raise OrderDenied(against)
             with _not_sent_without_database():
@@ -131,8 +131,8 @@ class Submitter:
                 return row
             if follows and not TradeOrder.objects.filter(pk=follows, chase_at__isnull=False).exists():
                 raise OrderDenied([Reason("CHASE_ENDED", gettext_noop("its chase was ended meanwhile"))])
-            switch.make(now)
-            crowd = ground.crowd(question, now=self._now())
+            kill_switch.make(now)
+            crowd = pretrade_context.crowd(question, now=self._now())
         raise OrderDenied(
             [Reason("RIVALS", gettext_noop("other orders came before it again and again: try once more"))]
         )
@@ -155,7 +155,7 @@ class Submitter:
             self._record_held_back(order, held)
         except (NotSent, Refused) as error:
             _record(journal.refused, order, error, at=self._now())
-            switch.watch(self._now())
+            kill_switch.watch(self._now())
         except OutcomeUnknown as error:
             log.error("order %s: no answer, it may have arrived: %s", order.pk, error)
             _record(journal.unanswered, order, error, at=self._now())
@@ -188,7 +188,7 @@ class Submitter:
     ) -> OrderRequest:
         """Record that a market order becomes a limit, and return that. Raises `refusal` if it cannot."""
         pretrade, quoted_at = PreTrade(self._broker, self._now), self._now()
-        kind = sessions.limit_kind(sessions.legal_kinds(request.market, market.today(quoted_at), quoted_at))
+        kind = sessions.limit_kind(sessions.legal_kinds(request.market, queries.today(quoted_at), quoted_at))
         if kind is None:
             raise refusal
         try:
@@ -202,7 +202,7 @@ class Submitter:
         changed = Reason("KIND_CHANGED", words, {"code": request.code, "price": instead.price})
         with transaction.atomic():
             journal.note(order, order_kind=kind.value, price=instead.price, quoted_at=quoted_at)
-            journal.write(order, "KIND_CHANGED", guards.say(changed), at=self._now())
+            journal.write(order, "KIND_CHANGED", risk.say(changed), at=self._now())
         check = requests.new_order_check(order, replace(grounds, quoted_at=quoted_at), self._now)
         return replace(instead, last_check=check)
 

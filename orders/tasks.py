@@ -15,9 +15,18 @@ from aegis.chase import ChaseStep
 from aegis.requests import RequestedBy
 from infra import clock
 from kis.catalogue import Urgency
+from kis.factory import broker, stream_status
 from kis.serving import serving
-from kis.wiring import broker, stream_status
-from orders import cancel_driver, database_age, intake, market_guard, polling, routine, stop_watch, switch
+from orders import (
+    cancel_driver,
+    database_age,
+    kill_switch,
+    market_halts,
+    order_messages,
+    periodic_sync,
+    price_polling,
+    stop_polling,
+)
 from orders import chase as chasing
 from orders import reconcile as reconciling
 from orders import stops as stopping
@@ -76,9 +85,12 @@ def _options_of(delivery: dict[str, Any]) -> dict[str, Any]:
 
 @shared_task(ignore_result=False, expires=SUBMIT_SECONDS)
 @serving(Urgency.ORDER)
-def submit(**words: Any) -> intake.Answer:
-    """Place the order that `words` ask for; see `orders.intake` and docs/strategies.md. One request id, one order."""
-    answer = intake.submit(words, broker(), clock.now)
+def submit(**words: Any) -> order_messages.Answer:
+    """Place the order that `words` ask for; see `orders.order_messages` and docs/strategies.md.
+
+    One request id is one order.
+    """
+    answer = order_messages.submit(words, broker(), clock.now)
     _begin_chase(answer["order"]["id"] if answer["order"] else None)
     return answer
 
@@ -94,7 +106,7 @@ def _begin_chase(order_pk: int | None) -> None:
 def begin() -> None:
     """Take stock when the workers start: calendar, balance, orders. Over an older database trading begins halted."""
     database_age.halt_if_older(clock.now())
-    routine.begin(broker(), clock.now)
+    periodic_sync.begin(broker(), clock.now)
 
 
 # --- the chase: check → cancel (or amend) → confirm → re-order, each a task that sends the next ----------------------
@@ -210,7 +222,7 @@ def stop(stop_pk: int) -> None:
 @serving(Urgency.STOP)
 def ask_for_stop(stop_pk: int) -> None:
     """Ask the broker what a stop's stock trades at, where its feed told a price that the day cannot have."""
-    if stop_watch.ask(stop_pk, broker(), clock.now):
+    if stop_polling.ask(stop_pk, broker(), clock.now):
         stop.delay(stop_pk)
 
 
@@ -224,7 +236,7 @@ def sweep_stops() -> None:
 @shared_task
 def watch_stops() -> None:
     """Keep armed stops in step with their shares, and ask for prices that no feed tells."""
-    for pk in stop_watch.watch(broker(), stream_status(), clock.now):
+    for pk in stop_polling.watch(broker(), stream_status(), clock.now):
         stop.delay(pk)
 
 
@@ -243,48 +255,48 @@ def reconcile() -> None:
 @_few_at_once(_lists)
 def look() -> None:
     """The same, only where an order waits to be confirmed."""
-    if routine.is_look_wanted(clock.now()):
+    if periodic_sync.is_look_wanted(clock.now()):
         reconciling.look(broker(), clock.now)
 
 
 @shared_task
 def sync_balance(*, while_open: bool) -> None:
     """Take over the broker's balance; one schedule entry serves the open hours, another the rest."""
-    routine.sync_balance(broker(), clock.now, while_open=while_open)
+    periodic_sync.sync_balance(broker(), clock.now, while_open=while_open)
 
 
 @shared_task
 def sync_after_fills() -> None:
     """Take over the balance where something was filled since the last."""
-    routine.sync_after_fills(broker(), clock.now)
+    periodic_sync.sync_after_fills(broker(), clock.now)
 
 
 @shared_task
 def sync_calendar() -> None:
     """Learn which days trade, once a day."""
-    routine.sync_calendar(broker(), clock.now)
+    periodic_sync.sync_calendar(broker(), clock.now)
 
 
 @shared_task
 def sync_daily_prices() -> None:
     """Fetch the last final day's prices where they are missing."""
-    routine.sync_daily_prices(broker(), clock.now)
+    periodic_sync.sync_daily_prices(broker(), clock.now)
 
 
 @shared_task
 def sync_stocks() -> None:
     """Learn once a day what our stocks are."""
-    routine.sync_stocks(broker(), clock.now)
+    periodic_sync.sync_stocks(broker(), clock.now)
 
 
 @shared_task
 def sync_prices() -> None:
     """Ask what our stocks trade at where no feed tells."""
-    polling.poll(broker(), stream_status(), clock.now)
+    price_polling.poll(broker(), stream_status(), clock.now)
 
 
 @shared_task
 def watch_switch() -> None:
     """Trip the trading switch where losses, refusals, blindness or a falling market ask for it."""
-    switch.watch(clock.now())
-    market_guard.watch(clock.now())
+    kill_switch.watch(clock.now())
+    market_halts.watch(clock.now())

@@ -18,11 +18,11 @@ from aegis.lifecycle import OPEN, UNANSWERED, Event, Status
 from aegis.requests import LIVE, REPLY_DEADLINE, EndCause, RequestKind
 from aegis.sessions import KST, Phase
 from aegis.terms import Market, OrderKind
+from infra import sql
 from orders import cancel, fills, journal
 from orders.models import BrokerRequest, OrderEvent, TradeOrder
 from orders.order_list import KnownOrders, OrderList, as_unread, describe, same_branch
 from orders.settle import settle
-from portfolio import sql
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from aegis.broker import Balance, Holding, PartlyReadBalance, UnreadHolding
 from aegis.positions import Line
 from aegis.sessions import KST
 from aegis.terms import Side
-from portfolio import sql
+from infra import sql
 from portfolio.models import AccountSnapshot, Portfolio, PortfolioEvent, PriceSource
 
 log = logging.getLogger(__name__)

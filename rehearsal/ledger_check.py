@@ -6,7 +6,7 @@ from datetime import date
 from decimal import Decimal
 from typing import Any
 
-from kis.fields import order_number
+from kis.rest_values import order_number
 from orders.models import TradeExecution, TradeOrder
 from portfolio.models import Portfolio
 from portfolio.service import PortfolioService

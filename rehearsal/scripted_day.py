@@ -19,16 +19,16 @@ from django.utils.translation import gettext as _
 
 from aegis.broker import NoticeKind
 from aegis.chase import Plan
-from aegis.guards import TradingState
 from aegis.lifecycle import UNSETTLED
 from aegis.requests import EndCause
+from aegis.risk import TradingState
 from aegis.sessions import KST, PhaseName
 from aegis.terms import Market, OrderKind, Side
 from aegis.ticks import adjust_price_to_tick, step
 from infra import clock
-from kis.wiring import broker
+from kis.factory import broker
 from ops import rehearsal_start
-from orders import guards, quality, routine, switch
+from orders import execution_quality, kill_switch, periodic_sync, risk
 from orders.models import RawNotice, TradeExecution, TradeOrder, TradingSwitch
 from orders.reconcile import begin_anew, reconcile
 from orders.service import NO_CHASE, Intent, OrderDenied, OrderService, default_plan
@@ -123,7 +123,7 @@ def play(simulator_url: str, out: TextIO) -> Verdict:
     orders = OrderService(broker(), clock.now)
     say = _teller(out)
 
-    routine.sync_calendar(broker(), clock.now)
+    periodic_sync.sync_calendar(broker(), clock.now)
     KISFetcher(broker(), clock.now).sync_portfolio()
     say(_("the account is synced"))
 
@@ -253,10 +253,10 @@ def _tripped_switch(orders: OrderService, exchange: Exchange, say: Callable[[str
         orders.place(Intent(CHASED, Side.BUY, 7, strategy="buy_normal"))
     except OrderDenied as denied:
         words = _("{count} refusals in a row trip the switch, and no buy passes: {why}")
-        say(words.format(count=settings.MAX_REFUSALS, why=guards.say_all(denied.reasons)))
+        say(words.format(count=settings.MAX_REFUSALS, why=risk.say_all(denied.reasons)))
     else:
         raise DemoFailed(_("an order passed the switch"))
-    switch.resume(by="demo", reason=_("seen by a person"), at=clock.now())
+    kill_switch.resume(by="demo", reason=_("seen by a person"), at=clock.now())
     say(_("a person has looked and resumes"))
 
 
@@ -300,7 +300,7 @@ def _refused_buy(orders: OrderService, say: Callable[[str], None]) -> None:
     try:
         orders.place(Intent(FORBIDDEN, Side.BUY, 10, strategy="buy_normal"))
     except OrderDenied as denied:
-        say(_("a blacklisted buy is refused: {why}").format(why=guards.say_all(denied.reasons)))
+        say(_("a blacklisted buy is refused: {why}").format(why=risk.say_all(denied.reasons)))
     else:
         raise DemoFailed(_("a blacklisted stock was bought"))
 
@@ -431,7 +431,7 @@ def _line(root: TradeOrder) -> list[str]:
     return [
         f"{root.stock_name} {root.stock_code}",
         str(root.get_order_type_display()),
-        str(root.get_origin_display()) if root.origin == TradeOrder.Origin.EXTERNAL else quality.style(root),
+        str(root.get_origin_display()) if root.origin == TradeOrder.Origin.EXTERNAL else execution_quality.style(root),
         f"{root.qty:,}",
         f"{filled:,}",
         f"{amount / filled:,.1f}" if filled else "-",

@@ -8,9 +8,9 @@ from django.db import DatabaseError
 
 from aegis.terms import Market
 from infra import clock
-from kis.feeds import BookTick
+from kis.realtime import BookTick
 from kis.subscriptions import Topic
-from market import books
+from market import order_books
 from stream.consumers import Chore, Plug, Rank, Wish
 
 WRITE_SECONDS = 1.0
@@ -35,15 +35,15 @@ class Books:
             taken, self._newest = self._newest, {}
         now = clock.now()
         try:
-            books.write([_snapshot(tick, now) for tick in taken.values()])
+            order_books.write([_snapshot(tick, now) for tick in taken.values()])
         except DatabaseError:
             with self._lock:
                 self._newest = taken | self._newest
             raise
 
 
-def _snapshot(tick: BookTick, at: datetime) -> books.Snapshot:
-    return books.Snapshot(
+def _snapshot(tick: BookTick, at: datetime) -> order_books.Snapshot:
+    return order_books.Snapshot(
         time=at,
         code=tick.code,
         market=tick.market,
@@ -59,7 +59,7 @@ def _snapshot(tick: BookTick, at: datetime) -> books.Snapshot:
 
 
 def wanted() -> Iterable[Topic]:
-    return [Topic(FEEDS[market], code) for market, code in books.wanted(clock.now())]
+    return [Topic(FEEDS[market], code) for market, code in order_books.wanted(clock.now())]
 
 
 def plug() -> Plug:

@@ -3,7 +3,7 @@
 The socket's thread only sets frames aside. Chores fold them and write: bars each second, prices twice a
 second, each one statement for all. While the database is away nothing is lost: a day's bars wait in memory,
 and of prices the newest. What a process that died had not written is found missing by the running totals,
-and mended from the broker's chart (`market.mending`).
+and mended from the broker's chart (`market.candle_repair`).
 """
 
 import threading
@@ -17,8 +17,7 @@ from aegis.broker import Trade
 from aegis.candles import Bar, MinuteFold
 from aegis.terms import Market
 from infra import clock
-from market import candles
-from market import service as market
+from market import candles, queries
 from market.models import WatchedStock
 from portfolio import ledger
 from portfolio.models import PriceSource
@@ -104,7 +103,7 @@ class Ticks:
     def doubt_at_days_end(self) -> None:
         """Doubt every newest bar once the day's last phase is over: no next trade will tell what followed it."""
         now = clock.now()
-        if self._day is not None and self._ended != self._day and market.days_over(now):
+        if self._day is not None and self._ended != self._day and queries.days_over(now):
             self._ended = self._day
             self._tear()
 

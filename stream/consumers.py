@@ -20,7 +20,7 @@ TRADES: Mapping[Market, str] = MappingProxyType({Market.KRX: "H0STCNT0", Market.
 # its topics in less, and the price of an auction comes some seconds after its end
 MARGIN = timedelta(seconds=60)
 
-# Gets the typed values of one frame (see `kis.feeds`) and the `time.perf_counter()` of its arrival. It runs
+# Gets the typed values of one frame (see `kis.realtime`) and the `time.perf_counter()` of its arrival. It runs
 # on the socket's own thread, where fills are waiting behind it: memory only, no database, no network, no lock
 # that anybody holds for long.
 Handler = Callable[[Sequence[Any], float], None]

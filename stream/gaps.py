@@ -11,9 +11,9 @@ from datetime import datetime, timedelta
 
 from aegis.broker import BrokerError
 from infra import clock
+from kis.factory import broker
 from kis.subscriptions import Topic
-from kis.wiring import broker
-from orders import stop_watch
+from orders import stop_polling
 from orders.models import StopRule
 from orders.tasks import stop
 from stream.candles import TRADE_FEEDS
@@ -62,7 +62,7 @@ class Gaps:
 
     def _ask(self, row: StopRule) -> None:
         try:
-            if stop_watch.ask(row.pk, broker(), clock.now):
+            if stop_polling.ask(row.pk, broker(), clock.now):
                 stop.delay(row.pk)
         except BrokerError as error:
             # the periodic look at silent stops asks again

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Sequence
 
 from django.db import Error as DatabaseError
 
-from aegis.market_guard import BEGINS, ENDS
+from aegis.market_halts import BEGINS, ENDS
 from infra import clock
-from kis.feeds import StockState
+from kis.realtime import StockState
 from kis.subscriptions import Topic
-from orders import market_guard
+from orders import market_halts
 from portfolio.service import PortfolioService
 from stream.consumers import Chore, Plug, Rank, Wish
 
@@ -39,7 +39,7 @@ class Halts:
         except queue.Empty:
             return
         try:
-            market_guard.hear(code, clock.now())
+            market_halts.hear(code, clock.now())
         except DatabaseError:
             self._codes.put(code)
             raise

@@ -5,10 +5,9 @@ from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
 from infra import clock
-from kis.feeds import FuturesTick, IndexTick, ProgramTrading
+from kis.realtime import FuturesTick, IndexTick, ProgramTrading
 from kis.subscriptions import Topic
-from market import macro
-from market import service as market
+from market import macro, queries
 from stream.consumers import Chore, Plug, Rank, Wish
 
 WRITE_SECONDS = 5.0
@@ -58,12 +57,12 @@ def indexes() -> Iterable[Topic]:
 
 def futures() -> Iterable[Topic]:
     """Return the feed of the contract that expires next, once the day's first look at it told which."""
-    code = market.futures_code(clock.now().date())
+    code = queries.futures_code(clock.now().date())
     return [Topic("H0IFCNT0", code)] if code else []
 
 
 def programs() -> Iterable[Topic]:
-    return [Topic("H0STPGM0", code) for code in market.watched_codes()]
+    return [Topic("H0STPGM0", code) for code in queries.watched_codes()]
 
 
 def plug() -> Plug:

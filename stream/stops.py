@@ -25,9 +25,9 @@ from aegis.sessions import KST
 from aegis.stops import Fired, Heard, Hours, TriggerRule
 from aegis.terms import Market
 from infra import clock
-from kis.feeds import trade_date
-from market import service as market
-from orders import stop_watch, stops
+from kis.realtime import trade_date
+from market import queries
+from orders import stop_polling, stops
 from orders.models import StopRule
 from orders.tasks import ask_for_stop, stop
 from portfolio.service import PortfolioService
@@ -143,11 +143,11 @@ class Stops:
     def read(self) -> None:
         """Read the armed stops again. Highest prices that are not written yet are kept. Raises DatabaseError."""
         now = clock.now()
-        phases = market.today(now)
+        phases = queries.today(now)
         day = now.astimezone(KST).date()
         rows = stops.armed()
         average = _averages(rows, now)
-        closes = stop_watch.closes(sorted({row.stock_code for row in rows}), now)
+        closes = stop_polling.closes(sorted({row.stock_code for row in rows}), now)
         armed = defaultdict(list)
         with self._lock:
             known = {each.pk: each for one in self._armed.values() for each in one}

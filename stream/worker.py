@@ -24,15 +24,15 @@ from aegis.sessions import Matching, Phase, PhaseName, phases_at
 from aegis.terms import Market
 from infra import clock, db_limits
 from infra.lease import Lease
-from kis import codec, feeds, status
+from kis import codec, realtime, status
 from kis.codec import Data
 from kis.environment import Credentials
+from kis.factory import all_keys, door, store, stream_key
 from kis.status import SocketState, StreamStatus
 from kis.stream import Lost, Stream
 from kis.streams import Streams
 from kis.subscriptions import Topic
-from kis.wiring import all_keys, door, store, stream_key
-from market import service as market
+from market import queries
 from market.models import Stock
 from orders import fills
 from orders.models import TradeOrder
@@ -132,7 +132,7 @@ class Dispatch:
         self._handlers: dict[str, list[Handler]] = defaultdict(list)
         for plug in plugs:
             for tr_id, handler in plug.handlers.items():
-                self._handlers[feeds.feed_of(tr_id).tr_id].append(handler)
+                self._handlers[realtime.feed_of(tr_id).tr_id].append(handler)
         for tr_id in ("H0STMKO0", "H0NXMKO0", "H0UNMKO0"):
             self._handlers[tr_id].append(self._on_states)
 
@@ -145,7 +145,7 @@ class Dispatch:
         wishes = [(wish.rank, topic) for plug in self._plugs for wish in plug.wishes for topic in wish.topics()]
         ranked = sorted([*self._ask_stocks(), *wishes], key=itemgetter(0))
         topics = dict.fromkeys(topic for _rank, topic in ranked)
-        offered = [topic for topic in topics if not self._is_paper or feeds.feed_of(topic.tr_id).on_paper]
+        offered = [topic for topic in topics if not self._is_paper or realtime.feed_of(topic.tr_id).on_paper]
         self._tell_not_offered(frozenset(topic.tr_id for topic in topics) - {topic.tr_id for topic in offered})
         self._topics = (self.own_fills, *offered)
         self.vital = frozenset(topic for rank, topic in ranked if rank in VITAL)
@@ -157,7 +157,7 @@ class Dispatch:
         if not codes:
             return ()
         now = clock.now()
-        venues = open_venues(market.today(now), now)
+        venues = open_venues(queries.today(now), now)
         on_nxt = set[str]()
         if not self._is_paper:
             on_nxt.update(Stock.objects.filter(pk__in=codes, trades_on_nxt=True).values_list("pk", flat=True))
@@ -168,7 +168,7 @@ class Dispatch:
 
     def ask_phases(self) -> None:
         """Ask for what decides who ought to speak: the day's phases, and who is halted."""
-        self._phases = market.today(clock.now())
+        self._phases = queries.today(clock.now())
         self._stopped = frozenset(Stock.objects.filter(is_halted=True).values_list("pk", flat=True))
 
     def speaking(self) -> Mapping[Topic, str]:
@@ -204,7 +204,7 @@ class Dispatch:
         if data.tr_id in codec.NOTICE_IDS:
             self._patiently(data, arrived)
             return
-        values = feeds.read(data)
+        values = realtime.read(data)
         for handler in self._handlers.get(data.tr_id, ()):
             handler(values, arrived)
 

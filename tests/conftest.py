@@ -19,7 +19,7 @@ from aegis.broker import Broker
 from aegis.sessions import KST
 from config.env import HOME
 from infra import clock
-from kis import wiring
+from kis import factory
 from ops import embedded
 from orders import database_age
 from simulator.api.server import Simulator, serve
@@ -162,15 +162,15 @@ def simulator(
             1_000  # the throttle has tests of its own
         )
         monkeypatch.setenv("AEGIS_SIMULATOR_URL", running.url)
-        wiring.forget()
+        factory.forget()
         yield running
-        wiring.forget()
+        factory.forget()
 
 
 @pytest.fixture
 def broker(simulator: Simulator, store: redis.Redis) -> Broker:
     """The real client of the real broker package, talking to `simulator`."""
-    return wiring.broker()
+    return factory.broker()
 
 
 @pytest.fixture

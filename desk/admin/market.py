@@ -12,7 +12,7 @@ from unfold.admin import TabularInline
 from aegis.codes import plain
 from desk.admin.base import Page, Record
 from infra import clock
-from market import collector
+from market import reference_data
 from market.models import (
     BookSnapshot,
     DailyPrice,
@@ -80,7 +80,7 @@ class TradingDayAdmin(Page):
         super().save_related(request, form, formsets, change)
         is_new_kind = not change or bool({"is_open", "kind"} & set(form.changed_data))
         if is_new_kind or form.changed_data or any(formset.has_changed() for formset in formsets):
-            collector.correct_day(form.instance, by_the_rules=is_new_kind, now=clock.now())
+            reference_data.correct_day(form.instance, by_the_rules=is_new_kind, now=clock.now())
 
     @admin.action(description=_("Let the broker's calendar decide again"), permissions=["change"])
     def give_back(self, request: HttpRequest, days: QuerySet[TradingDay]) -> None:

@@ -29,9 +29,9 @@ from unfold.widgets import (
 )
 
 from aegis.broker import Quote
-from aegis.guards import TradingState
 from aegis.lifecycle import OPEN, Status
 from aegis.requests import RequestState
+from aegis.risk import TradingState
 from aegis.stops import StopKind, StopUnit
 from desk import actions
 from desk.actions import Told
@@ -39,10 +39,10 @@ from desk.admin.base import Page, ReadOnly, Record, figure
 from desk.roles import SWITCH, TRADE
 from desk.timeline import family_of, notes, requests_of, timeline
 from infra import clock
-from kis.wiring import broker
+from kis.factory import broker
 from market import codes
 from market.models import Stock
-from orders import stop_watch, stops, switch
+from orders import kill_switch, stop_polling, stops
 from orders.management.changing import Change
 from orders.models import (
     BlacklistedStock,
@@ -431,7 +431,7 @@ class TradingSwitchAdmin(Record):
         url_path="halt",
         dialog={
             "title": _("Halt all trading?"),
-            "description": lazy(switch.about_halting, str)(),
+            "description": lazy(kill_switch.about_halting, str)(),
             "form_class": SwitchForm,
             "form_submit_text": _("Halt"),
         },
@@ -618,7 +618,7 @@ class StopRuleAdmin(Record):
         sources = request.POST.get("sources", "")
         if sources not in dict(StopRule.SOURCES) or not PortfolioService().get_holding(code):
             return None
-        return stop_watch.quote_before(code, sources, broker(), clock.now)
+        return stop_polling.quote_before(code, sources, broker(), clock.now)
 
     @action(
         description=_("Disarm"),

@@ -19,18 +19,18 @@ from django.utils.translation import gettext as _
 
 from aegis.broker import BrokerError
 from aegis.codes import NotACode, plain
-from aegis.guards import TradingState
 from aegis.lifecycle import UNSETTLED, Status
+from aegis.risk import TradingState
 from aegis.sessions import KST
 from aegis.terms import Side
 from desk import actions
 from infra import clock
-from kis import wiring
+from kis import factory
 from market.codes import ManyStocks, explain, resolve
 from market.models import Stock
 from monitor import health
 from notify.models import Confirmation
-from orders import guards, switch
+from orders import kill_switch, risk
 from orders.management.changing import Change, preview, wanted
 from orders.management.console import Failure, describe, find_order, short, wanted_by
 from orders.models import TradeExecution, TradeOrder, TradingSwitch
@@ -93,9 +93,9 @@ def answer(text: str, *, chat: int, now: datetime) -> Answer:
         except (Misunderstood, Failure) as error:
             return Answer(error.message if isinstance(error, Failure) else str(error))
         except OrderDenied as denied:
-            return Answer(_("not ordered:") + "\n" + guards.say_all(denied.reasons))
+            return Answer(_("not ordered:") + "\n" + risk.say_all(denied.reasons))
         except BrokerError as error:
-            return Answer(_("the broker could not be asked: {error}").format(error=guards.say_error(error)))
+            return Answer(_("the broker could not be asked: {error}").format(error=risk.say_error(error)))
 
 
 def is_halt(text: str) -> bool:
@@ -255,7 +255,7 @@ def _with_buttons(asked: Asked, text: str, act: str, words: dict[str, Any]) -> A
 
 
 def _service() -> OrderService:
-    return OrderService(wiring.broker(), clock.now)
+    return OrderService(factory.broker(), clock.now)
 
 
 def _trade(asked: Asked, side: Side) -> Answer:
@@ -416,14 +416,14 @@ def _reduce(asked: Asked) -> Answer:
 
 def _halt(asked: Asked) -> Answer:
     """Let only sales pass at once, which harms nothing, and ask whether stops are to be stopped too."""
-    if guards.trading_state() is TradingState.HALTED:
+    if risk.trading_state() is TradingState.HALTED:
         return Answer(_("Trading is halted already, and stays so"))
     told = _reduce(asked)
     reason = " ".join(asked.words) or _("by Telegram")
     key = _confirmable(asked, "HALT", {"reason": reason})
     lines = [
         told.text,
-        switch.about_halting(),
+        kill_switch.about_halting(),
         _("The button is good for {seconds} s").format(seconds=CONFIRM_FOR.seconds),
     ]
     buttons = [(_("Sales only (recommended)"), f"reduce:{key}"), (_("Halt all"), f"halt:{key}")]
@@ -457,7 +457,7 @@ def press(data: str, *, chat: int, now: datetime) -> Answer:
 
 def _reduced(row: Confirmation, now: datetime) -> str:
     """Let only sales pass, as the button says, if somebody resumed meanwhile; a halt stays."""
-    if (state := guards.trading_state()) is TradingState.ACTIVE:
+    if (state := risk.trading_state()) is TradingState.ACTIVE:
         return actions.stop_buying(by=Asked(row.chat, now).user, reason=row.words["reason"]).text
     return (
         _("Only sales pass already") if state is TradingState.REDUCING else _("Trading is halted already, and stays so")
@@ -503,9 +503,9 @@ def _carry_out(row: Confirmation, asked: Asked) -> str:
     try:
         return ACTS[row.act](row, asked)
     except OrderDenied as denied:
-        return _("not ordered:") + "\n" + guards.say_all(denied.reasons)
+        return _("not ordered:") + "\n" + risk.say_all(denied.reasons)
     except BrokerError as error:
-        return _("not ordered, the broker could not be asked: {error}").format(error=guards.say_error(error))
+        return _("not ordered, the broker could not be asked: {error}").format(error=risk.say_error(error))
 
 
 def _place(row: Confirmation, asked: Asked) -> str:

@@ -8,8 +8,8 @@ from aegis.broker import BrokerError, Refused
 from aegis.lifecycle import Status
 from aegis.requests import CANCEL_REPORT_AFTER, RequestedBy, RequestKind, RequestState
 from infra import clock
-from kis.wiring import broker
-from orders import guards
+from kis.factory import broker
+from orders import risk
 from orders.amend import describe
 from orders.models import TradeOrder
 from orders.pretrade import Draft
@@ -71,13 +71,13 @@ def amend(order: TradeOrder, change: Change, *, who: str) -> Changed:
     try:
         row = service.amend(order, price=change.price, qty=change.qty, by=RequestedBy.OPERATOR, who=who)
     except OrderDenied as denied:
-        return Changed("DENIED", _not_amended(order, guards.say_all(denied.reasons)))
+        return Changed("DENIED", _not_amended(order, risk.say_all(denied.reasons)))
     except Refused as error:
         advice = _("look at the order first: it may have filled")
-        return Changed("NOT_AMENDED", _not_amended(order, guards.say_error(error), advice), broker_code=error.code)
+        return Changed("NOT_AMENDED", _not_amended(order, risk.say_error(error), advice), broker_code=error.code)
     except BrokerError as error:
         advice = _("nothing was sent: try again")
-        return Changed("NOT_AMENDED", _not_amended(order, guards.say_error(error), advice), broker_code=error.code)
+        return Changed("NOT_AMENDED", _not_amended(order, risk.say_error(error), advice), broker_code=error.code)
     if row.pk == order.pk:
         return _reduced(row, open_qty, change.qty or 0)
     return _moved(order, row)

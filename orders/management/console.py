@@ -24,10 +24,10 @@ from aegis.codes import NotACode, plain
 from aegis.sessions import KST
 from infra import clock
 from kis.environment import EnvironmentName
-from kis.fields import order_number
-from kis.wiring import broker
+from kis.factory import broker
+from kis.rest_values import order_number
 from market.codes import ManyStocks, explain, resolve
-from orders import guards, shapes
+from orders import risk, serializers
 from orders.models import TradeOrder
 from orders.service import OrderDenied, OrderService
 
@@ -107,11 +107,11 @@ class DeskCommand(BaseCommand):
         try:
             return self.tell(**options)
         except OrderDenied as denied:
-            words = "\n".join(f"  - {guards.say(reason)}" for reason in denied.reasons)
-            reasons = [shapes.reason(reason) for reason in denied.reasons]
+            words = "\n".join(f"  - {risk.say(reason)}" for reason in denied.reasons)
+            reasons = [serializers.reason(reason) for reason in denied.reasons]
             raise Failure("DENIED", _("not ordered:") + "\n" + words, shape={"reasons": reasons}) from denied
         except BrokerError as error:
-            why = _("the broker could not be asked: {error}").format(error=guards.say_error(error))
+            why = _("the broker could not be asked: {error}").format(error=risk.say_error(error))
             raise Failure("BROKER", why, shape={"broker_code": error.code}) from error
 
     def _print(self, name: str, exit_code: int, shape: Mapping[str, Any]) -> None:

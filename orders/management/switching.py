@@ -7,9 +7,9 @@ from typing import Any
 from django.db import DatabaseError
 from django.utils.translation import gettext as _
 
-from aegis.guards import TradingState
+from aegis.risk import TradingState
 from infra import clock
-from orders import shapes, switch
+from orders import kill_switch, serializers
 from orders.management.console import DeskCommand, Failure, Told, add_confirmation, confirm, who
 
 
@@ -19,7 +19,7 @@ def say_armed(to: TradingState) -> None:
     Whoever is not asked is told, too. That they cannot be counted keeps nobody from halting.
     """
     try:
-        words = switch.about_halting() if to is TradingState.HALTED else switch.about_reducing()
+        words = kill_switch.about_halting() if to is TradingState.HALTED else kill_switch.about_reducing()
     except DatabaseError as error:
         words = _("how many stops are armed is not known: {error}").format(error=str(error).strip())
     sys.stderr.write(f"{words}\n")
@@ -45,11 +45,11 @@ class SwitchCommand(DeskCommand):
             to = self._asked()
         elif to is not TradingState.ACTIVE:
             say_armed(to)
-        change = switch.turn(to, by=who(), reason=" ".join(options["reason"]), at=clock.now())
+        change = kill_switch.turn(to, by=who(), reason=" ".join(options["reason"]), at=clock.now())
         words = _("the switch stands on {state}; it stood on {before}").format(
             state=change.get_to_state_display(), before=change.get_from_state_display()
         )
-        return Told({"switch": shapes.turned(change)}, [words])
+        return Told({"switch": serializers.turned(change)}, [words])
 
     def _asked(self) -> TradingState:
         """Return which of the two a person at a terminal wants. Raises Failure if it is neither."""

@@ -12,7 +12,7 @@ from aegis.codes import plain
 from aegis.lifecycle import Status
 from aegis.stops import StopKind
 from aegis.terms import Market, OrderKind, Side
-from orders import guards, shapes
+from orders import risk, serializers
 from orders.intents import MAX_TICK_OFFSET, STRATEGY_ID_LENGTH
 from orders.management.console import (
     OUTCOME_UNKNOWN,
@@ -164,8 +164,8 @@ class TradeCommand(DeskCommand):
         intent = self._intent(options)
         if options["dry_run"]:
             draft = service().draft(intent)
-            lines = [_would(draft), *([guards.say(draft.changed)] if draft.changed else [])]
-            return Told({"dry_run": True, "draft": shapes.draft(draft)}, lines)
+            lines = [_would(draft), *([risk.say(draft.changed)] if draft.changed else [])]
+            return Told({"dry_run": True, "draft": serializers.draft(draft)}, lines)
         confirm(self.name, yes=options["yes"], about=lambda: _would(service().draft(intent)))
         return _told(service().place(intent))
 
@@ -236,7 +236,7 @@ def _would(draft: Draft) -> str:
 
 
 def _told(order: TradeOrder) -> Told:
-    line, shape = describe(order), {"order": shapes.order(order)}
+    line, shape = describe(order), {"order": serializers.order(order)}
     if order.state is Status.REJECTED:
         raise Failure("REFUSED", _("refused: {line}: {why}").format(line=line, why=order.refusal), shape=shape)
     if order.state is Status.UNKNOWN:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aegis.broker import OrderRequest, Quote
-from aegis.guards import (
+from aegis.risk import (
     CROWDED,
     GUARDS,
     Evidence,

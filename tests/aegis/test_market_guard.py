@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aegis.market_guard import BEGINS, ENDS, FallLimits, HaltKind, Points, fallen
+from aegis.market_halts import BEGINS, ENDS, FallLimits, HaltKind, Points, fallen
 from aegis.sessions import KST
 
 D = Decimal

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aegis.broker import Book, Level
-from aegis.quality import Family, Gap, market_average, measure, savings, total
+from aegis.execution_quality import Family, Gap, market_average, measure, savings, total
 from aegis.terms import Instrument, Market, Side
 from aegis.ticks import step
 

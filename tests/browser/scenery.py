@@ -8,7 +8,7 @@ from django.db.models import F
 
 from aegis.sessions import KST
 from infra import clock
-from kis.wiring import broker
+from kis.factory import broker
 from market import partitions
 from market.models import DailyPrice, MarketCandle, MarketMacro
 from orders.models import StopRule

@@ -14,7 +14,7 @@ from django.core.management import call_command
 
 from aegis.account import Account
 from aegis.broker import Broker
-from kis import wiring
+from kis import factory
 from kis.environment import PAPER, Credentials
 from ops import doctor
 from ops.doctor import Finding, Grade
@@ -135,7 +135,7 @@ def test_a_refused_key_names_its_variable(simulator: Simulator, store: redis.Red
 @pytest.mark.usefixtures("running")
 def test_a_broker_out_of_reach_is_named_by_its_address(settings: Any, store: redis.Redis) -> None:
     settings.KIS_ENVIRONMENT = settings.KIS_ENVIRONMENT.at("http://127.0.0.1:1")
-    wiring.forget()
+    factory.forget()
     (finding,) = found(doctor.broker)
     assert "127.0.0.1:1" in finding.text
 

@@ -8,11 +8,11 @@ from django.db import OperationalError
 
 from aegis.terms import Market
 from infra import clock
-from kis import feeds
+from kis import realtime
 from kis.codec import Codec, Data
 from kis.stream import Stream
 from kis.subscriptions import Topic
-from market import books
+from market import order_books
 from market.models import BookSnapshot, KeptBook
 from monitor import retention
 from simulator.api.server import Simulator
@@ -39,10 +39,10 @@ def plug() -> Plug:
     return desk_books.plug()
 
 
-def hear(plug: Plug) -> feeds.BookTick:
+def hear(plug: Plug) -> realtime.BookTick:
     data = Codec().read((SAMPLES / FRAME).read_text(encoding="utf-8").strip())
     assert isinstance(data, Data)
-    ticks = feeds.read(data)
+    ticks = realtime.read(data)
     plug.handlers[data.tr_id](ticks, 0.0)
     return ticks[-1]
 
@@ -66,8 +66,8 @@ def test_nobody_listens_to_a_book_that_nobody_asked_for(plug: Plug) -> None:
 
 
 def test_a_book_is_listened_to_on_its_venue_for_as_long_as_asked(plug: Plug, clock_at: ClockAt) -> None:
-    books.keep([CODE, "000660"], until=in_minutes(10))
-    books.keep([CODE], until=in_minutes(30), market=Market.NXT)
+    order_books.keep([CODE, "000660"], until=in_minutes(10))
+    order_books.keep([CODE], until=in_minutes(30), market=Market.NXT)
     assert topics(plug) == [Topic("H0STASP0", "000660"), Topic("H0STASP0", CODE), Topic("H0NXASP0", CODE)]
     clock_at("2026-11-23 10:20:00")
     assert topics(plug) == [Topic("H0NXASP0", CODE)]
@@ -75,15 +75,15 @@ def test_a_book_is_listened_to_on_its_venue_for_as_long_as_asked(plug: Plug, clo
 
 def test_whoever_asks_for_longer_prevails(plug: Plug) -> None:
     later = in_minutes(30)
-    books.keep([CODE], until=later)
-    books.keep([CODE, CODE], until=in_minutes(5))
+    order_books.keep([CODE], until=later)
+    order_books.keep([CODE, CODE], until=in_minutes(5))
     assert KeptBook.objects.get().until == later
 
 
 def test_ten_levels_come_back_as_they_were_heard(plug: Plug) -> None:
     tick = hear(plug)
     write(plug)
-    book = books.newest(CODE, now=clock.now())
+    book = order_books.newest(CODE, now=clock.now())
     assert book is not None
     assert (book.ask_prices, book.ask_qtys, book.bid_prices, book.bid_qtys) == (
         tick.ask_prices,
@@ -106,7 +106,7 @@ def test_what_did_not_change_is_not_written_again(plug: Plug, clock_at: ClockAt)
     assert BookSnapshot.objects.count() == 1
     hear(plug)
     write(plug)
-    first, second = books.between(CODE, in_minutes(-1), in_minutes(1))
+    first, second = order_books.between(CODE, in_minutes(-1), in_minutes(1))
     assert first.time < second.time
 
 
@@ -114,15 +114,15 @@ def test_yesterdays_book_is_not_the_newest(plug: Plug, clock_at: ClockAt) -> Non
     hear(plug)
     write(plug)
     clock_at("2026-11-24 09:00:00")
-    assert books.newest(CODE, now=clock.now()) is None
-    assert books.newest("000660", now=clock.now()) is None
+    assert order_books.newest(CODE, now=clock.now()) is None
+    assert order_books.newest("000660", now=clock.now()) is None
 
 
 def test_the_newest_is_found_on_a_leap_day_too(plug: Plug, clock_at: ClockAt) -> None:
     clock_at("2028-02-29 10:00:00")
     hear(plug)
     write(plug)
-    assert books.newest(CODE, now=clock.now()) is not None
+    assert order_books.newest(CODE, now=clock.now()) is not None
 
 
 def test_what_could_not_be_written_is_written_the_next_time(plug: Plug, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +131,7 @@ def test_what_could_not_be_written_is_written_the_next_time(plug: Plug, monkeypa
 
     hear(plug)
     with monkeypatch.context() as patch:
-        patch.setattr(books, "write", away)
+        patch.setattr(order_books, "write", away)
         with pytest.raises(OperationalError):
             write(plug)
     write(plug)
@@ -140,7 +140,7 @@ def test_what_could_not_be_written_is_written_the_next_time(plug: Plug, monkeypa
 
 def test_old_books_and_wishes_go_at_night(plug: Plug, clock_at: ClockAt, settings) -> None:
     settings.KEEP_BOOKS_DAYS = 7
-    books.keep([CODE], until=in_minutes(1))
+    order_books.keep([CODE], until=in_minutes(1))
     hear(plug)
     write(plug)
     assert retention.tidy(clock_at("2026-11-24 23:00:00")) == {}
@@ -150,12 +150,12 @@ def test_old_books_and_wishes_go_at_night(plug: Plug, clock_at: ClockAt, setting
 
 
 def test_the_exchanges_book_comes_through_the_socket(stream: Stream, simulator: Simulator) -> None:
-    books.keep([CODE], until=in_minutes(60))
+    order_books.keep([CODE], until=in_minutes(60))
     wait_for(lambda: Topic("H0STASP0", CODE) in stream.held)
     simulator.set_price(CODE, 70_000, freeze=False)
     simulator.step(5)
-    wait_for(lambda: books.newest(CODE, now=clock.now()) is not None)
-    book = books.newest(CODE, now=clock.now())
+    wait_for(lambda: order_books.newest(CODE, now=clock.now()) is not None)
+    book = order_books.newest(CODE, now=clock.now())
     assert book is not None
     assert book.bid_prices[0] < book.ask_prices[0]
     assert list(book.ask_prices) == sorted(book.ask_prices)

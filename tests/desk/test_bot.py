@@ -14,19 +14,19 @@ from django.db import connections
 
 from aegis.broker import Broker
 from aegis.codes import plain
-from aegis.guards import TradingState
+from aegis.risk import TradingState
 from aegis.terms import Side
 from desk.telegram import replies
 from desk.telegram.bot import HALT_THREADS, THREADS, Bot, _again_after
 from desk.telegram.replies import Answer
 from infra import clock
-from kis import wiring
-from market import collector
+from kis import factory
+from market import reference_data
 from market.models import Stock
 from monitor import health
 from notify.models import Confirmation
 from notify.telegram import BotAPI, Declined, TelegramError, Unanswered, Unreachable
-from orders import guards, routine, switch
+from orders import kill_switch, periodic_sync, risk
 from orders.models import BrokerRequest, StopRule, SwitchChange, TradeOrder
 from orders.reconcile import reconcile
 from orders.service import Intent, OrderService
@@ -42,7 +42,7 @@ STRANGER = 999
 @pytest.fixture
 def desk(broker: Broker, simulator: Simulator) -> Simulator:
     """A desk with an account that was synced, and 삼성전자 standing still at 70,000 won."""
-    routine.sync_calendar(broker, clock.now)
+    periodic_sync.sync_calendar(broker, clock.now)
     simulator.set_price("005930", 70_000, freeze=True)
     KISFetcher(broker, clock.now).sync_portfolio()
     return simulator
@@ -113,7 +113,7 @@ class TestReplies:
         assert first in second
 
     def test_a_stock_goes_by_its_name_or_the_beginning_of_it(self) -> None:
-        collector.sync_stock(wiring.broker(), "005930", now=clock.now())
+        reference_data.sync_stock(factory.broker(), "005930", now=clock.now())
         assert "삼성전자(005930)" in ask("/매수 삼성전자 10").text
         assert "삼성전자(005930)" in ask("/매수 삼성 10").text
 
@@ -158,7 +158,7 @@ class TestReplies:
     def test_a_halt_is_heard_however_it_is_written(self, line: str) -> None:
         assert replies.is_halt(line)
         ask(line)
-        assert guards.trading_state() is TradingState.REDUCING
+        assert risk.trading_state() is TradingState.REDUCING
 
     def test_a_button_taken_by_a_bot_that_died_is_still_one_order(self) -> None:
         button = yes(ask("/매수 005930 10"))
@@ -258,29 +258,29 @@ class TestReplies:
             armed_at=clock.now(),
         )  # fmt: skip
         asked = ask("/중지 이상한 날")
-        assert guards.trading_state() is TradingState.REDUCING
+        assert risk.trading_state() is TradingState.REDUCING
         assert "1" in asked.text
         assert [len(row) for row in asked.buttons] == [2]
         (_milder, leave), (_harder, halt) = asked.buttons[0]
         press(halt)
-        assert guards.trading_state() is TradingState.HALTED
+        assert risk.trading_state() is TradingState.HALTED
         assert SwitchChange.objects.latest().reason == "이상한 날"
         press(leave)
         ask("/중지")
-        assert guards.trading_state() is TradingState.HALTED, "the milder one does not undo it"
+        assert risk.trading_state() is TradingState.HALTED, "the milder one does not undo it"
 
     def test_sales_only_is_at_once(self) -> None:
         ask("/매도만")
-        assert guards.trading_state() is TradingState.REDUCING
+        assert risk.trading_state() is TradingState.REDUCING
 
     def test_resume_asks_with_a_button(self) -> None:
-        switch.turn(TradingState.HALTED, by="kim", reason="", at=clock.now())
+        kill_switch.turn(TradingState.HALTED, by="kim", reason="", at=clock.now())
         refused = ask("/매수 005930 10")
         assert not refused.buttons
         asked = ask("/재개")
-        assert guards.trading_state() is TradingState.HALTED
+        assert risk.trading_state() is TradingState.HALTED
         press(yes(asked))
-        assert guards.trading_state() is TradingState.ACTIVE
+        assert risk.trading_state() is TradingState.ACTIVE
 
     def test_one_order_is_cancelled_or_all(self, broker: Broker) -> None:
         first, second = buy(broker, price=65_000), buy(broker, price=65_100)
@@ -442,7 +442,7 @@ def test_a_late_line_is_not_acted_on_but_a_halt_is(telegram: FakeTelegram, bot: 
     assert telegram.wait_for_sent(1)[0].buttons == []
     telegram.write(CHAT, "/중지", age_seconds=600)
     telegram.wait_for_sent(2)
-    assert guards.trading_state() is TradingState.REDUCING
+    assert risk.trading_state() is TradingState.REDUCING
 
 
 def test_a_halt_waits_behind_no_other_line(
@@ -463,9 +463,9 @@ def test_a_halt_waits_behind_no_other_line(
             assert waiting.acquire(timeout=20)
         telegram.write(CHAT, "/중지")
         asked = telegram.wait_for_sent(1)[0]
-        assert guards.trading_state() is TradingState.REDUCING
+        assert risk.trading_state() is TradingState.REDUCING
         telegram.press(asked, asked.buttons[1][1])
-        wait_for(lambda: guards.trading_state() is TradingState.HALTED)
+        wait_for(lambda: risk.trading_state() is TradingState.HALTED)
     finally:
         broker_answers.set()
 
@@ -500,11 +500,11 @@ def test_an_answer_that_waits_holds_up_no_halt(telegram: FakeTelegram, bot: Bot,
     telegram.decline("sendMessage", 429, "Too Many Requests: retry after 30", times=2 * HALT_THREADS, retry_after=30)
     for _ in range(HALT_THREADS):
         telegram.write(CHAT, "/중지")
-    wait_for(lambda: guards.trading_state() is TradingState.REDUCING)
+    wait_for(lambda: risk.trading_state() is TradingState.REDUCING)
     wait_for(lambda: telegram.calls.count("sendMessage") == HALT_THREADS)
-    switch.turn(TradingState.ACTIVE, by="kim", reason="", at=clock.now())
+    kill_switch.turn(TradingState.ACTIVE, by="kim", reason="", at=clock.now())
     telegram.write(CHAT, "/중지")
-    wait_for(lambda: guards.trading_state() is TradingState.REDUCING, seconds=5)
+    wait_for(lambda: risk.trading_state() is TradingState.REDUCING, seconds=5)
 
 
 @pytest.mark.parametrize(

@@ -17,15 +17,15 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from aegis.guards import TradingState
+from aegis.risk import TradingState
 from config.env import BASE_DIR
 from desk import dashboard
 from infra import clock
-from kis import status, wiring
+from kis import factory, status
 from kis.status import KeyStatus, SocketState, StreamStatus
 from market import partitions
 from market.models import DailyPrice, MarketCandle
-from orders import switch
+from orders import kill_switch
 from orders.models import MarketHalt, StopRule, TradeOrder
 from orders.reconcile import reconcile
 from portfolio.fetcher import KISFetcher
@@ -93,12 +93,12 @@ def test_each_app_key_and_what_has_no_room_is_shown(store: redis.Redis, clock_at
     now = clock_at("2026-11-23 10:00:00")
     keys = (KeyStatus(1, SocketState.CONNECTED, None, 41), KeyStatus(2, SocketState.LOST, 9.0, 0, why="in use"))
     told = StreamStatus(SocketState.CONNECTED, hears_fills=True, keys=keys, left_out=("H0STCNT0:000660",))
-    status.publish(store, wiring.stream_key("stream"), told)
+    status.publish(store, factory.stream_key("stream"), told)
     html = dashboard.render("en", now)["health"]
     assert "app keys" in html
     assert 'title="in use"' in html
     assert 'title="H0STCNT0:000660"' in html
-    status.publish(store, wiring.stream_key("stream"), StreamStatus(SocketState.CONNECTED, keys=keys[:1]))
+    status.publish(store, factory.stream_key("stream"), StreamStatus(SocketState.CONNECTED, keys=keys[:1]))
     html = dashboard.render("en", now)["health"]
     assert "app keys" not in html
     assert "feeds without room" not in html
@@ -122,7 +122,7 @@ def test_a_silent_redis_is_said_and_the_rest_stands(as_a: As, traded: TradeOrder
     def gone() -> None:
         raise redis.ConnectionError("gone")
 
-    monkeypatch.setattr(wiring, "stream_status", gone)
+    monkeypatch.setattr(factory, "stream_status", gone)
     parts = dashboard.render("ko", clock.now())
     assert "응답 없음" in parts["health"]
     assert "삼성전자" in parts["holdings"]
@@ -261,7 +261,7 @@ def test_whoever_halts_is_told_of_the_stops_and_offered_the_milder_way(
         StopRule.objects.create(
             stock_code=code, kind="STOP_LOSS", unit="PERCENT", value=5, state_at=now, armed_by="kim", armed_at=now
         )
-    switch.turn(TradingState(state), by="kim", reason="", at=now)
+    kill_switch.turn(TradingState(state), by="kim", reason="", at=now)
     html = dashboard.render("en", now)["health"]
     assert set(re.findall(r"desk/switch/(\w+)", html)) == offers
     if "halt" in offers:

@@ -16,7 +16,7 @@ from django.db import connection, connections, transaction
 
 from infra import clock
 from infra.heartbeat import beat
-from kis import status, wiring
+from kis import factory, status
 from kis.status import SocketState, StreamStatus
 from market.models import Stock
 from monitor import dead_man, health
@@ -45,14 +45,14 @@ def wait_for(happened: Callable[[], bool], seconds: float = 15.0) -> None:
 @pytest.fixture(autouse=True)
 def well(clock_at: Callable[[str], object], store: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Everything at work on an ordinary morning; who consumes the queues is told by hand."""
-    wiring.forget()
+    factory.forget()
     clock_at("2026-11-23 10:00:00")
     monkeypatch.setattr(health.consumers, "queues", lambda: frozenset(health.QUEUES))
     tell_socket(SocketState.CONNECTED)
     Reconciliation.objects.create(at=clock.now(), outcome="WHOLE", seen=1)
     with frames_arrive():
         yield
-    wiring.forget()
+    factory.forget()
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ class Socket:
 def tell_socket(state: SocketState, frame_age: float | None = 0.0) -> None:
     Socket.state, Socket.frame_age = state, frame_age
     told = StreamStatus(state, state_seconds=1.0, hears_fills=state is SocketState.CONNECTED, frame_age=frame_age)
-    status.publish(wiring.store(), wiring.stream_key("stream"), told)
+    status.publish(factory.store(), factory.stream_key("stream"), told)
 
 
 @contextmanager
@@ -429,7 +429,7 @@ def test_nobody_there_is_told_once_and_shows_no_token(caplog: pytest.LogCaptureF
 def test_the_watch_notes_whether_all_checks_are_well(store: redis.Redis) -> None:
     noted: list[bool] = []
     for name in ("beat", "teller"):
-        beat(store, wiring.stream_key(f"pulse:{name}"))
+        beat(store, factory.stream_key(f"pulse:{name}"))
     AccountSnapshot.objects.create(
         timestamp=clock.now(), deposit=1, deposit_d1=1, deposit_d2=1, valuation=1, total_asset=1, net_profit_today=0
     )

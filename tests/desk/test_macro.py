@@ -5,7 +5,7 @@ from decimal import Decimal
 import pytest
 
 from infra import clock
-from kis import feeds
+from kis import realtime
 from kis.codec import Codec, Data
 from kis.subscriptions import Topic
 from market import macro as figures
@@ -30,7 +30,7 @@ def plug() -> Plug:
 def hear(plug: Plug, sample: str) -> None:
     data = Codec().read((SAMPLES / sample).read_text(encoding="utf-8").strip())
     assert isinstance(data, Data)
-    plug.handlers[data.tr_id](feeds.read(data), 0.0)
+    plug.handlers[data.tr_id](realtime.read(data), 0.0)
 
 
 def write(plug: Plug) -> None:

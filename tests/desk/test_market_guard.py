@@ -8,7 +8,7 @@ import pytest
 from django.db import connections
 
 from aegis.terms import Side
-from orders import guards
+from orders import risk
 from orders.models import MarketHalt
 from orders.service import Intent, OrderDenied, OrderService
 from simulator.api.server import Simulator
@@ -50,7 +50,7 @@ def test_a_circuit_breaker_holds_orders_back_and_its_end_lets_trade_again(
         service.place(Intent("005930", Side.BUY, 1, strategy="buy_normal"))
     simulator.command("POST", "/simulator/market", {"resume": "circuit_breaker"})
     until(lambda: MarketHalt.objects.filter(ended_at__isnull=False).exists())
-    assert guards.trading_state().value == "ACTIVE"
+    assert risk.trading_state().value == "ACTIVE"
     assert MarketHalt.objects.get().end_heard
     assert service.place(Intent("005930", Side.BUY, 1, strategy="buy_normal")).status == "PENDING"
 

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from aegis.sessions import KST
 from config.env import BASE_DIR
 from infra import heartbeat
-from kis import status, wiring
+from kis import factory, status
 from kis.catalogue import Urgency
 from kis.status import KeyStatus, SocketState, StreamStatus
 from monitor import health, metrics
@@ -31,9 +31,9 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture(autouse=True)
 def _own_redis(store: redis.Redis) -> Iterator[None]:
-    wiring.forget()
+    factory.forget()
     yield
-    wiring.forget()
+    factory.forget()
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def well(clock_at: Callable[[str], datetime], store: redis.Redis, monkeypatch: p
     """Everything at work, but for the workers: who consumes is told by hand."""
     clock_at("2026-11-23 10:00:00")
     for name in ("beat", "teller"):
-        heartbeat.beat(store, wiring.stream_key(f"pulse:{name}"))
+        heartbeat.beat(store, factory.stream_key(f"pulse:{name}"))
     tell_socket(store)
     Reconciliation.objects.create(at=NOW, outcome="WHOLE", seen=3)
     AccountSnapshot.objects.create(
@@ -52,7 +52,7 @@ def well(clock_at: Callable[[str], datetime], store: redis.Redis, monkeypatch: p
 
 def tell_socket(store: redis.Redis, **words: Any) -> None:
     usual = {"state": SocketState.CONNECTED, "state_seconds": 5.0, "hears_fills": True, "frames": 12, "frame_age": 0.5}
-    status.publish(store, wiring.stream_key("stream"), StreamStatus(**{**usual, **words}))
+    status.publish(store, factory.stream_key("stream"), StreamStatus(**{**usual, **words}))
 
 
 def wrong(now: datetime = NOW) -> set[str]:
@@ -113,7 +113,7 @@ def test_each_silence_is_noticed_at_its_own_time(store: redis.Redis) -> None:
     assert wrong(NOW + timedelta(seconds=200)) == {"reconciliation", "balance"}
     evening = NOW.replace(hour=21)
     assert wrong(evening) == {"balance"}
-    store.delete(wiring.stream_key("pulse:beat"))
+    store.delete(factory.stream_key("pulse:beat"))
     assert wrong() == {"beat"}
 
 
@@ -143,7 +143,7 @@ def test_without_redis_it_is_said_of_each_part_and_quickly(
     client: Client, monkeypatch: pytest.MonkeyPatch, settings: Any
 ) -> None:
     settings.REDIS_CLIENT = lambda: redis.Redis(host="127.0.0.1", port=1, socket_connect_timeout=1)
-    wiring.forget()
+    factory.forget()
     answer = client.get("/readyz")
     assert answer.status_code == 503
     failed = {name for name, text in answer.json()["checks"].items() if text != "ok"}

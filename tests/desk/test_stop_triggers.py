@@ -17,7 +17,7 @@ from aegis.stops import Rule, StopKind, StopUnit, TriggerRule, hours_of
 from aegis.terms import Market
 from infra import clock
 from kis.codec import Data
-from kis.feeds import read
+from kis.realtime import read
 from orders import stops
 from orders.models import StopRule
 from portfolio.models import Portfolio

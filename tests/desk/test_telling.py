@@ -21,7 +21,7 @@ from notify.alerts import DESK, News, Trouble
 from notify.delivery import AppriseChannel, TelegramChannel, Undelivered, claim, deliver, fold
 from notify.models import Alarm, Kind, Message, NewsMark
 from notify.telegram import BotAPI
-from orders import journal, routine
+from orders import journal, periodic_sync
 from orders.models import OrderEvent, Reconciliation, TradeExecution, TradeOrder
 from orders.reconcile import reconcile
 from orders.service import Intent, OrderService
@@ -195,7 +195,7 @@ def test_holdings_that_are_left_out_are_told_once_a_day_and_when_they_are_others
 def test_a_real_day_is_told_from_its_rows(
     broker: Broker, simulator: Simulator, telegram: FakeTelegram, channel: TelegramChannel
 ) -> None:
-    routine.sync_calendar(broker, clock.now)
+    periodic_sync.sync_calendar(broker, clock.now)
     simulator.set_price("005930", 70_000, freeze=True)
     service = OrderService(broker, clock.now)
     service.place(Intent("005930", Side.BUY, 10, strategy="buy_urgent"))

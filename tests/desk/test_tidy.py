@@ -17,7 +17,7 @@ from monitor import retention
 from notify import alerts
 from notify.alerts import DESK, News
 from notify.models import Confirmation, Kind, Message
-from orders import reconcile, routine
+from orders import periodic_sync, reconcile
 from orders.models import OrderEvent, RawNotice, Reconciliation, TradeExecution, TradeOrder
 from orders.service import Intent, OrderService
 from portfolio.models import AccountSnapshot
@@ -87,7 +87,7 @@ def test_of_old_snapshots_the_last_of_each_korean_day_stays() -> None:
 def test_all_that_happened_to_an_order_stays_for_good(
     broker: Broker, simulator: Simulator, clock_at: Callable[..., datetime]
 ) -> None:
-    routine.sync_calendar(broker, clock.now)
+    periodic_sync.sync_calendar(broker, clock.now)
     simulator.set_price("005930", 70_000, freeze=True)
     reconcile.reconcile(broker, clock.now)
     order = OrderService(broker, clock.now).place(Intent("005930", Side.BUY, 10, strategy="buy_urgent"))
@@ -120,7 +120,7 @@ def test_nothing_is_deleted_while_a_market_is_open_nor_where_it_is_kept_for_good
     settings: Any, broker: Broker, clock_at: Callable[..., datetime]
 ) -> None:
     clock_at(f"{NOON:%Y-%m-%d %H:%M:%S}")
-    routine.sync_calendar(broker, clock.now)
+    periodic_sync.sync_calendar(broker, clock.now)
     a_look(400)
     assert retention.tidy(NOON) == {}
     settings.KEEP_RECONCILIATIONS_DAYS = 0

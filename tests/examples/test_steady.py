@@ -11,7 +11,7 @@ from aegis.broker import Broker
 from aegis.ticks import step
 from config.env import BASE_DIR
 from infra import clock
-from orders import routine
+from orders import periodic_sync
 from orders.models import TradeOrder
 from orders.reconcile import reconcile
 from orders.service import OrderService
@@ -30,7 +30,7 @@ def settle(broker: Broker) -> None:
 
 @pytest.fixture
 def desk(db: None, broker: Broker, simulator: Simulator) -> OrderService:
-    routine.begin(broker, clock.now)
+    periodic_sync.begin(broker, clock.now)
     for code, price in PRICES.items():
         simulator.set_price(code, price)
     return OrderService(broker, clock.now)
@@ -85,7 +85,7 @@ def test_it_rests_while_no_market_is_open(desk: OrderService, clock_at: Any) -> 
 
 @pytest.mark.django_db(transaction=True)
 def test_it_runs_as_a_program_of_its_own(broker: Broker, simulator: Simulator) -> None:
-    routine.begin(broker, clock.now)
+    periodic_sync.begin(broker, clock.now)
     words = [sys.executable, "-m", "examples.steady", "--once"]
     environment = workers.environment() | {"AEGIS_LANGUAGE": "en", "PYTHONPATH": os.fspath(BASE_DIR)}
     done = subprocess.run(words, cwd=BASE_DIR, env=environment, capture_output=True, text=True, check=False)

@@ -16,10 +16,10 @@ from django.test import override_settings
 
 from aegis.broker import Broker
 from infra import clock
-from kis import client, wiring
+from kis import client, factory
 from kis.auth import Tokens
-from market import service as market
-from orders import routine
+from market import queries
+from orders import periodic_sync
 from simulator.api.server import Simulator
 from tests.conftest import ORDINARY_MORNING
 from tests.histories.history import HAZARDS, WRONGS, History, play
@@ -63,11 +63,11 @@ def play_history(
     """
     played = count(1)
     monkeypatch.setattr(client, "PAUSE_SECONDS", 0.001)
-    monkeypatch.setattr(wiring, "Tokens", partial(Tokens, sleep=lambda seconds: None))
+    monkeypatch.setattr(factory, "Tokens", partial(Tokens, sleep=lambda seconds: None))
     settings.MAX_AUTO_REQUESTS_PER_MINUTE = 0  # sixteen seconds a turn: the bound has tests of its own
-    routine.sync_calendar(broker, clock.now)
+    periodic_sync.sync_calendar(broker, clock.now)
     # no history changes the calendar; the last check before sending reads it in the database all the same
-    monkeypatch.setattr(market, "phases_on", cache(market.phases_on))
+    monkeypatch.setattr(queries, "phases_on", cache(queries.phases_on))
 
     def run(
         actions: Sequence[tuple[Any, ...]], *, chase_by: str = "cancel", tally: Tally | None = None

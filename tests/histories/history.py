@@ -21,16 +21,16 @@ from django.db.models import Q, QuerySet
 from aegis import sessions
 from aegis.broker import Acceptance, Broker, BrokerError, OrderRequest, Placed, Quote
 from aegis.chase import Plan
-from aegis.guards import TradingState
 from aegis.lifecycle import OPEN, UNSETTLED, Status
 from aegis.requests import STAMP_TOLERANCE
+from aegis.risk import TradingState
 from aegis.sessions import KST
 from aegis.terms import Market, OrderKind, Side
 from aegis.ticks import step
 from infra import clock
 from kis import catalogue, codec
 from kis.client import Client
-from market import service as market
+from market import queries
 from orders import cancel_driver, chase, fills, journal, reconcile
 from orders import settle as settling
 from orders.cancel import end_chase
@@ -418,7 +418,7 @@ class History:
         self.hazards["night_between_cancel_and_reorder"] += due.filter(left).exists()
         self.coming.clear()
         day = clock.now().date() + timedelta(days=1)
-        while not market.phases_on(day):
+        while not queries.phases_on(day):
             day += timedelta(days=1)
         self._set_time(day, HOURS[hour])
 
@@ -522,7 +522,7 @@ class History:
         by_chase = (is_new and order.root_id is not None) or (wish is not None and wish.requested_by == "CHASE")
         if not TradingState(state).lets_pass(order.side) and not (lowers and not by_chase):
             return f"the state is {state}"
-        phases = market.today(now)
+        phases = queries.today(now)
         if OrderKind(order.order_kind) not in sessions.legal_kinds(Market(order.market), phases, now):
             return "its venue does not take it now"
         is_blacklisted = BlacklistedStock.objects.filter(stock_code=order.stock_code).exists()

@@ -20,17 +20,17 @@ from django.db import IntegrityError
 
 from aegis.broker import Acceptance, Broker, BrokerError, OrderRecord, OrderRequest, OutcomeUnknown, Refused
 from aegis.chase import ChaseState, Session
-from aegis.guards import TradingState
 from aegis.lifecycle import Status
 from aegis.requests import EndCause, RequestedBy
+from aegis.risk import TradingState
 from aegis.terms import Market, OrderKind, Side
 from infra import clock
 from infra.lease import Lease
-from kis import codec, wiring
+from kis import codec, factory
 from kis.auth import Tokens
 from kis.catalogue import Urgency
 from kis.throttle import Throttle
-from orders import chase, fills, ground, journal, reconcile, requests, routine, settle, unknown
+from orders import chase, fills, journal, periodic_sync, pretrade_context, reconcile, requests, settle, unknown
 from orders.cancel_all import OpenList
 from orders.models import BrokerRequest, TradeOrder, TradingSwitch
 from orders.order_list import OrderList
@@ -306,7 +306,7 @@ def test_every_counter_of_a_rule_has_a_rule_that_raises_it() -> None:
 
 @pytest.fixture
 def service(db: None, broker: Broker, simulator: Simulator) -> OrderService:
-    routine.sync_calendar(broker, clock.now)
+    periodic_sync.sync_calendar(broker, clock.now)
     simulator.set_price(SAMSUNG, 70_000, freeze=True)
     return OrderService(broker, clock.now)
 
@@ -339,21 +339,21 @@ def test_a_stock_with_an_order_of_unknown_fate_waits(
         raise OutcomeUnknown("no answer")
 
     _placed(OrderService(mock.MagicMock(wraps=broker, place=lost), clock.now))
-    found = ground._crowd
+    found = pretrade_context._crowd
 
     def thawed(*words: Any) -> Any:
         seen = found(*words)
         return replace(seen, others=replace(seen.others, frozen_by=""))
 
-    with nullcontext() if guarded else mock.patch.object(ground, "_crowd", thawed), suppress(OrderDenied):
+    with nullcontext() if guarded else mock.patch.object(pretrade_context, "_crowd", thawed), suppress(OrderDenied):
         _placed(service)
     assert (len(simulator.ledger(ACCOUNT)["orders"]) == 1) is guarded
 
 
 @pytest.mark.parametrize("guarded", [True, False])
 def test_nothing_is_sent_before_the_list_was_read(service: OrderService, simulator: Simulator, guarded: bool) -> None:
-    found = ground._crowd
-    fresh = mock.patch.object(ground, "_crowd", lambda *words: replace(found(*words), reconciled=True))
+    found = pretrade_context._crowd
+    fresh = mock.patch.object(pretrade_context, "_crowd", lambda *words: replace(found(*words), reconciled=True))
     off = nullcontext() if guarded else fresh
     with off:
         _placed(service)
@@ -423,7 +423,7 @@ def test_a_notice_before_its_order_waits_in_the_inbox(service: OrderService, bro
 
 @pytest.mark.parametrize("guarded", [True, False])
 def test_calls_keep_to_the_allowance(broker: Broker, simulator: Simulator, guarded: bool) -> None:
-    throttle = Throttle(wiring.store(), "control", 5)
+    throttle = Throttle(factory.store(), "control", 5)
     at: list[float] = []
     until = time.monotonic() + 1.5
     while time.monotonic() < until:

@@ -7,7 +7,7 @@ import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kis.admission import CEILINGS, Door, wait_seconds
+from kis.connection_limiter import CEILINGS, Door, wait_seconds
 
 KEY = "aegis:sim:test:door"
 

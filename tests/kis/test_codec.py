@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from aegis.broker import NoticeKind
 from aegis.terms import Market, Side
 from kis.codec import BadFrame, Codec, Control, Data, notices, registration
-from kis.feeds import read
+from kis.realtime import read
 
 SAMPLES = Path(__file__).parent.parent / "samples" / "kis"
 

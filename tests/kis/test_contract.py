@@ -15,7 +15,7 @@ from kis import catalogue
 from kis.auth import approval_key
 from kis.codec import Codec, Control, Data, NoticeKind, registration
 from kis.environment import Dialect
-from kis.feeds import read
+from kis.realtime import read
 
 from .conftest import ACCOUNT, SAMSUNG, WAYS, Desk, Way
 

@@ -10,7 +10,7 @@ from aegis.broker import OutcomeUnknown, Refused
 from kis import catalogue
 from kis.catalogue import Effect
 from kis.errors import BY_WORDS, CODES, Meaning, advice, failure, meaning_of
-from orders.guards import say_error
+from orders.risk import say_error
 
 # every failure code that the broker's documents and its users' reports name
 KNOWN = json.loads((Path(__file__).parent.parent / "samples" / "kis" / "message_codes.json").read_text())

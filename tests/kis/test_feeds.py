@@ -15,7 +15,7 @@ from aegis.terms import Market
 from kis import codec
 from kis.codec import BadFrame, Codec, Data
 from kis.columns import Layout, Unit
-from kis.feeds import (
+from kis.realtime import (
     FEEDS,
     BookTick,
     FuturesBook,

@@ -3,7 +3,7 @@ from decimal import Decimal
 
 import pytest
 
-from kis.fields import BadField, Row, order_number
+from kis.rest_values import BadField, Row, order_number
 
 ROW = Row(
     {

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kis.frames import BINARY, CLOSE, LONGEST, PING, TEXT, BrokenStream, Messages, receive
+from kis.websocket_frames import BINARY, CLOSE, LONGEST, PING, TEXT, BrokenStream, Messages, receive
 
 
 def packed(payload: bytes, opcode: int = TEXT, *, is_last: bool = True) -> bytes:

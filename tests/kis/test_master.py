@@ -8,7 +8,7 @@ import pytest
 
 from aegis.broker import Listing, NotSent, OutcomeUnknown
 from aegis.terms import Board, Instrument
-from kis import master
+from kis import stock_master
 from kis.environment import Dialect
 from simulator.exchange.listings import STOCKS
 
@@ -44,7 +44,7 @@ def files(**changed: bytes) -> Callable[[str], bytes]:
 
 
 def test_a_line_says_what_a_stock_is() -> None:
-    assert master.listings(files()) == [
+    assert stock_master.listings(files()) == [
         Listing(
             "005930",
             "삼성전자",
@@ -72,18 +72,18 @@ def test_a_line_says_what_a_stock_is() -> None:
 )
 def test_the_group_says_which_kind(group: str, instrument: str) -> None:
     lines = kospi("Q530031", "삼성 레버리지 WTI원유 선물 ETN", group=group, sector="0000")
-    (found, _) = master.listings(files(kospi_code=zipped("kospi_code.mst", lines)))
+    (found, _) = stock_master.listings(files(kospi_code=zipped("kospi_code.mst", lines)))
     assert (found.code, found.instrument, found.sector) == ("Q530031", instrument, "")
 
 
 def test_rights_are_no_stocks() -> None:
     lines = kospi("005930", "삼성전자") + kospi("J0036221D", "어느회사 4R", group="SR")
-    assert len(master.listings(files(kospi_code=zipped("kospi_code.mst", lines)))) == 2
+    assert len(stock_master.listings(files(kospi_code=zipped("kospi_code.mst", lines)))) == 2
 
 
 def test_lines_may_end_as_they_do_on_windows() -> None:
     lines = kospi("005930", "삼성전자").replace("\n", "\r\n")
-    assert master.listings(files(kospi_code=zipped("kospi_code.mst", lines)))[0].name == "삼성전자"
+    assert stock_master.listings(files(kospi_code=zipped("kospi_code.mst", lines)))[0].name == "삼성전자"
 
 
 WHOLE = zipped("kospi_code.mst", kospi("005930", "삼성전자") * 50)
@@ -105,12 +105,12 @@ WHOLE = zipped("kospi_code.mst", kospi("005930", "삼성전자") * 50)
 )
 def test_a_broken_file_is_no_list(content: bytes, words: str) -> None:
     with pytest.raises(OutcomeUnknown, match=words):
-        master.listings(files(kospi_code=content))
+        stock_master.listings(files(kospi_code=content))
 
 
 def test_a_line_or_two_among_many_are_left_out_and_told(caplog: pytest.LogCaptureFixture) -> None:
     lines = kospi("005930", "삼성전자") * 150 + kospi("000660", "")
-    assert len(master.listings(files(kospi_code=zipped("kospi_code.mst", lines)))) == 151
+    assert len(stock_master.listings(files(kospi_code=zipped("kospi_code.mst", lines)))) == 151
     assert "a stock is left out: line 151 of kospi_code.mst" in caplog.text
 
 
@@ -118,7 +118,7 @@ def test_a_flipped_bit_is_found() -> None:
     broken = bytearray(WHOLE)
     broken[len(broken) // 3] ^= 1
     with pytest.raises(OutcomeUnknown):
-        master.listings(files(kospi_code=bytes(broken)))
+        stock_master.listings(files(kospi_code=bytes(broken)))
 
 
 def test_the_simulator_publishes_what_it_lists(desk: Desk) -> None:

@@ -11,7 +11,7 @@ from aegis.sessions import KST
 from aegis.terms import Board, Market
 from infra import clock
 from kis.environment import Dialect
-from kis.quotations import quarterly_future
+from kis.market_data import quarterly_future
 from simulator.api.server import Simulator
 
 from .conftest import SAMSUNG, Desk

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from kis.silence import FEW_SECONDS, LEAST_SECONDS, MISSED_FRAMES, MOST_DOUBLINGS, MOST_RENEWALS, Voices, patience
+from kis.liveness import FEW_SECONDS, LEAST_SECONDS, MISSED_FRAMES, MOST_DOUBLINGS, MOST_RENEWALS, Voices, patience
 from kis.subscriptions import Topic
 
 REGULAR = "REGULAR"

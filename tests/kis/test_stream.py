@@ -13,9 +13,9 @@ import redis
 
 from aegis.broker import OrderRequest
 from aegis.terms import Market, OrderKind, Side
-from kis import feeds, silence, stream, wiring
-from kis.admission import CEILINGS
+from kis import factory, liveness, realtime, stream
 from kis.codec import Data
+from kis.connection_limiter import CEILINGS
 from kis.status import SocketState
 from kis.stream import Stream
 from kis.subscriptions import Topic
@@ -45,7 +45,7 @@ class Ear:
 
     def handle(self, data: Data, arrived: float) -> None:
         assert arrived <= time.perf_counter()
-        feeds.read(data)
+        realtime.read(data)
         self.seen.append(data)
 
     def connected(self) -> None:
@@ -77,7 +77,7 @@ def listen(simulator: Simulator, store: redis.Redis) -> Iterator[Callable[[Ear],
     stop, threads = threading.Event(), []
 
     def start(ear: Ear, usual: Mapping[Topic, float] | None = None) -> Stream:
-        running = Stream(f"{simulator.ws_url}/tryitout", door=wiring.door(), listener=ear, usual=usual)
+        running = Stream(f"{simulator.ws_url}/tryitout", door=factory.door(), listener=ear, usual=usual)
         threads.append(threading.Thread(target=running.run, args=(stop,)))
         threads[-1].start()
         wait_for(lambda: running.held >= set(ear.topics))
@@ -100,7 +100,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def buy(simulator: Simulator, qty: int = 1) -> None:
     """Buy at market over the simulator's own wire, as the account of the rehearsal."""
-    wiring.broker().place(OrderRequest(SAMSUNG, Side.BUY, Market.KRX, OrderKind.MARKET, qty, 0))
+    factory.broker().place(OrderRequest(SAMSUNG, Side.BUY, Market.KRX, OrderKind.MARKET, qty, 0))
 
 
 def test_what_is_wanted_is_held_and_heard(simulator: Simulator, listen: Any) -> None:
@@ -134,8 +134,8 @@ def test_wishes_may_change_while_it_runs(simulator: Simulator, listen: Any) -> N
 def test_a_deaf_connection_is_ended_though_it_echoes(
     simulator: Simulator, listen: Any, hasty: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(silence, "FEW_SECONDS", 1.0)
-    monkeypatch.setattr(silence, "MISSED_FRAMES", 2)
+    monkeypatch.setattr(liveness, "FEW_SECONDS", 1.0)
+    monkeypatch.setattr(liveness, "MISSED_FRAMES", 2)
     ear = Ear(NOTICES, TRADES)
     ear.speaks = {TRADES: "REGULAR"}
     running = listen(ear, usual={TRADES: 10.0})
@@ -148,8 +148,8 @@ def test_a_deaf_connection_is_ended_though_it_echoes(
 
 
 def test_a_quiet_market_alarms_nobody(simulator: Simulator, listen: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(silence, "FEW_SECONDS", 0.2)
-    monkeypatch.setattr(silence, "MISSED_FRAMES", 0)
+    monkeypatch.setattr(liveness, "FEW_SECONDS", 0.2)
+    monkeypatch.setattr(liveness, "MISSED_FRAMES", 0)
     looks = []
     ear = Ear(NOTICES, TRADES)
     running = listen(ear, usual={TRADES: 10.0})
@@ -176,7 +176,7 @@ def test_a_key_in_use_is_waited_out(simulator: Simulator, listen: Any, monkeypat
 
 def test_a_wrong_hts_id_is_told_and_not_hammered(simulator: Simulator, store: redis.Redis) -> None:
     stop = threading.Event()
-    running = Stream(f"{simulator.ws_url}/tryitout", door=wiring.door(), listener=Ear(Topic("H0STCNI0", " ")))
+    running = Stream(f"{simulator.ws_url}/tryitout", door=factory.door(), listener=Ear(Topic("H0STCNI0", " ")))
     thread = threading.Thread(target=running.run, args=(stop,))
     thread.start()
     try:

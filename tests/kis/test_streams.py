@@ -10,7 +10,7 @@ import redis
 
 from aegis.broker import OrderRequest
 from aegis.terms import Market, OrderKind, Side
-from kis import stream, wiring
+from kis import factory, stream
 from kis.environment import Credentials
 from kis.status import SocketState
 from kis.streams import Streams
@@ -61,7 +61,7 @@ def listen(
     stop, threads = threading.Event(), []
 
     def start(ear: Ear) -> Streams:
-        doors = [wiring.door(known) for known in keys]
+        doors = [factory.door(known) for known in keys]
         streams = Streams(f"{simulator.ws_url}/tryitout", doors=doors, listener=ear, move_seconds=0.5)
         threads.extend(threading.Thread(target=each.run, args=(stop,)) for each in streams.members)
         for thread in threads:
@@ -122,14 +122,14 @@ def test_our_fills_move_to_another_key_and_the_list_is_asked_for(simulator: Simu
     streams = listen(ear)
     wait_for(holds(streams, 4))
     simulator.set_price(SAMSUNG, 70_000)
-    wiring.broker().place(OrderRequest(SAMSUNG, Side.BUY, Market.KRX, OrderKind.MARKET, 1, 0))
+    factory.broker().place(OrderRequest(SAMSUNG, Side.BUY, Market.KRX, OrderKind.MARKET, 1, 0))
     wait_for(lambda: ear.heard("H0STCNI0") >= 2)
     before = ear.registrations.count(NOTICES)
     simulator.command("POST", "/simulator/keys", {"key": KEYS[0], "occupied": True})
     wait_for(lambda: carrier(streams, NOTICES) not in ([], [0]))
     assert ear.registrations.count(NOTICES) == before + 1, "whoever listens asks the broker's list then"
     heard = ear.heard("H0STCNI0")
-    wiring.broker().place(OrderRequest(SAMSUNG, Side.BUY, Market.KRX, OrderKind.MARKET, 1, 0))
+    factory.broker().place(OrderRequest(SAMSUNG, Side.BUY, Market.KRX, OrderKind.MARKET, 1, 0))
     wait_for(lambda: ear.heard("H0STCNI0") >= heard + 2)
     assert streams.members[0].next_try_at is not None
 

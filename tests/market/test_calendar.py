@@ -12,9 +12,9 @@ from aegis.broker import Broker, CalendarDay, OutcomeUnknown
 from aegis.sessions import DayKind, PhaseName
 from aegis.terms import Market, OrderKind
 from infra import clock
-from market import calendar, collector, service
+from market import calendar, queries, reference_data
 from market.models import Stock, TradingDay, TradingSession
-from orders import routine
+from orders import periodic_sync
 from simulator.api.server import Simulator
 
 pytestmark = pytest.mark.django_db
@@ -45,14 +45,14 @@ def weekdays(first: date, count: int) -> list[CalendarDay]:
 
 
 def sync(says: Sequence[CalendarDay] | None, first: date = MONDAY) -> int:
-    return collector.sync_calendar(Says(says), first, now=clock.now())  # type: ignore[arg-type]
+    return reference_data.sync_calendar(Says(says), first, now=clock.now())  # type: ignore[arg-type]
 
 
 def test_the_brokers_calendar_becomes_days_and_phases(broker: Broker) -> None:
-    collector.sync_calendar(broker, MONDAY, now=clock.now())
+    reference_data.sync_calendar(broker, MONDAY, now=clock.now())
     assert TradingDay.objects.filter(source=Source.BROKER).count() >= 20
-    assert service.phases_on(MONDAY) == tuple(sorted(sessions.standard_phases(MONDAY), key=_order))
-    assert service.phases_on(SATURDAY) == ()
+    assert queries.phases_on(MONDAY) == tuple(sorted(sessions.standard_phases(MONDAY), key=_order))
+    assert queries.phases_on(SATURDAY) == ()
     assert TradingSession.objects.filter(day=MONDAY, market=Market.KRX, phase="AFTER_MARKET").exists()
 
 
@@ -68,20 +68,20 @@ def test_the_library_agrees_with_the_brokers_holidays(broker: Broker) -> None:
 
 def test_the_last_day_of_the_year_is_closed_and_the_first_one_opens_late(broker: Broker) -> None:
     sync(None, date(2026, 12, 20))
-    assert service.phases_on(date(2026, 12, 30))
-    assert service.phases_on(date(2026, 12, 31)) == ()
+    assert queries.phases_on(date(2026, 12, 30))
+    assert queries.phases_on(date(2026, 12, 31)) == ()
     first = TradingDay.objects.get(pk=date(2027, 1, 4))
     assert (first.kind, first.is_open) == (DayKind.FIRST, True)
     assert TradingDay.objects.get(pk=date(2027, 1, 5)).kind == DayKind.ORDINARY
 
 
 def test_on_the_exam_day_the_market_opens_at_ten(broker: Broker, clock_at: ClockAt) -> None:
-    collector.sync_calendar(broker, date(2026, 11, 16), now=clock.now())
+    reference_data.sync_calendar(broker, date(2026, 11, 16), now=clock.now())
     for moment, is_open in (("09:15", False), ("10:00", True), ("16:29", True), ("19:59", True), ("20:00", False)):
-        assert service.is_market_open(Market.KRX, clock_at(f"2026-11-19 {moment}:00")) is is_open, moment
-    assert not service.is_market_open(Market.NXT, clock_at("2026-11-19 08:30:00"))
-    assert service.get_available_market(clock_at("2026-11-19 10:00:00")) is Market.KRX
-    assert service.get_available_market(clock_at("2026-11-19 16:35:00")) is Market.NXT
+        assert queries.is_market_open(Market.KRX, clock_at(f"2026-11-19 {moment}:00")) is is_open, moment
+    assert not queries.is_market_open(Market.NXT, clock_at("2026-11-19 08:30:00"))
+    assert queries.get_available_market(clock_at("2026-11-19 10:00:00")) is Market.KRX
+    assert queries.get_available_market(clock_at("2026-11-19 16:35:00")) is Market.NXT
 
 
 @pytest.mark.parametrize(
@@ -97,43 +97,43 @@ def test_the_after_market_came_with_the_fourteenth_of_september(
     broker: Broker, clock_at: ClockAt, moment: str, kinds: set[OrderKind]
 ) -> None:
     now = clock_at(moment)
-    collector.sync_calendar(broker, now.date(), now=now)
-    legal = sessions.legal_kinds(Market.KRX, service.today(now), now)
+    reference_data.sync_calendar(broker, now.date(), now=now)
+    legal = sessions.legal_kinds(Market.KRX, queries.today(now), now)
     assert kinds <= legal
     assert bool(kinds) is bool(legal)
 
 
 def test_a_day_not_told_of_yet_goes_by_the_library(clock_at: ClockAt) -> None:
-    assert service.is_market_open(Market.KRX, clock_at("2026-11-23 10:00:00"))
-    assert not service.is_market_open(Market.KRX, clock_at("2026-11-28 10:00:00"))
-    assert not service.is_market_open(Market.KRX, clock_at("2026-12-25 10:00:00"))
-    assert not service.is_market_open(Market.KRX, clock_at("2026-11-19 09:15:00"))
+    assert queries.is_market_open(Market.KRX, clock_at("2026-11-23 10:00:00"))
+    assert not queries.is_market_open(Market.KRX, clock_at("2026-11-28 10:00:00"))
+    assert not queries.is_market_open(Market.KRX, clock_at("2026-12-25 10:00:00"))
+    assert not queries.is_market_open(Market.KRX, clock_at("2026-11-19 09:15:00"))
 
 
 def test_a_weekday_holiday_is_closed(broker: Broker, clock_at: ClockAt) -> None:
     clock_at("2026-12-25 10:00:00")
-    collector.sync_calendar(broker, CHRISTMAS, now=clock.now())
-    assert not service.is_market_open(Market.KRX, clock.now())
-    assert service.get_available_market(clock.now()) is None
+    reference_data.sync_calendar(broker, CHRISTMAS, now=clock.now())
+    assert not queries.is_market_open(Market.KRX, clock.now())
+    assert queries.get_available_market(clock.now()) is None
     assert TradingDay.objects.get(pk=CHRISTMAS).note
 
 
 def test_a_holiday_declared_lately_is_the_brokers_to_tell() -> None:
     sync([CalendarDay(MONDAY, is_open=False), *weekdays(MONDAY + timedelta(days=1), 20)])
-    assert service.phases_on(MONDAY) == ()
+    assert queries.phases_on(MONDAY) == ()
 
 
 def test_where_the_service_fails_the_library_stands_in_and_it_is_asked_again(clock_at: ClockAt) -> None:
     clock_at("2026-11-23 08:00:00")
     silent = Says(None)
-    routine.sync_calendar(silent, clock.now)  # type: ignore[arg-type]
+    periodic_sync.sync_calendar(silent, clock.now)  # type: ignore[arg-type]
     assert TradingDay.objects.get(pk=MONDAY).source == Source.LIBRARY
-    assert service.phases_on(MONDAY)
-    routine.sync_calendar(silent, clock.now)  # type: ignore[arg-type]
+    assert queries.phases_on(MONDAY)
+    periodic_sync.sync_calendar(silent, clock.now)  # type: ignore[arg-type]
     assert silent.asked == 2
     speaking = Says(weekdays(MONDAY, 24))
     for _ in range(2):
-        routine.sync_calendar(speaking, clock.now)  # type: ignore[arg-type]
+        periodic_sync.sync_calendar(speaking, clock.now)  # type: ignore[arg-type]
     assert speaking.asked == 1
     assert TradingDay.objects.get(pk=MONDAY).source == Source.BROKER
 
@@ -157,8 +157,8 @@ def test_a_list_with_holes_is_filled_by_the_library() -> None:
 )
 def test_an_answer_against_all_reason_is_not_believed(nonsense: list[CalendarDay]) -> None:
     assert sync(nonsense) == 0
-    assert service.phases_on(MONDAY)
-    assert service.phases_on(SATURDAY) == ()
+    assert queries.phases_on(MONDAY)
+    assert queries.phases_on(SATURDAY) == ()
 
 
 def test_what_the_broker_told_once_outlives_its_silence() -> None:
@@ -201,7 +201,7 @@ def test_a_phase_an_operator_moved_stays_moved(corrected: Callable[..., None], c
     corrected(MONDAY, sessions={regular.pk: {"starts_at": "10:00"}})
     sync(weekdays(MONDAY, 24))
     assert TradingDay.objects.get(pk=MONDAY).source == Source.OPERATOR
-    assert not service.is_market_open(Market.KRX, clock_at("2026-11-23 09:30:00"))
+    assert not queries.is_market_open(Market.KRX, clock_at("2026-11-23 09:30:00"))
 
 
 def test_a_day_an_operator_closed_stays_closed_until_given_back(
@@ -210,19 +210,19 @@ def test_a_day_an_operator_closed_stays_closed_until_given_back(
     sync(weekdays(MONDAY, 24))
     corrected(MONDAY, is_open="", note="임시 휴장")
     sync(weekdays(MONDAY, 24))
-    assert service.phases_on(MONDAY) == ()
+    assert queries.phases_on(MONDAY) == ()
     words = {"action": "give_back", "_selected_action": [f"{MONDAY}"]}
     admin_client.post(reverse("admin:market_tradingday_changelist"), words)
     sync(weekdays(MONDAY, 24))
-    assert service.phases_on(MONDAY)
+    assert queries.phases_on(MONDAY)
 
 
 def test_an_operator_may_name_another_exam_day(corrected: Callable[..., None], clock_at: ClockAt) -> None:
     sync(weekdays(MONDAY, 24))
     day = date(2026, 12, 3)
     corrected(day, kind=DayKind.EXAM.value)
-    assert not service.is_market_open(Market.KRX, clock_at("2026-12-03 09:15:00"))
-    assert service.is_market_open(Market.KRX, clock_at("2026-12-03 16:29:00"))
+    assert not queries.is_market_open(Market.KRX, clock_at("2026-12-03 09:15:00"))
+    assert queries.is_market_open(Market.KRX, clock_at("2026-12-03 16:29:00"))
 
 
 def test_looking_at_a_day_corrects_nothing(corrected: Callable[..., None]) -> None:
@@ -232,7 +232,7 @@ def test_looking_at_a_day_corrects_nothing(corrected: Callable[..., None]) -> No
 
 
 def test_a_stock_is_learned_from_the_broker(broker: Broker) -> None:
-    stock = collector.sync_stock(broker, "015760", now=clock.now())
+    stock = reference_data.sync_stock(broker, "015760", now=clock.now())
     assert (stock.name, stock.board) == ("한국전력", "KOSPI")
     assert Stock.objects.get() == stock
 
@@ -240,15 +240,15 @@ def test_a_stock_is_learned_from_the_broker(broker: Broker) -> None:
 def test_our_stocks_are_learned_once_a_day_and_strangers_are_told_of(
     broker: Broker, caplog: pytest.LogCaptureFixture, clock_at: ClockAt
 ) -> None:
-    assert collector.sync_stocks(broker, ["015760", "005930", "999999"], now=clock.now()) == 2
+    assert reference_data.sync_stocks(broker, ["015760", "005930", "999999"], now=clock.now()) == 2
     assert "999999" in caplog.text
-    assert collector.sync_stocks(broker, ["015760", "005930"], now=clock.now()) == 0
+    assert reference_data.sync_stocks(broker, ["015760", "005930"], now=clock.now()) == 0
     clock_at("2026-11-24 08:00:00")
-    assert collector.sync_stocks(broker, ["015760", "005930"], now=clock.now()) == 2
+    assert reference_data.sync_stocks(broker, ["015760", "005930"], now=clock.now()) == 2
 
 
 def test_the_calendar_is_asked_for_once_a_day(broker: Broker, simulator: Simulator) -> None:
-    routine.sync_calendar(broker, clock.now)
+    periodic_sync.sync_calendar(broker, clock.now)
     TradingDay.objects.filter(pk=SATURDAY).delete()
-    routine.sync_calendar(broker, clock.now)
+    periodic_sync.sync_calendar(broker, clock.now)
     assert not TradingDay.objects.filter(pk=SATURDAY).exists()

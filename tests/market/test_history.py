@@ -18,9 +18,9 @@ from django.core.management import CommandError, call_command
 from aegis.broker import Broker, DayPrice, OutcomeUnknown
 from config.env import BASE_DIR
 from infra import clock
-from market import history, service
+from market import daily_prices, queries
 from market.models import DailyPrice, PriceBackfill, Stock, WatchedStock
-from orders import routine
+from orders import periodic_sync
 from simulator.api.server import Simulator
 from tests.workers import environment
 
@@ -46,11 +46,11 @@ def chart(broker: Broker, code: str, first: date, last: date) -> list[DayPrice]:
 
 
 def want(*codes: str, since: date = SINCE, last: date = FRIDAY) -> None:
-    history.want(codes, since, last=last, now=clock.now())
+    daily_prices.want(codes, since, last=last, now=clock.now())
 
 
 def advance(broker: Broker, last: date = FRIDAY, code: str = SAMSUNG) -> PriceBackfill:
-    return history.advance(broker, code, last=last, now=clock.now())
+    return daily_prices.advance(broker, code, last=last, now=clock.now())
 
 
 class Adjusted:
@@ -83,37 +83,37 @@ class Silent:
 
 
 def test_a_day_is_final_when_its_last_phase_is_over(clock_at: ClockAt) -> None:
-    assert service.last_final_day(clock_at("2026-11-23 19:59:59")) == FRIDAY
-    assert service.last_final_day(clock_at("2026-11-23 20:00:00")) == MONDAY
-    assert service.last_final_day(clock_at("2026-11-22 12:00:00")) == FRIDAY
+    assert queries.last_final_day(clock_at("2026-11-23 19:59:59")) == FRIDAY
+    assert queries.last_final_day(clock_at("2026-11-23 20:00:00")) == MONDAY
+    assert queries.last_final_day(clock_at("2026-11-22 12:00:00")) == FRIDAY
 
 
 def test_what_we_watch_has_its_prices_each_evening_and_not_before(broker: Broker, clock_at: ClockAt) -> None:
     WatchedStock.objects.create(stock_code=SAMSUNG)
     clock_at("2026-11-23 19:59:00")
-    routine.sync_daily_prices(broker, clock.now)
+    periodic_sync.sync_daily_prices(broker, clock.now)
     assert kept()[0].day == FRIDAY
     clock_at("2026-11-23 20:00:00")
-    routine.sync_daily_prices(broker, clock.now)
+    periodic_sync.sync_daily_prices(broker, clock.now)
     assert kept() == chart(broker, SAMSUNG, kept()[-1].day, MONDAY)
 
 
 def test_a_night_that_was_missed_is_made_up_in_the_morning(broker: Broker, clock_at: ClockAt) -> None:
     WatchedStock.objects.create(stock_code=SAMSUNG)
     clock_at("2026-11-24 07:30:00")
-    routine.sync_daily_prices(broker, clock.now)
+    periodic_sync.sync_daily_prices(broker, clock.now)
     assert kept()[0].day == MONDAY
 
 
 def test_a_stock_the_broker_does_not_know_stops_nobody(broker: Broker) -> None:
-    assert history.sync(broker, ["999999", SAMSUNG], last=FRIDAY, now=clock.now()) > 0
+    assert daily_prices.sync(broker, ["999999", SAMSUNG], last=FRIDAY, now=clock.now()) > 0
     assert kept("999999") == []
 
 
 def test_the_past_comes_page_by_page_and_whoever_stops_is_followed(broker: Broker) -> None:
     want(SAMSUNG)
     first = advance(broker)
-    assert (first.is_done, len(kept())) == (False, history.PAGE)
+    assert (first.is_done, len(kept())) == (False, daily_prices.PAGE)
     with pytest.raises(OutcomeUnknown):
         advance(Silent())  # type: ignore[arg-type]
     pages = 1
@@ -127,9 +127,9 @@ def test_what_is_done_is_not_fetched_again(broker: Broker) -> None:
     want(SAMSUNG, since=date(2026, 10, 1))
     assert advance(broker).is_done
     want(SAMSUNG, since=date(2026, 10, 1))
-    assert history.unfinished() == []
+    assert daily_prices.unfinished() == []
     want(SAMSUNG, since=date(2026, 9, 1))
-    assert history.unfinished() == [SAMSUNG]
+    assert daily_prices.unfinished() == [SAMSUNG]
     assert advance(broker).is_done
     assert kept() == chart(broker, SAMSUNG, date(2026, 9, 1), FRIDAY)
 
@@ -149,32 +149,32 @@ def test_a_split_has_the_whole_past_fetched_anew(broker: Broker) -> None:
     while not advance(broker).is_done:
         pass
     after = Adjusted(broker)
-    history.sync(after, [SAMSUNG], last=FRIDAY, now=clock.now())  # type: ignore[arg-type]
-    assert history.unfinished() == [SAMSUNG]
-    while history.carry_on(after, last=FRIDAY, now=clock.now()):  # type: ignore[arg-type]
+    daily_prices.sync(after, [SAMSUNG], last=FRIDAY, now=clock.now())  # type: ignore[arg-type]
+    assert daily_prices.unfinished() == [SAMSUNG]
+    while daily_prices.carry_on(after, last=FRIDAY, now=clock.now()):  # type: ignore[arg-type]
         pass
     assert kept() == chart(after, SAMSUNG, SINCE, FRIDAY)  # type: ignore[arg-type]
 
 
 def test_a_split_of_a_stock_nobody_backfilled_is_noticed_too(broker: Broker) -> None:
-    history.sync(broker, [SAMSUNG], last=date(2026, 10, 30), now=clock.now())
-    history.sync(Adjusted(broker), [SAMSUNG], last=FRIDAY, now=clock.now())  # type: ignore[arg-type]
+    daily_prices.sync(broker, [SAMSUNG], last=date(2026, 10, 30), now=clock.now())
+    daily_prices.sync(Adjusted(broker), [SAMSUNG], last=FRIDAY, now=clock.now())  # type: ignore[arg-type]
     assert PriceBackfill.objects.get().since == DailyPrice.objects.order_by("date").first().date
 
 
 @pytest.mark.parametrize("is_backfilled", [True, False], ids=["backfilled already", "for the first time"])
 def test_a_split_reaches_as_far_back_as_prices_are_kept(broker: Broker, is_backfilled: bool) -> None:
-    history.sync(broker, [SAMSUNG], last=date(2024, 11, 20), now=clock.now())
+    daily_prices.sync(broker, [SAMSUNG], last=date(2024, 11, 20), now=clock.now())
     oldest = kept()[-1].day
     if is_backfilled:
         want(SAMSUNG, since=date(2026, 10, 1))
         assert advance(broker).is_done
     else:
-        history.sync(broker, [SAMSUNG], last=date(2026, 10, 1), now=clock.now())
+        daily_prices.sync(broker, [SAMSUNG], last=date(2026, 10, 1), now=clock.now())
         want(SAMSUNG, since=date(2026, 1, 1))
     after = Adjusted(broker)
     if is_backfilled:
-        history.sync(after, [SAMSUNG], last=FRIDAY, now=clock.now())  # type: ignore[arg-type]
+        daily_prices.sync(after, [SAMSUNG], last=FRIDAY, now=clock.now())  # type: ignore[arg-type]
     while not advance(after).is_done:  # type: ignore[arg-type]
         pass
     assert kept() == chart(after, SAMSUNG, oldest, FRIDAY)  # type: ignore[arg-type]
@@ -184,7 +184,7 @@ def test_a_split_that_is_noticed_while_a_page_is_on_its_way_is_not_forgotten(bro
     want(SAMSUNG)
     advance(broker)
     after = Adjusted(broker)
-    notices = Meanwhile(broker, lambda: history.sync(after, [SAMSUNG], last=FRIDAY, now=clock.now()))  # type: ignore[arg-type]
+    notices = Meanwhile(broker, lambda: daily_prices.sync(after, [SAMSUNG], last=FRIDAY, now=clock.now()))  # type: ignore[arg-type]
     assert not advance(notices).is_done  # type: ignore[arg-type]
     while not advance(after).is_done:  # type: ignore[arg-type]
         pass
@@ -203,7 +203,7 @@ def test_who_wants_more_while_the_last_page_is_on_its_way_has_it(broker: Broker)
 def test_a_stock_the_broker_refuses_says_why_and_is_left_out(broker: Broker) -> None:
     want("999999", SAMSUNG)
     assert advance(broker, code="999999").failure
-    assert history.unfinished() == [SAMSUNG]
+    assert daily_prices.unfinished() == [SAMSUNG]
 
 
 @pytest.mark.django_db(transaction=True)
@@ -259,14 +259,14 @@ def test_an_interrupted_command_is_taken_up_where_it_stopped(
         return subprocess.Popen(words, cwd=BASE_DIR, env=environment() | {"KIS_CALLS_PER_SECOND": "20"}, **quiet)
 
     first, gives_up_at = run(), time.monotonic() + 60
-    while DailyPrice.objects.count() < 5 * history.PAGE:
+    while DailyPrice.objects.count() < 5 * daily_prices.PAGE:
         assert time.monotonic() < gives_up_at
         assert first.poll() is None, first.communicate()[0].decode()
         time.sleep(0.02)
     os.kill(first.pid, how)
     first.communicate()
     had = DailyPrice.objects.count()
-    assert history.unfinished()
+    assert daily_prices.unfinished()
     second = run()
     said = second.communicate(timeout=120)[0].decode()
     assert second.returncode == 0, said

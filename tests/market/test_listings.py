@@ -10,7 +10,7 @@ from django.core.management import CommandError, call_command
 from aegis.broker import Broker, Listing, OutcomeUnknown
 from aegis.terms import Board, Instrument, Side
 from infra import clock
-from market import collector, tasks
+from market import reference_data, tasks
 from market.management.commands import sync_stocks as command
 from market.models import Stock
 from orders.service import Intent, OrderService
@@ -41,20 +41,20 @@ def listed(count: int, board: Board = Board.KOSPI, **words: Any) -> list[Listing
 
 
 def sync(found: Sequence[Listing] | None) -> int:
-    return collector.sync_listings(Lists(found), now=clock.now())  # type: ignore[arg-type]
+    return reference_data.sync_listings(Lists(found), now=clock.now())  # type: ignore[arg-type]
 
 
 def test_every_stock_of_the_list_is_in_the_master(broker: Broker) -> None:
-    assert collector.sync_listings(broker, now=clock.now()) == len(STOCKS)
+    assert reference_data.sync_listings(broker, now=clock.now()) == len(STOCKS)
     assert {row.pk: (row.name, row.board, row.instrument, row.sector) for row in Stock.objects.all()} == {
         code: (row.name, row.board, row.instrument, row.sector) for code, row in STOCKS.items()
     }
 
 
 def test_what_the_broker_told_of_a_stock_by_its_code_stays(broker: Broker) -> None:
-    asked = collector.sync_stock(broker, "005930", now=clock.now())
+    asked = reference_data.sync_stock(broker, "005930", now=clock.now())
     Stock.objects.filter(pk="005930").update(sector="다른 업종", name="옛 이름")
-    collector.sync_listings(broker, now=clock.now())
+    reference_data.sync_listings(broker, now=clock.now())
     row = Stock.objects.get(pk="005930")
     assert (row.name, row.sector) == ("삼성전자", "다른 업종")
     assert (row.trades_on_nxt, row.synced_at) == (True, asked.synced_at)
@@ -91,10 +91,10 @@ def test_a_list_that_cannot_be_believed_changes_nothing(found: Sequence[Listing]
 
 def test_the_list_is_taken_once_a_day_from_seven_on(broker: Broker, clock_at: ClockAt) -> None:
     clock_at("2026-11-23 06:59:00")
-    collector.sync_listings_of_the_day(broker, now=clock.now())
+    reference_data.sync_listings_of_the_day(broker, now=clock.now())
     assert not Stock.objects.exists()
     clock_at("2026-11-23 07:00:00")
-    collector.sync_listings_of_the_day(broker, now=clock.now())
+    reference_data.sync_listings_of_the_day(broker, now=clock.now())
     assert Stock.objects.count() == len(STOCKS)
     Stock.objects.update(name="")
     tasks.sync_listings()
@@ -107,8 +107,8 @@ def test_the_list_is_taken_once_a_day_from_seven_on(broker: Broker, clock_at: Cl
 def test_of_a_stock_that_is_only_listed_the_broker_is_asked_before_an_order(
     broker: Broker, simulator: Simulator
 ) -> None:
-    collector.sync_calendar(broker, clock.now().date(), now=clock.now())
-    collector.sync_listings(broker, now=clock.now())
+    reference_data.sync_calendar(broker, clock.now().date(), now=clock.now())
+    reference_data.sync_listings(broker, now=clock.now())
     KISFetcher(broker, clock.now).sync_portfolio()
     simulator.set_price("005930", 70_000)
     OrderService(broker, clock.now).place(Intent("005930", Side.BUY, 1, price=69_000))

@@ -12,7 +12,7 @@ from django.test.utils import CaptureQueriesContext
 
 from aegis.sessions import KST
 from aegis.terms import Market
-from market import candles, macro, service
+from market import candles, macro, queries
 from tests.market.test_candles import BAR
 
 pytestmark = pytest.mark.django_db
@@ -31,7 +31,7 @@ def morning() -> None:
 
 def test_minutes_come_as_they_are_kept() -> None:
     with CaptureQueriesContext(connection) as queries:
-        found = service.candles(CODE, OPEN, CLOSE)
+        found = queries.candles(CODE, OPEN, CLOSE)
     assert len(queries) == 1
     assert [candle.time.minute for candle in found] == [0, 1, 4, 5, 9, 59, 0]
     assert (found[1].open, found[1].high, found[1].low, found[1].close) == (101, 201, 51, 102)
@@ -39,33 +39,33 @@ def test_minutes_come_as_they_are_kept() -> None:
 
 
 def test_longer_intervals_are_made_of_minutes() -> None:
-    five = service.candles(CODE, OPEN, CLOSE, minutes=5)
+    five = queries.candles(CODE, OPEN, CLOSE, minutes=5)
     assert [f"{candle.time:%H:%M}" for candle in five] == ["09:00", "09:05", "09:55", "10:00"]
     first = five[0]
     assert (first.open, first.high, first.low, first.close) == (100, 204, 50, 105)
     assert (first.volume, first.value, first.trade_count) == (21, 2_100, 6)
-    assert [f"{each.time:%H:%M}" for each in service.candles(CODE, OPEN, CLOSE, minutes=60)] == ["09:00", "10:00"]
+    assert [f"{each.time:%H:%M}" for each in queries.candles(CODE, OPEN, CLOSE, minutes=60)] == ["09:00", "10:00"]
 
 
 def test_a_long_interval_is_only_as_whole_as_its_minutes() -> None:
     candles.write_heard([replace(BAR, minute="0901", count=None, is_whole=False)])
-    first, second, *_ = service.candles(CODE, OPEN, CLOSE, minutes=5)
+    first, second, *_ = queries.candles(CODE, OPEN, CLOSE, minutes=5)
     assert (first.is_whole, first.trade_count) == (False, None)
     assert (second.is_whole, second.trade_count) == (True, 4)
 
 
 def test_a_venue_is_read_by_itself() -> None:
-    assert [candle.close for candle in service.candles(CODE, OPEN, CLOSE, market=Market.NXT)] == [99]
+    assert [candle.close for candle in queries.candles(CODE, OPEN, CLOSE, market=Market.NXT)] == [99]
 
 
 def test_an_interval_that_divides_no_hour_is_refused() -> None:
     with pytest.raises(ValueError, match="minutes 7"):
-        service.candles(CODE, OPEN, CLOSE, minutes=7)
+        queries.candles(CODE, OPEN, CLOSE, minutes=7)
 
 
 def test_the_frame_has_a_row_a_candle_by_its_time() -> None:
-    frame = service.candles_frame(CODE, OPEN, CLOSE, minutes=5)
-    rows = service.candles(CODE, OPEN, CLOSE, minutes=5)
+    frame = queries.candles_frame(CODE, OPEN, CLOSE, minutes=5)
+    rows = queries.candles(CODE, OPEN, CLOSE, minutes=5)
     assert list(frame.columns) == ["open", "high", "low", "close", "volume", "value", "trade_count", "is_whole"]
     assert list(frame.index) == [row.time for row in rows]
     assert str(frame.index.tz) == "Asia/Seoul"
@@ -76,7 +76,7 @@ def test_the_frame_has_a_row_a_candle_by_its_time() -> None:
 
 
 def test_a_frame_without_candles_has_its_columns() -> None:
-    frame = service.candles_frame("000000", OPEN, CLOSE)
+    frame = queries.candles_frame("000000", OPEN, CLOSE)
     assert len(frame) == 0
     assert "close" in frame.columns
 
@@ -84,20 +84,20 @@ def test_a_frame_without_candles_has_its_columns() -> None:
 def test_without_pandas_the_frame_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(ImportError, match="pip install pandas"):
-        service.candles_frame(CODE, OPEN, CLOSE)
+        queries.candles_frame(CODE, OPEN, CLOSE)
 
 
 def test_the_last_quote_is_the_newest_close_of_any_venue() -> None:
     with CaptureQueriesContext(connection) as queries:
-        quote = service.last_quote(CODE)
+        quote = queries.last_quote(CODE)
     assert len(queries) == 1
-    assert quote == service.LastQuote(CODE, Market.KRX, BAR.close, datetime(2026, 11, 23, 10, 0, tzinfo=KST))
-    assert service.last_quote("000660") is None
+    assert quote == queries.LastQuote(CODE, Market.KRX, BAR.close, datetime(2026, 11, 23, 10, 0, tzinfo=KST))
+    assert queries.last_quote("000660") is None
 
 
 def test_the_newest_macro_figures_are_read(clock_at: Callable[[str], datetime]) -> None:
-    assert service.macro(CLOSE) is None
+    assert queries.macro(CLOSE) is None
     macro.keep({"kospi200": Decimal("400.00")}, at=OPEN)
     macro.keep({"kospi200": Decimal("401.00")}, at=CLOSE)
-    assert service.macro(CLOSE).kospi200 == Decimal("401.00")
-    assert service.macro(OPEN).kospi200 == Decimal("400.00")
+    assert queries.macro(CLOSE).kospi200 == Decimal("401.00")
+    assert queries.macro(OPEN).kospi200 == Decimal("400.00")

@@ -12,15 +12,15 @@ from django.db import connection, transaction
 
 from aegis.broker import Acceptance, Broker, Placed
 from aegis.chase import Action, Plan
-from aegis.guards import TradingState
 from aegis.lifecycle import Status
 from aegis.requests import REPLY_DEADLINE, EndCause, RequestKind, RequestState
+from aegis.risk import TradingState
 from aegis.stops import StopKind, StopUnit
 from aegis.terms import Market, OrderKind, Side
 from infra import clock
 from kis import catalogue
 from kis.client import Client, Reply
-from orders import cancel_driver, chase, reconcile, stops, switch
+from orders import cancel_driver, chase, kill_switch, reconcile, stops
 from orders.models import BlacklistedStock, BrokerRequest, StopRule, TradeOrder
 from orders.order_list import LIST_LAG
 from orders.pretrade import PreTrade
@@ -521,7 +521,7 @@ def forbid(how: str) -> None:
     if how == "BLACKLISTED":
         BlacklistedStock.objects.create(stock_code=SAMSUNG, reason="a test")
     else:
-        switch.turn(TradingState(how), by="kim", reason="a test", at=clock.now())
+        kill_switch.turn(TradingState(how), by="kim", reason="a test", at=clock.now())
 
 
 BANS = ["REDUCING", "HALTED", "BLACKLISTED"]

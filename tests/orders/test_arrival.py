@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from aegis.broker import Broker
-from aegis.quality import market_average
+from aegis.execution_quality import market_average
 from aegis.terms import Market, Side
 from orders.models import TradeOrder
 

@@ -21,7 +21,7 @@ from market import partitions
 from market.models import DailyPrice, MarketCandle
 from notify import alerts
 from notify.models import Message
-from orders import base_prices, stop_watch, stops
+from orders import base_prices, stop_polling, stops
 from orders.models import StopRule
 from portfolio.models import Portfolio, PortfolioEvent
 from simulator.api.server import Simulator
@@ -118,7 +118,7 @@ def test_an_ex_rights_morning_moves_everything_once_and_is_told_before_the_open(
     clock_at(MORNING)
     assert all(holds_fire(row) for row in (won, percent, trail))
     for _ in range(3):
-        stop_watch.watch(at_base(60_000), DOWN, clock.now)
+        stop_polling.watch(at_base(60_000), DOWN, clock.now)
     for row in (won, percent, trail):
         assert not holds_fire(row)
         assert kinds(row) == ["ARMED", "REBASED"]
@@ -139,11 +139,11 @@ def test_an_ex_rights_open_fires_no_percent_stop(
     row = arm()
     clock_at("2026-11-24 09:00:05")
     broker = at_base(60_000, volume=1_000)
-    assert stop_watch.watch(broker, DOWN, clock.now) == []
-    assert stop_watch.watch(at_base(60_000, volume=2_000), DOWN, clock.now) == []
+    assert stop_polling.watch(broker, DOWN, clock.now) == []
+    assert stop_polling.watch(at_base(60_000, volume=2_000), DOWN, clock.now) == []
     row.refresh_from_db()
     assert row.state == "ARMED"
-    assert stop_watch.watch(at_base(60_000, volume=3_000, price=56_000), DOWN, clock.now) == [row.pk]
+    assert stop_polling.watch(at_base(60_000, volume=3_000, price=56_000), DOWN, clock.now) == [row.pk]
 
 
 def test_an_ordinary_morning_changes_nothing_and_asks_once(
@@ -153,7 +153,7 @@ def test_an_ordinary_morning_changes_nothing_and_asks_once(
     bar_of_the_close(70_000)
     clock_at(MORNING)
     for _ in range(3):
-        stop_watch.watch(at_base(70_000), DOWN, clock.now)
+        stop_polling.watch(at_base(70_000), DOWN, clock.now)
     assert not holds_fire(row)
     assert (asked, kinds(row)) == (["quote KRX"], ["ARMED"])
 
@@ -164,7 +164,7 @@ def test_a_night_asks_nothing(
     arm()
     for moment in ("2026-11-23 20:00:05", "2026-11-24 03:00:00", "2026-11-24 07:49:00", "2026-11-28 10:00:00"):
         clock_at(moment)
-        stop_watch.watch(at_base(60_000), DOWN, clock.now)
+        stop_polling.watch(at_base(60_000), DOWN, clock.now)
     assert asked == []
 
 
@@ -175,7 +175,7 @@ def test_a_bar_that_may_miss_the_close_is_not_believed(
     row = arm()
     bar_of_the_close(60_000, source)
     clock_at(MORNING)
-    stop_watch.watch(at_base(60_000), DOWN, clock.now)
+    stop_polling.watch(at_base(60_000), DOWN, clock.now)
     assert kinds(row) == ["ARMED", "REBASED"]
 
 
@@ -188,7 +188,7 @@ def test_the_evening_s_daily_price_is_never_compared(
         stock_code=SAMSUNG, date="2026-11-23", open=70_000, high=71_100, low=69_000, close=71_100, volume=1
     )
     clock_at(MORNING)
-    stop_watch.watch(at_base(70_000), DOWN, clock.now)
+    stop_polling.watch(at_base(70_000), DOWN, clock.now)
     assert not holds_fire(row)
     assert kinds(row) == ["ARMED"]
 
@@ -199,11 +199,11 @@ def test_a_quote_of_yesterday_is_waited_for(
     """Before the broker's day has turned its base price is the day before's, and its volume is not 0."""
     row = arm()
     clock_at(MORNING)
-    stop_watch.watch(at_base(71_500, volume=3_000_000), DOWN, clock.now)
+    stop_polling.watch(at_base(71_500, volume=3_000_000), DOWN, clock.now)
     assert holds_fire(row)
     assert kinds(row) == ["ARMED"]
     clock_at("2026-11-24 07:51:00")
-    stop_watch.watch(at_base(70_000), DOWN, clock.now)
+    stop_polling.watch(at_base(70_000), DOWN, clock.now)
     assert not holds_fire(row)
 
 
@@ -215,11 +215,11 @@ def test_while_the_base_price_cannot_be_asked_for_it_holds_fire_and_says_so_once
     failing = mock.MagicMock(wraps=at_base(60_000))
     failing.quote = mock.Mock(side_effect=NotSent("no connection"))
     for _ in range(3):
-        stop_watch.watch(failing, DOWN, clock.now)
+        stop_polling.watch(failing, DOWN, clock.now)
         clock_at(clock.now() + timedelta(seconds=21))
     assert holds_fire(row)
     assert kinds(row).count("HOLDS_FIRE") == 1
-    stop_watch.watch(at_base(60_000, volume=10), DOWN, clock.now)
+    stop_polling.watch(at_base(60_000, volume=10), DOWN, clock.now)
     assert not holds_fire(row)
 
 
@@ -240,7 +240,7 @@ def test_a_split_that_the_account_shows_too_moves_it_once(
         split_event(ratio)
         stops.keep(clock.now())
     clock_at(MORNING)
-    stop_watch.watch(at_base(14_000), DOWN, clock.now)
+    stop_polling.watch(at_base(14_000), DOWN, clock.now)
     if not is_event_first:
         split_event(ratio)
         stops.keep(clock.now())
@@ -256,7 +256,7 @@ def test_new_shares_that_arrive_weeks_later_move_nothing(
 ) -> None:
     row, ratio = arm(), D(60_000) / 70_000
     clock_at(MORNING)
-    stop_watch.watch(at_base(60_000), DOWN, clock.now)
+    stop_polling.watch(at_base(60_000), DOWN, clock.now)
     row.refresh_from_db()
     line = stops.limit(row)
     clock_at("2026-12-14 07:30:00")
@@ -279,7 +279,7 @@ def test_a_change_of_shares_without_another_base_price_is_taken_back(
     row.refresh_from_db()
     assert row.value == 52_000
     clock_at(MORNING)
-    stop_watch.watch(at_base(70_000), DOWN, clock.now)
+    stop_polling.watch(at_base(70_000), DOWN, clock.now)
     row.refresh_from_db()
     assert row.value == 65_000
 
@@ -299,7 +299,7 @@ def test_days_that_nobody_saw_are_made_up_for(
         return [DayPrice(day, close, close, close, close, 1) for day, close in reversed(days) if day <= last]
 
     away.daily_chart = chart
-    stop_watch.watch(away, DOWN, clock.now)
+    stop_polling.watch(away, DOWN, clock.now)
     row.refresh_from_db()
     assert row.value == 54_000
 
@@ -319,7 +319,7 @@ def test_a_stop_of_an_earlier_version_is_of_the_day_on_which_it_was_armed(
     row = arm("60000", unit=StopUnit.PRICE)
     StopRule.objects.update(based_on=None, counts_from=None)
     clock_at("2026-11-24 10:00:05")
-    stop_watch.watch(at_base(60_000, volume=5), DOWN, clock.now)
+    stop_polling.watch(at_base(60_000, volume=5), DOWN, clock.now)
     row.refresh_from_db()
     assert row.based_on == clock.now().date()
     assert (row.value < 60_000) is moves
@@ -334,7 +334,7 @@ def test_one_armed_before_the_open_is_of_the_day_before(held: Portfolio, clock_a
 
 
 def arm_price(value: str, broker: Any, *, may_trigger_now: bool = False) -> StopRule:
-    quote = stop_watch.quote_before(SAMSUNG, "", broker, clock.now) if broker else None
+    quote = stop_polling.quote_before(SAMSUNG, "", broker, clock.now) if broker else None
     choices = {"quote": quote, "may_trigger_now": may_trigger_now}
     return stops.arm(SAMSUNG, StopKind.STOP_LOSS, StopUnit.PRICE, D(value), by="kim", at=clock.now(), **choices)
 
@@ -342,7 +342,7 @@ def arm_price(value: str, broker: Any, *, may_trigger_now: bool = False) -> Stop
 def settled(row: StopRule, broker: Any, clock_at: Callable[[str], datetime]) -> int:
     """Return the price at which a stop triggers once the morning's base price is counted in."""
     clock_at("2026-11-24 07:58:30")
-    stop_watch.watch(broker, DOWN, clock.now)
+    stop_polling.watch(broker, DOWN, clock.now)
     assert not holds_fire(row)
     return stops.limit(row)
 
@@ -387,7 +387,7 @@ def test_a_stop_that_is_moved_that_morning_to_today_s_won_stays(
 ) -> None:
     row = arm("63000", unit=StopUnit.PRICE)
     clock_at("2026-11-24 07:56:00")
-    quote = stop_watch.quote_before(SAMSUNG, "", at_base(60_000), clock.now)
+    quote = stop_polling.quote_before(SAMSUNG, "", at_base(60_000), clock.now)
     stops.edit(row, StopUnit.PRICE, D(57_000), by="kim", at=clock.now(), quote=quote)
     assert settled(row, at_base(60_000), clock_at) == 57_000
 
@@ -396,7 +396,7 @@ def test_percent_of_the_average_price_and_highs_rest_on_prices_of_before(
     held: Portfolio, at_base: Callable[..., Any], clock_at: Callable[[str], datetime]
 ) -> None:
     clock_at("2026-11-24 07:56:00")
-    quote = stop_watch.quote_before(SAMSUNG, "", at_base(60_000), clock.now)
+    quote = stop_polling.quote_before(SAMSUNG, "", at_base(60_000), clock.now)
     percent, trail = (
         stops.arm(SAMSUNG, kind, StopUnit.PERCENT, D(5), by="kim", at=clock.now(), quote=quote)
         for kind in (StopKind.STOP_LOSS, StopKind.TRAILING)
@@ -427,13 +427,13 @@ def test_what_cannot_be_compared_is_asked_about_less_and_less(
     clock_at("2026-11-24 10:00:00")
     broker = at_base(60_000, close=0)
     for _ in range(720):
-        stop_watch.watch(broker, DOWN, clock.now)
+        stop_polling.watch(broker, DOWN, clock.now)
         clock_at(clock.now() + timedelta(seconds=5))
     assert 6 <= asked.count("chart") <= 12
     assert kinds(row).count("HOLDS_FIRE") == 1
     broker = at_base(60_000, volume=5)
     for _ in range(121):
-        stop_watch.watch(broker, DOWN, clock.now)
+        stop_polling.watch(broker, DOWN, clock.now)
         clock_at(clock.now() + timedelta(seconds=5))
     assert not holds_fire(row)
 
@@ -446,10 +446,10 @@ def test_a_broker_that_does_not_answer_is_asked_as_often_as_before(
     failing = mock.MagicMock(wraps=at_base(60_000))
     failing.quote = mock.Mock(side_effect=NotSent("no connection"))
     for _ in range(120):
-        stop_watch.watch(failing, DOWN, clock.now)
+        stop_polling.watch(failing, DOWN, clock.now)
         clock_at(clock.now() + timedelta(seconds=5))
     for _ in range(5):
-        stop_watch.watch(at_base(60_000, volume=10), DOWN, clock.now)
+        stop_polling.watch(at_base(60_000, volume=10), DOWN, clock.now)
         clock_at(clock.now() + timedelta(seconds=5))
     assert not holds_fire(row)
 
@@ -459,6 +459,6 @@ def test_the_simulator_s_next_morning_is_an_ordinary_one(
 ) -> None:
     row = arm()
     clock_at(MORNING)
-    stop_watch.watch(broker, DOWN, clock.now)
+    stop_polling.watch(broker, DOWN, clock.now)
     assert not holds_fire(row)
     assert kinds(row) == ["ARMED"]

@@ -18,7 +18,7 @@ from aegis.lifecycle import Status
 from aegis.terms import OrderKind, Side
 from config.celery import app
 from infra import clock
-from orders import chase, journal, routine, tasks
+from orders import chase, journal, periodic_sync, tasks
 from orders.chase import Taken
 from orders.models import TradeOrder
 from simulator.api.server import Simulator
@@ -78,7 +78,7 @@ def state() -> str:
 @pytest.fixture
 def market(broker: Broker, simulator: Simulator, transactional_db: None) -> Simulator:
     """An exchange whose 삼성전자 stands still at 70,000 won, and an account that was looked at."""
-    routine.begin(broker, clock.now)
+    periodic_sync.begin(broker, clock.now)
     simulator.set_price(SAMSUNG, 70_000, freeze=True)
     return simulator
 

@@ -10,8 +10,8 @@ from django.utils import translation
 
 from aegis.broker import Acceptance, Broker, NotSent, OutcomeUnknown, PartlyRead, Refused, UnreadLine
 from infra import clock
-from kis import wiring
-from orders import shapes
+from kis import factory
+from orders import serializers
 from orders.management.console import who
 from orders.models import BrokerRequest, TradeOrder
 from orders.reconcile import reconcile
@@ -38,7 +38,7 @@ def said(*words: str) -> str:
 
 def open_at_the_exchange(simulator: Simulator) -> list[tuple[int, int]]:
     """Return price and open shares of what rests there."""
-    found = wiring.broker().open_orders()
+    found = factory.broker().open_orders()
     prices = {row["number"]: row["price"] for row in simulator.ledger(ACCOUNT)["orders"]}
     return sorted((prices[each.placed.order_no], each.qty) for each in found)
 
@@ -73,7 +73,7 @@ def test_an_amend_names_both_orders_and_who_asked_for_it(buy: Buy, broker: Broke
 def test_an_amend_is_told_with_both_orders(buy: Buy) -> None:
     order = buy(price=69_000)
     shape = told("amend", f"#{order.pk}", "--price", "69500", "--qty", "4")
-    assert set(shape["order"]) == set(shapes.OrderShape.__annotations__)
+    assert set(shape["order"]) == set(serializers.OrderShape.__annotations__)
     assert (shape["order"]["id"], shape["amended"]["replaces"]) == (order.pk, order.pk)
     assert (shape["amended"]["qty"], shape["amended"]["price"]) == (4, 69_500)
 
@@ -229,7 +229,7 @@ def test_a_dry_run_of_the_brake_asks_the_broker_what_the_brake_asks(
     by_hand = {"account": ACCOUNT, "code": "005930", "side": "BUY", "quantity": 3, "price": 60_000, "kind": "00"}
     simulator.command("POST", "/simulator/orders", {**by_hand, "market": "KRX"})
     (found,) = told("cancel_all", "--dry-run")["orders"]
-    assert set(found) == set(shapes.OpenOrderShape.__annotations__)
+    assert set(found) == set(serializers.OpenOrderShape.__annotations__)
     assert (found["order"], found["order_no"], found["qty"]) == (order.pk, order.order_no, 10)
     both = told("cancel_all", "--dry-run", "--external")["orders"]
     assert {(each["order"], each["qty"]) for each in both} == {(order.pk, 10), (None, 3)}

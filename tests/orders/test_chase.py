@@ -12,9 +12,9 @@ from django.utils.translation import gettext
 
 from aegis.broker import Acceptance, Broker, BrokerError, NotSent, OrderRequest, OutcomeUnknown, Placed, Refused
 from aegis.chase import MAX_LOST, Action, Plan
-from aegis.guards import TradingState
 from aegis.lifecycle import Status
 from aegis.requests import EndCause
+from aegis.risk import TradingState
 from aegis.terms import Market, OrderKind, Side
 from desk import actions
 from infra import clock

@@ -17,9 +17,9 @@ from aegis.chase import Plan
 from aegis.stops import StopKind, StopUnit
 from aegis.terms import Market, Side
 from infra import clock
-from kis import wiring
-from market import books
-from orders import chase, intake, stops
+from kis import factory
+from market import order_books
+from orders import chase, order_messages, stops
 from orders.models import BlacklistedStock, StopRule, TradeOrder
 from orders.reconcile import reconcile
 from orders.service import Intent, OrderDenied, OrderService
@@ -53,7 +53,7 @@ def by_message(code: str) -> str:
 
 def by_the_service(code: str) -> str:
     try:
-        OrderService(wiring.broker(), clock.now).place(Intent(code, Side.BUY, 1, price=60_000))
+        OrderService(factory.broker(), clock.now).place(Intent(code, Side.BUY, 1, price=60_000))
     except OrderDenied as denied:
         return str(denied)
     return ""
@@ -99,7 +99,7 @@ def test_an_order_by_a_padded_code_is_one_order_and_its_chase_ends(
 @pytest.mark.parametrize("code", ["", "5930", "005 930", "삼성전자 보통주", "005930;", "SIMPAC"])
 def test_what_is_no_code_is_refused_with_what_would_be_right(service: OrderService, broker: Broker, code: str) -> None:
     words = {"request_id": "a-1", "code": code, "side": "BUY", "qty": 1}
-    answer = intake.submit(words, broker, clock.now)
+    answer = order_messages.submit(words, broker, clock.now)
     assert (answer["outcome"], answer["order"]) == ("INVALID", None)
     assert answer["error"].startswith(f"code {code!r}: six digits or letters are needed")
     with pytest.raises(CommandError, match="as 005930 or 0009K0") as caught:
@@ -149,8 +149,8 @@ def test_a_stop_is_not_armed_on_what_is_no_stock(db: None) -> None:
 
 
 def test_a_book_is_kept_of_the_stock_that_is_meant(service: OrderService) -> None:
-    books.keep([" ００５９３０"], until=clock.now() + timedelta(minutes=1))
-    assert books.wanted(clock.now()) == [(Market.KRX, "005930")]
+    order_books.keep([" ００５９３０"], until=clock.now() + timedelta(minutes=1))
+    assert order_books.wanted(clock.now()) == [(Market.KRX, "005930")]
 
 
 def test_an_intent_whose_strategy_id_is_too_long_is_refused() -> None:

@@ -20,7 +20,7 @@ from aegis.lifecycle import Status
 from config.env import BASE_DIR
 from infra import clock
 from kis.environment import EnvironmentName
-from orders import guards, journal, shapes, switch
+from orders import journal, kill_switch, risk, serializers
 from orders.models import StopRule, TradeOrder
 from orders.reconcile import reconcile
 from orders.service import OrderService
@@ -55,14 +55,14 @@ def test_every_shape_is_in_the_documentation_field_by_field() -> None:
     written = {
         name: set(re.findall(r"`(\w+)`", fields)) for name, fields in re.findall(r"^\| (\w+) \| (.+) \|$", text, re.M)
     }
-    for name, shape in vars(shapes).items():
+    for name, shape in vars(serializers).items():
         if name.endswith("Shape"):
             assert written[name.removesuffix("Shape")] == set(shape.__annotations__)
 
 
 def test_an_order_is_told_with_every_field(service: OrderService) -> None:
     shape = told("buy", "005930", "10", "--request-id", "mine")
-    assert_shape(shape["order"], shapes.OrderShape)
+    assert_shape(shape["order"], serializers.OrderShape)
     order = shape["order"]
     assert (order["request_id"], order["side"], order["qty"], order["price"]) == ("mine", "BUY", 10, 69_800)
     assert (order["status"], order["order_no"], order["order_date"]) == ("PENDING", "0000000001", "2026-11-23")
@@ -73,7 +73,7 @@ def test_an_order_is_told_with_every_field(service: OrderService) -> None:
 def test_a_dry_run_tells_the_draft_and_sends_nothing(service: OrderService, simulator: Simulator) -> None:
     shape = told("buy", "005930", "10", "--dry-run")
     assert shape["dry_run"] is True
-    assert_shape(shape["draft"], shapes.DraftShape)
+    assert_shape(shape["draft"], serializers.DraftShape)
     assert (shape["draft"]["price"], shape["draft"]["cost"]) == (69_800, 698_000)
     assert not TradeOrder.objects.exists()
     assert not simulator.ledger(ACCOUNT)["orders"]
@@ -172,7 +172,7 @@ def test_a_refusal_tells_every_reason_with_its_code(service: OrderService) -> No
     assert shape["error"]["code"] == "DENIED"
     assert "BLACKLISTED" in [reason["code"] for reason in shape["reasons"]]
     for reason in shape["reasons"]:
-        assert_shape(reason, shapes.ReasonShape)
+        assert_shape(reason, serializers.ReasonShape)
 
 
 def test_an_unknown_outcome_is_told_with_its_order(
@@ -190,7 +190,7 @@ def test_cancel_tells_the_order_and_what_cannot_be_cancelled(service: OrderServi
     told("buy", "005930", "1", "--no-chase")
     assert told("cancel", "1", "--dry-run")["dry_run"] is True
     assert open_at_the_exchange(simulator)
-    assert_shape(told("cancel", "1")["order"], shapes.OrderShape)
+    assert_shape(told("cancel", "1")["order"], serializers.OrderShape)
     assert not open_at_the_exchange(simulator)
     assert told("cancel", "77", exit_code=1)["error"]["code"] == "NO_ORDER"
     assert told("cancel", "no. 1", exit_code=2)["error"]["code"] == "USAGE"
@@ -201,7 +201,7 @@ def test_fills_are_told_with_their_costs(service: OrderService, broker: Broker) 
     told("buy", "005930", "3", "--strategy", "buy_urgent")
     reconcile(broker, clock.now)
     (fill,) = told("executions", "--code", "005930", "--day", "2026-11-23")["executions"]
-    assert_shape(fill, shapes.ExecutionShape)
+    assert_shape(fill, serializers.ExecutionShape)
     assert (fill["qty"], fill["tax"], fill["source"]) == (3, 0, "LIST")
     assert fill["amount"] == int(float(fill["price"]) * 3)
     assert told("executions", "--day", "2026-11-20")["executions"] == []
@@ -214,8 +214,8 @@ def test_the_balance_is_told_as_numbers(service: OrderService) -> None:
     assert told("balance", exit_code=1)["error"]["code"] == "NO_BALANCE"
     told("buy", "005930", "3", "--strategy", "buy_urgent")
     shape = told("balance", "--sync")
-    assert_shape(shape["account"], shapes.AccountShape)
-    assert_shape(shape["holdings"][0], shapes.HoldingShape)
+    assert_shape(shape["account"], serializers.AccountShape)
+    assert_shape(shape["holdings"][0], serializers.HoldingShape)
     assert shape["holdings"][0]["qty"] == 3
 
 
@@ -242,8 +242,8 @@ def test_the_brake_cancels_all_that_is_ours_and_by_option_the_rest(service: Orde
     assert len(open_at_the_exchange(simulator)) == 3
     shape = told("cancel_all")
     assert_shape(
-        {name: shape[name] for name in shape if name in shapes.CancelAllResultShape.__annotations__},
-        shapes.CancelAllResultShape,
+        {name: shape[name] for name in shape if name in serializers.CancelAllResultShape.__annotations__},
+        serializers.CancelAllResultShape,
     )
     assert (len(shape["cancelled"]), shape["failed"], len(shape["left"])) == (2, [], 1)
     assert open_at_the_exchange(simulator) == shape["left"]
@@ -272,7 +272,7 @@ def test_the_brake_goes_on_where_one_cancel_fails_and_says_which(
 
 def test_the_switch_is_turned_and_says_from_where(service: OrderService) -> None:
     shape = told("halt", "the", "book", "looks", "wrong")["switch"]
-    assert_shape(shape, shapes.SwitchShape)
+    assert_shape(shape, serializers.SwitchShape)
     assert (shape["state"], shape["from_state"], shape["reason"]) == ("HALTED", "ACTIVE", "the book looks wrong")
     assert told("sell", "005930", "1", exit_code=1)["reasons"][0]["code"] == "HALTED"
     assert told("reduce")["switch"]["from_state"] == "HALTED"
@@ -315,7 +315,7 @@ def test_a_person_at_a_terminal_is_told_of_the_stops_and_offered_both(
     monkeypatch.setattr(sys, "stdin", terminal)
     with suppress(CommandError):
         call_command("halt", "a fall", stdout=StringIO())
-    assert guards.trading_state() == state
+    assert risk.trading_state() == state
     assert "2" in capsys.readouterr().err
 
 
@@ -350,13 +350,13 @@ def test_who_is_not_asked_is_told_of_the_stops_before_it_is_done(
         said.append(capsys.readouterr().err)
         return turn(*args, **more)
 
-    turn = switch._change
-    monkeypatch.setattr(switch, "_change", turned)
+    turn = kill_switch._change
+    monkeypatch.setattr(kill_switch, "_change", turned)
     if says == "no count":
-        monkeypatch.setattr(switch, "armed_stops", mock.Mock(side_effect=OperationalError("no count")))
+        monkeypatch.setattr(kill_switch, "armed_stops", mock.Mock(side_effect=OperationalError("no count")))
     monkeypatch.setattr(sys, "stdin", StringIO())
     call_command(*words, stdout=StringIO())
-    assert guards.trading_state() == state
+    assert risk.trading_state() == state
     assert says in said[0]
 
 
@@ -390,8 +390,8 @@ def test_an_unknown_order_is_listed_with_the_evidence_and_decided(unanswered: Tr
     journal.note(unanswered, candidates=[{**theirs, **figures}, other])
     (shape,) = told("unknown")["unknown"]
     assert [each["order_no"] for each in shape["candidates"]] == ["0000000001", "0000000002"]
-    assert_shape(shape["candidates"][0], shapes.CandidateShape)
-    assert_shape(shape["events"][0], shapes.EventShape)
+    assert_shape(shape["candidates"][0], serializers.CandidateShape)
+    assert_shape(shape["events"][0], serializers.EventShape)
     out = StringIO()
     call_command("unknown", stdout=out)
     assert "could be 0000000002: KRX 10:00:00, 1 at 69,000, filled 0" in out.getvalue()

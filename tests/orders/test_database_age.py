@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from aegis.guards import TradingState
+from aegis.risk import TradingState
 from infra import clock
-from orders import database_age, guards
+from orders import database_age, risk
 from orders.models import SwitchChange, TradeOrder
 
 pytestmark = pytest.mark.django_db
@@ -26,7 +26,7 @@ def test_the_same_database_goes_on(buy: Callable[..., TradeOrder]) -> None:
     database_age.note()
     buy()
     assert not database_age.halt_if_older(clock.now())
-    assert guards.trading_state() is TradingState.ACTIVE
+    assert risk.trading_state() is TradingState.ACTIVE
 
 
 def test_an_older_database_begins_halted_once(buy: Callable[..., TradeOrder]) -> None:
@@ -37,7 +37,7 @@ def test_an_older_database_begins_halted_once(buy: Callable[..., TradeOrder]) ->
         database_age.note()
         cursor.execute("SELECT setval('order_events_id_seq', %s)", [before - 100 if before > 100 else 1])
     assert database_age.halt_if_older(clock.now())
-    assert guards.trading_state() is TradingState.HALTED
+    assert risk.trading_state() is TradingState.HALTED
     change = SwitchChange.objects.latest("id")
     assert (change.by, "resume" in change.reason or "재개" in change.reason) == ("AEGIS", True)
     assert not database_age.halt_if_older(clock.now()), "a person who resumes is not halted again"
@@ -46,7 +46,7 @@ def test_an_older_database_begins_halted_once(buy: Callable[..., TradeOrder]) ->
 def test_a_restored_database_begins_halted(buy: Callable[..., TradeOrder]) -> None:
     database_age.mark_restored()
     assert database_age.halt_if_older(clock.now())
-    assert guards.trading_state() is TradingState.HALTED
+    assert risk.trading_state() is TradingState.HALTED
 
 
 def test_a_mark_that_cannot_be_read_halts_nothing(home: Path) -> None:

@@ -9,9 +9,9 @@ import redis
 
 from aegis.terms import Market, OrderKind, Side
 from infra import clock
-from kis import wiring
+from kis import factory
 from market.models import TradingDay
-from orders import routine
+from orders import periodic_sync
 from orders.service import Intent, OrderDenied, OrderService
 from simulator.api.server import Simulator, serve
 
@@ -38,11 +38,11 @@ def open_at(
         settings.KIS_ENVIRONMENT = settings.KIS_ENVIRONMENT.at(simulator.url)
         settings.KIS_CALLS_PER_SECOND = settings.KIS_LEDGER_CALLS_PER_SECOND = 1_000
         monkeypatch.setenv("AEGIS_SIMULATOR_URL", simulator.url)
-        wiring.forget()
-        return OrderService(wiring.broker(), clock.now), simulator
+        factory.forget()
+        return OrderService(factory.broker(), clock.now), simulator
 
     yield open_at
-    wiring.forget()
+    factory.forget()
     for serving in started:
         serving.__exit__(None, None, None)
 
@@ -99,7 +99,7 @@ def test_each_day_goes_by_its_own_phases_and_codes(
     open_at: OpenAt, moment: str, market: Market | None, words: Mapping[str, Any], expected: str
 ) -> None:
     service, simulator = open_at(moment)
-    routine.sync_calendar(wiring.broker(), clock.now)
+    periodic_sync.sync_calendar(factory.broker(), clock.now)
     assert TradingDay.objects.get(pk=clock.now().date()).source == TradingDay.Source.BROKER
     assert ordered(service, simulator, market, words) == expected
 
@@ -119,6 +119,6 @@ def test_so_it_goes_while_the_holiday_service_fails(
 ) -> None:
     service, simulator = open_at(moment)
     simulator.fault("error_500", path=HOLIDAY_SERVICE)
-    routine.sync_calendar(wiring.broker(), clock.now)
+    periodic_sync.sync_calendar(factory.broker(), clock.now)
     assert TradingDay.objects.get(pk=clock.now().date()).source == TradingDay.Source.LIBRARY
     assert ordered(service, simulator, market, LIMIT) == expected

@@ -21,14 +21,14 @@ from hypothesis import strategies as st
 
 from aegis.broker import HeldBack, OrderRecord, UnreadLine
 from aegis.chase import Action, ChaseBy, ChaseState, Plan, Session, next_step
-from aegis.guards import TradingState
 from aegis.lifecycle import DONE, Status
 from aegis.requests import EndCause, RequestedBy, RequestKind, RequestState, SentRequest, attribute
+from aegis.risk import TradingState
 from aegis.sessions import KST, ends_at
 from aegis.stops import StopKind, StopUnit
 from aegis.terms import Market, OrderKind, Side
-from market import service as market
-from orders import chase, fills, journal, order_list, reconcile, requests, settle, switch, unknown
+from market import queries
+from orders import chase, fills, journal, kill_switch, order_list, reconcile, requests, settle, unknown
 from orders.models import BlacklistedStock, BrokerRequest, StopRule, TradeExecution, TradeOrder
 from orders.requests import Grounds, new_order_check
 
@@ -574,7 +574,7 @@ def test_whatever_changed_while_an_order_waited_keeps_it_from_leaving(
         order = about_to_leave(order_type=side.value, order_kind=OrderKind.LIMIT.value, created_at=NOW, quoted_at=NOW)
         grounds = Grounds(NOW, follows=before.pk, stop=(stop.pk, stop.generation))
         if "STATE" in changed:
-            switch.turn(TradingState.HALTED, by="kim", reason="a test", at=now)
+            kill_switch.turn(TradingState.HALTED, by="kim", reason="a test", at=now)
         if "SESSION" in changed:
             TradeOrder.objects.filter(pk=order.pk).update(order_kind=OrderKind.POST_CLOSE.value)
             order.refresh_from_db()
@@ -759,7 +759,7 @@ def test_an_order_expires_by_a_complete_list_of_long_enough_after_its_last_sessi
     *, minutes: int, rest: int, is_open: bool, is_complete: bool
 ) -> None:
     """E3."""
-    last = ends_at(Market.KRX, OrderKind.LIMIT, market.today(NOW))
+    last = ends_at(Market.KRX, OrderKind.LIMIT, queries.today(NOW))
     assert last is not None
     ended_at = datetime.combine(NOW.date(), last, KST)
     asked_at = ended_at + timedelta(minutes=minutes, seconds=rest)

@@ -20,7 +20,7 @@ from aegis.lifecycle import UNSETTLED, Status
 from aegis.stops import StopKind, StopUnit
 from aegis.terms import Market, OrderKind, Side
 from infra import clock
-from orders import chase, ground, guards, journal, routine, stops, switch, unknown
+from orders import chase, journal, kill_switch, periodic_sync, pretrade_context, risk, stops, unknown
 from orders.models import BlacklistedStock, OrderSequence, Reconciliation, TradeOrder, TradingSwitch
 from orders.pretrade import PreTrade
 from orders.reorders import Reorders
@@ -69,7 +69,7 @@ def later(seconds: float) -> None:
 
 
 def test_reasons_of_our_own_and_of_the_broker_come_together(buy: Buy, settings) -> None:
-    TradingSwitch.objects.update(state=guards.TradingState.HALTED)
+    TradingSwitch.objects.update(state=risk.TradingState.HALTED)
     BlacklistedStock.objects.create(stock_code=SAMSUNG, reason="not this one")
     settings.MAX_ORDER_WON = 1_000_000
     against = codes(lambda: buy(qty=2_000, price=95_000))
@@ -86,25 +86,25 @@ def test_reasons_of_our_own_and_of_the_broker_come_together(buy: Buy, settings) 
 
 def test_what_is_known_is_reported_where_the_broker_cannot_be_asked(buy: Buy, broker: Broker) -> None:
     buy(price=60_000)  # the list was read, and the stock is known
-    TradingSwitch.objects.update(state=guards.TradingState.HALTED)
+    TradingSwitch.objects.update(state=risk.TradingState.HALTED)
     for question in ("quote", "orderable"):
         with mock.patch.object(type(broker), question, side_effect=NotSent("out of reach")):
             assert codes(lambda: buy(price=69_050)) == ["HALTED", "TICK"]
-    TradingSwitch.objects.update(state=guards.TradingState.ACTIVE)
+    TradingSwitch.objects.update(state=risk.TradingState.ACTIVE)
     with mock.patch.object(type(broker), "quote", side_effect=NotSent("out of reach")), pytest.raises(BrokerError):
         buy(price=69_000)
 
 
 def test_a_strategy_nobody_knows_is_told_beside_the_rest(buy: Buy) -> None:
-    TradingSwitch.objects.update(state=guards.TradingState.HALTED)
+    TradingSwitch.objects.update(state=risk.TradingState.HALTED)
     assert codes(lambda: buy(strategy="sell_stop")) == ["HALTED", "STRATEGY"]
 
 
 def test_every_reason_is_said_in_korean(buy: Buy, settings) -> None:
-    TradingSwitch.objects.update(state=guards.TradingState.REDUCING)
+    TradingSwitch.objects.update(state=risk.TradingState.REDUCING)
     settings.MAX_ORDER_WON = 1_000_000
     with translation.override("ko"):
-        said = guards.say_all(denied(lambda: buy(price=69_050, qty=20)).reasons)
+        said = risk.say_all(denied(lambda: buy(price=69_050, qty=20)).reasons)
     assert "매도만" in said
     assert "주문 금액이 1,381,000원입니다. 1회 한도는 1,000,000원(AEGIS_MAX_ORDER_WON)입니다" in said
     assert "호가" in said
@@ -245,10 +245,10 @@ def _chased(order: TradeOrder, broker: Broker) -> TradeOrder:
 @pytest.fixture
 def rivals(transactional_db: None, broker: Broker, simulator: Simulator) -> Callable[..., list[object]]:
     """Place intents from threads that are all judged before any is committed: `rivals(first, second)`."""
-    routine.sync_calendar(broker, clock.now)
+    periodic_sync.sync_calendar(broker, clock.now)
     simulator.set_price(SAMSUNG, 70_000, freeze=True)
     OrderService(broker, clock.now).draft(Intent(SAMSUNG, Side.BUY, 1, price=60_000))
-    switch.make(clock.now())
+    kill_switch.make(clock.now())
 
     def place(*intents: Intent) -> list[object]:
         gate = threading.Barrier(len(intents))
@@ -323,7 +323,7 @@ def meanwhile(buy: Buy) -> Callable[..., TradeOrder]:
 
 
 def test_a_halt_between_judging_and_committing_is_seen(meanwhile: Buy) -> None:
-    halt = partial(TradingSwitch.objects.update, state=guards.TradingState.HALTED)
+    halt = partial(TradingSwitch.objects.update, state=risk.TradingState.HALTED)
     assert codes(lambda: meanwhile(halt)) == ["HALTED"]
     assert not TradeOrder.objects.exists()
 
@@ -345,8 +345,11 @@ def test_a_list_that_is_lost_between_judging_and_committing_holds_up(meanwhile: 
 
 def test_an_order_that_is_filled_between_judging_and_committing_holds_up_nothing(buy: Buy, meanwhile: Buy) -> None:
     buy(qty=10)
-    judged, asked = mock.Mock(wraps=ground.crowd), partial(TradeOrder.objects.update, status="FILLED", filled_qty=10)
-    with mock.patch.object(ground, "crowd", judged):
+    judged, asked = (
+        mock.Mock(wraps=pretrade_context.crowd),
+        partial(TradeOrder.objects.update, status="FILLED", filled_qty=10),
+    )
+    with mock.patch.object(pretrade_context, "crowd", judged):
         assert meanwhile(asked, qty=1).order_no
     assert judged.call_count == 1
 
@@ -415,7 +418,7 @@ def test_the_words_of_a_commit_are_few_enough_to_be_remembered() -> None:
 
 def test_the_question_to_the_table_knows_every_state_that_is_not_settled() -> None:
     for status in Status:
-        assert (f"'{status}'" in ground.CROWD) is (status in UNSETTLED | {Status.REJECTED})
+        assert (f"'{status}'" in pretrade_context.CROWD) is (status in UNSETTLED | {Status.REJECTED})
 
 
 # --- the freeze -----------------------------------------------------------------------------------
@@ -436,7 +439,7 @@ def test_an_order_of_unknown_fate_holds_up_its_side_of_its_stock(
 def test_the_freeze_ends_when_the_fate_is_known(service: OrderService, buy: Buy, broker: Broker) -> None:
     losing(service, broker, arrives=True).place(Intent(SAMSUNG, Side.BUY, 10, strategy="buy_normal"))
     assert codes(lambda: buy(qty=1)) == ["FROZEN"]
-    routine.reconcile(broker, clock.now)
+    periodic_sync.reconcile(broker, clock.now)
     assert buy(qty=1).order_no
 
 
@@ -458,13 +461,13 @@ def test_a_chase_waits_where_it_rests_for_the_fate_of_another_order(
     assert (order.state, order.cancel_sent_at) == (Status.PENDING, None)
     assert order.chase_at is not None
     assert order.events.filter(kind="CHASE_PAUSED").count() == 1
-    routine.reconcile(broker, clock.now)
+    periodic_sync.reconcile(broker, clock.now)
     assert _chased(order, broker).retries.count() == 1
 
 
 def test_a_chase_that_has_cancelled_waits_too_and_goes_on(service: OrderService, buy: Buy, broker: Broker) -> None:
     order = buy()
-    frozen = guards.Reason("FROZEN", "another order")
+    frozen = risk.Reason("FROZEN", "another order")
     with mock.patch.object(Reorders, "reorder", side_effect=OrderDenied([frozen])):
         order = _chased(order, broker)
     assert order.state is Status.CANCELLED
@@ -474,7 +477,7 @@ def test_a_chase_that_has_cancelled_waits_too_and_goes_on(service: OrderService,
 
 def test_a_chase_ends_where_something_lasting_stands_beside_the_freeze(buy: Buy, broker: Broker) -> None:
     order = buy()
-    reasons = [guards.Reason("FROZEN", "another order"), guards.Reason("BLACKLISTED", "not this one")]
+    reasons = [risk.Reason("FROZEN", "another order"), risk.Reason("BLACKLISTED", "not this one")]
     with mock.patch.object(Reorders, "reorder", side_effect=OrderDenied(reasons)):
         order = _chased(order, broker)
     assert (order.chase_at, "not this one" in order.chase_note) == (None, True)
@@ -588,7 +591,7 @@ def test_a_crash_between_two_kinds_leaves_one_row_to_look_for(
     assert simulator.ledger(ACCOUNT)["orders"] == []
     for _ in range(5):
         later(61)
-        routine.reconcile(broker, clock.now)
+        periodic_sync.reconcile(broker, clock.now)
     order = TradeOrder.objects.get()
     assert (order.state, order.never_arrived) == (Status.REJECTED, True)
 
@@ -601,5 +604,5 @@ def test_the_customers_rates_win_on_every_venue_and_sor_is_reckoned_as_krx(setti
     settings.KIS_NXT_FEE_RATE, settings.KIS_NXT_TAX_TOTAL = None, None
     on = date(2026, 11, 23)
     for venue, cost in ((Market.KRX, (100, 1_500)), (Market.SOR, (100, 1_500)), (Market.NXT, (139, 2_000))):
-        found = calc_fee(1_000_000, venue, Side.SELL, on=on, rates=guards.rates())
+        found = calc_fee(1_000_000, venue, Side.SELL, on=on, rates=risk.rates())
         assert (found.fee, found.tax) == cost

@@ -9,7 +9,7 @@ from aegis.broker import Broker, NotSent
 from aegis.chase import Plan
 from aegis.terms import Market, Side
 from infra import clock
-from orders import intake, routine
+from orders import order_messages, periodic_sync
 from orders.models import TradeOrder
 from orders.service import OrderService
 from orders.tasks import submit
@@ -27,11 +27,11 @@ def _english() -> object:
 
 def test_the_words_mean_what_an_intent_means() -> None:
     plan = {"wait_seconds": 5, "market_after": False}
-    intent = intake.read({**WORDS, "market": "NXT", "plan": plan})
+    intent = order_messages.read({**WORDS, "market": "NXT", "plan": plan})
     assert (intent.request_id, intent.code, intent.side, intent.qty) == ("a-1", "005930", Side.BUY, 10)
     assert (intent.strategy, intent.price, intent.market) == ("buy_normal", None, Market.NXT)
     assert intent.plan == Plan(5.0, 3, 1, False)
-    assert set(intake.WORDS) == set(type(intent).__dataclass_fields__)
+    assert set(order_messages.WORDS) == set(type(intent).__dataclass_fields__)
 
 
 @pytest.mark.parametrize(
@@ -69,14 +69,14 @@ def test_the_words_mean_what_an_intent_means() -> None:
 def test_a_wrong_word_is_named_and_nothing_is_sent(
     service: OrderService, broker: Broker, words: dict[str, Any], complaint: str
 ) -> None:
-    answer = intake.submit({**WORDS, **words}, broker, clock.now)
+    answer = order_messages.submit({**WORDS, **words}, broker, clock.now)
     assert (answer["outcome"], answer["order"]) == ("INVALID", None)
     assert complaint in answer["error"]
     assert not TradeOrder.objects.exists()
 
 
 def test_a_message_says_who_wants_the_order_and_how_far_it_is_priced(service: OrderService, broker: Broker) -> None:
-    answer = intake.submit({**WORDS, "strategy_id": " mine ", "tick_offset": -5}, broker, clock.now)
+    answer = order_messages.submit({**WORDS, "strategy_id": " mine ", "tick_offset": -5}, broker, clock.now)
     assert answer["order"] is not None
     assert (answer["order"]["strategy_id"], answer["order"]["tick_offset"]) == ("mine", -5)
     assert (answer["order"]["strategy"], answer["order"]["price"]) == ("buy_normal", 69_500)
@@ -86,14 +86,14 @@ def test_a_message_says_who_wants_the_order_and_how_far_it_is_priced(service: Or
 def test_the_same_id_for_something_else_is_refused(
     service: OrderService, broker: Broker, other: dict[str, Any]
 ) -> None:
-    intake.submit(WORDS, broker, clock.now)
-    answer = intake.submit({**WORDS, "strategy": "", **other}, broker, clock.now)
+    order_messages.submit(WORDS, broker, clock.now)
+    answer = order_messages.submit({**WORDS, "strategy": "", **other}, broker, clock.now)
     assert (answer["outcome"], [reason["code"] for reason in answer["reasons"]]) == ("DENIED", ["REQUEST_TAKEN"])
     assert TradeOrder.objects.count() == 1
 
 
 def test_the_same_id_is_the_same_order(service: OrderService, broker: Broker, simulator: Simulator) -> None:
-    first, second = (intake.submit(WORDS, broker, clock.now) for _ in range(2))
+    first, second = (order_messages.submit(WORDS, broker, clock.now) for _ in range(2))
     assert first == second
     assert first["outcome"] == "PLACED"
     assert first["order"] is not None
@@ -102,7 +102,7 @@ def test_the_same_id_is_the_same_order(service: OrderService, broker: Broker, si
 
 
 def test_a_denied_order_says_every_reason(service: OrderService, broker: Broker) -> None:
-    answer = intake.submit({**WORDS, "code": "015760", "market": "NXT"}, broker, clock.now)
+    answer = order_messages.submit({**WORDS, "code": "015760", "market": "NXT"}, broker, clock.now)
     assert answer["outcome"] == "DENIED"
     assert "BLACKLISTED" in [reason["code"] for reason in answer["reasons"]]
     assert all(reason["message"] for reason in answer["reasons"])
@@ -115,7 +115,7 @@ def test_a_broker_out_of_reach_leaves_no_order(
         raise NotSent("nobody there")
 
     monkeypatch.setattr(type(broker), "quote", gone)
-    answer = intake.submit(WORDS, broker, clock.now)
+    answer = order_messages.submit(WORDS, broker, clock.now)
     assert (answer["outcome"], answer["error"]) == ("UNASKED", "nobody there")
     assert not TradeOrder.objects.exists()
 
@@ -123,7 +123,7 @@ def test_a_broker_out_of_reach_leaves_no_order(
 @pytest.mark.django_db(transaction=True)
 def test_a_worker_answers_whoever_asked(broker: Broker, simulator: Simulator, workers: Workers) -> None:
     """Through a real worker and Redis: the answer comes back, a repetition is the same order."""
-    routine.begin(broker, clock.now)
+    periodic_sync.begin(broker, clock.now)
     simulator.set_price("005930", 70_000)
     workers.start("orders")
     asked = [submit.delay(**WORDS) for _ in range(2)]

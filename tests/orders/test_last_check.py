@@ -12,13 +12,13 @@ import pytest
 from django.utils.translation import gettext
 
 from aegis.broker import Acceptance, Broker, HeldBack, NotSent, OrderRequest, Placed, Quote
-from aegis.guards import TradingState
 from aegis.lifecycle import Status
 from aegis.requests import RequestKind, RequestState
+from aegis.risk import TradingState
 from aegis.stops import StopKind, StopUnit
 from aegis.terms import Market, Side
 from infra import clock
-from orders import cancel_driver, chase, reconcile, stops, switch
+from orders import cancel_driver, chase, kill_switch, reconcile, stops
 from orders.cancel import end_chase
 from orders.models import BlacklistedStock, StopRule, TradeOrder
 from orders.requests import MAX_QUOTE_AGE, WHY_HELD_BACK, new_order_check
@@ -85,7 +85,7 @@ def test_an_order_does_not_leave_once_trading_is_halted(
     service: OrderService, meanwhile: Meanwhile, simulator: Simulator
 ) -> None:
     def halt(request: OrderRequest) -> None:
-        switch.turn(TradingState.HALTED, by="kim", reason="a test", at=clock.now())
+        kill_switch.turn(TradingState.HALTED, by="kim", reason="a test", at=clock.now())
 
     order = place(meanwhile(halt))
     assert was_held_back(order, "STATE")

@@ -24,7 +24,7 @@ from config.env import BASE_DIR
 from infra import clock, db_limits
 from monitor import retention
 from ops import apps, backup
-from orders import journal, reconcile, switch
+from orders import journal, kill_switch, reconcile
 from orders.models import TradeOrder
 from orders.service import NO_CHASE, Intent, OrderService
 from simulator.api.server import Simulator
@@ -189,8 +189,8 @@ def test_migrations_backups_and_the_deletion_of_old_rows_have_their_own(
 def test_an_order_waits_seconds_for_a_worker_that_sleeps_over_the_trading_state(
     service: OrderService, simulator: Simulator
 ) -> None:
-    switch.make(clock.now())
-    with asleep(switch.overtake):
+    kill_switch.make(clock.now())
+    with asleep(kill_switch.overtake):
         began = time.monotonic()
         order = service.place(BUY)
         assert time.monotonic() - began < MOST_SECONDS
@@ -199,10 +199,10 @@ def test_an_order_waits_seconds_for_a_worker_that_sleeps_over_the_trading_state(
 
 
 def test_a_halt_waits_seconds_for_a_worker_that_sleeps_over_the_trading_state(service: OrderService) -> None:
-    switch.make(clock.now())
-    with asleep(switch.overtake):
+    kill_switch.make(clock.now())
+    with asleep(kill_switch.overtake):
         began = time.monotonic()
-        switch.halt(by="kim", reason="stop everything", at=clock.now())
+        kill_switch.halt(by="kim", reason="stop everything", at=clock.now())
         assert time.monotonic() - began < MOST_SECONDS
 
 
@@ -210,8 +210,8 @@ def test_a_lock_that_is_not_to_be_had_keeps_an_order_no_longer_and_nothing_is_se
     service: OrderService, simulator: Simulator
 ) -> None:
     """The transaction that holds the lock works on: it is not asleep, and is not ended."""
-    switch.make(clock.now())
-    with asleep(lambda: (switch.overtake(), db_limits.set_limits(lock=60, statement=60, idle=60))):
+    kill_switch.make(clock.now())
+    with asleep(lambda: (kill_switch.overtake(), db_limits.set_limits(lock=60, statement=60, idle=60))):
         began = time.monotonic()
         with pytest.raises(NotSent):
             service.place(BUY)

@@ -7,15 +7,15 @@ from decimal import Decimal
 import pytest
 
 from aegis.broker import Broker
-from aegis.guards import TradingState
-from aegis.market_guard import HaltKind
+from aegis.market_halts import HaltKind
+from aegis.risk import TradingState
 from aegis.sessions import KST
 from aegis.stops import StopKind, StopUnit
 from aegis.terms import Side
 from infra import clock
 from market import partitions
 from market.models import MarketCandle, MarketMacro
-from orders import guards, market_guard, stops, switch
+from orders import kill_switch, market_halts, risk, stops
 from orders.models import MarketHalt, SwitchChange, TradeOrder
 from orders.service import Intent, OrderDenied, OrderService
 from portfolio.fetcher import KISFetcher
@@ -42,7 +42,7 @@ def minutes(*points: float, field: str = "kospi", until: datetime = TEN) -> None
 
 
 def state() -> str:
-    return guards.trading_state().value
+    return risk.trading_state().value
 
 
 @pytest.mark.parametrize(
@@ -58,63 +58,63 @@ def state() -> str:
 )
 def test_a_falling_index_turns_the_switch_to_sales_only(points: list[float], after: str) -> None:
     minutes(*points)
-    market_guard.watch_indexes(TEN)
+    market_halts.watch_indexes(TEN)
     assert state() == after
 
 
 @pytest.mark.parametrize("field", ["kospi", "kosdaq", "kospi200"])
 def test_every_index_is_watched_and_named(field: str) -> None:
     minutes(1000, 970, field=field)
-    change = market_guard.watch_indexes(TEN)
+    change = market_halts.watch_indexes(TEN)
     assert change is not None
     assert (change.is_trip, change.by) == (True, "AEGIS")
-    assert market_guard.INDEXES[field] in change.reason
+    assert market_halts.INDEXES[field] in change.reason
 
 
 def test_an_older_fall_than_the_window_is_no_drop() -> None:
     minutes(3000, *[2935] * 12)
-    assert market_guard.watch_indexes(TEN) is None
+    assert market_halts.watch_indexes(TEN) is None
 
 
 def test_what_a_person_saw_does_not_trip_again_but_a_further_fall_does() -> None:
     minutes(3000, 2930)
-    market_guard.watch_indexes(TEN)
-    switch.resume(by="kim", reason="seen", at=TEN)
-    assert market_guard.watch_indexes(TEN) is None
+    market_halts.watch_indexes(TEN)
+    kill_switch.resume(by="kim", reason="seen", at=TEN)
+    assert market_halts.watch_indexes(TEN) is None
     later = TEN + timedelta(minutes=2)
     minutes(2930, 2870, until=later)
-    assert market_guard.watch_indexes(later) is not None
+    assert market_halts.watch_indexes(later) is not None
     assert state() == "REDUCING"
 
 
 def test_a_stricter_switch_is_not_loosened() -> None:
-    switch.halt(by="kim", reason="", at=TEN - timedelta(hours=2))
+    kill_switch.halt(by="kim", reason="", at=TEN - timedelta(hours=2))
     minutes(3000, 2900)
-    market_guard.watch_indexes(TEN)
+    market_halts.watch_indexes(TEN)
     assert state() == "HALTED"
 
 
 def test_bounds_of_zero_leave_the_guard_out(settings: object) -> None:
     settings.MAX_INDEX_FALL_PERCENT = settings.MAX_INDEX_DROP_PERCENT = 0
     minutes(3000, 1500)
-    assert market_guard.watch_indexes(TEN) is None
+    assert market_halts.watch_indexes(TEN) is None
 
 
 def test_nothing_is_judged_on_a_day_that_does_not_trade() -> None:
     sunday = datetime(2026, 11, 22, 10, 0, tzinfo=KST)
     minutes(3000, 2000, until=sunday)
-    assert market_guard.watch_indexes(sunday) is None
+    assert market_halts.watch_indexes(sunday) is None
 
 
 def test_a_falling_index_adds_its_cause_to_another_trip_and_leaves_a_persons_choice() -> None:
-    switch.trip("no list", frozenset({"LIST_MISSING"}), at=TEN)
+    kill_switch.trip("no list", frozenset({"LIST_MISSING"}), at=TEN)
     minutes(3000, 2900)
-    change = market_guard.watch_indexes(TEN)
+    change = market_halts.watch_indexes(TEN)
     assert change is not None
-    assert switch.evidence_of_state().causes == {"LIST_MISSING", change.causes}
-    assert market_guard.watch_indexes(TEN) is None, "once is enough"
-    switch.reduce(by="kim", reason="", at=TEN)
-    assert market_guard.watch_indexes(TEN) is None
+    assert kill_switch.evidence_of_state().causes == {"LIST_MISSING", change.causes}
+    assert market_halts.watch_indexes(TEN) is None, "once is enough"
+    kill_switch.reduce(by="kim", reason="", at=TEN)
+    assert market_halts.watch_indexes(TEN) is None
 
 
 # --- halts
@@ -124,27 +124,27 @@ def test_a_falling_index_adds_its_cause_to_another_trip_and_leaves_a_persons_cho
     ("begins", "ends", "kind"), [("174", "175", CB), ("387", "388", SELL), ("397", "398", HaltKind.BUY_SIDECAR)]
 )
 def test_a_halt_is_recorded_and_changes_no_trading_state(begins: str, ends: str, kind: HaltKind) -> None:
-    market_guard.hear(begins, TEN)
+    market_halts.hear(begins, TEN)
     assert (state(), MarketHalt.objects.get().kind) == ("ACTIVE", kind)
-    market_guard.hear(ends, TEN + timedelta(minutes=20))
+    market_halts.hear(ends, TEN + timedelta(minutes=20))
     assert (state(), MarketHalt.objects.get().end_heard) == ("ACTIVE", True)
     assert not SwitchChange.objects.exists()
 
 
 def test_a_code_told_by_many_stocks_is_one_halt() -> None:
     for _ in range(5):
-        market_guard.hear("174", TEN)
+        market_halts.hear("174", TEN)
     assert MarketHalt.objects.count() == 1
     for _ in range(5):
-        market_guard.hear("175", TEN)
+        market_halts.hear("175", TEN)
     assert MarketHalt.objects.filter(ended_at=None).count() == 0
 
 
 def test_an_end_that_nobody_heard_comes_by_the_clock() -> None:
-    market_guard.begin_halt(CB, TEN)
-    market_guard.end_forgotten(TEN + timedelta(minutes=35))
+    market_halts.begin_halt(CB, TEN)
+    market_halts.end_forgotten(TEN + timedelta(minutes=35))
     assert MarketHalt.objects.get().ended_at is None
-    market_guard.end_forgotten(TEN + timedelta(minutes=36))
+    market_halts.end_forgotten(TEN + timedelta(minutes=36))
     assert MarketHalt.objects.get().end_heard is False
     assert MarketHalt.objects.get().ended_at is not None
 
@@ -158,12 +158,12 @@ def trade(at: datetime, source: str = MarketCandle.Source.FEED) -> None:
 
 
 def test_a_circuit_breaker_is_over_once_the_venue_trades() -> None:
-    market_guard.hear("174", TEN)
+    market_halts.hear("174", TEN)
     trade(TEN)  # the minute in which it began
-    market_guard.watch(TEN + timedelta(minutes=2))
+    market_halts.watch(TEN + timedelta(minutes=2))
     assert MarketHalt.objects.get().ended_at is None
     trade(TEN + timedelta(minutes=2))
-    market_guard.watch(TEN + timedelta(minutes=2, seconds=5))
+    market_halts.watch(TEN + timedelta(minutes=2, seconds=5))
     assert MarketHalt.objects.get().ended_at == TEN + timedelta(minutes=2, seconds=5)
 
 
@@ -181,21 +181,21 @@ def test_a_code_that_no_index_bears_out_begins_no_circuit_breaker(
 ) -> None:
     for which, at in enumerate((TEN - timedelta(days=3), TEN - timedelta(minutes=1))):
         MarketMacro.objects.create(time=at, kospi=Decimal(kospi[which]), kosdaq=Decimal(kosdaq[which]))
-    market_guard.hear("174", TEN)
+    market_halts.hear("174", TEN)
     assert MarketHalt.objects.exists() is begins
 
 
 def test_a_stale_code_holds_nothing() -> None:
     """A stock enters a volatility interruption hours after the circuit breaker, and carries its code still."""
-    market_guard.hear("174", TEN)
-    market_guard.hear("175", TEN + timedelta(minutes=20))
-    market_guard.hear("174", TEN + timedelta(minutes=80))
+    market_halts.hear("174", TEN)
+    market_halts.hear("175", TEN + timedelta(minutes=20))
+    market_halts.hear("174", TEN + timedelta(minutes=80))
     assert MarketHalt.objects.filter(ended_at=None).count() == 0
 
 
 def test_codes_of_ordinary_days_mean_nothing() -> None:
     for code in ("", "112", "129", "164", "AB1"):
-        market_guard.hear(code, clock.now())
+        market_halts.hear(code, clock.now())
     assert (state(), MarketHalt.objects.count()) == (TradingState.ACTIVE.value, 0)
 
 
@@ -206,14 +206,14 @@ def test_a_circuit_breaker_holds_new_orders_back_and_nothing_else(
     service: OrderService, buy: Callable[..., TradeOrder], turn: Callable[..., None]
 ) -> None:
     resting = buy(price=69_000, strategy="")
-    market_guard.hear("174", clock.now())
+    market_halts.hear("174", clock.now())
     with pytest.raises(OrderDenied) as caught:
         buy(price=68_000, strategy="")
     assert [(reason.code, reason.passes) for reason in caught.value.reasons] == [("CIRCUIT_BREAKER", True)]
     turn(20, seconds=5)
     resting.refresh_from_db()
     assert resting.status == "PENDING"
-    market_guard.hear("175", clock.now())
+    market_halts.hear("175", clock.now())
     assert buy(price=68_000, strategy="").order_no
 
 
@@ -225,7 +225,7 @@ def test_a_stop_waits_for_a_halted_stock_and_not_for_a_code(
     simulator.command("POST", "/simulator/shares", words)
     KISFetcher(broker, clock.now).sync_portfolio()
     stop = stops.arm(SAMSUNG, StopKind.STOP_LOSS, StopUnit.PRICE, Decimal(69_000), by="kim", at=clock.now())
-    market_guard.begin_halt(CB, clock.now())
+    market_halts.begin_halt(CB, clock.now())
     simulator.command("POST", f"/simulator/quotes/{SAMSUNG}", {"halt": True})
     assert stops.trigger(stop.pk, 69_000, clock.now(), seen="feed")
     stops.advance(stop.pk, broker, clock.now)
@@ -239,6 +239,6 @@ def test_a_stop_waits_for_a_halted_stock_and_not_for_a_code(
 
 
 def test_a_sidecar_holds_no_order(buy: Callable[..., TradeOrder]) -> None:
-    market_guard.hear("387", clock.now())
-    market_guard.hear("397", clock.now())
+    market_halts.hear("387", clock.now())
+    market_halts.hear("397", clock.now())
     assert buy(price=69_000, strategy="").order_no

@@ -12,9 +12,9 @@ from aegis.lifecycle import Status
 from aegis.requests import RequestedBy
 from aegis.terms import Market, OrderKind, Side
 from infra import clock
-from kis import catalogue, wiring
+from kis import catalogue, factory
 from kis.client import Client, Reply
-from orders import chase, guards, journal
+from orders import chase, journal, risk
 from orders.cancel import Canceller
 from orders.models import BlacklistedStock, TradeOrder, TradingSwitch
 from orders.requests import MAX_QUOTE_AGE, Grounds
@@ -124,7 +124,7 @@ def test_no_more_is_sold_than_is_held(service: OrderService) -> None:
 def test_a_blacklisted_stock_is_not_bought_and_the_reason_is_told(service: OrderService) -> None:
     with pytest.raises(OrderDenied) as caught:
         service.place(Intent("015760", Side.BUY, 1, strategy="buy_normal"))
-    assert "공기업" in guards.say_all(caught.value.reasons)
+    assert "공기업" in risk.say_all(caught.value.reasons)
 
 
 def test_a_blacklist_entry_ends_with_its_date(buy: Buy) -> None:
@@ -133,7 +133,7 @@ def test_a_blacklist_entry_ends_with_its_date(buy: Buy) -> None:
 
 
 def test_a_halt_stops_orders(buy: Buy) -> None:
-    TradingSwitch.objects.update(state=guards.TradingState.HALTED)
+    TradingSwitch.objects.update(state=risk.TradingState.HALTED)
     assert reasons_against(buy) == ["HALTED"]
 
 
@@ -154,8 +154,8 @@ def test_what_the_broker_refuses_stays_as_a_rejected_row_with_its_words(
 
 def test_live_trading_needs_a_second_word(service: OrderService, settings, simulator: Simulator) -> None:
     settings.KIS_ARMED = False
-    wiring.forget()
-    unarmed = OrderService(wiring.broker(), clock.now)
+    factory.forget()
+    unarmed = OrderService(factory.broker(), clock.now)
     order = unarmed.place(Intent(SAMSUNG, Side.BUY, 1, strategy="buy_normal"))
     assert order.state is Status.REJECTED
     assert "AEGIS_LIVE_ORDERS" in order.refusal
@@ -164,8 +164,8 @@ def test_live_trading_needs_a_second_word(service: OrderService, settings, simul
 
 def test_without_redis_no_order_leaves(service: OrderService, settings, simulator: Simulator) -> None:
     settings.REDIS_CLIENT = lambda: __import__("redis").Redis(unix_socket_path="/nowhere.sock")
-    wiring.forget()
-    cut_off = OrderService(wiring.broker(), clock.now)
+    factory.forget()
+    cut_off = OrderService(factory.broker(), clock.now)
     with pytest.raises(NotSent, match="Redis"):
         cut_off.place(Intent(SAMSUNG, Side.BUY, 1, strategy="buy_normal"))
     assert simulator.ledger("50000000-01")["orders"] == []

@@ -15,7 +15,7 @@ from aegis.broker import Broker
 from aegis.chase import Plan
 from aegis.terms import Side
 from infra import clock
-from orders import chase, quality, shapes
+from orders import chase, execution_quality, serializers
 from orders.models import TradeOrder
 from orders.reconcile import reconcile
 from simulator.api.server import Simulator
@@ -42,23 +42,23 @@ def test_a_resting_buy_that_the_market_comes_to_saves_three_ticks(
     buy()
     simulator.set_price("005930", 69_700)
     reconcile(broker, clock.now)
-    (line,) = quality.report(clock.now(), days=1).lines
+    (line,) = execution_quality.report(clock.now(), days=1).lines
     assert line.quality is not None
     assert (line.quality.average, line.quality.is_estimated) == (69_800, True)
     assert (line.quality.against_arrival.ticks, line.quality.against_arrival.won) == (-2, -2_000)
     assert (line.quality.against_market.ticks, line.quality.against_market.won) == (-3, -3_000)
     assert line.family.fees == 98  # 698,000 won at 0.0140527 %
     shape = told()
-    assert set(shape["families"][0]) == set(shapes.FamilyShape.__annotations__)
-    assert set(shape["total"]) == set(shapes.SavingsShape.__annotations__)
-    assert set(shape["families"][0]["against_arrival"]) == set(shapes.GapShape.__annotations__)
+    assert set(shape["families"][0]) == set(serializers.FamilyShape.__annotations__)
+    assert set(shape["total"]) == set(serializers.SavingsShape.__annotations__)
+    assert set(shape["families"][0]["against_arrival"]) == set(serializers.GapShape.__annotations__)
     assert (shape["savings"][0]["style"], shape["total"]["saved_won"]) == ("buy_normal", 3_000)
 
 
 def test_a_buy_at_the_best_quote_is_held_against_the_book(buy: Buy, broker: Broker) -> None:
     order = buy(strategy="buy_urgent")
     reconcile(broker, clock.now)
-    (line,) = quality.report(clock.now(), days=1).lines
+    (line,) = execution_quality.report(clock.now(), days=1).lines
     assert line.quality is not None
     assert not line.quality.is_estimated
     assert line.quality.market_price == order.arrival_market == Decimal(70_000)
@@ -70,7 +70,7 @@ def test_a_chase_is_one_family_held_against_its_first_moment(buy: Buy, broker: B
     clock_at(clock.now() + timedelta(seconds=11))
     chase.advance(root.pk, broker, clock.now)
     reconcile(broker, clock.now)
-    (line,) = quality.report(clock.now(), days=1).lines
+    (line,) = execution_quality.report(clock.now(), days=1).lines
     assert (line.retries, line.family.asked_qty, line.family.filled_qty) == (1, 10, 10)
     assert line.quality is not None
     # the two ticks it began under are lost to the market order at last
@@ -96,14 +96,14 @@ def test_orders_by_hand_and_days_before_are_not_ours_to_judge(
     simulator.command("POST", "/simulator/orders", {**order, "market": "KRX"})
     reconcile(broker, clock.now)
     buy()
-    assert [line.root.origin for line in quality.report(clock.now(), days=1).lines] == ["AEGIS"]
+    assert [line.root.origin for line in execution_quality.report(clock.now(), days=1).lines] == ["AEGIS"]
     clock_at("2026-11-24 10:00:00")
-    assert quality.report(clock.now(), days=1).lines == []
-    report = quality.report(clock.now(), days=2)
+    assert execution_quality.report(clock.now(), days=1).lines == []
+    report = execution_quality.report(clock.now(), days=2)
     assert (len(report.lines), report.trading_days) == (1, 2)
 
 
 def test_the_style_of_an_order_without_a_strategy_is_how_it_was_priced(buy: Buy) -> None:
-    assert quality.style(buy(price=69_000)) == "limit"
-    assert quality.style(buy(strategy="")) == "market"
-    assert quality.style(buy(side=Side.BUY)) == "buy_normal"
+    assert execution_quality.style(buy(price=69_000)) == "limit"
+    assert execution_quality.style(buy(strategy="")) == "market"
+    assert execution_quality.style(buy(side=Side.BUY)) == "buy_normal"

@@ -18,7 +18,7 @@ from desk import actions
 from infra import clock
 from kis import catalogue
 from kis.client import Client, Reply
-from orders import fills, ground, journal, order_list, reconcile, requests, routine, settle, unknown
+from orders import fills, journal, order_list, periodic_sync, pretrade_context, reconcile, requests, settle, unknown
 from orders.models import RawNotice, Reconciliation, TradeExecution, TradeOrder
 from orders.service import Intent, OrderDenied, OrderService
 from portfolio.fetcher import KISFetcher
@@ -330,7 +330,7 @@ def test_a_whole_look_is_fresh_for_a_while_and_a_failed_one_is_not(
     reconcile.begin_anew(clock.now())
     assert not reconcile.is_fresh(clock.now()), "what was seen before the workers started does not count"
     look()
-    assert not reconcile.is_fresh(clock.now() + 2 * ground.FRESH)
+    assert not reconcile.is_fresh(clock.now() + 2 * pretrade_context.FRESH)
     simulator.fault("error_500", path=LIST)
     with pytest.raises(BrokerError):
         look()
@@ -560,12 +560,12 @@ def test_a_notice_that_was_kept_but_not_applied_is_applied_by_the_next_look(
 ) -> None:
     order = buy(strategy="buy_urgent")
     stranded = strand(order, monkeypatch)
-    assert routine.is_look_wanted(clock.now())
+    assert periodic_sync.is_look_wanted(clock.now())
     look()
     stranded.refresh_from_db()
     assert (stranded.state, stranded.order) == (RawNotice.State.APPLIED, order)
     assert order.executions.get().source == TradeExecution.Source.NOTICE
-    assert not routine.is_look_wanted(clock.now())
+    assert not periodic_sync.is_look_wanted(clock.now())
     assert equal(broker, simulator).startswith("LEDGER EQUAL")
 
 
@@ -579,7 +579,7 @@ def test_a_notice_that_was_tried_twice_counts_once_and_leaves_nothing_to_look_fo
     stranded.refresh_from_db()
     assert stranded.state == RawNotice.State.DUPLICATE
     assert order.executions.count() == 1
-    assert not routine.is_look_wanted(clock.now())
+    assert not periodic_sync.is_look_wanted(clock.now())
     assert equal(broker, simulator).startswith("LEDGER EQUAL")
 
 
@@ -593,7 +593,7 @@ def test_a_notice_that_can_never_be_applied_is_left_to_the_list(
     stranded.refresh_from_db()
     order.refresh_from_db()
     assert (stranded.state, order.state) == (RawNotice.State.DUPLICATE, Status.FILLED)
-    assert not routine.is_look_wanted(clock.now())
+    assert not periodic_sync.is_look_wanted(clock.now())
 
 
 def test_a_notice_of_an_order_that_is_in_no_list_is_not_asked_after_for_ever(
@@ -601,9 +601,9 @@ def test_a_notice_of_an_order_that_is_in_no_list_is_not_asked_after_for_ever(
 ) -> None:
     hear(notice("0000099999"))
     look()
-    assert routine.is_look_wanted(clock.now())
+    assert periodic_sync.is_look_wanted(clock.now())
     clock_at("2026-11-23 10:30:00")
-    assert not routine.is_look_wanted(clock.now())
+    assert not periodic_sync.is_look_wanted(clock.now())
 
 
 def test_an_order_to_be_confirmed_after_its_day_is_still_asked_for(buy: Buy, look, clock_at: ClockAt) -> None:
@@ -611,9 +611,9 @@ def test_an_order_to_be_confirmed_after_its_day_is_still_asked_for(buy: Buy, loo
     look()
     hear(notice(order.order_no, price=order.price))  # comes late: the list has told of it
     clock_at("2026-11-24 08:10:00")
-    assert routine.is_look_wanted(clock.now())
+    assert periodic_sync.is_look_wanted(clock.now())
     look()
-    assert not routine.is_look_wanted(clock.now())
+    assert not periodic_sync.is_look_wanted(clock.now())
 
 
 # --- what is ours, and what a list can tell of --------------------------------------------------------

@@ -10,9 +10,8 @@ from django.forms.models import model_to_dict
 
 from aegis.broker import Broker
 from aegis.lifecycle import Status
-from infra import clock
+from infra import clock, sql
 from orders.models import OrderEvent, RawNotice, TradeExecution, TradeOrder
-from portfolio import sql
 
 pytestmark = pytest.mark.django_db
 

@@ -17,7 +17,7 @@ from aegis.stops import StopKind, StopUnit
 from aegis.terms import Market, Side
 from infra import clock
 from kis.status import SocketState, StreamStatus
-from orders import polling, stop_watch, stops
+from orders import price_polling, stop_polling, stops
 from orders.models import StopRule
 from orders.service import NO_CHASE, Intent, OrderService
 from portfolio.models import Portfolio
@@ -83,7 +83,7 @@ def watch(polled: Polled, clock_at: At) -> Callable[..., list[int]]:
         fired: list[int] = []
         for _ in range(seconds // 5):
             clock_at(clock.now() + timedelta(seconds=5))
-            fired += stop_watch.watch(polled, status, clock.now)  # type: ignore[arg-type]
+            fired += stop_polling.watch(polled, status, clock.now)  # type: ignore[arg-type]
         return fired
 
     return take
@@ -193,7 +193,7 @@ def test_a_book_that_does_not_come_is_no_witness(
 def test_a_crossing_between_the_arming_and_the_first_poll_triggers(
     held: Portfolio, polled: Polled, watch: Callable[..., list[int]], is_held: bool
 ) -> None:
-    quote = stop_watch.quote_before(SAMSUNG, "", polled, clock.now)  # type: ignore[arg-type]
+    quote = stop_polling.quote_before(SAMSUNG, "", polled, clock.now)  # type: ignore[arg-type]
     assert quote is not None
     assert (quote.market, quote.volume) == (Market.KRX, 1_000)
     row, other = arm(quote=quote), arm()
@@ -209,7 +209,7 @@ def test_a_crossing_between_the_arming_and_the_first_poll_triggers(
 
 def move_to(row: StopRule, price: int, polled: Polled) -> None:
     polled.price = 70_000
-    quote = stop_watch.quote_before(SAMSUNG, "", polled, clock.now)  # type: ignore[arg-type]
+    quote = stop_polling.quote_before(SAMSUNG, "", polled, clock.now)  # type: ignore[arg-type]
     stops.edit(row, StopUnit.PRICE, D(price), by="kim", at=clock.now(), quote=quote)
 
 
@@ -217,16 +217,16 @@ def test_a_total_that_cannot_be_asked_for_arms_all_the_same(
     held: Portfolio, polled: Polled, watch: Callable[..., list[int]], clock_at: At
 ) -> None:
     polled.is_away = True
-    assert stop_watch.quote_before(SAMSUNG, "", polled, clock.now) is None  # type: ignore[arg-type]
+    assert stop_polling.quote_before(SAMSUNG, "", polled, clock.now) is None  # type: ignore[arg-type]
     clock_at("2026-11-24 08:55:00")
     polled.is_away = False
-    assert stop_watch.quote_before(SAMSUNG, "KRX", polled, clock.now) is None  # type: ignore[arg-type]
+    assert stop_polling.quote_before(SAMSUNG, "KRX", polled, clock.now) is None  # type: ignore[arg-type]
 
 
 def test_a_broker_that_hangs_holds_up_no_arming(
     held: Portfolio, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stop_watch, "QUOTE_PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(stop_polling, "QUOTE_PATIENCE_SECONDS", 0.05)
     asked, ends = threading.Event(), threading.Event()
 
     def quote(code: str, market: Market) -> Quote:
@@ -236,7 +236,7 @@ def test_a_broker_that_hangs_holds_up_no_arming(
 
     hanging = mock.MagicMock(wraps=broker, quote=quote)
     try:
-        assert stop_watch.quote_before(SAMSUNG, "", hanging, clock.now) is None
+        assert stop_polling.quote_before(SAMSUNG, "", hanging, clock.now) is None
         assert asked.is_set()
     finally:
         ends.set()
@@ -410,7 +410,7 @@ def test_an_order_before_nine_goes_into_krx_s_opening_auction(
 def test_holdings_are_not_asked_about_in_an_auction(held: Portfolio, polled: Polled, clock_at: At) -> None:
     for moment in ("08:55:00", "15:25:00"):
         clock_at(f"2026-11-24 {moment}")
-        assert polling.poll(polled, DOWN, clock.now) == 0  # type: ignore[arg-type]
+        assert price_polling.poll(polled, DOWN, clock.now) == 0  # type: ignore[arg-type]
     assert polled.asked == []
 
 

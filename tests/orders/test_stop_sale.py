@@ -14,12 +14,12 @@ from django.db import transaction
 from django.utils import translation
 
 from aegis.broker import Acceptance, Book, Broker, Level, NotSent, OrderRequest, Quote
-from aegis.guards import TradingState
 from aegis.lifecycle import Status
+from aegis.risk import TradingState
 from aegis.stops import StopKind, StopUnit
 from aegis.terms import Market, Side
 from infra import clock
-from orders import cancel_driver, fills, guards, reconcile, stops, switch
+from orders import cancel_driver, fills, kill_switch, reconcile, risk, stops
 from orders.models import StopRule, TradeExecution, TradeOrder
 from orders.service import NO_CHASE, EntryStop, Intent, OrderService
 from portfolio.fetcher import KISFetcher
@@ -573,11 +573,11 @@ def test_a_stop_that_waits_through_a_weekend_or_a_halt_sends_no_request(
 ) -> None:
     row = arm()
     fall(LINE, row)
-    switch.halt(by="kim", reason="", at=clock.now())
+    kill_switch.halt(by="kim", reason="", at=clock.now())
     watched = mock.MagicMock(wraps=broker)
     work(600, watched, every=10, lists=False)
     clock_at("2026-11-28 10:00:00")
-    switch.resume(by="kim", reason="", at=clock.now())
+    kill_switch.resume(by="kim", reason="", at=clock.now())
     work(600, watched, every=10, lists=False)
     assert watched.mock_calls == []
     assert state(row) == (State.TRIGGERED, 10)
@@ -620,11 +620,11 @@ def test_while_trading_is_halted_not_even_its_cancel_leaves(
         if fresh(sale).is_cancel_requested:
             break
     assert sale.is_cancel_requested
-    switch.halt(by="kim", reason="", at=clock.now())
+    kill_switch.halt(by="kim", reason="", at=clock.now())
     watched = mock.MagicMock(wraps=broker)
     work(60, watched, every=3)
     assert [call[0] for call in watched.mock_calls if call[0] in ("cancel", "place")] == []
-    switch.resume(by="kim", reason="", at=clock.now())
+    kill_switch.resume(by="kim", reason="", at=clock.now())
     work(30)
     assert state(row) == (State.DONE, 0)
 
@@ -644,12 +644,12 @@ def test_after_an_outage_of_the_broker_it_sells_within_seconds_and_nobody_need_a
 
     work(25, Down(), lists=False)
     assert not sales()
-    switch.watch(clock.now())
+    kill_switch.watch(clock.now())
     work(5, lists=False)
     assert len(sales()) == 1
     reconcile.reconcile(broker, clock.now)
     assert fresh(sales()[0]).state is Status.FILLED
-    assert guards.trading_state() is TradingState.ACTIVE
+    assert risk.trading_state() is TradingState.ACTIVE
 
 
 @pytest.mark.parametrize("dies_at", ["sellable_qty", "quote", "book", "place", "answer", "cancel"])
@@ -925,10 +925,10 @@ def test_a_fill_that_is_voided_after_its_stop_triggered_is_not_sold(
     hear(notice(order.order_no, qty=4, price=58_000))
     row = StopRule.objects.get()
     fall(60_000, row)
-    switch.halt(by="kim", reason="", at=clock.now())
+    kill_switch.halt(by="kim", reason="", at=clock.now())
     with transaction.atomic():
         fills.void(TradeExecution.objects.get(), fresh(order), now=clock.now(), why="test")
-    switch.resume(by="kim", reason="", at=clock.now())
+    kill_switch.resume(by="kim", reason="", at=clock.now())
     work(30)
     assert not sales()
     assert state(row)[0] == State.DISARMED

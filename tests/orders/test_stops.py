@@ -23,7 +23,7 @@ from infra import clock
 from kis.status import SocketState, StreamStatus
 from market import partitions
 from market.models import DailyPrice, MarketCandle
-from orders import reconcile, stop_watch, stops, switch
+from orders import kill_switch, reconcile, stop_polling, stops
 from orders.models import BasePrice, StopRule, TradeOrder
 from orders.service import NO_CHASE, Intent, OrderService
 from portfolio.fetcher import KISFetcher
@@ -377,7 +377,7 @@ def test_a_stop_whose_cancel_came_to_nothing_cancels_again_and_sells(
 
 def test_halted_it_waits_says_so_once_and_goes_when_resumed(held: Portfolio, broker: Broker) -> None:
     row = loss()
-    switch.halt(by="kim", reason="", at=clock.now())
+    kill_switch.halt(by="kim", reason="", at=clock.now())
     stops.trigger(row.pk, 64_900, clock.now(), seen="feed")
     advance(row, broker)
     advance(row, broker)
@@ -385,7 +385,7 @@ def test_halted_it_waits_says_so_once_and_goes_when_resumed(held: Portfolio, bro
     assert row.note
     assert stops.due(clock.now()) == []
     assert stops.due(later(6)()) == [row.pk]
-    switch.resume(by="kim", reason="", at=clock.now())
+    kill_switch.resume(by="kim", reason="", at=clock.now())
     advance(row, broker)
     assert row.state == State.ORDERED
 
@@ -507,7 +507,7 @@ def test_while_the_feed_tells_nobody_asks(held: Portfolio, broker: Broker, simul
     row = loss()
     heard(row, 70_000)
     simulator.set_price(SAMSUNG, 60_000, freeze=True)
-    assert stop_watch.watch(broker, UP, clock.now) == []
+    assert stop_polling.watch(broker, UP, clock.now) == []
 
 
 @pytest.mark.parametrize("status", [DOWN, replace(UP, held=())])
@@ -515,10 +515,10 @@ def test_without_a_feed_the_broker_is_asked_and_the_stop_fires(
     held: Portfolio, broker: Broker, simulator: Simulator, status: StreamStatus
 ) -> None:
     row = loss()
-    assert stop_watch.watch(broker, status, clock.now) == []
-    assert stop_watch.watch(broker, status, later(stop_watch.GRACE_SECONDS)) == []
+    assert stop_polling.watch(broker, status, clock.now) == []
+    assert stop_polling.watch(broker, status, later(stop_polling.GRACE_SECONDS)) == []
     simulator.set_price(SAMSUNG, 64_000, freeze=True)
-    assert stop_watch.watch(broker, status, later(stop_watch.GRACE_SECONDS + 5)) == [row.pk]
+    assert stop_polling.watch(broker, status, later(stop_polling.GRACE_SECONDS + 5)) == [row.pk]
     row.refresh_from_db()
     assert (row.state, row.trigger_price) == (State.TRIGGERED, 64_000)
     assert kinds(row) == ["ARMED", "SILENT", "TRIGGERED"]
@@ -529,7 +529,7 @@ def test_a_quiet_stock_is_no_deaf_feed(held: Portfolio, broker: Broker) -> None:
     heard(row, Portfolio.objects.get().current_price)
     price = broker.quote(SAMSUNG, sales()[0].market if sales() else "KRX").price
     heard(row, price)
-    assert stop_watch.watch(broker, UP, later(20)) == []
+    assert stop_polling.watch(broker, UP, later(20)) == []
     assert kinds(row) == ["ARMED"]
 
 
@@ -538,23 +538,23 @@ def test_a_price_the_feed_did_not_tell_is_told_and_its_return_too(
 ) -> None:
     row = loss()
     heard(row, 70_000)
-    stop_watch.watch(broker, UP, later(20))
+    stop_polling.watch(broker, UP, later(20))
     simulator.set_price(SAMSUNG, 68_000, freeze=True)
     for seconds in (25, 30):
         assert kinds(row) == ["ARMED"], "it may still be on its way"
-        stop_watch.watch(broker, UP, later(seconds))
+        stop_polling.watch(broker, UP, later(seconds))
     row.refresh_from_db()
     assert row.is_silent
     clock_at(clock.now() + timedelta(seconds=31))
     heard(row, 68_000)
-    stop_watch.watch(broker, UP, clock.now)
+    stop_polling.watch(broker, UP, clock.now)
     assert kinds(row) == ["ARMED", "SILENT", "HEARD"]
 
 
 def test_out_of_hours_nobody_asks(held: Portfolio, broker: Broker, clock_at: Callable[[str], datetime]) -> None:
     loss()
     clock_at("2026-11-28 10:00:00")
-    assert stop_watch.watch(broker, DOWN, clock.now) == []
+    assert stop_polling.watch(broker, DOWN, clock.now) == []
 
 
 def test_a_stock_of_krx_alone_is_watched_in_krx_s_evening(
@@ -567,11 +567,11 @@ def test_a_stock_of_krx_alone_is_watched_in_krx_s_evening(
     price = Portfolio.objects.get(stock_code=code).current_price
     row = stops.arm(code, StopKind.STOP_LOSS, StopUnit.PERCENT, D(5), by="kim", at=clock.now())
     clock_at("2026-11-23 15:45:00")
-    assert (stop_watch.watch(broker, DOWN, clock.now), kinds(row)) == ([], ["ARMED"]), "it trades nowhere then"
+    assert (stop_polling.watch(broker, DOWN, clock.now), kinds(row)) == ([], ["ARMED"]), "it trades nowhere then"
     clock_at("2026-11-23 16:30:00")
-    stop_watch.watch(broker, DOWN, clock.now)
+    stop_polling.watch(broker, DOWN, clock.now)
     simulator.set_price(code, price * 9 // 1_000 * 100, freeze=True)
-    assert stop_watch.watch(broker, DOWN, clock.now) == [row.pk]
+    assert stop_polling.watch(broker, DOWN, clock.now) == [row.pk]
 
 
 def test_a_price_beyond_the_day_s_limits_fires_nothing_and_is_told_once(held: Portfolio, broker: Broker) -> None:
@@ -583,8 +583,8 @@ def test_a_price_beyond_the_day_s_limits_fires_nothing_and_is_told_once(held: Po
     split = replace(quote, price=14_000, base_price=14_000, lower_limit=9_800, upper_limit=18_200)
     for _ in range(2):
         split = traded(split)
-        assert not stop_watch.judge(row, split, clock.now())
-    assert stop_watch.judge(row, traded(split, price=64_000, lower_limit=49_000), clock.now())
+        assert not stop_polling.judge(row, split, clock.now())
+    assert stop_polling.judge(row, traded(split, price=64_000, lower_limit=49_000), clock.now())
     assert kinds(row) == ["ARMED", "IMPLAUSIBLE", "TRIGGERED"]
 
 
@@ -596,8 +596,8 @@ def test_a_fall_below_thirty_percent_fires_where_the_day_s_limits_are_wider(held
     leveraged = replace(
         broker.quote(SAMSUNG, Market.KRX), price=35_000, base_price=70_000, lower_limit=28_000, upper_limit=112_000
     )
-    stop_watch.judge(row, leveraged, clock.now())
-    assert stop_watch.judge(row, traded(leveraged), clock.now())
+    stop_polling.judge(row, leveraged, clock.now())
+    assert stop_polling.judge(row, traded(leveraged), clock.now())
 
 
 def test_a_stop_waits_for_a_sale_on_its_way_and_sells_all(
@@ -635,8 +635,8 @@ def test_a_price_that_the_feed_s_day_cannot_have_is_asked_about(held: Portfolio,
     real = broker.quote(SAMSUNG, Market.KRX)
     split = replace(real, price=14_000, base_price=14_000, lower_limit=9_800, upper_limit=18_200)
     fund = replace(real, price=48_300, base_price=70_000, lower_limit=28_000, upper_limit=112_000)
-    assert not stop_watch.ask(row.pk, mock.Mock(quote=lambda *words: split), clock.now)
-    assert stop_watch.ask(row.pk, mock.Mock(quote=lambda *words: fund), clock.now)
+    assert not stop_polling.ask(row.pk, mock.Mock(quote=lambda *words: split), clock.now)
+    assert stop_polling.ask(row.pk, mock.Mock(quote=lambda *words: fund), clock.now)
     assert kinds(row) == ["ARMED", "IMPLAUSIBLE", "TRIGGERED"]
 
 
@@ -644,14 +644,14 @@ def test_one_stop_that_cannot_be_watched_leaves_the_others(
     held: Portfolio, broker: Broker, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     row, odd = loss(), stops.arm(SAMSUNG, StopKind.TRAILING, StopUnit.PERCENT, D(5), by="kim", at=clock.now())
-    look = stop_watch._look
+    look = stop_polling._look
 
     def fails(rule: StopRule, *words: Any) -> bool:
         if rule.pk == odd.pk:
             raise ZeroDivisionError
         return look(rule, *words)
 
-    monkeypatch.setattr(stop_watch, "_look", fails)
-    stop_watch.watch(broker, DOWN, clock.now)
+    monkeypatch.setattr(stop_polling, "_look", fails)
+    stop_polling.watch(broker, DOWN, clock.now)
     simulator.set_price(SAMSUNG, 64_000, freeze=True)
-    assert stop_watch.watch(broker, DOWN, clock.now) == [row.pk]
+    assert stop_polling.watch(broker, DOWN, clock.now) == [row.pk]

@@ -23,7 +23,7 @@ from kis import catalogue
 from kis.catalogue import Urgency
 from kis.serving import serving, urgency_of
 from ops import processes
-from orders import reconcile, routine, stops, tasks
+from orders import periodic_sync, reconcile, stops, tasks
 from orders.models import Reconciliation, TradeOrder
 from orders.service import NO_CHASE, Intent, OrderService
 from portfolio.fetcher import KISFetcher
@@ -263,7 +263,7 @@ def test_an_order_that_no_list_decides_is_looked_up_less_and_less(
     looks = 0
     for _ in range(12 * 10):
         after(5)
-        if routine.is_look_wanted(clock.now()):
+        if periodic_sync.is_look_wanted(clock.now()):
             with suppress(BrokerError):
                 reconcile.look(broker, clock.now)
             looks += 1

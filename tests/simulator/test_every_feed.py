@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping
 import pytest
 
 from infra import clock
-from kis import codec, feeds
+from kis import codec, realtime
 from kis.codec import Data
 from kis.columns import widths
-from kis.feeds import FEEDS
+from kis.realtime import FEEDS
 from simulator.api.server import Simulator
 
 from .conftest import FUND, OTHER, SAMSUNG, Client
@@ -44,7 +44,7 @@ SILENT = {"H0IFCNI0", "H0IFCNI9", "H0GSCNI0", "H0GSCNI9"}
 def check(tr_id: str, count: int, values: list[str]) -> None:
     codec.drift.clear()
     data = Data(tr_id, count, "^".join(values))
-    assert len(feeds.read(data)) == len(FEEDS[tr_id].table(data)) == count
+    assert len(realtime.read(data)) == len(FEEDS[tr_id].table(data)) == count
     assert len(values) // count in widths(tr_id)
     assert not codec.drift
 
@@ -93,7 +93,7 @@ def test_states_speak_as_we_read(running: Start, wire: str) -> None:
     for tr_id in BY_STATE:
         count, values = socket.frame(tr_id)
         check(tr_id, count, values)
-        (state,) = feeds.read(Data(tr_id, count, "^".join(values)))
+        (state,) = realtime.read(Data(tr_id, count, "^".join(values)))
         assert (state.code, state.is_halted) == (SAMSUNG, True)
 
 

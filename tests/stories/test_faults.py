@@ -11,7 +11,7 @@ from aegis.chase import Plan
 from aegis.lifecycle import UNSETTLED
 from aegis.terms import Side
 from infra import clock
-from kis import client, wiring
+from kis import client, factory
 from kis.auth import Tokens
 from kis.stream import Stream
 from orders import chase, reconcile
@@ -74,7 +74,7 @@ def _hurry(monkeypatch: pytest.MonkeyPatch, clock_at: Callable[[object], object]
     def pass_time(seconds: float) -> None:
         clock_at(clock.now() + timedelta(seconds=seconds))
 
-    monkeypatch.setattr(wiring, "Tokens", partial(Tokens, sleep=pass_time))
+    monkeypatch.setattr(factory, "Tokens", partial(Tokens, sleep=pass_time))
     monkeypatch.setattr(client, "PAUSE_SECONDS", 0.01)
 
 

@@ -12,7 +12,7 @@ from aegis.broker import Broker
 from aegis.terms import Market
 from config.env import BASE_DIR
 from infra import clock
-from orders import routine
+from orders import periodic_sync
 from simulator.api.server import Simulator
 from tests.workers import environment
 
@@ -23,7 +23,7 @@ import sys, threading
 import django
 django.setup()
 from aegis.terms import Market
-from kis.wiring import broker
+from kis.factory import broker
 broker().quote("005930", Market.KRX)
 print("ready", flush=True)
 sys.stdin.readline()
@@ -44,7 +44,7 @@ print(len(failed), *failed, flush=True)
 def processes(
     transactional_db: None, broker: Broker, simulator: Simulator, store: redis.Redis
 ) -> Iterator[list[subprocess.Popen[str]]]:
-    routine.sync_calendar(broker, clock.now)
+    periodic_sync.sync_calendar(broker, clock.now)
     started = [
         subprocess.Popen(
             [sys.executable, "-c", CALLERS],

@@ -47,7 +47,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a re-order is committed after its chase was ended",
-        "orders/ground.py",
+        "orders/pretrade_context.py",
         "TAKE_TURN",
         "AND (%(follows)s::bigint IS NULL OR (SELECT chase_at FROM trade_orders WHERE id = %(follows)s) IS NOT NULL)",
         "",
@@ -97,8 +97,8 @@ MUTATIONS = (
     Mutation(
         "an order that surely never left is claimed by a stranger's line",
         "orders/unknown.py",
-        "given_up",
-        "events__kind=Event.ABSENT,",
+        "_GIVEN_UP",
+        "AND EXISTS (SELECT FROM order_events WHERE order_id = trade_orders.id AND kind = '{Event.ABSENT.value}')",
         "",
         (_LOST + "test_an_order_that_surely_never_left_is_no_line_of_the_list",),
     ),
@@ -131,8 +131,8 @@ MUTATIONS = (
         "what is re-ordered is not bounded by the confirmed cancel",
         "orders/chase.py",
         "_Step._reorder",
-        "min(released, wanted_qty(order, list(order.family.order_by())))",
-        "wanted_qty(order, list(order.family.order_by()))",
+        "min(released, wanted_qty(order, _family(order)))",
+        "wanted_qty(order, _family(order))",
         (_AT_ONCE + "test_no_more_is_ordered_again_than_our_own_cancel_released",),
     ),
     Mutation(
@@ -178,7 +178,7 @@ MUTATIONS = (
     ),
     Mutation(
         "what trips by itself halts stops too",
-        "orders/switch.py",
+        "orders/kill_switch.py",
         "trip",
         "TradingState.REDUCING,",
         "TradingState.HALTED,",

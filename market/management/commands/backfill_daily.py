@@ -18,8 +18,8 @@ from aegis.codes import NotACode
 from aegis.terms import Instrument
 from infra import clock
 from infra.advisory_lock import only_one
-from kis.wiring import broker
-from market import history, service
+from kis.factory import broker
+from market import daily_prices, queries
 from market.codes import ManyStocks, explain, resolve
 from market.models import PriceBackfill, Stock
 
@@ -41,9 +41,9 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         codes = _codes(options)
         now = clock.now()
-        last = service.last_final_day(now)
-        history.want(codes, _years_before(last, options["years"]), last=last, now=now)
-        with only_one(history.ERRAND) as is_ours:
+        last = queries.last_final_day(now)
+        daily_prices.want(codes, _years_before(last, options["years"]), last=last, now=now)
+        with only_one(daily_prices.ERRAND) as is_ours:
             if not is_ours:
                 raise CommandError(_("another process is fetching daily prices just now: it fetches these too"))
             self._run(codes, last)
@@ -58,7 +58,7 @@ class Command(BaseCommand):
             sys.exit(1)
 
     def _run(self, codes: list[str], last: date) -> None:
-        todo = [code for code in history.unfinished() if code in set(codes)]
+        todo = [code for code in daily_prices.unfinished() if code in set(codes)]
         progress = Progress(self.stderr, len(codes), len(codes) - len(todo))
         stop = threading.Event()
         with ThreadPoolExecutor(THREADS) as pool:
@@ -89,7 +89,7 @@ def _fetch(code: str, last: date, stop: threading.Event, progress: "Progress") -
     """Fetch all of one stock's past, or what there is of it until `stop`."""
     try:
         while not stop.is_set():
-            row = history.advance(broker(), code, last=last, now=clock.now())
+            row = daily_prices.advance(broker(), code, last=last, now=clock.now())
             progress.page()
             if row.is_done or row.failure:
                 progress.stock()

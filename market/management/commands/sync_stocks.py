@@ -8,8 +8,8 @@ from django.utils.translation import gettext as _
 
 from aegis.broker import BrokerError
 from infra import clock
-from kis.wiring import broker
-from market import collector
+from kis.factory import broker
+from market import reference_data
 from market.models import Stock
 
 
@@ -18,7 +18,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            count = collector.sync_listings(broker(), now=clock.now())
+            count = reference_data.sync_listings(broker(), now=clock.now())
         except BrokerError as error:
             words = _(
                 "the list of stocks could not be taken over, and nothing was changed: {error}. Try it again later"

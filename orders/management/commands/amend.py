@@ -3,7 +3,7 @@ from typing import Any
 
 from django.utils.translation import gettext as _
 
-from orders import shapes
+from orders import serializers
 from orders.management.changing import Change, amend, preview, wanted
 from orders.management.console import (
     FAILED,
@@ -41,13 +41,13 @@ class Command(DeskCommand):
         order = find_order(options["number"])
         if options["dry_run"]:
             draft = preview(order, change)
-            shape = {"order": shapes.order(order), "draft": shapes.draft(draft) if draft else None}
+            shape = {"order": serializers.order(order), "draft": serializers.draft(draft) if draft else None}
             return Told({"dry_run": True, **shape}, [_("would amend {change}").format(change=wanted(order, change))])
         confirm(self.name, yes=options["yes"], about=lambda: wanted(order, change))
         changed = amend(order, change, who=who())
         order.refresh_from_db()
         amended = changed.row if changed.row and changed.row.pk != order.pk else None
-        shape = {"order": shapes.order(order), "amended": shapes.order(amended) if amended else None}
+        shape = {"order": serializers.order(order), "amended": serializers.order(amended) if amended else None}
         if changed.is_done:
             return Told({"dry_run": False, **shape}, [changed.text])
         exit_code = OUTCOME_UNKNOWN if changed.code == "UNKNOWN" else FAILED

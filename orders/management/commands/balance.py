@@ -4,8 +4,8 @@ from typing import Any
 from django.utils.translation import gettext as _
 
 from infra import clock
-from kis.wiring import broker
-from orders import shapes
+from kis.factory import broker
+from orders import serializers
 from orders.management.console import DeskCommand, Failure, Told, short
 from portfolio.fetcher import KISFetcher
 from portfolio.models import AccountSnapshot, Portfolio
@@ -27,7 +27,7 @@ class Command(DeskCommand):
         if snapshot is None:
             raise Failure("NO_BALANCE", _("no balance yet: try again with --sync"))
         holdings = list(service.get_portfolio())
-        shape = {"account": shapes.account(snapshot), "holdings": [shapes.holding(each) for each in holdings]}
+        shape = {"account": serializers.account(snapshot), "holdings": [serializers.holding(each) for each in holdings]}
         return Told(shape, [_account(snapshot), *(_holding(each) for each in holdings)])
 
 

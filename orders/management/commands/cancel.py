@@ -6,7 +6,7 @@ from django.utils.translation import gettext as _
 from aegis.broker import BrokerError
 from aegis.lifecycle import UNANSWERED
 from aegis.requests import RequestedBy
-from orders import guards, shapes
+from orders import risk, serializers
 from orders.management.changing import after_cancel, cancel_deferred
 from orders.management.console import DeskCommand, Failure, Told, describe, find_order, service, who
 
@@ -21,11 +21,11 @@ class Command(DeskCommand):
 
     def tell(self, **options: Any) -> Told:
         order = find_order(options["number"])
-        line, shape = describe(order), {"order": shapes.order(order)}
+        line, shape = describe(order), {"order": serializers.order(order)}
         if order.is_done and order.chase_at is not None and not options["dry_run"]:
             service().end_chase(order, _("cancelled by {name}").format(name=who()))
             words = [_("nothing of it is ordered anew: {line}").format(line=line)]
-            return Told({"dry_run": False, "order": shapes.order(order)}, words)
+            return Told({"dry_run": False, "order": serializers.order(order)}, words)
         if order.is_done:
             raise Failure("NOT_OPEN", _("nothing is left to cancel: {line}").format(line=line), shape=shape)
         if options["dry_run"]:
@@ -33,9 +33,9 @@ class Command(DeskCommand):
         try:
             service().cancel(order, by=RequestedBy.OPERATOR, who=who())
         except BrokerError as error:
-            words = _("not cancelled: {error}").format(error=guards.say_error(error))
+            words = _("not cancelled: {error}").format(error=risk.say_error(error))
             raise Failure("NOT_CANCELLED", words, shape={"broker_code": error.code, **shape}) from error
         if order.state in UNANSWERED:
-            return Told({"dry_run": False, "order": shapes.order(order)}, [cancel_deferred(describe(order))])
+            return Told({"dry_run": False, "order": serializers.order(order)}, [cancel_deferred(describe(order))])
         lines = [_("cancel sent: {line}").format(line=describe(order)), after_cancel(order)]
-        return Told({"dry_run": False, "order": shapes.order(order)}, lines)
+        return Told({"dry_run": False, "order": serializers.order(order)}, lines)

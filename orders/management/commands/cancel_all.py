@@ -4,11 +4,11 @@ from typing import Any
 from django.utils.translation import gettext as _
 
 from aegis.broker import OpenOrder
-from aegis.guards import TradingState
+from aegis.risk import TradingState
 from aegis.terms import Side
 from infra import clock
-from market import service as market
-from orders import shapes, switch
+from market import queries
+from orders import kill_switch, serializers
 from orders.cancel_all import row_of
 from orders.management.console import DeskCommand, Failure, Told, service, stock_code, who
 from orders.management.switching import say_armed
@@ -40,17 +40,17 @@ class Command(DeskCommand):
         swept = service().cancel_all(external=options["external"], code=code, who=who())
         lines = [*before, *_lines(swept)]
         if swept.failed or swept.unconfirmed or swept.unseen:
-            raise Failure("NOT_ALL", "\n".join(lines), shape=dict(shapes.swept(swept)))
-        return Told({"dry_run": False, **shapes.swept(swept)}, lines)
+            raise Failure("NOT_ALL", "\n".join(lines), shape=dict(serializers.swept(swept)))
+        return Told({"dry_run": False, **serializers.swept(swept)}, lines)
 
     def _change_state(self, *, halt: bool, reduce: bool, **options: Any) -> list[str]:
         if halt:
             say_armed(TradingState.HALTED)
-            switch.halt(by=who(), reason=self.name, at=clock.now())
+            kill_switch.halt(by=who(), reason=self.name, at=clock.now())
             return [_("halted: nothing new leaves")]
         if reduce:
             say_armed(TradingState.REDUCING)
-            is_done = switch.reduce_unless_halted(by=who(), reason=self.name, at=clock.now())
+            is_done = kill_switch.reduce_unless_halted(by=who(), reason=self.name, at=clock.now())
             return [_("only sales pass") if is_done else _("trading is halted already, and stays so")]
         return []
 
@@ -60,7 +60,7 @@ def _would(*, code: str | None, external: bool) -> Told:
     shown = service().would_cancel(external=external, code=code)
     found = [(each, row_of(each)) for each in shown.orders]
     lines = [_("would cancel: {line}").format(line=_open_line(each, row)) for each, row in found]
-    shape = [shapes.open_order(each, row) for each, row in found]
+    shape = [serializers.open_order(each, row) for each, row in found]
     told = {"dry_run": True, "orders": shape, "unseen": shown.why}
     if shown.why:
         raise Failure("NOT_ALL", "\n".join([*lines, _unseen(shown.why)]), shape=told)
@@ -68,7 +68,7 @@ def _would(*, code: str | None, external: bool) -> Told:
 
 
 def _open_line(each: OpenOrder, row: TradeOrder | None) -> str:
-    stock = market.get_stock(each.code)
+    stock = queries.get_stock(each.code)
     words = _("{name} ({code}) {side}, {qty:,} shares open, {market}, number {number}, ours {ours}")
     return words.format(
         name=stock.name if stock else each.code,

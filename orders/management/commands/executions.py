@@ -3,7 +3,7 @@ from typing import Any
 
 from django.utils.translation import gettext as _
 
-from orders import shapes
+from orders import serializers
 from orders.management.console import DeskCommand, Told, add_filters, filtered, short, wanted_by
 from orders.models import TradeExecution
 
@@ -22,7 +22,7 @@ class Command(DeskCommand):
             rows = rows.filter(voided_at__isnull=True)
         found = filtered(rows, options, day="order__order_date", strategy_id="order__strategy_id")
         lines = [_line(row) for row in found] or [_("no fills")]
-        return Told({"executions": [shapes.execution(row) for row in found]}, lines)
+        return Told({"executions": [serializers.execution(row) for row in found]}, lines)
 
 
 def _line(row: TradeExecution) -> str:

@@ -4,7 +4,7 @@ from typing import Any
 from django.utils.translation import gettext as _
 
 from aegis.lifecycle import UNSETTLED
-from orders import shapes
+from orders import serializers
 from orders.management.console import DeskCommand, Told, add_filters, describe, filtered, short, wanted_by
 from orders.models import TradeOrder
 
@@ -22,7 +22,9 @@ class Command(DeskCommand):
         if options["open"]:
             rows = rows.filter(status__in=UNSETTLED)
         found = filtered(rows, options, day="order_date", strategy_id="strategy_id")
-        return Told({"orders": [shapes.order(row) for row in found]}, [_line(row) for row in found] or [_("no orders")])
+        return Told(
+            {"orders": [serializers.order(row) for row in found]}, [_line(row) for row in found] or [_("no orders")]
+        )
 
 
 def _line(row: TradeOrder) -> str:

@@ -3,9 +3,9 @@ from typing import Any
 
 from django.utils.translation import gettext as _
 
-from aegis.quality import Savings
+from aegis.execution_quality import Savings
 from infra import clock
-from orders import quality, shapes
+from orders import execution_quality, serializers
 from orders.management.console import DeskCommand, Told
 from orders.management.trading import whole
 
@@ -19,18 +19,18 @@ class Command(DeskCommand):
         super().add_arguments(parser)
 
     def tell(self, **options: Any) -> Told:
-        report = quality.report(clock.now(), days=options["days"])
+        report = execution_quality.report(clock.now(), days=options["days"])
         shape = {
             "since": report.since.isoformat(),
             "trading_days": report.trading_days,
-            "families": [shapes.family(line) for line in report.lines],
-            "savings": [shapes.savings(line) for line in report.savings],
-            "total": shapes.savings(report.total),
+            "families": [serializers.family(line) for line in report.lines],
+            "savings": [serializers.savings(line) for line in report.savings],
+            "total": serializers.savings(report.total),
         }
         return Told(shape, _lines(report))
 
 
-def _lines(report: quality.Report) -> list[str]:
+def _lines(report: execution_quality.Report) -> list[str]:
     if not report.lines:
         return [_("nothing was ordered since {since}").format(since=report.since)]
     head = _(
@@ -45,7 +45,7 @@ def _lines(report: quality.Report) -> list[str]:
     ]
 
 
-def _family(line: quality.Line) -> str:
+def _family(line: execution_quality.Line) -> str:
     root, family, measured = line.root, line.family, line.quality
     start = f"#{root.pk} {root.order_date} {root.stock_name} {root.get_order_type_display()} {family.style}"
     if measured is None:

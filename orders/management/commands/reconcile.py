@@ -4,7 +4,7 @@ from typing import Any
 from django.utils.translation import gettext as _
 
 from infra import clock
-from kis.wiring import broker
+from kis.factory import broker
 from orders import reconcile
 from orders.management.console import DeskCommand, Told
 

@@ -6,8 +6,8 @@ from django.utils.translation import gettext as _
 
 from aegis.stops import StopKind
 from infra import clock
-from kis.wiring import broker
-from orders import shapes, stop_watch, stops
+from kis.factory import broker
+from orders import serializers, stop_polling, stops
 from orders.management.console import WRONG_USAGE, DeskCommand, Failure, Told, short, stock_code, who
 from orders.management.thresholds import threshold
 from orders.models import StopRule
@@ -69,24 +69,24 @@ def _armed(code: str, kind: StopKind, text: str, **choices: Any) -> Told:
     except argparse.ArgumentTypeError as error:
         raise Failure("USAGE", str(error), exit_code=WRONG_USAGE) from error
     code = stock_code(code)
-    quote = stop_watch.quote_before(code, choices["sources"], broker(), clock.now)
+    quote = stop_polling.quote_before(code, choices["sources"], broker(), clock.now)
     row = stops.arm(code, kind, unit, value, by=who(), at=clock.now(), quote=quote, **choices)
-    return Told({"stop": shapes.stop(row)}, [_("armed: {line}").format(line=_line(row))])
+    return Told({"stop": serializers.stop(row)}, [_("armed: {line}").format(line=_line(row))])
 
 
 def _disarmed(pk: int) -> Told:
     row = _named(pk)
     stops.disarm(row, why=who(), at=clock.now())
     row.refresh_from_db()
-    return Told({"stop": shapes.stop(row)}, [_("disarmed: {line}").format(line=_line(row))])
+    return Told({"stop": serializers.stop(row)}, [_("disarmed: {line}").format(line=_line(row))])
 
 
 def _rearmed(pk: int, *, may_trigger_now: bool) -> Told:
     row = _named(pk)
-    quote = stop_watch.quote_before(row.stock_code, row.sources, broker(), clock.now)
+    quote = stop_polling.quote_before(row.stock_code, row.sources, broker(), clock.now)
     stops.rearm(row, by=who(), at=clock.now(), may_trigger_now=may_trigger_now, quote=quote)
     row.refresh_from_db()
-    return Told({"stop": shapes.stop(row)}, [_("armed: {line}").format(line=_line(row))])
+    return Told({"stop": serializers.stop(row)}, [_("armed: {line}").format(line=_line(row))])
 
 
 def _named(pk: int) -> StopRule:
@@ -99,7 +99,7 @@ def _named(pk: int) -> StopRule:
 def _listed(*, is_all: bool) -> Told:
     rows = StopRule.objects.all() if is_all else StopRule.objects.filter(state__in=stops.LIVE)
     lines = [_line(row) for row in rows] or [_("no stop is armed")]
-    return Told({"stops": [shapes.stop(row) for row in rows]}, lines)
+    return Told({"stops": [serializers.stop(row) for row in rows]}, lines)
 
 
 def _line(row: StopRule) -> str:

@@ -4,8 +4,8 @@ from typing import Any
 from django.utils.translation import gettext as _
 
 from aegis.codes import plain
-from kis.fields import order_number
-from orders import shapes, unknown
+from kis.rest_values import order_number
+from orders import serializers, unknown
 from orders.management.console import (
     WRONG_USAGE,
     DeskCommand,
@@ -49,8 +49,8 @@ class Command(DeskCommand):
         try:
             order = service().decide(order, number, by=who())
         except ValueError as error:
-            raise Failure("UNDECIDABLE", str(error), shape={"order": shapes.order(order)}) from error
-        return Told({"order": shapes.order(order)}, [_("decided: {line}").format(line=describe(order))])
+            raise Failure("UNDECIDABLE", str(error), shape={"order": serializers.order(order)}) from error
+        return Told({"order": serializers.order(order)}, [_("decided: {line}").format(line=describe(order))])
 
 
 def _listed() -> Told:
@@ -65,10 +65,10 @@ def _events(row: TradeOrder) -> list[Any]:
 
 def _shape(row: TradeOrder) -> dict[str, Any]:
     return {
-        "order": shapes.order(row),
+        "order": serializers.order(row),
         "absent_looks": row.absent_looks,
-        "candidates": [shapes.candidate(each) for each in row.candidates],
-        "events": [shapes.event(each) for each in _events(row)],
+        "candidates": [serializers.candidate(each) for each in row.candidates],
+        "events": [serializers.event(each) for each in _events(row)],
     }
 
 

@@ -12,7 +12,7 @@ from config.env import HOME
 from kis.environment import EnvironmentName
 from ops.embedded import CannotStart
 from ops.runtime import House
-from orders import guards
+from orders import risk
 from orders.service import OrderDenied
 from rehearsal.scripted_day import DemoFailed, play
 
@@ -34,7 +34,7 @@ class Command(BaseCommand):
         except (CannotStart, DemoFailed) as error:
             raise CommandError(f"{error} ({log})") from error
         except OrderDenied as denied:
-            raise CommandError(f"{guards.say_all(denied.reasons)} ({log})") from denied
+            raise CommandError(f"{risk.say_all(denied.reasons)} ({log})") from denied
         except KeyboardInterrupt:
             raise CommandError(_("ended before the day was over"), returncode=130) from None
         if verdict.differences:

@@ -8,7 +8,7 @@ from aegis.broker import Broker, BrokerError
 from aegis.terms import Market
 from infra.advisory_lock import only_one
 from kis.status import StreamStatus
-from market import service as market
+from market import queries
 from market.models import Stock
 from portfolio import ledger
 from portfolio.models import PriceSource
@@ -25,8 +25,8 @@ def poll(broker: Broker, status: StreamStatus, now: Callable[[], datetime]) -> i
 
     One process at a time; the allowance of quotations decides how long it takes.
     """
-    venue = market.get_available_market(now())
-    codes = _unheard(status, venue) if venue is not None and market.is_trading(venue, now()) else []
+    venue = queries.get_available_market(now())
+    codes = _unheard(status, venue) if venue is not None and queries.is_trading(venue, now()) else []
     _say(frozenset(codes), status)
     if venue is None or not codes:
         return 0

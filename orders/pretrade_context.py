@@ -15,14 +15,14 @@ from django.db import connection
 from django.db.models import F
 
 from aegis.broker import OrderRequest
-from aegis.guards import Facts, Others, RestingOrder, TradingState
-from aegis.market_guard import HaltKind
+from aegis.market_halts import HaltKind
+from aegis.risk import Facts, Others, RestingOrder, TradingState
 from aegis.sessions import KST, Phase
 from aegis.terms import Instrument, Market, Side
 from aegis.ticks import DAILY_LIMIT_PERCENT
-from market import service as market
+from market import queries
 from market.models import Stock, TradingSession
-from orders import guards
+from orders import risk
 from orders.models import OrderSequence, TradingSwitch
 
 MINUTE = timedelta(minutes=1)
@@ -173,7 +173,7 @@ def survey(question: Question, *, now: datetime) -> Ground:
     known, blacklisted, is_open, sessions, total, *rest = row
     others, columns = rest[: -len(stock)], rest[-len(stock) :]
     # a day that is not laid down yet goes by the calendar
-    phases = market.today(now) if is_open is None else _phases(sessions or "[]") if is_open else ()
+    phases = queries.today(now) if is_open is None else _phases(sessions or "[]") if is_open else ()
     return Ground(
         known=known,
         blacklisted=blacklisted,
@@ -200,7 +200,7 @@ def facts(
         is_errand=is_errand,
         sector=stock.sector,
         blacklisted=found.blacklisted,
-        limits=guards.limits(),
+        limits=risk.limits(),
         others=found.crowd.others,
         held_qty=found.crowd.held_qty,
         total_asset=found.total_asset,

@@ -7,8 +7,7 @@ from django.db.models import Q
 
 from aegis.broker import Broker
 from aegis.sessions import KST
-from market import collector, history
-from market import service as market
+from market import daily_prices, queries, reference_data
 from market.models import DailyPrice, TradingDay
 from orders import daily_loss
 from orders.models import RawNotice, TradeExecution, TradeOrder
@@ -49,7 +48,7 @@ def sync_balance(broker: Broker, now: Callable[[], datetime], *, while_open: boo
 
     In the open hours the base prices of what is held are asked for, once a day, for the day's loss.
     """
-    if market.is_any_market_open(now()) is while_open:
+    if queries.is_any_market_open(now()) is while_open:
         KISFetcher(broker, now).sync_portfolio()
         if while_open:
             daily_loss.sync_base_prices(broker, now)
@@ -71,23 +70,23 @@ def sync_calendar(broker: Broker, now: Callable[[], datetime]) -> None:
     today = now().astimezone(KST).date()
     told = TradingDay.objects.exclude(source=TradingDay.Source.LIBRARY)
     if not told.filter(pk=today, synced_at__date=today).exists():
-        collector.sync_calendar(broker, today, now=now())
+        reference_data.sync_calendar(broker, today, now=now())
 
 
 def sync_daily_prices(broker: Broker, now: Callable[[], datetime]) -> None:
     """Fetch what is missing of the last final day's prices: of held, watched and lately ordered stocks."""
-    last = market.last_final_day(now())
+    last = queries.last_final_day(now())
     known = set(DailyPrice.objects.filter(date=last).values_list("stock_code", flat=True))
-    history.sync(broker, sorted(our_stocks(now()) - known), last=last, now=now())
+    daily_prices.sync(broker, sorted(our_stocks(now()) - known), last=last, now=now())
 
 
 def sync_stocks(broker: Broker, now: Callable[[], datetime]) -> None:
     """Learn once a day what our stocks are: names, sectors, who trades them, who is halted."""
-    collector.sync_stocks(broker, our_stocks(now()), now=now())
+    reference_data.sync_stocks(broker, our_stocks(now()), now=now())
 
 
 def our_stocks(now: datetime) -> set[str]:
     """Return the codes of what we hold, watch, or ordered lately."""
     held = {holding.stock_code for holding in PortfolioService().get_portfolio()}
     ordered = TradeOrder.objects.filter(created_at__gte=now - RECENT).values_list("stock_code", flat=True)
-    return held | set(ordered) | set(market.watched_codes())
+    return held | set(ordered) | set(queries.watched_codes())

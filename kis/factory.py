@@ -9,10 +9,10 @@ from django.conf import settings
 
 from aegis.broker import Broker
 from kis import status
-from kis.admission import Door
 from kis.auth import Tokens, approval_key, store_key
 from kis.broker import KISBroker
 from kis.client import Client
+from kis.connection_limiter import Door
 from kis.environment import Credentials
 from kis.status import StreamStatus
 from kis.throttle import Throttle

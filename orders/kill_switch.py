@@ -16,14 +16,14 @@ from django.db import DatabaseError, connection
 from django.db.models import QuerySet
 from django.utils.translation import gettext
 
-from aegis import guards as rules
-from aegis.guards import DAILY_LOSS, Evidence, TradingState, TripLimits
+from aegis import risk as rules
 from aegis.lifecycle import UNANSWERED, Status
+from aegis.risk import DAILY_LOSS, Evidence, TradingState, TripLimits
 from aegis.sessions import KST
-from market import service as market
-from orders import cancel, daily_loss, ground
-from orders.guards import say_all, trading_state
+from market import queries
+from orders import cancel, daily_loss, pretrade_context
 from orders.models import OrderSequence, Reconciliation, StopRule, SwitchChange, TradeOrder, TradingSwitch
+from orders.risk import say_all, trading_state
 
 log = logging.getLogger(__name__)
 
@@ -196,7 +196,7 @@ def locked() -> TradingState:
 
 def overtake() -> None:
     """Hold up commits of orders to the end of the transaction: what is being committed is then judged anew."""
-    ground.supersede()
+    pretrade_context.supersede()
 
 
 def cancel_buys(now: datetime) -> int:
@@ -353,9 +353,9 @@ def _lists(now: datetime, since: datetime | None) -> tuple[timedelta, timedelta]
     """
     nothing = timedelta(0)
     looks = Reconciliation.objects.filter(at__lte=now)
-    if not market.is_any_market_open(now) or not looks.exists():
+    if not queries.is_any_market_open(now) or not looks.exists():
         return nothing, nothing
-    opened = datetime.combine(now.astimezone(KST), min(phase.starts_at for phase in market.today(now)), KST)
+    opened = datetime.combine(now.astimezone(KST), min(phase.starts_at for phase in queries.today(now)), KST)
     begins = max(opened, since) if since else opened
     listed = _newest_at(looks.filter(outcome__in=_LISTED, at__gt=begins))
     failed = _newest_at(looks.filter(outcome=Reconciliation.Outcome.FAILED, at__gt=begins))

@@ -26,7 +26,7 @@ from infra.advisory_lock import only_one
 from kis.catalogue import Urgency
 from kis.serving import serving
 from kis.status import StreamStatus
-from market import service as market
+from market import queries
 from market.models import DailyPrice, Stock
 from orders import base_prices, stops
 from orders.models import StopRule
@@ -124,7 +124,7 @@ def _first_trade_at(venue: Market, at: datetime) -> datetime:
     """Return when a venue trades first on the day of `at`, its opening auction included."""
     begins = [
         phase.ends_at if phase.matching is Matching.AUCTION else phase.starts_at
-        for phase in market.today(at)
+        for phase in queries.today(at)
         if phase.market is venue and phase.matching is not Matching.FIXED
     ]
     return datetime.combine(at.astimezone(KST), min(begins, default=time.min), KST)
@@ -139,7 +139,7 @@ def quote_before(code: str, sources: str, broker: Broker, now: Callable[[], date
     """
     at = now()
     venue = _venue(StopRule(stock_code=code, sources=stops.named_sources(sources)), at)
-    if venue is None and market.today(at) and stops.base_day(at) < at.astimezone(KST).date():
+    if venue is None and queries.today(at) and stops.base_day(at) < at.astimezone(KST).date():
         venue = Market.KRX
     return _quote_soon(code, venue, broker) if venue is not None else None
 
@@ -171,7 +171,7 @@ def watch(broker: Broker, status: StreamStatus, now: Callable[[], datetime]) -> 
         if not is_ours:
             return []
         base_prices.settle(broker, now)
-        if market.get_available_market(now()) is None:
+        if queries.get_available_market(now()) is None:
             return []
         return [row.pk for row in stops.armed() if _is_fired(row, broker, status, now)]
 
@@ -204,7 +204,7 @@ def _venue(row: StopRule, now: datetime) -> Market | None:
     Before and after hours some stocks trade on KRX alone.
     """
     is_on_nxt = Stock.objects.filter(pk=row.stock_code, trades_on_nxt=True).exists()
-    preferred = market.get_available_market(now)
+    preferred = queries.get_available_market(now)
     for venue in sorted(row.venues, key=lambda each: each is not preferred):
         if (venue is Market.KRX or is_on_nxt) and _trades(venue, now):
             return venue
@@ -213,14 +213,14 @@ def _venue(row: StopRule, now: datetime) -> Market | None:
 
 def _trades(venue: Market, now: datetime) -> bool:
     """Whether trades come from a venue: it matches continuously, or its closing auction has just ended."""
-    phases = market.today(now)
+    phases = queries.today(now)
     if is_trading(venue, phases, now):
         return True
     return _counts_alone(venue, now) and auction_at(phases, venue, now) is None
 
 
 def _counts_alone(venue: Market, now: datetime) -> bool:
-    return rules.hours_of(market.today(now)).count_alone(venue, f"{now.astimezone(KST):%H%M%S}")
+    return rules.hours_of(queries.today(now)).count_alone(venue, f"{now.astimezone(KST):%H%M%S}")
 
 
 def _look(row: StopRule, venue: Market, broker: Broker, status: StreamStatus, now: Callable[[], datetime]) -> bool:
@@ -311,7 +311,7 @@ def judge(
 
 def _is_judged_fired(row: StopRule, quote: Quote, at: datetime, broker: Broker | None, looks: Looks) -> bool:
     average = stops.average_price(row.stock_code, at)
-    day = at.astimezone(KST).date() if market.today(at) else None
+    day = at.astimezone(KST).date() if queries.today(at) else None
     if average is None or stops.holds_fire(row, day):
         return False
     close = closes([row.stock_code], at).get(row.stock_code)
@@ -361,7 +361,7 @@ def closes(codes: list[str], now: datetime) -> dict[str, int]:
     today is another.
     """
     today = now.astimezone(KST).date()
-    last = market.last_final_day(now)
+    last = queries.last_final_day(now)
     known = dict(DailyPrice.objects.filter(date=last, stock_code__in=codes).values_list("stock_code", "close"))
     changed = PortfolioEvent.objects.filter(stock_code__in=codes, at__date=today).values_list("stock_code", flat=True)
     based = StopRule.objects.filter(stock_code__in=known, state=StopRule.State.ARMED, based_on=today, base_price__gt=0)

@@ -9,12 +9,12 @@ from typing import Any, TypedDict
 
 from aegis.broker import OpenOrder
 from aegis.chase import Plan
-from aegis.guards import Reason
-from aegis.quality import Gap, Savings
+from aegis.execution_quality import Gap, Savings
+from aegis.risk import Reason
 from aegis.sessions import KST
-from orders import guards, stops
+from orders import risk, stops
+from orders.execution_quality import Line
 from orders.models import OrderEvent, StopRule, SwitchChange, TradeExecution, TradeOrder
-from orders.quality import Line
 from orders.service import CancelAllResult, Draft
 from portfolio.models import AccountSnapshot, Portfolio
 
@@ -377,13 +377,13 @@ def draft(each: Draft) -> DraftShape:
         "trigger": request.trigger,
         "last_price": each.quote.price,
         "cost": each.cost_won,
-        "changed": guards.say(each.changed) if each.changed else "",
+        "changed": risk.say(each.changed) if each.changed else "",
         "chase": plan(each.plan),
     }
 
 
 def reason(each: Reason) -> ReasonShape:
-    return {"code": each.code, "message": guards.say(each)}
+    return {"code": each.code, "message": risk.say(each)}
 
 
 def holding(row: Portfolio) -> HoldingShape:

@@ -1,4 +1,4 @@
-"""The bounds and rates as set, where the switch stands, and the words of `aegis.guards` as the operator reads them."""
+"""The bounds and rates as set, where the switch stands, and the words of `aegis.risk` as the operator reads them."""
 
 from collections.abc import Sequence
 from decimal import Decimal
@@ -8,11 +8,11 @@ from django.utils.translation import gettext
 
 from aegis.broker import BrokerError
 from aegis.fees import Rates
-from aegis.guards import Limits, Reason, TradingState
+from aegis.risk import Limits, Reason, TradingState
 from aegis.terms import Market, Side
+from infra import sql
 from kis.errors import advice
 from orders.models import TradingSwitch
-from portfolio import sql
 from portfolio.service import PortfolioService
 
 

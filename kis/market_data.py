@@ -18,10 +18,10 @@ from aegis.broker import (
 from aegis.sessions import KST
 from aegis.terms import Board, Market
 from infra import clock
-from kis import catalogue, master
+from kis import catalogue, stock_master
 from kis.client import Client
 from kis.environment import Dialect
-from kis.fields import Row
+from kis.rest_values import Row
 
 # how quotations name a venue (조건 시장 분류 코드)
 MARKET_DIVISION = {Market.KRX: "J", Market.NXT: "NX", Market.SOR: "UN"}
@@ -39,7 +39,7 @@ class Quotations:
     _client: Client
 
     def listings(self) -> Sequence[Listing]:
-        return master.listings(self._client.download)
+        return stock_master.listings(self._client.download)
 
     def daily_chart(self, code: str, first: date, last: date, *, adjusted: bool = True) -> Sequence[DayPrice]:
         reply = self._client.call(catalogue.DAILY_CHART, _days_of(code, first, last, adjusted=adjusted))

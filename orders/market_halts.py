@@ -1,4 +1,4 @@
-"""Carries out what `aegis.market_guard` judges: an index that falls trips to sales only, a circuit breaker is recorded.
+"""Carries out what `aegis.market_halts` judges: an index that falls trips to sales only, a circuit breaker is recorded.
 
 The only writer of `market_halts`. Indexes are read from `market_macro`, which the feed and the broker's answers
 fill alike, so that a fall is seen with the socket down too.
@@ -10,15 +10,15 @@ from decimal import Decimal
 
 from django.conf import settings
 
-from aegis import market_guard as rules
-from aegis.market_guard import FallLimits, HaltKind, IndexDay, Points
+from aegis import market_halts as rules
+from aegis.market_halts import FallLimits, HaltKind, IndexDay, Points
 from aegis.sessions import KST
 from aegis.terms import Market
-from market import service as market
+from market import queries
 from market.models import MarketCandle, MarketMacro
-from orders import switch
-from orders.guards import say
+from orders import kill_switch
 from orders.models import MarketHalt, SwitchChange
+from orders.risk import say
 
 log = logging.getLogger(__name__)
 
@@ -46,20 +46,20 @@ def watch_indexes(now: datetime) -> SwitchChange | None:
 
     What a person saw when they last turned the switch does not count again: a fall is measured from there.
     """
-    version = switch.version()
+    version = kill_switch.version()
     turned = SwitchChange.objects.filter(is_trip=False, at__date=now.astimezone(KST).date()).order_by("-id").first()
     seen = _seen(turned.at if turned else None, now)
     for field, name in INDEXES.items():
         points = [Points(row.time, getattr(row, field)) for row in seen if getattr(row, field)]
         why = rules.fallen(name, points, points[0].points if points else None, limits())
         if why is not None:
-            return switch.trip(say(why), frozenset({why.code}), at=now, seen=version)
+            return kill_switch.trip(say(why), frozenset({why.code}), at=now, seen=version)
     return None
 
 
 def _seen(since: datetime | None, now: datetime) -> list[MarketMacro]:
     """Return today's minutes of KRX's session, from the one in which a person last turned the switch."""
-    starts = [phase.starts_at for phase in market.today(now) if phase.market == "KRX" and phase.name == "REGULAR"]
+    starts = [phase.starts_at for phase in queries.today(now) if phase.market == "KRX" and phase.name == "REGULAR"]
     if not starts:
         return []
     began = datetime.combine(now.astimezone(KST), min(starts), KST)
@@ -74,7 +74,7 @@ def _seen(since: datetime | None, now: datetime) -> list[MarketMacro]:
 def begin_halt(kind: HaltKind, at: datetime) -> MarketHalt | None:
     """Record that the market stands still; None if that is known already.
 
-    A circuit breaker holds new orders back while its row is open (`aegis.guards.check_circuit_breaker`). A sidecar is
+    A circuit breaker holds new orders back while its row is open (`aegis.risk.check_circuit_breaker`). A sidecar is
     recorded for information. Neither changes the trading state, and no resting order is cancelled.
     """
     halt, is_new = MarketHalt.objects.get_or_create(kind=kind, ended_at=None, defaults={"began_at": at})

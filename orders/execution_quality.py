@@ -8,10 +8,10 @@ from datetime import date, datetime, timedelta
 from django.db.models import Sum
 from django.db.models.functions import Coalesce
 
-from aegis.quality import Family, Quality, Savings, measure, savings, total
+from aegis.execution_quality import Family, Quality, Savings, measure, savings, total
 from aegis.sessions import KST
 from aegis.terms import Instrument, OrderKind
-from market import service as market
+from market import queries
 from market.models import Stock
 from orders.models import TradeExecution, TradeOrder
 
@@ -43,7 +43,7 @@ def report(now: datetime, *, days: int) -> Report:
     since = today - timedelta(days=days - 1)
     lines = _lines(since)
     families = [line.family for line in lines]
-    trading_days = max(1, len(market.trading_days(since, today)))
+    trading_days = max(1, len(queries.trading_days(since, today)))
     return Report(
         since=since,
         trading_days=trading_days,

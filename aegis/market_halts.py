@@ -10,7 +10,7 @@ from decimal import Decimal
 from enum import StrEnum
 from types import MappingProxyType
 
-from aegis.guards import Reason, gettext_noop
+from aegis.risk import Reason, gettext_noop
 
 
 @dataclass(frozen=True, slots=True)

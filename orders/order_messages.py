@@ -11,7 +11,7 @@ from aegis.broker import Broker, BrokerError
 from aegis.chase import Plan
 from aegis.stops import StopKind, StopUnit
 from aegis.terms import Market, OrderKind, Side
-from orders import shapes
+from orders import serializers
 from orders.intents import MAX_TICK_OFFSET, STRATEGY_ID_LENGTH, EntryStop
 from orders.models import TradeOrder
 from orders.service import Intent, OrderDenied, OrderService, default_plan
@@ -46,8 +46,8 @@ class Outcome(StrEnum):
 class Answer(TypedDict):
     outcome: str
     request_id: str
-    order: shapes.OrderShape | None
-    reasons: list[shapes.ReasonShape]
+    order: serializers.OrderShape | None
+    reasons: list[serializers.ReasonShape]
     error: str
 
 
@@ -63,18 +63,18 @@ def submit(words: dict[str, Any], broker: Broker, now: Callable[[], datetime]) -
     except BadRequest as error:
         return _answer(Outcome.INVALID, words, error=str(error))
     except OrderDenied as denied:
-        return _answer(Outcome.DENIED, words, reasons=[shapes.reason(each) for each in denied.reasons])
+        return _answer(Outcome.DENIED, words, reasons=[serializers.reason(each) for each in denied.reasons])
     except BrokerError as error:
         return _answer(Outcome.UNASKED, words, error=str(error))
-    return _answer(Outcome.PLACED, words, order=shapes.order(order))
+    return _answer(Outcome.PLACED, words, order=serializers.order(order))
 
 
 def _answer(
     outcome: Outcome,
     words: dict[str, Any],
     *,
-    order: shapes.OrderShape | None = None,
-    reasons: list[shapes.ReasonShape] | None = None,
+    order: serializers.OrderShape | None = None,
+    reasons: list[serializers.ReasonShape] | None = None,
     error: str = "",
 ) -> Answer:
     request_id = str(words.get("request_id", ""))
@@ -196,7 +196,7 @@ def _member(words: dict[str, Any], name: str, kinds: type[Any]) -> Any:
 
 def _plan(words: Any) -> Plan:
     """Read a chase; what it does not name is as the settings say."""
-    usual = shapes.plan(default_plan())
+    usual = serializers.plan(default_plan())
     if not isinstance(words, dict) or not words.keys() <= usual.keys():
         raise BadRequest(f"plan {words!r}: an object with any of {', '.join(usual)} is needed")
     whole = {**usual, **words}
