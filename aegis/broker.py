@@ -175,7 +175,7 @@ class Acceptance:
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class BrokerOrderRef:
     """What is needed to name an order to the broker again. `last_check` as in OrderRequest: of a cancel or an amend."""
 
     order_date: date
@@ -190,7 +190,7 @@ class Placed:
 class OpenOrder:
     """An order that the broker can still cancel, and how many shares of it."""
 
-    placed: Placed
+    placed: BrokerOrderRef
     code: str
     side: Side
     qty: int
@@ -232,7 +232,7 @@ class OrderRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class UnreadLine:
+class UnparsedLine:
     """An order in the broker's list that cannot be read: its number, empty where not even that can, and why."""
 
     order_no: str
@@ -242,13 +242,13 @@ class UnreadLine:
         return f"{self.order_no or '?'}: {self.why}"
 
 
-class PartlyRead(OutcomeUnknown):
+class PartialResponse(OutcomeUnknown):
     """All pages of a list of orders came, but not every line can be read: `read` holds those that can.
 
     What is not among them may be there all the same.
     """
 
-    def __init__(self, read: Sequence[Any], unread: Sequence[UnreadLine], *, call: str = "") -> None:
+    def __init__(self, read: Sequence[Any], unread: Sequence[UnparsedLine], *, call: str = "") -> None:
         super().__init__("; ".join(map(str, unread)), call=call)
         self.read = read
         self.unread = unread
@@ -472,13 +472,13 @@ class Broker(Protocol):
     def place(self, request: OrderRequest) -> Acceptance:
         """Send one order. OutcomeUnknown means it may exist."""
 
-    def cancel(self, placed: Placed) -> Acceptance:
+    def cancel(self, placed: BrokerOrderRef) -> Acceptance:
         """Cancel all that is left of an order; the receipt numbers the cancel itself."""
 
-    def cancel_part(self, placed: Placed, qty: int) -> Acceptance:
+    def cancel_part(self, placed: BrokerOrderRef, qty: int) -> Acceptance:
         """Cancel `qty` shares of an order; the rest stays where it is, under its number."""
 
-    def amend(self, placed: Placed, *, price: int, qty: int | None) -> Acceptance:
+    def amend(self, placed: BrokerOrderRef, *, price: int, qty: int | None) -> Acceptance:
         """Amend a limit order (정정) to `price` won: `qty` shares of it, None for all that is left, whatever fills.
 
         The receipt numbers the new order. OutcomeUnknown means it may have happened.

@@ -1,4 +1,4 @@
-"""Trades folded into one-minute bars (분봉), in memory. One `MinuteFold` a venue, one thread at a time.
+"""Trades folded into one-minute bars (분봉), in memory. One `MinuteBarAggregator` a venue, one thread at a time.
 
 Every trade comes with the day's running totals, so each says where it belongs: it begins where the one
 before it ended. What begins further on shows that trades were lost between, and how many shares; what
@@ -56,7 +56,7 @@ class Bar:
         return datetime.combine(self.day, time(int(self.minute[:2]), int(self.minute[2:])), KST)
 
 
-class _Minute:
+class _OpenBar:
     """A bar in the making. `first` and `last` are the day's running totals before its first and after its last trade.
 
     It is torn while trades may have followed unheard, and patchy once it is known to have missed some.
@@ -88,7 +88,7 @@ class _Minute:
 
 
 @dataclass(slots=True)
-class _Series:
+class _SymbolBars:
     """A stock's newest bars, the running one last, and the stretches of the running total that were not heard.
 
     `floor` holds the running totals, shares and won, that the oldest of these bars starts from; bars up to
@@ -96,12 +96,12 @@ class _Series:
     """
 
     floor: tuple[int, int]
-    bars: list[_Minute]
+    bars: list[_OpenBar]
     let_go: str = ""
     gaps: list[tuple[int, int]] = field(default_factory=list)
     is_changed: bool = True
 
-    def has_holes(self, bar: _Minute) -> bool:
+    def has_holes(self, bar: _OpenBar) -> bool:
         """Whether trades beside or within the bar are known to have been missed."""
         return bar.is_patchy or any(since <= bar.last and bar.first <= until for since, until in self.gaps)
 
@@ -123,7 +123,7 @@ class _Series:
         if number < len(self.bars) and self.bars[number].minute == minute:
             self.bars[number].take(trade)
         else:
-            self.bars.insert(number, _Minute(trade))
+            self.bars.insert(number, _OpenBar(trade))
         if trade.volume <= self.floor[0]:
             self.floor = _totals_before(trade)
         return True
@@ -144,15 +144,15 @@ class Counters:
     recounts: int = 0
 
 
-class MinuteFold:
+class MinuteBarAggregator:
     """One venue's day as bars, of every stock that trades there."""
 
     def __init__(self, market: Market, day: date) -> None:
         self.market = market
         self.day = day
         self.counters = Counters()
-        self._running: dict[str, _Minute] = {}
-        self._series: dict[str, _Series] = {}
+        self._running: dict[str, _OpenBar] = {}
+        self._series: dict[str, _SymbolBars] = {}
         self._finished: list[Bar] = []
 
     def add(self, trades: Iterable[Trade]) -> None:
@@ -182,13 +182,13 @@ class MinuteFold:
         """Take the first trade of a stock. What the day traded before it was not heard."""
         if trade.qty <= 0:
             return
-        bar = _Minute(trade)
-        series = _Series(_totals_before(trade), [bar])
+        bar = _OpenBar(trade)
+        series = _SymbolBars(_totals_before(trade), [bar])
         self._running[trade.code], self._series[trade.code] = bar, series
         if bar.first:
             self._note_gap(series, 0, bar.first)
 
-    def _add_odd(self, bar: _Minute, trade: Trade) -> None:
+    def _add_odd(self, bar: _OpenBar, trade: Trade) -> None:
         """Take a trade that opens a minute, follows a gap, comes late or comes again.
 
         Prices that an auction expects move no total, and are no trades.
@@ -210,9 +210,9 @@ class MinuteFold:
         if before > seen:
             self._note_gap(series, seen, before)
 
-    def _roll(self, series: _Series, trade: Trade) -> None:
+    def _roll(self, series: _SymbolBars, trade: Trade) -> None:
         """Begin the minute of `trade`; the oldest bar that was kept open is let go."""
-        bar = self._running[trade.code] = _Minute(trade)
+        bar = self._running[trade.code] = _OpenBar(trade)
         series.bars.append(bar)
         series.is_changed = True
         if len(series.bars) > KEPT_MINUTES + 1:
@@ -221,7 +221,7 @@ class MinuteFold:
             series.floor, series.let_go = (oldest.last, oldest.newest.value), oldest.minute
             series.gaps = [gap for gap in series.gaps if gap[1] > oldest.last]
 
-    def _note_gap(self, series: _Series, since: int, until: int) -> None:
+    def _note_gap(self, series: _SymbolBars, since: int, until: int) -> None:
         self.counters.gaps += 1
         series.gaps.append((since, until))
         series.told_anew(since, until)
@@ -260,11 +260,11 @@ class MinuteFold:
         """Go on from the newest bar of each stock, as another process left it. All of them are torn."""
         for bar in bars:
             newest = Trade(bar.code, "", bar.close, bar.volume, bar.day_volume, bar.day_value, bar.market)
-            minute = _Minute(newest, minute=bar.minute)
+            minute = _OpenBar(newest, minute=bar.minute)
             minute.open, minute.high, minute.low, minute.count = bar.open, bar.high, bar.low, bar.count or 0
             minute.is_patchy = not bar.is_whole
             floor = minute.first, bar.day_value - bar.value
-            self._running[bar.code], self._series[bar.code] = minute, _Series(floor, [minute])
+            self._running[bar.code], self._series[bar.code] = minute, _SymbolBars(floor, [minute])
         self.tear()
 
     def newest(self) -> list[tuple[str, Trade]]:
@@ -282,12 +282,12 @@ class MinuteFold:
                 told.append(self._bar(code, series, bar, len(series.bars) - 1))
         return told
 
-    def _told(self, code: str, series: _Series, bars: Iterable[_Minute]) -> Iterator[Bar]:
+    def _told(self, code: str, series: _SymbolBars, bars: Iterable[_OpenBar]) -> Iterator[Bar]:
         for number, bar in enumerate(bars):
             if bar.sent != bar.count:
                 yield self._bar(code, series, bar, number)
 
-    def _bar(self, code: str, series: _Series, bar: _Minute, number: int) -> Bar:
+    def _bar(self, code: str, series: _SymbolBars, bar: _OpenBar, number: int) -> Bar:
         """Return a bar as told. Shares that were not heard count to the first bar after them."""
         if number:
             before = series.bars[number - 1]
@@ -314,7 +314,7 @@ class MinuteFold:
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class GapRange:
     """Neighbouring doubtful bars of one stock, and where trades may be missing: after `since`, up to `until`.
 
     Both are minutes, `since` empty at the day's beginning; `floor` the day's totals of shares and won there.
@@ -326,7 +326,7 @@ class Stretch:
     floor: tuple[int, int]
 
 
-def doubtful(bars: Iterable[Bar], finished: str) -> list[Stretch]:
+def doubtful(bars: Iterable[Bar], finished: str) -> list[GapRange]:
     """Return the stretches of a stock's day, given by time, that need a chart; `finished` is the last minute over.
 
     What follows the newest bar is doubtful where that bar is: trades after it may have gone unheard.
@@ -344,7 +344,7 @@ def doubtful(bars: Iterable[Bar], finished: str) -> list[Stretch]:
             groups[-1] = (*groups[-1][:2], True)
         before = bar
     return [
-        Stretch(
+        GapRange(
             bars=tuple(group),
             since=since.minute if since else "",
             until=group[-1].minute if is_closed else finished,

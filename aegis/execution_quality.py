@@ -86,7 +86,7 @@ class Savings:
     yearly_own_won: int
 
 
-def market_average(book: Book, side: Side, qty: int) -> Decimal | None:
+def book_sweep_price(book: Book, side: Side, qty: int) -> Decimal | None:
     """Return the average price of a market order of `qty` shares on this book, None where nothing is offered.
 
     What the levels shown do not hold is priced at the last of them: the true figure is no better.

@@ -37,7 +37,7 @@ class Uncounted:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class PositionCounts:
     """One stock of the portfolio, in shares and won.
 
     `broker_*` is what the broker had counted as traded on `day` when its balance was last taken over;
@@ -65,7 +65,9 @@ class Line:
         return sum(fill.side.sign * fill.won for fill in self.uncounted)
 
 
-def filled(line: Line, day: date, side: Side, qty: int, price: Decimal, *, cost_won: int = 0) -> Line:
+def filled(
+    line: PositionCounts, day: date, side: Side, qty: int, price: Decimal, *, cost_won: int = 0
+) -> PositionCounts:
     """Return `line` after an execution of `qty` shares at `price` won; a negative `qty` takes one back.
 
     `cost_won` is its commission and tax, negative where it is taken back. A fill of an earlier day is in the balance
@@ -74,7 +76,7 @@ def filled(line: Line, day: date, side: Side, qty: int, price: Decimal, *, cost_
     if day < line.day:
         return line
     if day > line.day:
-        line = Line(day, line.qty, line.average_price, uncounted=line.uncounted)
+        line = PositionCounts(day, line.qty, line.average_price, uncounted=line.uncounted)
     if side is Side.BUY:
         beyond = _beyond(line.our_bought, line.broker_bought, qty)
         line = replace(line, our_bought=line.our_bought + qty)
@@ -94,12 +96,12 @@ def _beyond(ours: int, brokers: int, qty: int) -> int:
     return max(0, ours + qty - brokers) - max(0, ours - brokers)
 
 
-def _sold(line: Line, qty: int) -> Line:
+def _sold(line: PositionCounts, qty: int) -> PositionCounts:
     left = line.qty - qty
     return replace(line, qty=left, average_price=line.average_price if left > 0 else Decimal(0))
 
 
-def _bought(line: Line, qty: int, price: Decimal) -> Line:
+def _bought(line: PositionCounts, qty: int, price: Decimal) -> PositionCounts:
     total = line.qty + qty
     if qty <= 0 or line.qty < 0:
         # shares taken back, or bought against a balance we never saw: the next balance sets the price
@@ -108,12 +110,12 @@ def _bought(line: Line, qty: int, price: Decimal) -> Line:
     return replace(line, qty=total, average_price=(cost / total).quantize(CENT))
 
 
-def lags(line: Line, day: date, bought_today: int, sold_today: int) -> bool:
+def lags(line: PositionCounts, day: date, bought_today: int, sold_today: int) -> bool:
     """Whether a balance of `day` has not yet counted fills that we know of: it must not overwrite them."""
     return day < line.day or (day == line.day and (bought_today < line.our_bought or sold_today < line.our_sold))
 
 
-def recounted(line: Line, day: date, bought_today: int, sold_today: int) -> Line:
+def recounted(line: PositionCounts, day: date, bought_today: int, sold_today: int) -> PositionCounts:
     """Return `line` without the executions that a balance of `day` has counted though it lags. Ask `lags` first.
 
     The broker counts the oldest first.
@@ -129,7 +131,7 @@ def recounted(line: Line, day: date, bought_today: int, sold_today: int) -> Line
     return replace(line, uncounted=tuple(kept))
 
 
-def change(line: Line, day: date, holding: Holding) -> Change | None:
+def change(line: PositionCounts, day: date, holding: Holding) -> Change | None:
     """Return what happened to a holding besides the trades of `day`, None where they explain it. Ask `lags` first.
 
     A split or a bonus issue leaves the cost as it was and moves the shares; a whole multiple of them is a split.
@@ -156,19 +158,21 @@ def is_before_trading(at: datetime) -> bool:
     return at.time() < min(phase.starts_at for phase in standard_phases(at.date()))
 
 
-def adopted(line: Line | None, day: date, holding: Holding, *, is_before_trading: bool = False) -> Line:
+def adopted(
+    line: PositionCounts | None, day: date, holding: Holding, *, is_before_trading: bool = False
+) -> PositionCounts:
     """Return the line that a balance of `day` sets. Ask `lags` first.
 
     Until its morning the broker may count yesterday's trades as today's: then they are not taken for today's, or the
     first fills of the day would seem to be counted already.
     """
-    known = line if line is not None and line.day == day else Line(day)
+    known = line if line is not None and line.day == day else PositionCounts(day)
     bought, sold = holding.bought_today, holding.sold_today
     if is_before_trading:
         bought = sold = 0
     elif line is not None and _counts_of_yesterday(line, day, holding):
         bought, sold = known.broker_bought, known.broker_sold
-    return Line(
+    return PositionCounts(
         day=day,
         qty=holding.qty,
         average_price=holding.average_price,
@@ -179,14 +183,14 @@ def adopted(line: Line | None, day: date, holding: Holding, *, is_before_trading
     )
 
 
-def _new_trades(line: Line, day: date, holding: Holding) -> tuple[int, int]:
+def _new_trades(line: PositionCounts, day: date, holding: Holding) -> tuple[int, int]:
     """Return how many shares a balance of `day` counts as bought and sold beyond those that `line` has counted."""
     counted = (max(line.our_bought, line.broker_bought), max(line.our_sold, line.broker_sold))
     bought, sold = counted if line.day == day else (0, 0)
     return max(0, holding.bought_today - bought), max(0, holding.sold_today - sold)
 
 
-def _counts_of_yesterday(line: Line, day: date, holding: Holding) -> bool:
+def _counts_of_yesterday(line: PositionCounts, day: date, holding: Holding) -> bool:
     """Whether the counts tell of new trades that cannot be today's: the shares are as many as before."""
     bought, sold = _new_trades(line, day, holding)
     return holding.qty == line.qty and bought != sold

@@ -39,7 +39,7 @@ class TradingState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Reason:
+class Denial:
     """One reason against an order: a stable code, and a sentence with named places for `figures`."""
 
     code: str
@@ -85,7 +85,7 @@ class RestingOrder:
 
 
 @dataclass(frozen=True, slots=True)
-class Others:
+class ExposureFromOtherOrders:
     """What our other orders mean for this one. Its own family is not counted, nor its own request.
 
     `last_minute` counts intents of its side, `bought_today_won` those of the day that buy. `twin` names an order
@@ -107,7 +107,7 @@ class Others:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class RiskInputs:
     """All that the guards look at. What was not asked for yet is None and is not judged.
 
     `is_priced` is false while the price to go is not known. `blacklisted` is the reason a stock is on the
@@ -131,7 +131,7 @@ class Facts:
     sector: str = ""
     blacklisted: str | None = None
     limits: Limits = Limits()
-    others: Others = Others()
+    others: ExposureFromOtherOrders = ExposureFromOtherOrders()
     held_qty: int = 0
     total_asset: int | None = None
     quote: Quote | None = None
@@ -161,55 +161,55 @@ class Facts:
         return None if self.price is None else self.request.qty * self.price
 
 
-Guard = Callable[[Facts], Reason | None]
+RiskCheck = Callable[[RiskInputs], Denial | None]
 
 
-def check_quantity(facts: Facts) -> Reason | None:
+def check_quantity(facts: RiskInputs) -> Denial | None:
     if facts.request.qty > 0:
         return None
-    return Reason(
+    return Denial(
         "QUANTITY", gettext_noop("quantity {qty} is not a positive number of shares"), {"qty": facts.request.qty}
     )
 
 
-def check_switch(facts: Facts) -> Reason | None:
+def check_trading_state(facts: RiskInputs) -> Denial | None:
     if facts.state.lets_pass(facts.request.side):
         return None
     if facts.state is TradingState.HALTED:
-        return Reason("HALTED", gettext_noop("trading is halted: resume it before ordering"))
-    return Reason("REDUCING", gettext_noop("only sales are allowed now: the switch stands on reducing"))
+        return Denial("HALTED", gettext_noop("trading is halted: resume it before ordering"))
+    return Denial("REDUCING", gettext_noop("only sales are allowed now: the switch stands on reducing"))
 
 
-def check_circuit_breaker(facts: Facts) -> Reason | None:
+def check_circuit_breaker(facts: RiskInputs) -> Denial | None:
     """New orders wait until the venue trades again. For a stop's sale the quote tells whether its stock is halted."""
     if facts.breaker_since is None:
         return None
-    return Reason(
+    return Denial(
         "CIRCUIT_BREAKER",
         gettext_noop("a circuit breaker holds the market since {time}: new orders wait until it trades again"),
         {"time": f"{facts.breaker_since.astimezone(facts.now.tzinfo):%H:%M:%S}"},
     )
 
 
-def check_reconciled(facts: Facts) -> Reason | None:
+def check_reconciled(facts: RiskInputs) -> Denial | None:
     """Nothing leaves before our orders were held against the broker's list, whole and not long ago."""
     if facts.reconciled:
         return None
-    return Reason("NOT_RECONCILED", gettext_noop("our orders are not reconciled with the broker's list yet"))
+    return Denial("NOT_RECONCILED", gettext_noop("our orders are not reconciled with the broker's list yet"))
 
 
-def check_blacklist(facts: Facts) -> Reason | None:
+def check_blacklist(facts: RiskInputs) -> Denial | None:
     """Buys only: what is held must always be sellable. Source: spec §12.1."""
     if facts.blacklisted is None or not facts.is_buy:
         return None
-    return Reason(
+    return Denial(
         "BLACKLISTED",
         gettext_noop("{code} is on the blacklist: {why}"),
         {"code": facts.request.code, "why": facts.blacklisted},
     )
 
 
-def check_sector(facts: Facts) -> Reason | None:
+def check_sector(facts: RiskInputs) -> Denial | None:
     """Buys only. A sector is meant where a word of the setting is part of its name. Source: spec §12.1."""
     if not facts.is_buy:
         return None
@@ -217,7 +217,7 @@ def check_sector(facts: Facts) -> Reason | None:
     word = next((word for word in facts.limits.excluded_sectors if (bare := _letters(word)) and bare in sector), None)
     if word is None:
         return None
-    return Reason(
+    return Denial(
         "SECTOR",
         gettext_noop("{code} is in the sector {sector}, which is excluded ({word}, AEGIS_EXCLUDED_SECTORS)"),
         {"code": facts.request.code, "sector": facts.sector, "word": word},
@@ -230,20 +230,20 @@ def _letters(text: str) -> str:
     return re.sub(r"[\W_]", "", text)
 
 
-def check_venue(facts: Facts) -> Reason | None:
+def check_venue(facts: RiskInputs) -> Denial | None:
     """The venue must be open, and its phase must take this kind of order."""
     request = facts.request
     if request.market is not Market.KRX and not facts.trades_on_nxt:
-        return Reason("NOT_ON_NXT", gettext_noop("{code} does not trade on NXT: use KRX"), {"code": request.code})
+        return Denial("NOT_ON_NXT", gettext_noop("{code} does not trade on NXT: use KRX"), {"code": request.code})
     open_phases = phases_at(facts.phases, request.market, facts.now)
     if not open_phases:
-        return Reason(
+        return Denial(
             "MARKET_CLOSED",
             gettext_noop("{market} takes no orders at {time}"),
             {"market": request.market, "time": f"{facts.now:%Y-%m-%d %H:%M:%S}"},
         )
     if facts.instrument is not Instrument.STOCK and _is_krx_after_market(open_phases):
-        return Reason(
+        return Denial(
             "FUND_AFTER_HOURS",
             gettext_noop("{code} is no share: KRX's after-market trades shares only"),
             {"code": request.code},
@@ -255,12 +255,12 @@ def _is_krx_after_market(phases: tuple[Phase, ...]) -> bool:
     return all(phase.market is Market.KRX and phase.name is PhaseName.AFTER_MARKET for phase in phases)
 
 
-def _check_kind(facts: Facts) -> Reason | None:
+def _check_kind(facts: RiskInputs) -> Denial | None:
     request = facts.request
     legal = legal_kinds(request.market, facts.phases, facts.now)
     if request.kind in legal:
         return None
-    return Reason(
+    return Denial(
         "ORDER_KIND",
         gettext_noop("{market} does not take order kind {kind} at {time}: it takes {legal}"),
         {
@@ -272,7 +272,7 @@ def _check_kind(facts: Facts) -> Reason | None:
     )
 
 
-def check_frozen(facts: Facts) -> Reason | None:
+def check_unknown_order(facts: RiskInputs) -> Denial | None:
     """While one order's fate is unknown, no second one of its stock and side goes: it could be the same again.
 
     An amend adds no shares to those of its original: it holds up no stop, and no chase of another family.
@@ -280,37 +280,37 @@ def check_frozen(facts: Facts) -> Reason | None:
     name = facts.others.frozen_by or ("" if facts.is_errand else facts.others.frozen_by_amend)
     if not name:
         return None
-    return Reason(
+    return Denial(
         "FROZEN",
         gettext_noop("order {order} of {code} has no known outcome yet: new ones on its side wait for that"),
         {"order": name, "code": facts.request.code},
     )
 
 
-def check_twin(facts: Facts) -> Reason | None:
+def check_duplicate(facts: RiskInputs) -> Denial | None:
     """The same asked for twice within seconds, by two request ids, is most likely meant once."""
     if facts.is_errand or not facts.others.twin:
         return None
-    return Reason(
+    return Denial(
         "DUPLICATE",
         gettext_noop("order {order} asked for the same a moment ago: wait (AEGIS_DUPLICATE_SECONDS) if you mean both"),
         {"order": facts.others.twin},
     )
 
 
-def check_pace(facts: Facts) -> Reason | None:
+def check_order_rate(facts: RiskInputs) -> Denial | None:
     """Buys and sales are counted apart, and a stop waits for neither: no haste may hold up what has to be sold."""
     most = facts.limits.orders_per_minute
     if facts.is_errand or not most or facts.others.last_minute < most:
         return None
-    return Reason(
+    return Denial(
         "PACE",
         gettext_noop("{count} orders of this side within a minute: at most {most} (AEGIS_MAX_ORDERS_PER_MINUTE)"),
         {"count": facts.others.last_minute, "most": most},
     )
 
 
-def check_self_cross(facts: Facts) -> Reason | None:
+def check_self_cross(facts: RiskInputs) -> Denial | None:
     """An order must not trade against a resting order of the same account: the exchange forbids such trades (통정매매).
 
     It is judged by its limit, or without a price by the best opposite quote. SOR counts as both venues.
@@ -321,7 +321,7 @@ def check_self_cross(facts: Facts) -> Reason | None:
     rival = next((each for each in facts.others.opposite if _crosses(facts.request, price, each)), None)
     if rival is None:
         return None
-    return Reason(
+    return Denial(
         "SELF_CROSS",
         gettext_noop("it could trade against order {order} of the same account: cancel that one first"),
         {"order": rival.name},
@@ -333,22 +333,22 @@ def _crosses(request: OrderRequest, price: int, rival: RestingOrder) -> bool:
     return same_venue and (not rival.price or (price - rival.price) * request.side.sign >= 0)
 
 
-def check_order_value(facts: Facts) -> Reason | None:
+def check_order_value(facts: RiskInputs) -> Denial | None:
     value, most = facts.value_won, facts.limits.order_won
     if not facts.is_buy or not most or value is None or value <= most:
         return None
-    return Reason(
+    return Denial(
         "ORDER_VALUE",
         gettext_noop("the order is worth {value:,} won: at most {most:,} (AEGIS_MAX_ORDER_WON)"),
         {"value": value, "most": most},
     )
 
 
-def check_day_value(facts: Facts) -> Reason | None:
+def check_day_value(facts: RiskInputs) -> Denial | None:
     value, most, before = facts.value_won, facts.limits.day_won, facts.others.bought_today_won + facts.kept_won
     if not facts.is_buy or not most or value is None or before + value <= most:
         return None
-    return Reason(
+    return Denial(
         "DAY_VALUE",
         gettext_noop(
             "with {before:,} won ordered to buy today, {value:,} more is too much: at most {most:,} (AEGIS_MAX_DAY_WON)"
@@ -357,7 +357,7 @@ def check_day_value(facts: Facts) -> Reason | None:
     )
 
 
-def check_weight(facts: Facts) -> Reason | None:
+def check_concentration(facts: RiskInputs) -> Denial | None:
     """What is held, what open buys may bring, and this order, against the account's total."""
     value, most = facts.value_won, facts.limits.position_percent
     if not facts.is_buy or not most or value is None or facts.quote is None or facts.total_asset is None:
@@ -365,7 +365,7 @@ def check_weight(facts: Facts) -> Reason | None:
     position = (facts.held_qty + facts.others.open_buy_qty + facts.kept_qty) * facts.quote.price + value
     if position * 100 <= facts.total_asset * most:
         return None
-    return Reason(
+    return Denial(
         "POSITION_WEIGHT",
         gettext_noop(
             "{code} would be worth {position:,} won of {total:,}: at most {most:g}% (AEGIS_MAX_POSITION_PERCENT)"
@@ -374,60 +374,60 @@ def check_weight(facts: Facts) -> Reason | None:
     )
 
 
-def check_tick(facts: Facts) -> Reason | None:
+def check_tick(facts: RiskInputs) -> Denial | None:
     """The price lies on the grid of its instrument, by the tick that the broker's quote tells if it was asked."""
     request, quoted = facts.request, facts.quote.quoted_tick if facts.quote else None
     if not request.kind.is_priced or not facts.is_priced:
         return None
     if is_on_tick(request.price, facts.instrument, quoted=quoted):
         return None
-    return Reason(
+    return Denial(
         "TICK",
         gettext_noop("price {price:,} is not on the grid: the tick there is {tick:,} won"),
         {"price": request.price, "tick": get_tick_size(request.price, facts.instrument, quoted=quoted)},
     )
 
 
-def check_trigger(facts: Facts) -> Reason | None:
+def check_trigger(facts: RiskInputs) -> Denial | None:
     """A stop-limit order names its condition price (CNDT_PRIC), on the grid, within the day; no other kind does."""
     request, quote = facts.request, facts.quote
     if request.kind is not OrderKind.STOP_LIMIT:
         if not request.trigger:
             return None
         words = gettext_noop("only a stop-limit order (22) has a trigger price, and this one is of kind {kind}")
-        return Reason("TRIGGER", words, {"kind": request.kind.value})
+        return Denial("TRIGGER", words, {"kind": request.kind.value})
     inside = quote is None or quote.lower_limit <= request.trigger <= quote.upper_limit
     quoted = quote.quoted_tick if quote else None
     if inside and is_on_tick(request.trigger, facts.instrument, quoted=quoted):
         return None
-    return Reason(
+    return Denial(
         "TRIGGER",
         gettext_noop("a stop-limit order needs a trigger price on the grid and within today's limits, not {trigger:,}"),
         {"trigger": request.trigger},
     )
 
 
-def check_daily_limits(facts: Facts) -> Reason | None:
+def check_daily_limits(facts: RiskInputs) -> Denial | None:
     quote, price = facts.quote, facts.price
     if quote is None or price is None or not facts.request.kind.is_priced:
         return None
     if quote.lower_limit <= price <= quote.upper_limit:
         return None
-    return Reason(
+    return Denial(
         "DAILY_LIMIT",
         gettext_noop("price {price:,} is outside today's limits {lower:,} to {upper:,}"),
         {"price": price, "lower": quote.lower_limit, "upper": quote.upper_limit},
     )
 
 
-def check_collar(facts: Facts) -> Reason | None:
+def check_price_collar(facts: RiskInputs) -> Denial | None:
     """A buy far over the last trade, or a sale far under it, is a slip of the hand. The other way it only rests."""
     quote, price, most = facts.quote, facts.price, facts.limits.collar_percent
     if not most or quote is None or price is None or not facts.request.kind.is_priced:
         return None
     if (price - quote.price) * facts.request.side.sign * 100 <= quote.price * most:
         return None
-    return Reason(
+    return Denial(
         "COLLAR",
         gettext_noop(
             "price {price:,} is too far from the last trade at {last:,}: at most {most:g}% (AEGIS_MAX_COLLAR_PERCENT)"
@@ -436,13 +436,13 @@ def check_collar(facts: Facts) -> Reason | None:
     )
 
 
-def check_halt(facts: Facts) -> Reason | None:
+def check_halt(facts: RiskInputs) -> Denial | None:
     if facts.quote is None or not facts.quote.is_halted:
         return None
-    return Reason("STOCK_HALTED", gettext_noop("{code} is halted by the exchange"), {"code": facts.request.code})
+    return Denial("STOCK_HALTED", gettext_noop("{code} is halted by the exchange"), {"code": facts.request.code})
 
 
-def check_cash(facts: Facts) -> Reason | None:
+def check_cash(facts: RiskInputs) -> Denial | None:
     """`orderable_cash` already leaves out commission and what open buys hold: never subtract them again.
 
     What buys of unknown fate may have taken does count as spent: the broker may not know of them yet.
@@ -453,65 +453,65 @@ def check_cash(facts: Facts) -> Reason | None:
     enough = facts.orderable_qty is None or facts.request.qty <= facts.orderable_qty
     if enough and facts.cost_won <= cash:
         return None
-    return Reason(
+    return Denial(
         "CASH",
         gettext_noop("not enough cash: {needed:,} won needed, {cash:,} won orderable"),
         {"needed": facts.cost_won, "cash": cash},
     )
 
 
-def check_shares(facts: Facts) -> Reason | None:
+def check_shares(facts: RiskInputs) -> Denial | None:
     if facts.is_buy or facts.sellable_qty is None:
         return None
     sellable = max(0, facts.sellable_qty - facts.others.unknown_qty)
     if facts.request.qty <= sellable:
         return None
-    return Reason(
+    return Denial(
         "SHARES",
         gettext_noop("not enough shares: {qty:,} asked, {sellable:,} sellable"),
         {"qty": facts.request.qty, "sellable": sellable},
     )
 
 
-GUARDS: tuple[Guard, ...] = (
+RISK_CHECKS: tuple[RiskCheck, ...] = (
     check_quantity,
-    check_switch,
+    check_trading_state,
     check_circuit_breaker,
     check_reconciled,
     check_blacklist,
     check_sector,
     check_venue,
-    check_frozen,
-    check_twin,
-    check_pace,
+    check_unknown_order,
+    check_duplicate,
+    check_order_rate,
     check_self_cross,
     check_order_value,
     check_day_value,
-    check_weight,
+    check_concentration,
     check_tick,
     check_trigger,
     check_daily_limits,
-    check_collar,
+    check_price_collar,
     check_halt,
     check_cash,
     check_shares,
 )
 # what another process may have changed since: asked again under the lock in which the order is committed
-CROWDED: tuple[Guard, ...] = (
-    check_switch,
+CROWDED: tuple[RiskCheck, ...] = (
+    check_trading_state,
     check_circuit_breaker,
     check_reconciled,
-    check_frozen,
-    check_twin,
-    check_pace,
+    check_unknown_order,
+    check_duplicate,
+    check_order_rate,
     check_self_cross,
     check_day_value,
-    check_weight,
+    check_concentration,
 )
 
 
 # for an amend that commits no more than before: what the exchange would refuse, and nothing else
-HARMLESS: tuple[Guard, ...] = (
+HARMLESS: tuple[RiskCheck, ...] = (
     check_quantity,
     check_venue,
     check_tick,
@@ -520,20 +520,20 @@ HARMLESS: tuple[Guard, ...] = (
 )
 
 
-def reasons(facts: Facts, guards: tuple[Guard, ...] = GUARDS) -> list[Reason]:
+def denials(facts: RiskInputs, guards: tuple[RiskCheck, ...] = RISK_CHECKS) -> list[Denial]:
     """Return every reason against the order, in the order of the guards."""
     return [reason for guard in guards if (reason := guard(facts)) is not None]
 
 
-def check_words(kind: OrderKind, *, names_price: bool) -> Reason | None:
+def check_order_kind_fields(kind: OrderKind, *, names_price: bool) -> Denial | None:
     """Return what is wrong with an intent that asks for an order kind by name: some name a price, others none."""
     if kind.is_priced is names_price:
         return None
     if kind.is_priced:
         words = gettext_noop("order kind {kind} needs a price or a strategy")
-        return Reason("NEEDS_PRICE", words, {"kind": kind.value})
+        return Denial("NEEDS_PRICE", words, {"kind": kind.value})
     words = gettext_noop("order kind {kind} names no price: leave price and strategy out")
-    return Reason("NAMES_NO_PRICE", words, {"kind": kind.value})
+    return Denial("NAMES_NO_PRICE", words, {"kind": kind.value})
 
 
 # --- when the trading state changes by itself ------------------------------------------------------
@@ -584,7 +584,7 @@ class Evidence:
 class Trip:
     """Why the state trips to REDUCING."""
 
-    why: tuple[Reason, ...]
+    why: tuple[Denial, ...]
 
     @property
     def causes(self) -> frozenset[str]:
@@ -615,12 +615,12 @@ def may_clear(evidence: Evidence, limits: TripLimits) -> bool:
     )
 
 
-def _reasons_to_trip(evidence: Evidence, limits: TripLimits) -> list[Reason]:
+def _reasons_to_trip(evidence: Evidence, limits: TripLimits) -> list[Denial]:
     checks = (_refused(evidence, limits), _list_missing(evidence, limits), _losing(evidence, limits))
     return [reason for reason in checks if reason is not None]
 
 
-def _losing(evidence: Evidence, limits: TripLimits) -> Reason | None:
+def _losing(evidence: Evidence, limits: TripLimits) -> Denial | None:
     """A person who resumes over the limit has seen that loss: from there the limit counts anew."""
     by_percent = int(evidence.total_yesterday * limits.loss_percent / 100)
     bounds = [bound for bound in (limits.loss_won, by_percent) if bound > 0]
@@ -630,31 +630,31 @@ def _losing(evidence: Evidence, limits: TripLimits) -> Reason | None:
     seen = evidence.loss_when_turned if evidence.loss_when_turned >= most else 0
     if evidence.loss_won - seen < most:
         return None
-    return Reason(
+    return Denial(
         DAILY_LOSS,
         gettext_noop("{loss:,} won are lost today, {since:,} since the switch was last turned: at most {most:,}"),
         {"loss": evidence.loss_won, "since": evidence.loss_won - seen, "most": most},
     )
 
 
-def _refused(evidence: Evidence, limits: TripLimits) -> Reason | None:
+def _refused(evidence: Evidence, limits: TripLimits) -> Denial | None:
     """Refusals of one stock say nothing of the others: each stock counts for half of the limit at most."""
     by_stock = Counter(evidence.refused)
     most_of_one = (limits.refusals + 1) // 2
     count = sum(min(each, most_of_one) for each in by_stock.values())
     if not limits.refusals or len(by_stock) < 2 or count < limits.refusals:
         return None
-    return Reason(
+    return Denial(
         REFUSALS,
         gettext_noop("the broker refused {count} orders of {stocks} stocks in a row: something is wrong with them"),
         {"count": len(evidence.refused), "stocks": len(by_stock)},
     )
 
 
-def _list_missing(evidence: Evidence, limits: TripLimits) -> Reason | None:
+def _list_missing(evidence: Evidence, limits: TripLimits) -> Denial | None:
     if not limits.blind_minutes or evidence.blind_for < timedelta(minutes=limits.blind_minutes):
         return None
-    return Reason(
+    return Denial(
         LIST_MISSING,
         gettext_noop("no complete order list for {minutes} minutes: what became of our orders cannot be seen"),
         {"minutes": int(evidence.blind_for.total_seconds() // 60)},

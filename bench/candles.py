@@ -97,12 +97,12 @@ def _in_turn(*cases: Callable[[], float]) -> list[float]:
 
 def _our_fold() -> float:
     from aegis.broker import Trade
-    from aegis.candles import MinuteFold
+    from aegis.candles import MinuteBarAggregator
     from aegis.terms import Market
 
     trades = [Trade(*tick, Market.KRX) for tick in _ticks(TICKS, FOLD_STOCKS, FOLD_MINUTES)]
     batches = [trades[start : start + BATCH] for start in range(0, TICKS, BATCH)]
-    fold = MinuteFold(Market.KRX, DAY)
+    fold = MinuteBarAggregator(Market.KRX, DAY)
     began = time.process_time()
     for batch in batches:
         fold.add(batch)
@@ -194,10 +194,10 @@ def decode_row() -> Row:
 
 def _listening(ticks: Any) -> Any:
     """Return what the stream worker has once the day's bars were read back."""
-    from aegis.candles import MinuteFold
+    from aegis.candles import MinuteBarAggregator
     from aegis.terms import Market
 
-    ticks._folds = {each: MinuteFold(each, DAY) for each in Market}
+    ticks._folds = {each: MinuteBarAggregator(each, DAY) for each in Market}
     ticks._day = DAY
     return ticks
 

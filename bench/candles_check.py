@@ -71,11 +71,11 @@ def _run(plan: Plan, home: Path) -> int:
     import django
 
     django.setup()
-    from ops.runtime import House
+    from ops.runtime import Runtime
 
     log = home / "house.log"
     try:
-        with log.open("w", encoding="utf-8") as output, House(output=output, say=_say, fresh_day=True) as house:
+        with log.open("w", encoding="utf-8") as output, Runtime(output=output, say=_say, fresh_day=True) as house:
             house.wait_until_ready()
             return _check(plan)
     except BaseException:

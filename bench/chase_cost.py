@@ -97,7 +97,7 @@ class Run:
     def _place(self) -> list[int]:
         from aegis.chase import Plan
         from aegis.terms import Market, Side
-        from orders.service import Intent
+        from orders.service import OrderIntent
         from simulator.exchange.listings import STOCKS as LISTED
 
         plan, roots = Plan(WAIT_SECONDS, RETRIES, 1, market_after=False), []
@@ -105,7 +105,7 @@ class Run:
         for code in [code for code, stock in LISTED.items() if stock.sector != EXCLUDED][:STOCKS]:
             self._hold(code)
             for _ in range(ORDERS_EACH):
-                order = self._service.place(Intent(code, Side.BUY, QTY, market=Market.KRX, **words))
+                order = self._service.place(OrderIntent(code, Side.BUY, QTY, market=Market.KRX, **words))
                 roots.append(order.pk)
         return roots
 

@@ -112,18 +112,18 @@ class Check:
         """Hold the sockets as the stream worker does, and poll as beat has a worker do."""
         from kis.factory import broker
         from stream import gaps, worker
-        from stream.consumers import TRADES, Plug
+        from stream.consumers import TRADES, Consumer
 
         def note(trades: Sequence[Any], arrived: float) -> None:
             self.heard.update((trade.code, time.monotonic()) for trade in trades)
 
         usual = worker.PLUGS
-        worker.PLUGS = (*usual, lambda: Plug(handlers=dict.fromkeys(TRADES.values(), note)))
+        worker.PLUGS = (*usual, lambda: Consumer(handlers=dict.fromkeys(TRADES.values(), note)))
         self.reconcile_wanted = threading.Event()
         asked = _Asked(broker(), self.polled)
         gaps.broker = lambda: asked
         worker.reconcile.delay = self.reconcile_wanted.set  # no worker runs here
-        self.term, over = worker.Term(lambda: True), threading.Event()
+        self.term, over = worker.LeaderSession(lambda: True), threading.Event()
         threads = [
             threading.Thread(target=self.term.run, args=(over,)),
             threading.Thread(target=self._publish, args=(over,)),
@@ -249,7 +249,7 @@ class Check:
         from kis.factory import broker
         from orders import reconcile
         from orders.models import TradeExecution, TradeOrder
-        from orders.service import Intent, OrderService
+        from orders.service import OrderIntent, OrderService
         from portfolio.fetcher import KISFetcher
         from rehearsal.ledger_check import judge
 
@@ -264,7 +264,7 @@ class Check:
             self.reconcile_wanted.clear()
             streams.move(own_fills, number)
             time.sleep(self._random.uniform(0.0, 0.3))
-            rows.append(service.place(Intent(code=ORDERED, side=_buy(), qty=1, strategy="buy_urgent")).pk)
+            rows.append(service.place(OrderIntent(code=ORDERED, side=_buy(), qty=1, strategy="buy_urgent")).pk)
             _wait(lambda carrier=carrier: own_fills in carrier.held, 10.0)
             _wait(self.reconcile_wanted.is_set, 5.0)
             reconcile.reconcile(broker(), clock.now)

@@ -37,7 +37,7 @@ def repeat(start: "Barrier", answers: "multiprocessing.Queue[list[Answer] | str]
     from aegis.terms import Side
     from infra import clock
     from kis.factory import broker
-    from orders.service import Intent, OrderService
+    from orders.service import OrderIntent, OrderService
 
     service = OrderService(broker(), clock.now)
     seen = []
@@ -45,7 +45,7 @@ def repeat(start: "Barrier", answers: "multiprocessing.Queue[list[Answer] | str]
         for number, price in enumerate(PRICES):
             start.wait(PATIENCE_SECONDS)
             for _ in range(REPEATS):
-                order = service.place(Intent("005930", Side.BUY, 1, price=price, request_id=f"once-{number}"))
+                order = service.place(OrderIntent("005930", Side.BUY, 1, price=price, request_id=f"once-{number}"))
                 seen.append(Answer(number, order.pk))
     except Exception as error:  # noqa: BLE001 whatever it is, the judge hears of it
         start.abort()

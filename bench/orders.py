@@ -124,7 +124,7 @@ def _fill_both(codec: Codec, number: str, index: int, twin: "psycopg.Connection[
     with connection.execute_wrapper(recorder):
         arrived = time.perf_counter()
         for notice in wire.notices(codec.read(frame)):
-            fills.receive(notice, account="5000000001", now=clock.now(), arrived=arrived)
+            fills.ingest(notice, account="5000000001", now=clock.now(), arrived=arrived)
     *statements, (last, _) = recorder.statements
     assert "committed_ms" in last, "the last statement is to be the note of how long it took"
     seconds = _replay(twin, statements)
@@ -247,7 +247,7 @@ def _order_both(url: str, twin: "psycopg.Connection[Any]") -> list[tuple[float, 
 
     from aegis.terms import Side
     from infra import clock
-    from orders.service import Intent, OrderService
+    from orders.service import OrderIntent, OrderService
 
     # so many orders in so short a time are no trader's; the guards look all the same
     settings.MAX_ORDERS_PER_MINUTE = settings.MAX_DAY_WON = 10**12
@@ -256,7 +256,7 @@ def _order_both(url: str, twin: "psycopg.Connection[Any]") -> list[tuple[float, 
     with httpx.Client(timeout=10, trust_env=False) as http:
         for number in range(ORDERS + WARM_UP):
             price = LAST_PRICE - 100 * (number % 15) - 100
-            intent = Intent(f"{100 + number // 15:06d}", Side.BUY, 1, price=price)
+            intent = OrderIntent(f"{100 + number // 15:06d}", Side.BUY, 1, price=price)
             recorder = Recorder()
             with connection.execute_wrapper(recorder):
                 ours = time.perf_counter()
@@ -415,9 +415,9 @@ def _listening() -> Iterator[None]:
     """Hold the socket as the stream worker does."""
     from django.db import connections
 
-    from stream.worker import Term
+    from stream.worker import LeaderSession
 
-    term, stop = Term(lambda: True), threading.Event()
+    term, stop = LeaderSession(lambda: True), threading.Event()
 
     def run() -> None:
         term.run(stop)
@@ -460,10 +460,10 @@ def _known_by_polling(service: Any, number: int) -> float:
 
 def _wanted(number: int) -> Any:
     from aegis.terms import Side
-    from orders.service import Intent
+    from orders.service import OrderIntent
 
     # quantities differ: the same order twice in a few seconds would be held for a slip of the hand
-    return Intent("005930", Side.BUY, 1 + number, strategy="buy_urgent")
+    return OrderIntent("005930", Side.BUY, 1 + number, strategy="buy_urgent")
 
 
 def _wait(happened: Callable[[], bool]) -> None:

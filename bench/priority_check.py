@@ -60,7 +60,7 @@ def fall_asleep(held: Event) -> None:
     from orders import kill_switch
 
     with transaction.atomic():
-        kill_switch.overtake()
+        kill_switch.bump_version()
         held.set()
         os.kill(os.getpid(), signal.SIGSTOP)
 
@@ -168,7 +168,7 @@ class Check:
         from kis.factory import broker
         from orders import reconcile
         from orders.models import TradeOrder
-        from orders.service import Intent, OrderService
+        from orders.service import OrderIntent, OrderService
         from orders.tasks import chase_check
         from simulator.exchange.listings import STOCKS as LISTED
 
@@ -180,7 +180,7 @@ class Check:
             price -= 5 * get_tick_size(price, LISTED[code].instrument)
             if not reconcile.is_fresh(clock.now()):
                 reconcile.reconcile(broker(), clock.now)
-            wanted.append(service.place(Intent(code, Side.BUY, 1, price=price, plan=Plan(6, 3, 1, True))).pk)
+            wanted.append(service.place(OrderIntent(code, Side.BUY, 1, price=price, plan=Plan(6, 3, 1, True))).pk)
         TradeOrder.objects.filter(pk__in=wanted).update(chase_at=clock.now())
         for pk in wanted:
             chase_check.delay(pk)

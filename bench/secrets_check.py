@@ -95,14 +95,14 @@ def _found(text: str, issued: str) -> list[str]:
 def _play_and_collect(home: Path, telegram: FakeTelegram) -> Iterator[Text]:
     from django.conf import settings
 
-    from ops.runtime import House
+    from ops.runtime import Runtime
     from rehearsal.scripted_day import play
 
     log = home / "house.log"
     said: list[str] = []
     with (
         log.open("w", encoding="utf-8") as output,
-        House(output=output, say=said.append, fresh_day=True) as house,
+        Runtime(output=output, say=said.append, fresh_day=True) as house,
         (home / "demo.log").open("w", encoding="utf-8") as report,
     ):
         house.wait_until_ready()

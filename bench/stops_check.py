@@ -70,9 +70,9 @@ def listen(number: int, ready: "Event", over: "Event") -> None:
     house.join()
     import threading
 
-    from stream.worker import Term
+    from stream.worker import LeaderSession
 
-    term, stop = Term(lambda: True), threading.Event()
+    term, stop = LeaderSession(lambda: True), threading.Event()
     thread = threading.Thread(target=term.run, args=(stop,))
     thread.start()
     while not over.is_set():
@@ -421,7 +421,7 @@ class Check:
             self.hold(code, self.moved(code, -3))
             began = time.perf_counter()
             stops.trigger(pk, self.moved(code, -3), clock.now(), seen="check")
-            stops.advance(pk, timed, clock.now)  # type: ignore[arg-type]
+            stops.run_step(pk, timed, clock.now)  # type: ignore[arg-type]
             left_at = timed.left_at or time.perf_counter()
             times.append((left_at - began - timed.seconds) * 1000)
             stops.disarm(StopRule.objects.get(pk=pk), why="check", at=clock.now())

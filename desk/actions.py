@@ -27,7 +27,7 @@ from orders.service import OrderService
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ActionResult:
     """What became of it, in the operator's language."""
 
     is_done: bool
@@ -57,47 +57,47 @@ def _service() -> OrderService:
 
 
 def _note(order: TradeOrder, user: User, text: str) -> None:
-    journal.write(order, "OPERATOR", f"{user.get_username()}: {text}", at=clock.now())
+    journal.append_event(order, "OPERATOR", f"{user.get_username()}: {text}", at=clock.now())
     log_act(user, order, text)
 
 
-def cancel(order: TradeOrder, *, by: User) -> Told:
+def cancel(order: TradeOrder, *, by: User) -> ActionResult:
     """Ask the broker to cancel what is left of an order, and end its chase."""
     if order.is_done and order.chase_at is not None:
         _note(order, by, _("cancel"))
         _service().end_chase(order, _("cancelled by {name}").format(name=by.get_username()))
-        return Told(True, _("Nothing of it is ordered anew: {order}").format(order=name_of(order)))
+        return ActionResult(True, _("Nothing of it is ordered anew: {order}").format(order=name_of(order)))
     if order.is_done:
-        return Told(False, _("Nothing is left to cancel of {order}").format(order=name_of(order)))
+        return ActionResult(False, _("Nothing is left to cancel of {order}").format(order=name_of(order)))
     _note(order, by, _("cancel"))
     try:
         _service().cancel(order, by=RequestedBy.OPERATOR, who=by.get_username())
     except BrokerError as error:
-        return Told(
+        return ActionResult(
             False, _("{order} is not cancelled: {error}").format(order=name_of(order), error=risk.say_error(error))
         )
     if order.state in UNANSWERED:
-        return Told(True, changing.cancel_deferred(name_of(order)))
-    return Told(True, _("Cancel sent: {order}").format(order=name_of(order)) + ". " + after_cancel(order))
+        return ActionResult(True, changing.cancel_deferred(name_of(order)))
+    return ActionResult(True, _("Cancel sent: {order}").format(order=name_of(order)) + ". " + after_cancel(order))
 
 
-def amend(order: TradeOrder, change: Change, *, by: User) -> Told:
+def amend(order: TradeOrder, change: Change, *, by: User) -> ActionResult:
     """Move an open order to another price, or reduce it."""
     _note(order, by, _("amend: {change}").format(change=wanted(order, change)))
     changed = changing.amend(order, change, who=by.get_username())
-    return Told(changed.is_done, changed.text)
+    return ActionResult(changed.is_done, changed.text)
 
 
-def chase_now(order: TradeOrder, *, by: User) -> Told:
+def chase_now(order: TradeOrder, *, by: User) -> ActionResult:
     """Let the chase of an order take its next step at once."""
     if not order.is_open:
-        return Told(False, _("{order} is not open: there is nothing to chase").format(order=name_of(order)))
+        return ActionResult(False, _("{order} is not open: there is nothing to chase").format(order=name_of(order)))
     _note(order, by, _("chase now"))
     _service().chase_now(order)
-    return Told(True, _("The chase takes its next step: {order}").format(order=name_of(order)))
+    return ActionResult(True, _("The chase takes its next step: {order}").format(order=name_of(order)))
 
 
-def look(*, by: User, order: TradeOrder | None = None) -> Told:
+def look(*, by: User, order: TradeOrder | None = None) -> ActionResult:
     """Hold all orders against the broker's list."""
     if order is None:
         log_act(by, TradeOrder, _("reconcile"))
@@ -106,82 +106,82 @@ def look(*, by: User, order: TradeOrder | None = None) -> Told:
     try:
         report = reconcile.reconcile(broker(), clock.now)
     except BrokerError as error:
-        return Told(False, _("The broker could not be asked: {error}").format(error=risk.say_error(error)))
+        return ActionResult(False, _("The broker could not be asked: {error}").format(error=risk.say_error(error)))
     words = _("Reconciled: {seen} orders at the broker, {corrected} corrected, {adopted} adopted, {resolved} resolved")
     figures = {name: getattr(report, name) for name in ("seen", "corrected", "adopted", "resolved")}
     text = words.format(**figures)
     if report.error:
         text += "; " + _("lines that cannot be read: {why}").format(why=report.error)
-    return Told(True, text)
+    return ActionResult(True, text)
 
 
-def decide(order: TradeOrder, order_no: str | None, *, by: User) -> Told:
+def decide(order: TradeOrder, order_no: str | None, *, by: User) -> ActionResult:
     """Settle an unknown outcome by a person's word: it is the broker's `order_no`, or it never arrived."""
     try:
         _service().decide(order, order_no, by=by.get_username())
     except ValueError as error:
-        return Told(False, str(error))
+        return ActionResult(False, str(error))
     text = _("decided: it is {number}").format(number=order_no) if order_no else _("decided: it never arrived")
     log_act(by, order, text)
-    return Told(True, f"{name_of(order)}: {text}")
+    return ActionResult(True, f"{name_of(order)}: {text}")
 
 
-def switch_to(state: TradingState, *, by: User, reason: str) -> Told:
+def switch_to(state: TradingState, *, by: User, reason: str) -> ActionResult:
     """Turn the kill switch."""
-    change = kill_switch.turn(state, by=by.get_username(), reason=reason, at=clock.now())
+    change = kill_switch.set_state(state, by=by.get_username(), reason=reason, at=clock.now())
     log_act(by, change, f"{change.get_to_state_display()}: {reason}".rstrip(": "))
-    return Told(True, _("Trading switch: {state}").format(state=change.get_to_state_display()))
+    return ActionResult(True, _("Trading switch: {state}").format(state=change.get_to_state_display()))
 
 
-def stop_buying(*, by: User, reason: str) -> Told:
+def stop_buying(*, by: User, reason: str) -> ActionResult:
     """Let only sales pass, stops among them; halted trading is halted no more."""
     change = kill_switch.reduce(by=by.get_username(), reason=reason, at=clock.now())
     log_act(by, change, f"{change.get_to_state_display()}: {reason}".rstrip(": "))
-    return Told(True, _("Trading switch: {state}").format(state=change.get_to_state_display()))
+    return ActionResult(True, _("Trading switch: {state}").format(state=change.get_to_state_display()))
 
 
-def cancel_all(*, by: User) -> Sequence[Told]:
+def cancel_all(*, by: User) -> Sequence[ActionResult]:
     """Cancel everything of ours that is open; external orders stay. What the list still shows is not done."""
     log_act(by, TradeOrder, _("cancel all"))
     swept = _service().cancel_all(who=by.get_username())
     words = _("{count} orders are no longer open by the broker's list")
-    told = [Told(True, words.format(count=len(swept.cancelled)))]
+    told = [ActionResult(True, words.format(count=len(swept.cancelled)))]
     told += [
-        Told(False, _("{order} is not confirmed: {why}").format(order=number, why=why))
+        ActionResult(False, _("{order} is not confirmed: {why}").format(order=number, why=why))
         for number, why in swept.unconfirmed.items()
     ]
     told += [
-        Told(False, _("{order} is not cancelled: {error}").format(order=number, error=why))
+        ActionResult(False, _("{order} is not cancelled: {error}").format(order=number, error=why))
         for number, why in swept.failed.items()
     ]
     if swept.left:
         words = _("{count} orders placed outside AEGIS are left open: {numbers}")
-        told.append(Told(True, words.format(count=len(swept.left), numbers=", ".join(swept.left))))
+        told.append(ActionResult(True, words.format(count=len(swept.left), numbers=", ".join(swept.left))))
     if swept.unseen:
-        told.append(Told(False, _("Not all that is open is known: {error}").format(error=swept.unseen)))
+        told.append(ActionResult(False, _("Not all that is open is known: {error}").format(error=swept.unseen)))
     return told
 
 
-def disarm(stop: StopRule, *, by: User) -> Told:
+def disarm(stop: StopRule, *, by: User) -> ActionResult:
     """Take a stop back."""
     try:
         stops.disarm(stop, why=by.get_username(), at=clock.now())
     except ValidationError as error:
-        return Told(False, f"{stop}: {' '.join(error.messages)}")
+        return ActionResult(False, f"{stop}: {' '.join(error.messages)}")
     log_act(by, stop, _("disarmed"))
-    return Told(True, _("Disarmed: {stop}").format(stop=stop))
+    return ActionResult(True, _("Disarmed: {stop}").format(stop=stop))
 
 
-def rearm(stop: StopRule, *, by: User) -> Told:
+def rearm(stop: StopRule, *, by: User) -> ActionResult:
     """Arm a stop again whose order somebody else changed."""
     try:
         quote = stop_polling.quote_before(stop.stock_code, stop.sources, broker(), clock.now)
         # the dialog says that it may sell at once
         stops.rearm(stop, by=by.get_username(), at=clock.now(), may_trigger_now=True, quote=quote)
     except ValidationError as error:
-        return Told(False, f"{stop}: {' '.join(error.messages)}")
+        return ActionResult(False, f"{stop}: {' '.join(error.messages)}")
     log_act(by, stop, _("armed again"))
-    return Told(True, _("Armed again: {stop}").format(stop=stop))
+    return ActionResult(True, _("Armed again: {stop}").format(stop=stop))
 
 
 def name_of(order: TradeOrder) -> str:

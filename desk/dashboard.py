@@ -182,7 +182,7 @@ def _synced_and_armed() -> dict[str, Any]:
             [[state.value for state in kill_switch.LIVE_STOPS]],
         )
         synced_at, count = cursor.fetchone()
-    return {"synced_at": synced_at, "armed": count, "about_halting": kill_switch.about_halting(count)}
+    return {"synced_at": synced_at, "armed": count, "about_halting": kill_switch.explain_halt(count)}
 
 
 def _from_redis() -> dict[str, Any]:

@@ -151,7 +151,7 @@ def stocks(request: HttpRequest) -> HttpResponse:
     return JsonResponse({"stocks": list(found.values("code", "name")[:STOCKS_FOUND])})
 
 
-def _tell(*told: actions.Told) -> HttpResponse:
+def _tell(*told: actions.ActionResult) -> HttpResponse:
     is_done = all(each.is_done for each in told)
     return JsonResponse(
         {"done": is_done, "text": "\n".join(each.text for each in told)}, status=200 if is_done else 409

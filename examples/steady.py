@@ -25,7 +25,7 @@ from infra import clock  # noqa: E402
 from kis.factory import broker  # noqa: E402
 from market import queries  # noqa: E402
 from orders import risk  # noqa: E402
-from orders.service import Intent, OrderDenied, OrderService  # noqa: E402
+from orders.service import OrderDenied, OrderIntent, OrderService  # noqa: E402
 from portfolio.service import PortfolioService  # noqa: E402
 
 NAME = "steady"
@@ -35,7 +35,7 @@ PROFIT_PCT, LOSS_PCT = Decimal("1.0"), Decimal("-2.0")
 TURN_SECONDS = 5.0
 
 
-def wishes(today: date) -> Iterator[Intent]:
+def wishes(today: date) -> Iterator[OrderIntent]:
     """Return what to order now, by what we hold as last seen."""
     held = {holding.stock_code: holding for holding in PortfolioService().get_portfolio()}
     for code in WATCHED:
@@ -48,9 +48,9 @@ def wishes(today: date) -> Iterator[Intent]:
             yield _intent(code, Side.SELL, held[code].quantity, "sell_stop", f"{name}:stop")
 
 
-def _intent(code: str, side: Side, qty: int, style: str, request_id: str) -> Intent:
+def _intent(code: str, side: Side, qty: int, style: str, request_id: str) -> OrderIntent:
     """Return one wish: `strategy` is how it is priced, `strategy_id` who wants it."""
-    return Intent(code, side, qty, strategy=style, strategy_id=NAME, request_id=request_id)
+    return OrderIntent(code, side, qty, strategy=style, strategy_id=NAME, request_id=request_id)
 
 
 def turn(orders: OrderService) -> None:

@@ -7,7 +7,7 @@ from django.db import DatabaseError, InterfaceError, connection
 
 
 @contextmanager
-def only_one(errand: str) -> Iterator[bool]:
+def advisory_lock(errand: str) -> Iterator[bool]:
     """Hold an errand, by a lock that ends with our connection; False, at once, where another holds it."""
     is_ours = _ask("SELECT pg_try_advisory_lock(hashtext(%s))", errand)
     try:

@@ -18,7 +18,7 @@ VARIABLE = "AEGIS_CLOCK_FILE"
 
 
 @dataclass(frozen=True, slots=True)
-class Shift:
+class ClockOffset:
     """Market time = `market` + (real time - `real`) × `speed`, all POSIX seconds."""
 
     real: float
@@ -29,11 +29,11 @@ class Shift:
         return self.market + (real_now - self.real) * self.speed
 
 
-UNSHIFTED = Shift(0.0, 0.0)
-_cached: tuple[int, str, Shift] | None = None
+UNSHIFTED = ClockOffset(0.0, 0.0)
+_cached: tuple[int, str, ClockOffset] | None = None
 
 
-def shift() -> Shift:
+def shift() -> ClockOffset:
     """Return the shift in force. A file that is named but absent shifts nothing."""
     global _cached
     path = os.environ.get(VARIABLE)
@@ -44,7 +44,7 @@ def shift() -> Shift:
     except FileNotFoundError:
         return UNSHIFTED
     if _cached is None or _cached[:2] != (changed_ns, path):
-        _cached = changed_ns, path, Shift(**json.loads(Path(path).read_text(encoding="ascii")))
+        _cached = changed_ns, path, ClockOffset(**json.loads(Path(path).read_text(encoding="ascii")))
     return _cached[2]
 
 

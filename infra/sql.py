@@ -71,14 +71,14 @@ def _conversion(field: Any) -> Callable[[Any], Any] | None:
 @cache
 def insertion(model: type[Model]) -> str:
     """Return the statement that writes a row by its `values` and tells its key."""
-    quote, meta = connection.ops.quote_name, model._meta
     names, filled = places(model)
-    return f"INSERT INTO {quote(meta.db_table)} ({names}) VALUES ({filled}) RETURNING {quote(meta.pk.column)}"  # noqa: S608
+    table, key = connection.ops.quote_name(model._meta.db_table), _quoted(_field(model, "pk"))
+    return f"INSERT INTO {table} ({names}) VALUES ({filled}) RETURNING {key}"  # noqa: S608
 
 
 def select(model: type[Row], values: Mapping[str, Any], *, lock: bool = False) -> list[Row]:
     """Return the rows whose columns have these values, by the names of their fields; under their locks if wanted."""
-    saved = [model._meta.get_field(name).get_db_prep_save(value, connection) for name, value in values.items()]
+    saved = [_field(model, name).get_db_prep_save(value, connection) for name, value in values.items()]
     return _rows(model, _selection(model, tuple(values), lock), saved)
 
 
@@ -123,7 +123,7 @@ def change(model: type[Row], setting: str, condition: str, values: Mapping[str, 
 
 def refresh(row: Model) -> None:
     """Read a row's columns anew. Raises DoesNotExist if it is gone."""
-    found = select(type(row), {row._meta.pk.name: row.pk})
+    found = select(type(row), {"pk": row.pk})
     if not found:
         raise type(row).DoesNotExist(f"{row} is gone")
     for field in row._meta.concrete_fields:
@@ -150,10 +150,19 @@ def words(values: Iterable[StrEnum]) -> str:
     return ", ".join(sorted(f"'{value.value}'" for value in values))
 
 
+def _field(model: type[Model], name: str) -> Any:
+    """Return a field by its name, `pk` for the key. Raises FieldDoesNotExist."""
+    return model._meta.pk if name == "pk" else model._meta.get_field(name)
+
+
+def _quoted(field: Any) -> str:
+    return connection.ops.quote_name(field.column)
+
+
 @cache
 def _selection(model: type[Model], names: tuple[str, ...], lock: bool) -> str:
     """Return the statement that asks for all columns of the rows with these values."""
-    where = " AND ".join(f"{connection.ops.quote_name(model._meta.get_field(name).column)} = %s" for name in names)
+    where = " AND ".join(f"{_quoted(_field(model, name))} = %s" for name in names)
     return f"{_all(model)} WHERE {where}{' FOR UPDATE' if lock else ''}"
 
 
@@ -166,7 +175,7 @@ def _all(model: type[Model]) -> str:
 @cache
 def columns(model: type[Model]) -> str:
     """Return the names of all columns, as `from_row` wants their values."""
-    return ", ".join(connection.ops.quote_name(field.column) for field in model._meta.concrete_fields)
+    return ", ".join(_quoted(field) for field in model._meta.concrete_fields)
 
 
 def update(model: type[Model], pk: int, values: Mapping[str, Any], *, seen: Mapping[str, Any] | None = None) -> bool:
@@ -190,8 +199,9 @@ def save(row: Model) -> None:
 @cache
 def _change(model: type[Model], names: tuple[str, ...], seen: tuple[str, ...]) -> tuple[list[Any], str]:
     """Return the fields to fill, in the order of their places, and the statement that changes the row."""
-    quote, meta = connection.ops.quote_name, model._meta
-    changed, known = [meta.get_field(name) for name in names], [meta.pk, *map(meta.get_field, seen)]
-    setting = ", ".join(f"{quote(field.column)} = %s" for field in changed)
-    where = " AND ".join(f"{quote(field.column)} = %s" for field in known)
-    return [*changed, *known], f"UPDATE {quote(meta.db_table)} SET {setting} WHERE {where}"  # noqa: S608
+    changed = [_field(model, name) for name in names]
+    known = [_field(model, "pk"), *(_field(model, name) for name in seen)]
+    setting = ", ".join(f"{_quoted(field)} = %s" for field in changed)
+    where = " AND ".join(f"{_quoted(field)} = %s" for field in known)
+    table = connection.ops.quote_name(model._meta.db_table)
+    return [*changed, *known], f"UPDATE {table} SET {setting} WHERE {where}"  # noqa: S608

@@ -11,6 +11,7 @@ from aegis.broker import (
     Balance,
     Book,
     BrokerError,
+    BrokerOrderRef,
     CalendarDay,
     DayPrice,
     Holding,
@@ -20,14 +21,13 @@ from aegis.broker import (
     OrderRecord,
     OrderRequest,
     OutcomeUnknown,
-    PartlyRead,
+    PartialResponse,
     PartlyReadBalance,
-    Placed,
     Quote,
     Refused,
     StockInfo,
+    UnparsedLine,
     UnreadHolding,
-    UnreadLine,
 )
 from aegis.positions import merged_average, profit_rate_pct
 from aegis.terms import Board, Instrument, Market, OrderKind, Side
@@ -75,17 +75,17 @@ class KISBroker(Quotations):
         }
         return _acceptance(self._client.call(tr, body, market=request.market, last_check=request.last_check))
 
-    def cancel(self, placed: Placed) -> Acceptance:
+    def cancel(self, placed: BrokerOrderRef) -> Acceptance:
         return self._change(placed, {"RVSE_CNCL_DVSN_CD": "02", "ORD_QTY": "0", "ORD_UNPR": "0", "QTY_ALL_ORD_YN": "Y"})
 
-    def cancel_part(self, placed: Placed, qty: int) -> Acceptance:
+    def cancel_part(self, placed: BrokerOrderRef, qty: int) -> Acceptance:
         return self._change(placed, {"RVSE_CNCL_DVSN_CD": "02", "ORD_UNPR": "0", **_part(qty)})
 
-    def amend(self, placed: Placed, *, price: int, qty: int | None) -> Acceptance:
+    def amend(self, placed: BrokerOrderRef, *, price: int, qty: int | None) -> Acceptance:
         quantity = {"ORD_QTY": "0", "QTY_ALL_ORD_YN": "Y"} if qty is None else _part(qty)
         return self._change(placed, {"RVSE_CNCL_DVSN_CD": "01", "ORD_UNPR": str(price), **quantity})
 
-    def _change(self, placed: Placed, what: Mapping[str, str]) -> Acceptance:
+    def _change(self, placed: BrokerOrderRef, what: Mapping[str, str]) -> Acceptance:
         body = {
             **self._account,
             "KRX_FWDG_ORD_ORGNO": placed.branch,
@@ -227,9 +227,9 @@ class KISBroker(Quotations):
     def orders(self, first: date, last: date) -> Sequence[OrderRecord]:
         """Return every order of these days, oldest first.
 
-        Raises PartlyRead if days beyond the reach of the recent list cannot be had: the recent ones are in `read`.
+        Raises PartialResponse if days beyond the reach of the recent list cannot be had: the recent ones are in `read`.
         """
-        rows, unread = list[Row](), list[UnreadLine]()
+        rows, unread = list[Row](), list[UnparsedLine]()
         parts = _by_reach(first, last, today=clock.now().date())
         for tr, since, until in parts:
             try:
@@ -237,7 +237,7 @@ class KISBroker(Quotations):
             except BrokerError as error:
                 if tr is catalogue.ORDERS or len(parts) == 1:
                     raise
-                unread.append(UnreadLine("", f"orders from {since} to {until}: {error}"))
+                unread.append(UnparsedLine("", f"orders from {since} to {until}: {error}"))
         return _lines(rows, _order_record, call=catalogue.ORDERS.name, unread=unread)
 
     def _order_rows(self, tr: TR, first: date, last: date) -> list[Row]:
@@ -275,8 +275,8 @@ class KISBroker(Quotations):
         today = clock.now().date()
         try:
             return _open_of(self.orders(today, today))
-        except PartlyRead as error:
-            raise PartlyRead(_open_of(error.read), error.unread, call=error.call) from error
+        except PartialResponse as error:
+            raise PartialResponse(_open_of(error.read), error.unread, call=error.call) from error
 
     def daily_prices(self, code: str) -> Sequence[DayPrice]:
         parameters = {**instrument(code, Market.KRX), "FID_PERIOD_DIV_CODE": "D", "FID_ORG_ADJ_PRC": "0"}
@@ -410,9 +410,9 @@ def _by_reach(first: date, last: date, *, today: date) -> list[tuple[TR, date, d
 
 
 def _lines(
-    rows: Iterable[Row], line: Callable[[Row], Line], *, call: str, unread: Iterable[UnreadLine] = ()
+    rows: Iterable[Row], line: Callable[[Row], Line], *, call: str, unread: Iterable[UnparsedLine] = ()
 ) -> list[Line]:
-    """Return the lines of a list of orders. Raises PartlyRead if one cannot be read: it names which, and why.
+    """Return the lines of a list of orders. Raises PartialResponse if one cannot be read: it names which, and why.
 
     `unread` is what could not be read before.
     """
@@ -421,9 +421,9 @@ def _lines(
         try:
             read.append(line(row))
         except BadField as error:
-            unread.append(UnreadLine(_number_if_any(row), error.message))
+            unread.append(UnparsedLine(_number_if_any(row), error.message))
     if unread:
-        raise PartlyRead(read, unread, call=call)
+        raise PartialResponse(read, unread, call=call)
     return read
 
 
@@ -465,7 +465,7 @@ def _identity(row: Row) -> tuple[str, ...]:
 
 
 def _open_order(row: Row) -> OpenOrder:
-    placed = Placed(
+    placed = BrokerOrderRef(
         order_date=clock.now().date(),
         branch=row.text("ord_gno_brno"),
         order_no=row.order_number("odno"),
@@ -480,5 +480,5 @@ def _open_of(records: Iterable[OrderRecord]) -> list[OpenOrder]:
 
 
 def _still_open(record: OrderRecord) -> OpenOrder:
-    placed = Placed(record.order_date, record.branch, record.order_no, record.market, record.kind)
+    placed = BrokerOrderRef(record.order_date, record.branch, record.order_no, record.market, record.kind)
     return OpenOrder(placed, record.code, record.side, record.open_qty)

@@ -29,7 +29,7 @@ def wait_seconds(attempts: Iterable[float], now: float) -> float:
     return max(0.0, *waits, 0.0)
 
 
-class Door:
+class ConnectionLimiter:
     """The broker's socket door for one app key. `issue` asks the broker for an approval key."""
 
     def __init__(self, store: redis.Redis, key: str, issue: Callable[[], str]) -> None:

@@ -12,7 +12,7 @@ from kis import status
 from kis.auth import Tokens, approval_key, store_key
 from kis.broker import KISBroker
 from kis.client import Client
-from kis.connection_limiter import Door
+from kis.connection_limiter import ConnectionLimiter
 from kis.environment import Credentials
 from kis.status import StreamStatus
 from kis.throttle import Throttle
@@ -71,11 +71,11 @@ def ledger_key() -> str:
     return f"aegis:kis:{settings.KIS_ENVIRONMENT.name}:{account}:ledger"
 
 
-def door(credentials: Credentials | None = None) -> Door:
+def door(credentials: Credentials | None = None) -> ConnectionLimiter:
     """Return what lets the socket of an app key through to the broker, with its own approval key."""
     known = credentials or settings.KIS_CREDENTIALS
     shared = http()  # made here: the threads of several sockets would each make their own
-    return Door(
+    return ConnectionLimiter(
         store(),
         stream_key("door", known),
         lambda: approval_key(settings.KIS_ENVIRONMENT, known, shared),
@@ -87,7 +87,7 @@ def stream_status() -> StreamStatus:
     return status.read(store(), stream_key("stream"))
 
 
-def forget() -> None:
+def reset() -> None:
     """Drop what this process keeps, so that changed settings take effect; connections are closed."""
     for kept in (http, store):
         if kept.cache_info().currsize:

@@ -35,7 +35,7 @@ def patience(rates: Iterable[float], fruitless: int = 0) -> float:
     return float(max(least, MISSED_FRAMES / sum(lively)) * 2 ** min(fruitless, MOST_DOUBLINGS))
 
 
-class Voices:
+class FeedRates:
     """How often each feed speaks in each phase of the day, kept over connections.
 
     `usual` gives the frames a second of feeds that are known to speak steadily, before they are heard.

@@ -17,7 +17,7 @@ import websocket
 from aegis.broker import BrokerError
 from kis import websocket_frames
 from kis.codec import NOTICE_IDS, BadFrame, Codec, Control, Data, registration
-from kis.liveness import Voices
+from kis.liveness import FeedRates
 from kis.status import SocketState
 from kis.subscriptions import PACE_SECONDS, Subscriptions, Topic
 from kis.websocket_frames import BrokenStream, Messages
@@ -58,7 +58,7 @@ class KeyInUse(Lost):
 
 
 class Entrance(Protocol):
-    """What lets a connection through: `kis.connection_limiter.Door`."""
+    """What lets a connection through: `kis.connection_limiter.ConnectionLimiter`."""
 
     def knock(self) -> float:
         """Return 0, or how many seconds are to be waited before one more attempt. Raises BrokerError."""
@@ -129,7 +129,7 @@ class Stream:
         self._times_in_use = 0
         self._door = door
         self._listener = listener
-        self._voices = Voices(usual)
+        self._voices = FeedRates(usual)
         self.subscriptions = Subscriptions()
         self.counters = Counters()
         self.state = SocketState.CONNECTING

@@ -6,10 +6,10 @@ from datetime import date, datetime, timedelta
 from time import monotonic
 
 from aegis.broker import Broker, BrokerError, ChartMinute, NoSuchStock, Refused
-from aegis.candles import Bar, Stretch, doubtful, mended
+from aegis.candles import Bar, GapRange, doubtful, mended
 from aegis.sessions import KST
 from aegis.terms import Market
-from infra.advisory_lock import only_one
+from infra.advisory_lock import advisory_lock
 from market import candles
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ _refused_at: dict[Hole, datetime] = {}
 
 def mend(broker: Broker, *, now: datetime) -> int:
     """Mend what has holes; return how many bars were written. One process at a time, the others return at once."""
-    with only_one("mending") as is_ours:
+    with advisory_lock("mending") as is_ours:
         return _mend_in_turn(broker, now) if is_ours else 0
 
 
@@ -80,7 +80,7 @@ def _mend_day(broker: Broker, code: str, market: Market, day: date, now: datetim
     ]
 
 
-def _chart(broker: Broker, code: str, market: Market, day: date, stretch: Stretch) -> Sequence[ChartMinute]:
+def _chart(broker: Broker, code: str, market: Market, day: date, stretch: GapRange) -> Sequence[ChartMinute]:
     """Return the chart of a stretch, page by page; a stock that the broker does not know there has no minutes.
 
     Raises BrokerError; any other refusal speaks of our key, our question or the hour, and may pass.

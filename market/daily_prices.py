@@ -16,7 +16,7 @@ from django.db.models import Min
 
 from aegis.broker import Broker, BrokerError, DayPrice, Refused
 from aegis.sessions import KST
-from infra.advisory_lock import only_one
+from infra.advisory_lock import advisory_lock
 from market.models import DailyPrice, PriceBackfill
 
 log = logging.getLogger(__name__)
@@ -180,7 +180,7 @@ def _catch_up(row: PriceBackfill, prices: Prices, last: date) -> None:
 def carry_on(broker: Broker, *, last: date, now: datetime) -> int:
     """Fetch pages of what is not done yet, for a while; return how many."""
     ends_at, pages = monotonic() + TURN_SECONDS, 0
-    with only_one(ERRAND) as is_ours:
+    with advisory_lock(ERRAND) as is_ours:
         for code in unfinished() if is_ours else ():
             is_done = False
             while not is_done and monotonic() < ends_at:

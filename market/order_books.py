@@ -110,7 +110,7 @@ def _read(order: str, code: str, market: Market, since: datetime, until: datetim
     ]
 
 
-def forget(before: datetime, at_most: int) -> int:
+def delete_before(before: datetime, at_most: int) -> int:
     """Delete snapshots of before then, and wishes that ended before; return how many."""
     ended = KeptBook.objects.filter(until__lt=before).delete()[0]
     old = BookSnapshot.objects.filter(time__lt=before).order_by("time").values_list("pk", flat=True)[:at_most]

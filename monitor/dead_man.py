@@ -30,7 +30,7 @@ from market import calendar, queries
 from market.models import Stock
 from monitor import health
 from notify import alerts
-from notify.alerts import News
+from notify.alerts import Notification
 from notify.delivery import Channel, Undelivered
 from notify.models import Kind
 from orders import reconcile
@@ -181,7 +181,7 @@ class DeadMan:
         self._view = View()
         self._guarded_since: float | None = None
         self._told_since: float | None = None
-        self._news: queue.SimpleQueue[News] = queue.SimpleQueue()
+        self._news: queue.SimpleQueue[Notification] = queue.SimpleQueue()
         self.looks = (
             Look(gettext_noop("the database does not answer"), self._read),
             Look(gettext_noop("no prices are seen"), self._prices),
@@ -331,7 +331,7 @@ class DeadMan:
         for outlet in self._outlets:
             outlet.tell(text)
         # the desk shows it once the database answers
-        self._news.put(News(f"dead-man:{at:%Y%m%d%H%M%S%f}", Kind.ALARM, text, at))
+        self._news.put(Notification(f"dead-man:{at:%Y%m%d%H%M%S%f}", Kind.ALARM, text, at))
 
 
 _KINDS = {

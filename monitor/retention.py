@@ -12,7 +12,7 @@ from time import monotonic
 from django.conf import settings
 
 from infra import db_limits
-from infra.advisory_lock import only_one
+from infra.advisory_lock import advisory_lock
 from market import order_books, queries
 from notify import delivery
 from notify.models import Confirmation
@@ -30,20 +30,20 @@ TURN_SECONDS = 30.0
 # takes a table for empty, as after a night like this, a batch with a subquery read the table once for each row
 Forget = Callable[[datetime, int], int]
 DUTIES: tuple[tuple[str, str, Forget], ...] = (
-    ("messages", "KEEP_MESSAGES_DAYS", delivery.forget),
+    ("messages", "KEEP_MESSAGES_DAYS", delivery.delete_before),
     ("confirmations", "KEEP_MESSAGES_DAYS", Confirmation.objects.delete_lapsed),
-    ("reconciliations", "KEEP_RECONCILIATIONS_DAYS", reconcile.forget),
-    ("notices", "KEEP_NOTICES_DAYS", fills.forget),
-    ("books", "KEEP_BOOKS_DAYS", order_books.forget),
+    ("reconciliations", "KEEP_RECONCILIATIONS_DAYS", reconcile.delete_before),
+    ("notices", "KEEP_NOTICES_DAYS", fills.delete_notices_before),
+    ("books", "KEEP_BOOKS_DAYS", order_books.delete_before),
     ("snapshots", "KEEP_SNAPSHOTS_DAYS", ledger.thin_snapshots),
 )
 
 
-def tidy(now: datetime) -> Mapping[str, int]:
+def delete_expired(now: datetime) -> Mapping[str, int]:
     """Delete what is older than its table keeps; return how many rows, by table. One process at a time."""
     if queries.is_any_market_open(now):
         return {}
-    with only_one("tidy") as is_ours, db_limits.longer(TURN_SECONDS):
+    with advisory_lock("tidy") as is_ours, db_limits.longer(TURN_SECONDS):
         gone = _tidy_in_turn(now) if is_ours else {}
     if gone:
         log.info("tidied: %s", ", ".join(f"{name} {count}" for name, count in gone.items()))

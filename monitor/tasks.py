@@ -9,4 +9,4 @@ from monitor import retention as tidying
 @shared_task
 def tidy() -> None:
     """Delete what nobody needs any more."""
-    tidying.tidy(clock.now())
+    tidying.delete_expired(clock.now())

@@ -20,8 +20,8 @@ from monitor import daily_report, health
 from monitor.dead_man import DeadMan
 from monitor.heartbeat import Heartbeat
 from notify import alerts
-from notify.alerts import Trouble
-from notify.delivery import Channel, Teller, Undelivered, channels, give_up_strangers
+from notify.alerts import ActiveAlert
+from notify.delivery import Channel, ChannelWorker, Undelivered, channels, give_up_strangers
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ class Watch:
         with translation.override(settings.LANGUAGE_CODE):
             checks = health.check(self._now())
         self._note(all(check.ok for check in checks if check.name not in health.NOT_READY))
-        troubles = [Trouble(check.name, check.text, check.patience) for check in checks if not check.ok]
+        troubles = [ActiveAlert(check.name, check.text, check.patience) for check in checks if not check.ok]
         alerts.raise_alarms(troubles, self._names, now=self._now())
 
     def _database_away(self) -> None:
@@ -107,7 +107,7 @@ def run(stop: threading.Event, now: Callable[[], datetime]) -> None:
     ways = channels()
     log.info("telling on %s", ", ".join(way.name for way in ways) or "the desk alone")
     heartbeat = Heartbeat(settings.HEARTBEAT_URL, stop)
-    watch, tellers = Watch(ways, now, note=heartbeat.note), [Teller(way, now, stop) for way in ways]
+    watch, tellers = Watch(ways, now, note=heartbeat.note), [ChannelWorker(way, now, stop) for way in ways]
     DeadMan(ways, now, stop).start()
     heartbeat.start()
     watch.give_up_strangers()

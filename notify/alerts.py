@@ -35,7 +35,7 @@ EXTERNAL_CAUSES = (EndCause.EXTERNAL_CANCEL, EndCause.EXTERNAL_AMEND, EndCause.U
 
 
 @dataclass(frozen=True, slots=True)
-class News:
+class Notification:
     """Something worth telling. Messages of one `topic` that wait together are told as one."""
 
     event: str
@@ -52,7 +52,7 @@ class Source:
 
     name: str
     rows: Callable[[], QuerySet[Any]]
-    tell: Callable[[Any], News | None]
+    tell: Callable[[Any], Notification | None]
 
 
 def gather(now: datetime, channels: Sequence[str]) -> int:
@@ -89,13 +89,13 @@ def _move_mark(mark: NewsMark, source: Source, now: datetime) -> None:
     mark.save()
 
 
-def write(news: Sequence[News], channels: Sequence[str], *, now: datetime) -> None:
+def write(news: Sequence[Notification], channels: Sequence[str], *, now: datetime) -> None:
     """Write messages; an event that a channel has already is left as it is."""
     rows = [_row(each, channel, now) for each in news for channel in (DESK, *channels)]
     Message.objects.bulk_create(rows, ignore_conflicts=True)
 
 
-def _row(news: News, channel: str, now: datetime) -> Message:
+def _row(news: Notification, channel: str, now: datetime) -> Message:
     is_desk = channel == DESK
     return Message(
         event=news.event,
@@ -115,7 +115,7 @@ def order_name(order: TradeOrder) -> str:
     return f"{order.stock_name or order.stock_code} {order.get_order_type_display()} #{order.pk}"
 
 
-def _fill(execution: TradeExecution) -> News:
+def _fill(execution: TradeExecution) -> Notification:
     order = execution.order
     words = _("Filled: {order} {qty:,} at {price:,.0f} won ({total:,} of {asked:,})").format(
         order=order_name(order),
@@ -128,7 +128,7 @@ def _fill(execution: TradeExecution) -> News:
         words += "\n" + _("Realised profit {won:+,} won").format(won=execution.realized_profit)
     if execution.source == TradeExecution.Source.LIST:
         words += "\n" + _("No notice told of it; the broker's list did")
-    return News(f"fill:{execution.pk}", Kind.FILL, words, execution.recorded_at, f"fill:{order.pk}")
+    return Notification(f"fill:{execution.pk}", Kind.FILL, words, execution.recorded_at, f"fill:{order.pk}")
 
 
 VOIDED = "void "
@@ -199,7 +199,7 @@ def _ended_elsewhere() -> Q:
     return ours & (external | Q(kind="EXPIRED"))
 
 
-def _order_event(event: OrderEvent) -> News | None:
+def _order_event(event: OrderEvent) -> Notification | None:
     order = event.order
     kind, words = _meaning(event)
     text = _(words).format(
@@ -213,7 +213,7 @@ def _order_event(event: OrderEvent) -> News | None:
     )
     # an end that was heard of twice, by a notice and by the list, is one end
     name = f"ended:{order.pk}" if words == EXTERNALLY_ENDED else f"event:{event.pk}"
-    return News(name, kind, text, event.at)
+    return Notification(name, kind, text, event.at)
 
 
 def _meaning(event: OrderEvent) -> tuple[Kind, str]:
@@ -232,29 +232,29 @@ def _meaning(event: OrderEvent) -> tuple[Kind, str]:
     return EVENTS[event.kind]
 
 
-def _switch(change: SwitchChange) -> News:
+def _switch(change: SwitchChange) -> Notification:
     words = _("Trading switch: {state}, by {who}").format(state=change.get_to_state_display(), who=change.by)
     text = f"{words}: {change.reason}" if change.reason else words
-    return News(f"switch:{change.pk}", Kind.SWITCH, text, change.at)
+    return Notification(f"switch:{change.pk}", Kind.SWITCH, text, change.at)
 
 
-def _halt(halt: MarketHalt) -> News:
+def _halt(halt: MarketHalt) -> Notification:
     """Tell of a circuit breaker; a sidecar concerns no order of ours."""
     text = _("Circuit breaker: new orders wait until the market trades again; resting ones stay")
-    return News(f"halt:{halt.pk}", Kind.SWITCH, text, halt.began_at)
+    return Notification(f"halt:{halt.pk}", Kind.SWITCH, text, halt.began_at)
 
 
-def _holding(event: PortfolioEvent) -> News:
+def _holding(event: PortfolioEvent) -> Notification:
     text = _("{name} changed without a trade of ours ({kind}): {before:,} shares before, {after:,} now").format(
         name=event.stock_name or event.stock_code,
         kind=event.get_kind_display(),
         before=event.qty_before,
         after=event.qty_after,
     )
-    return News(f"holding:{event.pk}", Kind.HOLDING, text, event.at)
+    return Notification(f"holding:{event.pk}", Kind.HOLDING, text, event.at)
 
 
-def _left_out(snapshot: AccountSnapshot) -> News | None:
+def _left_out(snapshot: AccountSnapshot) -> Notification | None:
     """Tell once a day which holdings are not counted, and again once they are others."""
     midnight = snapshot.timestamp.astimezone(KST).replace(hour=0, minute=0, second=0, microsecond=0)
     of_today = AccountSnapshot.objects.filter(timestamp__gte=midnight, pk__lt=snapshot.pk)
@@ -263,17 +263,17 @@ def _left_out(snapshot: AccountSnapshot) -> News | None:
     text = _("Left out of the holdings, its line of the balance cannot be read: {lines}").format(
         lines="; ".join(snapshot.left_out)
     )
-    return News(f"left out:{snapshot.pk}", Kind.HOLDING, text, snapshot.timestamp)
+    return Notification(f"left out:{snapshot.pk}", Kind.HOLDING, text, snapshot.timestamp)
 
 
-def _correction(look: Reconciliation) -> News:
+def _correction(look: Reconciliation) -> Notification:
     text = _("Reconciled: the fills of {count} orders were corrected by the broker's list").format(count=look.corrected)
-    return News(f"look:{look.pk}", Kind.CORRECTION, text, look.at)
+    return Notification(f"look:{look.pk}", Kind.CORRECTION, text, look.at)
 
 
-def _stop(event: StopEvent) -> News:
+def _stop(event: StopEvent) -> Notification:
     words = _(stops.SAID.get(event.kind, event.kind))
-    return News(f"stop:{event.pk}", Kind.STOP, f"{event.stop}: {words}: {event.detail}".rstrip(": "), event.at)
+    return Notification(f"stop:{event.pk}", Kind.STOP, f"{event.stop}: {words}: {event.detail}".rstrip(": "), event.at)
 
 
 SOURCES: tuple[Source, ...] = (
@@ -290,7 +290,7 @@ SOURCES: tuple[Source, ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class ActiveAlert:
     """Something wrong at this moment, told once it has lasted `patience`."""
 
     name: str
@@ -298,7 +298,7 @@ class Trouble:
     patience: timedelta
 
 
-def raise_alarms(troubles: Sequence[Trouble], channels: Sequence[str], *, now: datetime) -> None:
+def raise_alarms(troubles: Sequence[ActiveAlert], channels: Sequence[str], *, now: datetime) -> None:
     """Tell what has been wrong for long enough, once; and that it is over, once."""
     with translation.override(settings.LANGUAGE_CODE):
         for trouble in troubles:
@@ -308,7 +308,7 @@ def raise_alarms(troubles: Sequence[Trouble], channels: Sequence[str], *, now: d
 
 
 @transaction.atomic
-def _raise(trouble: Trouble, channels: Sequence[str], now: datetime) -> None:
+def _raise(trouble: ActiveAlert, channels: Sequence[str], now: datetime) -> None:
     Alarm.objects.get_or_create(name=trouble.name, defaults={"since": now, "text": trouble.text[:300]})
     alarm = Alarm.objects.select_for_update().filter(pk=trouble.name).first()
     if alarm is None or alarm.is_told:
@@ -320,7 +320,7 @@ def _raise(trouble: Trouble, channels: Sequence[str], now: datetime) -> None:
         return
     since = alarm.since.astimezone(KST)
     text = _("ALARM since {time}: {what}").format(time=f"{since:%H:%M:%S}", what=trouble.text)
-    write([News(f"alarm:{alarm.pk}:{since:%Y%m%d%H%M%S%f}", Kind.ALARM, text, now)], channels, now=now)
+    write([Notification(f"alarm:{alarm.pk}:{since:%Y%m%d%H%M%S%f}", Kind.ALARM, text, now)], channels, now=now)
     alarm.text, alarm.is_told = trouble.text[:300], True
     alarm.save(update_fields=["text", "is_told"])
 
@@ -335,5 +335,5 @@ def _end(seen: Alarm, channels: Sequence[str], now: datetime) -> None:
         text = _("Over, after {seconds:,} s: {what}").format(
             seconds=max(0, int((now - alarm.since).total_seconds())), what=alarm.text
         )
-        write([News(f"over:{alarm.pk}:{since:%Y%m%d%H%M%S%f}", Kind.ALARM, text, now)], channels, now=now)
+        write([Notification(f"over:{alarm.pk}:{since:%Y%m%d%H%M%S%f}", Kind.ALARM, text, now)], channels, now=now)
     alarm.delete()

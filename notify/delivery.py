@@ -124,7 +124,7 @@ def give_up_strangers(names: Sequence[str]) -> int:
     return count
 
 
-def forget(before: datetime, at_most: int) -> int:
+def delete_before(before: datetime, at_most: int) -> int:
     """Delete messages of before then, told or not: what an order did stays in its own history; return how many."""
     old = Message.objects.filter(at__lt=before).order_by("id").values_list("pk", flat=True)[:at_most]
     return Message.objects.filter(pk__in=list(old)).delete()[0]
@@ -148,7 +148,7 @@ def claim(channel: str, *, now: datetime) -> list[Message]:
 
 
 @dataclass(frozen=True, slots=True)
-class Folded:
+class Digest:
     """One sending: what it says, and the messages it stands for."""
 
     text: str
@@ -156,20 +156,20 @@ class Folded:
     picture: bytes | None = None
 
 
-def fold(messages: Sequence[Message]) -> list[Folded]:
+def fold(messages: Sequence[Message]) -> list[Digest]:
     """Return the fewest sendings that say it all: of one topic the newest speaks, and short ones share a sending."""
     newest: dict[str, list[Message]] = {}
     for each in messages:
         # popped and put back, so that a topic stands where its newest message does
         newest[each.topic or each.event] = [*newest.pop(each.topic or each.event, []), each]
-    sendings: list[Folded] = []
+    sendings: list[Digest] = []
     for group in newest.values():
         line, picture = _line(group), group[-1].picture
         last = sendings[-1] if sendings else None
         if picture or last is None or last.picture or len(last.text) + len(line) + 2 > LONGEST:
-            sendings.append(Folded(line, group, bytes(picture) if picture else None))
+            sendings.append(Digest(line, group, bytes(picture) if picture else None))
         else:
-            sendings[-1] = Folded(f"{last.text}\n\n{line}", [*last.messages, *group])
+            sendings[-1] = Digest(f"{last.text}\n\n{line}", [*last.messages, *group])
     return sendings
 
 
@@ -215,14 +215,14 @@ def _mark(messages: Sequence[Message], state: str, **fields: object) -> None:
         claimed.update(state=state, **fields)
 
 
-def _put_back(messages: Sequence[Message], tried: Folded, error: Undelivered) -> None:
+def _put_back(messages: Sequence[Message], tried: Digest, error: Undelivered) -> None:
     log.warning("%d messages wait: %s", len(messages), error)
     _mark(messages, State.WAITING, error=str(error)[:200])
     if error.perhaps:
         Message.objects.filter(pk__in=[each.pk for each in tried.messages]).update(perhaps_told=True)
 
 
-class Teller:
+class ChannelWorker:
     """Tells one channel in a thread of its own until `stop`; it looks every `every_seconds`."""
 
     def __init__(

@@ -46,7 +46,7 @@ SHARES = "01"
 FREE_BYTES = 2 * 2**30
 
 
-class Grade(StrEnum):
+class Severity(StrEnum):
     """How bad it is. Only WRONG keeps AEGIS from its work."""
 
     WELL = "well"
@@ -56,20 +56,20 @@ class Grade(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckResult:
     """What one examination found, and what to do about it."""
 
     topic: str
-    grade: Grade
+    grade: Severity
     text: str
     mend: str = ""
 
 
-def _well(topic: str, text: str) -> Finding:
-    return Finding(topic, Grade.WELL, text)
+def _well(topic: str, text: str) -> CheckResult:
+    return CheckResult(topic, Severity.WELL, text)
 
 
-def examine(*, offline: bool = False) -> Iterator[Finding]:
+def examine(*, offline: bool = False) -> Iterator[CheckResult]:
     """Yield every finding. `offline` asks neither the broker nor Telegram."""
     for look in LOCAL if offline else (*LOCAL, *DISTANT):
         yield from look()
@@ -78,18 +78,20 @@ def examine(*, offline: bool = False) -> Iterator[Finding]:
 # --- this machine -------------------------------------------------------------------------------
 
 
-def python() -> Iterator[Finding]:
+def python() -> Iterator[CheckResult]:
     version = platform.python_version()
     if sys.version_info < PYTHON:
-        yield Finding("python", Grade.WRONG, version, _("install Python 3.11 or newer, remove .venv, run make setup"))
+        yield CheckResult(
+            "python", Severity.WRONG, version, _("install Python 3.11 or newer, remove .venv, run make setup")
+        )
     elif sys.prefix == sys.base_prefix:
         words = _("{version}, outside of .venv: other versions of the packages may be used")
-        yield Finding("python", Grade.WARN, words.format(version=version), _("use .venv/bin/python, or make"))
+        yield CheckResult("python", Severity.WARN, words.format(version=version), _("use .venv/bin/python, or make"))
     else:
         yield _well("python", version)
 
 
-def variables() -> Iterator[Finding]:
+def variables() -> Iterator[CheckResult]:
     """Look for names that nobody reads: a slip of a letter, and a setting is silently the default."""
     known = {line.lstrip("#").partition("=")[0].strip() for line in _lines(BASE_DIR / ".env.example") if "=" in line}
     given = {line.partition("=")[0].removeprefix("export ").strip() for line in _lines(ENV_FILE) if "=" in line}
@@ -99,18 +101,18 @@ def variables() -> Iterator[Finding]:
     for name in strange:
         near = get_close_matches(name, known, 1)
         mend = _("is it {name}?").format(name=near[0]) if near else _("see .env.example")
-        yield Finding("variables", Grade.WARN, _("nobody reads {name}").format(name=name), mend)
+        yield CheckResult("variables", Severity.WARN, _("nobody reads {name}").format(name=name), mend)
     if not strange:
         yield _well("variables", _("{count} are set").format(count=len(given & known)))
 
 
-def env_file() -> Iterator[Finding]:
+def env_file() -> Iterator[CheckResult]:
     if not ENV_FILE.is_file():
         words = _("there is no {path}: everything is at its default")
-        yield Finding("env file", Grade.NOTE, words.format(path=ENV_FILE), _("cp .env.example .env"))
+        yield CheckResult("env file", Severity.NOTE, words.format(path=ENV_FILE), _("cp .env.example .env"))
     elif ENV_FILE.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        yield Finding(
-            "env file", Grade.WARN, _("others may read {path}").format(path=ENV_FILE), f"chmod 600 {ENV_FILE}"
+        yield CheckResult(
+            "env file", Severity.WARN, _("others may read {path}").format(path=ENV_FILE), f"chmod 600 {ENV_FILE}"
         )
     else:
         yield _well("env file", str(ENV_FILE))
@@ -123,20 +125,20 @@ def _lines(path: Path) -> Sequence[str]:
     return [line for line in lines if line and (path != ENV_FILE or not line.startswith("#"))]
 
 
-def environment() -> Iterator[Finding]:
+def environment() -> Iterator[CheckResult]:
     name = settings.KIS_ENVIRONMENT.name
     if name is EnvironmentName.LIVE and settings.KIS_ARMED:
-        yield Finding("environment", Grade.NOTE, _("LIVE: orders move real money"))
+        yield CheckResult("environment", Severity.NOTE, _("LIVE: orders move real money"))
     elif name is EnvironmentName.LIVE:
         words = _("live, read only: orders fail before they leave")
-        yield Finding("environment", Grade.NOTE, words, _("AEGIS_LIVE_ORDERS=yes-real-money lets them go"))
+        yield CheckResult("environment", Severity.NOTE, words, _("AEGIS_LIVE_ORDERS=yes-real-money lets them go"))
     else:
         yield _well("environment", str(name))
     if settings.DEBUG and name is not EnvironmentName.SIM:
-        yield Finding("environment", Grade.WRONG, "AEGIS_DEBUG", _("error pages would show settings: unset it"))
+        yield CheckResult("environment", Severity.WRONG, "AEGIS_DEBUG", _("error pages would show settings: unset it"))
 
 
-def keys() -> Iterator[Finding]:
+def keys() -> Iterator[CheckResult]:
     known = settings.KIS_CREDENTIALS
     if settings.KIS_ENVIRONMENT.name is EnvironmentName.SIM:
         yield _well("keys", _("a rehearsal needs none"))
@@ -149,10 +151,10 @@ def keys() -> Iterator[Finding]:
     odd = [(name, len(value), usual) for name, (value, usual) in lengths.items() if len(value) != usual]
     for name, length, usual in odd:
         words = _("{name} has {length} letters, usual are {usual}").format(name=name, length=length, usual=usual)
-        yield Finding("keys", Grade.WARN, words, _("copy it again, whole, without quotes or spaces"))
+        yield CheckResult("keys", Severity.WARN, words, _("copy it again, whole, without quotes or spaces"))
     if known.account.product != SHARES:
         words = _("KIS_ACCOUNT_NUMBER ends in {product}; accounts for shares end in 01")
-        yield Finding("keys", Grade.WARN, words.format(product=known.account.product), _("see the broker's app"))
+        yield CheckResult("keys", Severity.WARN, words.format(product=known.account.product), _("see the broker's app"))
     if not odd and known.account.product == SHARES:
         yield _well("keys", _("account {account}").format(account=_masked(str(known.account))))
 
@@ -161,20 +163,22 @@ def _masked(account: str) -> str:
     return f"{account[:2]}******{account[8:]}"
 
 
-def machine() -> Iterator[Finding]:
+def machine() -> Iterator[CheckResult]:
     HOME.mkdir(parents=True, exist_ok=True)
     if not os.access(HOME, os.W_OK):
-        yield Finding("home", Grade.WRONG, str(HOME), _("this user cannot write there: chown it, or set AEGIS_HOME"))
+        yield CheckResult(
+            "home", Severity.WRONG, str(HOME), _("this user cannot write there: chown it, or set AEGIS_HOME")
+        )
     free = shutil.disk_usage(HOME).free
     words = _("{free:.1f} GB are free").format(free=free / 2**30)
     if free < FREE_BYTES:
-        yield Finding("disk", Grade.WARN, words, _("make room: PostgreSQL stops when the disk is full"))
+        yield CheckResult("disk", Severity.WARN, words, _("make room: PostgreSQL stops when the disk is full"))
     else:
         yield _well("disk", words)
     # the machine's own zone does not matter: every process of ours keeps Korean time
     if time.strftime("%z") != "+0900":
         words = _("this process keeps {zone}, not Korean time").format(zone=time.strftime("%Z %z"))
-        yield Finding("time zone", Grade.WRONG, words, _("install the system's tzdata"))
+        yield CheckResult("time zone", Severity.WRONG, words, _("install the system's tzdata"))
     else:
         yield _well("time zone", "Asia/Seoul")
 
@@ -188,7 +192,7 @@ def is_running() -> bool:
         return True
 
 
-def free_ports() -> Iterator[Finding]:
+def free_ports() -> Iterator[CheckResult]:
     if is_running():
         yield _well("ports", _("AEGIS runs here"))
         return
@@ -196,14 +200,14 @@ def free_ports() -> Iterator[Finding]:
         try:
             preflight.check_port(port)
         except CannotStart as error:
-            yield Finding("ports", Grade.WRONG, str(port.number), str(error))
+            yield CheckResult("ports", Severity.WRONG, str(port.number), str(error))
         else:
             yield _well("ports", f"{port.number} {port.what}")
 
 
-def database() -> Iterator[Finding]:
+def database() -> Iterator[CheckResult]:
     if settings.HAS_OWN_DATABASE and not embedded.Postgres(HOME).is_up():
-        yield Finding("database", Grade.NOTE, _("our own, not running"), _("make run starts it"))
+        yield CheckResult("database", Severity.NOTE, _("our own, not running"), _("make run starts it"))
         return
     try:
         preflight.check_database()
@@ -211,91 +215,91 @@ def database() -> Iterator[Finding]:
         yield from _server()
         yield from _migrations()
     except (CannotStart, DatabaseError) as error:
-        yield Finding("database", Grade.WRONG, _("not usable"), str(error))
+        yield CheckResult("database", Severity.WRONG, _("not usable"), str(error))
 
 
-def _server() -> Iterator[Finding]:
+def _server() -> Iterator[CheckResult]:
     with connection.cursor() as cursor:
         cursor.execute("SHOW server_version_num")
         version = int(cursor.fetchone()[0])
         cursor.execute("SHOW server_encoding")
         encoding = cursor.fetchone()[0]
     if version < POSTGRES:
-        yield Finding("database", Grade.WRONG, f"PostgreSQL {version // 10_000}", _("14 or newer is needed"))
+        yield CheckResult("database", Severity.WRONG, f"PostgreSQL {version // 10_000}", _("14 or newer is needed"))
     elif encoding != "UTF8":
-        yield Finding("database", Grade.WRONG, str(encoding), _("make the database with ENCODING 'UTF8'"))
+        yield CheckResult("database", Severity.WRONG, str(encoding), _("make the database with ENCODING 'UTF8'"))
     else:
         yield _well("database", f"PostgreSQL {version // 10_000}")
 
 
-def _migrations() -> Iterator[Finding]:
+def _migrations() -> Iterator[CheckResult]:
     executor = MigrationExecutor(connection)
     waiting = executor.migration_plan(executor.loader.graph.leaf_nodes())
     if waiting:
         words = _("{count} migrations wait").format(count=len(waiting))
-        yield Finding("migrations", Grade.WARN, words, _("make run applies them, or manage.py migrate"))
+        yield CheckResult("migrations", Severity.WARN, words, _("make run applies them, or manage.py migrate"))
     else:
         yield _well("migrations", _("all applied"))
 
 
-def shared_redis() -> Iterator[Finding]:
+def shared_redis() -> Iterator[CheckResult]:
     if settings.HAS_OWN_REDIS and not embedded.Redis(HOME).is_up():
-        yield Finding("redis", Grade.NOTE, _("our own, not running"), _("make run starts it"))
+        yield CheckResult("redis", Severity.NOTE, _("our own, not running"), _("make run starts it"))
         return
     try:
         preflight.check_redis()
         with settings.REDIS_CLIENT() as store:
             yield from _redis_settings(store)
     except (CannotStart, redis.RedisError) as error:
-        yield Finding("redis", Grade.WRONG, _("not usable"), str(error))
+        yield CheckResult("redis", Severity.WRONG, _("not usable"), str(error))
 
 
-def _redis_settings(store: "redis.Redis") -> Iterator[Finding]:
+def _redis_settings(store: "redis.Redis") -> Iterator[CheckResult]:
     about = store.info("server") | store.info("memory") | store.info("persistence")
     version = str(about["redis_version"])
     if tuple(int(part) for part in version.split(".")[:2]) < REDIS:
-        yield Finding("redis", Grade.WRONG, version, _("6.2 or newer is needed"))
+        yield CheckResult("redis", Severity.WRONG, version, _("6.2 or newer is needed"))
         return
     if about["maxmemory_policy"] != "noeviction":
         words = _("maxmemory-policy {policy}: tasks and leases may vanish").format(policy=about["maxmemory_policy"])
-        yield Finding("redis", Grade.WRONG, words, _("set maxmemory-policy noeviction"))
+        yield CheckResult("redis", Severity.WRONG, words, _("set maxmemory-policy noeviction"))
     elif not about["aof_enabled"] and not settings.HAS_OWN_REDIS:
         words = _("without its AOF: tasks on their way are lost when it dies")
-        yield Finding("redis", Grade.WARN, words, _("set appendonly yes"))
+        yield CheckResult("redis", Severity.WARN, words, _("set appendonly yes"))
     else:
         yield _well("redis", version)
 
 
-def people() -> Iterator[Finding]:
+def people() -> Iterator[CheckResult]:
     if settings.TELEGRAM_TOKEN and not settings.TELEGRAM_CHATS:
         words = _("the bot has a token and nobody to talk to")
         mend = _("write to the bot, read the chat's number in its log, set AEGIS_TELEGRAM_CHATS")
-        yield Finding("telegram", Grade.WARN, words, mend)
+        yield CheckResult("telegram", Severity.WARN, words, mend)
     elif not settings.TELEGRAM_TOKEN and not settings.NOTIFY_URLS:
         words = _("nobody is told of alarms: the admin alone shows them")
-        yield Finding("telegram", Grade.NOTE, words, _("set AEGIS_TELEGRAM_TOKEN and AEGIS_TELEGRAM_CHATS"))
+        yield CheckResult("telegram", Severity.NOTE, words, _("set AEGIS_TELEGRAM_TOKEN and AEGIS_TELEGRAM_CHATS"))
     elif bool(settings.TELEGRAM_TOKEN) + len(settings.NOTIFY_URLS) == 1:
         words = _("one channel only: if it is down too, nobody hears that stops are not guarded")
-        yield Finding("channels", Grade.NOTE, words, _("set AEGIS_NOTIFY_URLS beside AEGIS_TELEGRAM_TOKEN"))
+        yield CheckResult("channels", Severity.NOTE, words, _("set AEGIS_NOTIFY_URLS beside AEGIS_TELEGRAM_TOKEN"))
     if not settings.HEARTBEAT_URL and settings.KIS_ENVIRONMENT.name is not EnvironmentName.SIM:
         words = _("nobody outside notices if this machine dies")
-        yield Finding("heartbeat", Grade.NOTE, words, _("set AEGIS_HEARTBEAT_URL"))
+        yield CheckResult("heartbeat", Severity.NOTE, words, _("set AEGIS_HEARTBEAT_URL"))
 
 
-def at_work() -> Iterator[Finding]:
+def at_work() -> Iterator[CheckResult]:
     """Look at what runs, where it does."""
     if not is_running() and settings.HAS_OWN_DATABASE:
-        yield Finding("processes", Grade.NOTE, _("AEGIS does not run in this home"), "make run")
+        yield CheckResult("processes", Severity.NOTE, _("AEGIS does not run in this home"), "make run")
         return
     try:
         checks = health.check(clock.now())
     except OperationalError as error:
-        yield Finding("processes", Grade.WRONG, _("not usable"), str(error))
+        yield CheckResult("processes", Severity.WRONG, _("not usable"), str(error))
         return
     for check in checks:
         if not check.ok:
             mend = _("docs/operations.md has a page for {name}").format(name=check.name)
-            yield Finding(check.name, Grade.WRONG, check.text, mend)
+            yield CheckResult(check.name, Severity.WRONG, check.text, mend)
     if all(check.ok for check in checks):
         yield _well("processes", _("All {count} checks are well").format(count=len(checks)))
 
@@ -303,35 +307,35 @@ def at_work() -> Iterator[Finding]:
 # --- far away -----------------------------------------------------------------------------------
 
 
-def broker() -> Iterator[Finding]:
+def broker() -> Iterator[CheckResult]:
     """Ask the broker for the time, a token, a socket key and the balance; stop at the first that fails."""
     if has_own_simulator() and not is_running():
-        yield Finding("broker", Grade.NOTE, _("the simulator is not running"), _("make run starts it"))
+        yield CheckResult("broker", Severity.NOTE, _("the simulator is not running"), _("make run starts it"))
         return
     try:
         yield from _skew()
     except httpx.HTTPError as error:
         words = _("{url} does not answer: {error}").format(url=settings.KIS_ENVIRONMENT.rest_url, error=repr(error))
-        yield Finding("broker", Grade.WRONG, words, _("look at the network, a firewall, the broker's notices"))
+        yield CheckResult("broker", Severity.WRONG, words, _("look at the network, a firewall, the broker's notices"))
         return
     for topic, ask in (("token", _token), ("socket key", _socket_key), ("account", _account)):
         try:
             yield _well(topic, ask())
         except BrokerError as error:
-            yield Finding(topic, Grade.WRONG, str(error), _mend(error.code))
+            yield CheckResult(topic, Severity.WRONG, str(error), _mend(error.code))
             return
         except redis.RedisError as error:
-            yield Finding(topic, Grade.WRONG, str(error), _("Redis is needed for it: see above"))
+            yield CheckResult(topic, Severity.WRONG, str(error), _("Redis is needed for it: see above"))
             return
 
 
-def _skew() -> Iterator[Finding]:
+def _skew() -> Iterator[CheckResult]:
     began = time.time()
     response = factory.http().head(settings.KIS_ENVIRONMENT.rest_url)
     ours = (began + time.time()) / 2
     date = response.headers.get("Date")
     if date is None:
-        yield Finding("clock", Grade.NOTE, _("the broker does not tell its time"))
+        yield CheckResult("clock", Severity.NOTE, _("the broker does not tell its time"))
         return
     # the header has whole seconds
     skew = ours - (parsedate_to_datetime(date).timestamp() + 0.5)
@@ -339,8 +343,8 @@ def _skew() -> Iterator[Finding]:
     if abs(skew) <= SKEW_SECONDS:
         yield _well("clock", words)
     else:
-        grade = Grade.WRONG if abs(skew) > GREAT_SKEW_SECONDS else Grade.WARN
-        yield Finding("clock", grade, words, _("let the machine keep time: timedatectl set-ntp true"))
+        grade = Severity.WRONG if abs(skew) > GREAT_SKEW_SECONDS else Severity.WARN
+        yield CheckResult("clock", grade, words, _("let the machine keep time: timedatectl set-ntp true"))
 
 
 def _token() -> str:
@@ -377,16 +381,18 @@ def _mend(code: str) -> str:
     return _("see the broker's words; in the night and at weekends it may be maintenance")
 
 
-def bot() -> Iterator[Finding]:
+def bot() -> Iterator[CheckResult]:
     if not settings.TELEGRAM_TOKEN:
         return
     try:
         yield _well("telegram", "@" + telegram.api().name())
     except TelegramError as error:
-        yield Finding("telegram", Grade.WRONG, str(error), _("correct AEGIS_TELEGRAM_TOKEN, or look at the network"))
+        yield CheckResult(
+            "telegram", Severity.WRONG, str(error), _("correct AEGIS_TELEGRAM_TOKEN, or look at the network")
+        )
 
 
-Look = Callable[[], Iterator[Finding]]
+Look = Callable[[], Iterator[CheckResult]]
 LOCAL: Sequence[Look] = (
     python, env_file, variables, environment, keys, machine, free_ports, database, shared_redis, people, at_work,
 )  # fmt: skip

@@ -34,7 +34,7 @@ READY_SECONDS = 60.0
 WORKERS = ("urgent", "orders", "sync", "stream")
 
 
-class House:
+class Runtime:
     """The servers and processes of this home. `say` tells the operator; processes write to `output`."""
 
     def __init__(self, *, output: TextIO, say: Say, fresh_day: bool = False) -> None:

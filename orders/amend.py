@@ -15,13 +15,13 @@ from aegis.amends import can_amend, only_lowers_risk
 from aegis.broker import Broker, HeldBack, NotSent, OrderRequest, OutcomeUnknown, Refused
 from aegis.lifecycle import UNANSWERED
 from aegis.requests import RequestedBy, RequestKind
-from aegis.risk import CROWDED, GUARDS, HARMLESS, Reason, gettext_noop
+from aegis.risk import CROWDED, HARMLESS, RISK_CHECKS, Denial, gettext_noop
 from aegis.terms import Market, OrderKind
 from orders import fills, journal, kill_switch, requests
 from orders.cancel import Canceller, inherit, why_not_today
-from orders.intents import NO_CHASE, Intent, OrderDenied
+from orders.intents import NO_CHASE, OrderDenied, OrderIntent
 from orders.models import BrokerRequest, TradeOrder
-from orders.pretrade import Draft, PreTrade, Priced
+from orders.pretrade import PreTrade, Priced, PricedOrder
 from orders.requests import LOWERS_RISK, Grounds
 from orders.submit import Submitter, next_attempt
 
@@ -65,14 +65,14 @@ class Amender:
         draft, row, grounds = self._prepare(order, price, order.open_qty if qty is None else qty)
         return self._commit_and_send(order, draft, row, grounds, by=by, who=who, is_whole=is_whole)
 
-    def follow(self, order: TradeOrder, draft: Draft) -> TradeOrder:
+    def follow(self, order: TradeOrder, draft: PricedOrder) -> TradeOrder:
         """Amend an order to the price of its chase's next step; the chase goes on with the order that it leads to."""
         row = self._submit.child_row(draft, order, f"chase:{order.root_pk}:amend:{next_attempt(order)}")
         row.replaces = order
         grounds = Grounds(draft.quoted_at, follows=order.pk)
         return self._commit_and_send(order, draft, row, grounds, by=RequestedBy.CHASE, who="", is_whole=True)
 
-    def preview(self, order: TradeOrder, *, price: int | None = None, qty: int | None = None) -> Draft | None:
+    def preview(self, order: TradeOrder, *, price: int | None = None, qty: int | None = None) -> PricedOrder | None:
         """Judge an amend without sending it; return what would go, None if shares are only taken off.
 
         Raises OrderDenied, and BrokerError if the broker could not be asked.
@@ -89,13 +89,15 @@ class Amender:
         if found is not None:
             raise OrderDenied([found])
 
-    def _prepare(self, order: TradeOrder, price: int, qty: int) -> tuple[Draft, TradeOrder, Grounds]:
+    def _prepare(self, order: TradeOrder, price: int, qty: int) -> tuple[PricedOrder, TradeOrder, Grounds]:
         """Judge the amend, and return its draft, its row and what its last check looks at."""
         lowers = only_lowers_risk(order.side, order.price, price)
         market, kind = Market(order.market), OrderKind(order.order_kind)
         number = order.requests.filter(kind=RequestKind.AMEND).count() + 1
         request_id = f"amend:{order.pk}:{number}"
-        intent = Intent(order.stock_code, order.side, qty, price=price, market=market, request_id=request_id, kind=kind)
+        intent = OrderIntent(
+            order.stock_code, order.side, qty, price=price, market=market, request_id=request_id, kind=kind
+        )
         found = self._pretrade.context(intent, order.root_pk)
         if not lowers:
             found = self._pretrade.ensure_reconciled(found, intent, order.root_pk)
@@ -115,7 +117,7 @@ class Amender:
             facts,
             released_qty=qty if order.side.sign < 0 else 0,
             cost_won=max(0, (price - order.price) * qty),
-            checks=HARMLESS if lowers else GUARDS,
+            checks=HARMLESS if lowers else RISK_CHECKS,
         )
         row = self._submit.child_row(replace(draft, plan=NO_CHASE), order, request_id)
         row.replaces = order
@@ -126,7 +128,7 @@ class Amender:
     def _commit_and_send(
         self,
         order: TradeOrder,
-        draft: Draft,
+        draft: PricedOrder,
         row: TradeOrder,
         grounds: Grounds,
         *,
@@ -134,15 +136,15 @@ class Amender:
         who: str,
         is_whole: bool,
     ) -> TradeOrder:
-        question = Intent(row.stock_code, row.side, row.qty, price=row.price, request_id=row.request_id)
+        question = OrderIntent(row.stock_code, row.side, row.qty, price=row.price, request_id=row.request_id)
         crowd = self._pretrade.context(question, order.root_pk).crowd
         checks = () if grounds.skip else CROWDED
         row = self._submit.commit(
             draft, row, crowd, by=by, follows=grounds.follows, checks=checks, who=who, is_whole=is_whole
         )
         if by is not RequestedBy.CHASE:
-            journal.note(order, chase_at=None, chase_note="")
-        journal.write(order, "AMEND_SENT", f"#{row.pk} {row.qty} @ {row.price}", at=self._now())
+            journal.update_fields(order, chase_at=None, chase_note="")
+        journal.append_event(order, "AMEND_SENT", f"#{row.pk} {row.qty} @ {row.price}", at=self._now())
         self._send(order, row, BrokerRequest.objects.get(makes=row), grounds, None if is_whole else row.qty)
         row.refresh_from_db()
         return row
@@ -155,45 +157,45 @@ class Amender:
             acceptance = self._broker.amend(replace(order.placed, last_check=check), price=row.price, qty=qty)
         except (NotSent, Refused) as error:
             self._record(order, "AMEND_REFUSED", str(error))
-            journal.refused(row, error, at=self._now())
+            journal.record_rejected(row, error, at=self._now())
             if not isinstance(error, HeldBack):
                 kill_switch.watch(self._now())
         except OutcomeUnknown as error:
             log.error("order %s: no answer to its amend, it may have arrived: %s", order.pk, error)
             self._record(order, "AMEND_UNKNOWN", str(error))
-            journal.unanswered(row, error, at=self._now())
+            journal.record_unknown(row, error, at=self._now())
         else:
             request.refresh_from_db(fields=["sent_at"])
-            journal.accepted(row, acceptance, at=self._now(), evidence="reply", sent_at=request.sent_at)
+            journal.record_accepted(row, acceptance, at=self._now(), evidence="reply", sent_at=request.sent_at)
             inherit(order.pk, row)
             self._record(order, "AMEND_TAKEN", acceptance.order_no)
             fills.replay(row)
 
     def _record(self, order: TradeOrder, kind: str, detail: str) -> None:
-        journal.write(order, kind, detail, at=self._now())
-        journal.want_look(order)
+        journal.append_event(order, kind, detail, at=self._now())
+        journal.request_confirmation(order)
 
 
-def _why_impossible(order: TradeOrder, price: int | None, qty: int | None, now: datetime) -> Reason | None:
+def _why_impossible(order: TradeOrder, price: int | None, qty: int | None, now: datetime) -> Denial | None:
     """Return why this order cannot be amended so, None if it can."""
     name, market = f"#{order.pk}", Market(order.market)
     if why := why_not_today(order, now):
         return why
     if order.order_no is None or not order.is_open or not order.open_qty:
-        return Reason("NOT_OPEN", gettext_noop("nothing of order {order} is open"), {"order": name})
+        return Denial("NOT_OPEN", gettext_noop("nothing of order {order} is open"), {"order": name})
     if price is None and (qty is None or qty == order.open_qty):
         words = gettext_noop("nothing would change: name a new price, or a quantity below the {open:,} open shares")
-        return Reason("NOTHING_TO_AMEND", words, {"open": order.open_qty})
+        return Denial("NOTHING_TO_AMEND", words, {"open": order.open_qty})
     if qty is not None and not 0 < qty <= order.open_qty:
         words = gettext_noop("quantity {qty:,}: 1 to {open:,} shares of it are open")
-        return Reason("QUANTITY", words, {"qty": qty, "open": order.open_qty})
+        return Denial("QUANTITY", words, {"qty": qty, "open": order.open_qty})
     if price is not None and not can_amend(market, OrderKind(order.order_kind), order.order_date):
         words = gettext_noop(
             "{market} orders of kind {kind} cannot be amended, only limit orders (00): cancel it and order anew"
         )
-        return Reason("AMEND_KIND", words, {"market": market, "kind": order.order_kind})
+        return Denial("AMEND_KIND", words, {"market": market, "kind": order.order_kind})
     if price == order.price:
-        return Reason("NOTHING_TO_AMEND", gettext_noop("its price is {price:,} won already"), {"price": price})
+        return Denial("NOTHING_TO_AMEND", gettext_noop("its price is {price:,} won already"), {"price": price})
     return _why_pending(order)
 
 
@@ -205,7 +207,7 @@ def _kept(order: TradeOrder, qty: int) -> tuple[int, int]:
     return sum(each.open_qty for each in resting) - qty, won - qty * order.price
 
 
-def _why_pending(order: TradeOrder) -> Reason | None:
+def _why_pending(order: TradeOrder) -> Denial | None:
     """Return why the family must wait for the list first: a cancel, an amend or an order of it has no known outcome.
 
     A cancel that somebody wants goes on until then, answered or not.
@@ -214,7 +216,7 @@ def _why_pending(order: TradeOrder) -> Reason | None:
     if not is_unknown and not order.is_cancel_requested and not requests.has_live_changes(order):
         return None
     words = gettext_noop("a cancel or an amend of order {order} is not confirmed by the list yet: wait for that")
-    return Reason("CHANGE_PENDING", words, {"order": f"#{order.pk}"})
+    return Denial("CHANGE_PENDING", words, {"order": f"#{order.pk}"})
 
 
 def describe(order: TradeOrder, row: TradeOrder) -> str:

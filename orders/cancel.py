@@ -11,10 +11,10 @@ from datetime import datetime
 from django.db import transaction
 from django.db.models import Q
 
-from aegis.broker import Acceptance, Broker, BrokerError, HeldBack, OpenOrder, OutcomeUnknown, Placed
+from aegis.broker import Acceptance, Broker, BrokerError, BrokerOrderRef, HeldBack, OpenOrder, OutcomeUnknown
 from aegis.lifecycle import DONE, UNANSWERED, UNSETTLED
 from aegis.requests import RequestedBy, RequestKind, resend_after
-from aegis.risk import Reason, gettext_noop
+from aegis.risk import Denial, gettext_noop
 from aegis.sessions import KST
 from aegis.terms import Side
 from orders import journal, pretrade_context, requests, risk
@@ -51,24 +51,24 @@ class Canceller:
         with transaction.atomic():
             request = requests.create(order, RequestKind.CANCEL, by=by, who=who, qty=qty, at=now)
             _want(order, by, now, is_whole=qty is None)
-            journal.write(order, "CANCEL_SENT", _described(request), at=now)
+            journal.append_event(order, "CANCEL_SENT", _described(request), at=now)
         check = requests.change_check(request, order, grounds, self._now)
         try:
             acceptance = self._send(replace(placed, last_check=check), qty)
         except BrokerError as error:
             requests.record_failure(request, error, at=self._now())
             kind = "CANCEL_UNKNOWN" if isinstance(error, OutcomeUnknown) else "CANCEL_REFUSED"
-            journal.write(order, kind, str(error), at=self._now())
+            journal.append_event(order, kind, str(error), at=self._now())
             if isinstance(error, OutcomeUnknown):
                 return request
             if isinstance(error, HeldBack):
                 _withdraw(order)
             raise
         requests.record_acknowledged(request, acceptance, at=self._now())
-        journal.write(order, "CANCEL_TAKEN", acceptance.order_no, at=self._now())
+        journal.append_event(order, "CANCEL_TAKEN", acceptance.order_no, at=self._now())
         return request
 
-    def _send(self, placed: Placed, qty: int | None) -> Acceptance:
+    def _send(self, placed: BrokerOrderRef, qty: int | None) -> Acceptance:
         return self._broker.cancel(placed) if qty is None else self._broker.cancel_part(placed, qty)
 
 
@@ -79,14 +79,14 @@ def end_chase(order: TradeOrder, why: str, *, at: datetime) -> None:
     A cancel that it wants is not sent any more, not even again. A chase that ended by itself says why in its note; this
     one has none, and a stop does not go on from there.
     """
-    journal.note(order, chase_at=None, chase_note="")
+    journal.update_fields(order, chase_at=None, chase_note="")
     order.replaced_by.filter(origin=TradeOrder.Origin.AEGIS).update(chase_at=None, chase_note="")
     _withdraw(order)
-    journal.write(order, "CHASE_ENDED", why, at=at)
+    journal.append_event(order, "CHASE_ENDED", why, at=at)
     pretrade_context.supersede()
 
 
-def why_not_today(order: TradeOrder, now: datetime) -> Reason | None:
+def why_not_today(order: TradeOrder, now: datetime) -> Denial | None:
     """Return why an order of another day can be neither cancelled nor amended, None for one of today.
 
     Order numbers start again each day, and a request to the broker names no date.
@@ -94,7 +94,7 @@ def why_not_today(order: TradeOrder, now: datetime) -> Reason | None:
     if order.order_date == now.astimezone(KST).date():
         return None
     template = gettext_noop("order {order} is of {day}: the broker gives its number to another order today")
-    return Reason("NOT_TODAY", template, {"order": f"#{order.pk}", "day": order.order_date})
+    return Denial("NOT_TODAY", template, {"order": f"#{order.pk}", "day": order.order_date})
 
 
 def _check_day(order: TradeOrder, now: datetime) -> None:
@@ -115,7 +115,7 @@ def defer_cancel(order: TradeOrder, *, by: RequestedBy, who: str = "", at: datet
     is_new = row.cancel_wanted_at is None
     _want(row, by, at, is_whole=True)
     if is_new:
-        journal.write(row, "CANCEL_DEFERRED", f"{by.value} {who}".strip(), at=at)
+        journal.append_event(row, "CANCEL_DEFERRED", f"{by.value} {who}".strip(), at=at)
     return True
 
 
@@ -126,8 +126,8 @@ def request_cancel(order: TradeOrder, *, by: RequestedBy, who: str = "", at: dat
     if row.cancel_wanted_at is not None or row.is_done:
         return
     _want(row, by, at, is_whole=True)
-    journal.note(row, cancel_due_at=at)
-    journal.write(row, "CANCEL_WANTED", f"{by.value} {who}".strip(), at=at)
+    journal.update_fields(row, cancel_due_at=at)
+    journal.append_event(row, "CANCEL_WANTED", f"{by.value} {who}".strip(), at=at)
 
 
 @transaction.atomic
@@ -144,11 +144,11 @@ def cancel_resting_buys(why: str, *, at: datetime) -> int:
     found = list(resting.order_by("pk"))
     for order in found:
         _want(order, RequestedBy.CANCEL_ALL, at, is_whole=True)
-        journal.note(order, cancel_due_at=at)
-        journal.write(order, "CANCEL_WANTED", why, at=at)
+        journal.update_fields(order, cancel_due_at=at)
+        journal.append_event(order, "CANCEL_WANTED", why, at=at)
     for order in buys.filter(status__in=DONE, chase_at__isnull=False).order_by("pk"):
-        journal.note(order, chase_at=None, chase_note="")
-        journal.write(order, "CHASE_ENDED", why, at=at)
+        journal.update_fields(order, chase_at=None, chase_note="")
+        journal.append_event(order, "CHASE_ENDED", why, at=at)
     return len(found)
 
 
@@ -163,7 +163,7 @@ def apply_deferred_cancel(order: TradeOrder, *, at: datetime) -> None:
     elif not order.is_cancel_requested:
         return
     _want(order, RequestedBy(by), at, is_whole=True)
-    journal.note(order, cancel_wanted_at=wanted_at, cancel_due_at=due_at)
+    journal.update_fields(order, cancel_wanted_at=wanted_at, cancel_due_at=due_at)
 
 
 def open_order_key(found: OpenOrder) -> str:
@@ -189,10 +189,10 @@ def inherit(pk: int, made: TradeOrder) -> None:
     order = journal.locked(pk)
     is_wanted = order.is_cancel_requested
     if made.chase_at is not None and (is_wanted or order.chase_at is None or made.is_cancel_requested):
-        journal.note(made, chase_at=None)
+        journal.update_fields(made, chase_at=None)
     if is_wanted:
         requested = {"cancel_wanted_at": order.cancel_wanted_at, "cancel_wanted_by": order.cancel_wanted_by}
-        journal.note(made, cancel_due_at=order.cancel_wanted_at, look_wanted=True, **requested)
+        journal.update_fields(made, cancel_due_at=order.cancel_wanted_at, look_wanted=True, **requested)
     if made.order_no is not None and made.accepted_at is not None:
         apply_deferred_cancel(made, at=made.accepted_at)
 
@@ -200,14 +200,16 @@ def inherit(pk: int, made: TradeOrder) -> None:
 def _want(order: TradeOrder, by: RequestedBy, now: datetime, *, is_whole: bool) -> None:
     """Record that a cancel is requested, and when it is checked next. A person's request outranks others."""
     if not is_whole:
-        journal.want_look(order)
+        journal.request_confirmation(order)
         return
     sent = order.requests.filter(kind=RequestKind.CANCEL).count()
     request = {"cancel_wanted_at": order.cancel_wanted_at or now, "cancel_wanted_by": by.value}
     if order.cancel_wanted_at and RequestedBy(order.cancel_wanted_by).is_person:
         del request["cancel_wanted_by"]
     ended = {} if by is RequestedBy.CHASE else {"chase_at": None}
-    journal.note(order, cancel_due_at=now + resend_after(sent), look_wanted=True, lookup_at=None, **request, **ended)
+    journal.update_fields(
+        order, cancel_due_at=now + resend_after(sent), look_wanted=True, lookup_at=None, **request, **ended
+    )
 
 
 def _withdraw(order: TradeOrder) -> None:

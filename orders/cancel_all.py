@@ -9,7 +9,7 @@ from time import monotonic, sleep
 from django.db.models import QuerySet
 from django.utils.translation import gettext
 
-from aegis.broker import Broker, BrokerError, OpenOrder, OutcomeUnknown, PartlyRead
+from aegis.broker import Broker, BrokerError, OpenOrder, OutcomeUnknown, PartialResponse
 from aegis.lifecycle import OPEN, UNANSWERED, Status
 from aegis.requests import RequestedBy, RequestKind
 from aegis.sessions import KST
@@ -230,7 +230,7 @@ def fetch_open(broker: Broker, code: str | None) -> OpenList:
     """Return what the broker holds open, of one stock or of all. Raises BrokerError."""
     try:
         found, unread, why = broker.open_orders(), frozenset[str](), ""
-    except PartlyRead as error:
+    except PartialResponse as error:
         found, why = error.read, risk.say_error(error)
         unread = frozenset(line.order_no for line in error.unread)
     codes = canonical_codes({each.code for each in found})

@@ -70,7 +70,7 @@ def drive(pk: int, broker: Broker, now: Callable[[], datetime]) -> None:
     if not order.is_open or settle.has_ended(order, now()):
         # what was given up as lost may turn up, and is not wanted then either
         is_over = not order.is_open and not order.never_arrived
-        journal.note(order, cancel_due_at=None, **({"cancel_wanted_at": None} if is_over else {}))
+        journal.update_fields(order, cancel_due_at=None, **({"cancel_wanted_at": None} if is_over else {}))
         return
     if order.cancel_wanted_at is None:
         return  # the request was withdrawn meanwhile
@@ -99,7 +99,7 @@ def _report(order: TradeOrder, now: datetime) -> None:
         journal.locked(order.pk)
         if order.events.filter(kind=UNCONFIRMED, at__gte=wanted_at).exists():
             return
-        journal.write(order, UNCONFIRMED, at=now)
+        journal.append_event(order, UNCONFIRMED, at=now)
     log.error("order %s: no list confirms its cancel, %s after it was wanted", order.pk, CANCEL_REPORT_AFTER)
 
 

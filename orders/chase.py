@@ -126,7 +126,7 @@ def _claimed(pk: int, now: datetime) -> TradeOrder | None:
 
 def _following(order: TradeOrder, step: ChaseStep | None) -> Taken:
     if step is not None and order.chase_step != step:
-        journal.note(order, chase_step=step.value)
+        journal.update_fields(order, chase_step=step.value)
     return Taken(Action.WAIT, order.pk, step)
 
 
@@ -249,7 +249,7 @@ class _Step:
 
     def _rest(self) -> Taken:
         if self._order.chase_at is not None:
-            journal.note(self._order, chase_at=None)
+            journal.update_fields(self._order, chase_at=None)
         return Taken(Action.REST)
 
     def _pause(self, why: str, until: datetime | None = None) -> Taken:
@@ -258,7 +258,7 @@ class _Step:
         later = max(until or now + PAUSE, now + CONFIRM_AGAIN)
         newest = self._order.events.order_by("-id").values_list("kind", "detail").first()
         if newest != ("CHASE_PAUSED", why[:300]):
-            journal.write(self._order, "CHASE_PAUSED", why, at=now)
+            journal.append_event(self._order, "CHASE_PAUSED", why, at=now)
         return self._put_off(ChaseStep.CHECK, later - now)
 
     def _put_off(self, step: ChaseStep, pause: timedelta) -> Taken:
@@ -272,8 +272,10 @@ class _Step:
         """End the chase, and say why."""
         order = self._order
         is_idle = order.cancel_wanted_by == RequestedBy.CHASE and not requests.live_changes(order)
-        journal.note(order, chase_at=None, chase_note=why[:200], **({"cancel_due_at": None} if is_idle else {}))
-        journal.write(self._order, "CHASE_ENDED", why, at=self._now())
+        journal.update_fields(
+            order, chase_at=None, chase_note=why[:200], **({"cancel_due_at": None} if is_idle else {})
+        )
+        journal.append_event(self._order, "CHASE_ENDED", why, at=self._now())
         return Taken(Action.END)
 
     # --- reading the list
@@ -367,7 +369,7 @@ class _Step:
             return self._denied(denied)
         if made.state is Status.REJECTED and not made.never_arrived:
             # what cannot be amended is cancelled and ordered anew
-            journal.note(order, chase_by=ChaseBy.CANCEL.value)
+            journal.update_fields(order, chase_by=ChaseBy.CANCEL.value)
         return self._then(ChaseStep.CONFIRM, Action.AMEND)
 
     def _wait_for_the_next_look(self, why: str) -> Taken:
@@ -386,17 +388,17 @@ class _Step:
         except IntegrityError:
             log.info("order %s: its re-order is already on its way", order.pk)
             if reorder_of(order) is not None:  # which goes on by itself
-                journal.note(order, chase_at=None)
+                journal.update_fields(order, chase_at=None)
             return Taken(Action.REST)
         except OrderDenied as denied:
             return self._denied(denied)
-        journal.note(order, chase_at=None)
+        journal.update_fields(order, chase_at=None)
         if successor.state is Status.REJECTED and not successor.never_arrived:
             return _Step(successor, self._decision, self._broker, self._now)._end(successor.refusal)
         return _next_of(successor, Action.REORDER, self._now())
 
     def _then(self, step: ChaseStep, action: Action) -> Taken:
-        journal.note(self._order, chase_step=step.value)
+        journal.update_fields(self._order, chase_step=step.value)
         return Taken(action, self._order.pk, step)
 
     def _rate_bounded(self, needed: int) -> str:

@@ -17,7 +17,7 @@ from orders.models import TradeExecution, TradeOrder
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class QualityLine:
     """One family: its first order, how often it was ordered anew, its figures, and their measure where it filled."""
 
     root: TradeOrder
@@ -32,7 +32,7 @@ class Report:
 
     since: date
     trading_days: int
-    lines: Sequence[Line]
+    lines: Sequence[QualityLine]
     savings: Sequence[Savings]
     total: Savings
 
@@ -53,7 +53,7 @@ def report(now: datetime, *, days: int) -> Report:
     )
 
 
-def _lines(since: date) -> Sequence[Line]:
+def _lines(since: date) -> Sequence[QualityLine]:
     # what never reached the broker was nobody's to execute
     roots = list(
         TradeOrder.objects.filter(root=None, origin=TradeOrder.Origin.AEGIS, order_date__gte=since)
@@ -83,7 +83,7 @@ def _costs(roots: Sequence[int]) -> Mapping[int, tuple[int, int]]:
 
 def _line(
     root: TradeOrder, retries: Sequence[TradeOrder], cost: tuple[int, int], instruments: Mapping[str, str]
-) -> Line:
+) -> QualityLine:
     family = Family(
         style=style(root),
         side=root.side,
@@ -97,7 +97,7 @@ def _line(
         fees=cost[0],
         tax=cost[1],
     )
-    return Line(root=root, retries=len(retries), family=family, quality=measure(family))
+    return QualityLine(root=root, retries=len(retries), family=family, quality=measure(family))
 
 
 def style(root: TradeOrder) -> str:

@@ -34,7 +34,7 @@ Source = TradeExecution.Source
 State = RawNotice.State
 
 
-def receive(notice: Notice, *, account: str, now: datetime, arrived: float) -> RawNotice:
+def ingest(notice: Notice, *, account: str, now: datetime, arrived: float) -> RawNotice:
     """Store a notice, then apply it; return its inbox row.
 
     `arrived` is the `time.perf_counter()` of its arrival. A notice of another account under the same
@@ -55,7 +55,7 @@ def receive(notice: Notice, *, account: str, now: datetime, arrived: float) -> R
     if foreign:
         log.warning("a notice of another account: not ours to count")
         return raw
-    if apply(raw, notice, now=now):
+    if apply_notice(raw, notice, now=now):
         committed_ms = (time.perf_counter() - arrived) * 1000
         sql.update(RawNotice, raw.pk, {"committed_ms": committed_ms})
     return raw
@@ -103,22 +103,22 @@ def _apply_late(raw: RawNotice, order: TradeOrder) -> None:
     Raises what `limits.AWAY` names, where it may well be applied later.
     """
     try:
-        apply(raw, stored_notice(raw), now=raw.received_at)
+        apply_notice(raw, stored_notice(raw), now=raw.received_at)
     except db_limits.AWAY:
         raise
     except Exception:  # whatever is wrong with it would be wrong the next time too
         log.exception("notice %s of order %s cannot be applied: the broker's list is asked", raw.pk, order.pk)
-        _doubt(raw, order)
+        _mark_for_review(raw, order)
 
 
 @transaction.atomic
-def _doubt(raw: RawNotice, order: TradeOrder) -> None:
+def _mark_for_review(raw: RawNotice, order: TradeOrder) -> None:
     journal.locked(order.pk)
     if RawNotice.objects.filter(pk=raw.pk, state=State.WAITING).update(state=State.DOUBTFUL, order=order):
-        journal.want_look(order)
+        journal.request_confirmation(order)
 
 
-def forget(before: datetime, at_most: int) -> int:
+def delete_notices_before(before: datetime, at_most: int) -> int:
     """Delete notices of before then that are of no order we know; return how many. An order's own stay with it."""
     strange = RawNotice.objects.filter(received_at__lt=before, order=None, execution=None)
     keys = list(strange.order_by("id").values_list("pk", flat=True)[:at_most])
@@ -140,7 +140,7 @@ def readable_notice(raw: RawNotice) -> Notice | None:
 
 
 @transaction.atomic
-def apply(raw: RawNotice, notice: Notice, *, now: datetime) -> bool:
+def apply_notice(raw: RawNotice, notice: Notice, *, now: datetime) -> bool:
     """Apply one notice under its order's lock; False while its order is not known."""
     # branches number for themselves: another's order may have the number of ours
     same = sql.select(TradeOrder, {"order_date": raw.order_date, "order_no": _number_of(notice)}, lock=True)
@@ -172,7 +172,7 @@ def _pick(orders: list[TradeOrder], notice: Notice) -> TradeOrder | None:
 
 
 def _leave_to_list(order: TradeOrder) -> str:
-    journal.want_look(order)
+    journal.request_confirmation(order)
     return State.DOUBTFUL
 
 
@@ -184,9 +184,9 @@ def _waits(raw: RawNotice) -> bool:
 
 def _on_fill(order: TradeOrder, raw: RawNotice, notice: Notice, now: datetime) -> str:
     if _is_doubtful(order, raw, notice):
-        journal.want_look(order)
+        journal.request_confirmation(order)
         return State.DOUBTFUL
-    count(order, noticed_fill(raw, notice), now=now)
+    apply_fill(order, noticed_fill(raw, notice), now=now)
     return State.APPLIED
 
 
@@ -232,7 +232,7 @@ def _on_cancelled(order: TradeOrder, raw: RawNotice, notice: Notice, now: dateti
     if order.is_open and not is_of_part:
         immediate = {"end_cause": EndCause.IMMEDIATE_REMAINDER.value} if not notice.original_no else {}
         _move(order, Event.CANCELLED, now, f"notice {raw.pk}", **immediate)
-    journal.want_look(order)
+    journal.request_confirmation(order)
     return State.APPLIED
 
 
@@ -241,15 +241,15 @@ def _on_refused(order: TradeOrder, raw: RawNotice, notice: Notice, now: datetime
     if not notice.original_no and order.state is Status.PENDING and not order.filled_qty:
         _move(order, Event.REFUSED, now, f"notice {raw.pk}")
     else:
-        journal.write(order, "REFUSED_BY_NOTICE", f"notice {raw.pk}", at=now)
-    journal.want_look(order)
+        journal.append_event(order, "REFUSED_BY_NOTICE", f"notice {raw.pk}", at=now)
+    journal.request_confirmation(order)
     return State.APPLIED
 
 
 def _on_word(order: TradeOrder, raw: RawNotice, notice: Notice, now: datetime) -> str:
     """Received, or amended elsewhere: nothing to count; an amend is looked up."""
     if notice.kind is NoticeKind.AMENDED:
-        journal.want_look(order)
+        journal.request_confirmation(order)
     return State.APPLIED
 
 
@@ -276,7 +276,7 @@ class Fill:
     notice: RawNotice | None = None
 
 
-def count(order: TradeOrder, fill: Fill, *, now: datetime) -> TradeExecution:
+def apply_fill(order: TradeOrder, fill: Fill, *, now: datetime) -> TradeExecution:
     """Count a fill: execution, order, event and holding together. Call it under the order's lock."""
     total = order.filled_qty + fill.qty
     fee, tax = _cost(order, fill)
@@ -331,7 +331,7 @@ def realized_profit(average: Decimal, fill: Fill, cost: int) -> int | None:
     return int(fill.amount - average * fill.qty - cost) if average else None
 
 
-def void(execution: TradeExecution, order: TradeOrder, *, now: datetime, why: str) -> None:
+def void_fill(execution: TradeExecution, order: TradeOrder, *, now: datetime, why: str) -> None:
     """Take back a fill that was not the broker's. Call it under the order's lock."""
     execution.voided_at = now
     execution.save(update_fields=["voided_at"])
@@ -363,7 +363,7 @@ def void(execution: TradeExecution, order: TradeOrder, *, now: datetime, why: st
 
 def _move(order: TradeOrder, event: Event, now: datetime, detail: str, **fields: object) -> None:
     """Move an order whose lock we hold."""
-    if not journal.move(order, event, at=now, detail=detail, **fields):
+    if not journal.apply_event(order, event, at=now, detail=detail, **fields):
         raise RuntimeError(f"order {order.pk} moved under our lock")
 
 

@@ -11,7 +11,7 @@ from django.utils.translation import gettext
 from aegis import codes, pricing
 from aegis.broker import OrderRequest
 from aegis.chase import ChaseBy, Plan
-from aegis.risk import Reason
+from aegis.risk import Denial
 from aegis.stops import StopKind, StopUnit
 from aegis.terms import Market, OrderKind, Side
 
@@ -24,7 +24,7 @@ NO_CHASE = Plan(wait_seconds=0, max_retries=0, step_ticks=0, market_after=False)
 class OrderDenied(Exception):
     """AEGIS itself will not send this order; `reasons` says why, one by one."""
 
-    def __init__(self, reasons: Sequence[Reason]) -> None:
+    def __init__(self, reasons: Sequence[Denial]) -> None:
         super().__init__("; ".join(str(reason) for reason in reasons))
         self.reasons = tuple(reasons)
 
@@ -47,7 +47,7 @@ class EntryStop:
 
 
 @dataclass(frozen=True, slots=True)
-class Intent:
+class OrderIntent:
     """What a caller wants: shares of a stock, priced by a pricing style (`strategy`), by a `price`, or at market.
 
     `market` None lets the hour choose the venue, `kind` None the order code; a kind asked for by name goes as
@@ -117,7 +117,7 @@ def default_chase_by() -> ChaseBy:
     return ChaseBy(settings.CHASE_BY.upper())
 
 
-def plan_for(intent: Intent, request: OrderRequest) -> Plan:
+def plan_for(intent: OrderIntent, request: OrderRequest) -> Plan:
     """Return how an order is chased. Nothing is nearer than a market order; a kind asked for by name is meant so."""
     if intent.plan is not None:
         return intent.plan

@@ -21,7 +21,7 @@ from infra import sql
 from kis.errors import advice
 from orders import pretrade_context
 from orders.models import BrokerRequest, OrderEvent, TradeOrder
-from orders.pretrade_context import Crowd
+from orders.pretrade_context import CompetingOrders
 
 # how often an order that is to be confirmed is looked up: at first, and at most this far apart
 LOOK_UP_AFTER = timedelta(seconds=5)
@@ -33,19 +33,21 @@ LOST_PAUSE = timedelta(seconds=5)
 EXTERNAL = "external order"
 
 
-def write(order: TradeOrder, kind: str, detail: str = "", *, at: datetime) -> None:
+def append_event(order: TradeOrder, kind: str, detail: str = "", *, at: datetime) -> None:
     """Add an event to an order's history."""
     sql.insert(OrderEvent(order=order, kind=kind, detail=detail[:300], at=at))
 
 
 @transaction.atomic(savepoint=False)
-def found(order: TradeOrder, acceptance: Acceptance, *, placed_at: datetime, at: datetime, evidence: str) -> None:
+def record_external(
+    order: TradeOrder, acceptance: Acceptance, *, placed_at: datetime, at: datetime, evidence: str
+) -> None:
     """Write the row of an order that the broker has and we did not place."""
     order.status = Status.SUBMITTING
     order.status_at = order.created_at = placed_at
     sql.insert(order)
-    write(order, "CREATED", _created(order), at=placed_at)
-    accepted(order, acceptance, at=at, evidence=f"{EXTERNAL}; {evidence}")
+    append_event(order, "CREATED", _created(order), at=placed_at)
+    record_accepted(order, acceptance, at=at, evidence=f"{EXTERNAL}; {evidence}")
 
 
 def _created(order: TradeOrder) -> str:
@@ -87,7 +89,7 @@ _LATER = frozenset(
 def _commit() -> str:
     names, places = sql.places(TradeOrder, _LATER)
     statement = f"""
-WITH turn AS ({pretrade_context.TAKE_TURN}),
+WITH turn AS ({pretrade_context.COMPARE_AND_COUNT}),
 intent AS (INSERT INTO trade_orders ({names}) SELECT {places} FROM turn RETURNING id),
 request AS (
     INSERT INTO broker_requests (order_id, makes_id, kind, state, state_at, requested_at, requested_by, who, qty,
@@ -106,9 +108,9 @@ RETURNING order_id
     return " ".join(statement.split())
 
 
-def commit(
+def insert_if_unchanged(
     order: TradeOrder,
-    crowd: Crowd,
+    crowd: CompetingOrders,
     *,
     at: datetime,
     by: RequestedBy,
@@ -126,7 +128,7 @@ def commit(
     order.status = Status.SUBMITTING
     order.status_at = order.created_at = at
     events = {"CREATED": _created(order)} | ({"KIND_CHANGED": changed[:300]} if changed else {})
-    figures = sql.values(order, _LATER) | pretrade_context.seen(crowd, now=at)
+    figures = sql.values(order, _LATER) | pretrade_context.version_params(crowd, now=at)
     figures |= {"kinds": list(events), "details": list(events.values()), "follows": follows}
     figures |= {"requested_by": by.value, "who": who[:150], "is_whole": is_whole}
     with connection.cursor() as cursor:
@@ -138,7 +140,7 @@ def commit(
     return True
 
 
-def accepted(order: TradeOrder, acceptance: Acceptance, *, at: datetime, evidence: str, **fields: Any) -> bool:
+def record_accepted(order: TradeOrder, acceptance: Acceptance, *, at: datetime, evidence: str, **fields: Any) -> bool:
     """Record the broker's number for an order; False when another process was first."""
     fields |= {
         "branch": acceptance.branch,
@@ -154,7 +156,7 @@ def accepted(order: TradeOrder, acceptance: Acceptance, *, at: datetime, evidenc
         wait = 0.0 if order.root_id and has_successor(order) else order.wait_seconds
         fields |= {"chase_at": at + timedelta(seconds=wait), "chase_step": ChaseStep.CHECK.value}
     with transaction.atomic(savepoint=False):
-        if not move(order, Event.ACCEPTED, at=at, detail=f"{acceptance.order_no} {evidence}", **fields):
+        if not apply_event(order, Event.ACCEPTED, at=at, detail=f"{acceptance.order_no} {evidence}", **fields):
             return False
         _move_request(order, RequestState.ACKNOWLEDGED, at, branch=acceptance.branch, order_no=acceptance.order_no)
     return True
@@ -184,7 +186,7 @@ def _move_request(order: TradeOrder, state: RequestState, at: datetime, **fields
     BrokerRequest.objects.filter(made_it, state__in=unsettled).update(state=state, state_at=at, **fields)
 
 
-def refused(order: TradeOrder, error: BrokerError, *, at: datetime) -> bool:
+def record_rejected(order: TradeOrder, error: BrokerError, *, at: datetime) -> bool:
     """Record that the broker said no, or that the order surely never reached it."""
     # a held-back order never met the broker: its code is a name of ours
     words = error.message if isinstance(error, HeldBack) else f"{error.code} {error.message}".strip()
@@ -194,18 +196,18 @@ def refused(order: TradeOrder, error: BrokerError, *, at: datetime) -> bool:
     if isinstance(error, HeldBack):  # a first try may have been turned away unread: nothing of it is at the broker
         lost["sent_at"] = None
     with transaction.atomic(savepoint=False):
-        if not move(order, Event.REFUSED, at=at, detail=words, refusal=words[:200], **lost):
+        if not apply_event(order, Event.REFUSED, at=at, detail=words, refusal=words[:200], **lost):
             return False
         state = RequestState.NOT_SENT if lost else RequestState.REJECTED
         _move_request(order, state, at, code=error.code[:12], message=error.message[:200])
     return True
 
 
-def absent(order: TradeOrder, words: str, *, at: datetime, **fields: Any) -> bool:
+def record_not_found(order: TradeOrder, words: str, *, at: datetime, **fields: Any) -> bool:
     """Record that an order with no answer never arrived."""
     fields |= {"refusal": words[:200], "look_wanted": False, "lookup_at": None, **_lost(order, at)}
     with transaction.atomic(savepoint=False):
-        if not move(order, Event.ABSENT, at=at, detail=words, **fields):
+        if not apply_event(order, Event.ABSENT, at=at, detail=words, **fields):
             return False
         _move_request(order, RequestState.NOT_SENT, at)
     return True
@@ -218,19 +220,19 @@ def _lost(order: TradeOrder, at: datetime) -> dict[str, Any]:
     return {"never_arrived": True, "chase_at": at + LOST_PAUSE if goes_on else None}
 
 
-def unanswered(order: TradeOrder, error: BrokerError, *, at: datetime) -> bool:
+def record_unknown(order: TradeOrder, error: BrokerError, *, at: datetime) -> bool:
     """Record that the order may or may not have arrived. It is resolved by looking, never by sending again."""
     sent = {} if order.sent_at else {"sent_at": at}
     with transaction.atomic(savepoint=False):
-        if not move(order, Event.NO_ANSWER, at=at, detail=str(error), look_wanted=True, lookup_at=None, **sent):
+        if not apply_event(order, Event.NO_ANSWER, at=at, detail=str(error), look_wanted=True, lookup_at=None, **sent):
             return False
         _move_request(order, RequestState.UNKNOWN, at, code=error.code[:12], message=error.message[:200])
     return True
 
 
-def want_look(order: TradeOrder) -> None:
+def request_confirmation(order: TradeOrder) -> None:
     """Have the order confirmed by the next list, whatever it waited for until now."""
-    note(order, look_wanted=True, lookup_at=None)
+    update_fields(order, look_wanted=True, lookup_at=None)
 
 
 def note_confirmed(orders: Sequence[int], at: datetime) -> None:
@@ -246,7 +248,7 @@ def next_lookup(order: TradeOrder, now: datetime) -> datetime:
     return now + min(max(LOOK_UP_AFTER, waited / 4), LOOK_UP_MAX)
 
 
-def move(order: TradeOrder, event: Event, *, at: datetime, detail: str = "", **fields: Any) -> bool:
+def apply_event(order: TradeOrder, event: Event, *, at: datetime, detail: str = "", **fields: Any) -> bool:
     """Apply `event`; False when someone else moved the order first: read it again, decide again.
 
     Raises IllegalMove where the event cannot happen in the order's state.
@@ -257,14 +259,14 @@ def move(order: TradeOrder, event: Event, *, at: datetime, detail: str = "", **f
         changes = {"status": status, "status_at": at, **fields}
         if not sql.update(TradeOrder, order.pk, changes, seen={"status": order.status}):
             return False
-        write(order, event, detail, at=at)
+        append_event(order, event, detail, at=at)
     order.status, order.status_at = status, at
     for name, value in fields.items():
         setattr(order, name, value)
     return True
 
 
-def note(order: TradeOrder, **fields: Any) -> None:
+def update_fields(order: TradeOrder, **fields: Any) -> None:
     """Change columns that are not the order's state, and only those."""
     sql.update(TradeOrder, order.pk, fields)
     for name, value in fields.items():

@@ -44,17 +44,17 @@ _LISTED = (Reconciliation.Outcome.WHOLE, Reconciliation.Outcome.PARTLY)
 
 def halt(*, by: str, reason: str, at: datetime) -> SwitchChange:
     """Let nothing new leave, bought or sold, stops included."""
-    return turn(TradingState.HALTED, by=by, reason=reason, at=at)
+    return set_state(TradingState.HALTED, by=by, reason=reason, at=at)
 
 
 def reduce(*, by: str, reason: str, at: datetime) -> SwitchChange:
     """Let sales pass, stops included, and nothing else."""
-    return turn(TradingState.REDUCING, by=by, reason=reason, at=at)
+    return set_state(TradingState.REDUCING, by=by, reason=reason, at=at)
 
 
 def reduce_unless_halted(*, by: str, reason: str, at: datetime) -> SwitchChange | None:
     """Let only sales pass; None, and nothing changed, if trading is halted: that is stricter."""
-    make(at)
+    ensure_exists(at)
     while True:
         seen = version()
         if trading_state() is TradingState.HALTED:
@@ -66,10 +66,10 @@ def reduce_unless_halted(*, by: str, reason: str, at: datetime) -> SwitchChange 
 
 def resume(*, by: str, reason: str, at: datetime) -> SwitchChange:
     """Trade again."""
-    return turn(TradingState.ACTIVE, by=by, reason=reason, at=at)
+    return set_state(TradingState.ACTIVE, by=by, reason=reason, at=at)
 
 
-def turn(to: TradingState, *, by: str, reason: str, at: datetime, is_trip: bool = False) -> SwitchChange:
+def set_state(to: TradingState, *, by: str, reason: str, at: datetime, is_trip: bool = False) -> SwitchChange:
     """Change the trading state; each change is a row, one to the same state too. Raises ValueError without a name.
 
     A change by rules instead of a person is a trip: it forgives nothing that speaks for tripping. A person who reduces
@@ -77,7 +77,7 @@ def turn(to: TradingState, *, by: str, reason: str, at: datetime, is_trip: bool 
     """
     if not by.strip():
         raise ValueError("by is empty: who turns the switch gives a name")
-    make(at)
+    ensure_exists(at)
     if is_trip:
         change = _change(to, by=by, reason=reason, at=at, is_trip=True)
     else:
@@ -163,7 +163,7 @@ def trip(
     is_stricter = found.state is TradingState.HALTED or (found.state is TradingState.REDUCING and found.is_by_person)
     if is_stricter or causes <= found.causes:
         return None
-    make(at)
+    ensure_exists(at)
     change = _change(
         TradingState.REDUCING,
         by=BY,
@@ -185,16 +185,16 @@ def version() -> int | None:
     return TradingSwitch.objects.filter(pk=TradingSwitch.ONLY_PK).values_list("version", flat=True).first()
 
 
-def locked() -> TradingState:
+def lock_state() -> TradingState:
     """Return the trading state, and hold up commits of orders to the end of the transaction.
 
     The state itself may change meanwhile: whoever changes it waits for nobody.
     """
-    overtake()
+    bump_version()
     return trading_state()
 
 
-def overtake() -> None:
+def bump_version() -> None:
     """Hold up commits of orders to the end of the transaction: what is being committed is then judged anew."""
     pretrade_context.supersede()
 
@@ -260,7 +260,7 @@ def armed_stops() -> int:
     return StopRule.objects.filter(state__in=LIVE_STOPS).count()
 
 
-def about_halting(armed: int | None = None) -> str:
+def explain_halt(armed: int | None = None) -> str:
     """Return what a person must know who is about to halt; `armed` stops, if they are counted already."""
     words = gettext(
         "{count} stops are armed. Halting stops them too: nothing is sold until you resume. Sales only lets them sell, "
@@ -269,7 +269,7 @@ def about_halting(armed: int | None = None) -> str:
     return words.format(count=armed_stops() if armed is None else armed)
 
 
-def about_reducing() -> str:
+def explain_reduce() -> str:
     """Return what a person must know who is about to let only sales pass."""
     return gettext("{count} stops are armed, and go on selling: only sales pass").format(count=armed_stops())
 
@@ -403,7 +403,7 @@ def _tripped_at() -> datetime | None:
     return max((change.at for change in _standing() if change.is_trip), default=None)
 
 
-def make(at: datetime) -> None:
+def ensure_exists(at: datetime) -> None:
     """Make the rows of the trading state and of the order sequence if there are none yet: trading."""
     TradingSwitch.objects.get_or_create(pk=TradingSwitch.ONLY_PK, defaults={"changed_at": at})
     OrderSequence.objects.get_or_create(pk=OrderSequence.ONLY_PK)

@@ -9,7 +9,7 @@ from django.db.models import F, Q
 from django.utils.translation import gettext_lazy as _
 
 from aegis import market_halts, risk, stops
-from aegis.broker import NoticeKind, Placed
+from aegis.broker import BrokerOrderRef, NoticeKind
 from aegis.chase import ChaseBy, ChaseStep, Plan
 from aegis.lifecycle import DONE, OPEN, UNSETTLED, Status
 from aegis.requests import LIVE, REPLY_DEADLINE, EndCause, RequestedBy, RequestKind, RequestState, SentRequest
@@ -281,11 +281,13 @@ class TradeOrder(models.Model):
         return sent.values_list("sent_at", flat=True).first()
 
     @property
-    def placed(self) -> Placed:
+    def placed(self) -> BrokerOrderRef:
         """Return how the broker knows this order. Only an order with a number has that."""
         if self.order_no is None:
             raise ValueError(f"order {self.pk} has no number yet")
-        return Placed(self.order_date, self.branch, self.order_no, Market(self.market), OrderKind(self.order_kind))
+        return BrokerOrderRef(
+            self.order_date, self.branch, self.order_no, Market(self.market), OrderKind(self.order_kind)
+        )
 
 
 class BrokerRequest(models.Model):

@@ -14,7 +14,7 @@ from typing import Any
 from django.db import DataError, IntegrityError
 from django.utils.translation import gettext_noop
 
-from aegis.broker import Broker, OrderRecord, PartlyRead, UnreadLine
+from aegis.broker import Broker, OrderRecord, PartialResponse, UnparsedLine
 from aegis.lifecycle import UNSETTLED, IllegalMove, Status
 from aegis.requests import LIVE
 from aegis.sessions import KST, Phase
@@ -45,7 +45,7 @@ class OrderList:
 
     orders: Sequence[OrderRecord]
     changes: Mapping[Identity, Sequence[OrderRecord]]
-    unread: list[UnreadLine]
+    unread: list[UnparsedLine]
     asked_at: datetime
     now: datetime
     since: date
@@ -108,16 +108,16 @@ def first_day(asked_at: datetime) -> date:
     return first or today
 
 
-def fetch(broker: Broker, since: date, asked_at: datetime) -> tuple[Sequence[OrderRecord], list[UnreadLine]]:
+def fetch(broker: Broker, since: date, asked_at: datetime) -> tuple[Sequence[OrderRecord], list[UnparsedLine]]:
     """Return the orders of `since` to today, and the lines nobody can parse. Raises BrokerError."""
     try:
         return broker.orders(since, asked_at.astimezone(KST).date()), []
-    except PartlyRead as error:
+    except PartialResponse as error:
         return error.read, list(error.unread)
 
 
 def arrange(
-    records: Sequence[OrderRecord], unread: list[UnreadLine], *, since: date, asked_at: datetime, now: datetime
+    records: Sequence[OrderRecord], unread: list[UnparsedLine], *, since: date, asked_at: datetime, now: datetime
 ) -> OrderList:
     """Return an answer of the broker's with its lines in their places, and their codes as our tables write them."""
     codes = queries.canonical_codes({record.code for record in records})
@@ -203,12 +203,12 @@ def _is_the_same(row: TradeOrder, record: OrderRecord) -> bool:
 
 
 @contextmanager
-def as_unread(record: OrderRecord, unread: list[UnreadLine]) -> Iterator[None]:
+def as_unread(record: OrderRecord, unread: list[UnparsedLine]) -> Iterator[None]:
     """Treat a line that violates a constraint of ours as unparsed, and continue with the rest."""
     try:
         yield
     except (DataError, IntegrityError, IllegalMove) as error:
-        unread.append(UnreadLine(record.order_no, f"it cannot be: {describe(record)}: {error}".partition("\n")[0]))
+        unread.append(UnparsedLine(record.order_no, f"it cannot be: {describe(record)}: {error}".partition("\n")[0]))
 
 
 def describe(record: OrderRecord) -> str:

@@ -1,4 +1,4 @@
-"""Orders that come as a message: plain words in, what became of them out. The same words as `orders.service.Intent`."""
+"""Orders that come as a message: plain words in, what became of them out, as in `orders.service.OrderIntent`."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -14,7 +14,7 @@ from aegis.terms import Market, OrderKind, Side
 from orders import serializers
 from orders.intents import MAX_TICK_OFFSET, STRATEGY_ID_LENGTH, EntryStop
 from orders.models import TradeOrder
-from orders.service import Intent, OrderDenied, OrderService, default_plan
+from orders.service import OrderDenied, OrderIntent, OrderService, default_plan
 
 WORDS = (
     "request_id",
@@ -87,7 +87,7 @@ def _answer(
     }
 
 
-def read(words: dict[str, Any]) -> Intent:
+def read(words: dict[str, Any]) -> OrderIntent:
     """Return the intent that plain words mean. Raises BadRequest."""
     if strange := words.keys() - set(WORDS):
         raise BadRequest(f"{', '.join(sorted(strange))}: no such word; there are {', '.join(WORDS)}")
@@ -97,7 +97,7 @@ def read(words: dict[str, Any]) -> Intent:
     if strategy and price is not None:
         raise BadRequest(f"strategy {strategy!r} and price {price!r} exclude each other: give one, or neither")
     side = _member(words, "side", Side)
-    return Intent(
+    return OrderIntent(
         request_id=_request_id(words),
         code=_code(words),
         side=side,

@@ -14,21 +14,21 @@ from django.conf import settings
 from aegis import pricing, sessions
 from aegis.broker import Book, Broker, BrokerError, OrderRequest, OutcomeUnknown, Quote, Refused
 from aegis.chase import Plan
-from aegis.execution_quality import market_average
+from aegis.execution_quality import book_sweep_price
 from aegis.pricing import NoQuote, Strategy
-from aegis.risk import GUARDS, Facts, Guard, Reason, check_words, gettext_noop, reasons
+from aegis.risk import RISK_CHECKS, Denial, RiskCheck, RiskInputs, check_order_kind_fields, denials, gettext_noop
 from aegis.sessions import Phase
 from aegis.terms import Instrument, Market, OrderKind, Side
 from market import queries, reference_data
 from market.models import Stock
 from orders import pretrade_context, reconcile, risk
-from orders.intents import Intent, OrderDenied, offsets, plan_for
-from orders.pretrade_context import Ground, Question
+from orders.intents import OrderDenied, OrderIntent, offsets, plan_for
+from orders.pretrade_context import PreTradeContext, PreTradeQuery
 from portfolio.fetcher import KISFetcher
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class PricedOrder:
     """An order ready to be committed: what would be sent, and what it was priced and judged against.
 
     `changed` says why it goes as another kind than was asked for, if it does. `quoted_at` is when the quote was asked
@@ -42,8 +42,8 @@ class Draft:
     strategy: str
     plan: Plan
     cost_won: int
-    facts: Facts
-    changed: Reason | None = None
+    facts: RiskInputs
+    changed: Denial | None = None
     arrival_market: Decimal | None = None
     tick_offset: int | None = None
     band_percent: Decimal = Decimal(0)
@@ -63,17 +63,17 @@ def reserved_won(request: OrderRequest, quote: Quote) -> int:
     return request.qty * (request.price if request.kind.is_priced else quote.upper_limit)
 
 
-def why_kind_changed(intent: Intent, request: OrderRequest) -> Reason | None:
+def why_kind_changed(intent: OrderIntent, request: OrderRequest) -> Denial | None:
     """Return why a market order goes as a limit, None if it goes as it was asked for."""
     if not intent.is_at_market or request.kind.is_market:
         return None
     words = gettext_noop(
         "{market} takes no market order now: it goes as a limit at {price:,} won, the best opposite quote"
     )
-    return Reason("KIND_CHANGED", words, {"market": request.market, "price": request.price})
+    return Denial("KIND_CHANGED", words, {"market": request.market, "price": request.price})
 
 
-def _distinct(found: Sequence[Reason]) -> list[Reason]:
+def _distinct(found: Sequence[Denial]) -> list[Denial]:
     """Return reasons without those that come twice; the later figures stand."""
     return list({reason.code: reason for reason in found}.values())
 
@@ -88,14 +88,16 @@ class PreTrade:
 
     # --- what our tables say
 
-    def context(self, intent: Intent, family: int | None = None) -> Ground:
+    def context(self, intent: OrderIntent, family: int | None = None) -> PreTradeContext:
         """Return all that the checks want to know of our own tables; `family` is the root whose order this is."""
-        question = Question(
+        question = PreTradeQuery(
             intent.code, intent.side, intent.qty, intent.price or 0, intent.strategy, intent.request_id, family
         )
-        return pretrade_context.survey(question, now=self._now())
+        return pretrade_context.load_context(question, now=self._now())
 
-    def ensure_reconciled(self, found: Ground, intent: Intent, family: int | None = None) -> Ground:
+    def ensure_reconciled(
+        self, found: PreTradeContext, intent: OrderIntent, family: int | None = None
+    ) -> PreTradeContext:
         """Reconcile first if the last reconciliation is stale.
 
         Raises NotSent if the broker is out of reach, and OrderDenied if it does not answer.
@@ -106,7 +108,7 @@ class PreTrade:
             reconcile.reconcile(self._broker, self._now)
         except (Refused, OutcomeUnknown) as error:
             words = gettext_noop("the broker's list of orders could not be read, and nothing goes before that: {error}")
-            raise OrderDenied([Reason("NOT_RECONCILED", words, {"error": error})]) from error
+            raise OrderDenied([Denial("NOT_RECONCILED", words, {"error": error})]) from error
         return self.context(intent, family)
 
     def stock_of(self, code: str) -> Stock:
@@ -118,17 +120,17 @@ class PreTrade:
             return reference_data.sync_stock(self._broker, code, now=self._now())
         except Refused as refusal:
             words = gettext_noop("there is no stock with the code {code}")
-            raise OrderDenied([Reason("UNKNOWN_STOCK", words, {"code": code})]) from refusal
+            raise OrderDenied([Denial("UNKNOWN_STOCK", words, {"code": code})]) from refusal
 
     # --- a new order
 
-    def draft(self, intent: Intent, found: Ground) -> Draft:
+    def draft(self, intent: OrderIntent, found: PreTradeContext) -> PricedOrder:
         """Price and judge a new order. Raises OrderDenied with every reason against it, or a BrokerError."""
         stock = found.stock or self.new_stock(intent.code)
         venue = self._venue(intent, stock, found.phases)
         facts = self.facts(self._unpriced(intent, venue, found.phases), stock, intent, found)
-        standing = reasons(facts)
-        if intent.kind and (wrong := check_words(intent.kind, names_price=intent.names_price)):
+        standing = denials(facts)
+        if intent.kind and (wrong := check_order_kind_fields(intent.kind, names_price=intent.names_price)):
             raise OrderDenied([wrong, *standing])
         quoted_at = self._now()
         try:
@@ -144,12 +146,12 @@ class PreTrade:
             raise
         return replace(
             draft,
-            arrival_market=market_average(priced.book, intent.side, intent.qty) if priced.book else None,
+            arrival_market=book_sweep_price(priced.book, intent.side, intent.qty) if priced.book else None,
             tick_offset=strategy.offset if strategy and intent.names_price else None,
             strategy_id=intent.strategy_id,
         )
 
-    def _venue(self, intent: Intent, stock: Stock, phases: tuple[Phase, ...]) -> Market:
+    def _venue(self, intent: OrderIntent, stock: Stock, phases: tuple[Phase, ...]) -> Market:
         if intent.market is not None:
             return intent.market
         available = sessions.get_available_market(phases, self._now())
@@ -157,14 +159,14 @@ class PreTrade:
             return Market.KRX
         return available or Market.KRX
 
-    def _unpriced(self, intent: Intent, venue: Market, phases: tuple[Phase, ...]) -> OrderRequest:
+    def _unpriced(self, intent: OrderIntent, venue: Market, phases: tuple[Phase, ...]) -> OrderRequest:
         legal = sessions.legal_kinds(venue, phases, self._now())
         kind = sessions.kind_for(intent.kind, legal, names_price=intent.names_price)
         return OrderRequest(
             intent.code, intent.side, venue, kind, intent.qty, intent.price or 0, trigger=intent.trigger
         )
 
-    def strategy_of(self, intent: Intent) -> Strategy | None:
+    def strategy_of(self, intent: OrderIntent) -> Strategy | None:
         """Return how an intent is priced: its style, with its own offset if it has one; None for a price or market."""
         if not intent.strategy:
             if intent.tick_offset is None:
@@ -174,7 +176,7 @@ class PreTrade:
         if intent.strategy not in known:
             words = gettext_noop("strategy {name} is unknown for this side: use one of {known}")
             figures = {"name": intent.strategy, "known": ", ".join(known)}
-            raise OrderDenied([Reason("STRATEGY", words, figures)])
+            raise OrderDenied([Denial("STRATEGY", words, figures)])
         style = known[intent.strategy]
         return style if intent.tick_offset is None else replace(style, offset=intent.tick_offset)
 
@@ -182,7 +184,7 @@ class PreTrade:
 
     def price(
         self,
-        intent: Intent,
+        intent: OrderIntent,
         venue: Market,
         stock: Stock,
         quote: Quote,
@@ -218,7 +220,7 @@ class PreTrade:
             return pricing.limit_price(strategy, quote, book, instrument, nearer=nearer, max_percent=percent)
         except NoQuote as error:
             words = gettext_noop("{code} has no quote on the other side of the book")
-            raise OrderDenied([Reason("NO_QUOTE", words, {"code": quote.code})]) from error
+            raise OrderDenied([Denial("NO_QUOTE", words, {"code": quote.code})]) from error
 
     def at_best_opposite(self, request: OrderRequest, quote: Quote, stock: Stock, kind: OrderKind) -> OrderRequest:
         """Return an order as a limit at the best opposite quote. Raises OrderDenied without one, and BrokerError."""
@@ -234,14 +236,14 @@ class PreTrade:
         stock: Stock,
         quote: Quote,
         quoted_at: datetime,
-        intent: Intent,
-        facts: Facts,
+        intent: OrderIntent,
+        facts: RiskInputs,
         *,
         released_won: int = 0,
         released_qty: int = 0,
         cost_won: int | None = None,
-        checks: tuple[Guard, ...] = GUARDS,
-    ) -> Draft:
+        checks: tuple[RiskCheck, ...] = RISK_CHECKS,
+    ) -> PricedOrder:
         """Judge a priced order by every check; `facts` are those of before. Raises OrderDenied, BrokerError.
 
         `released_won` and `released_qty` are what a resting order of the family, that this one is to follow, still
@@ -259,16 +261,16 @@ class PreTrade:
             best_opposite=self._best_opposite(priced, facts),
         )
         try:
-            if checks is GUARDS:
+            if checks is RISK_CHECKS:
                 counts = cost_won is None and not released_won
                 facts = replace(facts, **self._ask_limits(facts, released_won, released_qty, counts_shares=counts))
         except BrokerError as error:
-            if against := reasons(facts, checks):
+            if against := denials(facts, checks):
                 raise OrderDenied(against) from error
             raise
-        if against := reasons(facts, checks):
+        if against := denials(facts, checks):
             raise OrderDenied(against)
-        return Draft(
+        return PricedOrder(
             request,
             stock,
             quote,
@@ -281,7 +283,7 @@ class PreTrade:
             band_percent=settings.MAX_OFFSET_PERCENT,
         )
 
-    def _best_opposite(self, priced: Priced, facts: Facts) -> int | None:
+    def _best_opposite(self, priced: Priced, facts: RiskInputs) -> int | None:
         """Return the best opposite quote if an order without a price could meet an order of the same account."""
         request = priced.request
         if request.kind.is_priced or not facts.others.opposite:
@@ -290,14 +292,22 @@ class PreTrade:
         return book.best_opposite(request.side)
 
     def facts(
-        self, request: OrderRequest, stock: Stock, intent: Intent, found: Ground, *, is_errand: bool = False
-    ) -> Facts:
+        self,
+        request: OrderRequest,
+        stock: Stock,
+        intent: OrderIntent,
+        found: PreTradeContext,
+        *,
+        is_errand: bool = False,
+    ) -> RiskInputs:
         is_priced = intent.price is not None
-        known = pretrade_context.facts(request, stock, found, now=self._now(), is_errand=is_errand, is_priced=is_priced)
+        known = pretrade_context.risk_inputs(
+            request, stock, found, now=self._now(), is_errand=is_errand, is_priced=is_priced
+        )
         return replace(known, may_self_cross=self._may_self_cross)
 
     def _ask_limits(
-        self, facts: Facts, released_won: int, released_qty: int, *, counts_shares: bool
+        self, facts: RiskInputs, released_won: int, released_qty: int, *, counts_shares: bool
     ) -> dict[str, int | None]:
         """Ask the broker for cash or shares; and for the account, if it was never seen and is to be weighed.
 

@@ -16,7 +16,7 @@ from django.db.models import F
 
 from aegis.broker import OrderRequest
 from aegis.market_halts import HaltKind
-from aegis.risk import Facts, Others, RestingOrder, TradingState
+from aegis.risk import ExposureFromOtherOrders, RestingOrder, RiskInputs, TradingState
 from aegis.sessions import KST, Phase
 from aegis.terms import Instrument, Market, Side
 from aegis.ticks import DAILY_LIMIT_PERCENT
@@ -98,7 +98,7 @@ CROWD = f"""
 # they were seen, and the chase of the order that it follows goes on. Who waits here for another order finds the count
 # changed. The trading state is only read: whoever changes it waits for no order, and no order for him. A change that
 # this statement does not see is seen by the last check before the order leaves.
-TAKE_TURN = f"""
+COMPARE_AND_COUNT = f"""
     UPDATE order_sequence SET commits = commits + 1
     WHERE id = {OrderSequence.ONLY_PK} AND commits = %(seen_commits)s
       AND coalesce((SELECT state FROM trading_switch WHERE id = {TradingSwitch.ONLY_PK}), 'ACTIVE') = %(seen_state)s
@@ -120,7 +120,7 @@ SURVEY = """
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class PreTradeQuery:
     """The order that is asked about; `price` 0 where the caller names none, `family` the root it chases for."""
 
     code: str
@@ -133,7 +133,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Crowd:
+class CompetingOrders:
     """What others may change from one moment to the next, as `question` found it.
 
     `breaker_since`: a circuit breaker goes on since then. `reconciled` says that the newest look at the broker's list
@@ -141,18 +141,18 @@ class Crowd:
     as last seen; `unsettled` is what is not settled, in the database's own words.
     """
 
-    question: Question
+    question: PreTradeQuery
     state: TradingState
     breaker_since: datetime | None
     commits: int | None
     reconciled: bool
     held_qty: int
-    others: Others
+    others: ExposureFromOtherOrders
     unsettled: str
 
 
 @dataclass(frozen=True, slots=True)
-class Ground:
+class PreTradeContext:
     """What our tables say about an order to be. `known` is the row that its request has already.
 
     `stock` is None where the broker was never asked for it; `total_asset` in won is as last seen.
@@ -162,11 +162,11 @@ class Ground:
     blacklisted: str | None
     phases: tuple[Phase, ...]
     total_asset: int | None
-    crowd: Crowd
+    crowd: CompetingOrders
     stock: Stock | None
 
 
-def survey(question: Question, *, now: datetime) -> Ground:
+def load_context(question: PreTradeQuery, *, now: datetime) -> PreTradeContext:
     """Return everything that is known of the ground, in one query."""
     statement, stock = _survey()
     row = _ask(statement, question, now)
@@ -174,7 +174,7 @@ def survey(question: Question, *, now: datetime) -> Ground:
     others, columns = rest[: -len(stock)], rest[-len(stock) :]
     # a day that is not laid down yet goes by the calendar
     phases = queries.today(now) if is_open is None else _phases(sessions or "[]") if is_open else ()
-    return Ground(
+    return PreTradeContext(
         known=known,
         blacklisted=blacklisted,
         phases=phases,
@@ -184,11 +184,11 @@ def survey(question: Question, *, now: datetime) -> Ground:
     )
 
 
-def facts(
-    request: OrderRequest, stock: Stock, found: Ground, *, now: datetime, is_errand: bool, is_priced: bool
-) -> Facts:
+def risk_inputs(
+    request: OrderRequest, stock: Stock, found: PreTradeContext, *, now: datetime, is_errand: bool, is_priced: bool
+) -> RiskInputs:
     """Return the facts about an order at `now`, as far as the broker need not be asked for them."""
-    return Facts(
+    return RiskInputs(
         request=request,
         now=now.astimezone(KST),
         state=found.crowd.state,
@@ -207,7 +207,7 @@ def facts(
     )
 
 
-def beside(facts: Facts, crowd: Crowd) -> Facts:
+def with_current_exposure(facts: RiskInputs, crowd: CompetingOrders) -> RiskInputs:
     """Return the facts about an order with what its crowd is now."""
     return replace(
         facts,
@@ -219,7 +219,7 @@ def beside(facts: Facts, crowd: Crowd) -> Facts:
     )
 
 
-def crowd(question: Question, *, now: datetime) -> Crowd:
+def load_competing_orders(question: PreTradeQuery, *, now: datetime) -> CompetingOrders:
     """Return what has become of the survey's crowd, in one query."""
     return _crowd(question, _ask(CROWD, question, now))
 
@@ -229,8 +229,8 @@ def supersede() -> None:
     OrderSequence.objects.filter(pk=OrderSequence.ONLY_PK).update(commits=F("commits") + 1)
 
 
-def seen(crowd: Crowd, *, now: datetime) -> dict[str, Any]:
-    """Return the figures of `TAKE_TURN` for an order that was judged beside this crowd."""
+def version_params(crowd: CompetingOrders, *, now: datetime) -> dict[str, Any]:
+    """Return the figures of `COMPARE_AND_COUNT` for an order that was judged beside this crowd."""
     return {
         **_unsettled(crowd.question, now),
         "seen_state": crowd.state.value,
@@ -239,7 +239,7 @@ def seen(crowd: Crowd, *, now: datetime) -> dict[str, Any]:
     }
 
 
-def _unsettled(question: Question, now: datetime) -> dict[str, Any]:
+def _unsettled(question: PreTradeQuery, now: datetime) -> dict[str, Any]:
     return {
         "fresh_since": now - FRESH,
         "silent_since": now - ON_ITS_WAY,
@@ -249,7 +249,7 @@ def _unsettled(question: Question, now: datetime) -> dict[str, Any]:
     }
 
 
-def _ask(statement: str, question: Question, now: datetime) -> Any:
+def _ask(statement: str, question: PreTradeQuery, now: datetime) -> Any:
     figures = {
         **_unsettled(question, now),
         "today": now.astimezone(KST).date(),
@@ -265,12 +265,12 @@ def _ask(statement: str, question: Question, now: datetime) -> Any:
         return cursor.fetchone()
 
 
-def _crowd(question: Question, row: Any) -> Crowd:
+def _crowd(question: PreTradeQuery, row: Any) -> CompetingOrders:
     (
         state, breaker_since, commits, last_minute, bought, twin, frozen, frozen_amend, cash, shares, open_buys,
         opposite, held, is_reconciled, unsettled,
     ) = row  # fmt: skip
-    others = Others(
+    others = ExposureFromOtherOrders(
         last_minute=last_minute,
         bought_today_won=int(bought or 0),
         twin=_name(twin),
@@ -283,7 +283,7 @@ def _crowd(question: Question, row: Any) -> Crowd:
     )
     state = TradingState(state or TradingState.ACTIVE)
     is_reconciled = bool(is_reconciled)
-    return Crowd(question, state, breaker_since, commits, is_reconciled, held or 0, others, unsettled)
+    return CompetingOrders(question, state, breaker_since, commits, is_reconciled, held or 0, others, unsettled)
 
 
 def _json(value: Any) -> Any:

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from aegis.broker import Broker, BrokerError
 from aegis.terms import Market
-from infra.advisory_lock import only_one
+from infra.advisory_lock import advisory_lock
 from kis.status import StreamStatus
 from market import queries
 from market.models import Stock
@@ -30,7 +30,7 @@ def poll(broker: Broker, status: StreamStatus, now: Callable[[], datetime]) -> i
     _say(frozenset(codes), status)
     if venue is None or not codes:
         return 0
-    with only_one("polling") as is_ours:
+    with advisory_lock("polling") as is_ours:
         return _ask(broker, codes, venue, now) if is_ours else 0
 
 

@@ -13,11 +13,11 @@ from time import monotonic, sleep
 
 from django.utils.translation import gettext
 
-from aegis.broker import Broker, BrokerError, NotSent, OrderRecord, PartlyRead
+from aegis.broker import Broker, BrokerError, NotSent, OrderRecord, PartialResponse
 from aegis.lifecycle import OPEN, Status
 from aegis.requests import RequestedBy
 from infra import sql
-from infra.advisory_lock import only_one
+from infra.advisory_lock import advisory_lock
 from orders import fills, journal, order_list, requests, unknown
 from orders.cancel import Canceller
 from orders.models import Reconciliation, TradeOrder
@@ -25,7 +25,7 @@ from orders.order_list import ASKED_FOR, LIST_LAG, KnownOrders, OrderList, as_un
 from orders.pretrade_context import FRESH
 from orders.settle import agrees, settle
 
-__all__ = ["ASKED_FOR", "LIST_LAG", "Report", "begin_anew", "forget", "is_fresh", "look", "reconcile", "settle"]
+__all__ = ["ASKED_FOR", "LIST_LAG", "Report", "begin_anew", "delete_before", "is_fresh", "look", "reconcile", "settle"]
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ def reconcile(broker: Broker, now: Callable[[], datetime]) -> Report:
     unknown.remind(answer.now, answer.phases)
     _cancel_surplus(report.turned_up, broker, now)
     if outcome == Outcome.FAILED:
-        raise PartlyRead(records, unread)
+        raise PartialResponse(records, unread)
     return report
 
 
@@ -106,7 +106,7 @@ def _outcome(answer: OrderList) -> Outcome:
     return Outcome.FAILED if answer.hides_ours() else Outcome.PARTLY
 
 
-def forget(before: datetime, at_most: int) -> int:
+def delete_before(before: datetime, at_most: int) -> int:
     """Delete looks of before then that changed nothing; return how many. The others tell why an order is as it is."""
     idle = Reconciliation.objects.filter(at__lt=before, corrected=0, adopted=0, resolved=0)
     return Reconciliation.objects.filter(
@@ -122,7 +122,7 @@ def look(broker: Broker, now: Callable[[], datetime]) -> None:
     """
     wanted_at, gives_up_at = now(), monotonic() + LOOK_PATIENCE_SECONDS
     while not _is_read_since(wanted_at):
-        with only_one("look") as is_ours:
+        with advisory_lock("look") as is_ours:
             if is_ours and not _is_read_since(wanted_at):
                 reconcile(broker, now)
                 return
@@ -225,11 +225,11 @@ def _note_missing(answer: OrderList, listed: Collection[int]) -> None:
     listed = {row.pk for record in answer.orders if (row := known.row_of(record)) is not None}
     for order in _lacking(answer, listed):
         since = order.missing_since or answer.asked_at
-        journal.note(order, absent_looks=order.absent_looks + 1, missing_since=since)
+        journal.update_fields(order, absent_looks=order.absent_looks + 1, missing_since=since)
         is_long = order.absent_looks >= unknown.MISSING_LOOKS and answer.asked_at - since >= unknown.MISSING_AFTER
         if is_long and not order.events.filter(kind="NOT_LISTED", at__gte=since).exists():
             log.error("order %s is open here, and %d lists of the broker lack it", order.pk, order.absent_looks)
-            journal.write(order, "NOT_LISTED", str(order.absent_looks), at=answer.now)
+            journal.append_event(order, "NOT_LISTED", str(order.absent_looks), at=answer.now)
 
 
 def _record_external(unmatched: Sequence[OrderRecord], answer: OrderList, report: Report) -> None:

@@ -12,15 +12,15 @@ from aegis import pricing, sessions
 from aegis.broker import Broker, OrderRequest, Quote
 from aegis.chase import goes_to_market, why_held
 from aegis.requests import RequestedBy
-from aegis.risk import Facts, Reason, gettext_noop
+from aegis.risk import Denial, RiskInputs, gettext_noop
 from aegis.terms import Instrument, Market, OrderKind
 from aegis.ticks import step
 from infra import sql
 from market.models import Stock
-from orders.intents import Intent, OrderDenied
+from orders.intents import OrderDenied, OrderIntent
 from orders.models import TradeOrder
-from orders.pretrade import Draft, PreTrade, Priced, reserved_won
-from orders.pretrade_context import Ground
+from orders.pretrade import PreTrade, Priced, PricedOrder, reserved_won
+from orders.pretrade_context import PreTradeContext
 from orders.submit import Submitter, grounds_of
 
 
@@ -28,7 +28,7 @@ from orders.submit import Submitter, grounds_of
 class Preview:
     """The re-order that would follow, judged as if the resting order were gone; `why_held`: no step may be taken."""
 
-    draft: Draft
+    draft: PricedOrder
     why_held: str
 
 
@@ -71,16 +71,16 @@ class Reorders:
         quoted_at = self._now()
         quote = self._broker.quote(order.stock_code, Market(order.market))
         if held := why_held(quote):
-            raise OrderDenied([Reason("HELD", held)])
+            raise OrderDenied([Denial("HELD", held)])
         draft = self._judged(order, intent, stock, quote, quoted_at, found, retry)
         row = self._submit.child_row(draft, order, intent.request_id)
         row = self._submit.commit(draft, row, found.crowd, by=RequestedBy.CHASE, follows=order.pk)
         return self._submit.send(row, grounds_of(row, follows=order.pk))
 
-    def _intent(self, order: TradeOrder, qty: int, retry: int) -> Intent:
+    def _intent(self, order: TradeOrder, qty: int, retry: int) -> OrderIntent:
         at_market = goes_to_market(retry, order.plan)
         is_styled = bool(order.strategy) or order.tick_offset is not None
-        return Intent(
+        return OrderIntent(
             code=order.stock_code,
             side=order.side,
             qty=qty,
@@ -100,16 +100,16 @@ class Reorders:
     def _judged(
         self,
         order: TradeOrder,
-        intent: Intent,
+        intent: OrderIntent,
         stock: Stock,
         quote: Quote,
         quoted_at: datetime,
-        found: Ground,
+        found: PreTradeContext,
         retry: int,
         *,
         won: int = 0,
         qty: int = 0,
-    ) -> Draft:
+    ) -> PricedOrder:
         """Price and judge a re-order. At market without the cash for it, it becomes a limit at the best opposite."""
         priced = self._pretrade.price(
             intent,
@@ -140,22 +140,28 @@ class Reorders:
         stock: Stock,
         quote: Quote,
         quoted_at: datetime,
-        intent: Intent,
-        facts: Facts,
+        intent: OrderIntent,
+        facts: RiskInputs,
         won: int,
         qty: int,
-    ) -> Draft:
+    ) -> PricedOrder:
         _check_arrival_band(order, priced.request, quote)
         return self._pretrade.judge(priced, stock, quote, quoted_at, intent, facts, released_won=won, released_qty=qty)
 
     def _unjudged(
-        self, order: TradeOrder, intent: Intent, stock: Stock, quote: Quote, quoted_at: datetime, found: Ground
-    ) -> Draft:
+        self,
+        order: TradeOrder,
+        intent: OrderIntent,
+        stock: Stock,
+        quote: Quote,
+        quoted_at: datetime,
+        found: PreTradeContext,
+    ) -> PricedOrder:
         """Return the draft of a step that is not taken now, by the price that the order has."""
         kind = OrderKind(order.order_kind)
         request = OrderRequest(order.stock_code, order.side, Market(order.market), kind, order.open_qty, order.price)
         facts = self._pretrade.facts(request, stock, intent, found, is_errand=True)
-        return Draft(request, stock, quote, quoted_at, order.strategy, order.plan, 0, facts)
+        return PricedOrder(request, stock, quote, quoted_at, order.strategy, order.plan, 0, facts)
 
 
 def _request_id(order: TradeOrder) -> str:
@@ -183,7 +189,7 @@ def _check_arrival_band(order: TradeOrder, request: OrderRequest, quote: Quote) 
     if percent and order.arrival_price and pricing.beyond_band(order.arrival_price, price, percent):
         words = gettext_noop("{price:,} won is more than {percent:g}% away from the {arrival:,} won at arrival")
         figures = {"price": price, "percent": percent, "arrival": order.arrival_price}
-        raise OrderDenied([Reason("BAND", words, figures)])
+        raise OrderDenied([Denial("BAND", words, figures)])
 
 
 _UNLISTED = """
@@ -196,11 +202,11 @@ def _check_fills_listed(order: TradeOrder) -> None:
     """Order nothing of a family while the list lacks fills that a notice told of."""
     if sql.ask(_UNLISTED, {"root": order.root_pk}):
         words = gettext_noop("fills of it are not in the broker's list yet")
-        raise OrderDenied([Reason("FILL_UNLISTED", words)])
+        raise OrderDenied([Denial("FILL_UNLISTED", words)])
 
 
-def _too_little_cash(request: OrderRequest) -> Reason:
+def _too_little_cash(request: OrderRequest) -> Denial:
     words = gettext_noop(
         "at market it would need cash for the upper limit: it goes as a limit at {price:,} won, the best opposite quote"
     )
-    return Reason("KIND_CHANGED", words, {"price": request.price})
+    return Denial("KIND_CHANGED", words, {"price": request.price})

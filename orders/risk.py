@@ -8,7 +8,7 @@ from django.utils.translation import gettext
 
 from aegis.broker import BrokerError
 from aegis.fees import Rates
-from aegis.risk import Limits, Reason, TradingState
+from aegis.risk import Denial, Limits, TradingState
 from aegis.terms import Market, Side
 from infra import sql
 from kis.errors import advice
@@ -61,7 +61,7 @@ def _given(rates: dict[Market, Decimal | None]) -> dict[Market, Decimal]:
     return {market: rate for market, rate in rates.items() if rate is not None}
 
 
-def say(reason: Reason) -> str:
+def say(reason: Denial) -> str:
     """Return a reason in the operator's language."""
     return gettext(reason.sentence).format(**reason.figures)
 
@@ -72,5 +72,5 @@ def say_error(error: BrokerError) -> str:
     return f"{error} ({gettext(what)})" if what else str(error)
 
 
-def say_all(reasons: Sequence[Reason]) -> str:
+def say_all(reasons: Sequence[Denial]) -> str:
     return "; ".join(say(reason) for reason in reasons)

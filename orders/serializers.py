@@ -10,12 +10,12 @@ from typing import Any, TypedDict
 from aegis.broker import OpenOrder
 from aegis.chase import Plan
 from aegis.execution_quality import Gap, Savings
-from aegis.risk import Reason
+from aegis.risk import Denial
 from aegis.sessions import KST
 from orders import risk, stops
-from orders.execution_quality import Line
+from orders.execution_quality import QualityLine
 from orders.models import OrderEvent, StopRule, SwitchChange, TradeExecution, TradeOrder
-from orders.service import CancelAllResult, Draft
+from orders.service import CancelAllResult, PricedOrder
 from portfolio.models import AccountSnapshot, Portfolio
 
 
@@ -361,7 +361,7 @@ def execution(row: TradeExecution) -> ExecutionShape:
     }
 
 
-def draft(each: Draft) -> DraftShape:
+def draft(each: PricedOrder) -> DraftShape:
     request = each.request
     return {
         "code": request.code,
@@ -382,7 +382,7 @@ def draft(each: Draft) -> DraftShape:
     }
 
 
-def reason(each: Reason) -> ReasonShape:
+def reason(each: Denial) -> ReasonShape:
     return {"code": each.code, "message": risk.say(each)}
 
 
@@ -437,7 +437,7 @@ def gap(each: Gap) -> GapShape:
     return {"ticks": f"{each.ticks:f}", "bp": f"{each.bp:f}", "won": each.won}
 
 
-def family(line: Line) -> FamilyShape:
+def family(line: QualityLine) -> FamilyShape:
     figures, measured = line.family, line.quality
     return {
         "order": line.root.pk,

@@ -16,7 +16,7 @@ from django.db import IntegrityError
 from aegis.broker import Broker, BrokerError
 from aegis.chase import ChaseStep
 from aegis.requests import RequestedBy
-from aegis.risk import Reason, gettext_noop
+from aegis.risk import Denial, gettext_noop
 from aegis.stops import ATR_DAYS, StopUnit
 from kis.catalogue import Urgency
 from kis.serving import serving
@@ -25,21 +25,21 @@ from orders import cancel, cancel_all, entry_stops, journal, reconcile, unknown
 from orders.amend import Amender
 from orders.cancel import Canceller
 from orders.cancel_all import CancelAll, CancelAllResult, OpenList
-from orders.intents import NO_CHASE, EntryStop, Intent, OrderDenied, default_plan, offsets
+from orders.intents import NO_CHASE, EntryStop, OrderDenied, OrderIntent, default_plan, offsets
 from orders.models import TradeOrder
-from orders.pretrade import Draft, PreTrade
-from orders.pretrade_context import Ground
+from orders.pretrade import PreTrade, PricedOrder
+from orders.pretrade_context import PreTradeContext
 from orders.stops import true_range
 from orders.submit import Submitter, grounds_of
 
 __all__ = [
     "NO_CHASE",
     "CancelAllResult",
-    "Draft",
     "EntryStop",
-    "Intent",
     "OrderDenied",
+    "OrderIntent",
     "OrderService",
+    "PricedOrder",
     "default_plan",
     "offsets",
 ]
@@ -53,7 +53,7 @@ class OrderService:
         self._now = now
 
     @serving(Urgency.ORDER)
-    def place(self, intent: Intent) -> TradeOrder:
+    def place(self, intent: OrderIntent) -> TradeOrder:
         """Place an order and return its row, whatever became of it at the broker.
 
         Raises OrderDenied if AEGIS will not send it, and another BrokerError if the broker could not be asked
@@ -74,22 +74,22 @@ class OrderService:
             return _same(known, intent)  # a moment sooner
         return Submitter(self._broker, self._now).send(order, grounds_of(order))
 
-    def _commit(self, draft: Draft, intent: Intent, found: Ground) -> TradeOrder:
+    def _commit(self, draft: PricedOrder, intent: OrderIntent, found: PreTradeContext) -> TradeOrder:
         submit = Submitter(self._broker, self._now)
         row = submit.row(draft, intent.request_id)
         row.entry_stops = self._entry_stops(intent)
         return submit.commit(draft, row, found.crowd, by=RequestedBy.CALLER)
 
-    def _entry_stops(self, intent: Intent) -> list[dict[str, str]]:
+    def _entry_stops(self, intent: OrderIntent) -> list[dict[str, str]]:
         """Return the stops that each fill arms. Raises OrderDenied if one needs a true range that is not known."""
         needs_atr = any(each.unit is StopUnit.ATR for each in intent.stops)
         atr = true_range(intent.code, self._now()) if needs_atr else Decimal(0)
         if needs_atr and not atr:
             words = gettext_noop("the average true range is not known: {days} daily prices are needed (backfill_daily)")
-            raise OrderDenied([Reason("STOP_ATR", words, {"days": ATR_DAYS + 1})])
+            raise OrderDenied([Denial("STOP_ATR", words, {"days": ATR_DAYS + 1})])
         return entry_stops.as_stored(intent.stops, atr)
 
-    def _with_fresh_opposites(self, pretrade: PreTrade, found: Ground, intent: Intent) -> Ground:
+    def _with_fresh_opposites(self, pretrade: PreTrade, found: PreTradeContext, intent: OrderIntent) -> PreTradeContext:
         """Read the list first if orders on the other side seem open: one of them may have filled without a notice."""
         if not found.crowd.others.opposite:
             return found
@@ -97,7 +97,7 @@ class OrderService:
             reconcile.look(self._broker, self._now)
         return pretrade.context(intent)
 
-    def draft(self, intent: Intent) -> Draft:
+    def draft(self, intent: OrderIntent) -> PricedOrder:
         """Judge and price an intent without committing or sending it. Raises OrderDenied or a BrokerError."""
         pretrade = PreTrade(self._broker, self._now)
         intent, found = _context(pretrade, intent)
@@ -116,7 +116,9 @@ class OrderService:
         """Amend an open order (정정) and return the order that stands for it then; see `orders.amend`."""
         return Amender(self._broker, self._now).amend(order, price=price, qty=qty, by=by, who=who)
 
-    def preview_amend(self, order: TradeOrder, *, price: int | None = None, qty: int | None = None) -> Draft | None:
+    def preview_amend(
+        self, order: TradeOrder, *, price: int | None = None, qty: int | None = None
+    ) -> PricedOrder | None:
         """Judge an amend without sending it; None if shares are only taken off. Raises OrderDenied, BrokerError."""
         return Amender(self._broker, self._now).preview(order, price=price, qty=qty)
 
@@ -158,7 +160,7 @@ class OrderService:
     def chase_now(self, order: TradeOrder) -> None:
         """Let an order's chase take its next step at once, by the settings if it had no plan of its own."""
         plan = order.plan if order.wait_seconds else default_plan()
-        journal.note(
+        journal.update_fields(
             order,
             chase_at=self._now(),
             chase_step=ChaseStep.CHECK.value,
@@ -168,14 +170,14 @@ class OrderService:
             step_ticks=plan.step_ticks,
             market_after=plan.market_after,
         )
-        journal.write(order, "CHASE_WANTED", at=self._now())
+        journal.append_event(order, "CHASE_WANTED", at=self._now())
 
     def decide(self, order: TradeOrder, order_no: str | None, *, by: str) -> TradeOrder:
         """Settle an order of unknown outcome by an operator's decision; see `orders.unknown`."""
         return unknown.decide(order, order_no, by=by, at=self._now())
 
 
-def _context(pretrade: PreTrade, intent: Intent) -> tuple[Intent, Ground]:
+def _context(pretrade: PreTrade, intent: OrderIntent) -> tuple[OrderIntent, PreTradeContext]:
     """Return an intent by our own code of its stock, and what our tables say of it."""
     found = pretrade.context(intent)
     if found.stock is None and (code := canonical(intent.code)) != intent.code:
@@ -184,7 +186,7 @@ def _context(pretrade: PreTrade, intent: Intent) -> tuple[Intent, Ground]:
     return intent, found
 
 
-def _same(order: TradeOrder, intent: Intent) -> TradeOrder:
+def _same(order: TradeOrder, intent: OrderIntent) -> TradeOrder:
     """Return the order that a request has already. Raises OrderDenied if that was for something else.
 
     Shares and price may differ: who asks again after a crash reckons with less cash.
@@ -193,4 +195,4 @@ def _same(order: TradeOrder, intent: Intent) -> TradeOrder:
         return order
     words = gettext_noop("request id {request_id} is order {order}, {side} {code}: take a new one for each new order")
     figures = {"request_id": order.request_id, "order": f"#{order.pk}", "side": order.order_type}
-    raise OrderDenied([Reason("REQUEST_TAKEN", words, {**figures, "code": order.stock_code})])
+    raise OrderDenied([Denial("REQUEST_TAKEN", words, {**figures, "code": order.stock_code})])

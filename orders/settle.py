@@ -62,7 +62,7 @@ def settle(
     changes = requests.all_changes(order)
     is_old = _is_older_than_fills(order, record, asked_at, is_complete=is_complete)
     if is_old or _is_torn(changes, record, related, asked_at):
-        journal.note(order, look_wanted=True)
+        journal.update_fields(order, look_wanted=True)
         return 0
     corrected = _settle_fills(order, record, asked_at=asked_at, now=now)
     _note_withdrawn(order, record)
@@ -97,7 +97,7 @@ def _note_confirmed(order: TradeOrder, changes: Sequence[BrokerRequest], asked_a
     wanted: dict[str, Any] = {"look_wanted": False, "lookup_at": None}
     if not is_settled:
         wanted = {"look_wanted": True, "lookup_at": journal.next_lookup(order, asked_at)}
-    journal.note(order, looked_at=confirmed_at, missing_since=None, absent_looks=0, **wanted)
+    journal.update_fields(order, looked_at=confirmed_at, missing_since=None, absent_looks=0, **wanted)
 
 
 _DOUBTED_LATER = f"""
@@ -130,7 +130,7 @@ def _is_older_than_fills(order: TradeOrder, record: OrderRecord, asked_at: datet
     """
     if record.filled_qty >= order.filled_qty:
         if order.unlisted_since is not None:
-            journal.note(order, unlisted_since=None)
+            journal.update_fields(order, unlisted_since=None)
         return False
     live = order.executions.filter(voided_at__isnull=True)
     if live.filter(recorded_at__gt=asked_at - LIST_LAG).exists():
@@ -138,8 +138,8 @@ def _is_older_than_fills(order: TradeOrder, record: OrderRecord, asked_at: datet
     if not is_complete:
         return True
     if order.unlisted_since is None:
-        journal.note(order, unlisted_since=asked_at)
-        journal.write(order, "FILL_UNLISTED", _evidence(record), at=asked_at)
+        journal.update_fields(order, unlisted_since=asked_at)
+        journal.append_event(order, "FILL_UNLISTED", _evidence(record), at=asked_at)
         return True
     return asked_at - order.unlisted_since < FILL_UNLISTED_FOR
 
@@ -173,14 +173,14 @@ def _settle_fills(order: TradeOrder, record: OrderRecord, *, asked_at: datetime,
         if _fits(order, record):
             break
         is_explained = False
-        fills.void(execution, order, now=now, why="not on the broker's list")
+        fills.void_fill(execution, order, now=now, why="not on the broker's list")
     qty, amount = record.filled_qty - order.filled_qty, record.filled_amount - order.filled_amount
     if qty:
         is_explained = False
-        fills.count(order, _listed_fill(qty, amount, record, now=now), now=now)
+        fills.apply_fill(order, _listed_fill(qty, amount, record, now=now), now=now)
     doubtful.update(state=RawNotice.State.DUPLICATE)
     if order.unlisted_since is not None:
-        journal.note(order, unlisted_since=None)
+        journal.update_fields(order, unlisted_since=None)
     if is_explained:
         return 0
     log.warning("order %s: fills corrected to %d shares by the broker's list", order.pk, record.filled_qty)
@@ -202,7 +202,7 @@ def _apply_doubtful(order: TradeOrder, record: OrderRecord, doubtful: "QuerySet[
     ):
         return False
     for raw, notice in zip(waiting, told, strict=True):
-        fills.count(order, fills.noticed_fill(raw, notice), now=now)
+        fills.apply_fill(order, fills.noticed_fill(raw, notice), now=now)
         raw.state = RawNotice.State.APPLIED
         raw.save(update_fields=["state"])
     return True
@@ -230,7 +230,7 @@ def _note_withdrawn(order: TradeOrder, record: OrderRecord) -> None:
     """Note what partial cancels and amends took from an order that is still open."""
     withdrawn = max(0, record.qty - record.filled_qty - record.open_qty) if record.open_qty else order.withdrawn_qty
     if withdrawn != order.withdrawn_qty:
-        journal.note(order, withdrawn_qty=withdrawn)
+        journal.update_fields(order, withdrawn_qty=withdrawn)
 
 
 # --- cancels and amends of ours --------------------------------------------------------------------------------------
@@ -309,25 +309,25 @@ def _confirm_cancel(
         record.qty - record.filled_qty - record.rejected_qty - taken_elsewhere - earlier,
     )
     if qty > 0 and requests.record_confirmed(request, line, qty, at=now):
-        journal.write(order, "CANCEL_CONFIRMED", f"{line.order_no}: {qty}", at=now)
+        journal.append_event(order, "CANCEL_CONFIRMED", f"{line.order_no}: {qty}", at=now)
 
 
 def _confirm_amend(order: TradeOrder, request: BrokerRequest, line: OrderRecord, *, now: datetime) -> None:
     """Confirm an amend: the line names what it took, and the number of the order that it led to."""
     if not requests.record_confirmed(request, line, line.qty, at=now):
         return
-    journal.write(order, "AMEND_CONFIRMED", f"{line.order_no}: {line.qty} @ {line.price}", at=now)
+    journal.append_event(order, "AMEND_CONFIRMED", f"{line.order_no}: {line.qty} @ {line.price}", at=now)
     if request.makes_id is None:
         return
     made = journal.locked(request.makes_id)
     if made.order_no is None or made.never_arrived:
         acceptance = Acceptance(line.branch, line.order_no, line.placed_at)
-        journal.accepted(made, acceptance, at=now, evidence=_evidence(line))
+        journal.record_accepted(made, acceptance, at=now, evidence=_evidence(line))
         inherit(order.pk, made)
     elif order.cancel_wanted_at is not None:
         inherit(order.pk, made)
     if line.qty < made.qty:  # its quantity was an upper bound until now
-        journal.note(made, qty=line.qty)
+        journal.update_fields(made, qty=line.qty)
         if made.is_open and made.filled_qty == line.qty:
             _move(made, Event.FULLY_FILLED, now, _evidence(line), chase_at=None)
 
@@ -338,7 +338,7 @@ def _lapse_requests(order: TradeOrder, changes: Sequence[BrokerRequest], *, aske
         # a cancel of the whole is sent again, one of a part is its caller's to repeat
         is_of_part = request.kind == RequestKind.CANCEL and not request.is_whole
         kind = "REDUCTION_LAPSED" if is_of_part else "REQUEST_LAPSED"
-        journal.write(order, kind, f"{request.kind} {request.order_no}".strip(), at=now)
+        journal.append_event(order, kind, f"{request.kind} {request.order_no}".strip(), at=now)
         if request.makes_id is not None:
             _give_up(journal.locked(request.makes_id), now)
 
@@ -347,14 +347,14 @@ def _give_up(made: TradeOrder, now: datetime) -> None:
     """Give up what an amend was to lead to, whether its sender died, its answer was lost, or nothing followed that."""
     why = gettext("a complete list shows the order to amend without this amend")
     if made.state is Status.SUBMITTING:
-        journal.move(made, Event.NO_ANSWER, at=now, detail=why)
+        journal.apply_event(made, Event.NO_ANSWER, at=now, detail=why)
     if made.state is Status.UNKNOWN:
-        journal.absent(made, why, at=now)
+        journal.record_not_found(made, why, at=now)
     elif made.state is Status.PENDING and not made.filled_qty:
         # the number stays with the request: a line of the list that has it all the same brings the order back
         lost = {"order_no": None, "branch": "", "never_arrived": True, "chase_at": None, "look_wanted": False}
         lost["refusal"] = why[:200]
-        journal.move(made, Event.REFUSED, at=now, detail=why, **lost)
+        journal.apply_event(made, Event.REFUSED, at=now, detail=why, **lost)
 
 
 # --- what ended it ---------------------------------------------------------------------------------------------------
@@ -377,7 +377,7 @@ def _settle_end(
             ended = {"end_cause": cause or "", "cancel_wanted_at": None, "cancel_due_at": None}
             _move(order, event, now, _evidence(record), **ended, **({} if goes_on else {"chase_at": None}))
             if event is Event.EXPIRED and record.open_qty:
-                journal.write(order, "OPEN_AFTER_SESSION", _evidence(record), at=now)
+                journal.append_event(order, "OPEN_AFTER_SESSION", _evidence(record), at=now)
     elif order.state is Status.CANCELLED:
         _settle_cancelled(order, record, cause, asked_at, now)
 
@@ -391,8 +391,8 @@ def _settle_cancelled(
             _move(order, Event.PART_FILLED, now, _evidence(record))
     elif cause is not None and order.end_cause != cause:
         ended = {} if cause is EndCause.OWN_CANCEL else {"chase_at": None}
-        journal.note(order, end_cause=cause.value, **ended)
-        journal.write(order, "END_EXPLAINED", cause.value, at=now)
+        journal.update_fields(order, end_cause=cause.value, **ended)
+        journal.append_event(order, "END_EXPLAINED", cause.value, at=now)
 
 
 def _ending(order: TradeOrder, record: OrderRecord, cause: EndCause | None, *, may_expire: bool) -> Event | None:
@@ -474,5 +474,5 @@ def is_over(order: TradeOrder, asked_at: datetime, phases: Phases = None) -> boo
 
 def _move(order: TradeOrder, event: Event, now: datetime, detail: str, **fields: object) -> None:
     """Move an order whose lock we hold."""
-    if not journal.move(order, event, at=now, detail=detail, **fields):
+    if not journal.apply_event(order, event, at=now, detail=detail, **fields):
         raise RuntimeError(f"order {order.pk} moved under our lock")

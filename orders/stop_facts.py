@@ -15,7 +15,7 @@ from aegis.sessions import KST
 from aegis.terms import Side
 from orders import pretrade_context
 from orders.models import StopRule
-from orders.pretrade_context import Ground, Question
+from orders.pretrade_context import PreTradeContext, PreTradeQuery
 from orders.stop_rows import SELLING
 
 _FACTS = """
@@ -43,7 +43,7 @@ class SaleFacts:
     cancelled for it.
     """
 
-    ground: Ground
+    ground: PreTradeContext
     may_be_changed: bool
     has_others: bool
     has_own_sales: bool
@@ -52,8 +52,8 @@ class SaleFacts:
 
 def read(row: StopRule, strategy: str, now: datetime) -> SaleFacts:
     """Return what is known now. Raises DatabaseError."""
-    question = Question(row.stock_code, Side.SELL, 0, 0, strategy, row.request_id)
-    known = pretrade_context.survey(question, now=now)
+    question = PreTradeQuery(row.stock_code, Side.SELL, 0, 0, strategy, row.request_id)
+    known = pretrade_context.load_context(question, now=now)
     figures = {
         "prefix": f"{row.request_prefix}%",
         "changed": _CHANGED,

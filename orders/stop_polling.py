@@ -22,7 +22,7 @@ from aegis.broker import Broker, BrokerError, Quote
 from aegis.sessions import KST, Matching, auction_at, is_trading
 from aegis.stops import Crossing, Fired, Heard, NewHigh, TriggerRule
 from aegis.terms import Market
-from infra.advisory_lock import only_one
+from infra.advisory_lock import advisory_lock
 from kis.catalogue import Urgency
 from kis.serving import serving
 from kis.status import StreamStatus
@@ -166,8 +166,8 @@ def _quote_soon(code: str, venue: Market, broker: Broker) -> Quote | None:
 
 def watch(broker: Broker, status: StreamStatus, now: Callable[[], datetime]) -> list[int]:
     """Keep armed stops in step with their shares, look where their feed is silent; return what that triggered."""
-    stops.keep(now())
-    with only_one("stop-watch") as is_ours:
+    stops.sync_with_holdings(now())
+    with advisory_lock("stop-watch") as is_ours:
         if not is_ours:
             return []
         base_prices.settle(broker, now)

@@ -24,16 +24,16 @@ from aegis.lifecycle import OPEN, Status
 from aegis.pricing import strategies
 from aegis.requests import CANCEL_PATIENCE, LIVE, EndCause, RequestedBy, RequestKind, RequestState
 from aegis.risk import (
-    Guard,
+    RiskCheck,
     check_daily_limits,
     check_halt,
     check_quantity,
     check_self_cross,
-    check_switch,
     check_tick,
+    check_trading_state,
     check_venue,
+    denials,
     gettext_noop,
-    reasons,
 )
 from aegis.sessions import KST, Phase, PhaseName
 from aegis.stop_sale import SaleMarket, SalePlan, SaleStep, StepKind
@@ -43,10 +43,10 @@ from market import queries
 from market.models import Stock
 from orders import journal, requests, risk, stop_facts
 from orders.cancel import Canceller
-from orders.intents import NO_CHASE, Intent, OrderDenied, offsets
+from orders.intents import NO_CHASE, OrderDenied, OrderIntent, offsets
 from orders.models import StopRule, TradeOrder
-from orders.pretrade import Draft, PreTrade
-from orders.pretrade_context import Ground
+from orders.pretrade import PreTrade, PricedOrder
+from orders.pretrade_context import PreTradeContext
 from orders.stop_facts import SaleFacts
 from orders.stop_rows import SELLING, State, append_event, move, move_generation
 from orders.submit import Submitter, grounds_of
@@ -72,16 +72,16 @@ REFUSALS_REPORTED = 5
 
 # what may keep a stop's sale from leaving: what the exchange would refuse, the trading state, and our own buys. In a
 # circuit breaker the quote says that the stock is halted: one of another market, or an old code, holds up no stop
-CHECKS: tuple[Guard, ...] = (
+CHECKS: tuple[RiskCheck, ...] = (
     check_quantity,
-    check_switch,
+    check_trading_state,
     check_venue,
     check_self_cross,
     check_tick,
     check_daily_limits,
     check_halt,
 )
-COMMIT_CHECKS: tuple[Guard, ...] = (check_switch, check_self_cross)
+COMMIT_CHECKS: tuple[RiskCheck, ...] = (check_trading_state, check_self_cross)
 _MAIN_SESSION = (PhaseName.OPENING_AUCTION, PhaseName.REGULAR, PhaseName.CLOSING_AUCTION)
 _EXTERNAL = (EndCause.EXTERNAL_CANCEL, EndCause.EXTERNAL_AMEND)
 _AUTOMATIC = (RequestedBy.STOP, RequestedBy.CHASE)
@@ -244,7 +244,7 @@ class StopSale:
         row, now = self._row, self._now()
         pretrade = PreTrade(self._broker, self._now, may_self_cross=self._has_cleared_opposite(now))
         request = OrderRequest(row.stock_code, Side.SELL, session.venue, step.kind, qty, step.price)
-        intent = Intent(
+        intent = OrderIntent(
             row.stock_code,
             Side.SELL,
             qty,
@@ -260,16 +260,16 @@ class StopSale:
             quote=quote,
             best_opposite=book.best_opposite(Side.SELL),
         )
-        against = reasons(facts, CHECKS)
+        against = denials(facts, CHECKS)
         if [reason.code for reason in against] == ["SELF_CROSS"]:
             self._clear_opposite()
             return None
         if against:
             raise OrderDenied(against)
-        draft = Draft(request, stock, quote, quoted_at, strategy_name(row), NO_CHASE, 0, facts)
+        draft = PricedOrder(request, stock, quote, quoted_at, strategy_name(row), NO_CHASE, 0, facts)
         return self._send(draft, found)
 
-    def _send(self, draft: Draft, found: Ground) -> TradeOrder | None:
+    def _send(self, draft: PricedOrder, found: PreTradeContext) -> TradeOrder | None:
         submit = Submitter(self._broker, self._now)
         order = submit.row(draft, self._row.request_id)
         try:
@@ -647,9 +647,9 @@ def give_up_sender(order: TradeOrder, now: datetime) -> None:
         return
     why = gettext("its sender did not come back")
     if row.sent_at is None:
-        journal.refused(row, NotSent(why), at=now)
+        journal.record_rejected(row, NotSent(why), at=now)
     else:
-        journal.unanswered(row, OutcomeUnknown(why), at=now)
+        journal.record_unknown(row, OutcomeUnknown(why), at=now)
 
 
 def selling_for(row: StopRule) -> StopRule | None:

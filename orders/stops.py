@@ -151,7 +151,7 @@ def arm(
     return row
 
 
-def edited(
+def preview_edit(
     row: StopRule,
     unit: StopUnit,
     value: Decimal,
@@ -191,7 +191,7 @@ def edit(
 
     `quote` as in `arm`.
     """
-    row = edited(row, unit, value, at=at, sources=sources, may_trigger_now=may_trigger_now, quote=quote)
+    row = preview_edit(row, unit, value, at=at, sources=sources, may_trigger_now=may_trigger_now, quote=quote)
     changes = {"unit": unit, "value": value, "atr": row.atr, "sources": row.sources, "counts_from": at}
     changes |= {"looks": _first_looks(quote, at), "heard_totals": {}}
     changes |= {"based_on": row.based_on, "base_price": row.base_price, "moved_by": row.moved_by}
@@ -369,7 +369,7 @@ def _check(row: StopRule, price: int, holding: Portfolio, *, may_trigger_now: bo
     if is_new and row.quantity is not None and not 0 < row.quantity <= holding.quantity:
         template = gettext("{qty:,} shares: from 1 to the {held:,} that are held can be guarded")
         raise ValidationError({"quantity": template.format(qty=row.quantity, held=holding.quantity)})
-    reason = stops.against(row.rule(holding.avg_price), price)
+    reason = stops.why_invalid(row.rule(holding.avg_price), price)
     if reason is None or (reason.code == "STOP_AT_ONCE" and may_trigger_now):
         return
     words = risk.say(reason)
@@ -436,7 +436,7 @@ def seconds_to_next_step(pk: int, now: datetime) -> float | None:
     return max(0.0, (try_at - now).total_seconds()) if try_at else None
 
 
-def advance(pk: int, broker: Broker, now: Callable[[], datetime]) -> State | None:
+def run_step(pk: int, broker: Broker, now: Callable[[], datetime]) -> State | None:
     """Take a triggered stop as far as it goes now; return where it stands, None if another worker is at it.
 
     The claim is short, and renewed while this process works on the step: a killed worker costs seconds, and a call that
@@ -512,7 +512,7 @@ def armed() -> list[StopRule]:
     return list(StopRule.objects.filter(state=State.ARMED).order_by("pk"))
 
 
-def keep(now: datetime) -> None:
+def sync_with_holdings(now: datetime) -> None:
     """Let armed stops follow their shares: a split moves amounts in won, and what is gone needs none."""
     held = {holding.stock_code for holding in PortfolioService().get_portfolio()}
     for row in armed():
@@ -680,7 +680,7 @@ class HeardTrades:
     totals: dict[str, int]
 
 
-def note_heard(heard: dict[int, HeardTrades], at: datetime) -> None:
+def save_last_prices(heard: dict[int, HeardTrades], at: datetime) -> None:
     """Write down what the feed told of armed stops, by the stop's number."""
     for pk, each in sorted(heard.items()):
         totals = {"day": each.day.isoformat(), **each.totals}

@@ -25,7 +25,7 @@ from aegis.broker import (
 )
 from aegis.lifecycle import Status
 from aegis.requests import RequestedBy
-from aegis.risk import CROWDED, Guard, Reason, gettext_noop, reasons
+from aegis.risk import CROWDED, Denial, RiskCheck, denials, gettext_noop
 from aegis.sessions import KST
 from aegis.terms import Market, OrderKind
 from infra import db_limits
@@ -33,8 +33,8 @@ from market import queries
 from orders import fills, journal, kill_switch, pretrade_context, requests, risk
 from orders.intents import OrderDenied, default_chase_by
 from orders.models import TradeOrder
-from orders.pretrade import Draft, PreTrade
-from orders.pretrade_context import Crowd
+from orders.pretrade import PreTrade, PricedOrder
+from orders.pretrade_context import CompetingOrders
 from orders.requests import Grounds
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 Words = ParamSpec("Words")
 
 # an order is given up after this many commit conflicts with other orders
-MOST_RIVALS = 100
+MAX_COMMIT_CONFLICTS = 100
 # how often the database is asked to record an answer; after that the broker's list tells it
 RECORD_TRIES = 3
 
@@ -54,7 +54,7 @@ class Submitter:
         self._broker = broker
         self._now = now
 
-    def row(self, draft: Draft, request_id: str) -> TradeOrder:
+    def row(self, draft: PricedOrder, request_id: str) -> TradeOrder:
         """Return the row of a new order, not saved."""
         request, plan = draft.request, draft.plan
         return TradeOrder(
@@ -83,7 +83,7 @@ class Submitter:
             market_after=plan.market_after,
         )
 
-    def child_row(self, draft: Draft, order: TradeOrder, request_id: str) -> TradeOrder:
+    def child_row(self, draft: PricedOrder, order: TradeOrder, request_id: str) -> TradeOrder:
         """Return the row of the next order of a family. It keeps what the order before it was priced and chased by."""
         row = self.row(draft, request_id)
         row.root_id, row.attempt = order.root_pk, next_attempt(order)
@@ -95,13 +95,13 @@ class Submitter:
 
     def commit(
         self,
-        draft: Draft,
+        draft: PricedOrder,
         row: TradeOrder,
-        crowd: Crowd,
+        crowd: CompetingOrders,
         *,
         by: RequestedBy,
         follows: int | None = None,
-        checks: tuple[Guard, ...] = CROWDED,
+        checks: tuple[RiskCheck, ...] = CROWDED,
         who: str = "",
         is_whole: bool = True,
     ) -> TradeOrder:
@@ -116,25 +116,25 @@ class Submitter:
         # a duplicate of what is priced by us is told by its style, of anything else by the price that it goes at
         question = crowd.question if draft.strategy else replace(crowd.question, price=row.price)
         changed = risk.say(draft.changed) if draft.changed else ""
-        for _ in range(MOST_RIVALS):
+        for _ in range(MAX_COMMIT_CONFLICTS):
             now = self._now()
             if crowd.question != question:
-                crowd = pretrade_context.crowd(question, now=now)
-            facts = pretrade_context.beside(draft.facts, crowd)
-            if against := reasons(facts, checks):
+                crowd = pretrade_context.load_competing_orders(question, now=now)
+            facts = pretrade_context.with_current_exposure(draft.facts, crowd)
+            if against := denials(facts, checks):
                 raise OrderDenied(against)
             with _not_sent_without_database():
-                is_written = journal.commit(
+                is_written = journal.insert_if_unchanged(
                     row, crowd, at=now, by=by, who=who, is_whole=is_whole, changed=changed, follows=follows
                 )
             if is_written:
                 return row
             if follows and not TradeOrder.objects.filter(pk=follows, chase_at__isnull=False).exists():
-                raise OrderDenied([Reason("CHASE_ENDED", gettext_noop("its chase was ended meanwhile"))])
-            kill_switch.make(now)
-            crowd = pretrade_context.crowd(question, now=self._now())
+                raise OrderDenied([Denial("CHASE_ENDED", gettext_noop("its chase was ended meanwhile"))])
+            kill_switch.ensure_exists(now)
+            crowd = pretrade_context.load_competing_orders(question, now=self._now())
         raise OrderDenied(
-            [Reason("RIVALS", gettext_noop("other orders came before it again and again: try once more"))]
+            [Denial("RIVALS", gettext_noop("other orders came before it again and again: try once more"))]
         )
 
     def send(self, order: TradeOrder, grounds: Grounds) -> TradeOrder:
@@ -154,13 +154,13 @@ class Submitter:
         except HeldBack as held:
             self._record_held_back(order, held)
         except (NotSent, Refused) as error:
-            _record(journal.refused, order, error, at=self._now())
+            _record(journal.record_rejected, order, error, at=self._now())
             kill_switch.watch(self._now())
         except OutcomeUnknown as error:
             log.error("order %s: no answer, it may have arrived: %s", order.pk, error)
-            _record(journal.unanswered, order, error, at=self._now())
+            _record(journal.record_unknown, order, error, at=self._now())
         else:
-            _record(journal.accepted, order, acceptance, at=self._now(), evidence="reply")
+            _record(journal.record_accepted, order, acceptance, at=self._now(), evidence="reply")
             fills.replay(order)
         order.refresh_from_db()
         return order
@@ -170,7 +170,7 @@ class Submitter:
         log.warning("order %s: it is not sent: %s", order.pk, held)
         order.refresh_from_db()
         if order.state is Status.SUBMITTING and held.code != requests.TAKEN:
-            journal.refused(order, held, at=self._now())
+            journal.record_rejected(order, held, at=self._now())
 
     def _place(self, order: TradeOrder, request: OrderRequest, grounds: Grounds) -> Acceptance:
         """Send an order; if its stock takes none at market, as a limit at the best opposite quote instead.
@@ -199,10 +199,10 @@ class Submitter:
         words = gettext_noop(
             "{code} takes no market orders: it goes as a limit at {price:,} won, the best opposite quote"
         )
-        changed = Reason("KIND_CHANGED", words, {"code": request.code, "price": instead.price})
+        changed = Denial("KIND_CHANGED", words, {"code": request.code, "price": instead.price})
         with transaction.atomic():
-            journal.note(order, order_kind=kind.value, price=instead.price, quoted_at=quoted_at)
-            journal.write(order, "KIND_CHANGED", risk.say(changed), at=self._now())
+            journal.update_fields(order, order_kind=kind.value, price=instead.price, quoted_at=quoted_at)
+            journal.append_event(order, "KIND_CHANGED", risk.say(changed), at=self._now())
         check = requests.new_order_check(order, replace(grounds, quoted_at=quoted_at), self._now)
         return replace(instead, last_check=check)
 

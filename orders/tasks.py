@@ -211,7 +211,7 @@ def _urgency_of_cancel(order_pk: int) -> Urgency:
 @serving(Urgency.STOP)
 def stop(stop_pk: int) -> None:
     """Take one triggered stop as far as it goes now, and send its next step if that is soon."""
-    stopping.advance(stop_pk, broker(), clock.now)
+    stopping.run_step(stop_pk, broker(), clock.now)
     if (seconds := stopping.seconds_to_next_step(stop_pk, clock.now())) is not None:
         countdown = clock.real_seconds(seconds)
         if countdown <= STOP_COUNTDOWN_SECONDS:

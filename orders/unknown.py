@@ -74,7 +74,7 @@ def _look_up_later(lost: Sequence[TradeOrder], *, now: datetime) -> None:
     """Have lists that prove nothing read less and less often, in the end by the minute's turn alone."""
     for order in lost:
         if order.look_wanted:
-            journal.note(order, lookup_at=journal.next_lookup(order, now))
+            journal.update_fields(order, lookup_at=journal.next_lookup(order, now))
 
 
 _LOST = f"""
@@ -93,7 +93,7 @@ def _unanswered(now: datetime) -> Sequence[TradeOrder]:
     for order in orders:
         if order.state is Status.SUBMITTING:
             why = "its sender did not come back"
-            journal.move(order, Event.NO_ANSWER, at=now, detail=why, look_wanted=True, lookup_at=None)
+            journal.apply_event(order, Event.NO_ANSWER, at=now, detail=why, look_wanted=True, lookup_at=None)
     amends = set(BrokerRequest.objects.filter(makes__in=orders).values_list("makes_id", flat=True))
     return [order for order in orders if order.pk not in amends]
 
@@ -128,7 +128,7 @@ def _claim(order: TradeOrder, record: OrderRecord, answer: OrderList) -> bool:
     acceptance = Acceptance(record.branch, record.order_no, record.placed_at)
     try:
         with transaction.atomic():
-            if not journal.accepted(order, acceptance, at=answer.now, evidence=describe(record)):
+            if not journal.record_accepted(order, acceptance, at=answer.now, evidence=describe(record)):
                 return False
             cancel.apply_deferred_cancel(order, at=answer.now)
     except IntegrityError:
@@ -149,8 +149,8 @@ def _leave_to_operator(order: TradeOrder, found: Sequence[OrderRecord], *, now: 
     numbers = ", ".join(each["order_no"] for each in candidates)
     if [each["order_no"] for each in order.candidates] != [each["order_no"] for each in candidates]:
         log.error("order %s could be any of %s at the broker: an operator must decide", order.pk, numbers)
-        journal.write(order, "UNDECIDED", numbers, at=now)
-    journal.note(order, candidates=candidates, absent_looks=0, look_wanted=False)
+        journal.append_event(order, "UNDECIDED", numbers, at=now)
+    journal.update_fields(order, candidates=candidates, absent_looks=0, look_wanted=False)
 
 
 def _candidate(record: OrderRecord) -> dict[str, Any]:
@@ -170,9 +170,9 @@ def _candidate(record: OrderRecord) -> dict[str, Any]:
 
 def _count_absence(order: TradeOrder, *, now: datetime) -> bool:
     looks = order.absent_looks + 1
-    journal.note(order, absent_looks=looks, look_wanted=True, lookup_at=journal.next_lookup(order, now))
+    journal.update_fields(order, absent_looks=looks, look_wanted=True, lookup_at=journal.next_lookup(order, now))
     if looks >= ABSENT_LOOKS and now - (order.sent_at or order.created_at) >= ABSENT_AFTER:
-        return journal.absent(order, f"absent from {looks} complete lists", at=now)
+        return journal.record_not_found(order, f"absent from {looks} complete lists", at=now)
     return False
 
 
@@ -190,7 +190,7 @@ def decide(order: TradeOrder, order_no: str | None, *, by: str, at: datetime) ->
         words = gettext("order #{order} is {status}: only an UNKNOWN order, or one that lists lack, is left to decide")
         raise ValueError(words.format(order=order.pk, status=order.status))
     if order_no is None:
-        journal.absent(order, evidence, at=at, decided_by=by[:150])
+        journal.record_not_found(order, evidence, at=at, decided_by=by[:150])
         return order
     known = {each["order_no"]: each for each in order.candidates}
     if order_no not in known:
@@ -199,11 +199,11 @@ def decide(order: TradeOrder, order_no: str | None, *, by: str, at: datetime) ->
     acceptance = Acceptance(known[order_no]["branch"], order_no, placed_at)
     try:
         with transaction.atomic():
-            journal.accepted(order, acceptance, at=at, evidence=evidence, decided_by=by[:150])
+            journal.record_accepted(order, acceptance, at=at, evidence=evidence, decided_by=by[:150])
             cancel.apply_deferred_cancel(order, at=at)
     except IntegrityError as error:
         raise ValueError(f"order number {order_no} belongs to another order of ours by now") from error
-    journal.want_look(order)
+    journal.request_confirmation(order)
     fills.replay(order)
     order.refresh_from_db()
     return order
@@ -217,7 +217,7 @@ def undecided() -> "QuerySet[TradeOrder]":
 
 def _end_missing(order: TradeOrder, evidence: str, *, by: str, at: datetime) -> TradeOrder:
     ended = {"end_cause": EndCause.UNEXPLAINED.value, "chase_at": None, "cancel_wanted_at": None, "cancel_due_at": None}
-    journal.move(order, Event.CANCELLED, at=at, detail=evidence, decided_by=by[:150], look_wanted=False, **ended)
+    journal.apply_event(order, Event.CANCELLED, at=at, detail=evidence, decided_by=by[:150], look_wanted=False, **ended)
     return order
 
 
@@ -231,7 +231,7 @@ def remind(now: datetime, phases: Sequence[Phase]) -> None:
     since = opens_at - REMIND_BEFORE
     for order in undecided():
         if not OrderEvent.objects.filter(order=order, kind="STILL_UNDECIDED", at__gte=since).exists():
-            journal.write(order, "STILL_UNDECIDED", at=now)
+            journal.append_event(order, "STILL_UNDECIDED", at=now)
 
 
 # --- external orders -------------------------------------------------------------------------------------------------
@@ -299,7 +299,9 @@ def record_external(record: OrderRecord, answer: OrderList) -> TradeOrder | None
     acceptance = Acceptance(record.branch, record.order_no, record.placed_at)
     try:
         with transaction.atomic():
-            journal.found(row, acceptance, placed_at=record.stamped_at, at=answer.now, evidence=describe(record))
+            journal.record_external(
+                row, acceptance, placed_at=record.stamped_at, at=answer.now, evidence=describe(record)
+            )
             cancel.apply_deferred_cancel(row, at=answer.now)
     except IntegrityError:
         if KnownOrders([record]).row_of(record) is not None:

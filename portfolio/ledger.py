@@ -10,7 +10,7 @@ from django.db import connection, transaction
 
 from aegis import positions
 from aegis.broker import Balance, Holding, PartlyReadBalance, UnreadHolding
-from aegis.positions import Line
+from aegis.positions import PositionCounts
 from aegis.sessions import KST
 from aegis.terms import Side
 from infra import sql
@@ -172,7 +172,7 @@ def _write(rows: Sequence[Portfolio], *, now: datetime) -> None:
         Portfolio.objects.bulk_create(new, ignore_conflicts=True)
 
 
-def _lags(row: Portfolio, line: Line, holding: Holding, *, day: date, now: datetime) -> bool:
+def _lags(row: Portfolio, line: PositionCounts, holding: Holding, *, day: date, now: datetime) -> bool:
     """Whether the balance is behind our own fills on this line; it may be so only for a while."""
     if not positions.lags(line, day, holding.bought_today, holding.sold_today):
         return False
@@ -192,7 +192,7 @@ def _counted_won(row: Portfolio, holding: Holding) -> int:
     return (row.quantity - row.line.uncounted_qty) * (holding.price or row.current_price)
 
 
-def _note_change(row: Portfolio, line: Line, holding: Holding, *, day: date, now: datetime) -> None:
+def _note_change(row: Portfolio, line: PositionCounts, holding: Holding, *, day: date, now: datetime) -> None:
     """Record what changed a holding without a trade. The balance is taken over all the same."""
     kind = positions.change(line, day, holding)
     if kind is None:

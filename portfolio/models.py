@@ -3,7 +3,7 @@
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
-from aegis.positions import Change, Line, Uncounted
+from aegis.positions import Change, PositionCounts, Uncounted
 from aegis.terms import Side
 
 
@@ -63,8 +63,8 @@ class Portfolio(models.Model):
         return f"{self.stock_name} ({self.stock_code})"
 
     @property
-    def line(self) -> Line:
-        return Line(
+    def line(self) -> PositionCounts:
+        return PositionCounts(
             day=self.counted_on,
             qty=self.quantity,
             average_price=self.avg_price,
@@ -76,7 +76,7 @@ class Portfolio(models.Model):
         )
 
     @line.setter
-    def line(self, line: Line) -> None:
+    def line(self, line: PositionCounts) -> None:
         self.counted_on = line.day
         self.quantity = line.qty
         self.avg_price = line.average_price

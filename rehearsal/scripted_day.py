@@ -31,7 +31,7 @@ from ops import rehearsal_start
 from orders import execution_quality, kill_switch, periodic_sync, risk
 from orders.models import RawNotice, TradeExecution, TradeOrder, TradingSwitch
 from orders.reconcile import begin_anew, reconcile
-from orders.service import NO_CHASE, Intent, OrderDenied, OrderService, default_plan
+from orders.service import NO_CHASE, OrderDenied, OrderIntent, OrderService, default_plan
 from portfolio.fetcher import KISFetcher
 from portfolio.models import Portfolio
 from rehearsal.ledger_check import Verdict, judge
@@ -183,7 +183,7 @@ def _jump(market: Market, name: PhaseName, say: Callable[[str], None]) -> None:
 
 def _before_the_opening(orders: OrderService, say: Callable[[str], None]) -> None:
     """A buy in NXT's pre-market, an hour before KRX opens."""
-    order = _ordered(orders.place(Intent(CHASED, Side.BUY, 5, strategy="buy_urgent", plan=_plan())))
+    order = _ordered(orders.place(OrderIntent(CHASED, Side.BUY, 5, strategy="buy_urgent", plan=_plan())))
     _wait(_("the buy before the opening to fill"), lambda: _family_filled(order) == order.qty)
     words = _("bought {qty} {name} on {market} before the opening, at {price:,.0f}")
     say(words.format(qty=order.qty, name=order.stock_name, market=order.market, price=_family_average(order)))
@@ -191,7 +191,7 @@ def _before_the_opening(orders: OrderService, say: Callable[[str], None]) -> Non
 
 def _after_the_close(orders: OrderService, say: Callable[[str], None]) -> None:
     """A sale at market in NXT's after-market, which takes no market orders: it goes as a limit, and says so."""
-    intent = Intent(CHASED, Side.SELL, 1, market=Market.NXT, plan=_plan())
+    intent = OrderIntent(CHASED, Side.SELL, 1, market=Market.NXT, plan=_plan())
     order = _ordered(orders.place(intent))
     _wait(_("the sale after the close to fill"), lambda: _family_filled(order) == order.qty)
     words = _("sold {qty} {name} on {market} after the close: a market order, sent as a limit at {price:,}")
@@ -201,7 +201,7 @@ def _after_the_close(orders: OrderService, say: Callable[[str], None]) -> None:
 def _sale_of_what_is_left(orders: OrderService, held: dict[str, int], say: Callable[[str], None]) -> None:
     """Sales at market of what earlier days have left, or one day a buy would weigh too much."""
     for code, qty in held.items():
-        order = _ordered(orders.place(Intent(code, Side.SELL, qty, market=Market.KRX, plan=_plan())))
+        order = _ordered(orders.place(OrderIntent(code, Side.SELL, qty, market=Market.KRX, plan=_plan())))
         _wait(_("the sale of what is left to fill"), lambda order=order, qty=qty: _family_filled(order) == qty)
         words = _("left from an earlier day: {qty:,} {name}, sold at {price:,.0f}")
         say(words.format(qty=qty, name=order.stock_name, price=_family_average(order)))
@@ -214,7 +214,7 @@ def _buy_that_goes_to_market(orders: OrderService, exchange: Exchange, say: Call
     retries = default_plan().max_retries
     low = step(price, -(retries + 2))
     plan = replace(default_plan(), wait_seconds=min(default_plan().wait_seconds, HURRIED_SECONDS), market_after=True)
-    order = _ordered(orders.place(Intent(PURSUED, Side.BUY, 3, price=low, market=Market.KRX, plan=plan)))
+    order = _ordered(orders.place(OrderIntent(PURSUED, Side.BUY, 3, price=low, market=Market.KRX, plan=plan)))
     words = _(
         "a buy of 3 {name} rests at {price:,}, {ticks} ticks under {last:,}: too far to be reached by {retries} retries"
     )
@@ -235,7 +235,7 @@ def _reached_market(order: TradeOrder, exchange: Exchange, say: Callable[[str], 
 def _sales_that_must_go(orders: OrderService, exchange: Exchange, say: Callable[[str], None]) -> None:
     """A stop and an emergency: both meet the best bid at once."""
     for strategy in ("sell_stop", "sell_emergency"):
-        order = _ordered(orders.place(Intent(CHASED, Side.SELL, 1, strategy=strategy, plan=_plan())))
+        order = _ordered(orders.place(OrderIntent(CHASED, Side.SELL, 1, strategy=strategy, plan=_plan())))
         _wait(_("the sale to fill"), lambda order=order: _family_filled(order) == order.qty)
         say(_("{strategy}: sold at {price:,.0f}").format(strategy=strategy, price=_family_average(order)))
     exchange.let_go(CHASED)
@@ -246,11 +246,11 @@ def _tripped_switch(orders: OrderService, exchange: Exchange, say: Callable[[str
     exchange.refuse(settings.MAX_REFUSALS)
     for qty in range(1, settings.MAX_REFUSALS + 1):
         code = (PARTLY, CHASED)[qty % 2]
-        orders.place(Intent(code, Side.BUY, qty, price=step(_price(code), -10), market=Market.KRX))
+        orders.place(OrderIntent(code, Side.BUY, qty, price=step(_price(code), -10), market=Market.KRX))
     tripped = TradingSwitch.objects.exclude(state=TradingState.ACTIVE)
     _wait(_("the switch to trip"), tripped.exists)
     try:
-        orders.place(Intent(CHASED, Side.BUY, 7, strategy="buy_normal"))
+        orders.place(OrderIntent(CHASED, Side.BUY, 7, strategy="buy_normal"))
     except OrderDenied as denied:
         words = _("{count} refusals in a row trip the switch, and no buy passes: {why}")
         say(words.format(count=settings.MAX_REFUSALS, why=risk.say_all(denied.reasons)))
@@ -264,7 +264,7 @@ def _chased_buy(orders: OrderService, exchange: Exchange, say: Callable[[str], N
     """A buy two ticks under a price that stands still: it rests, is chased a tick at a time, and fills."""
     price = _price(CHASED)
     exchange.freeze(CHASED, price)
-    order = _ordered(orders.place(Intent(CHASED, Side.BUY, 10, strategy="buy_normal", plan=_plan())))
+    order = _ordered(orders.place(OrderIntent(CHASED, Side.BUY, 10, strategy="buy_normal", plan=_plan())))
     say(
         _("a buy of 10 {name} rests at {price:,}, two ticks under {last:,}").format(
             name=order.stock_name, price=order.price, last=price
@@ -282,7 +282,7 @@ def _partly_filled_buy(orders: OrderService, exchange: Exchange, say: Callable[[
     exchange.freeze(PARTLY, price)
     book = broker().book(PARTLY, Market.KRX)
     qty = book.asks[0].qty + 30
-    order = _ordered(orders.place(Intent(PARTLY, Side.BUY, qty, strategy="buy_urgent", plan=_plan())))
+    order = _ordered(orders.place(OrderIntent(PARTLY, Side.BUY, qty, strategy="buy_urgent", plan=_plan())))
     say(
         _("a buy of {qty:,} {name} meets {level:,} at the best ask").format(
             qty=qty, name=order.stock_name, level=book.asks[0].qty
@@ -298,7 +298,7 @@ def _partly_filled_buy(orders: OrderService, exchange: Exchange, say: Callable[[
 def _refused_buy(orders: OrderService, say: Callable[[str], None]) -> None:
     """A buy of a blacklisted stock must not leave the house."""
     try:
-        orders.place(Intent(FORBIDDEN, Side.BUY, 10, strategy="buy_normal"))
+        orders.place(OrderIntent(FORBIDDEN, Side.BUY, 10, strategy="buy_normal"))
     except OrderDenied as denied:
         say(_("a blacklisted buy is refused: {why}").format(why=risk.say_all(denied.reasons)))
     else:
@@ -309,7 +309,7 @@ def _profit_sale(orders: OrderService, exchange: Exchange, say: Callable[[str], 
     """A sale two ticks over the price, taken by a market that rises to it."""
     price = _price(CHASED)
     exchange.freeze(CHASED, price)
-    order = _ordered(orders.place(Intent(CHASED, Side.SELL, 4, strategy="sell_profit", plan=_plan())))
+    order = _ordered(orders.place(OrderIntent(CHASED, Side.SELL, 4, strategy="sell_profit", plan=_plan())))
     say(
         _("a sale of 4 {name} rests at {price:,}, two ticks over {last:,}").format(
             name=order.stock_name, price=order.price, last=price
@@ -364,7 +364,7 @@ def _resting_buy(orders: OrderService, exchange: Exchange, *, qty: int, plan: Pl
     """A buy five ticks under a price that stands still."""
     last = _price(CHASED)
     exchange.freeze(CHASED, last)
-    intent = Intent(CHASED, Side.BUY, qty, price=step(last, -5), market=Market.KRX, plan=plan)
+    intent = OrderIntent(CHASED, Side.BUY, qty, price=step(last, -5), market=Market.KRX, plan=plan)
     return _ordered(orders.place(intent))
 
 

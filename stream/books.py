@@ -11,7 +11,7 @@ from infra import clock
 from kis.realtime import BookTick
 from kis.subscriptions import Topic
 from market import order_books
-from stream.consumers import Chore, Plug, Rank, Wish
+from stream.consumers import Consumer, FeedPriority, PeriodicJob, SubscriptionRequest
 
 WRITE_SECONDS = 1.0
 FEEDS: Mapping[Market, str] = {Market.KRX: "H0STASP0", Market.NXT: "H0NXASP0", Market.SOR: "H0UNASP0"}
@@ -62,11 +62,11 @@ def wanted() -> Iterable[Topic]:
     return [Topic(FEEDS[market], code) for market, code in order_books.wanted(clock.now())]
 
 
-def plug() -> Plug:
+def plug() -> Consumer:
     """Listen to the books that somebody asked for, and keep them."""
     heard = Books()
-    return Plug(
+    return Consumer(
         handlers=dict.fromkeys(FEEDS.values(), heard.on_books),
-        wishes=(Wish(Rank.BOOKS, wanted),),
-        chores=(Chore("books", WRITE_SECONDS, heard.write),),
+        wishes=(SubscriptionRequest(FeedPriority.BOOKS, wanted),),
+        chores=(PeriodicJob("books", WRITE_SECONDS, heard.write),),
     )

@@ -14,14 +14,14 @@ from itertools import chain
 from time import monotonic
 
 from aegis.broker import Trade
-from aegis.candles import Bar, MinuteFold
+from aegis.candles import Bar, MinuteBarAggregator
 from aegis.terms import Market
 from infra import clock
 from market import candles, queries
 from market.models import WatchedStock
 from portfolio import ledger
 from portfolio.models import PriceSource
-from stream.consumers import Chore, Handler, Plug, Rank, StockWish
+from stream.consumers import Consumer, FeedPriority, Handler, PeriodicJob, StockWish
 
 CANDLE_SECONDS = 1.0
 PRICE_SECONDS = 0.5
@@ -54,7 +54,7 @@ class Ticks:
         self._lock = threading.Lock()  # of the folds, among chores
         self._day: date | None = None
         self._ended: date | None = None
-        self._folds: dict[Market, MinuteFold] = {}
+        self._folds: dict[Market, MinuteBarAggregator] = {}
         self._unwritten: dict[Key, Bar] = {}
         self._told: dict[str, Trade] = {}  # of each stock, the trade whose price was written last
 
@@ -128,7 +128,7 @@ class Ticks:
             self._day, self._folds = None, {}
         kept = candles.newest(day)
         with self._lock:
-            self._folds = {each: MinuteFold(each, day) for each in Market}
+            self._folds = {each: MinuteBarAggregator(each, day) for each in Market}
             for fold in self._folds.values():
                 fold.resume(bar for bar in kept if bar.market is fold.market)
             self._day = day
@@ -160,16 +160,16 @@ def watched_stocks() -> Iterable[str]:
     return WatchedStock.objects.values_list("pk", flat=True)
 
 
-def plug() -> Plug:
+def plug() -> Consumer:
     """Fold trades, write bars and prices."""
     ticks = Ticks()
-    return Plug(
+    return Consumer(
         handlers={tr_id: ticks.on_trades(venue) for tr_id, venue in TRADE_FEEDS.items()},
-        stocks=(StockWish(Rank.WATCHED, watched_stocks),),
+        stocks=(StockWish(FeedPriority.WATCHED, watched_stocks),),
         chores=(
-            Chore("candles", CANDLE_SECONDS, ticks.write_candles),
-            Chore("prices", PRICE_SECONDS, ticks.write_prices),
-            Chore("days-end", DAYS_END_SECONDS, ticks.doubt_at_days_end),
+            PeriodicJob("candles", CANDLE_SECONDS, ticks.write_candles),
+            PeriodicJob("prices", PRICE_SECONDS, ticks.write_prices),
+            PeriodicJob("days-end", DAYS_END_SECONDS, ticks.doubt_at_days_end),
         ),
         connected=ticks.connected,
     )

@@ -1,6 +1,6 @@
 """What a part of the house does with the broker's feeds: the shape of it. `stream.worker.PLUGS` lists who does.
 
-A part that wants feeds has a function without arguments that makes its `Plug` anew for each term of the
+A part that wants feeds has a function without arguments that makes its `Consumer` anew for each term of the
 lease, and one line in that list. Nothing of one term outlives it in memory.
 """
 
@@ -26,7 +26,7 @@ MARGIN = timedelta(seconds=60)
 Handler = Callable[[Sequence[Any], float], None]
 
 
-class Rank(IntEnum):
+class FeedPriority(IntEnum):
     """How much a feed matters: where registrations run out, the highest figures are left out first."""
 
     OWN_FILLS = 0
@@ -45,14 +45,14 @@ class Rank(IntEnum):
 
 
 # without these feeds what we hold is judged late: people are told
-VITAL = (Rank.STOPS, Rank.HELD)
+VITAL = (FeedPriority.STOPS, FeedPriority.HELD)
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class SubscriptionRequest:
     """Feeds somebody wants, most important first. Asked every few seconds, on a thread that may use the database."""
 
-    rank: Rank
+    rank: FeedPriority
     topics: Callable[[], Iterable[Topic]]
 
 
@@ -68,7 +68,7 @@ class StockWish:
     `venues` names, by stock, the only venues whose trades matter; of a stock that it does not name, those of all do.
     """
 
-    rank: Rank
+    rank: FeedPriority
     codes: Callable[[], Iterable[str]]
     venues: Callable[[], Mapping[str, Set[Market]]] = dict
 
@@ -101,30 +101,30 @@ def _at(day: date, moment: time) -> datetime:
 
 
 def ranked_trades(
-    rank: Rank,
+    rank: FeedPriority,
     codes: Iterable[str],
     *,
     venues: Sequence[Market],
     on_nxt: Set[str],
     mattering: Mapping[str, Set[Market]] = MappingProxyType({}),
-) -> Iterator[tuple[Rank, Topic]]:
+) -> Iterator[tuple[FeedPriority, Topic]]:
     """Yield the trade feeds of stocks with their ranks: on the venue that decides, a second one, a closed one. Pure.
 
     `mattering` are the only venues of a stock whose trades matter, such as those that may trigger its stops.
     """
-    second = Rank.STOPS_ON_SECOND_VENUE if rank is Rank.STOPS else Rank.OTHER
+    second = FeedPriority.STOPS_ON_SECOND_VENUE if rank is FeedPriority.STOPS else FeedPriority.OTHER
     for code in codes:
         listed = [venue for venue in TRADES if venue is Market.KRX or code in on_nxt]
         traded = [venue for venue in venues if venue in listed]
         deciding = [venue for venue in traded if venue in mattering.get(code, TRADES)]
-        ranks = dict.fromkeys(traded, Rank.OTHER) | dict(zip(deciding, (rank, second), strict=False))
+        ranks = dict.fromkeys(traded, FeedPriority.OTHER) | dict(zip(deciding, (rank, second), strict=False))
         others = (venue for venue in traded if venue not in deciding)
         for venue in (*deciding, *others, *(venue for venue in listed if venue not in traded)):
-            yield ranks.get(venue, Rank.CLOSED), Topic(TRADES[venue], code)
+            yield ranks.get(venue, FeedPriority.CLOSED), Topic(TRADES[venue], code)
 
 
 @dataclass(frozen=True, slots=True)
-class Chore:
+class PeriodicJob:
     """Something done again and again on a thread of its own while the lease is ours, and once more at its end.
 
     It may use the database. It is not begun once the lease is lost; what it raises is logged and counted. A chore
@@ -143,14 +143,14 @@ def _nothing(*about: object) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Plug:
+class Consumer:
     """One part's handlers by TR id, wishes and chores. `connected`, `lost` and `registered`
     run on the socket's thread."""
 
     handlers: Mapping[str, Handler] = field(default_factory=dict)
-    wishes: Sequence[Wish] = ()
+    wishes: Sequence[SubscriptionRequest] = ()
     stocks: Sequence[StockWish] = ()
-    chores: Sequence[Chore] = ()
+    chores: Sequence[PeriodicJob] = ()
     connected: Callable[[], None] = _nothing
     lost: Callable[[], None] = _nothing
     registered: Callable[[Topic], None] = _nothing

@@ -17,7 +17,7 @@ from orders import stop_polling
 from orders.models import StopRule
 from orders.tasks import stop
 from stream.candles import TRADE_FEEDS
-from stream.consumers import Chore, Plug
+from stream.consumers import Consumer, PeriodicJob
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class Gaps:
             log.warning("stop %s: its price cannot be asked for after a gap: %s", row.pk, error)
 
 
-def plug() -> Plug:
+def plug() -> Consumer:
     """Evaluate stops after a gap in what was heard."""
     heard = Gaps()
-    return Plug(chores=(Chore("gaps", TURN_SECONDS, heard.evaluate),), registered=heard.registered)
+    return Consumer(chores=(PeriodicJob("gaps", TURN_SECONDS, heard.evaluate),), registered=heard.registered)

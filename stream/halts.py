@@ -11,7 +11,7 @@ from kis.realtime import StockState
 from kis.subscriptions import Topic
 from orders import market_halts
 from portfolio.service import PortfolioService
-from stream.consumers import Chore, Plug, Rank, Wish
+from stream.consumers import Consumer, FeedPriority, PeriodicJob, SubscriptionRequest
 
 LISTEN_SECONDS = 0.5
 TOLD = frozenset({*BEGINS, *ENDS})
@@ -50,11 +50,11 @@ def states() -> Iterable[Topic]:
     return [Topic("H0STMKO0", code) for code in dict.fromkeys([*SENTRIES, *held])]
 
 
-def plug() -> Plug:
+def plug() -> Consumer:
     """Listen for circuit breakers and sidecars, and to the states of what is held."""
     halts = Halts()
-    return Plug(
+    return Consumer(
         handlers=dict.fromkeys(("H0STMKO0", "H0NXMKO0", "H0UNMKO0"), halts.on_states),
-        wishes=(Wish(Rank.STATES, states),),
-        chores=(Chore("market-halts", 0.0, halts.write),),
+        wishes=(SubscriptionRequest(FeedPriority.STATES, states),),
+        chores=(PeriodicJob("market-halts", 0.0, halts.write),),
     )

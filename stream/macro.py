@@ -8,7 +8,7 @@ from infra import clock
 from kis.realtime import FuturesTick, IndexTick, ProgramTrading
 from kis.subscriptions import Topic
 from market import macro, queries
-from stream.consumers import Chore, Plug, Rank, Wish
+from stream.consumers import Consumer, FeedPriority, PeriodicJob, SubscriptionRequest
 
 WRITE_SECONDS = 5.0
 
@@ -65,11 +65,15 @@ def programs() -> Iterable[Topic]:
     return [Topic("H0STPGM0", code) for code in queries.watched_codes()]
 
 
-def plug() -> Plug:
+def plug() -> Consumer:
     """Listen to the market as a whole, and to programs in what is watched."""
     heard = Macro()
-    return Plug(
+    return Consumer(
         handlers={"H0UPCNT0": heard.on_index, "H0IFCNT0": heard.on_future, "H0STPGM0": heard.on_program},
-        wishes=(Wish(Rank.INDEX, indexes), Wish(Rank.INDEX, futures), Wish(Rank.PROGRAM, programs)),
-        chores=(Chore("macro", WRITE_SECONDS, heard.write),),
+        wishes=(
+            SubscriptionRequest(FeedPriority.INDEX, indexes),
+            SubscriptionRequest(FeedPriority.INDEX, futures),
+            SubscriptionRequest(FeedPriority.PROGRAM, programs),
+        ),
+        chores=(PeriodicJob("macro", WRITE_SECONDS, heard.write),),
     )

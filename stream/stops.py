@@ -32,7 +32,7 @@ from orders.models import StopRule
 from orders.tasks import ask_for_stop, stop
 from portfolio.service import PortfolioService
 from stream.candles import TRADE_FEEDS
-from stream.consumers import Chore, Plug, Rank, StockWish
+from stream.consumers import Consumer, FeedPriority, PeriodicJob, StockWish
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ LISTEN_SECONDS = 0.5
 
 
 @dataclass(slots=True)
-class Armed:
+class ArmedStop:
     """A stop as the socket's thread knows it: its rule, the day's possible prices, the newest price heard.
 
     Only trades of `venues`, from the time of day `since` on, count; while it holds fire none triggers it.
@@ -65,7 +65,7 @@ class Armed:
 
 
 @dataclass(frozen=True, slots=True)
-class Shot:
+class StopTrigger:
     """What a trade at `price` won did when it was heard: it fired the stop, or was no possible price of the day."""
 
     pk: int
@@ -80,8 +80,8 @@ class Stops:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # held for moments: by the socket's thread for one frame
-        self._armed: dict[str, list[Armed]] = {}
-        self._shots: queue.SimpleQueue[Shot] = queue.SimpleQueue()
+        self._armed: dict[str, list[ArmedStop]] = {}
+        self._shots: queue.SimpleQueue[StopTrigger] = queue.SimpleQueue()
         self._day: date | None = None
         self._hours = Hours()
         # the day's running totals of shares, by stock and venue: what does not raise one is no new trade
@@ -111,7 +111,7 @@ class Stops:
         day = trade_date(trade)
         return self._day is not None and len(day) == 8 and day < f"{self._day:%Y%m%d}"
 
-    def _stays(self, armed: Armed, trade: Trade) -> bool:
+    def _stays(self, armed: ArmedStop, trade: Trade) -> bool:
         """Hold one stop against one trade; False if that fired it."""
         if trade.market not in armed.venues or trade.hhmmss < armed.since:
             return True
@@ -119,14 +119,14 @@ class Stops:
         if price not in armed.possible:
             if monotonic() >= armed.ask_at:
                 armed.ask_at = monotonic() + ASK_AGAIN_SECONDS
-                self._shots.put(Shot(armed.pk, price, clock.now(), armed.judged_from, is_possible=False))
+                self._shots.put(StopTrigger(armed.pk, price, clock.now(), armed.judged_from, is_possible=False))
             return True
         armed.price, armed.is_unwritten = price, True
         armed.totals[trade.market.value] = trade.volume
         if armed.holds_fire or not armed.rule.concerns(price):
             return True
         if isinstance(armed.rule.hear(self._heard(trade)), Fired):
-            self._shots.put(Shot(armed.pk, price, clock.now(), armed.judged_from))
+            self._shots.put(StopTrigger(armed.pk, price, clock.now(), armed.judged_from))
             return False
         return True
 
@@ -160,7 +160,7 @@ class Stops:
                 self._read_totals(row, day)
                 price = average[row.stock_code]
                 if price is not None:
-                    fresh = Armed(
+                    fresh = ArmedStop(
                         row.pk,
                         TriggerRule(row.rule(price), settings.STOP_WITNESS_WON),
                         rules.plausible(closes.get(row.stock_code)),
@@ -192,7 +192,7 @@ class Stops:
             for each in heard:
                 each.is_unwritten = False
         try:
-            stops.note_heard(told, clock.now())
+            stops.save_last_prices(told, clock.now())
         except DatabaseError:
             with self._lock:
                 for each in heard:
@@ -209,7 +209,7 @@ class Stops:
         except queue.Empty:
             return
 
-    def _mark(self, shot: Shot) -> None:
+    def _mark(self, shot: StopTrigger) -> None:
         try:
             is_triggered = shot.is_possible and stops.trigger(
                 shot.pk, shot.price, shot.at, seen="feed", judged_from=shot.judged_from
@@ -251,7 +251,7 @@ def _venues(row: StopRule) -> frozenset[Market]:
     return row.venues | {Market.SOR} if len(row.venues) > 1 else row.venues
 
 
-def _renewed(fresh: Armed, known: Armed | None, *, is_new_day: bool) -> Armed:
+def _renewed(fresh: ArmedStop, known: ArmedStop | None, *, is_new_day: bool) -> ArmedStop:
     """Return a stop as its row says, with what was heard of it before."""
     if known is None:
         return fresh
@@ -282,15 +282,15 @@ def triggering_venues() -> Mapping[str, frozenset[Market]]:
     return found
 
 
-def plug() -> Plug:
+def plug() -> Consumer:
     """Hold trades against stops."""
     heard = Stops()
-    return Plug(
+    return Consumer(
         handlers=dict.fromkeys(TRADE_FEEDS, heard.on_trades),
-        stocks=(StockWish(Rank.STOPS, stopped_stocks, triggering_venues),),
+        stocks=(StockWish(FeedPriority.STOPS, stopped_stocks, triggering_venues),),
         chores=(
-            Chore("stops", READ_SECONDS, heard.read),
-            Chore("stops-heard", WRITE_SECONDS, heard.write),
-            Chore("stops-fire", 0.0, heard.fire, has_more=lambda: heard.has_fired),
+            PeriodicJob("stops", READ_SECONDS, heard.read),
+            PeriodicJob("stops-heard", WRITE_SECONDS, heard.write),
+            PeriodicJob("stops-fire", 0.0, heard.fire, has_more=lambda: heard.has_fired),
         ),
     )

@@ -39,7 +39,17 @@ from orders.models import TradeOrder
 from orders.tasks import look, reconcile
 from portfolio.service import PortfolioService
 from stream import books, candles, gaps, halts, macro, stops
-from stream.consumers import VITAL, Chore, Handler, Plug, Rank, StockWish, Wish, open_venues, ranked_trades
+from stream.consumers import (
+    VITAL,
+    Consumer,
+    FeedPriority,
+    Handler,
+    PeriodicJob,
+    StockWish,
+    SubscriptionRequest,
+    open_venues,
+    ranked_trades,
+)
 
 log = logging.getLogger(__name__)
 
@@ -82,17 +92,20 @@ def pulse() -> tuple[Topic, float]:
     return PAPER_PULSE if settings.KIS_ENVIRONMENT.is_paper else LIVE_PULSE
 
 
-def own_stocks() -> Plug:
+def own_stocks() -> Consumer:
     """Hear of what we hold and what we have ordered, and feel the market's pulse."""
-    return Plug(
-        wishes=(Wish(Rank.PULSE, lambda: [pulse()[0]]),),
-        stocks=(StockWish(Rank.ORDERED, ordered_stocks), StockWish(Rank.HELD, held_stocks)),
+    return Consumer(
+        wishes=(SubscriptionRequest(FeedPriority.PULSE, lambda: [pulse()[0]]),),
+        stocks=(
+            StockWish(FeedPriority.ORDERED, ordered_stocks),
+            StockWish(FeedPriority.HELD, held_stocks),
+        ),
     )
 
 
 # Who works with feeds, by how much their stocks matter while no venue is open; each makes its plug anew for every
 # term of the lease.
-PLUGS: Sequence[Callable[[], Plug]] = (
+PLUGS: Sequence[Callable[[], Consumer]] = (
     stops.plug,
     own_stocks,
     candles.plug,
@@ -103,7 +116,7 @@ PLUGS: Sequence[Callable[[], Plug]] = (
 )
 
 
-class Fenced(Lost):
+class LeaseLost(Lost):
     """The lease is no longer ours: nothing more may be written, and the connection is over."""
 
     def __init__(self) -> None:
@@ -113,7 +126,7 @@ class Fenced(Lost):
 class Dispatch:
     """Hands data frames to their handlers, and says which feeds to hold."""
 
-    def __init__(self, plugs: Sequence[Plug], may_write: Callable[[], bool]) -> None:
+    def __init__(self, plugs: Sequence[Consumer], may_write: Callable[[], bool]) -> None:
         self._plugs = plugs
         self._may_write = may_write
         self._account = settings.KIS_CREDENTIALS.account.digits
@@ -150,7 +163,7 @@ class Dispatch:
         self._topics = (self.own_fills, *offered)
         self.vital = frozenset(topic for rank, topic in ranked if rank in VITAL)
 
-    def _ask_stocks(self) -> Iterable[tuple[Rank, Topic]]:
+    def _ask_stocks(self) -> Iterable[tuple[FeedPriority, Topic]]:
         """Ask whose trades are wanted, and rank their feeds by the venues that trade now."""
         wished = [(wish.rank, list(wish.codes()), wish.venues()) for plug in self._plugs for wish in plug.stocks]
         codes = {code for _rank, each, _venues in wished for code in each}
@@ -198,9 +211,9 @@ class Dispatch:
         self._not_offered = tr_ids
 
     def handle(self, data: Data, arrived: float) -> None:
-        """Give a frame to its handlers; `arrived` is its `time.perf_counter()`. Raises Fenced and what they raise."""
+        """Give a frame to its handlers; `arrived` is its `time.perf_counter()`. Raises LeaseLost, and what they do."""
         if not self._may_write():
-            raise Fenced
+            raise LeaseLost
         if data.tr_id in codec.NOTICE_IDS:
             self._patiently(data, arrived)
             return
@@ -219,7 +232,7 @@ class Dispatch:
                 # the frame waits in our hands, those after it in the socket, while the database comes back
                 connection.close()
                 if not self._may_write():
-                    raise Fenced from None
+                    raise LeaseLost from None
                 if monotonic() > gives_up_at:
                     self._missed = True
                     raise
@@ -234,8 +247,8 @@ class Dispatch:
         self.last_notice_at = monotonic()
         for notice in codec.notices(data):
             if not self._may_write():  # the wait for the database may have outlasted the lease
-                raise Fenced
-            raw = fills.receive(notice, account=self._account, now=clock.now(), arrived=arrived)
+                raise LeaseLost
+            raw = fills.ingest(notice, account=self._account, now=clock.now(), arrived=arrived)
             if raw.state in (raw.State.WAITING, raw.State.DOUBTFUL):
                 look.delay()
 
@@ -267,10 +280,10 @@ class Dispatch:
             close_old_connections()
 
 
-class Chores:
+class JobRunner:
     """The chores of one term, each on a thread of its own; the end of the `with` block ends them."""
 
-    def __init__(self, chores: Sequence[Chore], may_write: Callable[[], bool]) -> None:
+    def __init__(self, chores: Sequence[PeriodicJob], may_write: Callable[[], bool]) -> None:
         self._may_write = may_write
         self._stop = threading.Event()
         self.failures = {chore.name: 0 for chore in chores}
@@ -279,7 +292,7 @@ class Chores:
             for chore in chores
         ]
 
-    def __enter__(self) -> "Chores":
+    def __enter__(self) -> "JobRunner":
         for thread in self._threads:
             thread.start()
         return self
@@ -289,7 +302,7 @@ class Chores:
         for thread in self._threads:
             thread.join(LET_GO_SECONDS)
 
-    def _repeat(self, chore: Chore) -> None:
+    def _repeat(self, chore: PeriodicJob) -> None:
         try:
             while True:
                 is_last = self._stop.is_set()
@@ -305,7 +318,7 @@ class Chores:
         finally:
             connection.close()
 
-    def _do(self, chore: Chore) -> None:
+    def _do(self, chore: PeriodicJob) -> None:
         try:
             close_old_connections()
             chore.run()
@@ -317,7 +330,7 @@ class Chores:
             log.exception("%s failed; it is tried again", chore.name)
 
 
-class Term:
+class LeaderSession:
     """One holding of the sockets: what runs while the lease is ours. Further keys have leases of their own."""
 
     def __init__(self, may_write: Callable[[], bool]) -> None:
@@ -330,10 +343,10 @@ class Term:
             usual=dict([pulse()]),
         )
         own = (
-            Chore("wanted", WANTED_SECONDS, self.dispatch.ask_wanted),
-            Chore("phases", PHASES_SECONDS, self.dispatch.ask_phases),
+            PeriodicJob("wanted", WANTED_SECONDS, self.dispatch.ask_wanted),
+            PeriodicJob("phases", PHASES_SECONDS, self.dispatch.ask_phases),
         )
-        self.chores = Chores([*own, *(chore for plug in plugs for chore in plug.chores)], may_write)
+        self.chores = JobRunner([*own, *(chore for plug in plugs for chore in plug.chores)], may_write)
 
     @property
     def stream(self) -> Stream:
@@ -415,7 +428,7 @@ def _hold_key(stream: Stream, known: Credentials, let_go: threading.Event) -> No
 def _hold_leased(lease: Lease, stop: threading.Event) -> None:
     """Run a term while the lease lasts; whoever loses it lets go of the socket first."""
     log.info("the socket is ours, fencing number %d", lease.fence)
-    term = Term(lambda: lease.is_ours)
+    term = LeaderSession(lambda: lease.is_ours)
 
     def tell_end() -> None:
         if lease.is_ours:

@@ -162,9 +162,9 @@ def simulator(
             1_000  # the throttle has tests of its own
         )
         monkeypatch.setenv("AEGIS_SIMULATOR_URL", running.url)
-        factory.forget()
+        factory.reset()
         yield running
-        factory.forget()
+        factory.reset()
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ from aegis.requests import RequestState
 from aegis.risk import TradingState
 from aegis.stops import StopKind, StopUnit
 from desk import actions
-from desk.actions import Told
+from desk.actions import ActionResult
 from desk.admin.base import Page, ReadOnly, Record, figure
 from desk.roles import SWITCH, TRADE
 from desk.timeline import family_of, notes, requests_of, timeline
@@ -84,7 +84,7 @@ REQUEST_COLOURS = {
 }
 
 
-def tell(request: HttpRequest, told: Told) -> None:
+def tell(request: HttpRequest, told: ActionResult) -> None:
     messages.add_message(request, messages.SUCCESS if told.is_done else messages.ERROR, told.text)
 
 
@@ -431,7 +431,7 @@ class TradingSwitchAdmin(Record):
         url_path="halt",
         dialog={
             "title": _("Halt all trading?"),
-            "description": lazy(kill_switch.about_halting, str)(),
+            "description": lazy(kill_switch.explain_halt, str)(),
             "form_class": SwitchForm,
             "form_submit_text": _("Halt"),
         },
@@ -521,7 +521,7 @@ class StopForm(forms.ModelForm):
             choices = {"sources": said["sources"], "may_trigger_now": said["may_trigger_now"]}
             try:
                 if self.instance.pk:
-                    stops.edited(StopRule.objects.get(pk=self.instance.pk), unit, value, at=now, **choices)
+                    stops.preview_edit(StopRule.objects.get(pk=self.instance.pk), unit, value, at=now, **choices)
                 else:
                     choices["quantity"] = said["quantity"]
                     stops.draft(said["stock_code"], StopKind(said["kind"]), unit, value, by=self.by, at=now, **choices)

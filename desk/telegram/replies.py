@@ -34,7 +34,7 @@ from orders import kill_switch, risk
 from orders.management.changing import Change, preview, wanted
 from orders.management.console import Failure, describe, find_order, short, wanted_by
 from orders.models import TradeExecution, TradeOrder, TradingSwitch
-from orders.service import Draft, Intent, OrderDenied, OrderService
+from orders.service import OrderDenied, OrderIntent, OrderService, PricedOrder
 from orders.unknown import undecided
 from portfolio.models import Portfolio
 from portfolio.service import PortfolioService
@@ -349,8 +349,8 @@ def _whole(text: str, sentence: str) -> int:
     return int(digits)
 
 
-def _intent(words: dict[str, Any], request_id: str) -> Intent:
-    return Intent(
+def _intent(words: dict[str, Any], request_id: str) -> OrderIntent:
+    return OrderIntent(
         code=words["code"],
         side=Side(words["side"]),
         qty=words["qty"],
@@ -360,7 +360,7 @@ def _intent(words: dict[str, Any], request_id: str) -> Intent:
     )
 
 
-def _would(draft: Draft) -> str:
+def _would(draft: PricedOrder) -> str:
     request = draft.request
     price = f"{request.price:,}" if request.kind.is_priced else _("market price")
     lines = [
@@ -423,7 +423,7 @@ def _halt(asked: Asked) -> Answer:
     key = _confirmable(asked, "HALT", {"reason": reason})
     lines = [
         told.text,
-        kill_switch.about_halting(),
+        kill_switch.explain_halt(),
         _("The button is good for {seconds} s").format(seconds=CONFIRM_FOR.seconds),
     ]
     buttons = [(_("Sales only (recommended)"), f"reduce:{key}"), (_("Halt all"), f"halt:{key}")]

@@ -12,7 +12,7 @@ from kis.factory import broker
 from orders import risk
 from orders.amend import describe
 from orders.models import TradeOrder
-from orders.pretrade import Draft
+from orders.pretrade import PricedOrder
 from orders.service import OrderDenied, OrderService
 
 
@@ -41,7 +41,7 @@ class Changed:
         return not self.code
 
 
-def preview(order: TradeOrder, change: Change) -> Draft | None:
+def preview(order: TradeOrder, change: Change) -> PricedOrder | None:
     """Judge an amend without sending it; return what would go, None if shares are only taken off.
 
     Raises OrderDenied, and BrokerError if the broker could not be asked.

@@ -37,7 +37,7 @@ DONE, FAILED, WRONG_USAGE, OUTCOME_UNKNOWN = range(4)
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class CommandOutput:
     """What a command has to tell: a shape for programs, lines for a person."""
 
     shape: Mapping[str, Any]
@@ -57,7 +57,7 @@ class Failure(Exception):
 class DeskCommand(BaseCommand):
     """A command of the desk: `tell` does its errand, and this prints what it tells."""
 
-    def tell(self, **options: Any) -> Told:
+    def tell(self, **options: Any) -> CommandOutput:
         """Do the errand. May raise Failure, OrderDenied and BrokerError."""
         raise NotImplementedError
 
@@ -103,7 +103,7 @@ class DeskCommand(BaseCommand):
     def name(self) -> str:
         return type(self).__module__.rpartition(".")[2]
 
-    def _told(self, options: dict[str, Any]) -> Told:
+    def _told(self, options: dict[str, Any]) -> CommandOutput:
         try:
             return self.tell(**options)
         except OrderDenied as denied:

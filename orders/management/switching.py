@@ -10,7 +10,7 @@ from django.utils.translation import gettext as _
 from aegis.risk import TradingState
 from infra import clock
 from orders import kill_switch, serializers
-from orders.management.console import DeskCommand, Failure, Told, add_confirmation, confirm, who
+from orders.management.console import CommandOutput, DeskCommand, Failure, add_confirmation, confirm, who
 
 
 def say_armed(to: TradingState) -> None:
@@ -19,7 +19,7 @@ def say_armed(to: TradingState) -> None:
     Whoever is not asked is told, too. That they cannot be counted keeps nobody from halting.
     """
     try:
-        words = kill_switch.about_halting() if to is TradingState.HALTED else kill_switch.about_reducing()
+        words = kill_switch.explain_halt() if to is TradingState.HALTED else kill_switch.explain_reduce()
     except DatabaseError as error:
         words = _("how many stops are armed is not known: {error}").format(error=str(error).strip())
     sys.stderr.write(f"{words}\n")
@@ -37,7 +37,7 @@ class SwitchCommand(DeskCommand):
             add_confirmation(parser)
         super().add_arguments(parser)
 
-    def tell(self, **options: Any) -> Told:
+    def tell(self, **options: Any) -> CommandOutput:
         if self.to is TradingState.ACTIVE:
             confirm(self.name, yes=options["yes"], about=lambda: _("trading is to go on"))
         to = self.to
@@ -45,11 +45,11 @@ class SwitchCommand(DeskCommand):
             to = self._asked()
         elif to is not TradingState.ACTIVE:
             say_armed(to)
-        change = kill_switch.turn(to, by=who(), reason=" ".join(options["reason"]), at=clock.now())
+        change = kill_switch.set_state(to, by=who(), reason=" ".join(options["reason"]), at=clock.now())
         words = _("the switch stands on {state}; it stood on {before}").format(
             state=change.get_to_state_display(), before=change.get_from_state_display()
         )
-        return Told({"switch": serializers.turned(change)}, [words])
+        return CommandOutput({"switch": serializers.turned(change)}, [words])
 
     def _asked(self) -> TradingState:
         """Return which of the two a person at a terminal wants. Raises Failure if it is neither."""

@@ -17,9 +17,9 @@ from orders.intents import MAX_TICK_OFFSET, STRATEGY_ID_LENGTH
 from orders.management.console import (
     OUTCOME_UNKNOWN,
     WRONG_USAGE,
+    CommandOutput,
     DeskCommand,
     Failure,
-    Told,
     add_confirmation,
     confirm,
     describe,
@@ -28,7 +28,7 @@ from orders.management.console import (
 )
 from orders.management.thresholds import threshold
 from orders.models import TradeOrder
-from orders.service import NO_CHASE, Draft, EntryStop, Intent, default_plan
+from orders.service import NO_CHASE, EntryStop, OrderIntent, PricedOrder, default_plan
 
 REQUEST_ID_LENGTH = TradeOrder._meta.get_field("request_id").max_length
 
@@ -160,16 +160,16 @@ class TradeCommand(DeskCommand):
         add_confirmation(parser)
         super().add_arguments(parser)
 
-    def tell(self, **options: Any) -> Told:
+    def tell(self, **options: Any) -> CommandOutput:
         intent = self._intent(options)
         if options["dry_run"]:
             draft = service().draft(intent)
             lines = [_would(draft), *([risk.say(draft.changed)] if draft.changed else [])]
-            return Told({"dry_run": True, "draft": serializers.draft(draft)}, lines)
+            return CommandOutput({"dry_run": True, "draft": serializers.draft(draft)}, lines)
         confirm(self.name, yes=options["yes"], about=lambda: _would(service().draft(intent)))
         return _told(service().place(intent))
 
-    def _intent(self, options: dict[str, Any]) -> Intent:
+    def _intent(self, options: dict[str, Any]) -> OrderIntent:
         strategy = options["strategy"]
         names_no_price = options["at_market"] or (options["kind"] and not options["kind"].is_priced)
         if options["offset"] is not None and (options["price"] is not None or names_no_price):
@@ -179,7 +179,7 @@ class TradeCommand(DeskCommand):
             raise Failure("USAGE", words, exit_code=WRONG_USAGE)
         if not strategy and options["price"] is None and not names_no_price:
             strategy = self.strategies[0]
-        return Intent(
+        return OrderIntent(
             code=stock_code(options["code"]),
             side=self.side,
             qty=options["qty"],
@@ -222,7 +222,7 @@ def _plan(options: dict[str, Any]) -> Plan | None:
     return replace(default_plan(), **changes) if changes else None
 
 
-def _would(draft: Draft) -> str:
+def _would(draft: PricedOrder) -> str:
     request = draft.request
     return _("would {side} {qty:,} shares of {name} at {price} ({market} {kind}); last price {last:,} won").format(
         side=_("buy") if request.side is Side.BUY else _("sell"),
@@ -235,11 +235,11 @@ def _would(draft: Draft) -> str:
     )
 
 
-def _told(order: TradeOrder) -> Told:
+def _told(order: TradeOrder) -> CommandOutput:
     line, shape = describe(order), {"order": serializers.order(order)}
     if order.state is Status.REJECTED:
         raise Failure("REFUSED", _("refused: {line}: {why}").format(line=line, why=order.refusal), shape=shape)
     if order.state is Status.UNKNOWN:
         words = _("outcome unknown, it is being looked up; do not order again: {line}").format(line=line)
         raise Failure("UNKNOWN", words, exit_code=OUTCOME_UNKNOWN, shape=shape)
-    return Told({"dry_run": False, **shape}, [_("ordered: {line}").format(line=line)])
+    return CommandOutput({"dry_run": False, **shape}, [_("ordered: {line}").format(line=line)])

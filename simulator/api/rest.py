@@ -19,10 +19,10 @@ from simulator.api.gateway import IssueRefused, key_of
 from simulator.api.request import Body, Call, Operation, Reply
 from simulator.broker import Firm
 from simulator.faults.injection import (
-    Instead,
-    LineCut,
+    ConnectionDropped,
     RawAnswer,
-    Spoken,
+    RefusalOverride,
+    ResponseOverride,
     after,
     before,
     codes_in,
@@ -65,7 +65,7 @@ class Rest:
             if not rows:
                 return web.Response(status=404, body=b"", headers={"Content-Type": "text/plain"})
             return await self._call(request, rows, raw, now)
-        except LineCut as cut:
+        except ConnectionDropped as cut:
             return await _cut(request, cut)
 
     # --- calls with a TR id
@@ -80,11 +80,11 @@ class Rest:
             answer = await self._carry_out(call, request.path)
         except Refused as refused:
             answer = _refusal(refused.words(is_paper=self._firm.settings.is_paper))
-        except Spoken as spoken:
+        except RefusalOverride as spoken:
             answer = _refusal(spoken.words)
-        except Instead as instead:
+        except ResponseOverride as instead:
             answer = instead.answer
-        except LineCut:
+        except ConnectionDropped:
             self._record(request, now, received, key, {"status": 0}, tag)
             raise
         if isinstance(answer, RawAnswer):
@@ -195,7 +195,7 @@ class Rest:
         faults = self._firm.faults
         if fault := faults.take(BEFORE, _BEFORE_OAUTH, path=path, tr_id="", account="", code=""):
             if fault.name == "request_lost":
-                raise LineCut(after_seconds=float(fault.parameters["seconds"]))
+                raise ConnectionDropped(after_seconds=float(fault.parameters["seconds"]))
             if fault.name == "delay_before":
                 await asyncio.sleep(float(fault.parameters["seconds"]))
             if fault.name == "gateway":
@@ -206,7 +206,7 @@ class Rest:
         if late is None:
             return answer
         if late.name == "answer_lost":
-            raise LineCut
+            raise ConnectionDropped
         if late.name == "delay":
             await asyncio.sleep(float(late.parameters["seconds"]))
         if late.name in ("error_500", "bad_gateway"):
@@ -230,7 +230,7 @@ def _live_id(tr_id: str) -> str:
     return f"T{tr_id[1:]}" if tr_id.startswith("VTT") else f"C{tr_id[1:]}" if tr_id.startswith("V") else tr_id
 
 
-async def _cut(request: web.Request, cut: LineCut) -> web.StreamResponse:
+async def _cut(request: web.Request, cut: ConnectionDropped) -> web.StreamResponse:
     """Drop the line, after a wait or after half an answer."""
     await asyncio.sleep(cut.after_seconds)
     response = web.StreamResponse(headers={"Content-Type": "application/json;charset=UTF-8"})

@@ -18,7 +18,7 @@ from simulator.exchange.accounts import Account
 from simulator.exchange.calendar import next_trading_day, phases_on
 from simulator.exchange.event_log import Ledger
 from simulator.exchange.listings import STOCKS, Stock
-from simulator.exchange.market_maker import Hit, Venue
+from simulator.exchange.market_maker import Match, Venue
 from simulator.exchange.order_book import MAKER
 from simulator.exchange.orders import Order, Request, Status
 from simulator.exchange.state import World, order_words
@@ -217,7 +217,7 @@ class Exchange:
 
     # --- what fills and what goes
 
-    def book_hits(self, venue: Venue, hits: Iterable[Hit]) -> None:
+    def book_hits(self, venue: Venue, hits: Iterable[Match]) -> None:
         """Give customers their fills and the market its prints."""
         trades: dict[int, Trade] = {}
         for hit in hits:

@@ -18,7 +18,7 @@ from simulator.exchange.trade_tape import Bar, MinuteBlock, Tape, Trade
 
 
 @dataclass(frozen=True, slots=True)
-class Hit:
+class Match:
     """Shares that changed hands; owners are order keys, or the market maker."""
 
     price: int
@@ -146,14 +146,14 @@ class Venue:
         unified = self.unified.add(at, price, quantity, taker) if self.unified is not None else None
         return self.tape.add(at, price, quantity, taker, unified)
 
-    def execute(self, side: Side, limit: int, quantity: int, owner: str, at: datetime) -> list[Hit]:
+    def execute(self, side: Side, limit: int, quantity: int, owner: str, at: datetime) -> list[Match]:
         """Match an incoming order as far as the book goes; what is left is the caller's."""
         matches = self.book.take(side, limit, quantity)
         hits = []
         for match in matches:
             trade = self.print(at, match.price, match.quantity, side)
             buyer, seller = (owner, match.owner) if side is Side.BUY else (match.owner, owner)
-            hits.append(Hit(match.price, match.quantity, buyer, seller, trade))
+            hits.append(Match(match.price, match.quantity, buyer, seller, trade))
         for price in {match.price for match in matches}:
             self._follow(side, price)
         if matches:
@@ -170,7 +170,7 @@ class Venue:
         elif taker is Side.SELL and price <= self.anchor:
             self.anchor = self._down(price)
 
-    def move(self, direction: int, at: datetime) -> list[Hit]:
+    def move(self, direction: int, at: datetime) -> list[Match]:
         """Clear the best level of one side: the price moves a tick, unless it stands at its daily limit."""
         if direction > 0:
             price = self._up(self.anchor)
@@ -186,12 +186,12 @@ class Venue:
         self.anchor = min(self.anchor, self._down(price))
         return hits
 
-    def _clear(self, taker: Side, limit: int, at: datetime) -> list[Hit]:
+    def _clear(self, taker: Side, limit: int, at: datetime) -> list[Match]:
         return self.execute(taker, limit, self.book.available(taker, limit), MAKER, at)
 
-    def walk_to(self, price: int, at: datetime) -> list[Hit]:
+    def walk_to(self, price: int, at: datetime) -> list[Match]:
         """Trade tick by tick until the last price is `price`, so that every order on the way fills."""
-        hits: list[Hit] = []
+        hits: list[Match] = []
         while self.tape.last != price or not self.tape.volume:
             if price > self.anchor:
                 direction = 1
@@ -209,7 +209,7 @@ class Venue:
         self._laid_at = None
         self.lay()
 
-    def step(self, draw: order_flow.Draw, at: datetime, lead: int | None = None) -> list[Hit]:
+    def step(self, draw: order_flow.Draw, at: datetime, lead: int | None = None) -> list[Match]:
         """Let the crowd act once. `lead` is an anchor to follow tick by tick instead of the own draws."""
         if self.is_auction:
             self._drift(draw)
@@ -225,7 +225,7 @@ class Venue:
         self.changed_at = at
         return hits
 
-    def _taken(self, draw: order_flow.Draw, at: datetime) -> list[Hit]:
+    def _taken(self, draw: order_flow.Draw, at: datetime) -> list[Match]:
         size = int(self.usual * draw.size * 0.6)
         if not size:
             return []
@@ -238,7 +238,7 @@ class Venue:
         room = waiting - 1 if made else waiting
         return self.execute(draw.taker, price, min(size, room), MAKER, at) if room > 0 else []
 
-    def _met_halfway(self, draw: order_flow.Draw, at: datetime) -> list[Hit]:
+    def _met_halfway(self, draw: order_flow.Draw, at: datetime) -> list[Match]:
         """Now and then two of the crowd meet at the midpoint (중간가): a price off the grid."""
         if draw.chance >= order_flow.HALFWAY or self.book.has_guests():
             return []
@@ -247,7 +247,7 @@ class Venue:
             return []
         quantity = 1 + draw.spread[1] % 9
         trade = self.print(at, (ask + bid) // 2, quantity, draw.taker)
-        return [Hit(trade.price, quantity, MAKER, MAKER, trade)]
+        return [Match(trade.price, quantity, MAKER, MAKER, trade)]
 
     def _direction(self, draw: order_flow.Draw, lead: int | None) -> int:
         if lead is not None and lead != self.anchor:
@@ -274,7 +274,7 @@ class Venue:
         """Return the auction's expected price and volume (예상체결); zeros outside an auction."""
         return self.book.indication(self.tape.last) if self.is_auction else Indication()
 
-    def uncross(self, at: datetime) -> list[Hit]:
+    def uncross(self, at: datetime) -> list[Match]:
         """End the auction: everything that crosses trades at one price."""
         self.lay_anew()
         price, crossings = self.book.uncross(self.tape.last)
@@ -283,7 +283,7 @@ class Venue:
         if crossings:
             volume = sum(crossing.quantity for crossing in crossings)
             trade = self.print(at, price, volume, None)
-            hits = [Hit(price, c.quantity, c.buyer, c.seller, trade) for c in crossings]
+            hits = [Match(price, c.quantity, c.buyer, c.seller, trade) for c in crossings]
             self.anchor = price if self.book.quantity(Side.BUY, price) else self._down(price)
             self.changed_at = at
         self.lay()
@@ -327,7 +327,7 @@ class Venue:
         self.changed_at = at
         self._laid_at = None
 
-    def walk_through(self, price: int, at: datetime) -> list[Hit]:
+    def walk_through(self, price: int, at: datetime) -> list[Match]:
         """Trade to `price` through the book and fill the customers' orders there; `home` does not change."""
         home = self.home
         hits = self.walk_to(price, at)

@@ -18,7 +18,7 @@ from simulator.exchange.calendar import is_trading_day, next_trading_day, phases
 from simulator.exchange.conditional_orders import OffBook
 from simulator.exchange.exchange import VENUES, BookChanged, Exchange, StatusChanged
 from simulator.exchange.fast_forward import FastForward
-from simulator.exchange.market_maker import Hit, Venue
+from simulator.exchange.market_maker import Match, Venue
 from simulator.exchange.orders import Order, Status
 from simulator.exchange.trade_tape import Tape
 
@@ -441,7 +441,7 @@ class Clockwork:
             if venue.market is Market.NXT and krx_leads:
                 lead = exchange.venues[venue.stock.code, Market.KRX].anchor
             draw = order_flow.draw(self._seed, day, venue.stream, number)
-            hits: list[Hit] = venue.step(draw, at, lead)
+            hits: list[Match] = venue.step(draw, at, lead)
             if hits:
                 exchange.book_hits(venue, hits)
             self._offbook.work(venue, at, draw)

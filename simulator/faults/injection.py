@@ -16,7 +16,7 @@ _TIMEOUTS = {"EGW00301": "connection timed out", "EGW00302": "transaction timed 
 _LISTS = ("output1", "output")
 
 
-class LineCut(Exception):
+class ConnectionDropped(Exception):
     """The connection is dropped without an answer, or in the middle of `torn`."""
 
     def __init__(self, torn: bytes = b"", after_seconds: float = 0.0) -> None:
@@ -41,7 +41,7 @@ def before(fault: Fault, call: Call) -> Call:
 
 
 def _cut(fault: Fault, call: Call) -> Call:
-    raise LineCut(after_seconds=float(fault.parameters["seconds"]))
+    raise ConnectionDropped(after_seconds=float(fault.parameters["seconds"]))
 
 
 def _turn_away(name: str) -> Callable[[Fault, Call], Call]:
@@ -53,7 +53,7 @@ def _turn_away(name: str) -> Callable[[Fault, Call], Call]:
 
 def _say(fault: Fault, call: Call) -> Call:
     words = fault.parameters
-    raise Spoken(Words(words.get("rt_cd", "1"), words["msg_cd"], words["msg1"], words.get("status", 200)))
+    raise RefusalOverride(Words(words.get("rt_cd", "1"), words["msg_cd"], words["msg1"], words.get("status", 200)))
 
 
 def _time_out(fault: Fault, call: Call) -> Call:
@@ -62,7 +62,7 @@ def _time_out(fault: Fault, call: Call) -> Call:
 
 def _fail_page(fault: Fault, call: Call) -> Call:
     if call.tr_cont == "N":
-        raise Instead(RawAnswer(500, b""))
+        raise ResponseOverride(RawAnswer(500, b""))
     return call
 
 
@@ -70,7 +70,7 @@ def _repeat_page(fault: Fault, call: Call) -> Call:
     return replace(call, tr_cont="")
 
 
-class Spoken(Exception):
+class RefusalOverride(Exception):
     """A refusal in words that only the fault knows."""
 
     def __init__(self, words: Words) -> None:
@@ -78,7 +78,7 @@ class Spoken(Exception):
         self.words = words
 
 
-class Instead(Exception):
+class ResponseOverride(Exception):
     """An answer that replaces the broker's."""
 
     def __init__(self, answer: RawAnswer) -> None:
@@ -138,11 +138,11 @@ def spoils_before(fault: Fault) -> bool:
 
 
 def after(fault: Fault, call: Call, reply: Reply) -> Reply | RawAnswer:
-    """Let a fault strike the answer to a call that was carried out. Raises LineCut."""
+    """Let a fault strike the answer to a call that was carried out. Raises ConnectionDropped."""
     if fault.name == "answer_lost":
-        raise LineCut
+        raise ConnectionDropped
     if fault.name == "answer_torn":
-        raise LineCut(torn=json.dumps(reply.body, ensure_ascii=False).encode())
+        raise ConnectionDropped(torn=json.dumps(reply.body, ensure_ascii=False).encode())
     if fault.name == "error_500":
         return RawAnswer(500, b"")
     if fault.name == "bad_gateway":

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from simulator.faults.injection import frame, frame_values, garbled, notice_columns
 from simulator.faults.table import FRAME, Fault, Faults
-from simulator.feed.session import Cipherer, Session
+from simulator.feed.session import NoticeCipher, Session
 from simulator.feed.stock_frames import Row
 
 HELD_SECONDS = 3.0
@@ -18,10 +18,10 @@ class Post:
         self._faults = faults
         self._held: list[Callable[[], None]] = []
 
-    def notice(self, session: Session, tr_id: str, cipherer: Cipherer, row: Row, fault: Fault | None) -> None:
+    def notice(self, session: Session, tr_id: str, cipherer: NoticeCipher, row: Row, fault: Fault | None) -> None:
         """Send a notice to one session, as well as the fault that struck it lets it be sent."""
 
-        def send(values: Row = row, cipher: Cipherer = cipherer) -> None:
+        def send(values: Row = row, cipher: NoticeCipher = cipherer) -> None:
             self._deliver([session], tr_id, row[8], [values], cipher.encrypt)
 
         name = fault.name if fault else ""
@@ -38,7 +38,7 @@ class Post:
             send([row[0], str(parameters["account"]).replace("-", ""), *row[2:]])
             send()
         elif name == "notice_wrong_key":
-            send(cipher=Cipherer.fresh())
+            send(cipher=NoticeCipher.fresh())
         elif name == "notice_garbled":
             self._deliver([session], tr_id, row[8], [row], lambda _: garbled())
         elif name == "notice_columns":

@@ -16,7 +16,7 @@ from simulator.exchange.market_maker import Venue
 from simulator.faults.table import NOTICE, SOCKET
 from simulator.feed.delivery import Post
 from simulator.feed.index_frames import PERIODIC, SILENT, STATUS, is_key
-from simulator.feed.session import Cipherer, Session, Topic
+from simulator.feed.session import NoticeCipher, Session, Topic
 from simulator.feed.stock_frames import book_row, notice_row, trade_row
 
 MAX_REGISTRATIONS = 41
@@ -233,7 +233,7 @@ class Feed:
             return _reply(topic, "1", "OPSP0008", "MAX SUBSCRIBE OVER")
         if fault := self._faults.take(SOCKET, ("subscription_refused",), tr_id=tr_id, code=tr_key):
             return _reply(topic, "1", str(fault.parameters["msg_cd"]), str(fault.parameters["msg1"]))
-        cipherer = Cipherer.fresh()
+        cipherer = NoticeCipher.fresh()
         session.topics[topic] = cipherer
         self._listeners.setdefault(topic, {})[session.number] = session
         if tr_id in NOTICES:
@@ -371,7 +371,7 @@ def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def _reply(topic: Topic, rt_cd: str, msg_cd: str, msg1: str, cipherer: Cipherer | None = None) -> str:
+def _reply(topic: Topic, rt_cd: str, msg_cd: str, msg1: str, cipherer: NoticeCipher | None = None) -> str:
     body: dict[str, object] = {"rt_cd": rt_cd, "msg_cd": msg_cd, "msg1": msg1}
     if cipherer is not None:
         body["output"] = {"iv": cipherer.iv, "key": cipherer.key}

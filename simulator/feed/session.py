@@ -16,14 +16,14 @@ Topic = tuple[str, str]  # tr_id, tr_key
 
 
 @dataclass(frozen=True, slots=True)
-class Cipherer:
+class NoticeCipher:
     """Key and iv of one registration, used as the ASCII they are."""
 
     key: str
     iv: str
 
     @classmethod
-    def fresh(cls) -> "Cipherer":
+    def fresh(cls) -> "NoticeCipher":
         letters = "".join(secrets.choice(string.ascii_lowercase) for _ in range(32))
         return cls(letters, secrets.token_hex(8))
 
@@ -42,7 +42,7 @@ class Session:
     number: int
     queue: asyncio.Queue[str | bytes | None] = field(default_factory=lambda: asyncio.Queue(QUEUE))
     key: str = ""
-    topics: dict[Topic, Cipherer] = field(default_factory=dict)
+    topics: dict[Topic, NoticeCipher] = field(default_factory=dict)
     unanswered: int = 0
     is_closing: bool = False
     cut: Callable[[], None] | None = None  # ends the line without a closing handshake

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aegis.broker import ChartMinute, Trade
-from aegis.candles import KEPT_MINUTES, Bar, MinuteFold, doubtful, mended
+from aegis.candles import KEPT_MINUTES, Bar, MinuteBarAggregator, doubtful, mended
 from aegis.sessions import KST
 from aegis.terms import Market
 
@@ -54,14 +54,16 @@ def truth(trades: Sequence[Trade]) -> dict[tuple[str, str], Bar]:
     }
 
 
-def fold(*frames: Sequence[Trade], market: Market = Market.KRX, into: MinuteFold | None = None) -> MinuteFold:
-    made = into or MinuteFold(market, DAY)
+def fold(
+    *frames: Sequence[Trade], market: Market = Market.KRX, into: MinuteBarAggregator | None = None
+) -> MinuteBarAggregator:
+    made = into or MinuteBarAggregator(market, DAY)
     for frame in frames:
         made.add(frame)
     return made
 
 
-def told(fold: MinuteFold, before: dict[tuple[str, str], Bar] | None = None) -> dict[tuple[str, str], Bar]:
+def told(fold: MinuteBarAggregator, before: dict[tuple[str, str], Bar] | None = None) -> dict[tuple[str, str], Bar]:
     """Return what a table would hold that keeps the newest word on each bar."""
     return {**(before or {}), **{(bar.code, bar.minute): bar for bar in fold.changed()}}
 
@@ -93,7 +95,7 @@ def test_the_closing_auction_is_a_bar_of_one_trade_and_quiet_minutes_have_none()
 
 
 def test_only_what_changed_is_told_again() -> None:
-    trades, running = day_of(MORNING), MinuteFold(Market.KRX, DAY)
+    trades, running = day_of(MORNING), MinuteBarAggregator(Market.KRX, DAY)
     running.add(trades[:2])
     assert [bar.minute for bar in running.changed()] == ["0900"]
     assert running.changed() == []
@@ -197,7 +199,7 @@ def test_a_torn_bar_stays_so_where_trades_were_missed() -> None:
 def test_another_process_goes_on_in_mid_minute_where_nothing_was_missed(cut: int) -> None:
     trades = day_of(MORNING)
     table = told(fold(trades[:cut]))
-    second = MinuteFold(Market.KRX, DAY)
+    second = MinuteBarAggregator(Market.KRX, DAY)
     second.resume([max(table.values(), key=lambda bar: bar.minute)])
     assert not any(bar.is_whole for bar in second.changed())
     assert told(fold(trades[cut:], into=second), table) == truth(trades)
@@ -206,7 +208,7 @@ def test_another_process_goes_on_in_mid_minute_where_nothing_was_missed(cut: int
 def test_what_another_process_left_doubtful_stays_doubtful() -> None:
     trades = day_of(MORNING)
     left = next(iter(told(fold([trades[0], trades[2]])).values()))
-    second = MinuteFold(Market.KRX, DAY)
+    second = MinuteBarAggregator(Market.KRX, DAY)
     second.resume([left])
     bars = told(fold(trades[3:], into=second))
     assert [bars[SAMSUNG, minute].is_whole for minute in ("0900", "0901")] == [False, True]
@@ -252,7 +254,7 @@ def test_however_doubled_and_reordered_a_whole_day_gives_its_bars(data: st.DataO
 @given(mangled(), st.integers(1, 7))
 def test_a_bar_that_says_it_is_whole_is_right(day: tuple[list[Trade], list[Trade]], every: int) -> None:
     trades, heard = day
-    true, bars, running = truth(trades), {}, MinuteFold(Market.KRX, DAY)
+    true, bars, running = truth(trades), {}, MinuteBarAggregator(Market.KRX, DAY)
     for start in range(0, len(heard), every):
         running.add(heard[start : start + every])
         bars = told(running, bars)
@@ -279,7 +281,7 @@ def test_a_restart_anywhere_loses_nothing_it_does_not_tell_of(rows: list[Print],
     trades = day_of(rows)
     dies, lives = sorted(data.draw(st.tuples(*[st.integers(0, len(trades))] * 2)))
     table = told(fold(trades[:dies]))
-    second = MinuteFold(Market.KRX, DAY)
+    second = MinuteBarAggregator(Market.KRX, DAY)
     second.resume(sorted(table.values(), key=lambda bar: bar.minute)[-1:])
     table = told(fold(trades[lives:], into=second), table)
     true = truth(trades)

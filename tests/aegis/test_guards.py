@@ -9,16 +9,16 @@ from hypothesis import strategies as st
 from aegis.broker import OrderRequest, Quote
 from aegis.risk import (
     CROWDED,
-    GUARDS,
+    RISK_CHECKS,
     Evidence,
-    Facts,
+    ExposureFromOtherOrders,
     Limits,
-    Others,
+    RiskInputs,
     TradingState,
     TripLimits,
-    check_words,
+    check_order_kind_fields,
+    denials,
     may_clear,
-    reasons,
     trip,
 )
 from aegis.sessions import KST, standard_phases
@@ -28,7 +28,7 @@ NOW = datetime(2026, 11, 23, 10, 0, tzinfo=KST)
 BUY = OrderRequest("005930", Side.BUY, Market.KRX, OrderKind.LIMIT, 10, 70_000)
 SELL = replace(BUY, side=Side.SELL)
 QUOTE = Quote("005930", Market.KRX, 70_000, 70_000, 91_000, 49_000, is_halted=False)
-GOOD = Facts(
+GOOD = RiskInputs(
     request=BUY,
     now=NOW,
     state=TradingState.ACTIVE,
@@ -43,8 +43,8 @@ GOOD = Facts(
 )
 
 
-def codes(facts: Facts) -> list[str]:
-    return [reason.code for reason in reasons(facts)]
+def codes(facts: RiskInputs) -> list[str]:
+    return [reason.code for reason in denials(facts)]
 
 
 def test_nothing_speaks_against_a_good_order() -> None:
@@ -93,14 +93,14 @@ def test_a_stock_that_is_not_on_nxt_cannot_be_sent_there() -> None:
 
 
 def test_a_price_off_the_grid_is_told_its_tick() -> None:
-    (reason,) = reasons(replace(GOOD, request=replace(BUY, price=70_050)))
+    (reason,) = denials(replace(GOOD, request=replace(BUY, price=70_050)))
     assert str(reason) == "price 70,050 is not on the grid: the tick there is 100 won"
 
 
 def test_the_tick_that_the_quote_tells_wins_over_the_ladder() -> None:
     told = replace(QUOTE, tick=5)
     assert codes(replace(GOOD, request=replace(BUY, price=70_005), quote=told)) == []
-    (reason,) = reasons(replace(GOOD, request=replace(BUY, price=70_003), quote=told))
+    (reason,) = denials(replace(GOOD, request=replace(BUY, price=70_003), quote=told))
     assert str(reason) == "price 70,003 is not on the grid: the tick there is 5 won"
 
 
@@ -159,7 +159,7 @@ def test_a_market_buy_is_worth_what_the_last_trade_says_not_the_upper_limit() ->
 
 @pytest.mark.parametrize(("before", "against"), [(300_000, []), (300_001, ["DAY_VALUE"])])
 def test_the_days_buys_stay_under_their_bound(before: int, against: list[str]) -> None:
-    facts = replace(GOOD, limits=Limits(day_won=1_000_000), others=Others(bought_today_won=before))
+    facts = replace(GOOD, limits=Limits(day_won=1_000_000), others=ExposureFromOtherOrders(bought_today_won=before))
     assert codes(facts) == against
 
 
@@ -177,7 +177,9 @@ def test_a_position_stays_within_its_part_of_the_account(
     held: int, coming: int, total: int | None, against: list[str]
 ) -> None:
     limits = Limits(position_percent=Decimal(30))
-    facts = replace(GOOD, limits=limits, held_qty=held, total_asset=total, others=Others(open_buy_qty=coming))
+    facts = replace(
+        GOOD, limits=limits, held_qty=held, total_asset=total, others=ExposureFromOtherOrders(open_buy_qty=coming)
+    )
     assert codes(facts) == against
 
 
@@ -216,34 +218,37 @@ def test_another_sector_is_not_excluded(sector: str) -> None:
 
 @pytest.mark.parametrize(("count", "against"), [(59, []), (60, ["PACE"]), (61, ["PACE"])])
 def test_so_many_orders_fit_in_a_minute(count: int, against: list[str]) -> None:
-    facts = replace(GOOD, limits=Limits(orders_per_minute=60), others=Others(last_minute=count))
+    facts = replace(GOOD, limits=Limits(orders_per_minute=60), others=ExposureFromOtherOrders(last_minute=count))
     assert codes(facts) == against
     assert codes(replace(facts, is_errand=True)) == []
 
 
 def test_the_same_again_within_seconds_is_refused_by_the_name_of_the_first() -> None:
-    (reason,) = reasons(replace(GOOD, others=Others(twin="#12")))
+    (reason,) = denials(replace(GOOD, others=ExposureFromOtherOrders(twin="#12")))
     assert reason.code == "DUPLICATE"
     assert "#12" in str(reason)
-    assert codes(replace(GOOD, others=Others(twin="#12"), is_errand=True)) == []
+    assert codes(replace(GOOD, others=ExposureFromOtherOrders(twin="#12"), is_errand=True)) == []
 
 
 @pytest.mark.parametrize("request_", [BUY, SELL])
 def test_an_order_of_unknown_fate_freezes_its_side_chases_too(request_: OrderRequest) -> None:
-    frozen = replace(GOOD, request=request_, others=Others(frozen_by="#7"), is_errand=True)
-    (reason,) = reasons(frozen)
+    frozen = replace(GOOD, request=request_, others=ExposureFromOtherOrders(frozen_by="#7"), is_errand=True)
+    (reason,) = denials(frozen)
     assert (reason.code, reason.passes) == ("FROZEN", True)
     assert "#7" in str(reason)
 
 
 @pytest.mark.parametrize(("unknown", "against"), [(9_300_000, []), (9_300_001, ["CASH"]), (99_000_000, ["CASH"])])
 def test_cash_that_an_order_of_unknown_fate_may_have_taken_is_spent(unknown: int, against: list[str]) -> None:
-    assert codes(replace(GOOD, others=Others(unknown_cash_won=unknown))) == against
+    assert codes(replace(GOOD, others=ExposureFromOtherOrders(unknown_cash_won=unknown))) == against
 
 
 @pytest.mark.parametrize(("unknown", "against"), [(5, []), (6, ["SHARES"])])
 def test_shares_that_an_order_of_unknown_fate_may_have_taken_are_sold(unknown: int, against: list[str]) -> None:
-    assert codes(replace(GOOD, request=SELL, sellable_qty=15, others=Others(unknown_qty=unknown))) == against
+    assert (
+        codes(replace(GOOD, request=SELL, sellable_qty=15, others=ExposureFromOtherOrders(unknown_qty=unknown)))
+        == against
+    )
 
 
 @given(
@@ -264,7 +269,7 @@ def test_what_is_held_is_always_sellable(price: int, qty: int, held: int, bought
         held_qty=held,
         total_asset=most,
         sellable_qty=qty,
-        others=Others(bought_today_won=bought, open_buy_qty=held),
+        others=ExposureFromOtherOrders(bought_today_won=bought, open_buy_qty=held),
     )
     assert not {"ORDER_VALUE", "DAY_VALUE", "POSITION_WEIGHT", "SECTOR", "BLACKLISTED", "CASH"} & set(codes(facts))
 
@@ -291,7 +296,7 @@ def test_a_buy_that_passes_keeps_every_bound(
         limits=limits,
         held_qty=held,
         total_asset=total,
-        others=Others(bought_today_won=before),
+        others=ExposureFromOtherOrders(bought_today_won=before),
     )
     against = set(codes(facts))
     value = qty * price
@@ -320,7 +325,7 @@ def test_krx_takes_each_kind_where_its_phase_does(hour: str, legal: str, kind: O
     at = NOW.replace(hour=int(hour[:2]), minute=int(hour[3:]))
     trigger = 70_000 if kind is OrderKind.STOP_LIMIT else 0
     request = replace(BUY, kind=kind, price=70_000 if kind in PRICED else 0, trigger=trigger)
-    passes = reasons(replace(GOOD, now=at, request=request)) == []
+    passes = denials(replace(GOOD, now=at, request=request)) == []
     assert passes is (kind.value in legal.split())
 
 
@@ -370,14 +375,14 @@ def test_a_stop_limit_names_its_trigger_and_nothing_else_does(
 
 @pytest.mark.parametrize("kind", OrderKind)
 def test_a_kind_asked_for_by_name_has_a_price_where_it_names_one(kind: OrderKind) -> None:
-    assert check_words(kind, names_price=kind in PRICED) is None
-    wrong = check_words(kind, names_price=kind not in PRICED)
+    assert check_order_kind_fields(kind, names_price=kind in PRICED) is None
+    wrong = check_order_kind_fields(kind, names_price=kind not in PRICED)
     assert wrong is not None
     assert wrong.code == ("NEEDS_PRICE" if kind in PRICED else "NAMES_NO_PRICE")
 
 
 def test_what_others_may_change_is_asked_again_and_is_among_the_guards() -> None:
-    assert set(CROWDED) < set(GUARDS)
+    assert set(CROWDED) < set(RISK_CHECKS)
 
 
 # --- the switch that trips itself -----------------------------------------------------------------
@@ -489,6 +494,6 @@ def test_a_bound_of_zero_trips_nothing() -> None:
 def test_a_circuit_breaker_holds_every_order_that_it_is_asked_about(side: Side, is_errand: bool, minutes: int) -> None:
     since = NOW - timedelta(minutes=minutes)
     facts = replace(GOOD, request=replace(BUY, side=side), is_errand=is_errand, breaker_since=since)
-    found = {reason.code: reason for reason in reasons(facts)}
+    found = {reason.code: reason for reason in denials(facts)}
     assert found["CIRCUIT_BREAKER"].passes
-    assert "CIRCUIT_BREAKER" not in {reason.code for reason in reasons(replace(facts, breaker_since=None))}
+    assert "CIRCUIT_BREAKER" not in {reason.code for reason in denials(replace(facts, breaker_since=None))}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from aegis.broker import Holding
 from aegis.positions import (
     Change,
-    Line,
+    PositionCounts,
     adopted,
     change,
     filled,
@@ -29,23 +29,23 @@ def holding(qty: int, average: str = "1000", bought: int = 0, sold: int = 0) -> 
     return Holding("005930", "삼성전자", qty, qty, Decimal(average), 1_000, 0, Decimal(0), bought, sold)
 
 
-def buy(line: Line, qty: int, price: int, day: date = DAY) -> Line:
+def buy(line: PositionCounts, qty: int, price: int, day: date = DAY) -> PositionCounts:
     return filled(line, day, Side.BUY, qty, Decimal(price))
 
 
-def sell(line: Line, qty: int, price: int, day: date = DAY) -> Line:
+def sell(line: PositionCounts, qty: int, price: int, day: date = DAY) -> PositionCounts:
     return filled(line, day, Side.SELL, qty, Decimal(price))
 
 
 def test_buys_weigh_into_the_average_and_sales_leave_it() -> None:
-    line = buy(buy(Line(DAY), 10, 1_000), 5, 1_300)
+    line = buy(buy(PositionCounts(DAY), 10, 1_000), 5, 1_300)
     assert (line.qty, line.average_price) == (15, Decimal("1100.0000"))
     line = sell(line, 6, 2_000)
     assert (line.qty, line.average_price) == (9, Decimal("1100.0000"))
 
 
 def test_selling_everything_leaves_nothing_to_average() -> None:
-    line = sell(buy(Line(DAY), 10, 1_000), 10, 1_100)
+    line = sell(buy(PositionCounts(DAY), 10, 1_000), 10, 1_100)
     assert (line.qty, line.average_price) == (0, Decimal(0))
 
 
@@ -60,13 +60,13 @@ def test_a_fill_that_the_balance_had_counted_in_part_adds_the_rest() -> None:
 
 
 def test_a_balance_that_has_not_counted_our_fill_lags() -> None:
-    line = buy(Line(DAY), 10, 1_000)
+    line = buy(PositionCounts(DAY), 10, 1_000)
     assert lags(line, DAY, bought_today=0, sold_today=0)
     assert not lags(line, DAY, bought_today=10, sold_today=0)
 
 
 def test_a_balance_of_the_day_before_lags() -> None:
-    assert lags(Line(DAY), DAY - timedelta(days=1), bought_today=5, sold_today=5)
+    assert lags(PositionCounts(DAY), DAY - timedelta(days=1), bought_today=5, sold_today=5)
 
 
 def test_a_fill_of_yesterday_is_in_todays_balance_already() -> None:
@@ -116,7 +116,7 @@ def test_balances_and_fills_may_come_in_any_order(trades, counted_by_broker, kno
     assert line.qty == start + sum(side.sign * qty for side, qty in trades)
 
 
-HELD = Line(DAY - timedelta(days=3), qty=10, average_price=Decimal("70000"))
+HELD = PositionCounts(DAY - timedelta(days=3), qty=10, average_price=Decimal("70000"))
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_the_commission_of_a_fill_counted_in_part_is_counted_in_part() -> None:
 
 
 def test_fills_of_yesterday_wait_for_a_balance_over_midnight() -> None:
-    line = buy(buy(Line(DAY, 10), 5, 1_000), 2, 1_100, day=DAY + timedelta(days=1))
+    line = buy(buy(PositionCounts(DAY, 10), 5, 1_000), 2, 1_100, day=DAY + timedelta(days=1))
     assert line.paid_won == 7_200
     late = recounted(line, DAY, bought_today=5, sold_today=0)
     assert late.paid_won == 2_200, "a balance of yesterday's end has counted yesterday's"

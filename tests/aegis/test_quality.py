@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aegis.broker import Book, Level
-from aegis.execution_quality import Family, Gap, market_average, measure, savings, total
+from aegis.execution_quality import Family, Gap, book_sweep_price, measure, savings, total
 from aegis.terms import Instrument, Market, Side
 from aegis.ticks import step
 
@@ -88,11 +88,11 @@ def test_without_a_fill_or_a_price_at_arrival_there_is_nothing_to_measure(family
     ],
 )
 def test_a_market_order_walks_the_book(side: Side, qty: int, average: Decimal) -> None:
-    assert market_average(BOOK, side, qty) == average
+    assert book_sweep_price(BOOK, side, qty) == average
 
 
 def test_an_empty_side_has_no_market_price() -> None:
-    assert market_average(Book("005930", Market.KRX, (), ()), Side.BUY, 1) is None
+    assert book_sweep_price(Book("005930", Market.KRX, (), ()), Side.BUY, 1) is None
 
 
 def test_the_savings_table_is_the_specifications_where_its_expectations_come_true() -> None:

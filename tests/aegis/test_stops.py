@@ -14,12 +14,12 @@ from aegis.stops import (
     Rule,
     StopKind,
     StopUnit,
-    against,
     average_true_range,
     evaluate,
     limit,
     plausible,
     rebased,
+    why_invalid,
 )
 from aegis.terms import Instrument
 from aegis.ticks import adjust_price_to_tick, daily_limits
@@ -48,7 +48,7 @@ def rules(draw: st.DrawFn) -> Rule:
         high=draw(prices),
         atr=draw(st.decimals("0.0001", 50_000, places=4)),
     )
-    assume(against(rule, ABOVE_ALL if rule.kind.falls else 1) is None)
+    assume(why_invalid(rule, ABOVE_ALL if rule.kind.falls else 1) is None)
     return rule
 
 
@@ -129,7 +129,7 @@ def test_only_a_trailing_stop_has_a_high(rule: Rule, price: int) -> None:
     ],
 )
 def test_a_rule_that_makes_no_sense_says_what_would(rule: Rule, words: str) -> None:
-    assert words in str(against(rule, 70_000))
+    assert words in str(why_invalid(rule, 70_000))
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_a_rule_that_makes_no_sense_says_what_would(rule: Rule, words: str) -> N
     ],
 )
 def test_a_rule_that_would_fire_at_once_is_refused(rule: Rule, price: int, is_refused: bool) -> None:
-    reason = against(rule, price)
+    reason = why_invalid(rule, price)
     assert (reason is not None) is is_refused
     assert reason is None or "fire at once" in str(reason)
 

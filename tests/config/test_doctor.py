@@ -17,14 +17,14 @@ from aegis.broker import Broker
 from kis import factory
 from kis.environment import PAPER, Credentials
 from ops import doctor
-from ops.doctor import Finding, Grade
+from ops.doctor import CheckResult, Severity
 from simulator.api.server import Simulator
 from tests.desk.botapi import TOKEN, serve
 
-Look = Callable[[], Iterator[Finding]]
+Look = Callable[[], Iterator[CheckResult]]
 
 
-def found(look: Look, grade: Grade = Grade.WRONG) -> list[Finding]:
+def found(look: Look, grade: Severity = Severity.WRONG) -> list[CheckResult]:
     return [finding for finding in look() if finding.grade is grade]
 
 
@@ -35,14 +35,14 @@ def running(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_slip_of_a_letter_is_noticed_and_the_right_one_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KIS_APP_KYE", "x")
-    (finding,) = found(doctor.variables, Grade.WARN)
+    (finding,) = found(doctor.variables, Severity.WARN)
     assert "KIS_APP_KYE" in finding.text
     assert "KIS_APP_KEY" in finding.mend
 
 
 def test_every_known_variable_is_known_to_the_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AEGIS_TELEGRAM_TOKEN", "x")
-    assert found(doctor.variables, Grade.WARN) == []
+    assert found(doctor.variables, Severity.WARN) == []
 
 
 def test_an_env_file_that_others_may_read_is_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -50,20 +50,20 @@ def test_an_env_file_that_others_may_read_is_noticed(monkeypatch: pytest.MonkeyP
     path.write_text("KIS_ENV=sim\n")
     monkeypatch.setattr(doctor, "ENV_FILE", path)
     path.chmod(0o644)
-    (finding,) = found(doctor.env_file, Grade.WARN)
+    (finding,) = found(doctor.env_file, Severity.WARN)
     assert finding.mend == f"chmod 600 {path}"
     path.chmod(0o600)
-    assert found(doctor.env_file, Grade.WELL)
+    assert found(doctor.env_file, Severity.WELL)
 
 
 def test_keys_that_were_cut_and_an_account_of_another_kind_are_noticed(settings: Any) -> None:
     settings.KIS_ENVIRONMENT = PAPER
     settings.KIS_CREDENTIALS = Credentials("a" * 35, "b" * 180, Account("12345678", "03"), "me")
-    names = " ".join(finding.text for finding in found(doctor.keys, Grade.WARN))
+    names = " ".join(finding.text for finding in found(doctor.keys, Severity.WARN))
     assert "KIS_APP_KEY" in names
     assert "03" in names
     settings.KIS_CREDENTIALS = Credentials("a" * 36, "b" * 180, Account("12345678", "01"), "me")
-    (well,) = found(doctor.keys, Grade.WELL)
+    (well,) = found(doctor.keys, Severity.WELL)
     assert "12345678" not in well.text
 
 
@@ -73,16 +73,16 @@ def test_a_further_key_that_was_cut_is_named_by_its_number(settings: Any) -> Non
     settings.KIS_CREDENTIALS = Credentials("a" * 36, "b" * 180, account, "me")
     whole, cut = Credentials("c" * 36, "d" * 180, account, "me"), Credentials("e" * 36, "f" * 179, account, "me")
     settings.KIS_MARKET_DATA_CREDENTIALS = (whole, cut)
-    (finding,) = found(doctor.keys, Grade.WARN)
+    (finding,) = found(doctor.keys, Severity.WARN)
     assert "pair 2" in finding.text or "2번째" in finding.text
     assert "f" * 20 not in finding.text + finding.mend
 
 
 def test_one_channel_alone_is_noted(settings: Any) -> None:
     settings.TELEGRAM_TOKEN, settings.TELEGRAM_CHATS, settings.NOTIFY_URLS = "x", [1, 2], []
-    assert [finding.topic for finding in found(doctor.people, Grade.NOTE)] == ["channels"]
+    assert [finding.topic for finding in found(doctor.people, Severity.NOTE)] == ["channels"]
     settings.NOTIFY_URLS = ["ntfy://desk"]
-    assert found(doctor.people, Grade.NOTE) == []
+    assert found(doctor.people, Severity.NOTE) == []
 
 
 def test_error_pages_with_settings_are_wrong_where_money_is(settings: Any) -> None:
@@ -92,11 +92,11 @@ def test_error_pages_with_settings_are_wrong_where_money_is(settings: Any) -> No
 
 @pytest.mark.django_db
 def test_a_database_with_everything_in_place_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert {finding.topic for finding in found(doctor.database, Grade.WELL)} == {"database", "migrations"}
+    assert {finding.topic for finding in found(doctor.database, Severity.WELL)} == {"database", "migrations"}
 
 
 def test_redis_that_forgets_is_wrong(store: redis.Redis) -> None:
-    assert found(doctor.shared_redis, Grade.WELL)
+    assert found(doctor.shared_redis, Severity.WELL)
     before = store.config_get("maxmemory-policy")["maxmemory-policy"]
     store.config_set("maxmemory-policy", "allkeys-lru")
     try:
@@ -108,7 +108,7 @@ def test_redis_that_forgets_is_wrong(store: redis.Redis) -> None:
 
 @pytest.mark.usefixtures("running")
 def test_a_broker_that_answers_is_well(broker: Broker) -> None:
-    assert {finding.topic for finding in found(doctor.broker, Grade.WELL)} == {
+    assert {finding.topic for finding in found(doctor.broker, Severity.WELL)} == {
         "clock",
         "token",
         "socket key",
@@ -135,7 +135,7 @@ def test_a_refused_key_names_its_variable(simulator: Simulator, store: redis.Red
 @pytest.mark.usefixtures("running")
 def test_a_broker_out_of_reach_is_named_by_its_address(settings: Any, store: redis.Redis) -> None:
     settings.KIS_ENVIRONMENT = settings.KIS_ENVIRONMENT.at("http://127.0.0.1:1")
-    factory.forget()
+    factory.reset()
     (finding,) = found(doctor.broker)
     assert "127.0.0.1:1" in finding.text
 
@@ -143,7 +143,7 @@ def test_a_broker_out_of_reach_is_named_by_its_address(settings: Any, store: red
 def test_a_wrong_telegram_token_is_named_but_never_shown(settings: Any) -> None:
     with serve() as api:
         settings.TELEGRAM_URL, settings.TELEGRAM_TOKEN = api.url, TOKEN
-        (well,) = found(doctor.bot, Grade.WELL)
+        (well,) = found(doctor.bot, Severity.WELL)
         assert well.text == "@rehearsal_bot"
         settings.TELEGRAM_TOKEN = "1:not-the-token"
         (finding,) = found(doctor.bot)
@@ -155,8 +155,8 @@ def test_a_wrong_telegram_token_is_named_but_never_shown(settings: Any) -> None:
 def test_its_exit_code_says_whether_something_must_be_mended(
     is_wrong: bool, monkeypatch: pytest.MonkeyPatch, store: redis.Redis
 ) -> None:
-    grade = Grade.WRONG if is_wrong else Grade.WARN
-    monkeypatch.setattr(doctor, "LOCAL", (lambda: iter([Finding("x", grade, "text", "mend")]),))
+    grade = Severity.WRONG if is_wrong else Severity.WARN
+    monkeypatch.setattr(doctor, "LOCAL", (lambda: iter([CheckResult("x", grade, "text", "mend")]),))
     out = StringIO()
     try:
         call_command("doctor", "--offline", "--json", stdout=out)

@@ -14,7 +14,7 @@ from config.logging import JsonFormatter, LineFormatter, logging_config
 from infra import clock, log_context
 from orders import periodic_sync
 from orders.chase import advance
-from orders.service import Intent, OrderService
+from orders.service import OrderIntent, OrderService
 from simulator.api.server import Simulator
 
 SECRET = 'planted-"secret"'
@@ -86,7 +86,7 @@ def test_what_the_client_says_of_an_order_in_trouble_names_it(
     """The client knows no orders; the line it writes while one is worked on does."""
     periodic_sync.sync_calendar(broker, clock.now)
     simulator.set_price("005930", 70_000, freeze=True)
-    order = OrderService(broker, clock.now).place(Intent("005930", Side.BUY, 10, strategy="buy_normal"))
+    order = OrderService(broker, clock.now).place(OrderIntent("005930", Side.BUY, 10, strategy="buy_normal"))
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     client = logging.getLogger("kis.client")

@@ -16,7 +16,7 @@ from infra import clock
 from market.models import WatchedStock
 from orders.models import BlacklistedStock, TradeOrder
 from orders.reconcile import reconcile
-from orders.service import Intent, OrderDenied, OrderService
+from orders.service import OrderDenied, OrderIntent, OrderService
 
 OURS = ("market", "portfolio", "orders")
 MODELS = [model for model in admin.site._registry if model._meta.app_label in OURS]
@@ -97,7 +97,7 @@ def test_a_blacklisted_stock_is_the_one_that_is_meant(operator: Client, service:
     row = BlacklistedStock.objects.get(reason="위험")
     assert (row.stock_code, row.stock_name) == ("005930", "삼성전자")
     with pytest.raises(OrderDenied, match="blacklist"):
-        service.place(Intent("005930 ", Side.BUY, 1, price=60_000))
+        service.place(OrderIntent("005930 ", Side.BUY, 1, price=60_000))
 
 
 def test_one_stock_is_not_blacklisted_twice_in_two_spellings(operator: Client, service: OrderService) -> None:

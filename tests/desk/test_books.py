@@ -17,7 +17,7 @@ from market.models import BookSnapshot, KeptBook
 from monitor import retention
 from simulator.api.server import Simulator
 from stream import books as desk_books
-from stream.consumers import Plug, Rank
+from stream.consumers import Consumer, FeedPriority
 from tests.desk.test_stream import asked, stream, term, wait_for
 from tests.kis.test_codec import SAMPLES
 
@@ -35,11 +35,11 @@ def _morning(clock_at: ClockAt) -> None:
 
 
 @pytest.fixture
-def plug() -> Plug:
+def plug() -> Consumer:
     return desk_books.plug()
 
 
-def hear(plug: Plug) -> realtime.BookTick:
+def hear(plug: Consumer) -> realtime.BookTick:
     data = Codec().read((SAMPLES / FRAME).read_text(encoding="utf-8").strip())
     assert isinstance(data, Data)
     ticks = realtime.read(data)
@@ -47,12 +47,12 @@ def hear(plug: Plug) -> realtime.BookTick:
     return ticks[-1]
 
 
-def write(plug: Plug) -> None:
+def write(plug: Consumer) -> None:
     (chore,) = plug.chores
     chore.run()
 
 
-def topics(plug: Plug) -> list[Topic]:
+def topics(plug: Consumer) -> list[Topic]:
     return [topic for wish in plug.wishes for topic in wish.topics()]
 
 
@@ -60,12 +60,12 @@ def in_minutes(count: float) -> datetime:
     return clock.now() + timedelta(minutes=count)
 
 
-def test_nobody_listens_to_a_book_that_nobody_asked_for(plug: Plug) -> None:
+def test_nobody_listens_to_a_book_that_nobody_asked_for(plug: Consumer) -> None:
     assert topics(plug) == []
-    assert [wish.rank for wish in plug.wishes] == [Rank.BOOKS]
+    assert [wish.rank for wish in plug.wishes] == [FeedPriority.BOOKS]
 
 
-def test_a_book_is_listened_to_on_its_venue_for_as_long_as_asked(plug: Plug, clock_at: ClockAt) -> None:
+def test_a_book_is_listened_to_on_its_venue_for_as_long_as_asked(plug: Consumer, clock_at: ClockAt) -> None:
     order_books.keep([CODE, "000660"], until=in_minutes(10))
     order_books.keep([CODE], until=in_minutes(30), market=Market.NXT)
     assert topics(plug) == [Topic("H0STASP0", "000660"), Topic("H0STASP0", CODE), Topic("H0NXASP0", CODE)]
@@ -73,14 +73,14 @@ def test_a_book_is_listened_to_on_its_venue_for_as_long_as_asked(plug: Plug, clo
     assert topics(plug) == [Topic("H0NXASP0", CODE)]
 
 
-def test_whoever_asks_for_longer_prevails(plug: Plug) -> None:
+def test_whoever_asks_for_longer_prevails(plug: Consumer) -> None:
     later = in_minutes(30)
     order_books.keep([CODE], until=later)
     order_books.keep([CODE, CODE], until=in_minutes(5))
     assert KeptBook.objects.get().until == later
 
 
-def test_ten_levels_come_back_as_they_were_heard(plug: Plug) -> None:
+def test_ten_levels_come_back_as_they_were_heard(plug: Consumer) -> None:
     tick = hear(plug)
     write(plug)
     book = order_books.newest(CODE, now=clock.now())
@@ -97,7 +97,7 @@ def test_ten_levels_come_back_as_they_were_heard(plug: Plug) -> None:
     assert in_minutes(-1) < book.time <= clock.now()
 
 
-def test_what_did_not_change_is_not_written_again(plug: Plug, clock_at: ClockAt) -> None:
+def test_what_did_not_change_is_not_written_again(plug: Consumer, clock_at: ClockAt) -> None:
     hear(plug)
     hear(plug)
     write(plug)
@@ -110,7 +110,7 @@ def test_what_did_not_change_is_not_written_again(plug: Plug, clock_at: ClockAt)
     assert first.time < second.time
 
 
-def test_yesterdays_book_is_not_the_newest(plug: Plug, clock_at: ClockAt) -> None:
+def test_yesterdays_book_is_not_the_newest(plug: Consumer, clock_at: ClockAt) -> None:
     hear(plug)
     write(plug)
     clock_at("2026-11-24 09:00:00")
@@ -118,14 +118,14 @@ def test_yesterdays_book_is_not_the_newest(plug: Plug, clock_at: ClockAt) -> Non
     assert order_books.newest("000660", now=clock.now()) is None
 
 
-def test_the_newest_is_found_on_a_leap_day_too(plug: Plug, clock_at: ClockAt) -> None:
+def test_the_newest_is_found_on_a_leap_day_too(plug: Consumer, clock_at: ClockAt) -> None:
     clock_at("2028-02-29 10:00:00")
     hear(plug)
     write(plug)
     assert order_books.newest(CODE, now=clock.now()) is not None
 
 
-def test_what_could_not_be_written_is_written_the_next_time(plug: Plug, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_could_not_be_written_is_written_the_next_time(plug: Consumer, monkeypatch: pytest.MonkeyPatch) -> None:
     def away(snapshots: object) -> None:
         raise OperationalError("server closed the connection unexpectedly")
 
@@ -138,13 +138,13 @@ def test_what_could_not_be_written_is_written_the_next_time(plug: Plug, monkeypa
     assert BookSnapshot.objects.count() == 1
 
 
-def test_old_books_and_wishes_go_at_night(plug: Plug, clock_at: ClockAt, settings) -> None:
+def test_old_books_and_wishes_go_at_night(plug: Consumer, clock_at: ClockAt, settings) -> None:
     settings.KEEP_BOOKS_DAYS = 7
     order_books.keep([CODE], until=in_minutes(1))
     hear(plug)
     write(plug)
-    assert retention.tidy(clock_at("2026-11-24 23:00:00")) == {}
-    assert retention.tidy(clock_at("2026-12-01 23:00:00")) == {"books": 2}
+    assert retention.delete_expired(clock_at("2026-11-24 23:00:00")) == {}
+    assert retention.delete_expired(clock_at("2026-12-01 23:00:00")) == {"books": 2}
     assert not BookSnapshot.objects.exists()
     assert not KeptBook.objects.exists()
 

@@ -29,7 +29,7 @@ from notify.telegram import BotAPI, Declined, TelegramError, Unanswered, Unreach
 from orders import kill_switch, periodic_sync, risk
 from orders.models import BrokerRequest, StopRule, SwitchChange, TradeOrder
 from orders.reconcile import reconcile
-from orders.service import Intent, OrderService
+from orders.service import OrderIntent, OrderService
 from portfolio.fetcher import KISFetcher
 from portfolio.models import AccountSnapshot, Portfolio
 from simulator.api.server import Simulator
@@ -61,7 +61,7 @@ def press(data: str, chat: int = CHAT, later: float = 0) -> str:
 
 
 def buy(broker: Broker, **words: Any) -> TradeOrder:
-    return OrderService(broker, clock.now).place(Intent("005930", Side.BUY, 10, **words))
+    return OrderService(broker, clock.now).place(OrderIntent("005930", Side.BUY, 10, **words))
 
 
 @pytest.mark.django_db
@@ -274,7 +274,7 @@ class TestReplies:
         assert risk.trading_state() is TradingState.REDUCING
 
     def test_resume_asks_with_a_button(self) -> None:
-        kill_switch.turn(TradingState.HALTED, by="kim", reason="", at=clock.now())
+        kill_switch.set_state(TradingState.HALTED, by="kim", reason="", at=clock.now())
         refused = ask("/매수 005930 10")
         assert not refused.buttons
         asked = ask("/재개")
@@ -502,7 +502,7 @@ def test_an_answer_that_waits_holds_up_no_halt(telegram: FakeTelegram, bot: Bot,
         telegram.write(CHAT, "/중지")
     wait_for(lambda: risk.trading_state() is TradingState.REDUCING)
     wait_for(lambda: telegram.calls.count("sendMessage") == HALT_THREADS)
-    kill_switch.turn(TradingState.ACTIVE, by="kim", reason="", at=clock.now())
+    kill_switch.set_state(TradingState.ACTIVE, by="kim", reason="", at=clock.now())
     telegram.write(CHAT, "/중지")
     wait_for(lambda: risk.trading_state() is TradingState.REDUCING, seconds=5)
 

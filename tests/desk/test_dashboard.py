@@ -261,7 +261,7 @@ def test_whoever_halts_is_told_of_the_stops_and_offered_the_milder_way(
         StopRule.objects.create(
             stock_code=code, kind="STOP_LOSS", unit="PERCENT", value=5, state_at=now, armed_by="kim", armed_at=now
         )
-    kill_switch.turn(TradingState(state), by="kim", reason="", at=now)
+    kill_switch.set_state(TradingState(state), by="kim", reason="", at=now)
     html = dashboard.render("en", now)["health"]
     assert set(re.findall(r"desk/switch/(\w+)", html)) == offers
     if "halt" in offers:

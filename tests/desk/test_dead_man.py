@@ -45,14 +45,14 @@ def wait_for(happened: Callable[[], bool], seconds: float = 15.0) -> None:
 @pytest.fixture(autouse=True)
 def well(clock_at: Callable[[str], object], store: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Everything at work on an ordinary morning; who consumes the queues is told by hand."""
-    factory.forget()
+    factory.reset()
     clock_at("2026-11-23 10:00:00")
     monkeypatch.setattr(health.consumers, "queues", lambda: frozenset(health.QUEUES))
     tell_socket(SocketState.CONNECTED)
     Reconciliation.objects.create(at=clock.now(), outcome="WHOLE", seen=1)
     with frames_arrive():
         yield
-    factory.forget()
+    factory.reset()
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ import pytest
 from aegis.sessions import KST
 from kis.codec import Data
 from notify import alerts
-from notify.alerts import News
+from notify.alerts import Notification
 from notify.delivery import CLAIM, claim, deliver
 from notify.models import Kind, Message
 from orders.models import RawNotice
-from stream.worker import Dispatch, Fenced
+from stream.worker import Dispatch, LeaseLost
 from tests.orders.test_fills import notice
 
 pytestmark = pytest.mark.django_db
@@ -33,7 +33,7 @@ class Slow:
 
 def test_a_message_is_marked_by_who_holds_its_claim() -> None:
     channel = Slow()
-    alerts.write([News("event:1", Kind.FILL, "filled", NOW)], [channel.name], now=NOW)
+    alerts.write([Notification("event:1", Kind.FILL, "filled", NOW)], [channel.name], now=NOW)
     assert deliver(channel, lambda: NOW, lambda seconds: None) == 0
     (message,) = channel.claimed
     message.refresh_from_db()
@@ -42,6 +42,6 @@ def test_a_message_is_marked_by_who_holds_its_claim() -> None:
 
 def test_a_notice_is_not_written_once_the_lease_was_lost() -> None:
     asked = Dispatch([], lambda: False)
-    with pytest.raises(Fenced):  # as after a long wait for the database
+    with pytest.raises(LeaseLost):  # as after a long wait for the database
         asked.on_notice(Data("H0STCNI0", 1, notice("0000000001")), time.perf_counter())
     assert not RawNotice.objects.exists()

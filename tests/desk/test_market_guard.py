@@ -10,17 +10,17 @@ from django.db import connections
 from aegis.terms import Side
 from orders import risk
 from orders.models import MarketHalt
-from orders.service import Intent, OrderDenied, OrderService
+from orders.service import OrderDenied, OrderIntent, OrderService
 from simulator.api.server import Simulator
-from stream.worker import Term
+from stream.worker import LeaderSession
 
 pytestmark = pytest.mark.django_db(transaction=True)
 PATIENCE_SECONDS = 30.0
 
 
 @pytest.fixture
-def listening(service: OrderService, simulator: Simulator) -> Iterator[Term]:
-    term, stop = Term(lambda: True), threading.Event()
+def listening(service: OrderService, simulator: Simulator) -> Iterator[LeaderSession]:
+    term, stop = LeaderSession(lambda: True), threading.Event()
 
     def run() -> None:
         term.run(stop)
@@ -42,19 +42,19 @@ def until(happened: Callable[[], bool]) -> None:
 
 
 def test_a_circuit_breaker_holds_orders_back_and_its_end_lets_trade_again(
-    listening: Term, service: OrderService, simulator: Simulator
+    listening: LeaderSession, service: OrderService, simulator: Simulator
 ) -> None:
     simulator.command("POST", "/simulator/market", {"halt": "circuit_breaker"})
     until(lambda: MarketHalt.objects.filter(kind="CIRCUIT_BREAKER", ended_at=None).exists())
     with pytest.raises(OrderDenied):
-        service.place(Intent("005930", Side.BUY, 1, strategy="buy_normal"))
+        service.place(OrderIntent("005930", Side.BUY, 1, strategy="buy_normal"))
     simulator.command("POST", "/simulator/market", {"resume": "circuit_breaker"})
     until(lambda: MarketHalt.objects.filter(ended_at__isnull=False).exists())
     assert risk.trading_state().value == "ACTIVE"
     assert MarketHalt.objects.get().end_heard
-    assert service.place(Intent("005930", Side.BUY, 1, strategy="buy_normal")).status == "PENDING"
+    assert service.place(OrderIntent("005930", Side.BUY, 1, strategy="buy_normal")).status == "PENDING"
 
 
-def test_a_sidecar_is_heard_too_and_stops_no_trading(listening: Term, simulator: Simulator) -> None:
+def test_a_sidecar_is_heard_too_and_stops_no_trading(listening: LeaderSession, simulator: Simulator) -> None:
     assert simulator.command("POST", "/simulator/market", {"halt": "sell_sidecar"})["halted"] == 0
     until(lambda: MarketHalt.objects.filter(kind="SELL_SIDECAR", ended_at=None).exists())

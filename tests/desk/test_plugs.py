@@ -18,8 +18,16 @@ from market.models import Stock
 from orders.models import StopRule
 from stream import stops as desk_stops
 from stream import worker as desk_stream
-from stream.consumers import Chore, Plug, Rank, StockWish, Wish, open_venues, ranked_trades
-from stream.worker import Chores, Dispatch, Fenced, Lost
+from stream.consumers import (
+    Consumer,
+    FeedPriority,
+    PeriodicJob,
+    StockWish,
+    SubscriptionRequest,
+    open_venues,
+    ranked_trades,
+)
+from stream.worker import Dispatch, JobRunner, LeaseLost, Lost
 
 INDEX = Data("H0UPCNT0", 1, "2001^100000^" + "^".join(["1"] * 28))
 
@@ -31,14 +39,14 @@ def wait_for(happened: Callable[[], bool], seconds: float = 10.0) -> None:
         time.sleep(0.01)
 
 
-def dispatch(*plugs: Plug, may_write: bool = True) -> Dispatch:
+def dispatch(*plugs: Consumer, may_write: bool = True) -> Dispatch:
     return Dispatch(plugs, lambda: may_write)
 
 
 def test_every_handler_of_a_feed_gets_its_typed_values() -> None:
     seen: list[tuple[str, Sequence[Any]]] = []
-    first = Plug(handlers={"H0UPCNT0": lambda values, arrived: seen.append(("first", values))})
-    second = Plug(handlers={"H0UPCNT0": lambda values, arrived: seen.append(("second", values))})
+    first = Consumer(handlers={"H0UPCNT0": lambda values, arrived: seen.append(("first", values))})
+    second = Consumer(handlers={"H0UPCNT0": lambda values, arrived: seen.append(("second", values))})
     dispatch(first, second).handle(INDEX, 0.0)
     assert [name for name, _ in seen] == ["first", "second"]
     assert [values[0].code for _, values in seen] == ["2001", "2001"]
@@ -46,23 +54,23 @@ def test_every_handler_of_a_feed_gets_its_typed_values() -> None:
 
 def test_the_users_own_name_of_a_feed_finds_it() -> None:
     seen = []
-    plug = Plug(handlers={"H0STCTI0": lambda values, arrived: seen.extend(values)})
+    plug = Consumer(handlers={"H0STCTI0": lambda values, arrived: seen.extend(values)})
     dispatch(plug).handle(Data("H0STCNT0", 1, "005930^100000^70000" + "^1" * 43), 0.0)
     assert [(trade.code, trade.price, trade.market) for trade in seen] == [("005930", 70_000, Market.KRX)]
 
 
 def test_a_handler_for_a_feed_nobody_knows_is_refused_at_once() -> None:
     with pytest.raises(KeyError, match="H0NONSENSE"):
-        dispatch(Plug(handlers={"H0NONSENSE": lambda values, arrived: None}))
+        dispatch(Consumer(handlers={"H0NONSENSE": lambda values, arrived: None}))
 
 
 def test_wishes_are_heard_by_rank_and_own_fills_come_first() -> None:
-    def wish(rank: Rank, *codes: str) -> Wish:
-        return Wish(rank, lambda: [Topic("H0STCNT0", code) for code in codes])
+    def wish(rank: FeedPriority, *codes: str) -> SubscriptionRequest:
+        return SubscriptionRequest(rank, lambda: [Topic("H0STCNT0", code) for code in codes])
 
     asked = dispatch(
-        Plug(wishes=(wish(Rank.WATCHED, "000660"), wish(Rank.HELD, "005930"))),
-        Plug(wishes=(wish(Rank.ORDERED, "005930", "004090"),)),
+        Consumer(wishes=(wish(FeedPriority.WATCHED, "000660"), wish(FeedPriority.HELD, "005930"))),
+        Consumer(wishes=(wish(FeedPriority.ORDERED, "005930", "004090"),)),
     )
     asked.ask_wanted()
     assert asked.wanted() == (asked.own_fills, *(Topic("H0STCNT0", code) for code in ("005930", "004090", "000660")))
@@ -75,7 +83,7 @@ def test_before_anybody_was_asked_own_fills_are_wanted_alone() -> None:
 
 def test_a_wish_that_fails_leaves_the_feeds_as_they_were() -> None:
     wishes: list[Iterable[Topic]] = [[Topic("H0STCNT0", "005930")]]
-    asked = dispatch(Plug(wishes=(Wish(Rank.HELD, lambda: wishes.pop()),)))
+    asked = dispatch(Consumer(wishes=(SubscriptionRequest(FeedPriority.HELD, lambda: wishes.pop()),)))
     asked.ask_wanted()
     with pytest.raises(IndexError):
         asked.ask_wanted()
@@ -84,7 +92,15 @@ def test_a_wish_that_fails_leaves_the_feeds_as_they_were() -> None:
 
 def test_paper_is_not_asked_for_what_it_does_not_have(settings: Any, caplog: pytest.LogCaptureFixture) -> None:
     settings.KIS_ENVIRONMENT = PAPER
-    asked = dispatch(Plug(wishes=(Wish(Rank.INDEX, lambda: [Topic("H0UPCNT0", "2001"), Topic("H0STASP0", "005930")]),)))
+    asked = dispatch(
+        Consumer(
+            wishes=(
+                SubscriptionRequest(
+                    FeedPriority.INDEX, lambda: [Topic("H0UPCNT0", "2001"), Topic("H0STASP0", "005930")]
+                ),
+            )
+        )
+    )
     asked.ask_wanted()
     asked.ask_wanted()
     assert asked.wanted() == (Topic("H0STCNI9", asked.own_fills.key), Topic("H0STASP0", "005930"))
@@ -93,8 +109,8 @@ def test_paper_is_not_asked_for_what_it_does_not_have(settings: Any, caplog: pyt
 
 def test_who_lost_the_lease_hands_nothing_on() -> None:
     seen = []
-    plug = Plug(handlers={"H0UPCNT0": lambda values, arrived: seen.extend(values)})
-    with pytest.raises(Fenced) as caught:
+    plug = Consumer(handlers={"H0UPCNT0": lambda values, arrived: seen.extend(values)})
+    with pytest.raises(LeaseLost) as caught:
         dispatch(plug, may_write=False).handle(INDEX, 0.0)
     assert isinstance(caught.value, Lost)
     assert not seen
@@ -127,7 +143,9 @@ def test_the_venue_that_decides_comes_first(at: str, venues: tuple[Market, ...])
     assert open_venues(standard_phases(now.date()), now) == venues
 
 
-def ranks(at: str, codes: Sequence[str], on_nxt: set[str], rank: Rank = Rank.STOPS) -> dict[str, Rank]:
+def ranks(
+    at: str, codes: Sequence[str], on_nxt: set[str], rank: FeedPriority = FeedPriority.STOPS
+) -> dict[str, FeedPriority]:
     now = datetime.fromisoformat(f"2026-11-23 {at}").replace(tzinfo=KST)
     venues = open_venues(standard_phases(now.date()), now)
     return {str(topic): rank for rank, topic in ranked_trades(rank, codes, venues=venues, on_nxt=on_nxt)}
@@ -135,11 +153,23 @@ def ranks(at: str, codes: Sequence[str], on_nxt: set[str], rank: Rank = Rank.STO
 
 def test_a_stop_ranks_by_the_venue_that_may_trigger_it() -> None:
     krx, nxt = "H0STCNT0:005930", "H0NXCNT0:005930"
-    assert ranks("08:10:00", ["005930"], {"005930"}) == {nxt: Rank.STOPS, krx: Rank.CLOSED}
-    assert ranks("10:00:00", ["005930"], {"005930"}) == {krx: Rank.STOPS, nxt: Rank.STOPS_ON_SECOND_VENUE}
-    assert ranks("17:00:00", ["005930"], {"005930"}) == {nxt: Rank.STOPS, krx: Rank.STOPS_ON_SECOND_VENUE}
-    assert ranks("17:00:00", ["005930"], set()) == {krx: Rank.STOPS}
-    assert ranks("10:00:00", ["005930"], {"005930"}, Rank.HELD) == {krx: Rank.HELD, nxt: Rank.OTHER}
+    assert ranks("08:10:00", ["005930"], {"005930"}) == {
+        nxt: FeedPriority.STOPS,
+        krx: FeedPriority.CLOSED,
+    }
+    assert ranks("10:00:00", ["005930"], {"005930"}) == {
+        krx: FeedPriority.STOPS,
+        nxt: FeedPriority.STOPS_ON_SECOND_VENUE,
+    }
+    assert ranks("17:00:00", ["005930"], {"005930"}) == {
+        nxt: FeedPriority.STOPS,
+        krx: FeedPriority.STOPS_ON_SECOND_VENUE,
+    }
+    assert ranks("17:00:00", ["005930"], set()) == {krx: FeedPriority.STOPS}
+    assert ranks("10:00:00", ["005930"], {"005930"}, FeedPriority.HELD) == {
+        krx: FeedPriority.HELD,
+        nxt: FeedPriority.OTHER,
+    }
 
 
 @pytest.mark.parametrize(
@@ -159,7 +189,7 @@ def test_only_a_venue_that_may_trigger_the_stop_ranks_as_a_stop_s(
     now = datetime.fromisoformat(f"2026-11-23 {at}").replace(tzinfo=KST)
     words = {"venues": open_venues(standard_phases(now.date()), now), "on_nxt": {"005930"}}
     names = {"H0STCNT0": "KRX", "H0NXCNT0": "NXT"}
-    found = ranked_trades(Rank.STOPS, ["005930"], mattering={"005930": sources}, **words)
+    found = ranked_trades(FeedPriority.STOPS, ["005930"], mattering={"005930": sources}, **words)
     assert tuple(f"{names[topic.tr_id]} {rank.name}" for rank, topic in found) == expected
 
 
@@ -190,7 +220,12 @@ def test_of_more_stocks_than_fit_the_one_with_a_stop_is_heard(clock_at: Any) -> 
             code=code, name=code, board="KOSPI", instrument="STOCK", trades_on_nxt=True, synced_at=clock.now()
         )
     with_stop = held[39]
-    plug = Plug(stocks=(StockWish(Rank.HELD, lambda: held), StockWish(Rank.STOPS, lambda: [with_stop])))
+    plug = Consumer(
+        stocks=(
+            StockWish(FeedPriority.HELD, lambda: held),
+            StockWish(FeedPriority.STOPS, lambda: [with_stop]),
+        )
+    )
     asked = dispatch(plug)
     asked.ask_wanted()
     wanted = asked.wanted()
@@ -209,7 +244,7 @@ def test_paper_has_no_nxt(clock_at: Any, settings: Any) -> None:
     Stock.objects.create(
         code="005930", name="x", board="KOSPI", instrument="STOCK", trades_on_nxt=True, synced_at=clock.now()
     )
-    asked = dispatch(Plug(stocks=(StockWish(Rank.STOPS, lambda: ["005930"]),)))
+    asked = dispatch(Consumer(stocks=(StockWish(FeedPriority.STOPS, lambda: ["005930"]),)))
     asked.ask_wanted()
     assert asked.wanted() == (asked.own_fills, Topic("H0STCNT0", "005930"))
 
@@ -224,7 +259,11 @@ KOSPI200, PROGRAM = Topic("H0UPCNT0", "2001"), Topic("H0STPGM0", "005930")
 def speaking(clock_at: Any, at: str, *states: Data) -> dict[Topic, str]:
     """Return who ought to speak at a moment of an ordinary day, once these states were told."""
     clock_at(at)
-    asked = dispatch(Plug(wishes=(Wish(Rank.HELD, lambda: [KRX_STOCK, NXT_STOCK, BOTH, KOSPI200, PROGRAM]),)))
+    asked = dispatch(
+        Consumer(
+            wishes=(SubscriptionRequest(FeedPriority.HELD, lambda: [KRX_STOCK, NXT_STOCK, BOTH, KOSPI200, PROGRAM]),)
+        )
+    )
     asked.ask_wanted()
     asked.ask_phases()
     for state in states:
@@ -289,7 +328,7 @@ def test_notices_nobody_could_read_have_the_broker_asked_but_not_in_a_storm(reco
 
 def test_chores_are_done_again_and_again_and_once_more_at_the_end() -> None:
     done = []
-    with Chores([Chore("count", 0.01, lambda: done.append(1))], lambda: True):
+    with JobRunner([PeriodicJob("count", 0.01, lambda: done.append(1))], lambda: True):
         wait_for(lambda: len(done) >= 3)
     at_the_end = len(done)
     assert not [thread for thread in threading.enumerate() if thread.name == "kis-count"]
@@ -300,7 +339,7 @@ def test_a_chore_that_fails_is_counted_and_tried_again() -> None:
     def fail() -> None:
         raise RuntimeError("a bug")
 
-    with Chores([Chore("fails", 0.01, fail)], lambda: True) as chores:
+    with JobRunner([PeriodicJob("fails", 0.01, fail)], lambda: True) as chores:
         wait_for(lambda: chores.failures["fails"] >= 2)
 
 
@@ -311,6 +350,6 @@ def test_no_chore_is_begun_without_the_lease() -> None:
         asked.set()
         return False
 
-    with Chores([Chore("never", 0.01, lambda: done.append(1))], may_write):
+    with JobRunner([PeriodicJob("never", 0.01, lambda: done.append(1))], may_write):
         assert asked.wait(10)
     assert not done

@@ -31,9 +31,9 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture(autouse=True)
 def _own_redis(store: redis.Redis) -> Iterator[None]:
-    factory.forget()
+    factory.reset()
     yield
-    factory.forget()
+    factory.reset()
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_without_redis_it_is_said_of_each_part_and_quickly(
     client: Client, monkeypatch: pytest.MonkeyPatch, settings: Any
 ) -> None:
     settings.REDIS_CLIENT = lambda: redis.Redis(host="127.0.0.1", port=1, socket_connect_timeout=1)
-    factory.forget()
+    factory.reset()
     answer = client.get("/readyz")
     assert answer.status_code == 503
     failed = {name for name, text in answer.json()["checks"].items() if text != "ok"}

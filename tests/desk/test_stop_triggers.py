@@ -22,8 +22,8 @@ from orders import stops
 from orders.models import StopRule
 from portfolio.models import Portfolio
 from stream import stops as desk_stops
-from stream.stops import Armed, Stops
-from stream.worker import Chores
+from stream.stops import ArmedStop, Stops
+from stream.worker import JobRunner
 from tests.kis.test_feeds import sample
 
 from .test_stops import SAMSUNG, arm, fire_all, listening, sent, state, told
@@ -257,7 +257,7 @@ def fire_chore(heard: Stops) -> Any:
 @pytest.mark.parametrize("is_lost", [False, True])
 def test_all_that_fired_is_marked_when_a_term_ends(sent: list[int], is_lost: bool) -> None:
     heard, rows = fall(5)
-    with Chores([fire_chore(heard)], lambda: not is_lost):
+    with JobRunner([fire_chore(heard)], lambda: not is_lost):
         pass
     assert [state(row) for row in rows] == ["TRIGGERED"] * 5
     assert sorted(sent) == [row.pk for row in rows]
@@ -277,7 +277,7 @@ def test_what_fired_while_the_database_was_away_is_marked_when_it_is_back(
         return trigger(*words, **more)
 
     monkeypatch.setattr(stops, "trigger", away)
-    with Chores([fire_chore(heard)], lambda: True):
+    with JobRunner([fire_chore(heard)], lambda: True):
         assert tried.wait(10)
         threading.Timer(0.3, is_back.set).start()
     assert [state(row) for row in rows] == ["TRIGGERED"] * 3
@@ -326,7 +326,7 @@ def test_frames_that_tell_nothing_new_change_no_outcome(frames: list[tuple[Trade
     for told_frames in (frames, [each for each in frames if each[1] == "new"]):
         heard = Stops()
         heard._hours = hours_of(PHASES)
-        armed = Armed(1, TriggerRule(RULE, LEAST), range(1, 10**9), frozenset(Market), "160001", holds_fire=False)
+        armed = ArmedStop(1, TriggerRule(RULE, LEAST), range(1, 10**9), frozenset(Market), "160001", holds_fire=False)
         heard._armed = {SAMSUNG: [armed]}
         for trade, _ in told_frames:
             heard.on_trades([trade], 0.0)

@@ -189,7 +189,7 @@ def test_a_price_beyond_the_day_s_limits_fires_nothing_and_is_asked_about(
 def test_a_stop_whose_shares_one_balance_lacks_still_fires(sent: list[int], held: Portfolio) -> None:
     row, heard = arm(), listening()
     ledger.replace(Balance(clock.now(), (), 1, 1, 1, 1, 1, 1), now=clock.now())
-    stops.keep(clock.now())
+    stops.sync_with_holdings(clock.now())
     heard.read()
     heard.on_trades(told(60_000), 0.0)
     fire_all(heard)

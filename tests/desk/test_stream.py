@@ -24,7 +24,7 @@ from kis.subscriptions import Subscriptions, Topic
 from market.models import WatchedStock
 from orders import periodic_sync, reconcile
 from orders.models import RawNotice, TradeExecution, TradeOrder
-from orders.service import Intent, OrderService
+from orders.service import OrderIntent, OrderService
 from portfolio.fetcher import KISFetcher
 from portfolio.models import Portfolio
 from rehearsal.ledger_check import judge
@@ -54,13 +54,13 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
 
 @pytest.fixture
-def term(broker: Broker) -> desk_stream.Term:
-    return desk_stream.Term(lambda: True)
+def term(broker: Broker) -> desk_stream.LeaderSession:
+    return desk_stream.LeaderSession(lambda: True)
 
 
 @pytest.fixture
 def stream(
-    transactional_db: None, broker: Broker, simulator: Simulator, asked: dict[str, int], term: desk_stream.Term
+    transactional_db: None, broker: Broker, simulator: Simulator, asked: dict[str, int], term: desk_stream.LeaderSession
 ) -> Iterator[Stream]:
     """The stream as the worker makes it, connected and registered."""
     periodic_sync.sync_calendar(broker, clock.now)
@@ -82,7 +82,7 @@ def stream(
 
 def bought(broker: Broker, **words: object) -> TradeOrder:
     wanted = {"code": SAMSUNG, "side": Side.BUY, "qty": 10, "strategy": "buy_urgent", **words}
-    return OrderService(broker, clock.now).place(Intent(**wanted))  # type: ignore[arg-type]
+    return OrderService(broker, clock.now).place(OrderIntent(**wanted))  # type: ignore[arg-type]
 
 
 def test_a_fill_is_in_the_tables_before_anybody_asks(stream: Stream, broker: Broker, simulator: Simulator) -> None:
@@ -121,7 +121,7 @@ def test_held_stocks_are_listened_to(stream: Stream, broker: Broker) -> None:
 
 
 def test_whenever_fills_begin_to_be_heard_the_broker_is_asked_what_was_missed(
-    term: desk_stream.Term, stream: Stream, broker: Broker, simulator: Simulator, asked: dict[str, int]
+    term: desk_stream.LeaderSession, stream: Stream, broker: Broker, simulator: Simulator, asked: dict[str, int]
 ) -> None:
     wait_for(lambda: asked["reconcile"] == 1)
     simulator.drop_sockets()
@@ -133,7 +133,7 @@ def test_whenever_fills_begin_to_be_heard_the_broker_is_asked_what_was_missed(
 
 
 def test_a_fill_before_the_registration_stood_is_asked_for(
-    transactional_db: None, broker: Broker, simulator: Simulator, asked: dict[str, int], term: desk_stream.Term
+    transactional_db: None, broker: Broker, simulator: Simulator, asked: dict[str, int], term: desk_stream.LeaderSession
 ) -> None:
     periodic_sync.sync_calendar(broker, clock.now)
     simulator.set_price(SAMSUNG, 70_000, freeze=True)
@@ -154,7 +154,7 @@ def test_a_fill_before_the_registration_stood_is_asked_for(
 
 
 def test_a_fault_in_one_frame_does_not_deafen_the_stream(
-    term: desk_stream.Term, stream: Stream, broker: Broker, monkeypatch: pytest.MonkeyPatch
+    term: desk_stream.LeaderSession, stream: Stream, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handle = term.dispatch.handle
     broken = threading.Event()
@@ -180,7 +180,7 @@ def test_a_notice_is_dated_by_the_markets_day(stream: Stream, broker: Broker) ->
 
 
 def test_a_holding_that_finds_no_room_is_named_and_a_watched_stock_is_not(
-    transactional_db: None, broker: Broker, term: desk_stream.Term, store: redis.Redis
+    transactional_db: None, broker: Broker, term: desk_stream.LeaderSession, store: redis.Redis
 ) -> None:
     periodic_sync.sync_calendar(broker, clock.now)
     now = clock.now()
@@ -231,7 +231,7 @@ def test_a_further_key_has_a_lease_of_its_own_and_waits_for_it(
 ) -> None:
     other = Lease(store, stream_key("socket", second_key), 6.0)
     assert other.take(), "another AEGIS holds the second key"
-    term, stop = desk_stream.Term(lambda: True), threading.Event()
+    term, stop = desk_stream.LeaderSession(lambda: True), threading.Event()
     thread = threading.Thread(target=lambda: (term.run(stop), connections.close_all()))
     thread.start()
     try:
@@ -260,7 +260,7 @@ def test_while_the_fill_notice_moves_the_list_counts_and_each_fill_counts_once(
 ) -> None:
     periodic_sync.sync_calendar(broker, clock.now)
     simulator.set_price(SAMSUNG, 70_000, freeze=True)
-    term, stop = desk_stream.Term(lambda: True), threading.Event()
+    term, stop = desk_stream.LeaderSession(lambda: True), threading.Event()
     thread = threading.Thread(target=lambda: (term.run(stop), connections.close_all()))
     thread.start()
     try:

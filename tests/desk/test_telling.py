@@ -17,14 +17,14 @@ from desk import dashboard
 from infra import clock
 from monitor import daily_report, health
 from notify import alerts, delivery
-from notify.alerts import DESK, News, Trouble
+from notify.alerts import DESK, ActiveAlert, Notification
 from notify.delivery import AppriseChannel, TelegramChannel, Undelivered, claim, deliver, fold
 from notify.models import Alarm, Kind, Message, NewsMark
 from notify.telegram import BotAPI
 from orders import journal, periodic_sync
 from orders.models import OrderEvent, Reconciliation, TradeExecution, TradeOrder
 from orders.reconcile import reconcile
-from orders.service import Intent, OrderService
+from orders.service import OrderIntent, OrderService
 from portfolio.models import AccountSnapshot, PortfolioEvent
 from simulator.api.server import Simulator
 from tests.desk.botapi import TOKEN, FakeTelegram, serve
@@ -85,8 +85,8 @@ def a_fill(order: TradeOrder, total: int = 10, qty: int = 10, **words: object) -
     return TradeExecution.objects.create(order=order, **{**usual, **words})
 
 
-def some_news(count: int, topic: str = "") -> list[News]:
-    return [News(f"event:{number}", Kind.REFUSED, f"news {number}", NOW, topic) for number in range(count)]
+def some_news(count: int, topic: str = "") -> list[Notification]:
+    return [Notification(f"event:{number}", Kind.REFUSED, f"news {number}", NOW, topic) for number in range(count)]
 
 
 def test_a_fill_is_told_once_however_often_it_is_read(telegram: FakeTelegram, channel: TelegramChannel) -> None:
@@ -121,7 +121,7 @@ def test_without_a_channel_the_desk_still_has_the_message() -> None:
     ],
 )
 def test_what_happens_to_an_order_is_told(kind: str, detail: str, told: Kind, words: str) -> None:
-    journal.write(an_order(), kind, detail, at=NOW)
+    journal.append_event(an_order(), kind, detail, at=NOW)
     alerts.gather(NOW, [])
     message = Message.objects.get()
     assert message.kind == told
@@ -139,8 +139,8 @@ def test_what_happens_to_an_order_is_told(kind: str, detail: str, told: Kind, wo
 )
 def test_what_others_did_to_an_order_is_told(columns: dict[str, Any], kind: str, told: Kind, words: str) -> None:
     order = an_order()
-    journal.note(order, **columns)
-    journal.write(order, kind, at=NOW)
+    journal.update_fields(order, **columns)
+    journal.append_event(order, kind, at=NOW)
     alerts.gather(NOW, [])
     message = Message.objects.get()
     assert message.kind == told
@@ -151,12 +151,12 @@ def test_what_others_did_to_an_order_is_told(columns: dict[str, Any], kind: str,
     ("kind", "detail"), [("CREATED", "BUY 10"), ("ACCEPTED", "0000000012 reply"), ("CANCEL_SENT", "")]
 )
 def test_the_ordinary_course_of_an_order_is_no_news(kind: str, detail: str) -> None:
-    journal.write(an_order(), kind, detail, at=NOW)
+    journal.append_event(an_order(), kind, detail, at=NOW)
     assert alerts.gather(NOW, []) == 0
 
 
 def test_a_stop_is_told_when_it_sells() -> None:
-    journal.write(an_order(order_type="SELL", strategy="sell_stop"), "CREATED", "SELL 10 @ 0", at=NOW)
+    journal.append_event(an_order(order_type="SELL", strategy="sell_stop"), "CREATED", "SELL 10 @ 0", at=NOW)
     alerts.gather(NOW, [])
     assert Message.objects.get().kind == Kind.STOP
 
@@ -198,7 +198,7 @@ def test_a_real_day_is_told_from_its_rows(
     periodic_sync.sync_calendar(broker, clock.now)
     simulator.set_price("005930", 70_000, freeze=True)
     service = OrderService(broker, clock.now)
-    service.place(Intent("005930", Side.BUY, 10, strategy="buy_urgent"))
+    service.place(OrderIntent("005930", Side.BUY, 10, strategy="buy_urgent"))
     reconcile(broker, clock.now)
     alerts.gather(clock.now(), [TELEGRAM])
     tell(channel, clock.now())
@@ -216,7 +216,7 @@ def test_a_row_committed_after_a_younger_one_is_told_all_the_same() -> None:
         from django.db import transaction
 
         with transaction.atomic():
-            journal.write(order, "CHASE_ENDED", "slow", at=NOW)
+            journal.append_event(order, "CHASE_ENDED", "slow", at=NOW)
             begun.set()
             assert may_commit.wait(20)
         connections.close_all()
@@ -224,7 +224,7 @@ def test_a_row_committed_after_a_younger_one_is_told_all_the_same() -> None:
     thread = threading.Thread(target=slow)
     thread.start()
     assert begun.wait(20)
-    journal.write(order, "CHASE_ENDED", "quick", at=NOW)
+    journal.append_event(order, "CHASE_ENDED", "quick", at=NOW)
     later = NOW
     for _turn in range(3):
         alerts.gather(later, [])
@@ -237,7 +237,7 @@ def test_a_row_committed_after_a_younger_one_is_told_all_the_same() -> None:
 
 
 def test_what_was_told_long_ago_is_not_read_again() -> None:
-    journal.write(an_order(), "CHASE_ENDED", "old", at=NOW)
+    journal.append_event(an_order(), "CHASE_ENDED", "old", at=NOW)
     for minutes in (0, 6, 12):
         alerts.gather(NOW + timedelta(minutes=minutes), [])
     assert NewsMark.objects.get(pk="event").done_id == OrderEvent.objects.get().pk
@@ -266,8 +266,8 @@ def test_telegram_is_left_alone_for_as_long_as_it_asks(telegram: FakeTelegram, c
 def test_a_message_that_is_wrong_in_itself_does_not_hold_up_the_next(
     telegram: FakeTelegram, channel: TelegramChannel
 ) -> None:
-    alerts.write([News("a", Kind.REPORT, "bad", NOW, picture=b"png")], [TELEGRAM], now=NOW)
-    alerts.write([News("b", Kind.FILL, "good", NOW)], [TELEGRAM], now=NOW)
+    alerts.write([Notification("a", Kind.REPORT, "bad", NOW, picture=b"png")], [TELEGRAM], now=NOW)
+    alerts.write([Notification("b", Kind.FILL, "good", NOW)], [TELEGRAM], now=NOW)
     telegram.decline("sendPhoto", 400, "PHOTO_INVALID_DIMENSIONS")
     assert tell(channel) == 0
     assert [sent.text for sent in telegram.sent] == ["✅ good"]
@@ -305,7 +305,7 @@ def test_where_a_group_moved_to_is_said(telegram: FakeTelegram, channel: Telegra
 
 
 def test_what_was_given_up_is_shown_for_a_day(telegram: FakeTelegram, channel: TelegramChannel) -> None:
-    alerts.write([News("a", Kind.ALARM, "x", NOW)], [TELEGRAM], now=NOW)
+    alerts.write([Notification("a", Kind.ALARM, "x", NOW)], [TELEGRAM], now=NOW)
     telegram.decline("sendMessage", 400, "Bad Request: can't parse entities: byte 7")
     tell(channel)
     assert Message.objects.get(channel=TELEGRAM).state == State.FAILED
@@ -361,7 +361,9 @@ def test_two_tellers_never_send_the_same(telegram: FakeTelegram, channel: Telegr
 
 def test_a_burst_of_one_topic_is_one_line_that_says_the_last() -> None:
     alerts.write(
-        [News(f"fill:{n}", Kind.FILL, f"filled {n} of 30", NOW, "fill:1") for n in range(1, 31)], [TELEGRAM], now=NOW
+        [Notification(f"fill:{n}", Kind.FILL, f"filled {n} of 30", NOW, "fill:1") for n in range(1, 31)],
+        [TELEGRAM],
+        now=NOW,
     )
     (sending,) = fold(claim(TELEGRAM, now=NOW))
     assert "filled 30 of 30" in sending.text
@@ -371,7 +373,7 @@ def test_a_burst_of_one_topic_is_one_line_that_says_the_last() -> None:
 
 
 def test_many_topics_share_a_few_sendings_that_fit() -> None:
-    alerts.write([News(f"e{n}", Kind.CHASE, "가" * 100, NOW) for n in range(150)], [TELEGRAM], now=NOW)
+    alerts.write([Notification(f"e{n}", Kind.CHASE, "가" * 100, NOW) for n in range(150)], [TELEGRAM], now=NOW)
     sendings = fold(claim(TELEGRAM, now=NOW))
     assert 4 <= len(sendings) <= 6
     assert all(len(sending.text) <= delivery.LONGEST for sending in sendings)
@@ -394,7 +396,7 @@ class Deaf:
 def test_a_dead_channel_blocks_no_other(telegram: FakeTelegram, channel: TelegramChannel) -> None:
     deaf, stop = Deaf(), threading.Event()
     alerts.write(some_news(1), [deaf.name, TELEGRAM], now=NOW)
-    tellers = [delivery.Teller(each, lambda: NOW, stop, every_seconds=0.05) for each in (deaf, channel)]
+    tellers = [delivery.ChannelWorker(each, lambda: NOW, stop, every_seconds=0.05) for each in (deaf, channel)]
     tellers[0].start()
     assert deaf.waiting.wait(20)
     tellers[1].start()
@@ -433,8 +435,8 @@ def test_any_other_service_is_told_by_its_address(telegram: FakeTelegram) -> Non
     assert refused.value.perhaps
 
 
-def trouble(seconds: int = 60) -> Sequence[Trouble]:
-    return [Trouble("socket", "the socket is LOST", timedelta(seconds=seconds))]
+def trouble(seconds: int = 60) -> Sequence[ActiveAlert]:
+    return [ActiveAlert("socket", "the socket is LOST", timedelta(seconds=seconds))]
 
 
 def test_an_alarm_is_told_after_its_time_once_and_when_it_is_over() -> None:

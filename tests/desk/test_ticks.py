@@ -20,7 +20,7 @@ from portfolio import ledger
 from portfolio.models import Portfolio
 from stream import candles
 from stream.candles import Ticks
-from stream.consumers import Rank
+from stream.consumers import FeedPriority
 from tests.aegis.test_candles import MORNING, day_of, truth
 from tests.portfolio.test_ledger import BALANCE, SAMSUNG
 
@@ -228,4 +228,4 @@ def test_the_watch_list_is_listened_to_in_its_order() -> None:
     WatchedStock.objects.create(stock_code="000660", rank=2)
     WatchedStock.objects.create(stock_code="005930", rank=1)
     (wish,) = candles.plug().stocks
-    assert (wish.rank, list(wish.codes())) == (Rank.WATCHED, ["005930", "000660"])
+    assert (wish.rank, list(wish.codes())) == (FeedPriority.WATCHED, ["005930", "000660"])

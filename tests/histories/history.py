@@ -19,7 +19,7 @@ from unittest import mock
 from django.db.models import Q, QuerySet
 
 from aegis import sessions
-from aegis.broker import Acceptance, Broker, BrokerError, OrderRequest, Placed, Quote
+from aegis.broker import Acceptance, Broker, BrokerError, BrokerOrderRef, OrderRequest, Quote
 from aegis.chase import Plan
 from aegis.lifecycle import OPEN, UNSETTLED, Status
 from aegis.requests import STAMP_TOLERANCE
@@ -37,7 +37,7 @@ from orders.cancel import end_chase
 from orders.models import BlacklistedStock, BrokerRequest, OrderEvent, TradeOrder, TradingSwitch
 from orders.reorders import Reorders
 from orders.requests import MAX_QUOTE_AGE, Grounds
-from orders.service import Intent, OrderDenied, OrderService
+from orders.service import OrderDenied, OrderIntent, OrderService
 from orders.submit import Submitter
 from portfolio import ledger
 from portfolio.fetcher import KISFetcher
@@ -176,7 +176,7 @@ class Wire:
     sending: int = 0
     crash: str = ""
     meanwhile: Callable[[], None] | None = None
-    before_change: Callable[[Placed], None] | None = None
+    before_change: Callable[[BrokerOrderRef], None] | None = None
     quoted_at: dict[str, datetime] = field(default_factory=dict)
 
     def __getattr__(self, name: str) -> Any:
@@ -193,13 +193,13 @@ class Wire:
         self._interrupt("after place")
         return acceptance
 
-    def cancel(self, placed: Placed) -> Acceptance:
+    def cancel(self, placed: BrokerOrderRef) -> Acceptance:
         return self._change("cancel", placed, lambda: self.broker.cancel(placed))
 
-    def amend(self, placed: Placed, *, price: int, qty: int | None) -> Acceptance:
+    def amend(self, placed: BrokerOrderRef, *, price: int, qty: int | None) -> Acceptance:
         return self._change("amend", placed, lambda: self.broker.amend(placed, price=price, qty=qty))
 
-    def _change(self, name: str, placed: Placed, send: Callable[[], Acceptance]) -> Acceptance:
+    def _change(self, name: str, placed: BrokerOrderRef, send: Callable[[], Acceptance]) -> Acceptance:
         if self.before_change is not None:
             act, self.before_change = self.before_change, None
             act(placed)
@@ -224,7 +224,7 @@ class History:
         self.simulator = simulator
         self.wire = Wire(broker)
         self.service = OrderService(self.wire, clock.now)  # type: ignore[arg-type]
-        self.asked: list[Intent] = []
+        self.asked: list[OrderIntent] = []
         self.coming: deque[str] = deque()
         self.heard: list[str] = []
         self.by_hand: set[tuple[str, str]] = set()  # day and number: numbers begin again each day
@@ -251,7 +251,7 @@ class History:
 
     def order(self, want: int, fault: str, crash: str) -> None:
         chosen = WANTS[want]
-        intent = Intent(
+        intent = OrderIntent(
             chosen.code,
             chosen.side,
             chosen.qty,
@@ -271,7 +271,7 @@ class History:
         if self.asked:
             self._place(self.asked[which % len(self.asked)], fault, "")
 
-    def _place(self, intent: Intent, fault: str, crash: str) -> None:
+    def _place(self, intent: OrderIntent, fault: str, crash: str) -> None:
         if fault:
             self.simulator.fault(fault, path="order-cash", count=1)
         with self._crashing(crash), suppress(OrderDenied, BrokerError):
@@ -600,7 +600,7 @@ class History:
         waiting = self.simulator.command("GET", "/simulator/faults")["active"]
         return not any(each["name"] == fault and each.get("path") == path for each in waiting)
 
-    def _act_externally(self, placed: Placed, how: str) -> None:
+    def _act_externally(self, placed: BrokerOrderRef, how: str) -> None:
         """Cancel or amend an order in the broker's app."""
         is_amend, is_part = EXTERNAL[how]
         key = (f"{placed.order_date:%Y%m%d}", placed.order_no)
@@ -618,7 +618,7 @@ class History:
             self.hazards["external_amend_between_look_and_cancel"] += bool(is_amend and self.advancing)
             self.hazards["external_cancel_between_look_and_cancel"] += bool(self.advancing and not is_amend)
 
-    def _act_before(self, placed: Placed, how: str, *, is_lost: bool) -> None:
+    def _act_before(self, placed: BrokerOrderRef, how: str, *, is_lost: bool) -> None:
         """Act externally just before a request of ours.
 
         If ours is lost too, no list can tell which of two equal cancels within the tolerance of its stamps was carried
@@ -680,7 +680,7 @@ class History:
 
     def _hear(self, text: str) -> None:
         for notice in codec.notices(codec.Data("H0STCNI0", 1, text)):
-            fills.receive(notice, account=ACCOUNT.replace("-", ""), now=clock.now(), arrived=time.perf_counter())
+            fills.ingest(notice, account=ACCOUNT.replace("-", ""), now=clock.now(), arrived=time.perf_counter())
 
     def _pass(self, by: timedelta) -> None:
         clock.set_now(clock.now() + by)

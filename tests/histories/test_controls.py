@@ -35,7 +35,7 @@ from orders.cancel_all import OpenList
 from orders.models import BrokerRequest, TradeOrder, TradingSwitch
 from orders.order_list import OrderList
 from orders.requests import Grounds
-from orders.service import Intent, OrderDenied, OrderService
+from orders.service import OrderDenied, OrderIntent, OrderService
 from orders.submit import Submitter
 from simulator.api.server import Simulator
 from tests.histories.conftest import Play
@@ -73,10 +73,10 @@ def _written_after() -> Iterator[None]:
         request = OrderRequest(order.stock_code, order.side, Market(order.market), kind, order.qty, order.price)
         acceptance = self._broker.place(request)
         order.save()
-        journal.accepted(order, acceptance, at=self._now(), evidence="reply")
+        journal.record_accepted(order, acceptance, at=self._now(), evidence="reply")
         return order
 
-    with mock.patch.object(journal, "commit", unsaved), mock.patch.object(Submitter, "send", send):
+    with mock.patch.object(journal, "insert_if_unchanged", unsaved), mock.patch.object(Submitter, "send", send):
         yield
 
 
@@ -312,7 +312,7 @@ def service(db: None, broker: Broker, simulator: Simulator) -> OrderService:
 
 
 def _placed(service: OrderService, **words: Any) -> TradeOrder:
-    return service.place(Intent(SAMSUNG, Side.BUY, 10, **({"strategy": "buy_normal"} | words)))
+    return service.place(OrderIntent(SAMSUNG, Side.BUY, 10, **({"strategy": "buy_normal"} | words)))
 
 
 @pytest.mark.parametrize("guarded", [True, False])
@@ -365,7 +365,7 @@ def test_nothing_is_sent_before_the_list_was_read(service: OrderService, simulat
 def test_the_switch_is_looked_at_in_the_moment_of_sending(
     service: OrderService, simulator: Simulator, guarded: bool
 ) -> None:
-    commit = journal.commit
+    commit = journal.insert_if_unchanged
 
     def switched(*words: Any, **more: Any) -> bool:
         is_written = commit(*words, **more)
@@ -374,7 +374,7 @@ def test_the_switch_is_looked_at_in_the_moment_of_sending(
 
     blind = mock.patch.dict(requests._CONDITIONS, {"STATE": "true"})
     off = nullcontext() if guarded else blind
-    with off, mock.patch.object(journal, "commit", switched):
+    with off, mock.patch.object(journal, "insert_if_unchanged", switched):
         _placed(service)
     assert (simulator.ledger(ACCOUNT)["orders"] == []) is guarded
 
@@ -402,7 +402,7 @@ def test_a_strangers_fill_is_not_ours(service: OrderService, guarded: bool) -> N
         hear(text)
     else:
         (heard,) = codec.notices(codec.Data("H0STCNI0", 1, text))
-        fills.receive(heard, account=heard.account, now=clock.now(), arrived=time.perf_counter())
+        fills.ingest(heard, account=heard.account, now=clock.now(), arrived=time.perf_counter())
     order.refresh_from_db()
     assert (order.filled_qty == 0) is guarded
 

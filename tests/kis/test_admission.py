@@ -7,7 +7,7 @@ import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kis.connection_limiter import CEILINGS, Door, wait_seconds
+from kis.connection_limiter import CEILINGS, ConnectionLimiter, wait_seconds
 
 KEY = "aegis:sim:test:door"
 
@@ -31,8 +31,8 @@ def issuer() -> Issuer:
 
 
 @pytest.fixture
-def door(store: redis.Redis, issuer: Issuer) -> Door:
-    return Door(store, KEY, issuer)
+def door(store: redis.Redis, issuer: Issuer) -> ConnectionLimiter:
+    return ConnectionLimiter(store, KEY, issuer)
 
 
 def attempts_of(loop_seconds: float, for_seconds: float) -> list[float]:
@@ -74,7 +74,7 @@ def test_after_the_wait_no_ceiling_is_in_the_way(made: list[float]) -> None:
 
 def test_the_ceiling_is_one_for_all_processes(store: redis.Redis, issuer: Issuer) -> None:
     _, most = CEILINGS[0]
-    doors = [Door(store, KEY, issuer) for _ in range(3)]
+    doors = [ConnectionLimiter(store, KEY, issuer) for _ in range(3)]
     waits = [doors[n % 3].knock() for n in range(most + 1)]
     assert waits[:most] == [0.0] * most
     assert 0 < waits[most] <= CEILINGS[0][0]
@@ -82,7 +82,10 @@ def test_the_ceiling_is_one_for_all_processes(store: redis.Redis, issuer: Issuer
 
 def test_one_approval_key_serves_everybody(store: redis.Redis, issuer: Issuer) -> None:
     seen: list[str] = []
-    threads = [threading.Thread(target=lambda: seen.append(Door(store, KEY, issuer).approval_key())) for _ in range(20)]
+    threads = [
+        threading.Thread(target=lambda: seen.append(ConnectionLimiter(store, KEY, issuer).approval_key()))
+        for _ in range(20)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -91,17 +94,17 @@ def test_one_approval_key_serves_everybody(store: redis.Redis, issuer: Issuer) -
 
 
 def test_a_refused_approval_key_is_replaced_once_however_many_say_so(
-    store: redis.Redis, door: Door, issuer: Issuer
+    store: redis.Redis, door: ConnectionLimiter, issuer: Issuer
 ) -> None:
     first = door.approval_key()
-    doors = [Door(store, KEY, issuer) for _ in range(5)]
+    doors = [ConnectionLimiter(store, KEY, issuer) for _ in range(5)]
     for each in doors:
         each.refused(first)
         each.approval_key()
     assert (door.approval_key(), issuer.issued) == ("key-2", 2)
 
 
-def test_a_flushed_redis_costs_one_more_key(store: redis.Redis, door: Door, issuer: Issuer) -> None:
+def test_a_flushed_redis_costs_one_more_key(store: redis.Redis, door: ConnectionLimiter, issuer: Issuer) -> None:
     door.approval_key()
     store.flushdb()
     assert door.approval_key() == "key-2"

@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import pytest
 
-from aegis.broker import Balance, NotSent, OrderRequest, Placed, Refused
+from aegis.broker import Balance, BrokerOrderRef, NotSent, OrderRequest, Refused
 from aegis.terms import Board, Instrument, Market, OrderKind, Side
 from infra import clock
 
@@ -95,7 +95,7 @@ def test_a_referenced_number_keeps_its_zeros(desk: Desk) -> None:
 
 def test_cancelling_twice_is_refused(desk: Desk) -> None:
     acceptance = desk.broker.place(limit(Side.BUY, 10, 69_000))
-    placed = Placed(TODAY, acceptance.branch, acceptance.order_no, Market.KRX, OrderKind.LIMIT)
+    placed = BrokerOrderRef(TODAY, acceptance.branch, acceptance.order_no, Market.KRX, OrderKind.LIMIT)
     desk.broker.cancel(placed)
     with pytest.raises(Refused):
         desk.broker.cancel(placed)
@@ -170,7 +170,7 @@ def test_nxt_takes_orders_live_and_not_on_paper(desk: Desk) -> None:
     (resting,) = desk.broker.open_orders()
     assert resting.placed.market is Market.NXT
     with pytest.raises(Refused):
-        desk.broker.cancel(Placed(TODAY, acceptance.branch, acceptance.order_no, Market.KRX, OrderKind.LIMIT))
+        desk.broker.cancel(BrokerOrderRef(TODAY, acceptance.branch, acceptance.order_no, Market.KRX, OrderKind.LIMIT))
     desk.broker.cancel(resting.placed)
     assert desk.broker.open_orders() == []
 

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from aegis.broker import PartlyRead, Refused
+from aegis.broker import PartialResponse, Refused
 from aegis.sessions import KST
 from kis.broker import KISBroker
 from kis.client import Client
@@ -155,7 +155,7 @@ def test_the_recent_list_reaches_back_by_whole_months(
 @pytest.mark.usefixtures("_today")
 def test_old_days_that_cannot_be_had_leave_the_recent_ones_readable() -> None:
     lists = Lists({"CTSC9215R": "APBK0001", "TTTC0081R": [RECENT]})
-    with pytest.raises(PartlyRead, match="orders from 2026-07-31 to 2026-07-31") as caught:
+    with pytest.raises(PartialResponse, match="orders from 2026-07-31 to 2026-07-31") as caught:
         lists.broker.orders(date(2026, 7, 31), TODAY)
     assert [record.order_no for record in caught.value.read] == ["0000000008"]
 

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from aegis.broker import Acceptance, OrderRequest, OutcomeUnknown, PartlyRead, Placed
+from aegis.broker import Acceptance, BrokerOrderRef, OrderRequest, OutcomeUnknown, PartialResponse
 from aegis.terms import Market, OrderKind, Side
 from kis.broker import KISBroker
 from tests.conftest import ORDINARY_MORNING
 
 from .test_client import Wire
 
-PLACED = Placed(date(2026, 11, 23), "06010", "0000000007", Market.KRX, OrderKind.LIMIT)
+PLACED = BrokerOrderRef(date(2026, 11, 23), "06010", "0000000007", Market.KRX, OrderKind.LIMIT)
 COMMANDS: dict[str, Callable[[KISBroker], Acceptance]] = {
     "buy": lambda broker: broker.place(OrderRequest("005930", Side.BUY, Market.KRX, OrderKind.LIMIT, 10, 70_000)),
     "sell": lambda broker: broker.place(OrderRequest("005930", Side.SELL, Market.KRX, OrderKind.LIMIT, 10, 70_000)),
@@ -73,7 +73,7 @@ def test_a_listed_order_without_a_number_is_an_unread_line_and_hides_no_other(nu
         "excg_id_dvsn_cd": "KRX",
     }
     wire = Wire({"rt_cd": "0", "output": [line, {**line, "odno": number}], "ctx_area_fk100": "", "ctx_area_nk100": ""})
-    with pytest.raises(PartlyRead) as caught:
+    with pytest.raises(PartialResponse) as caught:
         KISBroker(wire.client).open_orders()
     assert [order.placed.order_no for order in caught.value.read] == ["0000000008"]
     assert [line.order_no for line in caught.value.unread] == [""]

@@ -17,6 +17,7 @@ from aegis.broker import (
     Balance,
     Book,
     BrokerError,
+    BrokerOrderRef,
     CalendarDay,
     ChartMinute,
     DayPrice,
@@ -29,7 +30,6 @@ from aegis.broker import (
     OrderRecord,
     OrderRequest,
     OutcomeUnknown,
-    Placed,
     Quote,
     Refused,
     StockInfo,
@@ -51,7 +51,7 @@ D = Decimal
 # what AEGIS does not use, but was recorded: its envelope is judged all the same
 UNUSED = TR("an operation of no use here", "GET", "/uapi/none", Effect.READ, Urgency.QUOTE, live="NONE0000R")
 BUY = OrderRequest("005930", Side.BUY, Market.KRX, OrderKind.LIMIT, 1, 70_000)
-PLACED = Placed(TODAY, "00950", "0000002933", Market.KRX, OrderKind.LIMIT)
+PLACED = BrokerOrderRef(TODAY, "00950", "0000002933", Market.KRX, OrderKind.LIMIT)
 
 
 @pytest.fixture(autouse=True)
@@ -133,8 +133,8 @@ READINGS: list[Reading] = [
         "doc_rest_inquire_psbl_rvsecncl.json",
         lambda broker: broker.open_orders(),
         [
-            OpenOrder(Placed(TODAY, "06010", "0001569139", Market.KRX, OrderKind.LIMIT), "009150", Side.BUY, 1),
-            OpenOrder(Placed(TODAY, "06010", "0001569138", Market.KRX, OrderKind.LIMIT), "009150", Side.BUY, 1),
+            OpenOrder(BrokerOrderRef(TODAY, "06010", "0001569139", Market.KRX, OrderKind.LIMIT), "009150", Side.BUY, 1),
+            OpenOrder(BrokerOrderRef(TODAY, "06010", "0001569138", Market.KRX, OrderKind.LIMIT), "009150", Side.BUY, 1),
         ],
     ),
     (

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from kis.liveness import FEW_SECONDS, LEAST_SECONDS, MISSED_FRAMES, MOST_DOUBLINGS, MOST_RENEWALS, Voices, patience
+from kis.liveness import FEW_SECONDS, LEAST_SECONDS, MISSED_FRAMES, MOST_DOUBLINGS, MOST_RENEWALS, FeedRates, patience
 from kis.subscriptions import Topic
 
 REGULAR = "REGULAR"
@@ -13,14 +13,14 @@ THIN = Topic("H0STCNT0", "004090")
 INDEX = Topic("H0UPCNT0", "2001")
 
 
-def heard(voices: Voices, per_second: dict[Topic, int], since: float, seconds: int, phase: str = REGULAR) -> float:
+def heard(voices: FeedRates, per_second: dict[Topic, int], since: float, seconds: int, phase: str = REGULAR) -> float:
     """Let these feeds speak for a while, look each second, and return the end of it."""
     for second in range(seconds):
         assert not voices.is_deaf(since + second + 1, per_second, dict.fromkeys(per_second, phase))
     return since + seconds
 
 
-def deaf_after(voices: Voices, topics: list[Topic], since: float, most: int, phase: str = REGULAR) -> float:
+def deaf_after(voices: FeedRates, topics: list[Topic], since: float, most: int, phase: str = REGULAR) -> float:
     """Return after how many seconds of silence the connection counts as deaf, infinity for not within `most`."""
     for second in range(1, most + 1):
         if voices.is_deaf(since + second, {}, dict.fromkeys(topics, phase)):
@@ -28,8 +28,8 @@ def deaf_after(voices: Voices, topics: list[Topic], since: float, most: int, pha
     return math.inf
 
 
-def connected(usual: dict[Topic, float] | None = None) -> Voices:
-    voices = Voices(usual)
+def connected(usual: dict[Topic, float] | None = None) -> FeedRates:
+    voices = FeedRates(usual)
     voices.connected(0.0)
     return voices
 
@@ -132,7 +132,7 @@ def test_a_sudden_halt_of_everything_costs_few_connections() -> None:
 
 
 def muted(
-    voices: Voices, silent: list[Topic], loud: list[Topic], since: float, seconds: int
+    voices: FeedRates, silent: list[Topic], loud: list[Topic], since: float, seconds: int
 ) -> list[tuple[int, Topic]]:
     """Let some go on while others are silent; return when which of them counted as mute."""
     told = []

@@ -21,7 +21,7 @@ from kis.stream import Stream
 from kis.subscriptions import Topic
 from simulator.api.server import Simulator
 from simulator.feed import hub
-from simulator.feed.session import Cipherer
+from simulator.feed.session import NoticeCipher
 
 SAMSUNG = "005930"
 NOTICES, TRADES, BOOK = Topic("H0STCNI0", "rehearsal"), Topic("H0STCNT0", SAMSUNG), Topic("H0STASP0", SAMSUNG)
@@ -287,7 +287,7 @@ def packed(text: str) -> bytes:
 
 
 def test_our_own_fills_do_not_wait_behind_ticks() -> None:
-    ear, cipherer = Ear(NOTICES, TRADES), Cipherer.fresh()
+    ear, cipherer = Ear(NOTICES, TRADES), NoticeCipher.fresh()
     tick = f"0|H0STCNT0|001|{SAMSUNG}^100000^70000" + "^1" * 44
     output = {"iv": cipherer.iv, "key": cipherer.key}
     key = {

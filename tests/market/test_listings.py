@@ -13,7 +13,7 @@ from infra import clock
 from market import reference_data, tasks
 from market.management.commands import sync_stocks as command
 from market.models import Stock
-from orders.service import Intent, OrderService
+from orders.service import OrderIntent, OrderService
 from portfolio.fetcher import KISFetcher
 from simulator.api.server import Simulator
 from simulator.exchange.listings import STOCKS
@@ -111,7 +111,7 @@ def test_of_a_stock_that_is_only_listed_the_broker_is_asked_before_an_order(
     reference_data.sync_listings(broker, now=clock.now())
     KISFetcher(broker, clock.now).sync_portfolio()
     simulator.set_price("005930", 70_000)
-    OrderService(broker, clock.now).place(Intent("005930", Side.BUY, 1, price=69_000))
+    OrderService(broker, clock.now).place(OrderIntent("005930", Side.BUY, 1, price=69_000))
     assert Stock.objects.get(pk="005930").trades_on_nxt
 
 

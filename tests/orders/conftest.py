@@ -12,7 +12,7 @@ from aegis.terms import Side
 from infra import clock
 from orders import cancel_driver, chase, periodic_sync, reconcile
 from orders.models import TradeOrder
-from orders.service import Intent, OrderService
+from orders.service import OrderIntent, OrderService
 from simulator.api.server import Simulator
 
 SAMSUNG = "005930"
@@ -34,7 +34,7 @@ def buy(service: OrderService) -> Callable[..., TradeOrder]:
         wanted: dict[str, object] = {"code": SAMSUNG, "side": Side.BUY, "qty": 10}
         if "price" not in words:
             wanted["strategy"] = "buy_normal"
-        return service.place(Intent(**{**wanted, **words}))  # type: ignore[arg-type]
+        return service.place(OrderIntent(**{**wanted, **words}))  # type: ignore[arg-type]
 
     return place
 

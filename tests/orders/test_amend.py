@@ -10,7 +10,7 @@ from unittest import mock
 import pytest
 from django.db import connection, transaction
 
-from aegis.broker import Acceptance, Broker, Placed
+from aegis.broker import Acceptance, Broker, BrokerOrderRef
 from aegis.chase import Action, Plan
 from aegis.lifecycle import Status
 from aegis.requests import REPLY_DEADLINE, EndCause, RequestKind, RequestState
@@ -24,7 +24,7 @@ from orders import cancel_driver, chase, kill_switch, reconcile, stops
 from orders.models import BlacklistedStock, BrokerRequest, StopRule, TradeOrder
 from orders.order_list import LIST_LAG
 from orders.pretrade import PreTrade
-from orders.service import NO_CHASE, Intent, OrderDenied, OrderService
+from orders.service import NO_CHASE, OrderDenied, OrderIntent, OrderService
 from portfolio.fetcher import KISFetcher
 from rehearsal.ledger_check import judge
 from simulator.api.server import Simulator
@@ -40,7 +40,7 @@ Buy = Callable[..., TradeOrder]
 ClockAt = Callable[[Any], object]
 Look = Callable[[], reconcile.Report]
 # amends beside which something else happens just before the bytes leave
-Beside = Callable[[Callable[[Placed], object]], OrderService]
+Beside = Callable[[Callable[[BrokerOrderRef], object]], OrderService]
 PRINTINGS = [{"amended": "cancelled"}, {"amended": "untouched"}]
 
 
@@ -71,8 +71,8 @@ def bodies(monkeypatch: pytest.MonkeyPatch) -> list[Mapping[str, str]]:
 
 @pytest.fixture
 def beside(broker: Broker) -> Beside:
-    def that(happens: Callable[[Placed], object]) -> OrderService:
-        def amend(placed: Placed, *, price: int, qty: int | None) -> Acceptance:
+    def that(happens: Callable[[BrokerOrderRef], object]) -> OrderService:
+        def amend(placed: BrokerOrderRef, *, price: int, qty: int | None) -> Acceptance:
             happens(placed)
             return broker.amend(placed, price=price, qty=qty)
 
@@ -103,7 +103,7 @@ def by_hand(simulator: Simulator, **words: object) -> dict[str, Any]:
     return dict(simulator.command("POST", "/simulator/orders", {"account": ACCOUNT, **words}))
 
 
-def number(order: TradeOrder | Placed) -> int:
+def number(order: TradeOrder | BrokerOrderRef) -> int:
     return int(order.order_no or 0)
 
 
@@ -132,7 +132,7 @@ def equal(broker: Broker, simulator: Simulator) -> str:
     return str(judge(simulator.ledger(ACCOUNT)))
 
 
-def tell_nothing(placed: Placed) -> None:
+def tell_nothing(placed: BrokerOrderRef) -> None:
     """Let nothing happen."""
 
 
@@ -181,7 +181,7 @@ def test_the_row_and_the_request_stand_before_a_byte_leaves(
         seen.extend([request.state, request.order_id, request.makes.status, request.makes.qty, request.makes.price])
         connection.close()
 
-    def another_reads(placed: Placed) -> None:
+    def another_reads(placed: BrokerOrderRef) -> None:
         reader = threading.Thread(target=read_elsewhere)
         reader.start()
         reader.join()
@@ -356,7 +356,7 @@ def test_a_chase_that_is_ended_while_its_amend_is_answered_stays_ended(
     settings.CHASE_BY = "amend"
     order = buy()
 
-    def amend(placed: Placed, *, price: int, qty: int | None) -> Acceptance:
+    def amend(placed: BrokerOrderRef, *, price: int, qty: int | None) -> Acceptance:
         acceptance = broker.amend(placed, price=price, qty=qty)
         service.end_chase(fresh(order), "by hand")
         return acceptance
@@ -389,7 +389,7 @@ def test_a_chase_that_is_ended_while_its_amend_has_no_answer_stays_ended(
 def open_buys(order: TradeOrder) -> int:
     """Return the shares that open buys may still bring, as another order of the stock sees them."""
     pretrade = PreTrade(mock.MagicMock(), clock.now)
-    return pretrade.context(Intent(SAMSUNG, Side.BUY, 1, price=60_000)).crowd.others.open_buy_qty
+    return pretrade.context(OrderIntent(SAMSUNG, Side.BUY, 1, price=60_000)).crowd.others.open_buy_qty
 
 
 def test_an_amend_counts_once_before_the_list_names_it_and_after(
@@ -521,7 +521,7 @@ def forbid(how: str) -> None:
     if how == "BLACKLISTED":
         BlacklistedStock.objects.create(stock_code=SAMSUNG, reason="a test")
     else:
-        kill_switch.turn(TradingState(how), by="kim", reason="a test", at=clock.now())
+        kill_switch.set_state(TradingState(how), by="kim", reason="a test", at=clock.now())
 
 
 BANS = ["REDUCING", "HALTED", "BLACKLISTED"]
@@ -692,7 +692,7 @@ def test_an_amend_whose_sender_died_is_resolved_by_the_list(
     class Death(BaseException):
         """No handler catches it."""
 
-    def die(placed: Placed, before: bool) -> None:
+    def die(placed: BrokerOrderRef, before: bool) -> None:
         if not before:
             assert placed.last_check is not None
             placed.last_check()
@@ -756,7 +756,7 @@ def test_a_take_profit_sells_at_once_what_is_sellable_beside_an_amend_without_an
     assert service.amend(sale, price=79_000).state is Status.UNKNOWN
     simulator.set_price(SAMSUNG, 75_100)
     assert stops.trigger(stop.pk, 75_100, clock.now(), seen="feed")
-    stops.advance(stop.pk, broker, clock.now)
+    stops.run_step(stop.pk, broker, clock.now)
     sold = TradeOrder.objects.get(request_id__startswith="stop:")
     assert (sold.qty, sold.state) == (6, Status.PENDING), sold.refusal
 
@@ -778,7 +778,7 @@ def test_a_stop_sells_what_is_sellable_beside_a_sale_whose_amend_has_no_answer(
     ordered = TradeOrder.objects.filter(request_id__startswith="stop:")
     while not ordered.exists():
         assert clock.now() - began < REPLY_DEADLINE, StopRule.objects.get().note
-        stops.advance(stop.pk, broker, clock.now)
+        stops.run_step(stop.pk, broker, clock.now)
         clock_at(clock.now() + timedelta(seconds=3))
         reconcile.reconcile(broker, clock.now)
     assert ordered.get().qty == (10 if kind.falls else 6)

@@ -238,13 +238,13 @@ def test_a_split_that_the_account_shows_too_moves_it_once(
     ratio = D("0.2")
     if is_event_first:
         split_event(ratio)
-        stops.keep(clock.now())
+        stops.sync_with_holdings(clock.now())
     clock_at(MORNING)
     stop_polling.watch(at_base(14_000), DOWN, clock.now)
     if not is_event_first:
         split_event(ratio)
-        stops.keep(clock.now())
-        stops.keep(clock.now())
+        stops.sync_with_holdings(clock.now())
+        stops.sync_with_holdings(clock.now())
     row.refresh_from_db()
     assert abs(stops.limit(row) - line * ratio) <= 1
     assert (row.basis, row.moved_by) == (1, 1)
@@ -261,7 +261,7 @@ def test_new_shares_that_arrive_weeks_later_move_nothing(
     line = stops.limit(row)
     clock_at("2026-12-14 07:30:00")
     split_event(ratio)
-    stops.keep(clock.now())
+    stops.sync_with_holdings(clock.now())
     row.refresh_from_db()
     assert abs(stops.limit(row) - line) <= 1
     assert abs(row.basis - 1) < D("0.0001")
@@ -275,7 +275,7 @@ def test_a_change_of_shares_without_another_base_price_is_taken_back(
     row = arm("65000", unit=StopUnit.PRICE)
     clock_at("2026-11-24 07:30:00")
     split_event(D("0.8"))
-    stops.keep(clock.now())
+    stops.sync_with_holdings(clock.now())
     row.refresh_from_db()
     assert row.value == 52_000
     clock_at(MORNING)

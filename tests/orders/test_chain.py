@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from aegis.broker import Acceptance, Broker, NotSent, Placed
+from aegis.broker import Acceptance, Broker, BrokerOrderRef, NotSent
 from aegis.chase import Action, ChaseStep, Plan
 from aegis.lifecycle import Status
 from aegis.terms import OrderKind, Side
@@ -344,7 +344,7 @@ def test_a_refused_cancel_does_not_revive_a_chase_that_was_ended_meanwhile(
     take(order.pk, CHECK)
     cancel = type(broker).cancel
 
-    def ended(self: Broker, placed: Placed) -> Acceptance:
+    def ended(self: Broker, placed: BrokerOrderRef) -> Acceptance:
         cancel(self, replace(placed, last_check=None))  # in the broker's own app: nothing is left to cancel
 
         def checked() -> None:

@@ -8,7 +8,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import translation
 
-from aegis.broker import Acceptance, Broker, NotSent, OutcomeUnknown, PartlyRead, Refused, UnreadLine
+from aegis.broker import Acceptance, Broker, NotSent, OutcomeUnknown, PartialResponse, Refused, UnparsedLine
 from infra import clock
 from kis import factory
 from orders import serializers
@@ -241,7 +241,7 @@ def test_a_dry_run_of_the_brake_says_what_it_could_not_read(
     buy: Buy, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order = buy(price=69_000)
-    seen = PartlyRead(broker.open_orders(), [UnreadLine("0000000009", "its kind is 51")])
+    seen = PartialResponse(broker.open_orders(), [UnparsedLine("0000000009", "its kind is 51")])
     fail(monkeypatch, broker, "open_orders", seen)
     shape = told("cancel_all", "--dry-run", exit_code=1)
     assert (shape["error"]["code"], [each["order_no"] for each in shape["orders"]]) == ("NOT_ALL", [order.order_no])

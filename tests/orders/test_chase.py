@@ -10,7 +10,7 @@ from django.core.management import call_command
 from django.db import transaction
 from django.utils.translation import gettext
 
-from aegis.broker import Acceptance, Broker, BrokerError, NotSent, OrderRequest, OutcomeUnknown, Placed, Refused
+from aegis.broker import Acceptance, Broker, BrokerError, BrokerOrderRef, NotSent, OrderRequest, OutcomeUnknown, Refused
 from aegis.chase import MAX_LOST, Action, Plan
 from aegis.lifecycle import Status
 from aegis.requests import EndCause
@@ -23,7 +23,7 @@ from orders.cancel import Canceller
 from orders.models import TradeExecution, TradeOrder, TradingSwitch
 from orders.reorders import Reorders
 from orders.requests import Grounds
-from orders.service import Intent, OrderService
+from orders.service import OrderIntent, OrderService
 from orders.submit import Submitter
 from simulator.api.server import Simulator
 
@@ -188,7 +188,7 @@ def test_a_chase_that_is_ended_while_its_reorder_is_priced_orders_nothing(
 def test_a_chase_that_many_others_overtake_goes_on_later(buy: Buy, sweep, monkeypatch: pytest.MonkeyPatch) -> None:
     order = buy()
     with monkeypatch.context() as patch:
-        patch.setattr(journal, "commit", lambda *words, **more: False)
+        patch.setattr(journal, "insert_if_unchanged", lambda *words, **more: False)
         sweep()
     order.refresh_from_db()
     assert (order.state, order.chase_at is None) == (Status.CANCELLED, False)
@@ -204,7 +204,7 @@ class LosesCancels:
     def __getattr__(self, name: str) -> object:
         return getattr(self._broker, name)
 
-    def cancel(self, placed: Placed) -> None:
+    def cancel(self, placed: BrokerOrderRef) -> None:
         if self.arrives:
             self._broker.cancel(placed)
         raise OutcomeUnknown("no answer", call="order-rvsecncl")
@@ -372,7 +372,7 @@ def test_a_chase_pauses_while_the_stock_is_held(
 def test_a_chase_pauses_while_its_venue_takes_nothing(service: OrderService, broker: Broker, clock_at, after) -> None:
     clock_at("2026-11-23 08:49:00")
     reconcile.reconcile(broker, clock.now)
-    order = service.place(Intent(SAMSUNG, Side.BUY, 1, strategy="buy_normal"))
+    order = service.place(OrderIntent(SAMSUNG, Side.BUY, 1, strategy="buy_normal"))
     assert order.market == Market.NXT
     clock_at("2026-11-23 08:52:00")
     for _ in range(5):
@@ -419,7 +419,7 @@ def test_a_reorder_is_taken_back_where_a_fill_of_before_the_cancel_turns_up(buy:
     late = fills.Fill(10, Decimal(69_800), 698_000, clock.now(), TradeExecution.Source.LIST, Market.KRX)
     with transaction.atomic():
         # so new that no list of this test contradicts it
-        fills.count(journal.locked(order.pk), late, now=clock.now() + timedelta(seconds=60))
+        fills.apply_fill(journal.locked(order.pk), late, now=clock.now() + timedelta(seconds=60))
     sweep()
     again.refresh_from_db()
     assert (again.state, again.filled_qty, again.chase_at) == (Status.CANCELLED, 0, None)

@@ -22,7 +22,7 @@ from market import order_books
 from orders import chase, order_messages, stops
 from orders.models import BlacklistedStock, StopRule, TradeOrder
 from orders.reconcile import reconcile
-from orders.service import Intent, OrderDenied, OrderService
+from orders.service import OrderDenied, OrderIntent, OrderService
 from orders.tasks import submit
 from portfolio.models import Portfolio
 from simulator.api.server import Simulator
@@ -53,7 +53,7 @@ def by_message(code: str) -> str:
 
 def by_the_service(code: str) -> str:
     try:
-        OrderService(factory.broker(), clock.now).place(Intent(code, Side.BUY, 1, price=60_000))
+        OrderService(factory.broker(), clock.now).place(OrderIntent(code, Side.BUY, 1, price=60_000))
     except OrderDenied as denied:
         return str(denied)
     return ""
@@ -85,7 +85,7 @@ def test_a_space_behind_the_code_passes_no_blacklist(service: OrderService, door
 def test_an_order_by_a_padded_code_is_one_order_and_its_chase_ends(
     service: OrderService, broker: Broker, simulator: Simulator, clock_at: Callable[[Any], object]
 ) -> None:
-    order = service.place(Intent("005930 ", Side.BUY, 3, price=69_000, plan=Plan(5.0, 0, 1, False)))
+    order = service.place(OrderIntent("005930 ", Side.BUY, 3, price=69_000, plan=Plan(5.0, 0, 1, False)))
     simulator.set_price("005930", 68_500)
     reconcile(broker, clock.now)
     (row,) = TradeOrder.objects.all()
@@ -106,7 +106,7 @@ def test_what_is_no_code_is_refused_with_what_would_be_right(service: OrderServi
         call_command("buy", code, "1")
     assert caught.value.returncode == 2
     with pytest.raises(ValueError, match="as 005930 or 0009K0"):
-        Intent(code, Side.BUY, 1)
+        OrderIntent(code, Side.BUY, 1)
     assert not TradeOrder.objects.exists()
 
 
@@ -155,7 +155,7 @@ def test_a_book_is_kept_of_the_stock_that_is_meant(service: OrderService) -> Non
 
 def test_an_intent_whose_strategy_id_is_too_long_is_refused() -> None:
     with pytest.raises(ValueError, match="65"):
-        Intent("005930", Side.BUY, 1, strategy_id="x" * 65)
+        OrderIntent("005930", Side.BUY, 1, strategy_id="x" * 65)
 
 
 def test_an_order_is_named_by_its_number_however_that_is_typed(service: OrderService) -> None:

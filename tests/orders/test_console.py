@@ -387,7 +387,7 @@ def test_an_unknown_order_is_listed_with_the_evidence_and_decided(unanswered: Tr
     theirs = {"order_no": "0000000001", "branch": "00950", "market": "KRX", "placed_at": "10:00:00", "qty": 1}
     figures = {"price": 69_000, "filled_qty": 0, "open_qty": 1, "cancelled_qty": 0}
     other = {**theirs, **figures, "order_no": "0000000002"}
-    journal.note(unanswered, candidates=[{**theirs, **figures}, other])
+    journal.update_fields(unanswered, candidates=[{**theirs, **figures}, other])
     (shape,) = told("unknown")["unknown"]
     assert [each["order_no"] for each in shape["candidates"]] == ["0000000001", "0000000002"]
     assert_shape(shape["candidates"][0], serializers.CandidateShape)

@@ -12,7 +12,7 @@ from infra import clock
 from kis import factory
 from market.models import TradingDay
 from orders import periodic_sync
-from orders.service import Intent, OrderDenied, OrderService
+from orders.service import OrderDenied, OrderIntent, OrderService
 from simulator.api.server import Simulator, serve
 
 pytestmark = pytest.mark.django_db
@@ -38,11 +38,11 @@ def open_at(
         settings.KIS_ENVIRONMENT = settings.KIS_ENVIRONMENT.at(simulator.url)
         settings.KIS_CALLS_PER_SECOND = settings.KIS_LEDGER_CALLS_PER_SECOND = 1_000
         monkeypatch.setenv("AEGIS_SIMULATOR_URL", simulator.url)
-        factory.forget()
+        factory.reset()
         return OrderService(factory.broker(), clock.now), simulator
 
     yield open_at
-    factory.forget()
+    factory.reset()
     for serving in started:
         serving.__exit__(None, None, None)
 
@@ -55,7 +55,7 @@ def taken(simulator: Simulator) -> list[tuple[str, str]]:
 def ordered(service: OrderService, simulator: Simulator, market: Market | None, words: Mapping[str, Any]) -> str:
     """Order one share; return `KRX 00` as the exchange took it, or the first reason why it was never sent."""
     try:
-        service.place(Intent(SAMSUNG, Side.BUY, 1, market=market, **words))
+        service.place(OrderIntent(SAMSUNG, Side.BUY, 1, market=market, **words))
     except OrderDenied as denied:
         assert taken(simulator) == [], "a denied order never leaves"
         return denied.reasons[0].code

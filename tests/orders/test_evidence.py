@@ -19,7 +19,7 @@ from django.db import transaction
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from aegis.broker import HeldBack, OrderRecord, UnreadLine
+from aegis.broker import HeldBack, OrderRecord, UnparsedLine
 from aegis.chase import Action, ChaseBy, ChaseState, Plan, Session, next_step
 from aegis.lifecycle import DONE, Status
 from aegis.requests import EndCause, RequestedBy, RequestKind, RequestState, SentRequest, attribute
@@ -218,7 +218,7 @@ def settled(order: TradeOrder, record: OrderRecord, asked_at: datetime, **words:
 
 
 def list_of(lines: Sequence[OrderRecord], asked_at: datetime, *, is_parsed: bool = True) -> order_list.OrderList:
-    unread = [] if is_parsed else [UnreadLine("", "a line of nobody's")]
+    unread = [] if is_parsed else [UnparsedLine("", "a line of nobody's")]
     return order_list.arrange(list(lines), unread, since=NOW.date(), asked_at=asked_at, now=asked_at)
 
 
@@ -574,7 +574,7 @@ def test_whatever_changed_while_an_order_waited_keeps_it_from_leaving(
         order = about_to_leave(order_type=side.value, order_kind=OrderKind.LIMIT.value, created_at=NOW, quoted_at=NOW)
         grounds = Grounds(NOW, follows=before.pk, stop=(stop.pk, stop.generation))
         if "STATE" in changed:
-            kill_switch.turn(TradingState.HALTED, by="kim", reason="a test", at=now)
+            kill_switch.set_state(TradingState.HALTED, by="kim", reason="a test", at=now)
         if "SESSION" in changed:
             TradeOrder.objects.filter(pk=order.pk).update(order_kind=OrderKind.POST_CLOSE.value)
             order.refresh_from_db()
@@ -694,7 +694,7 @@ def test_a_fill_that_the_list_lacks_stands_until_complete_lists_have_lacked_it_l
 
 def count_fill(order: TradeOrder, qty: int) -> None:
     fill = fills.Fill(qty, order.price, qty * order.price, NOW, TradeExecution.Source.NOTICE, Market.KRX)
-    fills.count(order, fill, now=NOW)
+    fills.apply_fill(order, fill, now=NOW)
 
 
 LISTS = ("complete", "complete", "unparsed", "empty")
@@ -844,7 +844,7 @@ def test_an_amend_that_was_given_up_is_no_new_order_of_the_list() -> None:
 @pytest.mark.django_db
 def test_a_line_that_a_given_up_order_may_be_waits_for_a_list_with_every_line_parsed() -> None:
     lost = saved(status="UNKNOWN", order_no=None, branch="", accepted_at=None, chase_at=None)
-    journal.absent(lost, "absent", at=NOW + 100 * SECOND)
+    journal.record_not_found(lost, "absent", at=NOW + 100 * SECOND)
     line = line_of(lost, order_no="0000000777")
     reconcile._reconcile(list_of([line], NOW + 110 * SECOND, is_parsed=False))
     assert not TradeOrder.objects.filter(origin=TradeOrder.Origin.EXTERNAL).exists()

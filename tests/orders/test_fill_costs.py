@@ -35,5 +35,5 @@ def test_a_buy_lowers_the_total_by_its_commission_until_it_is_taken_back(
     assert fill.fee > 0
     assert PortfolioService().get_summary().total_asset == before - fill.fee
     order.refresh_from_db()
-    fills.void(fill, order, now=clock.now(), why="a test")
+    fills.void_fill(fill, order, now=clock.now(), why="a test")
     assert PortfolioService().get_summary().total_asset == before

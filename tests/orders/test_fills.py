@@ -39,7 +39,7 @@ def notice(
 
 def hear(text: str) -> RawNotice:
     (heard,) = codec.notices(codec.Data("H0STCNI0", 1, text))
-    return fills.receive(heard, account=ACCOUNT, now=clock.now(), arrived=time.perf_counter())
+    return fills.ingest(heard, account=ACCOUNT, now=clock.now(), arrived=time.perf_counter())
 
 
 def held() -> tuple[int, Decimal]:

@@ -24,7 +24,7 @@ from orders import chase, journal, kill_switch, periodic_sync, pretrade_context,
 from orders.models import BlacklistedStock, OrderSequence, Reconciliation, TradeOrder, TradingSwitch
 from orders.pretrade import PreTrade
 from orders.reorders import Reorders
-from orders.service import NO_CHASE, Intent, OrderDenied, OrderService
+from orders.service import NO_CHASE, OrderDenied, OrderIntent, OrderService
 from portfolio import ledger
 from portfolio.fetcher import KISFetcher
 from portfolio.models import AccountSnapshot
@@ -114,15 +114,15 @@ def test_every_reason_is_said_in_korean(buy: Buy, settings) -> None:
 
 
 def test_a_sector_is_excluded_by_the_stock_master(service: OrderService, simulator: Simulator) -> None:
-    buying = Intent(HEATING, Side.BUY, 1, strategy="buy_normal")
+    buying = OrderIntent(HEATING, Side.BUY, 1, strategy="buy_normal")
     assert codes(lambda: service.place(buying)) == ["SECTOR"]
     shares(simulator, 1, HEATING)
-    assert service.place(Intent(HEATING, Side.SELL, 1, strategy="sell_profit")).state is Status.PENDING
+    assert service.place(OrderIntent(HEATING, Side.SELL, 1, strategy="sell_profit")).state is Status.PENDING
 
 
 @pytest.mark.parametrize("code", ["015760", "036460"])
 def test_the_two_stocks_the_user_never_wants_are_there_from_the_start(service: OrderService, code: str) -> None:
-    assert "BLACKLISTED" in codes(lambda: service.place(Intent(code, Side.BUY, 1, strategy="buy_normal")))
+    assert "BLACKLISTED" in codes(lambda: service.place(OrderIntent(code, Side.BUY, 1, strategy="buy_normal")))
 
 
 def test_a_blacklist_entry_holds_to_the_end_of_its_last_day(
@@ -132,7 +132,7 @@ def test_a_blacklist_entry_holds_to_the_end_of_its_last_day(
     shares(simulator, 1)
     clock_at("2026-11-23 19:59:00")
     assert codes(buy) == ["BLACKLISTED"]
-    assert service.place(Intent(SAMSUNG, Side.SELL, 1, strategy="sell_profit")).order_no
+    assert service.place(OrderIntent(SAMSUNG, Side.SELL, 1, strategy="sell_profit")).order_no
     clock_at("2026-11-24 09:10:00")
     assert buy().order_no
 
@@ -181,7 +181,7 @@ def test_haste_in_buying_does_not_hold_up_a_sale(
     buy()
     buy(price=69_000)
     assert codes(lambda: buy(price=68_000)) == ["PACE"]
-    assert service.place(Intent(SAMSUNG, Side.SELL, 1, strategy="sell_profit")).state is Status.PENDING
+    assert service.place(OrderIntent(SAMSUNG, Side.SELL, 1, strategy="sell_profit")).state is Status.PENDING
     later(61)
     assert buy(price=68_000).state is Status.PENDING
 
@@ -247,10 +247,10 @@ def rivals(transactional_db: None, broker: Broker, simulator: Simulator) -> Call
     """Place intents from threads that are all judged before any is committed: `rivals(first, second)`."""
     periodic_sync.sync_calendar(broker, clock.now)
     simulator.set_price(SAMSUNG, 70_000, freeze=True)
-    OrderService(broker, clock.now).draft(Intent(SAMSUNG, Side.BUY, 1, price=60_000))
-    kill_switch.make(clock.now())
+    OrderService(broker, clock.now).draft(OrderIntent(SAMSUNG, Side.BUY, 1, price=60_000))
+    kill_switch.ensure_exists(clock.now())
 
-    def place(*intents: Intent) -> list[object]:
+    def place(*intents: OrderIntent) -> list[object]:
         gate = threading.Barrier(len(intents))
         outcomes: list[object] = [None] * len(intents)
 
@@ -281,7 +281,7 @@ def rivals(transactional_db: None, broker: Broker, simulator: Simulator) -> Call
 
 def test_of_two_twins_judged_together_one_goes(rivals, settings, simulator: Simulator) -> None:
     settings.DUPLICATE_SECONDS = 10
-    outcomes = rivals(*(Intent(SAMSUNG, Side.BUY, 10, strategy="buy_normal") for _ in range(3)))
+    outcomes = rivals(*(OrderIntent(SAMSUNG, Side.BUY, 10, strategy="buy_normal") for _ in range(3)))
     refused = [each for each in outcomes if isinstance(each, OrderDenied)]
     assert [reason.code for each in refused for reason in each.reasons] == ["DUPLICATE", "DUPLICATE"]
     assert len(simulator.ledger(ACCOUNT)["orders"]) == 1
@@ -290,7 +290,7 @@ def test_of_two_twins_judged_together_one_goes(rivals, settings, simulator: Simu
 def test_two_of_one_request_are_one_order_and_no_twins(rivals, settings, simulator: Simulator) -> None:
     settings.DUPLICATE_SECONDS = 10
     settings.MAX_ORDERS_PER_MINUTE = 1
-    outcomes = rivals(*(Intent(SAMSUNG, Side.BUY, 10, strategy="buy_normal", request_id="one") for _ in range(3)))
+    outcomes = rivals(*(OrderIntent(SAMSUNG, Side.BUY, 10, strategy="buy_normal", request_id="one") for _ in range(3)))
     assert {each.pk for each in outcomes if isinstance(each, TradeOrder)} == {TradeOrder.objects.get().pk}
     assert len(outcomes) == 3
     assert len(simulator.ledger(ACCOUNT)["orders"]) == 1
@@ -298,7 +298,7 @@ def test_two_of_one_request_are_one_order_and_no_twins(rivals, settings, simulat
 
 def test_two_that_fit_the_day_alone_do_not_fit_together(rivals, settings, simulator: Simulator) -> None:
     settings.MAX_DAY_WON = 1_000_000
-    outcomes = rivals(*(Intent(SAMSUNG, Side.BUY, qty, strategy="buy_normal") for qty in (10, 11)))
+    outcomes = rivals(*(OrderIntent(SAMSUNG, Side.BUY, qty, strategy="buy_normal") for qty in (10, 11)))
     (refused,) = (each for each in outcomes if isinstance(each, OrderDenied))
     assert [reason.code for reason in refused.reasons] == ["DAY_VALUE"]
     assert len(simulator.ledger(ACCOUNT)["orders"]) == 1
@@ -346,10 +346,10 @@ def test_a_list_that_is_lost_between_judging_and_committing_holds_up(meanwhile: 
 def test_an_order_that_is_filled_between_judging_and_committing_holds_up_nothing(buy: Buy, meanwhile: Buy) -> None:
     buy(qty=10)
     judged, asked = (
-        mock.Mock(wraps=pretrade_context.crowd),
+        mock.Mock(wraps=pretrade_context.load_competing_orders),
         partial(TradeOrder.objects.update, status="FILLED", filled_qty=10),
     )
-    with mock.patch.object(pretrade_context, "crowd", judged):
+    with mock.patch.object(pretrade_context, "load_competing_orders", judged):
         assert meanwhile(asked, qty=1).order_no
     assert judged.call_count == 1
 
@@ -365,7 +365,7 @@ def test_shares_that_are_filled_between_judging_and_committing_weigh(
 
     def filled() -> None:
         if first.is_open:
-            journal.note(first, status="FILLED", filled_qty=100)
+            journal.update_fields(first, status="FILLED", filled_qty=100)
             ledger.count_fill(SAMSUNG, "", Side.BUY, 100, Decimal(69_800), executed_at=clock.now())
             buy(qty=90, price=69_000)
 
@@ -378,11 +378,11 @@ def test_haste_in_selling_holds_up_no_stop(
     settings.MAX_ORDERS_PER_MINUTE = 1
     shares(simulator, 10)
     KISFetcher(broker, clock.now).sync_portfolio()
-    service.place(Intent(SAMSUNG, Side.SELL, 1, price=80_000))
-    assert codes(lambda: service.place(Intent(SAMSUNG, Side.SELL, 2, price=80_000))) == ["PACE"]
+    service.place(OrderIntent(SAMSUNG, Side.SELL, 1, price=80_000))
+    assert codes(lambda: service.place(OrderIntent(SAMSUNG, Side.SELL, 2, price=80_000))) == ["PACE"]
     profit = stops.arm(SAMSUNG, StopKind.TAKE_PROFIT, StopUnit.PRICE, Decimal(75_000), by="kim", at=clock.now())
     assert stops.trigger(profit.pk, 75_000, clock.now(), seen="feed")
-    stops.advance(profit.pk, broker, clock.now)
+    stops.run_step(profit.pk, broker, clock.now)
     assert profit.sales.get().order_no
 
 
@@ -393,7 +393,7 @@ def test_without_a_switch_there_is_one_from_the_first_order_on(buy: Buy) -> None
 
 
 def test_an_order_that_others_overtake_again_and_again_is_given_up(buy: Buy, simulator: Simulator) -> None:
-    with mock.patch.object(journal, "commit", return_value=False):
+    with mock.patch.object(journal, "insert_if_unchanged", return_value=False):
         assert codes(buy) == ["RIVALS"]
     assert simulator.ledger(ACCOUNT)["orders"] == []
 
@@ -403,9 +403,9 @@ def test_a_market_order_that_goes_as_a_limit_has_twins_too(
 ) -> None:
     settings.DUPLICATE_SECONDS = 10
     clock_at("2026-11-23 08:10:00")
-    first = service.place(Intent(SAMSUNG, Side.BUY, 1, market=Market.NXT))
+    first = service.place(OrderIntent(SAMSUNG, Side.BUY, 1, market=Market.NXT))
     assert (first.order_kind, first.strategy, first.price > 0) == (OrderKind.LIMIT, "", True)
-    assert codes(lambda: service.place(Intent(SAMSUNG, Side.BUY, 1, market=Market.NXT))) == ["DUPLICATE"]
+    assert codes(lambda: service.place(OrderIntent(SAMSUNG, Side.BUY, 1, market=Market.NXT))) == ["DUPLICATE"]
 
 
 def test_the_words_of_a_commit_are_few_enough_to_be_remembered() -> None:
@@ -427,17 +427,17 @@ def test_the_question_to_the_table_knows_every_state_that_is_not_settled() -> No
 def test_an_order_of_unknown_fate_holds_up_its_side_of_its_stock(
     service: OrderService, buy: Buy, broker: Broker, simulator: Simulator
 ) -> None:
-    lost = losing(service, broker).place(Intent(SAMSUNG, Side.BUY, 10, strategy="buy_normal"))
+    lost = losing(service, broker).place(OrderIntent(SAMSUNG, Side.BUY, 10, strategy="buy_normal"))
     assert lost.state is Status.UNKNOWN
     reasons = denied(lambda: buy(qty=1)).reasons
     assert [(reason.code, reason.figures["order"]) for reason in reasons] == [("FROZEN", f"#{lost.pk}")]
     assert buy(code="000660", qty=1).order_no
     shares(simulator, 3)
-    assert service.place(Intent(SAMSUNG, Side.SELL, 1, strategy="sell_profit")).order_no
+    assert service.place(OrderIntent(SAMSUNG, Side.SELL, 1, strategy="sell_profit")).order_no
 
 
 def test_the_freeze_ends_when_the_fate_is_known(service: OrderService, buy: Buy, broker: Broker) -> None:
-    losing(service, broker, arrives=True).place(Intent(SAMSUNG, Side.BUY, 10, strategy="buy_normal"))
+    losing(service, broker, arrives=True).place(OrderIntent(SAMSUNG, Side.BUY, 10, strategy="buy_normal"))
     assert codes(lambda: buy(qty=1)) == ["FROZEN"]
     periodic_sync.reconcile(broker, clock.now)
     assert buy(qty=1).order_no
@@ -455,7 +455,7 @@ def test_a_chase_waits_where_it_rests_for_the_fate_of_another_order(
     service: OrderService, buy: Buy, broker: Broker
 ) -> None:
     order = buy()
-    losing(service, broker, arrives=True).place(Intent(SAMSUNG, Side.BUY, 3, price=69_000))
+    losing(service, broker, arrives=True).place(OrderIntent(SAMSUNG, Side.BUY, 3, price=69_000))
     with mock.patch.object(unknown, "resolve", return_value=0):
         order = _chased(order, broker)
     assert (order.state, order.cancel_sent_at) == (Status.PENDING, None)
@@ -467,7 +467,7 @@ def test_a_chase_waits_where_it_rests_for_the_fate_of_another_order(
 
 def test_a_chase_that_has_cancelled_waits_too_and_goes_on(service: OrderService, buy: Buy, broker: Broker) -> None:
     order = buy()
-    frozen = risk.Reason("FROZEN", "another order")
+    frozen = risk.Denial("FROZEN", "another order")
     with mock.patch.object(Reorders, "reorder", side_effect=OrderDenied([frozen])):
         order = _chased(order, broker)
     assert order.state is Status.CANCELLED
@@ -477,7 +477,7 @@ def test_a_chase_that_has_cancelled_waits_too_and_goes_on(service: OrderService,
 
 def test_a_chase_ends_where_something_lasting_stands_beside_the_freeze(buy: Buy, broker: Broker) -> None:
     order = buy()
-    reasons = [risk.Reason("FROZEN", "another order"), risk.Reason("BLACKLISTED", "not this one")]
+    reasons = [risk.Denial("FROZEN", "another order"), risk.Denial("BLACKLISTED", "not this one")]
     with mock.patch.object(Reorders, "reorder", side_effect=OrderDenied(reasons)):
         order = _chased(order, broker)
     assert (order.chase_at, "not this one" in order.chase_note) == (None, True)
@@ -488,7 +488,7 @@ def test_cash_of_unknown_fate_is_not_spent_on_another_stock(
 ) -> None:
     settings.MAX_ORDER_WON = settings.MAX_DAY_WON = 0
     settings.MAX_POSITION_PERCENT = Decimal(0)
-    losing(service, broker).place(Intent(SAMSUNG, Side.BUY, 1_000, strategy="buy_normal"))
+    losing(service, broker).place(OrderIntent(SAMSUNG, Side.BUY, 1_000, strategy="buy_normal"))
     (reason,) = denied(lambda: buy(code="000660", qty=300)).reasons
     assert reason.code == "CASH"
     assert reason.figures["cash"] < 100_000_000 - 69_800_000
@@ -501,7 +501,7 @@ def test_a_market_order_in_krxs_evening_becomes_a_limit_and_its_history_says_so(
     service: OrderService, clock_at: Callable[[str], object]
 ) -> None:
     clock_at("2026-11-23 17:00:00")
-    intent = Intent(SAMSUNG, Side.BUY, 1, market=Market.KRX)
+    intent = OrderIntent(SAMSUNG, Side.BUY, 1, market=Market.KRX)
     draft = service.draft(intent)
     assert draft.changed is not None
     order = service.place(intent)
@@ -577,14 +577,14 @@ def test_a_crash_between_two_kinds_leaves_one_row_to_look_for(
     buy: Buy, broker: Broker, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     simulator.fault("refusal", path=ORDER, count=1, msg_cd="APBK1943", msg1="시장가호가불가로 주문이 불가합니다.")
-    write = journal.write
+    write = journal.append_event
 
     def dying(order: TradeOrder, kind: str, *words: str, **more: object) -> None:
         write(order, kind, *words, **more)  # type: ignore[arg-type]
         if kind == "KIND_CHANGED":
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(journal, "write", dying)
+    monkeypatch.setattr(journal, "append_event", dying)
     with pytest.raises(KeyboardInterrupt):
         buy(strategy="")
     monkeypatch.undo()

@@ -11,7 +11,7 @@ from unittest import mock
 import pytest
 from django.utils.translation import gettext
 
-from aegis.broker import Acceptance, Broker, HeldBack, NotSent, OrderRequest, Placed, Quote
+from aegis.broker import Acceptance, Broker, BrokerOrderRef, HeldBack, NotSent, OrderRequest, Quote
 from aegis.lifecycle import Status
 from aegis.requests import RequestKind, RequestState
 from aegis.risk import TradingState
@@ -22,7 +22,7 @@ from orders import cancel_driver, chase, kill_switch, reconcile, stops
 from orders.cancel import end_chase
 from orders.models import BlacklistedStock, StopRule, TradeOrder
 from orders.requests import MAX_QUOTE_AGE, WHY_HELD_BACK, new_order_check
-from orders.service import NO_CHASE, Intent, OrderService
+from orders.service import NO_CHASE, OrderIntent, OrderService
 from orders.submit import grounds_of
 from portfolio.fetcher import KISFetcher
 from simulator.api.server import Simulator
@@ -30,7 +30,7 @@ from simulator.api.server import Simulator
 from .conftest import SAMSUNG
 
 ACCOUNT = "50000000-01"
-BUY = Intent(SAMSUNG, Side.BUY, 10, strategy="buy_normal")
+BUY = OrderIntent(SAMSUNG, Side.BUY, 10, strategy="buy_normal")
 Buy = Callable[..., TradeOrder]
 ClockAt = Callable[[Any], object]
 # a broker before which something happens when an order is about to leave
@@ -54,7 +54,7 @@ def meanwhile_cancel(broker: Broker) -> Meanwhile:
     """A broker before which something happens when a cancel is about to leave."""
 
     def that(happens: Callable[[OrderRequest], object]) -> Broker:
-        def cancel(placed: Placed) -> Acceptance:
+        def cancel(placed: BrokerOrderRef) -> Acceptance:
             happens(mock.sentinel.cancel)
             return broker.cancel(placed)
 
@@ -63,7 +63,7 @@ def meanwhile_cancel(broker: Broker) -> Meanwhile:
     return that
 
 
-def place(broker: Broker, intent: Intent = BUY) -> TradeOrder:
+def place(broker: Broker, intent: OrderIntent = BUY) -> TradeOrder:
     return OrderService(broker, clock.now).place(intent)
 
 
@@ -85,7 +85,7 @@ def test_an_order_does_not_leave_once_trading_is_halted(
     service: OrderService, meanwhile: Meanwhile, simulator: Simulator
 ) -> None:
     def halt(request: OrderRequest) -> None:
-        kill_switch.turn(TradingState.HALTED, by="kim", reason="a test", at=clock.now())
+        kill_switch.set_state(TradingState.HALTED, by="kim", reason="a test", at=clock.now())
 
     order = place(meanwhile(halt))
     assert was_held_back(order, "STATE")
@@ -129,7 +129,7 @@ def test_the_sale_of_a_stop_that_was_just_disarmed_does_not_leave(
     KISFetcher(broker, clock.now).sync_portfolio()
     stop = stops.arm(SAMSUNG, StopKind.STOP_LOSS, StopUnit.PRICE, Decimal(65_000), by="kim", at=clock.now())
     assert stops.trigger(stop.pk, 64_900, clock.now(), seen="feed")
-    stops.advance(stop.pk, meanwhile(lambda request: stops.disarm(stop, why="kim", at=clock.now())), clock.now)
+    stops.run_step(stop.pk, meanwhile(lambda request: stops.disarm(stop, why="kim", at=clock.now())), clock.now)
     sale = TradeOrder.objects.get(order_type=Side.SELL)
     assert was_held_back(sale, "STOP")
     assert StopRule.objects.get().state == StopRule.State.DISARMED
@@ -206,7 +206,7 @@ def test_a_chases_cancel_that_was_held_back_is_not_sent_by_others(
     order = place(broker, replace(BUY, tick_offset=-20))
     clock_at(clock.now() + timedelta(seconds=31))
 
-    def cancel(placed: Placed) -> Acceptance:
+    def cancel(placed: BrokerOrderRef) -> Acceptance:
         end_chase(order, "a test", at=clock.now())
         return broker.cancel(placed)
 

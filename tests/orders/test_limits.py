@@ -26,14 +26,14 @@ from monitor import retention
 from ops import apps, backup
 from orders import journal, kill_switch, reconcile
 from orders.models import TradeOrder
-from orders.service import NO_CHASE, Intent, OrderService
+from orders.service import NO_CHASE, OrderIntent, OrderService
 from simulator.api.server import Simulator
 from tests.workers import environment
 
 from .conftest import SAMSUNG
 from .exchange_log import ACCOUNT
 
-BUY = Intent(SAMSUNG, Side.BUY, 10, strategy="buy_normal", plan=NO_CHASE)
+BUY = OrderIntent(SAMSUNG, Side.BUY, 10, strategy="buy_normal", plan=NO_CHASE)
 MOST_SECONDS = 4.0
 SETTINGS = (*db_limits.NAMES, "tcp_keepalives_idle")
 
@@ -175,7 +175,7 @@ def test_migrations_backups_and_the_deletion_of_old_rows_have_their_own(
 
     monkeypatch.setattr(retention, "DUTIES", (("seen", "KEEP_BOOKS_DAYS", lambda before, count: note() or 0),))
     clock_at("2026-11-23 03:00")
-    retention.tidy(clock.now())
+    retention.delete_expired(clock.now())
     assert seen[1:] == [[f"{retention.TURN_SECONDS:g}s"] * 3]
     assert shown(*db_limits.NAMES) == ordinary
 
@@ -189,8 +189,8 @@ def test_migrations_backups_and_the_deletion_of_old_rows_have_their_own(
 def test_an_order_waits_seconds_for_a_worker_that_sleeps_over_the_trading_state(
     service: OrderService, simulator: Simulator
 ) -> None:
-    kill_switch.make(clock.now())
-    with asleep(kill_switch.overtake):
+    kill_switch.ensure_exists(clock.now())
+    with asleep(kill_switch.bump_version):
         began = time.monotonic()
         order = service.place(BUY)
         assert time.monotonic() - began < MOST_SECONDS
@@ -199,8 +199,8 @@ def test_an_order_waits_seconds_for_a_worker_that_sleeps_over_the_trading_state(
 
 
 def test_a_halt_waits_seconds_for_a_worker_that_sleeps_over_the_trading_state(service: OrderService) -> None:
-    kill_switch.make(clock.now())
-    with asleep(kill_switch.overtake):
+    kill_switch.ensure_exists(clock.now())
+    with asleep(kill_switch.bump_version):
         began = time.monotonic()
         kill_switch.halt(by="kim", reason="stop everything", at=clock.now())
         assert time.monotonic() - began < MOST_SECONDS
@@ -210,8 +210,8 @@ def test_a_lock_that_is_not_to_be_had_keeps_an_order_no_longer_and_nothing_is_se
     service: OrderService, simulator: Simulator
 ) -> None:
     """The transaction that holds the lock works on: it is not asleep, and is not ended."""
-    kill_switch.make(clock.now())
-    with asleep(lambda: (kill_switch.overtake(), db_limits.set_limits(lock=60, statement=60, idle=60))):
+    kill_switch.ensure_exists(clock.now())
+    with asleep(lambda: (kill_switch.bump_version(), db_limits.set_limits(lock=60, statement=60, idle=60))):
         began = time.monotonic()
         with pytest.raises(NotSent):
             service.place(BUY)

@@ -13,18 +13,20 @@ from aegis.terms import OrderKind, Side
 from infra import clock
 from orders import reconcile, unknown
 from orders.models import TradeOrder
-from orders.service import Intent, OrderService
+from orders.service import OrderIntent, OrderService
 from simulator.api.server import Simulator
 
 from .conftest import SAMSUNG
 
 pytestmark = pytest.mark.usefixtures("service")
 ACCOUNT = "50000000-01"
-BUY = Intent(SAMSUNG, Side.BUY, 10, strategy="buy_normal")
+BUY = OrderIntent(SAMSUNG, Side.BUY, 10, strategy="buy_normal")
 ClockAt = Callable[[Any], object]
 
 
-def without_answer(broker: Broker, error: BrokerError, intent: Intent = BUY, *, arrives: bool = False) -> TradeOrder:
+def without_answer(
+    broker: Broker, error: BrokerError, intent: OrderIntent = BUY, *, arrives: bool = False
+) -> TradeOrder:
     """Place an order whose answer is this error, whether or not the broker has taken it."""
 
     def place(request: OrderRequest) -> Acceptance:
@@ -67,7 +69,7 @@ def test_a_lost_order_without_a_price_is_found_at_whatever_price_the_list_prints
     broker: Broker, simulator: Simulator, printed: str
 ) -> None:
     simulator.command("POST", "/simulator/printing", {"unpriced": printed})
-    intent = Intent(SAMSUNG, Side.BUY, 10, kind=OrderKind.OWN_BEST)
+    intent = OrderIntent(SAMSUNG, Side.BUY, 10, kind=OrderKind.OWN_BEST)
     order = without_answer(broker, OutcomeUnknown("no answer"), intent, arrives=True)
     (line,) = broker.orders(order.order_date, order.order_date)
     assert (line.price > 0) is (printed == "standing")

@@ -17,7 +17,7 @@ from market import partitions
 from market.models import MarketCandle, MarketMacro
 from orders import kill_switch, market_halts, risk, stops
 from orders.models import MarketHalt, SwitchChange, TradeOrder
-from orders.service import Intent, OrderDenied, OrderService
+from orders.service import OrderDenied, OrderIntent, OrderService
 from portfolio.fetcher import KISFetcher
 from simulator.api.server import Simulator
 
@@ -228,14 +228,14 @@ def test_a_stop_waits_for_a_halted_stock_and_not_for_a_code(
     market_halts.begin_halt(CB, clock.now())
     simulator.command("POST", f"/simulator/quotes/{SAMSUNG}", {"halt": True})
     assert stops.trigger(stop.pk, 69_000, clock.now(), seen="feed")
-    stops.advance(stop.pk, broker, clock.now)
+    stops.run_step(stop.pk, broker, clock.now)
     assert not stop.sales.exists()
     simulator.command("POST", f"/simulator/quotes/{SAMSUNG}", {"halt": False})
     after(61)
-    stops.advance(stop.pk, broker, clock.now)
+    stops.run_step(stop.pk, broker, clock.now)
     assert stop.sales.exists()
     with pytest.raises(OrderDenied):
-        service.place(Intent(SAMSUNG, Side.SELL, 1, strategy="sell_profit"))
+        service.place(OrderIntent(SAMSUNG, Side.SELL, 1, strategy="sell_profit"))
 
 
 def test_a_sidecar_holds_no_order(buy: Callable[..., TradeOrder]) -> None:

@@ -18,7 +18,7 @@ from orders import chase, journal, risk
 from orders.cancel import Canceller
 from orders.models import BlacklistedStock, TradeOrder, TradingSwitch
 from orders.requests import MAX_QUOTE_AGE, Grounds
-from orders.service import Intent, OrderDenied, OrderService
+from orders.service import OrderDenied, OrderIntent, OrderService
 from orders.submit import Submitter
 from simulator.api.server import Simulator
 
@@ -78,14 +78,14 @@ def test_a_market_order_goes_at_market_on_krx(buy: Buy) -> None:
 def test_a_market_order_on_nxt_becomes_a_limit_at_the_best_opposite_quote(
     service: OrderService, broker: Broker
 ) -> None:
-    order = service.place(Intent(SAMSUNG, Side.BUY, 1, market=Market.NXT))
+    order = service.place(OrderIntent(SAMSUNG, Side.BUY, 1, market=Market.NXT))
     best = broker.book(SAMSUNG, Market.NXT).asks[0].price
     assert order.order_kind == OrderKind.LIMIT
     assert order.price <= best
 
 
 def test_an_unknown_stock_is_named(service: OrderService) -> None:
-    assert reasons_against(lambda: service.place(Intent("999999", Side.BUY, 1))) == ["UNKNOWN_STOCK"]
+    assert reasons_against(lambda: service.place(OrderIntent("999999", Side.BUY, 1))) == ["UNKNOWN_STOCK"]
 
 
 @pytest.mark.parametrize("qty", [0, -3])
@@ -117,13 +117,13 @@ def test_more_than_the_cash_buys_is_refused_with_both_figures(buy: Buy) -> None:
 
 
 def test_no_more_is_sold_than_is_held(service: OrderService) -> None:
-    selling = Intent(SAMSUNG, Side.SELL, 1, strategy="sell_profit")
+    selling = OrderIntent(SAMSUNG, Side.SELL, 1, strategy="sell_profit")
     assert reasons_against(lambda: service.place(selling)) == ["SHARES"]
 
 
 def test_a_blacklisted_stock_is_not_bought_and_the_reason_is_told(service: OrderService) -> None:
     with pytest.raises(OrderDenied) as caught:
-        service.place(Intent("015760", Side.BUY, 1, strategy="buy_normal"))
+        service.place(OrderIntent("015760", Side.BUY, 1, strategy="buy_normal"))
     assert "공기업" in risk.say_all(caught.value.reasons)
 
 
@@ -147,16 +147,16 @@ def test_what_the_broker_refuses_stays_as_a_rejected_row_with_its_words(
     # our own guard looks away, the broker does not
     for module in ("pretrade", "submit"):
         monkeypatch.setattr(f"orders.{module}.reasons", lambda *_: [])
-    order = service.place(Intent(SAMSUNG, Side.SELL, 1, strategy="sell_profit"))
+    order = service.place(OrderIntent(SAMSUNG, Side.SELL, 1, strategy="sell_profit"))
     assert order.state is Status.REJECTED
     assert order.refusal
 
 
 def test_live_trading_needs_a_second_word(service: OrderService, settings, simulator: Simulator) -> None:
     settings.KIS_ARMED = False
-    factory.forget()
+    factory.reset()
     unarmed = OrderService(factory.broker(), clock.now)
-    order = unarmed.place(Intent(SAMSUNG, Side.BUY, 1, strategy="buy_normal"))
+    order = unarmed.place(OrderIntent(SAMSUNG, Side.BUY, 1, strategy="buy_normal"))
     assert order.state is Status.REJECTED
     assert "AEGIS_LIVE_ORDERS" in order.refusal
     assert simulator.ledger("50000000-01")["orders"] == []
@@ -164,15 +164,15 @@ def test_live_trading_needs_a_second_word(service: OrderService, settings, simul
 
 def test_without_redis_no_order_leaves(service: OrderService, settings, simulator: Simulator) -> None:
     settings.REDIS_CLIENT = lambda: __import__("redis").Redis(unix_socket_path="/nowhere.sock")
-    factory.forget()
+    factory.reset()
     cut_off = OrderService(factory.broker(), clock.now)
     with pytest.raises(NotSent, match="Redis"):
-        cut_off.place(Intent(SAMSUNG, Side.BUY, 1, strategy="buy_normal"))
+        cut_off.place(OrderIntent(SAMSUNG, Side.BUY, 1, strategy="buy_normal"))
     assert simulator.ledger("50000000-01")["orders"] == []
 
 
 def test_a_dry_run_judges_and_prices_but_leaves_nothing(service: OrderService, simulator: Simulator) -> None:
-    draft = service.draft(Intent(SAMSUNG, Side.BUY, 10, strategy="buy_urgent"))
+    draft = service.draft(OrderIntent(SAMSUNG, Side.BUY, 10, strategy="buy_urgent"))
     assert draft.request.price >= 70_000
     assert draft.cost_won == draft.request.price * 10
     assert not TradeOrder.objects.exists()
@@ -188,7 +188,7 @@ def test_a_cancel_is_written_down_before_it_is_sent(buy: Buy, service: OrderServ
 
 
 def test_an_order_names_the_venue_it_went_to_when_it_is_cancelled(service: OrderService, simulator: Simulator) -> None:
-    order = service.place(Intent(SAMSUNG, Side.BUY, 1, price=60_000, market=Market.NXT))
+    order = service.place(OrderIntent(SAMSUNG, Side.BUY, 1, price=60_000, market=Market.NXT))
     service.cancel(order)
     assert simulator.ledger("50000000-01")["orders"][0]["cancelled"] == 1
 
@@ -237,16 +237,16 @@ def test_cancel_all_waits_for_the_answer_of_an_order_on_its_way(
     service: OrderService, buy: Buy, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order = buy()
-    journal.note(order, status=Status.SUBMITTING, order_no=None)
+    journal.update_fields(order, status=Status.SUBMITTING, order_no=None)
     number = "0000000001"
 
     def answered(seconds: float) -> None:
-        journal.note(order, status=Status.PENDING, order_no=number)
+        journal.update_fields(order, status=Status.PENDING, order_no=number)
 
     monkeypatch.setattr("orders.cancel_all.sleep", answered)
     swept = service.cancel_all()
     assert (swept.cancelled, swept.failed) == ([number], {})
-    journal.note(order, status=Status.SUBMITTING, order_no=None)
+    journal.update_fields(order, status=Status.SUBMITTING, order_no=None)
     monkeypatch.setattr("orders.cancel_all.ANSWER_PATIENCE_SECONDS", 0)
     swept = service.cancel_all()
     assert list(swept.failed) == [str(order)]
@@ -255,7 +255,7 @@ def test_cancel_all_waits_for_the_answer_of_an_order_on_its_way(
 def test_no_order_is_placed_inside_a_transaction(
     transactional_db: None, service: OrderService, simulator: Simulator
 ) -> None:
-    intent = Intent(SAMSUNG, Side.BUY, 10, strategy="buy_normal", request_id="one")
+    intent = OrderIntent(SAMSUNG, Side.BUY, 10, strategy="buy_normal", request_id="one")
     with transaction.atomic(), pytest.raises(RuntimeError, match="place it after the commit"):
         service.place(intent)
     assert (TradeOrder.objects.count(), simulator.ledger("50000000-01")["orders"]) == (0, [])

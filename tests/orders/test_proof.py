@@ -8,7 +8,7 @@ from unittest import mock
 
 import pytest
 
-from aegis.broker import Acceptance, Broker, OrderRecord, PartlyRead, Placed, UnreadLine
+from aegis.broker import Acceptance, Broker, BrokerOrderRef, OrderRecord, PartialResponse, UnparsedLine
 from aegis.chase import Plan
 from aegis.lifecycle import Status
 from aegis.requests import EndCause
@@ -18,7 +18,7 @@ from infra import clock
 from orders import chase, fills, periodic_sync, reconcile, stops
 from orders.cancel import Canceller
 from orders.models import RawNotice, StopRule, TradeOrder
-from orders.service import Intent, OrderDenied, OrderService
+from orders.service import OrderDenied, OrderIntent, OrderService
 from portfolio.fetcher import KISFetcher
 from simulator.api.server import Simulator
 
@@ -32,7 +32,7 @@ LIST = "inquire-daily-ccld"
 Buy = Callable[..., TradeOrder]
 After = Callable[[float], None]
 Turn = Callable[..., None]
-BUY = Intent(SAMSUNG, Side.BUY, 10, strategy="buy_normal")
+BUY = OrderIntent(SAMSUNG, Side.BUY, 10, strategy="buy_normal")
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_an_order_of_yesterday_expires_by_its_own_line(
 
 
 def _torn(lines: Any) -> list[OrderRecord]:
-    raise PartlyRead(list(lines), [UnreadLine("0000000777", "its kind is 51")])
+    raise PartialResponse(list(lines), [UnparsedLine("0000000777", "its kind is 51")])
 
 
 def test_the_line_of_another_branch_is_not_ours_while_our_own_is_there(buy: Buy, broker: Broker, after: After) -> None:
@@ -116,7 +116,7 @@ def test_the_line_of_another_branch_is_not_ours_while_our_own_is_there(buy: Buy,
 def read_before_the_reply(broker: Broker) -> Any:
     """A broker whose list is read between a cancel's bytes and its reply."""
 
-    def cancel(placed: Placed) -> Acceptance:
+    def cancel(placed: BrokerOrderRef) -> Acceptance:
         answer = broker.cancel(placed)
         reconcile.reconcile(broker, clock.now)
         return answer
@@ -145,14 +145,14 @@ def test_a_stop_goes_on_though_the_list_was_read_before_the_reply(
     stop = stops.arm(SAMSUNG, StopKind.TAKE_PROFIT, StopUnit.PRICE, Decimal(75_000), by="kim", at=clock.now())
     simulator.set_price(SAMSUNG, 75_100, freeze=True)
     assert stops.trigger(stop.pk, 75_100, clock.now(), seen="feed")
-    stops.advance(stop.pk, broker, clock.now)
+    stops.run_step(stop.pk, broker, clock.now)
     order = TradeOrder.objects.get()
     assert order.is_open
     after(31)
-    stops.advance(stop.pk, read_before_the_reply, clock.now)
+    stops.run_step(stop.pk, read_before_the_reply, clock.now)
     for _ in range(10):
         turn()
-        stops.advance(stop.pk, broker, clock.now)
+        stops.run_step(stop.pk, broker, clock.now)
     assert StopRule.objects.get().state == StopRule.State.ORDERED
     assert TradeOrder.objects.count() > 1
     assert standing(simulator) == 10
@@ -184,9 +184,9 @@ def test_our_own_cancel_whose_line_cannot_be_parsed_is_called_nobodys(
 ) -> None:
     def torn(since: Any, until: Any) -> list[OrderRecord]:
         read = list(broker.orders(since, until))
-        bad = [UnreadLine(line.order_no, "its kind is 51") for line in read if line.is_cancel]
+        bad = [UnparsedLine(line.order_no, "its kind is 51") for line in read if line.is_cancel]
         if bad:
-            raise PartlyRead([line for line in read if not line.is_cancel], bad)
+            raise PartialResponse([line for line in read if not line.is_cancel], bad)
         return read
 
     order = buy()
@@ -207,7 +207,7 @@ def test_an_external_cancel_is_not_ours_long_after_the_sender_of_ours_died(
     class Death(BaseException):
         """No handler catches it."""
 
-    def die(self: Canceller, placed: Placed, qty: int | None) -> Acceptance:
+    def die(self: Canceller, placed: BrokerOrderRef, qty: int | None) -> Acceptance:
         assert placed.last_check is not None
         placed.last_check()
         raise Death
@@ -382,7 +382,9 @@ def test_a_fill_of_an_amended_order_that_was_kept_is_applied_to_it_by_the_next_l
     order = buy(price=69_000)
     row = service.amend(order, price=69_100)
     with monkeypatch.context() as patch:
-        patch.setattr(fills, "apply", lambda *words, **more: False)  # the worker dies before it applies the notice
+        patch.setattr(
+            fills, "apply_notice", lambda *words, **more: False
+        )  # the worker dies before it applies the notice
         kept = hear(notice(row.order_no or "", price=69_100, original=order.order_no or "", change="1"))
     fills.replay_stranded()
     kept.refresh_from_db()

@@ -20,7 +20,7 @@ from kis import catalogue
 from kis.client import Client, Reply
 from orders import fills, journal, order_list, periodic_sync, pretrade_context, reconcile, requests, settle, unknown
 from orders.models import RawNotice, Reconciliation, TradeExecution, TradeOrder
-from orders.service import Intent, OrderDenied, OrderService
+from orders.service import OrderDenied, OrderIntent, OrderService
 from portfolio.fetcher import KISFetcher
 from rehearsal.ledger_check import judge
 from simulator.api.server import Simulator
@@ -214,7 +214,7 @@ class LosesAnswers:
 
 def lost(broker: Broker, *, arrives: bool) -> TradeOrder:
     service = OrderService(LosesAnswers(broker, arrives=arrives), clock.now)  # type: ignore[arg-type]
-    return service.place(Intent(SAMSUNG, Side.BUY, 10, strategy="buy_normal"))
+    return service.place(OrderIntent(SAMSUNG, Side.BUY, 10, strategy="buy_normal"))
 
 
 def test_a_lost_answer_leaves_the_order_unknown_until_it_is_found(
@@ -286,7 +286,7 @@ def test_an_order_given_up_for_lost_that_turns_up_is_claimed_not_adopted(
     service: OrderService, look, broker: Broker, simulator: Simulator
 ) -> None:
     order = lost(broker, arrives=True)
-    journal.absent(order, "absent from 3 complete lists", at=clock.now())
+    journal.record_not_found(order, "absent from 3 complete lists", at=clock.now())
     look()
     order.refresh_from_db()
     assert (order.state, order.never_arrived) == (Status.PENDING, False)
@@ -549,7 +549,7 @@ def strand(order: TradeOrder, monkeypatch: pytest.MonkeyPatch, **words: Any) -> 
         raise OperationalError("server closed the connection unexpectedly")
 
     with monkeypatch.context() as patch:
-        patch.setattr(fills, "apply", fails)
+        patch.setattr(fills, "apply_notice", fails)
         with pytest.raises(OperationalError):
             hear(notice(order.order_no, price=order.price, **words))
     return RawNotice.objects.latest("id")
@@ -631,7 +631,7 @@ def test_an_order_by_hand_an_hour_later_is_not_the_one_that_was_lost(
     service: OrderService, broker: Broker, simulator: Simulator, clock_at: ClockAt, failure: Exception, status: Status
 ) -> None:
     away = mock.MagicMock(wraps=broker, place=mock.Mock(side_effect=failure))
-    mine = OrderService(away, clock.now).place(Intent(SAMSUNG, Side.BUY, 10, strategy="buy_normal"))
+    mine = OrderService(away, clock.now).place(OrderIntent(SAMSUNG, Side.BUY, 10, strategy="buy_normal"))
     clock_at(f"{clock.now() + timedelta(hours=1):%Y-%m-%d %H:%M:%S}")
     place_by_hand(simulator, mine)
     reconcile.reconcile(broker, clock.now)
@@ -658,7 +658,7 @@ def test_a_cancelled_order_that_nobody_asked_about_gets_its_cause(
     order = buy()
     service.cancel(order)
     order.refresh_from_db()
-    journal.move(order, Event.CANCELLED, at=clock.now())
+    journal.apply_event(order, Event.CANCELLED, at=clock.now())
     TradeOrder.objects.filter(pk=order.pk).update(look_wanted=False, lookup_at=None)
     look()
     order.refresh_from_db()

@@ -19,7 +19,7 @@ from infra import clock
 from kis.status import SocketState, StreamStatus
 from orders import price_polling, stop_polling, stops
 from orders.models import StopRule
-from orders.service import NO_CHASE, Intent, OrderService
+from orders.service import NO_CHASE, OrderIntent, OrderService
 from portfolio.models import Portfolio
 from simulator.api.server import Simulator
 
@@ -123,7 +123,7 @@ def test_after_an_outage_the_first_poll_counts_from_what_the_feed_told(
 ) -> None:
     row = arm()
     told = stops.HeardTrades(70_000, 70_000, clock.now().date(), {"KRX": 1_000})
-    stops.note_heard({row.pk: told}, clock.now())
+    stops.save_last_prices({row.pk: told}, clock.now())
     polled.is_away = True
     assert watch(25) == []
     polled.is_away = False
@@ -374,7 +374,7 @@ def test_a_start_with_prices_that_moved_meanwhile_reports_no_silence(
 ) -> None:
     row = arm()
     told = stops.HeardTrades(70_000, 70_000, clock.now().date(), {"KRX": 1_000})
-    stops.note_heard({row.pk: told}, clock.now())
+    stops.save_last_prices({row.pk: told}, clock.now())
     clock_at("2026-11-23 11:00:00")
     polled.trade(68_000, 500)
     watch(10, DOWN)
@@ -403,7 +403,7 @@ def test_an_order_before_nine_goes_into_krx_s_opening_auction(
     held: Portfolio, service: OrderService, clock_at: At, simulator: Simulator
 ) -> None:
     clock_at("2026-11-24 08:55:00")
-    order = service.place(Intent(SAMSUNG, Side.SELL, 3, strategy="sell_stop", plan=NO_CHASE))
+    order = service.place(OrderIntent(SAMSUNG, Side.SELL, 3, strategy="sell_stop", plan=NO_CHASE))
     assert (order.market, order.status) == ("KRX", "PENDING")
 
 

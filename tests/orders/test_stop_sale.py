@@ -21,7 +21,7 @@ from aegis.terms import Market, Side
 from infra import clock
 from orders import cancel_driver, fills, kill_switch, reconcile, risk, stops
 from orders.models import StopRule, TradeExecution, TradeOrder
-from orders.service import NO_CHASE, EntryStop, Intent, OrderService
+from orders.service import NO_CHASE, EntryStop, OrderIntent, OrderService
 from portfolio.fetcher import KISFetcher
 from portfolio.models import AccountSnapshot, Portfolio
 from simulator.api.server import Simulator
@@ -80,7 +80,7 @@ def work(broker: Broker, after: Callable[[float], None]) -> Callable[..., None]:
         until = clock.now() + timedelta(seconds=seconds)
         while clock.now() < until:
             for pk in stops.due(clock.now()):
-                stops.advance(pk, at, clock.now)
+                stops.run_step(pk, at, clock.now)
             for pk in cancel_driver.due(clock.now()):
                 cancel_driver.drive(pk, at, clock.now)
             after(every)
@@ -217,7 +217,7 @@ def test_an_ask_at_the_lower_limit_counts_at_its_second_reading(arm: Any, fall: 
         return Book(code, market, asks=(Level(lower, 100),), bids=())
 
     locked = mock.MagicMock(wraps=broker, book=book)
-    stops.advance(row.pk, locked, clock.now)
+    stops.run_step(row.pk, locked, clock.now)
     assert not sales(), "one reading sets no price"
     work(3, locked)
     assert sales()[0].price == lower
@@ -460,15 +460,15 @@ def test_a_stop_that_is_held_ends_once_a_complete_balance_shows_no_share(
     assert state(row) == (State.HELD_EXTERNALLY, 10)
     simulator.set_price(SAMSUNG, 70_000, freeze=True)  # it sells in the broker's app
     work(10)
-    stops.keep(clock.now())
+    stops.sync_with_holdings(clock.now())
     assert state(row) == (State.HELD_EXTERNALLY, 0), "no balance shows it yet"
     KISFetcher(broker, clock.now).sync_portfolio()
     AccountSnapshot.objects.update(left_out=["a line that cannot be read"])
-    stops.keep(clock.now())
+    stops.sync_with_holdings(clock.now())
     assert state(row)[0] == State.HELD_EXTERNALLY, "shares may hide in a line that cannot be read"
     AccountSnapshot.objects.update(left_out=[])
     for _ in range(2):
-        stops.keep(clock.now())
+        stops.sync_with_holdings(clock.now())
     assert state(row) == (State.DONE, 0)
     assert kinds(row)[-2:] == ["HELD_EXTERNALLY", "DONE"]
 
@@ -480,7 +480,7 @@ def test_a_stop_that_is_held_stays_while_shares_are_left(
     cancel_externally(simulator, sale)
     work(10)
     KISFetcher(broker, clock.now).sync_portfolio()
-    stops.keep(clock.now())
+    stops.sync_with_holdings(clock.now())
     assert state(row) == (State.HELD_EXTERNALLY, 10)
 
 
@@ -695,9 +695,9 @@ def test_an_intent_of_a_person_is_still_held_back_by_an_unknown_sale(
     arm: Any, service: OrderService, simulator: Simulator
 ) -> None:
     simulator.fault("answer_lost", path=ORDER, count=1)
-    assert service.place(Intent(SAMSUNG, Side.SELL, 4, price=75_000)).state is Status.UNKNOWN
+    assert service.place(OrderIntent(SAMSUNG, Side.SELL, 4, price=75_000)).state is Status.UNKNOWN
     with pytest.raises(Exception, match="no known outcome"):
-        service.place(Intent(SAMSUNG, Side.SELL, 5, price=75_000))
+        service.place(OrderIntent(SAMSUNG, Side.SELL, 5, price=75_000))
 
 
 # --- stops that come with an order
@@ -707,7 +707,7 @@ FIVE_PERCENT = EntryStop(StopKind.STOP_LOSS, StopUnit.PERCENT, D(5))
 
 
 def test_a_stop_attached_to_an_order_is_armed_by_each_fill_for_the_shares_filled(service: OrderService) -> None:
-    order = service.place(Intent(SAMSUNG, Side.BUY, 10, price=69_000, stops=(FIVE_PERCENT,)))
+    order = service.place(OrderIntent(SAMSUNG, Side.BUY, 10, price=69_000, stops=(FIVE_PERCENT,)))
     assert not StopRule.objects.exists(), "nothing is filled yet"
     hear(notice(order.order_no, qty=4, price=69_000))
     assert StopRule.objects.get().quantity == 4
@@ -720,7 +720,9 @@ def test_a_stop_attached_to_an_order_is_armed_by_each_fill_for_the_shares_filled
 def test_a_stop_of_an_entry_sells_only_what_that_entry_bought(
     service: OrderService, held: Any, work: Any, fall: Any
 ) -> None:
-    order = service.place(Intent(SAMSUNG, Side.BUY, 4, strategy="buy_urgent", stops=(FIVE_PERCENT,), plan=NO_CHASE))
+    order = service.place(
+        OrderIntent(SAMSUNG, Side.BUY, 4, strategy="buy_urgent", stops=(FIVE_PERCENT,), plan=NO_CHASE)
+    )
     work(3)
     assert fresh(order).state is Status.FILLED
     fall(60_000, StopRule.objects.get())
@@ -741,11 +743,13 @@ def test_the_re_orders_of_a_chase_carry_the_stop_on(
 
 
 def test_a_fill_that_was_none_takes_its_stop_back(service: OrderService, simulator: Simulator, work: Any) -> None:
-    order = service.place(Intent(SAMSUNG, Side.BUY, 4, strategy="buy_urgent", stops=(FIVE_PERCENT,), plan=NO_CHASE))
+    order = service.place(
+        OrderIntent(SAMSUNG, Side.BUY, 4, strategy="buy_urgent", stops=(FIVE_PERCENT,), plan=NO_CHASE)
+    )
     work(3)
     execution = TradeExecution.objects.get()
     with transaction.atomic():
-        fills.void(execution, fresh(order), now=clock.now(), why="test")
+        fills.void_fill(execution, fresh(order), now=clock.now(), why="test")
     assert StopRule.objects.get().state == State.DISARMED
 
 
@@ -763,7 +767,7 @@ def test_a_stop_of_an_order_that_could_never_trigger_is_refused(words: dict[str,
 
 def test_a_sale_arms_no_stop() -> None:
     with translation.override("en"), pytest.raises(ValueError, match="a sale arms none"):
-        Intent(SAMSUNG, Side.SELL, 1, price=70_000, stops=(FIVE_PERCENT,))
+        OrderIntent(SAMSUNG, Side.SELL, 1, price=70_000, stops=(FIVE_PERCENT,))
 
 
 # --- whatever orders, replies and lists do
@@ -837,7 +841,7 @@ def test_an_own_sale_that_is_filled_unnoticed_holds_up_no_stop(
     arm: Any, fall: Any, work: Any, service: OrderService, simulator: Simulator
 ) -> None:
     row = arm()
-    service.place(Intent(SAMSUNG, Side.SELL, 4, price=71_000, plan=NO_CHASE))
+    service.place(OrderIntent(SAMSUNG, Side.SELL, 4, price=71_000, plan=NO_CHASE))
     simulator.set_price(SAMSUNG, 72_000, freeze=True)
     simulator.fault("refusal", path=LIST)
     fall(LINE, row)
@@ -852,7 +856,7 @@ def test_an_own_sale_whose_sender_was_killed_holds_up_no_stop(arm: Any, fall: An
     row = arm()
     dying = OrderService(mock.MagicMock(wraps=broker, place=mock.Mock(side_effect=Killed)), clock.now)
     with pytest.raises(Killed):
-        dying.place(Intent(SAMSUNG, Side.SELL, 1, price=75_000, plan=NO_CHASE))
+        dying.place(OrderIntent(SAMSUNG, Side.SELL, 1, price=75_000, plan=NO_CHASE))
     fall(LINE, row)
     work(10)
     assert any(each.request_id.startswith("stop:") for each in sales())
@@ -863,7 +867,7 @@ def test_two_stops_of_one_entry_sell_once_what_it_bought(
     service: OrderService, held: Any, work: Any, fall: Any, other: StopKind
 ) -> None:
     both = (FIVE_PERCENT, EntryStop(other, StopUnit.PERCENT, D(6)))
-    service.place(Intent(SAMSUNG, Side.BUY, 4, strategy="buy_urgent", stops=both, plan=NO_CHASE))
+    service.place(OrderIntent(SAMSUNG, Side.BUY, 4, strategy="buy_urgent", stops=both, plan=NO_CHASE))
     work(3)
     fall(60_000, *StopRule.objects.filter(kind__in=["STOP_LOSS", "TRAILING"]))
     work(60)
@@ -900,7 +904,7 @@ def test_an_order_of_an_earlier_step_that_is_cancelled_externally_holds_the_stop
     row = arm()
     fall(LINE, row)
     simulator.fault("answer_lost", path=ORDER, count=1)
-    stops.advance(row.pk, Falling(broker, simulator, 4, 1), clock.now)
+    stops.run_step(row.pk, Falling(broker, simulator, 4, 1), clock.now)
     work(6, lists=False)
     simulator.command("POST", "/simulator/orders", {"account": ACCOUNT, "cancel": 1})
     work(60)
@@ -921,13 +925,13 @@ def test_a_cancel_of_the_one_sale_of_two_stops_holds_both(
 def test_a_fill_that_is_voided_after_its_stop_triggered_is_not_sold(
     service: OrderService, held: Any, work: Any, fall: Any
 ) -> None:
-    order = service.place(Intent(SAMSUNG, Side.BUY, 4, price=58_000, stops=(FIVE_PERCENT,), plan=NO_CHASE))
+    order = service.place(OrderIntent(SAMSUNG, Side.BUY, 4, price=58_000, stops=(FIVE_PERCENT,), plan=NO_CHASE))
     hear(notice(order.order_no, qty=4, price=58_000))
     row = StopRule.objects.get()
     fall(60_000, row)
     kill_switch.halt(by="kim", reason="", at=clock.now())
     with transaction.atomic():
-        fills.void(TradeExecution.objects.get(), fresh(order), now=clock.now(), why="test")
+        fills.void_fill(TradeExecution.objects.get(), fresh(order), now=clock.now(), why="test")
     kill_switch.resume(by="kim", reason="", at=clock.now())
     work(30)
     assert not sales()
@@ -971,6 +975,6 @@ def test_a_call_that_waits_long_for_its_turn_is_not_taken_over(
         assert stops.due(clock.now()) == [], "the claim is renewed"
         return broker.sellable_qty(*words)
 
-    stops.advance(row.pk, mock.MagicMock(wraps=broker, sellable_qty=waiting), clock.now)
+    stops.run_step(row.pk, mock.MagicMock(wraps=broker, sellable_qty=waiting), clock.now)
     assert state(row)[0] == State.ORDERED
     assert StopRule.objects.get(pk=row.pk).claimed_until is None

@@ -14,7 +14,7 @@ from django.core.exceptions import ValidationError
 from django.core.management import CommandError, call_command
 from django.utils import translation
 
-from aegis.broker import Acceptance, Broker, BrokerError, NotSent, OrderRequest, OutcomeUnknown, Placed, Quote
+from aegis.broker import Acceptance, Broker, BrokerError, BrokerOrderRef, NotSent, OrderRequest, OutcomeUnknown, Quote
 from aegis.positions import Change
 from aegis.sessions import KST
 from aegis.stops import StopKind, StopUnit
@@ -25,7 +25,7 @@ from market import partitions
 from market.models import DailyPrice, MarketCandle
 from orders import kill_switch, reconcile, stop_polling, stops
 from orders.models import BasePrice, StopRule, TradeOrder
-from orders.service import NO_CHASE, Intent, OrderService
+from orders.service import NO_CHASE, OrderIntent, OrderService
 from portfolio.fetcher import KISFetcher
 from portfolio.models import Portfolio, PortfolioEvent
 from simulator.api.server import Simulator
@@ -42,7 +42,7 @@ DOWN = StreamStatus(state=SocketState.LOST)
 @pytest.fixture
 def held(service: OrderService, broker: Broker, simulator: Simulator) -> Portfolio:
     """Ten shares of 삼성전자, bought at 70,000 won or a tick above."""
-    service.place(Intent(SAMSUNG, Side.BUY, 10, strategy="buy_urgent", plan=NO_CHASE))
+    service.place(OrderIntent(SAMSUNG, Side.BUY, 10, strategy="buy_urgent", plan=NO_CHASE))
     reconcile.reconcile(broker, clock.now)
     KISFetcher(broker, clock.now).sync_portfolio()
     return Portfolio.objects.get(stock_code=SAMSUNG)
@@ -57,7 +57,7 @@ def kinds(row: StopRule) -> list[str]:
 
 
 def advance(row: StopRule, broker: Broker) -> StopRule:
-    stops.advance(row.pk, broker, clock.now)
+    stops.run_step(row.pk, broker, clock.now)
     row.refresh_from_db()
     return row
 
@@ -293,7 +293,7 @@ def test_a_stop_triggers_once_and_sells_all_there_is(held: Portfolio, broker: Br
     assert (row.state, row.trigger_price) == (State.ORDERED, 64_900)
     assert [(each.qty, each.strategy, each.request_id) for each in sales()] == [(10, "sell_stop", f"stop:{row.pk}:1")]
     reconcile.reconcile(broker, clock.now)
-    stops.advance(row.pk, broker, later(5))
+    stops.run_step(row.pk, broker, later(5))
     row.refresh_from_db()
     assert row.state == State.DONE
     assert kinds(row) == ["ARMED", "TRIGGERED", "ORDERED", "DONE"]
@@ -303,7 +303,7 @@ def test_an_errand_that_died_after_its_order_finds_that_order(held: Portfolio, b
     row = loss()
     stops.trigger(row.pk, 64_900, clock.now(), seen="feed")
     service = OrderService(broker, clock.now)
-    service.place(Intent(SAMSUNG, Side.SELL, 10, strategy="sell_stop", request_id=row.request_id))
+    service.place(OrderIntent(SAMSUNG, Side.SELL, 10, strategy="sell_stop", request_id=row.request_id))
     advance(row, broker)
     assert (row.state, len(sales())) == (State.ORDERED, 1)
     assert row.order == sales()[0]
@@ -313,7 +313,7 @@ def test_only_one_worker_is_at_it_and_a_claim_runs_out(held: Portfolio, broker: 
     row = loss()
     stops.trigger(row.pk, 64_900, clock.now(), seen="feed")
     StopRule.objects.filter(pk=row.pk).update(claimed_until=clock.now() + timedelta(seconds=30))
-    assert stops.advance(row.pk, broker, clock.now) is None
+    assert stops.run_step(row.pk, broker, clock.now) is None
     assert stops.due(clock.now()) == []
     assert stops.due(later(31)()) == [row.pk]
 
@@ -326,7 +326,7 @@ def test_a_take_profit_sells_above_the_price(held: Portfolio, broker: Broker) ->
 
 
 def test_a_stop_loss_first_cancels_our_own_sale_that_holds_the_shares(held: Portfolio, broker: Broker) -> None:
-    OrderService(broker, clock.now).place(Intent(SAMSUNG, Side.SELL, 10, price=75_000))
+    OrderService(broker, clock.now).place(OrderIntent(SAMSUNG, Side.SELL, 10, price=75_000))
     row = loss()
     stops.trigger(row.pk, 64_900, clock.now(), seen="feed")
     advance(row, broker)
@@ -348,7 +348,7 @@ class CancelsOnce:
     def __getattr__(self, name: str) -> object:
         return getattr(self._broker, name)
 
-    def cancel(self, placed: Placed) -> Acceptance:
+    def cancel(self, placed: BrokerOrderRef) -> Acceptance:
         error, self._error = self._error, None
         if error is not None:
             raise error
@@ -359,7 +359,7 @@ class CancelsOnce:
 def test_a_stop_whose_cancel_came_to_nothing_cancels_again_and_sells(
     held: Portfolio, broker: Broker, clock_at: Callable[[datetime], datetime], error: BrokerError
 ) -> None:
-    OrderService(broker, clock.now).place(Intent(SAMSUNG, Side.SELL, 10, price=75_000))
+    OrderService(broker, clock.now).place(OrderIntent(SAMSUNG, Side.SELL, 10, price=75_000))
     row = loss()
     stops.trigger(row.pk, 64_900, clock.now(), seen="feed")
     failing = CancelsOnce(broker, error)
@@ -435,7 +435,7 @@ def test_a_take_profit_whose_order_a_person_cancelled_is_held_and_says_what_is_l
 def test_what_is_not_held_any_more_needs_no_stop(held: Portfolio) -> None:
     row = loss()
     Portfolio.objects.update(quantity=0)
-    stops.keep(clock.now())
+    stops.sync_with_holdings(clock.now())
     row.refresh_from_db()
     assert (row.state, kinds(row)) == (State.DISARMED, ["ARMED", "DISARMED"])
 
@@ -452,15 +452,15 @@ def vanished(held: Portfolio, broker: Broker, simulator: Simulator, clock_at: Ca
 
 
 def test_one_balance_that_lacks_the_shares_takes_no_stop_away(vanished: StopRule, broker: Broker) -> None:
-    stops.keep(clock.now())
+    stops.sync_with_holdings(clock.now())
     KISFetcher(broker, clock.now).sync_portfolio()
-    stops.keep(clock.now())
+    stops.sync_with_holdings(clock.now())
     vanished.refresh_from_db()
     assert (vanished.state, vanished.value) == (State.ARMED, D(65_000))
 
 
 def test_shares_that_stay_away_need_no_stop(vanished: StopRule) -> None:
-    stops.keep(clock.now() + stops.VANISHED)
+    stops.sync_with_holdings(clock.now() + stops.VANISHED)
     vanished.refresh_from_db()
     assert vanished.state == State.DISARMED
 
@@ -483,8 +483,8 @@ def test_a_split_moves_amounts_in_won_once(held: Portfolio) -> None:
         avg_price_before=D(70_000),
         avg_price_after=D(14_000),
     )
-    stops.keep(clock.now())
-    stops.keep(clock.now())
+    stops.sync_with_holdings(clock.now())
+    stops.sync_with_holdings(clock.now())
     row.refresh_from_db()
     assert (row.value, row.high) == (D(13_000), held.current_price // 5)
     assert kinds(row) == ["ARMED", "REBASED"]
@@ -495,7 +495,7 @@ def test_a_split_moves_amounts_in_won_once(held: Portfolio) -> None:
 
 def heard(row: StopRule, price: int) -> None:
     told = stops.HeardTrades(price, price, clock.now().date(), {})
-    stops.note_heard({row.pk: told}, clock.now())
+    stops.save_last_prices({row.pk: told}, clock.now())
 
 
 def traded(quote: Quote, **words: int) -> Quote:
@@ -561,7 +561,7 @@ def test_a_stock_of_krx_alone_is_watched_in_krx_s_evening(
     service: OrderService, broker: Broker, simulator: Simulator, clock_at: Callable[[str], datetime]
 ) -> None:
     code = "004090"
-    service.place(Intent(code, Side.BUY, 2, strategy="buy_urgent", plan=NO_CHASE))
+    service.place(OrderIntent(code, Side.BUY, 2, strategy="buy_urgent", plan=NO_CHASE))
     reconcile.reconcile(broker, clock.now)
     KISFetcher(broker, clock.now).sync_portfolio()
     price = Portfolio.objects.get(stock_code=code).current_price
@@ -611,17 +611,17 @@ def test_a_stop_waits_for_a_sale_on_its_way_and_sells_all(
             fired.append(stops.trigger(row.pk, 64_000, clock.now(), seen="feed"))
             simulator.set_price(SAMSUNG, 64_000, freeze=True)
             for _ in range(3):
-                stops.advance(row.pk, broker, clock.now)
+                stops.run_step(row.pk, broker, clock.now)
         return acceptance
 
     OrderService(mock.MagicMock(wraps=broker, place=slowly), clock.now).place(
-        Intent(SAMSUNG, Side.SELL, 5, price=80_000)
+        OrderIntent(SAMSUNG, Side.SELL, 5, price=80_000)
     )
     for _ in range(6):
         clock_at(clock.now() + timedelta(seconds=10))
         reconcile.reconcile(broker, clock.now)
         for pk in stops.due(clock.now()):
-            stops.advance(pk, broker, clock.now)
+            stops.run_step(pk, broker, clock.now)
     row.refresh_from_db()
     assert row.state == State.DONE
     assert not Portfolio.objects.filter(stock_code=SAMSUNG, quantity__gt=0).exists()

@@ -28,7 +28,7 @@ from orders.models import (
     TradeOrder,
     TradingSwitch,
 )
-from orders.service import NO_CHASE, Intent, OrderDenied, OrderService
+from orders.service import NO_CHASE, OrderDenied, OrderIntent, OrderService
 from portfolio.fetcher import KISFetcher
 from portfolio.models import AccountSnapshot, Portfolio, PriceSource
 from simulator.api.server import Simulator
@@ -123,7 +123,7 @@ def test_reducing_lets_sales_pass_only(service: OrderService, buy: Buy, simulato
     kill_switch.reduce(by="trader", reason="", at=clock.now())
     with pytest.raises(OrderDenied):
         buy()
-    assert service.place(Intent(SAMSUNG, Side.SELL, 1, strategy="sell_profit")).state is Status.PENDING
+    assert service.place(OrderIntent(SAMSUNG, Side.SELL, 1, strategy="sell_profit")).state is Status.PENDING
 
 
 # --- tripped by losses ----------------------------------------------------------------------------
@@ -234,7 +234,7 @@ def test_shares_that_cannot_be_read_leave_the_totals(service: OrderService) -> N
 def test_todays_fills_are_counted_with_their_costs(service: OrderService, broker: Broker, simulator: Simulator) -> None:
     """Bought at 70,000 and sold at 69,000 on the same day: the difference and the costs are lost, nothing else."""
     for side, strategy in ((Side.BUY, "buy_urgent"), (Side.SELL, "sell_stop")):
-        service.place(Intent(SAMSUNG, side, 10, strategy=strategy, plan=NO_CHASE))
+        service.place(OrderIntent(SAMSUNG, side, 10, strategy=strategy, plan=NO_CHASE))
         later(5)
         reconcile.reconcile(broker, clock.now)
         KISFetcher(broker, clock.now).sync_portfolio()
@@ -294,7 +294,7 @@ OTHER, THIRD = "000660", "035420"
 def refused(service: OrderService, *stocks: str) -> None:
     for code in stocks:
         later()
-        service.place(Intent(code, Side.BUY, 1, strategy="buy_normal"))
+        service.place(OrderIntent(code, Side.BUY, 1, strategy="buy_normal"))
 
 
 def test_refusals_of_several_stocks_in_a_row_reduce_at_once(
@@ -558,7 +558,7 @@ def test_a_person_who_reduces_has_resting_buys_cancelled(
 ) -> None:
     simulator.command("POST", "/simulator/shares", {"account": ACCOUNT, "code": SAMSUNG, "quantity": 5, "cost": 1})
     order = buy(price=69_000)
-    sale = service.place(Intent(SAMSUNG, Side.SELL, 5, price=75_000))
+    sale = service.place(OrderIntent(SAMSUNG, Side.SELL, 5, price=75_000))
     external = place_externally(simulator)
     kill_switch.reduce(by="trader", reason="", at=clock.now())
     assert (wanted(order), order.chase_at) == (RequestedBy.CANCEL_ALL, None)
@@ -615,7 +615,7 @@ def test_after_another_change_no_more_buys_are_cancelled(buy: Buy, how: TradingS
     with mock.patch.object(kill_switch, "cancel_buys"):
         order = buy(price=69_000)
         kill_switch.reduce(by="trader", reason="", at=clock.now())
-        kill_switch.turn(how, by="trader", reason="", at=clock.now())
+        kill_switch.set_state(how, by="trader", reason="", at=clock.now())
     kill_switch.watch(clock.now())
     assert wanted(order) == ""
 
@@ -647,12 +647,12 @@ def beside(work: Callable[[], None]) -> threading.Thread:
 
 def test_a_halt_waits_for_nobody_who_commits_an_order(transactional_db: None, db: None) -> None:
     """A process sleeps in a transaction that holds up every order; and one that changes the state holds up none."""
-    kill_switch.make(clock.now())
+    kill_switch.ensure_exists(clock.now())
     holding, release = threading.Event(), threading.Event()
 
     def sleep() -> None:
         with transaction.atomic():
-            kill_switch.locked()
+            kill_switch.lock_state()
             holding.set()
             release.wait(30)
 
@@ -671,7 +671,7 @@ def test_an_order_waits_for_nobody_who_changes_the_state(
     transactional_db: None, service: OrderService, buy: Buy
 ) -> None:
     """Somebody sleeps in a transaction that holds the row of the trading state."""
-    kill_switch.make(clock.now())
+    kill_switch.ensure_exists(clock.now())
     holding, release, placed = threading.Event(), threading.Event(), threading.Event()
 
     def sleep() -> None:
@@ -697,12 +697,12 @@ def test_an_order_waits_for_nobody_who_changes_the_state(
 def test_an_order_that_waited_for_another_sees_the_halt_that_came_meanwhile(
     transactional_db: None, service: OrderService, buy: Buy, simulator: Simulator
 ) -> None:
-    kill_switch.make(clock.now())
+    kill_switch.ensure_exists(clock.now())
     holding, release = threading.Event(), threading.Event()
 
     def sleep() -> None:
         with transaction.atomic():
-            kill_switch.locked()
+            kill_switch.lock_state()
             holding.set()
             release.wait(30)
             transaction.set_rollback(True)  # the count is as the waiting order saw it

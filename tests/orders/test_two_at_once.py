@@ -8,14 +8,14 @@ from unittest import mock
 
 import pytest
 
-from aegis.broker import Acceptance, Broker, OrderRequest, Placed, Quote
+from aegis.broker import Acceptance, Broker, BrokerOrderRef, OrderRequest, Quote
 from aegis.chase import ChaseStep
 from aegis.lifecycle import Status
 from aegis.terms import Market, Side
 from infra import clock
 from orders import chase, fills, reconcile, unknown
 from orders.models import RawNotice, StopRule, TradeOrder
-from orders.service import Intent, OrderService
+from orders.service import OrderIntent, OrderService
 from simulator.api.server import Simulator
 
 from .conftest import SAMSUNG
@@ -23,7 +23,7 @@ from .test_fills import hear, notice
 
 ACCOUNT = "50000000-01"
 OPEN = "/uapi/domestic-stock/v1/trading/inquire-psbl-rvsecncl"
-BUY = Intent(SAMSUNG, Side.BUY, 10, strategy="buy_normal")
+BUY = OrderIntent(SAMSUNG, Side.BUY, 10, strategy="buy_normal")
 Buy = Callable[..., TradeOrder]
 ClockAt = Callable[[Any], object]
 State = StopRule.State
@@ -79,7 +79,7 @@ def applied_twice(service: OrderService, broker: Broker) -> Callable[[Callable[[
         order = OrderService(mock.MagicMock(wraps=broker, place=place), clock.now).place(BUY)
         assert early[0].state == RawNotice.State.WAITING
         assert RawNotice.objects.get().state == RawNotice.State.APPLIED, "it was applied from another copy"
-        assert fills.apply(early[0], fills.stored_notice(early[0]), now=clock.now())
+        assert fills.apply_notice(early[0], fills.stored_notice(early[0]), now=clock.now())
         order.refresh_from_db()
         return order
 
@@ -105,7 +105,7 @@ def test_an_order_that_is_accepted_while_the_brake_is_on_its_way_is_cancelled_to
     service.place(BUY)
     simulator.fault("refusal", path=OPEN)  # the broker does not tell what else is open
 
-    def cancel(placed: Placed) -> Acceptance:
+    def cancel(placed: BrokerOrderRef) -> Acceptance:
         if TradeOrder.objects.count() == 1:
             service.place(replace(BUY, request_id="the second"))
         return broker.cancel(placed)

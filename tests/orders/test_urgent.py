@@ -18,14 +18,14 @@ from aegis.stops import StopKind, StopUnit
 from aegis.terms import Side
 from config.celery import app
 from infra import clock
-from infra.advisory_lock import only_one
+from infra.advisory_lock import advisory_lock
 from kis import catalogue
 from kis.catalogue import Urgency
 from kis.serving import serving, urgency_of
 from ops import processes
 from orders import periodic_sync, reconcile, stops, tasks
 from orders.models import Reconciliation, TradeOrder
-from orders.service import NO_CHASE, Intent, OrderService
+from orders.service import NO_CHASE, OrderIntent, OrderService
 from portfolio.fetcher import KISFetcher
 from simulator.api.server import Simulator
 from tests.workers import Workers
@@ -57,7 +57,7 @@ def ranks(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Ur
 @pytest.fixture
 def triggered(service: OrderService, broker: Broker) -> int:
     """A stop on ten 삼성전자, at its line."""
-    service.place(Intent(SAMSUNG, Side.BUY, 10, strategy="buy_urgent", plan=NO_CHASE))
+    service.place(OrderIntent(SAMSUNG, Side.BUY, 10, strategy="buy_urgent", plan=NO_CHASE))
     reconcile.reconcile(broker, clock.now)
     KISFetcher(broker, clock.now).sync_portfolio()
     row = stops.arm(SAMSUNG, StopKind.STOP_LOSS, StopUnit.PRICE, Decimal(65_000), by="kim", at=clock.now())
@@ -173,7 +173,7 @@ def test_a_stop_needs_no_fresh_list(triggered: int, broker: Broker, simulator: S
     Reconciliation.objects.all().delete()
     reconcile.begin_anew(clock.now())
     simulator.fault("error_500", path=LIST)
-    stops.advance(triggered, broker, clock.now)
+    stops.run_step(triggered, broker, clock.now)
     assert TradeOrder.objects.get(request_id=f"stop:{triggered}:1").sent_at is not None
 
 
@@ -186,7 +186,7 @@ def test_whoever_waits_for_anothers_list_waits_outside_the_database_and_not_for_
     reading, over = threading.Event(), threading.Event()
 
     def read_slowly() -> None:
-        with only_one("look"):
+        with advisory_lock("look"):
             reading.set()
             over.wait(30)
         connections.close_all()
@@ -256,7 +256,7 @@ def test_an_order_that_no_list_decides_is_looked_up_less_and_less(
 ) -> None:
     """A line of the list that nobody can parse may be the order: a person is to see to it, for days if need be."""
     simulator.fault("request_lost", path=ORDER_PATH, count=1)
-    order = service.place(Intent(SAMSUNG, Side.BUY, 10, price=69_000))
+    order = service.place(OrderIntent(SAMSUNG, Side.BUY, 10, price=69_000))
     assert order.state is Status.UNKNOWN
     place_externally(simulator, qty=3)
     simulator.fault("row_unreadable", path=LIST)

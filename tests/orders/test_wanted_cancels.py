@@ -18,7 +18,7 @@ from notify import alerts
 from notify.models import Message
 from orders import cancel_driver, chase, journal, periodic_sync, reconcile, tasks
 from orders.models import BrokerRequest, TradeOrder
-from orders.service import Intent, OrderService
+from orders.service import OrderIntent, OrderService
 from simulator.api.server import Simulator
 
 from .conftest import SAMSUNG
@@ -43,7 +43,7 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def lost(service: OrderService, simulator: Simulator) -> TradeOrder:
     """An order that is open at the broker, and whose answer was lost."""
     simulator.fault("answer_lost", path="order-cash", count=1)
-    order = service.place(Intent(SAMSUNG, Side.BUY, 10, strategy="buy_normal"))
+    order = service.place(OrderIntent(SAMSUNG, Side.BUY, 10, strategy="buy_normal"))
     assert order.state is Status.UNKNOWN
     return order
 
@@ -206,7 +206,7 @@ def test_a_wish_outlasts_that_its_order_was_given_up_as_lost(
     lost: TradeOrder, service: OrderService, broker: Broker, after: After, turn: Turn
 ) -> None:
     service.cancel(lost)
-    assert journal.absent(lost, "absent from 3 lists", at=clock.now())
+    assert journal.record_not_found(lost, "absent from 3 lists", at=clock.now())
     after(6)
     drive(broker)
     lost.refresh_from_db()

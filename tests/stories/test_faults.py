@@ -16,7 +16,7 @@ from kis.auth import Tokens
 from kis.stream import Stream
 from orders import chase, reconcile
 from orders.models import TradeOrder
-from orders.service import Intent, OrderDenied, OrderService
+from orders.service import OrderDenied, OrderIntent, OrderService
 from portfolio.fetcher import KISFetcher
 from rehearsal.ledger_check import judge
 from simulator.api.server import Simulator
@@ -91,10 +91,10 @@ def test_after_the_fault_the_ledgers_are_equal(
     simulator.set_price("004090", 16_000, freeze=True)
     simulator.fault(name, **words)
     for intent in (
-        Intent("005930", Side.BUY, 10, strategy="buy_urgent", plan=HURRIED),
-        Intent("005930", Side.BUY, 7, strategy="buy_normal", plan=HURRIED),
-        Intent("004090", Side.BUY, 600, strategy="buy_urgent", plan=HURRIED),
-        Intent("005930", Side.SELL, 3, strategy="sell_emergency", plan=HURRIED),
+        OrderIntent("005930", Side.BUY, 10, strategy="buy_urgent", plan=HURRIED),
+        OrderIntent("005930", Side.BUY, 7, strategy="buy_normal", plan=HURRIED),
+        OrderIntent("004090", Side.BUY, 600, strategy="buy_urgent", plan=HURRIED),
+        OrderIntent("005930", Side.SELL, 3, strategy="sell_emergency", plan=HURRIED),
     ):
         try:
             service.place(intent)

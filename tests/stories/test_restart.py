@@ -7,7 +7,7 @@ from aegis.terms import Side
 from infra import clock
 from orders import periodic_sync, reconcile
 from orders.models import Reconciliation, TradeOrder
-from orders.service import Intent, OrderService
+from orders.service import OrderIntent, OrderService
 from orders.tasks import chase_check
 from simulator.api.server import Simulator
 from tests.desk.test_stream import wait_for
@@ -21,7 +21,7 @@ def order(transactional_db: None, broker: Broker, simulator: Simulator) -> Trade
     """A buy that rests, ordered before the workers died."""
     periodic_sync.sync_calendar(broker, clock.now)
     simulator.set_price("005930", 70_000, freeze=True)
-    return OrderService(broker, clock.now).place(Intent("005930", Side.BUY, 10, strategy="buy_normal"))
+    return OrderService(broker, clock.now).place(OrderIntent("005930", Side.BUY, 10, strategy="buy_normal"))
 
 
 def test_workers_that_start_see_the_brokers_list_before_anything_is_sent(

@@ -48,7 +48,7 @@ MUTATIONS = (
     Mutation(
         "a re-order is committed after its chase was ended",
         "orders/pretrade_context.py",
-        "TAKE_TURN",
+        "COMPARE_AND_COUNT",
         "AND (%(follows)s::bigint IS NULL OR (SELECT chase_at FROM trade_orders WHERE id = %(follows)s) IS NOT NULL)",
         "",
         (_LAST_CHECK + "test_a_reorder_is_not_committed_once_its_chase_was_ended",),
@@ -56,7 +56,7 @@ MUTATIONS = (
     Mutation(
         "a state changes without compare-and-set",
         "orders/journal.py",
-        "move",
+        "apply_event",
         'seen={"status": order.status}',
         "seen={}",
         (_AT_ONCE + "test_a_reply_that_comes_after_the_list_found_the_order_changes_nothing",),
@@ -64,7 +64,7 @@ MUTATIONS = (
     Mutation(
         "a notice that was applied may be applied again",
         "orders/fills.py",
-        "apply",
+        "apply_notice",
         "if not _waits(raw):",
         "if False:",
         (_AT_ONCE + "test_a_refused_cancel_that_two_workers_have_read_is_written_once",),

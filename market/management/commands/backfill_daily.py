@@ -17,7 +17,7 @@ from aegis.broker import BrokerError
 from aegis.codes import NotACode
 from aegis.terms import Instrument
 from infra import clock
-from infra.advisory_lock import only_one
+from infra.advisory_lock import advisory_lock
 from kis.factory import broker
 from market import daily_prices, queries
 from market.codes import ManyStocks, explain, resolve
@@ -43,7 +43,7 @@ class Command(BaseCommand):
         now = clock.now()
         last = queries.last_final_day(now)
         daily_prices.want(codes, _years_before(last, options["years"]), last=last, now=now)
-        with only_one(daily_prices.ERRAND) as is_ours:
+        with advisory_lock(daily_prices.ERRAND) as is_ours:
             if not is_ours:
                 raise CommandError(_("another process is fetching daily prices just now: it fetches these too"))
             self._run(codes, last)

@@ -6,9 +6,9 @@ from typing import Any
 from django.core.management.base import BaseCommand
 from django.utils.translation import gettext as _
 
-from ops.doctor import Grade, examine
+from ops.doctor import Severity, examine
 
-SIGNS = {Grade.WELL: "✔", Grade.NOTE: "·", Grade.WARN: "!", Grade.WRONG: "✘"}
+SIGNS = {Severity.WELL: "✔", Severity.NOTE: "·", Severity.WARN: "!", Severity.WRONG: "✘"}
 
 
 class Command(BaseCommand):
@@ -27,7 +27,7 @@ class Command(BaseCommand):
                 self.stdout.write(f"{SIGNS[finding.grade]} {finding.topic:<12} {finding.text}")
                 if finding.mend:
                     self.stdout.write(f"{'':<15}→ {finding.mend}")
-        wrong = sum(finding.grade is Grade.WRONG for finding in findings)
+        wrong = sum(finding.grade is Severity.WRONG for finding in findings)
         if options["json"]:
             self.stdout.write(
                 json.dumps({"ok": not wrong, "findings": [asdict(each) for each in findings]}, ensure_ascii=False)

@@ -12,7 +12,7 @@ from infra import clock
 from kis.environment import EnvironmentName
 from ops.embedded import CannotStart
 from ops.processes import ADMIN, flower_password_file
-from ops.runtime import House
+from ops.runtime import Runtime
 
 
 class Command(BaseCommand):
@@ -21,7 +21,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            with House(output=sys.stdout, say=self._say) as house:
+            with Runtime(output=sys.stdout, say=self._say) as house:
                 house.wait_until_ready()
                 self._greet()
                 house.stay()

@@ -9,9 +9,9 @@ from orders.management.console import (
     FAILED,
     OUTCOME_UNKNOWN,
     WRONG_USAGE,
+    CommandOutput,
     DeskCommand,
     Failure,
-    Told,
     add_confirmation,
     confirm,
     find_order,
@@ -33,7 +33,7 @@ class Command(DeskCommand):
         add_confirmation(parser)
         super().add_arguments(parser)
 
-    def tell(self, **options: Any) -> Told:
+    def tell(self, **options: Any) -> CommandOutput:
         change = Change(options["price"], options["qty"])
         if change == Change():
             words = _("name a new --price, or with --qty how many shares it is about, or both")
@@ -42,14 +42,16 @@ class Command(DeskCommand):
         if options["dry_run"]:
             draft = preview(order, change)
             shape = {"order": serializers.order(order), "draft": serializers.draft(draft) if draft else None}
-            return Told({"dry_run": True, **shape}, [_("would amend {change}").format(change=wanted(order, change))])
+            return CommandOutput(
+                {"dry_run": True, **shape}, [_("would amend {change}").format(change=wanted(order, change))]
+            )
         confirm(self.name, yes=options["yes"], about=lambda: wanted(order, change))
         changed = amend(order, change, who=who())
         order.refresh_from_db()
         amended = changed.row if changed.row and changed.row.pk != order.pk else None
         shape = {"order": serializers.order(order), "amended": serializers.order(amended) if amended else None}
         if changed.is_done:
-            return Told({"dry_run": False, **shape}, [changed.text])
+            return CommandOutput({"dry_run": False, **shape}, [changed.text])
         exit_code = OUTCOME_UNKNOWN if changed.code == "UNKNOWN" else FAILED
         raise Failure(
             changed.code,

@@ -6,7 +6,7 @@ from django.utils.translation import gettext as _
 from infra import clock
 from kis.factory import broker
 from orders import serializers
-from orders.management.console import DeskCommand, Failure, Told, short
+from orders.management.console import CommandOutput, DeskCommand, Failure, short
 from portfolio.fetcher import KISFetcher
 from portfolio.models import AccountSnapshot, Portfolio
 from portfolio.service import PortfolioService
@@ -19,7 +19,7 @@ class Command(DeskCommand):
         parser.add_argument("--sync", action="store_true", help=_("ask the broker first"))
         super().add_arguments(parser)
 
-    def tell(self, **options: Any) -> Told:
+    def tell(self, **options: Any) -> CommandOutput:
         if options["sync"]:
             KISFetcher(broker(), clock.now).sync_portfolio()
         service = PortfolioService()
@@ -28,7 +28,7 @@ class Command(DeskCommand):
             raise Failure("NO_BALANCE", _("no balance yet: try again with --sync"))
         holdings = list(service.get_portfolio())
         shape = {"account": serializers.account(snapshot), "holdings": [serializers.holding(each) for each in holdings]}
-        return Told(shape, [_account(snapshot), *(_holding(each) for each in holdings)])
+        return CommandOutput(shape, [_account(snapshot), *(_holding(each) for each in holdings)])
 
 
 def _account(snapshot: AccountSnapshot) -> str:

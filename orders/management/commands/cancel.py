@@ -8,7 +8,7 @@ from aegis.lifecycle import UNANSWERED
 from aegis.requests import RequestedBy
 from orders import risk, serializers
 from orders.management.changing import after_cancel, cancel_deferred
-from orders.management.console import DeskCommand, Failure, Told, describe, find_order, service, who
+from orders.management.console import CommandOutput, DeskCommand, Failure, describe, find_order, service, who
 
 
 class Command(DeskCommand):
@@ -19,23 +19,25 @@ class Command(DeskCommand):
         parser.add_argument("--dry-run", action="store_true", help=_("show what would be cancelled, and send nothing"))
         super().add_arguments(parser)
 
-    def tell(self, **options: Any) -> Told:
+    def tell(self, **options: Any) -> CommandOutput:
         order = find_order(options["number"])
         line, shape = describe(order), {"order": serializers.order(order)}
         if order.is_done and order.chase_at is not None and not options["dry_run"]:
             service().end_chase(order, _("cancelled by {name}").format(name=who()))
             words = [_("nothing of it is ordered anew: {line}").format(line=line)]
-            return Told({"dry_run": False, "order": serializers.order(order)}, words)
+            return CommandOutput({"dry_run": False, "order": serializers.order(order)}, words)
         if order.is_done:
             raise Failure("NOT_OPEN", _("nothing is left to cancel: {line}").format(line=line), shape=shape)
         if options["dry_run"]:
-            return Told({"dry_run": True, **shape}, [_("would cancel: {line}").format(line=line)])
+            return CommandOutput({"dry_run": True, **shape}, [_("would cancel: {line}").format(line=line)])
         try:
             service().cancel(order, by=RequestedBy.OPERATOR, who=who())
         except BrokerError as error:
             words = _("not cancelled: {error}").format(error=risk.say_error(error))
             raise Failure("NOT_CANCELLED", words, shape={"broker_code": error.code, **shape}) from error
         if order.state in UNANSWERED:
-            return Told({"dry_run": False, "order": serializers.order(order)}, [cancel_deferred(describe(order))])
+            return CommandOutput(
+                {"dry_run": False, "order": serializers.order(order)}, [cancel_deferred(describe(order))]
+            )
         lines = [_("cancel sent: {line}").format(line=describe(order)), after_cancel(order)]
-        return Told({"dry_run": False, "order": serializers.order(order)}, lines)
+        return CommandOutput({"dry_run": False, "order": serializers.order(order)}, lines)

@@ -10,7 +10,7 @@ from infra import clock
 from market import queries
 from orders import kill_switch, serializers
 from orders.cancel_all import row_of
-from orders.management.console import DeskCommand, Failure, Told, service, stock_code, who
+from orders.management.console import CommandOutput, DeskCommand, Failure, service, stock_code, who
 from orders.management.switching import say_armed
 from orders.models import TradeOrder
 from orders.service import CancelAllResult
@@ -32,7 +32,7 @@ class Command(DeskCommand):
         parser.add_argument("--dry-run", action="store_true", help=_("show what would be cancelled, and send nothing"))
         super().add_arguments(parser)
 
-    def tell(self, **options: Any) -> Told:
+    def tell(self, **options: Any) -> CommandOutput:
         code = None if options["code"] is None else stock_code(options["code"])
         if options["dry_run"]:
             return _would(code=code, external=options["external"])
@@ -41,7 +41,7 @@ class Command(DeskCommand):
         lines = [*before, *_lines(swept)]
         if swept.failed or swept.unconfirmed or swept.unseen:
             raise Failure("NOT_ALL", "\n".join(lines), shape=dict(serializers.swept(swept)))
-        return Told({"dry_run": False, **serializers.swept(swept)}, lines)
+        return CommandOutput({"dry_run": False, **serializers.swept(swept)}, lines)
 
     def _change_state(self, *, halt: bool, reduce: bool, **options: Any) -> list[str]:
         if halt:
@@ -55,7 +55,7 @@ class Command(DeskCommand):
         return []
 
 
-def _would(*, code: str | None, external: bool) -> Told:
+def _would(*, code: str | None, external: bool) -> CommandOutput:
     """Ask the broker what the real command asks it."""
     shown = service().would_cancel(external=external, code=code)
     found = [(each, row_of(each)) for each in shown.orders]
@@ -64,7 +64,7 @@ def _would(*, code: str | None, external: bool) -> Told:
     told = {"dry_run": True, "orders": shape, "unseen": shown.why}
     if shown.why:
         raise Failure("NOT_ALL", "\n".join([*lines, _unseen(shown.why)]), shape=told)
-    return Told(told, lines or [_("nothing is open")])
+    return CommandOutput(told, lines or [_("nothing is open")])
 
 
 def _open_line(each: OpenOrder, row: TradeOrder | None) -> str:

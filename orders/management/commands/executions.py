@@ -4,7 +4,7 @@ from typing import Any
 from django.utils.translation import gettext as _
 
 from orders import serializers
-from orders.management.console import DeskCommand, Told, add_filters, filtered, short, wanted_by
+from orders.management.console import CommandOutput, DeskCommand, add_filters, filtered, short, wanted_by
 from orders.models import TradeExecution
 
 
@@ -16,13 +16,13 @@ class Command(DeskCommand):
         add_filters(parser)
         super().add_arguments(parser)
 
-    def tell(self, **options: Any) -> Told:
+    def tell(self, **options: Any) -> CommandOutput:
         rows = TradeExecution.objects.select_related("order").order_by("-executed_at", "-id")
         if not options["voided"]:
             rows = rows.filter(voided_at__isnull=True)
         found = filtered(rows, options, day="order__order_date", strategy_id="order__strategy_id")
         lines = [_line(row) for row in found] or [_("no fills")]
-        return Told({"executions": [serializers.execution(row) for row in found]}, lines)
+        return CommandOutput({"executions": [serializers.execution(row) for row in found]}, lines)
 
 
 def _line(row: TradeExecution) -> str:

@@ -5,7 +5,7 @@ from django.utils.translation import gettext as _
 
 from aegis.lifecycle import UNSETTLED
 from orders import serializers
-from orders.management.console import DeskCommand, Told, add_filters, describe, filtered, short, wanted_by
+from orders.management.console import CommandOutput, DeskCommand, add_filters, describe, filtered, short, wanted_by
 from orders.models import TradeOrder
 
 
@@ -17,12 +17,12 @@ class Command(DeskCommand):
         add_filters(parser)
         super().add_arguments(parser)
 
-    def tell(self, **options: Any) -> Told:
+    def tell(self, **options: Any) -> CommandOutput:
         rows = TradeOrder.objects.order_by("-id")
         if options["open"]:
             rows = rows.filter(status__in=UNSETTLED)
         found = filtered(rows, options, day="order_date", strategy_id="strategy_id")
-        return Told(
+        return CommandOutput(
             {"orders": [serializers.order(row) for row in found]}, [_line(row) for row in found] or [_("no orders")]
         )
 

@@ -6,7 +6,7 @@ from django.utils.translation import gettext as _
 from aegis.execution_quality import Savings
 from infra import clock
 from orders import execution_quality, serializers
-from orders.management.console import DeskCommand, Told
+from orders.management.console import CommandOutput, DeskCommand
 from orders.management.trading import whole
 
 
@@ -18,7 +18,7 @@ class Command(DeskCommand):
         parser.add_argument("--days", type=lambda text: whole(text, words), default=1, help=_("how many days back (1)"))
         super().add_arguments(parser)
 
-    def tell(self, **options: Any) -> Told:
+    def tell(self, **options: Any) -> CommandOutput:
         report = execution_quality.report(clock.now(), days=options["days"])
         shape = {
             "since": report.since.isoformat(),
@@ -27,7 +27,7 @@ class Command(DeskCommand):
             "savings": [serializers.savings(line) for line in report.savings],
             "total": serializers.savings(report.total),
         }
-        return Told(shape, _lines(report))
+        return CommandOutput(shape, _lines(report))
 
 
 def _lines(report: execution_quality.Report) -> list[str]:
@@ -45,7 +45,7 @@ def _lines(report: execution_quality.Report) -> list[str]:
     ]
 
 
-def _family(line: execution_quality.Line) -> str:
+def _family(line: execution_quality.QualityLine) -> str:
     root, family, measured = line.root, line.family, line.quality
     start = f"#{root.pk} {root.order_date} {root.stock_name} {root.get_order_type_display()} {family.style}"
     if measured is None:

@@ -6,16 +6,16 @@ from django.utils.translation import gettext as _
 from infra import clock
 from kis.factory import broker
 from orders import reconcile
-from orders.management.console import DeskCommand, Told
+from orders.management.console import CommandOutput, DeskCommand
 
 
 class Command(DeskCommand):
     help = _("Hold our orders against the broker's list, now.")
 
-    def tell(self, **options: Any) -> Told:
+    def tell(self, **options: Any) -> CommandOutput:
         report = reconcile.reconcile(broker(), clock.now)
         words = _("{seen} orders seen; {corrected} corrected, {adopted} adopted, {resolved} outcomes resolved")
         lines = [words.format(**asdict(report))]
         if report.error:
             lines.append(_("lines that cannot be read: {why}").format(why=report.error))
-        return Told(asdict(report), lines)
+        return CommandOutput(asdict(report), lines)

@@ -8,7 +8,7 @@ from aegis.stops import StopKind
 from infra import clock
 from kis.factory import broker
 from orders import serializers, stop_polling, stops
-from orders.management.console import WRONG_USAGE, DeskCommand, Failure, Told, short, stock_code, who
+from orders.management.console import WRONG_USAGE, CommandOutput, DeskCommand, Failure, short, stock_code, who
 from orders.management.thresholds import threshold
 from orders.models import StopRule
 
@@ -36,7 +36,7 @@ class Command(DeskCommand):
         parser.add_argument("--all", action="store_true", help=_("list those that are over too"))
         super().add_arguments(parser)
 
-    def tell(self, **options: Any) -> Told:
+    def tell(self, **options: Any) -> CommandOutput:
         wanted = {
             StopKind.STOP_LOSS: options["loss"],
             StopKind.TAKE_PROFIT: options["profit"],
@@ -63,7 +63,7 @@ class Command(DeskCommand):
         return _listed(is_all=options["all"])
 
 
-def _armed(code: str, kind: StopKind, text: str, **choices: Any) -> Told:
+def _armed(code: str, kind: StopKind, text: str, **choices: Any) -> CommandOutput:
     try:
         unit, value = threshold(text)
     except argparse.ArgumentTypeError as error:
@@ -71,22 +71,22 @@ def _armed(code: str, kind: StopKind, text: str, **choices: Any) -> Told:
     code = stock_code(code)
     quote = stop_polling.quote_before(code, choices["sources"], broker(), clock.now)
     row = stops.arm(code, kind, unit, value, by=who(), at=clock.now(), quote=quote, **choices)
-    return Told({"stop": serializers.stop(row)}, [_("armed: {line}").format(line=_line(row))])
+    return CommandOutput({"stop": serializers.stop(row)}, [_("armed: {line}").format(line=_line(row))])
 
 
-def _disarmed(pk: int) -> Told:
+def _disarmed(pk: int) -> CommandOutput:
     row = _named(pk)
     stops.disarm(row, why=who(), at=clock.now())
     row.refresh_from_db()
-    return Told({"stop": serializers.stop(row)}, [_("disarmed: {line}").format(line=_line(row))])
+    return CommandOutput({"stop": serializers.stop(row)}, [_("disarmed: {line}").format(line=_line(row))])
 
 
-def _rearmed(pk: int, *, may_trigger_now: bool) -> Told:
+def _rearmed(pk: int, *, may_trigger_now: bool) -> CommandOutput:
     row = _named(pk)
     quote = stop_polling.quote_before(row.stock_code, row.sources, broker(), clock.now)
     stops.rearm(row, by=who(), at=clock.now(), may_trigger_now=may_trigger_now, quote=quote)
     row.refresh_from_db()
-    return Told({"stop": serializers.stop(row)}, [_("armed: {line}").format(line=_line(row))])
+    return CommandOutput({"stop": serializers.stop(row)}, [_("armed: {line}").format(line=_line(row))])
 
 
 def _named(pk: int) -> StopRule:
@@ -96,10 +96,10 @@ def _named(pk: int) -> StopRule:
     return row
 
 
-def _listed(*, is_all: bool) -> Told:
+def _listed(*, is_all: bool) -> CommandOutput:
     rows = StopRule.objects.all() if is_all else StopRule.objects.filter(state__in=stops.LIVE)
     lines = [_line(row) for row in rows] or [_("no stop is armed")]
-    return Told({"stops": [serializers.stop(row) for row in rows]}, lines)
+    return CommandOutput({"stops": [serializers.stop(row) for row in rows]}, lines)
 
 
 def _line(row: StopRule) -> str:

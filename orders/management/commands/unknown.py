@@ -8,9 +8,9 @@ from kis.rest_values import order_number
 from orders import serializers, unknown
 from orders.management.console import (
     WRONG_USAGE,
+    CommandOutput,
     DeskCommand,
     Failure,
-    Told,
     add_confirmation,
     confirm,
     describe,
@@ -35,14 +35,14 @@ class Command(DeskCommand):
         add_confirmation(parser)
         super().add_arguments(parser)
 
-    def tell(self, **options: Any) -> Told:
+    def tell(self, **options: Any) -> CommandOutput:
         chosen = options["order_no"] is not None or options["never_arrived"]
         if bool(options["decide"]) != chosen:
             words = _("to decide, name the order and its fate: --decide #12 with --is NUMBER or --never-arrived")
             raise Failure("USAGE", words, exit_code=WRONG_USAGE)
         return self._decided(options) if chosen else _listed()
 
-    def _decided(self, options: dict[str, Any]) -> Told:
+    def _decided(self, options: dict[str, Any]) -> CommandOutput:
         order = find_order(options["decide"])
         number = order_number(plain(options["order_no"])) if options["order_no"] is not None else None
         confirm("decide", yes=options["yes"], about=lambda: describe(order))
@@ -50,13 +50,13 @@ class Command(DeskCommand):
             order = service().decide(order, number, by=who())
         except ValueError as error:
             raise Failure("UNDECIDABLE", str(error), shape={"order": serializers.order(order)}) from error
-        return Told({"order": serializers.order(order)}, [_("decided: {line}").format(line=describe(order))])
+        return CommandOutput({"order": serializers.order(order)}, [_("decided: {line}").format(line=describe(order))])
 
 
-def _listed() -> Told:
+def _listed() -> CommandOutput:
     rows = list(unknown.undecided())
     lines = [line for row in rows for line in _lines(row)] or [_("no outcome is unknown")]
-    return Told({"unknown": [_shape(row) for row in rows]}, lines)
+    return CommandOutput({"unknown": [_shape(row) for row in rows]}, lines)
 
 
 def _events(row: TradeOrder) -> list[Any]:

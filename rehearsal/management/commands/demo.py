@@ -11,7 +11,7 @@ from django.utils.translation import gettext as _
 from config.env import HOME
 from kis.environment import EnvironmentName
 from ops.embedded import CannotStart
-from ops.runtime import House
+from ops.runtime import Runtime
 from orders import risk
 from orders.service import OrderDenied
 from rehearsal.scripted_day import DemoFailed, play
@@ -43,7 +43,7 @@ class Command(BaseCommand):
     def _play(self, log: Path) -> Any:
         """Play with the processes' own words kept in a file: the report is for a person."""
         os.environ[BOUND] = HURRIED_BOUND
-        with log.open("w", encoding="utf-8") as output, House(output=output, say=self._say, fresh_day=True) as house:
+        with log.open("w", encoding="utf-8") as output, Runtime(output=output, say=self._say, fresh_day=True) as house:
             house.wait_until_ready()
             return play(settings.KIS_ENVIRONMENT.rest_url, self.stdout)
 
