@@ -63,7 +63,18 @@ class _OpenBar:
     """
 
     __slots__ = (
-        "count", "first", "high", "is_patchy", "is_torn", "last", "low", "minute", "newest", "open", "sent", "until",
+        "count",
+        "first",
+        "has_gap",
+        "high",
+        "is_suspect",
+        "last",
+        "low",
+        "minute",
+        "newest",
+        "open",
+        "sent",
+        "until",
     )  # fmt: skip
 
     def __init__(self, trade: Trade, *, minute: str = "") -> None:
@@ -74,7 +85,7 @@ class _OpenBar:
         self.newest = trade  # the last by running total: it knows the close
         self.count = 1
         self.sent = -1  # the count it was last told with
-        self.is_torn = self.is_patchy = False
+        self.is_suspect = self.has_gap = False
 
     def take(self, trade: Trade) -> None:
         """Count a trade of this minute, whenever it comes."""
@@ -103,9 +114,9 @@ class _SymbolBars:
 
     def has_holes(self, bar: _OpenBar) -> bool:
         """Whether trades beside or within the bar are known to have been missed."""
-        return bar.is_patchy or any(since <= bar.last and bar.first <= until for since, until in self.gaps)
+        return bar.has_gap or any(since <= bar.last and bar.first <= until for since, until in self.gaps)
 
-    def told_anew(self, since: int, until: int) -> None:
+    def mark_dirty(self, since: int, until: int) -> None:
         """Have the bars beside a stretch of the running total told anew, and the one after them."""
         self.is_changed = True
         before = None
@@ -200,8 +211,8 @@ class MinuteBarAggregator:
             self._recount(trade) if is_later else self._add_late(trade)
             return
         series, seen, before = self._series[trade.code], bar.last, trade.volume - trade.qty
-        if bar.is_torn:  # this trade tells whether anything followed it unheard
-            bar.is_torn, bar.until, bar.sent = False, _UNTIL[bar.minute], -1
+        if bar.is_suspect:  # this trade tells whether anything followed it unheard
+            bar.is_suspect, bar.until, bar.sent = False, _UNTIL[bar.minute], -1
             series.is_changed = True
         if is_later:
             self._roll(series, trade)
@@ -224,7 +235,7 @@ class MinuteBarAggregator:
     def _note_gap(self, series: _SymbolBars, since: int, until: int) -> None:
         self.counters.gaps += 1
         series.gaps.append((since, until))
-        series.told_anew(since, until)
+        series.mark_dirty(since, until)
 
     def _add_late(self, trade: Trade) -> None:
         """Take a trade that ends before the newest one: it fills a gap, else it was heard already."""
@@ -239,7 +250,7 @@ class MinuteBarAggregator:
             series.gaps.remove(gap)
             rests = ((gap[0], before), (trade.volume, gap[1]))
             series.gaps.extend((since, until) for since, until in rests if since < until)
-            series.told_anew(*gap)
+            series.mark_dirty(*gap)
 
     def _recount(self, trade: Trade) -> None:
         """The running totals have begun anew within the day: so does the stock."""
@@ -253,7 +264,7 @@ class MinuteBarAggregator:
         for series in self._series.values():
             bar = series.bars[-1]
             # no moment is before this one: the next trade takes the careful way
-            bar.is_torn, bar.until, bar.sent = True, "", -1
+            bar.is_suspect, bar.until, bar.sent = True, "", -1
             series.is_changed = True
 
     def resume(self, bars: Iterable[Bar]) -> None:
@@ -262,7 +273,7 @@ class MinuteBarAggregator:
             newest = Trade(bar.code, "", bar.close, bar.volume, bar.day_volume, bar.day_value, bar.market)
             minute = _OpenBar(newest, minute=bar.minute)
             minute.open, minute.high, minute.low, minute.count = bar.open, bar.high, bar.low, bar.count or 0
-            minute.is_patchy = not bar.is_whole
+            minute.has_gap = not bar.is_whole
             floor = minute.first, bar.day_value - bar.value
             self._running[bar.code], self._series[bar.code] = minute, _SymbolBars(floor, [minute])
         self.tear()
@@ -309,7 +320,7 @@ class MinuteBarAggregator:
             count=None if has_holes else bar.count,
             day_volume=bar.last,
             day_value=bar.newest.value,
-            is_whole=not (has_holes or bar.is_torn),
+            is_whole=not (has_holes or bar.is_suspect),
         )
 
 

@@ -84,16 +84,16 @@ def limit_price(
     book: Book | None,
     instrument: Instrument,
     *,
-    nearer: int = 0,
+    ticks_closer: int = 0,
     max_percent: Decimal,
 ) -> int:
     """Return the price of `strategy` now, on the grid and inside the band: buys aligned down, sales up.
 
-    `nearer` ticks closer to the other side of the book: 0 at first, it grows with each retry of the chase;
+    `ticks_closer` ticks closer to the other side of the book: 0 at first, it grows with each retry of the chase;
     a buy rises, a sale falls. From 50,000 at -2 it is 49,800, at +3 it is 50,300. Raises NoQuote where the
     strategy needs an opposite quote and there is none.
     """
-    offset = strategy.offset + nearer * strategy.side.sign
+    offset = strategy.offset + ticks_closer * strategy.side.sign
     anchor = _anchor(strategy, quote, book)
     quoted = quote.quoted_tick
     target = anchor + offset * get_tick_size(anchor, instrument, quoted=quoted)

@@ -89,17 +89,17 @@ class ExposureFromOtherOrders:
     """What our other orders mean for this one. Its own family is not counted, nor its own request.
 
     `last_minute` counts intents of its side, `bought_today_won` those of the day that buy. `twin` names an order
-    of seconds ago that asks for the same; `frozen_by` one of the same stock and side whose fate is unknown, and
-    `frozen_by_amend` one that an amend of unknown fate may lead to. Cash and shares that orders of unknown fate may
-    have taken count as spent. `open_buy_qty` are shares of this stock
-    that open buys may still bring. `opposite` are the account's own orders on the other side of this stock.
+    of seconds ago that asks for the same; `blocked_by_unknown` one of the same stock and side whose outcome is unknown,
+    and `blocked_by_unknown_amend` one that an amend of unknown outcome may lead to. Cash and shares that orders of
+    unknown outcome may have taken count as spent. `open_buy_qty` are shares of this stock that open buys may still
+    bring. `opposite` are the account's own orders on the other side of this stock.
     """
 
     last_minute: int = 0
     bought_today_won: int = 0
     twin: str = ""
-    frozen_by: str = ""
-    frozen_by_amend: str = ""
+    blocked_by_unknown: str = ""
+    blocked_by_unknown_amend: str = ""
     unknown_cash_won: int = 0
     unknown_qty: int = 0
     open_buy_qty: int = 0
@@ -108,15 +108,15 @@ class ExposureFromOtherOrders:
 
 @dataclass(frozen=True, slots=True)
 class RiskInputs:
-    """All that the guards look at. What was not asked for yet is None and is not judged.
+    """All that the risk checks look at. What was not asked for yet is None and is not judged.
 
     `is_priced` is false while the price to go is not known. `blacklisted` is the reason a stock is on the
     blacklist; `orderable_cash` won and `sellable_qty` shares are the broker's own answers of this moment.
-    `is_errand` marks a chase's re-order or a stop's sale, which no caller asks for. `total_asset` in won is the account
-    as last seen, `held_qty` what it holds of this stock. `best_opposite` is the price in won that it would meet first,
-    None if the book was not asked. `may_self_cross`: it may trade against the account's own orders. `kept_qty` and
-    `kept_won` are what the family of an amend has bought or may still buy beside it. `breaker_since`: a circuit breaker
-    goes on since then.
+    `is_child_order` marks a chase's re-order or a stop's sale, which no caller asks for. `total_asset` in won is the
+    account as last seen, `held_qty` what it holds of this stock. `best_opposite` is the price in won that it would meet
+    first, None if the book was not asked. `may_self_cross`: it may trade against the account's own orders. `kept_qty`
+    and `kept_won` are what the family of an amend has bought or may still buy beside it. `breaker_since`: a circuit
+    breaker goes on since then.
     """
 
     request: OrderRequest
@@ -127,7 +127,7 @@ class RiskInputs:
     trades_on_nxt: bool
     is_priced: bool = True
     reconciled: bool = True
-    is_errand: bool = False
+    is_child_order: bool = False
     sector: str = ""
     blacklisted: str | None = None
     limits: Limits = Limits()
@@ -277,7 +277,7 @@ def check_unknown_order(facts: RiskInputs) -> Denial | None:
 
     An amend adds no shares to those of its original: it holds up no stop, and no chase of another family.
     """
-    name = facts.others.frozen_by or ("" if facts.is_errand else facts.others.frozen_by_amend)
+    name = facts.others.blocked_by_unknown or ("" if facts.is_child_order else facts.others.blocked_by_unknown_amend)
     if not name:
         return None
     return Denial(
@@ -289,7 +289,7 @@ def check_unknown_order(facts: RiskInputs) -> Denial | None:
 
 def check_duplicate(facts: RiskInputs) -> Denial | None:
     """The same asked for twice within seconds, by two request ids, is most likely meant once."""
-    if facts.is_errand or not facts.others.twin:
+    if facts.is_child_order or not facts.others.twin:
         return None
     return Denial(
         "DUPLICATE",
@@ -301,7 +301,7 @@ def check_duplicate(facts: RiskInputs) -> Denial | None:
 def check_order_rate(facts: RiskInputs) -> Denial | None:
     """Buys and sales are counted apart, and a stop waits for neither: no haste may hold up what has to be sold."""
     most = facts.limits.orders_per_minute
-    if facts.is_errand or not most or facts.others.last_minute < most:
+    if facts.is_child_order or not most or facts.others.last_minute < most:
         return None
     return Denial(
         "PACE",

@@ -117,8 +117,8 @@ class Check:
         def note(trades: Sequence[Any], arrived: float) -> None:
             self.heard.update((trade.code, time.monotonic()) for trade in trades)
 
-        usual = worker.PLUGS
-        worker.PLUGS = (*usual, lambda: Consumer(handlers=dict.fromkeys(TRADES.values(), note)))
+        usual = worker.CONSUMERS
+        worker.CONSUMERS = (*usual, lambda: Consumer(handlers=dict.fromkeys(TRADES.values(), note)))
         self.reconcile_wanted = threading.Event()
         asked = _Asked(broker(), self.polled)
         gaps.broker = lambda: asked
@@ -137,7 +137,7 @@ class Check:
             over.set()
             for thread in threads:
                 thread.join(20)
-            worker.PLUGS = usual
+            worker.CONSUMERS = usual
 
     def _publish(self, over: threading.Event) -> None:
         from infra.lease import Lease

@@ -85,11 +85,11 @@ class _Ear:
 
     def lost(self) -> None: ...
 
-    def misheard(self) -> None: ...
+    def on_undecodable_notice(self) -> None: ...
 
 
 class _OpenDoor:
-    def knock(self) -> float:
+    def acquire(self) -> float:
         return 0.0
 
     def approval_key(self) -> str:

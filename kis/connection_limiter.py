@@ -38,7 +38,7 @@ class ConnectionLimiter:
         self._approval = f"{key}:approval"
         self._issue = issue
 
-    def knock(self) -> float:
+    def acquire(self) -> float:
         """Return 0 and count an attempt, or how many seconds are to be waited first. Raises NotSent.
 
         The lease lets one process at a time come here.

@@ -57,10 +57,10 @@ class KeyInUse(Lost):
     """Another session holds the app key."""
 
 
-class Entrance(Protocol):
+class ConnectionGate(Protocol):
     """What lets a connection through: `kis.connection_limiter.ConnectionLimiter`."""
 
-    def knock(self) -> float:
+    def acquire(self) -> float:
         """Return 0, or how many seconds are to be waited before one more attempt. Raises BrokerError."""
 
     def approval_key(self) -> str:
@@ -94,7 +94,7 @@ class Listener(Protocol):
     def lost(self) -> None:
         """Hear that a connection is over."""
 
-    def misheard(self) -> None:
+    def on_undecodable_notice(self) -> None:
         """Hear that a notice of our own orders could not be read."""
 
 
@@ -117,7 +117,7 @@ class Stream:
         self,
         url: str,
         *,
-        door: Entrance,
+        door: ConnectionGate,
         listener: Listener,
         usual: Mapping[Topic, float] | None = None,
         name: str = "socket",
@@ -154,7 +154,7 @@ class Stream:
         while not stop.is_set():
             began = time.monotonic()
             try:
-                if wait := self._door.knock():
+                if wait := self._door.acquire():
                     self._rest(stop, wait, f"too many connections lately; the next in {wait:.0f} s")
                     continue
                 self._session(stop)
@@ -317,8 +317,8 @@ class _Connection:
             self._stream._anew_at = now + ANEW_SECONDS
             for topic in self._stream.subscriptions.held:
                 if topic.is_own_fills:
-                    self._stream.subscriptions.anew(topic)
-        self._listener.misheard()
+                    self._stream.subscriptions.resubscribe(topic)
+        self._listener.on_undecodable_notice()
 
     def _look(self, now: float) -> None:
         """Do what need not be done for every frame."""
@@ -330,7 +330,7 @@ class _Connection:
             raise Lost("no data comes while the market trades")
         for topic in self._stream.mute(now):
             log.warning("%s alone has fallen silent; it is registered anew", topic)
-            self._stream.subscriptions.anew(topic)
+            self._stream.subscriptions.resubscribe(topic)
 
     def _register(self, now: float) -> None:
         due = self._stream.subscriptions.due(now)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from kis.assignment import KeyState, assign
 from kis.codec import NOTICE_IDS, Data
 from kis.status import KeyStatus, SocketState
-from kis.stream import LONGEST_IN_USE_SECONDS, LONGEST_PAUSE_SECONDS, Entrance, Listener, Stream
+from kis.stream import LONGEST_IN_USE_SECONDS, LONGEST_PAUSE_SECONDS, ConnectionGate, Listener, Stream
 from kis.subscriptions import Topic
 
 # a line that was cut is usually back sooner
@@ -27,7 +27,7 @@ class Streams:
         self,
         url: str,
         *,
-        doors: Sequence[Entrance],
+        doors: Sequence[ConnectionGate],
         listener: Listener,
         usual: Mapping[Topic, float] | None = None,
         move_seconds: float = MOVE_SECONDS,
@@ -171,5 +171,5 @@ class _Share:
             with self._streams.handling:
                 self._listener.lost()
 
-    def misheard(self) -> None:
-        self._listener.misheard()
+    def on_undecodable_notice(self) -> None:
+        self._listener.on_undecodable_notice()

@@ -132,7 +132,7 @@ class Subscriptions:
         self._is_trying = False
         self._next_at = float("-inf")
 
-    def anew(self, topic: Topic) -> None:
+    def resubscribe(self, topic: Topic) -> None:
         """Let go of a topic and ask for it again: its key is no longer the one we know."""
         if topic in self._held:
             self._held.discard(topic)

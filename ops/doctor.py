@@ -47,12 +47,12 @@ FREE_BYTES = 2 * 2**30
 
 
 class Severity(StrEnum):
-    """How bad it is. Only WRONG keeps AEGIS from its work."""
+    """How bad it is. Only ERROR keeps AEGIS from its work."""
 
-    WELL = "well"
+    OK = "ok"
     NOTE = "note"
     WARN = "warn"
-    WRONG = "wrong"
+    ERROR = "error"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class CheckResult:
 
 
 def _well(topic: str, text: str) -> CheckResult:
-    return CheckResult(topic, Severity.WELL, text)
+    return CheckResult(topic, Severity.OK, text)
 
 
 def examine(*, offline: bool = False) -> Iterator[CheckResult]:
@@ -82,7 +82,7 @@ def python() -> Iterator[CheckResult]:
     version = platform.python_version()
     if sys.version_info < PYTHON:
         yield CheckResult(
-            "python", Severity.WRONG, version, _("install Python 3.11 or newer, remove .venv, run make setup")
+            "python", Severity.ERROR, version, _("install Python 3.11 or newer, remove .venv, run make setup")
         )
     elif sys.prefix == sys.base_prefix:
         words = _("{version}, outside of .venv: other versions of the packages may be used")
@@ -135,7 +135,7 @@ def environment() -> Iterator[CheckResult]:
     else:
         yield _well("environment", str(name))
     if settings.DEBUG and name is not EnvironmentName.SIM:
-        yield CheckResult("environment", Severity.WRONG, "AEGIS_DEBUG", _("error pages would show settings: unset it"))
+        yield CheckResult("environment", Severity.ERROR, "AEGIS_DEBUG", _("error pages would show settings: unset it"))
 
 
 def keys() -> Iterator[CheckResult]:
@@ -167,7 +167,7 @@ def machine() -> Iterator[CheckResult]:
     HOME.mkdir(parents=True, exist_ok=True)
     if not os.access(HOME, os.W_OK):
         yield CheckResult(
-            "home", Severity.WRONG, str(HOME), _("this user cannot write there: chown it, or set AEGIS_HOME")
+            "home", Severity.ERROR, str(HOME), _("this user cannot write there: chown it, or set AEGIS_HOME")
         )
     free = shutil.disk_usage(HOME).free
     words = _("{free:.1f} GB are free").format(free=free / 2**30)
@@ -178,7 +178,7 @@ def machine() -> Iterator[CheckResult]:
     # the machine's own zone does not matter: every process of ours keeps Korean time
     if time.strftime("%z") != "+0900":
         words = _("this process keeps {zone}, not Korean time").format(zone=time.strftime("%Z %z"))
-        yield CheckResult("time zone", Severity.WRONG, words, _("install the system's tzdata"))
+        yield CheckResult("time zone", Severity.ERROR, words, _("install the system's tzdata"))
     else:
         yield _well("time zone", "Asia/Seoul")
 
@@ -200,7 +200,7 @@ def free_ports() -> Iterator[CheckResult]:
         try:
             preflight.check_port(port)
         except CannotStart as error:
-            yield CheckResult("ports", Severity.WRONG, str(port.number), str(error))
+            yield CheckResult("ports", Severity.ERROR, str(port.number), str(error))
         else:
             yield _well("ports", f"{port.number} {port.what}")
 
@@ -215,7 +215,7 @@ def database() -> Iterator[CheckResult]:
         yield from _server()
         yield from _migrations()
     except (CannotStart, DatabaseError) as error:
-        yield CheckResult("database", Severity.WRONG, _("not usable"), str(error))
+        yield CheckResult("database", Severity.ERROR, _("not usable"), str(error))
 
 
 def _server() -> Iterator[CheckResult]:
@@ -225,9 +225,9 @@ def _server() -> Iterator[CheckResult]:
         cursor.execute("SHOW server_encoding")
         encoding = cursor.fetchone()[0]
     if version < POSTGRES:
-        yield CheckResult("database", Severity.WRONG, f"PostgreSQL {version // 10_000}", _("14 or newer is needed"))
+        yield CheckResult("database", Severity.ERROR, f"PostgreSQL {version // 10_000}", _("14 or newer is needed"))
     elif encoding != "UTF8":
-        yield CheckResult("database", Severity.WRONG, str(encoding), _("make the database with ENCODING 'UTF8'"))
+        yield CheckResult("database", Severity.ERROR, str(encoding), _("make the database with ENCODING 'UTF8'"))
     else:
         yield _well("database", f"PostgreSQL {version // 10_000}")
 
@@ -251,18 +251,18 @@ def shared_redis() -> Iterator[CheckResult]:
         with settings.REDIS_CLIENT() as store:
             yield from _redis_settings(store)
     except (CannotStart, redis.RedisError) as error:
-        yield CheckResult("redis", Severity.WRONG, _("not usable"), str(error))
+        yield CheckResult("redis", Severity.ERROR, _("not usable"), str(error))
 
 
 def _redis_settings(store: "redis.Redis") -> Iterator[CheckResult]:
     about = store.info("server") | store.info("memory") | store.info("persistence")
     version = str(about["redis_version"])
     if tuple(int(part) for part in version.split(".")[:2]) < REDIS:
-        yield CheckResult("redis", Severity.WRONG, version, _("6.2 or newer is needed"))
+        yield CheckResult("redis", Severity.ERROR, version, _("6.2 or newer is needed"))
         return
     if about["maxmemory_policy"] != "noeviction":
         words = _("maxmemory-policy {policy}: tasks and leases may vanish").format(policy=about["maxmemory_policy"])
-        yield CheckResult("redis", Severity.WRONG, words, _("set maxmemory-policy noeviction"))
+        yield CheckResult("redis", Severity.ERROR, words, _("set maxmemory-policy noeviction"))
     elif not about["aof_enabled"] and not settings.HAS_OWN_REDIS:
         words = _("without its AOF: tasks on their way are lost when it dies")
         yield CheckResult("redis", Severity.WARN, words, _("set appendonly yes"))
@@ -294,12 +294,12 @@ def at_work() -> Iterator[CheckResult]:
     try:
         checks = health.check(clock.now())
     except OperationalError as error:
-        yield CheckResult("processes", Severity.WRONG, _("not usable"), str(error))
+        yield CheckResult("processes", Severity.ERROR, _("not usable"), str(error))
         return
     for check in checks:
         if not check.ok:
             mend = _("docs/operations.md has a page for {name}").format(name=check.name)
-            yield CheckResult(check.name, Severity.WRONG, check.text, mend)
+            yield CheckResult(check.name, Severity.ERROR, check.text, mend)
     if all(check.ok for check in checks):
         yield _well("processes", _("All {count} checks are well").format(count=len(checks)))
 
@@ -316,16 +316,16 @@ def broker() -> Iterator[CheckResult]:
         yield from _skew()
     except httpx.HTTPError as error:
         words = _("{url} does not answer: {error}").format(url=settings.KIS_ENVIRONMENT.rest_url, error=repr(error))
-        yield CheckResult("broker", Severity.WRONG, words, _("look at the network, a firewall, the broker's notices"))
+        yield CheckResult("broker", Severity.ERROR, words, _("look at the network, a firewall, the broker's notices"))
         return
     for topic, ask in (("token", _token), ("socket key", _socket_key), ("account", _account)):
         try:
             yield _well(topic, ask())
         except BrokerError as error:
-            yield CheckResult(topic, Severity.WRONG, str(error), _mend(error.code))
+            yield CheckResult(topic, Severity.ERROR, str(error), _mend(error.code))
             return
         except redis.RedisError as error:
-            yield CheckResult(topic, Severity.WRONG, str(error), _("Redis is needed for it: see above"))
+            yield CheckResult(topic, Severity.ERROR, str(error), _("Redis is needed for it: see above"))
             return
 
 
@@ -343,7 +343,7 @@ def _skew() -> Iterator[CheckResult]:
     if abs(skew) <= SKEW_SECONDS:
         yield _well("clock", words)
     else:
-        grade = Severity.WRONG if abs(skew) > GREAT_SKEW_SECONDS else Severity.WARN
+        grade = Severity.ERROR if abs(skew) > GREAT_SKEW_SECONDS else Severity.WARN
         yield CheckResult("clock", grade, words, _("let the machine keep time: timedatectl set-ntp true"))
 
 
@@ -388,7 +388,7 @@ def bot() -> Iterator[CheckResult]:
         yield _well("telegram", "@" + telegram.api().name())
     except TelegramError as error:
         yield CheckResult(
-            "telegram", Severity.WRONG, str(error), _("correct AEGIS_TELEGRAM_TOKEN, or look at the network")
+            "telegram", Severity.ERROR, str(error), _("correct AEGIS_TELEGRAM_TOKEN, or look at the network")
         )
 
 

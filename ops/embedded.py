@@ -32,7 +32,12 @@ START_SECONDS = 60.0
 STOP_SECONDS = 30.0
 
 # losing power may cost a database made with these; a killed process costs nothing
-HASTY = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "checkpoint_timeout": "30min"}
+UNSAFE_FAST_SETTINGS = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "checkpoint_timeout": "30min",
+}
 
 Say = Callable[[str], None]
 
@@ -196,7 +201,7 @@ class Postgres:
             "log_rotation_size": "0",
         }
         if not self._durable:
-            settings |= HASTY
+            settings |= UNSAFE_FAST_SETTINGS
         lines = (f"{name} = '{value.replace(chr(39), chr(39) * 2)}'" for name, value in settings.items())
         self._write("aegis.conf", "\n".join(lines) + "\n")
         main = self.data / "postgresql.conf"

@@ -258,7 +258,7 @@ class Supervisor:
                 member.last_lines.append(message.data.decode("utf-8", "replace").rstrip())
                 self._printer.write(message)
             case "start":
-                remember(self._record(message.name), message.data["pid"])
+                write_pid_record(self._record(message.name), message.data["pid"])
             case "stop":
                 self._record(message.name).unlink(missing_ok=True)
                 if not self._stopping.is_set():
@@ -304,7 +304,7 @@ def sole_supervisor(run_dir: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def remember(record: Path, pid: int) -> None:
+def write_pid_record(record: Path, pid: int) -> None:
     """Write who `pid` is, so that a later start knows it from a stranger who got its number."""
     # a full disk ends nobody's keeping: the leash ends what an unremembered process would leave
     with contextlib.suppress(psutil.NoSuchProcess, OSError):
@@ -314,7 +314,7 @@ def remember(record: Path, pid: int) -> None:
         draft.replace(record)
 
 
-def leftovers(run_dir: Path) -> Iterator[tuple[str, psutil.Process]]:
+def orphaned_processes(run_dir: Path) -> Iterator[tuple[str, psutil.Process]]:
     """Yield the name and process of what a killed supervisor of this home left running."""
     for record in sorted(run_dir.glob("*.json")):
         try:
@@ -330,7 +330,7 @@ def leftovers(run_dir: Path) -> Iterator[tuple[str, psutil.Process]]:
 
 def end_leftovers(run_dir: Path, say: Say) -> None:
     """End what a killed supervisor left, warm first, and forget it."""
-    found = list(leftovers(run_dir))
+    found = list(orphaned_processes(run_dir))
     for name, process in found:
         say(_("{name} (process {pid}) still runs from before: ending it").format(name=name, pid=process.pid))
         with contextlib.suppress(psutil.NoSuchProcess):

@@ -106,7 +106,7 @@ class Amender:
         quoted_at = self._now()
         quote = self._broker.quote(order.stock_code, market)
         kept_qty, kept_won = _kept(order, qty)
-        facts = self._pretrade.facts(request, stock, intent, found, is_errand=True)
+        facts = self._pretrade.facts(request, stock, intent, found, is_child_order=True)
         facts = replace(facts, kept_qty=kept_qty, kept_won=kept_won)
         draft = self._pretrade.judge(
             Priced(request, None),

@@ -83,7 +83,7 @@ def end_chase(order: TradeOrder, why: str, *, at: datetime) -> None:
     order.replaced_by.filter(origin=TradeOrder.Origin.AEGIS).update(chase_at=None, chase_note="")
     _withdraw(order)
     journal.append_event(order, "CHASE_ENDED", why, at=at)
-    pretrade_context.supersede()
+    pretrade_context.bump_commits()
 
 
 def why_not_today(order: TradeOrder, now: datetime) -> Denial | None:

@@ -196,7 +196,7 @@ def lock_state() -> TradingState:
 
 def bump_version() -> None:
     """Hold up commits of orders to the end of the transaction: what is being committed is then judged anew."""
-    pretrade_context.supersede()
+    pretrade_context.bump_commits()
 
 
 def cancel_buys(now: datetime) -> int:

@@ -191,7 +191,7 @@ class PreTrade:
         phases: tuple[Phase, ...],
         strategy: Strategy | None,
         *,
-        nearer: int = 0,
+        ticks_closer: int = 0,
         band_percent: Decimal | None = None,
     ) -> Priced:
         """Return the order with its price; the book is asked only if the price is taken from it."""
@@ -200,9 +200,9 @@ class PreTrade:
             return Priced(request, None)
         if strategy is None:
             # a market order that the venue does not take: nothing is nearer than the best opposite quote
-            strategy, nearer = pricing.at_market(intent.side), 0
+            strategy, ticks_closer = pricing.at_market(intent.side), 0
         book = self._broker.book(intent.code, venue) if strategy.anchor is pricing.Anchor.OPPOSITE else None
-        price = self.limit_price(strategy, quote, book, stock, nearer, band_percent)
+        price = self.limit_price(strategy, quote, book, stock, ticks_closer, band_percent)
         return Priced(replace(request, price=price), book)
 
     def limit_price(
@@ -211,13 +211,15 @@ class PreTrade:
         quote: Quote,
         book: Book | None,
         stock: Stock,
-        nearer: int = 0,
+        ticks_closer: int = 0,
         band_percent: Decimal | None = None,
     ) -> int:
         percent = settings.MAX_OFFSET_PERCENT if band_percent is None else band_percent
         instrument = Instrument(stock.instrument)
         try:
-            return pricing.limit_price(strategy, quote, book, instrument, nearer=nearer, max_percent=percent)
+            return pricing.limit_price(
+                strategy, quote, book, instrument, ticks_closer=ticks_closer, max_percent=percent
+            )
         except NoQuote as error:
             words = gettext_noop("{code} has no quote on the other side of the book")
             raise OrderDenied([Denial("NO_QUOTE", words, {"code": quote.code})]) from error
@@ -298,11 +300,11 @@ class PreTrade:
         intent: OrderIntent,
         found: PreTradeContext,
         *,
-        is_errand: bool = False,
+        is_child_order: bool = False,
     ) -> RiskInputs:
         is_priced = intent.price is not None
         known = pretrade_context.risk_inputs(
-            request, stock, found, now=self._now(), is_errand=is_errand, is_priced=is_priced
+            request, stock, found, now=self._now(), is_child_order=is_child_order, is_priced=is_priced
         )
         return replace(known, may_self_cross=self._may_self_cross)
 

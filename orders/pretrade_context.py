@@ -185,7 +185,7 @@ def load_context(question: PreTradeQuery, *, now: datetime) -> PreTradeContext:
 
 
 def risk_inputs(
-    request: OrderRequest, stock: Stock, found: PreTradeContext, *, now: datetime, is_errand: bool, is_priced: bool
+    request: OrderRequest, stock: Stock, found: PreTradeContext, *, now: datetime, is_child_order: bool, is_priced: bool
 ) -> RiskInputs:
     """Return the facts about an order at `now`, as far as the broker need not be asked for them."""
     return RiskInputs(
@@ -197,7 +197,7 @@ def risk_inputs(
         instrument=Instrument(stock.instrument),
         trades_on_nxt=stock.trades_on_nxt,
         is_priced=is_priced,
-        is_errand=is_errand,
+        is_child_order=is_child_order,
         sector=stock.sector,
         blacklisted=found.blacklisted,
         limits=risk.limits(),
@@ -224,7 +224,7 @@ def load_competing_orders(question: PreTradeQuery, *, now: datetime) -> Competin
     return _crowd(question, _ask(CROWD, question, now))
 
 
-def supersede() -> None:
+def bump_commits() -> None:
     """Hold up commits of orders to the end of the transaction: what is being committed is then judged anew."""
     OrderSequence.objects.filter(pk=OrderSequence.ONLY_PK).update(commits=F("commits") + 1)
 
@@ -274,8 +274,8 @@ def _crowd(question: PreTradeQuery, row: Any) -> CompetingOrders:
         last_minute=last_minute,
         bought_today_won=int(bought or 0),
         twin=_name(twin),
-        frozen_by=_name(frozen),
-        frozen_by_amend=_name(frozen_amend),
+        blocked_by_unknown=_name(frozen),
+        blocked_by_unknown_amend=_name(frozen_amend),
         unknown_cash_won=int(cash or 0),
         unknown_qty=int(shares or 0),
         open_buy_qty=int(open_buys or 0),

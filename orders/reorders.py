@@ -118,10 +118,10 @@ class Reorders:
             quote,
             found.phases,
             self._pretrade.strategy_of(intent),
-            nearer=retry * order.step_ticks,
+            ticks_closer=retry * order.step_ticks,
             band_percent=order.band_percent or None,
         )
-        facts = self._pretrade.facts(priced.request, stock, intent, found, is_errand=True)
+        facts = self._pretrade.facts(priced.request, stock, intent, found, is_child_order=True)
         try:
             return self._judge(order, priced, stock, quote, quoted_at, intent, facts, won, qty)
         except OrderDenied as denied:
@@ -160,7 +160,7 @@ class Reorders:
         """Return the draft of a step that is not taken now, by the price that the order has."""
         kind = OrderKind(order.order_kind)
         request = OrderRequest(order.stock_code, order.side, Market(order.market), kind, order.open_qty, order.price)
-        facts = self._pretrade.facts(request, stock, intent, found, is_errand=True)
+        facts = self._pretrade.facts(request, stock, intent, found, is_child_order=True)
         return PricedOrder(request, stock, quote, quoted_at, order.strategy, order.plan, 0, facts)
 
 

@@ -7,7 +7,6 @@ that may have changed since the request was judged, and marks the request as sen
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cache
 from typing import Any
 
 from django.db import connection
@@ -136,7 +135,6 @@ def _conditions(grounds: Grounds | None) -> dict[str, str]:
     return {name: condition for name, condition in _CONDITIONS.items() if name not in skip}
 
 
-@cache
 def _statement(claim: str, skip: frozenset[str] | None) -> str:
     """Return the statement of a claim with the conditions that concern it; without grounds none does."""
     conditions = [] if skip is None else [each for name, each in _CONDITIONS.items() if name not in skip]

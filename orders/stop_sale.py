@@ -255,7 +255,7 @@ class StopSale:
         )
         found = self._facts.ground
         facts = replace(
-            pretrade.facts(request, stock, intent, found, is_errand=True),
+            pretrade.facts(request, stock, intent, found, is_child_order=True),
             is_priced=True,
             quote=quote,
             best_opposite=book.best_opposite(Side.SELL),

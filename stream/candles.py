@@ -21,7 +21,7 @@ from market import candles, queries
 from market.models import WatchedStock
 from portfolio import ledger
 from portfolio.models import PriceSource
-from stream.consumers import Consumer, FeedPriority, Handler, PeriodicJob, StockWish
+from stream.consumers import Consumer, FeedPriority, Handler, PeriodicJob, StockSubscriptions
 
 CANDLE_SECONDS = 1.0
 PRICE_SECONDS = 0.5
@@ -165,7 +165,7 @@ def plug() -> Consumer:
     ticks = Ticks()
     return Consumer(
         handlers={tr_id: ticks.on_trades(venue) for tr_id, venue in TRADE_FEEDS.items()},
-        stocks=(StockWish(FeedPriority.WATCHED, watched_stocks),),
+        stocks=(StockSubscriptions(FeedPriority.WATCHED, watched_stocks),),
         chores=(
             PeriodicJob("candles", CANDLE_SECONDS, ticks.write_candles),
             PeriodicJob("prices", PRICE_SECONDS, ticks.write_prices),

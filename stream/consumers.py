@@ -1,4 +1,4 @@
-"""What a part of the house does with the broker's feeds: the shape of it. `stream.worker.PLUGS` lists who does.
+"""What a part of the house does with the broker's feeds: the shape of it. `stream.worker.CONSUMERS` lists who does.
 
 A part that wants feeds has a function without arguments that makes its `Consumer` anew for each term of the
 lease, and one line in that list. Nothing of one term outlives it in memory.
@@ -62,7 +62,7 @@ def _no_more() -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class StockWish:
+class StockSubscriptions:
     """Stocks whose trades somebody wants, most important first: on which venue is decided by the time of day.
 
     `venues` names, by stock, the only venues whose trades matter; of a stock that it does not name, those of all do.
@@ -106,17 +106,17 @@ def ranked_trades(
     *,
     venues: Sequence[Market],
     on_nxt: Set[str],
-    mattering: Mapping[str, Set[Market]] = MappingProxyType({}),
+    relevant_venues: Mapping[str, Set[Market]] = MappingProxyType({}),
 ) -> Iterator[tuple[FeedPriority, Topic]]:
     """Yield the trade feeds of stocks with their ranks: on the venue that decides, a second one, a closed one. Pure.
 
-    `mattering` are the only venues of a stock whose trades matter, such as those that may trigger its stops.
+    `relevant_venues` are the only venues of a stock whose trades matter, such as those that may trigger its stops.
     """
     second = FeedPriority.STOPS_ON_SECOND_VENUE if rank is FeedPriority.STOPS else FeedPriority.OTHER
     for code in codes:
         listed = [venue for venue in TRADES if venue is Market.KRX or code in on_nxt]
         traded = [venue for venue in venues if venue in listed]
-        deciding = [venue for venue in traded if venue in mattering.get(code, TRADES)]
+        deciding = [venue for venue in traded if venue in relevant_venues.get(code, TRADES)]
         ranks = dict.fromkeys(traded, FeedPriority.OTHER) | dict(zip(deciding, (rank, second), strict=False))
         others = (venue for venue in traded if venue not in deciding)
         for venue in (*deciding, *others, *(venue for venue in listed if venue not in traded)):
@@ -149,7 +149,7 @@ class Consumer:
 
     handlers: Mapping[str, Handler] = field(default_factory=dict)
     wishes: Sequence[SubscriptionRequest] = ()
-    stocks: Sequence[StockWish] = ()
+    stocks: Sequence[StockSubscriptions] = ()
     chores: Sequence[PeriodicJob] = ()
     connected: Callable[[], None] = _nothing
     lost: Callable[[], None] = _nothing

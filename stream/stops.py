@@ -32,7 +32,7 @@ from orders.models import StopRule
 from orders.tasks import ask_for_stop, stop
 from portfolio.service import PortfolioService
 from stream.candles import TRADE_FEEDS
-from stream.consumers import Consumer, FeedPriority, PeriodicJob, StockWish
+from stream.consumers import Consumer, FeedPriority, PeriodicJob, StockSubscriptions
 
 log = logging.getLogger(__name__)
 
@@ -287,7 +287,7 @@ def plug() -> Consumer:
     heard = Stops()
     return Consumer(
         handlers=dict.fromkeys(TRADE_FEEDS, heard.on_trades),
-        stocks=(StockWish(FeedPriority.STOPS, stopped_stocks, triggering_venues),),
+        stocks=(StockSubscriptions(FeedPriority.STOPS, stopped_stocks, triggering_venues),),
         chores=(
             PeriodicJob("stops", READ_SECONDS, heard.read),
             PeriodicJob("stops-heard", WRITE_SECONDS, heard.write),

@@ -45,7 +45,7 @@ from stream.consumers import (
     FeedPriority,
     Handler,
     PeriodicJob,
-    StockWish,
+    StockSubscriptions,
     SubscriptionRequest,
     open_venues,
     ranked_trades,
@@ -97,15 +97,15 @@ def own_stocks() -> Consumer:
     return Consumer(
         wishes=(SubscriptionRequest(FeedPriority.PULSE, lambda: [pulse()[0]]),),
         stocks=(
-            StockWish(FeedPriority.ORDERED, ordered_stocks),
-            StockWish(FeedPriority.HELD, held_stocks),
+            StockSubscriptions(FeedPriority.ORDERED, ordered_stocks),
+            StockSubscriptions(FeedPriority.HELD, held_stocks),
         ),
     )
 
 
 # Who works with feeds, by how much their stocks matter while no venue is open; each makes its plug anew for every
 # term of the lease.
-PLUGS: Sequence[Callable[[], Consumer]] = (
+CONSUMERS: Sequence[Callable[[], Consumer]] = (
     stops.plug,
     own_stocks,
     candles.plug,
@@ -175,8 +175,8 @@ class Dispatch:
         if not self._is_paper:
             on_nxt.update(Stock.objects.filter(pk__in=codes, trades_on_nxt=True).values_list("pk", flat=True))
         return chain.from_iterable(
-            ranked_trades(rank, each, venues=venues, on_nxt=on_nxt, mattering=mattering)
-            for rank, each, mattering in wished
+            ranked_trades(rank, each, venues=venues, on_nxt=on_nxt, relevant_venues=relevant_venues)
+            for rank, each, relevant_venues in wished
         )
 
     def ask_phases(self) -> None:
@@ -263,7 +263,7 @@ class Dispatch:
         for plug in self._plugs:
             plug.registered(topic)
 
-    def misheard(self) -> None:
+    def on_undecodable_notice(self) -> None:
         """Have the broker's list asked: a notice that could not be read may have been a fill."""
         if monotonic() - self._misheard_at > MISHEARD_SECONDS:
             self._misheard_at = monotonic()
@@ -334,7 +334,7 @@ class LeaderSession:
     """One holding of the sockets: what runs while the lease is ours. Further keys have leases of their own."""
 
     def __init__(self, may_write: Callable[[], bool]) -> None:
-        plugs = [make() for make in PLUGS]
+        plugs = [make() for make in CONSUMERS]
         self.dispatch = Dispatch(plugs, may_write)
         self.streams = Streams(
             settings.KIS_ENVIRONMENT.socket_url,

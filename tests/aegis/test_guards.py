@@ -220,19 +220,21 @@ def test_another_sector_is_not_excluded(sector: str) -> None:
 def test_so_many_orders_fit_in_a_minute(count: int, against: list[str]) -> None:
     facts = replace(GOOD, limits=Limits(orders_per_minute=60), others=ExposureFromOtherOrders(last_minute=count))
     assert codes(facts) == against
-    assert codes(replace(facts, is_errand=True)) == []
+    assert codes(replace(facts, is_child_order=True)) == []
 
 
 def test_the_same_again_within_seconds_is_refused_by_the_name_of_the_first() -> None:
     (reason,) = denials(replace(GOOD, others=ExposureFromOtherOrders(twin="#12")))
     assert reason.code == "DUPLICATE"
     assert "#12" in str(reason)
-    assert codes(replace(GOOD, others=ExposureFromOtherOrders(twin="#12"), is_errand=True)) == []
+    assert codes(replace(GOOD, others=ExposureFromOtherOrders(twin="#12"), is_child_order=True)) == []
 
 
 @pytest.mark.parametrize("request_", [BUY, SELL])
 def test_an_order_of_unknown_fate_freezes_its_side_chases_too(request_: OrderRequest) -> None:
-    frozen = replace(GOOD, request=request_, others=ExposureFromOtherOrders(frozen_by="#7"), is_errand=True)
+    frozen = replace(
+        GOOD, request=request_, others=ExposureFromOtherOrders(blocked_by_unknown="#7"), is_child_order=True
+    )
     (reason,) = denials(frozen)
     assert (reason.code, reason.passes) == ("FROZEN", True)
     assert "#7" in str(reason)
@@ -489,11 +491,13 @@ def test_a_bound_of_zero_trips_nothing() -> None:
 
 
 @pytest.mark.parametrize("side", Side)
-@pytest.mark.parametrize("is_errand", [True, False])
+@pytest.mark.parametrize("is_child_order", [True, False])
 @pytest.mark.parametrize("minutes", [0, 19, 20, 29])
-def test_a_circuit_breaker_holds_every_order_that_it_is_asked_about(side: Side, is_errand: bool, minutes: int) -> None:
+def test_a_circuit_breaker_holds_every_order_that_it_is_asked_about(
+    side: Side, is_child_order: bool, minutes: int
+) -> None:
     since = NOW - timedelta(minutes=minutes)
-    facts = replace(GOOD, request=replace(BUY, side=side), is_errand=is_errand, breaker_since=since)
+    facts = replace(GOOD, request=replace(BUY, side=side), is_child_order=is_child_order, breaker_since=since)
     found = {reason.code: reason for reason in denials(facts)}
     assert found["CIRCUIT_BREAKER"].passes
     assert "CIRCUIT_BREAKER" not in {reason.code for reason in denials(replace(facts, breaker_since=None))}

@@ -23,8 +23,8 @@ def book(ask: int, bid: int) -> Book:
     return Book("005930", Market.KRX, asks=(Level(ask, 100),), bids=(Level(bid, 100),))
 
 
-def price_of(name: str, at: Quote, of: Book | None = None, nearer: int = 0) -> int:
-    return limit_price(strategies(Offsets())[name], at, of, STOCK, nearer=nearer, max_percent=THREE)
+def price_of(name: str, at: Quote, of: Book | None = None, ticks_closer: int = 0) -> int:
+    return limit_price(strategies(Offsets())[name], at, of, STOCK, ticks_closer=ticks_closer, max_percent=THREE)
 
 
 def offset(at: Quote, side: Side, ticks: int, instrument: Instrument = STOCK) -> int:
@@ -59,8 +59,13 @@ def test_each_strategy_prices_as_the_user_wrote_it(name: str, price: int) -> Non
 
 
 def test_each_retry_comes_a_tick_nearer() -> None:
-    assert [price_of("buy_normal", quote(80_000), nearer=n) for n in range(4)] == [79_800, 79_900, 80_000, 80_100]
-    assert [price_of("sell_profit", quote(80_000), nearer=n) for n in range(4)] == [80_200, 80_100, 80_000, 79_900]
+    assert [price_of("buy_normal", quote(80_000), ticks_closer=n) for n in range(4)] == [79_800, 79_900, 80_000, 80_100]
+    assert [price_of("sell_profit", quote(80_000), ticks_closer=n) for n in range(4)] == [
+        80_200,
+        80_100,
+        80_000,
+        79_900,
+    ]
 
 
 def test_an_offset_never_leaves_three_percent() -> None:

@@ -24,7 +24,7 @@ from tests.desk.botapi import TOKEN, serve
 Look = Callable[[], Iterator[CheckResult]]
 
 
-def found(look: Look, grade: Severity = Severity.WRONG) -> list[CheckResult]:
+def found(look: Look, grade: Severity = Severity.ERROR) -> list[CheckResult]:
     return [finding for finding in look() if finding.grade is grade]
 
 
@@ -53,7 +53,7 @@ def test_an_env_file_that_others_may_read_is_noticed(monkeypatch: pytest.MonkeyP
     (finding,) = found(doctor.env_file, Severity.WARN)
     assert finding.mend == f"chmod 600 {path}"
     path.chmod(0o600)
-    assert found(doctor.env_file, Severity.WELL)
+    assert found(doctor.env_file, Severity.OK)
 
 
 def test_keys_that_were_cut_and_an_account_of_another_kind_are_noticed(settings: Any) -> None:
@@ -63,7 +63,7 @@ def test_keys_that_were_cut_and_an_account_of_another_kind_are_noticed(settings:
     assert "KIS_APP_KEY" in names
     assert "03" in names
     settings.KIS_CREDENTIALS = Credentials("a" * 36, "b" * 180, Account("12345678", "01"), "me")
-    (well,) = found(doctor.keys, Severity.WELL)
+    (well,) = found(doctor.keys, Severity.OK)
     assert "12345678" not in well.text
 
 
@@ -92,11 +92,11 @@ def test_error_pages_with_settings_are_wrong_where_money_is(settings: Any) -> No
 
 @pytest.mark.django_db
 def test_a_database_with_everything_in_place_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert {finding.topic for finding in found(doctor.database, Severity.WELL)} == {"database", "migrations"}
+    assert {finding.topic for finding in found(doctor.database, Severity.OK)} == {"database", "migrations"}
 
 
 def test_redis_that_forgets_is_wrong(store: redis.Redis) -> None:
-    assert found(doctor.shared_redis, Severity.WELL)
+    assert found(doctor.shared_redis, Severity.OK)
     before = store.config_get("maxmemory-policy")["maxmemory-policy"]
     store.config_set("maxmemory-policy", "allkeys-lru")
     try:
@@ -108,7 +108,7 @@ def test_redis_that_forgets_is_wrong(store: redis.Redis) -> None:
 
 @pytest.mark.usefixtures("running")
 def test_a_broker_that_answers_is_well(broker: Broker) -> None:
-    assert {finding.topic for finding in found(doctor.broker, Severity.WELL)} == {
+    assert {finding.topic for finding in found(doctor.broker, Severity.OK)} == {
         "clock",
         "token",
         "socket key",
@@ -143,7 +143,7 @@ def test_a_broker_out_of_reach_is_named_by_its_address(settings: Any, store: red
 def test_a_wrong_telegram_token_is_named_but_never_shown(settings: Any) -> None:
     with serve() as api:
         settings.TELEGRAM_URL, settings.TELEGRAM_TOKEN = api.url, TOKEN
-        (well,) = found(doctor.bot, Severity.WELL)
+        (well,) = found(doctor.bot, Severity.OK)
         assert well.text == "@rehearsal_bot"
         settings.TELEGRAM_TOKEN = "1:not-the-token"
         (finding,) = found(doctor.bot)
@@ -155,7 +155,7 @@ def test_a_wrong_telegram_token_is_named_but_never_shown(settings: Any) -> None:
 def test_its_exit_code_says_whether_something_must_be_mended(
     is_wrong: bool, monkeypatch: pytest.MonkeyPatch, store: redis.Redis
 ) -> None:
-    grade = Severity.WRONG if is_wrong else Severity.WARN
+    grade = Severity.ERROR if is_wrong else Severity.WARN
     monkeypatch.setattr(doctor, "LOCAL", (lambda: iter([CheckResult("x", grade, "text", "mend")]),))
     out = StringIO()
     try:

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ops.supervisor import AlreadyRunning, Program, Supervisor, end_leftovers, remember, sole_supervisor
+from ops.supervisor import AlreadyRunning, Program, Supervisor, end_leftovers, sole_supervisor, write_pid_record
 
 FOR_EVER = "import time; print('up', flush=True); time.sleep(600)"
 DEAF = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {FOR_EVER}"
@@ -155,7 +155,7 @@ def test_one_home_has_one_supervisor(tmp_path: Path) -> None:
 def test_leftovers_are_ended_and_a_stranger_with_their_number_is_not(tmp_path: Path) -> None:
     ours, stranger = (subprocess.Popen([sys.executable, "-c", FOR_EVER], stdout=subprocess.DEVNULL) for _ in range(2))
     try:
-        remember(tmp_path / "worker.json", ours.pid)
+        write_pid_record(tmp_path / "worker.json", ours.pid)
         (tmp_path / "web.json").write_text(json.dumps({"pid": stranger.pid, "created": 1.0}), encoding="ascii")
         (tmp_path / "torn.json").write_text('{"pid"', encoding="ascii")
         said: list[str] = []

@@ -22,7 +22,7 @@ from stream.consumers import (
     Consumer,
     FeedPriority,
     PeriodicJob,
-    StockWish,
+    StockSubscriptions,
     SubscriptionRequest,
     open_venues,
     ranked_trades,
@@ -189,7 +189,7 @@ def test_only_a_venue_that_may_trigger_the_stop_ranks_as_a_stop_s(
     now = datetime.fromisoformat(f"2026-11-23 {at}").replace(tzinfo=KST)
     words = {"venues": open_venues(standard_phases(now.date()), now), "on_nxt": {"005930"}}
     names = {"H0STCNT0": "KRX", "H0NXCNT0": "NXT"}
-    found = ranked_trades(FeedPriority.STOPS, ["005930"], mattering={"005930": sources}, **words)
+    found = ranked_trades(FeedPriority.STOPS, ["005930"], relevant_venues={"005930": sources}, **words)
     assert tuple(f"{names[topic.tr_id]} {rank.name}" for rank, topic in found) == expected
 
 
@@ -222,8 +222,8 @@ def test_of_more_stocks_than_fit_the_one_with_a_stop_is_heard(clock_at: Any) -> 
     with_stop = held[39]
     plug = Consumer(
         stocks=(
-            StockWish(FeedPriority.HELD, lambda: held),
-            StockWish(FeedPriority.STOPS, lambda: [with_stop]),
+            StockSubscriptions(FeedPriority.HELD, lambda: held),
+            StockSubscriptions(FeedPriority.STOPS, lambda: [with_stop]),
         )
     )
     asked = dispatch(plug)
@@ -244,7 +244,7 @@ def test_paper_has_no_nxt(clock_at: Any, settings: Any) -> None:
     Stock.objects.create(
         code="005930", name="x", board="KOSPI", instrument="STOCK", trades_on_nxt=True, synced_at=clock.now()
     )
-    asked = dispatch(Consumer(stocks=(StockWish(FeedPriority.STOPS, lambda: ["005930"]),)))
+    asked = dispatch(Consumer(stocks=(StockSubscriptions(FeedPriority.STOPS, lambda: ["005930"]),)))
     asked.ask_wanted()
     assert asked.wanted() == (asked.own_fills, Topic("H0STCNT0", "005930"))
 
@@ -322,7 +322,7 @@ def reconciled(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_notices_nobody_could_read_have_the_broker_asked_but_not_in_a_storm(reconciled: list[int]) -> None:
     asked = dispatch()
     for _ in range(5):
-        asked.misheard()
+        asked.on_undecodable_notice()
     assert reconciled == [1]
 
 

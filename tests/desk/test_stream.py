@@ -127,7 +127,7 @@ def test_whenever_fills_begin_to_be_heard_the_broker_is_asked_what_was_missed(
     simulator.drop_sockets()
     wait_for(lambda: stream.counters.connections == 2 and NOTICES in stream.held)
     wait_for(lambda: asked["reconcile"] == 2)
-    stream.subscriptions.anew(NOTICES)  # as when its keys changed
+    stream.subscriptions.resubscribe(NOTICES)  # as when its keys changed
     wait_for(lambda: asked["reconcile"] == 3)
     assert NOTICES in stream.held
 

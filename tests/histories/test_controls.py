@@ -343,7 +343,7 @@ def test_a_stock_with_an_order_of_unknown_fate_waits(
 
     def thawed(*words: Any) -> Any:
         seen = found(*words)
-        return replace(seen, others=replace(seen.others, frozen_by=""))
+        return replace(seen, others=replace(seen.others, blocked_by_unknown=""))
 
     with nullcontext() if guarded else mock.patch.object(pretrade_context, "_crowd", thawed), suppress(OrderDenied):
         _placed(service)

@@ -75,7 +75,7 @@ def test_after_the_wait_no_ceiling_is_in_the_way(made: list[float]) -> None:
 def test_the_ceiling_is_one_for_all_processes(store: redis.Redis, issuer: Issuer) -> None:
     _, most = CEILINGS[0]
     doors = [ConnectionLimiter(store, KEY, issuer) for _ in range(3)]
-    waits = [doors[n % 3].knock() for n in range(most + 1)]
+    waits = [doors[n % 3].acquire() for n in range(most + 1)]
     assert waits[:most] == [0.0] * most
     assert 0 < waits[most] <= CEILINGS[0][0]
 

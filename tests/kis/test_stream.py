@@ -33,7 +33,7 @@ class Ear:
     def __init__(self, *topics: Topic) -> None:
         self.topics: Sequence[Topic] = topics
         self.seen: list[Data] = []
-        self.counts = {"connected": 0, "lost": 0, "misheard": 0}
+        self.counts = {"connected": 0, "lost": 0, "on_undecodable_notice": 0}
         self.speaks: Mapping[Topic, str] = {}
         self.registrations: list[Topic] = []
 
@@ -57,8 +57,8 @@ class Ear:
     def lost(self) -> None:
         self.counts["lost"] += 1
 
-    def misheard(self) -> None:
-        self.counts["misheard"] += 1
+    def on_undecodable_notice(self) -> None:
+        self.counts["on_undecodable_notice"] += 1
 
     def heard(self, tr_id: str) -> int:
         return sum(data.tr_id == tr_id for data in self.seen)
@@ -210,7 +210,7 @@ def test_a_notice_nobody_can_read_asks_for_new_keys_and_has_the_broker_asked(
     running = listen(ear)
     simulator.fault(fault, count=1)
     buy(simulator)
-    wait_for(lambda: ear.counts["misheard"] >= 1)
+    wait_for(lambda: ear.counts["on_undecodable_notice"] >= 1)
     wait_for(lambda: registrations(simulator, NOTICES) >= 2)
     wait_for(lambda: NOTICES in running.held)
     before = ear.heard("H0STCNI0")
@@ -272,7 +272,7 @@ class Line:
 
 
 class OpenDoor:
-    def knock(self) -> float:
+    def acquire(self) -> float:
         return 0.0
 
     def approval_key(self) -> str:

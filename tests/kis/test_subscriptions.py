@@ -247,7 +247,7 @@ def test_a_release_counts_as_done_even_if_the_server_knows_nothing_of_it(code: s
 
 def test_a_topic_whose_key_was_lost_is_released_and_registered_again() -> None:
     subscriptions = holding(NOTICES, stock(1))
-    subscriptions.anew(NOTICES)
+    subscriptions.resubscribe(NOTICES)
     assert subscriptions.held == {stock(1)}
     assert subscriptions.due(20) == (NOTICES, False)
     subscriptions.answered(reply(NOTICES, RELEASED), 20)
@@ -311,7 +311,7 @@ def test_what_is_left_out_stays_so_while_it_is_only_tried() -> None:
 
 def test_a_release_that_is_never_answered_does_not_keep_our_own_fills_out() -> None:
     subscriptions = holding(NOTICES, stock(1))
-    subscriptions.anew(NOTICES)
+    subscriptions.resubscribe(NOTICES)
     asked = [request for tenth in range(1_000) if (request := subscriptions.due(20 + tenth / 10))]
     assert asked[:TRIES] == [(NOTICES, False)] * TRIES
     assert asked[TRIES] == (NOTICES, True)
@@ -322,7 +322,7 @@ def test_a_release_that_is_never_answered_does_not_keep_our_own_fills_out() -> N
 
 def test_the_late_answer_to_a_release_is_no_refusal_of_what_was_asked_for_again() -> None:
     subscriptions = holding(NOTICES)
-    subscriptions.anew(NOTICES)
+    subscriptions.resubscribe(NOTICES)
     for turn in range(TRIES + 1):
         due_from(subscriptions, 20 + turn * (ANSWER_SECONDS + 1))
     now = 20 + (TRIES + 1) * (ANSWER_SECONDS + 1)

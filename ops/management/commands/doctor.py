@@ -8,7 +8,7 @@ from django.utils.translation import gettext as _
 
 from ops.doctor import Severity, examine
 
-SIGNS = {Severity.WELL: "✔", Severity.NOTE: "·", Severity.WARN: "!", Severity.WRONG: "✘"}
+SIGNS = {Severity.OK: "✔", Severity.NOTE: "·", Severity.WARN: "!", Severity.ERROR: "✘"}
 
 
 class Command(BaseCommand):
@@ -27,7 +27,7 @@ class Command(BaseCommand):
                 self.stdout.write(f"{SIGNS[finding.grade]} {finding.topic:<12} {finding.text}")
                 if finding.mend:
                     self.stdout.write(f"{'':<15}→ {finding.mend}")
-        wrong = sum(finding.grade is Severity.WRONG for finding in findings)
+        wrong = sum(finding.grade is Severity.ERROR for finding in findings)
         if options["json"]:
             self.stdout.write(
                 json.dumps({"ok": not wrong, "findings": [asdict(each) for each in findings]}, ensure_ascii=False)
