@@ -88,7 +88,7 @@ class Check:
 
         from infra import clock
         from kis.factory import broker
-        from orders import periodic_sync
+        from market import interest, reference_data
         from orders.models import StopRule
         from portfolio.fetcher import KISFetcher
 
@@ -97,7 +97,7 @@ class Check:
             self._post("/simulator/shares", account=ACCOUNT, code=code, quantity=SHARES, cost=SHARES * price)
         self._post(f"/simulator/quotes/{ORDERED}", freeze=True)
         KISFetcher(broker(), clock.now).sync_portfolio()
-        periodic_sync.sync_stocks(broker(), clock.now)
+        reference_data.sync_stocks(broker(), interest.codes(clock.now()), now=clock.now())
         now = clock.now()
         StopRule.objects.bulk_create(
             StopRule(

@@ -17,6 +17,7 @@ from django.db.models import Min
 from aegis.broker import Broker, BrokerError, DayPrice, Refused
 from aegis.sessions import KST
 from infra.advisory_lock import advisory_lock
+from market import queries
 from market.models import DailyPrice, PriceBackfill
 
 log = logging.getLogger(__name__)
@@ -192,3 +193,10 @@ def carry_on(broker: Broker, *, last: date, now: datetime) -> int:
                 pages += 1
                 is_done = row.is_done or bool(row.failure)
     return pages
+
+
+def sync_missing(broker: Broker, codes: Iterable[str], *, now: datetime) -> None:
+    """Fetch what is missing of the last final day's prices of these stocks. Raises BrokerError."""
+    last = queries.last_final_day(now)
+    known = set(DailyPrice.objects.filter(date=last).values_list("stock_code", flat=True))
+    sync(broker, sorted(set(codes) - known), last=last, now=now)

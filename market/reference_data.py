@@ -202,3 +202,14 @@ def sync_stocks(broker: Broker, codes: Iterable[str], *, now: datetime) -> int:
         except Refused as refusal:
             log.warning("the stock master has nothing on %s: %s", code, refusal)
     return learned
+
+
+def sync_calendar_of_the_day(broker: Broker, *, now: datetime) -> None:
+    """Ask for the calendar if today was not told yet: the broker wishes to be asked once a day at most.
+
+    A day that only the library knows is asked for again the next time. Raises BrokerError.
+    """
+    today = now.astimezone(KST).date()
+    told = TradingDay.objects.exclude(source=TradingDay.Source.LIBRARY)
+    if not told.filter(pk=today, synced_at__date=today).exists():
+        sync_calendar(broker, today, now=now)

@@ -5,7 +5,7 @@ from celery import shared_task
 from aegis.sessions import KST
 from infra import clock
 from kis.factory import broker
-from market import candle_repair, daily_prices, macro, partitions, queries, reference_data
+from market import candle_repair, daily_prices, interest, macro, partitions, queries, reference_data
 
 
 @shared_task
@@ -37,3 +37,23 @@ def sync_listings() -> None:
 def sync_macro() -> None:
     """Ask for what the minute's figures of the whole market lack."""
     macro.sync(broker(), now=clock.now())
+
+
+@shared_task
+def sync_calendar() -> None:
+    """Learn which days trade, once a day."""
+    reference_data.sync_calendar_of_the_day(broker(), now=clock.now())
+
+
+@shared_task
+def sync_daily_prices() -> None:
+    """Fetch the last final day's prices if they are missing."""
+    now = clock.now()
+    daily_prices.sync_missing(broker(), interest.codes(now), now=now)
+
+
+@shared_task
+def sync_stocks() -> None:
+    """Learn once a day what the stocks of interest are: names, sectors, who trades them, who is halted."""
+    now = clock.now()
+    reference_data.sync_stocks(broker(), interest.codes(now), now=now)

@@ -7,8 +7,7 @@ from django.db.models import Q
 
 from aegis.broker import Broker
 from aegis.sessions import KST
-from market import daily_prices, queries, reference_data
-from market.models import DailyPrice, TradingDay
+from market import queries, reference_data
 from orders import daily_loss
 from orders.models import RawNotice, TradeExecution, TradeOrder
 from orders.reconcile import ASKED_FOR, reconcile
@@ -23,7 +22,7 @@ BALANCE_OVERLAP = timedelta(seconds=2)
 
 def begin(broker: Broker, now: Callable[[], datetime]) -> None:
     """Learn which days trade, what we hold, and what became of our orders."""
-    sync_calendar(broker, now)
+    reference_data.sync_calendar_of_the_day(broker, now=now())
     KISFetcher(broker, now).sync_portfolio()
     reconcile(broker, now)
 
@@ -62,31 +61,8 @@ def sync_after_fills(broker: Broker, now: Callable[[], datetime]) -> None:
         KISFetcher(broker, now).sync_portfolio()
 
 
-def sync_calendar(broker: Broker, now: Callable[[], datetime]) -> None:
-    """Ask for the calendar where today was not told yet: the broker wishes to be asked once a day at most.
-
-    A day that only the library knows is asked for again with the next turn.
-    """
-    today = now().astimezone(KST).date()
-    told = TradingDay.objects.exclude(source=TradingDay.Source.LIBRARY)
-    if not told.filter(pk=today, synced_at__date=today).exists():
-        reference_data.sync_calendar(broker, today, now=now())
-
-
-def sync_daily_prices(broker: Broker, now: Callable[[], datetime]) -> None:
-    """Fetch what is missing of the last final day's prices: of held, watched and lately ordered stocks."""
-    last = queries.last_final_day(now())
-    known = set(DailyPrice.objects.filter(date=last).values_list("stock_code", flat=True))
-    daily_prices.sync(broker, sorted(our_stocks(now()) - known), last=last, now=now())
-
-
-def sync_stocks(broker: Broker, now: Callable[[], datetime]) -> None:
-    """Learn once a day what our stocks are: names, sectors, who trades them, who is halted."""
-    reference_data.sync_stocks(broker, our_stocks(now()), now=now())
-
-
 def our_stocks(now: datetime) -> set[str]:
-    """Return the codes of what we hold, watch, or ordered lately."""
+    """Return the codes of what we hold or ordered lately."""
     held = {holding.stock_code for holding in PortfolioService().get_portfolio()}
     ordered = TradeOrder.objects.filter(created_at__gte=now - RECENT).values_list("stock_code", flat=True)
-    return held | set(ordered) | set(queries.watched_codes())
+    return held | set(ordered)

@@ -272,24 +272,6 @@ def sync_after_fills() -> None:
 
 
 @shared_task
-def sync_calendar() -> None:
-    """Learn which days trade, once a day."""
-    periodic_sync.sync_calendar(broker(), clock.now)
-
-
-@shared_task
-def sync_daily_prices() -> None:
-    """Fetch the last final day's prices where they are missing."""
-    periodic_sync.sync_daily_prices(broker(), clock.now)
-
-
-@shared_task
-def sync_stocks() -> None:
-    """Learn once a day what our stocks are."""
-    periodic_sync.sync_stocks(broker(), clock.now)
-
-
-@shared_task
 def sync_prices() -> None:
     """Ask what our stocks trade at where no feed tells."""
     price_polling.poll(broker(), stream_status(), clock.now)

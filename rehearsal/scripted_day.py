@@ -27,8 +27,9 @@ from aegis.terms import Market, OrderKind, Side
 from aegis.ticks import adjust_price_to_tick, step
 from infra import clock
 from kis.factory import broker
+from market import reference_data
 from ops import rehearsal_start
-from orders import execution_quality, kill_switch, periodic_sync, risk
+from orders import execution_quality, kill_switch, risk
 from orders.models import RawNotice, TradeExecution, TradeOrder, TradingSwitch
 from orders.reconcile import begin_anew, reconcile
 from orders.service import NO_CHASE, OrderDenied, OrderIntent, OrderService, default_plan
@@ -123,7 +124,7 @@ def play(simulator_url: str, out: TextIO) -> Verdict:
     orders = OrderService(broker(), clock.now)
     say = _teller(out)
 
-    periodic_sync.sync_calendar(broker(), clock.now)
+    reference_data.sync_calendar_of_the_day(broker(), now=clock.now())
     KISFetcher(broker(), clock.now).sync_portfolio()
     say(_("the account is synced"))
 

@@ -12,7 +12,7 @@ from aegis.broker import Broker
 from aegis.terms import Side
 from config.logging import JsonFormatter, LineFormatter, logging_config
 from infra import clock, log_context
-from orders import periodic_sync
+from market import reference_data
 from orders.chase import advance
 from orders.service import OrderIntent, OrderService
 from simulator.api.server import Simulator
@@ -84,7 +84,7 @@ def test_what_the_client_says_of_an_order_in_trouble_names_it(
     broker: Broker, simulator: Simulator, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The client knows no orders; the line it writes while one is worked on does."""
-    periodic_sync.sync_calendar(broker, clock.now)
+    reference_data.sync_calendar_of_the_day(broker, now=clock.now())
     simulator.set_price("005930", 70_000, freeze=True)
     order = OrderService(broker, clock.now).place(OrderIntent("005930", Side.BUY, 10, strategy="buy_normal"))
     handler = logging.StreamHandler(sys.stderr)

@@ -26,7 +26,7 @@ from market.models import Stock
 from monitor import health
 from notify.models import Confirmation
 from notify.telegram import BotAPI, Declined, TelegramError, Unanswered, Unreachable
-from orders import kill_switch, periodic_sync, risk
+from orders import kill_switch, risk
 from orders.models import BrokerRequest, StopRule, SwitchChange, TradeOrder
 from orders.reconcile import reconcile
 from orders.service import OrderIntent, OrderService
@@ -42,7 +42,7 @@ STRANGER = 999
 @pytest.fixture
 def desk(broker: Broker, simulator: Simulator) -> Simulator:
     """A desk with an account that was synced, and 삼성전자 standing still at 70,000 won."""
-    periodic_sync.sync_calendar(broker, clock.now)
+    reference_data.sync_calendar_of_the_day(broker, now=clock.now())
     simulator.set_price("005930", 70_000, freeze=True)
     KISFetcher(broker, clock.now).sync_portfolio()
     return simulator

@@ -10,7 +10,7 @@ import pytest
 from aegis.broker import Broker
 from infra import clock
 from kis.subscriptions import Topic
-from orders import periodic_sync
+from market import reference_data
 from orders.models import StopRule
 from portfolio.models import Portfolio
 from simulator.api.server import Simulator
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def stop_rule(broker: Broker, simulator: Simulator) -> StopRule:
-    periodic_sync.sync_calendar(broker, clock.now)
+    reference_data.sync_calendar_of_the_day(broker, now=clock.now())
     simulator.set_price(SAMSUNG, 70_000, freeze=True)
     now = clock.now()
     Portfolio.objects.create(

@@ -21,8 +21,9 @@ from kis.factory import stream_key, stream_status
 from kis.status import SocketState
 from kis.stream import Stream
 from kis.subscriptions import Subscriptions, Topic
+from market import reference_data
 from market.models import WatchedStock
-from orders import periodic_sync, reconcile
+from orders import reconcile
 from orders.models import RawNotice, TradeExecution, TradeOrder
 from orders.service import OrderIntent, OrderService
 from portfolio.fetcher import KISFetcher
@@ -63,7 +64,7 @@ def stream(
     transactional_db: None, broker: Broker, simulator: Simulator, asked: dict[str, int], term: desk_stream.LeaderSession
 ) -> Iterator[Stream]:
     """The stream as the worker makes it, connected and registered."""
-    periodic_sync.sync_calendar(broker, clock.now)
+    reference_data.sync_calendar_of_the_day(broker, now=clock.now())
     simulator.set_price(SAMSUNG, 70_000, freeze=True)
     running, stop = term.stream, threading.Event()
 
@@ -135,7 +136,7 @@ def test_whenever_fills_begin_to_be_heard_the_broker_is_asked_what_was_missed(
 def test_a_fill_before_the_registration_stood_is_asked_for(
     transactional_db: None, broker: Broker, simulator: Simulator, asked: dict[str, int], term: desk_stream.LeaderSession
 ) -> None:
-    periodic_sync.sync_calendar(broker, clock.now)
+    reference_data.sync_calendar_of_the_day(broker, now=clock.now())
     simulator.set_price(SAMSUNG, 70_000, freeze=True)
     simulator.fault("subscription_refused", tr_id="H0STCNI0", count=1, msg_cd="OPSP0007", msg1="SUBSCRIBE ERROR")
     running, stop = term.stream, threading.Event()
@@ -182,7 +183,7 @@ def test_a_notice_is_dated_by_the_markets_day(stream: Stream, broker: Broker) ->
 def test_a_holding_that_finds_no_room_is_named_and_a_watched_stock_is_not(
     transactional_db: None, broker: Broker, term: desk_stream.LeaderSession, store: redis.Redis
 ) -> None:
-    periodic_sync.sync_calendar(broker, clock.now)
+    reference_data.sync_calendar_of_the_day(broker, now=clock.now())
     now = clock.now()
     Portfolio.objects.create(
         stock_code="000660", stock_name="SK하이닉스", quantity=1, avg_price=1, counted_on=now.date(), updated_at=now
@@ -258,7 +259,7 @@ def test_while_the_fill_notice_moves_the_list_counts_and_each_fill_counts_once(
     simulator: Simulator,
     store: redis.Redis,
 ) -> None:
-    periodic_sync.sync_calendar(broker, clock.now)
+    reference_data.sync_calendar_of_the_day(broker, now=clock.now())
     simulator.set_price(SAMSUNG, 70_000, freeze=True)
     term, stop = desk_stream.LeaderSession(lambda: True), threading.Event()
     thread = threading.Thread(target=lambda: (term.run(stop), connections.close_all()))

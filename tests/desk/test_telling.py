@@ -15,13 +15,14 @@ from aegis.sessions import KST
 from aegis.terms import Side
 from desk import dashboard
 from infra import clock
+from market import reference_data
 from monitor import daily_report, health
 from notify import alerts, delivery
 from notify.alerts import DESK, ActiveAlert, Notification
 from notify.delivery import AppriseChannel, TelegramChannel, Undelivered, claim, deliver, fold
 from notify.models import Alarm, Kind, Message, NewsMark
 from notify.telegram import BotAPI
-from orders import journal, periodic_sync
+from orders import journal
 from orders.models import OrderEvent, Reconciliation, TradeExecution, TradeOrder
 from orders.reconcile import reconcile
 from orders.service import OrderIntent, OrderService
@@ -195,7 +196,7 @@ def test_holdings_that_are_left_out_are_told_once_a_day_and_when_they_are_others
 def test_a_real_day_is_told_from_its_rows(
     broker: Broker, simulator: Simulator, telegram: FakeTelegram, channel: TelegramChannel
 ) -> None:
-    periodic_sync.sync_calendar(broker, clock.now)
+    reference_data.sync_calendar_of_the_day(broker, now=clock.now())
     simulator.set_price("005930", 70_000, freeze=True)
     service = OrderService(broker, clock.now)
     service.place(OrderIntent("005930", Side.BUY, 10, strategy="buy_urgent"))

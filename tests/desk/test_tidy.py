@@ -13,11 +13,12 @@ from aegis.sessions import KST
 from aegis.terms import Side
 from desk import dashboard
 from infra import clock
+from market import reference_data
 from monitor import retention
 from notify import alerts
 from notify.alerts import DESK, Notification
 from notify.models import Confirmation, Kind, Message
-from orders import periodic_sync, reconcile
+from orders import reconcile
 from orders.models import OrderEvent, RawNotice, Reconciliation, TradeExecution, TradeOrder
 from orders.service import OrderIntent, OrderService
 from portfolio.models import AccountSnapshot
@@ -87,7 +88,7 @@ def test_of_old_snapshots_the_last_of_each_korean_day_stays() -> None:
 def test_all_that_happened_to_an_order_stays_for_good(
     broker: Broker, simulator: Simulator, clock_at: Callable[..., datetime]
 ) -> None:
-    periodic_sync.sync_calendar(broker, clock.now)
+    reference_data.sync_calendar_of_the_day(broker, now=clock.now())
     simulator.set_price("005930", 70_000, freeze=True)
     reconcile.reconcile(broker, clock.now)
     order = OrderService(broker, clock.now).place(OrderIntent("005930", Side.BUY, 10, strategy="buy_urgent"))
@@ -120,7 +121,7 @@ def test_nothing_is_deleted_while_a_market_is_open_nor_where_it_is_kept_for_good
     settings: Any, broker: Broker, clock_at: Callable[..., datetime]
 ) -> None:
     clock_at(f"{NOON:%Y-%m-%d %H:%M:%S}")
-    periodic_sync.sync_calendar(broker, clock.now)
+    reference_data.sync_calendar_of_the_day(broker, now=clock.now())
     a_look(400)
     assert retention.delete_expired(NOON) == {}
     settings.KEEP_RECONCILIATIONS_DAYS = 0

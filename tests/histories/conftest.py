@@ -18,8 +18,7 @@ from aegis.broker import Broker
 from infra import clock
 from kis import client, factory
 from kis.auth import Tokens
-from market import queries
-from orders import periodic_sync
+from market import queries, reference_data
 from simulator.api.server import Simulator
 from tests.conftest import ORDINARY_MORNING
 from tests.histories.history import HAZARDS, WRONGS, History, play
@@ -65,7 +64,7 @@ def play_history(
     monkeypatch.setattr(client, "PAUSE_SECONDS", 0.001)
     monkeypatch.setattr(factory, "Tokens", partial(Tokens, sleep=lambda seconds: None))
     settings.MAX_AUTO_REQUESTS_PER_MINUTE = 0  # sixteen seconds a turn: the bound has tests of its own
-    periodic_sync.sync_calendar(broker, clock.now)
+    reference_data.sync_calendar_of_the_day(broker, now=clock.now())
     # no history changes the calendar; the last check before sending reads it in the database all the same
     monkeypatch.setattr(queries, "phases_on", cache(queries.phases_on))
 

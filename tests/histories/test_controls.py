@@ -30,7 +30,8 @@ from kis import codec, factory
 from kis.auth import Tokens
 from kis.catalogue import Urgency
 from kis.throttle import Throttle
-from orders import chase, fills, journal, periodic_sync, pretrade_context, reconcile, requests, settle, unknown
+from market import reference_data
+from orders import chase, fills, journal, pretrade_context, reconcile, requests, settle, unknown
 from orders.cancel_all import OpenList
 from orders.models import BrokerRequest, TradeOrder, TradingSwitch
 from orders.order_list import OrderList
@@ -306,7 +307,7 @@ def test_every_counter_of_a_rule_has_a_rule_that_raises_it() -> None:
 
 @pytest.fixture
 def service(db: None, broker: Broker, simulator: Simulator) -> OrderService:
-    periodic_sync.sync_calendar(broker, clock.now)
+    reference_data.sync_calendar_of_the_day(broker, now=clock.now())
     simulator.set_price(SAMSUNG, 70_000, freeze=True)
     return OrderService(broker, clock.now)
 

@@ -14,7 +14,6 @@ from aegis.terms import Market, OrderKind
 from infra import clock
 from market import calendar, queries, reference_data
 from market.models import Stock, TradingDay, TradingSession
-from orders import periodic_sync
 from simulator.api.server import Simulator
 
 pytestmark = pytest.mark.django_db
@@ -126,14 +125,14 @@ def test_a_holiday_declared_lately_is_the_brokers_to_tell() -> None:
 def test_where_the_service_fails_the_library_stands_in_and_it_is_asked_again(clock_at: ClockAt) -> None:
     clock_at("2026-11-23 08:00:00")
     silent = Says(None)
-    periodic_sync.sync_calendar(silent, clock.now)  # type: ignore[arg-type]
+    reference_data.sync_calendar_of_the_day(silent, now=clock.now())  # type: ignore[arg-type]
     assert TradingDay.objects.get(pk=MONDAY).source == Source.LIBRARY
     assert queries.phases_on(MONDAY)
-    periodic_sync.sync_calendar(silent, clock.now)  # type: ignore[arg-type]
+    reference_data.sync_calendar_of_the_day(silent, now=clock.now())  # type: ignore[arg-type]
     assert silent.asked == 2
     speaking = Says(weekdays(MONDAY, 24))
     for _ in range(2):
-        periodic_sync.sync_calendar(speaking, clock.now)  # type: ignore[arg-type]
+        reference_data.sync_calendar_of_the_day(speaking, now=clock.now())  # type: ignore[arg-type]
     assert speaking.asked == 1
     assert TradingDay.objects.get(pk=MONDAY).source == Source.BROKER
 
@@ -248,7 +247,7 @@ def test_our_stocks_are_learned_once_a_day_and_strangers_are_told_of(
 
 
 def test_the_calendar_is_asked_for_once_a_day(broker: Broker, simulator: Simulator) -> None:
-    periodic_sync.sync_calendar(broker, clock.now)
+    reference_data.sync_calendar_of_the_day(broker, now=clock.now())
     TradingDay.objects.filter(pk=SATURDAY).delete()
-    periodic_sync.sync_calendar(broker, clock.now)
+    reference_data.sync_calendar_of_the_day(broker, now=clock.now())
     assert not TradingDay.objects.filter(pk=SATURDAY).exists()

@@ -18,9 +18,8 @@ from django.core.management import CommandError, call_command
 from aegis.broker import Broker, DayPrice, OutcomeUnknown
 from config.env import BASE_DIR
 from infra import clock
-from market import daily_prices, queries
+from market import daily_prices, interest, queries
 from market.models import DailyPrice, PriceBackfill, Stock, WatchedStock
-from orders import periodic_sync
 from simulator.api.server import Simulator
 from tests.workers import environment
 
@@ -91,17 +90,17 @@ def test_a_day_is_final_when_its_last_phase_is_over(clock_at: ClockAt) -> None:
 def test_what_we_watch_has_its_prices_each_evening_and_not_before(broker: Broker, clock_at: ClockAt) -> None:
     WatchedStock.objects.create(stock_code=SAMSUNG)
     clock_at("2026-11-23 19:59:00")
-    periodic_sync.sync_daily_prices(broker, clock.now)
+    daily_prices.sync_missing(broker, interest.codes(clock.now()), now=clock.now())
     assert kept()[0].day == FRIDAY
     clock_at("2026-11-23 20:00:00")
-    periodic_sync.sync_daily_prices(broker, clock.now)
+    daily_prices.sync_missing(broker, interest.codes(clock.now()), now=clock.now())
     assert kept() == chart(broker, SAMSUNG, kept()[-1].day, MONDAY)
 
 
 def test_a_night_that_was_missed_is_made_up_in_the_morning(broker: Broker, clock_at: ClockAt) -> None:
     WatchedStock.objects.create(stock_code=SAMSUNG)
     clock_at("2026-11-24 07:30:00")
-    periodic_sync.sync_daily_prices(broker, clock.now)
+    daily_prices.sync_missing(broker, interest.codes(clock.now()), now=clock.now())
     assert kept()[0].day == MONDAY
 
 

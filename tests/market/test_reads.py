@@ -30,9 +30,9 @@ def morning() -> None:
 
 
 def test_minutes_come_as_they_are_kept() -> None:
-    with CaptureQueriesContext(connection) as queries:
+    with CaptureQueriesContext(connection) as captured:
         found = queries.candles(CODE, OPEN, CLOSE)
-    assert len(queries) == 1
+    assert len(captured) == 1
     assert [candle.time.minute for candle in found] == [0, 1, 4, 5, 9, 59, 0]
     assert (found[1].open, found[1].high, found[1].low, found[1].close) == (101, 201, 51, 102)
     assert (found[1].volume, found[1].value, found[1].trade_count, found[1].is_whole) == (7, 700, 2, True)
@@ -88,9 +88,9 @@ def test_without_pandas_the_frame_says_what_is_missing(monkeypatch: pytest.Monke
 
 
 def test_the_last_quote_is_the_newest_close_of_any_venue() -> None:
-    with CaptureQueriesContext(connection) as queries:
+    with CaptureQueriesContext(connection) as captured:
         quote = queries.last_quote(CODE)
-    assert len(queries) == 1
+    assert len(captured) == 1
     assert quote == queries.LastQuote(CODE, Market.KRX, BAR.close, datetime(2026, 11, 23, 10, 0, tzinfo=KST))
     assert queries.last_quote("000660") is None
 

@@ -10,7 +10,8 @@ import pytest
 from aegis.broker import Broker, BrokerError
 from aegis.terms import Side
 from infra import clock
-from orders import cancel_driver, chase, periodic_sync, reconcile
+from market import reference_data
+from orders import cancel_driver, chase, reconcile
 from orders.models import TradeOrder
 from orders.service import OrderIntent, OrderService
 from simulator.api.server import Simulator
@@ -21,7 +22,7 @@ SAMSUNG = "005930"
 @pytest.fixture
 def service(db: None, broker: Broker, simulator: Simulator) -> OrderService:
     """The order service, with 삼성전자 standing still at 70,000 won."""
-    periodic_sync.sync_calendar(broker, clock.now)
+    reference_data.sync_calendar_of_the_day(broker, now=clock.now())
     simulator.set_price(SAMSUNG, 70_000, freeze=True)
     return OrderService(broker, clock.now)
 

@@ -10,8 +10,8 @@ import redis
 from aegis.terms import Market, OrderKind, Side
 from infra import clock
 from kis import factory
+from market import reference_data
 from market.models import TradingDay
-from orders import periodic_sync
 from orders.service import OrderDenied, OrderIntent, OrderService
 from simulator.api.server import Simulator, serve
 
@@ -99,7 +99,7 @@ def test_each_day_goes_by_its_own_phases_and_codes(
     open_at: OpenAt, moment: str, market: Market | None, words: Mapping[str, Any], expected: str
 ) -> None:
     service, simulator = open_at(moment)
-    periodic_sync.sync_calendar(factory.broker(), clock.now)
+    reference_data.sync_calendar_of_the_day(factory.broker(), now=clock.now())
     assert TradingDay.objects.get(pk=clock.now().date()).source == TradingDay.Source.BROKER
     assert ordered(service, simulator, market, words) == expected
 
@@ -119,6 +119,6 @@ def test_so_it_goes_while_the_holiday_service_fails(
 ) -> None:
     service, simulator = open_at(moment)
     simulator.fault("error_500", path=HOLIDAY_SERVICE)
-    periodic_sync.sync_calendar(factory.broker(), clock.now)
+    reference_data.sync_calendar_of_the_day(factory.broker(), now=clock.now())
     assert TradingDay.objects.get(pk=clock.now().date()).source == TradingDay.Source.LIBRARY
     assert ordered(service, simulator, market, LIMIT) == expected

@@ -20,7 +20,8 @@ from aegis.lifecycle import UNSETTLED, Status
 from aegis.stops import StopKind, StopUnit
 from aegis.terms import Market, OrderKind, Side
 from infra import clock
-from orders import chase, journal, kill_switch, periodic_sync, pretrade_context, risk, stops, unknown
+from market import reference_data
+from orders import chase, journal, kill_switch, pretrade_context, reconcile, risk, stops, unknown
 from orders.models import BlacklistedStock, OrderSequence, Reconciliation, TradeOrder, TradingSwitch
 from orders.pretrade import PreTrade
 from orders.reorders import Reorders
@@ -245,7 +246,7 @@ def _chased(order: TradeOrder, broker: Broker) -> TradeOrder:
 @pytest.fixture
 def rivals(transactional_db: None, broker: Broker, simulator: Simulator) -> Callable[..., list[object]]:
     """Place intents from threads that are all judged before any is committed: `rivals(first, second)`."""
-    periodic_sync.sync_calendar(broker, clock.now)
+    reference_data.sync_calendar_of_the_day(broker, now=clock.now())
     simulator.set_price(SAMSUNG, 70_000, freeze=True)
     OrderService(broker, clock.now).draft(OrderIntent(SAMSUNG, Side.BUY, 1, price=60_000))
     kill_switch.ensure_exists(clock.now())
@@ -439,7 +440,7 @@ def test_an_order_of_unknown_fate_holds_up_its_side_of_its_stock(
 def test_the_freeze_ends_when_the_fate_is_known(service: OrderService, buy: Buy, broker: Broker) -> None:
     losing(service, broker, arrives=True).place(OrderIntent(SAMSUNG, Side.BUY, 10, strategy="buy_normal"))
     assert codes(lambda: buy(qty=1)) == ["FROZEN"]
-    periodic_sync.reconcile(broker, clock.now)
+    reconcile.reconcile(broker, clock.now)
     assert buy(qty=1).order_no
 
 
@@ -461,7 +462,7 @@ def test_a_chase_waits_where_it_rests_for_the_fate_of_another_order(
     assert (order.state, order.cancel_sent_at) == (Status.PENDING, None)
     assert order.chase_at is not None
     assert order.events.filter(kind="CHASE_PAUSED").count() == 1
-    periodic_sync.reconcile(broker, clock.now)
+    reconcile.reconcile(broker, clock.now)
     assert _chased(order, broker).retries.count() == 1
 
 
@@ -591,7 +592,7 @@ def test_a_crash_between_two_kinds_leaves_one_row_to_look_for(
     assert simulator.ledger(ACCOUNT)["orders"] == []
     for _ in range(5):
         later(61)
-        periodic_sync.reconcile(broker, clock.now)
+        reconcile.reconcile(broker, clock.now)
     order = TradeOrder.objects.get()
     assert (order.state, order.never_arrived) == (Status.REJECTED, True)
 

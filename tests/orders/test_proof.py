@@ -15,7 +15,8 @@ from aegis.requests import EndCause
 from aegis.stops import StopKind, StopUnit
 from aegis.terms import Market, Side
 from infra import clock
-from orders import chase, fills, periodic_sync, reconcile, stops
+from market import reference_data
+from orders import chase, fills, reconcile, stops
 from orders.cancel import Canceller
 from orders.models import RawNotice, StopRule, TradeOrder
 from orders.service import OrderDenied, OrderIntent, OrderService
@@ -86,7 +87,7 @@ def test_an_order_of_yesterday_expires_by_its_own_line(
 ) -> None:
     order = buy(price=69_000)
     clock_at("2026-11-24 10:00:00")
-    periodic_sync.sync_calendar(broker, clock.now)
+    reference_data.sync_calendar_of_the_day(broker, now=clock.now())
     torn = mock.MagicMock(wraps=broker, orders=lambda since, until: _torn(broker.orders(since, until)))
     reconcile.reconcile(torn, clock.now)
     assert fresh(order).state is Status.EXPIRED
@@ -348,7 +349,7 @@ def test_an_order_of_yesterday_is_not_amended(
 ) -> None:
     order = buy(price=69_000)
     clock_at("2026-11-24 10:00:00")
-    periodic_sync.sync_calendar(broker, clock.now)
+    reference_data.sync_calendar_of_the_day(broker, now=clock.now())
     place_externally(simulator)
     with pytest.raises(OrderDenied) as denied:
         service.amend(fresh(order), price=68_500)

@@ -14,9 +14,10 @@ from aegis.lifecycle import Status
 from aegis.terms import Side
 from desk import actions
 from infra import clock
+from market import reference_data
 from notify import alerts
 from notify.models import Message
-from orders import cancel_driver, chase, journal, periodic_sync, reconcile, tasks
+from orders import cancel_driver, chase, journal, reconcile, tasks
 from orders.models import BrokerRequest, TradeOrder
 from orders.service import OrderIntent, OrderService
 from simulator.api.server import Simulator
@@ -53,7 +54,7 @@ def tomorrow(buy: Buy, broker: Broker, simulator: Simulator, clock_at: ClockAt) 
     """Yesterday's row, still open here; somebody else's order has its number today."""
     order = buy(price=69_000)
     clock_at("2026-11-24 10:00:00")
-    periodic_sync.sync_calendar(broker, clock.now)
+    reference_data.sync_calendar_of_the_day(broker, now=clock.now())
     simulator.set_price(SAMSUNG, 70_000, freeze=True)
     place_externally(simulator)
     assert open_at(broker) == {order.order_no: 10}

@@ -5,7 +5,8 @@ import pytest
 from aegis.broker import Broker
 from aegis.terms import Side
 from infra import clock
-from orders import periodic_sync, reconcile
+from market import reference_data
+from orders import reconcile
 from orders.models import Reconciliation, TradeOrder
 from orders.service import OrderIntent, OrderService
 from orders.tasks import chase_check
@@ -19,7 +20,7 @@ Outcome = Reconciliation.Outcome
 @pytest.fixture
 def order(transactional_db: None, broker: Broker, simulator: Simulator) -> TradeOrder:
     """A buy that rests, ordered before the workers died."""
-    periodic_sync.sync_calendar(broker, clock.now)
+    reference_data.sync_calendar_of_the_day(broker, now=clock.now())
     simulator.set_price("005930", 70_000, freeze=True)
     return OrderService(broker, clock.now).place(OrderIntent("005930", Side.BUY, 10, strategy="buy_normal"))
 

@@ -13,7 +13,7 @@ from aegis.terms import Market, OrderKind, Side
 from infra import clock
 from kis.factory import stream_status
 from kis.status import SocketState
-from orders import periodic_sync
+from market import reference_data
 from orders.models import RawNotice
 from simulator.api.server import Simulator
 from tests.workers import Workers
@@ -56,7 +56,7 @@ def buy(broker: Broker) -> None:
 @pytest.fixture
 def pair(transactional_db: None, broker: Broker, workers: Workers) -> Iterator[list[int]]:
     """Start two stream workers, and return their process numbers: who holds the socket first."""
-    periodic_sync.sync_calendar(broker, clock.now)
+    reference_data.sync_calendar_of_the_day(broker, now=clock.now())
     first = workers.start(stream=True, name="first")
     wait_for(lambda: stream_status().is_alive)
     second = workers.start(stream=True, name="second")

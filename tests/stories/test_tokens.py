@@ -12,7 +12,7 @@ from aegis.broker import Broker
 from aegis.terms import Market
 from config.env import BASE_DIR
 from infra import clock
-from orders import periodic_sync
+from market import reference_data
 from simulator.api.server import Simulator
 from tests.workers import environment
 
@@ -44,7 +44,7 @@ print(len(failed), *failed, flush=True)
 def processes(
     transactional_db: None, broker: Broker, simulator: Simulator, store: redis.Redis
 ) -> Iterator[list[subprocess.Popen[str]]]:
-    periodic_sync.sync_calendar(broker, clock.now)
+    reference_data.sync_calendar_of_the_day(broker, now=clock.now())
     started = [
         subprocess.Popen(
             [sys.executable, "-c", CALLERS],
