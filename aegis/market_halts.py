@@ -10,7 +10,8 @@ from decimal import Decimal
 from enum import StrEnum
 from types import MappingProxyType
 
-from aegis.risk import Denial, gettext_noop
+from aegis.denials import Denial, DenialCode
+from aegis.risk import gettext_noop
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +41,12 @@ def fallen(name: str, seen: Sequence[Points], opened: Decimal | None, limits: Fa
     now = seen[-1]
     if limits.from_open_percent and opened and _fall(opened, now.points) >= limits.from_open_percent:
         words = gettext_noop("{index} is {percent:.2f}% below where the day began: at {points}, from {before}")
-        return Denial("INDEX_FALL", words, _figures(name, opened, now.points))
+        return Denial(DenialCode.INDEX_FALL, words, _figures(name, opened, now.points))
     window = timedelta(seconds=limits.seconds)
     highest = max(each.points for each in seen if now.at - each.at <= window)
     if limits.percent and limits.seconds and _fall(highest, now.points) >= limits.percent:
         words = gettext_noop("{index} fell {percent:.2f}% within {seconds} s: to {points}, from {before}")
-        return Denial("INDEX_DROP", words, {**_figures(name, highest, now.points), "seconds": limits.seconds})
+        return Denial(DenialCode.INDEX_DROP, words, {**_figures(name, highest, now.points), "seconds": limits.seconds})
     return None
 
 

@@ -7,15 +7,15 @@ says nothing: it is asked again when they are.
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from functools import lru_cache
-from typing import Any
 
 from aegis.broker import OrderRequest, Quote
+from aegis.denials import Denial, DenialCode
 from aegis.sessions import Phase, PhaseName, legal_kinds, phases_at
 from aegis.terms import Instrument, Market, OrderKind, Side
 from aegis.ticks import get_tick_size, is_on_tick
@@ -36,28 +36,6 @@ class TradingState(StrEnum):
     def lets_pass(self, side: Side) -> bool:
         """Whether a new order of this side may go."""
         return self is TradingState.ACTIVE or (self is TradingState.REDUCING and side is Side.SELL)
-
-
-@dataclass(frozen=True, slots=True)
-class Denial:
-    """One reason against an order: a stable code, and a sentence with named places for `figures`."""
-
-    code: str
-    sentence: str
-    figures: Mapping[str, Any] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        return self.sentence.format(**self.figures)
-
-    @property
-    def passes(self) -> bool:
-        """Whether it goes away by itself: what waits in line may wait for it, where a new intent is refused."""
-        return self.code in PASSING
-
-
-PASSING = frozenset(
-    {"FROZEN", "NOT_RECONCILED", "RIVALS", "FILL_UNLISTED", "HELD", "HALTED", "REDUCING", "CIRCUIT_BREAKER"}
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +146,9 @@ def check_quantity(facts: RiskInputs) -> Denial | None:
     if facts.request.qty > 0:
         return None
     return Denial(
-        "QUANTITY", gettext_noop("quantity {qty} is not a positive number of shares"), {"qty": facts.request.qty}
+        DenialCode.QUANTITY,
+        gettext_noop("quantity {qty} is not a positive number of shares"),
+        {"qty": facts.request.qty},
     )
 
 
@@ -176,8 +156,8 @@ def check_trading_state(facts: RiskInputs) -> Denial | None:
     if facts.state.lets_pass(facts.request.side):
         return None
     if facts.state is TradingState.HALTED:
-        return Denial("HALTED", gettext_noop("trading is halted: resume it before ordering"))
-    return Denial("REDUCING", gettext_noop("only sales are allowed now: the switch stands on reducing"))
+        return Denial(DenialCode.HALTED, gettext_noop("trading is halted: resume it before ordering"))
+    return Denial(DenialCode.REDUCING, gettext_noop("only sales are allowed now: the switch stands on reducing"))
 
 
 def check_circuit_breaker(facts: RiskInputs) -> Denial | None:
@@ -185,7 +165,7 @@ def check_circuit_breaker(facts: RiskInputs) -> Denial | None:
     if facts.breaker_since is None:
         return None
     return Denial(
-        "CIRCUIT_BREAKER",
+        DenialCode.CIRCUIT_BREAKER,
         gettext_noop("a circuit breaker holds the market since {time}: new orders wait until it trades again"),
         {"time": f"{facts.breaker_since.astimezone(facts.now.tzinfo):%H:%M:%S}"},
     )
@@ -195,7 +175,7 @@ def check_reconciled(facts: RiskInputs) -> Denial | None:
     """Nothing leaves before our orders were held against the broker's list, whole and not long ago."""
     if facts.reconciled:
         return None
-    return Denial("NOT_RECONCILED", gettext_noop("our orders are not reconciled with the broker's list yet"))
+    return Denial(DenialCode.NOT_RECONCILED, gettext_noop("our orders are not reconciled with the broker's list yet"))
 
 
 def check_blacklist(facts: RiskInputs) -> Denial | None:
@@ -203,7 +183,7 @@ def check_blacklist(facts: RiskInputs) -> Denial | None:
     if facts.blacklisted is None or not facts.is_buy:
         return None
     return Denial(
-        "BLACKLISTED",
+        DenialCode.BLACKLISTED,
         gettext_noop("{code} is on the blacklist: {why}"),
         {"code": facts.request.code, "why": facts.blacklisted},
     )
@@ -218,7 +198,7 @@ def check_sector(facts: RiskInputs) -> Denial | None:
     if word is None:
         return None
     return Denial(
-        "SECTOR",
+        DenialCode.SECTOR,
         gettext_noop("{code} is in the sector {sector}, which is excluded ({word}, AEGIS_EXCLUDED_SECTORS)"),
         {"code": facts.request.code, "sector": facts.sector, "word": word},
     )
@@ -234,17 +214,19 @@ def check_venue(facts: RiskInputs) -> Denial | None:
     """The venue must be open, and its phase must take this kind of order."""
     request = facts.request
     if request.market is not Market.KRX and not facts.trades_on_nxt:
-        return Denial("NOT_ON_NXT", gettext_noop("{code} does not trade on NXT: use KRX"), {"code": request.code})
+        return Denial(
+            DenialCode.NOT_ON_NXT, gettext_noop("{code} does not trade on NXT: use KRX"), {"code": request.code}
+        )
     open_phases = phases_at(facts.phases, request.market, facts.now)
     if not open_phases:
         return Denial(
-            "MARKET_CLOSED",
+            DenialCode.MARKET_CLOSED,
             gettext_noop("{market} takes no orders at {time}"),
             {"market": request.market, "time": f"{facts.now:%Y-%m-%d %H:%M:%S}"},
         )
     if facts.instrument is not Instrument.STOCK and _is_krx_after_market(open_phases):
         return Denial(
-            "FUND_AFTER_HOURS",
+            DenialCode.FUND_AFTER_HOURS,
             gettext_noop("{code} is no share: KRX's after-market trades shares only"),
             {"code": request.code},
         )
@@ -261,7 +243,7 @@ def _check_kind(facts: RiskInputs) -> Denial | None:
     if request.kind in legal:
         return None
     return Denial(
-        "ORDER_KIND",
+        DenialCode.ORDER_KIND,
         gettext_noop("{market} does not take order kind {kind} at {time}: it takes {legal}"),
         {
             "market": request.market,
@@ -281,7 +263,7 @@ def check_unknown_order(facts: RiskInputs) -> Denial | None:
     if not name:
         return None
     return Denial(
-        "FROZEN",
+        DenialCode.FROZEN,
         gettext_noop("order {order} of {code} has no known outcome yet: new ones on its side wait for that"),
         {"order": name, "code": facts.request.code},
     )
@@ -292,7 +274,7 @@ def check_duplicate(facts: RiskInputs) -> Denial | None:
     if facts.is_child_order or not facts.others.twin:
         return None
     return Denial(
-        "DUPLICATE",
+        DenialCode.DUPLICATE,
         gettext_noop("order {order} asked for the same a moment ago: wait (AEGIS_DUPLICATE_SECONDS) if you mean both"),
         {"order": facts.others.twin},
     )
@@ -304,7 +286,7 @@ def check_order_rate(facts: RiskInputs) -> Denial | None:
     if facts.is_child_order or not most or facts.others.last_minute < most:
         return None
     return Denial(
-        "PACE",
+        DenialCode.PACE,
         gettext_noop("{count} orders of this side within a minute: at most {most} (AEGIS_MAX_ORDERS_PER_MINUTE)"),
         {"count": facts.others.last_minute, "most": most},
     )
@@ -322,7 +304,7 @@ def check_self_cross(facts: RiskInputs) -> Denial | None:
     if rival is None:
         return None
     return Denial(
-        "SELF_CROSS",
+        DenialCode.SELF_CROSS,
         gettext_noop("it could trade against order {order} of the same account: cancel that one first"),
         {"order": rival.name},
     )
@@ -338,7 +320,7 @@ def check_order_value(facts: RiskInputs) -> Denial | None:
     if not facts.is_buy or not most or value is None or value <= most:
         return None
     return Denial(
-        "ORDER_VALUE",
+        DenialCode.ORDER_VALUE,
         gettext_noop("the order is worth {value:,} won: at most {most:,} (AEGIS_MAX_ORDER_WON)"),
         {"value": value, "most": most},
     )
@@ -349,7 +331,7 @@ def check_day_value(facts: RiskInputs) -> Denial | None:
     if not facts.is_buy or not most or value is None or before + value <= most:
         return None
     return Denial(
-        "DAY_VALUE",
+        DenialCode.DAY_VALUE,
         gettext_noop(
             "with {before:,} won ordered to buy today, {value:,} more is too much: at most {most:,} (AEGIS_MAX_DAY_WON)"
         ),
@@ -366,7 +348,7 @@ def check_concentration(facts: RiskInputs) -> Denial | None:
     if position * 100 <= facts.total_asset * most:
         return None
     return Denial(
-        "POSITION_WEIGHT",
+        DenialCode.POSITION_WEIGHT,
         gettext_noop(
             "{code} would be worth {position:,} won of {total:,}: at most {most:g}% (AEGIS_MAX_POSITION_PERCENT)"
         ),
@@ -382,7 +364,7 @@ def check_tick(facts: RiskInputs) -> Denial | None:
     if is_on_tick(request.price, facts.instrument, quoted=quoted):
         return None
     return Denial(
-        "TICK",
+        DenialCode.TICK,
         gettext_noop("price {price:,} is not on the grid: the tick there is {tick:,} won"),
         {"price": request.price, "tick": get_tick_size(request.price, facts.instrument, quoted=quoted)},
     )
@@ -395,13 +377,13 @@ def check_trigger(facts: RiskInputs) -> Denial | None:
         if not request.trigger:
             return None
         words = gettext_noop("only a stop-limit order (22) has a trigger price, and this one is of kind {kind}")
-        return Denial("TRIGGER", words, {"kind": request.kind.value})
+        return Denial(DenialCode.TRIGGER, words, {"kind": request.kind.value})
     inside = quote is None or quote.lower_limit <= request.trigger <= quote.upper_limit
     quoted = quote.quoted_tick if quote else None
     if inside and is_on_tick(request.trigger, facts.instrument, quoted=quoted):
         return None
     return Denial(
-        "TRIGGER",
+        DenialCode.TRIGGER,
         gettext_noop("a stop-limit order needs a trigger price on the grid and within today's limits, not {trigger:,}"),
         {"trigger": request.trigger},
     )
@@ -414,7 +396,7 @@ def check_daily_limits(facts: RiskInputs) -> Denial | None:
     if quote.lower_limit <= price <= quote.upper_limit:
         return None
     return Denial(
-        "DAILY_LIMIT",
+        DenialCode.DAILY_LIMIT,
         gettext_noop("price {price:,} is outside today's limits {lower:,} to {upper:,}"),
         {"price": price, "lower": quote.lower_limit, "upper": quote.upper_limit},
     )
@@ -428,7 +410,7 @@ def check_price_collar(facts: RiskInputs) -> Denial | None:
     if (price - quote.price) * facts.request.side.sign * 100 <= quote.price * most:
         return None
     return Denial(
-        "COLLAR",
+        DenialCode.COLLAR,
         gettext_noop(
             "price {price:,} is too far from the last trade at {last:,}: at most {most:g}% (AEGIS_MAX_COLLAR_PERCENT)"
         ),
@@ -439,7 +421,9 @@ def check_price_collar(facts: RiskInputs) -> Denial | None:
 def check_halt(facts: RiskInputs) -> Denial | None:
     if facts.quote is None or not facts.quote.is_halted:
         return None
-    return Denial("STOCK_HALTED", gettext_noop("{code} is halted by the exchange"), {"code": facts.request.code})
+    return Denial(
+        DenialCode.STOCK_HALTED, gettext_noop("{code} is halted by the exchange"), {"code": facts.request.code}
+    )
 
 
 def check_cash(facts: RiskInputs) -> Denial | None:
@@ -454,7 +438,7 @@ def check_cash(facts: RiskInputs) -> Denial | None:
     if enough and facts.cost_won <= cash:
         return None
     return Denial(
-        "CASH",
+        DenialCode.CASH,
         gettext_noop("not enough cash: {needed:,} won needed, {cash:,} won orderable"),
         {"needed": facts.cost_won, "cash": cash},
     )
@@ -467,7 +451,7 @@ def check_shares(facts: RiskInputs) -> Denial | None:
     if facts.request.qty <= sellable:
         return None
     return Denial(
-        "SHARES",
+        DenialCode.SHARES,
         gettext_noop("not enough shares: {qty:,} asked, {sellable:,} sellable"),
         {"qty": facts.request.qty, "sellable": sellable},
     )
@@ -531,14 +515,14 @@ def check_order_kind_fields(kind: OrderKind, *, names_price: bool) -> Denial | N
         return None
     if kind.is_priced:
         words = gettext_noop("order kind {kind} needs a price or a strategy")
-        return Denial("NEEDS_PRICE", words, {"kind": kind.value})
+        return Denial(DenialCode.NEEDS_PRICE, words, {"kind": kind.value})
     words = gettext_noop("order kind {kind} names no price: leave price and strategy out")
-    return Denial("NAMES_NO_PRICE", words, {"kind": kind.value})
+    return Denial(DenialCode.NAMES_NO_PRICE, words, {"kind": kind.value})
 
 
 # --- when the trading state changes by itself ------------------------------------------------------
 
-DAILY_LOSS, REFUSALS, LIST_MISSING = "DAILY_LOSS", "REFUSALS", "LIST_MISSING"
+DAILY_LOSS, REFUSALS, LIST_MISSING = DenialCode.DAILY_LOSS, DenialCode.REFUSALS, DenialCode.LIST_MISSING
 # a trip for missing lists ends once every list was complete for this long, at most N times a day
 LIST_COMPLETE_FOR = timedelta(minutes=2)
 MAX_CLEARED_A_DAY = 3

@@ -15,7 +15,8 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from enum import StrEnum
 
 from aegis.broker import Quote
-from aegis.risk import Denial, gettext_noop
+from aegis.denials import Denial, DenialCode
+from aegis.risk import gettext_noop
 from aegis.sessions import Phase, PhaseName
 from aegis.terms import Market
 from aegis.ticks import DAILY_LIMIT_PERCENT
@@ -262,19 +263,23 @@ def why_invalid(rule: Rule, price: int) -> Denial | None:
     It names the value and what would be right: a rule could never fire, or would fire at once.
     """
     if rule.value <= 0:
-        return Denial("STOP_VALUE", gettext_noop("value {value:f}: more than 0 is needed"), {"value": rule.value})
+        return Denial(
+            DenialCode.STOP_VALUE, gettext_noop("value {value:f}: more than 0 is needed"), {"value": rule.value}
+        )
     if rule.unit is StopUnit.PRICE and rule.value != int(rule.value):
-        return Denial("STOP_VALUE", gettext_noop("value {value:f}: whole won are needed"), {"value": rule.value})
+        return Denial(
+            DenialCode.STOP_VALUE, gettext_noop("value {value:f}: whole won are needed"), {"value": rule.value}
+        )
     if rule.unit is StopUnit.ATR and rule.atr <= 0:
         words = gettext_noop("the average true range is not known: {days} daily prices are needed (backfill_daily)")
-        return Denial("STOP_ATR", words, {"days": ATR_DAYS + 1})
+        return Denial(DenialCode.STOP_ATR, words, {"days": ATR_DAYS + 1})
     at = limit(rule)
     if at <= 0:
         words = gettext_noop("value {value:f}: its limit of {limit:,} won is no price")
-        return Denial("STOP_VALUE", words, {"value": rule.value, "limit": at})
+        return Denial(DenialCode.STOP_VALUE, words, {"value": rule.value, "limit": at})
     if isinstance(evaluate(rule, price), Fired):
         words = gettext_noop("value {value:f}: with a limit of {limit:,} won it would fire at once, at {price:,} won")
-        return Denial("STOP_AT_ONCE", words, {"value": rule.value, "limit": at, "price": price})
+        return Denial(DenialCode.STOP_AT_ONCE, words, {"value": rule.value, "limit": at, "price": price})
     return None
 
 

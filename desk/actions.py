@@ -15,6 +15,7 @@ from django.utils.translation import gettext as _
 
 from aegis.broker import BrokerError
 from aegis.lifecycle import UNANSWERED
+from aegis.order_events import OrderEventKind
 from aegis.requests import RequestedBy
 from aegis.risk import TradingState
 from infra import clock
@@ -57,7 +58,7 @@ def _service() -> OrderService:
 
 
 def _note(order: TradeOrder, user: User, text: str) -> None:
-    journal.append_event(order, "OPERATOR", f"{user.get_username()}: {text}", at=clock.now())
+    journal.append_event(order, OrderEventKind.OPERATOR, f"{user.get_username()}: {text}", at=clock.now())
     log_act(user, order, text)
 
 

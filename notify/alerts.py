@@ -17,7 +17,9 @@ from django.utils import translation
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
+from aegis.lifecycle import Event
 from aegis.market_halts import HaltKind
+from aegis.order_events import OrderEventKind, StopEventKind
 from aegis.requests import EndCause
 from aegis.sessions import KST
 from notify.models import Alarm, Kind, Message, NewsMark
@@ -135,33 +137,33 @@ VOIDED = "void "
 BY_REPLY = "reply"
 
 EVENTS: dict[str, tuple[Kind, str]] = {
-    "REFUSED": (Kind.REFUSED, gettext_noop("Refused: {order}: {detail}")),
-    "ABSENT": (Kind.REFUSED, gettext_noop("Never arrived at the broker: {order}: {detail}")),
-    "NO_ANSWER": (
+    Event.REFUSED: (Kind.REFUSED, gettext_noop("Refused: {order}: {detail}")),
+    Event.ABSENT: (Kind.REFUSED, gettext_noop("Never arrived at the broker: {order}: {detail}")),
+    Event.NO_ANSWER: (
         Kind.UNKNOWN,
         gettext_noop("Outcome unknown, it is being looked up; do not order again: {order}: {detail}"),
     ),
-    "UNDECIDED": (
+    OrderEventKind.UNDECIDED: (
         Kind.UNKNOWN,
         gettext_noop("A person must decide: {order} could be any of {detail} at the broker"),
     ),
-    "CHASE_ENDED": (Kind.CHASE, gettext_noop("Chase ended: {order}: {detail}")),
-    "CANCEL_UNCONFIRMED": (
+    OrderEventKind.CHASE_ENDED: (Kind.CHASE, gettext_noop("Chase ended: {order}: {detail}")),
+    OrderEventKind.CANCEL_UNCONFIRMED: (
         Kind.UNKNOWN,
         gettext_noop("The broker's list does not confirm the cancel of {order}; it is sent again"),
     ),
-    "NOT_LISTED": (
+    OrderEventKind.NOT_LISTED: (
         Kind.UNKNOWN,
         gettext_noop(
             "Missing from {detail} lists of the broker's: {order}; look at the broker's own screen, then decide it"
             " (manage.py unknown)"
         ),
     ),
-    "STILL_UNDECIDED": (
+    OrderEventKind.STILL_UNDECIDED: (
         Kind.UNKNOWN,
         gettext_noop("Before the open: what became of {order} is still unknown; decide it (manage.py unknown)"),
     ),
-    "OPEN_AFTER_SESSION": (
+    OrderEventKind.OPEN_AFTER_SESSION: (
         Kind.UNKNOWN,
         gettext_noop("The broker's list still shows {order} open after its last session: {detail}"),
     ),
@@ -186,17 +188,21 @@ STOPPED = gettext_noop("Stop: {order}, {qty:,} shares are being sold")
 
 def _order_events() -> QuerySet[OrderEvent]:
     # each re-order of a stop's chase tells nothing new
-    stop = Q(kind="CREATED", order__strategy__in=STOPS, order__root__isnull=True)
+    stop = Q(kind=OrderEventKind.CREATED, order__strategy__in=STOPS, order__root__isnull=True)
     told = Q(kind__in=EVENTS) | Q(detail__startswith=VOIDED) | stop | _ended_elsewhere()
-    accepted = Q(kind="ACCEPTED") & ~Q(detail__endswith=BY_REPLY)
+    accepted = Q(kind=Event.ACCEPTED) & ~Q(detail__endswith=BY_REPLY)
     return OrderEvent.objects.filter(told | accepted).select_related("order")
 
 
 def _ended_elsewhere() -> Q:
     """Return the events by which an order of ours ended without us: in the broker's app, or with its session."""
     ours = Q(order__origin=TradeOrder.Origin.AEGIS)
-    external = Q(kind__in=["CANCELLED", "END_EXPLAINED"], order__end_cause__in=EXTERNAL_CAUSES, order__decided_by="")
-    return ours & (external | Q(kind="EXPIRED"))
+    external = Q(
+        kind__in=[Event.CANCELLED, OrderEventKind.END_EXPLAINED],
+        order__end_cause__in=EXTERNAL_CAUSES,
+        order__decided_by="",
+    )
+    return ours & (external | Q(kind=Event.EXPIRED))
 
 
 def _order_event(event: OrderEvent) -> Notification | None:
@@ -219,15 +225,15 @@ def _order_event(event: OrderEvent) -> Notification | None:
 def _meaning(event: OrderEvent) -> tuple[Kind, str]:
     if event.detail.startswith(VOIDED):
         return Kind.CORRECTION, CORRECTED
-    if event.kind == "CREATED":
+    if event.kind == OrderEventKind.CREATED:
         return Kind.STOP, STOPPED
-    if event.kind == "ACCEPTED" and event.order.origin == TradeOrder.Origin.EXTERNAL:
+    if event.kind == Event.ACCEPTED and event.order.origin == TradeOrder.Origin.EXTERNAL:
         return Kind.CORRECTION, AMENDED if event.order.replaces_id else ADOPTED
-    if event.kind == "ACCEPTED":
+    if event.kind == Event.ACCEPTED:
         return Kind.UNKNOWN, RESOLVED
-    if event.kind == "EXPIRED":
+    if event.kind == Event.EXPIRED:
         return Kind.CHASE, EXPIRED
-    if event.kind in ("CANCELLED", "END_EXPLAINED"):
+    if event.kind in (Event.CANCELLED, OrderEventKind.END_EXPLAINED):
         return Kind.CORRECTION, EXTERNALLY_ENDED
     return EVENTS[event.kind]
 
@@ -280,7 +286,7 @@ SOURCES: tuple[Source, ...] = (
     Source("fill", lambda: TradeExecution.objects.select_related("order"), _fill),
     Source("event", _order_events, _order_event),
     # its order tells for itself
-    Source("stop", lambda: StopEvent.objects.exclude(kind="ORDERED").select_related("stop"), _stop),
+    Source("stop", lambda: StopEvent.objects.exclude(kind=StopEventKind.ORDERED).select_related("stop"), _stop),
     Source("switch", SwitchChange.objects.all, _switch),
     Source("halt", lambda: MarketHalt.objects.filter(kind=HaltKind.CIRCUIT_BREAKER), _halt),
     Source("holding", PortfolioEvent.objects.all, _holding),

@@ -13,9 +13,11 @@ from django.utils.translation import gettext
 
 from aegis.amends import can_amend, only_lowers_risk
 from aegis.broker import Broker, HeldBack, NotSent, OrderRequest, OutcomeUnknown, Refused
+from aegis.denials import Denial, DenialCode
 from aegis.lifecycle import UNANSWERED
+from aegis.order_events import OrderEventKind
 from aegis.requests import RequestedBy, RequestKind
-from aegis.risk import CROWDED, HARMLESS, RISK_CHECKS, Denial, gettext_noop
+from aegis.risk import CROWDED, HARMLESS, RISK_CHECKS, gettext_noop
 from aegis.terms import Market, OrderKind
 from orders import fills, journal, kill_switch, requests
 from orders.cancel import Canceller, inherit, why_not_today
@@ -144,7 +146,7 @@ class Amender:
         )
         if by is not RequestedBy.CHASE:
             journal.update_fields(order, chase_at=None, chase_note="")
-        journal.append_event(order, "AMEND_SENT", f"#{row.pk} {row.qty} @ {row.price}", at=self._now())
+        journal.append_event(order, OrderEventKind.AMEND_SENT, f"#{row.pk} {row.qty} @ {row.price}", at=self._now())
         self._send(order, row, BrokerRequest.objects.get(makes=row), grounds, None if is_whole else row.qty)
         row.refresh_from_db()
         return row
@@ -182,20 +184,20 @@ def _why_impossible(order: TradeOrder, price: int | None, qty: int | None, now: 
     if why := why_not_today(order, now):
         return why
     if order.order_no is None or not order.is_open or not order.open_qty:
-        return Denial("NOT_OPEN", gettext_noop("nothing of order {order} is open"), {"order": name})
+        return Denial(DenialCode.NOT_OPEN, gettext_noop("nothing of order {order} is open"), {"order": name})
     if price is None and (qty is None or qty == order.open_qty):
         words = gettext_noop("nothing would change: name a new price, or a quantity below the {open:,} open shares")
-        return Denial("NOTHING_TO_AMEND", words, {"open": order.open_qty})
+        return Denial(DenialCode.NOTHING_TO_AMEND, words, {"open": order.open_qty})
     if qty is not None and not 0 < qty <= order.open_qty:
         words = gettext_noop("quantity {qty:,}: 1 to {open:,} shares of it are open")
-        return Denial("QUANTITY", words, {"qty": qty, "open": order.open_qty})
+        return Denial(DenialCode.QUANTITY, words, {"qty": qty, "open": order.open_qty})
     if price is not None and not can_amend(market, OrderKind(order.order_kind), order.order_date):
         words = gettext_noop(
             "{market} orders of kind {kind} cannot be amended, only limit orders (00): cancel it and order anew"
         )
-        return Denial("AMEND_KIND", words, {"market": market, "kind": order.order_kind})
+        return Denial(DenialCode.AMEND_KIND, words, {"market": market, "kind": order.order_kind})
     if price == order.price:
-        return Denial("NOTHING_TO_AMEND", gettext_noop("its price is {price:,} won already"), {"price": price})
+        return Denial(DenialCode.NOTHING_TO_AMEND, gettext_noop("its price is {price:,} won already"), {"price": price})
     return _why_pending(order)
 
 
@@ -216,7 +218,7 @@ def _why_pending(order: TradeOrder) -> Denial | None:
     if not is_unknown and not order.is_cancel_requested and not requests.has_live_changes(order):
         return None
     words = gettext_noop("a cancel or an amend of order {order} is not confirmed by the list yet: wait for that")
-    return Denial("CHANGE_PENDING", words, {"order": f"#{order.pk}"})
+    return Denial(DenialCode.CHANGE_PENDING, words, {"order": f"#{order.pk}"})
 
 
 def describe(order: TradeOrder, row: TradeOrder) -> str:

@@ -12,9 +12,11 @@ from django.db import transaction
 from django.db.models import Q
 
 from aegis.broker import Acceptance, Broker, BrokerError, BrokerOrderRef, HeldBack, OpenOrder, OutcomeUnknown
+from aegis.denials import Denial, DenialCode
 from aegis.lifecycle import DONE, UNANSWERED, UNSETTLED
+from aegis.order_events import OrderEventKind
 from aegis.requests import RequestedBy, RequestKind, resend_after
-from aegis.risk import Denial, gettext_noop
+from aegis.risk import gettext_noop
 from aegis.sessions import KST
 from aegis.terms import Side
 from orders import journal, pretrade_context, requests, risk
@@ -51,7 +53,7 @@ class Canceller:
         with transaction.atomic():
             request = requests.create(order, RequestKind.CANCEL, by=by, who=who, qty=qty, at=now)
             _want(order, by, now, is_whole=qty is None)
-            journal.append_event(order, "CANCEL_SENT", _described(request), at=now)
+            journal.append_event(order, OrderEventKind.CANCEL_SENT, _described(request), at=now)
         check = requests.change_check(request, order, grounds, self._now)
         try:
             acceptance = self._send(replace(placed, last_check=check), qty)
@@ -65,7 +67,7 @@ class Canceller:
                 _withdraw(order)
             raise
         requests.record_acknowledged(request, acceptance, at=self._now())
-        journal.append_event(order, "CANCEL_TAKEN", acceptance.order_no, at=self._now())
+        journal.append_event(order, OrderEventKind.CANCEL_TAKEN, acceptance.order_no, at=self._now())
         return request
 
     def _send(self, placed: BrokerOrderRef, qty: int | None) -> Acceptance:
@@ -82,7 +84,7 @@ def end_chase(order: TradeOrder, why: str, *, at: datetime) -> None:
     journal.update_fields(order, chase_at=None, chase_note="")
     order.replaced_by.filter(origin=TradeOrder.Origin.AEGIS).update(chase_at=None, chase_note="")
     _withdraw(order)
-    journal.append_event(order, "CHASE_ENDED", why, at=at)
+    journal.append_event(order, OrderEventKind.CHASE_ENDED, why, at=at)
     pretrade_context.bump_commits()
 
 
@@ -94,7 +96,7 @@ def why_not_today(order: TradeOrder, now: datetime) -> Denial | None:
     if order.order_date == now.astimezone(KST).date():
         return None
     template = gettext_noop("order {order} is of {day}: the broker gives its number to another order today")
-    return Denial("NOT_TODAY", template, {"order": f"#{order.pk}", "day": order.order_date})
+    return Denial(DenialCode.NOT_TODAY, template, {"order": f"#{order.pk}", "day": order.order_date})
 
 
 def _check_day(order: TradeOrder, now: datetime) -> None:
@@ -115,7 +117,7 @@ def defer_cancel(order: TradeOrder, *, by: RequestedBy, who: str = "", at: datet
     is_new = row.cancel_wanted_at is None
     _want(row, by, at, is_whole=True)
     if is_new:
-        journal.append_event(row, "CANCEL_DEFERRED", f"{by.value} {who}".strip(), at=at)
+        journal.append_event(row, OrderEventKind.CANCEL_DEFERRED, f"{by.value} {who}".strip(), at=at)
     return True
 
 
@@ -127,7 +129,7 @@ def request_cancel(order: TradeOrder, *, by: RequestedBy, who: str = "", at: dat
         return
     _want(row, by, at, is_whole=True)
     journal.update_fields(row, cancel_due_at=at)
-    journal.append_event(row, "CANCEL_WANTED", f"{by.value} {who}".strip(), at=at)
+    journal.append_event(row, OrderEventKind.CANCEL_WANTED, f"{by.value} {who}".strip(), at=at)
 
 
 @transaction.atomic
@@ -145,10 +147,10 @@ def cancel_resting_buys(why: str, *, at: datetime) -> int:
     for order in found:
         _want(order, RequestedBy.CANCEL_ALL, at, is_whole=True)
         journal.update_fields(order, cancel_due_at=at)
-        journal.append_event(order, "CANCEL_WANTED", why, at=at)
+        journal.append_event(order, OrderEventKind.CANCEL_WANTED, why, at=at)
     for order in buys.filter(status__in=DONE, chase_at__isnull=False).order_by("pk"):
         journal.update_fields(order, chase_at=None, chase_note="")
-        journal.append_event(order, "CHASE_ENDED", why, at=at)
+        journal.append_event(order, OrderEventKind.CHASE_ENDED, why, at=at)
     return len(found)
 
 

@@ -8,6 +8,7 @@ from django.db import transaction
 
 from aegis.broker import Broker, BrokerError
 from aegis.lifecycle import OPEN, UNANSWERED
+from aegis.order_events import OrderEventKind
 from aegis.requests import CANCEL_BACKOFF_MAX, CANCEL_REPORT_AFTER, RequestedBy, RequestKind, resend_after
 from aegis.risk import TradingState
 from aegis.sessions import KST
@@ -18,7 +19,7 @@ from orders.models import TradeOrder, TradingSwitch
 
 log = logging.getLogger(__name__)
 
-UNCONFIRMED = "CANCEL_UNCONFIRMED"
+UNCONFIRMED = OrderEventKind.CANCEL_UNCONFIRMED
 AUTOMATIC = (RequestedBy.CHASE, RequestedBy.STOP)
 # a chase that goes on drives its own cancel, and does not report it
 _IS_CHASED = f"(chase_at IS NOT NULL AND cancel_wanted_by = '{RequestedBy.CHASE.value}')"

@@ -22,6 +22,7 @@ from aegis.amends import can_amend
 from aegis.broker import Broker, BrokerError, HeldBack, Refused
 from aegis.chase import Action, ChaseBy, ChaseDecision, ChaseState, ChaseStep, Session
 from aegis.lifecycle import UNSETTLED, Status
+from aegis.order_events import OrderEventKind
 from aegis.requests import LIVE, EndCause, RequestedBy, RequestKind, resend_after
 from aegis.risk import gettext_noop
 from aegis.sessions import KST
@@ -257,8 +258,8 @@ class _Step:
         now = self._now()
         later = max(until or now + PAUSE, now + CONFIRM_AGAIN)
         newest = self._order.events.order_by("-id").values_list("kind", "detail").first()
-        if newest != ("CHASE_PAUSED", why[:300]):
-            journal.append_event(self._order, "CHASE_PAUSED", why, at=now)
+        if newest != (OrderEventKind.CHASE_PAUSED, why[:300]):
+            journal.append_event(self._order, OrderEventKind.CHASE_PAUSED, why, at=now)
         return self._put_off(ChaseStep.CHECK, later - now)
 
     def _put_off(self, step: ChaseStep, pause: timedelta) -> Taken:
@@ -275,7 +276,7 @@ class _Step:
         journal.update_fields(
             order, chase_at=None, chase_note=why[:200], **({"cancel_due_at": None} if is_idle else {})
         )
-        journal.append_event(self._order, "CHASE_ENDED", why, at=self._now())
+        journal.append_event(self._order, OrderEventKind.CHASE_ENDED, why, at=self._now())
         return Taken(Action.END)
 
     # --- reading the list
@@ -413,7 +414,7 @@ class _Step:
     def _denied(self, denied: OrderDenied) -> Taken:
         """End the chase, or let it wait for what goes away by itself."""
         words = risk.say_all(denied.reasons)
-        if all(reason.passes for reason in denied.reasons):
+        if all(reason.is_transient for reason in denied.reasons):
             return self._pause(words)
         return self._end(words)
 

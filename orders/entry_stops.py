@@ -10,6 +10,7 @@ from typing import Any
 
 from django.db.models import F
 
+from aegis.order_events import StopEventKind
 from aegis.stops import StopUnit
 from orders.intents import EntryStop
 from orders.models import StopRule, TradeOrder
@@ -36,7 +37,7 @@ def arm_filled(order: TradeOrder, qty: int, price: int, *, at: datetime) -> None
         else:
             row = _new(order, stop, qty, price, at)
             row.save(force_insert=True)
-        append_event(row, "ARMED", f"+{qty:,} ({row.armed_by})", at=at)
+        append_event(row, StopEventKind.ARMED, f"+{qty:,} ({row.armed_by})", at=at)
 
 
 def disarm_voided(order: TradeOrder, qty: int, *, at: datetime) -> None:
@@ -48,7 +49,9 @@ def disarm_voided(order: TradeOrder, qty: int, *, at: datetime) -> None:
         left = (row.quantity or 0) - qty
         fields: dict[str, Any] = {"quantity": left} if left > 0 else {"state": State.DISARMED, "try_at": None}
         move(row, [State.ARMED, *SELLING], at=at, **fields)
-        append_event(row, "ARMED" if left > 0 else "DISARMED", f"-{qty:,} ({row.armed_by})", at=at)
+        append_event(
+            row, StopEventKind.ARMED if left > 0 else StopEventKind.DISARMED, f"-{qty:,} ({row.armed_by})", at=at
+        )
 
 
 def _of(order: TradeOrder, stop: dict[str, Any], states: Sequence[StopRule.State]) -> Any:

@@ -16,6 +16,7 @@ from aegis import lifecycle
 from aegis.broker import Notice, NoticeKind
 from aegis.fees import calc_fill_cost
 from aegis.lifecycle import Event, Status
+from aegis.order_events import OrderEventKind
 from aegis.requests import EndCause
 from aegis.sessions import KST
 from aegis.terms import Board, Instrument, Market, Side
@@ -241,7 +242,7 @@ def _on_refused(order: TradeOrder, raw: RawNotice, notice: Notice, now: datetime
     if not notice.original_no and order.state is Status.PENDING and not order.filled_qty:
         _move(order, Event.REFUSED, now, f"notice {raw.pk}")
     else:
-        journal.append_event(order, "REFUSED_BY_NOTICE", f"notice {raw.pk}", at=now)
+        journal.append_event(order, OrderEventKind.REFUSED_BY_NOTICE, f"notice {raw.pk}", at=now)
     journal.request_confirmation(order)
     return State.APPLIED
 

@@ -11,7 +11,7 @@ from django.utils.translation import gettext
 from aegis import codes, pricing
 from aegis.broker import OrderRequest
 from aegis.chase import ChaseBy, Plan
-from aegis.risk import Denial
+from aegis.denials import Denial
 from aegis.stops import StopKind, StopUnit
 from aegis.terms import Market, OrderKind, Side
 

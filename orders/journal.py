@@ -16,6 +16,7 @@ from aegis import lifecycle
 from aegis.broker import Acceptance, BrokerError, HeldBack, NotSent
 from aegis.chase import ChaseStep
 from aegis.lifecycle import Event, Status
+from aegis.order_events import OrderEventKind
 from aegis.requests import RequestedBy, RequestState
 from infra import sql
 from kis.errors import advice
@@ -46,7 +47,7 @@ def record_external(
     order.status = Status.SUBMITTING
     order.status_at = order.created_at = placed_at
     sql.insert(order)
-    append_event(order, "CREATED", _created(order), at=placed_at)
+    append_event(order, OrderEventKind.CREATED, _created(order), at=placed_at)
     record_accepted(order, acceptance, at=at, evidence=f"{EXTERNAL}; {evidence}")
 
 
@@ -127,7 +128,9 @@ def insert_if_unchanged(
     """
     order.status = Status.SUBMITTING
     order.status_at = order.created_at = at
-    events = {"CREATED": _created(order)} | ({"KIND_CHANGED": changed[:300]} if changed else {})
+    events: dict[str, str] = {OrderEventKind.CREATED.value: _created(order)}
+    if changed:
+        events[OrderEventKind.KIND_CHANGED.value] = changed[:300]
     figures = sql.values(order, _LATER) | pretrade_context.version_params(crowd, now=at)
     figures |= {"kinds": list(events), "details": list(events.values()), "follows": follows}
     figures |= {"requested_by": by.value, "who": who[:150], "is_whole": is_whole}
@@ -170,13 +173,15 @@ def has_successor(order: TradeOrder) -> bool:
 
 def is_to_be_chased(order: TradeOrder) -> bool:
     """Whether no cancel is requested and the chase has not ended. Later evidence restarts no chase that ended."""
-    marks = OrderEvent.objects.filter(order=OuterRef("pk"), kind__in=["CHASE_ENDED", "CHASE_WANTED"]).order_by("-id")
+    marks = OrderEvent.objects.filter(
+        order=OuterRef("pk"), kind__in=[OrderEventKind.CHASE_ENDED, OrderEventKind.CHASE_WANTED]
+    ).order_by("-id")
     row = (
         TradeOrder.objects.annotate(mark=Subquery(marks.values("kind")[:1]))
         .only("cancel_wanted_at", "cancel_wanted_by")
         .get(pk=order.pk)
     )
-    return row.mark != "CHASE_ENDED" and not row.is_cancel_requested
+    return row.mark != OrderEventKind.CHASE_ENDED and not row.is_cancel_requested
 
 
 def _move_request(order: TradeOrder, state: RequestState, at: datetime, **fields: Any) -> None:

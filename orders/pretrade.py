@@ -14,9 +14,10 @@ from django.conf import settings
 from aegis import pricing, sessions
 from aegis.broker import Book, Broker, BrokerError, OrderRequest, OutcomeUnknown, Quote, Refused
 from aegis.chase import Plan
+from aegis.denials import Denial, DenialCode
 from aegis.execution_quality import book_sweep_price
 from aegis.pricing import NoQuote, Strategy
-from aegis.risk import RISK_CHECKS, Denial, RiskCheck, RiskInputs, check_order_kind_fields, denials, gettext_noop
+from aegis.risk import RISK_CHECKS, RiskCheck, RiskInputs, check_order_kind_fields, denials, gettext_noop
 from aegis.sessions import Phase
 from aegis.terms import Instrument, Market, OrderKind, Side
 from market import queries, reference_data
@@ -70,7 +71,7 @@ def why_kind_changed(intent: OrderIntent, request: OrderRequest) -> Denial | Non
     words = gettext_noop(
         "{market} takes no market order now: it goes as a limit at {price:,} won, the best opposite quote"
     )
-    return Denial("KIND_CHANGED", words, {"market": request.market, "price": request.price})
+    return Denial(DenialCode.KIND_CHANGED, words, {"market": request.market, "price": request.price})
 
 
 def _distinct(found: Sequence[Denial]) -> list[Denial]:
@@ -108,7 +109,7 @@ class PreTrade:
             reconcile.reconcile(self._broker, self._now)
         except (Refused, OutcomeUnknown) as error:
             words = gettext_noop("the broker's list of orders could not be read, and nothing goes before that: {error}")
-            raise OrderDenied([Denial("NOT_RECONCILED", words, {"error": error})]) from error
+            raise OrderDenied([Denial(DenialCode.NOT_RECONCILED, words, {"error": error})]) from error
         return self.context(intent, family)
 
     def stock_of(self, code: str) -> Stock:
@@ -120,7 +121,7 @@ class PreTrade:
             return reference_data.sync_stock(self._broker, code, now=self._now())
         except Refused as refusal:
             words = gettext_noop("there is no stock with the code {code}")
-            raise OrderDenied([Denial("UNKNOWN_STOCK", words, {"code": code})]) from refusal
+            raise OrderDenied([Denial(DenialCode.UNKNOWN_STOCK, words, {"code": code})]) from refusal
 
     # --- a new order
 
@@ -176,7 +177,7 @@ class PreTrade:
         if intent.strategy not in known:
             words = gettext_noop("strategy {name} is unknown for this side: use one of {known}")
             figures = {"name": intent.strategy, "known": ", ".join(known)}
-            raise OrderDenied([Denial("STRATEGY", words, figures)])
+            raise OrderDenied([Denial(DenialCode.STRATEGY, words, figures)])
         style = known[intent.strategy]
         return style if intent.tick_offset is None else replace(style, offset=intent.tick_offset)
 
@@ -222,7 +223,7 @@ class PreTrade:
             )
         except NoQuote as error:
             words = gettext_noop("{code} has no quote on the other side of the book")
-            raise OrderDenied([Denial("NO_QUOTE", words, {"code": quote.code})]) from error
+            raise OrderDenied([Denial(DenialCode.NO_QUOTE, words, {"code": quote.code})]) from error
 
     def at_best_opposite(self, request: OrderRequest, quote: Quote, stock: Stock, kind: OrderKind) -> OrderRequest:
         """Return an order as a limit at the best opposite quote. Raises OrderDenied without one, and BrokerError."""

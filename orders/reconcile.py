@@ -15,6 +15,7 @@ from django.utils.translation import gettext
 
 from aegis.broker import Broker, BrokerError, NotSent, OrderRecord, PartialResponse
 from aegis.lifecycle import OPEN, Status
+from aegis.order_events import OrderEventKind
 from aegis.requests import RequestedBy
 from infra import sql
 from infra.advisory_lock import advisory_lock
@@ -227,9 +228,9 @@ def _note_missing(answer: OrderList, listed: Collection[int]) -> None:
         since = order.missing_since or answer.asked_at
         journal.update_fields(order, absent_looks=order.absent_looks + 1, missing_since=since)
         is_long = order.absent_looks >= unknown.MISSING_LOOKS and answer.asked_at - since >= unknown.MISSING_AFTER
-        if is_long and not order.events.filter(kind="NOT_LISTED", at__gte=since).exists():
+        if is_long and not order.events.filter(kind=OrderEventKind.NOT_LISTED, at__gte=since).exists():
             log.error("order %s is open here, and %d lists of the broker lack it", order.pk, order.absent_looks)
-            journal.append_event(order, "NOT_LISTED", str(order.absent_looks), at=answer.now)
+            journal.append_event(order, OrderEventKind.NOT_LISTED, str(order.absent_looks), at=answer.now)
 
 
 def _record_external(unmatched: Sequence[OrderRecord], answer: OrderList, report: Report) -> None:

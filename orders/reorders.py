@@ -11,8 +11,9 @@ from decimal import Decimal
 from aegis import pricing, sessions
 from aegis.broker import Broker, OrderRequest, Quote
 from aegis.chase import goes_to_market, why_held
+from aegis.denials import Denial, DenialCode
 from aegis.requests import RequestedBy
-from aegis.risk import Denial, RiskInputs, gettext_noop
+from aegis.risk import RiskInputs, gettext_noop
 from aegis.terms import Instrument, Market, OrderKind
 from aegis.ticks import step
 from infra import sql
@@ -71,7 +72,7 @@ class Reorders:
         quoted_at = self._now()
         quote = self._broker.quote(order.stock_code, Market(order.market))
         if held := why_held(quote):
-            raise OrderDenied([Denial("HELD", held)])
+            raise OrderDenied([Denial(DenialCode.HELD, held)])
         draft = self._judged(order, intent, stock, quote, quoted_at, found, retry)
         row = self._submit.child_row(draft, order, intent.request_id)
         row = self._submit.commit(draft, row, found.crowd, by=RequestedBy.CHASE, follows=order.pk)
@@ -189,7 +190,7 @@ def _check_arrival_band(order: TradeOrder, request: OrderRequest, quote: Quote) 
     if percent and order.arrival_price and pricing.beyond_band(order.arrival_price, price, percent):
         words = gettext_noop("{price:,} won is more than {percent:g}% away from the {arrival:,} won at arrival")
         figures = {"price": price, "percent": percent, "arrival": order.arrival_price}
-        raise OrderDenied([Denial("BAND", words, figures)])
+        raise OrderDenied([Denial(DenialCode.BAND, words, figures)])
 
 
 _UNLISTED = """
@@ -202,11 +203,11 @@ def _check_fills_listed(order: TradeOrder) -> None:
     """Order nothing of a family while the list lacks fills that a notice told of."""
     if sql.ask(_UNLISTED, {"root": order.root_pk}):
         words = gettext_noop("fills of it are not in the broker's list yet")
-        raise OrderDenied([Denial("FILL_UNLISTED", words)])
+        raise OrderDenied([Denial(DenialCode.FILL_UNLISTED, words)])
 
 
 def _too_little_cash(request: OrderRequest) -> Denial:
     words = gettext_noop(
         "at market it would need cash for the upper limit: it goes as a limit at {price:,} won, the best opposite quote"
     )
-    return Denial("KIND_CHANGED", words, {"price": request.price})
+    return Denial(DenialCode.KIND_CHANGED, words, {"price": request.price})

@@ -7,8 +7,9 @@ from django.conf import settings
 from django.utils.translation import gettext
 
 from aegis.broker import BrokerError
+from aegis.denials import Denial
 from aegis.fees import Rates
-from aegis.risk import Denial, Limits, TradingState
+from aegis.risk import Limits, TradingState
 from aegis.terms import Market, Side
 from infra import sql
 from kis.errors import advice

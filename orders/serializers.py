@@ -9,8 +9,8 @@ from typing import Any, TypedDict
 
 from aegis.broker import OpenOrder
 from aegis.chase import Plan
+from aegis.denials import Denial
 from aegis.execution_quality import Gap, Savings
-from aegis.risk import Denial
 from aegis.sessions import KST
 from orders import risk, stops
 from orders.execution_quality import QualityLine

@@ -15,8 +15,10 @@ from django.db import IntegrityError
 
 from aegis.broker import Broker, BrokerError
 from aegis.chase import ChaseStep
+from aegis.denials import Denial, DenialCode
+from aegis.order_events import OrderEventKind
 from aegis.requests import RequestedBy
-from aegis.risk import Denial, gettext_noop
+from aegis.risk import gettext_noop
 from aegis.stops import ATR_DAYS, StopUnit
 from kis.catalogue import Urgency
 from kis.serving import serving
@@ -86,7 +88,7 @@ class OrderService:
         atr = true_range(intent.code, self._now()) if needs_atr else Decimal(0)
         if needs_atr and not atr:
             words = gettext_noop("the average true range is not known: {days} daily prices are needed (backfill_daily)")
-            raise OrderDenied([Denial("STOP_ATR", words, {"days": ATR_DAYS + 1})])
+            raise OrderDenied([Denial(DenialCode.STOP_ATR, words, {"days": ATR_DAYS + 1})])
         return entry_stops.as_stored(intent.stops, atr)
 
     def _with_fresh_opposites(self, pretrade: PreTrade, found: PreTradeContext, intent: OrderIntent) -> PreTradeContext:
@@ -170,7 +172,7 @@ class OrderService:
             step_ticks=plan.step_ticks,
             market_after=plan.market_after,
         )
-        journal.append_event(order, "CHASE_WANTED", at=self._now())
+        journal.append_event(order, OrderEventKind.CHASE_WANTED, at=self._now())
 
     def decide(self, order: TradeOrder, order_no: str | None, *, by: str) -> TradeOrder:
         """Settle an order of unknown outcome by an operator's decision; see `orders.unknown`."""
@@ -195,4 +197,4 @@ def _same(order: TradeOrder, intent: OrderIntent) -> TradeOrder:
         return order
     words = gettext_noop("request id {request_id} is order {order}, {side} {code}: take a new one for each new order")
     figures = {"request_id": order.request_id, "order": f"#{order.pk}", "side": order.order_type}
-    raise OrderDenied([Denial("REQUEST_TAKEN", words, {**figures, "code": order.stock_code})])
+    raise OrderDenied([Denial(DenialCode.REQUEST_TAKEN, words, {**figures, "code": order.stock_code})])

@@ -18,6 +18,7 @@ from django.utils.translation import gettext
 from aegis import requests as rules
 from aegis.broker import Acceptance, OrderRecord
 from aegis.lifecycle import OPEN, Event, Status
+from aegis.order_events import OrderEventKind
 from aegis.requests import LIVE, EndCause, RequestKind, RequestState
 from aegis.sessions import KST, Phase, ends_at
 from aegis.terms import Market, OrderKind
@@ -139,7 +140,7 @@ def _is_older_than_fills(order: TradeOrder, record: OrderRecord, asked_at: datet
         return True
     if order.unlisted_since is None:
         journal.update_fields(order, unlisted_since=asked_at)
-        journal.append_event(order, "FILL_UNLISTED", _evidence(record), at=asked_at)
+        journal.append_event(order, OrderEventKind.FILL_UNLISTED, _evidence(record), at=asked_at)
         return True
     return asked_at - order.unlisted_since < FILL_UNLISTED_FOR
 
@@ -309,14 +310,14 @@ def _confirm_cancel(
         record.qty - record.filled_qty - record.rejected_qty - taken_elsewhere - earlier,
     )
     if qty > 0 and requests.record_confirmed(request, line, qty, at=now):
-        journal.append_event(order, "CANCEL_CONFIRMED", f"{line.order_no}: {qty}", at=now)
+        journal.append_event(order, OrderEventKind.CANCEL_CONFIRMED, f"{line.order_no}: {qty}", at=now)
 
 
 def _confirm_amend(order: TradeOrder, request: BrokerRequest, line: OrderRecord, *, now: datetime) -> None:
     """Confirm an amend: the line names what it took, and the number of the order that it led to."""
     if not requests.record_confirmed(request, line, line.qty, at=now):
         return
-    journal.append_event(order, "AMEND_CONFIRMED", f"{line.order_no}: {line.qty} @ {line.price}", at=now)
+    journal.append_event(order, OrderEventKind.AMEND_CONFIRMED, f"{line.order_no}: {line.qty} @ {line.price}", at=now)
     if request.makes_id is None:
         return
     made = journal.locked(request.makes_id)
@@ -377,7 +378,7 @@ def _settle_end(
             ended = {"end_cause": cause or "", "cancel_wanted_at": None, "cancel_due_at": None}
             _move(order, event, now, _evidence(record), **ended, **({} if goes_on else {"chase_at": None}))
             if event is Event.EXPIRED and record.open_qty:
-                journal.append_event(order, "OPEN_AFTER_SESSION", _evidence(record), at=now)
+                journal.append_event(order, OrderEventKind.OPEN_AFTER_SESSION, _evidence(record), at=now)
     elif order.state is Status.CANCELLED:
         _settle_cancelled(order, record, cause, asked_at, now)
 
@@ -392,7 +393,7 @@ def _settle_cancelled(
     elif cause is not None and order.end_cause != cause:
         ended = {} if cause is EndCause.OWN_CANCEL else {"chase_at": None}
         journal.update_fields(order, end_cause=cause.value, **ended)
-        journal.append_event(order, "END_EXPLAINED", cause.value, at=now)
+        journal.append_event(order, OrderEventKind.END_EXPLAINED, cause.value, at=now)
 
 
 def _ending(order: TradeOrder, record: OrderRecord, cause: EndCause | None, *, may_expire: bool) -> Event | None:

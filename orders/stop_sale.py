@@ -21,6 +21,7 @@ from aegis import sessions, stop_sale
 from aegis.broker import Book, Broker, BrokerError, HeldBack, NotSent, OrderRequest, OutcomeUnknown, Quote, Refused
 from aegis.chase import AUCTION_RESULT_AFTER
 from aegis.lifecycle import OPEN, Status
+from aegis.order_events import StopEventKind
 from aegis.pricing import strategies
 from aegis.requests import CANCEL_PATIENCE, LIVE, EndCause, RequestedBy, RequestKind, RequestState
 from aegis.risk import (
@@ -329,9 +330,9 @@ class StopSale:
             return
         template = gettext_noop("{missing:,} of {wanted:,} shares cannot be sold now: open orders may hold them")
         detail = gettext(template).format(missing=missing, wanted=wanted)
-        reported = row.events.filter(kind="LOCKED", detail=detail, at__gte=row.triggered_at)
+        reported = row.events.filter(kind=StopEventKind.LOCKED, detail=detail, at__gte=row.triggered_at)
         if not reported.exists():
-            append_event(row, "LOCKED", detail, at=self._now())
+            append_event(row, StopEventKind.LOCKED, detail, at=self._now())
 
     def _clear_opposite(self) -> None:
         """Cancel the buys that the sale could trade against, external ones too, report it, and try again soon."""
@@ -345,7 +346,7 @@ class StopSale:
         names = ", ".join(f"#{pk}" for pk in buys.values_list("pk", flat=True))
         with transaction.atomic():
             detail = gettext("{orders}: own buys are cancelled first").format(orders=names)
-            append_event(row, "OPPOSITE", detail, at=now)
+            append_event(row, StopEventKind.OPPOSITE, detail, at=now)
             move_generation(row, try_at=now + OPPOSITE_PATIENCE)
 
     def _has_cleared_opposite(self, at: datetime) -> bool:
@@ -363,7 +364,7 @@ class StopSale:
             if not move_generation(self._row, at=now, **fields):
                 return
             detail = f"#{order.pk} {order.qty:,} @ {order.price:,} {order.status}"
-            append_event(self._row, "ORDERED", detail, at=now)
+            append_event(self._row, StopEventKind.ORDERED, detail, at=now)
 
     def _follow(self) -> None:
         """See how the order stands: wait, take the next step, or go on with the next order."""
@@ -471,7 +472,7 @@ class StopSale:
         self._next_generation(why, step=row.step, pause=pause, refusals=count)
         if count == REFUSALS_REPORTED:
             words = gettext("refused {count} times in a row, last: {why}. It is tried again; look at the stock")
-            append_event(row, "REFUSED", words.format(count=count, why=why), at=now)
+            append_event(row, StopEventKind.REFUSED, words.format(count=count, why=why), at=now)
 
     def _next_generation(self, why: str, *, step: int, pause: timedelta = timedelta(0), refusals: int = 0) -> None:
         """Go on with the next order. `why` is reported if the last one did not do what was planned."""
@@ -487,7 +488,7 @@ class StopSale:
         }
         with transaction.atomic():
             if move_generation(row, at=now, **fields) and why:
-                append_event(row, "AGAIN", why, at=now)
+                append_event(row, StopEventKind.AGAIN, why, at=now)
 
     def _hold(self, order: TradeOrder) -> None:
         """Somebody else cancelled or amended the sale: sell nothing more until a person arms the stop again."""
@@ -502,11 +503,11 @@ class StopSale:
         with transaction.atomic():
             if not move_generation(row, at=now, **fields):
                 return
-            append_event(row, "HELD_EXTERNALLY", words, at=now)
+            append_event(row, StopEventKind.HELD_EXTERNALLY, words, at=now)
             # its sale was theirs too
             for other in StopRule.objects.filter(stock_code=row.stock_code, state__in=SELLING).exclude(pk=row.pk):
                 if StopKind(other.kind).falls and move_generation(other, at=now, **fields):
-                    append_event(other, "HELD_EXTERNALLY", words, at=now)
+                    append_event(other, StopEventKind.HELD_EXTERNALLY, words, at=now)
 
     def _end(self) -> None:
         row, now = self._row, self._now()
@@ -514,14 +515,14 @@ class StopSale:
         words = gettext("{qty:,} shares sold").format(qty=sold) if sold else gettext("nothing is held any more")
         with transaction.atomic():
             if move(row, SELLING, at=now, state=State.DONE, try_at=None, note=words[:300]):
-                append_event(row, "DONE", words, at=now)
+                append_event(row, StopEventKind.DONE, words, at=now)
 
     def _wait(self, why: str, until: datetime | None = None) -> None:
         """Try again a little later; another reason than the last is reported."""
         row, now = self._row, self._now()
         with transaction.atomic():
             if move_generation(row, try_at=until or now + PAUSE, note=why[:300]) and row.note != why[:300]:
-                append_event(row, "WAITS", why, at=now)
+                append_event(row, StopEventKind.WAITS, why, at=now)
         log.warning("stop %s: not sold yet: %s", row.pk, why)
 
     def _again_at(self, after: timedelta) -> None:
@@ -531,7 +532,10 @@ class StopSale:
         """Return when to ask the broker again for what keeps the stop from selling: the longer it lasts, the later."""
         row, now = self._row, self._now()
         since = (
-            row.events.filter(kind="WAITS", at__gte=row.state_at).order_by("id").values_list("at", flat=True).first()
+            row.events.filter(kind=StopEventKind.WAITS, at__gte=row.state_at)
+            .order_by("id")
+            .values_list("at", flat=True)
+            .first()
         )
         waited = now - since if since else timedelta(0)
         return now + min(max(PAUSE, waited / 4), PAUSE_MAX)

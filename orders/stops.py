@@ -20,6 +20,7 @@ from django.utils.translation import gettext
 from aegis import stops
 from aegis.broker import Broker, Quote
 from aegis.lifecycle import UNSETTLED
+from aegis.order_events import StopEventKind
 from aegis.requests import RequestedBy
 from aegis.risk import gettext_noop
 from aegis.sessions import KST
@@ -43,27 +44,27 @@ RENEW_SECONDS = 2.0
 STEPS_AT_ONCE = 4
 # what an event says to an operator, in its own words
 SAID = {
-    "ARMED": gettext_noop("armed"),
-    "EDITED": gettext_noop("changed"),
-    "DISARMED": gettext_noop("disarmed"),
-    "TRIGGERED": gettext_noop("triggered"),
-    "WAITS": gettext_noop("not sold yet"),
-    "ORDERED": gettext_noop("ordered"),
-    "AGAIN": gettext_noop("ordered anew"),
-    "OPPOSITE": gettext_noop("own buys stand against the sale"),
-    "LOCKED": gettext_noop("shares that cannot be sold"),
-    "NO_BID": gettext_noop("nobody bids"),
-    "LOWER_LIMIT": gettext_noop("locked at the lower limit"),
-    "REFUSED": gettext_noop("refused again and again"),
-    "DONE": gettext_noop("done"),
-    "HELD_EXTERNALLY": gettext_noop("HELD: it guards nothing until it is armed again"),
-    "REARMED": gettext_noop("armed again"),
-    "FAILED": gettext_noop("FAILED"),
-    "REBASED": gettext_noop("moved with the shares"),
-    "HOLDS_FIRE": gettext_noop("holds fire"),
-    "SILENT": gettext_noop("its feed is silent"),
-    "HEARD": gettext_noop("its feed is heard again"),
-    "IMPLAUSIBLE": gettext_noop("an impossible price"),
+    StopEventKind.ARMED: gettext_noop("armed"),
+    StopEventKind.EDITED: gettext_noop("changed"),
+    StopEventKind.DISARMED: gettext_noop("disarmed"),
+    StopEventKind.TRIGGERED: gettext_noop("triggered"),
+    StopEventKind.WAITS: gettext_noop("not sold yet"),
+    StopEventKind.ORDERED: gettext_noop("ordered"),
+    StopEventKind.AGAIN: gettext_noop("ordered anew"),
+    StopEventKind.OPPOSITE: gettext_noop("own buys stand against the sale"),
+    StopEventKind.LOCKED: gettext_noop("shares that cannot be sold"),
+    StopEventKind.NO_BID: gettext_noop("nobody bids"),
+    StopEventKind.LOWER_LIMIT: gettext_noop("locked at the lower limit"),
+    StopEventKind.REFUSED: gettext_noop("refused again and again"),
+    StopEventKind.DONE: gettext_noop("done"),
+    StopEventKind.HELD_EXTERNALLY: gettext_noop("HELD: it guards nothing until it is armed again"),
+    StopEventKind.REARMED: gettext_noop("armed again"),
+    StopEventKind.FAILED: gettext_noop("FAILED"),
+    StopEventKind.REBASED: gettext_noop("moved with the shares"),
+    StopEventKind.HOLDS_FIRE: gettext_noop("holds fire"),
+    StopEventKind.SILENT: gettext_noop("its feed is silent"),
+    StopEventKind.HEARD: gettext_noop("its feed is heard again"),
+    StopEventKind.IMPLAUSIBLE: gettext_noop("an impossible price"),
 }
 # days asked for so that a true range of ATR_DAYS trading days is among them
 ATR_SPAN = timedelta(days=3 * ATR_DAYS)
@@ -147,7 +148,7 @@ def arm(
     row.looks = _first_looks(quote, at)
     with transaction.atomic():
         row.save(force_insert=True)
-        append_event(row, "ARMED", f"{row.get_kind_display()} {limit(row):,} ({by})", at=at)
+        append_event(row, StopEventKind.ARMED, f"{row.get_kind_display()} {limit(row):,} ({by})", at=at)
     return row
 
 
@@ -198,7 +199,7 @@ def edit(
     with transaction.atomic():
         if not move(row, [State.ARMED], at=at, **changes):
             raise ValidationError(_not_any_more(row))
-        append_event(row, "EDITED", f"{limit(row):,} ({by})", at=at)
+        append_event(row, StopEventKind.EDITED, f"{limit(row):,} ({by})", at=at)
 
 
 def disarm(row: StopRule, *, why: str, at: datetime, who: str = "") -> None:
@@ -209,7 +210,7 @@ def disarm(row: StopRule, *, why: str, at: datetime, who: str = "") -> None:
     with transaction.atomic():
         if not move(row, LIVE, at=at, state=State.DISARMED, try_at=None, note=why[:300]):
             raise ValidationError(_not_any_more(row))
-        append_event(row, "DISARMED", why, at=at)
+        append_event(row, StopEventKind.DISARMED, why, at=at)
         for order in row.sales.filter(status__in=UNSETTLED, order_date=at.astimezone(KST).date()):
             cancel.request_cancel(order, by=RequestedBy.OPERATOR, who=who or why, at=at)
 
@@ -246,7 +247,7 @@ def rearm(
     with transaction.atomic():
         if not move(row, [State.HELD_EXTERNALLY], at=at, generation=row.generation + 1, **fields):
             raise ValidationError(_not_any_more(row))
-        append_event(row, "REARMED", by, at=at)
+        append_event(row, StopEventKind.REARMED, by, at=at)
 
 
 def _first_looks(quote: Quote | None, at: datetime) -> dict[str, object]:
@@ -316,7 +317,12 @@ def is_in_todays_won(row: StopRule, base_price: int, day: date) -> bool:
     """
     if not _names_a_price(row) or row.base_price:
         return False
-    named = row.events.filter(kind__in=["ARMED", "EDITED"]).order_by("-id").values_list("at", flat=True).first()
+    named = (
+        row.events.filter(kind__in=[StopEventKind.ARMED, StopEventKind.EDITED])
+        .order_by("-id")
+        .values_list("at", flat=True)
+        .first()
+    )
     is_named_today = named is not None and named.astimezone(KST).date() == day
     return is_named_today and not isinstance(stops.evaluate(row.rule(Decimal(0)), base_price), stops.Fired)
 
@@ -403,7 +409,7 @@ def trigger(pk: int, price: int, at: datetime, *, seen: str, judged_from: dateti
         is_same = move_judged(row, judged_from, at, **fields) if judged_from else move(row, [State.ARMED], at, **fields)
         if not is_same:
             return False
-        append_event(row, "TRIGGERED", f"{price:,} ({seen})", at=at)
+        append_event(row, StopEventKind.TRIGGERED, f"{price:,} ({seen})", at=at)
     log.warning("stop %s: triggered at %s won, seen by %s", pk, price, seen)
     return True
 
@@ -543,7 +549,7 @@ def _end_if_gone(row: StopRule, now: datetime) -> None:
     words = gettext("nothing is held any more")
     with transaction.atomic():
         if move(row, [State.HELD_EXTERNALLY], at=now, state=State.DONE, try_at=None, note=words[:300]):
-            append_event(row, "DONE", words, at=now)
+            append_event(row, StopEventKind.DONE, words, at=now)
 
 
 def _adjust_selling(row: StopRule) -> None:
@@ -604,7 +610,9 @@ def _adjust(row: StopRule, change: PortfolioEvent, at: datetime) -> None:
         for name, value in fields.items():
             setattr(row, name, value)
         if is_moved:
-            append_event(row, "REBASED", f"{change.get_kind_display()}: {row.value.normalize():f} {row.unit}", at=at)
+            append_event(
+                row, StopEventKind.REBASED, f"{change.get_kind_display()}: {row.value.normalize():f} {row.unit}", at=at
+            )
 
 
 def _base_day_of(change: PortfolioEvent) -> date:
@@ -646,7 +654,7 @@ def settle_base(row: StopRule, base_price: int, ratio: Decimal, why: str, *, day
             setattr(row, name, value)
         if abs(rest - 1) > TOLD_FROM:
             words = gettext("{why}: it triggers at {limit:,} won now")
-            append_event(row, "REBASED", words.format(why=why, limit=limit(row)), at=at)
+            append_event(row, StopEventKind.REBASED, words.format(why=why, limit=limit(row)), at=at)
     return True
 
 
@@ -658,8 +666,8 @@ def holds_fire(row: StopRule, day: date | None) -> bool:
 def note_held(row: StopRule, why: str, at: datetime) -> None:
     """Report once a day that a stop holds fire, because its base price cannot be compared."""
     day = at.astimezone(KST).replace(hour=0, minute=0, second=0, microsecond=0)
-    if not StopEvent.objects.filter(stop_id=row.pk, kind="HOLDS_FIRE", at__gte=day).exists():
-        append_event(row, "HOLDS_FIRE", why, at=at)
+    if not StopEvent.objects.filter(stop_id=row.pk, kind=StopEventKind.HOLDS_FIRE, at__gte=day).exists():
+        append_event(row, StopEventKind.HOLDS_FIRE, why, at=at)
 
 
 def note_looks(pk: int, looks: dict[str, object]) -> None:
@@ -699,7 +707,7 @@ def note_silence(row: StopRule, *, is_silent: bool, words: str, at: datetime) ->
     with transaction.atomic():
         changed = StopRule.objects.filter(pk=row.pk, state=State.ARMED, is_silent=not is_silent)
         if changed.update(is_silent=is_silent) == 1:
-            append_event(row, "SILENT" if is_silent else "HEARD", words, at=at)
+            append_event(row, StopEventKind.SILENT if is_silent else StopEventKind.HEARD, words, at=at)
 
 
 def note_implausible(pk: int, price: int, at: datetime) -> None:
@@ -709,6 +717,6 @@ def note_implausible(pk: int, price: int, at: datetime) -> None:
     )
     row = StopRule(pk=pk)
     with transaction.atomic():
-        told = StopEvent.objects.filter(stop_id=pk, kind="IMPLAUSIBLE", at__gt=at - timedelta(hours=12))
+        told = StopEvent.objects.filter(stop_id=pk, kind=StopEventKind.IMPLAUSIBLE, at__gt=at - timedelta(hours=12))
         if not told.exists() and move(row, [State.ARMED]):
-            append_event(row, "IMPLAUSIBLE", words.format(price=price), at=at)
+            append_event(row, StopEventKind.IMPLAUSIBLE, words.format(price=price), at=at)

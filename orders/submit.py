@@ -23,9 +23,11 @@ from aegis.broker import (
     OutcomeUnknown,
     Refused,
 )
+from aegis.denials import Denial, DenialCode
 from aegis.lifecycle import Status
+from aegis.order_events import OrderEventKind
 from aegis.requests import RequestedBy
-from aegis.risk import CROWDED, Denial, RiskCheck, denials, gettext_noop
+from aegis.risk import CROWDED, RiskCheck, denials, gettext_noop
 from aegis.sessions import KST
 from aegis.terms import Market, OrderKind
 from infra import db_limits
@@ -130,11 +132,11 @@ class Submitter:
             if is_written:
                 return row
             if follows and not TradeOrder.objects.filter(pk=follows, chase_at__isnull=False).exists():
-                raise OrderDenied([Denial("CHASE_ENDED", gettext_noop("its chase was ended meanwhile"))])
+                raise OrderDenied([Denial(DenialCode.CHASE_ENDED, gettext_noop("its chase was ended meanwhile"))])
             kill_switch.ensure_exists(now)
             crowd = pretrade_context.load_competing_orders(question, now=self._now())
         raise OrderDenied(
-            [Denial("RIVALS", gettext_noop("other orders came before it again and again: try once more"))]
+            [Denial(DenialCode.RIVALS, gettext_noop("other orders came before it again and again: try once more"))]
         )
 
     def send(self, order: TradeOrder, grounds: Grounds) -> TradeOrder:
@@ -199,10 +201,10 @@ class Submitter:
         words = gettext_noop(
             "{code} takes no market orders: it goes as a limit at {price:,} won, the best opposite quote"
         )
-        changed = Denial("KIND_CHANGED", words, {"code": request.code, "price": instead.price})
+        changed = Denial(DenialCode.KIND_CHANGED, words, {"code": request.code, "price": instead.price})
         with transaction.atomic():
             journal.update_fields(order, order_kind=kind.value, price=instead.price, quoted_at=quoted_at)
-            journal.append_event(order, "KIND_CHANGED", risk.say(changed), at=self._now())
+            journal.append_event(order, OrderEventKind.KIND_CHANGED, risk.say(changed), at=self._now())
         check = requests.new_order_check(order, replace(grounds, quoted_at=quoted_at), self._now)
         return replace(instead, last_check=check)
 

@@ -15,6 +15,7 @@ from django.utils.translation import gettext
 
 from aegis.broker import Acceptance, OrderRecord
 from aegis.lifecycle import OPEN, UNANSWERED, Event, Status
+from aegis.order_events import OrderEventKind
 from aegis.requests import LIVE, REPLY_DEADLINE, EndCause, RequestKind
 from aegis.sessions import KST, Phase
 from aegis.terms import Market, OrderKind
@@ -149,7 +150,7 @@ def _leave_to_operator(order: TradeOrder, found: Sequence[OrderRecord], *, now: 
     numbers = ", ".join(each["order_no"] for each in candidates)
     if [each["order_no"] for each in order.candidates] != [each["order_no"] for each in candidates]:
         log.error("order %s could be any of %s at the broker: an operator must decide", order.pk, numbers)
-        journal.append_event(order, "UNDECIDED", numbers, at=now)
+        journal.append_event(order, OrderEventKind.UNDECIDED, numbers, at=now)
     journal.update_fields(order, candidates=candidates, absent_looks=0, look_wanted=False)
 
 
@@ -230,8 +231,8 @@ def remind(now: datetime, phases: Sequence[Phase]) -> None:
         return
     since = opens_at - REMIND_BEFORE
     for order in undecided():
-        if not OrderEvent.objects.filter(order=order, kind="STILL_UNDECIDED", at__gte=since).exists():
-            journal.append_event(order, "STILL_UNDECIDED", at=now)
+        if not OrderEvent.objects.filter(order=order, kind=OrderEventKind.STILL_UNDECIDED, at__gte=since).exists():
+            journal.append_event(order, OrderEventKind.STILL_UNDECIDED, at=now)
 
 
 # --- external orders -------------------------------------------------------------------------------------------------

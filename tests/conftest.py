@@ -23,7 +23,10 @@ from kis import factory
 from ops import embedded
 from orders import database_age
 from simulator.api.server import Simulator, serve
+from tests import old_names
 from tests.workers import Workers
+
+old_names.install()
 
 MOST_WORKERS = 4
 # a Monday of the calendar, an hour after the opening

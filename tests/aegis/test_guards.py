@@ -236,7 +236,7 @@ def test_an_order_of_unknown_fate_freezes_its_side_chases_too(request_: OrderReq
         GOOD, request=request_, others=ExposureFromOtherOrders(blocked_by_unknown="#7"), is_child_order=True
     )
     (reason,) = denials(frozen)
-    assert (reason.code, reason.passes) == ("FROZEN", True)
+    assert (reason.code, reason.is_transient) == ("FROZEN", True)
     assert "#7" in str(reason)
 
 
@@ -499,5 +499,5 @@ def test_a_circuit_breaker_holds_every_order_that_it_is_asked_about(
     since = NOW - timedelta(minutes=minutes)
     facts = replace(GOOD, request=replace(BUY, side=side), is_child_order=is_child_order, breaker_since=since)
     found = {reason.code: reason for reason in denials(facts)}
-    assert found["CIRCUIT_BREAKER"].passes
+    assert found["CIRCUIT_BREAKER"].is_transient
     assert "CIRCUIT_BREAKER" not in {reason.code for reason in denials(replace(facts, breaker_since=None))}

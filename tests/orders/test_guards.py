@@ -15,6 +15,7 @@ from psycopg import _queries
 
 from aegis.broker import Acceptance, Broker, BrokerError, NotSent, OrderRequest, OutcomeUnknown
 from aegis.chase import Plan
+from aegis.denials import DenialCode
 from aegis.fees import calc_fee
 from aegis.lifecycle import UNSETTLED, Status
 from aegis.stops import StopKind, StopUnit
@@ -468,7 +469,7 @@ def test_a_chase_waits_where_it_rests_for_the_fate_of_another_order(
 
 def test_a_chase_that_has_cancelled_waits_too_and_goes_on(service: OrderService, buy: Buy, broker: Broker) -> None:
     order = buy()
-    frozen = risk.Denial("FROZEN", "another order")
+    frozen = risk.Denial(DenialCode.FROZEN, "another order")
     with mock.patch.object(Reorders, "reorder", side_effect=OrderDenied([frozen])):
         order = _chased(order, broker)
     assert order.state is Status.CANCELLED
@@ -478,7 +479,7 @@ def test_a_chase_that_has_cancelled_waits_too_and_goes_on(service: OrderService,
 
 def test_a_chase_ends_where_something_lasting_stands_beside_the_freeze(buy: Buy, broker: Broker) -> None:
     order = buy()
-    reasons = [risk.Denial("FROZEN", "another order"), risk.Denial("BLACKLISTED", "not this one")]
+    reasons = [risk.Denial(DenialCode.FROZEN, "another order"), risk.Denial(DenialCode.BLACKLISTED, "not this one")]
     with mock.patch.object(Reorders, "reorder", side_effect=OrderDenied(reasons)):
         order = _chased(order, broker)
     assert (order.chase_at, "not this one" in order.chase_note) == (None, True)

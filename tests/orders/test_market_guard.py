@@ -209,7 +209,7 @@ def test_a_circuit_breaker_holds_new_orders_back_and_nothing_else(
     market_halts.hear("174", clock.now())
     with pytest.raises(OrderDenied) as caught:
         buy(price=68_000, strategy="")
-    assert [(reason.code, reason.passes) for reason in caught.value.reasons] == [("CIRCUIT_BREAKER", True)]
+    assert [(reason.code, reason.is_transient) for reason in caught.value.reasons] == [("CIRCUIT_BREAKER", True)]
     turn(20, seconds=5)
     resting.refresh_from_db()
     assert resting.status == "PENDING"

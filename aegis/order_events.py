@@ -1,0 +1,78 @@
+"""What an order's and a stop's history records, each kind with what it means.
+
+`aegis.lifecycle.Event` are the events that change an order's state; these change none.
+`docs/reference/order-events.md` is made from all of them.
+"""
+
+from enum import StrEnum
+
+
+class OrderEventKind(StrEnum):
+    """An event in the history of an order that changes no state of it."""
+
+    meaning: str
+
+    def __new__(cls, kind: str, meaning: str) -> "OrderEventKind":
+        member = str.__new__(cls, kind)
+        member._value_ = kind
+        member.meaning = meaning
+        return member
+
+    CREATED = "CREATED", "its row was committed, before anything was sent"
+    KIND_CHANGED = "KIND_CHANGED", "a market order goes as a limit at the best opposite quote"
+    CHASE_WANTED = "CHASE_WANTED", "a person had its chase take a step at once"
+    CHASE_PAUSED = "CHASE_PAUSED", "its chase waits; the detail says for what"
+    CHASE_ENDED = "CHASE_ENDED", "its chase ended; the detail says why"
+    CANCEL_WANTED = "CANCEL_WANTED", "a cancel was requested, and is driven until the list confirms it"
+    CANCEL_DEFERRED = "CANCEL_DEFERRED", "a cancel waits until the broker's number of the order is known"
+    CANCEL_SENT = "CANCEL_SENT", "a cancel was sent"
+    CANCEL_TAKEN = "CANCEL_TAKEN", "the broker acknowledged a cancel"
+    CANCEL_CONFIRMED = "CANCEL_CONFIRMED", "a line of the order list confirms our cancel"
+    CANCEL_UNCONFIRMED = "CANCEL_UNCONFIRMED", "the list did not confirm a cancel in time"
+    AMEND_SENT = "AMEND_SENT", "an amend was sent"
+    AMEND_CONFIRMED = "AMEND_CONFIRMED", "a line of the order list confirms our amend"
+    END_EXPLAINED = "END_EXPLAINED", "what ended it is known now"
+    FILL_UNLISTED = "FILL_UNLISTED", "a fill of a notice is not in the broker's list yet"
+    NOT_LISTED = "NOT_LISTED", "complete lists lack it"
+    OPEN_AFTER_SESSION = "OPEN_AFTER_SESSION", "the list shows it open after its last session"
+    OPERATOR = "OPERATOR", "an operator decided its outcome"
+    REFUSED_BY_NOTICE = "REFUSED_BY_NOTICE", "a notice refused it after it was accepted"
+    UNDECIDED = "UNDECIDED", "two lines fit an order of unknown outcome: a person decides"
+    STILL_UNDECIDED = "STILL_UNDECIDED", "it still waits for a person's decision"
+
+
+class StopEventKind(StrEnum):
+    """An event in the history of a stop."""
+
+    meaning: str
+
+    def __new__(cls, kind: str, meaning: str) -> "StopEventKind":
+        member = str.__new__(cls, kind)
+        member._value_ = kind
+        member.meaning = meaning
+        return member
+
+    ARMED = "ARMED", "armed"
+    EDITED = "EDITED", "changed by a person"
+    DISARMED = "DISARMED", "disarmed"
+    TRIGGERED = "TRIGGERED", "a trade reached its line"
+    WAITS = "WAITS", "its sale cannot go on; the detail says why"
+    ORDERED = "ORDERED", "an order of its sale was placed"
+    AGAIN = "AGAIN", "its sale goes on with another order"
+    OPPOSITE = "OPPOSITE", "own buys are cancelled before it sells"
+    LOCKED = "LOCKED", "shares that the broker does not let be sold"
+    NO_BID = "NO_BID", "nobody bids: it waits at a limit"
+    LOWER_LIMIT = "LOWER_LIMIT", "it stands at the day's lower limit"
+    REFUSED = "REFUSED", "refused several times in a row"
+    DONE = "DONE", "no guarded share is held any more"
+    HELD_EXTERNALLY = (
+        "HELD_EXTERNALLY",
+        "somebody else changed its sale: it guards nothing until armed again",
+    )
+    REARMED = "REARMED", "armed again after it was held"
+    FAILED = "FAILED", "it could not sell (earlier versions)"
+    REBASED = "REBASED", "its line follows a split or an ex-rights day"
+    HOLDS_FIRE = "HOLDS_FIRE", "it does not trigger until the base price is compared"
+    SILENT = "SILENT", "its feed has told no price for long"
+    HEARD = "HEARD", "its feed tells prices again"
+    IMPLAUSIBLE = "IMPLAUSIBLE", "a price that the day cannot have was ignored"
