@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test lint check format histories mutants simulator browser-test screenshots vendor throttle-check once-check candles-check stops-check priority-check keys-check backfill-check chase-cost bench messages messages-check clean doctor backup backup-check secrets-check
+.PHONY: help setup run demo test lint check format reference histories mutants simulator browser-test screenshots vendor throttle-check once-check candles-check stops-check priority-check keys-check backfill-check chase-cost bench messages messages-check clean doctor backup backup-check secrets-check
 PYTHON := .venv/bin/python
 INSTALLED := .venv/.installed
 BENCH := .venv-bench/.installed
@@ -40,6 +40,7 @@ lint: setup ## Style, types, floors, settings, migrations
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m mypy
 	@$(PYTHON) -c 'from importlinter.cli import lint_imports_command; lint_imports_command(["--no-logo"])'
+	@$(PYTHON) -m tools.reference --check
 	@$(PYTHON) manage.py check
 	@# no database need run for this; Django warns where it cannot ask one
 	@$(PYTHON) -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
@@ -113,6 +114,9 @@ $(BENCH): requirements.txt requirements-bench.txt | $(INSTALLED)
 	@$(PYTHON) -m venv .venv-bench
 	@.venv-bench/bin/python -m pip install --quiet --requirement requirements-bench.txt
 	@touch $@
+
+reference: setup ## Write docs/reference/ from the code
+	@$(PYTHON) -m tools.reference
 
 messages: setup ## Collect the texts to translate into the Korean catalogue
 	@PYTHONPATH=. $(PYTHON) -m babel.messages.frontend -q extract -F pyproject.toml --no-location --sort-output -k gettext_lazy -k gettext_noop -k _ \

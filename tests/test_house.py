@@ -9,10 +9,12 @@ import pytest
 from babel.messages.extract import extract_from_dir
 from babel.messages.pofile import read_po
 from django.core.management import call_command, get_commands, load_command_class
+from django.utils import translation
 
 from config import schedule
 from config.celery import app
 from config.env import BASE_DIR
+from tools import reference
 from tools.mutants.__main__ import mutated
 from tools.mutants.table import MUTATIONS, Mutation
 
@@ -90,6 +92,11 @@ def test_every_text_an_operator_reads_has_its_korean() -> None:
         for _, _, text, _, _ in extract_from_dir(str(BASE_DIR / floor), TEXTS_IN, keywords=keywords, comment_tags=())
     }
     assert used - korean == set(), "`make messages` collects them"
+
+
+def test_the_reference_pages_are_what_the_code_says() -> None:
+    with translation.override("en"):
+        assert reference.stale() == [], "`make reference` writes them"
 
 
 def test_a_korean_sentence_fills_the_same_gaps_as_the_english() -> None:
