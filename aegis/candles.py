@@ -145,7 +145,7 @@ def _totals_before(trade: Trade) -> tuple[int, int]:
 
 
 @dataclass(slots=True)
-class Counters:
+class AggregatorCounters:
     """What was not ordinary, since the fold was made."""
 
     gaps: int = 0
@@ -161,7 +161,7 @@ class MinuteBarAggregator:
     def __init__(self, market: Market, day: date) -> None:
         self.market = market
         self.day = day
-        self.counters = Counters()
+        self.counters = AggregatorCounters()
         self._running: dict[str, _OpenBar] = {}
         self._series: dict[str, _SymbolBars] = {}
         self._finished: list[Bar] = []

@@ -69,7 +69,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class ChaseSession:
     """Where the venue of an order stands now.
 
     `is_open`: it takes orders, `takes_market`: at market too. `auction_since`, `auction_until`: the auction that is
@@ -83,7 +83,7 @@ class Session:
     is_over: bool = False
 
 
-CONTINUOUS = Session()
+CONTINUOUS = ChaseSession()
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ class ChaseDecision:
 
 
 def next_step(
-    order: ChaseState, plan: Plan, *, now: datetime, may_order: bool = True, session: Session = CONTINUOUS
+    order: ChaseState, plan: Plan, *, now: datetime, may_order: bool = True, session: ChaseSession = CONTINUOUS
 ) -> ChaseDecision:
     """Return what to do with an order at `now`; `may_order` is false while the trading state forbids new orders."""
     if order.due_at is None:
@@ -146,7 +146,7 @@ def next_step(
     return _ended_step(order, plan, may_order=may_order, session=session)
 
 
-def _ended_step(order: ChaseState, plan: Plan, *, may_order: bool, session: Session) -> ChaseDecision:
+def _ended_step(order: ChaseState, plan: Plan, *, may_order: bool, session: ChaseSession) -> ChaseDecision:
     is_lost = order.status is Status.REJECTED and order.never_arrived
     if not is_lost and order.status is not Status.CANCELLED:
         return ChaseDecision(Action.END, gettext_noop("the order ended, and not by our cancel"))
@@ -175,7 +175,7 @@ def _place_in_plan(order: ChaseState) -> int:
     return order.retries + 1
 
 
-def _retry(order: ChaseState, plan: Plan, session: Session) -> int:
+def _retry(order: ChaseState, plan: Plan, session: ChaseSession) -> int:
     """Return the place in the plan of the order that follows: in an auction straight to the market, if that is last."""
     place = _place_in_plan(order)
     if session.auction_since is not None and session.takes_market and plan.market_after:
@@ -183,14 +183,16 @@ def _retry(order: ChaseState, plan: Plan, session: Session) -> int:
     return place
 
 
-def _obstacle(*, may_order: bool, session: Session) -> str:
+def _obstacle(*, may_order: bool, session: ChaseSession) -> str:
     """Return why no step is taken now, empty if one may be. What rests stays where it is."""
     if not may_order:
         return gettext_noop("the trading state forbids new orders")
     return "" if session.is_open else gettext_noop("its venue takes no orders at this hour")
 
 
-def _open_step(order: ChaseState, plan: Plan, *, now: datetime, may_order: bool, session: Session) -> ChaseDecision:
+def _open_step(
+    order: ChaseState, plan: Plan, *, now: datetime, may_order: bool, session: ChaseSession
+) -> ChaseDecision:
     if order.cancel_sent_at is not None:
         return _pending_cancel_step(order, now, session)
     if session.is_over:
@@ -211,7 +213,7 @@ def _open_step(order: ChaseState, plan: Plan, *, now: datetime, may_order: bool,
     return ChaseDecision(Action.AMEND if is_amend else Action.CANCEL, retry=retry)
 
 
-def _keeps_its_place(order: ChaseState, plan: Plan, session: Session) -> bool:
+def _keeps_its_place(order: ChaseState, plan: Plan, session: ChaseSession) -> bool:
     """Whether an auction goes on in which the family has no step left to take."""
     if session.auction_since is None or _is_surplus(order):
         return False
@@ -227,7 +229,7 @@ def _exhausted(order: ChaseState, plan: Plan) -> str:
     return gettext_noop("too many orders of it never reached the broker") if order.lost >= MAX_LOST else ""
 
 
-def _pending_cancel_step(order: ChaseState, now: datetime, session: Session) -> ChaseDecision:
+def _pending_cancel_step(order: ChaseState, now: datetime, session: ChaseSession) -> ChaseDecision:
     assert order.cancel_sent_at is not None
     if order.looked_at is None or order.looked_at < order.cancel_sent_at:
         return ChaseDecision(Action.CONFIRM, gettext_noop("see whether the cancel took effect"))

@@ -18,7 +18,7 @@ from aegis.terms import Side
 CENT = Decimal("0.0001")  # the broker prints average prices with four decimals
 
 
-class Change(StrEnum):
+class PositionChange(StrEnum):
     """What may change a holding without a trade of the day."""
 
     SPLIT = "SPLIT"  # 액면분할
@@ -65,7 +65,7 @@ class PositionCounts:
         return sum(fill.side.sign * fill.won for fill in self.uncounted)
 
 
-def filled(
+def position_after_fill(
     line: PositionCounts, day: date, side: Side, qty: int, price: Decimal, *, cost_won: int = 0
 ) -> PositionCounts:
     """Return `line` after an execution of `qty` shares at `price` won; a negative `qty` takes one back.
@@ -131,7 +131,7 @@ def recounted(line: PositionCounts, day: date, bought_today: int, sold_today: in
     return replace(line, uncounted=tuple(kept))
 
 
-def change(line: PositionCounts, day: date, holding: Holding) -> Change | None:
+def change(line: PositionCounts, day: date, holding: Holding) -> PositionChange | None:
     """Return what happened to a holding besides the trades of `day`, None where they explain it. Ask `lags` first.
 
     A split or a bonus issue leaves the cost as it was and moves the shares; a whole multiple of them is a split.
@@ -146,10 +146,10 @@ def change(line: PositionCounts, day: date, holding: Holding) -> Change | None:
     # the broker prints four decimals, and drops fractions of a share
     cost, cost_before = holding.qty * holding.average_price, line.qty * line.average_price
     if not cost_before or not holding.qty or abs(cost - cost_before) > max(line.average_price, holding.average_price):
-        return Change.UNEXPLAINED
+        return PositionChange.UNEXPLAINED
     if holding.qty < line.qty:
-        return Change.REVERSE_SPLIT
-    return Change.BONUS_ISSUE if holding.qty % line.qty else Change.SPLIT
+        return PositionChange.REVERSE_SPLIT
+    return PositionChange.BONUS_ISSUE if holding.qty % line.qty else PositionChange.SPLIT
 
 
 def is_before_trading(at: datetime) -> bool:
@@ -158,7 +158,7 @@ def is_before_trading(at: datetime) -> bool:
     return at.time() < min(phase.starts_at for phase in standard_phases(at.date()))
 
 
-def adopted(
+def position_after_balance(
     line: PositionCounts | None, day: date, holding: Holding, *, is_before_trading: bool = False
 ) -> PositionCounts:
     """Return the line that a balance of `day` sets. Ask `lags` first.

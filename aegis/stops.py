@@ -289,7 +289,7 @@ def rebased(value: Decimal, ratio: Decimal) -> Decimal:
 
 
 @dataclass(frozen=True, slots=True)
-class Day:
+class DayRange:
     """A day's prices in won, as far as the true range needs them."""
 
     high: int
@@ -297,7 +297,7 @@ class Day:
     close: int
 
 
-def average_true_range(days: Sequence[Day], count: int = ATR_DAYS) -> Decimal | None:
+def average_true_range(days: Sequence[DayRange], count: int = ATR_DAYS) -> Decimal | None:
     """Return the mean true range of the last `count` days, the oldest first, in won; None where there are too few.
 
     A day's true range spans its high, its low and the close before it. A day without a trade, whose high and low the

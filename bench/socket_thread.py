@@ -95,7 +95,7 @@ class _OpenDoor:
     def approval_key(self) -> str:
         return "bench"
 
-    def refused(self, value: str) -> None: ...
+    def invalidate(self, value: str) -> None: ...
 
 
 def _ours(url: str, handler: Callable[[Data], object]) -> float:

@@ -80,9 +80,9 @@ class StreamStep(bootsteps.StartStopStep):
         return self.enabled
 
     def start(self, parent: Any) -> None:
-        from stream.worker import hold
+        from stream.worker import run_as_leader
 
-        self._thread = threading.Thread(target=hold, args=(self._stop,), name="kis-stream", daemon=True)
+        self._thread = threading.Thread(target=run_as_leader, args=(self._stop,), name="kis-stream", daemon=True)
         self._thread.start()
 
     def stop(self, parent: Any) -> None:

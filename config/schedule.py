@@ -12,7 +12,7 @@ from django.utils.translation import gettext_noop as _
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ScheduleEntry:
     """One periodic task; `every` in seconds."""
 
     name: str
@@ -22,34 +22,48 @@ class Entry:
     arguments: dict[str, Any] = field(default_factory=dict)
 
 
-SCHEDULE: tuple[Entry, ...] = (
-    Entry("chase-sweep", "orders.tasks.sweep", 2, _("orders whose chase step is due")),
-    Entry("cancel-sweep", "orders.tasks.sweep_cancels", 2, _("requested cancels that the list does not confirm")),
-    Entry("stop-sweep", "orders.tasks.sweep_stops", 2, _("triggered stops whose next step is due")),
-    Entry("stop-watch", "orders.tasks.watch_stops", 5, _("armed stops whose feed is silent, or whose shares changed")),
-    Entry("look", "orders.tasks.look", 5, _("orders and notices that wait for the broker's word")),
-    Entry("reconcile", "orders.tasks.reconcile", 60, _("unfilled orders against the broker's list (spec §5.1)")),
-    Entry(
+SCHEDULE: tuple[ScheduleEntry, ...] = (
+    ScheduleEntry("chase-sweep", "orders.tasks.sweep", 2, _("orders whose chase step is due")),
+    ScheduleEntry(
+        "cancel-sweep", "orders.tasks.sweep_cancels", 2, _("requested cancels that the list does not confirm")
+    ),
+    ScheduleEntry("stop-sweep", "orders.tasks.sweep_stops", 2, _("triggered stops whose next step is due")),
+    ScheduleEntry(
+        "stop-watch", "orders.tasks.watch_stops", 5, _("armed stops whose feed is silent, or whose shares changed")
+    ),
+    ScheduleEntry("look", "orders.tasks.look", 5, _("orders and notices that wait for the broker's word")),
+    ScheduleEntry(
+        "reconcile", "orders.tasks.reconcile", 60, _("unfilled orders against the broker's list (spec §5.1)")
+    ),
+    ScheduleEntry(
         "switch",
         "orders.tasks.watch_switch",
         5,
         _("losses, refusals, blindness and falling indexes that trip the trading switch"),
     ),
-    Entry(
+    ScheduleEntry(
         "balance-open", "orders.tasks.sync_balance", 60, _("balance in market hours (spec §0.4)"), {"while_open": True}
     ),
-    Entry("balance-after-fills", "orders.tasks.sync_after_fills", 5, _("cash, soon after a fill")),
-    Entry("balance-closed", "orders.tasks.sync_balance", 600, _("balance outside them"), {"while_open": False}),
-    Entry("calendar", "market.tasks.sync_calendar", 600, _("which days trade; asks once a day")),
-    Entry("daily-prices", "market.tasks.sync_daily_prices", 600, _("after the close (spec §5.1)")),
-    Entry("stocks", "market.tasks.sync_stocks", 600, _("the stock master of our stocks; asks once a day")),
-    Entry("listings", "market.tasks.sync_listings", 600, _("the list of every stock, once a day from seven on")),
-    Entry("prices", "orders.tasks.sync_prices", 5, _("prices of what we hold, where no feed tells them")),
-    Entry("macro", "market.tasks.sync_macro", 60, _("indexes, the basis, who holds futures")),
-    Entry("candle-mending", "market.tasks.mend_candles", 5, _("bars with holes, from the broker's minute chart")),
-    Entry("candle-partitions", "market.tasks.make_partitions", 3600, _("months of candles, made ahead of time")),
-    Entry("tidy", "monitor.tasks.tidy", 3600, _("old messages, looks and snapshots go, while no market is open")),
-    Entry("backfill", "market.tasks.backfill", 30, _("the past of daily prices, where somebody wants it")),
+    ScheduleEntry("balance-after-fills", "orders.tasks.sync_after_fills", 5, _("cash, soon after a fill")),
+    ScheduleEntry("balance-closed", "orders.tasks.sync_balance", 600, _("balance outside them"), {"while_open": False}),
+    ScheduleEntry("calendar", "market.tasks.sync_calendar", 600, _("which days trade; asks once a day")),
+    ScheduleEntry("daily-prices", "market.tasks.sync_daily_prices", 600, _("after the close (spec §5.1)")),
+    ScheduleEntry("stocks", "market.tasks.sync_stocks", 600, _("the stock master of our stocks; asks once a day")),
+    ScheduleEntry(
+        "listings", "market.tasks.sync_listings", 600, _("the list of every stock, once a day from seven on")
+    ),
+    ScheduleEntry("prices", "orders.tasks.sync_prices", 5, _("prices of what we hold, where no feed tells them")),
+    ScheduleEntry("macro", "market.tasks.sync_macro", 60, _("indexes, the basis, who holds futures")),
+    ScheduleEntry(
+        "candle-mending", "market.tasks.mend_candles", 5, _("bars with holes, from the broker's minute chart")
+    ),
+    ScheduleEntry(
+        "candle-partitions", "market.tasks.make_partitions", 3600, _("months of candles, made ahead of time")
+    ),
+    ScheduleEntry(
+        "tidy", "monitor.tasks.tidy", 3600, _("old messages, looks and snapshots go, while no market is open")
+    ),
+    ScheduleEntry("backfill", "market.tasks.backfill", 30, _("the past of daily prices, where somebody wants it")),
 )
 
 

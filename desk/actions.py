@@ -22,7 +22,7 @@ from infra import clock
 from kis.factory import broker
 from orders import journal, kill_switch, reconcile, risk, stop_polling, stops
 from orders.management import changing
-from orders.management.changing import Change, after_cancel, wanted
+from orders.management.changing import OrderChange, after_cancel, wanted
 from orders.models import StopRule, TradeOrder
 from orders.service import OrderService
 
@@ -82,7 +82,7 @@ def cancel(order: TradeOrder, *, by: User) -> ActionResult:
     return ActionResult(True, _("Cancel sent: {order}").format(order=name_of(order)) + ". " + after_cancel(order))
 
 
-def amend(order: TradeOrder, change: Change, *, by: User) -> ActionResult:
+def amend(order: TradeOrder, change: OrderChange, *, by: User) -> ActionResult:
     """Move an open order to another price, or reduce it."""
     _note(order, by, _("amend: {change}").format(change=wanted(order, change)))
     changed = changing.amend(order, change, who=by.get_username())

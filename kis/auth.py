@@ -29,7 +29,7 @@ ISSUE_PAUSE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Token:
+class AccessToken:
     value: str = field(repr=False)
     ends_at: datetime
 
@@ -63,7 +63,7 @@ class Tokens:
         self._store = store
         self._sleep = sleep
         self._key = store_key(environment, credentials, "token")
-        self._mine: Token | None = None
+        self._mine: AccessToken | None = None
 
     def get(self) -> str:
         """Return a token to send. Raises NotSent or Refused where none can be had."""
@@ -74,14 +74,14 @@ class Tokens:
             self._mine = self._replace(self._mine)
         return self._mine.value
 
-    def refused(self, value: str) -> None:
+    def invalidate(self, value: str) -> None:
         """Note that the broker no longer takes this token. Many callers may say so at once: one issues."""
         shared = self._shared()
         if shared is None or shared.value == value:
-            shared = self._replace(Token(value, ends_at=clock.now()))
+            shared = self._replace(AccessToken(value, ends_at=clock.now()))
         self._mine = shared
 
-    def _shared(self) -> Token | None:
+    def _shared(self) -> AccessToken | None:
         try:
             words = self._store.get(self._key)
         except redis.RedisError:
@@ -89,9 +89,9 @@ class Tokens:
         if words is None:
             return self._mine if self._mine and self._mine.is_alive(clock.now()) else None
         stored = json.loads(words)
-        return Token(stored["value"], datetime.fromisoformat(stored["ends_at"]))
+        return AccessToken(stored["value"], datetime.fromisoformat(stored["ends_at"]))
 
-    def _replace(self, bad: Token | None) -> Token:
+    def _replace(self, bad: AccessToken | None) -> AccessToken:
         lock = self._store.lock(f"{self._key}:lock", timeout=ISSUE_LOCK_SECONDS)
         try:
             if not lock.acquire(blocking_timeout=ISSUE_LOCK_SECONDS):
@@ -108,7 +108,7 @@ class Tokens:
         except redis.RedisError as error:
             raise NotSent(f"Redis is not reachable, and without it no token may be issued: {error}") from error
 
-    def _issue(self, bad: Token | None) -> Token:
+    def _issue(self, bad: AccessToken | None) -> AccessToken:
         """Ask for a token; an old one that still lives serves while the broker makes us wait."""
         gives_up_at = time.monotonic() + ISSUE_PATIENCE_SECONDS
         while True:
@@ -131,7 +131,7 @@ class Tokens:
                     return bad
                 raise
 
-    def _revoke(self, token: Token) -> None:
+    def _revoke(self, token: AccessToken) -> None:
         body = {
             "appkey": self._credentials.app_key,
             "appsecret": self._credentials.app_secret,
@@ -140,7 +140,7 @@ class Tokens:
         with contextlib.suppress(BrokerError):  # dead already: asking anew is what counts
             _post(self._http, f"{self._environment.rest_url}/oauth2/revokeP", body, call="revokeP")
 
-    def _ask(self) -> Token:
+    def _ask(self) -> AccessToken:
         body = {
             "grant_type": "client_credentials",
             "appkey": self._credentials.app_key,
@@ -149,11 +149,11 @@ class Tokens:
         reply = _post(self._http, f"{self._environment.rest_url}/oauth2/tokenP", body, call="tokenP")
         try:
             ends_at = datetime.strptime(reply["access_token_token_expired"], "%Y-%m-%d %H:%M:%S")  # noqa: DTZ007
-            return Token(reply["access_token"], ends_at.replace(tzinfo=KST))
+            return AccessToken(reply["access_token"], ends_at.replace(tzinfo=KST))
         except (KeyError, ValueError) as error:
             raise NotSent(f"the token reply cannot be read: {error!r}", call="tokenP") from error
 
-    def _keep(self, token: Token) -> None:
+    def _keep(self, token: AccessToken) -> None:
         words = json.dumps({"value": token.value, "ends_at": token.ends_at.isoformat()})
         self._store.set(self._key, words, ex=int(timedelta(days=1).total_seconds()))
 

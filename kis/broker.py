@@ -35,7 +35,7 @@ from aegis.ticks import get_tick_size
 from infra import clock
 from kis import catalogue
 from kis.catalogue import TR
-from kis.client import Client, Reply
+from kis.client import BrokerReply, Client
 from kis.environment import Dialect
 from kis.market_data import Quotations, day_price, instrument
 from kis.rest_values import BadField, Row, order_number
@@ -294,7 +294,7 @@ def _part(qty: int) -> dict[str, str]:
     return {"ORD_QTY": str(qty), "QTY_ALL_ORD_YN": "N"}
 
 
-def _acceptance(reply: Reply) -> Acceptance:
+def _acceptance(reply: BrokerReply) -> Acceptance:
     """Return the receipt of a command. Raises BadField, so that its outcome is unknown, if it names no order.
 
     The number alone makes it an acceptance. A missing or impossible branch is left blank, as the broker's own example

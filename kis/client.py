@@ -49,7 +49,7 @@ DEADLINE_SECONDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class BrokerReply:
     """A successful reply to `tr`. `more` says that another page follows the cursor."""
 
     tr: TR
@@ -160,7 +160,7 @@ class Client:
         market: Market = Market.KRX,
         tr_cont: str = "",
         last_check: LastCheck | None = None,
-    ) -> Reply:
+    ) -> BrokerReply:
         """Carry out one operation; only the user's dialect has ids by `market`.
 
         `last_check` runs before each try, when every wait is over and nothing is left to do but to write the bytes.
@@ -210,7 +210,7 @@ class Client:
             raise OutcomeUnknown(f"HTTP {response.status_code} instead of the file", call=name)
         return response.content
 
-    def pages(self, tr: TR, parameters: Mapping[str, str], *, market: Market = Market.KRX) -> list[Reply]:
+    def pages(self, tr: TR, parameters: Mapping[str, str], *, market: Market = Market.KRX) -> list[BrokerReply]:
         """Return every page of a list, or raise: half a list is no list. If it changed meanwhile, it is read anew.
 
         Raises OutcomeUnknown where the cursor does not move on, or a row comes twice because pages overlap.
@@ -219,7 +219,7 @@ class Client:
         _no_row_twice(tr, [row for reply in replies for row in reply.listed()])
         return replies
 
-    def _whole(self, tr: TR, parameters: Mapping[str, str], market: Market) -> list[Reply]:
+    def _whole(self, tr: TR, parameters: Mapping[str, str], market: Market) -> list[BrokerReply]:
         """Return every page of a list, from the first again if the broker asks for that."""
         for attempt in range(1, TRIES):
             try:
@@ -249,7 +249,7 @@ class Client:
             asked |= step
         raise OutcomeUnknown(f"the chart does not end after {MAX_PAGES} pages", call=tr.name)
 
-    def _pages(self, tr: TR, parameters: Mapping[str, str], market: Market) -> Iterator[Reply]:
+    def _pages(self, tr: TR, parameters: Mapping[str, str], market: Market) -> Iterator[BrokerReply]:
         fk, nk = f"CTX_AREA_FK{tr.cursor}", f"CTX_AREA_NK{tr.cursor}"
         cursor = {fk: "", nk: ""}
         seen: set[tuple[str, str]] = set()
@@ -273,7 +273,7 @@ class Client:
         tr_cont: str,
         leaves_by: float,
         last_check: LastCheck | None,
-    ) -> Reply:
+    ) -> BrokerReply:
         path, tr_id = address
         token = self._tokens.get()
         headers = {
@@ -298,7 +298,7 @@ class Client:
             return self._judge(tr, response)
         except _Again as again:
             if again.meaning is Meaning.TOKEN:
-                self._tokens.refused(token)
+                self._tokens.invalidate(token)
             raise
 
     def _turn(self, tr: TR) -> AbstractContextManager[Slot]:
@@ -334,7 +334,7 @@ class Client:
         except httpx.HTTPError as error:
             raise OutcomeUnknown(f"no answer from the broker: {error!r}", call=tr.name) from error
 
-    def _judge(self, tr: TR, response: httpx.Response) -> Reply:
+    def _judge(self, tr: TR, response: httpx.Response) -> BrokerReply:
         """Decide what an answer means. The body counts, whatever the HTTP status."""
         try:
             body = response.json()
@@ -344,7 +344,7 @@ class Client:
             text = response.text[:200]
             raise OutcomeUnknown(f"HTTP {response.status_code} with no readable answer: {text!r}", call=tr.name)
         if str(body.get("rt_cd", "")).strip() == "0":
-            return Reply(tr, body, more=response.headers.get("tr_cont", "").strip() in ("F", "M"))
+            return BrokerReply(tr, body, more=response.headers.get("tr_cont", "").strip() in ("F", "M"))
         code = str(body.get("msg_cd") or body.get("error_code") or "").strip()
         words = str(body.get("msg1") or body.get("error_description") or "").strip()
         meaning = meaning_of(code, tr.effect)

@@ -43,7 +43,7 @@ class BadFrame(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Control:
+class ControlMessage:
     """A JSON reply of the server: an acknowledgement, a refusal, or its PINGPONG."""
 
     tr_id: str
@@ -120,7 +120,7 @@ class Codec:
     def __init__(self) -> None:
         self._ciphers: dict[str, Cipher[modes.CBC]] = {}
 
-    def read(self, text: str) -> Control | Data:
+    def read(self, text: str) -> ControlMessage | Data:
         """Return what a frame says. Raises BadFrame."""
         try:
             flag, tr_id, digits, body = text.split("|", 3)
@@ -146,14 +146,14 @@ class Codec:
         except ValueError as error:
             raise BadFrame(f"{tr_id}: cannot be decrypted ({error})", frame, tr_id) from error
 
-    def _control(self, text: str) -> Control:
+    def _control(self, text: str) -> ControlMessage:
         try:
             words = json.loads(text)
             # a refusal may come without a header, a PINGPONG comes without a body
             header, body = words.get("header") or {}, words.get("body") or {}
             if not header and not body:
                 raise KeyError("header")
-            control = Control(
+            control = ControlMessage(
                 tr_id=str(header.get("tr_id") or ""),
                 tr_key=str(header.get("tr_key") or ""),
                 code=str(body.get("msg_cd") or ""),

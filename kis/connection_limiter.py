@@ -70,7 +70,7 @@ class ConnectionLimiter:
         except redis.RedisError as error:
             raise NotSent(f"Redis is not reachable, and without it nobody may connect: {error}") from error
 
-    def refused(self, value: str) -> None:
+    def invalidate(self, value: str) -> None:
         """Note that the broker does not know this key: the next caller has a new one issued. Raises NotSent."""
         log.warning("the broker refused the approval key; a new one will be asked for")
         try:

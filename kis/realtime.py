@@ -211,7 +211,7 @@ class OtherNotice:
 
 
 @dataclass(frozen=True, slots=True)
-class Feed:
+class RealtimeFeed:
     """One realtime TR: what a registration names, its reader, and whether paper trading has it."""
 
     tr_id: str
@@ -376,43 +376,43 @@ _STOCK, _INDEX, _FUTURE, _ABROAD, _OWN = (
 )
 
 
-def _typed(tr_id: str, key: KeyKind, kind: type, *, on_paper: bool = False) -> Feed:
-    return Feed(tr_id, key, typed(kind, tr_id), on_paper)
+def _typed(tr_id: str, key: KeyKind, kind: type, *, on_paper: bool = False) -> RealtimeFeed:
+    return RealtimeFeed(tr_id, key, typed(kind, tr_id), on_paper)
 
 
-_ROWS: tuple[Feed, ...] = (
-    Feed("H0STCNI0", _OWN, notices),
-    Feed("H0STCNI9", _OWN, notices, on_paper=True),
-    Feed("H0STCNT0", _STOCK, trades_on(Market.KRX, "H0STCNT0"), on_paper=True),
-    Feed("H0NXCNT0", _STOCK, trades_on(Market.NXT, "H0NXCNT0")),
-    Feed("H0UNCNT0", _STOCK, trades_on(Market.SOR, "H0UNCNT0")),
-    Feed("H0STASP0", _STOCK, books_on(Market.KRX, "H0STASP0"), on_paper=True),
-    Feed("H0NXASP0", _STOCK, books_on(Market.NXT, "H0NXASP0")),
-    Feed("H0UNASP0", _STOCK, books_on(Market.SOR, "H0UNASP0")),
+_ROWS: tuple[RealtimeFeed, ...] = (
+    RealtimeFeed("H0STCNI0", _OWN, notices),
+    RealtimeFeed("H0STCNI9", _OWN, notices, on_paper=True),
+    RealtimeFeed("H0STCNT0", _STOCK, trades_on(Market.KRX, "H0STCNT0"), on_paper=True),
+    RealtimeFeed("H0NXCNT0", _STOCK, trades_on(Market.NXT, "H0NXCNT0")),
+    RealtimeFeed("H0UNCNT0", _STOCK, trades_on(Market.SOR, "H0UNCNT0")),
+    RealtimeFeed("H0STASP0", _STOCK, books_on(Market.KRX, "H0STASP0"), on_paper=True),
+    RealtimeFeed("H0NXASP0", _STOCK, books_on(Market.NXT, "H0NXASP0")),
+    RealtimeFeed("H0UNASP0", _STOCK, books_on(Market.SOR, "H0UNASP0")),
     *(_typed(tr_id, _STOCK, ExpectedPrice) for tr_id in ("H0STANC0", "H0NXANC0", "H0UNANC0", "H0STOAC0")),
     # after hours at a single price, until 2026-09-11
-    Feed("H0STOUP0", _STOCK, trades_on(Market.KRX, "H0STOUP0")),
-    Feed("H0STOAA0", _STOCK, books_on(Market.KRX, "H0STOAA0", levels=9)),
+    RealtimeFeed("H0STOUP0", _STOCK, trades_on(Market.KRX, "H0STOUP0")),
+    RealtimeFeed("H0STOAA0", _STOCK, books_on(Market.KRX, "H0STOAA0", levels=9)),
     *(_typed(tr_id, _STOCK, ProgramTrading) for tr_id in ("H0STPGM0", "H0NXPGM0", "H0UNPGM0")),
     *(_typed(tr_id, _STOCK, StockState) for tr_id in ("H0STMKO0", "H0NXMKO0", "H0UNMKO0")),
-    *(Feed(tr_id, _STOCK, members) for tr_id in ("H0STMBC0", "H0NXMBC0", "H0UNMBC0")),
+    *(RealtimeFeed(tr_id, _STOCK, members) for tr_id in ("H0STMBC0", "H0NXMBC0", "H0UNMBC0")),
     _typed("H0STNAV0", _STOCK, NetAssetValue),
     _typed("H0UPCNT0", _INDEX, IndexTick),
     _typed("H0UPANC0", _INDEX, IndexTick),
     _typed("H0UPPGM0", _INDEX, IndexProgram),
     _typed("H0IFCNT0", _FUTURE, FuturesTick),
-    Feed("H0IFASP0", _FUTURE, futures_books),
+    RealtimeFeed("H0IFASP0", _FUTURE, futures_books),
     _typed("H0MFCNT0", _FUTURE, FuturesTick),
-    Feed("H0MFASP0", _FUTURE, futures_books),
+    RealtimeFeed("H0MFASP0", _FUTURE, futures_books),
     _typed("H0IFCNI0", _OWN, OtherNotice),
     _typed("H0IFCNI9", _OWN, OtherNotice, on_paper=True),
     _typed("H0GSCNI0", _OWN, OtherNotice),
     _typed("H0GSCNI9", _OWN, OtherNotice, on_paper=True),
     _typed("HDFSCNT0", _ABROAD, OverseasTrade),
-    Feed("HDFSASP0", _ABROAD, overseas_books),
-    Feed("HDFSASP1", _ABROAD, overseas_books),
+    RealtimeFeed("HDFSASP0", _ABROAD, overseas_books),
+    RealtimeFeed("HDFSASP1", _ABROAD, overseas_books),
 )
-FEEDS: Mapping[str, Feed] = MappingProxyType({feed.tr_id: feed for feed in _ROWS})
+FEEDS: Mapping[str, RealtimeFeed] = MappingProxyType({feed.tr_id: feed for feed in _ROWS})
 _READERS = {feed.tr_id: feed.read for feed in _ROWS}
 TRADE_IDS = frozenset({"H0STCNT0", "H0NXCNT0", "H0UNCNT0"})
 
@@ -426,7 +426,7 @@ ALIASES: Mapping[str, str] = MappingProxyType(
 )
 
 
-def feed_of(name: str) -> Feed:
+def feed_of(name: str) -> RealtimeFeed:
     """Return the feed of a TR id or of a name of the user's list. Raises KeyError with what is known."""
     try:
         return FEEDS[ALIASES.get(name, name)]

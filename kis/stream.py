@@ -16,7 +16,7 @@ import websocket
 
 from aegis.broker import BrokerError
 from kis import websocket_frames
-from kis.codec import NOTICE_IDS, BadFrame, Codec, Control, Data, registration
+from kis.codec import NOTICE_IDS, BadFrame, Codec, ControlMessage, Data, registration
 from kis.liveness import FeedRates
 from kis.status import SocketState
 from kis.subscriptions import PACE_SECONDS, Subscriptions, Topic
@@ -66,7 +66,7 @@ class ConnectionGate(Protocol):
     def approval_key(self) -> str:
         """Return the key that opens a socket. Raises BrokerError."""
 
-    def refused(self, value: str) -> None:
+    def invalidate(self, value: str) -> None:
         """Note that the broker does not know this approval key. Raises BrokerError."""
 
 
@@ -99,7 +99,7 @@ class Listener(Protocol):
 
 
 @dataclass(slots=True)
-class Counters:
+class StreamCounters:
     """What an operator may ask of the stream, since it started. Moments are of `time.monotonic()`, 0 for never."""
 
     frames: int = 0
@@ -131,7 +131,7 @@ class Stream:
         self._listener = listener
         self._voices = FeedRates(usual)
         self.subscriptions = Subscriptions()
-        self.counters = Counters()
+        self.counters = StreamCounters()
         self.state = SocketState.CONNECTING
         self.state_since = time.monotonic()
         self.down_since: float | None = self.state_since
@@ -204,7 +204,7 @@ class Stream:
             while not stop.is_set():
                 connection.turn()
         except BadApproval:
-            self._door.refused(approval_key)
+            self._door.invalidate(approval_key)
             raise
         finally:
             socket.close(timeout=1)
@@ -339,7 +339,7 @@ class _Connection:
             topic, register = due
             self._socket.send(registration(self._approval_key, topic.tr_id, topic.key, register=register))
 
-    def _answer(self, control: Control) -> None:
+    def _answer(self, control: ControlMessage) -> None:
         if control.is_ping:
             self._socket.send(control.text)
         elif control.code == KEY_IN_USE:

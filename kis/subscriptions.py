@@ -11,7 +11,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kis.codec import NOTICE_IDS, PRIVATE_IDS, Control
+from kis.codec import NOTICE_IDS, PRIVATE_IDS, ControlMessage
 
 log = logging.getLogger(__name__)
 
@@ -212,7 +212,7 @@ class Subscriptions:
             return topic, True
         return None
 
-    def answered(self, control: Control, now: float) -> Topic | None:
+    def answered(self, control: ControlMessage, now: float) -> Topic | None:
         """Take in the server's reply to a registration or a release; return the topic that is held since now."""
         topic = Topic(control.tr_id, control.tr_key)
         if control.code in (RELEASED, NOT_SUBSCRIBED):
@@ -239,7 +239,7 @@ class Subscriptions:
         if self._releasing.pop(topic, None) is not None or topic not in self._asked:
             self._held.discard(topic)
 
-    def _no_more_room(self, topic: Topic, control: Control, now: float) -> None:
+    def _no_more_room(self, topic: Topic, control: ControlMessage, now: float) -> None:
         """Believe the server, for a while, that it takes no more; the least important make room for the others."""
         del self._asked[topic]
         self._limit = max(1, len(self._held | self._releasing.keys()))
@@ -250,7 +250,7 @@ class Subscriptions:
         self._next_at = now + RETRY_SECONDS
         self._active()
 
-    def _refused(self, topic: Topic, control: Control, now: float) -> None:
+    def _refused(self, topic: Topic, control: ControlMessage, now: float) -> None:
         asked = self._asked[topic]
         is_last = asked.tries >= TRIES
         asked.refusal = f"{control.code} {control.words}".strip()

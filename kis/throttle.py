@@ -144,7 +144,7 @@ end
 
 
 @dataclass(slots=True)
-class Counters:
+class ThrottleCounters:
     """What this process's calls went through."""
 
     granted: int = 0
@@ -187,7 +187,7 @@ class Throttle:
         self._leave = store.register_script(_LEAVE)
         self._give_back = store.register_script(_GIVE_BACK)
         self._hold = store.register_script(_HOLD)
-        self.counters = Counters()
+        self.counters = ThrottleCounters()
 
     @contextmanager
     def slot(self, urgency: Urgency, *, deadline_seconds: float, first: "Throttle | None" = None) -> Iterator["Slot"]:

@@ -29,7 +29,7 @@ Hole = tuple[str, Market, date]
 _refused_at: dict[Hole, datetime] = {}
 
 
-def mend(broker: Broker, *, now: datetime) -> int:
+def repair(broker: Broker, *, now: datetime) -> int:
     """Mend what has holes; return how many bars were written. One process at a time, the others return at once."""
     with advisory_lock("mending") as is_ours:
         return _mend_in_turn(broker, now) if is_ours else 0

@@ -11,7 +11,7 @@ from market import candle_repair, daily_prices, interest, macro, partitions, que
 @shared_task
 def mend_candles() -> None:
     """Mend bars with holes from the broker's chart."""
-    candle_repair.mend(broker(), now=clock.now())
+    candle_repair.repair(broker(), now=clock.now())
 
 
 @shared_task

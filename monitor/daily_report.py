@@ -15,7 +15,7 @@ from aegis.lifecycle import UNSETTLED
 from aegis.sessions import KST
 from market import queries
 from notify.alerts import DESK, Notification, write
-from notify.models import Kind, Message
+from notify.models import Message, NotificationKind
 from orders.models import Reconciliation, TradeExecution, TradeOrder
 from portfolio.models import AccountSnapshot
 
@@ -33,7 +33,7 @@ def tell_day(channels: Sequence[str], *, now: datetime) -> bool:
     with translation.override(settings.LANGUAGE_CODE):
         points = equity(today)
         picture = draw(points, f"{today:%Y-%m-%d}") if len(points) > 1 else None
-        write([Notification(event, Kind.REPORT, text(today), now, picture=picture)], channels, now=now)
+        write([Notification(event, NotificationKind.REPORT, text(today), now, picture=picture)], channels, now=now)
     return True
 
 

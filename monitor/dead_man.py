@@ -32,7 +32,7 @@ from monitor import health
 from notify import alerts
 from notify.alerts import Notification
 from notify.delivery import Channel, Undelivered
-from notify.models import Kind
+from notify.models import NotificationKind
 from orders import reconcile
 from orders.models import Reconciliation, StopRule
 from portfolio.service import PortfolioService
@@ -331,7 +331,7 @@ class DeadMan:
         for outlet in self._outlets:
             outlet.tell(text)
         # the desk shows it once the database answers
-        self._news.put(Notification(f"dead-man:{at:%Y%m%d%H%M%S%f}", Kind.ALARM, text, at))
+        self._news.put(Notification(f"dead-man:{at:%Y%m%d%H%M%S%f}", NotificationKind.ALARM, text, at))
 
 
 _KINDS = {

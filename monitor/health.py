@@ -33,7 +33,7 @@ PRIORITY_SEPARATOR = "\x06\x16"
 QUEUES = ("urgent", "orders", "sync", "notify", "stream")
 # beat looks at least every five seconds, and its successor takes over within twenty
 BEAT_SECONDS = 25.0
-TELLER_SECONDS = 30.0
+NOTIFIER_SECONDS = 30.0
 # three missed turns of the schedule
 LOOK_SECONDS, BALANCE_SECONDS, BALANCE_CLOSED_SECONDS = 180, 180, 1800
 DEPTH = 200
@@ -146,14 +146,14 @@ def beat(now: datetime) -> str:
     return _silent(pulse_age("beat"), BEAT_SECONDS, _("beat, which starts every periodic task"))
 
 
-def teller(now: datetime) -> str:
-    return _silent(pulse_age("teller"), TELLER_SECONDS, _("who tells people"))
+def notifier(now: datetime) -> str:
+    return _silent(pulse_age("notifier"), NOTIFIER_SECONDS, _("notifier"))
 
 
 def telegram(now: datetime) -> str:
     if not settings.TELEGRAM_TOKEN:
         return ""
-    return _silent(pulse_age("telegram"), TELLER_SECONDS * 4, _("the Telegram bot"))
+    return _silent(pulse_age("telegram"), NOTIFIER_SECONDS * 4, _("the Telegram bot"))
 
 
 def pulse_age(name: str) -> float | None:
@@ -252,7 +252,7 @@ CHECKS: Sequence[tuple[str, Look, timedelta]] = (
     ("beat", beat, timedelta(seconds=30)),
     ("queues", queues, timedelta(seconds=30)),
     ("depth", depth, timedelta(seconds=60)),
-    ("teller", teller, timedelta(seconds=60)),
+    ("notifier", notifier, timedelta(seconds=60)),
     ("telegram", telegram, timedelta(seconds=60)),
     ("unknown", unknown, timedelta(0)),
     ("untold", untold, timedelta(0)),

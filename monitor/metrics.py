@@ -40,11 +40,11 @@ LOOKS_AT_MOST = 5_000
 def render(now: datetime) -> bytes:
     """Return every figure in Prometheus' text format."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(Figures(now))
+    registry.register(MetricsCollector(now))
     return generate_latest(registry)
 
 
-class Figures(Collector):
+class MetricsCollector(Collector):
     """One scrape. What cannot be read is left out, and `aegis_up` says so."""
 
     def __init__(self, now: datetime) -> None:
@@ -163,7 +163,7 @@ class Figures(Collector):
             family.add_metric([queue], count)
         yield family
         family = GaugeMetricFamily("aegis_pulse_age_seconds", "Since a process gave a sign of life", labels=["process"])
-        for process in ("beat", "teller", *(["telegram"] if settings.TELEGRAM_TOKEN else [])):
+        for process in ("beat", "notifier", *(["telegram"] if settings.TELEGRAM_TOKEN else [])):
             if (age := health.pulse_age(process)) is not None:
                 family.add_metric([process], age)
         yield family

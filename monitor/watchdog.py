@@ -80,7 +80,7 @@ class Watch:
             self._away_since, self._is_away_told = None, False
 
     def _alarms(self) -> None:
-        health.live("teller")
+        health.live("notifier")
         with translation.override(settings.LANGUAGE_CODE):
             checks = health.check(self._now())
         self._note(all(check.ok for check in checks if check.name not in health.NOT_READY))
@@ -102,18 +102,18 @@ class Watch:
                 log.error("%s: %s", way.name, error)
 
 
-def run(stop: threading.Event, now: Callable[[], datetime]) -> None:
+def run_watchdog(stop: threading.Event, now: Callable[[], datetime]) -> None:
     """Watch and tell until `stop`."""
     ways = channels()
     log.info("telling on %s", ", ".join(way.name for way in ways) or "the desk alone")
     heartbeat = Heartbeat(settings.HEARTBEAT_URL, stop)
-    watch, tellers = Watch(ways, now, note=heartbeat.note), [ChannelWorker(way, now, stop) for way in ways]
+    watch, workers = Watch(ways, now, note=heartbeat.note), [ChannelWorker(way, now, stop) for way in ways]
     DeadMan(ways, now, stop).start()
     heartbeat.start()
     watch.give_up_strangers()
-    for teller in tellers:
-        teller.start()
+    for worker in workers:
+        worker.start()
     while not stop.wait(NEWS_SECONDS):
         watch.turn()
-    for teller in tellers:
-        teller.thread.join(5.0)
+    for worker in workers:
+        worker.thread.join(5.0)

@@ -22,7 +22,7 @@ from aegis.market_halts import HaltKind
 from aegis.order_events import OrderEventKind, StopEventKind
 from aegis.requests import EndCause
 from aegis.sessions import KST
-from notify.models import Alarm, Kind, Message, NewsMark
+from notify.models import Alarm, Message, NewsMark, NotificationKind
 from orders import stops
 from orders.models import MarketHalt, OrderEvent, Reconciliation, StopEvent, SwitchChange, TradeExecution, TradeOrder
 from portfolio.models import AccountSnapshot, PortfolioEvent
@@ -41,7 +41,7 @@ class Notification:
     """Something worth telling. Messages of one `topic` that wait together are told as one."""
 
     event: str
-    kind: Kind
+    kind: NotificationKind
     text: str
     at: datetime
     topic: str = ""
@@ -49,7 +49,7 @@ class Notification:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class AlertSource:
     """A table whose new rows are news: the rows that matter, and what each says (None: nothing)."""
 
     name: str
@@ -64,7 +64,7 @@ def gather(now: datetime, channels: Sequence[str]) -> int:
 
 
 @transaction.atomic
-def _gather(source: Source, now: datetime, channels: Sequence[str]) -> int:
+def _gather(source: AlertSource, now: datetime, channels: Sequence[str]) -> int:
     NewsMark.objects.get_or_create(source=source.name, defaults={"seen_at": now})
     mark = NewsMark.objects.select_for_update().get(pk=source.name)
     ids = list(source.rows().filter(pk__gt=mark.done_id).order_by("pk").values_list("pk", flat=True))
@@ -80,7 +80,7 @@ def _known(events: Iterable[str]) -> Collection[str]:
     return set(Message.objects.filter(event__in=list(events), channel=DESK).values_list("event", flat=True))
 
 
-def _move_mark(mark: NewsMark, source: Source, now: datetime) -> None:
+def _move_mark(mark: NewsMark, source: AlertSource, now: datetime) -> None:
     """Leave behind what was seen long enough ago that nothing older can still appear."""
     if mark.seen_at > now:  # a rehearsal's clock was set back
         mark.seen_at = now
@@ -130,50 +130,53 @@ def _fill(execution: TradeExecution) -> Notification:
         words += "\n" + _("Realised profit {won:+,} won").format(won=execution.realized_profit)
     if execution.source == TradeExecution.Source.LIST:
         words += "\n" + _("No notice told of it; the broker's list did")
-    return Notification(f"fill:{execution.pk}", Kind.FILL, words, execution.recorded_at, f"fill:{order.pk}")
+    return Notification(f"fill:{execution.pk}", NotificationKind.FILL, words, execution.recorded_at, f"fill:{order.pk}")
 
 
 VOIDED = "void "
 BY_REPLY = "reply"
 
-EVENTS: dict[str, tuple[Kind, str]] = {
-    Event.REFUSED: (Kind.REFUSED, gettext_noop("Refused: {order}: {detail}")),
-    Event.ABSENT: (Kind.REFUSED, gettext_noop("Never arrived at the broker: {order}: {detail}")),
+EVENTS: dict[str, tuple[NotificationKind, str]] = {
+    Event.REFUSED: (NotificationKind.REFUSED, gettext_noop("Refused: {order}: {detail}")),
+    Event.ABSENT: (NotificationKind.REFUSED, gettext_noop("Never arrived at the broker: {order}: {detail}")),
     Event.NO_ANSWER: (
-        Kind.UNKNOWN,
+        NotificationKind.UNKNOWN,
         gettext_noop("Outcome unknown, it is being looked up; do not order again: {order}: {detail}"),
     ),
     OrderEventKind.UNDECIDED: (
-        Kind.UNKNOWN,
+        NotificationKind.UNKNOWN,
         gettext_noop("A person must decide: {order} could be any of {detail} at the broker"),
     ),
-    OrderEventKind.CHASE_ENDED: (Kind.CHASE, gettext_noop("Chase ended: {order}: {detail}")),
+    OrderEventKind.CHASE_ENDED: (NotificationKind.CHASE, gettext_noop("Chase ended: {order}: {detail}")),
     OrderEventKind.CANCEL_UNCONFIRMED: (
-        Kind.UNKNOWN,
+        NotificationKind.UNKNOWN,
         gettext_noop("The broker's list does not confirm the cancel of {order}; it is sent again"),
     ),
     OrderEventKind.NOT_LISTED: (
-        Kind.UNKNOWN,
+        NotificationKind.UNKNOWN,
         gettext_noop(
             "Missing from {detail} lists of the broker's: {order}; look at the broker's own screen, then decide it"
             " (manage.py unknown)"
         ),
     ),
     OrderEventKind.STILL_UNDECIDED: (
-        Kind.UNKNOWN,
+        NotificationKind.UNKNOWN,
         gettext_noop("Before the open: what became of {order} is still unknown; decide it (manage.py unknown)"),
     ),
     OrderEventKind.OPEN_AFTER_SESSION: (
-        Kind.UNKNOWN,
+        NotificationKind.UNKNOWN,
         gettext_noop("The broker's list still shows {order} open after its last session: {detail}"),
     ),
-    "STILL_OPEN": (Kind.CORRECTION, gettext_noop("Not cancelled after all, the list shows it open: {order}")),
+    "STILL_OPEN": (
+        NotificationKind.CORRECTION,
+        gettext_noop("Not cancelled after all, the list shows it open: {order}"),
+    ),
     "REDUCTION_LAPSED": (
-        Kind.UNKNOWN,
+        NotificationKind.UNKNOWN,
         gettext_noop("A reduction of {order} did not take effect: the broker's list never showed it. Send it again"),
     ),
     "AMEND_UNKNOWN": (
-        Kind.UNKNOWN,
+        NotificationKind.UNKNOWN,
         gettext_noop("No answer to the amend of {order}: it is being looked up; do not order again: {detail}"),
     ),
 }
@@ -222,32 +225,32 @@ def _order_event(event: OrderEvent) -> Notification | None:
     return Notification(name, kind, text, event.at)
 
 
-def _meaning(event: OrderEvent) -> tuple[Kind, str]:
+def _meaning(event: OrderEvent) -> tuple[NotificationKind, str]:
     if event.detail.startswith(VOIDED):
-        return Kind.CORRECTION, CORRECTED
+        return NotificationKind.CORRECTION, CORRECTED
     if event.kind == OrderEventKind.CREATED:
-        return Kind.STOP, STOPPED
+        return NotificationKind.STOP, STOPPED
     if event.kind == Event.ACCEPTED and event.order.origin == TradeOrder.Origin.EXTERNAL:
-        return Kind.CORRECTION, AMENDED if event.order.replaces_id else ADOPTED
+        return NotificationKind.CORRECTION, AMENDED if event.order.replaces_id else ADOPTED
     if event.kind == Event.ACCEPTED:
-        return Kind.UNKNOWN, RESOLVED
+        return NotificationKind.UNKNOWN, RESOLVED
     if event.kind == Event.EXPIRED:
-        return Kind.CHASE, EXPIRED
+        return NotificationKind.CHASE, EXPIRED
     if event.kind in (Event.CANCELLED, OrderEventKind.END_EXPLAINED):
-        return Kind.CORRECTION, EXTERNALLY_ENDED
+        return NotificationKind.CORRECTION, EXTERNALLY_ENDED
     return EVENTS[event.kind]
 
 
 def _switch(change: SwitchChange) -> Notification:
     words = _("Trading switch: {state}, by {who}").format(state=change.get_to_state_display(), who=change.by)
     text = f"{words}: {change.reason}" if change.reason else words
-    return Notification(f"switch:{change.pk}", Kind.SWITCH, text, change.at)
+    return Notification(f"switch:{change.pk}", NotificationKind.SWITCH, text, change.at)
 
 
 def _halt(halt: MarketHalt) -> Notification:
     """Tell of a circuit breaker; a sidecar concerns no order of ours."""
     text = _("Circuit breaker: new orders wait until the market trades again; resting ones stay")
-    return Notification(f"halt:{halt.pk}", Kind.SWITCH, text, halt.began_at)
+    return Notification(f"halt:{halt.pk}", NotificationKind.SWITCH, text, halt.began_at)
 
 
 def _holding(event: PortfolioEvent) -> Notification:
@@ -257,7 +260,7 @@ def _holding(event: PortfolioEvent) -> Notification:
         before=event.qty_before,
         after=event.qty_after,
     )
-    return Notification(f"holding:{event.pk}", Kind.HOLDING, text, event.at)
+    return Notification(f"holding:{event.pk}", NotificationKind.HOLDING, text, event.at)
 
 
 def _left_out(snapshot: AccountSnapshot) -> Notification | None:
@@ -269,29 +272,31 @@ def _left_out(snapshot: AccountSnapshot) -> Notification | None:
     text = _("Left out of the holdings, its line of the balance cannot be read: {lines}").format(
         lines="; ".join(snapshot.left_out)
     )
-    return Notification(f"left out:{snapshot.pk}", Kind.HOLDING, text, snapshot.timestamp)
+    return Notification(f"left out:{snapshot.pk}", NotificationKind.HOLDING, text, snapshot.timestamp)
 
 
 def _correction(look: Reconciliation) -> Notification:
     text = _("Reconciled: the fills of {count} orders were corrected by the broker's list").format(count=look.corrected)
-    return Notification(f"look:{look.pk}", Kind.CORRECTION, text, look.at)
+    return Notification(f"look:{look.pk}", NotificationKind.CORRECTION, text, look.at)
 
 
 def _stop(event: StopEvent) -> Notification:
     words = _(stops.SAID.get(event.kind, event.kind))
-    return Notification(f"stop:{event.pk}", Kind.STOP, f"{event.stop}: {words}: {event.detail}".rstrip(": "), event.at)
+    return Notification(
+        f"stop:{event.pk}", NotificationKind.STOP, f"{event.stop}: {words}: {event.detail}".rstrip(": "), event.at
+    )
 
 
-SOURCES: tuple[Source, ...] = (
-    Source("fill", lambda: TradeExecution.objects.select_related("order"), _fill),
-    Source("event", _order_events, _order_event),
+SOURCES: tuple[AlertSource, ...] = (
+    AlertSource("fill", lambda: TradeExecution.objects.select_related("order"), _fill),
+    AlertSource("event", _order_events, _order_event),
     # its order tells for itself
-    Source("stop", lambda: StopEvent.objects.exclude(kind=StopEventKind.ORDERED).select_related("stop"), _stop),
-    Source("switch", SwitchChange.objects.all, _switch),
-    Source("halt", lambda: MarketHalt.objects.filter(kind=HaltKind.CIRCUIT_BREAKER), _halt),
-    Source("holding", PortfolioEvent.objects.all, _holding),
-    Source("left out", lambda: AccountSnapshot.objects.exclude(left_out=[]), _left_out),
-    Source("look", lambda: Reconciliation.objects.filter(corrected__gt=0), _correction),
+    AlertSource("stop", lambda: StopEvent.objects.exclude(kind=StopEventKind.ORDERED).select_related("stop"), _stop),
+    AlertSource("switch", SwitchChange.objects.all, _switch),
+    AlertSource("halt", lambda: MarketHalt.objects.filter(kind=HaltKind.CIRCUIT_BREAKER), _halt),
+    AlertSource("holding", PortfolioEvent.objects.all, _holding),
+    AlertSource("left out", lambda: AccountSnapshot.objects.exclude(left_out=[]), _left_out),
+    AlertSource("look", lambda: Reconciliation.objects.filter(corrected__gt=0), _correction),
 )
 
 
@@ -326,7 +331,9 @@ def _raise(trouble: ActiveAlert, channels: Sequence[str], now: datetime) -> None
         return
     since = alarm.since.astimezone(KST)
     text = _("ALARM since {time}: {what}").format(time=f"{since:%H:%M:%S}", what=trouble.text)
-    write([Notification(f"alarm:{alarm.pk}:{since:%Y%m%d%H%M%S%f}", Kind.ALARM, text, now)], channels, now=now)
+    write(
+        [Notification(f"alarm:{alarm.pk}:{since:%Y%m%d%H%M%S%f}", NotificationKind.ALARM, text, now)], channels, now=now
+    )
     alarm.text, alarm.is_told = trouble.text[:300], True
     alarm.save(update_fields=["text", "is_told"])
 
@@ -341,5 +348,9 @@ def _end(seen: Alarm, channels: Sequence[str], now: datetime) -> None:
         text = _("Over, after {seconds:,} s: {what}").format(
             seconds=max(0, int((now - alarm.since).total_seconds())), what=alarm.text
         )
-        write([Notification(f"over:{alarm.pk}:{since:%Y%m%d%H%M%S%f}", Kind.ALARM, text, now)], channels, now=now)
+        write(
+            [Notification(f"over:{alarm.pk}:{since:%Y%m%d%H%M%S%f}", NotificationKind.ALARM, text, now)],
+            channels,
+            now=now,
+        )
     alarm.delete()

@@ -1,7 +1,7 @@
 """Messages that wait are told, channel by channel: claimed, folded, sent, marked.
 
-A claim is a compare-and-set on the row, so two tellers never send the same message. What cannot be ruled out is a
-teller that dies, or an answer that is lost, between the sending and the mark: such a message is sent once more and
+A claim is a compare-and-set on the row, so two notifiers never send the same message. What cannot be ruled out is a
+notifier that dies, or an answer that is lost, between the sending and the mark: such a message is sent once more and
 says so. Nothing waits for another channel: each has a thread of its own.
 """
 
@@ -21,7 +21,7 @@ from django.utils import translation
 from django.utils.translation import gettext as _
 
 from notify import telegram
-from notify.models import Kind, Message
+from notify.models import Message, NotificationKind
 from notify.telegram import BotAPI, Declined, TelegramError, Unanswered
 
 log = logging.getLogger(__name__)
@@ -173,12 +173,19 @@ def fold(messages: Sequence[Message]) -> list[Digest]:
     return sendings
 
 
-SIGNS = {Kind.FILL: "✅", Kind.REFUSED: "⛔", Kind.UNKNOWN: "❓", Kind.ALARM: "🚨", Kind.SWITCH: "⏻", Kind.REPORT: "📈"}
+SIGNS = {
+    NotificationKind.FILL: "✅",
+    NotificationKind.REFUSED: "⛔",
+    NotificationKind.UNKNOWN: "❓",
+    NotificationKind.ALARM: "🚨",
+    NotificationKind.SWITCH: "⏻",
+    NotificationKind.REPORT: "📈",
+}
 
 
 def _line(group: Sequence[Message]) -> str:
     last = group[-1]
-    text = f"{SIGNS.get(Kind(last.kind), '•')} {last.text}"
+    text = f"{SIGNS.get(NotificationKind(last.kind), '•')} {last.text}"
     if len(group) > 1:
         text += " " + _("(the last of {count})").format(count=len(group))
     return _("(perhaps told already) {text}").format(text=text) if any(each.perhaps_told for each in group) else text

@@ -7,7 +7,7 @@ from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
 
-class Kind(models.TextChoices):
+class NotificationKind(models.TextChoices):
     """What a message is about."""
 
     FILL = "FILL", _("fill")
@@ -37,7 +37,7 @@ class Message(models.Model):
 
     event = models.CharField(_("event"), max_length=100)
     channel = models.CharField(_("channel"), max_length=60)
-    kind = models.CharField(_("kind"), max_length=10, choices=Kind.choices)
+    kind = models.CharField(_("kind"), max_length=10, choices=NotificationKind.choices)
     topic = models.CharField(_("topic"), max_length=60, blank=True)
     text = models.TextField(_("text"))
     picture = models.BinaryField(_("picture"), null=True, blank=True)

@@ -106,7 +106,7 @@ def programs() -> list[Program]:
             environment={"FLOWER_BASIC_AUTH": f"{ADMIN}:{flower_password()}"},
             stop_rank=1,
         ),
-        _manage("teller", "tell"),
+        _manage("notifier", "run_notifier"),
         *telegram,
     ]
 

@@ -27,28 +27,28 @@ LONGEST_CLOSURE = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True)
-class Hours:
+class RehearsalHours:
     """KRX's regular session of one day, in Korean time."""
 
     opens_at: datetime
     closes_at: datetime
 
 
-def hours(day: date) -> Hours | None:
+def hours(day: date) -> RehearsalHours | None:
     """Return the day's regular session by the simulator's calendar, None where there is none."""
     for phase in phases_on(day):
         if phase.market is Market.KRX and phase.name is PhaseName.REGULAR:
-            return Hours(_at(day, phase.starts_at), _at(day, phase.ends_at))
+            return RehearsalHours(_at(day, phase.starts_at), _at(day, phase.ends_at))
     return None
 
 
-def whole_day(day: date) -> Hours | None:
+def whole_day(day: date) -> RehearsalHours | None:
     """Return the day from NXT's pre-market to KRX's close, None where it has not all of it, as on a late open."""
     session = hours(day)
     first = [each for each in phases_on(day) if (each.market, each.name) == (Market.NXT, PhaseName.PRE_MARKET)]
     if session is None or not first:
         return None
-    return Hours(_at(day, first[0].starts_at), session.closes_at)
+    return RehearsalHours(_at(day, first[0].starts_at), session.closes_at)
 
 
 def _at(day: date, moment: time) -> datetime:
@@ -56,7 +56,7 @@ def _at(day: date, moment: time) -> datetime:
 
 
 def opening(
-    now: datetime, *, is_first: bool, is_fresh: bool, hours: Callable[[date], Hours | None] = hours
+    now: datetime, *, is_first: bool, is_fresh: bool, hours: Callable[[date], RehearsalHours | None] = hours
 ) -> datetime | None:
     """Return where to set the market's clock, which shows `now`; None where it may run on.
 

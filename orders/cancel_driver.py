@@ -85,7 +85,7 @@ def drive(pk: int, broker: Broker, now: Callable[[], datetime]) -> None:
 def _look(order: TradeOrder, broker: Broker, now: Callable[[], datetime]) -> None:
     """Have the list read. Without it the cancel is sent again and reported all the same."""
     try:
-        reconcile.look(broker, now)
+        reconcile.reconcile_now(broker, now)
     except BrokerError as error:
         log.warning("order %s: no list says whether it is cancelled: %s", order.pk, error)
     sql.refresh(order)

@@ -20,7 +20,7 @@ from aegis import chase as rules
 from aegis import sessions
 from aegis.amends import can_amend
 from aegis.broker import Broker, BrokerError, HeldBack, Refused
-from aegis.chase import Action, ChaseBy, ChaseDecision, ChaseState, ChaseStep, Session
+from aegis.chase import Action, ChaseBy, ChaseDecision, ChaseSession, ChaseState, ChaseStep
 from aegis.lifecycle import UNSETTLED, Status
 from aegis.order_events import OrderEventKind
 from aegis.requests import LIVE, EndCause, RequestedBy, RequestKind, resend_after
@@ -202,11 +202,11 @@ def wanted_qty(order: TradeOrder, family: Sequence[TradeOrder]) -> int:
     return root.qty - sum(each.filled_qty for each in family) - elsewhere
 
 
-def _session(order: TradeOrder, now: datetime) -> Session:
+def _session(order: TradeOrder, now: datetime) -> ChaseSession:
     phases, venue = queries.today(now), Market(order.market)
     auction = sessions.auction_at(phases, venue, now)
     today = now.astimezone(KST).date()
-    return Session(
+    return ChaseSession(
         is_open=sessions.is_market_open(venue, phases, now),
         takes_market=OrderKind.MARKET in sessions.legal_kinds(venue, phases, now),
         auction_since=datetime.combine(today, auction.starts_at, KST) if auction else None,
@@ -282,13 +282,13 @@ class _Step:
     # --- reading the list
 
     def _check(self) -> Taken:
-        reconcile.look(self._broker, self._now)
+        reconcile.reconcile_now(self._broker, self._now)
         return self._decided_anew(Action.CHECK)
 
     def _confirm(self) -> Taken:
         """Look for the end of a cancel or an amend; while the list does not show it, look again soon."""
         order = self._order
-        reconcile.look(self._broker, self._now)
+        reconcile.reconcile_now(self._broker, self._now)
         taken = self._decided_anew(Action.CONFIRM)
         if taken.next_step is ChaseStep.CONFIRM:
             waited = self._now() - self._asked_at()

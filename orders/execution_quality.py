@@ -27,7 +27,7 @@ class QualityLine:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class QualityReport:
     """The families wanted from `since` on, newest first, and the savings table over them."""
 
     since: date
@@ -37,14 +37,14 @@ class Report:
     total: Savings
 
 
-def report(now: datetime, *, days: int) -> Report:
+def report(now: datetime, *, days: int) -> QualityReport:
     """Return the quality of what AEGIS ordered today and on the `days` - 1 calendar days before."""
     today = now.astimezone(KST).date()
     since = today - timedelta(days=days - 1)
     lines = _lines(since)
     families = [line.family for line in lines]
     trading_days = max(1, len(queries.trading_days(since, today)))
-    return Report(
+    return QualityReport(
         since=since,
         trading_days=trading_days,
         lines=lines,

@@ -34,7 +34,7 @@ WORDS = (
 REQUEST_ID_LENGTH = TradeOrder._meta.get_field("request_id").max_length
 
 
-class Outcome(StrEnum):
+class SubmitOutcome(StrEnum):
     """PLACED: there is a row, and its status says what became of it. The others: nothing was sent, there is no row."""
 
     PLACED = "PLACED"
@@ -61,16 +61,16 @@ def submit(words: dict[str, Any], broker: Broker, now: Callable[[], datetime]) -
         intent = read(words)
         order = OrderService(broker, now).place(intent)
     except BadRequest as error:
-        return _answer(Outcome.INVALID, words, error=str(error))
+        return _answer(SubmitOutcome.INVALID, words, error=str(error))
     except OrderDenied as denied:
-        return _answer(Outcome.DENIED, words, reasons=[serializers.reason(each) for each in denied.reasons])
+        return _answer(SubmitOutcome.DENIED, words, reasons=[serializers.reason(each) for each in denied.reasons])
     except BrokerError as error:
-        return _answer(Outcome.UNASKED, words, error=str(error))
-    return _answer(Outcome.PLACED, words, order=serializers.order(order))
+        return _answer(SubmitOutcome.UNASKED, words, error=str(error))
+    return _answer(SubmitOutcome.PLACED, words, order=serializers.order(order))
 
 
 def _answer(
-    outcome: Outcome,
+    outcome: SubmitOutcome,
     words: dict[str, Any],
     *,
     order: serializers.OrderShape | None = None,

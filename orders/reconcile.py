@@ -26,7 +26,17 @@ from orders.order_list import ASKED_FOR, LIST_LAG, KnownOrders, OrderList, as_un
 from orders.pretrade_context import FRESH
 from orders.settle import agrees, settle
 
-__all__ = ["ASKED_FOR", "LIST_LAG", "Report", "begin_anew", "delete_before", "is_fresh", "look", "reconcile", "settle"]
+__all__ = [
+    "ASKED_FOR",
+    "LIST_LAG",
+    "ReconcileReport",
+    "begin_anew",
+    "delete_before",
+    "is_fresh",
+    "reconcile",
+    "reconcile_now",
+    "settle",
+]
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +52,7 @@ LOOK_STOPPED_AFTER = timedelta(seconds=90)
 
 
 @dataclass(slots=True)
-class Report:
+class ReconcileReport:
     """What one reconciliation did; `error` names what of the list could not be taken.
 
     `turned_up` are orders that were given up as lost.
@@ -71,7 +81,7 @@ def begin_anew(now: datetime) -> None:
     Reconciliation.objects.create(at=now, outcome=Outcome.BEGUN)
 
 
-def reconcile(broker: Broker, now: Callable[[], datetime]) -> Report:
+def reconcile(broker: Broker, now: Callable[[], datetime]) -> ReconcileReport:
     """Ask for the orders of every day that is not settled yet, settle them, and record it.
 
     Lines that cannot be parsed, or that our tables refuse, are named in the row; the others count. Raises BrokerError
@@ -115,7 +125,7 @@ def delete_before(before: datetime, at_most: int) -> int:
     ).delete()[0]
 
 
-def look(broker: Broker, now: Callable[[], datetime]) -> None:
+def reconcile_now(broker: Broker, now: Callable[[], datetime]) -> None:
     """Have the list read, by us or by another worker who begins after this was wanted. Raises BrokerError.
 
     However many want it at once, it is read twice at most. Nobody waits in the database, and none longer than
@@ -123,7 +133,7 @@ def look(broker: Broker, now: Callable[[], datetime]) -> None:
     """
     wanted_at, gives_up_at = now(), monotonic() + LOOK_PATIENCE_SECONDS
     while not _is_read_since(wanted_at):
-        with advisory_lock("look") as is_ours:
+        with advisory_lock("reconcile_now") as is_ours:
             if is_ours and not _is_read_since(wanted_at):
                 reconcile(broker, now)
                 return
@@ -148,8 +158,8 @@ def _go_on_without(broker: Broker, now: Callable[[], datetime]) -> None:
     reconcile(broker, now)
 
 
-def _reconcile(answer: OrderList) -> Report:
-    report, listed = Report(seen=len(answer.orders)), set[int]()
+def _reconcile(answer: OrderList) -> ReconcileReport:
+    report, listed = ReconcileReport(seen=len(answer.orders)), set[int]()
     unmatched = _settle_known(answer.orders, answer, report, listed)
     # an amend of ours may have got its number while its original was settled
     unmatched = _settle_known(unmatched, answer, report, listed)
@@ -160,7 +170,7 @@ def _reconcile(answer: OrderList) -> Report:
 
 
 def _settle_known(
-    records: Sequence[OrderRecord], answer: OrderList, report: Report, listed: set[int]
+    records: Sequence[OrderRecord], answer: OrderList, report: ReconcileReport, listed: set[int]
 ) -> list[OrderRecord]:
     """Settle the orders that have rows, and add these to `listed`; return the lines of the others."""
     if not records:
@@ -233,14 +243,14 @@ def _note_missing(answer: OrderList, listed: Collection[int]) -> None:
             journal.append_event(order, OrderEventKind.NOT_LISTED, str(order.absent_looks), at=answer.now)
 
 
-def _record_external(unmatched: Sequence[OrderRecord], answer: OrderList, report: Report) -> None:
+def _record_external(unmatched: Sequence[OrderRecord], answer: OrderList, report: ReconcileReport) -> None:
     """Record the orders placed elsewhere. One that a request of ours may be waits for that answer."""
     for record in unmatched:
         with as_unread(record, answer.unread):
-            lost = unknown.given_up(record)
+            lost = unknown.find_given_up(record)
             if lost and answer.unread:
                 continue  # it may be ours: a list with every line parsed says so
-            if found := unknown.turned_up(record, lost, answer):
+            if found := unknown.claim_given_up(record, lost, answer):
                 report.resolved += 1
                 report.turned_up.append(found)
             elif not unknown.may_be_ours(record) and (order := unknown.record_external(record, answer)):

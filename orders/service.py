@@ -96,7 +96,7 @@ class OrderService:
         if not found.crowd.others.opposite:
             return found
         with suppress(BrokerError):
-            reconcile.look(self._broker, self._now)
+            reconcile.reconcile_now(self._broker, self._now)
         return pretrade.context(intent)
 
     def draft(self, intent: OrderIntent) -> PricedOrder:

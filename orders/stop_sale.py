@@ -98,7 +98,7 @@ class Waits(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class SaleSession:
     """Where the stock of a stop can be sold now."""
 
     venue: Market
@@ -156,7 +156,7 @@ class StopSale:
         order = self._place(qty, session)
         return self._record_order(order) if order else None
 
-    def _session(self) -> Session:
+    def _session(self) -> SaleSession:
         """Return where the stock can be sold now. Raises Waits, without a request, if nowhere or while halted."""
         self._check_trading_state()
         now, phases = self._now(), self._facts.ground.phases
@@ -182,7 +182,7 @@ class StopSale:
         pretrade = PreTrade(self._broker, self._now)
         return self._facts.ground.stock or pretrade.new_stock(self._row.stock_code)
 
-    def _place(self, qty: int, session: Session) -> TradeOrder | None:
+    def _place(self, qty: int, session: SaleSession) -> TradeOrder | None:
         """Price and send the order of this step; None if a second reading of the lower limit is awaited."""
         row = self._row
         quoted_at = self._now()
@@ -203,7 +203,7 @@ class StopSale:
             self._report_step(step, order, quote)
         return order
 
-    def _market(self, quote: Quote, book: Book, stock: Stock, session: Session) -> SaleMarket:
+    def _market(self, quote: Quote, book: Book, stock: Stock, session: SaleSession) -> SaleMarket:
         believed = self._believed(quote) if not session.is_main else quote.price
         current = stop_sale.current_price(quote, book, believed, is_main_session=session.is_main)
         return SaleMarket(
@@ -239,7 +239,14 @@ class StopSale:
         return False
 
     def _commit(
-        self, qty: int, step: SaleStep, session: Session, stock: Stock, quote: Quote, book: Book, quoted_at: datetime
+        self,
+        qty: int,
+        step: SaleStep,
+        session: SaleSession,
+        stock: Stock,
+        quote: Quote,
+        book: Book,
+        quoted_at: datetime,
     ) -> TradeOrder | None:
         """Commit and send one order. None if own buys are cancelled first. Raises OrderDenied."""
         row, now = self._row, self._now()
@@ -410,7 +417,7 @@ class StopSale:
             return self._again_at(self._auction_left(phase))
         return self._replace(order, quote, session)
 
-    def _replace(self, order: TradeOrder, quote: Quote, session: Session) -> None:
+    def _replace(self, order: TradeOrder, quote: Quote, session: SaleSession) -> None:
         """Cancel the order for the next step, unless that would not sell sooner."""
         row = self._row
         book = self._broker.book(row.stock_code, Market(order.market))
@@ -570,7 +577,7 @@ def wait_of(row: StopRule) -> timedelta:
     return timedelta(seconds=settings.STOP_WAIT_SECONDS if falls else settings.UNFILLED_WAIT_SECONDS)
 
 
-def session_of(stock: Stock, phases: tuple[Phase, ...], now: datetime) -> Session | None:
+def session_of(stock: Stock, phases: tuple[Phase, ...], now: datetime) -> SaleSession | None:
     """Return where a stock can be sold at `now`, None if no venue takes a limit or a market order of it."""
     preferred = sessions.get_available_market(phases, now)
     venues = [preferred] if preferred else []
@@ -584,7 +591,7 @@ def session_of(stock: Stock, phases: tuple[Phase, ...], now: datetime) -> Sessio
         legal = sessions.legal_kinds(venue, phases, now)
         if OrderKind.MARKET in legal or sessions.limit_kind(legal):
             is_main = venue is Market.KRX and any(phase.name in _MAIN_SESSION for phase in at)
-            return Session(venue, phases, legal, is_main, sessions.auction_at(phases, venue, now))
+            return SaleSession(venue, phases, legal, is_main, sessions.auction_at(phases, venue, now))
     return None
 
 

@@ -386,7 +386,7 @@ def true_range(code: str, at: datetime) -> Decimal:
     """Return the average true range in won, 0 where too few daily prices are known."""
     last = queries.last_final_day(at)
     days = queries.daily_prices(code, last - ATR_SPAN, last)
-    return stops.average_true_range([stops.Day(day.high, day.low, day.close) for day in days]) or Decimal(0)
+    return stops.average_true_range([stops.DayRange(day.high, day.low, day.close) for day in days]) or Decimal(0)
 
 
 def _newest_change(code: str) -> int:

@@ -256,7 +256,7 @@ def reconcile() -> None:
 def look() -> None:
     """The same, only where an order waits to be confirmed."""
     if periodic_sync.is_look_wanted(clock.now()):
-        reconciling.look(broker(), clock.now)
+        reconciling.reconcile_now(broker(), clock.now)
 
 
 @shared_task

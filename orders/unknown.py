@@ -260,7 +260,7 @@ def may_be_ours(record: OrderRecord) -> bool:
     return any(same_branch(amend.order.branch, record.branch) for amend in amends.select_related("order"))
 
 
-def given_up(record: OrderRecord) -> list[TradeOrder]:
+def find_given_up(record: OrderRecord) -> list[TradeOrder]:
     """Return the orders of ours that were given up as lost and that a line may be after all.
 
     Not among them: orders that were never sent, those that an operator decided, and what an amend was to lead to,
@@ -271,8 +271,8 @@ def given_up(record: OrderRecord) -> list[TradeOrder]:
     return [order for order in lost if could_be(order, record) and is_in_time(order, record)]
 
 
-def turned_up(record: OrderRecord, found: Sequence[TradeOrder], answer: OrderList) -> TradeOrder | None:
-    """Claim a line for the only order that was `given_up` for lost and fits it; return that order."""
+def claim_given_up(record: OrderRecord, found: Sequence[TradeOrder], answer: OrderList) -> TradeOrder | None:
+    """Claim a line for the only order that was `find_given_up` for lost and fits it; return that order."""
     return found[0] if len(found) == 1 and _claim(found[0], record, answer) else None
 
 

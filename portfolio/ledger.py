@@ -100,7 +100,7 @@ def _taken(row: Portfolio | None, holding: Holding, *, asked_at: datetime, now: 
         _note_change(row, line, holding, day=day, now=now)
     # the balance is of a moment between the two: neither yesterday's end nor today's first trades
     is_before_trading = positions.is_before_trading(asked_at) and positions.is_before_trading(now)
-    row.line = positions.adopted(line, day, holding, is_before_trading=is_before_trading)
+    row.line = positions.position_after_balance(line, day, holding, is_before_trading=is_before_trading)
     row.last_avg_price = row.avg_price or row.last_avg_price
     row.stock_name = holding.name or row.stock_name
     # the feed may have told a newer one meanwhile; a price from the future is of a rehearsal whose clock was set back
@@ -232,7 +232,7 @@ def count_fill(
     met = row.avg_price or row.last_avg_price
     if not row.quantity:  # nobody followed its price while there were no shares
         row.current_price, row.priced_at = int(price), None
-    row.line = positions.filled(row.line, day, side, qty, price, cost_won=cost_won)
+    row.line = positions.position_after_fill(row.line, day, side, qty, price, cost_won=cost_won)
     row.last_avg_price = row.avg_price or met
     row.profit_rate = positions.profit_rate_pct(row.avg_price, row.current_price)
     row.updated_at = executed_at

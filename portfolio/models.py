@@ -3,7 +3,7 @@
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
-from aegis.positions import Change, PositionCounts, Uncounted
+from aegis.positions import PositionChange, PositionCounts, Uncounted
 from aegis.terms import Side
 
 
@@ -96,10 +96,10 @@ class PortfolioEvent(models.Model):
     """A change of a holding that no trade explains: recognised and told, never "corrected" by a trade."""
 
     KINDS = [
-        (Change.SPLIT.value, _("share split")),
-        (Change.REVERSE_SPLIT.value, _("reverse split")),
-        (Change.BONUS_ISSUE.value, _("bonus issue")),
-        (Change.UNEXPLAINED.value, _("unexplained")),
+        (PositionChange.SPLIT.value, _("share split")),
+        (PositionChange.REVERSE_SPLIT.value, _("reverse split")),
+        (PositionChange.BONUS_ISSUE.value, _("bonus issue")),
+        (PositionChange.UNEXPLAINED.value, _("unexplained")),
     ]
 
     at = models.DateTimeField(_("at"))
@@ -123,7 +123,7 @@ class PortfolioEvent(models.Model):
     @property
     def is_of_count(self) -> bool:
         """Whether the company changed how many shares there are, and the price with them."""
-        return self.kind != Change.UNEXPLAINED
+        return self.kind != PositionChange.UNEXPLAINED
 
 
 class AccountSnapshot(models.Model):

@@ -51,7 +51,7 @@ class DemoFailed(Exception):
     """Something the script waited for did not happen in time."""
 
 
-class Exchange:
+class RehearsalExchange:
     """The simulator's control routes, which no broker has, and a hand on a telephone."""
 
     def __init__(self, url: str) -> None:
@@ -120,9 +120,9 @@ class Exchange:
 
 def play(simulator_url: str, out: TextIO) -> Verdict:
     """Play the day and return how our tables compare with the exchange's. Raises DemoFailed, OrderDenied."""
-    exchange = Exchange(simulator_url)
+    exchange = RehearsalExchange(simulator_url)
     orders = OrderService(broker(), clock.now)
-    say = _teller(out)
+    say = _printer(out)
 
     reference_data.sync_calendar_of_the_day(broker(), now=clock.now())
     KISFetcher(broker(), clock.now).sync_portfolio()
@@ -155,7 +155,7 @@ def play(simulator_url: str, out: TextIO) -> Verdict:
     return verdict
 
 
-def _teller(out: TextIO) -> Callable[[str], None]:
+def _printer(out: TextIO) -> Callable[[str], None]:
     def say(line: str) -> None:
         out.write(f"{clock.now():%H:%M:%S}  {line}\n")
         out.flush()
@@ -208,7 +208,9 @@ def _sale_of_what_is_left(orders: OrderService, held: dict[str, int], say: Calla
         say(words.format(qty=qty, name=order.stock_name, price=_family_average(order)))
 
 
-def _buy_that_goes_to_market(orders: OrderService, exchange: Exchange, say: Callable[[str], None]) -> TradeOrder:
+def _buy_that_goes_to_market(
+    orders: OrderService, exchange: RehearsalExchange, say: Callable[[str], None]
+) -> TradeOrder:
     """A buy that starts far under a price that stands still: every retry is used up, and at last it goes to market."""
     price = _price(PURSUED)
     exchange.freeze(PURSUED, price)
@@ -223,7 +225,7 @@ def _buy_that_goes_to_market(orders: OrderService, exchange: Exchange, say: Call
     return order
 
 
-def _reached_market(order: TradeOrder, exchange: Exchange, say: Callable[[str], None]) -> None:
+def _reached_market(order: TradeOrder, exchange: RehearsalExchange, say: Callable[[str], None]) -> None:
     _wait(_("the chase to go to market"), lambda: _family_filled(order) == order.qty)
     last = order.retries.order_by("-attempt").first()
     if last is None or not OrderKind(last.order_kind).is_market:
@@ -233,7 +235,7 @@ def _reached_market(order: TradeOrder, exchange: Exchange, say: Callable[[str], 
     exchange.let_go(PURSUED)
 
 
-def _sales_that_must_go(orders: OrderService, exchange: Exchange, say: Callable[[str], None]) -> None:
+def _sales_that_must_go(orders: OrderService, exchange: RehearsalExchange, say: Callable[[str], None]) -> None:
     """A stop and an emergency: both meet the best bid at once."""
     for strategy in ("sell_stop", "sell_emergency"):
         order = _ordered(orders.place(OrderIntent(CHASED, Side.SELL, 1, strategy=strategy, plan=_plan())))
@@ -242,7 +244,7 @@ def _sales_that_must_go(orders: OrderService, exchange: Exchange, say: Callable[
     exchange.let_go(CHASED)
 
 
-def _tripped_switch(orders: OrderService, exchange: Exchange, say: Callable[[str], None]) -> None:
+def _tripped_switch(orders: OrderService, exchange: RehearsalExchange, say: Callable[[str], None]) -> None:
     """The exchange refuses orders of several stocks in a row: only sales pass by themselves, and a person resumes."""
     exchange.refuse(settings.MAX_REFUSALS)
     for qty in range(1, settings.MAX_REFUSALS + 1):
@@ -261,7 +263,7 @@ def _tripped_switch(orders: OrderService, exchange: Exchange, say: Callable[[str
     say(_("a person has looked and resumes"))
 
 
-def _chased_buy(orders: OrderService, exchange: Exchange, say: Callable[[str], None]) -> TradeOrder:
+def _chased_buy(orders: OrderService, exchange: RehearsalExchange, say: Callable[[str], None]) -> TradeOrder:
     """A buy two ticks under a price that stands still: it rests, is chased a tick at a time, and fills."""
     price = _price(CHASED)
     exchange.freeze(CHASED, price)
@@ -277,7 +279,7 @@ def _chased_buy(orders: OrderService, exchange: Exchange, say: Callable[[str], N
     return order
 
 
-def _partly_filled_buy(orders: OrderService, exchange: Exchange, say: Callable[[str], None]) -> None:
+def _partly_filled_buy(orders: OrderService, exchange: RehearsalExchange, say: Callable[[str], None]) -> None:
     """A buy of more than the best level holds: filled in parts as the market comes to it."""
     price = _price(PARTLY)
     exchange.freeze(PARTLY, price)
@@ -306,7 +308,7 @@ def _refused_buy(orders: OrderService, say: Callable[[str], None]) -> None:
         raise DemoFailed(_("a blacklisted stock was bought"))
 
 
-def _profit_sale(orders: OrderService, exchange: Exchange, say: Callable[[str], None]) -> None:
+def _profit_sale(orders: OrderService, exchange: RehearsalExchange, say: Callable[[str], None]) -> None:
     """A sale two ticks over the price, taken by a market that rises to it."""
     price = _price(CHASED)
     exchange.freeze(CHASED, price)
@@ -321,7 +323,7 @@ def _profit_sale(orders: OrderService, exchange: Exchange, say: Callable[[str], 
     say(_("sold at {price:,.0f}").format(price=_family_average(order)))
 
 
-def _sale_externally(exchange: Exchange, code: str, say: Callable[[str], None]) -> None:
+def _sale_externally(exchange: RehearsalExchange, code: str, say: Callable[[str], None]) -> None:
     """A sale straight at the exchange, as in the broker's app: AEGIS must notice."""
     number = exchange.sell_externally(code, 3, broker().book(code, Market.KRX).bids[0].price)
     say(_("3 shares are sold by hand, order {number}").format(number=number))
@@ -330,7 +332,7 @@ def _sale_externally(exchange: Exchange, code: str, say: Callable[[str], None]) 
     say(_("AEGIS has noticed it"))
 
 
-def _amended_externally(orders: OrderService, exchange: Exchange, say: Callable[[str], None]) -> None:
+def _amended_externally(orders: OrderService, exchange: RehearsalExchange, say: Callable[[str], None]) -> None:
     """A resting buy that the customer amends in the broker's app: its fill counts, and AEGIS chases neither order."""
     order = _resting_buy(orders, exchange, qty=2, plan=_plan())
     price = broker().book(CHASED, Market.KRX).asks[0].price
@@ -350,7 +352,7 @@ def _amended_externally(orders: OrderService, exchange: Exchange, say: Callable[
     exchange.let_go(CHASED)
 
 
-def _amended(orders: OrderService, exchange: Exchange, say: Callable[[str], None]) -> None:
+def _amended(orders: OrderService, exchange: RehearsalExchange, say: Callable[[str], None]) -> None:
     """A resting buy that AEGIS amends up to the best ask."""
     order = _resting_buy(orders, exchange, qty=6, plan=NO_CHASE)
     price = broker().book(CHASED, Market.KRX).asks[0].price
@@ -361,7 +363,7 @@ def _amended(orders: OrderService, exchange: Exchange, say: Callable[[str], None
     exchange.let_go(CHASED)
 
 
-def _resting_buy(orders: OrderService, exchange: Exchange, *, qty: int, plan: Plan) -> TradeOrder:
+def _resting_buy(orders: OrderService, exchange: RehearsalExchange, *, qty: int, plan: Plan) -> TradeOrder:
     """A buy five ticks under a price that stands still."""
     last = _price(CHASED)
     exchange.freeze(CHASED, last)

@@ -12,7 +12,7 @@ from simulator.exchange.conditional_orders import OffBook
 from simulator.exchange.daily_history import History
 from simulator.exchange.event_log import Ledger
 from simulator.exchange.exchange import VENUES, Exchange
-from simulator.exchange.index_model import Macro
+from simulator.exchange.index_model import IndexModel
 from simulator.exchange.listings import STOCKS
 from simulator.exchange.order_entry import Desk
 from simulator.exchange.session_clock import Clockwork
@@ -70,7 +70,7 @@ class Firm:
         self.desk = Desk(self.exchange, self.offbook, is_paper=settings.is_paper)
         self.gate = Gate(self.exchange, calls_per_second=settings.calls_per_second)
         self.history = History(self.exchange.world)
-        self.macro = Macro(self.exchange, self.history, seed)
+        self.macro = IndexModel(self.exchange, self.history, seed)
         self.faults = Faults(seed)
         self.exchange.faults = self.faults
 
@@ -96,5 +96,5 @@ class Firm:
         self.exchange.reached = None
         self.clockwork = Clockwork(self.exchange, self.offbook, seed)
         self.history = History(self.exchange.world)
-        self.macro = Macro(self.exchange, self.history, seed)
+        self.macro = IndexModel(self.exchange, self.history, seed)
         self.advance(now)

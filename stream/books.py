@@ -62,7 +62,7 @@ def wanted() -> Iterable[Topic]:
     return [Topic(FEEDS[market], code) for market, code in order_books.wanted(clock.now())]
 
 
-def plug() -> Consumer:
+def consumer() -> Consumer:
     """Listen to the books that somebody asked for, and keep them."""
     heard = Books()
     return Consumer(

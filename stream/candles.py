@@ -160,7 +160,7 @@ def watched_stocks() -> Iterable[str]:
     return WatchedStock.objects.values_list("pk", flat=True)
 
 
-def plug() -> Consumer:
+def consumer() -> Consumer:
     """Fold trades, write bars and prices."""
     ticks = Ticks()
     return Consumer(

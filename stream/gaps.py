@@ -69,7 +69,7 @@ class Gaps:
             log.warning("stop %s: its price cannot be asked for after a gap: %s", row.pk, error)
 
 
-def plug() -> Consumer:
+def consumer() -> Consumer:
     """Evaluate stops after a gap in what was heard."""
     heard = Gaps()
     return Consumer(chores=(PeriodicJob("gaps", TURN_SECONDS, heard.evaluate),), registered=heard.registered)

@@ -50,7 +50,7 @@ def states() -> Iterable[Topic]:
     return [Topic("H0STMKO0", code) for code in dict.fromkeys([*SENTRIES, *held])]
 
 
-def plug() -> Consumer:
+def consumer() -> Consumer:
     """Listen for circuit breakers and sidecars, and to the states of what is held."""
     halts = Halts()
     return Consumer(

@@ -13,7 +13,7 @@ from stream.consumers import Consumer, FeedPriority, PeriodicJob, SubscriptionRe
 WRITE_SECONDS = 5.0
 
 
-class Macro:
+class MacroWriter:
     """The figures of one term of the lease. Handlers run on the socket's thread, the chore on its own."""
 
     def __init__(self) -> None:
@@ -65,9 +65,9 @@ def programs() -> Iterable[Topic]:
     return [Topic("H0STPGM0", code) for code in queries.watched_codes()]
 
 
-def plug() -> Consumer:
+def consumer() -> Consumer:
     """Listen to the market as a whole, and to programs in what is watched."""
-    heard = Macro()
+    heard = MacroWriter()
     return Consumer(
         handlers={"H0UPCNT0": heard.on_index, "H0IFCNT0": heard.on_future, "H0STPGM0": heard.on_program},
         wishes=(

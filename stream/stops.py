@@ -282,7 +282,7 @@ def triggering_venues() -> Mapping[str, frozenset[Market]]:
     return found
 
 
-def plug() -> Consumer:
+def consumer() -> Consumer:
     """Hold trades against stops."""
     heard = Stops()
     return Consumer(

@@ -106,13 +106,13 @@ def own_stocks() -> Consumer:
 # Who works with feeds, by how much their stocks matter while no venue is open; each makes its plug anew for every
 # term of the lease.
 CONSUMERS: Sequence[Callable[[], Consumer]] = (
-    stops.plug,
+    stops.consumer,
     own_stocks,
-    candles.plug,
-    macro.plug,
-    halts.plug,
-    books.plug,
-    gaps.plug,
+    candles.consumer,
+    macro.consumer,
+    halts.consumer,
+    books.consumer,
+    gaps.consumer,
 )
 
 
@@ -401,7 +401,7 @@ class LeaderSession:
         )
 
 
-def hold(stop: threading.Event) -> None:
+def run_as_leader(stop: threading.Event) -> None:
     """Hold the sockets until `stop`, as the only one who does: a second worker stands by and takes over."""
     _hold(Lease(store(), stream_key("socket"), LEASE_SECONDS), stop, _hold_leased)
 

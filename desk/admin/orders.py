@@ -43,7 +43,7 @@ from kis.factory import broker
 from market import codes
 from market.models import Stock
 from orders import kill_switch, stop_polling, stops
-from orders.management.changing import Change
+from orders.management.changing import OrderChange
 from orders.models import (
     BlacklistedStock,
     BrokerRequest,
@@ -298,7 +298,7 @@ class TradeOrderAdmin(Record):
     )
     def amend(self, request: HttpRequest, form: AmendForm, object_id: str) -> HttpResponse:
         order = get_object_or_404(TradeOrder, pk=object_id)
-        change = Change(form.cleaned_data["price"], form.cleaned_data["qty"])
+        change = OrderChange(form.cleaned_data["price"], form.cleaned_data["qty"])
         tell(request, actions.amend(order, change, by=request.user))
         return self._back_to(order)
 

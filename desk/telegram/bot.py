@@ -14,7 +14,7 @@ from django.utils import translation
 from django.utils.translation import gettext as _
 
 from desk.telegram import replies
-from desk.telegram.replies import Answer
+from desk.telegram.replies import BotReply
 from monitor import health
 from notify.telegram import BotAPI, Declined, TelegramError, Unreachable
 
@@ -100,15 +100,15 @@ class Bot:
         except Exception:  # whoever asked must not wait for an answer that never comes
             log.exception("telegram: update %s could not be answered", update["update_id"])
             with translation.override(settings.LANGUAGE_CODE):
-                self._answer(chat, Answer(replies.broke_off() if query else _("This failed, and the log says why")))
+                self._answer(chat, BotReply(replies.broke_off() if query else _("This failed, and the log says why")))
             return
         log.info("telegram: update %s answered in %.0f ms", update["update_id"], (time.perf_counter() - began) * 1000)
 
-    def _reply(self, text: str, message: Mapping[str, Any], chat: int) -> Answer:
+    def _reply(self, text: str, message: Mapping[str, Any], chat: int) -> BotReply:
         sent_at = datetime.fromtimestamp(int(message.get("date", 0)), UTC)
         if datetime.now(UTC) - sent_at > STALE and not replies.is_halt(text):
             with translation.override(settings.LANGUAGE_CODE):
-                return Answer(_("This came while nobody listened: {text}. Send it again").format(text=text[:40]))
+                return BotReply(_("This came while nobody listened: {text}. Send it again").format(text=text[:40]))
         return replies.answer(text, chat=chat, now=self._now())
 
     def _pressed(self, query: Mapping[str, Any], message: Mapping[str, Any], chat: int) -> None:
@@ -121,10 +121,10 @@ class Bot:
         except TelegramError as error:
             log.info("telegram: a button stays: %s", error)
 
-    def _answer(self, chat: int, answer: Answer) -> None:
+    def _answer(self, chat: int, answer: BotReply) -> None:
         self._send(chat, answer, pause=1.0, gives_up_at=time.monotonic() + ANSWER_FOR_SECONDS)
 
-    def _send(self, chat: int, answer: Answer, *, pause: float, gives_up_at: float) -> None:
+    def _send(self, chat: int, answer: BotReply, *, pause: float, gives_up_at: float) -> None:
         """Send an answer, later again if Telegram did not take it. No thread waits that lines are answered on."""
         try:
             self._api.send(chat, answer.text, buttons=answer.buttons or None)
@@ -136,7 +136,7 @@ class Bot:
             log.warning("telegram: an answer to chat %s is sent again in %.0f s: %s", chat, wait, error)
             self._send_later(chat, answer, wait=wait, gives_up_at=gives_up_at)
 
-    def _send_later(self, chat: int, answer: Answer, *, wait: float, gives_up_at: float) -> None:
+    def _send_later(self, chat: int, answer: BotReply, *, wait: float, gives_up_at: float) -> None:
         def send() -> None:
             self._late.discard(timer)
             self._send(chat, answer, pause=min(wait * 2, LONGEST_PAUSE_SECONDS), gives_up_at=gives_up_at)

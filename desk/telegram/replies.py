@@ -31,7 +31,7 @@ from market.models import Stock
 from monitor import health
 from notify.models import Confirmation
 from orders import kill_switch, risk
-from orders.management.changing import Change, preview, wanted
+from orders.management.changing import OrderChange, preview, wanted
 from orders.management.console import Failure, describe, find_order, short, wanted_by
 from orders.models import TradeExecution, TradeOrder, TradingSwitch
 from orders.service import OrderDenied, OrderIntent, OrderService, PricedOrder
@@ -54,7 +54,7 @@ class Misunderstood(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class BotReply:
     """A text, and rows of buttons: what stands on one, and what to `press` for it."""
 
     text: str
@@ -80,22 +80,22 @@ class Asked:
         return user
 
 
-def answer(text: str, *, chat: int, now: datetime) -> Answer:
+def answer(text: str, *, chat: int, now: datetime) -> BotReply:
     """Answer a line, in the language of its command."""
     first, *words = plain(text).split() or [""]
     name = first.lstrip("/").split("@")[0].lower()
     command = COMMANDS.get(name)
     with translation.override("en" if name.isascii() and command else "ko"):
         if command is None:
-            return Answer(_("No such command: {word}. /help lists them").format(word=first[:40]))
+            return BotReply(_("No such command: {word}. /help lists them").format(word=first[:40]))
         try:
             return command(Asked(chat, now, words))
         except (Misunderstood, Failure) as error:
-            return Answer(error.message if isinstance(error, Failure) else str(error))
+            return BotReply(error.message if isinstance(error, Failure) else str(error))
         except OrderDenied as denied:
-            return Answer(_("not ordered:") + "\n" + risk.say_all(denied.reasons))
+            return BotReply(_("not ordered:") + "\n" + risk.say_all(denied.reasons))
         except BrokerError as error:
-            return Answer(_("the broker could not be asked: {error}").format(error=risk.say_error(error)))
+            return BotReply(_("the broker could not be asked: {error}").format(error=risk.say_error(error)))
 
 
 def is_halt(text: str) -> bool:
@@ -112,11 +112,11 @@ def is_halting_button(data: str) -> bool:
 # --- what only looks ----------------------------------------------------------------------------
 
 
-def _balance(asked: Asked) -> Answer:
+def _balance(asked: Asked) -> BotReply:
     service = PortfolioService()
     snapshot = service.get_snapshot()
     if snapshot is None:
-        return Answer(_("no balance yet"))
+        return BotReply(_("no balance yet"))
     lines = [
         _("Total {total:,} won ({profit:+,} today)").format(
             total=snapshot.total_asset, profit=snapshot.net_profit_today
@@ -129,7 +129,7 @@ def _balance(asked: Asked) -> Answer:
     if rest := held[len(shown) :]:
         value = sum(row.quantity * row.current_price for row in rest)
         lines.append(_("and {count} more, {value:,} won: /balance all").format(count=len(rest), value=value))
-    return Answer("\n".join([*lines, _("as of {at}").format(at=short(snapshot.timestamp))]))
+    return BotReply("\n".join([*lines, _("as of {at}").format(at=short(snapshot.timestamp))]))
 
 
 def _holding(row: Portfolio) -> str:
@@ -146,23 +146,23 @@ def _order_line(order: TradeOrder) -> str:
     return f"#{order.pk} {describe(order)} ({order.filled_qty:,}/{order.qty:,}){wanted_by(order)}"
 
 
-def _listed(lines: Sequence[str], nothing: str, total: int | None = None) -> Answer:
+def _listed(lines: Sequence[str], nothing: str, total: int | None = None) -> BotReply:
     more = (total or 0) - len(lines)
     tail = [_("and {count} more").format(count=more)] if more > 0 else []
-    return Answer("\n".join([*lines, *tail]) or nothing)
+    return BotReply("\n".join([*lines, *tail]) or nothing)
 
 
-def _orders(asked: Asked) -> Answer:
+def _orders(asked: Asked) -> BotReply:
     rows = TradeOrder.objects.filter(order_date=asked.now.astimezone(KST).date()).order_by("-id")
     return _listed([_order_line(row) for row in rows[:ORDERS_SHOWN]], _("no orders today"), rows.count())
 
 
-def _open(asked: Asked) -> Answer:
+def _open(asked: Asked) -> BotReply:
     rows = TradeOrder.objects.filter(status__in=UNSETTLED).order_by("-id")
     return _listed([_order_line(row) for row in rows[:ORDERS_SHOWN]], _("no open orders"), rows.count())
 
 
-def _fills(asked: Asked) -> Answer:
+def _fills(asked: Asked) -> BotReply:
     midnight = asked.now.astimezone(KST).replace(hour=0, minute=0, second=0, microsecond=0)
     rows = TradeExecution.objects.filter(executed_at__gte=midnight, voided_at=None).select_related("order")
     lines = [_fill_line(row) for row in rows.order_by("-executed_at", "-id")[:ORDERS_SHOWN]]
@@ -184,7 +184,7 @@ def _fill_line(row: TradeExecution) -> str:
     return line + wanted_by(row.order)
 
 
-def _status(asked: Asked) -> Answer:
+def _status(asked: Asked) -> BotReply:
     row = TradingSwitch.objects.filter(pk=TradingSwitch.ONLY_PK).first()
     lines = [_("Trading switch: {state}").format(state=row.get_state_display())] if row else []
     if row and row.reason:
@@ -193,10 +193,10 @@ def _status(asked: Asked) -> Answer:
     lines += [f"🚨 {each.name}: {each.text}" for each in checks if not each.ok]
     if all(each.ok for each in checks):
         lines.append(_("All {count} checks are well").format(count=len(checks)))
-    return Answer("\n".join(lines))
+    return BotReply("\n".join(lines))
 
 
-def _unknown(asked: Asked) -> Answer:
+def _unknown(asked: Asked) -> BotReply:
     """List the orders whose outcome is unknown; where candidates are known, with a button for each."""
     rows = list(undecided()[:ORDERS_SHOWN])
     lines, buttons = [], []
@@ -209,10 +209,10 @@ def _unknown(asked: Asked) -> Answer:
         for each in row.candidates:
             words = _("  could be {order_no}: {market} {placed_at}, {qty:,} at {price:,}, filled {filled_qty:,}")
             lines.append(words.format(**each))
-    return Answer("\n".join(lines) or _("no outcome is unknown"), buttons)
+    return BotReply("\n".join(lines) or _("no outcome is unknown"), buttons)
 
 
-def _help(asked: Asked) -> Answer:
+def _help(asked: Asked) -> BotReply:
     lines = [
         _("/balance [all] - cash and holdings"),
         _("/orders - today's orders"),
@@ -228,7 +228,7 @@ def _help(asked: Asked) -> Answer:
         _("/status - what is wrong"),
         _("/unknown - orders whose outcome is unknown"),
     ]
-    return Answer("\n".join(lines))
+    return BotReply("\n".join(lines))
 
 
 # --- what trades --------------------------------------------------------------------------------
@@ -247,18 +247,18 @@ def _confirmable(asked: Asked, act: str, words: dict[str, Any]) -> str:
     return row.key
 
 
-def _with_buttons(asked: Asked, text: str, act: str, words: dict[str, Any]) -> Answer:
+def _with_buttons(asked: Asked, text: str, act: str, words: dict[str, Any]) -> BotReply:
     key = _confirmable(asked, act, words)
     valid = _("The button is good for {seconds} s").format(seconds=CONFIRM_FOR.seconds)
     buttons = [[(_("Do it"), f"yes:{key}"), (_("Leave it"), f"no:{key}")]]
-    return Answer(f"{text}\n{valid}", buttons)
+    return BotReply(f"{text}\n{valid}", buttons)
 
 
 def _service() -> OrderService:
     return OrderService(factory.broker(), clock.now)
 
 
-def _trade(asked: Asked, side: Side) -> Answer:
+def _trade(asked: Asked, side: Side) -> BotReply:
     if len(asked.words) < 2:
         raise Misunderstood(_("Write it as /buy 005930 10, with a price or the word market behind it if you like"))
     words = _order_words(asked, side)
@@ -379,7 +379,7 @@ def _would(draft: PricedOrder) -> str:
     return "\n".join(lines)
 
 
-def _cancel(asked: Asked) -> Answer:
+def _cancel(asked: Asked) -> BotReply:
     if len(asked.words) != 1:
         raise Misunderstood(_("Write it as /cancel 12 by the broker's number, /cancel #12 by ours, or /cancel all"))
     if asked.words[0].lower() in ALL_WORDS:
@@ -389,7 +389,7 @@ def _cancel(asked: Asked) -> Answer:
     return _with_buttons(asked, _("Cancel {order}?").format(order=_order_line(order)), "CANCEL", {"order": order.pk})
 
 
-def _amend(asked: Asked) -> Answer:
+def _amend(asked: Asked) -> BotReply:
     """Ask for a button that amends an order: what ends in 주 is a quantity, a first figure without it the price."""
     order_no, *figures = asked.words or [""]
     shares = [each for each in figures if each.endswith("주")]
@@ -400,7 +400,7 @@ def _amend(asked: Asked) -> Answer:
             _("Write it as /amend #12 70100: the order and its new price, then how many shares move if not all")
         )
     order = find_order(order_no)
-    change = Change(
+    change = OrderChange(
         price=_won(others[0]) if others else None,
         qty=_shares(quantities[0]) if quantities else None,
     )
@@ -409,15 +409,15 @@ def _amend(asked: Asked) -> Answer:
     return _with_buttons(asked, _("Amend {change}?").format(change=wanted(order, change)), "AMEND", words)
 
 
-def _reduce(asked: Asked) -> Answer:
+def _reduce(asked: Asked) -> BotReply:
     reason = " ".join(asked.words) or _("by Telegram")
-    return Answer(actions.stop_buying(by=asked.user, reason=reason).text)
+    return BotReply(actions.stop_buying(by=asked.user, reason=reason).text)
 
 
-def _halt(asked: Asked) -> Answer:
+def _halt(asked: Asked) -> BotReply:
     """Let only sales pass at once, which harms nothing, and ask whether stops are to be stopped too."""
     if risk.trading_state() is TradingState.HALTED:
-        return Answer(_("Trading is halted already, and stays so"))
+        return BotReply(_("Trading is halted already, and stays so"))
     told = _reduce(asked)
     reason = " ".join(asked.words) or _("by Telegram")
     key = _confirmable(asked, "HALT", {"reason": reason})
@@ -427,10 +427,10 @@ def _halt(asked: Asked) -> Answer:
         _("The button is good for {seconds} s").format(seconds=CONFIRM_FOR.seconds),
     ]
     buttons = [(_("Sales only (recommended)"), f"reduce:{key}"), (_("Halt all"), f"halt:{key}")]
-    return Answer("\n".join(lines), [buttons])
+    return BotReply("\n".join(lines), [buttons])
 
 
-def _resume(asked: Asked) -> Answer:
+def _resume(asked: Asked) -> BotReply:
     reason = " ".join(asked.words) or _("by Telegram")
     return _with_buttons(asked, _("Trade again?"), "RESUME", {"reason": reason})
 
@@ -438,21 +438,21 @@ def _resume(asked: Asked) -> Answer:
 # --- buttons ------------------------------------------------------------------------------------
 
 
-def press(data: str, *, chat: int, now: datetime) -> Answer:
+def press(data: str, *, chat: int, now: datetime) -> BotReply:
     """Do what a button stands for, once; a further press is told what becomes of the first."""
     choice, _sep, key = data.partition(":")
     row = Confirmation.objects.filter(pk=key, chat=chat).first()
     with translation.override(row.words.get("language", "ko") if row else "ko"):
         if row is None:
-            return Answer(_("This button is not known any more"))
+            return BotReply(_("This button is not known any more"))
         if (answered := _take(row.pk, is_yes=choice in ("yes", "halt"), now=now)) is not None:
-            return Answer(_reduced(row, now) if (choice, row.act) == ("reduce", "HALT") else answered)
+            return BotReply(_reduced(row, now) if (choice, row.act) == ("reduce", "HALT") else answered)
         text = broke_off()
         try:
             text = _carry_out(row, Asked(chat, now))
         finally:
             Confirmation.objects.filter(pk=row.pk).update(state=State.DONE, answer=text)
-        return Answer(text)
+        return BotReply(text)
 
 
 def _reduced(row: Confirmation, now: datetime) -> str:
@@ -528,7 +528,7 @@ def _cancel_now(row: Confirmation, asked: Asked) -> str:
 
 
 def _amend_now(row: Confirmation, asked: Asked) -> str:
-    change = Change(row.words["price"], row.words["qty"])
+    change = OrderChange(row.words["price"], row.words["qty"])
     return actions.amend(TradeOrder.objects.get(pk=row.words["order"]), change, by=asked.user).text
 
 
@@ -556,15 +556,15 @@ ACTS: dict[str, Callable[[Confirmation, Asked], str]] = {
 }
 
 
-def _buy(asked: Asked) -> Answer:
+def _buy(asked: Asked) -> BotReply:
     return _trade(asked, Side.BUY)
 
 
-def _sell(asked: Asked) -> Answer:
+def _sell(asked: Asked) -> BotReply:
     return _trade(asked, Side.SELL)
 
 
-_TABLE: Sequence[tuple[str, str, Callable[[Asked], Answer]]] = (
+_TABLE: Sequence[tuple[str, str, Callable[[Asked], BotReply]]] = (
     ("잔고", "balance", _balance),
     ("주문", "orders", _orders),
     ("미체결", "open", _open),

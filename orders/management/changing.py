@@ -17,7 +17,7 @@ from orders.service import OrderDenied, OrderService
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class OrderChange:
     """An open order's new price in won, or how many of its shares it is about; None leaves that as it is.
 
     A price alone moves all that is open, a quantity alone reduces the order to so many open shares.
@@ -41,7 +41,7 @@ class Changed:
         return not self.code
 
 
-def preview(order: TradeOrder, change: Change) -> PricedOrder | None:
+def preview(order: TradeOrder, change: OrderChange) -> PricedOrder | None:
     """Judge an amend without sending it; return what would go, None if shares are only taken off.
 
     Raises OrderDenied, and BrokerError if the broker could not be asked.
@@ -49,7 +49,7 @@ def preview(order: TradeOrder, change: Change) -> PricedOrder | None:
     return OrderService(broker(), clock.now).preview_amend(order, price=change.price, qty=change.qty)
 
 
-def wanted(order: TradeOrder, change: Change) -> str:
+def wanted(order: TradeOrder, change: OrderChange) -> str:
     """Return what an amend is to do, in one line."""
     start = f"#{order.pk} {order.stock_name} ({order.stock_code}) {order.get_order_type_display()}"
     if change.price is None:
@@ -65,7 +65,7 @@ def wanted(order: TradeOrder, change: Change) -> str:
     )
 
 
-def amend(order: TradeOrder, change: Change, *, who: str) -> Changed:
+def amend(order: TradeOrder, change: OrderChange, *, who: str) -> Changed:
     """Amend an open order by a person's word and return what became of it."""
     service, open_qty = OrderService(broker(), clock.now), order.open_qty
     try:

@@ -15,15 +15,15 @@ from aegis.account import Account
 from aegis.sessions import KST
 from aegis.terms import Market, OrderKind, Side
 from infra import clock
-from simulator.api.error_codes import Refused
+from simulator.api.error_codes import RequestRefused
 from simulator.api.gateway import key_of
 from simulator.api.list_printing import BadPrinting
 from simulator.broker import Firm
 from simulator.exchange.listings import STOCKS
-from simulator.exchange.order_entry import Change
+from simulator.exchange.order_entry import ChangeRequest
 from simulator.exchange.orders import NewOrder
 from simulator.faults.table import NOW, BadFault, Fault, listing
-from simulator.feed.hub import Feed
+from simulator.feed.hub import FeedHub
 
 # the codes (MKOP_CLS_CODE) that begin and end a stop of the whole market
 _OPERATIONS = {"circuit_breaker": ("174", "175"), "sell_sidecar": ("387", "388"), "buy_sidecar": ("397", "398")}
@@ -81,10 +81,10 @@ class BadCommand(Exception):
 Answer = dict[str, Any]
 
 
-class Control:
+class ControlApi:
     """Carries out commands for one house. Called in the server's own thread."""
 
-    def __init__(self, firm: Firm, feed: Feed) -> None:
+    def __init__(self, firm: Firm, feed: FeedHub) -> None:
         self._firm = firm
         self._feed = feed
 
@@ -258,12 +258,12 @@ class Control:
                 order = self._firm.desk.change(self._change(account, body), now)
             else:
                 order = self._firm.desk.place(_new_order(account, body), now)
-        except Refused as refused:
+        except RequestRefused as refused:
             words = refused.words(is_paper=self._firm.settings.is_paper)
             raise BadCommand(f"the desk refuses: {words.msg1} ({words.msg_cd}, {refused})") from None
         return {"number": f"{order.number:010d}", "status": order.status, "filled": order.filled}
 
-    def _change(self, account: str, body: dict[str, Any]) -> Change:
+    def _change(self, account: str, body: dict[str, Any]) -> ChangeRequest:
         """Read a cancel or an amend of a whole order or of a part."""
         if "cancel" in body and "amend" in body:
             raise BadCommand(f"cancel {body['cancel']!r} and amend {body['amend']!r}: only one of them is possible")
@@ -277,7 +277,7 @@ class Control:
             numbers = ", ".join(str(order.number) for order in world.open_orders(account)) or "none"
             raise BadCommand(f"{name} {number}: an open order of {account} is needed; open are {numbers}")
         needs_price = name == "amend" and order.kind.is_priced
-        return Change(
+        return ChangeRequest(
             account=account,
             number=number,
             is_cancel=name == "cancel",

@@ -19,7 +19,7 @@ class Words:
     status: int = 200
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """A request the broker turns down. `name` is ours; the words are the broker's."""
 
     def __init__(self, name: str, detail: str = "") -> None:

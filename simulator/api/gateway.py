@@ -10,9 +10,9 @@ from collections import deque
 from datetime import datetime, timedelta
 from hashlib import sha256
 
-from simulator.api.error_codes import Refused
+from simulator.api.error_codes import RequestRefused
 from simulator.exchange.exchange import Exchange
-from simulator.exchange.state import Token
+from simulator.exchange.state import IssuedToken
 
 TOKEN_LIFE = timedelta(hours=24)
 SAME_TOKEN = timedelta(hours=6)
@@ -55,7 +55,7 @@ class Gate:
     def is_revoked(self, key: str) -> bool:
         return key in self._revoked
 
-    def issue_token(self, key: str, now: datetime) -> Token:
+    def issue_token(self, key: str, now: datetime) -> IssuedToken:
         """Return an access token: the same one for six hours. Raises IssueRefused within a minute of the last."""
         newest = self._exchange.world.newest_token.get(key)
         if newest is not None and newest.issued_at <= now:
@@ -70,7 +70,7 @@ class Gate:
         self._exchange.record("token", now, key=key, token=text, expires=expires_at.isoformat())
         return self._exchange.world.tokens[text]
 
-    def _last_asked(self, token: Token) -> datetime:
+    def _last_asked(self, token: IssuedToken) -> datetime:
         return token.asked_at or token.issued_at
 
     def revoke_token(self, text: str, now: datetime) -> None:
@@ -93,23 +93,23 @@ class Gate:
         return found.key
 
     def check_token(self, authorization: str, key: str, now: datetime) -> None:
-        """Raises Refused unless the header carries a living token of this app key."""
+        """Raises RequestRefused unless the header carries a living token of this app key."""
         scheme, _, text = authorization.partition(" ")
         if scheme.lower() != "bearer" or not text:
-            raise Refused("not a bearer")
+            raise RequestRefused("not a bearer")
         token = self._exchange.world.tokens.get(text.strip())
         if token is None or token.revoked or token.key != key or key in self._revoked:
-            raise Refused("token invalid")
+            raise RequestRefused("token invalid")
         if now >= token.expires_at:
-            raise Refused("token expired")
+            raise RequestRefused("token expired")
 
     def count_call(self, key: str, real_seconds: float) -> None:
-        """Count a call against the limit, over every sliding second. Raises Refused; a refused call does not count."""
+        """Count a call within the sliding second. Raises RequestRefused; a refused call does not count."""
         if not self.calls_per_second:
             return
         calls = self._calls.setdefault(key, deque())
         while calls and real_seconds - calls[0] >= WINDOW_SECONDS:
             calls.popleft()
         if len(calls) >= self.calls_per_second:
-            raise Refused("too fast")
+            raise RequestRefused("too fast")
         calls.append(real_seconds)

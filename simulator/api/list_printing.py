@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
-from simulator.exchange.orders import Order, Request, Status
+from simulator.exchange.orders import Order, OrderStatus, Request
 
 CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -61,7 +61,7 @@ class Printing:
         """Whether the line is flagged as cancelled (취소여부). The original of an amend is not."""
         if order.request is Request.CANCEL:
             return True
-        if order.status is Status.REPLACED:
+        if order.status is OrderStatus.REPLACED:
             return False
         return order.cancelled - order.replaced > self._left_open(order)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from aegis.terms import Board, Instrument
-from simulator.exchange.listings import STOCKS, Stock
+from simulator.exchange.listings import STOCKS, ListedStock
 
 PATH = "/common/master/"
 ENCODING = "cp949"
@@ -52,7 +52,7 @@ def published(name: str, halted: Collection[str]) -> bytes | None:
     return None
 
 
-def _of(board: Board) -> list[Stock]:
+def _of(board: Board) -> list[ListedStock]:
     return [row for row in STOCKS.values() if row.board is board]
 
 
@@ -63,7 +63,7 @@ def _sectors() -> dict[tuple[str, str], str]:
     return {sector: f"{number:04d}" for number, sector in enumerate(named, 5)}
 
 
-def _line(row: Stock, file: MasterFile, is_halted: bool) -> str:
+def _line(row: ListedStock, file: MasterFile, is_halted: bool) -> str:
     tail = bytearray(b"0" * file.tail)
     tail[GROUP] = GROUP_OF[row.instrument].encode()
     tail[SECTOR] = _sectors().get((file.digit, row.sector), NO_SECTOR).encode()

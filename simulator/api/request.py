@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
-from simulator.api.error_codes import Refused
+from simulator.api.error_codes import RequestRefused
 from simulator.api.formatting import PAGE_KEY, padded
 from simulator.broker import Firm
 
@@ -22,7 +22,7 @@ _PAPER_NOTHING = ("70070000", "모의투자 조회할 내역(자료)이 없습�
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class ApiReply:
     """A handler's answer, before the wire puts its header round it."""
 
     body: Body
@@ -42,7 +42,7 @@ class Operation:
     path: str
     live: tuple[str, ...]
     paper: tuple[str, ...]
-    handler: Callable[["Call"], Reply]
+    handler: Callable[["Call"], ApiReply]
     required: tuple[str, ...] = ()
     is_account: bool = False  # the account ledger (원장) answers it, which has a limit of its own
     specification: tuple[str, ...] = ()
@@ -74,10 +74,10 @@ class Call:
 
     @property
     def account(self) -> str:
-        """The account a call is about, opened when it is new. Raises Refused."""
+        """The account a call is about, opened when it is new. Raises RequestRefused."""
         cano, product = self.params.get("CANO", ""), self.params.get("ACNT_PRDT_CD", "")
         if len(cano) != 8 or not cano.isascii() or not cano.isdigit() or product != "01":
-            raise Refused("account not ours")
+            raise RequestRefused("account not ours")
         number = f"{cano}-{product}"
         self.firm.exchange.link_account(number, self.key)
         return number
@@ -86,28 +86,28 @@ class Call:
         return self.params.get(name, "").strip()
 
     def integer(self, name: str) -> int:
-        """Return a whole number; what is none cannot be put into the ledger's message. Raises Refused."""
+        """Return a whole number; what is none cannot be put into the ledger's message. Raises RequestRefused."""
         text = self.text(name)
         if not text.isascii() or not text.isdigit():
-            raise Refused("body not built", name)
+            raise RequestRefused("body not built", name)
         return int(text)
 
 
-def quoted(**outputs: Any) -> Reply:
+def quoted(**outputs: Any) -> ApiReply:
     """Return a quotation's success."""
     rt_cd, msg_cd, msg1 = QUOTED
-    return Reply({**outputs, "rt_cd": rt_cd, "msg_cd": msg_cd, "msg1": msg1})
+    return ApiReply({**outputs, "rt_cd": rt_cd, "msg_cd": msg_cd, "msg1": msg1})
 
 
-def found(call: Call, *, more: bool = False, nothing: bool = False, **outputs: Any) -> Reply:
+def found(call: Call, *, more: bool = False, nothing: bool = False, **outputs: Any) -> ApiReply:
     """Return an account query's success; its text is filled to 80 bytes."""
     rows = (_PAPER_MORE, _PAPER_NOTHING, _PAPER_FOUND) if call.is_paper else (_MORE, _NOTHING, _FOUND)
     msg_cd, msg1 = rows[0] if more else rows[1] if nothing else rows[2]
-    return Reply({**outputs, "rt_cd": "0", "msg_cd": msg_cd, "msg1": padded(msg1, 80)})
+    return ApiReply({**outputs, "rt_cd": "0", "msg_cd": msg_cd, "msg1": padded(msg1, 80)})
 
 
 @dataclass(frozen=True, slots=True)
-class Page(Generic[Row]):
+class ReplyPage(Generic[Row]):
     """A stretch of a list and what the next call needs."""
 
     rows: Sequence[Row]
@@ -119,7 +119,9 @@ class Page(Generic[Row]):
         return bool(self.cursor)
 
 
-def page(call: Call, rows: Sequence[Row], key: Callable[[Row], str], size: int, *, name: str = "NK100") -> Page[Row]:
+def page(
+    call: Call, rows: Sequence[Row], key: Callable[[Row], str], size: int, *, name: str = "NK100"
+) -> ReplyPage[Row]:
     """Return the page a call asks for. The cursor names the last row it was given, so new rows shift nothing."""
     cursor = call.text(f"CTX_AREA_{name}") if call.tr_cont == "N" else ""
     start = 0
@@ -128,8 +130,8 @@ def page(call: Call, rows: Sequence[Row], key: Callable[[Row], str], size: int, 
     stretch = rows[start : start + size]
     more = start + size < len(rows)
     if more:
-        return Page(stretch, key(stretch[-1]), "M" if cursor else "F")
-    return Page(stretch, "", "D")
+        return ReplyPage(stretch, key(stretch[-1]), "M" if cursor else "F")
+    return ReplyPage(stretch, "", "D")
 
 
 def contexts(question: str, cursor: str) -> Body:

@@ -14,9 +14,9 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from simulator.api.catalogue import BY_PATH
-from simulator.api.error_codes import Refused, Words
+from simulator.api.error_codes import RequestRefused, Words
 from simulator.api.gateway import IssueRefused, key_of
-from simulator.api.request import Body, Call, Operation, Reply
+from simulator.api.request import ApiReply, Body, Call, Operation
 from simulator.broker import Firm
 from simulator.faults.injection import (
     ConnectionDropped,
@@ -74,11 +74,11 @@ class Rest:
         received, headers = time.time(), request.headers
         tr_id, tag = headers.get("tr_id", ""), headers.get(TAG_HEADER, "")
         key = key_of(headers.get("appkey", ""))
-        answer: Reply | RawAnswer
+        answer: ApiReply | RawAnswer
         try:
             call = self._read(request, rows, raw, now, key)
             answer = await self._carry_out(call, request.path)
-        except Refused as refused:
+        except RequestRefused as refused:
             answer = _refusal(refused.words(is_paper=self._firm.settings.is_paper))
         except RefusalOverride as spoken:
             answer = _refusal(spoken.words)
@@ -111,7 +111,7 @@ class Rest:
         )
 
     def _read(self, request: web.Request, rows: list[Operation], raw: bytes, now: datetime, key: str) -> Call:
-        """Return the call a request makes. Raises Refused."""
+        """Return the call a request makes. Raises RequestRefused."""
         headers = request.headers
         self._admit(headers, key, now)
         operation = self._operation(rows, headers.get("tr_id", ""))
@@ -128,7 +128,7 @@ class Rest:
             tag=headers.get(TAG_HEADER, ""),
         )
 
-    async def _carry_out(self, call: Call, path: str) -> Reply | RawAnswer:
+    async def _carry_out(self, call: Call, path: str) -> ApiReply | RawAnswer:
         """Do what a call asks, and let the faults in force strike before and after."""
         faults = self._firm.faults
         scope = _scope(call, path)
@@ -142,7 +142,7 @@ class Rest:
             call = during(fault, call)
         late = faults.take(AFTER, **scope)
         if late is not None and spoils_before(late):
-            return after(late, call, Reply({}))
+            return after(late, call, ApiReply({}))
         reply = self._handle(call, scope)
         if late is None:
             return reply
@@ -151,7 +151,7 @@ class Rest:
             return reply
         return after(late, call, reply)
 
-    def _handle(self, call: Call, scope: Mapping[str, str]) -> Reply:
+    def _handle(self, call: Call, scope: Mapping[str, str]) -> ApiReply:
         """Carry a call out, and let a fault strike the rows of its reply."""
         reply = call.operation.handler(call)
         codes = codes_in(reply, scope["code"])
@@ -160,13 +160,13 @@ class Rest:
         return spoil_rows(fault, reply, scope["code"]) if fault else reply
 
     def _admit(self, headers: Mapping[str, str], key: str, now: datetime) -> None:
-        """Raises Refused unless key, secret and token are there, and the call limit has room."""
+        """Raises RequestRefused unless key, secret and token are there, and the call limit has room."""
         if not headers.get("appkey"):
-            raise Refused("app key missing")
+            raise RequestRefused("app key missing")
         if not headers.get("appsecret"):
-            raise Refused("app secret missing")
+            raise RequestRefused("app secret missing")
         if not self._firm.gate.owns(key, headers["appsecret"]):
-            raise Refused("secret of another key")
+            raise RequestRefused("secret of another key")
         self._firm.gate.check_token(headers.get("authorization", ""), key, now)
         self._firm.gate.count_call(key, time.monotonic())
 
@@ -175,19 +175,19 @@ class Rest:
         return bool(row.live) or self._firm.settings.specification
 
     def _operation(self, rows: list[Operation], tr_id: str) -> Operation:
-        """Return the operation that a path and a TR id name together. Raises Refused."""
+        """Return the operation that a path and a TR id name together. Raises RequestRefused."""
         if not tr_id:
-            raise Refused("tr_id missing")
+            raise RequestRefused("tr_id missing")
         is_paper = self._firm.settings.is_paper
         for row in rows:
             if tr_id in row.ids(is_paper=is_paper, specification=self._firm.settings.specification):
                 return row
         # a live id, or a live-only one in paper's letters
         if is_paper and any(tr_id in row.live or _live_id(tr_id) in row.live for row in rows):
-            raise Refused("not a paper TR")
+            raise RequestRefused("not a paper TR")
         if not is_paper and tr_id.startswith("V"):
-            raise Refused("not a live TR")
-        raise Refused("no such service")
+            raise RequestRefused("not a live TR")
+        raise RequestRefused("no such service")
 
     # --- calls without
 
@@ -243,8 +243,8 @@ async def _cut(request: web.Request, cut: ConnectionDropped) -> web.StreamRespon
     return response
 
 
-def _refusal(words: Words) -> Reply:
-    return Reply({"rt_cd": words.rt_cd, "msg_cd": words.msg_cd, "msg1": words.msg1}, status=words.status)
+def _refusal(words: Words) -> ApiReply:
+    return ApiReply({"rt_cd": words.rt_cd, "msg_cd": words.msg_cd, "msg1": words.msg1}, status=words.status)
 
 
 def _scope(call: Call, path: str) -> dict[str, str]:
@@ -323,16 +323,16 @@ def _params(request: web.Request, raw: bytes) -> Params:
     try:
         body = json.loads(raw)
     except ValueError:
-        raise Refused("bad json") from None
+        raise RequestRefused("bad json") from None
     if not isinstance(body, dict) or any(not isinstance(value, str) for value in body.values()):
-        raise Refused("body not built")
+        raise RequestRefused("body not built")
     return body
 
 
 def _check_required(operation: Operation, params: Params) -> None:
     for name in operation.required:
         if name not in params:
-            raise Refused("field missing" if operation.method == "GET" else "body not built", name)
+            raise RequestRefused("field missing" if operation.method == "GET" else "body not built", name)
 
 
 def _hashkey(raw: bytes) -> web.Response:
@@ -350,6 +350,6 @@ def _json(body: Any, status: int, extra: Mapping[str, str] | None = None) -> web
     return web.Response(status=status, body=text.encode(), headers=headers)
 
 
-def _response(reply: Reply, tr_id: str, gt_uid: str) -> web.Response:
+def _response(reply: ApiReply, tr_id: str, gt_uid: str) -> web.Response:
     extra = {"tr_id": tr_id, "tr_cont": reply.tr_cont, "gt_uid": gt_uid or secrets.token_hex(16).upper()}
     return _json(reply.body, reply.status, extra)

@@ -15,11 +15,11 @@ from aiohttp import web
 
 from infra import clock
 from simulator.api import master_files
-from simulator.api.control import Answer, Control
+from simulator.api.control import Answer, ControlApi
 from simulator.api.list_printing import DEFAULT, Printing
 from simulator.api.rest import Rest
 from simulator.broker import Firm, Settings, Wire
-from simulator.feed.hub import Feed
+from simulator.feed.hub import FeedHub
 
 TICK_SECONDS = 0.1
 _SHUTDOWN_SECONDS = 2.0
@@ -37,9 +37,9 @@ class Server:
 
     def __init__(self, settings: Settings) -> None:
         self.firm = Firm(settings)
-        self.feed = Feed(self.firm, clock.now)
+        self.feed = FeedHub(self.firm, clock.now)
         self.rest = Rest(self.firm, clock.now)
-        self.control = Control(self.firm, self.feed)
+        self.control = ControlApi(self.firm, self.feed)
         self._stopping = asyncio.Event()
 
     async def run(self, host: str, port: int, ready: Callable[[int], None]) -> None:

@@ -15,7 +15,7 @@ _FOUR_DECIMALS = Decimal("0.0001")
 
 
 @dataclass(slots=True)
-class Holding:
+class AccountHolding:
     """Shares of one stock. A row sold to zero stays until its sale is settled."""
 
     code: str
@@ -44,7 +44,7 @@ class Holding:
 
 
 @dataclass(slots=True)
-class Day:
+class AccountDay:
     """What was traded in a day, in won, costs apart."""
 
     bought: int = 0
@@ -53,15 +53,15 @@ class Day:
 
 
 @dataclass(slots=True)
-class Account:
+class BrokerAccount:
     """`deposit` is settled cash; `unsettled` what trades still bring or take, by settlement date."""
 
     number: str
     deposit: int = OPENING_CASH
     unsettled: dict[date, int] = field(default_factory=dict)
-    holdings: dict[str, Holding] = field(default_factory=dict)
-    today: Day = field(default_factory=Day)
-    yesterday: Day = field(default_factory=Day)
+    holdings: dict[str, AccountHolding] = field(default_factory=dict)
+    today: AccountDay = field(default_factory=AccountDay)
+    yesterday: AccountDay = field(default_factory=AccountDay)
     total_yesterday: int = OPENING_CASH
 
     @property
@@ -74,7 +74,7 @@ class Account:
 
     def fill(self, *, side: Side, code: str, quantity: int, amount: int, costs: int, due: date) -> None:
         """Book a fill: shares now, cash on `due`."""
-        holding = self.holdings.setdefault(code, Holding(code))
+        holding = self.holdings.setdefault(code, AccountHolding(code))
         if side is Side.BUY:
             holding.buy(quantity, amount)
             self.today.bought += amount
@@ -93,7 +93,7 @@ class Account:
     def roll(self, day: date, total_at_close: int) -> None:
         """Begin trading day `day`: what was today becomes yesterday."""
         self.total_yesterday = total_at_close
-        self.yesterday, self.today = self.today, Day()
+        self.yesterday, self.today = self.today, AccountDay()
         for holding in list(self.holdings.values()):
             holding.bought_yesterday, holding.bought_today = holding.bought_today, 0
             holding.sold_yesterday, holding.sold_today = holding.sold_today, 0

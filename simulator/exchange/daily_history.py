@@ -13,11 +13,11 @@ from simulator.exchange import order_flow
 from simulator.exchange.calendar import next_trading_day
 from simulator.exchange.listings import STOCKS
 from simulator.exchange.state import World
-from simulator.exchange.trade_tape import Bar, Tape
+from simulator.exchange.trade_tape import Tape, TapeBar
 
 
 @dataclass(frozen=True, slots=True)
-class DayPrice:
+class HistoryDay:
     """One day, week or month of one stock, with the close before it."""
 
     day: date
@@ -35,26 +35,26 @@ class History:
     """The daily prices of one world."""
 
     world: World
-    _past: dict[str, list[DayPrice]] = field(default_factory=dict)
+    _past: dict[str, list[HistoryDay]] = field(default_factory=dict)
 
-    def days(self, code: str, tape: Tape | None, until: date | None = None) -> Iterator[DayPrice]:
+    def days(self, code: str, tape: Tape | None, until: date | None = None) -> Iterator[HistoryDay]:
         """Yield trading days back to the listing, the newest first. `tape` adds today once it has traded."""
         today = self.world.today()
         base = self.world.bases[code]
         if tape is not None and tape.volume and (until is None or today <= until):
-            yield DayPrice(today, tape.open, tape.high, tape.low, tape.last, tape.volume, tape.amount, base)
+            yield HistoryDay(today, tape.open, tape.high, tape.low, tape.last, tape.volume, tape.amount, base)
         lived = self.world.closes.get(code, {})
         closes = sorted(lived, reverse=True)
         for index, day in enumerate(closes):
             if day >= today:
                 continue
-            bar: Bar = lived[day]
+            bar: TapeBar = lived[day]
             before = lived[closes[index + 1]].close if index + 1 < len(closes) else STOCKS[code].base_price
             if until is None or day <= until:
-                yield DayPrice(day, bar.open, bar.high, bar.low, bar.close, bar.volume, bar.amount, before)
+                yield HistoryDay(day, bar.open, bar.high, bar.low, bar.close, bar.volume, bar.amount, before)
         yield from self._invented(code, until)
 
-    def _invented(self, code: str, until: date | None) -> Iterator[DayPrice]:
+    def _invented(self, code: str, until: date | None) -> Iterator[HistoryDay]:
         past = self._past.setdefault(code, [])
         for index in itertools.count():
             if index == len(past):
@@ -65,12 +65,12 @@ class History:
             if until is None or past[index].day <= until:
                 yield past[index]
 
-    def _day_before(self, later: DayPrice | None) -> date:
+    def _day_before(self, later: HistoryDay | None) -> date:
         first = self.world.first_day
         assert first is not None
         return next_trading_day(later.day if later else first, -1)
 
-    def _earlier(self, code: str, day: date, later: DayPrice | None) -> DayPrice:
+    def _earlier(self, code: str, day: date, later: HistoryDay | None) -> HistoryDay:
         """Invent `day`, the trading day before `later` or before the world's first."""
         stock = STOCKS[code]
         close = later.before if later else stock.base_price
@@ -84,14 +84,14 @@ class History:
         high = max(opened, close, snap(max(before, close) * (1 + 0.012 * shape[1])))
         low = min(opened, close, snap(min(before, close) * (1 - 0.012 * shape[2])))
         volume = int(order_flow.usual_quantity(close, stock.listed_shares) * (3_000 + 9_000 * shape[1]))
-        return DayPrice(day, opened, high, low, close, volume, volume * (opened + high + low + close) // 4, before)
+        return HistoryDay(day, opened, high, low, close, volume, volume * (opened + high + low + close) // 4, before)
 
-    def periods(self, code: str, tape: Tape | None, unit: str, until: date | None = None) -> Iterator[DayPrice]:
+    def periods(self, code: str, tape: Tape | None, unit: str, until: date | None = None) -> Iterator[HistoryDay]:
         """Yield days (D), weeks (W), months (M) or years (Y), the newest first; each bears its last trading day."""
         if unit == "D":
             yield from self.days(code, tape, until)
             return
-        group: list[DayPrice] = []
+        group: list[HistoryDay] = []
         for day in self.days(code, tape, until):
             if group and _bucket(group[0].day, unit) != _bucket(day.day, unit):
                 yield _joined(group)
@@ -100,7 +100,7 @@ class History:
         if group:
             yield _joined(group)
 
-    def yesterday(self, code: str) -> DayPrice:
+    def yesterday(self, code: str) -> HistoryDay:
         return next(self.days(code, None))
 
 
@@ -110,8 +110,8 @@ def _bucket(day: date, unit: str) -> tuple[int, ...]:
     return (day.year, day.month) if unit == "M" else (day.year,)
 
 
-def _joined(days: list[DayPrice]) -> DayPrice:
-    return DayPrice(
+def _joined(days: list[HistoryDay]) -> HistoryDay:
+    return HistoryDay(
         day=days[0].day,
         open=days[-1].open,
         high=max(day.high for day in days),

@@ -13,22 +13,22 @@ from typing import Any
 from aegis.fees import Cost, calc_fee
 from aegis.sessions import Phase, phases_at
 from aegis.terms import Market, OrderKind, Side
-from simulator.api.error_codes import Refused
-from simulator.exchange.accounts import Account
+from simulator.api.error_codes import RequestRefused
+from simulator.exchange.accounts import BrokerAccount
 from simulator.exchange.calendar import next_trading_day, phases_on
 from simulator.exchange.event_log import Ledger
-from simulator.exchange.listings import STOCKS, Stock
-from simulator.exchange.market_maker import Match, Venue
+from simulator.exchange.listings import STOCKS, ListedStock
+from simulator.exchange.market_maker import MakerFill, Venue
 from simulator.exchange.order_book import MAKER
-from simulator.exchange.orders import Order, Request, Status
+from simulator.exchange.orders import Order, OrderStatus, Request
 from simulator.exchange.state import World, order_words
-from simulator.exchange.trade_tape import Tape, Trade
+from simulator.exchange.trade_tape import Tape, TapeTrade
 from simulator.faults.table import ORDER, Faults
 
 VENUES = (Market.KRX, Market.NXT)
 
 
-class NoticeKind(StrEnum):
+class OrderNoticeKind(StrEnum):
     """What a notice (체결통보) is about."""
 
     ACCEPTED = "accepted"  # 주문접수
@@ -39,10 +39,10 @@ class NoticeKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
+class OrderNotice:
     """News for the owner of an order. `order` is a copy: the order itself lives on."""
 
-    kind: NoticeKind
+    kind: OrderNoticeKind
     order: dict[str, Any]
     quantity: int
     price: int
@@ -55,7 +55,7 @@ class Printed:
 
     code: str
     market: Market
-    trades: tuple[Trade, ...]
+    trades: tuple[TapeTrade, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +72,13 @@ class StatusChanged:
     market: Market
 
 
-News = Notice | Printed | BookChanged | StatusChanged
+News = OrderNotice | Printed | BookChanged | StatusChanged
 
 
 class Exchange:
     """One market with its customers. All entries are called from one thread."""
 
-    def __init__(self, ledger: Ledger, *, branch: str = "06010", listed: Mapping[str, Stock] = STOCKS) -> None:
+    def __init__(self, ledger: Ledger, *, branch: str = "06010", listed: Mapping[str, ListedStock] = STOCKS) -> None:
         self.ledger = ledger
         self.branch = branch
         self.listed = listed
@@ -87,7 +87,7 @@ class Exchange:
         self.unified: dict[str, Tape] = {}
         self.reached: datetime | None = None
         self.faults = Faults()
-        self.shown: dict[str, Account] = {}  # accounts as a lagging balance shows them
+        self.shown: dict[str, BrokerAccount] = {}  # accounts as a lagging balance shows them
         self.on_trades: Callable[[Venue, datetime], None] | None = None
         self._news: list[News] = []
         for event in ledger.replay():
@@ -121,19 +121,19 @@ class Exchange:
         Trades and books that nobody was told of in time would pass for the new day's.
         """
         if self.reached is not None and moment.date() != self.reached.date():
-            self._news = [item for item in self._news if isinstance(item, Notice)]
+            self._news = [item for item in self._news if isinstance(item, OrderNotice)]
         self.reached = moment
 
-    def notify(self, kind: NoticeKind, order: Order, at: datetime, *, quantity: int, price: int) -> None:
-        self.tell(Notice(kind, order_words(order), quantity, price, at))
+    def notify(self, kind: OrderNoticeKind, order: Order, at: datetime, *, quantity: int, price: int) -> None:
+        self.tell(OrderNotice(kind, order_words(order), quantity, price, at))
 
     # --- looking
 
-    def stock(self, code: str) -> Stock:
-        """Return a listed stock. Raises Refused."""
+    def stock(self, code: str) -> ListedStock:
+        """Return a listed stock. Raises RequestRefused."""
         stock = self.listed.get(code)
         if stock is None:
-            raise Refused("unknown stock", code)
+            raise RequestRefused("unknown stock", code)
         return stock
 
     def venue(self, code: str, market: Market = Market.KRX) -> Venue:
@@ -145,16 +145,16 @@ class Exchange:
     def phases(self, market: Market, now: datetime) -> tuple[Phase, ...]:
         return phases_at(phases_on(now.date()), market, now)
 
-    def account(self, number: str) -> Account:
+    def account(self, number: str) -> BrokerAccount:
         """Return an account; one that is seen for the first time is opened."""
         if number not in self.world.accounts:
             self.record("account", account=number)
         return self.world.accounts[number]
 
-    def shown_account(self, number: str) -> Account:
+    def shown_account(self, number: str) -> BrokerAccount:
         """Return an account as inquire-balance shows it: as it is, but for a fault that makes it lag."""
         account = self.account(number)
-        return self.shown.get(number, Account(number)) if self.faults.has("balance_lag") else account
+        return self.shown.get(number, BrokerAccount(number)) if self.faults.has("balance_lag") else account
 
     def link_account(self, number: str, key: str) -> None:
         """Remember that an app key uses an account: its notices go to that key's HTS ids."""
@@ -217,9 +217,9 @@ class Exchange:
 
     # --- what fills and what goes
 
-    def book_hits(self, venue: Venue, hits: Iterable[Match]) -> None:
+    def book_hits(self, venue: Venue, hits: Iterable[MakerFill]) -> None:
         """Give customers their fills and the market its prints."""
-        trades: dict[int, Trade] = {}
+        trades: dict[int, TapeTrade] = {}
         for hit in hits:
             trades[id(hit.trade)] = hit.trade
             for owner in (hit.buyer, hit.seller):
@@ -259,9 +259,9 @@ class Exchange:
             market=market,
             due=next_trading_day(self.world.today(), 2).isoformat(),
         )
-        self.notify(NoticeKind.FILLED, order, at, quantity=quantity, price=price)
+        self.notify(OrderNoticeKind.FILLED, order, at, quantity=quantity, price=price)
 
-    def withdraw(self, order: Order, quantity: int, status: Status, at: datetime, *, reason: str) -> None:
+    def withdraw(self, order: Order, quantity: int, status: OrderStatus, at: datetime, *, reason: str) -> None:
         """Take what is left of an order, or a part, out of the market."""
         self.unrest(order, quantity)
         self.record(
@@ -357,8 +357,8 @@ __all__ = [
     "BookChanged",
     "Exchange",
     "News",
-    "Notice",
-    "NoticeKind",
+    "OrderNotice",
+    "OrderNoticeKind",
     "Printed",
     "Request",
     "StatusChanged",

@@ -14,9 +14,9 @@ from types import MappingProxyType
 
 from aegis.sessions import KST
 from aegis.terms import Board, Instrument, Market, Side
-from simulator.exchange.daily_history import DayPrice, History
+from simulator.exchange.daily_history import History, HistoryDay
 from simulator.exchange.exchange import Exchange
-from simulator.exchange.listings import Stock
+from simulator.exchange.listings import ListedStock
 from simulator.exchange.market_maker import Venue
 
 KOSPI, KOSDAQ, KOSPI200 = "0001", "1001", "2001"
@@ -28,7 +28,7 @@ class IndexRule:
 
     name: str
     level: float
-    counts: Callable[[Stock], bool]
+    counts: Callable[[ListedStock], bool]
 
 
 INDEXES: Mapping[str, IndexRule] = MappingProxyType(
@@ -63,7 +63,7 @@ class IndexQuote:
 
 
 @dataclass(frozen=True, slots=True)
-class IndexDay:
+class SimulatedIndexDay:
     """One day of an index or of a futures contract."""
 
     day: date
@@ -85,7 +85,7 @@ class Contract:
 
 
 @dataclass(frozen=True, slots=True)
-class FutureQuote:
+class SimulatedFuture:
     contract: Contract
     last: float
     before: float
@@ -119,7 +119,7 @@ _OPEN, _CLOSE = time(8, 45), time(15, 45)
 
 
 @dataclass(slots=True)
-class Macro:
+class IndexModel:
     """Reckons indexes and futures for one exchange."""
 
     exchange: Exchange
@@ -158,7 +158,7 @@ class Macro:
             bid_quantity=sum(venue.book.total(Side.BUY) for venue in venues),
         )
 
-    def index_days(self, code: str, until: date | None = None) -> Iterator[IndexDay]:
+    def index_days(self, code: str, until: date | None = None) -> Iterator[SimulatedIndexDay]:
         """Yield the days of an index, the newest first, as long as all its members were listed."""
         rule, venues = INDEXES[code], self._members(code)
         stocks = [venue.stock for venue in venues]
@@ -167,7 +167,7 @@ class Macro:
             opened, high, low, close = (_average(rule, stocks, days, name) for name in ("open", "high", "low", "close"))
             top, bottom = max(opened, close), min(opened, close)
             # the stocks' extremes do not come at one moment
-            yield IndexDay(
+            yield SimulatedIndexDay(
                 day=days[0].day,
                 open=opened,
                 high=top + (high - top) * 0.4,
@@ -214,7 +214,7 @@ class Macro:
     def contract(self, code: str, day: date) -> Contract | None:
         return next((c for c in (*self.contracts(day), *self.minis(day)) if c.code == code), None)
 
-    def future(self, contract: Contract, now: datetime) -> FutureQuote:
+    def future(self, contract: Contract, now: datetime) -> SimulatedFuture:
         """Return a contract now."""
         quote = self.index(KOSPI200)
         last = _on_tick(quote.last * self._premium(contract, now))
@@ -223,7 +223,7 @@ class Macro:
         day = self._range(contract.code, opened)
         day.take(last)
         days_left = (contract.last_day - now.date()).days + 1
-        return FutureQuote(
+        return SimulatedFuture(
             contract=contract,
             last=last,
             before=_on_tick(quote.before * self._fair_premium(contract, now.date())),
@@ -237,14 +237,14 @@ class Macro:
             open_interest=260_000 - 55_000 * self._rank(contract, now),
         )
 
-    def future_days(self, contract: Contract, until: date | None) -> Iterator[IndexDay]:
+    def future_days(self, contract: Contract, until: date | None) -> Iterator[SimulatedIndexDay]:
         """Yield the days of a contract, the newest first, without end."""
         for day in self.index_days(KOSPI200, until):
             premium = self._fair_premium(contract, day.day) + 0.002 * (_noise(self.seed, f"{day.day}") - 0.5)
             prices = (_on_tick(price * premium) for price in (day.open, day.high, day.low, day.close))
             opened, high, low, close = prices
             volume = 180_000 + int(90_000 * _noise(self.seed, f"{day.day}:volume"))
-            yield IndexDay(day.day, opened, high, low, close, volume, int(volume * close * 0.25))
+            yield SimulatedIndexDay(day.day, opened, high, low, close, volume, int(volume * close * 0.25))
 
     def _fair_premium(self, contract: Contract, day: date) -> float:
         return 1 + CARRY_PER_YEAR * max(0, (contract.last_day - day).days) / 365
@@ -345,7 +345,7 @@ def _noise(seed: int, text: str) -> float:
     return hash_of(f"{seed}:{text}")
 
 
-def _average(rule: IndexRule, stocks: list[Stock], days: tuple[DayPrice, ...], name: str) -> float:
+def _average(rule: IndexRule, stocks: list[ListedStock], days: tuple[HistoryDay, ...], name: str) -> float:
     weight = sum(stock.base_price * stock.listed_shares for stock in stocks)
     worth: float = sum(getattr(day, name) * stock.listed_shares for stock, day in zip(stocks, days, strict=True))
     return round(rule.level * worth / weight, 2)
@@ -355,7 +355,7 @@ def _on_tick(price: float) -> float:
     return round(round(price / FUTURES_TICK) * FUTURES_TICK, 2)
 
 
-def newest(days: Iterator[IndexDay], count: int) -> list[IndexDay]:
+def newest(days: Iterator[SimulatedIndexDay], count: int) -> list[SimulatedIndexDay]:
     return list(islice(days, count))
 
 

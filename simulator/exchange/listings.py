@@ -13,7 +13,7 @@ from aegis.terms import Board, Instrument
 
 
 @dataclass(frozen=True, slots=True)
-class Stock:
+class ListedStock:
     """One line of the master file (종목 마스터). Prices in won."""
 
     code: str
@@ -66,9 +66,9 @@ def _row(
     flags: str = "",
     board: Board = _KOSPI,
     instrument: Instrument = _SHARE,
-) -> Stock:
+) -> ListedStock:
     """Build a row; `flags` holds `n` when NXT trades it, `2` when KOSPI200 counts it, `x` without market orders."""
-    return Stock(
+    return ListedStock(
         code=code,
         name=name,
         english=english,
@@ -87,11 +87,11 @@ def _row(
 
 def _kosdaq(
     code: str, name: str, english: str, sector: str, industry: str, base: int, shares: int, par: int, flags: str = ""
-) -> Stock:
+) -> ListedStock:
     return _row(code, name, english, sector, industry, base, shares, par, flags, board=_KOSDAQ)
 
 
-def _fund(code: str, name: str, english: str, base: int, units: int) -> Stock:
+def _fund(code: str, name: str, english: str, base: int, units: int) -> ListedStock:
     # exchange-traded funds are not traded on NXT
     return _row(code, name, english, "", "", base, units, 0, instrument=_ETF)
 
@@ -206,7 +206,7 @@ _ROWS = (
 VARIABLE = "AEGIS_SIMULATOR_STOCKS"
 
 
-def _made_up(count: int) -> Iterator[Stock]:
+def _made_up(count: int) -> Iterator[ListedStock]:
     shares = [row for row in _ROWS if row.instrument is Instrument.STOCK]
     for number in range(count):
         like = shares[number % len(shares)]
@@ -215,4 +215,4 @@ def _made_up(count: int) -> Iterator[Stock]:
 
 
 _LISTED = (*_ROWS, *_made_up(int(os.environ.get(VARIABLE, "0")) - len(_ROWS)))
-STOCKS: Mapping[str, Stock] = MappingProxyType({row.code: row for row in _LISTED})
+STOCKS: Mapping[str, ListedStock] = MappingProxyType({row.code: row for row in _LISTED})

@@ -12,20 +12,20 @@ from functools import lru_cache
 from aegis import ticks
 from aegis.terms import Instrument, Market, Side
 from simulator.exchange import order_flow
-from simulator.exchange.listings import Stock
-from simulator.exchange.order_book import MAKER, Book, Indication, other
-from simulator.exchange.trade_tape import Bar, MinuteBlock, Tape, Trade
+from simulator.exchange.listings import ListedStock
+from simulator.exchange.order_book import MAKER, Indication, OrderBook, other
+from simulator.exchange.trade_tape import MinuteBlock, Tape, TapeBar, TapeTrade
 
 
 @dataclass(frozen=True, slots=True)
-class Match:
+class MakerFill:
     """Shares that changed hands; owners are order keys, or the market maker."""
 
     price: int
     quantity: int
     buyer: str
     seller: str
-    trade: Trade
+    trade: TapeTrade
 
 
 @lru_cache(maxsize=4_096)
@@ -50,12 +50,12 @@ _BUYERS = bytes(0 if way < order_flow.STILL else 1 if way == order_flow.STILL el
 class Venue:
     """`book` may be crossed only while an auction collects orders; `is_auction` says so."""
 
-    stock: Stock
+    stock: ListedStock
     market: Market
     base: int
     seed: int
     unified: Tape | None = None  # the day of both venues together, where a stock trades on both
-    book: Book = field(default_factory=Book)
+    book: OrderBook = field(default_factory=OrderBook)
     tape: Tape = field(init=False)
     lowest: int = field(init=False)
     highest: int = field(init=False)
@@ -65,7 +65,7 @@ class Venue:
     usual: int = field(init=False)
     is_auction: bool = False
     changed_at: datetime | None = None
-    regular_close: Bar | None = None  # the day as the closing auction left it
+    regular_close: TapeBar | None = None  # the day as the closing auction left it
     static_standard: int = 0  # what a static interruption is measured against; 0 is the day's open
     _laid_at: int | None = None  # the anchor the maker last laid his levels round; None when they were touched
 
@@ -91,7 +91,7 @@ class Venue:
         """Keep the day's figures at the regular close; later trades do not change them."""
         tape = self.tape
         if tape.volume:
-            self.regular_close = Bar(tape.open, tape.high, tape.low, tape.last, tape.volume, tape.amount)
+            self.regular_close = TapeBar(tape.open, tape.high, tape.low, tape.last, tape.volume, tape.amount)
 
     # --- the maker
 
@@ -141,19 +141,19 @@ class Venue:
 
     # --- trading
 
-    def print(self, at: datetime, price: int, quantity: int, taker: Side | None) -> Trade:
+    def print(self, at: datetime, price: int, quantity: int, taker: Side | None) -> TapeTrade:
         """Put a trade on the tape."""
         unified = self.unified.add(at, price, quantity, taker) if self.unified is not None else None
         return self.tape.add(at, price, quantity, taker, unified)
 
-    def execute(self, side: Side, limit: int, quantity: int, owner: str, at: datetime) -> list[Match]:
+    def execute(self, side: Side, limit: int, quantity: int, owner: str, at: datetime) -> list[MakerFill]:
         """Match an incoming order as far as the book goes; what is left is the caller's."""
         matches = self.book.take(side, limit, quantity)
         hits = []
         for match in matches:
             trade = self.print(at, match.price, match.quantity, side)
             buyer, seller = (owner, match.owner) if side is Side.BUY else (match.owner, owner)
-            hits.append(Match(match.price, match.quantity, buyer, seller, trade))
+            hits.append(MakerFill(match.price, match.quantity, buyer, seller, trade))
         for price in {match.price for match in matches}:
             self._follow(side, price)
         if matches:
@@ -170,7 +170,7 @@ class Venue:
         elif taker is Side.SELL and price <= self.anchor:
             self.anchor = self._down(price)
 
-    def move(self, direction: int, at: datetime) -> list[Match]:
+    def move(self, direction: int, at: datetime) -> list[MakerFill]:
         """Clear the best level of one side: the price moves a tick, unless it stands at its daily limit."""
         if direction > 0:
             price = self._up(self.anchor)
@@ -186,12 +186,12 @@ class Venue:
         self.anchor = min(self.anchor, self._down(price))
         return hits
 
-    def _clear(self, taker: Side, limit: int, at: datetime) -> list[Match]:
+    def _clear(self, taker: Side, limit: int, at: datetime) -> list[MakerFill]:
         return self.execute(taker, limit, self.book.available(taker, limit), MAKER, at)
 
-    def walk_to(self, price: int, at: datetime) -> list[Match]:
+    def walk_to(self, price: int, at: datetime) -> list[MakerFill]:
         """Trade tick by tick until the last price is `price`, so that every order on the way fills."""
-        hits: list[Match] = []
+        hits: list[MakerFill] = []
         while self.tape.last != price or not self.tape.volume:
             if price > self.anchor:
                 direction = 1
@@ -209,7 +209,7 @@ class Venue:
         self._laid_at = None
         self.lay()
 
-    def step(self, draw: order_flow.Draw, at: datetime, lead: int | None = None) -> list[Match]:
+    def step(self, draw: order_flow.Draw, at: datetime, lead: int | None = None) -> list[MakerFill]:
         """Let the crowd act once. `lead` is an anchor to follow tick by tick instead of the own draws."""
         if self.is_auction:
             self._drift(draw)
@@ -225,7 +225,7 @@ class Venue:
         self.changed_at = at
         return hits
 
-    def _taken(self, draw: order_flow.Draw, at: datetime) -> list[Match]:
+    def _taken(self, draw: order_flow.Draw, at: datetime) -> list[MakerFill]:
         size = int(self.usual * draw.size * 0.6)
         if not size:
             return []
@@ -238,7 +238,7 @@ class Venue:
         room = waiting - 1 if made else waiting
         return self.execute(draw.taker, price, min(size, room), MAKER, at) if room > 0 else []
 
-    def _met_halfway(self, draw: order_flow.Draw, at: datetime) -> list[Match]:
+    def _met_halfway(self, draw: order_flow.Draw, at: datetime) -> list[MakerFill]:
         """Now and then two of the crowd meet at the midpoint (중간가): a price off the grid."""
         if draw.chance >= order_flow.HALFWAY or self.book.has_guests():
             return []
@@ -247,7 +247,7 @@ class Venue:
             return []
         quantity = 1 + draw.spread[1] % 9
         trade = self.print(at, (ask + bid) // 2, quantity, draw.taker)
-        return [Match(trade.price, quantity, MAKER, MAKER, trade)]
+        return [MakerFill(trade.price, quantity, MAKER, MAKER, trade)]
 
     def _direction(self, draw: order_flow.Draw, lead: int | None) -> int:
         if lead is not None and lead != self.anchor:
@@ -274,7 +274,7 @@ class Venue:
         """Return the auction's expected price and volume (예상체결); zeros outside an auction."""
         return self.book.indication(self.tape.last) if self.is_auction else Indication()
 
-    def uncross(self, at: datetime) -> list[Match]:
+    def uncross(self, at: datetime) -> list[MakerFill]:
         """End the auction: everything that crosses trades at one price."""
         self.lay_anew()
         price, crossings = self.book.uncross(self.tape.last)
@@ -283,7 +283,7 @@ class Venue:
         if crossings:
             volume = sum(crossing.quantity for crossing in crossings)
             trade = self.print(at, price, volume, None)
-            hits = [Match(price, c.quantity, c.buyer, c.seller, trade) for c in crossings]
+            hits = [MakerFill(price, c.quantity, c.buyer, c.seller, trade) for c in crossings]
             self.anchor = price if self.book.quantity(Side.BUY, price) else self._down(price)
             self.changed_at = at
         self.lay()
@@ -327,7 +327,7 @@ class Venue:
         self.changed_at = at
         self._laid_at = None
 
-    def walk_through(self, price: int, at: datetime) -> list[Match]:
+    def walk_through(self, price: int, at: datetime) -> list[MakerFill]:
         """Trade to `price` through the book and fill the customers' orders there; `home` does not change."""
         home = self.home
         hits = self.walk_to(price, at)

@@ -14,7 +14,7 @@ MAKER = ""
 
 
 @dataclass(slots=True)
-class Entry:
+class BookEntry:
     """What one owner has waiting at one price."""
 
     owner: str
@@ -31,7 +31,7 @@ class Match:
 
 
 @dataclass(frozen=True, slots=True)
-class Crossing:
+class BookTrade:
     """Shares matched in an auction, all at its one price."""
 
     quantity: int
@@ -51,11 +51,11 @@ def other(side: Side) -> Side:
     return Side.SELL if side is Side.BUY else Side.BUY
 
 
-class Book:
+class OrderBook:
     """Both sides of one stock on one venue."""
 
     def __init__(self) -> None:
-        self._sides: dict[Side, dict[int, list[Entry]]] = {Side.BUY: {}, Side.SELL: {}}
+        self._sides: dict[Side, dict[int, list[BookEntry]]] = {Side.BUY: {}, Side.SELL: {}}
         # sums by price, of the maker's shares and of his guests': they are asked for at every step
         self._made: dict[Side, dict[int, int]] = {Side.BUY: {}, Side.SELL: {}}
         self._guests: dict[Side, dict[int, int]] = {Side.BUY: {}, Side.SELL: {}}
@@ -117,7 +117,7 @@ class Book:
         if entries and entries[-1].owner == owner:
             entries[-1].quantity += quantity
         else:
-            entries.append(Entry(owner, quantity))
+            entries.append(BookEntry(owner, quantity))
 
     def remove(self, side: Side, price: int, owner: str, quantity: int) -> int:
         """Take up to `quantity` of `owner` out of the queue at `price`, the newest first; return how much."""
@@ -148,7 +148,7 @@ class Book:
         """Let the market maker have these quantities by price on `side`, and no others."""
         if not self._guests[side]:  # nobody's place in a queue is to be kept
             self._made[side] = quantities
-            self._sides[side] = {price: [Entry(MAKER, quantity)] for price, quantity in quantities.items()}
+            self._sides[side] = {price: [BookEntry(MAKER, quantity)] for price, quantity in quantities.items()}
             return
         for price in self._made[side].keys() - quantities.keys():
             self.set_made(side, price, 0)
@@ -188,15 +188,15 @@ class Book:
         )
         return Indication(price, -rank[0]) if rank[0] else Indication()
 
-    def uncross(self, reference: int) -> tuple[int, list[Crossing]]:
+    def uncross(self, reference: int) -> tuple[int, list[BookTrade]]:
         """Hold the auction: return its price and who traded with whom; price 0 when nothing crossed."""
         deal = self.indication(reference)
-        crossings: list[Crossing] = []
+        crossings: list[BookTrade] = []
         left = deal.quantity
         while left:
             buyer, seller = self._first(Side.BUY), self._first(Side.SELL)
             traded = min(buyer.quantity, seller.quantity, left)
-            crossings.append(Crossing(traded, buyer.owner, seller.owner))
+            crossings.append(BookTrade(traded, buyer.owner, seller.owner))
             for side, entry in ((Side.BUY, buyer), (Side.SELL, seller)):
                 price = self.best(side)
                 assert price is not None
@@ -221,7 +221,7 @@ class Book:
             return sorted(price for price in waiting if price <= limit)
         return sorted((price for price in waiting if price >= limit), reverse=True)
 
-    def _first(self, side: Side) -> Entry:
+    def _first(self, side: Side) -> BookEntry:
         price = self.best(side)
         assert price is not None, "an auction's volume is there on both sides"
         return self._sides[side][price][0]

@@ -7,13 +7,13 @@ from aegis import ticks
 from aegis.fees import calc_fee
 from aegis.sessions import Matching, Phase, PhaseName, legal_kinds, phases_at
 from aegis.terms import FOK_KINDS, PRICED, Instrument, Market, OrderKind, Side
-from simulator.api.error_codes import Refused
+from simulator.api.error_codes import RequestRefused
 from simulator.exchange.calendar import is_trading_day, paper_phases_on, phases_on
 from simulator.exchange.conditional_orders import MIDPOINT, OffBook
-from simulator.exchange.exchange import VENUES, BookChanged, Exchange, NoticeKind, Printed
+from simulator.exchange.exchange import VENUES, BookChanged, Exchange, OrderNoticeKind, Printed
 from simulator.exchange.market_maker import Venue
 from simulator.exchange.order_book import other
-from simulator.exchange.orders import NewOrder, Order, Request, Status
+from simulator.exchange.orders import NewOrder, Order, OrderStatus, Request
 from simulator.exchange.state import order_words
 from simulator.faults.table import ORDER
 
@@ -36,7 +36,7 @@ OWN_BEST = frozenset({OrderKind.OWN_BEST, OrderKind.GTP_OWN_BEST, OrderKind.AFTE
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ChangeRequest:
     """What order-rvsecncl asks for. `quantity` counts only when `everything` is false."""
 
     account: str
@@ -63,7 +63,7 @@ class Desk:
     # --- new orders
 
     def place(self, wanted: NewOrder, now: datetime) -> Order:
-        """Accept an order and match it. Raises Refused."""
+        """Accept an order and match it. Raises RequestRefused."""
         self._exchange.account(wanted.account)
         where = self._route(wanted, now)
         venue = self._exchange.venue(wanted.code, where)
@@ -71,7 +71,7 @@ class Desk:
         price = self._price(wanted, venue)
         self._check_means(wanted, price, venue)
         order = self._number(wanted, where, price, now, original=0, request=Request.NEW)
-        self._exchange.notify(NoticeKind.ACCEPTED, order, now, quantity=order.quantity, price=wanted.price)
+        self._exchange.notify(OrderNoticeKind.ACCEPTED, order, now, quantity=order.quantity, price=wanted.price)
         if exchange_says_no := self._exchange.faults.take(
             ORDER, ("refused_later",), account=order.account, code=order.code
         ):
@@ -86,15 +86,15 @@ class Desk:
         self._exchange.record(
             "reject", now, date=order.date.isoformat(), number=order.number, quantity=quantity, reason=reason
         )
-        self._exchange.notify(NoticeKind.REFUSED, order, now, quantity=quantity, price=order.price)
+        self._exchange.notify(OrderNoticeKind.REFUSED, order, now, quantity=quantity, price=order.price)
 
     def _route(self, wanted: NewOrder, now: datetime) -> Market:
-        """Return the venue an order goes to; SOR picks the better price. Raises Refused."""
+        """Return the venue an order goes to; SOR picks the better price. Raises RequestRefused."""
         stock = self._exchange.stock(wanted.code)
         if not is_trading_day(now.date()):
-            raise Refused("not a business day")
+            raise RequestRefused("not a business day")
         if wanted.market is Market.NXT and not stock.on_nxt:
-            raise Refused("not on this venue")
+            raise RequestRefused("not on this venue")
         self._check_time(wanted, now)
         if wanted.market is not Market.SOR:
             return wanted.market
@@ -107,7 +107,7 @@ class Desk:
             and (wanted.kind in legal_kinds(market, phases, now))
         ]
         if not open_venues:
-            raise Refused("after the close" if stock.on_nxt else "not on this venue")
+            raise RequestRefused("after the close" if stock.on_nxt else "not on this venue")
         if len(open_venues) == 1 or wanted.kind.is_market:
             return open_venues[0]
         return min(open_venues, key=lambda market: self._rank(wanted, market))
@@ -131,20 +131,20 @@ class Desk:
         phases = [phase for phase in self._phases_on(now.date()) if phase.market in markets]
         if not any(phase.holds(now.time()) for phase in phases):
             is_over = now.time() >= max(phase.ends_at for phase in phases)
-            raise Refused("after the close" if is_over else "before the open")
+            raise RequestRefused("after the close" if is_over else "before the open")
 
     def _check(self, wanted: NewOrder, venue: Venue, now: datetime) -> None:
         """Refuse what no market would take: halted stocks, bad quantities, prices off the grid or the day."""
         if wanted.code in self._exchange.world.halted:
-            raise Refused("halted")
+            raise RequestRefused("halted")
         if venue.is_auction and self._matches_now(venue.market, now) and wanted.kind not in SINGLE_PRICE:
-            raise Refused("kind not taken now", wanted.kind)  # a volatility interruption (VI)
+            raise RequestRefused("kind not taken now", wanted.kind)  # a volatility interruption (VI)
         if wanted.quantity <= 0:
-            raise Refused("bad quantity")
+            raise RequestRefused("bad quantity")
         if wanted.kind.is_market and not venue.stock.takes_market:
-            raise Refused("no market orders")
+            raise RequestRefused("no market orders")
         if wanted.kind in KRX_AFTER and venue.stock.instrument is not Instrument.STOCK:
-            raise Refused("kind not taken now", wanted.kind)  # no funds or notes in the after-market
+            raise RequestRefused("kind not taken now", wanted.kind)  # no funds or notes in the after-market
         if wanted.kind in PRICED:
             self._check_price(wanted.price, venue)
         if wanted.kind is OrderKind.STOP_LIMIT:
@@ -154,14 +154,14 @@ class Desk:
 
     def _check_price(self, price: int, venue: Venue) -> None:
         if price <= 0 or not ticks.is_on_tick(price, venue.stock.instrument):
-            raise Refused("bad tick")
+            raise RequestRefused("bad tick")
         if not venue.lowest <= price <= venue.highest:
-            raise Refused("outside daily limits")
+            raise RequestRefused("outside daily limits")
 
     def _check_single_price(self, price: int, venue: Venue) -> None:
         """In the after-hours single price (시간외 단일가) a price stays within 10 % of the close."""
         if abs(price - venue.closing_price) * 10 > venue.closing_price:
-            raise Refused("outside daily limits")
+            raise RequestRefused("outside daily limits")
 
     def _price(self, wanted: NewOrder, venue: Venue) -> int:
         """Return the price in won at which an order stands in the book."""
@@ -183,13 +183,13 @@ class Desk:
         exchange = self._exchange
         if wanted.side is Side.SELL:
             if wanted.quantity > exchange.sellable(wanted.account, wanted.code):
-                raise Refused("shares short")
+                raise RequestRefused("shares short")
             return
         checked_at = price if wanted.kind in PRICED else venue.highest
         amount = wanted.quantity * checked_at
         fee = calc_fee(amount, venue.market, Side.BUY, on=exchange.world.today()).fee
         if amount + fee > exchange.orderable_cash(wanted.account):
-            raise Refused("cash short")
+            raise RequestRefused("cash short")
 
     def _number(
         self, wanted: NewOrder, where: Market, price: int, now: datetime, *, original: int, request: Request
@@ -213,7 +213,7 @@ class Desk:
             time=f"{now:%H%M%S}",
             book_price=price,
             reserve_price=price if wanted.side is Side.BUY else 0,
-            status=Status.DONE if request is Request.CANCEL else Status.OPEN,
+            status=OrderStatus.DONE if request is Request.CANCEL else OrderStatus.OPEN,
         )
         exchange.record("order", now, order=order_words(order), **({"tag": wanted.tag} if wanted.tag else {}))
         return exchange.world.orders[order.date, order.number]
@@ -247,28 +247,28 @@ class Desk:
     def _lapse(self, order: Order, now: datetime) -> None:
         """Cancel what an immediate order (IOC, FOK) did not get."""
         left = order.remaining
-        self._exchange.withdraw(order, left, Status.CANCELLED, now, reason="immediate")
-        self._exchange.notify(NoticeKind.LAPSED, order, now, quantity=left, price=0)
+        self._exchange.withdraw(order, left, OrderStatus.CANCELLED, now, reason="immediate")
+        self._exchange.notify(OrderNoticeKind.LAPSED, order, now, quantity=left, price=0)
 
     # --- amending and cancelling
 
-    def change(self, wanted: Change, now: datetime) -> Order:
-        """Cancel or amend what is left of an order; return the request's own line. Raises Refused."""
+    def change(self, wanted: ChangeRequest, now: datetime) -> Order:
+        """Cancel or amend what is left of an order; return the request's own line. Raises RequestRefused."""
         if not is_trading_day(now.date()):
-            raise Refused("not a business day")
+            raise RequestRefused("not a business day")
         self._check_open(now, *VENUES)
         order = self._find(wanted)
         self._check_open(now, order.venue)
         if not order.is_open or not order.remaining:
-            raise Refused("nothing left")
+            raise RequestRefused("nothing left")
         if self._exchange.faults.take(ORDER, ("overtaken",), account=order.account, code=order.code):
             self._overtake(order, now)
-            raise Refused("nothing left")
+            raise RequestRefused("nothing left")
         quantity = order.remaining if wanted.everything else wanted.quantity
         if quantity <= 0:
-            raise Refused("bad quantity")
+            raise RequestRefused("bad quantity")
         if quantity > order.remaining:
-            raise Refused("nothing left")
+            raise RequestRefused("nothing left")
         if wanted.is_ignored:
             return self._ignore(order, wanted, now)
         act = self._cancel if wanted.is_cancel else self._amend
@@ -283,15 +283,15 @@ class Desk:
         exchange.fill(order, order.venue, order.price, quantity, now)
         exchange.tell(Printed(order.code, order.venue, (trade,)))
 
-    def _find(self, wanted: Change) -> Order:
+    def _find(self, wanted: ChangeRequest) -> Order:
         order = self._exchange.world.orders.get((self._exchange.world.today(), wanted.number))
         if order is None or order.account != wanted.account or order.request is Request.CANCEL:
-            raise Refused("no such order")
+            raise RequestRefused("no such order")
         if wanted.market is not None and wanted.market is not order.market:
-            raise Refused("no such order")  # a cancel names the venue its order went to
+            raise RequestRefused("no such order")  # a cancel names the venue its order went to
         return order
 
-    def _cancel(self, order: Order, quantity: int, wanted: Change, now: datetime) -> Order:
+    def _cancel(self, order: Order, quantity: int, wanted: ChangeRequest, now: datetime) -> Order:
         line = self._number(
             self._as_request(order, order.kind, quantity, 0, wanted.tag),
             order.venue,
@@ -300,12 +300,12 @@ class Desk:
             original=order.number,
             request=Request.CANCEL,
         )
-        self._exchange.withdraw(order, quantity, Status.CANCELLED, now, reason="cancel")
-        self._exchange.notify(NoticeKind.CONFIRMED, line, now, quantity=quantity, price=0)
+        self._exchange.withdraw(order, quantity, OrderStatus.CANCELLED, now, reason="cancel")
+        self._exchange.notify(OrderNoticeKind.CONFIRMED, line, now, quantity=quantity, price=0)
         self._exchange.tell(BookChanged(order.code, order.venue))
         return line
 
-    def _amend(self, order: Order, quantity: int, wanted: Change, now: datetime) -> Order:
+    def _amend(self, order: Order, quantity: int, wanted: ChangeRequest, now: datetime) -> Order:
         exchange = self._exchange
         venue = exchange.venue(order.code, order.venue)
         request = self._as_request(order, wanted.kind, quantity, wanted.price, wanted.tag)
@@ -314,14 +314,14 @@ class Desk:
         price = self._price(request, venue)
         more = exchange.amend_reserve(order, quantity, price) if order.side is Side.BUY else 0
         if more > 0 and more > exchange.orderable_cash(order.account):
-            raise Refused("cash short")
+            raise RequestRefused("cash short")
         line = self._number(request, order.venue, price, now, original=order.number, request=Request.AMEND)
-        exchange.withdraw(order, quantity, Status.REPLACED, now, reason="amend")
-        exchange.notify(NoticeKind.CONFIRMED, line, now, quantity=quantity, price=wanted.price)
+        exchange.withdraw(order, quantity, OrderStatus.REPLACED, now, reason="amend")
+        exchange.notify(OrderNoticeKind.CONFIRMED, line, now, quantity=quantity, price=wanted.price)
         self._send(line, now)
         return line
 
-    def _ignore(self, order: Order, wanted: Change, now: datetime) -> Order:
+    def _ignore(self, order: Order, wanted: ChangeRequest, now: datetime) -> Order:
         """Return the line that a request would have got. Its number is used up, the line is not listed."""
         number = self._exchange.world.next_number
         self._exchange.record("ignored", now, account=order.account, number=number, original=order.number)
@@ -350,8 +350,10 @@ _PHASE_WORDS = {
 }
 
 
-def _wrong_kind(wanted: NewOrder, current: tuple[Phase, ...]) -> Refused:
+def _wrong_kind(wanted: NewOrder, current: tuple[Phase, ...]) -> RequestRefused:
     """Return the refusal for an order kind that the venue does not take at this moment."""
     if wanted.market is Market.NXT:
-        return Refused("kind not taken on NXT", next((_PHASE_WORDS.get(phase.name, "") for phase in current), ""))
-    return Refused("kind not taken now", wanted.kind)
+        return RequestRefused(
+            "kind not taken on NXT", next((_PHASE_WORDS.get(phase.name, "") for phase in current), "")
+        )
+    return RequestRefused("kind not taken now", wanted.kind)

@@ -7,7 +7,7 @@ from enum import StrEnum
 from aegis.terms import Market, OrderKind, Side
 
 
-class Status(StrEnum):
+class OrderStatus(StrEnum):
     OPEN = "open"
     FILLED = "filled"
     CANCELLED = "cancelled"
@@ -59,7 +59,7 @@ class Order:
     time: str
     book_price: int  # where it stands in a queue; a conditional limit (조건부지정가) leaves its price for the close
     reserve_price: int  # what one share still to be bought locks up
-    status: Status = Status.OPEN
+    status: OrderStatus = OrderStatus.OPEN
     filled: int = 0
     amount: int = 0
     fee: int = 0
@@ -83,7 +83,7 @@ class Order:
 
     @property
     def is_open(self) -> bool:
-        return self.status is Status.OPEN
+        return self.status is OrderStatus.OPEN
 
     @property
     def average(self) -> float:

@@ -18,8 +18,8 @@ from simulator.exchange.calendar import is_trading_day, next_trading_day, phases
 from simulator.exchange.conditional_orders import OffBook
 from simulator.exchange.exchange import VENUES, BookChanged, Exchange, StatusChanged
 from simulator.exchange.fast_forward import FastForward
-from simulator.exchange.market_maker import Match, Venue
-from simulator.exchange.orders import Order, Status
+from simulator.exchange.market_maker import MakerFill, Venue
+from simulator.exchange.orders import Order, OrderStatus
 from simulator.exchange.trade_tape import Tape
 
 STEP = timedelta(seconds=0.5)
@@ -384,7 +384,7 @@ class Clockwork:
         return phase.name is PhaseName.CLOSING_AUCTION
 
     def _expire(self, order: Order, at: datetime) -> None:
-        self._exchange.withdraw(order, order.remaining, Status.EXPIRED, at, reason="expiry")
+        self._exchange.withdraw(order, order.remaining, OrderStatus.EXPIRED, at, reason="expiry")
 
     def _expire_all(self, at: datetime) -> None:
         for order in self._exchange.world.all_open():
@@ -441,7 +441,7 @@ class Clockwork:
             if venue.market is Market.NXT and krx_leads:
                 lead = exchange.venues[venue.stock.code, Market.KRX].anchor
             draw = order_flow.draw(self._seed, day, venue.stream, number)
-            hits: list[Match] = venue.step(draw, at, lead)
+            hits: list[MakerFill] = venue.step(draw, at, lead)
             if hits:
                 exchange.book_hits(venue, hits)
             self._offbook.work(venue, at, draw)

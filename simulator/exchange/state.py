@@ -12,16 +12,16 @@ from decimal import Decimal
 from typing import Any
 
 from aegis.terms import Market, OrderKind, Side
-from simulator.exchange.accounts import Account, Holding
+from simulator.exchange.accounts import AccountHolding, BrokerAccount
 from simulator.exchange.event_log import Event
-from simulator.exchange.orders import Execution, Order, Request, Status
-from simulator.exchange.trade_tape import Bar
+from simulator.exchange.orders import Execution, Order, OrderStatus, Request
+from simulator.exchange.trade_tape import TapeBar
 
 OrderId = tuple[date, int]
 
 
 @dataclass(slots=True)
-class Token:
+class IssuedToken:
     """An access token (접근토큰) of one app key."""
 
     text: str
@@ -41,7 +41,7 @@ class Approval:
 
 
 @dataclass(slots=True)
-class Interruption:
+class VolatilityInterruption:
     """A volatility interruption (VI): two minutes of single price. Kinds: 1 static, 2 dynamic."""
 
     day: date
@@ -63,23 +63,23 @@ class World:
     first_day: date | None = None
     next_number: int = 1
     bases: dict[str, int] = field(default_factory=dict)
-    closes: dict[str, dict[date, Bar]] = field(default_factory=dict)
-    accounts: dict[str, Account] = field(default_factory=dict)
+    closes: dict[str, dict[date, TapeBar]] = field(default_factory=dict)
+    accounts: dict[str, BrokerAccount] = field(default_factory=dict)
     orders: dict[OrderId, Order] = field(default_factory=dict)
     executions: dict[str, list[Execution]] = field(default_factory=dict)
     frozen: set[str] = field(default_factory=set)
     halted: set[str] = field(default_factory=set)
     operation: str = ""  # the market's operation code, while or after the whole market stood still today
-    interruptions: list[Interruption] = field(default_factory=list)
+    interruptions: list[VolatilityInterruption] = field(default_factory=list)
     account_keys: dict[str, set[str]] = field(default_factory=dict)
     hts_keys: dict[str, set[str]] = field(default_factory=dict)
     marks: dict[str, Any] = field(default_factory=dict)
-    bars: dict[str, dict[str, Bar]] = field(default_factory=dict)
+    bars: dict[str, dict[str, TapeBar]] = field(default_factory=dict)
     # by "code:venue": number of the event and price, where it moved since the last mark
     last_prices: dict[str, tuple[int, int]] = field(default_factory=dict)
     step: int = 0
-    tokens: dict[str, Token] = field(default_factory=dict)
-    newest_token: dict[str, Token] = field(default_factory=dict)
+    tokens: dict[str, IssuedToken] = field(default_factory=dict)
+    newest_token: dict[str, IssuedToken] = field(default_factory=dict)
     approvals: dict[str, Approval] = field(default_factory=dict)
     _open: dict[str, dict[int, Order]] = field(default_factory=dict)
     _by_account: dict[str, list[Order]] = field(default_factory=dict)
@@ -143,10 +143,10 @@ class World:
     def _close_day(self, event: Event) -> None:
         day = date.fromisoformat(event["date"])
         for code, bar in event["bars"].items():
-            self.closes.setdefault(code, {})[day] = Bar(*bar)
+            self.closes.setdefault(code, {})[day] = TapeBar(*bar)
 
     def _open_account(self, event: Event) -> None:
-        self.accounts[event["account"]] = Account(event["account"])
+        self.accounts[event["account"]] = BrokerAccount(event["account"])
 
     def _take_order(self, event: Event) -> None:
         order = order_from(event["order"])
@@ -184,24 +184,24 @@ class World:
         )
         self.last_prices[f"{order.code}:{execution.market}"] = event["n"], execution.price
         if not order.remaining:
-            self._finish(order, Status.FILLED if order.filled == order.quantity else Status.CANCELLED)
+            self._finish(order, OrderStatus.FILLED if order.filled == order.quantity else OrderStatus.CANCELLED)
         self._keep_state(order, event)
 
     def _take_back(self, event: Event) -> None:
         order = self._order(event)
         order.cancelled += event["quantity"]
-        if event["status"] == Status.REPLACED:
+        if event["status"] == OrderStatus.REPLACED:
             order.replaced += event["quantity"]
-        elif event["status"] == Status.EXPIRED:
+        elif event["status"] == OrderStatus.EXPIRED:
             order.expired += event["quantity"]
         if not order.remaining:
-            self._finish(order, Status(event["status"]))
+            self._finish(order, OrderStatus(event["status"]))
         self._keep_state(order, event)
 
     def _reject(self, event: Event) -> None:
         order = self._order(event)
         order.rejected += event["quantity"]
-        self._finish(order, Status.REJECTED)
+        self._finish(order, OrderStatus.REJECTED)
         self._keep_state(order, event)
 
     def _change(self, event: Event) -> None:
@@ -219,7 +219,7 @@ class World:
     def _use_up_number(self, event: Event) -> None:
         self.next_number = max(self.next_number, event["number"] + 1)
 
-    def _finish(self, order: Order, status: Status) -> None:
+    def _finish(self, order: Order, status: OrderStatus) -> None:
         order.status = status
         self._open.get(order.account, {}).pop(order.number, None)
 
@@ -229,7 +229,7 @@ class World:
     def _adjust(self, event: Event) -> None:
         """Shares that came or went without a trade here: a split, a bonus issue, a hand's transfer."""
         holdings = self.accounts[event["account"]].holdings
-        holding = holdings.setdefault(event["code"], Holding(event["code"]))
+        holding = holdings.setdefault(event["code"], AccountHolding(event["code"]))
         cost = holding.cost + event.get("cost", 0)
         holding.quantity = event["quantity"]
         if holding.quantity:
@@ -250,7 +250,7 @@ class World:
     def _interrupt(self, event: Event) -> None:
         words = {name: event[name] for name in ("code", "kind", "price", "standard", "began")}
         count = 1 + sum(vi.code == event["code"] for vi in self.interruptions)
-        self.interruptions.append(Interruption(day=self.today(), count=count, **words))
+        self.interruptions.append(VolatilityInterruption(day=self.today(), count=count, **words))
 
     def _resume(self, event: Event) -> None:
         for vi in self.interruptions:
@@ -268,10 +268,10 @@ class World:
         self.marks.update(event["venues"])
         self.last_prices = {name: (n, price) for name, (n, price) in self.last_prices.items() if n > event["n"]}
         for name, bar in event["bars"].items():
-            self.bars.setdefault(name, {})[event["minute"]] = Bar(*bar)
+            self.bars.setdefault(name, {})[event["minute"]] = TapeBar(*bar)
 
     def _issue_token(self, event: Event) -> None:
-        token = Token(
+        token = IssuedToken(
             text=event["token"],
             key=event["key"],
             issued_at=datetime.fromisoformat(event["at"]),
@@ -341,7 +341,7 @@ _ORDER_TYPES: dict[str, Callable[[Any], Any]] = {
     "market": Market,
     "venue": Market,
     "kind": OrderKind,
-    "status": Status,
+    "status": OrderStatus,
 }
 
 

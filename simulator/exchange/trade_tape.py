@@ -15,7 +15,7 @@ NAMES = tuple(f"{minute // 60:02d}{minute % 60:02d}" for minute in range(24 * 60
 
 
 @dataclass(frozen=True, slots=True)
-class Trade:
+class TapeTrade:
     """A trade and the day's figures right after it. `taker` is None in an auction."""
 
     at: datetime
@@ -31,11 +31,11 @@ class Trade:
     sells: int
     bought: int
     sold: int
-    unified: "Trade | None" = None  # the same trade in the day of both venues together
+    unified: "TapeTrade | None" = None  # the same trade in the day of both venues together
 
 
 @dataclass(slots=True)
-class Bar:
+class TapeBar:
     """One minute, or one day. `amount` is the day's, up to and with this bar, as the broker prints it."""
 
     open: int
@@ -52,10 +52,10 @@ class Bar:
         self.volume += quantity
         self.amount = amount
 
-    def joined(self, later: "Bar") -> "Bar":
+    def joined(self, later: "TapeBar") -> "TapeBar":
         """Return one bar of this and a later one."""
         high, low = max(self.high, later.high), min(self.low, later.low)
-        return Bar(self.open, high, low, later.close, self.volume + later.volume, later.amount)
+        return TapeBar(self.open, high, low, later.close, self.volume + later.volume, later.amount)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class _PendingMinutes:
     blocks: Sequence[MinuteBlock]
     amount: int
 
-    def fill_in(self, bars: dict[str, Bar]) -> None:
+    def fill_in(self, bars: dict[str, TapeBar]) -> None:
         """Build the bars. A bar that exists already is earlier than these trades."""
         prices = [column for block in self.blocks for column in (block.opens, block.closes)]
         volumes = map(sum, zip(*(block.volumes() for block in self.blocks), strict=True))
@@ -104,7 +104,7 @@ class _PendingMinutes:
         running = accumulate(amounts, initial=self.amount)
         next(running)
         columns = (self.blocks[0].opens, map(max, *prices), map(min, *prices), self.blocks[-1].closes, volumes, running)
-        for minute, bar in zip(self.minutes, map(Bar, *columns), strict=True):
+        for minute, bar in zip(self.minutes, map(TapeBar, *columns), strict=True):
             before = bars.get(NAMES[minute])
             bars[NAMES[minute]] = bar if before is None else before.joined(bar)
 
@@ -133,13 +133,15 @@ class Tape:
     sells: int = 0
     bought: int = 0
     sold: int = 0
-    recent: deque[Trade] = field(default_factory=lambda: deque(maxlen=RECENT))
+    recent: deque[TapeTrade] = field(default_factory=lambda: deque(maxlen=RECENT))
     log: list[tuple[datetime, int, int]] | None = None  # every trade: moment, won, shares; None unless asked for
-    _bars: dict[str, Bar] = field(default_factory=dict)
+    _bars: dict[str, TapeBar] = field(default_factory=dict)
     _pending: list[_PendingMinutes] = field(default_factory=list)
     _pending_until: str = ""
 
-    def add(self, at: datetime, price: int, quantity: int, taker: Side | None, unified: Trade | None = None) -> Trade:
+    def add(
+        self, at: datetime, price: int, quantity: int, taker: Side | None, unified: TapeTrade | None = None
+    ) -> TapeTrade:
         """Print a trade."""
         self._set_extremes(at, price)
         if self.log is not None:
@@ -158,10 +160,10 @@ class Tape:
         bars = self._bars if minute > self._pending_until else self.minutes
         bar = bars.get(minute)
         if bar is None:
-            bars[minute] = Bar(price, price, price, price, quantity, self.amount)
+            bars[minute] = TapeBar(price, price, price, price, quantity, self.amount)
         else:
             bar.add(price, quantity, self.amount)
-        trade = Trade(
+        trade = TapeTrade(
             at, price, quantity, taker, self.open, self.high, self.low, self.volume, self.amount,
             self.buys, self.sells, self.bought, self.sold, unified,
         )  # fmt: skip
@@ -169,7 +171,7 @@ class Tape:
         return trade
 
     @property
-    def minutes(self) -> dict[str, Bar]:
+    def minutes(self) -> dict[str, TapeBar]:
         """The day's bars by minute (HHMM). Bars of skipped minutes are built on the first access."""
         pending, self._pending = self._pending, []
         self._pending_until = ""
@@ -177,7 +179,7 @@ class Tape:
             block.fill_in(self._bars)
         return self._bars
 
-    def printed_bar(self, minute: str) -> Bar | None:
+    def printed_bar(self, minute: str) -> TapeBar | None:
         """Return the bar of a minute if `add` made it, without building those of skipped minutes."""
         return self._bars.get(minute)
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
-from simulator.api.error_codes import Refused, Words
-from simulator.api.request import Call, Reply
+from simulator.api.error_codes import RequestRefused, Words
+from simulator.api.request import ApiReply, Call
 from simulator.faults.table import Fault
 
 HTML = "<html><head><title>502 Bad Gateway</title></head><body><center><h1>502 Bad Gateway</h1></center></body></html>"
@@ -46,7 +46,7 @@ def _cut(fault: Fault, call: Call) -> Call:
 
 def _turn_away(name: str) -> Callable[[Fault, Call], Call]:
     def strike(fault: Fault, call: Call) -> Call:
-        raise Refused(name)
+        raise RequestRefused(name)
 
     return strike
 
@@ -57,7 +57,7 @@ def _say(fault: Fault, call: Call) -> Call:
 
 
 def _time_out(fault: Fault, call: Call) -> Call:
-    raise Refused(_TIMEOUTS.get(fault.parameters["msg_cd"], "connection timed out"))
+    raise RequestRefused(_TIMEOUTS.get(fault.parameters["msg_cd"], "connection timed out"))
 
 
 def _fail_page(fault: Fault, call: Call) -> Call:
@@ -107,12 +107,12 @@ def during(fault: Fault, call: Call) -> Call:
     return replace(call, as_of=call.now - timedelta(seconds=float(fault.parameters["seconds"])))
 
 
-def codes_in(reply: Reply, code: str) -> frozenset[str]:
+def codes_in(reply: ApiReply, code: str) -> frozenset[str]:
     """Return the stocks of a reply's rows. A row that names none is about `code`, as the request is."""
     return frozenset(str(row.get("pdno", code)) for row in _rows(reply))
 
 
-def spoil_rows(fault: Fault, reply: Reply, code: str) -> Reply:
+def spoil_rows(fault: Fault, reply: ApiReply, code: str) -> ApiReply:
     """Let a fault strike the rows of its scope's stock, or the first row. `code` as in `codes_in`."""
     wanted, spoiled = fault.scope.get("code"), []
     for index, row in enumerate(_rows(reply)):
@@ -124,11 +124,11 @@ def spoil_rows(fault: Fault, reply: Reply, code: str) -> Reply:
     return replace(reply, body={**reply.body, _list_name(reply): spoiled})
 
 
-def _rows(reply: Reply) -> list[Any]:
+def _rows(reply: ApiReply) -> list[Any]:
     return list(reply.body.get(_list_name(reply), ()))
 
 
-def _list_name(reply: Reply) -> str:
+def _list_name(reply: ApiReply) -> str:
     return next((name for name in _LISTS if isinstance(reply.body.get(name), list)), "")
 
 
@@ -137,7 +137,7 @@ def spoils_before(fault: Fault) -> bool:
     return fault.parameters.get("executed") is False
 
 
-def after(fault: Fault, call: Call, reply: Reply) -> Reply | RawAnswer:
+def after(fault: Fault, call: Call, reply: ApiReply) -> ApiReply | RawAnswer:
     """Let a fault strike the answer to a call that was carried out. Raises ConnectionDropped."""
     if fault.name == "answer_lost":
         raise ConnectionDropped
@@ -151,9 +151,11 @@ def after(fault: Fault, call: Call, reply: Reply) -> Reply | RawAnswer:
         text = json.dumps(reply.body, ensure_ascii=False)
         return RawAnswer(200, text[: len(text) * 2 // 3].encode(), "application/json;charset=UTF-8")
     if fault.name == "timeout_accepted":
-        words = Refused(_TIMEOUTS.get(fault.parameters["msg_cd"], "connection timed out")).words(is_paper=call.is_paper)
+        words = RequestRefused(_TIMEOUTS.get(fault.parameters["msg_cd"], "connection timed out")).words(
+            is_paper=call.is_paper
+        )
         body = {"rt_cd": words.rt_cd, "msg_cd": words.msg_cd, "msg1": words.msg1}
-        return Reply(body, status=words.status)
+        return ApiReply(body, status=words.status)
     if fault.name == "rt_cd_missing":
         return replace(reply, body={name: value for name, value in reply.body.items() if name != "rt_cd"})
     if fault.name == "stuck_cursor":
@@ -163,7 +165,7 @@ def after(fault: Fault, call: Call, reply: Reply) -> Reply | RawAnswer:
     return _spoil_list(fault, reply)
 
 
-def _stuck(call: Call, reply: Reply) -> Reply:
+def _stuck(call: Call, reply: ApiReply) -> ApiReply:
     body = dict(reply.body)
     for name in body:
         if name.startswith("ctx_area_nk"):
@@ -173,7 +175,7 @@ def _stuck(call: Call, reply: Reply) -> Reply:
     return replace(reply, body=body, tr_cont="M")
 
 
-def _spoil_list(fault: Fault, reply: Reply) -> Reply:
+def _spoil_list(fault: Fault, reply: ApiReply) -> ApiReply:
     name, rows = _list_name(reply), _rows(reply)
     if not name:
         return reply

@@ -20,7 +20,7 @@ _ORDERS = frozenset({"order_cash_buy", "order_cash_sell", "order_rvsecncl"})
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class FaultKind:
     """One row of the table. `point` is where it strikes; `parameters` are its own, with their defaults.
 
     `operations` are the calls it strikes, by their names in the catalogue; none means any call.
@@ -32,109 +32,113 @@ class Kind:
     operations: frozenset[str] = frozenset()
 
 
-KINDS: Mapping[str, Kind] = MappingProxyType(
+KINDS: Mapping[str, FaultKind] = MappingProxyType(
     {
         # HTTP, before anything is done
-        "request_lost": Kind(
+        "request_lost": FaultKind(
             BEFORE,
             "the line is cut, perhaps after a wait, the request unread: nothing is done",
             {"seconds": 0.0},
         ),
-        "delay_before": Kind(BEFORE, "the request waits, then is done and answered", {"seconds": 5.0}),
-        "gateway": Kind(
+        "delay_before": FaultKind(BEFORE, "the request waits, then is done and answered", {"seconds": 5.0}),
+        "gateway": FaultKind(
             BEFORE,
             "the gateway turns the call away unread, with any code",
             {"msg_cd": "EGW00201", "msg1": "초당 거래건수를 초과하였습니다.", "status": 500},
         ),
-        "too_fast": Kind(BEFORE, "EGW00201: as if the call limit were reached; nothing is done"),
-        "ledger_too_fast": Kind(BEFORE, "EGW00215: the ledger's limit for all customers; nothing is done"),
-        "timeout_unaccepted": Kind(BEFORE, "EGW00301 or EGW00302; nothing was done", {"msg_cd": "EGW00301"}),
-        "token_invalid": Kind(BEFORE, "EGW00121 though the token is good; nothing is done"),
-        "token_ended": Kind(BEFORE, "EGW00123 though the token is good; nothing is done"),
-        "refusal": Kind(
+        "too_fast": FaultKind(BEFORE, "EGW00201: as if the call limit were reached; nothing is done"),
+        "ledger_too_fast": FaultKind(BEFORE, "EGW00215: the ledger's limit for all customers; nothing is done"),
+        "timeout_unaccepted": FaultKind(BEFORE, "EGW00301 or EGW00302; nothing was done", {"msg_cd": "EGW00301"}),
+        "token_invalid": FaultKind(BEFORE, "EGW00121 though the token is good; nothing is done"),
+        "token_ended": FaultKind(BEFORE, "EGW00123 though the token is good; nothing is done"),
+        "refusal": FaultKind(
             BEFORE,
             "a business refusal (HTTP 200) in any words; nothing is done",
             {"rt_cd": "7", "msg_cd": "APBK0918", "msg1": "장운영시간이 아닙니다.(주문불가)"},
         ),
-        "page_fails": Kind(BEFORE, "HTTP 500 without a body on every page but the first"),
-        "page_repeats": Kind(BEFORE, "a later page is the first page once more"),
+        "page_fails": FaultKind(BEFORE, "HTTP 500 without a body on every page but the first"),
+        "page_repeats": FaultKind(BEFORE, "a later page is the first page once more"),
         # HTTP, after it is done
-        "answer_lost": Kind(AFTER, "the request is done, the line is cut before the answer"),
-        "answer_torn": Kind(AFTER, "the request is done, the line is cut in the middle of the answer"),
-        "delay": Kind(AFTER, "the request is done at once, the answer comes late", {"seconds": 5.0}),
-        "timeout_accepted": Kind(AFTER, "EGW00301 or EGW00302, though it was done", {"msg_cd": "EGW00301"}),
-        "error_500": Kind(AFTER, "HTTP 500 with an empty body; done unless `executed` is false", {"executed": True}),
-        "bad_gateway": Kind(AFTER, "HTTP 502 with a page of HTML; done unless `executed` is false", {"executed": True}),
-        "broken_json": Kind(AFTER, "HTTP 200 whose JSON ends in the middle", {"executed": True}),
-        "rt_cd_missing": Kind(AFTER, "HTTP 200 whose JSON has no rt_cd", {"executed": True}),
-        "receipt_without_number": Kind(
+        "answer_lost": FaultKind(AFTER, "the request is done, the line is cut before the answer"),
+        "answer_torn": FaultKind(AFTER, "the request is done, the line is cut in the middle of the answer"),
+        "delay": FaultKind(AFTER, "the request is done at once, the answer comes late", {"seconds": 5.0}),
+        "timeout_accepted": FaultKind(AFTER, "EGW00301 or EGW00302, though it was done", {"msg_cd": "EGW00301"}),
+        "error_500": FaultKind(
+            AFTER, "HTTP 500 with an empty body; done unless `executed` is false", {"executed": True}
+        ),
+        "bad_gateway": FaultKind(
+            AFTER, "HTTP 502 with a page of HTML; done unless `executed` is false", {"executed": True}
+        ),
+        "broken_json": FaultKind(AFTER, "HTTP 200 whose JSON ends in the middle", {"executed": True}),
+        "rt_cd_missing": FaultKind(AFTER, "HTTP 200 whose JSON has no rt_cd", {"executed": True}),
+        "receipt_without_number": FaultKind(
             AFTER, "the order, amend or cancel is done, the answer's ODNO is blank", operations=_ORDERS
         ),
-        "duplicate_rows": Kind(AFTER, "every row of the list comes twice"),
-        "empty_list": Kind(AFTER, "the list is empty, successfully"),
-        "dict_for_list": Kind(AFTER, "the list is its first row alone, not in a list"),
-        "empty_rows": Kind(AFTER, "empty objects follow the rows", {"rows": 3}),
-        "stuck_cursor": Kind(AFTER, "the continuation key never moves on"),
+        "duplicate_rows": FaultKind(AFTER, "every row of the list comes twice"),
+        "empty_list": FaultKind(AFTER, "the list is empty, successfully"),
+        "dict_for_list": FaultKind(AFTER, "the list is its first row alone, not in a list"),
+        "empty_rows": FaultKind(AFTER, "empty objects follow the rows", {"rows": 3}),
+        "stuck_cursor": FaultKind(AFTER, "the continuation key never moves on"),
         # HTTP, in how it is done
-        "list_lag": Kind(
+        "list_lag": FaultKind(
             CALL,
             "the order lists show the account's orders as they were so many seconds of market time ago",
             {"seconds": 20.0},
             operations=_LISTS,
         ),
-        "cancel_ignored": Kind(
+        "cancel_ignored": FaultKind(
             CALL,
             "a cancel or amend is answered with a number, but nothing is done and no line is listed",
             operations=frozenset({"order_rvsecncl"}),
         ),
         # rows of a list: a scope of `code` means their stock, whether or not the request names one
-        "order_missing": Kind(ROWS, "rows of the scope's code, or the first row, are not in the list"),
-        "row_unreadable": Kind(
+        "order_missing": FaultKind(ROWS, "rows of the scope's code, or the first row, are not in the list"),
+        "row_unreadable": FaultKind(
             ROWS,
             "rows of the scope's code, or the first row, have another value in one field",
             {"field": "ord_dvsn_cd", "value": "??"},
         ),
         # orders
-        "refused_later": Kind(ORDER, "the exchange refuses the order after it was accepted (RFUS_YN 1)"),
-        "overtaken": Kind(ORDER, "a fill overtakes the cancel or amend: it is refused, nothing is left"),
-        "crumbs": Kind(ORDER, "fills come in pieces of so many shares", {"shares": 1}),
+        "refused_later": FaultKind(ORDER, "the exchange refuses the order after it was accepted (RFUS_YN 1)"),
+        "overtaken": FaultKind(ORDER, "a fill overtakes the cancel or amend: it is refused, nothing is left"),
+        "crumbs": FaultKind(ORDER, "fills come in pieces of so many shares", {"shares": 1}),
         # fill notices
-        "notice_lost": Kind(NOTICE, "the notice is never sent"),
-        "notice_doubled": Kind(NOTICE, "the notice is sent so many times", {"times": 2}),
-        "notice_late": Kind(NOTICE, "the notice comes late", {"seconds": 5.0}),
-        "notice_reordered": Kind(NOTICE, "so many notices are held back and sent in reverse", {"batch": 2}),
-        "notice_of_another": Kind(NOTICE, "a copy for another account comes first", {"account": "99999999-01"}),
-        "notice_wrong_key": Kind(NOTICE, "the notice is encrypted with a key nobody was told"),
-        "notice_garbled": Kind(NOTICE, "what should be base64 is not"),
-        "notice_columns": Kind(NOTICE, "the notice has more columns, or fewer", {"more": 1}),
+        "notice_lost": FaultKind(NOTICE, "the notice is never sent"),
+        "notice_doubled": FaultKind(NOTICE, "the notice is sent so many times", {"times": 2}),
+        "notice_late": FaultKind(NOTICE, "the notice comes late", {"seconds": 5.0}),
+        "notice_reordered": FaultKind(NOTICE, "so many notices are held back and sent in reverse", {"batch": 2}),
+        "notice_of_another": FaultKind(NOTICE, "a copy for another account comes first", {"account": "99999999-01"}),
+        "notice_wrong_key": FaultKind(NOTICE, "the notice is encrypted with a key nobody was told"),
+        "notice_garbled": FaultKind(NOTICE, "what should be base64 is not"),
+        "notice_columns": FaultKind(NOTICE, "the notice has more columns, or fewer", {"more": 1}),
         # any data frame
-        "frame_lost": Kind(FRAME, "the frame is never sent"),
-        "frame_count": Kind(FRAME, "the record count is wrong", {"count_said": "002"}),
-        "frame_cut": Kind(FRAME, "the frame ends in the middle"),
-        "frame_bytes": Kind(FRAME, "a text frame that is not UTF-8"),
-        "frame_nulls": Kind(FRAME, "values are (null) or empty", {"columns": [2, 12]}),
-        "frame_giant": Kind(FRAME, "the frame's records repeat until it is huge", {"times": 500}),
-        "frame_tr": Kind(FRAME, "the frame bears another TR id", {"tr": "H0STXXX0"}),
-        "frame_columns": Kind(FRAME, "a new column, at the end or at an index", {"at": -1, "value": "1"}),
+        "frame_lost": FaultKind(FRAME, "the frame is never sent"),
+        "frame_count": FaultKind(FRAME, "the record count is wrong", {"count_said": "002"}),
+        "frame_cut": FaultKind(FRAME, "the frame ends in the middle"),
+        "frame_bytes": FaultKind(FRAME, "a text frame that is not UTF-8"),
+        "frame_nulls": FaultKind(FRAME, "values are (null) or empty", {"columns": [2, 12]}),
+        "frame_giant": FaultKind(FRAME, "the frame's records repeat until it is huge", {"times": 500}),
+        "frame_tr": FaultKind(FRAME, "the frame bears another TR id", {"tr": "H0STXXX0"}),
+        "frame_columns": FaultKind(FRAME, "a new column, at the end or at an index", {"at": -1, "value": "1"}),
         # sockets
-        "stall": Kind(SOCKET, "acknowledged, pinged, but no data"),
-        "no_pingpong": Kind(
+        "stall": FaultKind(SOCKET, "acknowledged, pinged, but no data"),
+        "no_pingpong": FaultKind(
             SOCKET, "the server does not ping, and hangs up after so many seconds (0: never)", {"hangs_up_after": 0.0}
         ),
-        "occupied": Kind(SOCKET, "OPSP8996 to whoever registers"),
-        "ghost": Kind(SOCKET, "a session that ended keeps its key busy", {"seconds": 20.0}),
-        "subscription_refused": Kind(
+        "occupied": FaultKind(SOCKET, "OPSP8996 to whoever registers"),
+        "ghost": FaultKind(SOCKET, "a session that ended keeps its key busy", {"seconds": 20.0}),
+        "subscription_refused": FaultKind(
             SOCKET,
             "registrations are refused, in any code and words",
             {"msg_cd": "OPSP0007", "msg1": "SUBSCRIBE INTERNAL ERROR"},
         ),
-        "approval_refused": Kind(SOCKET, "OPSP0011 though the approval key is good"),
-        "flapping": Kind(SOCKET, "every session is dropped again and again", {"every": 3.0}),
+        "approval_refused": FaultKind(SOCKET, "OPSP0011 though the approval key is good"),
+        "flapping": FaultKind(SOCKET, "every session is dropped again and again", {"every": 3.0}),
         # at once
-        "drop_sockets": Kind(NOW, "every session is cut, without a closing handshake"),
-        "expire_tokens": Kind(NOW, "every token ends now (EGW00123)"),
-        "revoke_tokens": Kind(NOW, "every token is revoked now (EGW00121)"),
-        "balance_lag": Kind(NOW, "inquire-balance shows accounts as they are now, while this lasts"),
+        "drop_sockets": FaultKind(NOW, "every session is cut, without a closing handshake"),
+        "expire_tokens": FaultKind(NOW, "every token ends now (EGW00123)"),
+        "revoke_tokens": FaultKind(NOW, "every token is revoked now (EGW00121)"),
+        "balance_lag": FaultKind(NOW, "inquire-balance shows accounts as they are now, while this lasts"),
     }
 )
 NOT_OF_THE_LEDGER = tuple(name for name, kind in KINDS.items() if kind.point == BEFORE and name != "ledger_too_fast")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from simulator.faults.injection import frame, frame_values, garbled, notice_columns
 from simulator.faults.table import FRAME, Fault, Faults
-from simulator.feed.session import NoticeCipher, Session
+from simulator.feed.session import FeedSession, NoticeCipher
 from simulator.feed.stock_frames import Row
 
 HELD_SECONDS = 3.0
@@ -18,7 +18,7 @@ class Post:
         self._faults = faults
         self._held: list[Callable[[], None]] = []
 
-    def notice(self, session: Session, tr_id: str, cipherer: NoticeCipher, row: Row, fault: Fault | None) -> None:
+    def notice(self, session: FeedSession, tr_id: str, cipherer: NoticeCipher, row: Row, fault: Fault | None) -> None:
         """Send a notice to one session, as well as the fault that struck it lets it be sent."""
 
         def send(values: Row = row, cipher: NoticeCipher = cipherer) -> None:
@@ -60,12 +60,12 @@ class Post:
         for send in held:
             send()
 
-    def rows(self, sessions: list[Session], tr_id: str, code: str, rows: list[Row]) -> None:
+    def rows(self, sessions: list[FeedSession], tr_id: str, code: str, rows: list[Row]) -> None:
         self._deliver(sessions, tr_id, code, rows)
 
     def _deliver(
         self,
-        sessions: list[Session],
+        sessions: list[FeedSession],
         tr_id: str,
         code: str,
         rows: list[Row],

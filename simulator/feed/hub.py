@@ -10,13 +10,13 @@ from aiohttp import WSMsgType, web
 
 from aegis.terms import Market
 from simulator.broker import Firm
-from simulator.exchange.exchange import BookChanged, News, Notice, Printed, StatusChanged
+from simulator.exchange.exchange import BookChanged, News, OrderNotice, Printed, StatusChanged
 from simulator.exchange.listings import STOCKS
 from simulator.exchange.market_maker import Venue
 from simulator.faults.table import NOTICE, SOCKET
 from simulator.feed.delivery import Post
 from simulator.feed.index_frames import PERIODIC, SILENT, STATUS, is_key
-from simulator.feed.session import NoticeCipher, Session, Topic
+from simulator.feed.session import FeedSession, NoticeCipher, Topic
 from simulator.feed.stock_frames import book_row, notice_row, trade_row
 
 MAX_REGISTRATIONS = 41
@@ -40,14 +40,14 @@ class Dropped(Exception):
         self.reply = reply
 
 
-class Feed:
+class FeedHub:
     """All sessions of one server."""
 
     def __init__(self, firm: Firm, clock: Callable[[], datetime]) -> None:
         self._firm = firm
         self._clock = clock
-        self.sessions: dict[int, Session] = {}
-        self._listeners: dict[Topic, dict[int, Session]] = {}
+        self.sessions: dict[int, FeedSession] = {}
+        self._listeners: dict[Topic, dict[int, FeedSession]] = {}
         self._next = 1
         self._pulse_second = -1
         self.frames_sent = 0
@@ -88,14 +88,14 @@ class Feed:
             self._close(session)
         return socket
 
-    def _open(self) -> Session:
-        session = Session(self._next)
+    def _open(self) -> FeedSession:
+        session = FeedSession(self._next)
         self._next += 1
         self.sessions[session.number] = session
         self._firm.exchange.record("session", self._clock(), session=session.number, state="open")
         return session
 
-    def _close(self, session: Session) -> None:
+    def _close(self, session: FeedSession) -> None:
         for topic in list(session.topics):
             self._forget(session, topic)
         if session.key and (ghost := self._faults.take(SOCKET, ("ghost",))):
@@ -103,7 +103,7 @@ class Feed:
         del self.sessions[session.number]
         self._firm.exchange.record("session", self._clock(), session=session.number, state="closed", key=session.key)
 
-    async def _write(self, socket: web.WebSocketResponse, session: Session) -> None:
+    async def _write(self, socket: web.WebSocketResponse, session: FeedSession) -> None:
         while (text := await session.queue.get()) is not None:
             if isinstance(text, bytes):  # a text frame that is no text
                 await socket.send_frame(text, WSMsgType.TEXT)
@@ -112,7 +112,7 @@ class Feed:
             self.frames_sent += 1
         await socket.close()
 
-    async def _ping(self, session: Session) -> None:
+    async def _ping(self, session: FeedSession) -> None:
         await asyncio.sleep(FIRST_PING_SECONDS)
         while not session.is_closing:
             if session.unanswered >= UNANSWERED_PINGS:
@@ -125,7 +125,7 @@ class Feed:
             session.send(_json({"header": {"tr_id": "PINGPONG", "datetime": f"{self._clock():%Y%m%d%H%M%S}"}}))
             await asyncio.sleep(PING_SECONDS)
 
-    async def _keep_silent(self, session: Session, hangs_up_after: float) -> None:
+    async def _keep_silent(self, session: FeedSession, hangs_up_after: float) -> None:
         await asyncio.sleep(hangs_up_after or PING_SECONDS)
         if hangs_up_after:
             session.hang_up()
@@ -155,7 +155,7 @@ class Feed:
 
     # --- what clients say
 
-    def _hear(self, session: Session, text: str) -> bool:
+    def _hear(self, session: FeedSession, text: str) -> bool:
         """Answer one frame; False when the server hangs up."""
         try:
             reply = self._answer(session, text)
@@ -167,7 +167,7 @@ class Feed:
             session.send(reply)
         return True
 
-    def _answer(self, session: Session, text: str) -> str:
+    def _answer(self, session: FeedSession, text: str) -> str:
         try:
             said = json.loads(text)
         except ValueError:
@@ -195,7 +195,7 @@ class Feed:
             return self._release(session, topic)
         return _error("OPSP8997", "JSON PARSING ERROR : invalid tr_type")
 
-    def _admit(self, session: Session, approval: str) -> None:
+    def _admit(self, session: FeedSession, approval: str) -> None:
         """Tie a session to its app key; there is one session a key. Raises Dropped."""
         # an open session outlives its key
         key = session.key or self._firm.gate.approved_key(approval, self._clock())
@@ -208,7 +208,7 @@ class Feed:
             session.key = key
             self._firm.exchange.record("session", self._clock(), session=session.number, state="admitted", key=key)
 
-    def _is_taken(self, key: str, session: Session) -> bool:
+    def _is_taken(self, key: str, session: FeedSession) -> bool:
         if session.key:
             return False
         if (
@@ -219,7 +219,7 @@ class Feed:
             return True
         return any(other.key == key and not other.is_closing for other in self.sessions.values())
 
-    def _register(self, session: Session, topic: Topic) -> str:
+    def _register(self, session: FeedSession, topic: Topic) -> str:
         tr_id, tr_key = topic
         if tr_id not in KNOWN:
             return _reply(topic, "1", "OPSP8991", "SUBSCRIBE ERROR : invalid tr_id")
@@ -241,7 +241,7 @@ class Feed:
         self._note(session, topic, "registered")
         return _reply(topic, "0", "OPSP0000", "SUBSCRIBE SUCCESS", cipherer)
 
-    def _release(self, session: Session, topic: Topic) -> str:
+    def _release(self, session: FeedSession, topic: Topic) -> str:
         if topic not in session.topics:
             return _reply(topic, "1", "OPSP0003", "UNSUBSCRIBE ERROR(not found!)")
         cipherer = session.topics[topic]
@@ -249,13 +249,13 @@ class Feed:
         self._note(session, topic, "released")
         return _reply(topic, "0", "OPSP0001", "UNSUBSCRIBE SUCCESS", cipherer)
 
-    def _forget(self, session: Session, topic: Topic) -> None:
+    def _forget(self, session: FeedSession, topic: Topic) -> None:
         del session.topics[topic]
         self._listeners[topic].pop(session.number, None)
         if not self._listeners[topic]:
             del self._listeners[topic]
 
-    def _note(self, session: Session, topic: Topic, state: str) -> None:
+    def _note(self, session: FeedSession, topic: Topic, state: str) -> None:
         self._firm.exchange.record(
             "registration", self._clock(), session=session.number, tr_id=topic[0], tr_key=topic[1], state=state
         )
@@ -266,7 +266,7 @@ class Feed:
         """Send out what happened: notices to their owners, prints and books to whoever listens."""
         books: dict[tuple[str, str], None] = {}
         for item in news:
-            if isinstance(item, Notice):
+            if isinstance(item, OrderNotice):
                 self._send_notice(item)
             elif isinstance(item, Printed):
                 self._send_trades(item)
@@ -304,7 +304,7 @@ class Feed:
     def _book_topics(self, code: str, market: Market) -> list[Topic]:
         return [(tr_id, code) for tr_id, wanted in BOOKS.items() if self._concerns(wanted, code, market)]
 
-    def _heard(self, tr_id: str, tr_key: str) -> list[Session]:
+    def _heard(self, tr_id: str, tr_key: str) -> list[FeedSession]:
         if self._firm.settings.is_paper and tr_id not in PAPER_FEEDS:
             return []  # paper takes the registration and stays silent
         return list(self._listeners.get((tr_id, tr_key), {}).values())
@@ -346,7 +346,7 @@ class Feed:
             return STOCKS[code].on_nxt
         return wanted is market
 
-    def _send_notice(self, notice: Notice) -> None:
+    def _send_notice(self, notice: OrderNotice) -> None:
         account, code = str(notice.order["account"]), str(notice.order["code"])
         world = self._firm.exchange.world
         keys = world.account_keys.get(account, set())

@@ -13,7 +13,7 @@ from aegis.terms import Instrument, Market, Side
 from simulator.api.formatting import against, fixed, percent
 from simulator.api.handlers.quote import depths, expected_operation, vi_state
 from simulator.broker import Firm
-from simulator.exchange.index_model import INDEXES, FutureQuote, foreign, foreign_quote, hash_of
+from simulator.exchange.index_model import INDEXES, SimulatedFuture, foreign, foreign_quote, hash_of
 from simulator.exchange.listings import STOCKS
 from simulator.exchange.market_maker import Venue
 from simulator.feed.stock_frames import Row, book_row, expected_row
@@ -153,12 +153,12 @@ def night_future(firm: Firm, key: str, now: datetime) -> Row | None:
     return [*row[:46], *row[47:]]
 
 
-def _future(firm: Firm, key: str, now: datetime) -> FutureQuote | None:
+def _future(firm: Firm, key: str, now: datetime) -> SimulatedFuture | None:
     contract = firm.macro.contract(key, now.date())
     return firm.macro.future(contract, now) if contract else None
 
 
-def _future_row(firm: Firm, quote: FutureQuote, now: datetime) -> Row:
+def _future_row(firm: Firm, quote: SimulatedFuture, now: datetime) -> Row:
     bought = quote.volume // 2
     sold = quote.volume - bought
     near, far = (firm.macro.future(c, now).last for c in firm.macro.contracts(now.date())[:2])
@@ -232,7 +232,7 @@ def night_future_book(firm: Firm, key: str, now: datetime) -> Row | None:
     return _future_book_row(firm, quote, now)
 
 
-def _future_book_row(firm: Firm, quote: FutureQuote, now: datetime) -> Row:
+def _future_book_row(firm: Firm, quote: SimulatedFuture, now: datetime) -> Row:
     sizes = [5 + int(60 * hash_of(f"{firm.exchange.world.seed}:{now:%H%M%S}:{n}")) for n in range(10)]
     asks, bids = sizes[:5], sizes[5:]
     return [

@@ -36,7 +36,7 @@ class NoticeCipher:
 
 
 @dataclass(slots=True, eq=False)
-class Session:
+class FeedSession:
     """One socket. `key` is its app key's, known with the first frame that carries an approval key."""
 
     number: int

@@ -8,11 +8,11 @@ from simulator.api.formatting import against, fixed, percent, sign
 from simulator.api.handlers.quote import depths, market_operation
 from simulator.api.list_printing import DEFAULT, Printing
 from simulator.broker import Firm
-from simulator.exchange.exchange import Notice, NoticeKind
+from simulator.exchange.exchange import OrderNotice, OrderNoticeKind
 from simulator.exchange.listings import STOCKS
 from simulator.exchange.market_maker import Venue
 from simulator.exchange.state import order_from
-from simulator.exchange.trade_tape import Tape, Trade
+from simulator.exchange.trade_tape import Tape, TapeTrade
 
 Row = list[str]
 
@@ -20,7 +20,7 @@ _TAKER_CODES = {Side.BUY: "1", Side.SELL: "5"}
 _NOBODY = "홍길동"
 
 
-def trade_row(firm: Firm, venues: tuple[Venue, ...], tape: Tape, trade: Trade) -> Row:
+def trade_row(firm: Firm, venues: tuple[Venue, ...], tape: Tape, trade: TapeTrade) -> Row:
     """H0STCNT0 and its NXT and unified twins: one trade, 46 columns, 47 since 2026-09-14.
 
     `venues` begins with the one that traded; `tape` is the day of that venue, or of both together.
@@ -85,7 +85,7 @@ def expected_row(firm: Firm, venue: Venue, now: datetime) -> Row:
     deal = venue.indication()
     tape = venue.tape
     price = deal.price or tape.last
-    guess = Trade(
+    guess = TapeTrade(
         now, price, deal.quantity, None, tape.open or price, max(tape.high, price), min(tape.low or price, price),
         tape.volume + deal.quantity, tape.amount + price * deal.quantity, tape.buys, tape.sells, tape.bought, tape.sold,
     )  # fmt: skip
@@ -147,17 +147,17 @@ def _midpoint(venue: Venue | None) -> Row:
     return [fixed((ask + bid) / 2, 1).removesuffix(".0"), "0", "0"]
 
 
-def notice_row(notice: Notice, hts_id: str, width: int, printing: Printing = DEFAULT) -> Row:
+def notice_row(notice: OrderNotice, hts_id: str, width: int, printing: Printing = DEFAULT) -> Row:
     """H0STCNI0 and H0STCNI9: an order's news, 26 columns by the portal, 23 as many see it."""
     order = notice.order
     kind = OrderKind(order["kind"])
-    is_fill = notice.kind is NoticeKind.FILLED
+    is_fill = notice.kind is OrderNoticeKind.FILLED
     flags = {
-        NoticeKind.ACCEPTED: ("0", "1", "1"),
-        NoticeKind.CONFIRMED: ("0", "1", "2"),
-        NoticeKind.LAPSED: ("0", "1", "3"),
-        NoticeKind.REFUSED: ("1", "1", "1"),
-        NoticeKind.FILLED: ("0", "2", "2"),
+        OrderNoticeKind.ACCEPTED: ("0", "1", "1"),
+        OrderNoticeKind.CONFIRMED: ("0", "1", "2"),
+        OrderNoticeKind.LAPSED: ("0", "1", "3"),
+        OrderNoticeKind.REFUSED: ("1", "1", "1"),
+        OrderNoticeKind.FILLED: ("0", "2", "2"),
     }[notice.kind]
     head = [
         hts_id,

@@ -10,9 +10,9 @@ from aegis.chase import (
     Action,
     ChaseBy,
     ChaseDecision,
+    ChaseSession,
     ChaseState,
     Plan,
-    Session,
     goes_to_market,
     next_step,
     why_held,
@@ -37,7 +37,7 @@ RESTING = ChaseState(
 )
 CHECKED = replace(RESTING, looked_at=NOW)
 CANCELLED = replace(RESTING, status=Status.CANCELLED, end_cause=EndCause.OWN_CANCEL, released_qty=10)
-AUCTION = Session(auction_since=NOW - timedelta(minutes=1), auction_until=NOW + timedelta(minutes=9))
+AUCTION = ChaseSession(auction_since=NOW - timedelta(minutes=1), auction_until=NOW + timedelta(minutes=9))
 
 
 def action_of(
@@ -46,9 +46,9 @@ def action_of(
     may_order: bool = True,
     now: datetime = NOW,
     plan: Plan = PLAN,
-    session: Session | None = None,
+    session: ChaseSession | None = None,
 ) -> Action:
-    return next_step(order, plan, may_order=may_order, now=now, session=session or Session()).action
+    return next_step(order, plan, may_order=may_order, now=now, session=session or ChaseSession()).action
 
 
 def test_an_order_waits_until_it_is_due() -> None:
@@ -75,7 +75,7 @@ def test_a_lost_cancel_is_sent_again_after_a_while() -> None:
 
 def test_a_lost_cancel_is_not_sent_again_after_the_last_session() -> None:
     sent = replace(RESTING, cancel_sent_at=NOW, looked_at=NOW + SECOND, resend_at=NOW + CANCEL_PATIENCE)
-    over = Session(is_open=False, is_over=True)
+    over = ChaseSession(is_open=False, is_over=True)
     assert next_step(sent, PLAN, now=NOW + 2 * CANCEL_PATIENCE, session=over).action is Action.CONFIRM
 
 
@@ -139,11 +139,11 @@ def test_the_trading_state_holds_a_chase_and_takes_nothing_away(order: ChaseStat
 
 @pytest.mark.parametrize("order", [CHECKED, CANCELLED])
 def test_a_closed_venue_holds_a_chase(order: ChaseState) -> None:
-    assert action_of(order, session=Session(is_open=False)) is Action.WAIT
+    assert action_of(order, session=ChaseSession(is_open=False)) is Action.WAIT
 
 
 def test_after_the_last_session_nothing_is_ordered_again() -> None:
-    over = Session(is_open=False, is_over=True)
+    over = ChaseSession(is_open=False, is_over=True)
     assert action_of(CANCELLED, session=over) is Action.END
     assert action_of(CHECKED, session=over) is Action.WAIT, "the list says how it ended"
 
@@ -159,7 +159,7 @@ def test_in_an_auction_a_chase_takes_one_step_straight_to_the_market() -> None:
     [(replace(PLAN, market_after=False), AUCTION), (PLAN, replace(AUCTION, takes_market=False))],
     ids=["no market in the plan", "no market at the venue"],
 )
-def test_without_a_market_step_the_auctions_step_is_the_next_price(plan: Plan, session: Session) -> None:
+def test_without_a_market_step_the_auctions_step_is_the_next_price(plan: Plan, session: ChaseSession) -> None:
     decision = next_step(CHECKED, plan, now=NOW, session=session)
     assert (decision.action, decision.retry) == (Action.CANCEL, 1)
 

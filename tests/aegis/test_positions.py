@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 
 from aegis.broker import Holding
 from aegis.positions import (
-    Change,
+    PositionChange,
     PositionCounts,
-    adopted,
     change,
-    filled,
     is_before_trading,
     lags,
     merged_average,
+    position_after_balance,
+    position_after_fill,
     profit_rate_pct,
     recounted,
 )
@@ -30,11 +30,11 @@ def holding(qty: int, average: str = "1000", bought: int = 0, sold: int = 0) -> 
 
 
 def buy(line: PositionCounts, qty: int, price: int, day: date = DAY) -> PositionCounts:
-    return filled(line, day, Side.BUY, qty, Decimal(price))
+    return position_after_fill(line, day, Side.BUY, qty, Decimal(price))
 
 
 def sell(line: PositionCounts, qty: int, price: int, day: date = DAY) -> PositionCounts:
-    return filled(line, day, Side.SELL, qty, Decimal(price))
+    return position_after_fill(line, day, Side.SELL, qty, Decimal(price))
 
 
 def test_buys_weigh_into_the_average_and_sales_leave_it() -> None:
@@ -50,12 +50,12 @@ def test_selling_everything_leaves_nothing_to_average() -> None:
 
 
 def test_a_fill_that_the_balance_had_counted_is_not_counted_again() -> None:
-    line = adopted(None, DAY, holding(10, bought=10))
+    line = position_after_balance(None, DAY, holding(10, bought=10))
     assert buy(line, 10, 1_000).qty == 10
 
 
 def test_a_fill_that_the_balance_had_counted_in_part_adds_the_rest() -> None:
-    line = adopted(None, DAY, holding(4, bought=4))
+    line = position_after_balance(None, DAY, holding(4, bought=4))
     assert buy(line, 10, 1_000).qty == 10
 
 
@@ -70,17 +70,17 @@ def test_a_balance_of_the_day_before_lags() -> None:
 
 
 def test_a_fill_of_yesterday_is_in_todays_balance_already() -> None:
-    line = adopted(None, DAY, holding(10))
+    line = position_after_balance(None, DAY, holding(10))
     assert buy(line, 5, 1_000, day=DAY - timedelta(days=1)) == line
 
 
 def test_a_new_day_counts_from_zero() -> None:
-    line = adopted(None, DAY, holding(10, bought=10))
+    line = position_after_balance(None, DAY, holding(10, bought=10))
     assert buy(line, 5, 1_000, day=DAY + timedelta(days=1)).qty == 15
 
 
 def test_a_fill_taken_back_leaves_the_quantity_as_before() -> None:
-    line = adopted(None, DAY, holding(10))
+    line = position_after_balance(None, DAY, holding(10))
     assert buy(buy(line, 5, 1_200), -5, 1_200).qty == 10
     assert sell(sell(line, 5, 1_200), -5, 1_200).qty == 10
 
@@ -107,12 +107,12 @@ def test_balances_and_fills_may_come_in_any_order(trades, counted_by_broker, kno
     sold = sum(qty for side, qty in counted if side is Side.SELL)
     balance = holding(start + bought - sold, bought=bought, sold=sold)
 
-    line = adopted(None, DAY, holding(start))
+    line = position_after_balance(None, DAY, holding(start))
     heard = data.draw(st.permutations(trades))
     for n, (side, qty) in enumerate(heard):
         if n == known_to_us and not lags(line, DAY, bought, sold):
-            line = adopted(line, DAY, balance)
-        line = filled(line, DAY, side, qty, Decimal(1_000))
+            line = position_after_balance(line, DAY, balance)
+        line = position_after_fill(line, DAY, side, qty, Decimal(1_000))
     assert line.qty == start + sum(side.sign * qty for side, qty in trades)
 
 
@@ -123,23 +123,23 @@ HELD = PositionCounts(DAY - timedelta(days=3), qty=10, average_price=Decimal("70
     ("qty", "average", "bought", "sold", "kind"),
     [
         (10, "70000", 0, 0, None),
-        (50, "14000", 0, 0, Change.SPLIT),
-        (12, "58333.3333", 0, 0, Change.BONUS_ISSUE),
-        (2, "350000", 0, 0, Change.REVERSE_SPLIT),
-        (15, "70000", 0, 0, Change.UNEXPLAINED),
+        (50, "14000", 0, 0, PositionChange.SPLIT),
+        (12, "58333.3333", 0, 0, PositionChange.BONUS_ISSUE),
+        (2, "350000", 0, 0, PositionChange.REVERSE_SPLIT),
+        (15, "70000", 0, 0, PositionChange.UNEXPLAINED),
         (15, "70000", 5, 0, None),
         (6, "70000", 0, 4, None),
-        (0, "0", 0, 0, Change.UNEXPLAINED),
+        (0, "0", 0, 0, PositionChange.UNEXPLAINED),
     ],
 )
 def test_what_no_trade_explains_is_recognised(
-    qty: int, average: str, bought: int, sold: int, kind: Change | None
+    qty: int, average: str, bought: int, sold: int, kind: PositionChange | None
 ) -> None:
     assert change(HELD, DAY, holding(qty, average, bought, sold)) == kind
 
 
 def test_a_single_share_that_vanishes_is_no_reverse_split() -> None:
-    assert change(replace(HELD, qty=1), DAY, holding(0, "0", 0, 0)) is Change.UNEXPLAINED
+    assert change(replace(HELD, qty=1), DAY, holding(0, "0", 0, 0)) is PositionChange.UNEXPLAINED
 
 
 def test_trades_counted_before_are_not_counted_as_a_change() -> None:
@@ -147,16 +147,16 @@ def test_trades_counted_before_are_not_counted_as_a_change() -> None:
 
 
 def test_shares_that_go_with_todays_trades_in_one_balance_are_gone_without_a_trade() -> None:
-    line = adopted(None, DAY, holding(10, "70000", bought=10))
-    assert change(line, DAY, holding(0, "0")) is Change.UNEXPLAINED
+    line = position_after_balance(None, DAY, holding(10, "70000", bought=10))
+    assert change(line, DAY, holding(0, "0")) is PositionChange.UNEXPLAINED
 
 
 @pytest.mark.parametrize("qty", [10, 0])
 def test_yesterdays_trades_that_the_broker_still_counts_after_midnight_are_no_split(qty: int) -> None:
-    evening = adopted(None, DAY, holding(qty, "70000", bought=10, sold=10 - qty))
+    evening = position_after_balance(None, DAY, holding(qty, "70000", bought=10, sold=10 - qty))
     night = holding(qty, "70000", bought=10, sold=10 - qty)
     assert change(evening, DAY + timedelta(days=1), night) is None
-    kept = adopted(evening, DAY + timedelta(days=1), night)
+    kept = position_after_balance(evening, DAY + timedelta(days=1), night)
     assert change(kept, kept.day, holding(qty, "70000")) is None
 
 
@@ -168,10 +168,10 @@ priced = st.lists(
 @given(priced, st.data())
 def test_cash_of_a_balance_less_what_we_paid_since_is_the_cash_after_every_fill(trades, data) -> None:
     """We hear of the trades in order; in between come balances that had counted fewer of them, or more."""
-    line, cash, least = adopted(None, DAY, holding(1_000)), 0, 0
+    line, cash, least = position_after_balance(None, DAY, holding(1_000)), 0, 0
     for heard in range(len(trades) + 1):
         if heard:
-            line = filled(line, DAY, trades[heard - 1][0], *trades[heard - 1][1:])
+            line = position_after_fill(line, DAY, trades[heard - 1][0], *trades[heard - 1][1:])
         if data.draw(st.booleans()):
             counted = trades[: data.draw(st.integers(least, len(trades)))]
             bought = sum(qty for side, qty, _ in counted if side is Side.BUY)
@@ -183,13 +183,13 @@ def test_cash_of_a_balance_less_what_we_paid_since_is_the_cash_after_every_fill(
             if is_late:
                 line = recounted(line, DAY, bought, sold)
             else:
-                line = adopted(line, DAY, holding(1_000 + bought - sold, bought=bought, sold=sold))
+                line = position_after_balance(line, DAY, holding(1_000 + bought - sold, bought=bought, sold=sold))
     assert cash - line.paid_won == -sum(side.sign * qty * price for side, qty, price in trades)
 
 
 def test_the_commission_of_a_fill_counted_in_part_is_counted_in_part() -> None:
-    line = adopted(None, DAY, holding(4, bought=4))
-    line = filled(line, DAY, Side.BUY, 10, Decimal(1_000), cost_won=100)
+    line = position_after_balance(None, DAY, holding(4, bought=4))
+    line = position_after_fill(line, DAY, Side.BUY, 10, Decimal(1_000), cost_won=100)
     assert (line.uncounted_qty, line.paid_won) == (6, 6_060)
 
 
@@ -204,7 +204,7 @@ def test_fills_of_yesterday_wait_for_a_balance_over_midnight() -> None:
 def test_a_fill_of_the_morning_counts_though_the_nights_balance_told_yesterdays_trades_as_todays(
     bought: int, sold: int
 ) -> None:
-    night = adopted(None, DAY, holding(10, bought=bought, sold=sold), is_before_trading=True)
+    night = position_after_balance(None, DAY, holding(10, bought=bought, sold=sold), is_before_trading=True)
     assert buy(night, 10, 1_000).qty == 20
     assert sell(night, 10, 1_000).qty == 0
 
@@ -213,16 +213,16 @@ def test_a_fill_of_the_morning_counts_though_the_nights_balance_told_yesterdays_
 def test_counts_that_changed_no_share_since_yesterday_are_yesterdays_even_after_the_opening(
     bought: int, sold: int
 ) -> None:
-    evening = adopted(None, DAY, holding(10, bought=bought, sold=sold))
-    morning = adopted(evening, DAY + timedelta(days=1), holding(10, bought=bought, sold=sold))
+    evening = position_after_balance(None, DAY, holding(10, bought=bought, sold=sold))
+    morning = position_after_balance(evening, DAY + timedelta(days=1), holding(10, bought=bought, sold=sold))
     assert buy(morning, 10, 1_000, day=morning.day).qty == 20
-    again = adopted(morning, morning.day, holding(10, bought=bought, sold=sold))
+    again = position_after_balance(morning, morning.day, holding(10, bought=bought, sold=sold))
     assert buy(again, 10, 1_000, day=morning.day).qty == 20
 
 
 def test_counts_that_explain_the_shares_are_todays() -> None:
-    evening = adopted(None, DAY, holding(10))
-    morning = adopted(evening, DAY + timedelta(days=1), holding(20, bought=10))
+    evening = position_after_balance(None, DAY, holding(10))
+    morning = position_after_balance(evening, DAY + timedelta(days=1), holding(20, bought=10))
     assert buy(morning, 10, 1_000, day=morning.day).qty == 20
 
 

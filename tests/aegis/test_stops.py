@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from aegis.stops import (
-    Day,
+    DayRange,
     Fired,
     NewHigh,
     Rule,
@@ -153,21 +153,21 @@ def test_a_split_moves_amounts_of_won_with_the_price() -> None:
 
 
 def test_the_true_range_reaches_back_to_the_close_before() -> None:
-    days = [Day(110, 90, 100), Day(120, 115, 118), Day(119, 100, 101)]
+    days = [DayRange(110, 90, 100), DayRange(120, 115, 118), DayRange(119, 100, 101)]
     # from the close of 100 up to 120, then from the close of 118, inside the range of 119 to 100
     assert average_true_range(days, 2) == D("19.5")
     assert average_true_range(days, 3) is None
 
 
 def test_days_without_a_trade_have_no_range() -> None:
-    traded = [Day(67_500, 66_500, 67_000)] * 4
-    halted = [Day(0, 0, 67_000)] * 3
+    traded = [DayRange(67_500, 66_500, 67_000)] * 4
+    halted = [DayRange(0, 0, 67_000)] * 3
     assert average_true_range([*traded[:2], *halted, *traded[2:]], 3) == average_true_range(traded, 3) == D(1_000)
 
 
 @given(st.lists(st.tuples(prices, prices, prices), min_size=3, max_size=20))
 def test_the_average_true_range_is_never_less_than_the_days_own_span(seen: list[tuple[int, int, int]]) -> None:
-    days = [Day(max(each), min(each), each[2]) for each in seen]
+    days = [DayRange(max(each), min(each), each[2]) for each in seen]
     average = average_true_range(days, len(days) - 1)
     assert average is not None
     assert average >= D(sum(day.high - day.low for day in days[1:])) / (len(days) - 1) - D("0.0001")

@@ -92,7 +92,7 @@ def test_a_worker_has_time_to_end_its_tasks(compose: dict[str, Any]) -> None:
 def test_a_process_is_called_by_its_name_or_refused(capsys: pytest.CaptureFixture[str]) -> None:
     call_command("process")
     listed = capsys.readouterr().out.split()
-    assert {"web", "worker-orders", "teller", "simulator"} <= set(listed)
+    assert {"web", "worker-orders", "notifier", "simulator"} <= set(listed)
     with pytest.raises(CommandError, match="worker-orders"):
         call_command("process", "worker")
 

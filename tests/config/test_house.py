@@ -27,7 +27,17 @@ from ops.processes import ADMIN
 
 START_SECONDS = 90.0
 OURS = {"DJANGO_SETTINGS_MODULE": "config.settings", "AEGIS_LANGUAGE": "en"}
-PROCESSES = {"simulator", "web", "worker-urgent", "worker-orders", "worker-sync", "stream", "beat", "flower", "teller"}
+PROCESSES = {
+    "simulator",
+    "web",
+    "worker-urgent",
+    "worker-orders",
+    "worker-sync",
+    "stream",
+    "beat",
+    "flower",
+    "notifier",
+}
 
 
 _numbers = itertools.count()

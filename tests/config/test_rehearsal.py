@@ -11,7 +11,7 @@ from aegis.sessions import KST
 from infra import clock
 from ops import rehearsal_start
 from ops.models import Belonging
-from ops.rehearsal_start import Hours, hours, opening
+from ops.rehearsal_start import RehearsalHours, hours, opening
 from orders.models import TradeOrder
 
 
@@ -70,7 +70,7 @@ def test_a_fresh_rehearsal_takes_a_day_not_yet_seen() -> None:
 
 def test_a_late_opening_is_waited_for() -> None:
     exam_day = date(2026, 11, 19)  # 수능
-    assert hours(exam_day) == Hours(korea("2026-11-19 10:00:00"), korea("2026-11-19 16:20:00"))
+    assert hours(exam_day) == RehearsalHours(korea("2026-11-19 10:00:00"), korea("2026-11-19 16:20:00"))
     assert opening(korea("2026-11-18 20:00:00"), is_first=False, is_fresh=False) == korea("2026-11-19 10:00:05")
 
 

@@ -36,7 +36,7 @@ def _morning(clock_at: ClockAt) -> None:
 
 @pytest.fixture
 def plug() -> Consumer:
-    return desk_books.plug()
+    return desk_books.consumer()
 
 
 def hear(plug: Consumer) -> realtime.BookTick:

@@ -18,7 +18,7 @@ from aegis.risk import TradingState
 from aegis.terms import Side
 from desk.telegram import replies
 from desk.telegram.bot import HALT_THREADS, THREADS, Bot, _again_after
-from desk.telegram.replies import Answer
+from desk.telegram.replies import BotReply
 from infra import clock
 from kis import factory
 from market import reference_data
@@ -48,11 +48,11 @@ def desk(broker: Broker, simulator: Simulator) -> Simulator:
     return simulator
 
 
-def ask(text: str) -> Answer:
+def ask(text: str) -> BotReply:
     return replies.answer(text, chat=CHAT, now=clock.now())
 
 
-def yes(answer: Answer) -> str:
+def yes(answer: BotReply) -> str:
     return answer.buttons[0][0][1]
 
 
@@ -450,10 +450,10 @@ def test_a_halt_waits_behind_no_other_line(
 ) -> None:
     broker_answers, waiting = threading.Event(), threading.Semaphore(0)
 
-    def wait_for_the_broker(asked: Any) -> Answer:
+    def wait_for_the_broker(asked: Any) -> BotReply:
         waiting.release()
         broker_answers.wait(60)
-        return Answer("late")
+        return BotReply("late")
 
     monkeypatch.setitem(replies.COMMANDS, "매수", wait_for_the_broker)
     try:

@@ -90,13 +90,13 @@ def frames_arrive() -> Iterator[None]:
         while not stop.wait(0.05):
             tell_socket(Socket.state, Socket.frame_age)
 
-    teller = threading.Thread(target=run, daemon=True)
-    teller.start()
+    worker = threading.Thread(target=run, daemon=True)
+    worker.start()
     try:
         yield
     finally:
         stop.set()
-        teller.join(5)
+        worker.join(5)
 
 
 def price_is_asked_for(seconds: float = 0.0, stamped: float = 0.0) -> None:
@@ -428,7 +428,7 @@ def test_nobody_there_is_told_once_and_shows_no_token(caplog: pytest.LogCaptureF
 
 def test_the_watch_notes_whether_all_checks_are_well(store: redis.Redis) -> None:
     noted: list[bool] = []
-    for name in ("beat", "teller"):
+    for name in ("beat", "notifier"):
         beat(store, factory.stream_key(f"pulse:{name}"))
     AccountSnapshot.objects.create(
         timestamp=clock.now(), deposit=1, deposit_d1=1, deposit_d2=1, valuation=1, total_asset=1, net_profit_today=0

@@ -10,7 +10,7 @@ from kis.codec import Data
 from notify import alerts
 from notify.alerts import Notification
 from notify.delivery import CLAIM, claim, deliver
-from notify.models import Kind, Message
+from notify.models import Message, NotificationKind
 from orders.models import RawNotice
 from stream.worker import Dispatch, LeaseLost
 from tests.orders.test_fills import notice
@@ -33,7 +33,7 @@ class Slow:
 
 def test_a_message_is_marked_by_who_holds_its_claim() -> None:
     channel = Slow()
-    alerts.write([Notification("event:1", Kind.FILL, "filled", NOW)], [channel.name], now=NOW)
+    alerts.write([Notification("event:1", NotificationKind.FILL, "filled", NOW)], [channel.name], now=NOW)
     assert deliver(channel, lambda: NOW, lambda seconds: None) == 0
     (message,) = channel.claimed
     message.refresh_from_db()

@@ -24,7 +24,7 @@ def _morning(clock_at) -> None:
 
 @pytest.fixture
 def plug() -> Consumer:
-    return macro.plug()
+    return macro.consumer()
 
 
 def hear(plug: Consumer, sample: str) -> None:

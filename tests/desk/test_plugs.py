@@ -202,7 +202,7 @@ def test_a_stop_that_krx_alone_triggers_is_heard_on_krx_in_the_evening(clock_at:
     )
     words = {"kind": "STOP_LOSS", "unit": "PERCENT", "value": 5, "state_at": now, "armed_at": now, "armed_by": "kim"}
     StopRule.objects.create(stock_code="005930", sources="KRX", **words)
-    asked = dispatch(desk_stops.plug())
+    asked = dispatch(desk_stops.consumer())
     asked.ask_wanted()
     assert asked.wanted()[1] == Topic("H0STCNT0", "005930")
     assert asked.vital == {Topic("H0STCNT0", "005930")}

@@ -40,7 +40,7 @@ def _own_redis(store: redis.Redis) -> Iterator[None]:
 def well(clock_at: Callable[[str], datetime], store: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything at work, but for the workers: who consumes is told by hand."""
     clock_at("2026-11-23 10:00:00")
-    for name in ("beat", "teller"):
+    for name in ("beat", "notifier"):
         heartbeat.beat(store, factory.stream_key(f"pulse:{name}"))
     tell_socket(store)
     Reconciliation.objects.create(at=NOW, outcome="WHOLE", seen=3)
@@ -147,7 +147,7 @@ def test_without_redis_it_is_said_of_each_part_and_quickly(
     answer = client.get("/readyz")
     assert answer.status_code == 503
     failed = {name for name, text in answer.json()["checks"].items() if text != "ok"}
-    assert failed >= {"redis", "socket", "beat", "teller", "depth"}
+    assert failed >= {"redis", "socket", "beat", "notifier", "depth"}
     assert 'aegis_up{part="redis"} 0.0' in client.get("/metrics").content.decode()
 
 

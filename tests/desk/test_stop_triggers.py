@@ -249,7 +249,7 @@ def fall(count: int) -> tuple[Stops, list[StopRule]]:
 
 
 def fire_chore(heard: Stops) -> Any:
-    (chore,) = (each for each in desk_stops.plug().chores if each.name == "stops-fire")
+    (chore,) = (each for each in desk_stops.consumer().chores if each.name == "stops-fire")
     return type(chore)(chore.name, chore.every_seconds, heard.fire, lambda: heard.has_fired)
 
 

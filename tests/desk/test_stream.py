@@ -201,7 +201,7 @@ def test_everybody_can_read_how_the_socket_is(transactional_db: None, broker: Br
     stop = threading.Event()
 
     def run() -> None:
-        desk_stream.hold(stop)
+        desk_stream.run_as_leader(stop)
         connections.close_all()
 
     thread = threading.Thread(target=run)

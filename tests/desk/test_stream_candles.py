@@ -105,7 +105,7 @@ def test_what_was_lost_on_the_way_is_mended_from_the_chart(
     assert sources()["1002"] == sources()["1005"] == "PARTIAL"
     assert sum(bar[4] for bar in our_bars().values()) == sum(bar[4] for bar in true_bars(watched).values())
     clock_at("2026-11-23 10:08:00")
-    candle_repair.mend(broker, now=clock.now())
+    candle_repair.repair(broker, now=clock.now())
     assert our_bars() == true_bars(watched)
     assert [sources()[minute] for minute in ("1002", "1003", "1005", "1006")] == ["CHART", "CHART", "CHART", "FEED"]
 
@@ -124,7 +124,7 @@ def test_a_dropped_socket_leaves_nothing_wrong_behind(
     clock_at("2026-11-23 10:06:00")
 
     def mended() -> bool:
-        candle_repair.mend(broker, now=clock.now())
+        candle_repair.repair(broker, now=clock.now())
         return our_bars() == true_bars(watched) and "PARTIAL" not in sources().values()
 
     wait_for(mended, 30)

@@ -20,7 +20,7 @@ from monitor import daily_report, health
 from notify import alerts, delivery
 from notify.alerts import DESK, ActiveAlert, Notification
 from notify.delivery import AppriseChannel, TelegramChannel, Undelivered, claim, deliver, fold
-from notify.models import Alarm, Kind, Message, NewsMark
+from notify.models import Alarm, Message, NewsMark, NotificationKind
 from notify.telegram import BotAPI
 from orders import journal
 from orders.models import OrderEvent, Reconciliation, TradeExecution, TradeOrder
@@ -87,7 +87,10 @@ def a_fill(order: TradeOrder, total: int = 10, qty: int = 10, **words: object) -
 
 
 def some_news(count: int, topic: str = "") -> list[Notification]:
-    return [Notification(f"event:{number}", Kind.REFUSED, f"news {number}", NOW, topic) for number in range(count)]
+    return [
+        Notification(f"event:{number}", NotificationKind.REFUSED, f"news {number}", NOW, topic)
+        for number in range(count)
+    ]
 
 
 def test_a_fill_is_told_once_however_often_it_is_read(telegram: FakeTelegram, channel: TelegramChannel) -> None:
@@ -112,16 +115,16 @@ def test_without_a_channel_the_desk_still_has_the_message() -> None:
 @pytest.mark.parametrize(
     ("kind", "detail", "told", "words"),
     [
-        ("REFUSED", "APBK0919 장운영일자가 아닙니다", Kind.REFUSED, "APBK0919"),
-        ("NO_ANSWER", "timeout", Kind.UNKNOWN, "다시 주문하지"),
-        ("UNDECIDED", "0000000012, 0000000013", Kind.UNKNOWN, "0000000013"),
-        ("ABSENT", "absent from 3 complete lists", Kind.REFUSED, "absent"),
-        ("CHASE_ENDED", "재주문 3회", Kind.CHASE, "재주문 3회"),
-        ("UNFILLED", "void 10 @ 70000: not on the broker's list", Kind.CORRECTION, "void 10"),
-        ("ACCEPTED", "0000000012 list: ordered 10", Kind.UNKNOWN, "0000000012"),
+        ("REFUSED", "APBK0919 장운영일자가 아닙니다", NotificationKind.REFUSED, "APBK0919"),
+        ("NO_ANSWER", "timeout", NotificationKind.UNKNOWN, "다시 주문하지"),
+        ("UNDECIDED", "0000000012, 0000000013", NotificationKind.UNKNOWN, "0000000013"),
+        ("ABSENT", "absent from 3 complete lists", NotificationKind.REFUSED, "absent"),
+        ("CHASE_ENDED", "재주문 3회", NotificationKind.CHASE, "재주문 3회"),
+        ("UNFILLED", "void 10 @ 70000: not on the broker's list", NotificationKind.CORRECTION, "void 10"),
+        ("ACCEPTED", "0000000012 list: ordered 10", NotificationKind.UNKNOWN, "0000000012"),
     ],
 )
-def test_what_happens_to_an_order_is_told(kind: str, detail: str, told: Kind, words: str) -> None:
+def test_what_happens_to_an_order_is_told(kind: str, detail: str, told: NotificationKind, words: str) -> None:
     journal.append_event(an_order(), kind, detail, at=NOW)
     alerts.gather(NOW, [])
     message = Message.objects.get()
@@ -132,13 +135,15 @@ def test_what_happens_to_an_order_is_told(kind: str, detail: str, told: Kind, wo
 @pytest.mark.parametrize(
     ("columns", "kind", "told", "words"),
     [
-        ({"origin": "EXTERNAL"}, "ACCEPTED", Kind.CORRECTION, "외부 주문"),
-        ({"end_cause": "EXTERNAL_CANCEL"}, "CANCELLED", Kind.CORRECTION, "외부에서 취소"),
-        ({"end_cause": "EXTERNAL_AMEND"}, "END_EXPLAINED", Kind.CORRECTION, "외부에서 정정"),
-        ({"filled_qty": 4}, "EXPIRED", Kind.CHASE, "6주"),
+        ({"origin": "EXTERNAL"}, "ACCEPTED", NotificationKind.CORRECTION, "외부 주문"),
+        ({"end_cause": "EXTERNAL_CANCEL"}, "CANCELLED", NotificationKind.CORRECTION, "외부에서 취소"),
+        ({"end_cause": "EXTERNAL_AMEND"}, "END_EXPLAINED", NotificationKind.CORRECTION, "외부에서 정정"),
+        ({"filled_qty": 4}, "EXPIRED", NotificationKind.CHASE, "6주"),
     ],
 )
-def test_what_others_did_to_an_order_is_told(columns: dict[str, Any], kind: str, told: Kind, words: str) -> None:
+def test_what_others_did_to_an_order_is_told(
+    columns: dict[str, Any], kind: str, told: NotificationKind, words: str
+) -> None:
     order = an_order()
     journal.update_fields(order, **columns)
     journal.append_event(order, kind, at=NOW)
@@ -159,7 +164,7 @@ def test_the_ordinary_course_of_an_order_is_no_news(kind: str, detail: str) -> N
 def test_a_stop_is_told_when_it_sells() -> None:
     journal.append_event(an_order(order_type="SELL", strategy="sell_stop"), "CREATED", "SELL 10 @ 0", at=NOW)
     alerts.gather(NOW, [])
-    assert Message.objects.get().kind == Kind.STOP
+    assert Message.objects.get().kind == NotificationKind.STOP
 
 
 def test_a_holding_that_changed_and_a_corrected_ledger_are_told() -> None:
@@ -170,7 +175,10 @@ def test_a_holding_that_changed_and_a_corrected_ledger_are_told() -> None:
     Reconciliation.objects.create(at=NOW, outcome="WHOLE", corrected=2)
     Reconciliation.objects.create(at=NOW, outcome="WHOLE", corrected=0)
     assert alerts.gather(NOW, []) == 2
-    assert set(Message.objects.values_list("kind", flat=True)) == {Kind.HOLDING, Kind.CORRECTION}
+    assert set(Message.objects.values_list("kind", flat=True)) == {
+        NotificationKind.HOLDING,
+        NotificationKind.CORRECTION,
+    }
 
 
 def a_snapshot(at: datetime, *left_out: str) -> None:
@@ -186,7 +194,7 @@ def test_holdings_that_are_left_out_are_told_once_a_day_and_when_they_are_others
     assert alerts.gather(NOW, []) == 1
     assert alerts.gather(NOW, []) == 0
     message = Message.objects.get()
-    assert message.kind == Kind.HOLDING
+    assert message.kind == NotificationKind.HOLDING
     assert half in message.text
     a_snapshot(NOW + timedelta(minutes=4), half, other)
     a_snapshot(NOW + timedelta(days=1), half)
@@ -267,8 +275,8 @@ def test_telegram_is_left_alone_for_as_long_as_it_asks(telegram: FakeTelegram, c
 def test_a_message_that_is_wrong_in_itself_does_not_hold_up_the_next(
     telegram: FakeTelegram, channel: TelegramChannel
 ) -> None:
-    alerts.write([Notification("a", Kind.REPORT, "bad", NOW, picture=b"png")], [TELEGRAM], now=NOW)
-    alerts.write([Notification("b", Kind.FILL, "good", NOW)], [TELEGRAM], now=NOW)
+    alerts.write([Notification("a", NotificationKind.REPORT, "bad", NOW, picture=b"png")], [TELEGRAM], now=NOW)
+    alerts.write([Notification("b", NotificationKind.FILL, "good", NOW)], [TELEGRAM], now=NOW)
     telegram.decline("sendPhoto", 400, "PHOTO_INVALID_DIMENSIONS")
     assert tell(channel) == 0
     assert [sent.text for sent in telegram.sent] == ["✅ good"]
@@ -306,7 +314,7 @@ def test_where_a_group_moved_to_is_said(telegram: FakeTelegram, channel: Telegra
 
 
 def test_what_was_given_up_is_shown_for_a_day(telegram: FakeTelegram, channel: TelegramChannel) -> None:
-    alerts.write([Notification("a", Kind.ALARM, "x", NOW)], [TELEGRAM], now=NOW)
+    alerts.write([Notification("a", NotificationKind.ALARM, "x", NOW)], [TELEGRAM], now=NOW)
     telegram.decline("sendMessage", 400, "Bad Request: can't parse entities: byte 7")
     tell(channel)
     assert Message.objects.get(channel=TELEGRAM).state == State.FAILED
@@ -362,7 +370,7 @@ def test_two_tellers_never_send_the_same(telegram: FakeTelegram, channel: Telegr
 
 def test_a_burst_of_one_topic_is_one_line_that_says_the_last() -> None:
     alerts.write(
-        [Notification(f"fill:{n}", Kind.FILL, f"filled {n} of 30", NOW, "fill:1") for n in range(1, 31)],
+        [Notification(f"fill:{n}", NotificationKind.FILL, f"filled {n} of 30", NOW, "fill:1") for n in range(1, 31)],
         [TELEGRAM],
         now=NOW,
     )
@@ -374,7 +382,9 @@ def test_a_burst_of_one_topic_is_one_line_that_says_the_last() -> None:
 
 
 def test_many_topics_share_a_few_sendings_that_fit() -> None:
-    alerts.write([Notification(f"e{n}", Kind.CHASE, "가" * 100, NOW) for n in range(150)], [TELEGRAM], now=NOW)
+    alerts.write(
+        [Notification(f"e{n}", NotificationKind.CHASE, "가" * 100, NOW) for n in range(150)], [TELEGRAM], now=NOW
+    )
     sendings = fold(claim(TELEGRAM, now=NOW))
     assert 4 <= len(sendings) <= 6
     assert all(len(sending.text) <= delivery.LONGEST for sending in sendings)
@@ -397,15 +407,15 @@ class Deaf:
 def test_a_dead_channel_blocks_no_other(telegram: FakeTelegram, channel: TelegramChannel) -> None:
     deaf, stop = Deaf(), threading.Event()
     alerts.write(some_news(1), [deaf.name, TELEGRAM], now=NOW)
-    tellers = [delivery.ChannelWorker(each, lambda: NOW, stop, every_seconds=0.05) for each in (deaf, channel)]
-    tellers[0].start()
+    workers = [delivery.ChannelWorker(each, lambda: NOW, stop, every_seconds=0.05) for each in (deaf, channel)]
+    workers[0].start()
     assert deaf.waiting.wait(20)
-    tellers[1].start()
+    workers[1].start()
     telegram.wait_for_sent(1)
     deaf.end.set()
     stop.set()
-    for teller in tellers:
-        teller.thread.join(20)
+    for worker in workers:
+        worker.thread.join(20)
     assert Message.objects.get(channel=deaf.name).state == State.WAITING
 
 

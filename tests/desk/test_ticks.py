@@ -227,5 +227,5 @@ def test_one_thread_hears_while_another_writes() -> None:
 def test_the_watch_list_is_listened_to_in_its_order() -> None:
     WatchedStock.objects.create(stock_code="000660", rank=2)
     WatchedStock.objects.create(stock_code="005930", rank=1)
-    (wish,) = candles.plug().stocks
+    (wish,) = candles.consumer().stocks
     assert (wish.rank, list(wish.codes())) == (FeedPriority.WATCHED, ["005930", "000660"])

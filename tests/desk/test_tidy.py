@@ -17,7 +17,7 @@ from market import reference_data
 from monitor import retention
 from notify import alerts
 from notify.alerts import DESK, Notification
-from notify.models import Confirmation, Kind, Message
+from notify.models import Confirmation, Message, NotificationKind
 from orders import reconcile
 from orders.models import OrderEvent, RawNotice, Reconciliation, TradeExecution, TradeOrder
 from orders.service import OrderIntent, OrderService
@@ -52,7 +52,9 @@ def a_snapshot(at: datetime, total: int) -> AccountSnapshot:
 
 def test_old_messages_and_buttons_go_and_young_ones_stay() -> None:
     for days in (1, 89, 91, 400):
-        alerts.write([Notification(f"old:{days}", Kind.FILL, "x", ago(days))], ["telegram:1"], now=ago(days))
+        alerts.write(
+            [Notification(f"old:{days}", NotificationKind.FILL, "x", ago(days))], ["telegram:1"], now=ago(days)
+        )
         Confirmation.objects.create(
             key=str(days), chat=1, act="ORDER", created_at=ago(days), expires_at=ago(days) + timedelta(minutes=1)
         )

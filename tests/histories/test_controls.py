@@ -19,7 +19,7 @@ from django.conf import settings
 from django.db import IntegrityError
 
 from aegis.broker import Acceptance, Broker, BrokerError, OrderRecord, OrderRequest, OutcomeUnknown, Refused
-from aegis.chase import ChaseState, Session
+from aegis.chase import ChaseSession, ChaseState
 from aegis.lifecycle import Status
 from aegis.requests import EndCause, RequestedBy
 from aegis.risk import TradingState
@@ -176,7 +176,7 @@ def _a_family_outlives_its_day() -> AbstractContextManager[Any]:
     def of_today(order: TradeOrder) -> ChaseState:
         return replace(state(order), trade_date=clock.now().date())
 
-    def never_over(order: TradeOrder, now: datetime) -> Session:
+    def never_over(order: TradeOrder, now: datetime) -> ChaseSession:
         return replace(session(order, now), is_over=False)
 
     return _all_of(mock.patch.object(chase, "_state", of_today), mock.patch.object(chase, "_session", never_over))

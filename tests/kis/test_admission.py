@@ -99,7 +99,7 @@ def test_a_refused_approval_key_is_replaced_once_however_many_say_so(
     first = door.approval_key()
     doors = [ConnectionLimiter(store, KEY, issuer) for _ in range(5)]
     for each in doors:
-        each.refused(first)
+        each.invalidate(first)
         each.approval_key()
     assert (door.approval_key(), issuer.issued) == ("key-2", 2)
 

@@ -167,7 +167,7 @@ def test_a_token_that_died_early_is_revoked_before_a_new_one_is_asked_for(
     tokens = Tokens(environment, SECRETS, http, store, sleep=sleep)
     old = tokens.get()
     clock_at(clock.now() + timedelta(minutes=2))
-    tokens.refused(old)
+    tokens.invalidate(old)
     assert tokens.get() != old, "within six hours the broker gives the same token until it is revoked"
     assert sum(slept) <= 60, "and then its minute between issues is waited out"
 

@@ -10,7 +10,7 @@ import pytest
 from aegis.account import Account
 from aegis.broker import NotSent, OutcomeUnknown, Refused
 from kis import catalogue, client
-from kis.client import DEADLINE_SECONDS, Client, Reply, within
+from kis.client import DEADLINE_SECONDS, BrokerReply, Client, within
 from kis.environment import LIVE, SIM, Credentials, Dialect
 
 SECRETS = Credentials("key-that-nobody-may-see", "secret-that-nobody-may-see", Account("50000000", "01"), "me")
@@ -26,7 +26,7 @@ class StillTokens:
     def get(self) -> str:
         return "token"
 
-    def refused(self, value: str) -> None:
+    def invalidate(self, value: str) -> None:
         self.refusals += 1
 
 
@@ -82,11 +82,11 @@ def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "PAUSE_SECONDS", 0.0)
 
 
-def order(wire: Wire) -> Reply:
+def order(wire: Wire) -> BrokerReply:
     return wire.client.call(catalogue.BUY, {"PDNO": "005930"})
 
 
-def read(wire: Wire) -> Reply:
+def read(wire: Wire) -> BrokerReply:
     return wire.client.call(catalogue.PRICE, {"FID_INPUT_ISCD": "005930"})
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from aegis.broker import NoticeKind
 from aegis.terms import Market, Side
-from kis.codec import BadFrame, Codec, Control, Data, notices, registration
+from kis.codec import BadFrame, Codec, ControlMessage, Data, notices, registration
 from kis.realtime import read
 
 SAMPLES = Path(__file__).parent.parent / "samples" / "kis"
@@ -200,13 +200,13 @@ def test_replies_of_the_server_are_told_apart() -> None:
     codec = Codec()
     assert codec.read(sample("ws_pingpong_20241011.json")).is_ping  # type: ignore[union-attr]
     taken = codec.read(sample("ws_ack_h0stcnt0_005930_2025.json"))
-    assert isinstance(taken, Control)
+    assert isinstance(taken, ControlMessage)
     assert (taken.is_ok, taken.tr_id, taken.tr_key, taken.code) == (True, "H0STCNT0", "005930", "OPSP0000")
     no_header = codec.read(sample("ws_err_opsp0003_unsubscribe_not_found_20260513.json"))
-    assert isinstance(no_header, Control)
+    assert isinstance(no_header, ControlMessage)
     assert (no_header.is_ok, no_header.code, no_header.tr_id) == (False, "OPSP0003", "")
     in_use = codec.read(sample("ws_err_opsp8996_already_in_use_full.json"))
-    assert isinstance(in_use, Control)
+    assert isinstance(in_use, ControlMessage)
     assert (in_use.is_ok, in_use.code) == (False, "OPSP8996")
 
 

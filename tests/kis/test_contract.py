@@ -13,7 +13,7 @@ from aegis.terms import Market, OrderKind, Side
 from infra import clock
 from kis import catalogue
 from kis.auth import approval_key
-from kis.codec import Codec, Control, Data, NoticeKind, registration
+from kis.codec import Codec, ControlMessage, Data, NoticeKind, registration
 from kis.environment import Dialect
 from kis.realtime import read
 
@@ -109,7 +109,7 @@ def listening(place: tuple[Desk, Market]) -> Iterator[tuple[websocket.WebSocket,
     with closing(websocket.create_connection(client.environment.socket_url, timeout=LISTEN_SECONDS)) as line:
         line.send(registration(key, tr_id, client.credentials.hts_id, register=True))
         answer = codec.read(str(line.recv()))
-        assert isinstance(answer, Control)
+        assert isinstance(answer, ControlMessage)
         assert answer.code == "OPSP0000"
         yield line, codec
 

@@ -40,7 +40,7 @@ from kis import catalogue, client
 from kis.auth import Tokens, approval_key
 from kis.broker import KISBroker
 from kis.catalogue import TR, Effect, Urgency
-from kis.client import Reply
+from kis.client import BrokerReply
 from kis.environment import SIM
 
 from .test_client import SECRETS, Wire
@@ -430,7 +430,7 @@ def test_a_reply_of_no_use_here_is_read_as_well(name: str) -> None:
     assert {field: rows[index].text(field) for field in expected} == expected
 
 
-def _asked(body: Any, status: int = 200, tr: TR = UNUSED) -> Reply:
+def _asked(body: Any, status: int = 200, tr: TR = UNUSED) -> BrokerReply:
     return Wire(httpx.Response(status, json=body)).client.call(tr, {})
 
 
@@ -571,7 +571,7 @@ def test_a_recorded_revocation_leads_to_a_new_token(store: redis.Redis) -> None:
     with httpx.Client(transport=httpx.MockTransport(answer)) as http:
         kept = Tokens(SIM, SECRETS, http, store)
         assert kept.get() == "dead"
-        kept.refused("dead")
+        kept.invalidate("dead")
         assert kept.get() == "alive"
     assert paths == ["/oauth2/tokenP", "/oauth2/tokenP", "/oauth2/revokeP", "/oauth2/tokenP"]
 

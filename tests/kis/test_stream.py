@@ -278,7 +278,7 @@ class OpenDoor:
     def approval_key(self) -> str:
         return "key"
 
-    def refused(self, value: str) -> None: ...
+    def invalidate(self, value: str) -> None: ...
 
 
 def packed(text: str) -> bytes:

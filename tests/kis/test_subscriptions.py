@@ -2,7 +2,7 @@ import logging
 
 import pytest
 
-from kis.codec import Control
+from kis.codec import ControlMessage
 from kis.subscriptions import (
     ANSWER_SECONDS,
     LIMIT,
@@ -30,8 +30,8 @@ def stock(n: int) -> Topic:
     return Topic("H0STCNT0", f"{n:06d}")
 
 
-def reply(topic: Topic, code: str = OK) -> Control:
-    return Control(topic.tr_id, topic.key, code, "", code in (OK, RELEASED), "")
+def reply(topic: Topic, code: str = OK) -> ControlMessage:
+    return ControlMessage(topic.tr_id, topic.key, code, "", code in (OK, RELEASED), "")
 
 
 def due_from(subscriptions: Subscriptions, now: float) -> list[tuple[Topic, bool]]:
@@ -95,7 +95,7 @@ def test_a_refusal_that_names_no_registration_is_told(caplog: pytest.LogCaptureF
     subscriptions = Subscriptions()
     subscriptions.want([stock(1)])
     due_from(subscriptions, 0)
-    nothing = Control("H0STCNT0", "", "OPSP8992", "JSON PARSING ERROR : invalid tr_key", is_ok=False, text="")
+    nothing = ControlMessage("H0STCNT0", "", "OPSP8992", "JSON PARSING ERROR : invalid tr_key", is_ok=False, text="")
     assert subscriptions.answered(nothing, 1) is None
     assert "OPSP8992 JSON PARSING ERROR : invalid tr_key" in caplog.text
     assert not subscriptions.refused

@@ -19,7 +19,7 @@ from aegis.stops import StopKind, StopUnit
 from aegis.terms import Market, OrderKind, Side
 from infra import clock
 from kis import catalogue
-from kis.client import Client, Reply
+from kis.client import BrokerReply, Client
 from orders import cancel_driver, chase, kill_switch, reconcile, stops
 from orders.models import BlacklistedStock, BrokerRequest, StopRule, TradeOrder
 from orders.order_list import LIST_LAG
@@ -38,7 +38,7 @@ CHEAP = "004090"
 CHANGE = "order-rvsecncl"
 Buy = Callable[..., TradeOrder]
 ClockAt = Callable[[Any], object]
-Look = Callable[[], reconcile.Report]
+Look = Callable[[], reconcile.ReconcileReport]
 # amends beside which something else happens just before the bytes leave
 Beside = Callable[[Callable[[BrokerOrderRef], object]], OrderService]
 PRINTINGS = [{"amended": "cancelled"}, {"amended": "untouched"}]
@@ -48,7 +48,7 @@ PRINTINGS = [{"amended": "cancelled"}, {"amended": "untouched"}]
 def look(broker: Broker, clock_at: ClockAt) -> Look:
     """Read the list, late enough that no cancel or fill counts as fresher than it."""
 
-    def read() -> reconcile.Report:
+    def read() -> reconcile.ReconcileReport:
         clock_at(clock.now() + 2 * LIST_LAG)
         return reconcile.reconcile(broker, clock.now)
 
@@ -60,7 +60,7 @@ def bodies(monkeypatch: pytest.MonkeyPatch) -> list[Mapping[str, str]]:
     """What order-rvsecncl was asked, in order."""
     sent, call = list[Mapping[str, str]](), Client.call
 
-    def noting(self: Client, tr: catalogue.TR, parameters: Mapping[str, str], **more: Any) -> Reply:
+    def noting(self: Client, tr: catalogue.TR, parameters: Mapping[str, str], **more: Any) -> BrokerReply:
         if tr is catalogue.REVISE_OR_CANCEL:
             sent.append(parameters)
         return call(self, tr, parameters, **more)

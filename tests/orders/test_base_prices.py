@@ -11,7 +11,7 @@ import pytest
 from django.core.exceptions import ValidationError
 
 from aegis.broker import Broker, DayPrice, NotSent
-from aegis.positions import Change
+from aegis.positions import PositionChange
 from aegis.sessions import KST
 from aegis.stops import StopKind, StopUnit
 from aegis.terms import Market
@@ -95,7 +95,7 @@ def split_event(ratio: D, at: datetime | None = None) -> None:
         at=at or clock.now(),
         stock_code=SAMSUNG,
         stock_name="",
-        kind=Change.BONUS_ISSUE.value,
+        kind=PositionChange.BONUS_ISSUE.value,
         qty_before=before.quantity,
         qty_after=int(before.quantity / ratio),
         avg_price_before=before.avg_price,

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from aegis.broker import HeldBack, OrderRecord, UnparsedLine
-from aegis.chase import Action, ChaseBy, ChaseState, Plan, Session, next_step
+from aegis.chase import Action, ChaseBy, ChaseSession, ChaseState, Plan, next_step
 from aegis.lifecycle import DONE, Status
 from aegis.requests import EndCause, RequestedBy, RequestKind, RequestState, SentRequest, attribute
 from aegis.risk import TradingState
@@ -402,17 +402,17 @@ states = st.builds(
     by=st.sampled_from(ChaseBy),
 )
 auctions = st.builds(
-    lambda since, minutes: Session(auction_since=since, auction_until=NOW + timedelta(minutes=minutes)),
+    lambda since, minutes: ChaseSession(auction_since=since, auction_until=NOW + timedelta(minutes=minutes)),
     st.integers(1, 600).map(lambda each: NOW - timedelta(seconds=each)),
     st.integers(1, 10),
 )
-sessions = auctions | st.builds(Session, is_open=st.booleans(), takes_market=st.booleans(), is_over=st.booleans())
+sessions = auctions | st.builds(ChaseSession, is_open=st.booleans(), takes_market=st.booleans(), is_over=st.booleans())
 
 
 @pure
 @given(order=states, session=sessions, may_order=st.booleans(), days=st.sampled_from([0, 0, 1, 3]))
 def test_a_chase_asks_for_nothing_after_its_day_or_after_a_hand(
-    order: ChaseState, session: Session, *, may_order: bool, days: int
+    order: ChaseState, session: ChaseSession, *, may_order: bool, days: int
 ) -> None:
     now = NOW + timedelta(days=days)
     decision = next_step(order, PLAN, now=now, may_order=may_order, session=session)
@@ -432,7 +432,7 @@ def test_a_chase_asks_for_nothing_after_its_day_or_after_a_hand(
 @pure
 @given(order=states, session=sessions, may_order=st.booleans(), is_checked=st.booleans())
 def test_an_order_rests_while_nothing_may_follow_it(
-    order: ChaseState, session: Session, *, may_order: bool, is_checked: bool
+    order: ChaseState, session: ChaseSession, *, may_order: bool, is_checked: bool
 ) -> None:
     """Breaks, the end of the last session, and a trading state that forbids new orders."""
     order = replace(order, status=Status.PENDING, due_at=NOW, trade_date=NOW.date(), cancel_sent_at=None)
@@ -469,7 +469,7 @@ def test_only_what_our_own_cancel_released_or_never_arrived_is_ordered_again(
 @pure
 @given(order=states, session=auctions, is_step_of_the_auction=st.booleans())
 def test_an_order_keeps_its_place_in_an_auction_until_the_result_is_in_the_list(
-    order: ChaseState, session: Session, *, is_step_of_the_auction: bool
+    order: ChaseState, session: ChaseSession, *, is_step_of_the_auction: bool
 ) -> None:
     """L6."""
     assert session.auction_since is not None

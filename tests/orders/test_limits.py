@@ -289,7 +289,7 @@ def test_a_reader_of_the_list_whose_session_was_ended_leaves_its_turn(
         return broker.orders(*days)
 
     with pytest.raises(db_limits.AWAY):
-        reconcile.look(mock.MagicMock(wraps=broker, orders=orders), clock.now)
+        reconcile.reconcile_now(mock.MagicMock(wraps=broker, orders=orders), clock.now)
     connection.close()
-    reconcile.look(broker, clock.now)
+    reconcile.reconcile_now(broker, clock.now)
     assert reconcile.is_fresh(clock.now())

@@ -13,7 +13,7 @@ from aegis.requests import RequestedBy
 from aegis.terms import Market, OrderKind, Side
 from infra import clock
 from kis import catalogue, factory
-from kis.client import Client, Reply
+from kis.client import BrokerReply, Client
 from orders import chase, journal, risk
 from orders.cancel import Canceller
 from orders.models import BlacklistedStock, TradeOrder, TradingSwitch
@@ -290,7 +290,7 @@ def test_cancel_all_goes_past_a_line_that_nobody_can_read(
     ]
     pages = Client.pages
 
-    def misprinted(self: Client, tr: catalogue.TR, parameters: Mapping[str, str], **more: Any) -> list[Reply]:
+    def misprinted(self: Client, tr: catalogue.TR, parameters: Mapping[str, str], **more: Any) -> list[BrokerReply]:
         replies = pages(self, tr, parameters, **more)
         lines = [line for reply in replies for name in ("output", "output1") for line in reply.body.get(name, [])]
         for line in (line for line in lines if line["odno"] == by_hand[0]):

@@ -17,7 +17,7 @@ from aegis.terms import Market, OrderKind, Side
 from desk import actions
 from infra import clock
 from kis import catalogue
-from kis.client import Client, Reply
+from kis.client import BrokerReply, Client
 from orders import fills, journal, order_list, periodic_sync, pretrade_context, reconcile, requests, settle, unknown
 from orders.models import RawNotice, Reconciliation, TradeExecution, TradeOrder
 from orders.service import OrderDenied, OrderIntent, OrderService
@@ -34,10 +34,10 @@ ClockAt = Callable[[str], object]
 
 
 @pytest.fixture
-def look(broker: Broker, clock_at: ClockAt) -> Callable[[], reconcile.Report]:
+def look(broker: Broker, clock_at: ClockAt) -> Callable[[], reconcile.ReconcileReport]:
     """Reconcile, late enough that no fill counts as fresher than the list."""
 
-    def settle() -> reconcile.Report:
+    def settle() -> reconcile.ReconcileReport:
         clock_at(f"{clock.now() + 2 * reconcile.LIST_LAG:%Y-%m-%d %H:%M:%S}")
         return reconcile.reconcile(broker, clock.now)
 
@@ -349,13 +349,13 @@ def test_settling_twice_changes_nothing(buy: Buy, look) -> None:
 def test_many_who_want_to_look_at_once_read_the_list_once_or_twice(
     transactional_db: None, service: OrderService, broker: Broker, simulator: Simulator
 ) -> None:
-    reconcile.look(broker, clock.now)
+    reconcile.reconcile_now(broker, clock.now)
     ready = threading.Barrier(8)
 
     def look() -> None:
         ready.wait()
         try:
-            reconcile.look(broker, clock.now)
+            reconcile.reconcile_now(broker, clock.now)
         finally:
             connections.close_all()
 
@@ -375,7 +375,7 @@ def misprint(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     pages = Client.pages
 
     def write(**words: str) -> None:
-        def printed(self: Client, tr: catalogue.TR, parameters: Mapping[str, str], **more: Any) -> list[Reply]:
+        def printed(self: Client, tr: catalogue.TR, parameters: Mapping[str, str], **more: Any) -> list[BrokerReply]:
             replies = pages(self, tr, parameters, **more)
             if tr is catalogue.ORDERS:
                 lines: list[dict[str, str]] = replies[0].body["output1"]

@@ -15,7 +15,7 @@ from django.core.management import CommandError, call_command
 from django.utils import translation
 
 from aegis.broker import Acceptance, Broker, BrokerError, BrokerOrderRef, NotSent, OrderRequest, OutcomeUnknown, Quote
-from aegis.positions import Change
+from aegis.positions import PositionChange
 from aegis.sessions import KST
 from aegis.stops import StopKind, StopUnit
 from aegis.terms import Market, Side
@@ -477,7 +477,7 @@ def test_a_split_moves_amounts_in_won_once(held: Portfolio) -> None:
         at=clock.now(),
         stock_code=SAMSUNG,
         stock_name="",
-        kind=Change.SPLIT.value,
+        kind=PositionChange.SPLIT.value,
         qty_before=10,
         qty_after=50,
         avg_price_before=D(70_000),

@@ -197,10 +197,10 @@ def test_whoever_waits_for_anothers_list_waits_outside_the_database_and_not_for_
         assert reading.wait(10)
         began = time.monotonic()
         with pytest.raises(NotSent):
-            reconcile.look(broker, lambda: clock.now() + reconcile.LOOK_STOPPED_AFTER / 2)
+            reconcile.reconcile_now(broker, lambda: clock.now() + reconcile.LOOK_STOPPED_AFTER / 2)
         assert time.monotonic() - began < 5
         before = Reconciliation.objects.count()
-        reconcile.look(broker, lambda: clock.now() + 2 * reconcile.LOOK_STOPPED_AFTER)
+        reconcile.reconcile_now(broker, lambda: clock.now() + 2 * reconcile.LOOK_STOPPED_AFTER)
         assert Reconciliation.objects.count() == before + 1, "the reader has stopped: it is read without it"
     finally:
         over.set()
@@ -216,7 +216,7 @@ def test_many_who_want_the_list_at_once_share_two_readings(
 
     def look() -> None:
         with suppress(NotSent):
-            reconcile.look(broker, clock.now)
+            reconcile.reconcile_now(broker, clock.now)
         connections.close_all()
 
     threads = [threading.Thread(target=look) for _ in range(8)]
@@ -265,7 +265,7 @@ def test_an_order_that_no_list_decides_is_looked_up_less_and_less(
         after(5)
         if periodic_sync.is_look_wanted(clock.now()):
             with suppress(BrokerError):
-                reconcile.look(broker, clock.now)
+                reconcile.reconcile_now(broker, clock.now)
             looks += 1
     order.refresh_from_db()
     assert order.state is Status.UNKNOWN

@@ -20,8 +20,8 @@ from aegis.terms import OrderKind, Side
 from infra import clock
 from simulator.api.server import Simulator, serve
 from simulator.broker import Firm, Settings
-from simulator.exchange.exchange import News, Notice
-from simulator.exchange.order_entry import Change
+from simulator.exchange.exchange import News, OrderNotice
+from simulator.exchange.order_entry import ChangeRequest
 from simulator.exchange.orders import NewOrder, Order
 
 SAMSUNG, KEPCO, THIN, FUND = "005930", "015760", "004090", "069500"
@@ -94,7 +94,7 @@ class Market:
         return self.order(Side.SELL, quantity, price, **words)
 
     def change(self, order: Order, *, cancel: bool, quantity: int = 0, price: int = 0) -> Order:
-        wanted = Change(
+        wanted = ChangeRequest(
             account=order.account,
             number=order.number,
             is_cancel=cancel,
@@ -111,8 +111,8 @@ class Market:
     def amend(self, order: Order, price: int, quantity: int = 0) -> Order:
         return self.change(order, cancel=False, price=price, quantity=quantity)
 
-    def notices(self) -> list[Notice]:
-        return [item for item in self.news() if isinstance(item, Notice)]
+    def notices(self) -> list[OrderNotice]:
+        return [item for item in self.news() if isinstance(item, OrderNotice)]
 
     def news(self) -> list[News]:
         return self.exchange.drain()

@@ -2,15 +2,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aegis.terms import Side
-from simulator.exchange.order_book import MAKER, Book, Indication, Match
+from simulator.exchange.order_book import MAKER, Indication, Match, OrderBook
 
 orders = st.lists(
     st.tuples(st.sampled_from(list(Side)), st.integers(95, 105), st.integers(1, 50)), min_size=1, max_size=40
 )
 
 
-def filled(*rows: tuple[Side, int, int, str]) -> Book:
-    book = Book()
+def filled(*rows: tuple[Side, int, int, str]) -> OrderBook:
+    book = OrderBook()
     for side, price, quantity, owner in rows:
         book.rest(side, price, quantity, owner)
     return book
@@ -61,7 +61,7 @@ def test_an_auction_that_does_not_cross_does_nothing() -> None:
 
 @given(orders)
 def test_an_auction_never_leaves_the_book_crossed(rows: list[tuple[Side, int, int]]) -> None:
-    book = Book()
+    book = OrderBook()
     for number, (side, price, quantity) in enumerate(rows):
         book.rest(side, price, quantity, str(number))
     price, crossings = book.uncross(100)
@@ -73,7 +73,7 @@ def test_an_auction_never_leaves_the_book_crossed(rows: list[tuple[Side, int, in
 
 @given(orders)
 def test_shares_are_neither_made_nor_lost(rows: list[tuple[Side, int, int]]) -> None:
-    book, traded = Book(), 0
+    book, traded = OrderBook(), 0
     for number, (side, price, quantity) in enumerate(rows):
         matched = sum(match.quantity for match in book.take(side, price, quantity))
         traded += matched
@@ -86,7 +86,7 @@ def test_shares_are_neither_made_nor_lost(rows: list[tuple[Side, int, int]]) -> 
 
 
 def test_the_maker_lays_his_levels_around_those_who_wait() -> None:
-    book = Book()
+    book = OrderBook()
     book.lay_made(Side.BUY, {100: 30, 99: 30})
     assert book.depth(Side.BUY, 5) == [(100, 30), (99, 30)]
     book.rest(Side.BUY, 99, 5, "A")

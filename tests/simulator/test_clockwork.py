@@ -4,11 +4,11 @@ import pytest
 
 from aegis.terms import Market as Venue
 from aegis.terms import OrderKind, Side
-from simulator.api.error_codes import Refused
+from simulator.api.error_codes import RequestRefused
 from simulator.broker import Firm, Settings
 from simulator.exchange import order_flow
 from simulator.exchange.exchange import Printed
-from simulator.exchange.orders import Status
+from simulator.exchange.orders import OrderStatus
 
 from .conftest import FUND, SAMSUNG, Market, kst
 
@@ -34,7 +34,7 @@ def test_orders_are_refused_outside_their_phase(at: str, venue: Venue, reason: s
     market = Market(at)
     if at.startswith("2026-11-19"):  # 수능: KRX opens at ten; its auction takes orders from 09:20
         market.to("2026-11-19 09:10")
-    with pytest.raises(Refused, match=reason):
+    with pytest.raises(RequestRefused, match=reason):
         market.buy(1, 71_500, venue=venue)
 
 
@@ -45,7 +45,7 @@ def test_the_opening_auction_trades_at_one_price_at_nine() -> None:
     expected = market.exchange.venue(SAMSUNG).indication()
     market.to("2026-11-23 09:00")
     venue = market.exchange.venue(SAMSUNG)
-    assert order.status is Status.FILLED
+    assert order.status is OrderStatus.FILLED
     assert order.average == venue.tape.open == expected.price
     assert venue.tape.recent[0].taker is None
 
@@ -54,9 +54,9 @@ def test_the_closing_auction_sets_the_close_and_ends_the_day_orders() -> None:
     market = Market("2026-11-23 15:19:50")
     resting = market.buy(1, market.best(BUY) - 1000)
     market.to("2026-11-23 15:25")
-    assert resting.status is Status.OPEN
+    assert resting.status is OrderStatus.OPEN
     market.to("2026-11-23 15:30")
-    assert resting.status is Status.EXPIRED
+    assert resting.status is OrderStatus.EXPIRED
     close = market.exchange.venue(SAMSUNG).closing_price
     market.to("2026-11-24 08:00")
     assert market.exchange.venue(SAMSUNG).base == close
@@ -67,7 +67,7 @@ def test_a_conditional_limit_becomes_a_market_order_at_the_close() -> None:
     order = market.buy(1, market.best(BUY) - 1000, kind=OrderKind.CONDITIONAL_LIMIT)
     assert order.filled == 0
     market.to("2026-11-23 15:30")
-    assert order.status is Status.FILLED
+    assert order.status is OrderStatus.FILLED
 
 
 def test_gtp_orders_end_with_the_premarket() -> None:
@@ -76,45 +76,45 @@ def test_gtp_orders_end_with_the_premarket() -> None:
     gtp = market.buy(1, price, kind=OrderKind.GTP_LIMIT, venue=Venue.NXT)
     day = market.buy(1, price, venue=Venue.NXT)
     market.to("2026-11-23 08:50")
-    assert (gtp.status, day.status) == (Status.EXPIRED, Status.OPEN)
+    assert (gtp.status, day.status) == (OrderStatus.EXPIRED, OrderStatus.OPEN)
     market.to("2026-11-23 20:00")
-    assert day.status is Status.EXPIRED
+    assert day.status is OrderStatus.EXPIRED
 
 
 def test_what_sor_leaves_on_krx_lives_on_at_nxt() -> None:
     market = Market("2026-11-23 15:00")
     order = market.buy(1, market.best(BUY) - 3000, venue=Venue.SOR)
     market.to("2026-11-23 15:45")
-    assert (order.status, order.venue) == (Status.OPEN, Venue.NXT)
+    assert (order.status, order.venue) == (OrderStatus.OPEN, Venue.NXT)
     market.cancel(order)
-    assert order.status is Status.CANCELLED
+    assert order.status is OrderStatus.CANCELLED
 
 
 def test_the_after_market_takes_its_own_kinds_and_no_funds() -> None:
     market = Market("2026-11-23 16:30", codes=frozenset({SAMSUNG, FUND}))
-    assert market.buy(1, market.best(SELL), kind=OrderKind.AFTER_LIMIT).status is Status.FILLED
-    with pytest.raises(Refused, match="kind not taken now"):
+    assert market.buy(1, market.best(SELL), kind=OrderKind.AFTER_LIMIT).status is OrderStatus.FILLED
+    with pytest.raises(RequestRefused, match="kind not taken now"):
         market.buy(1, market.best(SELL, FUND), code=FUND, kind=OrderKind.AFTER_LIMIT)
 
 
 def test_before_september_2026_there_is_no_after_market() -> None:
     market = Market("2026-09-11 16:30")
-    with pytest.raises(Refused, match="kind not taken now"):
+    with pytest.raises(RequestRefused, match="kind not taken now"):
         market.buy(1, 71_500, kind=OrderKind.AFTER_LIMIT)
     order = market.buy(1, market.best(BUY), kind=OrderKind.AFTER_HOURS_SINGLE)
     market.to("2026-09-11 16:40")
-    assert order.status is Status.FILLED
+    assert order.status is OrderStatus.FILLED
 
 
 def test_orders_at_the_close_meet_the_crowd_at_that_price() -> None:
     market = Market("2026-11-23 15:30:30")
     order = market.buy(5, kind=OrderKind.POST_CLOSE)
     market.step(60)
-    assert order.status is Status.FILLED
+    assert order.status is OrderStatus.FILLED
     assert order.average == market.exchange.venue(SAMSUNG).closing_price
     late = market.buy(5, kind=OrderKind.POST_CLOSE)
     market.to("2026-11-23 16:00")
-    assert late.status is Status.EXPIRED
+    assert late.status is OrderStatus.EXPIRED
 
 
 def test_numbers_start_anew_each_day(market: Market) -> None:
@@ -162,7 +162,7 @@ def test_a_resting_order_fills_when_a_jump_passes_its_price() -> None:
     order = market.buy(1, market.best(BUY) - 200)
     market.to("2026-11-23 15:00")
     low = min(bar.low for minute, bar in firm.exchange.venue(SAMSUNG).tape.minutes.items() if minute > "0910")
-    assert (order.status is Status.FILLED) == (low <= order.price)
+    assert (order.status is OrderStatus.FILLED) == (low <= order.price)
 
 
 def test_days_nobody_watches_leave_their_daily_prices() -> None:
@@ -179,7 +179,7 @@ def test_days_nobody_watches_leave_their_daily_prices() -> None:
 def test_a_clock_set_back_does_not_break_the_market(market: Market) -> None:
     market.to("2026-11-23 15:40")
     market.to("2026-11-23 10:30")
-    assert market.buy(1, market.best(SELL)).status is Status.FILLED
+    assert market.buy(1, market.best(SELL)).status is OrderStatus.FILLED
     market.to("2026-11-20 10:30")
     order = market.buy(1, market.best(SELL))
-    assert (order.date, order.status) == (kst("2026-11-20 00:00").date(), Status.FILLED)
+    assert (order.date, order.status) == (kst("2026-11-20 00:00").date(), OrderStatus.FILLED)

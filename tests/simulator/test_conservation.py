@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aegis.terms import OrderKind, Side
-from simulator.api.error_codes import Refused
+from simulator.api.error_codes import RequestRefused
 
 from .conftest import ACCOUNT, OTHER, SAMSUNG, Market
 
@@ -77,7 +77,7 @@ def test_cash_and_shares_are_conserved(steps: list[tuple[Any, ...]]) -> None:
     for action in steps:
         try:
             act(market, action)
-        except (Refused, IndexError):
+        except (RequestRefused, IndexError):
             continue
         check(market)
 
@@ -89,7 +89,7 @@ def test_the_ledger_alone_makes_the_same_world(steps: list[tuple[Any, ...]]) -> 
     for action in steps:
         try:
             act(market, action)
-        except (Refused, IndexError):
+        except (RequestRefused, IndexError):
             continue
     again = type(market.exchange.world)()
     for event in market.exchange.ledger.events():

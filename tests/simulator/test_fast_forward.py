@@ -12,9 +12,9 @@ from aegis.terms import Market as Venue
 from aegis.terms import OrderKind, Side
 from simulator.api.server import Simulator
 from simulator.broker import Firm, Settings
-from simulator.exchange.exchange import Notice, NoticeKind, Printed
+from simulator.exchange.exchange import OrderNotice, OrderNoticeKind, Printed
 from simulator.exchange.listings import STOCKS
-from simulator.exchange.orders import Status
+from simulator.exchange.orders import OrderStatus
 
 from .conftest import _OPENED, SAMSUNG, THIN, Client, Market, kst
 
@@ -86,8 +86,8 @@ def test_resting_orders_fill_if_the_price_reaches_them(seed: int) -> None:
     market.to("2026-11-23 15:00")
     bars = [bar for minute, bar in market.exchange.venue(SAMSUNG).tape.minutes.items() if minute > "1000"]
     reached_low, reached_high = min(bar.low for bar in bars), max(bar.high for bar in bars)
-    assert (bid.status is Status.FILLED) == (reached_low <= bid.price)
-    assert (ask.status is Status.FILLED) == (reached_high >= ask.price)
+    assert (bid.status is OrderStatus.FILLED) == (reached_low <= bid.price)
+    assert (ask.status is OrderStatus.FILLED) == (reached_high >= ask.price)
     assert {order.average for order in (bid, ask) if order.filled} <= {bid.price, ask.price}
 
 
@@ -98,7 +98,7 @@ def test_among_eight_seeds_are_orders_that_fill_and_orders_that_wait() -> None:
         order = market.buy(10, market.best(BUY) - 600)
         market.to("2026-11-23 15:00")
         found.add(order.status)
-    assert found == {Status.FILLED, Status.OPEN}
+    assert found == {OrderStatus.FILLED, OrderStatus.OPEN}
 
 
 def test_a_stop_wakes_when_a_skipped_price_passes_its_trigger() -> None:
@@ -110,7 +110,7 @@ def test_a_stop_wakes_when_a_skipped_price_passes_its_trigger() -> None:
         market.to("2026-11-23 15:00")
         bars = [bar for minute, bar in market.exchange.venue(SAMSUNG).tape.minutes.items() if minute > "1000"]
         assert order.triggered == (max(bar.high for bar in bars) >= trigger)
-        assert (order.status is Status.FILLED) == order.triggered
+        assert (order.status is OrderStatus.FILLED) == order.triggered
         woken.add(order.triggered)
     assert woken == {True, False}
 
@@ -119,11 +119,11 @@ def test_orders_outside_the_queues_fill_in_skipped_time() -> None:
     market = ticking("2026-11-23 10:00:01")
     middle = market.buy(5, kind=OrderKind.MID)
     market.to("2026-11-23 11:00")
-    assert middle.status is Status.FILLED
+    assert middle.status is OrderStatus.FILLED
     market.to("2026-11-23 15:30:01")
     last = market.buy(5, kind=OrderKind.POST_CLOSE)
     market.to("2026-11-23 18:00")
-    assert last.status is Status.FILLED
+    assert last.status is OrderStatus.FILLED
     assert last.average == market.exchange.venue(SAMSUNG).closing_price
 
 
@@ -134,17 +134,17 @@ def test_a_skipped_day_keeps_its_auctions_its_expiries_and_what_moves_to_nxt() -
     market.to("2026-11-23 10:00")
     krx = market.exchange.venue(SAMSUNG)
     assert krx.tape.open_at == kst("2026-11-23 09:00")
-    assert (auction.status, auction.average) == (Status.FILLED, krx.tape.open)
+    assert (auction.status, auction.average) == (OrderStatus.FILLED, krx.tape.open)
     day, sor = market.buy(1, 60_000), market.buy(1, 60_000, venue=Venue.SOR)
     assert market.firm.clockwork.interrupt(SAMSUNG, "1", market.now)
     market.to("2026-11-23 16:30")
     assert not krx.is_auction
     assert market.exchange.world.interruptions[0].ended == "100200"
     assert krx.regular_close is not None
-    assert day.status is Status.EXPIRED
-    assert (sor.status, sor.venue) == (Status.OPEN, Venue.NXT)
+    assert day.status is OrderStatus.EXPIRED
+    assert (sor.status, sor.venue) == (OrderStatus.OPEN, Venue.NXT)
     market.to("2026-11-24 07:00")
-    assert sor.status is Status.EXPIRED
+    assert sor.status is OrderStatus.EXPIRED
 
 
 # --- what it leaves behind
@@ -242,7 +242,7 @@ def test_a_restart_after_a_jump_finds_the_market_where_the_jump_led(tmp_path: Pa
 def test_no_trade_and_no_book_of_an_earlier_day_is_told_after_a_night(until: str) -> None:
     market = ticking("2026-11-23 15:00" if "28" not in until else "2026-11-27 15:00")
     market.to(until)
-    told = [item for item in market.exchange.drain() if not isinstance(item, Notice)]
+    told = [item for item in market.exchange.drain() if not isinstance(item, OrderNotice)]
     trades = [trade for item in told if isinstance(item, Printed) for trade in item.trades]
     assert {trade.at.date() for trade in trades} <= {market.now.date()}
     assert bool(told) == (until == "2026-11-24 10:00"), "while nothing trades there is no book to tell of either"
@@ -253,8 +253,8 @@ def test_notices_of_a_skipped_day_are_told_after_the_night() -> None:
     order = market.buy(1, market.best(BUY) - 1_000, kind=OrderKind.CONDITIONAL_LIMIT)
     market.exchange.drain()
     market.to("2026-11-24 07:00")
-    assert order.status is Status.FILLED
-    assert [item.kind for item in market.exchange.drain() if isinstance(item, Notice)] == [NoticeKind.FILLED]
+    assert order.status is OrderStatus.FILLED
+    assert [item.kind for item in market.exchange.drain() if isinstance(item, OrderNotice)] == [OrderNoticeKind.FILLED]
 
 
 def test_a_session_hears_no_trade_of_yesterday_after_a_night(running: Callable[..., Simulator]) -> None:

@@ -12,6 +12,7 @@ from simulator.api.control import BadCommand
 from simulator.api.server import Simulator
 from simulator.faults.injection import frame_values
 from simulator.faults.table import BEFORE, KINDS, BadFault, Faults
+from simulator.feed import hub
 
 from .conftest import ACCOUNT, KEPCO, SAMSUNG, Client, Socket
 
@@ -482,8 +483,8 @@ def test_a_stalled_session_says_nothing(client: Client, socket: Socket) -> None:
 def test_a_server_that_does_not_ping_may_hang_up(
     running: Callable[..., Simulator], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(websocket, "FIRST_PING_SECONDS", 0.05)
-    monkeypatch.setattr(websocket, "PING_SECONDS", 0.05)
+    monkeypatch.setattr(hub, "FIRST_PING_SECONDS", 0.05)
+    monkeypatch.setattr(hub, "PING_SECONDS", 0.05)
     client = Client(running())
     client.sim.fault("no_pingpong")
     silent = client.socket()

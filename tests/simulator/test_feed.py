@@ -10,6 +10,7 @@ import websocket
 
 from simulator.api.server import Simulator
 from simulator.exchange.listings import STOCKS
+from simulator.feed import hub
 
 from .conftest import OTHER, SAMSUNG, THIN, Client, Socket
 
@@ -251,8 +252,8 @@ def test_nxt_trades_come_on_nxt_feeds(client: Client) -> None:
 
 
 def test_the_server_pings_and_takes_either_answer(running: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(websocket, "FIRST_PING_SECONDS", 0.05)
-    monkeypatch.setattr(websocket, "PING_SECONDS", 0.05)
+    monkeypatch.setattr(hub, "FIRST_PING_SECONDS", 0.05)
+    monkeypatch.setattr(hub, "PING_SECONDS", 0.05)
     client = Client(running())
     socket = client.socket()
     text = str(socket.line.recv())

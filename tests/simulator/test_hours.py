@@ -8,7 +8,7 @@ import pytest
 from aegis.sessions import DayKind, phases_of
 from aegis.terms import Market as Venue
 from aegis.terms import OrderKind, Side
-from simulator.api.error_codes import Refused
+from simulator.api.error_codes import RequestRefused
 from simulator.api.server import Simulator
 from simulator.exchange.calendar import phases_on
 from simulator.exchange.orders import Order
@@ -23,14 +23,14 @@ def refusal(act: Callable[[], Order]) -> str:
     """Return the name of the refusal, empty when there is none."""
     try:
         act()
-    except Refused as refused:
+    except RequestRefused as refused:
         return refused.name
     return ""
 
 
 def code_of(act: Callable[[], Order], *, is_paper: bool) -> tuple[str, str]:
     """Return rt_cd and msg_cd of the refusal."""
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RequestRefused) as caught:
         act()
     words = caught.value.words(is_paper=is_paper)
     return words.rt_cd, words.msg_cd
@@ -68,7 +68,7 @@ def test_paper_has_not_begun_before_its_opening_auction() -> None:
 
 def test_every_refusal_an_order_can_meet_on_paper_speaks_papers_language() -> None:
     for name in ("no market orders", "kind not taken now", "after the close", "before the open"):
-        words = Refused(name).words(is_paper=True)
+        words = RequestRefused(name).words(is_paper=True)
         assert words.rt_cd == "1", name
         assert words.msg_cd.isdigit(), name
         assert words.msg1.startswith("모의투자 "), name

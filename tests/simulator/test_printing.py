@@ -7,10 +7,10 @@ import pytest
 
 from aegis.terms import OrderKind, Side
 from simulator.api.control import BadCommand
-from simulator.api.error_codes import Refused
+from simulator.api.error_codes import RequestRefused
 from simulator.api.list_printing import DEFAULT, Printing
 from simulator.api.server import Simulator
-from simulator.exchange.orders import Status
+from simulator.exchange.orders import OrderStatus
 
 from .conftest import ACCOUNT, SAMSUNG, Client, Market
 
@@ -182,9 +182,9 @@ def test_an_amend_needs_cash_for_the_difference_only(market: Market) -> None:
     assert left < 100 * 70_000
     amended = market.amend(order, 70_000 + left // 1_400 // 100 * 100)
     assert market.exchange.orderable_cash(ACCOUNT) >= 0
-    with pytest.raises(Refused, match="cash short"):
+    with pytest.raises(RequestRefused, match="cash short"):
         market.amend(amended, amended.price + 1_000)
-    assert (amended.status, amended.remaining) == (Status.OPEN, 1_400)
+    assert (amended.status, amended.remaining) == (OrderStatus.OPEN, 1_400)
 
 
 def test_the_difference_of_an_amend_includes_its_commission(market: Market) -> None:
@@ -205,7 +205,7 @@ def test_an_amended_sale_needs_no_shares_beyond_its_own(market: Market) -> None:
 def test_an_order_is_amended_to_the_price_it_has(market: Market) -> None:
     order = market.buy(10, 65_000)
     again = market.amend(order, 65_000)
-    assert (again.price, again.remaining, order.status) == (65_000, 10, Status.REPLACED)
+    assert (again.price, again.remaining, order.status) == (65_000, 10, OrderStatus.REPLACED)
     assert market.amend(again, 65_000, quantity=4).remaining == 4
     assert again.remaining == 6
 
@@ -222,7 +222,7 @@ def test_an_amend_takes_only_the_kinds_of_the_hour() -> None:
     market = Market("2026-11-23 08:50")
     order = market.buy(1, 65_000)
     order.kind = OrderKind.LIMIT_IOC
-    with pytest.raises(Refused, match="kind not taken now"):
+    with pytest.raises(RequestRefused, match="kind not taken now"):
         market.amend(order, 65_100)
     order.kind = OrderKind.LIMIT
     assert market.amend(order, 65_100).price == 65_100

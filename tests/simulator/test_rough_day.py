@@ -8,7 +8,7 @@ from random import Random
 from aegis import ticks
 from aegis.terms import Market as Venue
 from aegis.terms import OrderKind, Side
-from simulator.api.error_codes import Refused
+from simulator.api.error_codes import RequestRefused
 from simulator.broker import Firm, Settings
 
 from .conftest import _OPENED, SAMSUNG, THIN, Market, kst
@@ -74,7 +74,7 @@ def test_a_rough_day_adds_up(tmp_path: Path) -> None:
             try:
                 act(market, chance)
                 placed += 1
-            except Refused:
+            except RequestRefused:
                 continue
         if chance.random() < 0.01:
             before = [market.ledger(number)["orders"] for number in CUSTOMERS]

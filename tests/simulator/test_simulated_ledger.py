@@ -15,7 +15,7 @@ import pytest
 from aegis.terms import Side
 from simulator.api.server import Simulator
 from simulator.exchange.event_log import Ledger, LedgerDamaged, LedgerInUse
-from simulator.exchange.orders import Status
+from simulator.exchange.orders import OrderStatus
 
 from .conftest import ACCOUNT, SAMSUNG, Client, Market, full_disk
 
@@ -37,7 +37,7 @@ def test_a_restarted_house_remembers_everything(tmp_path: Path) -> None:
     order = after.exchange.world.orders[resting.date, resting.number]
     assert after.book().quantity(BUY, order.price) >= 7
     after.price_to(order.price)
-    assert order.status is Status.FILLED
+    assert order.status is OrderStatus.FILLED
     assert after.buy(1, after.best(SELL)).number == 3
 
 

@@ -4,7 +4,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.utils.translation import gettext as _
 
-from desk.management.commands.tell import until_asked
+from desk.management.commands.run_notifier import until_asked
 from desk.telegram.bot import Bot
 from infra import clock
 from notify import telegram

@@ -11,6 +11,8 @@ from ops.processes import programs, simulator
 from ops.supervisor import Program
 
 SIMULATOR = "simulator"
+# what units of an earlier version call a process
+RENAMED = {"teller": "notifier"}
 
 
 class Command(BaseCommand):
@@ -22,7 +24,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         known = {program.name: program for program in programs()}
-        name = options["name"]
+        name = RENAMED.get(options["name"], options["name"])
         if name is None:
             self.stdout.write("\n".join([*known, SIMULATOR]))
         elif name == SIMULATOR:

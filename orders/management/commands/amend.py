@@ -4,7 +4,7 @@ from typing import Any
 from django.utils.translation import gettext as _
 
 from orders import serializers
-from orders.management.changing import Change, amend, preview, wanted
+from orders.management.changing import OrderChange, amend, preview, wanted
 from orders.management.console import (
     FAILED,
     OUTCOME_UNKNOWN,
@@ -34,8 +34,8 @@ class Command(DeskCommand):
         super().add_arguments(parser)
 
     def tell(self, **options: Any) -> CommandOutput:
-        change = Change(options["price"], options["qty"])
-        if change == Change():
+        change = OrderChange(options["price"], options["qty"])
+        if change == OrderChange():
             words = _("name a new --price, or with --qty how many shares it is about, or both")
             raise Failure("USAGE", words, exit_code=WRONG_USAGE)
         order = find_order(options["number"])

@@ -30,7 +30,7 @@ class Command(DeskCommand):
         return CommandOutput(shape, _lines(report))
 
 
-def _lines(report: execution_quality.Report) -> list[str]:
+def _lines(report: execution_quality.QualityReport) -> list[str]:
     if not report.lines:
         return [_("nothing was ordered since {since}").format(since=report.since)]
     head = _(

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from datetime import date
 
 from aegis.terms import Board, Market, OrderKind, Side
-from simulator.api.error_codes import Refused
+from simulator.api.error_codes import RequestRefused
 from simulator.api.formatting import fixed, percent
 from simulator.api.list_printing import Printing
-from simulator.api.request import Body, Call, Reply, contexts, found, page
-from simulator.exchange.accounts import Holding
+from simulator.api.request import ApiReply, Body, Call, contexts, found, page
+from simulator.exchange.accounts import AccountHolding
 from simulator.exchange.calendar import next_trading_day
 from simulator.exchange.listings import STOCKS
 from simulator.exchange.orders import Order, Request
@@ -47,12 +47,12 @@ def kind_name(kind: OrderKind) -> str:
     return KIND_NAMES.get(kind, "지정가")
 
 
-def balance(call: Call) -> Reply:
+def balance(call: Call) -> ApiReply:
     """inquire-balance (주식잔고조회)."""
     account = call.account
     if call.text("INQR_DVSN") not in ("01", "02"):
-        raise Refused("field invalid", "INQR_DVSN")
-    holdings: Sequence[Holding] = list(call.firm.exchange.shown_account(account).holdings.values())
+        raise RequestRefused("field invalid", "INQR_DVSN")
+    holdings: Sequence[AccountHolding] = list(call.firm.exchange.shown_account(account).holdings.values())
     if call.tr_id == _NXT_BALANCE:
         holdings = []  # one account holds what both venues brought; asked by venue, it is counted once
     if call.text("PRCS_DVSN") == "01":
@@ -77,7 +77,7 @@ def balance(call: Call) -> Reply:
         output1=[_holding_row(call, account, holding) for holding in stretch.rows],
         output2=[_totals(call, account)],
     )
-    return Reply(reply.body, stretch.tr_cont)
+    return ApiReply(reply.body, stretch.tr_cont)
 
 
 def _valued_at(call: Call, code: str) -> int:
@@ -92,7 +92,7 @@ def _valued_at(call: Call, code: str) -> int:
     return exchange.venue(code).closing_price
 
 
-def _holding_row(call: Call, account: str, holding: Holding) -> Body:
+def _holding_row(call: Call, account: str, holding: AccountHolding) -> Body:
     exchange = call.firm.exchange
     price, base = _valued_at(call, holding.code), exchange.venue(holding.code).base
     value = price * holding.quantity
@@ -163,7 +163,7 @@ def _totals(call: Call, number: str) -> Body:
     }
 
 
-def open_orders(call: Call) -> Reply:
+def open_orders(call: Call) -> ApiReply:
     """inquire-psbl-rvsecncl (주식정정취소가능주문조회)."""
     rows = sorted(_open_lines(call), key=lambda order: -order.number)
     side = call.text("INQR_DVSN_2")
@@ -180,10 +180,10 @@ def open_orders(call: Call) -> Reply:
         **contexts(question, stretch.cursor),
         output=[_open_row(order, call.firm.printing) for order in stretch.rows],
     )
-    return Reply(reply.body, stretch.tr_cont)
+    return ApiReply(reply.body, stretch.tr_cont)
 
 
-def open_orders_by_specification(call: Call) -> Reply:
+def open_orders_by_specification(call: Call) -> ApiReply:
     """inquire-nccs as the user's specification has it: open orders with their `rmn_qty`."""
     reply = open_orders(call)
     for row in reply.body["output"]:
@@ -218,7 +218,7 @@ def _open_row(order: Order, printing: Printing) -> Body:
     }
 
 
-def daily_orders(call: Call) -> Reply:
+def daily_orders(call: Call) -> ApiReply:
     """inquire-daily-ccld (주식일별주문체결조회)."""
     lines = _wanted_lines(call)
     filled = sum(order.filled for order in lines)
@@ -246,7 +246,7 @@ def daily_orders(call: Call) -> Reply:
         output1=[_daily_row(order, call.firm.printing) for order in stretch.rows],
         output2=totals,
     )
-    return Reply(reply.body, stretch.tr_cont)
+    return ApiReply(reply.body, stretch.tr_cont)
 
 
 def _line_key(order: Order) -> str:
@@ -293,7 +293,7 @@ def _day(call: Call, name: str) -> date:
     try:
         return date(int(text[:4]), int(text[4:6]), int(text[6:8]))
     except ValueError:
-        raise Refused("field invalid", name) from None
+        raise RequestRefused("field invalid", name) from None
 
 
 def _daily_row(order: Order, printing: Printing) -> Body:
@@ -362,7 +362,7 @@ def _condition_name(kind: OrderKind) -> str:
 _ASSET_CLASSES = 20
 
 
-def assets(call: Call) -> Reply:
+def assets(call: Call) -> ApiReply:
     """inquire-account-balance (투자계좌자산현황조회): asset classes in a fixed order, without names."""
     exchange, number = call.firm.exchange, call.account
     account = exchange.account(number)
@@ -400,7 +400,7 @@ def assets(call: Call) -> Reply:
     return found(call, output1=lines, output2=totals)
 
 
-def realised_profits(call: Call) -> Reply:
+def realised_profits(call: Call) -> ApiReply:
     """inquire-period-trade-profit (기간별매매손익현황조회): sales of a period against their average cost."""
     account, exchange = call.account, call.firm.exchange
     since, until = _day(call, "INQR_STRT_DT"), _day(call, "INQR_END_DT")
@@ -454,4 +454,4 @@ def realised_profits(call: Call) -> Reply:
         "tot_pftrt": "0.00",
     }
     reply = found(call, nothing=not rows, **contexts("", ""), output1=rows[::-1], output2=totals)
-    return Reply(reply.body, "D")
+    return ApiReply(reply.body, "D")

@@ -8,13 +8,13 @@ from itertools import accumulate, islice, takewhile
 
 from aegis import ticks
 from aegis.terms import Side
-from simulator.api.error_codes import Refused
+from simulator.api.error_codes import RequestRefused
 from simulator.api.formatting import percent
 from simulator.api.handlers.quote import Quote, day_sign, figures, quote_of
-from simulator.api.request import Body, Call, Reply, quoted
-from simulator.exchange.daily_history import DayPrice
-from simulator.exchange.listings import Stock
-from simulator.exchange.trade_tape import Bar
+from simulator.api.request import ApiReply, Body, Call, quoted
+from simulator.exchange.daily_history import HistoryDay
+from simulator.exchange.listings import ListedStock
+from simulator.exchange.trade_tape import TapeBar
 
 CHART_ROWS, MINUTE_ROWS, PAST_MINUTE_ROWS = 100, 30, 120
 UNITS = ("D", "W", "M", "Y")
@@ -27,15 +27,15 @@ class Minute:
 
     day: date
     at: str  # HHMM00
-    bar: Bar
+    bar: TapeBar
 
 
-def daily(call: Call) -> Reply:
+def daily(call: Call) -> ApiReply:
     """inquire-daily-itemchartprice (국내주식기간별시세): up to a hundred rows, the newest first."""
     quote = quote_of(call)
     unit = call.text("FID_PERIOD_DIV_CODE")
     if unit not in UNITS:
-        raise Refused("field invalid", "FID_PERIOD_DIV_CODE")
+        raise RequestRefused("field invalid", "FID_PERIOD_DIV_CODE")
     since, until = read_date(call, "FID_INPUT_DATE_1"), read_date(call, "FID_INPUT_DATE_2")
     periods = quote.firm.history.periods(quote.stock.code, quote.tape, unit, until)
     rows = islice(takewhile(lambda day: day.day >= since, periods), CHART_ROWS)
@@ -43,14 +43,14 @@ def daily(call: Call) -> Reply:
 
 
 def read_date(call: Call, name: str) -> date:
-    """Return a date; the year 0 that some clients send is the beginning of time. Raises Refused."""
+    """Return a date; the year 0 that some clients send is the beginning of time. Raises RequestRefused."""
     text = call.text(name)
     if text.startswith("0000"):
         return date.min
     try:
         return date(int(text[:4]), int(text[4:6]), int(text[6:8]))
     except ValueError:
-        raise Refused("field invalid", name) from None
+        raise RequestRefused("field invalid", name) from None
 
 
 def _chart_head(quote: Quote) -> Body:
@@ -95,7 +95,7 @@ def change_of(quote: Quote) -> Body:
     }
 
 
-def _chart_row(stock: Stock, day: DayPrice) -> Body:
+def _chart_row(stock: ListedStock, day: HistoryDay) -> Body:
     return {
         "stck_bsop_date": f"{day.day:%Y%m%d}",
         "stck_clpr": str(day.close),
@@ -113,7 +113,7 @@ def _chart_row(stock: Stock, day: DayPrice) -> Body:
     }
 
 
-def minutes(call: Call) -> Reply:
+def minutes(call: Call) -> ApiReply:
     """inquire-time-itemchartprice (주식당일분봉조회): thirty minutes up to an hour, the newest first.
 
     Today's only, whatever FID_PW_DATA_INCU_YN says: clients go back page by page until they see the opening.
@@ -125,7 +125,7 @@ def minutes(call: Call) -> Reply:
     return _minute_reply(quote, _today(quote, latest), MINUTE_ROWS)
 
 
-def past_minutes(call: Call) -> Reply:
+def past_minutes(call: Call) -> ApiReply:
     """inquire-time-dailychartprice (주식일별분봉조회): minutes of a day, about a year back."""
     quote = quote_of(call)
     day = read_date(call, "FID_INPUT_DATE_1")
@@ -145,7 +145,7 @@ def past_minutes(call: Call) -> Reply:
     return _minute_reply(quote, found, PAST_MINUTE_ROWS)
 
 
-def _minute_reply(quote: Quote, wanted: Iterator[Minute], count: int) -> Reply:
+def _minute_reply(quote: Quote, wanted: Iterator[Minute], count: int) -> ApiReply:
     head = {
         **change_of(quote),
         "stck_prdy_clpr": str(quote.base),
@@ -188,7 +188,7 @@ def _today(quote: Quote, latest: str) -> Iterator[Minute]:
         bar = bars.get(name)
         if bar is None:
             before = bars[max(key for key in bars if key < name)]
-            bar = Bar(before.close, before.close, before.close, before.close, 0, before.amount)
+            bar = TapeBar(before.close, before.close, before.close, before.close, 0, before.amount)
         yield Minute(day, f"{name}00", bar)
         moment -= timedelta(minutes=1)
 
@@ -199,7 +199,7 @@ def _earlier_days(quote: Quote, before: date) -> Iterator[Minute]:
             yield from _invented(quote, past)
 
 
-def _invented(quote: Quote, day: DayPrice) -> Iterator[Minute]:
+def _invented(quote: Quote, day: HistoryDay) -> Iterator[Minute]:
     """Yield the minutes of a past day, the newest first: a path within the day's own range."""
     count = 391 - 9  # the closing auction has but its last minute
     path = _path(quote, day, count)
@@ -215,11 +215,11 @@ def _invented(quote: Quote, day: DayPrice) -> Iterator[Minute]:
         # the day's volume in equal parts, its amount in parts as large as the prices are
         volume = day.volume * (index + 1) // count - day.volume * index // count
         amount = day.amount * worth[index] // worth[-1]
-        yield Minute(day.day, f"{moment:%H%M}00", Bar(opened, high, low, close, volume, amount))
+        yield Minute(day.day, f"{moment:%H%M}00", TapeBar(opened, high, low, close, volume, amount))
         moment -= timedelta(minutes=10 if moment.time() == _CLOSES else 1)
 
 
-def _path(quote: Quote, day: DayPrice, count: int) -> list[int]:
+def _path(quote: Quote, day: HistoryDay, count: int) -> list[int]:
     noise = blake2b(f"{quote.firm.exchange.world.seed}:{quote.stock.code}:{day.day}".encode(), digest_size=64).digest()
     width = max(1, (day.high - day.low) // 3)
     prices = []

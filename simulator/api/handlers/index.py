@@ -3,11 +3,20 @@
 from datetime import date
 from itertools import islice, takewhile
 
-from simulator.api.error_codes import Refused
+from simulator.api.error_codes import RequestRefused
 from simulator.api.formatting import against, fixed, percent
 from simulator.api.handlers.chart import UNITS, read_date
-from simulator.api.request import Body, Call, Reply, quoted
-from simulator.exchange.index_model import INDEXES, KOSPI, KOSPI200, Contract, FutureQuote, IndexDay, IndexQuote, newest
+from simulator.api.request import ApiReply, Body, Call, quoted
+from simulator.exchange.index_model import (
+    INDEXES,
+    KOSPI,
+    KOSPI200,
+    Contract,
+    IndexQuote,
+    SimulatedFuture,
+    SimulatedIndexDay,
+    newest,
+)
 
 INDEX_ROWS, FUTURES_ROWS, VI_ROWS = 50, 100, 30
 _NIGHT = ("CM", "EU")
@@ -16,13 +25,13 @@ _NIGHT = ("CM", "EU")
 def _index(call: Call) -> IndexQuote:
     code = call.text("FID_INPUT_ISCD")
     if call.text("FID_COND_MRKT_DIV_CODE") != "U":
-        raise Refused("field invalid", "MRKT_DIV_CODE")
+        raise RequestRefused("field invalid", "MRKT_DIV_CODE")
     if code not in INDEXES:
-        raise Refused("quotation of unknown stock")
+        raise RequestRefused("quotation of unknown stock")
     return call.firm.macro.index(code)
 
 
-def index_price(call: Call) -> Reply:
+def index_price(call: Call) -> ApiReply:
     """inquire-index-price (국내업종 현재지수)."""
     quote = _index(call)
     year = [day for day in newest(call.firm.macro.index_days(quote.code), 250) if day.day.year == call.now.year]
@@ -77,18 +86,18 @@ def index_price(call: Call) -> Reply:
     )
 
 
-def _days_between(call: Call, days: "list[IndexDay]") -> list[IndexDay]:
+def _days_between(call: Call, days: "list[SimulatedIndexDay]") -> list[SimulatedIndexDay]:
     """Keep the days of a range, or of each week, month or year their joined bar."""
     unit = call.text("FID_PERIOD_DIV_CODE")
     if unit not in UNITS:
-        raise Refused("field invalid", "FID_PERIOD_DIV_CODE")
+        raise RequestRefused("field invalid", "FID_PERIOD_DIV_CODE")
     if unit == "D":
         return days
-    groups: dict[tuple[int, ...], list[IndexDay]] = {}
+    groups: dict[tuple[int, ...], list[SimulatedIndexDay]] = {}
     for day in days:
         groups.setdefault(_bucket(day.day, unit), []).append(day)
     return [
-        IndexDay(
+        SimulatedIndexDay(
             group[0].day,
             group[-1].open,
             max(day.high for day in group),
@@ -113,7 +122,7 @@ def _wanted(call: Call, rows: int) -> tuple[date, date, int]:
     return read_date(call, "FID_INPUT_DATE_1"), read_date(call, "FID_INPUT_DATE_2"), rows * days_each
 
 
-def index_chart(call: Call) -> Reply:
+def index_chart(call: Call) -> ApiReply:
     """inquire-daily-indexchartprice (국내주식업종기간별시세): fifty rows, the newest first."""
     quote = _index(call)
     since, until, count = _wanted(call, INDEX_ROWS)
@@ -159,11 +168,11 @@ def index_chart(call: Call) -> Reply:
 def _contract(call: Call) -> Contract:
     contract = call.firm.macro.contract(call.text("FID_INPUT_ISCD"), call.now.date())
     if contract is None:
-        raise Refused("quotation of unknown stock")
+        raise RequestRefused("quotation of unknown stock")
     return contract
 
 
-def future_price(call: Call) -> Reply:
+def future_price(call: Call) -> ApiReply:
     """futureoption inquire-price (선물옵션 시세): the contract, KOSPI and KOSPI200."""
     spots = {"output2": _index_words(call, KOSPI), "output3": _index_words(call, KOSPI200)}
     if call.text("FID_COND_MRKT_DIV_CODE") in _NIGHT:  # night codes are answered, with nothing in it
@@ -172,7 +181,7 @@ def future_price(call: Call) -> Reply:
     return quoted(output1=_future_words(call.firm.macro.future(_contract(call), call.now)), **spots)
 
 
-def _future_words(quote: FutureQuote) -> Body:
+def _future_words(quote: SimulatedFuture) -> Body:
     upper, lower = quote.before * 1.08, quote.before * 0.92
     return {
         "hts_kor_isnm": quote.contract.name,
@@ -212,7 +221,7 @@ def _future_words(quote: FutureQuote) -> Body:
     }
 
 
-def _turnover(quote: FutureQuote) -> int:
+def _turnover(quote: SimulatedFuture) -> int:
     """Return the day's amount in million won; a contract is 250,000 won a point."""
     return int(quote.volume * quote.last * 0.25)
 
@@ -229,7 +238,7 @@ def _index_words(call: Call, code: str) -> Body:
     }
 
 
-def future_chart(call: Call) -> Reply:
+def future_chart(call: Call) -> ApiReply:
     """inquire-daily-fuopchartprice (선물옵션기간별시세): a hundred rows, the newest first."""
     contract = _contract(call)
     quote = call.firm.macro.future(contract, call.now)
@@ -287,7 +296,7 @@ def future_chart(call: Call) -> Reply:
     return quoted(output1=output1, output2=rows)
 
 
-def futures_board(call: Call) -> Reply:
+def futures_board(call: Call) -> ApiReply:
     """display-board-futures (국내옵션전광판 선물): the listed contracts, the front month first."""
     boards = {"": call.firm.macro.contracts, "MKI": call.firm.macro.minis}
     board = boards.get(call.text("FID_COND_MRKT_CLS_CODE"))

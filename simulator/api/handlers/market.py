@@ -3,12 +3,12 @@
 from itertools import pairwise
 
 from aegis.terms import Board
-from simulator.api.error_codes import Refused
+from simulator.api.error_codes import RequestRefused
 from simulator.api.formatting import against, fixed, percent
 from simulator.api.handlers.chart import change_of, read_date
 from simulator.api.handlers.quote import quote_of
-from simulator.api.request import Body, Call, Reply, quoted
-from simulator.exchange.index_model import INDEXES, IndexDay, newest
+from simulator.api.request import ApiReply, Body, Call, quoted
+from simulator.exchange.index_model import INDEXES, SimulatedIndexDay, newest
 from simulator.exchange.listings import STOCKS
 
 VI_ROWS = 30
@@ -18,11 +18,11 @@ _VOLUME_NAMES = ("pe_fund", "etc_orgt", "etc_corp")
 _INVESTOR_MARKETS = ("KSP", "KSQ", "K2I", "999", "ETF", "ELW", "ETN", "MKI", "WKM", "WKI", "KQI")
 
 
-def investors_now(call: Call) -> Reply:
+def investors_now(call: Call) -> ApiReply:
     """inquire-investor-time-by-market (시장별 투자자매매동향 시세): one row of running totals."""
     market = call.text("FID_INPUT_ISCD")
     if market not in _INVESTOR_MARKETS:
-        raise Refused("field invalid", "FID_INPUT_ISCD")
+        raise RequestRefused("field invalid", "FID_INPUT_ISCD")
     row: Body = {}
     for group, (sold, bought, sold_won, bought_won) in call.firm.macro.investors(market, call.now).items():
         net = "ntby_vol" if group in _VOLUME_NAMES else "ntby_qty"
@@ -37,7 +37,7 @@ def investors_now(call: Call) -> Reply:
     return quoted(output=[row])
 
 
-def programs(call: Call) -> Reply:
+def programs(call: Call) -> ApiReply:
     """program-trade-by-stock (종목별 프로그램매매추이): what the crowd's programs did up to now, one row."""
     quote = quote_of(call)
     tape = quote.tape
@@ -62,18 +62,18 @@ def programs(call: Call) -> Reply:
     return quoted(output=[row])
 
 
-def investors_daily(call: Call) -> Reply:
+def investors_daily(call: Call) -> ApiReply:
     """inquire-investor-daily-by-market (시장별 투자자매매동향 일별)."""
     code = call.text("FID_INPUT_ISCD")
     if code not in INDEXES:
-        raise Refused("quotation of unknown stock")
+        raise RequestRefused("quotation of unknown stock")
     until = read_date(call, "FID_INPUT_DATE_1")
     days = newest(call.firm.macro.index_days(code, until), 101)
     rows = [_investor_day(call, day, before.close) for day, before in pairwise(days)]
     return quoted(output=rows)
 
 
-def _investor_day(call: Call, day: IndexDay, before: float) -> Body:
+def _investor_day(call: Call, day: SimulatedIndexDay, before: float) -> Body:
     at_close = call.now.replace(year=day.day.year, month=day.day.month, day=day.day.day, hour=15, minute=30)
     sums = call.firm.macro.investors(call.text("FID_INPUT_ISCD_1"), at_close)
     share = day.volume / max(1, call.firm.macro.index(call.text("FID_INPUT_ISCD")).volume)
@@ -109,7 +109,7 @@ def _investor_day(call: Call, day: IndexDay, before: float) -> Body:
     return row | {f"{group}_ntby_tr_pbmn": str(net[group][1]) for group in order}
 
 
-def interruptions(call: Call) -> Reply:
+def interruptions(call: Call) -> ApiReply:
     """inquire-vi-status (변동성완화장치 현황): thirty rows, the newest first."""
     wanted, market = call.text("FID_INPUT_ISCD"), call.text("FID_MRKT_CLS_CODE")
     kind, direction = call.text("FID_RANK_SORT_CLS_CODE"), call.text("FID_DIV_CLS_CODE")

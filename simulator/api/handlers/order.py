@@ -1,10 +1,10 @@
 """Order operations (주문): cash orders, amend and cancel, what can be bought and sold."""
 
 from aegis.terms import Market, OrderKind, Side
-from simulator.api.error_codes import Refused
+from simulator.api.error_codes import RequestRefused
 from simulator.api.formatting import fixed, percent
-from simulator.api.request import Call, Reply, found
-from simulator.exchange.order_entry import Change
+from simulator.api.request import ApiReply, Call, found
+from simulator.exchange.order_entry import ChangeRequest
 from simulator.exchange.orders import NewOrder, Order, Request
 
 # live ids of the user's own specification that name the venue in their letters
@@ -25,15 +25,15 @@ _DONE_PAPER = {
 }
 
 
-def buy(call: Call) -> Reply:
+def buy(call: Call) -> ApiReply:
     return _place(call, Side.BUY)
 
 
-def sell(call: Call) -> Reply:
+def sell(call: Call) -> ApiReply:
     return _place(call, Side.SELL)
 
 
-def _place(call: Call, side: Side) -> Reply:
+def _place(call: Call, side: Side) -> ApiReply:
     """order-cash (주식주문 현금)."""
     kind = _kind(call)
     price, stop_price = _prices(call, kind)
@@ -51,15 +51,15 @@ def _place(call: Call, side: Side) -> Reply:
     return _accepted(call, call.firm.desk.place(wanted, call.now))
 
 
-def change(call: Call) -> Reply:
+def change(call: Call) -> ApiReply:
     """order-rvsecncl (주식주문 정정취소)."""
     request = call.text("RVSE_CNCL_DVSN_CD")
     if request not in ("01", "02"):
-        raise Refused("body not built", "RVSE_CNCL_DVSN_CD")
+        raise RequestRefused("body not built", "RVSE_CNCL_DVSN_CD")
     is_cancel = request == "02"
     kind = OrderKind.LIMIT if is_cancel else _kind(call)
     price, stop_price = (0, 0) if is_cancel else _prices(call, kind)
-    wanted = Change(
+    wanted = ChangeRequest(
         account=call.account,
         number=call.integer("ORGN_ODNO"),
         is_cancel=is_cancel,
@@ -75,11 +75,11 @@ def change(call: Call) -> Reply:
 
 
 def _tradable(call: Call) -> str:
-    """Return the stock an order is for. Raises Refused; paper does not trade the cheapest."""
+    """Return the stock an order is for. Raises RequestRefused; paper does not trade the cheapest."""
     code = call.text("PDNO")
     stock = call.firm.exchange.stock(code)
     if call.is_paper and call.firm.exchange.price(code) < _PAPER_CHEAPEST:
-        raise Refused("unknown stock", stock.code)
+        raise RequestRefused("unknown stock", stock.code)
     return code
 
 
@@ -87,19 +87,19 @@ def _kind(call: Call) -> OrderKind:
     try:
         kind = OrderKind(call.text("ORD_DVSN"))
     except ValueError:
-        raise Refused("kind not taken now", call.text("ORD_DVSN")) from None
+        raise RequestRefused("kind not taken now", call.text("ORD_DVSN")) from None
     if call.is_paper and kind not in _PAPER_KINDS:
-        raise Refused("kind not taken now", kind)
+        raise RequestRefused("kind not taken now", kind)
     return kind
 
 
 def _prices(call: Call, kind: OrderKind) -> tuple[int, int]:
     price = call.integer("ORD_UNPR") if call.text("ORD_UNPR") else 0
     if kind is OrderKind.POST_CLOSE and price:
-        raise Refused("body not built", "ORD_UNPR")
+        raise RequestRefused("body not built", "ORD_UNPR")
     trigger = call.integer("CNDT_PRIC") if call.text("CNDT_PRIC") else 0
     if kind is OrderKind.STOP_LIMIT and not trigger:
-        raise Refused("body not built", "CNDT_PRIC")
+        raise RequestRefused("body not built", "CNDT_PRIC")
     return price, trigger
 
 
@@ -111,21 +111,21 @@ def _market(call: Call) -> Market:
     if not name:
         return Market.KRX
     if name not in Market.__members__:
-        raise Refused("field invalid", "EXCG_ID_DVSN_CD")
+        raise RequestRefused("field invalid", "EXCG_ID_DVSN_CD")
     if call.is_paper and name != "KRX":
-        raise Refused("venue not on paper")
+        raise RequestRefused("venue not on paper")
     return Market(name)
 
 
-def _accepted(call: Call, order: Order) -> Reply:
+def _accepted(call: Call, order: Order) -> ApiReply:
     msg_cd, msg1 = _DONE_PAPER[order.request, order.side] if call.is_paper else _DONE_LIVE
     # paper does not fill its numbers up
     number = str(order.number) if call.is_paper else f"{order.number:010d}"
     output = {"KRX_FWDG_ORD_ORGNO": order.branch, "ODNO": number, "ORD_TMD": order.time}
-    return Reply({"rt_cd": "0", "msg_cd": msg_cd, "msg1": msg1, "output": output})
+    return ApiReply({"rt_cd": "0", "msg_cd": msg_cd, "msg1": msg1, "output": output})
 
 
-def orderable(call: Call) -> Reply:
+def orderable(call: Call) -> ApiReply:
     """inquire-psbl-order (매수가능조회)."""
     exchange = call.firm.exchange
     cash = exchange.orderable_cash(call.account)
@@ -165,14 +165,14 @@ def _counted_price(call: Call) -> int:
     return call.firm.exchange.venue(code).highest
 
 
-def sellable(call: Call) -> Reply:
+def sellable(call: Call) -> ApiReply:
     """inquire-psbl-sell (매도가능수량조회)."""
     exchange = call.firm.exchange
     code = call.text("PDNO")
     stock = exchange.stock(code)
     holding = exchange.account(call.account).holdings.get(code)
     if holding is None:
-        raise Refused("product not found")
+        raise RequestRefused("product not found")
     price = exchange.price(code)
     gain = price * holding.quantity - holding.cost
     output = {

@@ -1,11 +1,11 @@
 """The overseas few: a US price, and accounts that hold and order nothing abroad."""
 
 from simulator.api.formatting import against, fixed, padded
-from simulator.api.request import Call, Reply, found, quoted
+from simulator.api.request import ApiReply, Call, found, quoted
 from simulator.exchange.index_model import foreign, foreign_quote
 
 
-def foreign_price(call: Call) -> Reply:
+def foreign_price(call: Call) -> ApiReply:
     """Overseas price (해외주식 현재체결가); an unknown symbol has empty figures."""
     venue, symbol = call.text("EXCD"), call.text("SYMB")
     share = foreign(venue, symbol)
@@ -30,30 +30,30 @@ def foreign_price(call: Call) -> Reply:
     return quoted(output=output)
 
 
-def foreign_open_orders(call: Call) -> Reply:
+def foreign_open_orders(call: Call) -> ApiReply:
     """Overseas inquire-nccs (해외주식 미체결내역): nothing is traded abroad here."""
     assert call.account
     reply = found(call, nothing=True, ctx_area_fk200=padded("", 200), ctx_area_nk200=padded("", 200), output=[])
-    return Reply(reply.body, "D")
+    return ApiReply(reply.body, "D")
 
 
-def foreign_balance(call: Call) -> Reply:
+def foreign_balance(call: Call) -> ApiReply:
     """Overseas inquire-present-balance (해외주식 체결기준현재잔고): no shares, no foreign cash."""
     assert call.account
     return found(call, nothing=True, output1=[], output2=[], output3={})
 
 
-def foreign_holdings(call: Call) -> Reply:
+def foreign_holdings(call: Call) -> ApiReply:
     """Overseas inquire-balance (해외주식 잔고): none."""
     assert call.account
     blank = {"ctx_area_fk200": padded("", 200), "ctx_area_nk200": padded("", 200)}
     totals = dict.fromkeys(("frcr_pchs_amt1", "ovrs_rlzt_pfls_amt", "ovrs_tot_pfls", "rlzt_erng_rt"), "0.00000")
-    return Reply(found(call, nothing=True, output1=[], output2=totals).body | blank, "D")
+    return ApiReply(found(call, nothing=True, output1=[], output2=totals).body | blank, "D")
 
 
-def foreign_profits(call: Call) -> Reply:
+def foreign_profits(call: Call) -> ApiReply:
     """Overseas inquire-period-profit (해외주식 기간손익): none."""
     assert call.account
     blank = {"ctx_area_fk200": padded("", 200), "ctx_area_nk200": padded("", 200)}
     totals = dict.fromkeys(("stck_sll_amt_smtl", "stck_buy_amt_smtl", "smtl_fee1", "ovrs_rlzt_pfls_tot_amt"), "0")
-    return Reply(found(call, nothing=True, output1=[], output2=totals).body | blank, "D")
+    return ApiReply(found(call, nothing=True, output1=[], output2=totals).body | blank, "D")

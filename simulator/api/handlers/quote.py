@@ -11,12 +11,12 @@ from random import Random
 from aegis import ticks
 from aegis.sessions import Matching, PhaseName
 from aegis.terms import Market, Side
-from simulator.api.error_codes import Refused
+from simulator.api.error_codes import RequestRefused
 from simulator.api.formatting import fixed, percent, sign
-from simulator.api.request import Body, Call, Reply, quoted
+from simulator.api.request import ApiReply, Body, Call, quoted
 from simulator.broker import Firm
-from simulator.exchange.daily_history import DayPrice
-from simulator.exchange.listings import STOCKS, Stock
+from simulator.exchange.daily_history import HistoryDay
+from simulator.exchange.listings import STOCKS, ListedStock
 from simulator.exchange.market_maker import Venue
 from simulator.exchange.trade_tape import Tape
 
@@ -29,7 +29,7 @@ _HUNDRED_MILLION = 100_000_000
 class Quote:
     """One stock as a caller wants to see it: on one venue, or on both together."""
 
-    stock: Stock
+    stock: ListedStock
     venues: tuple[Venue, ...]
     firm: Firm
 
@@ -54,21 +54,21 @@ class Quote:
 
 
 def quote_of(call: Call) -> Quote:
-    """Return what a quotation call asks about. Raises Refused."""
+    """Return what a quotation call asks about. Raises RequestRefused."""
     division = call.text("FID_COND_MRKT_DIV_CODE")
     if division not in DIVISIONS:
-        raise Refused("field invalid", "MRKT_DIV_CODE")
+        raise RequestRefused("field invalid", "MRKT_DIV_CODE")
     stock = STOCKS.get(call.text("FID_INPUT_ISCD").removeprefix("A"))
     if stock is None:
-        raise Refused("quotation of unknown stock")
+        raise RequestRefused("quotation of unknown stock")
     venues = call.firm.exchange.venues
     there = tuple(venues[stock.code, market] for market in DIVISIONS[division] if (stock.code, market) in venues)
     if not there:
-        raise Refused("quotation of unknown stock")
+        raise RequestRefused("quotation of unknown stock")
     return Quote(stock, there, call.firm)
 
 
-def price(call: Call) -> Reply:
+def price(call: Call) -> ApiReply:
     """inquire-price (주식현재가 시세)."""
     quote = quote_of(call)
     return quoted(
@@ -162,7 +162,7 @@ def figures(quote: Quote) -> Body:
     }
 
 
-def _figure(stock: Stock, name: str, low: float, high: float) -> float:
+def _figure(stock: ListedStock, name: str, low: float, high: float) -> float:
     """Return a figure of the company that nobody trades on, always the same."""
     return Random(f"{stock.code}:{name}").uniform(low, high)  # noqa: S311
 
@@ -206,7 +206,7 @@ def _rest(quote: Quote) -> Body:
     }
 
 
-def asking_price(call: Call) -> Reply:
+def asking_price(call: Call) -> ApiReply:
     """inquire-asking-price-exp-ccn (주식현재가 호가/예상체결)."""
     quote = quote_of(call)
     venue, tape = quote.lead, quote.tape
@@ -285,17 +285,17 @@ def expected_operation(firm: Firm, market: Market, now: datetime) -> str:
     return "129" if PhaseName.CLOSING_AUCTION in names else "311"
 
 
-def daily_price(call: Call) -> Reply:
+def daily_price(call: Call) -> ApiReply:
     """inquire-daily-price (주식현재가 일자별): thirty days, weeks or months."""
     quote = quote_of(call)
     unit = call.text("FID_PERIOD_DIV_CODE") or "D"
     if unit not in ("D", "W", "M"):
-        raise Refused("field invalid", "FID_PERIOD_DIV_CODE")
+        raise RequestRefused("field invalid", "FID_PERIOD_DIV_CODE")
     rows = list(islice(quote.firm.history.periods(quote.stock.code, quote.tape, unit), DAILY_ROWS + 1))
     return quoted(output=[_daily_row(quote, day, older) for day, older in pairwise(rows)])
 
 
-def _daily_row(quote: Quote, day: DayPrice, older: DayPrice) -> Body:
+def _daily_row(quote: Quote, day: HistoryDay, older: HistoryDay) -> Body:
     change = day.close - day.before
     return {
         "stck_bsop_date": f"{day.day:%Y%m%d}",
@@ -320,6 +320,6 @@ def vi_state(firm: Firm, code: str) -> str:
     return "Y" if any(vi.code == code and not vi.ended for vi in firm.exchange.world.interruptions) else "N"
 
 
-def day_sign(stock: Stock, day: DayPrice) -> str:
+def day_sign(stock: ListedStock, day: HistoryDay) -> str:
     lowest, highest = ticks.daily_limits(day.before, stock.instrument)
     return sign(day.close, day.before, lowest, highest)

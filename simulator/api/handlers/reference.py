@@ -3,25 +3,25 @@
 from datetime import date, timedelta
 
 from aegis.terms import Board, Instrument
-from simulator.api.error_codes import Refused
+from simulator.api.error_codes import RequestRefused
 from simulator.api.formatting import padded
-from simulator.api.request import Body, Call, Reply, found
+from simulator.api.request import ApiReply, Body, Call, found
 from simulator.exchange.calendar import is_business_day, is_trading_day
-from simulator.exchange.listings import STOCKS, Stock
+from simulator.exchange.listings import STOCKS, ListedStock
 
 HOLIDAY_ROWS = 24
 LAST_KNOWN_DAY = date(2028, 12, 31)
 _HOLIDAY_KEY = 20
 
 
-def holidays(call: Call) -> Reply:
+def holidays(call: Call) -> ApiReply:
     """chk-holiday (국내휴장일조회): 24 days from BASS_DT on, or from the continuation key, the last day told, on."""
     is_next = call.tr_cont == "N" and bool(call.text("CTX_AREA_NK"))
     text = call.text("CTX_AREA_NK" if is_next else "BASS_DT")
     try:
         first = date(int(text[:4]), int(text[4:6]), int(text[6:8])) + timedelta(days=is_next)
     except ValueError:
-        raise Refused("field invalid", "BASS_DT") from None
+        raise RequestRefused("field invalid", "BASS_DT") from None
     days = [first + timedelta(days=offset) for offset in range(HOLIDAY_ROWS)]
     days = [day for day in days if day <= LAST_KNOWN_DAY]
     more = bool(days) and days[-1] < LAST_KNOWN_DAY
@@ -32,7 +32,7 @@ def holidays(call: Call) -> Reply:
     }
     # this one list's text is not filled up
     body = keys | reply.body | {"msg1": reply.body["msg1"].rstrip()}
-    return Reply(body, ("M" if call.tr_cont == "N" else "F") if more else "D")
+    return ApiReply(body, ("M" if call.tr_cont == "N" else "F") if more else "D")
 
 
 def _holiday_row(day: date) -> Body:
@@ -50,16 +50,16 @@ def _holiday_row(day: date) -> Body:
     }
 
 
-def stock_info(call: Call) -> Reply:
+def stock_info(call: Call) -> ApiReply:
     """search-stock-info (주식기본조회)."""
     stock = STOCKS.get(call.text("PDNO"))
     if stock is None or call.text("PRDT_TYPE_CD") != "300":
-        raise Refused("product not found")
+        raise RequestRefused("product not found")
     reply = found(call, output=_info(call, stock))
-    return Reply(reply.body | {"msg_cd": "KIOK0530", "msg1": padded("조회되었습니다", 80)})
+    return ApiReply(reply.body | {"msg_cd": "KIOK0530", "msg1": padded("조회되었습니다", 80)})
 
 
-def _info(call: Call, stock: Stock) -> Body:
+def _info(call: Call, stock: ListedStock) -> Body:
     world = call.firm.exchange.world
     is_kospi, is_fund = stock.board is Board.KOSPI, stock.instrument is not Instrument.STOCK
     halted = "Y" if stock.code in world.halted else "N"
@@ -140,11 +140,11 @@ def _info(call: Call, stock: Stock) -> Body:
     }
 
 
-def product_info(call: Call) -> Reply:
+def product_info(call: Call) -> ApiReply:
     """search-info (상품기본조회)."""
     stock = STOCKS.get(call.text("PDNO"))
     if stock is None or call.text("PRDT_TYPE_CD") != "300":
-        raise Refused("product not found")
+        raise RequestRefused("product not found")
     output = {
         "pdno": f"00000A{stock.code}",
         "prdt_type_cd": "300",
@@ -168,4 +168,4 @@ def product_info(call: Call) -> Reply:
         "frst_erlm_dt": "",
     }
     reply = found(call, output=output)
-    return Reply(reply.body | {"msg_cd": "KIOK0530", "msg1": padded("조회되었습니다", 80)})
+    return ApiReply(reply.body | {"msg_cd": "KIOK0530", "msg1": padded("조회되었습니다", 80)})

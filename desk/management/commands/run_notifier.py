@@ -18,8 +18,8 @@ def until_asked() -> threading.Event:
 
 
 class Command(BaseCommand):
-    help = _("Tell people what happened, and watch that everything runs, until it is ended.")
+    help = _("Send the messages that are due, and watch that everything runs, until it is ended.")
     requires_system_checks: list[str] = []
 
     def handle(self, *args: Any, **options: Any) -> None:
-        watchdog.run(until_asked(), clock.now)
+        watchdog.run_watchdog(until_asked(), clock.now)
