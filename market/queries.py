@@ -12,6 +12,7 @@ from django.db.models.functions import Substr
 from aegis import sessions
 from aegis.sessions import KST, Phase
 from aegis.terms import Market
+from infra import clock
 from market import calendar
 from market.models import (
     DailyPrice,
@@ -141,7 +142,8 @@ def trading_days(first: date, last: date) -> Sequence[date]:
 class Candle:
     """One interval of a stock on one venue: won and shares, `time` its first moment in Korea.
 
-    `trade_count` is None where that is not known; `is_whole` says that no trade of it was missed.
+    `trade_count` is None if that is not known; `is_whole` says that no trade of it was missed, `is_closed` that its
+    interval is over: the newest one changes until then.
     """
 
     time: datetime
@@ -153,6 +155,7 @@ class Candle:
     value: int
     trade_count: int | None
     is_whole: bool
+    is_closed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +169,8 @@ class LastQuote:
 
 
 INTERVALS = (1, 3, 5, 10, 15, 30, 60)
+# the last trades of an interval arrive, and are written, within this
+CLOSED_AFTER = timedelta(seconds=5)
 _CANDLES = """
 SELECT date_bin(make_interval(mins => %s), time, %s) AS at, (array_agg(open ORDER BY time))[1], max(high), min(low),
     (array_agg(close ORDER BY time DESC))[1], sum(volume)::int8, sum(value)::int8,
@@ -179,21 +184,37 @@ _EPOCH = datetime(2000, 1, 1, tzinfo=KST)
 
 
 def candles(
-    code: str, since: datetime, until: datetime, *, minutes: int = 1, market: Market = Market.KRX
+    code: str,
+    since: datetime,
+    until: datetime,
+    *,
+    minutes: int = 1,
+    market: Market = Market.KRX,
+    with_open: bool = False,
 ) -> list[Candle]:
-    """Return a stock's candles of so many minutes that begin in `[since, until)`, the oldest first, in one query.
+    """Return a stock's candles of N minutes that begin in `[since, until)`, the oldest first, in one query.
 
-    Intervals without a trade have none. Raises ValueError where `minutes` divides no hour evenly.
+    Only closed ones, by the market's clock: the newest is still being traded, and changes; `with_open` adds it.
+    Intervals without a trade have none. Raises ValueError if `minutes` divides no hour evenly.
     """
     if minutes not in INTERVALS:
         raise ValueError(f"minutes {minutes}: one of {', '.join(map(str, INTERVALS))} is needed")
     with connection.cursor() as cursor:
         cursor.execute(_CANDLES, [minutes, _EPOCH, code, market.value, since, until])
-        return [Candle(row[0].astimezone(KST), *row[1:]) for row in cursor.fetchall()]
+        rows = cursor.fetchall()
+    closed_until = clock.now() - CLOSED_AFTER - timedelta(minutes=minutes)
+    found = [Candle(at.astimezone(KST), *row, is_closed=at <= closed_until) for at, *row in rows]
+    return [candle for candle in found if candle.is_closed or with_open]
 
 
 def candles_frame(
-    code: str, since: datetime, until: datetime, *, minutes: int = 1, market: Market = Market.KRX
+    code: str,
+    since: datetime,
+    until: datetime,
+    *,
+    minutes: int = 1,
+    market: Market = Market.KRX,
+    with_open: bool = False,
 ) -> "pandas.DataFrame":
     """Return the same as a pandas DataFrame with `time` as its index. Raises ImportError without pandas."""
     try:
@@ -201,7 +222,7 @@ def candles_frame(
     except ImportError as error:
         raise ImportError("candles_frame needs pandas: `pip install pandas`, or use candles()") from error
     names = [field.name for field in fields(Candle)]
-    rows = candles(code, since, until, minutes=minutes, market=market)
+    rows = candles(code, since, until, minutes=minutes, market=market, with_open=with_open)
     columns = {name: [getattr(row, name) for row in rows] for name in names}
     return pandas.DataFrame(columns).set_index("time")
 

@@ -21,7 +21,8 @@ OPEN, CLOSE = datetime(2026, 11, 23, 9, 0, tzinfo=KST), datetime(2026, 11, 23, 1
 
 
 @pytest.fixture(autouse=True)
-def morning() -> None:
+def morning(clock_at: Callable[[str], datetime]) -> None:
+    clock_at("2026-11-23 15:40")
     bars = [
         replace(BAR, minute=f"09{minute:02}", open=100 + minute, high=200 + minute, low=50 + minute, close=101 + minute)
         for minute in (0, 1, 4, 5, 9, 59)
@@ -47,6 +48,30 @@ def test_longer_intervals_are_made_of_minutes() -> None:
     assert [f"{each.time:%H:%M}" for each in queries.candles(CODE, OPEN, CLOSE, minutes=60)] == ["09:00", "10:00"]
 
 
+@pytest.mark.parametrize(
+    ("now", "minutes", "newest", "newest_with_open"),
+    [
+        ("2026-11-23 10:00:30", 1, "09:59", "10:00"),
+        ("2026-11-23 10:01:04", 1, "09:59", "10:00"),
+        ("2026-11-23 10:01:05", 1, "10:00", "10:00"),
+        ("2026-11-23 10:01:05", 5, "09:55", "10:00"),
+        ("2026-11-23 10:05:05", 5, "10:00", "10:00"),
+    ],
+)
+def test_an_interval_that_is_still_traded_comes_only_if_asked_for(
+    clock_at: Callable[[str], datetime], now: str, minutes: int, newest: str, newest_with_open: str
+) -> None:
+    clock_at(now)
+    closed = queries.candles(CODE, OPEN, CLOSE, minutes=minutes)
+    assert f"{closed[-1].time:%H:%M}" == newest
+    assert all(candle.is_closed for candle in closed)
+    everything = queries.candles(CODE, OPEN, CLOSE, minutes=minutes, with_open=True)
+    assert f"{everything[-1].time:%H:%M}" == newest_with_open
+    assert everything[-1].is_closed is (newest == newest_with_open)
+    frame = queries.candles_frame(CODE, OPEN, CLOSE, minutes=minutes, with_open=True)
+    assert list(frame["is_closed"]) == [candle.is_closed for candle in everything]
+
+
 def test_a_long_interval_is_only_as_whole_as_its_minutes() -> None:
     candles.write_heard([replace(BAR, minute="0901", count=None, is_whole=False)])
     first, second, *_ = queries.candles(CODE, OPEN, CLOSE, minutes=5)
@@ -66,13 +91,23 @@ def test_an_interval_that_divides_no_hour_is_refused() -> None:
 def test_the_frame_has_a_row_a_candle_by_its_time() -> None:
     frame = queries.candles_frame(CODE, OPEN, CLOSE, minutes=5)
     rows = queries.candles(CODE, OPEN, CLOSE, minutes=5)
-    assert list(frame.columns) == ["open", "high", "low", "close", "volume", "value", "trade_count", "is_whole"]
+    assert list(frame.columns) == [
+        "open",
+        "high",
+        "low",
+        "close",
+        "volume",
+        "value",
+        "trade_count",
+        "is_whole",
+        "is_closed",
+    ]
     assert list(frame.index) == [row.time for row in rows]
     assert str(frame.index.tz) == "Asia/Seoul"
     assert frame.loc[OPEN].to_dict() == {name: getattr(rows[0], name) for name in frame.columns}, (
         "whole won and shares, as the rows have them"
     )
-    assert {str(kind) for name, kind in frame.dtypes.items() if name != "is_whole"} == {"int64"}
+    assert {str(kind) for name, kind in frame.dtypes.items() if name not in ("is_whole", "is_closed")} == {"int64"}
 
 
 def test_a_frame_without_candles_has_its_columns() -> None:
