@@ -395,6 +395,7 @@ def _fill() -> None:
     from django.db import connection
     from django.utils import timezone
 
+    from infra import db_limits
     from market import partitions
     from orders.models import TradeOrder
     from portfolio.models import Portfolio
@@ -402,6 +403,8 @@ def _fill() -> None:
     days = max(1, CANDLES // (STOCKS * MINUTES))
     partitions.ensure(DAY - timedelta(days=number) for number in range(days + 1))
     began, now = time.perf_counter(), timezone.now()
+    # a minute's work of one statement, which no worker's is
+    db_limits.set_limits(lock=60, statement=0, idle=0)
     with connection.cursor() as cursor:
         cursor.execute(FILL, [days, STOCKS - 1])
     Portfolio.objects.bulk_create(
