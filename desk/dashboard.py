@@ -26,7 +26,6 @@ from aegis.sessions import KST, Phase, PhaseName
 from aegis.terms import Market
 from desk.timeline import doubts
 from kis import factory
-from kis.auth import store_key
 from kis.status import SocketState, StreamStatus
 from market import queries
 from market.models import DailyPrice, MarketCandle, MarketMacro
@@ -202,11 +201,8 @@ def _whole(stream: StreamStatus) -> int | None:
 
 def _throttle() -> dict[str, Any]:
     """Return how many calls of the last second's allowance are taken."""
-    store, key = factory.store(), store_key(settings.KIS_ENVIRONMENT, settings.KIS_CREDENTIALS, "calls")
-    seconds, micros = store.time()
-    used = store.zcount(f"{key}:slots", seconds * 1000 + micros // 1000, "+inf")
-    limit = settings.KIS_CALLS_PER_SECOND
-    return {"calls": min(used, limit), "limit": limit, "slowed": bool(store.exists(f"{key}:slow"))}
+    throttle, limit = factory.call_throttle(), settings.KIS_CALLS_PER_SECOND
+    return {"calls": min(throttle.in_use(), limit), "limit": limit, "slowed": throttle.is_slowed()}
 
 
 PARTS: dict[str, Callable[[datetime], dict[str, Any]]] = {

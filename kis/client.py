@@ -34,9 +34,9 @@ log = logging.getLogger(__name__)
 TRIES = 4
 PAUSE_SECONDS = 0.3
 MAX_PAGES = 200
-# how long a call may wait for its turn; history has time, an order has not
 # a command that waited longer, for its turn or for a token, does not leave: what it was judged by is old
 COMMAND_SECONDS = 20.0
+# the longest wait for a slot of the rate limiter, by rank; history has time, an order has not
 DEADLINE_SECONDS = {
     Urgency.STOP: 5.0,
     Urgency.CANCEL: 5.0,

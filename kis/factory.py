@@ -43,8 +43,8 @@ def client() -> Client:
         settings.KIS_DIALECT,
         http(),
         Tokens(environment, credentials, http(), store()),
-        Throttle(store(), store_key(environment, credentials, "calls"), settings.KIS_CALLS_PER_SECOND),
-        Throttle(store(), ledger_key(), settings.KIS_LEDGER_CALLS_PER_SECOND),
+        call_throttle(),
+        ledger_throttle(),
         armed=settings.KIS_ARMED,
     )
 
@@ -63,6 +63,17 @@ def stream_key(name: str, credentials: Credentials | None = None) -> str:
 def all_keys() -> tuple[Credentials, ...]:
     """Return every app key: the first, which orders use, and those for market data."""
     return (settings.KIS_CREDENTIALS, *settings.KIS_MARKET_DATA_CREDENTIALS)
+
+
+def call_throttle() -> Throttle:
+    """Return the allowance of the first app key: every REST call holds a slot of it."""
+    key = store_key(settings.KIS_ENVIRONMENT, settings.KIS_CREDENTIALS, "calls")
+    return Throttle(store(), key, settings.KIS_CALLS_PER_SECOND)
+
+
+def ledger_throttle() -> Throttle:
+    """Return our account's allowance at the broker's ledger."""
+    return Throttle(store(), ledger_key(), settings.KIS_LEDGER_CALLS_PER_SECOND)
 
 
 def ledger_key() -> str:

@@ -223,6 +223,10 @@ class Throttle:
         except redis.RedisError:
             return  # the next call will find Redis gone, and say so
 
+    def is_slowed(self) -> bool:
+        """Whether the broker refused a call as one too many a moment ago. Raises redis.RedisError."""
+        return bool(self._store.exists(self._keys[4]))
+
     def _gave_up(self, slot_id: str) -> None:
         self._leave(keys=self._keys, args=[slot_id])
         self.counters.given_up += 1

@@ -1,4 +1,4 @@
-"""The market's own facts. `market.reference_data` is the only writer."""
+"""The market's own facts. Each table has one module that writes it: reference data, candles, daily prices, macro, books."""
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models

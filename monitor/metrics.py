@@ -20,7 +20,6 @@ from prometheus_client.registry import Collector
 from aegis.lifecycle import UNSETTLED
 from aegis.sessions import KST
 from kis import factory
-from kis.auth import store_key
 from kis.status import SocketState
 from kis.throttle import Throttle
 from monitor import health
@@ -185,11 +184,9 @@ def _throttles() -> Iterator[Metric]:
 
 
 def throttles() -> Sequence[tuple[str, Throttle, int]]:
-    key = store_key(settings.KIS_ENVIRONMENT, settings.KIS_CREDENTIALS, "calls")
-    store, calls, ledger = factory.store(), settings.KIS_CALLS_PER_SECOND, settings.KIS_LEDGER_CALLS_PER_SECOND
     return (
-        ("key", Throttle(store, key, calls), calls),
-        ("ledger", Throttle(store, factory.ledger_key(), ledger), ledger),
+        ("key", factory.call_throttle(), settings.KIS_CALLS_PER_SECOND),
+        ("ledger", factory.ledger_throttle(), settings.KIS_LEDGER_CALLS_PER_SECOND),
     )
 
 

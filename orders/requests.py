@@ -1,4 +1,4 @@
-"""Requests to the broker as rows: the only writer of `broker_requests`.
+"""Requests to the broker as rows. `orders.journal` writes the row of a new order's request with the order itself.
 
 A request's row is committed before its bytes leave. The last check before they do is one statement: it looks at all
 that may have changed since the request was judged, and marks the request as sent, or does neither.

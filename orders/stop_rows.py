@@ -1,4 +1,4 @@
-"""Rows of stops: the only place that changes a stop's state. Each change is a compare-and-set.
+"""Rows of stops. Every change of a stop's state goes through here, as a compare-and-set.
 
 `orders.stops` arms and triggers stops, `orders.stop_sale` sells for them.
 """
