@@ -1,4 +1,7 @@
-"""The market's own facts. Each table has one module that writes it: reference data, candles, daily prices, macro, books."""
+"""The market's own facts. Each table has one module that writes it.
+
+Readers go through `market.queries`.
+"""
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models

@@ -31,7 +31,7 @@ class TradeOrder(models.Model):
 
     class Origin(models.TextChoices):
         AEGIS = "AEGIS", _("AEGIS")
-        EXTERNAL = "EXTERNAL", _("by hand")
+        EXTERNAL = "EXTERNAL", _("external")
 
     STATUSES = [
         (Status.SUBMITTING.value, _("submitting")),

@@ -21,7 +21,7 @@ class Command(DeskCommand):
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--code", help=_("only orders of this stock"))
-        parser.add_argument("--external", action="store_true", help=_("those placed by hand too"))
+        parser.add_argument("--external", action="store_true", help=_("external orders too"))
         first = parser.add_mutually_exclusive_group()
         first.add_argument(
             "--reduce", action="store_true", help=_("let only sales pass first, so that stops go on selling")
@@ -87,7 +87,7 @@ def _lines(swept: CancelAllResult) -> list[str]:
     for number, why in swept.unconfirmed.items():
         lines.append(_("NOT confirmed: {number}: {why}").format(number=number, why=why))
     if swept.left:
-        words = _("left alone, placed by hand: {numbers}; --external cancels them too")
+        words = _("left alone, external: {numbers}; --external cancels them too")
         lines.append(words.format(numbers=_join(swept.left)))
     for number, why in swept.failed.items():
         lines.append(_("NOT cancelled: {number}: {why}").format(number=number, why=why))
