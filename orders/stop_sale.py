@@ -152,7 +152,8 @@ class StopSale:
         qty = sellable if guarded is None else min(guarded, sellable)
         self._report_locked(guarded, sellable)
         if qty == 0:
-            raise Waits(gettext("the broker lets no share be sold: open orders may hold them"), self._later())
+            why = gettext("the broker lets no share be sold: open orders may hold them")
+            raise Waits(why, self._later(why))
         order = self._place(qty, session)
         return self._record_order(order) if order else None
 
@@ -161,7 +162,7 @@ class StopSale:
         self._check_trading_state()
         now, phases = self._now(), self._facts.ground.phases
         is_any_open = any(sessions.is_market_open(venue, phases, now) for venue in Market)
-        session = session_of(self._stock, phases, now) if is_any_open else None
+        session = session_of(self._stock, phases, now, avoid=self._avoided) if is_any_open else None
         if session is None:
             raise Waits(gettext("no venue takes a sale of it now"), next_start(now))
         return session
@@ -178,17 +179,29 @@ class StopSale:
 
     @cached_property
     def _stock(self) -> Stock:
-        """The stock; the broker is asked for one that is only listed. Raises OrderDenied, BrokerError."""
-        pretrade = PreTrade(self._broker, self._now)
-        return self._facts.ground.stock or pretrade.new_stock(self._row.stock_code)
+        """The stock; the broker is asked for one that is only listed. Raises BrokerError.
+
+        If the broker knows nothing of it, what the list of stocks says will do: what is held is sold, on KRX.
+        """
+        if self._facts.ground.stock:
+            return self._facts.ground.stock
+        try:
+            return PreTrade(self._broker, self._now).new_stock(self._row.stock_code)
+        except OrderDenied:
+            code, name = self._row.stock_code, self._row.stock_name
+            stock = queries.get_stock(code) or Stock(code=code, name=name, instrument=Instrument.STOCK)
+            stock.trades_on_nxt = False
+            return stock
 
     def _place(self, qty: int, session: SaleSession) -> TradeOrder | None:
         """Price and send the order of this step; None if a second reading of the lower limit is awaited."""
         row = self._row
         quoted_at = self._now()
-        quote = self._broker.quote(row.stock_code, session.venue)
+        quote = self._quote(session.venue)
         if quote.is_halted:
-            raise Waits(gettext("the stock is halted by the exchange"), self._later())
+            self._avoid(session.venue)
+            why = gettext("the stock is halted by the exchange")
+            raise Waits(why, self._later(why))
         book = self._broker.book(row.stock_code, session.venue)
         stock = self._stock
         sale = self._market(quote, book, stock, session)
@@ -202,6 +215,25 @@ class StopSale:
         if order is not None:
             self._report_step(step, order, quote)
         return order
+
+    def _quote(self, venue: Market) -> Quote:
+        """Ask for the quote of a venue; one that refuses it is avoided. Raises BrokerError."""
+        try:
+            return self._broker.quote(self._row.stock_code, venue)
+        except Refused:
+            self._avoid(venue)
+            raise
+
+    def _avoid(self, venue: Market) -> None:
+        """Try another venue next, if one takes a sale now: this one does not take the stock today."""
+        row, now = self._row, self._now()
+        row.looks = row.looks | {"avoid": {"venue": venue.value, "day": f"{now.astimezone(KST):%Y%m%d}"}}
+        move_generation(row, looks=row.looks)
+
+    @property
+    def _avoided(self) -> Market | None:
+        seen = self._row.looks.get("avoid", {})
+        return Market(seen["venue"]) if seen.get("day") == f"{self._now().astimezone(KST):%Y%m%d}" else None
 
     def _market(self, quote: Quote, book: Book, stock: Stock, session: SaleSession) -> SaleMarket:
         believed = self._believed(quote) if not session.is_main else quote.price
@@ -337,7 +369,9 @@ class StopSale:
             return
         template = gettext_noop("{missing:,} of {wanted:,} shares cannot be sold now: open orders may hold them")
         detail = gettext(template).format(missing=missing, wanted=wanted)
-        reported = row.events.filter(kind=StopEventKind.LOCKED, detail=detail, at__gte=row.triggered_at)
+        reported = row.events.filter(kind=StopEventKind.LOCKED, detail=detail)
+        if row.triggered_at:
+            reported = reported.filter(at__gte=row.triggered_at)
         if not reported.exists():
             append_event(row, StopEventKind.LOCKED, detail, at=self._now())
 
@@ -406,7 +440,8 @@ class StopSale:
         session = self._session()
         quote = self._broker.quote(row.stock_code, Market(order.market))
         if quote.is_halted:
-            raise Waits(gettext("the stock is halted by the exchange"), self._later())
+            why = gettext("the stock is halted by the exchange")
+            raise Waits(why, self._later(why))
         phase = sessions.auction_at(session.phases, Market(order.market), now)
         is_auction = quote.in_vi or phase is not None
         if row.auction_since is not None and not is_auction:
@@ -472,6 +507,7 @@ class StopSale:
 
     def _after_refusal(self, order: TradeOrder) -> None:
         """Go on after a refusal, at longer and longer intervals; a person is called after several in a row."""
+        self._avoid(Market(order.market))
         row, now = self._row, self._now()
         count = row.refusals + 1
         pause = min(PAUSE * 2 ** min(count - 1, 4), PAUSE_MAX)
@@ -535,16 +571,14 @@ class StopSale:
     def _again_at(self, after: timedelta) -> None:
         move_generation(self._row, try_at=self._now() + after)
 
-    def _later(self) -> datetime:
-        """Return when to ask the broker again for what keeps the stop from selling: the longer it lasts, the later."""
+    def _later(self, why: str) -> datetime:
+        """Return when to ask the broker again for what keeps the stop from selling: the longer it lasts, the later.
+
+        `why` is that reason: time that it waited for another one does not count.
+        """
         row, now = self._row, self._now()
-        since = (
-            row.events.filter(kind=StopEventKind.WAITS, at__gte=row.state_at)
-            .order_by("id")
-            .values_list("at", flat=True)
-            .first()
-        )
-        waited = now - since if since else timedelta(0)
+        newest = row.events.filter(kind=StopEventKind.WAITS, at__gte=row.state_at).order_by("-id").first()
+        waited = now - newest.at if newest and newest.detail == why[:300] else timedelta(0)
         return now + min(max(PAUSE, waited / 4), PAUSE_MAX)
 
     def _report_step(self, step: SaleStep, order: TradeOrder, quote: Quote) -> None:
@@ -577,11 +611,17 @@ def wait_of(row: StopRule) -> timedelta:
     return timedelta(seconds=settings.STOP_WAIT_SECONDS if falls else settings.UNFILLED_WAIT_SECONDS)
 
 
-def session_of(stock: Stock, phases: tuple[Phase, ...], now: datetime) -> SaleSession | None:
-    """Return where a stock can be sold at `now`, None if no venue takes a limit or a market order of it."""
+def session_of(
+    stock: Stock, phases: tuple[Phase, ...], now: datetime, *, avoid: Market | None = None
+) -> SaleSession | None:
+    """Return where a stock can be sold at `now`, None if no venue takes a limit or a market order of it.
+
+    The venue to `avoid` comes last.
+    """
     preferred = sessions.get_available_market(phases, now)
     venues = [preferred] if preferred else []
-    for venue in (*venues, *(each for each in (Market.KRX, Market.NXT) if each not in venues)):
+    venues += [each for each in (Market.KRX, Market.NXT) if each not in venues]
+    for venue in sorted(venues, key=lambda each: each is avoid):
         if venue is Market.NXT and not stock.trades_on_nxt:
             continue
         at = sessions.phases_at(phases, venue, now)
