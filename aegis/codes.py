@@ -18,6 +18,7 @@ NOT_A_CODE = gettext_noop(
 # the full-width forms of ! to ~, https://www.unicode.org/charts/PDF/UFF00.pdf
 _HALF_WIDTH = {0xFF01 + number: 0x21 + number for number in range(94)} | {0x3000: 0x20}
 # what is no ink: spaces, line ends, and marks that only steer the text beside them, as a byte order mark
+_THOUSANDS = re.compile(r"[0-9]{1,3}(,[0-9]{3})+")
 _BLANK = ("Zs", "Zl", "Zp", "Cc", "Cf")
 
 
@@ -47,3 +48,8 @@ def normalise(text: str) -> str:
     if not code.isascii() or not CODE.fullmatch(code.upper()):
         raise NotACode(text)
     return code.upper()
+
+
+def without_commas(number: str) -> str:
+    """Return a whole number without the commas at its thousands; with commas elsewhere it comes back as it is."""
+    return number.replace(",", "") if _THOUSANDS.fullmatch(number) else number

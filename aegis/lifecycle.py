@@ -27,7 +27,7 @@ class Event(StrEnum):
     UNFILLED = "UNFILLED"  # fills we believed in were not the broker's
     CANCELLED = "CANCELLED"
     EXPIRED = "EXPIRED"
-    STILL_OPEN = "STILL_OPEN"  # a notice called it cancelled, and the list goes on showing it open
+    STILL_OPEN = "STILL_OPEN"  # a notice called it cancelled or refused, and the list goes on showing it open
 
 
 _S, _E = Status, Event
@@ -61,6 +61,7 @@ MOVES: dict[tuple[Status, Event], Status] = {
     (_S.REJECTED, _E.PART_FILLED): _S.PARTIAL,  # refused by notice, filled by the exchange: the fill is the fact
     (_S.REJECTED, _E.FULLY_FILLED): _S.FILLED,
     (_S.REJECTED, _E.ACCEPTED): _S.PENDING,  # given up for lost, and found after all
+    (_S.REJECTED, _E.STILL_OPEN): _S.PENDING,  # refused by notice, and every list shows it open
 }
 
 OPEN = frozenset({_S.PENDING, _S.PARTIAL})

@@ -169,7 +169,7 @@ EVENTS: dict[str, tuple[NotificationKind, str]] = {
     ),
     "STILL_OPEN": (
         NotificationKind.CORRECTION,
-        gettext_noop("Not cancelled after all, the list shows it open: {order}"),
+        gettext_noop("Not ended after all, the list shows it open: {order}"),
     ),
     "REDUCTION_LAPSED": (
         NotificationKind.UNKNOWN,

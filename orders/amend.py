@@ -24,6 +24,7 @@ from orders.cancel import Canceller, inherit, why_not_today
 from orders.intents import NO_CHASE, OrderDenied, OrderIntent
 from orders.models import BrokerRequest, TradeOrder
 from orders.pretrade import PreTrade, Priced, PricedOrder
+from orders.reorders import check_fills_listed
 from orders.requests import LOWERS_RISK, Grounds
 from orders.submit import Submitter, next_attempt
 
@@ -57,6 +58,7 @@ class Amender:
         Raises OrderDenied if AEGIS will not send it, and BrokerError if the broker could not be asked beforehand; then
         nothing has changed.
         """
+        order.refresh_from_db()  # what was withdrawn or filled since it was read counts
         self._check_possible(order, price, qty)
         if price is None:
             assert qty is not None
@@ -79,6 +81,7 @@ class Amender:
 
         Raises OrderDenied, and BrokerError if the broker could not be asked.
         """
+        order.refresh_from_db()
         self._check_possible(order, price, qty)
         if price is None:
             return None
@@ -93,6 +96,7 @@ class Amender:
 
     def _prepare(self, order: TradeOrder, price: int, qty: int) -> tuple[PricedOrder, TradeOrder, Grounds]:
         """Judge the amend, and return its draft, its row and what its last check looks at."""
+        check_fills_listed(order)
         lowers = only_lowers_risk(order.side, order.price, price)
         market, kind = Market(order.market), OrderKind(order.order_kind)
         number = order.requests.filter(kind=RequestKind.AMEND).count() + 1

@@ -283,7 +283,12 @@ class _Step:
 
     def _check(self) -> Taken:
         reconcile.reconcile_now(self._broker, self._now)
-        return self._decided_anew(Action.CHECK)
+        taken = self._decided_anew(Action.CHECK)
+        if taken.next_step is not ChaseStep.CHECK:
+            return taken
+        order = self._order  # the list did not confirm its figures: it lacks the order, or fills of it
+        is_long = order.missing_since is not None or order.unlisted_since is not None
+        return self._put_off(ChaseStep.CHECK, PAUSE if is_long else CONFIRM_AGAIN)
 
     def _confirm(self) -> Taken:
         """Look for the end of a cancel or an amend; while the list does not show it, look again soon."""
@@ -380,7 +385,8 @@ class _Step:
     def _reorder(self) -> Taken:
         """Order again what our own cancel released, and never more than the family still wants."""
         order, retry = self._order, self._decision.retry
-        if why := self._rate_bounded(1):
+        # a cancel has reserved its re-order's request: nothing may keep a family without an open order
+        if order.never_arrived and (why := self._rate_bounded(1)):
             return self._pause(why)
         released = order.qty if order.never_arrived else requests.released_qty(requests.all_changes(order))
         qty = min(released, wanted_qty(order, _family(order)))
@@ -406,10 +412,18 @@ class _Step:
         """Return why the stock's automatic requests must slow down, empty if they need not."""
         most = settings.MAX_AUTO_REQUESTS_PER_MINUTE
         sent = requests.automatic_in_a_minute(self._order.stock_code, self._now())
-        if not most or sent + needed <= most:
+        if not most or sent + self._reorders_owed() + needed <= most:
             return ""
         words = gettext("{count} automatic requests of this stock within a minute (AEGIS_MAX_AUTO_REQUESTS_PER_MINUTE)")
         return words.format(count=sent)
+
+    def _reorders_owed(self) -> int:
+        """Return how many orders of the stock are cancelled by their chase and not ordered again yet."""
+        steps = [ChaseStep.CONFIRM.value, ChaseStep.REORDER.value]
+        owed = TradeOrder.objects.filter(
+            stock_code=self._order.stock_code, chase_at__isnull=False, chase_step__in=steps
+        )
+        return owed.exclude(pk=self._order.pk).exclude(chase_by=ChaseBy.AMEND.value).count()
 
     def _denied(self, denied: OrderDenied) -> Taken:
         """End the chase, or let it wait for what goes away by itself."""

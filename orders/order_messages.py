@@ -31,6 +31,7 @@ WORDS = (
     "tick_offset",
     "stops",
 )
+MOST_RETRIES, MOST_TICKS = 100, 1_000
 REQUEST_ID_LENGTH = TradeOrder._meta.get_field("request_id").max_length
 
 
@@ -180,10 +181,11 @@ def _text(words: dict[str, Any], name: str) -> str:
     return value
 
 
-def _number(words: dict[str, Any], name: str, *, least: int) -> int:
-    value = words.get(name)
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 10**12:
-        raise BadRequest(f"{name} {value!r}: a whole number, {least} or more, is needed")
+def _number(words: dict[str, Any], name: str, *, least: int, most: int | None = None) -> int:
+    value, largest = words.get(name), 10**12 - 1 if most is None else most
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= largest:
+        bounds = f"{least} or more" if most is None else f"{least} to {most}"
+        raise BadRequest(f"{name} {value!r}: a whole number, {bounds}, is needed")
     return value
 
 
@@ -205,5 +207,6 @@ def _plan(words: Any) -> Plan:
         raise BadRequest(f"plan.wait_seconds {wait!r}: seconds are needed, 0 for no chase at all")
     if not isinstance(market_after, bool):
         raise BadRequest(f"plan.market_after {market_after!r}: true or false is needed")
-    retries, step = _number(whole, "max_retries", least=0), _number(whole, "step_ticks", least=1)
+    retries = _number(whole, "max_retries", least=0, most=MOST_RETRIES)
+    step = _number(whole, "step_ticks", least=1, most=MOST_TICKS)
     return Plan(float(wait), retries, step, market_after)

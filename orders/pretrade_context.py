@@ -28,6 +28,8 @@ from orders.models import OrderSequence, TradingSwitch
 MINUTE = timedelta(minutes=1)
 # a look at the broker's list older than this says nothing about now: one is taken each minute
 FRESH = timedelta(seconds=150)
+# a row of later than this was written before the clock was set back: machines' clocks are not so far apart
+CLOCKS_APART = timedelta(seconds=10)
 # an order that is still on its way after this may have lost its sender: it freezes like one of unknown fate
 ON_ITS_WAY = timedelta(seconds=10)
 NO_FAMILY = -1
@@ -57,7 +59,7 @@ _UNSETTLED = f"""
                FILTER (WHERE NOT is_same_side AND is_here) AS opposite,
            (SELECT quantity FROM portfolio WHERE stock_code = %(stock_code)s) AS held,
            (SELECT coalesce(outcome IN ('WHOLE', 'PARTLY') AND at >= %(fresh_since)s, false)
-            FROM reconciliations ORDER BY at DESC, id DESC LIMIT 1) AS is_reconciled
+            FROM reconciliations WHERE at <= %(latest)s ORDER BY at DESC, id DESC LIMIT 1) AS is_reconciled
     FROM (
         SELECT id, market, order_type, price, qty, filled_qty, withdrawn_qty, arrival_price,
                stock_code = %(stock_code)s AS is_here, order_type = %(order_type)s AS is_same_side,
@@ -242,6 +244,7 @@ def version_params(crowd: CompetingOrders, *, now: datetime) -> dict[str, Any]:
 def _unsettled(question: PreTradeQuery, now: datetime) -> dict[str, Any]:
     return {
         "fresh_since": now - FRESH,
+        "latest": now + CLOCKS_APART,
         "silent_since": now - ON_ITS_WAY,
         "order_type": question.side.value,
         "stock_code": question.code,

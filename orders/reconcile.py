@@ -23,7 +23,7 @@ from orders import fills, journal, order_list, requests, unknown
 from orders.cancel import Canceller
 from orders.models import Reconciliation, TradeOrder
 from orders.order_list import ASKED_FOR, LIST_LAG, KnownOrders, OrderList, as_unread
-from orders.pretrade_context import FRESH
+from orders.pretrade_context import CLOCKS_APART, FRESH
 from orders.settle import agrees, settle
 
 __all__ = [
@@ -68,12 +68,14 @@ class ReconcileReport:
 
 def is_fresh(now: datetime) -> bool:
     """Whether the newest look at the broker's list told of our orders, not long ago. Nothing is sent before that."""
-    newest = _newest()
+    newest = _newest(now)
     return newest is not None and newest.outcome in READ and now - newest.at <= FRESH
 
 
-def _newest() -> Reconciliation | None:
-    return next(iter(sql.find(Reconciliation, "true ORDER BY at DESC, id DESC LIMIT 1", {})), None)
+def _newest(now: datetime) -> Reconciliation | None:
+    """Return the newest reading; one of a time to come, as before the clock was set back, is none."""
+    condition = "at <= %(latest)s ORDER BY at DESC, id DESC LIMIT 1"
+    return next(iter(sql.find(Reconciliation, condition, {"latest": now + CLOCKS_APART})), None)
 
 
 def begin_anew(now: datetime) -> None:
@@ -132,9 +134,9 @@ def reconcile_now(broker: Broker, now: Callable[[], datetime]) -> None:
     LOOK_PATIENCE_SECONDS for another's reading.
     """
     wanted_at, gives_up_at = now(), monotonic() + LOOK_PATIENCE_SECONDS
-    while not _is_read_since(wanted_at):
+    while not _is_read_since(wanted_at, now()):
         with advisory_lock("reconcile_now") as is_ours:
-            if is_ours and not _is_read_since(wanted_at):
+            if is_ours and not _is_read_since(wanted_at, now()):
                 reconcile(broker, now)
                 return
         if not is_ours and monotonic() > gives_up_at:
@@ -144,14 +146,14 @@ def reconcile_now(broker: Broker, now: Callable[[], datetime]) -> None:
             sleep(LOOK_PAUSE_SECONDS)
 
 
-def _is_read_since(wanted_at: datetime) -> bool:
-    newest = _newest()
+def _is_read_since(wanted_at: datetime, now: datetime) -> bool:
+    newest = _newest(now)
     return newest is not None and newest.outcome in READ and newest.at >= wanted_at
 
 
 def _go_on_without(broker: Broker, now: Callable[[], datetime]) -> None:
     """Give up another worker's reading. One that has stopped in the middle of it keeps nobody from the list."""
-    newest = _newest()
+    newest = _newest(now())
     if newest is not None and now() - newest.at <= LOOK_STOPPED_AFTER:
         raise NotSent(gettext("another worker has been reading the broker's list of orders for too long"))
     log.error("nobody has read the broker's list since %s, though a worker has its turn: it is read", newest)
@@ -198,6 +200,7 @@ def _needs_settling(order: TradeOrder, record: OrderRecord) -> bool:
         order.look_wanted
         or not order.is_done
         or (order.state is Status.CANCELLED and (not order.end_cause or record.open_qty > 0))
+        or (order.state is Status.REJECTED and record.open_qty > 0)
         or order.filled_qty != record.filled_qty
         or order.filled_amount != record.filled_amount
     )
@@ -236,7 +239,8 @@ def _note_missing(answer: OrderList, listed: Collection[int]) -> None:
     listed = {row.pk for record in answer.orders if (row := known.row_of(record)) is not None}
     for order in _lacking(answer, listed):
         since = order.missing_since or answer.asked_at
-        journal.update_fields(order, absent_looks=order.absent_looks + 1, missing_since=since)
+        looks = min(order.absent_looks + 1, unknown.MOST_LOOKS)
+        journal.update_fields(order, absent_looks=looks, missing_since=since)
         is_long = order.absent_looks >= unknown.MISSING_LOOKS and answer.asked_at - since >= unknown.MISSING_AFTER
         if is_long and not order.events.filter(kind=OrderEventKind.NOT_LISTED, at__gte=since).exists():
             log.error("order %s is open here, and %d lists of the broker lack it", order.pk, order.absent_looks)

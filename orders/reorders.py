@@ -49,7 +49,7 @@ class Reorders:
         """
         intent = self._intent(order, order.open_qty, retry)
         found = self._pretrade.context(intent, order.root_pk)
-        _check_fills_listed(order)
+        check_fills_listed(order)
         stock = found.stock or self._pretrade.new_stock(order.stock_code)
         quoted_at = self._now()
         quote = self._broker.quote(order.stock_code, Market(order.market))
@@ -67,7 +67,7 @@ class Reorders:
         """
         intent = self._intent(order, qty, retry)
         found = self._pretrade.ensure_reconciled(self._pretrade.context(intent, order.root_pk), intent, order.root_pk)
-        _check_fills_listed(order)
+        check_fills_listed(order)
         stock = found.stock or self._pretrade.new_stock(order.stock_code)
         quoted_at = self._now()
         quote = self._broker.quote(order.stock_code, Market(order.market))
@@ -81,13 +81,16 @@ class Reorders:
     def _intent(self, order: TradeOrder, qty: int, retry: int) -> OrderIntent:
         at_market = goes_to_market(retry, order.plan)
         is_styled = bool(order.strategy) or order.tick_offset is not None
+        # an order that was sent without a price is chased from the last trade
+        has_price = OrderKind(order.order_kind).is_priced
+        offset = order.tick_offset if is_styled or has_price else 0
         return OrderIntent(
             code=order.stock_code,
             side=order.side,
             qty=qty,
             strategy="" if at_market else order.strategy,
-            tick_offset=None if at_market else order.tick_offset,
-            price=None if at_market or is_styled else self._stepped(order),
+            tick_offset=None if at_market else offset,
+            price=self._stepped(order) if has_price and not at_market and not is_styled else None,
             market=Market(order.market),
             request_id=_request_id(order),
             plan=order.plan,
@@ -199,7 +202,7 @@ _UNLISTED = """
 """
 
 
-def _check_fills_listed(order: TradeOrder) -> None:
+def check_fills_listed(order: TradeOrder) -> None:
     """Order nothing of a family while the list lacks fills that a notice told of."""
     if sql.ask(_UNLISTED, {"root": order.root_pk}):
         words = gettext_noop("fills of it are not in the broker's list yet")

@@ -327,7 +327,7 @@ def _confirm_amend(order: TradeOrder, request: BrokerRequest, line: OrderRecord,
         inherit(order.pk, made)
     elif order.cancel_wanted_at is not None:
         inherit(order.pk, made)
-    if line.qty < made.qty:  # its quantity was an upper bound until now
+    if line.qty != made.qty:  # what was asked for went by fills that the list did not have, or lacked some
         journal.update_fields(made, qty=line.qty)
         if made.is_open and made.filled_qty == line.qty:
             _move(made, Event.FULLY_FILLED, now, _evidence(line), chase_at=None)
@@ -381,12 +381,19 @@ def _settle_end(
                 journal.append_event(order, OrderEventKind.OPEN_AFTER_SESSION, _evidence(record), at=now)
     elif order.state is Status.CANCELLED:
         _settle_cancelled(order, record, cause, asked_at, now)
+    elif order.state is Status.REJECTED and _is_open_for_long(order, record, asked_at):
+        _move(order, Event.STILL_OPEN, now, _evidence(record), refusal="", end_cause="")
+
+
+def _is_open_for_long(order: TradeOrder, record: OrderRecord, asked_at: datetime) -> bool:
+    """Whether a list that came long after the end of an order still shows it open, on a day that it can trade."""
+    return bool(record.open_qty) and asked_at - order.status_at >= REOPEN_AFTER and not is_over(order, asked_at)
 
 
 def _settle_cancelled(
     order: TradeOrder, record: OrderRecord, cause: EndCause | None, asked_at: datetime, now: datetime
 ) -> None:
-    if record.open_qty and asked_at - order.status_at >= REOPEN_AFTER and not is_over(order, asked_at):
+    if _is_open_for_long(order, record, asked_at):
         _move(order, Event.STILL_OPEN, now, _evidence(record), end_cause="")
         if order.filled_qty:
             _move(order, Event.PART_FILLED, now, _evidence(record))

@@ -39,6 +39,8 @@ CLOCK_TOLERANCE = timedelta(minutes=2)
 CLAIM_TOLERANCE = timedelta(seconds=10)
 # an open order that lists lack so often, over so long, is reported; from the first on nothing is ordered beside it
 MISSING_LOOKS = 3
+# what its column counts to
+MOST_LOOKS = 32_767
 MISSING_AFTER = timedelta(seconds=60)
 # how long before the day's first session an operator is reminded of what is still to be decided
 REMIND_BEFORE = timedelta(minutes=10)
@@ -170,7 +172,7 @@ def _candidate(record: OrderRecord) -> dict[str, Any]:
 
 
 def _count_absence(order: TradeOrder, *, now: datetime) -> bool:
-    looks = order.absent_looks + 1
+    looks = min(order.absent_looks + 1, MOST_LOOKS)
     journal.update_fields(order, absent_looks=looks, look_wanted=True, lookup_at=journal.next_lookup(order, now))
     if looks >= ABSENT_LOOKS and now - (order.sent_at or order.created_at) >= ABSENT_AFTER:
         return journal.record_not_found(order, f"absent from {looks} complete lists", at=now)

@@ -18,7 +18,7 @@ from django.utils import translation
 from django.utils.translation import gettext as _
 
 from aegis.broker import BrokerError
-from aegis.codes import NotACode, plain
+from aegis.codes import NotACode, plain, without_commas
 from aegis.lifecycle import UNSETTLED, Status
 from aegis.risk import TradingState
 from aegis.sessions import KST
@@ -343,7 +343,7 @@ def _won(text: str) -> int:
 
 
 def _whole(text: str, sentence: str) -> int:
-    digits = plain(text).replace(",", "").removesuffix("주").removesuffix("원")
+    digits = without_commas(plain(text).removesuffix("주").removesuffix("원"))
     if not digits.isascii() or not digits.isdigit() or len(digits) > 12 or int(digits) < 1:
         raise Misunderstood(sentence.format(text=repr(text)))
     return int(digits)

@@ -8,7 +8,7 @@ from typing import Any
 from django.utils.translation import gettext as _
 
 from aegis.chase import Plan
-from aegis.codes import plain
+from aegis.codes import plain, without_commas
 from aegis.lifecycle import Status
 from aegis.stops import StopKind
 from aegis.terms import Market, OrderKind, Side
@@ -71,7 +71,7 @@ def strategy_id(text: str) -> str:
 
 def whole(text: str, sentence: str, least: int = 1) -> int:
     """Read a whole number, `least` or more; `sentence` tells what would be right."""
-    digits = plain(text).replace(",", "")
+    digits = without_commas(plain(text))
     if not digits.isascii() or not digits.isdigit() or len(digits) > 12 or int(digits) < least:
         raise argparse.ArgumentTypeError(sentence.format(text=repr(text)))
     return int(digits)

@@ -540,8 +540,9 @@ BANS = ["REDUCING", "HALTED", "BLACKLISTED"]
     ],
 )
 def test_an_amend_that_only_lowers_risk_passes_every_ban(
-    hold: Any, buy: Buy, service: OrderService, look: Look, ban: str, side: Side, words: dict[str, int]
+    hold: Any, buy: Buy, service: OrderService, look: Look, settings: Any, ban: str, side: Side, words: dict[str, int]
 ) -> None:
+    settings.CANCEL_BUYS_ON_REDUCE = False  # what is being cancelled is not amended
     hold(20)
     order = buy(side=side, price=69_000 if side is Side.BUY else 71_000)
     forbid(ban)
@@ -552,7 +553,10 @@ def test_an_amend_that_only_lowers_risk_passes_every_ban(
 
 
 @pytest.mark.parametrize("ban", BANS)
-def test_a_raised_buy_passes_no_ban(buy: Buy, service: OrderService, simulator: Simulator, ban: str) -> None:
+def test_a_raised_buy_passes_no_ban(
+    buy: Buy, service: OrderService, simulator: Simulator, settings: Any, ban: str
+) -> None:
+    settings.CANCEL_BUYS_ON_REDUCE = False
     order = buy(price=69_000)
     forbid(ban)
     assert codes(lambda: service.amend(order, price=69_500)) == [ban]
