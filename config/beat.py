@@ -22,7 +22,7 @@ LEASE_SECONDS = 15.0
 LOOK_SECONDS = 1.0
 
 
-class ElectedScheduler(DatabaseScheduler):  # type: ignore[misc]
+class ElectedScheduler(DatabaseScheduler):
     """django-celery-beat's scheduler, while the lease is ours; and a sign of life each second."""
 
     def __init__(self, *args: Any, **options: Any) -> None:

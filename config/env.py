@@ -120,7 +120,7 @@ def percent_bound(name: str, default: int) -> Decimal:
 
 def choice(name: str, choices: tuple[str, ...], default: str) -> str:
     """Return the value of a variable that takes one of a few words."""
-    value = env.str(name, default=default)
+    value: str = env.str(name, default=default)
     if value not in choices:
         raise ImproperlyConfigured(
             _("{name}={value!r} is unknown: use {choices}").format(name=name, value=value, choices=", ".join(choices))
@@ -206,7 +206,7 @@ def dialect() -> Dialect:
 
 def server_url(name: str, schemes: tuple[str, ...], example: str) -> str:
     """Return a server's URL, empty where the variable is not set."""
-    url = env.str(name, default="").strip()
+    url: str = env.str(name, default="").strip()
     if url and url.partition("://")[0] not in schemes:
         # the value is not repeated: it may hold a password
         raise ImproperlyConfigured(

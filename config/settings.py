@@ -2,6 +2,7 @@
 
 import os
 from datetime import timedelta
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import redis
@@ -333,7 +334,7 @@ CELERY_TASK_ROUTES = {
 }
 CELERY_DB_REUSE_MAX = 1000  # Celery closes the database connection around every task without it
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
-CELERY_BROKER_TRANSPORT_OPTIONS = {
+CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any] = {
     "visibility_timeout": int(timedelta(minutes=10).total_seconds()),
     "global_keyprefix": f"aegis:{KIS_ENVIRONMENT.name}:",
     "socket_timeout": 5,

@@ -5,10 +5,10 @@ No part asks the broker. A moment that may grow old is handed on as it is; the p
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
-from typing import Any
+from typing import Any, TypedDict
 
 import redis
 from django.conf import settings
@@ -128,10 +128,8 @@ def _stop(rule: StopRule, row: Portfolio) -> Stop:
 
 def open_orders(now: datetime) -> dict[str, Any]:
     unsettled = TradeOrder.objects.filter(status__in=UNSETTLED).select_related("root").order_by("-created_at", "-id")
-    orders = list(unsettled)
-    for order in orders:
-        order.doubts = doubts(order)
-    return {"orders": orders, "unknown": sum(order.state is Status.UNKNOWN for order in orders)}
+    orders = [(order, doubts(order)) for order in unsettled]
+    return {"orders": orders, "unknown": sum(order.state is Status.UNKNOWN for order, words in orders)}
 
 
 def executions(now: datetime) -> dict[str, Any]:
@@ -252,7 +250,18 @@ def candles(code: str, now: datetime, *, by_day: bool) -> dict[str, Any]:
     return {"bars": _merged(rows), "fills": _marks(code, since, lambda at: _chart_time(at) // 60 * 60)}
 
 
-def _bar(at: int | str, row: Any) -> dict[str, int | str]:
+class Bar(TypedDict):
+    """A candle as the chart wants it: a moment or a day, won and shares."""
+
+    time: int | str
+    open: int
+    high: int
+    low: int
+    close: int
+    volume: int
+
+
+def _bar(at: int | str, row: DailyPrice | MarketCandle) -> Bar:
     return {
         "time": at,
         "open": row.open,
@@ -263,9 +272,9 @@ def _bar(at: int | str, row: Any) -> dict[str, int | str]:
     }
 
 
-def _merged(rows: Sequence[MarketCandle]) -> list[dict[str, Any]]:
+def _merged(rows: Iterable[MarketCandle]) -> list[Bar]:
     """Return one bar a minute: where both venues traded, their range and volume together, KRX's open and close."""
-    bars: dict[int, dict[str, Any]] = {}
+    bars: dict[int, Bar] = {}
     for row in rows:
         at = _chart_time(row.time)
         bar = _bar(at, row)

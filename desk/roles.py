@@ -7,8 +7,9 @@ them need staff status to log in.
 from typing import Any
 
 from django.apps import AppConfig
-from django.contrib.auth.models import Group, Permission
+from django.contrib.auth.models import Group, Permission, User
 from django.db.models import Q
+from django.http import HttpRequest
 
 VIEWER, TRADER, ADMINISTRATOR = "viewer", "trader", "administrator"
 # Django's own permissions, read as what they let one do: nobody edits such a row by hand
@@ -26,6 +27,12 @@ GRANTS = {
     | Q(content_type__app_label="django_celery_beat", codename__startswith="view_"),
     ADMINISTRATOR: Q(content_type__app_label__in=(*SEEN, "django_celery_beat", "auth", "admin")),
 }
+
+
+class UserRequest(HttpRequest):
+    """A request of somebody who is logged in: what a view or an admin page says that lets no stranger in."""
+
+    user: User
 
 
 def grant(sender: AppConfig, using: str = "default", **about: Any) -> None:

@@ -167,6 +167,7 @@ def _executions(orders: dict[int, TradeOrder]) -> Iterator[Moment]:
 def _notices(orders: dict[int, TradeOrder]) -> Iterator[Moment]:
     for notice in RawNotice.objects.filter(order__in=orders):
         title = _("notice: {kind}").format(kind=_(NOTICES.get(notice.kind, notice.kind)))
+        assert notice.order_id is not None  # it was asked for by its order
         late = "" if notice.committed_ms is None else f", {notice.committed_ms:.1f} ms"
         detail = f"{notice.get_state_display()}{late}"
         yield Moment(

@@ -26,11 +26,13 @@ from django_otp.plugins.otp_totp.models import TOTPDevice
 from unfold.forms import AuthenticationForm
 from unfold.widgets import BASE_INPUT_CLASSES
 
+from desk.roles import UserRequest
+
 RECOVERY_CODES = 10
 
 
 def has_two_factors(user: User) -> bool:
-    return TOTPDevice.objects.filter(user=user, confirmed=True).exists()
+    return bool(TOTPDevice.objects.filter(user=user, confirmed=True).exists())
 
 
 def remove(user: User) -> None:
@@ -86,7 +88,7 @@ class CodeForm(forms.Form):
 
 @never_cache
 @login_required
-def two_factor(request: HttpRequest) -> HttpResponse:
+def two_factor(request: UserRequest) -> HttpResponse:
     """Show the QR code and confirm it by its first code; or take it off by one."""
     is_on = has_two_factors(request.user)
     form = CodeForm(request.POST or None)

@@ -10,6 +10,7 @@ from django.core.exceptions import PermissionDenied
 from django.db import connection
 from django.db.models import Q
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, render
 from django.utils.translation import get_language
 from django.utils.translation import gettext as _
@@ -21,13 +22,13 @@ from aegis.risk import TradingState
 from aegis.sessions import KST
 from desk import actions, dashboard, navigation
 from desk.live import Broadcast, Parts, TooManyViewers
-from desk.roles import SWITCH, TRADE
+from desk.roles import SWITCH, TRADE, UserRequest
 from infra import clock
 from market.models import Stock
 from orders import execution_quality
 from orders.models import TradeOrder
 
-View = Callable[..., HttpResponse]
+View = Callable[..., HttpResponseBase]
 # a stream ends and is asked for again, so that who was logged out is soon out
 STREAM_SECONDS = 300.0
 STOCKS_FOUND = 12
@@ -40,7 +41,7 @@ def staff_only(view: View) -> View:
     """Send a stranger to the login, and tell who is no staff that it is not for them."""
 
     @wraps(view)
-    def guarded(request: HttpRequest, *args: object, **kwargs: object) -> HttpResponse:
+    def guarded(request: HttpRequest, *args: object, **kwargs: object) -> HttpResponseBase:
         if not request.user.is_authenticated:
             return redirect_to_login(request.get_full_path(), "admin:login")
         if not admin.site.has_permission(request):
@@ -55,7 +56,7 @@ def may(permission: str) -> Callable[[View], View]:
 
     def decorator(view: View) -> View:
         @wraps(view)
-        def guarded(request: HttpRequest, *args: object, **kwargs: object) -> HttpResponse:
+        def guarded(request: HttpRequest, *args: object, **kwargs: object) -> HttpResponseBase:
             if not request.user.has_perm(permission):
                 raise PermissionDenied
             return view(request, *args, **kwargs)
@@ -83,7 +84,7 @@ def show(request: HttpRequest) -> HttpResponse:
 
 @staff_only
 @require_GET
-def live(request: HttpRequest) -> HttpResponse:
+def live(request: HttpRequest) -> StreamingHttpResponse:
     """What changes on the page, as server-sent events: each second the time, and the parts that are not as before."""
     response = StreamingHttpResponse(_events(get_language()), content_type="text/event-stream")
     response.headers["X-Accel-Buffering"] = "no"  # a proxy must not collect them
@@ -159,22 +160,22 @@ def _tell(*told: actions.ActionResult) -> HttpResponse:
 
 
 @may(TRADE)
-def cancel(request: HttpRequest, pk: int) -> HttpResponse:
+def cancel(request: UserRequest, pk: int) -> HttpResponse:
     return _tell(actions.cancel(get_object_or_404(TradeOrder, pk=pk), by=request.user))
 
 
 @may(TRADE)
-def cancel_all(request: HttpRequest) -> HttpResponse:
+def cancel_all(request: UserRequest) -> HttpResponse:
     return _tell(*actions.cancel_all(by=request.user))
 
 
 @may(TRADE)
-def chase_now(request: HttpRequest, pk: int) -> HttpResponse:
+def chase_now(request: UserRequest, pk: int) -> HttpResponse:
     return _tell(actions.chase_now(get_object_or_404(TradeOrder, pk=pk), by=request.user))
 
 
 @may(SWITCH)
-def switch(request: HttpRequest, state: str) -> HttpResponse:
+def switch(request: UserRequest, state: str) -> HttpResponse:
     wanted = {"halt": TradingState.HALTED, "reduce": TradingState.REDUCING, "resume": TradingState.ACTIVE}[state]
     reason = request.POST.get("reason", "").strip() or _("on the dashboard")
     return _tell(actions.switch_to(wanted, by=request.user, reason=reason))

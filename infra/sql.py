@@ -125,7 +125,7 @@ def refresh(row: Model) -> None:
     """Read a row's columns anew. Raises DoesNotExist if it is gone."""
     found = select(type(row), {"pk": row.pk})
     if not found:
-        raise type(row).DoesNotExist(f"{row} is gone")
+        raise type(row).DoesNotExist(f"{row} is gone")  # type: ignore[attr-defined] # Django gives each model its own
     for field in row._meta.concrete_fields:
         setattr(row, field.attname, getattr(found[0], field.attname))
     row._state.fields_cache.clear()
@@ -173,9 +173,9 @@ def _all(model: type[Model]) -> str:
 
 
 @cache
-def columns(model: type[Model]) -> str:
-    """Return the names of all columns, as `from_row` wants their values."""
-    return ", ".join(_quoted(field) for field in model._meta.concrete_fields)
+def columns(model: type[Model], prefix: str = "") -> str:
+    """Return the names of all columns, as `from_row` wants their values; each after `prefix`, as `stocks.`."""
+    return ", ".join(prefix + _quoted(field) for field in model._meta.concrete_fields)
 
 
 def update(model: type[Model], pk: int, values: Mapping[str, Any], *, seen: Mapping[str, Any] | None = None) -> bool:

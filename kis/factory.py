@@ -23,7 +23,7 @@ CONNECT_SECONDS = 3.0
 @cache
 def store() -> redis.Redis:
     """Return this process's connection pool to the shared Redis."""
-    return settings.REDIS_CLIENT()  # type: ignore[no-any-return]
+    return settings.REDIS_CLIENT()
 
 
 @cache

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from django.db import transaction
@@ -79,8 +80,12 @@ def _asked(broker: Broker, row: MarketMacro, now: datetime) -> Iterable[tuple[st
         yield "the future", lambda: _future(broker, now)
     for code in (KOSPI, KOSDAQ):
         if getattr(row, INDEX_FIELDS[code]) is None:
-            yield f"index {code}", lambda code=code: {INDEX_FIELDS[code]: broker.index(code)}
+            yield f"index {code}", partial(_index, broker, code)
     yield "who holds futures", lambda: _positions(broker)
+
+
+def _index(broker: Broker, code: str) -> Figures:
+    return {INDEX_FIELDS[code]: broker.index(code)}
 
 
 def _future(broker: Broker, now: datetime) -> Figures:

@@ -105,8 +105,17 @@ def _read(order: str, code: str, market: Market, since: datetime, until: datetim
         cursor.execute(NEWEST.format(order=order), [code, market.value, since, until, most])
         rows = cursor.fetchall()
     return [
-        Snapshot(time.astimezone(KST), stock, Market(venue), *map(tuple, levels[:4]), *levels[4:])
-        for time, stock, venue, *levels in rows
+        Snapshot(
+            time.astimezone(KST),
+            stock,
+            Market(venue),
+            tuple(ask_prices),
+            tuple(ask_qtys),
+            tuple(bid_prices),
+            tuple(bid_qtys),
+            *totals,
+        )
+        for time, stock, venue, ask_prices, ask_qtys, bid_prices, bid_qtys, *totals in rows
     ]
 
 

@@ -203,7 +203,10 @@ def candles(
         cursor.execute(_CANDLES, [minutes, _EPOCH, code, market.value, since, until])
         rows = cursor.fetchall()
     closed_until = clock.now() - CLOSED_AFTER - timedelta(minutes=minutes)
-    found = [Candle(at.astimezone(KST), *row, is_closed=at <= closed_until) for at, *row in rows]
+    found = [
+        Candle(at.astimezone(KST), first, high, low, last, volume, value, count, is_whole, at <= closed_until)
+        for at, first, high, low, last, volume, value, count, is_whole in rows
+    ]
     return [candle for candle in found if candle.is_closed or with_open]
 
 

@@ -241,4 +241,5 @@ def _histogram(name: str, words: str, rows: QuerySet[Any], bounds: Sequence[floa
 
 
 def _newest(table: Any, column: str) -> datetime | None:
-    return table.objects.order_by(f"-{column}").values_list(column, flat=True).first()
+    newest: datetime | None = table.objects.order_by(f"-{column}").values_list(column, flat=True).first()
+    return newest

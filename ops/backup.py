@@ -16,6 +16,7 @@ import psycopg
 from django.conf import settings
 from django.utils.translation import gettext as _
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 from ops import embedded
 
@@ -142,7 +143,8 @@ def _connected(name: str | None = None) -> Iterator["psycopg.Connection[tuple[ob
     words = {"PGHOST": "host", "PGPORT": "port", "PGUSER": "user", "PGPASSWORD": "password", "PGSSLMODE": "sslmode",
              "PGSSLROOTCERT": "sslrootcert"}  # fmt: skip
     parameters = {words[key]: value for key, value in about.items()}
-    with psycopg.connect(dbname=name or _name(), autocommit=True, connect_timeout=5, **parameters) as connection:
+    server = make_conninfo(dbname=name or _name(), connect_timeout=5, **parameters)
+    with psycopg.connect(server, autocommit=True) as connection:
         yield connection
 
 

@@ -235,7 +235,6 @@ class Postgres:
             time.sleep(0.2)
 
     def _run(self, program: str, *words: str) -> subprocess.CompletedProcess[str]:
-        as_user = {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": ()} if self._user else {}
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_"))}
         environment |= {"LC_ALL": "C", "LANG": "C"}
         return subprocess.run(
@@ -248,7 +247,9 @@ class Postgres:
             errors="replace",
             check=False,
             start_new_session=True,
-            **as_user,  # type: ignore[arg-type]
+            user=self._user.pw_uid if self._user else None,
+            group=self._user.pw_gid if self._user else None,
+            extra_groups=() if self._user else None,
         )
 
     def _wait_until_it_answers(self) -> None:

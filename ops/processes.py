@@ -2,7 +2,7 @@
 
 import secrets
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from django.conf import settings
@@ -51,16 +51,16 @@ def _celery(*words: str) -> tuple[str, ...]:
 
 
 def simulator(ledger: Path) -> Program:
-    words = ("kis_simulator", "--host", settings.BIND_ADDRESS, "--port", str(settings.SIMULATOR_PORT))
-    words += ("--ledger", str(ledger))
+    words = ["kis_simulator", "--host", settings.BIND_ADDRESS, "--port", str(settings.SIMULATOR_PORT)]
+    words += ["--ledger", str(ledger)]
     if settings.KIS_DIALECT is Dialect.AEGIS_V3:
-        words += ("--specification",)
+        words += ["--specification"]
     # the exchange closes last: orders on their way still get their answer
     return Program("simulator", _python(str(BASE_DIR / "manage.py"), *words), stop_rank=2)
 
 
-def _manage(name: str, *words: str, **more: float) -> Program:
-    return Program(name, _python(str(BASE_DIR / "manage.py"), *words), stop_rank=1, **more)
+def _manage(name: str, *words: str) -> Program:
+    return Program(name, _python(str(BASE_DIR / "manage.py"), *words), stop_rank=1)
 
 
 def _worker(name: str, queues: str, threads: int, *more: str) -> Program:
@@ -84,7 +84,8 @@ def programs() -> list[Program]:
     # every open dashboard holds a thread: more of them than desk.live serves viewers
     web = ("config.wsgi", "--bind", f"{settings.BIND_ADDRESS}:{settings.WEB_PORT}", "--workers", "1", "--threads", "24")
     flower = ("flower", f"--address={settings.BIND_ADDRESS}", f"--port={settings.FLOWER_PORT}")
-    telegram = [_manage("telegram", "telegram_bot", grace_seconds=WARM_SECONDS)] if settings.TELEGRAM_TOKEN else []
+    bot = replace(_manage("telegram", "telegram_bot"), grace_seconds=WARM_SECONDS)
+    telegram = [bot] if settings.TELEGRAM_TOKEN else []
     return [
         Program(
             "web",

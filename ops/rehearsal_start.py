@@ -90,6 +90,7 @@ def begin(*, is_fresh: bool) -> Path:
     if is_new:
         known.world, known.world_since = uuid.uuid4(), clock.now().date()
         known.save(update_fields=["world", "world_since"])
+    assert known.world is not None  # it is new otherwise
     ledger = _ledger(known.world)
     ledger.parent.mkdir(parents=True, exist_ok=True)
     return ledger
@@ -98,7 +99,7 @@ def begin(*, is_fresh: bool) -> Path:
 def since() -> date:
     """Return the first day of the present ledger: days before it were another's."""
     known = Belonging.objects.filter(world_since__isnull=False).first()
-    return known.world_since if known else date.min
+    return known.world_since if known and known.world_since else date.min
 
 
 def _ledger(world: uuid.UUID) -> Path:

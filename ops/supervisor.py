@@ -61,7 +61,7 @@ class Program:
     grace_seconds: float = 10.0
 
 
-class _Leashed(Process):  # type: ignore[misc]
+class _Leashed(Process):
     """Honcho's process: its lines become events. No shell, and a leash to this very process."""
 
     def __init__(self, program: Program, colour: str, directory: Path) -> None:
@@ -77,7 +77,8 @@ class _Leashed(Process):  # type: ignore[misc]
 
     @property
     def child(self) -> "subprocess.Popen[bytes] | None":
-        return self._child  # type: ignore[no-any-return]
+        child: subprocess.Popen[bytes] | None = self._child
+        return child
 
 
 class _Member:
@@ -150,7 +151,7 @@ class _Member:
                 os.killpg(pid, signal.SIGKILL)
 
 
-class _Printer(Printer):  # type: ignore[misc]
+class _Printer(Printer):
     def write(self, message: Message) -> None:
         # a closed terminal or a full disk is no reason to stop trading
         with contextlib.suppress(OSError):

@@ -147,7 +147,8 @@ def _state(order: TradeOrder) -> ChaseState:
     live = [each for each in changes if each.state in LIVE]
     cancels = [each for each in live if each.kind == RequestKind.CANCEL and each.requested_by == RequestedBy.CHASE]
     amends = [each for each in live if each.kind == RequestKind.AMEND]
-    pending = (amends or cancels or [None])[-1]
+    changes_awaited = amends or cancels
+    pending = changes_awaited[-1] if changes_awaited else None
     return ChaseState(
         status=order.state,
         retries=sum(_reached_the_broker(each) for each in ours if each.pk != order.pk) + _counts_itself(order),

@@ -169,7 +169,7 @@ def _is_of(order: TradeOrder, notice: Notice) -> bool:
 def _pick(orders: list[TradeOrder], notice: Notice) -> TradeOrder | None:
     """Return the order of the notice's own branch, else the only other one: the list is asked then."""
     exact = [order for order in orders if same_branch(order.branch, notice.branch)]
-    return (exact or orders or [None])[0]
+    return next(iter(exact or orders), None)
 
 
 def _leave_to_list(order: TradeOrder) -> str:

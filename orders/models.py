@@ -20,6 +20,7 @@ SIDES = [(Side.BUY.value, _("buy")), (Side.SELL.value, _("sell"))]
 
 
 STOP_ID = "stop:"
+REQUEST_ID_LENGTH = 64
 
 
 class TradeOrder(models.Model):
@@ -66,7 +67,7 @@ class TradeOrder(models.Model):
     ]
     CHASE_STEPS = [(step.value, step.value.lower()) for step in ChaseStep]
 
-    request_id = models.CharField(_("request id"), max_length=64, unique=True)
+    request_id = models.CharField(_("request id"), max_length=REQUEST_ID_LENGTH, unique=True)
     root = models.ForeignKey(
         "self", models.PROTECT, related_name="retries", null=True, blank=True, verbose_name=_("root order")
     )

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeVar
 
 from aegis import codes
 from aegis.broker import Broker, BrokerError
@@ -13,7 +13,7 @@ from aegis.stops import StopKind, StopUnit
 from aegis.terms import Market, OrderKind, Side
 from orders import serializers
 from orders.intents import MAX_TICK_OFFSET, STRATEGY_ID_LENGTH, EntryStop
-from orders.models import TradeOrder
+from orders.models import REQUEST_ID_LENGTH, TradeOrder
 from orders.service import OrderDenied, OrderIntent, OrderService, default_plan
 
 WORDS = (
@@ -32,7 +32,7 @@ WORDS = (
     "stops",
 )
 MOST_RETRIES, MOST_TICKS = 100, 1_000
-REQUEST_ID_LENGTH = TradeOrder._meta.get_field("request_id").max_length
+Member = TypeVar("Member", bound=StrEnum)
 
 
 class SubmitOutcome(StrEnum):
@@ -189,7 +189,7 @@ def _number(words: dict[str, Any], name: str, *, least: int, most: int | None = 
     return value
 
 
-def _member(words: dict[str, Any], name: str, kinds: type[Any]) -> Any:
+def _member(words: dict[str, Any], name: str, kinds: type[Member]) -> Member:
     value = words.get(name)
     if value not in list(kinds):
         raise BadRequest(f"{name} {value!r}: one of {', '.join(kinds)} is needed")

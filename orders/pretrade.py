@@ -266,7 +266,7 @@ class PreTrade:
         try:
             if checks is RISK_CHECKS:
                 counts = cost_won is None and not released_won
-                facts = replace(facts, **self._ask_limits(facts, released_won, released_qty, counts_shares=counts))
+                facts = self._ask_limits(facts, released_won, released_qty, counts_shares=counts)
         except BrokerError as error:
             if against := denials(facts, checks):
                 raise OrderDenied(against) from error
@@ -311,18 +311,18 @@ class PreTrade:
 
     def _ask_limits(
         self, facts: RiskInputs, released_won: int, released_qty: int, *, counts_shares: bool
-    ) -> dict[str, int | None]:
+    ) -> RiskInputs:
         """Ask the broker for cash or shares; and for the account, if it was never seen and is to be weighed.
 
         The broker's own count of the shares that the cash buys leaves out what the resting order holds.
         """
         request = facts.request
         if request.side is Side.SELL:
-            return {"sellable_qty": self._broker.sellable_qty(request.code) + released_qty}
+            return replace(facts, sellable_qty=self._broker.sellable_qty(request.code) + released_qty)
         orderable = self._broker.orderable(request.code, request.kind, request.price)
         qty = orderable.qty if counts_shares else None
-        live: dict[str, int | None] = {"orderable_cash": orderable.cash + released_won, "orderable_qty": qty}
+        live = replace(facts, orderable_cash=orderable.cash + released_won, orderable_qty=qty)
         if facts.limits.position_percent and facts.total_asset is None:
             KISFetcher(self._broker, self._now).sync_portfolio()
-            live |= risk.position(request.code)
+            live = replace(live, **risk.position(request.code))
         return live

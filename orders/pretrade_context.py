@@ -20,6 +20,7 @@ from aegis.risk import ExposureFromOtherOrders, RestingOrder, RiskInputs, Tradin
 from aegis.sessions import KST, Phase
 from aegis.terms import Instrument, Market, Side
 from aegis.ticks import DAILY_LIMIT_PERCENT
+from infra import sql
 from market import queries
 from market.models import Stock, TradingSession
 from orders import risk
@@ -307,7 +308,7 @@ def _name(pk: int | None) -> str:
 def _survey() -> tuple[str, list[str]]:
     """Return the statement, and the stock's fields that end its row."""
     fields = Stock._meta.concrete_fields
-    columns = ", ".join(f"stocks.{connection.ops.quote_name(field.column)}" for field in fields)
+    columns = sql.columns(Stock, "stocks.")
     # psycopg prepares no statement of over 4,096 letters
     statement = " ".join(SURVEY.format(crowd=CROWD, stock=columns).split())
     return statement, [field.attname for field in fields]

@@ -185,7 +185,7 @@ class _Claim:
         try:
             with connection.cursor() as cursor:
                 cursor.execute(self._statement, values)
-                return cursor.rowcount == 1
+                return bool(cursor.rowcount == 1)
         except db_limits.AWAY as error:
             # the session was ended, or a lock not had in time: what becomes of it is recorded by a new connection
             connection.close_if_unusable_or_obsolete()

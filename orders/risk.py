@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from decimal import Decimal
+from typing import TypedDict
 
 from django.conf import settings
 from django.utils.translation import gettext
@@ -29,7 +30,14 @@ def limits() -> Limits:
     )
 
 
-def position(code: str) -> dict[str, int | None]:
+class Position(TypedDict):
+    """Figures of `RiskInputs`: shares held, and won, None before the account was first seen."""
+
+    held_qty: int
+    total_asset: int | None
+
+
+def position(code: str) -> Position:
     """Return what the account holds of a stock, and its total, as last seen."""
     holding, snapshot = PortfolioService().get_holding(code), PortfolioService().get_snapshot()
     return {

@@ -331,7 +331,17 @@ def order(row: TradeOrder) -> OrderShape:
 
 
 def candidate(each: dict[str, Any]) -> CandidateShape:
-    return CandidateShape(**{name: each[name] for name in CandidateShape.__annotations__})  # type: ignore[typeddict-item]
+    return {
+        "order_no": each["order_no"],
+        "branch": each["branch"],
+        "market": each["market"],
+        "placed_at": each["placed_at"],
+        "qty": each["qty"],
+        "price": each["price"],
+        "filled_qty": each["filled_qty"],
+        "open_qty": each["open_qty"],
+        "cancelled_qty": each["cancelled_qty"],
+    }
 
 
 def event(row: OrderEvent) -> EventShape:

@@ -6,6 +6,7 @@ them. `may_…` and `has_…` only say whether a closer look is due; most sales 
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from django.db import connection
 
@@ -54,7 +55,7 @@ def read(row: StopRule, strategy: str, now: datetime) -> SaleFacts:
     """Return what is known now. Raises DatabaseError."""
     question = PreTradeQuery(row.stock_code, Side.SELL, 0, 0, strategy, row.request_id)
     known = pretrade_context.load_context(question, now=now)
-    figures = {
+    figures: dict[str, Any] = {
         "prefix": f"{row.request_prefix}%",
         "changed": _CHANGED,
         "code": row.stock_code,

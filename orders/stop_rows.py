@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 from django.db import connection
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 
 from infra import sql
 from orders.models import StopEvent, StopRule
@@ -55,7 +55,7 @@ def _claiming() -> str:
     """  # noqa: S608
 
 
-def _change(rows: Any, at: datetime | None, fields: dict[str, Any]) -> bool:
+def _change(rows: QuerySet[StopRule], at: datetime | None, fields: dict[str, Any]) -> bool:
     if "state" in fields:
         fields["state_at"] = at
     return (rows.update(**fields) if fields else rows.count()) == 1

@@ -6,7 +6,7 @@ the sale up where another died.
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -43,7 +43,7 @@ OVERDUE = timedelta(seconds=2)
 RENEW_SECONDS = 2.0
 STEPS_AT_ONCE = 4
 # what an event says to an operator, in its own words
-SAID = {
+SAID: Mapping[str, str] = {
     StopEventKind.ARMED: gettext_noop("armed"),
     StopEventKind.EDITED: gettext_noop("changed"),
     StopEventKind.DISARMED: gettext_noop("disarmed"),
@@ -143,8 +143,18 @@ def arm(
 
     With a `quote` of just before, a polled price is of a trade since the arming if the running total rose since.
     """
-    choices = {"quantity": quantity, "sources": sources, "may_trigger_now": may_trigger_now, "quote": quote}
-    row = draft(code, kind, unit, value, by=by, at=at, **choices)
+    row = draft(
+        code,
+        kind,
+        unit,
+        value,
+        by=by,
+        at=at,
+        quantity=quantity,
+        sources=sources,
+        may_trigger_now=may_trigger_now,
+        quote=quote,
+    )
     row.looks = _first_looks(quote, at)
     with transaction.atomic():
         row.save(force_insert=True)
@@ -561,7 +571,7 @@ def _adjust_selling(row: StopRule) -> None:
             sold = row.sales.aggregate(sum=Sum("filled_qty"))["sum"] or 0
             left = max(0, row.quantity - sold) * change.qty_after // change.qty_before
             fields["quantity"] = max(1, sold + left)
-        if move(row, SELLING, **fields):
+        if move(row, SELLING, at=None, **fields):
             for name, value in fields.items():
                 setattr(row, name, value)
 
@@ -605,7 +615,7 @@ def _adjust(row: StopRule, change: PortfolioEvent, at: datetime) -> None:
             if row.based_on is not None and row.based_on < day:
                 fields |= {"moved_by": _factor(row.moved_by * ratio)}
     with transaction.atomic():
-        if not move(row, [State.ARMED], **fields):
+        if not move(row, [State.ARMED], at=None, **fields):
             return
         for name, value in fields.items():
             setattr(row, name, value)

@@ -113,7 +113,7 @@ class Submitter:
         must not have ended. `who` and `is_whole` are of its request. Raises OrderDenied, IntegrityError if the request
         id has a row already, and RuntimeError inside a transaction, which could take the row back.
         """
-        if any(not block._from_testcase for block in connection.atomic_blocks):
+        if any(not getattr(block, "_from_testcase", False) for block in connection.atomic_blocks):
             raise RuntimeError("an order is placed inside a transaction: place it after the commit, the row must stand")
         # a duplicate of what is priced by us is told by its style, of anything else by the price that it goes at
         question = crowd.question if draft.strategy else replace(crowd.question, price=row.price)

@@ -97,7 +97,7 @@ def submit(**words: Any) -> order_messages.Answer:
 
 def _begin_chase(order_pk: int | None) -> None:
     """Send the first check of an order that was just placed; without the message the sweep begins it."""
-    order = TradeOrder.objects.filter(pk=order_pk).first()
+    order = TradeOrder.objects.filter(pk=order_pk).first() if order_pk else None
     if order is not None:
         _send_next(chasing.first_check(order, clock.now()))
 

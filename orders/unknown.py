@@ -259,7 +259,8 @@ def may_be_ours(record: OrderRecord) -> bool:
     amends = BrokerRequest.objects.filter(
         kind=RequestKind.AMEND, state__in=LIVE, order__order_no=record.original_no or None
     ).filter(order__order_date=record.order_date, order__stock_code=record.code, order__order_type=record.side)
-    return any(same_branch(amend.order.branch, record.branch) for amend in amends.select_related("order"))
+    orders = (amend.order for amend in amends.select_related("order"))
+    return any(order is not None and same_branch(order.branch, record.branch) for order in orders)
 
 
 def find_given_up(record: OrderRecord) -> list[TradeOrder]:

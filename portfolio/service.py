@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from django.db.models import Subquery
+from django.db.models import QuerySet, Subquery
 
 from aegis.positions import profit_rate_pct
 from portfolio.models import AccountSnapshot, Portfolio
@@ -37,7 +37,7 @@ class Summary:
 class PortfolioService:
     """Reads what we hold. Source: spec §0.3."""
 
-    def get_portfolio(self) -> Sequence[Portfolio]:
+    def get_portfolio(self) -> QuerySet[Portfolio]:
         """Return the holdings with shares in them, by code."""
         return Portfolio.objects.exclude(quantity=0)
 

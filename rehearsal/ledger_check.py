@@ -87,9 +87,9 @@ def _orders(ledger: Sequence[Mapping[str, Any]], since: date) -> list[str]:
 def _executions(ledger: Sequence[Mapping[str, Any]], since: date) -> list[str]:
     """Compare fills by order: shares and won in all, for one line of ours may stand for several fills."""
     theirs: dict[Key, tuple[int, int]] = {}
-    for row in ledger:
-        qty, amount = theirs.get(_key(row), (0, 0))
-        theirs[_key(row)] = (qty + row["quantity"], amount + row["quantity"] * row["price"])
+    for fill in ledger:
+        qty, amount = theirs.get(_key(fill), (0, 0))
+        theirs[_key(fill)] = (qty + fill["quantity"], amount + fill["quantity"] * fill["price"])
     ours: dict[Key, tuple[int, int]] = {}
     counted = TradeExecution.objects.filter(voided_at__isnull=True, order__order_date__gte=since)
     for row in counted.select_related("order"):

@@ -10,11 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, TextIO
 
 import httpx
 from django.conf import settings
+from django.core.management.base import OutputWrapper
 from django.utils.translation import gettext as _
 
 from aegis.broker import NoticeKind
@@ -118,7 +119,7 @@ class RehearsalExchange:
             raise DemoFailed(f"{path} {body}: {response.text}")
 
 
-def play(simulator_url: str, out: TextIO) -> Verdict:
+def play(simulator_url: str, out: TextIO | OutputWrapper) -> Verdict:
     """Play the day and return how our tables compare with the exchange's. Raises DemoFailed, OrderDenied."""
     exchange = RehearsalExchange(simulator_url)
     orders = OrderService(broker(), clock.now)
@@ -155,7 +156,7 @@ def play(simulator_url: str, out: TextIO) -> Verdict:
     return verdict
 
 
-def _printer(out: TextIO) -> Callable[[str], None]:
+def _printer(out: TextIO | OutputWrapper) -> Callable[[str], None]:
     def say(line: str) -> None:
         out.write(f"{clock.now():%H:%M:%S}  {line}\n")
         out.flush()
@@ -203,7 +204,7 @@ def _sale_of_what_is_left(orders: OrderService, held: dict[str, int], say: Calla
     """Sales at market of what earlier days have left, or one day a buy would weigh too much."""
     for code, qty in held.items():
         order = _ordered(orders.place(OrderIntent(code, Side.SELL, qty, market=Market.KRX, plan=_plan())))
-        _wait(_("the sale of what is left to fill"), lambda order=order, qty=qty: _family_filled(order) == qty)
+        _wait(_("the sale of what is left to fill"), partial(_is_filled, order, qty))
         words = _("left from an earlier day: {qty:,} {name}, sold at {price:,.0f}")
         say(words.format(qty=qty, name=order.stock_name, price=_family_average(order)))
 
@@ -239,7 +240,7 @@ def _sales_that_must_go(orders: OrderService, exchange: RehearsalExchange, say: 
     """A stop and an emergency: both meet the best bid at once."""
     for strategy in ("sell_stop", "sell_emergency"):
         order = _ordered(orders.place(OrderIntent(CHASED, Side.SELL, 1, strategy=strategy, plan=_plan())))
-        _wait(_("the sale to fill"), lambda order=order: _family_filled(order) == order.qty)
+        _wait(_("the sale to fill"), partial(_is_filled, order, order.qty))
         say(_("{strategy}: sold at {price:,.0f}").format(strategy=strategy, price=_family_average(order)))
     exchange.let_go(CHASED)
 
@@ -396,6 +397,10 @@ def _family_average(order: TradeOrder) -> Decimal:
     family = order.family
     amount = sum(family.values_list("filled_amount", flat=True))
     return Decimal(amount) / _family_filled(order)
+
+
+def _is_filled(order: TradeOrder, qty: int) -> bool:
+    return _family_filled(order) == qty
 
 
 def _wait(what: str, happened: Callable[[], bool]) -> None:

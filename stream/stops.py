@@ -29,6 +29,7 @@ from kis.realtime import trade_date
 from market import queries
 from orders import stop_polling, stops
 from orders.models import StopRule
+from orders.stop_rows import LIVE
 from orders.tasks import ask_for_stop, stop
 from portfolio.service import PortfolioService
 from stream.candles import TRADE_FEEDS
@@ -270,14 +271,14 @@ def _renewed(fresh: ArmedStop, known: ArmedStop | None, *, is_new_day: bool) -> 
 
 
 def stopped_stocks() -> Iterable[str]:
-    rows = StopRule.objects.filter(state__in=stops.LIVE).order_by("pk")
+    rows = StopRule.objects.filter(state__in=LIVE).order_by("pk")
     return dict.fromkeys(rows.values_list("stock_code", flat=True))
 
 
 def triggering_venues() -> Mapping[str, frozenset[Market]]:
     """Return, by stock, the venues whose trades may trigger one of its stops."""
     found: dict[str, frozenset[Market]] = {}
-    for row in StopRule.objects.filter(state__in=stops.LIVE):
+    for row in StopRule.objects.filter(state__in=LIVE):
         found[row.stock_code] = found.get(row.stock_code, frozenset()) | row.venues
     return found
 

@@ -15,6 +15,7 @@ from unfold.admin import ModelAdmin
 from unfold.contrib.import_export.forms import ExportForm
 
 from aegis.codes import NotACode, plain
+from desk.roles import UserRequest
 from market.codes import ManyStocks, explain, resolve
 
 COLUMNS_AT_MOST = 9
@@ -48,12 +49,12 @@ class Exported(ExportMixin):
     def get_export_formats(self) -> list[type]:
         return [KoreanCSV, Excel]
 
-    def get_data_for_export(self, request: HttpRequest, queryset: QuerySet, **kwargs: Any) -> Any:
+    def get_data_for_export(self, request: HttpRequest, queryset: QuerySet[Any], **kwargs: Any) -> Any:
         """Return the rows with native types: a figure written for a reader, as "197,300", cannot be summed."""
         return super().get_data_for_export(request, queryset, **kwargs | {"force_native_type": True})
 
-    def export_action(self, request: HttpRequest, *args: Any, **options: Any) -> HttpResponse:
-        response = super().export_action(request, *args, **options)
+    def export_action(self, request: UserRequest, *args: Any, **options: Any) -> HttpResponse:
+        response: HttpResponse = super().export_action(request, *args, **options)
         if request.method == "POST" and response.get("Content-Disposition"):
             from desk.actions import log_export
 
@@ -96,7 +97,7 @@ class Page(Exported, ModelAdmin):
     list_horizontal_scrollbar_top = False
     show_full_result_count = False
 
-    def formfield_for_dbfield(self, db_field: models.Field, request: HttpRequest, **kwargs: Any) -> Any:
+    def formfield_for_dbfield(self, db_field: "models.Field[Any, Any]", request: HttpRequest, **kwargs: Any) -> Any:
         found = super().formfield_for_dbfield(db_field, request, **kwargs)
         if found is None or db_field.name != "stock_code":
             return found
@@ -108,8 +109,9 @@ class Page(Exported, ModelAdmin):
             max_length=NAME_LENGTH,
         )
 
-    def get_search_results(self, request: HttpRequest, rows: QuerySet, term: str) -> tuple[Any, bool]:
-        return super().get_search_results(request, rows, plain(term))
+    def get_search_results(self, request: HttpRequest, rows: QuerySet[Any], term: str) -> tuple[QuerySet[Any], bool]:
+        found: tuple[QuerySet[Any], bool] = super().get_search_results(request, rows, plain(term))
+        return found
 
 
 class Record(ReadOnly, Page):

@@ -71,11 +71,11 @@ class TradingDayAdmin(Page):
     inlines = [TradingSessionInline]
     actions = ["give_back"]
 
-    def save_model(self, request: HttpRequest, day: TradingDay, form: ModelForm, change: bool) -> None:
+    def save_model(self, request: HttpRequest, day: TradingDay, form: "ModelForm[TradingDay]", change: bool) -> None:
         day.synced_at = clock.now()
         super().save_model(request, day, form, change)
 
-    def save_related(self, request: HttpRequest, form: ModelForm, formsets: Any, change: bool) -> None:
+    def save_related(self, request: HttpRequest, form: "ModelForm[TradingDay]", formsets: Any, change: bool) -> None:
         """Keep the correction; where the day or its kind is another now, its phases follow the rules."""
         super().save_related(request, form, formsets, change)
         is_new_kind = not change or bool({"is_open", "kind"} & set(form.changed_data))
@@ -101,7 +101,7 @@ class MarketCandleAdmin(Record):
     list_filter = ["venue", "source"]
     search_fields = ["=symbol"]
 
-    def get_search_results(self, request: HttpRequest, rows: QuerySet, term: str) -> tuple[Any, bool]:
+    def get_search_results(self, request: HttpRequest, rows: QuerySet[Any], term: str) -> tuple[QuerySet[Any], bool]:
         """Find by the code alone, or by the stock's name."""
         term = plain(term)
         codes = Stock.objects.filter(name__icontains=term).values("code") if term else ()

@@ -5,6 +5,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -36,7 +37,7 @@ from aegis.stops import StopKind, StopUnit
 from desk import actions
 from desk.actions import ActionResult
 from desk.admin.base import Page, ReadOnly, Record, figure
-from desk.roles import SWITCH, TRADE
+from desk.roles import SWITCH, TRADE, UserRequest
 from desk.timeline import family_of, notes, requests_of, timeline
 from infra import clock
 from kis.factory import broker
@@ -263,7 +264,8 @@ class TradeOrderAdmin(Record):
                 "asked": family[0].qty,
                 "family_filled": sum(each.filled_qty for each in family),
             }
-        return super().change_view(request, object_id, form_url, extra_context)
+        page: HttpResponse = super().change_view(request, object_id, form_url, extra_context)
+        return page
 
     def _back_to(self, order: TradeOrder) -> HttpResponse:
         return go_to(reverse("admin:orders_tradeorder_change", args=[order.pk]))
@@ -279,7 +281,7 @@ class TradeOrderAdmin(Record):
             "form_submit_text": _("Cancel the order"),
         },
     )
-    def cancel(self, request: HttpRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
+    def cancel(self, request: UserRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
         order = get_object_or_404(TradeOrder, pk=object_id)
         tell(request, actions.cancel(order, by=request.user))
         return self._back_to(order)
@@ -296,7 +298,7 @@ class TradeOrderAdmin(Record):
             "form_submit_text": _("Amend the order"),
         },
     )
-    def amend(self, request: HttpRequest, form: AmendForm, object_id: str) -> HttpResponse:
+    def amend(self, request: UserRequest, form: AmendForm, object_id: str) -> HttpResponse:
         order = get_object_or_404(TradeOrder, pk=object_id)
         change = OrderChange(form.cleaned_data["price"], form.cleaned_data["qty"])
         tell(request, actions.amend(order, change, by=request.user))
@@ -313,7 +315,7 @@ class TradeOrderAdmin(Record):
             "form_submit_text": _("Chase now"),
         },
     )
-    def chase_now(self, request: HttpRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
+    def chase_now(self, request: UserRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
         order = get_object_or_404(TradeOrder, pk=object_id)
         tell(request, actions.chase_now(order, by=request.user))
         return self._back_to(order)
@@ -329,7 +331,7 @@ class TradeOrderAdmin(Record):
             "form_submit_text": _("Reconcile"),
         },
     )
-    def reconcile(self, request: HttpRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
+    def reconcile(self, request: UserRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
         order = get_object_or_404(TradeOrder, pk=object_id)
         tell(request, actions.look(by=request.user, order=order))
         return self._back_to(order)
@@ -346,7 +348,7 @@ class TradeOrderAdmin(Record):
             "form_submit_text": _("Decide"),
         },
     )
-    def decide(self, request: HttpRequest, form: DecisionForm, object_id: str) -> HttpResponse:
+    def decide(self, request: UserRequest, form: DecisionForm, object_id: str) -> HttpResponse:
         order = get_object_or_404(TradeOrder, pk=object_id)
         number = form.cleaned_data["number"]
         tell(request, actions.decide(order, None if number == form.NEVER else number, by=request.user))
@@ -363,12 +365,12 @@ class TradeOrderAdmin(Record):
             "form_submit_text": _("Reconcile"),
         },
     )
-    def reconcile_all(self, request: HttpRequest, form: BaseDialogForm) -> HttpResponse:
+    def reconcile_all(self, request: UserRequest, form: BaseDialogForm) -> HttpResponse:
         tell(request, actions.look(by=request.user))
         return go_to(reverse("admin:orders_tradeorder_changelist"))
 
     @admin.action(description=_("Cancel the chosen orders"), permissions=["trade"])
-    def cancel_chosen(self, request: HttpRequest, chosen: QuerySet[TradeOrder]) -> HttpResponse | None:
+    def cancel_chosen(self, request: UserRequest, chosen: QuerySet[TradeOrder]) -> HttpResponse | None:
         if request.POST.get("confirmed"):
             for order in chosen:
                 tell(request, actions.cancel(order, by=request.user))
@@ -378,12 +380,12 @@ class TradeOrderAdmin(Record):
             "title": _("Cancel these orders?"),
             "orders": chosen,
             "opts": self.model._meta,
-            "checkbox": admin.helpers.ACTION_CHECKBOX_NAME,
+            "checkbox": ACTION_CHECKBOX_NAME,
         }
         return TemplateResponse(request, "desk/cancel_chosen.html", context)
 
 
-class BlacklistForm(forms.ModelForm):
+class BlacklistForm(forms.ModelForm):  # type: ignore[type-arg] # generic in the stubs alone
     """A stock is found by its code or its name; the name is written as the master has it."""
 
     class Meta:
@@ -402,7 +404,7 @@ class BlacklistedStockAdmin(Page):
     class Media:
         js = ["desk/stock_search.js"]
 
-    def save_model(self, request: HttpRequest, row: BlacklistedStock, form: forms.ModelForm, change: bool) -> None:
+    def save_model(self, request: HttpRequest, row: BlacklistedStock, form: BlacklistForm, change: bool) -> None:
         if not row.stock_name and (stock := Stock.objects.filter(pk=row.stock_code).first()):
             row.stock_name = stock.name
         super().save_model(request, row, form, change)
@@ -436,7 +438,7 @@ class TradingSwitchAdmin(Record):
             "form_submit_text": _("Halt"),
         },
     )
-    def halt(self, request: HttpRequest, form: SwitchForm) -> HttpResponse:
+    def halt(self, request: UserRequest, form: SwitchForm) -> HttpResponse:
         return self._turn(request, TradingState.HALTED, form)
 
     @action(
@@ -453,7 +455,7 @@ class TradingSwitchAdmin(Record):
             "form_submit_text": _("Sales only"),
         },
     )
-    def reduce(self, request: HttpRequest, form: SwitchForm) -> HttpResponse:
+    def reduce(self, request: UserRequest, form: SwitchForm) -> HttpResponse:
         return self._turn(request, TradingState.REDUCING, form)
 
     @action(
@@ -468,10 +470,10 @@ class TradingSwitchAdmin(Record):
             "form_submit_text": _("Resume"),
         },
     )
-    def resume(self, request: HttpRequest, form: SwitchForm) -> HttpResponse:
+    def resume(self, request: UserRequest, form: SwitchForm) -> HttpResponse:
         return self._turn(request, TradingState.ACTIVE, form)
 
-    def _turn(self, request: HttpRequest, state: TradingState, form: SwitchForm) -> HttpResponse:
+    def _turn(self, request: UserRequest, state: TradingState, form: SwitchForm) -> HttpResponse:
         tell(request, actions.switch_to(state, by=request.user, reason=form.cleaned_data["reason"]))
         return go_to(reverse("admin:orders_tradingswitch_changelist"))
 
@@ -499,7 +501,7 @@ class StopEventInline(ReadOnly, TabularInline):
 CHANGEABLE = ("unit", "value", "sources", "may_trigger_now")
 
 
-class StopForm(forms.ModelForm):
+class StopForm(forms.ModelForm):  # type: ignore[type-arg] # generic in the stubs alone
     """Arms a stop, or changes what an armed one fires at; the service says what is wrong, by field."""
 
     by = ""
@@ -529,6 +531,12 @@ class StopForm(forms.ModelForm):
                 for name, messages_of_field in error.message_dict.items():
                     self.add_error(name if name in self.fields else None, messages_of_field)
         return said
+
+
+class StopRequest(UserRequest):
+    """A request that arms a stop or moves it, with a quote of just before where the stock has one."""
+
+    quote: Quote | None
 
 
 @admin.register(StopRule)
@@ -586,7 +594,7 @@ class StopRuleAdmin(Record):
             return []
         return [name for name in self.get_fields(request, obj) if name not in CHANGEABLE]
 
-    def save_model(self, request: HttpRequest, row: StopRule, form: StopForm, change: bool) -> None:
+    def save_model(self, request: StopRequest, row: StopRule, form: StopForm, change: bool) -> None:
         said, by = form.cleaned_data, request.user.get_username()
         unit, value = StopUnit(said["unit"]), said["value"]
         choices = {"sources": said["sources"], "may_trigger_now": said["may_trigger_now"]}
@@ -598,15 +606,16 @@ class StopRuleAdmin(Record):
             row.pk = stops.arm(said["stock_code"], StopKind(said["kind"]), unit, value, by=by, at=now, **choices).pk
             row.refresh_from_db()
 
-    def changeform_view(self, request: HttpRequest, object_id: Any = None, *args: Any, **kwargs: Any) -> HttpResponse:
+    def changeform_view(self, request: StopRequest, object_id: Any = None, *args: Any, **kwargs: Any) -> HttpResponse:
         if request.method == "POST" and request.user.has_perm(TRADE):
             # before the transaction of the form begins: none waits for the broker
             request.quote = self._quote(request, object_id)
         try:
-            return super().changeform_view(request, object_id, *args, **kwargs)
+            page: HttpResponse = super().changeform_view(request, object_id, *args, **kwargs)
         except ValidationError as error:  # it fired, or another armed one, between the check and the save
             messages.error(request, " ".join(error.messages))
             return redirect("admin:orders_stoprule_changelist")
+        return page
 
     def _quote(self, request: HttpRequest, object_id: Any) -> Quote | None:
         """Return a quote of the stock whose stop is about to be armed or moved, None if it is none."""
@@ -633,7 +642,7 @@ class StopRuleAdmin(Record):
             "form_submit_text": _("Disarm"),
         },
     )
-    def disarm(self, request: HttpRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
+    def disarm(self, request: UserRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
         tell(request, actions.disarm(get_object_or_404(StopRule, pk=object_id), by=request.user))
         return go_to(reverse("admin:orders_stoprule_change", args=[object_id]))
 
@@ -650,7 +659,7 @@ class StopRuleAdmin(Record):
             "form_submit_text": _("Arm again"),
         },
     )
-    def rearm(self, request: HttpRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
+    def rearm(self, request: UserRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
         tell(request, actions.rearm(get_object_or_404(StopRule, pk=object_id), by=request.user))
         return go_to(reverse("admin:orders_stoprule_change", args=[object_id]))
 

@@ -7,6 +7,7 @@ from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group, User
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from django_otp.plugins.otp_static.models import StaticDevice
 from django_otp.plugins.otp_totp.models import TOTPDevice
@@ -16,6 +17,7 @@ from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationFo
 
 from desk import actions, two_factor
 from desk.admin.base import Record
+from desk.roles import UserRequest
 
 for model in (User, Group, TOTPDevice, StaticDevice):
     # the devices' own pages would show the secrets of the second factor
@@ -24,7 +26,7 @@ for model in (User, Group, TOTPDevice, StaticDevice):
 
 
 @admin.register(User)
-class UserAdmin(DjangoUserAdmin, ModelAdmin):
+class UserAdmin(DjangoUserAdmin, ModelAdmin):  # type: ignore[type-arg] # generic in the stubs alone
     form = UserChangeForm
     add_form = UserCreationForm
     change_password_form = AdminPasswordChangeForm
@@ -41,10 +43,10 @@ class UserAdmin(DjangoUserAdmin, ModelAdmin):
         return two_factor.has_two_factors(user)
 
     @admin.action(description=_("Take the second factor off"), permissions=["change"])
-    def remove_second_factor(self, request: HttpRequest, users: QuerySet[User]) -> None:
+    def remove_second_factor(self, request: UserRequest, users: QuerySet[User]) -> None:
         for user in users:
             two_factor.remove(user)
-            actions.log_act(request.user, user, _("second factor taken off"))
+            actions.log_act(request.user, user, gettext("second factor taken off"))
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[User]:
         return super().get_queryset(request).prefetch_related("groups")

@@ -22,7 +22,7 @@ def signed(value: Number | None, digits: int = 0) -> SafeString | str:
     """Return a gain in red with a plus, a loss in blue with a minus, as Koreans read them."""
     if value is None:
         return "-"
-    rounded = round(value, digits)
+    rounded: Number = value.__round__(digits)
     tone = "up" if rounded > 0 else "down" if rounded < 0 else ""
     return format_html('<span class="{}">{}</span>', tone, f"{rounded:{'+' if rounded else ''},.{digits}f}")
 

@@ -66,7 +66,7 @@ class DeskCommand(BaseCommand):
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
         parser = super().create_parser(prog_name, subcommand, **kwargs)
-        complain = parser.error
+        complain: Callable[[str], Never] = parser.error
 
         def error(message: str) -> Never:
             if self._wants_json:
@@ -74,7 +74,7 @@ class DeskCommand(BaseCommand):
                 raise SystemExit(WRONG_USAGE)
             complain(message)
 
-        parser.error = error  # type: ignore[method-assign]
+        parser.error = error  # type: ignore[method-assign] # this parser alone complains so
         return parser
 
     _wants_json = False

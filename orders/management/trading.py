@@ -27,10 +27,8 @@ from orders.management.console import (
     stock_code,
 )
 from orders.management.thresholds import threshold
-from orders.models import TradeOrder
+from orders.models import REQUEST_ID_LENGTH, TradeOrder
 from orders.service import NO_CHASE, EntryStop, OrderIntent, PricedOrder, default_plan
-
-REQUEST_ID_LENGTH = TradeOrder._meta.get_field("request_id").max_length
 
 
 def shares(text: str) -> int:

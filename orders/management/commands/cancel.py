@@ -24,8 +24,8 @@ class Command(DeskCommand):
         line, shape = describe(order), {"order": serializers.order(order)}
         if order.is_done and order.chase_at is not None and not options["dry_run"]:
             service().end_chase(order, _("cancelled by {name}").format(name=who()))
-            words = [_("nothing of it is ordered anew: {line}").format(line=line)]
-            return CommandOutput({"dry_run": False, "order": serializers.order(order)}, words)
+            ended = [_("nothing of it is ordered anew: {line}").format(line=line)]
+            return CommandOutput({"dry_run": False, "order": serializers.order(order)}, ended)
         if order.is_done:
             raise Failure("NOT_OPEN", _("nothing is left to cancel: {line}").format(line=line), shape=shape)
         if options["dry_run"]:

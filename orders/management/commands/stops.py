@@ -11,6 +11,7 @@ from orders import serializers, stop_polling, stops
 from orders.management.console import WRONG_USAGE, CommandOutput, DeskCommand, Failure, short, stock_code, who
 from orders.management.thresholds import threshold
 from orders.models import StopRule
+from orders.stop_rows import LIVE
 
 
 class Command(DeskCommand):
@@ -97,7 +98,7 @@ def _named(pk: int) -> StopRule:
 
 
 def _listed(*, is_all: bool) -> CommandOutput:
-    rows = StopRule.objects.all() if is_all else StopRule.objects.filter(state__in=stops.LIVE)
+    rows = StopRule.objects.all() if is_all else StopRule.objects.filter(state__in=LIVE)
     lines = [_line(row) for row in rows] or [_("no stop is armed")]
     return CommandOutput({"stops": [serializers.stop(row) for row in rows]}, lines)
 
