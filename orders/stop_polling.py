@@ -302,6 +302,9 @@ def judge(
     if the price needs a second witness.
     """
     looks = looks or Looks.of(row, at)
+    if _counts_alone(quote.market, at) and base_prices.settle_again(row, quote, at):
+        looks.keep(row)
+        return False
     is_traded = looks.is_traded(row, quote, at) or is_traded
     try:
         return _is_judged_fired(row, quote, at, broker, looks) if is_traded else False

@@ -315,7 +315,7 @@ def is_in_todays_won(row: StopRule, base_price: int, day: date) -> bool:
     Not if the broker still told the base price of the day before then, nor if it would trigger at today's: nobody arms
     such a stop without being asked.
     """
-    if not _names_a_price(row) or row.base_price:
+    if not _names_a_price(row) or row.base_price not in (0, base_price):
         return False
     named = (
         row.events.filter(kind__in=[StopEventKind.ARMED, StopEventKind.EDITED])
