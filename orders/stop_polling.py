@@ -133,12 +133,14 @@ def _first_trade_at(venue: Market, at: datetime) -> datetime:
 def quote_before(code: str, sources: str, broker: Broker, now: Callable[[], datetime]) -> Quote | None:
     """Return a quote of just before a stop is armed or moved: of the venue that its first poll asks.
 
+    In an auction it is of the venue whose trades come from it: its result is a trade since then.
     Before the first venue opens it is KRX's, for the base price. None if nothing trades, or if the broker does not tell
     it soon: no stop waits for an outage to be armed.
     `sources` as for `stops.arm`. Raises ValidationError if they name no venues.
     """
     at = now()
-    venue = _venue(StopRule(stock_code=code, sources=stops.named_sources(sources)), at)
+    row = StopRule(stock_code=code, sources=stops.named_sources(sources))
+    venue = _venue(row, at) or next((each for each in _venues(row, at) if _is_in_later_auction(each, at)), None)
     if venue is None and queries.today(at) and stops.base_day(at) < at.astimezone(KST).date():
         venue = Market.KRX
     return _quote_soon(code, venue, broker) if venue is not None else None
@@ -203,12 +205,20 @@ def _venue(row: StopRule, now: datetime) -> Market | None:
 
     Before and after hours some stocks trade on KRX alone.
     """
+    return next((venue for venue in _venues(row, now) if _trades(venue, now)), None)
+
+
+def _venues(row: StopRule, now: datetime) -> list[Market]:
+    """Return the venues of a stop that its stock trades on, the preferred one first."""
     is_on_nxt = Stock.objects.filter(pk=row.stock_code, trades_on_nxt=True).exists()
     preferred = queries.get_available_market(now)
-    for venue in sorted(row.venues, key=lambda each: each is not preferred):
-        if (venue is Market.KRX or is_on_nxt) and _trades(venue, now):
-            return venue
-    return None
+    venues = sorted(row.venues, key=lambda each: each is not preferred)
+    return [venue for venue in venues if venue is Market.KRX or is_on_nxt]
+
+
+def _is_in_later_auction(venue: Market, now: datetime) -> bool:
+    """Whether a venue is in an auction and has traded before it: before its first trade a total may be of yesterday."""
+    return auction_at(queries.today(now), venue, now) is not None and now >= _first_trade_at(venue, now)
 
 
 def _trades(venue: Market, now: datetime) -> bool:

@@ -194,7 +194,8 @@ def edit(
     """
     row = preview_edit(row, unit, value, at=at, sources=sources, may_trigger_now=may_trigger_now, quote=quote)
     changes = {"unit": unit, "value": value, "atr": row.atr, "sources": row.sources, "counts_from": at}
-    changes |= {"looks": _first_looks(quote, at), "heard_totals": {}}
+    known = StopRule.objects.filter(pk=row.pk).first() or row  # polls go on while a person decides
+    changes |= {"looks": _first_looks(quote, at, _known_totals(known, at)), "heard_totals": {}}
     changes |= {"based_on": row.based_on, "base_price": row.base_price, "moved_by": row.moved_by}
     with transaction.atomic():
         if not move(row, [State.ARMED], at=at, **changes):
@@ -250,11 +251,26 @@ def rearm(
         append_event(row, StopEventKind.REARMED, by, at=at)
 
 
-def _first_looks(quote: Quote | None, at: datetime) -> dict[str, object]:
-    """Return the looks of a stop that begins to count now: the running total, unless the day has not begun yet."""
-    if quote is None or _is_before_open(at):
+def _first_looks(quote: Quote | None, at: datetime, known: dict[str, int] | None = None) -> dict[str, object]:
+    """Return the looks of a stop that begins to count now: the running totals, unless the day has not begun yet.
+
+    `known` are those of before; a quote's own goes before it.
+    """
+    volumes = dict(known or {})
+    if quote is not None:
+        volumes[quote.market.value] = quote.volume
+    if not volumes or _is_before_open(at):
         return {}
-    return {"day": at.astimezone(KST).date().isoformat(), "volumes": {quote.market.value: quote.volume}}
+    return {"day": at.astimezone(KST).date().isoformat(), "volumes": volumes}
+
+
+def _known_totals(row: StopRule, at: datetime) -> dict[str, int]:
+    """Return each venue's running total of today as a stop knows it, by its polls or by its feed."""
+    day = at.astimezone(KST).date().isoformat()
+    polled = row.looks.get("volumes", {}) if row.looks.get("day") == day else {}
+    heard = row.heard_totals if row.heard_totals.get("day") == day else {}
+    known = {venue: max(polled.get(venue, 0), heard.get(venue, 0)) for venue in Market if venue in {*polled, *heard}}
+    return {venue.value: total for venue, total in known.items()}
 
 
 def _first_high(holding: Portfolio, quote: Quote | None, at: datetime) -> int:

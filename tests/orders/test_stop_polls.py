@@ -299,6 +299,43 @@ def test_the_uncross_of_the_closing_auction_triggers_at_once(
     assert watch(10) == [row.pk]
 
 
+@pytest.mark.parametrize("how", ["armed", "moved", "moved without a quote"])
+def test_the_uncross_triggers_a_stop_that_was_armed_or_moved_in_its_auction(
+    held: Portfolio, polled: Polled, watch: Callable[..., list[int]], clock_at: At, how: str
+) -> None:
+    if how != "armed":
+        clock_at("2026-11-24 15:10:00")
+        row = arm(value=60_000, sources="KRX")
+        assert watch(10) == []
+    clock_at("2026-11-24 15:25:00")
+    polled.is_away = how == "moved without a quote"
+    quote = stop_polling.quote_before(SAMSUNG, "KRX", polled, clock.now)  # type: ignore[arg-type]
+    assert (quote is None) is polled.is_away
+    if how == "armed":
+        row = arm(sources="KRX", quote=quote)
+    else:
+        stops.edit(row, StopUnit.PRICE, D(LINE), by="kim", at=clock.now(), quote=quote)
+    clock_at("2026-11-24 15:30:02")
+    polled.is_away = False
+    polled.trade(LINE)
+    assert watch(20) == [row.pk]
+
+
+def test_a_stop_that_was_moved_without_a_quote_counts_from_what_its_feed_told(
+    held: Portfolio, polled: Polled, watch: Callable[..., list[int]], clock_at: At
+) -> None:
+    clock_at("2026-11-24 10:00:00")
+    row = arm(value=60_000, quote=stop_polling.quote_before(SAMSUNG, "", polled, clock.now))  # type: ignore[arg-type]
+    told = stops.HeardTrades(66_000, 0, clock.now().date(), {"KRX": 5_000})
+    stops.save_last_prices({row.pk: told}, clock.now())
+    row.refresh_from_db()
+    stops.edit(row, StopUnit.PRICE, D(66_000), by="kim", at=clock.now())
+    polled.price, polled.volume = 66_000, 5_000
+    assert watch(20) == [], "nothing was traded since"
+    polled.trade(66_000)
+    assert watch(20) == [row.pk]
+
+
 def test_a_quiet_stock_is_asked_about_less_and_less(
     held: Portfolio, polled: Polled, watch: Callable[..., list[int]]
 ) -> None:
