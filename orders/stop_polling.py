@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, time, timedelta
+from decimal import Decimal
 from typing import Any
 
 from django.db import InterfaceError, OperationalError
@@ -55,13 +56,15 @@ SHORTEST_PAUSE, LONGEST_PAUSE = 5.0, 160.0
 class Looks:
     """What earlier looks at one stop showed, kept in its row. Moments are seconds since 1970, 0 for never.
 
-    `volumes` are each venue's running total of shares of `day`; `crossing` and `rise` are those of `TriggerRule`.
+    `volumes` are each venue's running total of shares of `day`, `withheld` those up to which trades were judged when
+    the stop began to hold fire; `crossing` and `rise` are those of `TriggerRule`.
     `untold_at` is when the total had risen by a trade that the feed had not told; `base_at` and `base_pause` are of
     `base_prices`.
     """
 
     day: str = ""
     volumes: dict[str, int] = field(default_factory=dict)
+    withheld: dict[str, int] = field(default_factory=dict)
     crossing: tuple[int, int, int] | None = None
     rise: tuple[int, int, int] | None = None
     looked_at: float = 0.0
@@ -82,7 +85,8 @@ class Looks:
         looks = cls(**{each.name: row.looks[each.name] for each in fields(cls) if each.name in row.looks})
         day = at.astimezone(KST).date().isoformat()
         if looks.day != day:
-            looks.day, looks.volumes, looks.crossing, looks.rise, looks.untold_at = day, {}, None, None, 0.0
+            looks.day, looks.volumes, looks.withheld = day, {}, {}
+            looks.crossing, looks.rise, looks.untold_at = None, None, 0.0
         for name in _MOMENTS:
             if not _is_past(getattr(looks, name), at):
                 setattr(looks, name, 0.0)
@@ -103,13 +107,26 @@ class Looks:
 
     def is_traded(self, row: StopRule, quote: Quote, at: datetime) -> bool:
         """Whether the running total says that the price is of a trade since the stop was armed, and note the total."""
+        known = self.withheld.pop(quote.market, None)
+        known = self._known(row, quote, at) if known is None else known
+        self.volumes[quote.market] = quote.volume
+        return known is not None and quote.volume > known
+
+    def withhold(self, row: StopRule, quote: Quote, at: datetime) -> None:
+        """Note the total, but judge nothing: what was traded since the last judged one is judged later."""
+        if quote.market not in self.withheld:
+            known = self._known(row, quote, at)
+            self.withheld[quote.market] = quote.volume if known is None else known
+        self.volumes[quote.market] = quote.volume
+
+    def _known(self, row: StopRule, quote: Quote, at: datetime) -> int | None:
+        """Return the newest total that was judged, or of which the stop counts; None if none is known."""
         known: int | None = self.volumes.get(quote.market)
         if known is None and row.heard_totals.get("day") == self.day:
             known = row.heard_totals.get(quote.market)
         if known is None and row.counts_since < _first_trade_at(quote.market, at):
             known = 0  # whatever was traded today was traded since
-        self.volumes[quote.market] = quote.volume
-        return known is not None and quote.volume > known
+        return known
 
     def keep(self, row: StopRule) -> None:
         """Write what changed; that nothing did is written now and then."""
@@ -312,21 +329,22 @@ def judge(
     if the price needs a second witness.
     """
     looks = looks or Looks.of(row, at)
-    if _counts_alone(quote.market, at) and base_prices.settle_again(row, quote, at):
-        looks.keep(row)
-        return False
-    is_traded = looks.is_traded(row, quote, at) or is_traded
+    average = stops.average_price(row.stock_code, at)
+    day = at.astimezone(KST).date() if queries.today(at) else None
     try:
-        return _is_judged_fired(row, quote, at, broker, looks) if is_traded else False
+        is_moved = _counts_alone(quote.market, at) and base_prices.settle_again(row, quote, at)
+        if is_moved or average is None or stops.holds_fire(row, day):
+            looks.withhold(row, quote, at)
+            return False
+        is_traded = looks.is_traded(row, quote, at) or is_traded
+        return _is_judged_fired(row, quote, at, broker, looks, average) if is_traded else False
     finally:
         looks.keep(row)
 
 
-def _is_judged_fired(row: StopRule, quote: Quote, at: datetime, broker: Broker | None, looks: Looks) -> bool:
-    average = stops.average_price(row.stock_code, at)
-    day = at.astimezone(KST).date() if queries.today(at) else None
-    if average is None or stops.holds_fire(row, day):
-        return False
+def _is_judged_fired(
+    row: StopRule, quote: Quote, at: datetime, broker: Broker | None, looks: Looks, average: Decimal
+) -> bool:
     close = closes([row.stock_code], at).get(row.stock_code)
     if quote.price not in rules.plausible(close, quote):
         stops.note_implausible(row.pk, quote.price, at)
