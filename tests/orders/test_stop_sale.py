@@ -827,6 +827,42 @@ def test_two_trades_a_second_apart_set_a_price_on_nxt(
     assert state(row) == (State.DONE, 0)
 
 
+@pytest.mark.parametrize("is_tried_before", [False, True])
+def test_two_trades_set_a_price_on_nxt_whatever_the_total_of_the_day_before(
+    on_nxt: None,
+    arm: Any,
+    fall: Any,
+    work: Any,
+    broker: Broker,
+    simulator: Simulator,
+    clock_at: Any,
+    is_tried_before: bool,
+) -> None:
+    row = arm()
+    clock_at("2026-11-24 19:58:00")
+    fall(LINE, row)
+    total, price = 5_000_000, LINE
+
+    def quote(code: str, market: Market) -> Quote:
+        nonlocal total
+        total += 10
+        return replace(broker.quote(code, market), volume=total, price=price)
+
+    def book(code: str, market: Market) -> Book:
+        return Book(code, market, asks=(Level(LINE + 100, 50),), bids=(Level(60_000, 500),))
+
+    thin = mock.MagicMock(wraps=broker, quote=quote, book=book)
+    simulator.set_price(SAMSUNG, 60_000, freeze=True)
+    if is_tried_before:
+        work(60, thin, every=2)
+        assert state(row)[1] == 10
+    clock_at("2026-11-25 08:00:05")
+    simulator.set_price(SAMSUNG, 60_000, freeze=True)
+    total, price = 1_000, 60_000
+    work(150, thin, every=2)
+    assert state(row) == (State.DONE, 0)
+
+
 def test_a_lost_reply_to_its_cancel_holds_up_no_sale_while_the_list_is_down(
     resting: tuple[StopRule, TradeOrder], work: Any, simulator: Simulator
 ) -> None:
