@@ -292,8 +292,9 @@ def _renewed(fresh: ArmedStop, known: ArmedStop | None, *, is_new_day: bool) -> 
 
 
 def stopped_stocks() -> Iterable[str]:
-    rows = StopRule.objects.filter(state__in=stops.LIVE).order_by("pk")
-    return dict.fromkeys(rows.values_list("stock_code", flat=True))
+    """Return the stocks of stops, those first that may trigger or sell: one that is held for a person does neither."""
+    rows = StopRule.objects.filter(state__in=stops.LIVE).order_by("pk").values_list("stock_code", "state")
+    return dict.fromkeys(code for code, _ in sorted(rows, key=lambda row: row[1] == StopRule.State.HELD_EXTERNALLY))
 
 
 def triggering_venues() -> Mapping[str, frozenset[Market]]:
