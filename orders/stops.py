@@ -17,8 +17,9 @@ from django.db import DatabaseError, connection, transaction
 from django.db.models import Q, Sum
 from django.utils.translation import gettext
 
-from aegis import stops
+from aegis import sessions, stops
 from aegis.broker import Broker, Quote
+from aegis.chase import AUCTION_RESULT_AFTER
 from aegis.lifecycle import UNSETTLED
 from aegis.order_events import StopEventKind
 from aegis.requests import RequestedBy
@@ -31,7 +32,7 @@ from orders import cancel, krx_prices, risk
 from orders.daily_loss import is_of_today
 from orders.models import StopEvent, StopRule
 from orders.stop_rows import LIVE, SELLING, State, append_event, claim_row, move, move_judged
-from orders.stop_sale import VANISHED, StopSale, is_gone
+from orders.stop_sale import PAUSE_MAX, VANISHED, StopSale, is_gone
 from portfolio.models import Portfolio, PortfolioEvent
 from portfolio.service import PortfolioService
 
@@ -444,18 +445,33 @@ def overdue(now: datetime) -> list[int]:
 
 
 def _waiting(now: datetime, *, due_before: datetime) -> list[int]:
-    waiting = StopRule.objects.filter(_free(now), state__in=SELLING, try_at__lte=due_before)
+    is_due = Q(try_at__lte=due_before) | Q(try_at__gt=_latest_try(now))
+    waiting = StopRule.objects.filter(is_due, _free(now), state__in=SELLING)
     return list(waiting.order_by("try_at").values_list("pk", flat=True))
 
 
+def _latest_try(now: datetime) -> datetime:
+    """Return the latest moment for which a step can be planned now: after a pause, or once an auction has ended.
+
+    A later one was planned before the clock was set back.
+    """
+    auctions = (sessions.auction_at(queries.today(now), venue, now) for venue in Market)
+    ends = [datetime.combine(now.astimezone(KST), auction.ends_at, KST) for auction in auctions if auction]
+    return max([now + PAUSE_MAX] + [end + AUCTION_RESULT_AFTER for end in ends]) + OVERDUE
+
+
 def _free(now: datetime) -> Q:
-    return Q(claimed_until__isnull=True) | Q(claimed_until__lt=now)
+    return Q(claimed_until__isnull=True) | Q(claimed_until__lt=now) | Q(claimed_until__gt=now + 2 * CLAIM)
 
 
 def seconds_to_next_step(pk: int, now: datetime) -> float | None:
     """Return the seconds until a stop's next step is due, None if it has none."""
     try_at = StopRule.objects.filter(pk=pk, state__in=SELLING).values_list("try_at", flat=True).first()
-    return max(0.0, (try_at - now).total_seconds()) if try_at else None
+    if try_at is None:
+        return None
+    if try_at > now + PAUSE_MAX and try_at > _latest_try(now):
+        return 0.0
+    return max(0.0, (try_at - now).total_seconds())
 
 
 def run_step(pk: int, broker: Broker, now: Callable[[], datetime]) -> State | None:
