@@ -7,13 +7,13 @@ Prices are won.
 
 import math
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 
 from aegis.broker import Book, Quote
 from aegis.pricing import Anchor, Strategy
-from aegis.sessions import limit_kind
+from aegis.sessions import KST, limit_kind
 from aegis.stops import WITNESS_SECONDS
 from aegis.terms import Instrument, OrderKind
 from aegis.ticks import adjust_price_to_tick, get_tick_size
@@ -75,23 +75,30 @@ class SaleStep:
 class Believed:
     """The price that two trades at least a second apart have reached, in won; at first the one that triggered.
 
-    `last`, `volume` and `at` (seconds) are of the newest trade that a quote showed.
+    `last`, `volume` and `at` (seconds) are of the newest trade that a quote showed, on the day and the venue named.
     """
 
     price: int
     last: int = 0
     volume: int = 0
     at: float = 0.0
+    day: str = ""
+    venue: str = ""
 
     def after(self, quote: Quote, at: float) -> "Believed":
-        """Return the same after another quote: one whose running total has not risen shows no new trade."""
-        if quote.volume <= self.volume and self.last:
+        """Return the same after another quote: one whose running total has not risen shows no new trade.
+
+        A day and a venue have totals of their own: on another one, and after the clock was set back, it begins anew.
+        """
+        day, venue = datetime.fromtimestamp(at, KST).date().isoformat(), quote.market.value
+        is_anew = (day, venue) != (self.day, self.venue) or at < self.at
+        if quote.volume <= self.volume and self.last and not is_anew:
             return self
         price = self.price
-        if self.last and at - self.at >= WITNESS_SECONDS:
+        if self.last and not is_anew and at - self.at >= WITNESS_SECONDS:
             lower, higher = sorted((self.last, quote.price))
             price = higher if higher < price else max(lower, price)
-        return Believed(price, quote.price, quote.volume, at)
+        return Believed(price, quote.price, quote.volume, at, day, venue)
 
 
 def current_price(quote: Quote, book: Book, believed: int, *, is_main_session: bool) -> int:

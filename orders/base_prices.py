@@ -15,12 +15,12 @@ from time import monotonic
 
 from django.utils.translation import gettext
 
-from aegis.broker import Broker, BrokerError, DayPrice
+from aegis.broker import Broker, BrokerError, DayPrice, Quote
 from aegis.sessions import KST
 from aegis.terms import Market
 from market import queries
 from orders import krx_prices, stops
-from orders.daily_loss import is_of_today
+from orders.daily_loss import is_of_today, note_base_price, opens_at
 from orders.models import StopRule
 
 log = logging.getLogger(__name__)
@@ -54,10 +54,11 @@ def due(now: datetime) -> dict[str, list[StopRule]]:
     day = now.astimezone(KST).date()
     if not queries.today(now):
         return {}
-    rows = defaultdict(list)
+    rows, opens = defaultdict(list), opens_at(now)
     for row in stops.armed() if now >= _opens_at(now) - BEFORE_OPEN else ():
         pause = row.looks.get("base_pause") or TRY_AGAIN_SECONDS
-        is_tried = 0 <= now.timestamp() - row.looks.get("base_at", 0.0) < pause
+        tried_at = row.looks.get("base_at", 0.0)
+        is_tried = 0 <= now.timestamp() - tried_at < pause and (now < opens or tried_at >= opens.timestamp())
         if (row.based_on is None or row.based_on < day) and not is_tried:
             rows[row.stock_code].append(row)
     return dict(rows)
@@ -102,7 +103,10 @@ def _settle(code: str, rows: list[StopRule], broker: Broker, now: Callable[[], d
     quote = broker.quote(code, Market.KRX)
     day, last = now().astimezone(KST).date(), _last_day(now())
     close = krx_prices.close_heard(code, last)
-    if not is_of_today(quote, now()):
+    if not is_of_today(quote, now(), broker):
+        if quote.is_halted:
+            why = gettext("it is halted: its base price is compared once KRX has opened")
+            raise NotComparable(why, LONGEST_WAIT_SECONDS)
         raise NotComparable(gettext("the broker still tells the base price of the day before"), LONGEST_WAIT_SECONDS)
     if quote.base_price != close:
         close = _close_told(broker.daily_chart(code, last - LOOK_BACK, last, adjusted=False))
@@ -117,6 +121,23 @@ def _settle(code: str, rows: list[StopRule], broker: Broker, now: Callable[[], d
         is_new = is_new or stops.is_in_todays_won(row, quote.base_price, day)
         moved = Decimal(1) if is_new else ratio * _missed(row, last, broker)
         stops.settle_base(row, quote.base_price, moved, words, day=day, at=now())
+
+
+def settle_again(row: StopRule, quote: Quote, at: datetime) -> bool:
+    """Count in the base price of a quote of KRX's session that tells another than the one counted in before the open.
+
+    Whether it did: the broker's day had not turned then.
+    """
+    day = at.astimezone(KST).date()
+    is_same = quote.base_price in (0, row.base_price)
+    if row.based_on != day or not row.base_price or is_same or at < opens_at(at):
+        return False
+    template = gettext("base price {base:,} won, told as {before:,} won before the open")
+    words = template.format(base=quote.base_price, before=row.base_price)
+    ratio = Decimal(quote.base_price) / row.base_price
+    note_base_price(row.stock_code, quote.base_price, day)
+    stops.settle_base(row, quote.base_price, ratio, words, day=day, at=at)
+    return True
 
 
 def _last_day(now: datetime) -> date:

@@ -7,7 +7,7 @@ broker's own total shows the last trading day's until its day rolls.
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, time, timedelta
+from datetime import date, datetime, time, timedelta
 from time import monotonic
 
 from django.db.models import Sum
@@ -17,7 +17,9 @@ from aegis.broker import Broker, BrokerError, Quote, Refused
 from aegis.daily_loss import DayResult, StockDay, result_of
 from aegis.sessions import KST, PhaseName
 from aegis.terms import Market, Side
+from aegis.ticks import DAILY_LIMIT_PERCENT
 from market import queries
+from orders import krx_prices
 from orders.models import BasePrice, StopRule, TradeExecution
 from portfolio.models import AccountSnapshot, Portfolio, PriceSource
 from portfolio.service import PortfolioService
@@ -161,33 +163,67 @@ def _unexplained(snapshot: AccountSnapshot, rows: dict[str, Portfolio]) -> str:
 def sync_base_prices(broker: Broker, now: Callable[[], datetime]) -> int:
     """Ask for the base prices of what is held, once a trading day each; return how many were told.
 
-    The holdings of most worth come first: a loss of one whose base price is unknown does not count.
+    The holdings of most worth come first: a loss of one whose base price is unknown does not count. One that the day's
+    price contradicts is asked for again.
     """
     today = now().astimezone(KST).date()
     if began_at(now()) is None:
         return 0
     BasePrice.objects.filter(date__lt=today - KEPT_FOR).delete()
-    known = set(BasePrice.objects.filter(date=today).values_list("stock_code", flat=True))
-    rows = [row for row in PortfolioService().get_portfolio() if row.stock_code not in known]
+    known = dict(BasePrice.objects.filter(date=today).values_list("stock_code", "price"))
+    is_open = now() >= opens_at(now())
+    rows = [
+        row
+        for row in PortfolioService().get_portfolio()
+        if row.stock_code not in known or (is_open and _is_beyond(row.current_price, known[row.stock_code]))
+    ]
     told, ends_at = 0, monotonic() + TURN_SECONDS
     for code in [row.stock_code for row in sorted(rows, key=lambda row: -row.quantity * row.current_price)]:
         if monotonic() > ends_at:
             break
         try:
             quote = broker.quote(code, Market.KRX)
+            is_new = quote.base_price > 0 and is_of_today(quote, now(), broker)
         except Refused as error:
             log.warning("the base price of %s is refused: %s", code, error)
             continue
         except BrokerError as error:
             log.warning("the base price of %s cannot be asked for: %s", code, error)
             break
-        if quote.base_price > 0 and is_of_today(quote, now()):
-            BasePrice.objects.get_or_create(date=today, stock_code=code, defaults={"price": quote.base_price})
+        if is_new and quote.base_price != known.get(code):
+            note_base_price(code, quote.base_price, today)
             told += 1
     return told
 
 
-def is_of_today(quote: Quote, now: datetime) -> bool:
-    """Whether a quote is of today's session: nothing is traded yet, or KRX's regular session has begun."""
+def note_base_price(code: str, price: int, day: date) -> None:
+    """Note the base price of a stock's day, in won, in the place of one that the broker told too early."""
+    BasePrice.objects.update_or_create(date=day, stock_code=code, defaults={"price": price})
+
+
+def _is_beyond(price: int, base_price: int) -> bool:
+    """Whether a price lies beyond the day's limits round a base price, which then is of another day."""
+    return price > 0 and abs(price - base_price) * 100 > base_price * DAILY_LIMIT_PERCENT
+
+
+def opens_at(now: datetime) -> datetime:
+    """Return when KRX's regular session begins on the day of `now`."""
     opens = [p.starts_at for p in queries.today(now) if (p.market, p.name) == (Market.KRX, PhaseName.REGULAR)]
-    return quote.volume == 0 or now.astimezone(KST).time() >= min(opens, default=time(9))
+    return datetime.combine(now.astimezone(KST), min(opens, default=time(9)), KST)
+
+
+def is_of_today(quote: Quote, now: datetime, broker: Broker | None = None) -> bool:
+    """Whether a quote is of today's session: KRX's regular one has begun, or nothing is traded yet.
+
+    Before the open no volume says so only of a stock that traded the day before: one that was halted for its split
+    shows none on either day. `broker` is asked about that day if we do not know. Raises BrokerError.
+    """
+    if now >= opens_at(now):
+        return True
+    if quote.volume or quote.is_halted:
+        return False
+    last = queries.last_final_day(now)
+    traded = krx_prices.has_traded(quote.code, last)
+    if traded is None and broker is not None:
+        traded = any(each.volume for each in broker.daily_chart(quote.code, last, last, adjusted=False))
+    return traded is not False

@@ -1,6 +1,6 @@
 """Prices of KRX's own trades, from our bars and the broker's closes: those may trigger a stop without a witness."""
 
-from datetime import date, datetime, time
+from datetime import date, datetime, time, timedelta
 
 from django.db.models import QuerySet
 
@@ -30,6 +30,15 @@ def close_heard(code: str, day: date) -> int | None:
         return None
     at = datetime.combine(day, max(ends), KST)
     return _bars(code).filter(time=at, source__in=_SURE).values_list("close", flat=True).first()
+
+
+def has_traded(code: str, day: date) -> bool | None:
+    """Whether a stock traded on KRX on a day; None if neither our bars nor the daily prices say."""
+    begins = datetime.combine(day, time.min, KST)
+    if _bars(code).filter(time__gte=begins, time__lt=begins + timedelta(days=1), volume__gt=0).exists():
+        return True
+    volume = DailyPrice.objects.filter(stock_code=code, date=day).values_list("volume", flat=True).first()
+    return None if volume is None else volume > 0
 
 
 def reference(code: str, now: datetime) -> int | None:

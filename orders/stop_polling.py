@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, time, timedelta
+from decimal import Decimal
 from typing import Any
 
 from django.db import InterfaceError, OperationalError
@@ -55,13 +56,15 @@ SHORTEST_PAUSE, LONGEST_PAUSE = 5.0, 160.0
 class Looks:
     """What earlier looks at one stop showed, kept in its row. Moments are seconds since 1970, 0 for never.
 
-    `volumes` are each venue's running total of shares of `day`; `crossing` and `rise` are those of `TriggerRule`.
+    `volumes` are each venue's running total of shares of `day`, `withheld` those up to which trades were judged when
+    the stop began to hold fire; `crossing` and `rise` are those of `TriggerRule`.
     `untold_at` is when the total had risen by a trade that the feed had not told; `base_at` and `base_pause` are of
     `base_prices`.
     """
 
     day: str = ""
     volumes: dict[str, int] = field(default_factory=dict)
+    withheld: dict[str, int] = field(default_factory=dict)
     crossing: tuple[int, int, int] | None = None
     rise: tuple[int, int, int] | None = None
     looked_at: float = 0.0
@@ -82,7 +85,8 @@ class Looks:
         looks = cls(**{each.name: row.looks[each.name] for each in fields(cls) if each.name in row.looks})
         day = at.astimezone(KST).date().isoformat()
         if looks.day != day:
-            looks.day, looks.volumes, looks.crossing, looks.rise, looks.untold_at = day, {}, None, None, 0.0
+            looks.day, looks.volumes, looks.withheld = day, {}, {}
+            looks.crossing, looks.rise, looks.untold_at = None, None, 0.0
         for name in _MOMENTS:
             if not _is_past(getattr(looks, name), at):
                 setattr(looks, name, 0.0)
@@ -103,13 +107,26 @@ class Looks:
 
     def is_traded(self, row: StopRule, quote: Quote, at: datetime) -> bool:
         """Whether the running total says that the price is of a trade since the stop was armed, and note the total."""
+        known = self.withheld.pop(quote.market, None)
+        known = self._known(row, quote, at) if known is None else known
+        self.volumes[quote.market] = quote.volume
+        return known is not None and quote.volume > known
+
+    def withhold(self, row: StopRule, quote: Quote, at: datetime) -> None:
+        """Note the total, but judge nothing: what was traded since the last judged one is judged later."""
+        if quote.market not in self.withheld:
+            known = self._known(row, quote, at)
+            self.withheld[quote.market] = quote.volume if known is None else known
+        self.volumes[quote.market] = quote.volume
+
+    def _known(self, row: StopRule, quote: Quote, at: datetime) -> int | None:
+        """Return the newest total that was judged, or of which the stop counts; None if none is known."""
         known: int | None = self.volumes.get(quote.market)
         if known is None and row.heard_totals.get("day") == self.day:
             known = row.heard_totals.get(quote.market)
         if known is None and row.counts_since < _first_trade_at(quote.market, at):
             known = 0  # whatever was traded today was traded since
-        self.volumes[quote.market] = quote.volume
-        return known is not None and quote.volume > known
+        return known
 
     def keep(self, row: StopRule) -> None:
         """Write what changed; that nothing did is written now and then."""
@@ -133,12 +150,14 @@ def _first_trade_at(venue: Market, at: datetime) -> datetime:
 def quote_before(code: str, sources: str, broker: Broker, now: Callable[[], datetime]) -> Quote | None:
     """Return a quote of just before a stop is armed or moved: of the venue that its first poll asks.
 
+    In an auction it is of the venue whose trades come from it: its result is a trade since then.
     Before the first venue opens it is KRX's, for the base price. None if nothing trades, or if the broker does not tell
     it soon: no stop waits for an outage to be armed.
     `sources` as for `stops.arm`. Raises ValidationError if they name no venues.
     """
     at = now()
-    venue = _venue(StopRule(stock_code=code, sources=stops.named_sources(sources)), at)
+    row = StopRule(stock_code=code, sources=stops.named_sources(sources))
+    venue = _venue(row, at) or next((each for each in _venues(row, at) if _is_in_later_auction(each, at)), None)
     if venue is None and queries.today(at) and stops.base_day(at) < at.astimezone(KST).date():
         venue = Market.KRX
     return _quote_soon(code, venue, broker) if venue is not None else None
@@ -203,12 +222,20 @@ def _venue(row: StopRule, now: datetime) -> Market | None:
 
     Before and after hours some stocks trade on KRX alone.
     """
+    return next((venue for venue in _venues(row, now) if _trades(venue, now)), None)
+
+
+def _venues(row: StopRule, now: datetime) -> list[Market]:
+    """Return the venues of a stop that its stock trades on, the preferred one first."""
     is_on_nxt = Stock.objects.filter(pk=row.stock_code, trades_on_nxt=True).exists()
     preferred = queries.get_available_market(now)
-    for venue in sorted(row.venues, key=lambda each: each is not preferred):
-        if (venue is Market.KRX or is_on_nxt) and _trades(venue, now):
-            return venue
-    return None
+    venues = sorted(row.venues, key=lambda each: each is not preferred)
+    return [venue for venue in venues if venue is Market.KRX or is_on_nxt]
+
+
+def _is_in_later_auction(venue: Market, now: datetime) -> bool:
+    """Whether a venue is in an auction and has traded before it: before its first trade a total may be of yesterday."""
+    return auction_at(queries.today(now), venue, now) is not None and now >= _first_trade_at(venue, now)
 
 
 def _trades(venue: Market, now: datetime) -> bool:
@@ -302,18 +329,22 @@ def judge(
     if the price needs a second witness.
     """
     looks = looks or Looks.of(row, at)
-    is_traded = looks.is_traded(row, quote, at) or is_traded
+    average = stops.average_price(row.stock_code, at)
+    day = at.astimezone(KST).date() if queries.today(at) else None
     try:
-        return _is_judged_fired(row, quote, at, broker, looks) if is_traded else False
+        is_moved = _counts_alone(quote.market, at) and base_prices.settle_again(row, quote, at)
+        if is_moved or average is None or stops.holds_fire(row, day):
+            looks.withhold(row, quote, at)
+            return False
+        is_traded = looks.is_traded(row, quote, at) or is_traded
+        return _is_judged_fired(row, quote, at, broker, looks, average) if is_traded else False
     finally:
         looks.keep(row)
 
 
-def _is_judged_fired(row: StopRule, quote: Quote, at: datetime, broker: Broker | None, looks: Looks) -> bool:
-    average = stops.average_price(row.stock_code, at)
-    day = at.astimezone(KST).date() if queries.today(at) else None
-    if average is None or stops.holds_fire(row, day):
-        return False
+def _is_judged_fired(
+    row: StopRule, quote: Quote, at: datetime, broker: Broker | None, looks: Looks, average: Decimal
+) -> bool:
     close = closes([row.stock_code], at).get(row.stock_code)
     if quote.price not in rules.plausible(close, quote):
         stops.note_implausible(row.pk, quote.price, at)

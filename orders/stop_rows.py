@@ -38,9 +38,12 @@ def move_generation(row: StopRule, at: datetime | None = None, **fields: Any) ->
 
 
 def claim_row(pk: int, now: datetime, until: datetime) -> StopRule | None:
-    """Claim a stop that nobody has claimed, and return it. Nobody waits for the disk: a claim need not survive it."""
+    """Claim a stop that nobody has claimed, and return it. Nobody waits for the disk: a claim need not survive it.
+
+    A claim that ends twice as far ahead as one can was made before the clock was set back: it is none.
+    """
     with connection.cursor() as cursor:
-        cursor.execute(_claiming(), {"stop": pk, "now": now, "until": until})
+        cursor.execute(_claiming(), {"stop": pk, "now": now, "until": until, "far": until + (until - now)})
         found = cursor.fetchone()
     return sql.from_row(StopRule, found) if found else None
 
@@ -50,7 +53,7 @@ def _claiming() -> str:
     return f"""
         WITH fast AS (SELECT set_config('synchronous_commit', 'off', true))
         UPDATE stop_rules SET claimed_until = %(until)s FROM fast
-        WHERE id = %(stop)s AND (claimed_until IS NULL OR claimed_until < %(now)s)
+        WHERE id = %(stop)s AND (claimed_until IS NULL OR claimed_until < %(now)s OR claimed_until > %(far)s)
         RETURNING {sql.columns(StopRule)}
     """  # noqa: S608
 

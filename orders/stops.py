@@ -17,8 +17,9 @@ from django.db import DatabaseError, connection, transaction
 from django.db.models import Q, Sum
 from django.utils.translation import gettext
 
-from aegis import stops
+from aegis import sessions, stops
 from aegis.broker import Broker, Quote
+from aegis.chase import AUCTION_RESULT_AFTER
 from aegis.lifecycle import UNSETTLED
 from aegis.order_events import StopEventKind
 from aegis.requests import RequestedBy
@@ -31,7 +32,7 @@ from orders import cancel, krx_prices, risk
 from orders.daily_loss import is_of_today
 from orders.models import StopEvent, StopRule
 from orders.stop_rows import LIVE, SELLING, State, append_event, claim_row, move, move_judged
-from orders.stop_sale import VANISHED, StopSale, is_gone
+from orders.stop_sale import PAUSE_MAX, VANISHED, StopSale, is_gone
 from portfolio.models import Portfolio, PortfolioEvent
 from portfolio.service import PortfolioService
 
@@ -204,7 +205,8 @@ def edit(
     """
     row = preview_edit(row, unit, value, at=at, sources=sources, may_trigger_now=may_trigger_now, quote=quote)
     changes = {"unit": unit, "value": value, "atr": row.atr, "sources": row.sources, "counts_from": at}
-    changes |= {"looks": _first_looks(quote, at), "heard_totals": {}}
+    known = StopRule.objects.filter(pk=row.pk).first() or row  # polls go on while a person decides
+    changes |= {"looks": _first_looks(quote, at, _known_totals(known, at)), "heard_totals": {}}
     changes |= {"based_on": row.based_on, "base_price": row.base_price, "moved_by": row.moved_by}
     with transaction.atomic():
         if not move(row, [State.ARMED], at=at, **changes):
@@ -260,11 +262,26 @@ def rearm(
         append_event(row, StopEventKind.REARMED, by, at=at)
 
 
-def _first_looks(quote: Quote | None, at: datetime) -> dict[str, object]:
-    """Return the looks of a stop that begins to count now: the running total, unless the day has not begun yet."""
-    if quote is None or _is_before_open(at):
+def _first_looks(quote: Quote | None, at: datetime, known: dict[str, int] | None = None) -> dict[str, object]:
+    """Return the looks of a stop that begins to count now: the running totals, unless the day has not begun yet.
+
+    `known` are those of before; a quote's own goes before it.
+    """
+    volumes = dict(known or {})
+    if quote is not None:
+        volumes[quote.market.value] = quote.volume
+    if not volumes or _is_before_open(at):
         return {}
-    return {"day": at.astimezone(KST).date().isoformat(), "volumes": {quote.market.value: quote.volume}}
+    return {"day": at.astimezone(KST).date().isoformat(), "volumes": volumes}
+
+
+def _known_totals(row: StopRule, at: datetime) -> dict[str, int]:
+    """Return each venue's running total of today as a stop knows it, by its polls or by its feed."""
+    day = at.astimezone(KST).date().isoformat()
+    polled = row.looks.get("volumes", {}) if row.looks.get("day") == day else {}
+    heard = row.heard_totals if row.heard_totals.get("day") == day else {}
+    known = {venue: max(polled.get(venue, 0), heard.get(venue, 0)) for venue in Market if venue in {*polled, *heard}}
+    return {venue.value: total for venue, total in known.items()}
 
 
 def _first_high(holding: Portfolio, quote: Quote | None, at: datetime) -> int:
@@ -325,7 +342,7 @@ def is_in_todays_won(row: StopRule, base_price: int, day: date) -> bool:
     Not if the broker still told the base price of the day before then, nor if it would trigger at today's: nobody arms
     such a stop without being asked.
     """
-    if not _names_a_price(row) or row.base_price:
+    if not _names_a_price(row) or row.base_price not in (0, base_price):
         return False
     named = (
         row.events.filter(kind__in=[StopEventKind.ARMED, StopEventKind.EDITED])
@@ -438,18 +455,33 @@ def overdue(now: datetime) -> list[int]:
 
 
 def _waiting(now: datetime, *, due_before: datetime) -> list[int]:
-    waiting = StopRule.objects.filter(_free(now), state__in=SELLING, try_at__lte=due_before)
+    is_due = Q(try_at__lte=due_before) | Q(try_at__gt=_latest_try(now))
+    waiting = StopRule.objects.filter(is_due, _free(now), state__in=SELLING)
     return list(waiting.order_by("try_at").values_list("pk", flat=True))
 
 
+def _latest_try(now: datetime) -> datetime:
+    """Return the latest moment for which a step can be planned now: after a pause, or once an auction has ended.
+
+    A later one was planned before the clock was set back.
+    """
+    auctions = (sessions.auction_at(queries.today(now), venue, now) for venue in Market)
+    ends = [datetime.combine(now.astimezone(KST), auction.ends_at, KST) for auction in auctions if auction]
+    return max([now + PAUSE_MAX] + [end + AUCTION_RESULT_AFTER for end in ends]) + OVERDUE
+
+
 def _free(now: datetime) -> Q:
-    return Q(claimed_until__isnull=True) | Q(claimed_until__lt=now)
+    return Q(claimed_until__isnull=True) | Q(claimed_until__lt=now) | Q(claimed_until__gt=now + 2 * CLAIM)
 
 
 def seconds_to_next_step(pk: int, now: datetime) -> float | None:
     """Return the seconds until a stop's next step is due, None if it has none."""
     try_at = StopRule.objects.filter(pk=pk, state__in=SELLING).values_list("try_at", flat=True).first()
-    return max(0.0, (try_at - now).total_seconds()) if try_at else None
+    if try_at is None:
+        return None
+    if try_at > now + PAUSE_MAX and try_at > _latest_try(now):
+        return 0.0
+    return max(0.0, (try_at - now).total_seconds())
 
 
 def run_step(pk: int, broker: Broker, now: Callable[[], datetime]) -> State | None:

@@ -49,7 +49,8 @@ LISTEN_SECONDS = 0.5
 class ArmedStop:
     """A stop as the socket's thread knows it: its rule, the day's possible prices, the newest price heard.
 
-    Only trades of `venues`, from the time of day `since` on, count; while it holds fire none triggers it.
+    Only trades of `venues`, from the time of day `since` on, count; while it holds fire none triggers it, and the last
+    is judged afterwards.
     """
 
     pk: int
@@ -63,6 +64,7 @@ class ArmedStop:
     is_unwritten: bool = False
     ask_at: float = 0.0  # when an impossible price is asked about again, by the monotonic clock
     judged_from: datetime | None = None
+    withheld: Trade | None = None  # the newest that counts, heard while it held fire
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,12 @@ class Stops:
         """Hold one stop against one trade; False if that fired it."""
         if trade.market not in armed.venues or trade.hhmmss < armed.since:
             return True
+        if armed.holds_fire:
+            armed.withheld = trade
+        return self._is_inside(armed, trade)
+
+    def _is_inside(self, armed: ArmedStop, trade: Trade) -> bool:
+        """Judge one trade that counts; False if it fired the stop. While it holds fire, none does."""
         price = trade.price
         if price not in armed.possible:
             if monotonic() >= armed.ask_at:
@@ -123,7 +131,8 @@ class Stops:
                 self._shots.put(StopTrigger(armed.pk, price, clock.now(), armed.judged_from, is_possible=False))
             return True
         armed.price, armed.is_unwritten = price, True
-        armed.totals[trade.market.value] = trade.volume
+        if not armed.holds_fire:
+            armed.totals[trade.market.value] = trade.volume
         if armed.holds_fire or not armed.rule.concerns(price):
             return True
         if isinstance(armed.rule.hear(self._heard(trade)), Fired):
@@ -170,8 +179,18 @@ class Stops:
                         stops.holds_fire(row, day if phases else None),
                         judged_from=row.counts_since,
                     )
-                    armed[row.stock_code].append(_renewed(fresh, known.get(row.pk), is_new_day=is_new_day))
+                    renewed = _renewed(fresh, known.get(row.pk), is_new_day=is_new_day)
+                    if self._outlasts_withheld(renewed):
+                        armed[row.stock_code].append(renewed)
             self._armed = dict(armed)
+
+    def _outlasts_withheld(self, armed: ArmedStop) -> bool:
+        """Judge the trade that a stop heard while it held fire, once it does not; False if that fired it."""
+        trade = armed.withheld
+        if trade is None or armed.holds_fire:
+            return True
+        armed.withheld = None
+        return self._is_inside(armed, trade)
 
     def _read_totals(self, row: StopRule, day: date) -> None:
         """Take over what another term heard today: a frame of before its totals is no new trade."""
@@ -267,12 +286,16 @@ def _renewed(fresh: ArmedStop, known: ArmedStop | None, *, is_new_day: bool) -> 
     fresh.price, fresh.is_unwritten, fresh.ask_at = known.price, known.is_unwritten, known.ask_at
     if not is_new_day and fresh.since == known.since:
         fresh.totals = known.totals
+    # what was heard before a person moved it is no trade for the new line
+    if not is_new_day and (fresh.since == known.since or not fresh.holds_fire):
+        fresh.withheld = known.withheld
     return fresh
 
 
 def stopped_stocks() -> Iterable[str]:
-    rows = StopRule.objects.filter(state__in=LIVE).order_by("pk")
-    return dict.fromkeys(rows.values_list("stock_code", flat=True))
+    """Return the stocks of stops, those first that may trigger or sell: one that is held for a person does neither."""
+    rows = StopRule.objects.filter(state__in=LIVE).order_by("pk").values_list("stock_code", "state")
+    return dict.fromkeys(code for code, _ in sorted(rows, key=lambda row: row[1] == StopRule.State.HELD_EXTERNALLY))
 
 
 def triggering_venues() -> Mapping[str, frozenset[Market]]:

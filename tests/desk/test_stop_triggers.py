@@ -18,6 +18,7 @@ from aegis.terms import Market
 from infra import clock
 from kis.codec import Data
 from kis.realtime import read
+from market.models import DailyPrice
 from orders import stops
 from orders.models import StopRule
 from portfolio.models import Portfolio
@@ -211,6 +212,48 @@ def test_until_the_base_price_is_counted_in_it_holds_fire(sent: list[int], clock
     heard.on_trades(told(57_000, at="090007"), 0.0)
     fire_all(heard)
     assert state(row) == "TRIGGERED"
+
+
+@pytest.mark.parametrize(
+    ("base", "price", "fires"), [(70_000, 60_000, True), (60_000, 60_000, False), (35_000, 30_000, True)]
+)
+def test_the_last_trade_of_while_it_held_fire_is_judged_afterwards(
+    sent: list[int], clock_at: Callable[[str], object], base: int, price: int, fires: bool
+) -> None:
+    row = arm()
+    DailyPrice.objects.create(
+        stock_code=SAMSUNG, date="2026-11-23", open=70_000, high=70_000, low=70_000, close=70_000, volume=1
+    )
+    clock_at("2026-11-24 09:00:05")
+    heard = listening()
+    heard.on_trades(told(price, at="090005"), 0.0)
+    heard.write()
+    fire_all(heard)
+    row.refresh_from_db()
+    clock_at("2026-11-24 09:00:08")
+    assert stops.settle_base(row, base, D(base) / 70_000, "base price", day=clock.now().date(), at=clock.now())
+    heard.read()
+    heard.read()
+    fire_all(heard)
+    assert state(row) == ("TRIGGERED" if fires else "ARMED")
+
+
+def test_a_trade_of_before_an_edit_is_not_judged_when_it_holds_fire_no_more(
+    sent: list[int], clock_at: Callable[[str], object]
+) -> None:
+    row = arm()
+    clock_at("2026-11-24 09:00:05")
+    heard = listening()
+    heard.on_trades(told(66_000, at="090005"), 0.0)
+    clock_at("2026-11-24 09:00:07")
+    row.refresh_from_db()
+    stops.edit(row, StopUnit.PRICE, D(66_500), by="kim", at=clock.now())
+    heard.read()
+    row.refresh_from_db()
+    assert stops.settle_base(row, 70_000, D(1), "base price", day=clock.now().date(), at=clock.now())
+    heard.read()
+    fire_all(heard)
+    assert state(row) == "ARMED"
 
 
 def test_an_edit_forgets_what_was_heard_before_it(sent: list[int], clock_at: Callable[[object], object]) -> None:

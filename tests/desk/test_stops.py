@@ -202,6 +202,23 @@ def test_the_stocks_of_armed_stops_are_listened_to() -> None:
     assert list(desk_stops.stopped_stocks()) == ["005930"]
 
 
+def test_armed_stops_are_heard_before_held_ones() -> None:
+    arm()
+    StopRule.objects.update(state="HELD_EXTERNALLY")
+    for code in ("000660", "035420"):
+        Portfolio.objects.create(
+            stock_code=code,
+            quantity=1,
+            avg_price=D(1_000),
+            current_price=1_000,
+            counted_on=clock.now().date(),
+            updated_at=clock.now(),
+        )
+        stops.arm(code, StopKind.STOP_LOSS, StopUnit.PERCENT, D(5), by="kim", at=clock.now())
+    StopRule.objects.filter(stock_code="035420").update(state="TRIGGERED")
+    assert list(desk_stops.stopped_stocks()) == ["000660", "035420", SAMSUNG]
+
+
 def test_what_happens_to_a_stop_is_told(settings: object) -> None:
     alerts.gather(clock.now(), ["telegram"])
     row = arm()

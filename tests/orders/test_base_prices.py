@@ -21,8 +21,8 @@ from market import partitions
 from market.models import DailyPrice, MarketCandle
 from notify import alerts
 from notify.models import Message
-from orders import base_prices, stop_polling, stops
-from orders.models import StopRule
+from orders import base_prices, daily_loss, stop_polling, stops
+from orders.models import BasePrice, StopRule
 from portfolio.models import Portfolio, PortfolioEvent
 from simulator.api.server import Simulator
 
@@ -415,6 +415,99 @@ def test_a_stop_that_is_only_armed_again_that_morning_moves(
     row.refresh_from_db()
     stops.rearm(row, by="kim", at=clock.now(), may_trigger_now=True)
     assert settled(row, at_base(60_000), clock_at) == 54_000
+
+
+# --- the morning on which a stock trades again after its split
+
+
+@pytest.mark.parametrize("is_halted", [True, False])
+@pytest.mark.parametrize("daily_volume", [0, None, 5])
+@pytest.mark.parametrize("told_at", ["2026-11-24 08:05:00", "2026-11-24 09:10:00"])
+def test_a_stock_halted_for_its_split_is_not_sold_on_the_morning_it_trades_again(
+    held: Portfolio,
+    at_base: Callable[..., Any],
+    clock_at: Callable[[datetime | str], datetime],
+    is_halted: bool,
+    daily_volume: int | None,
+    told_at: str,
+) -> None:
+    """It traded nothing on the days before: a quote of yesterday shows no volume either."""
+    row = arm("66000", unit=StopUnit.PRICE)
+    if daily_volume is not None:
+        DailyPrice.objects.create(
+            stock_code=SAMSUNG,
+            date="2026-11-23",
+            open=70_000,
+            high=70_000,
+            low=70_000,
+            close=70_000,
+            volume=daily_volume,
+        )
+    clock_at(MORNING)
+    before = at_base(70_000)
+    told = before.quote(SAMSUNG, Market.KRX)
+    before.quote = lambda code, market: replace(told, is_halted=is_halted)
+    before.daily_chart = lambda code, first, last, **_: [DayPrice(last, 70_000, 70_000, 70_000, 70_000, 0)]
+    stop_polling.watch(before, DOWN, clock.now)
+    assert holds_fire(row) is (is_halted or daily_volume != 5)
+    fired, volume = [], 500_000
+    for moment in ("2026-11-24 08:05:00", "2026-11-24 09:00:10", "2026-11-24 09:10:00", "2026-11-24 09:10:05"):
+        clock_at(moment)
+        if moment == told_at:
+            split_event(D("0.2"))
+        if moment > "2026-11-24 09":
+            for _ in range(3):
+                volume += 1_000
+                fired += stop_polling.watch(at_base(14_000, volume=volume), DOWN, clock.now)
+                clock_at(clock.now() + timedelta(seconds=1))
+    row.refresh_from_db()
+    assert (fired, row.value, row.basis, row.base_price) == ([], 13_200, 1, 14_000)
+
+
+def test_a_base_price_that_is_due_is_asked_for_when_krx_opens(
+    held: Portfolio, at_base: Callable[..., Any], clock_at: Callable[[str], datetime]
+) -> None:
+    row = arm()
+    for moment in ("2026-11-24 08:58:00", "2026-11-24 08:58:25", "2026-11-24 08:59:40"):
+        clock_at(moment)
+        stop_polling.watch(at_base(70_000, volume=3_000_000), DOWN, clock.now)
+    row.refresh_from_db()
+    assert row.looks["base_pause"] == 60
+    clock_at("2026-11-24 09:00:00")
+    stop_polling.watch(at_base(70_000, volume=10), DOWN, clock.now)
+    assert not holds_fire(row)
+
+
+def test_a_price_named_on_the_morning_of_the_first_trade_stays(
+    held: Portfolio, at_base: Callable[..., Any], clock_at: Callable[[str], datetime]
+) -> None:
+    DailyPrice.objects.create(
+        stock_code=SAMSUNG, date="2026-11-23", open=70_000, high=70_000, low=70_000, close=70_000, volume=0
+    )
+    clock_at("2026-11-24 07:56:00")
+    row = arm_price("13000", at_base(14_000))
+    assert f"{row.based_on}" == "2026-11-23"
+    clock_at("2026-11-24 09:00:05")
+    stop_polling.watch(at_base(14_000, volume=10), DOWN, clock.now)
+    assert not holds_fire(row)
+    assert row.value == 13_000
+
+
+@pytest.mark.parametrize("is_halted", [True, False])
+def test_the_daily_loss_is_not_measured_from_a_base_price_of_before_a_split(
+    held: Portfolio, at_base: Callable[..., Any], clock_at: Callable[[str], datetime], is_halted: bool
+) -> None:
+    clock_at("2026-11-24 08:30:00")
+    before = at_base(70_000)
+    told = before.quote(SAMSUNG, Market.KRX)
+    before.quote = lambda code, market: replace(told, is_halted=is_halted)
+    assert daily_loss.sync_base_prices(before, clock.now) == (not is_halted)
+    clock_at("2026-11-24 09:00:05")
+    split_event(D("0.2"))
+    Portfolio.objects.update(current_price=14_000)
+    assert daily_loss.sync_base_prices(at_base(14_000, volume=10), clock.now) == 1
+    assert BasePrice.objects.get().price == 14_000
+    assert daily_loss.sync_base_prices(at_base(14_000, volume=20), clock.now) == 0
 
 
 # --- how often it is asked

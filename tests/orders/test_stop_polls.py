@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from io import StringIO
 from typing import Any
@@ -12,7 +12,7 @@ from unittest import mock
 import pytest
 from django.core.management import call_command
 
-from aegis.broker import Book, Broker, Level, NotSent, Quote
+from aegis.broker import Book, Broker, DayPrice, Level, NotSent, Quote
 from aegis.stops import StopKind, StopUnit
 from aegis.terms import Market, Side
 from infra import clock
@@ -258,6 +258,65 @@ def test_the_command_arms_with_the_running_total_of_now(held: Portfolio, broker:
     assert row.looks["volumes"]["KRX"] == broker.quote(SAMSUNG, Market.KRX).volume
 
 
+class Unsettled(Polled):
+    """One whose base price cannot be compared, as its charts are away."""
+
+    is_chart_away = True
+    base = 70_000
+
+    def quote(self, code: str, market: Market) -> Quote:
+        return replace(super().quote(code, market), base_price=self.base)
+
+    def daily_chart(self, code: str, first: date, last: date, *, adjusted: bool = True) -> list[DayPrice]:
+        if self.is_chart_away:
+            raise NotSent("no connection")
+        return [DayPrice(last, 70_000, 70_000, 70_000, 70_000, 1)]
+
+
+@pytest.mark.parametrize("first_volume", [0, 1_000])
+@pytest.mark.parametrize(
+    ("base", "price", "fires"), [(70_000, LINE, True), (60_000, 60_000, False), (60_000, 55_000, True)]
+)
+def test_a_trade_that_comes_while_it_holds_fire_is_judged_afterwards(
+    held: Portfolio, broker: Broker, clock_at: At, first_volume: int, base: int, price: int, fires: bool
+) -> None:
+    polled = Unsettled(broker)
+    row = armed_yesterday(clock_at, "2026-11-24 09:30:00")
+    StopRule.objects.update(based_on="2026-11-23", base_price=0)
+    polled.price, polled.volume, polled.base = base, first_volume, base
+    fired: list[int] = []
+
+    def turns() -> None:
+        for _ in range(8):
+            clock_at(clock.now() + timedelta(seconds=5))
+            fired.extend(stop_polling.watch(polled, DOWN, clock.now))  # type: ignore[arg-type]
+
+    turns()
+    polled.trade(price)
+    turns()
+    assert fired == []
+    polled.is_chart_away = False
+    turns()
+    assert fired == ([row.pk] if fires else [])
+
+
+def test_a_feed_that_told_a_trade_while_it_held_fire_is_not_silent(
+    held: Portfolio, broker: Broker, clock_at: At
+) -> None:
+    polled = Unsettled(broker)
+    row = armed_yesterday(clock_at, "2026-11-24 09:30:00")
+    StopRule.objects.update(based_on="2026-11-23", base_price=0)
+    for turn in range(60):
+        clock_at(clock.now() + timedelta(seconds=5))
+        if turn == 6:
+            polled.trade(70_000)
+            stops.save_last_prices(
+                {row.pk: stops.HeardTrades(70_000, 0, clock.now().date(), {"KRX": polled.volume})}, clock.now()
+            )
+        stop_polling.watch(polled, UP, clock.now)  # type: ignore[arg-type]
+    assert "SILENT" not in kinds(row)
+
+
 # --- when it is asked
 
 
@@ -297,6 +356,43 @@ def test_the_uncross_of_the_closing_auction_triggers_at_once(
     row = armed_yesterday(clock_at, "2026-11-24 15:29:55")
     polled.trade(60_000)
     assert watch(10) == [row.pk]
+
+
+@pytest.mark.parametrize("how", ["armed", "moved", "moved without a quote"])
+def test_the_uncross_triggers_a_stop_that_was_armed_or_moved_in_its_auction(
+    held: Portfolio, polled: Polled, watch: Callable[..., list[int]], clock_at: At, how: str
+) -> None:
+    if how != "armed":
+        clock_at("2026-11-24 15:10:00")
+        row = arm(value=60_000, sources="KRX")
+        assert watch(10) == []
+    clock_at("2026-11-24 15:25:00")
+    polled.is_away = how == "moved without a quote"
+    quote = stop_polling.quote_before(SAMSUNG, "KRX", polled, clock.now)  # type: ignore[arg-type]
+    assert (quote is None) is polled.is_away
+    if how == "armed":
+        row = arm(sources="KRX", quote=quote)
+    else:
+        stops.edit(row, StopUnit.PRICE, D(LINE), by="kim", at=clock.now(), quote=quote)
+    clock_at("2026-11-24 15:30:02")
+    polled.is_away = False
+    polled.trade(LINE)
+    assert watch(20) == [row.pk]
+
+
+def test_a_stop_that_was_moved_without_a_quote_counts_from_what_its_feed_told(
+    held: Portfolio, polled: Polled, watch: Callable[..., list[int]], clock_at: At
+) -> None:
+    clock_at("2026-11-24 10:00:00")
+    row = arm(value=60_000, quote=stop_polling.quote_before(SAMSUNG, "", polled, clock.now))  # type: ignore[arg-type]
+    told = stops.HeardTrades(66_000, 0, clock.now().date(), {"KRX": 5_000})
+    stops.save_last_prices({row.pk: told}, clock.now())
+    row.refresh_from_db()
+    stops.edit(row, StopUnit.PRICE, D(66_000), by="kim", at=clock.now())
+    polled.price, polled.volume = 66_000, 5_000
+    assert watch(20) == [], "nothing was traded since"
+    polled.trade(66_000)
+    assert watch(20) == [row.pk]
 
 
 def test_a_quiet_stock_is_asked_about_less_and_less(

@@ -827,6 +827,86 @@ def test_two_trades_a_second_apart_set_a_price_on_nxt(
     assert state(row) == (State.DONE, 0)
 
 
+@pytest.mark.parametrize("is_tried_before", [False, True])
+def test_two_trades_set_a_price_on_nxt_whatever_the_total_of_the_day_before(
+    on_nxt: None,
+    arm: Any,
+    fall: Any,
+    work: Any,
+    broker: Broker,
+    simulator: Simulator,
+    clock_at: Any,
+    is_tried_before: bool,
+) -> None:
+    row = arm()
+    clock_at("2026-11-24 19:58:00")
+    fall(LINE, row)
+    total, price = 5_000_000, LINE
+
+    def quote(code: str, market: Market) -> Quote:
+        nonlocal total
+        total += 10
+        return replace(broker.quote(code, market), volume=total, price=price)
+
+    def book(code: str, market: Market) -> Book:
+        return Book(code, market, asks=(Level(LINE + 100, 50),), bids=(Level(60_000, 500),))
+
+    thin = mock.MagicMock(wraps=broker, quote=quote, book=book)
+    simulator.set_price(SAMSUNG, 60_000, freeze=True)
+    if is_tried_before:
+        work(60, thin, every=2)
+        assert state(row)[1] == 10
+    clock_at("2026-11-25 08:00:05")
+    simulator.set_price(SAMSUNG, 60_000, freeze=True)
+    total, price = 1_000, 60_000
+    work(150, thin, every=2)
+    assert state(row) == (State.DONE, 0)
+
+
+@pytest.mark.parametrize("has_died", [False, True])
+def test_a_triggered_stop_sells_after_the_clock_was_set_back(
+    arm: Any, fall: Any, work: Any, clock_at: Any, has_died: bool
+) -> None:
+    row = arm()
+    fall(LINE, row)
+    if has_died:
+        StopRule.objects.filter(pk=row.pk).update(claimed_until=clock.now() + stops.CLAIM)
+    clock_at(clock.now() - timedelta(minutes=20))
+    assert stops.overdue(clock.now()) == [row.pk]
+    assert stops.seconds_to_next_step(row.pk, clock.now()) == 0.0
+    work(20)
+    assert state(row) == (State.DONE, 0)
+
+
+@pytest.mark.parametrize(
+    ("now", "try_at", "is_due"),
+    [
+        ("10:00:00", "10:00:59", False),
+        ("10:00:00", "10:02:00", True),
+        ("15:21:00", "15:30:10", False),  # what the closing auction leaves
+        ("15:21:00", "15:32:00", True),
+        ("15:10:00", "15:30:10", True),
+    ],
+)
+def test_a_step_later_than_any_can_be_planned_is_due(
+    arm: Any, fall: Any, clock_at: Any, now: str, try_at: str, is_due: bool
+) -> None:
+    row = arm()
+    fall(LINE, row)
+    StopRule.objects.filter(pk=row.pk).update(try_at=f"2026-11-23T{try_at}+09:00")
+    at = clock_at(f"2026-11-23 {now}")
+    assert (stops.due(at) == stops.overdue(at) == [row.pk]) is is_due
+    assert (stops.seconds_to_next_step(row.pk, at) == 0.0) is is_due
+
+
+def test_a_claim_by_a_clock_that_is_a_little_ahead_stands(arm: Any, fall: Any, broker: Broker) -> None:
+    row = arm()
+    fall(LINE, row)
+    StopRule.objects.filter(pk=row.pk).update(claimed_until=clock.now() + stops.CLAIM + timedelta(seconds=2))
+    assert stops.due(clock.now()) == []
+    assert stops.run_step(row.pk, broker, clock.now) is None
+
+
 def test_a_lost_reply_to_its_cancel_holds_up_no_sale_while_the_list_is_down(
     resting: tuple[StopRule, TradeOrder], work: Any, simulator: Simulator
 ) -> None:

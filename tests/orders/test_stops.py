@@ -312,10 +312,10 @@ def test_an_errand_that_died_after_its_order_finds_that_order(held: Portfolio, b
 def test_only_one_worker_is_at_it_and_a_claim_runs_out(held: Portfolio, broker: Broker) -> None:
     row = loss()
     stops.trigger(row.pk, 64_900, clock.now(), seen="feed")
-    StopRule.objects.filter(pk=row.pk).update(claimed_until=clock.now() + timedelta(seconds=30))
+    StopRule.objects.filter(pk=row.pk).update(claimed_until=clock.now() + stops.CLAIM)
     assert stops.run_step(row.pk, broker, clock.now) is None
     assert stops.due(clock.now()) == []
-    assert stops.due(later(31)()) == [row.pk]
+    assert stops.due(later(6)()) == [row.pk]
 
 
 def test_a_take_profit_sells_above_the_price(held: Portfolio, broker: Broker) -> None:
