@@ -434,9 +434,10 @@ class StopSale:
         row, now = self._row, self._now()
         if order.is_cancel_requested:
             return self._follow_cancel(order)
-        due_at = order.created_at + wait_of(row)
-        if now < due_at:
-            return self._again_at(min(LOOK_AGAIN, due_at - now))
+        left = order.created_at + wait_of(row) - now
+        # an order of a time to come was placed before the clock was set back
+        if timedelta(0) < left <= wait_of(row) + LOOK_AGAIN:
+            return self._again_at(min(LOOK_AGAIN, left))
         session = self._session()
         quote = self._broker.quote(row.stock_code, Market(order.market))
         if quote.is_halted:

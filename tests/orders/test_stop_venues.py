@@ -1,5 +1,6 @@
 """Where a stop sells, and how long it waits: venues that refuse the stock, an unknown stock, released shares."""
 
+from datetime import timedelta
 from typing import Any
 from unittest import mock
 
@@ -16,9 +17,9 @@ from simulator.api.server import Simulator
 
 from .conftest import SAMSUNG
 from .exchange_log import ACCOUNT
-from .test_stop_sale import LINE, State, arm, fall, held, kinds, offer_externally, sales, state, work
+from .test_stop_sale import LINE, State, arm, fall, held, kinds, offer_externally, resting, sales, state, work
 
-__all__ = ["arm", "fall", "held", "work"]  # fixtures
+__all__ = ["arm", "fall", "held", "resting", "work"]  # fixtures
 
 pytestmark = pytest.mark.django_db
 
@@ -90,3 +91,12 @@ def test_a_stock_that_the_broker_does_not_describe_is_sold(
     fall(LINE, row)
     work(30)
     assert state(row) == (State.DONE, 0), kinds(row)
+
+
+def test_a_resting_sale_goes_on_after_the_clock_was_set_back(
+    resting: Any, work: Any, simulator: Simulator, clock_at: Any
+) -> None:
+    row, _sale = resting
+    clock_at(clock.now() - timedelta(minutes=30))
+    work(60)
+    assert state(row)[0] == State.DONE, kinds(row)
