@@ -234,7 +234,7 @@ def test_whoever_waits_for_anothers_list_waits_outside_the_database_and_not_for_
     reading, over = threading.Event(), threading.Event()
 
     def read_slowly() -> None:
-        with advisory_lock("look"):
+        with advisory_lock("reconcile_now"):
             reading.set()
             over.wait(30)
         connections.close_all()
