@@ -26,7 +26,7 @@ from kis.catalogue import TR, Effect, Urgency
 from kis.environment import Credentials, Dialect, Environment
 from kis.errors import LEDGER_BUSY, AskAgain, Meaning, failure, meaning_of
 from kis.rest_values import Row
-from kis.serving import urgency_of
+from kis.serving import current_step, urgency_of
 from kis.throttle import Slot, Throttle
 
 log = logging.getLogger(__name__)
@@ -36,9 +36,10 @@ PAUSE_SECONDS = 0.3
 MAX_PAGES = 200
 # a command that waited longer, for its turn or for a token, does not leave: what it was judged by is old
 COMMAND_SECONDS = 20.0
-# the longest wait for a slot of the rate limiter, by rank; history has time, an order has not
+# the longest wait for a slot of the rate limiter, by rank; history has time, an order has not. A stop that is turned
+# away begins anew, and others have to wait for that too
 DEADLINE_SECONDS = {
-    Urgency.STOP: 5.0,
+    Urgency.STOP: COMMAND_SECONDS,
     Urgency.CANCEL: 5.0,
     Urgency.ORDER: 5.0,
     Urgency.CHASE: 10.0,
@@ -46,6 +47,9 @@ DEADLINE_SECONDS = {
     Urgency.QUOTE: 30.0,
     Urgency.BACKFILL: 300.0,
 }
+# a stop's step that has read nothing yet waits for those that began before it: of as many as there are threads, each
+# of four calls, also at one call a second
+STEP_SECONDS = 90.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,12 +308,21 @@ class Client:
     def _turn(self, tr: TR) -> AbstractContextManager[Slot]:
         """Hold what the call needs: a slot of the app key, and for the ledger one of the account before it.
 
-        It waits at the rank of what it serves, and as long as the more patient of the two may.
+        It waits at the rank of what it serves, and as long as the more patient of the two may; what a stop's step
+        reads first, until its turn has come.
         """
-        urgency = urgency_of(tr)
-        deadline = min(max(DEADLINE_SECONDS[tr.urgency], DEADLINE_SECONDS[urgency]), _seconds_left())
+        urgency, step, is_command = urgency_of(tr), current_step(), tr.effect is Effect.COMMAND
+        patience = max(DEADLINE_SECONDS[tr.urgency], DEADLINE_SECONDS[urgency])
+        if step is not None and not step.has_called and not is_command:
+            patience = STEP_SECONDS
         first = self._ledger_throttle if tr.is_ledger else None
-        return self._throttle.slot(urgency, deadline_seconds=deadline, first=first)
+        return self._throttle.slot(
+            urgency,
+            deadline_seconds=min(patience, _seconds_left()),
+            first=first,
+            step=step,
+            is_command=is_command,
+        )
 
     def _throttle_of(self, code: str) -> Throttle:
         """Return the allowance that a refusal was about."""

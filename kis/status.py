@@ -43,7 +43,8 @@ class KeyStatus:
 class StreamStatus:
     """What an operator may ask of the stream. Ages are seconds at the moment of reading, None for never.
 
-    Counts are of the present holder's, since it took the lease. Topics are written `TR:key`.
+    Counts are of the present holder's, since it took the lease. Topics are written `TR:key`. `frame_age` is of whatever
+    came, an echo too; `data_age` of market data alone.
     """
 
     state: SocketState = SocketState.NONE
@@ -52,6 +53,7 @@ class StreamStatus:
     fence: int = 0
     frames: int = 0
     frame_age: float | None = None
+    data_age: float | None = None
     notice_age: float | None = None
     connections: int = 0
     lost_why: str = ""
@@ -65,6 +67,7 @@ class StreamStatus:
     refused: dict[str, str] = field(default_factory=dict)
     unheard: tuple[str, ...] = ()  # of those left out or refused, the ones that what we hold depends on
     hears_fills: bool = False
+    hears_pulse: bool = False  # the feed that is never quiet in regular hours is registered
     chores: dict[str, int] = field(default_factory=dict)
     keys: tuple[KeyStatus, ...] = ()
     written_age: float | None = None
@@ -75,7 +78,7 @@ class StreamStatus:
         return self.state is SocketState.CONNECTED and self.hears_fills
 
 
-_AGES = ("state_seconds", "frame_age", "notice_age")
+_AGES = ("state_seconds", "frame_age", "data_age", "notice_age")
 
 
 def publish(store: redis.Redis, key: str, status: StreamStatus) -> None:
@@ -94,7 +97,7 @@ def read(store: redis.Redis, key: str) -> StreamStatus:
     age = max(0.0, _now(store) - words["written_age"])
     words["written_age"] = age
     for name in _AGES:
-        if words[name] is not None:
+        if words.get(name) is not None:
             words[name] += age
     if words["next_try_seconds"] is not None:
         words["next_try_seconds"] = max(0.0, words["next_try_seconds"] - age)

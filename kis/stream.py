@@ -100,7 +100,10 @@ class Listener(Protocol):
 
 @dataclass(slots=True)
 class StreamCounters:
-    """What an operator may ask of the stream, since it started. Moments are of `time.monotonic()`, 0 for never."""
+    """What an operator may ask of the stream, since it started. Moments are of `time.monotonic()`, 0 for never.
+
+    `last_frame_at` is also that of an echo, and of a connection made; `last_data_at` of market data alone, to the look.
+    """
 
     frames: int = 0
     bad_frames: int = 0
@@ -108,6 +111,7 @@ class StreamCounters:
     connections: int = 0
     deaf: int = 0
     last_frame_at: float = field(default=0.0)
+    last_data_at: float = field(default=0.0)
 
 
 class Stream:
@@ -325,6 +329,8 @@ class _Connection:
         self._look_at = now + LOOK_SECONDS
         self._stream.subscriptions.want(self._listener.wanted())
         counts, self._counts = self._counts, {}
+        if any(tr_id not in NOTICE_IDS for tr_id, _ in counts):
+            self._stream.counters.last_data_at = now
         if self._stream.is_deaf(now, {Topic(*topic): count for topic, count in counts.items()}):
             self._stream.counters.deaf += 1
             raise Lost("no data comes while the market trades")

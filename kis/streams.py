@@ -111,6 +111,11 @@ class Streams:
         hearing = [stream for stream in self._connected() if any(topic.is_own_fills for topic in stream.held)]
         return (hearing or list(self._connected()) or list(self.members))[0]
 
+    def data_age(self) -> float | None:
+        """Return for how many seconds no key has heard market data, None if none ever has."""
+        at = max(stream.counters.last_data_at for stream in self.members)
+        return time.monotonic() - at if at else None
+
     def status(self) -> tuple[KeyStatus, ...]:
         """Return how each key's socket is."""
         now = time.monotonic()

@@ -5,9 +5,11 @@ longer than a second after it must have reached the broker: an answer that takes
 waiting. So no sliding second holds more calls than slots, and a slot of a process that died comes back.
 
 A stop's calls pass everybody, then a cancel's that a person requested, then a new order's: by rank alone,
-however long the others have waited. The rest, a chase's calls first, queues by the moment it came plus a
-handicap of its class, so that none of them waits for ever. All but orders and cancels are spaced out, so
-that slots come back one by one and an order finds the next within a call's interval.
+however long the others have waited. Among stops the step that began first goes first, with all its calls:
+where calls are short one sells after another, instead of all of them reading and none selling. The rest, a
+chase's calls first, queues by the moment it came plus a handicap of its class, so that none of them waits
+for ever. All but orders and cancels are spaced out, so that slots come back one by one and an order finds
+the next within a call's interval.
 """
 
 import random
@@ -22,6 +24,7 @@ import redis
 
 from aegis.broker import NotSent
 from kis.catalogue import Urgency
+from kis.serving import Step
 
 WINDOW_MS = 1_000
 # a slot comes back this long after the call may leave, answered or not: a second for the way to the broker, and the
@@ -54,12 +57,14 @@ HANDICAP_MS: Mapping[Urgency, int] = MappingProxyType(
 # KEYS of each allowance: slots (scored by the moment they come back), queue (scored by rank), alive (waiters,
 # scored by the moment they count as gone), pace (when the next spaced call is due), slow (set while the broker
 # wants fewer calls), tally (what all processes' calls went through)
-# ARGV: id, handicap ms, lease ms, burst, is not spaced out; then of each allowance: slots, interval ms, window ms
-# Returns how many allowances gave a slot, in their order, and the milliseconds to wait for the next
+# ARGV: id, handicap ms, lease ms, burst, is not spaced out, when its step began (0 for now); then of each allowance:
+# slots, interval ms, window ms
+# Returns how many allowances gave a slot, in their order, the milliseconds to wait for the next, and the time
 _TAKE = """
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local id, handicap, lease, burst = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local began = tonumber(ARGV[6])
 
 local function take(slots, queue, alive, due, slow, tally, limit, interval, window)
     if redis.call('EXISTS', slow) == 1 then
@@ -70,7 +75,7 @@ local function take(slots, queue, alive, due, slow, tally, limit, interval, wind
     local free = limit - redis.call('ZCARD', slots)
     local ahead, queued = 0, redis.call('EXISTS', queue) == 1
     local function join()
-        redis.call('ZADD', queue, 'NX', now + handicap, id)
+        redis.call('ZADD', queue, 'NX', (began > 0 and began or now) + handicap, id)
         return redis.call('ZRANK', queue, id)
     end
     if queued then
@@ -111,14 +116,14 @@ end
 
 local count = #KEYS / 6
 for n = 0, count - 1 do
-    local key, figure = n * 6, 5 + n * 3
+    local key, figure = n * 6, 6 + n * 3
     local wait = take(KEYS[key + 1], KEYS[key + 2], KEYS[key + 3], KEYS[key + 4], KEYS[key + 5], KEYS[key + 6],
         tonumber(ARGV[figure + 1]), tonumber(ARGV[figure + 2]), tonumber(ARGV[figure + 3]))
     if wait > 0 then
-        return {n, wait}
+        return {n, wait, now}
     end
 end
-return {count, 0}
+return {count, 0, now}
 """
 _LEAVE = """
 redis.call('ZREM', KEYS[2], ARGV[1])
@@ -190,14 +195,24 @@ class Throttle:
         self.counters = ThrottleCounters()
 
     @contextmanager
-    def slot(self, urgency: Urgency, *, deadline_seconds: float, first: "Throttle | None" = None) -> Iterator["Slot"]:
+    def slot(
+        self,
+        urgency: Urgency,
+        *,
+        deadline_seconds: float,
+        first: "Throttle | None" = None,
+        step: Step | None = None,
+        is_command: bool = False,
+    ) -> Iterator["Slot"]:
         """Hold one call's slot, and before it one of `first`; where both are free that is one trip to Redis.
 
+        A call of a stop's `step` queues since that began; its commands pass the reads of all steps.
         Raises NotSent when one came not free in time, or Redis is gone.
         """
-        slot_id, needed = uuid.uuid4().hex, [first, self] if first else [self]
+        # steps of the same millisecond keep their order from call to call
+        slot_id, needed = f"{step.id if step else ''}{uuid.uuid4().hex}", [first, self] if first else [self]
         try:
-            _wait_for(needed, slot_id, urgency, deadline_seconds)
+            _wait_for(needed, slot_id, urgency, deadline_seconds, step, is_command=is_command)
             yield Slot(needed, slot_id)
         finally:
             _return(needed, slot_id)
@@ -233,19 +248,33 @@ class Throttle:
         self._store.hincrby(self._keys[5], "given_up", 1)
 
 
-def _wait_for(allowances: Sequence[Throttle], slot_id: str, urgency: Urgency, deadline_seconds: float) -> None:
-    call: list[str | int | float] = [slot_id, HANDICAP_MS[urgency], LEASE_MS, BURST, int(HANDICAP_MS[urgency] < 0)]
+def _wait_for(
+    allowances: Sequence[Throttle],
+    slot_id: str,
+    urgency: Urgency,
+    deadline_seconds: float,
+    step: Step | None = None,
+    *,
+    is_command: bool = False,
+) -> None:
+    handicap = HANDICAP_MS[urgency] - (STRICT_MS if step and is_command else 0)
+    call: list[str | int | float] = [slot_id, handicap, LEASE_MS, BURST, int(handicap < 0)]
     began, left = time.monotonic(), list(allowances)
     while True:
         try:
             keys = [key for each in left for key in each._keys]
             figures = [figure for each in left for figure in (each._calls, each._interval_ms, each._window_ms)]
-            taken, wait_ms = left[0]._take(keys=keys, args=[*call, *figures])
+            since = step.began_ms or 0 if step else 0
+            taken, wait_ms, now_ms = left[0]._take(keys=keys, args=[*call, since, *figures])
+            if step is not None and step.began_ms is None:
+                step.began_ms = now_ms
             for each in left[:taken]:
                 each.counters.granted += 1
                 each.counters.waited_seconds += time.monotonic() - began
             left = left[taken:]
             if not left:
+                if step is not None:
+                    step.has_called = True
                 return
             pause = (wait_ms + random.uniform(0, 2)) / 1000  # noqa: S311 spreads the waiters
             if time.monotonic() - began + pause > deadline_seconds:

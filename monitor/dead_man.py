@@ -10,7 +10,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 
@@ -22,10 +22,11 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
 from aegis import stops as rules
-from aegis.sessions import KST, Matching, Phase, is_trading, phases_at
+from aegis.market_halts import HaltKind
+from aegis.sessions import KST, Matching, Phase, PhaseName, is_trading, phases_at
 from aegis.terms import Market
 from kis import factory
-from kis.status import SocketState
+from kis.status import SocketState, StreamStatus
 from market import calendar, queries
 from market.models import Stock
 from monitor import health
@@ -34,7 +35,7 @@ from notify.alerts import Notification
 from notify.delivery import Channel, Undelivered
 from notify.models import NotificationKind
 from orders import reconcile
-from orders.models import Reconciliation, StopRule
+from orders.models import MarketHalt, Reconciliation, StopRule
 from portfolio.service import PortfolioService
 
 log = logging.getLogger(__name__)
@@ -89,6 +90,11 @@ class View:
         """Whether trades come now that may trigger one of the stops: an auction brings none before its end."""
         phases, armed = self._phases_on(now), [each for each in self.stops if not each.is_selling]
         return any(is_trading(venue, phases, now) for each in armed for venue in each.venues)
+
+    def is_regular(self, now: datetime) -> bool:
+        """Whether KRX is in its regular session."""
+        phases = phases_at(self._phases_on(now), Market.KRX, now)
+        return any(phase.name is PhaseName.REGULAR for phase in phases)
 
     def _phases_on(self, now: datetime) -> Sequence[Phase]:
         """Return the phases of today; a day that could not be read goes by the calendar library."""
@@ -181,6 +187,7 @@ class DeadMan:
         self._view = View()
         self._guarded_since: float | None = None
         self._told_since: float | None = None
+        self._priced_at = time.monotonic()
         self._news: queue.SimpleQueue[Notification] = queue.SimpleQueue()
         self.looks = (
             Look(gettext_noop("the database does not answer"), self._read),
@@ -231,28 +238,41 @@ class DeadMan:
             alerts.write([self._news.get()], [], now=now)
 
     def _prices(self) -> float:
-        """Return how old the newest sign of a price is: a frame of the broker's, or a price that was asked for.
+        """Return how old the newest sign of a price is: market data, or a price that was asked for.
 
-        A socket that is connected and brings nothing shows no price.
+        A socket that is connected and only echoes shows no price. Where the whole market is quiet it is enough that the
+        next question about a stop's stock is not due yet. While no prices come nothing is missed.
         """
-        now = self._now()
-        if not self._view.needs_prices(now):
-            return 0.0
-        status = factory.stream_status()
-        ages = [self._asked_seconds(now)]
-        if status.state is SocketState.CONNECTED and status.frame_age is not None:
-            ages.append(status.frame_age)
-        age = min(ages)
-        if age == float("inf"):
-            raise NotWell("the socket brings nothing, and no price was asked for")
-        return age
+        now, read_at = self._now(), time.monotonic()
+        if self._view.needs_prices(now):
+            status = factory.stream_status()
+            is_connected = status.state is SocketState.CONNECTED
+            ages = list(self._asked_seconds(now, is_quiet=is_connected and self._is_quiet(status, now)))
+            if is_connected and status.data_age is not None:
+                ages.append(status.data_age)
+            self._priced_at = max(self._priced_at, read_at - min(ages, default=float("inf")))
+        else:
+            self._priced_at = read_at
+        return read_at - self._priced_at
 
-    def _asked_seconds(self, now: datetime) -> float:
-        """Return how long ago the broker last told a price that was asked for a stop, infinity for never."""
-        looks = StopRule.objects.filter(state=StopRule.State.ARMED).values_list("looks__asked_at", flat=True)
-        # a time to come, of before the clock was set back, says nothing
-        ages = [now.timestamp() - at for at in looks if at and at <= now.timestamp()]
-        return min(ages, default=float("inf"))
+    def _is_quiet(self, status: StreamStatus, now: datetime) -> bool:
+        """Whether market data may fail to come for a while though the socket hears all there is.
+
+        In KRX's regular session one feed always speaks, except in a circuit breaker.
+        """
+        if not (status.hears_pulse and self._view.is_regular(now)):
+            return True
+        return MarketHalt.objects.filter(kind=HaltKind.CIRCUIT_BREAKER, ended_at=None).exists()
+
+    def _asked_seconds(self, now: datetime, *, is_quiet: bool) -> Iterator[float]:
+        """Yield how long ago the broker told a price that was asked for an armed stop; while the market `is_quiet`,
+        for how long the next question has been due.
+        """
+        armed = StopRule.objects.filter(state=StopRule.State.ARMED)
+        for asked_at, pause in armed.values_list("looks__asked_at", "looks__pause"):
+            # a time to come, of before the clock was set back, says nothing
+            if asked_at and asked_at <= now.timestamp():
+                yield max(0.0, now.timestamp() - asked_at - ((pause or 0.0) if is_quiet else 0.0))
 
     def _orders(self) -> float:
         """Return for how many seconds no order could be sent: without a worker, or without the order list."""

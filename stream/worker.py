@@ -383,6 +383,7 @@ class LeaderSession:
             fence=lease.fence,
             frames=sum(each.frames for each in counters),
             frame_age=now - last_frame_at if last_frame_at else None,
+            data_age=streams.data_age(),
             notice_age=now - at if (at := self.dispatch.last_notice_at) else None,
             connections=sum(each.connections for each in counters),
             lost_why=leader.lost_why,
@@ -396,6 +397,7 @@ class LeaderSession:
             refused={str(topic): words for topic, words in refused.items()},
             unheard=tuple(sorted(map(str, self.dispatch.vital.intersection([*left_out, *refused])))),
             hears_fills=self.dispatch.own_fills in held,
+            hears_pulse=pulse()[0] in held,
             chores=dict(self.chores.failures),
             keys=streams.status(),
         )

@@ -26,7 +26,7 @@ from monitor.watchdog import Watch
 from notify.delivery import Channel, TelegramChannel, Undelivered
 from notify.models import Message
 from notify.telegram import BotAPI
-from orders.models import Reconciliation, StopRule, TradingSwitch
+from orders.models import MarketHalt, Reconciliation, StopRule, TradingSwitch
 from portfolio.models import AccountSnapshot, Portfolio
 from tests.desk.botapi import TOKEN, FakeTelegram, serve
 
@@ -69,16 +69,17 @@ def stop_rule() -> StopRule:
 
 
 class Socket:
-    """How the socket is told to be."""
+    """How the socket is told to be: it always echoes."""
 
     state = SocketState.CONNECTED
-    frame_age: float | None = 0.0
+    data_age: float | None = 0.0
 
 
-def tell_socket(state: SocketState, frame_age: float | None = 0.0) -> None:
-    Socket.state, Socket.frame_age = state, frame_age
-    told = StreamStatus(state, state_seconds=1.0, hears_fills=state is SocketState.CONNECTED, frame_age=frame_age)
-    status.publish(factory.store(), factory.stream_key("stream"), told)
+def tell_socket(state: SocketState, data_age: float | None = 0.0) -> None:
+    Socket.state, Socket.data_age = state, data_age
+    is_connected = state is SocketState.CONNECTED
+    words = {"frame_age": 0.0, "data_age": data_age, "hears_fills": is_connected, "hears_pulse": is_connected}
+    status.publish(factory.store(), factory.stream_key("stream"), StreamStatus(state, 1.0, **words))
 
 
 @contextmanager
@@ -88,7 +89,7 @@ def frames_arrive() -> Iterator[None]:
 
     def run() -> None:
         while not stop.wait(0.05):
-            tell_socket(Socket.state, Socket.frame_age)
+            tell_socket(Socket.state, Socket.data_age)
 
     worker = threading.Thread(target=run, daemon=True)
     worker.start()
@@ -223,6 +224,79 @@ def test_a_price_of_long_ago_or_of_time_to_come_is_none(
     assert len(telegram.sent) == 1
     price_is_asked_for(1.5)
     assert len(telegram.sent) == 2
+
+
+def is_asked(minutes_ago: float, pause: float = 0.0) -> None:
+    """Let the broker have told the price of every stop's stock, and the next question follow after `pause` seconds."""
+    at = clock.now().timestamp() - 60 * minutes_ago
+    StopRule.objects.update(looks={"asked_at": at, "pause": pause})
+
+
+@pytest.mark.parametrize(
+    ("at", "is_told"), [("10:00", True), ("08:10", False), ("16:00", False), ("16:00 and the question failed", True)]
+)
+def test_a_quiet_market_outside_regular_hours_is_no_outage_while_questions_are_answered(
+    start: Callable[..., DeadMan],
+    telegram: FakeTelegram,
+    stop_rule: StopRule,
+    clock_at: Callable[[str], object],
+    at: str,
+    is_told: bool,
+) -> None:
+    clock_at(f"2026-11-23 {at[:5]}:00")
+    Reconciliation.objects.create(at=clock.now(), outcome="WHOLE", seen=1)
+    Stock.objects.create(
+        code=SAMSUNG, name="x", board="KOSPI", instrument="STOCK", trades_on_nxt=True, synced_at=clock.now()
+    )
+    tell_socket(SocketState.CONNECTED, 1000.0)
+    is_asked(2, pause=100.0 if "failed" in at else 160.0)
+    start()
+    time.sleep(1.5)
+    assert bool(telegram.sent) is is_told
+
+
+def test_a_short_break_of_the_line_in_a_quiet_market_is_no_outage(
+    start: Callable[..., DeadMan], telegram: FakeTelegram, stop_rule: StopRule, clock_at: Callable[[str], object]
+) -> None:
+    clock_at("2026-11-23 16:00:00")
+    Reconciliation.objects.create(at=clock.now(), outcome="WHOLE", seen=1)
+    Stock.objects.create(
+        code=SAMSUNG, name="x", board="KOSPI", instrument="STOCK", trades_on_nxt=True, synced_at=clock.now()
+    )
+    tell_socket(SocketState.CONNECTED, 1000.0)
+    is_asked(2, pause=160.0)
+    start()
+    time.sleep(0.8)
+    tell_socket(SocketState.LOST)
+    time.sleep(0.3)
+    tell_socket(SocketState.CONNECTED, 1000.0)
+    time.sleep(0.8)
+    assert telegram.sent == []
+
+
+def test_in_a_circuit_breaker_no_price_is_missed_while_questions_are_answered(
+    start: Callable[..., DeadMan], telegram: FakeTelegram, stop_rule: StopRule
+) -> None:
+    MarketHalt.objects.create(kind="CIRCUIT_BREAKER", began_at=clock.now())
+    tell_socket(SocketState.CONNECTED, 1000.0)
+    is_asked(2, pause=160.0)
+    start()
+    time.sleep(1.5)
+    assert telegram.sent == []
+
+
+def test_a_session_begins_without_an_alarm_for_the_silence_before_it(
+    start: Callable[..., DeadMan], telegram: FakeTelegram, stop_rule: StopRule, clock_at: Callable[[str], object]
+) -> None:
+    clock_at("2026-11-23 08:59:59")
+    Reconciliation.objects.create(at=clock.now(), outcome="WHOLE", seen=1)
+    tell_socket(SocketState.CONNECTED, 1000.0)
+    start()
+    time.sleep(0.8)
+    clock_at("2026-11-23 09:00:01")
+    time.sleep(0.3)
+    assert telegram.sent == []
+    wait_for(lambda: len(telegram.sent) == 1)
 
 
 def test_in_an_auction_no_price_is_missed(

@@ -213,6 +213,9 @@ def test_everybody_can_read_how_the_socket_is(transactional_db: None, broker: Br
         # whose account it is does not show
         assert "H0STCNI0:***" in seen.held
         assert "rehearsal" not in str(seen)
+        wait_for(lambda: stream_status().hears_pulse, 20)
+        broker.place(OrderRequest(SAMSUNG, Side.BUY, Market.KRX, OrderKind.MARKET, 1, 0))
+        wait_for(lambda: stream_status().data_age is not None, 20)
     finally:
         stop.set()
         thread.join(20)

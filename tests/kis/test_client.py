@@ -34,7 +34,7 @@ class FreeThrottle:
     def __init__(self) -> None:
         self.slowed = 0
 
-    def slot(self, *args: object, deadline_seconds: float, first: "FreeThrottle | None" = None) -> Any:
+    def slot(self, *args: object, deadline_seconds: float, **more: object) -> Any:
         self.deadline_seconds = deadline_seconds
         self.urgency = args[0]
         return nullcontext(self)
@@ -328,7 +328,7 @@ def test_a_command_that_waited_too_long_does_not_leave(monkeypatch: pytest.Monke
     )
     monkeypatch.setattr(client, "COMMAND_SECONDS", 0.05)
     # the new token takes its time, as one a minute is all the broker issues
-    monkeypatch.setattr(wire.tokens, "refused", lambda value: time.sleep(0.2))
+    monkeypatch.setattr(wire.tokens, "invalidate", lambda value: time.sleep(0.2))
     with pytest.raises(NotSent, match="to leave"):
         wire.client.call(catalogue.BUY, {})
     assert len(wire.requests) == 1

@@ -6,7 +6,8 @@ import pytest
 
 from kis import catalogue
 from kis.catalogue import OPERATIONS, Urgency
-from kis.serving import serving, urgency_of
+from kis.client import COMMAND_SECONDS, DEADLINE_SECONDS, STEP_SECONDS
+from kis.serving import current_step, serving, urgency_of
 from tests.kis.test_client import Wire
 
 
@@ -20,6 +21,35 @@ def test_every_call_below_has_the_rank_of_what_it_serves(tr: catalogue.TR) -> No
     with serving(Urgency.CHASE):
         assert urgency_of(tr) is Urgency.CHASE
     assert urgency_of(tr) is tr.urgency
+
+
+def test_the_calls_of_a_stop_belong_to_one_step_and_the_next_stop_has_its_own() -> None:
+    assert current_step() is None
+    with serving(Urgency.STOP):
+        step = current_step()
+        with serving(Urgency.ORDER), serving(Urgency.STOP):
+            assert current_step() is step is not None
+    with serving(Urgency.STOP):
+        assert current_step() is not step
+    with serving(Urgency.ORDER):
+        assert current_step() is None
+
+
+def test_what_a_stop_reads_first_waits_for_the_stops_before_it() -> None:
+    wire = Wire({"rt_cd": "0", "output": {}})
+    with serving(Urgency.STOP):
+        wire.client.call(catalogue.SELLABLE, {})
+        assert wire.throttle.deadline_seconds == STEP_SECONDS
+        step = current_step()
+        assert step is not None
+        step.has_called = True
+        wire.client.call(catalogue.SELLABLE, {})
+        assert wire.throttle.deadline_seconds == DEADLINE_SECONDS[Urgency.ACCOUNT]
+        wire.client.call(catalogue.SELL, {})
+        assert wire.throttle.deadline_seconds == COMMAND_SECONDS
+    with serving(Urgency.STOP):
+        wire.client.call(catalogue.SELL, {})
+        assert wire.throttle.deadline_seconds == COMMAND_SECONDS, "what it was judged by is old then"
 
 
 def test_the_limiter_is_told_the_rank() -> None:

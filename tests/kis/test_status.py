@@ -15,6 +15,7 @@ WELL = StreamStatus(
     fence=3,
     frames=5,
     frame_age=0.5,
+    data_age=1.5,
     connections=1,
     drift={"H0STCNT0/48": 2},
     held=("H0STCNI0:***", "H0STCNT0:005930"),
@@ -38,8 +39,9 @@ def test_what_was_written_is_read_and_is_as_old_as_it_is(store: redis.Redis, at)
     publish(store, KEY, WELL)
     at(NOW + 2)
     seen = read(store, KEY)
-    assert (seen.state_seconds, seen.frame_age, seen.notice_age, seen.written_age) == (12.0, 2.5, None, 2.0)
-    ages = {"state_seconds": 10.0, "frame_age": 0.5, "written_age": None}
+    assert (seen.state_seconds, seen.frame_age, seen.data_age, seen.notice_age) == (12.0, 2.5, 3.5, None)
+    assert seen.written_age == 2.0
+    ages = {"state_seconds": 10.0, "frame_age": 0.5, "data_age": 1.5, "written_age": None}
     assert replace(seen, **ages) == WELL
     assert seen.is_alive
 

@@ -303,3 +303,26 @@ def test_our_own_fills_do_not_wait_behind_ticks() -> None:
         with pytest.raises(stream.Lost, match="closed"):
             connection.turn()
     assert [data.tr_id for data in ear.seen] == ["H0STCNI0", "H0STCNT0", "H0STCNT0", "H0STCNT0"]
+
+
+def test_an_echo_and_a_new_connection_are_no_market_data(
+    simulator: Simulator, listen: Any, hasty: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "FIRST_PING_SECONDS", 0.2)
+    monkeypatch.setattr(hub, "PING_SECONDS", 0.2)
+    ear = Ear(NOTICES)
+    running = listen(ear)
+    buy(simulator)
+    wait_for(lambda: ear.heard(NOTICES.tr_id) > 0)
+    frames, connections = running.counters.frames, running.counters.connections
+    wait_for(lambda: running.counters.frames > frames + 3)
+    simulator.fault("drop_sockets")
+    wait_for(lambda: running.counters.connections > connections)
+    wait_for(lambda: running.held >= set(ear.topics))
+    time.sleep(stream.LOOK_SECONDS * 2)
+    assert running.counters.last_data_at == 0.0
+    ear.topics = [NOTICES, TRADES]
+    wait_for(lambda: running.held >= set(ear.topics))
+    buy(simulator)
+    wait_for(lambda: ear.heard(TRADES.tr_id) > 0)
+    wait_for(lambda: running.counters.last_data_at > time.monotonic() - 5)

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from contextlib import ExitStack, suppress
+from itertools import groupby
 
 import pytest
 import redis
@@ -17,6 +18,7 @@ from config.env import BASE_DIR
 from kis import throttle as module
 from kis.catalogue import Urgency
 from kis.environment import ENVIRONMENTS
+from kis.serving import Step
 from kis.throttle import HANDICAP_MS, Throttle
 
 REALLY_SLEEP = time.sleep
@@ -92,6 +94,76 @@ def test_stops_pass_cancels_pass_orders_pass_chases_pass_the_rest(store: redis.R
     for thread in waiting:
         thread.join(30)
     assert served == [urgency for urgency in ranks for _ in range(2)]
+
+
+def test_the_step_of_a_stop_that_began_first_makes_all_its_calls_first(store: redis.Redis) -> None:
+    """One reads while the others wait for their first call; each reads three times and sends one command."""
+    served: list[int] = []
+    steps = [Step() for _ in range(6)]
+
+    def run(number: int) -> None:
+        throttle = Throttle(store, "test", 1, window_ms=100)
+        for call in range(4):
+            with throttle.slot(Urgency.STOP, deadline_seconds=30, step=steps[number], is_command=call == 3):
+                served.append(number)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(len(steps))]
+    with Throttle(store, "test", 1, window_ms=100).slot(Urgency.STOP, deadline_seconds=1, step=Step()):
+        for number, thread in enumerate(threads):
+            thread.start()
+            gives_up_at = time.monotonic() + 10
+            while store.zcard("test:queue") <= number:
+                assert time.monotonic() < gives_up_at
+                time.sleep(0.01)
+    for thread in threads:
+        thread.join(30)
+    assert served == [number for number in range(len(steps)) for _ in range(4)]
+
+
+def test_steps_of_the_same_millisecond_do_not_take_turns(store: redis.Redis) -> None:
+    served: list[int] = []
+    steps = [Step(began_ms=1_800_000_000_000) for _ in range(4)]
+
+    def run(number: int) -> None:
+        throttle = Throttle(store, "test", 1, window_ms=100)
+        for _ in range(3):
+            with throttle.slot(Urgency.STOP, deadline_seconds=30, step=steps[number]):
+                served.append(number)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(len(steps))]
+    with Throttle(store, "test", 1, window_ms=100).slot(Urgency.STOP, deadline_seconds=1, step=Step()):
+        for thread in threads:
+            thread.start()
+        gives_up_at = time.monotonic() + 10
+        while store.zcard("test:queue") < len(threads):
+            assert time.monotonic() < gives_up_at
+            time.sleep(0.01)
+    for thread in threads:
+        thread.join(30)
+    assert [each for each, _ in groupby(served)] == served[::3], served
+
+
+def test_a_stops_command_passes_what_stops_read(store: redis.Redis) -> None:
+    """It is all that its step wants of the broker, and what it was judged by grows old."""
+    served: list[str] = []
+
+    def call(name: str, step: Step | None, *, is_command: bool) -> None:
+        throttle = Throttle(store, "test", 1, window_ms=100)
+        with throttle.slot(Urgency.STOP, deadline_seconds=30, step=step, is_command=is_command):
+            served.append(name)
+
+    wanted = [("first read", Step(), False), ("second read", Step(), False), ("cancel", Step(), True)]
+    threads = [threading.Thread(target=call, args=(n, s), kwargs={"is_command": c}) for n, s, c in wanted]
+    with Throttle(store, "test", 1, window_ms=100).slot(Urgency.STOP, deadline_seconds=1):
+        for number, thread in enumerate(threads):
+            thread.start()
+            gives_up_at = time.monotonic() + 10
+            while store.zcard("test:queue") <= number:
+                assert time.monotonic() < gives_up_at
+                time.sleep(0.01)
+    for thread in threads:
+        thread.join(30)
+    assert served == ["cancel", "first read", "second read"]
 
 
 @pytest.mark.parametrize("urgency", [Urgency.STOP, Urgency.CANCEL, Urgency.ORDER])

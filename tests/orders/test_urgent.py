@@ -15,13 +15,14 @@ from aegis.broker import Broker, BrokerError, NotSent
 from aegis.lifecycle import Status
 from aegis.requests import RequestedBy
 from aegis.stops import StopKind, StopUnit
-from aegis.terms import Side
+from aegis.terms import Market, Side
 from config.celery import app
 from infra import clock
 from infra.advisory_lock import advisory_lock
-from kis import catalogue
+from kis import catalogue, factory
 from kis.catalogue import Urgency
 from kis.serving import serving, urgency_of
+from market import reference_data
 from ops import processes
 from orders import periodic_sync, reconcile, stops, tasks
 from orders.models import Reconciliation, TradeOrder
@@ -31,6 +32,7 @@ from simulator.api.server import Simulator
 from tests.workers import Workers
 
 from .conftest import SAMSUNG
+from .exchange_log import ACCOUNT
 from .helpers import place_externally
 
 ORDER_PATH = "/uapi/domestic-stock/v1/trading/order-cash"
@@ -166,6 +168,52 @@ def test_a_driven_cancel_has_the_rank_of_who_requested_it(buy: Buy, by: Requeste
         assert urgency_of(catalogue.ORDERS) is Urgency.STOP
 
 
+# --- few calls a second ----------------------------------------------------------------------------------------------
+
+CODES = ("005930", "000660", "373220", "005380", "000270", "035420")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_stops_that_fire_together_sell_one_after_another_where_calls_are_short(
+    broker: Broker, simulator: Simulator, settings: Any, clock_at: Callable[..., object]
+) -> None:
+    """None waits with its order until all the others have read: no quote grows old meanwhile."""
+    clock_at("2026-11-23 10:00:00", speed=1.0)
+    reference_data.sync_calendar_of_the_day(broker, now=clock.now())
+    for code in CODES:
+        held = {"account": ACCOUNT, "code": code, "quantity": 10, "cost": 700_000}
+        simulator.command("POST", "/simulator/shares", held)
+        reference_data.sync_stock(broker, code, now=clock.now())
+    KISFetcher(broker, clock.now).sync_portfolio()
+    pks = []
+    for code in CODES:
+        price = broker.quote(code, Market.KRX).price
+        limit, now = Decimal(price + 1), clock.now()
+        row = stops.arm(code, StopKind.STOP_LOSS, StopUnit.PRICE, limit, by="kim", at=now, may_trigger_now=True)
+        assert stops.trigger(row.pk, price, clock.now(), seen="feed")
+        pks.append(row.pk)
+    settings.KIS_CALLS_PER_SECOND = settings.KIS_LEDGER_CALLS_PER_SECOND = 2
+    factory.reset()
+    slow, began = factory.broker(), clock.now()
+
+    @serving(Urgency.STOP)
+    def sell(pk: int) -> None:
+        try:
+            stops.run_step(pk, slow, clock.now)
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=sell, args=(pk,)) for pk in pks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(25)
+    sent = sorted(TradeOrder.objects.filter(order_type="SELL", sent_at__gt=began).values_list("sent_at", flat=True))
+    assert len(sent) == len(CODES)
+    assert factory.call_throttle().tally()["given_up"] == 0
+    assert sent[0] - began < (sent[-1] - began) / 2, "the first waited until all had read"
+
+
 # --- a slow list -----------------------------------------------------------------------------------------------------
 
 
@@ -186,7 +234,7 @@ def test_whoever_waits_for_anothers_list_waits_outside_the_database_and_not_for_
     reading, over = threading.Event(), threading.Event()
 
     def read_slowly() -> None:
-        with advisory_lock("look"):
+        with advisory_lock("reconcile_now"):
             reading.set()
             over.wait(30)
         connections.close_all()

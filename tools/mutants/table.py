@@ -169,6 +169,14 @@ MUTATIONS = (
         ("tests/kis/test_throttle.py::test_stops_pass_cancels_pass_orders_pass_chases_pass_the_rest",),
     ),
     Mutation(
+        "stops take turns from call to call",
+        "kis/throttle.py",
+        "_TAKE",
+        "(began > 0 and began or now) + handicap",
+        "now + handicap",
+        ("tests/kis/test_throttle.py::test_the_step_of_a_stop_that_began_first_makes_all_its_calls_first",),
+    ),
+    Mutation(
         "a transaction that sleeps is left alone",
         "config/settings.py",
         "DATABASE_LIMITS",
