@@ -14,13 +14,13 @@ from functools import cached_property
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
-from django.db.models import Q, QuerySet, Sum
+from django.db.models import Q, Sum
 from django.utils.translation import gettext
 
 from aegis import sessions, stop_sale
 from aegis.broker import Book, Broker, BrokerError, HeldBack, NotSent, OrderRequest, OutcomeUnknown, Quote, Refused
 from aegis.chase import AUCTION_RESULT_AFTER
-from aegis.lifecycle import OPEN, Status
+from aegis.lifecycle import OPEN, UNANSWERED, Status
 from aegis.order_events import StopEventKind
 from aegis.pricing import strategies
 from aegis.requests import CANCEL_PATIENCE, LIVE, EndCause, RequestedBy, RequestKind, RequestState
@@ -621,26 +621,65 @@ def guarded_qty(row: StopRule, now: datetime) -> int | None:
         return 0
     if row.quantity is None:
         return None
-    sales = family_sales(row)
-    left = row.quantity - (sales.aggregate(sum=Sum("filled_qty"))["sum"] or 0)
+    family = family_of(row)
+    sales = family_sales(row, family)
+    left = unsold_qty(row, {each: sum(sale.filled_qty for sale in sales[each.pk]) for each in family})
     if left <= 0 or left >= held_qty(row.stock_code):
         return max(0, left)
     # until the list says what a cancel took, its order may have been filled: a reply says no number of shares
-    unsettled = sales.filter(Q(status__in=[*OPEN, Status.UNKNOWN]) | Q(status=Status.SUBMITTING, sent_at__isnull=False))
-    maybe = sum(each.open_qty for each in unsettled)
-    if left <= maybe:
+    left = unsold_qty(row, {each: sum(map(_maybe_sold, sales[each.pk])) for each in family})
+    if left <= 0:
         raise Waits(gettext("an earlier order of it has no known outcome yet"), now + LOOK_AGAIN)
-    return left - maybe
+    return left
 
 
-def family_sales(row: StopRule) -> QuerySet[TradeOrder]:
-    """Return the sales of a stop, and of the others that the same entry order armed: they guard the same shares."""
+def unsold_qty(row: StopRule, sold: dict[StopRule, int]) -> int:
+    """Return what is left of a stop's fixed quantity; `sold` are the shares that each stop of its family has sold.
+
+    Each kind of stop guards all that the entry bought, by one row after another: what a row sold is missing in each.
+    """
+    alike = [each for each in sold if each == row or is_alike(row, each)]
+    guarded = sum(sold[each] if each.state == State.DISARMED else each.quantity or 0 for each in alike)
+    return min((row.quantity or 0) - sold[row], guarded - sum(sold.values()))
+
+
+def family_of(row: StopRule) -> list[StopRule]:
+    """Return a stop and the others that the same entry order armed."""
     if row.entry_id is None:
-        return row.sales
+        return [row]
+    return [row, *StopRule.objects.filter(entry_id=row.entry_id).exclude(pk=row.pk)]
+
+
+def is_alike(row: StopRule, other: StopRule) -> bool:
+    """Whether the same stop of one entry order armed both, one after the other: they guard different shares.
+
+    A person may have changed what one of them fires at; only where an entry has several stops of a kind that counts.
+    """
+    if row.entry_id is None or row.entry_id != other.entry_id or row.kind != other.kind:
+        return False
+    wanted = row.entry.entry_stops if row.entry else []
+    is_only_one = sum(each["kind"] == row.kind for each in wanted) <= 1
+    return is_only_one or (row.unit, row.value) == (other.unit, other.value)
+
+
+def family_sales(row: StopRule, family: list[StopRule]) -> dict[int, list[TradeOrder]]:
+    """Return the orders of a stop's sale, and of those of its family, by the stop's number."""
+    if row.entry_id is None:
+        return {row.pk: list(row.sales)}
     wanted = Q()
-    for each in StopRule.objects.filter(entry_id=row.entry_id):
+    for each in family:
         wanted |= Q(request_id__startswith=each.request_prefix)
-    return TradeOrder.objects.filter(wanted)
+    sales: dict[int, list[TradeOrder]] = {each.pk: [] for each in family}
+    for order in TradeOrder.objects.filter(wanted):
+        stop, _ = requests.stop_of(order.request_id) or (row.pk, 0)
+        sales[stop].append(order)
+    return sales
+
+
+def _maybe_sold(order: TradeOrder) -> int:
+    """Return the shares that an order has sold, or may still sell."""
+    is_settled = order.state not in (*OPEN, *UNANSWERED)
+    return order.filled_qty if is_settled else order.filled_qty + order.open_qty
 
 
 def is_gone(code: str, now: datetime) -> bool:
@@ -681,9 +720,9 @@ def beside(row: StopRule) -> list[StopRule]:
         return []
     others = StopRule.objects.filter(stock_code=row.stock_code, state__in=SELLING, quantity__isnull=False)
     others = others.exclude(pk=row.pk)
-    if row.entry_id is not None:  # those of the same entry guard the same shares
-        others = others.exclude(entry_id=row.entry_id)
-    return [each for each in others if StopKind(each.kind).falls]
+    falling = [each for each in others if StopKind(each.kind).falls]
+    # those of the same entry guard the same shares, but for those that one of its stops armed for different fills
+    return [each for each in falling if row.entry_id is None or each.entry_id != row.entry_id or is_alike(row, each)]
 
 
 def _precedence(row: StopRule) -> tuple[bool, bool, int]:

@@ -717,6 +717,41 @@ def test_a_stop_attached_to_an_order_is_armed_by_each_fill_for_the_shares_filled
     assert stops.limit(row) == int(Portfolio.objects.get().avg_price * D("0.95"))
 
 
+@pytest.mark.parametrize("sold_first", [True, False])
+@pytest.mark.parametrize("more", [False, True])
+@pytest.mark.parametrize("both", [False, True])
+def test_what_an_entry_buys_after_its_stop_triggered_is_guarded_too(
+    service: OrderService,
+    simulator: Simulator,
+    broker: Broker,
+    fall: Any,
+    work: Any,
+    request: pytest.FixtureRequest,
+    sold_first: bool,
+    more: bool,
+    both: bool,
+) -> None:
+    """4 of 10 are filled, the stop triggers, and the other 6 are filled: another row of the same stop guards them."""
+    if more:
+        request.getfixturevalue("held")
+    wanted = (FIVE_PERCENT, EntryStop(StopKind.TRAILING, StopUnit.PERCENT, D(6)))[: 1 + both]
+    order = service.place(OrderIntent(SAMSUNG, Side.BUY, 10, price=69_000, stops=wanted, plan=NO_CHASE))
+    simulator.set_price(SAMSUNG, 69_000, freeze=True)
+    hear(notice(order.order_no, qty=4, price=69_000))
+    first = StopRule.objects.get(kind=StopKind.STOP_LOSS)
+    fall(60_000, first)
+    if sold_first:
+        stops.run_step(first.pk, broker, clock.now)
+    hear(notice(order.order_no, qty=6, price=69_000))
+    assert sorted(StopRule.objects.filter(kind=StopKind.STOP_LOSS).values_list("quantity", flat=True)) == [4, 6]
+    work(20)
+    for row in StopRule.objects.filter(state=State.ARMED):
+        assert stops.trigger(row.pk, 60_000, clock.now(), seen="feed")
+    work(60)
+    assert set(StopRule.objects.values_list("state", flat=True)) == {State.DONE}
+    assert sum(Portfolio.objects.values_list("quantity", flat=True)) == 10 * more
+
+
 def test_a_stop_of_an_entry_sells_only_what_that_entry_bought(
     service: OrderService, held: Any, work: Any, fall: Any
 ) -> None:
