@@ -29,7 +29,8 @@ _FACTS = """
                    WHERE stock_code = %(code)s AND order_type = 'SELL' AND origin = 'AEGIS' AND order_date = %(today)s
                      AND status = ANY(%(open)s)),
            (SELECT min(at) FROM stop_events
-            WHERE stop_id = %(stop)s AND kind = 'OPPOSITE' AND at >= %(triggered_at)s)
+            WHERE stop_id = %(stop)s AND kind = 'OPPOSITE' AND at >= %(triggered_at)s),
+           (SELECT coalesce(max(id), 0) FROM trade_orders WHERE origin = 'AEGIS')
 """
 _CHANGED = [EndCause.EXTERNAL_CANCEL.value, EndCause.EXTERNAL_AMEND.value, EndCause.OWN_CANCEL.value]
 
@@ -40,7 +41,7 @@ class SaleFacts:
 
     `may_be_changed`: an order of it ended, or lost shares, other than by fills; `has_others`: another stop sells the
     stock; `has_own_sales`: orders of ours to sell it are open; `opposite_cleared_at`: when own buys were first
-    cancelled for it.
+    cancelled for it; `newest_order`: the newest of our orders.
     """
 
     ground: PreTradeContext
@@ -48,6 +49,7 @@ class SaleFacts:
     has_others: bool
     has_own_sales: bool
     opposite_cleared_at: datetime | None
+    newest_order: int
 
 
 def read(row: StopRule, strategy: str, now: datetime) -> SaleFacts:

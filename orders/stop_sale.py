@@ -45,7 +45,7 @@ from market.models import Stock
 from orders import journal, requests, risk, stop_facts
 from orders.cancel import Canceller
 from orders.intents import NO_CHASE, OrderDenied, OrderIntent, offsets
-from orders.models import StopRule, TradeOrder
+from orders.models import STOP_ID, StopRule, TradeOrder
 from orders.pretrade import PreTrade, PricedOrder
 from orders.pretrade_context import PreTradeContext
 from orders.stop_facts import SaleFacts
@@ -95,6 +95,10 @@ class Waits(Exception):
     def __init__(self, why: str, until: datetime | None = None) -> None:
         super().__init__(why)
         self.until = until
+
+
+class Overtaken(Exception):
+    """Another stop that the same entry order armed has sold since this step began: begin it anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,15 +285,34 @@ class StopSale:
         submit = Submitter(self._broker, self._now)
         order = submit.row(draft, self._row.request_id)
         try:
-            order = submit.commit(draft, order, found.crowd, by=RequestedBy.STOP, checks=COMMIT_CHECKS)
+            order = submit.commit(
+                draft, order, found.crowd, by=RequestedBy.STOP, checks=COMMIT_CHECKS, overtaken=self._check_family
+            )
         except IntegrityError:
             return TradeOrder.objects.filter(request_id=self._row.request_id).first()
+        except Overtaken:
+            self._again_at(timedelta(0))
+            return None
         except OrderDenied as denied:
             if [reason.code for reason in denied.reasons] != ["SELF_CROSS"]:
                 raise
             self._clear_opposite()
             return None
         return submit.send(order, grounds_of(order))
+
+    def _check_family(self) -> None:
+        """See what was committed since this step began: orders of ours are numbered in the order of their commits.
+
+        Raises Overtaken if one sells for a stop that guards the same shares.
+        """
+        row = self._row
+        if row.entry_id is None or row.quantity is None:
+            return
+        newer = TradeOrder.objects.filter(pk__gt=self._facts.newest_order, stock_code=row.stock_code)
+        names = newer.filter(request_id__startswith=STOP_ID).values_list("request_id", flat=True)
+        others = {stop for stop, _ in filter(None, map(requests.stop_of, names))} - {row.pk}
+        if others and any(each.pk in others and not is_alike(row, each) for each in family_of(row)):
+            raise Overtaken
 
     # --- what stands in the way
 

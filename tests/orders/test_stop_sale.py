@@ -912,6 +912,32 @@ def test_two_stops_of_one_entry_sell_once_what_it_bought(
     assert sum(Portfolio.objects.values_list("quantity", flat=True)) == 10
 
 
+@pytest.mark.parametrize("call", ["sellable_qty", "quote", "book", "place"])
+@pytest.mark.parametrize("other", [StopKind.TRAILING, StopKind.TAKE_PROFIT])
+def test_two_stops_of_one_entry_that_trigger_a_moment_apart_sell_once(
+    service: OrderService, held: Any, work: Any, fall: Any, broker: Broker, simulator: Simulator, call: str, other: Any
+) -> None:
+    both = (FIVE_PERCENT, EntryStop(other, StopUnit.PERCENT, D(6)))
+    service.place(OrderIntent(SAMSUNG, Side.BUY, 4, strategy="buy_urgent", stops=both, plan=NO_CHASE))
+    work(3)
+    first, second = StopRule.objects.order_by("pk")
+    fall(60_000, second)
+    done: list[bool] = []
+
+    def racing(*words: Any) -> Any:
+        if not done:
+            done.append(True)
+            assert stops.trigger(first.pk, 60_000, clock.now(), seen="feed")
+            stops.run_step(first.pk, broker, clock.now)
+        return getattr(broker, call)(*words)
+
+    stops.run_step(second.pk, mock.MagicMock(wraps=broker, **{call: racing}), clock.now)
+    assert done
+    work(60)
+    assert sold_at_the_exchange(simulator) == 4
+    assert (state(first), state(second)) == ((State.DONE, 10), (State.DONE, 10))
+
+
 def test_a_part_that_is_cancelled_externally_before_our_own_cancel_holds_the_stop(
     resting: tuple[StopRule, TradeOrder], work: Any, broker: Broker, simulator: Simulator
 ) -> None:
