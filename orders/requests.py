@@ -61,13 +61,15 @@ class Grounds:
     """What a request was judged by, and what must still hold when it leaves.
 
     `quoted_at`: when its quote was asked for. `follows`: the order whose chase it serves, which must not have ended.
-    `stop`: the stop (its key and generation) that it sells for, which must still be triggered. `skip` names conditions
-    that do not concern it: an amend that only lowers risk passes every trading state.
+    `stop`: the stop (its key and generation) that it sells for, which must still be triggered; `changed_by_others`: how
+    many orders of that sale were known to be changed by somebody else, of which there must not be more. `skip` names
+    conditions that do not concern it: an amend that only lowers risk passes every trading state.
     """
 
     quoted_at: datetime
     follows: int | None = None
     stop: tuple[int, int] | None = None
+    changed_by_others: int = 0
     skip: frozenset[str] = frozenset()
 
 
@@ -78,6 +80,14 @@ def stop_of(request_id: str) -> tuple[int, int] | None:
     return (int(pk), int(generation)) if is_stop else None
 
 
+# how many orders of a stop's sale somebody else ended, or requested the cancel of. The index of beginnings has these
+# bounds; by LIKE a statement that is prepared once would read all orders
+CHANGED_BY_OTHERS = """
+    SELECT count(*) FROM trade_orders AS sale
+    WHERE sale.request_id ~>=~ %(sale_from)s AND sale.request_id ~<~ %(sale_to)s
+      AND (sale.end_cause IN ('EXTERNAL_CANCEL', 'EXTERNAL_AMEND')
+           OR sale.cancel_wanted_by NOT IN ('', 'STOP', 'CHASE'))
+"""
 # each condition that may have changed since the request was judged, by the name under which a denial reports it
 _CONDITIONS = {
     "STATE": "coalesce((SELECT state FROM trading_switch WHERE id = %(switch)s), 'ACTIVE') = ANY(%(passing)s)",
@@ -92,7 +102,16 @@ _CONDITIONS = {
     "CHASE": "%(follows)s::bigint IS NULL OR (SELECT chase_at FROM trade_orders WHERE id = %(follows)s) IS NOT NULL",
     "STOP": """%(stop)s::bigint IS NULL OR NOT EXISTS (
         SELECT FROM stop_rules WHERE id = %(stop)s AND (state <> 'TRIGGERED' OR generation <> %(generation)s))""",
+    "SALE": f"%(stop)s::bigint IS NULL OR ({CHANGED_BY_OTHERS}) <= %(changed_by_others)s::bigint",
 }
+
+
+def sale_bounds(stop: int) -> dict[str, str]:
+    """Return the bounds between which the request ids of all orders of a stop's sale are."""
+    beginning = f"{STOP_ID}{stop}"
+    return {"sale_from": f"{beginning}:", "sale_to": f"{beginning};"}
+
+
 # the code of a request that is not this sender's any more
 TAKEN = "TAKEN"
 WHY_HELD_BACK = {
@@ -102,6 +121,7 @@ WHY_HELD_BACK = {
     "QUOTE": gettext_noop("the quote that it was judged by was too old before it was sent"),
     "CHASE": gettext_noop("its chase was ended before it was sent"),
     "STOP": gettext_noop("its stop was disarmed before it was sent"),
+    "SALE": gettext_noop("somebody else changed an order of its stop before it was sent"),
     TAKEN: gettext_noop("it was resolved, or sent by another process, before it was sent"),
 }
 
@@ -221,6 +241,8 @@ def _values(order: TradeOrder, grounds: Grounds, at: datetime) -> dict[str, Any]
         "follows": grounds.follows,
         "stop": stop,
         "generation": generation,
+        "changed_by_others": grounds.changed_by_others,
+        **sale_bounds(stop or 0),
     }
 
 

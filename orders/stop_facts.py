@@ -13,12 +13,12 @@ from aegis.lifecycle import OPEN
 from aegis.requests import EndCause
 from aegis.sessions import KST
 from aegis.terms import Side
-from orders import pretrade_context
+from orders import pretrade_context, requests
 from orders.models import StopRule
 from orders.pretrade_context import PreTradeContext, PreTradeQuery
 from orders.stop_rows import SELLING
 
-_FACTS = """
+_FACTS = f"""
     SELECT EXISTS (SELECT FROM trade_orders AS sale
                    WHERE (request_id LIKE %(prefix)s OR root_id IN
                           (SELECT id FROM trade_orders WHERE request_id LIKE %(prefix)s))
@@ -30,8 +30,9 @@ _FACTS = """
                      AND status = ANY(%(open)s)),
            (SELECT min(at) FROM stop_events
             WHERE stop_id = %(stop)s AND kind = 'OPPOSITE' AND at >= %(triggered_at)s),
-           (SELECT coalesce(max(id), 0) FROM trade_orders WHERE origin = 'AEGIS')
-"""
+           (SELECT coalesce(max(id), 0) FROM trade_orders WHERE origin = 'AEGIS'),
+           ({requests.CHANGED_BY_OTHERS})
+"""  # noqa: S608
 _CHANGED = [EndCause.EXTERNAL_CANCEL.value, EndCause.EXTERNAL_AMEND.value, EndCause.OWN_CANCEL.value]
 
 
@@ -41,7 +42,8 @@ class SaleFacts:
 
     `may_be_changed`: an order of it ended, or lost shares, other than by fills; `has_others`: another stop sells the
     stock; `has_own_sales`: orders of ours to sell it are open; `opposite_cleared_at`: when own buys were first
-    cancelled for it; `newest_order`: the newest of our orders.
+    cancelled for it; `newest_order`: the newest of our orders;
+    `changed_by_others`: how many orders of it somebody else changed.
     """
 
     ground: PreTradeContext
@@ -50,6 +52,7 @@ class SaleFacts:
     has_own_sales: bool
     opposite_cleared_at: datetime | None
     newest_order: int
+    changed_by_others: int
 
 
 def read(row: StopRule, strategy: str, now: datetime) -> SaleFacts:
@@ -65,6 +68,7 @@ def read(row: StopRule, strategy: str, now: datetime) -> SaleFacts:
         "today": now.astimezone(KST).date(),
         "open": [status.value for status in OPEN],
         "triggered_at": row.triggered_at,
+        **requests.sale_bounds(row.pk),
     }
     with connection.cursor() as cursor:
         cursor.execute(_FACTS, figures)

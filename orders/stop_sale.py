@@ -298,7 +298,8 @@ class StopSale:
                 raise
             self._clear_opposite()
             return None
-        return submit.send(order, grounds_of(order))
+        grounds = replace(grounds_of(order), changed_by_others=self._facts.changed_by_others)
+        return submit.send(order, grounds)
 
     def _check_family(self) -> None:
         """See what was committed since this step began: orders of ours are numbered in the order of their commits.

@@ -972,6 +972,37 @@ def test_an_order_of_an_earlier_step_that_is_cancelled_externally_holds_the_stop
     assert state(row)[0] == State.HELD_EXTERNALLY
 
 
+@pytest.mark.parametrize("call", ["sellable_qty", "quote", "book", "place"])
+def test_an_external_cancel_that_becomes_known_during_a_step_holds_the_stop(
+    arm: Any, fall: Any, work: Any, after: Any, broker: Broker, simulator: Simulator, call: str
+) -> None:
+    row = arm()
+    fall(LINE, row)
+    simulator.fault("answer_lost", path=ORDER, count=1)
+    stops.run_step(row.pk, Falling(broker, simulator, 4, 1), clock.now)
+    after(6)
+    simulator.command("POST", "/simulator/orders", {"account": ACCOUNT, "cancel": 1})
+    done: list[bool] = []
+
+    def waiting(*words: Any) -> Any:
+        if not done:
+            done.append(True)
+            for _ in range(2):
+                after(7)
+                reconcile.reconcile(broker, clock.now)
+        return getattr(broker, call)(*words)
+
+    for _ in range(10):
+        stops.run_step(row.pk, mock.MagicMock(wraps=broker, **{call: waiting}), clock.now)
+        if done:
+            break
+        after(1)
+    assert done
+    work(60)
+    assert state(row) == (State.HELD_EXTERNALLY, 10)
+    assert sold_at_the_exchange(simulator) == 0
+
+
 def test_a_cancel_of_the_one_sale_of_two_stops_holds_both(
     arm: Any, fall: Any, work: Any, broker: Broker, simulator: Simulator
 ) -> None:
