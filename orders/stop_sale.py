@@ -48,6 +48,7 @@ from orders.intents import NO_CHASE, OrderDenied, OrderIntent, offsets
 from orders.models import STOP_ID, StopRule, TradeOrder
 from orders.pretrade import PreTrade, PricedOrder
 from orders.pretrade_context import PreTradeContext
+from orders.requests import Grounds
 from orders.stop_facts import SaleFacts
 from orders.stop_rows import SELLING, State, append_event, move, move_generation
 from orders.submit import Submitter, grounds_of
@@ -341,9 +342,14 @@ class StopSale:
         return is_asked
 
     def _cancel(self, order: TradeOrder) -> bool:
-        """Request the cancel of one order; whether the broker acknowledged it. Raises NotSent and HeldBack."""
+        """Request the cancel of one order; whether the broker acknowledged it.
+
+        Raises NotSent, and HeldBack if trading was halted or the stop disarmed meanwhile: then nothing of it leaves.
+        """
+        row, now = self._row, self._now()
+        grounds = Grounds(now, stop=(row.pk, row.generation), skip=requests.OF_STOPS_CANCEL)
         try:
-            request = Canceller(self._broker, self._now).cancel(order, by=RequestedBy.STOP)
+            request = Canceller(self._broker, self._now).cancel(order, by=RequestedBy.STOP, grounds=grounds)
         except HeldBack:
             raise
         except Refused as refusal:

@@ -15,11 +15,13 @@ from django.utils import translation
 
 from aegis.broker import Acceptance, Book, Broker, Level, NotSent, OrderRequest, Quote
 from aegis.lifecycle import Status
+from aegis.requests import RequestedBy
 from aegis.risk import TradingState
 from aegis.stops import StopKind, StopUnit
 from aegis.terms import Market, Side
 from infra import clock
 from orders import cancel_driver, fills, kill_switch, reconcile, risk, stops
+from orders.cancel import Canceller
 from orders.models import StopRule, TradeExecution, TradeOrder
 from orders.service import NO_CHASE, EntryStop, OrderIntent, OrderService
 from portfolio.fetcher import KISFetcher
@@ -627,6 +629,94 @@ def test_while_trading_is_halted_not_even_its_cancel_leaves(
     kill_switch.resume(by="kim", reason="", at=clock.now())
     work(30)
     assert state(row) == (State.DONE, 0)
+
+
+def halt() -> None:
+    kill_switch.halt(by="kim", reason="", at=clock.now())
+
+
+@pytest.mark.parametrize("call", ["quote", "book", "cancel"])
+def test_a_halt_during_its_step_lets_no_cancel_of_its_order_leave(
+    resting: tuple[StopRule, TradeOrder], after: Any, work: Any, broker: Broker, call: str
+) -> None:
+    row, sale = resting
+    halted: list[bool] = []
+
+    def halting(*words: Any) -> Any:
+        if not halted:
+            halted.append(True)
+            halt()
+        return getattr(broker, call)(*words)
+
+    after(15)
+    stops.run_step(row.pk, mock.MagicMock(wraps=broker, **{call: halting}), clock.now)
+    assert halted
+    work(30)
+    assert fresh(sale).is_open
+    kill_switch.resume(by="kim", reason="", at=clock.now())
+    work(30)
+    assert state(row) == (State.DONE, 0)
+
+
+@pytest.mark.parametrize("how", ["halted", "disarmed"])
+@pytest.mark.parametrize("side", [Side.SELL, Side.BUY])
+def test_what_stands_against_a_sale_is_not_cancelled_once_nothing_is_to_be_sold(
+    arm: Any, fall: Any, work: Any, service: OrderService, broker: Broker, how: str, side: Side
+) -> None:
+    row = arm()
+    fall(LINE, row)
+    price = 75_000 if side is Side.SELL else 65_900
+    own = service.place(OrderIntent(SAMSUNG, side, 4, price=price, plan=NO_CHASE))
+    done: list[bool] = []
+
+    def cancel(placed: Any) -> Acceptance:
+        if not done:
+            done.append(True)
+            halt() if how == "halted" else stops.disarm(row, why="kim", at=clock.now())
+        return broker.cancel(placed)
+
+    stops.run_step(row.pk, mock.MagicMock(wraps=broker, cancel=cancel), clock.now)
+    assert done
+    work(30)
+    assert fresh(own).is_open
+    if how == "halted":
+        kill_switch.resume(by="kim", reason="", at=clock.now())
+        work(30)
+        assert state(row)[0] == State.DONE
+        assert fresh(own).state is Status.CANCELLED
+
+
+def test_while_only_sales_pass_own_buys_are_cancelled_for_a_sale(
+    arm: Any, fall: Any, work: Any, service: OrderService
+) -> None:
+    row = arm()
+    fall(LINE, row)
+    buy = service.place(OrderIntent(SAMSUNG, Side.BUY, 4, price=65_900, plan=NO_CHASE))
+    kill_switch.set_state(TradingState.REDUCING, by="kim", reason="", at=clock.now())
+    work(30)
+    assert (state(row), fresh(buy).state) == ((State.DONE, 0), Status.CANCELLED)
+
+
+@pytest.mark.parametrize("by", [RequestedBy.OPERATOR, RequestedBy.CANCEL_ALL, RequestedBy.CALLER])
+def test_a_halt_holds_back_no_cancel_that_others_requested_before_the_stop(
+    arm: Any, fall: Any, work: Any, after: Any, service: OrderService, broker: Broker, simulator: Simulator, by: Any
+) -> None:
+    row = arm()
+    own = service.place(OrderIntent(SAMSUNG, Side.SELL, 4, price=75_000, plan=NO_CHASE))
+    simulator.fault("timeout_unaccepted", path=CHANGE, count=1)
+    Canceller(broker, clock.now).cancel(fresh(own), by=by)
+    after(60)
+    fall(LINE, row)
+
+    def cancel(placed: Any) -> Acceptance:
+        halt()
+        return broker.cancel(placed)
+
+    stops.run_step(row.pk, mock.MagicMock(wraps=broker, cancel=cancel), clock.now)
+    assert (fresh(own).cancel_wanted_by, fresh(own).is_open) == (by, True)
+    work(60)
+    assert fresh(own).state is Status.CANCELLED
+    assert not [each for each in sales() if each.request_id.startswith("stop:")]
 
 
 def test_after_an_outage_of_the_broker_it_sells_within_seconds_and_nobody_need_act(
