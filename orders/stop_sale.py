@@ -541,8 +541,9 @@ class StopSale:
             if not move_generation(row, at=now, **fields):
                 return
             append_event(row, StopEventKind.HELD_EXTERNALLY, words, at=now)
-            # its sale was theirs too
-            for other in StopRule.objects.filter(stock_code=row.stock_code, state__in=SELLING).exclude(pk=row.pk):
+            # its sale was theirs too, but for those that sell beside it
+            alone = [row.pk, *(each.pk for each in beside(row))]
+            for other in StopRule.objects.filter(stock_code=row.stock_code, state__in=SELLING).exclude(pk__in=alone):
                 if StopKind(other.kind).falls and move_generation(other, at=now, **fields):
                     append_event(other, StopEventKind.HELD_EXTERNALLY, words, at=now)
 

@@ -1104,6 +1104,19 @@ def test_a_cancel_of_the_one_sale_of_two_stops_holds_both(
     assert (state(first), state(second)) == ((State.HELD_EXTERNALLY, 10), (State.HELD_EXTERNALLY, 10))
 
 
+def test_a_cancel_of_one_of_two_sales_beside_each_other_leaves_the_other(
+    arm: Any, fall: Any, work: Any, broker: Broker, simulator: Simulator
+) -> None:
+    first, second = arm(quantity=3), arm(quantity=4)
+    fall(65_800, first, second)
+    work(2, Falling(broker, simulator, 4, 2))
+    one, two = sales()
+    assert [one.is_open, two.is_open] == [True, True]
+    cancel_externally(simulator, one)
+    work(60)
+    assert (state(first), state(second)) == ((State.HELD_EXTERNALLY, 6), (State.DONE, 6))
+
+
 def test_a_fill_that_is_voided_after_its_stop_triggered_is_not_sold(
     service: OrderService, held: Any, work: Any, fall: Any
 ) -> None:
