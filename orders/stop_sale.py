@@ -49,7 +49,7 @@ from orders.models import STOP_ID, StopRule, TradeOrder
 from orders.pretrade import PreTrade, PricedOrder
 from orders.pretrade_context import PreTradeContext
 from orders.requests import Grounds
-from orders.stop_facts import SaleFacts
+from orders.stop_facts import OPPOSITE_PATIENCE, SaleFacts
 from orders.stop_rows import SELLING, State, append_event, move, move_generation
 from orders.submit import Submitter, grounds_of
 from portfolio.models import PortfolioEvent
@@ -65,8 +65,6 @@ PAUSE = timedelta(seconds=5)
 PAUSE_MAX = timedelta(seconds=60)
 # an order that is still on its way after this has lost its sender
 ON_ITS_WAY = timedelta(seconds=5)
-# own buys that a sale could trade against are cancelled first: it sells after this, whether that is confirmed or not
-OPPOSITE_PATIENCE = timedelta(seconds=2)
 # shares that left without a trade may be back with the next balance: only after this does their absence count
 VANISHED = timedelta(minutes=10)
 # after so many refusals in a row a person is called; the stop goes on, at longer intervals
@@ -254,8 +252,8 @@ class StopSale:
         quoted_at: datetime,
     ) -> TradeOrder | None:
         """Commit and send one order. None if own buys are cancelled first. Raises OrderDenied."""
-        row, now = self._row, self._now()
-        pretrade = PreTrade(self._broker, self._now, may_self_cross=self._has_cleared_opposite(now))
+        row = self._row
+        pretrade = PreTrade(self._broker, self._now)
         request = OrderRequest(row.stock_code, Side.SELL, session.venue, step.kind, qty, step.price)
         intent = OrderIntent(
             row.stock_code,
@@ -272,6 +270,7 @@ class StopSale:
             is_priced=True,
             quote=quote,
             best_opposite=book.best_opposite(Side.SELL),
+            may_cross=frozenset(self._facts.may_cross),
         )
         against = denials(facts, CHECKS)
         if [reason.code for reason in against] == ["SELF_CROSS"]:
@@ -373,23 +372,18 @@ class StopSale:
 
     def _clear_opposite(self) -> None:
         """Cancel the buys that the sale could trade against, external ones too, report it, and try again soon."""
-        row, now = self._row, self._now()
+        row, today = self._row, self._now().astimezone(KST).date()
         buys = TradeOrder.objects.filter(
-            stock_code=row.stock_code, order_type=Side.BUY, status__in=OPEN, order_date=now.astimezone(KST).date()
+            stock_code=row.stock_code, order_type=Side.BUY, status__in=OPEN, order_date=today
         )
         for order in buys.exclude(order_no=None):
             if order.cancel_wanted_at is None:
                 self._cancel(order)
-        names = ", ".join(f"#{pk}" for pk in buys.values_list("pk", flat=True))
+        names, now = ", ".join(f"#{pk}" for pk in buys.values_list("pk", flat=True)), self._now()
         with transaction.atomic():
             detail = gettext("{orders}: own buys are cancelled first").format(orders=names)
             append_event(row, StopEventKind.OPPOSITE, detail, at=now)
             move_generation(row, try_at=now + OPPOSITE_PATIENCE)
-
-    def _has_cleared_opposite(self, at: datetime) -> bool:
-        """Whether own buys were cancelled for this sale, and long enough ago to sell in any case."""
-        cleared_at = self._facts.opposite_cleared_at
-        return cleared_at is not None and cleared_at <= at - OPPOSITE_PATIENCE
 
     # --- following an order
 

@@ -424,6 +424,59 @@ def test_an_order_that_never_arrived_is_followed_at_once(arm: Any, fall: Any, wo
     assert state(row) == (State.DONE, 0)
 
 
+@pytest.mark.parametrize("earlier", [False, True])
+def test_each_own_buy_is_cancelled_before_a_sale_could_trade_against_it(
+    arm: Any, fall: Any, work: Any, service: OrderService, broker: Broker, simulator: Simulator, earlier: bool
+) -> None:
+    """Whether or not other buys were cancelled for this sale before, an hour ago."""
+    row = arm()
+    external = offer_externally(simulator, 6)
+    fall(LINE, row)
+    if earlier:
+        service.place(OrderIntent(SAMSUNG, Side.BUY, 2, price=65_900, plan=NO_CHASE))
+    work(30)
+    assert ("OPPOSITE" in kinds(row)) is earlier
+    work(1200, every=10)
+    buy = service.place(OrderIntent(SAMSUNG, Side.BUY, 2, price=65_900, plan=NO_CHASE))
+    simulator.command("POST", "/simulator/orders", {"account": ACCOUNT, "cancel": int(external["number"])})
+    seen: list[str] = []
+
+    def place(request: OrderRequest) -> Acceptance:
+        seen.append(fresh(buy).status)
+        return broker.place(request)
+
+    work(90, mock.MagicMock(wraps=broker, place=place))
+    assert seen[0] == Status.CANCELLED
+    assert state(row)[0] == State.DONE
+
+
+@pytest.mark.parametrize("answer", ["refused", "lost"])
+def test_an_own_buy_whose_cancel_nothing_confirms_holds_a_sale_up_for_seconds(
+    arm: Any, fall: Any, work: Any, service: OrderService, simulator: Simulator, answer: str
+) -> None:
+    row = arm()
+    fall(LINE, row)
+    service.place(OrderIntent(SAMSUNG, Side.BUY, 2, price=65_900, plan=NO_CHASE))
+    simulator.fault({"refused": "refusal", "lost": "timeout_unaccepted"}[answer], path=CHANGE, count=9)
+    began = clock.now()
+    while not sales() and clock.now() - began < timedelta(seconds=30):
+        work(1, every=0.5, lists=False)
+    assert sales()
+    assert clock.now() - began <= timedelta(seconds=8)
+
+
+def test_an_own_buy_of_unknown_outcome_holds_a_sale_up_for_seconds(
+    arm: Any, fall: Any, work: Any, service: OrderService, simulator: Simulator
+) -> None:
+    row = arm()
+    fall(LINE, row)
+    simulator.fault("timeout_unaccepted", path=ORDER, count=1)
+    buy = service.place(OrderIntent(SAMSUNG, Side.BUY, 2, price=65_900, plan=NO_CHASE))
+    assert buy.state is Status.UNKNOWN
+    work(6, lists=False)
+    assert sales()
+
+
 # --- others change its order
 
 
