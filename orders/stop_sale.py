@@ -143,7 +143,7 @@ class StopSale:
         if self._facts.may_be_changed and (changed := changed_by_others(row)):
             return self._hold(changed)
         is_all = row.quantity is None and self._facts.ground.crowd.held_qty > 0
-        guarded = None if is_all else guarded_qty(row, self._now())
+        guarded = None if is_all else self._guarded()
         if guarded == 0:
             return self._end()
         if self._facts.has_others and (other := selling_for(row)):
@@ -158,6 +158,21 @@ class StopSale:
             raise Waits(gettext("the broker lets no share be sold: open orders may hold them"), self._later())
         order = self._place(qty, session)
         return self._record_order(order) if order else None
+
+    def _guarded(self) -> int | None:
+        """Return the guarded shares as `guarded_qty` does.
+
+        If orders that may still sell them stand in the way, those that this sale goes before are cancelled. Raises
+        Waits and BrokerError.
+        """
+        row = self._row
+        try:
+            return guarded_qty(row, self._now())
+        except Waits:
+            if StopKind(row.kind).falls and self._facts.has_own_sales and selling_for(row) is None:
+                self._session()
+                self._release_own_sales()
+            raise
 
     def _session(self) -> SaleSession:
         """Return where the stock can be sold now. Raises Waits, without a request, if nowhere or while halted."""

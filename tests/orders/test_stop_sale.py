@@ -1055,6 +1055,23 @@ def test_two_stops_of_one_entry_sell_once_what_it_bought(
     assert sum(Portfolio.objects.values_list("quantity", flat=True)) == 10
 
 
+def test_a_falling_stop_of_an_entry_does_not_wait_for_its_take_profit(
+    service: OrderService, held: Any, work: Any, fall: Any, broker: Broker, simulator: Simulator
+) -> None:
+    both = (FIVE_PERCENT, EntryStop(StopKind.TAKE_PROFIT, StopUnit.PERCENT, D(6)))
+    service.place(OrderIntent(SAMSUNG, Side.BUY, 4, strategy="buy_urgent", stops=both, plan=NO_CHASE))
+    work(3)
+    loss, profit = StopRule.objects.order_by("pk")
+    fall(75_000, profit)
+    work(2, Falling(broker, simulator, 4, 1))
+    assert [each.is_open for each in sales()] == [True]
+    fall(60_000, loss)
+    work(10)
+    assert state(loss) == (State.DONE, 10)
+    work(30)
+    assert (state(profit), sold_at_the_exchange(simulator)) == ((State.DONE, 10), 4)
+
+
 @pytest.mark.parametrize("call", ["sellable_qty", "quote", "book", "place"])
 @pytest.mark.parametrize("other", [StopKind.TRAILING, StopKind.TAKE_PROFIT])
 def test_two_stops_of_one_entry_that_trigger_a_moment_apart_sell_once(
