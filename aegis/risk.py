@@ -92,9 +92,9 @@ class RiskInputs:
     blacklist; `orderable_cash` won and `sellable_qty` shares are the broker's own answers of this moment.
     `is_child_order` marks a chase's re-order or a stop's sale, which no caller asks for. `total_asset` in won is the
     account as last seen, `held_qty` what it holds of this stock. `best_opposite` is the price in won that it would meet
-    first, None if the book was not asked. `may_self_cross`: it may trade against the account's own orders. `kept_qty`
-    and `kept_won` are what the family of an amend has bought or may still buy beside it. `breaker_since`: a circuit
-    breaker goes on since then.
+    first, None if the book was not asked. `may_cross` names the account's own orders that it may trade against.
+    `kept_qty` and `kept_won` are what the family of an amend has bought or may still buy beside it. `breaker_since`: a
+    circuit breaker goes on since then.
     """
 
     request: OrderRequest
@@ -118,7 +118,7 @@ class RiskInputs:
     sellable_qty: int | None = None
     cost_won: int = 0
     best_opposite: int | None = None
-    may_self_cross: bool = False
+    may_cross: frozenset[str] = frozenset()
     kept_qty: int = 0
     kept_won: int = 0
     breaker_since: datetime | None = None
@@ -298,9 +298,10 @@ def check_self_cross(facts: RiskInputs) -> Denial | None:
     It is judged by its limit, or without a price by the best opposite quote. SOR counts as both venues.
     """
     price = facts.price if facts.request.kind.is_priced else facts.best_opposite or facts.price
-    if facts.may_self_cross or price is None:
+    if price is None:
         return None
-    rival = next((each for each in facts.others.opposite if _crosses(facts.request, price, each)), None)
+    against = (each for each in facts.others.opposite if each.name not in facts.may_cross)
+    rival = next((each for each in against if _crosses(facts.request, price, each)), None)
     if rival is None:
         return None
     return Denial(

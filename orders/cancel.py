@@ -64,7 +64,7 @@ class Canceller:
             if isinstance(error, OutcomeUnknown):
                 return request
             if isinstance(error, HeldBack):
-                _withdraw(order)
+                _withdraw(order, by=by)
             raise
         requests.record_acknowledged(request, acceptance, at=self._now())
         journal.append_event(order, OrderEventKind.CANCEL_TAKEN, acceptance.order_no, at=self._now())
@@ -200,13 +200,13 @@ def inherit(pk: int, made: TradeOrder) -> None:
 
 
 def _want(order: TradeOrder, by: RequestedBy, now: datetime, *, is_whole: bool) -> None:
-    """Record that a cancel is requested, and when it is checked next. A person's request outranks others."""
+    """Record that a cancel is requested, and when it is checked next."""
     if not is_whole:
         journal.request_confirmation(order)
         return
     sent = order.requests.filter(kind=RequestKind.CANCEL).count()
     request = {"cancel_wanted_at": order.cancel_wanted_at or now, "cancel_wanted_by": by.value}
-    if order.cancel_wanted_at and RequestedBy(order.cancel_wanted_by).is_person:
+    if order.cancel_wanted_at and _outranks(RequestedBy(order.cancel_wanted_by), by):
         del request["cancel_wanted_by"]
     ended = {} if by is RequestedBy.CHASE else {"chase_at": None}
     journal.update_fields(
@@ -214,8 +214,19 @@ def _want(order: TradeOrder, by: RequestedBy, now: datetime, *, is_whole: bool) 
     )
 
 
-def _withdraw(order: TradeOrder) -> None:
-    """Withdraw a chase's request to cancel if the chase was ended, or no cancel of it is on its way."""
+def _outranks(former: RequestedBy, by: RequestedBy) -> bool:
+    """Whether a request to cancel stays its first requester's: a person's does, and a stop takes over no caller's."""
+    return former.is_person or (by is RequestedBy.STOP and former is RequestedBy.CALLER)
+
+
+def _withdraw(order: TradeOrder, *, by: RequestedBy = RequestedBy.CHASE) -> None:
+    """Withdraw a chase's request to cancel if the chase was ended, or no cancel of it is on its way.
+
+    A stop's is withdrawn too where its own cancel did not leave: it asks again if it still sells.
+    """
+    if by is RequestedBy.STOP and not requests.live_changes(order):
+        stops = TradeOrder.objects.filter(pk=order.pk, cancel_wanted_by=by)
+        stops.update(cancel_wanted_at=None, cancel_wanted_by="", cancel_due_at=None)
     wanted = TradeOrder.objects.filter(pk=order.pk, cancel_wanted_by=RequestedBy.CHASE)
     if requests.live_changes(order):
         wanted = wanted.filter(chase_at=None)

@@ -41,17 +41,21 @@ def arm_filled(order: TradeOrder, qty: int, price: int, *, at: datetime) -> None
 
 
 def disarm_voided(order: TradeOrder, qty: int, *, at: datetime) -> None:
-    """Take back what a fill armed that was none."""
+    """Take back what a fill armed that was none, first from the newest of the rows that a stop has."""
     for stop in order.entry_stops:
-        row = _of(order, stop, [State.ARMED, *SELLING]).select_for_update().first()
-        if row is None:
-            continue
-        left = (row.quantity or 0) - qty
-        fields: dict[str, Any] = {"quantity": left} if left > 0 else {"state": State.DISARMED, "try_at": None}
-        move(row, [State.ARMED, *SELLING], at=at, **fields)
-        append_event(
-            row, StopEventKind.ARMED if left > 0 else StopEventKind.DISARMED, f"-{qty:,} ({row.armed_by})", at=at
-        )
+        rest = qty
+        for row in _of(order, stop, [State.ARMED, *SELLING]).select_for_update():
+            taken = min(rest, row.quantity or 0)
+            if taken:
+                _take_back(row, taken, at)
+            rest -= taken
+
+
+def _take_back(row: StopRule, qty: int, at: datetime) -> None:
+    left = (row.quantity or 0) - qty
+    fields: dict[str, Any] = {"quantity": left} if left > 0 else {"state": State.DISARMED, "try_at": None}
+    move(row, [State.ARMED, *SELLING], at=at, **fields)
+    append_event(row, StopEventKind.ARMED if left > 0 else StopEventKind.DISARMED, f"-{qty:,} ({row.armed_by})", at=at)
 
 
 def _of(order: TradeOrder, stop: dict[str, Any], states: Sequence[StopRule.State]) -> Any:

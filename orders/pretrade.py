@@ -80,12 +80,11 @@ def _distinct(found: Sequence[Denial]) -> list[Denial]:
 
 
 class PreTrade:
-    """Prices and judges orders with one broker, by one clock; they may trade against our own if `may_self_cross`."""
+    """Prices and judges orders with one broker, by one clock."""
 
-    def __init__(self, broker: Broker, now: Callable[[], datetime], *, may_self_cross: bool = False) -> None:
+    def __init__(self, broker: Broker, now: Callable[[], datetime]) -> None:
         self._broker = broker
         self._now = now
-        self._may_self_cross = may_self_cross
 
     # --- what our tables say
 
@@ -304,10 +303,9 @@ class PreTrade:
         is_child_order: bool = False,
     ) -> RiskInputs:
         is_priced = intent.price is not None
-        known = pretrade_context.risk_inputs(
+        return pretrade_context.risk_inputs(
             request, stock, found, now=self._now(), is_child_order=is_child_order, is_priced=is_priced
         )
-        return replace(known, may_self_cross=self._may_self_cross)
 
     def _ask_limits(
         self, facts: RiskInputs, released_won: int, released_qty: int, *, counts_shares: bool

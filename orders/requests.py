@@ -61,13 +61,16 @@ class Grounds:
     """What a request was judged by, and what must still hold when it leaves.
 
     `quoted_at`: when its quote was asked for. `follows`: the order whose chase it serves, which must not have ended.
-    `stop`: the stop (its key and generation) that it sells for, which must still be triggered. `skip` names conditions
-    that do not concern it: an amend that only lowers risk passes every trading state.
+    `stop`: the stop (its key and generation) that it sells or cancels for, which must still be at it, while a sale
+    passes the trading state; `changed_by_others`: how many orders of that sale were known to be changed by somebody
+    else, of which there must not be more. `skip` names conditions that do not concern it: an amend that only lowers
+    risk passes every trading state.
     """
 
     quoted_at: datetime
     follows: int | None = None
     stop: tuple[int, int] | None = None
+    changed_by_others: int = 0
     skip: frozenset[str] = frozenset()
 
 
@@ -78,6 +81,14 @@ def stop_of(request_id: str) -> tuple[int, int] | None:
     return (int(pk), int(generation)) if is_stop else None
 
 
+# how many orders of a stop's sale somebody else ended, or requested the cancel of. The index of beginnings has these
+# bounds; by LIKE a statement that is prepared once would read all orders
+CHANGED_BY_OTHERS = """
+    SELECT count(*) FROM trade_orders AS sale
+    WHERE sale.request_id ~>=~ %(sale_from)s AND sale.request_id ~<~ %(sale_to)s
+      AND (sale.end_cause IN ('EXTERNAL_CANCEL', 'EXTERNAL_AMEND')
+           OR sale.cancel_wanted_by NOT IN ('', 'STOP', 'CHASE'))
+"""
 # each condition that may have changed since the request was judged, by the name under which a denial reports it
 _CONDITIONS = {
     "STATE": "coalesce((SELECT state FROM trading_switch WHERE id = %(switch)s), 'ACTIVE') = ANY(%(passing)s)",
@@ -91,8 +102,17 @@ _CONDITIONS = {
     "QUOTE": "%(quoted_at)s >= %(oldest_quote)s",
     "CHASE": "%(follows)s::bigint IS NULL OR (SELECT chase_at FROM trade_orders WHERE id = %(follows)s) IS NOT NULL",
     "STOP": """%(stop)s::bigint IS NULL OR NOT EXISTS (
-        SELECT FROM stop_rules WHERE id = %(stop)s AND (state <> 'TRIGGERED' OR generation <> %(generation)s))""",
+        SELECT FROM stop_rules WHERE id = %(stop)s AND (state <> ALL(%(selling)s) OR generation <> %(generation)s))""",
+    "SALE": f"%(stop)s::bigint IS NULL OR ({CHANGED_BY_OTHERS}) <= %(changed_by_others)s::bigint",
 }
+
+
+def sale_bounds(stop: int) -> dict[str, str]:
+    """Return the bounds between which the request ids of all orders of a stop's sale are."""
+    beginning = f"{STOP_ID}{stop}"
+    return {"sale_from": f"{beginning}:", "sale_to": f"{beginning};"}
+
+
 # the code of a request that is not this sender's any more
 TAKEN = "TAKEN"
 WHY_HELD_BACK = {
@@ -102,6 +122,7 @@ WHY_HELD_BACK = {
     "QUOTE": gettext_noop("the quote that it was judged by was too old before it was sent"),
     "CHASE": gettext_noop("its chase was ended before it was sent"),
     "STOP": gettext_noop("its stop was disarmed before it was sent"),
+    "SALE": gettext_noop("somebody else changed an order of its stop before it was sent"),
     TAKEN: gettext_noop("it was resolved, or sent by another process, before it was sent"),
 }
 
@@ -128,6 +149,8 @@ WHERE id = %(request)s AND state IN ('REQUESTED', 'SENT') AND sent_at IS NOT DIS
 
 
 LOWERS_RISK = frozenset({"STATE", "BLACKLIST"})
+# a stop cancels whatever stands against its sale, at any hour and price
+OF_STOPS_CANCEL = frozenset(_CONDITIONS) - {"STATE", "STOP"}
 
 
 def _conditions(grounds: Grounds | None) -> dict[str, str]:
@@ -172,7 +195,7 @@ class _Claim:
         today = at.astimezone(KST).date()
         values = {"at": at, "seen": self._sent_at, "order": self._order.pk, "open": _OPEN, "today": today}
         values |= {"request": self._request.pk} if self._request else {}
-        values |= _values(self._order, self._grounds, at) if self._grounds else {}
+        values |= _values(self._order, self._grounds, at, is_new=self._request is None) if self._grounds else {}
         if not self._mark(values):
             why = self._why(values)
             raise HeldBack(gettext(WHY_HELD_BACK[why]), code=why)
@@ -203,12 +226,13 @@ class _Claim:
         return next((name for name, is_so in holds.items() if not is_so), TAKEN)
 
 
-def _values(order: TradeOrder, grounds: Grounds, at: datetime) -> dict[str, Any]:
+def _values(order: TradeOrder, grounds: Grounds, at: datetime, *, is_new: bool) -> dict[str, Any]:
     local, side = at.astimezone(KST), Side(order.order_type)
     stop, generation = grounds.stop or (None, None)
+    serves = Side.SELL if stop else side
     return {
         "switch": TradingSwitch.ONLY_PK,
-        "passing": [state.value for state in TradingState if state.lets_pass(side)],
+        "passing": [state.value for state in TradingState if state.lets_pass(serves)],
         "today": local.date(),
         "time": local.time(),
         "market": order.market,
@@ -221,6 +245,10 @@ def _values(order: TradeOrder, grounds: Grounds, at: datetime) -> dict[str, Any]
         "follows": grounds.follows,
         "stop": stop,
         "generation": generation,
+        # a stop sells once in a generation, and cancels before that and after it
+        "selling": ["TRIGGERED"] if is_new else ["TRIGGERED", "ORDERED"],
+        "changed_by_others": grounds.changed_by_others,
+        **sale_bounds(stop or 0),
     }
 
 

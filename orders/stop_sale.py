@@ -14,13 +14,13 @@ from functools import cached_property
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
-from django.db.models import Q, QuerySet, Sum
+from django.db.models import Q, Sum
 from django.utils.translation import gettext
 
 from aegis import sessions, stop_sale
 from aegis.broker import Book, Broker, BrokerError, HeldBack, NotSent, OrderRequest, OutcomeUnknown, Quote, Refused
 from aegis.chase import AUCTION_RESULT_AFTER
-from aegis.lifecycle import OPEN, Status
+from aegis.lifecycle import OPEN, UNANSWERED, Status
 from aegis.order_events import StopEventKind
 from aegis.pricing import strategies
 from aegis.requests import CANCEL_PATIENCE, LIVE, EndCause, RequestedBy, RequestKind, RequestState
@@ -45,10 +45,11 @@ from market.models import Stock
 from orders import journal, requests, risk, stop_facts
 from orders.cancel import Canceller
 from orders.intents import NO_CHASE, OrderDenied, OrderIntent, offsets
-from orders.models import StopRule, TradeOrder
+from orders.models import STOP_ID, StopRule, TradeOrder
 from orders.pretrade import PreTrade, PricedOrder
 from orders.pretrade_context import PreTradeContext
-from orders.stop_facts import SaleFacts
+from orders.requests import Grounds
+from orders.stop_facts import OPPOSITE_PATIENCE, SaleFacts
 from orders.stop_rows import SELLING, State, append_event, move, move_generation
 from orders.submit import Submitter, grounds_of
 from portfolio.models import PortfolioEvent
@@ -64,8 +65,6 @@ PAUSE = timedelta(seconds=5)
 PAUSE_MAX = timedelta(seconds=60)
 # an order that is still on its way after this has lost its sender
 ON_ITS_WAY = timedelta(seconds=5)
-# own buys that a sale could trade against are cancelled first: it sells after this, whether that is confirmed or not
-OPPOSITE_PATIENCE = timedelta(seconds=2)
 # shares that left without a trade may be back with the next balance: only after this does their absence count
 VANISHED = timedelta(minutes=10)
 # after so many refusals in a row a person is called; the stop goes on, at longer intervals
@@ -95,6 +94,10 @@ class Waits(Exception):
     def __init__(self, why: str, until: datetime | None = None) -> None:
         super().__init__(why)
         self.until = until
+
+
+class Overtaken(Exception):
+    """Another stop that the same entry order armed has sold since this step began: begin it anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +143,7 @@ class StopSale:
         if self._facts.may_be_changed and (changed := changed_by_others(row)):
             return self._hold(changed)
         is_all = row.quantity is None and self._facts.ground.crowd.held_qty > 0
-        guarded = None if is_all else guarded_qty(row, self._now())
+        guarded = None if is_all else self._guarded()
         if guarded == 0:
             return self._end()
         if self._facts.has_others and (other := selling_for(row)):
@@ -156,6 +159,21 @@ class StopSale:
             raise Waits(why, self._later(why))
         order = self._place(qty, session)
         return self._record_order(order) if order else None
+
+    def _guarded(self) -> int | None:
+        """Return the guarded shares as `guarded_qty` does.
+
+        If orders that may still sell them stand in the way, those that this sale goes before are cancelled. Raises
+        Waits and BrokerError.
+        """
+        row = self._row
+        try:
+            return guarded_qty(row, self._now())
+        except Waits:
+            if StopKind(row.kind).falls and self._facts.has_own_sales and selling_for(row) is None:
+                self._session()
+                self._release_own_sales()
+            raise
 
     def _session(self) -> SaleSession:
         """Return where the stock can be sold now. Raises Waits, without a request, if nowhere or while halted."""
@@ -281,8 +299,8 @@ class StopSale:
         quoted_at: datetime,
     ) -> TradeOrder | None:
         """Commit and send one order. None if own buys are cancelled first. Raises OrderDenied."""
-        row, now = self._row, self._now()
-        pretrade = PreTrade(self._broker, self._now, may_self_cross=self._has_cleared_opposite(now))
+        row = self._row
+        pretrade = PreTrade(self._broker, self._now)
         request = OrderRequest(row.stock_code, Side.SELL, session.venue, step.kind, qty, step.price)
         intent = OrderIntent(
             row.stock_code,
@@ -299,6 +317,7 @@ class StopSale:
             is_priced=True,
             quote=quote,
             best_opposite=book.best_opposite(Side.SELL),
+            may_cross=frozenset(self._facts.may_cross),
         )
         against = denials(facts, CHECKS)
         if [reason.code for reason in against] == ["SELF_CROSS"]:
@@ -313,15 +332,35 @@ class StopSale:
         submit = Submitter(self._broker, self._now)
         order = submit.row(draft, self._row.request_id)
         try:
-            order = submit.commit(draft, order, found.crowd, by=RequestedBy.STOP, checks=COMMIT_CHECKS)
+            order = submit.commit(
+                draft, order, found.crowd, by=RequestedBy.STOP, checks=COMMIT_CHECKS, overtaken=self._check_family
+            )
         except IntegrityError:
             return TradeOrder.objects.filter(request_id=self._row.request_id).first()
+        except Overtaken:
+            self._again_at(timedelta(0))
+            return None
         except OrderDenied as denied:
             if [reason.code for reason in denied.reasons] != ["SELF_CROSS"]:
                 raise
             self._clear_opposite()
             return None
-        return submit.send(order, grounds_of(order))
+        grounds = replace(grounds_of(order), changed_by_others=self._facts.changed_by_others)
+        return submit.send(order, grounds)
+
+    def _check_family(self) -> None:
+        """See what was committed since this step began: orders of ours are numbered in the order of their commits.
+
+        Raises Overtaken if one sells for a stop that guards the same shares.
+        """
+        row = self._row
+        if row.entry_id is None or row.quantity is None:
+            return
+        newer = TradeOrder.objects.filter(pk__gt=self._facts.newest_order, stock_code=row.stock_code)
+        names = newer.filter(request_id__startswith=STOP_ID).values_list("request_id", flat=True)
+        others = {stop for stop, _ in filter(None, map(requests.stop_of, names))} - {row.pk}
+        if others and any(each.pk in others and not is_alike(row, each) for each in family_of(row)):
+            raise Overtaken
 
     # --- what stands in the way
 
@@ -349,9 +388,14 @@ class StopSale:
         return is_asked
 
     def _cancel(self, order: TradeOrder) -> bool:
-        """Request the cancel of one order; whether the broker acknowledged it. Raises NotSent and HeldBack."""
+        """Request the cancel of one order; whether the broker acknowledged it.
+
+        Raises NotSent, and HeldBack if trading was halted or the stop disarmed meanwhile: then nothing of it leaves.
+        """
+        row, now = self._row, self._now()
+        grounds = Grounds(now, stop=(row.pk, row.generation), skip=requests.OF_STOPS_CANCEL)
         try:
-            request = Canceller(self._broker, self._now).cancel(order, by=RequestedBy.STOP)
+            request = Canceller(self._broker, self._now).cancel(order, by=RequestedBy.STOP, grounds=grounds)
         except HeldBack:
             raise
         except Refused as refusal:
@@ -377,23 +421,18 @@ class StopSale:
 
     def _clear_opposite(self) -> None:
         """Cancel the buys that the sale could trade against, external ones too, report it, and try again soon."""
-        row, now = self._row, self._now()
+        row, today = self._row, self._now().astimezone(KST).date()
         buys = TradeOrder.objects.filter(
-            stock_code=row.stock_code, order_type=Side.BUY, status__in=OPEN, order_date=now.astimezone(KST).date()
+            stock_code=row.stock_code, order_type=Side.BUY, status__in=OPEN, order_date=today
         )
         for order in buys.exclude(order_no=None):
             if order.cancel_wanted_at is None:
                 self._cancel(order)
-        names = ", ".join(f"#{pk}" for pk in buys.values_list("pk", flat=True))
+        names, now = ", ".join(f"#{pk}" for pk in buys.values_list("pk", flat=True)), self._now()
         with transaction.atomic():
             detail = gettext("{orders}: own buys are cancelled first").format(orders=names)
             append_event(row, StopEventKind.OPPOSITE, detail, at=now)
             move_generation(row, try_at=now + OPPOSITE_PATIENCE)
-
-    def _has_cleared_opposite(self, at: datetime) -> bool:
-        """Whether own buys were cancelled for this sale, and long enough ago to sell in any case."""
-        cleared_at = self._facts.opposite_cleared_at
-        return cleared_at is not None and cleared_at <= at - OPPOSITE_PATIENCE
 
     # --- following an order
 
@@ -548,8 +587,9 @@ class StopSale:
             if not move_generation(row, at=now, **fields):
                 return
             append_event(row, StopEventKind.HELD_EXTERNALLY, words, at=now)
-            # its sale was theirs too
-            for other in StopRule.objects.filter(stock_code=row.stock_code, state__in=SELLING).exclude(pk=row.pk):
+            # its sale was theirs too, but for those that sell beside it
+            alone = [row.pk, *(each.pk for each in beside(row))]
+            for other in StopRule.objects.filter(stock_code=row.stock_code, state__in=SELLING).exclude(pk__in=alone):
                 if StopKind(other.kind).falls and move_generation(other, at=now, **fields):
                     append_event(other, StopEventKind.HELD_EXTERNALLY, words, at=now)
 
@@ -662,26 +702,65 @@ def guarded_qty(row: StopRule, now: datetime) -> int | None:
         return 0
     if row.quantity is None:
         return None
-    sales = family_sales(row)
-    left = row.quantity - (sales.aggregate(sum=Sum("filled_qty"))["sum"] or 0)
+    family = family_of(row)
+    sales = family_sales(row, family)
+    left = unsold_qty(row, {each: sum(sale.filled_qty for sale in sales[each.pk]) for each in family})
     if left <= 0 or left >= held_qty(row.stock_code):
         return max(0, left)
     # until the list says what a cancel took, its order may have been filled: a reply says no number of shares
-    unsettled = sales.filter(Q(status__in=[*OPEN, Status.UNKNOWN]) | Q(status=Status.SUBMITTING, sent_at__isnull=False))
-    maybe = sum(each.open_qty for each in unsettled)
-    if left <= maybe:
+    left = unsold_qty(row, {each: sum(map(_maybe_sold, sales[each.pk])) for each in family})
+    if left <= 0:
         raise Waits(gettext("an earlier order of it has no known outcome yet"), now + LOOK_AGAIN)
-    return left - maybe
+    return left
 
 
-def family_sales(row: StopRule) -> QuerySet[TradeOrder]:
-    """Return the sales of a stop, and of the others that the same entry order armed: they guard the same shares."""
+def unsold_qty(row: StopRule, sold: dict[StopRule, int]) -> int:
+    """Return what is left of a stop's fixed quantity; `sold` are the shares that each stop of its family has sold.
+
+    Each kind of stop guards all that the entry bought, by one row after another: what a row sold is missing in each.
+    """
+    alike = [each for each in sold if each == row or is_alike(row, each)]
+    guarded = sum(sold[each] if each.state == State.DISARMED else each.quantity or 0 for each in alike)
+    return min((row.quantity or 0) - sold[row], guarded - sum(sold.values()))
+
+
+def family_of(row: StopRule) -> list[StopRule]:
+    """Return a stop and the others that the same entry order armed."""
     if row.entry_id is None:
-        return row.sales
+        return [row]
+    return [row, *StopRule.objects.filter(entry_id=row.entry_id).exclude(pk=row.pk)]
+
+
+def is_alike(row: StopRule, other: StopRule) -> bool:
+    """Whether the same stop of one entry order armed both, one after the other: they guard different shares.
+
+    A person may have changed what one of them fires at; only where an entry has several stops of a kind that counts.
+    """
+    if row.entry_id is None or row.entry_id != other.entry_id or row.kind != other.kind:
+        return False
+    wanted = row.entry.entry_stops if row.entry else []
+    is_only_one = sum(each["kind"] == row.kind for each in wanted) <= 1
+    return is_only_one or (row.unit, row.value) == (other.unit, other.value)
+
+
+def family_sales(row: StopRule, family: list[StopRule]) -> dict[int, list[TradeOrder]]:
+    """Return the orders of a stop's sale, and of those of its family, by the stop's number."""
+    if row.entry_id is None:
+        return {row.pk: list(row.sales)}
     wanted = Q()
-    for each in StopRule.objects.filter(entry_id=row.entry_id):
+    for each in family:
         wanted |= Q(request_id__startswith=each.request_prefix)
-    return TradeOrder.objects.filter(wanted)
+    sales: dict[int, list[TradeOrder]] = {each.pk: [] for each in family}
+    for order in TradeOrder.objects.filter(wanted):
+        stop, _ = requests.stop_of(order.request_id) or (row.pk, 0)
+        sales[stop].append(order)
+    return sales
+
+
+def _maybe_sold(order: TradeOrder) -> int:
+    """Return the shares that an order has sold, or may still sell."""
+    is_settled = order.state not in (*OPEN, *UNANSWERED)
+    return order.filled_qty if is_settled else order.filled_qty + order.open_qty
 
 
 def is_gone(code: str, now: datetime) -> bool:
@@ -722,9 +801,9 @@ def beside(row: StopRule) -> list[StopRule]:
         return []
     others = StopRule.objects.filter(stock_code=row.stock_code, state__in=SELLING, quantity__isnull=False)
     others = others.exclude(pk=row.pk)
-    if row.entry_id is not None:  # those of the same entry guard the same shares
-        others = others.exclude(entry_id=row.entry_id)
-    return [each for each in others if StopKind(each.kind).falls]
+    falling = [each for each in others if StopKind(each.kind).falls]
+    # those of the same entry guard the same shares, but for those that one of its stops armed for different fills
+    return [each for each in falling if row.entry_id is None or each.entry_id != row.entry_id or is_alike(row, each)]
 
 
 def _precedence(row: StopRule) -> tuple[bool, bool, int]:

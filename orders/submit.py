@@ -106,12 +106,14 @@ class Submitter:
         checks: tuple[RiskCheck, ...] = CROWDED,
         who: str = "",
         is_whole: bool = True,
+        overtaken: Callable[[], None] | None = None,
     ) -> TradeOrder:
         """Commit an order that is about to leave, if no competing order changed since the checks.
 
-        Otherwise it is judged once more, by `checks`, beside those that came between. It `follows` an order whose chase
-        must not have ended. `who` and `is_whole` are of its request. Raises OrderDenied, IntegrityError if the request
-        id has a row already, and RuntimeError inside a transaction, which could take the row back.
+        Otherwise it is judged once more, by `checks`, beside those that came between; `overtaken` is called before
+        that, and may raise. It `follows` an order whose chase must not have ended. `who` and `is_whole` are of its
+        request. Raises OrderDenied, IntegrityError if the request id has a row already, and RuntimeError inside a
+        transaction, which could take the row back.
         """
         if any(not getattr(block, "_from_testcase", False) for block in connection.atomic_blocks):
             raise RuntimeError("an order is placed inside a transaction: place it after the commit, the row must stand")
@@ -135,6 +137,8 @@ class Submitter:
                 raise OrderDenied([Denial(DenialCode.CHASE_ENDED, gettext_noop("its chase was ended meanwhile"))])
             kill_switch.ensure_exists(now)
             crowd = pretrade_context.load_competing_orders(question, now=self._now())
+            if overtaken is not None:
+                overtaken()
         raise OrderDenied(
             [Denial(DenialCode.RIVALS, gettext_noop("other orders came before it again and again: try once more"))]
         )

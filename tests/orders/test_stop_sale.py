@@ -15,11 +15,13 @@ from django.utils import translation
 
 from aegis.broker import Acceptance, Book, Broker, Level, NotSent, OrderRequest, Quote
 from aegis.lifecycle import Status
+from aegis.requests import RequestedBy
 from aegis.risk import TradingState
 from aegis.stops import StopKind, StopUnit
 from aegis.terms import Market, Side
 from infra import clock
 from orders import cancel_driver, fills, kill_switch, reconcile, risk, stops
+from orders.cancel import Canceller
 from orders.models import StopRule, TradeExecution, TradeOrder
 from orders.service import NO_CHASE, EntryStop, OrderIntent, OrderService
 from portfolio.fetcher import KISFetcher
@@ -422,6 +424,59 @@ def test_an_order_that_never_arrived_is_followed_at_once(arm: Any, fall: Any, wo
     assert state(row) == (State.DONE, 0)
 
 
+@pytest.mark.parametrize("earlier", [False, True])
+def test_each_own_buy_is_cancelled_before_a_sale_could_trade_against_it(
+    arm: Any, fall: Any, work: Any, service: OrderService, broker: Broker, simulator: Simulator, earlier: bool
+) -> None:
+    """Whether or not other buys were cancelled for this sale before, an hour ago."""
+    row = arm()
+    external = offer_externally(simulator, 6)
+    fall(LINE, row)
+    if earlier:
+        service.place(OrderIntent(SAMSUNG, Side.BUY, 2, price=65_900, plan=NO_CHASE))
+    work(30)
+    assert ("OPPOSITE" in kinds(row)) is earlier
+    work(1200, every=10)
+    buy = service.place(OrderIntent(SAMSUNG, Side.BUY, 2, price=65_900, plan=NO_CHASE))
+    simulator.command("POST", "/simulator/orders", {"account": ACCOUNT, "cancel": int(external["number"])})
+    seen: list[str] = []
+
+    def place(request: OrderRequest) -> Acceptance:
+        seen.append(fresh(buy).status)
+        return broker.place(request)
+
+    work(90, mock.MagicMock(wraps=broker, place=place))
+    assert seen[0] == Status.CANCELLED
+    assert state(row)[0] == State.DONE
+
+
+@pytest.mark.parametrize("answer", ["refused", "lost"])
+def test_an_own_buy_whose_cancel_nothing_confirms_holds_a_sale_up_for_seconds(
+    arm: Any, fall: Any, work: Any, service: OrderService, simulator: Simulator, answer: str
+) -> None:
+    row = arm()
+    fall(LINE, row)
+    service.place(OrderIntent(SAMSUNG, Side.BUY, 2, price=65_900, plan=NO_CHASE))
+    simulator.fault({"refused": "refusal", "lost": "timeout_unaccepted"}[answer], path=CHANGE, count=9)
+    began = clock.now()
+    while not sales() and clock.now() - began < timedelta(seconds=30):
+        work(1, every=0.5, lists=False)
+    assert sales()
+    assert clock.now() - began <= timedelta(seconds=8)
+
+
+def test_an_own_buy_of_unknown_outcome_holds_a_sale_up_for_seconds(
+    arm: Any, fall: Any, work: Any, service: OrderService, simulator: Simulator
+) -> None:
+    row = arm()
+    fall(LINE, row)
+    simulator.fault("timeout_unaccepted", path=ORDER, count=1)
+    buy = service.place(OrderIntent(SAMSUNG, Side.BUY, 2, price=65_900, plan=NO_CHASE))
+    assert buy.state is Status.UNKNOWN
+    work(6, lists=False)
+    assert sales()
+
+
 # --- others change its order
 
 
@@ -629,6 +684,94 @@ def test_while_trading_is_halted_not_even_its_cancel_leaves(
     assert state(row) == (State.DONE, 0)
 
 
+def halt() -> None:
+    kill_switch.halt(by="kim", reason="", at=clock.now())
+
+
+@pytest.mark.parametrize("call", ["quote", "book", "cancel"])
+def test_a_halt_during_its_step_lets_no_cancel_of_its_order_leave(
+    resting: tuple[StopRule, TradeOrder], after: Any, work: Any, broker: Broker, call: str
+) -> None:
+    row, sale = resting
+    halted: list[bool] = []
+
+    def halting(*words: Any) -> Any:
+        if not halted:
+            halted.append(True)
+            halt()
+        return getattr(broker, call)(*words)
+
+    after(15)
+    stops.run_step(row.pk, mock.MagicMock(wraps=broker, **{call: halting}), clock.now)
+    assert halted
+    work(30)
+    assert fresh(sale).is_open
+    kill_switch.resume(by="kim", reason="", at=clock.now())
+    work(30)
+    assert state(row) == (State.DONE, 0)
+
+
+@pytest.mark.parametrize("how", ["halted", "disarmed"])
+@pytest.mark.parametrize("side", [Side.SELL, Side.BUY])
+def test_what_stands_against_a_sale_is_not_cancelled_once_nothing_is_to_be_sold(
+    arm: Any, fall: Any, work: Any, service: OrderService, broker: Broker, how: str, side: Side
+) -> None:
+    row = arm()
+    fall(LINE, row)
+    price = 75_000 if side is Side.SELL else 65_900
+    own = service.place(OrderIntent(SAMSUNG, side, 4, price=price, plan=NO_CHASE))
+    done: list[bool] = []
+
+    def cancel(placed: Any) -> Acceptance:
+        if not done:
+            done.append(True)
+            halt() if how == "halted" else stops.disarm(row, why="kim", at=clock.now())
+        return broker.cancel(placed)
+
+    stops.run_step(row.pk, mock.MagicMock(wraps=broker, cancel=cancel), clock.now)
+    assert done
+    work(30)
+    assert fresh(own).is_open
+    if how == "halted":
+        kill_switch.resume(by="kim", reason="", at=clock.now())
+        work(30)
+        assert state(row)[0] == State.DONE
+        assert fresh(own).state is Status.CANCELLED
+
+
+def test_while_only_sales_pass_own_buys_are_cancelled_for_a_sale(
+    arm: Any, fall: Any, work: Any, service: OrderService
+) -> None:
+    row = arm()
+    fall(LINE, row)
+    buy = service.place(OrderIntent(SAMSUNG, Side.BUY, 4, price=65_900, plan=NO_CHASE))
+    kill_switch.set_state(TradingState.REDUCING, by="kim", reason="", at=clock.now())
+    work(30)
+    assert (state(row), fresh(buy).state) == ((State.DONE, 0), Status.CANCELLED)
+
+
+@pytest.mark.parametrize("by", [RequestedBy.OPERATOR, RequestedBy.CANCEL_ALL, RequestedBy.CALLER])
+def test_a_halt_holds_back_no_cancel_that_others_requested_before_the_stop(
+    arm: Any, fall: Any, work: Any, after: Any, service: OrderService, broker: Broker, simulator: Simulator, by: Any
+) -> None:
+    row = arm()
+    own = service.place(OrderIntent(SAMSUNG, Side.SELL, 4, price=75_000, plan=NO_CHASE))
+    simulator.fault("timeout_unaccepted", path=CHANGE, count=1)
+    Canceller(broker, clock.now).cancel(fresh(own), by=by)
+    after(60)
+    fall(LINE, row)
+
+    def cancel(placed: Any) -> Acceptance:
+        halt()
+        return broker.cancel(placed)
+
+    stops.run_step(row.pk, mock.MagicMock(wraps=broker, cancel=cancel), clock.now)
+    assert (fresh(own).cancel_wanted_by, fresh(own).is_open) == (by, True)
+    work(60)
+    assert fresh(own).state is Status.CANCELLED
+    assert not [each for each in sales() if each.request_id.startswith("stop:")]
+
+
 def test_after_an_outage_of_the_broker_it_sells_within_seconds_and_nobody_need_act(
     arm: Any, fall: Any, work: Any, broker: Broker, simulator: Simulator
 ) -> None:
@@ -715,6 +858,41 @@ def test_a_stop_attached_to_an_order_is_armed_by_each_fill_for_the_shares_filled
     row = StopRule.objects.get()
     assert (fresh(order).filled_qty, row.quantity, row.state, row.entry_id) == (10, 10, State.ARMED, order.pk)
     assert stops.limit(row) == int(Portfolio.objects.get().avg_price * D("0.95"))
+
+
+@pytest.mark.parametrize("sold_first", [True, False])
+@pytest.mark.parametrize("more", [False, True])
+@pytest.mark.parametrize("both", [False, True])
+def test_what_an_entry_buys_after_its_stop_triggered_is_guarded_too(
+    service: OrderService,
+    simulator: Simulator,
+    broker: Broker,
+    fall: Any,
+    work: Any,
+    request: pytest.FixtureRequest,
+    sold_first: bool,
+    more: bool,
+    both: bool,
+) -> None:
+    """4 of 10 are filled, the stop triggers, and the other 6 are filled: another row of the same stop guards them."""
+    if more:
+        request.getfixturevalue("held")
+    wanted = (FIVE_PERCENT, EntryStop(StopKind.TRAILING, StopUnit.PERCENT, D(6)))[: 1 + both]
+    order = service.place(OrderIntent(SAMSUNG, Side.BUY, 10, price=69_000, stops=wanted, plan=NO_CHASE))
+    simulator.set_price(SAMSUNG, 69_000, freeze=True)
+    hear(notice(order.order_no, qty=4, price=69_000))
+    first = StopRule.objects.get(kind=StopKind.STOP_LOSS)
+    fall(60_000, first)
+    if sold_first:
+        stops.run_step(first.pk, broker, clock.now)
+    hear(notice(order.order_no, qty=6, price=69_000))
+    assert sorted(StopRule.objects.filter(kind=StopKind.STOP_LOSS).values_list("quantity", flat=True)) == [4, 6]
+    work(20)
+    for row in StopRule.objects.filter(state=State.ARMED):
+        assert stops.trigger(row.pk, 60_000, clock.now(), seen="feed")
+    work(60)
+    assert set(StopRule.objects.values_list("state", flat=True)) == {State.DONE}
+    assert sum(Portfolio.objects.values_list("quantity", flat=True)) == 10 * more
 
 
 def test_a_stop_of_an_entry_sells_only_what_that_entry_bought(
@@ -957,6 +1135,49 @@ def test_two_stops_of_one_entry_sell_once_what_it_bought(
     assert sum(Portfolio.objects.values_list("quantity", flat=True)) == 10
 
 
+def test_a_falling_stop_of_an_entry_does_not_wait_for_its_take_profit(
+    service: OrderService, held: Any, work: Any, fall: Any, broker: Broker, simulator: Simulator
+) -> None:
+    both = (FIVE_PERCENT, EntryStop(StopKind.TAKE_PROFIT, StopUnit.PERCENT, D(6)))
+    service.place(OrderIntent(SAMSUNG, Side.BUY, 4, strategy="buy_urgent", stops=both, plan=NO_CHASE))
+    work(3)
+    loss, profit = StopRule.objects.order_by("pk")
+    fall(75_000, profit)
+    work(2, Falling(broker, simulator, 4, 1))
+    assert [each.is_open for each in sales()] == [True]
+    fall(60_000, loss)
+    work(10)
+    assert state(loss) == (State.DONE, 10)
+    work(30)
+    assert (state(profit), sold_at_the_exchange(simulator)) == ((State.DONE, 10), 4)
+
+
+@pytest.mark.parametrize("call", ["sellable_qty", "quote", "book", "place"])
+@pytest.mark.parametrize("other", [StopKind.TRAILING, StopKind.TAKE_PROFIT])
+def test_two_stops_of_one_entry_that_trigger_a_moment_apart_sell_once(
+    service: OrderService, held: Any, work: Any, fall: Any, broker: Broker, simulator: Simulator, call: str, other: Any
+) -> None:
+    both = (FIVE_PERCENT, EntryStop(other, StopUnit.PERCENT, D(6)))
+    service.place(OrderIntent(SAMSUNG, Side.BUY, 4, strategy="buy_urgent", stops=both, plan=NO_CHASE))
+    work(3)
+    first, second = StopRule.objects.order_by("pk")
+    fall(60_000, second)
+    done: list[bool] = []
+
+    def racing(*words: Any) -> Any:
+        if not done:
+            done.append(True)
+            assert stops.trigger(first.pk, 60_000, clock.now(), seen="feed")
+            stops.run_step(first.pk, broker, clock.now)
+        return getattr(broker, call)(*words)
+
+    stops.run_step(second.pk, mock.MagicMock(wraps=broker, **{call: racing}), clock.now)
+    assert done
+    work(60)
+    assert sold_at_the_exchange(simulator) == 4
+    assert (state(first), state(second)) == ((State.DONE, 10), (State.DONE, 10))
+
+
 def test_a_part_that_is_cancelled_externally_before_our_own_cancel_holds_the_stop(
     resting: tuple[StopRule, TradeOrder], work: Any, broker: Broker, simulator: Simulator
 ) -> None:
@@ -991,6 +1212,37 @@ def test_an_order_of_an_earlier_step_that_is_cancelled_externally_holds_the_stop
     assert state(row)[0] == State.HELD_EXTERNALLY
 
 
+@pytest.mark.parametrize("call", ["sellable_qty", "quote", "book", "place"])
+def test_an_external_cancel_that_becomes_known_during_a_step_holds_the_stop(
+    arm: Any, fall: Any, work: Any, after: Any, broker: Broker, simulator: Simulator, call: str
+) -> None:
+    row = arm()
+    fall(LINE, row)
+    simulator.fault("answer_lost", path=ORDER, count=1)
+    stops.run_step(row.pk, Falling(broker, simulator, 4, 1), clock.now)
+    after(6)
+    simulator.command("POST", "/simulator/orders", {"account": ACCOUNT, "cancel": 1})
+    done: list[bool] = []
+
+    def waiting(*words: Any) -> Any:
+        if not done:
+            done.append(True)
+            for _ in range(2):
+                after(7)
+                reconcile.reconcile(broker, clock.now)
+        return getattr(broker, call)(*words)
+
+    for _ in range(10):
+        stops.run_step(row.pk, mock.MagicMock(wraps=broker, **{call: waiting}), clock.now)
+        if done:
+            break
+        after(1)
+    assert done
+    work(60)
+    assert state(row) == (State.HELD_EXTERNALLY, 10)
+    assert sold_at_the_exchange(simulator) == 0
+
+
 def test_a_cancel_of_the_one_sale_of_two_stops_holds_both(
     arm: Any, fall: Any, work: Any, broker: Broker, simulator: Simulator
 ) -> None:
@@ -1000,6 +1252,19 @@ def test_a_cancel_of_the_one_sale_of_two_stops_holds_both(
     cancel_externally(simulator, sales()[0])
     work(30)
     assert (state(first), state(second)) == ((State.HELD_EXTERNALLY, 10), (State.HELD_EXTERNALLY, 10))
+
+
+def test_a_cancel_of_one_of_two_sales_beside_each_other_leaves_the_other(
+    arm: Any, fall: Any, work: Any, broker: Broker, simulator: Simulator
+) -> None:
+    first, second = arm(quantity=3), arm(quantity=4)
+    fall(65_800, first, second)
+    work(2, Falling(broker, simulator, 4, 2))
+    one, two = sales()
+    assert [one.is_open, two.is_open] == [True, True]
+    cancel_externally(simulator, one)
+    work(60)
+    assert (state(first), state(second)) == ((State.HELD_EXTERNALLY, 6), (State.DONE, 6))
 
 
 def test_a_fill_that_is_voided_after_its_stop_triggered_is_not_sold(

@@ -221,9 +221,9 @@ MUTATIONS = (
     Mutation(
         "a fixed quantity is offered again before the list says what a cancel took",
         "orders/stop_sale.py",
-        "guarded_qty",
-        "maybe = sum(each.open_qty for each in unsettled)",
-        "maybe = 0",
+        "_maybe_sold",
+        "order.filled_qty + order.open_qty",
+        "order.filled_qty",
         (
             "tests/orders/test_stop_sale.py::"
             "test_a_fixed_quantity_is_not_offered_again_before_the_list_says_what_a_cancel_took",
