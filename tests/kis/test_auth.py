@@ -79,7 +79,7 @@ def test_a_refused_token_is_replaced_once_however_many_say_so(
     processes = [make() for _ in range(4)]
     (old,) = {process.get() for process in processes}
     clock_at(clock.now() + timedelta(hours=7))  # the broker gives the same one for six hours
-    threads = [threading.Thread(target=processes[n % 4].refused, args=(old,)) for n in range(40)]
+    threads = [threading.Thread(target=processes[n % 4].invalidate, args=(old,)) for n in range(40)]
     for thread in threads:
         thread.start()
     for thread in threads:
