@@ -73,7 +73,7 @@ def test_a_halt_offers_both_a_buy_is_refused_and_trading_resumes(desk: "Page", h
     expect(desk.locator("#health .switch.bad")).to_be_visible()
     refused = house.run("buy", SAMSUNG, "1", "--at-market")
     assert refused.returncode == 1
-    assert "거래 스위치" in refused.stdout + refused.stderr
+    assert "거래가 정지" in refused.stdout + refused.stderr
 
     desk.click("#health [data-post$=resume]")
     desk.fill("#ask-reason", "확인함")
