@@ -1,6 +1,6 @@
-"""Rows at the speed of their statements: the ORM's models, without making its SQL anew each time.
+"""Reads and writes rows of the ORM's models without building SQL for each call.
 
-For the tables that a fill and an order wait for. Values go through each field's own conversion; `make bench` tells
+For the tables that a fill and an order wait for. Values go through each field's own conversion; `make bench` measures
 what it saves.
 """
 
@@ -13,6 +13,8 @@ from django.db import connection
 from django.db.models import BooleanField, CharField, IntegerField, Model, TextField
 
 Row = TypeVar("Row", bound=Model)
+# the rest of a transaction does not wait for the disk
+FAST = "SELECT set_config('synchronous_commit', 'off', true)"
 
 
 def insert(row: Row) -> Row:
@@ -70,7 +72,7 @@ def _conversion(field: Any) -> Callable[[Any], Any] | None:
 
 @cache
 def insertion(model: type[Model]) -> str:
-    """Return the statement that writes a row by its `values` and tells its key."""
+    """Return the statement that writes a row by its `values` and returns its key."""
     names, filled = places(model)
     table, key = connection.ops.quote_name(model._meta.db_table), _quoted(_field(model, "pk"))
     return f"INSERT INTO {table} ({names}) VALUES ({filled}) RETURNING {key}"  # noqa: S608
@@ -83,7 +85,7 @@ def select(model: type[Row], values: Mapping[str, Any], *, lock: bool = False) -
 
 
 def _rows(model: type[Row], statement: str, values: Any) -> list[Row]:
-    """Return the rows of a statement that asks for all columns of a model, in their order."""
+    """Return the rows of a statement that returns all columns of a model, in their order."""
     with connection.cursor() as cursor:
         cursor.execute(statement, values)
         return [from_row(model, row) for row in cursor.fetchall()]
@@ -114,15 +116,21 @@ def find(model: type[Row], condition: str, values: Mapping[str, Any]) -> list[Ro
     return _rows(model, f"{_all(model)} WHERE {condition}", values)
 
 
-def change(model: type[Row], setting: str, condition: str, values: Mapping[str, Any]) -> list[Row]:
-    """Change the rows for which a condition holds, and return them as they are then; as `find` takes its values."""
+def change(
+    model: type[Row], setting: str, condition: str, values: Mapping[str, Any], *, is_durable: bool = True
+) -> list[Row]:
+    """Change the rows for which a condition holds, and return them as they are then; `values` as `find` takes them.
+
+    What is not durable does not wait for the disk: a crash of the database may undo it.
+    """
     table = connection.ops.quote_name(model._meta.db_table)
-    statement = f"UPDATE {table} SET {setting} WHERE {condition} RETURNING {columns(model)}"  # noqa: S608
+    begins, source = ("", "") if is_durable else (f"WITH fast AS ({FAST}) ", " FROM fast")
+    statement = f"{begins}UPDATE {table} SET {setting}{source} WHERE {condition} RETURNING {columns(model)}"  # noqa: S608
     return _rows(model, statement, values)
 
 
 def refresh(row: Model) -> None:
-    """Read a row's columns anew. Raises DoesNotExist if it is gone."""
+    """Read a row's columns again. Raises DoesNotExist if it is gone."""
     found = select(type(row), {"pk": row.pk})
     if not found:
         raise type(row).DoesNotExist(f"{row} is gone")  # type: ignore[attr-defined] # Django gives each model its own
@@ -131,22 +139,22 @@ def refresh(row: Model) -> None:
     row._state.fields_cache.clear()
 
 
-def ask(statement: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+def fetch(statement: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     """Return the rows of a statement that is a constant of the code's."""
     with connection.cursor() as cursor:
         cursor.execute(statement, values)
         return list(cursor.fetchall())
 
 
-def run(statement: str, values: Mapping[str, Any]) -> int:
+def execute(statement: str, values: Mapping[str, Any]) -> int:
     """Run a statement that is a constant of the code's; return how many rows it changed."""
     with connection.cursor() as cursor:
         cursor.execute(statement, values)
         return int(cursor.rowcount)
 
 
-def words(values: Iterable[StrEnum]) -> str:
-    """Return names of ours as a list in SQL: a partial index is used for what stands in the statement itself."""
+def literals(values: Iterable[StrEnum]) -> str:
+    """Return names of ours as a list in SQL: a partial index serves only values that the statement itself contains."""
     return ", ".join(sorted(f"'{value.value}'" for value in values))
 
 
@@ -161,14 +169,14 @@ def _quoted(field: Any) -> str:
 
 @cache
 def _selection(model: type[Model], names: tuple[str, ...], lock: bool) -> str:
-    """Return the statement that asks for all columns of the rows with these values."""
+    """Return the statement that reads all columns of the rows with these values."""
     where = " AND ".join(f"{_quoted(_field(model, name))} = %s" for name in names)
     return f"{_all(model)} WHERE {where}{' FOR UPDATE' if lock else ''}"
 
 
 @cache
 def _all(model: type[Model]) -> str:
-    """Return the statement that asks for all columns of all rows."""
+    """Return the statement that reads all columns of all rows."""
     return f"SELECT {columns(model)} FROM {connection.ops.quote_name(model._meta.db_table)}"  # noqa: S608
 
 
@@ -184,9 +192,9 @@ def update(model: type[Model], pk: int, values: Mapping[str, Any], *, seen: Mapp
     Raises FieldDoesNotExist, and what the database raises.
     """
     fields, statement = _change(model, tuple(values), tuple(seen or ()))
-    told = [*values.values(), pk, *(seen or {}).values()]
+    given = [*values.values(), pk, *(seen or {}).values()]
     with connection.cursor() as cursor:
-        saved = (field.get_db_prep_save(value, connection) for field, value in zip(fields, told, strict=True))
+        saved = (field.get_db_prep_save(value, connection) for field, value in zip(fields, given, strict=True))
         cursor.execute(statement, list(saved))
         return bool(cursor.rowcount)
 

@@ -29,13 +29,13 @@ _IS_CHASED = f"(chase_at IS NOT NULL AND cancel_wanted_by = '{RequestedBy.CHASE.
 _HAS_COME = "(cancel_due_at <= %(now)s OR cancel_due_at > %(too_far)s)"
 _DUE = f"""
     SELECT id FROM trade_orders
-    WHERE cancel_due_at IS NOT NULL AND order_date = %(today)s AND status NOT IN ({sql.words(UNANSWERED)})
+    WHERE cancel_due_at IS NOT NULL AND order_date = %(today)s AND status NOT IN ({sql.literals(UNANSWERED)})
       AND CASE WHEN {_IS_CHASED} THEN
-              status IN ({sql.words(OPEN)}) AND cancel_wanted_at <= %(late)s
+              status IN ({sql.literals(OPEN)}) AND cancel_wanted_at <= %(late)s
               AND NOT EXISTS (SELECT FROM order_events
                               WHERE order_id = trade_orders.id AND kind = '{UNCONFIRMED}' AND at >= cancel_wanted_at)
           ELSE {_HAS_COME} END
-      AND (cancel_wanted_by NOT IN ({sql.words(AUTOMATIC)}) OR NOT EXISTS (
+      AND (cancel_wanted_by NOT IN ({sql.literals(AUTOMATIC)}) OR NOT EXISTS (
           SELECT FROM trading_switch WHERE id = {TradingSwitch.ONLY_PK} AND state = '{TradingState.HALTED.value}'))
     ORDER BY cancel_due_at
 """  # noqa: S608
@@ -50,7 +50,7 @@ def due(now: datetime) -> list[int]:
     While trading is halted only what a person, `cancel_all` or a caller requested leaves: no cancel of a chase or stop.
     """
     values = {"today": now.astimezone(KST).date(), "late": now - CANCEL_REPORT_AFTER, **_turns(now)}
-    return [pk for (pk,) in sql.ask(_DUE, values)]
+    return [pk for (pk,) in sql.fetch(_DUE, values)]
 
 
 def _turns(now: datetime) -> dict[str, datetime]:
@@ -108,4 +108,4 @@ def _claim(order: TradeOrder, now: datetime) -> bool:
     """Take the turn to drive a cancel; False if another worker has, or nothing is due."""
     sent = order.requests.filter(kind=RequestKind.CANCEL).count()
     turn = {"pk": order.pk, "seen": order.cancel_due_at, "next": now + resend_after(sent), **_turns(now)}
-    return sql.run(_TAKE, turn) == 1
+    return sql.execute(_TAKE, turn) == 1

@@ -58,7 +58,7 @@ _DUE = "chase_at <= %(now)s AND (chase_claimed_until IS NULL OR chase_claimed_un
 def due(now: datetime) -> list[int]:
     """Return the orders whose next step is due and that nobody is working on."""
     due = f"SELECT id FROM trade_orders WHERE {_DUE} ORDER BY chase_at"  # noqa: S608
-    return [pk for (pk,) in sql.ask(due, {"now": now})]
+    return [pk for (pk,) in sql.fetch(due, {"now": now})]
 
 
 def overdue(now: datetime) -> list[tuple[int, ChaseStep]]:
@@ -112,7 +112,7 @@ def run_step(pk: int, broker: Broker, now: Callable[[], datetime], step: ChaseSt
         log.warning("order %s: its chase waits: %s", pk, error)
         return Taken(Action.WAIT)
     finally:
-        sql.run(_RELEASE, {"pk": pk, "claim": claim})
+        sql.execute(_RELEASE, {"pk": pk, "claim": claim})
 
 
 _RELEASE = "UPDATE trade_orders SET chase_claimed_until = NULL WHERE id = %(pk)s AND chase_claimed_until = %(claim)s"

@@ -96,7 +96,7 @@ class OrderList:
 _FIRST_DAY = f"""
     SELECT min(order_date) FROM trade_orders
     WHERE order_date BETWEEN %(reaches)s AND %(today)s
-      AND (status IN ({sql.words(UNSETTLED)}) OR look_wanted AND order_date >= %(asked_since)s)
+      AND (status IN ({sql.literals(UNSETTLED)}) OR look_wanted AND order_date >= %(asked_since)s)
 """  # noqa: S608
 
 
@@ -104,7 +104,7 @@ def first_day(asked_at: datetime) -> date:
     """Return the first day that is not settled yet, as far back as the broker's list reaches."""
     today = asked_at.astimezone(KST).date()
     days = {"today": today, "asked_since": today - ASKED_FOR, "reaches": today - LIST_REACHES}
-    ((first,),) = sql.ask(_FIRST_DAY, days)
+    ((first,),) = sql.fetch(_FIRST_DAY, days)
     return first or today
 
 
@@ -136,7 +136,7 @@ _KNOWN = f"""
     SELECT order_date, order_no, stock_code, order_type FROM trade_orders
     WHERE order_no IS NOT NULL AND order_date >= %(since)s AND accepted_at < %(lag)s AND decided_by = ''
       AND status <> '{Status.REJECTED.value}'
-      AND NOT EXISTS (SELECT FROM broker_requests WHERE makes_id = trade_orders.id AND state IN ({sql.words(LIVE)}))
+      AND NOT EXISTS (SELECT FROM broker_requests WHERE makes_id = trade_orders.id AND state IN ({sql.literals(LIVE)}))
 """  # noqa: S608
 
 
@@ -146,7 +146,7 @@ def _lacks_known(orders: Sequence[OrderRecord], since: date, asked_at: datetime)
     One that the exchange turned away may be left out of lists, and one that an operator has decided is not asked for.
     """
     listed = {identity(record) for record in orders}
-    return any(row not in listed for row in sql.ask(_KNOWN, {"since": since, "lag": asked_at - LIST_LAG}))
+    return any(row not in listed for row in sql.fetch(_KNOWN, {"since": since, "lag": asked_at - LIST_LAG}))
 
 
 def identity(record: OrderRecord) -> Identity:

@@ -218,7 +218,7 @@ def _cancel_surplus(orders: Sequence[TradeOrder], broker: Broker, now: Callable[
 
 
 _LACKING = f"""
-    status IN ({sql.words(OPEN)}) AND order_no IS NOT NULL AND order_date >= %(since)s AND accepted_at < %(lag)s
+    status IN ({sql.literals(OPEN)}) AND order_no IS NOT NULL AND order_date >= %(since)s AND accepted_at < %(lag)s
     AND id <> ALL(%(listed)s)
     ORDER BY created_at DESC, id DESC
 """

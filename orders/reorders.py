@@ -204,7 +204,7 @@ _UNLISTED = """
 
 def check_fills_listed(order: TradeOrder) -> None:
     """Order nothing of a family while the list lacks fills that a notice told of."""
-    if sql.ask(_UNLISTED, {"root": order.root_pk}):
+    if sql.fetch(_UNLISTED, {"root": order.root_pk}):
         words = gettext_noop("fills of it are not in the broker's list yet")
         raise OrderDenied([Denial(DenialCode.FILL_UNLISTED, words)])
 

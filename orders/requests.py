@@ -18,7 +18,7 @@ from aegis.requests import LIVE, MOVES, RequestedBy, RequestKind, RequestState
 from aegis.risk import TradingState, gettext_noop
 from aegis.sessions import KST
 from aegis.terms import Side
-from infra import db_limits
+from infra import db_limits, sql
 from market import calendar
 from orders.models import STOP_ID, BrokerRequest, TradeOrder, TradingSwitch
 
@@ -129,17 +129,17 @@ WHY_HELD_BACK = {
 # `sent_at` may be set already by this very sender, whose first try was turned away unread. The mark must be seen at
 # once and need not survive a crash of the database: an unsent and an unknown request are both resolved by the list.
 # `IS TRUE` keeps it to the primary key: in the index of unsettled orders each order of the day leaves a dead entry
-_CLAIM_NEW = """
-WITH fast AS (SELECT set_config('synchronous_commit', 'off', true)),
+_CLAIM_NEW = f"""
+WITH fast AS ({sql.FAST}),
 claimed AS (
     UPDATE trade_orders SET sent_at = %(at)s FROM fast
     WHERE id = %(order)s AND (status = 'SUBMITTING') IS TRUE AND sent_at IS NOT DISTINCT FROM %(seen)s
-      AND ({conditions})
+      AND ({{conditions}})
     RETURNING id
 )
 UPDATE broker_requests SET state = 'SENT', sent_at = %(at)s, state_at = %(at)s FROM claimed
 WHERE order_id = claimed.id AND kind = 'NEW' AND state IN ('REQUESTED', 'SENT')
-"""
+"""  # noqa: S608
 _CLAIM_CHANGE = """
 UPDATE broker_requests SET state = 'SENT', sent_at = %(at)s, state_at = %(at)s
 WHERE id = %(request)s AND state IN ('REQUESTED', 'SENT') AND sent_at IS NOT DISTINCT FROM %(seen)s
@@ -154,24 +154,24 @@ OF_STOPS_CANCEL = frozenset(_CONDITIONS) - {"STATE", "STOP"}
 
 
 def _conditions(grounds: Grounds | None) -> dict[str, str]:
+    """Return the conditions that concern a request; without grounds none does."""
     skip = grounds.skip if grounds else _CONDITIONS.keys()
     return {name: condition for name, condition in _CONDITIONS.items() if name not in skip}
 
 
-def _statement(claim: str, skip: frozenset[str] | None) -> str:
-    """Return the statement of a claim with the conditions that concern it; without grounds none does."""
-    conditions = [] if skip is None else [each for name, each in _CONDITIONS.items() if name not in skip]
-    return claim.format(conditions=" AND ".join(["true", *(f"({each})" for each in conditions)]))
+def _statement(claim: str, grounds: Grounds | None) -> str:
+    """Return the statement of a claim with the conditions that concern it."""
+    return claim.format(conditions=" AND ".join(["true", *(f"({each})" for each in _conditions(grounds).values())]))
 
 
 def new_order_check(order: TradeOrder, grounds: Grounds, now: Any) -> LastCheck:
     """Return the last check of a new order: it claims the order for this sender, once, or raises HeldBack."""
-    return _Claim(_statement(_CLAIM_NEW, grounds.skip), order, grounds, now)
+    return _Claim(_statement(_CLAIM_NEW, grounds), order, grounds, now)
 
 
 def change_check(request: BrokerRequest, order: TradeOrder, grounds: Grounds | None, now: Any) -> LastCheck:
     """Return the last check of a cancel or an amend. Without grounds, as of a person's cancel, nothing holds it."""
-    return _Claim(_statement(_CLAIM_CHANGE, grounds.skip if grounds else None), order, grounds, now, request=request)
+    return _Claim(_statement(_CLAIM_CHANGE, grounds), order, grounds, now, request=request)
 
 
 class _Claim:

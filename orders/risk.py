@@ -48,7 +48,7 @@ def position(code: str) -> Position:
 
 def trading_state() -> TradingState:
     """Return where the switch stands, ACTIVE before it was ever turned."""
-    found = sql.ask("SELECT state FROM trading_switch WHERE id = %(switch)s", {"switch": TradingSwitch.ONLY_PK})
+    found = sql.fetch("SELECT state FROM trading_switch WHERE id = %(switch)s", {"switch": TradingSwitch.ONLY_PK})
     return TradingState(found[0][0]) if found else TradingState.ACTIVE
 
 

@@ -113,7 +113,7 @@ def _is_wanted_since(order: TradeOrder, changes: Sequence[BrokerRequest], asked_
         return True
     if not order.look_wanted:
         return False
-    return bool(sql.ask(_DOUBTED_LATER, {"order": order.pk, "asked_at": asked_at}))
+    return bool(sql.fetch(_DOUBTED_LATER, {"order": order.pk, "asked_at": asked_at}))
 
 
 def _waits_for_its_end(order: TradeOrder) -> bool:
@@ -166,7 +166,7 @@ _COUNTED = f"""
 
 def _settle_fills(order: TradeOrder, record: OrderRecord, *, asked_at: datetime, now: datetime) -> int:
     if (order.filled_qty, order.filled_amount) == (record.filled_qty, record.filled_amount):
-        sql.run(_COUNTED, {"order": order.pk, "asked_at": asked_at})
+        sql.execute(_COUNTED, {"order": order.pk, "asked_at": asked_at})
         return 0
     doubtful = RawNotice.objects.filter(order=order, state=RawNotice.State.DOUBTFUL, received_at__lt=asked_at)
     is_explained = _apply_doubtful(order, record, doubtful, now=now)

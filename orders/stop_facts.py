@@ -1,7 +1,7 @@
 """What a step of a stop's sale must know of our own tables, in two statements.
 
-In a crash many stops sell at once: Django takes longer to put a dozen questions together than PostgreSQL to answer
-them. `may_…` and `has_…` only say whether a closer look is due; most sales need none.
+In a crash many stops sell at once: Django takes longer to build a dozen queries than PostgreSQL to answer them.
+`may_…` and `has_…` only say whether a closer look is due; most sales need none.
 """
 
 from collections.abc import Sequence
@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db import connection
-
-from aegis.lifecycle import OPEN
+from aegis.lifecycle import OPEN, UNSETTLED
 from aegis.requests import EndCause
 from aegis.sessions import KST
 from aegis.terms import Side
+from infra import sql
 from orders import pretrade_context, requests
 from orders.models import StopRule
 from orders.pretrade_context import PreTradeContext, PreTradeQuery
@@ -23,19 +22,24 @@ from orders.stop_rows import SELLING
 # own buys that a sale could trade against are cancelled first: it sells after this, whether that is confirmed or not
 OPPOSITE_PATIENCE = timedelta(seconds=2)
 
+_CHANGED = f"""
+    (end_cause IN ({sql.literals([EndCause.EXTERNAL_CANCEL, EndCause.EXTERNAL_AMEND, EndCause.OWN_CANCEL])})
+     OR withdrawn_qty > 0 OR cancel_wanted_at IS NOT NULL)
+"""
 _FACTS = f"""
-    SELECT EXISTS (SELECT FROM trade_orders AS sale
-                   WHERE (request_id LIKE %(prefix)s OR root_id IN
-                          (SELECT id FROM trade_orders WHERE request_id LIKE %(prefix)s))
-                     AND (end_cause = ANY(%(changed)s) OR withdrawn_qty > 0 OR cancel_wanted_at IS NOT NULL)),
+    WITH sale AS (
+        SELECT id, end_cause, withdrawn_qty, cancel_wanted_at FROM trade_orders
+        WHERE request_id ~>=~ %(sale_from)s AND request_id ~<~ %(sale_to)s
+    )
+    SELECT EXISTS (SELECT FROM sale WHERE {_CHANGED})
+               OR EXISTS (SELECT FROM trade_orders WHERE root_id IN (SELECT id FROM sale) AND {_CHANGED}),
            EXISTS (SELECT FROM stop_rules
-                   WHERE stock_code = %(code)s AND state = ANY(%(selling)s) AND id <> %(stop)s),
+                   WHERE stock_code = %(code)s AND state IN ({sql.literals(SELLING)}) AND id <> %(stop)s),
            EXISTS (SELECT FROM trade_orders
                    WHERE stock_code = %(code)s AND order_type = 'SELL' AND origin = 'AEGIS' AND order_date = %(today)s
-                     AND status = ANY(%(open)s)),
+                     AND status IN ({sql.literals(OPEN)})),
            ARRAY(SELECT '#' || id FROM trade_orders
-                 WHERE stock_code = %(code)s AND order_type = 'BUY'
-                   AND status IN ('PARTIAL', 'PENDING', 'SUBMITTING', 'UNKNOWN')
+                 WHERE stock_code = %(code)s AND order_type = 'BUY' AND status IN ({sql.literals(UNSETTLED)})
                    AND (cancel_wanted_at <= %(asked_by)s
                         OR ((order_no IS NULL OR order_date < %(today)s)
                             AND created_at <= (SELECT max(at) FROM stop_events
@@ -44,7 +48,6 @@ _FACTS = f"""
            (SELECT coalesce(max(id), 0) FROM trade_orders WHERE origin = 'AEGIS'),
            ({requests.CHANGED_BY_OTHERS})
 """  # noqa: S608
-_CHANGED = [EndCause.EXTERNAL_CANCEL.value, EndCause.EXTERNAL_AMEND.value, EndCause.OWN_CANCEL.value]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,7 @@ class SaleFacts:
     orders; `changed_by_others`: how many orders of it somebody else changed.
     """
 
-    ground: PreTradeContext
+    context: PreTradeContext
     may_be_changed: bool
     has_others: bool
     has_own_sales: bool
@@ -68,20 +71,15 @@ class SaleFacts:
 
 def read(row: StopRule, strategy: str, now: datetime) -> SaleFacts:
     """Return what is known now. Raises DatabaseError."""
-    question = PreTradeQuery(row.stock_code, Side.SELL, 0, 0, strategy, row.request_id)
-    known = pretrade_context.load_context(question, now=now)
-    figures: dict[str, Any] = {
-        "prefix": f"{row.request_prefix}%",
-        "changed": _CHANGED,
+    query = PreTradeQuery(row.stock_code, Side.SELL, 0, 0, strategy, row.request_id)
+    context = pretrade_context.load_context(query, now=now)
+    values: dict[str, Any] = {
         "code": row.stock_code,
-        "selling": [state.value for state in SELLING],
         "stop": row.pk,
         "today": now.astimezone(KST).date(),
-        "open": [status.value for status in OPEN],
         "triggered_at": row.triggered_at,
         "asked_by": now - OPPOSITE_PATIENCE,
         **requests.sale_bounds(row.pk),
     }
-    with connection.cursor() as cursor:
-        cursor.execute(_FACTS, figures)
-        return SaleFacts(known, *cursor.fetchone())
+    (facts,) = sql.fetch(_FACTS, values)
+    return SaleFacts(context, *facts)

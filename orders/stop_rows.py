@@ -5,10 +5,8 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from functools import cache
 from typing import Any
 
-from django.db import connection
 from django.db.models import Q, QuerySet
 
 from infra import sql
@@ -18,6 +16,9 @@ State = StopRule.State
 # stops that still guard shares, or wait for a person
 LIVE = (State.ARMED, State.TRIGGERED, State.ORDERED, State.HELD_EXTERNALLY)
 SELLING = (State.TRIGGERED, State.ORDERED)
+_UNCLAIMED = """
+    id = %(stop)s AND (claimed_until IS NULL OR claimed_until < %(now)s OR claimed_until > %(far)s)
+"""
 
 
 def move(row: StopRule, states: Sequence[StopRule.State], at: datetime | None = None, **fields: Any) -> bool:
@@ -42,20 +43,9 @@ def claim_row(pk: int, now: datetime, until: datetime) -> StopRule | None:
 
     A claim that ends twice as far ahead as one can was made before the clock was set back: it is none.
     """
-    with connection.cursor() as cursor:
-        cursor.execute(_claiming(), {"stop": pk, "now": now, "until": until, "far": until + (until - now)})
-        found = cursor.fetchone()
-    return sql.from_row(StopRule, found) if found else None
-
-
-@cache
-def _claiming() -> str:
-    return f"""
-        WITH fast AS (SELECT set_config('synchronous_commit', 'off', true))
-        UPDATE stop_rules SET claimed_until = %(until)s FROM fast
-        WHERE id = %(stop)s AND (claimed_until IS NULL OR claimed_until < %(now)s OR claimed_until > %(far)s)
-        RETURNING {sql.columns(StopRule)}
-    """  # noqa: S608
+    values = {"stop": pk, "now": now, "until": until, "far": until + (until - now)}
+    claimed = sql.change(StopRule, "claimed_until = %(until)s", _UNCLAIMED, values, is_durable=False)
+    return claimed[0] if claimed else None
 
 
 def _change(rows: QuerySet[StopRule], at: datetime | None, fields: dict[str, Any]) -> bool:

@@ -138,11 +138,11 @@ class StopSale:
     def _sell(self) -> None:
         row = self._row
         # the order of a sender that died before it could be noted here
-        if known := self._facts.ground.known:
+        if known := self._facts.context.known:
             return self._record_order(TradeOrder.objects.get(pk=known), look_after=timedelta(0))
         if self._facts.may_be_changed and (changed := changed_by_others(row)):
             return self._hold(changed)
-        is_all = row.quantity is None and self._facts.ground.crowd.held_qty > 0
+        is_all = row.quantity is None and self._facts.context.crowd.held_qty > 0
         guarded = None if is_all else self._guarded()
         if guarded == 0:
             return self._end()
@@ -178,7 +178,7 @@ class StopSale:
     def _session(self) -> SaleSession:
         """Return where the stock can be sold now. Raises Waits, without a request, if nowhere or while halted."""
         self._check_trading_state()
-        now, phases = self._now(), self._facts.ground.phases
+        now, phases = self._now(), self._facts.context.phases
         is_any_open = any(sessions.is_market_open(venue, phases, now) for venue in Market)
         session = session_of(self._stock, phases, now, avoid=self._avoided) if is_any_open else None
         if session is None:
@@ -187,7 +187,7 @@ class StopSale:
 
     def _check_trading_state(self) -> None:
         """While trading is halted nothing of a stop leaves, not even a cancel: raises Waits."""
-        if not self._facts.ground.crowd.state.lets_pass(Side.SELL):
+        if not self._facts.context.crowd.state.lets_pass(Side.SELL):
             raise Waits(gettext("trading is halted: resume it before ordering"))
 
     @cached_property
@@ -201,8 +201,8 @@ class StopSale:
 
         If the broker knows nothing of it, what the list of stocks says will do: what is held is sold, on KRX.
         """
-        if self._facts.ground.stock:
-            return self._facts.ground.stock
+        if self._facts.context.stock:
+            return self._facts.context.stock
         try:
             return PreTrade(self._broker, self._now).new_stock(self._row.stock_code)
         except OrderDenied:
@@ -311,7 +311,7 @@ class StopSale:
             plan=NO_CHASE,
             kind=step.kind,
         )
-        found = self._facts.ground
+        found = self._facts.context
         facts = replace(
             pretrade.facts(request, stock, intent, found, is_child_order=True),
             is_priced=True,
@@ -407,7 +407,7 @@ class StopSale:
     def _report_locked(self, guarded: int | None, sellable: int) -> None:
         """Report at once what stays unguarded: shares that the broker does not let be sold."""
         row = self._row
-        wanted = guarded if guarded is not None else self._facts.ground.crowd.held_qty
+        wanted = guarded if guarded is not None else self._facts.context.crowd.held_qty
         missing = max(0, wanted - sellable)
         if not missing:
             return

@@ -241,7 +241,7 @@ def remind(now: datetime, phases: Sequence[Phase]) -> None:
 
 
 _WAITING = f"""
-    status IN ({sql.words(UNANSWERED)}) AND stock_code = %(code)s AND order_type = %(side)s AND order_date = %(day)s
+    status IN ({sql.literals(UNANSWERED)}) AND stock_code = %(code)s AND order_type = %(side)s AND order_date = %(day)s
 """
 _GIVEN_UP = f"""
     never_arrived AND decided_by = '' AND replaces_id IS NULL

@@ -160,10 +160,10 @@ def test_a_refreshed_row_knows_no_former_relation(order: TradeOrder) -> None:
 
 
 def test_a_statement_tells_its_rows_and_how_many_it_changed(order: TradeOrder) -> None:
-    assert sql.ask("SELECT qty, price FROM trade_orders WHERE id = %(pk)s", {"pk": order.pk}) == [(3, 70_000)]
+    assert sql.fetch("SELECT qty, price FROM trade_orders WHERE id = %(pk)s", {"pk": order.pk}) == [(3, 70_000)]
     changing = "UPDATE trade_orders SET qty = 4 WHERE id = %(pk)s AND qty = 3"
-    assert (sql.run(changing, {"pk": order.pk}), sql.run(changing, {"pk": order.pk})) == (1, 0)
+    assert (sql.execute(changing, {"pk": order.pk}), sql.execute(changing, {"pk": order.pk})) == (1, 0)
 
 
 def test_names_of_ours_stand_in_a_statement_in_one_order() -> None:
-    assert sql.words({Status.PENDING, Status.PARTIAL}) == "'PARTIAL', 'PENDING'"
+    assert sql.literals({Status.PENDING, Status.PARTIAL}) == "'PARTIAL', 'PENDING'"
