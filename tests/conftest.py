@@ -21,7 +21,7 @@ from config.env import HOME
 from infra import clock
 from kis import factory
 from ops import embedded
-from orders import database_age
+from orders import database_age, kill_switch
 from simulator.api.server import Simulator, serve
 from tests import old_names
 from tests.workers import Workers
@@ -100,6 +100,7 @@ def _seeded() -> Iterator[None]:
         if sender.label == "desk":
             seeds[0].seed(apps, None)
             seeds[1].begin_now(apps, None)
+            kill_switch.ensure_exists(clock.now())
 
     post_migrate.connect(seed)
     yield
