@@ -482,7 +482,7 @@ RISK_CHECKS: tuple[RiskCheck, ...] = (
     check_shares,
 )
 # what another process may have changed since: asked again under the lock in which the order is committed
-CROWDED: tuple[RiskCheck, ...] = (
+COMMIT_CHECKS: tuple[RiskCheck, ...] = (
     check_trading_state,
     check_circuit_breaker,
     check_reconciled,

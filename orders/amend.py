@@ -17,7 +17,7 @@ from aegis.denials import Denial, DenialCode
 from aegis.lifecycle import UNANSWERED
 from aegis.order_events import OrderEventKind
 from aegis.requests import RequestedBy, RequestKind
-from aegis.risk import CROWDED, HARMLESS, RISK_CHECKS, gettext_noop
+from aegis.risk import COMMIT_CHECKS, HARMLESS, RISK_CHECKS, gettext_noop
 from aegis.terms import Market, OrderKind
 from orders import fills, journal, kill_switch, requests
 from orders.cancel import Canceller, inherit, why_not_today
@@ -90,9 +90,9 @@ class Amender:
     # --- before
 
     def _check_possible(self, order: TradeOrder, price: int | None, qty: int | None) -> None:
-        found = _why_impossible(order, price, qty, self._now())
-        if found is not None:
-            raise OrderDenied([found])
+        denial = _why_impossible(order, price, qty, self._now())
+        if denial is not None:
+            raise OrderDenied([denial])
 
     def _prepare(self, order: TradeOrder, price: int, qty: int) -> tuple[PricedOrder, TradeOrder, Grounds]:
         """Judge the amend, and return its draft, its row and what its last check looks at."""
@@ -104,15 +104,15 @@ class Amender:
         intent = OrderIntent(
             order.stock_code, order.side, qty, price=price, market=market, request_id=request_id, kind=kind
         )
-        found = self._pretrade.context(intent, order.root_pk)
+        context = self._pretrade.context(intent, order.root_pk)
         if not lowers:
-            found = self._pretrade.ensure_reconciled(found, intent, order.root_pk)
-        stock = found.stock or self._pretrade.new_stock(order.stock_code)
+            context = self._pretrade.ensure_reconciled(context, intent, order.root_pk)
+        stock = context.stock or self._pretrade.new_stock(order.stock_code)
         request = OrderRequest(order.stock_code, order.side, market, kind, qty, price)
         quoted_at = self._now()
         quote = self._broker.quote(order.stock_code, market)
         kept_qty, kept_won = _kept(order, qty)
-        facts = self._pretrade.facts(request, stock, intent, found, is_child_order=True)
+        facts = self._pretrade.facts(request, stock, intent, context, is_child_order=True)
         facts = replace(facts, kept_qty=kept_qty, kept_won=kept_won)
         draft = self._pretrade.judge(
             Priced(request, None),
@@ -142,11 +142,11 @@ class Amender:
         who: str,
         is_whole: bool,
     ) -> TradeOrder:
-        question = OrderIntent(row.stock_code, row.side, row.qty, price=row.price, request_id=row.request_id)
-        crowd = self._pretrade.context(question, order.root_pk).crowd
-        checks = () if grounds.skip else CROWDED
+        query = OrderIntent(row.stock_code, row.side, row.qty, price=row.price, request_id=row.request_id)
+        competing = self._pretrade.context(query, order.root_pk).competing
+        checks = () if grounds.skip else COMMIT_CHECKS
         row = self._submit.commit(
-            draft, row, crowd, by=by, follows=grounds.follows, checks=checks, who=who, is_whole=is_whole
+            draft, row, competing, by=by, follows=grounds.follows, checks=checks, who=who, is_whole=is_whole
         )
         if by is not RequestedBy.CHASE:
             journal.update_fields(order, chase_at=None, chase_note="")

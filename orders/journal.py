@@ -105,13 +105,13 @@ SELECT intent.id, event.kind, event.detail, %(created_at)s
 FROM intent, unnest(%(kinds)s::text[], %(details)s::text[]) AS event (kind, detail)
 RETURNING order_id
 """  # noqa: S608
-    # psycopg prepares no statement of over 4,096 letters
+    # psycopg keeps its parse of a statement of at most 4,096 bytes and 50 parameters
     return " ".join(statement.split())
 
 
 def insert_if_unchanged(
     order: TradeOrder,
-    crowd: CompetingOrders,
+    competing: CompetingOrders,
     *,
     at: datetime,
     by: RequestedBy,
@@ -120,7 +120,7 @@ def insert_if_unchanged(
     changed: str = "",
     follows: int | None = None,
 ) -> bool:
-    """Commit an order that is about to leave, and its request; False, and nothing written, if the crowd has changed.
+    """Commit an order that is about to leave, and its request; False, and nothing written, if what it saw has changed.
 
     One statement asks and writes, so that nothing comes between; `changed` says why it goes as another kind, and the
     chase of the order that it `follows` must go on. An order that `replaces` another is an amend's: `is_whole` says
@@ -131,11 +131,11 @@ def insert_if_unchanged(
     events: dict[str, str] = {OrderEventKind.CREATED.value: _created(order)}
     if changed:
         events[OrderEventKind.KIND_CHANGED.value] = changed[:300]
-    figures = sql.values(order, _LATER) | pretrade_context.version_params(crowd, now=at)
-    figures |= {"kinds": list(events), "details": list(events.values()), "follows": follows}
-    figures |= {"requested_by": by.value, "who": who[:150], "is_whole": is_whole}
+    params = sql.values(order, _LATER) | pretrade_context.version_params(competing, now=at)
+    params |= {"kinds": list(events), "details": list(events.values()), "follows": follows}
+    params |= {"requested_by": by.value, "who": who[:150], "is_whole": is_whole}
     with connection.cursor() as cursor:
-        cursor.execute(_commit(), figures)
+        cursor.execute(_commit(), params)
         written = cursor.fetchone()
     if written is None:
         return False

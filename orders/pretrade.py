@@ -74,9 +74,9 @@ def why_kind_changed(intent: OrderIntent, request: OrderRequest) -> Denial | Non
     return Denial(DenialCode.KIND_CHANGED, words, {"market": request.market, "price": request.price})
 
 
-def _distinct(found: Sequence[Denial]) -> list[Denial]:
+def _distinct(reasons: Sequence[Denial]) -> list[Denial]:
     """Return reasons without those that come twice; the later figures stand."""
-    return list({reason.code: reason for reason in found}.values())
+    return list({reason.code: reason for reason in reasons}.values())
 
 
 class PreTrade:
@@ -90,20 +90,20 @@ class PreTrade:
 
     def context(self, intent: OrderIntent, family: int | None = None) -> PreTradeContext:
         """Return all that the checks want to know of our own tables; `family` is the root whose order this is."""
-        question = PreTradeQuery(
+        query = PreTradeQuery(
             intent.code, intent.side, intent.qty, intent.price or 0, intent.strategy, intent.request_id, family
         )
-        return pretrade_context.load_context(question, now=self._now())
+        return pretrade_context.load_context(query, now=self._now())
 
     def ensure_reconciled(
-        self, found: PreTradeContext, intent: OrderIntent, family: int | None = None
+        self, context: PreTradeContext, intent: OrderIntent, family: int | None = None
     ) -> PreTradeContext:
         """Reconcile first if the last reconciliation is stale.
 
         Raises NotSent if the broker is out of reach, and OrderDenied if it does not answer.
         """
-        if found.crowd.reconciled:
-            return found
+        if context.competing.reconciled:
+            return context
         try:
             reconcile.reconcile(self._broker, self._now)
         except (Refused, OutcomeUnknown) as error:
@@ -124,11 +124,11 @@ class PreTrade:
 
     # --- a new order
 
-    def draft(self, intent: OrderIntent, found: PreTradeContext) -> PricedOrder:
+    def draft(self, intent: OrderIntent, context: PreTradeContext) -> PricedOrder:
         """Price and judge a new order. Raises OrderDenied with every reason against it, or a BrokerError."""
-        stock = found.stock or self.new_stock(intent.code)
-        venue = self._venue(intent, stock, found.phases)
-        facts = self.facts(self._unpriced(intent, venue, found.phases), stock, intent, found)
+        stock = context.stock or self.new_stock(intent.code)
+        venue = self._venue(intent, stock, context.phases)
+        facts = self.facts(self._unpriced(intent, venue, context.phases), stock, intent, context)
         standing = denials(facts)
         if intent.kind and (wrong := check_order_kind_fields(intent.kind, names_price=intent.names_price)):
             raise OrderDenied([wrong, *standing])
@@ -136,7 +136,7 @@ class PreTrade:
         try:
             quote = self._broker.quote(intent.code, venue)
             strategy = self.strategy_of(intent)
-            priced = self.price(intent, venue, stock, quote, found.phases, strategy)
+            priced = self.price(intent, venue, stock, quote, context.phases, strategy)
             draft = self.judge(priced, stock, quote, quoted_at, intent, facts)
         except OrderDenied as denied:
             raise OrderDenied(_distinct([*standing, *denied.reasons])) from denied
@@ -298,13 +298,13 @@ class PreTrade:
         request: OrderRequest,
         stock: Stock,
         intent: OrderIntent,
-        found: PreTradeContext,
+        context: PreTradeContext,
         *,
         is_child_order: bool = False,
     ) -> RiskInputs:
         is_priced = intent.price is not None
         return pretrade_context.risk_inputs(
-            request, stock, found, now=self._now(), is_child_order=is_child_order, is_priced=is_priced
+            request, stock, context, now=self._now(), is_child_order=is_child_order, is_priced=is_priced
         )
 
     def _ask_limits(

@@ -1,7 +1,7 @@
-"""What an order stands on: all that the guards want to know of our own tables, asked in one statement.
+"""What the risk checks must know of our own tables about an order, read in one statement.
 
-An order is judged by this before it is priced, and committed only where the crowd is still the same. The words are
-SQL because Django takes longer to put ten questions together than PostgreSQL to answer them.
+An order is judged by this before it is priced, and committed only if the orders it competes with are still the same.
+It is SQL because Django takes longer to build ten queries than PostgreSQL to answer them.
 """
 
 import json
@@ -78,7 +78,7 @@ _UNSETTLED = f"""
 # What the other orders mean for one: the trading state and a circuit breaker that goes on, how many orders were ever
 # committed, today's orders, a twin, and what is not settled, in figures and once more as it stands. Without a price an
 # order is worth what the last trade was.
-CROWD = f"""
+COMPETING = f"""
     SELECT (SELECT state FROM trading_switch WHERE id = {TradingSwitch.ONLY_PK}),
            (SELECT began_at FROM market_halts WHERE kind = '{HaltKind.CIRCUIT_BREAKER}' AND ended_at IS NULL),
            (SELECT commits FROM order_sequence WHERE id = {OrderSequence.ONLY_PK}), today.*,
@@ -109,7 +109,7 @@ COMPARE_AND_COUNT = f"""
       AND (%(follows)s::bigint IS NULL OR (SELECT chase_at FROM trade_orders WHERE id = %(follows)s) IS NOT NULL)
     RETURNING commits
 """  # noqa: S608
-SURVEY = """
+CONTEXT = """
     SELECT (SELECT id FROM trade_orders WHERE request_id = %(request_id)s),
            (SELECT reason FROM blacklist
             WHERE stock_code = %(stock_code)s AND (until IS NULL OR until >= %(today)s) LIMIT 1),
@@ -117,8 +117,8 @@ SURVEY = """
            (SELECT json_agg(trading_sessions ORDER BY market, starts_at, phase)::text
             FROM trading_sessions WHERE day_id = %(today)s),
            (SELECT total_asset FROM account_snapshots ORDER BY timestamp DESC LIMIT 1),
-           crowd.*, {stock}
-    FROM ({crowd}) AS crowd LEFT JOIN stocks ON stocks.code = %(stock_code)s
+           competing.*, {stock}
+    FROM ({competing}) AS competing LEFT JOIN stocks ON stocks.code = %(stock_code)s
 """
 
 
@@ -137,14 +137,14 @@ class PreTradeQuery:
 
 @dataclass(frozen=True, slots=True)
 class CompetingOrders:
-    """What others may change from one moment to the next, as `question` found it.
+    """What others may change from one moment to the next, as it was for `query`.
 
     `breaker_since`: a circuit breaker goes on since then. `reconciled` says that the newest look at the broker's list
     told of our orders, not long ago. `commits` orders were ever committed, None before the first; `held_qty` are shares
     as last seen; `unsettled` is what is not settled, in the database's own words.
     """
 
-    question: PreTradeQuery
+    query: PreTradeQuery
     state: TradingState
     breaker_since: datetime | None
     commits: int | None
@@ -165,14 +165,14 @@ class PreTradeContext:
     blacklisted: str | None
     phases: tuple[Phase, ...]
     total_asset: int | None
-    crowd: CompetingOrders
+    competing: CompetingOrders
     stock: Stock | None
 
 
-def load_context(question: PreTradeQuery, *, now: datetime) -> PreTradeContext:
-    """Return everything that is known of the ground, in one query."""
-    statement, stock = _survey()
-    row = _ask(statement, question, now)
+def load_context(query: PreTradeQuery, *, now: datetime) -> PreTradeContext:
+    """Return everything that is known here about an order, in one query."""
+    statement, stock = _statement()
+    row = _ask(statement, query, now)
     known, blacklisted, is_open, sessions, total, *rest = row
     others, columns = rest[: -len(stock)], rest[-len(stock) :]
     # a day that is not laid down yet goes by the calendar
@@ -182,94 +182,99 @@ def load_context(question: PreTradeQuery, *, now: datetime) -> PreTradeContext:
         blacklisted=blacklisted,
         phases=phases,
         total_asset=total,
-        crowd=_crowd(question, others),
+        competing=_competing_orders(query, others),
         stock=_known(Stock.from_db(connection.alias, stock, columns)) if columns[0] else None,
     )
 
 
 def risk_inputs(
-    request: OrderRequest, stock: Stock, found: PreTradeContext, *, now: datetime, is_child_order: bool, is_priced: bool
+    request: OrderRequest,
+    stock: Stock,
+    context: PreTradeContext,
+    *,
+    now: datetime,
+    is_child_order: bool,
+    is_priced: bool,
 ) -> RiskInputs:
     """Return the facts about an order at `now`, as far as the broker need not be asked for them."""
     return RiskInputs(
         request=request,
         now=now.astimezone(KST),
-        state=found.crowd.state,
-        breaker_since=found.crowd.breaker_since,
-        phases=found.phases,
+        state=context.competing.state,
+        breaker_since=context.competing.breaker_since,
+        phases=context.phases,
         instrument=Instrument(stock.instrument),
         trades_on_nxt=stock.trades_on_nxt,
         is_priced=is_priced,
         is_child_order=is_child_order,
         sector=stock.sector,
-        blacklisted=found.blacklisted,
+        blacklisted=context.blacklisted,
         limits=risk.limits(),
-        others=found.crowd.others,
-        held_qty=found.crowd.held_qty,
-        total_asset=found.total_asset,
+        others=context.competing.others,
+        held_qty=context.competing.held_qty,
+        total_asset=context.total_asset,
     )
 
 
-def with_current_exposure(facts: RiskInputs, crowd: CompetingOrders) -> RiskInputs:
-    """Return the facts about an order with what its crowd is now."""
+def with_current_exposure(facts: RiskInputs, competing: CompetingOrders) -> RiskInputs:
+    """Return the facts about an order with what it competes with now."""
     return replace(
         facts,
-        state=crowd.state,
-        breaker_since=crowd.breaker_since,
-        reconciled=crowd.reconciled,
-        held_qty=crowd.held_qty,
-        others=crowd.others,
+        state=competing.state,
+        breaker_since=competing.breaker_since,
+        reconciled=competing.reconciled,
+        held_qty=competing.held_qty,
+        others=competing.others,
     )
 
 
-def load_competing_orders(question: PreTradeQuery, *, now: datetime) -> CompetingOrders:
-    """Return what has become of the survey's crowd, in one query."""
-    return _crowd(question, _ask(CROWD, question, now))
+def load_competing_orders(query: PreTradeQuery, *, now: datetime) -> CompetingOrders:
+    """Return what an order competes with now, in one query."""
+    return _competing_orders(query, _ask(COMPETING, query, now))
 
 
 def bump_commits() -> None:
-    """Hold up commits of orders to the end of the transaction: what is being committed is then judged anew."""
+    """Hold up commits of orders to the end of the transaction: what is being committed is then judged again."""
     OrderSequence.objects.filter(pk=OrderSequence.ONLY_PK).update(commits=F("commits") + 1)
 
 
-def version_params(crowd: CompetingOrders, *, now: datetime) -> dict[str, Any]:
-    """Return the figures of `COMPARE_AND_COUNT` for an order that was judged beside this crowd."""
+def version_params(competing: CompetingOrders, *, now: datetime) -> dict[str, Any]:
+    """Return the parameters of `COMPARE_AND_COUNT` for an order that was judged with these competing orders."""
     return {
-        **_unsettled(crowd.question, now),
-        "seen_state": crowd.state.value,
-        "seen_commits": crowd.commits,
-        "seen_unsettled": crowd.unsettled,
+        **_unsettled(competing.query, now),
+        "seen_state": competing.state.value,
+        "seen_commits": competing.commits,
+        "seen_unsettled": competing.unsettled,
     }
 
 
-def _unsettled(question: PreTradeQuery, now: datetime) -> dict[str, Any]:
+def _unsettled(query: PreTradeQuery, now: datetime) -> dict[str, Any]:
     return {
         "fresh_since": now - FRESH,
         "latest": now + CLOCKS_APART,
         "silent_since": now - ON_ITS_WAY,
-        "order_type": question.side.value,
-        "stock_code": question.code,
-        "family": question.family or NO_FAMILY,
+        "order_type": query.side.value,
+        "stock_code": query.code,
+        "family": query.family or NO_FAMILY,
     }
 
 
-def _ask(statement: str, question: PreTradeQuery, now: datetime) -> Any:
-    figures = {
-        **_unsettled(question, now),
+def _ask(statement: str, query: PreTradeQuery, now: datetime) -> Any:
+    params = {
+        **_unsettled(query, now),
         "today": now.astimezone(KST).date(),
         "a_minute_ago": now - MINUTE,
         "twin_since": now - timedelta(seconds=settings.DUPLICATE_SECONDS),
-        "qty": question.qty,
-        "price": question.price,
-        "strategy": question.strategy,
-        "request_id": question.request_id,
+        "qty": query.qty,
+        "price": query.price,
+        "strategy": query.strategy,
+        "request_id": query.request_id,
     }
-    with connection.cursor() as cursor:
-        cursor.execute(statement, figures)
-        return cursor.fetchone()
+    (row,) = sql.fetch(statement, params)
+    return row
 
 
-def _crowd(question: PreTradeQuery, row: Any) -> CompetingOrders:
+def _competing_orders(query: PreTradeQuery, row: Any) -> CompetingOrders:
     (
         state, breaker_since, commits, last_minute, bought, twin, frozen, frozen_amend, cash, shares, open_buys,
         opposite, held, is_reconciled, unsettled,
@@ -287,7 +292,7 @@ def _crowd(question: PreTradeQuery, row: Any) -> CompetingOrders:
     )
     state = TradingState(state or TradingState.ACTIVE)
     is_reconciled = bool(is_reconciled)
-    return CompetingOrders(question, state, breaker_since, commits, is_reconciled, held or 0, others, unsettled)
+    return CompetingOrders(query, state, breaker_since, commits, is_reconciled, held or 0, others, unsettled)
 
 
 def _json(value: Any) -> Any:
@@ -305,12 +310,12 @@ def _name(pk: int | None) -> str:
 
 
 @cache
-def _survey() -> tuple[str, list[str]]:
+def _statement() -> tuple[str, list[str]]:
     """Return the statement, and the stock's fields that end its row."""
     fields = Stock._meta.concrete_fields
     columns = sql.columns(Stock, "stocks.")
-    # psycopg prepares no statement of over 4,096 letters
-    statement = " ".join(SURVEY.format(crowd=CROWD, stock=columns).split())
+    # psycopg keeps its parse of a statement of at most 4,096 bytes and 50 parameters
+    statement = " ".join(CONTEXT.format(competing=COMPETING, stock=columns).split())
     return statement, [field.attname for field in fields]
 
 

@@ -48,15 +48,15 @@ class Reorders:
         What the resting order holds at the broker counts as released. Raises OrderDenied and BrokerError.
         """
         intent = self._intent(order, order.open_qty, retry)
-        found = self._pretrade.context(intent, order.root_pk)
+        context = self._pretrade.context(intent, order.root_pk)
         check_fills_listed(order)
-        stock = found.stock or self._pretrade.new_stock(order.stock_code)
+        stock = context.stock or self._pretrade.new_stock(order.stock_code)
         quoted_at = self._now()
         quote = self._broker.quote(order.stock_code, Market(order.market))
         if held := why_held(quote):
-            return Preview(self._unjudged(order, intent, stock, quote, quoted_at, found), held)
+            return Preview(self._unjudged(order, intent, stock, quote, quoted_at, context), held)
         won, qty = _released(order, quote)
-        draft = self._judged(order, intent, stock, quote, quoted_at, found, retry, won=won, qty=qty)
+        draft = self._judged(order, intent, stock, quote, quoted_at, context, retry, won=won, qty=qty)
         return Preview(draft, "")
 
     def reorder(self, order: TradeOrder, qty: int, retry: int) -> TradeOrder:
@@ -66,16 +66,16 @@ class Reorders:
         committed this re-order.
         """
         intent = self._intent(order, qty, retry)
-        found = self._pretrade.ensure_reconciled(self._pretrade.context(intent, order.root_pk), intent, order.root_pk)
+        context = self._pretrade.ensure_reconciled(self._pretrade.context(intent, order.root_pk), intent, order.root_pk)
         check_fills_listed(order)
-        stock = found.stock or self._pretrade.new_stock(order.stock_code)
+        stock = context.stock or self._pretrade.new_stock(order.stock_code)
         quoted_at = self._now()
         quote = self._broker.quote(order.stock_code, Market(order.market))
         if held := why_held(quote):
             raise OrderDenied([Denial(DenialCode.HELD, held)])
-        draft = self._judged(order, intent, stock, quote, quoted_at, found, retry)
+        draft = self._judged(order, intent, stock, quote, quoted_at, context, retry)
         row = self._submit.child_row(draft, order, intent.request_id)
-        row = self._submit.commit(draft, row, found.crowd, by=RequestedBy.CHASE, follows=order.pk)
+        row = self._submit.commit(draft, row, context.competing, by=RequestedBy.CHASE, follows=order.pk)
         return self._submit.send(row, grounds_of(row, follows=order.pk))
 
     def _intent(self, order: TradeOrder, qty: int, retry: int) -> OrderIntent:
@@ -108,7 +108,7 @@ class Reorders:
         stock: Stock,
         quote: Quote,
         quoted_at: datetime,
-        found: PreTradeContext,
+        context: PreTradeContext,
         retry: int,
         *,
         won: int = 0,
@@ -120,16 +120,16 @@ class Reorders:
             Market(order.market),
             stock,
             quote,
-            found.phases,
+            context.phases,
             self._pretrade.strategy_of(intent),
             ticks_closer=retry * order.step_ticks,
             band_percent=order.band_percent or None,
         )
-        facts = self._pretrade.facts(priced.request, stock, intent, found, is_child_order=True)
+        facts = self._pretrade.facts(priced.request, stock, intent, context, is_child_order=True)
         try:
             return self._judge(order, priced, stock, quote, quoted_at, intent, facts, won, qty)
         except OrderDenied as denied:
-            kind = sessions.limit_kind(sessions.legal_kinds(priced.request.market, found.phases, self._now()))
+            kind = sessions.limit_kind(sessions.legal_kinds(priced.request.market, context.phases, self._now()))
             is_short = [reason.code for reason in denied.reasons] == ["CASH"]
             if not is_short or kind is None or not priced.request.kind.is_market:
                 raise
@@ -159,12 +159,12 @@ class Reorders:
         stock: Stock,
         quote: Quote,
         quoted_at: datetime,
-        found: PreTradeContext,
+        context: PreTradeContext,
     ) -> PricedOrder:
         """Return the draft of a step that is not taken now, by the price that the order has."""
         kind = OrderKind(order.order_kind)
         request = OrderRequest(order.stock_code, order.side, Market(order.market), kind, order.open_qty, order.price)
-        facts = self._pretrade.facts(request, stock, intent, found, is_child_order=True)
+        facts = self._pretrade.facts(request, stock, intent, context, is_child_order=True)
         return PricedOrder(request, stock, quote, quoted_at, order.strategy, order.plan, 0, facts)
 
 

@@ -62,13 +62,13 @@ class OrderService:
         beforehand; in both cases there is no row but one that has the request id for something else.
         """
         pretrade = PreTrade(self._broker, self._now)
-        intent, found = _context(pretrade, intent)
-        if found.known is not None:
-            return _same(TradeOrder.objects.get(pk=found.known), intent)
+        intent, context = _context(pretrade, intent)
+        if context.known is not None:
+            return _same(TradeOrder.objects.get(pk=context.known), intent)
         try:
-            found = self._with_fresh_opposites(pretrade, pretrade.ensure_reconciled(found, intent), intent)
-            draft = pretrade.draft(intent, found)
-            order = self._commit(draft, intent, found)
+            context = self._with_fresh_opposites(pretrade, pretrade.ensure_reconciled(context, intent), intent)
+            draft = pretrade.draft(intent, context)
+            order = self._commit(draft, intent, context)
         except (IntegrityError, OrderDenied):
             known = TradeOrder.objects.filter(request_id=intent.request_id).first()
             if known is None:
@@ -76,11 +76,11 @@ class OrderService:
             return _same(known, intent)  # a moment sooner
         return Submitter(self._broker, self._now).send(order, grounds_of(order))
 
-    def _commit(self, draft: PricedOrder, intent: OrderIntent, found: PreTradeContext) -> TradeOrder:
+    def _commit(self, draft: PricedOrder, intent: OrderIntent, context: PreTradeContext) -> TradeOrder:
         submit = Submitter(self._broker, self._now)
         row = submit.row(draft, intent.request_id)
         row.entry_stops = self._entry_stops(intent)
-        return submit.commit(draft, row, found.crowd, by=RequestedBy.CALLER)
+        return submit.commit(draft, row, context.competing, by=RequestedBy.CALLER)
 
     def _entry_stops(self, intent: OrderIntent) -> list[dict[str, str]]:
         """Return the stops that each fill arms. Raises OrderDenied if one needs a true range that is not known."""
@@ -91,10 +91,12 @@ class OrderService:
             raise OrderDenied([Denial(DenialCode.STOP_ATR, words, {"days": ATR_DAYS + 1})])
         return entry_stops.as_stored(intent.stops, atr)
 
-    def _with_fresh_opposites(self, pretrade: PreTrade, found: PreTradeContext, intent: OrderIntent) -> PreTradeContext:
+    def _with_fresh_opposites(
+        self, pretrade: PreTrade, context: PreTradeContext, intent: OrderIntent
+    ) -> PreTradeContext:
         """Read the list first if orders on the other side seem open: one of them may have filled without a notice."""
-        if not found.crowd.others.opposite:
-            return found
+        if not context.competing.others.opposite:
+            return context
         with suppress(BrokerError):
             reconcile.reconcile_now(self._broker, self._now)
         return pretrade.context(intent)
@@ -102,8 +104,8 @@ class OrderService:
     def draft(self, intent: OrderIntent) -> PricedOrder:
         """Judge and price an intent without committing or sending it. Raises OrderDenied or a BrokerError."""
         pretrade = PreTrade(self._broker, self._now)
-        intent, found = _context(pretrade, intent)
-        return pretrade.draft(intent, self._with_fresh_opposites(pretrade, found, intent))
+        intent, context = _context(pretrade, intent)
+        return pretrade.draft(intent, self._with_fresh_opposites(pretrade, context, intent))
 
     @serving(Urgency.ORDER)
     def amend(
@@ -181,11 +183,11 @@ class OrderService:
 
 def _context(pretrade: PreTrade, intent: OrderIntent) -> tuple[OrderIntent, PreTradeContext]:
     """Return an intent by our own code of its stock, and what our tables say of it."""
-    found = pretrade.context(intent)
-    if found.stock is None and (code := canonical(intent.code)) != intent.code:
+    context = pretrade.context(intent)
+    if context.stock is None and (code := canonical(intent.code)) != intent.code:
         intent = replace(intent, code=code)
-        found = pretrade.context(intent)
-    return intent, found
+        context = pretrade.context(intent)
+    return intent, context
 
 
 def _same(order: TradeOrder, intent: OrderIntent) -> TradeOrder:

@@ -72,7 +72,7 @@ REFUSALS_REPORTED = 5
 
 # what may keep a stop's sale from leaving: what the exchange would refuse, the trading state, and our own buys. In a
 # circuit breaker the quote says that the stock is halted: one of another market, or an old code, holds up no stop
-CHECKS: tuple[RiskCheck, ...] = (
+SALE_CHECKS: tuple[RiskCheck, ...] = (
     check_quantity,
     check_trading_state,
     check_venue,
@@ -81,7 +81,7 @@ CHECKS: tuple[RiskCheck, ...] = (
     check_daily_limits,
     check_halt,
 )
-COMMIT_CHECKS: tuple[RiskCheck, ...] = (check_trading_state, check_self_cross)
+SALE_COMMIT_CHECKS: tuple[RiskCheck, ...] = (check_trading_state, check_self_cross)
 _MAIN_SESSION = (PhaseName.OPENING_AUCTION, PhaseName.REGULAR, PhaseName.CLOSING_AUCTION)
 _EXTERNAL = (EndCause.EXTERNAL_CANCEL, EndCause.EXTERNAL_AMEND)
 _AUTOMATIC = (RequestedBy.STOP, RequestedBy.CHASE)
@@ -142,7 +142,7 @@ class StopSale:
             return self._record_order(TradeOrder.objects.get(pk=known), look_after=timedelta(0))
         if self._facts.may_be_changed and (changed := changed_by_others(row)):
             return self._hold(changed)
-        is_all = row.quantity is None and self._facts.context.crowd.held_qty > 0
+        is_all = row.quantity is None and self._facts.context.competing.held_qty > 0
         guarded = None if is_all else self._guarded()
         if guarded == 0:
             return self._end()
@@ -187,7 +187,7 @@ class StopSale:
 
     def _check_trading_state(self) -> None:
         """While trading is halted nothing of a stop leaves, not even a cancel: raises Waits."""
-        if not self._facts.context.crowd.state.lets_pass(Side.SELL):
+        if not self._facts.context.competing.state.lets_pass(Side.SELL):
             raise Waits(gettext("trading is halted: resume it before ordering"))
 
     @cached_property
@@ -311,29 +311,34 @@ class StopSale:
             plan=NO_CHASE,
             kind=step.kind,
         )
-        found = self._facts.context
+        context = self._facts.context
         facts = replace(
-            pretrade.facts(request, stock, intent, found, is_child_order=True),
+            pretrade.facts(request, stock, intent, context, is_child_order=True),
             is_priced=True,
             quote=quote,
             best_opposite=book.best_opposite(Side.SELL),
             may_cross=frozenset(self._facts.may_cross),
         )
-        against = denials(facts, CHECKS)
+        against = denials(facts, SALE_CHECKS)
         if [reason.code for reason in against] == ["SELF_CROSS"]:
             self._clear_opposite()
             return None
         if against:
             raise OrderDenied(against)
         draft = PricedOrder(request, stock, quote, quoted_at, strategy_name(row), NO_CHASE, 0, facts)
-        return self._send(draft, found)
+        return self._send(draft, context)
 
-    def _send(self, draft: PricedOrder, found: PreTradeContext) -> TradeOrder | None:
+    def _send(self, draft: PricedOrder, context: PreTradeContext) -> TradeOrder | None:
         submit = Submitter(self._broker, self._now)
         order = submit.row(draft, self._row.request_id)
         try:
             order = submit.commit(
-                draft, order, found.crowd, by=RequestedBy.STOP, checks=COMMIT_CHECKS, overtaken=self._check_family
+                draft,
+                order,
+                context.competing,
+                by=RequestedBy.STOP,
+                checks=SALE_COMMIT_CHECKS,
+                overtaken=self._check_family,
             )
         except IntegrityError:
             return TradeOrder.objects.filter(request_id=self._row.request_id).first()
@@ -407,7 +412,7 @@ class StopSale:
     def _report_locked(self, guarded: int | None, sellable: int) -> None:
         """Report at once what stays unguarded: shares that the broker does not let be sold."""
         row = self._row
-        wanted = guarded if guarded is not None else self._facts.context.crowd.held_qty
+        wanted = guarded if guarded is not None else self._facts.context.competing.held_qty
         missing = max(0, wanted - sellable)
         if not missing:
             return

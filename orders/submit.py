@@ -27,7 +27,7 @@ from aegis.denials import Denial, DenialCode
 from aegis.lifecycle import Status
 from aegis.order_events import OrderEventKind
 from aegis.requests import RequestedBy
-from aegis.risk import CROWDED, RiskCheck, denials, gettext_noop
+from aegis.risk import COMMIT_CHECKS, RiskCheck, denials, gettext_noop
 from aegis.sessions import KST
 from aegis.terms import Market, OrderKind
 from infra import db_limits
@@ -99,11 +99,11 @@ class Submitter:
         self,
         draft: PricedOrder,
         row: TradeOrder,
-        crowd: CompetingOrders,
+        competing: CompetingOrders,
         *,
         by: RequestedBy,
         follows: int | None = None,
-        checks: tuple[RiskCheck, ...] = CROWDED,
+        checks: tuple[RiskCheck, ...] = COMMIT_CHECKS,
         who: str = "",
         is_whole: bool = True,
         overtaken: Callable[[], None] | None = None,
@@ -118,25 +118,25 @@ class Submitter:
         if any(not getattr(block, "_from_testcase", False) for block in connection.atomic_blocks):
             raise RuntimeError("an order is placed inside a transaction: place it after the commit, the row must stand")
         # a duplicate of what is priced by us is told by its style, of anything else by the price that it goes at
-        question = crowd.question if draft.strategy else replace(crowd.question, price=row.price)
+        query = competing.query if draft.strategy else replace(competing.query, price=row.price)
         changed = risk.say(draft.changed) if draft.changed else ""
         for _ in range(MAX_COMMIT_CONFLICTS):
             now = self._now()
-            if crowd.question != question:
-                crowd = pretrade_context.load_competing_orders(question, now=now)
-            facts = pretrade_context.with_current_exposure(draft.facts, crowd)
+            if competing.query != query:
+                competing = pretrade_context.load_competing_orders(query, now=now)
+            facts = pretrade_context.with_current_exposure(draft.facts, competing)
             if against := denials(facts, checks):
                 raise OrderDenied(against)
             with _not_sent_without_database():
                 is_written = journal.insert_if_unchanged(
-                    row, crowd, at=now, by=by, who=who, is_whole=is_whole, changed=changed, follows=follows
+                    row, competing, at=now, by=by, who=who, is_whole=is_whole, changed=changed, follows=follows
                 )
             if is_written:
                 return row
             if follows and not TradeOrder.objects.filter(pk=follows, chase_at__isnull=False).exists():
                 raise OrderDenied([Denial(DenialCode.CHASE_ENDED, gettext_noop("its chase was ended meanwhile"))])
             kill_switch.ensure_exists(now)
-            crowd = pretrade_context.load_competing_orders(question, now=self._now())
+            competing = pretrade_context.load_competing_orders(query, now=self._now())
             if overtaken is not None:
                 overtaken()
         raise OrderDenied(

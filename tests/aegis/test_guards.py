@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from aegis.broker import OrderRequest, Quote
 from aegis.risk import (
-    CROWDED,
+    COMMIT_CHECKS,
     RISK_CHECKS,
     Evidence,
     ExposureFromOtherOrders,
@@ -384,7 +384,7 @@ def test_a_kind_asked_for_by_name_has_a_price_where_it_names_one(kind: OrderKind
 
 
 def test_what_others_may_change_is_asked_again_and_is_among_the_guards() -> None:
-    assert set(CROWDED) < set(RISK_CHECKS)
+    assert set(COMMIT_CHECKS) < set(RISK_CHECKS)
 
 
 # --- the switch that trips itself -----------------------------------------------------------------

@@ -340,21 +340,26 @@ def test_a_stock_with_an_order_of_unknown_fate_waits(
         raise OutcomeUnknown("no answer")
 
     _placed(OrderService(mock.MagicMock(wraps=broker, place=lost), clock.now))
-    found = pretrade_context._crowd
+    real = pretrade_context._competing_orders
 
     def thawed(*words: Any) -> Any:
-        seen = found(*words)
+        seen = real(*words)
         return replace(seen, others=replace(seen.others, blocked_by_unknown=""))
 
-    with nullcontext() if guarded else mock.patch.object(pretrade_context, "_crowd", thawed), suppress(OrderDenied):
+    with (
+        nullcontext() if guarded else mock.patch.object(pretrade_context, "_competing_orders", thawed),
+        suppress(OrderDenied),
+    ):
         _placed(service)
     assert (len(simulator.ledger(ACCOUNT)["orders"]) == 1) is guarded
 
 
 @pytest.mark.parametrize("guarded", [True, False])
 def test_nothing_is_sent_before_the_list_was_read(service: OrderService, simulator: Simulator, guarded: bool) -> None:
-    found = pretrade_context._crowd
-    fresh = mock.patch.object(pretrade_context, "_crowd", lambda *words: replace(found(*words), reconciled=True))
+    real = pretrade_context._competing_orders
+    fresh = mock.patch.object(
+        pretrade_context, "_competing_orders", lambda *words: replace(real(*words), reconciled=True)
+    )
     off = nullcontext() if guarded else fresh
     with off:
         _placed(service)

@@ -389,7 +389,7 @@ def test_a_chase_that_is_ended_while_its_amend_has_no_answer_stays_ended(
 def open_buys(order: TradeOrder) -> int:
     """Return the shares that open buys may still bring, as another order of the stock sees them."""
     pretrade = PreTrade(mock.MagicMock(), clock.now)
-    return pretrade.context(OrderIntent(SAMSUNG, Side.BUY, 1, price=60_000)).crowd.others.open_buy_qty
+    return pretrade.context(OrderIntent(SAMSUNG, Side.BUY, 1, price=60_000)).competing.others.open_buy_qty
 
 
 def test_an_amend_counts_once_before_the_list_names_it_and_after(

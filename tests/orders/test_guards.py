@@ -420,7 +420,7 @@ def test_the_words_of_a_commit_are_few_enough_to_be_remembered() -> None:
 
 def test_the_question_to_the_table_knows_every_state_that_is_not_settled() -> None:
     for status in Status:
-        assert (f"'{status}'" in pretrade_context.CROWD) is (status in UNSETTLED | {Status.REJECTED})
+        assert (f"'{status}'" in pretrade_context.COMPETING) is (status in UNSETTLED | {Status.REJECTED})
 
 
 # --- the freeze -----------------------------------------------------------------------------------
