@@ -13,7 +13,6 @@ from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db import IntegrityError
-from django.db.models import Q
 from django.utils.translation import gettext
 
 from aegis import chase as rules
@@ -51,21 +50,19 @@ OVERDUE = timedelta(seconds=3)
 # the requests of one step to the next price: a cancel and a new order
 REQUESTS_OF_A_STEP = 2
 
-
-_DUE = "chase_at <= %(now)s AND (chase_claimed_until IS NULL OR chase_claimed_until < %(now)s)"
+_DUE = "chase_at <= %(due_by)s AND (chase_claimed_until IS NULL OR chase_claimed_until < %(now)s)"
+_DUE_ORDERS = f"SELECT id, chase_step FROM trade_orders WHERE {_DUE} ORDER BY chase_at"  # noqa: S608
+_RELEASE = "UPDATE trade_orders SET chase_claimed_until = NULL WHERE id = %(pk)s AND chase_claimed_until = %(claim)s"
 
 
 def due(now: datetime) -> list[int]:
     """Return the orders whose next step is due and that nobody is working on."""
-    due = f"SELECT id FROM trade_orders WHERE {_DUE} ORDER BY chase_at"  # noqa: S608
-    return [pk for (pk,) in sql.fetch(due, {"now": now})]
+    return [pk for pk, _ in sql.fetch(_DUE_ORDERS, {"due_by": now, "now": now})]
 
 
 def overdue(now: datetime) -> list[tuple[int, ChaseStep]]:
     """Return the orders whose step should have been taken by now, and that step: their message was lost."""
-    free = Q(chase_claimed_until__isnull=True) | Q(chase_claimed_until__lt=now)
-    orders = TradeOrder.objects.filter(free, chase_at__lte=now - OVERDUE).order_by("chase_at")
-    return [(pk, ChaseStep(step)) for pk, step in orders.values_list("pk", "chase_step")]
+    return [(pk, ChaseStep(step)) for pk, step in sql.fetch(_DUE_ORDERS, {"due_by": now - OVERDUE, "now": now})]
 
 
 def advance(pk: int, broker: Broker, now: Callable[[], datetime]) -> Action:
@@ -115,14 +112,11 @@ def run_step(pk: int, broker: Broker, now: Callable[[], datetime], step: ChaseSt
         sql.execute(_RELEASE, {"pk": pk, "claim": claim})
 
 
-_RELEASE = "UPDATE trade_orders SET chase_claimed_until = NULL WHERE id = %(pk)s AND chase_claimed_until = %(claim)s"
-
-
 def _claimed(pk: int, now: datetime) -> TradeOrder | None:
     """Claim an order for one step, and return it; the claim's end is its name. None if another worker has it."""
-    claim = {"pk": pk, "now": now, "until": now + CLAIM}
-    found = sql.change(TradeOrder, "chase_claimed_until = %(until)s", f"id = %(pk)s AND {_DUE}", claim)
-    return found[0] if found else None
+    claim = {"pk": pk, "due_by": now, "now": now, "until": now + CLAIM}
+    claimed = sql.change(TradeOrder, "chase_claimed_until = %(until)s", f"id = %(pk)s AND {_DUE}", claim)
+    return claimed[0] if claimed else None
 
 
 def _following(order: TradeOrder, step: ChaseStep | None) -> Taken:

@@ -16,7 +16,6 @@ from aegis.requests import RequestedBy
 from aegis.risk import RiskInputs, gettext_noop
 from aegis.terms import Instrument, Market, OrderKind
 from aegis.ticks import step
-from infra import sql
 from market.models import Stock
 from orders.intents import OrderDenied, OrderIntent
 from orders.models import TradeOrder
@@ -196,15 +195,9 @@ def _check_arrival_band(order: TradeOrder, request: OrderRequest, quote: Quote) 
         raise OrderDenied([Denial(DenialCode.BAND, words, figures)])
 
 
-_UNLISTED = """
-    SELECT 1 FROM trade_orders
-    WHERE (id = %(root)s OR root_id = %(root)s) AND unlisted_since IS NOT NULL LIMIT 1
-"""
-
-
 def check_fills_listed(order: TradeOrder) -> None:
     """Order nothing of a family while the list lacks fills that a notice told of."""
-    if sql.fetch(_UNLISTED, {"root": order.root_pk}):
+    if order.family.filter(unlisted_since__isnull=False).exists():
         words = gettext_noop("fills of it are not in the broker's list yet")
         raise OrderDenied([Denial(DenialCode.FILL_UNLISTED, words)])
 

@@ -22,7 +22,7 @@ from aegis.order_events import OrderEventKind
 from aegis.requests import LIVE, EndCause, RequestKind, RequestState
 from aegis.sessions import KST, Phase, ends_at
 from aegis.terms import Market, OrderKind
-from infra import log_context, sql
+from infra import log_context
 from market import queries
 from orders import fills, journal, requests
 from orders.cancel import inherit
@@ -101,19 +101,13 @@ def _note_confirmed(order: TradeOrder, changes: Sequence[BrokerRequest], asked_a
     journal.update_fields(order, looked_at=confirmed_at, missing_since=None, absent_looks=0, **wanted)
 
 
-_DOUBTED_LATER = f"""
-    SELECT 1 FROM raw_notices
-    WHERE order_id = %(order)s AND state = '{RawNotice.State.DOUBTFUL.value}' AND received_at >= %(asked_at)s LIMIT 1
-"""  # noqa: S608
-
-
 def _is_wanted_since(order: TradeOrder, changes: Sequence[BrokerRequest], asked_at: datetime) -> bool:
     """Whether something happened after the list was asked for that only a later one can show."""
     if any(each.as_sent().sent_at >= asked_at for each in changes if each.state in LIVE):
         return True
     if not order.look_wanted:
         return False
-    return bool(sql.fetch(_DOUBTED_LATER, {"order": order.pk, "asked_at": asked_at}))
+    return order.notices.filter(state=RawNotice.State.DOUBTFUL, received_at__gte=asked_at).exists()
 
 
 def _waits_for_its_end(order: TradeOrder) -> bool:
@@ -158,17 +152,11 @@ def _is_torn(
     return 0 < record.cancelled_qty < gone and record.cancelled_qty + moved < gone
 
 
-_COUNTED = f"""
-    UPDATE raw_notices SET state = '{RawNotice.State.DUPLICATE.value}'
-    WHERE order_id = %(order)s AND state = '{RawNotice.State.DOUBTFUL.value}' AND received_at < %(asked_at)s
-"""  # noqa: S608
-
-
 def _settle_fills(order: TradeOrder, record: OrderRecord, *, asked_at: datetime, now: datetime) -> int:
+    doubtful = order.notices.filter(state=RawNotice.State.DOUBTFUL, received_at__lt=asked_at)
     if (order.filled_qty, order.filled_amount) == (record.filled_qty, record.filled_amount):
-        sql.execute(_COUNTED, {"order": order.pk, "asked_at": asked_at})
+        doubtful.update(state=RawNotice.State.DUPLICATE)
         return 0
-    doubtful = RawNotice.objects.filter(order=order, state=RawNotice.State.DOUBTFUL, received_at__lt=asked_at)
     is_explained = _apply_doubtful(order, record, doubtful, now=now)
     for execution in order.executions.filter(voided_at__isnull=True).order_by("-cumulative_qty"):
         if _fits(order, record):

@@ -10,7 +10,7 @@ from datetime import datetime, time, timedelta
 from typing import Any
 
 from django.db import IntegrityError, transaction
-from django.db.models import Q, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils.translation import gettext
 
 from aegis.broker import Acceptance, OrderRecord
@@ -240,21 +240,9 @@ def remind(now: datetime, phases: Sequence[Phase]) -> None:
 # --- external orders -------------------------------------------------------------------------------------------------
 
 
-_WAITING = f"""
-    status IN ({sql.literals(UNANSWERED)}) AND stock_code = %(code)s AND order_type = %(side)s AND order_date = %(day)s
-"""
-_GIVEN_UP = f"""
-    never_arrived AND decided_by = '' AND replaces_id IS NULL
-    AND order_date = %(day)s AND stock_code = %(code)s AND order_type = %(side)s
-    AND EXISTS (SELECT FROM order_events WHERE order_id = trade_orders.id AND kind = '{Event.ABSENT.value}')
-    ORDER BY id DESC
-"""
-
-
 def may_be_ours(record: OrderRecord) -> bool:
     """Whether a line that no row claims may be an order, or an amend, of ours that waits for its answer."""
-    line = {"code": record.code, "side": record.side.value, "day": record.order_date}
-    if any(could_be(order, record) for order in sql.find(TradeOrder, _WAITING, line)):
+    if any(could_be(order, record) for order in _alike(record).filter(status__in=UNANSWERED)):
         return True
     amends = BrokerRequest.objects.filter(
         kind=RequestKind.AMEND, state__in=LIVE, order__order_no=record.original_no or None
@@ -269,9 +257,15 @@ def find_given_up(record: OrderRecord) -> list[TradeOrder]:
     Not among them: orders that were never sent, those that an operator decided, and what an amend was to lead to,
     which no new order is.
     """
-    line = {"code": record.code, "side": record.side.value, "day": record.order_date}
-    lost = sql.find(TradeOrder, _GIVEN_UP, line)
+    absent = Exists(OrderEvent.objects.filter(order=OuterRef("pk"), kind=Event.ABSENT))
+    lost = _alike(record).filter(absent, never_arrived=True, decided_by="", replaces=None).order_by("-id")
     return [order for order in lost if could_be(order, record) and is_in_time(order, record)]
+
+
+def _alike(record: OrderRecord) -> QuerySet[TradeOrder]:
+    """Return the orders of a line's day, stock and side."""
+    day, code, side = record.order_date, record.code, record.side
+    return TradeOrder.objects.filter(order_date=day, stock_code=code, order_type=side)
 
 
 def claim_given_up(record: OrderRecord, found: Sequence[TradeOrder], answer: OrderList) -> TradeOrder | None:

@@ -97,9 +97,9 @@ MUTATIONS = (
     Mutation(
         "an order that surely never left is claimed by a stranger's line",
         "orders/unknown.py",
-        "_GIVEN_UP",
-        "AND EXISTS (SELECT FROM order_events WHERE order_id = trade_orders.id AND kind = '{Event.ABSENT.value}')",
-        "",
+        "find_given_up",
+        ".filter(absent, ",
+        ".filter(",
         (_LOST + "test_an_order_that_surely_never_left_is_no_line_of_the_list",),
     ),
     # --- cancels, chases, stops
