@@ -188,6 +188,21 @@ def phases_at(phases: Iterable[Phase], market: Market, now: datetime) -> tuple[P
     return tuple([phase for phase in phases if phase.market == market and phase.holds(moment)])
 
 
+def first_start(phases: Iterable[Phase], now: datetime) -> datetime | None:
+    """Return when the first venue begins its day on the day of `now`, None on a day without trading."""
+    return _first(phases, now)
+
+
+def krx_open(phases: Iterable[Phase], now: datetime) -> datetime | None:
+    """Return when KRX's regular session begins on the day of `now`, None on a day without one."""
+    return _first((p for p in phases if p.market is Market.KRX and p.name is PhaseName.REGULAR), now)
+
+
+def _first(phases: Iterable[Phase], now: datetime) -> datetime | None:
+    first = min((phase.starts_at for phase in phases), default=None)
+    return datetime.combine(now.astimezone(KST), first, KST) if first else None
+
+
 def auction_at(phases: Iterable[Phase], market: Market, now: datetime) -> Phase | None:
     """Return the auction (단일가) that `market` holds at `now`, None outside one."""
     return next((phase for phase in phases_at(phases, market, now) if phase.matching is Matching.AUCTION), None)

@@ -15,12 +15,12 @@ from time import monotonic
 
 from django.utils.translation import gettext
 
+from aegis import sessions
 from aegis.broker import Broker, BrokerError, DayPrice, Quote
 from aegis.sessions import KST
 from aegis.terms import Market
 from market import queries
 from orders import krx_prices, stops
-from orders.daily_loss import is_of_today, note_base_price, opens_at
 from orders.models import StopRule
 
 log = logging.getLogger(__name__)
@@ -51,23 +51,17 @@ class NotComparable(Exception):
 
 def due(now: datetime) -> dict[str, list[StopRule]]:
     """Return the armed stops, by stock, whose base price of today is not counted in yet and may be asked for."""
-    day = now.astimezone(KST).date()
-    if not queries.today(now):
+    day, starts_at = now.astimezone(KST).date(), sessions.first_start(queries.today(now), now)
+    if starts_at is None or now < starts_at - BEFORE_OPEN:
         return {}
-    rows, opens = defaultdict(list), opens_at(now)
-    for row in stops.armed() if now >= _opens_at(now) - BEFORE_OPEN else ():
+    rows, opens = defaultdict(list), krx_prices.opens_at(now)
+    for row in stops.armed():
         pause = row.looks.get("base_pause") or TRY_AGAIN_SECONDS
         tried_at = row.looks.get("base_at", 0.0)
         is_tried = 0 <= now.timestamp() - tried_at < pause and (now < opens or tried_at >= opens.timestamp())
         if (row.based_on is None or row.based_on < day) and not is_tried:
             rows[row.stock_code].append(row)
     return dict(rows)
-
-
-def _opens_at(now: datetime) -> datetime:
-    """Return when the first venue opens today, a trading day."""
-    first = min(phase.starts_at for phase in queries.today(now))
-    return datetime.combine(now.astimezone(KST).date(), first, KST)
 
 
 def settle(broker: Broker, now: Callable[[], datetime]) -> None:
@@ -103,7 +97,7 @@ def _settle(code: str, rows: list[StopRule], broker: Broker, now: Callable[[], d
     quote = broker.quote(code, Market.KRX)
     day, last = now().astimezone(KST).date(), _last_day(now())
     close = krx_prices.close_heard(code, last)
-    if not is_of_today(quote, now(), broker):
+    if not krx_prices.is_of_today(quote, now(), broker):
         if quote.is_halted:
             why = gettext("it is halted: its base price is compared once KRX has opened")
             raise NotComparable(why, LONGEST_WAIT_SECONDS)
@@ -130,12 +124,12 @@ def settle_again(row: StopRule, quote: Quote, at: datetime) -> bool:
     """
     day = at.astimezone(KST).date()
     is_same = quote.base_price in (0, row.base_price)
-    if row.based_on != day or not row.base_price or is_same or at < opens_at(at):
+    if row.based_on != day or not row.base_price or is_same or at < krx_prices.opens_at(at):
         return False
     template = gettext("base price {base:,} won, told as {before:,} won before the open")
     words = template.format(base=quote.base_price, before=row.base_price)
     ratio = Decimal(quote.base_price) / row.base_price
-    note_base_price(row.stock_code, quote.base_price, day)
+    krx_prices.note_base_price(row.stock_code, quote.base_price, day)
     stops.settle_base(row, quote.base_price, ratio, words, day=day, at=at)
     return True
 
@@ -175,7 +169,8 @@ def _adjustment(code: str, day: date, broker: Broker) -> Decimal | None:
 
 def _report(rows: list[StopRule], why: str, at: datetime) -> None:
     """Report that stops hold fire, shortly before the first venue opens or later; until then it is tried again."""
-    if at < _opens_at(at) - REPORT_BEFORE_OPEN:
+    starts_at = sessions.first_start(queries.today(at), at)
+    if starts_at is None or at < starts_at - REPORT_BEFORE_OPEN:
         return
     for row in rows:
         if row.based_on is not None:

@@ -7,15 +7,16 @@ broker's own total shows the last trading day's until its day rolls.
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
+from datetime import datetime, time, timedelta
 from time import monotonic
 
 from django.db.models import Sum
 from django.utils.translation import gettext
 
-from aegis.broker import Broker, BrokerError, Quote, Refused
+from aegis import sessions
+from aegis.broker import Broker, BrokerError, Refused
 from aegis.daily_loss import DayResult, StockDay, result_of
-from aegis.sessions import KST, PhaseName
+from aegis.sessions import KST
 from aegis.terms import Market, Side
 from aegis.ticks import DAILY_LIMIT_PERCENT
 from market import queries
@@ -45,11 +46,8 @@ class DailyLoss:
 
 def began_at(now: datetime) -> datetime | None:
     """Return when today's trading began, None before that and on a day without trading."""
-    phases = queries.today(now)
-    if not phases:
-        return None
-    start = datetime.combine(now.astimezone(KST), min(phase.starts_at for phase in phases), KST)
-    return start if now >= start else None
+    starts_at = sessions.first_start(queries.today(now), now)
+    return starts_at if starts_at is not None and now >= starts_at else None
 
 
 def todays(now: datetime) -> DailyLoss:
@@ -171,7 +169,7 @@ def sync_base_prices(broker: Broker, now: Callable[[], datetime]) -> int:
         return 0
     BasePrice.objects.filter(date__lt=today - KEPT_FOR).delete()
     known = dict(BasePrice.objects.filter(date=today).values_list("stock_code", "price"))
-    is_open = now() >= opens_at(now())
+    is_open = now() >= krx_prices.opens_at(now())
     rows = [
         row
         for row in PortfolioService().get_portfolio()
@@ -183,7 +181,7 @@ def sync_base_prices(broker: Broker, now: Callable[[], datetime]) -> int:
             break
         try:
             quote = broker.quote(code, Market.KRX)
-            is_new = quote.base_price > 0 and is_of_today(quote, now(), broker)
+            is_new = quote.base_price > 0 and krx_prices.is_of_today(quote, now(), broker)
         except Refused as error:
             log.warning("the base price of %s is refused: %s", code, error)
             continue
@@ -191,39 +189,11 @@ def sync_base_prices(broker: Broker, now: Callable[[], datetime]) -> int:
             log.warning("the base price of %s cannot be asked for: %s", code, error)
             break
         if is_new and quote.base_price != known.get(code):
-            note_base_price(code, quote.base_price, today)
+            krx_prices.note_base_price(code, quote.base_price, today)
             told += 1
     return told
-
-
-def note_base_price(code: str, price: int, day: date) -> None:
-    """Note the base price of a stock's day, in won, in the place of one that the broker told too early."""
-    BasePrice.objects.update_or_create(date=day, stock_code=code, defaults={"price": price})
 
 
 def _is_beyond(price: int, base_price: int) -> bool:
     """Whether a price lies beyond the day's limits round a base price, which then is of another day."""
     return price > 0 and abs(price - base_price) * 100 > base_price * DAILY_LIMIT_PERCENT
-
-
-def opens_at(now: datetime) -> datetime:
-    """Return when KRX's regular session begins on the day of `now`."""
-    opens = [p.starts_at for p in queries.today(now) if (p.market, p.name) == (Market.KRX, PhaseName.REGULAR)]
-    return datetime.combine(now.astimezone(KST), min(opens, default=time(9)), KST)
-
-
-def is_of_today(quote: Quote, now: datetime, broker: Broker | None = None) -> bool:
-    """Whether a quote is of today's session: KRX's regular one has begun, or nothing is traded yet.
-
-    Before the open no volume says so only of a stock that traded the day before: one that was halted for its split
-    shows none on either day. `broker` is asked about that day if we do not know. Raises BrokerError.
-    """
-    if now >= opens_at(now):
-        return True
-    if quote.volume or quote.is_halted:
-        return False
-    last = queries.last_final_day(now)
-    traded = krx_prices.has_traded(quote.code, last)
-    if traded is None and broker is not None:
-        traded = any(each.volume for each in broker.daily_chart(quote.code, last, last, adjusted=False))
-    return traded is not False

@@ -17,6 +17,7 @@ from django.db.models import QuerySet
 from django.utils.translation import gettext
 
 from aegis import risk as rules
+from aegis import sessions
 from aegis.lifecycle import UNANSWERED, Status
 from aegis.risk import DAILY_LOSS, Evidence, TradingState, TripLimits
 from aegis.sessions import KST
@@ -353,9 +354,9 @@ def _lists(now: datetime, since: datetime | None) -> tuple[timedelta, timedelta]
     """
     nothing = timedelta(0)
     looks = Reconciliation.objects.filter(at__lte=now)
-    if not queries.is_any_market_open(now) or not looks.exists():
+    opened = sessions.first_start(queries.today(now), now)
+    if opened is None or not queries.is_any_market_open(now) or not looks.exists():
         return nothing, nothing
-    opened = datetime.combine(now.astimezone(KST), min(phase.starts_at for phase in queries.today(now)), KST)
     begins = max(opened, since) if since else opened
     listed = _newest_at(looks.filter(outcome__in=_LISTED, at__gt=begins))
     failed = _newest_at(looks.filter(outcome=Reconciliation.Outcome.FAILED, at__gt=begins))

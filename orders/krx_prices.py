@@ -1,9 +1,14 @@
-"""Prices of KRX's own trades, from our bars and the broker's closes: those may trigger a stop without a witness."""
+"""Prices of KRX's own trades, and each day's base prices (기준가).
+
+The trades are from our bars and the broker's closes: those may trigger a stop without a witness.
+"""
 
 from datetime import date, datetime, time, timedelta
 
 from django.db.models import QuerySet
 
+from aegis import sessions
+from aegis.broker import Broker, Quote
 from aegis.sessions import KST, PhaseName
 from aegis.stops import hours_of
 from aegis.terms import Market
@@ -51,6 +56,34 @@ def reference(code: str, now: datetime) -> int | None:
         return told
     daily = DailyPrice.objects.filter(stock_code=code, date=last).values_list("close", flat=True)
     return close_heard(code, last) or daily.first() or None
+
+
+def note_base_price(code: str, price: int, day: date) -> None:
+    """Note the base price of a stock's day, in won, in the place of one that the broker told too early."""
+    BasePrice.objects.update_or_create(date=day, stock_code=code, defaults={"price": price})
+
+
+def opens_at(now: datetime) -> datetime:
+    """Return when KRX's regular session begins on the day of `now`; nine on a day without one."""
+    opens = sessions.krx_open(queries.today(now), now)
+    return opens or datetime.combine(now.astimezone(KST), time(9), KST)
+
+
+def is_of_today(quote: Quote, now: datetime, broker: Broker | None = None) -> bool:
+    """Whether a quote is of today's session: KRX's regular one has begun, or nothing is traded yet.
+
+    Before the open no volume says so only of a stock that traded the day before: one that was halted for its split
+    shows none on either day. `broker` is asked about that day if we do not know. Raises BrokerError.
+    """
+    if now >= opens_at(now):
+        return True
+    if quote.volume or quote.is_halted:
+        return False
+    last = queries.last_final_day(now)
+    traded = has_traded(quote.code, last)
+    if traded is None and broker is not None:
+        traded = any(each.volume for each in broker.daily_chart(quote.code, last, last, adjusted=False))
+    return traded is not False
 
 
 def _bars(code: str) -> QuerySet[MarketCandle]:

@@ -11,6 +11,7 @@ from decimal import Decimal
 from django.conf import settings
 
 from aegis import market_halts as rules
+from aegis import sessions
 from aegis.market_halts import FallLimits, HaltKind, IndexDay, Points
 from aegis.sessions import KST
 from aegis.terms import Market
@@ -59,10 +60,9 @@ def watch_indexes(now: datetime) -> SwitchChange | None:
 
 def _seen(since: datetime | None, now: datetime) -> list[MarketMacro]:
     """Return today's minutes of KRX's session, from the one in which a person last turned the switch."""
-    starts = [phase.starts_at for phase in queries.today(now) if phase.market == "KRX" and phase.name == "REGULAR"]
-    if not starts:
+    began = sessions.krx_open(queries.today(now), now)
+    if began is None:
         return []
-    began = datetime.combine(now.astimezone(KST), min(starts), KST)
     if since is not None:
         began = max(began, since.replace(second=0, microsecond=0))
     return list(MarketMacro.objects.filter(time__gte=began, time__lte=now).order_by("time"))

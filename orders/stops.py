@@ -29,7 +29,6 @@ from aegis.stops import ATR_DAYS, StopKind, StopUnit
 from aegis.terms import Market
 from market import codes, queries
 from orders import cancel, krx_prices, risk
-from orders.daily_loss import is_of_today
 from orders.models import StopEvent, StopRule
 from orders.stop_rows import LIVE, SELLING, State, append_event, claim_row, move, move_judged
 from orders.stop_sale import PAUSE_MAX, VANISHED, StopSale, is_gone
@@ -326,7 +325,7 @@ def _note_base(row: StopRule, quote: Quote | None, at: datetime) -> None:
     """
     if not _names_a_price(row) or not _is_before_open(at):
         return
-    is_new = quote is not None and quote.base_price > 0 and is_of_today(quote, at)
+    is_new = quote is not None and quote.base_price > 0 and krx_prices.is_of_today(quote, at)
     row.based_on = at.astimezone(KST).date() if is_new else base_day(at)
     row.base_price, row.moved_by = quote.base_price if quote else 0, Decimal(1)
 
@@ -377,8 +376,8 @@ def named_sources(sources: str) -> str:
 
 def base_day(at: datetime) -> date:
     """Return the newest trading day of which prices at `at` are: today's from its first phase on."""
-    phases = queries.today(at)
-    is_begun = bool(phases) and at.astimezone(KST).time() >= min(phase.starts_at for phase in phases)
+    starts_at = sessions.first_start(queries.today(at), at)
+    is_begun = starts_at is not None and at >= starts_at
     return at.astimezone(KST).date() if is_begun else queries.last_final_day(at)
 
 

@@ -13,11 +13,12 @@ from django.db import IntegrityError, transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils.translation import gettext
 
+from aegis import sessions
 from aegis.broker import Acceptance, OrderRecord
 from aegis.lifecycle import OPEN, UNANSWERED, Event, Status
 from aegis.order_events import OrderEventKind
 from aegis.requests import LIVE, REPLY_DEADLINE, EndCause, RequestKind
-from aegis.sessions import KST, Phase
+from aegis.sessions import Phase
 from aegis.terms import Market, OrderKind
 from infra import sql
 from orders import cancel, fills, journal
@@ -226,12 +227,10 @@ def _end_missing(order: TradeOrder, evidence: str, *, by: str, at: datetime) -> 
 
 def remind(now: datetime, phases: Sequence[Phase]) -> None:
     """Remind the operator, once before the day's first session, of what is still to be decided."""
-    if not phases:
+    starts_at = sessions.first_start(phases, now)
+    if starts_at is None or not starts_at - REMIND_BEFORE <= now < starts_at:
         return
-    opens_at = datetime.combine(now.astimezone(KST).date(), min(phase.starts_at for phase in phases), KST)
-    if not opens_at - REMIND_BEFORE <= now < opens_at:
-        return
-    since = opens_at - REMIND_BEFORE
+    since = starts_at - REMIND_BEFORE
     for order in undecided():
         if not OrderEvent.objects.filter(order=order, kind=OrderEventKind.STILL_UNDECIDED, at__gte=since).exists():
             journal.append_event(order, OrderEventKind.STILL_UNDECIDED, at=now)
