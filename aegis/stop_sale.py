@@ -88,14 +88,14 @@ class Believed:
     def after(self, quote: Quote, at: float) -> "Believed":
         """Return the same after another quote: one whose running total has not risen shows no new trade.
 
-        A day and a venue have totals of their own: on another one, and after the clock was set back, it begins anew.
+        Each day and venue has its own running total: on another one, or after the clock was set back, none is known.
         """
         day, venue = datetime.fromtimestamp(at, KST).date().isoformat(), quote.market.value
-        is_anew = (day, venue) != (self.day, self.venue) or at < self.at
-        if quote.volume <= self.volume and self.last and not is_anew:
+        is_reset = (day, venue) != (self.day, self.venue) or at < self.at
+        if quote.volume <= self.volume and self.last and not is_reset:
             return self
         price = self.price
-        if self.last and not is_anew and at - self.at >= WITNESS_SECONDS:
+        if self.last and not is_reset and at - self.at >= WITNESS_SECONDS:
             lower, higher = sorted((self.last, quote.price))
             price = higher if higher < price else max(lower, price)
         return Believed(price, quote.price, quote.volume, at, day, venue)

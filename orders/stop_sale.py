@@ -9,7 +9,7 @@ shares of an open sale, so no more can be sold than is held, even if the outcome
 import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import cached_property
 
 from django.conf import settings
@@ -18,7 +18,7 @@ from django.db.models import Q, Sum
 from django.utils.translation import gettext
 
 from aegis import sessions, stop_sale
-from aegis.broker import Book, Broker, BrokerError, HeldBack, NotSent, OrderRequest, OutcomeUnknown, Quote, Refused
+from aegis.broker import Book, Broker, BrokerError, NotSent, OrderRequest, OutcomeUnknown, Quote, Refused
 from aegis.chase import AUCTION_RESULT_AFTER
 from aegis.lifecycle import OPEN, UNANSWERED, Status
 from aegis.order_events import StopEventKind
@@ -97,7 +97,7 @@ class Waits(Exception):
 
 
 class Overtaken(Exception):
-    """Another stop that the same entry order armed has sold since this step began: begin it anew."""
+    """Another stop that the same entry order armed has sold since this step began: begin it again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,10 +216,6 @@ class StopSale:
         row = self._row
         quoted_at = self._now()
         quote = self._quote(session.venue)
-        if quote.is_halted:
-            self._avoid(session.venue)
-            why = gettext("the stock is halted by the exchange")
-            raise Waits(why, self._later(why))
         book = self._broker.book(row.stock_code, session.venue)
         stock = self._stock
         sale = self._market(quote, book, stock, session)
@@ -235,23 +231,35 @@ class StopSale:
         return order
 
     def _quote(self, venue: Market) -> Quote:
-        """Ask for the quote of a venue; one that refuses it is avoided. Raises BrokerError."""
+        """Ask for the quote of a venue. One that refuses it, or where the stock is halted, comes last from then on.
+
+        Raises Waits if the stock is halted, and BrokerError.
+        """
         try:
-            return self._broker.quote(self._row.stock_code, venue)
+            quote = self._broker.quote(self._row.stock_code, venue)
         except Refused:
             self._avoid(venue)
             raise
+        if quote.is_halted:
+            self._avoid(venue)
+            why = gettext("the stock is halted by the exchange")
+            raise Waits(why, self._later(why))
+        return quote
 
     def _avoid(self, venue: Market) -> None:
         """Try another venue next, if one takes a sale now: this one does not take the stock today."""
-        row, now = self._row, self._now()
-        row.looks = row.looks | {"avoid": {"venue": venue.value, "day": f"{now.astimezone(KST):%Y%m%d}"}}
+        row = self._row
+        row.looks = row.looks | {"avoid": {"venue": venue.value, "day": self._today.isoformat()}}
         move_generation(row, looks=row.looks)
 
     @property
     def _avoided(self) -> Market | None:
         seen = self._row.looks.get("avoid", {})
-        return Market(seen["venue"]) if seen.get("day") == f"{self._now().astimezone(KST):%Y%m%d}" else None
+        return Market(seen["venue"]) if seen.get("day") == self._today.isoformat() else None
+
+    @property
+    def _today(self) -> date:
+        return self._now().astimezone(KST).date()
 
     def _market(self, quote: Quote, book: Book, stock: Stock, session: SaleSession) -> SaleMarket:
         believed = self._believed(quote) if not session.is_main else quote.price
@@ -380,7 +388,7 @@ class StopSale:
             stock_code=row.stock_code,
             order_type=Side.SELL,
             origin=TradeOrder.Origin.AEGIS,
-            order_date=now.astimezone(KST).date(),
+            order_date=self._today,
             status__in=OPEN,
         )
         for other in beside(row):
@@ -401,8 +409,6 @@ class StopSale:
         grounds = Grounds(now, stop=(row.pk, row.generation), skip=requests.OF_STOPS_CANCEL)
         try:
             request = Canceller(self._broker, self._now).cancel(order, by=RequestedBy.STOP, grounds=grounds)
-        except HeldBack:
-            raise
         except Refused as refusal:
             # nothing is left of it, or somebody changed it: the list says which
             log.info("order %s: cancel refused, the list will say why: %s", order.pk, refusal)
@@ -426,9 +432,9 @@ class StopSale:
 
     def _clear_opposite(self) -> None:
         """Cancel the buys that the sale could trade against, external ones too, report it, and try again soon."""
-        row, today = self._row, self._now().astimezone(KST).date()
+        row = self._row
         buys = TradeOrder.objects.filter(
-            stock_code=row.stock_code, order_type=Side.BUY, status__in=OPEN, order_date=today
+            stock_code=row.stock_code, order_type=Side.BUY, status__in=OPEN, order_date=self._today
         )
         for order in buys.exclude(order_no=None):
             if order.cancel_wanted_at is None:
@@ -483,10 +489,8 @@ class StopSale:
         if timedelta(0) < left <= wait_of(row) + LOOK_AGAIN:
             return self._again_at(min(LOOK_AGAIN, left))
         session = self._session()
-        quote = self._broker.quote(row.stock_code, Market(order.market))
-        if quote.is_halted:
-            why = gettext("the stock is halted by the exchange")
-            raise Waits(why, self._later(why))
+        # where the next order would go: its own venue may not tell a price of the stock any more
+        quote = self._quote(session.venue)
         phase = sessions.auction_at(session.phases, Market(order.market), now)
         is_auction = quote.in_vi or phase is not None
         if row.auction_since is not None and not is_auction:
@@ -500,7 +504,7 @@ class StopSale:
     def _replace(self, order: TradeOrder, quote: Quote, session: SaleSession) -> None:
         """Cancel the order for the next step, unless that would not sell sooner."""
         row = self._row
-        book = self._broker.book(row.stock_code, Market(order.market))
+        book = self._broker.book(row.stock_code, session.venue)
         sale = self._market(quote, book, self._stock, session)
         if self._awaits_second_reading(sale):
             return None
@@ -703,14 +707,15 @@ def guarded_qty(row: StopRule, now: datetime) -> int | None:
 
     Of a fixed quantity, what an earlier order of unknown outcome may have sold counts as sold until the list decides.
     """
-    if is_gone(row.stock_code, now):
+    held = held_qty(row.stock_code)
+    if not held and not _may_come_back(row.stock_code, now):
         return 0
     if row.quantity is None:
         return None
     family = family_of(row)
     sales = family_sales(row, family)
     left = unsold_qty(row, {each: sum(sale.filled_qty for sale in sales[each.pk]) for each in family})
-    if left <= 0 or left >= held_qty(row.stock_code):
+    if left <= 0 or left >= held:
         return max(0, left)
     # until the list says what a cancel took, its order may have been filled: a reply says no number of shares
     left = unsold_qty(row, {each: sum(map(_maybe_sold, sales[each.pk])) for each in family})
@@ -770,9 +775,12 @@ def _maybe_sold(order: TradeOrder) -> int:
 
 def is_gone(code: str, now: datetime) -> bool:
     """Whether no share is held. What one balance lacks without a trade counts as held for a while."""
-    if held_qty(code):
-        return False
-    return not PortfolioEvent.objects.filter(stock_code=code, qty_after=0, at__gt=now - VANISHED).exists()
+    return not held_qty(code) and not _may_come_back(code, now)
+
+
+def _may_come_back(code: str, now: datetime) -> bool:
+    """Whether shares left a moment ago without a trade: the next balance may show them again."""
+    return PortfolioEvent.objects.filter(stock_code=code, qty_after=0, at__gt=now - VANISHED).exists()
 
 
 @transaction.atomic

@@ -17,7 +17,7 @@ from simulator.api.server import Simulator
 
 from .conftest import SAMSUNG
 from .exchange_log import ACCOUNT
-from .test_stop_sale import LINE, State, arm, fall, held, kinds, offer_externally, resting, sales, state, work
+from .test_stop_sale import LINE, Falling, State, arm, fall, held, kinds, offer_externally, resting, sales, state, work
 
 __all__ = ["arm", "fall", "held", "resting", "work"]  # fixtures
 
@@ -47,6 +47,27 @@ def test_a_stock_that_nxt_refuses_is_sold_on_krx_in_the_evening(
     work(120, mock.MagicMock(wraps=broker, **{call: locals()[call]}), every=2)
     assert state(row) == (State.DONE, 0), kinds(row)
     assert {each.market for each in sales() if each.filled_qty} == {"KRX"}
+
+
+def test_a_sale_that_rests_on_nxt_moves_to_krx_once_nxt_refuses_the_stock(
+    arm: Any, fall: Any, work: Any, broker: Any, simulator: Simulator, clock_at: Any
+) -> None:
+    row = arm()
+    clock_at("2026-11-23 16:30:00")
+    simulator.set_price(SAMSUNG, 70_000, freeze=True)
+    fall(LINE, row)
+    work(2, Falling(broker, simulator, 4, 1))
+    assert [(each.market, each.is_open) for each in sales()] == [("NXT", True)]
+
+    def quote(code: str, market: Market) -> Quote:
+        if market is Market.NXT:
+            raise Refused("not traded on NXT", code="APBK0000")
+        answer: Quote = broker.quote(code, market)
+        return answer
+
+    work(60, mock.MagicMock(wraps=broker, quote=quote))
+    assert state(row) == (State.DONE, 0), kinds(row)
+    assert sales()[-1].market == "KRX"
 
 
 def test_shares_that_are_released_after_a_long_halt_are_sold_within_seconds(
