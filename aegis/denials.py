@@ -5,22 +5,15 @@ The codes are part of the interface: strategies read them in the answer to an or
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
+from aegis.described import DescribedName
 
-class DenialCode(StrEnum):
+
+class DenialCode(DescribedName):
     """A stable code, and what it means. `docs/reference/denials.md` is made from these."""
 
-    meaning: str
-
-    def __new__(cls, code: str, meaning: str) -> "DenialCode":
-        member = str.__new__(cls, code)
-        member._value_ = code
-        member.meaning = meaning
-        return member
-
-    AMEND_KIND = "AMEND_KIND", "orders of this kind cannot be amended at this venue: cancel it and order anew"
+    AMEND_KIND = "AMEND_KIND", "orders of this kind cannot be amended at this venue: cancel it and place a new order"
     BAND = "BAND", "the next price of a chase leaves the band that its order was given"
     BLACKLISTED = "BLACKLISTED", "the stock is on the blacklist; buys only"
     CASH = "CASH", "not enough orderable cash, at the upper limit for an order without a price"

@@ -4,19 +4,11 @@
 `docs/reference/order-events.md` is made from all of them.
 """
 
-from enum import StrEnum
+from aegis.described import DescribedName
 
 
-class OrderEventKind(StrEnum):
+class OrderEventKind(DescribedName):
     """An event in the history of an order that changes no state of it."""
-
-    meaning: str
-
-    def __new__(cls, kind: str, meaning: str) -> "OrderEventKind":
-        member = str.__new__(cls, kind)
-        member._value_ = kind
-        member.meaning = meaning
-        return member
 
     CREATED = "CREATED", "its row was committed, before anything was sent"
     KIND_CHANGED = "KIND_CHANGED", "a market order goes as a limit at the best opposite quote"
@@ -41,16 +33,8 @@ class OrderEventKind(StrEnum):
     STILL_UNDECIDED = "STILL_UNDECIDED", "it still waits for a person's decision"
 
 
-class StopEventKind(StrEnum):
+class StopEventKind(DescribedName):
     """An event in the history of a stop."""
-
-    meaning: str
-
-    def __new__(cls, kind: str, meaning: str) -> "StopEventKind":
-        member = str.__new__(cls, kind)
-        member._value_ = kind
-        member.meaning = meaning
-        return member
 
     ARMED = "ARMED", "armed"
     EDITED = "EDITED", "changed by a person"
