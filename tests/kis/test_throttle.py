@@ -29,6 +29,21 @@ def most_in_a_second(moments: list[float]) -> int:
     return max(sum(start <= moment < start + 1 for moment in moments) for start in moments)
 
 
+def run_in_turn(threads: list[threading.Thread], store: redis.Redis) -> None:
+    """Let threads queue one after another for the only slot while it is taken, and see them all served."""
+    with Throttle(store, "test", 1, window_ms=100).slot(Urgency.STOP, deadline_seconds=1, step=Step()):
+        for number, thread in enumerate(threads):
+            thread.start()
+            gives_up_at = time.monotonic() + 10
+            while store.zcard("test:queue") <= number:
+                assert time.monotonic() < gives_up_at
+                time.sleep(0.01)
+            # two that come within one millisecond have no order
+            time.sleep(0.005)
+    for thread in threads:
+        thread.join(30)
+
+
 def test_no_sliding_second_holds_more_calls_than_allowed(store: redis.Redis) -> None:
     moments: list[float] = []
 
@@ -82,17 +97,9 @@ def test_stops_pass_cancels_pass_orders_pass_chases_pass_the_rest(store: redis.R
         with Throttle(store, "test", 1, window_ms=100).slot(urgency, deadline_seconds=30):
             served.append(urgency)
 
-    with Throttle(store, "test", 1, window_ms=100).slot(Urgency.ORDER, deadline_seconds=1):
-        # the least urgent come first
-        waiting = [threading.Thread(target=call, args=(urgency,)) for urgency in reversed(ranks) for _ in range(2)]
-        for thread in waiting:
-            thread.start()
-        gives_up_at = time.monotonic() + 10
-        while store.zcard("test:queue") < len(waiting):
-            assert time.monotonic() < gives_up_at
-            time.sleep(0.01)
-    for thread in waiting:
-        thread.join(30)
+    # the least urgent come first
+    threads = [threading.Thread(target=call, args=(urgency,)) for urgency in reversed(ranks) for _ in range(2)]
+    run_in_turn(threads, store)
     assert served == [urgency for urgency in ranks for _ in range(2)]
 
 
@@ -108,15 +115,7 @@ def test_the_step_of_a_stop_that_began_first_makes_all_its_calls_first(store: re
                 served.append(number)
 
     threads = [threading.Thread(target=run, args=(number,)) for number in range(len(steps))]
-    with Throttle(store, "test", 1, window_ms=100).slot(Urgency.STOP, deadline_seconds=1, step=Step()):
-        for number, thread in enumerate(threads):
-            thread.start()
-            gives_up_at = time.monotonic() + 10
-            while store.zcard("test:queue") <= number:
-                assert time.monotonic() < gives_up_at
-                time.sleep(0.01)
-    for thread in threads:
-        thread.join(30)
+    run_in_turn(threads, store)
     assert served == [number for number in range(len(steps)) for _ in range(4)]
 
 
@@ -131,15 +130,7 @@ def test_steps_of_the_same_millisecond_do_not_take_turns(store: redis.Redis) -> 
                 served.append(number)
 
     threads = [threading.Thread(target=run, args=(number,)) for number in range(len(steps))]
-    with Throttle(store, "test", 1, window_ms=100).slot(Urgency.STOP, deadline_seconds=1, step=Step()):
-        for thread in threads:
-            thread.start()
-        gives_up_at = time.monotonic() + 10
-        while store.zcard("test:queue") < len(threads):
-            assert time.monotonic() < gives_up_at
-            time.sleep(0.01)
-    for thread in threads:
-        thread.join(30)
+    run_in_turn(threads, store)
     assert [each for each, _ in groupby(served)] == served[::3], served
 
 
@@ -154,15 +145,7 @@ def test_a_stops_command_passes_what_stops_read(store: redis.Redis) -> None:
 
     wanted = [("first read", Step(), False), ("second read", Step(), False), ("cancel", Step(), True)]
     threads = [threading.Thread(target=call, args=(n, s), kwargs={"is_command": c}) for n, s, c in wanted]
-    with Throttle(store, "test", 1, window_ms=100).slot(Urgency.STOP, deadline_seconds=1):
-        for number, thread in enumerate(threads):
-            thread.start()
-            gives_up_at = time.monotonic() + 10
-            while store.zcard("test:queue") <= number:
-                assert time.monotonic() < gives_up_at
-                time.sleep(0.01)
-    for thread in threads:
-        thread.join(30)
+    run_in_turn(threads, store)
     assert served == ["cancel", "first read", "second read"]
 
 
