@@ -130,10 +130,10 @@ redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('ZREM', KEYS[3], ARGV[1])
 """
 # KEYS: the slots of each allowance. ARGV: id, then the window of each in ms. What was never taken is left alone, and
-# what comes back sooner does
+# what comes back sooner does. Rounded up, where taking rounds down: a slot never comes back within the second
 _GIVE_BACK = """
 local clock = redis.call('TIME')
-local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local now = clock[1] * 1000 + math.ceil(clock[2] / 1000)
 for n, slots in ipairs(KEYS) do
     redis.call('ZADD', slots, 'XX', 'LT', now + tonumber(ARGV[n + 1]), ARGV[1])
 end
