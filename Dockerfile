@@ -2,7 +2,7 @@
 FROM python:3.11-slim-bookworm AS build
 RUN apt-get update && apt-get install -y --no-install-recommends build-essential && rm -rf /var/lib/apt/lists/*
 COPY requirements.txt /tmp/
-RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir -r /tmp/requirements.txt babel==2.18.0
+RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir -r /tmp/requirements.txt
 COPY locale /tmp/locale
 RUN /venv/bin/python -m babel.messages.frontend -q compile \
     -i /tmp/locale/ko/LC_MESSAGES/django.po -o /tmp/locale/ko/LC_MESSAGES/django.mo -l ko

@@ -2,11 +2,14 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test lint check format reference histories mutants simulator browser-test screenshots vendor throttle-check once-check candles-check stops-check priority-check keys-check backfill-check chase-cost bench messages messages-check clean doctor backup backup-check secrets-check
+.PHONY: help runtime setup lock docs run demo test lint check format reference histories mutants simulator browser-test screenshots vendor throttle-check once-check candles-check stops-check priority-check keys-check backfill-check chase-cost bench messages messages-check clean doctor backup backup-check secrets-check
 PYTHON := .venv/bin/python
+# what runs; with what develops; with what drives a browser
+RUNTIME := .venv/.runtime
 INSTALLED := .venv/.installed
-BENCH := .venv-bench/.installed
 BROWSER := .venv/.browser
+BENCH := .venv-bench/.installed
+DOCS := .venv-docs/.installed
 CATALOGUE := locale/ko/LC_MESSAGES/django
 PORT ?= 9443
 N ?= 2000
@@ -15,13 +18,22 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile | expand -t 20
 
-setup: $(INSTALLED) $(CATALOGUE).mo ## Make .venv and install the pinned packages; nothing else
+runtime: $(RUNTIME) $(CATALOGUE).mo ## Make .venv and install what runs; nothing else
 	@:
 
-run: setup ## Start everything and stay until Ctrl-C
+setup: runtime $(INSTALLED) ## The same, with the development tools
+	@:
+
+lock: $(RUNTIME) ## Compile each requirements*.in to requirements*.txt with hashes
+	@for name in requirements requirements-dev requirements-browser requirements-bench requirements-docs requirements-installer; do \
+		$(or $(shell command -v uv),.venv/bin/uv) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+			--no-annotate --custom-compile-command "make lock" "$$name.in" --output-file "$$name.txt" || exit 1; \
+	done
+
+run: runtime ## Start everything and stay until Ctrl-C
 	@exec $(PYTHON) manage.py run
 
-demo: setup ## Play a scripted day on the simulator; exit 0 when the ledgers agree
+demo: runtime ## Play a scripted day on the simulator; exit 0 when the ledgers agree
 	@exec $(PYTHON) manage.py demo
 
 test: setup ## Run every test, on every core
@@ -47,13 +59,13 @@ lint: setup ## Style, types, floors, settings, migrations
 
 check: lint test ## lint and test
 
-doctor: setup ## Look at everything that can be set wrongly, and say how to mend it
+doctor: runtime ## Look at everything that can be set wrongly, and say how to mend it
 	@$(PYTHON) manage.py doctor
 
-backup: setup ## Write a backup of the database under AEGIS_HOME/backups
+backup: runtime ## Write a backup of the database under AEGIS_HOME/backups
 	@$(PYTHON) manage.py backup
 
-backup-check: setup ## The same, restored into a scratch database and compared
+backup-check: runtime ## The same, restored into a scratch database and compared
 	@$(PYTHON) manage.py backup --check
 
 secrets-check: setup ## Play a day with planted secrets; look for them in pages, logs, figures, tasks, tables
@@ -63,7 +75,7 @@ format: setup ## Let ruff put the code in shape
 	@$(PYTHON) -m ruff check --fix .
 	@$(PYTHON) -m ruff format .
 
-simulator: setup ## The broker's simulator alone: make simulator PORT=9443
+simulator: runtime ## The broker's simulator alone: make simulator PORT=9443
 	@exec $(PYTHON) manage.py kis_simulator --port "$(PORT)"
 
 browser-test: $(BROWSER) $(CATALOGUE).mo ## A headless Chromium before a whole house; skipped where there is no Chromium
@@ -107,12 +119,11 @@ bench: $(BENCH) ## Ratios against peers and limits, measured in one run; writes 
 
 # what drives a browser; the browser itself is the machine's
 $(BROWSER): requirements-browser.txt | $(INSTALLED)
-	@.venv/bin/python -m pip install --quiet --requirement requirements-browser.txt
+	@sh tools/install.sh .venv requirements-browser.txt
 	@touch $@
 
-$(BENCH): requirements.txt requirements-bench.txt | $(INSTALLED)
-	@$(PYTHON) -m venv .venv-bench
-	@.venv-bench/bin/python -m pip install --quiet --requirement requirements-bench.txt
+$(BENCH): requirements.txt requirements-bench.txt
+	@sh tools/install.sh .venv-bench requirements.txt requirements-bench.txt
 	@touch $@
 
 reference: setup ## Write docs/reference/ from the code
@@ -135,26 +146,14 @@ clean: ## Remove caches; databases, logs and .venv stay
 	@find . -name __pycache__ -type d -not -path './.venv/*' -not -path './.aegis/*' -prune -exec rm -rf {} +
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
-$(CATALOGUE).mo: $(CATALOGUE).po | $(INSTALLED)
+$(CATALOGUE).mo: $(CATALOGUE).po | $(RUNTIME)
 	@$(PYTHON) -m babel.messages.frontend -q compile -i $< -o $@ -l ko
 
-# the mark is made last: an installation that was broken off is taken up again
-$(INSTALLED): requirements.txt requirements-dev.txt
-	@umask 022; \
-	if ! .venv/bin/python -c '' 2>/dev/null; then \
-		for name in python3.11 python3 python3.12 python3.13; do \
-			if "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$name; break; fi; \
-		done; \
-		if [ -z "$$found" ]; then \
-			echo 'AEGIS needs Python 3.11 or newer as python3.11 or python3 on the PATH' \
-				'(파이썬 3.11 이상이 필요합니다).' >&2; exit 1; \
-		fi; \
-		echo "Making .venv with $$("$$found" --version) ..."; \
-		"$$found" -m venv --clear .venv || { \
-			echo "$$found cannot make a virtual environment: install its venv module" \
-				'(Debian, Ubuntu: apt install python3-venv).' >&2; exit 1; }; \
-	fi; \
-	echo 'Installing packages (a minute or two, the first time only) ...'; \
-	.venv/bin/python -m pip install --quiet --requirement requirements-dev.txt || { \
-		echo 'The packages cannot be installed: see the lines above; make setup takes it up again.' >&2; exit 1; }
+# a mark is made last: an installation that was broken off is continued
+$(RUNTIME): requirements.txt requirements-installer.txt
+	@sh tools/install.sh .venv requirements.txt
+	@touch $@
+
+$(INSTALLED): requirements-dev.txt | $(RUNTIME)
+	@sh tools/install.sh .venv requirements-dev.txt
 	@touch $@
