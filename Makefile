@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help runtime setup lock docs run demo test lint check format reference histories mutants simulator browser-test screenshots vendor throttle-check once-check candles-check stops-check priority-check keys-check backfill-check chase-cost bench messages messages-check clean doctor backup backup-check secrets-check
+.PHONY: help runtime setup lock docs diagrams run demo test lint check format reference histories mutants simulator browser-test screenshots vendor throttle-check once-check candles-check stops-check priority-check keys-check backfill-check chase-cost bench messages messages-check clean doctor backup backup-check secrets-check
 PYTHON := .venv/bin/python
 # what runs; with what develops; with what drives a browser
 RUNTIME := .venv/.runtime
@@ -36,8 +36,14 @@ run: runtime ## Start everything and stay until Ctrl-C
 demo: runtime ## Play a scripted day on the simulator; exit 0 when the ledgers agree
 	@exec $(PYTHON) manage.py demo
 
-test: setup ## Run every test, on every core
+test: setup ## Run every test, on every core; COVERAGE=1 measures branch coverage and enforces the minima
+ifdef COVERAGE
+	@rm -rf .aegis/coverage && mkdir -p .aegis/coverage
+	@$(PYTHON) -m pytest -n auto --dist worksteal --cov --cov-report=
+	@$(PYTHON) -m tools.coverage_check .aegis/coverage/data
+else
 	@$(PYTHON) -m pytest -n auto --dist worksteal
+endif
 
 histories: setup ## Random histories of orders, races, faults and crashes: make histories N=2000
 	@mkdir -p .aegis && rm -f .aegis/histories.json
@@ -53,6 +59,7 @@ lint: setup ## Style, types, floors, settings, migrations
 	@$(PYTHON) -m mypy
 	@$(PYTHON) -c 'from importlinter.cli import lint_imports_command; lint_imports_command(["--no-logo"])'
 	@$(PYTHON) -m tools.reference --check
+	@$(PYTHON) -m tools.diagrams --check
 	@$(PYTHON) manage.py check
 	@# no database need run for this; Django warns where it cannot ask one
 	@$(PYTHON) -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
@@ -90,6 +97,15 @@ vendor: ## Fetch the chart library again, at the version named here (needs npm)
 	@cp .venv/vendor/package/dist/lightweight-charts.standalone.production.js desk/static/desk/vendor/lightweight-charts.js
 	@cp .venv/vendor/package/LICENSE desk/static/desk/vendor/lightweight-charts.LICENSE
 
+diagrams: $(BROWSER) ## Draw docs/diagrams/*.mmd as SVG (needs npm and Chromium)
+	@rm -rf .venv/vendor && mkdir -p .venv/vendor
+	@cd .venv/vendor && npm pack --silent mermaid@11.17.2 >/dev/null && tar -xzf ./*.tgz
+	@$(PYTHON) -m tools.diagrams --library .venv/vendor/package/dist/mermaid.min.js
+
+docs: $(DOCS) ## Build the documentation site into site/; a dead link fails
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
+	@echo 'Open site/index.html'
+
 throttle-check: setup ## Eight processes on one allowance: no refusal, at least 95 % used
 	@$(PYTHON) -m bench.throttle_check
 
@@ -124,6 +140,10 @@ $(BROWSER): requirements-browser.txt | $(INSTALLED)
 
 $(BENCH): requirements.txt requirements-bench.txt
 	@sh tools/install.sh .venv-bench requirements.txt requirements-bench.txt
+	@touch $@
+
+$(DOCS): requirements-docs.txt
+	@sh tools/install.sh .venv-docs requirements-docs.txt
 	@touch $@
 
 reference: setup ## Write docs/reference/ from the code
