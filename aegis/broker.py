@@ -1,15 +1,15 @@
-"""The port: what any broker must offer us, and the three ways it may fail.
+"""The port that any broker must implement, and the three ways in which a call may fail.
 
     BrokerError
-    ├── NotSent         the request surely never reached the broker: nothing happened, try again
-    │   └── HeldBack        because the last check before sending forbade it
-    ├── Refused         the broker read it and said no: final, with its code and words
-    │   ├── NoMarketOrders  because the stock takes no order at market; a limit may go
-    │   └── NoSuchStock     because it knows no such stock there: so it will say again
-    └── OutcomeUnknown  sent, and no readable answer: it may have happened; look, never resend
-        └── PartlyRead  a whole list came, but for some of its lines, which nobody here can read
+    ├── NotSent         the request provably never reached the broker: nothing happened, it may be sent again
+    │   └── HeldBack        the last check before sending stopped it
+    ├── Refused         the broker read the request and refused it: final, with its code and message
+    │   ├── NoMarketOrders  the stock takes no market orders; a limit order may pass
+    │   └── NoSuchStock     the broker does not know the stock on that venue; permanent
+    └── OutcomeUnknown  sent, and no readable reply: it may have happened; check, never resend
+        └── PartialResponse  all pages of a list arrived, but some of its lines cannot be parsed
 
-Amounts are whole won, quantities shares, moments aware and in Korean time.
+Amounts are whole won, quantities shares, datetimes aware and in Korean time.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,11 +21,10 @@ from typing import Any, Protocol
 
 from aegis.sessions import KST
 from aegis.terms import Board, Instrument, Market, OrderKind, Side
-from aegis.ticks import QuotedTick
 
 
 class BrokerError(Exception):
-    """A call that brought no value. `code` is the broker's own, empty where it gave none."""
+    """A failed call. `code` is the broker's error code, empty if it gave none."""
 
     def __init__(self, message: str, *, code: str = "", call: str = "") -> None:
         super().__init__(message)
@@ -42,7 +41,7 @@ class NotSent(BrokerError):
 
 
 class HeldBack(NotSent):
-    """The last check before sending forbade the request: what it was judged by has changed."""
+    """The last check before sending stopped the request: the data it was checked against has changed."""
 
 
 class Refused(BrokerError):
@@ -50,15 +49,15 @@ class Refused(BrokerError):
 
 
 class NoMarketOrders(Refused):
-    """The stock takes no order at market."""
+    """The stock takes no market orders."""
 
 
 class NoSuchStock(Refused):
-    """The broker knows no such stock, or not on that venue."""
+    """The broker does not know the stock, or not on that venue."""
 
 
 class OutcomeUnknown(BrokerError):
-    """The request went out and its fate is not known."""
+    """The request was sent and its outcome is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +75,7 @@ class StockInfo:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A line of the broker's list of every stock. It does not tell whether NXT trades it."""
+    """A line of the broker's list of every stock. It does not include whether the stock trades on NXT."""
 
     code: str
     name: str
@@ -89,10 +88,10 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """The last price of a stock and what bounds it today, in won. `in_vi`: a volatility interruption holds it (VI).
+    """The last price of a stock and its limits of today, in won. `in_vi`: it is in a volatility interruption (VI).
 
-    `tick` is the tick at `price` (호가단위), 0 if the broker does not tell it. `volume` is the venue's running total of
-    shares today (누적 거래량).
+    `tick` is the tick at `price` (호가단위), 0 if the broker does not report it. `volume` is the venue's running total
+    of shares today (누적 거래량).
     """
 
     code: str
@@ -106,10 +105,6 @@ class Quote:
     tick: int = 0
     volume: int = 0
 
-    @property
-    def quoted_tick(self) -> QuotedTick:
-        return QuotedTick(self.price, self.tick)
-
 
 @dataclass(frozen=True, slots=True)
 class Level:
@@ -121,7 +116,7 @@ class Level:
 class Book:
     """The order book, best level first; a side may be empty.
 
-    `expected_price` is what an auction would match at now (예상체결가), in won; 0 if the broker does not tell it.
+    `expected_price` is the price at which an auction would match now (예상체결가), in won; 0 if it is not reported.
     """
 
     code: str
@@ -131,14 +126,14 @@ class Book:
     expected_price: int = 0
 
     def best_opposite(self, side: Side) -> int | None:
-        """Return the price a `side` order would meet first: ask 1 for a buy, bid 1 for a sale."""
+        """Return the first price, in won, that a `side` order meets: ask 1 for a buy, bid 1 for a sale, else None."""
         levels = self.asks if side is Side.BUY else self.bids
         return levels[0].price if levels else None
 
 
 @dataclass(frozen=True, slots=True)
 class Orderable:
-    """What may be bought without credit (미수없는매수): won and shares."""
+    """The won and shares that can be bought without credit (미수없는매수)."""
 
     cash: int
     qty: int
@@ -149,10 +144,10 @@ LastCheck = Callable[[], None]
 
 @dataclass(frozen=True, slots=True)
 class OrderRequest:
-    """One order as it goes to the broker. `price` is 0 for kinds that name none, `trigger` for all but stop-limits.
+    """One order as it is sent to the broker. `price` is 0 for kinds without a price, `trigger` for all but stop-limits.
 
-    `last_check` is called in the last step before bytes are written, each time they are; it raises HeldBack if the
-    order must not leave any more.
+    `last_check` is called just before bytes are written, each time they are; it raises HeldBack if the order must no
+    longer be sent.
     """
 
     code: str
@@ -176,7 +171,7 @@ class Acceptance:
 
 @dataclass(frozen=True, slots=True)
 class BrokerOrderRef:
-    """What is needed to name an order to the broker again. `last_check` as in OrderRequest: of a cancel or an amend."""
+    """The broker's identification of an order, for a cancel or an amend. `last_check` is as in OrderRequest."""
 
     order_date: date
     branch: str
@@ -188,7 +183,7 @@ class BrokerOrderRef:
 
 @dataclass(frozen=True, slots=True)
 class OpenOrder:
-    """An order that the broker can still cancel, and how many shares of it."""
+    """An order that the broker can still cancel. `qty` is how many of its shares."""
 
     placed: BrokerOrderRef
     code: str
@@ -198,7 +193,7 @@ class OpenOrder:
 
 @dataclass(frozen=True, slots=True)
 class OrderRecord:
-    """An order as the broker's list of the day tells it (주식일별주문체결조회)."""
+    """A line of the broker's order list of the day (주식일별주문체결조회)."""
 
     order_date: date
     branch: str
@@ -218,22 +213,22 @@ class OrderRecord:
     cancelled_qty: int
     rejected_qty: int
     is_cancelled: bool
-    is_cancel: bool  # the line of a cancel itself, which is no order to fill
+    is_cancel: bool  # the line is a cancel, not an order that can fill
 
     @property
     def stamped_at(self) -> datetime:
-        """When the broker took it, by its own clock, in whole seconds."""
+        """When the broker accepted it, by the broker's clock, in whole seconds."""
         return datetime.combine(self.order_date, self.placed_at, KST)
 
     @property
     def is_amend(self) -> bool:
-        """Whether this order came of amending another, `original_no`."""
+        """Whether this order results from an amend of another, `original_no`."""
         return bool(self.original_no) and not self.is_cancel
 
 
 @dataclass(frozen=True, slots=True)
 class UnparsedLine:
-    """An order in the broker's list that cannot be read: its number, empty where not even that can, and why."""
+    """A line of the broker's order list that cannot be parsed: why, and its number, empty if that is unreadable too."""
 
     order_no: str
     why: str
@@ -243,9 +238,9 @@ class UnparsedLine:
 
 
 class PartialResponse(OutcomeUnknown):
-    """All pages of a list of orders came, but not every line can be read: `read` holds those that can.
+    """All pages of a list of orders arrived, but some lines cannot be parsed: `read` has the parsed ones.
 
-    What is not among them may be there all the same.
+    An order that is missing from `read` may still exist.
     """
 
     def __init__(self, read: Sequence[Any], unread: Sequence[UnparsedLine], *, call: str = "") -> None:
@@ -256,7 +251,7 @@ class PartialResponse(OutcomeUnknown):
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """A line of the balance. A share sold to zero stays until it is settled, two days on."""
+    """A line of the balance. A stock that was sold completely stays until settlement, two trading days later."""
 
     code: str
     name: str
@@ -272,7 +267,7 @@ class Holding:
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """The account as a whole. `asked_at` is the moment before the question left."""
+    """The whole account. `asked_at` is the time just before the request was sent."""
 
     asked_at: datetime
     holdings: tuple[Holding, ...]
@@ -286,7 +281,7 @@ class Balance:
 
 @dataclass(frozen=True, slots=True)
 class UnreadHolding:
-    """A share of the balance with a line that cannot be read, as one of fractions, and why."""
+    """A stock whose line of the balance cannot be parsed, as one with fractional shares, and why."""
 
     code: str
     name: str
@@ -298,14 +293,14 @@ class UnreadHolding:
 
 @dataclass(frozen=True, slots=True)
 class PartlyReadBalance(Balance):
-    """A balance with lines that cannot be read. They are not among the holdings; the totals are of all."""
+    """A balance with lines that cannot be parsed. They are not in `holdings`, but the totals include them."""
 
     unread: tuple[UnreadHolding, ...]
 
     @classmethod
     def of(cls, balance: Balance, unread: Sequence[UnreadHolding]) -> "PartlyReadBalance":
-        known = {each.name: getattr(balance, each.name) for each in fields(balance)}
-        return cls(**known, unread=tuple(unread))
+        values = {attr.name: getattr(balance, attr.name) for attr in fields(balance)}
+        return cls(**values, unread=tuple(unread))
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,9 +315,9 @@ class DayPrice:
 
 @dataclass(frozen=True, slots=True)
 class ChartMinute:
-    """One minute of a stock as the broker's chart has it (분봉); a minute without a trade repeats the price before.
+    """One minute of the broker's chart of a stock (분봉). A minute without a trade repeats the previous price.
 
-    `day_value` is the won traded that day up to the minute's end. There is no count of trades.
+    `day_value` is the won traded on the day up to the end of the minute. The chart has no count of trades.
     """
 
     at: datetime
@@ -336,7 +331,7 @@ class ChartMinute:
 
 @dataclass(frozen=True, slots=True)
 class FutureQuote:
-    """An index future and its index, in points."""
+    """The price of an index future and the value of its index, in points."""
 
     code: str
     points: Decimal
@@ -345,52 +340,11 @@ class FutureQuote:
 
 @dataclass(frozen=True, slots=True)
 class FuturesPositions:
-    """Contracts of KOSPI200 futures bought less sold since the open (투자자별 순매수)."""
+    """KOSPI200 futures contracts bought minus sold since the open, by investor group (투자자별 순매수)."""
 
     foreign: int
     institution: int
     individual: int
-
-
-@dataclass(frozen=True, slots=True)
-class InvestorFlow:
-    """Won of a board's shares bought less sold since the open (투자자별 순매수 대금)."""
-
-    foreign: int
-    institution: int
-    individual: int
-
-
-@dataclass(frozen=True, slots=True)
-class ProgramTrades:
-    """Shares and won of one stock that programs sold and bought since the open (프로그램매매), as of `at`."""
-
-    code: str
-    market: Market
-    at: time
-    sold_qty: int
-    bought_qty: int
-    sold_won: int
-    bought_won: int
-
-
-@dataclass(frozen=True, slots=True)
-class Interruption:
-    """A volatility interruption (VI): what set it off, in won, and when. `ended_at` is None while it lasts.
-
-    `standard_price` is the price it is measured against; a stock may have both kinds at once.
-    """
-
-    code: str
-    name: str
-    day: date
-    began_at: time
-    ended_at: time | None
-    is_static: bool
-    is_dynamic: bool
-    price: int
-    standard_price: int
-    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -400,7 +354,7 @@ class CalendarDay:
 
 
 class NoticeKind(StrEnum):
-    """What a notice about our own order (체결통보) says. Only FILLED is a fill."""
+    """What a notice about our own order (체결통보) reports. Only FILLED is a fill."""
 
     ACCEPTED = "ACCEPTED"  # 접수
     AMENDED = "AMENDED"  # 정정 확인
@@ -412,10 +366,10 @@ class NoticeKind(StrEnum):
 
 @dataclass(slots=True)
 class Notice:
-    """One notice. `qty` and `price` are of this fill alone; of the order in every other kind.
+    """One notice. `qty` and `price` are those of this fill alone, in every other kind those of the order.
 
-    There is no fill number and no running total on the wire. `original_no` names the order that a
-    cancel or an amend was about, else it is empty. `text` is the record as decrypted.
+    The record has no fill number and no running total. `original_no` is the number of the order that a
+    cancel or an amend refers to, else empty. `text` is the decrypted record.
     """
 
     kind: NoticeKind
@@ -437,8 +391,8 @@ class Notice:
 class Trade:
     """One trade of the market (체결가): won, shares, and the day's running totals of shares and won.
 
-    `hhmmss` is the time of day as six digits; `rest` holds what the broker prints after those figures, and
-    `quotes` the best ask and bid as it prints them, unread. Not frozen: thousands are made each second.
+    `hhmmss` is the time of day as six digits. `rest` has the record's remaining text, and `quotes` the best ask and bid
+    as unparsed text. Not frozen: thousands are created per second.
     """
 
     code: str
@@ -467,27 +421,27 @@ def _won(text: str) -> int:
 
 
 class Broker(Protocol):
-    """What the floors above ask of a broker. Every method may raise any BrokerError."""
+    """The operations that the packages above need of a broker. Every method may raise any BrokerError."""
 
     def place(self, request: OrderRequest) -> Acceptance:
-        """Send one order. OutcomeUnknown means it may exist."""
+        """Send one order. OutcomeUnknown: the order may exist."""
 
     def cancel(self, placed: BrokerOrderRef) -> Acceptance:
-        """Cancel all that is left of an order; the receipt numbers the cancel itself."""
+        """Cancel all open shares of an order. The receipt has the number of the cancel itself."""
 
     def cancel_part(self, placed: BrokerOrderRef, qty: int) -> Acceptance:
-        """Cancel `qty` shares of an order; the rest stays where it is, under its number."""
+        """Cancel `qty` shares of an order. The rest stays open under the same number."""
 
     def amend(self, placed: BrokerOrderRef, *, price: int, qty: int | None) -> Acceptance:
-        """Amend a limit order (정정) to `price` won: `qty` shares of it, None for all that is left, whatever fills.
+        """Amend a limit order (정정) to `price` won: `qty` shares of it, None for all that are open on arrival.
 
-        The receipt numbers the new order. OutcomeUnknown means it may have happened.
+        The receipt has the number of the new order. OutcomeUnknown: the amend may have happened.
         """
 
     def stock(self, code: str) -> StockInfo: ...
 
     def listings(self) -> Sequence[Listing]:
-        """Every stock of KOSPI and KOSDAQ, as the broker's files of the day list them."""
+        """Return every stock of KOSPI and KOSDAQ by the broker's files of the day."""
 
     def quote(self, code: str, market: Market) -> Quote: ...
 
@@ -498,46 +452,34 @@ class Broker(Protocol):
     def sellable_qty(self, code: str) -> int: ...
 
     def balance(self) -> Balance:
-        """The whole account; a PartlyReadBalance if the line of a share cannot be read."""
+        """Return the whole account: a PartlyReadBalance if the line of a stock cannot be parsed."""
 
     def orders(self, first: date, last: date) -> Sequence[OrderRecord]:
-        """Every order of these days on every venue: complete pages, or an error; PartlyRead has what can be read."""
+        """Return every order of these days on every venue. Raises PartialResponse if some lines cannot be parsed."""
 
     def open_orders(self) -> Sequence[OpenOrder]:
-        """What can still be cancelled, on every venue, whoever ordered it; PartlyRead has what can be read."""
+        """Return every order that can still be cancelled, on every venue, external ones too.
 
-    def daily_prices(self, code: str) -> Sequence[DayPrice]:
-        """The last thirty days, newest first, unadjusted."""
+        Raises PartialResponse if some lines cannot be parsed.
+        """
 
     def calendar(self, first: date) -> Sequence[CalendarDay]: ...
 
     def daily_chart(self, code: str, first: date, last: date, *, adjusted: bool = True) -> Sequence[DayPrice]:
-        """The newest hundred days of a stock in `[first, last]`, newest first.
+        """Return the newest hundred days of a stock in `[first, last]`, newest first.
 
-        `adjusted` for splits and issues since (수정주가), or as they were traded.
+        `adjusted`: for later splits and issues (수정주가); else as traded.
         """
 
-    def daily_history(self, code: str, first: date, last: date, *, adjusted: bool = True) -> Sequence[DayPrice]:
-        """Every day of a stock in `[first, last]`, newest first: all pages of its daily chart, or an error."""
-
     def minutes(self, code: str, market: Market, last: datetime) -> Sequence[ChartMinute]:
-        """The minutes of a stock's day up to the one `last` lies in, newest first; as many as one page holds."""
+        """Return one page of the minutes of a stock's day, newest first, up to the minute that contains `last`."""
 
     def index(self, code: str) -> Decimal:
-        """An index in points, as 0001 KOSPI, 1001 KOSDAQ, 2001 KOSPI200."""
+        """Return an index in points. Codes: 0001 KOSPI, 1001 KOSDAQ, 2001 KOSPI200."""
 
     def near_future(self) -> str:
-        """The code of the KOSPI200 future that expires next (근월물)."""
+        """Return the code of the KOSPI200 future that expires next (근월물)."""
 
     def future(self, code: str) -> FutureQuote: ...
 
     def futures_positions(self) -> FuturesPositions: ...
-
-    def investors(self, board: Board) -> InvestorFlow:
-        """Who buys KOSPI or KOSDAQ today."""
-
-    def program_trades(self, code: str, market: Market) -> ProgramTrades | None:
-        """What programs did with a stock today; None before the first trade."""
-
-    def interruptions(self, day: date) -> Sequence[Interruption]:
-        """The newest thirty volatility interruptions of a day, newest first."""

@@ -1,11 +1,11 @@
-"""Eight processes share one allowance for half a minute, against the simulator's strict sliding second.
+"""Eight processes share one call limit for half a minute, against the simulator's strict sliding second.
 
     make throttle-check
 
 Each process is a real client over real sockets; the simulator refuses the nineteenth call of any second.
-One process makes calls of the order class now and then, the others never stop. The last line is JSON:
-the share of the allowance that was used, how many calls were refused, and how long an order-class call
-waited for its turn, in call intervals. Exit 1 where a goal is missed.
+One process makes occasional calls of the order class, the others call without a pause. The last line is
+JSON: the used share of the call limit, the number of refused calls, and how long an order-class call
+waited for its turn, in call intervals. Exit 1 if a goal is missed.
 """
 
 import json
@@ -40,15 +40,22 @@ SECONDS = 30.0
 ALLOWANCE = 18
 LEAST_UTILISATION = 0.95
 MOST_ORDER_WAIT = 3.0
-# what a second is worth of the allowance only once every process is up and the first window is full
+# seconds that do not count: until then, not every process is up and the first window is not full
 WARM_UP = 2.0
 
 STOCK = {"FID_COND_MRKT_DIV_CODE": MARKET_DIVISION[Market.KRX], "FID_INPUT_ISCD": "005930"}
+DAYS = {
+    **STOCK,
+    "FID_INPUT_DATE_1": "20261005",
+    "FID_INPUT_DATE_2": "20261120",
+    "FID_PERIOD_DIV_CODE": "D",
+    "FID_ORG_ADJ_PRC": "0",
+}
 ACCOUNT = {"CANO": "50000000", "ACNT_PRDT_CD": "01"}
 ORDER_CALL = (catalogue.SELLABLE, {**ACCOUNT, "PDNO": "005930"})
 OTHER_CALLS: tuple[tuple[TR, dict[str, str]], ...] = (
-    (catalogue.DAILY_PRICE, {**STOCK, "FID_PERIOD_DIV_CODE": "D", "FID_ORG_ADJ_PRC": "0"}),
-    (catalogue.DAILY_PRICE, {**STOCK, "FID_PERIOD_DIV_CODE": "D", "FID_ORG_ADJ_PRC": "0"}),
+    (catalogue.DAILY_CHART, DAYS),
+    (catalogue.DAILY_CHART, DAYS),
     (catalogue.PRICE, STOCK),
     (catalogue.BOOK, STOCK),
     (catalogue.OPEN_ORDERS, {**ACCOUNT, "INQR_DVSN_1": "0", "INQR_DVSN_2": "0"}),
@@ -57,7 +64,7 @@ OTHER_CALLS: tuple[tuple[TR, dict[str, str]], ...] = (
 
 @dataclass
 class Tally:
-    """What one process saw."""
+    """What one process measured; waits in seconds."""
 
     answered_at: list[float] = field(default_factory=list)
     order_waits: list[float] = field(default_factory=list)
@@ -67,8 +74,8 @@ class Tally:
 def call_for_a_while(
     number: int, url: str, socket: str, begins_at: float, results: "multiprocessing.Queue[Tally]"
 ) -> None:
-    """Call until the time is up. Process 0 is the trader, all others are hungry for data."""
-    secrets = Credentials("bench", "bench", Account("50000000", "01"), "bench")
+    """Call until the time is up. Process 0 makes the order-class calls, all others fetch data."""
+    credentials = Credentials("bench", "bench", Account("50000000", "01"), "bench")
     environment = SIM.at(url)
     store = redis.Redis(unix_socket_path=socket)
     throttle = Throttle(store, "bench", ALLOWANCE)
@@ -76,17 +83,23 @@ def call_for_a_while(
     tally, dice = Tally(), random.Random(number)
     with httpx.Client(timeout=10, trust_env=False) as http:
         client = Client(
-            environment, secrets, Dialect.OFFICIAL, http, Tokens(environment, secrets, http, store), throttle, ledger
+            environment,
+            credentials,
+            Dialect.OFFICIAL,
+            http,
+            Tokens(environment, credentials, http, store),
+            throttle,
+            ledger,
         )
         time.sleep(max(0.0, begins_at - time.time()))
         while time.time() < begins_at + SECONDS:
-            waited = throttle.counters.waited_seconds
+            waited_before = throttle.counters.waited_seconds
             tr, parameters = ORDER_CALL if number == 0 else dice.choice(OTHER_CALLS)
             with serving(Urgency.ORDER) if number == 0 else nullcontext():
                 _call(client, tr, parameters)
             tally.answered_at.append(time.time())
             if number == 0:
-                tally.order_waits.append(throttle.counters.waited_seconds - waited)
+                tally.order_waits.append(throttle.counters.waited_seconds - waited_before)
                 time.sleep(dice.uniform(0.02, 0.3))
     tally.refused = throttle.counters.slowed
     results.put(tally)
@@ -95,7 +108,7 @@ def call_for_a_while(
 def _call(client: Client, tr: TR, parameters: dict[str, str]) -> None:
     try:
         client.call(tr, parameters)
-    except Refused as refusal:  # nothing is held: that is an answer too
+    except Refused as refusal:  # no share is held: this refusal is an answer too
         if refusal.code.startswith("EGW"):
             raise
 
@@ -129,23 +142,23 @@ def _run(url: str, socket: str) -> list[Tally]:
 
 
 def _report(tallies: list[Tally]) -> int:
-    answered = sorted(moment for tally in tallies for moment in tally.answered_at)
-    begins, ends = answered[0] + WARM_UP, answered[0] + SECONDS - 0.5
-    counted = sum(begins <= moment < ends for moment in answered)
+    times = sorted(moment for tally in tallies for moment in tally.answered_at)
+    begins, ends = times[0] + WARM_UP, times[0] + SECONDS - 0.5
+    count = sum(begins <= moment < ends for moment in times)
     waits = sorted(wait for tally in tallies for wait in tally.order_waits)
     figures = {
-        "utilisation": round(counted / ((ends - begins) * ALLOWANCE), 3),
+        "utilisation": round(count / ((ends - begins) * ALLOWANCE), 3),
         "refused": sum(tally.refused for tally in tallies),
         "order_wait_p99_intervals": round(waits[int(len(waits) * 0.99)] * ALLOWANCE, 2),
     }
-    print(f"{len(answered)} calls, {len(waits)} of the order class, median wait {waits[len(waits) // 2] * 1000:.0f} ms")
+    print(f"{len(times)} calls, {len(waits)} of the order class, median wait {waits[len(waits) // 2] * 1000:.0f} ms")
     print(json.dumps(figures))
-    met = (
+    goals_are_met = (
         figures["utilisation"] >= LEAST_UTILISATION
         and figures["refused"] == 0
         and figures["order_wait_p99_intervals"] <= MOST_ORDER_WAIT
     )
-    return 0 if met else 1
+    return 0 if goals_are_met else 1
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Access token (접근토큰) and approval key (웹소켓 접속키): one of each per app key, for all processes.
 
-The token lives in Redis; whoever finds it missing, old or refused first issues a new one under a lock,
-everybody else takes that. It is issued at most once a minute, and its end is
-`access_token_token_expired`, Korean time. Source: protocol notes §3.
+The token is kept in Redis. The first process that finds it missing, old or refused issues a new one under a lock; all
+others use that one. The broker issues a token at most once a minute. It expires at `access_token_token_expired`, in
+Korean time. Source: protocol notes §3.
 """
 
 import contextlib
@@ -66,7 +66,7 @@ class Tokens:
         self._mine: AccessToken | None = None
 
     def get(self) -> str:
-        """Return a token to send. Raises NotSent or Refused where none can be had."""
+        """Return a valid token. Raises NotSent or Refused if none can be issued."""
         now = clock.now()
         if self._mine is None or not self._mine.is_fresh(now):
             self._mine = self._shared()
@@ -75,7 +75,10 @@ class Tokens:
         return self._mine.value
 
     def invalidate(self, value: str) -> None:
-        """Note that the broker no longer takes this token. Many callers may say so at once: one issues."""
+        """Replace a token that the broker no longer accepts. If many callers report it at once, one issues a new one.
+
+        Raises NotSent or Refused.
+        """
         shared = self._shared()
         if shared is None or shared.value == value:
             shared = self._replace(AccessToken(value, ends_at=clock.now()))
@@ -83,12 +86,12 @@ class Tokens:
 
     def _shared(self) -> AccessToken | None:
         try:
-            words = self._store.get(self._key)
+            payload = self._store.get(self._key)
         except redis.RedisError:
             return self._mine
-        if words is None:
+        if payload is None:
             return self._mine if self._mine and self._mine.is_alive(clock.now()) else None
-        stored = json.loads(words)
+        stored = json.loads(payload)
         return AccessToken(stored["value"], datetime.fromisoformat(stored["ends_at"]))
 
     def _replace(self, bad: AccessToken | None) -> AccessToken:
@@ -109,14 +112,14 @@ class Tokens:
             raise NotSent(f"Redis is not reachable, and without it no token may be issued: {error}") from error
 
     def _issue(self, bad: AccessToken | None) -> AccessToken:
-        """Ask for a token; an old one that still lives serves while the broker makes us wait."""
+        """Issue a token. While the broker issues none, return the old one if it has not expired."""
         gives_up_at = time.monotonic() + ISSUE_PATIENCE_SECONDS
         while True:
             try:
                 token = self._ask()
                 if bad is None or token.value != bad.value or bad.is_alive(clock.now()):
                     return token
-                # within six hours the broker hands out the same token again, dead or not: revoke it first
+                # for six hours the broker returns the same token again, even if it is invalid: revoke it first
                 self._revoke(bad)
             except Refused as refusal:
                 if bad is not None and bad.is_alive(clock.now()):
@@ -137,7 +140,7 @@ class Tokens:
             "appsecret": self._credentials.app_secret,
             "token": token.value,
         }
-        with contextlib.suppress(BrokerError):  # dead already: asking anew is what counts
+        with contextlib.suppress(BrokerError):  # the token is invalid anyway, and a new one is issued next
             _post(self._http, f"{self._environment.rest_url}/oauth2/revokeP", body, call="revokeP")
 
     def _ask(self) -> AccessToken:
@@ -154,12 +157,15 @@ class Tokens:
             raise NotSent(f"the token reply cannot be read: {error!r}", call="tokenP") from error
 
     def _keep(self, token: AccessToken) -> None:
-        words = json.dumps({"value": token.value, "ends_at": token.ends_at.isoformat()})
-        self._store.set(self._key, words, ex=int(timedelta(days=1).total_seconds()))
+        payload = json.dumps({"value": token.value, "ends_at": token.ends_at.isoformat()})
+        self._store.set(self._key, payload, ex=int(timedelta(days=1).total_seconds()))
 
 
 def approval_key(environment: Environment, credentials: Credentials, http: httpx.Client) -> str:
-    """Issue a key for opening the socket. Issuing one closes nothing; it is needed only to connect."""
+    """Issue a key that opens a WebSocket. It is needed only to connect: a new key closes no connection.
+
+    Raises Refused or NotSent.
+    """
     body = {
         "grant_type": "client_credentials",
         "appkey": credentials.app_key,
@@ -173,7 +179,7 @@ def approval_key(environment: Environment, credentials: Credentials, http: httpx
 
 
 def _post(http: httpx.Client, url: str, body: dict[str, str], *, call: str) -> dict[str, str]:
-    """Post to an auth address, whose errors have no envelope. Raises Refused or NotSent: nothing is executed here."""
+    """Post to an auth address, whose errors have no envelope. Raises Refused or NotSent, as nothing is executed."""
     try:
         response = http.post(url, json=body)
         reply = response.json()
@@ -187,6 +193,6 @@ def _post(http: httpx.Client, url: str, body: dict[str, str], *, call: str) -> d
     return reply
 
 
-def _refusal(code: str, words: str, call: str) -> BrokerError:
-    known = CODES.get(code)
-    return Refused(f"{words} ({known.advice})" if known else words, code=code, call=call)
+def _refusal(code: str, message: str, call: str) -> BrokerError:
+    entry = CODES.get(code)
+    return Refused(f"{message} ({entry.advice})" if entry else message, code=code, call=call)

@@ -1,4 +1,4 @@
-"""KISBroker: the port of `aegis.broker` in terms of the client. Translation only, no policy."""
+"""KISBroker: implements the port `aegis.broker.Broker` with the REST client. Translation only, no policy."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,7 +13,6 @@ from aegis.broker import (
     BrokerError,
     BrokerOrderRef,
     CalendarDay,
-    DayPrice,
     Holding,
     Level,
     OpenOrder,
@@ -37,7 +36,7 @@ from kis import catalogue
 from kis.catalogue import TR
 from kis.client import BrokerReply, Client
 from kis.environment import Dialect
-from kis.market_data import Quotations, day_price, instrument
+from kis.market_data import Quotations, instrument
 from kis.rest_values import BadField, Row, order_number
 
 log = logging.getLogger(__name__)
@@ -54,7 +53,7 @@ NOTHING_FOUND = "KIOK0560"
 
 
 class KISBroker(Quotations):
-    """The broker, for one account."""
+    """The broker for one account."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -85,18 +84,18 @@ class KISBroker(Quotations):
         quantity = {"ORD_QTY": "0", "QTY_ALL_ORD_YN": "Y"} if qty is None else _part(qty)
         return self._change(placed, {"RVSE_CNCL_DVSN_CD": "01", "ORD_UNPR": str(price), **quantity})
 
-    def _change(self, placed: BrokerOrderRef, what: Mapping[str, str]) -> Acceptance:
+    def _change(self, order_ref: BrokerOrderRef, changes: Mapping[str, str]) -> Acceptance:
         body = {
             **self._account,
-            "KRX_FWDG_ORD_ORGNO": placed.branch,
-            "ORGN_ODNO": placed.order_no,
-            "ORD_DVSN": placed.kind.value,
-            **what,
+            "KRX_FWDG_ORD_ORGNO": order_ref.branch,
+            "ORGN_ODNO": order_ref.order_no,
+            "ORD_DVSN": order_ref.kind.value,
+            **changes,
             "CNDT_PRIC": "",
-            "EXCG_ID_DVSN_CD": placed.market.value,
+            "EXCG_ID_DVSN_CD": order_ref.market.value,
         }
         tr = catalogue.REVISE_OR_CANCEL
-        return _acceptance(self._client.call(tr, body, market=placed.market, last_check=placed.last_check))
+        return _acceptance(self._client.call(tr, body, market=order_ref.market, last_check=order_ref.last_check))
 
     def stock(self, code: str) -> StockInfo:
         if self._client.environment.is_paper:
@@ -108,13 +107,13 @@ class KISBroker(Quotations):
             board=BOARD_OF_ID.get(row.text("mket_id_cd"), Board.KOSPI),
             instrument=SECURITY_GROUP.get(row.text("scty_grp_id_cd"), Instrument.STOCK),
             sector=row.text("idx_bztp_mcls_cd_name") or row.text("std_idst_clsf_cd_name"),
-            # replies of before NXT's opening have neither: without a yes, KRX alone
+            # replies from before NXT opened have neither field: without a "Y", the stock trades on KRX only
             trades_on_nxt=row.maybe("cptt_trad_tr_psbl_yn") == "Y" and row.maybe("nxt_tr_stop_yn") != "Y",
             is_halted=row.text("tr_stop_yn") == "Y",
         )
 
     def _stock_on_paper(self, code: str) -> StockInfo:
-        """Gather from quotations what the stock master would tell: paper trading does not offer it."""
+        """Build the stock's information from quotations, because paper trading does not offer the stock-info call."""
         today = f"{clock.now():%Y%m%d}"
         chart = {
             **instrument(code, Market.KRX),
@@ -163,7 +162,7 @@ class KISBroker(Quotations):
             **self._account,
             "PDNO": code,
             "ORD_UNPR": str(price) if kind.is_priced else "",
-            # 00 would answer without the stock's own margin rate; 01 asks with it
+            # 00 ignores the stock's own margin rate, 01 uses it
             "ORD_DVSN": kind.value if kind.is_priced else "01",
             "CMA_EVLU_AMT_ICLD_YN": "N",
             "OVRS_ICLD_YN": "N",
@@ -180,13 +179,13 @@ class KISBroker(Quotations):
         try:
             reply = self._client.call(catalogue.SELLABLE, {**self._account, "PDNO": code})
         except Refused as refusal:
-            if refusal.code == NOTHING_FOUND:  # the share is not held
+            if refusal.code == NOTHING_FOUND:  # the account does not hold the stock
                 return 0
             raise
         return reply.row().integer("ord_psbl_qty")
 
     def _sellable_on_paper(self, code: str) -> int:
-        """Read it from the balance: inquire-psbl-sell is not offered there."""
+        """Read the sellable shares from the balance, because paper trading does not offer inquire-psbl-sell."""
         balance = self.balance()
         for line in balance.unread if isinstance(balance, PartlyReadBalance) else ():
             if line.code == code:
@@ -199,7 +198,7 @@ class KISBroker(Quotations):
             **self._account,
             "AFHR_FLPR_YN": "N",
             "OFL_YN": "",
-            "INQR_DVSN": "01",  # 02, by stock, is no longer taken everywhere; lines of one stock are added up here
+            "INQR_DVSN": "01",  # 02, by stock, is not accepted everywhere any more: `_by_stock` merges them
             "UNPR_DVSN": "01",
             "FUND_STTL_ICLD_YN": "N",
             "FNCG_AMT_AUTO_RDPT_YN": "N",
@@ -208,7 +207,7 @@ class KISBroker(Quotations):
         replies = self._client.pages(catalogue.BALANCE, parameters)
         total = replies[-1].row("output2")
         if self._client.dialect is Dialect.AEGIS_V3 and not self._client.environment.is_paper:
-            # the user's specification asks for two balances and adds them up (spec §11.5)
+            # the AEGIS specification requests two balances and adds them up (spec §11.5)
             replies += self._client.pages(catalogue.BALANCE, parameters, market=Market.NXT)
         rows = [row for reply in replies for row in reply.rows("output1") if row.maybe("pdno")]
         holdings, unread = _read_holdings(rows)
@@ -225,12 +224,13 @@ class KISBroker(Quotations):
         return PartlyReadBalance.of(balance, unread) if unread else balance
 
     def orders(self, first: date, last: date) -> Sequence[OrderRecord]:
-        """Return every order of these days, oldest first.
+        """Return every order of the days from `first` to `last`, oldest first.
 
-        Raises PartialResponse if days beyond the reach of the recent list cannot be had: the recent ones are in `read`.
+        Raises PartialResponse if the older days, which the recent list does not reach, cannot be read. Its `read` has
+        the orders of the recent days.
         """
         rows, unread = list[Row](), list[UnparsedLine]()
-        parts = _by_reach(first, last, today=clock.now().date())
+        parts = _split_by_reach(first, last, today=clock.now().date())
         for tr, since, until in parts:
             try:
                 rows += self._order_rows(tr, since, until)
@@ -259,32 +259,27 @@ class KISBroker(Quotations):
         return [row for reply in replies for row in reply.rows("output1") if row.maybe("odno")]
 
     def open_orders(self) -> Sequence[OpenOrder]:
-        """Return what can still be cancelled at the broker, whoever ordered it, on every venue."""
+        """Return every order that can still be cancelled, on every venue, external orders too."""
         if self._client.environment.is_paper:
             return self._open_on_paper()
         parameters = {**self._account, "INQR_DVSN_1": "0", "INQR_DVSN_2": "0"}
         replies = self._client.pages(catalogue.OPEN_ORDERS, parameters)
         if self._client.dialect is Dialect.AEGIS_V3:
             replies += self._client.pages(catalogue.OPEN_ORDERS, parameters, market=Market.NXT)
-        # one list may hold what the other holds too
+        # the two lists may have the same order
         rows = {_identity(row): row for reply in replies for row in reply.rows() if row.maybe("odno")}
         return _lines(rows.values(), _open_order, call=catalogue.OPEN_ORDERS.name)
 
     def _open_on_paper(self) -> Sequence[OpenOrder]:
-        """Pick the open ones out of the day's orders: the list of them is not offered there."""
+        """Select the open orders of today's orders, because paper trading does not offer the list of open orders."""
         today = clock.now().date()
         try:
-            return _open_of(self.orders(today, today))
+            return _open_orders(self.orders(today, today))
         except PartialResponse as error:
-            raise PartialResponse(_open_of(error.read), error.unread, call=error.call) from error
-
-    def daily_prices(self, code: str) -> Sequence[DayPrice]:
-        parameters = {**instrument(code, Market.KRX), "FID_PERIOD_DIV_CODE": "D", "FID_ORG_ADJ_PRC": "0"}
-        rows = self._client.call(catalogue.DAILY_PRICE, parameters).rows()
-        return [day_price(row) for row in rows if row.maybe("stck_bsop_date")]
+            raise PartialResponse(_open_orders(error.read), error.unread, call=error.call) from error
 
     def calendar(self, first: date) -> Sequence[CalendarDay]:
-        """Return the broker's list of days from `first` on; ask once a day at most, as it wishes."""
+        """Return the broker's list of days from `first` on. The broker asks for one call a day at most."""
         parameters = {"BASS_DT": f"{first:%Y%m%d}", "CTX_AREA_NK": "", "CTX_AREA_FK": ""}
         rows = self._client.call(catalogue.HOLIDAYS, parameters).rows()
         return [CalendarDay(row.day("bass_dt"), is_open=row.text("opnd_yn") == "Y") for row in rows]
@@ -295,10 +290,10 @@ def _part(qty: int) -> dict[str, str]:
 
 
 def _acceptance(reply: BrokerReply) -> Acceptance:
-    """Return the receipt of a command. Raises BadField, so that its outcome is unknown, if it names no order.
+    """Return the receipt of a command. Raises BadField if it has no order number: the outcome is then unknown.
 
-    The number alone makes it an acceptance. A missing or impossible branch is left blank, as the broker's own example
-    of a cancel sends it; a missing or impossible time is replaced by the time now.
+    Only the order number is required. A missing or impossible branch becomes blank, as in the broker's own example of a
+    cancel. A missing or impossible time becomes the current time.
     """
     row = reply.row()
     branch = row.maybe("KRX_FWDG_ORD_ORGNO")
@@ -313,7 +308,7 @@ def _accepted_at(row: Row) -> time:
     try:
         return row.clock("ORD_TMD")
     except BadField as error:
-        log.warning("the receipt does not tell when the order was accepted: %s", error)
+        log.warning("the receipt has no readable time of acceptance: %s", error)
         return clock.now().time().replace(microsecond=0)
 
 
@@ -325,7 +320,7 @@ def _levels(row: Row, side: str) -> tuple[Level, ...]:
 
 
 def _read_holdings(rows: Iterable[Row]) -> tuple[tuple[Holding, ...], list[UnreadHolding]]:
-    """Return one holding a stock, and the stocks with a line that cannot be read: they are left out whole."""
+    """Return one holding per stock, and the stocks with an unreadable line. These have no holding at all."""
     lines, unread = list[Holding](), dict[str, UnreadHolding]()
     for row in rows:
         try:
@@ -337,7 +332,7 @@ def _read_holdings(rows: Iterable[Row]) -> tuple[tuple[Holding, ...], list[Unrea
 
 
 def _holding(row: Row) -> Holding:
-    """Return a line of the balance. What can be worked out from the rest is, if the broker prints no figure."""
+    """Return a line of the balance. A missing profit or profit rate is calculated from the other values."""
     qty, average, price = row.integer("hldg_qty"), row.decimal("pchs_avg_pric"), row.integer("prpr")
     return Holding(
         code=row.text("pdno"),
@@ -354,15 +349,15 @@ def _holding(row: Row) -> Holding:
 
 
 def _by_stock(lines: Iterable[Holding]) -> tuple[Holding, ...]:
-    """Return one holding a stock: shares bought on credit come as lines of their own."""
+    """Return one holding per stock. Shares bought on credit have lines of their own, which are merged."""
     holdings: dict[str, Holding] = {}
     for line in lines:
-        known = holdings.get(line.code)
-        holdings[line.code] = line if known is None else _added(known, line)
+        earlier = holdings.get(line.code)
+        holdings[line.code] = line if earlier is None else _merged(earlier, line)
     return tuple(holdings.values())
 
 
-def _added(first: Holding, second: Holding) -> Holding:
+def _merged(first: Holding, second: Holding) -> Holding:
     average = merged_average(first.qty, first.average_price, second.qty, second.average_price)
     return replace(
         first,
@@ -396,38 +391,38 @@ def _kind(row: Row) -> OrderKind:
         raise BadField(f"ord_dvsn_cd is {code!r}, no order code known here") from None
 
 
-def _by_reach(first: date, last: date, *, today: date) -> list[tuple[TR, date, date]]:
-    """Return which operation to ask for which of these days, oldest days first.
+def _split_by_reach(first: date, last: date, *, today: date) -> list[tuple[TR, date, date]]:
+    """Return the operations to call, each with its first and last day, oldest days first.
 
-    The recent list reaches back by whole months, three of them before the present one: on 22 April January is the
-    first, in May no more. Source: the broker's text of the operation ("3개월이내 기준: 개월수로 3개월").
+    The recent list has the current month and the three whole months before it. On 22 April it starts on 1 January, in
+    May on 1 February. Source: the broker's text of the operation ("3개월이내 기준: 개월수로 3개월").
     """
     month = today.year * 12 + today.month - 1 - RECENT_MONTHS
-    begins = date(month // 12, month % 12 + 1, 1)
-    older = (catalogue.OLDER_ORDERS, first, min(last, begins - timedelta(days=1)))
-    recent = (catalogue.ORDERS, max(first, begins), last)
+    recent_from = date(month // 12, month % 12 + 1, 1)
+    older = (catalogue.OLDER_ORDERS, first, min(last, recent_from - timedelta(days=1)))
+    recent = (catalogue.ORDERS, max(first, recent_from), last)
     return [part for part in (older, recent) if part[1] <= part[2]]
 
 
 def _lines(
-    rows: Iterable[Row], line: Callable[[Row], Line], *, call: str, unread: Iterable[UnparsedLine] = ()
+    rows: Iterable[Row], parse: Callable[[Row], Line], *, call: str, unread: Iterable[UnparsedLine] = ()
 ) -> list[Line]:
-    """Return the lines of a list of orders. Raises PartialResponse if one cannot be read: it names which, and why.
+    """Return the lines of a list of orders. Raises PartialResponse, with each unparsed line, if any cannot be read.
 
-    `unread` is what could not be read before.
+    `unread` has lines that could not be read before.
     """
-    read, unread = list[Line](), list(unread)
+    lines, unread = list[Line](), list(unread)
     for row in rows:
         try:
-            read.append(line(row))
+            lines.append(parse(row))
         except BadField as error:
-            unread.append(UnparsedLine(_number_if_any(row), error.message))
+            unread.append(UnparsedLine(_order_number_or_blank(row), error.message))
     if unread:
-        raise PartialResponse(read, unread, call=call)
-    return read
+        raise PartialResponse(lines, unread, call=call)
+    return lines
 
 
-def _number_if_any(row: Row) -> str:
+def _order_number_or_blank(row: Row) -> str:
     try:
         return row.order_number("odno")
     except BadField:
@@ -443,7 +438,7 @@ def _order_record(row: Row) -> OrderRecord:
         name=row.text("prdt_name"),
         side=_side(row),
         kind=_kind(row),
-        # older replies have no venue: there was only one
+        # older replies have no venue, because there was only KRX
         market=_MARKET_OF_TEXT.get(row.maybe("excg_id_dvsn_cd"), Market.KRX),
         qty=row.integer("ord_qty"),
         price=row.integer("ord_unpr"),
@@ -460,25 +455,25 @@ def _order_record(row: Row) -> OrderRecord:
 
 
 def _identity(row: Row) -> tuple[str, ...]:
-    """Return what tells a line from the day's others: branches number for themselves, so a number may come twice."""
+    """Return what identifies a line among the day's lines: each branch has its own numbers, so a number may repeat."""
     return order_number(row.text("odno")), *row.key(("ord_gno_brno", "pdno", "sll_buy_dvsn_cd"))
 
 
 def _open_order(row: Row) -> OpenOrder:
-    placed = BrokerOrderRef(
+    order_ref = BrokerOrderRef(
         order_date=clock.now().date(),
         branch=row.text("ord_gno_brno"),
         order_no=row.order_number("odno"),
         market=_MARKET_OF_TEXT.get(row.maybe("excg_id_dvsn_cd"), Market.KRX),
         kind=_kind(row),
     )
-    return OpenOrder(placed, row.text("pdno"), _side(row), row.integer("psbl_qty"))
+    return OpenOrder(order_ref, row.text("pdno"), _side(row), row.integer("psbl_qty"))
 
 
-def _open_of(records: Iterable[OrderRecord]) -> list[OpenOrder]:
-    return [_still_open(record) for record in records if record.open_qty and not record.is_cancel]
+def _open_orders(records: Iterable[OrderRecord]) -> list[OpenOrder]:
+    return [_as_open_order(record) for record in records if record.open_qty and not record.is_cancel]
 
 
-def _still_open(record: OrderRecord) -> OpenOrder:
-    placed = BrokerOrderRef(record.order_date, record.branch, record.order_no, record.market, record.kind)
-    return OpenOrder(placed, record.code, record.side, record.open_qty)
+def _as_open_order(record: OrderRecord) -> OpenOrder:
+    order_ref = BrokerOrderRef(record.order_date, record.branch, record.order_no, record.market, record.kind)
+    return OpenOrder(order_ref, record.code, record.side, record.open_qty)

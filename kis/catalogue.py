@@ -1,8 +1,8 @@
-"""Every REST operation as one row: where it is, what it is called, who offers it, how it pages.
+"""The table of REST operations: path, TR ids, environments that offer it, and paging.
 
-Source: the official repository koreainvestment/open-trading-api (2026-07-09) and the broker's workbook
-of 2026-06-25; `old_*` are the ids before 2025, still accepted. `spec` holds what the user's own
-specification calls the same thing, where the two differ.
+Source: the official repository koreainvestment/open-trading-api (2026-07-09) and the broker's workbook of 2026-06-25.
+`old_*` are the TR ids from before 2025, which are still accepted. `spec` has the TR ids of the AEGIS specification,
+if they differ.
 """
 
 from dataclasses import dataclass, replace
@@ -11,19 +11,19 @@ from enum import Enum, StrEnum
 from aegis.broker import NotSent
 from aegis.terms import Market
 from kis.environment import Dialect, Environment
-from kis.outputs import OUTPUTS, Outputs
+from kis.schema import OUTPUTS, Outputs
 
 
 class Effect(Enum):
-    READ = "READ"  # may be repeated
+    READ = "READ"  # may be sent again
     COMMAND = "COMMAND"  # changes something: sent once
 
 
 class Urgency(StrEnum):
-    """Who goes first when calls are short, the most urgent first.
+    """The priority of a call when slots are scarce, most urgent first.
 
-    A stop's sale and a cancel that a person requested are ranks of work (`kis.serving`), not of operations. A chase's
-    calls come after those of new orders. The rest is served by what it asks for.
+    STOP, CANCEL (a cancel that a person requested) and CHASE are priorities of work (`kis.serving`), not of
+    operations. Other calls have the priority of their operation.
     """
 
     STOP = "STOP"
@@ -35,13 +35,13 @@ class Urgency(StrEnum):
     BACKFILL = "BACKFILL"
 
     def rank_of(self) -> int:
-        """Return its place, 0 for the most urgent."""
+        """Return the rank of this priority, 0 for the most urgent."""
         return list(Urgency).index(self)
 
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """An operation under the user's own ids (spec §2.2, §11.2)."""
+    """The TR ids and the path of an operation in the AEGIS specification (spec §2.2, §11.2)."""
 
     tr_id: str
     nxt_tr_id: str = ""
@@ -50,11 +50,10 @@ class Spec:
 
 @dataclass(frozen=True, slots=True)
 class TR:
-    """One operation. `cursor` names the paging keys' suffix (`100`, `200` or none), None where no cursor pages.
+    """One operation. `cursor` is the suffix of the paging keys (`100` or empty), None if no cursor pages.
 
-    A paged operation's list is `listed`, and no two of its rows agree in all columns of `key`: its pages are
-    held against that. Rows may well be equal in a list that does not page (two trades of one second). `page_rows`
-    is what the broker puts on a page at most, `paper_page_rows` on paper where that differs.
+    `listed` is the output with the list of a paged operation. The columns of `key` identify a row of it: the client
+    uses them to detect pages that overlap. In a list without pages rows may be equal (two trades of one second).
     """
 
     name: str
@@ -70,25 +69,19 @@ class TR:
     cursor: str | None = None
     listed: str = "output"
     key: tuple[str, ...] = ()
-    page_rows: int = 0
-    paper_page_rows: int = 0
 
     @property
     def outputs(self) -> Outputs:
-        """What stands in the reply, output by output; empty where the operation is none of the catalogue's."""
+        """The columns of the reply by output; empty if `kis.schema` does not have the operation."""
         return OUTPUTS.get(self.name, {})
-
-    def page_rows_of(self, environment: Environment) -> int:
-        """Return how many rows a full page has."""
-        return (self.paper_page_rows if environment.is_paper else 0) or self.page_rows
 
     @property
     def is_ledger(self) -> bool:
-        """Whether the broker's ledger (원장) answers it, which has a limit of its own (EGW00215)."""
+        """Whether the broker's ledger (원장) answers the call. It has a limit of its own (EGW00215)."""
         return "/trading/" in self.path
 
     def address(self, environment: Environment, dialect: Dialect, market: Market) -> tuple[str, str]:
-        """Return the path and the TR id to send. Raises NotSent where the environment does not offer it."""
+        """Return the path and the TR id to send. Raises NotSent if the environment does not offer the operation."""
         if environment.is_paper and not self.paper:
             raise NotSent("paper trading does not offer this operation", code="EGW02006", call=self.name)
         if dialect is Dialect.OFFICIAL:
@@ -164,10 +157,8 @@ BALANCE = TR(
     spec=Spec("TTTC8434R", nxt_tr_id="TTTN8434R"),
     cursor="100",
     listed="output1",
-    # a stock has one line in cash and one for each kind and day of credit (UNVERIFIED: documents show no more)
+    # a stock has one line for cash and one per kind and day of credit (UNVERIFIED: documents show no more)
     key=("pdno", "trad_dvsn_name", "loan_dt"),
-    page_rows=50,
-    paper_page_rows=20,
 )
 OPEN_ORDERS = TR(
     "inquire-psbl-rvsecncl",
@@ -180,7 +171,6 @@ OPEN_ORDERS = TR(
     spec=Spec("TTTC8036R", nxt_tr_id="TTTN8036R", path=_TRADING + "inquire-nccs"),
     cursor="100",
     key=("ord_gno_brno", "odno", "pdno", "sll_buy_dvsn_cd"),
-    page_rows=50,
 )
 ORDERS = TR(
     "inquire-daily-ccld",
@@ -190,14 +180,12 @@ ORDERS = TR(
     _ACCOUNT,
     live="TTTC0081R",
     paper="VTTC0081R",
-    old_live="TTTC8001R",  # its paper twin VTTC8001R answers without rows, at all times
+    old_live="TTTC8001R",  # its paper counterpart VTTC8001R always answers without rows
     cursor="100",
     listed="output1",
     key=("ord_dt", "ord_gno_brno", "odno", "pdno", "sll_buy_dvsn_cd"),
-    page_rows=100,
-    paper_page_rows=15,
 )
-# the same operation for days before those that ORDERS reaches; it lags behind during the day
+# the same operation for days that ORDERS does not reach; it lags behind during the day
 OLDER_ORDERS = replace(ORDERS, live="CTSC9215R", paper="VTSC9215R", old_live="CTSC9115R")
 PRICE = TR("inquire-price", "GET", _QUOTES + "inquire-price", _R, _QUOTE, live="FHKST01010100", paper="FHKST01010100")
 BOOK = TR(
@@ -209,17 +197,6 @@ BOOK = TR(
     live="FHKST01010200",
     paper="FHKST01010200",
 )
-DAILY_PRICE = TR(
-    "inquire-daily-price",
-    "GET",
-    _QUOTES + "inquire-daily-price",
-    _R,
-    _BACKFILL,
-    live="FHKST01010400",
-    paper="FHKST01010400",
-    key=("stck_bsop_date",),
-    page_rows=30,
-)
 HOLIDAYS = TR(
     "chk-holiday",
     "GET",
@@ -229,13 +206,8 @@ HOLIDAYS = TR(
     live="CTCA0903R",
     cursor="",
     key=("bass_dt",),
-    page_rows=24,
 )
 STOCK_INFO = TR("search-stock-info", "GET", _QUOTES + "search-stock-info", _R, _QUOTE, live="CTPF1002R")
-PRODUCT_INFO = TR("search-info", "GET", _QUOTES + "search-info", _R, _QUOTE, live="CTPF1604R")
-ACCOUNT_BALANCE = TR(
-    "inquire-account-balance", "GET", _TRADING + "inquire-account-balance", _R, _ACCOUNT, live="CTRP6548R"
-)
 DAILY_CHART = TR(
     "inquire-daily-itemchartprice",
     "GET",
@@ -246,7 +218,6 @@ DAILY_CHART = TR(
     paper="FHKST03010100",
     listed="output2",
     key=("stck_bsop_date",),
-    page_rows=100,
 )
 MINUTES_TODAY = TR(
     "inquire-time-itemchartprice",
@@ -258,7 +229,6 @@ MINUTES_TODAY = TR(
     paper="FHKST03010200",
     listed="output2",
     key=("stck_bsop_date", "stck_cntg_hour"),
-    page_rows=30,
 )
 MINUTES_OF_DAY = TR(
     "inquire-time-dailychartprice",
@@ -269,17 +239,6 @@ MINUTES_OF_DAY = TR(
     live="FHKST03010230",
     listed="output2",
     key=("stck_bsop_date", "stck_cntg_hour"),
-    page_rows=120,
-)
-VI_STATUS = TR(
-    "inquire-vi-status",
-    "GET",
-    _QUOTES + "inquire-vi-status",
-    _R,
-    _QUOTE,
-    live="FHPST01390000",
-    key=("mksc_shrn_iscd", "bsop_date", "cntg_vi_hour"),
-    page_rows=30,
 )
 INDEX_PRICE = TR("inquire-index-price", "GET", _QUOTES + "inquire-index-price", _R, _QUOTE, live="FHPUP02100000")
 INDEX_CHART = TR(
@@ -292,7 +251,6 @@ INDEX_CHART = TR(
     paper="FHKUP03500100",
     listed="output2",
     key=("stck_bsop_date",),
-    page_rows=50,
 )
 FUTURES_PRICE = TR(
     "futures inquire-price",
@@ -303,18 +261,6 @@ FUTURES_PRICE = TR(
     live="FHMIF10000000",
     paper="FHMIF10000000",
     spec=Spec("FHKIF03010200"),
-)
-FUTURES_CHART = TR(
-    "inquire-daily-fuopchartprice",
-    "GET",
-    _FUTURES + "inquire-daily-fuopchartprice",
-    _R,
-    _BACKFILL,
-    live="FHKIF03020100",
-    paper="FHKIF03020100",
-    listed="output2",
-    key=("stck_bsop_date",),
-    page_rows=100,
 )
 FUTURES_BOARD = TR(
     "display-board-futures", "GET", _FUTURES + "display-board-futures", _R, _BACKFILL, live="FHPIF05030200"
@@ -328,37 +274,6 @@ INVESTORS_NOW = TR(
     live="FHPTJ04030000",
     spec=Spec("FHKIF03020100"),
 )
-PROGRAM_TRADES = TR(
-    "program-trade-by-stock", "GET", _QUOTES + "program-trade-by-stock", _R, _QUOTE, live="FHPPG04650101"
-)
-INVESTORS_BY_DAY = TR(
-    "inquire-investor-daily-by-market",
-    "GET",
-    _QUOTES + "inquire-investor-daily-by-market",
-    _R,
-    _BACKFILL,
-    live="FHPTJ04040000",
-)
-OVERSEAS_PRICE = TR(
-    "overseas price",
-    "GET",
-    "/uapi/overseas-price/v1/quotations/price",
-    _R,
-    _QUOTE,
-    live="HHDFS00000300",
-    paper="HHDFS00000300",
-)
-OVERSEAS_OPEN_ORDERS = TR(
-    "overseas inquire-nccs",
-    "GET",
-    "/uapi/overseas-stock/v1/trading/inquire-nccs",
-    _R,
-    _ACCOUNT,
-    live="TTTS3018R",
-    cursor="200",
-    key=("ord_dt", "ord_gno_brno", "odno"),
-)
-
 OPERATIONS: tuple[TR, ...] = (
     BUY,
     SELL,
@@ -366,27 +281,18 @@ OPERATIONS: tuple[TR, ...] = (
     BUYABLE,
     SELLABLE,
     BALANCE,
-    ACCOUNT_BALANCE,
     OPEN_ORDERS,
     ORDERS,
     PRICE,
     BOOK,
-    DAILY_PRICE,
     DAILY_CHART,
     MINUTES_TODAY,
     MINUTES_OF_DAY,
     HOLIDAYS,
     STOCK_INFO,
-    PRODUCT_INFO,
-    VI_STATUS,
     INDEX_PRICE,
     INDEX_CHART,
     FUTURES_PRICE,
-    FUTURES_CHART,
     FUTURES_BOARD,
     INVESTORS_NOW,
-    INVESTORS_BY_DAY,
-    PROGRAM_TRADES,
-    OVERSEAS_PRICE,
-    OVERSEAS_OPEN_ORDERS,
 )

@@ -1,8 +1,8 @@
-"""Frames of the broker's socket to typed values, and back. No socket here.
+"""Converts the frames of the broker's WebSocket to typed values, and back. No socket here.
 
-A data frame is `flag|TR|NNN|values` with NNN records one after another. How many columns a record has
-is read from the frame (values ÷ NNN), never assumed: the broker adds columns at the end without a
-word. Source: protocol notes §10 and §11.
+A data frame is `flag|TR|NNN|values` with NNN records one after another. The number of columns of a record is
+calculated from the frame (values ÷ NNN), never assumed: the broker adds columns at the end without notice.
+Source: protocol notes §10 and §11.
 """
 
 import base64
@@ -15,25 +15,25 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from aegis.broker import Notice, NoticeKind
 from aegis.terms import Market, Side
-from kis.columns import LAYOUTS
 from kis.rest_values import hhmmss, order_number
+from kis.schema import LAYOUTS
 
 log = logging.getLogger(__name__)
 
 NOTICE_IDS = frozenset({"H0STCNI0", "H0STCNI9"})
-# notices of orders for futures and shares abroad say whose they are, too
+# notices of orders for futures and overseas shares name the account, too
 PRIVATE_IDS = NOTICE_IDS | {"H0IFCNI0", "H0IFCNI9", "H0GSCNI0", "H0GSCNI9"}
 # a record may be wider, never narrower
 NOTICE_WIDTHS = (23, 26)
 AES_BLOCK = 16
 
 
-# (TR, width) of records wider than any layout known here, and how often they came
+# how often records of an unknown width were received, by (TR, width)
 drift: Counter[tuple[str, int]] = Counter()
 
 
 class BadFrame(Exception):
-    """A frame that cannot be read. Its payload is kept; the message shows it unless it is about somebody's account."""
+    """A frame that cannot be read. Its payload is kept; the message shows it unless it names an account."""
 
     def __init__(self, why: str, payload: str, tr_id: str = "") -> None:
         super().__init__(why if tr_id in PRIVATE_IDS else f"{why}: {payload[:300]!r}")
@@ -60,20 +60,23 @@ class ControlMessage:
 
 @dataclass(slots=True)
 class Data:
-    """A data frame, decrypted: `body` holds `count` records of one TR. Not frozen: thousands are made each second."""
+    """A data frame, decrypted: `body` holds `count` records of one TR.
+
+    Not frozen: thousands are created each second, and a frozen dataclass is slower to create.
+    """
 
     tr_id: str
     count: int
     body: str
 
     def records(self, widths: tuple[int, ...]) -> list[list[str]]:
-        """Return the records as lists of text; `widths` are those known, the least first.
+        """Return the records as lists of text. `widths` are the known widths, smallest first.
 
-        Raises BadFrame where the columns do not come out even, or are fewer than the least.
+        Raises BadFrame if the values cannot be divided evenly, or a record is narrower than the smallest width.
         """
         values = self.body.split("^")
-        width, rest = divmod(len(values), self.count)
-        if rest:
+        width, remainder = divmod(len(values), self.count)
+        if remainder:
             raise self.bad(f"{len(values)} values are not {self.count} records")
         self.check(width, widths)
         return [values[start : start + width] for start in range(0, len(values), width)]
@@ -83,7 +86,7 @@ class Data:
         return [Data(self.tr_id, 1, "^".join(record)) for record in self.records(widths)]
 
     def check(self, width: int, widths: tuple[int, ...]) -> None:
-        """Note a width never seen before. Raises BadFrame where a record is too narrow, or plainly more than one."""
+        """Count an unknown width in `drift`. Raises BadFrame if a record is too narrow, or as wide as two."""
         if width in widths:
             return
         if width < widths[0]:
@@ -93,14 +96,14 @@ class Data:
         self._check_places(width)
         drift[self.tr_id, width] += 1
         if drift[self.tr_id, width] == 1:
-            log.error("wire drift: %s has %d columns, known are %s: what is known is read", self.tr_id, width, widths)
+            log.error("wire drift: %s has %d columns, known are %s: known columns are read", self.tr_id, width, widths)
 
     def _check_places(self, width: int) -> None:
-        """Make sure that a record of unknown width grew at its end: all it is known by stands where it stood.
+        """Check that a record of unknown width grew at its end: each known column holds a value that fits it.
 
-        Raises BadFrame: a column in the middle would put one figure in another's place.
+        Raises BadFrame otherwise: a column inserted in the middle would shift the values after it.
         """
-        layout = max((each for each in LAYOUTS[self.tr_id] if len(each) <= width), key=len)
+        layout = max((layout for layout in LAYOUTS[self.tr_id] if len(layout) <= width), key=len)
         values = self.body.split("^")
         for start in range(0, len(values), width):
             if values[start] != values[0]:
@@ -110,18 +113,18 @@ class Data:
                     raise self.bad(f"{column.wire} is {value!r}: the columns are not where they were")
 
     def bad(self, why: str) -> BadFrame:
-        """Return the error that tells what is wrong with this frame."""
+        """Return the error that says what is wrong with this frame."""
         return BadFrame(f"{self.tr_id}: {why}", self.body, self.tr_id)
 
 
 class Codec:
-    """Reads the frames of one connection: keys belong to a connection and a TR."""
+    """Reads the frames of one connection. An AES key is valid for one connection and one TR."""
 
     def __init__(self) -> None:
         self._ciphers: dict[str, Cipher[modes.CBC]] = {}
 
     def read(self, text: str) -> ControlMessage | Data:
-        """Return what a frame says. Raises BadFrame."""
+        """Return a frame as a typed value. Raises BadFrame."""
         try:
             flag, tr_id, digits, body = text.split("|", 3)
         except ValueError:
@@ -148,9 +151,9 @@ class Codec:
 
     def _control(self, text: str) -> ControlMessage:
         try:
-            words = json.loads(text)
-            # a refusal may come without a header, a PINGPONG comes without a body
-            header, body = words.get("header") or {}, words.get("body") or {}
+            message = json.loads(text)
+            # a refusal may have no header, a PINGPONG has no body
+            header, body = message.get("header") or {}, message.get("body") or {}
             if not header and not body:
                 raise KeyError("header")
             control = ControlMessage(
@@ -169,7 +172,7 @@ class Codec:
         return control
 
     def _learn(self, tr_id: str, key: str, iv: str) -> None:
-        """Keep the key of a registration; both are used as the characters they are printed in."""
+        """Keep the AES key and IV of a registration. Both are used as ASCII text, not decoded from hex or base64."""
         if len(key) in (16, 24, 32) and len(iv) == 16:
             self._ciphers[tr_id] = Cipher(algorithms.AES(key.encode("ascii")), modes.CBC(iv.encode("ascii")))
 
@@ -181,8 +184,8 @@ _SIDES = {"01": Side.SELL, "02": Side.BUY}
 def notices(data: Data) -> list[Notice]:
     """Return the notices of a decrypted H0STCNI0 or H0STCNI9 frame. Raises BadFrame.
 
-    Records of 23 and of 26 columns agree in the first eighteen; in the narrow one venue and pop-up
-    share column 18, as `1Y`.
+    Records of 23 and of 26 columns agree in the first eighteen. In the narrow record, venue and pop-up flag share
+    column 18, as `1Y`.
     """
     try:
         return [_notice(values) for values in data.records(NOTICE_WIDTHS)]
@@ -210,7 +213,7 @@ def _notice(v: list[str]) -> Notice:
 
 
 def _notice_kind(refused: str, filled: str, accepted: str, changed: str) -> NoticeKind:
-    """Tell the kinds apart: only CNTG_YN 2 is a fill. Source: protocol notes §10.5."""
+    """Return the kind of a notice. Only CNTG_YN 2 is a fill. Source: protocol notes §10.5."""
     if refused == "1":
         return NoticeKind.REFUSED
     if filled == "2":
@@ -225,7 +228,7 @@ def _notice_kind(refused: str, filled: str, accepted: str, changed: str) -> Noti
 
 
 def _unpadded(padded: bytes) -> bytes:
-    """Take off the PKCS#7 padding. Raises ValueError where it is none: a wrong key most likely."""
+    """Remove the PKCS#7 padding. Raises ValueError if it is invalid, most likely because of a wrong key."""
     size = padded[-1] if padded else 0
     if not 1 <= size <= AES_BLOCK or padded[-size:] != bytes([size]) * size:
         raise ValueError("the padding is not PKCS#7")
@@ -240,7 +243,7 @@ def _count(digits: str, text: str) -> int:
 
 
 def registration(approval_key: str, tr_id: str, tr_key: str, *, register: bool) -> str:
-    """Return the frame that registers (or releases) one feed."""
+    """Return the frame that registers one feed, or releases it."""
     header = {
         "approval_key": approval_key,
         "custtype": "P",

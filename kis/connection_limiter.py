@@ -1,8 +1,8 @@
-"""What lets a connection through the broker's door: a ceiling on attempts, and the approval key (접속키).
+"""A ceiling on attempts to open the broker's WebSocket, and the approval key (접속키).
 
-Both are one per app key, over all processes and machines, in Redis. Endless connecting gets a key
-blocked (protocol notes §7), and a crashing process forgets its own patience: the ceiling does not. The
-approval key is valid for a day; issuing another closes nothing, and is allowed once a second.
+Both exist once per app key and are shared by all processes and machines through Redis. The broker blocks a key that
+connects endlessly (protocol notes §7). A process that crashes loses its own back-off; the ceiling in Redis stays. The
+approval key is valid for a day. Issuing another one closes no connection, and is allowed once a second.
 """
 
 import logging
@@ -16,21 +16,21 @@ from aegis.broker import NotSent
 
 log = logging.getLogger(__name__)
 
-# (window in seconds, attempts at most). The broker names no figure; the pauses of a patient client stay below
+# (window in seconds, most attempts in it). The broker gives no figure; the back-off of `Stream` stays below these
 CEILINGS = ((60.0, 6), (600.0, 24))
 APPROVAL_SECONDS = 23 * 3600
 ISSUE_SECONDS = 30.0
 
 
 def wait_seconds(attempts: Iterable[float], now: float) -> float:
-    """Return how long to wait before one more attempt stays below every ceiling; 0 for none. Pure."""
-    made = sorted(attempts)
-    waits = [made[-most] + window - now for window, most in CEILINGS if len(made) >= most]
+    """Return the seconds to wait until one more attempt stays below every ceiling, 0 if it already does. Pure."""
+    times = sorted(attempts)
+    waits = [times[-most] + window - now for window, most in CEILINGS if len(times) >= most]
     return max(0.0, *waits, 0.0)
 
 
 class ConnectionLimiter:
-    """The broker's socket door for one app key. `issue` asks the broker for an approval key."""
+    """The connection limiter of one app key. `issue` requests an approval key from the broker."""
 
     def __init__(self, store: redis.Redis, key: str, issue: Callable[[], str]) -> None:
         self._store = store
@@ -39,17 +39,17 @@ class ConnectionLimiter:
         self._issue = issue
 
     def acquire(self) -> float:
-        """Return 0 and count an attempt, or how many seconds are to be waited first. Raises NotSent.
+        """Count an attempt and return 0, or return the seconds to wait first. Raises NotSent.
 
-        The lease lets one process at a time come here.
+        Only the process that holds the socket's lease calls this, so read and write need no lock.
         """
         longest = max(window for window, _ in CEILINGS)
         try:
             now = self._now()
             self._store.zremrangebyscore(self._attempts, "-inf", now - longest)
-            scored: Any = self._store.zrange(self._attempts, 0, -1, withscores=True)
-            made = [float(at) for _, at in scored]
-            if wait := wait_seconds(made, now):
+            entries: Any = self._store.zrange(self._attempts, 0, -1, withscores=True)
+            attempts = [float(at) for _, at in entries]
+            if wait := wait_seconds(attempts, now):
                 return wait
             self._store.zadd(self._attempts, {uuid.uuid4().hex: now})
             self._store.expire(self._attempts, int(longest))
@@ -58,7 +58,7 @@ class ConnectionLimiter:
         return 0.0
 
     def approval_key(self) -> str:
-        """Return the key that opens a socket, the shared one where there is one. Raises BrokerError."""
+        """Return the key that opens a socket: the shared one, or a new one if there is none. Raises BrokerError."""
         try:
             with self._store.lock(f"{self._approval}:lock", timeout=ISSUE_SECONDS, blocking_timeout=ISSUE_SECONDS):
                 shared = self._store.get(self._approval)
@@ -71,7 +71,10 @@ class ConnectionLimiter:
             raise NotSent(f"Redis is not reachable, and without it nobody may connect: {error}") from error
 
     def invalidate(self, value: str) -> None:
-        """Note that the broker does not know this key: the next caller has a new one issued. Raises NotSent."""
+        """Delete the shared key if it is `value`, which the broker refused: the next caller issues a new one.
+
+        Raises NotSent.
+        """
         log.warning("the broker refused the approval key; a new one will be asked for")
         try:
             shared = self._store.get(self._approval)

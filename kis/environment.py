@@ -1,7 +1,7 @@
-"""Which broker we talk to, and as whom: the simulator, paper trading (모의투자) or the live one (실전투자).
+"""The environments, which are the simulator, paper trading (모의투자) and live trading (실전투자), and the credentials.
 
-Hosts and limits: the broker's workbook and its notice of 2026-04-20 (18 calls a second live, 1 on
-paper); the calls allowed here stay below them, as protocol notes §7 advise.
+Source of hosts and limits: the broker's workbook and its notice of 2026-04-20 (18 calls per second live, 1 on paper).
+The limits here are not above these, as protocol notes §7 advise.
 """
 
 from dataclasses import dataclass, field, replace
@@ -17,7 +17,7 @@ class EnvironmentName(StrEnum):
 
 
 class Dialect(StrEnum):
-    """Whose TR ids go on the wire: the broker's of today, or those of the user's own specification."""
+    """Which TR ids are sent: the broker's current ones, or those of the AEGIS specification."""
 
     OFFICIAL = "official"
     AEGIS_V3 = "aegis-v3"
@@ -25,7 +25,7 @@ class Dialect(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """One of the broker's worlds. Limits are calls per second and app key."""
+    """One of the broker's environments. The limit is in calls per second and app key."""
 
     name: EnvironmentName
     rest_url: str
@@ -33,11 +33,11 @@ class Environment:
     calls_per_second: int
     is_paper: bool
     timeout_seconds: float = 10.0
-    # where the list of every stock is downloaded from, the same for paper and live
+    # the base URL of the stock master files, the same for paper and live
     files_url: str = "https://new.real.download.dws.co.kr/common/master"
 
     def at(self, base_url: str) -> "Environment":
-        """Return this environment served at `base_url` (http://host:port), socket and all."""
+        """Return this environment served at `base_url` (http://host:port): REST, WebSocket and files."""
         base_url = base_url.rstrip("/")
         socket_url = base_url.replace("http", "ws", 1) + "/tryitout"
         return replace(self, rest_url=base_url, socket_url=socket_url, files_url=f"{base_url}/common/master")
@@ -50,7 +50,7 @@ PAPER = Environment(
     "ws://ops.koreainvestment.com:31000/tryitout",
     1,
     True,
-    timeout_seconds=20.0,  # the paper host answers late, above all at the open
+    timeout_seconds=20.0,  # the paper host answers slowly, especially at the open
 )
 LIVE = Environment(
     EnvironmentName.LIVE,
@@ -64,7 +64,7 @@ ENVIRONMENTS = {environment.name: environment for environment in (SIM, PAPER, LI
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Who we are to the broker. The secrets never show in a repr, and so in no log or traceback."""
+    """An app key and the account. No secret is in the repr, so none appears in a log or a traceback."""
 
     app_key: str = field(repr=False)
     app_secret: str = field(repr=False)

@@ -1,7 +1,7 @@
-"""The broker's message codes: what each means for us, and what an operator should do about it.
+"""The broker's message codes: what each means for AEGIS, and what an operator should do about it.
 
-Source: the broker's error list (2026-06-25) and what users published; see the venue notes. Codes are
-many and grow: one that is not here shows itself whole, and on an order it is judged by its family.
+Source: the broker's error list (2026-06-25) and what users published; see the venue notes. The broker adds codes over
+time. A code that is not listed here is shown as it is; for an order, its prefix decides what it means.
 """
 
 from collections.abc import Mapping
@@ -14,9 +14,9 @@ from kis.catalogue import TR, Effect
 
 
 class Meaning(Enum):
-    TOKEN = "TOKEN"  # turned away unread: replace the access token and send again
-    BUSY = "BUSY"  # turned away unread: wait and send again
-    UNKNOWN = "UNKNOWN"  # it may have been executed
+    TOKEN = "TOKEN"  # the gateway refused it unread: replace the access token and send again
+    BUSY = "BUSY"  # the gateway refused it unread: wait and send again
+    UNKNOWN = "UNKNOWN"  # the request may have been executed
     REFUSED = "REFUSED"
 
 
@@ -26,20 +26,20 @@ class Code:
     advice: str
 
 
-# The limit of the ledger (원장), which lies behind the gateway. UNVERIFIED: that it refuses before it executes; lists
-# of orders that lack each order refused so would settle it. Until then it proves nothing about a command.
+# The limit of the ledger (원장), which is behind the gateway. UNVERIFIED: that it refuses before it executes; order
+# lists without any of the orders refused with this code would settle it. Until then it proves nothing about a command.
 LEDGER_BUSY = "EGW00215"
 
-# With these words a list refuses because orders moved while it was read: "조회이후에 자료가 변경되었습니다.(다시
-# 조회하세요)". UNVERIFIED: their code; users published the words alone. A command is never repeated for them
+# The broker refuses a list with this text if orders changed while it was read: "조회이후에 자료가 변경되었습니다.(다시
+# 조회하세요)". UNVERIFIED: its code; users published only the text. A command is never repeated because of it
 ASK_AGAIN_WORDS = "다시조회"
 
 
 class AskAgain(Refused):
-    """A read that the broker asks to repeat: of a list its first page, of which it has changed since."""
+    """The broker asks to repeat a read. A list must be read again from its first page: it changed meanwhile."""
 
 
-# the refusals that say why in the port's own terms
+# the refusals that have a class of their own in the port (`aegis.broker`)
 KINDS: Mapping[str, type[Refused]] = {
     "APBK1943": NoMarketOrders,
     "MCA05918": NoSuchStock,
@@ -47,7 +47,7 @@ KINDS: Mapping[str, type[Refused]] = {
 }
 _T, _B, _U, _R = Meaning.TOKEN, Meaning.BUSY, Meaning.UNKNOWN, Meaning.REFUSED
 
-_LOOK = _("the broker's gateway failed: what became of the request is looked up, do not send it again yourself")
+_LOOK = _("the broker's gateway failed: the outcome of the request is looked up, do not send it again yourself")
 _OUR_FAULT = _("the broker did not understand AEGIS: report it with this line")
 _KEYS = _("check KIS_APP_KEY, KIS_APP_SECRET and KIS_ENV: the broker does not know them as a pair on this host")
 _TOKEN = _("the access token is not valid any more; AEGIS asks for a new one by itself")
@@ -58,7 +58,7 @@ _NO_STOCK = _("there is no such stock: check the code")
 _HOURS = _("orders are not taken at this hour: see the day's phases")
 _RIGHTS = _("this key has no right to this service: apply for it at the broker's portal")
 _NOT_ON_PAPER = _("paper trading does not offer this: it needs KIS_ENV=live")
-_LEFT = _("nothing is left to cancel or amend: it is filled or cancelled already, and the list will tell")
+_LEFT = _("nothing is left to cancel or amend: it is already filled or cancelled, and the order list will show it")
 
 
 def _rows(codes: str, meaning: Meaning, advice: str) -> dict[str, Code]:
@@ -71,7 +71,7 @@ CODES: dict[str, Code] = {
     **_rows(
         LEDGER_BUSY,
         _B,
-        _("the broker's ledger is busy with all its customers; AEGIS slows down and looks up what became of an order"),
+        _("the broker's ledger is overloaded by all customers; AEGIS slows down and looks up the outcome of an order"),
     ),
     **_rows("EGW00133", _B, _("an access token is issued once a minute; AEGIS waits for it")),
     **_rows("EGW00001 EGW00002 EGW00202 EGW00203 EGW00300 EGW00301 EGW00302", _U, _LOOK),
@@ -96,7 +96,7 @@ CODES: dict[str, Code] = {
     ),
     **_rows("MCA05918 APBK0656", _R, _NO_STOCK),
     **_rows("APBK0400", _R, _("more than can be ordered now: other orders hold the rest")),
-    **_rows("APBK0919", _R, _("the market is not open, or cash is short: the broker's words tell which")),
+    **_rows("APBK0919", _R, _("the market is not open, or cash is short: the broker's message says which")),
     **_rows("APBK0952 40250000 40900000", _R, _CASH),
     **_rows("APBK1234", _R, _SHARES),
     **_rows("APBK1664", _R, _("the foreign market is closed; AEGIS does not trade there")),
@@ -107,24 +107,26 @@ CODES: dict[str, Code] = {
     **_rows("40100000", _R, _("today is not a business day")),
     **_rows("40240000", _R, _("there is no holding of it to sell")),
     **_rows("40270000", _R, _("the price is outside the day's limits")),
-    **_rows("40320000", _R, _("there is no such order to cancel: numbers begin anew each day")),
+    **_rows("40320000", _R, _("there is no such order to cancel: order numbers restart each day")),
     **_rows("40330000", _R, _LEFT),
     **_rows("40570000", _R, _("the market has not opened yet")),
     **_rows("40580000", _R, _("the market has closed")),
     **_rows("40910000", _R, _("this account may not order: has the paper account expired?")),
-    # the socket's own: what a registration is answered with
+    # codes of the WebSocket: the replies to a registration
     **_rows("OPSP0002 OPSP0003", _R, _("harmless: the feed was registered, or released, already")),
     **_rows("OPSP0007 OPSP0009 OPSP8999", _R, _("the broker could not register the feed; AEGIS tries again")),
     **_rows("OPSP0008", _R, _("more than 41 feeds: the least important are left out")),
     **_rows("OPSP0010", _R, _KEYS),
     **_rows("OPSP0011", _R, _("the approval key is not valid any more; AEGIS asks for a new one by itself")),
-    **_rows("OPSP0017", _R, _("the HTS id is wrong: check KIS_HTS_ID; without it no fill is heard, only looked up")),
+    **_rows(
+        "OPSP0017", _R, _("the HTS id is wrong: check KIS_HTS_ID; without it fills are known from the order list only")
+    ),
     **_rows("OPSP8991 OPSP8992 OPSP8993 OPSP8994 OPSP8995 OPSP8997 OPSP8998", _R, _OUR_FAULT),
     **_rows(" ".join(f"OPSP{number}" for number in range(9990, 10_000)), _R, _OUR_FAULT),
     **_rows("OPSP8996", _R, _("another program holds this key's socket: end it; AEGIS waits and tries again")),
 }
 
-# families whose unknown members still tell whether a request was read by the gateway only
+# prefixes of codes that the gateway issues, in front of the order system
 _GATEWAY_FAMILIES = ("EGW", "IGW", "OPSQ")
 
 
@@ -135,34 +137,34 @@ def meaning_of(code: str, effect: Effect) -> Meaning:
     """
     if code == LEDGER_BUSY and effect is Effect.COMMAND:
         return Meaning.UNKNOWN
-    known = CODES.get(code)
-    if known is not None:
-        return known.meaning
+    entry = CODES.get(code)
+    if entry is not None:
+        return entry.meaning
     if not code or (effect is Effect.COMMAND and code.startswith(_GATEWAY_FAMILIES)):
         return Meaning.UNKNOWN
     return Meaning.REFUSED
 
 
-# one code, several meanings: the broker's words tell which
+# codes with several meanings: a part of the broker's message says which
 BY_WORDS: dict[str, tuple[tuple[str, str], ...]] = {
     "APBK0918": (("시간", _HOURS), ("장종료", _HOURS), ("금액", _CASH), ("잔고", _SHARES), ("수량", _SHARES)),
     "APBK0919": (("시간", _HOURS), ("장", _HOURS), ("금액", _CASH)),
 }
 
 
-def advice(code: str, words: str) -> str:
-    """Return what an operator should do about a code, a text to translate; empty where nothing is known of it."""
-    for part, meaning in BY_WORDS.get(code, ()):
-        if part in words:
-            return meaning
-    known = CODES.get(code)
-    return known.advice if known else ""
+def advice(code: str, message: str) -> str:
+    """Return what an operator should do about a code, as a text to translate; empty if the code is not known."""
+    for part, text in BY_WORDS.get(code, ()):
+        if part in message:
+            return text
+    entry = CODES.get(code)
+    return entry.advice if entry else ""
 
 
-def failure(tr: TR, code: str, words: str) -> BrokerError:
-    """Return the exception for a readable failure that is not to be sent again."""
-    if tr.effect is Effect.READ and ASK_AGAIN_WORDS in words.replace(" ", ""):
-        return AskAgain(words, code=code, call=tr.name)
+def failure(tr: TR, code: str, message: str) -> BrokerError:
+    """Return the exception for a readable failure of a call that must not be sent again."""
+    if tr.effect is Effect.READ and ASK_AGAIN_WORDS in message.replace(" ", ""):
+        return AskAgain(message, code=code, call=tr.name)
     if meaning_of(code, tr.effect) is Meaning.UNKNOWN:
-        return OutcomeUnknown(words, code=code, call=tr.name)
-    return KINDS.get(code, Refused)(words, code=code, call=tr.name)
+        return OutcomeUnknown(message, code=code, call=tr.name)
+    return KINDS.get(code, Refused)(message, code=code, call=tr.name)

@@ -1,4 +1,4 @@
-"""Settings to broker: one client per process, made at first use and kept."""
+"""Builds the broker and its parts from the settings. Each exists once per process, and is created at first use."""
 
 import hashlib
 from functools import cache
@@ -28,9 +28,9 @@ def store() -> redis.Redis:
 
 @cache
 def http() -> httpx.Client:
-    """Return this process's HTTP client: making one costs more than a call."""
+    """Return this process's HTTP client. It is shared because creating one costs more than a call."""
     timeout = httpx.Timeout(settings.KIS_ENVIRONMENT.timeout_seconds, connect=CONNECT_SECONDS)
-    # proxies of the environment are none of the broker's business
+    # calls to the broker never go through a proxy that environment variables name
     return httpx.Client(timeout=timeout, trust_env=False)
 
 
@@ -56,52 +56,52 @@ def broker() -> Broker:
 
 
 def stream_key(name: str, credentials: Credentials | None = None) -> str:
-    """Return the key in Redis of what belongs to the socket of an app key: the first one unless another is named."""
+    """Return the Redis key `name` of an app key's socket. Without `credentials` it is that of the first app key."""
     return store_key(settings.KIS_ENVIRONMENT, credentials or settings.KIS_CREDENTIALS, name)
 
 
 def all_keys() -> tuple[Credentials, ...]:
-    """Return every app key: the first, which orders use, and those for market data."""
+    """Return every app key: first the one that orders use, then those for market data."""
     return (settings.KIS_CREDENTIALS, *settings.KIS_MARKET_DATA_CREDENTIALS)
 
 
 def call_throttle() -> Throttle:
-    """Return the allowance of the first app key: every REST call holds a slot of it."""
+    """Return the rate limiter of the first app key: every REST call holds a slot of it."""
     key = store_key(settings.KIS_ENVIRONMENT, settings.KIS_CREDENTIALS, "calls")
     return Throttle(store(), key, settings.KIS_CALLS_PER_SECOND)
 
 
 def ledger_throttle() -> Throttle:
-    """Return our account's allowance at the broker's ledger."""
+    """Return the rate limiter of our account's calls to the broker's ledger."""
     return Throttle(store(), ledger_key(), settings.KIS_LEDGER_CALLS_PER_SECOND)
 
 
 def ledger_key() -> str:
-    """Return the key in Redis of our account's allowance at the broker's ledger."""
+    """Return the Redis key of the rate limiter of our account's calls to the broker's ledger."""
     account = hashlib.sha256(str(settings.KIS_CREDENTIALS.account).encode()).hexdigest()[:12]
     return f"aegis:kis:{settings.KIS_ENVIRONMENT.name}:{account}:ledger"
 
 
 def door(credentials: Credentials | None = None) -> ConnectionLimiter:
-    """Return what lets the socket of an app key through to the broker, with its own approval key."""
-    known = credentials or settings.KIS_CREDENTIALS
-    shared = http()  # made here: the threads of several sockets would each make their own
+    """Return the connection limiter of an app key, with its own approval key. The default is the first app key."""
+    app_key = credentials or settings.KIS_CREDENTIALS
+    shared_http = http()  # created here: the threads of several sockets would each create a client
     return ConnectionLimiter(
         store(),
-        stream_key("door", known),
-        lambda: approval_key(settings.KIS_ENVIRONMENT, known, shared),
+        stream_key("door", app_key),
+        lambda: approval_key(settings.KIS_ENVIRONMENT, app_key, shared_http),
     )
 
 
 def stream_status() -> StreamStatus:
-    """Return how the sockets are, whichever process holds it. Raises redis.RedisError."""
+    """Return the state of the sockets, whichever process holds them. Raises redis.RedisError."""
     return status.read(store(), stream_key("stream"))
 
 
 def reset() -> None:
-    """Drop what this process keeps, so that changed settings take effect; connections are closed."""
-    for kept in (http, store):
-        if kept.cache_info().currsize:
-            kept().close()
-    for made in (broker, client, http, store):
-        made.cache_clear()
+    """Close the connections of this process and drop its cached objects, so that changed settings take effect."""
+    for connection in (http, store):
+        if connection.cache_info().currsize:
+            connection().close()
+    for factory in (broker, client, http, store):
+        factory.cache_clear()

@@ -1,7 +1,7 @@
-"""When a connection that still echoes has gone deaf: no data while the market trades. Pure; seconds of any clock.
+"""Detects a connection that still answers PINGPONG but has no data while the market trades. Pure; any clock, seconds.
 
-What is usual is learned, feed by feed and phase by phase, so that a thin stock, a quiet hour or a closed
-market alarm nobody: a silence counts only where so many frames should have come that it cannot be chance.
+The usual rate of each feed in each phase is learned, so a thin stock, a quiet hour or a closed market causes no alarm:
+a silence counts only if so many frames are missing that it cannot be chance.
 """
 
 import math
@@ -9,99 +9,99 @@ from collections.abc import Iterable, Mapping
 
 from kis.subscriptions import Topic
 
-# so many frames must be missing; trades come in bursts, so it is far more than chance alone would ask for
+# expected frames that must be missing before a silence counts; high because trades come in bursts
 MISSED_FRAMES = 100
 LEAST_SECONDS = 30.0
-# of one or two stocks alone all may be stopped for two minutes by a volatility interruption (VI)
+# with fewer topics than this, a volatility interruption (VI) may silence all of them for two minutes
 FEW_TOPICS = 3
 FEW_SECONDS = 180.0
-# how far back "usual" looks
+# the time constant of the moving average that gives the usual rate
 MEMORY_SECONDS = 300.0
-# each time that a new connection changed nothing the patience doubles, so often
+# the patience doubles after each new connection without data, this often at most
 MOST_DOUBLINGS = 5
-# how often a feed that is silent alone is registered anew before it is believed
+# how often a feed that is silent alone is registered again before its silence is accepted
 MOST_RENEWALS = 2
 
 
 def patience(rates: Iterable[float], fruitless: int = 0) -> float:
-    """Return for how many seconds feeds that speak so many times a second may all be silent together.
+    """Return the seconds for which feeds with these rates, in frames per second, may all be silent together.
 
-    `fruitless` counts the new connections that heard nothing either. Infinity where none is known to speak.
+    `fruitless` is the number of new connections that received no data either. Infinity if no rate is above zero.
     """
-    lively = [rate for rate in rates if rate > 0]
-    if not lively:
+    active_rates = [rate for rate in rates if rate > 0]
+    if not active_rates:
         return math.inf
-    least = LEAST_SECONDS if len(lively) >= FEW_TOPICS else FEW_SECONDS
-    return float(max(least, MISSED_FRAMES / sum(lively)) * 2 ** min(fruitless, MOST_DOUBLINGS))
+    least_seconds = LEAST_SECONDS if len(active_rates) >= FEW_TOPICS else FEW_SECONDS
+    return float(max(least_seconds, MISSED_FRAMES / sum(active_rates)) * 2 ** min(fruitless, MOST_DOUBLINGS))
 
 
 class FeedRates:
-    """How often each feed speaks in each phase of the day, kept over connections.
+    """The frame rate of each feed in each phase of the day, kept across connections.
 
-    `usual` gives the frames a second of feeds that are known to speak steadily, before they are heard.
+    `usual` has the frames per second of feeds with a known, steady rate. It is used until a rate is learned.
     """
 
     def __init__(self, usual: Mapping[Topic, float] | None = None) -> None:
         self._usual = usual or {}
         self._rates: dict[tuple[Topic, str], float] = {}
-        self._looked_at = 0.0
-        self._heard_at = 0.0
-        self._speaking: frozenset[tuple[Topic, str]] = frozenset()
+        self._learned_at = 0.0
+        self._last_data_at = 0.0
+        self._expected: frozenset[tuple[Topic, str]] = frozenset()
         self._fruitless = 0
-        self._last: dict[Topic, float] = {}
+        self._last_frame_at: dict[Topic, float] = {}
         self._renewals: dict[Topic, int] = {}
 
     def connected(self, now: float) -> None:
-        """Begin to listen anew."""
-        self._looked_at = self._heard_at = now
-        self._last.clear()
+        """Restart all silences at a new connection."""
+        self._learned_at = self._last_data_at = now
+        self._last_frame_at.clear()
 
     def is_deaf(self, now: float, counts: Mapping[Topic, int], speaking: Mapping[Topic, str]) -> bool:
-        """Take in the frames of each feed since the last look, and say whether the connection is deaf.
+        """Take the number of frames of each feed since the last call, and return whether the connection is dead.
 
-        `speaking` are the registered feeds whose market matches orders continuously at present, each with
-        the name of its phase: a stock that is halted, or in an auction, is not among them.
+        `speaking` has the registered feeds whose market matches orders continuously at present, each with the name of
+        its phase. A stock that is halted or in an auction is not among them.
         """
         expected = frozenset(speaking.items())
-        if not expected & self._speaking:
-            # a phase begins: what was silent until now had nothing to say
-            self._looked_at = self._heard_at = now
-        self._last.update({topic: now for topic, _ in expected - self._speaking})
-        self._speaking = expected
+        if not expected & self._expected:
+            # a phase starts: no data was expected until now
+            self._learned_at = self._last_data_at = now
+        self._last_frame_at.update({topic: now for topic, _ in expected - self._expected})
+        self._expected = expected
         if any(counts.get(topic) for topic in speaking):
             self._learn(now, counts)
             self._fruitless = 0
-        elif now - self._heard_at > patience(map(self._rate, expected), self._fruitless):
+        elif now - self._last_data_at > patience(map(self._rate, expected), self._fruitless):
             self._fruitless += 1
             return True
         return False
 
     def mute(self, now: float) -> list[Topic]:
-        """Return the lively feeds that alone have fallen silent, each a few times at most until it is heard again.
+        """Return the feeds that are silent while others are not, each MOST_RENEWALS times at most until its next frame.
 
-        What is usual of them fades while the others speak, so that only a sudden silence counts.
+        The usual rate of a silent feed decays while the others have data, so only a sudden silence counts.
         """
-        mute = []
-        for voice in self._speaking:
-            topic, renewals = voice[0], self._renewals.get(voice[0], 0)
-            since = self._last.setdefault(topic, now)
-            if renewals < MOST_RENEWALS and now - since > patience([self._rate(voice)], renewals):
-                self._renewals[topic], self._last[topic] = renewals + 1, now
-                mute.append(topic)
-        return mute
+        silent = []
+        for feed in self._expected:
+            topic, renewals = feed[0], self._renewals.get(feed[0], 0)
+            silent_since = self._last_frame_at.setdefault(topic, now)
+            if renewals < MOST_RENEWALS and now - silent_since > patience([self._rate(feed)], renewals):
+                self._renewals[topic], self._last_frame_at[topic] = renewals + 1, now
+                silent.append(topic)
+        return silent
 
-    def _rate(self, voice: tuple[Topic, str]) -> float:
-        return self._rates.get(voice, self._usual.get(voice[0], 0.0))
+    def _rate(self, feed: tuple[Topic, str]) -> float:
+        return self._rates.get(feed, self._usual.get(feed[0], 0.0))
 
     def _learn(self, now: float, counts: Mapping[Topic, int]) -> None:
-        """Move what is usual towards what was just heard. During a silence of all nothing is learned."""
-        elapsed = max(now - self._looked_at, 0.001)
+        """Move the usual rates towards the current ones. Nothing is learned while all feeds are silent."""
+        elapsed = max(now - self._learned_at, 0.001)
         weight = 1 - math.exp(-elapsed / MEMORY_SECONDS)
-        for voice in self._speaking:
-            rate = self._rate(voice)
-            count = counts.get(voice[0], 0)
-            self._rates[voice] = rate + weight * (count / elapsed - rate)
+        for feed in self._expected:
+            rate = self._rate(feed)
+            count = counts.get(feed[0], 0)
+            self._rates[feed] = rate + weight * (count / elapsed - rate)
             if count:
-                self._last[voice[0]] = now
-                self._renewals.pop(voice[0], None)
-        self._looked_at = self._heard_at = now
+                self._last_frame_at[feed[0]] = now
+                self._renewals.pop(feed[0], None)
+        self._learned_at = self._last_data_at = now

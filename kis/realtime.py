@@ -1,38 +1,27 @@
-"""Every realtime feed as one row: its id, how wide its records are known to be, and what they say.
+"""The table of the realtime feeds that are read: the TR id and the reader of its records.
 
-What stands in which column is `kis.columns`. Records may grow at the end without notice: what is known is
-read, and a width that was never seen raises a drift alarm. Names of the user's own list that the broker
-does not have are served by the feed that carries the same data.
+The columns are in `kis.schema`, which also has those of feeds that are not read. Records may grow at the end without
+notice: the known columns are read, and a width that is new raises a drift alarm. A name of the AEGIS specification that
+the broker does not have stands for the feed with the same data (`ALIASES`).
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from decimal import Decimal
-from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
 from aegis.broker import Trade
 from aegis.terms import Market
 from kis.codec import Data, notices
-from kis.columns import CONVERTERS, LAYOUTS, Layout, index_of, number, text, whole, widths
-
-
-class KeyKind(StrEnum):
-    """What a registration names."""
-
-    STOCK = "STOCK"
-    HTS_ID = "HTS_ID"
-    INDEX = "INDEX"
-    FUTURE = "FUTURE"
-    OVERSEAS = "OVERSEAS"
+from kis.schema import CONVERTERS, LAYOUTS, index_of, widths
 
 
 @dataclass(slots=True)
 class BookTick:
-    """The order book (호가), best level first, in won and shares: ten levels, nine after hours.
+    """The order book (호가), the best of ten levels first, in won and shares.
 
-    Expected figures matter in auctions only.
+    The expected price and quantity have a meaning in auctions only.
     """
 
     code: str
@@ -49,18 +38,8 @@ class BookTick:
 
 
 @dataclass(slots=True)
-class ExpectedPrice:
-    """What an auction would trade at now (예상체결)."""
-
-    code: str
-    hhmmss: str
-    price: int | None
-    qty: int | None
-
-
-@dataclass(slots=True)
 class ProgramTrading:
-    """Program trading of one stock (프로그램매매), shares and won since the open; no split by arbitrage."""
+    """Program trading of one stock (프로그램매매), in shares and won since the open, not split by arbitrage."""
 
     code: str
     hhmmss: str
@@ -74,7 +53,7 @@ class ProgramTrading:
 
 @dataclass(slots=True)
 class StockState:
-    """A stock's state as it changes (장운영정보): halts and volatility interruptions (VI)."""
+    """A change of a stock's state (장운영정보): halts and volatility interruptions (VI)."""
 
     code: str
     is_halted: bool
@@ -103,7 +82,7 @@ class IndexTick:
 
 @dataclass(slots=True)
 class FuturesTick:
-    """A trade of an index future, in points. `basis` is the market's: future less index."""
+    """A trade of an index future, in points. `basis` is the market basis: the future minus the index."""
 
     code: str
     hhmmss: str
@@ -117,160 +96,48 @@ class FuturesTick:
     bid: Decimal | None
 
 
-@dataclass(slots=True)
-class OverseasTrade:
-    """A trade abroad, in the market's own currency and its local time."""
-
-    key: str
-    symbol: str
-    local_date: str
-    local_hhmmss: str
-    price: Decimal | None
-    bid: Decimal | None
-    ask: Decimal | None
-    qty: int | None
-    volume: int | None
-    strength: Decimal | None
-
-
-@dataclass(slots=True)
-class OverseasBook:
-    """The order book abroad, best level first."""
-
-    key: str
-    symbol: str
-    local_hhmmss: str
-    bids: tuple[tuple[Decimal, int], ...]
-    asks: tuple[tuple[Decimal, int], ...]
-
-
-@dataclass(slots=True)
-class NetAssetValue:
-    """What an exchange-traded fund's shares are worth (NAV), in won."""
-
-    code: str
-    nav: Decimal | None
-
-
-@dataclass(slots=True)
-class IndexProgram:
-    """Program trading of a market, thousand shares and million won net bought: arbitrage, other, and both."""
-
-    code: str
-    hhmmss: str
-    arbitrage_net_qty: int | None
-    arbitrage_net_value: int | None
-    other_net_qty: int | None
-    other_net_value: int | None
-    whole_net_qty: int | None
-    whole_net_value: int | None
-
-
-@dataclass(slots=True)
-class Members:
-    """The five members (회원사) that sold and bought most, and the foreign ones together; shares since the open."""
-
-    code: str
-    sellers: tuple[tuple[str, int], ...]
-    buyers: tuple[tuple[str, int], ...]
-    foreign_sold_qty: int | None
-    foreign_bought_qty: int | None
-    foreign_net_qty: int | None
-
-
-@dataclass(slots=True)
-class FuturesBook:
-    """The order book of an index future, best of five levels first: points and contracts."""
-
-    code: str
-    hhmmss: str
-    asks: tuple[tuple[Decimal, int], ...]
-    bids: tuple[tuple[Decimal, int], ...]
-    total_ask_qty: int | None
-    total_bid_qty: int | None
-
-
-@dataclass(slots=True)
-class OtherNotice:
-    """A notice of an order for futures or shares abroad, which we do not trade: the broker's flags as they are.
-
-    `filled` 2 is a fill; `price` in points, or in the market's own currency.
-    """
-
-    account: str
-    order_no: str
-    original_no: str
-    side: str
-    code: str
-    qty: int | None
-    price: Decimal | None
-    hhmmss: str
-    refused: str
-    filled: str
-    accepted: str
-
-
 @dataclass(frozen=True, slots=True)
 class RealtimeFeed:
-    """One realtime TR: what a registration names, its reader, and whether paper trading has it."""
+    """One realtime TR: the reader of its records, and whether paper trading has it."""
 
     tr_id: str
-    key: KeyKind
     read: Callable[[Data], Sequence[Any]]
     on_paper: bool = False
-
-    @property
-    def layouts(self) -> tuple[Layout, ...]:
-        """What stands in the columns of each known width, the narrowest first."""
-        return LAYOUTS[self.tr_id]
-
-    def table(self, data: Data) -> list[dict[str, Any]]:
-        """Return every known column of every record by our name, typed. Raises BadFrame."""
-        return [_named(self.layouts, record, data) for record in data.records(tuple(map(len, self.layouts)))]
-
-
-def _named(layouts: Sequence[Layout], record: list[str], data: Data) -> dict[str, Any]:
-    # the widest layout that the record fills: what it has beyond that is not known
-    layout = max((each for each in layouts if len(each) <= len(record)), key=len)
-    try:
-        return {column.name: column.read(value) for column, value in zip(layout, record, strict=False)}
-    except ValueError as error:
-        raise data.bad(str(error)) from error
 
 
 Reader = Callable[[Data], Sequence[Any]]
 
 
 def typed(kind: type, tr_id: str) -> Reader:
-    """Return a reader that makes a `kind` of each record: each of its fields is the column of that name."""
-    places = [(at, LAYOUTS[tr_id][0][at]) for at in (index_of(tr_id, each.name) for each in fields(kind))]
-    columns = [(at, CONVERTERS[column.unit]) for at, column in places]
-    known = widths(tr_id)
+    """Return a reader that builds a `kind` from each record. Each field of `kind` has the name of its column."""
+    indexed = [(at, LAYOUTS[tr_id][0][at]) for at in (index_of(tr_id, field.name) for field in fields(kind))]
+    converters = [(at, CONVERTERS[column.unit]) for at, column in indexed]
+    known_widths = widths(tr_id)
 
     def read(data: Data) -> list[Any]:
-        return [kind(*[convert(record[at]) for at, convert in columns]) for record in data.records(known)]
+        return [kind(*[convert(record[at]) for at, convert in converters]) for record in data.records(known_widths)]
 
     return read
 
 
-# columns 0 to 14 are cut out of a trade; the rest stays as it came, for whoever asks
+# columns 0 to 14 of a trade are parsed; the rest stays unparsed text, for callers that need it
 _TRADE_CUTS = 15
 
 
 def trades_on(market: Market, tr_id: str) -> Reader:
     """Return the reader of one venue's trades.
 
-    The busiest path of all: nearly every frame has one record, and no more of it is cut up than is read.
+    This is the busiest path: nearly every frame has one record, and only the required columns of it are split.
     """
-    known = widths(tr_id)
+    known_widths = widths(tr_id)
 
     def read(data: Data) -> list[Trade]:
         if data.count != 1:
-            return [trade for record in data.split(known) for trade in read(record)]
+            return [trade for record in data.split(known_widths) for trade in read(record)]
         code, hhmmss, price, _, _, _, _, _, _, _, ask, bid, qty, volume, value, rest = data.body.split("^", _TRADE_CUTS)
         width = rest.count("^") + _TRADE_CUTS + 1
-        if width not in known:
-            data.check(width, known)
+        if width not in known_widths:
+            data.check(width, known_widths)
         return [Trade(code, hhmmss, int(price), int(qty), int(volume), int(value), market, rest, (ask, bid))]
 
     return read
@@ -280,26 +147,26 @@ _DATE_IN_REST = index_of("H0STCNT0", "trade_date") - _TRADE_CUTS
 
 
 def trade_date(trade: Trade) -> str:
-    """Return the day of a trade (영업일자) as eight digits, empty if its frame does not tell it."""
+    """Return the day of a trade (영업일자) as eight digits, empty if its frame has no such column."""
     columns = trade.rest.split("^", _DATE_IN_REST + 1)
     return columns[_DATE_IN_REST] if len(columns) > _DATE_IN_REST else ""
 
 
-def books_on(market: Market, tr_id: str, levels: int = 10) -> Reader:
+def books_on(market: Market, tr_id: str) -> Reader:
     """Return the reader of one venue's order books."""
-    known = widths(tr_id)
+    known_widths = widths(tr_id)
 
     def read(data: Data) -> list[BookTick]:
-        return [_book(record, market, levels) for record in data.records(known)]
+        return [_book(record, market) for record in data.records(known_widths)]
 
     return read
 
 
-def _book(v: list[str], market: Market, levels: int) -> BookTick:
+def _book(v: list[str], market: Market) -> BookTick:
     # prices and quantities of both sides, totals, totals after hours, expected price and quantity
-    n = list(map(int, v[3 : 9 + 4 * levels]))
-    ask_prices, bid_prices, ask_qtys, bid_qtys = (tuple(n[side * levels : (side + 1) * levels]) for side in range(4))
-    total_ask_qty, total_bid_qty, _, _, expected_price, expected_qty = n[4 * levels :]
+    values = list(map(int, v[3:49]))
+    ask_prices, bid_prices, ask_qtys, bid_qtys = (tuple(values[start : start + 10]) for start in range(0, 40, 10))
+    total_ask_qty, total_bid_qty, _, _, expected_price, expected_qty = values[40:]
     return BookTick(
         code=v[0],
         hhmmss=v[1],
@@ -315,119 +182,38 @@ def _book(v: list[str], market: Market, levels: int) -> BookTick:
     )
 
 
-def overseas_books(data: Data) -> list[OverseasBook]:
-    return [_overseas_book(record) for record in data.records(widths(data.tr_id))]
-
-
-def _overseas_book(v: list[str]) -> OverseasBook:
-    # eleven columns of head, then six a level
-    starts = range(11, min(len(v), 11 + 10 * 6), 6)
-    return OverseasBook(
-        key=v[0],
-        symbol=v[1],
-        local_hhmmss=v[4],
-        bids=_levels(v, ((at, at + 2) for at in starts)),
-        asks=_levels(v, ((at + 1, at + 3) for at in starts)),
-    )
-
-
-def futures_books(data: Data) -> list[FuturesBook]:
-    return [_futures_book(record) for record in data.records(widths(data.tr_id))]
-
-
-def _futures_book(v: list[str]) -> FuturesBook:
-    return FuturesBook(
-        code=v[0],
-        hhmmss=v[1],
-        asks=_levels(v, ((2 + n, 22 + n) for n in range(5))),
-        bids=_levels(v, ((7 + n, 27 + n) for n in range(5))),
-        total_ask_qty=whole(v[34]),
-        total_bid_qty=whole(v[35]),
-    )
-
-
-def _levels(v: list[str], places: Iterable[tuple[int, int]]) -> tuple[tuple[Decimal, int], ...]:
-    """Return price and quantity of each level that has a price."""
-    levels = ((number(v[price]), whole(v[qty])) for price, qty in places)
-    return tuple((price, qty or 0) for price, qty in levels if price)
-
-
-def members(data: Data) -> list[Members]:
-    return [_members(record) for record in data.records(widths(data.tr_id))]
-
-
-def _members(v: list[str]) -> Members:
-    return Members(
-        code=v[0],
-        sellers=tuple((text(v[1 + n]), whole(v[11 + n]) or 0) for n in range(5)),
-        buyers=tuple((text(v[6 + n]), whole(v[16 + n]) or 0) for n in range(5)),
-        foreign_sold_qty=whole(v[61]),
-        foreign_bought_qty=whole(v[62]),
-        foreign_net_qty=whole(v[65]),
-    )
-
-
-_STOCK, _INDEX, _FUTURE, _ABROAD, _OWN = (
-    KeyKind.STOCK,
-    KeyKind.INDEX,
-    KeyKind.FUTURE,
-    KeyKind.OVERSEAS,
-    KeyKind.HTS_ID,
-)
-
-
-def _typed(tr_id: str, key: KeyKind, kind: type, *, on_paper: bool = False) -> RealtimeFeed:
-    return RealtimeFeed(tr_id, key, typed(kind, tr_id), on_paper)
+def _typed(tr_id: str, kind: type) -> RealtimeFeed:
+    return RealtimeFeed(tr_id, typed(kind, tr_id))
 
 
 _ROWS: tuple[RealtimeFeed, ...] = (
-    RealtimeFeed("H0STCNI0", _OWN, notices),
-    RealtimeFeed("H0STCNI9", _OWN, notices, on_paper=True),
-    RealtimeFeed("H0STCNT0", _STOCK, trades_on(Market.KRX, "H0STCNT0"), on_paper=True),
-    RealtimeFeed("H0NXCNT0", _STOCK, trades_on(Market.NXT, "H0NXCNT0")),
-    RealtimeFeed("H0UNCNT0", _STOCK, trades_on(Market.SOR, "H0UNCNT0")),
-    RealtimeFeed("H0STASP0", _STOCK, books_on(Market.KRX, "H0STASP0"), on_paper=True),
-    RealtimeFeed("H0NXASP0", _STOCK, books_on(Market.NXT, "H0NXASP0")),
-    RealtimeFeed("H0UNASP0", _STOCK, books_on(Market.SOR, "H0UNASP0")),
-    *(_typed(tr_id, _STOCK, ExpectedPrice) for tr_id in ("H0STANC0", "H0NXANC0", "H0UNANC0", "H0STOAC0")),
-    # after hours at a single price, until 2026-09-11
-    RealtimeFeed("H0STOUP0", _STOCK, trades_on(Market.KRX, "H0STOUP0")),
-    RealtimeFeed("H0STOAA0", _STOCK, books_on(Market.KRX, "H0STOAA0", levels=9)),
-    *(_typed(tr_id, _STOCK, ProgramTrading) for tr_id in ("H0STPGM0", "H0NXPGM0", "H0UNPGM0")),
-    *(_typed(tr_id, _STOCK, StockState) for tr_id in ("H0STMKO0", "H0NXMKO0", "H0UNMKO0")),
-    *(RealtimeFeed(tr_id, _STOCK, members) for tr_id in ("H0STMBC0", "H0NXMBC0", "H0UNMBC0")),
-    _typed("H0STNAV0", _STOCK, NetAssetValue),
-    _typed("H0UPCNT0", _INDEX, IndexTick),
-    _typed("H0UPANC0", _INDEX, IndexTick),
-    _typed("H0UPPGM0", _INDEX, IndexProgram),
-    _typed("H0IFCNT0", _FUTURE, FuturesTick),
-    RealtimeFeed("H0IFASP0", _FUTURE, futures_books),
-    _typed("H0MFCNT0", _FUTURE, FuturesTick),
-    RealtimeFeed("H0MFASP0", _FUTURE, futures_books),
-    _typed("H0IFCNI0", _OWN, OtherNotice),
-    _typed("H0IFCNI9", _OWN, OtherNotice, on_paper=True),
-    _typed("H0GSCNI0", _OWN, OtherNotice),
-    _typed("H0GSCNI9", _OWN, OtherNotice, on_paper=True),
-    _typed("HDFSCNT0", _ABROAD, OverseasTrade),
-    RealtimeFeed("HDFSASP0", _ABROAD, overseas_books),
-    RealtimeFeed("HDFSASP1", _ABROAD, overseas_books),
+    RealtimeFeed("H0STCNI0", notices),
+    RealtimeFeed("H0STCNI9", notices, on_paper=True),
+    RealtimeFeed("H0STCNT0", trades_on(Market.KRX, "H0STCNT0"), on_paper=True),
+    RealtimeFeed("H0NXCNT0", trades_on(Market.NXT, "H0NXCNT0")),
+    RealtimeFeed("H0UNCNT0", trades_on(Market.SOR, "H0UNCNT0")),
+    RealtimeFeed("H0STASP0", books_on(Market.KRX, "H0STASP0"), on_paper=True),
+    RealtimeFeed("H0NXASP0", books_on(Market.NXT, "H0NXASP0")),
+    RealtimeFeed("H0UNASP0", books_on(Market.SOR, "H0UNASP0")),
+    *(_typed(tr_id, StockState) for tr_id in ("H0STMKO0", "H0NXMKO0", "H0UNMKO0")),
+    _typed("H0STPGM0", ProgramTrading),
+    _typed("H0UPCNT0", IndexTick),
+    _typed("H0IFCNT0", FuturesTick),
 )
 FEEDS: Mapping[str, RealtimeFeed] = MappingProxyType({feed.tr_id: feed for feed in _ROWS})
 _READERS = {feed.tr_id: feed.read for feed in _ROWS}
-TRADE_IDS = frozenset({"H0STCNT0", "H0NXCNT0", "H0UNCNT0"})
 
-# names of the user's list (spec, appendix) that the broker does not have, and who carries the same
+# names of the AEGIS specification (appendix) that the broker does not have, and the feeds with the same data
 ALIASES: Mapping[str, str] = MappingProxyType(
     {
         "H0STCTI0": "H0STCNT0",  # execution strength is a column of the trades
-        "H1VI": "H0STMKO0",  # VI comes with the stock's state, registered stock by stock
-        "H0STNV": "H0STANC0",  # expected price
+        "H1VI": "H0STMKO0",  # VI is part of the stock's state, which is registered per stock
     }
 )
 
 
 def feed_of(name: str) -> RealtimeFeed:
-    """Return the feed of a TR id or of a name of the user's list. Raises KeyError with what is known."""
+    """Return the feed of a TR id or of an alias. Raises KeyError, which lists the known names."""
     try:
         return FEEDS[ALIASES.get(name, name)]
     except KeyError:
@@ -435,7 +221,7 @@ def feed_of(name: str) -> RealtimeFeed:
 
 
 def read(data: Data) -> Sequence[Any]:
-    """Return what a data frame says, as typed values. Raises BadFrame."""
+    """Return the records of a data frame as typed values. Raises BadFrame."""
     try:
         reader = _READERS[data.tr_id]
     except KeyError:

@@ -1,6 +1,6 @@
-"""Readers of wire values. The broker sends every value as text; here it becomes a number, a date or an error.
+"""Reads values of REST replies. The broker sends every value as text; here it becomes a number, a date or an error.
 
-A missing field names the operation and the field; a field nobody asked for is ignored.
+The error for a missing field names the operation and the field. Fields that are not read are ignored.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -9,20 +9,20 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from aegis.broker import OutcomeUnknown
-from kis.columns import EXACT, NUMBERS, Column, Unit
+from kis.schema import NUMBERS, Column, Unit
 
 ORDER_NUMBER_DIGITS = 10
 
 
 class BadField(OutcomeUnknown):
-    """A reply without a field we need, or with a value that cannot be read."""
+    """A reply lacks a required field, or has a value that cannot be read."""
 
 
 class Row:
-    """One object of a reply, its keys read without regard to case (the broker prints `excg_id_dvsn_Cd`).
+    """One object of a reply. Its keys are not case-sensitive (the broker prints `excg_id_dvsn_Cd`).
 
-    Where the catalogue knows the `columns`, by small letters, a value is only read as what it is said to be: a field
-    that is not there raises LookupError, a price read as a date TypeError. Both are mistakes of ours.
+    If the catalogue has the `columns`, by lower-case name, each value is read only as the type that it has there: a
+    field that the catalogue lacks raises LookupError, a price read as a date TypeError. Both are bugs in AEGIS.
     """
 
     __slots__ = ("_call", "_columns", "_values")
@@ -33,7 +33,7 @@ class Row:
         self._columns = columns
 
     def text(self, name: str) -> str:
-        """Return the value without the spaces that pad it."""
+        """Return the value without padding. Raises BadField if the reply lacks it."""
         self._check(name)
         try:
             value = self._values[name.lower()]
@@ -42,16 +42,16 @@ class Row:
         return str(value).strip()
 
     def maybe(self, name: str, default: str = "") -> str:
-        """Return the value of a field that not every reply has."""
+        """Return the value of an optional field, `default` if the reply lacks it."""
         self._check(name)
         return str(self._values.get(name.lower(), default)).strip()
 
     def key(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Return the values of fields that name a row, empty where it has none."""
+        """Return the values of the fields that identify a row, with an empty text for each missing field."""
         return tuple(self.maybe(name) for name in names)
 
     def decimal(self, name: str) -> Decimal:
-        """Return a number; an empty value counts as zero, as the broker means it."""
+        """Return a number. An empty value is zero, as the broker means it."""
         self._check(name, NUMBERS)
         text = self.text(name)
         try:
@@ -63,7 +63,7 @@ class Row:
         return number
 
     def integer(self, name: str) -> int:
-        """Return a whole number of won or shares; `248750.0000` is 248,750, `248750.5` an error."""
+        """Return a whole number of won or shares. `248750.0000` is 248,750; `248750.5` raises BadField."""
         number = self.decimal(name)
         if number != number.to_integral_value():
             raise self._unreadable(name, self.text(name), "a whole number")
@@ -82,31 +82,6 @@ class Row:
             return self.integer(name) if self.maybe(name) else default
         except BadField:
             return default
-
-    def values(self) -> dict[str, Any]:
-        """Return every field that the catalogue knows and the reply has, by our name and typed.
-
-        Numbers are int or Decimal, days and times of day are date and time, flags bool; None where the broker
-        printed nothing.
-        """
-        columns = self._columns or {}
-        return {columns[key].name: self._typed(columns[key]) for key in self._values if key in columns}
-
-    def _typed(self, column: Column) -> Any:
-        wire, unit = column.wire, column.unit
-        text = self.text(wire)
-        if unit is Unit.TEXT:
-            return text
-        if unit is Unit.FLAG:
-            return text == "Y"
-        # a date that does not apply is printed as noughts
-        if not text or (unit is Unit.DATE and not text.strip("0")):
-            return None
-        if unit is Unit.DATE:
-            return self.day(wire)
-        if unit is Unit.HHMMSS:
-            return self.clock(wire)
-        return self.decimal(wire) if unit in EXACT else self.integer(wire)
 
     def _check(self, name: str, units: Collection[Unit] = tuple(Unit)) -> None:
         if self._columns is None:
@@ -145,7 +120,7 @@ class Row:
 
 
 def hhmmss(text: str) -> time:
-    """Return the time of day that six digits write. Raises ValueError."""
+    """Return the time of day of six digits (HHMMSS). Raises ValueError."""
     if len(text) != 6 or not (text.isascii() and text.isdigit()):
         raise ValueError(text)
     minutes, seconds = divmod(int(text), 100)
@@ -154,5 +129,5 @@ def hhmmss(text: str) -> time:
 
 
 def order_number(text: str) -> str:
-    """Return an order number in ten digits: paper pads with spaces or not at all, live with zeros."""
+    """Return an order number in ten digits. Paper pads it with spaces or not at all, live with zeros."""
     return text.strip().zfill(ORDER_NUMBER_DIGITS)

@@ -1,11 +1,11 @@
-"""What the calls of a thread serve: every call below waits for its turn by the rank of that, however deep.
+"""The priority of the work that a thread's calls serve. Each call inside the block waits with that priority.
 
-A quote is asked for because of an order, and has the rank of that order:
+A quote that is requested for an order has the priority of that order:
 
     with serving(Urgency.STOP):
         broker.quote(...)
 
-Calls of a stop belong to a step, which has its place in the queue from its first call on.
+Calls of a stop belong to a step. All calls of a step queue from the time of the step's first call.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,10 @@ from kis.catalogue import TR, Urgency
 
 @dataclass(slots=True, eq=False)
 class Step:
-    """What a thread does for one stop in one go. `began_ms` is when it asked for its first call, by Redis's clock."""
+    """The calls that a thread makes for one step of a stop.
+
+    `began_ms` is the time of the first request for a slot, by the Redis clock.
+    """
 
     id: str = field(default_factory=lambda: uuid4().hex)
     began_ms: int | None = None
@@ -27,37 +30,38 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class _Served:
+class _Work:
     urgency: Urgency
     step: Step | None
 
 
-_served: ContextVar[_Served | None] = ContextVar("served", default=None)
+_current_work: ContextVar[_Work | None] = ContextVar("served", default=None)
 
 
 @contextmanager
 def serving(urgency: Urgency) -> Iterator[None]:
-    """Give the calls of this block, or of the function that this decorates, a rank.
+    """Set the priority of the calls of this block, or of the function that this decorates.
 
-    A block inside one as urgent or more keeps that one's rank and step: an order that a stop places is the stop's.
+    A block inside another one of the same or a higher priority keeps the outer priority and step: an order that a stop
+    places has the priority of the stop.
     """
-    served = _served.get()
-    if served is None or urgency.rank_of() < served.urgency.rank_of():
-        served = _Served(urgency, Step() if urgency is Urgency.STOP else None)
-    token = _served.set(served)
+    work = _current_work.get()
+    if work is None or urgency.rank_of() < work.urgency.rank_of():
+        work = _Work(urgency, Step() if urgency is Urgency.STOP else None)
+    token = _current_work.set(work)
     try:
         yield
     finally:
-        _served.reset(token)
+        _current_work.reset(token)
 
 
 def urgency_of(tr: TR) -> Urgency:
-    """Return the rank of a call: that of what it serves, otherwise the operation's own."""
-    served = _served.get()
-    return served.urgency if served else tr.urgency
+    """Return the priority of a call: that of the work it serves, otherwise the operation's own."""
+    work = _current_work.get()
+    return work.urgency if work else tr.urgency
 
 
 def current_step() -> Step | None:
-    """Return the step of a stop that the calls of this thread belong to, if any."""
-    served = _served.get()
-    return served.step if served else None
+    """Return the step of a stop that the calls of this thread belong to, None if there is none."""
+    work = _current_work.get()
+    return work.step if work else None

@@ -1,7 +1,7 @@
-"""How the sockets are, for every process to read: a hash in Redis, written each second by who holds them.
+"""The state of the sockets, which every process can read: JSON in Redis, written each second by their holder.
 
-Ages are counted on the clock of Redis, so that machines need not agree on the time; what was not
-written for some seconds is stale, and says so.
+Ages are measured by the Redis clock, so machines do not need the same time. A state that was not written for
+STALE_SECONDS is read as STALE.
 """
 
 import json
@@ -15,17 +15,17 @@ STALE_SECONDS = 5.0
 
 
 class SocketState(StrEnum):
-    NONE = "NONE"  # nobody has ever held the socket, as far as Redis remembers
-    STALE = "STALE"  # the holder no longer speaks: dead, paused or cut off
+    NONE = "NONE"  # Redis has no state: no process has held the socket yet
+    STALE = "STALE"  # the holder no longer writes: it is dead, paused or cut off from Redis
     CONNECTING = "CONNECTING"
     CONNECTED = "CONNECTED"
     LOST = "LOST"  # between two attempts
-    STOPPED = "STOPPED"  # let go on purpose
+    STOPPED = "STOPPED"  # released on purpose
 
 
 @dataclass(frozen=True, slots=True)
 class KeyStatus:
-    """How the socket of one app key is; keys are numbered from 1, and their values shown nowhere."""
+    """The state of one app key's socket. Keys are numbered from 1; their values are never shown."""
 
     number: int
     state: SocketState
@@ -41,10 +41,10 @@ class KeyStatus:
 
 @dataclass(frozen=True, slots=True)
 class StreamStatus:
-    """What an operator may ask of the stream. Ages are seconds at the moment of reading, None for never.
+    """The state of the stream worker. Ages are in seconds at the time of reading, None if it never happened.
 
-    Counts are of the present holder's, since it took the lease. Topics are written `TR:key`. `frame_age` is of whatever
-    came, an echo too; `data_age` of market data alone.
+    Counts start when the current holder took the lease. Topics are written `TR:key`. `frame_age` is the age of the last
+    frame of any kind, a PINGPONG too; `data_age` is that of the last market data.
     """
 
     state: SocketState = SocketState.NONE
@@ -65,16 +65,16 @@ class StreamStatus:
     held: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     refused: dict[str, str] = field(default_factory=dict)
-    unheard: tuple[str, ...] = ()  # of those left out or refused, the ones that what we hold depends on
+    unheard: tuple[str, ...] = ()  # the left out or refused topics that stops and holdings depend on
     hears_fills: bool = False
-    hears_pulse: bool = False  # the feed that is never quiet in regular hours is registered
+    hears_pulse: bool = False  # the feed that always has data in regular hours is registered
     chores: dict[str, int] = field(default_factory=dict)
     keys: tuple[KeyStatus, ...] = ()
     written_age: float | None = None
 
     @property
     def is_alive(self) -> bool:
-        """Whether the socket is connected, its holder speaks, and our own fills are registered."""
+        """Whether the socket is connected, its holder writes the state, and our own fills are registered."""
         return self.state is SocketState.CONNECTED and self.hears_fills
 
 
@@ -82,38 +82,38 @@ _AGES = ("state_seconds", "frame_age", "data_age", "notice_age")
 
 
 def publish(store: redis.Redis, key: str, status: StreamStatus) -> None:
-    """Write how it is now. Raises redis.RedisError."""
-    words = asdict(status)
-    words["written_age"] = _now(store)
-    store.set(key, json.dumps(words))
+    """Write the current state. Raises redis.RedisError."""
+    payload = asdict(status)
+    payload["written_age"] = _now(store)
+    store.set(key, json.dumps(payload))
 
 
 def read(store: redis.Redis, key: str) -> StreamStatus:
-    """Return what was last written, as old as it is by now. Raises redis.RedisError."""
+    """Return the last written state, with its ages as of now. Raises redis.RedisError."""
     stored = store.get(key)
     if stored is None:
         return StreamStatus()
-    words = json.loads(stored)
-    age = max(0.0, _now(store) - words["written_age"])
-    words["written_age"] = age
+    payload = json.loads(stored)
+    age = max(0.0, _now(store) - payload["written_age"])
+    payload["written_age"] = age
     for name in _AGES:
-        if words.get(name) is not None:
-            words[name] += age
-    if words["next_try_seconds"] is not None:
-        words["next_try_seconds"] = max(0.0, words["next_try_seconds"] - age)
-    words["state"] = SocketState(words["state"])
-    if age > STALE_SECONDS and words["state"] is not SocketState.STOPPED:
-        words["state"] = SocketState.STALE
+        if payload.get(name) is not None:
+            payload[name] += age
+    if payload["next_try_seconds"] is not None:
+        payload["next_try_seconds"] = max(0.0, payload["next_try_seconds"] - age)
+    payload["state"] = SocketState(payload["state"])
+    if age > STALE_SECONDS and payload["state"] is not SocketState.STOPPED:
+        payload["state"] = SocketState.STALE
     for name in ("held", "left_out", "unheard"):
-        words[name] = tuple(words.get(name, ()))
-    words["keys"] = tuple(_key(key, age) for key in words.get("keys", ()))
-    return StreamStatus(**words)
+        payload[name] = tuple(payload.get(name, ()))
+    payload["keys"] = tuple(_key_status(values, age) for values in payload.get("keys", ()))
+    return StreamStatus(**payload)
 
 
-def _key(words: dict[str, Any], age: float) -> KeyStatus:
-    down = words["down_seconds"]
-    down = None if down is None else down + age
-    return KeyStatus(**{**words, "state": SocketState(words["state"]), "down_seconds": down})
+def _key_status(values: dict[str, Any], age: float) -> KeyStatus:
+    down_seconds = values["down_seconds"]
+    down_seconds = None if down_seconds is None else down_seconds + age
+    return KeyStatus(**{**values, "state": SocketState(values["state"]), "down_seconds": down_seconds})
 
 
 def _now(store: redis.Redis) -> float:

@@ -1,9 +1,9 @@
-"""The sockets of several app keys, heard as one: each feed is registered with one key at a time.
+"""The WebSockets of several app keys as one source of data. Each feed is registered with one key at a time.
 
-The first key is the one that orders use; further keys carry market data, and our own fills (체결통보) while the
-first key has no socket. A feed moves after its key was down for `move_seconds`. The new key asks for it once the
-old one no longer holds it, so no notice comes twice; what came in between is known by the broker's list, which
-`Listener.registered` has asked for. Each stream runs on a thread of its caller's.
+Orders use the first key. Further keys carry market data, and our own fills (체결통보) while the first key has no
+connection. A feed moves to another key after its key was down for `move_seconds`. The new key registers it once the
+old key no longer holds it, so no notice is received twice. Fills in between are found in the broker's order list:
+`Listener.registered` starts a reconciliation. The caller runs each stream on a thread of its own.
 """
 
 import threading
@@ -16,12 +16,12 @@ from kis.status import KeyStatus, SocketState
 from kis.stream import LONGEST_IN_USE_SECONDS, LONGEST_PAUSE_SECONDS, ConnectionGate, Listener, Stream
 from kis.subscriptions import Topic
 
-# a line that was cut is usually back sooner
+# a connection that broke is usually back sooner
 MOVE_SECONDS = 2.0
 
 
 class Streams:
-    """One stream for each door, and one listener for all."""
+    """One stream per connection gate (`doors`, one per app key), and one listener for all of them."""
 
     def __init__(
         self,
@@ -33,11 +33,12 @@ class Streams:
         move_seconds: float = MOVE_SECONDS,
     ) -> None:
         self.listener = listener
-        self.handling = threading.RLock()  # market data of several sockets comes to its handlers one frame at a time
-        self._planning = threading.Lock()
+        self.handling = threading.RLock()  # handlers take the market data of all sockets one frame at a time
+        self._plan_lock = threading.Lock()
         self._move_seconds = move_seconds
         self._key_of: dict[Topic, int] = {}
-        self._refused: list[tuple[int, frozenset[Topic]]] = [(0, frozenset())] * len(doors)
+        # of each key: the number of its connection, and the topics that the server refused during it
+        self._refusals: list[tuple[int, frozenset[Topic]]] = [(0, frozenset())] * len(doors)
         self.members = tuple(
             Stream(
                 url,
@@ -51,17 +52,17 @@ class Streams:
         )
 
     def wanted_of(self, number: int) -> Sequence[Topic]:
-        """Return what one key is to hold now: its share, without what another key still holds."""
-        with self._planning:
+        """Return the topics that one key should hold now: its share, without those that another key still holds."""
+        with self._plan_lock:
             share = self._plan()[number]
         elsewhere = frozenset[Topic]().union(
-            *(each.subscriptions.occupied for each in self.members if each is not self.members[number])
+            *(stream.subscriptions.occupied for stream in self.members if stream is not self.members[number])
         )
         return [topic for topic in share if topic not in elsewhere]
 
     def move(self, topic: Topic, number: int) -> None:
-        """Let another key carry a feed from now on."""
-        with self._planning:
+        """Assign a feed to another key from now on."""
+        with self._plan_lock:
             self._key_of[topic] = number
 
     def _plan(self) -> Sequence[Sequence[Topic]]:
@@ -73,12 +74,12 @@ class Streams:
 
     def _state_of(self, number: int, now: float) -> KeyState:
         stream = self.members[number]
-        # what a key refused is remembered while its connection lasts, though it is no longer asked for it
-        connection, refused = self._refused[number]
+        # a refusal is remembered for the whole connection: the key no longer registers the feed, so none repeats it
+        connection, refused = self._refusals[number]
         if connection != stream.counters.connections:
             connection, refused = stream.counters.connections, frozenset()
         refused |= stream.subscriptions.given_up
-        self._refused[number] = connection, refused
+        self._refusals[number] = connection, refused
         return KeyState(stream.subscriptions.limit, refused, self._is_available(stream, now))
 
     def _is_available(self, stream: Stream, now: float) -> bool:
@@ -87,7 +88,7 @@ class Streams:
             return True
         return now - down_since < self._move_seconds and (next_try_at or now) - now <= self._move_seconds
 
-    # --- how it is
+    # --- status
 
     @property
     def held(self) -> frozenset[Topic]:
@@ -95,35 +96,40 @@ class Streams:
 
     @property
     def left_out(self) -> tuple[Topic, ...]:
-        """Return what no key has room for, most important first."""
+        """Return the topics that no key has room for, most important first."""
         left_out = {topic for stream in self.members for topic in stream.subscriptions.left_out} - self.held
         return tuple(topic for topic in self.listener.wanted() if topic in left_out)
 
     @property
     def refused(self) -> dict[Topic, str]:
-        """Return what was refused and is not held by another key, with the server's words."""
+        """Return the refused topics that no other key holds, with the server's message."""
         held = self.held
-        return {t: why for stream in self.members for t, why in stream.subscriptions.refused.items() if t not in held}
+        return {
+            topic: message
+            for stream in self.members
+            for topic, message in stream.subscriptions.refused.items()
+            if topic not in held
+        }
 
     @property
     def leader(self) -> Stream:
-        """Return the stream that speaks for all: the one that hears our own fills, else the first that is connected."""
-        hearing = [stream for stream in self._connected() if any(topic.is_own_fills for topic in stream.held)]
-        return (hearing or list(self._connected()) or list(self.members))[0]
+        """Return the stream whose state represents all: the one with our own fills, else the first connected one."""
+        fill_streams = [stream for stream in self._connected() if any(topic.is_own_fills for topic in stream.held)]
+        return (fill_streams or list(self._connected()) or list(self.members))[0]
 
     def data_age(self) -> float | None:
-        """Return for how many seconds no key has heard market data, None if none ever has."""
+        """Return the seconds since any key received market data, None if none ever did."""
         at = max(stream.counters.last_data_at for stream in self.members)
         return time.monotonic() - at if at else None
 
     def status(self) -> tuple[KeyStatus, ...]:
-        """Return how each key's socket is."""
+        """Return the state of each key's socket."""
         now = time.monotonic()
         return tuple(
             KeyStatus(
                 number=number,
                 state=stream.state,
-                down_seconds=None if (since := stream.down_since) is None else now - since,
+                down_seconds=None if (down_since := stream.down_since) is None else now - down_since,
                 held=len(stream.held),
                 why=stream.lost_why if stream.down_since is not None or stream.is_doubted else "",
                 hears_fills=any(topic.is_own_fills for topic in stream.held),
@@ -136,14 +142,14 @@ class Streams:
 
 
 class _Share:
-    """What one stream hears of the listener, and the listener of it."""
+    """The listener of one stream. It passes on that stream's share of the topics, and its calls to the common one."""
 
     def __init__(self, streams: Streams, number: int) -> None:
         self._streams = streams
         self._listener = streams.listener
         self._number = number
-        self._is_new = False  # a line that holds no feed yet
-        self._is_told = False
+        self._is_new = False  # a connection that holds no feed yet
+        self._is_reported = False  # whether the common listener knows of the connection
 
     def wanted(self) -> Sequence[Topic]:
         return self._streams.wanted_of(self._number)
@@ -153,26 +159,26 @@ class _Share:
 
     def handle(self, data: Data, arrived: float) -> None:
         if data.tr_id in NOTICE_IDS:
-            # they wait for the database, and market data does not wait for them
+            # without the lock: notices wait for the database, and market data must not wait for them
             self._listener.handle(data, arrived)
             return
         with self._streams.handling:
             self._listener.handle(data, arrived)
 
     def connected(self) -> None:
-        """Wait for the first feed: a key that another program uses connects, and is refused then."""
+        """Report the connection at its first registered feed only: a key in use elsewhere connects, and is refused."""
         self._is_new = True
 
     def registered(self, topic: Topic) -> None:
         if self._is_new:
-            self._is_new, self._is_told = False, True
+            self._is_new, self._is_reported = False, True
             with self._streams.handling:
                 self._listener.connected()
         self._listener.registered(topic)
 
     def lost(self) -> None:
-        if self._is_told:
-            self._is_told = False
+        if self._is_reported:
+            self._is_reported = False
             with self._streams.handling:
                 self._listener.lost()
 

@@ -1,15 +1,14 @@
-"""One allowance of calls for all processes and machines, kept in Redis; the only place that sleeps.
+"""The rate limiter of the broker's calls, shared by all processes and machines through Redis.
 
-Every call holds a slot from before it leaves until one second after its answer, by Redis's clock, but no
-longer than a second after it must have reached the broker: an answer that takes nine seconds keeps nobody
-waiting. So no sliding second holds more calls than slots, and a slot of a process that died comes back.
+Each call holds a slot from before it is sent until one second after its answer, by the Redis clock, but no longer than
+one second after it must have reached the broker: an answer that takes nine seconds keeps no other call waiting. So no
+sliding second has more calls than there are slots, and the slot of a process that died becomes free again.
 
-A stop's calls pass everybody, then a cancel's that a person requested, then a new order's: by rank alone,
-however long the others have waited. Among stops the step that began first goes first, with all its calls:
-where calls are short one sells after another, instead of all of them reading and none selling. The rest, a
-chase's calls first, queues by the moment it came plus a handicap of its class, so that none of them waits
-for ever. All but orders and cancels are spaced out, so that slots come back one by one and an order finds
-the next within a call's interval.
+Calls of a stop pass all others, then those of a cancel that a person requested, then those of a new order, however
+long the others have waited. Among stops, the step that started first gets all its calls first: if slots are scarce,
+one stop sells after another, instead of all stops reading and none selling. The other calls, a chase's first, queue by
+arrival time plus a handicap of their class, so none waits forever. All calls but those of stops, cancels and orders
+are spaced out: slots become free one by one, and an order gets the next one within the interval of one call.
 """
 
 import random
@@ -27,21 +26,21 @@ from kis.catalogue import Urgency
 from kis.serving import Step
 
 WINDOW_MS = 1_000
-# a slot comes back this long after the call may leave, answered or not: a second for the way to the broker, and the
-# broker's own second
+# a slot becomes free this long after the call may be sent, answered or not: a second for the way to the broker, and
+# the second in which the broker counts it
 LEASE_MS = 2_000
-# a call that leaves later than this after it got its slot holds it anew
+# a call that is sent later than this after it got its slot takes the slot again
 LEAVES_WITHIN_SECONDS = 0.5
 SLOW_SECONDS = 5.0
-# calls that a quiet class may make at once before it is spaced out
+# spaced calls that may be sent at once after a quiet period
 BURST = 2
 
-# all but orders go this much slower than they could, which leaves a slot free for the next order
+# spaced calls are slower than the limit by this factor, which leaves a slot free for the next order
 SPACING = 1.04
 
-# so much earlier that no time that others have waited makes up for it; milliseconds since 1970 are 13 digits
+# a head start that no waiting time of other calls exceeds; milliseconds since 1970 have 13 digits
 STRICT_MS = 10**13
-# how much later than a chase's call of the same moment a class comes
+# how much later than a chase's call of the same time a class is queued, in milliseconds
 HANDICAP_MS: Mapping[Urgency, int] = MappingProxyType(
     {
         Urgency.STOP: -3 * STRICT_MS,
@@ -54,12 +53,12 @@ HANDICAP_MS: Mapping[Urgency, int] = MappingProxyType(
     }
 )
 
-# KEYS of each allowance: slots (scored by the moment they come back), queue (scored by rank), alive (waiters,
-# scored by the moment they count as gone), pace (when the next spaced call is due), slow (set while the broker
-# wants fewer calls), tally (what all processes' calls went through)
-# ARGV: id, handicap ms, lease ms, burst, is not spaced out, when its step began (0 for now); then of each allowance:
-# slots, interval ms, window ms
-# Returns how many allowances gave a slot, in their order, the milliseconds to wait for the next, and the time
+# KEYS, per limiter: slots (scored by the time when they become free), queue (scored by arrival time plus handicap),
+# alive (waiting calls, scored by the time when they count as dead), pace (when the next spaced call is due), slow (set
+# while the broker wants fewer calls), tally (counters of all processes' calls)
+# ARGV: id, handicap ms, lease ms, burst, 1 if not spaced out, start of its step (0 for now); then per limiter: slots,
+# interval ms, window ms
+# Returns how many limiters granted a slot, in their order, the milliseconds to wait for the next one, and the time
 _TAKE = """
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
@@ -129,8 +128,8 @@ _LEAVE = """
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('ZREM', KEYS[3], ARGV[1])
 """
-# KEYS: the slots of each allowance. ARGV: id, then the window of each in ms. What was never taken is left alone, and
-# what comes back sooner does. Rounded up, where taking rounds down: a slot never comes back within the second
+# KEYS: the slots of each limiter. ARGV: id, then the window of each in ms. A slot that was not taken, or that becomes
+# free sooner, is not changed. Time is rounded up here and down in _TAKE, so no slot becomes free within the second
 _GIVE_BACK = """
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.ceil(clock[2] / 1000)
@@ -138,7 +137,7 @@ for n, slots in ipairs(KEYS) do
     redis.call('ZADD', slots, 'XX', 'LT', now + tonumber(ARGV[n + 1]), ARGV[1])
 end
 """
-# KEYS: the slots of each allowance. ARGV: id, lease ms. One that has come back meanwhile is taken all the same
+# KEYS: the slots of each limiter. ARGV: id, lease ms. A slot that became free meanwhile is taken again
 _HOLD = """
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
@@ -150,7 +149,7 @@ end
 
 @dataclass(slots=True)
 class ThrottleCounters:
-    """What this process's calls went through."""
+    """Counters of this process's calls: slots granted, seconds waited, waits given up, and slow-downs."""
 
     granted: int = 0
     waited_seconds: float = 0.0
@@ -159,28 +158,30 @@ class ThrottleCounters:
 
 
 class Slot:
-    """What one call holds of its allowances."""
+    """The slots that one call holds, one of each of its rate limiters."""
 
-    def __init__(self, allowances: Sequence["Throttle"], slot_id: str) -> None:
-        self._allowances = allowances
+    def __init__(self, throttles: Sequence["Throttle"], slot_id: str) -> None:
+        self._throttles = throttles
         self._id = slot_id
         self._taken_at = time.monotonic()
 
     def leave(self) -> None:
-        """Note that the call leaves now. The broker counts it from here, which may be a while after it was taken.
+        """Mark that the call is sent now, and renew its slots if they were taken a while ago.
 
-        Raises NotSent if Redis is gone.
+        The broker counts the call from now on. Raises NotSent if Redis is not reachable.
         """
         if time.monotonic() - self._taken_at <= LEAVES_WITHIN_SECONDS:
             return
         try:
-            self._allowances[0]._hold(keys=[each._keys[0] for each in self._allowances], args=[self._id, LEASE_MS])
+            self._throttles[0]._hold(
+                keys=[throttle._keys[0] for throttle in self._throttles], args=[self._id, LEASE_MS]
+            )
         except redis.RedisError as error:
             raise NotSent(f"Redis is not reachable, and without it no call may leave: {error}") from error
 
 
 class Throttle:
-    """An allowance of so many calls a window, for one app key or one account."""
+    """A limit of N calls per window, for one app key or one account."""
 
     def __init__(self, store: redis.Redis, key: str, calls: int, window_ms: int = WINDOW_MS) -> None:
         self._calls = max(1, calls)
@@ -204,25 +205,26 @@ class Throttle:
         step: Step | None = None,
         is_command: bool = False,
     ) -> Iterator["Slot"]:
-        """Hold one call's slot, and before it one of `first`; where both are free that is one trip to Redis.
+        """Hold one slot for a call, and before it one of `first`. If both are free, that is one request to Redis.
 
-        A call of a stop's `step` queues since that began; its commands pass the reads of all steps.
-        Raises NotSent when one came not free in time, or Redis is gone.
+        A call of a stop's `step` queues from the time when the step started; its commands pass the reads of all steps.
+        Raises NotSent if no slot becomes free in time, or Redis is not reachable.
         """
-        # steps of the same millisecond keep their order from call to call
-        slot_id, needed = f"{step.id if step else ''}{uuid.uuid4().hex}", [first, self] if first else [self]
+        # the id of the step comes first, so that steps of the same millisecond keep their order from call to call
+        slot_id, throttles = f"{step.id if step else ''}{uuid.uuid4().hex}", [first, self] if first else [self]
         try:
-            _wait_for(needed, slot_id, urgency, deadline_seconds, step, is_command=is_command)
-            yield Slot(needed, slot_id)
+            _wait_for(throttles, slot_id, urgency, deadline_seconds, step, is_command=is_command)
+            yield Slot(throttles, slot_id)
         finally:
-            _return(needed, slot_id)
+            _release_slots(throttles, slot_id)
 
     def tally(self) -> dict[str, int]:
-        """Return how many calls of all processes were `granted` a slot, had `given_up`, and were `refused` by the
-        broker as one too many, since Redis was empty. Raises redis.RedisError.
+        """Return the number of all processes' calls that were `granted` a slot, have `given_up`, and were `refused`.
+
+        `refused` calls exceeded the broker's limit. Counts start when Redis was empty. Raises redis.RedisError.
         """
-        counted = self._store.hgetall(self._keys[5])
-        return {name: int(counted.get(name.encode(), 0)) for name in ("granted", "given_up", "refused")}
+        counts = self._store.hgetall(self._keys[5])
+        return {name: int(counts.get(name.encode(), 0)) for name in ("granted", "given_up", "refused")}
 
     def in_use(self) -> int:
         """Return how many slots are held now. Raises redis.RedisError."""
@@ -230,26 +232,26 @@ class Throttle:
         return int(self._store.zcount(self._keys[0], seconds * 1000 + micros // 1000, "+inf"))
 
     def slow_down(self, seconds: float = SLOW_SECONDS) -> None:
-        """Halve the allowance for a while: the broker has refused a call as one too many."""
+        """Halve the limit for `seconds`: the broker has refused a call as one too many."""
         self.counters.slowed += 1
         try:
             self._store.set(self._keys[4], 1, px=int(seconds * 1000))
             self._store.hincrby(self._keys[5], "refused", 1)
         except redis.RedisError:
-            return  # the next call will find Redis gone, and say so
+            return  # the next call raises NotSent if Redis is still not reachable
 
     def is_slowed(self) -> bool:
-        """Whether the broker refused a call as one too many a moment ago. Raises redis.RedisError."""
+        """Whether the limit is halved at present (see `slow_down`). Raises redis.RedisError."""
         return bool(self._store.exists(self._keys[4]))
 
-    def _gave_up(self, slot_id: str) -> None:
+    def _give_up(self, slot_id: str) -> None:
         self._leave(keys=self._keys, args=[slot_id])
         self.counters.given_up += 1
         self._store.hincrby(self._keys[5], "given_up", 1)
 
 
 def _wait_for(
-    allowances: Sequence[Throttle],
+    throttles: Sequence[Throttle],
     slot_id: str,
     urgency: Urgency,
     deadline_seconds: float,
@@ -258,36 +260,40 @@ def _wait_for(
     is_command: bool = False,
 ) -> None:
     handicap = HANDICAP_MS[urgency] - (STRICT_MS if step and is_command else 0)
-    call: list[str | int | float] = [slot_id, handicap, LEASE_MS, BURST, int(handicap < 0)]
-    began, left = time.monotonic(), list(allowances)
+    call_args: list[str | int | float] = [slot_id, handicap, LEASE_MS, BURST, int(handicap < 0)]
+    started_at, remaining = time.monotonic(), list(throttles)
     while True:
         try:
-            keys = [key for each in left for key in each._keys]
-            figures = [figure for each in left for figure in (each._calls, each._interval_ms, each._window_ms)]
-            since = step.began_ms or 0 if step else 0
-            taken, wait_ms, now_ms = left[0]._take(keys=keys, args=[*call, since, *figures])
+            keys = [key for throttle in remaining for key in throttle._keys]
+            limits = [
+                limit
+                for throttle in remaining
+                for limit in (throttle._calls, throttle._interval_ms, throttle._window_ms)
+            ]
+            step_began_ms = step.began_ms or 0 if step else 0
+            granted, wait_ms, now_ms = remaining[0]._take(keys=keys, args=[*call_args, step_began_ms, *limits])
             if step is not None and step.began_ms is None:
                 step.began_ms = now_ms
-            for each in left[:taken]:
-                each.counters.granted += 1
-                each.counters.waited_seconds += time.monotonic() - began
-            left = left[taken:]
-            if not left:
+            for throttle in remaining[:granted]:
+                throttle.counters.granted += 1
+                throttle.counters.waited_seconds += time.monotonic() - started_at
+            remaining = remaining[granted:]
+            if not remaining:
                 if step is not None:
                     step.has_called = True
                 return
-            pause = (wait_ms + random.uniform(0, 2)) / 1000  # noqa: S311 spreads the waiters
-            if time.monotonic() - began + pause > deadline_seconds:
-                left[0]._gave_up(slot_id)
+            pause = (wait_ms + random.uniform(0, 2)) / 1000  # noqa: S311 spreads the waiting calls
+            if time.monotonic() - started_at + pause > deadline_seconds:
+                remaining[0]._give_up(slot_id)
                 raise NotSent(f"no call came free within {deadline_seconds:g} seconds: the allowance is used up")
         except redis.RedisError as error:
             raise NotSent(f"Redis is not reachable, and without it no call may leave: {error}") from error
         time.sleep(pause)
 
 
-def _return(allowances: Sequence[Throttle], slot_id: str) -> None:
-    keys, windows = [each._keys[0] for each in allowances], [each._window_ms for each in allowances]
+def _release_slots(throttles: Sequence[Throttle], slot_id: str) -> None:
+    keys, windows = [throttle._keys[0] for throttle in throttles], [throttle._window_ms for throttle in throttles]
     try:
-        allowances[0]._give_back(keys=keys, args=[slot_id, *windows])
+        throttles[0]._give_back(keys=keys, args=[slot_id, *windows])
     except redis.RedisError:
-        return  # its lease ends by itself
+        return  # the slots become free when their lease ends

@@ -1,23 +1,23 @@
-"""Messages out of a WebSocket's bytes (RFC 6455, the reading half), a hundred at a time.
+"""Reads messages from a WebSocket's bytes (RFC 6455, receiving only), about a hundred with one system call.
 
-The library that opens the socket reads frame by frame, in Python, several system calls each; a busy
-market sends thousands a second. It keeps the handshake and the sending.
+The library that opens the socket reads frame by frame, with several system calls each, which is too slow for the
+thousands of frames per second of a busy market. It still does the handshake and sends.
 """
 
 import socket
 
 TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
 CHUNK = 1 << 18
-# the broker's longest frames are some kilobytes; a length beyond this is a broken stream
+# the broker's longest frames have some kilobytes; a greater length means that the stream is broken
 LONGEST = 1 << 24
 
 
 class BrokenStream(Exception):
-    """The bytes are no WebSocket any more."""
+    """The bytes are not a valid WebSocket stream."""
 
 
 def receive(line: socket.socket, seconds: float) -> bytes:
-    """Return what has come over a line, empty after `seconds` of nothing. Raises EOFError at its end, OSError."""
+    """Return the bytes received, empty if none arrive within `seconds`. Raises EOFError at the end, and OSError."""
     line.settimeout(seconds)
     try:
         chunk = line.recv(CHUNK)
@@ -29,7 +29,7 @@ def receive(line: socket.socket, seconds: float) -> bytes:
 
 
 class Messages:
-    """Puts together what a server sends over one line. A message is (opcode, payload)."""
+    """Assembles the messages of one connection from its bytes. A message is (opcode, payload)."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -60,7 +60,7 @@ class Messages:
                 if length > LONGEST:
                     raise BrokenStream(f"a frame of {length} bytes")
                 break
-            if first == 0x81:  # a whole text, as nearly every frame is
+            if first == 0x81:  # an unfragmented text message, as nearly every frame is
                 messages.append((TEXT, data[start:end]))
             else:
                 self._take_part(first, data[start:end], messages)
@@ -72,7 +72,7 @@ class Messages:
         opcode, is_last = first & 0x0F, first & 0x80
         if first & 0x70 or opcode not in (0, TEXT, BINARY, CLOSE, PING, PONG):
             raise BrokenStream(f"a frame that begins with {first:#04x}")
-        if opcode >= CLOSE:  # may come between the parts of a message
+        if opcode >= CLOSE:  # control frames may be sent between the parts of a message
             messages.append((opcode, payload))
             return
         if opcode:

@@ -143,12 +143,6 @@ def test_a_list_of_many_pages_is_whole(desk: Desk) -> None:
     assert len(desk.broker.open_orders()) == 110
 
 
-def test_the_last_thirty_days_have_prices(desk: Desk) -> None:
-    days = desk.broker.daily_prices(SAMSUNG)
-    assert len(days) == 30
-    assert all(day.low <= min(day.open, day.close) <= max(day.open, day.close) <= day.high for day in days)
-
-
 def test_the_calendar_is_asked_where_it_is_offered(desk: Desk) -> None:
     if desk.is_paper:
         with pytest.raises(NotSent) as caught:

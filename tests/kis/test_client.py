@@ -10,7 +10,7 @@ import pytest
 from aegis.account import Account
 from aegis.broker import NotSent, OutcomeUnknown, Refused
 from kis import catalogue, client
-from kis.client import DEADLINE_SECONDS, BrokerReply, Client, within
+from kis.client import DEADLINE_SECONDS, BrokerReply, Client
 from kis.environment import LIVE, SIM, Credentials, Dialect
 
 SECRETS = Credentials("key-that-nobody-may-see", "secret-that-nobody-may-see", Account("50000000", "01"), "me")
@@ -303,17 +303,6 @@ def test_an_unknown_field_is_ignored_and_a_missing_one_names_the_operation() -> 
 def test_a_missing_output_names_the_operation() -> None:
     with pytest.raises(OutcomeUnknown, match="inquire-price the reply has no field output"):
         read(Wire({"rt_cd": "0"})).row()
-
-
-def test_a_caller_in_a_hurry_is_not_kept_waiting() -> None:
-    wire = Wire(httpx.Response(500))
-    with within(0.0), pytest.raises(OutcomeUnknown):
-        wire.client.call(catalogue.PRICE, {})
-    assert len(wire.requests) == 1, "there is no time to try again"
-    assert wire.throttle.deadline_seconds == 0.0
-    with within(3.0), within(60.0), pytest.raises(OutcomeUnknown):
-        wire.client.call(catalogue.PRICE, {})
-    assert wire.throttle.deadline_seconds <= 3.0, "the shorter time counts"
 
 
 def test_nobody_waits_for_ever() -> None:

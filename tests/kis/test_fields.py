@@ -3,6 +3,7 @@ from decimal import Decimal
 
 import pytest
 
+from kis import catalogue
 from kis.rest_values import BadField, Row, order_number
 
 ROW = Row(
@@ -64,3 +65,13 @@ def test_a_figure_that_nothing_depends_on_has_a_default(text: str | None) -> Non
     values = {} if text is None else {"aspr_unit": text}
     assert Row(values, "inquire-price").integer_or("aspr_unit", 7) == 7
     assert Row({"aspr_unit": "100"}, "inquire-price").integer_or("aspr_unit", 7) == 100
+
+
+def test_a_field_that_the_schema_lacks_and_a_value_of_another_type_are_our_own_mistakes() -> None:
+    values = {"stck_prpr": "70000", "brand_new": "1"}
+    row = Row(values, "inquire-price", catalogue.PRICE.outputs["output"])
+    assert row.integer("STCK_PRPR") == 70_000
+    with pytest.raises(LookupError, match="inquire-price has no field brand_new"):
+        row.text("brand_new")
+    with pytest.raises(TypeError, match="stck_prpr counts won"):
+        row.day("stck_prpr")

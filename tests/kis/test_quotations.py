@@ -8,7 +8,7 @@ import pytest
 
 from aegis.broker import Broker, NotSent
 from aegis.sessions import KST
-from aegis.terms import Board, Market
+from aegis.terms import Market
 from infra import clock
 from kis.environment import Dialect
 from kis.market_data import quarterly_future
@@ -49,15 +49,6 @@ def test_the_minutes_of_a_past_day_are_of_that_day_alone(broker: Broker) -> None
     assert minutes[0].at == datetime(2026, 11, 20, 10, 0, tzinfo=KST)
 
 
-def test_the_days_of_years_come_page_by_page_and_whole(broker: Broker) -> None:
-    first, last = date(2024, 11, 20), date(2026, 11, 20)
-    days = [price.day for price in broker.daily_history(SAMSUNG, first, last)]
-    assert len(days) > 400
-    assert days == sorted(set(days), reverse=True)
-    assert (days[0], days[-1]) == (last, first)
-    assert broker.daily_history(SAMSUNG, last, first) == []
-
-
 def test_an_adjusted_chart_is_asked_for_by_another_flag(desk: Desk) -> None:
     days = date(2026, 11, 16), date(2026, 11, 20)
     # the simulator's stocks were never split: both ways tell the same
@@ -82,52 +73,15 @@ def test_the_users_dialect_sends_the_users_ids(live_desk: Desk) -> None:
     assert set(live_desk.sent()) == (of_the_user if live_desk.dialect is Dialect.AEGIS_V3 else of_the_broker)
 
 
-@pytest.mark.parametrize(
-    "ask",
-    [
-        lambda broker: broker.futures_positions(),
-        lambda broker: broker.investors(Board.KOSPI),
-        lambda broker: broker.program_trades(SAMSUNG, Market.KRX),
-        lambda broker: broker.interruptions(date(2026, 11, 23)),
-    ],
-)
-def test_paper_offers_no_flows(paper_desk: Desk, ask: Callable[[Broker], object]) -> None:
+def test_paper_offers_no_positions_of_investors(paper_desk: Desk) -> None:
     with pytest.raises(NotSent) as caught:
-        ask(paper_desk.broker)
+        paper_desk.broker.futures_positions()
     assert caught.value.code == "EGW02006"
 
 
-def test_who_buys_and_who_holds_futures(live_desk: Desk) -> None:
+def test_who_holds_futures(live_desk: Desk) -> None:
     positions = live_desk.broker.futures_positions()
     assert positions.foreign or positions.institution or positions.individual
-    kospi, kosdaq = live_desk.broker.investors(Board.KOSPI), live_desk.broker.investors(Board.KOSDAQ)
-    assert kospi != kosdaq
-    assert kospi.foreign % 1_000_000 == 0, "the broker tells millions"
-
-
-def test_programs_are_told_in_shares_and_won(live_desk: Desk) -> None:
-    live_desk.simulator.set_price(SAMSUNG, 70_100)
-    live_desk.simulator.set_price(SAMSUNG, 70_000)
-    trades = live_desk.broker.program_trades(SAMSUNG, Market.KRX)
-    assert trades is not None
-    assert (trades.code, trades.at) == (SAMSUNG, clock.now().time().replace(microsecond=0))
-    assert abs(trades.sold_won / trades.sold_qty / 70_000 - 1) < 0.3
-    assert trades.bought_won >= trades.bought_qty > 0
-
-
-def test_an_interruption_is_told_while_it_lasts_and_after(live_desk: Desk, clock_at: ClockAt) -> None:
-    today = clock.now().date()
-    assert live_desk.broker.interruptions(today) == []
-    live_desk.simulator.command("POST", f"/simulator/quotes/{SAMSUNG}", {"vi": "static"})
-    (running,) = live_desk.broker.interruptions(today)
-    assert (running.code, running.name, running.day) == (SAMSUNG, "삼성전자", today)
-    assert (running.is_static, running.is_dynamic, running.ended_at) == (True, False, None)
-    assert running.price == 70_000
-    clock_at(clock.now() + timedelta(minutes=3))
-    (over,) = live_desk.broker.interruptions(today)
-    assert over.ended_at is not None
-    assert over.began_at == running.began_at < over.ended_at
-    assert live_desk.broker.interruptions(today - timedelta(days=1)) == []
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,7 @@ from aegis.broker import (
     BrokerOrderRef,
     CalendarDay,
     ChartMinute,
-    DayPrice,
     Holding,
-    Interruption,
     Level,
     NotSent,
     OpenOrder,
@@ -270,16 +268,6 @@ READINGS: list[Reading] = [
         ),
     ),
     (
-        "rest_inquire_daily_price_live_005930_20240610.json",
-        lambda broker: broker.daily_prices("005930"),
-        [
-            DayPrice(date(2024, 6, 10), 76_100, 76_600, 75_600, 75_700, 14_598_755),
-            DayPrice(date(2024, 6, 3), 74_400, 78_600, 74_200, 77_300, 74_171_638),
-            DayPrice(date(2024, 5, 27), 75_300, 78_200, 73_500, 73_500, 147_359_198),
-            DayPrice(date(2024, 5, 20), 78_100, 79_100, 75_700, 75_900, 99_288_237),
-        ],
-    ),
-    (
         "rest_inquire_time_itemchartprice_live_005930_20240611.json",
         lambda broker: broker.minutes("005930", Market.KRX, datetime(2024, 6, 11, 12, 50, tzinfo=KST)),
         [
@@ -294,36 +282,6 @@ READINGS: list[Reading] = [
             minute("2024-11-08", "14:00:00", (57_300, 57_400, 57_200, 57_300), 59_047, 538_940_180_600),
             minute("2024-11-08", "13:59:00", (57_400, 57_500, 57_300, 57_300), 118_619, 535_556_648_100),
             minute("2024-11-08", "12:01:00", (57_700, 57_800, 57_700, 57_700), 3_856, 357_875_441_100),
-        ],
-    ),
-    (
-        "rest_inquire_vi_status_live_20240126.json",
-        lambda broker: broker.interruptions(date(2024, 1, 26)),
-        [
-            Interruption(
-                code="069330",
-                name="유아이디",
-                day=date(2024, 1, 26),
-                began_at=time(18, 0, 30),
-                ended_at=time(18, 2, 42),
-                is_static=False,
-                is_dynamic=True,
-                price=1_523,
-                standard_price=1_640,
-                count=2,
-            ),
-            Interruption(
-                code="000180",
-                name="성창기업지주",
-                day=date(2024, 1, 26),
-                began_at=time(17, 50, 30),
-                ended_at=time(17, 52, 52),
-                is_static=False,
-                is_dynamic=True,
-                price=1_857,
-                standard_price=1_992,
-                count=3,
-            ),
         ],
     ),
     ("rest_inquire_index_price_live_20240620.json", lambda broker: broker.index("0001"), D("2807.63")),
@@ -359,6 +317,18 @@ def test_a_recorded_reply_decodes_to_what_it_holds(name: str, read: Callable[[KI
 
 Fields = dict[str, str]
 UNUSED_REPLIES: dict[str, tuple[str, int, int, Fields]] = {
+    "rest_inquire_daily_price_live_005930_20240610.json": (
+        "output",
+        4,
+        1,
+        {"stck_bsop_date": "20240603", "stck_oprc": "74400", "stck_hgpr": "78600", "acml_vol": "74171638"},
+    ),
+    "rest_inquire_vi_status_live_20240126.json": (
+        "output",
+        2,
+        0,
+        {"mksc_shrn_iscd": "069330", "cntg_vi_hour": "180030", "vi_kind_code": "2", "vi_dmc_stnd_prc": "1640"},
+    ),
     "rest_futures_order_live_ok_101229.json": (
         "output",
         1,

@@ -1,4 +1,4 @@
-"""Every feed we can read is spoken by the simulator, with columns that we know, on both wires."""
+"""Every feed that the schema has is spoken by the simulator, with the columns that it has, on both wires."""
 
 from collections.abc import Callable, Mapping
 
@@ -7,8 +7,8 @@ import pytest
 from infra import clock
 from kis import codec, realtime
 from kis.codec import Data
-from kis.columns import widths
 from kis.realtime import FEEDS
+from kis.schema import LAYOUTS, widths
 from simulator.api.server import Simulator
 
 from .conftest import FUND, OTHER, SAMSUNG, Client
@@ -44,14 +44,20 @@ SILENT = {"H0IFCNI0", "H0IFCNI9", "H0GSCNI0", "H0GSCNI9"}
 def check(tr_id: str, count: int, values: list[str]) -> None:
     codec.drift.clear()
     data = Data(tr_id, count, "^".join(values))
-    assert len(realtime.read(data)) == len(FEEDS[tr_id].table(data)) == count
-    assert len(values) // count in widths(tr_id)
+    records = data.records(widths(tr_id))
+    assert len(records) == count
+    (layout,) = [layout for layout in LAYOUTS[tr_id] if len(layout) == len(records[0])]
+    for record in records:
+        for column, value in zip(layout, record, strict=True):
+            column.read(value)  # raises where it is of another type
+    if tr_id in FEEDS:
+        assert len(realtime.read(data)) == count
     assert not codec.drift
 
 
 def test_no_feed_is_forgotten() -> None:
     spoken = {tr_id for feeds_then in BY_THE_CLOCK.values() for tr_id in feeds_then}
-    assert spoken | set(BY_EVENT) | set(BY_STATE) | SILENT | codec.NOTICE_IDS == set(FEEDS)
+    assert spoken | set(BY_EVENT) | set(BY_STATE) | SILENT | codec.NOTICE_IDS == set(LAYOUTS)
 
 
 @pytest.mark.parametrize("wire", ["2026-07", "2026-09"])
