@@ -15,7 +15,7 @@ class Account:
 
     @classmethod
     def parse(cls, text: str) -> "Account":
-        """Read `12345678-01`. Raises ValueError that says what was given and what would be right."""
+        """Read `12345678-01`. Raises ValueError that names the text and the expected form."""
         match = _ACCOUNT.fullmatch(text.strip())
         if match is None:
             raise ValueError(

@@ -1,7 +1,7 @@
 """Which orders can be amended (정정), and which amends only lower risk.
 
-An amend goes through order-rvsecncl on the venue that the order names, to the same order kind. Everything else is a
-cancel and a new order.
+An amend uses order-rvsecncl on the order's venue and keeps the order kind. Any other change is a cancel and a new
+order.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from aegis.terms import Market, OrderKind, Side
 
 @dataclass(frozen=True, slots=True)
 class AmendRule:
-    """A venue and kind whose orders can be amended, from a trade date on."""
+    """A venue and order kind whose orders can be amended from trade date `since`."""
 
     market: Market
     kind: OrderKind
@@ -20,7 +20,7 @@ class AmendRule:
 
 
 # Source: the broker's page of order-rvsecncl. UNVERIFIED: NXT and SOR; a reply to one amend on each settles it.
-# UNVERIFIED and so left out: 02, 03, 04, 22, 27 and 41, which the broker's app amends too
+# UNVERIFIED and therefore left out: 02, 03, 04, 22, 27 and 41, which the broker's app amends too
 AMENDABLE: tuple[AmendRule, ...] = (
     AmendRule(Market.KRX, OrderKind.LIMIT),
     AmendRule(Market.NXT, OrderKind.LIMIT, since=date(2025, 3, 4)),
@@ -34,5 +34,5 @@ def can_amend(market: Market, kind: OrderKind, on: date) -> bool:
 
 
 def only_lowers_risk(side: Side, old_price: int, new_price: int) -> bool:
-    """Whether an amend to `new_price` won commits no more: a buy's price is not raised, a sale's not lowered."""
+    """Whether an amend to `new_price` won adds no risk: it does not raise a buy's price or lower a sale's."""
     return (new_price - old_price) * side.sign <= 0

@@ -1,14 +1,13 @@
-"""Trades folded into one-minute bars (분봉), in memory. One `MinuteBarAggregator` a venue, one thread at a time.
+"""Aggregates trades into one-minute bars (분봉), in memory. One `MinuteBarAggregator` per venue, one thread at a time.
 
-Every trade comes with the day's running totals, so each says where it belongs: it begins where the one
-before it ended. What begins further on shows that trades were lost between, and how many shares; what
-ends earlier is a repetition, or a late one that fills such a gap. A bar's volume is the distance between
-running totals, and loses nothing where a frame is lost: those shares count to the next bar seen. Bars
-next to a gap are not whole: their highs and lows, and which of the two minutes traded the shares, are
-not known.
+Every trade carries the day's running totals, so it begins where the previous trade ended. If it begins later, trades
+are missing in between, and the totals give their shares. If it ends earlier, it is a duplicate, or a late trade that
+fills a gap. A bar's volume is the difference of two running totals, so a lost frame loses no shares: they count towards
+the next bar. Bars next to a gap are not whole: their highs and lows, and which of the two minutes traded the missing
+shares, are not known.
 
-Minutes are named by their first moment, `HHMM`: the opening price (시가) of 09:00:00 lies in 0900, the
-closing auction's in 1530. A trade at HH:MM:00 opens the minute it names. `value` is won.
+Minutes are named by their start, `HHMM`: the opening price (시가) of 09:00:00 belongs to 0900, the closing auction's to
+1530. A trade at HH:MM:00 opens the minute it names. `value` is won.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,11 +18,11 @@ from aegis.broker import ChartMinute, Trade
 from aegis.sessions import KST
 from aegis.terms import Market
 
-# bars of a stock that are kept open for late trades, besides the running one
+# how many bars of a stock stay open for late trades, besides the current one
 KEPT_MINUTES = 3
 
 _MINUTES = [f"{minute // 60:02}{minute % 60:02}" for minute in range(24 * 60)]
-# minute -> the first second (HHMMSS) that is no longer in it
+# minute -> the first second (HHMMSS) after it
 _UNTIL = dict(zip(_MINUTES, [f"{minute}00" for minute in (*_MINUTES[1:], "2400")], strict=True))
 
 
@@ -31,8 +30,8 @@ _UNTIL = dict(zip(_MINUTES, [f"{minute}00" for minute in (*_MINUTES[1:], "2400")
 class Bar:
     """One minute of one stock on one venue, in won and shares.
 
-    `count` is how many trades there were, None where that is not known: some were missed. `day_volume` and `day_value`
-    are the day's running totals at its end. `is_whole` says that no trade of the minute was missed.
+    `count` is the number of trades, None if some were missed. `day_volume` and `day_value` are the day's running totals
+    at the end of the minute. `is_whole`: no trade of the minute was missed.
     """
 
     code: str
@@ -57,9 +56,9 @@ class Bar:
 
 
 class _OpenBar:
-    """A bar in the making. `first` and `last` are the day's running totals before its first and after its last trade.
+    """An unfinished bar. `first` and `last` are the day's running totals before its first and after its last trade.
 
-    It is torn while trades may have followed unheard, and patchy once it is known to have missed some.
+    `is_suspect`: trades may have followed that were not received. `has_gap`: some are known to be missing.
     """
 
     __slots__ = (
@@ -82,13 +81,13 @@ class _OpenBar:
         self.until = _UNTIL[self.minute]
         self.open = self.high = self.low = trade.price
         self.first, self.last = trade.volume - trade.qty, trade.volume
-        self.newest = trade  # the last by running total: it knows the close
+        self.newest = trade  # the last one by running total: its price is the close
         self.count = 1
-        self.sent = -1  # the count it was last told with
+        self.sent = -1  # the count with which it was last returned by `changed`, -1 to return it again
         self.is_suspect = self.has_gap = False
 
     def take(self, trade: Trade) -> None:
-        """Count a trade of this minute, whenever it comes."""
+        """Count a trade of this minute, in order or late."""
         price = trade.price
         self.high, self.low = max(self.high, price), min(self.low, price)
         if trade.volume > self.last:
@@ -100,35 +99,35 @@ class _OpenBar:
 
 @dataclass(slots=True)
 class _SymbolBars:
-    """A stock's newest bars, the running one last, and the stretches of the running total that were not heard.
+    """A stock's newest bars, the current one last, and the ranges of the running total that were not received.
 
-    `floor` holds the running totals, shares and won, that the oldest of these bars starts from; bars up to
-    `let_go` are kept no longer.
+    `floor` holds the running totals, shares and won, at the start of the oldest of these bars. Bars up to the minute
+    `released_up_to` are no longer kept.
     """
 
     floor: tuple[int, int]
     bars: list[_OpenBar]
-    let_go: str = ""
+    released_up_to: str = ""
     gaps: list[tuple[int, int]] = field(default_factory=list)
     is_changed: bool = True
 
-    def has_holes(self, bar: _OpenBar) -> bool:
-        """Whether trades beside or within the bar are known to have been missed."""
+    def is_beside_gap(self, bar: _OpenBar) -> bool:
+        """Whether trades within the bar or next to it are known to be missing."""
         return bar.has_gap or any(since <= bar.last and bar.first <= until for since, until in self.gaps)
 
     def mark_dirty(self, since: int, until: int) -> None:
-        """Have the bars beside a stretch of the running total told anew, and the one after them."""
+        """Mark the bars next to a range of the running total as changed, and the bar after them."""
         self.is_changed = True
-        before = None
+        previous = None
         for bar in self.bars:
-            if (bar.first <= until and since <= bar.last) or (before is not None and before.sent == -1):
+            if (bar.first <= until and since <= bar.last) or (previous is not None and previous.sent == -1):
                 bar.sent = -1
-            before = bar
+            previous = bar
 
     def take_late(self, trade: Trade) -> bool:
-        """Count a late trade in its own minute, which may have had none yet; False where it is too late."""
+        """Count a late trade in its own minute, which may have had no trade yet; return False if it is too late."""
         minute = trade.hhmmss[:4]
-        if minute <= self.let_go:
+        if minute <= self.released_up_to:
             return False
         number = sum(bar.minute < minute for bar in self.bars)
         if number < len(self.bars) and self.bars[number].minute == minute:
@@ -146,7 +145,7 @@ def _totals_before(trade: Trade) -> tuple[int, int]:
 
 @dataclass(slots=True)
 class AggregatorCounters:
-    """What was not ordinary, since the fold was made."""
+    """Counts of irregular trades since the aggregator was created."""
 
     gaps: int = 0
     late: int = 0
@@ -156,7 +155,7 @@ class AggregatorCounters:
 
 
 class MinuteBarAggregator:
-    """One venue's day as bars, of every stock that trades there."""
+    """Builds the bars of one venue's day, for every stock that trades there."""
 
     def __init__(self, market: Market, day: date) -> None:
         self.market = market
@@ -167,7 +166,7 @@ class MinuteBarAggregator:
         self._finished: list[Bar] = []
 
     def add(self, trades: Iterable[Trade]) -> None:
-        """Fold trades in the order they came."""
+        """Add trades in the order in which they arrived."""
         running = self._running
         for trade in trades:
             try:
@@ -176,7 +175,7 @@ class MinuteBarAggregator:
                 self._begin(trade)
                 continue
             qty, volume = trade.qty, trade.volume
-            # it begins where the last one ended, moves the total, and lies in the same minute: nearly all do
+            # the common case: it begins where the last trade ended, moves the total, and is in the same minute
             if qty and volume - qty == bar.last and trade.hhmmss < bar.until:
                 price = trade.price
                 if price > bar.high:
@@ -190,7 +189,7 @@ class MinuteBarAggregator:
                 self._add_odd(bar, trade)
 
     def _begin(self, trade: Trade) -> None:
-        """Take the first trade of a stock. What the day traded before it was not heard."""
+        """Take the first trade of a stock. The day's trades before it were not received."""
         if trade.qty <= 0:
             return
         bar = _OpenBar(trade)
@@ -200,9 +199,9 @@ class MinuteBarAggregator:
             self._note_gap(series, 0, bar.first)
 
     def _add_odd(self, bar: _OpenBar, trade: Trade) -> None:
-        """Take a trade that opens a minute, follows a gap, comes late or comes again.
+        """Take a trade that opens a minute, follows a gap, is late or is a duplicate.
 
-        Prices that an auction expects move no total, and are no trades.
+        Expected prices of an auction move no total, and are not trades.
         """
         if trade.qty <= 0:
             return
@@ -210,26 +209,26 @@ class MinuteBarAggregator:
         if trade.volume <= bar.last:
             self._recount(trade) if is_later else self._add_late(trade)
             return
-        series, seen, before = self._series[trade.code], bar.last, trade.volume - trade.qty
-        if bar.is_suspect:  # this trade tells whether anything followed it unheard
+        series, last, since = self._series[trade.code], bar.last, trade.volume - trade.qty
+        if bar.is_suspect:  # this trade's running total shows whether trades were missed after the bar
             bar.is_suspect, bar.until, bar.sent = False, _UNTIL[bar.minute], -1
             series.is_changed = True
         if is_later:
             self._roll(series, trade)
         else:
             bar.take(trade)
-        if before > seen:
-            self._note_gap(series, seen, before)
+        if since > last:
+            self._note_gap(series, last, since)
 
     def _roll(self, series: _SymbolBars, trade: Trade) -> None:
-        """Begin the minute of `trade`; the oldest bar that was kept open is let go."""
+        """Begin the minute of `trade`, and release the oldest open bar."""
         bar = self._running[trade.code] = _OpenBar(trade)
         series.bars.append(bar)
         series.is_changed = True
         if len(series.bars) > KEPT_MINUTES + 1:
-            self._finished.extend(self._told(trade.code, series, series.bars[:1]))
+            self._finished.extend(self._unsent_bars(trade.code, series, series.bars[:1]))
             oldest = series.bars.pop(0)
-            series.floor, series.let_go = (oldest.last, oldest.newest.value), oldest.minute
+            series.floor, series.released_up_to = (oldest.last, oldest.newest.value), oldest.minute
             series.gaps = [gap for gap in series.gaps if gap[1] > oldest.last]
 
     def _note_gap(self, series: _SymbolBars, since: int, until: int) -> None:
@@ -238,9 +237,9 @@ class MinuteBarAggregator:
         series.mark_dirty(since, until)
 
     def _add_late(self, trade: Trade) -> None:
-        """Take a trade that ends before the newest one: it fills a gap, else it was heard already."""
-        series, before = self._series[trade.code], trade.volume - trade.qty
-        gap = next((gap for gap in series.gaps if gap[0] <= before and trade.volume <= gap[1]), None)
+        """Take a trade that ends before the newest one: it fills a gap, or it is a duplicate."""
+        series, since = self._series[trade.code], trade.volume - trade.qty
+        gap = next((gap for gap in series.gaps if gap[0] <= since and trade.volume <= gap[1]), None)
         if gap is None:
             self.counters.repeated += 1
         elif not series.take_late(trade):
@@ -248,27 +247,27 @@ class MinuteBarAggregator:
         else:
             self.counters.late += 1
             series.gaps.remove(gap)
-            rests = ((gap[0], before), (trade.volume, gap[1]))
+            rests = ((gap[0], since), (trade.volume, gap[1]))
             series.gaps.extend((since, until) for since, until in rests if since < until)
             series.mark_dirty(*gap)
 
     def _recount(self, trade: Trade) -> None:
-        """The running totals have begun anew within the day: so does the stock."""
+        """Restart a stock whose running totals restarted within the day."""
         self.counters.recounts += 1
         series = self._series.pop(trade.code)
-        self._finished.extend(self._told(trade.code, series, series.bars))
+        self._finished.extend(self._unsent_bars(trade.code, series, series.bars))
         self._begin(trade)
 
     def tear(self) -> None:
-        """Doubt the newest bar of every stock until its next trade: the connection was lost, trades may be too."""
+        """Mark every stock's newest bar as suspect until its next trade: the connection was lost, trades may be too."""
         for series in self._series.values():
             bar = series.bars[-1]
-            # no moment is before this one: the next trade takes the careful way
+            # no time is before "": the next trade takes the slow path
             bar.is_suspect, bar.until, bar.sent = True, "", -1
             series.is_changed = True
 
     def resume(self, bars: Iterable[Bar]) -> None:
-        """Go on from the newest bar of each stock, as another process left it. All of them are torn."""
+        """Continue from the newest bar of each stock, as another process left it. All of them are suspect."""
         for bar in bars:
             newest = Trade(bar.code, "", bar.close, bar.volume, bar.day_volume, bar.day_value, bar.market)
             minute = _OpenBar(newest, minute=bar.minute)
@@ -279,33 +278,33 @@ class MinuteBarAggregator:
         self.tear()
 
     def newest(self) -> list[tuple[str, Trade]]:
-        """Return the last trade of each stock that was heard since the fold was made, by code."""
+        """Return the code and the last trade of each stock that traded since the aggregator was created."""
         return [(code, bar.newest) for code, bar in self._running.items() if bar.newest.hhmmss]
 
     def changed(self) -> list[Bar]:
-        """Return the bars that are new or different since the last call, each stock's in order."""
-        told, self._finished = self._finished, []
+        """Return the bars that are new or changed since the last call, those of each stock in order."""
+        bars, self._finished = self._finished, []
         for code, series in self._series.items():
             if series.is_changed:
-                told.extend(self._told(code, series, series.bars))
+                bars.extend(self._unsent_bars(code, series, series.bars))
                 series.is_changed = False
             elif (bar := series.bars[-1]).sent != bar.count:
-                told.append(self._bar(code, series, bar, len(series.bars) - 1))
-        return told
+                bars.append(self._bar(code, series, bar, len(series.bars) - 1))
+        return bars
 
-    def _told(self, code: str, series: _SymbolBars, bars: Iterable[_OpenBar]) -> Iterator[Bar]:
+    def _unsent_bars(self, code: str, series: _SymbolBars, bars: Iterable[_OpenBar]) -> Iterator[Bar]:
         for number, bar in enumerate(bars):
             if bar.sent != bar.count:
                 yield self._bar(code, series, bar, number)
 
     def _bar(self, code: str, series: _SymbolBars, bar: _OpenBar, number: int) -> Bar:
-        """Return a bar as told. Shares that were not heard count to the first bar after them."""
+        """Return an open bar as a `Bar`. Missing shares count towards the first bar after them."""
         if number:
-            before = series.bars[number - 1]
-            since_volume, since_value = before.last, before.newest.value
+            previous = series.bars[number - 1]
+            since_volume, since_value = previous.last, previous.newest.value
         else:
             since_volume, since_value = series.floor
-        bar.sent, has_holes = bar.count, series.has_holes(bar)
+        bar.sent, has_gap = bar.count, series.is_beside_gap(bar)
         return Bar(
             code=code,
             market=self.market,
@@ -317,18 +316,19 @@ class MinuteBarAggregator:
             close=bar.newest.price,
             volume=bar.last - since_volume,
             value=bar.newest.value - since_value,
-            count=None if has_holes else bar.count,
+            count=None if has_gap else bar.count,
             day_volume=bar.last,
             day_value=bar.newest.value,
-            is_whole=not (has_holes or bar.is_suspect),
+            is_whole=not (has_gap or bar.is_suspect),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class GapRange:
-    """Neighbouring doubtful bars of one stock, and where trades may be missing: after `since`, up to `until`.
+    """Adjacent suspect bars of one stock, and where trades may be missing: after `since`, up to `until`.
 
-    Both are minutes, `since` empty at the day's beginning; `floor` the day's totals of shares and won there.
+    Both are minutes; `since` is empty at the start of the day. `floor` has the day's totals of shares and won at
+    `since`.
     """
 
     bars: tuple[Bar, ...]
@@ -338,22 +338,23 @@ class GapRange:
 
 
 def doubtful(bars: Iterable[Bar], finished: str) -> list[GapRange]:
-    """Return the stretches of a stock's day, given by time, that need a chart; `finished` is the last minute over.
+    """Return the ranges of a stock's day that need the chart. `bars` are ordered by time.
 
-    What follows the newest bar is doubtful where that bar is: trades after it may have gone unheard.
+    `finished` is the last minute that is over. If the newest bar is suspect, so is the time after it: trades may have
+    followed that were not received.
     """
     groups: list[tuple[Bar | None, list[Bar], bool]] = []
-    before: Bar | None = None
+    previous: Bar | None = None
     for bar in bars:
         if bar.minute > finished:
             break
         if not bar.is_whole:
             if not groups or groups[-1][2]:
-                groups.append((before, [], False))
+                groups.append((previous, [], False))
             groups[-1][1].append(bar)
         elif groups:
             groups[-1] = (*groups[-1][:2], True)
-        before = bar
+        previous = bar
     return [
         GapRange(
             bars=tuple(group),
@@ -366,18 +367,17 @@ def doubtful(bars: Iterable[Bar], finished: str) -> list[GapRange]:
 
 
 def mended(ours: Sequence[Bar], chart: Iterable[ChartMinute], floor: tuple[int, int]) -> list[Bar]:
-    """Return what is to be written of a stretch of bars with holes, given the chart of the same minutes.
+    """Return the bars to write for a range of bars with gaps, given the chart of the same minutes.
 
-    `chart` is in Korean time. `ours` are all the bars of the stretch, at least one, by time; `floor` the day's
-    totals of shares and won before it. A bar that was merely doubted and that the chart confirms is whole, and
-    keeps its `count`; one with holes, and a minute we know nothing of, becomes the chart's; one the chart is
-    silent about stays doubtful.
+    `chart` is in Korean time. `ours` are all bars of the range, at least one, ordered by time; `floor` has the day's
+    totals of shares and won before it. A suspect bar that the chart confirms is whole, and keeps its `count`. A bar
+    with a gap, and a minute without a bar, take the chart's figures. A bar that the chart lacks stays suspect.
     """
-    known, told = {bar.minute: bar for bar in ours}, {f"{row.at:%H%M}": row for row in chart if row.volume}
+    bars, rows = {bar.minute: bar for bar in ours}, {f"{row.at:%H%M}": row for row in chart if row.volume}
     day_volume, day_value = floor
     result = []
-    for minute in sorted(known.keys() | told.keys()):
-        bar, row = known.get(minute), told.get(minute)
+    for minute in sorted(bars.keys() | rows.keys()):
+        bar, row = bars.get(minute), rows.get(minute)
         if bar is None or not (bar.is_whole or row is None):
             assert row is not None
             bar = _charted(bar or ours[0], row, day_volume, day_value)
@@ -389,9 +389,9 @@ def mended(ours: Sequence[Bar], chart: Iterable[ChartMinute], floor: tuple[int, 
 
 
 def _charted(like: Bar, row: ChartMinute, day_volume: int, day_value: int) -> Bar:
-    """Return the chart's minute as a bar of the stock of `like`; `like` itself, whole, where it is just that.
+    """Return the chart's minute as a bar of the stock of `like`, with the count of `like` if all figures are equal.
 
-    A volume reckoned from running totals is right with trades missed, so only a bar without known holes has its count.
+    A volume from running totals is right even if trades are missing, so only a bar without a known gap has a count.
     """
     bar = replace(
         like,

@@ -1,10 +1,10 @@
-"""The chase of an unfilled order: wait, check, cancel, confirm, re-order nearer, at last go to market.
+"""The chase of an unfilled order: wait, check, cancel, confirm, re-order closer to the market, finally at market.
 
-Source: spec §9.6. This module decides; `orders/chase.py` carries out. A decision rests on rows alone, so that any
-worker can take the next step after another has died.
+Source: spec §9.6. This module decides; `orders/chase.py` executes. A decision depends on rows alone, so any worker can
+take the next step after another has died.
 
-A family of orders ends with its trade date. Only what our own confirmed cancel released, or what provably never
-reached the broker, is ordered again. In an auction (단일가) a family takes one more step and then keeps its place
+A family of orders ends with its trade date. Only shares that our own confirmed cancel released, or that provably never
+reached the broker, are ordered again. In an auction (단일가) a family takes one more step and then keeps its place
 until the result is in the list.
 """
 
@@ -18,23 +18,23 @@ from aegis.requests import EndCause
 from aegis.risk import gettext_noop
 from aegis.sessions import KST
 
-# orders of one family that never reached the broker: more than this is no accident
+# a chase ends after this many orders of one family that never reached the broker
 MAX_LOST = 3
 # how long after an auction's end its fills may still be missing from the list
 AUCTION_RESULT_AFTER = timedelta(seconds=10)
 
 
 class ChaseBy(StrEnum):
-    """How an order comes nearer: by a cancel and a new order (spec §9.6), or by an amend (정정)."""
+    """How an order moves closer to the market: by a cancel and a new order (spec §9.6), or by an amend (정정)."""
 
     CANCEL = "CANCEL"
     AMEND = "AMEND"
 
 
 class ChaseStep(StrEnum):
-    """The steps that ask the broker for something. Each is a Celery task of its own."""
+    """The steps that call the broker. Each is a Celery task of its own."""
 
-    CHECK = "CHECK"  # read the order list: what is filled?
+    CHECK = "CHECK"  # read the order list: how many shares are filled?
     CANCEL = "CANCEL"
     AMEND = "AMEND"
     CONFIRM = "CONFIRM"  # read the order list: did the cancel, or the amend, take effect?
@@ -42,16 +42,16 @@ class ChaseStep(StrEnum):
 
 
 class Action(StrEnum):
-    """What a decision asks for: a step, or none."""
+    """The action of a decision: a step, or none."""
 
     CHECK = "CHECK"
     CANCEL = "CANCEL"
     AMEND = "AMEND"
     CONFIRM = "CONFIRM"
     REORDER = "REORDER"
-    WAIT = "WAIT"  # not due, or nothing may be done yet
-    REST = "REST"  # the chase is over, nothing to say
-    END = "END"  # the chase is over, and `why` says it
+    WAIT = "WAIT"  # not due, or no step is allowed yet
+    REST = "REST"  # the chase is over, without a reason to record
+    END = "END"  # the chase is over, `why` is the reason
 
     @property
     def step(self) -> ChaseStep | None:
@@ -60,7 +60,10 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How an order is chased: seconds between looks, how many re-orders, ticks nearer with each, and how it ends."""
+    """How an order is chased: seconds between checks, number of re-orders, ticks closer with each.
+
+    `market_after`: one more re-order follows, at market.
+    """
 
     wait_seconds: float
     max_retries: int
@@ -70,10 +73,10 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class ChaseSession:
-    """Where the venue of an order stands now.
+    """The present session of an order's venue.
 
-    `is_open`: it takes orders, `takes_market`: at market too. `auction_since`, `auction_until`: the auction that is
-    going on, None outside one. `is_over`: an order of this venue and kind can no longer trade today.
+    `is_open`: it takes orders; `takes_market`: it takes market orders too. `auction_since`, `auction_until`: the
+    current auction, None outside an auction. `is_over`: an order of this venue and kind can no longer trade today.
     """
 
     is_open: bool = True
@@ -88,13 +91,13 @@ CONTINUOUS = ChaseSession()
 
 @dataclass(frozen=True, slots=True)
 class ChaseState:
-    """What the rows say of an order under chase.
+    """The state of a chased order by its rows. Quantities are shares.
 
-    `looked_at` is when the broker last confirmed its figures on a complete list. `wanted_qty` is what the root asked
-    for and no order of the family has filled or holds open. `released_qty` is what our own confirmed cancel of this
-    order took, and what may be ordered again at most. `cancel_sent_at` is that of a cancel or an amend of ours whose
-    end is not known yet, `resend_at` when a cancel may be sent again, None for an amend. `retries` counts the
-    family's re-orders and amends that reached the broker, `lost` those that never did: they use up no retry.
+    `looked_at` is when the broker last confirmed its figures on a complete list. `wanted_qty` is the root's quantity
+    minus the shares that the family has filled or holds open. `released_qty` are the shares that our own confirmed
+    cancel of this order took, the most that may be ordered again. `cancel_sent_at` is when a cancel or an amend of ours
+    was sent that has no known end yet; `resend_at` is when the cancel may be sent again, None for an amend. `retries`
+    counts the family's re-orders and amends that reached the broker, `lost` those that did not: they use up no retry.
     """
 
     status: Status
@@ -117,8 +120,10 @@ class ChaseState:
 
 @dataclass(frozen=True, slots=True)
 class ChaseDecision:
-    """`why` is a sentence to translate. `retry` is the place in the plan, from 1, of the order that this step makes or
-    prepares, 0 if none follows. `until`: when to decide again, None for the usual pause.
+    """The decision about one order. `why` is a sentence to translate.
+
+    `retry` is the place in the plan, from 1, of the order that this step creates or prepares, 0 if none follows.
+    `until` is when to decide again, None for the usual pause.
     """
 
     action: Action
@@ -151,7 +156,7 @@ def _ended_step(order: ChaseState, plan: Plan, *, may_order: bool, session: Chas
     if not is_lost and order.status is not Status.CANCELLED:
         return ChaseDecision(Action.END, gettext_noop("the order ended, and not by our cancel"))
     if not is_lost and order.end_cause is None:
-        return ChaseDecision(Action.CONFIRM, gettext_noop("the list has not said yet what ended it"))
+        return ChaseDecision(Action.CONFIRM, gettext_noop("the order list does not show yet what ended it"))
     if not is_lost and (order.end_cause is not EndCause.OWN_CANCEL or order.released_qty <= 0):
         return ChaseDecision(Action.END, gettext_noop("the order ended, and not by our cancel"))
     if why := _exhausted(order, plan):
@@ -164,7 +169,7 @@ def _ended_step(order: ChaseState, plan: Plan, *, may_order: bool, session: Chas
 
 
 def _is_surplus(order: ChaseState) -> bool:
-    """Whether its shares are not wanted any more: the family has them all, or another order goes for them.
+    """Whether its shares are no longer needed: the family has them all, or another order replaces it.
 
     It happens when an earlier fill, or an order given up as lost, is discovered late.
     """
@@ -176,7 +181,7 @@ def _place_in_plan(order: ChaseState) -> int:
 
 
 def _retry(order: ChaseState, plan: Plan, session: ChaseSession) -> int:
-    """Return the place in the plan of the order that follows: in an auction straight to the market, if that is last."""
+    """Return the place in the plan of the next order: in an auction it skips to the plan's market order, if any."""
     place = _place_in_plan(order)
     if session.auction_since is not None and session.takes_market and plan.market_after:
         return max(place, plan.max_retries + 1)
@@ -184,7 +189,7 @@ def _retry(order: ChaseState, plan: Plan, session: ChaseSession) -> int:
 
 
 def _obstacle(*, may_order: bool, session: ChaseSession) -> str:
-    """Return why no step is taken now, empty if one may be. What rests stays where it is."""
+    """Return why no step is taken now, empty if one may be taken. Resting orders stay where they are."""
     if not may_order:
         return gettext_noop("the trading state forbids new orders")
     return "" if session.is_open else gettext_noop("its venue takes no orders at this hour")
@@ -208,13 +213,13 @@ def _open_step(
     if _is_surplus(order) or _exhausted(order, plan):
         return ChaseDecision(Action.CANCEL)
     retry = _retry(order, plan, session)
-    # an amend keeps the order kind: the step to the market is a cancel and a new order
+    # an amend keeps the order kind, so the step to a market order is a cancel and a new order
     is_amend = order.by is ChaseBy.AMEND and not goes_to_market(retry, plan)
     return ChaseDecision(Action.AMEND if is_amend else Action.CANCEL, retry=retry)
 
 
 def _keeps_its_place(order: ChaseState, plan: Plan, session: ChaseSession) -> bool:
-    """Whether an auction goes on in which the family has no step left to take."""
+    """Whether there is an auction now in which the family has no step left."""
     if session.auction_since is None or _is_surplus(order):
         return False
     is_the_auctions_step = order.retries > 0 and order.created_at >= session.auction_since
@@ -222,7 +227,7 @@ def _keeps_its_place(order: ChaseState, plan: Plan, session: ChaseSession) -> bo
 
 
 def _exhausted(order: ChaseState, plan: Plan) -> str:
-    """Return why no order may follow this one, empty if one may."""
+    """Return why no order may follow this one, empty if one may follow."""
     is_last = plan.market_after and order.is_at_market and not order.never_arrived
     if is_last or _place_in_plan(order) > plan.max_retries + plan.market_after:
         return gettext_noop("every retry is used up")
@@ -233,7 +238,7 @@ def _pending_cancel_step(order: ChaseState, now: datetime, session: ChaseSession
     assert order.cancel_sent_at is not None
     if order.looked_at is None or order.looked_at < order.cancel_sent_at:
         return ChaseDecision(Action.CONFIRM, gettext_noop("see whether the cancel took effect"))
-    # sent again into an auction it would take the order out of it
+    # a second cancel during an auction would remove the order from the auction
     may_resend = session.is_open and session.auction_since is None and not session.is_over
     if order.resend_at is not None and now >= order.resend_at and may_resend:
         return ChaseDecision(Action.CANCEL, gettext_noop("the cancel was lost: cancelling twice harms nothing"))
@@ -241,12 +246,12 @@ def _pending_cancel_step(order: ChaseState, now: datetime, session: ChaseSession
 
 
 def why_held(quote: Quote) -> str:
-    """Return why a chase pauses at this quote, empty if it goes on: no price is made while a stock is held."""
+    """Return why a chase pauses at this quote, empty if it continues: a stock that is held makes no price."""
     if quote.is_halted:
         return gettext_noop("the stock is halted by the exchange")
     return gettext_noop("a volatility interruption holds the stock") if quote.in_vi else ""
 
 
 def goes_to_market(retry: int, plan: Plan) -> bool:
-    """Whether the re-order numbered `retry` (1 is the first) is the last one, at market."""
+    """Whether re-order number `retry`, from 1, is the last one, at market."""
     return plan.market_after and retry > plan.max_retries

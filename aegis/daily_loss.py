@@ -1,7 +1,7 @@
-"""What a day's trading has won or lost: today's value of the shares and today's fills, from today's base prices.
+"""The result of a day's trading: the value of the shares and today's fills, measured from today's base prices.
 
-Neither a deposit nor a withdrawal is part of it, and an ex-rights day or a split moves its own base price. Shares that
-came or went without a trade count at the base price, as if they had been there, or not, since the morning.
+Deposits and withdrawals are not part of it, and an ex-rights day or a split moves its own base price. Shares that were
+moved in or out without a trade count at the base price, as if they had been moved before the day began.
 """
 
 from collections.abc import Iterable
@@ -12,11 +12,11 @@ from aegis.ticks import DAILY_LIMIT_PERCENT
 
 @dataclass(frozen=True, slots=True)
 class StockDay:
-    """One stock's day, in shares and won. `qty` is held now, at `price`.
+    """One stock's day, in shares and won. `qty` shares are held now, at `price`.
 
-    A price that is not surely of today (`is_of_today`) counts only within the day's limits: a balance may show
-    yesterday's before the first trade. `paid_won` and `received_won` are today's fills with commission and tax.
-    `base_price` is today's 기준가, None if no price is known from which the day could be measured.
+    A price that may not be of today (`is_of_today` is false) counts only within the day's limits: before the first
+    trade a balance may show yesterday's price. `paid_won` and `received_won` are today's fills with commission and tax.
+    `base_price` is today's 기준가, None if no price is known to measure the day from.
     """
 
     code: str
@@ -35,7 +35,7 @@ class StockDay:
 
     @property
     def result_won(self) -> int | None:
-        """Return what the stock has won or lost today, None if that cannot be known."""
+        """The profit or loss of the stock today, None if it is not known."""
         if self.base_price is None:
             return self.qty * self.price + self.received_won - self.paid_won if self.qty_at_start == 0 else None
         value = self.qty * self._price_of_today(self.base_price)
@@ -48,14 +48,14 @@ class StockDay:
 
 @dataclass(frozen=True, slots=True)
 class DayResult:
-    """What all stocks together have won or lost today. `unknown` names those that are not in it."""
+    """The profit or loss of all stocks together today, in won. `unknown` has the codes that it does not include."""
 
     won: int = 0
     unknown: tuple[str, ...] = ()
 
 
 def result_of(stocks: Iterable[StockDay]) -> DayResult:
-    """Return the sum of the stocks' days, as far as it can be known."""
+    """Return the sum of the stocks' results, as far as they are known."""
     results = {stock.code: stock.result_won for stock in stocks}
-    known = sum(result for result in results.values() if result is not None)
-    return DayResult(known, tuple(code for code, result in results.items() if result is None))
+    known_won = sum(result for result in results.values() if result is not None)
+    return DayResult(known_won, tuple(code for code, result in results.items() if result is None))

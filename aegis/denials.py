@@ -1,6 +1,6 @@
-"""Why AEGIS denies an order, trips, or changes what was asked for: every code, and the denial that carries one.
+"""The codes with which AEGIS denies an order, changes it, or trips the kill switch; and the denial that carries one.
 
-The codes are part of the interface: strategies read them in the answer to an order.
+The codes are part of the interface: strategies read them in the reply to an order.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from aegis.described import DescribedName
 
 
 class DenialCode(DescribedName):
-    """A stable code, and what it means. `docs/reference/denials.md` is made from these."""
+    """A stable code and its meaning. `docs/reference/denials.md` is generated from these."""
 
     AMEND_KIND = "AMEND_KIND", "orders of this kind cannot be amended at this venue: cancel it and place a new order"
     BAND = "BAND", "the next price of a chase leaves the band that its order was given"
@@ -66,7 +66,7 @@ class DenialCode(DescribedName):
 
     @property
     def is_transient(self) -> bool:
-        """Whether it ends by itself: a queued re-order waits for that, a new order is denied."""
+        """Whether it ends by itself: a queued re-order waits for that, while a new order is denied."""
         return self in _TRANSIENT
 
 
@@ -86,7 +86,7 @@ _TRANSIENT = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Denial:
-    """One reason against an order: a stable code, and a sentence with named places for `figures`."""
+    """One reason against an order: a stable code, and a sentence with named placeholders for `figures`."""
 
     code: DenialCode
     sentence: str
@@ -97,5 +97,5 @@ class Denial:
 
     @property
     def is_transient(self) -> bool:
-        """Whether it ends by itself: a queued re-order waits for that, a new order is denied."""
+        """Whether it ends by itself: a queued re-order waits for that, while a new order is denied."""
         return self.code.is_transient

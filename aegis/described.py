@@ -1,11 +1,11 @@
-"""The base of names that explain themselves: `docs/reference/` is made from them."""
+"""Base class of the enumerations from which `docs/reference/` is generated."""
 
 from enum import StrEnum
 from typing import Self
 
 
 class DescribedName(StrEnum):
-    """A stable name, and what it means: members are written `NAME = "NAME", "what it means"`."""
+    """A stable name with its meaning. Members are written `NAME = "NAME", "what it means"`."""
 
     meaning: str
 

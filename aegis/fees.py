@@ -3,8 +3,8 @@
 Commission: spec §11.4, a contract of the customer, different by venue. Taxes: dated by law; the
 broker's notices of 2023 to 2026 (venue notes, "Costs"). Rates are percent, amounts whole won.
 
-UNVERIFIED: that commission and each tax are cut to the whole won once for an order, of all that it traded, and not
-for a day's trades of a stock or to ten won. One day of several fills settles it: inquire-daily-ccld has the
+UNVERIFIED: commission and each tax are rounded down to the whole won once per order, on its traded total. The broker
+may instead round per stock and day, or to ten won. A day with several fills settles it: inquire-daily-ccld has the
 costs of orders (prsm_tlex_smtl), inquire-balance those of the day (thdt_tlex_amt).
 """
 
@@ -20,7 +20,7 @@ COMMISSION_PCT: Mapping[Market, Decimal] = MappingProxyType(
     {
         Market.KRX: Decimal("0.0140527"),
         Market.NXT: Decimal("0.0139527"),
-        # the broker routes it; KRX's rate is the dearer of the two
+        # the broker chooses the venue; KRX's rate is the higher of the two
         Market.SOR: Decimal("0.0140527"),
     }
 )
@@ -31,7 +31,7 @@ def _pct(*rates: str) -> tuple[Decimal, ...]:
 
 
 # first trade date of the rates, percent by board; newest first. A KOSPI sale pays two taxes: the securities
-# transaction tax (증권거래세) and the special rural tax (농어촌특별세); each is cut to the whole won.
+# transaction tax (증권거래세) and the special rural tax (농어촌특별세); each is rounded down to the whole won.
 SALES_TAXES_PCT: tuple[tuple[date, Mapping[Board, tuple[Decimal, ...]]], ...] = (
     (date(2026, 1, 1), {Board.KOSPI: _pct("0.05", "0.15"), Board.KOSDAQ: _pct("0.20"), Board.KONEX: _pct("0.10")}),
     (date(2025, 1, 1), {Board.KOSPI: _pct("0.00", "0.15"), Board.KOSDAQ: _pct("0.15"), Board.KONEX: _pct("0.10")}),
@@ -42,7 +42,7 @@ SALES_TAXES_PCT: tuple[tuple[date, Mapping[Board, tuple[Decimal, ...]]], ...] = 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """The customer's own rates in percent, by venue; one given here wins over the tables."""
+    """The customer's own rates in percent, by venue. A rate given here overrides the tables."""
 
     commission_pct: Mapping[Market, Decimal] = field(default_factory=dict)
     tax_pct: Mapping[Market, Decimal] = field(default_factory=dict)
@@ -50,7 +50,7 @@ class Rates:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one trade costs, in won."""
+    """The commission and tax of one trade, in won."""
 
     fee: int
     tax: int
@@ -74,7 +74,7 @@ def sales_taxes_pct(on: date, board: Board, instrument: Instrument) -> tuple[Dec
 
 
 def sales_tax_pct(on: date, board: Board, instrument: Instrument) -> Decimal:
-    """Return all taxes on a sale together, in percent. Raises ValueError as `sales_taxes_pct` does."""
+    """Return the sum of the taxes on a sale, in percent. Raises ValueError as `sales_taxes_pct` does."""
     return sum(sales_taxes_pct(on, board, instrument), Decimal(0))
 
 
@@ -88,17 +88,19 @@ def calc_fee(
     instrument: Instrument = Instrument.STOCK,
     rates: Rates | None = None,
 ) -> Cost:
-    """Return commission and tax, in whole won (fractions dropped), of an order that traded `amount` won in all.
+    """Return commission and tax, in whole won (rounded down), of an order that traded `amount` won in total.
 
-    Source: spec §11.5, with the taxes by date, board and instrument, and none on a buy. A rate of the customer's own
-    is one tax.
+    Source: spec §11.5. Taxes depend on date, board and instrument; a buy pays none. A tax rate in `rates` replaces all
+    taxes of a stock and is rounded once.
     """
     rates = rates or Rates()
     fee = _cut(amount, rates.commission_pct.get(market, COMMISSION_PCT[market]))
     if side is Side.BUY:
         return Cost(fee=fee, tax=0)
-    own = rates.tax_pct.get(market)
-    taxes = sales_taxes_pct(on, board, instrument) if own is None or instrument is not Instrument.STOCK else (own,)
+    own_pct = rates.tax_pct.get(market)
+    taxes = (
+        sales_taxes_pct(on, board, instrument) if own_pct is None or instrument is not Instrument.STOCK else (own_pct,)
+    )
     return Cost(fee=fee, tax=sum(_cut(amount, pct) for pct in taxes))
 
 
@@ -117,10 +119,10 @@ def calc_fill_cost(
     instrument: Instrument = Instrument.STOCK,
     rates: Rates | None = None,
 ) -> Cost:
-    """Return what a fill of `amount` won adds to the cost of its order, `filled_before` won of which are traded.
+    """Return the cost that a fill of `amount` won adds to its order, which has already traded `filled_before` won.
 
-    The costs of an order's fills so add up to the cost of the order as a whole.
-    UNVERIFIED: the commission of an order by SOR that fills on two venues; here each fill has its venue's rate.
+    The costs of an order's fills add up to the cost of the whole order.
+    UNVERIFIED: the commission of a SOR order that fills on two venues; here each fill has its venue's rate.
     """
 
     def cost(traded: int) -> Cost:

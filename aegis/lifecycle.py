@@ -1,33 +1,33 @@
-"""An order's life: its states, what can happen to it, and the one table of moves.
+"""The lifecycle of an order: its states, its events, and the table of possible moves.
 
-The odd moves are real: a fill overtakes our cancel, an order given up for lost turns up.
+The unusual moves happen: a fill overtakes our cancel, an order that was given up as lost appears in the list.
 """
 
 from enum import StrEnum
 
 
 class Status(StrEnum):
-    SUBMITTING = "SUBMITTING"  # committed by us, not yet answered
+    SUBMITTING = "SUBMITTING"  # committed by us, no reply yet
     PENDING = "PENDING"  # the broker has it, nothing filled
     PARTIAL = "PARTIAL"
     FILLED = "FILLED"
     CANCELLED = "CANCELLED"
     EXPIRED = "EXPIRED"  # its day or phase ended
     REJECTED = "REJECTED"
-    UNKNOWN = "UNKNOWN"  # sent, no answer: to be resolved by looking
+    UNKNOWN = "UNKNOWN"  # sent, no reply: the order list or an operator decides
 
 
 class Event(StrEnum):
     ACCEPTED = "ACCEPTED"
     REFUSED = "REFUSED"
     NO_ANSWER = "NO_ANSWER"
-    ABSENT = "ABSENT"  # looked for often enough, on complete lists: it never arrived
+    ABSENT = "ABSENT"  # enough complete lists lack it: it never arrived
     PART_FILLED = "PART_FILLED"
     FULLY_FILLED = "FULLY_FILLED"
-    UNFILLED = "UNFILLED"  # fills we believed in were not the broker's
+    UNFILLED = "UNFILLED"  # the broker does not confirm our fills
     CANCELLED = "CANCELLED"
     EXPIRED = "EXPIRED"
-    STILL_OPEN = "STILL_OPEN"  # a notice called it cancelled or refused, and the list goes on showing it open
+    STILL_OPEN = "STILL_OPEN"  # a notice reported it cancelled or refused, but the list still shows it open
 
 
 _S, _E = Status, Event
@@ -35,11 +35,11 @@ _S, _E = Status, Event
 MOVES: dict[tuple[Status, Event], Status] = {
     (_S.SUBMITTING, _E.ACCEPTED): _S.PENDING,
     (_S.SUBMITTING, _E.REFUSED): _S.REJECTED,
-    (_S.SUBMITTING, _E.NO_ANSWER): _S.UNKNOWN,  # the broker may hold it: ask, never resend
+    (_S.SUBMITTING, _E.NO_ANSWER): _S.UNKNOWN,  # the broker may have it: ask, never resend
     (_S.UNKNOWN, _E.ACCEPTED): _S.PENDING,
     (_S.UNKNOWN, _E.REFUSED): _S.REJECTED,
     (_S.UNKNOWN, _E.ABSENT): _S.REJECTED,
-    (_S.PENDING, _E.REFUSED): _S.REJECTED,  # taken by the broker, turned away by the exchange
+    (_S.PENDING, _E.REFUSED): _S.REJECTED,  # accepted by the broker, refused by the exchange
     (_S.PENDING, _E.PART_FILLED): _S.PARTIAL,
     (_S.PENDING, _E.FULLY_FILLED): _S.FILLED,
     (_S.PENDING, _E.CANCELLED): _S.CANCELLED,
@@ -58,10 +58,10 @@ MOVES: dict[tuple[Status, Event], Status] = {
     (_S.EXPIRED, _E.FULLY_FILLED): _S.FILLED,
     (_S.CANCELLED, _E.UNFILLED): _S.CANCELLED,
     (_S.EXPIRED, _E.UNFILLED): _S.EXPIRED,
-    (_S.REJECTED, _E.PART_FILLED): _S.PARTIAL,  # refused by notice, filled by the exchange: the fill is the fact
+    (_S.REJECTED, _E.PART_FILLED): _S.PARTIAL,  # a notice refused it, but the exchange filled it: the fill counts
     (_S.REJECTED, _E.FULLY_FILLED): _S.FILLED,
-    (_S.REJECTED, _E.ACCEPTED): _S.PENDING,  # given up for lost, and found after all
-    (_S.REJECTED, _E.STILL_OPEN): _S.PENDING,  # refused by notice, and every list shows it open
+    (_S.REJECTED, _E.ACCEPTED): _S.PENDING,  # given up as lost, then found
+    (_S.REJECTED, _E.STILL_OPEN): _S.PENDING,  # a notice refused it, but every list shows it open
 }
 
 OPEN = frozenset({_S.PENDING, _S.PARTIAL})
@@ -72,11 +72,11 @@ DONE = frozenset(_S) - UNSETTLED
 
 
 class IllegalMove(Exception):
-    """An event that cannot happen in this state: a bug, or a broker gone mad."""
+    """An event that cannot happen in this state: a bug of ours, or inconsistent data from the broker."""
 
 
 def after(status: Status, event: Event) -> Status:
-    """Return the state that `event` leads to. Raises IllegalMove where the table has no such row."""
+    """Return the state that `event` leads to. Raises IllegalMove if the table has no such move."""
     try:
         return MOVES[status, event]
     except KeyError:
@@ -84,7 +84,7 @@ def after(status: Status, event: Event) -> Status:
 
 
 def fill_event(filled_qty: int, qty: int) -> Event:
-    """Return what a total of `filled_qty` shares means for an order of `qty`."""
+    """Return the event for a total of `filled_qty` filled shares of an order of `qty`."""
     if filled_qty >= qty:
         return Event.FULLY_FILLED
     return Event.PART_FILLED if filled_qty else Event.UNFILLED

@@ -1,4 +1,4 @@
-"""When the market as a whole asks for care: an index that falls, trading that the exchange stops.
+"""Market-wide risk: a falling index, and trading halts by the exchange.
 
 Source of the codes: the broker's table of MKOP_CLS_CODE (H0STMKO0).
 """
@@ -16,7 +16,7 @@ from aegis.risk import gettext_noop
 
 @dataclass(frozen=True, slots=True)
 class FallLimits:
-    """How far an index may fall, in percent: from the day's open, and within so many seconds. 0 leaves one out."""
+    """How far an index may fall, in percent: from the day's open, and within `seconds`. 0 disables a limit."""
 
     from_open_percent: Decimal = Decimal(0)
     percent: Decimal = Decimal(0)
@@ -25,28 +25,30 @@ class FallLimits:
 
 @dataclass(frozen=True, slots=True)
 class Points:
-    """An index at a moment."""
+    """The value of an index at one moment."""
 
     at: datetime
     points: Decimal
 
 
-def fallen(name: str, seen: Sequence[Points], opened: Decimal | None, limits: FallLimits) -> Denial | None:
-    """Return why an index is a reason to stop buying, None where it is none. `seen` has the oldest first.
+def fallen(name: str, values: Sequence[Points], opened: Decimal | None, limits: FallLimits) -> Denial | None:
+    """Return the denial of buys that the fall of an index causes, None if there is none. `values` has the oldest first.
 
-    `opened` is what its whole fall is measured from: the open, or where it stood when a person last decided.
+    `opened`, in points, is what the day's fall is measured from: the open, or the value when the operator last decided.
     """
-    if not seen:
+    if not values:
         return None
-    now = seen[-1]
-    if limits.from_open_percent and opened and _fall(opened, now.points) >= limits.from_open_percent:
-        words = gettext_noop("{index} is {percent:.2f}% below where the day began: at {points}, from {before}")
-        return Denial(DenialCode.INDEX_FALL, words, _figures(name, opened, now.points))
+    latest = values[-1]
+    if limits.from_open_percent and opened and _fall(opened, latest.points) >= limits.from_open_percent:
+        template = gettext_noop("{index} is {percent:.2f}% below where the day began: at {points}, from {before}")
+        return Denial(DenialCode.INDEX_FALL, template, _figures(name, opened, latest.points))
     window = timedelta(seconds=limits.seconds)
-    highest = max(each.points for each in seen if now.at - each.at <= window)
-    if limits.percent and limits.seconds and _fall(highest, now.points) >= limits.percent:
-        words = gettext_noop("{index} fell {percent:.2f}% within {seconds} s: to {points}, from {before}")
-        return Denial(DenialCode.INDEX_DROP, words, {**_figures(name, highest, now.points), "seconds": limits.seconds})
+    highest = max(value.points for value in values if latest.at - value.at <= window)
+    if limits.percent and limits.seconds and _fall(highest, latest.points) >= limits.percent:
+        template = gettext_noop("{index} fell {percent:.2f}% within {seconds} s: to {points}, from {before}")
+        return Denial(
+            DenialCode.INDEX_DROP, template, {**_figures(name, highest, latest.points), "seconds": limits.seconds}
+        )
     return None
 
 
@@ -59,7 +61,7 @@ def _figures(name: str, before: Decimal, now: Decimal) -> dict[str, object]:
 
 
 class HaltKind(StrEnum):
-    """What a market's operation code tells of. A sidecar stops programs only, which concerns no order of ours."""
+    """What a market operation code announces. A sidecar stops program trading only, so it affects no order of ours."""
 
     CIRCUIT_BREAKER = "CIRCUIT_BREAKER"  # 서킷브레이커: nothing trades for twenty minutes, then one auction
     SELL_SIDECAR = "SELL_SIDECAR"  # 사이드카 매도: programs may not sell for five minutes
@@ -67,22 +69,23 @@ class HaltKind(StrEnum):
 
     @property
     def lasts_at_most(self) -> timedelta:
-        """Return after which time it is over even where nobody heard of its end: its own, and some minutes."""
+        """How long it lasts at most if no end was received: its own length and some minutes."""
         return timedelta(minutes=35 if self is HaltKind.CIRCUIT_BREAKER else 7)
 
 
 _CB, _SELL, _BUY = HaltKind.CIRCUIT_BREAKER, HaltKind.SELL_SIDECAR, HaltKind.BUY_SIDECAR
-# UNVERIFIED: 184 and 185 stand beside 174 and 175 under the same name; frames of one real halt settle which come
+# UNVERIFIED: the table has 184 and 185 under the same names as 174 and 175; frames of one real halt settle which are
+# sent
 BEGINS: Mapping[str, HaltKind] = MappingProxyType({"174": _CB, "184": _CB, "387": _SELL, "397": _BUY})
 ENDS: Mapping[str, HaltKind] = MappingProxyType({"175": _CB, "182": _CB, "185": _CB, "388": _SELL, "398": _BUY})
 
-# an index stands 8 % below its last close when a circuit breaker begins; what we know of it may be a minute old
+# an index is 8 % below its last close when a circuit breaker begins; our value of it may be a minute old
 BREAKER_FALL_PERCENT = Decimal(6)
 
 
 @dataclass(frozen=True, slots=True)
 class IndexDay:
-    """An index now and at the last close, in points; None if it is not known, or not as of now."""
+    """An index now and at the last close, in points; None if a value is unknown, or `now` is stale."""
 
     now: Decimal | None
     last_close: Decimal | None
@@ -95,10 +98,11 @@ class IndexDay:
 
 
 def is_stale(indexes: Sequence[IndexDay], *, had_one_today: bool) -> bool:
-    """Whether the code of a circuit breaker is an old one, that a stock still carries.
+    """Whether the code of a circuit breaker is an old one that a stock still carries.
 
-    A frame comes when a stock enters or leaves a volatility interruption, and its code has no time. A circuit breaker
-    begins only while an index is 8 % down; if no index says so, a second one on a day is not believed.
+    A frame arrives when a stock enters or leaves a volatility interruption, and its code has no time. A circuit breaker
+    begins only while an index is 8 % down. If not every index is known, a second one on a day (`had_one_today`) counts
+    only if a known index has fallen that far.
     """
     falls = [fall for index in indexes if (fall := index.fall_percent) is not None]
     if len(falls) == len(indexes) and falls:

@@ -1,14 +1,14 @@
-"""What an order's and a stop's history records, each kind with what it means.
+"""The kinds of events in the history of an order and of a stop, with their meanings.
 
-`aegis.lifecycle.Event` are the events that change an order's state; these change none.
-`docs/reference/order-events.md` is made from all of them.
+The events of an order that change its state are `aegis.lifecycle.Event`; those here do not change it.
+`docs/reference/order-events.md` is generated from all of them.
 """
 
 from aegis.described import DescribedName
 
 
 class OrderEventKind(DescribedName):
-    """An event in the history of an order that changes no state of it."""
+    """An event in the history of an order that does not change its state."""
 
     CREATED = "CREATED", "its row was committed, before anything was sent"
     KIND_CHANGED = "KIND_CHANGED", "a market order goes as a limit at the best opposite quote"

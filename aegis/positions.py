@@ -1,9 +1,9 @@
-"""What we hold: the broker's last balance, plus the fills it had not counted yet.
+"""Positions: the broker's last balance, plus our fills that the balance does not include yet.
 
-A balance and a stream of fills arrive in any order, and either may be late. Each line of a balance
-says how many shares were bought and sold today as far as the broker had counted. We count our own
-fills the same way. Only what we have counted beyond the broker changes a position: whichever came
-first, the same shares are never counted twice and never missed.
+Balances and fills arrive in any order, and either may be late. Each line of a balance has the shares
+bought and sold today that the broker has counted so far. We count our own fills in the same way, and
+only shares that we have counted beyond the broker change a position. So no share is counted twice or
+missed, whichever arrives first.
 """
 
 from dataclasses import dataclass, replace
@@ -19,17 +19,17 @@ CENT = Decimal("0.0001")  # the broker prints average prices with four decimals
 
 
 class PositionChange(StrEnum):
-    """What may change a holding without a trade of the day."""
+    """A change of a holding without a trade of the day."""
 
     SPLIT = "SPLIT"  # 액면분할
     REVERSE_SPLIT = "REVERSE_SPLIT"  # 액면병합, 감자
     BONUS_ISSUE = "BONUS_ISSUE"  # 무상증자, 주식배당
-    UNEXPLAINED = "UNEXPLAINED"  # moved in or out, or traded while nobody looked
+    UNEXPLAINED = "UNEXPLAINED"  # shares moved in or out, or trades that we did not see
 
 
 @dataclass(frozen=True, slots=True)
 class Uncounted:
-    """Shares of an execution of ours that the newest balance had not counted, and the won they cost or brought."""
+    """Shares of an execution of ours that the newest balance had not counted, and their cost or proceeds in won."""
 
     side: Side
     qty: int
@@ -40,9 +40,9 @@ class Uncounted:
 class PositionCounts:
     """One stock of the portfolio, in shares and won.
 
-    `broker_*` is what the broker had counted as traded on `day` when its balance was last taken over;
-    `our_*` what our own executions of that day add up to. `uncounted` are the executions that are not in the
-    account's cash yet, oldest first.
+    `broker_*` are the shares that the broker had counted as traded on `day` in the last accepted balance; `our_*` are
+    the sums of our own executions of that day. `uncounted` are the executions that are not in the account's cash yet,
+    oldest first.
     """
 
     day: date
@@ -56,87 +56,88 @@ class PositionCounts:
 
     @property
     def uncounted_qty(self) -> int:
-        """The shares bought less those sold that the newest balance had not counted."""
+        """Shares bought minus shares sold that the newest balance had not counted."""
         return sum(fill.side.sign * fill.qty for fill in self.uncounted)
 
     @property
     def paid_won(self) -> int:
-        """What these shares cost less what they brought, in won: the account's cash does not show it yet."""
+        """Cost minus proceeds of these shares, in won: the account's cash does not include it yet."""
         return sum(fill.side.sign * fill.won for fill in self.uncounted)
 
 
 def position_after_fill(
     line: PositionCounts, day: date, side: Side, qty: int, price: Decimal, *, cost_won: int = 0
 ) -> PositionCounts:
-    """Return `line` after an execution of `qty` shares at `price` won; a negative `qty` takes one back.
+    """Return `line` after an execution of `qty` shares at `price` won; a negative `qty` takes an execution back.
 
-    `cost_won` is its commission and tax, negative where it is taken back. A fill of an earlier day is in the balance
-    already.
+    `cost_won` is its commission and tax, negative if it is taken back. A fill of an earlier day is already in the
+    balance and changes nothing.
     """
     if day < line.day:
         return line
     if day > line.day:
         line = PositionCounts(day, line.qty, line.average_price, uncounted=line.uncounted)
     if side is Side.BUY:
-        beyond = _beyond(line.our_bought, line.broker_bought, qty)
+        uncounted_qty = _beyond(line.our_bought, line.broker_bought, qty)
         line = replace(line, our_bought=line.our_bought + qty)
-        after = _bought(line, beyond, price)
+        after = _bought(line, uncounted_qty, price)
     else:
-        beyond = _beyond(line.our_sold, line.broker_sold, qty)
+        uncounted_qty = _beyond(line.our_sold, line.broker_sold, qty)
         line = replace(line, our_sold=line.our_sold + qty)
-        after = _sold(line, beyond)
-    if not beyond:
+        after = _sold(line, uncounted_qty)
+    if not uncounted_qty:
         return after
-    won = round(beyond * (price + side.sign * Decimal(cost_won) / qty))
-    return replace(after, uncounted=(*after.uncounted, Uncounted(side, beyond, won)))
+    won = round(uncounted_qty * (price + side.sign * Decimal(cost_won) / qty))
+    return replace(after, uncounted=(*after.uncounted, Uncounted(side, uncounted_qty, won)))
 
 
 def _beyond(ours: int, brokers: int, qty: int) -> int:
-    """Return how many of `qty` more shares the broker had not counted."""
+    """Return how many of `qty` further shares the broker had not counted."""
     return max(0, ours + qty - brokers) - max(0, ours - brokers)
 
 
 def _sold(line: PositionCounts, qty: int) -> PositionCounts:
-    left = line.qty - qty
-    return replace(line, qty=left, average_price=line.average_price if left > 0 else Decimal(0))
+    remaining = line.qty - qty
+    return replace(line, qty=remaining, average_price=line.average_price if remaining > 0 else Decimal(0))
 
 
 def _bought(line: PositionCounts, qty: int, price: Decimal) -> PositionCounts:
     total = line.qty + qty
     if qty <= 0 or line.qty < 0:
-        # shares taken back, or bought against a balance we never saw: the next balance sets the price
+        # shares taken back, or bought into a position that we do not know: the next balance sets the price
         return replace(line, qty=total)
     cost = line.qty * line.average_price + qty * price
     return replace(line, qty=total, average_price=(cost / total).quantize(CENT))
 
 
 def lags(line: PositionCounts, day: date, bought_today: int, sold_today: int) -> bool:
-    """Whether a balance of `day` has not yet counted fills that we know of: it must not overwrite them."""
+    """Whether a balance of `day` has not yet counted fills that we know: it must not overwrite them."""
     return day < line.day or (day == line.day and (bought_today < line.our_bought or sold_today < line.our_sold))
 
 
 def recounted(line: PositionCounts, day: date, bought_today: int, sold_today: int) -> PositionCounts:
-    """Return `line` without the executions that a balance of `day` has counted though it lags. Ask `lags` first.
+    """Return `line` without the executions that a lagging balance of `day` has counted. Check `lags` first.
 
-    The broker counts the oldest first.
+    The broker counts the oldest executions first.
     """
     bought, sold = (bought_today, sold_today) if day == line.day else (0, 0)
-    left = {Side.BUY: line.our_bought - bought, Side.SELL: line.our_sold - sold}
-    kept = list[Uncounted]()
+    uncounted_by_side = {Side.BUY: line.our_bought - bought, Side.SELL: line.our_sold - sold}
+    still_uncounted = list[Uncounted]()
     for fill in reversed(line.uncounted):
-        qty = min(fill.qty, max(0, left[fill.side]))
-        left[fill.side] -= qty
+        qty = min(fill.qty, max(0, uncounted_by_side[fill.side]))
+        uncounted_by_side[fill.side] -= qty
         if qty:
-            kept.insert(0, Uncounted(fill.side, qty, round(Decimal(fill.won) * qty / fill.qty)))
-    return replace(line, uncounted=tuple(kept))
+            still_uncounted.insert(0, Uncounted(fill.side, qty, round(Decimal(fill.won) * qty / fill.qty)))
+    return replace(line, uncounted=tuple(still_uncounted))
 
 
 def change(line: PositionCounts, day: date, holding: Holding) -> PositionChange | None:
-    """Return what happened to a holding besides the trades of `day`, None where they explain it. Ask `lags` first.
+    """Return the change of a holding that the trades of `day` do not explain, None if there is none.
 
-    A split or a bonus issue leaves the cost as it was and moves the shares; a whole multiple of them is a split.
-    As many shares at the same price are no change: until its morning the broker may count yesterday's trades for
-    today's. Trades of a day do not become fewer: shares that go with them are gone without a trade.
+    Check `lags` first.
+    A split or a bonus issue keeps the cost and changes the shares; a whole multiple of the shares is a split. The same
+    quantity and average price mean no change: before its day roll the broker may still count yesterday's trades as
+    today's. The trades of a day never decrease: shares that disappear with them left without a trade.
     """
     if holding.qty == line.qty and (not line.qty or holding.average_price == line.average_price):
         return None
@@ -153,7 +154,7 @@ def change(line: PositionCounts, day: date, holding: Holding) -> PositionChange 
 
 
 def is_before_trading(at: datetime) -> bool:
-    """Whether no venue trades yet on the day of `at`. On a late opening the earlier hour is the safe one."""
+    """Whether no venue trades yet on the day of `at`. A late opening is ignored, to be safe."""
     at = at.astimezone(KST)
     return at.time() < min(phase.starts_at for phase in standard_phases(at.date()))
 
@@ -161,49 +162,49 @@ def is_before_trading(at: datetime) -> bool:
 def position_after_balance(
     line: PositionCounts | None, day: date, holding: Holding, *, is_before_trading: bool = False
 ) -> PositionCounts:
-    """Return the line that a balance of `day` sets. Ask `lags` first.
+    """Return the line that a balance of `day` sets. Check `lags` first.
 
-    Until its morning the broker may count yesterday's trades as today's: then they are not taken for today's, or the
+    Before its day roll the broker may count yesterday's trades as today's. Such counts are not used: otherwise the
     first fills of the day would seem to be counted already.
     """
-    known = line if line is not None and line.day == day else PositionCounts(day)
+    counts = line if line is not None and line.day == day else PositionCounts(day)
     bought, sold = holding.bought_today, holding.sold_today
     if is_before_trading:
         bought = sold = 0
     elif line is not None and _counts_of_yesterday(line, day, holding):
-        bought, sold = known.broker_bought, known.broker_sold
+        bought, sold = counts.broker_bought, counts.broker_sold
     return PositionCounts(
         day=day,
         qty=holding.qty,
         average_price=holding.average_price,
         broker_bought=bought,
         broker_sold=sold,
-        our_bought=known.our_bought,
-        our_sold=known.our_sold,
+        our_bought=counts.our_bought,
+        our_sold=counts.our_sold,
     )
 
 
 def _new_trades(line: PositionCounts, day: date, holding: Holding) -> tuple[int, int]:
-    """Return how many shares a balance of `day` counts as bought and sold beyond those that `line` has counted."""
+    """Return the shares bought and sold that a balance of `day` counts beyond those that `line` has counted."""
     counted = (max(line.our_bought, line.broker_bought), max(line.our_sold, line.broker_sold))
     bought, sold = counted if line.day == day else (0, 0)
     return max(0, holding.bought_today - bought), max(0, holding.sold_today - sold)
 
 
 def _counts_of_yesterday(line: PositionCounts, day: date, holding: Holding) -> bool:
-    """Whether the counts tell of new trades that cannot be today's: the shares are as many as before."""
+    """Whether the balance counts new trades that cannot be of today: the quantity is unchanged."""
     bought, sold = _new_trades(line, day, holding)
     return holding.qty == line.qty and bought != sold
 
 
 def profit_rate_pct(average_price: Decimal, price: int) -> Decimal:
-    """Return the unrealised profit in percent, two decimals, as the broker prints it."""
+    """Return the unrealised profit in percent, with two decimals as the broker prints it."""
     if not average_price:
         return Decimal("0.00")
     return ((price - average_price) / average_price * 100).quantize(Decimal("0.01"))
 
 
 def merged_average(first_qty: int, first: Decimal, second_qty: int, second: Decimal) -> Decimal:
-    """Return the average price of two holdings of one share as one, weighed by shares. Source: spec §11.5."""
+    """Return the average price, in won, of two holdings of one stock, weighted by shares. Source: spec §11.5."""
     total = first_qty + second_qty
     return ((first_qty * first + second_qty * second) / total).quantize(CENT) if total else Decimal(0)

@@ -1,7 +1,7 @@
-"""The limit price of an order: so many ticks from the last price, or at the best opposite quote.
+"""The limit price of an order: N ticks from the last price, or from the best opposite quote.
 
 Source: spec §9.3 to §9.5. An offset of N ticks is N times the tick at the current price, as the spec
-computes it, even where the ladder's step changes on the way. Prices are won.
+computes it, even if the ladder's tick changes in between. Prices are won.
 """
 
 import math
@@ -16,7 +16,7 @@ from aegis.ticks import adjust_price_to_tick, get_tick_size
 
 
 class Anchor(StrEnum):
-    """What an offset is counted from."""
+    """The price that an offset is counted from."""
 
     LAST = "LAST"  # 현재가
     OPPOSITE = "OPPOSITE"  # ask 1 for a buy, bid 1 for a sale
@@ -24,7 +24,7 @@ class Anchor(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
-    """A way to price an order; `offset` in ticks, negative is cheaper."""
+    """A way to price an order. `offset` is in ticks; a negative one lowers the price."""
 
     name: str
     side: Side
@@ -60,11 +60,10 @@ def strategies(offsets: Offsets) -> Mapping[str, Strategy]:
 
 
 def band(quote: Quote, instrument: Instrument, max_percent: Decimal) -> tuple[int, int]:
-    """Return the lowest and highest price allowed: `max_percent` round the last price, inside the day's limits."""
-    quoted = quote.quoted_tick
-    lowest = adjust_price_to_tick(math.ceil(quote.price * (100 - max_percent) / 100), "up", instrument, quoted=quoted)
-    most = math.floor(quote.price * (100 + max_percent) / 100)
-    highest = adjust_price_to_tick(most, "down", instrument, quoted=quoted)
+    """Return the lowest and highest price allowed: within `max_percent` of the last price and the day's limits."""
+    lowest = adjust_price_to_tick(math.ceil(quote.price * (100 - max_percent) / 100), "up", instrument, quoted=quote)
+    highest_exact = math.floor(quote.price * (100 + max_percent) / 100)
+    highest = adjust_price_to_tick(highest_exact, "down", instrument, quoted=quote)
     return max(lowest, quote.lower_limit), min(highest, quote.upper_limit)
 
 
@@ -74,7 +73,7 @@ def beyond_band(arrival: int, price: int, max_percent: Decimal) -> bool:
 
 
 def at_market(side: Side) -> Strategy:
-    """Return how a market order is priced where it must name a price: at the best opposite quote (spec §11.3)."""
+    """Return the pricing of a market order that must have a price: the best opposite quote (spec §11.3)."""
     return Strategy("at market", side, Anchor.OPPOSITE, 0)
 
 
@@ -87,17 +86,16 @@ def limit_price(
     ticks_closer: int = 0,
     max_percent: Decimal,
 ) -> int:
-    """Return the price of `strategy` now, on the grid and inside the band: buys aligned down, sales up.
+    """Return the price of `strategy` now, in won, on the grid and inside the band: buys rounded down, sales up.
 
-    `ticks_closer` ticks closer to the other side of the book: 0 at first, it grows with each retry of the chase;
-    a buy rises, a sale falls. From 50,000 at -2 it is 49,800, at +3 it is 50,300. Raises NoQuote where the
-    strategy needs an opposite quote and there is none.
+    `ticks_closer` moves the price that many ticks towards the other side of the book, a buy up and a sale down: 0 at
+    first, more with each retry of the chase. From 50,000, -2 ticks give 49,800 and +3 ticks 50,300. Raises NoQuote if
+    the strategy needs an opposite quote and there is none.
     """
     offset = strategy.offset + ticks_closer * strategy.side.sign
     anchor = _anchor(strategy, quote, book)
-    quoted = quote.quoted_tick
-    target = anchor + offset * get_tick_size(anchor, instrument, quoted=quoted)
-    price = adjust_price_to_tick(target, "down" if strategy.side is Side.BUY else "up", instrument, quoted=quoted)
+    target = anchor + offset * get_tick_size(anchor, instrument, quoted=quote)
+    price = adjust_price_to_tick(target, "down" if strategy.side is Side.BUY else "up", instrument, quoted=quote)
     lowest, highest = band(quote, instrument, max_percent)
     return min(max(price, lowest), highest)
 

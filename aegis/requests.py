@@ -1,9 +1,9 @@
-"""Requests to the broker (new order, amend, cancel) and what is known of each.
+"""Requests to the broker (new order, amend, cancel) and the states of a request.
 
-A request is REQUESTED when its row is committed, SENT when its bytes leave, ACKNOWLEDGED when a reply numbers it, and
-CONFIRMED when a line of the broker's order list references it. Only the list says what a cancel or an amend took:
-the intent, the sending and the acknowledgement prove nothing about the order. The table of evidence is in
-docs/evidence.md.
+A request is REQUESTED when its row is committed, SENT when its bytes leave, ACKNOWLEDGED when a reply gives it a
+number, and CONFIRMED when a line of the broker's order list references it. Only the list proves which shares a cancel
+or an amend took: the row, the sending and the acknowledgement prove nothing about the order. The table of evidence is
+in docs/evidence.md.
 """
 
 from collections.abc import Sequence
@@ -13,17 +13,17 @@ from enum import StrEnum
 
 from aegis.broker import OrderRecord
 
-# a request whose sender died before it noted an answer can have been carried out until then: the client's time-outs
+# a request whose sender died before it recorded a reply may have been executed until then: the client's time-outs
 REPLY_DEADLINE = timedelta(seconds=15)
 # the broker stamps whole seconds, by a clock of its own
 STAMP_TOLERANCE = timedelta(seconds=2)
-# a reply that came within this says when the broker stamped what it answers
+# a reply within this time shows when the broker stamped the request
 ANSWERED_AT_ONCE = timedelta(seconds=2)
-# without a confirmation in the list after this, the cancel is sent again: cancelling twice harms nothing
+# if the list does not confirm a cancel within this time, the cancel is sent again: a second cancel does no harm
 CANCEL_PATIENCE = timedelta(seconds=5)
 # an unconfirmed cancel is reported to the operator after this
 CANCEL_REPORT_AFTER = timedelta(seconds=30)
-# each further cancel of one order waits twice as long as the one before, up to this
+# each further cancel of an order waits twice as long as the previous one, up to this
 CANCEL_BACKOFF_MAX = timedelta(seconds=60)
 
 
@@ -36,12 +36,12 @@ class RequestKind(StrEnum):
 class RequestState(StrEnum):
     REQUESTED = "REQUESTED"  # its row is committed, nothing has left
     SENT = "SENT"  # its bytes may have left; no reply yet
-    ACKNOWLEDGED = "ACKNOWLEDGED"  # the reply numbered it
+    ACKNOWLEDGED = "ACKNOWLEDGED"  # the reply gave it a number
     CONFIRMED = "CONFIRMED"  # a line of the order list references it
     REJECTED = "REJECTED"  # the broker or the exchange refused it
     UNKNOWN = "UNKNOWN"  # no readable reply: it may have been executed
     NOT_SENT = "NOT_SENT"  # it provably never reached the broker
-    LAPSED = "LAPSED"  # the list showed the end of its order without it
+    LAPSED = "LAPSED"  # the list showed that its order ended without it
 
 
 class RequestedBy(StrEnum):
@@ -53,24 +53,24 @@ class RequestedBy(StrEnum):
 
     @property
     def is_person(self) -> bool:
-        """Whether a person wants it: such a cancel is never held back and never rate-bounded."""
+        """Whether a person requested it: such a cancel is never held back and never rate-limited."""
         return self in (RequestedBy.OPERATOR, RequestedBy.CANCEL_ALL)
 
 
 class EndCause(StrEnum):
-    """What ended an order, or what was left of it."""
+    """What ended an order, or its remainder."""
 
     OWN_CANCEL = "OWN_CANCEL"
     OWN_AMEND = "OWN_AMEND"
     EXTERNAL_CANCEL = "EXTERNAL_CANCEL"
     EXTERNAL_AMEND = "EXTERNAL_AMEND"
-    SESSION_END = "SESSION_END"  # the exchange took it back with the venue's last session
+    SESSION_END = "SESSION_END"  # the exchange cancelled it after the venue's last session
     IMMEDIATE_REMAINDER = "IMMEDIATE_REMAINDER"  # IOC and FOK orders do not rest
     REMAINDER_REJECTED = "REMAINDER_REJECTED"
-    UNEXPLAINED = "UNEXPLAINED"  # no line of the list says: it is taken for nobody's, and nothing follows
+    UNEXPLAINED = "UNEXPLAINED"  # no line of the list explains it: no order follows
 
 
-# a request in these states may still be, or become, a line of the list
+# a request in these states may have a line in the list, or get one
 LIVE = frozenset({RequestState.REQUESTED, RequestState.SENT, RequestState.ACKNOWLEDGED, RequestState.UNKNOWN})
 
 _S = RequestState
@@ -79,7 +79,7 @@ MOVES: dict[RequestState, frozenset[RequestState]] = {
     _S.SENT: frozenset({_S.ACKNOWLEDGED, _S.REJECTED, _S.UNKNOWN, _S.NOT_SENT, _S.CONFIRMED, _S.LAPSED}),
     _S.UNKNOWN: frozenset({_S.ACKNOWLEDGED, _S.CONFIRMED, _S.REJECTED, _S.NOT_SENT, _S.LAPSED}),
     _S.ACKNOWLEDGED: frozenset({_S.CONFIRMED, _S.REJECTED, _S.LAPSED}),
-    # a line may turn up after the order's end was explained otherwise
+    # a line may appear after the order's end was explained by another cause
     _S.LAPSED: frozenset({_S.CONFIRMED}),
     _S.CONFIRMED: frozenset(),
     _S.REJECTED: frozenset({_S.CONFIRMED}),
@@ -89,10 +89,10 @@ MOVES: dict[RequestState, frozenset[RequestState]] = {
 
 @dataclass(frozen=True, slots=True)
 class SentRequest:
-    """A cancel or an amend of ours. `order_no` is that of its reply, empty without one.
+    """A cancel or an amend of ours. `order_no` is the number in its reply, empty without a reply.
 
-    It asked for `qty` shares, or for all that was open if `is_whole`; `price` is an amend's new one. `deadline` is when
-    it was given up as unanswered: what the broker stamped later was asked for by somebody else.
+    It requested `qty` shares, or all open shares if `is_whole`; `price` is the new price of an amend, in won.
+    `deadline` is when it was given up as unanswered: a line that the broker stamped later is external.
     """
 
     pk: int
@@ -113,36 +113,36 @@ def attribute(
     asked_at: datetime,
     ahead: timedelta = timedelta(0),
 ) -> dict[int, OrderRecord]:
-    """Return which of the lines that reference `order` is which request's, by the request's key.
+    """Match requests to the lines that reference `order`; return the line of each matched request, by request key.
 
-    A line with the number of our own reply is ours. If a reply was lost, the line counts as ours only if it is the only
-    one, was stamped between sending and deadline, and is what was asked for: the price of an amend, and its shares, or
-    all that was open, whatever filled meanwhile. Where another cancel took something, no cancel counts. Any other line
-    is external. A request that has not left, or whose reply may still come, has none. The
-    broker's clock is `ahead` of ours by so much.
+    A line with the number of our own reply is ours. If a reply was lost, a line counts as ours only if it is the only
+    candidate, was stamped between sending and deadline, and fits the request: the price of an amend, and its shares or
+    all open shares, after any fill in between. If another cancel took shares, no cancel counts as ours. Any other line
+    is external. A request that was not sent, or whose reply may still arrive, has no line. `ahead` is how far the
+    broker's clock is ahead of ours.
     """
-    found: dict[int, OrderRecord] = {}
+    line_by_request: dict[int, OrderRecord] = {}
     for request in requests:
         line = next((line for line in lines if line.order_no == request.order_no), None)
         if request.order_no and line is not None:
-            found[request.pk] = line
-    lost = [request for request in requests if not request.order_no and _is_unanswered(request, asked_at)]
-    for request in lost:
+            line_by_request[request.pk] = line
+    unanswered = [request for request in requests if not request.order_no and _is_unanswered(request, asked_at)]
+    for request in unanswered:
         same_kind = [line for line in lines if line.is_cancel is (request.kind is RequestKind.CANCEL)]
-        fitting = [
+        candidates = [
             line for line in same_kind if _is_in_time(request, line, ahead) and _fits(request, line, lines, order)
         ]
-        # one cancel is like another; an amend has its price
-        is_alone = len(same_kind if request.kind is RequestKind.CANCEL else fitting) == 1
-        if is_alone and fitting and fitting[0] not in found.values():
-            found[request.pk] = fitting[0]
-    return found
+        # two cancels cannot be distinguished; an amend has its price
+        is_unique = len(same_kind if request.kind is RequestKind.CANCEL else candidates) == 1
+        if is_unique and candidates and candidates[0] not in line_by_request.values():
+            line_by_request[request.pk] = candidates[0]
+    return line_by_request
 
 
 def clock_offset(sent_at: datetime | None, answered_at: datetime | None, stamped_at: datetime) -> timedelta:
-    """Return how far the broker's clock is ahead of ours, by its stamp of a request that it answered at once.
+    """Return how far the broker's clock is ahead of ours, by its stamp of a request that it answered immediately.
 
-    Zero if the reply says nothing of that, or no more than the stamp's own tolerance.
+    Zero if there is no such reply, or if the offset is within the stamp's tolerance.
     """
     if sent_at is None or answered_at is None or not timedelta(0) <= answered_at - sent_at <= ANSWERED_AT_ONCE:
         return timedelta(0)
@@ -151,9 +151,9 @@ def clock_offset(sent_at: datetime | None, answered_at: datetime | None, stamped
 
 
 def _is_unanswered(request: SentRequest, asked_at: datetime) -> bool:
-    """Whether the request left and no reply will come: it was lost, or its sender is dead.
+    """Whether the request was sent and no reply will come: the reply was lost, or the sender died.
 
-    One that was given up because lists lacked it for long may turn up all the same.
+    A request that was given up (LAPSED) may still appear in a later list.
     """
     is_late = request.state is RequestState.SENT and asked_at > request.deadline
     return request.state in (RequestState.UNKNOWN, RequestState.LAPSED) or is_late
@@ -170,12 +170,12 @@ def _fits(request: SentRequest, line: OrderRecord, lines: Sequence[OrderRecord],
 
 
 def _takes_all_that_was_open(line: OrderRecord, lines: Sequence[OrderRecord], order: OrderRecord) -> bool:
-    """Whether nothing is left open after `line`, and its quantity is what no fill and no other line took."""
-    others = sum(each.qty for each in lines if each is not line)
-    return order.open_qty == 0 and line.qty == order.qty - order.filled_qty - order.rejected_qty - others
+    """Whether no share is open after `line`, and `line` took all shares that no fill and no other line took."""
+    other_qty = sum(other.qty for other in lines if other is not line)
+    return order.open_qty == 0 and line.qty == order.qty - order.filled_qty - order.rejected_qty - other_qty
 
 
-def resend_after(sent: int) -> timedelta:
-    """Return how long after the `sent`-th cancel of an order the next one may follow."""
-    doublings = min(max(0, sent - 1), 10)
+def resend_after(cancels_sent: int) -> timedelta:
+    """Return how long the next cancel of an order waits after `cancels_sent` cancels."""
+    doublings = min(max(0, cancels_sent - 1), 10)
     return min(CANCEL_PATIENCE * (1 << doublings), CANCEL_BACKOFF_MAX)

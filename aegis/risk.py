@@ -1,8 +1,8 @@
-"""Why an order must not go: a list of reasons, all at once, empty when it may. And when the switch trips itself.
+"""Pre-trade risk checks, and the conditions under which the kill switch trips by itself.
 
-Each guard is a function of the facts and returns at most one reason. A reason carries its sentence in
-English as the key of a translation, and the figures that fill it. A guard whose facts are not known yet
-says nothing: it is asked again when they are.
+Each check is a function of the risk inputs and returns at most one denial; an order gets all of its denials
+together. A denial has an English sentence, the key of its translation, and the figures that fill it. A check
+whose inputs are not known yet returns None: it runs again when they are known.
 """
 
 import re
@@ -16,33 +16,36 @@ from functools import lru_cache
 
 from aegis.broker import OrderRequest, Quote
 from aegis.denials import Denial, DenialCode
-from aegis.sessions import Phase, PhaseName, legal_kinds, phases_at
+from aegis.sessions import Phase, PhaseName, kinds_of
 from aegis.terms import Instrument, Market, OrderKind, Side
 from aegis.ticks import get_tick_size, is_on_tick
 
 
 def gettext_noop(text: str) -> str:
-    """Mark a sentence for the catalogue of translations; it is translated where people read it."""
+    """Mark a sentence for the translation catalogue. It is translated when it is shown."""
     return text
 
 
 class TradingState(StrEnum):
-    """The kill switch. Sales pass in REDUCING, stops among them; nothing new passes in HALTED. HALTED is a person's."""
+    """The state of the kill switch. REDUCING passes sales, those of stops too; HALTED passes no new order.
+
+    No trip leads to HALTED.
+    """
 
     ACTIVE = "ACTIVE"
     REDUCING = "REDUCING"
     HALTED = "HALTED"
 
     def lets_pass(self, side: Side) -> bool:
-        """Whether a new order of this side may go."""
+        """Whether a new order of this side is allowed."""
         return self is TradingState.ACTIVE or (self is TradingState.REDUCING and side is Side.SELL)
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The operator's own bounds, in won, percent and orders; 0 leaves one out.
+    """The operator's limits, in won, percent and orders; 0 disables a limit.
 
-    Those on value, weight and sector bind buys only: what is held must always be sellable.
+    Limits on value, concentration and sector apply to buys only: holdings must always be sellable.
     """
 
     order_won: int = 0
@@ -55,7 +58,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class RestingOrder:
-    """An order of the same account and stock on the other side: its name, venue, and price in won (0: at any)."""
+    """An order of the same account and stock on the other side: its name, venue, and price in won (0: any price)."""
 
     name: str
     market: Market
@@ -64,13 +67,14 @@ class RestingOrder:
 
 @dataclass(frozen=True, slots=True)
 class ExposureFromOtherOrders:
-    """What our other orders mean for this one. Its own family is not counted, nor its own request.
+    """The exposure from our other orders. The order's own family and its own request are not counted.
 
-    `last_minute` counts intents of its side, `bought_today_won` those of the day that buy. `twin` names an order
-    of seconds ago that asks for the same; `blocked_by_unknown` one of the same stock and side whose outcome is unknown,
-    and `blocked_by_unknown_amend` one that an amend of unknown outcome may lead to. Cash and shares that orders of
-    unknown outcome may have taken count as spent. `open_buy_qty` are shares of this stock that open buys may still
-    bring. `opposite` are the account's own orders on the other side of this stock.
+    `last_minute` is the number of intents of its side within a minute, `bought_today_won` the value of the day's buys.
+    `twin` names an order of some seconds ago for the same; `blocked_by_unknown` an order of the same stock and side
+    with an unknown outcome; `blocked_by_unknown_amend` an order that an amend of unknown outcome may lead to. Cash and
+    shares that orders of unknown outcome may have taken count as spent (`unknown_cash_won`, `unknown_qty`).
+    `open_buy_qty` are the shares of this stock that open buys may still bring. `opposite` are the account's own orders
+    on the other side of this stock.
     """
 
     last_minute: int = 0
@@ -86,21 +90,22 @@ class ExposureFromOtherOrders:
 
 @dataclass(frozen=True, slots=True)
 class RiskInputs:
-    """All that the risk checks look at. What was not asked for yet is None and is not judged.
+    """The inputs of the risk checks. An input that was not read yet is None and is not checked.
 
-    `is_priced` is false while the price to go is not known. `blacklisted` is the reason a stock is on the
-    blacklist; `orderable_cash` won and `sellable_qty` shares are the broker's own answers of this moment.
-    `is_child_order` marks a chase's re-order or a stop's sale, which no caller asks for. `total_asset` in won is the
-    account as last seen, `held_qty` what it holds of this stock. `best_opposite` is the price in won that it would meet
-    first, None if the book was not asked. `may_cross` names the account's own orders that it may trade against.
-    `kept_qty` and `kept_won` are what the family of an amend has bought or may still buy beside it. `breaker_since`: a
-    circuit breaker goes on since then.
+    `open_phases` are the phases of the order's venue that contain `now`. `is_priced` is false while the order's price
+    is not known. `blacklisted` is the reason why the stock is on the blacklist, None if it is not. `orderable_cash`
+    (won), `orderable_qty` and `sellable_qty` (shares) are the broker's present figures. `is_child_order` marks a
+    chase's re-order or a stop's sale, which no caller requests. `total_asset` is the last known value of the account in
+    won, `held_qty` the shares that it holds of this stock. `best_opposite` is the price in won that the order would
+    meet first, None if the book was not read. `may_cross` names the account's own orders that it may trade against.
+    `kept_qty` and `kept_won` are the shares and won that the family of an amend has bought or may still buy beside it.
+    `breaker_since` is when a circuit breaker that still lasts began.
     """
 
     request: OrderRequest
     now: datetime
     state: TradingState
-    phases: tuple[Phase, ...]
+    open_phases: tuple[Phase, ...]
     instrument: Instrument
     trades_on_nxt: bool
     is_priced: bool = True
@@ -129,7 +134,7 @@ class RiskInputs:
 
     @property
     def price(self) -> int | None:
-        """Return the price to judge by, in won: the order's own, the last one where it names none."""
+        """The price to check, in won: the order's own, or the last price if the order has none."""
         if self.request.kind.is_priced:
             return self.request.price if self.is_priced else None
         return self.quote.price if self.quote else None
@@ -142,105 +147,94 @@ class RiskInputs:
 RiskCheck = Callable[[RiskInputs], Denial | None]
 
 
-def check_quantity(facts: RiskInputs) -> Denial | None:
-    if facts.request.qty > 0:
+def check_quantity(inputs: RiskInputs) -> Denial | None:
+    if inputs.request.qty > 0:
         return None
     return Denial(
         DenialCode.QUANTITY,
         gettext_noop("quantity {qty} is not a positive number of shares"),
-        {"qty": facts.request.qty},
+        {"qty": inputs.request.qty},
     )
 
 
-def check_trading_state(facts: RiskInputs) -> Denial | None:
-    if facts.state.lets_pass(facts.request.side):
+def check_trading_state(inputs: RiskInputs) -> Denial | None:
+    if inputs.state.lets_pass(inputs.request.side):
         return None
-    if facts.state is TradingState.HALTED:
+    if inputs.state is TradingState.HALTED:
         return Denial(DenialCode.HALTED, gettext_noop("trading is halted: resume it before ordering"))
-    return Denial(DenialCode.REDUCING, gettext_noop("only sales are allowed now: the switch stands on reducing"))
+    return Denial(DenialCode.REDUCING, gettext_noop("only sales are allowed now: the trading state is REDUCING"))
 
 
-def check_circuit_breaker(facts: RiskInputs) -> Denial | None:
-    """New orders wait until the venue trades again. For a stop's sale the quote tells whether its stock is halted."""
-    if facts.breaker_since is None:
+def check_circuit_breaker(inputs: RiskInputs) -> Denial | None:
+    """New orders wait until the venue trades again. A stop's sale checks its stock's halt by the quote instead."""
+    if inputs.breaker_since is None:
         return None
     return Denial(
         DenialCode.CIRCUIT_BREAKER,
-        gettext_noop("a circuit breaker holds the market since {time}: new orders wait until it trades again"),
-        {"time": f"{facts.breaker_since.astimezone(facts.now.tzinfo):%H:%M:%S}"},
+        gettext_noop("a circuit breaker has halted the market since {time}: new orders wait until it trades again"),
+        {"time": f"{inputs.breaker_since.astimezone(inputs.now.tzinfo):%H:%M:%S}"},
     )
 
 
-def check_reconciled(facts: RiskInputs) -> Denial | None:
-    """Nothing leaves before our orders were held against the broker's list, whole and not long ago."""
-    if facts.reconciled:
+def check_reconciled(inputs: RiskInputs) -> Denial | None:
+    """No order is sent unless our orders were reconciled recently with a complete list of the broker."""
+    if inputs.reconciled:
         return None
     return Denial(DenialCode.NOT_RECONCILED, gettext_noop("our orders are not reconciled with the broker's list yet"))
 
 
-def check_blacklist(facts: RiskInputs) -> Denial | None:
-    """Buys only: what is held must always be sellable. Source: spec §12.1."""
-    if facts.blacklisted is None or not facts.is_buy:
+def check_blacklist(inputs: RiskInputs) -> Denial | None:
+    """Buys only: holdings must always be sellable. Source: spec §12.1."""
+    if inputs.blacklisted is None or not inputs.is_buy:
         return None
     return Denial(
         DenialCode.BLACKLISTED,
         gettext_noop("{code} is on the blacklist: {why}"),
-        {"code": facts.request.code, "why": facts.blacklisted},
+        {"code": inputs.request.code, "why": inputs.blacklisted},
     )
 
 
-def check_sector(facts: RiskInputs) -> Denial | None:
-    """Buys only. A sector is meant where a word of the setting is part of its name. Source: spec §12.1."""
-    if not facts.is_buy:
+def check_sector(inputs: RiskInputs) -> Denial | None:
+    """Buys only. A sector is excluded if a word of the setting is part of its name. Source: spec §12.1."""
+    if not inputs.is_buy:
         return None
-    sector = _letters(facts.sector)
-    word = next((word for word in facts.limits.excluded_sectors if (bare := _letters(word)) and bare in sector), None)
+    sector = _letters(inputs.sector)
+    word = next((word for word in inputs.limits.excluded_sectors if (bare := _letters(word)) and bare in sector), None)
     if word is None:
         return None
     return Denial(
         DenialCode.SECTOR,
         gettext_noop("{code} is in the sector {sector}, which is excluded ({word}, AEGIS_EXCLUDED_SECTORS)"),
-        {"code": facts.request.code, "sector": facts.sector, "word": word},
+        {"code": inputs.request.code, "sector": inputs.sector, "word": word},
     )
 
 
 @lru_cache(maxsize=512)
 def _letters(text: str) -> str:
-    """Return a sector's name without what lists write differently: "전기·가스" and "전기,가스" are one."""
+    """Return a sector's name without punctuation, which differs by list: "전기·가스" and "전기,가스" are the same."""
     return re.sub(r"[\W_]", "", text)
 
 
-def check_venue(facts: RiskInputs) -> Denial | None:
+def check_venue(inputs: RiskInputs) -> Denial | None:
     """The venue must be open, and its phase must take this kind of order."""
-    request = facts.request
-    if request.market is not Market.KRX and not facts.trades_on_nxt:
+    request = inputs.request
+    if request.market is not Market.KRX and not inputs.trades_on_nxt:
         return Denial(
             DenialCode.NOT_ON_NXT, gettext_noop("{code} does not trade on NXT: use KRX"), {"code": request.code}
         )
-    open_phases = phases_at(facts.phases, request.market, facts.now)
-    if not open_phases:
+    if not inputs.open_phases:
         return Denial(
             DenialCode.MARKET_CLOSED,
             gettext_noop("{market} takes no orders at {time}"),
-            {"market": request.market, "time": f"{facts.now:%Y-%m-%d %H:%M:%S}"},
+            {"market": request.market, "time": f"{inputs.now:%Y-%m-%d %H:%M:%S}"},
         )
-    if facts.instrument is not Instrument.STOCK and _is_krx_after_market(open_phases):
+    if inputs.instrument is not Instrument.STOCK and _is_krx_after_market(inputs.open_phases):
         return Denial(
             DenialCode.FUND_AFTER_HOURS,
-            gettext_noop("{code} is no share: KRX's after-market trades shares only"),
+            gettext_noop("{code} is not a share: KRX's after-market trades shares only"),
             {"code": request.code},
         )
-    return _check_kind(facts)
-
-
-def _is_krx_after_market(phases: tuple[Phase, ...]) -> bool:
-    return all(phase.market is Market.KRX and phase.name is PhaseName.AFTER_MARKET for phase in phases)
-
-
-def _check_kind(facts: RiskInputs) -> Denial | None:
-    request = facts.request
-    legal = legal_kinds(request.market, facts.phases, facts.now)
-    if request.kind in legal:
+    if any(request.kind in phase.kinds for phase in inputs.open_phases):
         return None
     return Denial(
         DenialCode.ORDER_KIND,
@@ -248,60 +242,64 @@ def _check_kind(facts: RiskInputs) -> Denial | None:
         {
             "market": request.market,
             "kind": request.kind.value,
-            "time": f"{facts.now:%H:%M:%S}",
-            "legal": " ".join(sorted(legal)),
+            "time": f"{inputs.now:%H:%M:%S}",
+            "legal": " ".join(sorted(kinds_of(inputs.open_phases))),
         },
     )
 
 
-def check_unknown_order(facts: RiskInputs) -> Denial | None:
-    """While one order's fate is unknown, no second one of its stock and side goes: it could be the same again.
+def _is_krx_after_market(phases: tuple[Phase, ...]) -> bool:
+    return all(phase.market is Market.KRX and phase.name is PhaseName.AFTER_MARKET for phase in phases)
 
-    An amend adds no shares to those of its original: it holds up no stop, and no chase of another family.
+
+def check_unknown_order(inputs: RiskInputs) -> Denial | None:
+    """While the outcome of an order is unknown, no other order of its stock and side is sent: it could be a duplicate.
+
+    An amend adds no shares to those of its original, so it does not block a stop or the chase of another family.
     """
-    name = facts.others.blocked_by_unknown or ("" if facts.is_child_order else facts.others.blocked_by_unknown_amend)
+    name = inputs.others.blocked_by_unknown or ("" if inputs.is_child_order else inputs.others.blocked_by_unknown_amend)
     if not name:
         return None
     return Denial(
         DenialCode.FROZEN,
         gettext_noop("order {order} of {code} has no known outcome yet: new ones on its side wait for that"),
-        {"order": name, "code": facts.request.code},
+        {"order": name, "code": inputs.request.code},
     )
 
 
-def check_duplicate(facts: RiskInputs) -> Denial | None:
-    """The same asked for twice within seconds, by two request ids, is most likely meant once."""
-    if facts.is_child_order or not facts.others.twin:
+def check_duplicate(inputs: RiskInputs) -> Denial | None:
+    """The same order by two request ids within seconds is most likely an accident."""
+    if inputs.is_child_order or not inputs.others.twin:
         return None
     return Denial(
         DenialCode.DUPLICATE,
         gettext_noop("order {order} asked for the same a moment ago: wait (AEGIS_DUPLICATE_SECONDS) if you mean both"),
-        {"order": facts.others.twin},
+        {"order": inputs.others.twin},
     )
 
 
-def check_order_rate(facts: RiskInputs) -> Denial | None:
-    """Buys and sales are counted apart, and a stop waits for neither: no haste may hold up what has to be sold."""
-    most = facts.limits.orders_per_minute
-    if facts.is_child_order or not most or facts.others.last_minute < most:
+def check_order_rate(inputs: RiskInputs) -> Denial | None:
+    """Buys and sales are counted separately. Sales of stops bypass the rate limit."""
+    limit = inputs.limits.orders_per_minute
+    if inputs.is_child_order or not limit or inputs.others.last_minute < limit:
         return None
     return Denial(
         DenialCode.PACE,
         gettext_noop("{count} orders of this side within a minute: at most {most} (AEGIS_MAX_ORDERS_PER_MINUTE)"),
-        {"count": facts.others.last_minute, "most": most},
+        {"count": inputs.others.last_minute, "most": limit},
     )
 
 
-def check_self_cross(facts: RiskInputs) -> Denial | None:
+def check_self_cross(inputs: RiskInputs) -> Denial | None:
     """An order must not trade against a resting order of the same account: the exchange forbids such trades (통정매매).
 
-    It is judged by its limit, or without a price by the best opposite quote. SOR counts as both venues.
+    The check uses the order's limit price, or the best opposite quote if it has none. SOR counts as both venues.
     """
-    price = facts.price if facts.request.kind.is_priced else facts.best_opposite or facts.price
+    price = inputs.price if inputs.request.kind.is_priced else inputs.best_opposite or inputs.price
     if price is None:
         return None
-    against = (each for each in facts.others.opposite if each.name not in facts.may_cross)
-    rival = next((each for each in against if _crosses(facts.request, price, each)), None)
+    candidates = (order for order in inputs.others.opposite if order.name not in inputs.may_cross)
+    rival = next((order for order in candidates if _crosses(inputs.request, price, order)), None)
     if rival is None:
         return None
     return Denial(
@@ -316,72 +314,71 @@ def _crosses(request: OrderRequest, price: int, rival: RestingOrder) -> bool:
     return same_venue and (not rival.price or (price - rival.price) * request.side.sign >= 0)
 
 
-def check_order_value(facts: RiskInputs) -> Denial | None:
-    value, most = facts.value_won, facts.limits.order_won
-    if not facts.is_buy or not most or value is None or value <= most:
+def check_order_value(inputs: RiskInputs) -> Denial | None:
+    value, limit = inputs.value_won, inputs.limits.order_won
+    if not inputs.is_buy or not limit or value is None or value <= limit:
         return None
     return Denial(
         DenialCode.ORDER_VALUE,
         gettext_noop("the order is worth {value:,} won: at most {most:,} (AEGIS_MAX_ORDER_WON)"),
-        {"value": value, "most": most},
+        {"value": value, "most": limit},
     )
 
 
-def check_day_value(facts: RiskInputs) -> Denial | None:
-    value, most, before = facts.value_won, facts.limits.day_won, facts.others.bought_today_won + facts.kept_won
-    if not facts.is_buy or not most or value is None or before + value <= most:
+def check_day_value(inputs: RiskInputs) -> Denial | None:
+    value, limit, before = inputs.value_won, inputs.limits.day_won, inputs.others.bought_today_won + inputs.kept_won
+    if not inputs.is_buy or not limit or value is None or before + value <= limit:
         return None
     return Denial(
         DenialCode.DAY_VALUE,
         gettext_noop(
             "with {before:,} won ordered to buy today, {value:,} more is too much: at most {most:,} (AEGIS_MAX_DAY_WON)"
         ),
-        {"before": before, "value": value, "most": most},
+        {"before": before, "value": value, "most": limit},
     )
 
 
-def check_concentration(facts: RiskInputs) -> Denial | None:
-    """What is held, what open buys may bring, and this order, against the account's total."""
-    value, most = facts.value_won, facts.limits.position_percent
-    if not facts.is_buy or not most or value is None or facts.quote is None or facts.total_asset is None:
+def check_concentration(inputs: RiskInputs) -> Denial | None:
+    """The value of the holding, of open buys and of this order, against the account's total."""
+    value, limit = inputs.value_won, inputs.limits.position_percent
+    if not inputs.is_buy or not limit or value is None or inputs.quote is None or inputs.total_asset is None:
         return None
-    position = (facts.held_qty + facts.others.open_buy_qty + facts.kept_qty) * facts.quote.price + value
-    if position * 100 <= facts.total_asset * most:
+    position = (inputs.held_qty + inputs.others.open_buy_qty + inputs.kept_qty) * inputs.quote.price + value
+    if position * 100 <= inputs.total_asset * limit:
         return None
     return Denial(
         DenialCode.POSITION_WEIGHT,
         gettext_noop(
             "{code} would be worth {position:,} won of {total:,}: at most {most:g}% (AEGIS_MAX_POSITION_PERCENT)"
         ),
-        {"code": facts.request.code, "position": position, "total": facts.total_asset, "most": most},
+        {"code": inputs.request.code, "position": position, "total": inputs.total_asset, "most": limit},
     )
 
 
-def check_tick(facts: RiskInputs) -> Denial | None:
-    """The price lies on the grid of its instrument, by the tick that the broker's quote tells if it was asked."""
-    request, quoted = facts.request, facts.quote.quoted_tick if facts.quote else None
-    if not request.kind.is_priced or not facts.is_priced:
+def check_tick(inputs: RiskInputs) -> Denial | None:
+    """The price must be on the tick grid of its instrument. The tick in the broker's quote counts, if it was read."""
+    request = inputs.request
+    if not request.kind.is_priced or not inputs.is_priced:
         return None
-    if is_on_tick(request.price, facts.instrument, quoted=quoted):
+    if is_on_tick(request.price, inputs.instrument, quoted=inputs.quote):
         return None
     return Denial(
         DenialCode.TICK,
         gettext_noop("price {price:,} is not on the grid: the tick there is {tick:,} won"),
-        {"price": request.price, "tick": get_tick_size(request.price, facts.instrument, quoted=quoted)},
+        {"price": request.price, "tick": get_tick_size(request.price, inputs.instrument, quoted=inputs.quote)},
     )
 
 
-def check_trigger(facts: RiskInputs) -> Denial | None:
-    """A stop-limit order names its condition price (CNDT_PRIC), on the grid, within the day; no other kind does."""
-    request, quote = facts.request, facts.quote
+def check_trigger(inputs: RiskInputs) -> Denial | None:
+    """A stop-limit order needs a trigger price (CNDT_PRIC) on the grid, within the day's limits; others have none."""
+    request, quote = inputs.request, inputs.quote
     if request.kind is not OrderKind.STOP_LIMIT:
         if not request.trigger:
             return None
-        words = gettext_noop("only a stop-limit order (22) has a trigger price, and this one is of kind {kind}")
-        return Denial(DenialCode.TRIGGER, words, {"kind": request.kind.value})
-    inside = quote is None or quote.lower_limit <= request.trigger <= quote.upper_limit
-    quoted = quote.quoted_tick if quote else None
-    if inside and is_on_tick(request.trigger, facts.instrument, quoted=quoted):
+        template = gettext_noop("only a stop-limit order (22) has a trigger price, and this one is of kind {kind}")
+        return Denial(DenialCode.TRIGGER, template, {"kind": request.kind.value})
+    is_within_limits = quote is None or quote.lower_limit <= request.trigger <= quote.upper_limit
+    if is_within_limits and is_on_tick(request.trigger, inputs.instrument, quoted=quote):
         return None
     return Denial(
         DenialCode.TRIGGER,
@@ -390,9 +387,9 @@ def check_trigger(facts: RiskInputs) -> Denial | None:
     )
 
 
-def check_daily_limits(facts: RiskInputs) -> Denial | None:
-    quote, price = facts.quote, facts.price
-    if quote is None or price is None or not facts.request.kind.is_priced:
+def check_daily_limits(inputs: RiskInputs) -> Denial | None:
+    quote, price = inputs.quote, inputs.price
+    if quote is None or price is None or not inputs.request.kind.is_priced:
         return None
     if quote.lower_limit <= price <= quote.upper_limit:
         return None
@@ -403,58 +400,58 @@ def check_daily_limits(facts: RiskInputs) -> Denial | None:
     )
 
 
-def check_price_collar(facts: RiskInputs) -> Denial | None:
-    """A buy far over the last trade, or a sale far under it, is a slip of the hand. The other way it only rests."""
-    quote, price, most = facts.quote, facts.price, facts.limits.collar_percent
-    if not most or quote is None or price is None or not facts.request.kind.is_priced:
+def check_price_collar(inputs: RiskInputs) -> Denial | None:
+    """A buy far above the last trade, or a sale far below it, is likely a typing error. On the other side it rests."""
+    quote, price, limit = inputs.quote, inputs.price, inputs.limits.collar_percent
+    if not limit or quote is None or price is None or not inputs.request.kind.is_priced:
         return None
-    if (price - quote.price) * facts.request.side.sign * 100 <= quote.price * most:
+    if (price - quote.price) * inputs.request.side.sign * 100 <= quote.price * limit:
         return None
     return Denial(
         DenialCode.COLLAR,
         gettext_noop(
             "price {price:,} is too far from the last trade at {last:,}: at most {most:g}% (AEGIS_MAX_COLLAR_PERCENT)"
         ),
-        {"price": price, "last": quote.price, "most": most},
+        {"price": price, "last": quote.price, "most": limit},
     )
 
 
-def check_halt(facts: RiskInputs) -> Denial | None:
-    if facts.quote is None or not facts.quote.is_halted:
+def check_halt(inputs: RiskInputs) -> Denial | None:
+    if inputs.quote is None or not inputs.quote.is_halted:
         return None
     return Denial(
-        DenialCode.STOCK_HALTED, gettext_noop("{code} is halted by the exchange"), {"code": facts.request.code}
+        DenialCode.STOCK_HALTED, gettext_noop("{code} is halted by the exchange"), {"code": inputs.request.code}
     )
 
 
-def check_cash(facts: RiskInputs) -> Denial | None:
-    """`orderable_cash` already leaves out commission and what open buys hold: never subtract them again.
+def check_cash(inputs: RiskInputs) -> Denial | None:
+    """`orderable_cash` already excludes commission and the cash of open buys: never subtract them again.
 
-    What buys of unknown fate may have taken does count as spent: the broker may not know of them yet.
+    Cash that buys of unknown outcome may have taken counts as spent: the broker may not know of them yet.
     """
-    if not facts.is_buy or facts.orderable_cash is None:
+    if not inputs.is_buy or inputs.orderable_cash is None:
         return None
-    cash = max(0, facts.orderable_cash - facts.others.unknown_cash_won)
-    enough = facts.orderable_qty is None or facts.request.qty <= facts.orderable_qty
-    if enough and facts.cost_won <= cash:
+    cash = max(0, inputs.orderable_cash - inputs.others.unknown_cash_won)
+    has_shares = inputs.orderable_qty is None or inputs.request.qty <= inputs.orderable_qty
+    if has_shares and inputs.cost_won <= cash:
         return None
     return Denial(
         DenialCode.CASH,
         gettext_noop("not enough cash: {needed:,} won needed, {cash:,} won orderable"),
-        {"needed": facts.cost_won, "cash": cash},
+        {"needed": inputs.cost_won, "cash": cash},
     )
 
 
-def check_shares(facts: RiskInputs) -> Denial | None:
-    if facts.is_buy or facts.sellable_qty is None:
+def check_shares(inputs: RiskInputs) -> Denial | None:
+    if inputs.is_buy or inputs.sellable_qty is None:
         return None
-    sellable = max(0, facts.sellable_qty - facts.others.unknown_qty)
-    if facts.request.qty <= sellable:
+    sellable = max(0, inputs.sellable_qty - inputs.others.unknown_qty)
+    if inputs.request.qty <= sellable:
         return None
     return Denial(
         DenialCode.SHARES,
         gettext_noop("not enough shares: {qty:,} asked, {sellable:,} sellable"),
-        {"qty": facts.request.qty, "sellable": sellable},
+        {"qty": inputs.request.qty, "sellable": sellable},
     )
 
 
@@ -481,7 +478,7 @@ RISK_CHECKS: tuple[RiskCheck, ...] = (
     check_cash,
     check_shares,
 )
-# what another process may have changed since: asked again under the lock in which the order is committed
+# checks of data that another process may have changed: they run again under the lock that commits the order
 COMMIT_CHECKS: tuple[RiskCheck, ...] = (
     check_trading_state,
     check_circuit_breaker,
@@ -495,7 +492,7 @@ COMMIT_CHECKS: tuple[RiskCheck, ...] = (
 )
 
 
-# for an amend that commits no more than before: what the exchange would refuse, and nothing else
+# for an amend that adds no risk: only what the exchange would refuse
 HARMLESS: tuple[RiskCheck, ...] = (
     check_quantity,
     check_venue,
@@ -505,35 +502,35 @@ HARMLESS: tuple[RiskCheck, ...] = (
 )
 
 
-def denials(facts: RiskInputs, guards: tuple[RiskCheck, ...] = RISK_CHECKS) -> list[Denial]:
-    """Return every reason against the order, in the order of the guards."""
-    return [reason for guard in guards if (reason := guard(facts)) is not None]
+def denials(inputs: RiskInputs, checks: tuple[RiskCheck, ...] = RISK_CHECKS) -> list[Denial]:
+    """Return every denial of the order, in the order of the checks."""
+    return [denial for check in checks if (denial := check(inputs)) is not None]
 
 
 def check_order_kind_fields(kind: OrderKind, *, names_price: bool) -> Denial | None:
-    """Return what is wrong with an intent that asks for an order kind by name: some name a price, others none."""
+    """Return the denial of an intent whose order kind needs a price and has none, or takes none and has one."""
     if kind.is_priced is names_price:
         return None
     if kind.is_priced:
-        words = gettext_noop("order kind {kind} needs a price or a strategy")
-        return Denial(DenialCode.NEEDS_PRICE, words, {"kind": kind.value})
-    words = gettext_noop("order kind {kind} names no price: leave price and strategy out")
-    return Denial(DenialCode.NAMES_NO_PRICE, words, {"kind": kind.value})
+        template = gettext_noop("order kind {kind} needs a price or a strategy")
+        return Denial(DenialCode.NEEDS_PRICE, template, {"kind": kind.value})
+    template = gettext_noop("order kind {kind} takes no price: leave out price and strategy")
+    return Denial(DenialCode.NAMES_NO_PRICE, template, {"kind": kind.value})
 
 
 # --- when the trading state changes by itself ------------------------------------------------------
 
 DAILY_LOSS, REFUSALS, LIST_MISSING = DenialCode.DAILY_LOSS, DenialCode.REFUSALS, DenialCode.LIST_MISSING
-# a trip for missing lists ends once every list was complete for this long, at most N times a day
+# a trip for missing lists ends once every list was complete for this long, at most MAX_CLEARED_A_DAY times a day
 LIST_COMPLETE_FOR = timedelta(minutes=2)
 MAX_CLEARED_A_DAY = 3
 
 
 @dataclass(frozen=True, slots=True)
 class TripLimits:
-    """When the state trips to REDUCING by itself; 0 leaves one out.
+    """When the state trips to REDUCING by itself; 0 disables a limit.
 
-    Losses in won and in percent of yesterday's total, refused orders in a row, minutes without a complete list.
+    Losses in won and in percent of yesterday's total, consecutive refused orders, minutes without a complete list.
     """
 
     loss_won: int = 0
@@ -544,13 +541,13 @@ class TripLimits:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What speaks for a trip, since a person last changed the state.
+    """The inputs of a trip, since the operator last changed the state.
 
-    `is_by_person`: a person chose the present state. `causes` are the codes of the trips that stand. `loss_won` is what
-    today's trading has lost, `loss_when_turned` what it had lost when a person last resumed (0 if that was another
-    trading day). `refused` are the stocks of the newest orders that were refused in a row. `blind_for`: no complete
-    order list was read for so long, while a market was open; `complete_for`: every list was, for so long.
-    `cleared_today`: how many trips ended by themselves today.
+    `is_by_person`: the operator chose the present state. `causes` are the codes of the trips in force. `loss_won` is
+    the loss of today's trading, `loss_when_turned` the loss when the operator last resumed (0 if that was on another
+    trading day). `refused` are the stocks of the newest consecutive refused orders. `blind_for` is how long no complete
+    order list was read while a market was open, `complete_for` how long every list was complete. `cleared_today` is the
+    number of trips that ended by themselves today.
     """
 
     state: TradingState
@@ -573,23 +570,23 @@ class Trip:
 
     @property
     def causes(self) -> frozenset[str]:
-        return frozenset(reason.code for reason in self.why)
+        return frozenset(denial.code for denial in self.why)
 
 
 def trip(evidence: Evidence, limits: TripLimits) -> Trip | None:
-    """Return why the state trips to REDUCING, None if it does not. A cause that stands already is no new trip.
+    """Return why the state trips to REDUCING, None if it does not. A cause that is already in force is not a new trip.
 
-    Never to HALTED: what is held can be sold whatever trips by itself, and no state that a person chose to be
-    stricter is touched.
+    A trip never leads to HALTED, so holdings can always be sold, and it never replaces a stricter state that the
+    operator chose.
     """
     if evidence.state is TradingState.HALTED or (evidence.state is TradingState.REDUCING and evidence.is_by_person):
         return None
-    why = tuple(reason for reason in _reasons_to_trip(evidence, limits) if reason.code not in evidence.causes)
+    why = tuple(denial for denial in _reasons_to_trip(evidence, limits) if denial.code not in evidence.causes)
     return Trip(why) if why else None
 
 
 def may_clear(evidence: Evidence, limits: TripLimits) -> bool:
-    """Whether a trip ends by itself: missing lists alone caused it, and the list has been complete for a while."""
+    """Whether a trip ends by itself: only missing lists caused it, and the list was complete for LIST_COMPLETE_FOR."""
     return (
         evidence.state is TradingState.REDUCING
         and not evidence.is_by_person
@@ -601,32 +598,32 @@ def may_clear(evidence: Evidence, limits: TripLimits) -> bool:
 
 
 def _reasons_to_trip(evidence: Evidence, limits: TripLimits) -> list[Denial]:
-    checks = (_refused(evidence, limits), _list_missing(evidence, limits), _losing(evidence, limits))
-    return [reason for reason in checks if reason is not None]
+    causes = (_refused(evidence, limits), _list_missing(evidence, limits), _losing(evidence, limits))
+    return [denial for denial in causes if denial is not None]
 
 
 def _losing(evidence: Evidence, limits: TripLimits) -> Denial | None:
-    """A person who resumes over the limit has seen that loss: from there the limit counts anew."""
+    """The operator who resumes above the limit has accepted that loss: the limit then counts from there."""
     by_percent = int(evidence.total_yesterday * limits.loss_percent / 100)
     bounds = [bound for bound in (limits.loss_won, by_percent) if bound > 0]
     if not bounds:
         return None
-    most = min(bounds)
-    seen = evidence.loss_when_turned if evidence.loss_when_turned >= most else 0
-    if evidence.loss_won - seen < most:
+    limit = min(bounds)
+    accepted_loss = evidence.loss_when_turned if evidence.loss_when_turned >= limit else 0
+    if evidence.loss_won - accepted_loss < limit:
         return None
     return Denial(
         DAILY_LOSS,
         gettext_noop("{loss:,} won are lost today, {since:,} since the switch was last turned: at most {most:,}"),
-        {"loss": evidence.loss_won, "since": evidence.loss_won - seen, "most": most},
+        {"loss": evidence.loss_won, "since": evidence.loss_won - accepted_loss, "most": limit},
     )
 
 
 def _refused(evidence: Evidence, limits: TripLimits) -> Denial | None:
-    """Refusals of one stock say nothing of the others: each stock counts for half of the limit at most."""
+    """Refusals of one stock prove nothing about others, so each stock counts for at most half of the limit."""
     by_stock = Counter(evidence.refused)
     most_of_one = (limits.refusals + 1) // 2
-    count = sum(min(each, most_of_one) for each in by_stock.values())
+    count = sum(min(number, most_of_one) for number in by_stock.values())
     if not limits.refusals or len(by_stock) < 2 or count < limits.refusals:
         return None
     return Denial(
@@ -641,6 +638,6 @@ def _list_missing(evidence: Evidence, limits: TripLimits) -> Denial | None:
         return None
     return Denial(
         LIST_MISSING,
-        gettext_noop("no complete order list for {minutes} minutes: what became of our orders cannot be seen"),
+        gettext_noop("no complete order list for {minutes} minutes: the state of our orders is not known"),
         {"minutes": int(evidence.blind_for.total_seconds() // 60)},
     )

@@ -1,9 +1,9 @@
-"""When which venue trades, how it matches, and which order codes it takes (장운영 구분).
+"""Trading hours of each venue: its phases, how they match, and which order codes they take (장운영 구분).
 
 The hours are dated rows: they change by notice about once a year. Source: the broker's workbook of
 2026-09-11 and its notice of 2026-09-09 (KRX after-market and NXT changes from 2026-09-14). Windows
-are half-open, `[starts_at, ends_at)`, in Korean time. Which days trade at all is not known here:
-callers pass the day's phases, an empty tuple on a holiday.
+are half-open, `[starts_at, ends_at)`, in Korean time. This module does not know holidays: callers pass
+the day's phases, an empty tuple on a holiday.
 """
 
 from collections.abc import Iterable, Sequence
@@ -32,12 +32,12 @@ class PhaseName(StrEnum):
 class Matching(StrEnum):
     CONTINUOUS = "CONTINUOUS"  # 접속매매
     AUCTION = "AUCTION"  # 단일가: one price at the end of the phase
-    FIXED = "FIXED"  # at a price known beforehand
+    FIXED = "FIXED"  # at a price that is known in advance
 
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """A stretch of one venue's day: what it is called, how it matches, what it takes."""
+    """A period of one venue's day: its name, its matching and the order kinds it takes."""
 
     market: Market
     name: PhaseName
@@ -96,7 +96,7 @@ _NEW = AFTER_MARKET_OPENED
 
 PHASE_RULES: tuple[PhaseRule, ...] = (
     _rule(_KRX, _N.OPENING_AUCTION, "08:30-09:00", _A, _AUCTION_KINDS, until=_NEW),
-    # UNVERIFIED: the auction's start at 08:20; the first refused or accepted order before 08:30 settles it
+    # UNVERIFIED: the auction starts at 08:20; the first refused or accepted order before 08:30 settles it
     _rule(_KRX, _N.OPENING_AUCTION, "08:20-09:00", _A, _AUCTION_KINDS, since=_NEW),
     _rule(_KRX, _N.PRE_OPEN_CLOSE, "08:30-08:40", _F, _kinds("05")),
     _rule(_KRX, _N.REGULAR, "09:00-15:20", _C, _KRX_REGULAR),
@@ -106,9 +106,9 @@ PHASE_RULES: tuple[PhaseRule, ...] = (
     _rule(_KRX, _N.AFTER_MARKET, "16:00-20:00", _C, _KRX_AFTER, since=_NEW),
     _rule(_NXT, _N.PRE_MARKET, "08:00-08:50", _C, _NXT_CONTINUOUS, until=_NEW),
     _rule(_NXT, _N.PRE_MARKET, "08:00-08:50", _C, _NXT_CONTINUOUS | _NXT_GTP, since=_NEW),
-    # UNVERIFIED: the half minute after nine; recorded NXT trades of one opening settle it
+    # UNVERIFIED: the start at 09:00:30; recorded NXT trades of one opening settle it
     _rule(_NXT, _N.REGULAR, "09:00:30-15:20", _C, _NXT_CONTINUOUS),
-    # UNVERIFIED: which codes the single price takes; no official list was seen, a plain limit is the safe one
+    # UNVERIFIED: which codes the auction takes; no official list was seen, so only a plain limit order is assumed
     _rule(_NXT, _N.AFTER_AUCTION, "15:30-15:40", _A, _kinds("00")),
     _rule(_NXT, _N.AFTER_MARKET, "15:40-20:00", _C, _NXT_CONTINUOUS),
     _rule(_SOR, _N.PRE_MARKET, "08:00-08:50", _C, _SOR_ON_NXT),
@@ -123,42 +123,42 @@ def standard_phases(day: date) -> tuple[Phase, ...]:
 
 
 class DayKind(StrEnum):
-    """By which timetable a trading day goes."""
+    """The timetable of a trading day."""
 
     ORDINARY = "ORDINARY"
-    EXAM = "EXAM"  # 수능: the roads are left to the pupils
-    FIRST = "FIRST"  # of the year, after the opening ceremony
+    EXAM = "EXAM"  # 수능, the college entrance exam: the market opens late
+    FIRST = "FIRST"  # the first trading day of the year: KRX opens after a ceremony
 
 
 LATE_BY = timedelta(hours=1)
 _DAY_ENDS_AT = time(20, 0)
-# the single prices after hours, while there were any, ended at six on every day
+# the after-hours single-price session ended at 18:00 on every day, late opening or not
 _SINGLE_ENDS_AT = time(18, 0)
 _OPENING_PHASES = (PhaseName.OPENING_AUCTION, PhaseName.PRE_OPEN_CLOSE, PhaseName.PRE_MARKET)
 
 
 def phases_of(day: date, kind: DayKind) -> tuple[Phase, ...]:
-    """Return the phases of every venue on a trading day of that kind.
+    """Return the phases of every venue on a trading day of this kind.
 
-    수능: every phase an hour later, NXT without its pre-market, and the evening ends as ever. Source: the
-    exchange's notice for 2025-11-13. The first day of a year: KRX opens an hour late and closes as ever.
-    UNVERIFIED: NXT on such a first day; the notice of the next one settles it.
+    수능: every phase moves by an hour, NXT has no pre-market, and the last phase ends at its usual time. Source: the
+    exchange's notice for 2025-11-13. First trading day of a year: KRX opens an hour late and closes at its usual time.
+    UNVERIFIED: NXT on the first trading day; the notice of the next one settles it.
     """
     phases = standard_phases(day)
     if kind is DayKind.ORDINARY:
         return phases
     phases = tuple(phase for phase in phases if phase.name is not PhaseName.PRE_MARKET)
     if kind is DayKind.EXAM:
-        return tuple(_ended_as_ever(phase) for phase in shifted(phases, LATE_BY))
-    return tuple(_opened_late(phase) for phase in phases)
+        return tuple(_with_usual_end(phase) for phase in shifted(phases, LATE_BY))
+    return tuple(_with_late_opening(phase) for phase in phases)
 
 
-def _ended_as_ever(phase: Phase) -> Phase:
+def _with_usual_end(phase: Phase) -> Phase:
     latest = _SINGLE_ENDS_AT if phase.name is PhaseName.AFTER_HOURS_SINGLE else _DAY_ENDS_AT
     return replace(phase, ends_at=min(phase.ends_at, latest))
 
 
-def _opened_late(phase: Phase) -> Phase:
+def _with_late_opening(phase: Phase) -> Phase:
     (late,) = shifted((phase,), LATE_BY)
     if phase.name in _OPENING_PHASES:
         return late
@@ -168,7 +168,7 @@ def _opened_late(phase: Phase) -> Phase:
 def is_exam_day(day: date) -> bool:
     """Whether 수능 is usually held on `day`: the Thursday from the 13th to the 19th of November.
 
-    UNVERIFIED until the ministry's notice of the year: so it was from 2021 to 2026, and in 2020 it was not.
+    UNVERIFIED until the ministry's notice of the year: the rule was right for 2021 to 2026 and wrong for 2020.
     """
     return day.month == 11 and 13 <= day.day <= 19 and day.weekday() == 3
 
@@ -183,46 +183,46 @@ def shifted(phases: Iterable[Phase], by: timedelta) -> tuple[Phase, ...]:
 
 
 def phases_at(phases: Iterable[Phase], market: Market, now: datetime) -> tuple[Phase, ...]:
-    """Return the phases of `market` that hold `now`; two where a fixed-price session lies in an auction."""
+    """Return the phases of `market` that contain `now`: two if a fixed-price session overlaps an auction."""
     moment = now.astimezone(KST).time()
     return tuple([phase for phase in phases if phase.market == market and phase.holds(moment)])
 
 
 def first_start(phases: Iterable[Phase], now: datetime) -> datetime | None:
-    """Return when the first venue begins its day on the day of `now`, None on a day without trading."""
-    return _first(phases, now)
+    """Return when the first venue opens on the day of `now`, None on a day without trading."""
+    return _earliest_start(phases, now)
 
 
 def krx_open(phases: Iterable[Phase], now: datetime) -> datetime | None:
-    """Return when KRX's regular session begins on the day of `now`, None on a day without one."""
-    return _first((p for p in phases if p.market is Market.KRX and p.name is PhaseName.REGULAR), now)
+    """Return when KRX's regular session starts on the day of `now`, None on a day without one."""
+    return _earliest_start((p for p in phases if p.market is Market.KRX and p.name is PhaseName.REGULAR), now)
 
 
-def _first(phases: Iterable[Phase], now: datetime) -> datetime | None:
+def _earliest_start(phases: Iterable[Phase], now: datetime) -> datetime | None:
     first = min((phase.starts_at for phase in phases), default=None)
     return datetime.combine(now.astimezone(KST), first, KST) if first else None
 
 
 def auction_at(phases: Iterable[Phase], market: Market, now: datetime) -> Phase | None:
-    """Return the auction (단일가) that `market` holds at `now`, None outside one."""
+    """Return the auction (단일가) of `market` at `now`, None outside an auction."""
     return next((phase for phase in phases_at(phases, market, now) if phase.matching is Matching.AUCTION), None)
 
 
 def ends_at(market: Market, kind: OrderKind, phases: Iterable[Phase]) -> time | None:
-    """Return when an order of this venue and kind can trade for the last time on a day with these phases.
+    """Return the time until which an order of this venue and kind can trade on a day with these phases.
 
-    A remainder routed by SOR may rest on NXT, so it ends with NXT's last phase. On KRX what rests from the regular
-    session takes part in the closing auction. None if the venue has no phases that day.
+    The remainder of a SOR order may rest on NXT, so it ends with NXT's last phase. On KRX, an order that rests from the
+    regular session takes part in the closing auction. None if the venue has no phases that day.
     """
-    where = Market.NXT if market is Market.SOR else market
-    own = [phase for phase in phases if phase.market is where]
+    venue = Market.NXT if market is Market.SOR else market
+    venue_phases = [phase for phase in phases if phase.market is venue]
     if market is Market.SOR:
-        return max((phase.ends_at for phase in own), default=None)
-    taking = [phase for phase in own if kind in phase.kinds] or own
-    closing = [phase for phase in own if phase.name is PhaseName.CLOSING_AUCTION]
-    if closing and any(phase.name is PhaseName.REGULAR for phase in taking):
-        taking = taking + closing
-    return max((phase.ends_at for phase in taking), default=None)
+        return max((phase.ends_at for phase in venue_phases), default=None)
+    accepting = [phase for phase in venue_phases if kind in phase.kinds] or venue_phases
+    closing_auction = [phase for phase in venue_phases if phase.name is PhaseName.CLOSING_AUCTION]
+    if closing_auction and any(phase.name is PhaseName.REGULAR for phase in accepting):
+        accepting = accepting + closing_auction
+    return max((phase.ends_at for phase in accepting), default=None)
 
 
 def is_market_open(market: Market, phases: Iterable[Phase], now: datetime) -> bool:
@@ -232,46 +232,52 @@ def is_market_open(market: Market, phases: Iterable[Phase], now: datetime) -> bo
 
 def legal_kinds(market: Market, phases: Iterable[Phase], now: datetime) -> frozenset[OrderKind]:
     """Return the order codes `market` takes at `now`; empty while it takes none."""
-    return frozenset[OrderKind]().union(*(phase.kinds for phase in phases_at(phases, market, now)))
+    return kinds_of(phases_at(phases, market, now))
+
+
+def kinds_of(open_phases: Iterable[Phase]) -> frozenset[OrderKind]:
+    """Return the order codes that any of these phases takes."""
+    return frozenset[OrderKind]().union(*(phase.kinds for phase in open_phases))
 
 
 def limit_kind(legal: frozenset[OrderKind]) -> OrderKind | None:
-    """Return the code of a plain limit order where `legal` codes are taken, None where there is none."""
+    """Return the code of a plain limit order among the `legal` codes, None if it is not among them."""
     return next((kind for kind in (OrderKind.LIMIT, OrderKind.AFTER_LIMIT) if kind in legal), None)
 
 
 def immediate_kind(legal: frozenset[OrderKind]) -> OrderKind | None:
-    """Return the code that goes through at once: market, else a limit to be set at the best opposite quote.
+    """Return the code of an order that fills immediately: market, else a limit to price at the best opposite quote.
 
-    Source: spec §11.3: NXT takes no market order. None where neither is taken.
+    Source: spec §11.3: NXT takes no market orders. None if neither is legal.
     """
     return OrderKind.MARKET if OrderKind.MARKET in legal else limit_kind(legal)
 
 
-def kind_for(asked: OrderKind | None, legal: frozenset[OrderKind], *, names_price: bool) -> OrderKind:
-    """Return the code to order with where `legal` codes are taken: the one asked for by name, else the plain one.
+def kind_for(requested: OrderKind | None, legal: frozenset[OrderKind], *, names_price: bool) -> OrderKind:
+    """Return the code to order with, given the `legal` codes: the requested one, else a plain limit or market order.
 
-    A market order is the one kind that gives way: to a limit where none is taken.
+    Only a market order is replaced: by a limit order if market orders are not legal.
     """
-    if asked not in (None, OrderKind.MARKET):
-        return asked
+    if requested not in (None, OrderKind.MARKET):
+        return requested
     return (limit_kind(legal) if names_price else immediate_kind(legal)) or OrderKind.LIMIT
 
 
 def is_trading(market: Market, phases: Iterable[Phase], now: datetime) -> bool:
-    """Whether `market` matches orders as they come at `now` (접속매매); in an auction it collects them."""
+    """Whether `market` matches orders continuously at `now` (접속매매); an auction only collects them."""
     return any(phase.matching is Matching.CONTINUOUS for phase in phases_at(phases, market, now))
 
 
 def get_available_market(phases: Sequence[Phase], now: datetime) -> Market | None:
-    """Return the venue to prefer of those that take an order at `now`: KRX in its regular hours, else NXT, else KRX.
+    """Return the preferred venue among those that take an order at `now`: KRX in its regular hours, else NXT, else KRX.
 
-    Source: spec §11.6 (before and after KRX's hours NXT), read from the day's own phases so that it moves with a late
-    open. From 08:50, when NXT has closed, KRX's opening auction takes the order. None if no venue takes a plain one.
+    Source: spec §11.6 (NXT before and after KRX's hours). The hours come from the day's phases, so they follow a late
+    open. From 08:50, when NXT has closed, KRX's opening auction takes the order. None if no venue takes a plain limit
+    order.
     """
     moment = now.astimezone(KST).time()
     krx = [p for p in phases if p.market is Market.KRX and p.name in (_N.REGULAR, _N.CLOSING_AUCTION)]
     if krx and min(p.starts_at for p in krx) <= moment < max(p.ends_at for p in krx):
         return Market.KRX
-    takes = (each for each in (Market.NXT, Market.KRX) if limit_kind(legal_kinds(each, phases, now)))
-    return next(takes, None)
+    venues = (venue for venue in (Market.NXT, Market.KRX) if limit_kind(legal_kinds(venue, phases, now)))
+    return next(venues, None)

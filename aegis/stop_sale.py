@@ -1,7 +1,7 @@
-"""How a triggered stop prices the steps of its sale: it follows the market down until the position is closed.
+"""Prices the steps of a stop's sale: it follows the market down until the position is closed.
 
 Source: spec §9.3 and §9.8 (±3 % of the current price), §9.6 (retries, then at market), §11.3 (NXT takes no market
-order). A stop has no band around the price at which it triggered: the current price is asked for at each step.
+order). There is no band around the price at which the stop triggered: each step reads the current price.
 Prices are won.
 """
 
@@ -18,7 +18,7 @@ from aegis.stops import WITNESS_SECONDS
 from aegis.terms import Instrument, OrderKind
 from aegis.ticks import adjust_price_to_tick, get_tick_size
 
-# two readings of a locked lower limit lie at least this far apart
+# two readings of a locked lower limit are at least this far apart
 LOCKED_READING_AFTER = timedelta(seconds=1)
 
 
@@ -26,17 +26,17 @@ class StepKind(StrEnum):
     """How one step of a sale is priced."""
 
     LIMIT = "LIMIT"  # a limit near the best bid, or at the strategy's offset
-    MARKET = "MARKET"  # the step at market, or at the best bid if none is taken
+    MARKET = "MARKET"  # a market order, or a limit at the best bid if the venue takes no market orders
     AUCTION = "AUCTION"  # once, into an auction: at market if that is legal
-    NO_BID = "NO_BID"  # nobody bids: at most the band below the last trade
-    LOWER_LIMIT = "LOWER_LIMIT"  # locked at the lower limit: it stands in the queue there
+    NO_BID = "NO_BID"  # no bids: a limit at the bottom of the band below the last trade
+    LOWER_LIMIT = "LOWER_LIMIT"  # locked at the lower limit: it waits in the queue there
 
 
 @dataclass(frozen=True, slots=True)
 class SalePlan:
-    """How a sale goes down: `limit_steps` limit orders, each `step_ticks` ticks nearer, then at market.
+    """The steps of a sale: `limit_steps` limit orders, each `step_ticks` ticks lower, then a market order.
 
-    `max_percent`: no limit lies further below the current price, in percent.
+    `max_percent`: how far below the current price a limit may be, in percent.
     """
 
     strategy: Strategy
@@ -47,10 +47,10 @@ class SalePlan:
 
 @dataclass(frozen=True, slots=True)
 class SaleMarket:
-    """What a step is priced from. `current` is a price that could trigger a stop, in won (`current_price`).
+    """The market data that a step is priced from. `current` is the result of `current_price`, in won.
 
-    `legal`: the order kinds that the venue takes now. `is_locked`: an earlier reading found the lower limit
-    locked too.
+    `legal`: the order kinds that the venue takes now. `is_locked`: an earlier reading showed a locked lower limit
+    too.
     """
 
     quote: Quote
@@ -73,9 +73,9 @@ class SaleStep:
 
 @dataclass(frozen=True, slots=True)
 class Believed:
-    """The price that two trades at least a second apart have reached, in won; at first the one that triggered.
+    """The price that two trades at least a second apart have reached, in won; at first the price that triggered.
 
-    `last`, `volume` and `at` (seconds) are of the newest trade that a quote showed, on the day and the venue named.
+    `last`, `volume` and `at` (seconds) belong to the newest trade that a quote showed, on `day` and `venue`.
     """
 
     price: int
@@ -86,9 +86,9 @@ class Believed:
     venue: str = ""
 
     def after(self, quote: Quote, at: float) -> "Believed":
-        """Return the same after another quote: one whose running total has not risen shows no new trade.
+        """Return the state after another quote. A quote whose running total has not risen shows no new trade.
 
-        Each day and venue has its own running total: on another one, or after the clock was set back, none is known.
+        Each day and venue has its own running total: on a new one, or after the clock was set back, it starts again.
         """
         day, venue = datetime.fromtimestamp(at, KST).date().isoformat(), quote.market.value
         is_reset = (day, venue) != (self.day, self.venue) or at < self.at
@@ -102,10 +102,10 @@ class Believed:
 
 
 def current_price(quote: Quote, book: Book, believed: int, *, is_main_session: bool) -> int:
-    """Return the price to sell from, in won: one trade outside KRX's main session sets none.
+    """Return the price to sell from, in won. A single trade outside KRX's main session does not set it.
 
-    There a last price below the `believed` one counts as far as the best ask confirms it, and one above as far as the
-    best bid does.
+    There, a last price below `believed` counts only as far down as the best ask, and one above only as far up as the
+    best bid.
     """
     if is_main_session or not believed:
         return quote.price
@@ -117,7 +117,7 @@ def current_price(quote: Quote, book: Book, believed: int, *, is_main_session: b
 
 
 def is_locked(market: SaleMarket) -> bool:
-    """Whether one reading shows a locked lower limit: no bid, and the last trade or the best ask there."""
+    """Whether one reading shows a locked lower limit: no bids, and the last trade or the best ask is at the limit."""
     if market.book.bids:
         return False
     best_ask = market.book.asks[0].price if market.book.asks else 0
@@ -125,7 +125,7 @@ def is_locked(market: SaleMarket) -> bool:
 
 
 def next_order(step: int, plan: SalePlan, market: SaleMarket) -> SaleStep | None:
-    """Return the order of the sale's step number `step`, from 0; None if the venue takes neither limit nor market."""
+    """Return the order of step `step`, from 0; None if the venue takes neither limit nor market orders."""
     limit = limit_kind(market.legal)
     takes_market = OrderKind.MARKET in market.legal
     if market.is_auction and takes_market:
@@ -149,31 +149,30 @@ def next_order(step: int, plan: SalePlan, market: SaleMarket) -> SaleStep | None
 def _limit_price(step: int, plan: SalePlan, market: SaleMarket) -> int:
     anchor = market.book.bids[0].price if plan.strategy.anchor is Anchor.OPPOSITE else market.current
     ticks = plan.strategy.offset - step * plan.step_ticks
-    target = anchor + ticks * get_tick_size(anchor, market.instrument, quoted=market.quote.quoted_tick)
+    target = anchor + ticks * get_tick_size(anchor, market.instrument, quoted=market.quote)
     return _bounded(market, plan, target)
 
 
 def _bounded(market: SaleMarket, plan: SalePlan, target: int) -> int:
-    """Return a target price on the grid, inside the band round the current price and the day's limits."""
-    quoted = market.quote.quoted_tick
-    price = adjust_price_to_tick(max(target, 1), "up", market.instrument, quoted=quoted)
-    most = math.floor(market.current * (100 + plan.max_percent) / 100)
-    highest = adjust_price_to_tick(most, "down", market.instrument, quoted=quoted)
+    """Return a target price moved onto the grid, into the band around the current price and the day's limits."""
+    price = adjust_price_to_tick(max(target, 1), "up", market.instrument, quoted=market.quote)
+    highest_exact = math.floor(market.current * (100 + plan.max_percent) / 100)
+    highest = adjust_price_to_tick(highest_exact, "down", market.instrument, quoted=market.quote)
     return min(max(price, lowest(market, plan, market.current)), highest, market.quote.upper_limit)
 
 
 def lowest(market: SaleMarket, plan: SalePlan, below: int) -> int:
-    """Return the lowest price, in won, that is at most the band below a price, and inside the day's limits."""
-    least = math.ceil(below * (100 - plan.max_percent) / 100)
-    price = adjust_price_to_tick(max(least, 1), "up", market.instrument, quoted=market.quote.quoted_tick)
+    """Return the lowest price, in won, inside the band below the price `below` and inside the day's limits."""
+    lowest_exact = math.ceil(below * (100 - plan.max_percent) / 100)
+    price = adjust_price_to_tick(max(lowest_exact, 1), "up", market.instrument, quoted=market.quote)
     return max(price, market.quote.lower_limit)
 
 
-def keeps_its_place(resting: SaleStep, wanted: SaleStep, *, has_bids: bool) -> bool:
-    """Whether an order that rests stays: the next step would not sell sooner, and it loses the place in the queue.
+def keeps_its_place(resting: SaleStep, next_step: SaleStep, *, has_bids: bool) -> bool:
+    """Whether a resting order stays: the next step would not sell sooner, and would lose the place in the queue.
 
-    A market order that rests beside bids has become a limit at an earlier price.
+    A market order that rests while there are bids has become a limit order at an earlier price.
     """
     if resting.kind.is_market:
         return not has_bids
-    return not wanted.kind.is_market and resting.price <= wanted.price
+    return not next_step.kind.is_market and resting.price <= next_step.price

@@ -1,11 +1,11 @@
-"""Which price means sell: stop loss (손절), take profit (익절) and trailing stop (추적 손절) of a holding.
+"""The trigger rules of stops: stop loss (손절), take profit (익절) and trailing stop (추적 손절) of a holding.
 
-A rule has one limit in whole won. A falling rule fires at or under it, a rising one at or over it: a gap
-through the limit fires at the first trade behind it. What fires is a trade that happened, in an auction
-too; what an auction only expects, and a price of 0, is nothing.
+A rule has one limit in whole won. A falling rule fires at or below it, a rising rule at or above it; if the price gaps
+through the limit, the first trade beyond it fires. Only a real trade fires, in an auction too. An auction's expected
+price and a price of 0 are ignored.
 
-Which trades count is `TriggerRule`'s to say: each of KRX's from its opening uncross to its closing auction; any
-other, after hours and on NXT, only with a second witness.
+`TriggerRule` decides which trades count: every trade on KRX from its opening uncross to its closing auction; any other
+trade, after hours or on NXT, only with a second witness.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,7 +22,7 @@ from aegis.terms import Market
 from aegis.ticks import DAILY_LIMIT_PERCENT
 
 ATR_DAYS = 14
-# in won: what no trade of a stock ever reaches
+# a price, in won, that no stock reaches
 _NO_END = 10**15
 
 
@@ -33,15 +33,15 @@ class StopKind(StrEnum):
 
     @property
     def falls(self) -> bool:
-        """Whether it fires when the price falls to its limit; else when it rises there."""
+        """Whether it fires when the price falls to its limit; otherwise it fires when the price rises to it."""
         return self is not StopKind.TAKE_PROFIT
 
 
 class StopUnit(StrEnum):
-    """What a rule's value is: won, percent, or multiples of the average true range of daily prices (ATR).
+    """The unit of a rule's value: won, percent, or multiples of the average true range of daily prices (ATR).
 
-    A stop loss and a take profit are measured from the average price, a trailing stop from the highest
-    price; in won the first two name the price itself, and a trailing stop the distance.
+    A stop loss and a take profit are measured from the average price, a trailing stop from the highest price. In won,
+    the value of the first two is the price itself, and that of a trailing stop the distance.
     """
 
     PRICE = "PRICE"
@@ -51,9 +51,9 @@ class StopUnit(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A rule with all that its limit rests on: won but for `value`, whose unit `unit` names.
+    """A rule with everything that its limit depends on, in won except `value`, whose unit is `unit`.
 
-    `high` is the highest price since it was armed, and matters to trailing stops alone; `atr` to rules by ATR.
+    `high` is the highest price since it was armed, for trailing stops only; `atr` is for rules in ATR only.
     """
 
     kind: StopKind
@@ -74,7 +74,7 @@ class Fired:
 
 @dataclass(frozen=True, slots=True)
 class NewHigh:
-    """A trailing stop's highest price moved up to `price`."""
+    """The highest price of a trailing stop rose to `price` won."""
 
     price: int
 
@@ -83,7 +83,7 @@ Verdict = Fired | NewHigh | None
 
 
 def evaluate(rule: Rule, price: int) -> Verdict:
-    """Return what a trade at `price` won means to a rule; None for nothing."""
+    """Return the effect of a trade at `price` won on a rule, None if it has none."""
     if price <= 0:
         return None
     if rule.kind is StopKind.TRAILING and price > rule.high:
@@ -95,7 +95,7 @@ def evaluate(rule: Rule, price: int) -> Verdict:
 
 
 def limit(rule: Rule) -> int:
-    """Return the price, in won, at which a rule fires: the last one inside what it asks for."""
+    """Return the price, in whole won, at which a rule fires: rounded away from the start price."""
     exact = _exact(rule)
     return int(exact.to_integral_value(ROUND_FLOOR if rule.kind.falls else ROUND_CEILING))
 
@@ -115,15 +115,15 @@ def _exact(rule: Rule) -> Decimal:
 
 # a second trade is a witness if it comes at least N seconds after the first
 WITNESS_SECONDS = 1
-# the closing auction ends within half a minute of its hour; the first trades at the closing price come minutes later
+# the closing auction ends up to half a minute late; the first trades at the closing price follow minutes later
 UNCROSS_WITHIN = timedelta(seconds=60)
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What a trade says about a price: won, the second of the day at which it was, and what else bears it out.
+    """A trade as a stop evaluates it: its price in won, the second of the day, and the evidence for the price.
 
-    `value` is its won; `ask` and `bid` are the best quotes after it, 0 for none. `counts_alone` says that it needs no
+    `value` is the won traded; `ask` and `bid` are the best quotes after it, 0 for none. `counts_alone`: it needs no
     second witness.
     """
 
@@ -137,9 +137,10 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class Crossing:
-    """Trades in a row beyond a line that no second witness bears out yet.
+    """Consecutive trades beyond a line that no second witness confirms yet.
 
-    `since` is the second of the first of them, `price` the one that all of them reached, `value` their won together.
+    `since` is the second of the day of the first one, `price` the price that all of them reached, `value` the sum of
+    their won.
     """
 
     since: int
@@ -148,12 +149,12 @@ class Crossing:
 
 
 class TriggerRule:
-    """Decides from the trades of a stock whether one stop triggers, and how far up its highest price moves.
+    """Decides from the trades of a stock whether one stop triggers, and how far its highest price rises.
 
     A trade that does not count alone needs a second witness: another trade beyond the line at least a second later,
     `least_value` won traded beyond it, or the best quote: for a fall the ask at or below the line, for a rise the bid
-    at or above it; a highest price needs a bid at that price. A trade back inside the line ends the crossing. Give it
-    only trades that are new (`is_new`), each once and in the order they came.
+    at or above it; a highest price needs a bid at that price. A trade back inside the line ends the crossing. Pass only
+    trades that are new (`is_new`), each once and in order of arrival.
     """
 
     __slots__ = ("crossing", "least_value", "line", "rise", "rule")
@@ -168,14 +169,14 @@ class TriggerRule:
         self.rise = rise  # above the highest price
 
     def renewed(self, rule: Rule, least_value: int) -> "TriggerRule":
-        """Return the same for a rule that was read again; what was heard counts on if the line is the same."""
+        """Return the state for a rule that was read again. Crossings are kept if only the rule's `high` differs."""
         if (rule, least_value) == (self.rule, self.least_value):
             return self
         is_same = replace(rule, high=self.rule.high) == self.rule
         return TriggerRule(rule, least_value, *((self.crossing, self.rise) if is_same else ()))
 
     def concerns(self, price: int) -> bool:
-        """Whether a trade at `price` changes anything; most do not, and need no look at all."""
+        """Whether a trade at `price` can change anything. Most trades cannot, and are skipped."""
         if self.crossing is not None or self.rise is not None:
             return True
         if self.rule.kind is StopKind.TAKE_PROFIT:
@@ -183,7 +184,7 @@ class TriggerRule:
         return price <= self.line or (self.rule.kind is StopKind.TRAILING and price > self.rule.high)
 
     def hear(self, trade: Heard) -> Verdict:
-        """Return what a trade does: it triggers the stop, moves its highest price up, or nothing yet."""
+        """Return the effect of a trade: it triggers the stop, raises its highest price, or None."""
         if trade.price <= 0:
             return None
         if self.rule.kind is StopKind.TRAILING and (high := self._risen(trade)):
@@ -206,34 +207,34 @@ class TriggerRule:
             self.rise = None
 
     def _proven(
-        self, before: Crossing | None, trade: Heard, line: int, *, rises: bool, quoted: bool
+        self, previous: Crossing | None, trade: Heard, line: int, *, rises: bool, quoted: bool
     ) -> tuple[Crossing | None, int]:
-        """Return the crossing that goes on with a trade, and the price that two witnesses reached; 0 for none yet."""
+        """Return the crossing after a trade, and the price that two witnesses reached; 0 for none yet."""
         if trade.price < line if rises else trade.price > line:
             return None, 0
-        begun = Crossing(trade.at, trade.price, trade.value)
+        restarted = Crossing(trade.at, trade.price, trade.value)
         if trade.counts_alone or quoted or 0 < self.least_value <= trade.value:
-            return begun, trade.price
-        if before is None:
-            return begun, 0
-        reached = min(before.price, trade.price) if rises else max(before.price, trade.price)
-        grown = Crossing(before.since, reached, before.value + trade.value)
-        if trade.at - before.since >= WITNESS_SECONDS or 0 < self.least_value <= grown.value:
-            return begun, reached
-        return grown, 0
+            return restarted, trade.price
+        if previous is None:
+            return restarted, 0
+        reached = min(previous.price, trade.price) if rises else max(previous.price, trade.price)
+        extended = Crossing(previous.since, reached, previous.value + trade.value)
+        if trade.at - previous.since >= WITNESS_SECONDS or 0 < self.least_value <= extended.value:
+            return restarted, reached
+        return extended, 0
 
 
 def is_new(qty: int, volume: int, total: int) -> bool:
-    """Whether shares were traded that `total`, the day's newest running total of shares, does not count yet.
+    """Whether a trade has shares that `total`, the newest running total of the day's shares, does not include yet.
 
-    A frame that came twice, late or from before tells no more than the total already does.
+    A duplicate, late or old frame adds nothing to the total.
     """
     return qty > 0 and volume > total
 
 
 @dataclass(frozen=True, slots=True)
 class Hours:
-    """The stretch of a day, as `HHMMSS`, in which each trade on KRX counts alone; empty on a day without one."""
+    """The hours, as `HHMMSS`, in which each trade on KRX counts alone; empty on a day without such hours."""
 
     since: str = ""
     until: str = ""
@@ -243,24 +244,24 @@ class Hours:
 
 
 def hours_of(phases: Iterable[Phase]) -> Hours:
-    """Return KRX's hours from its opening uncross through its regular session to the end of its closing auction."""
+    """Return KRX's hours from its opening uncross to the end of its closing auction."""
     names = (PhaseName.REGULAR, PhaseName.CLOSING_AUCTION)
-    own = [phase for phase in phases if phase.market is Market.KRX and phase.name in names]
-    if not own:
+    krx_phases = [phase for phase in phases if phase.market is Market.KRX and phase.name in names]
+    if not krx_phases:
         return Hours()
-    end = datetime.combine(date.min, max(phase.ends_at for phase in own)) + UNCROSS_WITHIN
-    return Hours(f"{min(phase.starts_at for phase in own):%H%M%S}", f"{end:%H%M%S}")
+    end = datetime.combine(date.min, max(phase.ends_at for phase in krx_phases)) + UNCROSS_WITHIN
+    return Hours(f"{min(phase.starts_at for phase in krx_phases):%H%M%S}", f"{end:%H%M%S}")
 
 
 def second_of(hhmmss: str) -> int:
-    """Return the second of the day of a time as six digits."""
+    """Return the second of the day of a time `HHMMSS`."""
     return int(hhmmss[:2]) * 3600 + int(hhmmss[2:4]) * 60 + int(hhmmss[4:6])
 
 
 def why_invalid(rule: Rule, price: int) -> Denial | None:
-    """Return why a rule is not to be armed while the stock trades at `price` won, None where it may be.
+    """Return why a rule must not be armed while the stock trades at `price` won, None if it may be armed.
 
-    It names the value and what would be right: a rule could never fire, or would fire at once.
+    A rule must be able to fire, and must not fire at once. The denial names the value and what is needed.
     """
     if rule.value <= 0:
         return Denial(
@@ -271,26 +272,28 @@ def why_invalid(rule: Rule, price: int) -> Denial | None:
             DenialCode.STOP_VALUE, gettext_noop("value {value:f}: whole won are needed"), {"value": rule.value}
         )
     if rule.unit is StopUnit.ATR and rule.atr <= 0:
-        words = gettext_noop("the average true range is not known: {days} daily prices are needed (backfill_daily)")
-        return Denial(DenialCode.STOP_ATR, words, {"days": ATR_DAYS + 1})
+        template = gettext_noop("the average true range is not known: {days} daily prices are needed (backfill_daily)")
+        return Denial(DenialCode.STOP_ATR, template, {"days": ATR_DAYS + 1})
     at = limit(rule)
     if at <= 0:
-        words = gettext_noop("value {value:f}: its limit of {limit:,} won is no price")
-        return Denial(DenialCode.STOP_VALUE, words, {"value": rule.value, "limit": at})
+        template = gettext_noop("value {value:f}: its limit of {limit:,} won is not a valid price")
+        return Denial(DenialCode.STOP_VALUE, template, {"value": rule.value, "limit": at})
     if isinstance(evaluate(rule, price), Fired):
-        words = gettext_noop("value {value:f}: with a limit of {limit:,} won it would fire at once, at {price:,} won")
-        return Denial(DenialCode.STOP_AT_ONCE, words, {"value": rule.value, "limit": at, "price": price})
+        template = gettext_noop(
+            "value {value:f}: with a limit of {limit:,} won it would fire at once, at {price:,} won"
+        )
+        return Denial(DenialCode.STOP_AT_ONCE, template, {"value": rule.value, "limit": at, "price": price})
     return None
 
 
 def rebased(value: Decimal, ratio: Decimal) -> Decimal:
-    """Return an amount of won as it is after a split: `ratio` is the new price over the old, 0.2 for one into five."""
+    """Return an amount of won adjusted for a split. `ratio` is the new price over the old: 0.2 for one into five."""
     return (value * ratio).quantize(Decimal("0.0001"))
 
 
 @dataclass(frozen=True, slots=True)
 class DayRange:
-    """A day's prices in won, as far as the true range needs them."""
+    """The prices of a day, in won, that the true range needs."""
 
     high: int
     low: int
@@ -298,27 +301,27 @@ class DayRange:
 
 
 def average_true_range(days: Sequence[DayRange], count: int = ATR_DAYS) -> Decimal | None:
-    """Return the mean true range of the last `count` days, the oldest first, in won; None where there are too few.
+    """Return the mean true range of the last `count` of `days`, in won; None if there are too few. Oldest day first.
 
-    A day's true range spans its high, its low and the close before it. A day without a trade, whose high and low the
-    broker gives as 0, has none and is left out: so are the halted days before a split.
+    A day's true range spans its high, its low and the previous close. A day without a trade, whose high and low the
+    broker gives as 0, is left out, for example the halted days before a split.
     """
     days = [day for day in days if day.high > 0 and day.low > 0]
     if len(days) <= count:
         return None
     pairs = zip(days[-count - 1 : -1], days[-count:], strict=True)
-    spans = [max(day.high, before.close) - min(day.low, before.close) for before, day in pairs]
+    spans = [max(day.high, previous.close) - min(day.low, previous.close) for previous, day in pairs]
     return (Decimal(sum(spans)) / count).quantize(Decimal("0.0001"))
 
 
 def plausible(close_before: int | None, quote: Quote | None = None) -> range:
-    """Return the prices, in won, that a day may trade at after one that closed at `close_before`.
+    """Return the prices, in won, at which a stock may trade on the day after a close at `close_before`.
 
-    A price outside is no fall but another count of shares (split, reverse split), which the account does not
-    show yet. Without a close everything is plausible, as on a stock's first day. The limits are taken without
-    the ticks that cut them, which differ by instrument: the lowest price of the day must fire. Where the broker's
-    `quote` reckons from that close, or from one less a distribution, its limits count too: those of a leveraged
-    fund are wider.
+    A price outside this range is not a fall but a changed number of shares (split, reverse split) that the account does
+    not show yet. Without a close every price is plausible, as on a stock's first day. The limits are not rounded to
+    ticks, which differ by instrument: a stop must fire at the lowest price of the day. If the base price of the
+    broker's `quote` is that close, or that close less a distribution, the quote's limits count too: those of a
+    leveraged fund are wider.
     """
     if not close_before:
         return range(1, _NO_END)

@@ -1,4 +1,4 @@
-"""The words of the trade: what an order names, as the exchanges say it.
+"""Trading terms: the venues, sides, boards, instruments and order kinds of the exchanges.
 
 Sources: the broker's workbook of 2026-09-11 (order codes, 주문구분) and its notice of 2026-09-09.
 """
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Market(StrEnum):
-    """A venue (거래소) an order may be sent to. SOR lets the broker choose between the two."""
+    """A venue (거래소) that an order may be sent to. SOR: the broker chooses between KRX and NXT."""
 
     KRX = "KRX"
     NXT = "NXT"
@@ -15,13 +15,15 @@ class Market(StrEnum):
 
 
 class Side(StrEnum):
+    """A side of an order. `sign` is +1 for a buy, which adds shares, and -1 for a sale."""
+
+    sign: int
+
     BUY = "BUY"
     SELL = "SELL"
 
-    @property
-    def sign(self) -> int:
-        """+1 for a buy, which adds shares; -1 for a sale."""
-        return 1 if self is Side.BUY else -1
+
+Side.BUY.sign, Side.SELL.sign = 1, -1
 
 
 class Board(StrEnum):
@@ -33,7 +35,7 @@ class Board(StrEnum):
 
 
 class Instrument(StrEnum):
-    """What is traded. All but STOCK move on the coarse two-step tick ladder and pay no tax on sale."""
+    """The type of a security. Only STOCK has the seven-tier tick ladder and pays tax on a sale."""
 
     STOCK = "STOCK"
     ETF = "ETF"
@@ -42,13 +44,21 @@ class Instrument(StrEnum):
 
 
 class OrderKind(StrEnum):
-    """How an order is priced and how long it lives (주문구분, ORD_DVSN)."""
+    """How an order is priced and how long it lives (주문구분, ORD_DVSN).
+
+    `is_priced`: the order has a price in won; other kinds are sent with 0. `is_immediate`: immediate-or-cancel and
+    fill-or-kill orders never rest in the book.
+    """
+
+    is_priced: bool
+    is_market: bool
+    is_immediate: bool
 
     LIMIT = "00"  # 지정가
     MARKET = "01"  # 시장가
     CONDITIONAL_LIMIT = "02"  # 조건부지정가: a market order in the closing auction
     BEST = "03"  # 최유리지정가: at the best opposite price
-    OWN_BEST = "04"  # 최우선지정가: at the best price of the own side
+    OWN_BEST = "04"  # 최우선지정가: at the best price of its own side
     PRE_OPEN_CLOSE = "05"  # 장전 시간외 종가
     POST_CLOSE = "06"  # 장후 시간외 종가
     AFTER_HOURS_SINGLE = "07"  # 시간외 단일가, until 2026-09-11
@@ -72,20 +82,6 @@ class OrderKind(StrEnum):
     AFTER_BEST_IOC = "45"
     AFTER_BEST_FOK = "46"
     AFTER_OWN_BEST = "47"
-
-    @property
-    def is_priced(self) -> bool:
-        """Whether the order names a price in won; the others are sent with 0."""
-        return self in PRICED
-
-    @property
-    def is_market(self) -> bool:
-        return self in MARKET_KINDS
-
-    @property
-    def is_immediate(self) -> bool:
-        """Immediate-or-cancel and fill-or-kill orders never rest in the book."""
-        return self in IOC_KINDS or self in FOK_KINDS
 
 
 PRICED = frozenset(
@@ -123,3 +119,7 @@ FOK_KINDS = frozenset(
         OrderKind.AFTER_BEST_FOK,
     }
 )
+for kind in OrderKind:
+    kind.is_priced = kind in PRICED
+    kind.is_market = kind in MARKET_KINDS
+    kind.is_immediate = kind in IOC_KINDS or kind in FOK_KINDS

@@ -1,14 +1,13 @@
 """The tick ladder (호가 단위): which prices exist, and how to move between them.
 
 Source: spec §9.1 for shares, on KRX and NXT alike; exchange-traded funds and notes have two tiers
-(protocol notes §13), warrants (ELW) one. The broker's quote tells the tick of any instrument at its
-present price; a `quoted` tick that contradicts the ladder wins over it. Prices are whole won.
+(protocol notes §13), warrants (ELW) one. The broker's quote has the tick of any instrument at its
+current price; a `quoted` tick that contradicts the ladder overrides it. Prices are whole won.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, Protocol
 
 from aegis.terms import Instrument
 
@@ -40,19 +39,22 @@ _LADDERS: Mapping[Instrument, tuple[tuple[tuple[int, int], ...], int]] = Mapping
 DAILY_LIMIT_PERCENT = 30
 
 
-@dataclass(frozen=True, slots=True)
-class QuotedTick:
-    """The tick that the broker's quote told, and the price at which it told it, in won; a `tick` of 0 is not told."""
+class QuotedTick(Protocol):
+    """The tick in the broker's quote and the price it applies to, in won. A `tick` of 0: the quote has none."""
 
-    price: int
-    tick: int
+    @property
+    def price(self) -> int: ...
+
+    @property
+    def tick(self) -> int: ...
 
 
 def get_tick_size(price: int, instrument: Instrument = Instrument.STOCK, *, quoted: QuotedTick | None = None) -> int:
     """Return the tick, in won, of the tier that holds `price`. Source: spec §9.2.
 
-    A `quoted` tick that is not the ladder's at its own price, nor just below it, shows that the ladder is not the
-    instrument's: then it holds at every price. One that is the ladder's says nothing of other tiers.
+    A `quoted` tick that differs from the ladder's tick at and just below the quoted price shows that the ladder is
+    wrong for this instrument: the quoted tick then applies at every price. A `quoted` tick that agrees with the ladder
+    changes nothing.
     """
     if quoted is not None and quoted.tick:
         ladder = {_ladder_tick(quoted.price, instrument), _ladder_tick(quoted.price - 1, instrument)}
@@ -88,9 +90,9 @@ def is_on_tick(price: int, instrument: Instrument = Instrument.STOCK, *, quoted:
 
 
 def step(price: int, ticks: int, instrument: Instrument = Instrument.STOCK, *, quoted: QuotedTick | None = None) -> int:
-    """Return the price `ticks` places up (or, negative, down) the ladder, tier edges honoured.
+    """Return the price `ticks` steps up (down if negative) the ladder, in won, across tier edges.
 
-    `price` is first moved onto the grid, downwards. The result is never below one tick.
+    `price` is first rounded down to the grid. The result is never below one tick.
     """
     price = adjust_price_to_tick(price, "down", instrument, quoted=quoted)
     for _ in range(abs(ticks)):
@@ -105,7 +107,7 @@ def step(price: int, ticks: int, instrument: Instrument = Instrument.STOCK, *, q
 def daily_limits(base_price: int, instrument: Instrument = Instrument.STOCK) -> tuple[int, int]:
     """Return the lowest and highest price, in won, of a day that starts from `base_price` (기준가).
 
-    The width is 30 % of the base, cut to the base's tick; both ends then lie on the grid, inwards.
+    The width is 30 % of the base, rounded down to the base's tick; both ends are then rounded inwards to the grid.
     66,000 gives (46,200, 85,800), as the broker's inquire-price shows.
     """
     tick = get_tick_size(base_price, instrument)

@@ -1,7 +1,8 @@
-"""Amends (정정): an open order moved to another price, or reduced, by one request. Written ahead like a new order.
+"""Amends (정정): one request moves an open order to another price, or reduces it. Written ahead like a new order.
 
-The new order's row and the request are committed before anything leaves. Its quantity is an upper bound until a line
-of the list names it, and an amend of unknown outcome is never followed by a new order: its family waits for the list.
+The new order's row and the request are committed before anything is sent. The row's quantity is an upper bound until
+a line of the order list confirms it. After an amend of unknown outcome no new order follows: its family waits for the
+list.
 """
 
 import logging
@@ -23,7 +24,7 @@ from orders import fills, journal, kill_switch, requests
 from orders.cancel import Canceller, inherit, why_not_today
 from orders.intents import NO_CHASE, OrderDenied, OrderIntent
 from orders.models import BrokerRequest, TradeOrder
-from orders.pretrade import PreTrade, Priced, PricedOrder
+from orders.pretrade import PreTrade, Priced, PricedOrder, risk_inputs
 from orders.reorders import check_fills_listed
 from orders.requests import LOWERS_RISK, Grounds
 from orders.submit import Submitter, next_attempt
@@ -49,16 +50,16 @@ class Amender:
         by: RequestedBy = RequestedBy.CALLER,
         who: str = "",
     ) -> TradeOrder:
-        """Amend an open limit order, and return the order that stands for it then.
+        """Amend an open limit order, and return the order that stands for it afterwards.
 
-        With a `price` alone all that is open moves there, whatever fills meanwhile; with a `qty` too so many shares
-        move, and the rest keeps its price and number. With a `qty` alone the order is reduced to that many open shares
-        and keeps its place. Its chase ends: a price that somebody chose is not chased.
+        With only a `price`, all open shares move there, whatever fills meanwhile. With a `qty` too, that many shares
+        move, and the rest keeps its price and number. With only a `qty`, the order is reduced to that many open shares
+        and keeps its place in the queue. The order's chase ends: a price that the caller chose is not chased.
 
-        Raises OrderDenied if AEGIS will not send it, and BrokerError if the broker could not be asked beforehand; then
-        nothing has changed.
+        Raises OrderDenied if AEGIS denies the amend, and BrokerError if the broker could not be asked beforehand; in
+        both cases nothing has changed.
         """
-        order.refresh_from_db()  # what was withdrawn or filled since it was read counts
+        order.refresh_from_db()  # count what was withdrawn or filled since the row was read
         self._check_possible(order, price, qty)
         if price is None:
             assert qty is not None
@@ -70,14 +71,14 @@ class Amender:
         return self._commit_and_send(order, draft, row, grounds, by=by, who=who, is_whole=is_whole)
 
     def follow(self, order: TradeOrder, draft: PricedOrder) -> TradeOrder:
-        """Amend an order to the price of its chase's next step; the chase goes on with the order that it leads to."""
+        """Amend an order to the price of its chase's next step; the chase continues with the resulting order."""
         row = self._submit.child_row(draft, order, f"chase:{order.root_pk}:amend:{next_attempt(order)}")
         row.replaces = order
         grounds = Grounds(draft.quoted_at, follows=order.pk)
         return self._commit_and_send(order, draft, row, grounds, by=RequestedBy.CHASE, who="", is_whole=True)
 
     def preview(self, order: TradeOrder, *, price: int | None = None, qty: int | None = None) -> PricedOrder | None:
-        """Judge an amend without sending it; return what would go, None if shares are only taken off.
+        """Check an amend without sending it; return its draft, None if the amend only takes off shares.
 
         Raises OrderDenied, and BrokerError if the broker could not be asked.
         """
@@ -95,9 +96,9 @@ class Amender:
             raise OrderDenied([denial])
 
     def _prepare(self, order: TradeOrder, price: int, qty: int) -> tuple[PricedOrder, TradeOrder, Grounds]:
-        """Judge the amend, and return its draft, its row and what its last check looks at."""
+        """Check the amend, and return its draft, its row and the grounds of its last check."""
         check_fills_listed(order)
-        lowers = only_lowers_risk(order.side, order.price, price)
+        lowers_risk = only_lowers_risk(order.side, order.price, price)
         market, kind = Market(order.market), OrderKind(order.order_kind)
         number = order.requests.filter(kind=RequestKind.AMEND).count() + 1
         request_id = f"amend:{order.pk}:{number}"
@@ -105,29 +106,29 @@ class Amender:
             order.stock_code, order.side, qty, price=price, market=market, request_id=request_id, kind=kind
         )
         context = self._pretrade.context(intent, order.root_pk)
-        if not lowers:
+        if not lowers_risk:
             context = self._pretrade.ensure_reconciled(context, intent, order.root_pk)
         stock = context.stock or self._pretrade.new_stock(order.stock_code)
         request = OrderRequest(order.stock_code, order.side, market, kind, qty, price)
         quoted_at = self._now()
         quote = self._broker.quote(order.stock_code, market)
-        kept_qty, kept_won = _kept(order, qty)
-        facts = self._pretrade.facts(request, stock, intent, context, is_child_order=True)
-        facts = replace(facts, kept_qty=kept_qty, kept_won=kept_won)
-        draft = self._pretrade.judge(
+        kept_qty, kept_won = _exposure_kept(order, qty)
+        inputs = risk_inputs(request, stock, context, is_child_order=True)
+        inputs = replace(inputs, kept_qty=kept_qty, kept_won=kept_won)
+        draft = self._pretrade.run_checks(
             Priced(request, None),
             stock,
             quote,
             quoted_at,
             intent,
-            facts,
+            inputs,
             released_qty=qty if order.side.sign < 0 else 0,
             cost_won=max(0, (price - order.price) * qty),
-            checks=HARMLESS if lowers else RISK_CHECKS,
+            checks=HARMLESS if lowers_risk else RISK_CHECKS,
         )
         row = self._submit.child_row(replace(draft, plan=NO_CHASE), order, request_id)
         row.replaces = order
-        return draft, row, Grounds(quoted_at, skip=LOWERS_RISK if lowers else frozenset())
+        return draft, row, Grounds(quoted_at, skip=LOWERS_RISK if lowers_risk else frozenset())
 
     # --- commit, send, record
 
@@ -183,50 +184,50 @@ class Amender:
 
 
 def _why_impossible(order: TradeOrder, price: int | None, qty: int | None, now: datetime) -> Denial | None:
-    """Return why this order cannot be amended so, None if it can."""
+    """Return why this amend of the order is not possible, None if it is."""
     name, market = f"#{order.pk}", Market(order.market)
     if why := why_not_today(order, now):
         return why
     if order.order_no is None or not order.is_open or not order.open_qty:
         return Denial(DenialCode.NOT_OPEN, gettext_noop("nothing of order {order} is open"), {"order": name})
     if price is None and (qty is None or qty == order.open_qty):
-        words = gettext_noop("nothing would change: name a new price, or a quantity below the {open:,} open shares")
-        return Denial(DenialCode.NOTHING_TO_AMEND, words, {"open": order.open_qty})
+        template = gettext_noop("nothing would change: name a new price, or a quantity below the {open:,} open shares")
+        return Denial(DenialCode.NOTHING_TO_AMEND, template, {"open": order.open_qty})
     if qty is not None and not 0 < qty <= order.open_qty:
-        words = gettext_noop("quantity {qty:,}: 1 to {open:,} shares of it are open")
-        return Denial(DenialCode.QUANTITY, words, {"qty": qty, "open": order.open_qty})
+        template = gettext_noop("quantity {qty:,}: 1 to {open:,} shares of it are open")
+        return Denial(DenialCode.QUANTITY, template, {"qty": qty, "open": order.open_qty})
     if price is not None and not can_amend(market, OrderKind(order.order_kind), order.order_date):
-        words = gettext_noop(
-            "{market} orders of kind {kind} cannot be amended, only limit orders (00): cancel it and order anew"
+        template = gettext_noop(
+            "{market} orders of kind {kind} cannot be amended, only limit orders (00): cancel it and place a new order"
         )
-        return Denial(DenialCode.AMEND_KIND, words, {"market": market, "kind": order.order_kind})
+        return Denial(DenialCode.AMEND_KIND, template, {"market": market, "kind": order.order_kind})
     if price == order.price:
         return Denial(DenialCode.NOTHING_TO_AMEND, gettext_noop("its price is {price:,} won already"), {"price": price})
     return _why_pending(order)
 
 
-def _kept(order: TradeOrder, qty: int) -> tuple[int, int]:
-    """Return what the family has open beside `qty` shares of this order, and the won that all the rest is worth."""
+def _exposure_kept(order: TradeOrder, qty: int) -> tuple[int, int]:
+    """Return the family's exposure without `qty` open shares of this order: open shares, and won open or filled."""
     family = list(order.family)
-    resting = [each for each in family if each.is_open]
-    won = sum(each.filled_amount for each in family) + sum(each.open_qty * each.price for each in resting)
-    return sum(each.open_qty for each in resting) - qty, won - qty * order.price
+    resting = [member for member in family if member.is_open]
+    won = sum(member.filled_amount for member in family) + sum(member.open_qty * member.price for member in resting)
+    return sum(member.open_qty for member in resting) - qty, won - qty * order.price
 
 
 def _why_pending(order: TradeOrder) -> Denial | None:
     """Return why the family must wait for the list first: a cancel, an amend or an order of it has no known outcome.
 
-    A cancel that somebody wants goes on until then, answered or not.
+    A requested cancel is pending until the list confirms it, answered or not.
     """
     is_unknown = order.family.filter(status__in=UNANSWERED).exists()
     if not is_unknown and not order.is_cancel_requested and not requests.has_live_changes(order):
         return None
-    words = gettext_noop("a cancel or an amend of order {order} is not confirmed by the list yet: wait for that")
-    return Denial(DenialCode.CHANGE_PENDING, words, {"order": f"#{order.pk}"})
+    template = gettext_noop("a cancel or an amend of order {order} is not confirmed by the list yet: wait for that")
+    return Denial(DenialCode.CHANGE_PENDING, template, {"order": f"#{order.pk}"})
 
 
 def describe(order: TradeOrder, row: TradeOrder) -> str:
-    """Return an amend in a few words, for an operator."""
+    """Return a short text about an amend, for an operator."""
     return gettext("#{pk} → #{new}: {qty:,} shares at {price:,} won").format(
         pk=order.pk, new=row.pk, qty=row.qty, price=row.price
     )

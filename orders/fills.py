@@ -1,7 +1,7 @@
-"""Notices of our own orders into the tables: inbox first, then one transaction for all they change.
+"""Writes notices of our own orders to the tables: the inbox first, then one transaction for all their changes.
 
-A notice carries no number of its own and no total, and may come twice, late, early or never. So it is
-counted only where it plainly can be; every doubt is left to the broker's list (`orders.reconcile`).
+A notice has no number of its own and no total, and may arrive twice, late, early or never. So a fill is counted only if
+it is certain; in doubt the broker's list decides (`orders.reconcile`).
 """
 
 import logging
@@ -9,8 +9,10 @@ import time
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 
 from django.db import connection, transaction
+from django.db.models import Q
 
 from aegis import lifecycle
 from aegis.broker import Notice, NoticeKind
@@ -38,10 +40,10 @@ State = RawNotice.State
 def ingest(notice: Notice, *, account: str, now: datetime, arrived: float) -> RawNotice:
     """Store a notice, then apply it; return its inbox row.
 
-    `arrived` is the `time.perf_counter()` of its arrival. A notice of another account under the same
-    HTS id is counted and not read further; its text is not kept.
+    `arrived` is the `time.perf_counter()` of its arrival. A notice of another account under the same HTS id gets a row
+    without its text, and is not applied.
     """
-    foreign = notice.account != account
+    is_foreign = notice.account != account
     raw = sql.insert(
         RawNotice(
             received_at=now,
@@ -49,12 +51,12 @@ def ingest(notice: Notice, *, account: str, now: datetime, arrived: float) -> Ra
             order_date=now.astimezone(KST).date(),
             order_no=notice.order_no,
             original_no=notice.original_no,
-            text="" if foreign else notice.text,
-            state=State.FOREIGN if foreign else State.WAITING,
+            text="" if is_foreign else notice.text,
+            state=State.FOREIGN if is_foreign else State.WAITING,
         )
     )
-    if foreign:
-        log.warning("a notice of another account: not ours to count")
+    if is_foreign:
+        log.warning("a notice of another account is not counted")
         return raw
     if apply_notice(raw, notice, now=now):
         committed_ms = (time.perf_counter() - arrived) * 1000
@@ -63,15 +65,14 @@ def ingest(notice: Notice, *, account: str, now: datetime, arrived: float) -> Ra
 
 
 def replay(order: TradeOrder) -> None:
-    """Apply the notices that came before the order's number was known."""
-    for raw in sql.find(RawNotice, _EARLY, {"day": order.order_date, "number": order.order_no}):
+    """Apply the notices that arrived before the order's number was known."""
+    names_it = Q(order_no=order.order_no) | Q(original_no=order.order_no)
+    waiting = RawNotice.objects.filter(names_it, state=RawNotice.State.WAITING, order_date=order.order_date)
+    for raw in waiting.order_by("id"):
         _apply_late(raw, order)
 
 
-_EARLY = (
-    """state = 'WAITING' AND order_date = %(day)s AND (order_no = %(number)s OR original_no = %(number)s) ORDER BY id"""
-)
-# as `_number_of` has it
+# finds an order by the same rule as `_number_of`
 _STRANDED = f"""
     state = 'WAITING' AND EXISTS (
         SELECT FROM trade_orders
@@ -83,7 +84,7 @@ _STRANDED = f"""
 
 
 def replay_stranded() -> None:
-    """Apply the notices that still wait though their order is known: who took them in died or failed over them."""
+    """Apply the notices that still wait though their order is known: the process that stored them died or failed."""
     for raw in sql.find(RawNotice, _STRANDED, {}):
         for order in TradeOrder.objects.filter(order_date=raw.order_date, order_no=_number_of(raw)):
             _apply_late(raw, order)
@@ -92,22 +93,22 @@ def replay_stranded() -> None:
 def _number_of(notice: Notice | RawNotice) -> str:
     """Return the number of the order that a notice is about.
 
-    A fill is of its own number, though the order came of an amend and the notice names the original too. A cancel,
-    an amend or a refusal of one is about the original.
+    A fill is about its own number, even if an amend created the order and the notice names the original too. A cancel,
+    an amend, or the refusal of one is about the original.
     """
     return notice.order_no if notice.kind == NoticeKind.FILLED else notice.original_no or notice.order_no
 
 
 def _apply_late(raw: RawNotice, order: TradeOrder) -> None:
-    """Apply a stored notice; one that cannot be is left to the broker's list, so that it does not wait for ever.
+    """Apply a stored notice. If that fails, the broker's list decides, so that the notice does not wait for ever.
 
-    Raises what `limits.AWAY` names, where it may well be applied later.
+    Raises the errors in `db_limits.AWAY`: after these the notice may be applied later.
     """
     try:
         apply_notice(raw, stored_notice(raw), now=raw.received_at)
     except db_limits.AWAY:
         raise
-    except Exception:  # whatever is wrong with it would be wrong the next time too
+    except Exception:  # any other error would occur again the next time
         log.exception("notice %s of order %s cannot be applied: the broker's list is asked", raw.pk, order.pk)
         _mark_for_review(raw, order)
 
@@ -120,20 +121,20 @@ def _mark_for_review(raw: RawNotice, order: TradeOrder) -> None:
 
 
 def delete_notices_before(before: datetime, at_most: int) -> int:
-    """Delete notices of before then that are of no order we know; return how many. An order's own stay with it."""
-    strange = RawNotice.objects.filter(received_at__lt=before, order=None, execution=None)
-    keys = list(strange.order_by("id").values_list("pk", flat=True)[:at_most])
-    # one whose order was found meanwhile stays
+    """Delete up to `at_most` notices received before `before` without a known order; return how many were deleted."""
+    unmatched = RawNotice.objects.filter(received_at__lt=before, order=None, execution=None)
+    keys = list(unmatched.order_by("id").values_list("pk", flat=True)[:at_most])
+    # a notice whose order was found meanwhile stays
     return RawNotice.objects.filter(pk__in=keys, order=None).delete()[0]
 
 
 def stored_notice(raw: RawNotice) -> Notice:
-    """Return the notice that an inbox row holds."""
+    """Return the notice that is stored in an inbox row."""
     return codec.notices(codec.Data("H0STCNI0", 1, raw.text))[0]
 
 
 def readable_notice(raw: RawNotice) -> Notice | None:
-    """Return the notice that an inbox row holds, None for a text that cannot be parsed."""
+    """Return the notice that is stored in an inbox row, None for a text that cannot be parsed."""
     try:
         return stored_notice(raw)
     except codec.BadFrame:
@@ -142,14 +143,14 @@ def readable_notice(raw: RawNotice) -> Notice | None:
 
 @transaction.atomic
 def apply_notice(raw: RawNotice, notice: Notice, *, now: datetime) -> bool:
-    """Apply one notice under its order's lock; False while its order is not known."""
-    # branches number for themselves: another's order may have the number of ours
-    same = sql.select(TradeOrder, {"order_date": raw.order_date, "order_no": _number_of(notice)}, lock=True)
-    newest_first = sorted(same, key=lambda each: (each.created_at, each.pk), reverse=True)
-    order = _pick([each for each in newest_first if _is_of(each, notice)], notice)
+    """Apply one notice under its order's lock; return False while its order is not known."""
+    # each branch has its own numbers: an order of another branch may have the same number
+    orders = sql.select(TradeOrder, {"order_date": raw.order_date, "order_no": _number_of(notice)}, lock=True)
+    newest_first = sorted(orders, key=lambda candidate: (candidate.created_at, candidate.pk), reverse=True)
+    order = _pick([candidate for candidate in newest_first if _is_of(candidate, notice)], notice)
     if order is None:
         return False
-    # whoever changes it holds the order's lock, as we do now
+    # a notice changes only under its order's lock, which is held here
     if not _waits(raw):
         return True  # another worker was first
     with log_context.order(order.pk):
@@ -167,7 +168,7 @@ def _is_of(order: TradeOrder, notice: Notice) -> bool:
 
 
 def _pick(orders: list[TradeOrder], notice: Notice) -> TradeOrder | None:
-    """Return the order of the notice's own branch, else the only other one: the list is asked then."""
+    """Return the order of the notice's own branch, else the newest of the others: then the list decides."""
     exact = [order for order in orders if same_branch(order.branch, notice.branch)]
     return next(iter(exact or orders), None)
 
@@ -192,7 +193,7 @@ def _on_fill(order: TradeOrder, raw: RawNotice, notice: Notice, now: datetime) -
 
 
 def noticed_fill(raw: RawNotice, notice: Notice) -> "Fill":
-    """Return the fill that a notice tells of."""
+    """Return the fill that a notice reports."""
     return Fill(
         qty=notice.qty,
         price=Decimal(notice.price),
@@ -204,8 +205,8 @@ def noticed_fill(raw: RawNotice, notice: Notice) -> "Fill":
     )
 
 
-# told word for word before; or the list told of fills that no notice explained: this may be one of them, come late
-_TOLD = """
+# a notice has the same text; or the list had fills that no notice explained, and this notice may be of one, but late
+_MAY_BE_COUNTED = """
     SELECT EXISTS (SELECT FROM raw_notices
                    WHERE order_id = %(order)s AND text = %(text)s AND id <> %(raw)s
                      AND state IN ('APPLIED', 'DOUBTFUL'))
@@ -219,15 +220,15 @@ def _is_doubtful(order: TradeOrder, raw: RawNotice, notice: Notice) -> bool:
     if order.filled_qty + notice.qty > order.qty:
         return True
     with connection.cursor() as cursor:
-        cursor.execute(_TOLD, {"order": order.pk, "text": raw.text, "raw": raw.pk})
+        cursor.execute(_MAY_BE_COUNTED, {"order": order.pk, "text": raw.text, "raw": raw.pk})
         return bool(cursor.fetchone()[0])
 
 
 def _on_cancelled(order: TradeOrder, raw: RawNotice, notice: Notice, now: datetime) -> str:
-    """The cancel of `original_no`, or an immediate order's remainder: nothing is left in the book.
+    """Handle the cancel of `original_no` or of an immediate order's remainder: nothing rests in the book any more.
 
-    A cancel of fewer shares than we hold for open is of a part, by hand, or fills of before it are still to come:
-    the broker's list says which.
+    If fewer shares are cancelled than we count as open, it is an external cancel of a part, or earlier fills are still
+    to be reported: the broker's list decides.
     """
     is_of_part = bool(notice.original_no) and 0 < notice.qty < order.open_qty
     if order.is_open and not is_of_part:
@@ -238,7 +239,7 @@ def _on_cancelled(order: TradeOrder, raw: RawNotice, notice: Notice, now: dateti
 
 
 def _on_refused(order: TradeOrder, raw: RawNotice, notice: Notice, now: datetime) -> str:
-    """The exchange turned away the order itself, or (with an original number) our cancel of it."""
+    """Handle the exchange's refusal of the order itself, or (with an original number) of our cancel of it."""
     if not notice.original_no and order.state is Status.PENDING and not order.filled_qty:
         _move(order, Event.REFUSED, now, f"notice {raw.pk}")
     else:
@@ -247,8 +248,8 @@ def _on_refused(order: TradeOrder, raw: RawNotice, notice: Notice, now: datetime
     return State.APPLIED
 
 
-def _on_word(order: TradeOrder, raw: RawNotice, notice: Notice, now: datetime) -> str:
-    """Received, or amended elsewhere: nothing to count; an amend is looked up."""
+def _on_acknowledged(order: TradeOrder, raw: RawNotice, notice: Notice, now: datetime) -> str:
+    """Handle an acceptance or an amend from elsewhere: nothing is counted; an amend is looked up in the list."""
     if notice.kind is NoticeKind.AMENDED:
         journal.request_confirmation(order)
     return State.APPLIED
@@ -259,14 +260,14 @@ _HANDLERS = {
     NoticeKind.CANCELLED: _on_cancelled,
     NoticeKind.REMAINDER_CANCELLED: _on_cancelled,
     NoticeKind.REFUSED: _on_refused,
-    NoticeKind.ACCEPTED: _on_word,
-    NoticeKind.AMENDED: _on_word,
+    NoticeKind.ACCEPTED: _on_acknowledged,
+    NoticeKind.AMENDED: _on_acknowledged,
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Fill:
-    """A fill to count: shares, won a share, won in all."""
+    """A fill to count: shares, won per share, won in total."""
 
     qty: int
     price: Decimal
@@ -278,7 +279,7 @@ class Fill:
 
 
 def apply_fill(order: TradeOrder, fill: Fill, *, now: datetime) -> TradeExecution:
-    """Count a fill: execution, order, event and holding together. Call it under the order's lock."""
+    """Count a fill in the execution, order, event and holding together. Call it under the order's lock."""
     total = order.filled_qty + fill.qty
     fee, tax = _cost(order, fill)
     average = ledger.count_fill(
@@ -309,7 +310,7 @@ def apply_fill(order: TradeOrder, fill: Fill, *, now: datetime) -> TradeExecutio
         )
     )
     event = lifecycle.fill_event(total, order.qty)
-    done = {"chase_at": None} if event is Event.FULLY_FILLED else {}
+    chase_fields = {"chase_at": None} if event is Event.FULLY_FILLED else {}
     _move(
         order,
         event,
@@ -317,7 +318,7 @@ def apply_fill(order: TradeOrder, fill: Fill, *, now: datetime) -> TradeExecutio
         f"{fill.qty} @ {fill.price:f} ({fill.source})",
         filled_qty=total,
         filled_amount=order.filled_amount + fill.amount,
-        **done,
+        **chase_fields,
     )
     if order.entry_stops:
         entry_stops.arm_filled(order, fill.qty, int(fill.price), at=now)
@@ -325,19 +326,19 @@ def apply_fill(order: TradeOrder, fill: Fill, *, now: datetime) -> TradeExecutio
 
 
 def realized_profit(average: Decimal, fill: Fill, cost: int) -> int | None:
-    """Return what a sale earned, in whole won, over the `average` price of its shares and its `cost`.
+    """Return a sale's profit in whole won: its amount minus the `average` price of its shares and minus its `cost`.
 
-    None where nobody knows what the shares had cost. The broker leaves the buy's commission out of its average too.
+    None if the average price is not known. The average leaves out the buy's commission, as the broker's does.
     """
     return int(fill.amount - average * fill.qty - cost) if average else None
 
 
 def void_fill(execution: TradeExecution, order: TradeOrder, *, now: datetime, why: str) -> None:
-    """Take back a fill that was not the broker's. Call it under the order's lock."""
+    """Take back a fill that the broker does not have. Call it under the order's lock."""
     execution.voided_at = now
     execution.save(update_fields=["voided_at"])
     total = order.filled_qty - execution.exec_qty
-    # its chase ended with the fill that was none
+    # the order's chase ended with the fill that is taken back
     is_idle = order.state is Status.FILLED and not requests.live_changes(order)
     is_chased = is_idle and order.wait_seconds and journal.is_to_be_chased(order)
     _move(
@@ -362,8 +363,8 @@ def void_fill(execution: TradeExecution, order: TradeOrder, *, now: datetime, wh
     )
 
 
-def _move(order: TradeOrder, event: Event, now: datetime, detail: str, **fields: object) -> None:
-    """Move an order whose lock we hold."""
+def _move(order: TradeOrder, event: Event, now: datetime, detail: str, **fields: Any) -> None:
+    """Apply an event to an order whose lock is held."""
     if not journal.apply_event(order, event, at=now, detail=detail, **fields):
         raise RuntimeError(f"order {order.pk} moved under our lock")
 

@@ -1,12 +1,14 @@
-"""The only writer of an order's state: the row and its event change together, or neither does.
+"""The only writer of an order's state: the row and its event change together, or not at all.
 
-Every change is a compare-and-set on the state that was seen, or runs under the row's lock.
+Every change is a compare-and-set on the state that was read, or runs under the row's lock.
 """
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import cache
-from typing import Any
+from typing import Any, ParamSpec
 
 from django.db import connection, transaction
 from django.db.models import OuterRef, Q, Subquery
@@ -18,20 +20,40 @@ from aegis.chase import ChaseStep
 from aegis.lifecycle import Event, Status
 from aegis.order_events import OrderEventKind
 from aegis.requests import RequestedBy, RequestState
-from infra import sql
+from infra import db_limits, sql
 from kis.errors import advice
 from orders import pretrade_context
 from orders.models import BrokerRequest, OrderEvent, TradeOrder
 from orders.pretrade_context import CompetingOrders
 
-# how often an order that is to be confirmed is looked up: at first, and at most this far apart
+log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+
+# how soon an order that is to be confirmed is looked up again: at first, and at the latest
 LOOK_UP_AFTER = timedelta(seconds=5)
 LOOK_UP_MAX = timedelta(seconds=60)
 # a chase whose re-order never reached the broker tries again after this
 LOST_PAUSE = timedelta(seconds=5)
 
-# how the evidence of an external order begins
+# the evidence of an external order starts with this
+RECORD_TRIES = 3
+# the states of a request that the outcome of its order may still change
+UNSETTLED_REQUEST = (RequestState.REQUESTED, RequestState.SENT, RequestState.UNKNOWN, RequestState.NOT_SENT)
 EXTERNAL = "external order"
+
+
+def with_retry(write: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+    """Record the broker's answer, by a new connection if the old one was lost. `write` must be safe to repeat."""
+    for _ in range(RECORD_TRIES - 1):
+        try:
+            write(*args, **kwargs)
+        except db_limits.AWAY:
+            log.exception("the broker's answer cannot be recorded; trying again")
+            connection.close_if_unusable_or_obsolete()
+        else:
+            return
+    write(*args, **kwargs)
 
 
 def append_event(order: TradeOrder, kind: str, detail: str = "", *, at: datetime) -> None:
@@ -43,20 +65,20 @@ def append_event(order: TradeOrder, kind: str, detail: str = "", *, at: datetime
 def record_external(
     order: TradeOrder, acceptance: Acceptance, *, placed_at: datetime, at: datetime, evidence: str
 ) -> None:
-    """Write the row of an order that the broker has and we did not place."""
+    """Write the row of an order that the broker has and AEGIS did not place."""
     order.status = Status.SUBMITTING
     order.status_at = order.created_at = placed_at
     sql.insert(order)
-    append_event(order, OrderEventKind.CREATED, _created(order), at=placed_at)
+    append_event(order, OrderEventKind.CREATED, _creation_detail(order), at=placed_at)
     record_accepted(order, acceptance, at=at, evidence=f"{EXTERNAL}; {evidence}")
 
 
-def _created(order: TradeOrder) -> str:
+def _creation_detail(order: TradeOrder) -> str:
     return f"{order.order_type} {order.qty} @ {order.price} {order.market}/{order.order_kind}"
 
 
-# what nobody knows of an order that has not left yet: the database's own defaults say so
-_LATER = frozenset(
+# the columns without a value before an order leaves: the insert leaves them to the database's defaults
+_DEFAULT_COLUMNS = frozenset(
     {
         "order_no",
         "branch",
@@ -88,7 +110,7 @@ _LATER = frozenset(
 
 @cache
 def _commit() -> str:
-    names, places = sql.places(TradeOrder, _LATER)
+    names, places = sql.places(TradeOrder, _DEFAULT_COLUMNS)
     statement = f"""
 WITH turn AS ({pretrade_context.COMPARE_AND_COUNT}),
 intent AS (INSERT INTO trade_orders ({names}) SELECT {places} FROM turn RETURNING id),
@@ -120,31 +142,43 @@ def insert_if_unchanged(
     changed: str = "",
     follows: int | None = None,
 ) -> bool:
-    """Commit an order that is about to leave, and its request; False, and nothing written, if what it saw has changed.
+    """Commit an order that is about to leave, and its request.
 
-    One statement asks and writes, so that nothing comes between; `changed` says why it goes as another kind, and the
-    chase of the order that it `follows` must go on. An order that `replaces` another is an amend's: `is_whole` says
-    that it takes all that is open. Raises IntegrityError if the request id has a row already.
+    Return False, with nothing written, if the competing orders have changed since they were read, or if the chase of
+    the order that it `follows` has ended. One statement compares and writes, so that nothing can change in between.
+    `changed` is why the order is sent as another kind. An order that `replaces` another is the new order of an amend;
+    `is_whole` means that the amend takes all open shares. Raises IntegrityError if the request id has a row already.
     """
     order.status = Status.SUBMITTING
     order.status_at = order.created_at = at
-    events: dict[str, str] = {OrderEventKind.CREATED.value: _created(order)}
+    events: dict[str, str] = {OrderEventKind.CREATED.value: _creation_detail(order)}
     if changed:
         events[OrderEventKind.KIND_CHANGED.value] = changed[:300]
-    params = sql.values(order, _LATER) | pretrade_context.version_params(competing, now=at)
+    params = pretrade_context.version_params(competing, now=at) | sql.values(order, _DEFAULT_COLUMNS)
     params |= {"kinds": list(events), "details": list(events.values()), "follows": follows}
     params |= {"requested_by": by.value, "who": who[:150], "is_whole": is_whole}
     with connection.cursor() as cursor:
         cursor.execute(_commit(), params)
-        written = cursor.fetchone()
-    if written is None:
+        inserted = cursor.fetchone()
+    if inserted is None:
         return False
-    sql.added(order, written[0])
+    sql.added(order, inserted[0])
     return True
 
 
+@contextmanager
+def _not_sent_without_database() -> Iterator[None]:
+    """Raise NotSent if the database does not write a row in time or ends the session: no request without its row."""
+    try:
+        yield
+    except db_limits.AWAY as error:
+        connection.close_if_unusable_or_obsolete()
+        template = gettext("the database did not take the order in time, and nothing was sent: {error}")
+        raise NotSent(template.format(error=str(error).partition("\n")[0])) from error
+
+
 def record_accepted(order: TradeOrder, acceptance: Acceptance, *, at: datetime, evidence: str, **fields: Any) -> bool:
-    """Record the broker's number for an order; False when another process was first."""
+    """Record the broker's number for an order; return False if another process was first."""
     fields |= {
         "branch": acceptance.branch,
         "order_no": acceptance.order_no,
@@ -155,24 +189,22 @@ def record_accepted(order: TradeOrder, acceptance: Acceptance, *, at: datetime, 
         "candidates": [],
     }
     if order.wait_seconds and is_to_be_chased(order):
-        # one that turns up beside its successor is not wanted any more: its chase takes it back at once
-        wait = 0.0 if order.root_id and has_successor(order) else order.wait_seconds
-        fields |= {"chase_at": at + timedelta(seconds=wait), "chase_step": ChaseStep.CHECK.value}
-    with transaction.atomic(savepoint=False):
-        if not apply_event(order, Event.ACCEPTED, at=at, detail=f"{acceptance.order_no} {evidence}", **fields):
-            return False
-        _move_request(order, RequestState.ACKNOWLEDGED, at, branch=acceptance.branch, order_no=acceptance.order_no)
-    return True
+        # an order that appears after its successor was sent is not wanted any more: its chase cancels it at once
+        wait_seconds = 0.0 if order.root_id and has_successor(order) else order.wait_seconds
+        fields |= {"chase_at": at + timedelta(seconds=wait_seconds), "chase_step": ChaseStep.CHECK.value}
+    request = {"state": RequestState.ACKNOWLEDGED, "branch": acceptance.branch, "order_no": acceptance.order_no}
+    detail = f"{acceptance.order_no} {evidence}"
+    return apply_event(order, Event.ACCEPTED, at=at, detail=detail, request=request, **fields)
 
 
 def has_successor(order: TradeOrder) -> bool:
-    """Whether a later order of its family was one at the broker."""
+    """Whether a later order of the family has reached the broker."""
     later = order.family.filter(attempt__gt=order.attempt, never_arrived=False)
     return later.exclude(status=Status.REJECTED).exists()
 
 
 def is_to_be_chased(order: TradeOrder) -> bool:
-    """Whether no cancel is requested and the chase has not ended. Later evidence restarts no chase that ended."""
+    """Whether no cancel is requested and the chase has not ended. Later evidence does not restart an ended chase."""
     marks = OrderEvent.objects.filter(
         order=OuterRef("pk"), kind__in=[OrderEventKind.CHASE_ENDED, OrderEventKind.CHASE_WANTED]
     ).order_by("-id")
@@ -184,67 +216,60 @@ def is_to_be_chased(order: TradeOrder) -> bool:
     return row.mark != OrderEventKind.CHASE_ENDED and not row.is_cancel_requested
 
 
-def _move_request(order: TradeOrder, state: RequestState, at: datetime, **fields: Any) -> None:
-    """Bring the request that made an order, new or by an amend, in step with it."""
-    made_it = Q(order_id=order.pk, kind="NEW") | Q(makes_id=order.pk)
-    unsettled = [RequestState.REQUESTED, RequestState.SENT, RequestState.UNKNOWN, RequestState.NOT_SENT]
-    BrokerRequest.objects.filter(made_it, state__in=unsettled).update(state=state, state_at=at, **fields)
-
-
 def record_rejected(order: TradeOrder, error: BrokerError, *, at: datetime) -> bool:
-    """Record that the broker said no, or that the order surely never reached it."""
-    # a held-back order never met the broker: its code is a name of ours
-    words = error.message if isinstance(error, HeldBack) else f"{error.code} {error.message}".strip()
-    if what := advice(error.code, error.message):
-        words += f" ({gettext(what)})"
-    lost = _lost(order, at) if isinstance(error, NotSent) else {}
-    if isinstance(error, HeldBack):  # a first try may have been turned away unread: nothing of it is at the broker
+    """Record that the broker refused the order, or that the order provably never reached the broker."""
+    # a held-back order never reached the broker: its code is one of our own names
+    detail = error.message if isinstance(error, HeldBack) else f"{error.code} {error.message}".strip()
+    if hint := advice(error.code, error.message):
+        detail += f" ({gettext(hint)})"
+    lost = _lost_fields(order, at) if isinstance(error, NotSent) else {}
+    if isinstance(error, HeldBack):  # a first try may have been turned away unread: the broker has nothing of it
         lost["sent_at"] = None
-    with transaction.atomic(savepoint=False):
-        if not apply_event(order, Event.REFUSED, at=at, detail=words, refusal=words[:200], **lost):
-            return False
-        state = RequestState.NOT_SENT if lost else RequestState.REJECTED
-        _move_request(order, state, at, code=error.code[:12], message=error.message[:200])
-    return True
+    request = _failure(RequestState.NOT_SENT if lost else RequestState.REJECTED, error)
+    return apply_event(order, Event.REFUSED, at=at, detail=detail, request=request, refusal=detail[:200], **lost)
 
 
-def record_not_found(order: TradeOrder, words: str, *, at: datetime, **fields: Any) -> bool:
-    """Record that an order with no answer never arrived."""
-    fields |= {"refusal": words[:200], "look_wanted": False, "lookup_at": None, **_lost(order, at)}
-    with transaction.atomic(savepoint=False):
-        if not apply_event(order, Event.ABSENT, at=at, detail=words, **fields):
-            return False
-        _move_request(order, RequestState.NOT_SENT, at)
-    return True
+def record_not_found(order: TradeOrder, evidence: str, *, at: datetime, **fields: Any) -> bool:
+    """Record that an order without an answer never arrived."""
+    fields |= {"refusal": evidence[:200], "look_wanted": False, "lookup_at": None, **_lost_fields(order, at)}
+    request = {"state": RequestState.NOT_SENT}
+    return apply_event(order, Event.ABSENT, at=at, detail=evidence, request=request, **fields)
 
 
-def _lost(order: TradeOrder, at: datetime) -> dict[str, Any]:
-    """Mark what never reached the broker. A chase goes on from there; a first order is its caller's to send again."""
-    # if an amend is lost, its original is still there
-    goes_on = order.root_id and not order.replaces_id and is_to_be_chased(order)
-    return {"never_arrived": True, "chase_at": at + LOST_PAUSE if goes_on else None}
+def _lost_fields(order: TradeOrder, at: datetime) -> dict[str, Any]:
+    """Return the columns of an order that never reached the broker.
+
+    A chase continues after a lost re-order; a lost first order is left to its caller to send again.
+    """
+    # after a lost amend its original is still open
+    is_chase_continued = order.root_id and not order.replaces_id and is_to_be_chased(order)
+    return {"never_arrived": True, "chase_at": at + LOST_PAUSE if is_chase_continued else None}
 
 
 def record_unknown(order: TradeOrder, error: BrokerError, *, at: datetime) -> bool:
-    """Record that the order may or may not have arrived. It is resolved by looking, never by sending again."""
-    sent = {} if order.sent_at else {"sent_at": at}
-    with transaction.atomic(savepoint=False):
-        if not apply_event(order, Event.NO_ANSWER, at=at, detail=str(error), look_wanted=True, lookup_at=None, **sent):
-            return False
-        _move_request(order, RequestState.UNKNOWN, at, code=error.code[:12], message=error.message[:200])
-    return True
+    """Record that the order may or may not have arrived. The order list decides; the order is never sent again."""
+    fields: dict[str, Any] = {"look_wanted": True, "lookup_at": None}
+    if not order.sent_at:
+        fields["sent_at"] = at
+    request = _failure(RequestState.UNKNOWN, error)
+    return apply_event(order, Event.NO_ANSWER, at=at, detail=str(error), request=request, **fields)
+
+
+def _failure(state: RequestState, error: BrokerError) -> dict[str, Any]:
+    """Return the fields of a request that was not accepted."""
+    return {"state": state, "code": error.code[:12], "message": error.message[:200]}
 
 
 def request_confirmation(order: TradeOrder) -> None:
-    """Have the order confirmed by the next list, whatever it waited for until now."""
+    """Have the order confirmed by the next list, without waiting for its next lookup."""
     update_fields(order, look_wanted=True, lookup_at=None)
 
 
 def note_confirmed(orders: Sequence[int], at: datetime) -> None:
-    """Note that the list confirmed these orders, as they are; an older list changes nothing."""
-    older = Q(looked_at__isnull=True) | Q(looked_at__lt=at)
+    """Note that the list of `at` confirmed these orders as they are; an older list changes nothing."""
+    is_older = Q(looked_at__isnull=True) | Q(looked_at__lt=at)
     if orders:
-        TradeOrder.objects.filter(older, pk__in=orders).update(looked_at=at)
+        TradeOrder.objects.filter(is_older, pk__in=orders).update(looked_at=at)
 
 
 def next_lookup(order: TradeOrder, now: datetime) -> datetime:
@@ -253,18 +278,30 @@ def next_lookup(order: TradeOrder, now: datetime) -> datetime:
     return now + min(max(LOOK_UP_AFTER, waited / 4), LOOK_UP_MAX)
 
 
-def apply_event(order: TradeOrder, event: Event, *, at: datetime, detail: str = "", **fields: Any) -> bool:
-    """Apply `event`; False when someone else moved the order first: read it again, decide again.
+def apply_event(
+    order: TradeOrder,
+    event: Event,
+    *,
+    at: datetime,
+    detail: str = "",
+    request: Mapping[str, Any] | None = None,
+    **fields: Any,
+) -> bool:
+    """Apply `event`; return False if another process moved the order first: read it again, and decide again.
 
-    Raises IllegalMove where the event cannot happen in the order's state.
+    `request` has the matching fields of the broker request that created the order, a new order or an amend. Raises
+    IllegalMove if the event is not possible in the order's state.
     """
-    status = lifecycle.after(order.state, event)
-    # no savepoint of its own: the two stand or fall with whatever they are part of
+    status = lifecycle.after(Status(order.status), event)
+    # no savepoint of its own: the changes are part of the caller's transaction, if it has one
     with transaction.atomic(savepoint=False):
         changes = {"status": status, "status_at": at, **fields}
         if not sql.update(TradeOrder, order.pk, changes, seen={"status": order.status}):
             return False
-        append_event(order, event, detail, at=at)
+        sql.insert(OrderEvent(order=order, kind=event, detail=detail[:300], at=at))
+        if request is not None:
+            is_origin = Q(order_id=order.pk, kind="NEW") | Q(makes_id=order.pk)
+            BrokerRequest.objects.filter(is_origin, state__in=UNSETTLED_REQUEST).update(state_at=at, **request)
     order.status, order.status_at = status, at
     for name, value in fields.items():
         setattr(order, name, value)

@@ -1,6 +1,6 @@
-"""What the risk checks must know of our own tables about an order, read in one statement.
+"""The pre-trade context: everything the risk checks need from our own tables, read in one statement.
 
-An order is judged by this before it is priced, and committed only if the orders it competes with are still the same.
+The first checks use it before the order is priced. The order is committed only if no competing order changed since.
 It is SQL because Django takes longer to build ten queries than PostgreSQL to answer them.
 """
 
@@ -14,33 +14,31 @@ from django.conf import settings
 from django.db import connection
 from django.db.models import F
 
-from aegis.broker import OrderRequest
 from aegis.market_halts import HaltKind
-from aegis.risk import ExposureFromOtherOrders, RestingOrder, RiskInputs, TradingState
+from aegis.risk import ExposureFromOtherOrders, Limits, RestingOrder, RiskInputs, TradingState
 from aegis.sessions import KST, Phase
-from aegis.terms import Instrument, Market, Side
+from aegis.terms import Market, Side
 from aegis.ticks import DAILY_LIMIT_PERCENT
 from infra import sql
 from market import queries
 from market.models import Stock, TradingSession
-from orders import risk
 from orders.models import OrderSequence, TradingSwitch
 
 MINUTE = timedelta(minutes=1)
-# a look at the broker's list older than this says nothing about now: one is taken each minute
+# a reconciliation older than this is stale; one runs each minute
 FRESH = timedelta(seconds=150)
-# a row of later than this was written before the clock was set back: machines' clocks are not so far apart
+# a row dated further in the future than this was written before the clock was set back: clocks of machines differ less
 CLOCKS_APART = timedelta(seconds=10)
-# an order that is still on its way after this may have lost its sender: it freezes like one of unknown fate
+# an order that is still SUBMITTING after this may have lost its sender: it blocks others like an unknown outcome
 ON_ITS_WAY = timedelta(seconds=10)
 NO_FAMILY = -1
 
-# What is held, and what orders on their way, of unknown fate or open at the broker may still do to an order like this,
-# but for its own family. Without a price the broker holds back the upper limit: 30 % more than the last trade, as far
-# as known here. An amend takes what its original holds: until the list names it, that counts once, and in unknown cash
-# only what it costs more.
-# UNVERIFIED: the upper limit is reckoned from the price at arrival; the day's base may be higher
-# two halves, each by its own index
+# The holding, and the exposure from unsettled orders of other families: orders being sent, with an unknown outcome, or
+# open at the broker. For an order without a price the broker reserves the upper limit, which is estimated as 30 % above
+# the arrival price. An amend reuses what its original reserves: until the list shows the amend, its shares count once,
+# and unknown cash counts only the increase of the price.
+# UNVERIFIED: the upper limit is estimated from the arrival price; the day's base price may be higher
+# two SELECTs, so that each uses its own index
 _ORDERS_NOT_OVER = """
     SELECT * FROM trade_orders
     WHERE stock_code = %(stock_code)s AND status IN ('PARTIAL', 'PENDING', 'SUBMITTING', 'UNKNOWN')
@@ -75,9 +73,9 @@ _UNSETTLED = f"""
         WHERE id <> %(family)s AND coalesce(root_id, 0) <> %(family)s
     ) AS other
 """  # noqa: S608
-# What the other orders mean for one: the trading state and a circuit breaker that goes on, how many orders were ever
-# committed, today's orders, a twin, and what is not settled, in figures and once more as it stands. Without a price an
-# order is worth what the last trade was.
+# Everything an order competes with: the trading state, a circuit breaker that has not ended, the number of commits so
+# far, today's orders, a duplicate order, and the unsettled exposure, as columns and as one text to compare later. An
+# order without a price counts at its arrival price.
 COMPETING = f"""
     SELECT (SELECT state FROM trading_switch WHERE id = {TradingSwitch.ONLY_PK}),
            (SELECT began_at FROM market_halts WHERE kind = '{HaltKind.CIRCUIT_BREAKER}' AND ended_at IS NULL),
@@ -97,10 +95,10 @@ COMPETING = f"""
     ) AS today
     CROSS JOIN ({_UNSETTLED}) AS unsettled
 """  # noqa: S608
-# Compares and counts: succeeds only if the trading state, the count of commits and what is not settled are still as
-# they were seen, and the chase of the order that it follows goes on. Who waits here for another order finds the count
-# changed. The trading state is only read: whoever changes it waits for no order, and no order for him. A change that
-# this statement does not see is seen by the last check before the order leaves.
+# Compare and increment: succeeds only if the trading state, the number of commits and the unsettled exposure are
+# unchanged since they were read, and the chase of the order that it follows has not ended. A transaction that waits
+# here for another commit finds the number changed. The trading state is only read, so its changes and the commits of
+# orders do not wait for each other. The last check before sending sees a change that this statement does not see.
 COMPARE_AND_COUNT = f"""
     UPDATE order_sequence SET commits = commits + 1
     WHERE id = {OrderSequence.ONLY_PK} AND commits = %(seen_commits)s
@@ -124,7 +122,7 @@ CONTEXT = """
 
 @dataclass(frozen=True, slots=True)
 class PreTradeQuery:
-    """The order that is asked about; `price` 0 where the caller names none, `family` the root it chases for."""
+    """The order to check. `price` is in won, 0 if the caller names none; `family` is the root of the order's family."""
 
     code: str
     side: Side
@@ -137,11 +135,11 @@ class PreTradeQuery:
 
 @dataclass(frozen=True, slots=True)
 class CompetingOrders:
-    """What others may change from one moment to the next, as it was for `query`.
+    """The state that other processes may change at any moment, as read for `query`.
 
-    `breaker_since`: a circuit breaker goes on since then. `reconciled` says that the newest look at the broker's list
-    told of our orders, not long ago. `commits` orders were ever committed, None before the first; `held_qty` are shares
-    as last seen; `unsettled` is what is not settled, in the database's own words.
+    `breaker_since` is the start of a circuit breaker that has not ended. `reconciled`: the newest reconciliation
+    succeeded and is not stale. `commits` is the number of orders ever committed, None before the first. `held_qty` is
+    the holding in shares as last known. `unsettled` is the unsettled exposure as PostgreSQL prints the row.
     """
 
     query: PreTradeQuery
@@ -156,12 +154,15 @@ class CompetingOrders:
 
 @dataclass(frozen=True, slots=True)
 class PreTradeContext:
-    """What our tables say about an order to be. `known` is the row that its request has already.
+    """Everything our tables contain about an intended order at `now`, and the operator's limits.
 
-    `stock` is None where the broker was never asked for it; `total_asset` in won is as last seen.
+    `existing_order` is the key of the order with its request id. `blacklisted` is the blacklist's reason, None if there
+    is none. `stock` is None if the broker was never asked for it. `total_asset` is in won, by the last balance.
     """
 
-    known: int | None
+    now: datetime
+    limits: Limits
+    existing_order: int | None
     blacklisted: str | None
     phases: tuple[Phase, ...]
     total_asset: int | None
@@ -169,55 +170,28 @@ class PreTradeContext:
     stock: Stock | None
 
 
-def load_context(query: PreTradeQuery, *, now: datetime) -> PreTradeContext:
-    """Return everything that is known here about an order, in one query."""
+def load_context(query: PreTradeQuery, *, limits: Limits, now: datetime) -> PreTradeContext:
+    """Return the pre-trade context of an order, in one query."""
     statement, stock = _statement()
-    row = _ask(statement, query, now)
-    known, blacklisted, is_open, sessions, total, *rest = row
-    others, columns = rest[: -len(stock)], rest[-len(stock) :]
-    # a day that is not laid down yet goes by the calendar
+    row = _fetch_row(statement, query, now)
+    order_pk, blacklisted, is_open, sessions, total_asset, *rest = row
+    competing, values = rest[: -len(stock)], rest[-len(stock) :]
+    # a day that has no row yet follows the calendar library
     phases = queries.today(now) if is_open is None else _phases(sessions or "[]") if is_open else ()
     return PreTradeContext(
-        known=known,
+        now=now,
+        limits=limits,
+        existing_order=order_pk,
         blacklisted=blacklisted,
         phases=phases,
-        total_asset=total,
-        competing=_competing_orders(query, others),
-        stock=_known(Stock.from_db(connection.alias, stock, columns)) if columns[0] else None,
-    )
-
-
-def risk_inputs(
-    request: OrderRequest,
-    stock: Stock,
-    context: PreTradeContext,
-    *,
-    now: datetime,
-    is_child_order: bool,
-    is_priced: bool,
-) -> RiskInputs:
-    """Return the facts about an order at `now`, as far as the broker need not be asked for them."""
-    return RiskInputs(
-        request=request,
-        now=now.astimezone(KST),
-        state=context.competing.state,
-        breaker_since=context.competing.breaker_since,
-        phases=context.phases,
-        instrument=Instrument(stock.instrument),
-        trades_on_nxt=stock.trades_on_nxt,
-        is_priced=is_priced,
-        is_child_order=is_child_order,
-        sector=stock.sector,
-        blacklisted=context.blacklisted,
-        limits=risk.limits(),
-        others=context.competing.others,
-        held_qty=context.competing.held_qty,
-        total_asset=context.total_asset,
+        total_asset=total_asset,
+        competing=_competing_orders(query, competing),
+        stock=_synced(Stock.from_db(connection.alias, stock, values)) if values[0] else None,
     )
 
 
 def with_current_exposure(facts: RiskInputs, competing: CompetingOrders) -> RiskInputs:
-    """Return the facts about an order with what it competes with now."""
+    """Return the risk inputs of an order with its current competing orders."""
     return replace(
         facts,
         state=competing.state,
@@ -229,26 +203,26 @@ def with_current_exposure(facts: RiskInputs, competing: CompetingOrders) -> Risk
 
 
 def load_competing_orders(query: PreTradeQuery, *, now: datetime) -> CompetingOrders:
-    """Return what an order competes with now, in one query."""
-    return _competing_orders(query, _ask(COMPETING, query, now))
+    """Return the current competing orders of an order, in one query."""
+    return _competing_orders(query, _fetch_row(COMPETING, query, now))
 
 
 def bump_commits() -> None:
-    """Hold up commits of orders to the end of the transaction: what is being committed is then judged again."""
+    """Block commits of orders until the transaction ends; each order being committed is then checked again."""
     OrderSequence.objects.filter(pk=OrderSequence.ONLY_PK).update(commits=F("commits") + 1)
 
 
 def version_params(competing: CompetingOrders, *, now: datetime) -> dict[str, Any]:
-    """Return the parameters of `COMPARE_AND_COUNT` for an order that was judged with these competing orders."""
+    """Return the parameters of `COMPARE_AND_COUNT` for an order that was checked with these competing orders."""
     return {
-        **_unsettled(competing.query, now),
+        **_unsettled_params(competing.query, now),
         "seen_state": competing.state.value,
         "seen_commits": competing.commits,
         "seen_unsettled": competing.unsettled,
     }
 
 
-def _unsettled(query: PreTradeQuery, now: datetime) -> dict[str, Any]:
+def _unsettled_params(query: PreTradeQuery, now: datetime) -> dict[str, Any]:
     return {
         "fresh_since": now - FRESH,
         "latest": now + CLOCKS_APART,
@@ -259,9 +233,9 @@ def _unsettled(query: PreTradeQuery, now: datetime) -> dict[str, Any]:
     }
 
 
-def _ask(statement: str, query: PreTradeQuery, now: datetime) -> Any:
+def _fetch_row(statement: str, query: PreTradeQuery, now: datetime) -> Any:
     params = {
-        **_unsettled(query, now),
+        **_unsettled_params(query, now),
         "today": now.astimezone(KST).date(),
         "a_minute_ago": now - MINUTE,
         "twin_since": now - timedelta(seconds=settings.DUPLICATE_SECONDS),
@@ -270,48 +244,49 @@ def _ask(statement: str, query: PreTradeQuery, now: datetime) -> Any:
         "strategy": query.strategy,
         "request_id": query.request_id,
     }
-    (row,) = sql.fetch(statement, params)
-    return row
+    with connection.cursor() as cursor:
+        cursor.execute(statement, params)
+        return cursor.fetchone()
 
 
 def _competing_orders(query: PreTradeQuery, row: Any) -> CompetingOrders:
     (
         state, breaker_since, commits, last_minute, bought, twin, frozen, frozen_amend, cash, shares, open_buys,
-        opposite, held, is_reconciled, unsettled,
+        opposite, held_qty, is_reconciled, unsettled,
     ) = row  # fmt: skip
-    others = ExposureFromOtherOrders(
+    exposure = ExposureFromOtherOrders(
         last_minute=last_minute,
         bought_today_won=int(bought or 0),
-        twin=_name(twin),
-        blocked_by_unknown=_name(frozen),
-        blocked_by_unknown_amend=_name(frozen_amend),
+        twin=_order_name(twin),
+        blocked_by_unknown=_order_name(frozen),
+        blocked_by_unknown_amend=_order_name(frozen_amend),
         unknown_cash_won=int(cash or 0),
         unknown_qty=int(shares or 0),
         open_buy_qty=int(open_buys or 0),
-        opposite=tuple(RestingOrder(_name(pk), Market(market), price) for pk, market, price in _json(opposite)),
+        opposite=tuple(RestingOrder(_order_name(pk), Market(market), price) for pk, market, price in _json(opposite)),
     )
     state = TradingState(state or TradingState.ACTIVE)
     is_reconciled = bool(is_reconciled)
-    return CompetingOrders(query, state, breaker_since, commits, is_reconciled, held or 0, others, unsettled)
+    return CompetingOrders(query, state, breaker_since, commits, is_reconciled, held_qty or 0, exposure, unsettled)
 
 
 def _json(value: Any) -> Any:
-    """Return a list that the database made, empty for none; a driver may give it as text."""
+    """Return a JSON list of the database, empty for NULL; the driver may return it as text."""
     return json.loads(value) if isinstance(value, str) else value or ()
 
 
-def _known(stock: Stock) -> Stock | None:
-    """Return a stock that the broker was asked for; of one that is only listed nobody knows whether NXT trades it."""
+def _synced(stock: Stock) -> Stock | None:
+    """Return the stock if the broker was asked for it: the master file does not say whether NXT trades a stock."""
     return stock if stock.synced_at else None
 
 
-def _name(pk: int | None) -> str:
+def _order_name(pk: int | None) -> str:
     return f"#{pk}" if pk else ""
 
 
 @cache
 def _statement() -> tuple[str, list[str]]:
-    """Return the statement, and the stock's fields that end its row."""
+    """Return the statement of `load_context`, and the stock's fields, which are the last columns of its row."""
     fields = Stock._meta.concrete_fields
     columns = sql.columns(Stock, "stocks.")
     # psycopg keeps its parse of a statement of at most 4,096 bytes and 50 parameters
@@ -321,7 +296,7 @@ def _statement() -> tuple[str, list[str]]:
 
 @lru_cache(maxsize=8)
 def _phases(rows: str) -> tuple[Phase, ...]:
-    """Return a day's phases from their rows; the same text is the same day, however often it is asked for."""
+    """Return a day's phases from their rows as JSON text. Cached, as the same text always gives the same phases."""
     return tuple(_session(row).as_phase() for row in json.loads(rows))
 
 

@@ -1,4 +1,4 @@
-"""What follows an unfilled order: its re-order a few ticks nearer, or at market, priced and judged before the cancel.
+"""The re-orders of a chase: some ticks closer or at market, priced and checked before the resting order is cancelled.
 
 Source: spec §9.3 (the ±3 % band is measured from the current price), §9.6, §9.8.
 """
@@ -19,21 +19,25 @@ from aegis.ticks import step
 from market.models import Stock
 from orders.intents import OrderDenied, OrderIntent
 from orders.models import TradeOrder
-from orders.pretrade import PreTrade, Priced, PricedOrder, reserved_won
+from orders.pretrade import PreTrade, Priced, PricedOrder, reserved_won, risk_inputs, unpriced
 from orders.pretrade_context import PreTradeContext
-from orders.submit import Submitter, grounds_of
+from orders.requests import grounds_of
+from orders.submit import Submitter
 
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """The re-order that would follow, judged as if the resting order were gone; `why_held`: no step may be taken."""
+    """The next re-order, checked as if the resting order were already cancelled.
+
+    `why_held`: why the chase must wait, empty if it need not.
+    """
 
     draft: PricedOrder
     why_held: str
 
 
 class Reorders:
-    """Prices, judges and sends the re-orders of chases."""
+    """Prices, checks and sends the re-orders of chases."""
 
     def __init__(self, broker: Broker, now: Callable[[], datetime]) -> None:
         self._now = now
@@ -42,9 +46,9 @@ class Reorders:
         self._submit = Submitter(broker, now)
 
     def preview(self, order: TradeOrder, retry: int) -> Preview:
-        """Price the next order of a chase and judge it by every check, before the resting one is cancelled or amended.
+        """Price the next order of a chase and run every check on it, before the resting one is cancelled or amended.
 
-        What the resting order holds at the broker counts as released. Raises OrderDenied and BrokerError.
+        The cash or shares that the resting order reserves count as released. Raises OrderDenied and BrokerError.
         """
         intent = self._intent(order, order.open_qty, retry)
         context = self._pretrade.context(intent, order.root_pk)
@@ -52,17 +56,17 @@ class Reorders:
         stock = context.stock or self._pretrade.new_stock(order.stock_code)
         quoted_at = self._now()
         quote = self._broker.quote(order.stock_code, Market(order.market))
-        if held := why_held(quote):
-            return Preview(self._unjudged(order, intent, stock, quote, quoted_at, context), held)
+        if hold_reason := why_held(quote):
+            return Preview(self._unchecked(order, intent, stock, quote, quoted_at, context), hold_reason)
         won, qty = _released(order, quote)
-        draft = self._judged(order, intent, stock, quote, quoted_at, context, retry, won=won, qty=qty)
+        draft = self._price_and_check(order, intent, stock, quote, quoted_at, context, retry, won=won, qty=qty)
         return Preview(draft, "")
 
     def reorder(self, order: TradeOrder, qty: int, retry: int) -> TradeOrder:
-        """Send the chase's re-order of `qty` shares, priced by a fresh quote; `retry` is its place in the plan.
+        """Send the chase's re-order of `qty` shares, priced by a fresh quote; `retry` is its number in the plan.
 
-        Raises OrderDenied or BrokerError, with no row left behind; IntegrityError if another worker has already
-        committed this re-order.
+        Raises OrderDenied or BrokerError, in which case there is no row, and IntegrityError if another worker has
+        already committed this re-order.
         """
         intent = self._intent(order, qty, retry)
         context = self._pretrade.ensure_reconciled(self._pretrade.context(intent, order.root_pk), intent, order.root_pk)
@@ -70,9 +74,9 @@ class Reorders:
         stock = context.stock or self._pretrade.new_stock(order.stock_code)
         quoted_at = self._now()
         quote = self._broker.quote(order.stock_code, Market(order.market))
-        if held := why_held(quote):
-            raise OrderDenied([Denial(DenialCode.HELD, held)])
-        draft = self._judged(order, intent, stock, quote, quoted_at, context, retry)
+        if hold_reason := why_held(quote):
+            raise OrderDenied([Denial(DenialCode.HELD, hold_reason)])
+        draft = self._price_and_check(order, intent, stock, quote, quoted_at, context, retry)
         row = self._submit.child_row(draft, order, intent.request_id)
         row = self._submit.commit(draft, row, context.competing, by=RequestedBy.CHASE, follows=order.pk)
         return self._submit.send(row, grounds_of(row, follows=order.pk))
@@ -82,25 +86,25 @@ class Reorders:
         is_styled = bool(order.strategy) or order.tick_offset is not None
         # an order that was sent without a price is chased from the last trade
         has_price = OrderKind(order.order_kind).is_priced
-        offset = order.tick_offset if is_styled or has_price else 0
+        tick_offset = order.tick_offset if is_styled or has_price else 0
         return OrderIntent(
             code=order.stock_code,
             side=order.side,
             qty=qty,
             strategy="" if at_market else order.strategy,
-            tick_offset=None if at_market else offset,
-            price=self._stepped(order) if has_price and not at_market and not is_styled else None,
+            tick_offset=None if at_market else tick_offset,
+            price=self._next_price(order) if has_price and not at_market and not is_styled else None,
             market=Market(order.market),
             request_id=_request_id(order),
             plan=order.plan,
         )
 
-    def _stepped(self, order: TradeOrder) -> int:
-        """Return the next price of an order that had a price of its own."""
+    def _next_price(self, order: TradeOrder) -> int:
+        """Return the next price, in won, of an order that was placed with a fixed price."""
         instrument = Instrument(self._pretrade.stock_of(order.stock_code).instrument)
         return step(order.price, order.step_ticks * order.side.sign, instrument)
 
-    def _judged(
+    def _price_and_check(
         self,
         order: TradeOrder,
         intent: OrderIntent,
@@ -113,30 +117,32 @@ class Reorders:
         won: int = 0,
         qty: int = 0,
     ) -> PricedOrder:
-        """Price and judge a re-order. At market without the cash for it, it becomes a limit at the best opposite."""
+        """Price and check a re-order. If the cash is too little for a market order, it becomes a limit order.
+
+        That limit is the best opposite quote. Raises OrderDenied and BrokerError.
+        """
         priced = self._pretrade.price(
+            unpriced(intent, stock, context)[0],
             intent,
-            Market(order.market),
             stock,
             quote,
-            context.phases,
             self._pretrade.strategy_of(intent),
             ticks_closer=retry * order.step_ticks,
             band_percent=order.band_percent or None,
         )
-        facts = self._pretrade.facts(priced.request, stock, intent, context, is_child_order=True)
+        inputs = risk_inputs(priced.request, stock, context, is_child_order=True)
         try:
-            return self._judge(order, priced, stock, quote, quoted_at, intent, facts, won, qty)
-        except OrderDenied as denied:
+            return self._check(order, priced, stock, quote, quoted_at, intent, inputs, won, qty)
+        except OrderDenied as error:
             kind = sessions.limit_kind(sessions.legal_kinds(priced.request.market, context.phases, self._now()))
-            is_short = [reason.code for reason in denied.reasons] == ["CASH"]
-            if not is_short or kind is None or not priced.request.kind.is_market:
+            lacks_cash_only = [reason.code for reason in error.reasons] == ["CASH"]
+            if not lacks_cash_only or kind is None or not priced.request.kind.is_market:
                 raise
-            instead = self._pretrade.at_best_opposite(priced.request, quote, stock, kind)
-            draft = self._judge(order, Priced(instead, None), stock, quote, quoted_at, intent, facts, won, qty)
-            return replace(draft, changed=_too_little_cash(instead))
+            limit_request = self._pretrade.at_best_opposite(priced.request, quote, stock, kind)
+            draft = self._check(order, Priced(limit_request, None), stock, quote, quoted_at, intent, inputs, won, qty)
+            return replace(draft, changed=_too_little_cash(limit_request))
 
-    def _judge(
+    def _check(
         self,
         order: TradeOrder,
         priced: Priced,
@@ -144,14 +150,16 @@ class Reorders:
         quote: Quote,
         quoted_at: datetime,
         intent: OrderIntent,
-        facts: RiskInputs,
+        inputs: RiskInputs,
         won: int,
         qty: int,
     ) -> PricedOrder:
         _check_arrival_band(order, priced.request, quote)
-        return self._pretrade.judge(priced, stock, quote, quoted_at, intent, facts, released_won=won, released_qty=qty)
+        return self._pretrade.run_checks(
+            priced, stock, quote, quoted_at, intent, inputs, released_won=won, released_qty=qty
+        )
 
-    def _unjudged(
+    def _unchecked(
         self,
         order: TradeOrder,
         intent: OrderIntent,
@@ -160,15 +168,15 @@ class Reorders:
         quoted_at: datetime,
         context: PreTradeContext,
     ) -> PricedOrder:
-        """Return the draft of a step that is not taken now, by the price that the order has."""
+        """Return the draft of a held step, at the order's current price and without checks."""
         kind = OrderKind(order.order_kind)
         request = OrderRequest(order.stock_code, order.side, Market(order.market), kind, order.open_qty, order.price)
-        facts = self._pretrade.facts(request, stock, intent, context, is_child_order=True)
-        return PricedOrder(request, stock, quote, quoted_at, order.strategy, order.plan, 0, facts)
+        inputs = risk_inputs(request, stock, context, is_child_order=True)
+        return PricedOrder(request, stock, quote, quoted_at, order.strategy, order.plan, 0, inputs)
 
 
 def _request_id(order: TradeOrder) -> str:
-    """Return the request id of the one order that may follow this one."""
+    """Return the request id of the only order that may follow this one."""
     return f"chase:{order.root_pk}:after:{order.pk}"
 
 
@@ -177,33 +185,33 @@ def reorder_of(order: TradeOrder) -> TradeOrder | None:
 
 
 def _released(order: TradeOrder, quote: Quote) -> tuple[int, int]:
-    """Return the won, or the shares, that an order holds at the broker while it rests."""
+    """Return the won of a buy, or the shares of a sale, that the broker reserves for a resting order."""
     if order.side.sign < 0:
         return 0, order.open_qty
     kind = OrderKind(order.order_kind)
-    held = OrderRequest(order.stock_code, order.side, Market(order.market), kind, order.open_qty, order.price)
-    return reserved_won(held, quote), 0
+    resting = OrderRequest(order.stock_code, order.side, Market(order.market), kind, order.open_qty, order.price)
+    return reserved_won(resting, quote), 0
 
 
 def _check_arrival_band(order: TradeOrder, request: OrderRequest, quote: Quote) -> None:
-    """Bound a re-order by the price at arrival: a chase follows a market, it does not run after one."""
+    """Deny a re-order that is too far from the arrival price. Raises OrderDenied."""
     percent = Decimal(order.arrival_percent)
     price = request.price if request.kind.is_priced else quote.price
     if percent and order.arrival_price and pricing.beyond_band(order.arrival_price, price, percent):
-        words = gettext_noop("{price:,} won is more than {percent:g}% away from the {arrival:,} won at arrival")
-        figures = {"price": price, "percent": percent, "arrival": order.arrival_price}
-        raise OrderDenied([Denial(DenialCode.BAND, words, figures)])
+        template = gettext_noop("{price:,} won is more than {percent:g}% away from the {arrival:,} won at arrival")
+        params = {"price": price, "percent": percent, "arrival": order.arrival_price}
+        raise OrderDenied([Denial(DenialCode.BAND, template, params)])
 
 
 def check_fills_listed(order: TradeOrder) -> None:
-    """Order nothing of a family while the list lacks fills that a notice told of."""
+    """Deny re-orders of a family while the list lacks fills that a notice reported. Raises OrderDenied."""
     if order.family.filter(unlisted_since__isnull=False).exists():
-        words = gettext_noop("fills of it are not in the broker's list yet")
-        raise OrderDenied([Denial(DenialCode.FILL_UNLISTED, words)])
+        template = gettext_noop("fills of it are not in the broker's list yet")
+        raise OrderDenied([Denial(DenialCode.FILL_UNLISTED, template)])
 
 
 def _too_little_cash(request: OrderRequest) -> Denial:
-    words = gettext_noop(
+    template = gettext_noop(
         "at market it would need cash for the upper limit: it goes as a limit at {price:,} won, the best opposite quote"
     )
-    return Denial(DenialCode.KIND_CHANGED, words, {"price": request.price})
+    return Denial(DenialCode.KIND_CHANGED, template, {"price": request.price})

@@ -1,7 +1,7 @@
-"""Requests to the broker as rows. `orders.journal` writes the row of a new order's request with the order itself.
+"""Broker requests as rows. `orders.journal` writes the row of a new order's request together with the order.
 
-A request's row is committed before its bytes leave. The last check before they do is one statement: it looks at all
-that may have changed since the request was judged, and marks the request as sent, or does neither.
+A request's row is committed before its bytes are sent. The last check before sending is one statement: it checks
+everything that may have changed since the risk checks and marks the request as sent, or it does nothing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ from infra import db_limits, sql
 from market import calendar
 from orders.models import STOP_ID, BrokerRequest, TradeOrder, TradingSwitch
 
-# an order, an amend or a chase's cancel leaves within this of the quote that it was judged by, or not at all
+# an order, an amend or a chase's cancel is not sent if its quote was requested longer ago than this
 MAX_QUOTE_AGE = timedelta(seconds=20)
 _OPEN = ["PENDING", "PARTIAL"]
 
@@ -38,7 +38,10 @@ def create(
     price: int = 0,
     makes: TradeOrder | None = None,
 ) -> BrokerRequest:
-    """Commit a request that is about to leave; `qty` None stands for all that is open, `makes` for an amend's row."""
+    """Commit the row of a request before it is sent.
+
+    `qty` is in shares, None for all open shares. `price` is in won. `makes` is the new order that an amend produces.
+    """
     return BrokerRequest.objects.create(
         order=order,
         kind=kind,
@@ -58,13 +61,13 @@ def create(
 
 @dataclass(frozen=True, slots=True)
 class Grounds:
-    """What a request was judged by, and what must still hold when it leaves.
+    """The basis of a request's risk checks, which must still hold when the request is sent.
 
-    `quoted_at`: when its quote was asked for. `follows`: the order whose chase it serves, which must not have ended.
-    `stop`: the stop (its key and generation) that it sells or cancels for, which must still be at it, while a sale
-    passes the trading state; `changed_by_others`: how many orders of that sale were known to be changed by somebody
-    else, of which there must not be more. `skip` names conditions that do not concern it: an amend that only lowers
-    risk passes every trading state.
+    `quoted_at`: when its quote was requested. `follows`: the order whose chase it serves; that chase must not have
+    ended. `stop`: the key and the generation of the stop that it sells or cancels for. The stop must still be selling
+    in this generation, and the trading state is checked as for a sale. `changed_by_others`: the known number of orders
+    of that sale that others changed, which must not have grown. `skip` names conditions that do not apply: an amend
+    that only lowers risk passes every trading state.
     """
 
     quoted_at: datetime
@@ -75,21 +78,28 @@ class Grounds:
 
 
 def stop_of(request_id: str) -> tuple[int, int] | None:
-    """Return which stop, and which generation of it, a request id names; None for any other."""
+    """Return the key and the generation of the stop that a request id names; None for any other request id."""
     pk, _, generation = request_id.removeprefix(STOP_ID).partition(":")
     is_stop = request_id.startswith(STOP_ID) and pk.isdecimal() and generation.isdecimal()
     return (int(pk), int(generation)) if is_stop else None
 
 
-# how many orders of a stop's sale somebody else ended, or requested the cancel of. The index of beginnings has these
-# bounds; by LIKE a statement that is prepared once would read all orders
+def grounds_of(order: TradeOrder, *, follows: int | None = None) -> Grounds:
+    """Return the grounds for the last check of a new order. Raises ValueError if the order has no quote."""
+    if order.quoted_at is None:
+        raise ValueError(gettext("order {order} has no quote").format(order=order.pk))
+    return Grounds(order.quoted_at, follows, stop_of(order.request_id))
+
+
+# The number of orders of a stop's sale that ended externally, or whose cancel neither a stop nor a chase requested. The
+# prefix index supports these bounds; with LIKE, a prepared statement would read all orders
 CHANGED_BY_OTHERS = """
     SELECT count(*) FROM trade_orders AS sale
     WHERE sale.request_id ~>=~ %(sale_from)s AND sale.request_id ~<~ %(sale_to)s
       AND (sale.end_cause IN ('EXTERNAL_CANCEL', 'EXTERNAL_AMEND')
            OR sale.cancel_wanted_by NOT IN ('', 'STOP', 'CHASE'))
 """
-# each condition that may have changed since the request was judged, by the name under which a denial reports it
+# each condition that may have changed since the risk checks, by its name in WHY_HELD_BACK
 _CONDITIONS = {
     "STATE": "coalesce((SELECT state FROM trading_switch WHERE id = %(switch)s), 'ACTIVE') = ANY(%(passing)s)",
     "SESSION": """CASE WHEN EXISTS (SELECT FROM trading_days WHERE date = %(today)s)
@@ -108,12 +118,12 @@ _CONDITIONS = {
 
 
 def sale_bounds(stop: int) -> dict[str, str]:
-    """Return the bounds between which the request ids of all orders of a stop's sale are."""
-    beginning = f"{STOP_ID}{stop}"
-    return {"sale_from": f"{beginning}:", "sale_to": f"{beginning};"}
+    """Return the bounds of the request ids of all orders of a stop's sale: the lower inclusive, the upper exclusive."""
+    prefix = f"{STOP_ID}{stop}"
+    return {"sale_from": f"{prefix}:", "sale_to": f"{prefix};"}
 
 
-# the code of a request that is not this sender's any more
+# the code of a request that this sender may no longer send
 TAKEN = "TAKEN"
 WHY_HELD_BACK = {
     "STATE": gettext_noop("the trading state changed before it was sent"),
@@ -122,13 +132,14 @@ WHY_HELD_BACK = {
     "QUOTE": gettext_noop("the quote that it was judged by was too old before it was sent"),
     "CHASE": gettext_noop("its chase was ended before it was sent"),
     "STOP": gettext_noop("its stop was disarmed before it was sent"),
-    "SALE": gettext_noop("somebody else changed an order of its stop before it was sent"),
+    "SALE": gettext_noop("an order of its stop was changed externally before it was sent"),
     TAKEN: gettext_noop("it was resolved, or sent by another process, before it was sent"),
 }
 
-# `sent_at` may be set already by this very sender, whose first try was turned away unread. The mark must be seen at
-# once and need not survive a crash of the database: an unsent and an unknown request are both resolved by the list.
-# `IS TRUE` keeps it to the primary key: in the index of unsettled orders each order of the day leaves a dead entry
+# `sent_at` may already be set by this sender, if the gateway turned its first attempt away unread. The mark must be
+# visible at once but need not survive a crash of the database: the list resolves unsent and unknown requests alike.
+# `IS TRUE` makes the planner use the primary key: the index of unsettled orders has a dead entry for each order of the
+# day
 _CLAIM_NEW = f"""
 WITH fast AS ({sql.FAST}),
 claimed AS (
@@ -149,35 +160,40 @@ WHERE id = %(request)s AND state IN ('REQUESTED', 'SENT') AND sent_at IS NOT DIS
 
 
 LOWERS_RISK = frozenset({"STATE", "BLACKLIST"})
-# a stop cancels whatever stands against its sale, at any hour and price
+# a stop cancels every order that blocks its sale, at any hour and price
 OF_STOPS_CANCEL = frozenset(_CONDITIONS) - {"STATE", "STOP"}
 
 
 def _conditions(grounds: Grounds | None) -> dict[str, str]:
-    """Return the conditions that concern a request; without grounds none does."""
+    """Return the conditions that apply to a request; none without grounds."""
     skip = grounds.skip if grounds else _CONDITIONS.keys()
     return {name: condition for name, condition in _CONDITIONS.items() if name not in skip}
 
 
 def _statement(claim: str, grounds: Grounds | None) -> str:
-    """Return the statement of a claim with the conditions that concern it."""
-    return claim.format(conditions=" AND ".join(["true", *(f"({each})" for each in _conditions(grounds).values())]))
+    """Return the statement of a claim with the conditions that apply to it."""
+    return claim.format(
+        conditions=" AND ".join(["true", *(f"({condition})" for condition in _conditions(grounds).values())])
+    )
 
 
 def new_order_check(order: TradeOrder, grounds: Grounds, now: Any) -> LastCheck:
-    """Return the last check of a new order: it claims the order for this sender, once, or raises HeldBack."""
+    """Return the last check before sending a new order: it claims the order for this sender, or raises HeldBack."""
     return _Claim(_statement(_CLAIM_NEW, grounds), order, grounds, now)
 
 
 def change_check(request: BrokerRequest, order: TradeOrder, grounds: Grounds | None, now: Any) -> LastCheck:
-    """Return the last check of a cancel or an amend. Without grounds, as of a person's cancel, nothing holds it."""
+    """Return the last check before sending a cancel or an amend.
+
+    Without grounds, as for an operator's cancel, no condition applies.
+    """
     return _Claim(_statement(_CLAIM_CHANGE, grounds), order, grounds, now, request=request)
 
 
 class _Claim:
-    """One sender's claim on one request. Called again by the client that was turned away unread, it claims again.
+    """One sender's claim on one request. The client calls it again after the gateway turned the request away unread.
 
-    The statements are the same for each set of conditions, so that the database prepares them once.
+    The statement depends only on the set of conditions, so the database prepares each once.
     """
 
     def __init__(
@@ -193,51 +209,55 @@ class _Claim:
     def __call__(self) -> None:
         at = self._now()
         today = at.astimezone(KST).date()
-        values = {"at": at, "seen": self._sent_at, "order": self._order.pk, "open": _OPEN, "today": today}
-        values |= {"request": self._request.pk} if self._request else {}
-        values |= _values(self._order, self._grounds, at, is_new=self._request is None) if self._grounds else {}
-        if not self._mark(values):
-            why = self._why(values)
-            raise HeldBack(gettext(WHY_HELD_BACK[why]), code=why)
+        is_open_by_library = calendar.takes(self._order.market, self._order.order_kind, at)
+        params = {"at": at, "seen": self._sent_at, "order": self._order.pk, "open": _OPEN, "today": today}
+        params |= {"is_open_by_library": is_open_by_library}
+        params |= {"request": self._request.pk} if self._request else {}
+        params |= _params(self._order, self._grounds, at, is_new=self._request is None) if self._grounds else {}
+        if not self._mark(params):
+            name = self._failed_condition(params)
+            raise HeldBack(gettext(WHY_HELD_BACK[name]), code=name)
         self._sent_at = at
         if self._request is None:
             self._order.sent_at = at
 
-    def _mark(self, values: Mapping[str, Any]) -> bool:
-        """Mark the request as sent, if all conditions hold. Raises NotSent if the database does not say so in time."""
+    def _mark(self, params: Mapping[str, Any]) -> bool:
+        """Mark the request as sent if all conditions hold. Raises NotSent if the database does not answer in time."""
         try:
             with connection.cursor() as cursor:
-                cursor.execute(self._statement, values)
+                cursor.execute(self._statement, params)
                 return bool(cursor.rowcount == 1)
         except db_limits.AWAY as error:
-            # the session was ended, or a lock not had in time: what becomes of it is recorded by a new connection
+            # the session was ended, or a lock timed out: the outcome is recorded by a new connection
             connection.close_if_unusable_or_obsolete()
-            words = gettext("the database did not confirm in time that it may leave: {error}")
-            raise NotSent(words.format(error=str(error).partition("\n")[0])) from error
+            template = gettext("the database did not confirm in time that it may leave: {error}")
+            raise NotSent(template.format(error=str(error).partition("\n")[0])) from error
 
-    def _why(self, values: Mapping[str, Any]) -> str:
+    def _failed_condition(self, params: Mapping[str, Any]) -> str:
         """Return the name of the first condition that does not hold."""
         conditions = _conditions(self._grounds)
         if not conditions:
             return TAKEN
         with connection.cursor() as cursor:
-            cursor.execute(f"SELECT {', '.join(f'({each})' for each in conditions.values())}", values)
-            holds = dict(zip(conditions, cursor.fetchone(), strict=True))
-        return next((name for name, is_so in holds.items() if not is_so), TAKEN)
+            cursor.execute(f"SELECT {', '.join(f'({condition})' for condition in conditions.values())}", params)
+            results = dict(zip(conditions, cursor.fetchone(), strict=True))
+        return next((name for name, holds in results.items() if not holds), TAKEN)
 
 
-def _values(order: TradeOrder, grounds: Grounds, at: datetime, *, is_new: bool) -> dict[str, Any]:
+# the trading states that each side passes
+_PASSING_STATES = {side: [state.value for state in TradingState if state.lets_pass(side)] for side in Side}
+
+
+def _params(order: TradeOrder, grounds: Grounds, at: datetime, *, is_new: bool) -> dict[str, Any]:
     local, side = at.astimezone(KST), Side(order.order_type)
     stop, generation = grounds.stop or (None, None)
-    serves = Side.SELL if stop else side
     return {
         "switch": TradingSwitch.ONLY_PK,
-        "passing": [state.value for state in TradingState if state.lets_pass(serves)],
+        "passing": _PASSING_STATES[Side.SELL if stop else side],
         "today": local.date(),
         "time": local.time(),
         "market": order.market,
         "kind": order.order_kind,
-        "is_open_by_library": calendar.takes(order.market, order.order_kind, at),
         "is_buy": side is Side.BUY,
         "code": order.stock_code,
         "quoted_at": grounds.quoted_at,
@@ -245,14 +265,14 @@ def _values(order: TradeOrder, grounds: Grounds, at: datetime, *, is_new: bool) 
         "follows": grounds.follows,
         "stop": stop,
         "generation": generation,
-        # a stop sells once in a generation, and cancels before that and after it
+        # a stop sells once in a generation, and cancels before and after the sale
         "selling": ["TRIGGERED"] if is_new else ["TRIGGERED", "ORDERED"],
         "changed_by_others": grounds.changed_by_others,
         **sale_bounds(stop or 0),
     }
 
 
-# --- what became of it -----------------------------------------------------------------------------------------------
+# --- outcomes --------------------------------------------------------------------------------------------------------
 
 
 def record_acknowledged(request: BrokerRequest, acceptance: Acceptance, *, at: datetime) -> None:
@@ -262,7 +282,7 @@ def record_acknowledged(request: BrokerRequest, acceptance: Acceptance, *, at: d
 
 
 def record_failure(request: BrokerRequest, error: BrokerError, *, at: datetime) -> None:
-    """Record that a request was refused, surely never left, or has an unknown outcome."""
+    """Record that a request was refused, was provably not sent, or has an unknown outcome."""
     state = RequestState.REJECTED
     if isinstance(error, NotSent):
         state = RequestState.NOT_SENT
@@ -272,26 +292,26 @@ def record_failure(request: BrokerRequest, error: BrokerError, *, at: datetime) 
 
 
 def record_confirmed(request: BrokerRequest, line: OrderRecord, qty: int, *, at: datetime) -> bool:
-    """Record that a line of the order list is this request's, and the shares it took; False if that is known."""
+    """Record the order list's line of this request and the shares it took; False if it is already confirmed."""
     fields = {"branch": line.branch[:5], "order_no": line.order_no}
     return _move(request, RequestState.CONFIRMED, at=at, confirmed_at=at, confirmed_qty=qty, **fields)
 
 
 def record_lapsed(changes: Sequence[BrokerRequest], *, before: datetime) -> list[BrokerRequest]:
-    """Give up the live cancels and amends whose deadline was before then; return them."""
-    late = [each for each in changes if each.state in LIVE and each.as_sent().deadline < before]
-    return [request for request in late if _move(request, RequestState.LAPSED, at=request.state_at)]
+    """Mark the live cancels and amends whose deadline was before `before` as lapsed, and return them."""
+    overdue = [change for change in changes if change.state in LIVE and change.as_sent().deadline < before]
+    return [request for request in overdue if _move(request, RequestState.LAPSED, at=request.state_at)]
 
 
 def _move(request: BrokerRequest, to: RequestState, *, at: datetime, **fields: Any) -> bool:
-    """Move a request on, if it is where a move to there begins; False if it is not."""
-    begins = [state.value for state, ends in MOVES.items() if to in ends]
-    changes = {"state": to.value, "state_at": at, **fields}
-    moved = BrokerRequest.objects.filter(pk=request.pk, state__in=begins).update(**changes) == 1
-    if moved:
-        for name, value in changes.items():
+    """Move a request to another state; False if its current state does not allow the move."""
+    from_states = [state.value for state, targets in MOVES.items() if to in targets]
+    values = {"state": to.value, "state_at": at, **fields}
+    is_moved = BrokerRequest.objects.filter(pk=request.pk, state__in=from_states).update(**values) == 1
+    if is_moved:
+        for name, value in values.items():
             setattr(request, name, value)
-    return moved
+    return is_moved
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -303,37 +323,39 @@ def all_changes(order: TradeOrder) -> list[BrokerRequest]:
 
 
 def live_changes(order: TradeOrder) -> Sequence[BrokerRequest]:
-    """Return the cancels and amends of an order whose end is not known yet, oldest first."""
+    """Return the cancels and amends of an order that are not settled yet, oldest first."""
     return list(order.requests.filter(state__in=LIVE).exclude(kind=RequestKind.NEW).order_by("id"))
 
 
 def has_live_changes(order: TradeOrder) -> bool:
-    """Whether the end of any cancel or amend of an order's family is not known yet."""
+    """Whether any cancel or amend of an order's family is not settled yet."""
     live = BrokerRequest.objects.filter(order__in=order.family, state__in=LIVE)
     return live.exclude(kind=RequestKind.NEW).exists()
 
 
 def orders_with_live_changes() -> set[int | None]:
-    """Return the orders that have a cancel or an amend whose end is not known yet."""
+    """Return the keys of the orders that have a cancel or an amend that is not settled yet."""
     live = BrokerRequest.objects.filter(state__in=LIVE).exclude(kind=RequestKind.NEW)
     return set(live.values_list("order_id", flat=True))
 
 
 def moving_qty(orders: Sequence[int]) -> dict[int, int]:
-    """Return the shares that amends on their way take from these orders: they count in the order that they lead to."""
+    """Return the shares that live amends move away from these orders, by order; the new orders count them."""
     amends = BrokerRequest.objects.filter(order_id__in=orders, kind=RequestKind.AMEND, state__in=LIVE)
     return dict(amends.values_list("order_id").annotate(Sum("qty")).order_by())
 
 
 def confirmed_qty(changes: Sequence[BrokerRequest]) -> int:
     """Return the shares that confirmed cancels and amends of ours took from an order."""
-    return sum(each.confirmed_qty for each in changes if each.state == RequestState.CONFIRMED)
+    return sum(change.confirmed_qty for change in changes if change.state == RequestState.CONFIRMED)
 
 
 def released_qty(changes: Sequence[BrokerRequest]) -> int:
-    """Return the shares that an order's chase released by its own confirmed cancels: no more may be ordered again."""
-    ours = (RequestKind.CANCEL, RequestState.CONFIRMED, RequestedBy.CHASE)
-    return sum(each.confirmed_qty for each in changes if (each.kind, each.state, each.requested_by) == ours)
+    """Return the shares that an order's chase released by its own confirmed cancels: the limit of a re-order."""
+    own_cancel = (RequestKind.CANCEL, RequestState.CONFIRMED, RequestedBy.CHASE)
+    return sum(
+        change.confirmed_qty for change in changes if (change.kind, change.state, change.requested_by) == own_cancel
+    )
 
 
 def automatic_in_a_minute(code: str, now: datetime) -> int:

@@ -1,4 +1,4 @@
-"""The bounds and rates as set, where the switch stands, and the words of `aegis.risk` as the operator reads them."""
+"""The operator's limits and rates, the trading state, and the denials of `aegis.risk` in the operator's language."""
 
 from collections.abc import Sequence
 from decimal import Decimal
@@ -11,7 +11,7 @@ from aegis.broker import BrokerError
 from aegis.denials import Denial
 from aegis.fees import Rates
 from aegis.risk import Limits, TradingState
-from aegis.terms import Market, Side
+from aegis.terms import Market
 from infra import sql
 from kis.errors import advice
 from orders.models import TradingSwitch
@@ -19,7 +19,7 @@ from portfolio.service import PortfolioService
 
 
 def limits() -> Limits:
-    """Return the operator's own bounds, as set."""
+    """Return the operator's limits from the settings."""
     return Limits(
         order_won=settings.MAX_ORDER_WON,
         day_won=settings.MAX_DAY_WON,
@@ -31,14 +31,14 @@ def limits() -> Limits:
 
 
 class Position(TypedDict):
-    """Figures of `RiskInputs`: shares held, and won, None before the account was first seen."""
+    """Fields of `RiskInputs`: the shares held, and the account's total in won, None before the first balance."""
 
     held_qty: int
     total_asset: int | None
 
 
 def position(code: str) -> Position:
-    """Return what the account holds of a stock, and its total, as last seen."""
+    """Return the holding of a stock and the account's total, as last known."""
     holding, snapshot = PortfolioService().get_holding(code), PortfolioService().get_snapshot()
     return {
         "held_qty": holding.quantity if holding else 0,
@@ -47,38 +47,33 @@ def position(code: str) -> Position:
 
 
 def trading_state() -> TradingState:
-    """Return where the switch stands, ACTIVE before it was ever turned."""
-    found = sql.fetch("SELECT state FROM trading_switch WHERE id = %(switch)s", {"switch": TradingSwitch.ONLY_PK})
-    return TradingState(found[0][0]) if found else TradingState.ACTIVE
-
-
-def arrival_percent(side: Side) -> Decimal:
-    """Return how far a chase on this side may go from the price at arrival, in percent; 0: without a bound."""
-    return settings.CHASE_ARRIVAL_PERCENT_BUY if side is Side.BUY else settings.CHASE_ARRIVAL_PERCENT_SELL
+    """Return the trading state, ACTIVE before its first change."""
+    rows = sql.fetch("SELECT state FROM trading_switch WHERE id = %(switch)s", {"switch": TradingSwitch.ONLY_PK})
+    return TradingState(rows[0][0]) if rows else TradingState.ACTIVE
 
 
 def rates() -> Rates:
-    """Return the customer's rates: those of the settings where set, else the table's."""
-    # what the broker routes by itself is reckoned as KRX's, the dearer of the two
+    """Return the customer's rates, in percent. The settings override the dated rates of `aegis.fees`."""
+    # an SOR order is charged as KRX, the more expensive of the two venues
     krx_fee, krx_tax = settings.KIS_FEE_RATE, settings.KIS_TAX_TOTAL
     own_fees = {Market.KRX: krx_fee, Market.NXT: settings.KIS_NXT_FEE_RATE, Market.SOR: krx_fee}
     own_taxes = {Market.KRX: krx_tax, Market.NXT: settings.KIS_NXT_TAX_TOTAL, Market.SOR: krx_tax}
-    return Rates(commission_pct=_given(own_fees), tax_pct=_given(own_taxes))
+    return Rates(commission_pct=_without_none(own_fees), tax_pct=_without_none(own_taxes))
 
 
-def _given(rates: dict[Market, Decimal | None]) -> dict[Market, Decimal]:
+def _without_none(rates: dict[Market, Decimal | None]) -> dict[Market, Decimal]:
     return {market: rate for market, rate in rates.items() if rate is not None}
 
 
 def say(reason: Denial) -> str:
-    """Return a reason in the operator's language."""
+    """Return a denial in the operator's language."""
     return gettext(reason.sentence).format(**reason.figures)
 
 
 def say_error(error: BrokerError) -> str:
-    """Return a failure whole, with what to do about it where that is known."""
-    what = advice(error.code, error.message)
-    return f"{error} ({gettext(what)})" if what else str(error)
+    """Return the text of a broker error, with advice if there is any."""
+    hint = advice(error.code, error.message)
+    return f"{error} ({gettext(hint)})" if hint else str(error)
 
 
 def say_all(reasons: Sequence[Denial]) -> str:

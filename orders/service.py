@@ -1,19 +1,17 @@
-"""OrderService: places, amends and cancels orders. The door to the order path; the rooms are behind it.
+"""OrderService: the interface to place, amend and cancel orders.
 
-An intent is priced and judged (`orders.pretrade`), committed and sent (`orders.submit`), cancelled (`orders.cancel`),
-amended (`orders.amend`). The row is committed before the request leaves, and a request whose answer was lost is never
-sent again.
+An intent is priced and checked (`orders.pretrade`), then committed and sent (`orders.submit`). `orders.cancel` cancels
+an order, and `orders.amend` amends one. The row is committed before the request is sent, and a request whose answer was
+lost is never sent again.
 """
 
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 
 from django.db import IntegrityError
 
-from aegis.broker import Broker, BrokerError
+from aegis.broker import Broker
 from aegis.chase import ChaseStep
 from aegis.denials import Denial, DenialCode
 from aegis.order_events import OrderEventKind
@@ -22,17 +20,16 @@ from aegis.risk import gettext_noop
 from aegis.stops import ATR_DAYS, StopUnit
 from kis.catalogue import Urgency
 from kis.serving import serving
-from market.codes import canonical, resolve
-from orders import cancel, cancel_all, entry_stops, journal, reconcile, unknown
+from market.codes import resolve
+from orders import cancel, cancel_all, entry_stops, journal, unknown
 from orders.amend import Amender
 from orders.cancel import Canceller
 from orders.cancel_all import CancelAll, CancelAllResult, OpenList
 from orders.intents import NO_CHASE, EntryStop, OrderDenied, OrderIntent, default_plan, offsets
 from orders.models import TradeOrder
 from orders.pretrade import PreTrade, PricedOrder
-from orders.pretrade_context import PreTradeContext
 from orders.stops import true_range
-from orders.submit import Submitter, grounds_of
+from orders.submit import Submitter
 
 __all__ = [
     "NO_CHASE",
@@ -48,64 +45,54 @@ __all__ = [
 
 
 class OrderService:
-    """Places, amends and cancels orders with one broker, by one clock."""
+    """Places, amends and cancels orders with one broker and one clock."""
 
     def __init__(self, broker: Broker, now: Callable[[], datetime]) -> None:
         self._broker = broker
         self._now = now
+        self._pretrade = PreTrade(broker, now)
+        self._submit = Submitter(broker, now)
 
     @serving(Urgency.ORDER)
     def place(self, intent: OrderIntent) -> TradeOrder:
-        """Place an order and return its row, whatever became of it at the broker.
+        """Place an order and return its row, whatever the broker's answer. The same request id returns the same row.
 
-        Raises OrderDenied if AEGIS will not send it, and another BrokerError if the broker could not be asked
-        beforehand; in both cases there is no row but one that has the request id for something else.
+        Raises OrderDenied if AEGIS does not send it, and another BrokerError if the broker could not be asked
+        beforehand; in both cases no row is written.
         """
-        pretrade = PreTrade(self._broker, self._now)
-        intent, context = _context(pretrade, intent)
-        if context.known is not None:
-            return _same(TradeOrder.objects.get(pk=context.known), intent)
+        intent, context = self._pretrade.canonical_context(intent)
+        if context.existing_order is not None:
+            return _existing_order(TradeOrder.objects.get(pk=context.existing_order), intent)
         try:
-            context = self._with_fresh_opposites(pretrade, pretrade.ensure_reconciled(context, intent), intent)
-            draft = pretrade.draft(intent, context)
-            order = self._commit(draft, intent, context)
+            context = self._pretrade.ensure_current(context, intent)
+            draft = self._pretrade.draft(intent, context)
+            row = self._submit.row(draft, intent.request_id)
+            if intent.stops:
+                row.entry_stops = self._entry_stops(intent)
+            is_checked = context.competing.reconciled
+            order = self._submit.commit(draft, row, context.competing, by=RequestedBy.CALLER, is_checked=is_checked)
         except (IntegrityError, OrderDenied):
-            known = TradeOrder.objects.filter(request_id=intent.request_id).first()
-            if known is None:
+            existing = TradeOrder.objects.filter(request_id=intent.request_id).first()
+            if existing is None:
                 raise
-            return _same(known, intent)  # a moment sooner
-        return Submitter(self._broker, self._now).send(order, grounds_of(order))
-
-    def _commit(self, draft: PricedOrder, intent: OrderIntent, context: PreTradeContext) -> TradeOrder:
-        submit = Submitter(self._broker, self._now)
-        row = submit.row(draft, intent.request_id)
-        row.entry_stops = self._entry_stops(intent)
-        return submit.commit(draft, row, context.competing, by=RequestedBy.CALLER)
+            return _existing_order(existing, intent)  # another process committed it first
+        return self._submit.send(order)
 
     def _entry_stops(self, intent: OrderIntent) -> list[dict[str, str]]:
-        """Return the stops that each fill arms. Raises OrderDenied if one needs a true range that is not known."""
-        needs_atr = any(each.unit is StopUnit.ATR for each in intent.stops)
+        """Return the entry stops, which each fill arms. Raises OrderDenied if a needed true range is not known."""
+        needs_atr = any(stop.unit is StopUnit.ATR for stop in intent.stops)
         atr = true_range(intent.code, self._now()) if needs_atr else Decimal(0)
         if needs_atr and not atr:
-            words = gettext_noop("the average true range is not known: {days} daily prices are needed (backfill_daily)")
-            raise OrderDenied([Denial(DenialCode.STOP_ATR, words, {"days": ATR_DAYS + 1})])
+            template = gettext_noop(
+                "the average true range is not known: {days} daily prices are needed (backfill_daily)"
+            )
+            raise OrderDenied([Denial(DenialCode.STOP_ATR, template, {"days": ATR_DAYS + 1})])
         return entry_stops.as_stored(intent.stops, atr)
 
-    def _with_fresh_opposites(
-        self, pretrade: PreTrade, context: PreTradeContext, intent: OrderIntent
-    ) -> PreTradeContext:
-        """Read the list first if orders on the other side seem open: one of them may have filled without a notice."""
-        if not context.competing.others.opposite:
-            return context
-        with suppress(BrokerError):
-            reconcile.reconcile_now(self._broker, self._now)
-        return pretrade.context(intent)
-
     def draft(self, intent: OrderIntent) -> PricedOrder:
-        """Judge and price an intent without committing or sending it. Raises OrderDenied or a BrokerError."""
-        pretrade = PreTrade(self._broker, self._now)
-        intent, context = _context(pretrade, intent)
-        return pretrade.draft(intent, self._with_fresh_opposites(pretrade, context, intent))
+        """Price and check an intent without committing or sending it. Raises OrderDenied or a BrokerError."""
+        intent, context = self._pretrade.canonical_context(intent)
+        return self._pretrade.draft(intent, self._pretrade.with_fresh_opposites(context, intent))
 
     @serving(Urgency.ORDER)
     def amend(
@@ -117,21 +104,24 @@ class OrderService:
         by: RequestedBy = RequestedBy.CALLER,
         who: str = "",
     ) -> TradeOrder:
-        """Amend an open order (정정) and return the order that stands for it then; see `orders.amend`."""
+        """Amend an open order (정정) and return the order that replaces it; see `orders.amend`.
+
+        `price` is in won, `qty` in shares. The same row is returned if shares are only taken off.
+        """
         return Amender(self._broker, self._now).amend(order, price=price, qty=qty, by=by, who=who)
 
     def preview_amend(
         self, order: TradeOrder, *, price: int | None = None, qty: int | None = None
     ) -> PricedOrder | None:
-        """Judge an amend without sending it; None if shares are only taken off. Raises OrderDenied, BrokerError."""
+        """Check an amend without sending it; None if shares are only taken off. Raises OrderDenied and BrokerError."""
         return Amender(self._broker, self._now).preview(order, price=price, qty=qty)
 
     def cancel(self, order: TradeOrder, *, by: RequestedBy = RequestedBy.CALLER, who: str = "") -> TradeOrder:
-        """Request the cancel of what is left of an order; it is driven until the broker's list confirms it.
+        """Request the cancel of an order's open shares; the cancel is repeated until the broker's list confirms it.
 
-        Nothing of it is ordered again. The cancel of an order without an answer is deferred until its number is known.
+        The order is not re-ordered. The cancel of an order without an answer is deferred until its number is known.
         Raises Refused if the broker refused it, NotSent if the broker was not reached or the order is of another day,
-        and ValueError for an order that has no number and gets none. A lost answer is no error: the order is looked up.
+        and ValueError for an order that has no number and gets none. A lost answer is no error: the list resolves it.
         """
         if order.order_no is None:
             is_deferred = cancel.defer_cancel(order, by=by, who=who, at=self._now())
@@ -145,9 +135,9 @@ class OrderService:
 
     @serving(Urgency.CANCEL)
     def cancel_all(self, *, external: bool = False, code: str | None = None, who: str = "") -> CancelAllResult:
-        """Cancel everything that is open, external orders too if `external`, or of one stock only.
+        """Cancel every open order, or those of one stock; external orders too if `external`.
 
-        `code` as typed; raises codes.NotACode and ManyStocks where it is no stock's.
+        `code` is the operator's input. Raises codes.NotACode and ManyStocks if it does not name one stock.
         """
         code = None if code is None else resolve(code)
         return CancelAll(self._broker, self._now, external=external, code=code, who=who).run()
@@ -158,11 +148,11 @@ class OrderService:
         return cancel_all.would_cancel(self._broker, external=external, code=code)
 
     def end_chase(self, order: TradeOrder, why: str) -> None:
-        """End an order's chase, by somebody's will: nothing of it is ordered again."""
+        """End an order's chase on request: the order is not re-ordered."""
         cancel.end_chase(order, why, at=self._now())
 
     def chase_now(self, order: TradeOrder) -> None:
-        """Let an order's chase take its next step at once, by the settings if it had no plan of its own."""
+        """Make an order's chase take its next step at once. An order without a plan is chased by the settings."""
         plan = order.plan if order.wait_seconds else default_plan()
         journal.update_fields(
             order,
@@ -181,22 +171,15 @@ class OrderService:
         return unknown.decide(order, order_no, by=by, at=self._now())
 
 
-def _context(pretrade: PreTrade, intent: OrderIntent) -> tuple[OrderIntent, PreTradeContext]:
-    """Return an intent by our own code of its stock, and what our tables say of it."""
-    context = pretrade.context(intent)
-    if context.stock is None and (code := canonical(intent.code)) != intent.code:
-        intent = replace(intent, code=code)
-        context = pretrade.context(intent)
-    return intent, context
+def _existing_order(order: TradeOrder, intent: OrderIntent) -> TradeOrder:
+    """Return the order with the intent's request id. Raises OrderDenied if its stock or side differs.
 
-
-def _same(order: TradeOrder, intent: OrderIntent) -> TradeOrder:
-    """Return the order that a request has already. Raises OrderDenied if that was for something else.
-
-    Shares and price may differ: who asks again after a crash reckons with less cash.
+    Quantity and price may differ: a caller that repeats a request after a crash may calculate with less cash.
     """
     if (order.stock_code, order.order_type) == (intent.code, intent.side):
         return order
-    words = gettext_noop("request id {request_id} is order {order}, {side} {code}: take a new one for each new order")
-    figures = {"request_id": order.request_id, "order": f"#{order.pk}", "side": order.order_type}
-    raise OrderDenied([Denial(DenialCode.REQUEST_TAKEN, words, {**figures, "code": order.stock_code})])
+    template = gettext_noop(
+        "request id {request_id} is order {order}, {side} {code}: take a new one for each new order"
+    )
+    params = {"request_id": order.request_id, "order": f"#{order.pk}", "side": order.order_type}
+    raise OrderDenied([Denial(DenialCode.REQUEST_TAKEN, template, {**params, "code": order.stock_code})])

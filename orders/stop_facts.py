@@ -1,7 +1,7 @@
-"""What a step of a stop's sale must know of our own tables, in two statements.
+"""Reads all that a step of a stop's sale needs from our own tables, in two statements.
 
-In a crash many stops sell at once: Django takes longer to build a dozen queries than PostgreSQL to answer them.
-`may_…` and `has_…` only say whether a closer look is due; most sales need none.
+In a market crash many stops sell at once: Django takes longer to build a dozen queries than PostgreSQL to answer them.
+`may_…` and `has_…` only say whether a detailed query is needed; most sales need none.
 """
 
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ from aegis.requests import EndCause
 from aegis.sessions import KST
 from aegis.terms import Side
 from infra import sql
-from orders import pretrade_context, requests
+from orders import pretrade_context, requests, risk
 from orders.models import StopRule
 from orders.pretrade_context import PreTradeContext, PreTradeQuery
 from orders.stop_rows import SELLING
 
-# own buys that a sale could trade against are cancelled first: it sells after this, whether that is confirmed or not
+# own buys that a sale could trade against are cancelled first: after this the sale is sent, confirmed or not
 OPPOSITE_PATIENCE = timedelta(seconds=2)
 
 _CHANGED = f"""
@@ -52,12 +52,13 @@ _FACTS = f"""
 
 @dataclass(frozen=True, slots=True)
 class SaleFacts:
-    """What our tables said of a stop's sale when its step began.
+    """The state of a stop's sale in our tables when its step began.
 
-    `may_be_changed`: an order of it ended, or lost shares, other than by fills; `has_others`: another stop sells the
-    stock; `has_own_sales`: orders of ours to sell it are open; `may_cross`: own buys that hold the sale up no longer,
-    because their cancel was requested `OPPOSITE_PATIENCE` ago, or could not be then; `newest_order`: the newest of our
-    orders; `changed_by_others`: how many orders of it somebody else changed.
+    `may_be_changed`: an order of the sale ended, or lost shares, other than by fills. `has_others`: another stop sells
+    the stock. `has_own_sales`: sell orders of AEGIS for the stock are open. `may_cross`: own buys that no longer delay
+    the sale, because their cancel was requested at least `OPPOSITE_PATIENCE` ago, or could not be requested then.
+    `newest_order`: the id of AEGIS's newest order. `changed_by_others`: the number of orders of the sale that ended
+    externally, or whose cancel neither a stop nor a chase requested.
     """
 
     context: PreTradeContext
@@ -70,10 +71,10 @@ class SaleFacts:
 
 
 def read(row: StopRule, strategy: str, now: datetime) -> SaleFacts:
-    """Return what is known now. Raises DatabaseError."""
+    """Return the facts as of `now`. Raises DatabaseError."""
     query = PreTradeQuery(row.stock_code, Side.SELL, 0, 0, strategy, row.request_id)
-    context = pretrade_context.load_context(query, now=now)
-    values: dict[str, Any] = {
+    context = pretrade_context.load_context(query, limits=risk.limits(), now=now)
+    params: dict[str, Any] = {
         "code": row.stock_code,
         "stop": row.pk,
         "today": now.astimezone(KST).date(),
@@ -81,5 +82,5 @@ def read(row: StopRule, strategy: str, now: datetime) -> SaleFacts:
         "asked_by": now - OPPOSITE_PATIENCE,
         **requests.sale_bounds(row.pk),
     }
-    (facts,) = sql.fetch(_FACTS, values)
+    (facts,) = sql.fetch(_FACTS, params)
     return SaleFacts(context, *facts)

@@ -1,9 +1,9 @@
 """The sale of a triggered stop: one step at a time, until no guarded share is held.
 
-A step asks what the broker lets be sold now, for a quote and for the book, and places one order. A later step cancels
-that order and places the next; it needs the broker's reply to the cancel, not the order list: the broker locks the
+A step asks the broker for the sellable quantity, a quote and the order book, and places one order. A later step cancels
+that order and places the next. It needs the broker's reply to the cancel, not the order list: the broker locks the
 shares of an open sale, so no more can be sold than is held, even if the outcome of an earlier order is unknown.
-`aegis.stop_sale` prices the steps. `request_id` names the order of each generation: it has one, whatever happens.
+`aegis.stop_sale` prices the steps. Each generation has one `request_id`, so it never has more than one order.
 """
 
 import logging
@@ -44,14 +44,14 @@ from market import queries
 from market.models import Stock
 from orders import journal, requests, risk, stop_facts
 from orders.cancel import Canceller
-from orders.intents import NO_CHASE, OrderDenied, OrderIntent, offsets
+from orders.intents import NO_CHASE, OrderDenied, offsets
 from orders.models import STOP_ID, StopRule, TradeOrder
-from orders.pretrade import PreTrade, PricedOrder
+from orders.pretrade import PreTrade, PricedOrder, risk_inputs
 from orders.pretrade_context import PreTradeContext
 from orders.requests import Grounds
 from orders.stop_facts import OPPOSITE_PATIENCE, SaleFacts
 from orders.stop_rows import SELLING, State, append_event, move, move_generation
-from orders.submit import Submitter, grounds_of
+from orders.submit import Submitter
 from portfolio.models import PortfolioEvent
 from portfolio.service import PortfolioService
 
@@ -61,17 +61,18 @@ log = logging.getLogger(__name__)
 RELEASED_AFTER = timedelta(seconds=1)
 LOOK_AGAIN = timedelta(seconds=2)
 PAUSE = timedelta(seconds=5)
-# what keeps a stop from selling is asked for less and less often, at least this often
+# the pause between two tries grows while the reason lasts, up to this
 PAUSE_MAX = timedelta(seconds=60)
-# an order that is still on its way after this has lost its sender
+# an order that is still SUBMITTING after this has lost its sender
 ON_ITS_WAY = timedelta(seconds=5)
-# shares that left without a trade may be back with the next balance: only after this does their absence count
+# a balance may lack shares for a moment without a trade: only after this do they count as gone
 VANISHED = timedelta(minutes=10)
-# after so many refusals in a row a person is called; the stop goes on, at longer intervals
+# after this many refusals in a row the operator is notified; the stop continues, at longer intervals
 REFUSALS_REPORTED = 5
 
-# what may keep a stop's sale from leaving: what the exchange would refuse, the trading state, and our own buys. In a
-# circuit breaker the quote says that the stock is halted: one of another market, or an old code, holds up no stop
+# the checks that may hold back a stop's sale: what the exchange would refuse, the trading state, and our own buys. The
+# circuit breaker is not among them: the quote says if this stock is halted, and a breaker of another market, or an old
+# code, must not delay a stop
 SALE_CHECKS: tuple[RiskCheck, ...] = (
     check_quantity,
     check_trading_state,
@@ -89,7 +90,7 @@ _TOOK_EFFECT = (RequestState.ACKNOWLEDGED, RequestState.CONFIRMED)
 
 
 class Waits(Exception):
-    """The sale cannot go on now. `until` is when to try again, None for the usual pause."""
+    """The sale cannot continue now. `until` is when to try again, None for the usual pause."""
 
     def __init__(self, why: str, until: datetime | None = None) -> None:
         super().__init__(why)
@@ -97,12 +98,12 @@ class Waits(Exception):
 
 
 class Overtaken(Exception):
-    """Another stop that the same entry order armed has sold since this step began: begin it again."""
+    """Another stop of the same entry order has ordered a sale since this step began: restart the step."""
 
 
 @dataclass(frozen=True, slots=True)
 class SaleSession:
-    """Where the stock of a stop can be sold now."""
+    """The venue where the stock of a stop can be sold now, with its phases and legal order kinds."""
 
     venue: Market
     phases: tuple[Phase, ...]
@@ -130,16 +131,16 @@ class StopSale:
         except OrderDenied as denied:
             self._wait(risk.say_all(denied.reasons))
         except BrokerError as error:
-            # an outage ends without notice: a stop sells within seconds of its end
+            # the end of an outage is not announced: try again soon, so that the stop sells within seconds of it
             self._wait(risk.say_error(error), self._now() + LOOK_AGAIN)
 
     # --- placing the next order
 
     def _sell(self) -> None:
         row = self._row
-        # the order of a sender that died before it could be noted here
-        if known := self._facts.context.known:
-            return self._record_order(TradeOrder.objects.get(pk=known), look_after=timedelta(0))
+        # an order of a worker that died before it recorded the order in this row
+        if order_pk := self._facts.context.existing_order:
+            return self._record_order(TradeOrder.objects.get(pk=order_pk), look_after=timedelta(0))
         if self._facts.may_be_changed and (changed := changed_by_others(row)):
             return self._hold(changed)
         is_all = row.quantity is None and self._facts.context.competing.held_qty > 0
@@ -163,8 +164,8 @@ class StopSale:
     def _guarded(self) -> int | None:
         """Return the guarded shares as `guarded_qty` does.
 
-        If orders that may still sell them stand in the way, those that this sale goes before are cancelled. Raises
-        Waits and BrokerError.
+        If open orders may still sell them, our own sales that this sale precedes are cancelled. Raises Waits and
+        BrokerError.
         """
         row = self._row
         try:
@@ -176,7 +177,11 @@ class StopSale:
             raise
 
     def _session(self) -> SaleSession:
-        """Return where the stock can be sold now. Raises Waits, without a request, if nowhere or while halted."""
+        """Return where the stock can be sold now.
+
+        Raises Waits, before any call to the broker, while trading is halted or no venue is open; also if no open venue
+        takes a sale of the stock.
+        """
         self._check_trading_state()
         now, phases = self._now(), self._facts.context.phases
         is_any_open = any(sessions.is_market_open(venue, phases, now) for venue in Market)
@@ -186,20 +191,20 @@ class StopSale:
         return session
 
     def _check_trading_state(self) -> None:
-        """While trading is halted nothing of a stop leaves, not even a cancel: raises Waits."""
+        """Raise Waits while trading is halted: a stop sends nothing then, not even a cancel."""
         if not self._facts.context.competing.state.lets_pass(Side.SELL):
             raise Waits(gettext("trading is halted: resume it before ordering"))
 
     @cached_property
     def _facts(self) -> SaleFacts:
-        """What our tables said when this step began; the last check before sending sees what has changed since."""
+        """The state of our tables when this step began; the last check before sending detects later changes."""
         return stop_facts.read(self._row, strategy_name(self._row), self._now())
 
     @cached_property
     def _stock(self) -> Stock:
-        """The stock; the broker is asked for one that is only listed. Raises BrokerError.
+        """The stock, from the broker if our tables lack its details. Raises BrokerError.
 
-        If the broker knows nothing of it, what the list of stocks says will do: what is held is sold, on KRX.
+        If the broker does not know it, the stock list is enough: the held shares are sold on KRX.
         """
         if self._facts.context.stock:
             return self._facts.context.stock
@@ -212,7 +217,10 @@ class StopSale:
             return stock
 
     def _place(self, qty: int, session: SaleSession) -> TradeOrder | None:
-        """Price and send the order of this step; None if a second reading of the lower limit is awaited."""
+        """Price and send the order of this step.
+
+        None if a second reading of the lower limit is needed first, or if `_commit` returns None.
+        """
         row = self._row
         quoted_at = self._now()
         quote = self._quote(session.venue)
@@ -231,7 +239,7 @@ class StopSale:
         return order
 
     def _quote(self, venue: Market) -> Quote:
-        """Ask for the quote of a venue. One that refuses it, or where the stock is halted, comes last from then on.
+        """Return the quote of a venue, in won. A venue that refuses it, or halts the stock, is avoided from then on.
 
         Raises Waits if the stock is halted, and BrokerError.
         """
@@ -247,15 +255,15 @@ class StopSale:
         return quote
 
     def _avoid(self, venue: Market) -> None:
-        """Try another venue next, if one takes a sale now: this one does not take the stock today."""
+        """Prefer another venue for the rest of the day, if one takes a sale."""
         row = self._row
         row.looks = row.looks | {"avoid": {"venue": venue.value, "day": self._today.isoformat()}}
         move_generation(row, looks=row.looks)
 
     @property
     def _avoided(self) -> Market | None:
-        seen = self._row.looks.get("avoid", {})
-        return Market(seen["venue"]) if seen.get("day") == self._today.isoformat() else None
+        avoid = self._row.looks.get("avoid", {})
+        return Market(avoid["venue"]) if avoid.get("day") == self._today.isoformat() else None
 
     @property
     def _today(self) -> date:
@@ -275,17 +283,20 @@ class StopSale:
         )
 
     def _believed(self, quote: Quote) -> int:
-        """Return the price that two trades have reached since the trigger, in won; keep what the quote shows."""
+        """Return the price that two trades have reached since the trigger, in won; store the quote's evidence."""
         row, now = self._row, self._now().timestamp()
-        seen = stop_sale.Believed(**row.looks.get("sale", {"price": row.trigger_price}))
-        newer = seen.after(quote, now)
-        if newer != seen:
-            row.looks = row.looks | {"sale": asdict(newer)}
+        stored = stop_sale.Believed(**row.looks.get("sale", {"price": row.trigger_price}))
+        updated = stored.after(quote, now)
+        if updated != stored:
+            row.looks = row.looks | {"sale": asdict(updated)}
             move_generation(row, looks=row.looks)
-        return newer.price
+        return updated.price
 
     def _awaits_second_reading(self, sale: SaleMarket) -> bool:
-        """Record a first reading of a locked lower limit, and have it read once more; forget it once it is over."""
+        """Whether a locked lower limit must be read a second time before this step acts on it.
+
+        Records the first reading, and clears it once the limit is not locked any more.
+        """
         row = self._row
         is_locked = stop_sale.is_locked(sale)
         if is_locked and row.locked_since is None and sale.current > sale.quote.lower_limit:
@@ -306,34 +317,27 @@ class StopSale:
         book: Book,
         quoted_at: datetime,
     ) -> TradeOrder | None:
-        """Commit and send one order. None if own buys are cancelled first. Raises OrderDenied."""
+        """Commit and send one order of `qty` shares.
+
+        None if own buys are cancelled first, or if the step must be restarted. Raises OrderDenied.
+        """
         row = self._row
-        pretrade = PreTrade(self._broker, self._now)
         request = OrderRequest(row.stock_code, Side.SELL, session.venue, step.kind, qty, step.price)
-        intent = OrderIntent(
-            row.stock_code,
-            Side.SELL,
-            qty,
-            market=session.venue,
-            request_id=row.request_id,
-            plan=NO_CHASE,
-            kind=step.kind,
-        )
         context = self._facts.context
-        facts = replace(
-            pretrade.facts(request, stock, intent, context, is_child_order=True),
+        inputs = replace(
+            risk_inputs(request, stock, context, is_child_order=True),
             is_priced=True,
             quote=quote,
             best_opposite=book.best_opposite(Side.SELL),
             may_cross=frozenset(self._facts.may_cross),
         )
-        against = denials(facts, SALE_CHECKS)
-        if [reason.code for reason in against] == ["SELF_CROSS"]:
+        reasons = denials(inputs, SALE_CHECKS)
+        if [reason.code for reason in reasons] == ["SELF_CROSS"]:
             self._clear_opposite()
             return None
-        if against:
-            raise OrderDenied(against)
-        draft = PricedOrder(request, stock, quote, quoted_at, strategy_name(row), NO_CHASE, 0, facts)
+        if reasons:
+            raise OrderDenied(reasons)
+        draft = PricedOrder(request, stock, quote, quoted_at, strategy_name(row), NO_CHASE, 0, inputs)
         return self._send(draft, context)
 
     def _send(self, draft: PricedOrder, context: PreTradeContext) -> TradeOrder | None:
@@ -358,30 +362,30 @@ class StopSale:
                 raise
             self._clear_opposite()
             return None
-        grounds = replace(grounds_of(order), changed_by_others=self._facts.changed_by_others)
+        grounds = replace(requests.grounds_of(order), changed_by_others=self._facts.changed_by_others)
         return submit.send(order, grounds)
 
     def _check_family(self) -> None:
-        """See what was committed since this step began: orders of ours are numbered in the order of their commits.
+        """Raise Overtaken if an order for a stop that guards the same shares was committed since this step began.
 
-        Raises Overtaken if one sells for a stop that guards the same shares.
+        The ids of our orders grow in the order of their commits.
         """
         row = self._row
         if row.entry_id is None or row.quantity is None:
             return
         newer = TradeOrder.objects.filter(pk__gt=self._facts.newest_order, stock_code=row.stock_code)
-        names = newer.filter(request_id__startswith=STOP_ID).values_list("request_id", flat=True)
-        others = {stop for stop, _ in filter(None, map(requests.stop_of, names))} - {row.pk}
-        if others and any(each.pk in others and not is_alike(row, each) for each in family_of(row)):
+        request_ids = newer.filter(request_id__startswith=STOP_ID).values_list("request_id", flat=True)
+        others = {stop for stop, _ in filter(None, map(requests.stop_of, request_ids))} - {row.pk}
+        if others and any(stop.pk in others and not is_alike(row, stop) for stop in family_of(row)):
             raise Overtaken
 
-    # --- what stands in the way
+    # --- orders that block the sale
 
     def _release_own_sales(self) -> bool:
-        """Cancel our own sales of the stock, such as a profit waited for; whether any was asked to be cancelled now.
+        """Cancel our own open sales of the stock, such as a take profit; return whether a cancel was requested now.
 
-        Asked once, and again if nothing answers, it holds the stop up no longer: what the broker lets be sold is sold.
-        Raises BrokerError.
+        A cancel without a reply is requested again after `CANCEL_PATIENCE`. Otherwise the sale does not wait for it: it
+        sells the quantity that the broker reports as sellable. Raises BrokerError.
         """
         now, row = self._now(), self._row
         sales = TradeOrder.objects.filter(
@@ -393,37 +397,37 @@ class StopSale:
         )
         for other in beside(row):
             sales = sales.exclude(request_id__startswith=other.request_prefix)
-        is_asked = False
-        for order in (each for each in sales if not _is_released(each)):
+        is_requested = False
+        for order in (sale for sale in sales if not _is_released(sale)):
             if order.cancel_sent_at is None or now - order.cancel_sent_at >= CANCEL_PATIENCE:
                 self._cancel(order)
-                is_asked = True
-        return is_asked
+                is_requested = True
+        return is_requested
 
     def _cancel(self, order: TradeOrder) -> bool:
-        """Request the cancel of one order; whether the broker acknowledged it.
+        """Request the cancel of one order; return whether the broker acknowledged it.
 
-        Raises NotSent, and HeldBack if trading was halted or the stop disarmed meanwhile: then nothing of it leaves.
+        Raises NotSent, and HeldBack if trading was halted or the stop disarmed meanwhile: then nothing is sent.
         """
         row, now = self._row, self._now()
         grounds = Grounds(now, stop=(row.pk, row.generation), skip=requests.OF_STOPS_CANCEL)
         try:
             request = Canceller(self._broker, self._now).cancel(order, by=RequestedBy.STOP, grounds=grounds)
         except Refused as refusal:
-            # nothing is left of it, or somebody changed it: the list says which
+            # no share is open any more, or the order was changed externally: the order list says which
             log.info("order %s: cancel refused, the list will say why: %s", order.pk, refusal)
             return False
         return request.state == RequestState.ACKNOWLEDGED
 
     def _report_locked(self, guarded: int | None, sellable: int) -> None:
-        """Report at once what stays unguarded: shares that the broker does not let be sold."""
+        """Report guarded shares that the broker does not report as sellable, once per trigger and numbers."""
         row = self._row
-        wanted = guarded if guarded is not None else self._facts.context.competing.held_qty
-        missing = max(0, wanted - sellable)
+        qty = guarded if guarded is not None else self._facts.context.competing.held_qty
+        missing = max(0, qty - sellable)
         if not missing:
             return
         template = gettext_noop("{missing:,} of {wanted:,} shares cannot be sold now: open orders may hold them")
-        detail = gettext(template).format(missing=missing, wanted=wanted)
+        detail = gettext(template).format(missing=missing, wanted=qty)
         reported = row.events.filter(kind=StopEventKind.LOCKED, detail=detail)
         if row.triggered_at:
             reported = reported.filter(at__gte=row.triggered_at)
@@ -431,7 +435,7 @@ class StopSale:
             append_event(row, StopEventKind.LOCKED, detail, at=self._now())
 
     def _clear_opposite(self) -> None:
-        """Cancel the buys that the sale could trade against, external ones too, report it, and try again soon."""
+        """Cancel the buys that the sale could trade against, external orders included; report it, and try again."""
         row = self._row
         buys = TradeOrder.objects.filter(
             stock_code=row.stock_code, order_type=Side.BUY, status__in=OPEN, order_date=self._today
@@ -458,7 +462,7 @@ class StopSale:
             append_event(self._row, StopEventKind.ORDERED, detail, at=now)
 
     def _follow(self) -> None:
-        """See how the order stands: wait, take the next step, or go on with the next order."""
+        """Check the order of this generation: wait, take the next step, or continue with the next order."""
         row, now = self._row, self._now()
         assert row.order_id is not None
         order = TradeOrder.objects.get(pk=row.order_id)
@@ -484,12 +488,12 @@ class StopSale:
         row, now = self._row, self._now()
         if order.is_cancel_requested:
             return self._follow_cancel(order)
-        left = order.created_at + wait_of(row) - now
-        # an order of a time to come was placed before the clock was set back
-        if timedelta(0) < left <= wait_of(row) + LOOK_AGAIN:
-            return self._again_at(min(LOOK_AGAIN, left))
+        remaining = order.created_at + wait_of(row) - now
+        # an order with a creation time in the future was placed before the clock was set back
+        if timedelta(0) < remaining <= wait_of(row) + LOOK_AGAIN:
+            return self._again_at(min(LOOK_AGAIN, remaining))
         session = self._session()
-        # where the next order would go: its own venue may not tell a price of the stock any more
+        # quote the venue of the next order: this order's own venue may have no price of the stock any more
         quote = self._quote(session.venue)
         phase = sessions.auction_at(session.phases, Market(order.market), now)
         is_auction = quote.in_vi or phase is not None
@@ -508,32 +512,32 @@ class StopSale:
         sale = self._market(quote, book, self._stock, session)
         if self._awaits_second_reading(sale):
             return None
-        moved = session.venue is not Market(order.market)
-        wanted = stop_sale.next_order(row.step + 1, plan_of(row), sale)
+        is_other_venue = session.venue is not Market(order.market)
+        step = stop_sale.next_order(row.step + 1, plan_of(row), sale)
         resting = SaleStep(StepKind.LIMIT, OrderKind(order.order_kind), order.price)
-        keeps = stop_sale.keeps_its_place(resting, wanted, has_bids=bool(book.bids)) if wanted else True
-        if wanted is None or (keeps and not moved):
+        keeps_place = stop_sale.keeps_its_place(resting, step, has_bids=bool(book.bids)) if step else True
+        if step is None or (keeps_place and not is_other_venue):
             return self._again_at(min(wait_of(row), PAUSE_MAX))
         if self._cancel(order):
             return self._next_generation("", step=row.step + 1, pause=RELEASED_AFTER)
         return self._again_at(RELEASED_AFTER)
 
     def _follow_cancel(self, order: TradeOrder) -> None:
-        """Go on once the broker has acknowledged our cancel; one whose reply was lost is sent again."""
+        """Continue once the broker has acknowledged our cancel; a cancel whose reply was lost is sent again."""
         if _is_released(order):
             return self._next_generation("", step=self._row.step + 1)
         self._check_trading_state()
-        asked_at = order.cancel_sent_at
-        is_asked = asked_at is not None and self._now() - asked_at < CANCEL_PATIENCE
-        if not is_asked and not _is_refused(order):
+        sent_at = order.cancel_sent_at
+        is_recent = sent_at is not None and self._now() - sent_at < CANCEL_PATIENCE
+        if not is_recent and not _is_refused(order):
             self._cancel(order)
         elif not _is_refused(order) and self._broker.sellable_qty(self._row.stock_code):
-            # the reply was lost, and the shares are free
+            # the reply was lost, but the broker has released the shares
             return self._next_generation("", step=self._row.step + 1)
         return self._again_at(RELEASED_AFTER)
 
     def _auction_since(self, auction: Phase | None) -> datetime:
-        """Return when the venue's auction began, or the VI as first seen."""
+        """Return when the venue's auction began, or when the VI was first recorded."""
         if auction is not None:
             return datetime.combine(self._now().astimezone(KST), auction.starts_at, KST)
         return self._row.auction_since or self._now()
@@ -555,7 +559,7 @@ class StopSale:
     # --- outcomes
 
     def _after_refusal(self, order: TradeOrder) -> None:
-        """Go on after a refusal, at longer and longer intervals; a person is called after several in a row."""
+        """Continue after a refusal; the interval doubles, and the operator is notified after several in a row."""
         self._avoid(Market(order.market))
         row, now = self._row, self._now()
         count = row.refusals + 1
@@ -563,11 +567,11 @@ class StopSale:
         why = order.refusal or gettext("the exchange refused it")
         self._next_generation(why, step=row.step, pause=pause, refusals=count)
         if count == REFUSALS_REPORTED:
-            words = gettext("refused {count} times in a row, last: {why}. It is tried again; look at the stock")
-            append_event(row, StopEventKind.REFUSED, words.format(count=count, why=why), at=now)
+            template = gettext("refused {count} times in a row, last: {why}. It is tried again; look at the stock")
+            append_event(row, StopEventKind.REFUSED, template.format(count=count, why=why), at=now)
 
     def _next_generation(self, why: str, *, step: int, pause: timedelta = timedelta(0), refusals: int = 0) -> None:
-        """Go on with the next order. `why` is reported if the last one did not do what was planned."""
+        """Continue with the next order. `why` is reported unless it is empty: the last order did not end as planned."""
         row, now = self._row, self._now()
         fields = {
             "state": State.TRIGGERED,
@@ -583,35 +587,38 @@ class StopSale:
                 append_event(row, StopEventKind.AGAIN, why, at=now)
 
     def _hold(self, order: TradeOrder) -> None:
-        """Somebody else cancelled or amended the sale: sell nothing more until a person arms the stop again."""
+        """Hold the stop after its order was changed, but not by itself: it sells nothing until a person arms it again.
+
+        The other falling stops of the stock are held too, except those that sell beside it.
+        """
         row, now = self._row, self._now()
-        left = held_qty(row.stock_code)
+        unguarded = held_qty(row.stock_code)
         template = gettext_noop(
-            "its order {order} was cancelled or amended by somebody else: {left:,} shares are not guarded. "
-            "Arm the stop again to go on"
+            "its order {order} was cancelled or amended, but not by the stop: {left:,} shares are not guarded. "
+            "Arm the stop again to continue"
         )
-        words = gettext(template).format(order=f"#{order.pk}", left=left)
-        fields = {"state": State.HELD_EXTERNALLY, "try_at": None, "note": words[:300]}
+        message = gettext(template).format(order=f"#{order.pk}", left=unguarded)
+        fields = {"state": State.HELD_EXTERNALLY, "try_at": None, "note": message[:300]}
         with transaction.atomic():
             if not move_generation(row, at=now, **fields):
                 return
-            append_event(row, StopEventKind.HELD_EXTERNALLY, words, at=now)
-            # its sale was theirs too, but for those that sell beside it
-            alone = [row.pk, *(each.pk for each in beside(row))]
-            for other in StopRule.objects.filter(stock_code=row.stock_code, state__in=SELLING).exclude(pk__in=alone):
+            append_event(row, StopEventKind.HELD_EXTERNALLY, message, at=now)
+            # the other stops waited for this sale, so its order was also theirs
+            excluded = [row.pk, *(stop.pk for stop in beside(row))]
+            for other in StopRule.objects.filter(stock_code=row.stock_code, state__in=SELLING).exclude(pk__in=excluded):
                 if StopKind(other.kind).falls and move_generation(other, at=now, **fields):
-                    append_event(other, StopEventKind.HELD_EXTERNALLY, words, at=now)
+                    append_event(other, StopEventKind.HELD_EXTERNALLY, message, at=now)
 
     def _end(self) -> None:
         row, now = self._row, self._now()
-        sold = sold_qty(row)
-        words = gettext("{qty:,} shares sold").format(qty=sold) if sold else gettext("nothing is held any more")
+        qty = sold_qty(row)
+        message = gettext("{qty:,} shares sold").format(qty=qty) if qty else gettext("nothing is held any more")
         with transaction.atomic():
-            if move(row, SELLING, at=now, state=State.DONE, try_at=None, note=words[:300]):
-                append_event(row, StopEventKind.DONE, words, at=now)
+            if move(row, SELLING, at=now, state=State.DONE, try_at=None, note=message[:300]):
+                append_event(row, StopEventKind.DONE, message, at=now)
 
     def _wait(self, why: str, until: datetime | None = None) -> None:
-        """Try again a little later; another reason than the last is reported."""
+        """Try again at `until`, or after a short pause; a reason other than the last one is reported."""
         row, now = self._row, self._now()
         with transaction.atomic():
             if move_generation(row, try_at=until or now + PAUSE, note=why[:300]) and row.note != why[:300]:
@@ -622,9 +629,9 @@ class StopSale:
         move_generation(self._row, try_at=self._now() + after)
 
     def _later(self, why: str) -> datetime:
-        """Return when to ask the broker again for what keeps the stop from selling: the longer it lasts, the later.
+        """Return when to try again while the broker blocks the sale: the longer the block lasts, the later.
 
-        `why` is that reason: time that it waited for another one does not count.
+        `why` is the reason of the block; time spent waiting for another reason does not count.
         """
         row, now = self._row, self._now()
         newest = row.events.filter(kind=StopEventKind.WAITS, at__gte=row.state_at).order_by("-id").first()
@@ -633,7 +640,7 @@ class StopSale:
 
     def _report_step(self, step: SaleStep, order: TradeOrder, quote: Quote) -> None:
         if step.step in (StepKind.NO_BID, StepKind.LOWER_LIMIT):
-            template = gettext_noop("nobody bids: it waits at {price:,} won, the last trade was at {last:,} won")
+            template = gettext_noop("no bids: it waits at {price:,} won, the last trade was at {last:,} won")
             detail = gettext(template).format(price=order.price, last=quote.price)
             append_event(self._row, step.step.value, detail, at=self._now())
 
@@ -642,7 +649,7 @@ class StopSale:
 
 
 def plan_of(row: StopRule) -> SalePlan:
-    """Return how the sale of a stop goes down, by the settings."""
+    """Return how the sale of a stop lowers its price from step to step, by the settings."""
     return SalePlan(
         strategies(offsets())[strategy_name(row)],
         limit_steps=max(1, settings.MAX_RETRY_COUNT),
@@ -656,7 +663,7 @@ def strategy_name(row: StopRule) -> str:
 
 
 def wait_of(row: StopRule) -> timedelta:
-    """Return how long each step waits: a take profit has time, a falling stop has none."""
+    """Return how long each step waits for a fill: falling stops are urgent, and have a setting of their own."""
     falls = StopKind(row.kind).falls
     return timedelta(seconds=settings.STOP_WAIT_SECONDS if falls else settings.UNFILLED_WAIT_SECONDS)
 
@@ -666,21 +673,21 @@ def session_of(
 ) -> SaleSession | None:
     """Return where a stock can be sold at `now`, None if no venue takes a limit or a market order of it.
 
-    The venue to `avoid` comes last.
+    The venue to `avoid` is tried last.
     """
     preferred = sessions.get_available_market(phases, now)
     venues = [preferred] if preferred else []
-    venues += [each for each in (Market.KRX, Market.NXT) if each not in venues]
-    for venue in sorted(venues, key=lambda each: each is avoid):
+    venues += [market for market in (Market.KRX, Market.NXT) if market not in venues]
+    for venue in sorted(venues, key=lambda market: market is avoid):
         if venue is Market.NXT and not stock.trades_on_nxt:
             continue
-        at = sessions.phases_at(phases, venue, now)
-        is_evening = venue is Market.KRX and any(phase.name is PhaseName.AFTER_MARKET for phase in at)
+        current = sessions.phases_at(phases, venue, now)
+        is_evening = venue is Market.KRX and any(phase.name is PhaseName.AFTER_MARKET for phase in current)
         if is_evening and Instrument(stock.instrument) is not Instrument.STOCK:
             continue
         legal = sessions.legal_kinds(venue, phases, now)
         if OrderKind.MARKET in legal or sessions.limit_kind(legal):
-            is_main = venue is Market.KRX and any(phase.name in _MAIN_SESSION for phase in at)
+            is_main = venue is Market.KRX and any(phase.name in _MAIN_SESSION for phase in current)
             return SaleSession(venue, phases, legal, is_main, sessions.auction_at(phases, venue, now))
     return None
 
@@ -689,7 +696,7 @@ def next_start(now: datetime) -> datetime:
     """Return when the next phase of any venue begins today, at most `PAUSE_MAX` from now."""
     local = now.astimezone(KST)
     starts = [datetime.combine(local, phase.starts_at, KST) for phase in queries.today(now)]
-    return min([each for each in starts if each > now] + [now + PAUSE_MAX])
+    return min([start for start in starts if start > now] + [now + PAUSE_MAX])
 
 
 def held_qty(code: str) -> int:
@@ -698,94 +705,97 @@ def held_qty(code: str) -> int:
 
 
 def sold_qty(row: StopRule) -> int:
-    """Return the shares that the orders of this sale have sold."""
+    """Return the number of shares that the orders of this sale have sold."""
     return row.sales.aggregate(sum=Sum("filled_qty"))["sum"] or 0
 
 
 def guarded_qty(row: StopRule, now: datetime) -> int | None:
-    """Return the guarded shares that are not sold yet; None for all that can be sold.
+    """Return the number of guarded shares that are not sold yet; None for all that can be sold.
 
-    Of a fixed quantity, what an earlier order of unknown outcome may have sold counts as sold until the list decides.
+    For a fixed quantity, shares that an order of unknown outcome may have sold count as sold until the order list
+    settles it. Raises Waits if no share remains by that count.
     """
-    held = held_qty(row.stock_code)
-    if not held and not _may_come_back(row.stock_code, now):
+    holding = held_qty(row.stock_code)
+    if not holding and not _may_come_back(row.stock_code, now):
         return 0
     if row.quantity is None:
         return None
     family = family_of(row)
     sales = family_sales(row, family)
-    left = unsold_qty(row, {each: sum(sale.filled_qty for sale in sales[each.pk]) for each in family})
-    if left <= 0 or left >= held:
-        return max(0, left)
-    # until the list says what a cancel took, its order may have been filled: a reply says no number of shares
-    left = unsold_qty(row, {each: sum(map(_maybe_sold, sales[each.pk])) for each in family})
-    if left <= 0:
+    unsold = unsold_qty(row, {stop: sum(sale.filled_qty for sale in sales[stop.pk]) for stop in family})
+    if unsold <= 0 or unsold >= holding:
+        return max(0, unsold)
+    # a reply to a cancel has no number of shares: until the order list has it, the order may have been filled
+    unsold = unsold_qty(row, {stop: sum(map(_maybe_sold, sales[stop.pk])) for stop in family})
+    if unsold <= 0:
         raise Waits(gettext("an earlier order of it has no known outcome yet"), now + LOOK_AGAIN)
-    return left
+    return unsold
 
 
 def unsold_qty(row: StopRule, sold: dict[StopRule, int]) -> int:
-    """Return what is left of a stop's fixed quantity; `sold` are the shares that each stop of its family has sold.
+    """Return the unsold rest of a stop's fixed quantity, in shares; `sold` has the sold shares by stop of its family.
 
-    Each kind of stop guards all that the entry bought, by one row after another: what a row sold is missing in each.
+    The stops of one kind together guard all shares that the entry bought, so shares that any stop of the family sold
+    reduce the rest of each kind.
     """
-    alike = [each for each in sold if each == row or is_alike(row, each)]
-    guarded = sum(sold[each] if each.state == State.DISARMED else each.quantity or 0 for each in alike)
+    alike = [stop for stop in sold if stop == row or is_alike(row, stop)]
+    guarded = sum(sold[stop] if stop.state == State.DISARMED else stop.quantity or 0 for stop in alike)
     return min((row.quantity or 0) - sold[row], guarded - sum(sold.values()))
 
 
 def family_of(row: StopRule) -> list[StopRule]:
-    """Return a stop and the others that the same entry order armed."""
+    """Return a stop and the other stops that the same entry order armed."""
     if row.entry_id is None:
         return [row]
     return [row, *StopRule.objects.filter(entry_id=row.entry_id).exclude(pk=row.pk)]
 
 
 def is_alike(row: StopRule, other: StopRule) -> bool:
-    """Whether the same stop of one entry order armed both, one after the other: they guard different shares.
+    """Whether the same entry stop of one order armed both rows, at different fills: they guard different shares.
 
-    A person may have changed what one of them fires at; only where an entry has several stops of a kind that counts.
+    A person may have edited the limit of one of them, so limits are compared only if the entry has several stops of
+    that kind.
     """
     if row.entry_id is None or row.entry_id != other.entry_id or row.kind != other.kind:
         return False
-    wanted = row.entry.entry_stops if row.entry else []
-    is_only_one = sum(each["kind"] == row.kind for each in wanted) <= 1
+    entry_stops = row.entry.entry_stops if row.entry else []
+    is_only_one = sum(stop["kind"] == row.kind for stop in entry_stops) <= 1
     return is_only_one or (row.unit, row.value) == (other.unit, other.value)
 
 
 def family_sales(row: StopRule, family: list[StopRule]) -> dict[int, list[TradeOrder]]:
-    """Return the orders of a stop's sale, and of those of its family, by the stop's number."""
+    """Return the orders of the sales of a stop and its family, by the stop's id."""
     if row.entry_id is None:
         return {row.pk: list(row.sales)}
-    wanted = Q()
-    for each in family:
-        wanted |= Q(request_id__startswith=each.request_prefix)
-    sales: dict[int, list[TradeOrder]] = {each.pk: [] for each in family}
-    for order in TradeOrder.objects.filter(wanted):
-        stop, _ = requests.stop_of(order.request_id) or (row.pk, 0)
-        sales[stop].append(order)
+    query = Q()
+    for stop in family:
+        query |= Q(request_id__startswith=stop.request_prefix)
+    sales: dict[int, list[TradeOrder]] = {stop.pk: [] for stop in family}
+    for order in TradeOrder.objects.filter(query):
+        stop_pk, _ = requests.stop_of(order.request_id) or (row.pk, 0)
+        sales[stop_pk].append(order)
     return sales
 
 
 def _maybe_sold(order: TradeOrder) -> int:
-    """Return the shares that an order has sold, or may still sell."""
+    """Return the number of shares that an order has sold, or may still sell."""
     is_settled = order.state not in (*OPEN, *UNANSWERED)
     return order.filled_qty if is_settled else order.filled_qty + order.open_qty
 
 
 def is_gone(code: str, now: datetime) -> bool:
-    """Whether no share is held. What one balance lacks without a trade counts as held for a while."""
+    """Whether no share is held. Shares that a balance lacks without a trade count as held for `VANISHED`."""
     return not held_qty(code) and not _may_come_back(code, now)
 
 
 def _may_come_back(code: str, now: datetime) -> bool:
-    """Whether shares left a moment ago without a trade: the next balance may show them again."""
+    """Whether a balance lacks the shares since less than `VANISHED` without a trade: the next may show them again."""
     return PortfolioEvent.objects.filter(stock_code=code, qty_after=0, at__gt=now - VANISHED).exists()
 
 
 @transaction.atomic
 def give_up_sender(order: TradeOrder, now: datetime) -> None:
-    """Record what is known of an order whose sender was killed: it never left, or its outcome is unknown."""
+    """Record the outcome of an order whose sender was killed: it was never sent, or its outcome is unknown."""
     row = journal.locked(order.pk)
     if row.state is not Status.SUBMITTING:
         return
@@ -797,26 +807,26 @@ def give_up_sender(order: TradeOrder, now: datetime) -> None:
 
 
 def selling_for(row: StopRule) -> StopRule | None:
-    """Return the other stop that sells the shares of this one: two stops on one stock make one sale.
+    """Return the other stop whose sale covers the shares of this one, None if there is none.
 
-    A falling stop goes before a rising one, one of the whole holding before one of a fixed quantity. Falling stops of
-    fixed quantities sell beside each other.
+    A falling stop precedes a rising one, a stop of the whole holding precedes one of a fixed quantity, an older stop
+    precedes a newer one. Falling stops of fixed quantities sell beside each other.
     """
     others = StopRule.objects.filter(stock_code=row.stock_code, state__in=SELLING).exclude(pk=row.pk)
-    side_by_side = {each.pk for each in beside(row)}
-    ahead = [each for each in others if _precedence(each) < _precedence(row) and each.pk not in side_by_side]
+    beside_pks = {stop.pk for stop in beside(row)}
+    ahead = [stop for stop in others if _precedence(stop) < _precedence(row) and stop.pk not in beside_pks]
     return min(ahead, key=_precedence, default=None)
 
 
 def beside(row: StopRule) -> list[StopRule]:
-    """Return the falling stops of fixed quantities that sell beside this one, each for itself."""
+    """Return the falling stops of fixed quantities that sell beside this one, each with its own orders."""
     if row.quantity is None or not StopKind(row.kind).falls:
         return []
     others = StopRule.objects.filter(stock_code=row.stock_code, state__in=SELLING, quantity__isnull=False)
     others = others.exclude(pk=row.pk)
-    falling = [each for each in others if StopKind(each.kind).falls]
-    # those of the same entry guard the same shares, but for those that one of its stops armed for different fills
-    return [each for each in falling if row.entry_id is None or each.entry_id != row.entry_id or is_alike(row, each)]
+    falling = [stop for stop in others if StopKind(stop.kind).falls]
+    # stops of the same entry guard the same shares, unless the same entry stop armed them at different fills
+    return [stop for stop in falling if row.entry_id is None or stop.entry_id != row.entry_id or is_alike(row, stop)]
 
 
 def _precedence(row: StopRule) -> tuple[bool, bool, int]:
@@ -824,45 +834,46 @@ def _precedence(row: StopRule) -> tuple[bool, bool, int]:
 
 
 def was_changed_by_others(order: TradeOrder) -> bool:
-    """Whether somebody else certainly cancelled or amended an order, at the broker or through AEGIS.
+    """Whether an order was certainly cancelled or amended, but not by a stop or a chase: externally or by a person.
 
-    A line is doubtful after a cancel of ours without a reply: it may be ours. It stops no stop.
+    After one of our own cancels without a reply, a cancel in the order list may be that one: it does not hold the stop.
     """
     changes = requests.all_changes(order)
-    if any(each.requested_by not in _AUTOMATIC and each.state in _TOOK_EFFECT for each in changes):
+    if any(change.requested_by not in _AUTOMATIC and change.state in _TOOK_EFFECT for change in changes):
         return True
-    if order.end_cause == EndCause.EXTERNAL_AMEND:  # no sale of a stop is amended by us
+    if order.end_cause == EndCause.EXTERNAL_AMEND:  # AEGIS never amends a stop's order
         return True
-    if any(each.state in (RequestState.UNKNOWN, RequestState.SENT, RequestState.LAPSED) for each in changes):
+    if any(change.state in (RequestState.UNKNOWN, RequestState.SENT, RequestState.LAPSED) for change in changes):
         return False
     if order.end_cause in _EXTERNAL:
         return True
-    if any(each.state in LIVE for each in changes):
+    if any(change.state in LIVE for change in changes):
         return False
-    if order.end_cause == EndCause.OWN_CANCEL:  # what neither was filled nor our cancel took went before it
+    # an earlier cancel took the shares that were neither filled nor taken by our cancel
+    if order.end_cause == EndCause.OWN_CANCEL:
         return order.open_qty > requests.confirmed_qty(changes)
     return order.is_open and order.withdrawn_qty > requests.confirmed_qty(changes)
 
 
 def changed_by_others(row: StopRule) -> TradeOrder | None:
-    """Return an order of this sale that somebody else certainly changed since the stop was armed."""
+    """Return an order of this sale that was changed by others (`was_changed_by_others`) since the stop was armed."""
     ended = Q(end_cause__in=[*_EXTERNAL, EndCause.OWN_CANCEL])
-    suspects = row.sales.filter(ended | Q(withdrawn_qty__gt=0) | Q(cancel_wanted_at__isnull=False))
-    return next((each for each in suspects.filter(created_at__gte=row.armed_at) if was_changed_by_others(each)), None)
+    orders = row.sales.filter(ended | Q(withdrawn_qty__gt=0) | Q(cancel_wanted_at__isnull=False))
+    return next((order for order in orders.filter(created_at__gte=row.armed_at) if was_changed_by_others(order)), None)
 
 
 def _is_refused(order: TradeOrder) -> bool:
-    """Whether a cancel of ours was refused: nothing is left, or somebody changed the order; the list says which."""
+    """Whether a cancel of ours was refused: no share is open, or the order was changed; the order list says which."""
     return order.requests.filter(state=RequestState.REJECTED, kind=RequestKind.CANCEL).exists()
 
 
 def _is_released(order: TradeOrder) -> bool:
-    """Whether the broker acknowledged a cancel of all that is left of an order: its shares are free."""
+    """Whether the broker acknowledged a cancel of the whole open quantity of an order: its shares are released."""
     return order.requests.filter(kind=RequestKind.CANCEL, is_whole=True, state__in=_TOOK_EFFECT).exists()
 
 
 def _awaits_explanation(order: TradeOrder, now: datetime) -> bool:
-    """Whether the list may still say what ended a cancelled order; a cancel of ours that was acknowledged did."""
+    """Whether the order list may still say what ended a cancelled order; unless an acknowledged cancel of ours did."""
     return not _is_released(order) and now - order.status_at < VANISHED
 
 

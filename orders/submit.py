@@ -1,19 +1,17 @@
-"""Commits an order and sends it: the row before the request, the last check before the bytes, never twice."""
+"""Commits an order and sends it once: first the row, then the last check before sending, then the request."""
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
-from typing import ParamSpec
+from decimal import Decimal
 
+from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import Max
-from django.utils.translation import gettext
 
 from aegis import sessions
 from aegis.broker import (
-    Acceptance,
     Broker,
     BrokerError,
     HeldBack,
@@ -23,17 +21,16 @@ from aegis.broker import (
     OutcomeUnknown,
     Refused,
 )
+from aegis.chase import ChaseBy
 from aegis.denials import Denial, DenialCode
 from aegis.lifecycle import Status
 from aegis.order_events import OrderEventKind
 from aegis.requests import RequestedBy
-from aegis.risk import COMMIT_CHECKS, RiskCheck, denials, gettext_noop
-from aegis.sessions import KST
-from aegis.terms import Market, OrderKind
-from infra import db_limits
+from aegis.risk import COMMIT_CHECKS, RiskCheck, RiskInputs, denials, gettext_noop
+from aegis.terms import Market, OrderKind, Side
 from market import queries
 from orders import fills, journal, kill_switch, pretrade_context, requests, risk
-from orders.intents import OrderDenied, default_chase_by
+from orders.intents import OrderDenied
 from orders.models import TradeOrder
 from orders.pretrade import PreTrade, PricedOrder
 from orders.pretrade_context import CompetingOrders
@@ -41,23 +38,20 @@ from orders.requests import Grounds
 
 log = logging.getLogger(__name__)
 
-Words = ParamSpec("Words")
 
-# an order is given up after this many commit conflicts with other orders
+# a new order is denied after this many commit conflicts with other orders
 MAX_COMMIT_CONFLICTS = 100
-# how often the database is asked to record an answer; after that the broker's list tells it
-RECORD_TRIES = 3
 
 
 class Submitter:
-    """Commits and sends orders with one broker, by one clock."""
+    """Commits and sends orders with one broker and one clock."""
 
     def __init__(self, broker: Broker, now: Callable[[], datetime]) -> None:
         self._broker = broker
         self._now = now
 
     def row(self, draft: PricedOrder, request_id: str) -> TradeOrder:
-        """Return the row of a new order, not saved."""
+        """Return the unsaved row of a new order."""
         request, plan = draft.request, draft.plan
         return TradeOrder(
             request_id=request_id,
@@ -70,15 +64,15 @@ class Submitter:
             strategy_id=draft.strategy_id,
             tick_offset=draft.tick_offset,
             band_percent=draft.band_percent,
-            arrival_percent=risk.arrival_percent(request.side),
+            arrival_percent=_arrival_percent(request.side),
             qty=request.qty,
             price=request.price if request.kind.is_priced else 0,
             trigger_price=request.trigger,
             arrival_price=draft.quote.price,
             arrival_market=draft.arrival_market,
             quoted_at=draft.quoted_at,
-            order_date=self._now().astimezone(KST).date(),
-            chase_by=default_chase_by(),
+            order_date=draft.inputs.now.date(),
+            chase_by=ChaseBy(settings.CHASE_BY.upper()),
             wait_seconds=plan.wait_seconds,
             max_retries=plan.max_retries,
             step_ticks=plan.step_ticks,
@@ -86,7 +80,7 @@ class Submitter:
         )
 
     def child_row(self, draft: PricedOrder, order: TradeOrder, request_id: str) -> TradeOrder:
-        """Return the row of the next order of a family. It keeps what the order before it was priced and chased by."""
+        """Return the unsaved row of the next order of a family. It keeps the pricing and chase fields of `order`."""
         row = self.row(draft, request_id)
         row.root_id, row.attempt = order.root_pk, next_attempt(order)
         row.strategy, row.strategy_id, row.tick_offset = order.strategy, order.strategy_id, order.tick_offset
@@ -106,48 +100,54 @@ class Submitter:
         checks: tuple[RiskCheck, ...] = COMMIT_CHECKS,
         who: str = "",
         is_whole: bool = True,
+        is_checked: bool = False,
         overtaken: Callable[[], None] | None = None,
     ) -> TradeOrder:
-        """Commit an order that is about to leave, if no competing order changed since the checks.
+        """Commit an order before it is sent, if no competing order changed since the checks.
 
-        Otherwise it is judged once more, by `checks`, beside those that came between; `overtaken` is called before
-        that, and may raise. It `follows` an order whose chase must not have ended. `who` and `is_whole` are of its
-        request. Raises OrderDenied, IntegrityError if the request id has a row already, and RuntimeError inside a
-        transaction, which could take the row back.
+        Otherwise run `checks` again with the orders committed meanwhile; `overtaken` is called before that, and may
+        raise. `is_checked` says that the draft passed all checks with these very competing orders. `follows` is the
+        order whose chase must not have ended. `who` and `is_whole` are fields of its broker request. Raises
+        OrderDenied, IntegrityError if the request id already has a row, and RuntimeError inside a transaction, whose
+        rollback could delete the row.
         """
         if any(not getattr(block, "_from_testcase", False) for block in connection.atomic_blocks):
             raise RuntimeError("an order is placed inside a transaction: place it after the commit, the row must stand")
-        # a duplicate of what is priced by us is told by its style, of anything else by the price that it goes at
+        # a duplicate is an order with the same pricing style or, without a style, with the same price
         query = competing.query if draft.strategy else replace(competing.query, price=row.price)
-        changed = risk.say(draft.changed) if draft.changed else ""
+        kind_change = risk.say(draft.changed) if draft.changed else ""
         for _ in range(MAX_COMMIT_CONFLICTS):
             now = self._now()
             if competing.query != query:
                 competing = pretrade_context.load_competing_orders(query, now=now)
-            facts = pretrade_context.with_current_exposure(draft.facts, competing)
-            if against := denials(facts, checks):
-                raise OrderDenied(against)
-            with _not_sent_without_database():
-                is_written = journal.insert_if_unchanged(
-                    row, competing, at=now, by=by, who=who, is_whole=is_whole, changed=changed, follows=follows
-                )
+                is_checked = False
+            if not is_checked:
+                _deny(pretrade_context.with_current_exposure(draft.inputs, competing), checks)
+            is_written = journal.insert_if_unchanged(
+                row, competing, at=now, by=by, who=who, is_whole=is_whole, changed=kind_change, follows=follows
+            )
             if is_written:
                 return row
             if follows and not TradeOrder.objects.filter(pk=follows, chase_at__isnull=False).exists():
                 raise OrderDenied([Denial(DenialCode.CHASE_ENDED, gettext_noop("its chase was ended meanwhile"))])
             kill_switch.ensure_exists(now)
             competing = pretrade_context.load_competing_orders(query, now=self._now())
+            is_checked = False
             if overtaken is not None:
                 overtaken()
         raise OrderDenied(
-            [Denial(DenialCode.RIVALS, gettext_noop("other orders came before it again and again: try once more"))]
+            [Denial(DenialCode.RIVALS, gettext_noop("other orders were committed first each time: try once more"))]
         )
 
-    def send(self, order: TradeOrder, grounds: Grounds) -> TradeOrder:
-        """Send a committed order and record what became of it. Called once for each row."""
+    def send(self, order: TradeOrder, grounds: Grounds | None = None) -> TradeOrder:
+        """Send a committed order and record the outcome. Called once for each row.
+
+        `grounds` are what the last check before sending compares with, by default those of an order of its own.
+        """
+        grounds = grounds or requests.grounds_of(order)
         request = OrderRequest(
             code=order.stock_code,
-            side=order.side,
+            side=Side(order.order_type),
             market=Market(order.market),
             kind=OrderKind(order.order_kind),
             qty=order.qty,
@@ -156,95 +156,68 @@ class Submitter:
             last_check=requests.new_order_check(order, grounds, self._now),
         )
         try:
-            acceptance = self._place(order, request, grounds)
-        except HeldBack as held:
-            self._record_held_back(order, held)
+            try:
+                acceptance = self._broker.place(request)
+            except NoMarketOrders as refusal:
+                # the refusal proves that the first request is not an order, so the row still has at most one
+                acceptance = self._broker.place(self._at_best_opposite(order, request, grounds, refusal))
+        except HeldBack as error:
+            self._record_held_back(order, error)
         except (NotSent, Refused) as error:
-            _record(journal.record_rejected, order, error, at=self._now())
+            journal.with_retry(journal.record_rejected, order, error, at=self._now())
             kill_switch.watch(self._now())
         except OutcomeUnknown as error:
             log.error("order %s: no answer, it may have arrived: %s", order.pk, error)
-            _record(journal.record_unknown, order, error, at=self._now())
+            journal.with_retry(journal.record_unknown, order, error, at=self._now())
         else:
-            _record(journal.record_accepted, order, acceptance, at=self._now(), evidence="reply")
+            journal.with_retry(journal.record_accepted, order, acceptance, at=self._now(), evidence="reply")
             fills.replay(order)
         order.refresh_from_db()
         return order
 
-    def _record_held_back(self, order: TradeOrder, held: HeldBack) -> None:
-        """Record that the last check kept a committed order. One that another sender has taken is left to the list."""
-        log.warning("order %s: it is not sent: %s", order.pk, held)
+    def _record_held_back(self, order: TradeOrder, error: HeldBack) -> None:
+        """Record that the last check stopped a committed order. Reconciliation settles one that another sender took."""
+        log.warning("order %s: not sent: %s", order.pk, error)
         order.refresh_from_db()
-        if order.state is Status.SUBMITTING and held.code != requests.TAKEN:
-            journal.record_rejected(order, held, at=self._now())
-
-    def _place(self, order: TradeOrder, request: OrderRequest, grounds: Grounds) -> Acceptance:
-        """Send an order; if its stock takes none at market, as a limit at the best opposite quote instead.
-
-        That refusal is an answer: the first request is no order, and the second is the first of this row to count.
-        """
-        try:
-            return self._broker.place(request)
-        except NoMarketOrders as refusal:
-            instead = self._at_best_opposite(order, request, grounds, refusal)
-        return self._broker.place(instead)
+        if order.state is Status.SUBMITTING and error.code != requests.TAKEN:
+            journal.record_rejected(order, error, at=self._now())
 
     def _at_best_opposite(
         self, order: TradeOrder, request: OrderRequest, grounds: Grounds, refusal: Refused
     ) -> OrderRequest:
-        """Record that a market order becomes a limit, and return that. Raises `refusal` if it cannot."""
+        """Change a market order to a limit order, record that, and return its request. Raises `refusal` on failure."""
         pretrade, quoted_at = PreTrade(self._broker, self._now), self._now()
         kind = sessions.limit_kind(sessions.legal_kinds(request.market, queries.today(quoted_at), quoted_at))
         if kind is None:
             raise refusal
         try:
             quote = self._broker.quote(request.code, request.market)
-            instead = pretrade.at_best_opposite(request, quote, pretrade.stock_of(request.code), kind)
+            limit_request = pretrade.at_best_opposite(request, quote, pretrade.stock_of(request.code), kind)
         except (BrokerError, OrderDenied) as error:
             raise refusal from error
-        words = gettext_noop(
+        template = gettext_noop(
             "{code} takes no market orders: it goes as a limit at {price:,} won, the best opposite quote"
         )
-        changed = Denial(DenialCode.KIND_CHANGED, words, {"code": request.code, "price": instead.price})
+        kind_change = Denial(DenialCode.KIND_CHANGED, template, {"code": request.code, "price": limit_request.price})
         with transaction.atomic():
-            journal.update_fields(order, order_kind=kind.value, price=instead.price, quoted_at=quoted_at)
-            journal.append_event(order, OrderEventKind.KIND_CHANGED, risk.say(changed), at=self._now())
+            journal.update_fields(order, order_kind=kind.value, price=limit_request.price, quoted_at=quoted_at)
+            journal.append_event(order, OrderEventKind.KIND_CHANGED, risk.say(kind_change), at=self._now())
         check = requests.new_order_check(order, replace(grounds, quoted_at=quoted_at), self._now)
-        return replace(instead, last_check=check)
-
-
-@contextmanager
-def _not_sent_without_database() -> Iterator[None]:
-    """Raise NotSent if the database does not take a row in time, or ends the session: without one nothing leaves."""
-    try:
-        yield
-    except db_limits.AWAY as error:
-        connection.close_if_unusable_or_obsolete()
-        words = gettext("the database did not take the order in time, and nothing was sent: {error}")
-        raise NotSent(words.format(error=str(error).partition("\n")[0])) from error
-
-
-def _record(write: Callable[Words, object], *args: Words.args, **kwargs: Words.kwargs) -> None:
-    """Record what the broker said, by a new connection if the old one was lost. It changes nothing if it is known."""
-    for _ in range(RECORD_TRIES - 1):
-        try:
-            write(*args, **kwargs)
-        except db_limits.AWAY:
-            log.exception("an answer of the broker's cannot be recorded; it is tried again")
-            connection.close_if_unusable_or_obsolete()
-        else:
-            return
-    write(*args, **kwargs)
+        return replace(limit_request, last_check=check)
 
 
 def next_attempt(order: TradeOrder) -> int:
-    """Return the place of the next order in an order's family."""
+    """Return the number of the next order in an order's family."""
     newest = order.family.aggregate(most=Max("attempt"))["most"]
     return int(newest or 0) + 1
 
 
-def grounds_of(order: TradeOrder, *, follows: int | None = None) -> Grounds:
-    """Return what a new order was judged by, as its last check wants it."""
-    if order.quoted_at is None:
-        raise ValueError(gettext("order {order} has no quote").format(order=order.pk))
-    return Grounds(order.quoted_at, follows, requests.stop_of(order.request_id))
+def _deny(inputs: RiskInputs, checks: tuple[RiskCheck, ...]) -> None:
+    """Raise OrderDenied if a check denies the order."""
+    if reasons := denials(inputs, checks):
+        raise OrderDenied(reasons)
+
+
+def _arrival_percent(side: Side) -> Decimal:
+    """Return how far a chase of this side may move from the arrival price, in percent; 0 means no limit."""
+    return settings.CHASE_ARRIVAL_PERCENT_BUY if side is Side.BUY else settings.CHASE_ARRIVAL_PERCENT_SELL

@@ -1,6 +1,6 @@
-"""Orders whose outcome is unknown: found again in the broker's list, decided by an operator, or given up as lost.
+"""Orders with an unknown outcome: found in the broker's list, decided by an operator, or given up as lost.
 
-And the other way round: lines of the list that no row claims are external orders, unless one may be ours.
+Conversely, a line of the list without a row is an external order, unless it may be ours.
 """
 
 import logging
@@ -28,45 +28,46 @@ from orders.settle import settle
 
 log = logging.getLogger(__name__)
 
-# an order with no answer that is absent from so many complete lists, over so long, never arrived; no request of
-# ours is on its way for longer, with every wait and time-out of the client
+# an order without an answer never arrived if this many complete lists, over this long, lack it; with all waits and
+# time-outs of the client, no request takes longer to arrive
 ABSENT_LOOKS = 3
 ABSENT_AFTER = timedelta(seconds=90)
-# a sender that has not come back by now is dead, or will find that it may not send any more
+# a sender without an answer after this is dead, or its last check will stop it
 SENDER_GONE = timedelta(seconds=60)
-# the broker stamps by its own clock, and ours may be wrong: a lost order must not be missed for that
+# the broker stamps by its own clock and ours may be wrong: that must not hide a lost order
 CLOCK_TOLERANCE = timedelta(minutes=2)
-# a line that was stamped further than this from the sending may be somebody else's: an operator decides
+# a line stamped further than this from the time of sending may be an external order: an operator decides
 CLAIM_TOLERANCE = timedelta(seconds=10)
-# an open order that lists lack so often, over so long, is reported; from the first on nothing is ordered beside it
+# an open order is reported if this many lists, over `MISSING_AFTER`, lack it; from the first one on, it blocks new
+# orders of its stock and side
 MISSING_LOOKS = 3
-# what its column counts to
+# the maximum of the column `absent_looks`
 MOST_LOOKS = 32_767
 MISSING_AFTER = timedelta(seconds=60)
-# how long before the day's first session an operator is reminded of what is still to be decided
+# how long before the day's first session the operator is reminded of undecided orders
 REMIND_BEFORE = timedelta(minutes=10)
 
 
 def resolve(unmatched: Sequence[OrderRecord], answer: OrderList) -> int:
-    """Look for the orders whose answer was lost among the lines that no row claims; return how many were resolved.
+    """Match the orders whose answer was lost with the lines without a row; return the number of resolved orders.
 
-    A list with unparsed lines claims nothing and proves no absence. A line that fits two orders, an order that two
-    lines fit, and a line that was stamped while the request was hardly on its way are left to an operator.
+    A list with unparsed lines matches no order and proves no absence. The operator decides if a line fits two orders,
+    if two lines fit one order, or if a line's time does not fit the time of sending.
     """
-    lost = _unanswered(answer.now)
+    orders = _unanswered(answer.now)
     if answer.unread:
-        _look_up_later(lost, now=answer.now)
+        _look_up_later(orders, now=answer.now)
         return 0
-    fitting = {order.pk: [record for record in unmatched if could_be(order, record)] for order in lost}
-    claims = Counter(id(record) for found in fitting.values() for record in found)
+    matches = {order.pk: [record for record in unmatched if could_be(order, record)] for order in orders}
+    claim_counts = Counter(id(record) for records in matches.values() for record in records)
     resolved = 0
-    for order in lost:
-        found = fitting[order.pk]
-        if len(found) == 1 and claims[id(found[0])] == 1 and is_in_time(order, found[0]):
-            with as_unread(found[0], answer.unread):
-                resolved += _claim(order, found[0], answer)
-        elif found:
-            _leave_to_operator(order, found, now=answer.now)
+    for order in orders:
+        records = matches[order.pk]
+        if len(records) == 1 and claim_counts[id(records[0])] == 1 and is_in_time(order, records[0]):
+            with as_unread(records[0], answer.unread):
+                resolved += _claim(order, records[0], answer)
+        elif records:
+            _leave_to_operator(order, records, now=answer.now)
         elif answer.proves_absence:
             resolved += _count_absence(order, now=answer.now)
         else:
@@ -74,9 +75,9 @@ def resolve(unmatched: Sequence[OrderRecord], answer: OrderList) -> int:
     return resolved
 
 
-def _look_up_later(lost: Sequence[TradeOrder], *, now: datetime) -> None:
-    """Have lists that prove nothing read less and less often, in the end by the minute's turn alone."""
-    for order in lost:
+def _look_up_later(orders: Sequence[TradeOrder], *, now: datetime) -> None:
+    """Delay the next lookup while lists prove nothing, in the end to the reconciliation of each minute."""
+    for order in orders:
         if order.look_wanted:
             journal.update_fields(order, lookup_at=journal.next_lookup(order, now))
 
@@ -87,26 +88,26 @@ _LOST = f"""
 
 
 def _unanswered(now: datetime) -> Sequence[TradeOrder]:
-    """Return the orders to look for: UNKNOWN ones, and those whose sender died before recording an answer.
+    """Return the orders to match: UNKNOWN ones, and those whose sender died before recording an answer.
 
-    An amend's new order is found by the line that references its original, when that is settled.
+    The new order of an amend is not among them: settling its original finds it by the line that references it.
     """
     orders = sql.find(TradeOrder, _LOST, {"stale": now - SENDER_GONE})
     if not orders:
         return []
     for order in orders:
         if order.state is Status.SUBMITTING:
-            why = "its sender did not come back"
-            journal.apply_event(order, Event.NO_ANSWER, at=now, detail=why, look_wanted=True, lookup_at=None)
+            reason = "its sender did not come back"
+            journal.apply_event(order, Event.NO_ANSWER, at=now, detail=reason, look_wanted=True, lookup_at=None)
     amends = set(BrokerRequest.objects.filter(makes__in=orders).values_list("makes_id", flat=True))
     return [order for order in orders if order.pk not in amends]
 
 
 def could_be(order: TradeOrder, record: OrderRecord) -> bool:
-    """Whether a line is what was asked for, placed while the request may have been on its way and not hours later.
+    """Whether a line has the fields of an order, and was stamped while its request may have been in transit.
 
-    The price is compared only for kinds that are sent with one: the list may print what the others stand at.
-    UNVERIFIED: what it prints for 03 to 06, 15 and 16; a recorded list with such an order settles it.
+    The price is compared only for kinds that are sent with a price: the list may print a price for other kinds too.
+    UNVERIFIED: the price that it prints for 03 to 06, 15 and 16; a recorded list with such an order settles it.
     """
     latest = (order.sent_at or order.created_at) + ABSENT_AFTER + CLOCK_TOLERANCE
     return (
@@ -122,13 +123,13 @@ def could_be(order: TradeOrder, record: OrderRecord) -> bool:
 
 
 def is_in_time(order: TradeOrder, record: OrderRecord) -> bool:
-    """Whether a line was stamped while the request was on its way, and not by somebody who ordered the same later."""
+    """Whether a line was stamped while the request was in transit; a later line may be an equal external order."""
     sent_at = order.sent_at or order.created_at
     return sent_at - CLAIM_TOLERANCE <= record.stamped_at <= sent_at + REPLY_DEADLINE + CLAIM_TOLERANCE
 
 
 def _claim(order: TradeOrder, record: OrderRecord, answer: OrderList) -> bool:
-    """Take a line of the list for the order whose answer was lost; False if another row was first."""
+    """Assign a line of the list to the order whose answer was lost; False if another row has the number already."""
     acceptance = Acceptance(record.branch, record.order_no, record.placed_at)
     try:
         with transaction.atomic():
@@ -136,29 +137,29 @@ def _claim(order: TradeOrder, record: OrderRecord, answer: OrderList) -> bool:
                 return False
             cancel.apply_deferred_cancel(order, at=answer.now)
     except IntegrityError:
-        log.warning("order %s: number %s has just been taken by another row", order.pk, record.order_no)
+        log.warning("order %s: another row has just taken number %s", order.pk, record.order_no)
         return False
     fills.replay(order)
-    # asked at this moment, as far as an order is concerned that has only now been found
+    # the order has its number only now, so for it the list counts as requested now
     settle(order.pk, record, **answer.evidence_for(record) | {"asked_at": answer.now})
     return True
 
 
-def _leave_to_operator(order: TradeOrder, found: Sequence[OrderRecord], *, now: datetime) -> None:
-    """Keep what the order could be, for an operator to decide; reported once for each set of candidates.
+def _leave_to_operator(order: TradeOrder, records: Sequence[OrderRecord], *, now: datetime) -> None:
+    """Record the candidates of an order for the operator to decide, and report each set of candidates once.
 
-    It is not looked up more often than the minute's reconciliation does.
+    The order is not looked up more often than by the reconciliation of each minute.
     """
-    candidates = [_candidate(record) for record in found]
-    numbers = ", ".join(each["order_no"] for each in candidates)
-    if [each["order_no"] for each in order.candidates] != [each["order_no"] for each in candidates]:
+    candidates = [_candidate(record) for record in records]
+    numbers = ", ".join(candidate["order_no"] for candidate in candidates)
+    if [candidate["order_no"] for candidate in order.candidates] != [candidate["order_no"] for candidate in candidates]:
         log.error("order %s could be any of %s at the broker: an operator must decide", order.pk, numbers)
         journal.append_event(order, OrderEventKind.UNDECIDED, numbers, at=now)
     journal.update_fields(order, candidates=candidates, absent_looks=0, look_wanted=False)
 
 
 def _candidate(record: OrderRecord) -> dict[str, Any]:
-    """Return what an operator needs to tell two orders apart."""
+    """Return the fields by which an operator distinguishes two orders."""
     return {
         "order_no": record.order_no,
         "branch": record.branch,
@@ -173,34 +174,38 @@ def _candidate(record: OrderRecord) -> dict[str, Any]:
 
 
 def _count_absence(order: TradeOrder, *, now: datetime) -> bool:
-    looks = min(order.absent_looks + 1, MOST_LOOKS)
-    journal.update_fields(order, absent_looks=looks, look_wanted=True, lookup_at=journal.next_lookup(order, now))
-    if looks >= ABSENT_LOOKS and now - (order.sent_at or order.created_at) >= ABSENT_AFTER:
-        return journal.record_not_found(order, f"absent from {looks} complete lists", at=now)
+    count = min(order.absent_looks + 1, MOST_LOOKS)
+    journal.update_fields(order, absent_looks=count, look_wanted=True, lookup_at=journal.next_lookup(order, now))
+    if count >= ABSENT_LOOKS and now - (order.sent_at or order.created_at) >= ABSENT_AFTER:
+        return journal.record_not_found(order, f"absent from {count} complete lists", at=now)
     return False
 
 
 def decide(order: TradeOrder, order_no: str | None, *, by: str, at: datetime) -> TradeOrder:
     """Settle an UNKNOWN order by an operator's decision: it is the broker's `order_no`, or (None) it never arrived.
 
-    The decision is final: no later list changes what the order is. None for an open order that lists lack says that
-    the broker does not have it (any more); a list that shows it open again opens it again. Raises ValueError if there
-    is nothing to decide, or the number is no candidate.
+    The decision is final: no later list changes the order's identity. For an open order that lists lack, None means
+    that the broker does not have it (any more); a list that shows it as open reopens it. Raises ValueError if there is
+    nothing to decide, or the number is not a candidate.
     """
     evidence = f"decided by {by}"
     if order_no is None and undecided().filter(pk=order.pk, status__in=OPEN).exists():
         return _end_missing(order, evidence, by=by, at=at)
     if order.state is not Status.UNKNOWN:
-        words = gettext("order #{order} is {status}: only an UNKNOWN order, or one that lists lack, is left to decide")
-        raise ValueError(words.format(order=order.pk, status=order.status))
+        template = gettext(
+            "order #{order} is {status}: only an UNKNOWN order, or one that lists lack, is left to decide"
+        )
+        raise ValueError(template.format(order=order.pk, status=order.status))
     if order_no is None:
         journal.record_not_found(order, evidence, at=at, decided_by=by[:150])
         return order
-    known = {each["order_no"]: each for each in order.candidates}
-    if order_no not in known:
-        raise ValueError(f"order number {order_no} is no candidate of order {order.pk}: {', '.join(known) or 'none'}")
-    placed_at = time.fromisoformat(known[order_no]["placed_at"])
-    acceptance = Acceptance(known[order_no]["branch"], order_no, placed_at)
+    candidates = {candidate["order_no"]: candidate for candidate in order.candidates}
+    if order_no not in candidates:
+        raise ValueError(
+            f"order number {order_no} is no candidate of order {order.pk}: {', '.join(candidates) or 'none'}"
+        )
+    placed_at = time.fromisoformat(candidates[order_no]["placed_at"])
+    acceptance = Acceptance(candidates[order_no]["branch"], order_no, placed_at)
     try:
         with transaction.atomic():
             journal.record_accepted(order, acceptance, at=at, evidence=evidence, decided_by=by[:150])
@@ -214,19 +219,26 @@ def decide(order: TradeOrder, order_no: str | None, *, by: str, at: datetime) ->
 
 
 def undecided() -> "QuerySet[TradeOrder]":
-    """Return the orders that an operator may decide: UNKNOWN ones, and open ones that complete lists lack."""
+    """Return the orders that an operator may decide: UNKNOWN ones, and open ones missing from complete lists."""
     is_missing = Q(status__in=OPEN, missing_since__isnull=False, absent_looks__gte=MISSING_LOOKS)
     return TradeOrder.objects.filter(Q(status=Status.UNKNOWN) | is_missing).order_by("id")
 
 
 def _end_missing(order: TradeOrder, evidence: str, *, by: str, at: datetime) -> TradeOrder:
-    ended = {"end_cause": EndCause.UNEXPLAINED.value, "chase_at": None, "cancel_wanted_at": None, "cancel_due_at": None}
-    journal.apply_event(order, Event.CANCELLED, at=at, detail=evidence, decided_by=by[:150], look_wanted=False, **ended)
+    fields: dict[str, Any] = {
+        "end_cause": EndCause.UNEXPLAINED.value,
+        "chase_at": None,
+        "cancel_wanted_at": None,
+        "cancel_due_at": None,
+    }
+    journal.apply_event(
+        order, Event.CANCELLED, at=at, detail=evidence, decided_by=by[:150], look_wanted=False, **fields
+    )
     return order
 
 
 def remind(now: datetime, phases: Sequence[Phase]) -> None:
-    """Remind the operator, once before the day's first session, of what is still to be decided."""
+    """Remind the operator of undecided orders, once before the day's first session."""
     starts_at = sessions.first_start(phases, now)
     if starts_at is None or not starts_at - REMIND_BEFORE <= now < starts_at:
         return
@@ -240,7 +252,7 @@ def remind(now: datetime, phases: Sequence[Phase]) -> None:
 
 
 def may_be_ours(record: OrderRecord) -> bool:
-    """Whether a line that no row claims may be an order, or an amend, of ours that waits for its answer."""
+    """Whether a line without a row may be an order or an amend of ours that waits for its answer."""
     if any(could_be(order, record) for order in _alike(record).filter(status__in=UNANSWERED)):
         return True
     amends = BrokerRequest.objects.filter(
@@ -251,32 +263,31 @@ def may_be_ours(record: OrderRecord) -> bool:
 
 
 def find_given_up(record: OrderRecord) -> list[TradeOrder]:
-    """Return the orders of ours that were given up as lost and that a line may be after all.
+    """Return our orders that were given up as lost and that a line may be after all.
 
-    Not among them: orders that were never sent, those that an operator decided, and what an amend was to lead to,
-    which no new order is.
+    Not among them: orders that were never sent, orders that an operator decided, and the new orders of amends.
     """
-    absent = Exists(OrderEvent.objects.filter(order=OuterRef("pk"), kind=Event.ABSENT))
-    lost = _alike(record).filter(absent, never_arrived=True, decided_by="", replaces=None).order_by("-id")
-    return [order for order in lost if could_be(order, record) and is_in_time(order, record)]
+    was_given_up = Exists(OrderEvent.objects.filter(order=OuterRef("pk"), kind=Event.ABSENT))
+    rows = _alike(record).filter(was_given_up, never_arrived=True, decided_by="", replaces=None).order_by("-id")
+    return [order for order in rows if could_be(order, record) and is_in_time(order, record)]
 
 
 def _alike(record: OrderRecord) -> QuerySet[TradeOrder]:
-    """Return the orders of a line's day, stock and side."""
+    """Return our orders of a line's day, stock and side."""
     day, code, side = record.order_date, record.code, record.side
     return TradeOrder.objects.filter(order_date=day, stock_code=code, order_type=side)
 
 
-def claim_given_up(record: OrderRecord, found: Sequence[TradeOrder], answer: OrderList) -> TradeOrder | None:
-    """Claim a line for the only order that was `find_given_up` for lost and fits it; return that order."""
-    return found[0] if len(found) == 1 and _claim(found[0], record, answer) else None
+def claim_given_up(record: OrderRecord, orders: Sequence[TradeOrder], answer: OrderList) -> TradeOrder | None:
+    """Assign a line to the order of `find_given_up`, if there is only one; return that order."""
+    return orders[0] if len(orders) == 1 and _claim(orders[0], record, answer) else None
 
 
 @transaction.atomic
 def record_external(record: OrderRecord, answer: OrderList) -> TradeOrder | None:
-    """Write the row of an order placed elsewhere, and its fills; None if somebody else has just done so.
+    """Write the row of an external order, and its fills; None if another process has just written it.
 
-    An order of ours that was amended elsewhere goes on in it: it belongs to the family, and is not chased.
+    If it is an external amend of our order, it belongs to that order's family. It is not chased.
     """
     original = _original(record)
     row = TradeOrder(
@@ -310,7 +321,7 @@ def record_external(record: OrderRecord, answer: OrderList) -> TradeOrder | None
 
 
 def _original(record: OrderRecord) -> TradeOrder | None:
-    """Return the order that an amend moved to this line, None for an order of its own."""
+    """Return the original order if the line is the new order of an amend, else None."""
     if not record.original_no:
         return None
     rows = TradeOrder.objects.filter(
@@ -323,5 +334,5 @@ def _original(record: OrderRecord) -> TradeOrder | None:
 
 
 def looked_up_text(order: TradeOrder) -> str:
-    """Return how often complete lists lacked an order, for an operator."""
+    """Return the operator's text of how many complete lists lack an order."""
     return gettext("missing from {looks} complete lists of the broker's").format(looks=order.absent_looks)

@@ -4,8 +4,8 @@ usage: python -m tools.figures [ROOT] [--call-path]
 
 Prints one JSON object. Files are the product's: no tests, migrations, benchmarks or tools. Functions include methods;
 lines are lines of the file. `--call-path` also places one limit order on the simulator, by the tree's own fixtures, and
-counts the calls between functions of the product, each pair of caller and called function once. The adapter
-of the broker and the simulator are left out.
+counts the calls between functions of the product, each pair of caller and called function once. Calls to and from the
+broker's adapter are left out.
 
 visits
     calls into another file than the call before
@@ -147,10 +147,10 @@ def test_call_path(buy):
     def note(frame, event, _):
         if event != "call" or frame.f_code.co_name.startswith("<"):
             return
-        path = os.path.relpath(frame.f_code.co_filename, ROOT)
-        if not is_counted(path):
-            return
         caller = frame.f_back.f_code
+        path = os.path.relpath(frame.f_code.co_filename, ROOT)
+        if not is_counted(path) or os.path.relpath(caller.co_filename, ROOT).startswith("kis" + os.sep):
+            return
         pair = caller.co_filename, caller.co_name, path, frame.f_code.co_name
         if pair not in pairs:
             pairs.add(pair)

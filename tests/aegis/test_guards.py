@@ -21,7 +21,7 @@ from aegis.risk import (
     may_clear,
     trip,
 )
-from aegis.sessions import KST, standard_phases
+from aegis.sessions import KST, phases_at, standard_phases
 from aegis.terms import PRICED, Instrument, Market, OrderKind, Side
 
 NOW = datetime(2026, 11, 23, 10, 0, tzinfo=KST)
@@ -32,7 +32,7 @@ GOOD = RiskInputs(
     request=BUY,
     now=NOW,
     state=TradingState.ACTIVE,
-    phases=standard_phases(NOW.date()),
+    open_phases=phases_at(standard_phases(NOW.date()), Market.KRX, NOW),
     instrument=Instrument.STOCK,
     trades_on_nxt=True,
     quote=QUOTE,
@@ -43,79 +43,86 @@ GOOD = RiskInputs(
 )
 
 
+def inputs(**changes: object) -> RiskInputs:
+    """The inputs of a good order with these changes, and the phases of its venue at its time."""
+    facts = replace(GOOD, **changes)  # type: ignore[arg-type]
+    phases = phases_at(standard_phases(facts.now.date()), facts.request.market, facts.now)
+    return facts if "open_phases" in changes else replace(facts, open_phases=phases)
+
+
 def codes(facts: RiskInputs) -> list[str]:
     return [reason.code for reason in denials(facts)]
 
 
 def test_nothing_speaks_against_a_good_order() -> None:
     assert codes(GOOD) == []
-    assert codes(replace(GOOD, request=SELL)) == []
+    assert codes(inputs(request=SELL)) == []
 
 
 def test_all_reasons_come_at_once() -> None:
     bad = replace(BUY, qty=0, price=70_050)
-    facts = replace(GOOD, request=bad, state=TradingState.HALTED, blacklisted="a utility")
+    facts = inputs(request=bad, state=TradingState.HALTED, blacklisted="a utility")
     assert codes(facts) == ["QUANTITY", "HALTED", "BLACKLISTED", "TICK"]
 
 
 @pytest.mark.parametrize("qty", [0, -1])
 def test_a_quantity_must_be_positive(qty: int) -> None:
-    assert codes(replace(GOOD, request=replace(BUY, qty=qty))) == ["QUANTITY"]
+    assert codes(inputs(request=replace(BUY, qty=qty))) == ["QUANTITY"]
 
 
 def test_a_halt_stops_everything_and_reducing_lets_sales_pass() -> None:
-    assert codes(replace(GOOD, state=TradingState.HALTED, request=SELL)) == ["HALTED"]
-    assert codes(replace(GOOD, state=TradingState.REDUCING)) == ["REDUCING"]
-    assert codes(replace(GOOD, state=TradingState.REDUCING, request=SELL)) == []
+    assert codes(inputs(state=TradingState.HALTED, request=SELL)) == ["HALTED"]
+    assert codes(inputs(state=TradingState.REDUCING)) == ["REDUCING"]
+    assert codes(inputs(state=TradingState.REDUCING, request=SELL)) == []
 
 
 def test_a_blacklisted_stock_may_be_sold_but_not_bought() -> None:
-    assert codes(replace(GOOD, blacklisted="a utility")) == ["BLACKLISTED"]
-    assert codes(replace(GOOD, blacklisted="a utility", request=SELL)) == []
+    assert codes(inputs(blacklisted="a utility")) == ["BLACKLISTED"]
+    assert codes(inputs(blacklisted="a utility", request=SELL)) == []
 
 
 def test_a_closed_market_takes_nothing() -> None:
-    assert codes(replace(GOOD, phases=())) == ["MARKET_CLOSED"]
+    assert codes(inputs(open_phases=())) == ["MARKET_CLOSED"]
 
 
 def test_a_kind_that_the_phase_does_not_take_is_named() -> None:
     evening = NOW.replace(hour=17)
-    assert codes(replace(GOOD, now=evening)) == ["ORDER_KIND"]
-    assert codes(replace(GOOD, now=evening, request=replace(BUY, kind=OrderKind.AFTER_LIMIT))) == []
+    assert codes(inputs(now=evening)) == ["ORDER_KIND"]
+    assert codes(inputs(now=evening, request=replace(BUY, kind=OrderKind.AFTER_LIMIT))) == []
     market_order = replace(BUY, kind=OrderKind.MARKET, price=0)
-    assert codes(replace(GOOD, request=market_order)) == []
-    assert codes(replace(GOOD, request=replace(market_order, market=Market.NXT))) == ["ORDER_KIND"]
+    assert codes(inputs(request=market_order)) == []
+    assert codes(inputs(request=replace(market_order, market=Market.NXT))) == ["ORDER_KIND"]
 
 
 def test_a_stock_that_is_not_on_nxt_cannot_be_sent_there() -> None:
     on_nxt = replace(BUY, market=Market.NXT)
-    assert codes(replace(GOOD, request=on_nxt, trades_on_nxt=False)) == ["NOT_ON_NXT"]
+    assert codes(inputs(request=on_nxt, trades_on_nxt=False)) == ["NOT_ON_NXT"]
 
 
 def test_a_price_off_the_grid_is_told_its_tick() -> None:
-    (reason,) = denials(replace(GOOD, request=replace(BUY, price=70_050)))
+    (reason,) = denials(inputs(request=replace(BUY, price=70_050)))
     assert str(reason) == "price 70,050 is not on the grid: the tick there is 100 won"
 
 
 def test_the_tick_that_the_quote_tells_wins_over_the_ladder() -> None:
     told = replace(QUOTE, tick=5)
-    assert codes(replace(GOOD, request=replace(BUY, price=70_005), quote=told)) == []
-    (reason,) = denials(replace(GOOD, request=replace(BUY, price=70_003), quote=told))
+    assert codes(inputs(request=replace(BUY, price=70_005), quote=told)) == []
+    (reason,) = denials(inputs(request=replace(BUY, price=70_003), quote=told))
     assert str(reason) == "price 70,003 is not on the grid: the tick there is 5 won"
 
 
 def test_a_funds_grid_is_its_own() -> None:
     fund = replace(BUY, price=70_005)
-    assert codes(replace(GOOD, request=fund, instrument=Instrument.ETF)) == []
+    assert codes(inputs(request=fund, instrument=Instrument.ETF)) == []
 
 
 @pytest.mark.parametrize(("price", "against"), [(91_000, []), (91_100, ["DAILY_LIMIT"]), (48_950, ["DAILY_LIMIT"])])
 def test_a_price_must_lie_within_the_days_limits(price: int, against: list[str]) -> None:
-    assert codes(replace(GOOD, request=replace(BUY, price=price))) == against
+    assert codes(inputs(request=replace(BUY, price=price))) == against
 
 
 def test_a_halted_stock_is_not_ordered() -> None:
-    assert codes(replace(GOOD, quote=replace(QUOTE, is_halted=True))) == ["STOCK_HALTED"]
+    assert codes(inputs(quote=replace(QUOTE, is_halted=True))) == ["STOCK_HALTED"]
 
 
 @pytest.mark.parametrize(
@@ -123,22 +130,22 @@ def test_a_halted_stock_is_not_ordered() -> None:
     [(700_000, 10, []), (699_999, 10, ["CASH"]), (700_000, 9, ["CASH"]), (0, 0, ["CASH"])],
 )
 def test_cash_must_cover_the_order(cash: int, qty: int, against: list[str]) -> None:
-    assert codes(replace(GOOD, orderable_cash=cash, orderable_qty=qty)) == against
+    assert codes(inputs(orderable_cash=cash, orderable_qty=qty)) == against
 
 
 @pytest.mark.parametrize(("sellable", "against"), [(10, []), (9, ["SHARES"]), (0, ["SHARES"])])
 def test_no_more_is_sold_than_is_free(sellable: int, against: list[str]) -> None:
-    assert codes(replace(GOOD, request=SELL, sellable_qty=sellable)) == against
+    assert codes(inputs(request=SELL, sellable_qty=sellable)) == against
 
 
 def test_a_price_not_known_yet_is_not_judged() -> None:
-    unpriced = replace(GOOD, request=replace(BUY, price=0), is_priced=False, limits=Limits(order_won=1, day_won=1))
+    unpriced = inputs(request=replace(BUY, price=0), is_priced=False, limits=Limits(order_won=1, day_won=1))
     assert codes(unpriced) == []
 
 
 def test_nothing_goes_before_the_list_was_read() -> None:
-    assert codes(replace(GOOD, reconciled=False)) == ["NOT_RECONCILED"]
-    assert codes(replace(GOOD, reconciled=False, request=SELL)) == ["NOT_RECONCILED"]
+    assert codes(inputs(reconciled=False)) == ["NOT_RECONCILED"]
+    assert codes(inputs(reconciled=False, request=SELL)) == ["NOT_RECONCILED"]
 
 
 # --- bounds ---------------------------------------------------------------------------------------
@@ -148,18 +155,18 @@ TEN_AT_70 = 700_000
 
 @pytest.mark.parametrize(("most", "against"), [(TEN_AT_70, []), (TEN_AT_70 - 1, ["ORDER_VALUE"]), (0, [])])
 def test_a_buy_is_worth_no_more_than_the_bound(most: int, against: list[str]) -> None:
-    assert codes(replace(GOOD, limits=Limits(order_won=most))) == against
+    assert codes(inputs(limits=Limits(order_won=most))) == against
 
 
 def test_a_market_buy_is_worth_what_the_last_trade_says_not_the_upper_limit() -> None:
-    at_market = replace(GOOD, request=replace(BUY, kind=OrderKind.MARKET, price=0), cost_won=910_000)
+    at_market = inputs(request=replace(BUY, kind=OrderKind.MARKET, price=0), cost_won=910_000)
     assert codes(replace(at_market, limits=Limits(order_won=TEN_AT_70))) == []
     assert codes(replace(at_market, limits=Limits(order_won=TEN_AT_70 - 1))) == ["ORDER_VALUE"]
 
 
 @pytest.mark.parametrize(("before", "against"), [(300_000, []), (300_001, ["DAY_VALUE"])])
 def test_the_days_buys_stay_under_their_bound(before: int, against: list[str]) -> None:
-    facts = replace(GOOD, limits=Limits(day_won=1_000_000), others=ExposureFromOtherOrders(bought_today_won=before))
+    facts = inputs(limits=Limits(day_won=1_000_000), others=ExposureFromOtherOrders(bought_today_won=before))
     assert codes(facts) == against
 
 
@@ -198,19 +205,19 @@ def test_a_price_may_rest_far_away_but_not_reach_far_over_the_last_trade(
     side: Side, price: int, against: list[str]
 ) -> None:
     request = replace(BUY, side=side, price=price)
-    assert codes(replace(GOOD, request=request, limits=Limits(collar_percent=Decimal(5)))) == against
+    assert codes(inputs(request=request, limits=Limits(collar_percent=Decimal(5)))) == against
 
 
 @pytest.mark.parametrize("sector", ["전기·가스", "전기,가스업", "전기가스업", " 전기 가스 "])
 def test_an_excluded_sector_is_known_by_any_of_its_spellings(sector: str) -> None:
     limits = Limits(excluded_sectors=("유틸리티", "전기가스"))
-    assert codes(replace(GOOD, sector=sector, limits=limits)) == ["SECTOR"]
-    assert codes(replace(GOOD, sector=sector, limits=limits, request=SELL)) == []
+    assert codes(inputs(sector=sector, limits=limits)) == ["SECTOR"]
+    assert codes(inputs(sector=sector, limits=limits, request=SELL)) == []
 
 
 @pytest.mark.parametrize("sector", ["전기,전자", "", "화학"])
 def test_another_sector_is_not_excluded(sector: str) -> None:
-    assert codes(replace(GOOD, sector=sector, limits=Limits(excluded_sectors=("전기가스", "", " ")))) == []
+    assert codes(inputs(sector=sector, limits=Limits(excluded_sectors=("전기가스", "", " ")))) == []
 
 
 # --- other orders ---------------------------------------------------------------------------------
@@ -218,16 +225,16 @@ def test_another_sector_is_not_excluded(sector: str) -> None:
 
 @pytest.mark.parametrize(("count", "against"), [(59, []), (60, ["PACE"]), (61, ["PACE"])])
 def test_so_many_orders_fit_in_a_minute(count: int, against: list[str]) -> None:
-    facts = replace(GOOD, limits=Limits(orders_per_minute=60), others=ExposureFromOtherOrders(last_minute=count))
+    facts = inputs(limits=Limits(orders_per_minute=60), others=ExposureFromOtherOrders(last_minute=count))
     assert codes(facts) == against
     assert codes(replace(facts, is_child_order=True)) == []
 
 
 def test_the_same_again_within_seconds_is_refused_by_the_name_of_the_first() -> None:
-    (reason,) = denials(replace(GOOD, others=ExposureFromOtherOrders(twin="#12")))
+    (reason,) = denials(inputs(others=ExposureFromOtherOrders(twin="#12")))
     assert reason.code == "DUPLICATE"
     assert "#12" in str(reason)
-    assert codes(replace(GOOD, others=ExposureFromOtherOrders(twin="#12"), is_child_order=True)) == []
+    assert codes(inputs(others=ExposureFromOtherOrders(twin="#12"), is_child_order=True)) == []
 
 
 @pytest.mark.parametrize("request_", [BUY, SELL])
@@ -242,15 +249,12 @@ def test_an_order_of_unknown_fate_freezes_its_side_chases_too(request_: OrderReq
 
 @pytest.mark.parametrize(("unknown", "against"), [(9_300_000, []), (9_300_001, ["CASH"]), (99_000_000, ["CASH"])])
 def test_cash_that_an_order_of_unknown_fate_may_have_taken_is_spent(unknown: int, against: list[str]) -> None:
-    assert codes(replace(GOOD, others=ExposureFromOtherOrders(unknown_cash_won=unknown))) == against
+    assert codes(inputs(others=ExposureFromOtherOrders(unknown_cash_won=unknown))) == against
 
 
 @pytest.mark.parametrize(("unknown", "against"), [(5, []), (6, ["SHARES"])])
 def test_shares_that_an_order_of_unknown_fate_may_have_taken_are_sold(unknown: int, against: list[str]) -> None:
-    assert (
-        codes(replace(GOOD, request=SELL, sellable_qty=15, others=ExposureFromOtherOrders(unknown_qty=unknown)))
-        == against
-    )
+    assert codes(inputs(request=SELL, sellable_qty=15, others=ExposureFromOtherOrders(unknown_qty=unknown))) == against
 
 
 @given(
@@ -327,14 +331,14 @@ def test_krx_takes_each_kind_where_its_phase_does(hour: str, legal: str, kind: O
     at = NOW.replace(hour=int(hour[:2]), minute=int(hour[3:]))
     trigger = 70_000 if kind is OrderKind.STOP_LIMIT else 0
     request = replace(BUY, kind=kind, price=70_000 if kind in PRICED else 0, trigger=trigger)
-    passes = denials(replace(GOOD, now=at, request=request)) == []
+    passes = denials(inputs(now=at, request=request)) == []
     assert passes is (kind.value in legal.split())
 
 
 def test_the_evening_of_krx_changed_on_a_monday() -> None:
     for day, kind in ((date(2026, 9, 11), "07"), (date(2026, 9, 14), "41")):
         at = datetime(day.year, day.month, day.day, 17, 0, tzinfo=KST)
-        facts = replace(GOOD, now=at, phases=standard_phases(day))
+        facts = inputs(now=at)
         for each in ("07", "41"):
             request = replace(BUY, kind=OrderKind(each))
             assert (codes(replace(facts, request=request)) == []) is (each == kind)
@@ -344,18 +348,18 @@ def test_the_evening_of_krx_changed_on_a_monday() -> None:
 def test_gtp_is_for_nxts_pre_market_alone(kind: str) -> None:
     request = replace(BUY, market=Market.NXT, kind=OrderKind(kind), price=70_000 if kind == "27" else 0)
     early = NOW.replace(hour=8, minute=10)
-    assert codes(replace(GOOD, request=request, now=early)) == []
-    assert codes(replace(GOOD, request=request)) == ["ORDER_KIND"]
+    assert codes(inputs(request=request, now=early)) == []
+    assert codes(inputs(request=request)) == ["ORDER_KIND"]
     before = datetime(2026, 9, 11, 8, 10, tzinfo=KST)
-    facts = replace(GOOD, request=request, now=before, phases=standard_phases(before.date()))
+    facts = inputs(request=request, now=before)
     assert codes(facts) == ["ORDER_KIND"]
 
 
 def test_krxs_after_market_trades_no_fund() -> None:
-    evening = replace(GOOD, now=NOW.replace(hour=17), request=replace(BUY, kind=OrderKind.AFTER_LIMIT))
+    evening = inputs(now=NOW.replace(hour=17), request=replace(BUY, kind=OrderKind.AFTER_LIMIT))
     for each in (Instrument.ETF, Instrument.ETN):
         assert codes(replace(evening, instrument=each)) == ["FUND_AFTER_HOURS"]
-    assert codes(replace(GOOD, instrument=Instrument.ETF)) == []
+    assert codes(inputs(instrument=Instrument.ETF)) == []
 
 
 @pytest.mark.parametrize(
@@ -372,7 +376,7 @@ def test_krxs_after_market_trades_no_fund() -> None:
 def test_a_stop_limit_names_its_trigger_and_nothing_else_does(
     kind: OrderKind, trigger: int, against: list[str]
 ) -> None:
-    assert codes(replace(GOOD, request=replace(BUY, kind=kind, trigger=trigger))) == against
+    assert codes(inputs(request=replace(BUY, kind=kind, trigger=trigger))) == against
 
 
 @pytest.mark.parametrize("kind", OrderKind)
@@ -497,7 +501,7 @@ def test_a_circuit_breaker_holds_every_order_that_it_is_asked_about(
     side: Side, is_child_order: bool, minutes: int
 ) -> None:
     since = NOW - timedelta(minutes=minutes)
-    facts = replace(GOOD, request=replace(BUY, side=side), is_child_order=is_child_order, breaker_since=since)
+    facts = inputs(request=replace(BUY, side=side), is_child_order=is_child_order, breaker_since=since)
     found = {reason.code: reason for reason in denials(facts)}
     assert found["CIRCUIT_BREAKER"].is_transient
     assert "CIRCUIT_BREAKER" not in {reason.code for reason in denials(replace(facts, breaker_since=None))}

@@ -121,11 +121,11 @@ def test_only_a_trailing_stop_has_a_high(rule: Rule, price: int) -> None:
     [
         (replace(LOSS, value=D(0)), "value 0: more than 0"),
         (replace(LOSS, value=D(-5)), "value -5: more than 0"),
-        (replace(LOSS, value=D(100)), "no price"),
+        (replace(LOSS, value=D(100)), "not a valid price"),
         (replace(LOSS, unit=StopUnit.PRICE, value=D("60000.5")), "whole won"),
-        (replace(TRAIL, unit=StopUnit.PRICE, value=D(80_000)), "no price"),
+        (replace(TRAIL, unit=StopUnit.PRICE, value=D(80_000)), "not a valid price"),
         (replace(LOSS, unit=StopUnit.ATR, value=D(2)), "15 daily prices are needed"),
-        (replace(LOSS, unit=StopUnit.ATR, value=D(2), atr=D(35_000)), "no price"),
+        (replace(LOSS, unit=StopUnit.ATR, value=D(2), atr=D(35_000)), "not a valid price"),
     ],
 )
 def test_a_rule_that_makes_no_sense_says_what_would(rule: Rule, words: str) -> None:

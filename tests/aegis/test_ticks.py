@@ -1,12 +1,21 @@
+from typing import NamedTuple
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aegis.terms import Instrument
-from aegis.ticks import QuotedTick, adjust_price_to_tick, daily_limits, get_tick_size, is_on_tick, step
+from aegis.ticks import adjust_price_to_tick, daily_limits, get_tick_size, is_on_tick, step
 
 prices = st.integers(min_value=1, max_value=3_000_000)
 instruments = st.sampled_from(Instrument)
+
+
+class QuotedTick(NamedTuple):
+    """The part of a quote that the tick depends on."""
+
+    price: int
+    tick: int
 
 
 @pytest.mark.parametrize(

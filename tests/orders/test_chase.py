@@ -168,7 +168,7 @@ def test_a_chase_that_is_ended_while_its_reorder_is_priced_orders_nothing(
     buy: Buy, broker: Broker, sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order, swept = buy(), []
-    judge = Reorders._judged
+    judge = Reorders._price_and_check
 
     def judged(self: Reorders, *words: Any, **more: Any) -> Any:
         found = judge(self, *words, **more)
@@ -176,7 +176,7 @@ def test_a_chase_that_is_ended_while_its_reorder_is_priced_orders_nothing(
             swept.append(OrderService(broker, clock.now).cancel_all())
         return found
 
-    monkeypatch.setattr(Reorders, "_judged", judged)
+    monkeypatch.setattr(Reorders, "_price_and_check", judged)
     for _ in range(3):
         sweep()
     assert swept
@@ -400,7 +400,7 @@ def test_the_switch_is_looked_at_again_in_the_moment_of_sending(
 ) -> None:
     send = Submitter.send
 
-    def switched(self: Submitter, order: TradeOrder, grounds: Grounds) -> TradeOrder:
+    def switched(self: Submitter, order: TradeOrder, grounds: Grounds | None = None) -> TradeOrder:
         TradingSwitch.objects.update(state=TradingState.HALTED)
         return send(self, order, grounds)
 

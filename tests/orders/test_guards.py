@@ -269,8 +269,8 @@ def rivals(transactional_db: None, broker: Broker, simulator: Simulator) -> Call
             finally:
                 connection.close()
 
-        judge = PreTrade.judge
-        with mock.patch.object(PreTrade, "judge", judged):
+        judge = PreTrade.run_checks
+        with mock.patch.object(PreTrade, "run_checks", judged):
             threads = [threading.Thread(target=run, args=(which,)) for which in range(len(intents))]
             for thread in threads:
                 thread.start()
@@ -311,14 +311,14 @@ def meanwhile(buy: Buy) -> Callable[..., TradeOrder]:
     """Buy, with something that happens after the order is judged and before it is committed."""
 
     def place(happens: Callable[[], object], **words: object) -> TradeOrder:
-        judge = PreTrade.judge
+        judge = PreTrade.run_checks
 
         def judged(self: PreTrade, *facts: object, **more: object) -> object:
             found = judge(self, *facts, **more)  # type: ignore[arg-type]
             happens()
             return found
 
-        with mock.patch.object(PreTrade, "judge", judged):
+        with mock.patch.object(PreTrade, "run_checks", judged):
             return buy(**words)
 
     return place

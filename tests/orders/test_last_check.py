@@ -21,9 +21,8 @@ from infra import clock
 from orders import cancel_driver, chase, kill_switch, reconcile, stops
 from orders.cancel import end_chase
 from orders.models import BlacklistedStock, StopRule, TradeOrder
-from orders.requests import MAX_QUOTE_AGE, WHY_HELD_BACK, new_order_check
+from orders.requests import MAX_QUOTE_AGE, WHY_HELD_BACK, grounds_of, new_order_check
 from orders.service import NO_CHASE, OrderIntent, OrderService
-from orders.submit import grounds_of
 from portfolio.fetcher import KISFetcher
 from simulator.api.server import Simulator
 

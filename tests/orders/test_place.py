@@ -320,7 +320,7 @@ def test_a_sender_that_comes_too_late_does_not_send(
 ) -> None:
     send = Submitter.send
 
-    def late(self: Submitter, order: TradeOrder, grounds: Grounds) -> TradeOrder:
+    def late(self: Submitter, order: TradeOrder, grounds: Grounds | None = None) -> TradeOrder:
         if meanwhile == "it slept":
             clock.set_now(clock.now() + 2 * MAX_QUOTE_AGE)
         else:
