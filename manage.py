@@ -17,11 +17,11 @@ def main() -> None:
     except ImproperlyConfigured as error:
         sys.exit(str(error))
     except BrokenPipeError:
-        # whoever read us has read enough (`| head`); Python flushes once more at its end
+        # the reader has closed the pipe (`| head`); Python flushes once more when it exits
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OperationalError as error:
-        # the server refuses a statement with a code; without one, nobody answered
+        # a server that refuses a statement sends a code; without a code, no server answered
         if getattr(error.__cause__, "sqlstate", None):
             raise
         from ops.preflight import no_database

@@ -1,1 +1,1 @@
-"""Figures as commands: each prints ratios against a peer or a limit taken in the same run."""
+"""Benchmarks and checks as commands. Benchmarks print ratios against a peer or a limit, measured in the same run."""

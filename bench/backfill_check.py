@@ -1,11 +1,11 @@
-"""Years of daily prices are fetched, killed and taken up, while orders keep their speed.
+"""A backfill of years of daily prices is killed and continued, while orders keep their speed.
 
     make backfill-check
 
-`backfill_daily` fetches every listed stock of the simulator, which refuses one call too many in any
-second. Half-way it is killed, and started again. Meanwhile calls of the order class leave through the same
-allowance, a few a second. The last line is JSON: days fetched, days that differ from the broker's chart,
-order calls the broker refused, and how long they waited, in call intervals. Exit 1 where a goal is missed.
+`backfill_daily` fetches every listed stock of the simulator, which refuses calls above the limit of any
+second. Halfway it is killed, and started again. Meanwhile a few calls of the order class a second use the
+same rate limiter. The last line is JSON: days fetched, days that differ from the broker's chart, order
+calls that the broker refused, and how long they waited, in call intervals. Exit 1 if a goal is missed.
 """
 
 import argparse
@@ -24,28 +24,28 @@ from typing import Any
 
 ALLOWANCE = 18
 STOCKS = 200
-# of every so many stocks all days are held against the broker's chart, of the others their number
+# all days of every Nth stock are compared with the broker's chart; of the others only the number of days
 COMPARED_EVERY = 10
 MOST_ORDER_WAIT = 3.0
 MOMENT = "2026-11-23T10:00:00+09:00"
 
 
 def main() -> int:
-    reader = argparse.ArgumentParser(description=__doc__)
-    reader.add_argument("--years", type=int, default=5)
-    years = reader.parse_args().years
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--years", type=int, default=5)
+    years = parser.parse_args().years
     with tempfile.TemporaryDirectory(prefix="aegis-backfill-") as name:
         home = Path(name)
         home.chmod(0o755)
-        _settle(home)
+        _set_environment(home)
         import django
 
         django.setup()
         return _run(home, years)
 
 
-def _settle(home: Path) -> None:
-    """Name a home of our own before anything reads the settings."""
+def _set_environment(home: Path) -> None:
+    """Set a home of our own before the settings are read."""
     for name in [name for name in os.environ if name.startswith(("KIS_", "AEGIS_")) or name.endswith("_URL")]:
         del os.environ[name]
     os.environ |= {
@@ -85,7 +85,7 @@ def _run(home: Path, years: int) -> int:
 
 
 class Trader(threading.Thread):
-    """Makes a call of the order class now and then, and notes how long each waited for its turn."""
+    """Makes occasional calls of the order class, and records the seconds that each waited for its turn."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -97,9 +97,9 @@ class Trader(threading.Thread):
 
         dice, throttle = random.Random(1), client()._throttle
         while not self.over.is_set():
-            waited = throttle.counters.waited_seconds
+            waited_before = throttle.counters.waited_seconds
             broker().sellable_qty("005930")
-            self.waits.append(throttle.counters.waited_seconds - waited)
+            self.waits.append(throttle.counters.waited_seconds - waited_before)
             self.over.wait(dice.uniform(0.05, 0.4))
 
 
@@ -117,18 +117,18 @@ def _check(years: int) -> int:
     first.send_signal(signal.SIGKILL)
     first.wait()
     print(f"killed with {DailyPrice.objects.count():,} days; {len(daily_prices.unfinished())} stocks are not done")
-    began = time.monotonic()
+    started_at = time.monotonic()
     second = _backfill(codes, years)
     code = second.wait()
     trader.over.set()
     trader.join()
-    print(f"taken up and finished with code {code} in {time.monotonic() - began:.0f} s")
+    print(f"continued and finished with code {code} in {time.monotonic() - started_at:.0f} s")
     return _report(codes, years, trader.waits) or code
 
 
 def _backfill(codes: list[str], years: int) -> "subprocess.Popen[bytes]":
-    words = [sys.executable, "-W", "ignore", "manage.py", "backfill_daily", *codes, "--years", str(years)]
-    return subprocess.Popen(words, stdout=sys.stderr)
+    command = [sys.executable, "-W", "ignore", "manage.py", "backfill_daily", *codes, "--years", str(years)]
+    return subprocess.Popen(command, stdout=sys.stderr)
 
 
 def _report(codes: list[str], years: int, waits: list[float]) -> int:
@@ -138,20 +138,26 @@ def _report(codes: list[str], years: int, waits: list[float]) -> int:
     last = date(2026, 11, 20)
     first = last.replace(year=last.year - years)
     days = different = 0
-    days_each = {row["stock_code"]: row["days"] for row in _days_by_stock()}
-    usual = max(days_each.values())
-    short = sum(days_each.get(code, 0) != usual for code in codes)
+    days_by_stock = {row["stock_code"]: row["days"] for row in _days_by_stock()}
+    usual = max(days_by_stock.values())
+    short = sum(days_by_stock.get(code, 0) != usual for code in codes)
     for code in codes[::COMPARED_EVERY]:
-        true = _chart(code, first, last)
+        expected = _chart(code, first, last)
         rows = DailyPrice.objects.filter(stock_code=code)
         ours = {row.date: (row.open, row.high, row.low, row.close, row.volume) for row in rows}
         days += len(ours)
-        different += sum(ours.get(day) != true.get(day) for day in ours.keys() | true.keys())
+        different += sum(ours.get(day) != expected.get(day) for day in ours.keys() | expected.keys())
     waits.sort()
     wait = round(waits[int(len(waits) * 0.99)] * ALLOWANCE, 2)
     refused = client()._throttle.counters.slowed
     print(f"{len(waits)} order calls, median wait {waits[len(waits) // 2] * 1000:.0f} ms")
-    figures = {"stocks": len(codes), "years": years, "days": sum(days_each.values()), "short": short, "compared": days}
+    figures = {
+        "stocks": len(codes),
+        "years": years,
+        "days": sum(days_by_stock.values()),
+        "short": short,
+        "compared": days,
+    }
     figures |= {"different": different, "refused": refused, "order_wait_p99_intervals": wait}
     print(json.dumps(figures))
     return 0 if days and not different and not short and not refused and wait <= MOST_ORDER_WAIT else 1
@@ -166,14 +172,14 @@ def _days_by_stock() -> Any:
 
 
 def _chart(code: str, first: date, last: date) -> dict[date, Any]:
-    """Return all of a stock's days from the broker, page by page."""
+    """Return all days of a stock from the broker, page by page."""
     from kis.factory import broker
 
-    found: dict[date, Any] = {}
+    prices: dict[date, Any] = {}
     while page := broker().daily_chart(code, first, last):
-        found |= {price.day: (price.open, price.high, price.low, price.close, price.volume) for price in page}
+        prices |= {price.day: (price.open, price.high, price.low, price.close, price.volume) for price in page}
         last = page[-1].day - timedelta(days=1)
-    return found
+    return prices
 
 
 if __name__ == "__main__":

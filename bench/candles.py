@@ -1,8 +1,8 @@
 """Trades to bars, bars and balances to PostgreSQL, and what screens read among millions of rows.
 
-Every ratio is against a peer or a bare statement in the same run and on the same server, one of our own
-in a home that is thrown away. `BENCH_CANDLES` says how many candles the reads search (1,000,000; the
-plans are printed, so that more of them need no trust).
+Every ratio is against a peer or a bare statement in the same run and on the same server, which is our own
+in a temporary home. `BENCH_CANDLES` is the number of candles that the reads search (default 1,000,000).
+The query plans are printed, and show what to expect of more candles.
 """
 
 import itertools
@@ -29,9 +29,9 @@ from bench.report import Row
 DAY = date(2026, 11, 23)
 STOCKS = 40
 TICKS = 100_000
-# as dense as a busy hour: some 250 trades a bar when folding four stocks, 125 when reading forty
+# as dense as a busy hour: about 250 trades per bar when four stocks are folded, 125 when forty are read
 FOLD_STOCKS, FOLD_MINUTES, READ_MINUTES = 4, 98, 10
-# trades that half a second brings: forty stocks, ten trades a second each
+# the trades of half a second: forty stocks, ten trades a second each
 BATCH = 200
 MINUTES = 390
 FOLDS = 9
@@ -42,22 +42,22 @@ READ_MS = 10.0
 
 
 def rows() -> list[Row]:
-    """Measure in a process of our own: settings and databases of other benchmarks are not ours."""
-    words = [sys.executable, "-W", "ignore", "-m", "bench.candles"]
-    answer = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
-    print("\n".join(answer[:-1]))
-    return [Row(**row) for row in json.loads(answer[-1])]
+    """Measure in a process of its own: other benchmarks have other settings and databases."""
+    command = [sys.executable, "-W", "ignore", "-m", "bench.candles"]
+    lines = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
+    print("\n".join(lines[:-1]))
+    return [Row(**row) for row in json.loads(lines[-1])]
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="aegis-bench-") as home:
         Path(home).chmod(0o755)
-        _settle(Path(home))
-        found = [fold_row(), decode_row()]
+        _set_environment(Path(home))
+        result_rows = [fold_row(), decode_row()]
         with _database(Path(home)):
-            found += [flush_row(), balance_row(), *read_rows()]
+            result_rows += [flush_row(), balance_row(), *read_rows()]
             tell_throughput()
-    print(json.dumps([asdict(row) for row in found]))
+    print(json.dumps([asdict(row) for row in result_rows]))
 
 
 # --- in memory
@@ -69,30 +69,30 @@ def _hhmmss(second: int) -> str:
 
 
 def _ticks(count: int, codes: int, minutes: int) -> list[tuple[str, str, int, int, int, int]]:
-    """Return trades of so many minutes, stock after stock: code, time, won, shares, the day's shares and won."""
+    """Return trades of N minutes, the stocks in turn: code, time, won, shares, the day's shares and won."""
     totals = [[0, 0] for _ in range(codes)]
-    found = []
+    ticks = []
     for number in range(count):
         stock = number % codes
         price, qty = 70_000 + (number * 7919 % 41 - 20) * 100, 1 + number * 31 % 97
         totals[stock][0] += qty
         totals[stock][1] += price * qty
-        found.append((f"{stock:06}", _hhmmss(number * minutes * 60 // count), price, qty, *totals[stock]))
-    return found
+        ticks.append((f"{stock:06}", _hhmmss(number * minutes * 60 // count), price, qty, *totals[stock]))
+    return ticks
 
 
 def fold_row() -> Row:
-    """Trades to bars, tick objects not counted: ours, as many at once as half a second brings, against
-    NautilusTrader's, which takes them one by one. Both find the stock's bar by its code."""
+    """Trades to bars, without the creation of tick objects: ours, with the trades of half a second at once, against
+    NautilusTrader's, which takes one trade at a time. Both find the stock's bar by its code."""
     ours, theirs = _in_turn(_our_fold, _their_fold)
     print(f"folding, trades a second: {ours:,.0f}; nautilus_trader {theirs:,.0f}")
     return Row("candle_fold_vs_nautilus", ours / theirs, 2, "nautilus_trader 1.221.0 TimeBarAggregator")
 
 
 def _in_turn(*cases: Callable[[], float]) -> list[float]:
-    """Return the median figure of each case; they take turns, and time is the processor's, not the wall's."""
-    seen = [[case() for case in cases] for _ in range(FOLDS)]
-    return [statistics.median(figures) for figures in zip(*seen, strict=True)]
+    """Return the median figure of each case. The cases take turns; time is processor time, not wall time."""
+    rounds = [[case() for case in cases] for _ in range(FOLDS)]
+    return [statistics.median(figures) for figures in zip(*rounds, strict=True)]
 
 
 def _our_fold() -> float:
@@ -102,12 +102,12 @@ def _our_fold() -> float:
 
     trades = [Trade(*tick, Market.KRX) for tick in _ticks(TICKS, FOLD_STOCKS, FOLD_MINUTES)]
     batches = [trades[start : start + BATCH] for start in range(0, TICKS, BATCH)]
-    fold = MinuteBarAggregator(Market.KRX, DAY)
-    began = time.process_time()
+    aggregator = MinuteBarAggregator(Market.KRX, DAY)
+    started_at = time.process_time()
     for batch in batches:
-        fold.add(batch)
-    rate = TICKS / (time.process_time() - began)
-    assert sum(bar.count or 0 for bar in fold.changed()) <= TICKS
+        aggregator.add(batch)
+    rate = TICKS / (time.process_time() - started_at)
+    assert sum(bar.count or 0 for bar in aggregator.changed()) <= TICKS
     return rate
 
 
@@ -132,24 +132,24 @@ def _their_fold() -> float:
     ticks = []
     for number, (code, _, price, qty, _, _) in enumerate(_ticks(TICKS, FOLD_STOCKS, FOLD_MINUTES)):
         at = begins + number * minute_ns * FOLD_MINUTES // TICKS
-        words = aggregators[code][0], Price(price / 100, 2), Quantity(qty, 0), AggressorSide.BUYER
-        ticks.append((code, TradeTick(*words, TradeId(str(number)), at, at)))
+        fields = aggregators[code][0], Price(price / 100, 2), Quantity(qty, 0), AggressorSide.BUYER
+        ticks.append((code, TradeTick(*fields, TradeId(str(number)), at, at)))
     handlers = {code: aggregator.handle_trade_tick for code, (_, aggregator) in aggregators.items()}
     due = begins + minute_ns
-    began = time.process_time()
+    started_at = time.process_time()
     for code, tick in ticks:
         if tick.ts_init >= due:
             for event in clock.advance_time(tick.ts_init):
                 event.handle()
             due += minute_ns
         handlers[code](tick)
-    rate = TICKS / (time.process_time() - began)
+    rate = TICKS / (time.process_time() - started_at)
     assert abs(len(bars) - FOLD_STOCKS * FOLD_MINUTES) <= 2 * FOLD_STOCKS, f"{len(bars)} bars: the peer did not work"
     return rate
 
 
 def _frames(count: int) -> list[str]:
-    """Return trades of forty stocks as the wire brings them, one a frame."""
+    """Return trades of forty stocks in wire format, one per frame."""
     from bench.frames import TRADE
 
     head, body = TRADE.rsplit("|", 1)
@@ -162,7 +162,7 @@ def _frames(count: int) -> list[str]:
 
 
 def decode_row() -> Row:
-    """What bars add to reading a frame, of the processor's time on all threads."""
+    """What bars add to the cost of reading a frame, in processor time of all threads."""
     from aegis.terms import Market
     from kis import realtime
     from kis.codec import Codec
@@ -172,32 +172,32 @@ def decode_row() -> Row:
     batches = [frames[start : start + BATCH] for start in range(0, len(frames), BATCH)]
 
     def read() -> float:
-        began = time.process_time()
+        started_at = time.process_time()
         for frame in frames:
             realtime.read(codec.read(frame))
-        return len(frames) / (time.process_time() - began)
+        return len(frames) / (time.process_time() - started_at)
 
     def fold() -> float:
-        heard = _listening(Ticks())
-        take = heard.on_trades(Market.KRX)
-        began = time.process_time()
+        ticks = _with_bars_read_back(Ticks())
+        handle = ticks.on_trades(Market.KRX)
+        started_at = time.process_time()
         for batch in batches:
             for frame in batch:
-                take(realtime.read(codec.read(frame)), 0.0)
-            heard._fold()
-        return len(frames) / (time.process_time() - began)
+                handle(realtime.read(codec.read(frame)), 0.0)
+            ticks._fold()
+        return len(frames) / (time.process_time() - started_at)
 
     alone, folded = _in_turn(read, fold)
     print(f"frames a second: read {alone:,.0f}, read and folded {folded:,.0f}")
     return Row("candle_cost_over_decoding", alone / folded, 1.25, "reading alone", at_least=False)
 
 
-def _listening(ticks: Any) -> Any:
-    """Return what the stream worker has once the day's bars were read back."""
+def _with_bars_read_back(ticks: Any) -> Any:
+    """Return `ticks` in the state in which the stream worker has read back the day's bars."""
     from aegis.candles import MinuteBarAggregator
     from aegis.terms import Market
 
-    ticks._folds = {each: MinuteBarAggregator(each, DAY) for each in Market}
+    ticks._folds = {market: MinuteBarAggregator(market, DAY) for market in Market}
     ticks._day = DAY
     return ticks
 
@@ -205,8 +205,8 @@ def _listening(ticks: Any) -> Any:
 # --- into the database
 
 
-def _settle(home: Path) -> None:
-    """Name a home of our own before anything reads the settings."""
+def _set_environment(home: Path) -> None:
+    """Set a home of our own before the settings are read."""
     for name in [name for name in os.environ if name.startswith(("KIS_", "AEGIS_")) or name.endswith("_URL")]:
         del os.environ[name]
     os.environ |= {"AEGIS_HOME": str(home), "AEGIS_ENV_FILE": os.devnull, "DJANGO_SETTINGS_MODULE": "config.settings"}
@@ -217,7 +217,7 @@ def _settle(home: Path) -> None:
 
 @contextmanager
 def _database(home: Path) -> Iterator[None]:
-    """PostgreSQL of our own, as the embedded one is, with our tables."""
+    """Run an embedded PostgreSQL with our tables."""
     from django.conf import settings
     from django.core.management import call_command
     from django.db import connection
@@ -239,24 +239,27 @@ def _raw() -> psycopg.Connection[Any]:
     """Return a bare connection to the same database, as fast as psycopg goes."""
     from django.db import connection
 
-    known = connection.settings_dict
-    made = psycopg.connect(
-        host=known["OPTIONS"].get("host") or known["HOST"], dbname=known["NAME"], user=known["USER"], autocommit=True
+    database = connection.settings_dict
+    raw = psycopg.connect(
+        host=database["OPTIONS"].get("host") or database["HOST"],
+        dbname=database["NAME"],
+        user=database["USER"],
+        autocommit=True,
     )
-    made.prepare_threshold = 2
-    return made
+    raw.prepare_threshold = 2
+    return raw
 
 
 def _alternately(ours: Callable[[], object], bare: Callable[[], object]) -> tuple[float, float]:
-    """Return the median seconds of each, taking turns."""
-    seen: tuple[list[float], list[float]] = ([], [])
+    """Return the median seconds of each; they take turns."""
+    samples: tuple[list[float], list[float]] = ([], [])
     for number in range(WRITES + 5):
-        for case, times in ((ours, seen[0]), (bare, seen[1])):
-            began = time.perf_counter()
+        for case, times in ((ours, samples[0]), (bare, samples[1])):
+            started_at = time.perf_counter()
             case()
             if number >= 5:
-                times.append(time.perf_counter() - began)
-    return statistics.median(seen[0]), statistics.median(seen[1])
+                times.append(time.perf_counter() - started_at)
+    return statistics.median(samples[0]), statistics.median(samples[1])
 
 
 def _bars(count: int, minute: str = "0900") -> list[Any]:
@@ -285,7 +288,7 @@ def _bars(count: int, minute: str = "0900") -> list[Any]:
 
 
 def flush_row() -> Row:
-    """What the stream worker writes each second, against its bare statement over ready lists."""
+    """What the stream worker writes each second, against its bare statement with lists that are ready."""
     from market import candles, partitions
 
     partitions.ensure([DAY])
@@ -317,7 +320,7 @@ VALUES (%s, 1000000, 900000, 800000, 923000, 1723000, 23000, '[]')
 
 
 def balance_row() -> Row:
-    """A balance of fifty holdings taken over, against the least a bare connection would do."""
+    """Take over a balance of fifty holdings, against the minimum that a bare connection must do."""
     from aegis.broker import Balance, Holding
     from aegis.sessions import KST
     from portfolio import ledger
@@ -329,7 +332,7 @@ def balance_row() -> Row:
     )
     balance = Balance(at, holdings, 1_000_000, 900_000, 800_000, 923_000, 1_723_000, 1_700_000)
     raw, codes, turns = _raw(), [holding.code for holding in holdings], itertools.count()
-    # every balance finds other prices
+    # every balance has other prices
     balances = [
         replace(
             balance,
@@ -340,23 +343,29 @@ def balance_row() -> Row:
     ]
 
     def ours() -> None:
-        told = balances[next(turns)]
-        ledger.replace(told, now=told.asked_at)
+        next_balance = balances[next(turns)]
+        ledger.replace(next_balance, now=next_balance.asked_at)
 
     def bare() -> None:
         price = 72_000 + next(turns)
         with raw.transaction():
-            words = [price, DAY, at, at, codes, [10] * HOLDINGS, [average] * HOLDINGS]
-            # a balance must not overwrite a fill: whoever writes one has to lock and read first
+            params = [price, DAY, at, at, codes, [10] * HOLDINGS, [average] * HOLDINGS]
+            # a balance must not overwrite a fill: its writer must lock and read first
             raw.execute("SELECT * FROM portfolio ORDER BY stock_code FOR UPDATE").fetchall()
-            raw.execute(BARE_HOLDINGS, words)
+            raw.execute(BARE_HOLDINGS, params)
             raw.execute("DELETE FROM portfolio WHERE stock_code <> ALL(%s)", [codes])
             raw.execute(BARE_SNAPSHOT, [at])
 
-    took, least = _alternately(ours, bare)
+    our_seconds, bare_seconds = _alternately(ours, bare)
     raw.close()
-    print(f"balance of {HOLDINGS} holdings: {took * 1000:.2f} ms, bare statements {least * 1000:.2f} ms")
-    return Row("balance_vs_bare", took / least, 2.5, "lock, upsert, delete, snapshot in bare psycopg", at_least=False)
+    print(f"balance of {HOLDINGS} holdings: {our_seconds * 1000:.2f} ms, bare statements {bare_seconds * 1000:.2f} ms")
+    return Row(
+        "balance_vs_bare",
+        our_seconds / bare_seconds,
+        2.5,
+        "lock, upsert, delete, snapshot in bare psycopg",
+        at_least=False,
+    )
 
 
 FILL = """
@@ -374,24 +383,24 @@ def read_rows() -> list[Row]:
     from market import queries
     from portfolio.service import PortfolioService
 
-    _fill()
+    _insert_rows()
     day = datetime.fromisoformat("2026-11-20T00:00+09:00")
     reads: dict[str, Callable[[], object]] = {
         "account_summary": PortfolioService().get_summary,
         "last_quote": lambda: queries.last_quote("000007"),
         "days_candles": lambda: queries.candles("000007", day, day + timedelta(days=1), minutes=5),
     }
-    found = []
+    result = []
     for name, read in reads.items():
-        _tell_plans(name, read)
+        _print_plans(name, read)
         ms = statistics.median(_timed(read) for _ in range(50)) * 1000
         against = f"milliseconds, {HELD} holdings, {ORDERS:,} orders, {CANDLES:,} candles"
-        found.append(Row(f"read_{name}_ms", ms, READ_MS, against, at_least=False))
-    return found
+        result.append(Row(f"read_{name}_ms", ms, READ_MS, against, at_least=False))
+    return result
 
 
-def _fill() -> None:
-    """Make as many candles, holdings and orders as the reads shall search."""
+def _insert_rows() -> None:
+    """Create the candles, holdings and orders that the reads search."""
     from django.db import connection
     from django.utils import timezone
 
@@ -402,8 +411,8 @@ def _fill() -> None:
 
     days = max(1, CANDLES // (STOCKS * MINUTES))
     partitions.ensure(DAY - timedelta(days=number) for number in range(days + 1))
-    began, now = time.perf_counter(), timezone.now()
-    # a minute's work of one statement, which no worker's is
+    started_at, now = time.perf_counter(), timezone.now()
+    # one statement of about a minute, longer than a worker's statement may take
     db_limits.set_limits(lock=60, statement=0, idle=0)
     with connection.cursor() as cursor:
         cursor.execute(FILL, [days, STOCKS - 1])
@@ -422,10 +431,10 @@ def _fill() -> None:
     )
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE")
-    print(f"{CANDLES:,} candles, {HELD} holdings, {ORDERS:,} orders made in {time.perf_counter() - began:.0f} s")
+    print(f"{CANDLES:,} candles, {HELD} holdings, {ORDERS:,} orders made in {time.perf_counter() - started_at:.0f} s")
 
 
-def _tell_plans(name: str, read: Callable[[], object]) -> None:
+def _print_plans(name: str, read: Callable[[], object]) -> None:
     from django.db import connection
     from django.test.utils import CaptureQueriesContext
 
@@ -440,13 +449,13 @@ def _tell_plans(name: str, read: Callable[[], object]) -> None:
 
 
 def _timed(call: Callable[[], object]) -> float:
-    began = time.perf_counter()
+    started_at = time.perf_counter()
     call()
-    return time.perf_counter() - began
+    return time.perf_counter() - started_at
 
 
 def tell_throughput() -> None:
-    """Frames in, bars of forty stocks in the table: how many trades a second, its writer at work each second."""
+    """Print how many trades a second become bars of forty stocks in the table, which is written each second."""
     from django.db import connections
 
     from aegis.terms import Market
@@ -455,25 +464,25 @@ def tell_throughput() -> None:
     from kis.codec import Codec
     from stream.candles import Ticks
 
-    ticks, codec, frames, over = Ticks(), Codec(), _frames(TICKS * 4), threading.Event()
-    take = ticks.on_trades(Market.KRX)
+    ticks, codec, frames, stop = Ticks(), Codec(), _frames(TICKS * 4), threading.Event()
+    handle = ticks.on_trades(Market.KRX)
 
     def write() -> None:
-        while not over.is_set():
+        while not stop.is_set():
             ticks.write_candles()
-            over.wait(1.0)
+            stop.wait(1.0)
         connections.close_all()
 
     writer = threading.Thread(target=write)
-    began = time.perf_counter()
+    started_at = time.perf_counter()
     writer.start()
     for frame in frames:
-        take(realtime.read(codec.read(frame)), 0.0)
-    over.set()
+        handle(realtime.read(codec.read(frame)), 0.0)
+    stop.set()
     writer.join()
     ticks.write_candles()
-    took = time.perf_counter() - began
-    print(f"frames in, candles in PostgreSQL: {len(frames) / took:,.0f} trades a second ({clock.now():%Y-%m-%d})")
+    seconds = time.perf_counter() - started_at
+    print(f"frames in, candles in PostgreSQL: {len(frames) / seconds:,.0f} trades a second ({clock.now():%Y-%m-%d})")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""An hour of rehearsal, its candles held against the exchange's own trades, bar by bar.
+"""An hour of rehearsal, whose candles are compared with the exchange's own trades, bar by bar.
 
     make candles-check
 
-The whole house runs in a home of its own at ten times the speed of time, with forty stocks. On the way
-the socket is dropped twice and the stream worker killed once. Then every minute's bar of every stock must
-be the one that the simulator's log of trades gives. The last line is JSON: how many bars were compared,
-how many differ, how many were mended from the broker's chart. Exit 1 where one differs.
+All of AEGIS runs in a home of its own at ten times real speed, with forty stocks. Meanwhile the socket is
+dropped twice and the stream worker is killed once. Then every minute bar of every stock must equal the bar
+of the simulator's log of trades. The last line is JSON: how many bars were compared, how many differ, and
+how many were repaired from the broker's chart. Exit 1 if a bar differs.
 """
 
 import argparse
@@ -28,7 +28,7 @@ STOCKS = 40
 REGISTER_SECONDS = 90.0
 MEND_SECONDS = 120.0
 BEGINS = "2026-11-23T10:00:00+09:00"
-# as many minutes go by before the first that is compared: registrations come one by one
+# minutes before the first that is compared: subscriptions are registered one after the other
 WARM_UP_MINUTES = 2
 Bar = tuple[int, int, int, int, int, int]
 
@@ -40,18 +40,18 @@ class Plan:
 
 
 def main() -> int:
-    reader = argparse.ArgumentParser(description=__doc__)
-    reader.add_argument("--minutes", type=int, default=60)
-    reader.add_argument("--speed", type=float, default=10.0)
-    words = reader.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=int, default=60)
+    parser.add_argument("--speed", type=float, default=10.0)
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="aegis-candles-") as home:
         Path(home).chmod(0o755)
-        _settle(Path(home))
-        return _run(Plan(words.minutes, words.speed), Path(home))
+        _set_environment(Path(home))
+        return _run(Plan(options.minutes, options.speed), Path(home))
 
 
-def _settle(home: Path) -> None:
-    """Name a home, ports and a broker of our own before anything reads the settings."""
+def _set_environment(home: Path) -> None:
+    """Set a home, ports and a broker of our own before the settings are read."""
     for name in [name for name in os.environ if name.startswith(("KIS_", "AEGIS_"))]:
         del os.environ[name]
     os.environ.pop("DATABASE_URL", None)
@@ -75,8 +75,8 @@ def _run(plan: Plan, home: Path) -> int:
 
     log = home / "house.log"
     try:
-        with log.open("w", encoding="utf-8") as output, Runtime(output=output, say=_say, fresh_day=True) as house:
-            house.wait_until_ready()
+        with log.open("w", encoding="utf-8") as output, Runtime(output=output, say=_say, fresh_day=True) as runtime:
+            runtime.wait_until_ready()
             return _check(plan)
     except BaseException:
         print(log.read_text(encoding="utf-8")[-5_000:], file=sys.stderr)
@@ -91,20 +91,20 @@ def _check(plan: Plan) -> int:
     begins = datetime.fromisoformat(BEGINS)
     _post(exchange, "/simulator/clock", now=begins.isoformat(), speed=plan.speed)
     _post(exchange, "/simulator/trades", keep=True)
-    _wait("every stock to be listened to", lambda: len(_heard(codes)) == len(codes), REGISTER_SECONDS)
+    _wait("every stock to be subscribed", lambda: len(_subscribed_codes(codes)) == len(codes), REGISTER_SECONDS)
     first = _next_minute() + timedelta(minutes=WARM_UP_MINUTES)
     last = first + timedelta(minutes=plan.minutes)
-    _pass_hour(exchange, first, plan)
-    _until(last)
-    # the hour is over: what it left is made good at the common speed of time
+    _run_hour_with_faults(exchange, first, plan)
+    _sleep_until(last)
+    # the hour is over: the remaining gaps are repaired at real speed
     _post(exchange, "/simulator/clock", now=_now().isoformat(), speed=1.0)
     _wait("trades of every stock after the hour", lambda: _stocks_since(last) >= set(codes), REGISTER_SECONDS)
-    _wait("the holes to be mended", lambda: not _holes(first), MEND_SECONDS)
+    _wait("the gaps to be repaired", lambda: not _has_gaps(first), MEND_SECONDS)
     return _compare(exchange, codes, first, last)
 
 
 def _hold_stocks(exchange: httpx.Client) -> list[str]:
-    """Put a share of each stock into the account: what is held is listened to before all else."""
+    """Put a share of each stock into the account: holdings are subscribed before other stocks."""
     from django.conf import settings
 
     from infra import clock
@@ -126,24 +126,24 @@ def _hold_stocks(exchange: httpx.Client) -> list[str]:
     return codes
 
 
-def _heard(codes: list[str]) -> set[str]:
+def _subscribed_codes(codes: list[str]) -> set[str]:
     from kis.factory import stream_status
 
-    held = stream_status().held
-    return {code for code in codes if f"H0STCNT0:{code}" in held}
+    topics = stream_status().held
+    return {code for code in codes if f"H0STCNT0:{code}" in topics}
 
 
-def _pass_hour(exchange: httpx.Client, first: datetime, plan: Plan) -> None:
-    """Drop the socket after a quarter, kill the worker at half, drop again after three quarters."""
+def _run_hour_with_faults(exchange: httpx.Client, first: datetime, plan: Plan) -> None:
+    """Drop the socket after a quarter, kill the worker at half, drop the socket again after three quarters."""
     quarter = timedelta(minutes=plan.minutes) / 4
-    _until(first + quarter)
+    _sleep_until(first + quarter)
     _say(f"{_now():%H:%M:%S}  the socket is dropped")
     _post(exchange, "/simulator/faults", name="drop_sockets")
-    _until(first + 2 * quarter + timedelta(seconds=25))
+    _sleep_until(first + 2 * quarter + timedelta(seconds=25))
     pid = _stream_pid()
     os.kill(pid, signal.SIGKILL)
     _say(f"{_now():%H:%M:%S}  the stream worker, process {pid}, is killed")
-    _until(first + 3 * quarter)
+    _sleep_until(first + 3 * quarter)
     _say(f"{_now():%H:%M:%S}  the socket is dropped")
     _post(exchange, "/simulator/faults", name="drop_sockets")
 
@@ -165,15 +165,15 @@ def _next_minute() -> datetime:
     return _now().replace(second=0, microsecond=0) + timedelta(minutes=1)
 
 
-def _until(moment: datetime) -> None:
+def _sleep_until(moment: datetime) -> None:
     while _now() < moment:
         time.sleep(0.05)
 
 
-def _wait(what: str, happened: Callable[[], bool], seconds: float) -> None:
-    gives_up_at = time.monotonic() + seconds
-    while not happened():
-        if time.monotonic() > gives_up_at:
+def _wait(what: str, is_met: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not is_met():
+        if time.monotonic() > deadline:
             _say(f"gave up waiting for {what}")
             return
         time.sleep(0.5)
@@ -189,8 +189,8 @@ def _stocks_since(moment: datetime) -> set[str]:
     return set(_rows(moment, _now()).values_list("symbol", flat=True))
 
 
-def _holes(first: datetime) -> bool:
-    """Whether a minute that is over since a while is still doubtful."""
+def _has_gaps(first: datetime) -> bool:
+    """Whether a bar that ended more than 90 seconds ago still has gaps."""
     return bool(_rows(first, _now() - timedelta(seconds=90)).filter(source="PARTIAL").exists())
 
 
@@ -202,31 +202,33 @@ def _compare(exchange: httpx.Client, codes: list[str], first: datetime, last: da
         key: (row.open, row.high, row.low, row.close, row.volume, row.value) for key, row in rows.items()
     }
     counts = {key: row.trade_count for key, row in rows.items() if row.trade_count is not None}
-    true: dict[tuple[str, datetime], Bar] = {}
-    true_counts: dict[tuple[str, datetime], int] = {}
+    expected: dict[tuple[str, datetime], Bar] = {}
+    expected_counts: dict[tuple[str, datetime], int] = {}
     for code in codes:
         for minute, trades in _by_minute(exchange, code).items():
             if first <= minute < last:
-                true[code, minute] = _bar(trades)
-                true_counts[code, minute] = len(trades)
-    wrong = sorted(key for key in true.keys() | ours.keys() if ours.get(key) != true.get(key))
-    wrong += sorted(key for key, count in counts.items() if count != true_counts.get(key) and key not in wrong)
-    for key in wrong[:20]:
+                expected[code, minute] = _bar(trades)
+                expected_counts[code, minute] = len(trades)
+    different = sorted(key for key in expected.keys() | ours.keys() if ours.get(key) != expected.get(key))
+    different += sorted(
+        key for key, count in counts.items() if count != expected_counts.get(key) and key not in different
+    )
+    for key in different[:20]:
         source = rows[key].source if key in rows else "missing"
         _say(f"{key[0]} {key[1]:%H:%M} {source}: ours {ours.get(key)} x{counts.get(key)}, ")
-        _say(f"    the exchange's {true.get(key)} x{true_counts.get(key)}")
+        _say(f"    the exchange's {expected.get(key)} x{expected_counts.get(key)}")
     sources = [row.source for row in rows.values()]
     feed, chart = sources.count("FEED"), sources.count("CHART")
-    _say(f"{sum(true_counts.values()):,} trades, {feed:,} bars from the feed, {chart:,} from the chart")
-    print(json.dumps({"bars": len(true), "different": len(wrong), "healed": chart}))
-    return 1 if wrong or not true else 0
+    _say(f"{sum(expected_counts.values()):,} trades, {feed:,} bars from the feed, {chart:,} from the chart")
+    print(json.dumps({"bars": len(expected), "different": len(different), "healed": chart}))
+    return 1 if different or not expected else 0
 
 
 def _by_minute(exchange: httpx.Client, code: str) -> dict[datetime, list[tuple[int, int]]]:
     """Return the exchange's own trades of a stock, won and shares, minute by minute."""
-    answer = exchange.get("/simulator/trades", params={"code": code, "market": "KRX"}).raise_for_status()
+    response = exchange.get("/simulator/trades", params={"code": code, "market": "KRX"}).raise_for_status()
     minutes: dict[datetime, list[tuple[int, int]]] = {}
-    for at, price, qty in answer.json()["trades"]:
+    for at, price, qty in response.json()["trades"]:
         minutes.setdefault(datetime.fromisoformat(at).replace(second=0, microsecond=0), []).append((price, qty))
     return minutes
 

@@ -1,12 +1,12 @@
-"""Forty orders chased three times, by cancel and by amend: what it costs in calls, and how long nothing is open.
+"""Forty orders chased three times, by cancel and by amend: the calls that it costs, and how long no order is open.
 
     make chase-cost
 
-The real service and client on a real PostgreSQL and the simulator, one process that takes each step as it comes due,
-without the throttle: what is measured is the way a chase takes, not the broker's allowance. The last line is JSON: the
-calls of a family by operation, pages of the list included, its requests to order, and the seconds in which the
-exchange held no open order of it. Exit 1 if a family was not chased three times, or ever had more open or filled than
-it asked for.
+The real service and client on a real PostgreSQL and the simulator, in one process that takes each step when it is due,
+without the rate limiter: this measures the chase, not the call limit. The last line is JSON: the calls of an order
+family by operation, pages of the order list included, its calls that order, amend or cancel, and the seconds in which
+the exchange had no open order of it. Exit 1 if a family was not chased three times, or if it ever had more shares open
+or filled than were wanted.
 """
 
 import itertools
@@ -31,13 +31,13 @@ STOCKS = 20
 ORDERS_EACH = 2
 RETRIES = 3
 QTY = 3
-# so far below the last price that no step nearer is filled
+# so far below the last price that no re-order is filled
 TICKS_BELOW = -10
 WAIT_SECONDS = 2.0
 PATIENCE_SECONDS = 80.0
 ACCOUNT = "50000000-01"
 WAYS = ("cancel", "amend")
-# what AEGIS_EXCLUDED_SECTORS leaves out
+# the sector that AEGIS_EXCLUDED_SECTORS excludes
 EXCLUDED = "전기·가스"
 ORDERING = ("order-cash", "order-rvsecncl")
 Events = Sequence[Mapping[str, Any]]
@@ -47,26 +47,26 @@ def main() -> int:
     if sys.argv[1:]:
         print(json.dumps(_run(sys.argv[1])))
         return 0
-    # each way in a process, a database and a world of its own: a list gets longer with every order of its day
-    figures = {by: _apart(by) for by in WAYS}
+    # each way has a process, a database and a simulator of its own: the order list grows with every order of the day
+    figures = {by: _run_in_subprocess(by) for by in WAYS}
     print(json.dumps({"orders": STOCKS * ORDERS_EACH, "retries": RETRIES, **figures}))
     return 0 if all(figure["whole"] for figure in figures.values()) else 1
 
 
-def _apart(by: str) -> dict[str, Any]:
-    command = [sys.executable, *(f"-W{each}" for each in sys.warnoptions), "-m", "bench.chase_cost", by]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+def _run_in_subprocess(by: str) -> dict[str, Any]:
+    command = [sys.executable, *(f"-W{option}" for option in sys.warnoptions), "-m", "bench.chase_cost", by]
+    result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return dict(json.loads(result.stdout.splitlines()[-1]))
 
 
 def _run(by: str) -> dict[str, Any]:
     with house.house() as url:
         # AEGIS_* variables are removed from the environment: a shell's settings must not change the figures
-        _unbind()
+        _disable_limits()
         return Run(url, by).figures()
 
 
-def _unbind() -> None:
+def _disable_limits() -> None:
     """Disable our own limits: only a check trades this much in a minute."""
     from django.conf import settings
 
@@ -89,9 +89,9 @@ class Run:
         self._now = clock.now
         self._service = OrderService(self._broker, clock.now)
         self._roots = self._place()
-        self._begun = len(self._events())
+        self._event_count_before = len(self._events())
         self._chase()
-        self._events_of_the_chase = self._events()[self._begun :]
+        self._events_of_the_chase = self._events()[self._event_count_before :]
         self._service.cancel_all()
 
     def _place(self) -> list[int]:
@@ -101,11 +101,11 @@ class Run:
         from simulator.exchange.listings import STOCKS as LISTED
 
         plan, roots = Plan(WAIT_SECONDS, RETRIES, 1, market_after=False), []
-        words: dict[str, Any] = {"strategy": "buy_normal", "tick_offset": TICKS_BELOW, "plan": plan}
+        options: dict[str, Any] = {"strategy": "buy_normal", "tick_offset": TICKS_BELOW, "plan": plan}
         for code in [code for code, stock in LISTED.items() if stock.sector != EXCLUDED][:STOCKS]:
             self._hold(code)
             for _ in range(ORDERS_EACH):
-                order = self._service.place(OrderIntent(code, Side.BUY, QTY, market=Market.KRX, **words))
+                order = self._service.place(OrderIntent(code, Side.BUY, QTY, market=Market.KRX, **options))
                 roots.append(order.pk)
         return roots
 
@@ -116,25 +116,25 @@ class Run:
         self._http.post(f"/simulator/quotes/{code}", json=body).raise_for_status()
 
     def _chase(self) -> None:
-        """Take each order's steps as they come due, until the last retry of every family rests."""
+        """Take each order's steps when they are due, until the last retry of every family rests."""
         from orders import chase
         from orders.models import TradeOrder
 
-        gives_up_at = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while TradeOrder.objects.filter(chase_at__isnull=False).exists():
-            if time.monotonic() > gives_up_at:
+            if time.monotonic() > deadline:
                 raise TimeoutError(f"gave up waiting for {len(self._roots)} families to be chased {RETRIES} times")
             for pk in chase.due(self._now()):
                 chase.advance(pk, self._broker, self._now)
-            for last in TradeOrder.objects.filter(attempt=RETRIES, chase_at__isnull=False, status="PENDING"):
-                self._service.end_chase(last, "it was chased often enough")
+            for order in TradeOrder.objects.filter(attempt=RETRIES, chase_at__isnull=False, status="PENDING"):
+                self._service.end_chase(order, "it was chased often enough")
             time.sleep(0.02)
 
     def _events(self) -> list[dict[str, Any]]:
         reply = self._http.get("/simulator/events", params={"since": 0}).raise_for_status()
         return list(reply.json()["events"])
 
-    # --- what it cost
+    # --- results
 
     def figures(self) -> dict[str, Any]:
         calls = Counter(
@@ -171,14 +171,14 @@ def _number(order: "TradeOrder") -> int:
 
 def idle_seconds(numbers: Sequence[int], events: Events) -> float:
     """Return the seconds between the end of each order of a family at the exchange and the acceptance of the next."""
-    began, ended = dict[int, datetime](), dict[int, datetime]()
+    accepted_at, ended_at = dict[int, datetime](), dict[int, datetime]()
     for event in events:
         if event["event"] == "order" and event["order"]["number"] in numbers:
-            began[event["order"]["number"]] = datetime.fromisoformat(event["at"])
+            accepted_at[event["order"]["number"]] = datetime.fromisoformat(event["at"])
         elif event["event"] in ("cancel", "fill") and event["number"] in numbers:
-            ended[event["number"]] = datetime.fromisoformat(event["at"])
+            ended_at[event["number"]] = datetime.fromisoformat(event["at"])
     pairs = itertools.pairwise(numbers)
-    return sum(max(0.0, (began[after] - ended[before]).total_seconds()) for before, after in pairs)
+    return sum(max(0.0, (accepted_at[after] - ended_at[before]).total_seconds()) for before, after in pairs)
 
 
 def most_at_stake(numbers: Sequence[int], events: Events) -> int:
@@ -191,7 +191,7 @@ def most_at_stake(numbers: Sequence[int], events: Events) -> int:
         if event["event"] == "order":
             open_qty[number] = event["order"]["quantity"]
             if event["order"]["request"] == "amend":
-                continue  # what it takes from the old number follows
+                continue  # the event that takes the shares from the old number follows
         elif event["event"] in ("cancel", "fill", "reject"):
             open_qty[number] -= event["quantity"]
             filled += event["quantity"] if event["event"] == "fill" else 0

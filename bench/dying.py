@@ -1,7 +1,7 @@
-"""Included by a worker of a check: it ends itself by SIGKILL at one of its broker calls.
+"""Included by a worker of a check: the worker kills itself with SIGKILL at one of its broker calls.
 
-`DIES_AT` is "before" or "after", and the name of a method of the broker: "before place" has committed the order, and
-"after place" has the broker's reply, which nothing records.
+`DIES_AT` is "before" or "after", and the name of a method of the broker. At "before place" the order is committed; at
+"after place" the broker has replied, and the reply is not recorded.
 """
 
 import os
@@ -14,9 +14,9 @@ _when, _name = os.environ["DIES_AT"].split()
 _call = getattr(KISBroker, _name)
 
 
-def _die(*words: Any, **options: Any) -> None:
+def _die(*args: Any, **kwargs: Any) -> None:
     if _when == "after":
-        _call(*words, **options)
+        _call(*args, **kwargs)
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -1,4 +1,4 @@
-"""Frames to typed values: ours, a bare split of the same frames, and the peers' own parsers."""
+"""Frames to typed values: our parser, a bare split of the same frames, and the peers' parsers."""
 
 import base64
 import json
@@ -22,7 +22,7 @@ KEY, IV = "abcdefghijklmnopqrstuvwxyzabcdef", "0123456789abcdef"
 
 
 class Sink:
-    """Stands in for mojito2's queue between processes, so that its parser alone is measured."""
+    """Replaces mojito2's queue between processes, so that only its parser is measured."""
 
     def put(self, item: Any) -> None:
         self.last = item
@@ -33,7 +33,7 @@ def rows() -> list[Row]:
 
 
 def trade_rows() -> list[Row]:
-    """H0STCNT0, one record a frame. python-kis reads 46 columns only, so all read those."""
+    """H0STCNT0, one record per frame. python-kis reads only 46 columns, so all parsers read those."""
     body = TRADE.split("|", 3)[3]
     codec, mojito = Codec(), _mojito()
     rate = rates(
@@ -47,7 +47,7 @@ def trade_rows() -> list[Row]:
         },
         calls=5_000,
     )
-    print("H0STCNT0 records a second: " + ", ".join(f"{name} {each:,.0f}" for name, each in rate.items()))
+    print("H0STCNT0 records a second: " + ", ".join(f"{name} {value:,.0f}" for name, value in rate.items()))
     return [
         Row("frame_decode_vs_split", rate["ours"] / rate["split"], 0.45, "bare str.split('^')"),
         Row("frame_decode_vs_python_kis", rate["ours"] / rate["python-kis"], 15, "python-kis 2.1.6, parse only"),
@@ -56,7 +56,7 @@ def trade_rows() -> list[Row]:
 
 
 def notice_rows() -> list[Row]:
-    """H0STCNI0, encrypted: to a typed notice here, to a dict of text there."""
+    """H0STCNI0, encrypted: our parser returns a typed notice, the peer's a dict of strings."""
     cipher = encrypted(NOTICE)
     frame = f"1|H0STCNI0|001|{cipher}"
     codec, mojito = Codec(), _mojito()
@@ -77,7 +77,7 @@ def notice_rows() -> list[Row]:
         },
         calls=2_000,
     )
-    print("H0STCNI0 notices a second: " + ", ".join(f"{name} {each:,.0f}" for name, each in rate.items()))
+    print("H0STCNI0 notices a second: " + ", ".join(f"{name} {value:,.0f}" for name, value in rate.items()))
     return [
         Row("notice_decrypt_vs_mojito2", rate["decrypted"] / rate["mojito2"], 2, "mojito2 0.1.6, decrypt and dict"),
         Row("notice_typed_vs_mojito2", rate["typed"] / rate["mojito2"], 1.2, "the same; ours typed and checked"),

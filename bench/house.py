@@ -1,9 +1,9 @@
-"""A house of its own for what must be measured or checked on real parts: PostgreSQL, Redis, simulator, clock.
+"""An isolated AEGIS for measurements and checks on real parts: PostgreSQL, Redis, simulator, clock.
 
-    with house() as url:      # Django is set up, the database migrated, the market open since an hour
+    with house() as url:      # Django is set up, the database is migrated, the market has been open for an hour
         ...
 
-One house a process: Django's settings are read once. Processes it spawns call `join()` first.
+One house per process, because Django reads its settings once. Child processes call `join()` first.
 """
 
 import contextlib
@@ -24,19 +24,19 @@ OUTSIDE = ("DATABASE_URL", "REDIS_URL")
 
 @contextlib.contextmanager
 def house(**variables: str) -> Iterator[str]:
-    """Start everything, yield the simulator's address, end everything. `variables` are settings of this house."""
+    """Start everything, yield the simulator's URL, end everything. `variables` are added to the environment."""
     os.environ |= variables
     with tempfile.TemporaryDirectory(prefix="aegis-bench-") as directory, _exchange(Path(directory)) as url:
-        _settle_in(Path(directory), url)
+        _set_environment(Path(directory), url)
         os.environ |= variables
         join()
         with _servers(Path(directory)):
-            _furnish()
+            _prepare_database()
             yield url
 
 
 def join() -> None:
-    """Set up Django in this process, by the environment of the house."""
+    """Set up Django in this process, with the environment of the house."""
     import django
 
     os.environ["DJANGO_SETTINGS_MODULE"] = "config.settings"
@@ -44,13 +44,13 @@ def join() -> None:
 
 
 def hold(url: str, code: str, price: int) -> None:
-    """Move a stock to `price` and let nobody but us move it."""
+    """Move a stock to `price` (won) and freeze it there until the next call."""
     body = {"price": price, "freeze": True}
     httpx.post(f"{url}/simulator/quotes/{code}", json=body, timeout=30, trust_env=False).raise_for_status()
 
 
-def _settle_in(home: Path, url: str) -> None:
-    """Point the environment, which children inherit, at this house alone."""
+def _set_environment(home: Path, url: str) -> None:
+    """Set the environment, which child processes inherit, to this house only."""
     for name in [name for name in os.environ if name.startswith(("KIS_", "AEGIS_")) or name in OUTSIDE]:
         del os.environ[name]
     os.environ |= {
@@ -58,7 +58,7 @@ def _settle_in(home: Path, url: str) -> None:
         "AEGIS_ENV_FILE": os.devnull,
         "AEGIS_SIMULATOR_URL": url,
         "AEGIS_LOG_LEVEL": "ERROR",
-        # the allowance has a check of its own
+        # the call limit has a check of its own
         "KIS_CALLS_PER_SECOND": "100000",
     }
 
@@ -81,7 +81,7 @@ def _servers(home: Path) -> Iterator[None]:
         yield
 
 
-def _furnish() -> None:
+def _prepare_database() -> None:
     from django.core.management import call_command
 
     from infra import clock
@@ -95,14 +95,14 @@ def _furnish() -> None:
 
 @contextlib.contextmanager
 def _exchange(home: Path) -> Iterator[str]:
-    """Run a simulator in a process of its own, so that it takes nothing from what is measured."""
-    ours, theirs = multiprocessing.get_context("spawn").Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=_serve, args=(theirs, home / "clock.json"))
+    """Run a simulator in a process of its own, so that it takes no time of the measured process."""
+    parent_end, child_end = multiprocessing.get_context("spawn").Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=_serve, args=(child_end, home / "clock.json"))
     process.start()
     try:
-        yield ours.recv()
+        yield parent_end.recv()
     finally:
-        ours.close()
+        parent_end.close()
         process.join(15)
         if process.is_alive():
             process.kill()

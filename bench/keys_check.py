@@ -1,11 +1,11 @@
-"""Three app keys and a hundred holdings with stops: who hears what, and what happens when a key goes.
+"""Three app keys and a hundred holdings with stops: which feeds they carry, and what happens if a key is revoked.
 
     make keys-check
 
-First every stop must be heard on KRX, and NXT as ranks allow. Then one key after the other is revoked: every stop
-must be evaluated again, by a feed or by a polled price, within 15 s. Then the fill notice moves from key to key two
-hundred times, with a fill in the middle of each move: it must count once. Real sockets, tables and Redis; a part
-that takes too long ends early and fails. The last line is JSON; exit 1 if anything is amiss.
+First every stop must have its feed of KRX, and of NXT as far as ranks allow. Then one key after the other is revoked:
+every stop must be evaluated again, by a feed or by a polled price, within 15 s. Then the fill notice moves from key to
+key two hundred times, with a fill in the middle of each move, which must count once. Sockets, tables and Redis are
+real. A part that takes too long ends early and fails. The last line is JSON; exit 1 if a check fails.
 """
 
 import itertools
@@ -36,7 +36,7 @@ MOVES_SECONDS = 130.0
 SETTINGS = {
     "AEGIS_SIMULATOR_STOCKS": "120",
     "KIS_APP_KEYS": ",".join(f"{key}:{key}-secret" for key in KEYS[1:]),
-    # nobody trades so much in so short a time but a check
+    # only a check trades this much in so short a time
     "AEGIS_MAX_ORDERS_PER_MINUTE": "0",
     "AEGIS_DUPLICATE_SECONDS": "0",
     "AEGIS_MAX_DAY_WON": "0",
@@ -45,24 +45,24 @@ SETTINGS = {
 
 
 def main() -> int:
-    began = time.monotonic()
+    started_at = time.monotonic()
     with house.house(**SETTINGS) as url:
         check = Check(url)
         check.hold_and_arm()
         with check.listening(), check.trading():
             figures: dict[str, Any] = {"keys": len(KEYS), "stops": HOLDINGS, **check.coverage()}
             figures["revoked"] = [check.revoke(number) for number in (3, 2)]
-        # a second term: nothing of the revoked keys is left
+        # a second leader session: it has no state of the revoked keys
         with check.listening():
             figures |= check.moves()
-    figures["seconds"] = round(time.monotonic() - began, 1)
+    figures["seconds"] = round(time.monotonic() - started_at, 1)
     print(json.dumps(figures))
-    return 0 if _is_well(figures) else 1
+    return 0 if _has_passed(figures) else 1
 
 
-def _is_well(figures: dict[str, Any]) -> bool:
+def _has_passed(figures: dict[str, Any]) -> bool:
     covered = figures["on_krx"] == HOLDINGS and figures["on_nxt"] == figures["room_for_nxt"]
-    evaluated = all(each["evaluated"] == HOLDINGS for each in figures["revoked"])
+    evaluated = all(result["evaluated"] == HOLDINGS for result in figures["revoked"])
     return covered and evaluated and figures["once"] == figures["moves"] == MOVES and figures["ledger"] == "EQUAL"
 
 
@@ -117,78 +117,78 @@ class Check:
         def note(trades: Sequence[Any], arrived: float) -> None:
             self.heard.update((trade.code, time.monotonic()) for trade in trades)
 
-        usual = worker.CONSUMERS
-        worker.CONSUMERS = (*usual, lambda: Consumer(handlers=dict.fromkeys(TRADES.values(), note)))
+        original = worker.CONSUMERS
+        worker.CONSUMERS = (*original, lambda: Consumer(handlers=dict.fromkeys(TRADES.values(), note)))
         self.reconcile_wanted = threading.Event()
-        asked = _Asked(broker(), self.polled)
-        gaps.broker = lambda: asked
+        polling_broker = _RecordingBroker(broker(), self.polled)
+        gaps.broker = lambda: polling_broker
         worker.reconcile.delay = self.reconcile_wanted.set  # no worker runs here
-        self.term, over = worker.LeaderSession(lambda: True), threading.Event()
+        self.term, stop = worker.LeaderSession(lambda: True), threading.Event()
         threads = [
-            threading.Thread(target=self.term.run, args=(over,)),
-            threading.Thread(target=self._publish, args=(over,)),
-            threading.Thread(target=self._watch, args=(over,)),
+            threading.Thread(target=self.term.run, args=(stop,)),
+            threading.Thread(target=self._publish, args=(stop,)),
+            threading.Thread(target=self._watch, args=(stop,)),
         ]
         for thread in threads:
             thread.start()
         try:
             yield
         finally:
-            over.set()
+            stop.set()
             for thread in threads:
                 thread.join(20)
-            worker.CONSUMERS = usual
+            worker.CONSUMERS = original
 
-    def _publish(self, over: threading.Event) -> None:
+    def _publish(self, stop: threading.Event) -> None:
         from infra.lease import Lease
         from kis import status
         from kis.factory import store, stream_key
 
         lease = Lease(store(), stream_key("check"), 6.0)
-        while not over.wait(1.0):
+        while not stop.wait(1.0):
             status.publish(store(), stream_key("stream"), self.term.status(lease))
 
-    def _watch(self, over: threading.Event) -> None:
+    def _watch(self, stop: threading.Event) -> None:
         from django.db import connection
 
         from infra import clock
         from kis.factory import broker, stream_status
         from orders import stop_polling
 
-        asked = _Asked(broker(), self.polled)
-        while not over.wait(WATCH_SECONDS):
-            stop_polling.watch(asked, stream_status(), clock.now)  # type: ignore[arg-type]
+        polling_broker = _RecordingBroker(broker(), self.polled)
+        while not stop.wait(WATCH_SECONDS):
+            stop_polling.watch(polling_broker, stream_status(), clock.now)  # type: ignore[arg-type]
         connection.close()
 
     @contextmanager
     def trading(self) -> Iterator[None]:
-        """Let every stock trade again and again."""
-        over = threading.Event()
-        thread = threading.Thread(target=self._trade, args=(over,))
+        """Trade every stock repeatedly."""
+        stop = threading.Event()
+        thread = threading.Thread(target=self._trade, args=(stop,))
         thread.start()
         try:
             yield
         finally:
-            over.set()
+            stop.set()
             thread.join(20)
 
-    def _trade(self, over: threading.Event) -> None:
+    def _trade(self, stop: threading.Event) -> None:
         """Trade each stock at its best ask and its best bid in turn: each time at another price, so it does trade."""
         quotes = {code: self._post(f"/simulator/quotes/{code}") for code in self.codes}
         for side in itertools.cycle(("asks", "bids")):
             for code in self.codes:
-                if over.wait(0.005):
+                if stop.wait(0.005):
                     return
                 if levels := quotes[code][side]:
                     quotes[code] = self._post(f"/simulator/quotes/{code}", price=levels[0][0], freeze=True)
 
-    # --- what must hold
+    # --- checks
 
     def coverage(self) -> dict[str, Any]:
         streams = self.term.streams
         _wait(lambda: self._count("H0STCNT0") >= HOLDINGS, COVERED_SECONDS)
-        capacity = sum(each.subscriptions.limit for each in streams.members)
-        # the fill notice, and the market's pulse
+        capacity = sum(stream.subscriptions.limit for stream in streams.members)
+        # minus two subscriptions: the fill notice and the feed of priority PULSE
         room = min(self.listed_on_nxt, capacity - HOLDINGS - 2)
         _wait(lambda: self._count("H0NXCNT0") >= room, COVERED_SECONDS)
         return {
@@ -196,18 +196,18 @@ class Check:
             "on_nxt": self._count("H0NXCNT0"),
             "listed_on_nxt": self.listed_on_nxt,
             "room_for_nxt": room,
-            "registrations": [len(each.held) for each in streams.members],
+            "registrations": [len(stream.held) for stream in streams.members],
         }
 
     def _count(self, tr_id: str) -> int:
-        held = {topic.key for topic in self.term.streams.held if topic.tr_id == tr_id}
-        return len(held.intersection(self.codes))
+        codes = {topic.key for topic in self.term.streams.held if topic.tr_id == tr_id}
+        return len(codes.intersection(self.codes))
 
     def revoke(self, number: int) -> dict[str, Any]:
-        """Revoke one key, and see when each stop is evaluated again."""
+        """Revoke one key, and measure when each stop is evaluated again."""
         stream = self.term.streams.members[number - 1]
-        carried = len(stream.held)
-        began = time.monotonic()
+        subscription_count = len(stream.held)
+        started_at = time.monotonic()
         self._post("/simulator/keys", key=KEYS[number - 1], revoked=True)
         revoked_at = time.monotonic()
 
@@ -215,34 +215,34 @@ class Check:
             times = {code: self._evaluated_after(code, revoked_at) for code in self.codes}
             return {code: at for code, at in times.items() if at is not None}
 
-        _wait(lambda: len(evaluated()) == HOLDINGS and not stream.held, EVALUATED_SECONDS - (revoked_at - began))
-        seen = evaluated()
-        by_feed = sum(self.heard.get(code, 0.0) > revoked_at for code in seen)
+        _wait(lambda: len(evaluated()) == HOLDINGS and not stream.held, EVALUATED_SECONDS - (revoked_at - started_at))
+        evaluated_at = evaluated()
+        by_feed = sum(self.heard.get(code, 0.0) > revoked_at for code in evaluated_at)
         figures = {
             "key": number,
-            "carried": carried,
-            "evaluated": len(seen),
-            "slowest_seconds": round(max(seen.values(), default=0.0) - began, 1),
+            "carried": subscription_count,
+            "evaluated": len(evaluated_at),
+            "slowest_seconds": round(max(evaluated_at.values(), default=0.0) - started_at, 1),
             "by_feed": by_feed,
-            "by_polling_only": len(seen) - by_feed,
+            "by_polling_only": len(evaluated_at) - by_feed,
         }
         self._post("/simulator/keys", key=KEYS[number - 1], revoked=False)
         _wait(lambda: self._count("H0STCNT0") >= HOLDINGS, COVERED_SECONDS)
         return figures
 
     def _evaluated_after(self, code: str, moment: float) -> float | None:
-        times = [each.get(code, 0.0) for each in (self.heard, self.polled)]
+        times = [source.get(code, 0.0) for source in (self.heard, self.polled)]
         return min((at for at in times if at > moment), default=None)
 
     def moves(self) -> dict[str, Any]:
-        """Move the fill notice again and again, each time with a fill in the middle."""
+        """Move the fill notice MOVES times, each time with a fill in the middle."""
         from kis import stream
 
-        usual, stream.LOOK_SECONDS = stream.LOOK_SECONDS, 0.05
+        original, stream.LOOK_SECONDS = stream.LOOK_SECONDS, 0.05
         try:
             return self._moves()
         finally:
-            stream.LOOK_SECONDS = usual
+            stream.LOOK_SECONDS = original
 
     def _moves(self) -> dict[str, Any]:
         from infra import clock
@@ -255,7 +255,7 @@ class Check:
 
         streams, own_fills = self.term.streams, self.term.dispatch.own_fills
         service = OrderService(broker(), clock.now)
-        _wait(lambda: own_fills in streams.held and all(each.down_since is None for each in streams.members), 30.0)
+        _wait(lambda: own_fills in streams.held and all(stream.down_since is None for stream in streams.members), 30.0)
         reconcile.reconcile(broker(), clock.now)
         ends_at, rows = time.monotonic() + MOVES_SECONDS, list[int]()
         while len(rows) < MOVES and time.monotonic() < ends_at:
@@ -272,7 +272,9 @@ class Check:
         reconcile.reconcile(broker(), clock.now)
         KISFetcher(broker(), clock.now).sync_portfolio()
         orders = list(TradeOrder.objects.filter(pk__in=rows))
-        counted = {order.pk: sum(each.exec_qty for each in order.executions.all()) for order in orders}
+        filled_by_order = {
+            order.pk: sum(execution.exec_qty for execution in order.executions.all()) for order in orders
+        }
         sources = TradeExecution.objects.filter(order__in=rows).values_list("source", flat=True)
         ledger = self._http.get("/simulator/ledger", params={"account": ACCOUNT}).raise_for_status().json()
         verdict = judge(ledger)
@@ -280,21 +282,21 @@ class Check:
             print(verdict)
         return {
             "moves": len(rows),
-            "once": sum(qty == 1 for qty in counted.values()),
-            "twice": sum(qty > 1 for qty in counted.values()),
-            "missed": sum(qty < 1 for qty in counted.values()),
+            "once": sum(qty == 1 for qty in filled_by_order.values()),
+            "twice": sum(qty > 1 for qty in filled_by_order.values()),
+            "missed": sum(qty < 1 for qty in filled_by_order.values()),
             "by_notice": sum(source == TradeExecution.Source.NOTICE for source in sources),
             "by_list": sum(source == TradeExecution.Source.LIST for source in sources),
             "ledger": "DIFFERS" if verdict.differences else "EQUAL",
         }
 
     def _post(self, path: str, **body: Any) -> dict[str, Any]:
-        answer: dict[str, Any] = self._http.post(path, json=body).raise_for_status().json()
-        return answer
+        reply: dict[str, Any] = self._http.post(path, json=body).raise_for_status().json()
+        return reply
 
 
-class _Asked:
-    """A broker that notes whose price it was asked for."""
+class _RecordingBroker:
+    """A broker that records when each stock was last quoted."""
 
     def __init__(self, broker: Any, polled: dict[str, float]) -> None:
         self._broker = broker
@@ -315,11 +317,11 @@ def _buy() -> Any:
     return Side.BUY
 
 
-def _wait(happened: Callable[[], bool], seconds: float) -> bool:
-    """Wait until something happened, at most N seconds; the caller checks the result."""
-    gives_up_at = time.monotonic() + seconds
-    while not happened():
-        if time.monotonic() > gives_up_at:
+def _wait(is_met: Callable[[], bool], seconds: float) -> bool:
+    """Wait until `is_met`, at most N seconds; return whether it was."""
+    deadline = time.monotonic() + seconds
+    while not is_met():
+        if time.monotonic() > deadline:
             return False
         time.sleep(0.02)
     return True

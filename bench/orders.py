@@ -1,11 +1,11 @@
-"""Orders and fills on a real PostgreSQL, beside the least that any careful program must do for the same.
+"""Orders and fills on a real PostgreSQL, against the minimum that any careful program must do for them.
 
-- A fill notice, from the bytes of its frame to the commit, beside the same statements sent by bare psycopg
-  in one transaction. They are recorded from the very fill before and sent to a twin of the database, so that
-  both do the same work on the same rows, by turns.
-- An order, from the decision to the request's arrival at the server, beside a bare commit of the same rows and
-  a POST on a kept connection. What the broker is asked beforehand is answered at once: it is no work of ours.
-- A fill's way to us by push, beside the polling of spec §4, on the simulator.
+- A fill notice, from the bytes of its frame to the commit, against the same statements sent by bare psycopg
+  in one transaction. The statements are recorded from our own fill and replayed on a copy of the database, so
+  that both do the same work on the same rows, in turn.
+- An order, from the decision to the request's arrival at the server, against a bare commit of the same rows
+  and a POST on a kept connection. The broker answers earlier questions at once, because that is not our work.
+- The time until a fill is known by push, against the polling of spec §4, on the simulator.
 """
 
 import contextlib
@@ -46,7 +46,7 @@ def rows() -> list[Row]:
 
 
 class Recorder:
-    """Keeps the statements that Django sends while `on`, to be sent again by bare psycopg."""
+    """Records the statements that Django sends, so that bare psycopg can replay them."""
 
     def __init__(self) -> None:
         self.statements: list[tuple[str, Any]] = []
@@ -59,29 +59,29 @@ class Recorder:
 
 @contextlib.contextmanager
 def _twin() -> Iterator["psycopg.Connection[Any]"]:
-    """Copy the database, sequences and all, and connect to the copy as fast as psycopg can."""
+    """Copy the database with its sequences; yield a connection to the copy, as fast as psycopg can be."""
     from django.db import connection
 
-    known = connection.get_connection_params()
-    known = {name: known[name] for name in ("host", "port", "user", "password") if known.get(name)}
+    params = connection.get_connection_params()
+    params = {name: params[name] for name in ("host", "port", "user", "password") if params.get(name)}
     name = connection.settings_dict["NAME"]
     connection.close()
-    with psycopg.connect(**known, dbname="postgres", autocommit=True) as admin:
+    with psycopg.connect(**params, dbname="postgres", autocommit=True) as admin:
         admin.execute(f'DROP DATABASE IF EXISTS "{TWIN}"')
         admin.execute(f'CREATE DATABASE "{TWIN}" TEMPLATE "{name}"')
-    with psycopg.connect(**known, dbname=TWIN, autocommit=True, prepare_threshold=2) as twin:
+    with psycopg.connect(**params, dbname=TWIN, autocommit=True, prepare_threshold=2) as twin:
         yield twin
 
 
 def _replay(twin: "psycopg.Connection[Any]", statements: list[tuple[str, Any]]) -> float:
-    """Send the statements in one transaction, read what they return; return the seconds until it is committed."""
-    began = time.perf_counter()
+    """Send the statements in one transaction and read their results. Return the seconds until the commit."""
+    started_at = time.perf_counter()
     with twin.transaction(), twin.cursor() as cursor:
         for sql, params in statements:
             cursor.execute(sql, params)
             if cursor.description:
                 cursor.fetchall()
-    return time.perf_counter() - began
+    return time.perf_counter() - started_at
 
 
 # --- fills ---------------------------------------------------------------------------------------
@@ -97,7 +97,7 @@ def fill_rows() -> list[Row]:
     ours = list(RawNotice.objects.order_by("id").values_list("committed_ms", flat=True))[WARM_UP:]
     assert None not in ours, "a notice was not applied"
     bare = [seconds * 1000 for seconds, _ in raw]
-    slow, bare_slow = (statistics.quantiles(each, n=100)[98] for each in (ours, bare))
+    slow, bare_slow = (statistics.quantiles(times, n=100)[98] for times in (ours, bare))
     print(
         f"fill, bytes in to committed, ms: {statistics.median(ours):.2f} (99th of 100: {slow:.2f}), "
         f"{raw[0][1]} statements; by bare psycopg {statistics.median(bare):.2f} ({bare_slow:.2f})"
@@ -111,14 +111,14 @@ def fill_rows() -> list[Row]:
 
 
 def _fill_both(codec: Codec, number: str, index: int, twin: "psycopg.Connection[Any]") -> tuple[float, int]:
-    """Count one fill our way, then the same by hand on the twin; return the seconds of that and its statements."""
+    """Count one fill our way, then replay it on the twin. Return the seconds of the replay and its statements."""
     from django.db import connection
 
     from infra import clock
     from kis import codec as wire
     from orders import fills
 
-    # half of them leave the order open
+    # half of the fills leave the order open
     frame = _notice(number, 10 if index % 2 else 4, f"{100000 + index % 60:06d}")
     recorder = Recorder()
     with connection.execute_wrapper(recorder):
@@ -126,7 +126,7 @@ def _fill_both(codec: Codec, number: str, index: int, twin: "psycopg.Connection[
         for notice in wire.notices(codec.read(frame)):
             fills.ingest(notice, account="5000000001", now=clock.now(), arrived=arrived)
     *statements, (last, _) = recorder.statements
-    assert "committed_ms" in last, "the last statement is to be the note of how long it took"
+    assert "committed_ms" in last, "the last statement must record the duration"
     seconds = _replay(twin, statements)
     return seconds, len(statements)
 
@@ -135,7 +135,7 @@ CODES = [f"{number:06d}" for number in range(100, 150)]
 
 
 def _hold_stocks() -> None:
-    """Write fifty stocks that are held."""
+    """Insert fifty stocks, and a holding of each."""
     from decimal import Decimal
 
     from infra import clock
@@ -160,11 +160,11 @@ def _hold_stocks() -> None:
 
 
 def _open_orders(count: int) -> list[str]:
-    """Write so many orders of these stocks that rest at the broker; return their numbers."""
+    """Insert `count` orders of these stocks that rest at the broker; return their numbers."""
     from infra import clock
     from orders.models import TradeOrder
 
-    # the simulator counts from 1
+    # the simulator's own numbers start at 1
     now, numbers = clock.now(), range(900_000, 900_000 + count)
     TradeOrder.objects.bulk_create(
         TradeOrder(
@@ -198,9 +198,9 @@ def _notice(number: str, qty: int, at: str) -> str:
 
 
 def _codec() -> Codec:
-    """Return a codec that was given the key of the notices."""
+    """Return a codec that has the key of the notices."""
     codec = Codec()
-    answer = {
+    reply = {
         "header": {"tr_id": "H0STCNI0", "tr_key": "bench", "encrypt": "Y"},
         "body": {
             "rt_cd": "0",
@@ -209,7 +209,7 @@ def _codec() -> Codec:
             "output": {"key": KEY, "iv": IV},
         },
     }
-    codec.read(json.dumps(answer))
+    codec.read(json.dumps(reply))
     return codec
 
 
@@ -218,12 +218,12 @@ def _codec() -> Codec:
 
 def order_rows() -> list[Row]:
     with _stub() as (url, stamps), _twin() as twin:
-        began = _order_both(url, twin)
-        arrived = stamps()
-    assert len(arrived) == 2 * len(began), "every request was to arrive once"
+        decided_at = _order_both(url, twin)
+        arrived_at = stamps()
+    assert len(arrived_at) == 2 * len(decided_at), "every request must arrive once"
     # ours and the bare one take turns
-    ours = [(arrived[2 * n] - began[n][0]) * 1000 for n in range(WARM_UP, len(began))]
-    bare = [(arrived[2 * n + 1] - began[n][1]) * 1000 for n in range(WARM_UP, len(began))]
+    ours = [(arrived_at[2 * n] - decided_at[n][0]) * 1000 for n in range(WARM_UP, len(decided_at))]
+    bare = [(arrived_at[2 * n + 1] - decided_at[n][1]) * 1000 for n in range(WARM_UP, len(decided_at))]
     print(
         f"order, decision to its arrival at the server, ms: {statistics.median(ours):.2f} "
         f"(99th of 100: {statistics.quantiles(ours, n=100)[98]:.2f}); bare {statistics.median(bare):.2f}"
@@ -241,7 +241,7 @@ def order_rows() -> list[Row]:
 
 
 def _order_both(url: str, twin: "psycopg.Connection[Any]") -> list[tuple[float, float]]:
-    """Order our way and the bare way by turns; return when each decision was taken."""
+    """Place orders our way and the bare way in turn; return the times of the decisions."""
     from django.conf import settings
     from django.db import connection
 
@@ -249,10 +249,10 @@ def _order_both(url: str, twin: "psycopg.Connection[Any]") -> list[tuple[float, 
     from infra import clock
     from orders.service import OrderIntent, OrderService
 
-    # so many orders in so short a time are no trader's; the guards look all the same
+    # only a benchmark sends this many orders; the risk checks still run
     settings.MAX_ORDERS_PER_MINUTE = settings.MAX_DAY_WON = 10**12
     service = OrderService(_prompt_broker(url), clock.now)
-    began = []
+    decided_at = []
     with httpx.Client(timeout=10, trust_env=False) as http:
         for number in range(ORDERS + WARM_UP):
             price = LAST_PRICE - 100 * (number % 15) - 100
@@ -265,13 +265,13 @@ def _order_both(url: str, twin: "psycopg.Connection[Any]") -> list[tuple[float, 
             bare = time.perf_counter()
             _replay(twin, rows)
             http.post(f"{url}{_ORDER_PATH}", json={**_BODY, "ORD_UNPR": str(price)}, headers=_HEADERS)
-            _replay(twin, recorder.statements[_committed(recorder.statements) :])
-            began.append((ours, bare))
-    return began
+            _replay(twin, recorder.statements[_count_until_commit(recorder.statements) :])
+            decided_at.append((ours, bare))
+    return decided_at
 
 
 def _rows(order: Any) -> list[tuple[str, Any]]:
-    """Return the statements that write an order as it was committed, and its event, one row each."""
+    """Return the statements that insert an order as it was committed, and its event: one row each."""
     from infra import sql
 
     event = order.events.get(kind="CREATED")
@@ -280,8 +280,8 @@ def _rows(order: Any) -> list[tuple[str, Any]]:
     return [(sql.insertion(type(row)), sql.values(row)) for row in (order, event)]
 
 
-def _committed(statements: list[tuple[str, Any]]) -> int:
-    """Return how many statements there were until the order was committed."""
+def _count_until_commit(statements: list[tuple[str, Any]]) -> int:
+    """Return the number of statements up to the commit of the order."""
     (last,) = (n for n, (sql, _) in enumerate(statements) if "INSERT INTO trade_orders" in sql)
     return last + 1
 
@@ -301,7 +301,7 @@ _HEADERS = {"authorization": "Bearer bench", "appkey": "bench", "appsecret": "be
 
 
 def _prompt_broker(url: str) -> Any:
-    """Return the real broker, whose order goes to the stub, and whose answers before it cost nothing."""
+    """Return the real broker, but its orders go to the stub, and its earlier answers take no time."""
     from django.conf import settings
 
     from aegis.broker import Orderable, Quote
@@ -320,27 +320,27 @@ def _prompt_broker(url: str) -> Any:
             return Orderable(cash=10**12, qty=10**6)
 
     environment, http = settings.KIS_ENVIRONMENT.at(url), httpx.Client(timeout=10, trust_env=False)
-    secrets, allowance = settings.KIS_CREDENTIALS, settings.KIS_CALLS_PER_SECOND
-    tokens = Tokens(environment, secrets, http, store())
-    throttle = Throttle(store(), "bench:orders", allowance)
-    ledger = Throttle(store(), "bench:orders:ledger", allowance)
-    return Prompt(Client(environment, secrets, settings.KIS_DIALECT, http, tokens, throttle, ledger))
+    credentials, calls_per_second = settings.KIS_CREDENTIALS, settings.KIS_CALLS_PER_SECOND
+    tokens = Tokens(environment, credentials, http, store())
+    throttle = Throttle(store(), "bench:orders", calls_per_second)
+    ledger = Throttle(store(), "bench:orders:ledger", calls_per_second)
+    return Prompt(Client(environment, credentials, settings.KIS_DIALECT, http, tokens, throttle, ledger))
 
 
 @contextlib.contextmanager
 def _stub() -> Iterator[tuple[str, Callable[[], list[float]]]]:
-    """Run a server that stamps each order as its last byte arrives; yield its address and who asks for the stamps."""
+    """Run a server that stamps each order when its last byte arrives; yield its URL and a function for the stamps."""
     context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs,), daemon=True)
+    parent_end, child_end = context.Pipe()
+    process = context.Process(target=_serve, args=(child_end,), daemon=True)
     process.start()
 
     def stamps() -> list[float]:
-        ours.send("stamps")
-        return list(ours.recv())
+        parent_end.send("stamps")
+        return list(parent_end.recv())
 
     try:
-        yield f"http://127.0.0.1:{ours.recv()}", stamps
+        yield f"http://127.0.0.1:{parent_end.recv()}", stamps
     finally:
         process.kill()
         process.join()
@@ -359,11 +359,11 @@ def _accept(listener: socket.socket, stamps: list[float]) -> None:
     while True:
         peer, _ = listener.accept()
         peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        threading.Thread(target=_converse, args=(peer, stamps), daemon=True).start()
+        threading.Thread(target=_serve_connection, args=(peer, stamps), daemon=True).start()
 
 
-def _converse(peer: socket.socket, stamps: list[float]) -> None:
-    """Answer one kept connection; `time.perf_counter` is one clock for every process of the machine."""
+def _serve_connection(peer: socket.socket, stamps: list[float]) -> None:
+    """Serve one kept connection. `time.perf_counter` is one clock for every process of the machine."""
     reader = peer.makefile("rb")
     while line := reader.readline():
         length = 0
@@ -403,9 +403,9 @@ def push_rows(url: str) -> list[Row]:
     house.hold(url, "005930", LAST_PRICE)
     service = OrderService(broker(), clock.now)
     with _listening():
-        pushed = [_known_by_push(service, n) for n in range(PUSHES)]
-    polled = [_known_by_polling(service, PUSHES + n) for n in range(POLLS)]
-    push, poll = statistics.median(pushed), statistics.median(polled)
+        push_times = [_seconds_by_push(service, n) for n in range(PUSHES)]
+    poll_times = [_seconds_by_polling(service, PUSHES + n) for n in range(POLLS)]
+    push, poll = statistics.median(push_times), statistics.median(poll_times)
     print(f"order to fill known, ms: by push {push * 1000:.1f}, by polling each second {poll * 1000:.0f}")
     return [Row("push_vs_polling", poll / push, 18, "orders asked for each second, as spec §4 has it")]
 
@@ -417,60 +417,60 @@ def _listening() -> Iterator[None]:
 
     from stream.worker import LeaderSession
 
-    term, stop = LeaderSession(lambda: True), threading.Event()
+    session, stop = LeaderSession(lambda: True), threading.Event()
 
     def run() -> None:
-        term.run(stop)
+        session.run(stop)
         connections.close_all()
 
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        _wait(lambda: term.dispatch.own_fills in term.stream.held)
+        _wait(lambda: session.dispatch.own_fills in session.stream.held)
         yield
     finally:
         stop.set()
         thread.join()
 
 
-def _known_by_push(service: Any, number: int) -> float:
-    """Buy one share that fills at once; return the seconds from the decision until its fill is in the table."""
+def _seconds_by_push(service: Any, number: int) -> float:
+    """Place a buy that fills at once; return the seconds from the decision until its fill is in the table."""
     from orders.models import TradeExecution
 
-    began = time.perf_counter()
-    order = service.place(_wanted(number))
+    started_at = time.perf_counter()
+    order = service.place(_intent(number))
     _wait(TradeExecution.objects.filter(order=order).exists)
-    return time.perf_counter() - began
+    return time.perf_counter() - started_at
 
 
-def _known_by_polling(service: Any, number: int) -> float:
-    """The same, told by the list of orders, asked each second."""
+def _seconds_by_polling(service: Any, number: int) -> float:
+    """Do the same with the order list, which is read each second."""
     from infra import clock
     from kis.factory import broker
 
-    began = time.perf_counter()
-    order = service.place(_wanted(number))
+    started_at = time.perf_counter()
+    order = service.place(_intent(number))
     today = clock.now().date()
     while True:
         time.sleep(POLL_SECONDS)
         for record in broker().orders(today, today):
             if record.order_no == order.order_no and record.filled_qty == order.qty:
-                return time.perf_counter() - began
+                return time.perf_counter() - started_at
 
 
-def _wanted(number: int) -> Any:
+def _intent(number: int) -> Any:
     from aegis.terms import Side
     from orders.service import OrderIntent
 
-    # quantities differ: the same order twice in a few seconds would be held for a slip of the hand
+    # quantities differ: the same order twice within seconds would be denied as a duplicate
     return OrderIntent("005930", Side.BUY, 1 + number, strategy="buy_urgent")
 
 
-def _wait(happened: Callable[[], bool]) -> None:
-    gives_up_at = time.monotonic() + PATIENCE_SECONDS
-    while not happened():
-        if time.monotonic() > gives_up_at:
-            raise TimeoutError("what was waited for did not happen")
+def _wait(is_met: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not is_met():
+        if time.monotonic() > deadline:
+            raise TimeoutError("the awaited condition was not met in time")
         time.sleep(0.001)
 
 

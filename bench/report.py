@@ -1,4 +1,4 @@
-"""What a benchmark hands in: a ratio, the goal it should meet, and whom it was measured against."""
+"""The result of a benchmark: a ratio, its goal, and what it was measured against."""
 
 import gc
 import statistics
@@ -11,7 +11,7 @@ ROUNDS = 7
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A ratio taken in one run. `at_least` tells whether the goal is a floor or a ceiling."""
+    """A ratio measured in one run. `at_least`: the goal is a minimum, otherwise a maximum."""
 
     name: str
     ratio: float
@@ -25,16 +25,16 @@ class Row:
 
 
 def rates(cases: Mapping[str, Callable[[], object]], *, calls: int) -> dict[str, float]:
-    """Return calls a second of each case, the median of rounds in which they take turns."""
-    seen: dict[str, list[float]] = {name: [] for name in cases}
+    """Return the calls a second of each case: the median of rounds in which the cases take turns."""
+    rates_by_name: dict[str, list[float]] = {name: [] for name in cases}
     gc.disable()
     try:
         for _ in range(ROUNDS):
             for name, case in cases.items():
-                began = time.perf_counter()
+                started_at = time.perf_counter()
                 for _ in range(calls):
                     case()
-                seen[name].append(calls / (time.perf_counter() - began))
+                rates_by_name[name].append(calls / (time.perf_counter() - started_at))
     finally:
         gc.enable()
-    return {name: statistics.median(values) for name, values in seen.items()}
+    return {name: statistics.median(values) for name, values in rates_by_name.items()}

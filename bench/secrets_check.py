@@ -1,8 +1,8 @@
-"""Play a day with planted secrets, then look for them wherever a stranger might: `make secrets-check`.
+"""Play a day with planted secrets, then search for them wherever they could leak: `make secrets-check`.
 
-Looked for: what is planted, and the access token issued meanwhile, which may be in its own place in Redis alone.
-Looked through: every page of the desk and its error pages, Flower, `/metrics` and `/readyz`, all that processes
-logged at level DEBUG, every table, and all of Redis with the tasks and their arguments. Exit code 1 where one is found.
+The secrets are the planted ones, and the access token issued meanwhile, which may only be under its own key in Redis.
+The search covers every page of the desk and its error pages, Flower, `/metrics` and `/readyz`, all that the processes
+log at level DEBUG, every table, and all of Redis with the tasks and their arguments. Exit code 1 if a secret is found.
 """
 
 import json
@@ -30,7 +30,7 @@ PLANTED = {
     "AEGIS_TELEGRAM_TOKEN": TOKEN,
     "AEGIS_NOTIFY_URLS": "json://planted-user:planted-word-e41c@127.0.0.1:1/",
 }
-# what may stand alone of an address
+# the secret parts of the addresses above
 PARTS = ("planted-word-e41c", "planted-further-key-2d88", "planted-further-secret-6e02", "planted-ping-9b3c")
 CHAT = 4711
 FLOWER_PASSWORD = "planted-flower-word-88"
@@ -38,27 +38,27 @@ PAGES_PER_TABLE = 3
 ISSUED = "the access token issued"
 
 Text = tuple[str, str]
-"""Where it was found, and what it says."""
+"""The name of a place, and its text."""
 
 
 def main() -> int:
     with tempfile.TemporaryDirectory(prefix="aegis-secrets-") as directory, serve() as telegram:
-        _settle_in(Path(directory), telegram)
+        _set_environment(Path(directory), telegram)
         import django
 
         django.setup()
-        logging.disable(logging.WARNING)  # in this process; those of the house log everything
+        logging.disable(logging.WARNING)  # in this process only; the processes of AEGIS log everything
         texts = list(_play_and_collect(Path(directory), telegram))
-    issued = {where: text for where, text in texts if where == ISSUED}[ISSUED]
-    found = [(where, name) for where, text in texts if where != ISSUED for name in _found(text, issued)]
-    for where, name in found:
-        print(f"FOUND {name} in {where}")
+    issued = {place: text for place, text in texts if place == ISSUED}[ISSUED]
+    leaks = [(place, name) for place, text in texts if place != ISSUED for name in _secrets_in(text, issued)]
+    for place, name in leaks:
+        print(f"FOUND {name} in {place}")
     size = sum(len(text) for _where, text in texts)
-    print(f"SECRETS {'FOUND ' + str(len(found)) if found else 'NOWHERE'} places={len(texts)} letters={size:,}")
-    return 1 if found else 0
+    print(f"SECRETS {'FOUND ' + str(len(leaks)) if leaks else 'NOWHERE'} places={len(texts)} letters={size:,}")
+    return 1 if leaks else 0
 
 
-def _settle_in(home: Path, telegram: FakeTelegram) -> None:
+def _set_environment(home: Path, telegram: FakeTelegram) -> None:
     for name in [
         name for name in os.environ if name.startswith(("KIS_", "AEGIS_")) or name.endswith(("BASE_URL", "REDIS_URL"))
     ]:
@@ -86,7 +86,7 @@ def _free_ports(count: int) -> list[int]:
     return numbers
 
 
-def _found(text: str, issued: str) -> list[str]:
+def _secrets_in(text: str, issued: str) -> list[str]:
     values = [*PLANTED.items(), *((part, part) for part in PARTS), ("FLOWER_PASSWORD", FLOWER_PASSWORD)]
     values.append((ISSUED, issued))
     return [name for name, value in values if value in text]
@@ -99,36 +99,36 @@ def _play_and_collect(home: Path, telegram: FakeTelegram) -> Iterator[Text]:
     from rehearsal.scripted_day import play
 
     log = home / "house.log"
-    said: list[str] = []
+    supervisor_lines: list[str] = []
     with (
         log.open("w", encoding="utf-8") as output,
-        Runtime(output=output, say=said.append, fresh_day=True) as house,
+        Runtime(output=output, say=supervisor_lines.append, fresh_day=True) as runtime,
         (home / "demo.log").open("w", encoding="utf-8") as report,
     ):
-        house.wait_until_ready()
+        runtime.wait_until_ready()
         verdict = play(settings.KIS_ENVIRONMENT.rest_url, report)
         if verdict.differences:
             raise RuntimeError(str(verdict))
-        yield from _telephone(telegram)
+        yield from _telegram_replies(telegram)
         yield from _pages()
         yield from _flower()
         yield from _tables()
         yield from _redis()
-    yield from ((f"what the supervisor says, line {number}", line) for number, line in enumerate(said))
+    yield from ((f"supervisor output, line {number}", line) for number, line in enumerate(supervisor_lines))
     yield "the processes' logs", log.read_text(encoding="utf-8", errors="replace")
     yield "the demo's report", (home / "demo.log").read_text(encoding="utf-8")
 
 
-def _telephone(telegram: FakeTelegram) -> Iterator[Text]:
+def _telegram_replies(telegram: FakeTelegram) -> Iterator[Text]:
     for line in ("/잔고", "/주문", "/체결", "/상태", "/미확인"):
-        before = len(telegram.sent)
+        count_before = len(telegram.sent)
         telegram.write(CHAT, line)
-        telegram.wait_for_sent(before + 1, seconds=60)
-    yield "what Telegram was told", "\n".join(sent.text for sent in telegram.sent)
+        telegram.wait_for_sent(count_before + 1, seconds=60)
+    yield "the messages to Telegram", "\n".join(message.text for message in telegram.sent)
 
 
 def _pages() -> Iterator[Text]:
-    """Read the desk as its administrator does, page by page, and an error page of each kind."""
+    """Read every page of the desk as its administrator, and an error page of each kind."""
     from django.conf import settings
     from django.contrib import admin
     from django.contrib.auth import get_user_model
@@ -166,7 +166,7 @@ def _flower() -> Iterator[Text]:
         for task in list(tasks.json())[:20]:
             yield f"Flower's task {task}", http.get(f"/task/{task}").text
         if len(tasks.json()) < 5:
-            raise RuntimeError("Flower saw next to no tasks: their arguments were not looked at")
+            raise RuntimeError("Flower has almost no tasks: their arguments were not checked")
 
 
 def _tables() -> Iterator[Text]:
@@ -184,11 +184,11 @@ def _redis() -> Iterator[Text]:
     from kis.auth import store_key
     from kis.factory import store
 
-    its_place = store_key(settings.KIS_ENVIRONMENT, settings.KIS_CREDENTIALS, "token").encode()
-    words = store().get(its_place)
-    if words is None:
-        raise RuntimeError("no token is in Redis: nothing was asked of the broker")
-    yield ISSUED, json.loads(words)["value"]
+    token_key = store_key(settings.KIS_ENVIRONMENT, settings.KIS_CREDENTIALS, "token").encode()
+    token_json = store().get(token_key)
+    if token_json is None:
+        raise RuntimeError("no token is in Redis: the broker was not called")
+    yield ISSUED, json.loads(token_json)["value"]
     readers: dict[str, Callable[[bytes], Any]] = {
         "string": store().get,
         "list": lambda key: store().lrange(key, 0, -1),
@@ -197,7 +197,7 @@ def _redis() -> Iterator[Text]:
         "zset": lambda key: store().zrange(key, 0, -1),
     }
     for key in store().scan_iter():
-        if key == its_place:
+        if key == token_key:
             continue
         kind = store().type(key).decode()
         yield f"Redis {key.decode()}", f"{key!r} {readers[kind](key)!r}" if kind in readers else repr(key)

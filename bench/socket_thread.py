@@ -1,8 +1,8 @@
-"""How many frames a second the socket's own thread takes: line, message, codec, handler, all of our own loop.
+"""How many frames a second the socket's thread handles: socket, message, codec and handler, all in our own loop.
 
-A server in a process of its own sends H0STCNT0 frames of forty stocks as fast as the line takes them.
-The goal is a figure, not a ratio: what a busy opening may bring. Beside it stands the library's own
-app loop as it comes, which hands over text and does nothing with it.
+A server in a process of its own sends H0STCNT0 frames of forty stocks as fast as the socket takes them.
+The goal is a figure, not a ratio: the frames of a busy opening. It is compared with the library's own
+app loop, unmodified, which delivers text and does nothing with it.
 """
 
 import base64
@@ -28,7 +28,7 @@ from kis.subscriptions import Topic
 GOAL_FRAMES = 40_000
 STOCKS = 40
 FRAMES = 200_000
-# the peer's loop is slow: fewer tell as much
+# the peer's loop is slow: fewer frames measure it as well
 PEER_FRAMES = 20_000
 ROUNDS = 3
 _ACCEPT_SALT = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -55,8 +55,8 @@ def _typed(data: Data) -> None:
     realtime.read(data)
 
 
-class _Ear:
-    """Takes so many frames, then ends the stream."""
+class _CountingListener:
+    """Handles FRAMES frames, then ends the stream."""
 
     def __init__(self, handler: Callable[[Data], object], stop: threading.Event) -> None:
         self._handler = handler
@@ -100,23 +100,25 @@ class _OpenDoor:
 
 def _ours(url: str, handler: Callable[[Data], object]) -> float:
     stop = threading.Event()
-    ear = _Ear(handler, stop)
-    thread = threading.Thread(target=Stream(url, door=_OpenDoor(), listener=ear).run, args=(stop,), name="kis-socket")
+    listener = _CountingListener(handler, stop)
+    thread = threading.Thread(
+        target=Stream(url, door=_OpenDoor(), listener=listener).run, args=(stop,), name="kis-socket"
+    )
     thread.start()
     thread.join()
-    return (FRAMES - 1) / (ear.ended - ear.began)
+    return (FRAMES - 1) / (listener.ended - listener.began)
 
 
 def _peer(url: str) -> float:
-    seen: list[float] = []
+    arrival_times: list[float] = []
 
     def on_message(app: Any, message: str) -> None:
-        seen.append(time.perf_counter())
-        if len(seen) >= PEER_FRAMES:
+        arrival_times.append(time.perf_counter())
+        if len(arrival_times) >= PEER_FRAMES:
             app.close()
 
     websocket.WebSocketApp(url, on_message=on_message).run_forever()
-    return (PEER_FRAMES - 1) / (seen[PEER_FRAMES - 1] - seen[0])
+    return (PEER_FRAMES - 1) / (arrival_times[PEER_FRAMES - 1] - arrival_times[0])
 
 
 def _median(values: list[float]) -> float:
@@ -124,14 +126,14 @@ def _median(values: list[float]) -> float:
 
 
 class _Server:
-    """A process that talks and never listens."""
+    """A process that sends frames and reads only the handshake."""
 
     def __enter__(self) -> str:
         context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
+        parent_end, child_end = context.Pipe()
+        self._process = context.Process(target=_serve, args=(child_end,), daemon=True)
         self._process.start()
-        return f"ws://127.0.0.1:{ours.recv()}/tryitout"
+        return f"ws://127.0.0.1:{parent_end.recv()}/tryitout"
 
     def __exit__(self, *error: object) -> None:
         self._process.terminate()
@@ -143,31 +145,33 @@ def _serve(ready: Connection) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         ready.send(listener.getsockname()[1])
         while True:
-            line, _ = listener.accept()
-            threading.Thread(target=_talk, args=(line, chunk), daemon=True).start()
+            client, _ = listener.accept()
+            threading.Thread(target=_send_frames, args=(client, chunk), daemon=True).start()
 
 
-def _talk(line: socket.socket, chunk: bytes) -> None:
-    with line:
+def _send_frames(client: socket.socket, chunk: bytes) -> None:
+    with client:
         request = b""
         while b"\r\n\r\n" not in request:
-            request += line.recv(4096)
-        key = next(words.split(b":", 1)[1].strip() for words in request.split(b"\r\n") if b"Sec-WebSocket-Key" in words)
-        digest = hashlib.sha1(key + _ACCEPT_SALT.encode()).digest()  # noqa: S324 - the protocol's own choice
+            request += client.recv(4096)
+        key = next(
+            header.split(b":", 1)[1].strip() for header in request.split(b"\r\n") if b"Sec-WebSocket-Key" in header
+        )
+        digest = hashlib.sha1(key + _ACCEPT_SALT.encode()).digest()  # noqa: S324 - the protocol requires SHA-1
         accept = base64.b64encode(digest).decode()
         head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        line.sendall(f"{head}Sec-WebSocket-Accept: {accept}\r\n\r\n".encode())
+        client.sendall(f"{head}Sec-WebSocket-Accept: {accept}\r\n\r\n".encode())
         try:
             while True:
-                line.sendall(chunk)
-        except OSError:  # they have heard enough
+                client.sendall(chunk)
+        except OSError:  # the client has closed the connection
             return
 
 
 def _chunk() -> bytes:
-    """Return a few hundred frames as they stand on the wire, the stocks in turns."""
-    sent = []
+    """Return a few hundred frames in wire format, one stock after the other."""
+    frames = []
     for n in range(STOCKS * 10):
         payload = TRADE.replace("005930", f"{n % STOCKS:06d}").encode()
-        sent.append(struct.pack("!BBH", 0x81, 126, len(payload)) + payload)
-    return b"".join(sent)
+        frames.append(struct.pack("!BBH", 0x81, 126, len(payload)) + payload)
+    return b"".join(frames)

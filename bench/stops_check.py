@@ -2,15 +2,15 @@
 
     make stops-check
 
-Two listeners, each on a socket of its own, judge every trade, duplicates included; the real `urgent` worker sells at
-fifteen calls a second; in every fifth round that worker is killed in the middle, in one scene at each of its calls,
-and another takes over. Each run must end with every guarded share sold, or standing at the lower limit, at the exchange
-and in our tables. The last line is JSON; exit 1 if a counter that must be zero is not.
+Two listeners, each on a socket of its own, evaluate every trade, duplicates included. The real `urgent` worker sells at
+fifteen calls a second. In every fifth round that worker is killed in the middle, and in one scene at each of its calls;
+another worker takes over. Each run must end with every guarded share sold, or offered at the lower limit, both at the
+exchange and in our tables. The last line is JSON; exit 1 if a counter that must be zero is not.
 
-`unsold`: shares that are held and not on offer at the lower limit. `missed`: stops that did not trigger.
-`false_triggers`: stops that did at a price above their line. `below_band`: our own price more than 3 % below the
+`unsold`: shares that are held and not offered at the lower limit. `missed`: stops that did not trigger.
+`false_triggers`: stops that triggered at a price above their limit. `below_band`: our own price more than 3 % below the
 current one, neither at the plan's market step nor at a locked lower limit. `late`: more than two seconds from the
-crossing trade to the order's leaving, if no worker was killed; ten if one was.
+crossing trade until the order is sent, if no worker was killed; more than ten if a worker was killed.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ LISTENERS = 2
 ACCOUNT = "50000000-01"
 LARGEST_FALL_PERCENT = 30
 KILLED_EVERY = 5
-# one falls after the other: how long a stop takes is not to be how many wait before it
+# the stocks fall one after the other, so that the time of a stop does not include the stops before it
 APART_SECONDS = 0.3
 # how a price falls: in N moves, S seconds apart
 WAYS = ((1, 0.1), (3, 0.1), (12, 0.02))
@@ -59,25 +59,25 @@ STEPS = (
     "before cancel",
     "after cancel",
 )
-# nobody trades so much in so short a time but a check
+# only a check trades this much in so short a time
 UNBOUND = {"AEGIS_MAX_ORDERS_PER_MINUTE": "0", "AEGIS_DUPLICATE_SECONDS": "0", "AEGIS_MAX_DAILY_LOSS_PERCENT": "0"}
 ZEROS = ("unsold", "oversold", "missed", "false_triggers", "below_band", "late")
 
 
-def listen(number: int, ready: "Event", over: "Event") -> None:
-    """Hold a socket with an app key of our own, as a stream worker does with the lease."""
+def listen(number: int, ready: "Event", finished: "Event") -> None:
+    """Hold a socket with an app key of our own, as the stream worker does while it has the lease."""
     os.environ["KIS_APP_KEY"] = f"listener-{number}"
     house.join()
     import threading
 
     from stream.worker import LeaderSession
 
-    term, stop = LeaderSession(lambda: True), threading.Event()
-    thread = threading.Thread(target=term.run, args=(stop,))
+    session, stop = LeaderSession(lambda: True), threading.Event()
+    thread = threading.Thread(target=session.run, args=(stop,))
     thread.start()
-    while not over.is_set():
-        held = {str(topic) for topic in term.stream.subscriptions.held}
-        holds_all = sum(topic.startswith("H0STCNT0") for topic in held) >= STOCKS
+    while not finished.is_set():
+        topics = {str(topic) for topic in session.stream.subscriptions.held}
+        holds_all = sum(topic.startswith("H0STCNT0") for topic in topics) >= STOCKS
         (ready.set if holds_all else ready.clear)()
         time.sleep(0.05)
     stop.set()
@@ -96,7 +96,7 @@ def main() -> int:
             figures = check.figures()
             print(figures, flush=True)
             figures |= {"wall_ms_at_1_call": check.at_one_call_a_second()}
-            # last, for they move the clock
+            # last, because they move the clock
             scenes = Scenes(check).play()
         figures |= {"scenes": scenes}
     print(json.dumps(figures))
@@ -107,14 +107,14 @@ def main() -> int:
 @contextlib.contextmanager
 def _listening() -> Iterator[list["Event"]]:
     context = multiprocessing.get_context("spawn")
-    over, ready = context.Event(), [context.Event() for _ in range(LISTENERS)]
-    processes = [context.Process(target=listen, args=(n, ready[n], over)) for n in range(LISTENERS)]
+    finished, ready = context.Event(), [context.Event() for _ in range(LISTENERS)]
+    processes = [context.Process(target=listen, args=(n, ready[n], finished)) for n in range(LISTENERS)]
     for process in processes:
         process.start()
     try:
         yield ready
     finally:
-        over.set()
+        finished.set()
         for process in processes:
             process.join(20)
             if process.is_alive():
@@ -137,7 +137,7 @@ class Run:
 
 
 class Check:
-    """The rounds, and what came of them."""
+    """The rounds and their results."""
 
     def __init__(self, url: str, logs: Path) -> None:
         from simulator.exchange.listings import STOCKS as LISTED
@@ -169,8 +169,8 @@ class Check:
         percents = [_percent(number * STOCKS + n) for n in range(STOCKS)]
         self._hold_shares()
         runs = [self._arm(code, percent, is_killed) for code, percent in zip(self.codes, percents, strict=True)]
-        time.sleep(2.5)  # every listener has read the rules by then, and knows what to hold
-        _wait(lambda: all(each.is_set() for each in ready), "both listeners to hold every stock")
+        time.sleep(2.5)  # by then every listener has read the stop rules, and knows its subscriptions
+        _wait(lambda: all(event.is_set() for event in ready), "both listeners to subscribe every stock")
         for run in runs:
             self.hold(run.code, self.moved(run.code, -_line_percent(percents[runs.index(run)]) / 2))  # a near miss
         for place, (run, percent) in enumerate(zip(runs, percents, strict=True)):
@@ -201,7 +201,7 @@ class Check:
         return Run(code, self.arm(code, line), line, self.bid(code), is_killed)
 
     def _fall(self, run: Run, percent: float) -> None:
-        """Let the price fall at once, in some moves, or in many while the order is on its way: by turns."""
+        """Let the price fall at once, in some moves, or in many moves while the order is being sent: in turn by run."""
         start, (moves, seconds) = _line_percent(percent), WAYS[len(self.runs) % len(WAYS)]
         self.runs.append(run)
         for move in range(moves):
@@ -211,7 +211,7 @@ class Check:
                 run.bid = self.bid(run.code)
             time.sleep(seconds)
 
-    # --- what is checked
+    # --- checks
 
     def _judge(self, run: Run) -> None:
         from orders.models import StopRule
@@ -227,16 +227,16 @@ class Check:
             run.problems.append("false_triggers")
         sold = sum(order.filled_qty for order in orders)
         run.lost_won = sum(run.bid * order.filled_qty - order.filled_amount for order in orders)
-        standing = self._standing(run)
+        offered = self._offered_at_lower_limit(run)
         if sold > SHARES:
             run.problems.append("oversold")
-        if sold + standing < SHARES:
+        if sold + offered < SHARES:
             run.problems.append("unsold")
         if any(_is_below_band(order, self) for order in sent):
             run.problems.append("below_band")
         run.wall_seconds = (sent[0].sent_at - row.triggered_at).total_seconds() if sent else None
-        most = LATE_AFTER_A_KILL_SECONDS if run.is_killed else LATE_SECONDS
-        if run.wall_seconds is None or run.wall_seconds > most:
+        limit_seconds = LATE_AFTER_A_KILL_SECONDS if run.is_killed else LATE_SECONDS
+        if run.wall_seconds is None or run.wall_seconds > limit_seconds:
             run.problems.append("late")
         if sold == SHARES:
             last = max(fill.executed_at for order in orders for fill in order.executions.all())
@@ -244,36 +244,36 @@ class Check:
         if run.problems:
             print(run, row.state, row.note, *row.events.all(), sep="; ")
 
-    def _standing(self, run: Run) -> int:
-        """Return the shares on offer at the lower limit, by the broker's own list of orders."""
+    def _offered_at_lower_limit(self, run: Run) -> int:
+        """Return the shares offered at the lower limit, by the broker's order list."""
         from aegis.terms import Side
         from infra import clock
         from kis.factory import broker
 
-        wanted = (run.code, Side.SELL, self.quote(run.code).lower_limit)
+        key = (run.code, Side.SELL, self.quote(run.code).lower_limit)
         today = clock.now().date()
-        lines = [line for line in broker().orders(today, today) if (line.code, line.side, line.price) == wanted]
+        lines = [line for line in broker().orders(today, today) if (line.code, line.side, line.price) == key]
         return sum(line.open_qty for line in lines)
 
     def at_one_call_a_second(self) -> dict[str, float]:
-        """Time a few stops with a worker that may ask once a second, as on paper."""
+        """Time a few stops with a worker that may make one call a second, as in paper trading."""
         self._restart(KIS_CALLS_PER_SECOND="1")
         times = []
         for code in self.codes[:SLOW_STOPS]:
             pk = self.armed_and_triggered(code, percent=3)
             with contextlib.suppress(TimeoutError):
-                # nothing else asks the broker meanwhile: the allowance is one for all processes
+                # no other process calls the broker meanwhile: all share one call limit
                 _wait(lambda pk=pk: self.wall(pk) < PATIENCE_SECONDS, "the sale to leave")
             times.append(self.wall(pk))
             time.sleep(3)
         self._restart()
-        return _spread([each * 1000 for each in times])
+        return _spread([seconds * 1000 for seconds in times])
 
     def _restart(self, **variables: str) -> None:
         self.stop_worker()
         self.worker = self.start_worker(**variables)
 
-    # --- what a scene needs
+    # --- steps of a scene
 
     def armed_and_triggered(self, code: str, percent: float = 3, quantity: int | None = None) -> int:
         """Hold shares, arm a stop, and trigger it for a fall; return its number."""
@@ -283,7 +283,7 @@ class Check:
         return pk
 
     def armed(self, code: str, percent: float, quantity: int | None = None) -> int:
-        """Hold shares and arm a stop a little above a fall of so many percent; return its number."""
+        """Hold shares and arm a stop a little above a fall of `percent`; return its number."""
         self.hold(code, self.base[code])
         self.give(code, SHARES)
         self.sync()
@@ -320,7 +320,7 @@ class Check:
         KISFetcher(broker(), clock.now).sync_portfolio()
 
     def work(self) -> None:
-        """Do what beat would: hand on what is due, and read the broker's list."""
+        """Do the work of beat: send the steps that are due, and read the broker's order list."""
         from infra import clock
         from kis.factory import broker
         from orders import cancel_driver, reconcile, stops
@@ -334,7 +334,7 @@ class Check:
         time.sleep(0.5)
 
     def follow(self, rows: Sequence[int]) -> None:
-        """Work until every stop is over, or stands at the lower limit."""
+        """Work until every stop is over, or its order rests at the lower limit."""
         from orders import stops
         from orders.models import StopRule
 
@@ -350,7 +350,7 @@ class Check:
         return row.order is not None and row.order.is_open and row.order.price == self.quote(row.stock_code).lower_limit
 
     def moved(self, code: str, percent: float) -> int:
-        """Return the price of a stock that has moved so far from its base, inside the day's limits."""
+        """Return the price of a stock that has moved by `percent` from its base, within the day's limits."""
         from aegis.ticks import adjust_price_to_tick
         from simulator.exchange.listings import STOCKS as LISTED
 
@@ -390,21 +390,23 @@ class Check:
         return self.figures_of_falls() | {"own_ms": self._own_times()}
 
     def figures_of_falls(self) -> dict[str, Any]:
-        usual = [run for run in self.runs if not run.is_killed and run.wall_seconds is not None]
+        undisturbed = [run for run in self.runs if not run.is_killed and run.wall_seconds is not None]
         killed = [run.wall_seconds for run in self.runs if run.is_killed and run.wall_seconds is not None]
         sold = [run.sold_after_seconds for run in self.runs if run.sold_after_seconds is not None]
         problems = {name: sum(name in run.problems for run in self.runs) for name in ZEROS}
         return {
             "runs": len(self.runs),
             **problems,
-            "wall_ms_at_15_calls": _spread([1000 * run.wall_seconds for run in usual if run.wall_seconds is not None]),
-            "with_a_killed_worker_ms": _spread([1000 * each for each in killed]),
+            "wall_ms_at_15_calls": _spread(
+                [1000 * run.wall_seconds for run in undisturbed if run.wall_seconds is not None]
+            ),
+            "with_a_killed_worker_ms": _spread([1000 * seconds for seconds in killed]),
             "trigger_to_last_share_s": _spread(sold),
             "won_lost_against_the_bid": _spread([float(run.lost_won) for run in self.runs]),
         }
 
     def _own_times(self) -> dict[str, float]:
-        """Time one step of the sale in this process, without what the broker's replies took."""
+        """Time one step of the sale in this process, without the time of the broker's replies; in milliseconds."""
         from infra import clock
         from kis.factory import broker
         from orders import stops
@@ -413,25 +415,25 @@ class Check:
         self.stop_worker()
         times = []
         for code in self.codes:
-            timed = _Timed(broker())
+            timed_broker = _TimedBroker(broker())
             self.hold(code, self.base[code])
             self.give(code, SHARES)
             self.sync()
             pk = self.arm(code, self.moved(code, -2))
             self.hold(code, self.moved(code, -3))
-            began = time.perf_counter()
+            started_at = time.perf_counter()
             stops.trigger(pk, self.moved(code, -3), clock.now(), seen="check")
-            stops.run_step(pk, timed, clock.now)  # type: ignore[arg-type]
-            left_at = timed.left_at or time.perf_counter()
-            times.append((left_at - began - timed.seconds) * 1000)
+            stops.run_step(pk, timed_broker, clock.now)  # type: ignore[arg-type]
+            left_at = timed_broker.left_at or time.perf_counter()
+            times.append((left_at - started_at - timed_broker.seconds) * 1000)
             stops.disarm(StopRule.objects.get(pk=pk), why="check", at=clock.now())
             time.sleep(0.3)
         self.worker = self.start_worker()
         return _spread(times)
 
 
-class _Timed:
-    """A broker that adds up how long it took to answer, until an order leaves."""
+class _TimedBroker:
+    """A broker that adds up the time of its replies before an order, and records when the order is sent."""
 
     def __init__(self, broker: Any) -> None:
         self._broker, self.seconds, self.left_at = broker, 0.0, 0.0
@@ -444,18 +446,18 @@ class _Timed:
         return self._broker.place(request)
 
     def _timed(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        def timed(*words: Any) -> Any:
-            began = time.perf_counter()
+        def timed(*args: Any) -> Any:
+            started_at = time.perf_counter()
             try:
-                return call(*words)
+                return call(*args)
             finally:
-                self.seconds += time.perf_counter() - began
+                self.seconds += time.perf_counter() - started_at
 
         return timed
 
 
 class Scenes:
-    """Eleven scripted scenes. Each returns what went wrong, empty if nothing did."""
+    """Eleven scripted scenes. Each returns what went wrong, or an empty string."""
 
     def __init__(self, check: Check) -> None:
         self._check = check
@@ -474,8 +476,8 @@ class Scenes:
         return outcomes
 
     def _work(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
             self._check.work()
 
     def _state(self, pk: int) -> tuple[str, int, list[Any]]:
@@ -614,7 +616,7 @@ class Scenes:
         return self._expect(pk, "DONE", SHARES)
 
     def scene_zz_next_morning(self, code: str) -> str:
-        """Triggered at night, it waits, and sells on NXT in the morning."""
+        """A stop that triggers at night waits, and sells on NXT in the morning."""
         check, pk = self._check, self._night
         self._clock("2026-11-23T20:05:00+09:00")
         check.trigger(pk, check.moved(code, -3))
@@ -649,12 +651,12 @@ class Scenes:
 
 
 def _percent(number: int) -> float:
-    """Return how far the fall of this number goes: they are spread evenly from 1 to 30 %."""
+    """Return the size of the fall with this number: sizes are spread evenly from 1 to 30 %."""
     return 1 + (LARGEST_FALL_PERCENT - 1) * number / (ROUNDS * STOCKS - 1)
 
 
 def _line_percent(percent: float) -> float:
-    """Return how far below the price the stop of such a fall stands."""
+    """Return how far below the price the stop of such a fall is, in percent."""
     return min(2.0, 0.7 * percent)
 
 
@@ -672,10 +674,10 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": round(statistics.median(values), 1), "p99": round(statistics.quantiles(values, n=100)[98], 1)}
 
 
-def _wait(happened: Callable[[], bool], what: str) -> None:
-    gives_up_at = time.monotonic() + PATIENCE_SECONDS
-    while not happened():
-        if time.monotonic() > gives_up_at:
+def _wait(is_met: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not is_met():
+        if time.monotonic() > deadline:
             raise TimeoutError(f"gave up waiting for {what}")
         time.sleep(0.05)
 

@@ -1,5 +1,6 @@
-"""`/잔고` by telephone with 200 holdings: from the line that is written to the answer that arrives, by a Bot API on
-loopback, a real bot, PostgreSQL and Redis. The limit is 100 ms at the median.
+"""`/잔고` on Telegram with 200 holdings: the time from the message to the reply.
+
+It uses a Bot API on loopback, a real bot, PostgreSQL and Redis. The limit of the median is 100 ms.
 """
 
 import multiprocessing
@@ -20,21 +21,21 @@ CHAT = 4711
 
 
 def rows() -> list[Row]:
-    """Measure in a process of its own: one house a process."""
+    """Measure in a process of its own: one house per process."""
     with multiprocessing.get_context("spawn").Pool(1, initializer=_not_daemonic) as pool:
         seconds = pool.apply(measure)
-    middle, slow = statistics.median(seconds), sorted(seconds)[int(len(seconds) * 0.95)]
-    print(f"/잔고 at {HOLDINGS} holdings: median {middle * 1000:.1f} ms, 95 % within {slow * 1000:.1f} ms")
-    return [Row("balance by telephone", middle / LIMIT_SECONDS, 1, "100 ms, line to answer", at_least=False)]
+    median, p95 = statistics.median(seconds), sorted(seconds)[int(len(seconds) * 0.95)]
+    print(f"/잔고 at {HOLDINGS} holdings: median {median * 1000:.1f} ms, 95 % within {p95 * 1000:.1f} ms")
+    return [Row("balance by telephone", median / LIMIT_SECONDS, 1, "100 ms, line to answer", at_least=False)]
 
 
 def _not_daemonic() -> None:
-    # the house starts a process of its own, which a pool's worker otherwise may not
+    # the house starts a process, which a daemonic worker of a pool may not
     multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
 
 
 def measure() -> list[float]:
-    """Return the seconds that each line took."""
+    """Return the seconds from each message to its reply."""
     from tests.desk.botapi import TOKEN, serve
 
     with house.house(), serve() as telegram, httpx.Client(timeout=20, trust_env=False) as http:
@@ -48,19 +49,19 @@ def measure() -> list[float]:
         thread.start()
         seconds = []
         for number in range(WARM_UP + LINES):
-            began = time.perf_counter()
+            started_at = time.perf_counter()
             telegram.write(CHAT, "/잔고")
-            answers = telegram.wait_for_sent(number + 1)
-            seconds.append(time.perf_counter() - began)
-        if "180" not in answers[-1].text:
-            raise RuntimeError(f"an answer without the holdings: {answers[-1].text}")
+            replies = telegram.wait_for_sent(number + 1)
+            seconds.append(time.perf_counter() - started_at)
+        if "180" not in replies[-1].text:
+            raise RuntimeError(f"an answer without the holdings: {replies[-1].text}")
         stop.set()
         thread.join()
     return seconds[WARM_UP:]
 
 
 def hold() -> None:
-    """Lay so many holdings into the table."""
+    """Replace the holdings in the table by HOLDINGS rows."""
     from infra import clock
     from portfolio.models import Portfolio
 

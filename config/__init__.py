@@ -1,4 +1,4 @@
-"""Wiring: settings, Celery, schedule, urls, processes. Nobody imports it but Django and Celery."""
+"""Configuration of the project: settings, Celery, the beat schedule, URLs, logging."""
 
 from config.celery import app as celery_app
 

@@ -1,7 +1,7 @@
-"""Beat, of which any number may run and exactly one is at work: a lease in Redis says which.
+"""Beat: any number of them may run, and exactly one sends tasks, the holder of a lease in Redis.
 
-A second machine's beat stands by and takes over within `LEASE_SECONDS` of the first one's death. A turn that both
-send in that moment does no harm: every task may run twice.
+The beat of a second machine is on standby, and takes over within `LEASE_SECONDS` of the first one's death. A task that
+both send in that moment does no harm: every task may run twice.
 """
 
 import logging
@@ -23,7 +23,7 @@ LOOK_SECONDS = 1.0
 
 
 class ElectedScheduler(DatabaseScheduler):
-    """django-celery-beat's scheduler, while the lease is ours; and a sign of life each second."""
+    """django-celery-beat's scheduler, active while it holds the lease; it writes a heartbeat each second."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self._lease = Lease(store(), f"aegis:{settings.KIS_ENVIRONMENT.name}:beat", LEASE_SECONDS)
@@ -31,18 +31,18 @@ class ElectedScheduler(DatabaseScheduler):
         super().__init__(*args, **options)
 
     def tick(self, *args: Any, **options: Any) -> float:
-        """Do one turn and return the seconds to the next."""
+        """Run one turn if this beat is the leader; return the seconds to the next turn."""
         if not self._is_elected():
             return LOOK_SECONDS
         return min(float(super().tick(*args, **options)), LEASE_SECONDS / 3)
 
     def apply_entry(self, entry: Any, producer: Any = None) -> None:
-        # the database may have held this turn up for longer than the lease
+        # the database may have delayed this turn for longer than the lease
         if self._lease.is_ours:
             super().apply_entry(entry, producer=producer)
 
     def close(self) -> None:
-        """Let a successor in at once."""
+        """Release the lease, so that another beat takes over at once."""
         super().close()
         try:
             self._lease.give_up()
@@ -58,7 +58,7 @@ class ElectedScheduler(DatabaseScheduler):
                 if not self._lease.take():
                     return False
                 log.info("beat is ours, fencing number %d", self._lease.fence)
-                # what another wrote meanwhile is read anew
+                # read the schedule again: another process may have changed it meanwhile
                 self._initial_read = True
             heartbeat.beat(store(), stream_key("pulse:beat"))
         except redis.RedisError as error:

@@ -1,8 +1,8 @@
-"""The Celery app: queues by urgency, and the worker step that holds the broker's socket.
+"""The Celery app: queues by urgency, and the worker step that holds the broker's WebSocket.
 
-The settings route tasks: `urgent` is for stops and requested cancels alone, `orders` must not wait, `sync` may,
-`notify` tells people. The stream worker is a worker started with `--kis-stream`: it answers Flower like any other and
-holds the socket in a thread of its own.
+The settings route tasks: `urgent` is only for stops and requested cancels, `orders` must not wait, `sync` may wait,
+`notify` sends messages. The stream worker is a worker started with `--kis-stream`: it answers Flower like any other
+worker, and holds the WebSocket in a thread of its own.
 """
 
 import os
@@ -18,14 +18,14 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
 
 class CelerySettings:
-    """Celery's part of the settings. Workers tell Flower all they were given; keys and passwords they are not."""
+    """Celery's part of the settings. Workers report theirs to Flower, so they get none of the others, such as keys."""
 
-    # the one that Celery's Django part reads by its full name
+    # Celery's Django integration reads this setting by its full name
     FULL_NAMES = ("CELERY_DB_REUSE_MAX",)
 
     def __dir__(self) -> list[str]:
-        ours = [name for name in dir(settings) if name.startswith("CELERY_")]
-        return [name if name in self.FULL_NAMES else name.removeprefix("CELERY_").lower() for name in ours]
+        setting_names = [name for name in dir(settings) if name.startswith("CELERY_")]
+        return [name if name in self.FULL_NAMES else name.removeprefix("CELERY_").lower() for name in setting_names]
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -40,14 +40,14 @@ app.autodiscover_tasks()
 
 
 @signals.task_prerun.connect
-def check_connection(**about: Any) -> None:
-    """Make the task's first query test a kept connection: the server may have started anew since the last."""
+def check_connection(**kwargs: Any) -> None:
+    """Make the task's first query test a kept connection: the server may have restarted since the last task."""
     close_old_connections()
 
 
 @signals.celeryd_after_setup.connect
-def forget(instance: Any, **about: Any) -> None:
-    """Before the first task is taken: what was reconciled by workers of before does not count any more."""
+def forget(instance: Any, **kwargs: Any) -> None:
+    """Discard the reconciliation of earlier workers, before the first task is taken."""
     if "orders" in instance.app.amqp.queues.consume_from:
         from infra import clock
         from orders import reconcile
@@ -56,8 +56,8 @@ def forget(instance: Any, **about: Any) -> None:
 
 
 @signals.worker_ready.connect
-def begin(sender: Any, **about: Any) -> None:
-    """Learn what happened while we were away as soon as orders can be worked on, not a period later."""
+def begin(sender: Any, **kwargs: Any) -> None:
+    """Catch up with what happened during the downtime as soon as tasks can run, not one period later."""
     if "orders" in sender.app.amqp.queues.consume_from:
         sender.app.send_task("orders.tasks.begin")
 
@@ -66,7 +66,7 @@ STREAM_STOP_SECONDS = 5.0
 
 
 class StreamStep(bootsteps.StartStopStep):
-    """Runs the broker's socket beside a worker's tasks."""
+    """Runs the broker's WebSocket beside a worker's tasks."""
 
     requires = {"celery.worker.components:Pool"}
 

@@ -1,6 +1,6 @@
-"""Readers of the environment. Each names the variable it misses, and what would be right.
+"""Readers of environment variables. Each raises ImproperlyConfigured, with the variable's name and a valid value.
 
-`.env` beside manage.py, or the file AEGIS_ENV_FILE names, is read once; what the shell already set wins.
+`.env` beside manage.py, or the file that AEGIS_ENV_FILE names, is read once. A variable that the shell sets wins.
 """
 
 import gettext
@@ -28,7 +28,7 @@ _ = gettext.translation("django", BASE_DIR / "locale", [LANGUAGE], fallback=True
 
 
 class _Env(environ.Env):
-    """The reader of django-environ, with a sentence in place of a traceback; what is empty is not set."""
+    """The reader of django-environ, with a sentence in place of a traceback. An empty variable counts as not set."""
 
     def get_value(
         self, var: str, cast: Any = None, default: Any = environ.Env.NOTSET, parse_default: bool = False
@@ -47,11 +47,11 @@ class _Env(environ.Env):
 _KINDS = {int: _("a whole number"), float: _("a number")}
 env = _Env()
 
-# the same wherever a command is started
+# does not depend on the current directory
 HOME = (BASE_DIR / Path(env.str("AEGIS_HOME", default=".aegis")).expanduser()).resolve()
 
 BROKER_VARIABLES = ("KIS_APP_KEY", "KIS_APP_SECRET", "KIS_ACCOUNT_NUMBER", "KIS_HTS_ID")
-# what the simulator accepts from anybody; no broker knows them
+# credentials that the simulator accepts; no broker knows them
 REHEARSAL = {
     "KIS_APP_KEY": "rehearsal",
     "KIS_APP_SECRET": "rehearsal",
@@ -61,7 +61,7 @@ REHEARSAL = {
 
 
 def percent(name: str) -> Decimal | None:
-    """Return a rate in percent, None where the variable is not set or empty."""
+    """Return a rate in percent, from 0 to below 100, or None if the variable is not set or empty."""
     text = os.environ.get(name, "").strip()
     if not text:
         return None
@@ -77,24 +77,24 @@ def percent(name: str) -> Decimal | None:
 
 
 def bound(name: str, default: int) -> int:
-    """Return a bound that the operator sets, 0 where it shall not hold."""
+    """Return a limit that the operator sets; 0 disables it."""
     value = env.int(name, default=default)
     if value < 0:
         raise ImproperlyConfigured(
-            _("{name}={value!r} is no bound: write a whole number, or 0 for none").format(name=name, value=value)
+            _("{name}={value!r} is not a limit: write a whole number, or 0 for no limit").format(name=name, value=value)
         )
     return int(value)
 
 
 def seconds_between(name: str, default: float, lowest: float, highest: float) -> float:
-    """Return a wait in seconds that must lie in a range."""
+    """Return a wait in seconds, from `lowest` to `highest`."""
     text = env.str(name, default="").strip()
     try:
         value = float(text) if text else default
     except ValueError:
         value = math.nan
     if not lowest <= value <= highest:
-        template = _("{name}={value!r} is no such wait: write seconds from {lowest:g} to {highest:g}, as {default:g}")
+        template = _("{name}={value!r} is out of range: write seconds from {lowest:g} to {highest:g}, as {default:g}")
         figures = {"lowest": lowest, "highest": highest, "default": default}
         raise ImproperlyConfigured(template.format(name=name, value=text, **figures))
     return value
@@ -113,13 +113,13 @@ def between(name: str, default: int, least: int, most: int) -> int:
 
 
 def percent_bound(name: str, default: int) -> Decimal:
-    """Return a bound in percent, 0 where it shall not hold."""
+    """Return a limit in percent; 0 disables it."""
     rate = percent(name)
     return Decimal(default) if rate is None else rate
 
 
 def choice(name: str, choices: tuple[str, ...], default: str) -> str:
-    """Return the value of a variable that takes one of a few words."""
+    """Return the value of a variable that takes one of `choices`."""
     value: str = env.str(name, default=default)
     if value not in choices:
         raise ImproperlyConfigured(
@@ -129,7 +129,7 @@ def choice(name: str, choices: tuple[str, ...], default: str) -> str:
 
 
 def choices(name: str, allowed: tuple[str, ...], default: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the values of a variable that takes one or more of a few words, separated by commas."""
+    """Return the values of a variable that takes one or more of `allowed`, separated by commas."""
     text = env.str(name, default="")
     values = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
     if not text.strip():
@@ -144,7 +144,7 @@ def choices(name: str, allowed: tuple[str, ...], default: tuple[str, ...]) -> tu
 
 
 def broker_environment() -> Environment:
-    """Return the broker that `KIS_ENV` names, at the simulator's own address in a rehearsal."""
+    """Return the environment that `KIS_ENV` names. The simulator's has the address from the settings."""
     environment = ENVIRONMENTS[EnvironmentName(choice("KIS_ENV", tuple(EnvironmentName), EnvironmentName.SIM))]
     if environment.name is EnvironmentName.SIM:
         port = env.int("AEGIS_SIMULATOR_PORT", default=9443)
@@ -153,7 +153,7 @@ def broker_environment() -> Environment:
 
 
 def credentials(environment: Environment) -> Credentials:
-    """Return the account to trade on. Paper and live name every variable that is missing, at once."""
+    """Return the credentials of the account to trade on. The error names all missing variables at once."""
     defaults = REHEARSAL if environment.name is EnvironmentName.SIM else {}
     values = {name: os.environ.get(name, "").strip() or defaults.get(name, "") for name in BROKER_VARIABLES}
     missing = [name for name, value in values.items() if not value]
@@ -176,10 +176,10 @@ def credentials(environment: Environment) -> Credentials:
 
 
 def market_data_credentials(first: Credentials) -> tuple[Credentials, ...]:
-    """Return further app keys, which carry market data only; no sentence of its errors shows a key or a secret."""
+    """Return further app keys, which carry market data only. Its errors never show a key or a secret."""
     pairs = [pair.strip() for pair in os.environ.get("KIS_APP_KEYS", "").split(",") if pair.strip()]
-    seen = {first.app_key}
-    further = []
+    known_keys = {first.app_key}
+    further_credentials = []
     for number, pair in enumerate(pairs, start=1):
         key, colon, secret = (part.strip() for part in pair.partition(":"))
         if not colon or not key or not secret or ":" in secret:
@@ -188,41 +188,41 @@ def market_data_credentials(first: Credentials) -> tuple[Credentials, ...]:
                     number=number
                 )
             )
-        if key in seen:
+        if key in known_keys:
             raise ImproperlyConfigured(
                 _("KIS_APP_KEYS: pair {number} repeats an app key; name further keys only, not KIS_APP_KEY").format(
                     number=number
                 )
             )
-        seen.add(key)
-        further.append(replace(first, app_key=key, app_secret=secret))
-    return tuple(further)
+        known_keys.add(key)
+        further_credentials.append(replace(first, app_key=key, app_secret=secret))
+    return tuple(further_credentials)
 
 
 def dialect() -> Dialect:
-    """Return whose TR ids go on the wire."""
+    """Return whose TR ids are sent: the broker's, or those of the AEGIS specification."""
     return Dialect(choice("KIS_TR_DIALECT", tuple(Dialect), Dialect.OFFICIAL))
 
 
 def server_url(name: str, schemes: tuple[str, ...], example: str) -> str:
-    """Return a server's URL, empty where the variable is not set."""
+    """Return a server's URL, or an empty string if the variable is not set."""
     url: str = env.str(name, default="").strip()
     if url and url.partition("://")[0] not in schemes:
-        # the value is not repeated: it may hold a password
+        # the value is not shown: it may contain a password
         raise ImproperlyConfigured(
-            _("{name} is no address of a server: write it as {example}").format(name=name, example=example)
+            _("{name} is not the URL of a server: write it as {example}").format(name=name, example=example)
         )
     return url
 
 
 def chats(name: str) -> list[int]:
-    """Return the ids of chats, whole numbers separated by commas; a group's is negative."""
-    words = [word.strip() for word in env.str(name, default="").split(",") if word.strip()]
-    for word in words:
-        if not word.removeprefix("-").isascii() or not word.removeprefix("-").isdigit():
+    """Return the ids of chats: whole numbers separated by commas. A group's id is negative."""
+    texts = [text.strip() for text in env.str(name, default="").split(",") if text.strip()]
+    for text in texts:
+        if not text.removeprefix("-").isascii() or not text.removeprefix("-").isdigit():
             raise ImproperlyConfigured(
-                _("{name}: {value!r} is no chat id: write whole numbers separated by commas, as 12345678").format(
-                    name=name, value=word
+                _("{name}: {value!r} is not a chat id: write whole numbers separated by commas, as 12345678").format(
+                    name=name, value=text
                 )
             )
-    return [int(word) for word in words]
+    return [int(text) for text in texts]

@@ -1,4 +1,4 @@
-"""How processes log: one line an event, in Korean time, the order's number on it, secrets masked."""
+"""The log format of all processes: one line per event, in Korean time, with the order's number, secrets masked."""
 
 import json
 import logging
@@ -10,25 +10,25 @@ from typing import Any
 from aegis.sessions import KST
 from infra import log_context
 
-# too short a value would blot out ordinary words
+# masking a shorter value would hide ordinary words
 SHORTEST_SECRET = 6
 MASK = "***"
-# how lines name an order where nobody said whose they are
+# how a message names its order, if the log context has none
 NAMED = re.compile(r"\border (\d+)\b")
 FORMATS = ("text", "json")
 
 
 def order_of(message: str) -> int | None:
-    """Return which order a line is about: the one being worked on, or the one it names."""
-    working_on = log_context.current()
-    if working_on is not None:
-        return working_on
-    named = NAMED.search(message)
-    return int(named[1]) if named else None
+    """Return the order that a line is about: the order of the log context, or else the order that the message names."""
+    current_order = log_context.current()
+    if current_order is not None:
+        return current_order
+    match = NAMED.search(message)
+    return int(match[1]) if match else None
 
 
 class LineFormatter(logging.Formatter):
-    """The time in Korea to the millisecond, whatever zone the machine keeps; secrets masked, in tracebacks too."""
+    """Korean time to the millisecond, whatever the machine's time zone; secrets masked, in tracebacks too."""
 
     def __init__(self, format: str | None = None, *, secrets: Sequence[str] = ()) -> None:
         super().__init__(format)
@@ -53,11 +53,11 @@ class LineFormatter(logging.Formatter):
 
 
 class JsonFormatter(LineFormatter):
-    """An object a line, traceback and all, for programs that collect logs."""
+    """One JSON object per line, traceback included, for programs that collect logs."""
 
     def format(self, record: logging.LogRecord) -> str:
         message = record.getMessage()
-        words: dict[str, Any] = {
+        payload: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, KST).isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "logger": record.name,
@@ -66,10 +66,10 @@ class JsonFormatter(LineFormatter):
             "pid": record.process,
         }
         if (order := order_of(message)) is not None:
-            words["order"] = order
+            payload["order"] = order
         if record.exc_info:
-            words["exception"] = self.masked(self.formatException(record.exc_info))
-        return json.dumps(words, ensure_ascii=False)
+            payload["exception"] = self.masked(self.formatException(record.exc_info))
+        return json.dumps(payload, ensure_ascii=False)
 
 
 def logging_config(level: str, *, secrets: Sequence[str] = (), style: str = "text") -> dict[str, Any]:
@@ -87,11 +87,11 @@ def logging_config(level: str, *, secrets: Sequence[str] = (), style: str = "tex
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": style}},
         "root": {"handlers": ["stderr"], "level": level},
         "loggers": {
-            # a line per request, query strings and all, is not for a log that operators keep
+            # one line per request, with its query string, is too much for a log that operators keep
             "httpx": {"level": "WARNING"},
             "httpcore": {"level": "WARNING"},
             "apprise": {"level": "ERROR"},
-            # three lines per task, and a sweep every two seconds: Flower shows them, a log drowns in them
+            # three lines per task, with a sweep every two seconds, would flood the log; Flower shows them
             "celery.beat": {"level": "WARNING"},
             "celery.worker.strategy": {"level": "WARNING"},
             "celery.app.trace": {"level": "WARNING"},

@@ -1,7 +1,7 @@
 """The beat schedule as a reviewed table. Missing rows are written at start; an operator's edits stay.
 
-Every task asks the tables what is due, so a lost turn costs one period and nothing else. `expires`
-sits just under the period: a worker that stalled does not wake to a heap of stale turns.
+Every task reads from the tables what is due, so a lost run costs one period and nothing else. `expires` is just below
+the period, so a worker that stalled does not find a queue of outdated runs.
 """
 
 import json
@@ -68,8 +68,8 @@ SCHEDULE: tuple[ScheduleEntry, ...] = (
 
 
 def write() -> int:
-    """Write the rows that are missing; return how many. What an operator changed or paused stays as it is."""
-    # models can be imported only once the apps are ready, and this table is read before
+    """Write the rows that are missing and return their number. Periods and pauses that an operator set stay."""
+    # models can be imported only after the apps are ready; SCHEDULE is read before that
     from django_celery_beat.models import IntervalSchedule, PeriodicTask
 
     written = 0
@@ -86,7 +86,7 @@ def write() -> int:
             },
         )
         written += is_new
-        if row.task != entry.task:  # the task has another name in this version
+        if row.task != entry.task:  # this version renamed the task
             row.task = entry.task
             row.save()
     return written

@@ -1,4 +1,4 @@
-"""One settings file for every process and environment; what differs comes from the environment."""
+"""One settings file for every process and broker environment. Environment variables hold what differs."""
 
 import os
 from datetime import timedelta
@@ -36,11 +36,11 @@ from ops import embedded
 # --- the broker -------------------------------------------------------------------------------
 KIS_ENVIRONMENT = broker_environment()
 KIS_CREDENTIALS = credentials(KIS_ENVIRONMENT)
-# further app keys: 41 registrations each for market data; orders and every other call use the first
+# further app keys, for market data only: each adds 41 subscriptions. Orders and every other call use the first key
 KIS_MARKET_DATA_CREDENTIALS = market_data_credentials(KIS_CREDENTIALS)
 KIS_DIALECT = dialect()
 KIS_CALLS_PER_SECOND = env.int("KIS_CALLS_PER_SECOND", default=KIS_ENVIRONMENT.calls_per_second)
-# the ledger's own limit is not published; it is halved for a while whenever the broker says EGW00215
+# the limit of calls to the broker's ledger (balance, orders) is not published; EGW00215 halves ours for a while
 KIS_LEDGER_CALLS_PER_SECOND = env.int("KIS_LEDGER_CALLS_PER_SECOND", default=KIS_CALLS_PER_SECOND)
 KIS_ARMED = KIS_ENVIRONMENT.name is not EnvironmentName.LIVE or env.str("AEGIS_LIVE_ORDERS", default="") == (
     "yes-real-money"
@@ -54,11 +54,11 @@ KIS_NXT_TAX_TOTAL = percent("KIS_NXT_TAX_TOTAL")
 WEB_PORT = env.int("AEGIS_WEB_PORT", default=8000)
 FLOWER_PORT = env.int("AEGIS_FLOWER_PORT", default=5555)
 SIMULATOR_PORT = env.int("AEGIS_SIMULATOR_PORT", default=9443)
-# where the web, Flower and a simulator listen; a container's own address is its network's business
+# the address that the web, Flower and the simulator listen on; in a container, its network decides who reaches them
 BIND_ADDRESS = env.str("AEGIS_BIND_ADDRESS", default="127.0.0.1")
 HAS_OWN_SIMULATOR = not env.str("AEGIS_SIMULATOR_URL", default="")
 
-# only a rehearsal has a clock of its own: real markets keep real time
+# only a rehearsal has a clock of its own; paper and live trading use the real time
 if KIS_ENVIRONMENT.name is EnvironmentName.SIM:
     os.environ[clock.VARIABLE] = str(HOME / "clock.json")
 else:
@@ -75,47 +75,51 @@ UNFILLED_WAIT_SECONDS = env.float("AEGIS_UNFILLED_WAIT_SECONDS", default=30.0)
 MAX_RETRY_COUNT = env.int("AEGIS_MAX_RETRY_COUNT", default=3)
 RETRY_OFFSET_ADJUST = env.int("AEGIS_RETRY_OFFSET_ADJUST", default=1)
 FORCE_MARKET_AFTER_RETRY = env.bool("AEGIS_FORCE_MARKET_AFTER_RETRY", default=True)
-# how long one step of a triggered stop's sale waits before the next one is priced
+# seconds that one step of a stop sale waits before the next step is priced
 STOP_WAIT_SECONDS = seconds_between("AEGIS_STOP_WAIT_SECONDS", 10.0, 1, 60)
-# how a chased order comes nearer: by a cancel and a new order (spec §9.6), or by an amend (정정), one request
+# how a chase moves an order: by a cancel and a new order (spec §9.6), or by an amend (정정), which is one request
 CHASE_BY = choice("AEGIS_CHASE_BY", ("cancel", "amend"), "cancel")
-# how far a chase may go from the price at arrival. The band above is measured from the current price (spec §9.3): a
-# chased buy would follow a rally without an end, and what is sold must get out
+# how far a chase may move from the arrival price, in percent; 0 disables the limit. MAX_OFFSET_PERCENT is measured
+# from the current price (spec §9.3), so without this limit a chased buy would follow a rally without end. Sales have no
+# limit by default, because they must be filled
 CHASE_ARRIVAL_PERCENT_BUY = percent_bound("AEGIS_CHASE_ARRIVAL_PERCENT_BUY", 3)
 CHASE_ARRIVAL_PERCENT_SELL = percent_bound("AEGIS_CHASE_ARRIVAL_PERCENT_SELL", 0)
-# requests that chases and stops send by themselves for one stock within a minute; 0 leaves the bound out
+# requests per minute that chases and stops may send for one stock; more wait. 0 disables the limit
 MAX_AUTO_REQUESTS_PER_MINUTE = bound("AEGIS_MAX_AUTO_REQUESTS_PER_MINUTE", 6)
 
-# --- which trades may trigger a stop ---------------------------------------------------------------
+# --- which trades may trigger a stop ------------------------------------------------------------
 STOP_SOURCES = choices("AEGIS_STOP_SOURCES", ("KRX", "NXT"), ("KRX", "NXT"))
-# won that must be traded beyond the line, after hours and on NXT, if nothing else bears a trade out: more than one
-# share of any stock, less than what a fall trades within a second. 0: no value is a witness
+# won that must trade beyond the stop's limit to confirm a trade after hours or on NXT, if no other witness does. The
+# default is more than the price of one share of any stock, and less than a fall trades within a second. 0: no traded
+# value confirms a trade
 STOP_WITNESS_WON = bound("AEGIS_STOP_WITNESS_WON", 10_000_000)
 
-# --- what no order may pass; 0 leaves a bound out. Value, weight and sector bind buys only ------------
-# fifty times the order of the specification's own reckoning (spec §9.7): a slip of two zeros is stopped
+# --- pre-trade risk checks; 0 disables a limit. Value, concentration and sector limit buys only -----
+# won of one buy, and of all buys of a day. One buy may be fifty times the specification's example order (spec §9.7), so
+# an order with two zeros too many is denied
 MAX_ORDER_WON = bound("AEGIS_MAX_ORDER_WON", 50_000_000)
 MAX_DAY_WON = bound("AEGIS_MAX_DAY_WON", 200_000_000)
-# a stock at its lower limit (-30 %) then costs the account a tenth, not more
+# percent of the account in one stock: if it falls to its lower limit (-30 %), the account loses at most a tenth
 MAX_POSITION_PERCENT = percent_bound("AEGIS_MAX_POSITION_PERCENT", 30)
-# wider than the chase's 3 %: only prices typed by hand come so far
+# percent from the last trade; wider than the chase's 3 %, so only prices that a person typed reach it
 MAX_COLLAR_PERCENT = percent_bound("AEGIS_MAX_COLLAR_PERCENT", 5)
 MAX_ORDERS_PER_MINUTE = bound("AEGIS_MAX_ORDERS_PER_MINUTE", 60)
-# a double click, or a caller that was impatient and made up a second request id
+# seconds in which the same order is denied: a double click, or a caller that repeats it with a new request id
 DUPLICATE_SECONDS = bound("AEGIS_DUPLICATE_SECONDS", 10)
-# the specification's words (spec §12.1), and what the exchange calls that sector
+# the sectors of the specification (spec §12.1), and the exchange's name for utilities
 EXCLUDED_SECTORS = env.list("AEGIS_EXCLUDED_SECTORS", default=["유틸리티", "공기업", "전기가스"])
 
-# --- when the trading switch trips by itself; 0 leaves one out ---------------------------------------
+# --- when the kill switch trips; 0 disables a limit ----------------------------------------------
 MAX_DAILY_LOSS_WON = bound("AEGIS_MAX_DAILY_LOSS_WON", 0)
-# of yesterday's total; the market as a whole falls further about once in some years
+# percent of yesterday's total asset; the whole market falls further only about once in some years
 MAX_DAILY_LOSS_PERCENT = percent_bound("AEGIS_MAX_DAILY_LOSS_PERCENT", 5)
 MAX_REFUSALS = bound("AEGIS_MAX_REFUSALS", 5)
-# minutes without one complete order list, while a market is open
+# minutes without a complete order list while a market is open
 MAX_FAILED_RECONCILIATIONS = bound("AEGIS_MAX_FAILED_RECONCILIATIONS", 5)
-# after a trip for a loss, or when a person lets only sales pass
+# whether our resting buys are cancelled after a trip for a loss, or after an operator selects REDUCING
 CANCEL_BUYS_ON_REDUCE = env.bool("AEGIS_CANCEL_BUYS_ON_REDUCE", default=True)
-# from the open, and within so many seconds: half of what stops programs (sidecar) and of a bad day
+# percent that an index falls from the open, and within INDEX_DROP_SECONDS: half of the falls that stop program trading
+# (sidecar) and that make a bad day
 MAX_INDEX_FALL_PERCENT = percent_bound("AEGIS_MAX_INDEX_FALL_PERCENT", 4)
 MAX_INDEX_DROP_PERCENT = percent_bound("AEGIS_MAX_INDEX_DROP_PERCENT", 2)
 INDEX_DROP_SECONDS = bound("AEGIS_INDEX_DROP_SECONDS", 600)
@@ -192,19 +196,19 @@ AUTH_PASSWORD_VALIDATORS = [
 ]
 
 LOGIN_URL = "admin:login"
-SESSION_COOKIE_AGE = int(timedelta(hours=12).total_seconds())  # a trading day, NXT's evening included
+SESSION_COOKIE_AGE = int(timedelta(hours=12).total_seconds())  # a trading day, including NXT's after-market
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Strict"
 X_FRAME_OPTIONS = "DENY"
 OTP_TOTP_ISSUER = "AEGIS"
-# a desk that others reach goes through TLS; a rehearsal on this machine need not
+# a desk that other machines reach needs TLS; a rehearsal on this machine does not
 IS_BEHIND_TLS = env.bool("AEGIS_TLS", default=False)
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = IS_BEHIND_TLS
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if IS_BEHIND_TLS else None
-SECURE_REDIRECT_EXEMPT = [r"^(healthz|readyz|metrics)$"]  # asked by machines within
+SECURE_REDIRECT_EXEMPT = [r"^(healthz|readyz|metrics)$"]  # called by machines of the internal network
 SECURE_HSTS_SECONDS = int(timedelta(days=365).total_seconds()) if IS_BEHIND_TLS else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = IS_BEHIND_TLS
 
-# --- the admin's looks, https://unfoldadmin.com/docs/configuration/settings/ ---------------------
+# --- the look of the admin, https://unfoldadmin.com/docs/configuration/settings/ ------------------
 UNFOLD = {
     "SITE_TITLE": "AEGIS",
     "SITE_HEADER": "AEGIS",
@@ -217,7 +221,7 @@ UNFOLD = {
     "STYLES": ["desk.navigation.stylesheet"],
     "BORDER_RADIUS": "4px",
     "COLORS": {
-        # a slate that lets red and blue speak
+        # a slate that leaves red and blue to prices
         "primary": {
             "50": "#f0f6f6",
             "100": "#d9e9ea",
@@ -266,35 +270,35 @@ DATABASES = {
         "CONN_HEALTH_CHECKS": True,
     }
 }
-# a socket's directory may stand where the host does, as libpq has it: %2Fvar%2Frun%2Fpostgresql
+# the host may be a socket's directory, quoted as for libpq: %2Fvar%2Frun%2Fpostgresql
 DATABASES["default"]["HOST"] = unquote(DATABASES["default"]["HOST"])
-# an order waits for no lock without end. A transaction that goes to sleep is ended a second before those that wait for
-# its locks give up, so that they go on
+# seconds that a statement waits for a lock, and seconds that it may take: no order waits without end. An idle
+# transaction is ended one second before the statements that wait for its locks would fail, so that they succeed
 DATABASE_LOCK_SECONDS = between("AEGIS_DATABASE_LOCK_SECONDS", default=3, least=2, most=60)
 DATABASE_STATEMENT_SECONDS = between("AEGIS_DATABASE_STATEMENT_SECONDS", default=3, least=2, most=600)
 DATABASE_LIMITS = {
     "lock_timeout": f"{DATABASE_LOCK_SECONDS}s",
     "statement_timeout": f"{DATABASE_STATEMENT_SECONDS}s",
     "idle_in_transaction_session_timeout": f"{DATABASE_LOCK_SECONDS - 1}s",
-    # the server notices a machine of ours that is gone, and lets go of its locks
+    # the server detects a client machine that died, and releases its locks
     "tcp_keepalives_idle": "5",
     "tcp_keepalives_interval": "2",
     "tcp_keepalives_count": "3",
 }
 DATABASES["default"]["OPTIONS"] = {
-    # and we notice a server that is gone; on a Unix socket these mean nothing
+    # the client detects a server that died; on a Unix socket these have no effect
     "keepalives": 1,
     "keepalives_idle": 5,
     "keepalives_interval": 2,
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
     **DATABASES["default"].get("OPTIONS", {}),
-    # one-statement paths run at psycopg's own speed with the first two
+    # with the first two, a path of one statement is as fast as bare psycopg
     "server_side_binding": True,
     "prepare_threshold": 2,
     "connect_timeout": 5,
 }
-# options of DATABASE_URL come last: of two values of one name the server takes the last
+# options of DATABASE_URL are last: if a name occurs twice, the server takes the last value
 DATABASES["default"]["OPTIONS"]["options"] = " ".join(
     [
         *(f"-c {name}={value}" for name, value in DATABASE_LIMITS.items()),
@@ -309,18 +313,18 @@ REDIS_URL = _redis_url or embedded.redis_url(HOME)
 CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://", 1)
 CELERY_TIMEZONE = TIME_ZONE
 CELERY_TASK_IGNORE_RESULT = True
-# only `orders.tasks.submit` answers: its caller must learn why an order did not go, and such an order has no row
+# only `orders.tasks.submit` has a result: its caller must learn why an order was denied, and a denied order has no row
 CELERY_RESULT_BACKEND = CELERY_BROKER_URL
 CELERY_RESULT_EXPIRES = timedelta(days=1)
 CELERY_RESULT_BACKEND_TRANSPORT_OPTIONS = {"global_keyprefix": f"aegis:{KIS_ENVIRONMENT.name}:"}
-CELERY_TASK_ACKS_LATE = True  # with prefetch 1, nothing waits behind a slow task; every task may run twice
+CELERY_TASK_ACKS_LATE = True  # with prefetch 1, no task waits behind a slow one; every task may run twice
 CELERY_TASK_REJECT_ON_WORKER_LOST = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_TASK_DEFAULT_QUEUE = "sync"
-# within a queue: stops go before requested cancels, new orders before chases
+# priorities within a queue: stops before requested cancels, new orders before chases
 HIGH_PRIORITY, LOW_PRIORITY = 0, 3
-# the first pattern that fits decides: stops, and cancels that people requested, have workers of their own; and orders
-# must not wait behind what may
+# the first pattern that matches decides. Stops, and cancels that people requested, have workers of their own; orders
+# must not wait behind tasks that may wait
 CELERY_TASK_ROUTES = {
     "orders.tasks.stop": {"queue": "urgent", "priority": HIGH_PRIORITY},
     "orders.tasks.ask_for_stop": {"queue": "urgent", "priority": HIGH_PRIORITY},
@@ -328,11 +332,11 @@ CELERY_TASK_ROUTES = {
     "orders.tasks.drive_cancel": {"queue": "urgent", "priority": LOW_PRIORITY},
     "orders.tasks.sweep_cancels": {"queue": "urgent", "priority": LOW_PRIORITY},
     "orders.tasks.sync_*": {"queue": "sync"},
-    "orders.tasks.watch_stops": {"queue": "sync"},  # it waits for quotes; what it triggers does not wait for it
+    "orders.tasks.watch_stops": {"queue": "sync"},  # it waits for quotes; the stops it triggers run in `urgent`
     "orders.tasks.submit": {"queue": "orders", "priority": HIGH_PRIORITY},
     "orders.tasks.*": {"queue": "orders", "priority": LOW_PRIORITY},
 }
-CELERY_DB_REUSE_MAX = 1000  # Celery closes the database connection around every task without it
+CELERY_DB_REUSE_MAX = 1000  # without it Celery closes the database connection around every task
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any] = {
     "visibility_timeout": int(timedelta(minutes=10).total_seconds()),
@@ -348,28 +352,28 @@ CELERY_BEAT_SCHEDULER = "config.beat:ElectedScheduler"
 CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
 DJANGO_CELERY_BEAT_TZ_AWARE = True
 
-# --- telling people -----------------------------------------------------------------------------
+# --- notifications ------------------------------------------------------------------------------
 TELEGRAM_TOKEN = env.str("AEGIS_TELEGRAM_TOKEN", default="").strip()
-# who is told, and who is answered: everybody else is not heard
+# chat ids that get notifications and replies; messages from other chats are ignored
 TELEGRAM_CHATS = chats("AEGIS_TELEGRAM_CHATS")
 TELEGRAM_URL = env.str("AEGIS_TELEGRAM_URL", default="https://api.telegram.org")
-# any other service, https://github.com/caronc/apprise/wiki: addresses separated by spaces
+# further channels as Apprise addresses, separated by spaces, https://github.com/caronc/apprise/wiki
 NOTIFY_URLS = env.str("AEGIS_NOTIFY_URLS", default="").split()
-# a service that raises the alarm once nobody asks this address any more
+# called each minute while all checks pass; the service behind it raises an alarm once the calls stop
 HEARTBEAT_URL = server_url("AEGIS_HEARTBEAT_URL", ("http", "https"), "https://hc.example.com/ping/a-token")
-# without one, only this machine reads /metrics and the details of /readyz
+# bearer token for /metrics and the details of /readyz; without it, only this machine may read them
 METRICS_TOKEN = env.str("AEGIS_METRICS_TOKEN", default="").strip()
 
-# --- how many days what is told and seen is kept; 0 for good ------------------------------------------
+# --- retention, in days; 0 keeps rows for ever ---------------------------------------------------
 # orders, their events, executions and notices are never deleted
 KEEP_MESSAGES_DAYS = bound("AEGIS_KEEP_MESSAGES_DAYS", 90)
-# one a minute: those that changed nothing
+# those that changed nothing, about one a minute
 KEEP_RECONCILIATIONS_DAYS = bound("AEGIS_KEEP_RECONCILIATIONS_DAYS", 30)
-# those of another account, or of an order in no list
+# fill notices of another account, or of an order that is in no order list
 KEEP_NOTICES_DAYS = bound("AEGIS_KEEP_NOTICES_DAYS", 30)
-# one a second of each order book that somebody asked for
+# one a second of each order book that a strategy asked for
 KEEP_BOOKS_DAYS = bound("AEGIS_KEEP_BOOKS_DAYS", 7)
-# one a minute; of older days the last one stays
+# account snapshots, one a minute; the last one of each older day stays
 KEEP_SNAPSHOTS_DAYS = bound("AEGIS_KEEP_SNAPSHOTS_DAYS", 90)
 
 LOG_LEVEL = choice("AEGIS_LOG_LEVEL", ("DEBUG", "INFO", "WARNING", "ERROR"), "INFO")
@@ -384,9 +388,9 @@ _own_secrets = (
     urlsplit(HEARTBEAT_URL).path.strip("/"),
 )
 _broker_secrets = tuple(
-    secret for known in (KIS_CREDENTIALS, *KIS_MARKET_DATA_CREDENTIALS) for secret in (known.app_key, known.app_secret)
+    secret for keys in (KIS_CREDENTIALS, *KIS_MARKET_DATA_CREDENTIALS) for secret in (keys.app_key, keys.app_secret)
 )
-# a rehearsal's own keys are an ordinary word, and no secret
+# the keys of a rehearsal are an ordinary word, not a secret
 _broker_secrets = tuple(secret for secret in _broker_secrets if secret not in REHEARSAL.values())
 LOGGING = logging_config(
     level=LOG_LEVEL,
@@ -397,7 +401,7 @@ LOGGING_CONFIG = "logging.config.dictConfig"
 
 
 def REDIS_CLIENT() -> redis.Redis:  # noqa: N802 a setting
-    """Return a client of the shared Redis; it fails within seconds rather than hang."""
-    # one retry, at once: enough for a connection that died idle, and no order waits for a dead server
-    once = Retry(NoBackoff(), 1)
-    return redis.Redis.from_url(REDIS_URL, socket_timeout=5, socket_connect_timeout=5, retry=once)
+    """Return a client of the shared Redis, which fails within seconds instead of hanging."""
+    # one immediate retry is enough for a connection that died idle, and no order waits for a dead server
+    single_retry = Retry(NoBackoff(), 1)
+    return redis.Redis.from_url(REDIS_URL, socket_timeout=5, socket_connect_timeout=5, retry=single_retry)

@@ -1,1 +1,1 @@
-"""Where people stand: the stream's dispatch, screens, messages."""
+"""The desk, where operators work: the dashboard, the admin and the Telegram bot."""

@@ -1,6 +1,6 @@
-"""What an operator does from a screen: one call downstairs, one line in the record of who did what and when.
+"""The actions of an operator on a screen: each is one call of a service and one entry in the record of actions.
 
-Every function takes the user who asked and returns what to tell them; whether they may is decided before.
+Every function takes the user and returns the result to show. The caller has checked the permission.
 """
 
 from collections.abc import Sequence
@@ -29,14 +29,14 @@ from orders.service import OrderService
 
 @dataclass(frozen=True, slots=True)
 class ActionResult:
-    """What became of it, in the operator's language."""
+    """The result of an action: whether it was done, and a text in the operator's language."""
 
     is_done: bool
     text: str
 
 
 def log_act(user: User, on: Model | type[Model], text: str) -> None:
-    """Write down who did what: on a row, or on a table as a whole."""
+    """Record an action of a user on a row, or on a whole table."""
     is_row = isinstance(on, Model)
     LogEntry.objects.create(
         action_time=clock.now(),
@@ -63,11 +63,11 @@ def _note(order: TradeOrder, user: User, text: str) -> None:
 
 
 def cancel(order: TradeOrder, *, by: User) -> ActionResult:
-    """Ask the broker to cancel what is left of an order, and end its chase."""
+    """Ask the broker to cancel the open quantity of an order, and end its chase."""
     if order.is_done and order.chase_at is not None:
         _note(order, by, _("cancel"))
         _service().end_chase(order, _("cancelled by {name}").format(name=by.get_username()))
-        return ActionResult(True, _("Nothing of it is ordered anew: {order}").format(order=name_of(order)))
+        return ActionResult(True, _("It will not be re-ordered: {order}").format(order=name_of(order)))
     if order.is_done:
         return ActionResult(False, _("Nothing is left to cancel of {order}").format(order=name_of(order)))
     _note(order, by, _("cancel"))
@@ -85,8 +85,8 @@ def cancel(order: TradeOrder, *, by: User) -> ActionResult:
 def amend(order: TradeOrder, change: OrderChange, *, by: User) -> ActionResult:
     """Move an open order to another price, or reduce it."""
     _note(order, by, _("amend: {change}").format(change=wanted(order, change)))
-    changed = changing.amend(order, change, who=by.get_username())
-    return ActionResult(changed.is_done, changed.text)
+    result = changing.amend(order, change, who=by.get_username())
+    return ActionResult(result.is_done, result.text)
 
 
 def chase_now(order: TradeOrder, *, by: User) -> ActionResult:
@@ -99,7 +99,7 @@ def chase_now(order: TradeOrder, *, by: User) -> ActionResult:
 
 
 def look(*, by: User, order: TradeOrder | None = None) -> ActionResult:
-    """Hold all orders against the broker's list."""
+    """Reconcile all orders with the broker's list."""
     if order is None:
         log_act(by, TradeOrder, _("reconcile"))
     else:
@@ -108,16 +108,19 @@ def look(*, by: User, order: TradeOrder | None = None) -> ActionResult:
         report = reconcile.reconcile(broker(), clock.now)
     except BrokerError as error:
         return ActionResult(False, _("The broker could not be asked: {error}").format(error=risk.say_error(error)))
-    words = _("Reconciled: {seen} orders at the broker, {corrected} corrected, {adopted} adopted, {resolved} resolved")
+    template = _(
+        "Reconciled: {seen} orders at the broker, {corrected} corrected, {adopted} external orders recorded,"
+        " {resolved} resolved"
+    )
     figures = {name: getattr(report, name) for name in ("seen", "corrected", "adopted", "resolved")}
-    text = words.format(**figures)
+    text = template.format(**figures)
     if report.error:
         text += "; " + _("lines that cannot be read: {why}").format(why=report.error)
     return ActionResult(True, text)
 
 
 def decide(order: TradeOrder, order_no: str | None, *, by: User) -> ActionResult:
-    """Settle an unknown outcome by a person's word: it is the broker's `order_no`, or it never arrived."""
+    """Settle an unknown outcome by an operator's decision: it is the broker's `order_no`, or None: it never arrived."""
     try:
         _service().decide(order, order_no, by=by.get_username())
     except ValueError as error:
@@ -128,43 +131,43 @@ def decide(order: TradeOrder, order_no: str | None, *, by: User) -> ActionResult
 
 
 def switch_to(state: TradingState, *, by: User, reason: str) -> ActionResult:
-    """Turn the kill switch."""
+    """Change the trading state."""
     change = kill_switch.set_state(state, by=by.get_username(), reason=reason, at=clock.now())
     log_act(by, change, f"{change.get_to_state_display()}: {reason}".rstrip(": "))
     return ActionResult(True, _("Trading switch: {state}").format(state=change.get_to_state_display()))
 
 
 def stop_buying(*, by: User, reason: str) -> ActionResult:
-    """Let only sales pass, stops among them; halted trading is halted no more."""
+    """Change the trading state to REDUCING, also from HALTED: only sales pass, stops among them."""
     change = kill_switch.reduce(by=by.get_username(), reason=reason, at=clock.now())
     log_act(by, change, f"{change.get_to_state_display()}: {reason}".rstrip(": "))
     return ActionResult(True, _("Trading switch: {state}").format(state=change.get_to_state_display()))
 
 
 def cancel_all(*, by: User) -> Sequence[ActionResult]:
-    """Cancel everything of ours that is open; external orders stay. What the list still shows is not done."""
+    """Cancel all our open orders; external orders stay. An order that the list still shows open is not done."""
     log_act(by, TradeOrder, _("cancel all"))
-    swept = _service().cancel_all(who=by.get_username())
-    words = _("{count} orders are no longer open by the broker's list")
-    told = [ActionResult(True, words.format(count=len(swept.cancelled)))]
-    told += [
+    report = _service().cancel_all(who=by.get_username())
+    template = _("{count} orders are no longer open by the broker's list")
+    results = [ActionResult(True, template.format(count=len(report.cancelled)))]
+    results += [
         ActionResult(False, _("{order} is not confirmed: {why}").format(order=number, why=why))
-        for number, why in swept.unconfirmed.items()
+        for number, why in report.unconfirmed.items()
     ]
-    told += [
+    results += [
         ActionResult(False, _("{order} is not cancelled: {error}").format(order=number, error=why))
-        for number, why in swept.failed.items()
+        for number, why in report.failed.items()
     ]
-    if swept.left:
-        words = _("{count} orders placed outside AEGIS are left open: {numbers}")
-        told.append(ActionResult(True, words.format(count=len(swept.left), numbers=", ".join(swept.left))))
-    if swept.unseen:
-        told.append(ActionResult(False, _("Not all that is open is known: {error}").format(error=swept.unseen)))
-    return told
+    if report.left:
+        template = _("{count} orders placed outside AEGIS are left open: {numbers}")
+        results.append(ActionResult(True, template.format(count=len(report.left), numbers=", ".join(report.left))))
+    if report.unseen:
+        results.append(ActionResult(False, _("Other orders may still be open: {error}").format(error=report.unseen)))
+    return results
 
 
 def disarm(stop: StopRule, *, by: User) -> ActionResult:
-    """Take a stop back."""
+    """Disarm a stop."""
     try:
         stops.disarm(stop, why=by.get_username(), at=clock.now())
     except ValidationError as error:
@@ -174,7 +177,7 @@ def disarm(stop: StopRule, *, by: User) -> ActionResult:
 
 
 def rearm(stop: StopRule, *, by: User) -> ActionResult:
-    """Arm a stop again whose order somebody else changed."""
+    """Arm a stop again whose order was cancelled or amended externally."""
     try:
         quote = stop_polling.quote_before(stop.stock_code, stop.sources, broker(), clock.now)
         # the dialog says that it may sell at once

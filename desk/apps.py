@@ -2,7 +2,7 @@ from django.apps import AppConfig
 from django.db.models.signals import post_migrate
 from django.utils.translation import gettext_lazy as _
 
-from desk import third_party_messages  # noqa: F401 the texts of libraries that speak no Korean
+from desk import third_party_messages  # noqa: F401 the texts of libraries without Korean
 
 
 class DeskConfig(AppConfig):

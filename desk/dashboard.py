@@ -1,6 +1,6 @@
-"""What the dashboard shows, part by part: facts from the tables and from Redis, one or two queries each.
+"""The context of each part of the dashboard: facts from the tables and from Redis, one or two queries each.
 
-No part asks the broker. A moment that may grow old is handed on as it is; the page counts its age.
+No part calls the broker. Times whose age matters are passed as they are; the page calculates their age.
 """
 
 import logging
@@ -50,8 +50,8 @@ PHASES = {
     PhaseName.AFTER_MARKET: gettext_noop("after-market"),
 }
 SOCKET = {
-    SocketState.NONE: gettext_noop("nobody holds it"),
-    SocketState.STALE: gettext_noop("its holder is silent"),
+    SocketState.NONE: gettext_noop("no process holds it"),
+    SocketState.STALE: gettext_noop("no sign of life from its holder"),
     SocketState.CONNECTING: gettext_noop("connecting"),
     SocketState.CONNECTED: gettext_noop("connected"),
     SocketState.LOST: gettext_noop("lost"),
@@ -81,7 +81,7 @@ def account(now: datetime) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """A live stop: the price in won at which it sells, and how far the last price is from there, in percent."""
+    """A live stop: the price in won at which it sells, and the distance of that price from the last one, in percent."""
 
     rule: StopRule
     limit: int
@@ -90,7 +90,7 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A holding and what it is worth, in won."""
+    """A holding, with its value and profit in won, and its profit rate in percent."""
 
     row: Portfolio
     value: int
@@ -103,13 +103,13 @@ def holdings(now: datetime) -> dict[str, Any]:
     rules = defaultdict(list)
     for rule in StopRule.objects.filter(state__in=LIVE).order_by("kind"):
         rules[rule.stock_code].append(rule)
-    held = [_held(row, rules[row.stock_code]) for row in PortfolioService().get_portfolio()]
-    held.sort(key=lambda each: -each.value)
-    cost = sum(each.value - each.profit for each in held)
-    profit = sum(each.profit for each in held)
+    rows = [_held(row, rules[row.stock_code]) for row in PortfolioService().get_portfolio()]
+    rows.sort(key=lambda holding: -holding.value)
+    cost = sum(holding.value - holding.profit for holding in rows)
+    profit = sum(holding.profit for holding in rows)
     return {
-        "held": held,
-        "value": sum(each.value for each in held),
+        "held": rows,
+        "value": sum(holding.value for holding in rows),
         "profit": profit,
         "rate": profit * 100 / cost if cost else 0,
     }
@@ -129,7 +129,7 @@ def _stop(rule: StopRule, row: Portfolio) -> Stop:
 def open_orders(now: datetime) -> dict[str, Any]:
     unsettled = TradeOrder.objects.filter(status__in=UNSETTLED).select_related("root").order_by("-created_at", "-id")
     orders = [(order, doubts(order)) for order in unsettled]
-    return {"orders": orders, "unknown": sum(order.state is Status.UNKNOWN for order, words in orders)}
+    return {"orders": orders, "unknown": sum(order.state is Status.UNKNOWN for order, _notes in orders)}
 
 
 def executions(now: datetime) -> dict[str, Any]:
@@ -149,14 +149,16 @@ def basis(now: datetime) -> dict[str, Any]:
     phases = queries.today(now)
     at = now.astimezone(KST).time()
     running = {
-        venue.value: next((_(PHASES[each.name]) for each in phases if each.market is venue and _holds(each, at)), "")
+        venue.value: next(
+            (_(PHASES[phase.name]) for phase in phases if phase.market is venue and _includes(phase, at)), ""
+        )
         for venue in (Market.KRX, Market.NXT)
     }
     halts = list(MarketHalt.objects.filter(ended_at=None))
     return {"macro": MarketMacro.objects.order_by("-time").first(), "running": running, "halts": halts}
 
 
-def _holds(phase: Phase, moment: time) -> bool:
+def _includes(phase: Phase, moment: time) -> bool:
     return bool(phase.starts_at <= moment < phase.ends_at)
 
 
@@ -171,7 +173,7 @@ def health(now: datetime) -> dict[str, Any]:
 
 
 def _synced_and_armed() -> dict[str, Any]:
-    """Return when the balance was last read, and what to say of the stops to whoever halts; in one query."""
+    """Return the time of the last balance, and the explanation of a halt with the number of live stops. One query."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT (SELECT max(timestamp) FROM account_snapshots), "
@@ -183,22 +185,22 @@ def _synced_and_armed() -> dict[str, Any]:
 
 
 def _from_redis() -> dict[str, Any]:
-    """Return what only Redis knows: the socket, the allowance, the queues. Without Redis it says so."""
+    """Return the facts in Redis: the socket, the call limit, the queues. `redis` is False if it cannot be read."""
     try:
         stream = factory.stream_status()
-        words = {"socket": _(SOCKET[stream.state]), "frame_age": _whole(stream)}
-        return {"redis": True, "stream": stream, **words, **_throttle(), "queues": depths()}
+        socket = {"socket": _(SOCKET[stream.state]), "frame_age": _frame_age(stream)}
+        return {"redis": True, "stream": stream, **socket, **_throttle(), "queues": depths()}
     except redis.RedisError as error:
         log.warning("the dashboard cannot read Redis: %s", error)
         return {"redis": False, "stream": StreamStatus(), "socket": "?", "queues": {}}
 
 
-def _whole(stream: StreamStatus) -> int | None:
+def _frame_age(stream: StreamStatus) -> int | None:
     return None if stream.frame_age is None else int(stream.frame_age)
 
 
 def _throttle() -> dict[str, Any]:
-    """Return how many calls of the last second's allowance are taken."""
+    """Return the number of calls in use, the call limit, and whether it is reduced."""
     throttle, limit = factory.call_throttle(), settings.KIS_CALLS_PER_SECOND
     return {"calls": min(throttle.in_use(), limit), "limit": limit, "slowed": throttle.is_slowed()}
 
@@ -218,12 +220,12 @@ def _midnight(now: datetime) -> datetime:
 
 
 def _chart_time(moment: datetime) -> int:
-    """Return a moment as the chart wants it: it knows no time zone, so Korean time is told as if it were UTC."""
+    """Return a moment in seconds for the chart, which has no time zones: Korean time, written as if it were UTC."""
     return int(moment.timestamp()) + KST_SECONDS
 
 
 def equity(now: datetime, *, of_today: bool) -> list[dict[str, int | str]]:
-    """Return the total asset in won: a point a minute of the newest day, or the last of each day."""
+    """Return the total asset in won: one point per minute of the newest day, or the last one of each day."""
     if of_today:
         newest = PortfolioService().get_snapshot()
         since = _midnight(newest.timestamp if newest else now)
@@ -231,14 +233,14 @@ def equity(now: datetime, *, of_today: bool) -> list[dict[str, int | str]]:
         by_minute = {_chart_time(at) // 60 * 60: total for at, total in points.values_list("timestamp", "total_asset")}
         return [{"time": at, "value": total} for at, total in by_minute.items()]
     of_day = Window(RowNumber(), partition_by=[TruncDate("timestamp")], order_by=F("timestamp").desc())
-    lately = AccountSnapshot.objects.filter(timestamp__gte=now - timedelta(days=DAYS_OF_CURVE))
-    days = lately.annotate(from_last=of_day).filter(from_last=1).order_by("timestamp")
+    recent = AccountSnapshot.objects.filter(timestamp__gte=now - timedelta(days=DAYS_OF_CURVE))
+    days = recent.annotate(from_last=of_day).filter(from_last=1).order_by("timestamp")
     rows = days.values_list("timestamp", "total_asset")
     return [{"time": f"{at.astimezone(KST):%Y-%m-%d}", "value": total} for at, total in rows]
 
 
 def candles(code: str, now: datetime, *, by_day: bool) -> dict[str, Any]:
-    """Return one stock's bars and our fills upon them: the minutes of its newest day, or its days."""
+    """Return the bars of a stock and our fills: the minute bars of its newest day, or its daily bars."""
     if by_day:
         days = DailyPrice.objects.filter(stock_code=code).order_by("-date")[:DAYS_SHOWN]
         bars = [_bar(f"{day.date:%Y-%m-%d}", day) for day in reversed(days)]
@@ -251,7 +253,7 @@ def candles(code: str, now: datetime, *, by_day: bool) -> dict[str, Any]:
 
 
 class Bar(TypedDict):
-    """A candle as the chart wants it: a moment or a day, won and shares."""
+    """A candle in the chart's format: its time or day, prices in won, volume in shares."""
 
     time: int | str
     open: int
@@ -273,7 +275,7 @@ def _bar(at: int | str, row: DailyPrice | MarketCandle) -> Bar:
 
 
 def _merged(rows: Iterable[MarketCandle]) -> list[Bar]:
-    """Return one bar a minute: where both venues traded, their range and volume together, KRX's open and close."""
+    """Return one bar per minute. If both venues traded: the range and volume of both, the open and close of KRX."""
     bars: dict[int, Bar] = {}
     for row in rows:
         at = _chart_time(row.time)
@@ -299,9 +301,9 @@ def _marks(code: str, since: datetime, at: Callable[[datetime], int | str]) -> l
 
 
 def chart_stocks(today: date) -> list[tuple[str, str]]:
-    """Return the stocks worth a chart, code and name: held ones first, then what was ordered lately."""
+    """Return the stocks to offer a chart of, as code and name: first the holdings, then the stocks of recent orders."""
     stocks = {row.stock_code: row.stock_name for row in PortfolioService().get_portfolio()}
-    ordered = TradeOrder.objects.filter(order_date__gte=today - timedelta(days=7)).order_by("stock_code")
-    for code, name in ordered.values_list("stock_code", "stock_name").distinct():
+    orders = TradeOrder.objects.filter(order_date__gte=today - timedelta(days=7)).order_by("stock_code")
+    for code, name in orders.values_list("stock_code", "stock_name").distinct():
         stocks.setdefault(code, name)
     return list(stocks.items())

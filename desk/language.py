@@ -1,4 +1,4 @@
-"""Which language a page speaks: the operator's choice, else that of the settings; never the browser's."""
+"""The language of a page: the operator's choice, else the one in the settings; never the browser's."""
 
 from collections.abc import Callable
 
@@ -8,14 +8,14 @@ from django.utils import translation
 
 
 class LanguageMiddleware:
-    """Django's own would follow the browser: a desk in Seoul reads Korean whatever machine it sits at."""
+    """Sets a page's language. Django's own middleware would follow the browser; a desk in Seoul is Korean anywhere."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self._get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        chosen = request.COOKIES.get(settings.LANGUAGE_COOKIE_NAME, "")
-        language = chosen if chosen in dict(settings.LANGUAGES) else settings.LANGUAGE_CODE
+        choice = request.COOKIES.get(settings.LANGUAGE_COOKIE_NAME, "")
+        language = choice if choice in dict(settings.LANGUAGES) else settings.LANGUAGE_CODE
         with translation.override(language):
             request.LANGUAGE_CODE = language
             response = self._get_response(request)

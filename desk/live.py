@@ -1,7 +1,7 @@
-"""Keeps open dashboards current: one thread renders for all of them, and each is sent what changed.
+"""Keeps open dashboards current: one thread renders for all of them, and each is sent the parts that changed.
 
-A viewer costs a thread that sleeps and no database connection; the rendering thread has one, and ends
-with its last viewer.
+A viewer costs a sleeping thread, but no database connection. The rendering thread has one connection, and ends with its
+last viewer.
 """
 
 import logging
@@ -15,7 +15,7 @@ from django.db import DatabaseError, connection
 
 log = logging.getLogger(__name__)
 
-# of the web process's threads, so that pages are answered whoever watches
+# fewer than the web process has threads, so that some stay free to answer pages
 VIEWERS_AT_MOST = 16
 STOP_SECONDS = 5.0
 
@@ -23,12 +23,12 @@ Parts = dict[str, str]
 
 
 class TooManyViewers(Exception):
-    """As many dashboards are open as this process serves."""
+    """This process serves its maximum number of open dashboards."""
 
 
 @dataclass(slots=True)
 class Edition:
-    """What was rendered last for one language, and how many read it."""
+    """The parts that were rendered last for one language, and the number of their viewers."""
 
     viewers: int = 0
     number: int = 0
@@ -36,7 +36,7 @@ class Edition:
 
 
 class Broadcast:
-    """Renders the page's parts every `every_seconds` while anybody watches."""
+    """Renders the page's parts every `every_seconds` while there are viewers."""
 
     def __init__(self, render: Callable[[str], Parts], *, every_seconds: float = 1.0) -> None:
         self._render = render
@@ -46,22 +46,23 @@ class Broadcast:
         self._thread: threading.Thread | None = None
 
     def watch(self, language: str, *, seconds: float) -> Iterator[Parts]:
-        """Yield what changed, all of it at first, an empty dict where nothing did; end after `seconds`.
+        """Yield the changed parts of each rendering, at first all parts; end after `seconds`.
 
-        Raises TooManyViewers. It is quiet while nothing can be rendered: a page that hears nothing is stale.
+        A rendering without a change yields an empty dict. Nothing is yielded while rendering fails: a page that gets no
+        data is shown as stale. Raises TooManyViewers.
         """
         with self._viewer(language) as edition:
-            ends_at, seen, sent = time.monotonic() + seconds, 0, Parts()
+            ends_at, last_number, last_parts = time.monotonic() + seconds, 0, Parts()
             while time.monotonic() < ends_at:
-                number, parts = self._next(edition, seen)
-                if number != seen:
-                    yield {name: html for name, html in parts.items() if sent.get(name) != html}
-                seen, sent = number, parts
+                number, parts = self._next(edition, last_number)
+                if number != last_number:
+                    yield {name: html for name, html in parts.items() if last_parts.get(name) != html}
+                last_number, last_parts = number, parts
 
-    def _next(self, edition: Edition, seen: int) -> tuple[int, Parts]:
-        """Return the edition after number `seen`; the same again where none comes for a while."""
+    def _next(self, edition: Edition, last_number: int) -> tuple[int, Parts]:
+        """Wait for a rendering after `last_number`; return the number and the parts of the newest one."""
         with self._changed:
-            self._changed.wait_for(lambda: edition.number != seen, timeout=self._every_seconds * 2)
+            self._changed.wait_for(lambda: edition.number != last_number, timeout=self._every_seconds * 2)
             return edition.number, edition.parts
 
     @contextmanager
@@ -85,7 +86,7 @@ class Broadcast:
 
     def _run(self) -> None:
         try:
-            while languages := self._wanted():
+            while languages := self._viewed_languages():
                 for language in languages:
                     self._publish(language)
                 with self._changed:
@@ -93,8 +94,8 @@ class Broadcast:
         finally:
             connection.close()
 
-    def _wanted(self) -> list[str]:
-        """Return the languages that are read; nobody reads: this thread is not the one any more."""
+    def _viewed_languages(self) -> list[str]:
+        """Return the languages with viewers. If there are none, this thread ends; the next viewer starts another."""
         with self._changed:
             if not self._editions:
                 self._thread = None
@@ -107,7 +108,7 @@ class Broadcast:
             log.warning("the dashboard cannot be rendered: %s", error)
             connection.close()
             return
-        except Exception:  # a fault of one part must not end the thread that all the others wait for
+        except Exception:  # an error in one part must not end the thread that all viewers need
             log.exception("the dashboard cannot be rendered")
             return
         with self._changed:

@@ -1,4 +1,4 @@
-"""What frames every page of the admin: its name, where it stands, and the ways through it."""
+"""The frame of every admin page: its title, the environment, and the navigation."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ def stylesheet(request: HttpRequest) -> str:
 
 
 def environment(request: HttpRequest) -> list[str]:
-    """Return where orders go, in the colour of how much it matters."""
+    """Return the name of the environment, and the colour of its label: the more real the orders, the stronger."""
     return {
         "sim": [_("simulator"), "info"],
         "paper": [_("paper trading"), "warning"],
@@ -46,10 +46,17 @@ def sidebar(request: HttpRequest) -> list[Item]:
     def page(title: str, icon: str, model: str, query: str = "", **more: Any) -> Item:
         app, name = model.split(".")
         link = reverse(f"admin:{app}_{name}_changelist") + query
-        here = f"{request.path}?{request.META.get('QUERY_STRING', '')}"
-        active = here == link if query else request.path.startswith(link) and not _is_unknown_list(request)
-        allowed = request.user.has_perm(f"{app}.view_{name}")
-        return {"title": title, "icon": icon, "link": link, "permission": lambda _: allowed, "active": active, **more}
+        url = f"{request.path}?{request.META.get('QUERY_STRING', '')}"
+        is_active = url == link if query else request.path.startswith(link) and not _is_unknown_list(request)
+        may_view = request.user.has_perm(f"{app}.view_{name}")
+        return {
+            "title": title,
+            "icon": icon,
+            "link": link,
+            "permission": lambda _: may_view,
+            "active": is_active,
+            **more,
+        }
 
     def group(title: str, *items: Item) -> Item:
         return {"title": title, "separator": True, "items": list(items)}

@@ -1,6 +1,6 @@
-"""Who may do what: three groups that every `migrate` completes. It grants what is missing and takes nothing away.
+"""The permissions of three groups. Every `migrate` grants the missing ones, and removes none.
 
-A viewer sees, a trader also acts on orders and stops trading, an administrator also decides who may. All of
+A viewer reads, a trader also acts on orders and stops trading, an administrator also manages users and groups. All of
 them need staff status to log in.
 """
 
@@ -12,7 +12,7 @@ from django.db.models import Q
 from django.http import HttpRequest
 
 VIEWER, TRADER, ADMINISTRATOR = "viewer", "trader", "administrator"
-# Django's own permissions, read as what they let one do: nobody edits such a row by hand
+# Django's own permissions stand for actions here: these rows are never edited in the admin
 TRADE = "orders.change_tradeorder"
 SWITCH = "orders.change_tradingswitch"
 
@@ -30,16 +30,16 @@ GRANTS = {
 
 
 class UserRequest(HttpRequest):
-    """A request of somebody who is logged in: what a view or an admin page says that lets no stranger in."""
+    """A request of a logged-in user: the type for views and admin pages that require a login."""
 
     user: User
 
 
-def grant(sender: AppConfig, using: str = "default", **about: Any) -> None:
-    """Give each group what it should have of one app's permissions, which were just made."""
-    for name, wanted in GRANTS.items():
-        of_this_app = Permission.objects.using(using).filter(wanted, content_type__app_label=sender.label)
-        if not of_this_app:
+def grant(sender: AppConfig, using: str = "default", **kwargs: Any) -> None:
+    """Give each group its permissions of one app, which `migrate` has just created."""
+    for name, condition in GRANTS.items():
+        permissions = Permission.objects.using(using).filter(condition, content_type__app_label=sender.label)
+        if not permissions:
             continue
         group, _ = Group.objects.using(using).get_or_create(name=name)
-        group.permissions.add(*of_this_app)
+        group.permissions.add(*permissions)

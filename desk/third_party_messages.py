@@ -1,4 +1,4 @@
-"""Texts of libraries that come without Korean: named here, translated with our own."""
+"""Texts of libraries that have no Korean translation. They are listed here and translated with our own texts."""
 
 from django.utils.translation import gettext_noop
 

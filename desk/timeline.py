@@ -1,4 +1,4 @@
-"""All that happened to a family of orders, on one line of time: attempts, events, notices, executions."""
+"""The timeline of a family of orders: attempts, events, notices and executions in one sequence."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from aegis.order_events import OrderEventKind
 from aegis.sessions import KST
 from orders.models import BrokerRequest, OrderEvent, RawNotice, TradeExecution, TradeOrder
 
-# what an event is called, and in which tone it is said
+# the title of each event, and the tone that colours it
 EVENTS = {
     OrderEventKind.CREATED: (gettext_noop("committed"), "quiet"),
     "ACCEPTED": (gettext_noop("accepted by the broker"), "good"),
@@ -20,7 +20,7 @@ EVENTS = {
     OrderEventKind.REFUSED_BY_NOTICE: (gettext_noop("refused by the exchange"), "bad"),
     "NO_ANSWER": (gettext_noop("no answer: it may have arrived"), "bad"),
     "ABSENT": (gettext_noop("it never arrived"), "warn"),
-    OrderEventKind.UNDECIDED: (gettext_noop("several orders could be it: a person must decide"), "bad"),
+    OrderEventKind.UNDECIDED: (gettext_noop("several orders match: a person must decide"), "bad"),
     "PART_FILLED": (gettext_noop("partly filled"), "fill"),
     "FULLY_FILLED": (gettext_noop("filled"), "fill"),
     "UNFILLED": (gettext_noop("fills taken back"), "warn"),
@@ -65,7 +65,7 @@ NOTICES = {
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """One thing that happened; `tone` colours it, `kind` says which table told of it."""
+    """One entry of the timeline. `tone` colours it, `kind` is the event's kind, or the table that it is from."""
 
     at: datetime
     known_at: datetime
@@ -79,43 +79,45 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something to know of an order beside its status; `tone` colours it."""
+    """A remark on an order beside its status. `tone` colours it."""
 
     tone: str
     text: str
 
 
 def doubts(order: TradeOrder) -> Sequence[Note]:
-    """Return in what an order and the broker's list differ now. No query."""
-    found = []
+    """Return the present differences between an order and the broker's list. No query."""
+    remarks = []
     if not order.is_done and order.cancel_wanted_at is not None:
-        words = _("cancel requested at {at} ({by}), not confirmed by the list")
-        found.append(
-            Note("warn", words.format(at=_clock(order.cancel_wanted_at), by=order.get_cancel_wanted_by_display()))
+        template = _("cancel requested at {at} ({by}), not confirmed by the list")
+        remarks.append(
+            Note("warn", template.format(at=_clock(order.cancel_wanted_at), by=order.get_cancel_wanted_by_display()))
         )
     if order.missing_since is not None:
-        words = _("missing from the broker's list since {at}")
-        found.append(Note("bad", words.format(at=_clock(order.missing_since))))
+        template = _("missing from the broker's list since {at}")
+        remarks.append(Note("bad", template.format(at=_clock(order.missing_since))))
     if order.unlisted_since is not None:
-        words = _("fills not in the list yet, since {at}")
-        found.append(Note("warn", words.format(at=_clock(order.unlisted_since))))
-    return found
+        template = _("fills not in the list yet, since {at}")
+        remarks.append(Note("warn", template.format(at=_clock(order.unlisted_since))))
+    return remarks
 
 
 def notes(order: TradeOrder) -> Sequence[Note]:
-    """Return where an order comes from, in what it differs from the broker's list, and what ended it. No query."""
-    found = []
+    """Return an order's origin, its differences from the broker's list, and the cause of its end. No query."""
+    remarks = []
     if order.replaces_id is not None:
         is_ours = order.origin == TradeOrder.Origin.AEGIS
-        words = _("amended from #{pk} by AEGIS") if is_ours else _("amended from #{pk} in the broker's app")
-        found.append(Note("quiet", words.format(pk=order.replaces_id)))
-    found += doubts(order)
+        template = _("amended from #{pk} by AEGIS") if is_ours else _("amended from #{pk} in the broker's app")
+        remarks.append(Note("quiet", template.format(pk=order.replaces_id)))
+    remarks += doubts(order)
     if order.withdrawn_qty and order.is_open:
-        found.append(Note("quiet", _("{qty:,} shares of it were cancelled or amended").format(qty=order.withdrawn_qty)))
+        remarks.append(
+            Note("quiet", _("{qty:,} shares of it were cancelled or amended").format(qty=order.withdrawn_qty))
+        )
     if order.end_cause:
-        found.append(Note("quiet", str(order.get_end_cause_display())))
-    found += [Note("quiet", text) for text in (order.refusal, order.chase_note) if text]
-    return found
+        remarks.append(Note("quiet", str(order.get_end_cause_display())))
+    remarks += [Note("quiet", text) for text in (order.refusal, order.chase_note) if text]
+    return remarks
 
 
 def _clock(at: datetime) -> str:
@@ -123,7 +125,7 @@ def _clock(at: datetime) -> str:
 
 
 def requests_of(family: Sequence[TradeOrder]) -> Sequence[BrokerRequest]:
-    """Return what was asked of the broker for a family, the newest last."""
+    """Return the requests to the broker for a family, the newest last."""
     return list(BrokerRequest.objects.filter(order__in=family).select_related("makes").order_by("id"))
 
 
@@ -133,7 +135,7 @@ def family_of(order: TradeOrder) -> Sequence[TradeOrder]:
 
 
 def timeline(family: Sequence[TradeOrder]) -> Sequence[Moment]:
-    """Return what happened to a family, in the order we learned of it. Three queries."""
+    """Return the moments of a family, in the order in which AEGIS learned of them. Three queries."""
     by_pk = {order.pk: order for order in family}
     moments = [*_events(by_pk), *_executions(by_pk), *_notices(by_pk)]
     return sorted(moments, key=lambda moment: (moment.known_at, moment.rank))
@@ -141,8 +143,8 @@ def timeline(family: Sequence[TradeOrder]) -> Sequence[Moment]:
 
 def _events(orders: dict[int, TradeOrder]) -> Iterator[Moment]:
     for event in OrderEvent.objects.filter(order__in=orders):
-        words, tone = EVENTS.get(event.kind, (event.kind, "quiet"))
-        yield Moment(event.at, event.at, event.pk, orders[event.order_id], event.kind, tone, _(words), event.detail)
+        title, tone = EVENTS.get(event.kind, (event.kind, "quiet"))
+        yield Moment(event.at, event.at, event.pk, orders[event.order_id], event.kind, tone, _(title), event.detail)
 
 
 def _executions(orders: dict[int, TradeOrder]) -> Iterator[Moment]:
@@ -167,9 +169,9 @@ def _executions(orders: dict[int, TradeOrder]) -> Iterator[Moment]:
 def _notices(orders: dict[int, TradeOrder]) -> Iterator[Moment]:
     for notice in RawNotice.objects.filter(order__in=orders):
         title = _("notice: {kind}").format(kind=_(NOTICES.get(notice.kind, notice.kind)))
-        assert notice.order_id is not None  # it was asked for by its order
-        late = "" if notice.committed_ms is None else f", {notice.committed_ms:.1f} ms"
-        detail = f"{notice.get_state_display()}{late}"
+        assert notice.order_id is not None  # the query selects notices by their order
+        delay = "" if notice.committed_ms is None else f", {notice.committed_ms:.1f} ms"
+        detail = f"{notice.get_state_display()}{delay}"
         yield Moment(
             notice.received_at,
             notice.received_at,

@@ -1,7 +1,7 @@
-"""Two-factor login (TOTP, RFC 6238): an authenticator app's six digits beside the password, for who sets it up.
+"""Two-factor login (TOTP, RFC 6238): six digits of an authenticator app beside the password. Each user may set it up.
 
-Once confirmed it is asked at every login. Ten recovery codes, shown once, stand in for a lost telephone; an
-administrator may take the second factor off an account.
+Once confirmed, the code is required at every login. Ten recovery codes, shown once, replace a lost telephone; an
+administrator may remove the second factor from an account.
 """
 
 import base64
@@ -36,16 +36,16 @@ def has_two_factors(user: User) -> bool:
 
 
 def remove(user: User) -> None:
-    """Take the second factor off an account."""
+    """Remove the second factor from an account."""
     TOTPDevice.objects.filter(user=user).delete()
     StaticDevice.objects.filter(user=user).delete()
 
 
 def verify(user: User, code: str) -> bool:
-    """Whether `code` is of one of the user's devices. Wrong ones make the next tries wait longer and longer."""
+    """Whether `code` is valid for one of the user's devices. Each wrong code makes the device wait longer."""
     with transaction.atomic():
         for device in devices_for_user(user, for_verify=True):
-            # six digits are the telephone's; a recovery code is longer, and the one's mistakes must not lock the other
+            # six digits are a code of the app, a recovery code is longer: wrong codes of one must not lock the other
             is_recovery = isinstance(device, StaticDevice)
             if is_recovery is (len(code) > TOTPDevice().digits) and device.verify_is_allowed()[0]:
                 return bool(device.verify_token(code))
@@ -53,27 +53,27 @@ def verify(user: User, code: str) -> bool:
 
 
 class LoginForm(AuthenticationForm):
-    """Name and password, and the code for whom it is set up."""
+    """Name and password, and the code if the user has set up two-factor login."""
 
     otp_code = forms.CharField(
         label=gettext_lazy("Authentication code"),
         required=False,
         max_length=16,
-        help_text=gettext_lazy("only where two-factor login is set up"),
+        help_text=gettext_lazy("only if two-factor login is set up"),
         widget=forms.TextInput(
             attrs={"class": " ".join(BASE_INPUT_CLASSES), "autocomplete": "one-time-code", "inputmode": "numeric"}
         ),
     )
 
     def clean(self) -> dict[str, Any]:
-        cleaned: dict[str, Any] = super().clean()
-        user, code = self.get_user(), cleaned.get("otp_code", "").replace(" ", "")
+        data: dict[str, Any] = super().clean()
+        user, code = self.get_user(), data.get("otp_code", "").replace(" ", "")
         if user is not None and has_two_factors(user) and not (code and verify(user, code)):
             raise ValidationError(
                 _("The authentication code is missing or wrong: enter the newest one of your authenticator app"),
                 code="otp",
             )
-        return cleaned
+        return data
 
 
 class CodeForm(forms.Form):
@@ -89,7 +89,7 @@ class CodeForm(forms.Form):
 @never_cache
 @login_required
 def two_factor(request: UserRequest) -> HttpResponse:
-    """Show the QR code and confirm it by its first code; or take it off by one."""
+    """Show the QR code and confirm it by a first code; or remove the second factor by a code."""
     is_on = has_two_factors(request.user)
     form = CodeForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
@@ -112,7 +112,7 @@ def _unconfirmed(user: User) -> TOTPDevice:
 
 @transaction.atomic
 def _confirm(user: User, code: str) -> list[str]:
-    """Return the recovery codes once `code` proved that the app has the secret, else nothing."""
+    """Return the recovery codes if `code` proves that the app has the secret, else an empty list."""
     device = _unconfirmed(user)
     if not device.verify_is_allowed()[0] or not device.verify_token(code):
         return []
@@ -125,8 +125,8 @@ def _confirm(user: User, code: str) -> list[str]:
     return codes
 
 
-def _page(request: HttpRequest, *, device: TOTPDevice | None = None, **words: Any) -> HttpResponse:
-    context = {**admin.site.each_context(request), "title": _("Two-factor login"), **words}
+def _page(request: HttpRequest, *, device: TOTPDevice | None = None, **more: Any) -> HttpResponse:
+    context = {**admin.site.each_context(request), "title": _("Two-factor login"), **more}
     if device is not None:
         context["qr"] = segno.make(device.config_url, error="m").svg_data_uri(scale=5, border=2)
         context["secret"] = base64.b32encode(binascii.unhexlify(device.key)).decode("ascii")

@@ -21,5 +21,5 @@ urlpatterns = [
     path("readyz", probes.readyz, name="readyz"),
     path("metrics", probes.figures, name="metrics"),
 ]
-# a monitor asks these, and has no account here
+# for monitoring systems, which have no account here
 OPEN_TO_ALL: frozenset[str] = frozenset({"healthz", "readyz", "metrics"})

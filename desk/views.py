@@ -1,4 +1,4 @@
-"""The dashboard's doors: the page, its stream of changes, its charts, and the buttons on it."""
+"""The views of the dashboard: the page, its stream of changes, its charts and its buttons."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -29,7 +29,7 @@ from orders import execution_quality
 from orders.models import TradeOrder
 
 View = Callable[..., HttpResponseBase]
-# a stream ends and is asked for again, so that who was logged out is soon out
+# a stream ends after this time and the page opens another, so a user who was logged out soon loses access
 STREAM_SECONDS = 300.0
 STOCKS_FOUND = 12
 DAYS_OF_QUALITY = (1, 7, 30, 90)
@@ -38,7 +38,7 @@ broadcast = Broadcast(lambda language: dashboard.render(language, clock.now()))
 
 
 def staff_only(view: View) -> View:
-    """Send a stranger to the login, and tell who is no staff that it is not for them."""
+    """Redirect a user who is not logged in to the login, and answer 403 to a user who is not staff."""
 
     @wraps(view)
     def guarded(request: HttpRequest, *args: object, **kwargs: object) -> HttpResponseBase:
@@ -52,7 +52,7 @@ def staff_only(view: View) -> View:
 
 
 def may(permission: str) -> Callable[[View], View]:
-    """Let a view answer those with `permission` alone."""
+    """Restrict a POST view to staff with `permission`; others get 403."""
 
     def decorator(view: View) -> View:
         @wraps(view)
@@ -69,7 +69,7 @@ def may(permission: str) -> Callable[[View], View]:
 @staff_only
 @require_GET
 def show(request: HttpRequest) -> HttpResponse:
-    """The one page."""
+    """The dashboard page."""
     now = clock.now()
     context = {
         "parts": dashboard.render(get_language(), now),
@@ -85,14 +85,14 @@ def show(request: HttpRequest) -> HttpResponse:
 @staff_only
 @require_GET
 def live(request: HttpRequest) -> StreamingHttpResponse:
-    """What changes on the page, as server-sent events: each second the time, and the parts that are not as before."""
+    """The changes of the page as server-sent events: each second the time, and the parts that changed."""
     response = StreamingHttpResponse(_events(get_language()), content_type="text/event-stream")
-    response.headers["X-Accel-Buffering"] = "no"  # a proxy must not collect them
+    response.headers["X-Accel-Buffering"] = "no"  # a proxy must not buffer the events
     return response
 
 
 def _events(language: str) -> Iterator[str]:
-    # the session and the user were read with it; nothing here needs it for the minutes to come
+    # the session and the user have been read; the stream needs no connection for its minutes
     connection.close()
     yield "retry: 1000\n\n"
     try:
@@ -126,11 +126,11 @@ def candles(request: HttpRequest, code: str) -> HttpResponse:
 @staff_only
 @require_GET
 def quality_page(request: HttpRequest) -> HttpResponse:
-    """What orders cost against the price when they were wanted, and against a market order then."""
+    """The costs of orders against their arrival price, and against a market order at that time."""
     if not request.user.has_perm("orders.view_tradeorder"):
         raise PermissionDenied
-    wanted = request.GET.get("days", "")
-    days = int(wanted) if wanted in map(str, DAYS_OF_QUALITY) else DAYS_OF_QUALITY[0]
+    choice = request.GET.get("days", "")
+    days = int(choice) if choice in map(str, DAYS_OF_QUALITY) else DAYS_OF_QUALITY[0]
     context = {
         **admin.site.each_context(request),
         "title": _("Execution quality"),
@@ -144,38 +144,38 @@ def quality_page(request: HttpRequest) -> HttpResponse:
 @staff_only
 @require_GET
 def stocks(request: HttpRequest) -> HttpResponse:
-    """Stocks whose code begins, or whose name goes on, with `q`."""
-    words = plain(request.GET.get("q", ""))
-    if not words or not request.user.has_perm("market.view_stock"):
+    """Stocks whose code begins with `q`, or whose name contains it."""
+    query = plain(request.GET.get("q", ""))
+    if not query or not request.user.has_perm("market.view_stock"):
         return JsonResponse({"stocks": []})
-    found = Stock.objects.filter(Q(code__istartswith=words) | Q(name__icontains=words)).order_by("name")
-    return JsonResponse({"stocks": list(found.values("code", "name")[:STOCKS_FOUND])})
+    matches = Stock.objects.filter(Q(code__istartswith=query) | Q(name__icontains=query)).order_by("name")
+    return JsonResponse({"stocks": list(matches.values("code", "name")[:STOCKS_FOUND])})
 
 
-def _tell(*told: actions.ActionResult) -> HttpResponse:
-    is_done = all(each.is_done for each in told)
+def _response(*results: actions.ActionResult) -> HttpResponse:
+    is_done = all(result.is_done for result in results)
     return JsonResponse(
-        {"done": is_done, "text": "\n".join(each.text for each in told)}, status=200 if is_done else 409
+        {"done": is_done, "text": "\n".join(result.text for result in results)}, status=200 if is_done else 409
     )
 
 
 @may(TRADE)
 def cancel(request: UserRequest, pk: int) -> HttpResponse:
-    return _tell(actions.cancel(get_object_or_404(TradeOrder, pk=pk), by=request.user))
+    return _response(actions.cancel(get_object_or_404(TradeOrder, pk=pk), by=request.user))
 
 
 @may(TRADE)
 def cancel_all(request: UserRequest) -> HttpResponse:
-    return _tell(*actions.cancel_all(by=request.user))
+    return _response(*actions.cancel_all(by=request.user))
 
 
 @may(TRADE)
 def chase_now(request: UserRequest, pk: int) -> HttpResponse:
-    return _tell(actions.chase_now(get_object_or_404(TradeOrder, pk=pk), by=request.user))
+    return _response(actions.chase_now(get_object_or_404(TradeOrder, pk=pk), by=request.user))
 
 
 @may(SWITCH)
 def switch(request: UserRequest, state: str) -> HttpResponse:
-    wanted = {"halt": TradingState.HALTED, "reduce": TradingState.REDUCING, "resume": TradingState.ACTIVE}[state]
+    target = {"halt": TradingState.HALTED, "reduce": TradingState.REDUCING, "resume": TradingState.ACTIVE}[state]
     reason = request.POST.get("reason", "").strip() or _("on the dashboard")
-    return _tell(actions.switch_to(wanted, by=request.user, reason=reason))
+    return _response(actions.switch_to(target, by=request.user, reason=reason))

@@ -1,10 +1,11 @@
-"""A strategy of the simplest kind: own a little of each stock of a list, sell it for a profit or to stop a loss.
+"""A minimal strategy: hold a few shares of each stock of a list, and sell them at a profit or to stop a loss.
 
     make run                                          in one shell; in another, until Ctrl-C:
     .venv/bin/python -m examples.steady
 
-It reads what AEGIS knows from the database and orders through the order service; what stays unfilled AEGIS chases
-by itself. Each wish has a request id of its own and of the day, so that any number of turns orders it once.
+It reads the holdings from the database and orders through the order service; AEGIS chases unfilled orders by itself.
+The request id of each intent contains the day, the stock and the purpose, so that it is ordered once a day, however
+often the loop runs.
 """
 
 import os
@@ -36,25 +37,25 @@ TURN_SECONDS = 5.0
 
 
 def wishes(today: date) -> Iterator[OrderIntent]:
-    """Return what to order now, by what we hold as last seen."""
-    held = {holding.stock_code: holding for holding in PortfolioService().get_portfolio()}
+    """Yield the orders to place now, by the holdings of the last balance."""
+    holdings = {holding.stock_code: holding for holding in PortfolioService().get_portfolio()}
     for code in WATCHED:
-        name = f"{NAME}:{today:%Y%m%d}:{code}"
-        if code not in held:
-            yield _intent(code, Side.BUY, SHARES, "buy_normal", f"{name}:in")
-        elif held[code].profit_rate >= PROFIT_PCT:
-            yield _intent(code, Side.SELL, held[code].quantity, "sell_profit", f"{name}:profit")
-        elif held[code].profit_rate <= LOSS_PCT:
-            yield _intent(code, Side.SELL, held[code].quantity, "sell_stop", f"{name}:stop")
+        prefix = f"{NAME}:{today:%Y%m%d}:{code}"
+        if code not in holdings:
+            yield _intent(code, Side.BUY, SHARES, "buy_normal", f"{prefix}:in")
+        elif holdings[code].profit_rate >= PROFIT_PCT:
+            yield _intent(code, Side.SELL, holdings[code].quantity, "sell_profit", f"{prefix}:profit")
+        elif holdings[code].profit_rate <= LOSS_PCT:
+            yield _intent(code, Side.SELL, holdings[code].quantity, "sell_stop", f"{prefix}:stop")
 
 
 def _intent(code: str, side: Side, qty: int, style: str, request_id: str) -> OrderIntent:
-    """Return one wish: `strategy` is how it is priced, `strategy_id` who wants it."""
+    """Return one order intent: `strategy` is its pricing style, `strategy_id` names this program."""
     return OrderIntent(code, side, qty, strategy=style, strategy_id=NAME, request_id=request_id)
 
 
 def turn(orders: OrderService) -> None:
-    """Order what is wished for; what AEGIS refuses is told and wished for again with the next turn."""
+    """Place the orders that are due now; an order that AEGIS denies is printed, and tried again in the next turn."""
     if queries.get_available_market(clock.now()) is None:
         return
     for intent in wishes(clock.now().date()):

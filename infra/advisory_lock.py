@@ -1,4 +1,4 @@
-"""Long errands that only one process runs at a time, whichever machine it is on."""
+"""A PostgreSQL advisory lock for long jobs that only one process on all machines may run at a time."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -7,19 +7,19 @@ from django.db import DatabaseError, InterfaceError, connection
 
 
 @contextmanager
-def advisory_lock(errand: str) -> Iterator[bool]:
-    """Hold an errand, by a lock that ends with our connection; False, at once, where another holds it."""
-    is_ours = _ask("SELECT pg_try_advisory_lock(hashtext(%s))", errand)
+def advisory_lock(job: str) -> Iterator[bool]:
+    """Hold the lock of a job, until our connection ends at the latest. Yields False immediately if it is taken."""
+    is_ours = _ask("SELECT pg_try_advisory_lock(hashtext(%s))", job)
     try:
         yield is_ours
     finally:
         if is_ours:
-            # it ended with our connection if that is lost
+            # if the connection is lost, the lock has ended with it
             with suppress(DatabaseError, InterfaceError):
-                _ask("SELECT pg_advisory_unlock(hashtext(%s))", errand)
+                _ask("SELECT pg_advisory_unlock(hashtext(%s))", job)
 
 
-def _ask(statement: str, errand: str) -> bool:
+def _ask(statement: str, job: str) -> bool:
     with connection.cursor() as cursor:
-        cursor.execute(statement, [f"aegis:{errand}"])
+        cursor.execute(statement, [f"aegis:{job}"])
         return bool(cursor.fetchone()[0])

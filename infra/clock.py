@@ -1,8 +1,8 @@
-"""The one clock: what time the market has, in Korea.
+"""The clock of AEGIS: the present market time, in Korea.
 
-Live and paper run on the machine's clock. A rehearsal may shift it, for every process at once, by a
-small file that `AEGIS_CLOCK_FILE` names: `{"real": 1763..., "market": 1763..., "speed": 1.0}`, two
-POSIX times of the same instant and how fast market time runs. The file is read again when it changes.
+Live and paper trading use the machine's clock. A rehearsal may shift it for all processes with the file
+at `AEGIS_CLOCK_FILE`: `{"real": 1763..., "market": 1763..., "speed": 1.0}`, two POSIX times of the same
+instant, and how fast market time runs. The file is read again when it changes.
 """
 
 import json
@@ -34,7 +34,7 @@ _cached: tuple[int, str, ClockOffset] | None = None
 
 
 def shift() -> ClockOffset:
-    """Return the shift in force. A file that is named but absent shifts nothing."""
+    """Return the offset in force; none if the named file does not exist."""
     global _cached
     path = os.environ.get(VARIABLE)
     if not path:
@@ -49,7 +49,7 @@ def shift() -> ClockOffset:
 
 
 def now() -> datetime:
-    """Return the market's present moment, aware, in Korean time."""
+    """Return the present market time, aware, in Korean time."""
     return datetime.fromtimestamp(shift().apply(time.time()), KST)
 
 
@@ -59,14 +59,14 @@ def real_seconds(market_seconds: float) -> float:
 
 
 def set_now(moment: datetime, *, speed: float = 1.0) -> None:
-    """Make `moment` the present for every process that shares the clock file.
+    """Set the market time to `moment` for every process that shares the clock file.
 
-    Raises RuntimeError where no clock file is named: outside a rehearsal time is not ours to set.
+    Raises RuntimeError if no clock file is named: only a rehearsal may set the time.
     """
     path = os.environ.get(VARIABLE)
     if not path:
         raise RuntimeError(f"{VARIABLE} is not set: only a rehearsal may set the clock")
-    words = json.dumps({"real": time.time(), "market": moment.timestamp(), "speed": speed})
-    draft = Path(f"{path}.{os.getpid()}")
-    draft.write_text(words, encoding="ascii")
-    draft.replace(path)
+    payload = json.dumps({"real": time.time(), "market": moment.timestamp(), "speed": speed})
+    temporary = Path(f"{path}.{os.getpid()}")
+    temporary.write_text(payload, encoding="ascii")
+    temporary.replace(path)

@@ -1,6 +1,6 @@
-"""A sign of life of a process of which there is one: beat, who tells people, who answers them.
+"""Heartbeats of the processes that exist once: beat, the notifier, the Telegram bot.
 
-Ages are counted on the clock of Redis, so that machines need not agree on the time.
+Ages are measured by the clock of Redis, so the clocks of the machines need not agree.
 """
 
 import redis
@@ -9,14 +9,14 @@ KEPT_SECONDS = 24 * 3600
 
 
 def beat(store: redis.Redis, key: str) -> None:
-    """Leave a sign of life. Raises redis.RedisError."""
+    """Record a heartbeat. Raises redis.RedisError."""
     store.set(key, _now(store), ex=KEPT_SECONDS)
 
 
 def age(store: redis.Redis, key: str) -> float | None:
-    """Return how many seconds ago the last sign was left, None where none is remembered. Raises redis.RedisError."""
-    left = store.get(key)
-    return None if left is None else max(0.0, _now(store) - float(left))
+    """Return the age of the last heartbeat in seconds, None if none is stored. Raises redis.RedisError."""
+    last_beat = store.get(key)
+    return None if last_beat is None else max(0.0, _now(store) - float(last_beat))
 
 
 def _now(store: redis.Redis) -> float:

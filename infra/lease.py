@@ -1,7 +1,7 @@
-"""One holder at a time, over all processes and machines: a lease in Redis with a fencing number.
+"""A lease in Redis with a fencing number: one holder at a time among all processes and machines.
 
-The number grows with every new holder, so whoever comes back from a long pause can be told from who
-holds the lease now.
+The number grows with every new holder, so a process that resumes after a long pause differs from the
+present holder.
 """
 
 import time
@@ -39,28 +39,28 @@ class Lease:
 
     @property
     def is_ours(self) -> bool:
-        """Whether the last term still runs by our own clock, which goes on while a process is paused.
+        """Whether the lease has not expired by our own clock, which continues while a process is paused.
 
-        No question to Redis: ask it before every act that only the holder may do.
+        It does not call Redis. Check it before every action that only the holder may take.
         """
         return time.monotonic() < self._ends_at
 
     def take(self) -> int:
-        """Return the fencing number of a new lease, 0 while another holds it. Raises redis.RedisError."""
-        asked_at = time.monotonic()
+        """Take the lease; return its fencing number, 0 if another process holds it. Raises redis.RedisError."""
+        started_at = time.monotonic()
         self.fence = int(self._take(keys=self._keys, args=[self.holder, int(self._seconds * 1000)]))
         if self.fence:
-            self._ends_at = asked_at + self._seconds
+            self._ends_at = started_at + self._seconds
         return self.fence
 
     def renew(self) -> bool:
-        """Return whether the lease is still ours, for another term. Raises redis.RedisError."""
-        asked_at = time.monotonic()
-        renewed = bool(self._renew(keys=self._keys, args=[self.holder, int(self._seconds * 1000)]))
-        self._ends_at = asked_at + self._seconds if renewed else float("-inf")
-        return renewed
+        """Extend the lease by `seconds`; return whether it is still ours. Raises redis.RedisError."""
+        started_at = time.monotonic()
+        is_renewed = bool(self._renew(keys=self._keys, args=[self.holder, int(self._seconds * 1000)]))
+        self._ends_at = started_at + self._seconds if is_renewed else float("-inf")
+        return is_renewed
 
     def give_up(self) -> None:
-        """Let the next holder in at once. Raises redis.RedisError."""
+        """End the lease, so that another process may take it immediately. Raises redis.RedisError."""
         self._ends_at = float("-inf")
         self._give_up(keys=self._keys, args=[self.holder])

@@ -1,4 +1,4 @@
-"""Which order a thread works on, so that every line it logs can say so, however deep below."""
+"""The order that a thread works on, so that every log line of the thread can include it."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -13,13 +13,13 @@ _order: ContextVar[int | None] = ContextVar("order", default=None)
 
 
 def current() -> int | None:
-    """Return our number of the order being worked on, None where there is none."""
+    """Return the primary key of the order being worked on, None if there is none."""
     return _order.get()
 
 
 @contextmanager
 def order(pk: int | None) -> Iterator[None]:
-    """Work on an order."""
+    """Set the order that the thread works on."""
     token = _order.set(pk)
     try:
         yield
@@ -28,14 +28,14 @@ def order(pk: int | None) -> Iterator[None]:
 
 
 def named(function: Callable[Words, Result]) -> Callable[Words, Result]:
-    """Let a function work on the order that is its first argument, after `self`: the row or its number."""
+    """Decorate a function with the order that is its first argument after `self`: the row or its primary key."""
 
     @functools.wraps(function)
-    def working(*args: Words.args, **kwargs: Words.kwargs) -> Result:
+    def wrapper(*args: Words.args, **kwargs: Words.kwargs) -> Result:
         with order(next((pk for pk in map(_pk, args[:2]) if pk is not None), None)):
             return function(*args, **kwargs)
 
-    return working
+    return wrapper
 
 
 def _pk(argument: Any) -> int | None:

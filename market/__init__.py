@@ -1,1 +1,1 @@
-"""What the market did: stocks, trading days, prices."""
+"""Market data: stocks, trading days, prices."""

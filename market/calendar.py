@@ -1,8 +1,8 @@
-"""What a calendar library knows of a day, where the broker does not say: holidays, the year's first and last day.
+"""Trading days by a calendar library, for days that the broker does not cover: holidays, the year's first and last day.
 
-The library reckons the exchange's holidays, with their substitutes and the year-end closing, from rules.
-Holidays declared within the year it learns with its next version; until then the broker or an operator
-tells of them.
+The library computes the exchange's holidays, with substitute holidays and the year-end closing, from rules.
+It includes a holiday declared during the year only from its next version on; until then the broker or an
+operator supplies it.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ def _closings(year: int) -> Mapping[date, str]:
 
 
 def closed_for(day: date) -> str | None:
-    """Return why the exchange is closed on a weekday, in Korean; None where it is open or a weekend."""
+    """Return why the exchange is closed on a weekday, in Korean; None if it is open or on a weekend."""
     return _closings(day.year).get(day)
 
 
@@ -33,7 +33,7 @@ def is_trading_day(day: date) -> bool:
 
 
 def kind_of(day: date) -> DayKind:
-    """Return by which timetable a trading day goes."""
+    """Return the timetable of a trading day."""
     if is_exam_day(day):
         return DayKind.EXAM
     return DayKind.FIRST if day.month == 1 and day == _first_trading_day(day.year) else DayKind.ORDINARY
@@ -41,12 +41,12 @@ def kind_of(day: date) -> DayKind:
 
 @lru_cache(maxsize=8)
 def phases_by_library(day: date) -> tuple[Phase, ...]:
-    """Return the phases of a day that the broker has not told of, empty on a holiday."""
+    """Return the phases of a day by the library, empty on a holiday."""
     return phases_of(day, kind_of(day)) if is_trading_day(day) else ()
 
 
 def takes(market: str, kind: str, now: datetime) -> bool:
-    """Whether a venue takes an order kind at `now`, as far as the library knows."""
+    """Whether a venue takes an order kind at `now`, by the library's calendar."""
     phases = phases_by_library(now.astimezone(KST).date())
     return OrderKind(kind) in legal_kinds(Market(market), phases, now)
 

@@ -1,4 +1,4 @@
-"""Bars with holes are mended from the broker's minute chart (분봉), and what nobody listened to is filled in."""
+"""Repairs bars with gaps from the broker's minute chart (분봉), and adds minutes that were not received."""
 
 import logging
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ from market import candles
 log = logging.getLogger(__name__)
 
 MINUTE = timedelta(minutes=1)
-# how long after its end a minute's chart is surely complete
+# how long after its end the chart of a minute is complete
 GRACE = timedelta(seconds=5)
-# a chart of days past reaches back further; older holes are not worth their calls
+# the broker's charts reach back further, but older gaps are not worth the calls
 REACH = timedelta(days=5)
-# what is not done by then is the next turn's
+# a turn ends after this time; the next turn does the rest
 TURN_SECONDS = 20.0
-# a chart that is refused for a reason that may pass is asked for again after this; so many such refusals end a turn
+# a chart that was refused for a temporary reason is requested again after PAUSE; REFUSALS_AT_MOST end a turn
 PAUSE = timedelta(minutes=1)
 REFUSALS_AT_MOST = 3
 
@@ -30,63 +30,63 @@ _refused_at: dict[Hole, datetime] = {}
 
 
 def repair(broker: Broker, *, now: datetime) -> int:
-    """Mend what has holes; return how many bars were written. One process at a time, the others return at once."""
+    """Repair bars with gaps; return how many were written. If another process is repairing, return 0 immediately."""
     with advisory_lock("mending") as is_ours:
-        return _mend_in_turn(broker, now) if is_ours else 0
+        return _repair_in_turn(broker, now) if is_ours else 0
 
 
-def _mend_in_turn(broker: Broker, now: datetime) -> int:
+def _repair_in_turn(broker: Broker, now: datetime) -> int:
     ends_at, written, refusals = monotonic() + TURN_SECONDS, 0, 0
-    for hole in candles.with_holes(now - REACH):
+    for gap in candles.with_holes(now - REACH):
         if monotonic() > ends_at or refusals == REFUSALS_AT_MOST:
             break
-        if _was_refused_lately(hole, now):
+        if _was_refused_lately(gap, now):
             continue
-        code, market, day = hole
+        code, market, day = gap
         try:
-            bars = _mend_day(broker, code, market, day, now)
+            bars = _repair_day(broker, code, market, day, now)
         except Refused as refusal:
-            log.warning("the minutes of %s on %s for %s are refused, and wait: %s", code, market, day, refusal)
-            _refused_at[hole] = now
+            log.warning("the minutes of %s on %s for %s were refused; they wait: %s", code, market, day, refusal)
+            _refused_at[gap] = now
             refusals += 1
             continue
         except BrokerError as error:
-            log.warning("the minutes of %s on %s cannot be asked for, and wait: %s", code, market, error)
+            log.warning("the minutes of %s on %s cannot be read; they wait: %s", code, market, error)
             break
         if bars:
-            log.info("%s on %s, %s: %d minutes mended from the chart", code, market, day, len(bars))
+            log.info("%s on %s, %s: %d minutes repaired from the chart", code, market, day, len(bars))
         candles.write_mended(bars)
         written += len(bars)
     return written
 
 
-def _was_refused_lately(hole: Hole, now: datetime) -> bool:
-    refused_at = _refused_at.get(hole)
-    # not in the future: a rehearsal's clock was set back
+def _was_refused_lately(gap: Hole, now: datetime) -> bool:
+    refused_at = _refused_at.get(gap)
+    # a time in the future means that a rehearsal's clock was set back
     if refused_at is not None and timedelta(0) <= now - refused_at < PAUSE:
         return True
-    _refused_at.pop(hole, None)
+    _refused_at.pop(gap, None)
     return False
 
 
-def _mend_day(broker: Broker, code: str, market: Market, day: date, now: datetime) -> list[Bar]:
-    """Return what is to be written of one stock's day. Raises BrokerError."""
-    over = (now - MINUTE - GRACE).astimezone(KST)
-    finished = f"{over:%H%M}" if over.date() == day else "2359" if over.date() > day else ""
+def _repair_day(broker: Broker, code: str, market: Market, day: date, now: datetime) -> list[Bar]:
+    """Return the repaired bars of one stock's day. Raises BrokerError."""
+    last_complete = (now - MINUTE - GRACE).astimezone(KST)
+    finished = f"{last_complete:%H%M}" if last_complete.date() == day else "2359" if last_complete.date() > day else ""
     return [
         bar
-        for stretch in doubtful(candles.days_bars(code, market, day), finished)
-        for bar in mended(stretch.bars, _chart(broker, code, market, day, stretch), stretch.floor)
+        for gap_range in doubtful(candles.days_bars(code, market, day), finished)
+        for bar in mended(gap_range.bars, _chart(broker, code, market, day, gap_range), gap_range.floor)
     ]
 
 
-def _chart(broker: Broker, code: str, market: Market, day: date, stretch: GapRange) -> Sequence[ChartMinute]:
-    """Return the chart of a stretch, page by page; a stock that the broker does not know there has no minutes.
+def _chart(broker: Broker, code: str, market: Market, day: date, gap_range: GapRange) -> Sequence[ChartMinute]:
+    """Return the chart of a range, page by page. A stock that the broker does not know on the venue has no minutes.
 
-    Raises BrokerError; any other refusal speaks of our key, our question or the hour, and may pass.
+    Raises BrokerError. Any refusal but NoSuchStock concerns our key, our request or the hour, and may be temporary.
     """
-    since = candles.at_minute(day, stretch.since) if stretch.since else candles.midnight(day)
-    last, rows = candles.at_minute(day, stretch.until), list[ChartMinute]()
+    since = candles.at_minute(day, gap_range.since) if gap_range.since else candles.midnight(day)
+    last, rows = candles.at_minute(day, gap_range.until), list[ChartMinute]()
     while last > since:
         try:
             page = broker.minutes(code, market, last)

@@ -1,4 +1,4 @@
-"""The only writer of `market_candles`: bars as the feed gave them, and the broker's chart where it missed some."""
+"""The only writer of `market_candles`: bars from the feed, and from the broker's chart if the feed missed trades."""
 
 import logging
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ MINUTE = MarketCandle.Interval.MINUTE.value
 FEED, PARTIAL, CHART, UNSURE = (source.value for source in MarketCandle.Source)
 _DAY = timedelta(days=1)
 
-# One statement for any number of bars. What a chart has mended stays mended.
+# One statement for any number of bars. A bar that was repaired from a chart is not overwritten.
 _COLUMNS = (
     "time, symbol, venue, open, high, low, close, volume, value, trade_count, day_volume, day_value, source, interval"
 )
@@ -37,12 +37,12 @@ WRITE_MENDED = f"{_WRITE} WHERE market_candles.source = '{PARTIAL}'"
 
 
 def write_heard(bars: Sequence[Bar]) -> None:
-    """Keep bars as the feed gave them. Raises DatabaseError, and then nothing is kept."""
+    """Store bars from the feed. Raises DatabaseError, and then stores none."""
     _write(WRITE_HEARD, bars, doubtful=PARTIAL)
 
 
 def write_mended(bars: Sequence[Bar]) -> None:
-    """Keep bars as the chart has them, where ours have holes. Raises DatabaseError."""
+    """Store repaired bars in place of stored bars with gaps. Raises DatabaseError, and then stores none."""
     _write(WRITE_MENDED, bars, doubtful=UNSURE)
 
 
@@ -55,19 +55,19 @@ def _write(statement: str, bars: Sequence[Bar], *, doubtful: str) -> None:
     except IntegrityError as error:
         if getattr(error.__cause__, "sqlstate", "") != _NO_PARTITION:
             raise
-        made = partitions.ensure({bar.day for bar in bars})
-        log.warning("made the missing partitions %s", ", ".join(made))
+        partition_names = partitions.ensure({bar.day for bar in bars})
+        log.warning("created the missing partitions %s", ", ".join(partition_names))
         _execute(statement, columns)
 
 
-# check_violation: what PostgreSQL says where no partition takes a row, among others
+# check_violation: among others, PostgreSQL's error if no partition takes a row
 _NO_PARTITION = "23514"
 
 
 def _execute(statement: str, columns: list[list[Any]]) -> None:
-    # alone it is its own transaction; within another one its failure must not spoil that
-    kept_apart = transaction.atomic() if connection.in_atomic_block else nullcontext()
-    with kept_apart, connection.cursor() as cursor:
+    # inside a transaction, a savepoint keeps a failure from breaking it; outside, the statement is its own transaction
+    savepoint = transaction.atomic() if connection.in_atomic_block else nullcontext()
+    with savepoint, connection.cursor() as cursor:
         cursor.execute(statement, columns)
 
 
@@ -102,19 +102,19 @@ def _of(day: date) -> Any:
 
 
 def days_bars(code: str, market: Market, day: date) -> list[Bar]:
-    """Return a stock's bars of a day, the oldest first; those no chart can mend count as whole."""
+    """Return a stock's bars of a day, the oldest first; bars that no chart can repair count as whole."""
     rows = _of(day).filter(symbol=code, venue=market.value).order_by("time")
     return [replace(_bar(row), is_whole=row.source != PARTIAL) for row in rows]
 
 
 def newest(day: date) -> list[Bar]:
-    """Return the newest bar of `day` of each stock on each venue: where a fold goes on."""
+    """Return the newest bar of `day` of each stock on each venue: an aggregator resumes from it."""
     rows = _of(day).order_by("symbol", "venue", "-time").distinct("symbol", "venue")
     return [_bar(row) for row in rows]
 
 
 def bars_of(code: str, market: Market, since: datetime, until: datetime) -> list[Bar]:
-    """Return a stock's bars that begin in `[since, until]`, the oldest first."""
+    """Return a stock's bars that start in `[since, until]`, the oldest first."""
     rows = MarketCandle.objects.filter(
         symbol=code, interval=MINUTE, venue=market.value, time__range=(since, until)
     ).order_by("time")
@@ -122,10 +122,10 @@ def bars_of(code: str, market: Market, since: datetime, until: datetime) -> list
 
 
 def with_holes(since: datetime) -> list[tuple[str, Market, date]]:
-    """Return whose days, since then, have bars that wait for the chart: (code, venue, day), newest days first."""
+    """Return the days with bars that need the chart, from `since` on: (code, venue, day), newest days first."""
     rows = MarketCandle.objects.filter(source=PARTIAL, time__gte=since).values_list("symbol", "venue", "time")
-    found = {(code, Market(venue), at.astimezone(KST).date()) for code, venue, at in rows}
-    return sorted(found, key=lambda key: (-key[2].toordinal(), key[0], key[1]))
+    days = {(code, Market(venue), at.astimezone(KST).date()) for code, venue, at in rows}
+    return sorted(days, key=lambda key: (-key[2].toordinal(), key[0], key[1]))
 
 
 def _bar(row: MarketCandle) -> Bar:

@@ -1,9 +1,8 @@
-"""The only writer of `daily_prices` (일봉): each evening's, and the past on demand.
+"""The only writer of `daily_prices` (일봉): the newest day every evening, and the past on request.
 
-Prices are adjusted for splits and issues (수정주가), so a corporate action rewrites a stock's whole past: where
-a price we keep and the broker's no longer agree, that stock's past is fetched anew. A day is kept once its
-last phase is over. How far a stock's past was fetched is a row, so whoever is interrupted is followed by
-whoever comes next, page by page.
+Prices are adjusted for splits and issues (수정주가), so a corporate action changes a stock's whole past: if a stored
+price and the broker's differ, all of the stock's days are fetched again. A day is stored once its last phase is over.
+The progress of a stock's backfill is a row, so another process can continue an interrupted one, page by page.
 """
 
 import logging
@@ -24,7 +23,7 @@ log = logging.getLogger(__name__)
 
 # rows of a page of the daily chart
 PAGE = 100
-# what an evening looks back on: days somebody missed, and prices that were adjusted
+# how far an evening's fetch goes back, for missed days and adjusted prices
 OVERLAP = timedelta(days=30)
 FIGURES = ["open", "high", "low", "close", "volume"]
 TURN_SECONDS = 20.0
@@ -34,11 +33,11 @@ Prices = Sequence[DayPrice]
 
 
 def sync(broker: Broker, codes: Iterable[str], *, last: date, now: datetime) -> int:
-    """Fetch the newest days of each stock up to `last`, a final one; return how many rows were told.
+    """Fetch the newest days of each stock up to `last`, a final day; return how many rows were stored.
 
-    Raises NotSent, OutcomeUnknown; a stock that the broker refuses is told of and left out.
+    A stock that the broker refuses is logged and skipped. Raises NotSent, OutcomeUnknown.
     """
-    kept = 0
+    stored = 0
     for code in codes:
         try:
             prices = broker.daily_chart(code, last - OVERLAP, last)
@@ -46,41 +45,41 @@ def sync(broker: Broker, codes: Iterable[str], *, last: date, now: datetime) -> 
             log.warning("no daily prices of %s: %s", code, refusal)
             continue
         if _is_adjusted(code, prices):
-            log.warning("the prices of %s were adjusted for a split or an issue: its past is fetched anew", code)
-            _want_anew(code, now=now)
+            log.warning("the prices of %s were adjusted for a split or an issue: fetching its past again", code)
+            _restart_backfill(code, now=now)
         _keep(code, prices)
-        kept += len(prices)
-    return kept
+        stored += len(prices)
+    return stored
 
 
 def _is_adjusted(code: str, prices: Prices) -> bool:
-    """Whether a day that we keep closed at another price by now."""
-    kept = dict(
+    """Whether the close of a stored day differs from the broker's."""
+    stored_closes = dict(
         DailyPrice.objects.filter(stock_code=code, date__in=[p.day for p in prices]).values_list("date", "close")
     )
-    return any(kept.get(price.day, price.close) != price.close for price in prices)
+    return any(stored_closes.get(price.day, price.close) != price.close for price in prices)
 
 
 @transaction.atomic
-def _want_anew(code: str, *, now: datetime) -> None:
+def _restart_backfill(code: str, *, now: datetime) -> None:
     defaults = {"since": _oldest(code, now.astimezone(KST).date()), "updated_at": now}
     row, is_new = PriceBackfill.objects.select_for_update().get_or_create(pk=code, defaults=defaults)
     if not is_new:
-        _begin_again(row)
+        _reset(row)
         row.updated_at = now
         row.save()
 
 
-def _begin_again(row: PriceBackfill) -> None:
-    """Have all of a stock's past fetched anew, those days too that were kept before anybody wanted its past."""
+def _reset(row: PriceBackfill) -> None:
+    """Restart the backfill of a stock, from the oldest stored day if that is earlier."""
     row.since = _oldest(row.stock_code, row.since)
     row.reached, row.through, row.is_done, row.failure = None, None, False, ""
 
 
 def _oldest(code: str, day: date) -> date:
-    """Return the oldest day we keep of a stock, `day` where that is older."""
-    kept = DailyPrice.objects.filter(stock_code=code).aggregate(day=Min("date"))["day"]
-    return min(kept or day, day)
+    """Return the oldest stored day of a stock, or `day` if that is older."""
+    oldest = DailyPrice.objects.filter(stock_code=code).aggregate(day=Min("date"))["day"]
+    return min(oldest or day, day)
 
 
 def _keep(code: str, prices: Prices) -> None:
@@ -97,24 +96,24 @@ def _keep(code: str, prices: Prices) -> None:
 
 @transaction.atomic
 def want(codes: Iterable[str], since: date, *, last: date, now: datetime) -> None:
-    """Have the past of these stocks fetched from `since` to `last`; what was fetched already is not again."""
-    wanted = set(codes)
-    for row in PriceBackfill.objects.select_for_update().filter(pk__in=wanted).order_by("pk"):
+    """Request the backfill of these stocks from `since` to `last`. Days already fetched are not fetched again."""
+    requested = set(codes)
+    for row in PriceBackfill.objects.select_for_update().filter(pk__in=requested).order_by("pk"):
         row.is_done = row.is_done and row.since <= since and row.through is not None and row.through >= last
         row.since, row.failure, row.updated_at = min(row.since, since), "", now
         row.save()
     PriceBackfill.objects.bulk_create(
-        [PriceBackfill(pk=code, since=since, updated_at=now) for code in sorted(wanted)], ignore_conflicts=True
+        [PriceBackfill(pk=code, since=since, updated_at=now) for code in sorted(requested)], ignore_conflicts=True
     )
 
 
 def unfinished() -> list[str]:
-    """Return whose past is not fetched yet, but those the broker refused."""
+    """Return the codes of the stocks whose backfill is not done, without those that the broker refused."""
     return list(PriceBackfill.objects.filter(is_done=False, failure="").values_list("pk", flat=True))
 
 
 def advance(broker: Broker, code: str, *, last: date, now: datetime) -> PriceBackfill:
-    """Fetch one more page of a stock's past, the newest first. Raises NotSent, OutcomeUnknown: nothing changed then."""
+    """Fetch the next page of a stock's backfill, newest days first. Raises NotSent, OutcomeUnknown: no change then."""
     row = PriceBackfill.objects.get(pk=code)
     first, until = _next_page(row, last)
     prices: Prices = ()
@@ -128,7 +127,7 @@ def advance(broker: Broker, code: str, *, last: date, now: datetime) -> PriceBac
 
 
 def _next_page(row: PriceBackfill, last: date) -> tuple[date, date]:
-    """Return the first and the last day of what is to be asked for next."""
+    """Return the first and the last day of the next page."""
     if row.through is None or row.reached is None:
         return row.since, last
     if row.through < last:
@@ -137,10 +136,10 @@ def _next_page(row: PriceBackfill, last: date) -> tuple[date, date]:
 
 
 @transaction.atomic
-def _take(seen: PriceBackfill, prices: Prices, failure: str, *, last: date, now: datetime) -> PriceBackfill:
-    """Keep a page, unless somebody has wanted the past otherwise while it was on its way: then it is asked for anew."""
-    row = PriceBackfill.objects.select_for_update().get(pk=seen.pk)
-    if _state(row) != _state(seen):
+def _take(requested: PriceBackfill, prices: Prices, failure: str, *, last: date, now: datetime) -> PriceBackfill:
+    """Store a page, unless the row has changed since the request: then the page is requested again."""
+    row = PriceBackfill.objects.select_for_update().get(pk=requested.pk)
+    if _state(row) != _state(requested):
         return row
     if failure:
         row.failure = failure
@@ -159,19 +158,19 @@ def _state(row: PriceBackfill) -> tuple[object, ...]:
 
 
 def _go_back(row: PriceBackfill, prices: Prices) -> None:
-    """Keep a page that begins where the past was wanted from: a short one is all that there is."""
+    """Store a page of the past, back to `since` at most: a short page is the last one."""
     reached = row.since if len(prices) < PAGE else prices[-1].day
     if _is_adjusted(row.stock_code, prices):
         row.since = _oldest(row.stock_code, row.since)
     _keep(row.stock_code, prices)
-    # a stock listed later than wanted has no more
+    # a stock that was listed after `since` has no older days
     row.reached, row.is_done = reached, reached <= row.since
 
 
 def _catch_up(row: PriceBackfill, prices: Prices, last: date) -> None:
-    """Keep what came since the last time; where that is more than a page, or prices were adjusted, begin again."""
+    """Store the days since the last run. If they fill a page, or prices were adjusted, restart the backfill."""
     if len(prices) == PAGE or _is_adjusted(row.stock_code, prices):
-        _begin_again(row)
+        _reset(row)
         return
     _keep(row.stock_code, prices)
     row.through = last
@@ -179,7 +178,7 @@ def _catch_up(row: PriceBackfill, prices: Prices, last: date) -> None:
 
 
 def carry_on(broker: Broker, *, last: date, now: datetime) -> int:
-    """Fetch pages of what is not done yet, for a while; return how many."""
+    """Fetch pages of unfinished backfills for TURN_SECONDS at most; return how many pages."""
     ends_at, pages = monotonic() + TURN_SECONDS, 0
     with advisory_lock(ERRAND) as is_ours:
         for code in unfinished() if is_ours else ():
@@ -188,7 +187,7 @@ def carry_on(broker: Broker, *, last: date, now: datetime) -> int:
                 try:
                     row = advance(broker, code, last=last, now=now)
                 except BrokerError as error:
-                    log.info("the past of %s waits: %s", code, error)
+                    log.info("the backfill of %s waits: %s", code, error)
                     return pages
                 pages += 1
                 is_done = row.is_done or bool(row.failure)
@@ -196,7 +195,7 @@ def carry_on(broker: Broker, *, last: date, now: datetime) -> int:
 
 
 def sync_missing(broker: Broker, codes: Iterable[str], *, now: datetime) -> None:
-    """Fetch what is missing of the last final day's prices of these stocks. Raises BrokerError."""
+    """Fetch the prices of the last final day for those of these stocks that lack them. Raises BrokerError."""
     last = queries.last_final_day(now)
-    known = set(DailyPrice.objects.filter(date=last).values_list("stock_code", flat=True))
-    sync(broker, sorted(set(codes) - known), last=last, now=now)
+    stored_codes = set(DailyPrice.objects.filter(date=last).values_list("stock_code", flat=True))
+    sync(broker, sorted(set(codes) - stored_codes), last=last, now=now)

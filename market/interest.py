@@ -1,6 +1,6 @@
-"""Which stocks' daily prices and reference data are kept: the watch list, and what other packages name.
+"""The stocks whose daily prices and reference data are kept: the watch list, and the stocks of other packages.
 
-A package above this one registers what it is interested in when Django starts, and is asked each time.
+A package above this one registers a provider of codes when Django starts; it is called each time.
 """
 
 from collections.abc import Callable, Iterable
@@ -13,7 +13,7 @@ _providers: list[Provider] = []
 
 
 def register(provider: Provider) -> None:
-    """Have `provider`'s codes kept too; registered twice it is asked once."""
+    """Add a provider of codes. A second registration has no effect."""
     if provider not in _providers:
         _providers.append(provider)
 

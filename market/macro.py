@@ -1,6 +1,6 @@
-"""The only writer of `market_macro` and `program_trades`: what the market as a whole did, minute by minute.
+"""The only writer of `market_macro` and `program_trades`: figures of the whole market, minute by minute.
 
-The feeds tell first (`stream.macro`); what a minute still lacks the broker is asked for once.
+The feeds come first (`stream.macro`); `sync` requests from the broker, once, the figures that a minute still lacks.
 """
 
 import logging
@@ -34,7 +34,7 @@ def minute_of(moment: datetime) -> datetime:
 
 @transaction.atomic
 def keep(figures: Figures, *, at: datetime) -> MarketMacro:
-    """Set figures of the minute `at` lies in, by field, and reckon its basis where both sides are known."""
+    """Set figures of the minute of `at`, by field, and calculate its basis if the index and the future are known."""
     row, _ = MarketMacro.objects.select_for_update().get_or_create(time=minute_of(at))
     for name, value in figures.items():
         setattr(row, name, value)
@@ -47,9 +47,9 @@ def keep(figures: Figures, *, at: datetime) -> MarketMacro:
 
 
 def keep_programs(figures: Mapping[str, Mapping[str, int]], *, at: datetime) -> None:
-    """Set what programs traded of each stock since the open, as of the minute `at` lies in."""
+    """Set the program trading of each stock since the open, as of the minute of `at`. `figures` by code and field."""
     ProgramTrade.objects.bulk_create(
-        [ProgramTrade(stock_code=code, time=minute_of(at), **words) for code, words in figures.items()],
+        [ProgramTrade(stock_code=code, time=minute_of(at), **values) for code, values in figures.items()],
         update_conflicts=True,
         unique_fields=["stock_code", "time"],
         update_fields=PROGRAM_FIELDS,
@@ -57,25 +57,25 @@ def keep_programs(figures: Mapping[str, Mapping[str, int]], *, at: datetime) -> 
 
 
 def sync(broker: Broker, *, now: datetime) -> MarketMacro | None:
-    """Ask for what the running minute lacks, while KRX trades; None where it does not, or nothing was told.
+    """Request the figures that the current minute lacks; None if KRX is closed or no figure was received.
 
-    A figure that cannot be had leaves the others their turn.
+    A figure that cannot be read does not prevent the others.
     """
     if not queries.is_market_open(Market.KRX, now):
         return None
     row = MarketMacro.objects.filter(time=minute_of(now)).first() or MarketMacro()
     figures: dict[str, Any] = {}
-    for name, ask in _asked(broker, row, now):
+    for name, fetch in _missing_figures(broker, row, now):
         try:
-            figures |= ask()
-        except Refused as refusal:  # paper trading does not offer all of it
-            log.info("%s is not to be had: %s", name, refusal)
+            figures |= fetch()
+        except Refused as refusal:  # paper trading does not offer every figure
+            log.info("%s is not available: %s", name, refusal)
         except BrokerError as error:
-            log.warning("%s is not to be had now: %s", name, error)
+            log.warning("%s cannot be read now: %s", name, error)
     return keep(figures, at=now) if figures else None
 
 
-def _asked(broker: Broker, row: MarketMacro, now: datetime) -> Iterable[tuple[str, Callable[[], Figures]]]:
+def _missing_figures(broker: Broker, row: MarketMacro, now: datetime) -> Iterable[tuple[str, Callable[[], Figures]]]:
     if row.kospi200_futures is None or row.kospi200 is None:
         yield "the future", lambda: _future(broker, now)
     for code in (KOSPI, KOSDAQ):
@@ -94,7 +94,7 @@ def _future(broker: Broker, now: datetime) -> Figures:
 
 
 def near_future(broker: Broker, now: datetime) -> str:
-    """Return the contract that expires next, asked for once a day."""
+    """Return the contract that expires next, requested from the broker once a day."""
     return queries.futures_code(now.astimezone(KST).date()) or broker.near_future()
 
 

@@ -1,4 +1,4 @@
-"""The market's own facts. Each table has one module that writes it.
+"""Tables of market data. Each table has one module that writes it.
 
 Readers go through `market.queries`.
 """
@@ -14,7 +14,7 @@ from aegis.sessions import DayKind, Matching, Phase, PhaseName
 from aegis.terms import Board, Instrument, Market, OrderKind
 
 MARKETS = [(market.value, market.value) for market in Market]
-# a bar's low is its least price, its high its greatest
+# the low of a bar is its lowest price, the high its highest
 LOW_TO_HIGH = Q(low__lte=Least("open", "close"), high__gte=Greatest("open", "close"))
 
 
@@ -49,7 +49,7 @@ class Stock(models.Model):
 
 
 class WatchedStock(models.Model):
-    """A stock whose trades are listened to and whose daily prices are kept, held or not (관심 종목)."""
+    """A stock whose trades are received and whose daily prices are stored, whether or not it is held (관심 종목)."""
 
     stock_code = models.CharField(_("stock code"), max_length=12, primary_key=True)
     note = models.CharField(_("note"), max_length=200, blank=True)
@@ -68,7 +68,7 @@ class WatchedStock(models.Model):
 
 
 class TradingDay(models.Model):
-    """Whether the exchanges open on a day, and by which timetable. What an operator corrects, no sync changes."""
+    """Whether the exchanges open on a day, and its timetable. A sync never changes a day that an operator corrected."""
 
     class Source(models.TextChoices):
         BROKER = "BROKER", _("broker")
@@ -162,7 +162,7 @@ class DailyPrice(models.Model):
 
 
 class PriceBackfill(models.Model):
-    """How far the past of one stock's daily prices was fetched; it is taken up where it stands."""
+    """The progress of the backfill of one stock's daily prices, from which it continues."""
 
     stock_code = models.CharField(_("stock code"), max_length=12, primary_key=True)
     since = models.DateField(_("wanted since"))
@@ -183,10 +183,10 @@ class PriceBackfill(models.Model):
 
 
 class MarketCandle(models.Model):
-    """One minute of trading of one stock on one venue (분봉). The table is partitioned by month, in Korea.
+    """One minute of trading of one stock on one venue (분봉). The table is partitioned by month, in Korean time.
 
-    The database's own primary key is what `one_candle_per_interval` says; `id` only serves the admin and
-    has no index.
+    The primary key in the database has the columns of `one_candle_per_interval`; `id` is for the admin only and has no
+    index.
     """
 
     class Interval(models.TextChoices):
@@ -235,7 +235,7 @@ class MarketCandle(models.Model):
 
 
 class KeptBook(models.Model):
-    """An order book that somebody wants to be listened to and kept for a while (호가 저장)."""
+    """A request to receive and store an order book until a given time (호가 저장)."""
 
     stock_code = models.CharField(_("stock code"), max_length=12)
     venue = models.CharField(_("venue"), max_length=3, choices=MARKETS, default=Market.KRX.value)
@@ -253,7 +253,7 @@ class KeptBook(models.Model):
 
 
 class BookSnapshot(models.Model):
-    """An order book as it stood (호가), best level first, won and shares; one a second at most, where it changed."""
+    """A snapshot of an order book (호가), best level first, in won and shares; at most one a second, if it changed."""
 
     time = models.DateTimeField(_("time"))
     stock_code = models.CharField(_("stock code"), max_length=12)
@@ -273,7 +273,7 @@ class BookSnapshot(models.Model):
         verbose_name_plural = _("order books")
         ordering = ["-time"]
         constraints = [models.UniqueConstraint(fields=["stock_code", "venue", "time"], name="one_book_per_moment")]
-        # the oldest go first at night, the newest are looked at first
+        # retention deletes by time, and readers take the newest first
         indexes = [models.Index(fields=["time"], name="books_by_time")]
 
     def __str__(self) -> str:
@@ -281,10 +281,10 @@ class BookSnapshot(models.Model):
 
 
 class MarketMacro(models.Model):
-    """The market as a whole, a row a minute: indexes, the future and its basis (베이시스), who holds futures.
+    """The whole market, one row per minute: indexes, the future and its basis (베이시스), futures by investor group.
 
-    Indexes and futures in points, rates in percent, positions in contracts bought less sold since the open.
-    What was not known in a minute is empty.
+    Indexes and futures in points, rates in percent, positions in contracts bought minus sold since the open.
+    Figures that were not known in a minute are empty.
     """
 
     REGIMES = [
@@ -317,7 +317,7 @@ class MarketMacro(models.Model):
 
 
 class ProgramTrade(models.Model):
-    """Program trading of one watched stock (프로그램매매), a row a minute; shares and won since the open."""
+    """Program trading of one watched stock (프로그램매매), one row per minute; shares and won since the open."""
 
     time = models.DateTimeField(_("time"))
     stock_code = models.CharField(_("stock code"), max_length=12)

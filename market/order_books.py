@@ -1,7 +1,8 @@
-"""Order books (호가) that somebody asked for: which ones, their newest levels, and a snapshot of each second.
+"""Order books (호가) on request: the requests, and a snapshot of each requested book per second.
 
-A strategy asks with `keep`, for a while; the stream worker listens as far as registrations reach, after all that
-holdings and the watch list need, and writes. Old snapshots go at night (`AEGIS_KEEP_BOOKS_DAYS`).
+A strategy requests books with `keep`, until a given time. The stream worker subscribes to them with the registrations
+that holdings and the watch list leave, and stores the snapshots. Old snapshots are deleted at night
+(`AEGIS_KEEP_BOOKS_DAYS`).
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,7 +21,7 @@ INSERT INTO kept_books (stock_code, venue, until)
 SELECT code, %(venue)s, %(until)s FROM unnest(%(codes)s::text[]) AS code
 ON CONFLICT (stock_code, venue) DO UPDATE SET until = greatest(kept_books.until, excluded.until)
 """
-# levels are of one length for all books of a statement only by chance: each side travels as text
+# books of one statement may differ in their number of levels, so each side is sent as text
 WRITE = """
 INSERT INTO book_snapshots (time, stock_code, venue, ask_prices, ask_qtys, bid_prices, bid_qtys,
                             total_ask_qty, total_bid_qty, expected_price, expected_qty)
@@ -43,7 +44,7 @@ AT_MOST = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A book as it stood at `time`, best level first: won and shares; expected figures matter in auctions only."""
+    """A book at `time`, best level first, in won and shares. The expected figures matter in auctions only."""
 
     time: datetime
     code: str
@@ -59,9 +60,9 @@ class Snapshot:
 
 
 def keep(codes: Iterable[str], *, until: datetime, market: Market = Market.KRX) -> None:
-    """Have the books of these stocks listened to and kept `until` then; whoever asks for longer prevails.
+    """Request that the books of these stocks are received and stored `until` then; the longest request counts.
 
-    Raises ValueError if a text is neither a code nor the name of one stock.
+    Raises ValueError if a text is neither a code nor the name of exactly one stock.
     """
     stocks = sorted({resolve(code) for code in codes})
     with connection.cursor() as cursor:
@@ -69,13 +70,13 @@ def keep(codes: Iterable[str], *, until: datetime, market: Market = Market.KRX) 
 
 
 def wanted(now: datetime) -> list[tuple[Market, str]]:
-    """Return the books that somebody wants now, those asked for first at the head."""
+    """Return the books that are requested now, in the order of the requests."""
     rows = KeptBook.objects.filter(until__gt=now).order_by("pk").values_list("venue", "stock_code")
     return [(Market(venue), code) for venue, code in rows]
 
 
 def write(snapshots: Sequence[Snapshot]) -> None:
-    """Write snapshots in one statement; a second one of the same moment is dropped. Raises DatabaseError."""
+    """Write snapshots in one statement; a second one for the same time is dropped. Raises DatabaseError."""
     if snapshots:
         columns = [list(column) for column in zip(*map(_row, snapshots), strict=True)]
         with connection.cursor() as cursor:
@@ -90,19 +91,19 @@ def _row(book: Snapshot) -> tuple[object, ...]:
 
 
 def newest(code: str, *, now: datetime, market: Market = Market.KRX) -> Snapshot | None:
-    """Return the newest snapshot of today, None where nobody asked for one or none came yet: look at its `time`."""
+    """Return the newest snapshot of today, None if there is none. It may be old: check its `time`."""
     midnight = now.astimezone(KST).replace(hour=0, minute=0, second=0, microsecond=0)
     return next(iter(_read("DESC", code, market, midnight, midnight + timedelta(days=1), 1)), None)
 
 
 def between(code: str, since: datetime, until: datetime, *, market: Market = Market.KRX) -> list[Snapshot]:
-    """Return the snapshots of `[since, until)`, the oldest first, 100,000 at most."""
+    """Return the snapshots of `[since, until)`, the oldest first, at most 100,000."""
     return _read("ASC", code, market, since, until, AT_MOST)
 
 
-def _read(order: str, code: str, market: Market, since: datetime, until: datetime, most: int) -> list[Snapshot]:
+def _read(order: str, code: str, market: Market, since: datetime, until: datetime, limit: int) -> list[Snapshot]:
     with connection.cursor() as cursor:
-        cursor.execute(NEWEST.format(order=order), [code, market.value, since, until, most])
+        cursor.execute(NEWEST.format(order=order), [code, market.value, since, until, limit])
         rows = cursor.fetchall()
     return [
         Snapshot(
@@ -120,7 +121,7 @@ def _read(order: str, code: str, market: Market, since: datetime, until: datetim
 
 
 def delete_before(before: datetime, at_most: int) -> int:
-    """Delete snapshots of before then, and wishes that ended before; return how many."""
-    ended = KeptBook.objects.filter(until__lt=before).delete()[0]
-    old = BookSnapshot.objects.filter(time__lt=before).order_by("time").values_list("pk", flat=True)[:at_most]
-    return ended + BookSnapshot.objects.filter(pk__in=list(old)).delete()[0]
+    """Delete at most `at_most` snapshots older than `before`, and requests that ended earlier; return how many."""
+    ended_requests = KeptBook.objects.filter(until__lt=before).delete()[0]
+    old_snapshots = BookSnapshot.objects.filter(time__lt=before).order_by("time").values_list("pk", flat=True)[:at_most]
+    return ended_requests + BookSnapshot.objects.filter(pk__in=list(old_snapshots)).delete()[0]

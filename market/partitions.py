@@ -1,4 +1,4 @@
-"""The months of `market_candles`: a partition each, made before its first minute, in Korean time."""
+"""Creates the partitions of `market_candles`: one per month in Korean time, before its first minute."""
 
 from collections.abc import Iterable
 from datetime import date, timedelta
@@ -6,14 +6,14 @@ from datetime import date, timedelta
 from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
 
-# made ahead of time, the running month included
+# how many months have a partition, the current month included
 MONTHS_AHEAD = 3
-# whoever makes partitions waits for whoever does so already
+# advisory lock: a process that creates partitions waits for another that does
 _LOCK = 0x6361_6E64_6C65
 
 
 def ensure(days: Iterable[date]) -> list[str]:
-    """Make the partitions of the months that `days` lie in; return the names of those that were missing."""
+    """Create the missing partitions for the months of `days`; return the names of the new ones."""
     months = sorted({day.replace(day=1) for day in days})
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
@@ -27,7 +27,7 @@ def ensure(days: Iterable[date]) -> list[str]:
 
 
 def ensure_ahead(today: date) -> list[str]:
-    """Make the partitions of this month and the next ones."""
+    """Create the partitions of this month and the next ones, as `ensure` does."""
     months = [today.replace(day=1)]
     while len(months) < MONTHS_AHEAD:
         months.append(_next(months[-1]))

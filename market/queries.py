@@ -1,4 +1,4 @@
-"""What the market tells: reads only, always the database."""
+"""Reads of market data. They always use the database and write nothing."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
@@ -37,7 +37,7 @@ _DAY = f"""
 
 
 def phases_on(day: date) -> tuple[Phase, ...]:
-    """Return the phases of `day`, empty on a holiday. A day not laid down yet goes by the calendar library."""
+    """Return the phases of `day`, empty on a holiday. A day that is not stored yet follows the calendar library."""
     with connection.cursor() as cursor:
         cursor.execute(_DAY, [day])
         rows = cursor.fetchall()
@@ -58,7 +58,7 @@ def is_market_open(market: Market, now: datetime) -> bool:
 
 
 def is_trading(market: Market, now: datetime) -> bool:
-    """Whether `market` matches orders as they come at `now`."""
+    """Whether `market` matches orders continuously at `now`."""
     return sessions.is_trading(market, today(now), now)
 
 
@@ -68,7 +68,7 @@ def is_any_market_open(now: datetime) -> bool:
 
 
 def get_available_market(now: datetime) -> Market | None:
-    """Return the venue to prefer at `now`. Source: spec §11.6."""
+    """Return the preferred venue at `now`, None if none takes an order. Source: spec §11.6."""
     return sessions.get_available_market(today(now), now)
 
 
@@ -76,36 +76,36 @@ def get_stock(code: str) -> Stock | None:
     return Stock.objects.filter(pk=code).first()
 
 
-def _known_codes(printed: Collection[str]) -> set[str]:
-    if not printed:
+def _known_codes(codes: Collection[str]) -> set[str]:
+    if not codes:
         return set()
     with connection.cursor() as cursor:
-        cursor.execute("SELECT code FROM stocks WHERE code = ANY(%s)", [list(printed)])
+        cursor.execute("SELECT code FROM stocks WHERE code = ANY(%s)", [list(codes)])
         return {code for (code,) in cursor.fetchall()}
 
 
 def canonical_codes(printed: Collection[str]) -> dict[str, str]:
-    """Return our code for each code that the broker prints otherwise; those that it prints as we do are left out.
+    """Return our code for each printed code that differs from ours. Codes that are equal to ours are left out.
 
-    Two codes are one instrument if the stock master pairs them (`standard_code` KRG500001114 holds the 500001 of
-    Q500001), or if one is the other after the exchange's letter for shares, A. Nothing else may be stripped: in
-    0009K0 and 00088K the letters are part of the code.
+    Two codes are one instrument if the stock master pairs them (`standard_code` KRG500001114 contains the 500001 of
+    Q500001), or if one is the other with the prefix A, the exchange's letter for shares. Nothing else may be stripped:
+    in 0009K0 and 00088K the letters are part of the code.
     """
     unknown = set(printed) - _known_codes(printed)
     if not unknown:
         return {}
     bare = {code.removeprefix("A"): code for code in unknown if code.startswith("A")}
-    found = {bare[code]: code for code in Stock.objects.filter(pk__in=bare).values_list("pk", flat=True)}
+    code_by_printed = {bare[code]: code for code in Stock.objects.filter(pk__in=bare).values_list("pk", flat=True)}
     pairs = Stock.objects.annotate(inner=Substr("standard_code", 4, 6)).filter(
         Q(inner__in=unknown) | Q(standard_code__in=unknown)
     )
     for code, standard_code, inner in pairs.values_list("pk", "standard_code", "inner"):
-        found.setdefault(standard_code if standard_code in unknown else inner, code)
-    return found
+        code_by_printed.setdefault(standard_code if standard_code in unknown else inner, code)
+    return code_by_printed
 
 
 def days_over(now: datetime) -> bool:
-    """Whether the last phase of a trading day has ended: its prices are final."""
+    """Whether the last phase of today, a trading day, has ended: its prices are final."""
     phases = today(now)
     return bool(phases) and now.astimezone(KST).time() >= max(phase.ends_at for phase in phases)
 
@@ -122,9 +122,9 @@ def last_final_day(now: datetime) -> date:
 
 
 def futures_code(day: date) -> str:
-    """Return the futures contract that `day`'s figures are of, empty before the first of them."""
-    today = MarketMacro.objects.filter(time__date=day).exclude(futures_code="").order_by("-time")
-    return today.values_list("futures_code", flat=True).first() or ""
+    """Return the futures contract of the figures of `day`, empty before the first figures."""
+    days_figures = MarketMacro.objects.filter(time__date=day).exclude(futures_code="").order_by("-time")
+    return days_figures.values_list("futures_code", flat=True).first() or ""
 
 
 def watched_codes() -> list[str]:
@@ -140,10 +140,10 @@ def trading_days(first: date, last: date) -> Sequence[date]:
 
 @dataclass(frozen=True, slots=True)
 class Candle:
-    """One interval of a stock on one venue: won and shares, `time` its first moment in Korea.
+    """One interval of a stock on one venue, in won and shares. `time` is its start, in Korean time.
 
-    `trade_count` is None if that is not known; `is_whole` says that no trade of it was missed, `is_closed` that its
-    interval is over: the newest one changes until then.
+    `trade_count` is None if it is not known. `is_whole`: no trade was missed. `is_closed`: the interval is over; the
+    newest candle changes until then.
     """
 
     time: datetime
@@ -160,7 +160,7 @@ class Candle:
 
 @dataclass(frozen=True, slots=True)
 class LastQuote:
-    """What a stock last traded at, and in which minute, on the venue that traded last."""
+    """The last price of a stock, in won, its minute, and the venue that traded last."""
 
     code: str
     market: Market
@@ -169,7 +169,7 @@ class LastQuote:
 
 
 INTERVALS = (1, 3, 5, 10, 15, 30, 60)
-# the last trades of an interval arrive, and are written, within this
+# the last trades of an interval arrive and are written within this time
 CLOSED_AFTER = timedelta(seconds=5)
 _CANDLES = """
 SELECT date_bin(make_interval(mins => %s), time, %s) AS at, (array_agg(open ORDER BY time))[1], max(high), min(low),
@@ -179,7 +179,7 @@ FROM market_candles
 WHERE symbol = %s AND interval = '1m' AND venue = %s AND time >= %s AND time < %s
 GROUP BY at ORDER BY at
 """
-# bins begin at the hour in Korea
+# bins start at the full hour in Korea
 _EPOCH = datetime(2000, 1, 1, tzinfo=KST)
 
 
@@ -192,10 +192,10 @@ def candles(
     market: Market = Market.KRX,
     with_open: bool = False,
 ) -> list[Candle]:
-    """Return a stock's candles of N minutes that begin in `[since, until)`, the oldest first, in one query.
+    """Return a stock's candles of N minutes that start in `[since, until)`, the oldest first, in one query.
 
-    Only closed ones, by the market's clock: the newest is still being traded, and changes; `with_open` adds it.
-    Intervals without a trade have none. Raises ValueError if `minutes` divides no hour evenly.
+    Only closed candles, by the market's clock; `with_open` adds the newest, which still changes. Intervals without a
+    trade have no candle. Raises ValueError if `minutes` is not one of `INTERVALS`.
     """
     if minutes not in INTERVALS:
         raise ValueError(f"minutes {minutes}: one of {', '.join(map(str, INTERVALS))} is needed")
@@ -203,11 +203,11 @@ def candles(
         cursor.execute(_CANDLES, [minutes, _EPOCH, code, market.value, since, until])
         rows = cursor.fetchall()
     closed_until = clock.now() - CLOSED_AFTER - timedelta(minutes=minutes)
-    found = [
+    all_candles = [
         Candle(at.astimezone(KST), first, high, low, last, volume, value, count, is_whole, at <= closed_until)
         for at, first, high, low, last, volume, value, count, is_whole in rows
     ]
-    return [candle for candle in found if candle.is_closed or with_open]
+    return [candle for candle in all_candles if candle.is_closed or with_open]
 
 
 def candles_frame(
@@ -219,7 +219,7 @@ def candles_frame(
     market: Market = Market.KRX,
     with_open: bool = False,
 ) -> "pandas.DataFrame":
-    """Return the same as a pandas DataFrame with `time` as its index. Raises ImportError without pandas."""
+    """Return `candles` as a pandas DataFrame with `time` as its index. Raises ImportError without pandas."""
     try:
         import pandas
     except ImportError as error:
@@ -231,24 +231,24 @@ def candles_frame(
 
 
 def daily_prices(code: str, since: date, until: date) -> list[DailyPrice]:
-    """Return a stock's final days in `[since, until]`, adjusted, the oldest first."""
+    """Return a stock's final daily prices in `[since, until]`, adjusted, the oldest first."""
     return list(DailyPrice.objects.filter(stock_code=code, date__range=(since, until)).order_by("date"))
 
 
 def last_quote(code: str) -> LastQuote | None:
-    """Return what a stock last traded at as far as its trades were listened to, None where they never were."""
-    minute = MarketCandle.objects.filter(symbol=code, interval=MarketCandle.Interval.MINUTE)
-    newest = [minute.filter(venue=venue.value).order_by("-time")[:1] for venue in Market]
-    rows = newest[0].union(*newest[1:], all=True)
-    last = max(rows, key=lambda row: row.time, default=None)
-    return LastQuote(code, Market(last.venue), last.close, last.time.astimezone(KST)) if last else None
+    """Return the last price of a stock by its stored candles, None if its trades were never received."""
+    minute_candles = MarketCandle.objects.filter(symbol=code, interval=MarketCandle.Interval.MINUTE)
+    newest_by_venue = [minute_candles.filter(venue=venue.value).order_by("-time")[:1] for venue in Market]
+    rows = newest_by_venue[0].union(*newest_by_venue[1:], all=True)
+    newest = max(rows, key=lambda row: row.time, default=None)
+    return LastQuote(code, Market(newest.venue), newest.close, newest.time.astimezone(KST)) if newest else None
 
 
 def macro(now: datetime) -> MarketMacro | None:
-    """Return the newest figures of the whole market up to `now`."""
+    """Return the newest figures of the whole market up to `now`, None if there are none."""
     return MarketMacro.objects.filter(time__lte=now).order_by("-time").first()
 
 
 def program_trading(code: str, day: date) -> list[ProgramTrade]:
-    """Return what programs traded of a stock through a day, minute by minute."""
+    """Return the program trading of a stock on a day, minute by minute."""
     return list(ProgramTrade.objects.filter(stock_code=code, time__date=day).order_by("time"))

@@ -17,10 +17,10 @@ from market.models import Stock, TradingDay, TradingSession
 
 log = logging.getLogger(__name__)
 
-# how far ahead an operator may look, and correct
+# how many days ahead an operator can see and correct
 DAYS_AHEAD = 30
-# of the list of every stock: when the day's is there, and how much of a board may be gone from it since the last.
-# UNVERIFIED: the hour; a first morning settles it
+# the list of all stocks: from when the day's list is available, and the least part of a board's last list that it must
+# have. UNVERIFIED: the hour; a first morning settles it
 LISTED_FROM = time(7, 0)
 LEAST_OF_A_BOARD = 0.8
 LISTED_FIELDS = ["standard_code", "name", "board", "instrument", "sector", "is_halted", "listed_on"]
@@ -29,49 +29,51 @@ SATURDAY = 5
 
 
 def sync_calendar(broker: Broker, first: date, *, now: datetime) -> int:
-    """Lay down the coming days and their phases; return how many of them the broker told of.
+    """Store the coming days and their phases; return how many days the broker's calendar has.
 
-    What it does not tell, or tells against all reason, a calendar library fills in, to be asked again. A day
-    that an operator corrected stays as corrected.
+    Days that are missing or implausible there fall back to the calendar library, and are requested again. A day that
+    an operator corrected is not changed.
     """
-    told = _ask_calendar(broker, first)
-    days = [first + timedelta(days=number) for number in range(DAYS_AHEAD)]
-    known = TradingDay.objects.in_bulk(days)
-    for day in sorted({*days, *told}):
-        _keep_day(day, known.get(day), told.get(day), now=now)
-    return len(told)
+    open_by_day = _ask_calendar(broker, first)
+    days = [first + timedelta(days=offset) for offset in range(DAYS_AHEAD)]
+    rows = TradingDay.objects.in_bulk(days)
+    for day in sorted({*days, *open_by_day}):
+        _keep_day(day, rows.get(day), open_by_day.get(day), now=now)
+    return len(open_by_day)
 
 
 def _ask_calendar(broker: Broker, first: date) -> dict[date, bool]:
-    """Return which days are open as far as the broker says so in earnest."""
+    """Return which days are open by the broker, without implausible days; empty if the whole calendar is."""
     try:
-        answer = broker.calendar(first)
+        calendar_days = broker.calendar(first)
     except BrokerError as error:
-        log.warning("the broker's calendar is not to be had, the library's is used: %s", error)
+        log.warning("the broker's calendar cannot be read, the library's is used: %s", error)
         return {}
-    told = {day.day: day.is_open for day in answer if not (day.is_open and day.day.weekday() >= SATURDAY)}
-    if len(told) < len(answer):
-        log.warning("the broker's calendar has %d days twice or open on a weekend", len(answer) - len(told))
-    if not any(is_open for day, is_open in told.items() if calendar.is_trading_day(day)):
-        log.warning("the broker's calendar knows no open day from %s on: the library's is used", first)
+    open_by_day = {day.day: day.is_open for day in calendar_days if not (day.is_open and day.day.weekday() >= SATURDAY)}
+    if len(open_by_day) < len(calendar_days):
+        log.warning(
+            "the broker's calendar has %d duplicate days or open weekend days", len(calendar_days) - len(open_by_day)
+        )
+    if not any(is_open for day, is_open in open_by_day.items() if calendar.is_trading_day(day)):
+        log.warning("the broker's calendar has no open day from %s on: the library's is used", first)
         return {}
-    return told
+    return open_by_day
 
 
 @transaction.atomic
-def _keep_day(day: date, row: TradingDay | None, told: bool | None, *, now: datetime) -> None:
-    source = TradingDay.Source.LIBRARY if told is None else TradingDay.Source.BROKER
+def _keep_day(day: date, row: TradingDay | None, broker_is_open: bool | None, *, now: datetime) -> None:
+    source = TradingDay.Source.LIBRARY if broker_is_open is None else TradingDay.Source.BROKER
     if row is not None and row.source == TradingDay.Source.OPERATOR:
-        if told is not None and told != row.is_open:
-            log.warning("%s: the broker says open=%s, the operator's open=%s stands", day, told, row.is_open)
+        if broker_is_open is not None and broker_is_open != row.is_open:
+            log.warning("%s: the broker says open=%s, the operator's open=%s stands", day, broker_is_open, row.is_open)
         TradingDay.objects.filter(pk=day).update(synced_at=now)
         return
-    if row is not None and told is None and row.source == TradingDay.Source.BROKER:
-        return  # it was told before
-    ordinary = calendar.is_trading_day(day)
-    is_open = ordinary if told is None else told
-    if is_open != ordinary:
-        log.warning("%s: the broker says open=%s, the calendar library open=%s", day, is_open, ordinary)
+    if row is not None and broker_is_open is None and row.source == TradingDay.Source.BROKER:
+        return  # the broker reported this day before
+    library_is_open = calendar.is_trading_day(day)
+    is_open = library_is_open if broker_is_open is None else broker_is_open
+    if is_open != library_is_open:
+        log.warning("%s: the broker says open=%s, the calendar library open=%s", day, is_open, library_is_open)
     defaults = {
         "is_open": is_open,
         "kind": calendar.kind_of(day) if is_open else DayKind.ORDINARY,
@@ -79,20 +81,20 @@ def _keep_day(day: date, row: TradingDay | None, told: bool | None, *, now: date
         "note": calendar.closed_for(day) or "",
         "synced_at": now,
     }
-    kept, _ = TradingDay.objects.update_or_create(pk=day, defaults=defaults)
-    if [session.as_phase() for session in kept.sessions.all()] != _phases(kept):
-        lay_phases(kept)
+    day_row, _ = TradingDay.objects.update_or_create(pk=day, defaults=defaults)
+    if [session.as_phase() for session in day_row.sessions.all()] != _phases(day_row):
+        lay_phases(day_row)
 
 
 def _phases(day: TradingDay) -> list[Phase]:
-    """Return the phases that the rules give a day, in the order of its sessions."""
+    """Return the phases of a day by the rules of its kind, in the order of its sessions."""
     phases = sessions.phases_of(day.date, DayKind(day.kind)) if day.is_open else ()
     return sorted(phases, key=lambda phase: (phase.market, phase.starts_at, phase.name))
 
 
 @transaction.atomic
 def lay_phases(day: TradingDay) -> None:
-    """Lay down a day's phases by the rules of its kind, instead of those it has."""
+    """Replace a day's phases by those of the rules of its kind."""
     day.sessions.all().delete()
     TradingSession.objects.bulk_create(
         TradingSession(
@@ -110,7 +112,7 @@ def lay_phases(day: TradingDay) -> None:
 
 @transaction.atomic
 def correct_day(day: TradingDay, *, by_the_rules: bool, now: datetime) -> None:
-    """Keep a day as an operator has it; `by_the_rules` lays down the phases of its kind anew."""
+    """Mark a day as corrected by an operator; `by_the_rules` also resets its phases to those of its kind."""
     day.source, day.synced_at = TradingDay.Source.OPERATOR, now
     day.save(update_fields=["source", "synced_at"])
     if by_the_rules:
@@ -118,7 +120,7 @@ def correct_day(day: TradingDay, *, by_the_rules: bool, now: datetime) -> None:
 
 
 def sync_stock(broker: Broker, code: str, *, now: datetime) -> Stock:
-    """Ask for one row of the stock master and keep it. Raises BrokerError; Refused where there is no such stock."""
+    """Request one row of the stock master and store it. Raises BrokerError; Refused if there is no such stock."""
     info = broker.stock(code)
     stock, _ = Stock.objects.update_or_create(
         pk=code,
@@ -136,32 +138,32 @@ def sync_stock(broker: Broker, code: str, *, now: datetime) -> Stock:
 
 
 def sync_listings(broker: Broker, *, now: datetime) -> int:
-    """Bring the stock master in step with the broker's list of every stock; return how many are listed.
+    """Update the stock master from the broker's list of all stocks; return how many are listed.
 
-    What the broker told of a stock by its code (NXT, its sector) stays. A list that is broken, or
-    has lost a good part of a board, changes nothing. Raises BrokerError.
+    The data of `sync_stock` that the list lacks or has less exactly (NXT, the sector) stays. A list that is broken, or
+    lacks too much of a board, changes nothing. Raises BrokerError.
     """
-    # of a code that is listed twice the last line counts: one statement cannot write a row twice
-    found = list({each.code: each for each in broker.listings()}.values())
-    _check_boards(found)
+    # the last line of a duplicate code counts: one statement cannot write a row twice
+    listings = list({listing.code: listing for listing in broker.listings()}.values())
+    _check_boards(listings)
     day = now.astimezone(KST).date()
     rows = [
         Stock(
-            code=each.code,
-            standard_code=each.standard_code,
-            name=each.name,
-            board=each.board,
-            instrument=each.instrument,
-            sector=each.sector,
-            is_halted=each.is_halted,
+            code=listing.code,
+            standard_code=listing.standard_code,
+            name=listing.name,
+            board=listing.board,
+            instrument=listing.instrument,
+            sector=listing.sector,
+            is_halted=listing.is_halted,
             listed_on=day,
         )
-        for each in found
+        for listing in listings
     ]
     with transaction.atomic():
-        asked_for = dict(Stock.objects.exclude(synced_at=None).exclude(sector="").values_list("pk", "sector"))
+        synced_sectors = dict(Stock.objects.exclude(synced_at=None).exclude(sector="").values_list("pk", "sector"))
         for row in rows:
-            row.sector = asked_for.get(row.code, row.sector)
+            row.sector = synced_sectors.get(row.code, row.sector)
         Stock.objects.bulk_create(
             rows, BATCH, update_conflicts=True, unique_fields=["code"], update_fields=LISTED_FIELDS
         )
@@ -169,47 +171,49 @@ def sync_listings(broker: Broker, *, now: datetime) -> int:
 
 
 def sync_listings_of_the_day(broker: Broker, *, now: datetime) -> None:
-    """Do so once a day, when the day's list is there. Raises BrokerError."""
+    """Call `sync_listings` once a day, when the day's list is available. Raises BrokerError."""
     moment = now.astimezone(KST)
     if moment.time() >= LISTED_FROM and not Stock.objects.filter(listed_on=moment.date()).exists():
         log.info("%d stocks are listed", sync_listings(broker, now=now))
 
 
-def _check_boards(found: Sequence[Listing]) -> None:
-    """Hold a list against the one before it. Raises OutcomeUnknown where a board has shrunk beyond belief."""
+def _check_boards(listings: Sequence[Listing]) -> None:
+    """Compare a list with the previous one. Raises OutcomeUnknown if a board has shrunk below LEAST_OF_A_BOARD."""
     newest = Stock.objects.aggregate(day=Max("listed_on"))["day"]
-    known = Counter(Stock.objects.exclude(listed_on=None).filter(listed_on=newest).values_list("board", flat=True))
-    listed = Counter(each.board for each in found)
-    for board, count in known.items():
-        if listed[Board(board)] < count * LEAST_OF_A_BOARD:
-            words = (
-                f"the list of {board} has {listed[Board(board)]} stocks where there were {count}: it is not believed"
+    previous_counts = Counter(
+        Stock.objects.exclude(listed_on=None).filter(listed_on=newest).values_list("board", flat=True)
+    )
+    counts = Counter(listing.board for listing in listings)
+    for board, count in previous_counts.items():
+        if counts[Board(board)] < count * LEAST_OF_A_BOARD:
+            message = (
+                f"the list of {board} has {counts[Board(board)]} stocks where there were {count}: it is not believed"
             )
-            raise OutcomeUnknown(words, call="listings")
+            raise OutcomeUnknown(message, call="listings")
 
 
 def sync_stocks(broker: Broker, codes: Iterable[str], *, now: datetime) -> int:
-    """Ask for the master's rows of these stocks that were not asked for today; return how many were learned.
+    """Request the master rows of these stocks, unless already requested today; return how many were stored.
 
-    A stock the broker does not know is told of and left out. Raises NotSent, OutcomeUnknown.
+    A stock that the broker refuses is logged and skipped. Raises NotSent, OutcomeUnknown.
     """
-    known = set(Stock.objects.filter(synced_at__date=now.astimezone(KST).date()).values_list("pk", flat=True))
-    learned = 0
-    for code in sorted(set(codes) - known):
+    synced_codes = set(Stock.objects.filter(synced_at__date=now.astimezone(KST).date()).values_list("pk", flat=True))
+    stored = 0
+    for code in sorted(set(codes) - synced_codes):
         try:
             sync_stock(broker, code, now=now)
-            learned += 1
+            stored += 1
         except Refused as refusal:
-            log.warning("the stock master has nothing on %s: %s", code, refusal)
-    return learned
+            log.warning("the broker has no master data of %s: %s", code, refusal)
+    return stored
 
 
 def sync_calendar_of_the_day(broker: Broker, *, now: datetime) -> None:
-    """Ask for the calendar if today was not told yet: the broker wishes to be asked once a day at most.
+    """Request the calendar unless the broker has reported today: it asks for at most one request a day.
 
-    A day that only the library knows is asked for again the next time. Raises BrokerError.
+    If today is known from the library only, the next call requests it again.
     """
     today = now.astimezone(KST).date()
-    told = TradingDay.objects.exclude(source=TradingDay.Source.LIBRARY)
-    if not told.filter(pk=today, synced_at__date=today).exists():
+    reported_days = TradingDay.objects.exclude(source=TradingDay.Source.LIBRARY)
+    if not reported_days.filter(pk=today, synced_at__date=today).exists():
         sync_calendar(broker, today, now=now)

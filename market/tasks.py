@@ -1,4 +1,4 @@
-"""Entry points of the workers: read the clock, get the broker, call one function. Safe to run twice."""
+"""Celery tasks: each reads the clock, gets the broker and calls one function. They are safe to run twice."""
 
 from celery import shared_task
 
@@ -10,38 +10,38 @@ from market import candle_repair, daily_prices, interest, macro, partitions, que
 
 @shared_task
 def mend_candles() -> None:
-    """Mend bars with holes from the broker's chart."""
+    """Repair bars with gaps from the broker's chart."""
     candle_repair.repair(broker(), now=clock.now())
 
 
 @shared_task
 def make_partitions() -> None:
-    """Make the months of candles ahead of time."""
+    """Create the monthly partitions of candles in advance."""
     partitions.ensure_ahead(clock.now().astimezone(KST).date())
 
 
 @shared_task
 def backfill() -> None:
-    """Carry on with the past of daily prices where it is not fetched yet."""
+    """Continue the backfill of daily prices."""
     now = clock.now()
     daily_prices.carry_on(broker(), last=queries.last_final_day(now), now=now)
 
 
 @shared_task
 def sync_listings() -> None:
-    """Learn once a day what is listed."""
+    """Update the stock master from the broker's list of stocks, once a day."""
     reference_data.sync_listings_of_the_day(broker(), now=clock.now())
 
 
 @shared_task
 def sync_macro() -> None:
-    """Ask for what the minute's figures of the whole market lack."""
+    """Request the figures of the whole market that the current minute lacks."""
     macro.sync(broker(), now=clock.now())
 
 
 @shared_task
 def sync_calendar() -> None:
-    """Learn which days trade, once a day."""
+    """Update the trading calendar from the broker, once a day."""
     reference_data.sync_calendar_of_the_day(broker(), now=clock.now())
 
 
@@ -54,6 +54,6 @@ def sync_daily_prices() -> None:
 
 @shared_task
 def sync_stocks() -> None:
-    """Learn once a day what the stocks of interest are: names, sectors, who trades them, who is halted."""
+    """Update the stocks of interest from the broker, once a day: names, sectors, venues, halts."""
     now = clock.now()
     reference_data.sync_stocks(broker(), interest.codes(now), now=now)

@@ -1,4 +1,4 @@
-"""The day in a few lines and one picture, told when its last phase is over."""
+"""The daily report: the day in a few lines and one picture, written when its last phase is over."""
 
 import io
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ POINTS_AT_MOST = 800
 
 
 def tell_day(channels: Sequence[str], *, now: datetime) -> bool:
-    """Write the day's report once its last phase is over; False where it is not due, or written."""
+    """Write the day's report once its last phase is over; return False if it is not due or is already written."""
     today = now.astimezone(KST).date()
     event = f"report:{today}"
     if not queries.days_over(now) or Message.objects.filter(event=event, channel=DESK).exists():
@@ -38,9 +38,9 @@ def tell_day(channels: Sequence[str], *, now: datetime) -> bool:
 
 
 def text(day: date) -> str:
-    """Return the day in words."""
-    begin = datetime.combine(day, time(), KST)
-    fills = TradeExecution.objects.filter(executed_at__range=(begin, begin + timedelta(days=1)), voided_at=None)
+    """Return the report of a day as text."""
+    start = datetime.combine(day, time(), KST)
+    fills = TradeExecution.objects.filter(executed_at__range=(start, start + timedelta(days=1)), voided_at=None)
     sums = fills.aggregate(
         count=Count("pk"),
         bought=Sum("exec_amount", filter=Q(order__order_type="BUY"), default=0),
@@ -49,13 +49,13 @@ def text(day: date) -> str:
         cost=Sum("fee", default=0) + Sum("tax", default=0),
     )
     orders = TradeOrder.objects.filter(order_date=day)
-    looks = Reconciliation.objects.filter(at__range=(begin, begin + timedelta(days=1)))
+    reconciliations = Reconciliation.objects.filter(at__range=(start, start + timedelta(days=1)))
     figures = {
         "day": f"{day:%Y-%m-%d}",
         "orders": orders.count(),
         "refused": orders.filter(status="REJECTED").count(),
         "open": orders.filter(status__in=UNSETTLED).count(),
-        "corrected": looks.aggregate(total=Sum("corrected", default=0))["total"],
+        "corrected": reconciliations.aggregate(total=Sum("corrected", default=0))["total"],
         **sums,
     }
     lines = [
@@ -66,17 +66,17 @@ def text(day: date) -> str:
     ]
     if figures["corrected"]:
         lines.append(_("Corrected by the broker's list: {corrected:,} orders").format(**figures))
-    newest = AccountSnapshot.objects.filter(timestamp__lt=begin + timedelta(days=1)).order_by("-timestamp").first()
+    newest = AccountSnapshot.objects.filter(timestamp__lt=start + timedelta(days=1)).order_by("-timestamp").first()
     if newest:
-        words = _("Total asset {total:,} won ({change:+,} won today)")
-        lines.append(words.format(total=newest.total_asset, change=newest.net_profit_today))
+        template = _("Total asset {total:,} won ({change:+,} won today)")
+        lines.append(template.format(total=newest.total_asset, change=newest.net_profit_today))
     return "\n".join(lines)
 
 
 def equity(day: date) -> list[tuple[datetime, int]]:
-    """Return the total asset of a day, in won, a point a minute."""
-    begin = datetime.combine(day, time(), KST)
-    rows = AccountSnapshot.objects.filter(timestamp__range=(begin, begin + timedelta(days=1))).order_by("timestamp")
+    """Return the total asset of a day in won, at most one point per minute."""
+    start = datetime.combine(day, time(), KST)
+    rows = AccountSnapshot.objects.filter(timestamp__range=(start, start + timedelta(days=1))).order_by("timestamp")
     by_minute = {
         at.replace(second=0, microsecond=0): total for at, total in rows.values_list("timestamp", "total_asset")
     }
@@ -86,7 +86,7 @@ def equity(day: date) -> list[tuple[datetime, int]]:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Maps a span of figures onto pixels."""
+    """Maps a range of values onto pixels."""
 
     low: float
     high: float
@@ -98,21 +98,21 @@ class Scale:
 
 
 def draw(points: Sequence[tuple[datetime, int]], title: str) -> bytes:
-    """Return the total asset as a line on a PNG; as on Korean screens, red where the day rose, blue where it fell."""
+    """Return a PNG with the total asset as a line: red if it rose over the day, else blue, as on Korean screens."""
     values = [value for _at, value in points]
     spread = max(values) - min(values) or max(1, abs(values[0]) // 1000)
-    across = Scale(points[0][0].timestamp(), points[-1][0].timestamp(), MARGIN * 2, WIDTH - MARGIN // 2)
-    up = Scale(min(values) - spread * 0.08, max(values) + spread * 0.08, HEIGHT - MARGIN, MARGIN)
+    x_scale = Scale(points[0][0].timestamp(), points[-1][0].timestamp(), MARGIN * 2, WIDTH - MARGIN // 2)
+    y_scale = Scale(min(values) - spread * 0.08, max(values) + spread * 0.08, HEIGHT - MARGIN, MARGIN)
     image = Image.new("RGB", (WIDTH, HEIGHT), PAPER)
     pen, font = ImageDraw.Draw(image), ImageFont.load_default(16)
     for step in range(5):
         value = min(values) + (max(values) - min(values)) * step / 4
-        pen.line([(across.start, up.at(value)), (across.end, up.at(value))], GRID)
-        pen.text((across.start - 8, up.at(value)), f"{value:,.0f}", INK, font, anchor="rm")
+        pen.line([(x_scale.start, y_scale.at(value)), (x_scale.end, y_scale.at(value))], GRID)
+        pen.text((x_scale.start - 8, y_scale.at(value)), f"{value:,.0f}", INK, font, anchor="rm")
     for at, anchor in ((points[0][0], "la"), (points[-1][0], "ra")):
-        pen.text((across.at(at.timestamp()), HEIGHT - MARGIN + 10), f"{at.astimezone(KST):%H:%M}", INK, font, anchor)
-    pen.text((across.start, MARGIN // 3), f"AEGIS  {title}  {values[-1]:,}  ({values[-1] - values[0]:+,})", INK, font)
-    line = [(across.at(at.timestamp()), up.at(value)) for at, value in points]
+        pen.text((x_scale.at(at.timestamp()), HEIGHT - MARGIN + 10), f"{at.astimezone(KST):%H:%M}", INK, font, anchor)
+    pen.text((x_scale.start, MARGIN // 3), f"AEGIS  {title}  {values[-1]:,}  ({values[-1] - values[0]:+,})", INK, font)
+    line = [(x_scale.at(at.timestamp()), y_scale.at(value)) for at, value in points]
     pen.line(line, RISE if values[-1] >= values[0] else FALL, width=3, joint="curve")
     file = io.BytesIO()
     image.save(file, "PNG", optimize=True)

@@ -1,8 +1,8 @@
-"""The dead man's alarm: stops are armed, a venue trades, and AEGIS cannot see prices or send orders for a minute.
+"""The dead-man alert: stops are armed, a venue trades, and AEGIS cannot see prices or send orders for a minute.
 
-It runs in the process that tells people, on threads of its own. What it looks at may be what is broken, so each look
-only notes when all was well; who judges by that asks neither database nor Redis, keeps the last known stops in
-memory, and tells every channel past the table of messages. AEGIS's own halt is no such outage.
+It runs in the notifier, on its own threads. The services that it checks may be the broken ones, so each check only
+records when its subject last worked. The thread that judges by these times uses neither the database nor Redis: it has
+the last known stops in memory, and sends to every channel without the table of messages. AEGIS's own halt is no outage.
 """
 
 import contextlib
@@ -43,20 +43,20 @@ log = logging.getLogger(__name__)
 ALARM_SECONDS = 60.0
 LOOK_SECONDS = 5.0
 JUDGE_SECONDS = 1.0
-# every look was well within this: the outage is over
+# the outage is over if every subject worked within this time
 WELL_SECONDS = 15.0
 RETRY_SECONDS = 5.0
 STOPS_AT_MOST = 60
-# one failed list says little; the next one follows within a minute
+# failed reads of the order list before it counts as an outage: the next read follows within a minute
 FAILURES = 2
-# a list is read each minute, and may take half of one: from this age on the next one is missing
+# the list is read each minute, and a read may take half a minute: from this age on the next one is overdue
 LIST_DUE = timedelta(seconds=90)
 _GUARDING = (StopRule.State.ARMED, StopRule.State.TRIGGERED, StopRule.State.ORDERED)
 
 
 @dataclass(frozen=True, slots=True)
 class Guarded:
-    """A stop as an operator needs it to act elsewhere."""
+    """A stop, with the data that an operator needs to act in the broker's app. `limit` is in won, None if unknown."""
 
     code: str
     name: str
@@ -75,21 +75,21 @@ class Guarded:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What was last read: the stops that are not over, and the phases of a day."""
+    """The last data read: the stops that are not over, and the phases of a day."""
 
     stops: Sequence[Guarded] = ()
     day: date = date.min
     phases: Sequence[Phase] = ()
 
     def is_open(self, now: datetime) -> bool:
-        """Whether a venue is open that may trigger one of the stops, or sell for one."""
-        phases, venues = self._phases_on(now), frozenset[Market]().union(*(each.venues for each in self.stops))
+        """Whether a venue is open that may trigger or sell one of the stops."""
+        phases, venues = self._phases_on(now), frozenset[Market]().union(*(stop.venues for stop in self.stops))
         return any(phase.matching is not Matching.FIXED for venue in venues for phase in phases_at(phases, venue, now))
 
     def needs_prices(self, now: datetime) -> bool:
-        """Whether trades come now that may trigger one of the stops: an auction brings none before its end."""
-        phases, armed = self._phases_on(now), [each for each in self.stops if not each.is_selling]
-        return any(is_trading(venue, phases, now) for each in armed for venue in each.venues)
+        """Whether trades that may trigger one of the stops are expected now. An auction has none before its end."""
+        phases, armed = self._phases_on(now), [stop for stop in self.stops if not stop.is_selling]
+        return any(is_trading(venue, phases, now) for stop in armed for venue in stop.venues)
 
     def is_regular(self, now: datetime) -> bool:
         """Whether KRX is in its regular session."""
@@ -97,20 +97,20 @@ class View:
         return any(phase.name is PhaseName.REGULAR for phase in phases)
 
     def _phases_on(self, now: datetime) -> Sequence[Phase]:
-        """Return the phases of today; a day that could not be read goes by the calendar library."""
+        """Return today's phases. If the database could not be read today, they are from the calendar library."""
         day = now.astimezone(KST).date()
         return self.phases if day == self.day else calendar.phases_by_library(day)
 
 
 class NotWell(Exception):
-    """What was looked at does not work now."""
+    """The subject of a check does not work now."""
 
 
 @dataclass(slots=True)
 class Look:
-    """Something that must work, and when it last did, by the monotonic clock.
+    """A check of something that must work, and the time when that last worked, by the monotonic clock.
 
-    `run` returns for how many seconds it has not worked, 0 if it does; what it raises leaves the time as it is.
+    `run` returns for how many seconds its subject has not worked, 0 if it works. If `run` raises, `well_at` stays.
     """
 
     why: str
@@ -125,7 +125,7 @@ class Look:
             log.info("%s: %s", self.why, error)
             with contextlib.suppress(DatabaseError, InterfaceError):
                 connection.close()
-        except Exception:  # what cannot be looked at does not work either
+        except Exception:  # a subject that cannot be checked counts as broken
             log.exception(self.why)
 
     def bad_seconds(self, now: float) -> float:
@@ -133,13 +133,13 @@ class Look:
 
 
 class Outlet:
-    """Tells one channel, in order, on a thread of its own, again and again until it is heard."""
+    """Sends texts on one channel, in order, on its own thread. It repeats each until the channel takes it."""
 
-    def __init__(self, way: Channel, stop: threading.Event) -> None:
-        self._way = way
+    def __init__(self, channel: Channel, stop: threading.Event) -> None:
+        self._channel = channel
         self._stop = stop
         self._texts: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self.thread = threading.Thread(target=self._run, name=f"dead-man-{way.name}", daemon=True)
+        self.thread = threading.Thread(target=self._run, name=f"dead-man-{channel.name}", daemon=True)
 
     def tell(self, text: str) -> None:
         self._texts.put(text)
@@ -150,27 +150,28 @@ class Outlet:
                 text = self._texts.get(timeout=JUDGE_SECONDS)
             except queue.Empty:
                 continue
-            while not self._is_told(text) and not self._stop.wait(RETRY_SECONDS):
+            while not self._try_send(text) and not self._stop.wait(RETRY_SECONDS):
                 pass
 
-    def _is_told(self, text: str) -> bool:
+    def _try_send(self, text: str) -> bool:
+        """Send a text once; return whether it needs no retry: it was sent, or never can be."""
         try:
-            self._way.tell(text, None)
+            self._channel.tell(text, None)
         except Undelivered as error:
-            log.error("%s: %s", self._way.name, error)
+            log.error("%s: %s", self._channel.name, error)
             return error.is_final
-        except Exception:  # a channel's own fault must not end its thread
-            log.exception("%s failed", self._way.name)
+        except Exception:  # an error of the channel must not end its thread
+            log.exception("%s failed", self._channel.name)
             return False
         return True
 
 
 class DeadMan:
-    """Looks, judges and tells until `stop`."""
+    """Checks, judges and sends until `stop`."""
 
     def __init__(
         self,
-        ways: Sequence[Channel],
+        channels: Sequence[Channel],
         now: Callable[[], datetime],
         stop: threading.Event,
         *,
@@ -183,10 +184,10 @@ class DeadMan:
         self._alarm_seconds = alarm_seconds
         self._look_seconds = look_seconds
         self._well_seconds = well_seconds
-        self._outlets = [Outlet(way, stop) for way in ways]
+        self._outlets = [Outlet(channel, stop) for channel in channels]
         self._view = View()
         self._guarded_since: float | None = None
-        self._told_since: float | None = None
+        self._reported_since: float | None = None
         self._priced_at = time.monotonic()
         self._news: queue.SimpleQueue[Notification] = queue.SimpleQueue()
         self.looks = (
@@ -210,10 +211,10 @@ class DeadMan:
         finally:
             connection.close()
 
-    # --- looks, each on its own thread
+    # --- checks, each on its own thread
 
     def _read(self) -> float:
-        """Read the stops and the day's phases; write down what was told meanwhile."""
+        """Read the stops and the day's phases, and write the messages of alerts sent meanwhile."""
         now = self._now()
         rows = list(StopRule.objects.filter(state__in=_GUARDING).order_by("stock_code", "pk"))
         codes = {row.stock_code for row in rows}
@@ -221,15 +222,15 @@ class DeadMan:
         if not settings.KIS_ENVIRONMENT.is_paper:
             on_nxt.update(Stock.objects.filter(pk__in=codes, trades_on_nxt=True).values_list("pk", flat=True))
         averages = {holding.stock_code: holding.avg_price for holding in PortfolioService().get_portfolio()}
-        guarded = []
+        guarded_stops = []
         for row in rows:
             average = averages.get(row.stock_code)
             limit = rules.limit(row.rule(average)) if average is not None else None
-            selling = row.state != StopRule.State.ARMED
+            is_selling = row.state != StopRule.State.ARMED
             kind = _KINDS[row.kind]
             venues = row.venues if row.stock_code in on_nxt else row.venues & {Market.KRX}
-            guarded.append(Guarded(row.stock_code, row.stock_name, kind, limit, selling, venues))
-        self._view = View(guarded, now.astimezone(KST).date(), queries.today(now))
+            guarded_stops.append(Guarded(row.stock_code, row.stock_name, kind, limit, is_selling, venues))
+        self._view = View(guarded_stops, now.astimezone(KST).date(), queries.today(now))
         self._write_down(now)
         return 0.0
 
@@ -238,16 +239,16 @@ class DeadMan:
             alerts.write([self._news.get()], [], now=now)
 
     def _prices(self) -> float:
-        """Return how old the newest sign of a price is: market data, or a price that was asked for.
+        """Return the age in seconds of the newest sign of a price: market data, or a polled quote of a stop's stock.
 
-        A socket that is connected and only echoes shows no price. Where the whole market is quiet it is enough that the
-        next question about a stop's stock is not due yet. While no prices come nothing is missed.
+        Echoes of a connected socket are no prices. If the whole market is quiet, it suffices that the next poll of a
+        stop's stock is not due yet. At times when no trades are expected, the age is 0.
         """
         now, read_at = self._now(), time.monotonic()
         if self._view.needs_prices(now):
             status = factory.stream_status()
             is_connected = status.state is SocketState.CONNECTED
-            ages = list(self._asked_seconds(now, is_quiet=is_connected and self._is_quiet(status, now)))
+            ages = list(self._poll_ages(now, is_quiet=is_connected and self._is_quiet(status, now)))
             if is_connected and status.data_age is not None:
                 ages.append(status.data_age)
             self._priced_at = max(self._priced_at, read_at - min(ages, default=float("inf")))
@@ -256,47 +257,50 @@ class DeadMan:
         return read_at - self._priced_at
 
     def _is_quiet(self, status: StreamStatus, now: datetime) -> bool:
-        """Whether market data may fail to come for a while though the socket hears all there is.
+        """Whether a pause in market data is possible although the socket receives all of it.
 
-        In KRX's regular session one feed always speaks, except in a circuit breaker.
+        In KRX's regular session one feed always has data, except in a circuit breaker.
         """
         if not (status.hears_pulse and self._view.is_regular(now)):
             return True
         return MarketHalt.objects.filter(kind=HaltKind.CIRCUIT_BREAKER, ended_at=None).exists()
 
-    def _asked_seconds(self, now: datetime, *, is_quiet: bool) -> Iterator[float]:
-        """Yield how long ago the broker told a price that was asked for an armed stop; while the market `is_quiet`,
-        for how long the next question has been due.
+    def _poll_ages(self, now: datetime, *, is_quiet: bool) -> Iterator[float]:
+        """Yield the seconds since the last polled quote of each armed stop; while the market `is_quiet`, the seconds
+        for which the next poll has been due.
         """
         armed = StopRule.objects.filter(state=StopRule.State.ARMED)
-        for asked_at, pause in armed.values_list("looks__asked_at", "looks__pause"):
-            # a time to come, of before the clock was set back, says nothing
-            if asked_at and asked_at <= now.timestamp():
-                yield max(0.0, now.timestamp() - asked_at - ((pause or 0.0) if is_quiet else 0.0))
+        for polled_at, pause in armed.values_list("looks__asked_at", "looks__pause"):
+            # a time in the future is from before a rehearsal's clock was set back
+            if polled_at and polled_at <= now.timestamp():
+                yield max(0.0, now.timestamp() - polled_at - ((pause or 0.0) if is_quiet else 0.0))
 
     def _orders(self) -> float:
-        """Return for how many seconds no order could be sent: without a worker, or without the order list."""
+        """Return for how many seconds the order list has failed or been overdue, so that no order can be sent.
+
+        Raises NotWell if no worker consumes the queue of stop sales.
+        """
         if "urgent" not in health.consumers.queues():
             raise NotWell("no worker sells for stops")
-        return max(self._list_fails(), self._list_overdue())
+        return max(self._list_failing_seconds(), self._list_overdue_seconds())
 
-    def _list_overdue(self) -> float:
-        """Return for how many seconds the next reading of the order list is overdue: one that never ends says nothing.
+    def _list_overdue_seconds(self) -> float:
+        """Return for how many seconds the next read of the order list is overdue. A read that has not ended is no read.
 
         Raises NotWell if no list was ever read.
         """
         now = self._now()
-        read_at = Reconciliation.objects.filter(outcome__in=reconcile.READ, at__lte=now).values_list("at", flat=True)
-        newest = read_at.first()
+        read_times = Reconciliation.objects.filter(outcome__in=reconcile.READ, at__lte=now).values_list("at", flat=True)
+        newest = read_times.first()
         if newest is None:
             raise NotWell("the order list was never read")
         return max(0.0, (now - newest - LIST_DUE).total_seconds())
 
-    def _list_fails(self) -> float:
-        """Return for how many seconds the broker's list of orders has failed, 0 if it does not."""
-        looked = Reconciliation.objects.exclude(outcome=Reconciliation.Outcome.BEGUN)
-        newest_read = looked.filter(outcome__in=reconcile.READ).first()
-        failed = looked.filter(outcome=Reconciliation.Outcome.FAILED)
+    def _list_failing_seconds(self) -> float:
+        """Return for how many seconds the broker's order list has failed, 0 if it does not fail."""
+        ended = Reconciliation.objects.exclude(outcome=Reconciliation.Outcome.BEGUN)
+        newest_read = ended.filter(outcome__in=reconcile.READ).first()
+        failed = ended.filter(outcome=Reconciliation.Outcome.FAILED)
         if newest_read is not None:
             failed = failed.filter(pk__gt=newest_read.pk)
         times = list(failed.order_by("pk").values_list("at", flat=True)[:FAILURES])
@@ -310,42 +314,42 @@ class DeadMan:
         while not self._stop.wait(min(JUDGE_SECONDS, self._look_seconds)):
             try:
                 self.judge(time.monotonic())
-            except Exception:  # the last to fall silent
-                log.exception("the dead man's alarm failed; it is tried again")
+            except Exception:  # this thread must not end: no other one reports the outage
+                log.exception("the dead-man alert failed; it is tried again")
 
     def judge(self, now: float) -> None:
-        """Tell when an outage has lasted long enough, once, and when it is over, once."""
+        """Report an outage once when it has lasted long enough, and once more when it is over."""
         view = self._view
         if not (view.stops and view.is_open(self._now())):
             self._guarded_since = None
         elif self._guarded_since is None:
             self._guarded_since = now
         worst = max(look.bad_seconds(now) for look in self.looks)
-        if self._told_since is not None:
+        if self._reported_since is not None:
             if worst < self._well_seconds:
-                self._tell_over(now)
+                self._report_over(now)
         elif self._guarded_since is not None and min(worst, now - self._guarded_since) >= self._alarm_seconds:
-            self._told_since = now - min(worst, now - self._guarded_since)
-            self._tell(self._alarm(view, now))
+            self._reported_since = now - min(worst, now - self._guarded_since)
+            self._send(self._alarm(view, now))
 
     def _alarm(self, view: View, now: float) -> str:
-        bad = [look for look in self.looks if look.bad_seconds(now) >= self._well_seconds]
+        failing = [look for look in self.looks if look.bad_seconds(now) >= self._well_seconds]
         with translation.override(settings.LANGUAGE_CODE):
             head = _(
                 "ALARM: for {seconds:,.0f} s AEGIS cannot guard its stops ({why}). Act in the broker's app if need be:"
-            ).format(seconds=now - (self._told_since or now), why=", ".join(_(look.why) for look in bad))
+            ).format(seconds=now - (self._reported_since or now), why=", ".join(_(look.why) for look in failing))
             lines = [head, *map(str, view.stops[:STOPS_AT_MOST])]
             if len(view.stops) > STOPS_AT_MOST:
                 lines.append(_("and {count} more").format(count=len(view.stops) - STOPS_AT_MOST))
         return "\n".join(lines)
 
-    def _tell_over(self, now: float) -> None:
+    def _report_over(self, now: float) -> None:
         with translation.override(settings.LANGUAGE_CODE):
             text = _("Over, after {seconds:,.0f} s: AEGIS guards its stops again")
-        since, self._told_since = self._told_since or now, None
-        self._tell(text.format(seconds=now - since))
+        since, self._reported_since = self._reported_since or now, None
+        self._send(text.format(seconds=now - since))
 
-    def _tell(self, text: str) -> None:
+    def _send(self, text: str) -> None:
         at = self._now()
         log.critical("%s", text)
         for outlet in self._outlets:

@@ -1,6 +1,6 @@
-"""What must hold for the desk to work, checked one by one: for `/readyz`, for alarms, for the doctor's last page.
+"""The health checks: the conditions for AEGIS to work. `/readyz`, the alarms and the doctor's last page use them.
 
-Nothing here asks the broker. A check that cannot be made has failed, and says why.
+No check calls the broker. A check that cannot be made has failed, and its text is the reason.
 """
 
 import logging
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 PRIORITY_SEPARATOR = "\x06\x16"
 QUEUES = ("urgent", "orders", "sync", "notify", "stream")
-# beat looks at least every five seconds, and its successor takes over within twenty
+# beat gives a sign of life at least every five seconds, and a successor takes over within twenty
 BEAT_SECONDS = 25.0
 NOTIFIER_SECONDS = 30.0
 # three missed turns of the schedule
@@ -39,7 +39,7 @@ LOOK_SECONDS, BALANCE_SECONDS, BALANCE_CLOSED_SECONDS = 180, 180, 1800
 DEPTH = 200
 UNKNOWN_FOR = timedelta(minutes=5)
 UNTOLD_FOR = timedelta(minutes=10)
-# how long what could not be told is shown
+# how long the check of messages fails because of a message that was given up
 GIVEN_UP_FOR = timedelta(hours=24)
 DISK_FREE = 0.05
 INSPECT_SECONDS = 1.0
@@ -48,11 +48,11 @@ INSPECTED_FOR = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that must hold. `text` says what is wrong and is empty where nothing is."""
+    """The result of one health check. `text` is the failure, empty if the check passed."""
 
     name: str
     text: str = ""
-    # how long it may be wrong before people are told
+    # how long the check may fail before the alarm is reported
     patience: timedelta = timedelta(seconds=60)
 
     @property
@@ -89,33 +89,36 @@ def socket(now: datetime) -> str:
 
 
 def feeds(now: datetime) -> str:
-    """What we hold, and what stops watch, is heard over the socket."""
+    """Check that the socket receives the feeds of holdings and of stocks with a stop."""
     status = factory.stream_status()
     if not status.is_alive or not status.unheard:
         return ""
-    words = _("{count} feeds of what is held or has a stop are not heard, and their prices come late: {names}")
-    return words.format(count=len(status.unheard), names=", ".join(status.unheard))
+    template = _("{count} feeds of holdings or stops are not received, and their prices are late: {names}")
+    return template.format(count=len(status.unheard), names=", ".join(status.unheard))
 
 
 def keys(now: datetime) -> str:
-    """Every app key has a socket that is not refused."""
-    if len(known := factory.stream_status().keys) <= 1:
+    """Check that every app key has a socket that the broker does not refuse."""
+    if len(app_keys := factory.stream_status().keys) <= 1:
         return ""
     down = [
-        _("key {number}: {why}").format(number=key.number, why=key.why or key.state) for key in known if key.is_down
+        _("key {number}: {why}").format(number=key.number, why=key.why or key.state) for key in app_keys if key.is_down
     ]
-    words = _("{count} of {total} app keys have no socket, and their feeds went to the others as room allows: {names}")
-    return words.format(count=len(down), total=len(known), names="; ".join(down)) if down else ""
+    template = _(
+        "{count} of {total} app keys have no socket; the others have taken over their feeds as far as there is room:"
+        " {names}"
+    )
+    return template.format(count=len(down), total=len(app_keys), names="; ".join(down)) if down else ""
 
 
 def look(now: datetime) -> str:
-    """The broker's list of orders was read lately. Outside trading hours nothing depends on it."""
+    """Check that the broker's list of orders was read recently. Outside trading hours nothing depends on it."""
     if not queries.is_any_market_open(now):
         return ""
-    read = Reconciliation.objects.filter(outcome__in=reconcile.READ).first()
-    if read is None:
+    completed = Reconciliation.objects.filter(outcome__in=reconcile.READ).first()
+    if completed is None:
         return _("the broker's list of orders was never read")
-    age = int((now - read.at).total_seconds())
+    age = int((now - completed.at).total_seconds())
     if age <= LOOK_SECONDS:
         return ""
     newest = Reconciliation.objects.first()
@@ -125,7 +128,7 @@ def look(now: datetime) -> str:
 
 
 def unread(now: datetime) -> str:
-    """No line of the broker's list is beyond us."""
+    """Check that each line of the broker's newest list could be read."""
     newest = Reconciliation.objects.first()
     if newest is None or newest.outcome != Reconciliation.Outcome.PARTLY:
         return ""
@@ -133,13 +136,13 @@ def unread(now: datetime) -> str:
 
 
 def balance(now: datetime) -> str:
-    """The balance is as young as the schedule makes it."""
-    most = BALANCE_SECONDS if queries.is_any_market_open(now) else BALANCE_CLOSED_SECONDS
+    """Check that the newest balance is not older than the schedule allows."""
+    max_age = BALANCE_SECONDS if queries.is_any_market_open(now) else BALANCE_CLOSED_SECONDS
     newest = AccountSnapshot.objects.order_by("-timestamp").values_list("timestamp", flat=True).first()
     if newest is None:
         return _("the balance was never read")
     age = int((now - newest).total_seconds())
-    return "" if age <= most else _("the balance was last read {age:,} s ago").format(age=age)
+    return "" if age <= max_age else _("the balance was last read {age:,} s ago").format(age=age)
 
 
 def beat(now: datetime) -> str:
@@ -157,40 +160,40 @@ def telegram(now: datetime) -> str:
 
 
 def pulse_age(name: str) -> float | None:
-    """Return how long ago a process of ours gave a sign of life. Raises redis.RedisError."""
+    """Return the seconds since a process of ours gave a sign of life, None if it never did. Raises redis.RedisError."""
     return heartbeat.age(factory.store(), factory.stream_key(f"pulse:{name}"))
 
 
 def live(name: str) -> None:
-    """Give a sign of life; without Redis nobody could read it."""
+    """Give a sign of life. Without Redis it is only logged: no process could read it."""
     try:
         heartbeat.beat(factory.store(), factory.stream_key(f"pulse:{name}"))
     except redis.RedisError as error:
         log.warning("no sign of life of %s: %s", name, error)
 
 
-def _silent(age: float | None, most: float, who: str) -> str:
+def _silent(age: float | None, max_age: float, who: str) -> str:
     if age is None:
         return _("{who}: no sign of life").format(who=who)
-    return "" if age <= most else _("{who}: no sign of life for {age:,.0f} s").format(who=who, age=age)
+    return "" if age <= max_age else _("{who}: no sign of life for {age:,.0f} s").format(who=who, age=age)
 
 
 def queues(now: datetime) -> str:
-    """Every queue has a worker that consumes it."""
+    """Check that each queue has a worker that consumes it."""
     idle = [name for name in QUEUES if name not in consumers.queues()]
     return _("no worker consumes {names}").format(names=", ".join(idle)) if idle else ""
 
 
 def depth(now: datetime) -> str:
-    long = {name: count for name, count in depths().items() if count > DEPTH}
-    words = ", ".join(f"{name} {count:,}" for name, count in long.items())
-    return _("tasks pile up: {words}").format(words=words) if long else ""
+    long_queues = {name: count for name, count in depths().items() if count > DEPTH}
+    lengths = ", ".join(f"{name} {count:,}" for name, count in long_queues.items())
+    return _("tasks pile up: {words}").format(words=lengths) if long_queues else ""
 
 
 def depths() -> dict[str, int]:
-    """Return how many tasks wait in each queue, of every priority. Raises redis.RedisError."""
+    """Return the number of waiting tasks in each queue, over all priorities. Raises redis.RedisError."""
     options = settings.CELERY_BROKER_TRANSPORT_OPTIONS
-    # Celery keeps the messages of each priority but the first in a list of its own
+    # Celery has a separate list for the messages of each priority except the first
     suffixes = [f"{PRIORITY_SEPARATOR}{step}" if step else "" for step in options["priority_steps"]]
     with factory.store().pipeline(transaction=False) as pipe:
         for name in QUEUES:
@@ -203,25 +206,25 @@ def depths() -> dict[str, int]:
 
 def unknown(now: datetime) -> str:
     count = TradeOrder.objects.filter(status=Status.UNKNOWN, status_at__lt=now - UNKNOWN_FOR).count()
-    words = _("{count} orders have an unknown outcome for over {minutes} minutes")
-    return words.format(count=count, minutes=UNKNOWN_FOR.seconds // 60) if count else ""
+    template = _("{count} orders have an unknown outcome for over {minutes} minutes")
+    return template.format(count=count, minutes=UNKNOWN_FOR.seconds // 60) if count else ""
 
 
 def untold(now: datetime) -> str:
-    """No channel is dead, and nothing was given up lately. The other channels tell of it."""
+    """Check that no channel is dead and no message was given up recently. The other channels report a failure."""
     waiting = Q(state__in=[Message.State.WAITING, Message.State.SENDING], at__lt=now - UNTOLD_FOR)
     given_up = Q(state=Message.State.FAILED, at__gte=now - GIVEN_UP_FOR)
     newest = Message.objects.filter(waiting | given_up).order_by("channel", "-id").distinct("channel")
     rows = newest.values_list("channel", "state", "error")
     late = [_channel(name, error) for name, state, error in rows if state != Message.State.FAILED]
     lost = [_channel(name, error) for name, state, error in rows if state == Message.State.FAILED]
-    words = []
+    failures = []
     if late:
-        text = _("messages wait for over {minutes} minutes: {names}")
-        words.append(text.format(minutes=UNTOLD_FOR.seconds // 60, names=", ".join(late)))
+        template = _("messages wait for over {minutes} minutes: {names}")
+        failures.append(template.format(minutes=UNTOLD_FOR.seconds // 60, names=", ".join(late)))
     if lost:
-        words.append(_("messages were given up and never told: {names}").format(names=", ".join(lost)))
-    return "; ".join(words)
+        failures.append(_("messages were given up and not delivered: {names}").format(names=", ".join(lost)))
+    return "; ".join(failures)
 
 
 def _channel(name: str, error: str) -> str:
@@ -229,15 +232,15 @@ def _channel(name: str, error: str) -> str:
 
 
 def day_loss(now: datetime) -> str:
-    """The loss that trips the trading state can be computed."""
-    is_bounded = settings.MAX_DAILY_LOSS_WON or settings.MAX_DAILY_LOSS_PERCENT
-    return daily_loss.todays(now).unknown if is_bounded else ""
+    """Check that the daily loss can be calculated, if a limit for it is set."""
+    is_limited = settings.MAX_DAILY_LOSS_WON or settings.MAX_DAILY_LOSS_PERCENT
+    return daily_loss.todays(now).unknown if is_limited else ""
 
 
 def disk(now: datetime) -> str:
     usage = shutil.disk_usage(settings.BASE_DIR)
     free = usage.free / usage.total
-    return "" if free >= DISK_FREE else _("the disk is full but for {percent:.1f}%").format(percent=free * 100)
+    return "" if free >= DISK_FREE else _("the disk has little free space: {percent:.1f}%").format(percent=free * 100)
 
 
 CHECKS: Sequence[tuple[str, Look, timedelta]] = (
@@ -259,25 +262,25 @@ CHECKS: Sequence[tuple[str, Look, timedelta]] = (
     ("day loss", day_loss, timedelta(minutes=3)),
     ("disk", disk, timedelta(seconds=60)),
 )
-# what a load balancer need not know
+# checks whose failure does not make AEGIS unready: a load balancer need not react to it
 NOT_READY = ("day loss", "feeds", "keys", "unread", "unknown", "untold", "telegram")
 
 
 def check(now: datetime) -> list[Check]:
-    """Return every check's outcome. Without the database or Redis, what needs them has failed too."""
-    return [Check(name, _looked(look, now), patience) for name, look, patience in CHECKS]
+    """Return the result of each check. Without the database or Redis, the checks that need them fail too."""
+    return [Check(name, _run_check(run, now), patience) for name, run, patience in CHECKS]
 
 
-def _looked(look: Look, now: datetime) -> str:
+def _run_check(run: Look, now: datetime) -> str:
     try:
-        return look(now)
+        return run(now)
     except (DatabaseError, InterfaceError) as error:
         connection.close()
         return _("the database does not answer: {error}").format(error=_first_line(error))
     except redis.RedisError as error:
         return _("Redis does not answer: {error}").format(error=_first_line(error))
-    except Exception as error:  # one check that cannot look must not silence the others
-        log.exception("a check could not look")
+    except Exception as error:  # an error in one check must not stop the others
+        log.exception("a health check failed with an error")
         return _("it cannot be checked: {error}").format(error=f"{type(error).__name__} {_first_line(error)}")
 
 
@@ -286,7 +289,7 @@ def _first_line(error: Exception) -> str:
 
 
 class Consumers:
-    """Which queues are consumed, as the workers themselves answer; asked again after some seconds only."""
+    """The queues that workers consume, by the workers' own answers. An answer is kept for `INSPECTED_FOR` seconds."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -297,10 +300,10 @@ class Consumers:
         """Return the queues that some worker consumes. Raises redis.RedisError."""
         with self._lock:
             if time.monotonic() - self._asked_at > INSPECTED_FOR:
-                factory.store().ping()  # Celery would try for long
+                factory.store().ping()  # raises at once if Redis is down, where Celery would retry for long
                 replies = current_app.control.broadcast("active_queues", reply=True, timeout=INSPECT_SECONDS) or []
-                answers = [queues for reply in replies for queues in reply.values()]
-                self._queues = frozenset(queue["name"] for queues in answers for queue in queues)
+                queue_lists = [queues for reply in replies for queues in reply.values()]
+                self._queues = frozenset(queue["name"] for queues in queue_lists for queue in queues)
                 self._asked_at = time.monotonic()
             return self._queues
 

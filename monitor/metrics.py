@@ -1,6 +1,6 @@
 """Figures for Prometheus, read from the tables and Redis at each scrape: there are many processes, and any may die.
 
-Counters begin anew each day, or with a new holder of the socket; Prometheus knows that of counters. Times are seconds.
+Counters restart at zero each day, or with a new holder of the socket; Prometheus handles that. Times are in seconds.
 """
 
 import logging
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 COMMIT_SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 POST_SECONDS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-# more than a day has
+# more than the reconciliations of a day
 LOOKS_AT_MOST = 5_000
 
 
@@ -44,7 +44,7 @@ def render(now: datetime) -> bytes:
 
 
 class MetricsCollector(Collector):
-    """One scrape. What cannot be read is left out, and `aegis_up` says so."""
+    """One scrape. Figures of a source that cannot be read are left out, and `aegis_up` is 0 for it."""
 
     def __init__(self, now: datetime) -> None:
         self._now = now
@@ -69,7 +69,7 @@ class MetricsCollector(Collector):
     def _from_database(self) -> Iterator[Metric]:
         yield from self._notices()
         yield from self._orders()
-        yield from self._looks()
+        yield from self._reconciliations()
         yield from self._messages()
         yield self._age(
             "aegis_balance_age_seconds", "Since the balance was read", _newest(AccountSnapshot, "timestamp")
@@ -94,11 +94,11 @@ class MetricsCollector(Collector):
     def _orders(self) -> Iterator[Metric]:
         of_today = TradeOrder.objects.filter(order_date=self._midnight.date())
         answered = of_today.filter(sent_at__isnull=False, accepted_at__isnull=False)
-        took = ExpressionWrapper(F("accepted_at") - F("sent_at"), output_field=DurationField())
+        duration = ExpressionWrapper(F("accepted_at") - F("sent_at"), output_field=DurationField())
         yield _histogram(
             "aegis_order_post_seconds",
             "From an order's request to its number, today; one whose answer was lost counts until it was found",
-            answered.annotate(seconds=Extract(took, "epoch", output_field=FloatField())),
+            answered.annotate(seconds=Extract(duration, "epoch", output_field=FloatField())),
             POST_SECONDS,
         )
         counts = dict(of_today.values_list("status").annotate(count=Count("pk")).order_by())
@@ -112,7 +112,7 @@ class MetricsCollector(Collector):
         oldest = chases.order_by("chase_at").values_list("chase_at", flat=True).first()
         yield self._age("aegis_chase_overdue_seconds", "How long the oldest due chase step waits", oldest, none=0.0)
 
-    def _looks(self) -> Iterator[Metric]:
+    def _reconciliations(self) -> Iterator[Metric]:
         newest = Reconciliation.objects.aggregate(newest=Max("pk"))["newest"] or 0
         of_today = Reconciliation.objects.filter(pk__gt=newest - LOOKS_AT_MOST, at__gte=self._midnight)
         sums = of_today.aggregate(
@@ -128,8 +128,8 @@ class MetricsCollector(Collector):
         yield CounterMetricFamily(
             "aegis_reconciliations_failed", "Looks at the broker's list that failed today", failed
         )
-        read = Reconciliation.objects.filter(outcome__in=READ)
-        newest_at = read.order_by("-id").values_list("at", flat=True).first()
+        completed = Reconciliation.objects.filter(outcome__in=READ)
+        newest_at = completed.order_by("-id").values_list("at", flat=True).first()
         yield self._age("aegis_reconciliation_age_seconds", "Since the broker's list was read", newest_at)
 
     def _messages(self) -> Iterator[Metric]:
@@ -144,9 +144,9 @@ class MetricsCollector(Collector):
             family.add_metric([name], 1)
         yield family
 
-    def _age(self, name: str, words: str, at: datetime | None, none: float | None = None) -> Metric:
-        """Return how long ago a moment is; no figure for never."""
-        family = GaugeMetricFamily(name, words)
+    def _age(self, name: str, meaning: str, at: datetime | None, none: float | None = None) -> Metric:
+        """Return the seconds since `at`. If it is None, the figure is `none`, or is left out."""
+        family = GaugeMetricFamily(name, meaning)
         age = none if at is None else max(0.0, (self._now - at).total_seconds())
         if age is not None:
             family.add_metric([], age)
@@ -169,7 +169,7 @@ class MetricsCollector(Collector):
 
 
 def _throttles() -> Iterator[Metric]:
-    """Tell of both allowances: the app key's, and the account's at the broker's ledger."""
+    """Yield the figures of both allowances: the app key's, and that of the account's ledger at the broker."""
     used = GaugeMetricFamily("aegis_throttle_used", "Slots of the allowance held now", labels=["allowance"])
     limits = GaugeMetricFamily("aegis_throttle_limit", "Calls a second allowed", labels=["allowance"])
     calls = CounterMetricFamily(
@@ -203,8 +203,8 @@ def _socket() -> Iterator[Metric]:
         "bad_frames": "Frames that could not be read",
         "failures": "Frames that could not be handled",
     }
-    for name, words in counters.items():
-        yield CounterMetricFamily(f"aegis_socket_{name}", words, getattr(status, name))
+    for name, meaning in counters.items():
+        yield CounterMetricFamily(f"aegis_socket_{name}", meaning, getattr(status, name))
     yield GaugeMetricFamily("aegis_socket_topics", "Registrations held", len(status.held))
     yield GaugeMetricFamily("aegis_socket_topics_left_out", "Registrations there was no room for", len(status.left_out))
     keys = GaugeMetricFamily("aegis_app_key_topics", "Registrations held by each app key", labels=["key"])
@@ -221,22 +221,24 @@ def _socket() -> Iterator[Metric]:
     yield chores
 
 
-def _states(name: str, words: str, states: Sequence[str], now_in: str | None) -> Metric:
-    family = GaugeMetricFamily(name, words, labels=["state"])
+def _states(name: str, meaning: str, states: Sequence[str], present_state: str | None) -> Metric:
+    family = GaugeMetricFamily(name, meaning, labels=["state"])
     for state in states:
-        family.add_metric([state.lower()], float(state == now_in))
+        family.add_metric([state.lower()], float(state == present_state))
     return family
 
 
-def _histogram(name: str, words: str, rows: QuerySet[Any], bounds: Sequence[float]) -> Metric:
-    """Return how many rows have `seconds` up to each bound, counted by the database."""
-    places = {f"under_{number}": Count("pk", filter=Q(seconds__lte=bound)) for number, bound in enumerate(bounds)}
-    counted: Mapping[str, Any] = rows.aggregate(
-        **places, count=Count("pk"), total=Sum("seconds", output_field=FloatField(), default=0.0)
+def _histogram(name: str, meaning: str, rows: QuerySet[Any], bounds: Sequence[float]) -> Metric:
+    """Return the histogram of the rows' `seconds`, with one bucket per bound, counted by the database."""
+    bucket_counts = {
+        f"under_{number}": Count("pk", filter=Q(seconds__lte=bound)) for number, bound in enumerate(bounds)
+    }
+    counts: Mapping[str, Any] = rows.aggregate(
+        **bucket_counts, count=Count("pk"), total=Sum("seconds", output_field=FloatField(), default=0.0)
     )
-    buckets = [(f"{bound:g}", counted[f"under_{number}"]) for number, bound in enumerate(bounds)]
-    family = HistogramMetricFamily(name, words)
-    family.add_metric([], [*buckets, ("+Inf", counted["count"])], counted["total"])
+    buckets = [(f"{bound:g}", counts[f"under_{number}"]) for number, bound in enumerate(bounds)]
+    family = HistogramMetricFamily(name, meaning)
+    family.add_metric([], [*buckets, ("+Inf", counts["count"])], counts["total"])
     return family
 
 

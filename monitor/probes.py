@@ -1,7 +1,7 @@
-"""The doors for machines: `/healthz`, `/readyz`, `/metrics`.
+"""The pages for monitoring systems: `/healthz`, `/readyz`, `/metrics`.
 
-Strangers learn only whether we are up and ready. Figures and reasons are for this machine, for whoever sends
-`AEGIS_METRICS_TOKEN` as a bearer token, and for staff.
+Any client learns whether AEGIS is up and ready. Figures and reasons are for requests from this machine, requests with
+`AEGIS_METRICS_TOKEN` as a bearer token, and staff.
 """
 
 import secrets
@@ -20,15 +20,15 @@ LOOPBACK = ("127.0.0.1", "::1")
 
 
 def may_read(request: HttpRequest) -> bool:
-    """Whether figures may be shown to who asks."""
-    given = request.headers.get("Authorization", "").removeprefix("Bearer ")
-    if settings.METRICS_TOKEN and secrets.compare_digest(given.encode(), settings.METRICS_TOKEN.encode()):
+    """Whether the sender of a request may read figures and reasons."""
+    token = request.headers.get("Authorization", "").removeprefix("Bearer ")
+    if settings.METRICS_TOKEN and secrets.compare_digest(token.encode(), settings.METRICS_TOKEN.encode()):
         return True
     return _is_this_machine(request) or admin.site.has_permission(request)
 
 
 def _is_this_machine(request: HttpRequest) -> bool:
-    """Whether the request comes from here, and not through a proxy that stands here."""
+    """Whether the request was sent on this machine, and not forwarded by a proxy on it."""
     is_forwarded = any(
         name.startswith("HTTP_X_FORWARDED") or name in ("HTTP_FORWARDED", "HTTP_VIA") for name in request.META
     )
@@ -38,26 +38,26 @@ def _is_this_machine(request: HttpRequest) -> bool:
 @never_cache
 @require_safe
 def healthz(request: HttpRequest) -> HttpResponse:
-    """This process answers. Nothing else is asked."""
+    """Answer 200 if this process runs. Nothing else is checked."""
     return HttpResponse("ok\n", content_type="text/plain")
 
 
 @never_cache
 @require_safe
 def readyz(request: HttpRequest) -> HttpResponse:
-    """Everything that trading needs is at work: 200, or 503 with what is not."""
+    """Answer 200 if everything that trading needs works, else 503; with the result of each check for `may_read`."""
     checks = health.check(clock.now())
     is_ready = all(check.ok for check in checks if check.name not in health.NOT_READY)
-    told: dict[str, object] = {"ready": is_ready}
+    payload: dict[str, object] = {"ready": is_ready}
     if may_read(request):
-        told["checks"] = {check.name: check.text or "ok" for check in checks}
-    return JsonResponse(told, status=200 if is_ready else 503, json_dumps_params={"ensure_ascii": False})
+        payload["checks"] = {check.name: check.text or "ok" for check in checks}
+    return JsonResponse(payload, status=200 if is_ready else 503, json_dumps_params={"ensure_ascii": False})
 
 
 @never_cache
 @require_safe
 def figures(request: HttpRequest) -> HttpResponse:
-    """Figures for Prometheus."""
+    """Answer with the figures in Prometheus' text format, or 403."""
     if not may_read(request):
         return HttpResponse(status=403)
     return HttpResponse(metrics.render(clock.now()), content_type=CONTENT_TYPE_LATEST)

@@ -1,7 +1,7 @@
-"""What nobody needs any more goes, table by table, in small batches, while no market is open.
+"""Deletes expired rows, table by table, in small batches, while no market is open.
 
-An order's history stays for good: its row, events, executions and notices. What goes was told long ago, or tells of a
-minute that the day's figures sum up. How long each is kept, in days, is the operator's; 0 keeps it for good.
+The history of an order is kept for good: its row, events, executions and notices. Expired rows are old messages, and
+details that the day's figures sum up. The settings say how many days each table keeps; 0 keeps its rows for good.
 """
 
 import logging
@@ -21,13 +21,14 @@ from portfolio import ledger
 
 log = logging.getLogger(__name__)
 
-# rows of one statement: its locks and its log stay small
+# rows of one statement: keeps its locks and its write-ahead log small
 BATCH = 2_000
-# what is not gone by then is the next turn's
+# the next turn deletes the rest
 TURN_SECONDS = 30.0
 
-# deletes at most so many rows of before a moment; returns how many. Their keys are read first: where the planner
-# takes a table for empty, as after a night like this, a batch with a subquery read the table once for each row
+# (before, at_most): deletes at most `at_most` rows older than `before`, and returns their number. It reads their keys
+# first: if the planner takes the table for empty, as after a night of deletes, a delete with a subquery reads the table
+# once for each row
 Forget = Callable[[datetime, int], int]
 DUTIES: tuple[tuple[str, str, Forget], ...] = (
     ("messages", "KEEP_MESSAGES_DAYS", delivery.delete_before),
@@ -40,30 +41,30 @@ DUTIES: tuple[tuple[str, str, Forget], ...] = (
 
 
 def delete_expired(now: datetime) -> Mapping[str, int]:
-    """Delete what is older than its table keeps; return how many rows, by table. One process at a time."""
+    """Delete expired rows; return the number of deleted rows by table. One process at a time."""
     if queries.is_any_market_open(now):
         return {}
     with advisory_lock("tidy") as is_ours, db_limits.longer(TURN_SECONDS):
-        gone = _tidy_in_turn(now) if is_ours else {}
-    if gone:
-        log.info("tidied: %s", ", ".join(f"{name} {count}" for name, count in gone.items()))
-    return gone
+        counts = _delete_by_table(now) if is_ours else {}
+    if counts:
+        log.info("deleted: %s", ", ".join(f"{name} {count}" for name, count in counts.items()))
+    return counts
 
 
-def _tidy_in_turn(now: datetime) -> dict[str, int]:
+def _delete_by_table(now: datetime) -> dict[str, int]:
     ends_at = monotonic() + TURN_SECONDS
-    gone = {}
-    for name, setting, forget in DUTIES:
+    counts = {}
+    for name, setting, delete in DUTIES:
         days = getattr(settings, setting)
-        if days and (count := _forget_all(forget, now - timedelta(days=days), ends_at)):
-            gone[name] = count
-    return gone
+        if days and (count := _delete_in_batches(delete, now - timedelta(days=days), ends_at)):
+            counts[name] = count
+    return counts
 
 
-def _forget_all(forget: Forget, before: datetime, ends_at: float) -> int:
+def _delete_in_batches(delete: Forget, before: datetime, ends_at: float) -> int:
     total = 0
     while monotonic() < ends_at:
-        count = forget(before, BATCH)
+        count = delete(before, BATCH)
         total += count
         if count < BATCH:
             break

@@ -8,5 +8,5 @@ from monitor import retention as tidying
 
 @shared_task
 def tidy() -> None:
-    """Delete what nobody needs any more."""
+    """Delete expired rows."""
     tidying.delete_expired(clock.now())

@@ -1,8 +1,7 @@
-"""The loop of the one who tells: news into rows, alarms, the day's report; its channels tell on threads of their own.
+"""The loop of the notifier: it writes the messages of new events, the alarms and the daily report. Other threads send.
 
-It needs neither beat nor a worker, so it can say that those are dead. Beside it stand the dead man's alarm and the
-heartbeat, each on threads of its own. A second one beside it does no harm: rows are
-unique, and claims are compare-and-set.
+It needs neither beat nor a worker, so it can report that those are dead. The dead-man alert and the heartbeat run on
+their own threads in the same process. A second notifier does no harm: rows are unique, and claims are compare-and-set.
 """
 
 import logging
@@ -28,23 +27,23 @@ log = logging.getLogger(__name__)
 NEWS_SECONDS = 1.0
 ALARMS_SECONDS = 5.0
 REPORT_SECONDS = 20.0
-# without a database nothing can be written down: people are told straight away, after this
+# without a database no message can be written: after this the alarm is sent directly
 DATABASE_SECONDS = 20.0
 
 
 class Watch:
-    """Turns of the loop. Each part waits its own time; what one raises is logged, and the others go on."""
+    """Turns of the loop. Each part has its own interval; an error of one part is logged, and the others continue."""
 
     def __init__(
         self,
-        ways: Sequence[Channel],
+        channels: Sequence[Channel],
         now: Callable[[], datetime],
         *,
         note: Callable[[bool], None] = lambda well: None,
     ) -> None:
-        self._ways = ways
+        self._channels = channels
         self._note = note
-        self._names = [way.name for way in ways]
+        self._names = [channel.name for channel in channels]
         self._now = now
         self._parts = (
             (NEWS_SECONDS, lambda: alerts.gather(now(), self._names)),
@@ -52,11 +51,11 @@ class Watch:
             (REPORT_SECONDS, lambda: daily_report.tell_day(self._names, now=now())),
         )
         self._due = [0.0] * len(self._parts)
-        self._away_since: float | None = None
-        self._is_away_told = False
+        self._down_since: float | None = None
+        self._is_down_reported = False
 
     def turn(self) -> None:
-        """Do what is due."""
+        """Run each part that is due."""
         close_old_connections()
         for number, (seconds, part) in enumerate(self._parts):
             if time.monotonic() >= self._due[number]:
@@ -64,48 +63,50 @@ class Watch:
                 self._do(part)
 
     def give_up_strangers(self) -> None:
-        """Let nothing wait for a channel that nobody serves any more."""
+        """Give up the messages of channels that are no longer in the settings."""
         self._do(lambda: give_up_strangers(self._names))
 
     def _do(self, part: Callable[[], object]) -> None:
         try:
             part()
         except (DatabaseError, InterfaceError) as error:
-            log.warning("the database does not answer, and news waits: %s", error)
+            log.warning("the database does not answer, and messages wait: %s", error)
             connection.close()
-            self._database_away()
-        except Exception:  # a fault in one kind of news must not silence the rest
-            log.exception("a part of telling failed; it is tried again")
+            self._report_database_down()
+        except Exception:  # an error in one part must not stop the others
+            log.exception("a part of the notifier failed; it is tried again")
         else:
-            self._away_since, self._is_away_told = None, False
+            self._down_since, self._is_down_reported = None, False
 
     def _alarms(self) -> None:
         health.live("notifier")
         with translation.override(settings.LANGUAGE_CODE):
             checks = health.check(self._now())
         self._note(all(check.ok for check in checks if check.name not in health.NOT_READY))
-        troubles = [ActiveAlert(check.name, check.text, check.patience) for check in checks if not check.ok]
-        alerts.raise_alarms(troubles, self._names, now=self._now())
+        active = [ActiveAlert(check.name, check.text, check.patience) for check in checks if not check.ok]
+        alerts.raise_alarms(active, self._names, now=self._now())
 
-    def _database_away(self) -> None:
-        """Tell at once, past the table that is not there; once for each time."""
-        self._away_since = self._away_since or time.monotonic()
-        if self._is_away_told or time.monotonic() - self._away_since < DATABASE_SECONDS:
+    def _report_database_down(self) -> None:
+        """Send the alarm directly to every channel, without the table of messages; once for each outage."""
+        self._down_since = self._down_since or time.monotonic()
+        if self._is_down_reported or time.monotonic() - self._down_since < DATABASE_SECONDS:
             return
-        self._is_away_told = True
+        self._is_down_reported = True
         with translation.override(settings.LANGUAGE_CODE):
-            text = _("ALARM: the database does not answer; nothing is traded, and nothing else is told until it does")
-        for way in self._ways:
+            text = _(
+                "ALARM: the database does not answer; until it does, AEGIS neither trades nor reports anything else"
+            )
+        for channel in self._channels:
             try:
-                way.tell(text, None)
+                channel.tell(text, None)
             except Undelivered as error:
-                log.error("%s: %s", way.name, error)
+                log.error("%s: %s", channel.name, error)
 
 
 def run_watchdog(stop: threading.Event, now: Callable[[], datetime]) -> None:
-    """Watch and tell until `stop`."""
+    """Run the loop and the threads of the notifier until `stop`."""
     ways = channels()
-    log.info("telling on %s", ", ".join(way.name for way in ways) or "the desk alone")
+    log.info("channels: %s", ", ".join(way.name for way in ways) or "the desk alone")
     heartbeat = Heartbeat(settings.HEARTBEAT_URL, stop)
     watch, workers = Watch(ways, now, note=heartbeat.note), [ChannelWorker(way, now, stop) for way in ways]
     DeadMan(ways, now, stop).start()

@@ -1,7 +1,7 @@
-"""Events that nobody was told of become messages: rows first, told after (`notify.delivery`).
+"""Writes a message for each event that has none. `notify.delivery` sends the messages.
 
-News comes up as rows of the floors below. Each source is read from its mark on; a message is known by its event, so
-reading the same row again, here or on another machine, changes nothing.
+News is new rows in the tables of the lower packages. Each source is read from its mark on. A message is identified by
+its event, so reading the same row again, here or on another machine, changes nothing.
 """
 
 import logging
@@ -30,7 +30,7 @@ from portfolio.models import AccountSnapshot, PortfolioEvent
 log = logging.getLogger(__name__)
 
 DESK = "desk"
-# longer than any transaction lives: what was begun before a row was seen is committed by then
+# longer than any transaction: one that started before a row was read has ended by then
 SETTLED_AFTER = timedelta(minutes=5)
 STOPS = ("sell_stop", "sell_emergency")
 EXTERNAL_CAUSES = (EndCause.EXTERNAL_CANCEL, EndCause.EXTERNAL_AMEND, EndCause.UNEXPLAINED)
@@ -38,7 +38,7 @@ EXTERNAL_CAUSES = (EndCause.EXTERNAL_CANCEL, EndCause.EXTERNAL_AMEND, EndCause.U
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """Something worth telling. Messages of one `topic` that wait together are told as one."""
+    """An event to report. Waiting messages of one `topic` are sent as one."""
 
     event: str
     kind: NotificationKind
@@ -50,7 +50,7 @@ class Notification:
 
 @dataclass(frozen=True, slots=True)
 class AlertSource:
-    """A table whose new rows are news: the rows that matter, and what each says (None: nothing)."""
+    """A table whose new rows are news: the rows that matter, and the notification of a row (None: no message)."""
 
     name: str
     rows: Callable[[], QuerySet[Any]]
@@ -58,7 +58,7 @@ class AlertSource:
 
 
 def gather(now: datetime, channels: Sequence[str]) -> int:
-    """Write a message for every event that has none, on the desk and on every channel; return how many events."""
+    """Write a message for every event that has none, for the desk and every channel; return the number of events."""
     with translation.override(settings.LANGUAGE_CODE):
         return sum(_gather(source, now, channels) for source in SOURCES)
 
@@ -68,20 +68,20 @@ def _gather(source: AlertSource, now: datetime, channels: Sequence[str]) -> int:
     NewsMark.objects.get_or_create(source=source.name, defaults={"seen_at": now})
     mark = NewsMark.objects.select_for_update().get(pk=source.name)
     ids = list(source.rows().filter(pk__gt=mark.done_id).order_by("pk").values_list("pk", flat=True))
-    known = _known(f"{source.name}:{pk}" for pk in ids)
-    fresh = source.rows().filter(pk__in=[pk for pk in ids if f"{source.name}:{pk}" not in known]).order_by("pk")
-    news = [each for row in fresh if (each := source.tell(row)) is not None] if len(known) < len(ids) else []
+    written = _written_events(f"{source.name}:{pk}" for pk in ids)
+    new_rows = source.rows().filter(pk__in=[pk for pk in ids if f"{source.name}:{pk}" not in written]).order_by("pk")
+    news = [item for row in new_rows if (item := source.tell(row)) is not None] if len(written) < len(ids) else []
     write(news, channels, now=now)
     _move_mark(mark, source, now)
     return len(news)
 
 
-def _known(events: Iterable[str]) -> Collection[str]:
+def _written_events(events: Iterable[str]) -> Collection[str]:
     return set(Message.objects.filter(event__in=list(events), channel=DESK).values_list("event", flat=True))
 
 
 def _move_mark(mark: NewsMark, source: AlertSource, now: datetime) -> None:
-    """Leave behind what was seen long enough ago that nothing older can still appear."""
+    """Advance the mark past rows that were read so long ago that no row with a lower id can still appear."""
     if mark.seen_at > now:  # a rehearsal's clock was set back
         mark.seen_at = now
     elif now - mark.seen_at < SETTLED_AFTER:
@@ -92,8 +92,8 @@ def _move_mark(mark: NewsMark, source: AlertSource, now: datetime) -> None:
 
 
 def write(news: Sequence[Notification], channels: Sequence[str], *, now: datetime) -> None:
-    """Write messages; an event that a channel has already is left as it is."""
-    rows = [_row(each, channel, now) for each in news for channel in (DESK, *channels)]
+    """Write messages for the desk and each channel. A message that exists already stays unchanged."""
+    rows = [_row(item, channel, now) for item in news for channel in (DESK, *channels)]
     Message.objects.bulk_create(rows, ignore_conflicts=True)
 
 
@@ -113,13 +113,13 @@ def _row(news: Notification, channel: str, now: datetime) -> Message:
 
 
 def order_name(order: TradeOrder) -> str:
-    """Return which order it is, in a few words: stock, side, and our number."""
+    """Return a short name of an order: stock, side, and our number."""
     return f"{order.stock_name or order.stock_code} {order.get_order_type_display()} #{order.pk}"
 
 
 def _fill(execution: TradeExecution) -> Notification:
     order = execution.order
-    words = _("Filled: {order} {qty:,} at {price:,.0f} won ({total:,} of {asked:,})").format(
+    text = _("Filled: {order} {qty:,} at {price:,.0f} won ({total:,} of {asked:,})").format(
         order=order_name(order),
         qty=execution.exec_qty,
         price=execution.exec_price,
@@ -127,10 +127,10 @@ def _fill(execution: TradeExecution) -> Notification:
         asked=order.qty,
     )
     if execution.realized_profit is not None:
-        words += "\n" + _("Realised profit {won:+,} won").format(won=execution.realized_profit)
+        text += "\n" + _("Realised profit {won:+,} won").format(won=execution.realized_profit)
     if execution.source == TradeExecution.Source.LIST:
-        words += "\n" + _("No notice told of it; the broker's list did")
-    return Notification(f"fill:{execution.pk}", NotificationKind.FILL, words, execution.recorded_at, f"fill:{order.pk}")
+        text += "\n" + _("The broker's list reported it; no fill notice did")
+    return Notification(f"fill:{execution.pk}", NotificationKind.FILL, text, execution.recorded_at, f"fill:{order.pk}")
 
 
 VOIDED = "void "
@@ -155,13 +155,13 @@ EVENTS: dict[str, tuple[NotificationKind, str]] = {
     OrderEventKind.NOT_LISTED: (
         NotificationKind.UNKNOWN,
         gettext_noop(
-            "Missing from {detail} lists of the broker's: {order}; look at the broker's own screen, then decide it"
-            " (manage.py unknown)"
+            "Missing from {detail} order lists of the broker: {order}; check the order in the broker's app, then"
+            " decide it (manage.py unknown)"
         ),
     ),
     OrderEventKind.STILL_UNDECIDED: (
         NotificationKind.UNKNOWN,
-        gettext_noop("Before the open: what became of {order} is still unknown; decide it (manage.py unknown)"),
+        gettext_noop("Before the open: the outcome of {order} is still unknown; decide it (manage.py unknown)"),
     ),
     OrderEventKind.OPEN_AFTER_SESSION: (
         NotificationKind.UNKNOWN,
@@ -184,21 +184,21 @@ EXTERNALLY_ENDED = gettext_noop("Ended in the broker's app: {order}: {cause}")
 EXPIRED = gettext_noop("Unfilled at the end of its session: {order}, {left:,} shares")
 CORRECTED = gettext_noop("A fill was taken back, the broker does not know it: {order}: {detail}")
 ADOPTED = gettext_noop("An external order was seen: {order}, {qty:,} shares")
-AMENDED = gettext_noop("Amended in the broker's app: #{original} goes on as {order}, {qty:,} shares at {price:,} won")
+AMENDED = gettext_noop("Amended in the broker's app: #{original} continues as {order}, {qty:,} shares at {price:,} won")
 RESOLVED = gettext_noop("Found at the broker after all: {order}: {detail}")
 STOPPED = gettext_noop("Stop: {order}, {qty:,} shares are being sold")
 
 
 def _order_events() -> QuerySet[OrderEvent]:
-    # each re-order of a stop's chase tells nothing new
+    # root orders only: the re-orders of a stop's chase are no news
     stop = Q(kind=OrderEventKind.CREATED, order__strategy__in=STOPS, order__root__isnull=True)
-    told = Q(kind__in=EVENTS) | Q(detail__startswith=VOIDED) | stop | _ended_elsewhere()
+    news = Q(kind__in=EVENTS) | Q(detail__startswith=VOIDED) | stop | _ended_elsewhere()
     accepted = Q(kind=Event.ACCEPTED) & ~Q(detail__endswith=BY_REPLY)
-    return OrderEvent.objects.filter(told | accepted).select_related("order")
+    return OrderEvent.objects.filter(news | accepted).select_related("order")
 
 
 def _ended_elsewhere() -> Q:
-    """Return the events by which an order of ours ended without us: in the broker's app, or with its session."""
+    """Return the condition for events that ended an order of AEGIS from outside: the broker's app, or session end."""
     ours = Q(order__origin=TradeOrder.Origin.AEGIS)
     external = Q(
         kind__in=[Event.CANCELLED, OrderEventKind.END_EXPLAINED],
@@ -210,8 +210,8 @@ def _ended_elsewhere() -> Q:
 
 def _order_event(event: OrderEvent) -> Notification | None:
     order = event.order
-    kind, words = _meaning(event)
-    text = _(words).format(
+    kind, template = _meaning(event)
+    text = _(template).format(
         order=order_name(order),
         detail=event.detail,
         qty=order.qty,
@@ -220,8 +220,8 @@ def _order_event(event: OrderEvent) -> Notification | None:
         original=order.replaces_id,
         cause=order.get_end_cause_display(),
     )
-    # an end that was heard of twice, by a notice and by the list, is one end
-    name = f"ended:{order.pk}" if words == EXTERNALLY_ENDED else f"event:{event.pk}"
+    # one message for one end, though a notice and the list may both report it
+    name = f"ended:{order.pk}" if template == EXTERNALLY_ENDED else f"event:{event.pk}"
     return Notification(name, kind, text, event.at)
 
 
@@ -242,13 +242,13 @@ def _meaning(event: OrderEvent) -> tuple[NotificationKind, str]:
 
 
 def _switch(change: SwitchChange) -> Notification:
-    words = _("Trading switch: {state}, by {who}").format(state=change.get_to_state_display(), who=change.by)
-    text = f"{words}: {change.reason}" if change.reason else words
+    state = _("Trading switch: {state}, by {who}").format(state=change.get_to_state_display(), who=change.by)
+    text = f"{state}: {change.reason}" if change.reason else state
     return Notification(f"switch:{change.pk}", NotificationKind.SWITCH, text, change.at)
 
 
 def _halt(halt: MarketHalt) -> Notification:
-    """Tell of a circuit breaker; a sidecar concerns no order of ours."""
+    """Return the notification of a circuit breaker. A sidecar is no news: it stops none of our orders."""
     text = _("Circuit breaker: new orders wait until the market trades again; resting ones stay")
     return Notification(f"halt:{halt.pk}", NotificationKind.SWITCH, text, halt.began_at)
 
@@ -264,7 +264,7 @@ def _holding(event: PortfolioEvent) -> Notification:
 
 
 def _left_out(snapshot: AccountSnapshot) -> Notification | None:
-    """Tell once a day which holdings are not counted, and again once they are others."""
+    """Report the holdings that are not counted once a day, and again if the list changes."""
     midnight = snapshot.timestamp.astimezone(KST).replace(hour=0, minute=0, second=0, microsecond=0)
     of_today = AccountSnapshot.objects.filter(timestamp__gte=midnight, pk__lt=snapshot.pk)
     if of_today.filter(left_out=snapshot.left_out).exists():
@@ -275,22 +275,22 @@ def _left_out(snapshot: AccountSnapshot) -> Notification | None:
     return Notification(f"left out:{snapshot.pk}", NotificationKind.HOLDING, text, snapshot.timestamp)
 
 
-def _correction(look: Reconciliation) -> Notification:
-    text = _("Reconciled: the fills of {count} orders were corrected by the broker's list").format(count=look.corrected)
-    return Notification(f"look:{look.pk}", NotificationKind.CORRECTION, text, look.at)
+def _correction(row: Reconciliation) -> Notification:
+    text = _("Reconciled: the fills of {count} orders were corrected by the broker's list").format(count=row.corrected)
+    return Notification(f"look:{row.pk}", NotificationKind.CORRECTION, text, row.at)
 
 
 def _stop(event: StopEvent) -> Notification:
-    words = _(stops.SAID.get(event.kind, event.kind))
+    title = _(stops.SAID.get(event.kind, event.kind))
     return Notification(
-        f"stop:{event.pk}", NotificationKind.STOP, f"{event.stop}: {words}: {event.detail}".rstrip(": "), event.at
+        f"stop:{event.pk}", NotificationKind.STOP, f"{event.stop}: {title}: {event.detail}".rstrip(": "), event.at
     )
 
 
 SOURCES: tuple[AlertSource, ...] = (
     AlertSource("fill", lambda: TradeExecution.objects.select_related("order"), _fill),
     AlertSource("event", _order_events, _order_event),
-    # its order tells for itself
+    # the stop's order reports this step itself
     AlertSource("stop", lambda: StopEvent.objects.exclude(kind=StopEventKind.ORDERED).select_related("stop"), _stop),
     AlertSource("switch", SwitchChange.objects.all, _switch),
     AlertSource("halt", lambda: MarketHalt.objects.filter(kind=HaltKind.CIRCUIT_BREAKER), _halt),
@@ -302,47 +302,47 @@ SOURCES: tuple[AlertSource, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class ActiveAlert:
-    """Something wrong at this moment, told once it has lasted `patience`."""
+    """Something that is wrong now. It is reported once it has lasted `patience`."""
 
     name: str
     text: str
     patience: timedelta
 
 
-def raise_alarms(troubles: Sequence[ActiveAlert], channels: Sequence[str], *, now: datetime) -> None:
-    """Tell what has been wrong for long enough, once; and that it is over, once."""
+def raise_alarms(alerts: Sequence[ActiveAlert], channels: Sequence[str], *, now: datetime) -> None:
+    """Report each alert once when it has lasted its patience, and once more when it is over."""
     with translation.override(settings.LANGUAGE_CODE):
-        for trouble in troubles:
-            _raise(trouble, channels, now)
-        for alarm in Alarm.objects.exclude(name__in=[trouble.name for trouble in troubles]):
+        for alert in alerts:
+            _raise(alert, channels, now)
+        for alarm in Alarm.objects.exclude(name__in=[alert.name for alert in alerts]):
             _end(alarm, channels, now)
 
 
 @transaction.atomic
-def _raise(trouble: ActiveAlert, channels: Sequence[str], now: datetime) -> None:
-    Alarm.objects.get_or_create(name=trouble.name, defaults={"since": now, "text": trouble.text[:300]})
-    alarm = Alarm.objects.select_for_update().filter(pk=trouble.name).first()
+def _raise(alert: ActiveAlert, channels: Sequence[str], now: datetime) -> None:
+    Alarm.objects.get_or_create(name=alert.name, defaults={"since": now, "text": alert.text[:300]})
+    alarm = Alarm.objects.select_for_update().filter(pk=alert.name).first()
     if alarm is None or alarm.is_told:
         return
     if alarm.since > now:  # a rehearsal's clock was set back
         alarm.since = now
         alarm.save(update_fields=["since"])
-    if now - alarm.since < trouble.patience:
+    if now - alarm.since < alert.patience:
         return
     since = alarm.since.astimezone(KST)
-    text = _("ALARM since {time}: {what}").format(time=f"{since:%H:%M:%S}", what=trouble.text)
+    text = _("ALARM since {time}: {what}").format(time=f"{since:%H:%M:%S}", what=alert.text)
     write(
         [Notification(f"alarm:{alarm.pk}:{since:%Y%m%d%H%M%S%f}", NotificationKind.ALARM, text, now)], channels, now=now
     )
-    alarm.text, alarm.is_told = trouble.text[:300], True
+    alarm.text, alarm.is_told = alert.text[:300], True
     alarm.save(update_fields=["text", "is_told"])
 
 
 @transaction.atomic
-def _end(seen: Alarm, channels: Sequence[str], now: datetime) -> None:
-    alarm = Alarm.objects.select_for_update().filter(pk=seen.pk).first()
+def _end(row: Alarm, channels: Sequence[str], now: datetime) -> None:
+    alarm = Alarm.objects.select_for_update().filter(pk=row.pk).first()
     if alarm is None:
-        return  # another was first
+        return  # another process ended it first
     if alarm.is_told:
         since = alarm.since.astimezone(KST)
         text = _("Over, after {seconds:,} s: {what}").format(

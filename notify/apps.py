@@ -4,6 +4,6 @@ from django.utils.translation import gettext_lazy as _
 
 class NotifyConfig(AppConfig):
     name = "notify"
-    # of the tables, since before they had a package of their own
+    # the tables keep the app label that they had before this package existed
     label = "desk"
     verbose_name = _("Desk")

@@ -1,8 +1,8 @@
-"""Messages that wait are told, channel by channel: claimed, folded, sent, marked.
+"""Sends waiting messages, channel by channel: claim, fold, send, mark.
 
-A claim is a compare-and-set on the row, so two notifiers never send the same message. What cannot be ruled out is a
-notifier that dies, or an answer that is lost, between the sending and the mark: such a message is sent once more and
-says so. Nothing waits for another channel: each has a thread of its own.
+A claim is a compare-and-set on the row, so two notifiers never send the same message. A notifier may still die, or an
+answer may be lost, between the sending and the mark: such a message is sent once more, and its text says so. No channel
+waits for another: each has its own thread.
 """
 
 import hashlib
@@ -28,10 +28,10 @@ log = logging.getLogger(__name__)
 
 State = Message.State
 
-# longer than a sending can take: whoever claimed a message before that is dead
+# longer than a sending can take: a process whose claim is older is dead
 CLAIM = timedelta(seconds=90)
 AT_ONCE = 200
-# leaves room for what a repetition says of itself
+# leaves room for the note on a repeated message
 LONGEST = 3500
 # a chat takes one message a second, https://core.telegram.org/bots/faq#my-bot-is-hitting-limits-how-do-i-avoid-this
 PACE_SECONDS = 1.0
@@ -40,7 +40,7 @@ LONGEST_PAUSE_SECONDS = 300.0
 
 
 class Undelivered(Exception):
-    """Not told. `perhaps`: it may have been, nobody knows. `is_final`: it never will be."""
+    """A sending failed. `perhaps`: it may have arrived. `is_final`: no retry can succeed. `retry_after`: in seconds."""
 
     def __init__(self, why: str, *, perhaps: bool = False, is_final: bool = False, retry_after: float = 0.0) -> None:
         super().__init__(why)
@@ -50,12 +50,12 @@ class Undelivered(Exception):
 
 
 class Channel(Protocol):
-    """A way to people."""
+    """A way to reach operators."""
 
     name: str
 
     def tell(self, text: str, picture: bytes | None) -> None:
-        """Tell a text. Raises Undelivered."""
+        """Send a text, with a PNG picture if there is one. Raises Undelivered."""
 
 
 class TelegramChannel:
@@ -81,75 +81,78 @@ class TelegramChannel:
 
 
 def _apprise() -> Any:
-    """Return Apprise, which loads all its services at once: only for whoever names one."""
+    """Return the Apprise module. It loads all its services at once, so import it only if an address is set."""
     return import_module("apprise")
 
 
 class AppriseChannel:
-    """Any other service, by its Apprise URL. Apprise says yes or no and nothing else, and a no may have been heard."""
+    """Any other service, by its Apprise URL. Apprise reports success or failure; a failed text may have arrived."""
 
     def __init__(self, url: str) -> None:
-        # the URL holds the keys: rows and logs know it by its digest
+        # the URL holds secrets: rows and logs show its digest instead
         self.name = f"apprise:{hashlib.sha256(url.encode()).hexdigest()[:12]}"
         self._service = _apprise().Apprise()
         if not self._service.add(url):
             raise ValueError("AEGIS_NOTIFY_URLS: an address in it is none that Apprise knows")
 
     def tell(self, text: str, picture: bytes | None) -> None:
-        attached = None
+        attachment = None
         if picture:
             memory = import_module("apprise.attachment.memory")
-            attached = memory.AttachMemory(content=picture, name="report.png", mimetype="image/png")
-        if not self._service.notify(body=text, title="AEGIS", attach=attached):
+            attachment = memory.AttachMemory(content=picture, name="report.png", mimetype="image/png")
+        if not self._service.notify(body=text, title="AEGIS", attach=attachment):
             raise Undelivered("the service did not take it, or did not answer", perhaps=True)
 
 
 def channels() -> list[Channel]:
     """Return the channels of the settings: none without a token or an address."""
-    made: list[Channel] = []
+    chats: list[Channel] = []
     if settings.TELEGRAM_TOKEN:
-        made += [TelegramChannel(telegram.api(), chat) for chat in settings.TELEGRAM_CHATS]
-    return made + [AppriseChannel(url) for url in settings.NOTIFY_URLS]
+        chats += [TelegramChannel(telegram.api(), chat) for chat in settings.TELEGRAM_CHATS]
+    return chats + [AppriseChannel(url) for url in settings.NOTIFY_URLS]
 
 
 def give_up_strangers(names: Sequence[str]) -> int:
-    """Give up what waits for channels that are not in the settings any more; return how many messages.
+    """Give up the unsent messages of channels that were removed from the settings; return their number.
 
-    `names` are the channels there are. What is given up is kept, and shown as not told.
+    `names` are the present channels. The rows are kept, with the state FAILED.
     """
     unsent = Message.objects.filter(state__in=[State.WAITING, State.SENDING]).exclude(channel__in=names)
     count = unsent.update(state=State.FAILED, error="the channel is not in the settings any more")
     if count:
-        log.error("%d messages are given up: their channels are not in the settings any more", count)
+        log.error("%d messages are given up: their channels were removed from the settings", count)
     return count
 
 
 def delete_before(before: datetime, at_most: int) -> int:
-    """Delete messages of before then, told or not: what an order did stays in its own history; return how many."""
-    old = Message.objects.filter(at__lt=before).order_by("id").values_list("pk", flat=True)[:at_most]
-    return Message.objects.filter(pk__in=list(old)).delete()[0]
+    """Delete up to `at_most` messages older than `before`, sent or not; return their number.
+
+    The history of an order has its own tables.
+    """
+    expired = Message.objects.filter(at__lt=before).order_by("id").values_list("pk", flat=True)[:at_most]
+    return Message.objects.filter(pk__in=list(expired)).delete()[0]
 
 
 def claim(channel: str, *, now: datetime) -> list[Message]:
-    """Take the channel's waiting messages, oldest first, for this process alone."""
-    lapsed = Q(claimed_at__lt=now - CLAIM) | Q(claimed_at__gt=now)  # the future: a rehearsal's clock was set back
+    """Claim the channel's waiting messages for this process; return them, oldest first."""
+    lapsed = Q(claimed_at__lt=now - CLAIM) | Q(claimed_at__gt=now)  # in the future: a rehearsal's clock was set back
     due = Q(state=State.WAITING) | (Q(state=State.SENDING) & lapsed)
     with transaction.atomic():
         waiting = Message.objects.select_for_update(skip_locked=True).filter(due, channel=channel).order_by("id")
         messages = list(waiting[:AT_ONCE])
-        taken = Message.objects.filter(pk__in=[each.pk for each in messages])
-        # whose claim lapsed was perhaps told by a process that died
-        taken.filter(state=State.SENDING).update(perhaps_told=True)
-        taken.update(state=State.SENDING, claimed_at=now, tries=F("tries") + 1)
-    for each in messages:
-        each.perhaps_told = each.perhaps_told or each.state == State.SENDING
-        each.claimed_at = now
+        rows = Message.objects.filter(pk__in=[message.pk for message in messages])
+        # a process that died may have sent a message whose claim lapsed
+        rows.filter(state=State.SENDING).update(perhaps_told=True)
+        rows.update(state=State.SENDING, claimed_at=now, tries=F("tries") + 1)
+    for message in messages:
+        message.perhaps_told = message.perhaps_told or message.state == State.SENDING
+        message.claimed_at = now
     return messages
 
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """One sending: what it says, and the messages it stands for."""
+    """One sending: its text, the messages that it stands for, and a PNG picture if there is one."""
 
     text: str
     messages: Sequence[Message]
@@ -157,13 +160,13 @@ class Digest:
 
 
 def fold(messages: Sequence[Message]) -> list[Digest]:
-    """Return the fewest sendings that say it all: of one topic the newest speaks, and short ones share a sending."""
-    newest: dict[str, list[Message]] = {}
-    for each in messages:
-        # popped and put back, so that a topic stands where its newest message does
-        newest[each.topic or each.event] = [*newest.pop(each.topic or each.event, []), each]
+    """Return as few sendings as possible: one text for each topic, its newest; short texts share a sending."""
+    by_topic: dict[str, list[Message]] = {}
+    for message in messages:
+        # popped and inserted again, so that a topic has the place of its newest message
+        by_topic[message.topic or message.event] = [*by_topic.pop(message.topic or message.event, []), message]
     sendings: list[Digest] = []
-    for group in newest.values():
+    for group in by_topic.values():
         line, picture = _line(group), group[-1].picture
         last = sendings[-1] if sendings else None
         if picture or last is None or last.picture or len(last.text) + len(line) + 2 > LONGEST:
@@ -188,13 +191,13 @@ def _line(group: Sequence[Message]) -> str:
     text = f"{SIGNS.get(NotificationKind(last.kind), '•')} {last.text}"
     if len(group) > 1:
         text += " " + _("(the last of {count})").format(count=len(group))
-    return _("(perhaps told already) {text}").format(text=text) if any(each.perhaps_told for each in group) else text
+    return _("(perhaps sent already) {text}").format(text=text) if any(row.perhaps_told for row in group) else text
 
 
 def deliver(channel: Channel, now: Callable[[], datetime], pace: Callable[[float], object]) -> float:
-    """Tell all that waits on a channel; return how long to leave it alone, 0 where all went well.
+    """Send all waiting messages of a channel; return the seconds to pause before the next try, 0 if nothing failed.
 
-    `pace` waits so many seconds between two sendings.
+    `pace` waits the given number of seconds between two sendings.
     """
     messages = claim(channel.name, now=now())
     with translation.override(settings.LANGUAGE_CODE):
@@ -206,9 +209,9 @@ def deliver(channel: Channel, now: Callable[[], datetime], pace: Callable[[float
             channel.tell(sending.text, sending.picture)
         except Undelivered as error:
             if not error.is_final:
-                _put_back([each for later in sendings[number:] for each in later.messages], sending, error)
+                _put_back([message for later in sendings[number:] for message in later.messages], sending, error)
                 return max(error.retry_after, FIRST_PAUSE_SECONDS)
-            log.error("%s: a message cannot be told: %s", channel.name, error)
+            log.error("%s: a message cannot be sent: %s", channel.name, error)
             _mark(sending.messages, State.FAILED, error=str(error)[:200])
         else:
             _mark(sending.messages, State.TOLD, told_at=now(), error="")
@@ -216,21 +219,21 @@ def deliver(channel: Channel, now: Callable[[], datetime], pace: Callable[[float
 
 
 def _mark(messages: Sequence[Message], state: str, **fields: object) -> None:
-    """Note the outcome of a sending on the rows that are still ours."""
+    """Record the outcome of a sending on the rows that this process still has claimed."""
     for each in messages:
-        claimed = Message.objects.filter(pk=each.pk, state=State.SENDING, claimed_at=each.claimed_at)
-        claimed.update(state=state, **fields)
+        row = Message.objects.filter(pk=each.pk, state=State.SENDING, claimed_at=each.claimed_at)
+        row.update(state=state, **fields)
 
 
-def _put_back(messages: Sequence[Message], tried: Digest, error: Undelivered) -> None:
+def _put_back(messages: Sequence[Message], failed: Digest, error: Undelivered) -> None:
     log.warning("%d messages wait: %s", len(messages), error)
     _mark(messages, State.WAITING, error=str(error)[:200])
     if error.perhaps:
-        Message.objects.filter(pk__in=[each.pk for each in tried.messages]).update(perhaps_told=True)
+        Message.objects.filter(pk__in=[message.pk for message in failed.messages]).update(perhaps_told=True)
 
 
 class ChannelWorker:
-    """Tells one channel in a thread of its own until `stop`; it looks every `every_seconds`."""
+    """Sends the messages of one channel on its own thread until `stop`, and polls for them every `every_seconds`."""
 
     def __init__(
         self, channel: Channel, now: Callable[[], datetime], stop: threading.Event, *, every_seconds: float = 1.0
@@ -253,11 +256,11 @@ class ChannelWorker:
             connection.close()
 
     def _turn(self, before: float) -> float:
-        """Deliver once; return the pause, twice the last where it failed again."""
+        """Deliver once; return the pause in seconds, at least twice `before` if it failed again."""
         try:
-            least = deliver(self._channel, self._now, self._stop.wait)
-        except Exception:  # one channel's fault, or a database that is away, must not end its thread
-            log.exception("%s: telling failed; it is tried again", self._channel.name)
+            pause = deliver(self._channel, self._now, self._stop.wait)
+        except Exception:  # an error of one channel, or of the database, must not end the thread
+            log.exception("%s: sending failed; it is tried again", self._channel.name)
             connection.close()
-            least = FIRST_PAUSE_SECONDS
-        return max(least, min(before * 2, LONGEST_PAUSE_SECONDS)) if least else 0.0
+            pause = FIRST_PAUSE_SECONDS
+        return max(pause, min(before * 2, LONGEST_PAUSE_SECONDS)) if pause else 0.0

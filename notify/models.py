@@ -1,4 +1,4 @@
-"""What is told to people, how far it was told, and what waits for their word."""
+"""Messages to operators, the reading position of each news source, active alarms, and requests to confirm."""
 
 from datetime import datetime
 
@@ -23,10 +23,10 @@ class NotificationKind(models.TextChoices):
 
 
 class Message(models.Model):
-    """One event told on one channel: the row comes first, the telling after.
+    """One event for one channel. The row is written first and sent afterwards.
 
     Channels are `desk` (this table itself, read in the admin), `telegram:<chat>` and `apprise:<digest of the URL>`.
-    Messages of one `topic` that wait together are told as one: the newest speaks for all.
+    Waiting messages of one `topic` are sent as one: only the text of the newest is sent.
     """
 
     class State(models.TextChoices):
@@ -69,10 +69,10 @@ class Message(models.Model):
 
 
 class NewsMark(models.Model):
-    """How far one source of news was read: everything up to `done_id` is told or needs no telling.
+    """How far one source of news was read: each row up to `done_id` has its messages, or needs none.
 
-    A transaction may commit a row after a row with a higher id was read, so the rows of the last minutes, from
-    `done_id` on, are looked at again; what is told already is known by its event.
+    A transaction may commit a row after a row with a higher id was read, so the rows of the last minutes, after
+    `done_id`, are read again. A row that has a message already is recognised by its event.
     """
 
     source = models.CharField(_("source"), max_length=20, primary_key=True)
@@ -90,7 +90,7 @@ class NewsMark(models.Model):
 
 
 class Alarm(models.Model):
-    """Something that is wrong now. It is told once it has lasted, and once more when it is over."""
+    """Something that is wrong now. It is reported once it has lasted, and once more when it is over."""
 
     name = models.CharField(_("name"), max_length=40, primary_key=True)
     since = models.DateTimeField(_("since"))
@@ -109,13 +109,13 @@ class Alarm(models.Model):
 
 class ConfirmationManager(models.Manager["Confirmation"]):
     def delete_lapsed(self, before: datetime, at_most: int) -> int:
-        """Delete what was asked for before then, and so has lapsed, whatever became of it; return how many."""
-        old = self.filter(created_at__lt=before, expires_at__lt=before).values_list("pk", flat=True)
-        return self.filter(pk__in=list(old[:at_most])).delete()[0]
+        """Delete up to `at_most` confirmations created and expired before then, in any state; return their number."""
+        lapsed = self.filter(created_at__lt=before, expires_at__lt=before).values_list("pk", flat=True)
+        return self.filter(pk__in=list(lapsed[:at_most])).delete()[0]
 
 
 class Confirmation(models.Model):
-    """What was asked for from a telephone and does nothing until it is confirmed. Pressed twice it is done once."""
+    """A request from a chat that has no effect until its button is pressed. Pressed twice, it is carried out once."""
 
     class State(models.TextChoices):
         OPEN = "OPEN", _("not confirmed yet")

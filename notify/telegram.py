@@ -1,7 +1,7 @@
 """The Telegram Bot API, https://core.telegram.org/bots/api: a few methods over one HTTP client, no policy.
 
-Texts are plain, so that nothing need be escaped. What fails is one of two: Telegram said no (`Declined`), or
-nobody knows whether it heard (`Unanswered`). The token is part of every address and shows in no error.
+Texts are plain, so no text needs escaping. A call fails in one of three ways: no connection (`Unreachable`), Telegram
+declined it (`Declined`), or its outcome is unknown (`Unanswered`). The token is part of every address, but of no error.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,8 +17,8 @@ CAPTION_AT_MOST = 1024
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 15.0
 CUT = " …"
-# How Telegram names what is wrong with a message in itself (https://core.telegram.org/api/errors, and what its server
-# is seen to say). Everything else it declines is the chat's state, or nothing known here: that may be mended
+# How Telegram describes a message that is invalid itself (https://core.telegram.org/api/errors, and texts seen from its
+# server). Any other decline depends on the state of the chat, or its cause is unknown: a later try may succeed
 WRONG_IN_ITSELF = (
     "can't parse",
     "is too long",
@@ -31,7 +31,7 @@ WRONG_IN_ITSELF = (
 TOO_LARGE = 413
 
 Buttons = Sequence[Sequence[tuple[str, str]]]
-"""Rows of buttons: what stands on one, and what comes back when it is pressed (64 bytes at most)."""
+"""Rows of buttons: the label of each, and the data that Telegram returns when it is pressed (64 bytes at most)."""
 
 
 class TelegramError(Exception):
@@ -39,7 +39,7 @@ class TelegramError(Exception):
 
 
 class Declined(TelegramError):
-    """Telegram answered, and did nothing. `retry_after` is how many seconds it wants to be left alone."""
+    """Telegram answered, and did nothing. `retry_after` is the number of seconds to wait before the next call."""
 
     def __init__(self, code: int, words: str, retry_after: float = 0.0) -> None:
         super().__init__(f"Telegram says {code}: {words}")
@@ -49,17 +49,17 @@ class Declined(TelegramError):
 
     @property
     def is_final(self) -> bool:
-        """Whether the same message will be declined again, in whatever chat: it is wrong in itself."""
-        words = self.words.lower()
-        return self.code == TOO_LARGE or (self.code == 400 and any(each in words for each in WRONG_IN_ITSELF))
+        """Whether the message is invalid itself, and so will be declined again in any chat."""
+        description = self.words.lower()
+        return self.code == TOO_LARGE or (self.code == 400 and any(part in description for part in WRONG_IN_ITSELF))
 
 
 class Unreachable(TelegramError):
-    """No connection: Telegram surely did not hear."""
+    """No connection: Telegram provably did not receive the call."""
 
 
 class Unanswered(TelegramError):
-    """It left and no answer came: perhaps heard, perhaps not."""
+    """The call was sent and no readable answer came: Telegram may have carried it out."""
 
 
 @cache
@@ -82,60 +82,63 @@ class BotAPI:
 
     def send(self, chat: int, text: str, *, buttons: Buttons | None = None) -> int:
         """Send a text; return the message's id. Raises TelegramError."""
-        words: dict[str, Any] = {"chat_id": chat, "text": cut(text, TEXT_AT_MOST)}
-        words["link_preview_options"] = {"is_disabled": True}
+        params: dict[str, Any] = {"chat_id": chat, "text": cut(text, TEXT_AT_MOST)}
+        params["link_preview_options"] = {"is_disabled": True}
         if buttons:
-            words["reply_markup"] = _keyboard(buttons)
-        return int(self._call("sendMessage", words)["message_id"])
+            params["reply_markup"] = _keyboard(buttons)
+        return int(self._call("sendMessage", params)["message_id"])
 
     def send_picture(self, chat: int, png: bytes, text: str) -> int:
-        """Send a picture with a text below it; what does not fit there follows on its own. Raises TelegramError."""
+        """Send a picture with a caption; return the message's id. Raises TelegramError.
+
+        A text that is too long for a caption follows as a message of its own.
+        """
         fits = _units(text) <= CAPTION_AT_MOST
-        words = {"chat_id": str(chat), "caption": text if fits else ""}
-        sent = self._call("sendPhoto", words, files={"photo": ("report.png", png, "image/png")})
+        params = {"chat_id": str(chat), "caption": text if fits else ""}
+        message = self._call("sendPhoto", params, files={"photo": ("report.png", png, "image/png")})
         if not fits:
             self.send(chat, text)
-        return int(sent["message_id"])
+        return int(message["message_id"])
 
     def updates(self, offset: int, *, wait_seconds: int) -> list[dict[str, Any]]:
-        """Return what came since `offset`, waiting for it; Telegram forgets what came before. Raises TelegramError."""
-        words = {"offset": offset, "timeout": wait_seconds, "allowed_updates": ["message", "callback_query"]}
-        patience = httpx.Timeout(wait_seconds + ANSWER_SECONDS, connect=CONNECT_SECONDS)
-        return list(self._call("getUpdates", words, timeout=patience))
+        """Wait for updates and return those from `offset` on; Telegram drops the earlier ones. Raises TelegramError."""
+        params = {"offset": offset, "timeout": wait_seconds, "allowed_updates": ["message", "callback_query"]}
+        timeout = httpx.Timeout(wait_seconds + ANSWER_SECONDS, connect=CONNECT_SECONDS)
+        return list(self._call("getUpdates", params, timeout=timeout))
 
     def pressed(self, query_id: str, text: str = "") -> None:
-        """Take the waiting sign off a button, with a word on the screen. Raises TelegramError."""
+        """End the progress indicator of a pressed button, and show `text` on the screen. Raises TelegramError."""
         self._call("answerCallbackQuery", {"callback_query_id": query_id, "text": cut(text, 200)})
 
     def rewrite(self, chat: int, message: int, text: str) -> None:
-        """Put another text in a message's place and take its buttons away. Raises TelegramError."""
+        """Replace the text of a message and remove its buttons. Raises TelegramError."""
         self._call("editMessageText", {"chat_id": chat, "message_id": message, "text": cut(text, TEXT_AT_MOST)})
 
     def name(self) -> str:
-        """Return the bot's user name: whether the token is right. Raises TelegramError."""
+        """Return the bot's user name, which proves that the token is valid. Raises TelegramError."""
         return str(self._call("getMe", {})["username"])
 
     def _call(
         self,
         method: str,
-        words: Mapping[str, Any],
+        params: Mapping[str, Any],
         *,
         files: Mapping[str, Any] | None = None,
         timeout: httpx.Timeout | None = None,
     ) -> Any:
-        more: dict[str, Any] = {"timeout": timeout} if timeout else {}
-        more |= {"data": dict(words), "files": files} if files else {"json": dict(words)}
+        options: dict[str, Any] = {"timeout": timeout} if timeout else {}
+        options |= {"data": dict(params), "files": files} if files else {"json": dict(params)}
         try:
-            response = self._http.post(f"{self._base}/{method}", **more)
+            response = self._http.post(f"{self._base}/{method}", **options)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise Unreachable(f"no connection to Telegram: {type(error).__name__}") from None
         except httpx.HTTPError as error:
             raise Unanswered(f"no answer from Telegram: {type(error).__name__}") from None
-        return _judged(response)
+        return _result(response)
 
 
-def _judged(response: httpx.Response) -> Any:
-    """Return a reply's result. Raises Declined, and Unanswered where the reply is none of the Bot API's."""
+def _result(response: httpx.Response) -> Any:
+    """Return the result of a response. Raises Declined, and Unanswered if the response is not from the Bot API."""
     try:
         body = response.json()
         is_done = body["ok"]
@@ -143,10 +146,10 @@ def _judged(response: httpx.Response) -> Any:
         raise Unanswered(f"HTTP {response.status_code} with no readable answer from Telegram") from None
     if is_done:
         return body["result"]
-    words, more = str(body.get("description", "")), body.get("parameters") or {}
-    if moved_to := more.get("migrate_to_chat_id"):
-        words += f" (AEGIS_TELEGRAM_CHATS: it is {moved_to} now)"
-    raise Declined(int(body.get("error_code", response.status_code)), words, float(more.get("retry_after", 0)))
+    description, params = str(body.get("description", "")), body.get("parameters") or {}
+    if new_chat := params.get("migrate_to_chat_id"):
+        description += f" (AEGIS_TELEGRAM_CHATS: it is {new_chat} now)"
+    raise Declined(int(body.get("error_code", response.status_code)), description, float(params.get("retry_after", 0)))
 
 
 def _keyboard(buttons: Buttons) -> dict[str, Any]:
@@ -159,8 +162,8 @@ def _units(text: str) -> int:
 
 
 def cut(text: str, at_most: int) -> str:
-    """Return `text` within so many UTF-16 units, as Telegram counts."""
+    """Return `text` cut to at most `at_most` UTF-16 units, the way Telegram counts."""
     if _units(text) <= at_most:
         return text
-    kept = text.encode("utf-16-le")[: (at_most - len(CUT)) * 2].decode("utf-16-le", "ignore")
-    return kept + CUT
+    head = text.encode("utf-16-le")[: (at_most - len(CUT)) * 2].decode("utf-16-le", "ignore")
+    return head + CUT

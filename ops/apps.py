@@ -4,13 +4,13 @@ from django.apps import AppConfig
 from django.db import connection
 from django.db.models.signals import post_migrate, pre_migrate
 
-# a migration waits this long for a table that is in use, and its statements take as long as they take
+# how long a migration waits for a table that is in use; its statements have no time limit
 MIGRATION_LOCK_SECONDS = 60.0
 
 
 class OpsConfig(AppConfig):
     name = "ops"
-    # of the table, since before it had a package of its own
+    # kept from earlier versions, in which this app's table and migrations were in the package `config`
     label = "config"
     verbose_name = "AEGIS"
 
@@ -19,14 +19,14 @@ class OpsConfig(AppConfig):
         post_migrate.connect(_reset_limits, sender=self)
 
 
-def _set_limits_of_migrations(using: str, **about: Any) -> None:
+def _set_limits_of_migrations(using: str, **kwargs: Any) -> None:
     from infra import db_limits
 
     if using == connection.alias:
         db_limits.set_limits(lock=MIGRATION_LOCK_SECONDS, statement=0, idle=0)
 
 
-def _reset_limits(using: str, **about: Any) -> None:
+def _reset_limits(using: str, **kwargs: Any) -> None:
     from infra import db_limits
 
     if using == connection.alias:

@@ -1,6 +1,6 @@
-"""A backup of one moment, with the count of every table of that same moment beside it; and a restore that is tried.
+"""Backups of one moment with the row count of every table, and restores that are checked against these counts.
 
-`pg_dump` reads from a snapshot that we export and count in, so the counts are the dump's own, however busy the day.
+`pg_dump` reads from a snapshot that we export and count in, so the counts match the dump even while orders are written.
 """
 
 import json
@@ -25,7 +25,7 @@ SCRATCH = "aegis_scratch"
 
 
 class BackupFailed(Exception):
-    """No backup, or none that could be restored; the text is for the operator."""
+    """There is no backup, or it could not be restored. The text is for the operator."""
 
 
 def write(directory: Path, *, at: datetime) -> Path:
@@ -38,7 +38,7 @@ def write(directory: Path, *, at: datetime) -> Path:
         exported = connection.execute("SELECT pg_export_snapshot()").fetchone()
         counts = _counts(connection)
         snapshot = str(exported[0]) if exported else ""
-        _run("pg_dump", "--format=custom", "--no-owner", f"--snapshot={snapshot}", f"--file={draft}", _name())
+        _run("pg_dump", "--format=custom", "--no-owner", f"--snapshot={snapshot}", f"--file={draft}", _database_name())
     draft.chmod(0o600)
     _counts_file(path).write_text(json.dumps(counts, indent=1, sort_keys=True), encoding="ascii")
     draft.replace(path)
@@ -46,7 +46,7 @@ def write(directory: Path, *, at: datetime) -> Path:
 
 
 def counted(path: Path) -> Counts:
-    """Return how many rows each table has in a backup. Raises BackupFailed."""
+    """Return the row count of each table in a backup. Raises BackupFailed."""
     try:
         return dict(json.loads(_counts_file(path).read_text(encoding="ascii")))
     except FileNotFoundError:
@@ -54,43 +54,43 @@ def counted(path: Path) -> Counts:
 
 
 def attempt(path: Path) -> Counts:
-    """Restore a backup into a scratch database, compare, drop it; return the counts. Raises BackupFailed."""
-    wanted = counted(path)
+    """Restore a backup into a scratch database, compare the counts, drop it. Return the counts. Raises BackupFailed."""
+    expected = counted(path)
     name = f"{SCRATCH}_{os.getpid()}"
     with _connected() as connection:
         connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
         try:
             _run("pg_restore", "--no-owner", "--exit-on-error", f"--dbname={name}", str(path))
             with _connected(name) as scratch:
-                _compare(wanted, _counts(scratch))
+                _compare(expected, _counts(scratch))
         finally:
             connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
-    return wanted
+    return expected
 
 
 def restore(path: Path) -> Counts:
     """Restore a backup into the empty database of the settings; return the counts. Raises BackupFailed."""
-    wanted = counted(path)
+    expected = counted(path)
     with _connected() as connection:
-        if table := _first_filled(connection):
-            words = _("the database is not empty: {table} has rows; restore into a new one")
-            raise BackupFailed(words.format(table=table))
+        if table := _first_table_with_rows(connection):
+            template = _("the database is not empty: {table} has rows; restore into a new one")
+            raise BackupFailed(template.format(table=table))
     _run("pg_restore", "--no-owner", "--exit-on-error", "--single-transaction", "--clean", "--if-exists",
-         f"--dbname={_name()}", str(path))  # fmt: skip
+         f"--dbname={_database_name()}", str(path))  # fmt: skip
     with _connected() as connection:
-        _compare(wanted, _counts(connection))
-    return wanted
+        _compare(expected, _counts(connection))
+    return expected
 
 
-def _compare(wanted: Counts, got: Counts) -> None:
+def _compare(expected: Counts, actual: Counts) -> None:
     differences = [
-        f"{table} {wanted.get(table, 0)} > {got.get(table, 0)}"
-        for table in sorted({*wanted, *got})
-        if wanted.get(table, 0) != got.get(table, 0)
+        f"{table} {expected.get(table, 0)} > {actual.get(table, 0)}"
+        for table in sorted({*expected, *actual})
+        if expected.get(table, 0) != actual.get(table, 0)
     ]
     if differences:
-        words = _("the restored database differs: {differences}")
-        raise BackupFailed(words.format(differences=", ".join(differences)))
+        template = _("the restored database differs: {differences}")
+        raise BackupFailed(template.format(differences=", ".join(differences)))
 
 
 def _counts(connection: "psycopg.Connection[tuple[object, ...]]") -> dict[str, int]:
@@ -102,14 +102,14 @@ def _counts(connection: "psycopg.Connection[tuple[object, ...]]") -> dict[str, i
 
 
 def _tables(connection: "psycopg.Connection[tuple[object, ...]]") -> list[str]:
-    """Return the tables with rows of their own and the parted ones, which have those of their parts."""
+    """Return the ordinary tables, partitions included, and the partitioned ones, which have their partitions' rows."""
     query = """SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace
         AND relkind IN ('r', 'p') ORDER BY relname"""
     return [str(name) for (name,) in connection.execute(query).fetchall()]
 
 
-def _first_filled(connection: "psycopg.Connection[tuple[object, ...]]") -> str:
-    """Return a table that holds what a fresh installation does not."""
+def _first_table_with_rows(connection: "psycopg.Connection[tuple[object, ...]]") -> str:
+    """Return a table with rows that a fresh installation does not have, or an empty string."""
     tables = set(_tables(connection))
     for table in ("trade_orders", "portfolio", "account_snapshots", "raw_notices"):
         query = sql.SQL("SELECT 1 FROM {} LIMIT 1").format(sql.Identifier(table))
@@ -118,47 +118,47 @@ def _first_filled(connection: "psycopg.Connection[tuple[object, ...]]") -> str:
     return ""
 
 
-def _name() -> str:
+def _database_name() -> str:
     return str(settings.DATABASES["default"]["NAME"])
 
 
-def _about() -> dict[str, str]:
-    """Return how libpq reaches our server, by its own variables: a command line is everybody's to read."""
-    known = settings.DATABASES["default"]
-    options = known.get("OPTIONS", {})
-    about = {
-        "PGHOST": options.get("host") or known.get("HOST"),
-        "PGPORT": known.get("PORT"),
-        "PGUSER": known.get("USER"),
-        "PGPASSWORD": known.get("PASSWORD"),
+def _libpq_variables() -> dict[str, str]:
+    """Return the server's address and password as libpq variables: every user can read a command line."""
+    database = settings.DATABASES["default"]
+    options = database.get("OPTIONS", {})
+    params = {
+        "PGHOST": options.get("host") or database.get("HOST"),
+        "PGPORT": database.get("PORT"),
+        "PGUSER": database.get("USER"),
+        "PGPASSWORD": database.get("PASSWORD"),
         "PGSSLMODE": options.get("sslmode"),
         "PGSSLROOTCERT": options.get("sslrootcert"),
     }
-    return {name: str(value) for name, value in about.items() if value}
+    return {name: str(value) for name, value in params.items() if value}
 
 
 @contextmanager
 def _connected(name: str | None = None) -> Iterator["psycopg.Connection[tuple[object, ...]]"]:
-    about = _about()
-    words = {"PGHOST": "host", "PGPORT": "port", "PGUSER": "user", "PGPASSWORD": "password", "PGSSLMODE": "sslmode",
+    params = _libpq_variables()
+    keywords = {"PGHOST": "host", "PGPORT": "port", "PGUSER": "user", "PGPASSWORD": "password", "PGSSLMODE": "sslmode",
              "PGSSLROOTCERT": "sslrootcert"}  # fmt: skip
-    parameters = {words[key]: value for key, value in about.items()}
-    server = make_conninfo(dbname=name or _name(), connect_timeout=5, **parameters)
+    parameters = {keywords[key]: value for key, value in params.items()}
+    server = make_conninfo(dbname=name or _database_name(), connect_timeout=5, **parameters)
     with psycopg.connect(server, autocommit=True) as connection:
         yield connection
 
 
-def _run(name: str, *words: str) -> None:
-    own = embedded.bin_dir() / name
-    program = str(own) if settings.HAS_OWN_DATABASE or not shutil.which(name) else str(shutil.which(name))
+def _run(name: str, *arguments: str) -> None:
+    bundled = embedded.bin_dir() / name
+    program = str(bundled) if settings.HAS_OWN_DATABASE or not shutil.which(name) else str(shutil.which(name))
     if not Path(program).exists():
-        words_missing = _(
-            "{name} of PostgreSQL is not there: install its client programs, of the server's version or newer"
-        )
-        raise BackupFailed(words_missing.format(name=name))
-    done = subprocess.run([program, *words], env=os.environ | _about(), capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise BackupFailed(_("{name} failed: {why}").format(name=name, why=done.stderr.strip()[-500:]))
+        template = _("PostgreSQL's {name} is missing: install the client programs of the server's version or newer")
+        raise BackupFailed(template.format(name=name))
+    process = subprocess.run(
+        [program, *arguments], env=os.environ | _libpq_variables(), capture_output=True, text=True, check=False
+    )
+    if process.returncode:
+        raise BackupFailed(_("{name} failed: {why}").format(name=name, why=process.stderr.strip()[-500:]))
 
 
 def _counts_file(path: Path) -> Path:

@@ -1,6 +1,6 @@
-"""Everything that can be set wrongly, examined one by one, each with how to mend it.
+"""Checks of everything that can be configured wrongly, each with how to fix it.
 
-An examination returns findings; it never stops the next. Settings that cannot be read at all stop every command, this
+A check yields findings and never stops the next check. Settings that cannot be read at all stop every command, this
 one too, with a sentence that names the variable.
 """
 
@@ -40,14 +40,14 @@ from ops.supervisor import AlreadyRunning, sole_supervisor
 PYTHON = (3, 11)
 POSTGRES, REDIS = 140_000, (6, 2)
 SKEW_SECONDS, GREAT_SKEW_SECONDS = 2.0, 30.0
-# the broker's documents; UNVERIFIED: that no key of another length was ever given out
+# lengths by the broker's documents; UNVERIFIED: that no key of another length was ever issued
 KEY_LETTERS, SECRET_LETTERS = 36, 180
 SHARES = "01"
 FREE_BYTES = 2 * 2**30
 
 
 class Severity(StrEnum):
-    """How bad it is. Only ERROR keeps AEGIS from its work."""
+    """How bad a finding is. Only ERROR keeps AEGIS from working."""
 
     OK = "ok"
     NOTE = "note"
@@ -57,7 +57,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What one examination found, and what to do about it."""
+    """One finding of a check, and how to fix it."""
 
     topic: str
     grade: Severity
@@ -65,14 +65,14 @@ class CheckResult:
     mend: str = ""
 
 
-def _well(topic: str, text: str) -> CheckResult:
+def _ok_result(topic: str, text: str) -> CheckResult:
     return CheckResult(topic, Severity.OK, text)
 
 
 def examine(*, offline: bool = False) -> Iterator[CheckResult]:
-    """Yield every finding. `offline` asks neither the broker nor Telegram."""
-    for look in LOCAL if offline else (*LOCAL, *DISTANT):
-        yield from look()
+    """Yield every finding. If `offline`, neither the broker nor Telegram is asked."""
+    for check in LOCAL if offline else (*LOCAL, *DISTANT):
+        yield from check()
 
 
 # --- this machine -------------------------------------------------------------------------------
@@ -85,37 +85,39 @@ def python() -> Iterator[CheckResult]:
             "python", Severity.ERROR, version, _("install Python 3.11 or newer, remove .venv, run make setup")
         )
     elif sys.prefix == sys.base_prefix:
-        words = _("{version}, outside of .venv: other versions of the packages may be used")
-        yield CheckResult("python", Severity.WARN, words.format(version=version), _("use .venv/bin/python, or make"))
+        template = _("{version}, outside of .venv: other versions of the packages may be used")
+        yield CheckResult("python", Severity.WARN, template.format(version=version), _("use .venv/bin/python, or make"))
     else:
-        yield _well("python", version)
+        yield _ok_result("python", version)
 
 
 def variables() -> Iterator[CheckResult]:
-    """Look for names that nobody reads: a slip of a letter, and a setting is silently the default."""
-    known = {line.lstrip("#").partition("=")[0].strip() for line in _lines(BASE_DIR / ".env.example") if "=" in line}
-    given = {line.partition("=")[0].removeprefix("export ").strip() for line in _lines(ENV_FILE) if "=" in line}
-    given |= {name for name in os.environ if name.startswith(("KIS_", "AEGIS_"))}
+    """Find names that AEGIS does not read: with one wrong letter, a setting silently keeps its default."""
+    documented = {
+        line.lstrip("#").partition("=")[0].strip() for line in _lines(BASE_DIR / ".env.example") if "=" in line
+    }
+    present = {line.partition("=")[0].removeprefix("export ").strip() for line in _lines(ENV_FILE) if "=" in line}
+    present |= {name for name in os.environ if name.startswith(("KIS_", "AEGIS_"))}
     set_by_us = {clock.VARIABLE}
-    strange = sorted(name for name in given - known - set_by_us if name.startswith(("KIS_", "AEGIS_")))
-    for name in strange:
-        near = get_close_matches(name, known, 1)
-        mend = _("is it {name}?").format(name=near[0]) if near else _("see .env.example")
-        yield CheckResult("variables", Severity.WARN, _("nobody reads {name}").format(name=name), mend)
-    if not strange:
-        yield _well("variables", _("{count} are set").format(count=len(given & known)))
+    unread = sorted(name for name in present - documented - set_by_us if name.startswith(("KIS_", "AEGIS_")))
+    for name in unread:
+        similar = get_close_matches(name, documented, 1)
+        mend = _("is it {name}?").format(name=similar[0]) if similar else _("see .env.example")
+        yield CheckResult("variables", Severity.WARN, _("AEGIS does not read {name}").format(name=name), mend)
+    if not unread:
+        yield _ok_result("variables", _("{count} are set").format(count=len(present & documented)))
 
 
 def env_file() -> Iterator[CheckResult]:
     if not ENV_FILE.is_file():
-        words = _("there is no {path}: everything is at its default")
-        yield CheckResult("env file", Severity.NOTE, words.format(path=ENV_FILE), _("cp .env.example .env"))
+        template = _("there is no {path}: everything is at its default")
+        yield CheckResult("env file", Severity.NOTE, template.format(path=ENV_FILE), _("cp .env.example .env"))
     elif ENV_FILE.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         yield CheckResult(
             "env file", Severity.WARN, _("others may read {path}").format(path=ENV_FILE), f"chmod 600 {ENV_FILE}"
         )
     else:
-        yield _well("env file", str(ENV_FILE))
+        yield _ok_result("env file", str(ENV_FILE))
 
 
 def _lines(path: Path) -> Sequence[str]:
@@ -130,33 +132,40 @@ def environment() -> Iterator[CheckResult]:
     if name is EnvironmentName.LIVE and settings.KIS_ARMED:
         yield CheckResult("environment", Severity.NOTE, _("LIVE: orders move real money"))
     elif name is EnvironmentName.LIVE:
-        words = _("live, read only: orders fail before they leave")
-        yield CheckResult("environment", Severity.NOTE, words, _("AEGIS_LIVE_ORDERS=yes-real-money lets them go"))
+        text = _("live, read only: orders fail before they are sent")
+        yield CheckResult("environment", Severity.NOTE, text, _("AEGIS_LIVE_ORDERS=yes-real-money lets orders be sent"))
     else:
-        yield _well("environment", str(name))
+        yield _ok_result("environment", str(name))
     if settings.DEBUG and name is not EnvironmentName.SIM:
         yield CheckResult("environment", Severity.ERROR, "AEGIS_DEBUG", _("error pages would show settings: unset it"))
 
 
 def keys() -> Iterator[CheckResult]:
-    known = settings.KIS_CREDENTIALS
+    credentials = settings.KIS_CREDENTIALS
     if settings.KIS_ENVIRONMENT.name is EnvironmentName.SIM:
-        yield _well("keys", _("a rehearsal needs none"))
+        yield _ok_result("keys", _("a rehearsal needs none"))
         return
-    lengths = {"KIS_APP_KEY": (known.app_key, KEY_LETTERS), "KIS_APP_SECRET": (known.app_secret, SECRET_LETTERS)}
-    for number, further in enumerate(settings.KIS_MARKET_DATA_CREDENTIALS, start=1):
-        lengths[_("the key of pair {number} in KIS_APP_KEYS").format(number=number)] = (further.app_key, KEY_LETTERS)
+    lengths = {
+        "KIS_APP_KEY": (credentials.app_key, KEY_LETTERS),
+        "KIS_APP_SECRET": (credentials.app_secret, SECRET_LETTERS),
+    }
+    for number, pair in enumerate(settings.KIS_MARKET_DATA_CREDENTIALS, start=1):
+        lengths[_("the key of pair {number} in KIS_APP_KEYS").format(number=number)] = (pair.app_key, KEY_LETTERS)
         name = _("the secret of pair {number} in KIS_APP_KEYS").format(number=number)
-        lengths[name] = (further.app_secret, SECRET_LETTERS)
-    odd = [(name, len(value), usual) for name, (value, usual) in lengths.items() if len(value) != usual]
-    for name, length, usual in odd:
-        words = _("{name} has {length} letters, usual are {usual}").format(name=name, length=length, usual=usual)
-        yield CheckResult("keys", Severity.WARN, words, _("copy it again, whole, without quotes or spaces"))
-    if known.account.product != SHARES:
-        words = _("KIS_ACCOUNT_NUMBER ends in {product}; accounts for shares end in 01")
-        yield CheckResult("keys", Severity.WARN, words.format(product=known.account.product), _("see the broker's app"))
-    if not odd and known.account.product == SHARES:
-        yield _well("keys", _("account {account}").format(account=_masked(str(known.account))))
+        lengths[name] = (pair.app_secret, SECRET_LETTERS)
+    unusual = [(name, len(value), usual) for name, (value, usual) in lengths.items() if len(value) != usual]
+    for name, length, usual in unusual:
+        text = _("{name} has {length} characters, the usual number is {usual}").format(
+            name=name, length=length, usual=usual
+        )
+        yield CheckResult("keys", Severity.WARN, text, _("copy it again, whole, without quotes or spaces"))
+    if credentials.account.product != SHARES:
+        text = _("KIS_ACCOUNT_NUMBER ends in {product}; accounts for shares end in 01")
+        yield CheckResult(
+            "keys", Severity.WARN, text.format(product=credentials.account.product), _("see the broker's app")
+        )
+    if not unusual and credentials.account.product == SHARES:
+        yield _ok_result("keys", _("account {account}").format(account=_masked(str(credentials.account))))
 
 
 def _masked(account: str) -> str:
@@ -170,17 +179,17 @@ def machine() -> Iterator[CheckResult]:
             "home", Severity.ERROR, str(HOME), _("this user cannot write there: chown it, or set AEGIS_HOME")
         )
     free = shutil.disk_usage(HOME).free
-    words = _("{free:.1f} GB are free").format(free=free / 2**30)
+    text = _("{free:.1f} GB are free").format(free=free / 2**30)
     if free < FREE_BYTES:
-        yield CheckResult("disk", Severity.WARN, words, _("make room: PostgreSQL stops when the disk is full"))
+        yield CheckResult("disk", Severity.WARN, text, _("make room: PostgreSQL stops when the disk is full"))
     else:
-        yield _well("disk", words)
-    # the machine's own zone does not matter: every process of ours keeps Korean time
+        yield _ok_result("disk", text)
+    # the machine's time zone does not matter: every process of AEGIS uses Korean time
     if time.strftime("%z") != "+0900":
-        words = _("this process keeps {zone}, not Korean time").format(zone=time.strftime("%Z %z"))
-        yield CheckResult("time zone", Severity.ERROR, words, _("install the system's tzdata"))
+        text = _("this process keeps {zone}, not Korean time").format(zone=time.strftime("%Z %z"))
+        yield CheckResult("time zone", Severity.ERROR, text, _("install the system's tzdata"))
     else:
-        yield _well("time zone", "Asia/Seoul")
+        yield _ok_result("time zone", "Asia/Seoul")
 
 
 def is_running() -> bool:
@@ -194,7 +203,7 @@ def is_running() -> bool:
 
 def free_ports() -> Iterator[CheckResult]:
     if is_running():
-        yield _well("ports", _("AEGIS runs here"))
+        yield _ok_result("ports", _("AEGIS runs here"))
         return
     for port in ports():
         try:
@@ -202,7 +211,7 @@ def free_ports() -> Iterator[CheckResult]:
         except CannotStart as error:
             yield CheckResult("ports", Severity.ERROR, str(port.number), str(error))
         else:
-            yield _well("ports", f"{port.number} {port.what}")
+            yield _ok_result("ports", f"{port.number} {port.what}")
 
 
 def database() -> Iterator[CheckResult]:
@@ -229,17 +238,17 @@ def _server() -> Iterator[CheckResult]:
     elif encoding != "UTF8":
         yield CheckResult("database", Severity.ERROR, str(encoding), _("make the database with ENCODING 'UTF8'"))
     else:
-        yield _well("database", f"PostgreSQL {version // 10_000}")
+        yield _ok_result("database", f"PostgreSQL {version // 10_000}")
 
 
 def _migrations() -> Iterator[CheckResult]:
     executor = MigrationExecutor(connection)
     waiting = executor.migration_plan(executor.loader.graph.leaf_nodes())
     if waiting:
-        words = _("{count} migrations wait").format(count=len(waiting))
-        yield CheckResult("migrations", Severity.WARN, words, _("make run applies them, or manage.py migrate"))
+        text = _("{count} migrations are not applied").format(count=len(waiting))
+        yield CheckResult("migrations", Severity.WARN, text, _("make run applies them, or manage.py migrate"))
     else:
-        yield _well("migrations", _("all applied"))
+        yield _ok_result("migrations", _("all applied"))
 
 
 def shared_redis() -> Iterator[CheckResult]:
@@ -255,39 +264,39 @@ def shared_redis() -> Iterator[CheckResult]:
 
 
 def _redis_settings(store: "redis.Redis") -> Iterator[CheckResult]:
-    about = store.info("server") | store.info("memory") | store.info("persistence")
-    version = str(about["redis_version"])
+    info = store.info("server") | store.info("memory") | store.info("persistence")
+    version = str(info["redis_version"])
     if tuple(int(part) for part in version.split(".")[:2]) < REDIS:
         yield CheckResult("redis", Severity.ERROR, version, _("6.2 or newer is needed"))
         return
-    if about["maxmemory_policy"] != "noeviction":
-        words = _("maxmemory-policy {policy}: tasks and leases may vanish").format(policy=about["maxmemory_policy"])
-        yield CheckResult("redis", Severity.ERROR, words, _("set maxmemory-policy noeviction"))
-    elif not about["aof_enabled"] and not settings.HAS_OWN_REDIS:
-        words = _("without its AOF: tasks on their way are lost when it dies")
-        yield CheckResult("redis", Severity.WARN, words, _("set appendonly yes"))
+    if info["maxmemory_policy"] != "noeviction":
+        text = _("maxmemory-policy {policy}: tasks and leases may vanish").format(policy=info["maxmemory_policy"])
+        yield CheckResult("redis", Severity.ERROR, text, _("set maxmemory-policy noeviction"))
+    elif not info["aof_enabled"] and not settings.HAS_OWN_REDIS:
+        text = _("without its AOF: tasks on their way are lost when it dies")
+        yield CheckResult("redis", Severity.WARN, text, _("set appendonly yes"))
     else:
-        yield _well("redis", version)
+        yield _ok_result("redis", version)
 
 
 def people() -> Iterator[CheckResult]:
     if settings.TELEGRAM_TOKEN and not settings.TELEGRAM_CHATS:
-        words = _("the bot has a token and nobody to talk to")
+        text = _("the bot has a token but no chat")
         mend = _("write to the bot, read the chat's number in its log, set AEGIS_TELEGRAM_CHATS")
-        yield CheckResult("telegram", Severity.WARN, words, mend)
+        yield CheckResult("telegram", Severity.WARN, text, mend)
     elif not settings.TELEGRAM_TOKEN and not settings.NOTIFY_URLS:
-        words = _("nobody is told of alarms: the admin alone shows them")
-        yield CheckResult("telegram", Severity.NOTE, words, _("set AEGIS_TELEGRAM_TOKEN and AEGIS_TELEGRAM_CHATS"))
+        text = _("alarms are not sent to any channel: only the admin shows them")
+        yield CheckResult("telegram", Severity.NOTE, text, _("set AEGIS_TELEGRAM_TOKEN and AEGIS_TELEGRAM_CHATS"))
     elif bool(settings.TELEGRAM_TOKEN) + len(settings.NOTIFY_URLS) == 1:
-        words = _("one channel only: if it is down too, nobody hears that stops are not guarded")
-        yield CheckResult("channels", Severity.NOTE, words, _("set AEGIS_NOTIFY_URLS beside AEGIS_TELEGRAM_TOKEN"))
+        text = _("only one channel: if it is down too, no alert says that stops are not watched")
+        yield CheckResult("channels", Severity.NOTE, text, _("set AEGIS_NOTIFY_URLS beside AEGIS_TELEGRAM_TOKEN"))
     if not settings.HEARTBEAT_URL and settings.KIS_ENVIRONMENT.name is not EnvironmentName.SIM:
-        words = _("nobody outside notices if this machine dies")
-        yield CheckResult("heartbeat", Severity.NOTE, words, _("set AEGIS_HEARTBEAT_URL"))
+        text = _("no outside service notices if this machine dies")
+        yield CheckResult("heartbeat", Severity.NOTE, text, _("set AEGIS_HEARTBEAT_URL"))
 
 
 def at_work() -> Iterator[CheckResult]:
-    """Look at what runs, where it does."""
+    """Run the health checks, if AEGIS runs."""
     if not is_running() and settings.HAS_OWN_DATABASE:
         yield CheckResult("processes", Severity.NOTE, _("AEGIS does not run in this home"), "make run")
         return
@@ -301,28 +310,28 @@ def at_work() -> Iterator[CheckResult]:
             mend = _("docs/operations.md has a page for {name}").format(name=check.name)
             yield CheckResult(check.name, Severity.ERROR, check.text, mend)
     if all(check.ok for check in checks):
-        yield _well("processes", _("All {count} checks are well").format(count=len(checks)))
+        yield _ok_result("processes", _("All {count} checks are well").format(count=len(checks)))
 
 
-# --- far away -----------------------------------------------------------------------------------
+# --- the broker and Telegram --------------------------------------------------------------------
 
 
 def broker() -> Iterator[CheckResult]:
-    """Ask the broker for the time, a token, a socket key and the balance; stop at the first that fails."""
+    """Ask the broker for the time, a token, an approval key and the balance; stop at the first that fails."""
     if has_own_simulator() and not is_running():
         yield CheckResult("broker", Severity.NOTE, _("the simulator is not running"), _("make run starts it"))
         return
     try:
         yield from _skew()
     except httpx.HTTPError as error:
-        words = _("{url} does not answer: {error}").format(url=settings.KIS_ENVIRONMENT.rest_url, error=repr(error))
-        yield CheckResult("broker", Severity.ERROR, words, _("look at the network, a firewall, the broker's notices"))
+        text = _("{url} does not answer: {error}").format(url=settings.KIS_ENVIRONMENT.rest_url, error=repr(error))
+        yield CheckResult("broker", Severity.ERROR, text, _("look at the network, a firewall, the broker's notices"))
         return
-    for topic, ask in (("token", _token), ("socket key", _socket_key), ("account", _account)):
+    for topic, request in (("token", _token), ("socket key", _socket_key), ("account", _account)):
         try:
-            yield _well(topic, ask())
+            yield _ok_result(topic, request())
         except BrokerError as error:
-            yield CheckResult(topic, Severity.ERROR, str(error), _mend(error.code))
+            yield CheckResult(topic, Severity.ERROR, str(error), _fix_of(error.code))
             return
         except redis.RedisError as error:
             yield CheckResult(topic, Severity.ERROR, str(error), _("Redis is needed for it: see above"))
@@ -330,21 +339,21 @@ def broker() -> Iterator[CheckResult]:
 
 
 def _skew() -> Iterator[CheckResult]:
-    began = time.time()
+    started_at = time.time()
     response = factory.http().head(settings.KIS_ENVIRONMENT.rest_url)
-    ours = (began + time.time()) / 2
-    date = response.headers.get("Date")
-    if date is None:
-        yield CheckResult("clock", Severity.NOTE, _("the broker does not tell its time"))
+    our_time = (started_at + time.time()) / 2
+    date_header = response.headers.get("Date")
+    if date_header is None:
+        yield CheckResult("clock", Severity.NOTE, _("the broker does not report its time"))
         return
     # the header has whole seconds
-    skew = ours - (parsedate_to_datetime(date).timestamp() + 0.5)
-    words = _("{seconds:+.1f} s against the broker's").format(seconds=skew)
+    skew = our_time - (parsedate_to_datetime(date_header).timestamp() + 0.5)
+    text = _("{seconds:+.1f} s against the broker's").format(seconds=skew)
     if abs(skew) <= SKEW_SECONDS:
-        yield _well("clock", words)
+        yield _ok_result("clock", text)
     else:
         grade = Severity.ERROR if abs(skew) > GREAT_SKEW_SECONDS else Severity.WARN
-        yield CheckResult("clock", grade, words, _("let the machine keep time: timedatectl set-ntp true"))
+        yield CheckResult("clock", grade, text, _("let the machine keep time: timedatectl set-ntp true"))
 
 
 def _token() -> str:
@@ -354,10 +363,10 @@ def _token() -> str:
 
 
 def _socket_key() -> str:
-    known = factory.all_keys()
-    for each in known:
-        auth.approval_key(settings.KIS_ENVIRONMENT, each, factory.http())
-    return _("the broker gives one") if len(known) == 1 else _("the broker gives one for each app key")
+    app_keys = factory.all_keys()
+    for app_key in app_keys:
+        auth.approval_key(settings.KIS_ENVIRONMENT, app_key, factory.http())
+    return _("the broker gives one") if len(app_keys) == 1 else _("the broker gives one for each app key")
 
 
 def _account() -> str:
@@ -375,17 +384,17 @@ MENDS = {
 }
 
 
-def _mend(code: str) -> str:
+def _fix_of(code: str) -> str:
     if code in MENDS:
         return _("correct {name} in .env; paper and live have keys and accounts of their own").format(name=MENDS[code])
-    return _("see the broker's words; in the night and at weekends it may be maintenance")
+    return _("see the broker's message; at night and at weekends it may be maintenance")
 
 
 def bot() -> Iterator[CheckResult]:
     if not settings.TELEGRAM_TOKEN:
         return
     try:
-        yield _well("telegram", "@" + telegram.api().name())
+        yield _ok_result("telegram", "@" + telegram.api().name())
     except TelegramError as error:
         yield CheckResult(
             "telegram", Severity.ERROR, str(error), _("correct AEGIS_TELEGRAM_TOKEN, or look at the network")

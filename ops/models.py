@@ -1,4 +1,4 @@
-"""What the house knows of itself."""
+"""What the database records about its installation."""
 
 from django.db import models
 from django.db.models.functions import Now
@@ -6,9 +6,9 @@ from django.utils.translation import gettext_lazy as _
 
 
 class Belonging(models.Model):
-    """Whose database this is: one broker environment and one account, from its first start on. One row.
+    """The broker environment and the account that this database belongs to since its first start. One row.
 
-    A rehearsal's database also knows its `world`: the simulator's ledger that its orders are in.
+    A rehearsal's database also has a `world`: the id of the simulator's ledger that contains its orders.
     """
 
     only = models.BooleanField(primary_key=True, default=True, editable=False)

@@ -1,6 +1,6 @@
-"""Run a command that is asked to end when its starter dies, however that dies: leash.py PID COMMAND ...
+"""Run a command that receives SIGTERM when its parent process dies, for any reason: parent_death.py PID COMMAND ...
 
-The supervisor cannot clean up after its own `kill -9`; the kernel can (Linux; elsewhere the next start does).
+The supervisor cannot clean up after its own `kill -9`. On Linux the kernel does; elsewhere the next start does.
 """
 
 import ctypes
@@ -12,12 +12,12 @@ PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    starter, command = int(sys.argv[1]), sys.argv[2:]
+    parent_pid, command = int(sys.argv[1]), sys.argv[2:]
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
-    if os.getppid() != starter:
-        sys.exit("the starter is gone already")
-    os.execv(command[0], command)  # noqa: S606 what the supervisor wrote
+    if os.getppid() != parent_pid:
+        sys.exit("the parent process has already ended")
+    os.execv(command[0], command)  # noqa: S606 the argv is from the supervisor
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What must hold before a process starts: free ports, servers that answer, a database that is ours and complete."""
+"""What must hold before a process starts: free ports, servers that answer, a migrated database of this account."""
 
 import errno
 import secrets
@@ -60,7 +60,7 @@ def check_database() -> None:
 
 
 def no_database(error: Exception) -> str:
-    """Return what to tell an operator whose database does not answer."""
+    """Return the sentence for an operator whose database does not answer."""
     why = _one_line(error)
     if settings.HAS_OWN_DATABASE:
         return _("The embedded database does not answer ({why}): `make run` starts it").format(why=why)
@@ -104,20 +104,20 @@ def check_belonging() -> None:
     """Refuse the database of another broker environment or account: their orders must not mix."""
     if Belonging._meta.db_table not in connection.introspection.table_names():
         return
-    # only what the first version had: this runs before the migrations
-    known = Belonging.objects.values_list("environment", "account").first()
-    wanted = (str(settings.KIS_ENVIRONMENT.name), str(settings.KIS_CREDENTIALS.account))
-    if known and known != wanted:
+    # only the columns of the first version: this runs before the migrations
+    owner = Belonging.objects.values_list("environment", "account").first()
+    configured = (str(settings.KIS_ENVIRONMENT.name), str(settings.KIS_CREDENTIALS.account))
+    if owner and owner != configured:
         raise CannotStart(
             _(
                 "this database belongs to KIS_ENV={environment} and account {account}, the settings say "
                 "KIS_ENV={wanted_environment} and {wanted_account}: correct them, or name another database in "
                 "DATABASE_URL (embedded: another AEGIS_HOME)"
             ).format(
-                environment=known[0],
-                account=known[1],
-                wanted_environment=wanted[0],
-                wanted_account=wanted[1],
+                environment=owner[0],
+                account=owner[1],
+                wanted_environment=configured[0],
+                wanted_account=configured[1],
             )
         )
 

@@ -1,4 +1,4 @@
-"""The processes of the house: what each is started with, and which ports they need."""
+"""The processes of AEGIS: how each is started, and the ports that they need."""
 
 import secrets
 import sys
@@ -13,15 +13,15 @@ from ops import embedded
 from ops.supervisor import Program
 
 ADMIN = "admin"
-# an order on its way is answered or given up within the broker's timeout
+# long enough for the broker's timeout: an order that was sent is answered or unknown by then
 WARM_SECONDS = 25.0
-# root may run the whole house, a rehearsal in a container for one; Celery says at every start that it must not
+# root may run AEGIS, as for a rehearsal in a container; Celery warns of root at every start
 ROOT_WARNING = "ignore:You're running the worker with superuser privileges"
 
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """A port of 127.0.0.1 that a process of ours needs, and the variable that moves it."""
+    """A port of 127.0.0.1 that a process of AEGIS needs, and the variable that changes it."""
 
     number: int
     variable: str
@@ -33,55 +33,55 @@ def has_own_simulator() -> bool:
 
 
 def ports() -> list[Port]:
-    needed = [
+    own_ports = [
         Port(settings.WEB_PORT, "AEGIS_WEB_PORT", "web"),
         Port(settings.FLOWER_PORT, "AEGIS_FLOWER_PORT", "flower"),
     ]
     if has_own_simulator():
-        needed.append(Port(settings.SIMULATOR_PORT, "AEGIS_SIMULATOR_PORT", "simulator"))
-    return needed
+        own_ports.append(Port(settings.SIMULATOR_PORT, "AEGIS_SIMULATOR_PORT", "simulator"))
+    return own_ports
 
 
-def _python(*words: str) -> tuple[str, ...]:
-    return (sys.executable, *words)
+def _python(*arguments: str) -> tuple[str, ...]:
+    return (sys.executable, *arguments)
 
 
-def _celery(*words: str) -> tuple[str, ...]:
-    return _python("-W", ROOT_WARNING, "-m", "celery", "-A", "config", "--quiet", *words)
+def _celery(*arguments: str) -> tuple[str, ...]:
+    return _python("-W", ROOT_WARNING, "-m", "celery", "-A", "config", "--quiet", *arguments)
 
 
 def simulator(ledger: Path) -> Program:
-    words = ["kis_simulator", "--host", settings.BIND_ADDRESS, "--port", str(settings.SIMULATOR_PORT)]
-    words += ["--ledger", str(ledger)]
+    arguments = ["kis_simulator", "--host", settings.BIND_ADDRESS, "--port", str(settings.SIMULATOR_PORT)]
+    arguments += ["--ledger", str(ledger)]
     if settings.KIS_DIALECT is Dialect.AEGIS_V3:
-        words += ["--specification"]
-    # the exchange closes last: orders on their way still get their answer
-    return Program("simulator", _python(str(BASE_DIR / "manage.py"), *words), stop_rank=2)
+        arguments += ["--specification"]
+    # the simulator stops last: orders that were sent still get their reply
+    return Program("simulator", _python(str(BASE_DIR / "manage.py"), *arguments), stop_rank=2)
 
 
-def _manage(name: str, *words: str) -> Program:
-    return Program(name, _python(str(BASE_DIR / "manage.py"), *words), stop_rank=1)
+def _manage(name: str, *arguments: str) -> Program:
+    return Program(name, _python(str(BASE_DIR / "manage.py"), *arguments), stop_rank=1)
 
 
-def _worker(name: str, queues: str, threads: int, *more: str) -> Program:
-    # gossip and mingle are talk among workers that nothing here listens to
-    words = f"-Q {queues} -P threads -c {threads} -n {name}@%h --without-gossip --without-mingle".split()
+def _worker(name: str, queues: str, threads: int, *options: str) -> Program:
+    # gossip and mingle are messages between workers that AEGIS does not use
+    arguments = f"-Q {queues} -P threads -c {threads} -n {name}@%h --without-gossip --without-mingle".split()
     return Program(
         "stream" if name == "stream" else f"worker-{name}",
-        _celery("worker", *words, "-l", settings.LOG_LEVEL, *more),
+        _celery("worker", *arguments, "-l", settings.LOG_LEVEL, *options),
         stop_rank=1,
         grace_seconds=WARM_SECONDS,
     )
 
 
-# a page that counts a year of candles may take longer than a worker's statement
+# a page that reads a year of candles may take longer than a worker's statement
 WEB_STATEMENT_SECONDS = 30
-# of the threads of each worker, chases or cancels that wait for the broker's list take some (`orders.tasks`), not all
+# chases and cancels that wait for the broker's list take some threads of each worker (`orders.tasks`), not all
 URGENT_THREADS, ORDER_THREADS = 16, 12
 
 
 def programs() -> list[Program]:
-    # every open dashboard holds a thread: more of them than desk.live serves viewers
+    # every open dashboard holds a thread: there are more threads than viewers that desk.live serves
     web = ("config.wsgi", "--bind", f"{settings.BIND_ADDRESS}:{settings.WEB_PORT}", "--workers", "1", "--threads", "24")
     flower = ("flower", f"--address={settings.BIND_ADDRESS}", f"--port={settings.FLOWER_PORT}")
     bot = replace(_manage("telegram", "telegram_bot"), grace_seconds=WARM_SECONDS)
@@ -103,7 +103,7 @@ def programs() -> list[Program]:
         Program(
             "flower",
             _celery(*flower),
-            # in the environment: a command line is everybody's to read
+            # in the environment: every user can read a command line
             environment={"FLOWER_BASIC_AUTH": f"{ADMIN}:{flower_password()}"},
             stop_rank=1,
         ),

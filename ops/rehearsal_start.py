@@ -1,8 +1,7 @@
-"""A rehearsal's world: a clock that shows a trading day's morning at any hour, and the exchange's ledger.
+"""Starts a rehearsal: sets its clock to the morning of a trading day, and chooses the exchange's ledger.
 
-Time only goes forward: orders of past days keep their dates and numbers in the ledger and in our tables,
-and a day that came twice would have two orders of one number. The ledger belongs to the database: another
-database, another ledger.
+The clock only moves forward: orders of past days keep their dates and numbers in the ledger and in our tables, so a
+repeated day would have two orders with one number. Each database has a ledger of its own.
 """
 
 import uuid
@@ -21,7 +20,7 @@ from ops.models import Belonging
 from orders.models import TradeOrder
 from simulator.exchange.calendar import phases_on
 
-# the books have filled after the opening auction
+# by then the order books have filled after the opening auction
 AFTER_OPENING = timedelta(seconds=5)
 LONGEST_CLOSURE = timedelta(days=30)
 
@@ -35,7 +34,7 @@ class RehearsalHours:
 
 
 def hours(day: date) -> RehearsalHours | None:
-    """Return the day's regular session by the simulator's calendar, None where there is none."""
+    """Return the day's regular session by the simulator's calendar, or None if it has none."""
     for phase in phases_on(day):
         if phase.market is Market.KRX and phase.name is PhaseName.REGULAR:
             return RehearsalHours(_at(day, phase.starts_at), _at(day, phase.ends_at))
@@ -43,12 +42,14 @@ def hours(day: date) -> RehearsalHours | None:
 
 
 def whole_day(day: date) -> RehearsalHours | None:
-    """Return the day from NXT's pre-market to KRX's close, None where it has not all of it, as on a late open."""
+    """Return the day from NXT's pre-market to KRX's close, or None if a part is missing, as on a late open."""
     session = hours(day)
-    first = [each for each in phases_on(day) if (each.market, each.name) == (Market.NXT, PhaseName.PRE_MARKET)]
-    if session is None or not first:
+    pre_markets = [
+        phase for phase in phases_on(day) if (phase.market, phase.name) == (Market.NXT, PhaseName.PRE_MARKET)
+    ]
+    if session is None or not pre_markets:
         return None
-    return RehearsalHours(_at(day, first[0].starts_at), session.closes_at)
+    return RehearsalHours(_at(day, pre_markets[0].starts_at), session.closes_at)
 
 
 def _at(day: date, moment: time) -> datetime:
@@ -58,10 +59,11 @@ def _at(day: date, moment: time) -> datetime:
 def opening(
     now: datetime, *, is_first: bool, is_fresh: bool, hours: Callable[[date], RehearsalHours | None] = hours
 ) -> datetime | None:
-    """Return where to set the market's clock, which shows `now`; None where it may run on.
+    """Return the time to set the market's clock to, or None if the clock, which shows `now`, may continue.
 
-    The first rehearsal ever begins on today's morning if today trades, even if that is past. A fresh one
-    begins on a morning not yet seen. Any other goes on while the regular session lasts.
+    The first rehearsal of a home starts on today's morning if today trades, even if that time is past. A fresh
+    rehearsal starts on the next morning that the clock has not reached. Any other continues if `now` is in the
+    regular session, and starts like a fresh one if not. Raises ValueError if the calendar has no such day.
     """
     day = now.astimezone(KST).date()
     today = hours(day)
@@ -73,14 +75,14 @@ def opening(
         if session and (is_first or now < session.opens_at):
             return session.opens_at + AFTER_OPENING
         day += timedelta(days=1)
-    raise ValueError(f"the calendar knows no trading day in the month after {now.date()}")
+    raise ValueError(f"the calendar has no trading day in the month after {now.date()}")
 
 
 def begin(*, is_fresh: bool) -> Path:
-    """Set the clock, and return the file of the ledger that goes with our database, new where it is lost."""
+    """Set the clock, and return the file of our database's ledger; a ledger that is lost is replaced by a new one."""
     is_first = not (HOME / "clock.json").exists()
-    known = Belonging.objects.get()
-    is_new = known.world is None or not _ledger(known.world).exists()
+    belonging = Belonging.objects.get()
+    is_new = belonging.world is None or not _ledger(belonging.world).exists()
     now = clock.now()
     if is_new:
         now = max(now, _after_last_order() or now)
@@ -88,18 +90,18 @@ def begin(*, is_fresh: bool) -> Path:
     if moment is not None:
         clock.set_now(moment)
     if is_new:
-        known.world, known.world_since = uuid.uuid4(), clock.now().date()
-        known.save(update_fields=["world", "world_since"])
-    assert known.world is not None  # it is new otherwise
-    ledger = _ledger(known.world)
+        belonging.world, belonging.world_since = uuid.uuid4(), clock.now().date()
+        belonging.save(update_fields=["world", "world_since"])
+    assert belonging.world is not None  # set above if it was None
+    ledger = _ledger(belonging.world)
     ledger.parent.mkdir(parents=True, exist_ok=True)
     return ledger
 
 
 def since() -> date:
-    """Return the first day of the present ledger: days before it were another's."""
-    known = Belonging.objects.filter(world_since__isnull=False).first()
-    return known.world_since if known and known.world_since else date.min
+    """Return the first day of the current ledger: earlier days belong to another ledger."""
+    belonging = Belonging.objects.filter(world_since__isnull=False).first()
+    return belonging.world_since if belonging and belonging.world_since else date.min
 
 
 def _ledger(world: uuid.UUID) -> Path:
@@ -107,6 +109,6 @@ def _ledger(world: uuid.UUID) -> Path:
 
 
 def _after_last_order() -> datetime | None:
-    """Return the end of the last day that has orders: a new ledger must not repeat it."""
+    """Return the end of the last day that has orders: a new ledger must not repeat that day."""
     last = TradeOrder.objects.aggregate(last=Max("order_date"))["last"]
     return datetime.combine(last + timedelta(days=1), time.min, KST) if last else None

@@ -1,10 +1,10 @@
-"""AEGIS up and running: everything from checks to processes, as one context manager.
+"""Everything from the checks to the running processes, as one context manager.
 
-    with House(output=sys.stdout, say=print) as house:
-        house.wait_until_ready()
+    with Runtime(output=sys.stdout, say=print) as runtime:
+        runtime.wait_until_ready()
         ...
 
-What fails on the way raises CannotStart with a sentence for the operator, and leaves nothing running.
+A failure to start raises CannotStart with a sentence for the operator, and leaves nothing running.
 """
 
 import contextlib
@@ -35,10 +35,10 @@ WORKERS = ("urgent", "orders", "sync", "stream")
 
 
 class Runtime:
-    """The servers and processes of this home. `say` tells the operator; processes write to `output`."""
+    """The servers and processes of this home. `say` reports to the operator; processes write to `output`."""
 
     def __init__(self, *, output: TextIO, say: Say, fresh_day: bool = False) -> None:
-        self._say = _unmoved(say)
+        self._say = _ignoring_os_errors(say)
         self._fresh_day = fresh_day
         self._exits = contextlib.ExitStack()
         self._supervisor = Supervisor(
@@ -62,19 +62,19 @@ class Runtime:
         self.close()
 
     def close(self) -> None:
-        """End the processes, the warm way, then our servers. A second signal meanwhile kills what is left."""
+        """Stop the processes gracefully, then our servers. A second signal meanwhile kills the remaining processes."""
         self._is_closing = True
         self._exits.close()
 
     def stay(self) -> None:
-        """Return when somebody asks to end: Ctrl-C, SIGTERM, or the terminal that closes. Raises CannotStart."""
+        """Return at Ctrl-C, at SIGTERM, or when the terminal closes. Raises CannotStart if the supervisor fails."""
         with contextlib.suppress(KeyboardInterrupt):
             while self._supervisor.is_keeping:
                 time.sleep(1)
-            raise CannotStart(_("the supervisor itself failed, as the lines above say; everything is ended"))
+            raise CannotStart(_("the supervisor failed, as the lines above show; every process was stopped"))
 
     def wait_until_ready(self, seconds: float = READY_SECONDS) -> None:
-        """Return when every worker answers and the web pages do; CannotStart names who does not."""
+        """Return when every worker and every port answers. Raises CannotStart, which names those that do not."""
         deadline = time.monotonic() + seconds
         while missing := self._unready():
             if time.monotonic() > deadline:
@@ -135,12 +135,12 @@ class Runtime:
         deadline = time.monotonic() + SIMULATOR_SECONDS
         while not _is_listening(settings.SIMULATOR_PORT):
             if time.monotonic() > deadline:
-                why = self._supervisor.last_words("simulator") or _("no word from it")
+                why = self._supervisor.last_words("simulator") or _("it wrote no output")
                 raise CannotStart(_("the simulator does not start: {why}").format(why=why))
             time.sleep(0.1)
 
     def _look_after(self) -> None:
-        """Start again a server of ours that died; it is looked for every few seconds."""
+        """Restart a server of ours that died; checked at most every `LOOK_AFTER_SECONDS`."""
         if time.monotonic() - self._looked_at < LOOK_AFTER_SECONDS:
             return
         self._looked_at = time.monotonic()
@@ -159,32 +159,32 @@ class Runtime:
             raise KeyboardInterrupt
 
 
-def _unmoved(say: Say) -> Say:
-    """Return `say`, but a terminal that closed or a disk that is full is no reason to stop trading."""
+def _ignoring_os_errors(say: Say) -> Say:
+    """Return `say` without its OSError: a closed terminal or a full disk is no reason to stop trading."""
 
-    def tell(line: str) -> None:
+    def report(line: str) -> None:
         with contextlib.suppress(OSError):
             say(line)
 
-    return tell
+    return report
 
 
 @contextlib.contextmanager
 def _signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Hear what asks us to end, where this thread may; `nohup` stays as it is."""
+    """Handle the signals that ask us to end, if this is the main thread. `nohup` keeps its effect."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.getsignal(number) for number in wanted}
-    for number, known in before.items():
-        if number is signal.SIGINT or known is not signal.SIG_IGN:
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    previous_handlers = {number: signal.getsignal(number) for number in numbers}
+    for number, previous in previous_handlers.items():
+        if number is signal.SIGINT or previous is not signal.SIG_IGN:
             signal.signal(number, handler)
     try:
         yield
     finally:
-        for number, known in before.items():
-            signal.signal(number, known)
+        for number, previous in previous_handlers.items():
+            signal.signal(number, previous)
 
 
 def _is_listening(port: int) -> bool:

@@ -1,7 +1,7 @@
-"""Keeps processes running: starts them, starts again what dies, ends all of them and nothing else.
+"""Keeps processes running: starts them, restarts those that die, and ends all of them and no others.
 
-The pipes and the printing are honcho's. Its manager ends every process when one ends; here an order
-worker must not stop because a dashboard did, so what dies comes back after a growing pause.
+The pipes and the printing are honcho's. Its manager ends every process when one ends. Here an order worker must not
+stop because a dashboard did, so a process that dies is restarted, after a pause that grows.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ LEASH = Path(__file__).with_name("parent_death.py")
 LOOK_SECONDS = 0.2
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 60.0
-# who lived this long starts with the first pause again
+# after a process has run this long, its next restart waits for the first pause only
 HEALTHY_SECONDS = 60.0
 LEFTOVER_SECONDS = 20.0
 CLOCK_CORRECTION_SECONDS = 10.0
@@ -43,7 +43,7 @@ Say = Callable[[str], None]
 
 
 class AlreadyRunning(Exception):
-    """Another supervisor holds this home; `pid` where it said who it is."""
+    """Another supervisor holds this home; `pid` is its process id, None if it has not written it yet."""
 
     def __init__(self, pid: int | None) -> None:
         super().__init__(pid)
@@ -52,7 +52,7 @@ class AlreadyRunning(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """One process to keep running. Lower `stop_rank` ends first; `grace_seconds` are for a warm end."""
+    """One process to keep running. Lower `stop_rank` ends first; `grace_seconds` is how long it may take to end."""
 
     name: str
     argv: tuple[str, ...]
@@ -61,8 +61,8 @@ class Program:
     grace_seconds: float = 10.0
 
 
-class _Leashed(Process):
-    """Honcho's process: its lines become events. No shell, and a leash to this very process."""
+class _TiedProcess(Process):
+    """Honcho's process, whose lines become events. It has no shell, and ends if this process dies."""
 
     def __init__(self, program: Program, colour: str, directory: Path) -> None:
         command = [sys.executable, "-I", "-S", str(LEASH), str(os.getpid()), *program.argv]
@@ -72,7 +72,7 @@ class _Leashed(Process):
 
     @staticmethod
     def _spawn(command: Sequence[str], **options: Any) -> Popen:
-        # a session of its own: Ctrl-C in the terminal reaches the supervisor alone
+        # a session of its own: Ctrl-C in the terminal reaches only the supervisor
         return Popen(command, shell=False, stdin=subprocess.DEVNULL, **options)
 
     @property
@@ -82,7 +82,7 @@ class _Leashed(Process):
 
 
 class _Member:
-    """A program and its present process."""
+    """A program and its current process."""
 
     def __init__(
         self, program: Program, directory: Path, colour: str, events: "queue.Queue[Message]", pause: float
@@ -95,29 +95,29 @@ class _Member:
         self.started_at = 0.0
         self.last_lines: deque[str] = deque(maxlen=REMEMBERED_LINES)
         self._events = events
-        self._is_asked = False
-        self._process: _Leashed | None = None
+        self._is_sigterm_sent = False
+        self._process: _TiedProcess | None = None
         self._thread: threading.Thread | None = None
 
     def launch(self) -> None:
         self.due_at = None
         self.started_at = time.monotonic()
-        self._process = _Leashed(self.program, self.colour, self.directory)
-        self._is_asked = False
-        # the leash is tied to the thread that forks: it lives as long as its process does
+        self._process = _TiedProcess(self.program, self.colour, self.directory)
+        self._is_sigterm_sent = False
+        # the parent-death signal is sent when the forking thread ends: the thread must live as long as the process
         self._thread = threading.Thread(
             target=self._run, args=(self._process,), name=f"house-{self.program.name}", daemon=True
         )
         self._thread.start()
 
-    def _run(self, process: _Leashed) -> None:
+    def _run(self, process: _TiedProcess) -> None:
         try:
             process.run(self._events)
-        except OSError as error:  # the machine has no memory or no process left to give
-            self._tell("line", f"{error}\n".encode())
-            self._tell("stop", {"returncode": error.errno or 1})
+        except OSError as error:  # the machine is out of memory or processes
+            self._put_event("line", f"{error}\n".encode())
+            self._put_event("stop", {"returncode": error.errno or 1})
 
-    def _tell(self, kind: str, data: Any) -> None:
+    def _put_event(self, kind: str, data: Any) -> None:
         self._events.put(Message(type=kind, data=data, time=datetime.now(KST), name=self.program.name, colour=None))
 
     @property
@@ -130,17 +130,17 @@ class _Member:
         return self._thread is None or not self._thread.is_alive()
 
     def sweep(self) -> None:
-        """End what a dead process left in its group: children would hold its pipe and its port."""
+        """Kill the rest of a dead process's group: its children would hold its pipe and its port."""
         child = self._process.child if self._process else None
         if child and child.poll() is not None and not self.is_over:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
 
     def ask_to_end(self) -> None:
-        """Send one SIGTERM, as soon as there is a process; a second would mean haste."""
+        """Send one SIGTERM, as soon as there is a process; a second would ask for an immediate end."""
         pid = self.pid
-        if pid is not None and not self._is_asked:
-            self._is_asked = True
+        if pid is not None and not self._is_sigterm_sent:
+            self._is_sigterm_sent = True
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
 
@@ -159,7 +159,7 @@ class _Printer(Printer):
 
 
 class Supervisor:
-    """The processes of one home, started in `directory`; `say` tells the operator, their lines go to `output`."""
+    """The processes of one home, started in `directory`; `say` reports to the operator, `output` gets their lines."""
 
     def __init__(
         self,
@@ -177,7 +177,7 @@ class Supervisor:
         self._look_after = look_after
         self._first_pause = first_pause_seconds
         self._events: queue.Queue[Message] = queue.Queue()
-        # no time of its own: the lines bring theirs, in Korea's
+        # the printer adds no time: the lines have one, in Korean time
         self._printer = _Printer(output, time_format="", width=0)
         self._colours = get_colours()
         self._members: dict[str, _Member] = {}
@@ -185,10 +185,10 @@ class Supervisor:
         self._stopping = threading.Event()
         self._hurry = threading.Event()
         self._finished = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="house", daemon=True)
+        self._thread = threading.Thread(target=self._supervise, name="house", daemon=True)
 
     def start(self, programs: Sequence[Program]) -> None:
-        with self._starting:  # the thread may be looking after those of before
+        with self._starting:  # the thread may be checking the members that were started before
             for program in programs:
                 member = _Member(program, self._directory, next(self._colours), self._events, self._first_pause)
                 self._members[program.name] = member
@@ -201,17 +201,17 @@ class Supervisor:
         return self._members[name].pid
 
     def last_words(self, name: str) -> str:
-        """Return the last line a process wrote, empty where it wrote none."""
+        """Return the last line that a process wrote, or an empty string."""
         lines = self._members[name].last_lines
         return lines[-1] if lines else ""
 
     @property
     def is_keeping(self) -> bool:
-        """Whether what dies is started again; nobody would know if not even that was kept."""
+        """Whether the thread that restarts processes is alive. Only its caller can notice that it failed."""
         return self._thread.is_alive()
 
     def stop(self) -> None:
-        """End every process, by rank, each warm if it ends in time; return when all have ended."""
+        """End every process, by rank, and kill those that take too long. Return when all have ended."""
         with self._starting:
             self._stopping.set()
         for rank in sorted({member.program.stop_rank for member in self._members.values()}):
@@ -221,30 +221,30 @@ class Supervisor:
             self._thread.join()
 
     def hurry(self) -> None:
-        """Kill what still runs: somebody asked twice."""
+        """Kill the processes that still run, after a second request to end."""
         self._hurry.set()
 
     def _end(self, members: Sequence[_Member]) -> None:
-        began = time.monotonic()
-        while waiting := [member for member in members if not member.is_over]:
-            for member in waiting:
+        started_at = time.monotonic()
+        while running := [member for member in members if not member.is_over]:
+            for member in running:
                 member.ask_to_end()
-                if self._hurry.is_set() or time.monotonic() - began > member.program.grace_seconds:
+                if self._hurry.is_set() or time.monotonic() - started_at > member.program.grace_seconds:
                     member.kill()
                 member.sweep()
             time.sleep(0.05)
         for member in members:
             self._record(member.program.name).unlink(missing_ok=True)
 
-    def _keep(self) -> None:
+    def _supervise(self) -> None:
         while not (self._finished.is_set() and self._events.empty()):
             with contextlib.suppress(queue.Empty):
-                self._hear(self._events.get(timeout=LOOK_SECONDS))
+                self._handle(self._events.get(timeout=LOOK_SECONDS))
             with self._starting:
                 if not self._stopping.is_set():
-                    self._look()
+                    self._check_members()
 
-    def _look(self) -> None:
+    def _check_members(self) -> None:
         for member in self._members.values():
             member.sweep()
             if member.due_at is not None and time.monotonic() >= member.due_at:
@@ -252,7 +252,7 @@ class Supervisor:
         if self._look_after:
             self._look_after()
 
-    def _hear(self, message: Message) -> None:
+    def _handle(self, message: Message) -> None:
         member = self._members[message.name]
         match message.type:
             case "line":
@@ -268,19 +268,19 @@ class Supervisor:
     def _plan_restart(self, member: _Member, code: int) -> None:
         if time.monotonic() - member.started_at > HEALTHY_SECONDS:
             member.pause = self._first_pause
-        words = _("{name} ended ({how}); it starts again in {seconds:g} s")
-        words = words.format(name=member.program.name, how=_how(code), seconds=member.pause)
+        message = _("{name} ended ({how}); it starts again in {seconds:g} s")
+        message = message.format(name=member.program.name, how=_exit_reason(code), seconds=member.pause)
         member.due_at = time.monotonic() + member.pause
         member.pause = min(member.pause * 2, LONGEST_PAUSE_SECONDS)
-        # a closed terminal, or a full disk behind it
+        # the terminal may be closed, or the disk of the output full
         with contextlib.suppress(OSError):
-            self._say(words)
+            self._say(message)
 
     def _record(self, name: str) -> Path:
         return self._run_dir / f"{name}.json"
 
 
-def _how(code: int) -> str:
+def _exit_reason(code: int) -> str:
     if code >= 0:
         return _("exit code {code}").format(code=code)
     return signal.Signals(-code).name
@@ -288,15 +288,15 @@ def _how(code: int) -> str:
 
 @contextlib.contextmanager
 def sole_supervisor(run_dir: Path) -> Iterator[None]:
-    """Hold `run_dir` for this process; the kernel lets go of it when the process dies. Raises AlreadyRunning."""
+    """Lock `run_dir` for this process; the kernel unlocks it when the process dies. Raises AlreadyRunning."""
     run_dir.mkdir(parents=True, exist_ok=True)
     lock = os.open(run_dir / "supervisor", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            words = os.pread(lock, 32, 0).decode("ascii").strip()
-            raise AlreadyRunning(int(words) if words else None) from None
+            pid_text = os.pread(lock, 32, 0).decode("ascii").strip()
+            raise AlreadyRunning(int(pid_text) if pid_text else None) from None
         os.ftruncate(lock, 0)
         os.pwrite(lock, str(os.getpid()).encode("ascii"), 0)
         yield
@@ -306,8 +306,8 @@ def sole_supervisor(run_dir: Path) -> Iterator[None]:
 
 
 def write_pid_record(record: Path, pid: int) -> None:
-    """Write who `pid` is, so that a later start knows it from a stranger who got its number."""
-    # a full disk ends nobody's keeping: the leash ends what an unremembered process would leave
+    """Record `pid` with its creation time, so that a later start recognises a reused process id."""
+    # ignore write errors, such as a full disk: the parent-death signal still ends a process without a record
     with contextlib.suppress(psutil.NoSuchProcess, OSError):
         created = psutil.Process(pid).create_time()
         draft = record.with_suffix(".new")
@@ -316,13 +316,13 @@ def write_pid_record(record: Path, pid: int) -> None:
 
 
 def orphaned_processes(run_dir: Path) -> Iterator[tuple[str, psutil.Process]]:
-    """Yield the name and process of what a killed supervisor of this home left running."""
+    """Yield the name and process of each program that a killed supervisor of this home left running."""
     for record in sorted(run_dir.glob("*.json")):
         try:
-            known = json.loads(record.read_text(encoding="ascii"))
-            process = psutil.Process(known["pid"])
-            # a correction of the clock moves creation times; a number is not reused within seconds
-            is_same = abs(process.create_time() - known["created"]) < CLOCK_CORRECTION_SECONDS
+            recorded = json.loads(record.read_text(encoding="ascii"))
+            process = psutil.Process(recorded["pid"])
+            # a clock correction moves creation times; a process id is not reused within seconds
+            is_same = abs(process.create_time() - recorded["created"]) < CLOCK_CORRECTION_SECONDS
             if is_same and process.status() != psutil.STATUS_ZOMBIE:
                 yield record.stem, process
         except (ValueError, KeyError, psutil.Error):
@@ -330,14 +330,14 @@ def orphaned_processes(run_dir: Path) -> Iterator[tuple[str, psutil.Process]]:
 
 
 def end_leftovers(run_dir: Path, say: Say) -> None:
-    """End what a killed supervisor left, warm first, and forget it."""
-    found = list(orphaned_processes(run_dir))
-    for name, process in found:
+    """End the processes that a killed supervisor left, by SIGTERM first, and delete their records."""
+    orphans = list(orphaned_processes(run_dir))
+    for name, process in orphans:
         say(_("{name} (process {pid}) still runs from before: ending it").format(name=name, pid=process.pid))
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
     deadline = time.monotonic() + LEFTOVER_SECONDS
-    for _name, process in found:
+    for _name, process in orphans:
         while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
             if time.monotonic() > deadline:
                 with contextlib.suppress(ProcessLookupError):

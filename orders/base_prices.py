@@ -1,9 +1,9 @@
-"""Compares each morning's base price (기준가) with the last close, and moves armed stops where they differ.
+"""Compares each morning's base price (기준가) with the last close, and adjusts armed stops if they differ.
 
-They differ on the morning of a distribution (권리락) or a split, when a share is worth less and nobody lost: until the
-base price is counted in, a stop that was armed before holds fire. The close compared with is KRX's regular one, from
-our own bar of the closing auction, or asked for once the broker's day has turned. Never the evening's daily price: it
-contains trades of the after-market.
+They differ on the morning of a distribution (권리락) or a split: a share is worth less, but the holder loses nothing. A
+stop that was armed before sells nothing until the base price is counted in. The close is that of KRX's regular session,
+from our own bar of the closing auction, or from the broker once its day has rolled over. The evening's daily price is
+never used: it contains trades of the after-market.
 """
 
 import logging
@@ -25,24 +25,24 @@ from orders.models import StopRule
 
 log = logging.getLogger(__name__)
 
-# so long before the first venue opens: time to ask for every stock at one call a second, and to report
-# UNVERIFIED: that quotes are of the new day by then; the first recorded morning settles it. One that is not is known
-# by its volume, and waited for
+# this long before the first venue opens: time to ask for every stock at one call a second, and to report
+# UNVERIFIED: that quotes are of the new day by then; the first recorded morning settles it. An older quote is known by
+# its volume, and asked for again
 BEFORE_OPEN = timedelta(minutes=10)
 REPORT_BEFORE_OPEN = timedelta(minutes=3)
 # enough days to find the last one on which a stock that was halted had a price
 LOOK_BACK = timedelta(days=60)
-# adjusted prices are rounded to the won: a smaller ratio over days that were missed is none
+# adjusted prices are rounded to the won: over missed days, a ratio closer to 1 than this is only rounding
 SMALLEST = Decimal("0.01")
-# what could not be asked for is tried again after so many seconds; a turn is over after so many, and the next goes on
+# a failed request is tried again after the first; a turn ends after the second, and the next turn continues
 TRY_AGAIN_SECONDS, TURN_SECONDS = 20.0, 10.0
-# what the broker told and cannot be compared is asked about less and less: a day that has not turned yet, or a close
-# that nobody knows
+# if the answer cannot be compared, the pauses grow up to these: the first if the broker's day has not rolled over yet,
+# the second if the last close is not known
 LONGEST_WAIT_SECONDS, LONGEST_PAUSE_SECONDS = 60.0, 600.0
 
 
 class NotComparable(Exception):
-    """What the broker tells says nothing of today's base price; it is asked at least once in `longest_seconds`."""
+    """The broker's answer does not give today's base price; it is asked at least once in `longest_seconds`."""
 
     def __init__(self, why: str, longest_seconds: float) -> None:
         super().__init__(why)
@@ -50,7 +50,7 @@ class NotComparable(Exception):
 
 
 def due(now: datetime) -> dict[str, list[StopRule]]:
-    """Return the armed stops, by stock, whose base price of today is not counted in yet and may be asked for."""
+    """Return the armed stops, by stock, that lack today's base price and may ask for it now."""
     day, starts_at = now.astimezone(KST).date(), sessions.first_start(queries.today(now), now)
     if starts_at is None or now < starts_at - BEFORE_OPEN:
         return {}
@@ -65,7 +65,7 @@ def due(now: datetime) -> dict[str, list[StopRule]]:
 
 
 def settle(broker: Broker, now: Callable[[], datetime]) -> None:
-    """Count in the base price of today for every armed stop that lacks it; what fails is tried again."""
+    """Count in today's base price for every armed stop that lacks it; a failure is tried again."""
     ends_at = monotonic() + TURN_SECONDS
     for code, rows in due(now()).items():
         if monotonic() > ends_at:
@@ -82,7 +82,7 @@ def settle(broker: Broker, now: Callable[[], datetime]) -> None:
 
 
 def _note_tried(rows: list[StopRule], longest_seconds: float, at: datetime) -> None:
-    """Note that the base price was asked about; the pause until the next time doubles up to `longest_seconds`."""
+    """Note that the base price was asked for; the pause until the next time doubles up to `longest_seconds`."""
     for row in rows:
         looks = row.looks
         is_first = datetime.fromtimestamp(looks.get("base_at", 0.0), KST).date() != at.astimezone(KST).date()
@@ -101,36 +101,38 @@ def _settle(code: str, rows: list[StopRule], broker: Broker, now: Callable[[], d
         if quote.is_halted:
             why = gettext("it is halted: its base price is compared once KRX has opened")
             raise NotComparable(why, LONGEST_WAIT_SECONDS)
-        raise NotComparable(gettext("the broker still tells the base price of the day before"), LONGEST_WAIT_SECONDS)
+        raise NotComparable(
+            gettext("the broker still reports the base price of the previous day"), LONGEST_WAIT_SECONDS
+        )
     if quote.base_price != close:
-        close = _close_told(broker.daily_chart(code, last - LOOK_BACK, last, adjusted=False))
+        close = _newest_close(broker.daily_chart(code, last - LOOK_BACK, last, adjusted=False))
     if not close or not quote.base_price:
         why = gettext("its last close is not known, and the base price cannot be compared")
         raise NotComparable(why, LONGEST_PAUSE_SECONDS)
     ratio = Decimal(quote.base_price) / close
-    words = gettext("base price {base:,} won, last close {close:,} won").format(base=quote.base_price, close=close)
+    detail = gettext("base price {base:,} won, last close {close:,} won").format(base=quote.base_price, close=close)
     for row in rows:
-        # an earlier version did not write down of which day a stop is; one armed today is of today
+        # an earlier version did not store the day of a stop's prices; a stop armed today has today's
         is_new = row.based_on is None and row.counts_since.astimezone(KST).date() == day
         is_new = is_new or stops.is_in_todays_won(row, quote.base_price, day)
-        moved = Decimal(1) if is_new else ratio * _missed(row, last, broker)
-        stops.settle_base(row, quote.base_price, moved, words, day=day, at=now())
+        factor = Decimal(1) if is_new else ratio * _missed_ratio(row, last, broker)
+        stops.settle_base(row, quote.base_price, factor, detail, day=day, at=now())
 
 
 def settle_again(row: StopRule, quote: Quote, at: datetime) -> bool:
-    """Count in the base price of a quote of KRX's session that tells another than the one counted in before the open.
+    """Count in the base price of a quote of KRX's session if it differs from the one counted in before the open.
 
-    Whether it did: the broker's day had not turned then.
+    Return whether it did. They differ if the broker's day had not rolled over before the open.
     """
     day = at.astimezone(KST).date()
     is_same = quote.base_price in (0, row.base_price)
     if row.based_on != day or not row.base_price or is_same or at < krx_prices.opens_at(at):
         return False
-    template = gettext("base price {base:,} won, told as {before:,} won before the open")
-    words = template.format(base=quote.base_price, before=row.base_price)
+    template = gettext("base price {base:,} won, reported as {before:,} won before the open")
+    detail = template.format(base=quote.base_price, before=row.base_price)
     ratio = Decimal(quote.base_price) / row.base_price
     krx_prices.note_base_price(row.stock_code, quote.base_price, day)
-    stops.settle_base(row, quote.base_price, ratio, words, day=day, at=at)
+    stops.settle_base(row, quote.base_price, ratio, detail, day=day, at=at)
     return True
 
 
@@ -140,15 +142,15 @@ def _last_day(now: datetime) -> date:
     return queries.last_final_day(midnight)
 
 
-def _close_told(prices: Sequence[DayPrice]) -> int:
-    """Return the close of the newest day that the broker's chart tells, 0 if it tells none."""
+def _newest_close(prices: Sequence[DayPrice]) -> int:
+    """Return the close, in won, of the newest day of the broker's chart, 0 if the chart is empty."""
     return max(prices, key=lambda price: price.day).close if prices else 0
 
 
-def _missed(row: StopRule, last: date, broker: Broker) -> Decimal:
-    """Return the ratio of base prices of the trading days between the stop's last one and `last`, which nobody saw.
+def _missed_ratio(row: StopRule, last: date, broker: Broker) -> Decimal:
+    """Return the ratio of base prices over the trading days after the stop's last one, up to `last`, that were missed.
 
-    On each of these days adjusted and raw closes part by the same ratio as the base price from the close before.
+    On each of these days the base price differs from the close before by the same ratio as adjusted and raw closes.
     """
     if row.based_on is None or row.based_on >= last:
         return Decimal(1)
@@ -158,17 +160,17 @@ def _missed(row: StopRule, last: date, broker: Broker) -> Decimal:
 
 
 def _adjustment(code: str, day: date, broker: Broker) -> Decimal | None:
-    """Return the adjusted close over the raw one of the newest day up to `day` that both charts tell."""
+    """Return adjusted over raw close of the newest day up to `day` that both charts have, None if there is none."""
     adjusted, raw = (
         {price.day: price.close for price in broker.daily_chart(code, day - LOOK_BACK, day, adjusted=is_adjusted)}
         for is_adjusted in (True, False)
     )
-    both = [each for each in adjusted.keys() & raw.keys() if raw[each]]
-    return Decimal(adjusted[max(both)]) / raw[max(both)] if both else None
+    common_days = [chart_day for chart_day in adjusted.keys() & raw.keys() if raw[chart_day]]
+    return Decimal(adjusted[max(common_days)]) / raw[max(common_days)] if common_days else None
 
 
 def _report(rows: list[StopRule], why: str, at: datetime) -> None:
-    """Report that stops hold fire, shortly before the first venue opens or later; until then it is tried again."""
+    """Report that stops sell nothing, but no earlier than shortly before the first venue opens."""
     starts_at = sessions.first_start(queries.today(at), at)
     if starts_at is None or at < starts_at - REPORT_BEFORE_OPEN:
         return

@@ -1,9 +1,9 @@
-"""Carries out the chase: each step that `aegis.chase` decides is one function, one Celery task, its own broker calls.
+"""Executes the chase: each step that `aegis.chase` decides is one function, one Celery task, its own broker calls.
 
-CHECK reads the order list; CANCEL asks for the quote and the cash or shares of the re-order, and cancels (or AMEND
+CHECK reads the order list; CANCEL asks for the quote and for the cash or shares of the re-order, and cancels (or AMEND
 amends); CONFIRM reads the list again; REORDER asks for a fresh quote and orders what the cancel released. The deadline,
-the step and the claim live in the row: a worker may die at any line, and a message that comes twice, late or never
-changes nothing.
+the step and the claim are columns of the order's row: a worker may die at any line, and a message that arrives twice,
+late or never changes nothing.
 """
 
 import logging
@@ -40,9 +40,9 @@ log = logging.getLogger(__name__)
 
 CLAIM = timedelta(seconds=30)
 STEPS_AT_ONCE = 8
-# while a stock or its venue does not trade, a chase that is due decides again after this
+# while a stock or its venue does not trade, a due chase decides again after this
 PAUSE = timedelta(seconds=10)
-# a cancel that the list does not show yet is looked for again after this, and later less often
+# for a cancel that the list does not show yet, the list is read again after the first; after the second, less often
 CONFIRM_AGAIN = timedelta(seconds=1)
 CONFIRM_SLOWLY_AFTER = timedelta(seconds=30)
 # a message that is only a little late is on its way: the sweep restarts what is overdue by more than this
@@ -56,32 +56,32 @@ _RELEASE = "UPDATE trade_orders SET chase_claimed_until = NULL WHERE id = %(pk)s
 
 
 def due(now: datetime) -> list[int]:
-    """Return the orders whose next step is due and that nobody is working on."""
+    """Return the orders whose next step is due and that no worker has claimed."""
     return [pk for pk, _ in sql.fetch(_DUE_ORDERS, {"due_by": now, "now": now})]
 
 
 def overdue(now: datetime) -> list[tuple[int, ChaseStep]]:
-    """Return the orders whose step should have been taken by now, and that step: their message was lost."""
+    """Return the orders whose step is overdue, and that step: their message was lost."""
     return [(pk, ChaseStep(step)) for pk, step in sql.fetch(_DUE_ORDERS, {"due_by": now - OVERDUE, "now": now})]
 
 
 def advance(pk: int, broker: Broker, now: Callable[[], datetime]) -> Action:
-    """Take one order as far as it goes now, step by step; return the last action. Tests and tools call it."""
+    """Take all steps of one order that are due now; return the last action. Tests and tools call it."""
     action = Action.REST
     for _ in range(STEPS_AT_ONCE):
-        taken = run_step(pk, broker, now)
-        action = taken.action
-        if taken.next_step is None or taken.next_pk != pk or taken.seconds:
+        result = run_step(pk, broker, now)
+        action = result.action
+        if result.next_step is None or result.next_pk != pk or result.seconds:
             break
     return action
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What a step did: the action, and the step that follows, of which order, and after how many seconds.
+    """The result of a step: the action taken, and the step that follows, with its order and its delay in seconds.
 
-    The seconds are of market time. `next_step` is None if nothing follows: the chase is over, another worker is at it,
-    or the broker did not answer and the sweep begins the step again.
+    The seconds are market time. `next_step` is None if nothing follows: the chase is over, another worker has claimed
+    the order, or the broker did not answer and the sweep restarts the step.
     """
 
     action: Action
@@ -92,18 +92,19 @@ class Taken:
 
 @log_context.named
 def run_step(pk: int, broker: Broker, now: Callable[[], datetime], step: ChaseStep | None = None) -> Taken:
-    """Take one step of one order, if it is due and nobody else is at it. BrokerErrors wait for the next sweep.
+    """Take one step of one order, if it is due and no other worker has claimed it.
 
-    `step` is what a message says; if the rows ask for another by now, that one is named to be sent next instead.
+    `step` is the step of the message. If the rows ask for another step by now, that step is returned to be sent next.
+    After a BrokerError the next sweep tries again.
     """
-    order = _claimed(pk, now())
+    order = _claim(pk, now())
     if order is None:
         return Taken(Action.REST)
     claim = order.chase_claimed_until
     try:
         decision = decide(order, now())
         if step is not None and decision.action.step not in (None, step):
-            return _following(order, decision.action.step)
+            return _continue_with(order, decision.action.step)
         return _Step(order, decision, broker, now).take()
     except BrokerError as error:
         log.warning("order %s: its chase waits: %s", pk, error)
@@ -112,14 +113,14 @@ def run_step(pk: int, broker: Broker, now: Callable[[], datetime], step: ChaseSt
         sql.execute(_RELEASE, {"pk": pk, "claim": claim})
 
 
-def _claimed(pk: int, now: datetime) -> TradeOrder | None:
-    """Claim an order for one step, and return it; the claim's end is its name. None if another worker has it."""
-    claim = {"pk": pk, "due_by": now, "now": now, "until": now + CLAIM}
-    claimed = sql.change(TradeOrder, "chase_claimed_until = %(until)s", f"id = %(pk)s AND {_DUE}", claim)
-    return claimed[0] if claimed else None
+def _claim(pk: int, now: datetime) -> TradeOrder | None:
+    """Claim an order for one step, and return it, None if another worker has it. The claim's end identifies it."""
+    params = {"pk": pk, "due_by": now, "now": now, "until": now + CLAIM}
+    orders = sql.change(TradeOrder, "chase_claimed_until = %(until)s", f"id = %(pk)s AND {_DUE}", params)
+    return orders[0] if orders else None
 
 
-def _following(order: TradeOrder, step: ChaseStep | None) -> Taken:
+def _continue_with(order: TradeOrder, step: ChaseStep | None) -> Taken:
     if step is not None and order.chase_step != step:
         journal.update_fields(order, chase_step=step.value)
     return Taken(Action.WAIT, order.pk, step)
@@ -129,35 +130,37 @@ def _following(order: TradeOrder, step: ChaseStep | None) -> Taken:
 
 
 def decide(order: TradeOrder, now: datetime) -> ChaseDecision:
-    """Return what the rows ask for."""
+    """Return the decision that follows from the rows."""
     may_order = risk.trading_state().lets_pass(order.side)
     return rules.next_step(_state(order), order.plan, now=now, may_order=may_order, session=_session(order, now))
 
 
 def _state(order: TradeOrder) -> ChaseState:
     family = _family(order)
-    ours = [each for each in family if each.pk != order.root_pk and each.origin == TradeOrder.Origin.AEGIS]
+    children = [child for child in family if child.pk != order.root_pk and child.origin == TradeOrder.Origin.AEGIS]
     changes = requests.all_changes(order)
-    live = [each for each in changes if each.state in LIVE]
-    cancels = [each for each in live if each.kind == RequestKind.CANCEL and each.requested_by == RequestedBy.CHASE]
-    amends = [each for each in live if each.kind == RequestKind.AMEND]
-    changes_awaited = amends or cancels
-    pending = changes_awaited[-1] if changes_awaited else None
+    live = [change for change in changes if change.state in LIVE]
+    cancels = [
+        change for change in live if change.kind == RequestKind.CANCEL and change.requested_by == RequestedBy.CHASE
+    ]
+    amends = [change for change in live if change.kind == RequestKind.AMEND]
+    pending_changes = amends or cancels
+    pending = pending_changes[-1] if pending_changes else None
     return ChaseState(
         status=order.state,
-        retries=sum(_reached_the_broker(each) for each in ours if each.pk != order.pk) + _counts_itself(order),
+        retries=sum(_reached_the_broker(child) for child in children if child.pk != order.pk) + _counts_itself(order),
         trade_date=order.order_date,
         created_at=order.created_at,
         due_at=order.chase_at,
         looked_at=order.looked_at,
         wanted_qty=wanted_qty(order, family),
-        has_successor=any(each.attempt > order.attempt and _takes_its_place(each) for each in ours),
+        has_successor=any(child.attempt > order.attempt and _replaces_earlier(child) for child in children),
         cancel_sent_at=pending.as_sent().sent_at if pending else None,
         resend_at=pending.as_sent().sent_at + resend_after(len(cancels)) if pending and not amends else None,
         end_cause=EndCause(order.end_cause) if order.end_cause else None,
         released_qty=requests.released_qty(changes),
         never_arrived=order.never_arrived,
-        lost=sum(each.never_arrived for each in ours),
+        lost=sum(child.never_arrived for child in children),
         is_at_market=OrderKind(order.order_kind).is_market,
         by=_chased_by(order),
     )
@@ -168,12 +171,12 @@ def _family(order: TradeOrder) -> list[TradeOrder]:
 
 
 def _reached_the_broker(order: TradeOrder) -> bool:
-    """Whether an order was one at the broker; what a refused amend was to lead to never was."""
+    """Whether the broker ever had this order. It never had the new order of a refused amend."""
     return not order.never_arrived and not (order.replaces_id and order.state is Status.REJECTED)
 
 
-def _takes_its_place(order: TradeOrder) -> bool:
-    """Whether an order follows those before it; what an amend of a part led to stands beside them."""
+def _replaces_earlier(order: TradeOrder) -> bool:
+    """Whether an order replaces those before it. The new order of a partial amend stands beside them."""
     is_of_part = order.replaces_id is not None and BrokerRequest.objects.filter(makes=order, is_whole=False).exists()
     return _reached_the_broker(order) and not is_of_part
 
@@ -183,18 +186,18 @@ def _counts_itself(order: TradeOrder) -> int:
 
 
 def _chased_by(order: TradeOrder) -> ChaseBy:
-    """Return how this order comes nearer: by an amend only if its venue and kind can be amended."""
+    """Return how this order moves closer: by an amend only if orders of its venue and kind can be amended."""
     is_amendable = can_amend(Market(order.market), OrderKind(order.order_kind), order.order_date)
     return ChaseBy(order.chase_by) if is_amendable else ChaseBy.CANCEL
 
 
 def wanted_qty(order: TradeOrder, family: Sequence[TradeOrder]) -> int:
-    """Return the shares that the root asked for and no order of the family has filled, or another holds open."""
-    root = next(each for each in family if each.pk == order.root_pk)
-    moving = requests.moving_qty([each.pk for each in family]) if any(each.replaces_id for each in family) else {}
-    others = [each for each in family if each.pk != order.pk and each.state in UNSETTLED]
-    elsewhere = sum(max(0, each.open_qty - moving.get(each.pk, 0)) for each in others)
-    return root.qty - sum(each.filled_qty for each in family) - elsewhere
+    """Return the root's quantity minus the shares that the family has filled or that its other orders hold open."""
+    root = next(member for member in family if member.pk == order.root_pk)
+    moving = requests.moving_qty([member.pk for member in family]) if any(m.replaces_id for m in family) else {}
+    others = [member for member in family if member.pk != order.pk and member.state in UNSETTLED]
+    open_elsewhere = sum(max(0, other.open_qty - moving.get(other.pk, 0)) for other in others)
+    return root.qty - sum(member.filled_qty for member in family) - open_elsewhere
 
 
 def _session(order: TradeOrder, now: datetime) -> ChaseSession:
@@ -223,7 +226,7 @@ class _Step:
         self._now = now
 
     def take(self) -> Taken:
-        takers: dict[Action, Callable[[], Taken]] = {
+        handlers: dict[Action, Callable[[], Taken]] = {
             Action.CHECK: self._check,
             Action.CANCEL: self._cancel,
             Action.AMEND: self._amend,
@@ -233,7 +236,7 @@ class _Step:
             Action.REST: self._rest,
             Action.END: lambda: self._end(gettext(self._decision.why)),
         }
-        return takers[self._decision.action]()
+        return handlers[self._decision.action]()
 
     # --- without a call
 
@@ -249,7 +252,7 @@ class _Step:
         return Taken(Action.REST)
 
     def _pause(self, why: str, until: datetime | None = None) -> Taken:
-        """Leave the order where it is, and decide again a little later."""
+        """Leave the order as it is, and decide again a little later."""
         now = self._now()
         later = max(until or now + PAUSE, now + CONFIRM_AGAIN)
         newest = self._order.events.order_by("-id").values_list("kind", "detail").first()
@@ -258,14 +261,14 @@ class _Step:
         return self._put_off(ChaseStep.CHECK, later - now)
 
     def _put_off(self, step: ChaseStep, pause: timedelta) -> Taken:
-        """Take `step` after a pause, unless somebody has ended the chase meanwhile."""
+        """Take `step` after a pause, unless the chase was ended meanwhile."""
         chased = TradeOrder.objects.filter(pk=self._order.pk, chase_at__isnull=False)
         if not chased.update(chase_at=self._now() + pause, chase_step=step.value):
             return Taken(Action.WAIT)
         return Taken(Action.WAIT, self._order.pk, step, pause.total_seconds())
 
     def _end(self, why: str) -> Taken:
-        """End the chase, and say why."""
+        """End the chase, and record the reason."""
         order = self._order
         is_idle = order.cancel_wanted_by == RequestedBy.CHASE and not requests.live_changes(order)
         journal.update_fields(
@@ -278,74 +281,74 @@ class _Step:
 
     def _check(self) -> Taken:
         reconcile.reconcile_now(self._broker, self._now)
-        taken = self._decided_anew(Action.CHECK)
-        if taken.next_step is not ChaseStep.CHECK:
-            return taken
+        result = self._decide_again(Action.CHECK)
+        if result.next_step is not ChaseStep.CHECK:
+            return result
         order = self._order  # the list did not confirm its figures: it lacks the order, or fills of it
         is_long = order.missing_since is not None or order.unlisted_since is not None
         return self._put_off(ChaseStep.CHECK, PAUSE if is_long else CONFIRM_AGAIN)
 
     def _confirm(self) -> Taken:
-        """Look for the end of a cancel or an amend; while the list does not show it, look again soon."""
+        """Check whether a cancel or an amend has ended; while the list does not show it, read the list again soon."""
         order = self._order
         reconcile.reconcile_now(self._broker, self._now)
-        taken = self._decided_anew(Action.CONFIRM)
-        if taken.next_step is ChaseStep.CONFIRM:
-            waited = self._now() - self._asked_at()
+        result = self._decide_again(Action.CONFIRM)
+        if result.next_step is ChaseStep.CONFIRM:
+            waited = self._now() - self._changed_at()
             return self._put_off(ChaseStep.CONFIRM, CONFIRM_AGAIN if waited < CONFIRM_SLOWLY_AFTER else PAUSE)
-        amended = order.replaced_by.filter(origin=TradeOrder.Origin.AEGIS, chase_at__isnull=False).first()
-        if taken.next_step is None and amended is not None:
-            return _next_of(amended, Action.CONFIRM, self._now())
-        return taken
+        new_order = order.replaced_by.filter(origin=TradeOrder.Origin.AEGIS, chase_at__isnull=False).first()
+        if result.next_step is None and new_order is not None:
+            return _next_of(new_order, Action.CONFIRM, self._now())
+        return result
 
-    def _asked_at(self) -> datetime:
-        """Return when the cancel or amend was sent whose end is not known, or when the order ended."""
+    def _changed_at(self) -> datetime:
+        """Return when the newest cancel or amend without a known end was sent, or when the order ended."""
         order = self._order
         if order.is_done:
             return order.status_at
-        return max((each.as_sent().sent_at for each in requests.live_changes(order)), default=self._now())
+        return max((change.as_sent().sent_at for change in requests.live_changes(order)), default=self._now())
 
-    def _decided_anew(self, action: Action) -> Taken:
-        """Return the step that the list asks for now."""
+    def _decide_again(self, action: Action) -> Taken:
+        """Decide again by the list that was just read; return the next step."""
         sql.refresh(self._order)
         decision = decide(self._order, self._now())
         if decision.action.step is None:
             return _Step(self._order, decision, self._broker, self._now).take()
-        return replace(_following(self._order, decision.action.step), action=action)
+        return replace(_continue_with(self._order, decision.action.step), action=action)
 
     # --- asking the broker for something
 
     def _cancel(self) -> Taken:
-        """Cancel; if a re-order is to follow, only if that could go."""
+        """Cancel; if a re-order is to follow, only if that could be sent."""
         order, retry = self._order, self._decision.retry
-        if why := self._rate_bounded(REQUESTS_OF_A_STEP if retry else 1):
+        if why := self._why_rate_limited(REQUESTS_OF_A_STEP if retry else 1):
             return self._pause(why)
         try:
             grounds = self._grounds_for_cancel(retry)
-        except OrderDenied as denied:
-            return self._denied(denied)
+        except OrderDenied as error:
+            return self._pause_or_end(error)
         if isinstance(grounds, str):
             return self._pause(grounds)
         try:
             Canceller(self._broker, self._now).cancel(order, by=RequestedBy.CHASE, grounds=grounds)
-        except HeldBack as held:
-            return self._pause(held.message)
-        except Refused as refusal:
-            log.info("order %s: cancel refused, the list will say why: %s", order.pk, refusal)
-            # only a list of after this says what is left; a chase that somebody ended meanwhile stays ended
+        except HeldBack as error:
+            return self._pause(error.message)
+        except Refused as error:
+            log.info("order %s: cancel refused, the next order list shows why: %s", order.pk, error)
+            # only a list that is read after this shows what is open; a chase that was ended meanwhile stays ended
             TradeOrder.objects.filter(pk=order.pk, chase_at__isnull=False).update(chase_at=self._now())
             return self._then(ChaseStep.CHECK, Action.CANCEL)
         return self._then(ChaseStep.CONFIRM, Action.CANCEL)
 
     def _grounds_for_cancel(self, retry: int) -> Grounds | str:
-        """Return what the cancel was judged by, or why no step is taken now. Raises OrderDenied."""
+        """Return the grounds for the cancel's last check, or why no step is taken now. Raises OrderDenied."""
         order = self._order
         if retry:
             preview = self._preview(retry)
             return preview.why_held or Grounds(preview.draft.quoted_at, follows=order.pk)
         quoted_at = self._now()
-        held = rules.why_held(self._broker.quote(order.stock_code, Market(order.market)))
-        return gettext(held) if held else Grounds(quoted_at, follows=order.pk)
+        why = rules.why_held(self._broker.quote(order.stock_code, Market(order.market)))
+        return gettext(why) if why else Grounds(quoted_at, follows=order.pk)
 
     def _preview(self, retry: int) -> Preview:
         preview = Reorders(self._broker, self._now).preview(self._order, retry)
@@ -354,7 +357,7 @@ class _Step:
     def _amend(self) -> Taken:
         """Amend the order to its next price."""
         order, retry = self._order, self._decision.retry
-        if why := self._rate_bounded(1):
+        if why := self._why_rate_limited(1):
             return self._pause(why)
         try:
             preview = self._preview(retry)
@@ -364,24 +367,24 @@ class _Step:
             if not draft.request.kind.is_priced or draft.request.kind.value != order.order_kind:
                 return self._cancel()
             if draft.request.price == order.price:
-                return self._wait_for_the_next_look(gettext_noop("its next price is the one it has"))
-            made = Amender(self._broker, self._now).follow(order, draft)
-        except OrderDenied as denied:
-            return self._denied(denied)
-        if made.state is Status.REJECTED and not made.never_arrived:
-            # what cannot be amended is cancelled and ordered anew
+                return self._wait_for_next_check(gettext_noop("its next price equals its present price"))
+            new_order = Amender(self._broker, self._now).follow(order, draft)
+        except OrderDenied as error:
+            return self._pause_or_end(error)
+        if new_order.state is Status.REJECTED and not new_order.never_arrived:
+            # an order that cannot be amended is cancelled and re-ordered
             journal.update_fields(order, chase_by=ChaseBy.CANCEL.value)
         return self._then(ChaseStep.CONFIRM, Action.AMEND)
 
-    def _wait_for_the_next_look(self, why: str) -> Taken:
+    def _wait_for_next_check(self, why: str) -> Taken:
         order = self._order
         return self._pause(gettext(why), until=self._now() + timedelta(seconds=order.wait_seconds))
 
     def _reorder(self) -> Taken:
-        """Order again what our own cancel released, and never more than the family still wants."""
+        """Order the shares again that our own cancel released, at most those that the family still wants."""
         order, retry = self._order, self._decision.retry
-        # a cancel has reserved its re-order's request: nothing may keep a family without an open order
-        if order.never_arrived and (why := self._rate_bounded(1)):
+        # a cancel has reserved the request of its re-order, so that the rate never keeps a family without an open order
+        if order.never_arrived and (why := self._why_rate_limited(1)):
             return self._pause(why)
         released = order.qty if order.never_arrived else requests.released_qty(requests.all_changes(order))
         qty = min(released, wanted_qty(order, _family(order)))
@@ -389,11 +392,11 @@ class _Step:
             successor = Reorders(self._broker, self._now).reorder(order, qty, retry)
         except IntegrityError:
             log.info("order %s: its re-order is already on its way", order.pk)
-            if reorder_of(order) is not None:  # which goes on by itself
+            if reorder_of(order) is not None:  # the chase continues with that order
                 journal.update_fields(order, chase_at=None)
             return Taken(Action.REST)
-        except OrderDenied as denied:
-            return self._denied(denied)
+        except OrderDenied as error:
+            return self._pause_or_end(error)
         journal.update_fields(order, chase_at=None)
         if successor.state is Status.REJECTED and not successor.never_arrived:
             return _Step(successor, self._decision, self._broker, self._now)._end(successor.refusal)
@@ -403,33 +406,35 @@ class _Step:
         journal.update_fields(self._order, chase_step=step.value)
         return Taken(action, self._order.pk, step)
 
-    def _rate_bounded(self, needed: int) -> str:
+    def _why_rate_limited(self, needed: int) -> str:
         """Return why the stock's automatic requests must slow down, empty if they need not."""
-        most = settings.MAX_AUTO_REQUESTS_PER_MINUTE
-        sent = requests.automatic_in_a_minute(self._order.stock_code, self._now())
-        if not most or sent + self._reorders_owed() + needed <= most:
+        limit = settings.MAX_AUTO_REQUESTS_PER_MINUTE
+        count = requests.automatic_in_a_minute(self._order.stock_code, self._now())
+        if not limit or count + self._pending_reorders() + needed <= limit:
             return ""
-        words = gettext("{count} automatic requests of this stock within a minute (AEGIS_MAX_AUTO_REQUESTS_PER_MINUTE)")
-        return words.format(count=sent)
+        template = gettext(
+            "{count} automatic requests of this stock within a minute (AEGIS_MAX_AUTO_REQUESTS_PER_MINUTE)"
+        )
+        return template.format(count=count)
 
-    def _reorders_owed(self) -> int:
-        """Return how many orders of the stock are cancelled by their chase and not ordered again yet."""
+    def _pending_reorders(self) -> int:
+        """Return how many other orders of the stock were cancelled by their chase and are not re-ordered yet."""
         steps = [ChaseStep.CONFIRM.value, ChaseStep.REORDER.value]
-        owed = TradeOrder.objects.filter(
+        orders = TradeOrder.objects.filter(
             stock_code=self._order.stock_code, chase_at__isnull=False, chase_step__in=steps
         )
-        return owed.exclude(pk=self._order.pk).exclude(chase_by=ChaseBy.AMEND.value).count()
+        return orders.exclude(pk=self._order.pk).exclude(chase_by=ChaseBy.AMEND.value).count()
 
-    def _denied(self, denied: OrderDenied) -> Taken:
-        """End the chase, or let it wait for what goes away by itself."""
-        words = risk.say_all(denied.reasons)
-        if all(reason.is_transient for reason in denied.reasons):
-            return self._pause(words)
-        return self._end(words)
+    def _pause_or_end(self, error: OrderDenied) -> Taken:
+        """Pause the chase if all denials are transient, else end it."""
+        why = risk.say_all(error.reasons)
+        if all(denial.is_transient for denial in error.reasons):
+            return self._pause(why)
+        return self._end(why)
 
 
 def _next_of(order: TradeOrder, action: Action, now: datetime) -> Taken:
-    """Return the step that an order's row asks for, at its time."""
+    """Return the next step by an order's row, with the delay until it is due."""
     if order.chase_at is None:
         return Taken(action)
     seconds = max(0.0, (order.chase_at - now).total_seconds())
@@ -437,5 +442,5 @@ def _next_of(order: TradeOrder, action: Action, now: datetime) -> Taken:
 
 
 def first_check(order: TradeOrder, now: datetime) -> Taken:
-    """Return the first task of the chain of an order that was just placed."""
+    """Return the first step of the chase of an order that was just placed."""
     return _next_of(order, Action.CHECK, now)

@@ -1,7 +1,7 @@
-"""Today's loss by our own figures, and the base prices (기준가) that it is measured from.
+"""Today's loss by AEGIS's own figures, and the base prices (기준가) that it is measured from.
 
-"Today" is a trading day that has begun. In a night, at a weekend and on a holiday there is no loss of today: the
-broker's own total shows the last trading day's until its day rolls.
+"Today" is a trading day that has begun. At night, at a weekend and on a holiday today's loss is 0: the broker's own
+total shows the last trading day's loss until its day rolls over.
 """
 
 import logging
@@ -27,17 +27,17 @@ from portfolio.service import PortfolioService
 
 log = logging.getLogger(__name__)
 
-# a turn of the balance asks for base prices for so long; what is not known by then waits for the next
+# one balance sync asks for base prices for this long; the rest waits for the next sync
 TURN_SECONDS = 10.0
 KEPT_FOR = timedelta(days=30)
 _MIDNIGHT = time(0)
-# of the balance's valuation, what our holdings may lack before the account's own totals are believed instead
+# how much of the balance's valuation our holdings may lack before the account's own totals are used instead
 UNEXPLAINED_PERCENT, UNEXPLAINED_WON = 10, 100_000
 
 
 @dataclass(frozen=True, slots=True)
 class DailyLoss:
-    """Today's loss in won (0 for a profit), and yesterday's total. `unknown` says in words what cannot be known."""
+    """Today's loss (0 for a profit) and yesterday's total, in won. `unknown` says what is not known, or is empty."""
 
     won: int = 0
     total_yesterday: int = 0
@@ -51,27 +51,27 @@ def began_at(now: datetime) -> datetime | None:
 
 
 def todays(now: datetime) -> DailyLoss:
-    """Return what today's trading has lost."""
+    """Return today's loss."""
     if began_at(now) is None:
         return DailyLoss()
     snapshot = AccountSnapshot.objects.filter(timestamp__lte=now).order_by("-timestamp", "-pk").first()
     rows = {row.stock_code: row for row in Portfolio.objects.all()}
     result = result_of(_stocks(rows, now))
     total, is_known = _total_yesterday(snapshot, result, now)
-    if snapshot is not None and (missing := _unexplained(snapshot, rows)):
+    if snapshot is not None and (why := _unexplained(snapshot, rows)):
         by_totals = total - snapshot.valuation - snapshot.deposit_d2
-        return DailyLoss(max(0, by_totals), total, missing)
+        return DailyLoss(max(0, by_totals), total, why)
     return DailyLoss(max(0, -result.won), total, _unknown(result, is_total_known=is_known or result.won >= 0))
 
 
 def _unknown(result: DayResult, *, is_total_known: bool) -> str:
-    words = []
+    sentences = []
     if result.unknown:
-        sentence = gettext("base price unknown for {count} stocks: neither loss nor gain of them counts yet ({codes})")
-        words.append(sentence.format(count=len(result.unknown), codes=", ".join(result.unknown)))
+        template = gettext("base price unknown for {count} stocks: neither loss nor gain of them counts yet ({codes})")
+        sentences.append(template.format(count=len(result.unknown), codes=", ".join(result.unknown)))
     if not is_total_known:
-        words.append(gettext("yesterday's total is not known: the loss in percent is measured by today's"))
-    return "; ".join(words)
+        sentences.append(gettext("yesterday's total is not known: the loss in percent is measured by today's"))
+    return "; ".join(sentences)
 
 
 def _stocks(rows: dict[str, Portfolio], now: datetime) -> list[StockDay]:
@@ -100,7 +100,7 @@ def _stock(
 
 
 def _price(row: Portfolio | None, base: int | None, now: datetime) -> int:
-    """Return what a stock is worth now: a price of another day is none, the day has not moved it."""
+    """Return a stock's price in won. A price of another day is replaced by today's base price if that is known."""
     if row is None:
         return base or 0
     is_old = row.priced_at is not None and row.priced_at.astimezone(KST).date() < now.astimezone(KST).date()
@@ -108,35 +108,35 @@ def _price(row: Portfolio | None, base: int | None, now: datetime) -> int:
 
 
 def _fills(now: datetime) -> dict[str, dict[Side, tuple[int, int]]]:
-    """Return the shares of today's executions, and the won they cost or brought, costs included, by stock and side."""
+    """Return the shares of today's executions and the won paid or received, costs included, by stock and side."""
     executions = TradeExecution.objects.filter(order__order_date=now.astimezone(KST).date(), voided_at=None)
     sums = (
         executions.order_by()
         .values_list("stock_code", "order__order_type")
         .annotate(Sum("exec_qty"), Sum("exec_amount"), Sum("fee"), Sum("tax"))
     )
-    found: dict[str, dict[Side, tuple[int, int]]] = {}
+    fills: dict[str, dict[Side, tuple[int, int]]] = {}
     for code, order_type, qty, amount, fee, tax in sums:
         side = Side(order_type)
-        found.setdefault(code, {})[side] = (qty, amount + side.sign * (fee + tax))
-    return found
+        fills.setdefault(code, {})[side] = (qty, amount + side.sign * (fee + tax))
+    return fills
 
 
 def _bases(codes: list[str], now: datetime) -> dict[str, int]:
-    """Return today's base prices as the broker told them, for this or for a stop.
+    """Return today's base prices in won, as the broker reported them for this purpose or for a stop.
 
-    No close stands for one: on an ex-rights morning it is another price, and would make a loss that nobody has.
+    A close never replaces one: on an ex-rights morning it differs, and would show a loss that does not exist.
     """
     today = now.astimezone(KST).date()
     stops = StopRule.objects.filter(based_on=today, base_price__gt=0, stock_code__in=codes)
-    found = dict(stops.values_list("stock_code", "base_price"))
-    return found | dict(BasePrice.objects.filter(date=today, stock_code__in=codes).values_list("stock_code", "price"))
+    prices = dict(stops.values_list("stock_code", "base_price"))
+    return prices | dict(BasePrice.objects.filter(date=today, stock_code__in=codes).values_list("stock_code", "price"))
 
 
 def _total_yesterday(snapshot: AccountSnapshot | None, result: DayResult, now: datetime) -> tuple[int, bool]:
-    """Return yesterday's total, and whether it is known.
+    """Return yesterday's total in won, and whether it is known.
 
-    The broker's own is in the newest snapshot, whose profit is 0 if the broker did not tell it.
+    The newest snapshot has the broker's own total; its profit is 0 if the broker did not report one.
     """
     if snapshot is None:
         return 0, False
@@ -150,32 +150,33 @@ def _total_yesterday(snapshot: AccountSnapshot | None, result: DayResult, now: d
 
 
 def _unexplained(snapshot: AccountSnapshot, rows: dict[str, Portfolio]) -> str:
-    """Return in words that our holdings do not explain the account's valuation, empty if they do."""
-    missing = snapshot.valuation - sum(row.balance_won for row in rows.values())
-    if missing <= max(UNEXPLAINED_WON, snapshot.valuation * UNEXPLAINED_PERCENT // 100):
+    """Return a text if our holdings do not explain the account's valuation, empty if they do."""
+    missing_won = snapshot.valuation - sum(row.balance_won for row in rows.values())
+    if missing_won <= max(UNEXPLAINED_WON, snapshot.valuation * UNEXPLAINED_PERCENT // 100):
         return ""
-    words = gettext("holdings worth {won:,} won cannot be read: the loss is measured by the account's totals")
-    return words.format(won=missing)
+    template = gettext("holdings worth {won:,} won cannot be read: the loss is measured by the account's totals")
+    return template.format(won=missing_won)
 
 
 def sync_base_prices(broker: Broker, now: Callable[[], datetime]) -> int:
-    """Ask for the base prices of what is held, once a trading day each; return how many were told.
+    """Ask for the base prices of the holdings, once a trading day each; return how many were stored.
 
-    The holdings of most worth come first: a loss of one whose base price is unknown does not count. One that the day's
-    price contradicts is asked for again.
+    The most valuable holdings are first: a holding's loss does not count while its base price is unknown. A base price
+    that today's price contradicts is asked for again.
     """
     today = now().astimezone(KST).date()
     if began_at(now()) is None:
         return 0
     BasePrice.objects.filter(date__lt=today - KEPT_FOR).delete()
-    known = dict(BasePrice.objects.filter(date=today).values_list("stock_code", "price"))
+    known_prices = dict(BasePrice.objects.filter(date=today).values_list("stock_code", "price"))
     is_open = now() >= krx_prices.opens_at(now())
     rows = [
         row
         for row in PortfolioService().get_portfolio()
-        if row.stock_code not in known or (is_open and _is_beyond(row.current_price, known[row.stock_code]))
+        if row.stock_code not in known_prices
+        or (is_open and _is_beyond(row.current_price, known_prices[row.stock_code]))
     ]
-    told, ends_at = 0, monotonic() + TURN_SECONDS
+    count, ends_at = 0, monotonic() + TURN_SECONDS
     for code in [row.stock_code for row in sorted(rows, key=lambda row: -row.quantity * row.current_price)]:
         if monotonic() > ends_at:
             break
@@ -188,12 +189,12 @@ def sync_base_prices(broker: Broker, now: Callable[[], datetime]) -> int:
         except BrokerError as error:
             log.warning("the base price of %s cannot be asked for: %s", code, error)
             break
-        if is_new and quote.base_price != known.get(code):
+        if is_new and quote.base_price != known_prices.get(code):
             krx_prices.note_base_price(code, quote.base_price, today)
-            told += 1
-    return told
+            count += 1
+    return count
 
 
 def _is_beyond(price: int, base_price: int) -> bool:
-    """Whether a price lies beyond the day's limits round a base price, which then is of another day."""
+    """Whether a price is outside the day's limits around a base price, which then is of another day."""
     return price > 0 and abs(price - base_price) * 100 > base_price * DAILY_LIMIT_PERCENT

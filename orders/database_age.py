@@ -1,7 +1,7 @@
-"""Begins halted over a database that is older than the one that AEGIS used here last, as after a restore.
+"""Halts trading at a start if the database is older than the one that AEGIS last used here, as after a restore.
 
 An older database lacks orders that were sent and fills that were counted since. Its row counters are compared with
-those that the last run wrote into a file of AEGIS_HOME; a restore writes that file too.
+those that the last run wrote to a file in AEGIS_HOME; a restore writes that file too.
 """
 
 import json
@@ -28,27 +28,27 @@ _COUNTERS = """
 
 
 def mark_path() -> Path:
-    """Return the file of this database: each environment has its own."""
+    """Return the path of this database's mark: each environment has its own."""
     name = str(connection.settings_dict["NAME"]).replace("/", "_")
     return Path(settings.HOME) / f"database-{name}.json"
 
 
 def note() -> None:
-    """Write down how far the database is, but over no mark of a restore: only the next start takes that away.
+    """Write the database's row counters to the mark, unless it marks a restore: only the next start removes that.
 
-    A disk that takes no file is reported in the log alone.
+    If the file cannot be written, this is only logged.
     """
     if not _read().get(RESTORED):
         _write({"counters": _counters()})
 
 
 def mark_restored() -> None:
-    """Have the next start halt: the database was restored from a backup."""
+    """Mark the database as restored from a backup: the next start halts trading."""
     _write({RESTORED: True})
 
 
 def halt_if_older(now: datetime) -> bool:
-    """Halt trading if the database was restored, or is older than the one that was used last; whether it was.
+    """Halt trading if the database was restored, or is older than the one that was used last; return whether it was.
 
     Raises DatabaseError.
     """
@@ -87,10 +87,10 @@ def _read() -> dict[str, int]:
 
 def _write(mark: dict[str, int]) -> None:
     path = mark_path()
-    unfinished = path.with_suffix(f".{os.getpid()}")
+    temporary_path = path.with_suffix(f".{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(json.dumps(mark), encoding="utf-8")
-        unfinished.replace(path)
+        temporary_path.write_text(json.dumps(mark), encoding="utf-8")
+        temporary_path.replace(path)
     except OSError as error:
         log.warning("%s cannot be written: %s", path, error)

@@ -1,6 +1,6 @@
 """Stops attached to an order: armed in each fill's own transaction, for the shares that were filled.
 
-The order's row keeps what to arm. It needs no second confirmation: a stop that a fill arms may trigger at once.
+The order's row stores the stops to arm. No second confirmation is needed: a stop that a fill arms may trigger at once.
 """
 
 from collections.abc import Sequence
@@ -21,49 +21,51 @@ ARMED_BY = "entry order #{order}"
 
 
 def as_stored(stops: Sequence[EntryStop], atr: Decimal) -> list[dict[str, str]]:
-    """Return what an order's row keeps of its stops; `atr` in won, 0 if no stop is measured by it."""
+    """Return the form in which an order's row stores its stops; `atr` in won, 0 if no stop has that unit."""
     return [
-        {"kind": each.kind.value, "unit": each.unit.value, "value": f"{each.value:f}", "atr": f"{atr:f}"}
-        for each in stops
+        {"kind": stop.kind.value, "unit": stop.unit.value, "value": f"{stop.value:f}", "atr": f"{atr:f}"}
+        for stop in stops
     ]
 
 
 def arm_filled(order: TradeOrder, qty: int, price: int, *, at: datetime) -> None:
     """Arm an order's stops for `qty` more shares that were filled at `price` won. Call it in the fill's transaction."""
     for stop in order.entry_stops:
-        row = _of(order, stop, [State.ARMED]).select_for_update().first()
+        row = _rows(order, stop, [State.ARMED]).select_for_update().first()
         if row is not None:
             move(row, [State.ARMED], quantity=F("quantity") + qty)
         else:
-            row = _new(order, stop, qty, price, at)
+            row = _new_row(order, stop, qty, price, at)
             row.save(force_insert=True)
         append_event(row, StopEventKind.ARMED, f"+{qty:,} ({row.armed_by})", at=at)
 
 
 def disarm_voided(order: TradeOrder, qty: int, *, at: datetime) -> None:
-    """Take back what a fill armed that was none, first from the newest of the rows that a stop has."""
+    """Take back what a voided fill of `qty` shares armed, from the newest row of each stop first."""
     for stop in order.entry_stops:
-        rest = qty
-        for row in _of(order, stop, [State.ARMED, *SELLING]).select_for_update():
-            taken = min(rest, row.quantity or 0)
-            if taken:
-                _take_back(row, taken, at)
-            rest -= taken
+        remaining_qty = qty
+        for row in _rows(order, stop, [State.ARMED, *SELLING]).select_for_update():
+            row_qty = min(remaining_qty, row.quantity or 0)
+            if row_qty:
+                _take_back(row, row_qty, at)
+            remaining_qty -= row_qty
 
 
 def _take_back(row: StopRule, qty: int, at: datetime) -> None:
-    left = (row.quantity or 0) - qty
-    fields: dict[str, Any] = {"quantity": left} if left > 0 else {"state": State.DISARMED, "try_at": None}
+    rest_qty = (row.quantity or 0) - qty
+    fields: dict[str, Any] = {"quantity": rest_qty} if rest_qty > 0 else {"state": State.DISARMED, "try_at": None}
     move(row, [State.ARMED, *SELLING], at=at, **fields)
-    append_event(row, StopEventKind.ARMED if left > 0 else StopEventKind.DISARMED, f"-{qty:,} ({row.armed_by})", at=at)
+    append_event(
+        row, StopEventKind.ARMED if rest_qty > 0 else StopEventKind.DISARMED, f"-{qty:,} ({row.armed_by})", at=at
+    )
 
 
-def _of(order: TradeOrder, stop: dict[str, Any], states: Sequence[StopRule.State]) -> Any:
-    same = {"kind": stop["kind"], "unit": stop["unit"], "value": Decimal(stop["value"])}
-    return StopRule.objects.filter(entry_id=order.root_pk, state__in=states, **same)
+def _rows(order: TradeOrder, stop: dict[str, Any], states: Sequence[StopRule.State]) -> Any:
+    terms = {"kind": stop["kind"], "unit": stop["unit"], "value": Decimal(stop["value"])}
+    return StopRule.objects.filter(entry_id=order.root_pk, state__in=states, **terms)
 
 
-def _new(order: TradeOrder, stop: dict[str, Any], qty: int, price: int, at: datetime) -> StopRule:
+def _new_row(order: TradeOrder, stop: dict[str, Any], qty: int, price: int, at: datetime) -> StopRule:
     newest = PortfolioEvent.objects.filter(stock_code=order.stock_code).order_by("-id").first()
     return StopRule(
         stock_code=order.stock_code,

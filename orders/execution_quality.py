@@ -1,4 +1,4 @@
-"""How well orders were executed, from what is in the tables: for the command, the admin and strategies to show."""
+"""How well orders were executed, by the rows in the tables: for the command, the admin and strategies."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from orders.models import TradeExecution, TradeOrder
 
 @dataclass(frozen=True, slots=True)
 class QualityLine:
-    """One family: its first order, how often it was ordered anew, its figures, and their measure where it filled."""
+    """One family: its first order, the number of its later orders, its figures, and their quality if it has one."""
 
     root: TradeOrder
     retries: int
@@ -28,7 +28,7 @@ class QualityLine:
 
 @dataclass(frozen=True, slots=True)
 class QualityReport:
-    """The families wanted from `since` on, newest first, and the savings table over them."""
+    """The families ordered from `since` on, newest first, and the savings table over them."""
 
     since: date
     trading_days: int
@@ -54,7 +54,7 @@ def report(now: datetime, *, days: int) -> QualityReport:
 
 
 def _lines(since: date) -> Sequence[QualityLine]:
-    # what never reached the broker was nobody's to execute
+    # the broker cannot have executed an order that never reached it
     roots = list(
         TradeOrder.objects.filter(root=None, origin=TradeOrder.Origin.AEGIS, order_date__gte=since)
         .exclude(order_no=None)
@@ -90,8 +90,8 @@ def _line(
         instrument=Instrument(instruments.get(root.stock_code, Instrument.STOCK)),
         on=root.order_date,
         asked_qty=root.qty,
-        filled_qty=root.filled_qty + sum(each.filled_qty for each in retries),
-        filled_amount=root.filled_amount + sum(each.filled_amount for each in retries),
+        filled_qty=root.filled_qty + sum(order.filled_qty for order in retries),
+        filled_amount=root.filled_amount + sum(order.filled_amount for order in retries),
         arrival_price=root.arrival_price,
         arrival_market=root.arrival_market,
         fees=cost[0],
@@ -101,7 +101,7 @@ def _line(
 
 
 def style(root: TradeOrder) -> str:
-    """Return the strategy of an order, or how else it was priced."""
+    """Return the pricing style of an order, or how else it was priced: limit or market."""
     if root.strategy:
         return root.strategy
     return "limit" if OrderKind(root.order_kind).is_priced else "market"

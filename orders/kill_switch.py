@@ -1,8 +1,8 @@
-"""The trading state (kill switch): the only writer of it and of its history. People change it, and it trips by itself.
+"""The trading state (kill switch): the only writer of it and of its history. People change it, and rules trip it.
 
-What trips by itself trips to REDUCING, so that what is held can be sold; HALTED is a person's decision. A trip stands
-until a person resumes, and what that person has seen does not trip again. Only a trip for want of the order list ends
-by itself, once the list is complete for a while.
+A trip leads to REDUCING, so that holdings can still be sold; HALTED is a person's decision. A trip stands until a
+person resumes, and evidence from before that does not trip again. Only a trip for missing order lists ends by itself,
+once the list has been complete for a while.
 
 A change is one statement on a row that orders only read: it waits for no order, and no order waits for it.
 """
@@ -31,50 +31,50 @@ log = logging.getLogger(__name__)
 BY = "AEGIS"
 # the cause of a change that ends a trip
 LIST_COMPLETE = "LIST_COMPLETE"
-# refusals further apart than this are no row
+# refusals that are further apart than this are not counted as consecutive
 REFUSED_WITHIN = timedelta(minutes=10)
-# the newest orders that are looked through for refusals in a row
+# how many of the newest orders are read for consecutive refusals
 REFUSALS_READ = 200
-# lists are read once a minute: one that is older says nothing of now
+# lists are read once a minute: an older list says nothing about the present
 LIST_FRESH = timedelta(seconds=150)
-# the newest starts of the workers that are looked through
+# how many of the newest worker starts are read
 STARTS_READ = 50
 LIVE_STOPS = (StopRule.State.ARMED, StopRule.State.TRIGGERED, StopRule.State.ORDERED)
 _LISTED = (Reconciliation.Outcome.WHOLE, Reconciliation.Outcome.PARTLY)
 
 
 def halt(*, by: str, reason: str, at: datetime) -> SwitchChange:
-    """Let nothing new leave, bought or sold, stops included."""
+    """Let no new order pass, neither a buy nor a sale, and no stop's sale."""
     return set_state(TradingState.HALTED, by=by, reason=reason, at=at)
 
 
 def reduce(*, by: str, reason: str, at: datetime) -> SwitchChange:
-    """Let sales pass, stops included, and nothing else."""
+    """Let only sales pass, stops among them."""
     return set_state(TradingState.REDUCING, by=by, reason=reason, at=at)
 
 
 def reduce_unless_halted(*, by: str, reason: str, at: datetime) -> SwitchChange | None:
-    """Let only sales pass; None, and nothing changed, if trading is halted: that is stricter."""
+    """Let only sales pass; return None, with nothing changed, if trading is halted, which is stricter."""
     ensure_exists(at)
     while True:
-        seen = version()
+        expected_version = version()
         if trading_state() is TradingState.HALTED:
             return None
-        change = _change_by_person(TradingState.REDUCING, by=by, reason=reason, at=at, seen=seen)
+        change = _change_by_person(TradingState.REDUCING, by=by, reason=reason, at=at, seen=expected_version)
         if change is not None:
             return change
 
 
 def resume(*, by: str, reason: str, at: datetime) -> SwitchChange:
-    """Trade again."""
+    """Let all orders pass again."""
     return set_state(TradingState.ACTIVE, by=by, reason=reason, at=at)
 
 
 def set_state(to: TradingState, *, by: str, reason: str, at: datetime, is_trip: bool = False) -> SwitchChange:
-    """Change the trading state; each change is a row, one to the same state too. Raises ValueError without a name.
+    """Change the trading state; each change is a row, even one to the same state. Raises ValueError if `by` is empty.
 
-    A change by rules instead of a person is a trip: it forgives nothing that speaks for tripping. A person who reduces
-    has our resting buys cancelled, unless AEGIS_CANCEL_BUYS_ON_REDUCE is off.
+    A change by a rule instead of a person is a trip: it does not reset the evidence for a trip. If a person reduces,
+    our resting buys are cancelled, unless AEGIS_CANCEL_BUYS_ON_REDUCE is off.
     """
     if not by.strip():
         raise ValueError("by is empty: who turns the switch gives a name")
@@ -101,8 +101,8 @@ def _change_by_person(
     return change
 
 
-# The row is locked for this one statement only. `before` is what it was under the lock; with `seen` the change is made
-# only if nobody changed the state since
+# The row is locked for this one statement only. `before` is the state under the lock; with `seen` the change is made
+# only if the state is still of that version
 _CHANGE = f"""
 WITH old AS (
     SELECT id, state FROM trading_switch
@@ -134,8 +134,8 @@ def _change(
     day_loss_won: int | None = None,
     seen: int | None = None,
 ) -> SwitchChange | None:
-    """Write the state and its history; None, and nothing written, if the state changed since version `seen`."""
-    values = {
+    """Write the state and its history; return None, with nothing written, if the state changed since version `seen`."""
+    params = {
         "to": to.value,
         "by": by[:150],
         "reason": reason,
@@ -147,22 +147,24 @@ def _change(
         "seen": seen,
     }
     with connection.cursor() as cursor:
-        cursor.execute(_CHANGE, values)
-        written = cursor.fetchone()
-    return SwitchChange.objects.get(pk=written[0]) if written else None
+        cursor.execute(_CHANGE, params)
+        inserted = cursor.fetchone()
+    return SwitchChange.objects.get(pk=inserted[0]) if inserted else None
 
 
 def trip(
     why: str, causes: frozenset[str], *, at: datetime, cancels_buys: bool = False, seen: int | None = None
 ) -> SwitchChange | None:
-    """Let only sales pass, by a rule; None if the state is a person's stricter choice, or has these causes already.
+    """Let only sales pass, by a rule. Return None if a person's choice is as strict, or these causes are in force.
 
-    None too if the state changed since version `seen`, at which the rule was judged.
+    Return None too if the state changed since version `seen`, for which the rule was evaluated.
     """
     seen = version() if seen is None else seen
-    found = evidence_of_state()
-    is_stricter = found.state is TradingState.HALTED or (found.state is TradingState.REDUCING and found.is_by_person)
-    if is_stricter or causes <= found.causes:
+    current = evidence_of_state()
+    is_strict = current.state is TradingState.HALTED or (
+        current.state is TradingState.REDUCING and current.is_by_person
+    )
+    if is_strict or causes <= current.causes:
         return None
     ensure_exists(at)
     change = _change(
@@ -182,74 +184,80 @@ def trip(
 
 
 def version() -> int | None:
-    """Return how often the state was changed, None before it was made."""
+    """Return how often the state was changed, None before its row exists."""
     return TradingSwitch.objects.filter(pk=TradingSwitch.ONLY_PK).values_list("version", flat=True).first()
 
 
 def lock_state() -> TradingState:
-    """Return the trading state, and hold up commits of orders to the end of the transaction.
+    """Return the trading state, and hold up commits of orders until the transaction ends.
 
-    The state itself may change meanwhile: whoever changes it waits for nobody.
+    The state itself may change meanwhile: a change waits for nothing.
     """
     bump_version()
     return trading_state()
 
 
 def bump_version() -> None:
-    """Hold up commits of orders to the end of the transaction: what is being committed is then judged anew."""
+    """Hold up commits of orders until the transaction ends: an order that is being committed is then checked again."""
     pretrade_context.bump_commits()
 
 
 def cancel_buys(now: datetime) -> int:
-    """Have our resting buys cancelled while the state asks for it; return how many cancels were not wanted before.
+    """Request the cancel of our resting buys while the state asks for it; return how many requests are new.
 
-    The wish is a row's state that `orders.cancel_driver` drives until the order list confirms it. What a killed process
-    or a refusing database leaves is made up by the next `watch`. A buy that is being committed meanwhile needs none:
-    its last check sees the state.
+    `orders.cancel_driver` drives each request, which is stored in the order's row, until the order list confirms it.
+    After a killed process or a database error the next `watch` requests the rest. A buy that is being committed
+    meanwhile needs no cancel: its last check sees the state.
     """
-    why = next((change for change in _standing() if change.cancels_buys), None)
-    if why is None or trading_state() is not TradingState.REDUCING:
+    change = next((change for change in _changes_in_force() if change.cancels_buys), None)
+    if change is None or trading_state() is not TradingState.REDUCING:
         return 0
     try:
-        return cancel.cancel_resting_buys(f"{why.by}: {why.reason}".strip(": "), at=now)
+        return cancel.cancel_resting_buys(f"{change.by}: {change.reason}".strip(": "), at=now)
     except DatabaseError as error:
-        log.error("resting buys are not marked for their cancel yet: %s", error)
+        log.error("the cancel of resting buys is not requested yet: %s", error)
         return 0
 
 
-def _standing() -> list[SwitchChange]:
-    """Return the changes that made the present REDUCING, newest first: a person's, or all trips since ACTIVE."""
-    found: list[SwitchChange] = []
+def _changes_in_force() -> list[SwitchChange]:
+    """Return the changes that led to the present REDUCING, newest first: a person's, or all trips since ACTIVE."""
+    changes: list[SwitchChange] = []
     for change in SwitchChange.objects.order_by("-id")[:50]:
         if change.to_state != TradingState.REDUCING:
             break
-        found.append(change)
+        changes.append(change)
         if not change.is_trip:
             break
-    return found
+    return changes
 
 
 def watch(now: datetime) -> SwitchChange | None:
-    """Trip the trading state if the evidence asks for it, or end a trip that was one for want of the list only.
+    """Trip the trading state if the evidence asks for it, or end a trip that only missing lists caused.
 
-    Returns the change, None if there is none.
+    Return the change, None if there is none.
     """
     cancel_buys(now)
-    seen = version()
-    found = evidence(now)
-    if wanted := rules.trip(found, limits()):
-        return trip(say_all(wanted.why), wanted.causes, at=now, cancels_buys=DAILY_LOSS in wanted.causes, seen=seen)
-    if not rules.may_clear(found, limits()):
+    expected_version = version()
+    current = evidence(now)
+    if cause := rules.trip(current, limits()):
+        return trip(
+            say_all(cause.why),
+            cause.causes,
+            at=now,
+            cancels_buys=DAILY_LOSS in cause.causes,
+            seen=expected_version,
+        )
+    if not rules.may_clear(current, limits()):
         return None
-    words = gettext("the order list is complete again for {minutes} minutes: trading goes on by itself")
+    template = gettext("the order list has been complete for {minutes} minutes: trading resumes automatically")
     change = _change(
         TradingState.ACTIVE,
         by=BY,
-        reason=words.format(minutes=int(rules.LIST_COMPLETE_FOR.total_seconds() // 60)),
+        reason=template.format(minutes=int(rules.LIST_COMPLETE_FOR.total_seconds() // 60)),
         at=now,
         is_trip=True,
         causes=frozenset({LIST_COMPLETE}),
-        seen=seen,
+        seen=expected_version,
     )
     if change is not None:
         log.warning("the trading state is %s again: %s", change.to_state, change.reason)
@@ -257,21 +265,21 @@ def watch(now: datetime) -> SwitchChange | None:
 
 
 def armed_stops() -> int:
-    """Return how many stops are armed, or are selling: HALTED stops them, REDUCING does not."""
+    """Return how many stops are armed or selling: HALTED stops them, REDUCING does not."""
     return StopRule.objects.filter(state__in=LIVE_STOPS).count()
 
 
 def explain_halt(armed: int | None = None) -> str:
-    """Return what a person must know who is about to halt; `armed` stops, if they are counted already."""
-    words = gettext(
+    """Return the warning for a person who is about to halt; `armed` is the number of stops if it is known already."""
+    template = gettext(
         "{count} stops are armed. Halting stops them too: nothing is sold until you resume. Sales only lets them sell, "
         "and is what you want in a fall"
     )
-    return words.format(count=armed_stops() if armed is None else armed)
+    return template.format(count=armed_stops() if armed is None else armed)
 
 
 def explain_reduce() -> str:
-    """Return what a person must know who is about to let only sales pass."""
+    """Return the note for a person who is about to let only sales pass."""
     return gettext("{count} stops are armed, and go on selling: only sales pass").format(count=armed_stops())
 
 
@@ -279,7 +287,7 @@ def explain_reduce() -> str:
 
 
 def limits() -> TripLimits:
-    """Return when it trips, as set."""
+    """Return when the state trips, by the settings."""
     return TripLimits(
         loss_won=settings.MAX_DAILY_LOSS_WON,
         loss_percent=settings.MAX_DAILY_LOSS_PERCENT,
@@ -289,110 +297,110 @@ def limits() -> TripLimits:
 
 
 def evidence_of_state() -> Evidence:
-    """Return the trading state, whose choice it is, and which causes stand."""
-    standing = _standing()
-    is_by_person = bool(standing) and not standing[-1].is_trip
-    causes = frozenset(cause for change in standing for cause in change.causes.split())
+    """Return the trading state, whether a person chose it, and which causes are in force."""
+    changes = _changes_in_force()
+    is_by_person = bool(changes) and not changes[-1].is_trip
+    causes = frozenset(cause for change in changes for cause in change.causes.split())
     return Evidence(state=trading_state(), is_by_person=is_by_person, causes=causes)
 
 
 def evidence(now: datetime) -> Evidence:
-    """Return what speaks for a trip, since a person last changed the state."""
-    found = evidence_of_state()
-    turned = SwitchChange.objects.filter(is_trip=False).order_by("-id").first()
-    since = turned.at if turned else None
-    blind_for, complete_for = _lists(now, since)
+    """Return the evidence for a trip since a person last changed the state."""
+    current = evidence_of_state()
+    last_change = SwitchChange.objects.filter(is_trip=False).order_by("-id").first()
+    since = last_change.at if last_change else None
+    blind_for, complete_for = _list_durations(now, since)
     loss = daily_loss.todays(now)
     return Evidence(
-        state=found.state,
-        is_by_person=found.is_by_person,
-        causes=found.causes,
+        state=current.state,
+        is_by_person=current.is_by_person,
+        causes=current.causes,
         loss_won=loss.won,
         loss_when_turned=_loss_when_turned(now),
         total_yesterday=loss.total_yesterday,
-        refused=_refused(now, since),
+        refused=_refused_codes(now, since),
         blind_for=blind_for,
         complete_for=complete_for,
-        cleared_today=_cleared_on(now),
+        cleared_today=_clears_today(now),
     )
 
 
 def _loss_when_turned(now: datetime) -> int:
-    """Return what today's trading had lost when a person last resumed, 0 if that was before it began."""
-    began = daily_loss.began_at(now)
-    turned = SwitchChange.objects.filter(is_trip=False, to_state=TradingState.ACTIVE).order_by("-id").first()
-    return (turned.day_loss_won or 0) if turned and began and turned.at >= began else 0
+    """Return today's loss in won when a person last resumed, 0 if that was before today's trading."""
+    began_at = daily_loss.began_at(now)
+    change = SwitchChange.objects.filter(is_trip=False, to_state=TradingState.ACTIVE).order_by("-id").first()
+    return (change.day_loss_won or 0) if change and began_at and change.at >= began_at else 0
 
 
-def _cleared_on(now: datetime) -> int:
+def _clears_today(now: datetime) -> int:
     midnight = now.astimezone(KST).replace(hour=0, minute=0, second=0, microsecond=0)
     return SwitchChange.objects.filter(causes=LIST_COMPLETE, at__gte=midnight).count()
 
 
-def _refused(now: datetime, since: datetime | None) -> tuple[str, ...]:
-    """Return the stocks of the newest orders, in a row, that the broker or the exchange refused within a while."""
+def _refused_codes(now: datetime, since: datetime | None) -> tuple[str, ...]:
+    """Return the stocks of the newest consecutive orders that the broker or the exchange refused in a short time."""
     today = now.astimezone(KST).date()
-    sent = TradeOrder.objects.filter(order_date=today, origin=TradeOrder.Origin.AEGIS, sent_at__isnull=False)
-    answered = sent.exclude(status__in=UNANSWERED).exclude(never_arrived=True)
+    sent_orders = TradeOrder.objects.filter(order_date=today, origin=TradeOrder.Origin.AEGIS, sent_at__isnull=False)
+    orders = sent_orders.exclude(status__in=UNANSWERED).exclude(never_arrived=True)
     if since:
-        answered = answered.filter(created_at__gt=since)
-    found: list[str] = []
+        orders = orders.filter(created_at__gt=since)
+    codes: list[str] = []
     newest_at = None
-    for code, status, at in answered.order_by("-id").values_list("stock_code", "status", "created_at")[:REFUSALS_READ]:
+    for code, status, at in orders.order_by("-id").values_list("stock_code", "status", "created_at")[:REFUSALS_READ]:
         newest_at = newest_at or at
         if status != Status.REJECTED or newest_at - at > REFUSED_WITHIN:
             break
-        found.append(code)
-    return tuple(found)
+        codes.append(code)
+    return tuple(codes)
 
 
-def _lists(now: datetime, since: datetime | None) -> tuple[timedelta, timedelta]:
-    """Return for how long no complete order list was read in today's trading hours, and for how long every one was.
+def _list_durations(now: datetime, since: datetime | None) -> tuple[timedelta, timedelta]:
+    """Return for how long no order list was complete in today's trading hours, and for how long every list was.
 
-    Both are times by the clock: a reading that never ends writes no row, and its minutes count. The broker's nights and
-    weekends of maintenance do not, nor does the time in which the workers were stopped.
+    Both are clock times: a read that never ends writes no row, but its minutes count. The broker's maintenance at night
+    and at weekends does not count, and neither does the time when the workers were stopped.
     """
-    nothing = timedelta(0)
-    looks = Reconciliation.objects.filter(at__lte=now)
-    opened = sessions.first_start(queries.today(now), now)
-    if opened is None or not queries.is_any_market_open(now) or not looks.exists():
-        return nothing, nothing
-    begins = max(opened, since) if since else opened
-    listed = _newest_at(looks.filter(outcome__in=_LISTED, at__gt=begins))
-    failed = _newest_at(looks.filter(outcome=Reconciliation.Outcome.FAILED, at__gt=begins))
-    missing_since = _looked_since(looks, listed or begins)
-    is_failing = failed is not None and (listed is None or failed > listed)
+    zero = timedelta(0)
+    reconciliations = Reconciliation.objects.filter(at__lte=now)
+    opens_at = sessions.first_start(queries.today(now), now)
+    if opens_at is None or not queries.is_any_market_open(now) or not reconciliations.exists():
+        return zero, zero
+    starts_at = max(opens_at, since) if since else opens_at
+    listed_at = _newest_at(reconciliations.filter(outcome__in=_LISTED, at__gt=starts_at))
+    failed_at = _newest_at(reconciliations.filter(outcome=Reconciliation.Outcome.FAILED, at__gt=starts_at))
+    missing_since = _missing_since(reconciliations, listed_at or starts_at)
+    is_failing = failed_at is not None and (listed_at is None or failed_at > listed_at)
     if is_failing or now - missing_since > LIST_FRESH:
-        return max(nothing, now - missing_since), nothing
-    return nothing, _complete_for(now, [at for at in (begins, failed, _tripped_at()) if at]) if listed else nothing
+        return max(zero, now - missing_since), zero
+    return zero, _complete_for(now, [at for at in (starts_at, failed_at, _tripped_at()) if at]) if listed_at else zero
 
 
-def _newest_at(looks: QuerySet[Reconciliation]) -> datetime | None:
-    return looks.values_list("at", flat=True).first()
+def _newest_at(reconciliations: QuerySet[Reconciliation]) -> datetime | None:
+    return reconciliations.values_list("at", flat=True).first()
 
 
-def _looked_since(looks: QuerySet[Reconciliation], listed: datetime) -> datetime:
-    """Return since when no list was complete, `listed` at the latest: later if the workers were stopped meanwhile.
+def _missing_since(reconciliations: QuerySet[Reconciliation], listed_at: datetime) -> datetime:
+    """Return since when no list was complete: since `listed_at`, or later if the workers were stopped meanwhile.
 
-    A start after a short time does not count: a worker that starts again and again is no reason to see nothing.
+    A start after a short pause does not count: a worker that restarts again and again does not excuse a missing list.
     """
-    starts = looks.filter(outcome=Reconciliation.Outcome.BEGUN, at__gt=listed)
+    starts = reconciliations.filter(outcome=Reconciliation.Outcome.BEGUN, at__gt=listed_at)
     for at in starts.values_list("at", flat=True)[:STARTS_READ]:
-        before = _newest_at(looks.filter(at__lt=at))
-        if before is None or at - before > LIST_FRESH:
+        previous_at = _newest_at(reconciliations.filter(at__lt=at))
+        if previous_at is None or at - previous_at > LIST_FRESH:
             return at
-    return listed
+    return listed_at
 
 
 def _complete_for(now: datetime, after: Sequence[datetime]) -> timedelta:
-    """Return for how long the list has been complete after all of these moments, as far as it matters.
+    """Return for how long the list has been complete since the latest of these times, as far as it matters.
 
-    A time without a list ends it: what was complete before says nothing of that time.
+    A period without a list ends it: an earlier complete list says nothing about that period.
     """
-    begins = max(*after, now - 2 * (LIST_FRESH + rules.LIST_COMPLETE_FOR))
-    listed = Reconciliation.objects.filter(outcome__in=_LISTED, at__gt=begins, at__lte=now)
+    starts_at = max(*after, now - 2 * (LIST_FRESH + rules.LIST_COMPLETE_FOR))
+    reconciliations = Reconciliation.objects.filter(outcome__in=_LISTED, at__gt=starts_at, at__lte=now)
     since = now
-    for at in listed.values_list("at", flat=True):
+    for at in reconciliations.values_list("at", flat=True):
         if since - at > LIST_FRESH:
             break
         since = at
@@ -400,11 +408,11 @@ def _complete_for(now: datetime, after: Sequence[datetime]) -> timedelta:
 
 
 def _tripped_at() -> datetime | None:
-    """Return when the newest trip that stands was."""
-    return max((change.at for change in _standing() if change.is_trip), default=None)
+    """Return the time of the newest trip in force, None if there is none."""
+    return max((change.at for change in _changes_in_force() if change.is_trip), default=None)
 
 
 def ensure_exists(at: datetime) -> None:
-    """Make the rows of the trading state and of the order sequence if there are none yet: trading."""
+    """Create the rows of the trading state (ACTIVE) and of the order sequence if they do not exist."""
     TradingSwitch.objects.get_or_create(pk=TradingSwitch.ONLY_PK, defaults={"changed_at": at})
     OrderSequence.objects.get_or_create(pk=OrderSequence.ONLY_PK)

@@ -1,4 +1,4 @@
-"""Orders and all that happens to them. `orders.journal` is the only writer of an order's state."""
+"""Orders, requests, fills and stops as tables. `orders.journal` is the only writer of an order's state."""
 
 from datetime import datetime
 from decimal import Decimal
@@ -24,10 +24,10 @@ REQUEST_ID_LENGTH = 64
 
 
 class TradeOrder(models.Model):
-    """One order at the broker (주문). A chase makes a family: a root, and re-orders that point to it.
+    """One order at the broker (주문). A chase creates a family: a root, and re-orders that point to it.
 
-    The row is committed before the request leaves, so `order_no` is empty until the broker answers.
-    Prices are won (0: no price named), quantities shares.
+    The row is committed before the request is sent, so `order_no` is empty until the broker answers.
+    Prices are in won (0: without a price), quantities in shares.
     """
 
     class Origin(models.TextChoices):
@@ -45,7 +45,7 @@ class TradeOrder(models.Model):
         (Status.UNKNOWN.value, _("unknown")),
     ]
 
-    # how the request ids begin that AEGIS makes itself: no caller's may
+    # prefixes of the request ids that AEGIS creates itself: a caller's request id must not start with one of them
     OWN_IDS = ("chase:", STOP_ID, "external:", "amend:")
 
     END_CAUSES = [
@@ -203,7 +203,7 @@ class TradeOrder(models.Model):
         verbose_name_plural = _("orders")
         ordering = ["-created_at", "-id"]
         constraints = [
-            # branches number for themselves; which of them a notice means is told by the share and the side alone
+            # each branch numbers its own orders; a notice does not name the branch: only stock and side tell them apart
             models.UniqueConstraint(
                 fields=["order_date", "branch", "order_no", "stock_code", "order_type"],
                 name="one_order_per_number_and_day",
@@ -214,7 +214,7 @@ class TradeOrder(models.Model):
             models.CheckConstraint(
                 condition=Q(root__isnull=True, attempt=0)
                 | Q(root__isnull=False, attempt__gt=0)
-                # amended elsewhere: of the family, and none of its retries
+                # an external amend: it belongs to the family, but is not a retry
                 | Q(root__isnull=False, attempt=0, origin="EXTERNAL"),
                 name="a_retry_has_a_root",
             ),
@@ -254,7 +254,7 @@ class TradeOrder(models.Model):
 
     @property
     def average_fill(self) -> Decimal | None:
-        """Return the average price of what is filled, in won."""
+        """The average price of the filled shares, in won; None without a fill."""
         return Decimal(self.filled_amount) / self.filled_qty if self.filled_qty else None
 
     @property
@@ -263,12 +263,12 @@ class TradeOrder(models.Model):
 
     @property
     def family(self) -> "models.QuerySet[TradeOrder]":
-        """The orders of one intent: the root, its re-orders, and what amends of them led to."""
+        """The orders of one intent: the root, its re-orders, and the orders that amends of them led to."""
         return TradeOrder.objects.filter(Q(pk=self.root_pk) | Q(root_id=self.root_pk))
 
     @property
     def is_cancel_requested(self) -> bool:
-        """Whether anyone but its own chase wants it cancelled, by this instance's fields."""
+        """Whether a cancel was requested by anything but its own chase, by this instance's fields."""
         return self.cancel_wanted_at is not None and self.cancel_wanted_by != RequestedBy.CHASE
 
     @property
@@ -277,13 +277,13 @@ class TradeOrder(models.Model):
 
     @property
     def cancel_sent_at(self) -> datetime | None:
-        """Return when the newest cancel of this order left, None where none ever did. It proves nothing."""
-        sent = self.requests.filter(kind=RequestKind.CANCEL, sent_at__isnull=False).order_by("-id")
-        return sent.values_list("sent_at", flat=True).first()
+        """When the newest cancel of this order was sent, None if none was. It does not prove that it arrived."""
+        cancels = self.requests.filter(kind=RequestKind.CANCEL, sent_at__isnull=False).order_by("-id")
+        return cancels.values_list("sent_at", flat=True).first()
 
     @property
     def placed(self) -> BrokerOrderRef:
-        """Return how the broker knows this order. Only an order with a number has that."""
+        """The broker's reference of this order. Raises ValueError if it has no order number yet."""
         if self.order_no is None:
             raise ValueError(f"order {self.pk} has no number yet")
         return BrokerOrderRef(
@@ -292,10 +292,11 @@ class TradeOrder(models.Model):
 
 
 class BrokerRequest(models.Model):
-    """One request about an order: to place it, to amend it, to cancel it. `orders.requests` is the only writer.
+    """One request to place, amend or cancel an order. `orders.requests` is the only writer.
 
-    `qty` is what was asked for (with `is_whole`: all that is open, whatever fills meanwhile), `confirmed_qty` what a
-    line of the broker's list says that it took. `order_no` and `branch` are those of the reply, or of that line.
+    `qty` is the requested number of shares; with `is_whole` the request is for all open shares, even if some fill
+    meanwhile. `confirmed_qty` is the number that it took by a line of the broker's list. `order_no` and `branch` are
+    those of the reply, or of that line.
     """
 
     KINDS = [
@@ -367,9 +368,9 @@ class BrokerRequest(models.Model):
         return f"{self.kind} {self.state} #{self.order_id}"
 
     def as_sent(self) -> SentRequest:
-        """Return what the rule of attribution needs of it."""
+        """Return the fields that the attribution rule (`aegis.requests.attribute`) needs."""
         sent_at = self.sent_at or self.requested_at
-        # a request that lapsed keeps the moment in which it was given up as unanswered
+        # a lapsed request keeps the time at which it was given up as unanswered
         is_given_up = self.state in (RequestState.UNKNOWN, RequestState.LAPSED) and self.state_at > sent_at
         return SentRequest(
             pk=self.pk,
@@ -385,7 +386,7 @@ class BrokerRequest(models.Model):
 
 
 class RawNotice(models.Model):
-    """A notice as it came (체결통보), stored before it is applied: the inbox."""
+    """A fill notice as received (체결통보), stored before it is applied: the inbox."""
 
     class State(models.TextChoices):
         WAITING = "WAITING", _("waiting for its order")
@@ -421,10 +422,10 @@ class RawNotice(models.Model):
 
 
 class TradeExecution(models.Model):
-    """A fill of one of our orders (체결). Its identity is the cumulative quantity it brings the order to.
+    """A fill of one of our orders (체결), identified by the order's cumulative quantity after it.
 
-    One from a NOTICE is provisional until the broker's list agrees; one from the LIST stands for what
-    notices never told. Rows are never changed but for being voided.
+    A fill from a NOTICE is provisional until the broker's list confirms it. A fill from the LIST stands for shares that
+    no notice reported. Rows never change, except that they may be voided.
     """
 
     class Source(models.TextChoices):
@@ -469,7 +470,7 @@ class TradeExecution(models.Model):
 
 
 class OrderEvent(models.Model):
-    """Something that happened to an order. Added, never edited."""
+    """An event in the history of an order. Events are added, never edited."""
 
     order = models.ForeignKey(TradeOrder, models.PROTECT, related_name="events", verbose_name=_("order"))
     at = models.DateTimeField(_("at"))
@@ -487,10 +488,11 @@ class OrderEvent(models.Model):
 
 
 class Reconciliation(models.Model):
-    """One look at the broker's list of orders. No order leaves unless the newest row has a list and is young.
+    """One reconciliation with the broker's order list.
 
-    WHOLE: every line of it. PARTLY: but for lines of strangers that nobody here can read; `error` names them, and
-    what such a list lacks is not missing. One with an unreadable line of our own orders has FAILED.
+    An order is sent only if the newest row is recent and has a list. WHOLE: every line was read. PARTLY: some lines of
+    external orders cannot be parsed; `error` names them, and an order that such a list lacks does not count as missing.
+    FAILED: also if a line of one of our own orders cannot be parsed.
     """
 
     class Outcome(models.TextChoices):
@@ -511,7 +513,7 @@ class Reconciliation(models.Model):
         db_table = "reconciliations"
         verbose_name = _("reconciliation")
         verbose_name_plural = _("reconciliations")
-        # an older look may be written after a newer one
+        # an older reconciliation may be written after a newer one
         ordering = ["-at", "-id"]
         get_latest_by = ["at", "id"]
         indexes = [models.Index(fields=["-at", "-id"], name="newest_look")]
@@ -521,7 +523,7 @@ class Reconciliation(models.Model):
 
 
 class BlacklistedStock(models.Model):
-    """A stock never to buy (블랙리스트). What is held of it may always be sold."""
+    """A stock that must not be bought (블랙리스트). Held shares of it may always be sold."""
 
     stock_code = models.CharField(_("stock code"), max_length=12, unique=True)
     stock_name = models.CharField(_("stock name"), max_length=60, blank=True)
@@ -541,7 +543,8 @@ class BlacklistedStock(models.Model):
 class TradingSwitch(models.Model):
     """The trading state (kill switch): one row. Orders only read it; `orders.kill_switch` is its only writer.
 
-    Each change is one statement, so that nobody holds this row over anything else. `version` counts the changes.
+    Each change is one statement, so that no process keeps this row locked during other work. `version` counts the
+    changes.
     """
 
     ONLY_PK = 1
@@ -568,9 +571,9 @@ class TradingSwitch(models.Model):
 
 
 class OrderSequence(models.Model):
-    """How many orders were ever committed: one row, that each of them takes in turn, so that each knows those before.
+    """The number of orders committed so far, in one row. Each new order locks it, so it sees all orders before it.
 
-    It is no part of the trading state: whoever holds this row holds up orders, and never a change of the state.
+    It is separate from the trading state: a process that locks this row delays orders, but never a change of the state.
     """
 
     ONLY_PK = 1
@@ -588,9 +591,10 @@ class OrderSequence(models.Model):
 
 
 class SwitchChange(models.Model):
-    """One change of the trading state: who, when, from where to where, and why. `is_trip`: by its own rules.
+    """One change of the trading state: who, when, from which state to which, and why.
 
-    `causes` are the codes of a trip's reasons. `cancels_buys`: our resting buys are cancelled while it stands.
+    `is_trip`: AEGIS changed it by its own rules; `causes` are the codes of the reasons. `cancels_buys`: our resting
+    buys are cancelled while the new state lasts.
     """
 
     at = models.DateTimeField(_("at"))
@@ -617,7 +621,7 @@ class SwitchChange(models.Model):
 
 
 class BasePrice(models.Model):
-    """The price that a stock's day is measured from (기준가), as the broker's quote has it."""
+    """The base price of a stock on one day (기준가), in won, as the broker's quote reports it."""
 
     stock_code = models.CharField(_("stock code"), max_length=12)
     date = models.DateField(_("date"))
@@ -635,11 +639,12 @@ class BasePrice(models.Model):
 
 
 class StopRule(models.Model):
-    """A stop on a holding: armed, triggered once, then orders one after another until no guarded share is held.
+    """A stop on a holding: armed, triggered once, then it places orders until no guarded share is held.
 
-    It goes ARMED → TRIGGERED → ORDERED → DONE; an order that did not sell all leads back to TRIGGERED with the next
-    `generation`. A cancel or an amend of its order by somebody else leads to HELD_EXTERNALLY until a person arms it
-    again. FAILED rows are of earlier versions. `value` is in the unit that `unit` names, prices are won.
+    Its states are ARMED → TRIGGERED → ORDERED → DONE. An order that did not sell all shares leads back to TRIGGERED
+    with the next `generation`. If its order is cancelled or amended, and not by the stop itself, the stop becomes
+    HELD_EXTERNALLY until a person arms it again. FAILED rows are from earlier versions. `value` is in the unit that
+    `unit` names, prices are in won.
     """
 
     class State(models.TextChoices):
@@ -758,7 +763,7 @@ class StopRule(models.Model):
 
     @property
     def request_prefix(self) -> str:
-        """Return how the request ids of all orders of this stop's sale begin."""
+        """The prefix of the request ids of all orders of this stop's sale."""
         return f"{STOP_ID}{self.pk}:"
 
     @property
@@ -767,12 +772,12 @@ class StopRule(models.Model):
 
     @property
     def sales(self) -> "models.QuerySet[TradeOrder]":
-        """Return the orders of this stop's sale; those of earlier versions were families of a chase."""
+        """The orders of this stop's sale; in earlier versions they were families of a chase."""
         own, root = Q(request_id__startswith=self.request_prefix), Q(root__request_id__startswith=self.request_prefix)
         return TradeOrder.objects.filter(own | root)
 
     def rule(self, average_price: Decimal) -> stops.Rule:
-        """Return what the pure rules need of it; `average_price` in won is the holding's."""
+        """Return this stop as the pure rules of `aegis.stops` need it; `average_price` is the holding's, in won."""
         start = stops.rebased(average_price, self.basis) if self.basis != 1 else average_price
         return stops.Rule(stops.StopKind(self.kind), stops.StopUnit(self.unit), self.value, start, self.high, self.atr)
 
@@ -784,12 +789,12 @@ class StopRule(models.Model):
 
     @property
     def counts_since(self) -> datetime:
-        """The moment from which trades count: when it was armed, or last changed."""
+        """The time from which trades count: when the stop was armed, or last changed."""
         return self.counts_from or self.armed_at
 
 
 class StopEvent(models.Model):
-    """Something that happened to a stop, in the operator's words. Added, never edited."""
+    """An event in the history of a stop; `detail` is text for the operator. Events are added, never edited."""
 
     stop = models.ForeignKey(StopRule, models.PROTECT, related_name="events", verbose_name=_("stop rule"))
     at = models.DateTimeField(_("at"))
@@ -807,7 +812,7 @@ class StopEvent(models.Model):
 
 
 class MarketHalt(models.Model):
-    """A stop of the whole market (서킷브레이커), or of programs (사이드카). `change`: of earlier versions."""
+    """A halt of the market (서킷브레이커) or of program trading (사이드카). Only earlier versions set `change`."""
 
     KINDS = [
         (market_halts.HaltKind.CIRCUIT_BREAKER.value, _("circuit breaker")),

@@ -1,7 +1,7 @@
-"""The broker's list of orders (주식일별주문체결조회) as one answer: its orders, and the lines that reference each.
+"""The broker's order list (주식일별주문체결조회): its orders, and the cancels and amends of each order.
 
-A list counts only with all its pages. One with lines that nobody can parse, or that lacks an order that we know,
-proves nothing by what it lacks.
+A list counts only with all its pages. If a list has unparsed lines, or lacks a known order, the absence of an order
+from it proves nothing.
 """
 
 from collections import defaultdict
@@ -23,11 +23,11 @@ from infra import sql
 from market import queries
 from orders.models import TradeOrder
 
-# fills and cancels of the last seconds may be missing from a list
+# a list may lack fills and cancels that are newer than this
 LIST_LAG = timedelta(seconds=10)
-# an order that the list has not shown for so long is no longer in it
+# an order is not looked for in the list after this
 ASKED_FOR = timedelta(days=7)
-# inquire-daily-ccld answers for three months back: an older order that is not settled is left to an operator
+# inquire-daily-ccld covers the last three months: an older unsettled order is left to the operator
 LIST_REACHES = timedelta(days=85)
 SAME_MINUTE = timedelta(seconds=60)
 
@@ -37,10 +37,10 @@ EMPTY = gettext_noop("the list is empty, though orders are known")
 
 @dataclass(frozen=True, slots=True)
 class OrderList:
-    """One answer. `orders` are new orders and amends, `changes` the cancels and amends by the order they reference.
+    """One answer of the broker. `orders` are new orders and amends, `changes` cancels and amends by their original.
 
-    `since` is the first day it was asked for, `phases` are those of the day on which it was. `unread` are the lines
-    that cannot be parsed; lines that our tables refuse are added to it on the way.
+    `since` is the first day of the request, and `phases` are the session phases of the day of the request. `unread`
+    are the unparsed lines. Reconciliation adds the lines that violate a constraint of our tables.
     """
 
     orders: Sequence[OrderRecord]
@@ -54,7 +54,7 @@ class OrderList:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every line was parsed, and it is not empty while it should show orders that we know."""
+        """Whether every line was parsed, and the list is not empty although it should show known orders."""
         return not self.unread and not self.is_empty_against_us
 
     @property
@@ -63,21 +63,21 @@ class OrderList:
 
     @property
     def proves_absence(self) -> bool:
-        """Whether what it lacks does not exist: it is complete, and shows every order that we know."""
+        """Whether an order that it lacks does not exist: the list is complete and shows every known order."""
         return self.is_complete and not self.lacks_known
 
     @property
     def complaint(self) -> str:
-        """Return what is wrong with it, empty if nothing is."""
+        """Return the errors of the list as one text of at most 300 characters, empty if there are none."""
         parts = [str(line) for line in self.unread] + ([EMPTY] if self.is_empty_against_us else [])
         return "; ".join(parts)[:300]
 
     def related(self, record: OrderRecord) -> list[OrderRecord]:
-        """Return the lines of the cancels and amends of an order."""
+        """Return the cancel and amend lines that reference an order."""
         return [line for line in self.changes.get(identity(record), ()) if same_branch(record.branch, line.branch)]
 
     def evidence_for(self, record: OrderRecord) -> dict[str, Any]:
-        """Return what `orders.settle` wants to know of this list beside an order's own line."""
+        """Return the arguments of `orders.settle.settle` that this list provides beside the order's own line."""
         return {
             "asked_at": self.asked_at,
             "now": self.now,
@@ -87,7 +87,7 @@ class OrderList:
         }
 
     def hides_ours(self) -> bool:
-        """Whether a line that cannot be parsed is, or may be, an order of ours that is not settled."""
+        """Whether an unparsed line is, or may be, an unsettled order of ours."""
         numbers = [line.order_no for line in self.unread]
         ours = TradeOrder.objects.filter(status__in=UNSETTLED, order_no__in=numbers)
         return bool(numbers) and (not all(numbers) or ours.exists())
@@ -101,7 +101,7 @@ _FIRST_DAY = f"""
 
 
 def first_day(asked_at: datetime) -> date:
-    """Return the first day that is not settled yet, as far back as the broker's list reaches."""
+    """Return the first day with an unsettled order, as far back as the broker's list reaches."""
     today = asked_at.astimezone(KST).date()
     days = {"today": today, "asked_since": today - ASKED_FOR, "reaches": today - LIST_REACHES}
     ((first,),) = sql.fetch(_FIRST_DAY, days)
@@ -109,7 +109,7 @@ def first_day(asked_at: datetime) -> date:
 
 
 def fetch(broker: Broker, since: date, asked_at: datetime) -> tuple[Sequence[OrderRecord], list[UnparsedLine]]:
-    """Return the orders of `since` to today, and the lines nobody can parse. Raises BrokerError."""
+    """Return the records from `since` to today, and the unparsed lines. Raises BrokerError."""
     try:
         return broker.orders(since, asked_at.astimezone(KST).date()), []
     except PartialResponse as error:
@@ -119,7 +119,7 @@ def fetch(broker: Broker, since: date, asked_at: datetime) -> tuple[Sequence[Ord
 def arrange(
     records: Sequence[OrderRecord], unread: list[UnparsedLine], *, since: date, asked_at: datetime, now: datetime
 ) -> OrderList:
-    """Return an answer of the broker's with its lines in their places, and their codes as our tables write them."""
+    """Return the broker's records as an `OrderList`, with stock codes as our tables write them."""
     codes = queries.canonical_codes({record.code for record in records})
     records = [replace(record, code=codes.get(record.code, record.code)) for record in records]
     changes = defaultdict(list)
@@ -131,7 +131,7 @@ def arrange(
     return OrderList(orders, changes, unread, asked_at, now, since, phases, lacks_known)
 
 
-# an amend that was numbered and not carried out leads to no order
+# an amend that has a number but is not carried out produces no order
 _KNOWN = f"""
     SELECT order_date, order_no, stock_code, order_type FROM trade_orders
     WHERE order_no IS NOT NULL AND order_date >= %(since)s AND accepted_at < %(lag)s AND decided_by = ''
@@ -141,12 +141,12 @@ _KNOWN = f"""
 
 
 def _lacks_known(orders: Sequence[OrderRecord], since: date, asked_at: datetime) -> bool:
-    """Whether an order with a number, of any state, is missing though it is old enough to be in any list.
+    """Whether a numbered order of any state is missing although it is old enough to be in every list.
 
-    One that the exchange turned away may be left out of lists, and one that an operator has decided is not asked for.
+    A rejected order may be left out of lists, and an order that an operator decided is not expected.
     """
-    listed = {identity(record) for record in orders}
-    return any(row not in listed for row in sql.fetch(_KNOWN, {"since": since, "lag": asked_at - LIST_LAG}))
+    identities = {identity(record) for record in orders}
+    return any(row not in identities for row in sql.fetch(_KNOWN, {"since": since, "lag": asked_at - LIST_LAG}))
 
 
 def identity(record: OrderRecord) -> Identity:
@@ -154,57 +154,57 @@ def identity(record: OrderRecord) -> Identity:
 
 
 def same_branch(ours: str, theirs: str) -> bool:
-    """Whether two branches may be one: a reply, or a list, may leave it out."""
+    """Whether two branches may be the same: a reply or a list may omit the branch."""
     ours, theirs = ours.lstrip("0"), theirs.lstrip("0")
     return not ours or not theirs or ours == theirs
 
 
-_LISTED = "order_date = ANY(%(days)s) AND order_no = ANY(%(numbers)s) ORDER BY created_at DESC, id DESC"
+_ROWS_OF_NUMBERS = "order_date = ANY(%(days)s) AND order_no = ANY(%(numbers)s) ORDER BY created_at DESC, id DESC"
 
 
 class KnownOrders:
-    """The rows of the lines of a list. Numbers are compared with date, branch, stock and side, never alone."""
+    """Our rows for the records of a list. Numbers are compared with date, branch, stock and side, never alone."""
 
-    def __init__(self, records: Sequence[OrderRecord], listed: Sequence[OrderRecord] = ()) -> None:
-        """Look up the rows of these lines; `listed` are all lines of the list that they are from."""
+    def __init__(self, records: Sequence[OrderRecord], all_records: Sequence[OrderRecord] = ()) -> None:
+        """Look up the rows of `records`; `all_records` are all orders of their list."""
         numbers, days = {record.order_no for record in records}, {record.order_date for record in records}
         self._branches = defaultdict(list)
-        for record in listed or records:
+        for record in all_records or records:
             self._branches[identity(record)].append(record.branch)
         self._rows = defaultdict(list)
-        for row in sql.find(TradeOrder, _LISTED, {"days": list(days), "numbers": list(numbers)}):
+        for row in sql.find(TradeOrder, _ROWS_OF_NUMBERS, {"days": list(days), "numbers": list(numbers)}):
             self._rows[row.order_date, row.order_no or "", row.stock_code, row.order_type].append(row)
 
     def row_of(self, record: OrderRecord) -> TradeOrder | None:
         rows = self._rows.get(identity(record), ())
         exact = next((row for row in rows if same_branch(row.branch, record.branch)), None)
-        return exact or next((row for row in rows if self._has_no_line(row) and _is_the_same(row, record)), None)
+        return exact or next((row for row in rows if self._has_no_line(row) and _is_same_order(row, record)), None)
 
     def _has_no_line(self, row: TradeOrder) -> bool:
-        """Whether no line has its number under its own branch: then another branch's may be it."""
+        """Whether no record has the row's number and branch: then a record of another branch may match."""
         key = (row.order_date, row.order_no or "", row.stock_code, row.order_type)
         return not any(same_branch(row.branch, branch) for branch in self._branches[key])
 
 
-def _is_the_same(row: TradeOrder, record: OrderRecord) -> bool:
-    """Whether a line under another branch is this order all the same: the same in everything, of the same minute.
+def _is_same_order(row: TradeOrder, record: OrderRecord) -> bool:
+    """Whether a record of another branch is this order: the same quantity, kind and price, and the same minute.
 
-    UNVERIFIED: that the branch of a reply (KRX_FWDG_ORD_ORGNO) is always printed as the list's ord_gno_brno; a recorded
-    list with an order whose reply was recorded too settles it.
+    UNVERIFIED: that the branch of a reply (KRX_FWDG_ORD_ORGNO) always equals the list's ord_gno_brno. A recorded list
+    with an order whose reply was recorded too settles it.
     """
     if row.accepted_at is None:
         return False
-    priced = not OrderKind(row.order_kind).is_priced or row.price == record.price
+    is_same_price = not OrderKind(row.order_kind).is_priced or row.price == record.price
     return (
         (row.qty, row.order_kind) == (record.qty, record.kind.value)
-        and priced
+        and is_same_price
         and abs(record.stamped_at - row.accepted_at) <= SAME_MINUTE
     )
 
 
 @contextmanager
 def as_unread(record: OrderRecord, unread: list[UnparsedLine]) -> Iterator[None]:
-    """Treat a line that violates a constraint of ours as unparsed, and continue with the rest."""
+    """Treat a record that violates a constraint of our tables as unparsed, and continue with the rest."""
     try:
         yield
     except (DataError, IntegrityError, IllegalMove) as error:
@@ -212,7 +212,7 @@ def as_unread(record: OrderRecord, unread: list[UnparsedLine]) -> Iterator[None]
 
 
 def describe(record: OrderRecord) -> str:
-    """Return the figures of a line, as evidence."""
+    """Return the quantities of a record, in shares, as evidence for the event log."""
     return (
         f"list: ordered {record.qty}, filled {record.filled_qty}, open {record.open_qty}, "
         f"cancelled {record.cancelled_qty}, refused {record.rejected_qty}"

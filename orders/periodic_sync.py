@@ -1,4 +1,4 @@
-"""The day's routine: what is due is read from the tables, so a missed turn is made up by the next."""
+"""Periodic synchronisation with the broker. The tables decide what is due, so a missed run is made up by the next."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -16,24 +16,25 @@ from portfolio.service import PortfolioService
 
 RECENT = timedelta(days=7)
 NOTICE_PATIENCE = timedelta(minutes=10)
-# a balance was asked for a little before its row was written
+# a balance row is written up to this long after the broker was asked
 BALANCE_OVERLAP = timedelta(seconds=2)
 
 
 def begin(broker: Broker, now: Callable[[], datetime]) -> None:
-    """Learn which days trade, what we hold, and what became of our orders."""
+    """Read the trading calendar, the balance and the order list."""
     reference_data.sync_calendar_of_the_day(broker, now=now())
     KISFetcher(broker, now).sync_portfolio()
     reconcile(broker, now)
 
 
 def is_look_wanted(now: datetime) -> bool:
-    """Whether an order waits to be confirmed, or a notice for its order: for a while, then each minute's turn will do.
+    """Whether an order waits for its confirmation, or a recent fill notice is not settled yet.
 
-    A notice of an order that is in no list, or in a line of it that nobody can read, would have it asked for ever.
+    A notice counts for `NOTICE_PATIENCE` only; after that the reconciliation of each minute is enough. The notice of an
+    order that no list shows, or only an unparsed line shows, would otherwise cause requests for ever.
     """
-    open_questions = Q(state=RawNotice.State.WAITING) | Q(state=RawNotice.State.DOUBTFUL)
-    notices = RawNotice.objects.filter(open_questions, received_at__gte=now - NOTICE_PATIENCE)
+    is_unsettled = Q(state=RawNotice.State.WAITING) | Q(state=RawNotice.State.DOUBTFUL)
+    notices = RawNotice.objects.filter(is_unsettled, received_at__gte=now - NOTICE_PATIENCE)
     orders = TradeOrder.objects.filter(
         Q(lookup_at__isnull=True) | Q(lookup_at__lte=now),
         look_wanted=True,
@@ -43,9 +44,9 @@ def is_look_wanted(now: datetime) -> bool:
 
 
 def sync_balance(broker: Broker, now: Callable[[], datetime], *, while_open: bool) -> None:
-    """Take over the balance if the market is as open as this turn is meant for (spec §0.4).
+    """Take over the balance, if whether any market is open equals `while_open` (spec §0.4).
 
-    In the open hours the base prices of what is held are asked for, once a day, for the day's loss.
+    While a market is open, also fetch the base prices of the holdings once a day, for the daily loss.
     """
     if queries.is_any_market_open(now()) is while_open:
         KISFetcher(broker, now).sync_portfolio()
@@ -54,7 +55,7 @@ def sync_balance(broker: Broker, now: Callable[[], datetime], *, while_open: boo
 
 
 def sync_after_fills(broker: Broker, now: Callable[[], datetime]) -> None:
-    """Take over the balance soon after a fill: our own count moved the shares, and only the broker knows the cash."""
+    """Take over the balance soon after a fill: we count the shares ourselves, but only the broker knows the cash."""
     fill = TradeExecution.objects.order_by("-id").values_list("recorded_at", flat=True).first()
     snapshot = PortfolioService().get_snapshot()
     if fill is not None and (snapshot is None or fill > snapshot.timestamp - BALANCE_OVERLAP):
@@ -62,7 +63,7 @@ def sync_after_fills(broker: Broker, now: Callable[[], datetime]) -> None:
 
 
 def our_stocks(now: datetime) -> set[str]:
-    """Return the codes of what we hold or ordered lately."""
-    held = {holding.stock_code for holding in PortfolioService().get_portfolio()}
-    ordered = TradeOrder.objects.filter(created_at__gte=now - RECENT).values_list("stock_code", flat=True)
-    return held | set(ordered)
+    """Return the codes of the stocks that are held, or were ordered in the last seven days."""
+    held_codes = {holding.stock_code for holding in PortfolioService().get_portfolio()}
+    ordered_codes = TradeOrder.objects.filter(created_at__gte=now - RECENT).values_list("stock_code", flat=True)
+    return held_codes | set(ordered_codes)

@@ -1,4 +1,4 @@
-"""Prices of what we hold, asked for where no feed tells them: while the socket is down, or full."""
+"""REST fallback polling: asks for the prices of holdings that no feed covers, because the socket is down or full."""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -17,53 +17,53 @@ from portfolio.service import PortfolioService
 log = logging.getLogger(__name__)
 
 _FEEDS = {Market.KRX: "H0STCNT0", Market.NXT: "H0NXCNT0"}
-_told: frozenset[str] = frozenset()
+_logged_codes: frozenset[str] = frozenset()
 
 
 def poll(broker: Broker, status: StreamStatus, now: Callable[[], datetime]) -> int:
-    """Ask the price of every holding that no feed tells of, while its venue trades; return how many were told.
+    """Ask for the price of every holding without a feed, while its venue trades; return the number of prices read.
 
-    One process at a time; the allowance of quotations decides how long it takes.
+    One process at a time. The call limit for quotations determines how long it takes.
     """
     venue = queries.get_available_market(now())
-    codes = _unheard(status, venue) if venue is not None and queries.is_trading(venue, now()) else []
-    _say(frozenset(codes), status)
+    codes = _codes_without_feed(status, venue) if venue is not None and queries.is_trading(venue, now()) else []
+    _log_change(frozenset(codes), status)
     if venue is None or not codes:
         return 0
     with advisory_lock("polling") as is_ours:
-        return _ask(broker, codes, venue, now) if is_ours else 0
+        return _poll_prices(broker, codes, venue, now) if is_ours else 0
 
 
-def _unheard(status: StreamStatus, venue: Market) -> list[str]:
-    held = [holding.stock_code for holding in PortfolioService().get_portfolio()]
+def _codes_without_feed(status: StreamStatus, venue: Market) -> list[str]:
+    codes = [holding.stock_code for holding in PortfolioService().get_portfolio()]
     if venue is Market.NXT:
-        held = list(Stock.objects.filter(pk__in=held, trades_on_nxt=True).values_list("pk", flat=True))
-    heard = status.held if status.is_alive else ()
-    return [code for code in held if f"{_FEEDS[venue]}:{code}" not in heard]
+        codes = list(Stock.objects.filter(pk__in=codes, trades_on_nxt=True).values_list("pk", flat=True))
+    topics = status.held if status.is_alive else ()
+    return [code for code in codes if f"{_FEEDS[venue]}:{code}" not in topics]
 
 
-def _ask(broker: Broker, codes: Iterable[str], venue: Market, now: Callable[[], datetime]) -> int:
-    asked = 0
+def _poll_prices(broker: Broker, codes: Iterable[str], venue: Market, now: Callable[[], datetime]) -> int:
+    count = 0
     for code in codes:
         at = now()
         try:
             price = broker.quote(code, venue).price
         except BrokerError as error:
-            log.warning("the price of %s cannot be asked for: %s", code, error)
+            log.warning("the price of %s cannot be read: %s", code, error)
             break
         ledger.mark({code: price}, PriceSource.POLL, at=at)
-        asked += 1
-    return asked
+        count += 1
+    return count
 
 
-def _say(codes: frozenset[str], status: StreamStatus) -> None:
-    """Tell the log when asking begins, changes and ends; the holdings themselves bear their price's source."""
-    global _told
-    if codes == _told:
+def _log_change(codes: frozenset[str], status: StreamStatus) -> None:
+    """Log the start, each change and the end of polling; each holding records the source of its price."""
+    global _logged_codes
+    if codes == _logged_codes:
         return
     if codes:
-        why = "the socket is full" if status.is_alive else f"the socket is {status.state}"
-        log.warning("%s: prices are asked for instead, of %s", why, ", ".join(sorted(codes)))
+        reason = "the socket is full" if status.is_alive else f"the socket is {status.state}"
+        log.warning("%s: polling the prices of %s", reason, ", ".join(sorted(codes)))
     else:
-        log.info("every holding's price is heard again, or its market is closed: none is asked for")
-    _told = codes
+        log.info("polling ended: every holding has a feed again, or its market is closed")
+    _logged_codes = codes

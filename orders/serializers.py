@@ -1,6 +1,6 @@
-"""Rows as JSON: the shapes that commands print and tasks return. What they hold is promised in docs/commands.md.
+"""Rows as JSON: the shapes that commands print and tasks return. docs/commands.md documents them as stable.
 
-Whole won and shares are numbers, figures with decimals are text, moments are ISO 8601 in Korean time.
+Whole won and shares are numbers, decimals are text, and times are ISO 8601 in Korean time.
 """
 
 from datetime import datetime
@@ -27,12 +27,12 @@ class PlanShape(TypedDict):
 
 
 class OrderShape(TypedDict):
-    """An order. `price` is 0 if it names none; `root` is the order it chases for, null for a first one.
+    """An order. `price` is in won, 0 if it has none. `root` is the first order of its family, null for that order.
 
-    `strategy` is its pricing style, `strategy_id` the caller's own text. `replaces` is the order that an amend moved to
-    this one. `withdrawn_qty` shares of it were cancelled or amended away while it was open; `end_cause` says what ended
-    it. `missing_since`: the broker's list lacks it; `unlisted_since`: the list lacks fills that a notice told of;
-    `cancel_wanted_at`: its cancel was requested, which proves nothing while it is open.
+    `strategy` is its pricing style, `strategy_id` the caller's own text. `replaces` is the original order, if an amend
+    produced this one. `withdrawn_qty` shares were cancelled or amended away while it was open; `end_cause` is the end
+    cause. `missing_since`: the broker's list lacks it. `unlisted_since`: the list lacks fills that a notice reported.
+    `cancel_wanted_at`: its cancel was requested; while it is open, that does not mean that it is cancelled.
     """
 
     id: int
@@ -91,7 +91,7 @@ class EventShape(TypedDict):
 
 
 class ExecutionShape(TypedDict):
-    """A fill. `source` says who told of it first, a notice or the broker's list; `voided_at` that it was not true."""
+    """A fill. `source` is its first source, a notice or the broker's list; `voided_at` is set if it was not true."""
 
     id: int
     order: int
@@ -113,9 +113,9 @@ class ExecutionShape(TypedDict):
 
 
 class DraftShape(TypedDict):
-    """An order that was judged and priced, and not sent. `cost` is what the broker would hold back, in won.
+    """An order that was priced and checked, and not sent. `cost` is the cash that the broker would reserve, in won.
 
-    `changed` says why it would go as another kind than was asked for, empty where it would not.
+    `changed` says why its kind differs from the intent's, empty if it does not.
     """
 
     code: str
@@ -160,7 +160,7 @@ class AccountShape(TypedDict):
 
 
 class SwitchShape(TypedDict):
-    """The kill switch after it was turned."""
+    """A change of the trading state."""
 
     state: str
     from_state: str
@@ -170,9 +170,9 @@ class SwitchShape(TypedDict):
 
 
 class StopShape(TypedDict):
-    """A stop. `limit` is where it fires now, in won, 0 without shares; `order` what it sold with, null before.
+    """A stop. `limit` is the price, in won, that triggers it now, 0 without shares. `order` is its sale, null before.
 
-    `quantity` in shares, null for the whole holding. `sources` are the venues whose trades may trigger it.
+    `quantity` is in shares, null for the whole holding. `sources` are the venues whose trades may trigger it.
     """
 
     id: int
@@ -195,7 +195,7 @@ class StopShape(TypedDict):
 
 
 class GapShape(TypedDict):
-    """How far from a benchmark: ticks and basis points a share, won in all. Positive: it cost money."""
+    """The distance from a benchmark: in ticks and basis points per share, and in won in total. Positive is a cost."""
 
     ticks: str
     bp: str
@@ -203,7 +203,7 @@ class GapShape(TypedDict):
 
 
 class FamilyShape(TypedDict):
-    """One intent with its re-orders, and how well it was executed; null where nothing is filled."""
+    """One order family and its execution quality; the quality fields are null if nothing is filled."""
 
     order: int
     code: str
@@ -225,7 +225,7 @@ class FamilyShape(TypedDict):
 
 
 class SavingsShape(TypedDict):
-    """A line of the savings table; `style` is empty for all of them. Percentages are positive where money was saved."""
+    """A line of the savings table; `style` is empty in the line of the total. Positive percentages are savings."""
 
     style: str
     families: int
@@ -242,7 +242,7 @@ class SavingsShape(TypedDict):
 
 
 class OpenOrderShape(TypedDict):
-    """An open order by the broker's own list; `qty` shares are open, `order` is our own number of it, null without."""
+    """An open order by the broker's own list. `qty` shares are open; `order` is the key of our row, null if none."""
 
     order: int | None
     order_no: str
@@ -255,10 +255,11 @@ class OpenOrderShape(TypedDict):
 
 
 class CancelAllResultShape(TypedDict):
-    """What became of everything that was open, by order number.
+    """The result for every order that was open, by order number.
 
-    `cancelled`: the broker's list no longer shows them. `unconfirmed`: the cancel was sent, and the list still shows
-    them or could not be read. `left` are external orders, left alone.
+    `cancelled`: the broker's list no longer shows them as open. `unconfirmed`: the cancel was sent, and the list still
+    shows them or could not be read. `failed`: the cancel failed, with the reason. `left` are external orders that were
+    not cancelled. `unseen` says why not all open orders are known, empty if they are.
     """
 
     cancelled: list[str]
@@ -280,12 +281,12 @@ def _text(figure: Decimal | None) -> str | None:
     return f"{figure:f}" if figure is not None else None
 
 
-def plan(each: Plan) -> PlanShape:
+def plan(chase_plan: Plan) -> PlanShape:
     return {
-        "wait_seconds": each.wait_seconds,
-        "max_retries": each.max_retries,
-        "step_ticks": each.step_ticks,
-        "market_after": each.market_after,
+        "wait_seconds": chase_plan.wait_seconds,
+        "max_retries": chase_plan.max_retries,
+        "step_ticks": chase_plan.step_ticks,
+        "market_after": chase_plan.market_after,
     }
 
 
@@ -330,17 +331,17 @@ def order(row: TradeOrder) -> OrderShape:
     }
 
 
-def candidate(each: dict[str, Any]) -> CandidateShape:
+def candidate(fields: dict[str, Any]) -> CandidateShape:
     return {
-        "order_no": each["order_no"],
-        "branch": each["branch"],
-        "market": each["market"],
-        "placed_at": each["placed_at"],
-        "qty": each["qty"],
-        "price": each["price"],
-        "filled_qty": each["filled_qty"],
-        "open_qty": each["open_qty"],
-        "cancelled_qty": each["cancelled_qty"],
+        "order_no": fields["order_no"],
+        "branch": fields["branch"],
+        "market": fields["market"],
+        "placed_at": fields["placed_at"],
+        "qty": fields["qty"],
+        "price": fields["price"],
+        "filled_qty": fields["filled_qty"],
+        "open_qty": fields["open_qty"],
+        "cancelled_qty": fields["cancelled_qty"],
     }
 
 
@@ -371,29 +372,29 @@ def execution(row: TradeExecution) -> ExecutionShape:
     }
 
 
-def draft(each: PricedOrder) -> DraftShape:
-    request = each.request
+def draft(priced: PricedOrder) -> DraftShape:
+    request = priced.request
     return {
         "code": request.code,
-        "name": each.stock.name,
+        "name": priced.stock.name,
         "side": request.side.value,
         "market": request.market.value,
         "kind": request.kind.value,
-        "strategy": each.strategy,
-        "strategy_id": each.strategy_id,
-        "tick_offset": each.tick_offset,
+        "strategy": priced.strategy,
+        "strategy_id": priced.strategy_id,
+        "tick_offset": priced.tick_offset,
         "qty": request.qty,
         "price": request.price if request.kind.is_priced else 0,
         "trigger": request.trigger,
-        "last_price": each.quote.price,
-        "cost": each.cost_won,
-        "changed": risk.say(each.changed) if each.changed else "",
-        "chase": plan(each.plan),
+        "last_price": priced.quote.price,
+        "cost": priced.cost_won,
+        "changed": risk.say(priced.changed) if priced.changed else "",
+        "chase": plan(priced.plan),
     }
 
 
-def reason(each: Denial) -> ReasonShape:
-    return {"code": each.code, "message": risk.say(each)}
+def reason(denial: Denial) -> ReasonShape:
+    return {"code": denial.code, "message": risk.say(denial)}
 
 
 def holding(row: Portfolio) -> HoldingShape:
@@ -419,32 +420,32 @@ def account(row: AccountSnapshot) -> AccountShape:
     }
 
 
-def open_order(each: OpenOrder, row: TradeOrder | None) -> OpenOrderShape:
-    placed = each.placed
+def open_order(item: OpenOrder, row: TradeOrder | None) -> OpenOrderShape:
+    ref = item.placed
     return {
         "order": row.pk if row else None,
-        "order_no": placed.order_no,
-        "order_date": placed.order_date.isoformat(),
-        "branch": placed.branch,
-        "market": placed.market.value,
-        "code": each.code,
-        "side": each.side.value,
-        "qty": each.qty,
+        "order_no": ref.order_no,
+        "order_date": ref.order_date.isoformat(),
+        "branch": ref.branch,
+        "market": ref.market.value,
+        "code": item.code,
+        "side": item.side.value,
+        "qty": item.qty,
     }
 
 
-def swept(each: CancelAllResult) -> CancelAllResultShape:
+def swept(result: CancelAllResult) -> CancelAllResultShape:
     return {
-        "cancelled": each.cancelled,
-        "unconfirmed": [{"order_no": number, "message": why} for number, why in each.unconfirmed.items()],
-        "failed": [{"order_no": number, "message": why} for number, why in each.failed.items()],
-        "left": each.left,
-        "unseen": each.unseen,
+        "cancelled": result.cancelled,
+        "unconfirmed": [{"order_no": number, "message": why} for number, why in result.unconfirmed.items()],
+        "failed": [{"order_no": number, "message": why} for number, why in result.failed.items()],
+        "left": result.left,
+        "unseen": result.unseen,
     }
 
 
-def gap(each: Gap) -> GapShape:
-    return {"ticks": f"{each.ticks:f}", "bp": f"{each.bp:f}", "won": each.won}
+def gap(distance: Gap) -> GapShape:
+    return {"ticks": f"{distance.ticks:f}", "bp": f"{distance.bp:f}", "won": distance.won}
 
 
 def family(line: QualityLine) -> FamilyShape:
@@ -470,20 +471,20 @@ def family(line: QualityLine) -> FamilyShape:
     }
 
 
-def savings(each: Savings) -> SavingsShape:
+def savings(line: Savings) -> SavingsShape:
     return {
-        "style": each.style,
-        "families": each.families,
-        "filled_families": each.filled_families,
-        "estimated": each.estimated,
-        "fill_pct": f"{each.fill_pct:f}",
-        "turnover_won": each.turnover_won,
-        "fees_won": each.fees_won,
-        "arrival_pct": f"{each.arrival_pct:f}",
-        "market_pct": f"{each.market_pct:f}",
-        "saved_won": each.saved_won,
-        "yearly_usual_won": each.yearly_usual_won,
-        "yearly_own_won": each.yearly_own_won,
+        "style": line.style,
+        "families": line.families,
+        "filled_families": line.filled_families,
+        "estimated": line.estimated,
+        "fill_pct": f"{line.fill_pct:f}",
+        "turnover_won": line.turnover_won,
+        "fees_won": line.fees_won,
+        "arrival_pct": f"{line.arrival_pct:f}",
+        "market_pct": f"{line.market_pct:f}",
+        "saved_won": line.saved_won,
+        "yearly_usual_won": line.yearly_usual_won,
+        "yearly_own_won": line.yearly_own_won,
     }
 
 

@@ -1,4 +1,4 @@
-"""Rows of stops. Every change of a stop's state goes through here, as a compare-and-set.
+"""Rows of stops. Every change of a stop's state is made here, as a compare-and-set.
 
 `orders.stops` arms and triggers stops, `orders.stop_sale` sells for them.
 """
@@ -13,7 +13,7 @@ from infra import sql
 from orders.models import StopEvent, StopRule
 
 State = StopRule.State
-# stops that still guard shares, or wait for a person
+# states of stops that still guard shares, or wait for a person
 LIVE = (State.ARMED, State.TRIGGERED, State.ORDERED, State.HELD_EXTERNALLY)
 SELLING = (State.TRIGGERED, State.ORDERED)
 _UNCLAIMED = """
@@ -22,30 +22,31 @@ _UNCLAIMED = """
 
 
 def move(row: StopRule, states: Sequence[StopRule.State], at: datetime | None = None, **fields: Any) -> bool:
-    """Change a row that is in one of `states`; False if it is not any more."""
+    """Update a row that is in one of `states`; return False if it is not any more."""
     return _change(StopRule.objects.filter(pk=row.pk, state__in=states), at, fields)
 
 
 def move_judged(row: StopRule, judged_from: datetime, at: datetime, **fields: Any) -> bool:
-    """Change an armed stop, if it was neither moved nor armed again since trades counted from `judged_from`."""
+    """Update an armed stop, if it was neither moved nor armed again since trades counted from `judged_from`."""
     same = Q(counts_from=judged_from) | Q(counts_from=None, armed_at=judged_from)
     return _change(StopRule.objects.filter(same, pk=row.pk, state=State.ARMED), at, fields)
 
 
 def move_generation(row: StopRule, at: datetime | None = None, **fields: Any) -> bool:
-    """Change a stop that sells, if neither its state nor its generation has changed since it was read."""
-    seen = StopRule.objects.filter(pk=row.pk, state=row.state, generation=row.generation)
-    return _change(seen, at, fields)
+    """Update a stop that sells, if neither its state nor its generation has changed since it was read."""
+    rows = StopRule.objects.filter(pk=row.pk, state=row.state, generation=row.generation)
+    return _change(rows, at, fields)
 
 
 def claim_row(pk: int, now: datetime, until: datetime) -> StopRule | None:
-    """Claim a stop that nobody has claimed, and return it. Nobody waits for the disk: a claim need not survive it.
+    """Claim a stop that no worker has claimed, and return it; None if another has.
 
-    A claim that ends twice as far ahead as one can was made before the clock was set back: it is none.
+    The statement does not wait for the disk: a claim need not survive a crash of the database. A claim that ends more
+    than two claim periods from now was made before the clock was set back, and does not count.
     """
-    values = {"stop": pk, "now": now, "until": until, "far": until + (until - now)}
-    claimed = sql.change(StopRule, "claimed_until = %(until)s", _UNCLAIMED, values, is_durable=False)
-    return claimed[0] if claimed else None
+    params = {"stop": pk, "now": now, "until": until, "far": until + (until - now)}
+    rows = sql.change(StopRule, "claimed_until = %(until)s", _UNCLAIMED, params, is_durable=False)
+    return rows[0] if rows else None
 
 
 def _change(rows: QuerySet[StopRule], at: datetime | None, fields: dict[str, Any]) -> bool:

@@ -1,7 +1,7 @@
-"""Stops on holdings: armed, triggered once, then sold for by `orders.stop_sale` until no guarded share is held.
+"""Stops on holdings: armed, triggered once, then sold by `orders.stop_sale` until no guarded share is held.
 
-A row goes ARMED → TRIGGERED by compare-and-set, whoever saw the price, and however often. Any worker may take a step of
-the sale up where another died.
+A row changes from ARMED to TRIGGERED by compare-and-set, so it triggers once even if several processes see the price.
+Any worker may continue the sale of a worker that died.
 """
 
 import logging
@@ -38,11 +38,11 @@ from portfolio.service import PortfolioService
 log = logging.getLogger(__name__)
 
 CLAIM = timedelta(seconds=5)
-# a step's own message is on its way for so long: the sweep restarts what is overdue by more
+# the message of a step may take this long to arrive: the sweep restarts a stop that is overdue by more
 OVERDUE = timedelta(seconds=2)
 RENEW_SECONDS = 2.0
 STEPS_AT_ONCE = 4
-# what an event says to an operator, in its own words
+# the operator's text of each event
 SAID: Mapping[str, str] = {
     StopEventKind.ARMED: gettext_noop("armed"),
     StopEventKind.EDITED: gettext_noop("changed"),
@@ -50,12 +50,12 @@ SAID: Mapping[str, str] = {
     StopEventKind.TRIGGERED: gettext_noop("triggered"),
     StopEventKind.WAITS: gettext_noop("not sold yet"),
     StopEventKind.ORDERED: gettext_noop("ordered"),
-    StopEventKind.AGAIN: gettext_noop("ordered anew"),
-    StopEventKind.OPPOSITE: gettext_noop("own buys stand against the sale"),
+    StopEventKind.AGAIN: gettext_noop("ordered again"),
+    StopEventKind.OPPOSITE: gettext_noop("own buys could trade against the sale"),
     StopEventKind.LOCKED: gettext_noop("shares that cannot be sold"),
-    StopEventKind.NO_BID: gettext_noop("nobody bids"),
+    StopEventKind.NO_BID: gettext_noop("no bids"),
     StopEventKind.LOWER_LIMIT: gettext_noop("locked at the lower limit"),
-    StopEventKind.REFUSED: gettext_noop("refused again and again"),
+    StopEventKind.REFUSED: gettext_noop("refused several times"),
     StopEventKind.DONE: gettext_noop("done"),
     StopEventKind.HELD_EXTERNALLY: gettext_noop("HELD: it guards nothing until it is armed again"),
     StopEventKind.REARMED: gettext_noop("armed again"),
@@ -66,13 +66,13 @@ SAID: Mapping[str, str] = {
     StopEventKind.HEARD: gettext_noop("its feed is heard again"),
     StopEventKind.IMPLAUSIBLE: gettext_noop("an impossible price"),
 }
-# days asked for so that a true range of ATR_DAYS trading days is among them
+# calendar days of daily prices to read, so that they contain ATR_DAYS trading days
 ATR_SPAN = timedelta(days=3 * ATR_DAYS)
-# a change of the base price by less is what rounding leaves, and is not reported
+# a smaller relative change of the base price comes from rounding, and is not reported
 TOLD_FROM = Decimal("0.005")
 
 
-# --- by hand -------------------------------------------------------------------------------------
+# --- arming, editing and disarming ---------------------------------------------------------------
 
 
 def draft(
@@ -88,13 +88,13 @@ def draft(
     may_trigger_now: bool = False,
     quote: Quote | None = None,
 ) -> StopRule:
-    """Return the row of a stop that may be armed, not saved: `value` in won, percent, or multiples of the true range.
+    """Return the unsaved row of a valid stop: `value` in won, percent, or multiples of the true range.
 
-    `code` may be a name too. `quantity` in shares, None for the whole holding, shares bought later included. `sources`
-    names the venues whose trades may trigger it, as `KRX,NXT`, empty for those that the settings name. `quote` was
-    asked for just before (`stop_watch.quote_before`): it says what the stock trades at, and of which day its prices
-    are. Raises ValidationError, by field: it is no stock, no shares or fewer than `quantity` are held, the value could
-    never fire, or would at once and nobody confirmed that it may (`may_trigger_now`).
+    `code` is a stock code or name. `quantity` is in shares, None for the whole holding, shares bought later included.
+    `sources` names the venues whose trades may trigger the stop, as `KRX,NXT`, empty for those of the settings. `quote`
+    was requested just before (`stop_polling.quote_before`): it gives the current price, and the day of its prices.
+    Raises ValidationError, by field: the stock is unknown, no shares or fewer than `quantity` are held, the stop could
+    never trigger, or it would trigger at once without the confirmation `may_trigger_now`.
     """
     try:
         code = codes.resolve(code)
@@ -102,8 +102,8 @@ def draft(
         raise ValidationError({"stock_code": codes.explain(error)}) from error
     holding = PortfolioService().get_holding(code)
     if holding is None:
-        words = gettext("{code}: a stop guards shares that are held, and none are").format(code=code)
-        raise ValidationError({"stock_code": words})
+        message = gettext("{code}: a stop guards shares that are held, and none are").format(code=code)
+        raise ValidationError({"stock_code": message})
     row = StopRule(
         stock_code=code,
         stock_name=holding.stock_name,
@@ -141,7 +141,7 @@ def arm(
 ) -> StopRule:
     """Arm a stop on a holding and return its row. Raises ValidationError as `draft` does.
 
-    With a `quote` of just before, a polled price is of a trade since the arming if the running total rose since.
+    With a `quote`, a later poll recognizes a trade since the arming by a rise of the quote's running total of shares.
     """
     row = draft(
         code,
@@ -172,9 +172,9 @@ def preview_edit(
     may_trigger_now: bool = False,
     quote: Quote | None = None,
 ) -> StopRule:
-    """Return a stop as it would be, not saved. Raises ValidationError, by field, as `draft` does.
+    """Return a stop as an edit would leave it, not saved. Raises ValidationError, by field, as `draft` does.
 
-    Without `sources` the venues that may trigger it stay as they are.
+    Without `sources` the venues that may trigger it stay the same.
     """
     holding = PortfolioService().get_holding(row.stock_code)
     if holding is None:
@@ -198,29 +198,29 @@ def edit(
     may_trigger_now: bool = False,
     quote: Quote | None = None,
 ) -> None:
-    """Change what an armed stop fires at, from now on. Raises ValidationError, by field, as `draft` does.
+    """Change the limit of an armed stop from now on. Raises ValidationError, by field, as `draft` does.
 
     `quote` as in `arm`.
     """
     row = preview_edit(row, unit, value, at=at, sources=sources, may_trigger_now=may_trigger_now, quote=quote)
     changes = {"unit": unit, "value": value, "atr": row.atr, "sources": row.sources, "counts_from": at}
-    known = StopRule.objects.filter(pk=row.pk).first() or row  # polls go on while a person decides
-    changes |= {"looks": _first_looks(quote, at, _known_totals(known, at)), "heard_totals": {}}
+    latest = StopRule.objects.filter(pk=row.pk).first() or row  # polls continue while a person decides
+    changes |= {"looks": _first_looks(quote, at, _known_totals(latest, at)), "heard_totals": {}}
     changes |= {"based_on": row.based_on, "base_price": row.base_price, "moved_by": row.moved_by}
     with transaction.atomic():
         if not move(row, [State.ARMED], at=at, **changes):
-            raise ValidationError(_not_any_more(row))
+            raise ValidationError(_state_message(row))
         append_event(row, StopEventKind.EDITED, f"{limit(row):,} ({by})", at=at)
 
 
 def disarm(row: StopRule, *, why: str, at: datetime, who: str = "") -> None:
-    """Disarm a stop: it sells nothing from now on. The order that it has at the broker is cancelled.
+    """Disarm a stop: it sells nothing from now on. A cancel of its order at the broker is requested.
 
-    Raises ValidationError if the stop is over.
+    Raises ValidationError if the stop has ended.
     """
     with transaction.atomic():
         if not move(row, LIVE, at=at, state=State.DISARMED, try_at=None, note=why[:300]):
-            raise ValidationError(_not_any_more(row))
+            raise ValidationError(_state_message(row))
         append_event(row, StopEventKind.DISARMED, why, at=at)
         for order in row.sales.filter(status__in=UNSETTLED, order_date=at.astimezone(KST).date()):
             cancel.request_cancel(order, by=RequestedBy.OPERATOR, who=who or why, at=at)
@@ -234,10 +234,10 @@ def rearm(
     may_trigger_now: bool = False,
     quote: Quote | None = None,
 ) -> None:
-    """Arm a stop again that was held because somebody else changed its order. It triggers at the next trade that does.
+    """Arm a stop again that is HELD_EXTERNALLY. It triggers at the next trade that reaches its limit.
 
-    `quote` as in `arm`. Raises ValidationError if it is not held, no share is, or it would trigger at once and nobody
-    confirmed that.
+    `quote` as in `arm`. Raises ValidationError if the stop is not held externally, if no share is held, or if it would
+    trigger at once without the confirmation `may_trigger_now`.
     """
     holding = PortfolioService().get_holding(row.stock_code)
     if holding is None:
@@ -257,16 +257,16 @@ def rearm(
     }
     with transaction.atomic():
         if not move(row, [State.HELD_EXTERNALLY], at=at, generation=row.generation + 1, **fields):
-            raise ValidationError(_not_any_more(row))
+            raise ValidationError(_state_message(row))
         append_event(row, StopEventKind.REARMED, by, at=at)
 
 
-def _first_looks(quote: Quote | None, at: datetime, known: dict[str, int] | None = None) -> dict[str, object]:
-    """Return the looks of a stop that begins to count now: the running totals, unless the day has not begun yet.
+def _first_looks(quote: Quote | None, at: datetime, totals: dict[str, int] | None = None) -> dict[str, object]:
+    """Return the `looks` of a stop whose trades count from now: the running totals, or nothing before the first phase.
 
-    `known` are those of before; a quote's own goes before it.
+    `totals` are the earlier ones by venue; the quote's own total replaces that of its venue.
     """
-    volumes = dict(known or {})
+    volumes = dict(totals or {})
     if quote is not None:
         volumes[quote.market.value] = quote.volume
     if not volumes or _is_before_open(at):
@@ -275,34 +275,34 @@ def _first_looks(quote: Quote | None, at: datetime, known: dict[str, int] | None
 
 
 def _known_totals(row: StopRule, at: datetime) -> dict[str, int]:
-    """Return each venue's running total of today as a stop knows it, by its polls or by its feed."""
+    """Return today's running total of shares by venue: the larger of those that the polls and the feed reported."""
     day = at.astimezone(KST).date().isoformat()
-    polled = row.looks.get("volumes", {}) if row.looks.get("day") == day else {}
-    heard = row.heard_totals if row.heard_totals.get("day") == day else {}
-    known = {venue: max(polled.get(venue, 0), heard.get(venue, 0)) for venue in Market if venue in {*polled, *heard}}
-    return {venue.value: total for venue, total in known.items()}
+    polls = row.looks.get("volumes", {}) if row.looks.get("day") == day else {}
+    feed = row.heard_totals if row.heard_totals.get("day") == day else {}
+    totals = {venue: max(polls.get(venue, 0), feed.get(venue, 0)) for venue in Market if venue in {*polls, *feed}}
+    return {venue.value: total for venue, total in totals.items()}
 
 
 def _first_high(holding: Portfolio, quote: Quote | None, at: datetime) -> int:
-    """Return the won from which a trailing stop begins: never above a price that could trigger one.
+    """Return the first highest price of a trailing stop, in won: never above a price that could trigger one.
 
-    What a holding shows may be one trade on NXT; a trade that counts moves the highest price up from here.
+    The holding's current price may be that of one trade on NXT. A trade that counts raises the highest price later.
     """
     if _is_krx_trade(quote, at):
         return quote.price
-    known = krx_prices.reference(holding.stock_code, at)
-    return min(holding.current_price or known, known) if known else holding.current_price
+    reference = krx_prices.reference(holding.stock_code, at)
+    return min(holding.current_price or reference, reference) if reference else holding.current_price
 
 
 def _price_now(row: StopRule, holding: Portfolio, quote: Quote | None, at: datetime) -> int:
-    """Return the won that a stop is held against when it is armed: of today, if the broker told a price of today."""
+    """Return the price, in won, that a new limit is checked against: today's, if the broker reported one."""
     if row.base_price and row.based_on == at.astimezone(KST).date() and _is_before_open(at):
         return row.base_price
     return quote.price if _is_krx_trade(quote, at) else holding.current_price
 
 
 def _is_krx_trade(quote: Quote | None, at: datetime) -> TypeGuard[Quote]:
-    """Whether a quote shows a trade on KRX that counts alone."""
+    """Whether a quote is of a trade on KRX that needs no second witness."""
     hours = stops.hours_of(queries.today(at))
     return (
         quote is not None
@@ -313,15 +313,16 @@ def _is_krx_trade(quote: Quote | None, at: datetime) -> TypeGuard[Quote]:
 
 
 def _is_before_open(at: datetime) -> bool:
-    """Whether today trades, and has not begun to."""
+    """Whether today is a trading day whose first phase has not begun."""
     return bool(queries.today(at)) and base_day(at) < at.astimezone(KST).date()
 
 
 def _note_base(row: StopRule, quote: Quote | None, at: datetime) -> None:
-    """Note of which day's prices a price in won is that a person names before the first venue opens.
+    """Note the trading day to whose prices a limit in won belongs, if a person names it before the first venue opens.
 
-    If the broker tells today's base price by then, it is of today, and is not adjusted by that; if it still tells the
-    one of the day before, `base_price` says so. Percent, true ranges and distances rest on prices of before.
+    If the broker already reports today's base price, the limit belongs to today and is not adjusted by it. If it still
+    reports that of the day before, `base_price` keeps it. Percentages, true ranges and distances are based on earlier
+    prices, so they are always adjusted.
     """
     if not _names_a_price(row) or not _is_before_open(at):
         return
@@ -331,58 +332,59 @@ def _note_base(row: StopRule, quote: Quote | None, at: datetime) -> None:
 
 
 def _names_a_price(row: StopRule) -> bool:
-    """Whether a stop triggers at a price that a person named, whatever the shares cost or traded at before."""
+    """Whether a stop triggers at a price that a person named, independent of average price and highest price."""
     return row.unit == StopUnit.PRICE and row.kind != StopKind.TRAILING
 
 
 def is_in_todays_won(row: StopRule, base_price: int, day: date) -> bool:
-    """Whether a stop, not settled for `day` yet, names a price of that day: it was armed or moved that morning.
+    """Whether a stop, not settled for `day` yet, names a price of that day: it was armed or edited that morning.
 
-    Not if the broker still told the base price of the day before then, nor if it would trigger at today's: nobody arms
-    such a stop without being asked.
+    False if the broker still reported the base price of the day before at that time, and if the stop would trigger at
+    today's base price: arming such a stop needs a confirmation.
     """
     if not _names_a_price(row) or row.base_price not in (0, base_price):
         return False
-    named = (
+    named_at = (
         row.events.filter(kind__in=[StopEventKind.ARMED, StopEventKind.EDITED])
         .order_by("-id")
         .values_list("at", flat=True)
         .first()
     )
-    is_named_today = named is not None and named.astimezone(KST).date() == day
+    is_named_today = named_at is not None and named_at.astimezone(KST).date() == day
     return is_named_today and not isinstance(stops.evaluate(row.rule(Decimal(0)), base_price), stops.Fired)
 
 
 def limit(row: StopRule) -> int:
-    """Return the price, in won, at which a stop fires now, by the average price of what is held; 0 without shares."""
+    """Return the price, in won, at which a stop triggers now, by the holding's average price; 0 without a holding."""
     holding = PortfolioService().get_holding(row.stock_code)
     return stops.limit(row.rule(holding.avg_price)) if holding else 0
 
 
-def _not_any_more(row: StopRule) -> str:
+def _state_message(row: StopRule) -> str:
+    """Return the message for a change that came too late; it reloads the row."""
     row.refresh_from_db()
     return gettext("it is {state} by now").format(state=row.get_state_display())
 
 
 def named_sources(sources: str) -> str:
-    """Return the venues that may trigger a stop as its row holds them. Raises ValidationError."""
+    """Return the venues that may trigger a stop as its row stores them, as `KRX,NXT`. Raises ValidationError."""
     names = [name.strip().upper() for name in sources.split(",") if name.strip()]
     text = ",".join(sorted(set(names)))
     if text not in dict(StopRule.SOURCES):
-        words = gettext("{sources} names no venues whose trades may trigger a stop: KRX, NXT or KRX,NXT")
-        raise ValidationError({"sources": words.format(sources=repr(sources))})
+        template = gettext("{sources} names no venues whose trades may trigger a stop: KRX, NXT or KRX,NXT")
+        raise ValidationError({"sources": template.format(sources=repr(sources))})
     return text
 
 
 def base_day(at: datetime) -> date:
-    """Return the newest trading day of which prices at `at` are: today's from its first phase on."""
+    """Return the newest trading day to which prices at `at` belong: today from its first phase on."""
     starts_at = sessions.first_start(queries.today(at), at)
     is_begun = starts_at is not None and at >= starts_at
     return at.astimezone(KST).date() if is_begun else queries.last_final_day(at)
 
 
 AT_ONCE = gettext_noop(
-    "To arm it all the same, confirm that it may sell at once: --confirm-immediate on the command line, the box of the"
+    "To arm it anyway, confirm that it may sell at once: --confirm-immediate on the command line, the box of the"
     " form, may_trigger_now=True in Python"
 )
 
@@ -392,11 +394,14 @@ def _check_venues(row: StopRule) -> None:
     stock = queries.get_stock(row.stock_code)
     if Market.KRX in row.venues or stock is None or not stock.synced_at or stock.trades_on_nxt:
         return
-    words = gettext("{stock} does not trade on NXT: a stop of NXT alone never triggers; name KRX (AEGIS_STOP_SOURCES)")
-    raise ValidationError({"sources": words.format(stock=row.stock_name or row.stock_code)})
+    template = gettext(
+        "{stock} does not trade on NXT: a stop of NXT alone never triggers; name KRX (AEGIS_STOP_SOURCES)"
+    )
+    raise ValidationError({"sources": template.format(stock=row.stock_name or row.stock_code)})
 
 
 def _check(row: StopRule, price: int, holding: Portfolio, *, may_trigger_now: bool, is_new: bool = True) -> None:
+    """Raise ValidationError, by field, if a stop is not valid at `price` won."""
     _check_venues(row)
     if is_new and row.quantity is not None and not 0 < row.quantity <= holding.quantity:
         template = gettext("{qty:,} shares: from 1 to the {held:,} that are held can be guarded")
@@ -404,12 +409,12 @@ def _check(row: StopRule, price: int, holding: Portfolio, *, may_trigger_now: bo
     reason = stops.why_invalid(row.rule(holding.avg_price), price)
     if reason is None or (reason.code == "STOP_AT_ONCE" and may_trigger_now):
         return
-    words = risk.say(reason)
-    raise ValidationError({"value": f"{words}. {gettext(AT_ONCE)}" if reason.code == "STOP_AT_ONCE" else words})
+    message = risk.say(reason)
+    raise ValidationError({"value": f"{message}. {gettext(AT_ONCE)}" if reason.code == "STOP_AT_ONCE" else message})
 
 
 def true_range(code: str, at: datetime) -> Decimal:
-    """Return the average true range in won, 0 where too few daily prices are known."""
+    """Return the average true range in won, 0 if there are too few daily prices."""
     last = queries.last_final_day(at)
     days = queries.daily_prices(code, last - ATR_SPAN, last)
     return stops.average_true_range([stops.DayRange(day.high, day.low, day.close) for day in days]) or Decimal(0)
@@ -420,20 +425,22 @@ def _newest_change(code: str) -> int:
     return newest or 0
 
 
-# --- by price ------------------------------------------------------------------------------------
+# --- triggering ----------------------------------------------------------------------------------
 
 
 def trigger(pk: int, price: int, at: datetime, *, seen: str, judged_from: datetime | None = None) -> bool:
-    """Trigger an armed stop for a trade at `price` won; False if it is not armed any more: once, whoever calls.
+    """Trigger an armed stop for a trade at `price` won; False if it is not armed any more. Only one caller succeeds.
 
-    `seen` says by what the price is known. `judged_from` is the row's `counts_since` when the trade was judged: a stop
-    that was moved since, by a person or by a base price, is not triggered by its old line.
+    `seen` names the source of the price. `judged_from` is the row's `counts_since` when the trade was judged: a stop
+    that a person or a base price moved since then is not triggered by its old limit.
     """
     row = StopRule(pk=pk)
     with transaction.atomic():
         fields = {"state": State.TRIGGERED, "trigger_price": price, "triggered_at": at, "try_at": at}
-        is_same = move_judged(row, judged_from, at, **fields) if judged_from else move(row, [State.ARMED], at, **fields)
-        if not is_same:
+        is_moved = (
+            move_judged(row, judged_from, at, **fields) if judged_from else move(row, [State.ARMED], at, **fields)
+        )
+        if not is_moved:
             return False
         append_event(row, StopEventKind.TRIGGERED, f"{price:,} ({seen})", at=at)
     log.warning("stop %s: triggered at %s won, seen by %s", pk, price, seen)
@@ -444,32 +451,32 @@ def trigger(pk: int, price: int, at: datetime, *, seen: str, judged_from: dateti
 
 
 def due(now: datetime) -> list[int]:
-    """Return the stops whose next step is due and that nobody is working on."""
-    return _waiting(now, due_before=now)
+    """Return the ids of the stops whose next step is due and that no worker has claimed."""
+    return _due_stops(now, due_before=now)
 
 
 def overdue(now: datetime) -> list[int]:
-    """Return the stops whose step should have been taken by now: their message was lost, or their worker was killed."""
-    return _waiting(now, due_before=now - OVERDUE)
+    """Return the ids of the stops whose step is overdue: their message was lost, or their worker was killed."""
+    return _due_stops(now, due_before=now - OVERDUE)
 
 
-def _waiting(now: datetime, *, due_before: datetime) -> list[int]:
+def _due_stops(now: datetime, *, due_before: datetime) -> list[int]:
     is_due = Q(try_at__lte=due_before) | Q(try_at__gt=_latest_try(now))
-    waiting = StopRule.objects.filter(is_due, _free(now), state__in=SELLING)
-    return list(waiting.order_by("try_at").values_list("pk", flat=True))
+    rows = StopRule.objects.filter(is_due, _is_unclaimed(now), state__in=SELLING)
+    return list(rows.order_by("try_at").values_list("pk", flat=True))
 
 
 def _latest_try(now: datetime) -> datetime:
-    """Return the latest moment for which a step can be planned now: after a pause, or once an auction has ended.
+    """Return the latest time for which a step can be planned now: after a pause, or once an auction has ended.
 
-    A later one was planned before the clock was set back.
+    A step with a later time was planned before the clock was set back.
     """
     auctions = (sessions.auction_at(queries.today(now), venue, now) for venue in Market)
     ends = [datetime.combine(now.astimezone(KST), auction.ends_at, KST) for auction in auctions if auction]
     return max([now + PAUSE_MAX] + [end + AUCTION_RESULT_AFTER for end in ends]) + OVERDUE
 
 
-def _free(now: datetime) -> Q:
+def _is_unclaimed(now: datetime) -> Q:
     return Q(claimed_until__isnull=True) | Q(claimed_until__lt=now) | Q(claimed_until__gt=now + 2 * CLAIM)
 
 
@@ -484,10 +491,10 @@ def seconds_to_next_step(pk: int, now: datetime) -> float | None:
 
 
 def run_step(pk: int, broker: Broker, now: Callable[[], datetime]) -> State | None:
-    """Take a triggered stop as far as it goes now; return where it stands, None if another worker is at it.
+    """Take the steps of a triggered stop that are due now; return its state, None if another worker has claimed it.
 
-    The claim is short, and renewed while this process works on the step: a killed worker costs seconds, and a call that
-    waits long for its turn is not taken over.
+    The claim is short and is renewed while this process works on the step: a killed worker delays the stop by seconds,
+    and no other worker takes over a step that waits long for the call limit.
     """
     claim = Claim(pk, now)
     row = claim.take()
@@ -505,7 +512,7 @@ def run_step(pk: int, broker: Broker, now: Callable[[], datetime]) -> State | No
 
 
 class Claim:
-    """One worker's claim on one stop. It ends by itself, soon after its process was killed."""
+    """One worker's claim on one stop. It expires soon after its process was killed."""
 
     def __init__(self, pk: int, now: Callable[[], datetime]) -> None:
         self._pk, self._now = pk, now
@@ -534,7 +541,7 @@ class Claim:
         self._timer.start()
 
     def _renew(self) -> None:
-        """Renew the claim on a thread of its own; without the database it lapses."""
+        """Renew the claim on a thread of its own; without the database it expires."""
         with self._lock:
             if self._until is None:
                 return
@@ -552,7 +559,7 @@ class Claim:
             self._renew_later()
 
 
-# --- what becomes of armed ones ------------------------------------------------------------------
+# --- armed stops and their holdings --------------------------------------------------------------
 
 
 def armed() -> list[StopRule]:
@@ -560,12 +567,12 @@ def armed() -> list[StopRule]:
 
 
 def sync_with_holdings(now: datetime) -> None:
-    """Let armed stops follow their shares: a split moves amounts in won, and what is gone needs none."""
-    held = {holding.stock_code for holding in PortfolioService().get_portfolio()}
+    """Adjust stops to changes of their holdings: a split moves amounts in won, a stop without shares is disarmed."""
+    held_codes = {holding.stock_code for holding in PortfolioService().get_portfolio()}
     for row in armed():
-        if row.stock_code not in held:
+        if row.stock_code not in held_codes:
             if is_gone(row.stock_code, now):
-                _leave(row, gettext("nothing is held any more"), now)
+                _disarm_if_armed(row, gettext("nothing is held any more"), now)
             continue
         changes = PortfolioEvent.objects.filter(stock_code=row.stock_code, pk__gt=row.adjusted_through)
         for change in changes.order_by("pk"):
@@ -577,59 +584,60 @@ def sync_with_holdings(now: datetime) -> None:
 
 
 def _end_if_gone(row: StopRule, now: datetime) -> None:
-    """End a stop that waits for a person, once a complete balance of after its hold shows no share of its stock."""
+    """End a stop that is held externally, once a complete balance read after the hold shows no share of its stock."""
     balance = PortfolioService().get_snapshot()
     if balance is None or balance.left_out or balance.asked_at is None or balance.asked_at <= row.state_at:
         return
-    # the broker lists what was sold today with no share, and drops it the next day; one that lags is not taken over
+    # the broker lists a stock that was sold today with 0 shares, and drops it the next day; a line that lags behind our
+    # own fills is not taken over
     line = Portfolio.objects.filter(stock_code=row.stock_code).first()
     if line is not None and (line.lags_since or line.synced_at is None or line.synced_at < balance.asked_at):
         return
     if not is_gone(row.stock_code, now):
         return
-    words = gettext("nothing is held any more")
+    reason = gettext("nothing is held any more")
     with transaction.atomic():
-        if move(row, [State.HELD_EXTERNALLY], at=now, state=State.DONE, try_at=None, note=words[:300]):
-            append_event(row, StopEventKind.DONE, words, at=now)
+        if move(row, [State.HELD_EXTERNALLY], at=now, state=State.DONE, try_at=None, note=reason[:300]):
+            append_event(row, StopEventKind.DONE, reason, at=now)
 
 
 def _adjust_selling(row: StopRule) -> None:
-    """Count changes of the number of shares into a fixed quantity that is being sold: what is left of it changes."""
+    """Apply changes of the number of shares, such as a split, to the unsold rest of a fixed quantity being sold."""
     changes = PortfolioEvent.objects.filter(stock_code=row.stock_code, pk__gt=row.adjusted_through).order_by("pk")
     for change in changes:
         fields: dict[str, object] = {"adjusted_through": change.pk}
         if change.is_of_count and change.qty_before and row.quantity:
             sold = row.sales.aggregate(sum=Sum("filled_qty"))["sum"] or 0
-            left = max(0, row.quantity - sold) * change.qty_after // change.qty_before
-            fields["quantity"] = max(1, sold + left)
+            unsold = max(0, row.quantity - sold) * change.qty_after // change.qty_before
+            fields["quantity"] = max(1, sold + unsold)
         if move(row, SELLING, at=None, **fields):
             for name, value in fields.items():
                 setattr(row, name, value)
 
 
 def average_price(code: str, now: datetime) -> Decimal | None:
-    """Return the average price, in won, of what is held, None where nothing is.
+    """Return the holding's average price in won, None without a holding.
 
-    What one balance lacks without a trade counts as held for a while, at the price of before.
+    A holding that a balance lacks without a trade counts as held for `VANISHED`, at its last average price.
     """
     if holding := PortfolioService().get_holding(code):
         return holding.avg_price
-    vanished = PortfolioEvent.objects.filter(stock_code=code, qty_after=0, at__gt=now - VANISHED)
-    return vanished.order_by("-id").values_list("avg_price_before", flat=True).first()
+    events = PortfolioEvent.objects.filter(stock_code=code, qty_after=0, at__gt=now - VANISHED)
+    return events.order_by("-id").values_list("avg_price_before", flat=True).first()
 
 
-def _leave(row: StopRule, why: str, at: datetime) -> None:
+def _disarm_if_armed(row: StopRule, why: str, at: datetime) -> None:
     try:
         disarm(row, why=why, at=at)
     except ValidationError:
-        log.info("stop %s: it fired a moment before its shares were gone", row.pk)
+        log.info("stop %s: it triggered just before its shares were gone", row.pk)
 
 
 def _adjust(row: StopRule, change: PortfolioEvent, at: datetime) -> None:
-    """Count in one change of the holding that no trade explains.
+    """Apply one change of the holding that no trade explains.
 
-    A stop whose base price of that day is counted in, or was adjusted on an ex-rights day before, stays where it is:
-    only its average price changes. Any other moves by the change, and `settle_base` counts the rest.
+    A stop that the base price of that day, or of an earlier ex-rights day, has adjusted already keeps its limit: only
+    its average price changes. Any other stop moves by the change, and `settle_base` applies the rest.
     """
     fields: dict[str, object] = {"adjusted_through": change.pk}
     is_moved = False
@@ -639,12 +647,12 @@ def _adjust(row: StopRule, change: PortfolioEvent, at: datetime) -> None:
             fields |= {"quantity": max(1, round(row.quantity * change.qty_after / change.qty_before))}
         day = _base_day_of(change)
         if row.basis != 1 or (row.base_price and row.based_on == day):
-            fields |= {"basis": _factor(row.basis / ratio)}
+            fields |= {"basis": _quantize_ratio(row.basis / ratio)}
         else:
             is_moved = True
-            fields |= _moved(row, ratio)
+            fields |= _scaled_amounts(row, ratio)
             if row.based_on is not None and row.based_on < day:
-                fields |= {"moved_by": _factor(row.moved_by * ratio)}
+                fields |= {"moved_by": _quantize_ratio(row.moved_by * ratio)}
     with transaction.atomic():
         if not move(row, [State.ARMED], at=None, **fields):
             return
@@ -657,17 +665,17 @@ def _adjust(row: StopRule, change: PortfolioEvent, at: datetime) -> None:
 
 
 def _base_day_of(change: PortfolioEvent) -> date:
-    """Return the day whose base price a change of the holding belongs to: the next one's once a day is over."""
+    """Return the day whose base price contains a change of the holding: the next day once that day is over."""
     day = change.at.astimezone(KST).date()
     return day + timedelta(days=1) if queries.days_over(change.at) else day
 
 
-def _factor(value: Decimal) -> Decimal:
+def _quantize_ratio(value: Decimal) -> Decimal:
     return value.quantize(Decimal("0.000000000001"))
 
 
-def _moved(row: StopRule, ratio: Decimal) -> dict[str, object]:
-    """Return the amounts in won of a stop, once prices are `ratio` of what they were."""
+def _scaled_amounts(row: StopRule, ratio: Decimal) -> dict[str, object]:
+    """Return the stop's fields in won, multiplied by `ratio` as prices are."""
     fields: dict[str, object] = {
         "high": int(stops.rebased(Decimal(row.high), ratio)),
         "atr": stops.rebased(row.atr, ratio),
@@ -678,49 +686,55 @@ def _moved(row: StopRule, ratio: Decimal) -> dict[str, object]:
 
 
 def settle_base(row: StopRule, base_price: int, ratio: Decimal, why: str, *, day: date, at: datetime) -> bool:
-    """Count in the base price (기준가) of a trading day: `ratio` of the prices that an armed stop's figures are of.
+    """Apply the base price (기준가) of a trading day to an armed stop; `ratio` is that price by the one of before.
 
-    Once a day, whoever comes; False if it was counted in already, or the stop is not armed any more. What a change of
-    the holding moved before counts as part of it.
+    Once a day, by compare-and-set: False if it is applied already, or if the stop is not armed any more. A ratio by
+    which a change of the holding moved the stop before (`moved_by`) is part of `ratio`, and is not applied twice.
     """
-    rest = ratio / row.moved_by
+    remaining_ratio = ratio / row.moved_by
     fields: dict[str, object] = {"based_on": day, "base_price": base_price, "moved_by": Decimal(1)}
-    if rest != 1:
-        fields |= _moved(row, rest) | {"basis": _factor(row.basis * rest), "counts_from": at}
+    if remaining_ratio != 1:
+        fields |= _scaled_amounts(row, remaining_ratio) | {
+            "basis": _quantize_ratio(row.basis * remaining_ratio),
+            "counts_from": at,
+        }
     with transaction.atomic():
-        seen = StopRule.objects.filter(pk=row.pk, state=State.ARMED, based_on=row.based_on, base_price=row.base_price)
-        if seen.filter(moved_by=row.moved_by, basis=row.basis, value=row.value).update(**fields) != 1:
+        rows = StopRule.objects.filter(pk=row.pk, state=State.ARMED, based_on=row.based_on, base_price=row.base_price)
+        if rows.filter(moved_by=row.moved_by, basis=row.basis, value=row.value).update(**fields) != 1:
             return False
         for name, value in fields.items():
             setattr(row, name, value)
-        if abs(rest - 1) > TOLD_FROM:
-            words = gettext("{why}: it triggers at {limit:,} won now")
-            append_event(row, StopEventKind.REBASED, words.format(why=why, limit=limit(row)), at=at)
+        if abs(remaining_ratio - 1) > TOLD_FROM:
+            template = gettext("{why}: it triggers at {limit:,} won now")
+            append_event(row, StopEventKind.REBASED, template.format(why=why, limit=limit(row)), at=at)
     return True
 
 
 def holds_fire(row: StopRule, day: date | None) -> bool:
-    """Whether the base price of `day`, today if it is a trading day, is not counted in yet: nothing triggers then."""
+    """Whether a stop must not trigger yet: the base price of `day` is not applied to it.
+
+    `day` is today, None if today is no trading day.
+    """
     return day is not None and row.based_on is not None and row.based_on < day
 
 
 def note_held(row: StopRule, why: str, at: datetime) -> None:
-    """Report once a day that a stop holds fire, because its base price cannot be compared."""
+    """Report once a day that a stop does not trigger, because its base price cannot be compared."""
     day = at.astimezone(KST).replace(hour=0, minute=0, second=0, microsecond=0)
     if not StopEvent.objects.filter(stop_id=row.pk, kind=StopEventKind.HOLDS_FIRE, at__gte=day).exists():
         append_event(row, StopEventKind.HOLDS_FIRE, why, at=at)
 
 
 def note_looks(pk: int, looks: dict[str, object]) -> None:
-    """Keep what polled prices showed of an armed stop."""
+    """Store the polling state of an armed stop."""
     StopRule.objects.filter(pk=pk, state=State.ARMED).update(looks=looks)
 
 
 @dataclass(frozen=True, slots=True)
 class HeardTrades:
-    """What the feeds told of an armed stop since the last time: the last price, the highest one, in won, and totals.
+    """The trades of the feeds for one armed stop since the last save: the last and the highest price, in won.
 
-    `totals` are the running totals of shares, by venue, of the trades that count for it; `day` is theirs.
+    `totals` are the running totals of shares, by venue, of the trades that count for the stop, on `day`.
     """
 
     price: int
@@ -730,34 +744,37 @@ class HeardTrades:
 
 
 def save_last_prices(heard: dict[int, HeardTrades], at: datetime) -> None:
-    """Write down what the feed told of armed stops, by the stop's number."""
-    for pk, each in sorted(heard.items()):
-        totals = {"day": each.day.isoformat(), **each.totals}
-        armed = StopRule.objects.filter(pk=pk, state=State.ARMED)
-        armed.update(heard_at=at, heard_price=each.price, heard_totals=totals)
-        note_high(pk, each.high)
+    """Save the trades that the feeds reported for armed stops; `heard` maps stop ids to them."""
+    for pk, trades in sorted(heard.items()):
+        totals = {"day": trades.day.isoformat(), **trades.totals}
+        rows = StopRule.objects.filter(pk=pk, state=State.ARMED)
+        rows.update(heard_at=at, heard_price=trades.price, heard_totals=totals)
+        note_high(pk, trades.high)
 
 
 def note_high(pk: int, price: int) -> None:
-    """Move the highest price since it was armed up to `price` won, never down."""
+    """Raise the highest price since the stop was armed to `price` won; never lower it."""
     StopRule.objects.filter(pk=pk, state=State.ARMED, high__lt=price).update(high=price)
 
 
 def note_silence(row: StopRule, *, is_silent: bool, words: str, at: datetime) -> None:
-    """Note that a stop's feed fell silent or is heard again, and tell it."""
+    """Record that a stop's feed became silent or has trades again, and report the change once."""
     with transaction.atomic():
-        changed = StopRule.objects.filter(pk=row.pk, state=State.ARMED, is_silent=not is_silent)
-        if changed.update(is_silent=is_silent) == 1:
+        rows = StopRule.objects.filter(pk=row.pk, state=State.ARMED, is_silent=not is_silent)
+        if rows.update(is_silent=is_silent) == 1:
             append_event(row, StopEventKind.SILENT if is_silent else StopEventKind.HEARD, words, at=at)
 
 
 def note_implausible(pk: int, price: int, at: datetime) -> None:
-    """Tell once that a stop did not fire at a price which the day cannot have: the count of shares may change."""
-    words = gettext(
-        "a price of {price:,} won is beyond the day's limits and fires nothing: look at the share's notices"
+    """Report that a stop did not trigger at a price beyond the day's limits: the number of shares may have changed.
+
+    At most one report in twelve hours.
+    """
+    template = gettext(
+        "a price of {price:,} won is beyond the day's limits and triggers no stop: check the stock's disclosures"
     )
     row = StopRule(pk=pk)
     with transaction.atomic():
-        told = StopEvent.objects.filter(stop_id=pk, kind=StopEventKind.IMPLAUSIBLE, at__gt=at - timedelta(hours=12))
-        if not told.exists() and move(row, [State.ARMED]):
-            append_event(row, StopEventKind.IMPLAUSIBLE, words.format(price=price), at=at)
+        events = StopEvent.objects.filter(stop_id=pk, kind=StopEventKind.IMPLAUSIBLE, at__gt=at - timedelta(hours=12))
+        if not events.exists() and move(row, [State.ARMED]):
+            append_event(row, StopEventKind.IMPLAUSIBLE, template.format(price=price), at=at)

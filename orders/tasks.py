@@ -1,7 +1,7 @@
-"""Entry points of the workers: read the clock, get the broker, call one function. Safe to run twice.
+"""Celery tasks: read the clock, get the broker, call one function. Safe to run twice.
 
-Each says what its calls serve, so that the limiter knows their rank (`kis.serving`). Every step of a stop's sale goes
-to the stops' workers.
+Each task declares the urgency of its calls, by which the rate limiter ranks them (`kis.serving`). Every step of a
+stop's sale runs on the stop workers.
 """
 
 import threading
@@ -32,18 +32,18 @@ from orders import reconcile as reconciling
 from orders import stops as stopping
 from orders.models import TradeOrder
 
-# an order that nobody took in this time is not sent: the market it was meant for is gone
+# an order that no worker takes within this time is not sent: its price is out of date
 SUBMIT_SECONDS = 30
-# a step that nobody took in this time is begun again by the sweep
+# the sweep restarts a step that no worker takes within this time
 CHASE_SECONDS = 60
-# a requested cancel that nobody took in this time is handed on again by the sweep
+# the sweep sends a requested cancel again that no worker takes within this time
 CANCEL_SECONDS = 30
-# of a worker's threads, tasks that may wait for the broker's list of orders take this many at once: a list that takes
-# nine seconds leaves the others to stops and to new orders
+# the maximum number of a worker's threads for tasks that may wait for the broker's order list: while a list takes nine
+# seconds, the other threads serve stops and new orders
 MOST_WAITING = 6
-# a stop's next step that is further off is left to the sweep
+# the sweep runs a stop's next step that is due later than this
 STOP_COUNTDOWN_SECONDS = 15
-# a task that finds them taken is sent again after this
+# a task that finds no free place is sent again after this
 WAITING_SECONDS = 1.0
 
 Words = ParamSpec("Words")
@@ -51,7 +51,7 @@ _cancels, _lists = threading.BoundedSemaphore(MOST_WAITING), threading.BoundedSe
 
 
 def _few_at_once(turns: threading.BoundedSemaphore) -> Callable[[Callable[Words, None]], Callable[Words, None]]:
-    """Let this worker run a task on few of its threads; a message that finds them taken is sent again."""
+    """Limit the threads of this worker that run a task; a message that finds no free place is sent again."""
 
     def decorated(function: Callable[Words, None]) -> Callable[Words, None]:
         @wraps(function)
@@ -70,7 +70,7 @@ def _few_at_once(turns: threading.BoundedSemaphore) -> Callable[[Callable[Words,
 
 
 def _send_again() -> None:
-    """Send the message of the task that runs again; one that has expired by then is dropped."""
+    """Send the message of the current task again; Celery drops it if it has expired by then."""
     task: Task = current_task
     if task.request.called_directly:
         return
@@ -78,25 +78,25 @@ def _send_again() -> None:
     task.apply_async(task.request.args, task.request.kwargs, countdown=WAITING_SECONDS, **options)
 
 
-def _options_of(delivery: dict[str, Any]) -> dict[str, Any]:
-    """Return the queue and the priority that a message came with."""
-    return {"queue": delivery["routing_key"], "priority": delivery.get("priority") or 0}
+def _options_of(delivery_info: dict[str, Any]) -> dict[str, Any]:
+    """Return the queue and the priority of a message."""
+    return {"queue": delivery_info["routing_key"], "priority": delivery_info.get("priority") or 0}
 
 
 @shared_task(ignore_result=False, expires=SUBMIT_SECONDS)
 @serving(Urgency.ORDER)
-def submit(**words: Any) -> order_messages.Answer:
-    """Place the order that `words` ask for; see `orders.order_messages` and docs/strategies.md.
+def submit(**params: Any) -> order_messages.Answer:
+    """Place the order of `params`; see `orders.order_messages` and docs/strategies.md.
 
-    One request id is one order.
+    A repeated request id returns the same order.
     """
-    answer = order_messages.submit(words, broker(), clock.now)
+    answer = order_messages.submit(params, broker(), clock.now)
     _begin_chase(answer["order"]["id"] if answer["order"] else None)
     return answer
 
 
 def _begin_chase(order_pk: int | None) -> None:
-    """Send the first check of an order that was just placed; without the message the sweep begins it."""
+    """Send the first check of a new order; if the message is lost, the sweep starts the check."""
     order = TradeOrder.objects.filter(pk=order_pk).first() if order_pk else None
     if order is not None:
         _send_next(chasing.first_check(order, clock.now()))
@@ -104,28 +104,28 @@ def _begin_chase(order_pk: int | None) -> None:
 
 @shared_task
 def begin() -> None:
-    """Take stock when the workers start: calendar, balance, orders. Over an older database trading begins halted."""
+    """Sync calendar, balance and orders when the workers start. On an older database, trading starts halted."""
     database_age.halt_if_older(clock.now())
     periodic_sync.begin(broker(), clock.now)
 
 
 # --- the chase: check → cancel (or amend) → confirm → re-order, each a task that sends the next ----------------------
 
-# a message with a longer countdown would be delivered a second time meanwhile: the sweep begins that step
+# a message with a longer countdown would be delivered twice: the sweep starts such a step
 MAX_COUNTDOWN_SECONDS = 300
 
 
 @shared_task(expires=CHASE_SECONDS)
 @_few_at_once(_lists)
 def chase_check(order_pk: int) -> None:
-    """See what of an order is filled once its wait is over."""
+    """Check the fills of an order after its wait."""
     _take(order_pk, ChaseStep.CHECK)
 
 
 @shared_task(expires=CHASE_SECONDS)
 @_few_at_once(_lists)
 def chase_cancel(order_pk: int) -> None:
-    """Cancel an unfilled order, if what is to follow it could go."""
+    """Cancel an unfilled order if its re-order could be sent."""
     _take(order_pk, ChaseStep.CANCEL)
 
 
@@ -139,14 +139,14 @@ def chase_amend(order_pk: int) -> None:
 @shared_task(expires=CHASE_SECONDS)
 @_few_at_once(_lists)
 def chase_confirm(order_pk: int) -> None:
-    """See whether the broker's list confirms the cancel or the amend."""
+    """Check whether the broker's list confirms the cancel or the amend."""
     _take(order_pk, ChaseStep.CONFIRM)
 
 
 @shared_task(expires=CHASE_SECONDS)
 @_few_at_once(_lists)
 def chase_reorder(order_pk: int) -> None:
-    """Order again what the cancel released."""
+    """Re-order the shares that the cancel released."""
     _take(order_pk, ChaseStep.REORDER)
 
 
@@ -164,14 +164,14 @@ def _take(order_pk: int, step: ChaseStep) -> None:
         _send_next(chasing.run_step(order_pk, broker(), clock.now, step))
 
 
-def _send_next(taken: chasing.Taken) -> None:
-    """Send the task of the next step; in Celery's events it is a child of the task that runs."""
-    if taken.next_step is None:
+def _send_next(result: chasing.Taken) -> None:
+    """Send the task of the next step; in Celery's events it is a child of the current task."""
+    if result.next_step is None:
         return
-    countdown = clock.real_seconds(taken.seconds)
+    countdown = clock.real_seconds(result.seconds)
     if countdown <= MAX_COUNTDOWN_SECONDS:
-        _TASK_OF[taken.next_step].apply_async(
-            (taken.next_pk,), countdown=countdown or None, expires=countdown + CHASE_SECONDS
+        _TASK_OF[result.next_step].apply_async(
+            (result.next_pk,), countdown=countdown or None, expires=countdown + CHASE_SECONDS
         )
 
 
@@ -187,7 +187,7 @@ def sweep() -> None:
 
 @shared_task
 def sweep_cancels() -> None:
-    """Hand on the cancels that the list does not confirm: they are driven, or reported."""
+    """Send a task for each cancel that the list has not confirmed in time; it repeats or reports the cancel."""
     for pk in cancel_driver.due(clock.now()):
         drive_cancel.delay(pk)
 
@@ -195,13 +195,13 @@ def sweep_cancels() -> None:
 @shared_task(expires=CANCEL_SECONDS)
 @_few_at_once(_cancels)
 def drive_cancel(order_pk: int) -> None:
-    """Take a requested cancel on until the broker's list confirms it, and report it in time."""
+    """Repeat a requested cancel until the broker's list confirms it, and report it if that takes too long."""
     with serving(_urgency_of_cancel(order_pk)):
         cancel_driver.drive(order_pk, broker(), clock.now)
 
 
 def _urgency_of_cancel(order_pk: int) -> Urgency:
-    """Return the rank of a requested cancel: that of a stop, of a person or `cancel_all`, or of a chase."""
+    """Return the urgency of a requested cancel: that of a stop, of an operator or `cancel_all`, or of a chase."""
     by = TradeOrder.objects.filter(pk=order_pk).values_list("cancel_wanted_by", flat=True).first()
     ranks = {RequestedBy.STOP.value: Urgency.STOP, RequestedBy.CHASE.value: Urgency.CHASE}
     return ranks.get(by or "", Urgency.CANCEL)
@@ -210,7 +210,7 @@ def _urgency_of_cancel(order_pk: int) -> Urgency:
 @shared_task
 @serving(Urgency.STOP)
 def stop(stop_pk: int) -> None:
-    """Take one triggered stop as far as it goes now, and send its next step if that is soon."""
+    """Run the due steps of one triggered stop, and send its next step if that is due soon."""
     stopping.run_step(stop_pk, broker(), clock.now)
     if (seconds := stopping.seconds_to_next_step(stop_pk, clock.now())) is not None:
         countdown = clock.real_seconds(seconds)
@@ -221,21 +221,21 @@ def stop(stop_pk: int) -> None:
 @shared_task
 @serving(Urgency.STOP)
 def ask_for_stop(stop_pk: int) -> None:
-    """Ask the broker what a stop's stock trades at, where its feed told a price that the day cannot have."""
+    """Ask the broker for the price of a stop's stock after its feed reported a price beyond the day's limits."""
     if stop_polling.ask(stop_pk, broker(), clock.now):
         stop.delay(stop_pk)
 
 
 @shared_task
 def sweep_stops() -> None:
-    """Hand every stop whose step is due to a worker: what a lost message forgot, the row remembers."""
+    """Send a task for every stop with a step that is due; this replaces lost messages."""
     for pk in stopping.overdue(clock.now()):
         stop.delay(pk)
 
 
 @shared_task
 def watch_stops() -> None:
-    """Keep armed stops in step with their shares, and ask for prices that no feed tells."""
+    """Sync armed stops with their holdings, and ask for the prices of stocks without a feed."""
     for pk in stop_polling.watch(broker(), stream_status(), clock.now):
         stop.delay(pk)
 
@@ -246,7 +246,7 @@ def watch_stops() -> None:
 @shared_task
 @_few_at_once(_lists)
 def reconcile() -> None:
-    """Hold our orders against the broker's list."""
+    """Reconcile our orders with the broker's list."""
     reconciling.reconcile(broker(), clock.now)
     database_age.note()
 
@@ -254,31 +254,31 @@ def reconcile() -> None:
 @shared_task
 @_few_at_once(_lists)
 def look() -> None:
-    """The same, only where an order waits to be confirmed."""
+    """Reconcile only if an order or a fill notice waits for its confirmation."""
     if periodic_sync.is_look_wanted(clock.now()):
         reconciling.reconcile_now(broker(), clock.now)
 
 
 @shared_task
 def sync_balance(*, while_open: bool) -> None:
-    """Take over the broker's balance; one schedule entry serves the open hours, another the rest."""
+    """Take over the broker's balance; one schedule entry serves open markets, another one closed markets."""
     periodic_sync.sync_balance(broker(), clock.now, while_open=while_open)
 
 
 @shared_task
 def sync_after_fills() -> None:
-    """Take over the balance where something was filled since the last."""
+    """Take over the balance if there was a fill since the last one."""
     periodic_sync.sync_after_fills(broker(), clock.now)
 
 
 @shared_task
 def sync_prices() -> None:
-    """Ask what our stocks trade at where no feed tells."""
+    """Ask for the prices of our stocks without a feed."""
     price_polling.poll(broker(), stream_status(), clock.now)
 
 
 @shared_task
 def watch_switch() -> None:
-    """Trip the trading switch where losses, refusals, blindness or a falling market ask for it."""
+    """Trip the kill switch on losses, refusals, missing order lists or a falling market."""
     kill_switch.watch(clock.now())
     market_halts.watch(clock.now())

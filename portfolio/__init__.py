@@ -1,1 +1,1 @@
-"""What we hold: holdings, cash, and the balance they come from."""
+"""The portfolio: holdings, cash, and the balance that they come from."""

@@ -1,4 +1,4 @@
-"""KISFetcher: the broker's balance into our tables. With the realtime handlers, the only way in."""
+"""KISFetcher writes the broker's balance to our tables. Only it and the realtime handlers change them."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -9,13 +9,13 @@ from portfolio.models import AccountSnapshot
 
 
 class KISFetcher:
-    """Writes what the broker says we hold. Source: spec §0.3."""
+    """Syncs the portfolio from the broker's balance. Source: spec §0.3."""
 
     def __init__(self, broker: Broker, now: Callable[[], datetime]) -> None:
         self._broker = broker
         self._now = now
 
     def sync_portfolio(self) -> AccountSnapshot:
-        """Ask for the balance and take it over, whole or not at all. Raises BrokerError."""
+        """Read the balance and store it, whole or not at all; return its snapshot. Raises BrokerError."""
         balance = self._broker.balance()
         return ledger.replace(balance, now=self._now())

@@ -1,4 +1,4 @@
-"""The only writer of the portfolio: takes over a balance, counts a fill, marks a price."""
+"""The only writer of the portfolio: stores a balance, counts a fill, sets a price."""
 
 import json
 import logging
@@ -18,37 +18,37 @@ from portfolio.models import AccountSnapshot, Portfolio, PortfolioEvent, PriceSo
 
 log = logging.getLogger(__name__)
 
-# no balance is on its way for longer
+# a newer balance is looked for within this time: no balance request takes longer
 OVERTAKEN_WITHIN = timedelta(minutes=10)
-# a balance that contradicts our fills for longer than this is believed after all
+# a balance that contradicts our fills for longer than this is stored anyway
 LAG_PATIENCE = timedelta(minutes=10)
 
 
 @transaction.atomic
 def replace(balance: Balance, *, now: datetime) -> AccountSnapshot:
-    """Take over a balance: every holding, and a snapshot of the cash.
+    """Store a balance: every holding, and a snapshot of the cash. Return the snapshot.
 
-    A line on which the broker has not yet counted fills that we have is left as it is, and so is one that cannot be
-    read. Of a balance that one asked for later has overtaken nothing is taken: that one's snapshot is returned.
+    A holding stays unchanged if the broker has not yet counted all our fills of it, or if its line cannot be parsed.
+    If a balance that was requested later is already stored, nothing is written and its snapshot is returned.
     """
     day = balance.asked_at.astimezone(KST).date()
     locked = Portfolio.objects.select_for_update().order_by("stock_code").defer("synced_at", "updated_at")
     rows = {row.stock_code: row for row in locked}
-    # under the lock: whoever had it before has written his snapshot
+    # read under the lock: the previous holder of the lock has written its snapshot
     if newer := _newer(balance.asked_at, now=now):
-        log.info("the balance asked for at %s was overtaken by that of %s", balance.asked_at, newer.asked_at)
+        log.info("the balance requested at %s was overtaken by that of %s", balance.asked_at, newer.asked_at)
         return newer
-    taken = [
-        _taken(rows.pop(holding.code, None), holding, asked_at=balance.asked_at, now=now)
+    updated = [
+        _row_from_balance(rows.pop(holding.code, None), holding, asked_at=balance.asked_at, now=now)
         for holding in balance.holdings
     ]
-    _write([row for row in taken if row is not None], now=now)
+    _write([row for row in updated if row is not None], now=now)
     unread = balance.unread if isinstance(balance, PartlyReadBalance) else ()
     for line in unread:
-        _leave(rows.pop(line.code, None), line)
-    gone = [row.pk for row in rows.values() if _is_gone(row, day=day, now=now)]
-    if gone:
-        Portfolio.objects.filter(pk__in=gone).delete()
+        _keep_unparsed(rows.pop(line.code, None), line)
+    removed_pks = [row.pk for row in rows.values() if _is_gone(row, day=day, now=now)]
+    if removed_pks:
+        Portfolio.objects.filter(pk__in=removed_pks).delete()
     return AccountSnapshot.objects.create(
         timestamp=now,
         asked_at=balance.asked_at,
@@ -57,19 +57,19 @@ def replace(balance: Balance, *, now: datetime) -> AccountSnapshot:
         deposit_d2=balance.deposit_d2,
         valuation=balance.valuation,
         total_asset=balance.total_asset,
-        # what came in or went out by transfer counts as profit here: the balance does not tell it apart
+        # cash or shares transferred in or out count as profit here: the balance does not separate them
         net_profit_today=balance.total_asset - balance.total_asset_yesterday if balance.total_asset_yesterday else 0,
         left_out=[str(line) for line in unread],
     )
 
 
 def _newer(asked_at: datetime, *, now: datetime) -> AccountSnapshot | None:
-    """Return the snapshot of a balance asked for later. One from the future is of a clock that was set back."""
-    lately = AccountSnapshot.objects.filter(timestamp__gt=now - OVERTAKEN_WITHIN, timestamp__lte=now)
-    return lately.filter(asked_at__gt=asked_at, asked_at__lte=now).order_by("-asked_at").first()
+    """Return the snapshot of a balance requested later. Snapshots from the future are ignored: a clock was set back."""
+    recent = AccountSnapshot.objects.filter(timestamp__gt=now - OVERTAKEN_WITHIN, timestamp__lte=now)
+    return recent.filter(asked_at__gt=asked_at, asked_at__lte=now).order_by("-asked_at").first()
 
 
-# the last of each Korean day stays: the curve of the account is made of them
+# the last snapshot of each Korean day stays: the account's history is drawn from them
 _THIN = """
 DELETE FROM account_snapshots WHERE id IN (
     SELECT id FROM account_snapshots AS old
@@ -83,14 +83,16 @@ DELETE FROM account_snapshots WHERE id IN (
 
 
 def thin_snapshots(before: datetime, at_most: int) -> int:
-    """Leave of the snapshots of before then the last of each day; return how many are gone."""
+    """Delete at most `at_most` snapshots older than `before`, except the last of each day; return how many."""
     with connection.cursor() as cursor:
         cursor.execute(_THIN, [before, at_most])
         return int(cursor.rowcount)
 
 
-def _taken(row: Portfolio | None, holding: Holding, *, asked_at: datetime, now: datetime) -> Portfolio | None:
-    """Return a holding's row as the balance has it, to be written; None where it is left as it is."""
+def _row_from_balance(
+    row: Portfolio | None, holding: Holding, *, asked_at: datetime, now: datetime
+) -> Portfolio | None:
+    """Return a holding's row with the balance's figures, to be written; None if the row stays unchanged."""
     day, line = asked_at.astimezone(KST).date(), None
     if row is None:
         row = Portfolio(stock_code=holding.code, counted_on=day)
@@ -98,16 +100,16 @@ def _taken(row: Portfolio | None, holding: Holding, *, asked_at: datetime, now: 
         return None
     else:
         _note_change(row, line, holding, day=day, now=now)
-    # the balance is of a moment between the two: neither yesterday's end nor today's first trades
+    # the balance was read between the two times, so both must be before trading
     is_before_trading = positions.is_before_trading(asked_at) and positions.is_before_trading(now)
     row.line = positions.position_after_balance(line, day, holding, is_before_trading=is_before_trading)
     row.last_avg_price = row.avg_price or row.last_avg_price
     row.stock_name = holding.name or row.stock_name
-    # the feed may have told a newer one meanwhile; a price from the future is of a rehearsal whose clock was set back
+    # the feed may have set a newer price since; a price from the future means that a rehearsal's clock was set back
     is_newest = row.priced_at is None or not asked_at < row.priced_at <= now
     if holding.price and is_newest:
         row.current_price, row.priced_at, row.price_source = holding.price, asked_at, PriceSource.BALANCE
-    # a line without a price is no share without a value: until one is told, it is worth what it cost
+    # a holding without a price is valued at its cost until a price arrives
     row.current_price = row.current_price or round(row.avg_price)
     row.profit_rate = positions.profit_rate_pct(row.avg_price, row.current_price)
     row.balance_won = _counted_won(row, holding)
@@ -116,9 +118,9 @@ def _taken(row: Portfolio | None, holding: Holding, *, asked_at: datetime, now: 
     return row
 
 
-def _leave(row: Portfolio | None, line: UnreadHolding) -> None:
-    """Leave a holding as it is whose line cannot be read: the balance counts it, nobody knows for how much."""
-    log.warning("left out of the balance: %s", line)
+def _keep_unparsed(row: Portfolio | None, line: UnreadHolding) -> None:
+    """Keep a holding whose line cannot be parsed: the balance's total includes it at an unknown value."""
+    log.warning("line of the balance cannot be parsed: %s", line)
     if row is None:
         return
     row.balance_won, row.uncounted = row.quantity * row.current_price, []
@@ -126,16 +128,16 @@ def _leave(row: Portfolio | None, line: UnreadHolding) -> None:
 
 
 def _is_gone(row: Portfolio, *, day: date, now: datetime) -> bool:
-    """Whether a holding that the balance no longer lists is no more."""
-    gone = Holding(row.stock_code, row.stock_name, 0, 0, Decimal(0), row.current_price, 0, Decimal(0), 0, 0)
-    if _lags(row, row.line, gone, day=day, now=now):
+    """Whether a holding that is missing from the balance is really gone."""
+    no_shares = Holding(row.stock_code, row.stock_name, 0, 0, Decimal(0), row.current_price, 0, Decimal(0), 0, 0)
+    if _lags(row, row.line, no_shares, day=day, now=now):
         return False
-    _note_change(row, row.line, gone, day=day, now=now)
+    _note_change(row, row.line, no_shares, day=day, now=now)
     return True
 
 
-# What a balance sets of a holding, and how PostgreSQL calls it: one statement writes them all, told as JSON,
-# which psycopg sends faster than an array a column.
+# The columns of a holding that a balance sets, with their PostgreSQL types. One statement writes all rows, passed as
+# JSON, which psycopg sends faster than one array per column.
 _TAKEN = {
     "id": "int8",
     "stock_name": "text",
@@ -162,18 +164,18 @@ _WRITE = (
 
 
 def _write(rows: Sequence[Portfolio], *, now: datetime) -> None:
-    """Write rows that are locked, and those that are new; one a fill has made meanwhile is the fill's."""
-    known, new = [row for row in rows if row.pk], [row for row in rows if not row.pk]
-    if known:
-        told = json.dumps([{name: getattr(row, name) for name in _TAKEN} for row in known], default=str)
+    """Write the locked rows, and insert the new ones. A row that a fill has inserted meanwhile is not changed."""
+    existing, new = [row for row in rows if row.pk], [row for row in rows if not row.pk]
+    if existing:
+        payload = json.dumps([{name: getattr(row, name) for name in _TAKEN} for row in existing], default=str)
         with connection.cursor() as cursor:
-            cursor.execute(_WRITE, [now, now, told])
+            cursor.execute(_WRITE, [now, now, payload])
     if new:
         Portfolio.objects.bulk_create(new, ignore_conflicts=True)
 
 
 def _lags(row: Portfolio, line: PositionCounts, holding: Holding, *, day: date, now: datetime) -> bool:
-    """Whether the balance is behind our own fills on this line; it may be so only for a while."""
+    """Whether the balance lags behind our own fills of this holding. It may lag for LAG_PATIENCE at most."""
     if not positions.lags(line, day, holding.bought_today, holding.sold_today):
         return False
     row.lags_since = row.lags_since or now
@@ -181,19 +183,19 @@ def _lags(row: Portfolio, line: PositionCounts, holding: Holding, *, day: date, 
         row.line = positions.recounted(line, day, holding.bought_today, holding.sold_today)
         row.balance_won = _counted_won(row, holding)
         row.save(update_fields=["lags_since", "balance_won", "uncounted"])
-        log.info("the balance of %s has not counted all our fills yet: kept as it is", row.stock_code)
+        log.info("the balance of %s has not counted all our fills yet: the holding is kept", row.stock_code)
         return True
-    log.error("the balance of %s contradicts our fills since %s: it is believed now", row.stock_code, row.lags_since)
+    log.error("the balance of %s contradicts our fills since %s: it is stored now", row.stock_code, row.lags_since)
     return False
 
 
 def _counted_won(row: Portfolio, holding: Holding) -> int:
-    """Return what the balance counts in its total of the shares that we know of, in won."""
+    """Return the value, in won, that the balance's total includes for this holding."""
     return (row.quantity - row.line.uncounted_qty) * (holding.price or row.current_price)
 
 
 def _note_change(row: Portfolio, line: PositionCounts, holding: Holding, *, day: date, now: datetime) -> None:
-    """Record what changed a holding without a trade. The balance is taken over all the same."""
+    """Record a change of a holding without a trade. The balance is stored in any case."""
     kind = positions.change(line, day, holding)
     if kind is None:
         return
@@ -213,13 +215,13 @@ def _note_change(row: Portfolio, line: PositionCounts, holding: Holding, *, day:
 def count_fill(
     code: str, name: str, side: Side, qty: int, price: Decimal, *, executed_at: datetime, cost_won: int = 0
 ) -> Decimal:
-    """Count an execution of ours (a negative `qty` takes one back); return the average price it met, won.
+    """Count an execution of ours (a negative `qty` takes one back); return the average price before it, in won.
 
-    That is what the shares of a sale had cost; 0 where the broker never told. `cost_won` is its commission and tax,
-    negative where it is taken back. Call it inside the fill's transaction.
+    For a sale, that is the cost per share sold; 0 if the broker never reported it. `cost_won` is the commission and
+    tax, negative if the execution is taken back. Call it inside the fill's transaction.
     """
     day = executed_at.astimezone(KST).date()
-    fresh = {
+    defaults = {
         "stock_name": name,
         "quantity": 0,
         "avg_price": Decimal(0),
@@ -227,20 +229,22 @@ def count_fill(
         "current_price": int(price),
         "updated_at": executed_at,
     }
-    held = sql.select(Portfolio, {"stock_code": code}, lock=True)
-    row = held[0] if held else Portfolio.objects.select_for_update().get_or_create(stock_code=code, defaults=fresh)[0]
-    met = row.avg_price or row.last_avg_price
-    if not row.quantity:  # nobody followed its price while there were no shares
+    rows = sql.select(Portfolio, {"stock_code": code}, lock=True)
+    row = (
+        rows[0] if rows else Portfolio.objects.select_for_update().get_or_create(stock_code=code, defaults=defaults)[0]
+    )
+    average_before = row.avg_price or row.last_avg_price
+    if not row.quantity:  # the price is not followed while no shares are held
         row.current_price, row.priced_at = int(price), None
     row.line = positions.position_after_fill(row.line, day, side, qty, price, cost_won=cost_won)
-    row.last_avg_price = row.avg_price or met
+    row.last_avg_price = row.avg_price or average_before
     row.profit_rate = positions.profit_rate_pct(row.avg_price, row.current_price)
     row.updated_at = executed_at
     sql.save(row)
-    return met
+    return average_before
 
 
-# One statement for all stocks. A row that somebody is changing is not waited for: it is named, and told again.
+# One statement for all stocks. It does not wait for a locked row: its code is returned, and the caller marks it again.
 _MARK = """
 WITH told AS (SELECT * FROM unnest(%s::text[], %s::int8[]) AS told (code, price)),
 moved AS (SELECT id, stock_code, price FROM portfolio JOIN told ON stock_code = code WHERE current_price <> price),
@@ -257,9 +261,9 @@ SELECT stock_code FROM moved EXCEPT SELECT stock_code FROM marked
 
 
 def mark(prices: Mapping[str, int], source: PriceSource, *, at: datetime) -> frozenset[str]:
-    """Set what stocks trade at, in won, where they are held; return the codes to be told again.
+    """Set the current prices of held stocks, in won, by code; return the codes of locked rows, to be marked again.
 
-    Raises DatabaseError, and then nothing is set.
+    Raises DatabaseError, and then sets nothing.
     """
     if not prices:
         return frozenset()

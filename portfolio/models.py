@@ -1,4 +1,4 @@
-"""What we hold. `portfolio.ledger` is the only writer."""
+"""Tables of the portfolio. `portfolio.ledger` is the only writer."""
 
 from django.db import models
 from django.utils.translation import gettext_lazy as _
@@ -8,7 +8,7 @@ from aegis.terms import Side
 
 
 class PriceSource(models.TextChoices):
-    """Who told the present price."""
+    """The source of the current price."""
 
     BALANCE = "BALANCE", _("balance")
     FEED = "FEED", _("feed")
@@ -18,7 +18,7 @@ class PriceSource(models.TextChoices):
 class Portfolio(models.Model):
     """A holding (보유 종목). Prices are won, quantities shares.
 
-    The `broker_*` and `our_*` counts are what `aegis.positions` weighs against each other.
+    `aegis.positions` compares the `broker_*` and `our_*` counts.
     """
 
     stock_code = models.CharField(_("stock code"), max_length=12, unique=True)
@@ -88,12 +88,12 @@ class Portfolio(models.Model):
 
     @property
     def moved_won(self) -> int:
-        """What prices and fills have changed in the account's total since the newest snapshot, in won."""
+        """The change of the account's total by prices and fills since the newest snapshot, in won."""
         return self.quantity * self.current_price - self.balance_won - self.line.paid_won
 
 
 class PortfolioEvent(models.Model):
-    """A change of a holding that no trade explains: recognised and told, never "corrected" by a trade."""
+    """A change of a holding that no trade explains. It is recorded and reported, never "corrected" by a trade."""
 
     KINDS = [
         (PositionChange.SPLIT.value, _("share split")),
@@ -122,7 +122,7 @@ class PortfolioEvent(models.Model):
 
     @property
     def is_of_count(self) -> bool:
-        """Whether the company changed how many shares there are, and the price with them."""
+        """Whether a corporate action changed the number of shares, and with it the price."""
         return self.kind != PositionChange.UNEXPLAINED
 
 

@@ -1,4 +1,4 @@
-"""Holds our tables against the simulator's own ledger: after any day they must be equal."""
+"""Compares our tables with the simulator's own ledger: after any day they must be equal."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from portfolio.service import PortfolioService
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How many of each kind were compared, and every difference in words."""
+    """The numbers of compared records, the cash after two trading days, and a sentence for each difference."""
 
     orders: int
     executions: int
@@ -32,10 +32,10 @@ class Verdict:
 def judge(ledger: Mapping[str, Any], since: date = date.min) -> Verdict:
     """Compare orders, fills, holdings and cash with the ledger of our account (`GET /simulator/ledger`).
 
-    `since` is the ledger's first day: our tables may remember days of one that is lost.
+    `since` is the ledger's first day: our tables may still have days of an earlier ledger that was lost.
     """
     orders = [order for order in ledger["orders"] if order["request"] != "cancel"]
-    holdings = {each["code"]: each for each in ledger["holdings"] if each["quantity"]}
+    holdings = {row["code"]: row for row in ledger["holdings"] if row["quantity"]}
     differences = [
         *_orders(orders, since),
         *_executions(ledger["executions"], since),
@@ -55,8 +55,8 @@ Key = tuple[date, str]
 
 
 def _key(row: Mapping[str, Any]) -> Key:
-    text = row["date"]
-    return date.fromisoformat(text), order_number(row["number"])
+    day = row["date"]
+    return date.fromisoformat(day), order_number(row["number"])
 
 
 def _orders(ledger: Sequence[Mapping[str, Any]], since: date) -> list[str]:
@@ -69,8 +69,8 @@ def _orders(ledger: Sequence[Mapping[str, Any]], since: date) -> list[str]:
         if row is None:
             differences.append(f"order {key[1]} of {key[0]} is not in trade_orders")
             continue
-        told = (row.stock_code, row.order_type, row.qty, row.filled_qty, row.filled_amount, row.is_open)
-        true = (
+        our_values = (row.stock_code, row.order_type, row.qty, row.filled_qty, row.filled_amount, row.is_open)
+        ledger_values = (
             theirs["code"],
             theirs["side"],
             theirs["quantity"],
@@ -78,21 +78,21 @@ def _orders(ledger: Sequence[Mapping[str, Any]], since: date) -> list[str]:
             theirs["amount"],
             theirs["status"] == "open",
         )
-        if told != true:
-            differences.append(f"order {key[1]} of {key[0]}: ours {told}, the ledger's {true}")
+        if our_values != ledger_values:
+            differences.append(f"order {key[1]} of {key[0]}: ours {our_values}, the ledger's {ledger_values}")
     differences += [f"order {number} of {day} is not in the ledger" for day, number in ours]
     return differences
 
 
 def _executions(ledger: Sequence[Mapping[str, Any]], since: date) -> list[str]:
-    """Compare fills by order: shares and won in all, for one line of ours may stand for several fills."""
+    """Compare the total shares and won of each order's fills: one row of ours may stand for several fills."""
     theirs: dict[Key, tuple[int, int]] = {}
     for fill in ledger:
         qty, amount = theirs.get(_key(fill), (0, 0))
         theirs[_key(fill)] = (qty + fill["quantity"], amount + fill["quantity"] * fill["price"])
     ours: dict[Key, tuple[int, int]] = {}
-    counted = TradeExecution.objects.filter(voided_at__isnull=True, order__order_date__gte=since)
-    for row in counted.select_related("order"):
+    rows = TradeExecution.objects.filter(voided_at__isnull=True, order__order_date__gte=since)
+    for row in rows.select_related("order"):
         key = (row.order.order_date, row.order_no)
         qty, amount = ours.get(key, (0, 0))
         ours[key] = (qty + row.exec_qty, amount + row.exec_amount)

@@ -1,5 +1,5 @@
-"""A KIS server for rehearsal: the broker's wire in front of a small exchange.
+"""A KIS server for rehearsal: the broker's API in front of a small exchange.
 
-`exchange` and what it stands on (`book`, `tape`, `accounts`, `orders`, `ledger`) open no socket and
-read no clock. `rest`, `feed` and `control` speak to the outside, `server` runs them.
+The modules of `exchange` open no socket and read no clock. `api.rest`, `api.control` and `feed` handle requests and
+WebSocket frames; `api.server` runs them.
 """

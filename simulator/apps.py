@@ -2,6 +2,6 @@ from django.apps import AppConfig
 
 
 class SimulatorConfig(AppConfig):
-    """Only for its command: the simulator runs without Django."""
+    """Registers the `kis_simulator` command. The simulator itself runs without Django."""
 
     name = "simulator"

@@ -1,4 +1,4 @@
-"""The broker's house: one exchange, its clockwork, its order desk, its gate, and how it is set up."""
+"""The broker: one exchange with its session clock, order entry, gateway and faults, and their settings."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,9 +25,9 @@ LIVE_RATE, PAPER_RATE = 18, 1
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`wire` is the layout of replies and frames; a `rate` of 0 lifts the call limit.
+    """Settings of one firm. `wire` is the layout of replies and frames; a `rate` of 0 disables the call limit.
 
-    With `specification` the ids of the user's own specification are known beside the broker's.
+    `rate` is in calls per second. With `specification` the TR ids of the user's specification are accepted too.
     """
 
     seed: int = 1
@@ -39,7 +39,7 @@ class Settings:
     ledger_path: Path | None = None
     is_ticking: bool = True
     codes: frozenset[str] | None = None  # list these stocks only; None lists all
-    printing: Printing = DEFAULT  # until a command changes it
+    printing: Printing = DEFAULT  # at start; a control command can change it
 
     @property
     def calls_per_second(self) -> int:
@@ -49,12 +49,12 @@ class Settings:
 
     @property
     def notice_width(self) -> int:
-        """Columns of a fill notice: 26 by the portal, 23 as paper and the reference clients have it."""
+        """Columns of a fill notice: 26 by the portal, 23 in paper trading and in the reference clients."""
         return self.notice_columns or (26 if self.wire == "2026-09" and not self.is_paper else 23)
 
 
 class Firm:
-    """Everything behind the wire. Called from one thread only."""
+    """The broker without its network interfaces. Called from one thread only."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -79,14 +79,14 @@ class Firm:
         self.clockwork.advance(now, stepping=self.settings.is_ticking)
 
     def is_trading(self, now: datetime) -> bool:
-        """Whether some venue matches orders at `now`."""
+        """Return whether any venue is in a phase at `now`."""
         return any(self.exchange.phases(market, now) for market in VENUES)
 
     def is_trading_day(self, now: datetime) -> bool:
         return is_trading_day(now.date())
 
     def reset(self, seed: int, account: str | None, now: datetime) -> None:
-        """Begin anew: one account, or the whole world."""
+        """Reset one account, or the whole world if `account` is None."""
         if account is not None:
             for order in self.exchange.world.open_orders(account):
                 self.exchange.unrest(order, order.remaining)

@@ -1,4 +1,4 @@
-"""Order books in the stream worker: the newest of each that somebody asked for, written each second."""
+"""Order books in the stream worker: the newest of each requested book, written each second."""
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +18,7 @@ FEEDS: Mapping[Market, str] = {Market.KRX: "H0STASP0", Market.NXT: "H0NXASP0", M
 
 
 class Books:
-    """The books of one term of the lease. Handlers run on the socket's thread, the chore on its own."""
+    """The books of one session of the leader. Handlers run on the socket's thread, the job on its own."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -30,15 +30,15 @@ class Books:
                 self._newest[tick.code, tick.market] = tick
 
     def write(self) -> None:
-        """Write the books that changed since the last time. Raises DatabaseError, and the next time writes them."""
+        """Write the books that changed since the last call. Raises DatabaseError; the next call then writes them."""
         with self._lock:
-            taken, self._newest = self._newest, {}
+            changed, self._newest = self._newest, {}
         now = clock.now()
         try:
-            order_books.write([_snapshot(tick, now) for tick in taken.values()])
+            order_books.write([_snapshot(tick, now) for tick in changed.values()])
         except DatabaseError:
             with self._lock:
-                self._newest = taken | self._newest
+                self._newest = changed | self._newest
             raise
 
 
@@ -63,10 +63,10 @@ def wanted() -> Iterable[Topic]:
 
 
 def consumer() -> Consumer:
-    """Listen to the books that somebody asked for, and keep them."""
-    heard = Books()
+    """Subscribe to the requested order books, and write them."""
+    books = Books()
     return Consumer(
-        handlers=dict.fromkeys(FEEDS.values(), heard.on_books),
+        handlers=dict.fromkeys(FEEDS.values(), books.on_books),
         wishes=(SubscriptionRequest(FeedPriority.BOOKS, wanted),),
-        chores=(PeriodicJob("books", WRITE_SECONDS, heard.write),),
+        chores=(PeriodicJob("books", WRITE_SECONDS, books.write),),
     )

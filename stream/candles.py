@@ -1,9 +1,9 @@
-"""What trades become in the stream worker: minute bars, and the prices of what we hold.
+"""Builds minute bars, and prices of held stocks, from trades in the stream worker.
 
-The socket's thread only sets frames aside. Chores fold them and write: bars each second, prices twice a
-second, each one statement for all. While the database is away nothing is lost: a day's bars wait in memory,
-and of prices the newest. What a process that died had not written is found missing by the running totals,
-and mended from the broker's chart (`market.candle_repair`).
+The socket's thread only queues frames. Jobs aggregate and write them: bars each second, prices twice a second, all in
+one statement each. While the database is away nothing is lost: the day's bars and the newest prices wait in memory.
+Bars that a process did not write before it died are detected by the running totals, and repaired from the broker's
+chart (`market.candle_repair`).
 """
 
 import threading
@@ -26,9 +26,9 @@ from stream.consumers import Consumer, FeedPriority, Handler, PeriodicJob, Stock
 CANDLE_SECONDS = 1.0
 PRICE_SECONDS = 0.5
 DAYS_END_SECONDS = 60.0
-# registrations follow a new connection one by one: by then all of them have, and what they missed is missing
+# after a new connection feeds are registered one by one; by then all are registered, and no further gap starts
 REGISTERED_SECONDS = 15.0
-# frames that wait while the day's bars are read back; beyond them the oldest make gaps, and gaps are mended
+# the most frames that wait while the day's bars are read; more drop the oldest, which leaves gaps to repair
 FRAMES_AT_MOST = 200_000
 
 TRADE_FEEDS: Mapping[str, Market] = {"H0STCNT0": Market.KRX, "H0NXCNT0": Market.NXT, "H0UNCNT0": Market.SOR}
@@ -43,40 +43,40 @@ def _no_frames() -> Frames:
 
 
 class Ticks:
-    """The trades of one term of the lease. Handlers run on the socket's thread, the rest on those of chores."""
+    """The trades of one session of the leader. Handlers run on the socket's thread, the rest on threads of jobs."""
 
     def __init__(self) -> None:
-        # the socket's thread sets aside, chores take: a deque needs no lock for that. Those of a connection
-        # that is over wait, closed, for their turn
+        # the socket's thread appends and jobs pop: a deque needs no lock for that. The frames of a connection that
+        # ended wait in `_closed`
         self._frames = _no_frames()
         self._closed: deque[Frames] = deque()
         self._tear_at: float | None = None
-        self._lock = threading.Lock()  # of the folds, among chores
+        self._lock = threading.Lock()  # guards `_folds` among the jobs
         self._day: date | None = None
-        self._ended: date | None = None
+        self._ended_day: date | None = None
         self._folds: dict[Market, MinuteBarAggregator] = {}
         self._unwritten: dict[Key, Bar] = {}
-        self._told: dict[str, Trade] = {}  # of each stock, the trade whose price was written last
+        self._written: dict[str, Trade] = {}  # of each stock, the trade whose price was written last
 
     def on_trades(self, venue: Market) -> Handler:
-        """Return what takes the frames of one venue's trades."""
+        """Return the handler that queues the trade frames of one venue."""
 
-        def take(trades: Sequence[Trade], arrived: float) -> None:
+        def queue_frame(trades: Sequence[Trade], arrived: float) -> None:
             self._frames[venue].append(trades)
 
-        return take
+        return queue_frame
 
     def connected(self) -> None:
-        """Doubt every newest bar: nobody listened for a while."""
-        self._close()
+        """Mark every newest bar as suspect: no trades were received for a while."""
+        self._close_frames()
         self._tear_at = monotonic() + REGISTERED_SECONDS
 
-    def _close(self) -> None:
+    def _close_frames(self) -> None:
         self._closed.append(self._frames)
         self._frames = _no_frames()
 
     def _fold(self) -> None:
-        """Fold what was set aside, once there is a day to fold it into. Call it with the lock held."""
+        """Aggregate the queued frames into bars, if a day is open. The caller holds the lock."""
         if self._day is None:
             return
         while self._closed:
@@ -86,25 +86,25 @@ class Ticks:
         self._fold_all(self._frames)
 
     def _fold_all(self, frames: Frames) -> None:
-        for venue, waiting in frames.items():
-            taken = [waiting.popleft() for _ in range(len(waiting))]
-            self._folds[venue].add(chain.from_iterable(taken))
+        for venue, queued in frames.items():
+            batch = [queued.popleft() for _ in range(len(queued))]
+            self._folds[venue].add(chain.from_iterable(batch))
 
     def write_candles(self) -> None:
-        """Write what changed since the last time. Raises DatabaseError, and the next time writes it."""
+        """Write the bars that changed since the last call. Raises DatabaseError; the next call then writes them."""
         if self._tear_at is not None and monotonic() > self._tear_at:
             self._tear_at = None
             self._tear()
-        self._begin(clock.now().date())
+        self._open_day(clock.now().date())
         self._collect()
         candles.write_heard(list(self._unwritten.values()))
         self._unwritten.clear()
 
     def doubt_at_days_end(self) -> None:
-        """Doubt every newest bar once the day's last phase is over: no next trade will tell what followed it."""
+        """Mark every newest bar as suspect after the day's last phase: no later trade shows whether it is complete."""
         now = clock.now()
-        if self._day is not None and self._ended != self._day and queries.days_over(now):
-            self._ended = self._day
+        if self._day is not None and self._ended_day != self._day and queries.days_over(now):
+            self._ended_day = self._day
             self._tear()
 
     def _tear(self) -> None:
@@ -119,35 +119,35 @@ class Ticks:
             changed = [bar for fold in self._folds.values() for bar in fold.changed()]
         self._unwritten.update(((bar.code, bar.market, bar.day, bar.minute), bar) for bar in changed)
 
-    def _begin(self, day: date) -> None:
-        """Go on with the bars of `day` as the table has them; frames wait meanwhile."""
+    def _open_day(self, day: date) -> None:
+        """Continue with the bars of `day` in the database. Frames wait meanwhile."""
         if day == self._day:
             return
         self._collect()
         with self._lock:
             self._day, self._folds = None, {}
-        kept = candles.newest(day)
+        stored_bars = candles.newest(day)
         with self._lock:
-            self._folds = {each: MinuteBarAggregator(each, day) for each in Market}
+            self._folds = {venue: MinuteBarAggregator(venue, day) for venue in Market}
             for fold in self._folds.values():
-                fold.resume(bar for bar in kept if bar.market is fold.market)
+                fold.resume(bar for bar in stored_bars if bar.market is fold.market)
             self._day = day
 
     def write_prices(self) -> None:
-        """Write what was traded since the last time. Raises DatabaseError, and the next time writes it.
+        """Write the prices of new trades. Raises DatabaseError; the next call then writes them.
 
-        A trade counts though its price is the one before: a balance that lags may have written another meanwhile.
+        A new trade counts even if its price did not change: a balance that lags may have written another price.
         """
         with self._lock:
             self._fold()
             newest = self._newest()
-        traded = {code: trade for code, trade in newest.items() if self._told.get(code) is not trade}
-        prices = {code: trade.price for code, trade in traded.items()}
-        again = ledger.mark(prices, PriceSource.FEED, at=clock.now())
-        self._told |= {code: trade for code, trade in traded.items() if code not in again}
+        unwritten = {code: trade for code, trade in newest.items() if self._written.get(code) is not trade}
+        prices = {code: trade.price for code, trade in unwritten.items()}
+        retry_codes = ledger.mark(prices, PriceSource.FEED, at=clock.now())
+        self._written |= {code: trade for code, trade in unwritten.items() if code not in retry_codes}
 
     def _newest(self) -> dict[str, Trade]:
-        """Return what each stock traded at last, on whichever venue that was."""
+        """Return the last trade of each stock on any venue."""
         newest: dict[str, Trade] = {}
         for fold in self._folds.values():
             for code, trade in fold.newest():
@@ -161,7 +161,7 @@ def watched_stocks() -> Iterable[str]:
 
 
 def consumer() -> Consumer:
-    """Fold trades, write bars and prices."""
+    """Aggregate trades into bars, and write bars and prices."""
     ticks = Ticks()
     return Consumer(
         handlers={tr_id: ticks.on_trades(venue) for tr_id, venue in TRADE_FEEDS.items()},

@@ -1,7 +1,7 @@
-"""What a part of the house does with the broker's feeds: the shape of it. `stream.worker.CONSUMERS` lists who does.
+"""The interface of a part of AEGIS that uses the broker's feeds. `stream.worker.CONSUMERS` lists these parts.
 
-A part that wants feeds has a function without arguments that makes its `Consumer` anew for each term of the
-lease, and one line in that list. Nothing of one term outlives it in memory.
+Such a part has a function without arguments that creates a new `Consumer` for each session of the leader, and one line
+in that list. No object in memory outlives its session.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
@@ -16,24 +16,24 @@ from aegis.terms import Market
 from kis.subscriptions import Topic
 
 TRADES: Mapping[Market, str] = MappingProxyType({Market.KRX: "H0STCNT0", Market.NXT: "H0NXCNT0"})
-# A venue counts as open this long before its first trade and after its last: a session of many registrations changes
-# its topics in less, and the price of an auction comes some seconds after its end
+# A venue counts as open from this long before its first trade until this long after its last. All registrations of a
+# session can be changed in less time, and the price of an auction arrives some seconds after its end
 MARGIN = timedelta(seconds=60)
 
-# Gets the typed values of one frame (see `kis.realtime`) and the `time.perf_counter()` of its arrival. It runs
-# on the socket's own thread, where fills are waiting behind it: memory only, no database, no network, no lock
-# that anybody holds for long.
+# Takes the typed values of one frame (see `kis.realtime`) and the `time.perf_counter()` of its arrival. It runs on the
+# socket's thread, and fills wait until it returns: it may use memory only, no database, no network, and no lock that
+# any thread holds for long.
 Handler = Callable[[Sequence[Any], float], None]
 
 
 class FeedPriority(IntEnum):
-    """How much a feed matters: where registrations run out, the highest figures are left out first."""
+    """The priority of a feed. If there are not enough registrations, the highest numbers are left out first."""
 
     OWN_FILLS = 0
     STOPS = 1
     ORDERED = 2
     HELD = 3
-    PULSE = 4  # what tells a deaf connection from a quiet market
+    PULSE = 4  # always has data in regular hours: distinguishes a dead connection from a quiet market
     WATCHED = 5
     STOPS_ON_SECOND_VENUE = 6
     BOOKS = 7
@@ -44,28 +44,31 @@ class FeedPriority(IntEnum):
     CLOSED = 12  # trades on a venue that is closed
 
 
-# without these feeds what we hold is judged late: people are told
+# stops and holdings are evaluated late without these feeds: an alarm is raised if one is missing
 VITAL = (FeedPriority.STOPS, FeedPriority.HELD)
 
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionRequest:
-    """Feeds somebody wants, most important first. Asked every few seconds, on a thread that may use the database."""
+    """The feeds that a consumer wants, most important first.
+
+    `topics` is called every few seconds, on a thread that may use the database.
+    """
 
     rank: FeedPriority
     topics: Callable[[], Iterable[Topic]]
 
 
 def _no_more() -> bool:
-    """Say that a chore leaves nothing undone."""
+    """The default of `has_more`: no work is left."""
     return False
 
 
 @dataclass(frozen=True, slots=True)
 class StockSubscriptions:
-    """Stocks whose trades somebody wants, most important first: on which venue is decided by the time of day.
+    """The stocks whose trades a consumer wants, most important first. The time of day decides on which venue.
 
-    `venues` names, by stock, the only venues whose trades matter; of a stock that it does not name, those of all do.
+    `venues` has, by stock, the only venues whose trades matter. For other stocks all venues matter.
     """
 
     rank: FeedPriority
@@ -74,21 +77,22 @@ class StockSubscriptions:
 
 
 def open_venues(phases: Iterable[Phase], now: datetime) -> tuple[Market, ...]:
-    """Return the venues that trade at `now`, give or take MARGIN; first the one whose trades decide. Pure.
+    """Return the venues that trade at `now`, plus or minus MARGIN, the leading venue first. Pure.
 
-    In KRX's regular session and closing auction that is KRX, at every other time NXT.
+    KRX leads in its regular session and its closing auction, NXT at all other times.
     """
-    mine = [phase for phase in phases if phase.market in TRADES and _trades_at(phase, now)]
-    is_krx_day = any(
-        phase.market is Market.KRX and phase.name in (PhaseName.REGULAR, PhaseName.CLOSING_AUCTION) for phase in mine
+    open_phases = [phase for phase in phases if phase.market in TRADES and _trades_at(phase, now)]
+    is_krx_leading = any(
+        phase.market is Market.KRX and phase.name in (PhaseName.REGULAR, PhaseName.CLOSING_AUCTION)
+        for phase in open_phases
     )
-    order = (Market.KRX, Market.NXT) if is_krx_day else (Market.NXT, Market.KRX)
-    traded = {phase.market for phase in mine}
-    return tuple(venue for venue in order if venue in traded)
+    order = (Market.KRX, Market.NXT) if is_krx_leading else (Market.NXT, Market.KRX)
+    trading_venues = {phase.market for phase in open_phases}
+    return tuple(venue for venue in order if venue in trading_venues)
 
 
 def _trades_at(phase: Phase, now: datetime) -> bool:
-    """Whether a phase brings trades at `now`, give or take MARGIN: the opening auction does at its end only."""
+    """Whether a phase has trades at `now`, plus or minus MARGIN. The opening auction has them only at its end."""
     if phase.matching is Matching.FIXED:
         return False
     day = now.astimezone(KST).date()
@@ -108,28 +112,28 @@ def ranked_trades(
     on_nxt: Set[str],
     relevant_venues: Mapping[str, Set[Market]] = MappingProxyType({}),
 ) -> Iterator[tuple[FeedPriority, Topic]]:
-    """Yield the trade feeds of stocks with their ranks: on the venue that decides, a second one, a closed one. Pure.
+    """Yield the trade feeds of stocks with their priorities: on the leading venue, the second one, closed ones. Pure.
 
-    `relevant_venues` are the only venues of a stock whose trades matter, such as those that may trigger its stops.
+    `relevant_venues` has, by stock, the only venues whose trades matter, such as those that may trigger its stops.
     """
-    second = FeedPriority.STOPS_ON_SECOND_VENUE if rank is FeedPriority.STOPS else FeedPriority.OTHER
+    second_rank = FeedPriority.STOPS_ON_SECOND_VENUE if rank is FeedPriority.STOPS else FeedPriority.OTHER
     for code in codes:
-        listed = [venue for venue in TRADES if venue is Market.KRX or code in on_nxt]
-        traded = [venue for venue in venues if venue in listed]
-        deciding = [venue for venue in traded if venue in relevant_venues.get(code, TRADES)]
-        ranks = dict.fromkeys(traded, FeedPriority.OTHER) | dict(zip(deciding, (rank, second), strict=False))
-        others = (venue for venue in traded if venue not in deciding)
-        for venue in (*deciding, *others, *(venue for venue in listed if venue not in traded)):
+        all_venues = [venue for venue in TRADES if venue is Market.KRX or code in on_nxt]
+        open_now = [venue for venue in venues if venue in all_venues]
+        relevant = [venue for venue in open_now if venue in relevant_venues.get(code, TRADES)]
+        ranks = dict.fromkeys(open_now, FeedPriority.OTHER) | dict(zip(relevant, (rank, second_rank), strict=False))
+        others = (venue for venue in open_now if venue not in relevant)
+        for venue in (*relevant, *others, *(venue for venue in all_venues if venue not in open_now)):
             yield ranks.get(venue, FeedPriority.CLOSED), Topic(TRADES[venue], code)
 
 
 @dataclass(frozen=True, slots=True)
 class PeriodicJob:
-    """Something done again and again on a thread of its own while the lease is ours, and once more at its end.
+    """Work that is repeated on a thread of its own while the lease is ours, and done once more at the end.
 
-    It may use the database. It is not begun once the lease is lost; what it raises is logged and counted. A chore
-    whose work anybody may do, and must not be lost with the lease, says through `has_more` that some is left: it is
-    repeated at the end until none is.
+    It may use the database. It does not run after the lease is lost. Its errors are logged and counted. A job whose
+    work is valid without the lease and must not be lost returns True from `has_more` while work is left: it is then
+    repeated at the end until no work is left.
     """
 
     name: str
@@ -138,14 +142,16 @@ class PeriodicJob:
     has_more: Callable[[], bool] = _no_more
 
 
-def _nothing(*about: object) -> None:
+def _nothing(*args: object) -> None:
     """Do nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Consumer:
-    """One part's handlers by TR id, wishes and chores. `connected`, `lost` and `registered`
-    run on the socket's thread."""
+    """The handlers by TR id, the wanted feeds and the jobs of one part of AEGIS.
+
+    `connected`, `lost` and `registered` run on the socket's thread.
+    """
 
     handlers: Mapping[str, Handler] = field(default_factory=dict)
     wishes: Sequence[SubscriptionRequest] = ()

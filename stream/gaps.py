@@ -1,7 +1,7 @@
 """After a feed was registered, for the first time or again, the stops of its stock are evaluated once.
 
-What traded before the registration was not heard, and a stock that fell meanwhile may not trade again for a while. If
-no trade comes within some seconds, the broker is asked for the price. The thread of a chore asks, so no order waits.
+Trades before the registration were not received, and a stock that fell meanwhile may not trade again for a while. If no
+trade arrives within PATIENCE, the price is requested from the broker. A periodic job does this, so no order waits.
 """
 
 import logging
@@ -22,7 +22,7 @@ from stream.consumers import Consumer, PeriodicJob
 log = logging.getLogger(__name__)
 
 TURN_SECONDS = 1.0
-# a stock that trades tells its price by then; what it told is written every two seconds
+# a stock that trades has a new price by then; received prices are written every two seconds
 PATIENCE = timedelta(seconds=3)
 
 
@@ -33,7 +33,7 @@ class Registration:
 
 
 class Gaps:
-    """The registrations of one term whose stops are not evaluated yet."""
+    """The registrations of one session of the leader whose stops are not evaluated yet."""
 
     def __init__(self) -> None:
         self._new: queue.SimpleQueue[Registration] = queue.SimpleQueue()
@@ -44,7 +44,7 @@ class Gaps:
             self._new.put(Registration(topic.key, clock.now()))
 
     def evaluate(self) -> None:
-        """Ask for the price of each stop whose feed was registered a while ago and told no trade since."""
+        """Request the price for each stop whose feed was registered PATIENCE ago and had no trade since."""
         while not self._new.empty():
             registration = self._new.get()
             self._waiting[registration.code] = registration.at
@@ -54,22 +54,22 @@ class Gaps:
             return
         rows = StopRule.objects.filter(state=StopRule.State.ARMED, stock_code__in=due).order_by("pk")
         for row in list(rows):
-            # a trade of a time to come, of before the clock was set back, is none of after the registration
+            # a trade with a time in the future, from before the clock was set back, is not after the registration
             if row.heard_at is None or not due[row.stock_code] <= row.heard_at <= now + PATIENCE:
-                self._ask(row)
+                self._evaluate_by_request(row)
         for code in due:
             del self._waiting[code]
 
-    def _ask(self, row: StopRule) -> None:
+    def _evaluate_by_request(self, row: StopRule) -> None:
         try:
             if stop_polling.ask(row.pk, broker(), clock.now):
                 stop.delay(row.pk)
         except BrokerError as error:
-            # the periodic look at silent stops asks again
-            log.warning("stop %s: its price cannot be asked for after a gap: %s", row.pk, error)
+            # the periodic polling of silent stops requests it again
+            log.warning("stop %s: its price cannot be requested after a gap: %s", row.pk, error)
 
 
 def consumer() -> Consumer:
-    """Evaluate stops after a gap in what was heard."""
-    heard = Gaps()
-    return Consumer(chores=(PeriodicJob("gaps", TURN_SECONDS, heard.evaluate),), registered=heard.registered)
+    """Evaluate stops after a gap in the trades received."""
+    gaps = Gaps()
+    return Consumer(chores=(PeriodicJob("gaps", TURN_SECONDS, gaps.evaluate),), registered=gaps.registered)

@@ -1,4 +1,4 @@
-"""Hears when the whole market is stopped: the code comes with the state of any one stock of the board."""
+"""Detects halts of the whole market: their code is part of the state of each stock of the board."""
 
 import queue
 from collections.abc import Iterable, Sequence
@@ -15,12 +15,12 @@ from stream.consumers import Consumer, FeedPriority, PeriodicJob, SubscriptionRe
 
 LISTEN_SECONDS = 0.5
 TOLD = frozenset({*BEGINS, *ENDS})
-# one stock of each board, always traded: 삼성전자, 에코프로비엠
+# one stock of each board that always trades: 삼성전자, 에코프로비엠
 SENTRIES = ("005930", "247540")
 
 
 class Halts:
-    """The operation codes of one term of the lease that tell of halts."""
+    """The operation codes about halts that one session of the leader received."""
 
     def __init__(self) -> None:
         self._codes: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -33,7 +33,7 @@ class Halts:
             self._last[state.code] = state.phase_code
 
     def write(self) -> None:
-        """Take in one code. It is put back where the database is away."""
+        """Write one code to the database. If the database is away, the code is put back."""
         try:
             code = self._codes.get(timeout=LISTEN_SECONDS)
         except queue.Empty:
@@ -46,12 +46,12 @@ class Halts:
 
 
 def states() -> Iterable[Topic]:
-    held = [holding.stock_code for holding in PortfolioService().get_portfolio()]
-    return [Topic("H0STMKO0", code) for code in dict.fromkeys([*SENTRIES, *held])]
+    held_codes = [holding.stock_code for holding in PortfolioService().get_portfolio()]
+    return [Topic("H0STMKO0", code) for code in dict.fromkeys([*SENTRIES, *held_codes])]
 
 
 def consumer() -> Consumer:
-    """Listen for circuit breakers and sidecars, and to the states of what is held."""
+    """Record circuit breakers and sidecars, and subscribe to the states of held stocks."""
     halts = Halts()
     return Consumer(
         handlers=dict.fromkeys(("H0STMKO0", "H0NXMKO0", "H0UNMKO0"), halts.on_states),

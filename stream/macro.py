@@ -1,4 +1,4 @@
-"""What indexes, the future and programs say in the stream worker: the newest of each, written every few seconds."""
+"""Indexes, the future and program trading in the stream worker: the newest values, written every few seconds."""
 
 import threading
 from collections.abc import Iterable, Sequence
@@ -14,7 +14,7 @@ WRITE_SECONDS = 5.0
 
 
 class MacroWriter:
-    """The figures of one term of the lease. Handlers run on the socket's thread, the chore on its own."""
+    """The figures of one session of the leader. Handlers run on the socket's thread, the job on its own."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -40,7 +40,7 @@ class MacroWriter:
                 self._programs[tick.code] = {name: getattr(tick, name) or 0 for name in macro.PROGRAM_FIELDS}
 
     def write(self) -> None:
-        """Write what was heard since the last time. Raises DatabaseError; what comes next tells it anew."""
+        """Write the figures received since the last call. Raises DatabaseError; later frames replace lost figures."""
         with self._lock:
             figures, self._figures = self._figures, {}
             programs, self._programs = self._programs, {}
@@ -56,7 +56,7 @@ def indexes() -> Iterable[Topic]:
 
 
 def futures() -> Iterable[Topic]:
-    """Return the feed of the contract that expires next, once the day's first look at it told which."""
+    """Return the feed of the contract that expires next, nothing until the day's first reading has its code."""
     code = queries.futures_code(clock.now().date())
     return [Topic("H0IFCNT0", code)] if code else []
 
@@ -66,14 +66,14 @@ def programs() -> Iterable[Topic]:
 
 
 def consumer() -> Consumer:
-    """Listen to the market as a whole, and to programs in what is watched."""
-    heard = MacroWriter()
+    """Record the indexes, the future, and program trading of watched stocks."""
+    writer = MacroWriter()
     return Consumer(
-        handlers={"H0UPCNT0": heard.on_index, "H0IFCNT0": heard.on_future, "H0STPGM0": heard.on_program},
+        handlers={"H0UPCNT0": writer.on_index, "H0IFCNT0": writer.on_future, "H0STPGM0": writer.on_program},
         wishes=(
             SubscriptionRequest(FeedPriority.INDEX, indexes),
             SubscriptionRequest(FeedPriority.INDEX, futures),
             SubscriptionRequest(FeedPriority.PROGRAM, programs),
         ),
-        chores=(PeriodicJob("macro", WRITE_SECONDS, heard.write),),
+        chores=(PeriodicJob("macro", WRITE_SECONDS, writer.write),),
     )

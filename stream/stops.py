@@ -1,9 +1,9 @@
-"""Every trade of a stock with an armed stop is held against it, on the socket's thread, in memory alone.
+"""Checks each trade of a stock against its armed stops, on the socket's thread and in memory only.
 
-What fires is handed to a thread of its own, which marks the row and calls a worker; the row decides that it is
-once. Rules are read again every second: what is edited, armed or bought more of counts from then on.
+A trigger is passed to a thread of its own, which updates the row and calls a worker; the row makes sure that this
+happens once. Rules are read again every second: edits, newly armed stops and further buys count from then on.
 
-What fired is marked before the term is given up, and while the database is away it is kept until it is marked.
+Triggers are written before the leader gives up the lease. While the database is away they are kept.
 """
 
 import logging
@@ -39,18 +39,18 @@ log = logging.getLogger(__name__)
 
 READ_SECONDS = 1.0
 WRITE_SECONDS = 2.0
-# a price that the day cannot have is asked about so often, while trades tell it
+# the interval at which an impossible price of the day is checked, while trades have it
 ASK_AGAIN_SECONDS = 5.0
-# how long the firing thread waits for something to do before it looks whether its term is over
+# how long the triggering thread waits for work before it checks whether its session is over
 LISTEN_SECONDS = 0.5
 
 
 @dataclass(slots=True)
 class ArmedStop:
-    """A stop as the socket's thread knows it: its rule, the day's possible prices, the newest price heard.
+    """A stop in the memory of the socket's thread: its rule, the day's possible prices, the newest price received.
 
-    Only trades of `venues`, from the time of day `since` on, count; while it holds fire none triggers it, and the last
-    is judged afterwards.
+    Only trades of `venues` from the time of day `since` on count. While `holds_fire` is true no trade triggers it; the
+    last of these trades is evaluated afterwards.
     """
 
     pk: int
@@ -60,16 +60,16 @@ class ArmedStop:
     since: str
     holds_fire: bool
     price: int = 0
-    totals: dict[str, int] = field(default_factory=dict)  # since it was armed, today
+    totals: dict[str, int] = field(default_factory=dict)  # the day's running totals by venue, since it was armed
     is_unwritten: bool = False
-    ask_at: float = 0.0  # when an impossible price is asked about again, by the monotonic clock
+    ask_at: float = 0.0  # when an impossible price is checked again, by the monotonic clock
     judged_from: datetime | None = None
-    withheld: Trade | None = None  # the newest that counts, heard while it held fire
+    withheld: Trade | None = None  # the newest trade that counts, received while it held fire
 
 
 @dataclass(frozen=True, slots=True)
 class StopTrigger:
-    """What a trade at `price` won did when it was heard: it fired the stop, or was no possible price of the day."""
+    """A trade at `price` won that triggered a stop, or that has an impossible price of the day (not `is_possible`)."""
 
     pk: int
     price: int
@@ -79,15 +79,15 @@ class StopTrigger:
 
 
 class Stops:
-    """The armed stops of one term of the lease."""
+    """The armed stops of one session of the leader."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # held for moments: by the socket's thread for one frame
+        self._lock = threading.Lock()  # held briefly: by the socket's thread for one frame
         self._armed: dict[str, list[ArmedStop]] = {}
         self._shots: queue.SimpleQueue[StopTrigger] = queue.SimpleQueue()
         self._day: date | None = None
         self._hours = Hours()
-        # the day's running totals of shares, by stock and venue: what does not raise one is no new trade
+        # the day's running totals of shares, by stock and venue: a trade that does not raise one is not new
         self._totals: dict[tuple[str, Market], int] = {}
 
     def on_trades(self, trades: Sequence[Trade], arrived: float) -> None:
@@ -96,34 +96,36 @@ class Stops:
         with self._lock:
             for trade in trades:
                 if trade.code in self._armed and self._is_new(trade):
-                    self._armed[trade.code] = [each for each in self._armed[trade.code] if self._stays(each, trade)]
+                    self._armed[trade.code] = [
+                        armed for armed in self._armed[trade.code] if self._stays_armed(armed, trade)
+                    ]
 
     def _is_new(self, trade: Trade) -> bool:
-        """Whether a frame tells a trade of today that none before it told."""
+        """Whether the trade is of today and was not in an earlier frame."""
         key = trade.code, trade.market
         total = self._totals.get(key, 0)
         if not rules.is_new(trade.qty, trade.volume, total):
             return False
-        # most trades continue the total; one that does not may be of another day, whose total would hide all others
-        if trade.volume - trade.qty != total and self._is_of_before(trade):
+        # most trades continue the total; another one may be of an earlier day, whose total would hide today's trades
+        if trade.volume - trade.qty != total and self._is_of_earlier_day(trade):
             return False
         self._totals[key] = trade.volume
         return True
 
-    def _is_of_before(self, trade: Trade) -> bool:
+    def _is_of_earlier_day(self, trade: Trade) -> bool:
         day = trade_date(trade)
         return self._day is not None and len(day) == 8 and day < f"{self._day:%Y%m%d}"
 
-    def _stays(self, armed: ArmedStop, trade: Trade) -> bool:
-        """Hold one stop against one trade; False if that fired it."""
+    def _stays_armed(self, armed: ArmedStop, trade: Trade) -> bool:
+        """Check one stop against one trade. Return False if the trade triggers it."""
         if trade.market not in armed.venues or trade.hhmmss < armed.since:
             return True
         if armed.holds_fire:
             armed.withheld = trade
-        return self._is_inside(armed, trade)
+        return self._evaluate(armed, trade)
 
-    def _is_inside(self, armed: ArmedStop, trade: Trade) -> bool:
-        """Judge one trade that counts; False if it fired the stop. While it holds fire, none does."""
+    def _evaluate(self, armed: ArmedStop, trade: Trade) -> bool:
+        """Evaluate one trade that counts. Return False if it triggers the stop; none does while it holds fire."""
         price = trade.price
         if price not in armed.possible:
             if monotonic() >= armed.ask_at:
@@ -135,12 +137,12 @@ class Stops:
             armed.totals[trade.market.value] = trade.volume
         if armed.holds_fire or not armed.rule.concerns(price):
             return True
-        if isinstance(armed.rule.hear(self._heard(trade)), Fired):
+        if isinstance(armed.rule.hear(self._to_heard(trade)), Fired):
             self._shots.put(StopTrigger(armed.pk, price, clock.now(), armed.judged_from))
             return False
         return True
 
-    def _heard(self, trade: Trade) -> Heard:
+    def _to_heard(self, trade: Trade) -> Heard:
         return Heard(
             trade.price,
             rules.second_of(trade.hhmmss),
@@ -151,16 +153,16 @@ class Stops:
         )
 
     def read(self) -> None:
-        """Read the armed stops again. Highest prices that are not written yet are kept. Raises DatabaseError."""
+        """Read the armed stops again, and keep highest prices that are not written yet. Raises DatabaseError."""
         now = clock.now()
         phases = queries.today(now)
         day = now.astimezone(KST).date()
         rows = stops.armed()
-        average = _averages(rows, now)
+        averages = _averages(rows, now)
         closes = stop_polling.closes(sorted({row.stock_code for row in rows}), now)
         armed = defaultdict(list)
         with self._lock:
-            known = {each.pk: each for one in self._armed.values() for each in one}
+            previous = {old.pk: old for old_stops in self._armed.values() for old in old_stops}
             is_new_day = day != self._day
             if is_new_day:
                 self._day = day
@@ -168,32 +170,32 @@ class Stops:
             self._hours = rules.hours_of(phases)
             for row in rows:
                 self._read_totals(row, day)
-                price = average[row.stock_code]
-                if price is not None:
+                average_price = averages[row.stock_code]
+                if average_price is not None:
                     fresh = ArmedStop(
                         row.pk,
-                        TriggerRule(row.rule(price), settings.STOP_WITNESS_WON),
+                        TriggerRule(row.rule(average_price), settings.STOP_WITNESS_WON),
                         rules.plausible(closes.get(row.stock_code)),
                         _venues(row),
                         _since(row, now),
                         stops.holds_fire(row, day if phases else None),
                         judged_from=row.counts_since,
                     )
-                    renewed = _renewed(fresh, known.get(row.pk), is_new_day=is_new_day)
-                    if self._outlasts_withheld(renewed):
-                        armed[row.stock_code].append(renewed)
+                    current = _carry_over(fresh, previous.get(row.pk), is_new_day=is_new_day)
+                    if self._survives_withheld(current):
+                        armed[row.stock_code].append(current)
             self._armed = dict(armed)
 
-    def _outlasts_withheld(self, armed: ArmedStop) -> bool:
-        """Judge the trade that a stop heard while it held fire, once it does not; False if that fired it."""
+    def _survives_withheld(self, armed: ArmedStop) -> bool:
+        """Evaluate the trade received while the stop held fire, if it no longer does. Return False if it triggers."""
         trade = armed.withheld
         if trade is None or armed.holds_fire:
             return True
         armed.withheld = None
-        return self._is_inside(armed, trade)
+        return self._evaluate(armed, trade)
 
     def _read_totals(self, row: StopRule, day: date) -> None:
-        """Take over what another term heard today: a frame of before its totals is no new trade."""
+        """Take over the running totals of an earlier session today: a frame that does not raise them is not new."""
         if row.heard_totals.get("day") != day.isoformat():
             return
         for venue, total in row.heard_totals.items():
@@ -202,119 +204,122 @@ class Stops:
                 self._totals[key] = max(total, self._totals.get(key, 0))
 
     def write(self) -> None:
-        """Write what was heard since the last time. Raises DatabaseError, and the next time writes it."""
+        """Write the prices received since the last call. Raises DatabaseError; the next call then writes them."""
         with self._lock:
-            heard = [each for one in self._armed.values() for each in one if each.is_unwritten]
+            unwritten = [armed for armed_stops in self._armed.values() for armed in armed_stops if armed.is_unwritten]
             day = self._day or clock.now().astimezone(KST).date()
-            told = {
-                each.pk: stops.HeardTrades(each.price, each.rule.rule.high, day, dict(each.totals)) for each in heard
+            trades_by_stop = {
+                armed.pk: stops.HeardTrades(armed.price, armed.rule.rule.high, day, dict(armed.totals))
+                for armed in unwritten
             }
-            for each in heard:
-                each.is_unwritten = False
+            for armed in unwritten:
+                armed.is_unwritten = False
         try:
-            stops.save_last_prices(told, clock.now())
+            stops.save_last_prices(trades_by_stop, clock.now())
         except DatabaseError:
             with self._lock:
-                for each in heard:
-                    each.is_unwritten = True
+                for armed in unwritten:
+                    armed.is_unwritten = True
             raise
 
     def fire(self) -> None:
-        """Mark all that fired, and call a worker for each. A shot is put back if the database is away."""
+        """Write all triggers, and call a worker for each. A trigger is put back if the database is away."""
         try:
-            shot = self._shots.get(timeout=LISTEN_SECONDS)
+            trigger = self._shots.get(timeout=LISTEN_SECONDS)
             while True:
-                self._mark(shot)
-                shot = self._shots.get_nowait()
+                self._write_trigger(trigger)
+                trigger = self._shots.get_nowait()
         except queue.Empty:
             return
 
-    def _mark(self, shot: StopTrigger) -> None:
+    def _write_trigger(self, trigger: StopTrigger) -> None:
         try:
-            is_triggered = shot.is_possible and stops.trigger(
-                shot.pk, shot.price, shot.at, seen="feed", judged_from=shot.judged_from
+            is_triggered = trigger.is_possible and stops.trigger(
+                trigger.pk, trigger.price, trigger.at, seen="feed", judged_from=trigger.judged_from
             )
         except DatabaseError:
-            self._shots.put(shot)
+            self._shots.put(trigger)
             sleep(LISTEN_SECONDS)
             raise
         task = stop if is_triggered else ask_for_stop
-        if is_triggered or not shot.is_possible:
+        if is_triggered or not trigger.is_possible:
             try:
-                task.delay(shot.pk)
-            except Exception:  # the row is marked, and the sweep finds it; what else fired must be marked, too
-                log.exception("stop %s: no worker can be called; the next sweep takes it up", shot.pk)
+                task.delay(trigger.pk)
+            except Exception:  # the row is TRIGGERED, and the sweep finds it; the other triggers must be written too
+                log.exception("stop %s: no worker can be called; the next sweep takes it up", trigger.pk)
 
     @property
     def has_fired(self) -> bool:
-        """Whether something fired that is not marked yet."""
+        """Whether a trigger is not written yet."""
         return not self._shots.empty()
 
 
 def _averages(rows: Sequence[StopRule], now: datetime) -> dict[str, Decimal | None]:
-    held: dict[str, Decimal | None] = {each.stock_code: each.avg_price for each in PortfolioService().get_portfolio()}
-    lacking = {row.stock_code for row in rows} - held.keys()
-    return held | {code: stops.average_price(code, now) for code in lacking}
+    averages: dict[str, Decimal | None] = {
+        holding.stock_code: holding.avg_price for holding in PortfolioService().get_portfolio()
+    }
+    missing_codes = {row.stock_code for row in rows} - averages.keys()
+    return averages | {code: stops.average_price(code, now) for code in missing_codes}
 
 
 def _since(row: StopRule, now: datetime) -> str:
-    """Return the time of day, as six digits, from which trades count: those of the second of arming do.
+    """Return the time of day, as six digits, from which trades count; trades in the second of arming count.
 
-    A moment that is still to come, because the clock was set back, is no bound.
+    Return an empty text, so that all trades count, if that time is in the future because the clock was set back.
     """
     since, today = row.counts_since.astimezone(KST), now.astimezone(KST).date()
     return f"{since:%H%M%S}" if since.date() == today and since <= now else ""
 
 
 def _venues(row: StopRule) -> frozenset[Market]:
-    """Return whose trades may trigger a stop; the feed of both venues together does not say which of them it was."""
+    """Return the venues whose trades may trigger a stop. The feed of both venues does not show the venue of a trade."""
     return row.venues | {Market.SOR} if len(row.venues) > 1 else row.venues
 
 
-def _renewed(fresh: ArmedStop, known: ArmedStop | None, *, is_new_day: bool) -> ArmedStop:
-    """Return a stop as its row says, with what was heard of it before."""
-    if known is None:
+def _carry_over(fresh: ArmedStop, previous: ArmedStop | None, *, is_new_day: bool) -> ArmedStop:
+    """Return the stop of a row, with the prices and totals that were received for it before."""
+    if previous is None:
         return fresh
-    rule, before = fresh.rule.rule, known.rule.rule
-    # a change of the basis moves the highest price down: what the table says then counts, not what was heard before
-    is_same = (rule.average_price, rule.value, rule.unit) == (before.average_price, before.value, before.unit)
-    high = max(rule.high, before.high) if is_same and fresh.since == known.since else rule.high
+    rule, old_rule = fresh.rule.rule, previous.rule.rule
+    # a change of the average price, the value or the unit may lower the highest price: the row's highest price counts
+    is_same = (rule.average_price, rule.value, rule.unit) == (old_rule.average_price, old_rule.value, old_rule.unit)
+    high = max(rule.high, old_rule.high) if is_same and fresh.since == previous.since else rule.high
     rule = replace(rule, high=high)
     fresh.rule = (
-        TriggerRule(rule, fresh.rule.least_value) if is_new_day else known.rule.renewed(rule, fresh.rule.least_value)
+        TriggerRule(rule, fresh.rule.least_value) if is_new_day else previous.rule.renewed(rule, fresh.rule.least_value)
     )
-    fresh.price, fresh.is_unwritten, fresh.ask_at = known.price, known.is_unwritten, known.ask_at
-    if not is_new_day and fresh.since == known.since:
-        fresh.totals = known.totals
-    # what was heard before a person moved it is no trade for the new line
-    if not is_new_day and (fresh.since == known.since or not fresh.holds_fire):
-        fresh.withheld = known.withheld
+    fresh.price, fresh.is_unwritten, fresh.ask_at = previous.price, previous.is_unwritten, previous.ask_at
+    if not is_new_day and fresh.since == previous.since:
+        fresh.totals = previous.totals
+    # a trade received before an operator edited the stop does not count for the new limit
+    if not is_new_day and (fresh.since == previous.since or not fresh.holds_fire):
+        fresh.withheld = previous.withheld
     return fresh
 
 
 def stopped_stocks() -> Iterable[str]:
-    """Return the stocks of stops, those first that may trigger or sell: one that is held for a person does neither."""
+    """Return the stocks of stops. Stops that are held for an operator come last: they neither trigger nor sell."""
     rows = StopRule.objects.filter(state__in=LIVE).order_by("pk").values_list("stock_code", "state")
     return dict.fromkeys(code for code, _ in sorted(rows, key=lambda row: row[1] == StopRule.State.HELD_EXTERNALLY))
 
 
 def triggering_venues() -> Mapping[str, frozenset[Market]]:
     """Return, by stock, the venues whose trades may trigger one of its stops."""
-    found: dict[str, frozenset[Market]] = {}
+    venues: dict[str, frozenset[Market]] = {}
     for row in StopRule.objects.filter(state__in=LIVE):
-        found[row.stock_code] = found.get(row.stock_code, frozenset()) | row.venues
-    return found
+        venues[row.stock_code] = venues.get(row.stock_code, frozenset()) | row.venues
+    return venues
 
 
 def consumer() -> Consumer:
-    """Hold trades against stops."""
-    heard = Stops()
+    """Check trades against stops."""
+    armed_stops = Stops()
     return Consumer(
-        handlers=dict.fromkeys(TRADE_FEEDS, heard.on_trades),
+        handlers=dict.fromkeys(TRADE_FEEDS, armed_stops.on_trades),
         stocks=(StockSubscriptions(FeedPriority.STOPS, stopped_stocks, triggering_venues),),
         chores=(
-            PeriodicJob("stops", READ_SECONDS, heard.read),
-            PeriodicJob("stops-heard", WRITE_SECONDS, heard.write),
-            PeriodicJob("stops-fire", 0.0, heard.fire, has_more=lambda: heard.has_fired),
+            PeriodicJob("stops", READ_SECONDS, armed_stops.read),
+            PeriodicJob("stops-heard", WRITE_SECONDS, armed_stops.write),
+            PeriodicJob("stops-fire", 0.0, armed_stops.fire, has_more=lambda: armed_stops.has_fired),
         ),
     )

@@ -1,4 +1,4 @@
-"""Write the reference pages from the code: `make reference`. With --check, exit 1 if a page is stale."""
+"""Write the reference pages from the code: `make reference`. With --check, write nothing; exit 1 if a page is stale."""
 
 import ast
 import os
@@ -13,7 +13,7 @@ HEAD = "<!-- Made by `make reference` from {source}. Do not edit. -->\n\n"
 
 def _table(names: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     lines = [names, tuple("---" for _ in names), *rows]
-    return "".join("| " + " | ".join(each.replace("|", "\\|") for each in line) + " |\n" for line in lines)
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
 def denials() -> str:
@@ -33,7 +33,7 @@ def order_events() -> str:
     from aegis.order_events import OrderEventKind, StopEventKind
 
     def moves(event: Event) -> str:
-        return ", ".join(f"{before.value} → {after.value}" for (before, each), after in MOVES.items() if each is event)
+        return ", ".join(f"{before.value} → {after.value}" for (before, key), after in MOVES.items() if key is event)
 
     return (
         HEAD.format(source="`aegis/lifecycle.py` and `aegis/order_events.py`")
@@ -51,7 +51,7 @@ def metrics() -> str:
     rows = set()
     for node in ast.walk(tree):
         texts = (
-            [each.value for each in getattr(node, "args", []) if isinstance(each, ast.Constant)]
+            [argument.value for argument in getattr(node, "args", []) if isinstance(argument, ast.Constant)]
             if isinstance(node, ast.Call)
             else []
         )
@@ -76,8 +76,8 @@ def beat_tasks() -> str:
 
 
 def settings() -> str:
-    """Return the page of the variables, from the sample file that explains each."""
-    rows, section, words = [], "", list[str]()
+    """Return the page of the environment variables, from the comments in `.env.example`."""
+    rows, section, comment = [], "", list[str]()
     text = (
         HEAD.format(source="`.env.example`")
         + "# Settings\n\nVariables of the environment or of `.env`; what the shell sets wins.\n"
@@ -86,19 +86,19 @@ def settings() -> str:
         if line.startswith("# --- "):
             if rows:
                 text += f"\n## {section}\n\n" + _table(("Variable", "Example or default", "Meaning"), rows)
-            rows, section, words = [], line.strip("# -"), []
+            rows, section, comment = [], line.strip("# -"), []
         elif (name := line.lstrip("#").partition("=")[0]).isupper() and "=" in line and " " not in name:
-            rows.append((f"`{name}`", f"`{line.partition('=')[2]}`", " ".join(words)))
+            rows.append((f"`{name}`", f"`{line.partition('=')[2]}`", " ".join(comment)))
         elif line.startswith("# "):
-            words = [*words, line[2:]] if words and not rows_since(rows, words) else [line[2:]]
+            comment = [*comment, line[2:]] if comment and not rows_since(rows, comment) else [line[2:]]
         else:
-            words = []
+            comment = []
     return text
 
 
-def rows_since(rows: list[tuple[str, str, str]], words: list[str]) -> bool:
-    """Whether a row was written with these words already: the next comment begins anew."""
-    return bool(rows) and rows[-1][2] == " ".join(words)
+def rows_since(rows: list[tuple[str, str, str]], comment: list[str]) -> bool:
+    """Whether the last row has this comment already: the next line of comment starts a new one."""
+    return bool(rows) and rows[-1][2] == " ".join(comment)
 
 
 WRITERS: dict[str, Callable[[], str]] = {
@@ -111,7 +111,7 @@ WRITERS: dict[str, Callable[[], str]] = {
 
 
 def stale() -> list[str]:
-    """Return the names of the pages that are not what the code says."""
+    """Return the names of the pages that differ from what the code generates."""
 
     def page(name: str) -> str:
         path = PAGES / f"{name}.md"

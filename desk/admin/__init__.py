@@ -1,4 +1,4 @@
-"""The admin: every table to look at, few to change. What machines write, people only read here."""
+"""The admin: operators can read every table and change a few. Tables that AEGIS writes are read-only."""
 
 from django.apps import apps
 from django.contrib import admin
@@ -8,11 +8,11 @@ from desk.admin.base import Plain
 
 __all__ = ("market", "orders", "people", "portfolio", "schedule")
 
-# shown within another's page
+# shown on the page of another model
 WITHIN = {"market.TradingSession"}
 
 for model in (
-    each for label in ("market", "portfolio", "orders", "desk") for each in apps.get_app_config(label).get_models()
+    table for label in ("market", "portfolio", "orders", "desk") for table in apps.get_app_config(label).get_models()
 ):
     if model._meta.label not in WITHIN and not admin.site.is_registered(model):
         admin.site.register(model, Plain)

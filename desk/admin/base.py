@@ -1,4 +1,4 @@
-"""What every page of the admin shares: reading without editing, files to take away, figures and colours."""
+"""Shared parts of the admin pages: read-only pages, exports, stock code fields, figures and colours."""
 
 from typing import Any
 
@@ -23,11 +23,11 @@ NAME_LENGTH = 60
 
 
 class Figures:
-    """Leaves figures, dates and empty cells what they are, and lets no text begin a formula."""
+    """Keeps the types of figures, dates and empty cells, and prevents a text from starting a formula."""
 
     def _escape_formulae(self, dataset: Any) -> None:
         for _ in range(len(dataset)):
-            dataset.append([each.lstrip("=") if isinstance(each, str) else each for each in dataset.lpop()])
+            dataset.append([cell.lstrip("=") if isinstance(cell, str) else cell for cell in dataset.lpop()])
 
 
 class Excel(Figures, XLSX):
@@ -35,14 +35,14 @@ class Excel(Figures, XLSX):
 
 
 class KoreanCSV(Figures, CSV):
-    """CSV with the mark that Excel needs to read Korean."""
+    """CSV with the byte order mark that Excel needs to read Korean."""
 
     def export_data(self, dataset: Any, **options: Any) -> str:
         return "\ufeff" + str(super().export_data(dataset, **options))
 
 
 class Exported(ExportMixin):
-    """Rows as CSV or Excel, as the list is filtered just then."""
+    """Exports the rows of the list, as it is filtered, as CSV or Excel."""
 
     export_form_class = ExportForm
 
@@ -50,7 +50,7 @@ class Exported(ExportMixin):
         return [KoreanCSV, Excel]
 
     def get_data_for_export(self, request: HttpRequest, queryset: QuerySet[Any], **kwargs: Any) -> Any:
-        """Return the rows with native types: a figure written for a reader, as "197,300", cannot be summed."""
+        """Return the rows with native types: a formatted figure such as "197,300" cannot be summed."""
         return super().get_data_for_export(request, queryset, **kwargs | {"force_native_type": True})
 
     def export_action(self, request: UserRequest, *args: Any, **options: Any) -> HttpResponse:
@@ -63,7 +63,7 @@ class Exported(ExportMixin):
 
 
 class ReadOnly:
-    """Rows that have one writer, and it is not a person."""
+    """Rows that only AEGIS writes."""
 
     def has_add_permission(self, request: HttpRequest, *args: Any) -> bool:
         return False
@@ -76,7 +76,7 @@ class ReadOnly:
 
 
 class StockCodeField(forms.CharField):
-    """A stock, typed by its code or its whole name; its value is our code of it."""
+    """A stock, entered by its code or its whole name. The value is our code of the stock."""
 
     def clean(self, value: Any) -> str:
         text = super().clean(value)
@@ -89,7 +89,7 @@ class StockCodeField(forms.CharField):
 
 
 class Page(Exported, ModelAdmin):
-    """A list over the whole width that can be exported. Stock codes and searches are taken however they are typed."""
+    """A full-width list that can be exported. Stock codes and search terms are normalised, however they are typed."""
 
     list_fullwidth = True
     list_filter_sheet = True
@@ -98,28 +98,28 @@ class Page(Exported, ModelAdmin):
     show_full_result_count = False
 
     def formfield_for_dbfield(self, db_field: "models.Field[Any, Any]", request: HttpRequest, **kwargs: Any) -> Any:
-        found = super().formfield_for_dbfield(db_field, request, **kwargs)
-        if found is None or db_field.name != "stock_code":
-            return found
+        field = super().formfield_for_dbfield(db_field, request, **kwargs)
+        if field is None or db_field.name != "stock_code":
+            return field
         return StockCodeField(
-            label=found.label,
-            help_text=found.help_text,
-            widget=found.widget,
-            required=found.required,
+            label=field.label,
+            help_text=field.help_text,
+            widget=field.widget,
+            required=field.required,
             max_length=NAME_LENGTH,
         )
 
     def get_search_results(self, request: HttpRequest, rows: QuerySet[Any], term: str) -> tuple[QuerySet[Any], bool]:
-        found: tuple[QuerySet[Any], bool] = super().get_search_results(request, rows, plain(term))
-        return found
+        results: tuple[QuerySet[Any], bool] = super().get_search_results(request, rows, plain(term))
+        return results
 
 
 class Record(ReadOnly, Page):
-    """A list and its rows to read."""
+    """A read-only list and its rows."""
 
 
 class Plain(Record):
-    """A table that nobody has drawn a page for: its first columns, to read."""
+    """A read-only page of a table without a page of its own: its first columns."""
 
     def __init__(self, model: type[models.Model], site: admin.AdminSite) -> None:
         names = [field.name for field in model._meta.concrete_fields if field.name not in ("id", "password")]
@@ -128,7 +128,7 @@ class Plain(Record):
 
 
 def figure(value: Any, *, sign: bool = False, digits: int = 0, unit: str = "") -> str:
-    """Return a number in tabular figures, in the Korean colours of gain and loss where it is signed."""
+    """Return a number in tabular figures. With `sign` it has a sign, and the Korean colours of gain and loss."""
     if value is None:
         return format_html('<span class="figure">{}</span>', "-")
     colour = ("up" if value > 0 else "down" if value < 0 else "") if sign else ""

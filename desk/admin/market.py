@@ -1,4 +1,4 @@
-"""What the market did; its timetable may be corrected."""
+"""Pages of market data, to read. The trading days can be corrected."""
 
 from typing import Any
 
@@ -62,7 +62,7 @@ class TradingSessionInline(TabularInline):
 
 @admin.register(TradingDay)
 class TradingDayAdmin(Page):
-    """Days and their phases. What a person corrects, no sync changes any more."""
+    """Days and their phases. After an operator corrects a day, no sync changes it."""
 
     list_display = ["date", "is_open", "kind", "source", "note", "synced_at"]
     list_filter = ["is_open", "kind", "source"]
@@ -76,7 +76,7 @@ class TradingDayAdmin(Page):
         super().save_model(request, day, form, change)
 
     def save_related(self, request: HttpRequest, form: "ModelForm[TradingDay]", formsets: Any, change: bool) -> None:
-        """Keep the correction; where the day or its kind is another now, its phases follow the rules."""
+        """Save the correction. If the day is new, or its kind changed, its phases follow the rules."""
         super().save_related(request, form, formsets, change)
         is_new_kind = not change or bool({"is_open", "kind"} & set(form.changed_data))
         if is_new_kind or form.changed_data or any(formset.has_changed() for formset in formsets):
@@ -102,11 +102,11 @@ class MarketCandleAdmin(Record):
     search_fields = ["=symbol"]
 
     def get_search_results(self, request: HttpRequest, rows: QuerySet[Any], term: str) -> tuple[QuerySet[Any], bool]:
-        """Find by the code alone, or by the stock's name."""
+        """Search by the code, or by the stock's name."""
         term = plain(term)
         codes = Stock.objects.filter(name__icontains=term).values("code") if term else ()
-        found, distinct = super().get_search_results(request, rows, term)
-        return (found | rows.filter(symbol__in=codes) if term else found), distinct
+        matches, may_repeat = super().get_search_results(request, rows, term)
+        return (matches | rows.filter(symbol__in=codes) if term else matches), may_repeat
 
 
 @admin.register(MarketMacro)

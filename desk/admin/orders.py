@@ -1,4 +1,7 @@
-"""Orders and all that happened to them: to read, to act on, never to edit."""
+"""Pages of orders, their events, requests and executions, of stops and the trading switch: to read and to act on.
+
+The rows of an order are never edited.
+"""
 
 from collections.abc import Collection
 from typing import Any
@@ -85,8 +88,8 @@ REQUEST_COLOURS = {
 }
 
 
-def tell(request: HttpRequest, told: ActionResult) -> None:
-    messages.add_message(request, messages.SUCCESS if told.is_done else messages.ERROR, told.text)
+def tell(request: HttpRequest, result: ActionResult) -> None:
+    messages.add_message(request, messages.SUCCESS if result.is_done else messages.ERROR, result.text)
 
 
 def go_to(url: str) -> HttpResponse:
@@ -95,7 +98,7 @@ def go_to(url: str) -> HttpResponse:
 
 
 class DecisionForm(BaseDialogForm):
-    """Which order at the broker an UNKNOWN one is, by a person's word."""
+    """An operator's decision which order at the broker an UNKNOWN order is."""
 
     NEVER = "never"
     number = forms.ChoiceField(label=_("It is"), widget=UnfoldAdminRadioSelectWidget())
@@ -103,15 +106,15 @@ class DecisionForm(BaseDialogForm):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         order = get_object_or_404(TradeOrder, pk=self.object_id)
-        found = [(each["order_no"], _candidate(each)) for each in order.candidates]
+        candidates = [(candidate["order_no"], _describe(candidate)) for candidate in order.candidates]
         self.fields["number"].choices = self.fields["number"].widget.choices = [
-            *found,
+            *candidates,
             (self.NEVER, _("none of them: it never arrived")),
         ]
 
 
 class AmendForm(BaseDialogForm):
-    """An order's new price in won, and how many shares it is about; the order itself says what is possible."""
+    """The new price of an order in won, and the number of shares to amend. `actions.amend` checks what is possible."""
 
     price = forms.IntegerField(
         label=_("new price (won)"),
@@ -129,14 +132,14 @@ class AmendForm(BaseDialogForm):
     )
 
     def clean(self) -> dict[str, Any]:
-        said = super().clean() or {}
-        if not self.errors and said.get("price") is None and said.get("qty") is None:
-            raise ValidationError(gettext("name a new price, or how many shares are to stay open, or both"))
-        return said
+        data = super().clean() or {}
+        if not self.errors and data.get("price") is None and data.get("qty") is None:
+            raise ValidationError(gettext("enter a new price, the number of shares that stay open, or both"))
+        return data
 
 
-def _candidate(each: dict[str, Any]) -> str:
-    return _("{order_no}: {market} {placed_at}, {qty:,} at {price:,}, filled {filled_qty:,}").format(**each)
+def _describe(candidate: dict[str, Any]) -> str:
+    return _("{order_no}: {market} {placed_at}, {qty:,} at {price:,}, filled {filled_qty:,}").format(**candidate)
 
 
 @admin.register(TradeOrder)
@@ -203,7 +206,7 @@ class TradeOrderAdmin(Record):
         return request.user.has_perm(TRADE)
 
     def has_open_permission(self, request: HttpRequest, pk: Any = None) -> bool:
-        """Whether to offer what only an open order can have; one that was pressed is answered in words."""
+        """Whether to offer the actions on open orders. A POST always passes: the action itself answers with a text."""
         return self._offers(request, pk, OPEN)
 
     def has_unknown_permission(self, request: HttpRequest, pk: Any = None) -> bool:
@@ -226,7 +229,7 @@ class TradeOrderAdmin(Record):
 
     @display(description=_("side"), ordering="order_type")
     def side(self, order: TradeOrder) -> str:
-        # bought red, sold blue: as a Korean screen has it
+        # a buy is red, a sale blue, as on Korean screens
         colour = "up" if order.order_type == "BUY" else "down"
         return format_html('<span class="{}">{}</span>', colour, order.get_order_type_display())
 
@@ -257,12 +260,12 @@ class TradeOrderAdmin(Record):
         if order is not None and self.has_view_permission(request, order):
             family = family_of(order)
             extra_context = (extra_context or {}) | {
-                "family": [(each, notes(each)) for each in family],
+                "family": [(member, notes(member)) for member in family],
                 "requests": requests_of(family),
                 "moments": timeline(family),
                 "this_order": order,
                 "asked": family[0].qty,
-                "family_filled": sum(each.filled_qty for each in family),
+                "family_filled": sum(member.filled_qty for member in family),
             }
         page: HttpResponse = super().change_view(request, object_id, form_url, extra_context)
         return page
@@ -277,7 +280,7 @@ class TradeOrderAdmin(Record):
         url_path="cancel",
         dialog={
             "title": _("Cancel this order?"),
-            "description": _("What is still open is cancelled at the broker. What was filled stays."),
+            "description": _("The open shares are cancelled at the broker. Filled shares stay."),
             "form_submit_text": _("Cancel the order"),
         },
     )
@@ -293,7 +296,7 @@ class TradeOrderAdmin(Record):
         url_path="amend",
         dialog={
             "title": _("Amend this order?"),
-            "description": _("What is open moves to the new price, and its chase ends. What was filled stays."),
+            "description": _("The open shares move to the new price, and the chase ends. Filled shares stay."),
             "form_class": AmendForm,
             "form_submit_text": _("Amend the order"),
         },
@@ -327,7 +330,7 @@ class TradeOrderAdmin(Record):
         url_path="reconcile",
         dialog={
             "title": _("Ask the broker now?"),
-            "description": _("All orders are held against the broker's list; what differs is corrected."),
+            "description": _("All orders are compared with the broker's list, and differences are corrected."),
             "form_submit_text": _("Reconcile"),
         },
     )
@@ -343,7 +346,7 @@ class TradeOrderAdmin(Record):
         url_path="decide",
         dialog={
             "title": _("What became of this order?"),
-            "description": _("Look it up in the broker's own app first: what you say here is believed."),
+            "description": _("Look the order up in the broker's own app first: AEGIS relies on your decision."),
             "form_class": DecisionForm,
             "form_submit_text": _("Decide"),
         },
@@ -361,7 +364,7 @@ class TradeOrderAdmin(Record):
         url_path="reconcile-all",
         dialog={
             "title": _("Ask the broker now?"),
-            "description": _("All orders are held against the broker's list; what differs is corrected."),
+            "description": _("All orders are compared with the broker's list, and differences are corrected."),
             "form_submit_text": _("Reconcile"),
         },
     )
@@ -386,7 +389,7 @@ class TradeOrderAdmin(Record):
 
 
 class BlacklistForm(forms.ModelForm):  # type: ignore[type-arg] # generic in the stubs alone
-    """A stock is found by its code or its name; the name is written as the master has it."""
+    """A stock is entered by its code or its name. The name is completed from the stock master."""
 
     class Meta:
         model = BlacklistedStock
@@ -449,7 +452,7 @@ class TradingSwitchAdmin(Record):
         dialog={
             "title": _("Allow sales only?"),
             "description": _(
-                "What is held may be sold, stops go on; nothing is bought, and resting buys are cancelled."
+                "Holdings can be sold, and stops stay active. Nothing is bought, and resting buy orders are cancelled."
             ),
             "form_class": SwitchForm,
             "form_submit_text": _("Sales only"),
@@ -465,7 +468,7 @@ class TradingSwitchAdmin(Record):
         url_path="resume",
         dialog={
             "title": _("Resume trading?"),
-            "description": _("Orders may leave again."),
+            "description": _("Orders can be sent again."),
             "form_class": SwitchForm,
             "form_submit_text": _("Resume"),
         },
@@ -480,7 +483,7 @@ class TradingSwitchAdmin(Record):
 
 @admin.register(SwitchChange)
 class SwitchChangeAdmin(Record):
-    """Every turn of the switch, by a person or by itself."""
+    """Each change of the trading state, by an operator or by a trip."""
 
     list_display = ["at", "by", "from_state", "to_state", "reason", "is_trip"]
     list_filter = ["is_trip", "to_state"]
@@ -502,7 +505,7 @@ CHANGEABLE = ("unit", "value", "sources", "may_trigger_now")
 
 
 class StopForm(forms.ModelForm):  # type: ignore[type-arg] # generic in the stubs alone
-    """Arms a stop, or changes what an armed one fires at; the service says what is wrong, by field."""
+    """Arms a stop, or changes the trigger of an armed stop. The service reports errors by field."""
 
     by = ""
     may_trigger_now = forms.BooleanField(
@@ -517,24 +520,24 @@ class StopForm(forms.ModelForm):  # type: ignore[type-arg] # generic in the stub
         fields = ["stock_code", "kind", "unit", "value", "quantity", "sources"]
 
     def clean(self) -> dict[str, Any]:
-        said = super().clean() or {}
+        data = super().clean() or {}
         if not self.errors:
-            unit, value, now = StopUnit(said["unit"]), said["value"], clock.now()
-            choices = {"sources": said["sources"], "may_trigger_now": said["may_trigger_now"]}
+            unit, value, now = StopUnit(data["unit"]), data["value"], clock.now()
+            choices = {"sources": data["sources"], "may_trigger_now": data["may_trigger_now"]}
             try:
                 if self.instance.pk:
                     stops.preview_edit(StopRule.objects.get(pk=self.instance.pk), unit, value, at=now, **choices)
                 else:
-                    choices["quantity"] = said["quantity"]
-                    stops.draft(said["stock_code"], StopKind(said["kind"]), unit, value, by=self.by, at=now, **choices)
+                    choices["quantity"] = data["quantity"]
+                    stops.draft(data["stock_code"], StopKind(data["kind"]), unit, value, by=self.by, at=now, **choices)
             except ValidationError as error:
-                for name, messages_of_field in error.message_dict.items():
-                    self.add_error(name if name in self.fields else None, messages_of_field)
-        return said
+                for name, field_messages in error.message_dict.items():
+                    self.add_error(name if name in self.fields else None, field_messages)
+        return data
 
 
 class StopRequest(UserRequest):
-    """A request that arms a stop or moves it, with a quote of just before where the stock has one."""
+    """A request that arms or changes a stop. `quote` was read just before it, None if there is none."""
 
     quote: Quote | None
 
@@ -577,17 +580,17 @@ class StopRuleAdmin(Record):
         )
 
     def has_rearm_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
-        held = StopRule.objects.filter(pk=object_id, state=StopRule.State.HELD_EXTERNALLY)
-        return request.user.has_perm(TRADE) and (object_id is None or held.exists())
+        stop = StopRule.objects.filter(pk=object_id, state=StopRule.State.HELD_EXTERNALLY)
+        return request.user.has_perm(TRADE) and (object_id is None or stop.exists())
 
     def get_fields(self, request: HttpRequest, obj: StopRule | None = None) -> list[str]:
-        asked = ["stock_code", "kind", "unit", "value", "quantity", "sources"]
+        inputs = ["stock_code", "kind", "unit", "value", "quantity", "sources"]
         if self.has_change_permission(request, obj):
-            asked.append("may_trigger_now")
+            inputs.append("may_trigger_now")
         if obj is None:
-            return asked
-        known = ["stock_name", "state", "fires_at", "high", "atr", "heard_price", "heard_at", "trigger_price", "note"]
-        return [*asked, *known]
+            return inputs
+        facts = ["stock_name", "state", "fires_at", "high", "atr", "heard_price", "heard_at", "trigger_price", "note"]
+        return [*inputs, *facts]
 
     def get_readonly_fields(self, request: HttpRequest, obj: StopRule | None = None) -> list[str]:
         if obj is None:
@@ -595,33 +598,35 @@ class StopRuleAdmin(Record):
         return [name for name in self.get_fields(request, obj) if name not in CHANGEABLE]
 
     def save_model(self, request: StopRequest, row: StopRule, form: StopForm, change: bool) -> None:
-        said, by = form.cleaned_data, request.user.get_username()
-        unit, value = StopUnit(said["unit"]), said["value"]
-        choices = {"sources": said["sources"], "may_trigger_now": said["may_trigger_now"]}
+        data, by = form.cleaned_data, request.user.get_username()
+        unit, value = StopUnit(data["unit"]), data["value"]
+        choices = {"sources": data["sources"], "may_trigger_now": data["may_trigger_now"]}
         choices["quote"], now = getattr(request, "quote", None), clock.now()
         if change:
             stops.edit(StopRule.objects.get(pk=row.pk), unit, value, by=by, at=now, **choices)
         else:
-            choices["quantity"] = said["quantity"]
-            row.pk = stops.arm(said["stock_code"], StopKind(said["kind"]), unit, value, by=by, at=now, **choices).pk
+            choices["quantity"] = data["quantity"]
+            row.pk = stops.arm(data["stock_code"], StopKind(data["kind"]), unit, value, by=by, at=now, **choices).pk
             row.refresh_from_db()
 
     def changeform_view(self, request: StopRequest, object_id: Any = None, *args: Any, **kwargs: Any) -> HttpResponse:
         if request.method == "POST" and request.user.has_perm(TRADE):
-            # before the transaction of the form begins: none waits for the broker
+            # read before the form's transaction starts: no transaction waits for the broker
             request.quote = self._quote(request, object_id)
         try:
             page: HttpResponse = super().changeform_view(request, object_id, *args, **kwargs)
-        except ValidationError as error:  # it fired, or another armed one, between the check and the save
+        except ValidationError as error:  # the stop triggered, or another was armed, between the check and the save
             messages.error(request, " ".join(error.messages))
             return redirect("admin:orders_stoprule_changelist")
         return page
 
     def _quote(self, request: HttpRequest, object_id: Any) -> Quote | None:
-        """Return a quote of the stock whose stop is about to be armed or moved, None if it is none."""
-        armed = StopRule.objects.filter(pk=object_id).values_list("stock_code", flat=True).first() if object_id else ""
+        """Return a quote of the stock whose stop is about to be armed or changed, None if it is no holding."""
+        stop_code = (
+            StopRule.objects.filter(pk=object_id).values_list("stock_code", flat=True).first() if object_id else ""
+        )
         try:
-            code = armed or codes.resolve(request.POST.get("stock_code", ""))
+            code = stop_code or codes.resolve(request.POST.get("stock_code", ""))
         except ValueError:
             return None
         sources = request.POST.get("sources", "")
@@ -654,7 +659,7 @@ class StopRuleAdmin(Record):
         dialog={
             "title": _("Arm this stop again?"),
             "description": _(
-                "Its order was cancelled or amended. If the price is at its line already, it sells at once."
+                "Its order was cancelled or amended. If the price has reached the stop's limit, it sells at once."
             ),
             "form_submit_text": _("Arm again"),
         },
@@ -694,7 +699,7 @@ class StopRuleAdmin(Record):
 
 
 class ExecutionResource(ModelResource):
-    """The columns of exported fills: their own, and who wanted them."""
+    """The columns of exported fills: those of the table, and the strategy of the order."""
 
     strategy_id = Field("order__strategy_id", column_name="strategy_id")
 
@@ -765,7 +770,7 @@ class TradeExecutionAdmin(Record):
 
 @admin.register(BrokerRequest)
 class BrokerRequestAdmin(Record):
-    """What was asked of the broker, by whom, and what became of it."""
+    """The requests to the broker, with who made them and their outcome."""
 
     list_display = [
         "requested_at",

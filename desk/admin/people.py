@@ -1,4 +1,4 @@
-"""Who may stand at the desk, and what they did there."""
+"""Pages of the users, their groups, and the record of their actions."""
 
 from django.contrib import admin
 from django.contrib.admin.models import LogEntry
@@ -59,7 +59,7 @@ class GroupAdmin(DjangoGroupAdmin, ModelAdmin):
 
 @admin.register(LogEntry)
 class LogEntryAdmin(Record):
-    """Every operator's action: who, when, on what."""
+    """The operators' actions: user, time and object."""
 
     list_display = ["action_time", "user", "content_type", "object_repr", "what"]
     list_filter = ["user", "action_flag", "content_type"]

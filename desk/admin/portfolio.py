@@ -1,4 +1,4 @@
-"""What we hold and held."""
+"""Pages of the holdings, their unexplained changes, and the account history."""
 
 from django.contrib import admin
 from django.utils.translation import gettext_lazy as _

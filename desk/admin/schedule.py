@@ -1,4 +1,4 @@
-"""The beat schedule: to look at, and to pause or hurry by an administrator."""
+"""The beat schedule: to read, and for an administrator to pause a task or change its interval."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ for model in (PeriodicTask, IntervalSchedule, CrontabSchedule, SolarSchedule, Cl
 
 
 class TaskSelect(UnfoldAdminSelectWidget, TaskSelectWidget):
-    """The workers' tasks to choose from, in the admin's clothes."""
+    """A choice of the workers' tasks, in the style of the admin."""
 
 
 class TaskForm(PeriodicTaskForm):
@@ -41,7 +41,7 @@ class PeriodicTaskAdmin(BeatTaskAdmin, ModelAdmin):
     list_fullwidth = True
 
     def get_actions(self, request: HttpRequest) -> dict[str, Any]:
-        """Offer what pauses, hurries or runs a task to those who may change it: the library asks nobody."""
+        """Return the actions that pause or run tasks, if the user may change tasks: the library does not check."""
         return super().get_actions(request) if self.has_change_permission(request) else {}
 
     @display(description=_("why"))

@@ -1,4 +1,4 @@
-"""The Telegram bot: long polling in, `desk.telegram.replies` for the words, out again. Only allowed chats are heard."""
+"""The Telegram bot: polls for updates and answers them by `desk.telegram.replies`. Only allowed chats are answered."""
 
 import logging
 import threading
@@ -21,16 +21,16 @@ from notify.telegram import BotAPI, Declined, TelegramError, Unreachable
 log = logging.getLogger(__name__)
 
 WAIT_SECONDS = 10
-# lines may wait for the broker; those that halt have threads of their own, and wait behind none of them
+# commands may wait for the broker; those that halt have their own threads, so they do not wait for other commands
 THREADS = 4
 HALT_THREADS = 2
 LONGEST_PAUSE_SECONDS = 60.0
-# another one polls with the same token: Telegram lets one in
+# another process polls with the same token: Telegram allows one
 CONFLICT = 409
 CONFLICT_SECONDS = 30.0
-# an answer that Telegram does not take is sent again, as long as somebody may still wait for it
+# an answer that Telegram did not take is sent again for this long: after that the operator no longer expects it
 ANSWER_FOR_SECONDS = 300.0
-# a line that came while nobody listened is not acted on any more
+# an older line is not acted on: it was sent while the bot did not run
 STALE = timedelta(minutes=5)
 
 
@@ -42,10 +42,10 @@ class Bot:
         self._now = now
         self._allowed = allowed
         self._offset = 0
-        self._late: set[threading.Timer] = set()
+        self._retry_timers: set[threading.Timer] = set()
 
     def run(self, stop: threading.Event) -> None:
-        """Poll on a thread of its own; return soon after `stop`, when what is being answered is answered."""
+        """Poll on an own thread until `stop`; return once the answers in progress are sent."""
         pool = ThreadPoolExecutor(THREADS, thread_name_prefix="telegram")
         halts = ThreadPoolExecutor(HALT_THREADS, thread_name_prefix="telegram-halt")
         polling = threading.Thread(target=self._poll, args=(stop, pool, halts), name="telegram-poll", daemon=True)
@@ -53,9 +53,9 @@ class Bot:
         stop.wait()
         halts.shutdown(wait=True)
         pool.shutdown(wait=True, cancel_futures=True)
-        for timer in list(self._late):
+        for timer in list(self._retry_timers):
             timer.cancel()
-            log.error("telegram: an answer that waited to be sent again is lost")
+            log.error("telegram: an answer that was to be sent again is lost")
 
     def _poll(self, stop: threading.Event, pool: ThreadPoolExecutor, halts: ThreadPoolExecutor) -> None:
         pause = 1.0
@@ -82,41 +82,43 @@ class Bot:
         try:
             self._hear(update)
         finally:
-            connection.close()  # between two lines hours may pass
+            connection.close()  # the next update may be hours away
 
     def _hear(self, update: Mapping[str, Any]) -> None:
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         query = update.get("callback_query")
         message = (query or {}).get("message") or update.get("message") or {}
         chat = (message.get("chat") or {}).get("id")
         if chat not in self._allowed:
-            log.warning("telegram: chat %s is not allowed, and hears nothing", chat)
+            log.warning("telegram: chat %s is not allowed, and gets no answer", chat)
             return
         try:
             if query:
-                self._pressed(query, message, chat)
+                self._handle_press(query, message, chat)
             elif text := message.get("text"):
                 self._answer(chat, self._reply(text, message, chat))
-        except Exception:  # whoever asked must not wait for an answer that never comes
+        except Exception:  # the operator must not wait for an answer that is never sent
             log.exception("telegram: update %s could not be answered", update["update_id"])
             with translation.override(settings.LANGUAGE_CODE):
                 self._answer(chat, BotReply(replies.broke_off() if query else _("This failed, and the log says why")))
             return
-        log.info("telegram: update %s answered in %.0f ms", update["update_id"], (time.perf_counter() - began) * 1000)
+        log.info(
+            "telegram: update %s answered in %.0f ms", update["update_id"], (time.perf_counter() - started_at) * 1000
+        )
 
     def _reply(self, text: str, message: Mapping[str, Any], chat: int) -> BotReply:
         sent_at = datetime.fromtimestamp(int(message.get("date", 0)), UTC)
         if datetime.now(UTC) - sent_at > STALE and not replies.is_halt(text):
             with translation.override(settings.LANGUAGE_CODE):
-                return BotReply(_("This came while nobody listened: {text}. Send it again").format(text=text[:40]))
+                return BotReply(_("The bot did not get this in time: {text}. Send it again").format(text=text[:40]))
         return replies.answer(text, chat=chat, now=self._now())
 
-    def _pressed(self, query: Mapping[str, Any], message: Mapping[str, Any], chat: int) -> None:
+    def _handle_press(self, query: Mapping[str, Any], message: Mapping[str, Any], chat: int) -> None:
         answer = replies.press(str(query.get("data", "")), chat=chat, now=self._now())
         self._answer(chat, answer)
         try:
             self._api.pressed(query["id"])
-            # what was asked stays to be read, its buttons go
+            # the question stays readable, without its buttons
             self._api.rewrite(chat, int(message["message_id"]), str(message.get("text") or answer.text))
         except TelegramError as error:
             log.info("telegram: a button stays: %s", error)
@@ -125,7 +127,7 @@ class Bot:
         self._send(chat, answer, pause=1.0, gives_up_at=time.monotonic() + ANSWER_FOR_SECONDS)
 
     def _send(self, chat: int, answer: BotReply, *, pause: float, gives_up_at: float) -> None:
-        """Send an answer, later again if Telegram did not take it. No thread waits that lines are answered on."""
+        """Send an answer, or schedule a retry if Telegram did not take it. No answering thread waits for the retry."""
         try:
             self._api.send(chat, answer.text, buttons=answer.buttons or None)
         except TelegramError as error:
@@ -138,17 +140,17 @@ class Bot:
 
     def _send_later(self, chat: int, answer: BotReply, *, wait: float, gives_up_at: float) -> None:
         def send() -> None:
-            self._late.discard(timer)
+            self._retry_timers.discard(timer)
             self._send(chat, answer, pause=min(wait * 2, LONGEST_PAUSE_SECONDS), gives_up_at=gives_up_at)
 
         timer = threading.Timer(wait, send)
         timer.daemon = True
-        self._late.add(timer)
+        self._retry_timers.add(timer)
         timer.start()
 
 
 def _again_after(error: TelegramError, pause: float) -> float | None:
-    """Return after how many seconds a call may be tried again; None if that is of no use, or it was perhaps heard."""
+    """Return the seconds until a call may be retried; None if a retry is useless, or the call may have arrived."""
     if isinstance(error, Declined) and error.retry_after:
         return error.retry_after
     return pause if isinstance(error, Unreachable) else None

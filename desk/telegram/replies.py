@@ -1,8 +1,8 @@
-"""What the desk answers to a line of text: text and buttons out, from the tables and services. No Telegram in sight.
+"""The answers to lines of text in a chat: texts and buttons, from the tables and services. Independent of Telegram.
 
-Whatever trades waits for a button. A button stands for a `Confirmation`, whose key is the order's request id. It is
-taken once, in a row that is committed before the broker is asked; any further press is told what becomes of it. After
-`CONFIRM_FOR` an untouched button does nothing. Halting needs no button.
+Each command that trades needs the press of a button. A button stands for a `Confirmation`, whose key is the order's
+request id. It is taken once, in a row that is committed before the broker is called; any further press is answered with
+the outcome of the first. After `CONFIRM_FOR` a button does nothing. Halting needs no button.
 """
 
 import uuid
@@ -50,12 +50,12 @@ Buttons = Sequence[Sequence[tuple[str, str]]]
 
 
 class Misunderstood(Exception):
-    """The line is not what the command needs; the text says what would be right."""
+    """The line does not fit the command. The text explains the right form."""
 
 
 @dataclass(frozen=True, slots=True)
 class BotReply:
-    """A text, and rows of buttons: what stands on one, and what to `press` for it."""
+    """A text, and rows of buttons: the label of each, and the data to `press` for it."""
 
     text: str
     buttons: Buttons = ()
@@ -63,7 +63,7 @@ class BotReply:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One line: who asked, when, and the words after the command."""
+    """One request of a chat: the chat, the time, and the words after the command."""
 
     chat: int
     now: datetime
@@ -71,7 +71,7 @@ class Asked:
 
     @property
     def user(self) -> User:
-        """Return who stands in the records for this chat. Nobody can log in as it."""
+        """Return the user that stands for this chat in the records. It cannot log in."""
         name = f"telegram{self.chat}"
         user, is_new = User.objects.get_or_create(username=name, defaults={"is_active": False})
         if is_new:
@@ -99,20 +99,20 @@ def answer(text: str, *, chat: int, now: datetime) -> BotReply:
 
 
 def is_halt(text: str) -> bool:
-    """Whether a line must be obeyed even where it comes late."""
+    """Whether a line is to be carried out even if it arrives late."""
     first = (plain(text).split() or [""])[0].lstrip("/").split("@")[0].lower()
     return COMMANDS.get(first) in (_halt, _reduce)
 
 
 def is_halting_button(data: str) -> bool:
-    """Whether a button halts: it waits behind no other line."""
+    """Whether a button halts trading, so that it must not wait for other commands."""
     return data.startswith("halt:")
 
 
-# --- what only looks ----------------------------------------------------------------------------
+# --- commands that only read --------------------------------------------------------------------
 
 
-def _balance(asked: Asked) -> BotReply:
+def _balance(request: Asked) -> BotReply:
     service = PortfolioService()
     snapshot = service.get_snapshot()
     if snapshot is None:
@@ -123,10 +123,10 @@ def _balance(asked: Asked) -> BotReply:
         ),
         _("Deposit {deposit:,} (D+2 {d2:,})").format(deposit=snapshot.deposit, d2=snapshot.deposit_d2),
     ]
-    held = sorted(service.get_portfolio(), key=lambda row: -row.quantity * row.current_price)
-    shown = held if asked.words and asked.words[0] in ALL_WORDS else held[:HOLDINGS_SHOWN]
+    holdings = sorted(service.get_portfolio(), key=lambda row: -row.quantity * row.current_price)
+    shown = holdings if request.words and request.words[0] in ALL_WORDS else holdings[:HOLDINGS_SHOWN]
     lines += [_holding(row) for row in shown]
-    if rest := held[len(shown) :]:
+    if rest := holdings[len(shown) :]:
         value = sum(row.quantity * row.current_price for row in rest)
         lines.append(_("and {count} more, {value:,} won: /balance all").format(count=len(rest), value=value))
     return BotReply("\n".join([*lines, _("as of {at}").format(at=short(snapshot.timestamp))]))
@@ -146,30 +146,30 @@ def _order_line(order: TradeOrder) -> str:
     return f"#{order.pk} {describe(order)} ({order.filled_qty:,}/{order.qty:,}){wanted_by(order)}"
 
 
-def _listed(lines: Sequence[str], nothing: str, total: int | None = None) -> BotReply:
+def _list_reply(lines: Sequence[str], empty_text: str, total: int | None = None) -> BotReply:
     more = (total or 0) - len(lines)
     tail = [_("and {count} more").format(count=more)] if more > 0 else []
-    return BotReply("\n".join([*lines, *tail]) or nothing)
+    return BotReply("\n".join([*lines, *tail]) or empty_text)
 
 
-def _orders(asked: Asked) -> BotReply:
-    rows = TradeOrder.objects.filter(order_date=asked.now.astimezone(KST).date()).order_by("-id")
-    return _listed([_order_line(row) for row in rows[:ORDERS_SHOWN]], _("no orders today"), rows.count())
+def _orders(request: Asked) -> BotReply:
+    rows = TradeOrder.objects.filter(order_date=request.now.astimezone(KST).date()).order_by("-id")
+    return _list_reply([_order_line(row) for row in rows[:ORDERS_SHOWN]], _("no orders today"), rows.count())
 
 
-def _open(asked: Asked) -> BotReply:
+def _open(request: Asked) -> BotReply:
     rows = TradeOrder.objects.filter(status__in=UNSETTLED).order_by("-id")
-    return _listed([_order_line(row) for row in rows[:ORDERS_SHOWN]], _("no open orders"), rows.count())
+    return _list_reply([_order_line(row) for row in rows[:ORDERS_SHOWN]], _("no open orders"), rows.count())
 
 
-def _fills(asked: Asked) -> BotReply:
-    midnight = asked.now.astimezone(KST).replace(hour=0, minute=0, second=0, microsecond=0)
+def _fills(request: Asked) -> BotReply:
+    midnight = request.now.astimezone(KST).replace(hour=0, minute=0, second=0, microsecond=0)
     rows = TradeExecution.objects.filter(executed_at__gte=midnight, voided_at=None).select_related("order")
     lines = [_fill_line(row) for row in rows.order_by("-executed_at", "-id")[:ORDERS_SHOWN]]
     if lines:
         profit = rows.aggregate(total=Sum("realized_profit", default=0))["total"]
         lines.insert(0, _("Realised profit {won:+,} won").format(won=profit))
-    return _listed(lines, _("no fills today"), rows.count() + 1 if lines else 0)
+    return _list_reply(lines, _("no fills today"), rows.count() + 1 if lines else 0)
 
 
 def _fill_line(row: TradeExecution) -> str:
@@ -184,39 +184,39 @@ def _fill_line(row: TradeExecution) -> str:
     return line + wanted_by(row.order)
 
 
-def _status(asked: Asked) -> BotReply:
+def _status(request: Asked) -> BotReply:
     row = TradingSwitch.objects.filter(pk=TradingSwitch.ONLY_PK).first()
     lines = [_("Trading switch: {state}").format(state=row.get_state_display())] if row else []
     if row and row.reason:
         lines[0] += f" ({row.reason})"
-    checks = health.check(asked.now)
-    lines += [f"🚨 {each.name}: {each.text}" for each in checks if not each.ok]
-    if all(each.ok for each in checks):
+    checks = health.check(request.now)
+    lines += [f"🚨 {check.name}: {check.text}" for check in checks if not check.ok]
+    if all(check.ok for check in checks):
         lines.append(_("All {count} checks are well").format(count=len(checks)))
     return BotReply("\n".join(lines))
 
 
-def _unknown(asked: Asked) -> BotReply:
-    """List the orders whose outcome is unknown; where candidates are known, with a button for each."""
+def _unknown(request: Asked) -> BotReply:
+    """List the orders whose outcome is unknown, each with a button for every candidate and one for "never arrived"."""
     rows = list(undecided()[:ORDERS_SHOWN])
     lines, buttons = [], []
     for row in rows:
         lines.append(f"#{row.pk} {short(row.created_at)} {describe(row)}")
-        fates = [(each["order_no"], f"#{row.pk} = {each['order_no']}") for each in row.candidates]
-        for order_no, label in [*fates, ("", _("#{pk} never arrived").format(pk=row.pk))]:
-            key = _confirmable(asked, "DECIDE", {"order": row.pk, "order_no": order_no})
+        choices = [(candidate["order_no"], f"#{row.pk} = {candidate['order_no']}") for candidate in row.candidates]
+        for order_no, label in [*choices, ("", _("#{pk} never arrived").format(pk=row.pk))]:
+            key = _confirmable(request, "DECIDE", {"order": row.pk, "order_no": order_no})
             buttons.append([(label, f"yes:{key}")])
-        for each in row.candidates:
-            words = _("  could be {order_no}: {market} {placed_at}, {qty:,} at {price:,}, filled {filled_qty:,}")
-            lines.append(words.format(**each))
+        for candidate in row.candidates:
+            template = _("  could be {order_no}: {market} {placed_at}, {qty:,} at {price:,}, filled {filled_qty:,}")
+            lines.append(template.format(**candidate))
     return BotReply("\n".join(lines) or _("no outcome is unknown"), buttons)
 
 
-def _help(asked: Asked) -> BotReply:
+def _help(request: Asked) -> BotReply:
     lines = [
         _("/balance [all] - cash and holdings"),
         _("/orders - today's orders"),
-        _("/open - what is not settled"),
+        _("/open - unsettled orders"),
         _("/fills - today's fills"),
         _("/buy STOCK QTY [PRICE|market] - buy, after a button"),
         _("/sell STOCK QTY [PRICE|market] - sell, after a button"),
@@ -225,30 +225,30 @@ def _help(asked: Asked) -> BotReply:
         _("/reduce [WHY] - only sales pass, at once; stops go on"),
         _("/halt [WHY] - the same, and a button that stops sales and stops too"),
         _("/resume [WHY] - trade again, after a button"),
-        _("/status - what is wrong"),
+        _("/status - trading switch and failed checks"),
         _("/unknown - orders whose outcome is unknown"),
     ]
     return BotReply("\n".join(lines))
 
 
-# --- what trades --------------------------------------------------------------------------------
+# --- commands that trade ------------------------------------------------------------------------
 
 
-def _confirmable(asked: Asked, act: str, words: dict[str, Any]) -> str:
-    """Keep what was asked for, for a button; return its key."""
+def _confirmable(request: Asked, act: str, params: dict[str, Any]) -> str:
+    """Save an action and its parameters for a button; return the key of the confirmation."""
     row = Confirmation.objects.create(
         key=uuid.uuid4().hex,
-        chat=asked.chat,
+        chat=request.chat,
         act=act,
-        words=words | {"language": translation.get_language()},
-        created_at=asked.now,
-        expires_at=asked.now + CONFIRM_FOR,
+        words=params | {"language": translation.get_language()},
+        created_at=request.now,
+        expires_at=request.now + CONFIRM_FOR,
     )
     return row.key
 
 
-def _with_buttons(asked: Asked, text: str, act: str, words: dict[str, Any]) -> BotReply:
-    key = _confirmable(asked, act, words)
+def _with_buttons(request: Asked, text: str, act: str, params: dict[str, Any]) -> BotReply:
+    key = _confirmable(request, act, params)
     valid = _("The button is good for {seconds} s").format(seconds=CONFIRM_FOR.seconds)
     buttons = [[(_("Do it"), f"yes:{key}"), (_("Leave it"), f"no:{key}")]]
     return BotReply(f"{text}\n{valid}", buttons)
@@ -258,30 +258,30 @@ def _service() -> OrderService:
     return OrderService(factory.broker(), clock.now)
 
 
-def _trade(asked: Asked, side: Side) -> BotReply:
-    if len(asked.words) < 2:
-        raise Misunderstood(_("Write it as /buy 005930 10, with a price or the word market behind it if you like"))
-    words = _order_words(asked, side)
-    draft = _service().draft(_intent(words, "draft"))
-    return _with_buttons(asked, _would(draft), side.value, words)
+def _trade(request: Asked, side: Side) -> BotReply:
+    if len(request.words) < 2:
+        raise Misunderstood(_("Write it as /buy 005930 10; a price or the word market may follow"))
+    params = _order_words(request, side)
+    draft = _service().draft(_intent(params, "draft"))
+    return _with_buttons(request, _question(draft), side.value, params)
 
 
-def _order_words(asked: Asked, side: Side) -> dict[str, Any]:
-    reading = _reading(asked.words)
+def _order_words(request: Asked, side: Side) -> dict[str, Any]:
+    reading = _reading(request.words)
     at_market = reading.price.lower() in MARKET_WORDS
-    usual = "buy_normal" if side is Side.BUY else "sell_profit"
+    default_strategy = "buy_normal" if side is Side.BUY else "sell_profit"
     return {
         "code": reading.code,
         "side": side.value,
         "qty": _shares(reading.qty),
-        "strategy": "" if reading.price else usual,
+        "strategy": "" if reading.price else default_strategy,
         "price": None if at_market or not reading.price else _won(reading.price),
     }
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One way to read the words of an order, whose stock may have a name with spaces. `price` is empty without one."""
+    """One way to read the words of an order; a stock's name may contain spaces. `price` is empty if there is none."""
 
     code: str
     qty: str
@@ -289,20 +289,20 @@ class Reading:
 
 
 def _reading(words: Sequence[str]) -> Reading:
-    """Return how the words of an order are meant, by the stocks there are: in "KODEX 200 10" 200 is of the name.
+    """Return the reading of an order's words that fits the known stocks: in "KODEX 200 10", 200 belongs to the name.
 
-    A whole name or a code goes before the beginning of a name. Raises Misunderstood.
+    A code or a whole name has precedence over the beginning of a name. Raises Misunderstood.
     """
     splits = [(" ".join(words[:-count]), *words[-count:], "") for count in (1, 2) if len(words) > count]
     exact = [Reading(code, qty, price) for name, qty, price, *_rest in splits if (code := _exact(name))]
     if not exact:
-        # the shorter name first: what stands behind it is a quantity and a price
-        likely = [split for split in reversed(splits) if all(_is_figure(each) for each in split[1:])]
+        # the shorter name first: a quantity and a price follow it
+        likely = [split for split in reversed(splits) if all(_is_figure(word) for word in split[1:])]
         name, qty, price, *_rest = (likely or splits)[0]
         return Reading(_by_beginning(name), qty, price)
     if len(exact) > 1:
-        found = ", ".join(sorted(reading.code for reading in exact))
-        raise Misunderstood(_("{words} could be {names}: write the code").format(words=" ".join(words), names=found))
+        names = ", ".join(sorted(reading.code for reading in exact))
+        raise Misunderstood(_("{words} could be {names}: write the code").format(words=" ".join(words), names=names))
     return exact[0]
 
 
@@ -311,9 +311,9 @@ def _is_figure(text: str) -> bool:
 
 
 def _exact(name: str) -> str:
-    """Return the code of a stock by its code or its whole name; empty if it is neither. Raises Misunderstood.
+    """Return the code of a stock by its code or its whole name; empty if `name` is neither. Raises Misunderstood.
 
-    A code that nobody knows yet is the broker's to judge.
+    A well-formed code that is not in our table is returned too: the broker decides whether it exists.
     """
     try:
         return resolve(name)
@@ -323,15 +323,15 @@ def _exact(name: str) -> str:
         raise Misunderstood(explain(error)) from error
 
 
-def _by_beginning(words: str) -> str:
-    """Return the code of the only stock whose name begins so. Raises Misunderstood."""
-    found = list(Stock.objects.filter(name__istartswith=words)[:6])
-    if len(found) == 1:
-        return found[0].code
-    names = ", ".join(f"{stock.name} {stock.code}" for stock in found)
-    if found:
-        raise Misunderstood(_("{words} could be {names}: write the code").format(words=words, names=names))
-    raise Misunderstood(_("no stock is called {words}: write its code, as 005930").format(words=words))
+def _by_beginning(prefix: str) -> str:
+    """Return the code of the only stock whose name begins with `prefix`. Raises Misunderstood."""
+    matches = list(Stock.objects.filter(name__istartswith=prefix)[:6])
+    if len(matches) == 1:
+        return matches[0].code
+    names = ", ".join(f"{stock.name} {stock.code}" for stock in matches)
+    if matches:
+        raise Misunderstood(_("{words} could be {names}: write the code").format(words=prefix, names=names))
+    raise Misunderstood(_("no stock is called {words}: write its code, as 005930").format(words=prefix))
 
 
 def _shares(text: str) -> int:
@@ -342,25 +342,25 @@ def _won(text: str) -> int:
     return _whole(text, _("price {text} is not a whole number of won above zero: write it as 52000"))
 
 
-def _whole(text: str, sentence: str) -> int:
+def _whole(text: str, template: str) -> int:
     digits = without_commas(plain(text).removesuffix("주").removesuffix("원"))
     if not digits.isascii() or not digits.isdigit() or len(digits) > 12 or int(digits) < 1:
-        raise Misunderstood(sentence.format(text=repr(text)))
+        raise Misunderstood(template.format(text=repr(text)))
     return int(digits)
 
 
-def _intent(words: dict[str, Any], request_id: str) -> OrderIntent:
+def _intent(params: dict[str, Any], request_id: str) -> OrderIntent:
     return OrderIntent(
-        code=words["code"],
-        side=Side(words["side"]),
-        qty=words["qty"],
-        strategy=words["strategy"],
-        price=words["price"],
+        code=params["code"],
+        side=Side(params["side"]),
+        qty=params["qty"],
+        strategy=params["strategy"],
+        price=params["price"],
         request_id=request_id,
     )
 
 
-def _would(draft: PricedOrder) -> str:
+def _question(draft: PricedOrder) -> str:
     request = draft.request
     price = f"{request.price:,}" if request.kind.is_priced else _("market price")
     lines = [
@@ -379,21 +379,23 @@ def _would(draft: PricedOrder) -> str:
     return "\n".join(lines)
 
 
-def _cancel(asked: Asked) -> BotReply:
-    if len(asked.words) != 1:
+def _cancel(request: Asked) -> BotReply:
+    if len(request.words) != 1:
         raise Misunderstood(_("Write it as /cancel 12 by the broker's number, /cancel #12 by ours, or /cancel all"))
-    if asked.words[0].lower() in ALL_WORDS:
+    if request.words[0].lower() in ALL_WORDS:
         count = TradeOrder.objects.filter(status__in=UNSETTLED, origin=TradeOrder.Origin.AEGIS).count()
-        return _with_buttons(asked, _("Cancel all {count} open orders?").format(count=count), "CANCEL", {"order": None})
-    order = find_order(asked.words[0])
-    return _with_buttons(asked, _("Cancel {order}?").format(order=_order_line(order)), "CANCEL", {"order": order.pk})
+        return _with_buttons(
+            request, _("Cancel all {count} open orders?").format(count=count), "CANCEL", {"order": None}
+        )
+    order = find_order(request.words[0])
+    return _with_buttons(request, _("Cancel {order}?").format(order=_order_line(order)), "CANCEL", {"order": order.pk})
 
 
-def _amend(asked: Asked) -> BotReply:
-    """Ask for a button that amends an order: what ends in 주 is a quantity, a first figure without it the price."""
-    order_no, *figures = asked.words or [""]
-    shares = [each for each in figures if each.endswith("주")]
-    others = [each for each in figures if not each.endswith("주")]
+def _amend(request: Asked) -> BotReply:
+    """Offer a button that amends an order. A figure that ends in 주 is a quantity, the first other one the price."""
+    order_no, *figures = request.words or [""]
+    shares = [figure for figure in figures if figure.endswith("주")]
+    others = [figure for figure in figures if not figure.endswith("주")]
     quantities = [*others[1:], *shares]
     if not figures or len(quantities) > 1:
         raise Misunderstood(
@@ -405,24 +407,24 @@ def _amend(asked: Asked) -> BotReply:
         qty=_shares(quantities[0]) if quantities else None,
     )
     preview(order, change)
-    words = {"order": order.pk, "price": change.price, "qty": change.qty}
-    return _with_buttons(asked, _("Amend {change}?").format(change=wanted(order, change)), "AMEND", words)
+    params = {"order": order.pk, "price": change.price, "qty": change.qty}
+    return _with_buttons(request, _("Amend {change}?").format(change=wanted(order, change)), "AMEND", params)
 
 
-def _reduce(asked: Asked) -> BotReply:
-    reason = " ".join(asked.words) or _("by Telegram")
-    return BotReply(actions.stop_buying(by=asked.user, reason=reason).text)
+def _reduce(request: Asked) -> BotReply:
+    reason = " ".join(request.words) or _("by Telegram")
+    return BotReply(actions.stop_buying(by=request.user, reason=reason).text)
 
 
-def _halt(asked: Asked) -> BotReply:
-    """Let only sales pass at once, which harms nothing, and ask whether stops are to be stopped too."""
+def _halt(request: Asked) -> BotReply:
+    """Change to REDUCING at once, which does no harm, and ask whether to halt sales and stops too."""
     if risk.trading_state() is TradingState.HALTED:
         return BotReply(_("Trading is halted already, and stays so"))
-    told = _reduce(asked)
-    reason = " ".join(asked.words) or _("by Telegram")
-    key = _confirmable(asked, "HALT", {"reason": reason})
+    reply = _reduce(request)
+    reason = " ".join(request.words) or _("by Telegram")
+    key = _confirmable(request, "HALT", {"reason": reason})
     lines = [
-        told.text,
+        reply.text,
         kill_switch.explain_halt(),
         _("The button is good for {seconds} s").format(seconds=CONFIRM_FOR.seconds),
     ]
@@ -430,23 +432,23 @@ def _halt(asked: Asked) -> BotReply:
     return BotReply("\n".join(lines), [buttons])
 
 
-def _resume(asked: Asked) -> BotReply:
-    reason = " ".join(asked.words) or _("by Telegram")
-    return _with_buttons(asked, _("Trade again?"), "RESUME", {"reason": reason})
+def _resume(request: Asked) -> BotReply:
+    reason = " ".join(request.words) or _("by Telegram")
+    return _with_buttons(request, _("Trade again?"), "RESUME", {"reason": reason})
 
 
 # --- buttons ------------------------------------------------------------------------------------
 
 
 def press(data: str, *, chat: int, now: datetime) -> BotReply:
-    """Do what a button stands for, once; a further press is told what becomes of the first."""
+    """Carry out the action of a button, once; a further press is answered with the outcome of the first."""
     choice, _sep, key = data.partition(":")
     row = Confirmation.objects.filter(pk=key, chat=chat).first()
     with translation.override(row.words.get("language", "ko") if row else "ko"):
         if row is None:
             return BotReply(_("This button is not known any more"))
-        if (answered := _take(row.pk, is_yes=choice in ("yes", "halt"), now=now)) is not None:
-            return BotReply(_reduced(row, now) if (choice, row.act) == ("reduce", "HALT") else answered)
+        if (reply := _take(row.pk, is_yes=choice in ("yes", "halt"), now=now)) is not None:
+            return BotReply(_reduce_now(row, now) if (choice, row.act) == ("reduce", "HALT") else reply)
         text = broke_off()
         try:
             text = _carry_out(row, Asked(chat, now))
@@ -455,8 +457,8 @@ def press(data: str, *, chat: int, now: datetime) -> BotReply:
         return BotReply(text)
 
 
-def _reduced(row: Confirmation, now: datetime) -> str:
-    """Let only sales pass, as the button says, if somebody resumed meanwhile; a halt stays."""
+def _reduce_now(row: Confirmation, now: datetime) -> str:
+    """Change to REDUCING, as the button says, if trading was resumed meanwhile; a halt stays."""
     if (state := risk.trading_state()) is TradingState.ACTIVE:
         return actions.stop_buying(by=Asked(row.chat, now).user, reason=row.words["reason"]).text
     return (
@@ -465,15 +467,16 @@ def _reduced(row: Confirmation, now: datetime) -> str:
 
 
 def broke_off() -> str:
-    """Return what to answer for a button whose errand raised: the order may have gone."""
-    return _("It broke off, and nobody knows how far it came: look at /orders before you ask again")
+    """Return the answer for a button whose action raised: an order may have been sent."""
+    return _("This failed, and it is unknown how far it was carried out: check /orders before you ask again")
 
 
 @transaction.atomic(durable=True)
 def _take(key: str, *, is_yes: bool, now: datetime) -> str | None:
-    """Return what to answer instead of acting; None if it is ours to act.
+    """Take a confirmation; return the answer if it is not to be carried out, None if this call has to do so.
 
-    One that is taken is never acted on again, though who took it may have died: nobody can tell from here.
+    A confirmation that was taken is never carried out again. The process that took it may have died, but the row does
+    not show how far it got.
     """
     row = Confirmation.objects.select_for_update().get(pk=key)
     if row.state == State.DONE:
@@ -491,58 +494,58 @@ def _take(key: str, *, is_yes: bool, now: datetime) -> str | None:
 
 
 def _under_way(row: Confirmation) -> str:
-    """Return what is known of a button that was taken and has no answer yet."""
+    """Return the present state of a button that was taken and has no answer yet."""
     order = TradeOrder.objects.filter(request_id=row.key).first()
     if order is not None:
-        words = _("It went when the button was first pressed: {line}. /cancel #{pk} cancels what is open of it")
-        return words.format(line=_order_line(order), pk=order.pk)
+        template = _("It was ordered when the button was first pressed: {line}. /cancel #{pk} cancels its open shares")
+        return template.format(line=_order_line(order), pk=order.pk)
     return _("It has been under way since the button was first pressed. Do not ask again before /orders shows it")
 
 
-def _carry_out(row: Confirmation, asked: Asked) -> str:
+def _carry_out(row: Confirmation, request: Asked) -> str:
     try:
-        return ACTS[row.act](row, asked)
+        return ACTS[row.act](row, request)
     except OrderDenied as denied:
         return _("not ordered:") + "\n" + risk.say_all(denied.reasons)
     except BrokerError as error:
         return _("not ordered, the broker could not be asked: {error}").format(error=risk.say_error(error))
 
 
-def _place(row: Confirmation, asked: Asked) -> str:
+def _place(row: Confirmation, request: Asked) -> str:
     order = _service().place(_intent(row.words, row.key))
-    actions.log_act(asked.user, order, _("ordered by Telegram"))
+    actions.log_act(request.user, order, _("ordered by Telegram"))
     if order.state is Status.UNKNOWN:
-        words = _("outcome unknown, it is being looked up; do not order again: {line}")
+        template = _("outcome unknown, it is being looked up; do not order again: {line}")
     elif order.state is Status.REJECTED:
         return _("refused: {line}: {why}").format(line=_order_line(order), why=order.refusal)
     else:
-        words = _("ordered: {line}")
-    return words.format(line=_order_line(order))
+        template = _("ordered: {line}")
+    return template.format(line=_order_line(order))
 
 
-def _cancel_now(row: Confirmation, asked: Asked) -> str:
+def _cancel_now(row: Confirmation, request: Asked) -> str:
     pk = row.words["order"]
     if pk is None:
-        return "\n".join(told.text for told in actions.cancel_all(by=asked.user))
-    return actions.cancel(TradeOrder.objects.get(pk=pk), by=asked.user).text
+        return "\n".join(result.text for result in actions.cancel_all(by=request.user))
+    return actions.cancel(TradeOrder.objects.get(pk=pk), by=request.user).text
 
 
-def _amend_now(row: Confirmation, asked: Asked) -> str:
+def _amend_now(row: Confirmation, request: Asked) -> str:
     change = OrderChange(row.words["price"], row.words["qty"])
-    return actions.amend(TradeOrder.objects.get(pk=row.words["order"]), change, by=asked.user).text
+    return actions.amend(TradeOrder.objects.get(pk=row.words["order"]), change, by=request.user).text
 
 
-def _resume_now(row: Confirmation, asked: Asked) -> str:
-    return actions.switch_to(TradingState.ACTIVE, by=asked.user, reason=row.words["reason"]).text
+def _resume_now(row: Confirmation, request: Asked) -> str:
+    return actions.switch_to(TradingState.ACTIVE, by=request.user, reason=row.words["reason"]).text
 
 
-def _halt_now(row: Confirmation, asked: Asked) -> str:
-    return actions.switch_to(TradingState.HALTED, by=asked.user, reason=row.words["reason"]).text
+def _halt_now(row: Confirmation, request: Asked) -> str:
+    return actions.switch_to(TradingState.HALTED, by=request.user, reason=row.words["reason"]).text
 
 
-def _decide_now(row: Confirmation, asked: Asked) -> str:
+def _decide_now(row: Confirmation, request: Asked) -> str:
     order = TradeOrder.objects.get(pk=row.words["order"])
-    return actions.decide(order, row.words["order_no"] or None, by=asked.user).text
+    return actions.decide(order, row.words["order_no"] or None, by=request.user).text
 
 
 ACTS: dict[str, Callable[[Confirmation, Asked], str]] = {
@@ -556,12 +559,12 @@ ACTS: dict[str, Callable[[Confirmation, Asked], str]] = {
 }
 
 
-def _buy(asked: Asked) -> BotReply:
-    return _trade(asked, Side.BUY)
+def _buy(request: Asked) -> BotReply:
+    return _trade(request, Side.BUY)
 
 
-def _sell(asked: Asked) -> BotReply:
-    return _trade(asked, Side.SELL)
+def _sell(request: Asked) -> BotReply:
+    return _trade(request, Side.SELL)
 
 
 _TABLE: Sequence[tuple[str, str, Callable[[Asked], BotReply]]] = (
@@ -580,4 +583,4 @@ _TABLE: Sequence[tuple[str, str, Callable[[Asked], BotReply]]] = (
     ("미확인", "unknown", _unknown),
     ("도움말", "help", _help),
 )
-COMMANDS = {name: do for korean, english, do in _TABLE for name in (korean, english)} | {"start": _help}
+COMMANDS = {name: command for korean, english, command in _TABLE for name in (korean, english)} | {"start": _help}

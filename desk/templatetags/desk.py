@@ -1,4 +1,4 @@
-"""How figures stand on our own pages."""
+"""Filters that format figures on our own pages."""
 
 from datetime import datetime
 from decimal import Decimal
@@ -35,11 +35,11 @@ def points(value: Number | None) -> str:
 
 @register.filter
 def epoch(moment: datetime | str | None) -> str:
-    """Return a moment as the page's script counts from it, POSIX seconds; nothing of a row that is not there."""
+    """Return a moment in POSIX seconds, from which the page's script counts; empty if there is no moment."""
     return f"{moment.timestamp():.0f}" if isinstance(moment, datetime) else ""
 
 
 @register.filter
 def side_tone(order_type: str) -> str:
-    """Return the colour of a side: bought red, sold blue."""
+    """Return the colour class of a side: red for a buy, blue for a sale."""
     return "up" if order_type == "BUY" else "down"

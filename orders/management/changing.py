@@ -1,4 +1,4 @@
-"""Amends and cancels by a person: judged, sent, and told in sentences that say what to do next."""
+"""Amends and cancels by an operator: check, send, and describe the result and the operator's next step."""
 
 from dataclasses import dataclass
 
@@ -18,9 +18,9 @@ from orders.service import OrderDenied, OrderService
 
 @dataclass(frozen=True, slots=True)
 class OrderChange:
-    """An open order's new price in won, or how many of its shares it is about; None leaves that as it is.
+    """A change of an open order: its new price in won, and a quantity in shares; None changes nothing.
 
-    A price alone moves all that is open, a quantity alone reduces the order to so many open shares.
+    A price alone moves all open shares; a quantity alone reduces the order to that number of open shares.
     """
 
     price: int | None = None
@@ -29,7 +29,10 @@ class OrderChange:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """What became of an amend, in words. `code` is stable and empty if it went, `row` is the order that it led to."""
+    """The result of an amend. `text` is for the operator; `code` is stable, and empty on success.
+
+    `row` is the new order of the amend, or the order itself if it was reduced.
+    """
 
     code: str
     text: str
@@ -42,7 +45,7 @@ class Changed:
 
 
 def preview(order: TradeOrder, change: OrderChange) -> PricedOrder | None:
-    """Judge an amend without sending it; return what would go, None if shares are only taken off.
+    """Check an amend without sending it; return the priced order, None if shares are only taken off.
 
     Raises OrderDenied, and BrokerError if the broker could not be asked.
     """
@@ -50,14 +53,14 @@ def preview(order: TradeOrder, change: OrderChange) -> PricedOrder | None:
 
 
 def wanted(order: TradeOrder, change: OrderChange) -> str:
-    """Return what an amend is to do, in one line."""
-    start = f"#{order.pk} {order.stock_name} ({order.stock_code}) {order.get_order_type_display()}"
+    """Return the description of a change, in one line."""
+    head = f"#{order.pk} {order.stock_name} ({order.stock_code}) {order.get_order_type_display()}"
     if change.price is None:
-        words = _("{order}: {open:,} open shares, {qty:,} are to stay, at {price:,} won")
+        template = _("{order}: {open:,} open shares, {qty:,} are to stay, at {price:,} won")
     else:
-        words = _("{order}: {qty:,} of {open:,} open shares from {old:,} to {price:,} won")
-    return words.format(
-        order=start,
+        template = _("{order}: {qty:,} of {open:,} open shares from {old:,} to {price:,} won")
+    return template.format(
+        order=head,
         open=order.open_qty,
         qty=order.open_qty if change.qty is None else change.qty,
         old=order.price,
@@ -66,12 +69,12 @@ def wanted(order: TradeOrder, change: OrderChange) -> str:
 
 
 def amend(order: TradeOrder, change: OrderChange, *, who: str) -> Changed:
-    """Amend an open order by a person's word and return what became of it."""
+    """Amend an open order for the operator `who` and return the result."""
     service, open_qty = OrderService(broker(), clock.now), order.open_qty
     try:
         row = service.amend(order, price=change.price, qty=change.qty, by=RequestedBy.OPERATOR, who=who)
-    except OrderDenied as denied:
-        return Changed("DENIED", _not_amended(order, risk.say_all(denied.reasons)))
+    except OrderDenied as error:
+        return Changed("DENIED", _not_amended(order, risk.say_all(error.reasons)))
     except Refused as error:
         advice = _("look at the order first: it may have filled")
         return Changed("NOT_AMENDED", _not_amended(order, risk.say_error(error), advice), broker_code=error.code)
@@ -83,9 +86,9 @@ def amend(order: TradeOrder, change: OrderChange, *, who: str) -> Changed:
     return _moved(order, row)
 
 
-def _not_amended(order: TradeOrder, why: str, advice: str = "") -> str:
-    words = _("#{pk} is not amended: {why}").format(pk=order.pk, why=why)
-    return f"{words}; {advice}" if advice else words
+def _not_amended(order: TradeOrder, reason: str, advice: str = "") -> str:
+    text = _("#{pk} is not amended: {why}").format(pk=order.pk, why=reason)
+    return f"{text}; {advice}" if advice else text
 
 
 def _moved(order: TradeOrder, row: TradeOrder) -> Changed:
@@ -94,19 +97,19 @@ def _moved(order: TradeOrder, row: TradeOrder) -> Changed:
         advice = _("look at the order first: it may have filled")
         return Changed("REFUSED", _not_amended(order, row.refusal, advice), row)
     if row.state is Status.UNKNOWN:
-        words = _("amend without an answer: {line}. It is being looked up: neither amend nor order it again")
-        return Changed("UNKNOWN", words.format(line=line), row)
-    words = _("amend sent: {line}. How many shares it moved is known once the broker's list shows it")
-    return Changed("", words.format(line=line), row)
+        template = _("amend without an answer: {line}. It is being looked up: neither amend nor order it again")
+        return Changed("UNKNOWN", template.format(line=line), row)
+    template = _("amend sent: {line}. How many shares it moved is known once the broker's list shows it")
+    return Changed("", template.format(line=line), row)
 
 
 def _reduced(order: TradeOrder, open_qty: int, qty: int) -> Changed:
-    figures = {"pk": order.pk, "taken": open_qty - qty, "qty": qty}
+    params = {"pk": order.pk, "taken": open_qty - qty, "qty": qty}
     if _has_no_answer(order):
-        words = _("cancel of {taken:,} shares of #{pk} without an answer: it is being looked up, do not repeat it")
-        return Changed("UNKNOWN", words.format(**figures), order)
-    words = _("cancel of {taken:,} shares of #{pk} sent: {qty:,} stay open once the broker's list confirms it")
-    return Changed("", words.format(**figures), order)
+        template = _("cancel of {taken:,} shares of #{pk} without an answer: it is being looked up, do not repeat it")
+        return Changed("UNKNOWN", template.format(**params), order)
+    template = _("cancel of {taken:,} shares of #{pk} sent: {qty:,} stay open once the broker's list confirms it")
+    return Changed("", template.format(**params), order)
 
 
 def _has_no_answer(order: TradeOrder) -> bool:
@@ -116,16 +119,18 @@ def _has_no_answer(order: TradeOrder) -> bool:
 
 
 def cancel_deferred(order: str) -> str:
-    """Return what happens to the cancel of an order without an answer, by what the order is called."""
-    words = _("{order} has no answer yet: it is cancelled as soon as the broker's list shows it, and not chased")
-    return words.format(order=order)
+    """Return what happens to the cancel of an order without an answer; `order` is the order's name."""
+    template = _("{order} has no answer yet: it is cancelled as soon as the broker's list shows it, and not chased")
+    return template.format(order=order)
 
 
 def after_cancel(order: TradeOrder) -> str:
-    """Return what happens after an order's cancel was sent: nothing is cancelled before the list says so."""
-    words = _("The broker's list confirms it; until then the cancel is sent again, and after {seconds} s you are told")
+    """Return what happens after an order's cancel was sent: it is not cancelled before the list confirms it."""
+    template = _(
+        "The broker's list confirms it; until then the cancel is sent again, and after {seconds} s you are told"
+    )
     if _has_no_answer(order):
-        words = _(
+        template = _(
             "No answer came: it is sent again until the broker's list confirms it, and after {seconds} s you are told"
         )
-    return words.format(seconds=int(CANCEL_REPORT_AFTER.total_seconds()))
+    return template.format(seconds=int(CANCEL_REPORT_AFTER.total_seconds()))

@@ -1,7 +1,7 @@
-"""What the commands share: one JSON object or a few lines, errors as clear in either, exit codes, confirmation.
+"""The base of the commands: output and errors as one JSON object or as lines, exit codes, confirmation.
 
-Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 the outcome is not known yet. docs/commands.md
-promises the JSON.
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 the outcome is not known yet. docs/commands.md documents the
+JSON as stable.
 """
 
 import argparse
@@ -38,7 +38,7 @@ DONE, FAILED, WRONG_USAGE, OUTCOME_UNKNOWN = range(4)
 
 @dataclass(frozen=True, slots=True)
 class CommandOutput:
-    """What a command has to tell: a shape for programs, lines for a person."""
+    """The output of a command: a shape for programs, lines for the operator."""
 
     shape: Mapping[str, Any]
     lines: Sequence[str]
@@ -46,7 +46,7 @@ class CommandOutput:
 
 @dataclass
 class Failure(Exception):
-    """A command that did not do what was asked. `code` is stable, `message` is for a person, `shape` says more."""
+    """A command failed. `code` is stable, `message` is for the operator, and `shape` adds fields to the JSON."""
 
     code: str
     message: str
@@ -55,10 +55,10 @@ class Failure(Exception):
 
 
 class DeskCommand(BaseCommand):
-    """A command of the desk: `tell` does its errand, and this prints what it tells."""
+    """A command of the desk: `tell` does the work, and this class prints its output or its error."""
 
     def tell(self, **options: Any) -> CommandOutput:
-        """Do the errand. May raise Failure, OrderDenied and BrokerError."""
+        """Run the command and return its output. May raise Failure, OrderDenied and BrokerError."""
         raise NotImplementedError
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -66,27 +66,27 @@ class DeskCommand(BaseCommand):
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
         parser = super().create_parser(prog_name, subcommand, **kwargs)
-        complain: Callable[[str], Never] = parser.error
+        report_error: Callable[[str], Never] = parser.error
 
         def error(message: str) -> Never:
             if self._wants_json:
                 self._print(subcommand, WRONG_USAGE, {"error": {"code": "USAGE", "message": message}})
                 raise SystemExit(WRONG_USAGE)
-            complain(message)
+            report_error(message)
 
-        parser.error = error  # type: ignore[method-assign] # this parser alone complains so
+        parser.error = error  # type: ignore[method-assign] # only this parser reports errors like this
         return parser
 
     _wants_json = False
 
     def run_from_argv(self, argv: list[str]) -> None:
-        # a wrong word must be told as JSON too, and is met before the options are read
+        # a usage error must be JSON too, and it occurs before the options are parsed
         self._wants_json = "--json" in argv
         super().run_from_argv(argv)
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            told = self._told(options)
+            output = self._run(options)
         except Failure as failure:
             if not options["json"]:
                 raise CommandError(failure.message, returncode=failure.exit_code) from failure
@@ -94,33 +94,33 @@ class DeskCommand(BaseCommand):
             self._print(self.name, failure.exit_code, {"error": error, **failure.shape})
             raise SystemExit(failure.exit_code) from failure
         if options["json"]:
-            self._print(self.name, DONE, told.shape)
+            self._print(self.name, DONE, output.shape)
         else:
-            for line in told.lines:
+            for line in output.lines:
                 self.stdout.write(line)
 
     @property
     def name(self) -> str:
         return type(self).__module__.rpartition(".")[2]
 
-    def _told(self, options: dict[str, Any]) -> CommandOutput:
+    def _run(self, options: dict[str, Any]) -> CommandOutput:
         try:
             return self.tell(**options)
-        except OrderDenied as denied:
-            words = "\n".join(f"  - {risk.say(reason)}" for reason in denied.reasons)
-            reasons = [serializers.reason(reason) for reason in denied.reasons]
-            raise Failure("DENIED", _("not ordered:") + "\n" + words, shape={"reasons": reasons}) from denied
+        except OrderDenied as error:
+            lines = "\n".join(f"  - {risk.say(reason)}" for reason in error.reasons)
+            reasons = [serializers.reason(reason) for reason in error.reasons]
+            raise Failure("DENIED", _("not ordered:") + "\n" + lines, shape={"reasons": reasons}) from error
         except BrokerError as error:
-            why = _("the broker could not be asked: {error}").format(error=risk.say_error(error))
-            raise Failure("BROKER", why, shape={"broker_code": error.code}) from error
+            message = _("the broker could not be asked: {error}").format(error=risk.say_error(error))
+            raise Failure("BROKER", message, shape={"broker_code": error.code}) from error
 
     def _print(self, name: str, exit_code: int, shape: Mapping[str, Any]) -> None:
-        whole = {"command": name, "ok": exit_code == DONE, "exit_code": exit_code, **shape}
-        self.stdout.write(json.dumps(whole, ensure_ascii=False))
+        payload = {"command": name, "ok": exit_code == DONE, "exit_code": exit_code, **shape}
+        self.stdout.write(json.dumps(payload, ensure_ascii=False))
 
 
 def who() -> str:
-    """Return who sits at the terminal, as the machine knows them."""
+    """Return the operator's user name on this machine."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user may have no name
@@ -136,13 +136,16 @@ def add_confirmation(parser: argparse.ArgumentParser) -> None:
 
 
 def confirm(word: str, *, yes: bool, about: Callable[[], str]) -> None:
-    """Let a person type `word` before real money moves. Raises Failure where they do not, or nobody is there to."""
+    """On live trading, require the operator to type `word`. Raises Failure if they do not, or without a terminal.
+
+    `about` returns the text that is shown before. `yes` skips the confirmation.
+    """
     if settings.KIS_ENVIRONMENT.name is not EnvironmentName.LIVE or yes:
         return
     if not sys.stdin.isatty():
         raise Failure(
             "UNCONFIRMED",
-            _("this is real money and nobody is at the terminal to confirm it: add --yes"),
+            _("this is real money, and there is no terminal to confirm it: add --yes"),
             exit_code=WRONG_USAGE,
         )
     sys.stderr.write(about() + "\n" + _("real money: type {word} to go on: ").format(word=word))
@@ -152,7 +155,7 @@ def confirm(word: str, *, yes: bool, about: Callable[[], str]) -> None:
 
 
 def stock_code(text: str) -> str:
-    """Return the code of the stock that an operator named, by its code or its whole name. Raises Failure."""
+    """Return the code of the stock that the operator named, by code or by full name. Raises Failure."""
     try:
         return resolve(text)
     except (NotACode, ManyStocks) as error:
@@ -160,7 +163,7 @@ def stock_code(text: str) -> str:
 
 
 def find_order(number: str) -> TradeOrder:
-    """Return an order by the broker's number of today, or by # and our own: #12. Raises Failure."""
+    """Return an order by the broker's number of today, or by # and our own number: #12. Raises Failure."""
     number = plain(number)
     if number.startswith("#") and number.isascii() and number[1:].isdecimal():
         rows = list(TradeOrder.objects.filter(pk=int(number[1:])))
@@ -168,20 +171,20 @@ def find_order(number: str) -> TradeOrder:
         today = clock.now().astimezone(KST).date()
         rows = list(TradeOrder.objects.filter(order_date=today, order_no=order_number(number)).order_by("id"))
     else:
-        words = _("order {number} is no number: write the broker's of today as 12, or our own as #12")
-        raise Failure("USAGE", words.format(number=repr(number)), exit_code=WRONG_USAGE)
+        template = _("order {number} is no number: write the broker's of today as 12, or our own as #12")
+        raise Failure("USAGE", template.format(number=repr(number)), exit_code=WRONG_USAGE)
     if not rows:
         raise Failure("NO_ORDER", _("there is no order {number}: `orders` lists them").format(number=number))
     if len(rows) > 1:
-        # branches number for themselves
-        words = _("{number} is the number of several orders today ({orders}): write our own")
+        # each branch has its own numbers
+        template = _("{number} is the number of several orders today ({orders}): write our own")
         orders = ", ".join(f"#{row.pk}" for row in rows)
-        raise Failure("USAGE", words.format(number=number, orders=orders), exit_code=WRONG_USAGE)
+        raise Failure("USAGE", template.format(number=number, orders=orders), exit_code=WRONG_USAGE)
     return rows[0]
 
 
 def describe(order: TradeOrder) -> str:
-    """Return an order in one line."""
+    """Return the description of an order, in one line."""
     price = f"{order.price:,}" if order.price else _("market price")
     return _("{name} ({code}) {side} {qty:,} shares at {price}, {market} {kind}, number {number}, {status}").format(
         name=order.stock_name,
@@ -197,7 +200,7 @@ def describe(order: TradeOrder) -> str:
 
 
 def wanted_by(order: TradeOrder) -> str:
-    """Return who wants an order, as the end of a line; nothing if nobody said."""
+    """Return an order's strategy id as the end of a line, empty if it has none."""
     return _(", for {strategy_id}").format(strategy_id=order.strategy_id) if order.strategy_id else ""
 
 
@@ -207,7 +210,7 @@ def short(at: datetime) -> str:
 
 def add_filters(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--code", help=_("only of this stock"))
-    parser.add_argument("--strategy-id", metavar="TEXT", help=_("only those that this strategy wanted"))
+    parser.add_argument("--strategy-id", metavar="TEXT", help=_("only of this strategy"))
     parser.add_argument("--day", type=_day, metavar="YYYY-MM-DD", help=_("only of this day"))
     parser.add_argument("--most", type=int, default=20, help=_("how many lines (20)"))
 
@@ -216,12 +219,12 @@ def _day(text: str) -> date:
     try:
         return date.fromisoformat(text)
     except ValueError:
-        words = _("day {text} is no date: write it as 2026-11-23").format(text=repr(text))
-        raise argparse.ArgumentTypeError(words) from None
+        message = _("day {text} is no date: write it as 2026-11-23").format(text=repr(text))
+        raise argparse.ArgumentTypeError(message) from None
 
 
 def filtered(rows: QuerySet[Row], options: Mapping[str, Any], *, day: str, strategy_id: str) -> list[Row]:
-    """Return the rows that pass the options of `add_filters`; `day` and `strategy_id` name their columns."""
+    """Return the rows that match the options of `add_filters`; `day` and `strategy_id` name the columns."""
     if options["code"] is not None:
         rows = rows.filter(stock_code=stock_code(options["code"]))
     if options["strategy_id"] is not None:

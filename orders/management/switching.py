@@ -1,4 +1,4 @@
-"""`halt`, `reduce` and `resume`: the trading state, changed by hand."""
+"""`halt`, `reduce` and `resume`: change the trading state manually."""
 
 import argparse
 import sys
@@ -14,49 +14,49 @@ from orders.management.console import CommandOutput, DeskCommand, Failure, add_c
 
 
 def say_armed(to: TradingState) -> None:
-    """Say on standard error how many stops are armed, and what becomes of them, before the state is changed.
+    """Print to standard error how many stops are armed and what happens to them, before the state changes.
 
-    Whoever is not asked is told, too. That they cannot be counted keeps nobody from halting.
+    It is printed without a confirmation too. A database error is printed and does not prevent the change.
     """
     try:
-        words = kill_switch.explain_halt() if to is TradingState.HALTED else kill_switch.explain_reduce()
+        text = kill_switch.explain_halt() if to is TradingState.HALTED else kill_switch.explain_reduce()
     except DatabaseError as error:
-        words = _("how many stops are armed is not known: {error}").format(error=str(error).strip())
-    sys.stderr.write(f"{words}\n")
+        text = _("how many stops are armed is not known: {error}").format(error=str(error).strip())
+    sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
 
 
 class SwitchCommand(DeskCommand):
-    """One position of the switch."""
+    """A command that changes the trading state to `to`."""
 
     to: TradingState
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("reason", nargs="*", help=_("why, for whoever asks later"))
+        parser.add_argument("reason", nargs="*", help=_("the reason, for the record"))
         if self.to is not TradingState.REDUCING:
             add_confirmation(parser)
         super().add_arguments(parser)
 
     def tell(self, **options: Any) -> CommandOutput:
         if self.to is TradingState.ACTIVE:
-            confirm(self.name, yes=options["yes"], about=lambda: _("trading is to go on"))
+            confirm(self.name, yes=options["yes"], about=lambda: _("trading will resume"))
         to = self.to
         if to is TradingState.HALTED and not (options["yes"] or options["json"]) and sys.stdin.isatty():
-            to = self._asked()
+            to = self._ask_state()
         elif to is not TradingState.ACTIVE:
             say_armed(to)
         change = kill_switch.set_state(to, by=who(), reason=" ".join(options["reason"]), at=clock.now())
-        words = _("the switch stands on {state}; it stood on {before}").format(
+        text = _("the trading state is {state}; it was {before}").format(
             state=change.get_to_state_display(), before=change.get_from_state_display()
         )
-        return CommandOutput({"switch": serializers.turned(change)}, [words])
+        return CommandOutput({"switch": serializers.turned(change)}, [text])
 
-    def _asked(self) -> TradingState:
-        """Return which of the two a person at a terminal wants. Raises Failure if it is neither."""
+    def _ask_state(self) -> TradingState:
+        """Ask the operator for REDUCING or HALTED. Raises Failure if the answer is neither."""
         say_armed(TradingState.HALTED)
-        sys.stderr.write(_("type reduce for sales only (recommended), halt for nothing at all: "))
+        sys.stderr.write(_("type reduce to allow only sales (recommended), halt to allow no orders: "))
         sys.stderr.flush()
-        chosen = {"reduce": TradingState.REDUCING, "halt": TradingState.HALTED}.get(sys.stdin.readline().strip())
-        if chosen is None:
+        state = {"reduce": TradingState.REDUCING, "halt": TradingState.HALTED}.get(sys.stdin.readline().strip())
+        if state is None:
             raise Failure("UNCONFIRMED", _("not confirmed: nothing was done"))
-        return chosen
+        return state

@@ -1,4 +1,4 @@
-"""The line of a stop as people write it: 65000 (won), 5% (of the average price), 2atr (average true ranges)."""
+"""The threshold of a stop as operators type it: 65000 (won), 5% (of the average price), 2atr (average true ranges)."""
 
 import argparse
 import re
@@ -15,10 +15,10 @@ _UNITS = {None: StopUnit.PRICE, "%": StopUnit.PERCENT, "atr": StopUnit.ATR}
 
 
 def threshold(text: str) -> tuple[StopUnit, Decimal]:
-    """Return a stop's unit and value. Raises ArgumentTypeError if the text is none."""
-    found = _THRESHOLD.fullmatch(plain(text))
-    if found is None or not Decimal(found["value"].replace(",", "")):
-        words = _("threshold {text} is none: write won as 65000, percent as 5%, true ranges as 2atr")
-        raise argparse.ArgumentTypeError(words.format(text=repr(text)))
-    unit = _UNITS[found["unit"].lower() if found["unit"] else None]
-    return unit, Decimal(found["value"].replace(",", ""))
+    """Return a stop's unit and value. Raises ArgumentTypeError if the text is not a threshold."""
+    match = _THRESHOLD.fullmatch(plain(text))
+    if match is None or not Decimal(match["value"].replace(",", "")):
+        template = _("threshold {text} is none: write won as 65000, percent as 5%, true ranges as 2atr")
+        raise argparse.ArgumentTypeError(template.format(text=repr(text)))
+    unit = _UNITS[match["unit"].lower() if match["unit"] else None]
+    return unit, Decimal(match["value"].replace(",", ""))

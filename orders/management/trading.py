@@ -1,4 +1,4 @@
-"""`buy` and `sell`: the words of an order, read with errors that say what would be right."""
+"""`buy` and `sell`: the arguments of an order, with errors that show a valid form."""
 
 import argparse
 import re
@@ -50,25 +50,25 @@ def retries(text: str) -> int:
 
 
 def offset(text: str) -> int:
-    """Read an offset in ticks from the command line; negative is cheaper."""
-    number = plain(text).replace("\u2212", "-")  # the minus sign of typesetters
+    """Read an offset in ticks from the command line; a negative one is cheaper."""
+    number = plain(text).replace("\u2212", "-")  # the typographic minus sign
     if not re.fullmatch(r"[+-]?[0-9]{1,4}", number) or abs(int(number)) > MAX_TICK_OFFSET:
-        words = _("offset {text} is not a whole number of ticks from -{most} to {most}: write it as -3")
-        raise argparse.ArgumentTypeError(words.format(text=repr(text), most=MAX_TICK_OFFSET))
+        template = _("offset {text} is not a whole number of ticks from -{most} to {most}: write it as -3")
+        raise argparse.ArgumentTypeError(template.format(text=repr(text), most=MAX_TICK_OFFSET))
     return int(number)
 
 
 def strategy_id(text: str) -> str:
-    """Read who wants an order: the caller's own text."""
+    """Read a strategy id from the command line: the caller's own text."""
     name = plain(text)
     if not 0 < len(name) <= STRATEGY_ID_LENGTH or not name.isprintable():
-        words = _("strategy id {text} is not 1 to {most} printable letters: write it as my-strategy")
-        raise argparse.ArgumentTypeError(words.format(text=repr(text), most=STRATEGY_ID_LENGTH))
+        template = _("strategy id {text} is not 1 to {most} printable letters: write it as my-strategy")
+        raise argparse.ArgumentTypeError(template.format(text=repr(text), most=STRATEGY_ID_LENGTH))
     return name
 
 
 def whole(text: str, sentence: str, least: int = 1) -> int:
-    """Read a whole number, `least` or more; `sentence` tells what would be right."""
+    """Read a whole number of at least `least`; `sentence` is the error message, with {text}."""
     digits = without_commas(plain(text))
     if not digits.isascii() or not digits.isdigit() or len(digits) > 12 or int(digits) < least:
         raise argparse.ArgumentTypeError(sentence.format(text=repr(text)))
@@ -79,8 +79,8 @@ def seconds(text: str) -> float:
     number = plain(text)
     digits = number.replace(".", "", 1)
     if not digits.isascii() or not digits.isdigit() or len(digits) > 6 or float(number) <= 0:
-        words = _("wait {text} is not a number of seconds above zero: write it as 30")
-        raise argparse.ArgumentTypeError(words.format(text=repr(text)))
+        template = _("wait {text} is not a number of seconds above zero: write it as 30")
+        raise argparse.ArgumentTypeError(template.format(text=repr(text)))
     return float(number)
 
 
@@ -88,32 +88,32 @@ def venue(text: str) -> Market:
     try:
         return Market(plain(text).upper())
     except ValueError:
-        words = _("market {text} is no venue: use one of {known}").format(text=repr(text), known=", ".join(Market))
-        raise argparse.ArgumentTypeError(words) from None
+        message = _("market {text} is no venue: use one of {known}").format(text=repr(text), known=", ".join(Market))
+        raise argparse.ArgumentTypeError(message) from None
 
 
 def kind(text: str) -> OrderKind:
-    """Read an order code (주문구분), as 11, or its name, as limit_ioc."""
-    known = {each.value: each for each in OrderKind} | {each.name: each for each in OrderKind}
-    if (name := plain(text).upper()) in known:
-        return known[name]
-    names = ", ".join(f"{each.value} {each.name.lower()}" for each in OrderKind)
-    words = _("kind {text} is no order code: use one of {known}").format(text=repr(text), known=names)
-    raise argparse.ArgumentTypeError(words)
+    """Read an order kind (주문구분) by its code, as 11, or by its name, as limit_ioc."""
+    kinds_by_text = {member.value: member for member in OrderKind} | {member.name: member for member in OrderKind}
+    if (name := plain(text).upper()) in kinds_by_text:
+        return kinds_by_text[name]
+    names = ", ".join(f"{member.value} {member.name.lower()}" for member in OrderKind)
+    message = _("kind {text} is no order code: use one of {known}").format(text=repr(text), known=names)
+    raise argparse.ArgumentTypeError(message)
 
 
 def request_id(text: str) -> str:
     if not 0 < len(text) <= REQUEST_ID_LENGTH or not text.isprintable() or text != text.strip():
-        words = _("request id {text} is not 1 to {most} letters without spaces at its ends")
-        raise argparse.ArgumentTypeError(words.format(text=repr(text), most=REQUEST_ID_LENGTH))
+        template = _("request id {text} is not 1 to {most} letters without spaces at its ends")
+        raise argparse.ArgumentTypeError(template.format(text=repr(text), most=REQUEST_ID_LENGTH))
     if text.startswith(TradeOrder.OWN_IDS):
-        words = _("request id {text} begins as AEGIS's own do ({own}): begin it otherwise")
-        raise argparse.ArgumentTypeError(words.format(text=repr(text), own=", ".join(TradeOrder.OWN_IDS)))
+        template = _("request id {text} begins as AEGIS's own do ({own}): begin it otherwise")
+        raise argparse.ArgumentTypeError(template.format(text=repr(text), own=", ".join(TradeOrder.OWN_IDS)))
     return text
 
 
 class TradeCommand(DeskCommand):
-    """`buy` and `sell`, but for their side."""
+    """The common part of `buy` and `sell`; subclasses set the side and the pricing styles."""
 
     side: Side
     strategies: tuple[str, ...]
@@ -121,10 +121,12 @@ class TradeCommand(DeskCommand):
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("code", help=_("stock code, as 005930, or the stock's whole name"))
         parser.add_argument("qty", type=shares, help=_("number of shares"))
-        how = parser.add_mutually_exclusive_group()
-        how.add_argument("--strategy", choices=self.strategies, default="", help=_("how the price is chosen"))
-        how.add_argument("--price", type=won, help=_("limit price in won; such an order is not chased unless asked to"))
-        how.add_argument("--at-market", action="store_true", help=_("at market; on NXT at the best opposite quote"))
+        group = parser.add_mutually_exclusive_group()
+        group.add_argument("--strategy", choices=self.strategies, default="", help=_("how the price is chosen"))
+        group.add_argument(
+            "--price", type=won, help=_("limit price in won; such an order is not chased unless asked to")
+        )
+        group.add_argument("--at-market", action="store_true", help=_("at market; on NXT at the best opposite quote"))
         parser.add_argument(
             "--offset",
             type=offset,
@@ -143,15 +145,17 @@ class TradeCommand(DeskCommand):
         )
         if self.side is Side.BUY:
             stop = parser.add_argument_group(_("stops that each fill arms, for the shares filled"))
-            at = _("65000 (won), 5%% (of the average price) or 2atr (true ranges)")
-            stop.add_argument("--stop-loss", type=threshold, metavar="AT", help=_("a stop loss: at {at}").format(at=at))
+            format_help = _("65000 (won), 5%% (of the average price) or 2atr (true ranges)")
+            stop.add_argument(
+                "--stop-loss", type=threshold, metavar="AT", help=_("a stop loss: at {at}").format(at=format_help)
+            )
             stop.add_argument("--take-profit", type=threshold, metavar="AT", help=_("a take profit: the same"))
             stop.add_argument("--trailing", type=threshold, metavar="AT", help=_("a trailing stop: the same"))
-        chase = parser.add_argument_group(_("the chase of what stays unfilled; the settings where not given"))
+        chase = parser.add_argument_group(_("the chase of the unfilled shares; by default by the settings"))
         chase.add_argument("--wait", type=seconds, metavar="SECONDS", help=_("seconds before each step"))
-        chase.add_argument("--retries", type=retries, metavar="N", help=_("how often it is ordered anew"))
-        chase.add_argument("--step", type=ticks, metavar="TICKS", help=_("ticks nearer with each"))
-        chase.add_argument("--no-market", action="store_true", help=_("do not go to market at last"))
+        chase.add_argument("--retries", type=retries, metavar="N", help=_("maximum number of re-orders"))
+        chase.add_argument("--step", type=ticks, metavar="TICKS", help=_("ticks closer with each re-order"))
+        chase.add_argument("--no-market", action="store_true", help=_("do not end with a market order"))
         chase.add_argument("--no-chase", action="store_true", help=_("leave it where it rests"))
         parser.add_argument("--request-id", type=request_id, help=_("the same id again returns the same order"))
         parser.add_argument("--dry-run", action="store_true", help=_("judge and price it, but send nothing"))
@@ -162,19 +166,19 @@ class TradeCommand(DeskCommand):
         intent = self._intent(options)
         if options["dry_run"]:
             draft = service().draft(intent)
-            lines = [_would(draft), *([risk.say(draft.changed)] if draft.changed else [])]
+            lines = [_preview_line(draft), *([risk.say(draft.changed)] if draft.changed else [])]
             return CommandOutput({"dry_run": True, "draft": serializers.draft(draft)}, lines)
-        confirm(self.name, yes=options["yes"], about=lambda: _would(service().draft(intent)))
-        return _told(service().place(intent))
+        confirm(self.name, yes=options["yes"], about=lambda: _preview_line(service().draft(intent)))
+        return _result(service().place(intent))
 
     def _intent(self, options: dict[str, Any]) -> OrderIntent:
         strategy = options["strategy"]
         names_no_price = options["at_market"] or (options["kind"] and not options["kind"].is_priced)
         if options["offset"] is not None and (options["price"] is not None or names_no_price):
-            words = _(
+            message = _(
                 "--offset counts from what --strategy names: give it without --price, --at-market or such a --kind"
             )
-            raise Failure("USAGE", words, exit_code=WRONG_USAGE)
+            raise Failure("USAGE", message, exit_code=WRONG_USAGE)
         if not strategy and options["price"] is None and not names_no_price:
             strategy = self.strategies[0]
         return OrderIntent(
@@ -195,32 +199,32 @@ class TradeCommand(DeskCommand):
 
 
 def _stops(options: dict[str, Any]) -> tuple[EntryStop, ...]:
-    named = {
+    thresholds = {
         StopKind.STOP_LOSS: options.get("stop_loss"),
         StopKind.TAKE_PROFIT: options.get("take_profit"),
         StopKind.TRAILING: options.get("trailing"),
     }
     try:
-        return tuple(EntryStop(kind, *threshold) for kind, threshold in named.items() if threshold is not None)
+        return tuple(EntryStop(kind, *threshold) for kind, threshold in thresholds.items() if threshold is not None)
     except ValueError as error:
         raise Failure("USAGE", str(error), exit_code=WRONG_USAGE) from error
 
 
 def _plan(options: dict[str, Any]) -> Plan | None:
-    """Return the order's own chase, None where the settings decide."""
-    named = {"wait_seconds": options["wait"], "max_retries": options["retries"], "step_ticks": options["step"]}
-    changes = {name: value for name, value in named.items() if value is not None}
+    """Return the order's own chase plan, None if the settings decide."""
+    fields = {"wait_seconds": options["wait"], "max_retries": options["retries"], "step_ticks": options["step"]}
+    changes = {name: value for name, value in fields.items() if value is not None}
     if options["no_market"]:
         changes["market_after"] = False
     if options["no_chase"] and changes:
-        words = _("--no-chase leaves nothing to chase: give it without --wait, --retries, --step and --no-market")
-        raise Failure("USAGE", words, exit_code=WRONG_USAGE)
+        message = _("--no-chase leaves nothing to chase: give it without --wait, --retries, --step and --no-market")
+        raise Failure("USAGE", message, exit_code=WRONG_USAGE)
     if options["no_chase"]:
         return NO_CHASE
     return replace(default_plan(), **changes) if changes else None
 
 
-def _would(draft: PricedOrder) -> str:
+def _preview_line(draft: PricedOrder) -> str:
     request = draft.request
     return _("would {side} {qty:,} shares of {name} at {price} ({market} {kind}); last price {last:,} won").format(
         side=_("buy") if request.side is Side.BUY else _("sell"),
@@ -233,11 +237,11 @@ def _would(draft: PricedOrder) -> str:
     )
 
 
-def _told(order: TradeOrder) -> CommandOutput:
+def _result(order: TradeOrder) -> CommandOutput:
     line, shape = describe(order), {"order": serializers.order(order)}
     if order.state is Status.REJECTED:
         raise Failure("REFUSED", _("refused: {line}: {why}").format(line=line, why=order.refusal), shape=shape)
     if order.state is Status.UNKNOWN:
-        words = _("outcome unknown, it is being looked up; do not order again: {line}").format(line=line)
-        raise Failure("UNKNOWN", words, exit_code=OUTCOME_UNKNOWN, shape=shape)
+        message = _("outcome unknown, it is being looked up; do not order again: {line}").format(line=line)
+        raise Failure("UNKNOWN", message, exit_code=OUTCOME_UNKNOWN, shape=shape)
     return CommandOutput({"dry_run": False, **shape}, [_("ordered: {line}").format(line=line)])

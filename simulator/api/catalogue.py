@@ -1,4 +1,4 @@
-"""The REST catalogue: one row an operation. Sources: protocol notes §8, §9; the user's spec §2.2, §11.2."""
+"""The REST catalogue, one row per operation. Sources: protocol notes §8, §9; the user's spec §2.2, §11.2."""
 
 from simulator.api.handlers import account, chart, index, market, order, overseas, quote, reference
 from simulator.api.request import Operation

@@ -1,4 +1,4 @@
-"""Commands no broker takes, for tests and rehearsals: look at the ledger, move prices, set the clock."""
+"""Control commands for tests and rehearsals, which no broker has: read the ledger, move prices, set the clock."""
 
 import json
 from collections.abc import Callable
@@ -25,64 +25,64 @@ from simulator.exchange.orders import NewOrder
 from simulator.faults.table import NOW, BadFault, Fault, listing
 from simulator.feed.hub import FeedHub
 
-# the codes (MKOP_CLS_CODE) that begin and end a stop of the whole market
+# the codes (MKOP_CLS_CODE) at the start and the end of a market-wide halt
 _OPERATIONS = {"circuit_breaker": ("174", "175"), "sell_sidecar": ("387", "388"), "buy_sidecar": ("397", "398")}
-_EXTERNAL = "by hand"  # the tag of orders that no client of the API sent
+_EXTERNAL = "by hand"  # the ledger's tag of external orders, which no API client sent
 HELP = {
     "GET /simulator/": "this list",
-    "GET /simulator/ledger?account=12345678-01": "an account's cash, holdings, orders and executions as they truly are",
+    "GET /simulator/ledger?account=12345678-01": "an account's true cash, holdings, orders and executions",
     "GET /simulator/events?since=N": "the ledger's events from number N on",
-    "POST /simulator/trades": '{"keep": true|false}: begin or end to write down every trade of the day',
+    "POST /simulator/trades": '{"keep": true|false}: start or stop recording every trade of the day',
     "GET /simulator/trades?code=CODE&market=KRX": "those trades: moment, won, shares",
     "POST /simulator/quotes/CODE": (
         '{"price": won, "freeze": true|false, "step": n, "halt": true|false, "vi": "static"|"dynamic"}, each optional: '
-        "trade to a price tick by tick through the real book; stop or resume the stock's own moves; let the whole "
-        "crowd act n times; halt or resume trading; interrupt it for two minutes"
+        "trade to a price tick by tick through the order book; stop or resume the crowd's moves of the stock; let the "
+        "whole crowd act n times; halt or resume trading; interrupt the stock for two minutes"
     ),
     "POST /simulator/clock": (
-        '{"now": "2026-11-23T10:00:00", "speed": 1.0}: set market time (Korean when no offset is given) for every '
+        '{"now": "2026-11-23T10:00:00", "speed": 1.0}: set market time (KST if no offset is given) for every '
         "process that shares the clock file"
     ),
-    "POST /simulator/basis": '{"percent": -0.6}: hold futures that far from KOSPI200; null lets them swing',
+    "POST /simulator/basis": '{"percent": -0.6}: fix the basis of futures to KOSPI200; null lets it move',
     "POST /simulator/market": (
-        '{"halt": "circuit_breaker"|"sell_sidecar"|"buy_sidecar"}: begins one; {"resume": the same} ends it. A circuit '
-        "breaker stops all trading; a sidecar is told and stops programs alone, whom nobody plays here"
+        '{"halt": "circuit_breaker"|"sell_sidecar"|"buy_sidecar"}: starts one; {"resume": the same} ends it. A circuit '
+        "breaker stops all trading; a sidecar is announced only: it stops program trading, which is not simulated"
     ),
-    "GET /simulator/faults": "every fault there is, with its help, and those in force",
+    "GET /simulator/faults": "all faults with their help, and those in force",
     "POST /simulator/faults": '{"name": ..., "count": n, ...} puts one in force; {"clear": true} or {"clear": id} ends',
     "POST /simulator/orders": (
         '{"account": "12345678-01", "code": "005930", "side": "BUY", "quantity": 1, "price": 71500, "kind": "00", '
         '"market": "KRX"}: an external order, placed in the broker\'s own app; {"account": ..., "cancel": number, '
         '"quantity": n} cancels it; {"account": ..., "amend": number, "price": 71400, "quantity": n} amends it; '
-        "without a quantity the whole rest"
+        "the default quantity is the whole rest"
     ),
     "POST /simulator/printing": (
         '{"amended": "cancelled"|"untouched", "closed": "cancelled"|"open", "unpriced": "standing"|"zero"}, each '
-        "optional: how the order lists print an amended original, an order that the session end took back, and the "
-        "price of a kind that is sent without one; the answer is what is in force"
+        "optional: how the order lists print an amended original, an order that expired at the session's end, and the "
+        "price of an order kind without one; the answer shows all modes in force"
     ),
     "POST /simulator/shares": (
-        '{"account": "12345678-01", "code": "005930", "ratio": 2.0}: split or bonus issue of what is '
-        'held; or {"quantity": n, "cost": won}: shares put in from elsewhere'
+        '{"account": "12345678-01", "code": "005930", "ratio": 2.0}: split or bonus issue of the '
+        'holding; or {"quantity": n, "cost": won}: shares transferred in'
     ),
     "POST /simulator/keys": (
         '{"key": app key, "revoked": true|false, "occupied": true|false, "drop": true, "hts_id": "..."}, each but the '
-        "key optional: end the key as the broker does, or let it live again; let another program hold its one session; "
-        "end its session; tie it to a customer's HTS id, whose notices are of all accounts the key trades on"
+        "key optional: revoke the key as the broker does, or restore it; let another program hold its one session; "
+        "end its session; link it to a customer's HTS ID, which gets the notices of all accounts that the key uses"
     ),
-    "POST /simulator/reset": '{"seed": n} begins the world anew; {"account": "12345678-01"} only that account',
+    "POST /simulator/reset": '{"seed": n} resets the world; {"account": "12345678-01"} only that account',
 }
 
 
 class BadCommand(Exception):
-    """A command that cannot be carried out; the words name the field, its value and what would be right."""
+    """A command that cannot be executed. The message names the field, its value and the valid values."""
 
 
 Answer = dict[str, Any]
 
 
 class ControlApi:
-    """Carries out commands for one house. Called in the server's own thread."""
+    """Executes commands for one firm. Called in the server's own thread."""
 
     def __init__(self, firm: Firm, feed: FeedHub) -> None:
         self._firm = firm
@@ -107,7 +107,7 @@ class ControlApi:
         return _json(result, 200)
 
     def carry_out(self, method: str, path: str, query: dict[str, str], body: dict[str, Any]) -> Answer | None:
-        """Run the command that a path names, None when there is none such."""
+        """Run the command of a path and return its answer, None if there is no such command. Raises BadCommand."""
         parts = path.strip("/").split("/")[1:]
         now = clock.now()
         if method == "GET" and not parts:
@@ -134,7 +134,7 @@ class ControlApi:
 
     def ledger(self, account: str, now: datetime) -> Answer:
         self._firm.advance(now)
-        return self._firm.exchange.ledger_of(_account(account))
+        return self._firm.exchange.ledger_of(_read_account(account))
 
     def _events(self, since: str) -> Answer:
         if not since.isdigit():
@@ -142,10 +142,10 @@ class ControlApi:
         return {"events": self._firm.exchange.ledger.events()[int(since) :]}
 
     def _keep_trades(self, body: dict[str, Any]) -> Answer:
-        keep = _truth("keep", body.get("keep"))
+        is_recorded = _read_bool("keep", body.get("keep"))
         for venue in self._firm.exchange.venues.values():
-            venue.tape.log = [] if keep else None
-        return {"keep": keep}
+            venue.tape.log = [] if is_recorded else None
+        return {"keep": is_recorded}
 
     def _trades(self, code: str, market: str) -> Answer:
         venue = next((v for (c, m), v in self._firm.exchange.venues.items() if (c, m.value) == (code, market)), None)
@@ -164,7 +164,7 @@ class ControlApi:
         if "step" in body:
             self.step(body["step"], now)
         if "halt" in body:
-            self._firm.clockwork.halt(code, _truth("halt", body["halt"]), now)
+            self._firm.clockwork.halt(code, _read_bool("halt", body["halt"]), now)
         if "vi" in body:
             self._interrupt(code, body["vi"], now)
         venue = self._firm.exchange.venue(code)
@@ -177,30 +177,30 @@ class ControlApi:
         }
 
     def _market(self, body: dict[str, Any], now: datetime) -> Answer:
-        act = next((name for name in ("halt", "resume") if name in body), "")
-        codes = _OPERATIONS.get(str(body.get(act)))
+        action = next((name for name in ("halt", "resume") if name in body), "")
+        codes = _OPERATIONS.get(str(body.get(action)))
         if codes is None:
-            raise BadCommand(f"{act or 'halt'} {body.get(act)!r}: one of {', '.join(_OPERATIONS)} is needed")
+            raise BadCommand(f"{action or 'halt'} {body.get(action)!r}: one of {', '.join(_OPERATIONS)} is needed")
         self._firm.advance(now)
-        operation = codes[act == "resume"]
-        stops_all = body[act] == "circuit_breaker"
-        self._firm.clockwork.stop_market(operation, now, halted=act == "halt" if stops_all else None)
+        operation = codes[action == "resume"]
+        stops_all = body[action] == "circuit_breaker"
+        self._firm.clockwork.stop_market(operation, now, halted=action == "halt" if stops_all else None)
         return {"operation": operation, "halted": len(self._firm.exchange.world.halted)}
 
     def set_price(self, code: str, price: Any, now: datetime) -> None:
-        """Trade a stock to `price`. Raises BadCommand."""
+        """Trade a stock to `price` won. Raises BadCommand."""
         venue, instrument = self._firm.exchange.venue(code), STOCKS[code].instrument
         if not isinstance(price, int) or isinstance(price, bool):
             raise BadCommand(f"price {price!r}: a whole number of won is needed")
         if not venue.lowest <= price <= venue.highest:
             raise BadCommand(f"price {price}: {code} moves between {venue.lowest} and {venue.highest} today")
         if not ticks.is_on_tick(price, instrument):
-            near = ticks.adjust_price_to_tick(price, "down", instrument)
-            raise BadCommand(f"price {price} is not on the tick grid; {near} is")
+            valid_price = ticks.adjust_price_to_tick(price, "down", instrument)
+            raise BadCommand(f"price {price} is not on the tick grid; {valid_price} is")
         self._firm.clockwork.set_price(code, price, now)
 
     def _freeze(self, code: str, frozen: Any, now: datetime) -> None:
-        self._firm.exchange.record("freeze", now, code=code, frozen=_truth("freeze", frozen))
+        self._firm.exchange.record("freeze", now, code=code, frozen=_read_bool("freeze", frozen))
 
     def _interrupt(self, code: str, kind: Any, now: datetime) -> None:
         if kind not in _INTERRUPTIONS:
@@ -216,7 +216,7 @@ class ControlApi:
         return {"percent": percent}
 
     def step(self, count: Any, now: datetime) -> None:
-        """Let the crowd act. Raises BadCommand."""
+        """Let the crowd act `count` times. Raises BadCommand."""
         if not isinstance(count, int) or isinstance(count, bool) or not 0 < count <= 10_000:
             raise BadCommand(f"step {count!r}: a number from 1 to 10000 is needed")
         self._firm.clockwork.step(count, now)
@@ -231,11 +231,11 @@ class ControlApi:
         except BadFault as error:
             raise BadCommand(str(error)) from None
         if fault.point == NOW:
-            self._strike(fault, now)
+            self._apply_now(fault, now)
         return fault.words()
 
-    def _strike(self, fault: Fault, now: datetime) -> None:
-        """Do what is done at once; a lagging balance stays in force, the others are over."""
+    def _apply_now(self, fault: Fault, now: datetime) -> None:
+        """Apply a fault that acts at once. `balance_lag` stays in force; the others end."""
         exchange = self._firm.exchange
         fault.struck += 1
         if fault.name == "balance_lag":
@@ -251,24 +251,24 @@ class ControlApi:
 
     def _order(self, body: dict[str, Any], now: datetime) -> Answer:
         """Place, cancel or amend an external order, as the customer does in the broker's own app."""
-        account = _account(str(body.get("account", "")))
+        account = _read_account(str(body.get("account", "")))
         self._firm.advance(now)
         try:
             if "cancel" in body or "amend" in body:
                 order = self._firm.desk.change(self._change(account, body), now)
             else:
                 order = self._firm.desk.place(_new_order(account, body), now)
-        except RequestRefused as refused:
-            words = refused.words(is_paper=self._firm.settings.is_paper)
-            raise BadCommand(f"the desk refuses: {words.msg1} ({words.msg_cd}, {refused})") from None
+        except RequestRefused as error:
+            refusal = error.words(is_paper=self._firm.settings.is_paper)
+            raise BadCommand(f"the desk refuses: {refusal.msg1} ({refusal.msg_cd}, {error})") from None
         return {"number": f"{order.number:010d}", "status": order.status, "filled": order.filled}
 
     def _change(self, account: str, body: dict[str, Any]) -> ChangeRequest:
-        """Read a cancel or an amend of a whole order or of a part."""
+        """Return the change request for a cancel or an amend of an order's rest or a part of it. Raises BadCommand."""
         if "cancel" in body and "amend" in body:
             raise BadCommand(f"cancel {body['cancel']!r} and amend {body['amend']!r}: only one of them is possible")
         name = "cancel" if "cancel" in body else "amend"
-        number, quantity = _whole(body, name), _whole(body, "quantity", 0)
+        number, quantity = _read_int(body, name), _read_int(body, "quantity", 0)
         if "quantity" in body and not quantity:
             raise BadCommand("quantity 0: a number of 1 or more is needed, or none for the whole rest")
         world = self._firm.exchange.world
@@ -283,7 +283,7 @@ class ControlApi:
             is_cancel=name == "cancel",
             kind=order.kind,
             quantity=quantity,
-            price=_whole(body, "price") if needs_price else 0,
+            price=_read_int(body, "price") if needs_price else 0,
             everything="quantity" not in body,
             tag=_EXTERNAL,
         )
@@ -293,9 +293,9 @@ class ControlApi:
             raise BadCommand("key: an app key, a text of one character or more, is needed")
         key = key_of(body["key"])
         if "revoked" in body:
-            self._firm.gate.revoke_key(key, revoked=_truth("revoked", body["revoked"]))
+            self._firm.gate.revoke_key(key, revoked=_read_bool("revoked", body["revoked"]))
         if "occupied" in body:
-            self._feed.occupy(key, occupied=_truth("occupied", body["occupied"]))
+            self._feed.occupy(key, occupied=_read_bool("occupied", body["occupied"]))
         if "hts_id" in body:
             self._firm.exchange.link_hts(str(body["hts_id"]), key)
         if body.get("drop") or body.get("revoked"):
@@ -310,22 +310,22 @@ class ControlApi:
         return asdict(self._firm.printing)
 
     def _shares(self, body: dict[str, Any], now: datetime) -> Answer:
-        """Change a holding without a trade: a split, a bonus issue, shares from elsewhere."""
-        account, code = _account(str(body.get("account", ""))), str(body.get("code", ""))
+        """Change a holding without a trade: a split, a bonus issue, a transfer."""
+        account, code = _read_account(str(body.get("account", ""))), str(body.get("code", ""))
         self._firm.advance(now)
         exchange = self._firm.exchange
         if code not in exchange.listed:
             raise BadCommand(f"code {code!r} is not listed here; listed are {', '.join(exchange.listed)}")
-        held = exchange.account(account).holdings.get(code)
-        before = held.quantity if held else 0
+        holding = exchange.account(account).holdings.get(code)
+        before = holding.quantity if holding else 0
         if "ratio" in body:
             ratio = body["ratio"]
             if isinstance(ratio, bool) or not isinstance(ratio, int | float) or ratio <= 0:
                 raise BadCommand(f"ratio {ratio!r}: a number above 0 is needed")
             quantity, cost = int(before * ratio), 0
         else:
-            quantity = _whole(body, "quantity")
-            cost = _whole(body, "cost", 0)
+            quantity = _read_int(body, "quantity")
+            cost = _read_int(body, "cost", 0)
         exchange.record("shares", now, account=account, code=code, quantity=quantity, cost=cost)
         return {"account": account, "code": code, "quantity": quantity, "before": before}
 
@@ -350,7 +350,7 @@ class ControlApi:
         seed = body.get("seed", self._firm.settings.seed)
         if not isinstance(seed, int):
             raise BadCommand(f"seed {seed!r}: a whole number is needed")
-        account = _account(str(body["account"])) if "account" in body else None
+        account = _read_account(str(body["account"])) if "account" in body else None
         self._firm.reset(seed, account, now)
         return {"reset": account or "the world", "seed": seed}
 
@@ -359,23 +359,23 @@ def _new_order(account: str, body: dict[str, Any]) -> NewOrder:
     return NewOrder(
         account=account,
         code=str(body.get("code", "")),
-        side=_word(body, "side", Side, ""),
-        market=_word(body, "market", Market, "KRX"),
-        kind=_word(body, "kind", OrderKind, "00"),
-        quantity=_whole(body, "quantity"),
-        price=_whole(body, "price", 0),
+        side=_read_choice(body, "side", Side, ""),
+        market=_read_choice(body, "market", Market, "KRX"),
+        kind=_read_choice(body, "kind", OrderKind, "00"),
+        quantity=_read_int(body, "quantity"),
+        price=_read_int(body, "price", 0),
         tag=_EXTERNAL,
     )
 
 
-def _word(body: dict[str, Any], name: str, values: type[StrEnum], default: str) -> Any:
+def _read_choice(body: dict[str, Any], name: str, values: type[StrEnum], default: str) -> Any:
     try:
         return values(str(body.get(name, default)))
     except ValueError:
         raise BadCommand(f"{name} {body.get(name)!r}: one of {', '.join(values)} is needed") from None
 
 
-def _whole(body: dict[str, Any], name: str, default: int | None = None) -> int:
+def _read_int(body: dict[str, Any], name: str, default: int | None = None) -> int:
     value = body.get(name, default)
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise BadCommand(f"{name} {value!r}: a whole number is needed")
@@ -385,13 +385,13 @@ def _whole(body: dict[str, Any], name: str, default: int | None = None) -> int:
 _INTERRUPTIONS = {"static": "1", "dynamic": "2"}
 
 
-def _truth(name: str, value: Any) -> bool:
+def _read_bool(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise BadCommand(f"{name} {value!r}: true or false is needed")
     return value
 
 
-def _account(text: str) -> str:
+def _read_account(text: str) -> str:
     try:
         return str(Account.parse(text))
     except ValueError as error:

@@ -1,7 +1,7 @@
-"""How the broker says no: status, rt_cd, msg_cd and msg1, live and on paper (모의투자).
+"""Refusals of the broker: HTTP status, rt_cd, msg_cd and msg1, live and in paper trading (모의투자).
 
-Sources: protocol notes §6 and the recorded replies. Where no reply was seen the code is the nearest
-known one and the text says what is wrong; those rows are marked UNVERIFIED.
+Sources: protocol notes §6 and the recorded replies. If no reply was recorded, the code is the nearest known one and
+the text describes the error; those rows are marked UNVERIFIED.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """What a reply carries."""
+    """The error fields of a reply and its HTTP status."""
 
     rt_cd: str
     msg_cd: str
@@ -20,7 +20,7 @@ class Words:
 
 
 class RequestRefused(Exception):
-    """A request the broker turns down. `name` is ours; the words are the broker's."""
+    """A request that the broker refuses. `name` is the simulator's name of the error, a key of `TABLE`."""
 
     def __init__(self, name: str, detail: str = "") -> None:
         super().__init__(f"{name} {detail}".strip())
@@ -29,8 +29,8 @@ class RequestRefused(Exception):
 
     def words(self, *, is_paper: bool) -> Words:
         live, paper = TABLE[self.name]
-        words = paper if is_paper and paper else live
-        return Words(words.rt_cd, words.msg_cd, words.msg1.format(detail=self.detail), words.status)
+        refusal = paper if is_paper and paper else live
+        return Words(refusal.rt_cd, refusal.msg_cd, refusal.msg1.format(detail=self.detail), refusal.status)
 
 
 def _live(code: str, text: str) -> Words:
@@ -51,7 +51,7 @@ def _query(code: str, text: str, rt_cd: str = "2") -> Words:
 
 _NOT_DONE = "주문처리가 안되었습니다"
 
-# name: (live, paper); without a paper row both say the same
+# name: (live, paper); without a paper row both are the same
 TABLE: Mapping[str, tuple[Words, Words | None]] = MappingProxyType(
     {
         # the gateway
@@ -97,7 +97,7 @@ TABLE: Mapping[str, tuple[Words, Words | None]] = MappingProxyType(
             _paper("40580000", "장종료 입니다."),
         ),
         "kind not taken now": (
-            # UNVERIFIED: code and text of a kind that the phase does not take on KRX, live and on paper
+            # UNVERIFIED: code and text for an order kind that the phase does not take on KRX, live and paper
             _live("APBK0918", "장운영시간이 아닙니다.({detail} 주문불가)"),
             _paper("40680000", f"{_NOT_DONE}(주문구분 오류)"),
         ),
@@ -107,7 +107,7 @@ TABLE: Mapping[str, tuple[Words, Words | None]] = MappingProxyType(
         ),
         "no market orders": (
             _live("APBK1943", "시장가호가불가로 주문이 불가합니다."),
-            # UNVERIFIED: paper's code; that of a stock it does not trade is the nearest known
+            # UNVERIFIED: paper's code; the nearest known one is that of a stock which paper does not trade
             _paper("40070000", f"{_NOT_DONE}(시장가 매매불가 종목)"),
         ),
         "unknown stock": (
@@ -120,14 +120,14 @@ TABLE: Mapping[str, tuple[Words, Words | None]] = MappingProxyType(
             _paper("40070000", f"{_NOT_DONE}(매매불가 종목)"),
         ),
         "not on this venue": (
-            # UNVERIFIED: what NXT says of a stock it does not trade
+            # UNVERIFIED: code and text for a stock that NXT does not trade
             _live("APBK3014", "NXT 거래가능 종목이 아닙니다."),
             None,
         ),
         "venue not on paper": (_query("90000000", "모의투자에서는 해당업무가 제공되지 않습니다.", "1"), None),
         "not offered on paper": (_query("90000000", "모의투자에서는 해당업무가 제공되지 않습니다.", "1"), None),
         "bad tick": (
-            # UNVERIFIED: the live code; the text is as users quote it
+            # UNVERIFIED: the live code; the text is quoted by users
             _live("APBK0506", "주식주문호가단위 오류입니다."),
             _paper("40030000", f"{_NOT_DONE}(호가단위 오류)"),
         ),
@@ -137,7 +137,7 @@ TABLE: Mapping[str, tuple[Words, Words | None]] = MappingProxyType(
             _paper("40270000", "상/하한가를 초과하였습니다."),
         ),
         "bad quantity": (
-            # UNVERIFIED: the live code; the text is as users quote it
+            # UNVERIFIED: the live code; the text is quoted by users
             _live("APBK0501", "주문 수량을 확인해주세요."),
             _paper("40010000", f"{_NOT_DONE}(주문수량 오류)"),
         ),

@@ -1,4 +1,4 @@
-"""How figures look on the broker's wire: everything is text."""
+"""Number formats of the broker's replies and frames: all values are text."""
 
 from decimal import Decimal
 
@@ -6,7 +6,7 @@ PAGE_KEY = 100
 
 
 def padded(text: str, width: int) -> str:
-    """Return `text` filled with spaces to `width` bytes of the broker's own encoding (EUC-KR)."""
+    """Return `text` padded with spaces to `width` bytes in the broker's encoding (EUC-KR)."""
     return text + " " * max(0, width - len(text.encode("euc-kr", "replace")))
 
 
@@ -17,7 +17,7 @@ def fixed(value: float | Decimal, places: int) -> str:
 
 
 def percent(part: float, whole: float, places: int = 2) -> str:
-    """Return `part` of `whole` in percent, 0 where there is no whole."""
+    """Return `part` of `whole` in percent, 0 if `whole` is 0."""
     return fixed(part / whole * 100 if whole else 0.0, places)
 
 
@@ -31,5 +31,5 @@ def sign(price: int, base: int, lowest: int, highest: int) -> str:
 
 
 def against(price: float, reference: float) -> str:
-    """Return the sign of a price against any other: 2 up, 3 flat, 5 down."""
+    """Return the sign of a price against a reference: 2 up, 3 flat, 5 down."""
     return "2" if price > reference else "5" if price < reference else "3"

@@ -1,7 +1,7 @@
-"""The gateway (API 게이트웨이): who may call, with which token, how often.
+"""The gateway (API 게이트웨이): app keys, tokens and the call limit.
 
-App keys are known here by a hash only: a rehearsal may be given the real ones, and the ledger is a
-file. Any key and secret of one character or more are taken; the first secret that a key came with is its own.
+App keys are stored as hashes only, because a rehearsal may use the real ones and the ledger is a file. Any key and
+secret of one character or more are accepted; the first secret that a key is used with becomes its secret.
 """
 
 import secrets
@@ -21,7 +21,7 @@ WINDOW_SECONDS = 1.0
 
 
 class IssueRefused(Exception):
-    """A refusal of the token endpoints, which have a shape of their own."""
+    """A refusal of the token endpoints, which have their own error format."""
 
     def __init__(self, code: str, text: str) -> None:
         super().__init__(code)
@@ -30,12 +30,12 @@ class IssueRefused(Exception):
 
 
 def key_of(app_key: str) -> str:
-    """Return the name under which an app key is known here."""
+    """Return the hash by which an app key is stored."""
     return sha256(app_key.encode()).hexdigest()[:16]
 
 
 class Gate:
-    """Tokens, socket keys and the call limit of one server."""
+    """Access tokens, approval keys and the call limit of one server."""
 
     def __init__(self, exchange: Exchange, *, calls_per_second: int) -> None:
         self._exchange = exchange
@@ -45,18 +45,18 @@ class Gate:
         self._revoked: set[str] = set()
 
     def owns(self, key: str, secret: str) -> bool:
-        """Whether `secret` is the one that the app key first came with."""
+        """Return whether `secret` is the first secret that the app key was used with."""
         return self._secrets.setdefault(key, key_of(secret)) == key_of(secret)
 
     def revoke_key(self, key: str, *, revoked: bool) -> None:
-        """End an app key, or let it live again: it gets no token and no socket key, and what it has is void."""
+        """Revoke an app key or restore it. A revoked key gets no token and no approval key, and its own are invalid."""
         (self._revoked.add if revoked else self._revoked.discard)(key)
 
     def is_revoked(self, key: str) -> bool:
         return key in self._revoked
 
     def issue_token(self, key: str, now: datetime) -> IssuedToken:
-        """Return an access token: the same one for six hours. Raises IssueRefused within a minute of the last."""
+        """Return an access token, the same one for six hours. Raises IssueRefused less than a minute after the last."""
         newest = self._exchange.world.newest_token.get(key)
         if newest is not None and newest.issued_at <= now:
             if now - self._last_asked(newest) < ISSUE_GAP:
@@ -64,7 +64,7 @@ class Gate:
             if now - newest.issued_at < SAME_TOKEN and not newest.revoked and now < newest.expires_at:
                 newest.asked_at = now
                 return newest
-        # the real one is a signed JSON of about this length; this one is only random
+        # the broker's token is a signed JWT of about this length; this one is random
         text = f"eyJ{secrets.token_urlsafe(240)}"
         expires_at = (now + TOKEN_LIFE).replace(microsecond=0)
         self._exchange.record("token", now, key=key, token=text, expires=expires_at.isoformat())
@@ -74,26 +74,26 @@ class Gate:
         return token.asked_at or token.issued_at
 
     def revoke_token(self, text: str, now: datetime) -> None:
-        """Raises IssueRefused for a token that was never issued."""
+        """Revoke a token. Raises IssueRefused if it was never issued."""
         if text not in self._exchange.world.tokens:
             raise IssueRefused("EGW00121", "유효하지 않은 token 입니다.")
         self._exchange.record("revoke", now, token=text)
 
     def approve(self, key: str, now: datetime) -> str:
-        """Return a fresh key for the socket (접속키)."""
+        """Return a new approval key (접속키) for the WebSocket."""
         approval = str(uuid.uuid4())
         self._exchange.record("approval", now, key=key, approval=approval)
         return approval
 
     def approved_key(self, approval: str, now: datetime) -> str | None:
-        """Return the app key behind a socket key, None for one that is unknown or a day old."""
-        found = self._exchange.world.approvals.get(approval)
-        if found is None or now - found.issued_at >= TOKEN_LIFE or found.key in self._revoked:
+        """Return the app key of an approval key, None if it is unknown, a day old or of a revoked app key."""
+        record = self._exchange.world.approvals.get(approval)
+        if record is None or now - record.issued_at >= TOKEN_LIFE or record.key in self._revoked:
             return None
-        return found.key
+        return record.key
 
     def check_token(self, authorization: str, key: str, now: datetime) -> None:
-        """Raises RequestRefused unless the header carries a living token of this app key."""
+        """Raise RequestRefused unless the header has a valid token of this app key."""
         scheme, _, text = authorization.partition(" ")
         if scheme.lower() != "bearer" or not text:
             raise RequestRefused("not a bearer")
@@ -104,7 +104,7 @@ class Gate:
             raise RequestRefused("token expired")
 
     def count_call(self, key: str, real_seconds: float) -> None:
-        """Count a call within the sliding second. Raises RequestRefused; a refused call does not count."""
+        """Count a call in the sliding second. Raises RequestRefused over the limit; a refused call does not count."""
         if not self.calls_per_second:
             return
         calls = self._calls.setdefault(key, deque())

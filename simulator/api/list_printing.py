@@ -1,6 +1,6 @@
-"""How the order lists print what is not known about the real broker. Each mode is set at start and by a command.
+"""Modes of the order lists where the real broker's format is not known. Each is set at start or by a control command.
 
-UNVERIFIED: which values the real broker uses. One amended order, one order that the session end took back
+UNVERIFIED: which values the real broker uses. One amended order, one order that expired at the end of its session
 and one order without a price, read from inquire-daily-ccld, settle it.
 """
 
@@ -28,23 +28,23 @@ class BadPrinting(Exception):
 class Printing:
     """The modes in force.
 
-    `amended`: the original of an amend prints the amended quantity as cancelled, or prints nothing cancelled.
-    `closed`: what the session end took back is printed as cancelled, or as still open.
-    `unpriced`: a kind that is sent without a price prints the price it stands at, or 0.
+    `amended`: the original of an amend prints the amended quantity as cancelled, or nothing as cancelled.
+    `closed`: a quantity that expired at the end of the session is printed as cancelled, or as still open.
+    `unpriced`: an order kind without a price prints its price in the book, or 0.
     """
 
     amended: Literal["cancelled", "untouched"] = "cancelled"
     closed: Literal["cancelled", "open"] = "cancelled"
     unpriced: Literal["standing", "zero"] = "standing"
 
-    def changed(self, words: Mapping[str, Any]) -> "Printing":
+    def changed(self, modes: Mapping[str, Any]) -> "Printing":
         """Return these modes with the given ones replaced. Raises BadPrinting."""
-        for name, value in words.items():
+        for name, value in modes.items():
             if name not in CHOICES:
                 raise BadPrinting(f"{name!r} is not a printing mode; the modes are {', '.join(CHOICES)}")
             if value not in CHOICES[name]:
                 raise BadPrinting(f"{name} {value!r}: one of {', '.join(CHOICES[name])} is needed")
-        return replace(self, **words)
+        return replace(self, **modes)
 
     def cancelled_quantity(self, order: Order) -> int:
         """Return the shares printed as cancelled (취소확인수량)."""
@@ -58,7 +58,7 @@ class Printing:
         return order.remaining + self._left_open(order)
 
     def is_cancelled(self, order: Order) -> bool:
-        """Whether the line is flagged as cancelled (취소여부). The original of an amend is not."""
+        """Return whether the row is flagged as cancelled (취소여부). The original of an amend is not."""
         if order.request is Request.CANCEL:
             return True
         if order.status is OrderStatus.REPLACED:

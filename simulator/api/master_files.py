@@ -1,7 +1,7 @@
-"""The files the broker publishes each day: the list of every stock, zipped, in fixed width.
+"""The master files (종목 마스터파일) that the broker publishes each day: all stocks, zipped, in fixed width.
 
-The layouts are written down here once more, from the same source as those of the client: a wrong offset on one side
-shows as stocks that cannot be read. Source: the layouts beside the broker's samples (stocks_info).
+The layouts are defined here independently of the client's, from the same source, so that a wrong offset on one side
+shows as stocks that cannot be read. Source: the layouts in the broker's samples (stocks_info).
 """
 
 import io
@@ -16,7 +16,7 @@ from simulator.exchange.listings import STOCKS, ListedStock
 PATH = "/common/master/"
 ENCODING = "cp949"
 SECTORS_FILE = "idxcode.mst"
-# where in the tail of a line the group of securities and the sector stand
+# positions of the security group and the sector in the tail of a line
 GROUP, SECTOR = slice(0, 2), slice(7, 11)
 NO_SECTOR = "0000"
 GROUP_OF = {Instrument.STOCK: "ST", Instrument.ETF: "EF", Instrument.ETN: "EN", Instrument.ELW: "EW"}
@@ -25,7 +25,7 @@ NAME_WIDTH = 40
 
 @dataclass(frozen=True, slots=True)
 class MasterFile:
-    """A board's file: the width of its tail, where in it 거래정지 stands, and the board's digit among the sectors."""
+    """A board's file: the width of its tail, the position of 거래정지 in it, and the board's digit in sector codes."""
 
     name: str
     tail: int
@@ -33,7 +33,7 @@ class MasterFile:
     digit: str
 
 
-# UNVERIFIED: the digits of the boards among the sectors; a first download settles them
+# UNVERIFIED: the boards' digits in sector codes; a first download settles them
 FILES = {
     Board.KOSPI: MasterFile("kospi_code.mst", tail=227, halted_at=60, digit="0"),
     Board.KOSDAQ: MasterFile("kosdaq_code.mst", tail=221, halted_at=55, digit="1"),
@@ -41,26 +41,26 @@ FILES = {
 
 
 def published(name: str, halted: Collection[str]) -> bytes | None:
-    """Return a file by its name, None where there is none; `halted` stocks are marked so."""
+    """Return a file by its name, None if there is no such file. `halted` stocks are marked as halted."""
     if name == f"{SECTORS_FILE}.zip":
         return _zipped(
             SECTORS_FILE, (f"{digit}{code}{_padded(sector)}" for (digit, sector), code in _sectors().items())
         )
     for board, file in FILES.items():
         if name == f"{file.name}.zip":
-            return _zipped(file.name, (_line(row, file, row.code in halted) for row in _of(board)))
+            return _zipped(file.name, (_line(row, file, row.code in halted) for row in _stocks_of(board)))
     return None
 
 
-def _of(board: Board) -> list[ListedStock]:
+def _stocks_of(board: Board) -> list[ListedStock]:
     return [row for row in STOCKS.values() if row.board is board]
 
 
 @cache
 def _sectors() -> dict[tuple[str, str], str]:
-    """Return the code of each sector of each board."""
-    named = sorted({(FILES[row.board].digit, row.sector) for row in STOCKS.values() if row.sector})
-    return {sector: f"{number:04d}" for number, sector in enumerate(named, 5)}
+    """Return the sector codes by board digit and sector name."""
+    sectors = sorted({(FILES[row.board].digit, row.sector) for row in STOCKS.values() if row.sector})
+    return {sector: f"{number:04d}" for number, sector in enumerate(sectors, 5)}
 
 
 def _line(row: ListedStock, file: MasterFile, is_halted: bool) -> str:
@@ -72,12 +72,12 @@ def _line(row: ListedStock, file: MasterFile, is_halted: bool) -> str:
 
 
 def _padded(name: str) -> str:
-    """Return a name filled up with blanks to its width in bytes."""
+    """Return a name padded with spaces to `NAME_WIDTH` bytes."""
     return name + " " * (NAME_WIDTH - len(name.encode(ENCODING)))
 
 
 def _zipped(name: str, lines: Iterable[str]) -> bytes:
-    whole = io.BytesIO()
-    with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as archive:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(name, "".join(f"{line}\n" for line in lines).encode(ENCODING))
-    return whole.getvalue()
+    return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""What a REST handler gets and gives, and the paging (연속조회) all lists share."""
+"""The arguments and replies of REST handlers, and the paging (연속조회) of lists."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ _PAPER_NOTHING = ("70070000", "모의투자 조회할 내역(자료)이 없습�
 
 @dataclass(frozen=True, slots=True)
 class ApiReply:
-    """A handler's answer, before the wire puts its header round it."""
+    """A handler's reply, without the HTTP headers."""
 
     body: Body
     tr_cont: str = ""
@@ -32,9 +32,9 @@ class ApiReply:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One row of the broker's catalogue. `live` and `paper` are the TR ids accepted there; no paper, not offered.
+    """One row of the catalogue. `live` and `paper` are the accepted TR ids; `paper` is empty if paper lacks the call.
 
-    `specification` holds ids of the user's own specification, which the real broker does not know.
+    `specification` has TR ids of the user's specification, which the real broker does not accept.
     """
 
     name: str
@@ -44,18 +44,18 @@ class Operation:
     paper: tuple[str, ...]
     handler: Callable[["Call"], ApiReply]
     required: tuple[str, ...] = ()
-    is_account: bool = False  # the account ledger (원장) answers it, which has a limit of its own
+    is_account: bool = False  # the account ledger (원장) answers it, which has its own call limit
     specification: tuple[str, ...] = ()
 
     def ids(self, *, is_paper: bool, specification: bool) -> tuple[str, ...]:
-        """Return the TR ids that a house accepts for it."""
-        known = self.paper if is_paper else self.live
-        return known + self.specification if specification and not is_paper else known
+        """Return the TR ids that an environment accepts for this operation."""
+        tr_ids = self.paper if is_paper else self.live
+        return tr_ids + self.specification if specification and not is_paper else tr_ids
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request, its header read and its token checked. Parameter names are upper-case."""
+    """One request with its header parsed and its token checked. Parameter names are upper-case."""
 
     firm: Firm
     operation: Operation
@@ -66,7 +66,7 @@ class Call:
     tr_cont: str = ""
     tag: str = ""
     as_of: datetime | None = None  # the order lists show this moment instead of the present
-    is_ignored: bool = False  # a cancel or amend is answered, but not carried out
+    is_ignored: bool = False  # a cancel or amend is answered but not executed
 
     @property
     def is_paper(self) -> bool:
@@ -74,7 +74,7 @@ class Call:
 
     @property
     def account(self) -> str:
-        """The account a call is about, opened when it is new. Raises RequestRefused."""
+        """The account of a call, opened if it is new. Raises RequestRefused."""
         cano, product = self.params.get("CANO", ""), self.params.get("ACNT_PRDT_CD", "")
         if len(cano) != 8 or not cano.isascii() or not cano.isdigit() or product != "01":
             raise RequestRefused("account not ours")
@@ -86,7 +86,7 @@ class Call:
         return self.params.get(name, "").strip()
 
     def integer(self, name: str) -> int:
-        """Return a whole number; what is none cannot be put into the ledger's message. Raises RequestRefused."""
+        """Return a whole number. Raises RequestRefused: the broker cannot put other text into the ledger's message."""
         text = self.text(name)
         if not text.isascii() or not text.isdigit():
             raise RequestRefused("body not built", name)
@@ -94,13 +94,13 @@ class Call:
 
 
 def quoted(**outputs: Any) -> ApiReply:
-    """Return a quotation's success."""
+    """Return the successful reply of a quotation."""
     rt_cd, msg_cd, msg1 = QUOTED
     return ApiReply({**outputs, "rt_cd": rt_cd, "msg_cd": msg_cd, "msg1": msg1})
 
 
 def found(call: Call, *, more: bool = False, nothing: bool = False, **outputs: Any) -> ApiReply:
-    """Return an account query's success; its text is filled to 80 bytes."""
+    """Return the successful reply of an account query. Its text is padded to 80 bytes."""
     rows = (_PAPER_MORE, _PAPER_NOTHING, _PAPER_FOUND) if call.is_paper else (_MORE, _NOTHING, _FOUND)
     msg_cd, msg1 = rows[0] if more else rows[1] if nothing else rows[2]
     return ApiReply({**outputs, "rt_cd": "0", "msg_cd": msg_cd, "msg1": padded(msg1, 80)})
@@ -108,7 +108,7 @@ def found(call: Call, *, more: bool = False, nothing: bool = False, **outputs: A
 
 @dataclass(frozen=True, slots=True)
 class ReplyPage(Generic[Row]):
-    """A stretch of a list and what the next call needs."""
+    """One page of a list, and the cursor and `tr_cont` for the next call."""
 
     rows: Sequence[Row]
     cursor: str
@@ -122,18 +122,18 @@ class ReplyPage(Generic[Row]):
 def page(
     call: Call, rows: Sequence[Row], key: Callable[[Row], str], size: int, *, name: str = "NK100"
 ) -> ReplyPage[Row]:
-    """Return the page a call asks for. The cursor names the last row it was given, so new rows shift nothing."""
+    """Return the requested page. The cursor is the key of the last row sent, so new rows do not shift pages."""
     cursor = call.text(f"CTX_AREA_{name}") if call.tr_cont == "N" else ""
     start = 0
     if cursor:
         start = next((index + 1 for index, row in enumerate(rows) if key(row) == cursor), len(rows))
-    stretch = rows[start : start + size]
-    more = start + size < len(rows)
-    if more:
-        return ReplyPage(stretch, key(stretch[-1]), "M" if cursor else "F")
-    return ReplyPage(stretch, "", "D")
+    page_rows = rows[start : start + size]
+    has_more = start + size < len(rows)
+    if has_more:
+        return ReplyPage(page_rows, key(page_rows[-1]), "M" if cursor else "F")
+    return ReplyPage(page_rows, "", "D")
 
 
-def contexts(question: str, cursor: str) -> Body:
-    """Return the two continuation fields, in the lower case and the width the broker gives them."""
-    return {"ctx_area_fk100": padded(question, PAGE_KEY), "ctx_area_nk100": padded(cursor, PAGE_KEY)}
+def contexts(query_key: str, cursor: str) -> Body:
+    """Return the two continuation fields, in lower case and padded as the broker sends them."""
+    return {"ctx_area_fk100": padded(query_key, PAGE_KEY), "ctx_area_nk100": padded(cursor, PAGE_KEY)}

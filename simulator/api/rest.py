@@ -1,4 +1,4 @@
-"""The REST door: headers, token, call limit, TR ids, parameters; then one handler, then the ledger."""
+"""REST requests: headers, token, call limit, TR id and parameters are checked; then handler, then event log."""
 
 import asyncio
 import json
@@ -34,39 +34,39 @@ from simulator.faults.table import AFTER, BEFORE, CALL, NOT_OF_THE_LEDGER, ROWS
 
 Params = dict[str, str]
 
-# headers that only tests add: what they say is kept beside the request in the ledger, and nothing reads it
+# headers that only tests add: their values are recorded with the request in the ledger and have no effect
 TAG_HEADER = "aegis-intent"
 PROCESS_HEADER = "aegis-process"
-# the faults that mean something where there is no TR id; others are left for the calls they were meant for
+# the faults that apply to calls without a TR id; other faults stay in force for calls with one
 _BEFORE_OAUTH = ("request_lost", "delay_before", "gateway")
 _AFTER_OAUTH = ("answer_lost", "delay", "error_500", "bad_gateway")
 
 
 class Rest:
-    """Answers REST calls for one house."""
+    """Answers REST calls for one firm."""
 
     def __init__(self, firm: Firm, clock: Callable[[], datetime]) -> None:
         self._firm = firm
         self._clock = clock
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
-        """Answer one request. The market is brought to the present first."""
+        """Answer one request. The market is advanced to the current time first."""
         raw = await request.read()
         now = self._clock()
         self._firm.advance(now)
-        # some clients join host and path with one stroke too many
+        # some clients join host and path with a double slash
         path = request.path.replace("//", "/")
         try:
             if path.startswith("/oauth2/") and request.method == "POST":
-                return await self._disturbed_oauth(path, raw, now)
+                return await self._oauth_with_faults(path, raw, now)
             if path == "/uapi/hashkey" and request.method == "POST":
                 return _hashkey(raw)
-            rows = [row for row in BY_PATH.get((request.method, path), ()) if self._offers(row)]
+            rows = [row for row in BY_PATH.get((request.method, path), ()) if self._is_offered(row)]
             if not rows:
                 return web.Response(status=404, body=b"", headers={"Content-Type": "text/plain"})
             return await self._call(request, rows, raw, now)
-        except ConnectionDropped as cut:
-            return await _cut(request, cut)
+        except ConnectionDropped as dropped:
+            return await _drop_connection(request, dropped)
 
     # --- calls with a TR id
 
@@ -80,18 +80,18 @@ class Rest:
             answer = await self._carry_out(call, request.path)
         except RequestRefused as refused:
             answer = _refusal(refused.words(is_paper=self._firm.settings.is_paper))
-        except RefusalOverride as spoken:
-            answer = _refusal(spoken.words)
-        except ResponseOverride as instead:
-            answer = instead.answer
+        except RefusalOverride as refusal:
+            answer = _refusal(refusal.words)
+        except ResponseOverride as override:
+            answer = override.answer
         except ConnectionDropped:
             self._record(request, now, received, key, {"status": 0}, tag)
             raise
         if isinstance(answer, RawAnswer):
             self._record(request, now, received, key, {"status": answer.status}, tag)
             return web.Response(status=answer.status, body=answer.body, headers={"Content-Type": answer.content_type})
-        words = {"status": answer.status, **{name: answer.body.get(name, "") for name in ("rt_cd", "msg_cd")}}
-        self._record(request, now, received, key, words, tag)
+        outcome = {"status": answer.status, **{name: answer.body.get(name, "") for name in ("rt_cd", "msg_cd")}}
+        self._record(request, now, received, key, outcome, tag)
         return _response(answer, tr_id, headers.get("gt_uid", ""))
 
     def _record(
@@ -111,7 +111,7 @@ class Rest:
         )
 
     def _read(self, request: web.Request, rows: list[Operation], raw: bytes, now: datetime, key: str) -> Call:
-        """Return the call a request makes. Raises RequestRefused."""
+        """Return the call of a request. Raises RequestRefused."""
         headers = request.headers
         self._admit(headers, key, now)
         operation = self._operation(rows, headers.get("tr_id", ""))
@@ -129,7 +129,7 @@ class Rest:
         )
 
     async def _carry_out(self, call: Call, path: str) -> ApiReply | RawAnswer:
-        """Do what a call asks, and let the faults in force strike before and after."""
+        """Execute a call, with the faults that apply before, during and after it."""
         faults = self._firm.faults
         scope = _scope(call, path)
         if fault := faults.take(BEFORE, None if call.operation.is_account else NOT_OF_THE_LEDGER, **scope):
@@ -140,19 +140,19 @@ class Rest:
             call = before(fault, call)
         if fault := faults.take(CALL, **scope):
             call = during(fault, call)
-        late = faults.take(AFTER, **scope)
-        if late is not None and spoils_before(late):
-            return after(late, call, ApiReply({}))
+        after_fault = faults.take(AFTER, **scope)
+        if after_fault is not None and spoils_before(after_fault):
+            return after(after_fault, call, ApiReply({}))
         reply = self._handle(call, scope)
-        if late is None:
+        if after_fault is None:
             return reply
-        if late.name == "delay":
-            await asyncio.sleep(float(late.parameters["seconds"]))
+        if after_fault.name == "delay":
+            await asyncio.sleep(float(after_fault.parameters["seconds"]))
             return reply
-        return after(late, call, reply)
+        return after(after_fault, call, reply)
 
     def _handle(self, call: Call, scope: Mapping[str, str]) -> ApiReply:
-        """Carry a call out, and let a fault strike the rows of its reply."""
+        """Execute a call, and apply a fault to the rows of its reply."""
         reply = call.operation.handler(call)
         codes = codes_in(reply, scope["code"])
         rows_scope: dict[str, str | frozenset[str]] = {**scope, "code": codes}
@@ -160,7 +160,7 @@ class Rest:
         return spoil_rows(fault, reply, scope["code"]) if fault else reply
 
     def _admit(self, headers: Mapping[str, str], key: str, now: datetime) -> None:
-        """Raises RequestRefused unless key, secret and token are there, and the call limit has room."""
+        """Raise RequestRefused unless key, secret and token are valid and the call limit has room."""
         if not headers.get("appkey"):
             raise RequestRefused("app key missing")
         if not headers.get("appsecret"):
@@ -170,28 +170,28 @@ class Rest:
         self._firm.gate.check_token(headers.get("authorization", ""), key, now)
         self._firm.gate.count_call(key, time.monotonic())
 
-    def _offers(self, row: Operation) -> bool:
-        """Whether a path is known here at all: the specification's own is not the broker's."""
+    def _is_offered(self, row: Operation) -> bool:
+        """Return whether an operation is offered. Those that only the specification has need that setting."""
         return bool(row.live) or self._firm.settings.specification
 
     def _operation(self, rows: list[Operation], tr_id: str) -> Operation:
-        """Return the operation that a path and a TR id name together. Raises RequestRefused."""
+        """Return the operation of a path and a TR id. Raises RequestRefused."""
         if not tr_id:
             raise RequestRefused("tr_id missing")
         is_paper = self._firm.settings.is_paper
         for row in rows:
             if tr_id in row.ids(is_paper=is_paper, specification=self._firm.settings.specification):
                 return row
-        # a live id, or a live-only one in paper's letters
+        # a live id, or a live-only id with the paper prefix V
         if is_paper and any(tr_id in row.live or _live_id(tr_id) in row.live for row in rows):
             raise RequestRefused("not a paper TR")
         if not is_paper and tr_id.startswith("V"):
             raise RequestRefused("not a live TR")
         raise RequestRefused("no such service")
 
-    # --- calls without
+    # --- calls without a TR id
 
-    async def _disturbed_oauth(self, path: str, raw: bytes, now: datetime) -> web.Response:
+    async def _oauth_with_faults(self, path: str, raw: bytes, now: datetime) -> web.Response:
         faults = self._firm.faults
         if fault := faults.take(BEFORE, _BEFORE_OAUTH, path=path, tr_id="", account="", code=""):
             if fault.name == "request_lost":
@@ -199,18 +199,21 @@ class Rest:
             if fault.name == "delay_before":
                 await asyncio.sleep(float(fault.parameters["seconds"]))
             if fault.name == "gateway":
-                words = fault.parameters
-                return _json({"error_description": words["msg1"], "error_code": words["msg_cd"]}, int(words["status"]))
-        late = faults.take(AFTER, _AFTER_OAUTH, path=path, tr_id="", account="", code="")
+                parameters = fault.parameters
+                return _json(
+                    {"error_description": parameters["msg1"], "error_code": parameters["msg_cd"]},
+                    int(parameters["status"]),
+                )
+        after_fault = faults.take(AFTER, _AFTER_OAUTH, path=path, tr_id="", account="", code="")
         answer = self._oauth(path, raw, now)
-        if late is None:
+        if after_fault is None:
             return answer
-        if late.name == "answer_lost":
+        if after_fault.name == "answer_lost":
             raise ConnectionDropped
-        if late.name == "delay":
-            await asyncio.sleep(float(late.parameters["seconds"]))
-        if late.name in ("error_500", "bad_gateway"):
-            return web.Response(status=500 if late.name == "error_500" else 502)
+        if after_fault.name == "delay":
+            await asyncio.sleep(float(after_fault.parameters["seconds"]))
+        if after_fault.name in ("error_500", "bad_gateway"):
+            return web.Response(status=500 if after_fault.name == "error_500" else 502)
         return answer
 
     def _oauth(self, path: str, raw: bytes, now: datetime) -> web.Response:
@@ -226,20 +229,20 @@ class Rest:
 
 
 def _live_id(tr_id: str) -> str:
-    """Return the id of which a paper one is made: its V stands for a T, or for the C of the oldest ids."""
+    """Return the live id of a paper id: V replaces T, or C in the oldest ids."""
     return f"T{tr_id[1:]}" if tr_id.startswith("VTT") else f"C{tr_id[1:]}" if tr_id.startswith("V") else tr_id
 
 
-async def _cut(request: web.Request, cut: ConnectionDropped) -> web.StreamResponse:
-    """Drop the line, after a wait or after half an answer."""
-    await asyncio.sleep(cut.after_seconds)
+async def _drop_connection(request: web.Request, dropped: ConnectionDropped) -> web.StreamResponse:
+    """Drop the connection, after a wait or after half a reply."""
+    await asyncio.sleep(dropped.after_seconds)
     response = web.StreamResponse(headers={"Content-Type": "application/json;charset=UTF-8"})
-    if cut.torn:
-        response.content_length = len(cut.torn)
+    if dropped.torn:
+        response.content_length = len(dropped.torn)
         await response.prepare(request)
-        await response.write(cut.torn[: len(cut.torn) // 2])
+        await response.write(dropped.torn[: len(dropped.torn) // 2])
     if request.transport is not None:
-        request.transport.close() if cut.torn else request.transport.abort()
+        request.transport.close() if dropped.torn else request.transport.abort()
     return response
 
 
@@ -248,7 +251,7 @@ def _refusal(words: Words) -> ApiReply:
 
 
 def _scope(call: Call, path: str) -> dict[str, str]:
-    """Return what a fault may be limited to."""
+    """Return the values of a call that a fault's scope can match."""
     params = call.params
     account = f"{params['CANO']}-{params.get('ACNT_PRDT_CD', '')}" if "CANO" in params else ""
     code = params.get("PDNO") or params.get("FID_INPUT_ISCD") or ""
@@ -260,7 +263,7 @@ def _scope(call: Call, path: str) -> dict[str, str]:
 
 
 def _credentials(firm: Firm, body: Body, secret_name: str) -> str:
-    """Return the app key's name here. Raises IssueRefused."""
+    """Return the hashed app key. Raises IssueRefused."""
     for name, code, text in (
         ("grant_type", "EGW00115", "권한부여 타입(grant_type)은 필수입니다."),
         ("appkey", "EGW00102", "AppKey는 필수입니다."),
@@ -317,7 +320,7 @@ def _oauth_body(raw: bytes) -> Body:
 
 
 def _params(request: web.Request, raw: bytes) -> Params:
-    """Return a call's parameters: the query in any case, or a JSON body whose keys must be upper-case."""
+    """Return a call's parameters: a query in any case, or a JSON body with upper-case keys. Raises RequestRefused."""
     if request.method == "GET":
         return {name.upper(): value for name, value in request.query.items()}
     try:
@@ -344,7 +347,7 @@ def _hashkey(raw: bytes) -> web.Response:
 
 
 def _json(body: Any, status: int, extra: Mapping[str, str] | None = None) -> web.Response:
-    # names are sent as written: the sample client reads only the all-lower-case ones
+    # header names are sent as written: the broker's sample client reads lower-case names only
     headers = CIMultiDict({"Content-Type": "application/json;charset=UTF-8", **(extra or {})})
     text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
     return web.Response(status=status, body=text.encode(), headers=headers)

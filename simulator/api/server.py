@@ -1,4 +1,4 @@
-"""Runs a simulator: REST and socket on one port, in one event loop; in a thread for tests."""
+"""Runs a simulator: REST and WebSocket on one port, in one event loop; in a thread for tests."""
 
 import asyncio
 import contextlib
@@ -29,11 +29,11 @@ Result = TypeVar("Result")
 
 
 class PortTaken(Exception):
-    """Another program listens where the simulator should."""
+    """Another program listens on the simulator's port."""
 
 
 class Server:
-    """One simulator on one port. Everything but `run` is called inside its loop."""
+    """One simulator on one port. All methods except `run` are called inside its event loop."""
 
     def __init__(self, settings: Settings) -> None:
         self.firm = Firm(settings)
@@ -43,7 +43,7 @@ class Server:
         self._stopping = asyncio.Event()
 
     async def run(self, host: str, port: int, ready: Callable[[int], None]) -> None:
-        """Serve until `stop`; `ready` hears the port. Raises PortTaken."""
+        """Serve until `stop`. Calls `ready` with the port once it listens. Raises PortTaken."""
         app = web.Application(client_max_size=1 << 20)
         app.router.add_route("*", "/{tail:.*}", self._entry)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS, handle_signals=False)
@@ -52,10 +52,10 @@ class Server:
             listener = _listen(host, port)
             await web.SockSite(runner, listener).start()
             self.firm.advance(clock.now())
-            ticking = asyncio.create_task(self._tick())
+            tick_task = asyncio.create_task(self._tick())
             ready(listener.getsockname()[1])
             await self._stopping.wait()
-            ticking.cancel()
+            tick_task.cancel()
         finally:
             self.feed.hang_up()
             await runner.cleanup()
@@ -84,7 +84,7 @@ class Server:
         return web.Response(body=content, content_type="application/zip")
 
     def publish(self) -> None:
-        """Let the feeds tell what the exchange has done."""
+        """Send the exchange's news to the feeds."""
         self.feed.publish(self.firm.exchange.drain())
 
     async def _tick(self) -> None:
@@ -128,7 +128,7 @@ def run(settings: Settings, *, host: str, port: int, ready: Callable[[int], None
 
 
 class Simulator:
-    """A running simulator as tests see it; every call may come from any thread."""
+    """A running simulator, for tests. Methods may be called from any thread."""
 
     def __init__(self, server: Server, loop: asyncio.AbstractEventLoop, thread: threading.Thread, port: int) -> None:
         self._server = server
@@ -139,15 +139,15 @@ class Simulator:
         self.ws_url = f"ws://127.0.0.1:{port}"
 
     def ledger(self, account: str) -> Answer:
-        """Return what GET /simulator/ledger says of an account."""
+        """Return the answer of GET /simulator/ledger for an account."""
         return self._run(lambda: self._server.control.ledger(account, clock.now()))
 
     def events(self) -> list[dict[str, Any]]:
-        """Return every event of the ledger."""
+        """Return all events of the ledger."""
         return self._run(self._server.firm.exchange.ledger.events)
 
     def set_price(self, code: str, price: int, freeze: bool = True) -> None:
-        """Trade a stock to `price`, tick by tick, and by default hold it there."""
+        """Trade a stock tick by tick to `price` won, and by default freeze it there."""
         self.command("POST", f"/simulator/quotes/{code}", {"price": price, "freeze": freeze})
 
     def step(self, count: int = 1) -> None:
@@ -155,36 +155,36 @@ class Simulator:
         self._run(lambda: self._server.control.step(count, clock.now()))
 
     def command(self, method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
-        """Carry out any command of /simulator/. Raises what a bad command raises."""
+        """Execute any command of /simulator/. Raises BadCommand."""
         return self._run(lambda: self._server.control.carry_out(method, path, {}, body or {})) or {}
 
-    def fault(self, name: str, **words: Any) -> Answer:
-        """Put a fault in force: its name, scope, count and parameters as POST /simulator/faults takes them."""
-        return self.command("POST", "/simulator/faults", {"name": name, **words})
+    def fault(self, name: str, **params: Any) -> Answer:
+        """Put a fault in force. Takes the name, scope, count and parameters of POST /simulator/faults."""
+        return self.command("POST", "/simulator/faults", {"name": name, **params})
 
     def clear_faults(self) -> None:
-        """End every fault."""
+        """End all faults."""
         self.command("POST", "/simulator/faults", {"clear": True})
 
     def drop_sockets(self) -> None:
-        """Hang up on every session."""
+        """Close all realtime sessions."""
         self._run(self._server.feed.hang_up)
 
     def stop(self) -> None:
-        """End the server; a second call changes nothing."""
+        """Stop the server. A second call has no effect."""
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._server.stop)
             self._thread.join(10)
 
     def _run(self, work: Callable[[], Result]) -> Result:
-        """Run `work` in the server's loop and tell the feeds what came of it."""
+        """Run `work` in the server's event loop, publish its news, and return its result."""
         future: Future[Result] = Future()
 
         def task() -> None:
             try:
                 result = work()
                 self._server.publish()
-            except BaseException as error:  # noqa: BLE001 - it is raised again where it was asked for
+            except BaseException as error:  # noqa: BLE001 - `result` raises it again in the calling thread
                 future.set_exception(error)
             else:
                 future.set_result(result)
@@ -207,12 +207,12 @@ def serve(
     specification: bool = False,
     printing: Printing = DEFAULT,
 ) -> Iterator[Simulator]:
-    """Run a simulator on 127.0.0.1 in a thread of its own.
+    """Run a simulator on 127.0.0.1 in its own thread.
 
-    `rate` 0 lifts the call limit and None is the environment's own; `port` 0 takes a free one. Without
-    `ticking` the crowd acts only when asked to (`step`); phases still begin and end by the clock. `codes`
-    lists only these stocks, which starts sooner. With `specification` the ids of the user's own
-    specification are known too. `printing` sets how the order lists print what is not known about the broker.
+    `rate` is in calls per second: 0 disables the call limit, None uses the environment's. `port` 0 uses a free port.
+    Without `ticking` the crowd acts only on `step`; phases still begin and end by the clock. `codes` lists only these
+    stocks, which makes the start faster. With `specification` the TR ids of the user's specification are accepted too.
+    `printing` sets the modes of the order lists.
     """
     settings = Settings(
         seed=seed,
@@ -239,7 +239,7 @@ def _start(settings: Settings, port: int) -> Simulator:
     async def main() -> None:
         server = Server(settings)
         loop = asyncio.get_running_loop()
-        await server.run("127.0.0.1", port, lambda bound: started.set_result((server, loop, bound)))
+        await server.run("127.0.0.1", port, lambda bound_port: started.set_result((server, loop, bound_port)))
 
     def work() -> None:
         try:
@@ -252,5 +252,5 @@ def _start(settings: Settings, port: int) -> Simulator:
 
     thread = threading.Thread(target=work, name="kis-simulator", daemon=True)
     thread.start()
-    server, loop, bound = started.result(30)
-    return Simulator(server, loop, thread, bound)
+    server, loop, bound_port = started.result(30)
+    return Simulator(server, loop, thread, bound_port)

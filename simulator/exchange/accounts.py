@@ -1,7 +1,7 @@
-"""Customers' cash and shares, as the broker counts them.
+"""Customers' cash and shares in the broker's accounting.
 
-Shares change with the trade, cash two trading days later; the D+2 column (가수도정산금액) shows it at
-once. The average price is kept to four decimals and a sale does not change it.
+Shares change with the trade, cash two trading days later; the D+2 column (가수도정산금액) shows the change
+at once. The average price has four decimals. A sale does not change it.
 """
 
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ class AccountHolding:
 
     @property
     def cost(self) -> int:
-        """What the shares cost, in whole won (매입금액)."""
+        """Purchase cost of the shares, in whole won (매입금액)."""
         return int((self.average * self.quantity).quantize(Decimal(1), ROUND_HALF_UP))
 
     def buy(self, quantity: int, amount: int) -> None:
@@ -45,7 +45,7 @@ class AccountHolding:
 
 @dataclass(slots=True)
 class AccountDay:
-    """What was traded in a day, in won, costs apart."""
+    """Totals of one day's trades, in won. `bought` and `sold` exclude `costs`."""
 
     bought: int = 0
     sold: int = 0
@@ -54,7 +54,7 @@ class AccountDay:
 
 @dataclass(slots=True)
 class BrokerAccount:
-    """`deposit` is settled cash; `unsettled` what trades still bring or take, by settlement date."""
+    """A customer's account. `deposit` is settled cash; `unsettled` is the cash change by settlement date, in won."""
 
     number: str
     deposit: int = OPENING_CASH
@@ -69,11 +69,11 @@ class BrokerAccount:
         return self.deposit + sum(self.unsettled.values())
 
     def cash_on(self, day: date) -> int:
-        """Return the cash there will be once everything due by `day` is settled."""
+        """Return the cash, in won, after everything due by `day` is settled."""
         return self.deposit + sum(amount for due, amount in self.unsettled.items() if due <= day)
 
     def fill(self, *, side: Side, code: str, quantity: int, amount: int, costs: int, due: date) -> None:
-        """Book a fill: shares now, cash on `due`."""
+        """Book a fill of `amount` won: shares now, cash on `due`."""
         holding = self.holdings.setdefault(code, AccountHolding(code))
         if side is Side.BUY:
             holding.buy(quantity, amount)
@@ -86,12 +86,12 @@ class BrokerAccount:
         self.unsettled[due] = self.unsettled.get(due, 0) - side.sign * amount - costs
 
     def settle(self, day: date) -> None:
-        """Move what is due by `day` into the deposit."""
+        """Move amounts that are due by `day` into the deposit."""
         for due in [due for due in self.unsettled if due <= day]:
             self.deposit += self.unsettled.pop(due)
 
     def roll(self, day: date, total_at_close: int) -> None:
-        """Begin trading day `day`: what was today becomes yesterday."""
+        """Begin trading day `day`: today's totals become yesterday's. `total_at_close` is in won."""
         self.total_yesterday = total_at_close
         self.yesterday, self.today = self.today, AccountDay()
         for holding in list(self.holdings.values()):

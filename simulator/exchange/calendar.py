@@ -1,8 +1,8 @@
-"""Which days the Korean market trades, 2024 to 2028, and on which it opens late.
+"""Trading days of the Korean market from 2024 to 2028, and the days on which it opens late.
 
-Rows are dates by the exchange's rules: weekends, public holidays with their substitutes, Workers' Day
-and the year-end closing. The two holidays announced within a year of themselves (elections, one-off
-holidays) are given where they were known by November 2026.
+By the exchange's rules it is closed on weekends, public holidays with their substitutes, Workers' Day and the
+year-end closing day. Of the two kinds of holiday that are announced less than a year ahead (elections, one-off
+holidays), the table has those known by November 2026.
 """
 
 from collections.abc import Mapping
@@ -106,7 +106,7 @@ HOLIDAYS: Mapping[date, str] = MappingProxyType(
     {date.fromisoformat(line[:10]): line[11:] for line in _TABLE.strip().splitlines()}
 )
 
-# banks and the depository close on public holidays; on these days only the exchange does
+# banks and the depository close on public holidays; on these days only the exchange closes
 EXCHANGE_ONLY = ("연말 휴장일",)
 
 # 수능
@@ -117,7 +117,7 @@ EXAM_DAYS = frozenset(
 FIRST_DAYS = frozenset(
     date.fromisoformat(text) for text in ("2024-01-02", "2025-01-02", "2026-01-02", "2027-01-04", "2028-01-03")
 )
-# the paper market (모의투자) takes orders of the kinds 00 to 04, and so ends with KRX's close
+# paper trading (모의투자) takes order kinds 00 to 04 only, so its day ends with KRX's close
 _ON_PAPER = frozenset({PhaseName.OPENING_AUCTION, PhaseName.REGULAR, PhaseName.CLOSING_AUCTION})
 
 
@@ -126,24 +126,24 @@ def is_trading_day(day: date) -> bool:
 
 
 def is_business_day(day: date) -> bool:
-    """Whether banks work: trading days, and the year-end day, on which nothing is settled either."""
+    """Return whether banks are open: on trading days and the year-end closing day. Nothing settles on the latter."""
     return day.weekday() < 5 and HOLIDAYS.get(day, EXCHANGE_ONLY[0]) in EXCHANGE_ONLY
 
 
 @lru_cache(maxsize=4096)
 def next_trading_day(day: date, steps: int = 1) -> date:
-    """Return the `steps`-th trading day after `day`; with a negative number, before it."""
-    one = timedelta(days=1 if steps > 0 else -1)
+    """Return the `steps`-th trading day after `day`, or before it if `steps` is negative."""
+    day_step = timedelta(days=1 if steps > 0 else -1)
     for _ in range(abs(steps)):
-        day += one
+        day += day_step
         while not is_trading_day(day):
-            day += one
+            day += day_step
     return day
 
 
 @lru_cache(maxsize=64)
 def phases_on(day: date) -> tuple[Phase, ...]:
-    """Return the phases of every venue on `day`, none on a holiday; a late open moves all venues."""
+    """Return the phases of all venues on `day`, none on a holiday. A late open moves all venues."""
     if not is_trading_day(day):
         return ()
     return phases_of(day, _kind_of(day))
@@ -157,7 +157,7 @@ def _kind_of(day: date) -> DayKind:
 
 @lru_cache(maxsize=64)
 def paper_phases_on(day: date) -> tuple[Phase, ...]:
-    """Return the phases of `day` in which paper takes orders: KRX's, up to its close.
+    """Return the phases of `day` in which paper trading takes orders: KRX's, up to its close.
 
     Source: protocol notes §8 (KRX only, ORD_DVSN 00 to 04) and §6.5 (40580000, 장종료).
     """

@@ -1,7 +1,7 @@
-"""The simulator's own journal: one JSON object a line, only ever added to.
+"""The simulator's event log: an append-only file with one JSON object per line.
 
-An event is written and flushed before any answer or notice about it leaves, so a killed process has
-told nobody anything that its file does not hold. An event that cannot be written whole leaves no trace.
+An event is written and flushed before any reply or notice about it is sent, so a client never learns of an event
+that the file of a killed process lacks. An event that cannot be written completely leaves no trace.
 """
 
 import fcntl
@@ -13,12 +13,12 @@ from typing import Any
 
 Event = dict[str, Any]
 
-# how lines of these events begin: `event` is the first word of every line
+# prefixes of the lines of these events: `event` is the first key of every line
 _REQUEST, _MARK, _DAY = (f'{{"event":"{name}",'.encode() for name in ("request", "mark", "day"))
 
 
 class LedgerDamaged(Exception):
-    """A line in the middle of the file cannot be read: the file is not ours, or somebody edited it."""
+    """A line in the middle of the file cannot be read: the file is not a ledger, or it was edited."""
 
 
 class LedgerInUse(Exception):
@@ -26,33 +26,34 @@ class LedgerInUse(Exception):
 
 
 class Ledger:
-    """Without a path the events are kept in memory only."""
+    """The event log. Without a path, events are kept in memory only."""
 
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
         self._file: FileIO | None = None
         self._size = 0
-        self._kept: list[Event] = []
+        self._memory_events: list[Event] = []
         self.count = 0
 
     def replay(self) -> Iterator[Event]:
-        """Take the file and yield the events of earlier runs that a world is made of.
+        """Lock the file and yield the events of earlier runs that rebuild a world.
 
-        A torn last line is dropped. Requests change nothing and are passed over unread; so are the marks
-        of days gone by, and today's come last. Months of rehearsal are then read in seconds.
+        An incomplete last line is dropped. Request events change nothing and are skipped unparsed. So are the marks
+        of earlier days; the marks of the last day come last. Months of rehearsal are then read in seconds.
+        Raises LedgerInUse and LedgerDamaged.
         """
         if self._path is None:
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._file = self._path.open("ab", buffering=0)
         self._lock(self._file)
-        whole = 0
+        complete_bytes = 0
         marks: list[tuple[int, bytes]] = []
         with self._path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 if not line.endswith(b"\n"):
-                    break  # the process died while writing it: nobody was told
-                whole += len(line)
+                    break  # the process died while writing it: no client was informed
+                complete_bytes += len(line)
                 self.count += 1
                 if line.startswith(_REQUEST):
                     continue
@@ -62,13 +63,13 @@ class Ledger:
                 if line.startswith(_DAY):
                     marks = []
                 yield self._read(number, line)
-        self._file.truncate(whole)
-        self._size = whole
+        self._file.truncate(complete_bytes)
+        self._size = complete_bytes
         for number, line in marks:
             yield self._read(number, line)
 
     def _lock(self, file: FileIO) -> None:
-        """Keep the file to this process, until it ends however it may."""
+        """Lock the file until this process ends, however it ends."""
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -85,16 +86,16 @@ class Ledger:
         return event
 
     def append(self, event: Event) -> None:
-        """Add an event. Raises OSError when the disk is full; the file is then as it was."""
+        """Append an event. Raises OSError if the disk is full; the file is then unchanged."""
         if self._file is None:
-            self._kept.append(event)
+            self._memory_events.append(event)
         else:
             self._write(self._file, (json.dumps(event, ensure_ascii=False, separators=(",", ":")) + "\n").encode())
         self.count += 1
 
     def _write(self, file: FileIO, line: bytes) -> None:
         try:
-            # a disk that fills up takes the beginning, and refuses the rest
+            # a disk that fills up accepts the beginning of the line and rejects the rest
             written = 0
             while written < len(line):
                 written += file.write(line[written:])
@@ -104,9 +105,9 @@ class Ledger:
         self._size += len(line)
 
     def events(self) -> list[Event]:
-        """Return every event so far."""
+        """Return all events."""
         if self._path is None:
-            return list(self._kept)
+            return list(self._memory_events)
         with self._path.open(encoding="utf-8") as file:
             return [json.loads(line) for line in file]
 

@@ -1,7 +1,7 @@
-"""The exchange and the broker's books behind it: who trades what, and what it does to whom.
+"""The exchange and the broker's accounts: trades and their effects on orders and accounts.
 
-Everything that changes is written to the ledger first (`record`), then applied, then told (`drain`).
-Nothing here reads a clock: every entry takes the moment. `clockwork` moves time, `desk` takes orders.
+Each change is written to the ledger first (`record`), then applied, then published (`drain`). Nothing here reads a
+clock: each entry point takes the moment. `session_clock` moves time, `order_entry` accepts orders.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -29,7 +29,7 @@ VENUES = (Market.KRX, Market.NXT)
 
 
 class OrderNoticeKind(StrEnum):
-    """What a notice (체결통보) is about."""
+    """The subject of an order notice (체결통보)."""
 
     ACCEPTED = "accepted"  # 주문접수
     CONFIRMED = "confirmed"  # 정정, 취소 확인
@@ -40,7 +40,7 @@ class OrderNoticeKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class OrderNotice:
-    """News for the owner of an order. `order` is a copy: the order itself lives on."""
+    """A notice for the owner of an order. `order` is a copy, because the order itself changes later."""
 
     kind: OrderNoticeKind
     order: dict[str, Any]
@@ -51,7 +51,7 @@ class OrderNotice:
 
 @dataclass(frozen=True, slots=True)
 class Printed:
-    """Trades of one stock on one venue, in one burst."""
+    """Trades of one stock on one venue that happened together."""
 
     code: str
     market: Market
@@ -66,7 +66,7 @@ class BookChanged:
 
 @dataclass(frozen=True, slots=True)
 class StatusChanged:
-    """A halt or a volatility interruption (VI) began or ended, or the venue entered another phase."""
+    """A halt or a volatility interruption (VI) started or ended, or the venue entered another phase."""
 
     code: str
     market: Market
@@ -76,7 +76,7 @@ News = OrderNotice | Printed | BookChanged | StatusChanged
 
 
 class Exchange:
-    """One market with its customers. All entries are called from one thread."""
+    """One market with its customers. All entry points are called from one thread."""
 
     def __init__(self, ledger: Ledger, *, branch: str = "06010", listed: Mapping[str, ListedStock] = STOCKS) -> None:
         self.ledger = ledger
@@ -87,7 +87,7 @@ class Exchange:
         self.unified: dict[str, Tape] = {}
         self.reached: datetime | None = None
         self.faults = Faults()
-        self.shown: dict[str, BrokerAccount] = {}  # accounts as a lagging balance shows them
+        self.shown: dict[str, BrokerAccount] = {}  # account states that a lagging balance shows
         self.on_trades: Callable[[Venue, datetime], None] | None = None
         self._news: list[News] = []
         for event in ledger.replay():
@@ -95,14 +95,14 @@ class Exchange:
 
     # --- events and news
 
-    def record(self, event: str, at: datetime | None = None, **words: Any) -> None:
-        """Write an event down and let the world change by it."""
+    def record(self, event: str, at: datetime | None = None, **details: Any) -> None:
+        """Append an event to the ledger, then apply it to the world."""
         moment = at or self.reached
         entry = {
             "event": event,
             "n": self.ledger.count,
             "at": moment.isoformat() if moment else "",
-            **words,
+            **details,
         }
         self.ledger.append(entry)
         self.world.apply(entry)
@@ -111,14 +111,14 @@ class Exchange:
         self._news.append(news)
 
     def drain(self) -> list[News]:
-        """Return what happened since the last call, in order."""
+        """Return the news since the last call, in order."""
         news, self._news = self._news, []
         return news
 
     def reach(self, moment: datetime) -> None:
-        """Bring the exchange to a moment. On a new date only notices are left to tell.
+        """Bring the exchange to a moment. On a new date, unpublished news other than order notices is dropped.
 
-        Trades and books that nobody was told of in time would pass for the new day's.
+        Otherwise late trades and books would look like the new day's.
         """
         if self.reached is not None and moment.date() != self.reached.date():
             self._news = [item for item in self._news if isinstance(item, OrderNotice)]
@@ -127,7 +127,7 @@ class Exchange:
     def notify(self, kind: OrderNoticeKind, order: Order, at: datetime, *, quantity: int, price: int) -> None:
         self.tell(OrderNotice(kind, order_words(order), quantity, price, at))
 
-    # --- looking
+    # --- queries
 
     def stock(self, code: str) -> ListedStock:
         """Return a listed stock. Raises RequestRefused."""
@@ -140,24 +140,24 @@ class Exchange:
         return self.venues[code, market]
 
     def venues_of(self, market: Market) -> list[Venue]:
-        return [venue for (_, where), venue in self.venues.items() if where is market]
+        return [venue for (_, venue_market), venue in self.venues.items() if venue_market is market]
 
     def phases(self, market: Market, now: datetime) -> tuple[Phase, ...]:
         return phases_at(phases_on(now.date()), market, now)
 
     def account(self, number: str) -> BrokerAccount:
-        """Return an account; one that is seen for the first time is opened."""
+        """Return an account. An unknown account is opened."""
         if number not in self.world.accounts:
             self.record("account", account=number)
         return self.world.accounts[number]
 
     def shown_account(self, number: str) -> BrokerAccount:
-        """Return an account as inquire-balance shows it: as it is, but for a fault that makes it lag."""
+        """Return an account as inquire-balance shows it: an older state while the `balance_lag` fault is active."""
         account = self.account(number)
         return self.shown.get(number, BrokerAccount(number)) if self.faults.has("balance_lag") else account
 
     def link_account(self, number: str, key: str) -> None:
-        """Remember that an app key uses an account: its notices go to that key's HTS ids."""
+        """Record that an app key uses an account. The account's notices go to that key's HTS IDs."""
         self.account(number)
         if key not in self.world.account_keys.get(number, ()):
             self.record("link", account=number, key=key)
@@ -171,7 +171,7 @@ class Exchange:
         return self.venues[code, Market.KRX].tape.last
 
     def reserved_cash(self, number: str) -> int:
-        """Return what resting buys lock up, their commission included."""
+        """Return the cash reserved for resting buys, in won, commission included."""
         return sum(
             self._reserve(order, order.remaining * order.reserve_price)
             for order in self.world.open_orders(number)
@@ -179,7 +179,7 @@ class Exchange:
         )
 
     def amend_reserve(self, order: Order, quantity: int, price: int) -> int:
-        """Return how much more cash a buy locks up, or less, when `quantity` of it is amended to `price`."""
+        """Return the change in a buy's reserved cash, in won, if `quantity` of it is amended to `price`."""
         before = order.remaining * order.reserve_price
         rest = (order.remaining - quantity) * order.reserve_price
         return self._reserve(order, rest) + self._reserve(order, quantity * price) - self._reserve(order, before)
@@ -188,37 +188,37 @@ class Exchange:
         return self.account(number).cash_d2 - self.reserved_cash(number)
 
     def sellable(self, number: str, code: str) -> int:
-        """Return how many shares of a stock are held and not yet offered."""
+        """Return how many held shares of a stock are not in open sell orders."""
         holding = self.account(number).holdings.get(code)
-        offered = sum(
+        open_sell_qty = sum(
             order.remaining
             for order in self.world.open_orders(number)
             if order.side is Side.SELL and order.code == code
         )
-        return (holding.quantity if holding else 0) - offered
+        return (holding.quantity if holding else 0) - open_sell_qty
 
     def holdings_value(self, number: str) -> int:
         return sum(h.quantity * self.price(h.code) for h in self.account(number).holdings.values())
 
     def total_asset(self, number: str, prices: Mapping[str, int] | None = None) -> int:
-        """Return securities plus D+2 cash (총평가금액), at `prices` or at the last ones."""
+        """Return securities plus D+2 cash (총평가금액), in won, at `prices` or at the last prices."""
         account = self.account(number)
         if prices is None:
             return account.cash_d2 + self.holdings_value(number)
         return account.cash_d2 + sum(h.quantity * prices[h.code] for h in account.holdings.values())
 
     def cost_of(self, order: Order, amount: int) -> Cost:
-        """Return commission and tax of an order once `amount` won of it are traded."""
+        """Return commission and tax of an order, in won, after `amount` won of it are traded."""
         stock = STOCKS[order.code]
         return calc_fee(amount, order.venue, order.side, on=order.date, board=stock.board, instrument=stock.instrument)
 
     def _reserve(self, order: Order, amount: int) -> int:
         return amount + self.cost_of(order, amount).fee
 
-    # --- what fills and what goes
+    # --- fills and withdrawals
 
     def book_hits(self, venue: Venue, hits: Iterable[MakerFill]) -> None:
-        """Give customers their fills and the market its prints."""
+        """Book the customers' fills and publish the trades."""
         trades: dict[int, TapeTrade] = {}
         for hit in hits:
             trades[id(hit.trade)] = hit.trade
@@ -235,7 +235,7 @@ class Exchange:
         return self.world.orders[date(int(day[:4]), int(day[4:6]), int(day[6:])), int(number)]
 
     def fill(self, order: Order, market: Market, price: int, quantity: int, at: datetime) -> None:
-        """Book one fill of an order that already left the queue; a fault may break it into crumbs."""
+        """Book a fill of an order that has already left the queue. The `crumbs` fault splits it into small fills."""
         crumbs = self.faults.take(ORDER, ("crumbs",), account=order.account, code=order.code)
         size = max(1, int(crumbs.parameters["shares"])) if crumbs else quantity
         while quantity > 0:
@@ -262,7 +262,7 @@ class Exchange:
         self.notify(OrderNoticeKind.FILLED, order, at, quantity=quantity, price=price)
 
     def withdraw(self, order: Order, quantity: int, status: OrderStatus, at: datetime, *, reason: str) -> None:
-        """Take what is left of an order, or a part, out of the market."""
+        """Withdraw `quantity` shares of an open order from the market. `status` is the reason as an order status."""
         self.unrest(order, quantity)
         self.record(
             "cancel",
@@ -281,13 +281,13 @@ class Exchange:
             venue.book.remove(order.side, order.book_price, order.key, quantity)
 
     def rest(self, order: Order) -> None:
-        """Put what is left of an order into its venue's queue."""
+        """Put the rest of an order into its venue's queue."""
         self.venues[order.code, order.venue].book.rest(order.side, order.book_price, order.remaining, order.key)
 
-    # --- views for people
+    # --- reports
 
     def ledger_of(self, number: str) -> dict[str, Any]:
-        """Return an account's whole truth, for tests and for the rehearsal's judge."""
+        """Return all data of an account, for tests and for the rehearsal's ledger check."""
         account = self.account(number)
         today = self.world.today()
         return {

@@ -1,6 +1,6 @@
 """Skipped time: passes many minutes of the market at once.
 
-A price moves by one draw a minute (`flow.walk`); the draws do not depend on how the time is cut into
+A price moves by one draw per minute (`order_flow.walk`); the draws do not depend on how the time is divided into
 jumps. Minutes that touch no customer's order are added to the tapes in bulk. A minute whose price reaches a
 resting order or the trigger of a stop is traded through the book.
 """
@@ -22,7 +22,7 @@ _MINUTE = timedelta(minutes=1)
 
 @dataclass(slots=True)
 class _Route:
-    """The minutes of one venue, and the index of the first that touches a customer's order."""
+    """The minutes of one venue, and the index of the first minute that touches a customer's order."""
 
     venue: Venue
     block: MinuteBlock
@@ -37,9 +37,9 @@ class FastForward:
         self._offbook = offbook
         self._seed = seed
 
-    def pass_time(self, begun: datetime, until: datetime, active: Iterable[Venue], at_close: set[Market]) -> None:
-        """Pass the minutes that begin in `[begun, until)`. The markets in `at_close` trade at a closing price only."""
-        minutes = _minutes(begun, until)
+    def pass_time(self, start: datetime, until: datetime, active: Iterable[Venue], at_close: set[Market]) -> None:
+        """Pass the minutes that begin in `[start, until)`. The markets in `at_close` trade at a closing price only."""
+        minutes = _minutes(start, until)
         stocks: dict[str, list[Venue]] = {}
         for venue in active:
             stocks.setdefault(venue.stock.code, []).append(venue)
@@ -53,7 +53,7 @@ class FastForward:
             self._trade(trading, minutes)
 
     def _pass_off_book(self, venue: Venue, minutes: range) -> None:
-        """Let the price of an auction drift, and orders at a closing price meet the crowd."""
+        """Let the price of an auction drift, and trade orders at a closing price with the crowd."""
         day = self._exchange.world.today()
         if venue.is_auction and minutes:
             ways, _ = order_flow.walk(self._seed, day, venue.stream, minutes)
@@ -67,19 +67,19 @@ class FastForward:
         """Pass the minutes of one stock on all its venues, KRX first."""
         while venues and minutes:
             routes = self._routes(venues, minutes)
-            # the last minute is printed on its own: the list of recent trades shows it
-            alone = min(len(minutes) - 1, *(route.touched_at for route in routes))
-            self._pass_untouched(routes, minutes[:alone])
+            # the last minute is printed separately: the list of recent trades shows it
+            single_index = min(len(minutes) - 1, *(route.touched_at for route in routes))
+            self._pass_untouched(routes, minutes[:single_index])
             for route in routes:
-                self._pass_minute(route, alone, minutes[alone])
-            minutes = minutes[alone + 1 :]
+                self._pass_minute(route, single_index, minutes[single_index])
+            minutes = minutes[single_index + 1 :]
 
     def _routes(self, venues: list[Venue], minutes: range) -> list[_Route]:
         day, routes, lead = self._exchange.world.today(), [], None
         for venue in venues:
             ways, volumes = order_flow.walk(self._seed, day, venue.stream, minutes)
             prices = lead if lead is not None else venue.skipped_prices(ways)
-            lead = prices  # NXT goes where KRX leads
+            lead = prices  # NXT follows KRX
             routes.append(_Route(venue, venue.block(ways, volumes, prices), self._first_touched(venue, prices)))
         return routes
 
@@ -100,11 +100,11 @@ class FastForward:
         for route, block in zip(routes, blocks, strict=True):
             route.venue.tape.extend(day, minutes, [block])
             route.venue.place_at(block.closes[-1], moment(day, minutes[-1]))
-        if (both := routes[0].venue.unified) is not None:
-            both.extend(day, minutes, blocks)
+        if (unified := routes[0].venue.unified) is not None:
+            unified.extend(day, minutes, blocks)
 
     def _pass_minute(self, route: _Route, index: int, minute: int) -> None:
-        """Pass one minute on its own, through the book if it touches a customer's order."""
+        """Pass one minute, through the book if it touches a customer's order."""
         day, venue = self._exchange.world.today(), route.venue
         at, price = moment(day, minute), route.block.closes[index]
         hits = venue.walk_through(price, at) if index >= route.touched_at else []
@@ -118,7 +118,7 @@ class FastForward:
         return order_flow.draw(self._seed, day, venue.stream, minute * STEPS_A_MINUTE)
 
 
-def _minutes(begun: datetime, until: datetime) -> range:
-    """Return the minutes of the day that begin in `[begun, until)`."""
-    midnight = begun.replace(hour=0, minute=0, second=0, microsecond=0)
-    return range(-((midnight - begun) // _MINUTE), -((midnight - until) // _MINUTE))
+def _minutes(start: datetime, until: datetime) -> range:
+    """Return the minutes of the day that begin in `[start, until)`."""
+    midnight = start.replace(hour=0, minute=0, second=0, microsecond=0)
+    return range(-((midnight - start) // _MINUTE), -((midnight - until) // _MINUTE))

@@ -1,7 +1,7 @@
-"""What is reckoned from the stocks: indexes, index futures, who bought and sold. And a few US names.
+"""Figures derived from the stocks: indexes, index futures, turnover by investor group. Also a few US shares.
 
-Indexes follow the listed stocks by capitalisation. Futures follow KOSPI200 with a carry, a slow swing
-and some noise, all from the seed; `set_basis` holds the basis where a rehearsal wants it.
+Indexes follow the listed stocks by capitalisation. Futures follow KOSPI200 with a carry, a slow swing and some
+noise, all from the seed; `basis_percent` fixes the basis for a rehearsal.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +24,7 @@ KOSPI, KOSDAQ, KOSPI200 = "0001", "1001", "2001"
 
 @dataclass(frozen=True, slots=True)
 class IndexRule:
-    """An index: its name, its level on the world's first day, and whom it counts."""
+    """An index: its name, its level on the world's first day, and its membership predicate."""
 
     name: str
     level: float
@@ -42,7 +42,7 @@ INDEXES: Mapping[str, IndexRule] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class IndexQuote:
-    """An index now. Volume in thousand shares, amount in million won, as the broker prints them."""
+    """An index now. Volume is in thousand shares, amount in million won, as the broker prints them."""
 
     code: str
     name: str
@@ -77,7 +77,7 @@ class SimulatedIndexDay:
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """A KOSPI200 futures contract (지수선물): quarterly, to the second Thursday of its month."""
+    """A KOSPI200 futures contract (지수선물). It expires on the second Thursday of its month."""
 
     code: str
     name: str
@@ -101,7 +101,7 @@ class SimulatedFuture:
 
 @dataclass(slots=True)
 class _Range:
-    """The day's extremes of something that is reckoned, not traded."""
+    """The day's extremes of a calculated value, which has no trades of its own."""
 
     day: date
     first: float
@@ -120,19 +120,19 @@ _OPEN, _CLOSE = time(8, 45), time(15, 45)
 
 @dataclass(slots=True)
 class IndexModel:
-    """Reckons indexes and futures for one exchange."""
+    """Calculates indexes and futures for one exchange."""
 
     exchange: Exchange
     history: History
     seed: int
-    basis_percent: float | None = None  # futures over spot, when a rehearsal holds it
+    basis_percent: float | None = None  # futures over spot in percent; None: from the seed
     _ranges: dict[str, _Range] = field(default_factory=dict)
-    _told: dict[str, tuple[int, int]] = field(default_factory=dict)
+    _last_totals: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     # --- indexes
 
     def index(self, code: str) -> IndexQuote:
-        """Return an index now; its extremes are those seen whenever anybody, or the clock, looked."""
+        """Return an index now. Its extremes are those of the moments at which it was calculated."""
         rule, venues = INDEXES[code], self._members(code)
         last = self._level(rule, venues, lambda venue: venue.tape.last)
         before = self._level(rule, venues, lambda venue: venue.base)
@@ -159,14 +159,14 @@ class IndexModel:
         )
 
     def index_days(self, code: str, until: date | None = None) -> Iterator[SimulatedIndexDay]:
-        """Yield the days of an index, the newest first, as long as all its members were listed."""
+        """Yield the days of an index, newest first, back to the latest listing date of its members."""
         rule, venues = INDEXES[code], self._members(code)
         stocks = [venue.stock for venue in venues]
-        lists = [self.history.days(venue.stock.code, venue.tape, until) for venue in venues]
-        for days in zip(*lists, strict=False):
+        histories = [self.history.days(venue.stock.code, venue.tape, until) for venue in venues]
+        for days in zip(*histories, strict=False):
             opened, high, low, close = (_average(rule, stocks, days, name) for name in ("open", "high", "low", "close"))
             top, bottom = max(opened, close), min(opened, close)
-            # the stocks' extremes do not come at one moment
+            # the stocks do not reach their extremes at the same moment
             yield SimulatedIndexDay(
                 day=days[0].day,
                 open=opened,
@@ -178,16 +178,16 @@ class IndexModel:
             )
 
     def since_last(self, code: str, volume: int, amount: int) -> tuple[int, int]:
-        """Return how much was traded since the index was last told of."""
-        before = self._told.get(code, (volume, amount))
-        self._told[code] = volume, amount
+        """Return the volume and amount traded since the last call for this index."""
+        before = self._last_totals.get(code, (volume, amount))
+        self._last_totals[code] = volume, amount
         return max(0, volume - before[0]), max(0, amount - before[1])
 
     def _members(self, code: str) -> list[Venue]:
         rule = INDEXES[code]
         venues = self.exchange.venues_of(Market.KRX)
-        chosen = [v for v in venues if v.stock.instrument is Instrument.STOCK and rule.counts(v.stock)]
-        return chosen or venues
+        members = [v for v in venues if v.stock.instrument is Instrument.STOCK and rule.counts(v.stock)]
+        return members or venues
 
     def _level(self, rule: IndexRule, venues: list[Venue], price: Callable[[Venue], int]) -> float:
         weight = sum(venue.stock.base_price * venue.stock.listed_shares for venue in venues)
@@ -196,20 +196,20 @@ class IndexModel:
 
     def _range(self, name: str, first: float) -> _Range:
         today = self.exchange.world.today()
-        found = self._ranges.get(name)
-        if found is None or found.day != today:
-            found = self._ranges[name] = _Range(today, first, first, first)
-        return found
+        day_range = self._ranges.get(name)
+        if day_range is None or day_range.day != today:
+            day_range = self._ranges[name] = _Range(today, first, first, first)
+        return day_range
 
     # --- futures
 
     def contracts(self, day: date) -> list[Contract]:
-        """Return the listed contracts, quarter by quarter, the front month (근월물) first."""
-        return _listed(day, "A01", "F", every=3, count=4)
+        """Return the listed quarterly contracts, front month (근월물) first."""
+        return _listed_contracts(day, "A01", "F", every=3, count=4)
 
     def minis(self, day: date) -> list[Contract]:
-        """Return the listed mini contracts (미니), month by month."""
-        return _listed(day, "A05", "미니 F", every=1, count=3)
+        """Return the listed monthly mini contracts (미니), front month first."""
+        return _listed_contracts(day, "A05", "미니 F", every=1, count=3)
 
     def contract(self, code: str, day: date) -> Contract | None:
         return next((c for c in (*self.contracts(day), *self.minis(day)) if c.code == code), None)
@@ -238,7 +238,7 @@ class IndexModel:
         )
 
     def future_days(self, contract: Contract, until: date | None) -> Iterator[SimulatedIndexDay]:
-        """Yield the days of a contract, the newest first, without end."""
+        """Yield the days of a contract, newest first, as far back as the index has days."""
         for day in self.index_days(KOSPI200, until):
             premium = self._fair_premium(contract, day.day) + 0.002 * (_noise(self.seed, f"{day.day}") - 0.5)
             prices = (_on_tick(price * premium) for price in (day.open, day.high, day.low, day.close))
@@ -250,7 +250,7 @@ class IndexModel:
         return 1 + CARRY_PER_YEAR * max(0, (contract.last_day - day).days) / 365
 
     def _premium(self, contract: Contract, now: datetime) -> float:
-        """Return futures over spot: the carry, a swing of forty minutes, a little noise every second."""
+        """Return futures over spot: the carry, a swing of forty minutes, noise that changes each second."""
         if self.basis_percent is not None:
             return 1 + self.basis_percent / 100
         seconds = int((now - datetime.combine(now.date(), time(), KST)).total_seconds())
@@ -260,23 +260,23 @@ class IndexModel:
         return self._fair_premium(contract, now.date()) + swing + jitter
 
     def _rank(self, contract: Contract, now: datetime) -> int:
-        """Return how many contracts of its kind end sooner."""
-        listed = self.contracts(now.date())
-        return (listed if contract in listed else self.minis(now.date())).index(contract)
+        """Return how many contracts of its kind expire earlier."""
+        contracts = self.contracts(now.date())
+        return (contracts if contract in contracts else self.minis(now.date())).index(contract)
 
     def _contracts_traded(self, contract: Contract, now: datetime) -> int:
         share = share_of(now, _OPEN, _CLOSE)
-        whole = int(
+        day_volume = int(
             210_000
             / 20 ** self._rank(contract, now)
             * (0.7 + 0.6 * _noise(self.seed, f"{now.date()}:{contract.code}:traded"))
         )
-        return int(whole * share)
+        return int(day_volume * share)
 
     # --- investors
 
     def investors(self, market: str, now: datetime) -> dict[str, tuple[int, int, int, int]]:
-        """Return by group what it sold and bought today: shares, shares, million won, million won."""
+        """Return today's turnover by investor group: shares sold and bought, million won sold and bought."""
         quote = self.index(KOSDAQ if market == "KSQ" else KOSPI)
         sums = {}
         for group, share in INVESTORS.items():
@@ -292,7 +292,7 @@ class IndexModel:
         return sums
 
 
-# how much of the turnover is whose
+# each investor group's share of the turnover
 INVESTORS: Mapping[str, float] = MappingProxyType(
     {
         "frgn": 0.32,
@@ -311,17 +311,17 @@ INVESTORS: Mapping[str, float] = MappingProxyType(
 )
 
 
-def _listed(day: date, prefix: str, name: str, *, every: int, count: int) -> list[Contract]:
-    found: list[Contract] = []
+def _listed_contracts(day: date, prefix: str, name: str, *, every: int, count: int) -> list[Contract]:
+    contracts: list[Contract] = []
     year, month = day.year, every
-    while len(found) < count:
+    while len(contracts) < count:
         last_day = second_thursday(year, month)
         if last_day >= day:
-            found.append(Contract(f"{prefix}{year % 10}{month:02d}", f"{name} {year}{month:02d}", last_day))
+            contracts.append(Contract(f"{prefix}{year % 10}{month:02d}", f"{name} {year}{month:02d}", last_day))
         month += every
         if month > 12:
             year, month = year + 1, every
-    return found
+    return contracts
 
 
 def second_thursday(year: int, month: int) -> date:
@@ -330,14 +330,14 @@ def second_thursday(year: int, month: int) -> date:
 
 
 def share_of(now: datetime, opens: time, closes: time) -> float:
-    """Return how much of a session is over, 0 to 1."""
+    """Return the elapsed part of a session, 0 to 1."""
     day = now.date()
     begin, end = datetime.combine(day, opens, KST), datetime.combine(day, closes, KST)
     return min(1.0, max(0.0, (now - begin) / (end - begin)))
 
 
 def hash_of(text: str) -> float:
-    """Return a number from 0 to 1 that a text always gives."""
+    """Return a number from 0 to 1 that depends on the text only."""
     return int.from_bytes(blake2b(text.encode(), digest_size=4).digest(), "big") / 2**32
 
 
@@ -364,7 +364,7 @@ def newest(days: Iterator[SimulatedIndexDay], count: int) -> list[SimulatedIndex
 
 @dataclass(frozen=True, slots=True)
 class Foreign:
-    """A US share: symbol, venue, yesterday's close in dollars."""
+    """A US share: symbol, venue, previous close in dollars."""
 
     symbol: str
     venue: str
@@ -401,17 +401,17 @@ class ForeignQuote:
     high: float
     low: float
     volume: int
-    session: str  # 1 regular, 2 before, 3 after; empty while it is closed
+    session: str  # 1 regular, 2 pre-market, 3 after-market; empty while closed
 
 
 def foreign(venue: str, symbol: str) -> Foreign | None:
-    """Return a US share by venue and symbol; daytime venues stand for their night ones."""
+    """Return a US share by venue and symbol. A daytime venue code means its regular venue."""
     share = FOREIGN.get(symbol)
     return share if share is not None and share.venue == _DAYTIME.get(venue, venue) else None
 
 
 def foreign_quote(seed: int, share: Foreign, now: datetime) -> ForeignQuote:
-    """Return a US share at a moment: a path that the seed draws for the whole night."""
+    """Return a US share's quote at a moment, on a path that the seed draws for the whole night."""
     session, opened_at = us_session(now)
     minutes = max(0, int((now - opened_at).total_seconds() // 60)) if session else 390
     path = [_foreign_price(seed, share, opened_at, minute) for minute in range(0, minutes + 1, 5)]
@@ -428,7 +428,7 @@ def _foreign_price(seed: int, share: Foreign, opened_at: datetime, minute: int) 
 
 
 def us_session(now: datetime) -> tuple[str, datetime]:
-    """Return the US session at a Korean moment and when it opened. Summer time moves it by an hour."""
+    """Return the US session at a moment (1, 2, 3 or empty) and its regular open in KST, by US summer time."""
     local = now.astimezone(KST)
     is_summer = _is_us_summer(local.date())
     opens = time(22, 30) if is_summer else time(23, 30)

@@ -1,6 +1,6 @@
-"""The listed shares of the simulated market: real names and codes, plausible figures, nobody's data.
+"""The listed shares of the simulated market: real names and codes, plausible but invented figures.
 
-Base prices are those of the world's first day; from then on yesterday's close is the base.
+Base prices are those of the world's first day; after that the base is the last close.
 """
 
 import os
@@ -28,21 +28,21 @@ class ListedStock:
     par_value: int
     on_nxt: bool
     in_kospi200: bool
-    takes_market: bool  # some stocks refuse market orders at any time (시장가호가불가)
+    takes_market: bool  # False: the stock refuses market orders at any time (시장가호가불가)
 
     @property
     def full_name(self) -> str:
-        """The name of the security itself, as the master prints it."""
+        """The full name of the security, as the master file prints it."""
         return self.name if self.instrument is not Instrument.STOCK else f"{self.name}보통주"
 
     @property
     def listed_on(self) -> date:
-        """The day it was listed (상장일); there are no prices from before."""
+        """The listing date (상장일); there are no earlier prices."""
         return date(1996, 12, 26) if self.instrument is Instrument.STOCK else date(2000, 12, 11)
 
     @property
     def market_label(self) -> str:
-        """The label of its market, as inquire-price prints it (대표 시장)."""
+        """The market label that inquire-price prints (대표 시장)."""
         if self.instrument is not Instrument.STOCK:
             return str(self.instrument)
         if self.board is Board.KOSDAQ:
@@ -67,7 +67,7 @@ def _row(
     board: Board = _KOSPI,
     instrument: Instrument = _SHARE,
 ) -> ListedStock:
-    """Build a row; `flags` holds `n` when NXT trades it, `2` when KOSPI200 counts it, `x` without market orders."""
+    """Return a row. Flags: `n` traded on NXT, `2` member of KOSPI200, `x` refuses market orders."""
     return ListedStock(
         code=code,
         name=name,
@@ -178,7 +178,7 @@ _ROWS = (
     _row("028670", "팬오션", "PAN OCEAN", "운송·창고", "해상 운송업", 3_995, 534_569_512, 1_000, "n2"),
     _row("005880", "대한해운", "KoreaLine", "운송·창고", "해상 운송업", 1_996, 322_747_165, 500),
     _row("008970", "KBI동양철관", "KBI DONGYANG STEEL PIPE", "금속", "1차 철강 제조업", 1_413, 163_243_570, 500),
-    # made up: that this one takes no market orders
+    # invented: this stock takes no market orders
     _row("004410", "서울식품", "Seoul Food", "음식료·담배", "곡물가공품 제조업", 158, 376_234_861, 100, "x"),
     _row("088350", "한화생명", "HANWHA LIFE", "보험", "보험업", 3_260, 868_530_000, 5_000, "n2"),
     _row("009150", "삼성전기", "SEMCO", "전기·전자", "전자부품 제조업", 147_300, 74_693_696, 5_000, "n2"),
@@ -202,17 +202,17 @@ _ROWS = (
     _fund("252670", "KODEX 200선물인버스2X", "SAMSUNG KODEX 200F INVERSE2X", 1_372, 941_300_000),
 )
 
-# for load: the list is filled up to so many stocks with made-up ones, whose codes begin with 9
+# for load tests: the list is filled up to this number of stocks with invented ones, whose codes begin with 9
 VARIABLE = "AEGIS_SIMULATOR_STOCKS"
 
 
-def _made_up(count: int) -> Iterator[ListedStock]:
+def _practice_stocks(count: int) -> Iterator[ListedStock]:
     shares = [row for row in _ROWS if row.instrument is Instrument.STOCK]
     for number in range(count):
-        like = shares[number % len(shares)]
-        row = replace(like, code=f"9{number:04d}0", on_nxt=False, in_kospi200=False, takes_market=True)
+        template = shares[number % len(shares)]
+        row = replace(template, code=f"9{number:04d}0", on_nxt=False, in_kospi200=False, takes_market=True)
         yield replace(row, name=f"연습{number:03d}", english=f"Practice{number:03d}")
 
 
-_LISTED = (*_ROWS, *_made_up(int(os.environ.get(VARIABLE, "0")) - len(_ROWS)))
+_LISTED = (*_ROWS, *_practice_stocks(int(os.environ.get(VARIABLE, "0")) - len(_ROWS)))
 STOCKS: Mapping[str, ListedStock] = MappingProxyType({row.code: row for row in _LISTED})

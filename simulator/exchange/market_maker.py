@@ -1,7 +1,7 @@
-"""One stock on one venue: its book, its tape, and the market maker who keeps ten levels each side.
+"""One stock on one venue: its book, its tape, and the market maker that quotes ten levels on each side.
 
-The maker's best bid is the `anchor`, his best ask one tick above it. A move of one tick is a taker
-who clears the best level on that side, whoever waits there; then the maker lays his levels anew.
+The maker's best bid is the `anchor`, its best ask is one tick above. A move of one tick is a taker that clears the
+best level on that side, customers' orders included; then the maker quotes its levels again.
 """
 
 from bisect import bisect_right
@@ -19,7 +19,7 @@ from simulator.exchange.trade_tape import MinuteBlock, Tape, TapeBar, TapeTrade
 
 @dataclass(frozen=True, slots=True)
 class MakerFill:
-    """Shares that changed hands; owners are order keys, or the market maker."""
+    """Shares that changed hands. `buyer` and `seller` are order keys or `MAKER`."""
 
     price: int
     quantity: int
@@ -30,7 +30,7 @@ class MakerFill:
 
 @lru_cache(maxsize=4_096)
 def _grid(lowest: int, highest: int, instrument: Instrument) -> list[int]:
-    """Return every price of a day, the lowest first."""
+    """Return all prices of a day, in won, in ascending order."""
     is_stock = instrument is Instrument.STOCK
     tiers = ticks.STOCK_LADDER if is_stock else ticks.FUND_LADDER
     top = ticks.STOCK_TOP_TICK if is_stock else ticks.FUND_TOP_TICK
@@ -42,32 +42,32 @@ def _grid(lowest: int, highest: int, instrument: Instrument) -> list[int]:
 
 
 _EVEN = b"\x80" * 20  # the usual quantity at every level
-# how many of a skipped minute's two trades a buyer makes, by its way
+# how many of a skipped minute's two trades have a buyer as taker, by the minute's way
 _BUYERS = bytes(0 if way < order_flow.STILL else 1 if way == order_flow.STILL else 2 for way in range(256))
 
 
 @dataclass(slots=True)
 class Venue:
-    """`book` may be crossed only while an auction collects orders; `is_auction` says so."""
+    """One stock on one venue, prices in won. `book` may be crossed only during an auction (`is_auction`)."""
 
     stock: ListedStock
     market: Market
     base: int
     seed: int
-    unified: Tape | None = None  # the day of both venues together, where a stock trades on both
+    unified: Tape | None = None  # the day of both venues together, if the stock trades on both
     book: OrderBook = field(default_factory=OrderBook)
     tape: Tape = field(init=False)
     lowest: int = field(init=False)
     highest: int = field(init=False)
-    grid: list[int] = field(init=False, repr=False)  # every price of the day, the lowest first
+    grid: list[int] = field(init=False, repr=False)  # all prices of the day, in ascending order
     anchor: int = field(init=False)
     home: int = field(init=False)
     usual: int = field(init=False)
     is_auction: bool = False
     changed_at: datetime | None = None
-    regular_close: TapeBar | None = None  # the day as the closing auction left it
-    static_standard: int = 0  # what a static interruption is measured against; 0 is the day's open
-    _laid_at: int | None = None  # the anchor the maker last laid his levels round; None when they were touched
+    regular_close: TapeBar | None = None  # the day's figures at the end of the closing auction
+    static_standard: int = 0  # reference price of a static interruption; 0 means the day's open
+    _quoted_anchor: int | None = None  # the anchor of the maker's last quotes; None after their quantities changed
 
     def __post_init__(self) -> None:
         self.tape = Tape(last=self.base)
@@ -79,16 +79,16 @@ class Venue:
 
     @property
     def stream(self) -> str:
-        """The name of the draws that its crowd acts by."""
+        """The name of the crowd's random stream."""
         return self.stock.code if self.market is Market.KRX else f"{self.stock.code}:{self.market}"
 
     @property
     def closing_price(self) -> int:
-        """The regular session's close, or the last price before there is one."""
+        """The regular session's close, or the last price if there is none yet."""
         return self.regular_close.close if self.regular_close else self.tape.last
 
     def close_regular(self) -> None:
-        """Keep the day's figures at the regular close; later trades do not change them."""
+        """Save the day's figures at the regular close; later trades do not change them."""
         tape = self.tape
         if tape.volume:
             self.regular_close = TapeBar(tape.open, tape.high, tape.low, tape.last, tape.volume, tape.amount)
@@ -96,23 +96,25 @@ class Venue:
     # --- the maker
 
     def lay_anew(self, spread: bytes = _EVEN) -> None:
-        """Lay the maker's levels if the anchor moved or his quantities were touched since he last did."""
-        if self._laid_at != self.anchor:
+        """Quote the maker's levels if the anchor or a quantity has changed since the last quotes."""
+        if self._quoted_anchor != self.anchor:
             self.lay(spread)
 
     def lay(self, spread: bytes = _EVEN) -> None:
-        """Let the maker stand at his ten levels each side; where he is thin he gets more."""
-        self._laid_at = self.anchor
+        """Quote the maker's ten levels on each side; a level below a fifth of the usual quantity is refilled."""
+        self._quoted_anchor = self.anchor
         bids, asks = self._levels()
         for side, prices, part in ((Side.BUY, bids, spread), (Side.SELL, asks, spread[order_flow.LEVELS :])):
             quantities = {}
             for price, share in zip(prices, part, strict=False):
-                made = self.book.made_quantity(side, price)
-                quantities[price] = made if made * 5 >= self.usual else order_flow.level_quantity(self.usual, share)
+                maker_quantity = self.book.made_quantity(side, price)
+                quantities[price] = (
+                    maker_quantity if maker_quantity * 5 >= self.usual else order_flow.level_quantity(self.usual, share)
+                )
             self.book.lay_made(side, quantities)
 
     def _levels(self) -> tuple[list[int], list[int]]:
-        """Return the maker's ten prices on each side that lie within the day's limits, the best first."""
+        """Return the maker's ten prices of each side that are within the day's limits, bids and asks, best first."""
         above = bisect_right(self.grid, self.anchor)
         if self.is_auction:  # both sides overlap by two ticks, so that the auction has something to match
             bids = self.grid[max(0, above + 2 - order_flow.LEVELS) : above + 2]
@@ -126,7 +128,7 @@ class Venue:
         )
 
     def _touch(self, touched: int, size: int) -> None:
-        """Let one level of the maker have another quantity."""
+        """Change the maker's quantity at one level."""
         bids, asks = self._levels()
         side, prices = (Side.BUY, bids) if touched < order_flow.LEVELS else (Side.SELL, asks)
         index = touched % order_flow.LEVELS
@@ -142,12 +144,12 @@ class Venue:
     # --- trading
 
     def print(self, at: datetime, price: int, quantity: int, taker: Side | None) -> TapeTrade:
-        """Put a trade on the tape."""
+        """Add a trade to the tape."""
         unified = self.unified.add(at, price, quantity, taker) if self.unified is not None else None
         return self.tape.add(at, price, quantity, taker, unified)
 
     def execute(self, side: Side, limit: int, quantity: int, owner: str, at: datetime) -> list[MakerFill]:
-        """Match an incoming order as far as the book goes; what is left is the caller's."""
+        """Match an incoming order as far as the book allows; the caller handles the rest."""
         matches = self.book.take(side, limit, quantity)
         hits = []
         for match in matches:
@@ -158,11 +160,11 @@ class Venue:
             self._follow(side, price)
         if matches:
             self.changed_at = at
-            self._laid_at = None
+            self._quoted_anchor = None
         return hits
 
     def _follow(self, taker: Side, price: int) -> None:
-        """Move the anchor past a level whose maker was wholly eaten."""
+        """Move the anchor past a level at which the maker's quantity is used up."""
         if self.book.made_quantity(other(taker), price):
             return
         if taker is Side.BUY and price > self.anchor:
@@ -171,7 +173,7 @@ class Venue:
             self.anchor = self._down(price)
 
     def move(self, direction: int, at: datetime) -> list[MakerFill]:
-        """Clear the best level of one side: the price moves a tick, unless it stands at its daily limit."""
+        """Clear the best level of one side: the price moves one tick unless it is at its daily limit."""
         if direction > 0:
             price = self._up(self.anchor)
             if price > self.highest:
@@ -190,7 +192,7 @@ class Venue:
         return self.execute(taker, limit, self.book.available(taker, limit), MAKER, at)
 
     def walk_to(self, price: int, at: datetime) -> list[MakerFill]:
-        """Trade tick by tick until the last price is `price`, so that every order on the way fills."""
+        """Trade tick by tick until the last price is `price`, so that all orders on the way fill."""
         hits: list[MakerFill] = []
         while self.tape.last != price or not self.tape.volume:
             if price > self.anchor:
@@ -204,19 +206,19 @@ class Venue:
         return hits
 
     def put_at(self, price: int) -> None:
-        """Stand at `price` without a trade, as where nothing trades now."""
+        """Set the price to `price` without a trade, for a venue that does not trade now."""
         self.tape.last = self.anchor = self.home = price
-        self._laid_at = None
+        self._quoted_anchor = None
         self.lay()
 
     def step(self, draw: order_flow.Draw, at: datetime, lead: int | None = None) -> list[MakerFill]:
-        """Let the crowd act once. `lead` is an anchor to follow tick by tick instead of the own draws."""
+        """Let the crowd act once. If `lead` is given, the anchor follows it tick by tick instead of the draw."""
         if self.is_auction:
             self._drift(draw)
             return []
         self.lay_anew(draw.spread)
-        hits = self._taken(draw, at)
-        hits += self._met_halfway(draw, at)
+        hits = self._trade_taker(draw, at)
+        hits += self._trade_midpoint(draw, at)
         direction = self._direction(draw, lead)
         if direction:
             hits += self.move(direction, at)
@@ -225,21 +227,21 @@ class Venue:
         self.changed_at = at
         return hits
 
-    def _taken(self, draw: order_flow.Draw, at: datetime) -> list[MakerFill]:
+    def _trade_taker(self, draw: order_flow.Draw, at: datetime) -> list[MakerFill]:
         size = int(self.usual * draw.size * 0.6)
         if not size:
             return []
         price = self.book.best(other(draw.taker))
         if price is None:
             return []
-        made = self.book.made_quantity(other(draw.taker), price)
-        waiting = self.book.quantity(other(draw.taker), price)
-        # the crowd's small orders leave the maker something: only a drawn move shifts the price
-        room = waiting - 1 if made else waiting
+        maker_quantity = self.book.made_quantity(other(draw.taker), price)
+        level_quantity = self.book.quantity(other(draw.taker), price)
+        # the crowd's small orders leave the maker at least one share: only a drawn move shifts the price
+        room = level_quantity - 1 if maker_quantity else level_quantity
         return self.execute(draw.taker, price, min(size, room), MAKER, at) if room > 0 else []
 
-    def _met_halfway(self, draw: order_flow.Draw, at: datetime) -> list[MakerFill]:
-        """Now and then two of the crowd meet at the midpoint (중간가): a price off the grid."""
+    def _trade_midpoint(self, draw: order_flow.Draw, at: datetime) -> list[MakerFill]:
+        """Sometimes trade two crowd orders at the midpoint (중간가), a price off the grid."""
         if draw.chance >= order_flow.HALFWAY or self.book.has_guests():
             return []
         ask, bid = self.book.best(Side.SELL), self.book.best(Side.BUY)
@@ -258,15 +260,15 @@ class Venue:
     # --- auctions
 
     def open_auction(self) -> None:
-        """Begin to collect orders; nothing trades until `uncross`."""
+        """Start to collect orders; nothing trades until `uncross`."""
         self.is_auction = True
         self.lay()
 
     def _drift(self, draw: order_flow.Draw) -> None:
         direction = self._direction(draw, None)
         if direction:
-            moved = self._up(self.anchor) if direction > 0 else self._down(self.anchor)
-            self.anchor = min(self.highest, max(self.lowest, moved))
+            anchor = self._up(self.anchor) if direction > 0 else self._down(self.anchor)
+            self.anchor = min(self.highest, max(self.lowest, anchor))
         self.lay(draw.spread)
         self._touch(draw.touched, draw.spread[0])
 
@@ -275,7 +277,7 @@ class Venue:
         return self.book.indication(self.tape.last) if self.is_auction else Indication()
 
     def uncross(self, at: datetime) -> list[MakerFill]:
-        """End the auction: everything that crosses trades at one price."""
+        """End the auction: all crossing orders trade at one price."""
         self.lay_anew()
         price, crossings = self.book.uncross(self.tape.last)
         self.is_auction = False
@@ -292,7 +294,7 @@ class Venue:
     # --- skipped minutes
 
     def skipped_prices(self, ways: bytes) -> list[int]:
-        """Return the last price of each skipped minute. `ways` are drawn by `flow.walk`; home pulls the price back."""
+        """Return the last price of each skipped minute, by the ways of `order_flow.walk` and the pull towards home."""
         grid = self.grid
         home = bisect_right(grid, self.home) - 1
         place = max(0, bisect_right(grid, self.anchor if self.is_auction else self.tape.last) - 1)
@@ -322,13 +324,13 @@ class Venue:
         self.place_at(minute.closes[0], at)
 
     def place_at(self, price: int, at: datetime) -> None:
-        """Move the maker to `price`. He lays his levels there when the book is needed."""
+        """Move the maker to `price`. Its levels there are quoted when the book is needed."""
         self.anchor = price
         self.changed_at = at
-        self._laid_at = None
+        self._quoted_anchor = None
 
     def walk_through(self, price: int, at: datetime) -> list[MakerFill]:
-        """Trade to `price` through the book and fill the customers' orders there; `home` does not change."""
+        """Trade through the book to `price` and fill customers' orders there; `home` does not change."""
         home = self.home
         hits = self.walk_to(price, at)
         if max(self.book.guests(Side.BUY), default=0) >= price:

@@ -1,7 +1,7 @@
-"""A limit order book with real queues: price first, then time. Pure: no clock, no tape, no names.
+"""A limit order book with price-time priority. Pure: no clock, no tape, no stock codes.
 
-An entry without an owner belongs to the market maker. His quantity at a price shrinks from the back
-and grows at the back, so that he never pushes in front of a customer who waits there.
+An entry without an owner belongs to the market maker. Its quantity at a price shrinks from the back and grows at
+the back, so that it never moves ahead of a waiting customer.
 """
 
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ MAKER = ""
 
 @dataclass(slots=True)
 class BookEntry:
-    """What one owner has waiting at one price."""
+    """The waiting shares of one owner at one price."""
 
     owner: str
     quantity: int
@@ -23,7 +23,7 @@ class BookEntry:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Shares that changed hands with `owner`, who was waiting, at the price he waited at."""
+    """Shares traded with the resting order of `owner`, at that order's price."""
 
     price: int
     quantity: int
@@ -32,7 +32,7 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class BookTrade:
-    """Shares matched in an auction, all at its one price."""
+    """Shares matched in an auction, at the auction price."""
 
     quantity: int
     buyer: str
@@ -41,7 +41,7 @@ class BookTrade:
 
 @dataclass(frozen=True, slots=True)
 class Indication:
-    """What an auction would do now: its price, its volume. Both 0 when nothing crosses."""
+    """The expected price, in won, and volume of an auction. Both are 0 if nothing crosses."""
 
     price: int = 0
     quantity: int = 0
@@ -56,45 +56,45 @@ class OrderBook:
 
     def __init__(self) -> None:
         self._sides: dict[Side, dict[int, list[BookEntry]]] = {Side.BUY: {}, Side.SELL: {}}
-        # sums by price, of the maker's shares and of his guests': they are asked for at every step
-        self._made: dict[Side, dict[int, int]] = {Side.BUY: {}, Side.SELL: {}}
-        self._guests: dict[Side, dict[int, int]] = {Side.BUY: {}, Side.SELL: {}}
+        # sums by price of the maker's and the customers' shares: each step reads them
+        self._maker_sums: dict[Side, dict[int, int]] = {Side.BUY: {}, Side.SELL: {}}
+        self._customer_sums: dict[Side, dict[int, int]] = {Side.BUY: {}, Side.SELL: {}}
 
     def best(self, side: Side) -> int | None:
-        """Return the price first in line on `side`, None when nobody waits there."""
+        """Return the best price of `side` in won, None if the side is empty."""
         levels = self._sides[side]
         if not levels:
             return None
         return max(levels) if side is Side.BUY else min(levels)
 
     def prices(self, side: Side) -> list[int]:
-        """Return the prices of `side`, the best first."""
+        """Return the prices of `side`, best first."""
         return sorted(self._sides[side], reverse=side is Side.BUY)
 
     def quantity(self, side: Side, price: int) -> int:
-        return self._made[side].get(price, 0) + self._guests[side].get(price, 0)
+        return self._maker_sums[side].get(price, 0) + self._customer_sums[side].get(price, 0)
 
     def made_quantity(self, side: Side, price: int) -> int:
-        """Return the market maker's part of what waits at `price`."""
-        return self._made[side].get(price, 0)
+        """Return the market maker's shares at `price`."""
+        return self._maker_sums[side].get(price, 0)
 
     def depth(self, side: Side, count: int) -> list[tuple[int, int]]:
-        """Return up to `count` pairs of price and quantity, the best first."""
+        """Return up to `count` pairs of price and quantity, best first."""
         return [(price, self.quantity(side, price)) for price in self.prices(side)[:count]]
 
     def total(self, side: Side) -> int:
-        return sum(self._made[side].values()) + sum(self._guests[side].values())
+        return sum(self._maker_sums[side].values()) + sum(self._customer_sums[side].values())
 
     def available(self, taker: Side, limit: int) -> int:
-        """Return how many shares a `taker` could have at once at `limit` or better."""
+        """Return how many shares a `taker` could trade now at `limit` or better."""
         return sum(self.quantity(other(taker), price) for price in self._reachable(taker, limit))
 
     def take(self, taker: Side, limit: int, quantity: int) -> list[Match]:
-        """Match an incoming order against those who wait; what finds nobody is left to the caller."""
-        waiting = self._sides[other(taker)]
+        """Match an incoming order with resting orders; the caller handles the unmatched rest."""
+        levels = self._sides[other(taker)]
         matches: list[Match] = []
         for price in self._reachable(taker, limit):
-            entries = waiting[price]
+            entries = levels[price]
             while entries and quantity:
                 first = entries[0]
                 traded = min(first.quantity, quantity)
@@ -105,7 +105,7 @@ class OrderBook:
                 if not first.quantity:
                     del entries[0]
             if not entries:
-                del waiting[price]
+                del levels[price]
             if not quantity:
                 break
         return matches
@@ -120,50 +120,50 @@ class OrderBook:
             entries.append(BookEntry(owner, quantity))
 
     def remove(self, side: Side, price: int, owner: str, quantity: int) -> int:
-        """Take up to `quantity` of `owner` out of the queue at `price`, the newest first; return how much."""
+        """Remove up to `quantity` shares of `owner` from the queue at `price`, newest first; return how many."""
         entries = self._sides[side].get(price, [])
-        left = quantity
+        remaining = quantity
         for index in range(len(entries) - 1, -1, -1):
-            if entries[index].owner != owner or not left:
+            if entries[index].owner != owner or not remaining:
                 continue
-            gone = min(entries[index].quantity, left)
-            left -= gone
-            entries[index].quantity -= gone
+            removed = min(entries[index].quantity, remaining)
+            remaining -= removed
+            entries[index].quantity -= removed
             if not entries[index].quantity:
                 del entries[index]
         if not entries:
             self._sides[side].pop(price, None)
-        self._count(side, price, owner, left - quantity)
-        return quantity - left
+        self._count(side, price, owner, remaining - quantity)
+        return quantity - remaining
 
     def set_made(self, side: Side, price: int, quantity: int) -> None:
-        """Let the market maker have `quantity` at `price`, no more and no less."""
-        more = quantity - self.made_quantity(side, price)
-        if more > 0:
-            self.rest(side, price, more, MAKER)
-        elif more < 0:
-            self.remove(side, price, MAKER, -more)
+        """Set the market maker's shares at `price` to `quantity`."""
+        change = quantity - self.made_quantity(side, price)
+        if change > 0:
+            self.rest(side, price, change, MAKER)
+        elif change < 0:
+            self.remove(side, price, MAKER, -change)
 
     def lay_made(self, side: Side, quantities: dict[int, int]) -> None:
-        """Let the market maker have these quantities by price on `side`, and no others."""
-        if not self._guests[side]:  # nobody's place in a queue is to be kept
-            self._made[side] = quantities
+        """Set the market maker's shares on `side` to exactly these quantities by price."""
+        if not self._customer_sums[side]:  # without customers there are no queue positions to preserve
+            self._maker_sums[side] = quantities
             self._sides[side] = {price: [BookEntry(MAKER, quantity)] for price, quantity in quantities.items()}
             return
-        for price in self._made[side].keys() - quantities.keys():
+        for price in self._maker_sums[side].keys() - quantities.keys():
             self.set_made(side, price, 0)
         for price, quantity in quantities.items():
             self.set_made(side, price, quantity)
 
     def guests(self, side: Side) -> Iterable[int]:
         """Return the prices at which customers wait on `side`."""
-        return self._guests[side]
+        return self._customer_sums[side]
 
     def has_guests(self) -> bool:
-        return bool(self._guests[Side.BUY] or self._guests[Side.SELL])
+        return bool(self._customer_sums[Side.BUY] or self._customer_sums[Side.SELL])
 
     def ahead(self, side: Side, price: int, owner: str) -> int:
-        """Return how many shares stand before `owner` at `price`."""
+        """Return how many shares are ahead of `owner` at `price`."""
         shares = 0
         for entry in self._sides[side].get(price, ()):
             if entry.owner == owner:
@@ -172,9 +172,10 @@ class OrderBook:
         return shares
 
     def indication(self, reference: int) -> Indication:
-        """Return the auction's price and volume now (단일가): the most shares, then the least left over.
+        """Return the auction's price and volume now (단일가).
 
-        Of prices that are equal even so, the one nearest to `reference` wins.
+        The price is the one with the largest volume, then the smallest imbalance, then the smallest distance to
+        `reference`.
         """
         prices = sorted({*self._sides[Side.BUY], *self._sides[Side.SELL]})
         supplies = accumulate(self.quantity(Side.SELL, price) for price in prices)
@@ -189,13 +190,13 @@ class OrderBook:
         return Indication(price, -rank[0]) if rank[0] else Indication()
 
     def uncross(self, reference: int) -> tuple[int, list[BookTrade]]:
-        """Hold the auction: return its price and who traded with whom; price 0 when nothing crossed."""
-        deal = self.indication(reference)
+        """Execute the auction: return its price and its trades. The price is 0 if nothing crossed."""
+        auction = self.indication(reference)
         crossings: list[BookTrade] = []
-        left = deal.quantity
-        while left:
+        remaining = auction.quantity
+        while remaining:
             buyer, seller = self._first(Side.BUY), self._first(Side.SELL)
-            traded = min(buyer.quantity, seller.quantity, left)
+            traded = min(buyer.quantity, seller.quantity, remaining)
             crossings.append(BookTrade(traded, buyer.owner, seller.owner))
             for side, entry in ((Side.BUY, buyer), (Side.SELL, seller)):
                 price = self.best(side)
@@ -204,11 +205,11 @@ class OrderBook:
                 entry.quantity -= traded
                 if not entry.quantity:
                     self._drop_first(side)
-            left -= traded
-        return deal.price, crossings
+            remaining -= traded
+        return auction.price, crossings
 
     def _count(self, side: Side, price: int, owner: str, change: int) -> None:
-        sums = (self._made if owner == MAKER else self._guests)[side]
+        sums = (self._maker_sums if owner == MAKER else self._customer_sums)[side]
         total = sums.get(price, 0) + change
         if total:
             sums[price] = total
@@ -216,10 +217,10 @@ class OrderBook:
             sums.pop(price, None)
 
     def _reachable(self, taker: Side, limit: int) -> list[int]:
-        waiting = self._sides[other(taker)]
+        levels = self._sides[other(taker)]
         if taker is Side.BUY:
-            return sorted(price for price in waiting if price <= limit)
-        return sorted((price for price in waiting if price >= limit), reverse=True)
+            return sorted(price for price in levels if price <= limit)
+        return sorted((price for price in levels if price >= limit), reverse=True)
 
     def _first(self, side: Side) -> BookEntry:
         price = self.best(side)

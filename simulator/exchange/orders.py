@@ -1,4 +1,4 @@
-"""A customer's order as the broker keeps it, and what a customer may ask for."""
+"""A customer's order in the broker's records, and the parameters of a new order."""
 
 from dataclasses import dataclass
 from datetime import date
@@ -11,10 +11,10 @@ class OrderStatus(StrEnum):
     OPEN = "open"
     FILLED = "filled"
     CANCELLED = "cancelled"
-    REPLACED = "replaced"  # amended: what was left went to a new number
+    REPLACED = "replaced"  # amended: the rest moved to a new order number
     EXPIRED = "expired"
     REJECTED = "rejected"
-    DONE = "done"  # a cancel request, carried out
+    DONE = "done"  # a completed cancel request
 
 
 class Request(StrEnum):
@@ -25,7 +25,7 @@ class Request(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class NewOrder:
-    """What order-cash asks for. Prices are won, 0 where the kind has none."""
+    """The parameters of order-cash. Prices are won, 0 if the kind has none."""
 
     account: str
     code: str
@@ -40,7 +40,7 @@ class NewOrder:
 
 @dataclass(slots=True)
 class Order:
-    """One line of the order list. A cancel or amend request is a line of its own."""
+    """One row of the order list. A cancel or amend request is a row of its own."""
 
     date: date
     number: int
@@ -57,22 +57,22 @@ class Order:
     price: int
     stop_price: int
     time: str
-    book_price: int  # where it stands in a queue; a conditional limit (조건부지정가) leaves its price for the close
-    reserve_price: int  # what one share still to be bought locks up
+    book_price: int  # price in the queue; a conditional limit (조건부지정가) leaves its `price` in the closing auction
+    reserve_price: int  # won reserved per unfilled share of a buy
     status: OrderStatus = OrderStatus.OPEN
     filled: int = 0
     amount: int = 0
     fee: int = 0
     tax: int = 0
-    cancelled: int = 0  # the next two included
-    replaced: int = 0  # went to the new number of an amend
-    expired: int = 0  # taken back by the end of a session
+    cancelled: int = 0  # includes `replaced` and `expired`
+    replaced: int = 0  # moved to the new order number of an amend
+    expired: int = 0  # withdrawn at the end of a session
     rejected: int = 0
     triggered: bool = False
 
     @property
     def key(self) -> str:
-        """The name of its entry in a book, unique over days."""
+        """The owner name of its book entries, unique over days."""
         return f"{self.date:%Y%m%d}-{self.number}"
 
     @property

@@ -1,8 +1,8 @@
-"""Time in the simulated market: steps, phases, the day's turn.
+"""Time in the simulated market: steps, phases, change of day.
 
-A gap of more than `CATCH_UP` is not stepped through. It passes in `fast_forward`: resting orders that the
-price reaches still fill, every phase boundary is kept, and only the last `SETTLE` are stepped. A whole day
-that is skipped is one bar for each stock.
+A gap longer than `CATCH_UP` is not stepped through. `fast_forward` passes it: resting orders that the price reaches
+still fill, all phase boundaries apply, and only the last `SETTLE` is stepped. A skipped whole day is one bar per
+stock.
 """
 
 from collections.abc import Callable
@@ -37,13 +37,13 @@ _SPECIAL_KINDS = {
     PhaseName.AFTER_HOURS_SINGLE: {OrderKind.AFTER_HOURS_SINGLE},
     PhaseName.PRE_MARKET: {OrderKind.GTP_LIMIT, OrderKind.GTP_BEST, OrderKind.GTP_OWN_BEST},
 }
-_LIVES_ON = frozenset({OrderKind.LIMIT, OrderKind.BEST, OrderKind.OWN_BEST})
+_MOVES_TO_NXT = frozenset({OrderKind.LIMIT, OrderKind.BEST, OrderKind.OWN_BEST})
 _KRX_AFTER = frozenset(OrderKind(str(code)) for code in range(41, 48))
 
 
 @dataclass(frozen=True, slots=True)
 class Boundary:
-    """A moment at which a venue's day changes; what ends goes before what begins."""
+    """A moment at which a venue's phase changes. By `rank`, ends come before beginnings."""
 
     at: datetime
     rank: int
@@ -60,12 +60,12 @@ class Clockwork:
         self._fast_forward = FastForward(exchange, offbook, seed)
         self._boundaries: list[Boundary] = []
         self._stepped_from: datetime | None = None  # time before this moment is skipped
-        self._manual_step = 10**6  # steps asked for by hand draw from beyond the day's own
+        self._manual_step = 10**6  # steps of the control API use numbers beyond the day's own
 
     # --- entries
 
     def advance(self, now: datetime, *, stepping: bool = True) -> None:
-        """Bring the market to `now`: all that was due happens, in its order."""
+        """Bring the market to `now`: all due events happen in order."""
         exchange = self._exchange
         is_first = exchange.reached is None
         if is_first:
@@ -75,7 +75,7 @@ class Clockwork:
             self._rewind(now)
         is_jump = now - exchange.reached > CATCH_UP
         self._stepped_from = now - SETTLE if is_jump else exchange.reached
-        self._turn_days(now)
+        self._advance_days(now)
         while self._boundaries and self._boundaries[0].at <= now:
             boundary = self._boundaries.pop(0)
             self._pass_time(boundary.at, stepping=stepping)
@@ -89,13 +89,13 @@ class Clockwork:
             self.mark(now)
 
     def step(self, count: int, now: datetime) -> None:
-        """Let the crowd act `count` times at `now`, whatever the clock does."""
+        """Let the crowd act `count` times at `now`, independent of the clock."""
         for _ in range(count):
             self._manual_step += 1
             self._step_all(self._manual_step, now, self._active(now))
 
     def set_price(self, code: str, price: int, now: datetime) -> None:
-        """Trade a stock tick by tick to `price`, on each venue that is open; elsewhere just mark it."""
+        """Trade a stock tick by tick to `price` on each open venue; on other venues only set the price."""
         exchange = self._exchange
         for market in VENUES:
             venue = exchange.venues.get((code, market))
@@ -103,7 +103,7 @@ class Clockwork:
                 continue
             if self._is_continuous(market, now) and not venue.is_auction:
                 exchange.book_hits(venue, venue.walk_to(price, now))
-                venue.static_standard = price  # what is ordered from outside interrupts nothing
+                venue.static_standard = price  # a price set by the control API causes no interruption
                 self._offbook.work(venue, now, order_flow.draw(self._seed, now.date(), venue.stream, 0))
             else:
                 venue.put_at(price)
@@ -123,20 +123,20 @@ class Clockwork:
             self._restore()
 
     def _restore(self) -> None:
-        """Put a rebuilt world's market back where its last mark left it, and its orders into their queues."""
+        """Restore the market of a rebuilt world from its last mark, and put the orders back into their queues."""
         exchange, world = self._exchange, self._exchange.world
-        for name, words in world.marks.items():
+        for name, mark in world.marks.items():
             code, market = name.split(":")
             venue = exchange.venues.get((code, Market(market)))
             if venue is not None:
-                _restore_venue(venue, words, world.today())
+                _restore_venue(venue, mark, world.today())
                 venue.tape.minutes.update(world.bars.get(name, {}))
         for name, (_, price) in world.last_prices.items():
             code, market = name.split(":")
             if (code, Market(market)) in exchange.venues:
                 exchange.venues[code, Market(market)].put_at(price)
         for interruption in world.interruptions:
-            if not interruption.ended:  # nobody was there to end it
+            if not interruption.ended:  # the process stopped before the interruption ended
                 exchange.record("resumption", code=interruption.code, ended=interruption.began)
         for code, tape in exchange.unified.items():
             tape.absorb(exchange.venues[code, market].tape for market in VENUES)
@@ -153,10 +153,10 @@ class Clockwork:
             else:
                 exchange.rest(order)
         for venue in exchange.venues.values():
-            venue.lay()  # apart from the customers' orders
+            venue.lay()  # after the customers' orders, which the maker's levels must not cross
 
     def _rewind(self, now: datetime) -> None:
-        """The clock was set back: the market goes on from there, what happened stays."""
+        """Continue from `now` after the clock was set back; earlier events stay."""
         exchange = self._exchange
         if now.date() < exchange.world.today():
             day = now.date() if is_trading_day(now.date()) else next_trading_day(now.date(), -1)
@@ -167,19 +167,19 @@ class Clockwork:
         self._boundaries = [boundary for boundary in self._timeline(exchange.world.today()) if boundary.at > now]
         self._set_modes(now)
 
-    def _turn_days(self, now: datetime) -> None:
-        """Close the current day and begin the next, as often as `now` demands."""
+    def _advance_days(self, now: datetime) -> None:
+        """Close the current day and start the next, until `now` is reached."""
         exchange = self._exchange
         while True:
-            coming = next_trading_day(exchange.world.today())
-            if coming > now.date():
+            next_day = next_trading_day(exchange.world.today())
+            if next_day > now.date():
                 return
-            midnight = datetime.combine(coming, time(), KST)
-            whole_day_skipped = next_trading_day(coming) <= now.date()
+            midnight = datetime.combine(next_day, time(), KST)
+            is_skipped = next_trading_day(next_day) <= now.date()
             self._finish_day(midnight)
-            self._start_day(coming, {code: self._close_of(code) for code in self._exchange.listed})
-            if whole_day_skipped:
-                self._live_day_afar(coming)
+            self._start_day(next_day, {code: self._close_of(code) for code in self._exchange.listed})
+            if is_skipped:
+                self._pass_day(next_day)
 
     def _finish_day(self, midnight: datetime) -> None:
         while self._boundaries:
@@ -188,8 +188,8 @@ class Clockwork:
             boundary.act(boundary.at)
         self._expire_all(midnight)
 
-    def _live_day_afar(self, day: date) -> None:
-        """Let a day that nobody watches pass as one bar for each stock."""
+    def _pass_day(self, day: date) -> None:
+        """Pass a skipped day as one bar per stock."""
         self._boundaries = []
         noon = datetime.combine(day, time(12), KST)
         for venue in self._exchange.venues_of(Market.KRX):
@@ -257,7 +257,7 @@ class Clockwork:
             if phase.name is PhaseName.AFTER_HOURS_SINGLE:
                 moment = starts_at + SINGLE_PRICE_EVERY
                 while moment < ends_at:
-                    boundaries.append(Boundary(moment, 0, partial(self._hold_single_price, phase)))
+                    boundaries.append(Boundary(moment, 0, partial(self._match_single_price, phase)))
                     moment += SINGLE_PRICE_EVERY
         return sorted(boundaries, key=lambda boundary: (boundary.at, boundary.rank))
 
@@ -281,12 +281,12 @@ class Clockwork:
                 self._expire(order, at)
 
     def _close_regular(self, at: datetime) -> None:
-        """The regular day is over: closes are kept, and SOR orders that rest move on to NXT."""
+        """At the end of the regular session: save closes and move resting SOR orders to NXT."""
         exchange = self._exchange
         for venue in exchange.venues_of(Market.KRX):
             venue.close_regular()
         for order in exchange.world.all_open():
-            moves = order.market is Market.SOR and order.venue is Market.KRX and order.kind in _LIVES_ON
+            moves = order.market is Market.SOR and order.venue is Market.KRX and order.kind in _MOVES_TO_NXT
             if moves and (order.code, Market.NXT) in exchange.venues:
                 exchange.unrest(order, order.remaining)
                 exchange.record("change", at, date=order.date.isoformat(), number=order.number, venue=Market.NXT)
@@ -295,7 +295,7 @@ class Clockwork:
     # --- interruptions (VI) and halts
 
     def interrupt(self, code: str, kind: str, now: datetime) -> bool:
-        """Hold a stock in a single price for two minutes; False where it does not trade continuously now."""
+        """Put a stock into a two-minute auction (VI). Return False if it does not trade continuously now."""
         exchange = self._exchange
         krx = exchange.venue(code)
         trading = [v for v in self._venues_of(code) if not v.is_auction and self._is_continuous(v.market, now)]
@@ -317,7 +317,7 @@ class Clockwork:
         exchange = self._exchange
         exchange.record("resumption", at, code=code, ended=f"{at:%H%M%S}")
         for venue in self._venues_of(code):
-            # a closing auction that began meanwhile goes on
+            # a closing auction that started in the meantime continues
             if venue.is_auction and self._is_continuous(venue.market, at):
                 exchange.book_hits(venue, venue.uncross(at))
                 self._offbook.from_queues(venue)
@@ -326,13 +326,13 @@ class Clockwork:
             exchange.tell(StatusChanged(code, venue.market))
 
     def halt(self, code: str, halted: bool, now: datetime) -> None:
-        """Stop a stock's trading (거래정지), or let it go on. Its resting orders wait."""
+        """Halt a stock's trading (거래정지) or resume it. Its resting orders wait."""
         self._exchange.record("halt", now, code=code, halted=halted)
         for venue in self._venues_of(code):
             self._exchange.tell(StatusChanged(code, venue.market))
 
     def stop_market(self, operation: str, now: datetime, *, halted: bool | None = None) -> None:
-        """Tell the listeners of every stock an operation code of the market; halt or resume all trading, or neither."""
+        """Publish a market operation code for all stocks. `halted` halts or resumes all trading; None does neither."""
         self._exchange.record("market_operation", now, code=operation)
         for code in self._exchange.listed:
             if halted is not None:
@@ -348,7 +348,7 @@ class Clockwork:
         return any(phase.matching is Matching.CONTINUOUS for phase in self._exchange.phases(market, now))
 
     def _at_close(self, now: datetime) -> set[Market]:
-        """Return the markets that trade at a closing price and nothing else."""
+        """Return the markets that trade at a closing price only."""
         phases = {market: self._exchange.phases(market, now) for market in VENUES}
         return {
             market
@@ -356,13 +356,13 @@ class Clockwork:
             if current and all(phase.matching is Matching.FIXED for phase in current)
         }
 
-    def _interrupt_the_wild(self, venue: Venue, at: datetime) -> None:
-        """Interrupt a stock that strayed 10 % from where its static reference stands."""
+    def _interrupt_if_volatile(self, venue: Venue, at: datetime) -> None:
+        """Interrupt a stock whose price is 10 % or more from its static reference."""
         standard = venue.static_standard or venue.tape.open
         if standard and abs(venue.tape.last - standard) * 100 >= STATIC_LIMIT_PCT * standard:
             self.interrupt(venue.stock.code, "1", at)
 
-    def _hold_single_price(self, phase: Phase, at: datetime) -> None:
+    def _match_single_price(self, phase: Phase, at: datetime) -> None:
         self._uncross(phase.market, at)
         for venue in self._exchange.venues_of(phase.market):
             venue.open_auction()
@@ -374,7 +374,7 @@ class Clockwork:
             self._exchange.tell(BookChanged(venue.stock.code, market))
 
     def _ends_with(self, order: Order, phase: Phase) -> bool:
-        """Whether an order lives no longer than `phase`."""
+        """Return whether an order expires at the end of `phase`."""
         if phase.name in _SPECIAL_KINDS:
             return order.kind in _SPECIAL_KINDS[phase.name]
         if phase.market is Market.NXT:
@@ -408,21 +408,21 @@ class Clockwork:
         return [venue for (code, market), venue in exchange.venues.items() if market in alive and code not in idle]
 
     def _pass_time(self, until: datetime, *, stepping: bool) -> None:
-        """Live through the time up to `until`, in which no phase begins or ends."""
+        """Pass the time up to `until`, in which no phase begins or ends."""
         exchange = self._exchange
         assert exchange.reached is not None
         assert self._stepped_from is not None
-        begun = exchange.reached
+        start = exchange.reached
         exchange.reach(until)
-        active = self._active(begun)
+        active = self._active(start)
         if not active or not stepping:
             return
         skipped_until = min(until, self._stepped_from)
-        if begun < skipped_until:
-            self._fast_forward.pass_time(begun, skipped_until, active, self._at_close(begun))
-            begun = skipped_until
+        if start < skipped_until:
+            self._fast_forward.pass_time(start, skipped_until, active, self._at_close(start))
+            start = skipped_until
         day = datetime.combine(exchange.world.today(), time(), KST)
-        for number in range((begun - day) // STEP + 1, (until - day) // STEP + 1):
+        for number in range((start - day) // STEP + 1, (until - day) // STEP + 1):
             at = day + number * STEP
             self._step_all(number, at, active)
             if number % (MARK_EVERY // STEP) == 0:
@@ -446,14 +446,14 @@ class Clockwork:
                 exchange.book_hits(venue, hits)
             self._offbook.work(venue, at, draw)
             if hits and venue.market is Market.KRX and not venue.is_auction:
-                self._interrupt_the_wild(venue, at)
+                self._interrupt_if_volatile(venue, at)
             exchange.tell(BookChanged(venue.stock.code, venue.market))
 
     def _step_number(self, at: datetime) -> int:
         return (at - datetime.combine(self._exchange.world.today(), time(), KST)) // STEP
 
     def mark(self, at: datetime) -> None:
-        """Write down where the market stands, so that a restart finds it there."""
+        """Record the state of the market, so that a restart can continue from it."""
         number = self._step_number(at)
         minute = f"{at - _MINUTE:%H%M}"
         venues, bars = {}, {}
@@ -461,7 +461,7 @@ class Clockwork:
             tape = venue.tape
             if not tape.volume:
                 continue
-            venues[f"{code}:{market}"] = _venue_words(venue)
+            venues[f"{code}:{market}"] = _venue_mark(venue)
             bar = tape.printed_bar(minute)
             if bar is not None:
                 bars[f"{code}:{market}"] = [bar.open, bar.high, bar.low, bar.close, bar.volume, bar.amount]
@@ -477,7 +477,7 @@ def _day_bar(venue: Venue) -> list[int]:
     return [tape.open, tape.high, tape.low, tape.last, tape.volume, tape.amount]
 
 
-def _venue_words(venue: Venue) -> list[int | str]:
+def _venue_mark(venue: Venue) -> list[int | str]:
     tape = venue.tape
     times = [f"{at:%H%M%S}" if at else "" for at in (tape.open_at, tape.high_at, tape.low_at)]
     return [
@@ -486,13 +486,13 @@ def _venue_words(venue: Venue) -> list[int | str]:
     ]  # fmt: skip
 
 
-def _restore_venue(venue: Venue, words: list[int | str], day: date) -> None:
+def _restore_venue(venue: Venue, mark: list[int | str], day: date) -> None:
     tape = venue.tape
-    numbers = [int(word) for word in words[:12]]
+    numbers = [int(value) for value in mark[:12]]
     (tape.last, tape.open, tape.high, tape.low, tape.volume, tape.amount, tape.buys, tape.sells,
      tape.bought, tape.sold, venue.anchor, venue.home) = numbers  # fmt: skip
     moments = [
-        datetime.combine(day, time(int(w[:2]), int(w[2:4]), int(w[4:])), KST) if w else None
-        for w in map(str, words[12:15])
+        datetime.combine(day, time(int(hhmmss[:2]), int(hhmmss[2:4]), int(hhmmss[4:])), KST) if hhmmss else None
+        for hhmmss in map(str, mark[12:15])
     ]
     tape.open_at, tape.high_at, tape.low_at = moments

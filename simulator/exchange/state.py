@@ -1,7 +1,7 @@
-"""What the broker remembers: accounts, orders, fills, day closes. It changes by events only.
+"""The broker's state: accounts, orders, fills, day closes. Only events change it.
 
-The exchange decides, writes the event down, then applies it here; a restart applies the same events
-again and has the same world.
+The exchange decides, records the event, then applies it here. A restart applies the same events again and rebuilds
+the same world.
 """
 
 from collections.abc import Callable
@@ -34,7 +34,7 @@ class IssuedToken:
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """A key for the socket (접속키), of one app key."""
+    """An approval key (접속키) of one app key, for the WebSocket."""
 
     key: str
     issued_at: datetime
@@ -42,7 +42,7 @@ class Approval:
 
 @dataclass(slots=True)
 class VolatilityInterruption:
-    """A volatility interruption (VI): two minutes of single price. Kinds: 1 static, 2 dynamic."""
+    """A volatility interruption (VI): a two-minute auction. Kinds: 1 static, 2 dynamic."""
 
     day: date
     code: str
@@ -56,7 +56,7 @@ class VolatilityInterruption:
 
 @dataclass(slots=True)
 class World:
-    """`day` is the current trading day; before the first event it is None."""
+    """The state of one market and its broker. `day` is the current trading day, None before the first event."""
 
     seed: int = 0
     day: date | None = None
@@ -69,25 +69,25 @@ class World:
     executions: dict[str, list[Execution]] = field(default_factory=dict)
     frozen: set[str] = field(default_factory=set)
     halted: set[str] = field(default_factory=set)
-    operation: str = ""  # the market's operation code, while or after the whole market stood still today
+    operation: str = ""  # the market's operation code, during or after a market-wide halt of today
     interruptions: list[VolatilityInterruption] = field(default_factory=list)
     account_keys: dict[str, set[str]] = field(default_factory=dict)
     hts_keys: dict[str, set[str]] = field(default_factory=dict)
     marks: dict[str, Any] = field(default_factory=dict)
     bars: dict[str, dict[str, TapeBar]] = field(default_factory=dict)
-    # by "code:venue": number of the event and price, where it moved since the last mark
+    # by "code:venue": event number and price, if the price has changed since the last mark
     last_prices: dict[str, tuple[int, int]] = field(default_factory=dict)
     step: int = 0
     tokens: dict[str, IssuedToken] = field(default_factory=dict)
     newest_token: dict[str, IssuedToken] = field(default_factory=dict)
     approvals: dict[str, Approval] = field(default_factory=dict)
-    _open: dict[str, dict[int, Order]] = field(default_factory=dict)
+    _open_by_account: dict[str, dict[int, Order]] = field(default_factory=dict)
     _by_account: dict[str, list[Order]] = field(default_factory=dict)
-    # what today's orders were after each of their events
+    # today's orders after each of their events
     _states: dict[OrderId, list[tuple[datetime, Order]]] = field(default_factory=dict)
 
     def apply(self, event: Event) -> None:
-        """Take in one event; those that change nothing here are passed over."""
+        """Apply one event. Events that change nothing here are ignored."""
         change = _CHANGES.get(event["event"])
         if change is not None:
             change(self, event)
@@ -95,25 +95,26 @@ class World:
     # --- reading
 
     def open_orders(self, account: str) -> list[Order]:
-        return list(self._open.get(account, {}).values())
+        return list(self._open_by_account.get(account, {}).values())
 
     def all_open(self) -> list[Order]:
         """Return every open order, oldest first."""
         return sorted(
-            (order for orders in self._open.values() for order in orders.values()), key=lambda order: order.number
+            (order for orders in self._open_by_account.values() for order in orders.values()),
+            key=lambda order: order.number,
         )
 
     def orders_of(self, account: str) -> list[Order]:
-        """Return all lines of an account, oldest first."""
+        """Return all orders of an account, oldest first."""
         return self._by_account.get(account, [])
 
     def orders_as_of(self, account: str, moment: datetime) -> list[Order]:
-        """Return all lines of an account as they were at a moment of today, oldest first."""
-        lines = []
+        """Return all orders of an account as they were at a moment of today, oldest first."""
+        orders = []
         for order in self.orders_of(account):
             states = self._states.get((order.date, order.number), [(moment, order)])
-            lines += [state for at, state in reversed(states) if at <= moment][:1]
-        return lines
+            orders += [state for at, state in reversed(states) if at <= moment][:1]
+        return orders
 
     def today(self) -> date:
         assert self.day is not None, "the world begins with its first day"
@@ -127,7 +128,7 @@ class World:
 
     def _start_day(self, event: Event) -> None:
         self.day = date.fromisoformat(event["date"])
-        # a clock set back comes to days that have numbers already
+        # after the clock was set back, the day may already have order numbers
         self.next_number = 1 + max((number for day, number in self.orders if day == self.day), default=0)
         self.bases = dict(event["bases"])
         self.marks = {}
@@ -148,13 +149,13 @@ class World:
     def _open_account(self, event: Event) -> None:
         self.accounts[event["account"]] = BrokerAccount(event["account"])
 
-    def _take_order(self, event: Event) -> None:
+    def _add_order(self, event: Event) -> None:
         order = order_from(event["order"])
         self.orders[order.date, order.number] = order
         self._by_account.setdefault(order.account, []).append(order)
         self.next_number = max(self.next_number, order.number + 1)
         if order.is_open:
-            self._open.setdefault(order.account, {})[order.number] = order
+            self._open_by_account.setdefault(order.account, {})[order.number] = order
         self._keep_state(order, event)
 
     def _fill(self, event: Event) -> None:
@@ -187,7 +188,7 @@ class World:
             self._finish(order, OrderStatus.FILLED if order.filled == order.quantity else OrderStatus.CANCELLED)
         self._keep_state(order, event)
 
-    def _take_back(self, event: Event) -> None:
+    def _withdraw(self, event: Event) -> None:
         order = self._order(event)
         order.cancelled += event["quantity"]
         if event["status"] == OrderStatus.REPLACED:
@@ -205,7 +206,7 @@ class World:
         self._keep_state(order, event)
 
     def _change(self, event: Event) -> None:
-        """A stop was triggered, a SOR rest moved, a conditional limit left its price."""
+        """Apply a triggered stop, a moved SOR order, or a conditional limit order that left its price."""
         order = self._order(event)
         order.venue = Market(event.get("venue", order.venue))
         order.triggered = event.get("triggered", order.triggered)
@@ -221,13 +222,13 @@ class World:
 
     def _finish(self, order: Order, status: OrderStatus) -> None:
         order.status = status
-        self._open.get(order.account, {}).pop(order.number, None)
+        self._open_by_account.get(order.account, {}).pop(order.number, None)
 
     def _settle(self, event: Event) -> None:
         self.accounts[event["account"]].settle(date.fromisoformat(event["date"]))
 
     def _adjust(self, event: Event) -> None:
-        """Shares that came or went without a trade here: a split, a bonus issue, a hand's transfer."""
+        """Apply a change of shares without a trade: a split, a bonus issue, a transfer."""
         holdings = self.accounts[event["account"]].holdings
         holding = holdings.setdefault(event["code"], AccountHolding(event["code"]))
         cost = holding.cost + event.get("cost", 0)
@@ -248,9 +249,9 @@ class World:
         self.operation = event["code"]
 
     def _interrupt(self, event: Event) -> None:
-        words = {name: event[name] for name in ("code", "kind", "price", "standard", "began")}
+        params = {name: event[name] for name in ("code", "kind", "price", "standard", "began")}
         count = 1 + sum(vi.code == event["code"] for vi in self.interruptions)
-        self.interruptions.append(VolatilityInterruption(day=self.today(), count=count, **words))
+        self.interruptions.append(VolatilityInterruption(day=self.today(), count=count, **params))
 
     def _resume(self, event: Event) -> None:
         for vi in self.interruptions:
@@ -292,7 +293,7 @@ class World:
         return self.orders[date.fromisoformat(event["date"]), event["number"]]
 
     def _reset(self, event: Event) -> None:
-        """Forget everything, or one account."""
+        """Delete the whole state, or one account."""
         account = event.get("account")
         if account is None:
             fresh = World()
@@ -300,7 +301,7 @@ class World:
                 setattr(self, slot.name, getattr(fresh, slot.name))
             return
         self.accounts.pop(account, None)
-        self._open.pop(account, None)
+        self._open_by_account.pop(account, None)
         self.executions.pop(account, None)
         for order in self._by_account.pop(account, []):
             del self.orders[order.date, order.number]
@@ -311,9 +312,9 @@ _CHANGES: dict[str, Callable[[World, Event], None]] = {
     "day": World._start_day,
     "close": World._close_day,
     "account": World._open_account,
-    "order": World._take_order,
+    "order": World._add_order,
     "fill": World._fill,
-    "cancel": World._take_back,
+    "cancel": World._withdraw,
     "reject": World._reject,
     "change": World._change,
     "ignored": World._use_up_number,
@@ -345,15 +346,15 @@ _ORDER_TYPES: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def order_from(words: dict[str, Any]) -> Order:
-    """Read an order as the ledger keeps it; older ledgers do not tell where it stands in a queue."""
-    words = {"book_price": words["price"], **words}
+def order_from(payload: dict[str, Any]) -> Order:
+    """Return the order of a ledger payload. In older ledgers `book_price` is missing; it is then the price."""
+    payload = {"book_price": payload["price"], **payload}
     return Order(
-        **{name: _ORDER_TYPES[name](value) if name in _ORDER_TYPES else value for name, value in words.items()}
+        **{name: _ORDER_TYPES[name](value) if name in _ORDER_TYPES else value for name, value in payload.items()}
     )
 
 
 def order_words(order: Order) -> dict[str, Any]:
-    """Return an order as the ledger keeps it."""
-    words = {slot.name: getattr(order, slot.name) for slot in fields(order)}
-    return {name: value.isoformat() if isinstance(value, date) else value for name, value in words.items()}
+    """Return the ledger payload of an order."""
+    payload = {slot.name: getattr(order, slot.name) for slot in fields(order)}
+    return {name: value.isoformat() if isinstance(value, date) else value for name, value in payload.items()}

@@ -1,4 +1,4 @@
-"""The day's record of one stock on one venue (체결 테이프): every trade, and what they add up to."""
+"""The day's record of one stock on one venue (체결 테이프): its trades and their totals."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,12 +11,12 @@ from aegis.sessions import KST
 from aegis.terms import Side
 
 RECENT = 100  # trades kept for the list of recent ones
-NAMES = tuple(f"{minute // 60:02d}{minute % 60:02d}" for minute in range(24 * 60))  # of the day's minutes
+NAMES = tuple(f"{minute // 60:02d}{minute % 60:02d}" for minute in range(24 * 60))  # HHMM of the day's minutes
 
 
 @dataclass(frozen=True, slots=True)
 class TapeTrade:
-    """A trade and the day's figures right after it. `taker` is None in an auction."""
+    """A trade and the day's figures right after it, in won and shares. `taker` is None in an auction."""
 
     at: datetime
     price: int
@@ -36,7 +36,7 @@ class TapeTrade:
 
 @dataclass(slots=True)
 class TapeBar:
-    """One minute, or one day. `amount` is the day's, up to and with this bar, as the broker prints it."""
+    """One minute or one day. `amount` is the day's total up to the end of this bar, in won, as the broker prints it."""
 
     open: int
     high: int
@@ -53,16 +53,16 @@ class TapeBar:
         self.amount = amount
 
     def joined(self, later: "TapeBar") -> "TapeBar":
-        """Return one bar of this and a later one."""
+        """Return this bar merged with a later one."""
         high, low = max(self.high, later.high), min(self.low, later.low)
         return TapeBar(self.open, high, low, later.close, self.volume + later.volume, later.amount)
 
 
 @dataclass(frozen=True, slots=True)
 class MinuteBlock:
-    """Consecutive minutes of one venue, in columns. A minute has two trades: at its first price and at its last.
+    """Consecutive minutes of one venue, as columns. A minute has two trades: at its first price and at its last.
 
-    `quantities` are the shares of one trade; `buyers` counts the trades, 0 to 2, that a buyer made.
+    `quantities` are the shares of one trade; `buyers` counts the trades, 0 to 2, whose taker is a buyer.
     """
 
     opens: Sequence[int]
@@ -84,7 +84,7 @@ class MinuteBlock:
 
 
 def moment(day: date, minute: int) -> datetime:
-    """Return when a minute of a day begins, counted from midnight."""
+    """Return the start of a minute of a day; minutes count from midnight."""
     return datetime.combine(day, time(minute // 60, minute % 60), KST)
 
 
@@ -118,7 +118,7 @@ def _trades(day: date, minutes: range, blocks: Sequence[MinuteBlock]) -> Iterato
 
 @dataclass(slots=True)
 class Tape:
-    """A day so far. Prices are 0 until the first trade; `last` begins as the base price."""
+    """The day up to now. Prices are won, and 0 until the first trade, except `last`: it starts as the base price."""
 
     last: int
     open: int = 0
@@ -134,7 +134,7 @@ class Tape:
     bought: int = 0
     sold: int = 0
     recent: deque[TapeTrade] = field(default_factory=lambda: deque(maxlen=RECENT))
-    log: list[tuple[datetime, int, int]] | None = None  # every trade: moment, won, shares; None unless asked for
+    log: list[tuple[datetime, int, int]] | None = None  # all trades: moment, won, shares; None unless enabled
     _bars: dict[str, TapeBar] = field(default_factory=dict)
     _pending: list[_PendingMinutes] = field(default_factory=list)
     _pending_until: str = ""
@@ -142,7 +142,7 @@ class Tape:
     def add(
         self, at: datetime, price: int, quantity: int, taker: Side | None, unified: TapeTrade | None = None
     ) -> TapeTrade:
-        """Print a trade."""
+        """Add a trade and return it."""
         self._set_extremes(at, price)
         if self.log is not None:
             self.log.append((at, price, quantity))
@@ -156,7 +156,7 @@ class Tape:
             self.sells += 1
             self.sold += quantity
         minute = f"{at:%H%M}"
-        # a clock that was set back can return to a minute whose bar is not built yet
+        # if the clock was set back, the minute's bar may not be built yet
         bars = self._bars if minute > self._pending_until else self.minutes
         bar = bars.get(minute)
         if bar is None:
@@ -180,7 +180,7 @@ class Tape:
         return self._bars
 
     def printed_bar(self, minute: str) -> TapeBar | None:
-        """Return the bar of a minute if `add` made it, without building those of skipped minutes."""
+        """Return a minute's bar if `add` created it, without building the bars of skipped minutes."""
         return self._bars.get(minute)
 
     def extend(self, day: date, minutes: range, blocks: Sequence[MinuteBlock]) -> None:
@@ -224,11 +224,11 @@ class Tape:
 
     @property
     def strength(self) -> float:
-        """Bought against sold shares in percent (체결강도)."""
+        """Shares bought divided by shares sold, in percent (체결강도); 0 if none were sold."""
         return self.bought / self.sold * 100 if self.sold else 0.0
 
     def absorb(self, tapes: Iterable["Tape"]) -> None:
-        """Become the days of several venues together, as far as sums and extremes go."""
+        """Take over the sums and extremes of several venues' tapes."""
         traded = [tape for tape in tapes if tape.volume]
         if not traded:
             return

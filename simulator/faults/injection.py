@@ -1,4 +1,4 @@
-"""What the faults do to HTTP answers and to socket frames. Pure: replies and texts in, others out."""
+"""Applies faults to HTTP replies and WebSocket frames. Pure: takes replies and texts, returns changed ones."""
 
 import json
 import secrets
@@ -17,7 +17,7 @@ _LISTS = ("output1", "output")
 
 
 class ConnectionDropped(Exception):
-    """The connection is dropped without an answer, or in the middle of `torn`."""
+    """The connection is dropped after `after_seconds`, without a reply or in the middle of `torn`."""
 
     def __init__(self, torn: bytes = b"", after_seconds: float = 0.0) -> None:
         super().__init__("line cut")
@@ -35,25 +35,27 @@ class RawAnswer:
 
 
 def before(fault: Fault, call: Call) -> Call:
-    """Let a fault strike a call that nothing was done for yet. Raises what the client gets instead."""
+    """Apply a fault to a call before it is executed. Raises an exception if the client gets another reply instead."""
     strike = _BEFORE.get(fault.name)
     return strike(fault, call) if strike else call
 
 
-def _cut(fault: Fault, call: Call) -> Call:
+def _drop(fault: Fault, call: Call) -> Call:
     raise ConnectionDropped(after_seconds=float(fault.parameters["seconds"]))
 
 
-def _turn_away(name: str) -> Callable[[Fault, Call], Call]:
+def _refuse_with(name: str) -> Callable[[Fault, Call], Call]:
     def strike(fault: Fault, call: Call) -> Call:
         raise RequestRefused(name)
 
     return strike
 
 
-def _say(fault: Fault, call: Call) -> Call:
-    words = fault.parameters
-    raise RefusalOverride(Words(words.get("rt_cd", "1"), words["msg_cd"], words["msg1"], words.get("status", 200)))
+def _refuse(fault: Fault, call: Call) -> Call:
+    parameters = fault.parameters
+    raise RefusalOverride(
+        Words(parameters.get("rt_cd", "1"), parameters["msg_cd"], parameters["msg1"], parameters.get("status", 200))
+    )
 
 
 def _time_out(fault: Fault, call: Call) -> Call:
@@ -71,7 +73,7 @@ def _repeat_page(fault: Fault, call: Call) -> Call:
 
 
 class RefusalOverride(Exception):
-    """A refusal in words that only the fault knows."""
+    """A refusal with the fault's own code and text."""
 
     def __init__(self, words: Words) -> None:
         super().__init__(words.msg_cd)
@@ -87,13 +89,13 @@ class ResponseOverride(Exception):
 
 
 _BEFORE: dict[str, Callable[[Fault, Call], Call]] = {
-    "request_lost": _cut,
-    "gateway": _say,
-    "refusal": _say,
-    "too_fast": _turn_away("too fast"),
-    "ledger_too_fast": _turn_away("ledger too fast"),
-    "token_invalid": _turn_away("token invalid"),
-    "token_ended": _turn_away("token expired"),
+    "request_lost": _drop,
+    "gateway": _refuse,
+    "refusal": _refuse,
+    "too_fast": _refuse_with("too fast"),
+    "ledger_too_fast": _refuse_with("ledger too fast"),
+    "token_invalid": _refuse_with("token invalid"),
+    "token_ended": _refuse_with("token expired"),
     "timeout_unaccepted": _time_out,
     "page_fails": _fail_page,
     "page_repeats": _repeat_page,
@@ -101,27 +103,27 @@ _BEFORE: dict[str, Callable[[Fault, Call], Call]] = {
 
 
 def during(fault: Fault, call: Call) -> Call:
-    """Return the call that is carried out instead."""
+    """Return the changed call, which is executed instead."""
     if fault.name == "cancel_ignored":
         return replace(call, is_ignored=True)
     return replace(call, as_of=call.now - timedelta(seconds=float(fault.parameters["seconds"])))
 
 
 def codes_in(reply: ApiReply, code: str) -> frozenset[str]:
-    """Return the stocks of a reply's rows. A row that names none is about `code`, as the request is."""
+    """Return the stock codes of a reply's rows. A row without one counts as `code`, the request's."""
     return frozenset(str(row.get("pdno", code)) for row in _rows(reply))
 
 
 def spoil_rows(fault: Fault, reply: ApiReply, code: str) -> ApiReply:
-    """Let a fault strike the rows of its scope's stock, or the first row. `code` as in `codes_in`."""
-    wanted, spoiled = fault.scope.get("code"), []
+    """Apply a fault to the rows of its scope's stock, or to the first row. `code` as in `codes_in`."""
+    target_code, rows = fault.scope.get("code"), []
     for index, row in enumerate(_rows(reply)):
-        struck = row.get("pdno", code) == wanted if wanted else index == 0
-        if struck and fault.name == "row_unreadable":
-            spoiled.append({**row, str(fault.parameters["field"]): fault.parameters["value"]})
-        elif not struck:
-            spoiled.append(row)
-    return replace(reply, body={**reply.body, _list_name(reply): spoiled})
+        is_target = row.get("pdno", code) == target_code if target_code else index == 0
+        if is_target and fault.name == "row_unreadable":
+            rows.append({**row, str(fault.parameters["field"]): fault.parameters["value"]})
+        elif not is_target:
+            rows.append(row)
+    return replace(reply, body={**reply.body, _list_name(reply): rows})
 
 
 def _rows(reply: ApiReply) -> list[Any]:
@@ -133,12 +135,12 @@ def _list_name(reply: ApiReply) -> str:
 
 
 def spoils_before(fault: Fault) -> bool:
-    """Whether a fault that spoils answers is to leave the request undone."""
+    """Return whether a fault of the reply also prevents the execution of the request."""
     return fault.parameters.get("executed") is False
 
 
 def after(fault: Fault, call: Call, reply: ApiReply) -> ApiReply | RawAnswer:
-    """Let a fault strike the answer to a call that was carried out. Raises ConnectionDropped."""
+    """Apply a fault to the reply of an executed call. Raises ConnectionDropped."""
     if fault.name == "answer_lost":
         raise ConnectionDropped
     if fault.name == "answer_torn":
@@ -151,25 +153,25 @@ def after(fault: Fault, call: Call, reply: ApiReply) -> ApiReply | RawAnswer:
         text = json.dumps(reply.body, ensure_ascii=False)
         return RawAnswer(200, text[: len(text) * 2 // 3].encode(), "application/json;charset=UTF-8")
     if fault.name == "timeout_accepted":
-        words = RequestRefused(_TIMEOUTS.get(fault.parameters["msg_cd"], "connection timed out")).words(
+        refusal = RequestRefused(_TIMEOUTS.get(fault.parameters["msg_cd"], "connection timed out")).words(
             is_paper=call.is_paper
         )
-        body = {"rt_cd": words.rt_cd, "msg_cd": words.msg_cd, "msg1": words.msg1}
-        return ApiReply(body, status=words.status)
+        body = {"rt_cd": refusal.rt_cd, "msg_cd": refusal.msg_cd, "msg1": refusal.msg1}
+        return ApiReply(body, status=refusal.status)
     if fault.name == "rt_cd_missing":
         return replace(reply, body={name: value for name, value in reply.body.items() if name != "rt_cd"})
     if fault.name == "stuck_cursor":
-        return _stuck(call, reply)
+        return _repeat_cursor(call, reply)
     if fault.name == "receipt_without_number":
         return replace(reply, body={**reply.body, "output": {**reply.body["output"], "ODNO": ""}})
     return _spoil_list(fault, reply)
 
 
-def _stuck(call: Call, reply: ApiReply) -> ApiReply:
+def _repeat_cursor(call: Call, reply: ApiReply) -> ApiReply:
     body = dict(reply.body)
     for name in body:
         if name.startswith("ctx_area_nk"):
-            # the key the client came with; on the first page the true one, or any where there is none
+            # the key that the client sent; on the first page the true key, or "1" if there is none
             key = call.params.get(name.upper(), "").strip() or str(body[name]).strip() or "1"
             body[name] = key.ljust(len(body[name]))
     return replace(reply, body=body, tr_cont="M")
@@ -179,23 +181,23 @@ def _spoil_list(fault: Fault, reply: ApiReply) -> ApiReply:
     name, rows = _list_name(reply), _rows(reply)
     if not name:
         return reply
-    spoiled: Any = rows
+    value: Any = rows
     if fault.name == "empty_list":
-        spoiled = []
+        value = []
     elif fault.name == "duplicate_rows":
-        spoiled = [row for row in rows for _ in range(2)]
+        value = [row for row in rows for _ in range(2)]
     elif fault.name == "dict_for_list":
-        spoiled = rows[0] if rows else {}
+        value = rows[0] if rows else {}
     elif fault.name == "empty_rows":
-        spoiled = rows + [{} for _ in range(int(fault.parameters["rows"]))]
-    return replace(reply, body={**reply.body, name: spoiled})
+        value = rows + [{} for _ in range(int(fault.parameters["rows"]))]
+    return replace(reply, body={**reply.body, name: value})
 
 
 # --- frames
 
 
 def notice_columns(row: list[str], more: int) -> list[str]:
-    """Return a notice with so many columns more, in the middle, or fewer at the end."""
+    """Return a notice with `more` extra columns in the middle, or fewer at the end if `more` is negative."""
     if more < 0:
         return row[:more]
     return [*row[:18], *[""] * more, *row[18:]]
@@ -206,7 +208,7 @@ def garbled() -> str:
 
 
 def frame_values(fault: Fault, count: int, values: list[str]) -> list[str]:
-    """Return what becomes of the values of a frame's records, before they are encrypted."""
+    """Return the changed values of a frame's records, before encryption."""
     width = max(1, len(values) // max(1, count))
     records = [values[start : start + width] for start in range(0, len(values), width)]
     for record in records:
@@ -221,7 +223,7 @@ def frame_values(fault: Fault, count: int, values: list[str]) -> list[str]:
 
 
 def frame(fault: Fault, text: str) -> str | bytes | None:
-    """Return what becomes of a data frame: other text, bytes that are none, or nothing."""
+    """Return the changed data frame: text, bytes that are not UTF-8, or None if it is lost."""
     mark, tr_id, count, data = text.split("|", 3)
     if fault.name == "frame_lost":
         return None

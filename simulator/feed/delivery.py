@@ -1,4 +1,4 @@
-"""Puts frames on their way to the sessions, with the faults that strike them there."""
+"""Queues frames for the sessions and applies the faults of notices and frames."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,14 +12,14 @@ HELD_SECONDS = 3.0
 
 
 class Post:
-    """The way out of one feed."""
+    """The outgoing frames of one feed hub."""
 
     def __init__(self, faults: Faults) -> None:
         self._faults = faults
-        self._held: list[Callable[[], None]] = []
+        self._held_back: list[Callable[[], None]] = []
 
     def notice(self, session: FeedSession, tr_id: str, cipherer: NoticeCipher, row: Row, fault: Fault | None) -> None:
-        """Send a notice to one session, as well as the fault that struck it lets it be sent."""
+        """Send a notice to one session, changed by `fault` if there is one."""
 
         def send(values: Row = row, cipher: NoticeCipher = cipherer) -> None:
             self._deliver([session], tr_id, row[8], [values], cipher.encrypt)
@@ -27,7 +27,7 @@ class Post:
         name = fault.name if fault else ""
         parameters = fault.parameters if fault else {}
         if name == "notice_reordered":
-            self._hold(send, int(parameters["batch"]))
+            self._hold_back(send, int(parameters["batch"]))
             return
         if name == "notice_late":
             asyncio.get_running_loop().call_later(float(parameters["seconds"]), send)
@@ -45,19 +45,19 @@ class Post:
             send(notice_columns(row, int(parameters["more"])))
         elif name != "notice_lost":
             send()
-            self._let_go()
+            self._release()
 
-    def _hold(self, send: Callable[[], None], batch: int) -> None:
-        self._held.append(send)
-        if len(self._held) >= batch:
-            self._let_go()
+    def _hold_back(self, send: Callable[[], None], batch: int) -> None:
+        self._held_back.append(send)
+        if len(self._held_back) >= batch:
+            self._release()
         else:
-            asyncio.get_running_loop().call_later(HELD_SECONDS, self._let_go)
+            asyncio.get_running_loop().call_later(HELD_SECONDS, self._release)
 
-    def _let_go(self) -> None:
-        """Send the notices held back, the newest first."""
-        held, self._held = self._held[::-1], []
-        for send in held:
+    def _release(self) -> None:
+        """Send the notices held back, newest first."""
+        sends, self._held_back = self._held_back[::-1], []
+        for send in sends:
             send()
 
     def rows(self, sessions: list[FeedSession], tr_id: str, code: str, rows: list[Row]) -> None:
@@ -71,14 +71,14 @@ class Post:
         rows: list[Row],
         encrypt: Callable[[str], str] | None = None,
     ) -> None:
-        """Queue a data frame, as well as the faults in force let it go."""
+        """Queue a data frame, changed by the faults in force."""
         if self._faults.has("stall"):
             return
         fault = self._faults.take(FRAME, tr_id=tr_id, code=code)
         values = [value for row in rows for value in row]
         data = "^".join(frame_values(fault, len(rows), values) if fault else values)
         text = f"1|{tr_id}|{len(rows):03d}|{encrypt(data)}" if encrypt else f"0|{tr_id}|{len(rows):03d}|{data}"
-        sent = frame(fault, text) if fault else text
-        if sent is not None:
+        payload = frame(fault, text) if fault else text
+        if payload is not None:
             for session in sessions:
-                session.send(sent)
+                session.send(payload)

@@ -1,4 +1,4 @@
-"""The realtime socket (실시간): sessions, registrations, and who hears what. Source: protocol notes §6.4, §10."""
+"""The realtime WebSocket (실시간): sessions, registrations, publication. Source: protocol notes §6.4, §10."""
 
 import asyncio
 import json
@@ -33,7 +33,7 @@ KNOWN = frozenset({*TRADES, *BOOKS, *NOTICES, *PERIODIC, *STATUS, *SILENT})
 
 
 class Dropped(Exception):
-    """The server hangs up on this session, after `reply` when there is one."""
+    """The server closes this session, after `reply` if there is one."""
 
     def __init__(self, reply: str = "") -> None:
         super().__init__(reply)
@@ -53,14 +53,14 @@ class FeedHub:
         self.frames_sent = 0
         self._faults = firm.faults
         self._post = Post(firm.faults)
-        self._ghosts: dict[str, float] = {}
+        self._busy_until: dict[str, float] = {}
         self._occupied: set[str] = set()
         self._dropped_at = 0.0
 
     # --- sessions
 
     async def serve(self, request: web.Request) -> web.WebSocketResponse:
-        """Run one socket until it ends."""
+        """Run one WebSocket until it ends."""
         # a client's close is not answered, so that it sees 1006: protocol notes §16
         socket = web.WebSocketResponse(
             timeout=CLOSE_SECONDS, autoclose=False, autoping=False, compress=False, max_msg_size=1 << 20
@@ -74,10 +74,10 @@ class FeedHub:
                 session.unanswered = 0
                 if message.type is WSMsgType.PING:
                     await socket.pong(message.data)
-                elif message.type is WSMsgType.TEXT and not self._hear(session, message.data):
+                elif message.type is WSMsgType.TEXT and not self._handle_frame(session, message.data):
                     break
             if session.is_closing or not socket.close_code:
-                # let a last word out before the line goes
+                # send queued frames before the connection closes
                 session.hang_up()
                 await asyncio.wait([tasks[0]], timeout=1)
             elif session.cut is not None:
@@ -97,15 +97,15 @@ class FeedHub:
 
     def _close(self, session: FeedSession) -> None:
         for topic in list(session.topics):
-            self._forget(session, topic)
-        if session.key and (ghost := self._faults.take(SOCKET, ("ghost",))):
-            self._ghosts[session.key] = time.monotonic() + float(ghost.parameters["seconds"])
+            self._remove_topic(session, topic)
+        if session.key and (fault := self._faults.take(SOCKET, ("ghost",))):
+            self._busy_until[session.key] = time.monotonic() + float(fault.parameters["seconds"])
         del self.sessions[session.number]
         self._firm.exchange.record("session", self._clock(), session=session.number, state="closed", key=session.key)
 
     async def _write(self, socket: web.WebSocketResponse, session: FeedSession) -> None:
         while (text := await session.queue.get()) is not None:
-            if isinstance(text, bytes):  # a text frame that is no text
+            if isinstance(text, bytes):  # a text frame that is not UTF-8
                 await socket.send_frame(text, WSMsgType.TEXT)
             else:
                 await socket.send_str(text)
@@ -118,20 +118,20 @@ class FeedHub:
             if session.unanswered >= UNANSWERED_PINGS:
                 session.hang_up()
                 return
-            if (silent := self._faults.of("no_pingpong")) is not None:
-                await self._keep_silent(session, float(silent.parameters["hangs_up_after"]))
+            if (fault := self._faults.of("no_pingpong")) is not None:
+                await self._wait_without_ping(session, float(fault.parameters["hangs_up_after"]))
                 continue
             session.unanswered += 1
             session.send(_json({"header": {"tr_id": "PINGPONG", "datetime": f"{self._clock():%Y%m%d%H%M%S}"}}))
             await asyncio.sleep(PING_SECONDS)
 
-    async def _keep_silent(self, session: FeedSession, hangs_up_after: float) -> None:
+    async def _wait_without_ping(self, session: FeedSession, hangs_up_after: float) -> None:
         await asyncio.sleep(hangs_up_after or PING_SECONDS)
         if hangs_up_after:
             session.hang_up()
 
     def hang_up(self, key: str | None = None) -> None:
-        """End every session, or those of one app key."""
+        """Close all sessions, or those of one app key."""
         for session in list(self.sessions.values()):
             if key in (None, session.key):
                 session.hang_up()
@@ -140,7 +140,7 @@ class FeedHub:
         return sum(session.key == key and not session.is_closing for session in self.sessions.values())
 
     def occupy(self, key: str, *, occupied: bool) -> None:
-        """Let another program hold an app key's one session, or let go of it."""
+        """Occupy an app key's one session, as another program would, or release it."""
         if occupied:
             self._occupied.add(key)
             self.hang_up(key)
@@ -148,15 +148,15 @@ class FeedHub:
             self._occupied.discard(key)
 
     def cut(self) -> None:
-        """Cut every line, without a closing handshake."""
+        """Cut all connections without a closing handshake."""
         for session in list(self.sessions.values()):
             if session.cut is not None:
                 session.cut()
 
-    # --- what clients say
+    # --- frames from clients
 
-    def _hear(self, session: FeedSession, text: str) -> bool:
-        """Answer one frame; False when the server hangs up."""
+    def _handle_frame(self, session: FeedSession, text: str) -> bool:
+        """Answer one frame. Return False if the server closes the session."""
         try:
             reply = self._answer(session, text)
         except Dropped as dropped:
@@ -169,26 +169,26 @@ class FeedHub:
 
     def _answer(self, session: FeedSession, text: str) -> str:
         try:
-            said = json.loads(text)
+            frame = json.loads(text)
         except ValueError:
             return _error("OPSP9999", "JSON PARSING ERROR : invalid json format")
-        header = said.get("header") if isinstance(said, dict) else None
+        header = frame.get("header") if isinstance(frame, dict) else None
         if not isinstance(header, dict):
             return _error("OPSP9998", "JSON PARSING ERROR : header not found")
         if header.get("tr_id") == "PINGPONG":
             return ""
-        body = said.get("body")
+        body = frame.get("body")
         if not isinstance(body, dict):
             return _error("OPSP9992", "JSON PARSING ERROR : body not found")
-        wanted = body.get("input")
-        if not isinstance(wanted, dict):
+        subscription = body.get("input")
+        if not isinstance(subscription, dict):
             return _error("OPSP9991", "JSON PARSING ERROR : input not found")
-        if "tr_key" not in wanted:
+        if "tr_key" not in subscription:
             return _error("OPSP9990", "JSON PARSING ERROR : tr_key not found")
         if "custtype" not in header:
             return _error("OPSP9997", "JSON PARSING ERROR : custtype not found")
         self._admit(session, str(header.get("approval_key", "")))
-        topic = (str(wanted.get("tr_id", "")), str(wanted["tr_key"]))
+        topic = (str(subscription.get("tr_id", "")), str(subscription["tr_key"]))
         if str(header.get("tr_type")) == "1":
             return self._register(session, topic)
         if str(header.get("tr_type")) == "2":
@@ -196,8 +196,8 @@ class FeedHub:
         return _error("OPSP8997", "JSON PARSING ERROR : invalid tr_type")
 
     def _admit(self, session: FeedSession, approval: str) -> None:
-        """Tie a session to its app key; there is one session a key. Raises Dropped."""
-        # an open session outlives its key
+        """Bind a session to its app key, which can have one session. Raises Dropped."""
+        # an open session outlives its approval key
         key = session.key or self._firm.gate.approved_key(approval, self._clock())
         if key is None or (not session.key and self._faults.take(SOCKET, ("approval_refused",))):
             raise Dropped(_error("OPSP0011", "invalid approval : NOT FOUND", rt_cd="1"))
@@ -214,7 +214,7 @@ class FeedHub:
         if (
             key in self._occupied
             or self._faults.take(SOCKET, ("occupied",))
-            or time.monotonic() < self._ghosts.get(key, 0.0)
+            or time.monotonic() < self._busy_until.get(key, 0.0)
         ):
             return True
         return any(other.key == key and not other.is_closing for other in self.sessions.values())
@@ -238,32 +238,32 @@ class FeedHub:
         self._listeners.setdefault(topic, {})[session.number] = session
         if tr_id in NOTICES:
             self._firm.exchange.link_hts(tr_key, session.key)
-        self._note(session, topic, "registered")
+        self._record_registration(session, topic, "registered")
         return _reply(topic, "0", "OPSP0000", "SUBSCRIBE SUCCESS", cipherer)
 
     def _release(self, session: FeedSession, topic: Topic) -> str:
         if topic not in session.topics:
             return _reply(topic, "1", "OPSP0003", "UNSUBSCRIBE ERROR(not found!)")
         cipherer = session.topics[topic]
-        self._forget(session, topic)
-        self._note(session, topic, "released")
+        self._remove_topic(session, topic)
+        self._record_registration(session, topic, "released")
         return _reply(topic, "0", "OPSP0001", "UNSUBSCRIBE SUCCESS", cipherer)
 
-    def _forget(self, session: FeedSession, topic: Topic) -> None:
+    def _remove_topic(self, session: FeedSession, topic: Topic) -> None:
         del session.topics[topic]
         self._listeners[topic].pop(session.number, None)
         if not self._listeners[topic]:
             del self._listeners[topic]
 
-    def _note(self, session: FeedSession, topic: Topic, state: str) -> None:
+    def _record_registration(self, session: FeedSession, topic: Topic, state: str) -> None:
         self._firm.exchange.record(
             "registration", self._clock(), session=session.number, tr_id=topic[0], tr_key=topic[1], state=state
         )
 
-    # --- what clients hear
+    # --- frames to clients
 
     def publish(self, news: Iterable[News]) -> None:
-        """Send out what happened: notices to their owners, prints and books to whoever listens."""
+        """Send notices to the orders' owners, and trades, books and status changes to the registered sessions."""
         books: dict[tuple[str, str], None] = {}
         for item in news:
             if isinstance(item, OrderNotice):
@@ -278,7 +278,7 @@ class FeedHub:
             self._send_book(tr_id, code)
 
     def pulse(self) -> None:
-        """Let the feeds that go by the clock speak, once in a second of market time."""
+        """Send the periodic feeds, once per second of market time."""
         now = self._clock()
         second = int(now.timestamp())
         if second == self._pulse_second:
@@ -286,7 +286,7 @@ class FeedHub:
         self._pulse_second = second
         for tr_id, key in list(self._listeners):
             builder = PERIODIC.get(tr_id)
-            sessions = self._heard(tr_id, key) if builder is not None else []
+            sessions = self._sessions_for(tr_id, key) if builder is not None else []
             if builder is not None and sessions:
                 row = builder(self._firm, key, now)
                 if row is not None:
@@ -294,57 +294,57 @@ class FeedHub:
 
     def _send_status(self, change: StatusChanged) -> None:
         for tr_id, (market, builder) in STATUS.items():
-            concerned = market is change.market or (market is Market.SOR and change.market is Market.KRX)
-            sessions = self._heard(tr_id, change.code) if concerned else []
+            is_concerned = market is change.market or (market is Market.SOR and change.market is Market.KRX)
+            sessions = self._sessions_for(tr_id, change.code) if is_concerned else []
             if sessions:
                 row = builder(self._firm, change.code, self._clock())
                 if row is not None:
                     self._post.rows(sessions, tr_id, change.code, [row])
 
     def _book_topics(self, code: str, market: Market) -> list[Topic]:
-        return [(tr_id, code) for tr_id, wanted in BOOKS.items() if self._concerns(wanted, code, market)]
+        return [(tr_id, code) for tr_id, feed_market in BOOKS.items() if self._concerns(feed_market, code, market)]
 
-    def _heard(self, tr_id: str, tr_key: str) -> list[FeedSession]:
+    def _sessions_for(self, tr_id: str, tr_key: str) -> list[FeedSession]:
         if self._firm.settings.is_paper and tr_id not in PAPER_FEEDS:
-            return []  # paper takes the registration and stays silent
+            return []  # paper trading accepts the registration and sends nothing
         return list(self._listeners.get((tr_id, tr_key), {}).values())
 
     def _send_trades(self, printed: Printed) -> None:
         exchange = self._firm.exchange
         venue = exchange.venues.get((printed.code, printed.market))
-        for tr_id, wanted in TRADES.items():
-            if venue is None or not self._concerns(wanted, printed.code, printed.market):
+        for tr_id, feed_market in TRADES.items():
+            if venue is None or not self._concerns(feed_market, printed.code, printed.market):
                 continue
-            sessions = self._heard(tr_id, printed.code)
+            sessions = self._sessions_for(tr_id, printed.code)
             if not sessions:
                 continue
-            if wanted is Market.SOR:
-                venues = (venue, *self._venues(printed.code, wanted, but=printed.market))
+            if feed_market is Market.SOR:
+                venues = (venue, *self._venues(printed.code, feed_market, excluded=printed.market))
                 day = exchange.unified[printed.code]
                 rows = [trade_row(self._firm, venues, day, t.unified) for t in printed.trades if t.unified]
             else:
                 rows = [trade_row(self._firm, (venue,), venue.tape, trade) for trade in printed.trades]
             self._post.rows(sessions, tr_id, printed.code, rows)
 
-    def _venues(self, code: str, wanted: Market, but: Market | None = None) -> tuple[Venue, ...]:
-        """Return the venues a feed is about, the unified one's both."""
-        markets = (Market.KRX, Market.NXT) if wanted is Market.SOR else (wanted,)
+    def _venues(self, code: str, feed_market: Market, excluded: Market | None = None) -> tuple[Venue, ...]:
+        """Return a feed's venues: both for the unified feed, without `excluded`."""
+        markets = (Market.KRX, Market.NXT) if feed_market is Market.SOR else (feed_market,)
         venues = self._firm.exchange.venues
-        return tuple(venues[code, market] for market in markets if (code, market) in venues and market is not but)
+        return tuple(venues[code, market] for market in markets if (code, market) in venues and market is not excluded)
 
     def _send_book(self, tr_id: str, code: str) -> None:
-        sessions = self._heard(tr_id, code)
+        sessions = self._sessions_for(tr_id, code)
         if not sessions:
             return
-        there = self._venues(code, BOOKS[tr_id])
-        if there:
-            self._post.rows(sessions, tr_id, code, [book_row(self._firm, there, self._clock())])
+        venues = self._venues(code, BOOKS[tr_id])
+        if venues:
+            self._post.rows(sessions, tr_id, code, [book_row(self._firm, venues, self._clock())])
 
-    def _concerns(self, wanted: Market, code: str, market: Market) -> bool:
-        """Whether a feed carries news of a venue; the unified one says nothing of stocks that only KRX trades."""
-        if wanted is Market.SOR:
+    def _concerns(self, feed_market: Market, code: str, market: Market) -> bool:
+        """Return whether a feed carries a venue's data. The unified feed has none for stocks that only KRX trades."""
+        if feed_market is Market.SOR:
             return STOCKS[code].on_nxt
-        return wanted is market
+        return feed_market is market
 
     def _send_notice(self, notice: OrderNotice) -> None:
         account, code = str(notice.order["account"]), str(notice.order["code"])
@@ -359,7 +359,7 @@ class FeedHub:
                     self._post.notice(session, tr_id, cipherer, row, fault)
 
     def flap(self) -> None:
-        """Drop every session again and again, while that fault is in force."""
+        """Drop all sessions at intervals while the `flapping` fault is in force."""
         fault = self._faults.of("flapping")
         if fault is not None and time.monotonic() - self._dropped_at >= float(fault.parameters["every"]):
             self._dropped_at = time.monotonic()
@@ -380,6 +380,6 @@ def _reply(topic: Topic, rt_cd: str, msg_cd: str, msg1: str, cipherer: NoticeCip
 
 
 def _error(msg_cd: str, msg1: str, tr_id: str = "(null)", *, rt_cd: str = "9") -> str:
-    """Return a refusal of a frame that could not be tied to a registration."""
+    """Return a refusal of a frame that has no valid registration."""
     body = {"rt_cd": rt_cd, "msg_cd": msg_cd, "msg1": msg1}
     return _json({"header": {"tr_id": tr_id, "tr_key": "", "encrypt": "N"}, "body": body})

@@ -1,7 +1,7 @@
-"""Rows of the market-wide and the lesser feeds: index, futures, program trading, status, overseas.
+"""Rows of the market-wide and minor feeds: index, futures, program trading, status, overseas.
 
-A builder gets the firm, the subscription's key and the moment, and returns a row, or None when the
-feed has nothing to say. Columns: protocol notes §11.
+A builder takes the firm, the registration's key and the moment, and returns a row, or None if the feed has no data.
+Columns: protocol notes §11.
 """
 
 from collections.abc import Callable, Mapping
@@ -35,7 +35,7 @@ def index(firm: Firm, key: str, now: datetime) -> Row | None:
 
 
 def index_expected(firm: Firm, key: str, now: datetime) -> Row | None:
-    """H0UPANC0 (국내지수 예상체결): speaks in the auctions only."""
+    """H0UPANC0 (국내지수 예상체결): has data in the auctions only."""
     names = {phase.name for phase in firm.exchange.phases(Market.KRX, now)}
     if key not in INDEXES or not names & {PhaseName.OPENING_AUCTION, PhaseName.CLOSING_AUCTION}:
         return None
@@ -46,7 +46,7 @@ def _index_row(firm: Firm, key: str, now: datetime) -> Row:
     quote = firm.macro.index(key)
     volume, amount = firm.macro.since_last(key, quote.volume, quote.amount)
 
-    def moved(reference: float) -> Row:
+    def change_fields(reference: float) -> Row:
         return [fixed(quote.last - reference, 2), against(quote.last, reference)]
 
     return [
@@ -63,9 +63,9 @@ def _index_row(firm: Firm, key: str, now: datetime) -> Row:
         fixed(quote.open, 2),
         fixed(quote.high, 2),
         fixed(quote.low, 2),
-        *moved(quote.open),
-        *moved(quote.high),
-        *moved(quote.low),
+        *change_fields(quote.open),
+        *change_fields(quote.high),
+        *change_fields(quote.low),
         percent(quote.open - quote.before, quote.before),
         percent(quote.high - quote.before, quote.before),
         percent(quote.low - quote.before, quote.before),
@@ -81,50 +81,50 @@ def _index_row(firm: Firm, key: str, now: datetime) -> Row:
 
 
 def index_program(firm: Firm, key: str, now: datetime) -> Row | None:
-    """H0UPPGM0 (국내지수 프로그램매매), 88 columns: arbitrage, the rest, and both; entrusted, own, and both."""
+    """H0UPPGM0 (국내지수 프로그램매매), 88 columns: arbitrage, non-arbitrage, both; entrusted, own account, both."""
     if key not in INDEXES or not firm.is_trading(now):
         return None
     quote = firm.macro.index(key)
     lean = hash_of(f"{firm.exchange.world.seed}:{now.date()}:{key}:program") - 0.5
-    # sold and bought, by arbitrage or not, entrusted or on own account: thousand shares and million won
+    # by kind (arbitrage or not), owner (entrusted or own account) and side: thousand shares and million won
     parts = {}
     for kind, share in (("arbt", 0.02), ("nabt", 0.22)):
-        for whose, part in (("entm", 0.9), ("onsl", 0.1)):
+        for owner, owner_share in (("entm", 0.9), ("onsl", 0.1)):
             for side, sign in (("seln", -1), ("shnu", 1)):
-                weight = share * part * (0.5 + sign * lean * 0.2)
-                parts[kind, whose, side] = (int(quote.volume * weight), int(quote.amount * weight))
+                weight = share * owner_share * (0.5 + sign * lean * 0.2)
+                parts[kind, owner, side] = (int(quote.volume * weight), int(quote.amount * weight))
     row = [key, f"{now:%H%M%S}"]
     for unit in (0, 1):
-        row += [str(parts[kind, whose, side][unit]) for kind in _KINDS for side in _SIDES for whose in _WHOSE]
+        row += [str(parts[kind, owner, side][unit]) for kind in _KINDS for side in _SIDES for owner in _OWNERS]
     for kinds, owners in _BLOCKS:
         row += _sums(parts, kinds, owners, quote.volume, quote.amount)
     for kind in _KINDS:
-        for who in _WHOSE:
-            row += [str(parts[kind, who, "shnu"][unit] - parts[kind, who, "seln"][unit]) for unit in (0, 1)]
+        for owner in _OWNERS:
+            row += [str(parts[kind, owner, "shnu"][unit] - parts[kind, owner, "seln"][unit]) for unit in (0, 1)]
     return [*row, str(quote.volume), str(quote.amount)]
 
 
-_KINDS, _SIDES, _WHOSE = ("arbt", "nabt"), ("seln", "shnu"), ("entm", "onsl")
+_KINDS, _SIDES, _OWNERS = ("arbt", "nabt"), ("seln", "shnu"), ("entm", "onsl")
 _BLOCKS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
-    (("arbt",), _WHOSE),
-    (("nabt",), _WHOSE),
+    (("arbt",), _OWNERS),
+    (("nabt",), _OWNERS),
     (_KINDS, ("entm",)),
     (_KINDS, ("onsl",)),
-    (_KINDS, _WHOSE),
+    (_KINDS, _OWNERS),
 )
 
 
 def _sums(
     parts: Mapping[tuple[str, str, str], tuple[int, int]],
     kinds: tuple[str, ...],
-    whose: tuple[str, ...],
+    owners: tuple[str, ...],
     volume: int,
     amount: int,
 ) -> Row:
-    """Return sold, bought and net, each with its share of the whole: quantity, %, amount, %."""
+    """Return sold, bought and net, each as quantity, percent of `volume`, amount, percent of `amount`."""
     totals = {}
     for side in _SIDES:
-        totals[side] = tuple(sum(parts[k, w, side][unit] for k in kinds for w in whose) for unit in (0, 1))
+        totals[side] = tuple(sum(parts[k, w, side][unit] for k in kinds for w in owners) for unit in (0, 1))
     totals["net"] = tuple(totals["shnu"][unit] - totals["seln"][unit] for unit in (0, 1))
     row: Row = []
     for side in (*_SIDES, "net"):
@@ -163,7 +163,7 @@ def _future_row(firm: Firm, quote: SimulatedFuture, now: datetime) -> Row:
     sold = quote.volume - bought
     near, far = (firm.macro.future(c, now).last for c in firm.macro.contracts(now.date())[:2])
 
-    def moved(reference: float) -> Row:
+    def change_fields(reference: float) -> Row:
         return [against(quote.last, reference), fixed(quote.last - reference, 2)]
 
     return [
@@ -188,11 +188,11 @@ def _future_row(firm: Firm, quote: SimulatedFuture, now: datetime) -> Row:
         str(quote.open_interest),
         str(quote.volume // 300),
         "084500",
-        *moved(quote.open),
+        *change_fields(quote.open),
         "084500",
-        *moved(quote.high),
+        *change_fields(quote.high),
         "084500",
-        *moved(quote.low),
+        *change_fields(quote.low),
         "0.50",
         fixed(bought / sold * 100 if sold else 0, 2),
         fixed(quote.last - quote.fair, 2),
@@ -218,7 +218,7 @@ def _future_row(firm: Firm, quote: SimulatedFuture, now: datetime) -> Row:
 
 
 def future_book(firm: Firm, key: str, now: datetime) -> Row | None:
-    """H0IFASP0 (지수선물 호가), 38 columns; the night's twin is H0MFASP0."""
+    """H0IFASP0 (지수선물 호가), 38 columns; the night feed is H0MFASP0."""
     quote = _future(firm, key, now)
     if quote is None or not _FUTURES_OPEN <= now.time() < _FUTURES_CLOSE:
         return None
@@ -253,7 +253,7 @@ def _future_book_row(firm: Firm, quote: SimulatedFuture, now: datetime) -> Row:
     ]
 
 
-# --- one stock, beside its trades and its book
+# --- other feeds of one stock
 
 
 def _venue(firm: Firm, key: str, market: Market) -> Venue | None:
@@ -261,7 +261,7 @@ def _venue(firm: Firm, key: str, market: Market) -> Venue | None:
 
 
 def program(market: Market) -> Builder:
-    """H0STPGM0 and twins (프로그램매매), 11 columns."""
+    """H0STPGM0 and its counterparts (프로그램매매), 11 columns."""
 
     def build(firm: Firm, key: str, now: datetime) -> Row | None:
         venue = _venue(firm, key, market)
@@ -270,7 +270,7 @@ def program(market: Market) -> Builder:
         tape = venue.tape
         price = tape.average or tape.last
         sold, bought = tape.sold // 4, tape.bought // 4
-        asked, bid = venue.book.total(Side.SELL) // 5, venue.book.total(Side.BUY) // 5
+        ask_quantity, bid_quantity = venue.book.total(Side.SELL) // 5, venue.book.total(Side.BUY) // 5
         return [
             key,
             f"{now:%H%M%S}",
@@ -280,16 +280,16 @@ def program(market: Market) -> Builder:
             str(int(bought * price)),
             str(bought - sold),
             str(int((bought - sold) * price)),
-            str(asked),
-            str(bid),
-            str(bid - asked),
+            str(ask_quantity),
+            str(bid_quantity),
+            str(bid_quantity - ask_quantity),
         ]
 
     return build
 
 
 def expected(market: Market) -> Builder:
-    """H0STANC0 and twins (예상체결): 45 columns, on NXT and unified 46; speaks in auctions only."""
+    """H0STANC0 and its counterparts (예상체결): 45 columns, NXT and unified 46; has data in auctions only."""
 
     def build(firm: Firm, key: str, now: datetime) -> Row | None:
         venue = _venue(firm, key, market)
@@ -302,19 +302,19 @@ def expected(market: Market) -> Builder:
 
 
 def status(market: Market) -> Builder:
-    """H0STMKO0 and twins (장운영정보): ten columns, as on the wire."""
+    """H0STMKO0 and its counterparts (장운영정보): ten columns, as in the broker's frames."""
 
     def build(firm: Firm, key: str, now: datetime) -> Row | None:
         if key not in STOCKS:
             return None
         halted = key in firm.exchange.world.halted
-        where = Market.KRX if market is Market.SOR else market
+        venue_market = Market.KRX if market is Market.SOR else market
         return [
             key,
             "Y" if halted else "N",
             "거래정지" if halted else "(null)",
             firm.exchange.world.operation or ("164" if halted else "" if market is Market.KRX else "AB1"),
-            expected_operation(firm, where, now),
+            expected_operation(firm, venue_market, now),
             "",
             "",
             "58" if halted else "55",
@@ -326,7 +326,7 @@ def status(market: Market) -> Builder:
 
 
 def members(market: Market) -> Builder:
-    """H0STMBC0 and twins (회원사), 78 columns: the five largest on each side."""
+    """H0STMBC0 and its counterparts (회원사), 78 columns: the five largest members on each side."""
 
     def build(firm: Firm, key: str, now: datetime) -> Row | None:
         venue = _venue(firm, key, market)
@@ -392,13 +392,13 @@ def after_hours_book(firm: Firm, key: str, now: datetime) -> Row | None:
         return None
     row = book_row(firm, (venue,), now)
     asks, bids = depths((venue,), 9)
-    nine = [
+    levels = [
         *(str(asks[n][0] if n < len(asks) else 0) for n in range(9)),
         *(str(bids[n][0] if n < len(bids) else 0) for n in range(9)),
         *(str(asks[n][1] if n < len(asks) else 0) for n in range(9)),
         *(str(bids[n][1] if n < len(bids) else 0) for n in range(9)),
     ]
-    return [*row[:3], *nine, *row[43:58]]
+    return [*row[:3], *levels, *row[43:58]]
 
 
 def _is_after_hours(firm: Firm, now: datetime) -> bool:
@@ -508,7 +508,7 @@ PERIODIC: Mapping[str, Builder] = MappingProxyType(
         "HDFSASP1": foreign_book(1),
     }
 )
-# these speak when a stock's state changes, not by the clock
+# feeds that are sent when a stock's state changes, not periodically
 STATUS: Mapping[str, tuple[Market, Builder]] = MappingProxyType(
     {
         "H0STMKO0": (Market.KRX, status(Market.KRX)),
@@ -516,12 +516,12 @@ STATUS: Mapping[str, tuple[Market, Builder]] = MappingProxyType(
         "H0UNMKO0": (Market.SOR, status(Market.SOR)),
     }
 )
-# registered without complaint, and silent: nobody orders futures or shares abroad here
+# feeds that can be registered but have no data: futures and overseas orders are not simulated
 SILENT = frozenset({"H0IFCNI0", "H0IFCNI9", "H0GSCNI0", "H0GSCNI9"})
 
 
 def is_key(firm: Firm, tr_id: str, key: str, now: datetime) -> bool:
-    """Whether a feed knows what a registration is for."""
+    """Return whether `key` is a valid registration key of a feed."""
     if tr_id.startswith("H0UP"):
         return key in INDEXES
     if tr_id.startswith(("H0IF", "H0MF")):

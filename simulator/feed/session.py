@@ -1,4 +1,4 @@
-"""One realtime session: what it registered, under which keys, and what waits to be sent to it."""
+"""One realtime session: its registrations with their AES keys, and its queue of frames to send."""
 
 import asyncio
 import secrets
@@ -17,7 +17,7 @@ Topic = tuple[str, str]  # tr_id, tr_key
 
 @dataclass(frozen=True, slots=True)
 class NoticeCipher:
-    """Key and iv of one registration, used as the ASCII they are."""
+    """AES key and IV of one registration, used as ASCII bytes."""
 
     key: str
     iv: str
@@ -37,7 +37,7 @@ class NoticeCipher:
 
 @dataclass(slots=True, eq=False)
 class FeedSession:
-    """One socket. `key` is its app key's, known with the first frame that carries an approval key."""
+    """One WebSocket. `key` is the hash of its app key, empty until the first frame with an approval key."""
 
     number: int
     queue: asyncio.Queue[str | bytes | None] = field(default_factory=lambda: asyncio.Queue(QUEUE))
@@ -45,10 +45,10 @@ class FeedSession:
     topics: dict[Topic, NoticeCipher] = field(default_factory=dict)
     unanswered: int = 0
     is_closing: bool = False
-    cut: Callable[[], None] | None = None  # ends the line without a closing handshake
+    cut: Callable[[], None] | None = None  # ends the connection without a closing handshake
 
     def send(self, text: str | bytes) -> None:
-        """Queue a frame; a client who reads too slowly is cut off."""
+        """Queue a frame. A client that reads too slowly is disconnected."""
         if self.is_closing:
             return
         try:

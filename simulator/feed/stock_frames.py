@@ -1,4 +1,4 @@
-"""Rows of the realtime feeds, column by column as the broker sends them. Source: protocol notes §11, recordings."""
+"""Rows of the stock feeds, with the broker's columns. Source: protocol notes §11, recordings."""
 
 from datetime import datetime
 
@@ -17,13 +17,13 @@ from simulator.exchange.trade_tape import Tape, TapeTrade
 Row = list[str]
 
 _TAKER_CODES = {Side.BUY: "1", Side.SELL: "5"}
-_NOBODY = "홍길동"
+_CUSTOMER_NAME = "홍길동"
 
 
 def trade_row(firm: Firm, venues: tuple[Venue, ...], tape: Tape, trade: TapeTrade) -> Row:
-    """H0STCNT0 and its NXT and unified twins: one trade, 46 columns, 47 since 2026-09-14.
+    """H0STCNT0 and its NXT and unified counterparts: one trade, 46 columns, 47 since 2026-09-14.
 
-    `venues` begins with the one that traded; `tape` is the day of that venue, or of both together.
+    The first of `venues` is the trade's venue; `tape` is the day of that venue, or of both together.
     """
     venue, stock = venues[0], venues[0].stock
     before = firm.history.yesterday(stock.code)
@@ -81,19 +81,20 @@ def trade_row(firm: Firm, venues: tuple[Venue, ...], tape: Tape, trade: TapeTrad
 
 
 def expected_row(firm: Firm, venue: Venue, now: datetime) -> Row:
-    """H0STANC0 (예상체결): the columns of a trade, 45 of them, with the auction's expected price and quantity."""
-    deal = venue.indication()
+    """H0STANC0 (예상체결): 45 columns of a trade, with the auction's expected price and quantity."""
+    indication = venue.indication()
     tape = venue.tape
-    price = deal.price or tape.last
-    guess = TapeTrade(
-        now, price, deal.quantity, None, tape.open or price, max(tape.high, price), min(tape.low or price, price),
-        tape.volume + deal.quantity, tape.amount + price * deal.quantity, tape.buys, tape.sells, tape.bought, tape.sold,
+    price = indication.price or tape.last
+    expected_trade = TapeTrade(
+        now, price, indication.quantity, None, tape.open or price, max(tape.high, price), min(tape.low or price, price),
+        tape.volume + indication.quantity, tape.amount + price * indication.quantity,
+        tape.buys, tape.sells, tape.bought, tape.sold,
     )  # fmt: skip
-    return trade_row(firm, (venue,), tape, guess)[:45]
+    return trade_row(firm, (venue,), tape, expected_trade)[:45]
 
 
 def book_row(firm: Firm, venues: tuple[Venue, ...], now: datetime) -> Row:
-    """H0STASP0 and twins: 59 columns; 63 since 2026-09-14 (NXT and unified 65 and 66)."""
+    """H0STASP0 and its counterparts: 59 columns; 63 since 2026-09-14 (NXT and unified 65 and 66)."""
     venue = venues[0]
     asks, bids = depths(venues)
     expected = venue.indication()
@@ -128,13 +129,13 @@ def book_row(firm: Firm, venues: tuple[Venue, ...], now: datetime) -> Row:
 
 
 def _midpoints(firm: Firm, venues: tuple[Venue, ...], now: datetime) -> Row:
-    """Return what follows the 59 columns: midpoints and the class of the market."""
+    """Return the columns after the first 59: midpoints and the market class."""
     is_new = firm.settings.wire == "2026-09"
     kind = venues[0].market if len(venues) == 1 else Market.SOR
     if kind is Market.KRX:
         return [*_midpoint(venues[0]), market_class(firm, kind, now)] if is_new else []
-    both = {venue.market: venue for venue in venues}
-    columns = [*_midpoint(both.get(Market.KRX)), *_midpoint(both.get(Market.NXT))]
+    venue_by_market = {venue.market: venue for venue in venues}
+    columns = [*_midpoint(venue_by_market.get(Market.KRX)), *_midpoint(venue_by_market.get(Market.NXT))]
     return [*columns, "1"] if is_new and kind is Market.SOR else columns
 
 
@@ -148,7 +149,7 @@ def _midpoint(venue: Venue | None) -> Row:
 
 
 def notice_row(notice: OrderNotice, hts_id: str, width: int, printing: Printing = DEFAULT) -> Row:
-    """H0STCNI0 and H0STCNI9: an order's news, 26 columns by the portal, 23 as many see it."""
+    """H0STCNI0 and H0STCNI9: an order notice, 26 columns by the portal, 23 by many clients."""
     order = notice.order
     kind = OrderKind(order["kind"])
     is_fill = notice.kind is OrderNoticeKind.FILLED
@@ -175,7 +176,7 @@ def notice_row(notice: OrderNotice, hts_id: str, width: int, printing: Printing 
         *flags,
         order["branch"],
         f"{order['quantity']:09d}",
-        _NOBODY,
+        _CUSTOMER_NAME,
     ]
     exchange = _exchange_code(order)
     price = f"{printing.price(order_from(order)):09d}" if is_fill else ""
@@ -187,7 +188,7 @@ def notice_row(notice: OrderNotice, hts_id: str, width: int, printing: Printing 
 
 
 def _exchange_code(order: dict[str, object]) -> str:
-    """Return where an order is: 1 KRX, 2 NXT, and for SOR 3 on KRX, 4 on NXT."""
+    """Return the code of an order's venue: 1 KRX, 2 NXT; for SOR orders 3 on KRX, 4 on NXT."""
     on_nxt = order["venue"] == Market.NXT
     if order["market"] == Market.SOR:
         return "4" if on_nxt else "3"
@@ -195,7 +196,7 @@ def _exchange_code(order: dict[str, object]) -> str:
 
 
 def hour_class(firm: Firm, venue: Venue, now: datetime) -> str:
-    """Return HOUR_CLS_CODE: 0 regular, B expected before the open, C in a single price later, A after hours."""
+    """Return HOUR_CLS_CODE: 0 continuous, B opening auction, C later auctions, A auctions after hours."""
     if not venue.is_auction:
         return "0"
     names = {phase.name for phase in firm.exchange.phases(venue.market, now)}
@@ -205,7 +206,7 @@ def hour_class(firm: Firm, venue: Venue, now: datetime) -> str:
 
 
 def market_class(firm: Firm, market: Market, now: datetime) -> str:
-    """Return MARKET_CLS_CODE: 1 before, 2 regular, 3 after the market, 5 at the closing price."""
+    """Return MARKET_CLS_CODE: 1 before the market, 2 regular, 3 after the market, 5 at the closing price."""
     for phase in firm.exchange.phases(market, now):
         if phase.matching is Matching.FIXED:
             return "5"
@@ -221,6 +222,6 @@ def _clock(moment: datetime | None) -> str:
 
 
 def _share_of_day(moment: datetime) -> float:
-    """Return how much of a day's volume is usually traded by `moment`."""
+    """Return the part of a day's volume, 0.01 to 1, that is usually traded by `moment`."""
     minutes = moment.hour * 60 + moment.minute - 9 * 60
     return min(1.0, max(0.01, minutes / 390))

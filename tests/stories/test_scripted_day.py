@@ -95,7 +95,7 @@ def test_the_scripted_day_ends_with_equal_ledgers_and_so_does_the_next(play) -> 
     assert re.fullmatch(r"LEDGER EQUAL orders=\d+ executions=\d+ holdings=3 cash=\d+", last_line(first))
     report = "\n".join(first.said)
     acts = ("is synced", "on NXT before the opening", "rests at", "times and filled", "at last at market", "filled in")
-    acts += ("blacklisted buy is refused", "sell_stop: sold", "sell_emergency: sold", "sold by hand", "noticed")
+    acts += ("blacklisted buy is refused", "sell_stop: sold", "sell_emergency: sold", "an external order", "noticed")
     acts += ("refusals in a row trip the switch", "resumes", "on NXT after the close")
     for act in acts:
         assert act in report

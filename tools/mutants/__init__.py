@@ -1,1 +1,1 @@
-"""Removes one rule at a time and runs the tests that must notice."""
+"""Removes one rule at a time and runs the tests that must fail then."""

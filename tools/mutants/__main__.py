@@ -1,6 +1,6 @@
 """Apply each mutation of the table to a copy of the tree and run its tests: `make mutants`.
 
-Prints one line per mutation and a line of JSON. Exits with 1 if a mutation survived, or its place was not found.
+Prints one line per mutation and a line of JSON. Exits with 1 if a mutation survived, or if its place was not found.
 """
 
 import ast
@@ -22,13 +22,13 @@ from tools.mutants.table import MUTATIONS, Mutation
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 NOT_COPIED = shutil.ignore_patterns(".git", ".env", ".aegis", ".venv", ".venv-bench", ".*_cache", ".hypothesis")
-# the plugins that these tests do not need take longer to load than the tests take
+# these tests do not need the disabled plugins, which take longer to load than the tests take to run
 PYTEST = (
     *("-m", "pytest", "-q", "-x", "--tb=line", "--reuse-db"),
     *("-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:anyio"),
 )
 TIMEOUT_SECONDS = 300
-# a test failed by what it asserts, and not by an error that any broken statement would cause
+# a test that failed by its assertion, not by an error that any broken statement would cause
 BY_ASSERTION = re.compile(r"assert |AssertionError|Failed: ")
 
 
@@ -37,12 +37,12 @@ class PlaceNotFound(Exception):
 
 
 class Unusable(Exception):
-    """The tests do not pass on the unchanged tree: they detect nothing."""
+    """The tests do not pass on the unchanged tree, so they cannot detect a mutation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`detected_by` is the test that failed, empty if none did; `note` says what happened instead."""
+    """The result of one mutation: `detected_by` is the test that failed, empty if none did; `note` says why then."""
 
     mutation: Mutation
     detected_by: str = ""
@@ -58,10 +58,10 @@ def mutated(mutation: Mutation) -> str:
     if not path.is_file():
         raise PlaceNotFound(f"{mutation.path} does not exist")
     source = path.read_text(encoding="utf-8")
-    node = _named(ast.parse(source), mutation)
+    node = _find_node(ast.parse(source), mutation)
     lines = source.split("\n")
-    before, place, after = lines[: node.lineno - 1], lines[node.lineno - 1 : node.end_lineno], lines[node.end_lineno :]
-    text = "\n".join(place)
+    before, body, after = lines[: node.lineno - 1], lines[node.lineno - 1 : node.end_lineno], lines[node.end_lineno :]
+    text = "\n".join(body)
     if (count := text.count(mutation.old)) != 1:
         raise PlaceNotFound(f"{count} times in {mutation.path}::{mutation.node}: {mutation.old!r}")
     changed = "\n".join([*before, text.replace(mutation.old, mutation.new), *after])
@@ -69,19 +69,20 @@ def mutated(mutation: Mutation) -> str:
     return changed
 
 
-def _named(tree: ast.Module, mutation: Mutation) -> ast.stmt:
-    body, found = tree.body, None
+def _find_node(tree: ast.Module, mutation: Mutation) -> ast.stmt:
+    """Return the definition or assignment that the mutation names. Raises PlaceNotFound."""
+    body, result = tree.body, None
     for name in mutation.node.split("."):
-        found = next((node for node in body if name in _names(node)), None)
-        if found is None:
+        result = next((node for node in body if name in _names(node)), None)
+        if result is None:
             raise PlaceNotFound(f"{mutation.path} has no {mutation.node}")
-        body = getattr(found, "body", [])
-    assert found is not None
-    return found
+        body = getattr(result, "body", [])
+    assert result is not None
+    return result
 
 
 def _names(node: ast.stmt) -> list[str]:
-    """Return the names that a definition or an assignment gives."""
+    """Return the names that a definition or an assignment defines."""
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
         return [node.name]
     targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
@@ -92,7 +93,7 @@ def _names(node: ast.stmt) -> list[str]:
 
 
 def play(mutations: Sequence[Mutation], copy: Path) -> list[Outcome]:
-    """Run the tests of these mutations in one copy of the tree, first unchanged. Raises Unusable."""
+    """Run the tests of these mutations in one copy of the tree, after a run on the unchanged copy. Raises Unusable."""
     if not mutations:
         return []
     shutil.copytree(ROOT, copy, ignore=NOT_COPIED, symlinks=True)
@@ -104,19 +105,19 @@ def play(mutations: Sequence[Mutation], copy: Path) -> list[Outcome]:
 
 
 def _try(mutation: Mutation, copy: Path) -> Outcome:
-    began, path = time.monotonic(), copy / mutation.path
+    started_at, path = time.monotonic(), copy / mutation.path
     path.write_text(mutated(mutation), encoding="utf-8")
     try:
         outcome = _judge(mutation, *_pytest(copy, mutation.tests, PYTHONDONTWRITEBYTECODE="1"))
     finally:
         shutil.copy2(ROOT / mutation.path, path)
     verdict = "detected" if outcome.detected_by else "SURVIVED"
-    print(f"{verdict} {mutation.name}: {outcome.detected_by or outcome.note} ({time.monotonic() - began:.0f} s)")
+    print(f"{verdict} {mutation.name}: {outcome.detected_by or outcome.note} ({time.monotonic() - started_at:.0f} s)")
     return outcome
 
 
 def _judge(mutation: Mutation, status: int, output: str) -> Outcome:
-    """Return which test of the mutation failed by its own assertion, or why that is none."""
+    """Return the outcome of a pytest run: the first test that failed by its own assertion, or why there is none."""
     if status == 0:
         return Outcome(mutation, note="every test passed")
     failures = re.findall(r"^FAILED (.+?) - (.*)$", output, re.MULTILINE) if status == 1 else []
@@ -141,31 +142,31 @@ def _pytest(copy: Path, tests: Sequence[str], **variables: str) -> tuple[int, st
     try:
         output, _ = process.communicate(timeout=TIMEOUT_SECONDS)
     except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGINT)  # it stops its database and its Redis then
+        process.send_signal(signal.SIGINT)  # pytest then stops its database and its Redis
         output, _ = process.communicate()
     return process.returncode, output
 
 
 def main() -> int:
-    found = []
+    mutations = []
     for mutation in MUTATIONS:
         try:
             mutated(mutation)
         except PlaceNotFound as error:
             print(f"NOT FOUND {mutation.name}: {error}")
         else:
-            found.append(mutation)
-    # a database that the shell names is one for all runs
+            mutations.append(mutation)
+    # all runs share a database that the environment names, so only one job can use it
     jobs = 1 if {"DATABASE_URL", "REDIS_URL"} & os.environ.keys() else 2
-    with tempfile.TemporaryDirectory(prefix="aegis-mutants-") as place, ThreadPoolExecutor(jobs) as pool:
-        shares = [pool.submit(play, found[job::jobs], Path(place) / str(job)) for job in range(jobs)]
+    with tempfile.TemporaryDirectory(prefix="aegis-mutants-") as folder, ThreadPoolExecutor(jobs) as pool:
+        futures = [pool.submit(play, mutations[job::jobs], Path(folder) / str(job)) for job in range(jobs)]
         try:
-            outcomes = [outcome for share in shares for outcome in share.result()]
+            outcomes = [outcome for future in futures for outcome in future.result()]
         except Unusable as error:
             print(f"the tests do not pass on the unchanged tree:\n{error}")
             return 1
     detected = sum(bool(outcome.detected_by) for outcome in outcomes)
-    print(json.dumps({"applied": len(found), "detected": detected, "survived": len(found) - detected}))
+    print(json.dumps({"applied": len(mutations), "detected": detected, "survived": len(mutations) - detected}))
     return 0 if detected == len(MUTATIONS) else 1
 
 

@@ -1,11 +1,11 @@
-"""The rules that must not go unnoticed: where each stands, what replaces it, and which tests must fail then."""
+"""The rules whose removal a test must detect: where each rule is, what replaces it, and which tests must then fail."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Mutation:
-    """Replaces `old`, which stands once inside the definition `node` of the module at `path`, with `new`."""
+    """Replaces `old`, which occurs once inside the definition `node` of the module at `path`, with `new`."""
 
     name: str
     path: str
@@ -20,7 +20,7 @@ _LOST = "tests/orders/test_lost_orders.py::"
 _AT_ONCE = "tests/orders/test_two_at_once.py::"
 
 MUTATIONS = (
-    # --- an order leaves at most once, and only while what it was judged by holds
+    # --- an order is sent at most once, and only while the facts of its risk checks hold
     Mutation(
         "an order may leave twice",
         "orders/requests.py",
@@ -30,7 +30,7 @@ MUTATIONS = (
         (_LAST_CHECK + "test_an_order_leaves_once_whoever_else_has_its_row",),
     ),
     Mutation(
-        "an order leaves though the switch is down",
+        "an order leaves while trading is halted",
         "orders/requests.py",
         "_CONDITIONS",
         "\"coalesce((SELECT state FROM trading_switch WHERE id = %(switch)s), 'ACTIVE') = ANY(%(passing)s)\"",
@@ -71,7 +71,7 @@ MUTATIONS = (
     ),
     # --- orders whose answer was lost
     Mutation(
-        "a lost order is given up after three looks at once",
+        "a lost order is given up after three order lists in quick succession",
         "orders/unknown.py",
         "_count_absence",
         " and now - (order.sent_at or order.created_at) >= ABSENT_AFTER",
@@ -95,16 +95,16 @@ MUTATIONS = (
         (_LOST + "test_a_lost_order_without_a_price_is_found_at_whatever_price_the_list_prints",),
     ),
     Mutation(
-        "an order that surely never left is claimed by a stranger's line",
+        "an order that was never sent is matched with the line of an external order",
         "orders/unknown.py",
         "find_given_up",
-        ".filter(absent, ",
+        ".filter(was_given_up, ",
         ".filter(",
         (_LOST + "test_an_order_that_surely_never_left_is_no_line_of_the_list",),
     ),
     # --- cancels, chases, stops
     Mutation(
-        "the brake does not look a second time",
+        "cancel all does not cancel our orders again after it has read the order list",
         "orders/cancel_all.py",
         "CancelAll.run",
         "answers()\n        self._cancel_ours()\n        self._read_orders()\n        self._cancel_ours()\n",
@@ -128,7 +128,7 @@ MUTATIONS = (
         (_AT_ONCE + "test_a_pause_leaves_a_chase_ended_that_was_ended_meanwhile",),
     ),
     Mutation(
-        "what is re-ordered is not bounded by the confirmed cancel",
+        "a re-order is not bounded by the confirmed cancel",
         "orders/chase.py",
         "_Step._reorder",
         "min(released, wanted_qty(order, _family(order)))",
@@ -144,14 +144,14 @@ MUTATIONS = (
         ("tests/aegis/test_chase.py::test_a_family_ends_with_its_trade_date",),
     ),
     Mutation(
-        "a stop goes on though somebody else cancelled its order",
+        "a stop continues after an external cancel of its order",
         "orders/stop_sale.py",
         "was_changed_by_others",
         "if order.end_cause in _EXTERNAL:",
         "if False:",
         ("tests/orders/test_stop_sale.py::test_an_external_cancel_holds_the_stop_until_a_person_arms_it_again",),
     ),
-    # --- what stops rest on: each protection has a scene that fails without it
+    # --- the protections that stops depend on
     Mutation(
         "one trade on NXT triggers a stop",
         "aegis/stops.py",
@@ -177,7 +177,7 @@ MUTATIONS = (
         ("tests/kis/test_throttle.py::test_the_step_of_a_stop_that_began_first_makes_all_its_calls_first",),
     ),
     Mutation(
-        "a transaction that sleeps is left alone",
+        "an idle transaction is not ended",
         "config/settings.py",
         "DATABASE_LIMITS",
         '"idle_in_transaction_session_timeout": f"{DATABASE_LOCK_SECONDS - 1}s"',
@@ -185,7 +185,7 @@ MUTATIONS = (
         ("tests/orders/test_limits.py::test_every_process_has_them_on_every_connection",),
     ),
     Mutation(
-        "what trips by itself halts stops too",
+        "an automatic trip halts stops too",
         "orders/kill_switch.py",
         "trip",
         "TradingState.REDUCING,",
@@ -230,7 +230,7 @@ MUTATIONS = (
         ),
     ),
     Mutation(
-        "a part that somebody cancelled before our own cancel holds no stop",
+        "an external partial cancel before our own cancel does not hold the stop",
         "orders/stop_sale.py",
         "was_changed_by_others",
         "return order.open_qty > requests.confirmed_qty(changes)",
@@ -250,7 +250,7 @@ MUTATIONS = (
     ),
     # --- the broker's gateway, the lease, the messages
     Mutation(
-        "orders are spaced out in the throttle like everybody else",
+        "orders are spaced out in the throttle like other calls",
         "kis/throttle.py",
         "_TAKE",
         "ARGV[5] == '1' and 0 or math.max(0, pace - now)",
@@ -266,7 +266,7 @@ MUTATIONS = (
         ("tests/kis/test_gateway_failures.py",),
     ),
     Mutation(
-        "somebody else's lease is renewed",
+        "the lease of another process is renewed",
         "infra/lease.py",
         "_RENEW",
         "if redis.call('GET', KEYS[1]) == ARGV[1] then return",

@@ -1,4 +1,4 @@
-"""How moments and figures are written: to the second, with commas."""
+"""The formats of times and figures: times to the second, figures with commas."""
 
 DATETIME_FORMAT = "Y-m-d H:i:s"
 SHORT_DATETIME_FORMAT = "m-d H:i:s"

@@ -10,10 +10,10 @@ from monitor import watchdog
 
 
 def until_asked() -> threading.Event:
-    """Return what is set when somebody asks this process to end."""
+    """Return an event that is set when this process receives SIGINT or SIGTERM."""
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *about: stop.set())
+        signal.signal(number, lambda *args: stop.set())
     return stop
 
 

@@ -1,4 +1,4 @@
-"""`manage.py backfill_daily 005930 --years 5`: years of daily prices, page by page, taken up where it stopped."""
+"""`manage.py backfill_daily 005930 --years 5`: fetches years of daily prices, page by page, and can be resumed."""
 
 import argparse
 import sys
@@ -23,14 +23,14 @@ from market import daily_prices, queries
 from market.codes import ManyStocks, explain, resolve
 from market.models import PriceBackfill, Stock
 
-# so many calls are under way at once; the allowance decides how many leave
+# how many calls run at once; the call limit decides how many are sent
 THREADS = 4
 BAR_WIDTH = 30
 INTERRUPTED = 130
 
 
 class Command(BaseCommand):
-    help = _("Fetch years of daily prices, adjusted. Interrupted, the same command takes it up where it stopped.")
+    help = _("Fetch years of daily prices, adjusted. If it is interrupted, run the same command again to continue.")
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("codes", nargs="*", help=_("stock codes, as 005930"))
@@ -50,27 +50,27 @@ class Command(BaseCommand):
         failed = PriceBackfill.objects.filter(pk__in=codes).exclude(failure="")
         for row in failed:
             self.stderr.write(f"{row.pk}: {row.failure}")
-        words = _("{done} of {wanted} stocks have their daily prices since {since}")
+        template = _("{done} of {wanted} stocks have their daily prices since {since}")
         done = PriceBackfill.objects.filter(pk__in=codes, is_done=True).count()
         since = _years_before(last, options["years"])
-        self.stdout.write(words.format(done=done, wanted=len(codes), since=since))
+        self.stdout.write(template.format(done=done, wanted=len(codes), since=since))
         if done < len(codes):
             sys.exit(1)
 
     def _run(self, codes: list[str], last: date) -> None:
-        todo = [code for code in daily_prices.unfinished() if code in set(codes)]
-        progress = Progress(self.stderr, len(codes), len(codes) - len(todo))
+        unfinished = [code for code in daily_prices.unfinished() if code in set(codes)]
+        progress = Progress(self.stderr, len(codes), len(codes) - len(unfinished))
         stop = threading.Event()
         with ThreadPoolExecutor(THREADS) as pool:
             try:
-                for future in _each(pool, todo, last, stop, progress):
+                for future in _submit_all(pool, unfinished, last, stop, progress):
                     future.result()
             except KeyboardInterrupt:
-                self.stderr.write("\n" + _("interrupted: the same command takes it up where it stopped"))
+                self.stderr.write("\n" + _("interrupted: run the same command again to continue"))
                 sys.exit(INTERRUPTED)
             except BrokerError as error:
                 raise CommandError(
-                    _("the broker does not answer ({error}): the same command takes it up where it stopped").format(
+                    _("the broker does not answer ({error}): run the same command again to continue").format(
                         error=error
                     )
                 ) from error
@@ -79,14 +79,14 @@ class Command(BaseCommand):
         progress.end()
 
 
-def _each(
+def _submit_all(
     pool: ThreadPoolExecutor, codes: Iterable[str], last: date, stop: threading.Event, progress: "Progress"
 ) -> Iterator[Future[None]]:
     return as_completed([pool.submit(_fetch, code, last, stop, progress) for code in codes])
 
 
 def _fetch(code: str, last: date, stop: threading.Event, progress: "Progress") -> None:
-    """Fetch all of one stock's past, or what there is of it until `stop`."""
+    """Fetch all pages of one stock, or as many as possible until `stop` is set."""
     try:
         while not stop.is_set():
             row = daily_prices.advance(broker(), code, last=last, now=clock.now())
@@ -99,7 +99,7 @@ def _fetch(code: str, last: date, stop: threading.Event, progress: "Progress") -
 
 
 class Progress:
-    """A bar on a terminal; elsewhere a line now and then. Its methods may be called from any thread."""
+    """A progress bar on a terminal, otherwise a line per tenth. Its methods may be called from any thread."""
 
     def __init__(self, out: Any, stocks: int, done: int) -> None:
         self._out, self._stocks, self._done, self._pages = out, stocks, done, 0
@@ -137,16 +137,16 @@ def _codes(options: dict[str, Any]) -> list[str]:
             lines = options["file"].read_text(encoding="utf-8").splitlines()
         except OSError as error:
             raise CommandError(_("{file} cannot be read: {why}").format(file=options["file"], why=error)) from error
-        codes += [word for line in lines if (word := line.split("#")[0].strip())]
-    every = Stock.objects.exclude(instrument=Instrument.ELW).values_list("pk", flat=True) if options["all"] else []
-    codes = [*_resolved(codes), *every]
+        codes += [code for line in lines if (code := line.split("#")[0].strip())]
+    all_codes = Stock.objects.exclude(instrument=Instrument.ELW).values_list("pk", flat=True) if options["all"] else []
+    codes = [*_resolved(codes), *all_codes]
     if not codes:
         raise CommandError(_("name stocks, as 005930, or a --file of them, or --all"))
     return list(dict.fromkeys(codes))
 
 
-def _resolved(named: Iterable[str]) -> Iterator[str]:
-    for text in named:
+def _resolved(texts: Iterable[str]) -> Iterator[str]:
+    for text in texts:
         try:
             yield resolve(text)
         except (NotACode, ManyStocks) as error:
@@ -164,5 +164,5 @@ def _years(text: str) -> int:
 def _years_before(day: date, years: int) -> date:
     try:
         return day.replace(year=day.year - years)
-    except ValueError:  # the 29th of February
+    except ValueError:  # 29 February
         return day.replace(year=day.year - years, day=28)

@@ -1,4 +1,4 @@
-"""`manage.py sync_stocks`: the stock master from the broker's list of every stock, now instead of tomorrow at seven."""
+"""`manage.py sync_stocks`: updates the stock master from the broker's list of all stocks now, not tomorrow at 07:00."""
 
 from typing import Any
 
@@ -14,16 +14,14 @@ from market.models import Stock
 
 
 class Command(BaseCommand):
-    help = _("Bring the stock master in step with the broker's list of every stock. Each morning this is done anyway.")
+    help = _("Update the stock master from the broker's list of all stocks. AEGIS also does this every morning.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             count = reference_data.sync_listings(broker(), now=clock.now())
         except BrokerError as error:
-            words = _(
-                "the list of stocks could not be taken over, and nothing was changed: {error}. Try it again later"
-            )
-            raise CommandError(words.format(error=error)) from error
+            template = _("the list of stocks could not be read, and nothing was changed: {error}. Try again later")
+            raise CommandError(template.format(error=error)) from error
         boards = Stock.objects.exclude(listed_on=None).values_list("board").annotate(Count("pk")).order_by("board")
-        told = ", ".join(f"{board} {stocks:,}" for board, stocks in boards)
-        self.stdout.write(_("{count:,} stocks are listed ({boards})").format(count=count, boards=told))
+        counts = ", ".join(f"{board} {stocks:,}" for board, stocks in boards)
+        self.stdout.write(_("{count:,} stocks are listed ({boards})").format(count=count, boards=counts))

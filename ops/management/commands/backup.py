@@ -11,7 +11,7 @@ from ops import backup
 
 
 class Command(BaseCommand):
-    help = _("Write a backup of the database, of one moment, with the count of every table beside it.")
+    help = _("Write a backup of the database as of one moment, with the row count of every table beside it.")
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -27,7 +27,7 @@ class Command(BaseCommand):
             self.stdout.write(_("written: {path}, {rows:,} rows").format(path=path, rows=rows))
             if options["check"]:
                 counts = backup.attempt(path)
-                words = _("restored and compared: {tables} tables, {rows:,} rows, all equal")
-                self.stdout.write(words.format(tables=len(counts), rows=sum(counts.values())))
+                template = _("restored and compared: {tables} tables, {rows:,} rows, all equal")
+                self.stdout.write(template.format(tables=len(counts), rows=sum(counts.values())))
         except backup.BackupFailed as error:
             raise CommandError(str(error)) from error

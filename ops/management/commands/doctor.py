@@ -12,7 +12,7 @@ SIGNS = {Severity.OK: "✔", Severity.NOTE: "·", Severity.WARN: "!", Severity.E
 
 
 class Command(BaseCommand):
-    help = _("Look at everything that can be set wrongly and say how to mend it. Exit code 1 where something must be.")
+    help = _("Check everything that can be configured wrongly and say how to fix it. Exit code 1 if there is an error.")
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -27,14 +27,16 @@ class Command(BaseCommand):
                 self.stdout.write(f"{SIGNS[finding.grade]} {finding.topic:<12} {finding.text}")
                 if finding.mend:
                     self.stdout.write(f"{'':<15}→ {finding.mend}")
-        wrong = sum(finding.grade is Severity.ERROR for finding in findings)
+        error_count = sum(finding.grade is Severity.ERROR for finding in findings)
         if options["json"]:
             self.stdout.write(
-                json.dumps({"ok": not wrong, "findings": [asdict(each) for each in findings]}, ensure_ascii=False)
+                json.dumps(
+                    {"ok": not error_count, "findings": [asdict(finding) for finding in findings]}, ensure_ascii=False
+                )
             )
-        elif wrong:
-            self.stdout.write(_("{count} things must be mended").format(count=wrong))
+        elif error_count:
+            self.stdout.write(_("{count} errors must be fixed").format(count=error_count))
         else:
-            self.stdout.write(_("nothing must be mended"))
-        if wrong:
+            self.stdout.write(_("no errors found"))
+        if error_count:
             raise SystemExit(1)

@@ -8,7 +8,7 @@ from ops.preflight import check_database, check_redis, prepare_database
 
 
 class Command(BaseCommand):
-    help = _("Migrate the database and write what processes need before they start; run again, it changes nothing.")
+    help = _("Migrate the database and write what processes need before they start. It is safe to run again.")
     requires_system_checks: list[str] = []
 
     def handle(self, *args: Any, **options: Any) -> None:

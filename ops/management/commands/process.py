@@ -11,32 +11,32 @@ from ops.processes import programs, simulator
 from ops.supervisor import Program
 
 SIMULATOR = "simulator"
-# what units of an earlier version call a process
+# process names in the systemd units of earlier versions
 RENAMED = {"teller": "notifier"}
 
 
 class Command(BaseCommand):
-    help = _("Become one process of the house, for systemd and containers; without a name, list them.")
+    help = _("Run as one process of AEGIS, for systemd and containers; without a name, list the processes.")
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("name", nargs="?", help=_("the process's name"))
 
     def handle(self, *args: Any, **options: Any) -> None:
-        known = {program.name: program for program in programs()}
+        programs_by_name = {program.name: program for program in programs()}
         name = RENAMED.get(options["name"], options["name"])
         if name is None:
-            self.stdout.write("\n".join([*known, SIMULATOR]))
+            self.stdout.write("\n".join([*programs_by_name, SIMULATOR]))
         elif name == SIMULATOR:
             _become(simulator(rehearsal_start.begin(is_fresh=False)))
-        elif name in known:
-            _become(known[name])
+        elif name in programs_by_name:
+            _become(programs_by_name[name])
         else:
-            words = _("there is no process {name}: use one of {known}")
-            raise CommandError(words.format(name=repr(name), known=", ".join([*known, SIMULATOR])))
+            template = _("there is no process {name}: use one of {known}")
+            raise CommandError(template.format(name=repr(name), known=", ".join([*programs_by_name, SIMULATOR])))
 
 
 def _become(program: Program) -> None:
-    """Go on as the program, under our own process id: whoever started us sees it end."""
+    """Replace this process by the program, under the same process id, so that our parent process sees it end."""
     connection.close()
-    os.execve(program.argv[0], program.argv, os.environ | program.environment)  # noqa: S606 no shell is meant
+    os.execve(program.argv[0], program.argv, os.environ | program.environment)  # noqa: S606 no shell is wanted

@@ -21,10 +21,10 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            with Runtime(output=sys.stdout, say=self._say) as house:
-                house.wait_until_ready()
+            with Runtime(output=sys.stdout, say=self._say) as runtime:
+                runtime.wait_until_ready()
                 self._greet()
-                house.stay()
+                runtime.stay()
                 self._say(_("Ending; a second Ctrl-C does not wait ..."))
         except CannotStart as error:
             raise CommandError(str(error)) from error
@@ -33,7 +33,7 @@ class Command(BaseCommand):
         self._say(_("Everything has ended."))
 
     def _say(self, line: str) -> None:
-        with contextlib.suppress(OSError):  # the terminal may be gone, and the house still ends in order
+        with contextlib.suppress(OSError):  # the terminal may be closed; AEGIS still stops in order
             self.stdout.write(line)
             self.stdout.flush()
 

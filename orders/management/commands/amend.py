@@ -36,8 +36,8 @@ class Command(DeskCommand):
     def tell(self, **options: Any) -> CommandOutput:
         change = OrderChange(options["price"], options["qty"])
         if change == OrderChange():
-            words = _("name a new --price, or with --qty how many shares it is about, or both")
-            raise Failure("USAGE", words, exit_code=WRONG_USAGE)
+            message = _("name a new --price, or with --qty how many shares it is about, or both")
+            raise Failure("USAGE", message, exit_code=WRONG_USAGE)
         order = find_order(options["number"])
         if options["dry_run"]:
             draft = preview(order, change)
@@ -46,16 +46,16 @@ class Command(DeskCommand):
                 {"dry_run": True, **shape}, [_("would amend {change}").format(change=wanted(order, change))]
             )
         confirm(self.name, yes=options["yes"], about=lambda: wanted(order, change))
-        changed = amend(order, change, who=who())
+        result = amend(order, change, who=who())
         order.refresh_from_db()
-        amended = changed.row if changed.row and changed.row.pk != order.pk else None
+        amended = result.row if result.row and result.row.pk != order.pk else None
         shape = {"order": serializers.order(order), "amended": serializers.order(amended) if amended else None}
-        if changed.is_done:
-            return CommandOutput({"dry_run": False, **shape}, [changed.text])
-        exit_code = OUTCOME_UNKNOWN if changed.code == "UNKNOWN" else FAILED
+        if result.is_done:
+            return CommandOutput({"dry_run": False, **shape}, [result.text])
+        exit_code = OUTCOME_UNKNOWN if result.code == "UNKNOWN" else FAILED
         raise Failure(
-            changed.code,
-            changed.text,
+            result.code,
+            result.text,
             exit_code=exit_code,
-            shape={**shape, "broker_code": changed.broker_code},
+            shape={**shape, "broker_code": result.broker_code},
         )

@@ -27,8 +27,11 @@ class Command(DeskCommand):
         if snapshot is None:
             raise Failure("NO_BALANCE", _("no balance yet: try again with --sync"))
         holdings = list(service.get_portfolio())
-        shape = {"account": serializers.account(snapshot), "holdings": [serializers.holding(each) for each in holdings]}
-        return CommandOutput(shape, [_account(snapshot), *(_holding(each) for each in holdings)])
+        shape = {
+            "account": serializers.account(snapshot),
+            "holdings": [serializers.holding(holding) for holding in holdings],
+        }
+        return CommandOutput(shape, [_account(snapshot), *(_holding(holding) for holding in holdings)])
 
 
 def _account(snapshot: AccountSnapshot) -> str:

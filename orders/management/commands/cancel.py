@@ -24,8 +24,8 @@ class Command(DeskCommand):
         line, shape = describe(order), {"order": serializers.order(order)}
         if order.is_done and order.chase_at is not None and not options["dry_run"]:
             service().end_chase(order, _("cancelled by {name}").format(name=who()))
-            ended = [_("nothing of it is ordered anew: {line}").format(line=line)]
-            return CommandOutput({"dry_run": False, "order": serializers.order(order)}, ended)
+            lines = [_("it is not re-ordered: {line}").format(line=line)]
+            return CommandOutput({"dry_run": False, "order": serializers.order(order)}, lines)
         if order.is_done:
             raise Failure("NOT_OPEN", _("nothing is left to cancel: {line}").format(line=line), shape=shape)
         if options["dry_run"]:
@@ -33,8 +33,8 @@ class Command(DeskCommand):
         try:
             service().cancel(order, by=RequestedBy.OPERATOR, who=who())
         except BrokerError as error:
-            words = _("not cancelled: {error}").format(error=risk.say_error(error))
-            raise Failure("NOT_CANCELLED", words, shape={"broker_code": error.code, **shape}) from error
+            message = _("not cancelled: {error}").format(error=risk.say_error(error))
+            raise Failure("NOT_CANCELLED", message, shape={"broker_code": error.code, **shape}) from error
         if order.state in UNANSWERED:
             return CommandOutput(
                 {"dry_run": False, "order": serializers.order(order)}, [cancel_deferred(describe(order))]

@@ -22,12 +22,10 @@ class Command(DeskCommand):
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--code", help=_("only orders of this stock"))
         parser.add_argument("--external", action="store_true", help=_("external orders too"))
-        first = parser.add_mutually_exclusive_group()
-        first.add_argument(
-            "--reduce", action="store_true", help=_("let only sales pass first, so that stops go on selling")
-        )
-        first.add_argument(
-            "--halt", action="store_true", help=_("halt first, so that nothing new follows, no stop either")
+        group = parser.add_mutually_exclusive_group()
+        group.add_argument("--reduce", action="store_true", help=_("allow only sales first, so that stops still sell"))
+        group.add_argument(
+            "--halt", action="store_true", help=_("halt first, so that no new order is sent, stops included")
         )
         parser.add_argument("--dry-run", action="store_true", help=_("show what would be cancelled, and send nothing"))
         super().add_arguments(parser)
@@ -35,19 +33,19 @@ class Command(DeskCommand):
     def tell(self, **options: Any) -> CommandOutput:
         code = None if options["code"] is None else stock_code(options["code"])
         if options["dry_run"]:
-            return _would(code=code, external=options["external"])
-        before = self._change_state(**options)
-        swept = service().cancel_all(external=options["external"], code=code, who=who())
-        lines = [*before, *_lines(swept)]
-        if swept.failed or swept.unconfirmed or swept.unseen:
-            raise Failure("NOT_ALL", "\n".join(lines), shape=dict(serializers.swept(swept)))
-        return CommandOutput({"dry_run": False, **serializers.swept(swept)}, lines)
+            return _dry_run(code=code, external=options["external"])
+        state_lines = self._change_state(**options)
+        result = service().cancel_all(external=options["external"], code=code, who=who())
+        lines = [*state_lines, *_lines(result)]
+        if result.failed or result.unconfirmed or result.unseen:
+            raise Failure("NOT_ALL", "\n".join(lines), shape=dict(serializers.swept(result)))
+        return CommandOutput({"dry_run": False, **serializers.swept(result)}, lines)
 
     def _change_state(self, *, halt: bool, reduce: bool, **options: Any) -> list[str]:
         if halt:
             say_armed(TradingState.HALTED)
             kill_switch.halt(by=who(), reason=self.name, at=clock.now())
-            return [_("halted: nothing new leaves")]
+            return [_("halted: no new order is sent")]
         if reduce:
             say_armed(TradingState.REDUCING)
             is_done = kill_switch.reduce_unless_halted(by=who(), reason=self.name, at=clock.now())
@@ -55,50 +53,50 @@ class Command(DeskCommand):
         return []
 
 
-def _would(*, code: str | None, external: bool) -> CommandOutput:
-    """Ask the broker what the real command asks it."""
-    shown = service().would_cancel(external=external, code=code)
-    found = [(each, row_of(each)) for each in shown.orders]
-    lines = [_("would cancel: {line}").format(line=_open_line(each, row)) for each, row in found]
-    shape = [serializers.open_order(each, row) for each, row in found]
-    told = {"dry_run": True, "orders": shape, "unseen": shown.why}
-    if shown.why:
-        raise Failure("NOT_ALL", "\n".join([*lines, _unseen(shown.why)]), shape=told)
-    return CommandOutput(told, lines or [_("nothing is open")])
+def _dry_run(*, code: str | None, external: bool) -> CommandOutput:
+    """Return what would be cancelled, by the same request to the broker as the real command."""
+    open_list = service().would_cancel(external=external, code=code)
+    pairs = [(item, row_of(item)) for item in open_list.orders]
+    lines = [_("would cancel: {line}").format(line=_open_line(item, row)) for item, row in pairs]
+    shape = [serializers.open_order(item, row) for item, row in pairs]
+    payload = {"dry_run": True, "orders": shape, "unseen": open_list.why}
+    if open_list.why:
+        raise Failure("NOT_ALL", "\n".join([*lines, _unseen(open_list.why)]), shape=payload)
+    return CommandOutput(payload, lines or [_("nothing is open")])
 
 
-def _open_line(each: OpenOrder, row: TradeOrder | None) -> str:
-    stock = queries.get_stock(each.code)
-    words = _("{name} ({code}) {side}, {qty:,} shares open, {market}, number {number}, ours {ours}")
-    return words.format(
-        name=stock.name if stock else each.code,
-        code=each.code,
-        side=_("buy") if each.side is Side.BUY else _("sell"),
-        qty=each.qty,
-        market=each.placed.market,
-        number=each.placed.order_no,
+def _open_line(item: OpenOrder, row: TradeOrder | None) -> str:
+    stock = queries.get_stock(item.code)
+    template = _("{name} ({code}) {side}, {qty:,} shares open, {market}, number {number}, ours {ours}")
+    return template.format(
+        name=stock.name if stock else item.code,
+        code=item.code,
+        side=_("buy") if item.side is Side.BUY else _("sell"),
+        qty=item.qty,
+        market=item.placed.market,
+        number=item.placed.order_no,
         ours=f"#{row.pk}" if row else "-",
     )
 
 
-def _lines(swept: CancelAllResult) -> list[str]:
-    words = _("no longer open by the broker's list: {count} ({numbers})")
-    lines = [words.format(count=len(swept.cancelled), numbers=_join(swept.cancelled))]
-    for number, why in swept.unconfirmed.items():
+def _lines(result: CancelAllResult) -> list[str]:
+    template = _("no longer open by the broker's list: {count} ({numbers})")
+    lines = [template.format(count=len(result.cancelled), numbers=_join(result.cancelled))]
+    for number, why in result.unconfirmed.items():
         lines.append(_("NOT confirmed: {number}: {why}").format(number=number, why=why))
-    if swept.left:
-        words = _("left alone, external: {numbers}; --external cancels them too")
-        lines.append(words.format(numbers=_join(swept.left)))
-    for number, why in swept.failed.items():
+    if result.left:
+        template = _("left alone, external: {numbers}; --external cancels them too")
+        lines.append(template.format(numbers=_join(result.left)))
+    for number, why in result.failed.items():
         lines.append(_("NOT cancelled: {number}: {why}").format(number=number, why=why))
-    if swept.unseen:
-        lines.append(_unseen(swept.unseen))
+    if result.unseen:
+        lines.append(_unseen(result.unseen))
     return lines
 
 
 def _unseen(why: str) -> str:
-    words = _("not all that is open is known ({why}): run it again, or look at the broker's own screen")
-    return words.format(why=why)
+    template = _("not all that is open is known ({why}): run it again, or look at the broker's own screen")
+    return template.format(why=why)
 
 
 def _join(numbers: list[str]) -> str:

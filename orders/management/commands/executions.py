@@ -12,7 +12,7 @@ class Command(DeskCommand):
     help = _("List fills, newest first, with what they cost.")
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--voided", action="store_true", help=_("those that turned out untrue too"))
+        parser.add_argument("--voided", action="store_true", help=_("voided fills too"))
         add_filters(parser)
         super().add_arguments(parser)
 
@@ -20,16 +20,16 @@ class Command(DeskCommand):
         rows = TradeExecution.objects.select_related("order").order_by("-executed_at", "-id")
         if not options["voided"]:
             rows = rows.filter(voided_at__isnull=True)
-        found = filtered(rows, options, day="order__order_date", strategy_id="order__strategy_id")
-        lines = [_line(row) for row in found] or [_("no fills")]
-        return CommandOutput({"executions": [serializers.execution(row) for row in found]}, lines)
+        executions = filtered(rows, options, day="order__order_date", strategy_id="order__strategy_id")
+        lines = [_line(row) for row in executions] or [_("no fills")]
+        return CommandOutput({"executions": [serializers.execution(row) for row in executions]}, lines)
 
 
 def _line(row: TradeExecution) -> str:
-    words = _(
+    template = _(
         "{at} {name} ({code}) {side} {qty:,} shares at {price:,.2f}, commission {fee:,}, tax {tax:,}, by {source}"
     )
-    line = words.format(
+    line = template.format(
         at=short(row.executed_at),
         name=row.order.stock_name,
         code=row.stock_code,

@@ -6,7 +6,7 @@ from orders.management.switching import SwitchCommand
 
 class Command(SwitchCommand):
     help = _(
-        "Let nothing new leave, bought or sold, stops included; what is open stays (cancel_all cancels it). "
-        "`reduce` lets sales and stops pass."
+        "Send no new order, neither buys nor sales, stops included; open orders stay (cancel_all cancels them). "
+        "`reduce` still allows sales and stops."
     )
     to = TradingState.HALTED

@@ -21,9 +21,9 @@ class Command(DeskCommand):
         rows = TradeOrder.objects.order_by("-id")
         if options["open"]:
             rows = rows.filter(status__in=UNSETTLED)
-        found = filtered(rows, options, day="order_date", strategy_id="strategy_id")
+        orders = filtered(rows, options, day="order_date", strategy_id="strategy_id")
         return CommandOutput(
-            {"orders": [serializers.order(row) for row in found]}, [_line(row) for row in found] or [_("no orders")]
+            {"orders": [serializers.order(row) for row in orders]}, [_line(row) for row in orders] or [_("no orders")]
         )
 
 

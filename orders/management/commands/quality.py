@@ -11,11 +11,13 @@ from orders.management.trading import whole
 
 
 class Command(DeskCommand):
-    help = _("What orders cost: against the price when they were wanted, and against a market order then.")
+    help = _("What orders cost against the arrival price, and against a market order at that time.")
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        words = _("days {text} is not a whole number above zero: write it as 30")
-        parser.add_argument("--days", type=lambda text: whole(text, words), default=1, help=_("how many days back (1)"))
+        template = _("days {text} is not a whole number above zero: write it as 30")
+        parser.add_argument(
+            "--days", type=lambda text: whole(text, template), default=1, help=_("how many days back (1)")
+        )
         super().add_arguments(parser)
 
     def tell(self, **options: Any) -> CommandOutput:
@@ -46,25 +48,25 @@ def _lines(report: execution_quality.QualityReport) -> list[str]:
 
 
 def _family(line: execution_quality.QualityLine) -> str:
-    root, family, measured = line.root, line.family, line.quality
-    start = f"#{root.pk} {root.order_date} {root.stock_name} {root.get_order_type_display()} {family.style}"
-    if measured is None:
-        return _("{start}: {qty:,} asked, nothing filled").format(start=start, qty=family.asked_qty)
-    arrival, market = measured.against_arrival, measured.against_market
-    words = _(
+    root, family, quality = line.root, line.family, line.quality
+    head = f"#{root.pk} {root.order_date} {root.stock_name} {root.get_order_type_display()} {family.style}"
+    if quality is None:
+        return _("{start}: {qty:,} asked, nothing filled").format(start=head, qty=family.asked_qty)
+    arrival, market = quality.against_arrival, quality.against_market
+    template = _(
         "{start}: {filled:,} of {qty:,} at {average:,.2f}, {ticks:+} ticks {won:+,} won {bp:+}bp; "
         "market{guess}{price:,.2f} {market_ticks:+} ticks {market_won:+,} won {market_bp:+}bp; fees {fees:,}"
     )
-    return words.format(
-        start=start,
+    return template.format(
+        start=head,
         filled=family.filled_qty,
         qty=family.asked_qty,
-        average=measured.average,
+        average=quality.average,
         ticks=arrival.ticks,
         won=arrival.won,
         bp=arrival.bp,
-        guess="~" if measured.is_estimated else " ",
-        price=measured.market_price,
+        guess="~" if quality.is_estimated else " ",
+        price=quality.market_price,
         market_ticks=market.ticks,
         market_won=market.won,
         market_bp=market.bp,
@@ -73,12 +75,12 @@ def _family(line: execution_quality.QualityLine) -> str:
 
 
 def _savings(line: Savings) -> str:
-    words = _(
+    template = _(
         "{style}: {families} orders, filled {filled}%, {arrival:+}% against arrival, {market:+}% against market "
         "({estimated} guessed), {saved:+,} won saved; "
         "a year of 4 x 1,000,000 won a day: {usual:+,}, of such days: {own:+,}"
     )
-    return words.format(
+    return template.format(
         style=line.style or _("all"),
         families=line.families,
         filled=line.fill_pct,

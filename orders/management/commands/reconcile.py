@@ -10,12 +10,12 @@ from orders.management.console import CommandOutput, DeskCommand
 
 
 class Command(DeskCommand):
-    help = _("Hold our orders against the broker's list, now.")
+    help = _("Reconcile our orders with the broker's list now.")
 
     def tell(self, **options: Any) -> CommandOutput:
         report = reconcile.reconcile(broker(), clock.now)
-        words = _("{seen} orders seen; {corrected} corrected, {adopted} adopted, {resolved} outcomes resolved")
-        lines = [words.format(**asdict(report))]
+        template = _("{seen} orders; {corrected} corrected, {adopted} external recorded, {resolved} outcomes resolved")
+        lines = [template.format(**asdict(report))]
         if report.error:
             lines.append(_("lines that cannot be read: {why}").format(why=report.error))
         return CommandOutput(asdict(report), lines)

@@ -5,5 +5,5 @@ from orders.management.switching import SwitchCommand
 
 
 class Command(SwitchCommand):
-    help = _("Let sales pass, stops included, and nothing else; resting buys are cancelled.")
+    help = _("Allow only sales, stops included; resting buys are cancelled.")
     to = TradingState.REDUCING

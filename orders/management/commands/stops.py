@@ -19,52 +19,54 @@ class Command(DeskCommand):
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("code", nargs="?", help=_("the stock to guard"))
-        how = parser.add_mutually_exclusive_group()
-        at = _("65000 (won), 5%% (of the average price) or 2atr (true ranges)")
-        how.add_argument("--loss", metavar="AT", help=_("arm a stop loss: at {at}").format(at=at))
-        how.add_argument("--profit", metavar="AT", help=_("arm a take profit: the same"))
-        how.add_argument("--trailing", metavar="AT", help=_("arm a trailing stop: so far under the highest price"))
-        how.add_argument("--disarm", metavar="N", type=int, help=_("disarm stop N; the order that it has is cancelled"))
-        how.add_argument(
-            "--rearm", metavar="N", type=int, help=_("arm stop N again, if somebody else changed its order")
+        group = parser.add_mutually_exclusive_group()
+        format_help = _("65000 (won), 5%% (of the average price) or 2atr (true ranges)")
+        group.add_argument("--loss", metavar="AT", help=_("arm a stop loss: at {at}").format(at=format_help))
+        group.add_argument("--profit", metavar="AT", help=_("arm a take profit: the same"))
+        group.add_argument("--trailing", metavar="AT", help=_("arm a trailing stop: this far below the highest price"))
+        group.add_argument(
+            "--disarm", metavar="N", type=int, help=_("disarm stop N; the order that it has is cancelled")
+        )
+        group.add_argument(
+            "--rearm", metavar="N", type=int, help=_("arm stop N again after an external change of its order")
         )
         parser.add_argument("--shares", metavar="Q", type=int, help=_("guard Q shares instead of the whole holding"))
         parser.add_argument(
             "--sources", metavar="VENUES", help=_("the venues that may trigger it: KRX, NXT or KRX,NXT")
         )
-        words = _("arm it even if it triggers at once, at the price of now")
-        parser.add_argument("--confirm-immediate", action="store_true", help=words)
-        parser.add_argument("--all", action="store_true", help=_("list those that are over too"))
+        immediate_help = _("arm it even if it triggers at once at the current price")
+        parser.add_argument("--confirm-immediate", action="store_true", help=immediate_help)
+        parser.add_argument("--all", action="store_true", help=_("list ended stops too"))
         super().add_arguments(parser)
 
     def tell(self, **options: Any) -> CommandOutput:
-        wanted = {
+        texts_by_kind = {
             StopKind.STOP_LOSS: options["loss"],
             StopKind.TAKE_PROFIT: options["profit"],
             StopKind.TRAILING: options["trailing"],
         }
-        named = [(kind, text) for kind, text in wanted.items() if text is not None]
-        if bool(named) != (options["code"] is not None):
-            words = _("to arm a stop, name the stock and one of --loss, --profit and --trailing")
-            raise Failure("USAGE", words, exit_code=WRONG_USAGE)
+        thresholds = [(kind, text) for kind, text in texts_by_kind.items() if text is not None]
+        if bool(thresholds) != (options["code"] is not None):
+            message = _("to arm a stop, name the stock and one of --loss, --profit and --trailing")
+            raise Failure("USAGE", message, exit_code=WRONG_USAGE)
         try:
-            if named:
-                choices = {
+            if thresholds:
+                stop_options = {
                     "quantity": options["shares"],
                     "sources": options["sources"] or "",
                     "may_trigger_now": options["confirm_immediate"],
                 }
-                return _armed(options["code"], *named[0], **choices)
+                return _arm(options["code"], *thresholds[0], **stop_options)
             if options["disarm"] is not None:
-                return _disarmed(options["disarm"])
+                return _disarm(options["disarm"])
             if options["rearm"] is not None:
-                return _rearmed(options["rearm"], may_trigger_now=options["confirm_immediate"])
+                return _rearm(options["rearm"], may_trigger_now=options["confirm_immediate"])
         except ValidationError as error:
             raise Failure("NOT_DONE", " ".join(error.messages)) from error
-        return _listed(is_all=options["all"])
+        return _list(is_all=options["all"])
 
 
-def _armed(code: str, kind: StopKind, text: str, **choices: Any) -> CommandOutput:
+def _arm(code: str, kind: StopKind, text: str, **choices: Any) -> CommandOutput:
     try:
         unit, value = threshold(text)
     except argparse.ArgumentTypeError as error:
@@ -75,42 +77,42 @@ def _armed(code: str, kind: StopKind, text: str, **choices: Any) -> CommandOutpu
     return CommandOutput({"stop": serializers.stop(row)}, [_("armed: {line}").format(line=_line(row))])
 
 
-def _disarmed(pk: int) -> CommandOutput:
-    row = _named(pk)
+def _disarm(pk: int) -> CommandOutput:
+    row = _find_stop(pk)
     stops.disarm(row, why=who(), at=clock.now())
     row.refresh_from_db()
     return CommandOutput({"stop": serializers.stop(row)}, [_("disarmed: {line}").format(line=_line(row))])
 
 
-def _rearmed(pk: int, *, may_trigger_now: bool) -> CommandOutput:
-    row = _named(pk)
+def _rearm(pk: int, *, may_trigger_now: bool) -> CommandOutput:
+    row = _find_stop(pk)
     quote = stop_polling.quote_before(row.stock_code, row.sources, broker(), clock.now)
     stops.rearm(row, by=who(), at=clock.now(), may_trigger_now=may_trigger_now, quote=quote)
     row.refresh_from_db()
     return CommandOutput({"stop": serializers.stop(row)}, [_("armed: {line}").format(line=_line(row))])
 
 
-def _named(pk: int) -> StopRule:
+def _find_stop(pk: int) -> StopRule:
     row = StopRule.objects.filter(pk=pk).first()
     if row is None:
         raise Failure("NO_STOP", _("there is no stop {number}: `stops` lists them").format(number=pk))
     return row
 
 
-def _listed(*, is_all: bool) -> CommandOutput:
+def _list(*, is_all: bool) -> CommandOutput:
     rows = StopRule.objects.all() if is_all else StopRule.objects.filter(state__in=LIVE)
     lines = [_line(row) for row in rows] or [_("no stop is armed")]
     return CommandOutput({"stops": [serializers.stop(row) for row in rows]}, lines)
 
 
 def _line(row: StopRule) -> str:
-    words = _("#{number} {name} ({code}) {kind} at {limit:,} won ({value} {unit}): {state} since {at}")
-    line = words.format(
+    template = _("#{number} {name} ({code}) {kind} at {limit:,} won ({value} {unit}): {state} since {at}")
+    line = template.format(
         number=row.pk,
         name=row.stock_name,
         code=row.stock_code,
         kind=row.get_kind_display(),
-        # what is over says what triggered it: without shares it has no limit any more
+        # a triggered stop shows the price that triggered it: without shares it has no limit any more
         limit=row.trigger_price if row.triggered_at else stops.limit(row),
         value=f"{row.value.normalize():f}",
         unit=row.get_unit_display(),

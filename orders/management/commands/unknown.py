@@ -29,20 +29,22 @@ class Command(DeskCommand):
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--decide", metavar="#N", help=_("the order to decide, by # and our own number: #12"))
-        how = parser.add_mutually_exclusive_group()
-        how.add_argument("--is", dest="order_no", metavar="NUMBER", help=_("it is this order of the broker's"))
-        how.add_argument("--never-arrived", action="store_true", help=_("the broker never got it, or does not have it"))
+        group = parser.add_mutually_exclusive_group()
+        group.add_argument("--is", dest="order_no", metavar="NUMBER", help=_("it is this order of the broker's"))
+        group.add_argument(
+            "--never-arrived", action="store_true", help=_("the broker never got it, or does not have it")
+        )
         add_confirmation(parser)
         super().add_arguments(parser)
 
     def tell(self, **options: Any) -> CommandOutput:
-        chosen = options["order_no"] is not None or options["never_arrived"]
-        if bool(options["decide"]) != chosen:
-            words = _("to decide, name the order and its fate: --decide #12 with --is NUMBER or --never-arrived")
-            raise Failure("USAGE", words, exit_code=WRONG_USAGE)
-        return self._decided(options) if chosen else _listed()
+        has_decision = options["order_no"] is not None or options["never_arrived"]
+        if bool(options["decide"]) != has_decision:
+            message = _("to decide, name the order and its fate: --decide #12 with --is NUMBER or --never-arrived")
+            raise Failure("USAGE", message, exit_code=WRONG_USAGE)
+        return self._decide(options) if has_decision else _list()
 
-    def _decided(self, options: dict[str, Any]) -> CommandOutput:
+    def _decide(self, options: dict[str, Any]) -> CommandOutput:
         order = find_order(options["decide"])
         number = order_number(plain(options["order_no"])) if options["order_no"] is not None else None
         confirm("decide", yes=options["yes"], about=lambda: describe(order))
@@ -53,7 +55,7 @@ class Command(DeskCommand):
         return CommandOutput({"order": serializers.order(order)}, [_("decided: {line}").format(line=describe(order))])
 
 
-def _listed() -> CommandOutput:
+def _list() -> CommandOutput:
     rows = list(unknown.undecided())
     lines = [line for row in rows for line in _lines(row)] or [_("no outcome is unknown")]
     return CommandOutput({"unknown": [_shape(row) for row in rows]}, lines)
@@ -67,14 +69,14 @@ def _shape(row: TradeOrder) -> dict[str, Any]:
     return {
         "order": serializers.order(row),
         "absent_looks": row.absent_looks,
-        "candidates": [serializers.candidate(each) for each in row.candidates],
-        "events": [serializers.event(each) for each in _events(row)],
+        "candidates": [serializers.candidate(entry) for entry in row.candidates],
+        "events": [serializers.event(entry) for entry in _events(row)],
     }
 
 
 def _lines(row: TradeOrder) -> list[str]:
     head = f"#{row.pk} {short(row.created_at)} {describe(row)}"
-    looks = _("missing from {looks} complete lists of the broker's").format(looks=row.absent_looks)
-    events = [f"  {short(each.at)} {each}" for each in _events(row)]
-    words = _("  could be {order_no}: {market} {placed_at}, {qty:,} at {price:,}, filled {filled_qty:,}")
-    return [head, "  " + looks, *events, *(words.format(**each) for each in row.candidates)]
+    absence = _("missing from {looks} complete lists of the broker's").format(looks=row.absent_looks)
+    events = [f"  {short(entry.at)} {entry}" for entry in _events(row)]
+    template = _("  could be {order_no}: {market} {placed_at}, {qty:,} at {price:,}, filled {filled_qty:,}")
+    return [head, "  " + absence, *events, *(template.format(**entry) for entry in row.candidates)]

@@ -16,12 +16,12 @@ from orders import risk
 from orders.service import OrderDenied
 from rehearsal.scripted_day import DemoFailed, play
 
-# the demo's chases take a tenth of the time of a real one; so may their requests come ten times as often
+# the demo's chases take a tenth of the time of a real chase, so its limit of requests per minute is ten times as high
 BOUND, HURRIED_BOUND = "AEGIS_MAX_AUTO_REQUESTS_PER_MINUTE", "60"
 
 
 class Command(BaseCommand):
-    help = _("Start everything, play a scripted day on the simulator, report, and end it all.")
+    help = _("Start all processes, play a scripted day on the simulator, report, and stop all processes.")
     requires_system_checks: list[str] = []
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -41,10 +41,13 @@ class Command(BaseCommand):
             raise SystemExit(1)
 
     def _play(self, log: Path) -> Any:
-        """Play with the processes' own words kept in a file: the report is for a person."""
+        """Play the day and return its `Verdict`. The output of the processes goes to the log file."""
         os.environ[BOUND] = HURRIED_BOUND
-        with log.open("w", encoding="utf-8") as output, Runtime(output=output, say=self._say, fresh_day=True) as house:
-            house.wait_until_ready()
+        with (
+            log.open("w", encoding="utf-8") as output,
+            Runtime(output=output, say=self._say, fresh_day=True) as runtime,
+        ):
+            runtime.wait_until_ready()
             return play(settings.KIS_ENVIRONMENT.rest_url, self.stdout)
 
     def _say(self, line: str) -> None:

@@ -1,4 +1,4 @@
-"""Account operations (계좌): balance, open orders, the list of orders and fills."""
+"""Account operations (계좌): balance, open orders, orders and fills by day."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -17,7 +17,7 @@ BALANCE_ROWS, PAPER_BALANCE_ROWS = 50, 20
 OPEN_ROWS = 50
 DAILY_ROWS, PAPER_DAILY_ROWS = 100, 15
 
-# the legacy id answers on paper, but with an empty list
+# paper trading answers the legacy TR id with an empty list
 _EMPTY_ON_PAPER = "VTTC8001R"
 _NXT_BALANCE, _NXT_OPEN = "TTTN8434R", "TTTN8036R"
 
@@ -54,11 +54,13 @@ def balance(call: Call) -> ApiReply:
         raise RequestRefused("field invalid", "INQR_DVSN")
     holdings: Sequence[AccountHolding] = list(call.firm.exchange.shown_account(account).holdings.values())
     if call.tr_id == _NXT_BALANCE:
-        holdings = []  # one account holds what both venues brought; asked by venue, it is counted once
+        holdings = []  # both venues share one account: the KRX balance has all holdings
     if call.text("PRCS_DVSN") == "01":
         holdings = [holding for holding in holdings if holding.quantity]
-    stretch = page(call, holdings, lambda holding: holding.code, PAPER_BALANCE_ROWS if call.is_paper else BALANCE_ROWS)
-    question = "^".join(
+    reply_page = page(
+        call, holdings, lambda holding: holding.code, PAPER_BALANCE_ROWS if call.is_paper else BALANCE_ROWS
+    )
+    query_key = "^".join(
         [
             call.text("CANO"),
             call.text("ACNT_PRDT_CD"),
@@ -72,29 +74,29 @@ def balance(call: Call) -> ApiReply:
     )
     reply = found(
         call,
-        more=stretch.has_more,
-        **contexts("" if call.is_paper else question, stretch.cursor),
-        output1=[_holding_row(call, account, holding) for holding in stretch.rows],
+        more=reply_page.has_more,
+        **contexts("" if call.is_paper else query_key, reply_page.cursor),
+        output1=[_holding_row(call, account, holding) for holding in reply_page.rows],
         output2=[_totals(call, account)],
     )
-    return ApiReply(reply.body, stretch.tr_cont)
+    return ApiReply(reply.body, reply_page.tr_cont)
 
 
-def _valued_at(call: Call, code: str) -> int:
-    """Return the price a holding is valued at: KRX's regular one, or as AFHR_FLPR_YN says X NXT's, Y both venues'."""
-    exchange, wanted = call.firm.exchange, call.text("AFHR_FLPR_YN")
+def _valuation_price(call: Call, code: str) -> int:
+    """Return a holding's valuation price in won: KRX's regular one; by AFHR_FLPR_YN, X is NXT's, Y both venues'."""
+    exchange, price_basis = call.firm.exchange, call.text("AFHR_FLPR_YN")
     nxt = exchange.venues.get((code, Market.NXT))
-    if wanted == "X" and nxt is not None and nxt.tape.volume:
+    if price_basis == "X" and nxt is not None and nxt.tape.volume:
         return nxt.tape.last
-    if wanted == "Y":
-        both = exchange.unified.get(code)
-        return both.last if both is not None and both.volume else exchange.price(code)
+    if price_basis == "Y":
+        unified = exchange.unified.get(code)
+        return unified.last if unified is not None and unified.volume else exchange.price(code)
     return exchange.venue(code).closing_price
 
 
 def _holding_row(call: Call, account: str, holding: AccountHolding) -> Body:
     exchange = call.firm.exchange
-    price, base = _valued_at(call, holding.code), exchange.venue(holding.code).base
+    price, base = _valuation_price(call, holding.code), exchange.venue(holding.code).base
     value = price * holding.quantity
     gain = value - holding.cost
     return {
@@ -130,7 +132,7 @@ def _holding_row(call: Call, account: str, holding: AccountHolding) -> Body:
 def _totals(call: Call, number: str) -> Body:
     exchange = call.firm.exchange
     account = exchange.shown_account(number)
-    value = sum(_valued_at(call, holding.code) * holding.quantity for holding in account.holdings.values())
+    value = sum(_valuation_price(call, holding.code) * holding.quantity for holding in account.holdings.values())
     cost = sum(holding.cost for holding in account.holdings.values())
     total = account.cash_d2 + value
     change = total - account.total_yesterday
@@ -158,33 +160,33 @@ def _totals(call: Call, number: str) -> Body:
         "tot_stln_slng_chgs": "0",
         "bfdy_tot_asst_evlu_amt": str(account.total_yesterday),
         "asst_icdc_amt": str(change),
-        # live does not work it out
+        # live does not calculate it
         "asst_icdc_erng_rt": percent(change, account.total_yesterday, 8) if call.is_paper else "0.00000000",
     }
 
 
 def open_orders(call: Call) -> ApiReply:
     """inquire-psbl-rvsecncl (주식정정취소가능주문조회)."""
-    rows = sorted(_open_lines(call), key=lambda order: -order.number)
+    rows = sorted(_shown_open_orders(call), key=lambda order: -order.number)
     side = call.text("INQR_DVSN_2")
     if side in ("1", "2"):
         rows = [order for order in rows if order.side is (Side.SELL if side == "1" else Side.BUY)]
     if call.tr_id == _NXT_OPEN:
         rows = [order for order in rows if order.market is Market.NXT]
-    stretch = page(call, rows, lambda order: f"{order.number:010d}", OPEN_ROWS)
-    question = f"{call.text('CANO')}^{call.text('ACNT_PRDT_CD')}^"
+    reply_page = page(call, rows, lambda order: f"{order.number:010d}", OPEN_ROWS)
+    query_key = f"{call.text('CANO')}^{call.text('ACNT_PRDT_CD')}^"
     reply = found(
         call,
-        more=stretch.has_more,
+        more=reply_page.has_more,
         nothing=not rows,
-        **contexts(question, stretch.cursor),
-        output=[_open_row(order, call.firm.printing) for order in stretch.rows],
+        **contexts(query_key, reply_page.cursor),
+        output=[_open_row(order, call.firm.printing) for order in reply_page.rows],
     )
-    return ApiReply(reply.body, stretch.tr_cont)
+    return ApiReply(reply.body, reply_page.tr_cont)
 
 
 def open_orders_by_specification(call: Call) -> ApiReply:
-    """inquire-nccs as the user's specification has it: open orders with their `rmn_qty`."""
+    """inquire-nccs of the user's specification: open orders with `rmn_qty`."""
     reply = open_orders(call)
     for row in reply.body["output"]:
         row["rmn_qty"] = row["psbl_qty"]
@@ -220,72 +222,72 @@ def _open_row(order: Order, printing: Printing) -> Body:
 
 def daily_orders(call: Call) -> ApiReply:
     """inquire-daily-ccld (주식일별주문체결조회)."""
-    lines = _wanted_lines(call)
-    filled = sum(order.filled for order in lines)
-    amount = sum(order.amount for order in lines)
+    orders = _selected_orders(call)
+    filled = sum(order.filled for order in orders)
+    amount = sum(order.amount for order in orders)
     totals = {
-        "tot_ord_qty": str(sum(order.quantity for order in lines)),
+        "tot_ord_qty": str(sum(order.quantity for order in orders)),
         "tot_ccld_qty": str(filled),
         "tot_ccld_amt": str(amount),
-        "prsm_tlex_smtl": str(sum(order.fee + order.tax for order in lines)),
+        "prsm_tlex_smtl": str(sum(order.fee + order.tax for order in orders)),
         "pchs_avg_pric": fixed(amount / filled if filled else 0, 4),
     }
     if call.tr_id == _EMPTY_ON_PAPER:
-        lines = []
+        orders = []
     size = PAPER_DAILY_ROWS if call.is_paper else DAILY_ROWS
-    stretch = page(call, lines, _line_key, size)
-    question = (
+    reply_page = page(call, orders, _order_key, size)
+    query_key = (
         f"{call.text('CANO')}^{call.text('ACNT_PRDT_CD')}^{call.text('INQR_STRT_DT')}^{call.text('INQR_END_DT')}"
         f"^{call.text('PDNO') or ' '}^{call.text('CCLD_DVSN')}^{call.text('INQR_DVSN')}^"
     )
     reply = found(
         call,
-        more=stretch.has_more,
-        nothing=not lines,
-        **contexts(question, stretch.cursor),
-        output1=[_daily_row(order, call.firm.printing) for order in stretch.rows],
+        more=reply_page.has_more,
+        nothing=not orders,
+        **contexts(query_key, reply_page.cursor),
+        output1=[_daily_row(order, call.firm.printing) for order in reply_page.rows],
         output2=totals,
     )
-    return ApiReply(reply.body, stretch.tr_cont)
+    return ApiReply(reply.body, reply_page.tr_cont)
 
 
-def _line_key(order: Order) -> str:
+def _order_key(order: Order) -> str:
     return f"{order.date:%Y%m%d}^{order.number:010d}^"
 
 
-def _lines(call: Call) -> list[Order]:
-    """Return the account's lines as they are, or as they were at the moment that a fault shows."""
+def _shown_orders(call: Call) -> list[Order]:
+    """Return the account's orders now, or at the earlier moment that a fault shows."""
     world = call.firm.exchange.world
     return world.orders_of(call.account) if call.as_of is None else world.orders_as_of(call.account, call.as_of)
 
 
-def _open_lines(call: Call) -> list[Order]:
+def _shown_open_orders(call: Call) -> list[Order]:
     if call.as_of is None:
         return call.firm.exchange.world.open_orders(call.account)
-    return [order for order in _lines(call) if order.is_open]
+    return [order for order in _shown_orders(call) if order.is_open]
 
 
-def _wanted_lines(call: Call) -> list[Order]:
+def _selected_orders(call: Call) -> list[Order]:
     since, until = _day(call, "INQR_STRT_DT"), _day(call, "INQR_END_DT")
-    lines = [order for order in _lines(call) if since <= order.date <= until]
+    orders = [order for order in _shown_orders(call) if since <= order.date <= until]
     side = call.text("SLL_BUY_DVSN_CD")
     if side in ("01", "02"):
-        lines = [order for order in lines if _side_code(order.side) == side]
+        orders = [order for order in orders if _side_code(order.side) == side]
     if call.text("PDNO"):
-        lines = [order for order in lines if order.code == call.text("PDNO")]
+        orders = [order for order in orders if order.code == call.text("PDNO")]
     if call.text("ODNO"):
-        lines = [order for order in lines if str(order.number) == call.text("ODNO").lstrip("0")]
+        orders = [order for order in orders if str(order.number) == call.text("ODNO").lstrip("0")]
     if call.text("ORD_GNO_BRNO"):
-        lines = [order for order in lines if order.branch == call.text("ORD_GNO_BRNO")]
+        orders = [order for order in orders if order.branch == call.text("ORD_GNO_BRNO")]
     venue = call.text("EXCG_ID_DVSN_CD")
     if venue in Market.__members__:
-        lines = [order for order in lines if order.market == venue]
-    done = call.text("CCLD_DVSN")
-    if done == "01":
-        lines = [order for order in lines if order.filled]
-    elif done == "02":
-        lines = [order for order in lines if call.firm.printing.open_quantity(order)]
-    return sorted(lines, key=lambda order: (order.date, order.number), reverse=call.text("INQR_DVSN") != "01")
+        orders = [order for order in orders if order.market == venue]
+    fill_filter = call.text("CCLD_DVSN")
+    if fill_filter == "01":
+        orders = [order for order in orders if order.filled]
+    elif fill_filter == "02":
+        orders = [order for order in orders if call.firm.printing.open_quantity(order)]
+    return sorted(orders, key=lambda order: (order.date, order.number), reverse=call.text("INQR_DVSN") != "01")
 
 
 def _day(call: Call, name: str) -> date:
@@ -297,7 +299,7 @@ def _day(call: Call, name: str) -> date:
 
 
 def _daily_row(order: Order, printing: Printing) -> Body:
-    whole = order.amount % order.filled == 0 if order.filled else True
+    is_whole = order.amount % order.filled == 0 if order.filled else True
     return {
         "ord_dt": f"{order.date:%Y%m%d}",
         "ord_gno_brno": order.branch,
@@ -312,7 +314,7 @@ def _daily_row(order: Order, printing: Printing) -> Body:
         "ord_unpr": str(printing.price(order)),
         "ord_tmd": order.time,
         "tot_ccld_qty": str(order.filled),
-        "avg_prvs": str(int(order.average)) if whole else fixed(order.average, 4),
+        "avg_prvs": str(int(order.average)) if is_whole else fixed(order.average, 4),
         "cncl_yn": "Y" if printing.is_cancelled(order) else "",
         "tot_ccld_amt": str(order.amount),
         "loan_dt": "",
@@ -363,13 +365,13 @@ _ASSET_CLASSES = 20
 
 
 def assets(call: Call) -> ApiReply:
-    """inquire-account-balance (투자계좌자산현황조회): asset classes in a fixed order, without names."""
+    """inquire-account-balance (투자계좌자산현황조회): asset classes without names, in a fixed order."""
     exchange, number = call.firm.exchange, call.account
     account = exchange.account(number)
     cost = sum(holding.cost for holding in account.holdings.values())
     value, total = exchange.holdings_value(number), exchange.total_asset(number)
 
-    def line(cost: int, value: int) -> Body:
+    def asset_row(cost: int, value: int) -> Body:
         return {
             "pchs_amt": str(cost),
             "evlu_amt": str(value),
@@ -379,9 +381,9 @@ def assets(call: Call) -> ApiReply:
             "whol_weit_rt": percent(value, total),
         }
 
-    lines = [line(0, 0) for _ in range(_ASSET_CLASSES)]
-    lines[0] = line(cost, value)  # 주식
-    lines[17] = line(account.cash_d2, account.cash_d2)  # 예수금 + CMA
+    rows = [asset_row(0, 0) for _ in range(_ASSET_CLASSES)]
+    rows[0] = asset_row(cost, value)  # 주식
+    rows[17] = asset_row(account.cash_d2, account.cash_d2)  # 예수금 + CMA
     zeros = (
         "loan_amt_smtl tot_lnda_tot_ulst_lnda cma_auto_loan_amt tot_mgln_amt stln_evlu_amt crdt_fncg_amt "
         "ocl_apl_loan_amt pldg_stup_amt frcr_evlu_tota cma_evlu_amt tot_sbst_amt thdt_rcvb_amt ovrs_stck_evlu_amt1 "
@@ -397,11 +399,11 @@ def assets(call: Call) -> ApiReply:
         "dncl_amt": str(account.deposit),
         **dict.fromkeys(zeros.split(), "0"),
     }
-    return found(call, output1=lines, output2=totals)
+    return found(call, output1=rows, output2=totals)
 
 
 def realised_profits(call: Call) -> ApiReply:
-    """inquire-period-trade-profit (기간별매매손익현황조회): sales of a period against their average cost."""
+    """inquire-period-trade-profit (기간별매매손익현황조회): profits of a period's sales over their average cost."""
     account, exchange = call.account, call.firm.exchange
     since, until = _day(call, "INQR_STRT_DT"), _day(call, "INQR_END_DT")
     rows, fees, taxes = [], 0, 0

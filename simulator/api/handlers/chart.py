@@ -1,4 +1,4 @@
-"""Charts (차트): days by range, minutes of today, minutes of days past."""
+"""Charts (차트): daily bars of a range, minute bars of today, minute bars of past days."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ _CLOSES = time(15, 30)
 
 @dataclass(frozen=True, slots=True)
 class Minute:
-    """One minute of one day. `amount` is the day's up to and with it."""
+    """One minute of one day. The bar's `amount` is the day's total up to its end, in won."""
 
     day: date
     at: str  # HHMM00
@@ -31,7 +31,7 @@ class Minute:
 
 
 def daily(call: Call) -> ApiReply:
-    """inquire-daily-itemchartprice (국내주식기간별시세): up to a hundred rows, the newest first."""
+    """inquire-daily-itemchartprice (국내주식기간별시세): up to a hundred rows, newest first."""
     quote = quote_of(call)
     unit = call.text("FID_PERIOD_DIV_CODE")
     if unit not in UNITS:
@@ -43,7 +43,7 @@ def daily(call: Call) -> ApiReply:
 
 
 def read_date(call: Call, name: str) -> date:
-    """Return a date; the year 0 that some clients send is the beginning of time. Raises RequestRefused."""
+    """Return a date. The year 0, which some clients send, means the earliest date. Raises RequestRefused."""
     text = call.text(name)
     if text.startswith("0000"):
         return date.min
@@ -114,38 +114,38 @@ def _chart_row(stock: ListedStock, day: HistoryDay) -> Body:
 
 
 def minutes(call: Call) -> ApiReply:
-    """inquire-time-itemchartprice (주식당일분봉조회): thirty minutes up to an hour, the newest first.
+    """inquire-time-itemchartprice (주식당일분봉조회): thirty minutes up to a time of day, newest first.
 
-    Today's only, whatever FID_PW_DATA_INCU_YN says: clients go back page by page until they see the opening.
+    Only today's, even if FID_PW_DATA_INCU_YN is Y: clients page back until they reach the opening.
     """
     quote = quote_of(call)
     hour = call.text("FID_INPUT_HOUR_1")
-    # nought, or a moment to come, is the present
+    # zero or a future time means now
     latest = f"{call.now:%H%M%S}" if not hour.strip("0") else min(hour, f"{call.now:%H%M%S}")
     return _minute_reply(quote, _today(quote, latest), MINUTE_ROWS)
 
 
 def past_minutes(call: Call) -> ApiReply:
-    """inquire-time-dailychartprice (주식일별분봉조회): minutes of a day, about a year back."""
+    """inquire-time-dailychartprice (주식일별분봉조회): minutes of a day, up to a year ago, newest first."""
     quote = quote_of(call)
     day = read_date(call, "FID_INPUT_DATE_1")
     hour = call.text("FID_INPUT_HOUR_1")
     today = quote.firm.exchange.world.today()
     if call.now.date() - day > timedelta(days=366):
         return _minute_reply(quote, iter(()), PAST_MINUTE_ROWS)
-    found: Iterator[Minute] = iter(())
+    day_minutes: Iterator[Minute] = iter(())
     if day >= today:
-        found = _today(quote, min(hour, f"{call.now:%H%M%S}"))
+        day_minutes = _today(quote, min(hour, f"{call.now:%H%M%S}"))
     else:
         past = next((p for p in quote.firm.history.days(quote.stock.code, None, day) if p.day <= day), None)
         if past is not None and past.day == day:
-            found = (minute for minute in _invented(quote, past) if minute.at <= hour)
+            day_minutes = (minute for minute in _generated_minutes(quote, past) if minute.at <= hour)
     if call.text("FID_PW_DATA_INCU_YN") == "Y":
-        found = _then(found, _earlier_days(quote, day))
-    return _minute_reply(quote, found, PAST_MINUTE_ROWS)
+        day_minutes = _chain(day_minutes, _earlier_days(quote, day))
+    return _minute_reply(quote, day_minutes, PAST_MINUTE_ROWS)
 
 
-def _minute_reply(quote: Quote, wanted: Iterator[Minute], count: int) -> ApiReply:
+def _minute_reply(quote: Quote, rows: Iterator[Minute], count: int) -> ApiReply:
     head = {
         **change_of(quote),
         "stck_prdy_clpr": str(quote.base),
@@ -154,7 +154,7 @@ def _minute_reply(quote: Quote, wanted: Iterator[Minute], count: int) -> ApiRepl
         "hts_kor_isnm": quote.stock.name,
         "stck_prpr": str(quote.tape.last),
     }
-    return quoted(output1=head, output2=[_minute_row(minute) for minute in islice(wanted, count)])
+    return quoted(output1=head, output2=[_minute_row(minute) for minute in islice(rows, count)])
 
 
 def _minute_row(minute: Minute) -> Body:
@@ -170,13 +170,13 @@ def _minute_row(minute: Minute) -> Body:
     }
 
 
-def _then(first: Iterator[Minute], second: Iterator[Minute]) -> Iterator[Minute]:
+def _chain(first: Iterator[Minute], second: Iterator[Minute]) -> Iterator[Minute]:
     yield from first
     yield from second
 
 
 def _today(quote: Quote, latest: str) -> Iterator[Minute]:
-    """Yield today's minutes down from `latest`; one without a trade repeats the price before it."""
+    """Yield today's minutes back from `latest` (HHMMSS). A minute without a trade repeats the previous price."""
     bars = quote.tape.minutes
     if not bars:
         return
@@ -196,12 +196,12 @@ def _today(quote: Quote, latest: str) -> Iterator[Minute]:
 def _earlier_days(quote: Quote, before: date) -> Iterator[Minute]:
     for past in quote.firm.history.days(quote.stock.code, None):
         if past.day < before:
-            yield from _invented(quote, past)
+            yield from _generated_minutes(quote, past)
 
 
-def _invented(quote: Quote, day: HistoryDay) -> Iterator[Minute]:
-    """Yield the minutes of a past day, the newest first: a path within the day's own range."""
-    count = 391 - 9  # the closing auction has but its last minute
+def _generated_minutes(quote: Quote, day: HistoryDay) -> Iterator[Minute]:
+    """Yield generated minutes of a past day, newest first: a path within the day's range."""
+    count = 391 - 9  # the closing auction has only its last minute
     path = _path(quote, day, count)
     worth = list(accumulate(path[1:]))
     moment = datetime.combine(day.day, _CLOSES)
@@ -212,7 +212,7 @@ def _invented(quote: Quote, day: HistoryDay) -> Iterator[Minute]:
             high = day.high
         if index == 2 * count // 3:
             low = day.low
-        # the day's volume in equal parts, its amount in parts as large as the prices are
+        # the day's volume is divided equally, its amount in proportion to the prices
         volume = day.volume * (index + 1) // count - day.volume * index // count
         amount = day.amount * worth[index] // worth[-1]
         yield Minute(day.day, f"{moment:%H%M}00", TapeBar(opened, high, low, close, volume, amount))

@@ -1,4 +1,4 @@
-"""Indexes (업종지수) and index futures (지수선물): prices, charts, the board of contracts."""
+"""Indexes (업종지수) and index futures (지수선물): prices, charts, the list of contracts."""
 
 from datetime import date
 from itertools import islice, takewhile
@@ -40,10 +40,10 @@ def index_price(call: Call) -> ApiReply:
     high, low = max(year, key=lambda day: day.high), min(year, key=lambda day: day.low)
     total = quote.ask_quantity + quote.bid_quantity
 
-    def moved(price: float) -> tuple[str, str, str]:
+    def change_fields(price: float) -> tuple[str, str, str]:
         return fixed(price - quote.before, 2), against(price, quote.before), percent(price - quote.before, quote.before)
 
-    now, opened, top, bottom = (moved(price) for price in (quote.last, quote.open, quote.high, quote.low))
+    now, opened, top, bottom = (change_fields(price) for price in (quote.last, quote.open, quote.high, quote.low))
     return quoted(
         output={
             "bstp_nmix_prpr": fixed(quote.last, 2),
@@ -86,8 +86,8 @@ def index_price(call: Call) -> ApiReply:
     )
 
 
-def _days_between(call: Call, days: "list[SimulatedIndexDay]") -> list[SimulatedIndexDay]:
-    """Keep the days of a range, or of each week, month or year their joined bar."""
+def _merge_by_unit(call: Call, days: "list[SimulatedIndexDay]") -> list[SimulatedIndexDay]:
+    """Return the days, or merged into weeks, months or years if the call requests those. Raises RequestRefused."""
     unit = call.text("FID_PERIOD_DIV_CODE")
     if unit not in UNITS:
         raise RequestRefused("field invalid", "FID_PERIOD_DIV_CODE")
@@ -95,7 +95,7 @@ def _days_between(call: Call, days: "list[SimulatedIndexDay]") -> list[Simulated
         return days
     groups: dict[tuple[int, ...], list[SimulatedIndexDay]] = {}
     for day in days:
-        groups.setdefault(_bucket(day.day, unit), []).append(day)
+        groups.setdefault(_period_key(day.day, unit), []).append(day)
     return [
         SimulatedIndexDay(
             group[0].day,
@@ -110,24 +110,24 @@ def _days_between(call: Call, days: "list[SimulatedIndexDay]") -> list[Simulated
     ]
 
 
-def _bucket(day: date, unit: str) -> tuple[int, ...]:
+def _period_key(day: date, unit: str) -> tuple[int, ...]:
     if unit == "W":
         return tuple(day.isocalendar()[:2])
     return (day.year, day.month) if unit == "M" else (day.year,)
 
 
-def _wanted(call: Call, rows: int) -> tuple[date, date, int]:
-    """Return the range a chart asks for and how many days may be needed for its rows."""
-    days_each = {"D": 1, "W": 5, "M": 22, "Y": 250}.get(call.text("FID_PERIOD_DIV_CODE"), 1)
-    return read_date(call, "FID_INPUT_DATE_1"), read_date(call, "FID_INPUT_DATE_2"), rows * days_each
+def _chart_range(call: Call, rows: int) -> tuple[date, date, int]:
+    """Return a chart's first and last date, and the maximum number of days for its rows."""
+    days_per_row = {"D": 1, "W": 5, "M": 22, "Y": 250}.get(call.text("FID_PERIOD_DIV_CODE"), 1)
+    return read_date(call, "FID_INPUT_DATE_1"), read_date(call, "FID_INPUT_DATE_2"), rows * days_per_row
 
 
 def index_chart(call: Call) -> ApiReply:
-    """inquire-daily-indexchartprice (국내주식업종기간별시세): fifty rows, the newest first."""
+    """inquire-daily-indexchartprice (국내주식업종기간별시세): fifty rows, newest first."""
     quote = _index(call)
-    since, until, count = _wanted(call, INDEX_ROWS)
+    since, until, count = _chart_range(call, INDEX_ROWS)
     source = call.firm.macro.index_days(quote.code, until)
-    days = _days_between(call, list(islice(takewhile(lambda day: day.day >= since, source), count)))
+    days = _merge_by_unit(call, list(islice(takewhile(lambda day: day.day >= since, source), count)))
     before = next(day for day in call.firm.macro.index_days(quote.code) if day.day < call.firm.exchange.world.today())
     head = {
         "prdy_vrss_sign": against(quote.last, quote.before),
@@ -174,14 +174,14 @@ def _contract(call: Call) -> Contract:
 
 def future_price(call: Call) -> ApiReply:
     """futureoption inquire-price (선물옵션 시세): the contract, KOSPI and KOSPI200."""
-    spots = {"output2": _index_words(call, KOSPI), "output3": _index_words(call, KOSPI200)}
-    if call.text("FID_COND_MRKT_DIV_CODE") in _NIGHT:  # night codes are answered, with nothing in it
+    spots = {"output2": _index_fields(call, KOSPI), "output3": _index_fields(call, KOSPI200)}
+    if call.text("FID_COND_MRKT_DIV_CODE") in _NIGHT:  # night codes get a reply with empty values
         front = call.firm.macro.contracts(call.now.date())[0]
-        return quoted(output1=dict.fromkeys(_future_words(call.firm.macro.future(front, call.now)), ""), **spots)
-    return quoted(output1=_future_words(call.firm.macro.future(_contract(call), call.now)), **spots)
+        return quoted(output1=dict.fromkeys(_future_fields(call.firm.macro.future(front, call.now)), ""), **spots)
+    return quoted(output1=_future_fields(call.firm.macro.future(_contract(call), call.now)), **spots)
 
 
-def _future_words(quote: SimulatedFuture) -> Body:
+def _future_fields(quote: SimulatedFuture) -> Body:
     upper, lower = quote.before * 1.08, quote.before * 0.92
     return {
         "hts_kor_isnm": quote.contract.name,
@@ -222,11 +222,11 @@ def _future_words(quote: SimulatedFuture) -> Body:
 
 
 def _turnover(quote: SimulatedFuture) -> int:
-    """Return the day's amount in million won; a contract is 250,000 won a point."""
+    """Return the day's amount in million won. A contract is worth 250,000 won per point."""
     return int(quote.volume * quote.last * 0.25)
 
 
-def _index_words(call: Call, code: str) -> Body:
+def _index_fields(call: Call, code: str) -> Body:
     quote = call.firm.macro.index(code)
     return {
         "bstp_cls_code": code,
@@ -239,12 +239,12 @@ def _index_words(call: Call, code: str) -> Body:
 
 
 def future_chart(call: Call) -> ApiReply:
-    """inquire-daily-fuopchartprice (선물옵션기간별시세): a hundred rows, the newest first."""
+    """inquire-daily-fuopchartprice (선물옵션기간별시세): a hundred rows, newest first."""
     contract = _contract(call)
     quote = call.firm.macro.future(contract, call.now)
-    since, until, count = _wanted(call, FUTURES_ROWS)
+    since, until, count = _chart_range(call, FUTURES_ROWS)
     source = call.firm.macro.future_days(contract, until)
-    days = _days_between(call, list(islice(takewhile(lambda day: day.day >= since, source), count)))
+    days = _merge_by_unit(call, list(islice(takewhile(lambda day: day.day >= since, source), count)))
     today = call.firm.exchange.world.today()
     before = next(day for day in call.firm.macro.future_days(contract, None) if day.day < today)
     spot = call.firm.macro.index(KOSPI200)
@@ -297,11 +297,11 @@ def future_chart(call: Call) -> ApiReply:
 
 
 def futures_board(call: Call) -> ApiReply:
-    """display-board-futures (국내옵션전광판 선물): the listed contracts, the front month first."""
+    """display-board-futures (국내옵션전광판 선물): the listed contracts, front month first."""
     boards = {"": call.firm.macro.contracts, "MKI": call.firm.macro.minis}
     board = boards.get(call.text("FID_COND_MRKT_CLS_CODE"))
     rows = []
-    # weeklies and KOSDAQ150 are not listed here
+    # weekly and KOSDAQ150 contracts are not simulated
     for contract in board(call.now.date()) if board else ():
         quote = call.firm.macro.future(contract, call.now)
         rows.append(

@@ -1,4 +1,4 @@
-"""What the whole market did: who bought and sold, and which stocks were interrupted (VI)."""
+"""Market-wide data: investors' trades, program trades, volatility interruptions (VI)."""
 
 from itertools import pairwise
 
@@ -13,7 +13,7 @@ from simulator.exchange.listings import STOCKS
 
 VI_ROWS = 30
 
-# groups whose net quantity is called a volume
+# groups whose net quantity field is named a volume
 _VOLUME_NAMES = ("pe_fund", "etc_orgt", "etc_corp")
 _INVESTOR_MARKETS = ("KSP", "KSQ", "K2I", "999", "ETF", "ELW", "ETN", "MKI", "WKM", "WKI", "KQI")
 
@@ -38,7 +38,7 @@ def investors_now(call: Call) -> ApiReply:
 
 
 def programs(call: Call) -> ApiReply:
-    """program-trade-by-stock (종목별 프로그램매매추이): what the crowd's programs did up to now, one row."""
+    """program-trade-by-stock (종목별 프로그램매매추이): one row, the crowd's program trades up to now."""
     quote = quote_of(call)
     tape = quote.tape
     if not tape.volume:
@@ -110,14 +110,14 @@ def _investor_day(call: Call, day: SimulatedIndexDay, before: float) -> Body:
 
 
 def interruptions(call: Call) -> ApiReply:
-    """inquire-vi-status (변동성완화장치 현황): thirty rows, the newest first."""
-    wanted, market = call.text("FID_INPUT_ISCD"), call.text("FID_MRKT_CLS_CODE")
+    """inquire-vi-status (변동성완화장치 현황): thirty rows, newest first."""
+    code, market = call.text("FID_INPUT_ISCD"), call.text("FID_MRKT_CLS_CODE")
     kind, direction = call.text("FID_RANK_SORT_CLS_CODE"), call.text("FID_DIV_CLS_CODE")
     boards = {"K": Board.KOSPI, "Q": Board.KOSDAQ}
     rows = []
     for vi in reversed(call.firm.exchange.world.interruptions):
         stock = STOCKS[vi.code]
-        if (wanted and vi.code != wanted) or (market in boards and stock.board is not boards[market]):
+        if (code and vi.code != code) or (market in boards and stock.board is not boards[market]):
             continue
         if kind in ("1", "2", "3") and vi.kind != kind:
             continue

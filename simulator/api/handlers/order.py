@@ -1,4 +1,4 @@
-"""Order operations (주문): cash orders, amend and cancel, what can be bought and sold."""
+"""Order operations (주문): cash orders, amend and cancel, orderable cash and shares."""
 
 from aegis.terms import Market, OrderKind, Side
 from simulator.api.error_codes import RequestRefused
@@ -7,12 +7,12 @@ from simulator.api.request import ApiReply, Call, found
 from simulator.exchange.order_entry import ChangeRequest
 from simulator.exchange.orders import NewOrder, Order, Request
 
-# live ids of the user's own specification that name the venue in their letters
+# live TR ids of the user's specification that imply NXT
 _NXT_IDS = ("TTTN0802U", "TTTN0801U", "TTTN0803U")
 _DEPOSIT_ID = "TTTC8434R"
-_PAPER_CHEAPEST = 1_000
+_PAPER_LOWEST_PRICE = 1_000
 _PAPER_KINDS = frozenset(OrderKind(code) for code in ("00", "01", "02", "03", "04"))
-_BUYING_ON_MARGIN = 2.5  # 증거금율 40 %
+_MARGIN_MULTIPLE = 2.5  # 증거금율 40 %
 
 _DONE_LIVE = ("APBK0013", "주문 전송 완료 되었습니다.")
 _DONE_PAPER = {
@@ -37,7 +37,7 @@ def _place(call: Call, side: Side) -> ApiReply:
     """order-cash (주식주문 현금)."""
     kind = _kind(call)
     price, stop_price = _prices(call, kind)
-    wanted = NewOrder(
+    new_order = NewOrder(
         account=call.account,
         code=_tradable(call),
         side=side,
@@ -48,7 +48,7 @@ def _place(call: Call, side: Side) -> ApiReply:
         stop_price=stop_price,
         tag=call.tag,
     )
-    return _accepted(call, call.firm.desk.place(wanted, call.now))
+    return _accepted(call, call.firm.desk.place(new_order, call.now))
 
 
 def change(call: Call) -> ApiReply:
@@ -59,7 +59,7 @@ def change(call: Call) -> ApiReply:
     is_cancel = request == "02"
     kind = OrderKind.LIMIT if is_cancel else _kind(call)
     price, stop_price = (0, 0) if is_cancel else _prices(call, kind)
-    wanted = ChangeRequest(
+    change_request = ChangeRequest(
         account=call.account,
         number=call.integer("ORGN_ODNO"),
         is_cancel=is_cancel,
@@ -71,14 +71,14 @@ def change(call: Call) -> ApiReply:
         market=_market(call),
         is_ignored=call.is_ignored,
     )
-    return _accepted(call, call.firm.desk.change(wanted, call.now))
+    return _accepted(call, call.firm.desk.change(change_request, call.now))
 
 
 def _tradable(call: Call) -> str:
-    """Return the stock an order is for. Raises RequestRefused; paper does not trade the cheapest."""
+    """Return the stock code of an order. Raises RequestRefused. Paper trading refuses stocks below 1,000 won."""
     code = call.text("PDNO")
     stock = call.firm.exchange.stock(code)
-    if call.is_paper and call.firm.exchange.price(code) < _PAPER_CHEAPEST:
+    if call.is_paper and call.firm.exchange.price(code) < _PAPER_LOWEST_PRICE:
         raise RequestRefused("unknown stock", stock.code)
     return code
 
@@ -104,7 +104,7 @@ def _prices(call: Call, kind: OrderKind) -> tuple[int, int]:
 
 
 def _market(call: Call) -> Market:
-    """Return the venue a call names; one that names none means KRX."""
+    """Return the venue of a call, KRX if it names none. Raises RequestRefused."""
     if call.tr_id in _NXT_IDS:
         return Market.NXT
     name = call.text("EXCG_ID_DVSN_CD")
@@ -119,7 +119,7 @@ def _market(call: Call) -> Market:
 
 def _accepted(call: Call, order: Order) -> ApiReply:
     msg_cd, msg1 = _DONE_PAPER[order.request, order.side] if call.is_paper else _DONE_LIVE
-    # paper does not fill its numbers up
+    # paper trading does not pad order numbers
     number = str(order.number) if call.is_paper else f"{order.number:010d}"
     output = {"KRX_FWDG_ORD_ORGNO": order.branch, "ODNO": number, "ORD_TMD": order.time}
     return ApiReply({"rt_cd": "0", "msg_cd": msg_cd, "msg1": msg1, "output": output})
@@ -129,10 +129,10 @@ def orderable(call: Call) -> ApiReply:
     """inquire-psbl-order (매수가능조회)."""
     exchange = call.firm.exchange
     cash = exchange.orderable_cash(call.account)
-    price = _counted_price(call)
-    # what is left of the cash when the commission is paid out of it
+    price = _calculation_price(call)
+    # cash minus the commission on a buy of that amount
     amount = max(0, int(cash / 1.000140527))
-    borrowed = int(amount * _BUYING_ON_MARGIN)
+    margin_amount = int(amount * _MARGIN_MULTIPLE)
     output = {
         "ord_psbl_cash": str(cash),
         "ord_psbl_sbst": "0",
@@ -141,8 +141,8 @@ def orderable(call: Call) -> ApiReply:
         "psbl_qty_calc_unpr": str(price),
         "nrcvb_buy_amt": str(amount),
         "nrcvb_buy_qty": str(amount // price if price else 0),
-        "max_buy_amt": str(borrowed),
-        "max_buy_qty": str(borrowed // price if price else 0),
+        "max_buy_amt": str(margin_amount),
+        "max_buy_qty": str(margin_amount // price if price else 0),
         "cma_evlu_amt": "0",
         "ovrs_re_use_amt_wcrc": "0",
         "ord_psbl_frcr_amt_wcrc": "0",
@@ -154,8 +154,8 @@ def orderable(call: Call) -> ApiReply:
     return found(call, output=output)
 
 
-def _counted_price(call: Call) -> int:
-    """Return the price quantities are worked out with: the upper limit for an order without one."""
+def _calculation_price(call: Call) -> int:
+    """Return the price, in won, by which quantities are calculated: the upper limit for an order without a price."""
     code = call.text("PDNO")
     if not code:
         return 0

@@ -1,4 +1,4 @@
-"""The overseas few: a US price, and accounts that hold and order nothing abroad."""
+"""Overseas operations: US prices, and overseas accounts, which are empty."""
 
 from simulator.api.formatting import against, fixed, padded
 from simulator.api.request import ApiReply, Call, found, quoted
@@ -6,7 +6,7 @@ from simulator.exchange.index_model import foreign, foreign_quote
 
 
 def foreign_price(call: Call) -> ApiReply:
-    """Overseas price (해외주식 현재체결가); an unknown symbol has empty figures."""
+    """Overseas price (해외주식 현재체결가). An unknown symbol has empty figures."""
     venue, symbol = call.text("EXCD"), call.text("SYMB")
     share = foreign(venue, symbol)
     names = ["rsym", "zdiv", "base", "pvol", "last", "sign", "diff", "rate", "tvol", "tamt", "ordy"]
@@ -31,7 +31,7 @@ def foreign_price(call: Call) -> ApiReply:
 
 
 def foreign_open_orders(call: Call) -> ApiReply:
-    """Overseas inquire-nccs (해외주식 미체결내역): nothing is traded abroad here."""
+    """Overseas inquire-nccs (해외주식 미체결내역): none, because overseas orders are not simulated."""
     assert call.account
     reply = found(call, nothing=True, ctx_area_fk200=padded("", 200), ctx_area_nk200=padded("", 200), output=[])
     return ApiReply(reply.body, "D")

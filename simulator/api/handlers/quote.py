@@ -1,6 +1,6 @@
 """Quotations of one stock (시세): price, book, the last thirty days.
 
-FID_COND_MRKT_DIV_CODE picks the venue: J KRX, NX NXT, UN both together.
+FID_COND_MRKT_DIV_CODE selects the venue: J is KRX, NX is NXT, UN is both together.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ _HUNDRED_MILLION = 100_000_000
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """One stock as a caller wants to see it: on one venue, or on both together."""
+    """One stock on the venues that a call selects: one, or both together."""
 
     stock: ListedStock
     venues: tuple[Venue, ...]
@@ -54,7 +54,7 @@ class Quote:
 
 
 def quote_of(call: Call) -> Quote:
-    """Return what a quotation call asks about. Raises RequestRefused."""
+    """Return the stock and venues of a quotation call. Raises RequestRefused."""
     division = call.text("FID_COND_MRKT_DIV_CODE")
     if division not in DIVISIONS:
         raise RequestRefused("field invalid", "MRKT_DIV_CODE")
@@ -62,17 +62,17 @@ def quote_of(call: Call) -> Quote:
     if stock is None:
         raise RequestRefused("quotation of unknown stock")
     venues = call.firm.exchange.venues
-    there = tuple(venues[stock.code, market] for market in DIVISIONS[division] if (stock.code, market) in venues)
-    if not there:
+    stock_venues = tuple(venues[stock.code, market] for market in DIVISIONS[division] if (stock.code, market) in venues)
+    if not stock_venues:
         raise RequestRefused("quotation of unknown stock")
-    return Quote(stock, there, call.firm)
+    return Quote(stock, stock_venues, call.firm)
 
 
 def price(call: Call) -> ApiReply:
     """inquire-price (주식현재가 시세)."""
     quote = quote_of(call)
     return quoted(
-        output=_state(quote) | _today(quote) | _pivots(quote) | figures(quote) | _extremes(quote) | _rest(quote)
+        output=_state(quote) | _today(quote) | _pivots(quote) | figures(quote) | _extremes(quote) | _other_fields(quote)
     )
 
 
@@ -137,7 +137,7 @@ def _pivots(quote: Quote) -> Body:
 
 
 def figures(quote: Quote) -> Body:
-    """Return the figures of the company behind a stock, and of its shares."""
+    """Return the figures of the company and of its shares."""
     stock, venue, last = quote.stock, quote.venues[0], quote.tape.last
     capital = stock.listed_shares * stock.par_value // _HUNDRED_MILLION
     earnings, book = (
@@ -163,7 +163,7 @@ def figures(quote: Quote) -> Body:
 
 
 def _figure(stock: ListedStock, name: str, low: float, high: float) -> float:
-    """Return a figure of the company that nobody trades on, always the same."""
+    """Return an invented figure of the company, constant by stock and name."""
     return Random(f"{stock.code}:{name}").uniform(low, high)  # noqa: S311
 
 
@@ -177,15 +177,15 @@ def _extremes(quote: Quote) -> Body:
         ("w52", "vrss_prpr_ctrt", days[:245], "w52_{}"),
     ):
         high, low = max(rows, key=lambda day: day.high), min(rows, key=lambda day: day.low)
-        for word, day, extreme in (("hgpr", high, high.high), ("lwpr", low, low.low)):
-            rate = (f"{prefix}_{word}_{suffix}", percent(quote.tape.last - extreme, extreme))
-            when = (f"{prefix}_{word}_date", f"{day.day:%Y%m%d}")
-            body[key.format(word)] = str(extreme)
-            body.update([when, rate] if prefix == "d250" else [rate, when])
+        for name, day, extreme in (("hgpr", high, high.high), ("lwpr", low, low.low)):
+            rate_field = (f"{prefix}_{name}_{suffix}", percent(quote.tape.last - extreme, extreme))
+            date_field = (f"{prefix}_{name}_date", f"{day.day:%Y%m%d}")
+            body[key.format(name)] = str(extreme)
+            body.update([date_field, rate_field] if prefix == "d250" else [rate_field, date_field])
     return body
 
 
-def _rest(quote: Quote) -> Body:
+def _other_fields(quote: Quote) -> Body:
     stock = quote.stock
     capital = stock.listed_shares * stock.par_value // _HUNDRED_MILLION
     return {
@@ -214,10 +214,10 @@ def asking_price(call: Call) -> ApiReply:
     expected = venue.indication()
     price = expected.price or tape.last
     levels: Body = {"aspr_acpt_hour": f"{call.now:%H%M%S}"}
-    for word, rows, column in (("askp", asks, 0), ("bidp", bids, 0), ("askp_rsqn", asks, 1), ("bidp_rsqn", bids, 1)):
-        levels |= {f"{word}{n}": str(rows[n - 1][column] if n <= len(rows) else 0) for n in range(1, 11)}
-    for word in ("askp", "bidp"):
-        levels |= {f"{word}_rsqn_icdc{n}": "0" for n in range(1, 11)}
+    for prefix, rows, column in (("askp", asks, 0), ("bidp", bids, 0), ("askp_rsqn", asks, 1), ("bidp_rsqn", bids, 1)):
+        levels |= {f"{prefix}{n}": str(rows[n - 1][column] if n <= len(rows) else 0) for n in range(1, 11)}
+    for prefix in ("askp", "bidp"):
+        levels |= {f"{prefix}_rsqn_icdc{n}": "0" for n in range(1, 11)}
     total_ask = sum(v.book.total(Side.SELL) for v in quote.venues)
     total_bid = sum(v.book.total(Side.BUY) for v in quote.venues)
     output1 = levels | {
@@ -251,7 +251,7 @@ def asking_price(call: Call) -> ApiReply:
 
 
 def depths(venues: tuple[Venue, ...], count: int = 10) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """Return asks and bids of one venue, or of two added up, the best first."""
+    """Return asks and bids, as pairs of price and quantity, of one venue or summed over two, best first."""
     if len(venues) == 1:
         book = venues[0].book
         return book.depth(Side.SELL, count), book.depth(Side.BUY, count)
@@ -266,7 +266,7 @@ def depths(venues: tuple[Venue, ...], count: int = 10) -> tuple[list[tuple[int, 
 
 
 def market_operation(firm: Firm, market: Market, now: datetime) -> str:
-    """Return the state of a venue in two digits (NEW_MKOP_CLS_CODE)."""
+    """Return the two-digit state of a venue (NEW_MKOP_CLS_CODE)."""
     phases = firm.exchange.phases(market, now)
     if not phases:
         return "10" if now.hour < 9 else "30"
@@ -278,7 +278,7 @@ def market_operation(firm: Firm, market: Market, now: datetime) -> str:
 
 
 def expected_operation(firm: Firm, market: Market, now: datetime) -> str:
-    """Return the state an auction leads to: 112 the open, 129 the close, 311 none."""
+    """Return the code of the current auction: 112 opening, 129 closing, 311 none."""
     names = {phase.name for phase in firm.exchange.phases(market, now)}
     if PhaseName.OPENING_AUCTION in names:
         return "112"

@@ -1,4 +1,4 @@
-"""Reference data (기준 정보): holidays, the master file of shares."""
+"""Reference data (기준 정보): holidays, stock information."""
 
 from datetime import date, timedelta
 
@@ -15,7 +15,7 @@ _HOLIDAY_KEY = 20
 
 
 def holidays(call: Call) -> ApiReply:
-    """chk-holiday (국내휴장일조회): 24 days from BASS_DT on, or from the continuation key, the last day told, on."""
+    """chk-holiday (국내휴장일조회): 24 days from BASS_DT, or after the continuation key, which is the last day sent."""
     is_next = call.tr_cont == "N" and bool(call.text("CTX_AREA_NK"))
     text = call.text("CTX_AREA_NK" if is_next else "BASS_DT")
     try:
@@ -24,29 +24,29 @@ def holidays(call: Call) -> ApiReply:
         raise RequestRefused("field invalid", "BASS_DT") from None
     days = [first + timedelta(days=offset) for offset in range(HOLIDAY_ROWS)]
     days = [day for day in days if day <= LAST_KNOWN_DAY]
-    more = bool(days) and days[-1] < LAST_KNOWN_DAY
-    reply = found(call, more=more, nothing=not days, output=[_holiday_row(day) for day in days])
+    has_more = bool(days) and days[-1] < LAST_KNOWN_DAY
+    reply = found(call, more=has_more, nothing=not days, output=[_holiday_row(day) for day in days])
     keys = {
-        "ctx_area_nk": padded(f"{days[-1]:%Y%m%d}" if more else "", _HOLIDAY_KEY),
+        "ctx_area_nk": padded(f"{days[-1]:%Y%m%d}" if has_more else "", _HOLIDAY_KEY),
         "ctx_area_fk": padded(call.text("BASS_DT"), _HOLIDAY_KEY),
     }
-    # this one list's text is not filled up
+    # unlike other lists, this one has a text without padding
     body = keys | reply.body | {"msg1": reply.body["msg1"].rstrip()}
-    return ApiReply(body, ("M" if call.tr_cont == "N" else "F") if more else "D")
+    return ApiReply(body, ("M" if call.tr_cont == "N" else "F") if has_more else "D")
 
 
 def _holiday_row(day: date) -> Body:
-    def yes(truth: bool) -> str:
-        return "Y" if truth else "N"
+    def flag(is_true: bool) -> str:
+        return "Y" if is_true else "N"
 
     is_open = is_trading_day(day)
     return {
         "bass_dt": f"{day:%Y%m%d}",
         "wday_dvsn_cd": f"{day.isoweekday() % 7 + 1:02d}",
-        "bzdy_yn": yes(is_business_day(day)),
-        "tr_day_yn": yes(is_business_day(day)),
-        "opnd_yn": yes(is_open),
-        "sttl_day_yn": yes(is_open),
+        "bzdy_yn": flag(is_business_day(day)),
+        "tr_day_yn": flag(is_business_day(day)),
+        "opnd_yn": flag(is_open),
+        "sttl_day_yn": flag(is_open),
     }
 
 
@@ -63,7 +63,7 @@ def _info(call: Call, stock: ListedStock) -> Body:
     world = call.firm.exchange.world
     is_kospi, is_fund = stock.board is Board.KOSPI, stock.instrument is not Instrument.STOCK
     halted = "Y" if stock.code in world.halted else "N"
-    listed = f"{stock.listed_on:%Y%m%d}"
+    listing_date = f"{stock.listed_on:%Y%m%d}"
     price, base = call.firm.exchange.price(stock.code), world.bases[stock.code]
     substitute = base * 76 // 100 // 10 * 10
     names = {
@@ -88,11 +88,11 @@ def _info(call: Call, stock: ListedStock) -> Body:
         "papr": str(stock.par_value),
         "issu_pric": str(stock.par_value),
         "kospi200_item_yn": "Y" if stock.in_kospi200 else "N",
-        "scts_mket_lstg_dt": listed if is_kospi else "",
+        "scts_mket_lstg_dt": listing_date if is_kospi else "",
         "scts_mket_lstg_abol_dt": "",
-        "kosdaq_mket_lstg_dt": "" if is_kospi else listed,
+        "kosdaq_mket_lstg_dt": "" if is_kospi else listing_date,
         "kosdaq_mket_lstg_abol_dt": "",
-        "frbd_mket_lstg_dt": listed,
+        "frbd_mket_lstg_dt": listing_date,
         "frbd_mket_lstg_abol_dt": "",
         "reits_kind_cd": "",
         "etf_dvsn_cd": "1" if is_fund else "0",

@@ -1,4 +1,4 @@
-"""Serve a KIS of our own: `python manage.py kis_simulator`."""
+"""Run the KIS simulator: `python manage.py kis_simulator`."""
 
 from pathlib import Path
 from typing import Any
@@ -17,26 +17,26 @@ class Command(BaseCommand):
     requires_migrations_checks = False
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--host", default="127.0.0.1", help="where to listen (127.0.0.1)")
+        parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (127.0.0.1)")
         parser.add_argument("--port", type=int, default=9443, help="the port (9443)")
-        parser.add_argument("--seed", type=int, default=1, help="makes the crowd; the same seed, the same day (1)")
-        parser.add_argument("--wire", choices=WIRES, default="2026-09", help="whose layout of replies and frames")
+        parser.add_argument("--seed", type=int, default=1, help="seeds the crowd: the same seed gives the same day (1)")
+        parser.add_argument("--wire", choices=WIRES, default="2026-09", help="the layout of replies and frames")
         parser.add_argument("--paper", action="store_true", help="answer as paper trading (모의투자) does")
         parser.add_argument(
-            "--specification", action="store_true", help="know the TR ids of the user's own specification too"
+            "--specification", action="store_true", help="accept the TR ids of the AEGIS specification too"
         )
         parser.add_argument(
             "--rate",
             type=int,
             default=None,
-            help=f"calls a second and app key ({LIVE_RATE}, with --paper {PAPER_RATE}); 0 lifts the limit",
+            help=f"calls per second and app key ({LIVE_RATE}, with --paper {PAPER_RATE}); 0 disables the limit",
         )
-        parser.add_argument("--ledger", type=Path, default=None, help="file of every event; the world goes on from it")
+        parser.add_argument("--ledger", type=Path, default=None, help="file of all events; a later start continues it")
         parser.add_argument("--notice-columns", type=int, choices=(23, 26), default=None, help="width of fill notices")
 
         for mode, values in CHOICES.items():
-            words = f"how the order lists print what is {mode} ({values[0]})"
-            parser.add_argument(f"--print-{mode}", choices=values, default=values[0], help=words)
+            help_text = f"how the order lists print {mode} orders ({values[0]})"
+            parser.add_argument(f"--print-{mode}", choices=values, default=values[0], help=help_text)
 
     def handle(self, *args: Any, **options: Any) -> None:
         settings = Settings(
