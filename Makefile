@@ -1,4 +1,4 @@
-# AEGIS: `make` lists the targets. Paths are relative and quoted, so the tree may lie anywhere.
+# AEGIS: `make` lists the targets. Paths are relative and quoted: the tree may be in any directory.
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
@@ -50,10 +50,10 @@ histories: setup ## Random histories of orders, races, faults and crashes: make 
 	@HISTORIES="$(N)" HISTORIES_REPORT=.aegis/histories.json $(PYTHON) -m pytest -q -n auto tests/histories/test_histories.py; \
 		status=$$?; cat .aegis/histories.json; exit $$status
 
-mutants: setup ## Remove one rule at a time in a copy of the tree: the tests that must notice, notice
+mutants: setup ## Remove one rule at a time in a copy of the tree: its tests must fail
 	@$(PYTHON) -m tools.mutants
 
-lint: setup ## Style, types, floors, settings, migrations
+lint: setup ## Check style, types, import contracts, reference pages, settings and migrations
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m mypy
@@ -61,12 +61,12 @@ lint: setup ## Style, types, floors, settings, migrations
 	@$(PYTHON) -m tools.reference --check
 	@$(PYTHON) -m tools.diagrams --check
 	@$(PYTHON) manage.py check
-	@# no database need run for this; Django warns where it cannot ask one
+	@# no database is needed; Django warns if it cannot reach one
 	@$(PYTHON) -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
 
 check: lint test ## lint and test
 
-doctor: runtime ## Look at everything that can be set wrongly, and say how to mend it
+doctor: runtime ## Check every setting and service, and say how to fix what is wrong
 	@$(PYTHON) manage.py doctor
 
 backup: runtime ## Write a backup of the database under AEGIS_HOME/backups
@@ -75,23 +75,23 @@ backup: runtime ## Write a backup of the database under AEGIS_HOME/backups
 backup-check: runtime ## The same, restored into a scratch database and compared
 	@$(PYTHON) manage.py backup --check
 
-secrets-check: setup ## Play a day with planted secrets; look for them in pages, logs, figures, tasks, tables
+secrets-check: setup ## Play a day with planted secrets; search pages, logs, metrics, tasks and tables for them
 	@$(PYTHON) -m bench.secrets_check
 
-format: setup ## Let ruff put the code in shape
+format: setup ## Format the code and fix what ruff can fix
 	@$(PYTHON) -m ruff check --fix .
 	@$(PYTHON) -m ruff format .
 
 simulator: runtime ## The broker's simulator alone: make simulator PORT=9443
 	@exec $(PYTHON) manage.py kis_simulator --port "$(PORT)"
 
-browser-test: $(BROWSER) $(CATALOGUE).mo ## A headless Chromium before a whole house; skipped where there is no Chromium
+browser-test: $(BROWSER) $(CATALOGUE).mo ## Test the desk in headless Chromium; skipped without Chromium
 	@$(PYTHON) -m pytest -m browser tests/browser
 
-screenshots: $(BROWSER) $(CATALOGUE).mo ## Write the pictures of the screens into docs/screens
+screenshots: $(BROWSER) $(CATALOGUE).mo ## Take the screenshots in docs/screens
 	@$(PYTHON) -m pytest -m browser -q tests/browser/take_screenshots.py
 
-vendor: ## Fetch the chart library again, at the version named here (needs npm)
+vendor: ## Fetch the chart library at the version named here (needs npm)
 	@rm -rf .venv/vendor && mkdir -p .venv/vendor
 	@cd .venv/vendor && npm pack --silent lightweight-charts@5.2.1 >/dev/null && tar -xzf ./*.tgz
 	@cp .venv/vendor/package/dist/lightweight-charts.standalone.production.js desk/static/desk/vendor/lightweight-charts.js
@@ -106,34 +106,34 @@ docs: $(DOCS) ## Build the documentation site into site/; a dead link fails
 	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
 	@echo 'Open site/index.html'
 
-throttle-check: setup ## Eight processes on one allowance: no refusal, at least 95 % used
+throttle-check: setup ## Eight processes share one call limit: no refusal, at least 95 % used
 	@$(PYTHON) -m bench.throttle_check
 
-candles-check: setup ## An hour at ten times the speed, its candles against the exchange's trades: MINUTES=60 SPEED=10
+candles-check: setup ## Compare the candles of an hour with the exchange's trades: MINUTES=60 SPEED=10
 	@$(PYTHON) -W ignore -m bench.candles_check --minutes "$(or $(MINUTES),60)" --speed "$(or $(SPEED),10)"
 
-once-check: setup ## One request from eight processes at once, fifty times each: one order at the exchange
+once-check: setup ## The same request from eight processes at once, fifty times: one order at the exchange
 	@$(PYTHON) -m bench.once_check
 
-stops-check: setup ## A stop on a falling stock, two hundred times, raced for by two listeners: it fires once
+stops-check: setup ## Two hundred falls and scripted scenes: every guarded share is sold, once
 	@$(PYTHON) -W ignore -m bench.stops_check
 
-priority-check: setup ## Stops behind forty chases, a slow order list, a worker asleep in a transaction: how long until they sell
+priority-check: setup ## Time from trigger to order behind forty chases, a slow order list and a blocked transaction
 	@$(PYTHON) -W ignore -m bench.priority_check
 
-backfill-check: setup ## Years of daily prices fetched, killed and taken up beside orders: YEARS=5
+backfill-check: setup ## Fetch years of daily prices beside orders, interrupted and continued: YEARS=5
 	@$(PYTHON) -W ignore -m bench.backfill_check --years "$(or $(YEARS),5)"
 
-keys-check: setup ## Three app keys, a hundred stops: one key revoked, and the fill notice moved two hundred times
+keys-check: setup ## Three app keys and a hundred stops: revoke a key, move the fill notice two hundred times
 	@$(PYTHON) -W ignore -m bench.keys_check
 
-chase-cost: setup ## Forty orders chased three times, by cancel and by amend: calls, and time without an open order
+chase-cost: setup ## Chase forty orders three times, by cancel and by amend: broker calls, time without an open order
 	@$(PYTHON) -W ignore -m bench.chase_cost
 
 bench: $(BENCH) ## Ratios against peers and limits, measured in one run; writes bench/report.json
 	@.venv-bench/bin/python -m bench
 
-# what drives a browser; the browser itself is the machine's
+# what drives a browser; the browser itself is installed separately
 $(BROWSER): requirements-browser.txt | $(INSTALLED)
 	@sh tools/install.sh .venv requirements-browser.txt
 	@touch $@
@@ -149,17 +149,17 @@ $(DOCS): requirements-docs.txt
 reference: setup ## Write docs/reference/ from the code
 	@$(PYTHON) -m tools.reference
 
-messages: setup ## Collect the texts to translate into the Korean catalogue
+messages: setup ## Collect the messages to translate into the Korean catalogue
 	@PYTHONPATH=. $(PYTHON) -m babel.messages.frontend -q extract -F pyproject.toml --no-location --sort-output -k gettext_lazy -k gettext_noop -k _ \
 		-o .venv/django.pot aegis infra kis simulator market portfolio orders stream notify monitor desk ops rehearsal config
 	@$(PYTHON) -m babel.messages.frontend -q update --no-fuzzy-matching --ignore-pot-creation-date \
 		-l ko -D django -d locale -i .venv/django.pot
-	@# a header that says nothing is no header
+	@# remove header lines that are placeholders
 	@sed -e '/EMAIL@ADDRESS/d' -e '/YEAR-MO-DA/d' -e '/LL@li.org/d' -e '/^"POT-Creation-Date/d' -e '/^"Generated-By/d' \
 		$(CATALOGUE).po > .venv/django.po && cp .venv/django.po $(CATALOGUE).po
 	@$(MAKE) --no-print-directory $(CATALOGUE).mo
 
-messages-check: setup ## Every text that an operator reads has its Korean, and no Korean loses a figure
+messages-check: setup ## Check that every message has its Korean, with the same placeholders
 	@$(PYTHON) -m pytest -q tests/test_house.py -k korean
 
 clean: ## Remove caches; databases, logs and .venv stay
