@@ -24,9 +24,9 @@ def main() -> None:
         # a server that refuses a statement sends a code; without a code, no server answered
         if getattr(error.__cause__, "sqlstate", None):
             raise
-        from ops.preflight import no_database
+        from ops.preflight import database_error_text
 
-        sys.exit(no_database(error))
+        sys.exit(database_error_text(error))
 
 
 if __name__ == "__main__":

@@ -280,7 +280,7 @@ class Balance:
 
 
 @dataclass(frozen=True, slots=True)
-class UnreadHolding:
+class UnparsedHolding:
     """A stock whose line of the balance cannot be parsed, as one with fractional shares, and why."""
 
     code: str
@@ -292,13 +292,13 @@ class UnreadHolding:
 
 
 @dataclass(frozen=True, slots=True)
-class PartlyReadBalance(Balance):
+class PartialBalance(Balance):
     """A balance with lines that cannot be parsed. They are not in `holdings`, but the totals include them."""
 
-    unread: tuple[UnreadHolding, ...]
+    unread: tuple[UnparsedHolding, ...]
 
     @classmethod
-    def of(cls, balance: Balance, unread: Sequence[UnreadHolding]) -> "PartlyReadBalance":
+    def of(cls, balance: Balance, unread: Sequence[UnparsedHolding]) -> "PartialBalance":
         values = {attr.name: getattr(balance, attr.name) for attr in fields(balance)}
         return cls(**values, unread=tuple(unread))
 
@@ -452,7 +452,7 @@ class Broker(Protocol):
     def sellable_qty(self, code: str) -> int: ...
 
     def balance(self) -> Balance:
-        """Return the whole account: a PartlyReadBalance if the line of a stock cannot be parsed."""
+        """Return the whole account: a PartialBalance if the line of a stock cannot be parsed."""
 
     def orders(self, first: date, last: date) -> Sequence[OrderRecord]:
         """Return every order of these days on every venue. Raises PartialResponse if some lines cannot be parsed."""

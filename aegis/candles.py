@@ -6,6 +6,9 @@ fills a gap. A bar's volume is the difference of two running totals, so a lost f
 the next bar. Bars next to a gap are not whole: their highs and lows, and which of the two minutes traded the missing
 shares, are not known.
 
+A bar is final once its minute is over: `market.queries` marks it `is_closed` and returns closed candles only, unless
+the caller asks for the open one. A gap repair may still replace a final bar.
+
 Minutes are named by their start, `HHMM`: the opening price (시가) of 09:00:00 belongs to 0900, the closing auction's to
 1530. A trade at HH:MM:00 opens the minute it names. `value` is won.
 """
@@ -258,7 +261,7 @@ class MinuteBarAggregator:
         self._finished.extend(self._unsent_bars(trade.code, series, series.bars))
         self._begin(trade)
 
-    def tear(self) -> None:
+    def mark_suspect(self) -> None:
         """Mark every stock's newest bar as suspect until its next trade: the connection was lost, trades may be too."""
         for series in self._series.values():
             bar = series.bars[-1]
@@ -275,7 +278,7 @@ class MinuteBarAggregator:
             minute.has_gap = not bar.is_whole
             floor = minute.first, bar.day_value - bar.value
             self._running[bar.code], self._series[bar.code] = minute, _SymbolBars(floor, [minute])
-        self.tear()
+        self.mark_suspect()
 
     def newest(self) -> list[tuple[str, Trade]]:
         """Return the code and the last trade of each stock that traded since the aggregator was created."""

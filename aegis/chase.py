@@ -13,9 +13,9 @@ from datetime import date, datetime, timedelta
 from enum import StrEnum
 
 from aegis.broker import Quote
+from aegis.denials import gettext_noop
 from aegis.lifecycle import DONE, OPEN, Status
 from aegis.requests import EndCause
-from aegis.risk import gettext_noop
 from aegis.sessions import KST
 
 # a chase ends after this many orders of one family that never reached the broker
@@ -93,11 +93,12 @@ CONTINUOUS = ChaseSession()
 class ChaseState:
     """The state of a chased order by its rows. Quantities are shares.
 
-    `looked_at` is when the broker last confirmed its figures on a complete list. `wanted_qty` is the root's quantity
-    minus the shares that the family has filled or holds open. `released_qty` are the shares that our own confirmed
-    cancel of this order took, the most that may be ordered again. `cancel_sent_at` is when a cancel or an amend of ours
-    was sent that has no known end yet; `resend_at` is when the cancel may be sent again, None for an amend. `retries`
-    counts the family's re-orders and amends that reached the broker, `lost` those that did not: they use up no retry.
+    `confirmed_at` is when the broker last confirmed its figures on a complete list. `remaining_qty` is the root's
+    quantity minus the shares that the family has filled or holds open. `released_qty` are the shares that our own
+    confirmed cancel of this order took, the most that may be ordered again. `cancel_sent_at` is when a cancel or an
+    amend of ours was sent that has no known end yet; `resend_at` is when the cancel may be sent again, None for an
+    amend. `retries` counts the family's re-orders and amends that reached the broker, `lost` those that did not: they
+    use up no retry.
     """
 
     status: Status
@@ -105,8 +106,8 @@ class ChaseState:
     trade_date: date
     created_at: datetime
     due_at: datetime | None
-    looked_at: datetime | None
-    wanted_qty: int
+    confirmed_at: datetime | None
+    remaining_qty: int
     has_successor: bool
     cancel_sent_at: datetime | None = None
     resend_at: datetime | None = None
@@ -173,7 +174,7 @@ def _is_surplus(order: ChaseState) -> bool:
 
     It happens when an earlier fill, or an order given up as lost, is discovered late.
     """
-    return order.has_successor or order.wanted_qty <= 0
+    return order.has_successor or order.remaining_qty <= 0
 
 
 def _place_in_plan(order: ChaseState) -> int:
@@ -208,7 +209,7 @@ def _open_step(
         assert session.auction_until is not None
         why = gettext_noop("it keeps its place until the auction's result is in the list")
         return ChaseDecision(Action.WAIT, why, until=session.auction_until + AUCTION_RESULT_AFTER)
-    if order.looked_at is None or order.due_at is None or order.looked_at < order.due_at:
+    if order.confirmed_at is None or order.due_at is None or order.confirmed_at < order.due_at:
         return ChaseDecision(Action.CHECK, gettext_noop("it is due: first see what is filled"))
     if _is_surplus(order) or _exhausted(order, plan):
         return ChaseDecision(Action.CANCEL)
@@ -236,7 +237,7 @@ def _exhausted(order: ChaseState, plan: Plan) -> str:
 
 def _pending_cancel_step(order: ChaseState, now: datetime, session: ChaseSession) -> ChaseDecision:
     assert order.cancel_sent_at is not None
-    if order.looked_at is None or order.looked_at < order.cancel_sent_at:
+    if order.confirmed_at is None or order.confirmed_at < order.cancel_sent_at:
         return ChaseDecision(Action.CONFIRM, gettext_noop("see whether the cancel took effect"))
     # a second cancel during an auction would remove the order from the auction
     may_resend = session.is_open and session.auction_since is None and not session.is_over
@@ -253,5 +254,9 @@ def why_held(quote: Quote) -> str:
 
 
 def goes_to_market(retry: int, plan: Plan) -> bool:
-    """Whether re-order number `retry`, from 1, is the last one, at market."""
+    """Whether re-order number `retry`, from 1, is the last one, at market.
+
+    That re-order has no pricing style and no price (`orders.reorders`). It is a market order, or a limit at the best
+    opposite quote where the venue takes none, as NXT (`aegis.sessions.kind_for`), or if cash is short.
+    """
     return plan.market_after and retry > plan.max_retries

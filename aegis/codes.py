@@ -7,7 +7,7 @@ stock master decides whether A027360 means 027360 (`market.codes`).
 import re
 import unicodedata
 
-from aegis.risk import gettext_noop
+from aegis.denials import gettext_noop
 
 # Source: the broker's master files. Codes of shares and ETFs have six characters, of ETNs seven, of listed funds nine,
 # standard codes twelve. All contain a digit, so a name in capitals, as SIMPAC, is not a code.

@@ -10,6 +10,11 @@ from typing import Any
 from aegis.described import DescribedName
 
 
+def gettext_noop(text: str) -> str:
+    """Mark a sentence for the translation catalogue. It is translated when it is shown."""
+    return text
+
+
 class DenialCode(DescribedName):
     """A stable code and its meaning. `docs/reference/denials.md` is generated from these."""
 

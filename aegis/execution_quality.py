@@ -26,8 +26,8 @@ _BASIS_POINTS = 10_000
 class Family:
     """One intent with all its re-orders. Prices and amounts are won, quantities shares.
 
-    `style` is the pricing strategy, or the other way in which the order was priced. `arrival_market` is the average
-    price of a market order for `asked_qty` shares by the book at arrival, None if the book was not read.
+    `style` is the pricing strategy, or the other way in which the order was priced. `arrival_sweep_price` is the
+    average price of a market order for `asked_qty` shares by the book at arrival, None if the book was not read.
     """
 
     style: str
@@ -38,7 +38,7 @@ class Family:
     filled_qty: int
     filled_amount: int
     arrival_price: int
-    arrival_market: Decimal | None
+    arrival_sweep_price: Decimal | None
     fees: int = 0
     tax: int = 0
 
@@ -106,11 +106,11 @@ def measure(family: Family) -> Quality | None:
     if not family.filled_qty or not family.arrival_price:
         return None
     average = Decimal(family.filled_amount) / family.filled_qty
-    market_price = family.arrival_market or _one_tick_worse(family)
+    market_price = family.arrival_sweep_price or _one_tick_worse(family)
     return Quality(
         average=average,
         market_price=market_price,
-        is_estimated=family.arrival_market is None,
+        is_estimated=family.arrival_sweep_price is None,
         against_arrival=_gap(family, average, Decimal(family.arrival_price)),
         against_market=_gap(family, average, market_price),
     )

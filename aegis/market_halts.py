@@ -10,8 +10,7 @@ from decimal import Decimal
 from enum import StrEnum
 from types import MappingProxyType
 
-from aegis.denials import Denial, DenialCode
-from aegis.risk import gettext_noop
+from aegis.denials import Denial, DenialCode, gettext_noop
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +67,7 @@ class HaltKind(StrEnum):
     BUY_SIDECAR = "BUY_SIDECAR"  # 사이드카 매수
 
     @property
-    def lasts_at_most(self) -> timedelta:
+    def max_duration(self) -> timedelta:
         """How long it lasts at most if no end was received: its own length and some minutes."""
         return timedelta(minutes=35 if self is HaltKind.CIRCUIT_BREAKER else 7)
 

@@ -28,7 +28,7 @@ class PositionChange(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Uncounted:
+class UncountedFill:
     """Shares of an execution of ours that the newest balance had not counted, and their cost or proceeds in won."""
 
     side: Side
@@ -52,7 +52,7 @@ class PositionCounts:
     broker_sold: int = 0
     our_bought: int = 0
     our_sold: int = 0
-    uncounted: tuple[Uncounted, ...] = ()
+    uncounted: tuple[UncountedFill, ...] = ()
 
     @property
     def uncounted_qty(self) -> int:
@@ -88,7 +88,7 @@ def position_after_fill(
     if not uncounted_qty:
         return after
     won = round(uncounted_qty * (price + side.sign * Decimal(cost_won) / qty))
-    return replace(after, uncounted=(*after.uncounted, Uncounted(side, uncounted_qty, won)))
+    return replace(after, uncounted=(*after.uncounted, UncountedFill(side, uncounted_qty, won)))
 
 
 def _beyond(ours: int, brokers: int, qty: int) -> int:
@@ -115,19 +115,19 @@ def lags(line: PositionCounts, day: date, bought_today: int, sold_today: int) ->
     return day < line.day or (day == line.day and (bought_today < line.our_bought or sold_today < line.our_sold))
 
 
-def recounted(line: PositionCounts, day: date, bought_today: int, sold_today: int) -> PositionCounts:
+def without_counted(line: PositionCounts, day: date, bought_today: int, sold_today: int) -> PositionCounts:
     """Return `line` without the executions that a lagging balance of `day` has counted. Check `lags` first.
 
     The broker counts the oldest executions first.
     """
     bought, sold = (bought_today, sold_today) if day == line.day else (0, 0)
     uncounted_by_side = {Side.BUY: line.our_bought - bought, Side.SELL: line.our_sold - sold}
-    still_uncounted = list[Uncounted]()
+    still_uncounted = list[UncountedFill]()
     for fill in reversed(line.uncounted):
         qty = min(fill.qty, max(0, uncounted_by_side[fill.side]))
         uncounted_by_side[fill.side] -= qty
         if qty:
-            still_uncounted.insert(0, Uncounted(fill.side, qty, round(Decimal(fill.won) * qty / fill.qty)))
+            still_uncounted.insert(0, UncountedFill(fill.side, qty, round(Decimal(fill.won) * qty / fill.qty)))
     return replace(line, uncounted=tuple(still_uncounted))
 
 

@@ -60,7 +60,11 @@ def strategies(offsets: Offsets) -> Mapping[str, Strategy]:
 
 
 def band(quote: Quote, instrument: Instrument, max_percent: Decimal) -> tuple[int, int]:
-    """Return the lowest and highest price allowed: within `max_percent` of the last price and the day's limits."""
+    """Return the lowest and highest price allowed: within `max_percent` of the last price and the day's limits.
+
+    This is the ±3 % band of spec §9.3 (`AEGIS_MAX_OFFSET_PERCENT`), from the current price. The price collar
+    (`aegis.risk.check_price_collar`) and the band around the arrival price (`beyond_band`) are other limits.
+    """
     lowest = adjust_price_to_tick(math.ceil(quote.price * (100 - max_percent) / 100), "up", instrument, quoted=quote)
     highest_exact = math.floor(quote.price * (100 + max_percent) / 100)
     highest = adjust_price_to_tick(highest_exact, "down", instrument, quoted=quote)
@@ -73,7 +77,10 @@ def beyond_band(arrival: int, price: int, max_percent: Decimal) -> bool:
 
 
 def at_market(side: Side) -> Strategy:
-    """Return the pricing of a market order that must have a price: the best opposite quote (spec §11.3)."""
+    """Return the pricing of a market order that must have a price: the best opposite quote (spec §11.3).
+
+    NXT takes no market orders: `aegis.sessions.kind_for` and `immediate_kind` choose a limit order there instead.
+    """
     return Strategy("at market", side, Anchor.OPPOSITE, 0)
 
 

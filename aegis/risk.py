@@ -1,4 +1,4 @@
-"""Pre-trade risk checks, and the conditions under which the kill switch trips by itself.
+"""Pre-trade risk checks. Trips of the trading state are in `aegis.trading_state`.
 
 Each check is a function of the risk inputs and returns at most one denial; an order gets all of its denials
 together. A denial has an English sentence, the key of its translation, and the figures that fill it. A check
@@ -6,39 +6,18 @@ whose inputs are not known yet returns None: it runs again when they are known.
 """
 
 import re
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
-from enum import StrEnum
 from functools import lru_cache
 
 from aegis.broker import OrderRequest, Quote
-from aegis.denials import Denial, DenialCode
+from aegis.denials import Denial, DenialCode, gettext_noop
 from aegis.sessions import Phase, PhaseName, kinds_of
 from aegis.terms import Instrument, Market, OrderKind, Side
 from aegis.ticks import get_tick_size, is_on_tick
-
-
-def gettext_noop(text: str) -> str:
-    """Mark a sentence for the translation catalogue. It is translated when it is shown."""
-    return text
-
-
-class TradingState(StrEnum):
-    """The state of the kill switch. REDUCING passes sales, those of stops too; HALTED passes no new order.
-
-    No trip leads to HALTED.
-    """
-
-    ACTIVE = "ACTIVE"
-    REDUCING = "REDUCING"
-    HALTED = "HALTED"
-
-    def lets_pass(self, side: Side) -> bool:
-        """Whether a new order of this side is allowed."""
-        return self is TradingState.ACTIVE or (self is TradingState.REDUCING and side is Side.SELL)
+from aegis.trading_state import TradingState
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +49,16 @@ class ExposureFromOtherOrders:
     """The exposure from our other orders. The order's own family and its own request are not counted.
 
     `last_minute` is the number of intents of its side within a minute, `bought_today_won` the value of the day's buys.
-    `twin` names an order of some seconds ago for the same; `blocked_by_unknown` an order of the same stock and side
-    with an unknown outcome; `blocked_by_unknown_amend` an order that an amend of unknown outcome may lead to. Cash and
-    shares that orders of unknown outcome may have taken count as spent (`unknown_cash_won`, `unknown_qty`).
+    `duplicate_of` names an order of some seconds ago for the same; `blocked_by_unknown` an order of the same stock and
+    side with an unknown outcome; `blocked_by_unknown_amend` an order that an amend of unknown outcome may lead to. Cash
+    and shares that orders of unknown outcome may have taken count as spent (`unknown_cash_won`, `unknown_qty`).
     `open_buy_qty` are the shares of this stock that open buys may still bring. `opposite` are the account's own orders
     on the other side of this stock.
     """
 
     last_minute: int = 0
     bought_today_won: int = 0
-    twin: str = ""
+    duplicate_of: str = ""
     blocked_by_unknown: str = ""
     blocked_by_unknown_amend: str = ""
     unknown_cash_won: int = 0
@@ -158,7 +137,7 @@ def check_quantity(inputs: RiskInputs) -> Denial | None:
 
 
 def check_trading_state(inputs: RiskInputs) -> Denial | None:
-    if inputs.state.lets_pass(inputs.request.side):
+    if inputs.state.allows(inputs.request.side):
         return None
     if inputs.state is TradingState.HALTED:
         return Denial(DenialCode.HALTED, gettext_noop("trading is halted: resume it before ordering"))
@@ -184,7 +163,10 @@ def check_reconciled(inputs: RiskInputs) -> Denial | None:
 
 
 def check_blacklist(inputs: RiskInputs) -> Denial | None:
-    """Buys only: holdings must always be sellable. Source: spec §12.1."""
+    """Buys only: holdings must always be sellable. Source: spec §12.1.
+
+    An entry counts through its `until` date, and without one for ever (`orders.models.BlacklistedStock`).
+    """
     if inputs.blacklisted is None or not inputs.is_buy:
         return None
     return Denial(
@@ -269,12 +251,12 @@ def check_unknown_order(inputs: RiskInputs) -> Denial | None:
 
 def check_duplicate(inputs: RiskInputs) -> Denial | None:
     """The same order by two request ids within seconds is most likely an accident."""
-    if inputs.is_child_order or not inputs.others.twin:
+    if inputs.is_child_order or not inputs.others.duplicate_of:
         return None
     return Denial(
         DenialCode.DUPLICATE,
         gettext_noop("order {order} asked for the same a moment ago: wait (AEGIS_DUPLICATE_SECONDS) if you mean both"),
-        {"order": inputs.others.twin},
+        {"order": inputs.others.duplicate_of},
     )
 
 
@@ -493,7 +475,7 @@ COMMIT_CHECKS: tuple[RiskCheck, ...] = (
 
 
 # for an amend that adds no risk: only what the exchange would refuse
-HARMLESS: tuple[RiskCheck, ...] = (
+HARMLESS_AMEND_CHECKS: tuple[RiskCheck, ...] = (
     check_quantity,
     check_venue,
     check_tick,
@@ -516,128 +498,3 @@ def check_order_kind_fields(kind: OrderKind, *, names_price: bool) -> Denial | N
         return Denial(DenialCode.NEEDS_PRICE, template, {"kind": kind.value})
     template = gettext_noop("order kind {kind} takes no price: leave out price and strategy")
     return Denial(DenialCode.NAMES_NO_PRICE, template, {"kind": kind.value})
-
-
-# --- when the trading state changes by itself ------------------------------------------------------
-
-DAILY_LOSS, REFUSALS, LIST_MISSING = DenialCode.DAILY_LOSS, DenialCode.REFUSALS, DenialCode.LIST_MISSING
-# a trip for missing lists ends once every list was complete for this long, at most MAX_CLEARED_A_DAY times a day
-LIST_COMPLETE_FOR = timedelta(minutes=2)
-MAX_CLEARED_A_DAY = 3
-
-
-@dataclass(frozen=True, slots=True)
-class TripLimits:
-    """When the state trips to REDUCING by itself; 0 disables a limit.
-
-    Losses in won and in percent of yesterday's total, consecutive refused orders, minutes without a complete list.
-    """
-
-    loss_won: int = 0
-    loss_percent: Decimal = Decimal(0)
-    refusals: int = 0
-    blind_minutes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """The inputs of a trip, since the operator last changed the state.
-
-    `is_by_person`: the operator chose the present state. `causes` are the codes of the trips in force. `loss_won` is
-    the loss of today's trading, `loss_when_turned` the loss when the operator last resumed (0 if that was on another
-    trading day). `refused` are the stocks of the newest consecutive refused orders. `blind_for` is how long no complete
-    order list was read while a market was open, `complete_for` how long every list was complete. `cleared_today` is the
-    number of trips that ended by themselves today.
-    """
-
-    state: TradingState
-    is_by_person: bool = False
-    causes: frozenset[str] = frozenset()
-    loss_won: int = 0
-    loss_when_turned: int = 0
-    total_yesterday: int = 0
-    refused: tuple[str, ...] = ()
-    blind_for: timedelta = timedelta(0)
-    complete_for: timedelta = timedelta(0)
-    cleared_today: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Trip:
-    """Why the state trips to REDUCING."""
-
-    why: tuple[Denial, ...]
-
-    @property
-    def causes(self) -> frozenset[str]:
-        return frozenset(denial.code for denial in self.why)
-
-
-def trip(evidence: Evidence, limits: TripLimits) -> Trip | None:
-    """Return why the state trips to REDUCING, None if it does not. A cause that is already in force is not a new trip.
-
-    A trip never leads to HALTED, so holdings can always be sold, and it never replaces a stricter state that the
-    operator chose.
-    """
-    if evidence.state is TradingState.HALTED or (evidence.state is TradingState.REDUCING and evidence.is_by_person):
-        return None
-    why = tuple(denial for denial in _reasons_to_trip(evidence, limits) if denial.code not in evidence.causes)
-    return Trip(why) if why else None
-
-
-def may_clear(evidence: Evidence, limits: TripLimits) -> bool:
-    """Whether a trip ends by itself: only missing lists caused it, and the list was complete for LIST_COMPLETE_FOR."""
-    return (
-        evidence.state is TradingState.REDUCING
-        and not evidence.is_by_person
-        and evidence.causes == {LIST_MISSING}
-        and evidence.complete_for >= LIST_COMPLETE_FOR
-        and evidence.cleared_today < MAX_CLEARED_A_DAY
-        and not _reasons_to_trip(evidence, limits)
-    )
-
-
-def _reasons_to_trip(evidence: Evidence, limits: TripLimits) -> list[Denial]:
-    causes = (_refused(evidence, limits), _list_missing(evidence, limits), _losing(evidence, limits))
-    return [denial for denial in causes if denial is not None]
-
-
-def _losing(evidence: Evidence, limits: TripLimits) -> Denial | None:
-    """The operator who resumes above the limit has accepted that loss: the limit then counts from there."""
-    by_percent = int(evidence.total_yesterday * limits.loss_percent / 100)
-    bounds = [bound for bound in (limits.loss_won, by_percent) if bound > 0]
-    if not bounds:
-        return None
-    limit = min(bounds)
-    accepted_loss = evidence.loss_when_turned if evidence.loss_when_turned >= limit else 0
-    if evidence.loss_won - accepted_loss < limit:
-        return None
-    return Denial(
-        DAILY_LOSS,
-        gettext_noop("{loss:,} won are lost today, {since:,} since the switch was last turned: at most {most:,}"),
-        {"loss": evidence.loss_won, "since": evidence.loss_won - accepted_loss, "most": limit},
-    )
-
-
-def _refused(evidence: Evidence, limits: TripLimits) -> Denial | None:
-    """Refusals of one stock prove nothing about others, so each stock counts for at most half of the limit."""
-    by_stock = Counter(evidence.refused)
-    most_of_one = (limits.refusals + 1) // 2
-    count = sum(min(number, most_of_one) for number in by_stock.values())
-    if not limits.refusals or len(by_stock) < 2 or count < limits.refusals:
-        return None
-    return Denial(
-        REFUSALS,
-        gettext_noop("the broker refused {count} orders of {stocks} stocks in a row: something is wrong with them"),
-        {"count": len(evidence.refused), "stocks": len(by_stock)},
-    )
-
-
-def _list_missing(evidence: Evidence, limits: TripLimits) -> Denial | None:
-    if not limits.blind_minutes or evidence.blind_for < timedelta(minutes=limits.blind_minutes):
-        return None
-    return Denial(
-        LIST_MISSING,
-        gettext_noop("no complete order list for {minutes} minutes: the state of our orders is not known"),
-        {"minutes": int(evidence.blind_for.total_seconds() // 60)},
-    )

@@ -72,7 +72,7 @@ class SaleStep:
 
 
 @dataclass(frozen=True, slots=True)
-class Believed:
+class ConfirmedPrice:
     """The price that two trades at least a second apart have reached, in won; at first the price that triggered.
 
     `last`, `volume` and `at` (seconds) belong to the newest trade that a quote showed, on `day` and `venue`.
@@ -85,7 +85,7 @@ class Believed:
     day: str = ""
     venue: str = ""
 
-    def after(self, quote: Quote, at: float) -> "Believed":
+    def after(self, quote: Quote, at: float) -> "ConfirmedPrice":
         """Return the state after another quote. A quote whose running total has not risen shows no new trade.
 
         Each day and venue has its own running total: on a new one, or after the clock was set back, it starts again.
@@ -98,7 +98,7 @@ class Believed:
         if self.last and not is_reset and at - self.at >= WITNESS_SECONDS:
             lower, higher = sorted((self.last, quote.price))
             price = higher if higher < price else max(lower, price)
-        return Believed(price, quote.price, quote.volume, at, day, venue)
+        return ConfirmedPrice(price, quote.price, quote.volume, at, day, venue)
 
 
 def current_price(quote: Quote, book: Book, believed: int, *, is_main_session: bool) -> int:

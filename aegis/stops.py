@@ -2,7 +2,8 @@
 
 A rule has one limit in whole won. A falling rule fires at or below it, a rising rule at or above it; if the price gaps
 through the limit, the first trade beyond it fires. Only a real trade fires, in an auction too. An auction's expected
-price and a price of 0 are ignored.
+price and a price of 0 are ignored. A stop triggers only once: `orders.stops.trigger` changes its row by
+compare-and-set.
 
 `TriggerRule` decides which trades count: every trade on KRX from its opening uncross to its closing auction; any other
 trade, after hours or on NXT, only with a second witness.
@@ -15,8 +16,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from enum import StrEnum
 
 from aegis.broker import Quote
-from aegis.denials import Denial, DenialCode
-from aegis.risk import gettext_noop
+from aegis.denials import Denial, DenialCode, gettext_noop
 from aegis.sessions import Phase, PhaseName
 from aegis.terms import Market
 from aegis.ticks import DAILY_LIMIT_PERCENT
@@ -69,7 +69,7 @@ class Fired:
     """A trade at `price` won reached the limit."""
 
     price: int
-    limit: int
+    trigger_limit: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +88,13 @@ def evaluate(rule: Rule, price: int) -> Verdict:
         return None
     if rule.kind is StopKind.TRAILING and price > rule.high:
         return NewHigh(price)
-    at = limit(rule)
+    at = trigger_limit(rule)
     if price <= at if rule.kind.falls else price >= at:
         return Fired(price, at)
     return None
 
 
-def limit(rule: Rule) -> int:
+def trigger_limit(rule: Rule) -> int:
     """Return the price, in whole won, at which a rule fires: rounded away from the start price."""
     exact = _exact(rule)
     return int(exact.to_integral_value(ROUND_FLOOR if rule.kind.falls else ROUND_CEILING))
@@ -120,7 +120,7 @@ UNCROSS_WITHIN = timedelta(seconds=60)
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class StopTrade:
     """A trade as a stop evaluates it: its price in won, the second of the day, and the evidence for the price.
 
     `value` is the won traded; `ask` and `bid` are the best quotes after it, 0 for none. `counts_alone`: it needs no
@@ -163,12 +163,12 @@ class TriggerRule:
         self, rule: Rule, least_value: int = 0, crossing: Crossing | None = None, rise: Crossing | None = None
     ) -> None:
         self.rule = rule
-        self.line = limit(rule)
+        self.line = trigger_limit(rule)
         self.least_value = least_value  # 0: no value is a witness
         self.crossing = crossing  # beyond the limit
         self.rise = rise  # above the highest price
 
-    def renewed(self, rule: Rule, least_value: int) -> "TriggerRule":
+    def with_rule(self, rule: Rule, least_value: int) -> "TriggerRule":
         """Return the state for a rule that was read again. Crossings are kept if only the rule's `high` differs."""
         if (rule, least_value) == (self.rule, self.least_value):
             return self
@@ -183,7 +183,7 @@ class TriggerRule:
             return price >= self.line
         return price <= self.line or (self.rule.kind is StopKind.TRAILING and price > self.rule.high)
 
-    def hear(self, trade: Heard) -> Verdict:
+    def hear(self, trade: StopTrade) -> Verdict:
         """Return the effect of a trade: it triggers the stop, raises its highest price, or None."""
         if trade.price <= 0:
             return None
@@ -195,19 +195,19 @@ class TriggerRule:
         self.crossing, proven = self._proven(self.crossing, trade, self.line, rises=rises, quoted=quoted)
         return Fired(trade.price, self.line) if proven else None
 
-    def _risen(self, trade: Heard) -> int:
+    def _risen(self, trade: StopTrade) -> int:
         quoted = trade.bid >= trade.price
         self.rise, high = self._proven(self.rise, trade, self.rule.high + 1, rises=True, quoted=quoted)
         return high
 
-    def _move_up(self, high: int, trade: Heard) -> None:
+    def _move_up(self, high: int, trade: StopTrade) -> None:
         self.rule = replace(self.rule, high=high)
-        self.line, self.crossing = limit(self.rule), None
+        self.line, self.crossing = trigger_limit(self.rule), None
         if trade.price <= high:
             self.rise = None
 
     def _proven(
-        self, previous: Crossing | None, trade: Heard, line: int, *, rises: bool, quoted: bool
+        self, previous: Crossing | None, trade: StopTrade, line: int, *, rises: bool, quoted: bool
     ) -> tuple[Crossing | None, int]:
         """Return the crossing after a trade, and the price that two witnesses reached; 0 for none yet."""
         if trade.price < line if rises else trade.price > line:
@@ -274,7 +274,7 @@ def why_invalid(rule: Rule, price: int) -> Denial | None:
     if rule.unit is StopUnit.ATR and rule.atr <= 0:
         template = gettext_noop("the average true range is not known: {days} daily prices are needed (backfill_daily)")
         return Denial(DenialCode.STOP_ATR, template, {"days": ATR_DAYS + 1})
-    at = limit(rule)
+    at = trigger_limit(rule)
     if at <= 0:
         template = gettext_noop("value {value:f}: its limit of {limit:,} won is not a valid price")
         return Denial(DenialCode.STOP_VALUE, template, {"value": rule.value, "limit": at})
@@ -286,7 +286,7 @@ def why_invalid(rule: Rule, price: int) -> Denial | None:
     return None
 
 
-def rebased(value: Decimal, ratio: Decimal) -> Decimal:
+def adjust_for_ratio(value: Decimal, ratio: Decimal) -> Decimal:
     """Return an amount of won adjusted for a split. `ratio` is the new price over the old: 0.2 for one into five."""
     return (value * ratio).quantize(Decimal("0.0001"))
 

@@ -56,7 +56,7 @@ def main() -> None:
         result_rows = [fold_row(), decode_row()]
         with _database(Path(home)):
             result_rows += [flush_row(), balance_row(), *read_rows()]
-            tell_throughput()
+            print_throughput()
     print(json.dumps([asdict(row) for row in result_rows]))
 
 
@@ -166,7 +166,7 @@ def decode_row() -> Row:
     from aegis.terms import Market
     from kis import realtime
     from kis.codec import Codec
-    from stream.candles import Ticks
+    from stream.candles import CandleWriter
 
     frames, codec = _frames(TICKS // 2), Codec()
     batches = [frames[start : start + BATCH] for start in range(0, len(frames), BATCH)]
@@ -174,16 +174,16 @@ def decode_row() -> Row:
     def read() -> float:
         started_at = time.process_time()
         for frame in frames:
-            realtime.read(codec.read(frame))
+            realtime.read_records(codec.read(frame))
         return len(frames) / (time.process_time() - started_at)
 
     def fold() -> float:
-        ticks = _with_bars_read_back(Ticks())
+        ticks = _with_bars_read_back(CandleWriter())
         handle = ticks.on_trades(Market.KRX)
         started_at = time.process_time()
         for batch in batches:
             for frame in batch:
-                handle(realtime.read(codec.read(frame)), 0.0)
+                handle(realtime.read_records(codec.read(frame)), 0.0)
             ticks._fold()
         return len(frames) / (time.process_time() - started_at)
 
@@ -295,7 +295,7 @@ def flush_row() -> Row:
     bars, raw = _bars(STOCKS), _raw()
     columns = [list(column) for column in zip(*(candles._row(bar, candles.PARTIAL) for bar in bars), strict=True)]
     ours, bare = _alternately(
-        lambda: candles.write_heard(bars), lambda: raw.execute(candles.WRITE_HEARD, columns, prepare=True)
+        lambda: candles.write_feed_bars(bars), lambda: raw.execute(candles.WRITE_HEARD, columns, prepare=True)
     )
     raw.close()
     print(f"flush of {STOCKS} candles: {ours * 1000:.2f} ms, bare statement {bare * 1000:.2f} ms")
@@ -454,7 +454,7 @@ def _timed(call: Callable[[], object]) -> float:
     return time.perf_counter() - started_at
 
 
-def tell_throughput() -> None:
+def print_throughput() -> None:
     """Print how many trades a second become bars of forty stocks in the table, which is written each second."""
     from django.db import connections
 
@@ -462,9 +462,9 @@ def tell_throughput() -> None:
     from infra import clock
     from kis import realtime
     from kis.codec import Codec
-    from stream.candles import Ticks
+    from stream.candles import CandleWriter
 
-    ticks, codec, frames, stop = Ticks(), Codec(), _frames(TICKS * 4), threading.Event()
+    ticks, codec, frames, stop = CandleWriter(), Codec(), _frames(TICKS * 4), threading.Event()
     handle = ticks.on_trades(Market.KRX)
 
     def write() -> None:
@@ -477,7 +477,7 @@ def tell_throughput() -> None:
     started_at = time.perf_counter()
     writer.start()
     for frame in frames:
-        handle(realtime.read(codec.read(frame)), 0.0)
+        handle(realtime.read_records(codec.read(frame)), 0.0)
     stop.set()
     writer.join()
     ticks.write_candles()

@@ -60,7 +60,7 @@ def _run_in_subprocess(by: str) -> dict[str, Any]:
 
 
 def _run(by: str) -> dict[str, Any]:
-    with house.house() as url:
+    with house.isolated_system() as url:
         # AEGIS_* variables are removed from the environment: a shell's settings must not change the figures
         _disable_limits()
         return Run(url, by).figures()
@@ -124,8 +124,8 @@ class Run:
         while TradeOrder.objects.filter(chase_at__isnull=False).exists():
             if time.monotonic() > deadline:
                 raise TimeoutError(f"gave up waiting for {len(self._roots)} families to be chased {RETRIES} times")
-            for pk in chase.due(self._now()):
-                chase.advance(pk, self._broker, self._now)
+            for pk in chase.due_orders(self._now()):
+                chase.run_due_steps(pk, self._broker, self._now)
             for order in TradeOrder.objects.filter(attempt=RETRIES, chase_at__isnull=False, status="PENDING"):
                 self._service.end_chase(order, "it was chased often enough")
             time.sleep(0.02)
@@ -151,7 +151,7 @@ class Run:
                 "most": round(max(idle), 3),
             },
             "whole": all(len(family) == RETRIES + 1 for family in families.values())
-            and all(most_at_stake(family, events) <= QTY for family in families.values()),
+            and all(max_exposure(family, events) <= QTY for family in families.values()),
         }
 
     def _families(self) -> dict[int, list[int]]:
@@ -181,7 +181,7 @@ def idle_seconds(numbers: Sequence[int], events: Events) -> float:
     return sum(max(0.0, (accepted_at[after] - ended_at[before]).total_seconds()) for before, after in pairs)
 
 
-def most_at_stake(numbers: Sequence[int], events: Events) -> int:
+def max_exposure(numbers: Sequence[int], events: Events) -> int:
     """Return the most shares of a family that were ever open or filled; an amend is one moment."""
     open_qty, filled, most = dict[int, int](), 0, 0
     for event in events:

@@ -39,7 +39,7 @@ def trade_rows() -> list[Row]:
     rate = rates(
         {
             "split": lambda: body.split("^"),
-            "ours": lambda: realtime.read(codec.read(TRADE)),
+            "ours": lambda: realtime.read_records(codec.read(TRADE)),
             "mojito2": lambda: mojito.parse_execution("1", body),
             "python-kis": lambda: list(
                 KisWebsocketResponse.parse(body, count=1, response_type=KisDomesticRealtimePrice)
@@ -72,7 +72,7 @@ def notice_rows() -> list[Row]:
     rate = rates(
         {
             "decrypted": lambda: codec.read(frame).records(NOTICE_WIDTHS),
-            "typed": lambda: realtime.read(codec.read(frame)),
+            "typed": lambda: realtime.read_records(codec.read(frame)),
             "mojito2": lambda: mojito.parse_notice(cipher),
         },
         calls=2_000,

@@ -1,9 +1,9 @@
 """An isolated AEGIS for measurements and checks on real parts: PostgreSQL, Redis, simulator, clock.
 
-    with house() as url:      # Django is set up, the database is migrated, the market has been open for an hour
+    with isolated_system() as url:  # Django is set up, the database is migrated, the market has been open for an hour
         ...
 
-One house per process, because Django reads its settings once. Child processes call `join()` first.
+One house per process, because Django reads its settings once. Child processes call `set_up_child()` first.
 """
 
 import contextlib
@@ -23,19 +23,19 @@ OUTSIDE = ("DATABASE_URL", "REDIS_URL")
 
 
 @contextlib.contextmanager
-def house(**variables: str) -> Iterator[str]:
+def isolated_system(**variables: str) -> Iterator[str]:
     """Start everything, yield the simulator's URL, end everything. `variables` are added to the environment."""
     os.environ |= variables
     with tempfile.TemporaryDirectory(prefix="aegis-bench-") as directory, _exchange(Path(directory)) as url:
         _set_environment(Path(directory), url)
         os.environ |= variables
-        join()
+        set_up_child()
         with _servers(Path(directory)):
             _prepare_database()
             yield url
 
 
-def join() -> None:
+def set_up_child() -> None:
     """Set up Django in this process, with the environment of the house."""
     import django
 
@@ -43,7 +43,7 @@ def join() -> None:
     django.setup()
 
 
-def hold(url: str, code: str, price: int) -> None:
+def freeze_price(url: str, code: str, price: int) -> None:
     """Move a stock to `price` (won) and freeze it there until the next call."""
     body = {"price": price, "freeze": True}
     httpx.post(f"{url}/simulator/quotes/{code}", json=body, timeout=30, trust_env=False).raise_for_status()

@@ -46,7 +46,7 @@ SETTINGS = {
 
 def main() -> int:
     started_at = time.monotonic()
-    with house.house(**SETTINGS) as url:
+    with house.isolated_system(**SETTINGS) as url:
         check = Check(url)
         check.hold_and_arm()
         with check.listening(), check.trading():
@@ -157,7 +157,7 @@ class Check:
 
         polling_broker = _RecordingBroker(broker(), self.polled)
         while not stop.wait(WATCH_SECONDS):
-            stop_polling.watch(polling_broker, stream_status(), clock.now)  # type: ignore[arg-type]
+            stop_polling.check_stops(polling_broker, stream_status(), clock.now)  # type: ignore[arg-type]
         connection.close()
 
     @contextmanager
@@ -188,7 +188,7 @@ class Check:
         streams = self.term.streams
         _wait(lambda: self._count("H0STCNT0") >= HOLDINGS, COVERED_SECONDS)
         capacity = sum(stream.subscriptions.limit for stream in streams.members)
-        # minus two subscriptions: the fill notice and the feed of priority PULSE
+        # minus two subscriptions: the fill notice and the feed of priority REFERENCE
         room = min(self.listed_on_nxt, capacity - HOLDINGS - 2)
         _wait(lambda: self._count("H0NXCNT0") >= room, COVERED_SECONDS)
         return {
@@ -238,11 +238,11 @@ class Check:
         """Move the fill notice MOVES times, each time with a fill in the middle."""
         from kis import stream
 
-        original, stream.LOOK_SECONDS = stream.LOOK_SECONDS, 0.05
+        original, stream.CHECK_SECONDS = stream.CHECK_SECONDS, 0.05
         try:
             return self._moves()
         finally:
-            stream.LOOK_SECONDS = original
+            stream.CHECK_SECONDS = original
 
     def _moves(self) -> dict[str, Any]:
         from infra import clock
@@ -251,7 +251,7 @@ class Check:
         from orders.models import TradeExecution, TradeOrder
         from orders.service import OrderIntent, OrderService
         from portfolio.fetcher import KISFetcher
-        from rehearsal.ledger_check import judge
+        from rehearsal.ledger_check import compare_with_ledger
 
         streams, own_fills = self.term.streams, self.term.dispatch.own_fills
         service = OrderService(broker(), clock.now)
@@ -277,7 +277,7 @@ class Check:
         }
         sources = TradeExecution.objects.filter(order__in=rows).values_list("source", flat=True)
         ledger = self._http.get("/simulator/ledger", params={"account": ACCOUNT}).raise_for_status().json()
-        verdict = judge(ledger)
+        verdict = compare_with_ledger(ledger)
         if verdict.differences:
             print(verdict)
         return {

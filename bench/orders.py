@@ -40,7 +40,7 @@ PATIENCE_SECONDS = 20.0
 
 
 def rows() -> list[Row]:
-    with house.house() as url:
+    with house.isolated_system() as url:
         _hold_stocks()
         return [*order_rows(), *fill_rows(), *push_rows(url)]
 
@@ -277,7 +277,7 @@ def _rows(order: Any) -> list[tuple[str, Any]]:
     event = order.events.get(kind="CREATED")
     order.status, order.status_at, order.order_no, order.branch = "SUBMITTING", order.created_at, None, ""
     order.sent_at = order.accepted_at = order.chase_at = None
-    return [(sql.insertion(type(row)), sql.values(row)) for row in (order, event)]
+    return [(sql.insert_statement(type(row)), sql.values(row)) for row in (order, event)]
 
 
 def _count_until_commit(statements: list[tuple[str, Any]]) -> int:
@@ -400,7 +400,7 @@ def push_rows(url: str) -> list[Row]:
     from kis.factory import broker
     from orders.service import OrderService
 
-    house.hold(url, "005930", LAST_PRICE)
+    house.freeze_price(url, "005930", LAST_PRICE)
     service = OrderService(broker(), clock.now)
     with _listening():
         push_times = [_seconds_by_push(service, n) for n in range(PUSHES)]

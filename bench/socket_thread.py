@@ -52,7 +52,7 @@ def _nothing(data: Data) -> None:
 
 
 def _typed(data: Data) -> None:
-    realtime.read(data)
+    realtime.read_records(data)
 
 
 class _CountingListener:
@@ -76,19 +76,19 @@ class _CountingListener:
     def wanted(self) -> Sequence[Topic]:
         return [Topic("H0STCNT0", f"{n:06d}") for n in range(STOCKS)]
 
-    def speaking(self) -> Mapping[Topic, str]:
+    def expected_feeds(self) -> Mapping[Topic, str]:
         return dict.fromkeys(self.wanted(), "REGULAR")
 
-    def connected(self) -> None: ...
+    def on_connected(self) -> None: ...
 
-    def registered(self, topic: Topic) -> None: ...
+    def on_registered(self, topic: Topic) -> None: ...
 
-    def lost(self) -> None: ...
+    def on_lost(self) -> None: ...
 
     def on_undecodable_notice(self) -> None: ...
 
 
-class _OpenDoor:
+class _OpenGate:
     def acquire(self) -> float:
         return 0.0
 
@@ -102,7 +102,7 @@ def _ours(url: str, handler: Callable[[Data], object]) -> float:
     stop = threading.Event()
     listener = _CountingListener(handler, stop)
     thread = threading.Thread(
-        target=Stream(url, door=_OpenDoor(), listener=listener).run, args=(stop,), name="kis-socket"
+        target=Stream(url, gate=_OpenGate(), listener=listener).run, args=(stop,), name="kis-socket"
     )
     thread.start()
     thread.join()

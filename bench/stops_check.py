@@ -67,7 +67,7 @@ ZEROS = ("unsold", "oversold", "missed", "false_triggers", "below_band", "late")
 def listen(number: int, ready: "Event", finished: "Event") -> None:
     """Hold a socket with an app key of our own, as the stream worker does while it has the lease."""
     os.environ["KIS_APP_KEY"] = f"listener-{number}"
-    house.join()
+    house.set_up_child()
     import threading
 
     from stream.worker import LeaderSession
@@ -85,7 +85,7 @@ def listen(number: int, ready: "Event", finished: "Event") -> None:
 
 
 def main() -> int:
-    with house.house() as url, tempfile.TemporaryDirectory(prefix="aegis-stops-") as logs:
+    with house.isolated_system() as url, tempfile.TemporaryDirectory(prefix="aegis-stops-") as logs:
         os.environ |= UNBOUND | {"KIS_CALLS_PER_SECOND": str(CALLS_PER_SECOND)}
         check = Check(url, Path(logs))
         with check.workers:
@@ -172,7 +172,9 @@ class Check:
         time.sleep(2.5)  # by then every listener has read the stop rules, and knows its subscriptions
         _wait(lambda: all(event.is_set() for event in ready), "both listeners to subscribe every stock")
         for run in runs:
-            self.hold(run.code, self.moved(run.code, -_line_percent(percents[runs.index(run)]) / 2))  # a near miss
+            self.freeze_price(
+                run.code, self.moved(run.code, -_line_percent(percents[runs.index(run)]) / 2)
+            )  # a near miss
         for place, (run, percent) in enumerate(zip(runs, percents, strict=True)):
             if is_killed and place == STOCKS // 2:
                 self.stop_worker()
@@ -192,7 +194,7 @@ class Check:
         from portfolio.fetcher import KISFetcher
 
         for code in self.codes:
-            self.hold(code, self.base[code])
+            self.freeze_price(code, self.base[code])
             self.give(code, SHARES)
         KISFetcher(broker(), clock.now).sync_portfolio()
 
@@ -206,7 +208,7 @@ class Check:
         self.runs.append(run)
         for move in range(moves):
             target = start + (percent - start) * (move + 1) / moves
-            self.hold(run.code, self.moved(run.code, -target))
+            self.freeze_price(run.code, self.moved(run.code, -target))
             if move == 0:
                 run.bid = self.bid(run.code)
             time.sleep(seconds)
@@ -278,13 +280,13 @@ class Check:
     def armed_and_triggered(self, code: str, percent: float = 3, quantity: int | None = None) -> int:
         """Hold shares, arm a stop, and trigger it for a fall; return its number."""
         pk = self.armed(code, percent, quantity)
-        self.hold(code, self.moved(code, -percent))
+        self.freeze_price(code, self.moved(code, -percent))
         self.trigger(pk, self.moved(code, -percent))
         return pk
 
     def armed(self, code: str, percent: float, quantity: int | None = None) -> int:
         """Hold shares and arm a stop a little above a fall of `percent`; return its number."""
-        self.hold(code, self.base[code])
+        self.freeze_price(code, self.base[code])
         self.give(code, SHARES)
         self.sync()
         return self.arm(code, self.moved(code, -percent + 0.5), quantity)
@@ -326,9 +328,9 @@ class Check:
         from orders import cancel_driver, reconcile, stops
         from orders.tasks import stop
 
-        for pk in stops.due(clock.now()):
+        for pk in stops.due_stops(clock.now()):
             stop.delay(pk)
-        for pk in cancel_driver.due(clock.now()):
+        for pk in cancel_driver.due_cancels(clock.now()):
             cancel_driver.drive(pk, broker(), clock.now)
         reconcile.reconcile(broker(), clock.now)
         time.sleep(0.5)
@@ -375,7 +377,7 @@ class Check:
         bids = self.post(f"/simulator/quotes/{code}")["bids"]
         return int(bids[0][0]) if bids else self.quote(code).lower_limit
 
-    def hold(self, code: str, price: int) -> None:
+    def freeze_price(self, code: str, price: int) -> None:
         self.post(f"/simulator/quotes/{code}", price=price, freeze=True)
 
     def give(self, code: str, qty: int) -> None:
@@ -416,14 +418,14 @@ class Check:
         times = []
         for code in self.codes:
             timed_broker = _TimedBroker(broker())
-            self.hold(code, self.base[code])
+            self.freeze_price(code, self.base[code])
             self.give(code, SHARES)
             self.sync()
             pk = self.arm(code, self.moved(code, -2))
-            self.hold(code, self.moved(code, -3))
+            self.freeze_price(code, self.moved(code, -3))
             started_at = time.perf_counter()
             stops.trigger(pk, self.moved(code, -3), clock.now(), seen="check")
-            stops.run_step(pk, timed_broker, clock.now)  # type: ignore[arg-type]
+            stops.run_sale_step(pk, timed_broker, clock.now)  # type: ignore[arg-type]
             left_at = timed_broker.left_at or time.perf_counter()
             times.append((left_at - started_at - timed_broker.seconds) * 1000)
             stops.disarm(StopRule.objects.get(pk=pk), why="check", at=clock.now())
@@ -495,7 +497,7 @@ class Scenes:
 
     def scene_external_sale_locks_shares(self, code: str) -> str:
         check = self._check
-        check.hold(code, check.base[code])
+        check.freeze_price(code, check.base[code])
         check.give(code, SHARES)
         order = {"account": ACCOUNT, "code": code, "side": "SELL", "quantity": 6, "price": check.moved(code, 5)}
         number = check.post("/simulator/orders", **order)["number"]
@@ -513,11 +515,11 @@ class Scenes:
         from orders.tasks import stop
 
         check = self._check
-        check.hold(code, check.base[code])
+        check.freeze_price(code, check.base[code])
         check.give(code, SHARES)
         check.sync()
         rows = [check.arm(code, check.moved(code, -2)), check.arm(code, check.moved(code, -2.5))]
-        check.hold(code, check.moved(code, -3))
+        check.freeze_price(code, check.moved(code, -3))
         for pk in rows:
             assert stops.trigger(pk, check.moved(code, -3), clock.now(), seen="check")
             stop.delay(pk)
@@ -548,7 +550,7 @@ class Scenes:
 
     def scene_volatility_interruption(self, code: str) -> str:
         check = self._check
-        check.hold(code, check.base[code])
+        check.freeze_price(code, check.base[code])
         check.post(f"/simulator/quotes/{code}", vi="dynamic")
         pk = check.armed_and_triggered(code, percent=0.6)
         self._work(6)
@@ -586,7 +588,7 @@ class Scenes:
             check.stop_worker()
             dying = check.start_worker(name="dying", include="bench.dying", DIES_AT=step)
             if "cancel" not in step:
-                check.hold(code, check.moved(code, -3))
+                check.freeze_price(code, check.moved(code, -3))
                 check.trigger(pk, check.moved(code, -3))
             _wait(lambda dying=dying: dying.poll() is not None or bool(check.work()), f"the worker to die {step}")
             check.start()
@@ -635,7 +637,7 @@ class Scenes:
         )
         pk = check.armed_and_triggered(code, percent=2)
         time.sleep(1)
-        check.hold(code, check.moved(code, -5))
+        check.freeze_price(code, check.moved(code, -5))
         check.post("/simulator/faults", clear=True)
         _wait(lambda: bool(self._state(pk)[2]) and bool(self._state(pk)[2][0].order_no), "the order")
         return pk

@@ -38,12 +38,12 @@ def measure() -> list[float]:
     """Return the seconds from each message to its reply."""
     from tests.desk.botapi import TOKEN, serve
 
-    with house.house(), serve() as telegram, httpx.Client(timeout=20, trust_env=False) as http:
+    with house.isolated_system(), serve() as telegram, httpx.Client(timeout=20, trust_env=False) as http:
         from desk.telegram.bot import Bot
         from infra import clock
         from notify.telegram import BotAPI
 
-        hold()
+        insert_holdings()
         stop, bot = threading.Event(), Bot(BotAPI(telegram.url, TOKEN, http), clock.now, allowed=frozenset({CHAT}))
         thread = threading.Thread(target=bot.run, args=(stop,))
         thread.start()
@@ -60,7 +60,7 @@ def measure() -> list[float]:
     return seconds[WARM_UP:]
 
 
-def hold() -> None:
+def insert_holdings() -> None:
     """Replace the holdings in the table by HOLDINGS rows."""
     from infra import clock
     from portfolio.models import Portfolio

@@ -26,7 +26,7 @@ from aegis.broker import Refused
 from aegis.terms import Market
 from kis import catalogue
 from kis.auth import Tokens
-from kis.catalogue import TR, Urgency
+from kis.catalogue import TR, CallPriority
 from kis.client import Client
 from kis.environment import SIM, Credentials, Dialect
 from kis.market_data import MARKET_DIVISION
@@ -95,7 +95,7 @@ def call_for_a_while(
         while time.time() < begins_at + SECONDS:
             waited_before = throttle.counters.waited_seconds
             tr, parameters = ORDER_CALL if number == 0 else dice.choice(OTHER_CALLS)
-            with serving(Urgency.ORDER) if number == 0 else nullcontext():
+            with serving(CallPriority.ORDER) if number == 0 else nullcontext():
                 _call(client, tr, parameters)
             tally.answered_at.append(time.time())
             if number == 0:

@@ -19,7 +19,7 @@ from kis.factory import store, stream_key
 log = logging.getLogger(__name__)
 
 LEASE_SECONDS = 15.0
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 
 
 class ElectedScheduler(DatabaseScheduler):
@@ -27,13 +27,13 @@ class ElectedScheduler(DatabaseScheduler):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self._lease = Lease(store(), f"aegis:{settings.KIS_ENVIRONMENT.name}:beat", LEASE_SECONDS)
-        self._looked_at = float("-inf")
+        self._tried_at = float("-inf")
         super().__init__(*args, **options)
 
     def tick(self, *args: Any, **options: Any) -> float:
         """Run one turn if this beat is the leader; return the seconds to the next turn."""
         if not self._is_elected():
-            return LOOK_SECONDS
+            return POLL_SECONDS
         return min(float(super().tick(*args, **options)), LEASE_SECONDS / 3)
 
     def apply_entry(self, entry: Any, producer: Any = None) -> None:
@@ -45,14 +45,14 @@ class ElectedScheduler(DatabaseScheduler):
         """Release the lease, so that another beat takes over at once."""
         super().close()
         try:
-            self._lease.give_up()
+            self._lease.release()
         except redis.RedisError as error:
             log.warning("the next beat must wait for our lease to end: %s", error)
 
     def _is_elected(self) -> bool:
-        if time.monotonic() - self._looked_at < LOOK_SECONDS:
+        if time.monotonic() - self._tried_at < POLL_SECONDS:
             return self._lease.is_ours
-        self._looked_at = time.monotonic()
+        self._tried_at = time.monotonic()
         try:
             if not (self._lease.is_ours and self._lease.renew()):
                 if not self._lease.take():

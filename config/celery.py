@@ -1,4 +1,4 @@
-"""The Celery app: queues by urgency, and the worker step that holds the broker's WebSocket.
+"""The Celery app: queues by priority, and the worker step that holds the broker's WebSocket.
 
 The settings route tasks: `urgent` is only for stops and requested cancels, `orders` must not wait, `sync` may wait,
 `notify` sends messages. The stream worker is a worker started with `--kis-stream`: it answers Flower like any other
@@ -46,17 +46,17 @@ def check_connection(**kwargs: Any) -> None:
 
 
 @signals.celeryd_after_setup.connect
-def forget(instance: Any, **kwargs: Any) -> None:
+def discard_reconciliation(instance: Any, **kwargs: Any) -> None:
     """Discard the reconciliation of earlier workers, before the first task is taken."""
     if "orders" in instance.app.amqp.queues.consume_from:
         from infra import clock
         from orders import reconcile
 
-        reconcile.begin_anew(clock.now())
+        reconcile.invalidate(clock.now())
 
 
 @signals.worker_ready.connect
-def begin(sender: Any, **kwargs: Any) -> None:
+def catch_up(sender: Any, **kwargs: Any) -> None:
     """Catch up with what happened during the downtime as soon as tasks can run, not one period later."""
     if "orders" in sender.app.amqp.queues.consume_from:
         sender.app.send_task("orders.tasks.begin")

@@ -60,7 +60,7 @@ REHEARSAL = {
 }
 
 
-def percent(name: str) -> Decimal | None:
+def percent_rate(name: str) -> Decimal | None:
     """Return a rate in percent, from 0 to below 100, or None if the variable is not set or empty."""
     text = os.environ.get(name, "").strip()
     if not text:
@@ -76,7 +76,7 @@ def percent(name: str) -> Decimal | None:
     return rate
 
 
-def bound(name: str, default: int) -> int:
+def int_limit(name: str, default: int) -> int:
     """Return a limit that the operator sets; 0 disables it."""
     value = env.int(name, default=default)
     if value < 0:
@@ -100,21 +100,21 @@ def seconds_between(name: str, default: float, lowest: float, highest: float) ->
     return value
 
 
-def between(name: str, default: int, least: int, most: int) -> int:
-    """Return a whole number that the operator sets, from `least` to `most`."""
+def int_between(name: str, default: int, lowest: int, highest: int) -> int:
+    """Return a whole number that the operator sets, from `lowest` to `highest`."""
     value = env.int(name, default=default)
-    if not least <= value <= most:
+    if not lowest <= value <= highest:
         raise ImproperlyConfigured(
             _("{name}={value!r} is out of range: write a whole number from {least} to {most}").format(
-                name=name, value=value, least=least, most=most
+                name=name, value=value, least=lowest, most=highest
             )
         )
     return int(value)
 
 
-def percent_bound(name: str, default: int) -> Decimal:
+def percent_limit(name: str, default: int) -> Decimal:
     """Return a limit in percent; 0 disables it."""
-    rate = percent(name)
+    rate = percent_rate(name)
     return Decimal(default) if rate is None else rate
 
 

@@ -14,16 +14,16 @@ from infra import log_context
 SHORTEST_SECRET = 6
 MASK = "***"
 # how a message names its order, if the log context has none
-NAMED = re.compile(r"\border (\d+)\b")
+ORDER_IN_MESSAGE = re.compile(r"\border (\d+)\b")
 FORMATS = ("text", "json")
 
 
-def order_of(message: str) -> int | None:
+def order_for(message: str) -> int | None:
     """Return the order that a line is about: the order of the log context, or else the order that the message names."""
-    current_order = log_context.current()
+    current_order = log_context.current_order()
     if current_order is not None:
         return current_order
-    match = NAMED.search(message)
+    match = ORDER_IN_MESSAGE.search(message)
     return int(match[1]) if match else None
 
 
@@ -35,18 +35,18 @@ class LineFormatter(logging.Formatter):
         self._secrets = [secret for secret in secrets if len(secret) >= SHORTEST_SECRET]
 
     def format(self, record: logging.LogRecord) -> str:
-        return self.masked(super().format(record))
+        return self.mask(super().format(record))
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
         """Return the line without its traceback, which follows on lines of its own."""
-        order = order_of(record.message)
+        order = order_for(record.message)
         line = super().formatMessage(record).replace("\n", "\\n")
         return line if order is None else f"{line} order={order}"
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
         return datetime.fromtimestamp(record.created, KST).isoformat(sep=" ", timespec="milliseconds")
 
-    def masked(self, text: str) -> str:
+    def mask(self, text: str) -> str:
         for secret in self._secrets:
             text = text.replace(secret, MASK)
         return text
@@ -61,14 +61,14 @@ class JsonFormatter(LineFormatter):
             "time": datetime.fromtimestamp(record.created, KST).isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "logger": record.name,
-            "message": self.masked(message),
+            "message": self.mask(message),
             "thread": record.threadName,
             "pid": record.process,
         }
-        if (order := order_of(message)) is not None:
+        if (order := order_for(message)) is not None:
             payload["order"] = order
         if record.exc_info:
-            payload["exception"] = self.masked(self.formatException(record.exc_info))
+            payload["exception"] = self.mask(self.formatException(record.exc_info))
         return json.dumps(payload, ensure_ascii=False)
 
 

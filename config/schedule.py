@@ -1,4 +1,4 @@
-"""The beat schedule as a reviewed table. Missing rows are written at start; an operator's edits stay.
+"""The beat schedule as a reviewed table. Missing rows are written at start; an operator's periods and pauses stay.
 
 Every task reads from the tables what is due, so a lost run costs one period and nothing else. `expires` is just below
 the period, so a worker that stalled does not find a queue of outdated runs.
@@ -25,13 +25,13 @@ class ScheduleEntry:
 SCHEDULE: tuple[ScheduleEntry, ...] = (
     ScheduleEntry("chase-sweep", "orders.tasks.sweep", 2, _("orders whose chase step is due")),
     ScheduleEntry(
-        "cancel-sweep", "orders.tasks.sweep_cancels", 2, _("requested cancels that the list does not confirm")
+        "cancel-sweep", "orders.tasks.sweep_cancels", 2, _("requested cancels not yet confirmed by the order list")
     ),
     ScheduleEntry("stop-sweep", "orders.tasks.sweep_stops", 2, _("triggered stops whose next step is due")),
     ScheduleEntry(
         "stop-watch", "orders.tasks.watch_stops", 5, _("armed stops whose feed is silent, or whose shares changed")
     ),
-    ScheduleEntry("look", "orders.tasks.look", 5, _("orders and notices that wait for the broker's word")),
+    ScheduleEntry("look", "orders.tasks.look", 5, _("orders and notices that the order list must settle")),
     ScheduleEntry(
         "reconcile", "orders.tasks.reconcile", 60, _("unfilled orders against the broker's list (spec §5.1)")
     ),
@@ -39,36 +39,37 @@ SCHEDULE: tuple[ScheduleEntry, ...] = (
         "switch",
         "orders.tasks.watch_switch",
         5,
-        _("losses, refusals, blindness and falling indexes that trip the trading switch"),
+        _("losses, refusals, missing order lists and falling indexes that trip the kill switch"),
     ),
     ScheduleEntry(
         "balance-open", "orders.tasks.sync_balance", 60, _("balance in market hours (spec §0.4)"), {"while_open": True}
     ),
     ScheduleEntry("balance-after-fills", "orders.tasks.sync_after_fills", 5, _("cash, soon after a fill")),
-    ScheduleEntry("balance-closed", "orders.tasks.sync_balance", 600, _("balance outside them"), {"while_open": False}),
-    ScheduleEntry("calendar", "market.tasks.sync_calendar", 600, _("which days trade; asks once a day")),
+    ScheduleEntry(
+        "balance-closed", "orders.tasks.sync_balance", 600, _("balance outside market hours"), {"while_open": False}
+    ),
+    ScheduleEntry("calendar", "market.tasks.sync_calendar", 600, _("trading days; asks once a day")),
     ScheduleEntry("daily-prices", "market.tasks.sync_daily_prices", 600, _("after the close (spec §5.1)")),
     ScheduleEntry("stocks", "market.tasks.sync_stocks", 600, _("the stock master of our stocks; asks once a day")),
+    ScheduleEntry("listings", "market.tasks.sync_listings", 600, _("the list of all stocks, once a day from 07:00")),
+    ScheduleEntry("prices", "orders.tasks.sync_prices", 5, _("prices of holdings without a realtime feed")),
+    ScheduleEntry("macro", "market.tasks.sync_macro", 60, _("indexes, the basis, futures positions by investor")),
     ScheduleEntry(
-        "listings", "market.tasks.sync_listings", 600, _("the list of every stock, once a day from seven on")
+        "candle-mending", "market.tasks.mend_candles", 5, _("bars with gaps, repaired from the broker's minute chart")
     ),
-    ScheduleEntry("prices", "orders.tasks.sync_prices", 5, _("prices of what we hold, where no feed tells them")),
-    ScheduleEntry("macro", "market.tasks.sync_macro", 60, _("indexes, the basis, who holds futures")),
+    ScheduleEntry("candle-partitions", "market.tasks.make_partitions", 3600, _("partitions for coming months")),
     ScheduleEntry(
-        "candle-mending", "market.tasks.mend_candles", 5, _("bars with holes, from the broker's minute chart")
+        "tidy",
+        "monitor.tasks.tidy",
+        3600,
+        _("deletes old messages, reconciliations and snapshots while no market is open"),
     ),
-    ScheduleEntry(
-        "candle-partitions", "market.tasks.make_partitions", 3600, _("months of candles, made ahead of time")
-    ),
-    ScheduleEntry(
-        "tidy", "monitor.tasks.tidy", 3600, _("old messages, looks and snapshots go, while no market is open")
-    ),
-    ScheduleEntry("backfill", "market.tasks.backfill", 30, _("the past of daily prices, where somebody wants it")),
+    ScheduleEntry("backfill", "market.tasks.backfill", 30, _("requested backfills of daily prices")),
 )
 
 
-def write() -> int:
-    """Write the rows that are missing and return their number. Periods and pauses that an operator set stay."""
+def write_schedule() -> int:
+    """Write missing rows and return their number. Tasks and descriptions follow the code; periods and pauses stay."""
     # models can be imported only after the apps are ready; SCHEDULE is read before that
     from django_celery_beat.models import IntervalSchedule, PeriodicTask
 
@@ -86,7 +87,7 @@ def write() -> int:
             },
         )
         written += is_new
-        if row.task != entry.task:  # this version renamed the task
-            row.task = entry.task
+        if (row.task, row.description) != (entry.task, entry.why):  # this version renamed the task, or explains it anew
+            row.task, row.description = entry.task, entry.why
             row.save()
     return written

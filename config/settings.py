@@ -13,8 +13,6 @@ from config.env import (
     BASE_DIR,
     HOME,
     REHEARSAL,
-    between,
-    bound,
     broker_environment,
     chats,
     choice,
@@ -22,9 +20,11 @@ from config.env import (
     credentials,
     dialect,
     env,
+    int_between,
+    int_limit,
     market_data_credentials,
-    percent,
-    percent_bound,
+    percent_limit,
+    percent_rate,
     seconds_between,
     server_url,
 )
@@ -45,10 +45,10 @@ KIS_LEDGER_CALLS_PER_SECOND = env.int("KIS_LEDGER_CALLS_PER_SECOND", default=KIS
 KIS_ARMED = KIS_ENVIRONMENT.name is not EnvironmentName.LIVE or env.str("AEGIS_LIVE_ORDERS", default="") == (
     "yes-real-money"
 )
-KIS_FEE_RATE = percent("KIS_FEE_RATE")
-KIS_TAX_TOTAL = percent("KIS_TAX_TOTAL")
-KIS_NXT_FEE_RATE = percent("KIS_NXT_FEE_RATE")
-KIS_NXT_TAX_TOTAL = percent("KIS_NXT_TAX_TOTAL")
+KIS_FEE_RATE = percent_rate("KIS_FEE_RATE")
+KIS_TAX_TOTAL = percent_rate("KIS_TAX_TOTAL")
+KIS_NXT_FEE_RATE = percent_rate("KIS_NXT_FEE_RATE")
+KIS_NXT_TAX_TOTAL = percent_rate("KIS_NXT_TAX_TOTAL")
 
 # --- what the supervisor starts, on this machine only -------------------------------------------
 WEB_PORT = env.int("AEGIS_WEB_PORT", default=8000)
@@ -70,7 +70,7 @@ DEFAULT_SELL_OFFSET = env.int("AEGIS_DEFAULT_SELL_OFFSET", default=2)
 URGENT_BUY_OFFSET = env.int("AEGIS_URGENT_BUY_OFFSET", default=0)
 STOP_LOSS_OFFSET = env.int("AEGIS_STOP_LOSS_OFFSET", default=0)
 EMERGENCY_SELL_OFFSET = env.int("AEGIS_EMERGENCY_SELL_OFFSET", default=-1)
-MAX_OFFSET_PERCENT = percent_bound("AEGIS_MAX_OFFSET_PERCENT", 3)
+MAX_OFFSET_PERCENT = percent_limit("AEGIS_MAX_OFFSET_PERCENT", 3)
 UNFILLED_WAIT_SECONDS = env.float("AEGIS_UNFILLED_WAIT_SECONDS", default=30.0)
 MAX_RETRY_COUNT = env.int("AEGIS_MAX_RETRY_COUNT", default=3)
 RETRY_OFFSET_ADJUST = env.int("AEGIS_RETRY_OFFSET_ADJUST", default=1)
@@ -82,47 +82,47 @@ CHASE_BY = choice("AEGIS_CHASE_BY", ("cancel", "amend"), "cancel")
 # how far a chase may move from the arrival price, in percent; 0 disables the limit. MAX_OFFSET_PERCENT is measured
 # from the current price (spec §9.3), so without this limit a chased buy would follow a rally without end. Sales have no
 # limit by default, because they must be filled
-CHASE_ARRIVAL_PERCENT_BUY = percent_bound("AEGIS_CHASE_ARRIVAL_PERCENT_BUY", 3)
-CHASE_ARRIVAL_PERCENT_SELL = percent_bound("AEGIS_CHASE_ARRIVAL_PERCENT_SELL", 0)
+CHASE_ARRIVAL_PERCENT_BUY = percent_limit("AEGIS_CHASE_ARRIVAL_PERCENT_BUY", 3)
+CHASE_ARRIVAL_PERCENT_SELL = percent_limit("AEGIS_CHASE_ARRIVAL_PERCENT_SELL", 0)
 # requests per minute that chases and stops may send for one stock; more wait. 0 disables the limit
-MAX_AUTO_REQUESTS_PER_MINUTE = bound("AEGIS_MAX_AUTO_REQUESTS_PER_MINUTE", 6)
+MAX_AUTO_REQUESTS_PER_MINUTE = int_limit("AEGIS_MAX_AUTO_REQUESTS_PER_MINUTE", 6)
 
 # --- which trades may trigger a stop ------------------------------------------------------------
 STOP_SOURCES = choices("AEGIS_STOP_SOURCES", ("KRX", "NXT"), ("KRX", "NXT"))
 # won that must trade beyond the stop's limit to confirm a trade after hours or on NXT, if no other witness does. The
 # default is more than the price of one share of any stock, and less than a fall trades within a second. 0: no traded
 # value confirms a trade
-STOP_WITNESS_WON = bound("AEGIS_STOP_WITNESS_WON", 10_000_000)
+STOP_WITNESS_WON = int_limit("AEGIS_STOP_WITNESS_WON", 10_000_000)
 
 # --- pre-trade risk checks; 0 disables a limit. Value, concentration and sector limit buys only -----
 # won of one buy, and of all buys of a day. One buy may be fifty times the specification's example order (spec §9.7), so
 # an order with two zeros too many is denied
-MAX_ORDER_WON = bound("AEGIS_MAX_ORDER_WON", 50_000_000)
-MAX_DAY_WON = bound("AEGIS_MAX_DAY_WON", 200_000_000)
+MAX_ORDER_WON = int_limit("AEGIS_MAX_ORDER_WON", 50_000_000)
+MAX_DAY_WON = int_limit("AEGIS_MAX_DAY_WON", 200_000_000)
 # percent of the account in one stock: if it falls to its lower limit (-30 %), the account loses at most a tenth
-MAX_POSITION_PERCENT = percent_bound("AEGIS_MAX_POSITION_PERCENT", 30)
+MAX_POSITION_PERCENT = percent_limit("AEGIS_MAX_POSITION_PERCENT", 30)
 # percent from the last trade; wider than the chase's 3 %, so only prices that a person typed reach it
-MAX_COLLAR_PERCENT = percent_bound("AEGIS_MAX_COLLAR_PERCENT", 5)
-MAX_ORDERS_PER_MINUTE = bound("AEGIS_MAX_ORDERS_PER_MINUTE", 60)
+MAX_COLLAR_PERCENT = percent_limit("AEGIS_MAX_COLLAR_PERCENT", 5)
+MAX_ORDERS_PER_MINUTE = int_limit("AEGIS_MAX_ORDERS_PER_MINUTE", 60)
 # seconds in which the same order is denied: a double click, or a caller that repeats it with a new request id
-DUPLICATE_SECONDS = bound("AEGIS_DUPLICATE_SECONDS", 10)
+DUPLICATE_SECONDS = int_limit("AEGIS_DUPLICATE_SECONDS", 10)
 # the sectors of the specification (spec §12.1), and the exchange's name for utilities
 EXCLUDED_SECTORS = env.list("AEGIS_EXCLUDED_SECTORS", default=["유틸리티", "공기업", "전기가스"])
 
 # --- when the kill switch trips; 0 disables a limit ----------------------------------------------
-MAX_DAILY_LOSS_WON = bound("AEGIS_MAX_DAILY_LOSS_WON", 0)
+MAX_DAILY_LOSS_WON = int_limit("AEGIS_MAX_DAILY_LOSS_WON", 0)
 # percent of yesterday's total asset; the whole market falls further only about once in some years
-MAX_DAILY_LOSS_PERCENT = percent_bound("AEGIS_MAX_DAILY_LOSS_PERCENT", 5)
-MAX_REFUSALS = bound("AEGIS_MAX_REFUSALS", 5)
+MAX_DAILY_LOSS_PERCENT = percent_limit("AEGIS_MAX_DAILY_LOSS_PERCENT", 5)
+MAX_REFUSALS = int_limit("AEGIS_MAX_REFUSALS", 5)
 # minutes without a complete order list while a market is open
-MAX_FAILED_RECONCILIATIONS = bound("AEGIS_MAX_FAILED_RECONCILIATIONS", 5)
+MAX_FAILED_RECONCILIATIONS = int_limit("AEGIS_MAX_FAILED_RECONCILIATIONS", 5)
 # whether our resting buys are cancelled after a trip for a loss, or after an operator selects REDUCING
 CANCEL_BUYS_ON_REDUCE = env.bool("AEGIS_CANCEL_BUYS_ON_REDUCE", default=True)
 # percent that an index falls from the open, and within INDEX_DROP_SECONDS: half of the falls that stop program trading
 # (sidecar) and that make a bad day
-MAX_INDEX_FALL_PERCENT = percent_bound("AEGIS_MAX_INDEX_FALL_PERCENT", 4)
-MAX_INDEX_DROP_PERCENT = percent_bound("AEGIS_MAX_INDEX_DROP_PERCENT", 2)
-INDEX_DROP_SECONDS = bound("AEGIS_INDEX_DROP_SECONDS", 600)
+MAX_INDEX_FALL_PERCENT = percent_limit("AEGIS_MAX_INDEX_FALL_PERCENT", 4)
+MAX_INDEX_DROP_PERCENT = percent_limit("AEGIS_MAX_INDEX_DROP_PERCENT", 2)
+INDEX_DROP_SECONDS = int_limit("AEGIS_INDEX_DROP_SECONDS", 600)
 
 # --- Django, https://docs.djangoproject.com/en/5.2/ref/settings/ --------------------------------
 DEBUG = env.bool("AEGIS_DEBUG", default=False)
@@ -137,7 +137,8 @@ INSTALLED_APPS = [
     "unfold",
     "unfold.contrib.filters",
     "unfold.contrib.import_export",
-    "django.contrib.admin",
+    # without autodiscovery: only a process that serves pages imports the admin and its exports (config/urls.py)
+    "django.contrib.admin.apps.SimpleAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -236,7 +237,7 @@ UNFOLD = {
             "950": "#111f26",
         },
     },
-    "ACCOUNT": {"navigation": "desk.navigation.account"},
+    "ACCOUNT": {"navigation": "desk.navigation.account_menu"},
     "SIDEBAR": {"show_search": True, "navigation": "desk.navigation.sidebar"},
     "LOGIN": {"form": "desk.two_factor.LoginForm"},
 }
@@ -274,8 +275,8 @@ DATABASES = {
 DATABASES["default"]["HOST"] = unquote(DATABASES["default"]["HOST"])
 # seconds that a statement waits for a lock, and seconds that it may take: no order waits without end. An idle
 # transaction is ended one second before the statements that wait for its locks would fail, so that they succeed
-DATABASE_LOCK_SECONDS = between("AEGIS_DATABASE_LOCK_SECONDS", default=3, least=2, most=60)
-DATABASE_STATEMENT_SECONDS = between("AEGIS_DATABASE_STATEMENT_SECONDS", default=3, least=2, most=600)
+DATABASE_LOCK_SECONDS = int_between("AEGIS_DATABASE_LOCK_SECONDS", default=3, lowest=2, highest=60)
+DATABASE_STATEMENT_SECONDS = int_between("AEGIS_DATABASE_STATEMENT_SECONDS", default=3, lowest=2, highest=600)
 DATABASE_LIMITS = {
     "lock_timeout": f"{DATABASE_LOCK_SECONDS}s",
     "statement_timeout": f"{DATABASE_STATEMENT_SECONDS}s",
@@ -366,15 +367,15 @@ METRICS_TOKEN = env.str("AEGIS_METRICS_TOKEN", default="").strip()
 
 # --- retention, in days; 0 keeps rows for ever ---------------------------------------------------
 # orders, their events, executions and notices are never deleted
-KEEP_MESSAGES_DAYS = bound("AEGIS_KEEP_MESSAGES_DAYS", 90)
+KEEP_MESSAGES_DAYS = int_limit("AEGIS_KEEP_MESSAGES_DAYS", 90)
 # those that changed nothing, about one a minute
-KEEP_RECONCILIATIONS_DAYS = bound("AEGIS_KEEP_RECONCILIATIONS_DAYS", 30)
+KEEP_RECONCILIATIONS_DAYS = int_limit("AEGIS_KEEP_RECONCILIATIONS_DAYS", 30)
 # fill notices of another account, or of an order that is in no order list
-KEEP_NOTICES_DAYS = bound("AEGIS_KEEP_NOTICES_DAYS", 30)
+KEEP_NOTICES_DAYS = int_limit("AEGIS_KEEP_NOTICES_DAYS", 30)
 # one a second of each order book that a strategy asked for
-KEEP_BOOKS_DAYS = bound("AEGIS_KEEP_BOOKS_DAYS", 7)
+KEEP_BOOKS_DAYS = int_limit("AEGIS_KEEP_BOOKS_DAYS", 7)
 # account snapshots, one a minute; the last one of each older day stays
-KEEP_SNAPSHOTS_DAYS = bound("AEGIS_KEEP_SNAPSHOTS_DAYS", 90)
+KEEP_SNAPSHOTS_DAYS = int_limit("AEGIS_KEEP_SNAPSHOTS_DAYS", 90)
 
 LOG_LEVEL = choice("AEGIS_LOG_LEVEL", ("DEBUG", "INFO", "WARNING", "ERROR"), "INFO")
 _own_secrets = (

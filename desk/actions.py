@@ -17,12 +17,12 @@ from aegis.broker import BrokerError
 from aegis.lifecycle import UNANSWERED
 from aegis.order_events import OrderEventKind
 from aegis.requests import RequestedBy
-from aegis.risk import TradingState
+from aegis.trading_state import TradingState
 from infra import clock
 from kis.factory import broker
 from orders import journal, kill_switch, reconcile, risk, stop_polling, stops
 from orders.management import changing
-from orders.management.changing import OrderChange, after_cancel, wanted
+from orders.management.changing import OrderChange, after_cancel, describe_change
 from orders.models import StopRule, TradeOrder
 from orders.service import OrderService
 
@@ -35,7 +35,7 @@ class ActionResult:
     text: str
 
 
-def log_act(user: User, on: Model | type[Model], text: str) -> None:
+def log_action(user: User, on: Model | type[Model], text: str) -> None:
     """Record an action of a user on a row, or on a whole table."""
     is_row = isinstance(on, Model)
     LogEntry.objects.create(
@@ -50,7 +50,7 @@ def log_act(user: User, on: Model | type[Model], text: str) -> None:
 
 
 def log_export(user: User, table: type[Model]) -> None:
-    log_act(user, table, _("exported"))
+    log_action(user, table, _("exported"))
 
 
 def _service() -> OrderService:
@@ -59,7 +59,7 @@ def _service() -> OrderService:
 
 def _note(order: TradeOrder, user: User, text: str) -> None:
     journal.append_event(order, OrderEventKind.OPERATOR, f"{user.get_username()}: {text}", at=clock.now())
-    log_act(user, order, text)
+    log_action(user, order, text)
 
 
 def cancel(order: TradeOrder, *, by: User) -> ActionResult:
@@ -75,7 +75,7 @@ def cancel(order: TradeOrder, *, by: User) -> ActionResult:
         _service().cancel(order, by=RequestedBy.OPERATOR, who=by.get_username())
     except BrokerError as error:
         return ActionResult(
-            False, _("{order} is not cancelled: {error}").format(order=name_of(order), error=risk.say_error(error))
+            False, _("{order} is not cancelled: {error}").format(order=name_of(order), error=risk.error_text(error))
         )
     if order.state in UNANSWERED:
         return ActionResult(True, changing.cancel_deferred(name_of(order)))
@@ -84,7 +84,7 @@ def cancel(order: TradeOrder, *, by: User) -> ActionResult:
 
 def amend(order: TradeOrder, change: OrderChange, *, by: User) -> ActionResult:
     """Move an open order to another price, or reduce it."""
-    _note(order, by, _("amend: {change}").format(change=wanted(order, change)))
+    _note(order, by, _("amend: {change}").format(change=describe_change(order, change)))
     result = changing.amend(order, change, who=by.get_username())
     return ActionResult(result.is_done, result.text)
 
@@ -98,16 +98,16 @@ def chase_now(order: TradeOrder, *, by: User) -> ActionResult:
     return ActionResult(True, _("The chase takes its next step: {order}").format(order=name_of(order)))
 
 
-def look(*, by: User, order: TradeOrder | None = None) -> ActionResult:
+def reconcile_now(*, by: User, order: TradeOrder | None = None) -> ActionResult:
     """Reconcile all orders with the broker's list."""
     if order is None:
-        log_act(by, TradeOrder, _("reconcile"))
+        log_action(by, TradeOrder, _("reconcile"))
     else:
         _note(order, by, _("reconcile"))
     try:
         report = reconcile.reconcile(broker(), clock.now)
     except BrokerError as error:
-        return ActionResult(False, _("The broker could not be asked: {error}").format(error=risk.say_error(error)))
+        return ActionResult(False, _("The broker could not be asked: {error}").format(error=risk.error_text(error)))
     template = _(
         "Reconciled: {seen} orders at the broker, {corrected} corrected, {adopted} external orders recorded,"
         " {resolved} resolved"
@@ -126,27 +126,27 @@ def decide(order: TradeOrder, order_no: str | None, *, by: User) -> ActionResult
     except ValueError as error:
         return ActionResult(False, str(error))
     text = _("decided: it is {number}").format(number=order_no) if order_no else _("decided: it never arrived")
-    log_act(by, order, text)
+    log_action(by, order, text)
     return ActionResult(True, f"{name_of(order)}: {text}")
 
 
 def switch_to(state: TradingState, *, by: User, reason: str) -> ActionResult:
     """Change the trading state."""
     change = kill_switch.set_state(state, by=by.get_username(), reason=reason, at=clock.now())
-    log_act(by, change, f"{change.get_to_state_display()}: {reason}".rstrip(": "))
+    log_action(by, change, f"{change.get_to_state_display()}: {reason}".rstrip(": "))
     return ActionResult(True, _("Trading switch: {state}").format(state=change.get_to_state_display()))
 
 
 def stop_buying(*, by: User, reason: str) -> ActionResult:
     """Change the trading state to REDUCING, also from HALTED: only sales pass, stops among them."""
     change = kill_switch.reduce(by=by.get_username(), reason=reason, at=clock.now())
-    log_act(by, change, f"{change.get_to_state_display()}: {reason}".rstrip(": "))
+    log_action(by, change, f"{change.get_to_state_display()}: {reason}".rstrip(": "))
     return ActionResult(True, _("Trading switch: {state}").format(state=change.get_to_state_display()))
 
 
 def cancel_all(*, by: User) -> Sequence[ActionResult]:
     """Cancel all our open orders; external orders stay. An order that the list still shows open is not done."""
-    log_act(by, TradeOrder, _("cancel all"))
+    log_action(by, TradeOrder, _("cancel all"))
     report = _service().cancel_all(who=by.get_username())
     template = _("{count} orders are no longer open by the broker's list")
     results = [ActionResult(True, template.format(count=len(report.cancelled)))]
@@ -172,7 +172,7 @@ def disarm(stop: StopRule, *, by: User) -> ActionResult:
         stops.disarm(stop, why=by.get_username(), at=clock.now())
     except ValidationError as error:
         return ActionResult(False, f"{stop}: {' '.join(error.messages)}")
-    log_act(by, stop, _("disarmed"))
+    log_action(by, stop, _("disarmed"))
     return ActionResult(True, _("Disarmed: {stop}").format(stop=stop))
 
 
@@ -184,7 +184,7 @@ def rearm(stop: StopRule, *, by: User) -> ActionResult:
         stops.rearm(stop, by=by.get_username(), at=clock.now(), may_trigger_now=True, quote=quote)
     except ValidationError as error:
         return ActionResult(False, f"{stop}: {' '.join(error.messages)}")
-    log_act(by, stop, _("armed again"))
+    log_action(by, stop, _("armed again"))
     return ActionResult(True, _("Armed again: {stop}").format(stop=stop))
 
 

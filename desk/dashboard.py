@@ -24,12 +24,12 @@ from aegis import stops
 from aegis.lifecycle import UNSETTLED, Status
 from aegis.sessions import KST, Phase, PhaseName
 from aegis.terms import Market
-from desk.timeline import doubts
+from desk.timeline import differences
 from kis import factory
 from kis.status import SocketState, StreamStatus
 from market import queries
 from market.models import DailyPrice, MarketCandle, MarketMacro
-from monitor.health import depths, untold
+from monitor.health import check_undelivered, queue_depths
 from orders import kill_switch
 from orders.models import MarketHalt, Reconciliation, StopRule, TradeExecution, TradeOrder, TradingSwitch
 from orders.stop_rows import LIVE
@@ -64,13 +64,13 @@ DAYS_OF_CURVE = 400
 KST_SECONDS = 9 * 3600
 
 
-def render(language: str, now: datetime) -> dict[str, str]:
+def render_parts(language: str, now: datetime) -> dict[str, str]:
     """Return the page's parts as HTML, by name."""
     with translation.override(language):
         return {name: render_to_string(f"desk/parts/{name}.html", part(now)) for name, part in PARTS.items()}
 
 
-def account(now: datetime) -> dict[str, Any]:
+def account_part(now: datetime) -> dict[str, Any]:
     snapshot = PortfolioService().get_snapshot()
     if snapshot is None:
         return {"snapshot": None}
@@ -89,7 +89,7 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HoldingRow:
     """A holding, with its value and profit in won, and its profit rate in percent."""
 
     row: Portfolio
@@ -99,7 +99,7 @@ class Held:
     stops: Sequence[Stop]
 
 
-def holdings(now: datetime) -> dict[str, Any]:
+def holdings_part(now: datetime) -> dict[str, Any]:
     rules = defaultdict(list)
     for rule in StopRule.objects.filter(state__in=LIVE).order_by("kind"):
         rules[rule.stock_code].append(rule)
@@ -108,31 +108,31 @@ def holdings(now: datetime) -> dict[str, Any]:
     cost = sum(holding.value - holding.profit for holding in rows)
     profit = sum(holding.profit for holding in rows)
     return {
-        "held": rows,
+        "holdings": rows,
         "value": sum(holding.value for holding in rows),
         "profit": profit,
         "rate": profit * 100 / cost if cost else 0,
     }
 
 
-def _held(row: Portfolio, rules: Sequence[StopRule]) -> Held:
+def _held(row: Portfolio, rules: Sequence[StopRule]) -> HoldingRow:
     value, cost = row.quantity * row.current_price, round(row.quantity * row.avg_price)
     profit = value - cost if row.current_price else 0
-    return Held(row, value, profit, profit * 100 / cost if cost else 0, [_stop(rule, row) for rule in rules])
+    return HoldingRow(row, value, profit, profit * 100 / cost if cost else 0, [_stop(rule, row) for rule in rules])
 
 
 def _stop(rule: StopRule, row: Portfolio) -> Stop:
-    limit = stops.limit(rule.rule(row.avg_price))
+    limit = stops.trigger_limit(rule.rule(row.avg_price))
     return Stop(rule, limit, (limit / row.current_price - 1) * 100 if row.current_price else None)
 
 
-def open_orders(now: datetime) -> dict[str, Any]:
+def open_orders_part(now: datetime) -> dict[str, Any]:
     unsettled = TradeOrder.objects.filter(status__in=UNSETTLED).select_related("root").order_by("-created_at", "-id")
-    orders = [(order, doubts(order)) for order in unsettled]
+    orders = [(order, differences(order)) for order in unsettled]
     return {"orders": orders, "unknown": sum(order.state is Status.UNKNOWN for order, _notes in orders)}
 
 
-def executions(now: datetime) -> dict[str, Any]:
+def executions_part(now: datetime) -> dict[str, Any]:
     of_today = TradeExecution.objects.filter(executed_at__gte=_midnight(now), voided_at=None)
     sums = of_today.aggregate(
         bought=Sum("exec_amount", filter=Q(order__order_type="BUY")),
@@ -145,7 +145,7 @@ def executions(now: datetime) -> dict[str, Any]:
     return {"fills": fills, **{name: total or 0 for name, total in sums.items()}}
 
 
-def basis(now: datetime) -> dict[str, Any]:
+def basis_part(now: datetime) -> dict[str, Any]:
     phases = queries.today(now)
     at = now.astimezone(KST).time()
     running = {
@@ -162,11 +162,11 @@ def _includes(phase: Phase, moment: time) -> bool:
     return bool(phase.starts_at <= moment < phase.ends_at)
 
 
-def health(now: datetime) -> dict[str, Any]:
+def health_part(now: datetime) -> dict[str, Any]:
     return {
         "switch": TradingSwitch.objects.filter(pk=TradingSwitch.ONLY_PK).first(),
-        "looked": Reconciliation.objects.first(),
-        "untold": untold(now),
+        "last_reconciliation": Reconciliation.objects.first(),
+        "undelivered": check_undelivered(now),
         **_synced_and_armed(),
         **_from_redis(),
     }
@@ -189,7 +189,7 @@ def _from_redis() -> dict[str, Any]:
     try:
         stream = factory.stream_status()
         socket = {"socket": _(SOCKET[stream.state]), "frame_age": _frame_age(stream)}
-        return {"redis": True, "stream": stream, **socket, **_throttle(), "queues": depths()}
+        return {"redis": True, "stream": stream, **socket, **_throttle(), "queues": queue_depths()}
     except redis.RedisError as error:
         log.warning("the dashboard cannot read Redis: %s", error)
         return {"redis": False, "stream": StreamStatus(), "socket": "?", "queues": {}}
@@ -206,12 +206,12 @@ def _throttle() -> dict[str, Any]:
 
 
 PARTS: dict[str, Callable[[datetime], dict[str, Any]]] = {
-    "health": health,
-    "account": account,
-    "basis": basis,
-    "holdings": holdings,
-    "open_orders": open_orders,
-    "executions": executions,
+    "health": health_part,
+    "account": account_part,
+    "basis": basis_part,
+    "holdings": holdings_part,
+    "open_orders": open_orders_part,
+    "executions": executions_part,
 }
 
 
@@ -252,7 +252,7 @@ def candles(code: str, now: datetime, *, by_day: bool) -> dict[str, Any]:
     return {"bars": _merged(rows), "fills": _marks(code, since, lambda at: _chart_time(at) // 60 * 60)}
 
 
-class Bar(TypedDict):
+class ChartBar(TypedDict):
     """A candle in the chart's format: its time or day, prices in won, volume in shares."""
 
     time: int | str
@@ -263,7 +263,7 @@ class Bar(TypedDict):
     volume: int
 
 
-def _bar(at: int | str, row: DailyPrice | MarketCandle) -> Bar:
+def _bar(at: int | str, row: DailyPrice | MarketCandle) -> ChartBar:
     return {
         "time": at,
         "open": row.open,
@@ -274,9 +274,9 @@ def _bar(at: int | str, row: DailyPrice | MarketCandle) -> Bar:
     }
 
 
-def _merged(rows: Iterable[MarketCandle]) -> list[Bar]:
+def _merged(rows: Iterable[MarketCandle]) -> list[ChartBar]:
     """Return one bar per minute. If both venues traded: the range and volume of both, the open and close of KRX."""
-    bars: dict[int, Bar] = {}
+    bars: dict[int, ChartBar] = {}
     for row in rows:
         at = _chart_time(row.time)
         bar = _bar(at, row)

@@ -35,7 +35,7 @@ def environment(request: HttpRequest) -> list[str]:
     }[settings.KIS_ENVIRONMENT.name.value]
 
 
-def account(request: HttpRequest) -> list[Item]:
+def account_menu(request: HttpRequest) -> list[Item]:
     return [
         {"title": _("Change password"), "link": reverse("admin:password_change")},
         {"title": _("Two-factor login"), "link": reverse("two_factor")},

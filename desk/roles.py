@@ -16,16 +16,16 @@ VIEWER, TRADER, ADMINISTRATOR = "viewer", "trader", "administrator"
 TRADE = "orders.change_tradeorder"
 SWITCH = "orders.change_tradingswitch"
 
-SEEN = ("market", "portfolio", "orders", "desk")
+VIEWABLE_APPS = ("market", "portfolio", "orders", "desk")
 _TRADING = Q(codename__in=("change_tradeorder", "change_tradingswitch")) | Q(codename__endswith="_blacklistedstock")
-_VIEWING = Q(content_type__app_label__in=SEEN, codename__startswith="view_")
+_VIEWING = Q(content_type__app_label__in=VIEWABLE_APPS, codename__startswith="view_")
 
 GRANTS = {
     VIEWER: _VIEWING,
     TRADER: _VIEWING
     | (Q(content_type__app_label="orders") & _TRADING)
     | Q(content_type__app_label="django_celery_beat", codename__startswith="view_"),
-    ADMINISTRATOR: Q(content_type__app_label__in=(*SEEN, "django_celery_beat", "auth", "admin")),
+    ADMINISTRATOR: Q(content_type__app_label__in=(*VIEWABLE_APPS, "django_celery_beat", "auth", "admin")),
 }
 
 

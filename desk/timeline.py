@@ -85,13 +85,16 @@ class Note:
     text: str
 
 
-def doubts(order: TradeOrder) -> Sequence[Note]:
+def differences(order: TradeOrder) -> Sequence[Note]:
     """Return the present differences between an order and the broker's list. No query."""
     remarks = []
-    if not order.is_done and order.cancel_wanted_at is not None:
+    if not order.is_done and order.cancel_requested_at is not None:
         template = _("cancel requested at {at} ({by}), not confirmed by the list")
         remarks.append(
-            Note("warn", template.format(at=_clock(order.cancel_wanted_at), by=order.get_cancel_wanted_by_display()))
+            Note(
+                "warn",
+                template.format(at=_clock(order.cancel_requested_at), by=order.get_cancel_requested_by_display()),
+            )
         )
     if order.missing_since is not None:
         template = _("missing from the broker's list since {at}")
@@ -109,7 +112,7 @@ def notes(order: TradeOrder) -> Sequence[Note]:
         is_ours = order.origin == TradeOrder.Origin.AEGIS
         template = _("amended from #{pk} by AEGIS") if is_ours else _("amended from #{pk} in the broker's app")
         remarks.append(Note("quiet", template.format(pk=order.replaces_id)))
-    remarks += doubts(order)
+    remarks += differences(order)
     if order.withdrawn_qty and order.is_open:
         remarks.append(
             Note("quiet", _("{qty:,} shares of it were cancelled or amended").format(qty=order.withdrawn_qty))

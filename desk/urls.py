@@ -19,7 +19,7 @@ urlpatterns = [
     path("desk/two-factor", two_factor.two_factor, name="two_factor"),
     path("healthz", probes.healthz, name="healthz"),
     path("readyz", probes.readyz, name="readyz"),
-    path("metrics", probes.figures, name="metrics"),
+    path("metrics", probes.metrics_page, name="metrics"),
 ]
 # for monitoring systems, which have no account here
 OPEN_TO_ALL: frozenset[str] = frozenset({"healthz", "readyz", "metrics"})

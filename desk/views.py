@@ -18,8 +18,8 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
 from aegis.codes import NotACode, normalise, plain
-from aegis.risk import TradingState
 from aegis.sessions import KST
+from aegis.trading_state import TradingState
 from desk import actions, dashboard, navigation
 from desk.live import Broadcast, Parts, TooManyViewers
 from desk.roles import SWITCH, TRADE, UserRequest
@@ -34,7 +34,7 @@ STREAM_SECONDS = 300.0
 STOCKS_FOUND = 12
 DAYS_OF_QUALITY = (1, 7, 30, 90)
 
-broadcast = Broadcast(lambda language: dashboard.render(language, clock.now()))
+broadcast = Broadcast(lambda language: dashboard.render_parts(language, clock.now()))
 
 
 def staff_only(view: View) -> View:
@@ -72,7 +72,7 @@ def show(request: HttpRequest) -> HttpResponse:
     """The dashboard page."""
     now = clock.now()
     context = {
-        "parts": dashboard.render(get_language(), now),
+        "parts": dashboard.render_parts(get_language(), now),
         "now": now,
         "stocks": dashboard.chart_stocks(now.astimezone(KST).date()),
         "environment": navigation.environment(request),

@@ -63,7 +63,7 @@ def turn(orders: OrderService) -> None:
             order = orders.place(intent)
             print(f"{intent.request_id}: {order.status}, {order.filled_qty} of {order.qty} filled")
         except OrderDenied as denied:
-            print(f"{intent.request_id}: {risk.say_all(denied.reasons)}")
+            print(f"{intent.request_id}: {risk.denial_texts(denied.reasons)}")
         except BrokerError as error:
             print(f"{intent.request_id}: {error}")
 

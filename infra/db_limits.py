@@ -10,13 +10,13 @@ from django.db import DatabaseError, InterfaceError, InternalError, OperationalE
 
 # raised if the database does not reply in time or ends a session; an idle transaction that was ended raises
 # InternalError
-AWAY = (OperationalError, InterfaceError, InternalError)
+CONNECTION_ERRORS = (OperationalError, InterfaceError, InternalError)
 NAMES = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
 _SET = "SELECT " + ", ".join(f"set_config('{name}', %s, false)" for name in NAMES)
 
 
 @contextmanager
-def longer(seconds: float) -> Iterator[None]:
+def extended_limits(seconds: float) -> Iterator[None]:
     """Let each statement of this thread take up to `seconds`, and wait as long for locks."""
     set_limits(lock=seconds, statement=seconds, idle=seconds)
     try:

@@ -18,7 +18,7 @@ _RENEW = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
 return 0
 """
-_GIVE_UP = """
+_RELEASE = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
 return 0
 """
@@ -35,7 +35,7 @@ class Lease:
         self._ends_at = float("-inf")
         self._take = store.register_script(_TAKE)
         self._renew = store.register_script(_RENEW)
-        self._give_up = store.register_script(_GIVE_UP)
+        self._give_up = store.register_script(_RELEASE)
 
     @property
     def is_ours(self) -> bool:
@@ -60,7 +60,7 @@ class Lease:
         self._ends_at = started_at + self._seconds if is_renewed else float("-inf")
         return is_renewed
 
-    def give_up(self) -> None:
+    def release(self) -> None:
         """End the lease, so that another process may take it immediately. Raises redis.RedisError."""
         self._ends_at = float("-inf")
         self._give_up(keys=self._keys, args=[self.holder])

@@ -6,19 +6,19 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar
 
-Words = ParamSpec("Words")
+P = ParamSpec("P")
 Result = TypeVar("Result")
 
 _order: ContextVar[int | None] = ContextVar("order", default=None)
 
 
-def current() -> int | None:
+def current_order() -> int | None:
     """Return the primary key of the order being worked on, None if there is none."""
     return _order.get()
 
 
 @contextmanager
-def order(pk: int | None) -> Iterator[None]:
+def order_context(pk: int | None) -> Iterator[None]:
     """Set the order that the thread works on."""
     token = _order.set(pk)
     try:
@@ -27,12 +27,12 @@ def order(pk: int | None) -> Iterator[None]:
         _order.reset(token)
 
 
-def named(function: Callable[Words, Result]) -> Callable[Words, Result]:
+def with_order_context(function: Callable[P, Result]) -> Callable[P, Result]:
     """Decorate a function with the order that is its first argument after `self`: the row or its primary key."""
 
     @functools.wraps(function)
-    def wrapper(*args: Words.args, **kwargs: Words.kwargs) -> Result:
-        with order(next((pk for pk in map(_pk, args[:2]) if pk is not None), None)):
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> Result:
+        with order_context(next((pk for pk in map(_pk, args[:2]) if pk is not None), None)):
             return function(*args, **kwargs)
 
     return wrapper

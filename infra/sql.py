@@ -20,11 +20,11 @@ FAST = "SELECT set_config('synchronous_commit', 'off', true)"
 def insert(row: Row) -> Row:
     """Insert a new row with all its columns, and set its primary key. Raises DatabaseError."""
     with connection.cursor() as cursor:
-        cursor.execute(insertion(type(row)), values(row))
-        return added(row, cursor.fetchone()[0])
+        cursor.execute(insert_statement(type(row)), values(row))
+        return set_pk(row, cursor.fetchone()[0])
 
 
-def added(row: Row, pk: int) -> Row:
+def set_pk(row: Row, pk: int) -> Row:
     """Set the primary key of a row that was just inserted; return the row."""
     row.pk = pk
     row._state.adding, row._state.db = False, connection.alias
@@ -39,7 +39,7 @@ def values(row: Model, leave_out: frozenset[str] = frozenset()) -> dict[str, Any
     }
 
 
-def places(model: type[Model], leave_out: frozenset[str] = frozenset()) -> tuple[str, str]:
+def placeholders(model: type[Model], leave_out: frozenset[str] = frozenset()) -> tuple[str, str]:
     """Return the column names and the placeholders for `values`, as an INSERT needs them.
 
     Columns left out get the defaults of the database.
@@ -71,11 +71,11 @@ def _conversion(field: Any) -> Callable[[Any], Any] | None:
 
 
 @cache
-def insertion(model: type[Model]) -> str:
+def insert_statement(model: type[Model]) -> str:
     """Return the statement that inserts a row by its `values` and returns its primary key."""
-    names, placeholders = places(model)
+    names, marks = placeholders(model)
     table, key = connection.ops.quote_name(model._meta.db_table), _quoted(_field(model, "pk"))
-    return f"INSERT INTO {table} ({names}) VALUES ({placeholders}) RETURNING {key}"  # noqa: S608
+    return f"INSERT INTO {table} ({names}) VALUES ({marks}) RETURNING {key}"  # noqa: S608
 
 
 def select(model: type[Row], values: Mapping[str, Any], *, lock: bool = False) -> list[Row]:
@@ -116,7 +116,7 @@ def find(model: type[Row], condition: str, values: Mapping[str, Any]) -> list[Ro
     return _rows(model, f"{_all(model)} WHERE {condition}", values)
 
 
-def change(
+def update_where(
     model: type[Row], setting: str, condition: str, values: Mapping[str, Any], *, is_durable: bool = True
 ) -> list[Row]:
     """Update the rows that match a condition, and return them with their new values. `values` are as in `find`.
@@ -139,7 +139,7 @@ def refresh(row: Model) -> None:
     row._state.fields_cache.clear()
 
 
-def fetch(statement: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+def query(statement: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     """Return the rows of a statement, which must be a constant of the code."""
     with connection.cursor() as cursor:
         cursor.execute(statement, values)
@@ -186,13 +186,15 @@ def columns(model: type[Model], prefix: str = "") -> str:
     return ", ".join(prefix + _quoted(field) for field in model._meta.concrete_fields)
 
 
-def update(model: type[Model], pk: int, values: Mapping[str, Any], *, seen: Mapping[str, Any] | None = None) -> bool:
-    """Update fields of one row, by field name; return False if its fields no longer have the values of `seen`.
+def update(
+    model: type[Model], pk: int, values: Mapping[str, Any], *, expected: Mapping[str, Any] | None = None
+) -> bool:
+    """Update fields of one row, by field name; return False if its fields no longer have the values of `expected`.
 
     Raises FieldDoesNotExist and DatabaseError.
     """
-    fields, statement = _change(model, tuple(values), tuple(seen or ()))
-    params = [*values.values(), pk, *(seen or {}).values()]
+    fields, statement = _change(model, tuple(values), tuple(expected or ()))
+    params = [*values.values(), pk, *(expected or {}).values()]
     with connection.cursor() as cursor:
         converted = (field.get_db_prep_save(value, connection) for field, value in zip(fields, params, strict=True))
         cursor.execute(statement, list(converted))
@@ -205,10 +207,10 @@ def save(row: Model) -> None:
 
 
 @cache
-def _change(model: type[Model], names: tuple[str, ...], seen: tuple[str, ...]) -> tuple[list[Any], str]:
+def _change(model: type[Model], names: tuple[str, ...], expected: tuple[str, ...]) -> tuple[list[Any], str]:
     """Return the fields in the order of their placeholders, and the statement that updates the row."""
     changed = [_field(model, name) for name in names]
-    conditions = [_field(model, "pk"), *(_field(model, name) for name in seen)]
+    conditions = [_field(model, "pk"), *(_field(model, name) for name in expected)]
     setting = ", ".join(f"{_quoted(field)} = %s" for field in changed)
     where = " AND ".join(f"{_quoted(field)} = %s" for field in conditions)
     table = connection.ops.quote_name(model._meta.db_table)

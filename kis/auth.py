@@ -107,7 +107,9 @@ class Tokens:
                 self._keep(token)
                 return token
             finally:
-                lock.release()
+                # the lock ends by itself if Redis fails now, and has ended if the issue took longer than it lasts
+                with contextlib.suppress(redis.RedisError):
+                    lock.release()
         except redis.RedisError as error:
             raise NotSent(f"Redis is not reachable, and without it no token may be issued: {error}") from error
 

@@ -20,13 +20,13 @@ from aegis.broker import (
     OrderRecord,
     OrderRequest,
     OutcomeUnknown,
+    PartialBalance,
     PartialResponse,
-    PartlyReadBalance,
     Quote,
     Refused,
     StockInfo,
+    UnparsedHolding,
     UnparsedLine,
-    UnreadHolding,
 )
 from aegis.positions import merged_average, profit_rate_pct
 from aegis.terms import Board, Instrument, Market, OrderKind, Side
@@ -108,7 +108,7 @@ class KISBroker(Quotations):
             instrument=SECURITY_GROUP.get(row.text("scty_grp_id_cd"), Instrument.STOCK),
             sector=row.text("idx_bztp_mcls_cd_name") or row.text("std_idst_clsf_cd_name"),
             # replies from before NXT opened have neither field: without a "Y", the stock trades on KRX only
-            trades_on_nxt=row.maybe("cptt_trad_tr_psbl_yn") == "Y" and row.maybe("nxt_tr_stop_yn") != "Y",
+            trades_on_nxt=row.optional("cptt_trad_tr_psbl_yn") == "Y" and row.optional("nxt_tr_stop_yn") != "Y",
             is_halted=row.text("tr_stop_yn") == "Y",
         )
 
@@ -129,9 +129,9 @@ class KISBroker(Quotations):
         return StockInfo(
             code=code,
             name=name or code,
-            board=Board.KOSDAQ if row.maybe("rprs_mrkt_kor_name").startswith("KOSDAQ") else Board.KOSPI,
+            board=Board.KOSDAQ if row.optional("rprs_mrkt_kor_name").startswith("KOSDAQ") else Board.KOSPI,
             instrument=Instrument.STOCK if is_share else Instrument.ETF,
-            sector=row.maybe("bstp_kor_isnm"),
+            sector=row.optional("bstp_kor_isnm"),
             trades_on_nxt=False,  # paper trades on KRX only
             is_halted=row.text("iscd_stat_cls_code") == HALTED,
         )
@@ -145,8 +145,8 @@ class KISBroker(Quotations):
             base_price=row.integer("stck_sdpr"),
             upper_limit=row.integer("stck_mxpr"),
             lower_limit=row.integer("stck_llam"),
-            is_halted=row.maybe("temp_stop_yn") == "Y" or row.text("iscd_stat_cls_code") == HALTED,
-            in_vi=row.maybe("vi_cls_code") == "Y",
+            is_halted=row.optional("temp_stop_yn") == "Y" or row.text("iscd_stat_cls_code") == HALTED,
+            in_vi=row.optional("vi_cls_code") == "Y",
             tick=max(0, row.integer_or("aspr_unit", 0)),
             volume=max(0, row.integer_or("acml_vol", 0)),
         )
@@ -168,7 +168,7 @@ class KISBroker(Quotations):
             "OVRS_ICLD_YN": "N",
         }
         row = self._client.call(catalogue.BUYABLE, parameters).row()
-        if self._client.dialect is Dialect.AEGIS_V3 and not row.maybe("nrcvb_buy_amt"):
+        if self._client.dialect is Dialect.AEGIS_V3 and not row.optional("nrcvb_buy_amt"):
             deposit = row.integer("dnca_tot_amt")
             return Orderable(cash=deposit, qty=deposit // price if price else 0)
         return Orderable(cash=row.integer("nrcvb_buy_amt"), qty=row.integer("nrcvb_buy_qty"))
@@ -187,7 +187,7 @@ class KISBroker(Quotations):
     def _sellable_on_paper(self, code: str) -> int:
         """Read the sellable shares from the balance, because paper trading does not offer inquire-psbl-sell."""
         balance = self.balance()
-        for line in balance.unread if isinstance(balance, PartlyReadBalance) else ():
+        for line in balance.unread if isinstance(balance, PartialBalance) else ():
             if line.code == code:
                 raise OutcomeUnknown(str(line), call=catalogue.BALANCE.name)
         return sum(holding.sellable_qty for holding in balance.holdings if holding.code == code)
@@ -209,7 +209,7 @@ class KISBroker(Quotations):
         if self._client.dialect is Dialect.AEGIS_V3 and not self._client.environment.is_paper:
             # the AEGIS specification requests two balances and adds them up (spec §11.5)
             replies += self._client.pages(catalogue.BALANCE, parameters, market=Market.NXT)
-        rows = [row for reply in replies for row in reply.rows("output1") if row.maybe("pdno")]
+        rows = [row for reply in replies for row in reply.rows("output1") if row.optional("pdno")]
         holdings, unread = _read_holdings(rows)
         balance = Balance(
             asked_at=asked_at,
@@ -221,7 +221,7 @@ class KISBroker(Quotations):
             total_asset=total.integer("tot_evlu_amt"),
             total_asset_yesterday=total.integer("bfdy_tot_asst_evlu_amt"),
         )
-        return PartlyReadBalance.of(balance, unread) if unread else balance
+        return PartialBalance.of(balance, unread) if unread else balance
 
     def orders(self, first: date, last: date) -> Sequence[OrderRecord]:
         """Return every order of the days from `first` to `last`, oldest first.
@@ -256,7 +256,7 @@ class KISBroker(Quotations):
             "EXCG_ID_DVSN_CD": "KRX" if self._client.environment.is_paper else "ALL",
         }
         replies = self._client.pages(tr, parameters)
-        return [row for reply in replies for row in reply.rows("output1") if row.maybe("odno")]
+        return [row for reply in replies for row in reply.rows("output1") if row.optional("odno")]
 
     def open_orders(self) -> Sequence[OpenOrder]:
         """Return every order that can still be cancelled, on every venue, external orders too."""
@@ -267,7 +267,7 @@ class KISBroker(Quotations):
         if self._client.dialect is Dialect.AEGIS_V3:
             replies += self._client.pages(catalogue.OPEN_ORDERS, parameters, market=Market.NXT)
         # the two lists may have the same order
-        rows = {_identity(row): row for reply in replies for row in reply.rows() if row.maybe("odno")}
+        rows = {_identity(row): row for reply in replies for row in reply.rows() if row.optional("odno")}
         return _lines(rows.values(), _open_order, call=catalogue.OPEN_ORDERS.name)
 
     def _open_on_paper(self) -> Sequence[OpenOrder]:
@@ -296,7 +296,7 @@ def _acceptance(reply: BrokerReply) -> Acceptance:
     cancel. A missing or impossible time becomes the current time.
     """
     row = reply.row()
-    branch = row.maybe("KRX_FWDG_ORD_ORGNO")
+    branch = row.optional("KRX_FWDG_ORD_ORGNO")
     return Acceptance(
         branch=branch if len(branch) <= BRANCH_DIGITS else "",
         order_no=row.order_number("ODNO"),
@@ -319,15 +319,15 @@ def _levels(row: Row, side: str) -> tuple[Level, ...]:
     return tuple(level for level in levels if level.price and level.qty)
 
 
-def _read_holdings(rows: Iterable[Row]) -> tuple[tuple[Holding, ...], list[UnreadHolding]]:
+def _read_holdings(rows: Iterable[Row]) -> tuple[tuple[Holding, ...], list[UnparsedHolding]]:
     """Return one holding per stock, and the stocks with an unreadable line. These have no holding at all."""
-    lines, unread = list[Holding](), dict[str, UnreadHolding]()
+    lines, unread = list[Holding](), dict[str, UnparsedHolding]()
     for row in rows:
         try:
             lines.append(_holding(row))
         except BadField as error:
             code = row.text("pdno")
-            unread[code] = UnreadHolding(code, row.maybe("prdt_name"), error.message)
+            unread[code] = UnparsedHolding(code, row.optional("prdt_name"), error.message)
     return _by_stock(line for line in lines if line.code not in unread), list(unread.values())
 
 
@@ -336,7 +336,7 @@ def _holding(row: Row) -> Holding:
     qty, average, price = row.integer("hldg_qty"), row.decimal("pchs_avg_pric"), row.integer("prpr")
     return Holding(
         code=row.text("pdno"),
-        name=row.maybe("prdt_name"),
+        name=row.optional("prdt_name"),
         qty=qty,
         sellable_qty=row.integer("ord_psbl_qty"),
         average_price=average,
@@ -439,7 +439,7 @@ def _order_record(row: Row) -> OrderRecord:
         side=_side(row),
         kind=_kind(row),
         # older replies have no venue, because there was only KRX
-        market=_MARKET_OF_TEXT.get(row.maybe("excg_id_dvsn_cd"), Market.KRX),
+        market=_MARKET_OF_TEXT.get(row.optional("excg_id_dvsn_cd"), Market.KRX),
         qty=row.integer("ord_qty"),
         price=row.integer("ord_unpr"),
         placed_at=row.clock("ord_tmd"),
@@ -464,7 +464,7 @@ def _open_order(row: Row) -> OpenOrder:
         order_date=clock.now().date(),
         branch=row.text("ord_gno_brno"),
         order_no=row.order_number("odno"),
-        market=_MARKET_OF_TEXT.get(row.maybe("excg_id_dvsn_cd"), Market.KRX),
+        market=_MARKET_OF_TEXT.get(row.optional("excg_id_dvsn_cd"), Market.KRX),
         kind=_kind(row),
     )
     return OpenOrder(order_ref, row.text("pdno"), _side(row), row.integer("psbl_qty"))

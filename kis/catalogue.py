@@ -19,7 +19,7 @@ class Effect(Enum):
     COMMAND = "COMMAND"  # changes something: sent once
 
 
-class Urgency(StrEnum):
+class CallPriority(StrEnum):
     """The priority of a call when slots are scarce, most urgent first.
 
     STOP, CANCEL (a cancel that a person requested) and CHASE are priorities of work (`kis.serving`), not of
@@ -34,9 +34,10 @@ class Urgency(StrEnum):
     QUOTE = "QUOTE"
     BACKFILL = "BACKFILL"
 
-    def rank_of(self) -> int:
+    @property
+    def rank(self) -> int:
         """Return the rank of this priority, 0 for the most urgent."""
-        return list(Urgency).index(self)
+        return list(CallPriority).index(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,22 +53,22 @@ class Spec:
 class TR:
     """One operation. `cursor` is the suffix of the paging keys (`100` or empty), None if no cursor pages.
 
-    `listed` is the output with the list of a paged operation. The columns of `key` identify a row of it: the client
-    uses them to detect pages that overlap. In a list without pages rows may be equal (two trades of one second).
+    `list_output` is the output with the list of a paged operation. The columns of `key` identify a row of it: the
+    client uses them to detect pages that overlap. In a list without pages rows may be equal (two trades of one second).
     """
 
     name: str
     method: str
     path: str
     effect: Effect
-    urgency: Urgency
+    priority: CallPriority
     live: str
     paper: str = ""
     old_live: str = ""
     old_paper: str = ""
     spec: Spec | None = None
     cursor: str | None = None
-    listed: str = "output"
+    list_output: str = "output"
     key: tuple[str, ...] = ()
 
     @property
@@ -98,7 +99,8 @@ _TRADING = "/uapi/domestic-stock/v1/trading/"
 _QUOTES = "/uapi/domestic-stock/v1/quotations/"
 _FUTURES = "/uapi/domestic-futureoption/v1/quotations/"
 _R, _C = Effect.READ, Effect.COMMAND
-_ORDER, _ACCOUNT, _QUOTE, _BACKFILL = Urgency.ORDER, Urgency.ACCOUNT, Urgency.QUOTE, Urgency.BACKFILL
+_ORDER, _ACCOUNT = CallPriority.ORDER, CallPriority.ACCOUNT
+_QUOTE, _BACKFILL = CallPriority.QUOTE, CallPriority.BACKFILL
 
 BUY = TR(
     "order-cash buy",
@@ -156,7 +158,7 @@ BALANCE = TR(
     paper="VTTC8434R",
     spec=Spec("TTTC8434R", nxt_tr_id="TTTN8434R"),
     cursor="100",
-    listed="output1",
+    list_output="output1",
     # a stock has one line for cash and one per kind and day of credit (UNVERIFIED: documents show no more)
     key=("pdno", "trad_dvsn_name", "loan_dt"),
 )
@@ -182,7 +184,7 @@ ORDERS = TR(
     paper="VTTC0081R",
     old_live="TTTC8001R",  # its paper counterpart VTTC8001R always answers without rows
     cursor="100",
-    listed="output1",
+    list_output="output1",
     key=("ord_dt", "ord_gno_brno", "odno", "pdno", "sll_buy_dvsn_cd"),
 )
 # the same operation for days that ORDERS does not reach; it lags behind during the day
@@ -216,7 +218,7 @@ DAILY_CHART = TR(
     _BACKFILL,
     live="FHKST03010100",
     paper="FHKST03010100",
-    listed="output2",
+    list_output="output2",
     key=("stck_bsop_date",),
 )
 MINUTES_TODAY = TR(
@@ -227,7 +229,7 @@ MINUTES_TODAY = TR(
     _BACKFILL,
     live="FHKST03010200",
     paper="FHKST03010200",
-    listed="output2",
+    list_output="output2",
     key=("stck_bsop_date", "stck_cntg_hour"),
 )
 MINUTES_OF_DAY = TR(
@@ -237,7 +239,7 @@ MINUTES_OF_DAY = TR(
     _R,
     _BACKFILL,
     live="FHKST03010230",
-    listed="output2",
+    list_output="output2",
     key=("stck_bsop_date", "stck_cntg_hour"),
 )
 INDEX_PRICE = TR("inquire-index-price", "GET", _QUOTES + "inquire-index-price", _R, _QUOTE, live="FHPUP02100000")
@@ -249,7 +251,7 @@ INDEX_CHART = TR(
     _BACKFILL,
     live="FHKUP03500100",
     paper="FHKUP03500100",
-    listed="output2",
+    list_output="output2",
     key=("stck_bsop_date",),
 )
 FUTURES_PRICE = TR(

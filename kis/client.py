@@ -21,11 +21,11 @@ import httpx
 from aegis.broker import BrokerError, LastCheck, NotSent, OutcomeUnknown
 from aegis.terms import Market
 from kis.auth import Tokens
-from kis.catalogue import TR, Effect, Urgency
+from kis.catalogue import TR, CallPriority, Effect
 from kis.environment import Credentials, Dialect, Environment
-from kis.errors import LEDGER_BUSY, AskAgain, Meaning, failure, meaning_of
+from kis.errors import LEDGER_BUSY, Meaning, ReadAgain, failure, meaning_of
 from kis.rest_values import Row
-from kis.serving import current_step, urgency_of
+from kis.serving import current_step, priority_of
 from kis.throttle import Slot, Throttle
 
 log = logging.getLogger(__name__)
@@ -38,13 +38,13 @@ COMMAND_SECONDS = 20.0
 # the longest wait for a slot of the rate limiter, by priority: history can wait, an order cannot. A stop that gets no
 # slot in time repeats its whole step, and the other calls wait for that too
 DEADLINE_SECONDS = {
-    Urgency.STOP: COMMAND_SECONDS,
-    Urgency.CANCEL: 5.0,
-    Urgency.ORDER: 5.0,
-    Urgency.CHASE: 10.0,
-    Urgency.ACCOUNT: 20.0,
-    Urgency.QUOTE: 30.0,
-    Urgency.BACKFILL: 300.0,
+    CallPriority.STOP: COMMAND_SECONDS,
+    CallPriority.CANCEL: 5.0,
+    CallPriority.ORDER: 5.0,
+    CallPriority.CHASE: 10.0,
+    CallPriority.ACCOUNT: 20.0,
+    CallPriority.QUOTE: 30.0,
+    CallPriority.BACKFILL: 300.0,
 }
 # the first call of a stop's step waits for the steps that started before it: one step per thread, four calls per step,
 # also at one call a second
@@ -79,14 +79,14 @@ class BrokerReply:
                 raise OutcomeUnknown(f"{name} is no list of rows: {item!r:.80} is no object", call=self.tr.name)
         return [self._row(name, item) for item in items]
 
-    def listed(self) -> list[Row]:
+    def list_rows(self) -> list[Row]:
         """Return the rows of the operation's list, without the empty objects that fill some pages.
 
         Raises OutcomeUnknown if it is not a list of objects: a single object does not show whether rows are missing.
         """
-        if not isinstance(self.body.get(self.tr.listed), list):
-            raise OutcomeUnknown(f"{self.tr.listed} is no list of rows", call=self.tr.name)
-        return [row for row in self.rows(self.tr.listed) if any(row.key(self.tr.key))]
+        if not isinstance(self.body.get(self.tr.list_output), list):
+            raise OutcomeUnknown(f"{self.tr.list_output} is no list of rows", call=self.tr.name)
+        return [row for row in self.rows(self.tr.list_output) if any(row.key(self.tr.key))]
 
     def _row(self, name: str, values: Mapping[str, Any]) -> Row:
         return Row(values, self.tr.name, self.tr.outputs.get(name))
@@ -160,7 +160,7 @@ class Client:
                 last_error = retryable.error
                 if retryable.meaning is Meaning.BUSY:
                     self._throttle_of(last_error.code).slow_down()
-            except AskAgain as error:
+            except ReadAgain as error:
                 if tr.cursor is not None:
                     raise
                 last_error = error
@@ -195,7 +195,7 @@ class Client:
         occurs twice because pages overlap.
         """
         replies = self._all_pages(tr, parameters, market)
-        _check_no_duplicates(tr, [row for reply in replies for row in reply.listed()])
+        _check_no_duplicates(tr, [row for reply in replies for row in reply.list_rows()])
         return replies
 
     def _all_pages(self, tr: TR, parameters: Mapping[str, str], market: Market) -> list[BrokerReply]:
@@ -203,7 +203,7 @@ class Client:
         for attempt in range(1, TRIES):
             try:
                 return list(self._pages(tr, parameters, market))
-            except AskAgain as error:
+            except ReadAgain as error:
                 log.info("%s: reading %d of %d failed: %s", tr.name, attempt, TRIES, error)
                 _pause(attempt)
         return list(self._pages(tr, parameters, market))
@@ -251,7 +251,7 @@ class Client:
                 )
             if last_check is not None:
                 last_check()
-            slot.leave()
+            slot.mark_sent()
             response = self._send(tr, path, headers, parameters, last_check)
         try:
             return self._judge(tr, response)
@@ -266,15 +266,15 @@ class Client:
         The call waits with the priority of the work that it serves. Its deadline is the longer one of the operation's
         priority and the work's. The first read of a stop's step waits up to STEP_SECONDS.
         """
-        urgency, step, is_command = urgency_of(tr), current_step(), tr.effect is Effect.COMMAND
-        patience = max(DEADLINE_SECONDS[tr.urgency], DEADLINE_SECONDS[urgency])
+        priority, step, is_command = priority_of(tr), current_step(), tr.effect is Effect.COMMAND
+        patience = max(DEADLINE_SECONDS[tr.priority], DEADLINE_SECONDS[priority])
         if step is not None and not step.has_called and not is_command:
             patience = STEP_SECONDS
-        first = self._ledger_throttle if tr.is_ledger else None
+        also = self._ledger_throttle if tr.is_ledger else None
         return self._throttle.slot(
-            urgency,
+            priority,
             deadline_seconds=patience,
-            first=first,
+            also=also,
             step=step,
             is_command=is_command,
         )

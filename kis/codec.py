@@ -49,7 +49,7 @@ class ControlMessage:
     tr_id: str
     tr_key: str
     code: str
-    words: str
+    message: str
     is_ok: bool
     text: str
 
@@ -77,22 +77,22 @@ class Data:
         values = self.body.split("^")
         width, remainder = divmod(len(values), self.count)
         if remainder:
-            raise self.bad(f"{len(values)} values are not {self.count} records")
-        self.check(width, widths)
+            raise self.error(f"{len(values)} values are not {self.count} records")
+        self.check_width(width, widths)
         return [values[start : start + width] for start in range(0, len(values), width)]
 
     def split(self, widths: tuple[int, ...]) -> list["Data"]:
         """Return each record as a frame of its own. Raises BadFrame."""
         return [Data(self.tr_id, 1, "^".join(record)) for record in self.records(widths)]
 
-    def check(self, width: int, widths: tuple[int, ...]) -> None:
+    def check_width(self, width: int, widths: tuple[int, ...]) -> None:
         """Count an unknown width in `drift`. Raises BadFrame if a record is too narrow, or as wide as two."""
         if width in widths:
             return
         if width < widths[0]:
-            raise self.bad(f"a record of {width} columns, at least {widths[0]} are needed")
+            raise self.error(f"a record of {width} columns, at least {widths[0]} are needed")
         if width >= 2 * widths[0]:
-            raise self.bad(f"{width} columns are no record of {widths[-1]}: {self.count} is not how many there are")
+            raise self.error(f"{width} columns are no record of {widths[-1]}: {self.count} is not how many there are")
         self._check_places(width)
         drift[self.tr_id, width] += 1
         if drift[self.tr_id, width] == 1:
@@ -107,12 +107,12 @@ class Data:
         values = self.body.split("^")
         for start in range(0, len(values), width):
             if values[start] != values[0]:
-                raise self.bad(f"records of {values[0]!r} and of {values[start]!r} in one frame")
+                raise self.error(f"records of {values[0]!r} and of {values[start]!r} in one frame")
             for column, value in zip(layout, values[start : start + width], strict=False):
                 if not column.fits(value):
-                    raise self.bad(f"{column.wire} is {value!r}: the columns are not where they were")
+                    raise self.error(f"{column.wire} is {value!r}: the columns are not where they were")
 
-    def bad(self, why: str) -> BadFrame:
+    def error(self, why: str) -> BadFrame:
         """Return the error that says what is wrong with this frame."""
         return BadFrame(f"{self.tr_id}: {why}", self.body, self.tr_id)
 
@@ -160,7 +160,7 @@ class Codec:
                 tr_id=str(header.get("tr_id") or ""),
                 tr_key=str(header.get("tr_key") or ""),
                 code=str(body.get("msg_cd") or ""),
-                words=str(body.get("msg1") or "").strip(),
+                message=str(body.get("msg1") or "").strip(),
                 is_ok=str(body.get("rt_cd", "")) == "0",
                 text=text,
             )
@@ -190,7 +190,7 @@ def notices(data: Data) -> list[Notice]:
     try:
         return [_notice(values) for values in data.records(NOTICE_WIDTHS)]
     except (ValueError, KeyError) as error:
-        raise data.bad(repr(error)) from error
+        raise data.error(repr(error)) from error
 
 
 def _notice(v: list[str]) -> Notice:

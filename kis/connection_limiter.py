@@ -60,7 +60,13 @@ class ConnectionLimiter:
     def approval_key(self) -> str:
         """Return the key that opens a socket: the shared one, or a new one if there is none. Raises BrokerError."""
         try:
-            with self._store.lock(f"{self._approval}:lock", timeout=ISSUE_SECONDS, blocking_timeout=ISSUE_SECONDS):
+            # the lock may end during a slow issue: the key that was issued counts
+            with self._store.lock(
+                f"{self._approval}:lock",
+                timeout=ISSUE_SECONDS,
+                blocking_timeout=ISSUE_SECONDS,
+                raise_on_release_error=False,
+            ):
                 shared = self._store.get(self._approval)
                 if shared is not None:
                     return shared.decode() if isinstance(shared, bytes) else str(shared)

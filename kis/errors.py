@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from aegis.broker import BrokerError, NoMarketOrders, NoSuchStock, OutcomeUnknown, Refused
-from aegis.risk import gettext_noop as _
+from aegis.denials import gettext_noop as _
 from kis.catalogue import TR, Effect
 
 
@@ -32,10 +32,10 @@ LEDGER_BUSY = "EGW00215"
 
 # The broker refuses a list with this text if orders changed while it was read: "조회이후에 자료가 변경되었습니다.(다시
 # 조회하세요)". UNVERIFIED: its code; users published only the text. A command is never repeated because of it
-ASK_AGAIN_WORDS = "다시조회"
+READ_AGAIN_TEXT = "다시조회"
 
 
-class AskAgain(Refused):
+class ReadAgain(Refused):
     """The broker asks to repeat a read. A list must be read again from its first page: it changed meanwhile."""
 
 
@@ -146,7 +146,7 @@ def meaning_of(code: str, effect: Effect) -> Meaning:
 
 
 # codes with several meanings: a part of the broker's message says which
-BY_WORDS: dict[str, tuple[tuple[str, str], ...]] = {
+BY_MESSAGE: dict[str, tuple[tuple[str, str], ...]] = {
     "APBK0918": (("시간", _HOURS), ("장종료", _HOURS), ("금액", _CASH), ("잔고", _SHARES), ("수량", _SHARES)),
     "APBK0919": (("시간", _HOURS), ("장", _HOURS), ("금액", _CASH)),
 }
@@ -154,7 +154,7 @@ BY_WORDS: dict[str, tuple[tuple[str, str], ...]] = {
 
 def advice(code: str, message: str) -> str:
     """Return what an operator should do about a code, as a text to translate; empty if the code is not known."""
-    for part, text in BY_WORDS.get(code, ()):
+    for part, text in BY_MESSAGE.get(code, ()):
         if part in message:
             return text
     entry = CODES.get(code)
@@ -163,8 +163,8 @@ def advice(code: str, message: str) -> str:
 
 def failure(tr: TR, code: str, message: str) -> BrokerError:
     """Return the exception for a readable failure of a call that must not be sent again."""
-    if tr.effect is Effect.READ and ASK_AGAIN_WORDS in message.replace(" ", ""):
-        return AskAgain(message, code=code, call=tr.name)
+    if tr.effect is Effect.READ and READ_AGAIN_TEXT in message.replace(" ", ""):
+        return ReadAgain(message, code=code, call=tr.name)
     if meaning_of(code, tr.effect) is Meaning.UNKNOWN:
         return OutcomeUnknown(message, code=code, call=tr.name)
     return KINDS.get(code, Refused)(message, code=code, call=tr.name)

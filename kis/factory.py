@@ -82,7 +82,7 @@ def ledger_key() -> str:
     return f"aegis:kis:{settings.KIS_ENVIRONMENT.name}:{account}:ledger"
 
 
-def door(credentials: Credentials | None = None) -> ConnectionLimiter:
+def connection_limiter(credentials: Credentials | None = None) -> ConnectionLimiter:
     """Return the connection limiter of an app key, with its own approval key. The default is the first app key."""
     app_key = credentials or settings.KIS_CREDENTIALS
     shared_http = http()  # created here: the threads of several sockets would each create a client
@@ -95,7 +95,7 @@ def door(credentials: Credentials | None = None) -> ConnectionLimiter:
 
 def stream_status() -> StreamStatus:
     """Return the state of the sockets, whichever process holds them. Raises redis.RedisError."""
-    return status.read(store(), stream_key("stream"))
+    return status.read_status(store(), stream_key("stream"))
 
 
 def reset() -> None:

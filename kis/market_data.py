@@ -36,7 +36,7 @@ class Quotations:
 
     def daily_chart(self, code: str, first: date, last: date, *, adjusted: bool = True) -> Sequence[DayPrice]:
         reply = self._client.call(catalogue.DAILY_CHART, _days_of(code, first, last, adjusted=adjusted))
-        return [_day_price(row) for row in reply.listed()]
+        return [_day_price(row) for row in reply.list_rows()]
 
     def minutes(self, code: str, market: Market, last: datetime) -> Sequence[ChartMinute]:
         moment = last.astimezone(KST)
@@ -46,7 +46,7 @@ class Quotations:
         else:
             past = {**parameters, "FID_INPUT_DATE_1": f"{moment:%Y%m%d}", "FID_FAKE_TICK_INCU_YN": ""}
             reply = self._client.call(catalogue.MINUTES_OF_DAY, past)
-        minutes = [_minute(row) for row in reply.listed()]
+        minutes = [_minute(row) for row in reply.list_rows()]
         return [minute for minute in minutes if minute.at.date() == moment.date()]
 
     def index(self, code: str) -> Decimal:

@@ -137,7 +137,7 @@ def trades_on(market: Market, tr_id: str) -> Reader:
         code, hhmmss, price, _, _, _, _, _, _, _, ask, bid, qty, volume, value, rest = data.body.split("^", _TRADE_CUTS)
         width = rest.count("^") + _TRADE_CUTS + 1
         if width not in known_widths:
-            data.check(width, known_widths)
+            data.check_width(width, known_widths)
         return [Trade(code, hhmmss, int(price), int(qty), int(volume), int(value), market, rest, (ask, bid))]
 
     return read
@@ -220,13 +220,13 @@ def feed_of(name: str) -> RealtimeFeed:
         raise KeyError(f"no feed is called {name}: known are {', '.join([*FEEDS, *ALIASES])}") from None
 
 
-def read(data: Data) -> Sequence[Any]:
+def read_records(data: Data) -> Sequence[Any]:
     """Return the records of a data frame as typed values. Raises BadFrame."""
     try:
         reader = _READERS[data.tr_id]
     except KeyError:
-        raise data.bad("no reader for it") from None
+        raise data.error("no reader for it") from None
     try:
         return reader(data)
     except (ValueError, KeyError, IndexError) as error:
-        raise data.bad(repr(error)) from error
+        raise data.error(repr(error)) from error

@@ -41,14 +41,14 @@ class Row:
             raise BadField(f"the reply has no field {name}", call=self._call) from None
         return str(value).strip()
 
-    def maybe(self, name: str, default: str = "") -> str:
+    def optional(self, name: str, default: str = "") -> str:
         """Return the value of an optional field, `default` if the reply lacks it."""
         self._check(name)
         return str(self._values.get(name.lower(), default)).strip()
 
     def key(self, names: Iterable[str]) -> tuple[str, ...]:
         """Return the values of the fields that identify a row, with an empty text for each missing field."""
-        return tuple(self.maybe(name) for name in names)
+        return tuple(self.optional(name) for name in names)
 
     def decimal(self, name: str) -> Decimal:
         """Return a number. An empty value is zero, as the broker means it."""
@@ -72,14 +72,14 @@ class Row:
     def decimal_or(self, name: str, default: Decimal) -> Decimal:
         """Return a number that nothing depends on, `default` if it is missing, blank or unreadable."""
         try:
-            return self.decimal(name) if self.maybe(name) else default
+            return self.decimal(name) if self.optional(name) else default
         except BadField:
             return default
 
     def integer_or(self, name: str, default: int) -> int:
         """Return a whole number that nothing depends on, `default` if it is missing, blank or unreadable."""
         try:
-            return self.integer(name) if self.maybe(name) else default
+            return self.integer(name) if self.optional(name) else default
         except BadField:
             return default
 

@@ -2,7 +2,7 @@
 
 A quote that is requested for an order has the priority of that order:
 
-    with serving(Urgency.STOP):
+    with serving(CallPriority.STOP):
         broker.quote(...)
 
 Calls of a stop belong to a step. All calls of a step queue from the time of the step's first call.
@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from uuid import uuid4
 
-from kis.catalogue import TR, Urgency
+from kis.catalogue import TR, CallPriority
 
 
 @dataclass(slots=True, eq=False)
@@ -31,7 +31,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    urgency: Urgency
+    priority: CallPriority
     step: Step | None
 
 
@@ -39,15 +39,15 @@ _current_work: ContextVar[_Work | None] = ContextVar("served", default=None)
 
 
 @contextmanager
-def serving(urgency: Urgency) -> Iterator[None]:
+def serving(priority: CallPriority) -> Iterator[None]:
     """Set the priority of the calls of this block, or of the function that this decorates.
 
     A block inside another one of the same or a higher priority keeps the outer priority and step: an order that a stop
     places has the priority of the stop.
     """
     work = _current_work.get()
-    if work is None or urgency.rank_of() < work.urgency.rank_of():
-        work = _Work(urgency, Step() if urgency is Urgency.STOP else None)
+    if work is None or priority.rank < work.priority.rank:
+        work = _Work(priority, Step() if priority is CallPriority.STOP else None)
     token = _current_work.set(work)
     try:
         yield
@@ -55,10 +55,10 @@ def serving(urgency: Urgency) -> Iterator[None]:
         _current_work.reset(token)
 
 
-def urgency_of(tr: TR) -> Urgency:
+def priority_of(tr: TR) -> CallPriority:
     """Return the priority of a call: that of the work it serves, otherwise the operation's own."""
     work = _current_work.get()
-    return work.urgency if work else tr.urgency
+    return work.priority if work else tr.priority
 
 
 def current_step() -> Step | None:

@@ -5,7 +5,7 @@ STALE_SECONDS is read as STALE.
 """
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
@@ -31,12 +31,12 @@ class KeyStatus:
     state: SocketState
     down_seconds: float | None  # None while it is connected
     held: int
-    why: str = ""
-    hears_fills: bool = False
+    reason: str = ""
+    has_own_fills: bool = False
 
     @property
     def is_down(self) -> bool:
-        return self.down_seconds is not None or bool(self.why)
+        return self.down_seconds is not None or bool(self.reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,26 +56,26 @@ class StreamStatus:
     data_age: float | None = None
     notice_age: float | None = None
     connections: int = 0
-    lost_why: str = ""
+    lost_reason: str = ""
     next_try_seconds: float | None = None
-    deaf: int = 0
+    dead_connections: int = 0
     bad_frames: int = 0
     failures: int = 0
     drift: dict[str, int] = field(default_factory=dict)
     held: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     refused: dict[str, str] = field(default_factory=dict)
-    unheard: tuple[str, ...] = ()  # the left out or refused topics that stops and holdings depend on
-    hears_fills: bool = False
-    hears_pulse: bool = False  # the feed that always has data in regular hours is registered
-    chores: dict[str, int] = field(default_factory=dict)
+    missing_vital: tuple[str, ...] = ()  # the left out or refused topics that stops and holdings depend on
+    has_own_fills: bool = False
+    has_reference_feed: bool = False  # the feed that always has data in regular hours is registered
+    job_failures: dict[str, int] = field(default_factory=dict)
     keys: tuple[KeyStatus, ...] = ()
     written_age: float | None = None
 
     @property
     def is_alive(self) -> bool:
         """Whether the socket is connected, its holder writes the state, and our own fills are registered."""
-        return self.state is SocketState.CONNECTED and self.hears_fills
+        return self.state is SocketState.CONNECTED and self.has_own_fills
 
 
 _AGES = ("state_seconds", "frame_age", "data_age", "notice_age")
@@ -88,8 +88,12 @@ def publish(store: redis.Redis, key: str, status: StreamStatus) -> None:
     store.set(key, json.dumps(payload))
 
 
-def read(store: redis.Redis, key: str) -> StreamStatus:
-    """Return the last written state, with its ages as of now. Raises redis.RedisError."""
+def read_status(store: redis.Redis, key: str) -> StreamStatus:
+    """Return the last written state, with its ages as of now. Raises redis.RedisError.
+
+    A worker of another version may have written it: fields that are unknown here are ignored, missing ones have their
+    defaults.
+    """
     stored = store.get(key)
     if stored is None:
         return StreamStatus()
@@ -99,21 +103,26 @@ def read(store: redis.Redis, key: str) -> StreamStatus:
     for name in _AGES:
         if payload.get(name) is not None:
             payload[name] += age
-    if payload["next_try_seconds"] is not None:
+    if payload.get("next_try_seconds") is not None:
         payload["next_try_seconds"] = max(0.0, payload["next_try_seconds"] - age)
     payload["state"] = SocketState(payload["state"])
     if age > STALE_SECONDS and payload["state"] is not SocketState.STOPPED:
         payload["state"] = SocketState.STALE
-    for name in ("held", "left_out", "unheard"):
+    for name in ("held", "left_out", "missing_vital"):
         payload[name] = tuple(payload.get(name, ()))
     payload["keys"] = tuple(_key_status(values, age) for values in payload.get("keys", ()))
-    return StreamStatus(**payload)
+    return StreamStatus(**_known(StreamStatus, payload))
 
 
 def _key_status(values: dict[str, Any], age: float) -> KeyStatus:
     down_seconds = values["down_seconds"]
     down_seconds = None if down_seconds is None else down_seconds + age
-    return KeyStatus(**{**values, "state": SocketState(values["state"]), "down_seconds": down_seconds})
+    values = {**values, "state": SocketState(values["state"]), "down_seconds": down_seconds}
+    return KeyStatus(**_known(KeyStatus, values))
+
+
+def _known(kind: type[KeyStatus] | type[StreamStatus], payload: dict[str, Any]) -> dict[str, Any]:
+    return {field.name: payload[field.name] for field in fields(kind) if field.name in payload}
 
 
 def _now(store: redis.Redis) -> float:

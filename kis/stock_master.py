@@ -22,7 +22,7 @@ CODE, STANDARD_CODE, NAME_FROM = slice(0, 9), slice(9, 21), 21
 GROUP, LARGE_SECTOR, SECTOR = slice(0, 2), slice(3, 7), slice(7, 11)
 NO_SECTOR = "0000"
 # up to this share of the lines may be unreadable; those lines are left out
-FEW = 0.01
+MAX_UNREADABLE_SHARE = 0.01
 # 증권그룹구분코드; subscription rights and warrants are left out, AEGIS does not trade them
 INSTRUMENTS: Mapping[str, Instrument] = MappingProxyType(
     {
@@ -66,7 +66,10 @@ def listings(download: Callable[[str], bytes]) -> Sequence[Listing]:
 
 
 def _read(board: Board, file: File, sectors: Mapping[str, str], download: Callable[[str], bytes]) -> Iterator[Listing]:
-    """Yield the listings of a file. Raises OutcomeUnknown if too many lines (see FEW) do not fit the layout."""
+    """Yield the listings of a file.
+
+    Raises OutcomeUnknown if more lines than MAX_UNREADABLE_SHARE do not fit the layout.
+    """
     lines, errors = _lines(file.name, download), list[str]()
     for number, line in enumerate(lines, 1):
         try:
@@ -76,7 +79,7 @@ def _read(board: Board, file: File, sectors: Mapping[str, str], download: Callab
             continue
         if listing:
             yield listing
-    if len(errors) > len(lines) * FEW:
+    if len(errors) > len(lines) * MAX_UNREADABLE_SHARE:
         raise OutcomeUnknown(f"{len(errors)} of {len(lines)} lines cannot be read: {errors[0]}", call=file.name)
     for message in errors:
         log.warning("a stock is left out: %s", message)

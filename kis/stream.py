@@ -36,13 +36,13 @@ CONNECT_SECONDS = 5.0
 # The connection never goes through a proxy that environment variables name. The library checks `http_no_proxy` only if
 # a proxy is given, so this one is given and never used
 NO_PROXY: Mapping[str, Any] = {"http_proxy_host": "none.invalid", "http_no_proxy": ["*"]}
-LOOK_SECONDS = 0.5
+CHECK_SECONDS = 0.5
 # the server's own PINGPONG comes every 10 to 110 seconds
 SILENCE_SECONDS = 150.0
 # after a connection that lasted this long, the next pause is short again
 HEALTHY_SECONDS = 30.0
 # a notice that cannot be read requests new AES keys, once in this time at most
-ANEW_SECONDS = 30.0
+RESUBSCRIBE_SECONDS = 30.0
 
 
 class Lost(Exception):
@@ -74,9 +74,9 @@ class Listener(Protocol):
     """The user of the stream. The stream calls all methods on its own thread."""
 
     def wanted(self) -> Sequence[Topic]:
-        """Return the topics to hold, most important first. Called every LOOK_SECONDS."""
+        """Return the topics to hold, most important first. Called every CHECK_SECONDS."""
 
-    def speaking(self) -> Mapping[Topic, str]:
+    def expected_feeds(self) -> Mapping[Topic, str]:
         """Return the feeds whose market trades continuously now, each with the name of its phase."""
 
     def handle(self, data: Data, arrived: float) -> None:
@@ -85,13 +85,13 @@ class Listener(Protocol):
         Errors that it raises are logged and counted, and the stream continues. Lost ends the connection.
         """
 
-    def connected(self) -> None:
+    def on_connected(self) -> None:
         """Called when a connection is open and its first registration is sent."""
 
-    def registered(self, topic: Topic) -> None:
+    def on_registered(self, topic: Topic) -> None:
         """Called when a feed is registered, for the first time or again. Data from before was not received."""
 
-    def lost(self) -> None:
+    def on_lost(self) -> None:
         """Called when a connection ended."""
 
     def on_undecodable_notice(self) -> None:
@@ -103,28 +103,28 @@ class StreamCounters:
     """Counters of a stream since it started. Times are of `time.monotonic()`, 0 for never.
 
     Any frame updates `last_frame_at`, a PINGPONG too, and so does a new connection. Only market data updates
-    `last_data_at`, with a precision of LOOK_SECONDS.
+    `last_data_at`, with a precision of CHECK_SECONDS.
     """
 
     frames: int = 0
     bad_frames: int = 0
     failures: int = 0
     connections: int = 0
-    deaf: int = 0
+    dead_connections: int = 0
     last_frame_at: float = field(default=0.0)
     last_data_at: float = field(default=0.0)
 
 
 class Stream:
-    """One socket of one app key. `usual` has feeds with a known, steady rate (see `kis.liveness`)."""
+    """One socket of one app key. `known_rates` has feeds with a known, steady rate (see `kis.liveness`)."""
 
     def __init__(
         self,
         url: str,
         *,
-        door: ConnectionGate,
+        gate: ConnectionGate,
         listener: Listener,
-        usual: Mapping[Topic, float] | None = None,
+        known_rates: Mapping[Topic, float] | None = None,
         name: str = "socket",
         longest_in_use_seconds: float = LONGEST_PAUSE_SECONDS,
     ) -> None:
@@ -132,15 +132,15 @@ class Stream:
         self._name = name
         self._longest_in_use = longest_in_use_seconds
         self._in_use_count = 0
-        self._door = door
+        self._gate = gate
         self._listener = listener
-        self._feed_rates = FeedRates(usual)
+        self._feed_rates = FeedRates(known_rates)
         self.subscriptions = Subscriptions()
         self.counters = StreamCounters()
         self.state = SocketState.CONNECTING
         self.state_since = time.monotonic()
         self.down_since: float | None = self.state_since
-        self.lost_why = ""
+        self.lost_reason = ""
         self.next_try_at: float | None = None
         self._resubscribe_at = float("-inf")
 
@@ -149,7 +149,7 @@ class Stream:
         return self.subscriptions.held
 
     @property
-    def is_doubted(self) -> bool:
+    def is_key_in_use(self) -> bool:
         """Whether another session used the key at the last attempt, and no feed is registered since then.
 
         A connection alone proves nothing: the server refuses a key in use only after the connection.
@@ -162,7 +162,7 @@ class Stream:
         while not stop.is_set():
             started_at = time.monotonic()
             try:
-                if wait := self._door.acquire():
+                if wait := self._gate.acquire():
                     self._wait(stop, wait, f"too many connections lately; the next in {wait:.0f} s")
                     continue
                 self._run_session(stop)
@@ -185,7 +185,7 @@ class Stream:
 
     def _wait(self, stop: threading.Event, seconds: float, why: str) -> None:
         log.warning("no %s (%s); next try in %.0f s", self._name, why, seconds)
-        self.lost_why, self.next_try_at = why, time.monotonic() + seconds
+        self.lost_reason, self.next_try_at = why, time.monotonic() + seconds
         self._set_state(SocketState.LOST)
         stop.wait(seconds)
         self.next_try_at = None
@@ -199,7 +199,7 @@ class Stream:
 
     def _run_session(self, stop: threading.Event) -> None:
         self._set_state(SocketState.CONNECTING)
-        approval_key = self._door.approval_key()
+        approval_key = self._gate.approval_key()
         socket = websocket.create_connection(
             self._url,
             timeout=CONNECT_SECONDS,
@@ -212,20 +212,20 @@ class Stream:
             while not stop.is_set():
                 connection.turn()
         except BadApproval:
-            self._door.invalidate(approval_key)
+            self._gate.invalidate(approval_key)
             raise
         finally:
             socket.close(timeout=1)
-            self.subscriptions.reconnected()
-            self._listener.lost()
+            self.subscriptions.clear()
+            self._listener.on_lost()
 
-    def is_deaf(self, now: float, counts: Mapping[Topic, int]) -> bool:
+    def detect_dead_connection(self, now: float, counts: Mapping[Topic, int]) -> bool:
         held = self.subscriptions.held
-        speaking = {topic: phase for topic, phase in self._listener.speaking().items() if topic in held}
-        return self._feed_rates.is_deaf(now, counts, speaking)
+        expected = {topic: phase for topic, phase in self._listener.expected_feeds().items() if topic in held}
+        return self._feed_rates.detect_dead_connection(now, counts, expected)
 
-    def mute(self, now: float) -> list[Topic]:
-        return self._feed_rates.mute(now)
+    def detect_silent_feeds(self, now: float) -> list[Topic]:
+        return self._feed_rates.detect_silent_feeds(now)
 
 
 class BadApproval(Lost):
@@ -250,15 +250,15 @@ class _Connection:
 
     def start(self) -> None:
         stream, now = self._stream, time.monotonic()
-        stream.subscriptions.reconnected()
-        stream._feed_rates.connected(now)
+        stream.subscriptions.clear()
+        stream._feed_rates.restart(now)
         stream.counters.connections += 1
         stream.counters.last_frame_at = now
         stream._set_state(SocketState.CONNECTED)
         log.info("%s connected to %s", stream._name, stream._url)
         self._check(now)
         self._register(now)
-        self._listener.connected()
+        self._listener.on_connected()
 
     def turn(self) -> None:
         """Read what was received, or wait up to PACE_SECONDS for it, and send what is due. Raises Lost, OSError."""
@@ -322,28 +322,28 @@ class _Connection:
         """Request new AES keys, and report the notice: the broker's order list shows what it said."""
         now = time.monotonic()
         if now >= self._stream._resubscribe_at:
-            self._stream._resubscribe_at = now + ANEW_SECONDS
+            self._stream._resubscribe_at = now + RESUBSCRIBE_SECONDS
             for topic in self._stream.subscriptions.held:
                 if topic.is_own_fills:
                     self._stream.subscriptions.resubscribe(topic)
         self._listener.on_undecodable_notice()
 
     def _check(self, now: float) -> None:
-        """Update the wanted topics and check for silent feeds. Done every LOOK_SECONDS, not for every frame."""
-        self._check_at = now + LOOK_SECONDS
-        self._stream.subscriptions.want(self._listener.wanted())
+        """Update the wanted topics and check for silent feeds. Done every CHECK_SECONDS, not for every frame."""
+        self._check_at = now + CHECK_SECONDS
+        self._stream.subscriptions.set_wanted(self._listener.wanted())
         counts, self._counts = self._counts, {}
         if any(tr_id not in NOTICE_IDS for tr_id, _ in counts):
             self._stream.counters.last_data_at = now
-        if self._stream.is_deaf(now, {Topic(*topic): count for topic, count in counts.items()}):
-            self._stream.counters.deaf += 1
+        if self._stream.detect_dead_connection(now, {Topic(*topic): count for topic, count in counts.items()}):
+            self._stream.counters.dead_connections += 1
             raise Lost("no data comes while the market trades")
-        for topic in self._stream.mute(now):
+        for topic in self._stream.detect_silent_feeds(now):
             log.warning("only %s is silent; it is registered again", topic)
             self._stream.subscriptions.resubscribe(topic)
 
     def _register(self, now: float) -> None:
-        request = self._stream.subscriptions.due(now)
+        request = self._stream.subscriptions.take_next_request(now)
         self._send_at = now + PACE_SECONDS
         if request:
             topic, register = request
@@ -357,7 +357,7 @@ class _Connection:
         elif control.code == BAD_APPROVAL:
             raise BadApproval("the approval key is not known to the server")
         elif control.code == BAD_HTS_ID:
-            raise Lost(f"the broker does not know KIS_HTS_ID: {control.words}", pause_seconds=LONGEST_PAUSE_SECONDS)
-        elif topic := self._stream.subscriptions.answered(control, time.monotonic()):
+            raise Lost(f"the broker does not know KIS_HTS_ID: {control.message}", pause_seconds=LONGEST_PAUSE_SECONDS)
+        elif topic := self._stream.subscriptions.handle_reply(control, time.monotonic()):
             self._stream._in_use_count = 0
-            self._listener.registered(topic)
+            self._listener.on_registered(topic)

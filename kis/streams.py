@@ -3,7 +3,7 @@
 Orders use the first key. Further keys carry market data, and our own fills (체결통보) while the first key has no
 connection. A feed moves to another key after its key was down for `move_seconds`. The new key registers it once the
 old key no longer holds it, so no notice is received twice. Fills in between are found in the broker's order list:
-`Listener.registered` starts a reconciliation. The caller runs each stream on a thread of its own.
+`Listener.on_registered` starts a reconciliation. The caller runs each stream on a thread of its own.
 """
 
 import threading
@@ -21,15 +21,15 @@ MOVE_SECONDS = 2.0
 
 
 class Streams:
-    """One stream per connection gate (`doors`, one per app key), and one listener for all of them."""
+    """One stream per connection gate (`gates`, one per app key), and one listener for all of them."""
 
     def __init__(
         self,
         url: str,
         *,
-        doors: Sequence[ConnectionGate],
+        gates: Sequence[ConnectionGate],
         listener: Listener,
-        usual: Mapping[Topic, float] | None = None,
+        known_rates: Mapping[Topic, float] | None = None,
         move_seconds: float = MOVE_SECONDS,
     ) -> None:
         self.listener = listener
@@ -38,17 +38,17 @@ class Streams:
         self._move_seconds = move_seconds
         self._key_of: dict[Topic, int] = {}
         # of each key: the number of its connection, and the topics that the server refused during it
-        self._refusals: list[tuple[int, frozenset[Topic]]] = [(0, frozenset())] * len(doors)
+        self._refusals: list[tuple[int, frozenset[Topic]]] = [(0, frozenset())] * len(gates)
         self.members = tuple(
             Stream(
                 url,
-                door=door,
+                gate=gate,
                 listener=_Share(self, number),
-                usual=usual,
-                name=f"socket of app key {number + 1}" if len(doors) > 1 else "socket",
+                known_rates=known_rates,
+                name=f"socket of app key {number + 1}" if len(gates) > 1 else "socket",
                 longest_in_use_seconds=LONGEST_IN_USE_SECONDS if number else LONGEST_PAUSE_SECONDS,
             )
-            for number, door in enumerate(doors)
+            for number, gate in enumerate(gates)
         )
 
     def wanted_of(self, number: int) -> Sequence[Topic]:
@@ -78,7 +78,7 @@ class Streams:
         connection, refused = self._refusals[number]
         if connection != stream.counters.connections:
             connection, refused = stream.counters.connections, frozenset()
-        refused |= stream.subscriptions.given_up
+        refused |= stream.subscriptions.exhausted
         self._refusals[number] = connection, refused
         return KeyState(stream.subscriptions.limit, refused, self._is_available(stream, now))
 
@@ -131,8 +131,8 @@ class Streams:
                 state=stream.state,
                 down_seconds=None if (down_since := stream.down_since) is None else now - down_since,
                 held=len(stream.held),
-                why=stream.lost_why if stream.down_since is not None or stream.is_doubted else "",
-                hears_fills=any(topic.is_own_fills for topic in stream.held),
+                reason=stream.lost_reason if stream.down_since is not None or stream.is_key_in_use else "",
+                has_own_fills=any(topic.is_own_fills for topic in stream.held),
             )
             for number, stream in enumerate(self.members, start=1)
         )
@@ -154,8 +154,8 @@ class _Share:
     def wanted(self) -> Sequence[Topic]:
         return self._streams.wanted_of(self._number)
 
-    def speaking(self) -> Mapping[Topic, str]:
-        return self._listener.speaking()
+    def expected_feeds(self) -> Mapping[Topic, str]:
+        return self._listener.expected_feeds()
 
     def handle(self, data: Data, arrived: float) -> None:
         if data.tr_id in NOTICE_IDS:
@@ -165,22 +165,22 @@ class _Share:
         with self._streams.handling:
             self._listener.handle(data, arrived)
 
-    def connected(self) -> None:
+    def on_connected(self) -> None:
         """Report the connection at its first registered feed only: a key in use elsewhere connects, and is refused."""
         self._is_new = True
 
-    def registered(self, topic: Topic) -> None:
+    def on_registered(self, topic: Topic) -> None:
         if self._is_new:
             self._is_new, self._is_reported = False, True
             with self._streams.handling:
-                self._listener.connected()
-        self._listener.registered(topic)
+                self._listener.on_connected()
+        self._listener.on_registered(topic)
 
-    def lost(self) -> None:
+    def on_lost(self) -> None:
         if self._is_reported:
             self._is_reported = False
             with self._streams.handling:
-                self._listener.lost()
+                self._listener.on_lost()
 
     def on_undecodable_notice(self) -> None:
         self._listener.on_undecodable_notice()

@@ -1,6 +1,7 @@
 """Compares the wanted feeds with those that the server has acknowledged, and decides what to send. No socket here.
 
-One session takes 41 registrations at most, all feeds together. The wanted list starts with the most important feed;
+One session takes 41 registrations at most, all feeds together. The wanted list starts with the most important feed
+(`stream.consumers.SubscriptionPriority`);
 feeds that do not fit are left out and logged. A refused registration is tried again TRIES times and then makes room;
 our own fills are tried without end. If the server reports that it has no more room, the limit is lowered, and one more
 registration is tried each minute. A release without an answer is repeated TRIES times and then taken as done: if the
@@ -19,7 +20,7 @@ LIMIT = 41
 TRIES = 3
 RETRY_SECONDS = 5.0
 # the interval at which our own fills are tried again after TRIES refusals
-STUBBORN_SECONDS = 60.0
+OWN_FILLS_RETRY_SECONDS = 60.0
 ANSWER_SECONDS = 10.0
 # how long the limit stays lowered after "no more room", before one more registration is tried
 ROOM_SECONDS = 60.0
@@ -105,7 +106,7 @@ class Subscriptions:
         return frozenset([*list(self._held), *requested, *list(self._releasing)])
 
     @property
-    def given_up(self) -> frozenset[Topic]:
+    def exhausted(self) -> frozenset[Topic]:
         """Return the topics refused so often that another app key should be tried, our own fills included."""
         attempts = list(self._attempts.items())
         return frozenset(topic for topic, attempt in attempts if attempt.refusal and attempt.tries >= TRIES)
@@ -115,7 +116,7 @@ class Subscriptions:
         """Return the topics that the server refused, with its message."""
         return {topic: attempt.refusal for topic, attempt in list(self._attempts.items()) if attempt.refusal}
 
-    def want(self, topics: Sequence[Topic]) -> None:
+    def set_wanted(self, topics: Sequence[Topic]) -> None:
         """Set the topics that should be held, most important first."""
         self._wanted = tuple(dict.fromkeys(topics))
         wanted = set(self._wanted)
@@ -125,7 +126,7 @@ class Subscriptions:
                 self._releasing[topic] = _Release()
         self._active()
 
-    def reconnected(self) -> None:
+    def clear(self) -> None:
         """Clear all registrations: a connection ended or starts, and the server may have room again."""
         self._held.clear()
         self._attempts.clear()
@@ -141,7 +142,7 @@ class Subscriptions:
             self._attempts.pop(topic, None)
             self._releasing[topic] = _Release()
 
-    def due(self, now: float) -> tuple[Topic, bool] | None:
+    def take_next_request(self, now: float) -> tuple[Topic, bool] | None:
         """Return what to send now: (topic, True) to register, (topic, False) to release, or None.
 
         Requests are PACE_SECONDS apart. Releases are sent first, because they make room.
@@ -158,7 +159,7 @@ class Subscriptions:
 
     def _active(self) -> tuple[Topic, ...]:
         """Return the wanted topics that fit. Log those that do not, once per change."""
-        candidates = [topic for topic in self._wanted if not self._is_given_up(topic)]
+        candidates = [topic for topic in self._wanted if not self._is_exhausted(topic)]
         left_out = tuple(candidates[self._limit :])
         if left_out and left_out != self._logged_left_out:
             names = ", ".join(map(str, left_out))
@@ -171,7 +172,7 @@ class Subscriptions:
     def _room(self) -> int:
         return min(self._most, self._limit + self._is_trying)
 
-    def _is_given_up(self, topic: Topic) -> bool:
+    def _is_exhausted(self, topic: Topic) -> bool:
         attempt = self._attempts.get(topic)
         return attempt is not None and attempt.tries >= TRIES and bool(attempt.refusal) and not topic.is_own_fills
 
@@ -196,7 +197,7 @@ class Subscriptions:
         self._held.discard(topic)
 
     def _due_register(self, active: tuple[Topic, ...], now: float) -> tuple[Topic, bool] | None:
-        occupied = self._held | self._releasing.keys() | {t for t in self._attempts if not self._is_given_up(t)}
+        occupied = self._held | self._releasing.keys() | {t for t in self._attempts if not self._is_exhausted(t)}
         for topic in active:
             attempt = self._attempts.get(topic)
             if topic in self._held or topic in self._releasing or (attempt is not None and now < attempt.at):
@@ -214,7 +215,7 @@ class Subscriptions:
             return topic, True
         return None
 
-    def answered(self, control: ControlMessage, now: float) -> Topic | None:
+    def handle_reply(self, control: ControlMessage, now: float) -> Topic | None:
         """Handle the server's reply to a registration or a release. Return a topic that is newly held, else None."""
         topic = Topic(control.tr_id, control.tr_key)
         if control.code in (RELEASED, NOT_SUBSCRIBED):
@@ -233,7 +234,7 @@ class Subscriptions:
             self._record_refused(topic, control, now)
         elif not control.is_ok:
             # for example an unknown stock code: its registration stays without an answer, which shows which one it is
-            log.warning("the server refuses without naming a registration: %s %s", control.code, control.words)
+            log.warning("the server refuses without naming a registration: %s %s", control.code, control.message)
         return None
 
     def _record_released(self, topic: Topic) -> None:
@@ -246,7 +247,7 @@ class Subscriptions:
         del self._attempts[topic]
         self._limit = max(1, len(self._held | self._releasing.keys()))
         if self._limit != self._logged_limit:
-            log.warning("the server accepts only %d registrations: %s", self._limit, control.words)
+            log.warning("the server accepts only %d registrations: %s", self._limit, control.message)
             self._logged_limit = self._limit
         self._is_trying, self._try_at = False, now + ROOM_SECONDS
         self._next_at = now + RETRY_SECONDS
@@ -255,8 +256,8 @@ class Subscriptions:
     def _record_refused(self, topic: Topic, control: ControlMessage, now: float) -> None:
         attempt = self._attempts[topic]
         is_last = attempt.tries >= TRIES
-        attempt.refusal = f"{control.code} {control.words}".strip()
-        attempt.at = now + (STUBBORN_SECONDS if is_last else RETRY_SECONDS * attempt.tries)
+        attempt.refusal = f"{control.code} {control.message}".strip()
+        attempt.at = now + (OWN_FILLS_RETRY_SECONDS if is_last else RETRY_SECONDS * attempt.tries)
         if topic.is_own_fills:
             log.critical("the notices of our own fills are refused, fills are seen late: %s", attempt.refusal)
         else:

@@ -22,7 +22,7 @@ from types import MappingProxyType
 import redis
 
 from aegis.broker import NotSent
-from kis.catalogue import Urgency
+from kis.catalogue import CallPriority
 from kis.serving import Step
 
 WINDOW_MS = 1_000
@@ -30,7 +30,7 @@ WINDOW_MS = 1_000
 # the second in which the broker counts it
 LEASE_MS = 2_000
 # a call that is sent later than this after it got its slot takes the slot again
-LEAVES_WITHIN_SECONDS = 0.5
+SENT_WITHIN_SECONDS = 0.5
 SLOW_SECONDS = 5.0
 # spaced calls that may be sent at once after a quiet period
 BURST = 2
@@ -41,15 +41,15 @@ SPACING = 1.04
 # a head start that no waiting time of other calls exceeds; milliseconds since 1970 have 13 digits
 STRICT_MS = 10**13
 # how much later than a chase's call of the same time a class is queued, in milliseconds
-HANDICAP_MS: Mapping[Urgency, int] = MappingProxyType(
+HANDICAP_MS: Mapping[CallPriority, int] = MappingProxyType(
     {
-        Urgency.STOP: -3 * STRICT_MS,
-        Urgency.CANCEL: -2 * STRICT_MS,
-        Urgency.ORDER: -STRICT_MS,
-        Urgency.CHASE: 0,
-        Urgency.ACCOUNT: 10_000,
-        Urgency.QUOTE: 20_000,
-        Urgency.BACKFILL: 60_000,
+        CallPriority.STOP: -3 * STRICT_MS,
+        CallPriority.CANCEL: -2 * STRICT_MS,
+        CallPriority.ORDER: -STRICT_MS,
+        CallPriority.CHASE: 0,
+        CallPriority.ACCOUNT: 10_000,
+        CallPriority.QUOTE: 20_000,
+        CallPriority.BACKFILL: 60_000,
     }
 )
 
@@ -165,12 +165,12 @@ class Slot:
         self._id = slot_id
         self._taken_at = time.monotonic()
 
-    def leave(self) -> None:
+    def mark_sent(self) -> None:
         """Mark that the call is sent now, and renew its slots if they were taken a while ago.
 
         The broker counts the call from now on. Raises NotSent if Redis is not reachable.
         """
-        if time.monotonic() - self._taken_at <= LEAVES_WITHIN_SECONDS:
+        if time.monotonic() - self._taken_at <= SENT_WITHIN_SECONDS:
             return
         try:
             self._throttles[0]._hold(
@@ -198,22 +198,22 @@ class Throttle:
     @contextmanager
     def slot(
         self,
-        urgency: Urgency,
+        priority: CallPriority,
         *,
         deadline_seconds: float,
-        first: "Throttle | None" = None,
+        also: "Throttle | None" = None,
         step: Step | None = None,
         is_command: bool = False,
     ) -> Iterator["Slot"]:
-        """Hold one slot for a call, and before it one of `first`. If both are free, that is one request to Redis.
+        """Hold one slot for a call, and before it one of `also`. If both are free, that is one request to Redis.
 
         A call of a stop's `step` queues from the time when the step started; its commands pass the reads of all steps.
         Raises NotSent if no slot becomes free in time, or Redis is not reachable.
         """
         # the id of the step comes first, so that steps of the same millisecond keep their order from call to call
-        slot_id, throttles = f"{step.id if step else ''}{uuid.uuid4().hex}", [first, self] if first else [self]
+        slot_id, throttles = f"{step.id if step else ''}{uuid.uuid4().hex}", [also, self] if also else [self]
         try:
-            _wait_for(throttles, slot_id, urgency, deadline_seconds, step, is_command=is_command)
+            _wait_for(throttles, slot_id, priority, deadline_seconds, step, is_command=is_command)
             yield Slot(throttles, slot_id)
         finally:
             _release_slots(throttles, slot_id)
@@ -253,13 +253,13 @@ class Throttle:
 def _wait_for(
     throttles: Sequence[Throttle],
     slot_id: str,
-    urgency: Urgency,
+    priority: CallPriority,
     deadline_seconds: float,
     step: Step | None = None,
     *,
     is_command: bool = False,
 ) -> None:
-    handicap = HANDICAP_MS[urgency] - (STRICT_MS if step and is_command else 0)
+    handicap = HANDICAP_MS[priority] - (STRICT_MS if step and is_command else 0)
     call_args: list[str | int | float] = [slot_id, handicap, LEASE_MS, BURST, int(handicap < 0)]
     started_at, remaining = time.monotonic(), list(throttles)
     while True:

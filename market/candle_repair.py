@@ -25,8 +25,8 @@ TURN_SECONDS = 20.0
 PAUSE = timedelta(minutes=1)
 REFUSALS_AT_MOST = 3
 
-Hole = tuple[str, Market, date]
-_refused_at: dict[Hole, datetime] = {}
+GapKey = tuple[str, Market, date]
+_refused_at: dict[GapKey, datetime] = {}
 
 
 def repair(broker: Broker, *, now: datetime) -> int:
@@ -37,7 +37,7 @@ def repair(broker: Broker, *, now: datetime) -> int:
 
 def _repair_in_turn(broker: Broker, now: datetime) -> int:
     ends_at, written, refusals = monotonic() + TURN_SECONDS, 0, 0
-    for gap in candles.with_holes(now - REACH):
+    for gap in candles.days_with_gaps(now - REACH):
         if monotonic() > ends_at or refusals == REFUSALS_AT_MOST:
             break
         if _was_refused_lately(gap, now):
@@ -55,12 +55,12 @@ def _repair_in_turn(broker: Broker, now: datetime) -> int:
             break
         if bars:
             log.info("%s on %s, %s: %d minutes repaired from the chart", code, market, day, len(bars))
-        candles.write_mended(bars)
+        candles.write_repaired_bars(bars)
         written += len(bars)
     return written
 
 
-def _was_refused_lately(gap: Hole, now: datetime) -> bool:
+def _was_refused_lately(gap: GapKey, now: datetime) -> bool:
     refused_at = _refused_at.get(gap)
     # a time in the future means that a rehearsal's clock was set back
     if refused_at is not None and timedelta(0) <= now - refused_at < PAUSE:

@@ -36,12 +36,12 @@ WRITE_HEARD = f"{_WRITE} WHERE market_candles.source <> '{CHART}'"
 WRITE_MENDED = f"{_WRITE} WHERE market_candles.source = '{PARTIAL}'"
 
 
-def write_heard(bars: Sequence[Bar]) -> None:
+def write_feed_bars(bars: Sequence[Bar]) -> None:
     """Store bars from the feed. Raises DatabaseError, and then stores none."""
     _write(WRITE_HEARD, bars, doubtful=PARTIAL)
 
 
-def write_mended(bars: Sequence[Bar]) -> None:
+def write_repaired_bars(bars: Sequence[Bar]) -> None:
     """Store repaired bars in place of stored bars with gaps. Raises DatabaseError, and then stores none."""
     _write(WRITE_MENDED, bars, doubtful=UNSURE)
 
@@ -107,7 +107,7 @@ def days_bars(code: str, market: Market, day: date) -> list[Bar]:
     return [replace(_bar(row), is_whole=row.source != PARTIAL) for row in rows]
 
 
-def newest(day: date) -> list[Bar]:
+def newest_bars(day: date) -> list[Bar]:
     """Return the newest bar of `day` of each stock on each venue: an aggregator resumes from it."""
     rows = _of(day).order_by("symbol", "venue", "-time").distinct("symbol", "venue")
     return [_bar(row) for row in rows]
@@ -121,7 +121,7 @@ def bars_of(code: str, market: Market, since: datetime, until: datetime) -> list
     return [_bar(row) for row in rows]
 
 
-def with_holes(since: datetime) -> list[tuple[str, Market, date]]:
+def days_with_gaps(since: datetime) -> list[tuple[str, Market, date]]:
     """Return the days with bars that need the chart, from `since` on: (code, venue, day), newest days first."""
     rows = MarketCandle.objects.filter(source=PARTIAL, time__gte=since).values_list("symbol", "venue", "time")
     days = {(code, Market(venue), at.astimezone(KST).date()) for code, venue, at in rows}

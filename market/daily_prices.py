@@ -27,12 +27,12 @@ PAGE = 100
 OVERLAP = timedelta(days=30)
 FIGURES = ["open", "high", "low", "close", "volume"]
 TURN_SECONDS = 20.0
-ERRAND = "backfill"
+LOCK_NAME = "backfill"
 
 Prices = Sequence[DayPrice]
 
 
-def sync(broker: Broker, codes: Iterable[str], *, last: date, now: datetime) -> int:
+def sync_daily_prices(broker: Broker, codes: Iterable[str], *, last: date, now: datetime) -> int:
     """Fetch the newest days of each stock up to `last`, a final day; return how many rows were stored.
 
     A stock that the broker refuses is logged and skipped. Raises NotSent, OutcomeUnknown.
@@ -112,7 +112,7 @@ def unfinished() -> list[str]:
     return list(PriceBackfill.objects.filter(is_done=False, failure="").values_list("pk", flat=True))
 
 
-def advance(broker: Broker, code: str, *, last: date, now: datetime) -> PriceBackfill:
+def fetch_next_page(broker: Broker, code: str, *, last: date, now: datetime) -> PriceBackfill:
     """Fetch the next page of a stock's backfill, newest days first. Raises NotSent, OutcomeUnknown: no change then."""
     row = PriceBackfill.objects.get(pk=code)
     first, until = _next_page(row, last)
@@ -177,15 +177,15 @@ def _catch_up(row: PriceBackfill, prices: Prices, last: date) -> None:
     row.is_done = row.reached is not None and row.reached <= row.since
 
 
-def carry_on(broker: Broker, *, last: date, now: datetime) -> int:
+def continue_backfill(broker: Broker, *, last: date, now: datetime) -> int:
     """Fetch pages of unfinished backfills for TURN_SECONDS at most; return how many pages."""
     ends_at, pages = monotonic() + TURN_SECONDS, 0
-    with advisory_lock(ERRAND) as is_ours:
+    with advisory_lock(LOCK_NAME) as is_ours:
         for code in unfinished() if is_ours else ():
             is_done = False
             while not is_done and monotonic() < ends_at:
                 try:
-                    row = advance(broker, code, last=last, now=now)
+                    row = fetch_next_page(broker, code, last=last, now=now)
                 except BrokerError as error:
                     log.info("the backfill of %s waits: %s", code, error)
                     return pages
@@ -198,4 +198,4 @@ def sync_missing(broker: Broker, codes: Iterable[str], *, now: datetime) -> None
     """Fetch the prices of the last final day for those of these stocks that lack them. Raises BrokerError."""
     last = queries.last_final_day(now)
     stored_codes = set(DailyPrice.objects.filter(date=last).values_list("stock_code", flat=True))
-    sync(broker, sorted(set(codes) - stored_codes), last=last, now=now)
+    sync_daily_prices(broker, sorted(set(codes) - stored_codes), last=last, now=now)

@@ -33,7 +33,7 @@ def minute_of(moment: datetime) -> datetime:
 
 
 @transaction.atomic
-def keep(figures: Figures, *, at: datetime) -> MarketMacro:
+def store_figures(figures: Figures, *, at: datetime) -> MarketMacro:
     """Set figures of the minute of `at`, by field, and calculate its basis if the index and the future are known."""
     row, _ = MarketMacro.objects.select_for_update().get_or_create(time=minute_of(at))
     for name, value in figures.items():
@@ -46,7 +46,7 @@ def keep(figures: Figures, *, at: datetime) -> MarketMacro:
     return row
 
 
-def keep_programs(figures: Mapping[str, Mapping[str, int]], *, at: datetime) -> None:
+def store_programs(figures: Mapping[str, Mapping[str, int]], *, at: datetime) -> None:
     """Set the program trading of each stock since the open, as of the minute of `at`. `figures` by code and field."""
     ProgramTrade.objects.bulk_create(
         [ProgramTrade(stock_code=code, time=minute_of(at), **values) for code, values in figures.items()],
@@ -56,7 +56,7 @@ def keep_programs(figures: Mapping[str, Mapping[str, int]], *, at: datetime) -> 
     )
 
 
-def sync(broker: Broker, *, now: datetime) -> MarketMacro | None:
+def sync_macro(broker: Broker, *, now: datetime) -> MarketMacro | None:
     """Request the figures that the current minute lacks; None if KRX is closed or no figure was received.
 
     A figure that cannot be read does not prevent the others.
@@ -72,7 +72,7 @@ def sync(broker: Broker, *, now: datetime) -> MarketMacro | None:
             log.info("%s is not available: %s", name, refusal)
         except BrokerError as error:
             log.warning("%s cannot be read now: %s", name, error)
-    return keep(figures, at=now) if figures else None
+    return store_figures(figures, at=now) if figures else None
 
 
 def _missing_figures(broker: Broker, row: MarketMacro, now: datetime) -> Iterable[tuple[str, Callable[[], Figures]]]:

@@ -59,7 +59,7 @@ class Snapshot:
     expected_qty: int
 
 
-def keep(codes: Iterable[str], *, until: datetime, market: Market = Market.KRX) -> None:
+def request_books(codes: Iterable[str], *, until: datetime, market: Market = Market.KRX) -> None:
     """Request that the books of these stocks are received and stored `until` then; the longest request counts.
 
     Raises ValueError if a text is neither a code nor the name of exactly one stock.
@@ -69,7 +69,7 @@ def keep(codes: Iterable[str], *, until: datetime, market: Market = Market.KRX) 
         cursor.execute(KEEP, {"codes": stocks, "venue": market.value, "until": until})
 
 
-def wanted(now: datetime) -> list[tuple[Market, str]]:
+def requested_books(now: datetime) -> list[tuple[Market, str]]:
     """Return the books that are requested now, in the order of the requests."""
     rows = KeptBook.objects.filter(until__gt=now).order_by("pk").values_list("venue", "stock_code")
     return [(Market(venue), code) for venue, code in rows]
@@ -90,7 +90,7 @@ def _row(book: Snapshot) -> tuple[object, ...]:
     return (book.time, book.code, book.market.value, *texts, *totals)
 
 
-def newest(code: str, *, now: datetime, market: Market = Market.KRX) -> Snapshot | None:
+def newest_book(code: str, *, now: datetime, market: Market = Market.KRX) -> Snapshot | None:
     """Return the newest snapshot of today, None if there is none. It may be old: check its `time`."""
     midnight = now.astimezone(KST).replace(hour=0, minute=0, second=0, microsecond=0)
     return next(iter(_read("DESC", code, market, midnight, midnight + timedelta(days=1), 1)), None)

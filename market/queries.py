@@ -104,7 +104,7 @@ def canonical_codes(printed: Collection[str]) -> dict[str, str]:
     return code_by_printed
 
 
-def days_over(now: datetime) -> bool:
+def is_day_over(now: datetime) -> bool:
     """Whether the last phase of today, a trading day, has ended: its prices are final."""
     phases = today(now)
     return bool(phases) and now.astimezone(KST).time() >= max(phase.ends_at for phase in phases)
@@ -113,7 +113,7 @@ def days_over(now: datetime) -> bool:
 def last_final_day(now: datetime) -> date:
     """Return the newest trading day whose last phase is over."""
     day = now.astimezone(KST).date()
-    if days_over(now):
+    if is_day_over(now):
         return day
     while True:
         day -= timedelta(days=1)

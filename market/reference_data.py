@@ -83,7 +83,7 @@ def _keep_day(day: date, row: TradingDay | None, broker_is_open: bool | None, *,
     }
     day_row, _ = TradingDay.objects.update_or_create(pk=day, defaults=defaults)
     if [session.as_phase() for session in day_row.sessions.all()] != _phases(day_row):
-        lay_phases(day_row)
+        reset_phases(day_row)
 
 
 def _phases(day: TradingDay) -> list[Phase]:
@@ -93,7 +93,7 @@ def _phases(day: TradingDay) -> list[Phase]:
 
 
 @transaction.atomic
-def lay_phases(day: TradingDay) -> None:
+def reset_phases(day: TradingDay) -> None:
     """Replace a day's phases by those of the rules of its kind."""
     day.sessions.all().delete()
     TradingSession.objects.bulk_create(
@@ -116,7 +116,7 @@ def correct_day(day: TradingDay, *, by_the_rules: bool, now: datetime) -> None:
     day.source, day.synced_at = TradingDay.Source.OPERATOR, now
     day.save(update_fields=["source", "synced_at"])
     if by_the_rules:
-        lay_phases(day)
+        reset_phases(day)
 
 
 def sync_stock(broker: Broker, code: str, *, now: datetime) -> Stock:

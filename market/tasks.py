@@ -24,7 +24,7 @@ def make_partitions() -> None:
 def backfill() -> None:
     """Continue the backfill of daily prices."""
     now = clock.now()
-    daily_prices.carry_on(broker(), last=queries.last_final_day(now), now=now)
+    daily_prices.continue_backfill(broker(), last=queries.last_final_day(now), now=now)
 
 
 @shared_task
@@ -36,7 +36,7 @@ def sync_listings() -> None:
 @shared_task
 def sync_macro() -> None:
     """Request the figures of the whole market that the current minute lacks."""
-    macro.sync(broker(), now=clock.now())
+    macro.sync_macro(broker(), now=clock.now())
 
 
 @shared_task

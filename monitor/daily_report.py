@@ -1,6 +1,7 @@
 """The daily report: the day in a few lines and one picture, written when its last phase is over."""
 
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
@@ -14,30 +15,32 @@ from PIL import Image, ImageDraw, ImageFont
 from aegis.lifecycle import UNSETTLED
 from aegis.sessions import KST
 from market import queries
-from notify.alerts import DESK, Notification, write
+from notify.alerts import DESK, Notification, write_messages
 from notify.models import Message, NotificationKind
 from orders.models import Reconciliation, TradeExecution, TradeOrder
 from portfolio.models import AccountSnapshot
 
 WIDTH, HEIGHT, MARGIN = 960, 480, 64
 PAPER, INK, GRID, RISE, FALL = "#ffffff", "#223f49", "#d9e2e4", "#d24b3e", "#2f6fb7"
-POINTS_AT_MOST = 800
+MAX_POINTS = 800
 
 
-def tell_day(channels: Sequence[str], *, now: datetime) -> bool:
+def write_report(channels: Sequence[str], *, now: datetime) -> bool:
     """Write the day's report once its last phase is over; return False if it is not due or is already written."""
     today = now.astimezone(KST).date()
     event = f"report:{today}"
-    if not queries.days_over(now) or Message.objects.filter(event=event, channel=DESK).exists():
+    if not queries.is_day_over(now) or Message.objects.filter(event=event, channel=DESK).exists():
         return False
     with translation.override(settings.LANGUAGE_CODE):
-        points = equity(today)
-        picture = draw(points, f"{today:%Y-%m-%d}") if len(points) > 1 else None
-        write([Notification(event, NotificationKind.REPORT, text(today), now, picture=picture)], channels, now=now)
+        points = equity_by_minute(today)
+        picture = draw_chart(points, f"{today:%Y-%m-%d}") if len(points) > 1 else None
+        write_messages(
+            [Notification(event, NotificationKind.REPORT, report_text(today), now, picture=picture)], channels, now=now
+        )
     return True
 
 
-def text(day: date) -> str:
+def report_text(day: date) -> str:
     """Return the report of a day as text."""
     start = datetime.combine(day, time(), KST)
     fills = TradeExecution.objects.filter(executed_at__range=(start, start + timedelta(days=1)), voided_at=None)
@@ -73,15 +76,15 @@ def text(day: date) -> str:
     return "\n".join(lines)
 
 
-def equity(day: date) -> list[tuple[datetime, int]]:
-    """Return the total asset of a day in won, at most one point per minute."""
+def equity_by_minute(day: date) -> list[tuple[datetime, int]]:
+    """Return the total asset of a day in won, at most one point per minute and `MAX_POINTS` in all."""
     start = datetime.combine(day, time(), KST)
     rows = AccountSnapshot.objects.filter(timestamp__range=(start, start + timedelta(days=1))).order_by("timestamp")
     by_minute = {
         at.replace(second=0, microsecond=0): total for at, total in rows.values_list("timestamp", "total_asset")
     }
     points = list(by_minute.items())
-    return points[:: max(1, len(points) // POINTS_AT_MOST)]
+    return points[:: max(1, math.ceil(len(points) / MAX_POINTS))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +100,7 @@ class Scale:
         return self.start + (value - self.low) / ((self.high - self.low) or 1) * (self.end - self.start)
 
 
-def draw(points: Sequence[tuple[datetime, int]], title: str) -> bytes:
+def draw_chart(points: Sequence[tuple[datetime, int]], title: str) -> bytes:
     """Return a PNG with the total asset as a line: red if it rose over the day, else blue, as on Korean screens."""
     values = [value for _at, value in points]
     spread = max(values) - min(values) or max(1, abs(values[0]) // 1000)

@@ -17,6 +17,7 @@ from datetime import date, datetime, timedelta
 import redis
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, close_old_connections, connection
+from django.db.models import Q, Subquery
 from django.utils import translation
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
@@ -41,21 +42,21 @@ from portfolio.service import PortfolioService
 log = logging.getLogger(__name__)
 
 ALARM_SECONDS = 60.0
-LOOK_SECONDS = 5.0
+CHECK_SECONDS = 5.0
 JUDGE_SECONDS = 1.0
 # the outage is over if every subject worked within this time
-WELL_SECONDS = 15.0
+RECOVERY_SECONDS = 15.0
 RETRY_SECONDS = 5.0
-STOPS_AT_MOST = 60
+MAX_STOPS_LISTED = 60
 # failed reads of the order list before it counts as an outage: the next read follows within a minute
-FAILURES = 2
+MIN_FAILURES = 2
 # the list is read each minute, and a read may take half a minute: from this age on the next one is overdue
 LIST_DUE = timedelta(seconds=90)
 _GUARDING = (StopRule.State.ARMED, StopRule.State.TRIGGERED, StopRule.State.ORDERED)
 
 
 @dataclass(frozen=True, slots=True)
-class Guarded:
+class GuardedStop:
     """A stop, with the data that an operator needs to act in the broker's app. `limit` is in won, None if unknown."""
 
     code: str
@@ -77,7 +78,7 @@ class Guarded:
 class View:
     """The last data read: the stops that are not over, and the phases of a day."""
 
-    stops: Sequence[Guarded] = ()
+    stops: Sequence[GuardedStop] = ()
     day: date = date.min
     phases: Sequence[Phase] = ()
 
@@ -102,26 +103,26 @@ class View:
         return self.phases if day == self.day else calendar.phases_by_library(day)
 
 
-class NotWell(Exception):
+class CheckFailed(Exception):
     """The subject of a check does not work now."""
 
 
 @dataclass(slots=True)
-class Look:
+class DeadManCheck:
     """A check of something that must work, and the time when that last worked, by the monotonic clock.
 
-    `run` returns for how many seconds its subject has not worked, 0 if it works. If `run` raises, `well_at` stays.
+    `run` returns for how many seconds its subject has not worked, 0 if it works. If `run` raises, `worked_at` stays.
     """
 
     why: str
     run: Callable[[], float]
-    well_at: float = field(default_factory=time.monotonic)
+    worked_at: float = field(default_factory=time.monotonic)
 
-    def take(self) -> None:
+    def run_once(self) -> None:
         try:
             close_old_connections()
-            self.well_at = time.monotonic() - self.run()
-        except (NotWell, DatabaseError, InterfaceError, redis.RedisError) as error:
+            self.worked_at = time.monotonic() - self.run()
+        except (CheckFailed, DatabaseError, InterfaceError, redis.RedisError) as error:
             log.info("%s: %s", self.why, error)
             with contextlib.suppress(DatabaseError, InterfaceError):
                 connection.close()
@@ -129,7 +130,7 @@ class Look:
             log.exception(self.why)
 
     def bad_seconds(self, now: float) -> float:
-        return now - self.well_at
+        return now - self.worked_at
 
 
 class Outlet:
@@ -141,7 +142,7 @@ class Outlet:
         self._texts: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.thread = threading.Thread(target=self._run, name=f"dead-man-{channel.name}", daemon=True)
 
-    def tell(self, text: str) -> None:
+    def send(self, text: str) -> None:
         self._texts.put(text)
 
     def _run(self) -> None:
@@ -156,7 +157,7 @@ class Outlet:
     def _try_send(self, text: str) -> bool:
         """Send a text once; return whether it needs no retry: it was sent, or never can be."""
         try:
-            self._channel.tell(text, None)
+            self._channel.send(text, None)
         except Undelivered as error:
             log.error("%s: %s", self._channel.name, error)
             return error.is_final
@@ -176,26 +177,26 @@ class DeadMan:
         stop: threading.Event,
         *,
         alarm_seconds: float = ALARM_SECONDS,
-        look_seconds: float = LOOK_SECONDS,
-        well_seconds: float = WELL_SECONDS,
+        check_seconds: float = CHECK_SECONDS,
+        recovery_seconds: float = RECOVERY_SECONDS,
     ) -> None:
         self._now = now
         self._stop = stop
         self._alarm_seconds = alarm_seconds
-        self._look_seconds = look_seconds
-        self._well_seconds = well_seconds
+        self._check_seconds = check_seconds
+        self._recovery_seconds = recovery_seconds
         self._outlets = [Outlet(channel, stop) for channel in channels]
         self._view = View()
         self._guarded_since: float | None = None
         self._reported_since: float | None = None
         self._priced_at = time.monotonic()
         self._news: queue.SimpleQueue[Notification] = queue.SimpleQueue()
-        self.looks = (
-            Look(gettext_noop("the database does not answer"), self._read),
-            Look(gettext_noop("no prices are seen"), self._prices),
-            Look(gettext_noop("no orders can be sent"), self._orders),
+        self.checks = (
+            DeadManCheck(gettext_noop("the database does not answer"), self._read),
+            DeadManCheck(gettext_noop("no prices are seen"), self._prices),
+            DeadManCheck(gettext_noop("no orders can be sent"), self._orders),
         )
-        threads = [threading.Thread(target=self._repeat, args=(look,), daemon=True) for look in self.looks]
+        threads = [threading.Thread(target=self._repeat, args=(check,), daemon=True) for check in self.checks]
         judge = threading.Thread(target=self._judge, name="dead-man", daemon=True)
         self.threads = [*threads, judge, *(outlet.thread for outlet in self._outlets)]
 
@@ -203,11 +204,11 @@ class DeadMan:
         for thread in self.threads:
             thread.start()
 
-    def _repeat(self, look: Look) -> None:
+    def _repeat(self, check: DeadManCheck) -> None:
         try:
             while not self._stop.is_set():
-                look.take()
-                self._stop.wait(self._look_seconds)
+                check.run_once()
+                self._stop.wait(self._check_seconds)
         finally:
             connection.close()
 
@@ -225,18 +226,18 @@ class DeadMan:
         guarded_stops = []
         for row in rows:
             average = averages.get(row.stock_code)
-            limit = rules.limit(row.rule(average)) if average is not None else None
+            limit = rules.trigger_limit(row.rule(average)) if average is not None else None
             is_selling = row.state != StopRule.State.ARMED
             kind = _KINDS[row.kind]
             venues = row.venues if row.stock_code in on_nxt else row.venues & {Market.KRX}
-            guarded_stops.append(Guarded(row.stock_code, row.stock_name, kind, limit, is_selling, venues))
+            guarded_stops.append(GuardedStop(row.stock_code, row.stock_name, kind, limit, is_selling, venues))
         self._view = View(guarded_stops, now.astimezone(KST).date(), queries.today(now))
         self._write_down(now)
         return 0.0
 
     def _write_down(self, now: datetime) -> None:
         while not self._news.empty():
-            alerts.write([self._news.get()], [], now=now)
+            alerts.write_messages([self._news.get()], [], now=now)
 
     def _prices(self) -> float:
         """Return the age in seconds of the newest sign of a price: market data, or a polled quote of a stop's stock.
@@ -261,7 +262,7 @@ class DeadMan:
 
         In KRX's regular session one feed always has data, except in a circuit breaker.
         """
-        if not (status.hears_pulse and self._view.is_regular(now)):
+        if not (status.has_reference_feed and self._view.is_regular(now)):
             return True
         return MarketHalt.objects.filter(kind=HaltKind.CIRCUIT_BREAKER, ended_at=None).exists()
 
@@ -270,7 +271,7 @@ class DeadMan:
         for which the next poll has been due.
         """
         armed = StopRule.objects.filter(state=StopRule.State.ARMED)
-        for polled_at, pause in armed.values_list("looks__asked_at", "looks__pause"):
+        for polled_at, pause in armed.values_list("poll_state__asked_at", "poll_state__pause"):
             # a time in the future is from before a rehearsal's clock was set back
             if polled_at and polled_at <= now.timestamp():
                 yield max(0.0, now.timestamp() - polled_at - ((pause or 0.0) if is_quiet else 0.0))
@@ -278,40 +279,34 @@ class DeadMan:
     def _orders(self) -> float:
         """Return for how many seconds the order list has failed or been overdue, so that no order can be sent.
 
-        Raises NotWell if no worker consumes the queue of stop sales.
+        Raises CheckFailed if no worker consumes the queue of stop sales, or no list was ever read.
         """
         if "urgent" not in health.consumers.queues():
-            raise NotWell("no worker sells for stops")
-        return max(self._list_failing_seconds(), self._list_overdue_seconds())
-
-    def _list_overdue_seconds(self) -> float:
-        """Return for how many seconds the next read of the order list is overdue. A read that has not ended is no read.
-
-        Raises NotWell if no list was ever read.
-        """
+            raise CheckFailed("no worker sells for stops")
         now = self._now()
-        read_times = Reconciliation.objects.filter(outcome__in=reconcile.READ, at__lte=now).values_list("at", flat=True)
-        newest = read_times.first()
-        if newest is None:
-            raise NotWell("the order list was never read")
-        return max(0.0, (now - newest - LIST_DUE).total_seconds())
+        read_at, failed_at = self._newest_read_and_failures(now)
+        overdue_seconds = (now - read_at - LIST_DUE).total_seconds()
+        failing_seconds = (now - failed_at[0]).total_seconds() if len(failed_at) >= MIN_FAILURES else 0.0
+        return max(0.0, overdue_seconds, failing_seconds)
 
-    def _list_failing_seconds(self) -> float:
-        """Return for how many seconds the broker's order list has failed, 0 if it does not fail."""
-        ended = Reconciliation.objects.exclude(outcome=Reconciliation.Outcome.BEGUN)
-        newest_read = ended.filter(outcome__in=reconcile.READ).first()
-        failed = ended.filter(outcome=Reconciliation.Outcome.FAILED)
-        if newest_read is not None:
-            failed = failed.filter(pk__gt=newest_read.pk)
-        times = list(failed.order_by("pk").values_list("at", flat=True)[:FAILURES])
-        if len(times) < FAILURES:
-            return 0.0
-        return max(0.0, (self._now() - times[0]).total_seconds())
+    def _newest_read_and_failures(self, now: datetime) -> tuple[datetime, Sequence[datetime]]:
+        """Return the time of the newest read of the order list, and of the first failures after it. One query.
+
+        A read that has not ended is no read. Raises CheckFailed if no list was ever read.
+        """
+        until_now = Reconciliation.objects.filter(at__lte=now)
+        newest_read = Subquery(until_now.filter(outcome__in=reconcile.READ).values("pk")[:1])
+        is_read_or_failed = Q(pk=newest_read) | Q(outcome=Reconciliation.Outcome.FAILED)
+        rows = until_now.filter(is_read_or_failed, pk__gte=newest_read).order_by("pk")
+        times = list(rows.values_list("at", flat=True)[: 1 + MIN_FAILURES])
+        if not times:
+            raise CheckFailed("the order list was never read")
+        return times[0], times[1:]
 
     # --- judging: memory only
 
     def _judge(self) -> None:
-        while not self._stop.wait(min(JUDGE_SECONDS, self._look_seconds)):
+        while not self._stop.wait(min(JUDGE_SECONDS, self._check_seconds)):
             try:
                 self.judge(time.monotonic())
             except Exception:  # this thread must not end: no other one reports the outage
@@ -324,23 +319,23 @@ class DeadMan:
             self._guarded_since = None
         elif self._guarded_since is None:
             self._guarded_since = now
-        worst = max(look.bad_seconds(now) for look in self.looks)
+        worst = max(check.bad_seconds(now) for check in self.checks)
         if self._reported_since is not None:
-            if worst < self._well_seconds:
+            if worst < self._recovery_seconds:
                 self._report_over(now)
         elif self._guarded_since is not None and min(worst, now - self._guarded_since) >= self._alarm_seconds:
             self._reported_since = now - min(worst, now - self._guarded_since)
             self._send(self._alarm(view, now))
 
     def _alarm(self, view: View, now: float) -> str:
-        failing = [look for look in self.looks if look.bad_seconds(now) >= self._well_seconds]
+        failing = [check for check in self.checks if check.bad_seconds(now) >= self._recovery_seconds]
         with translation.override(settings.LANGUAGE_CODE):
             head = _(
                 "ALARM: for {seconds:,.0f} s AEGIS cannot guard its stops ({why}). Act in the broker's app if need be:"
-            ).format(seconds=now - (self._reported_since or now), why=", ".join(_(look.why) for look in failing))
-            lines = [head, *map(str, view.stops[:STOPS_AT_MOST])]
-            if len(view.stops) > STOPS_AT_MOST:
-                lines.append(_("and {count} more").format(count=len(view.stops) - STOPS_AT_MOST))
+            ).format(seconds=now - (self._reported_since or now), why=", ".join(_(check.why) for check in failing))
+            lines = [head, *map(str, view.stops[:MAX_STOPS_LISTED])]
+            if len(view.stops) > MAX_STOPS_LISTED:
+                lines.append(_("and {count} more").format(count=len(view.stops) - MAX_STOPS_LISTED))
         return "\n".join(lines)
 
     def _report_over(self, now: float) -> None:
@@ -353,7 +348,7 @@ class DeadMan:
         at = self._now()
         log.critical("%s", text)
         for outlet in self._outlets:
-            outlet.tell(text)
+            outlet.send(text)
         # the desk shows it once the database answers
         self._news.put(Notification(f"dead-man:{at:%Y%m%d%H%M%S%f}", NotificationKind.ALARM, text, at))
 

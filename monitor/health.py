@@ -35,15 +35,15 @@ QUEUES = ("urgent", "orders", "sync", "notify", "stream")
 BEAT_SECONDS = 25.0
 NOTIFIER_SECONDS = 30.0
 # three missed turns of the schedule
-LOOK_SECONDS, BALANCE_SECONDS, BALANCE_CLOSED_SECONDS = 180, 180, 1800
+RECONCILIATION_SECONDS, BALANCE_SECONDS, BALANCE_CLOSED_SECONDS = 180, 180, 1800
 DEPTH = 200
-UNKNOWN_FOR = timedelta(minutes=5)
-UNTOLD_FOR = timedelta(minutes=10)
+UNKNOWN_PERIOD = timedelta(minutes=5)
+UNDELIVERED_PERIOD = timedelta(minutes=10)
 # how long the check of messages fails because of a message that was given up
-GIVEN_UP_FOR = timedelta(hours=24)
+GIVEN_UP_PERIOD = timedelta(hours=24)
 DISK_FREE = 0.05
 INSPECT_SECONDS = 1.0
-INSPECTED_FOR = 15.0
+INSPECTION_PERIOD_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,21 +60,21 @@ class Check:
         return not self.text
 
 
-Look = Callable[[datetime], str]
+CheckFunction = Callable[[datetime], str]
 
 
-def database(now: datetime) -> str:
+def check_database_connection(now: datetime) -> str:
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1")
     return ""
 
 
-def shared_redis(now: datetime) -> str:
+def check_shared_redis(now: datetime) -> str:
     factory.store().ping()
     return ""
 
 
-def socket(now: datetime) -> str:
+def check_socket(now: datetime) -> str:
     status = factory.stream_status()
     if status.is_alive:
         return ""
@@ -84,25 +84,27 @@ def socket(now: datetime) -> str:
             refused=", ".join(status.refused.values()) or "-"
         )
     return _("the socket is {state} for {seconds} s: {why}").format(
-        state=status.state, seconds=seconds, why=status.lost_why or "-"
+        state=status.state, seconds=seconds, why=status.lost_reason or "-"
     )
 
 
-def feeds(now: datetime) -> str:
+def check_feeds(now: datetime) -> str:
     """Check that the socket receives the feeds of holdings and of stocks with a stop."""
     status = factory.stream_status()
-    if not status.is_alive or not status.unheard:
+    if not status.is_alive or not status.missing_vital:
         return ""
     template = _("{count} feeds of holdings or stops are not received, and their prices are late: {names}")
-    return template.format(count=len(status.unheard), names=", ".join(status.unheard))
+    return template.format(count=len(status.missing_vital), names=", ".join(status.missing_vital))
 
 
-def keys(now: datetime) -> str:
+def check_app_keys(now: datetime) -> str:
     """Check that every app key has a socket that the broker does not refuse."""
     if len(app_keys := factory.stream_status().keys) <= 1:
         return ""
     down = [
-        _("key {number}: {why}").format(number=key.number, why=key.why or key.state) for key in app_keys if key.is_down
+        _("key {number}: {why}").format(number=key.number, why=key.reason or key.state)
+        for key in app_keys
+        if key.is_down
     ]
     template = _(
         "{count} of {total} app keys have no socket; the others have taken over their feeds as far as there is room:"
@@ -111,7 +113,7 @@ def keys(now: datetime) -> str:
     return template.format(count=len(down), total=len(app_keys), names="; ".join(down)) if down else ""
 
 
-def look(now: datetime) -> str:
+def check_reconciliation(now: datetime) -> str:
     """Check that the broker's list of orders was read recently. Outside trading hours nothing depends on it."""
     if not queries.is_any_market_open(now):
         return ""
@@ -119,7 +121,7 @@ def look(now: datetime) -> str:
     if completed is None:
         return _("the broker's list of orders was never read")
     age = int((now - completed.at).total_seconds())
-    if age <= LOOK_SECONDS:
+    if age <= RECONCILIATION_SECONDS:
         return ""
     newest = Reconciliation.objects.first()
     return _("the broker's list of orders was last read {age:,} s ago: {why}").format(
@@ -127,7 +129,7 @@ def look(now: datetime) -> str:
     )
 
 
-def unread(now: datetime) -> str:
+def check_unread_lines(now: datetime) -> str:
     """Check that each line of the broker's newest list could be read."""
     newest = Reconciliation.objects.first()
     if newest is None or newest.outcome != Reconciliation.Outcome.PARTLY:
@@ -135,7 +137,7 @@ def unread(now: datetime) -> str:
     return _("orders in the broker's list cannot be read, and are left out: {why}").format(why=newest.error)
 
 
-def balance(now: datetime) -> str:
+def check_balance(now: datetime) -> str:
     """Check that the newest balance is not older than the schedule allows."""
     max_age = BALANCE_SECONDS if queries.is_any_market_open(now) else BALANCE_CLOSED_SECONDS
     newest = AccountSnapshot.objects.order_by("-timestamp").values_list("timestamp", flat=True).first()
@@ -145,15 +147,15 @@ def balance(now: datetime) -> str:
     return "" if age <= max_age else _("the balance was last read {age:,} s ago").format(age=age)
 
 
-def beat(now: datetime) -> str:
+def check_beat(now: datetime) -> str:
     return _silent(pulse_age("beat"), BEAT_SECONDS, _("beat, which starts every periodic task"))
 
 
-def notifier(now: datetime) -> str:
+def check_notifier(now: datetime) -> str:
     return _silent(pulse_age("notifier"), NOTIFIER_SECONDS, _("notifier"))
 
 
-def telegram(now: datetime) -> str:
+def check_telegram(now: datetime) -> str:
     if not settings.TELEGRAM_TOKEN:
         return ""
     return _silent(pulse_age("telegram"), NOTIFIER_SECONDS * 4, _("the Telegram bot"))
@@ -164,7 +166,7 @@ def pulse_age(name: str) -> float | None:
     return heartbeat.age(factory.store(), factory.stream_key(f"pulse:{name}"))
 
 
-def live(name: str) -> None:
+def give_sign_of_life(name: str) -> None:
     """Give a sign of life. Without Redis it is only logged: no process could read it."""
     try:
         heartbeat.beat(factory.store(), factory.stream_key(f"pulse:{name}"))
@@ -178,19 +180,19 @@ def _silent(age: float | None, max_age: float, who: str) -> str:
     return "" if age <= max_age else _("{who}: no sign of life for {age:,.0f} s").format(who=who, age=age)
 
 
-def queues(now: datetime) -> str:
+def check_queues(now: datetime) -> str:
     """Check that each queue has a worker that consumes it."""
     idle = [name for name in QUEUES if name not in consumers.queues()]
     return _("no worker consumes {names}").format(names=", ".join(idle)) if idle else ""
 
 
-def depth(now: datetime) -> str:
-    long_queues = {name: count for name, count in depths().items() if count > DEPTH}
+def check_queue_depth(now: datetime) -> str:
+    long_queues = {name: count for name, count in queue_depths().items() if count > DEPTH}
     lengths = ", ".join(f"{name} {count:,}" for name, count in long_queues.items())
     return _("tasks pile up: {words}").format(words=lengths) if long_queues else ""
 
 
-def depths() -> dict[str, int]:
+def queue_depths() -> dict[str, int]:
     """Return the number of waiting tasks in each queue, over all priorities. Raises redis.RedisError."""
     options = settings.CELERY_BROKER_TRANSPORT_OPTIONS
     # Celery has a separate list for the messages of each priority except the first
@@ -204,16 +206,16 @@ def depths() -> dict[str, int]:
     return {name: sum(lengths[n * count : (n + 1) * count]) for n, name in enumerate(QUEUES)}
 
 
-def unknown(now: datetime) -> str:
-    count = TradeOrder.objects.filter(status=Status.UNKNOWN, status_at__lt=now - UNKNOWN_FOR).count()
+def check_unknown_orders(now: datetime) -> str:
+    count = TradeOrder.objects.filter(status=Status.UNKNOWN, status_at__lt=now - UNKNOWN_PERIOD).count()
     template = _("{count} orders have an unknown outcome for over {minutes} minutes")
-    return template.format(count=count, minutes=UNKNOWN_FOR.seconds // 60) if count else ""
+    return template.format(count=count, minutes=UNKNOWN_PERIOD.seconds // 60) if count else ""
 
 
-def untold(now: datetime) -> str:
+def check_undelivered(now: datetime) -> str:
     """Check that no channel is dead and no message was given up recently. The other channels report a failure."""
-    waiting = Q(state__in=[Message.State.WAITING, Message.State.SENDING], at__lt=now - UNTOLD_FOR)
-    given_up = Q(state=Message.State.FAILED, at__gte=now - GIVEN_UP_FOR)
+    waiting = Q(state__in=[Message.State.WAITING, Message.State.SENDING], at__lt=now - UNDELIVERED_PERIOD)
+    given_up = Q(state=Message.State.FAILED, at__gte=now - GIVEN_UP_PERIOD)
     newest = Message.objects.filter(waiting | given_up).order_by("channel", "-id").distinct("channel")
     rows = newest.values_list("channel", "state", "error")
     late = [_channel(name, error) for name, state, error in rows if state != Message.State.FAILED]
@@ -221,7 +223,7 @@ def untold(now: datetime) -> str:
     failures = []
     if late:
         template = _("messages wait for over {minutes} minutes: {names}")
-        failures.append(template.format(minutes=UNTOLD_FOR.seconds // 60, names=", ".join(late)))
+        failures.append(template.format(minutes=UNDELIVERED_PERIOD.seconds // 60, names=", ".join(late)))
     if lost:
         failures.append(_("messages were given up and not delivered: {names}").format(names=", ".join(lost)))
     return "; ".join(failures)
@@ -231,39 +233,39 @@ def _channel(name: str, error: str) -> str:
     return f"{name} ({error})" if error else name
 
 
-def day_loss(now: datetime) -> str:
+def check_day_loss(now: datetime) -> str:
     """Check that the daily loss can be calculated, if a limit for it is set."""
     is_limited = settings.MAX_DAILY_LOSS_WON or settings.MAX_DAILY_LOSS_PERCENT
     return daily_loss.todays(now).unknown if is_limited else ""
 
 
-def disk(now: datetime) -> str:
+def check_disk(now: datetime) -> str:
     usage = shutil.disk_usage(settings.BASE_DIR)
     free = usage.free / usage.total
     return "" if free >= DISK_FREE else _("the disk has little free space: {percent:.1f}%").format(percent=free * 100)
 
 
-CHECKS: Sequence[tuple[str, Look, timedelta]] = (
-    ("database", database, timedelta(seconds=10)),
-    ("redis", shared_redis, timedelta(seconds=10)),
-    ("socket", socket, timedelta(seconds=60)),
-    ("feeds", feeds, timedelta(seconds=60)),
-    ("keys", keys, timedelta(seconds=60)),
-    ("reconciliation", look, timedelta(seconds=60)),
-    ("unread", unread, timedelta(0)),
-    ("balance", balance, timedelta(seconds=60)),
-    ("beat", beat, timedelta(seconds=30)),
-    ("queues", queues, timedelta(seconds=30)),
-    ("depth", depth, timedelta(seconds=60)),
-    ("notifier", notifier, timedelta(seconds=60)),
-    ("telegram", telegram, timedelta(seconds=60)),
-    ("unknown", unknown, timedelta(0)),
-    ("untold", untold, timedelta(0)),
-    ("day loss", day_loss, timedelta(minutes=3)),
-    ("disk", disk, timedelta(seconds=60)),
+CHECKS: Sequence[tuple[str, CheckFunction, timedelta]] = (
+    ("database", check_database_connection, timedelta(seconds=10)),
+    ("redis", check_shared_redis, timedelta(seconds=10)),
+    ("socket", check_socket, timedelta(seconds=60)),
+    ("feeds", check_feeds, timedelta(seconds=60)),
+    ("keys", check_app_keys, timedelta(seconds=60)),
+    ("reconciliation", check_reconciliation, timedelta(seconds=60)),
+    ("unread", check_unread_lines, timedelta(0)),
+    ("balance", check_balance, timedelta(seconds=60)),
+    ("beat", check_beat, timedelta(seconds=30)),
+    ("queues", check_queues, timedelta(seconds=30)),
+    ("depth", check_queue_depth, timedelta(seconds=60)),
+    ("notifier", check_notifier, timedelta(seconds=60)),
+    ("telegram", check_telegram, timedelta(seconds=60)),
+    ("unknown", check_unknown_orders, timedelta(0)),
+    ("untold", check_undelivered, timedelta(0)),
+    ("day loss", check_day_loss, timedelta(minutes=3)),
+    ("disk", check_disk, timedelta(seconds=60)),
 )
 # checks whose failure does not make AEGIS unready: a load balancer need not react to it
-NOT_READY = ("day loss", "feeds", "keys", "unread", "unknown", "untold", "telegram")
+NOT_IN_READINESS = ("day loss", "feeds", "keys", "unread", "unknown", "untold", "telegram")
 
 
 def check(now: datetime) -> list[Check]:
@@ -271,7 +273,7 @@ def check(now: datetime) -> list[Check]:
     return [Check(name, _run_check(run, now), patience) for name, run, patience in CHECKS]
 
 
-def _run_check(run: Look, now: datetime) -> str:
+def _run_check(run: CheckFunction, now: datetime) -> str:
     try:
         return run(now)
     except (DatabaseError, InterfaceError) as error:
@@ -289,7 +291,7 @@ def _first_line(error: Exception) -> str:
 
 
 class Consumers:
-    """The queues that workers consume, by the workers' own answers. An answer is kept for `INSPECTED_FOR` seconds."""
+    """The queues that workers consume, by their own answers. An answer is kept for `INSPECTION_PERIOD_SECONDS`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -299,7 +301,7 @@ class Consumers:
     def queues(self) -> frozenset[str]:
         """Return the queues that some worker consumes. Raises redis.RedisError."""
         with self._lock:
-            if time.monotonic() - self._asked_at > INSPECTED_FOR:
+            if time.monotonic() - self._asked_at > INSPECTION_PERIOD_SECONDS:
                 factory.store().ping()  # raises at once if Redis is down, where Celery would retry for long
                 replies = current_app.control.broadcast("active_queues", reply=True, timeout=INSPECT_SECONDS) or []
                 queue_lists = [queues for reply in replies for queues in reply.values()]
@@ -307,7 +309,7 @@ class Consumers:
                 self._asked_at = time.monotonic()
             return self._queues
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         self._asked_at = float("-inf")
 
 

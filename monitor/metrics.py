@@ -33,10 +33,10 @@ log = logging.getLogger(__name__)
 COMMIT_SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 POST_SECONDS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 # more than the reconciliations of a day
-LOOKS_AT_MOST = 5_000
+MAX_RECONCILIATIONS = 5_000
 
 
-def render(now: datetime) -> bytes:
+def prometheus_text(now: datetime) -> bytes:
     """Return every figure in Prometheus' text format."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(MetricsCollector(now))
@@ -114,7 +114,7 @@ class MetricsCollector(Collector):
 
     def _reconciliations(self) -> Iterator[Metric]:
         newest = Reconciliation.objects.aggregate(newest=Max("pk"))["newest"] or 0
-        of_today = Reconciliation.objects.filter(pk__gt=newest - LOOKS_AT_MOST, at__gte=self._midnight)
+        of_today = Reconciliation.objects.filter(pk__gt=newest - MAX_RECONCILIATIONS, at__gte=self._midnight)
         sums = of_today.aggregate(
             corrected=Sum("corrected", default=0),
             adopted=Sum("adopted", default=0),
@@ -140,7 +140,7 @@ class MetricsCollector(Collector):
             family.add_metric([channel], count)
         yield family
         family = GaugeMetricFamily("aegis_alarm", "Alarms that people were told of", labels=["name"])
-        for name in Alarm.objects.filter(is_told=True).values_list("name", flat=True):
+        for name in Alarm.objects.filter(is_reported=True).values_list("name", flat=True):
             family.add_metric([name], 1)
         yield family
 
@@ -158,7 +158,7 @@ class MetricsCollector(Collector):
         yield from _throttles()
         yield from _socket()
         family = GaugeMetricFamily("aegis_queue_depth", "Tasks that wait", labels=["queue"])
-        for queue, count in health.depths().items():
+        for queue, count in health.queue_depths().items():
             family.add_metric([queue], count)
         yield family
         family = GaugeMetricFamily("aegis_pulse_age_seconds", "Since a process gave a sign of life", labels=["process"])
@@ -203,8 +203,9 @@ def _socket() -> Iterator[Metric]:
         "bad_frames": "Frames that could not be read",
         "failures": "Frames that could not be handled",
     }
+    fields = {"deaf": "dead_connections"}  # of the metrics that have another name than their field
     for name, meaning in counters.items():
-        yield CounterMetricFamily(f"aegis_socket_{name}", meaning, getattr(status, name))
+        yield CounterMetricFamily(f"aegis_socket_{name}", meaning, getattr(status, fields.get(name, name)))
     yield GaugeMetricFamily("aegis_socket_topics", "Registrations held", len(status.held))
     yield GaugeMetricFamily("aegis_socket_topics_left_out", "Registrations there was no room for", len(status.left_out))
     keys = GaugeMetricFamily("aegis_app_key_topics", "Registrations held by each app key", labels=["key"])
@@ -215,10 +216,12 @@ def _socket() -> Iterator[Metric]:
     for feed, count in status.drift.items():
         drift.add_metric([feed], count)
     yield drift
-    chores = CounterMetricFamily("aegis_chore_failures", "Turns of the stream's chores that failed", labels=["chore"])
-    for chore, count in status.chores.items():
-        chores.add_metric([chore], count)
-    yield chores
+    job_failures = CounterMetricFamily(
+        "aegis_chore_failures", "Turns of the stream's chores that failed", labels=["chore"]
+    )
+    for job, count in status.job_failures.items():
+        job_failures.add_metric([job], count)
+    yield job_failures
 
 
 def _states(name: str, meaning: str, states: Sequence[str], present_state: str | None) -> Metric:

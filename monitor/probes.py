@@ -47,7 +47,7 @@ def healthz(request: HttpRequest) -> HttpResponse:
 def readyz(request: HttpRequest) -> HttpResponse:
     """Answer 200 if everything that trading needs works, else 503; with the result of each check for `may_read`."""
     checks = health.check(clock.now())
-    is_ready = all(check.ok for check in checks if check.name not in health.NOT_READY)
+    is_ready = all(check.ok for check in checks if check.name not in health.NOT_IN_READINESS)
     payload: dict[str, object] = {"ready": is_ready}
     if may_read(request):
         payload["checks"] = {check.name: check.text or "ok" for check in checks}
@@ -56,8 +56,8 @@ def readyz(request: HttpRequest) -> HttpResponse:
 
 @never_cache
 @require_safe
-def figures(request: HttpRequest) -> HttpResponse:
+def metrics_page(request: HttpRequest) -> HttpResponse:
     """Answer with the figures in Prometheus' text format, or 403."""
     if not may_read(request):
         return HttpResponse(status=403)
-    return HttpResponse(metrics.render(clock.now()), content_type=CONTENT_TYPE_LATEST)
+    return HttpResponse(metrics.prometheus_text(clock.now()), content_type=CONTENT_TYPE_LATEST)

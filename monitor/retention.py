@@ -29,8 +29,8 @@ TURN_SECONDS = 30.0
 # (before, at_most): deletes at most `at_most` rows older than `before`, and returns their number. It reads their keys
 # first: if the planner takes the table for empty, as after a night of deletes, a delete with a subquery reads the table
 # once for each row
-Forget = Callable[[datetime, int], int]
-DUTIES: tuple[tuple[str, str, Forget], ...] = (
+DeleteBatch = Callable[[datetime, int], int]
+RETENTION_RULES: tuple[tuple[str, str, DeleteBatch], ...] = (
     ("messages", "KEEP_MESSAGES_DAYS", delivery.delete_before),
     ("confirmations", "KEEP_MESSAGES_DAYS", Confirmation.objects.delete_lapsed),
     ("reconciliations", "KEEP_RECONCILIATIONS_DAYS", reconcile.delete_before),
@@ -44,7 +44,7 @@ def delete_expired(now: datetime) -> Mapping[str, int]:
     """Delete expired rows; return the number of deleted rows by table. One process at a time."""
     if queries.is_any_market_open(now):
         return {}
-    with advisory_lock("tidy") as is_ours, db_limits.longer(TURN_SECONDS):
+    with advisory_lock("tidy") as is_ours, db_limits.extended_limits(TURN_SECONDS):
         counts = _delete_by_table(now) if is_ours else {}
     if counts:
         log.info("deleted: %s", ", ".join(f"{name} {count}" for name, count in counts.items()))
@@ -54,14 +54,14 @@ def delete_expired(now: datetime) -> Mapping[str, int]:
 def _delete_by_table(now: datetime) -> dict[str, int]:
     ends_at = monotonic() + TURN_SECONDS
     counts = {}
-    for name, setting, delete in DUTIES:
+    for name, setting, delete in RETENTION_RULES:
         days = getattr(settings, setting)
         if days and (count := _delete_in_batches(delete, now - timedelta(days=days), ends_at)):
             counts[name] = count
     return counts
 
 
-def _delete_in_batches(delete: Forget, before: datetime, ends_at: float) -> int:
+def _delete_in_batches(delete: DeleteBatch, before: datetime, ends_at: float) -> int:
     total = 0
     while monotonic() < ends_at:
         count = delete(before, BATCH)

@@ -3,10 +3,10 @@
 from celery import shared_task
 
 from infra import clock
-from monitor import retention as tidying
+from monitor import retention
 
 
-@shared_task
-def tidy() -> None:
+@shared_task(name="monitor.tasks.tidy")
+def delete_expired() -> None:
     """Delete expired rows."""
-    tidying.delete_expired(clock.now())
+    retention.delete_expired(clock.now())

@@ -20,7 +20,7 @@ from monitor.dead_man import DeadMan
 from monitor.heartbeat import Heartbeat
 from notify import alerts
 from notify.alerts import ActiveAlert
-from notify.delivery import Channel, ChannelWorker, Undelivered, channels, give_up_strangers
+from notify.delivery import Channel, ChannelWorker, Undelivered, channels, give_up_removed_channels
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class Watch:
         self._parts = (
             (NEWS_SECONDS, lambda: alerts.gather(now(), self._names)),
             (ALARMS_SECONDS, self._alarms),
-            (REPORT_SECONDS, lambda: daily_report.tell_day(self._names, now=now())),
+            (REPORT_SECONDS, lambda: daily_report.write_report(self._names, now=now())),
         )
         self._due = [0.0] * len(self._parts)
         self._down_since: float | None = None
@@ -62,9 +62,9 @@ class Watch:
                 self._due[number] = time.monotonic() + seconds
                 self._do(part)
 
-    def give_up_strangers(self) -> None:
+    def give_up_removed_channels(self) -> None:
         """Give up the messages of channels that are no longer in the settings."""
-        self._do(lambda: give_up_strangers(self._names))
+        self._do(lambda: give_up_removed_channels(self._names))
 
     def _do(self, part: Callable[[], object]) -> None:
         try:
@@ -79,10 +79,10 @@ class Watch:
             self._down_since, self._is_down_reported = None, False
 
     def _alarms(self) -> None:
-        health.live("notifier")
+        health.give_sign_of_life("notifier")
         with translation.override(settings.LANGUAGE_CODE):
             checks = health.check(self._now())
-        self._note(all(check.ok for check in checks if check.name not in health.NOT_READY))
+        self._note(all(check.ok for check in checks if check.name not in health.NOT_IN_READINESS))
         active = [ActiveAlert(check.name, check.text, check.patience) for check in checks if not check.ok]
         alerts.raise_alarms(active, self._names, now=self._now())
 
@@ -98,7 +98,7 @@ class Watch:
             )
         for channel in self._channels:
             try:
-                channel.tell(text, None)
+                channel.send(text, None)
             except Undelivered as error:
                 log.error("%s: %s", channel.name, error)
 
@@ -111,7 +111,7 @@ def run_watchdog(stop: threading.Event, now: Callable[[], datetime]) -> None:
     watch, workers = Watch(ways, now, note=heartbeat.note), [ChannelWorker(way, now, stop) for way in ways]
     DeadMan(ways, now, stop).start()
     heartbeat.start()
-    watch.give_up_strangers()
+    watch.give_up_removed_channels()
     for worker in workers:
         worker.start()
     while not stop.wait(NEWS_SECONDS):

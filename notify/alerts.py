@@ -22,7 +22,7 @@ from aegis.market_halts import HaltKind
 from aegis.order_events import OrderEventKind, StopEventKind
 from aegis.requests import EndCause
 from aegis.sessions import KST
-from notify.models import Alarm, Message, NewsMark, NotificationKind
+from notify.models import Alarm, Message, NotificationKind, OutboxCursor
 from orders import stops
 from orders.models import MarketHalt, OrderEvent, Reconciliation, StopEvent, SwitchChange, TradeExecution, TradeOrder
 from portfolio.models import AccountSnapshot, PortfolioEvent
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 DESK = "desk"
 # longer than any transaction: one that started before a row was read has ended by then
-SETTLED_AFTER = timedelta(minutes=5)
+MAX_TRANSACTION_AGE = timedelta(minutes=5)
 STOPS = ("sell_stop", "sell_emergency")
 EXTERNAL_CAUSES = (EndCause.EXTERNAL_CANCEL, EndCause.EXTERNAL_AMEND, EndCause.UNEXPLAINED)
 
@@ -54,7 +54,7 @@ class AlertSource:
 
     name: str
     rows: Callable[[], QuerySet[Any]]
-    tell: Callable[[Any], Notification | None]
+    build: Callable[[Any], Notification | None]
 
 
 def gather(now: datetime, channels: Sequence[str]) -> int:
@@ -65,13 +65,13 @@ def gather(now: datetime, channels: Sequence[str]) -> int:
 
 @transaction.atomic
 def _gather(source: AlertSource, now: datetime, channels: Sequence[str]) -> int:
-    NewsMark.objects.get_or_create(source=source.name, defaults={"seen_at": now})
-    mark = NewsMark.objects.select_for_update().get(pk=source.name)
+    OutboxCursor.objects.get_or_create(source=source.name, defaults={"seen_at": now})
+    mark = OutboxCursor.objects.select_for_update().get(pk=source.name)
     ids = list(source.rows().filter(pk__gt=mark.done_id).order_by("pk").values_list("pk", flat=True))
     written = _written_events(f"{source.name}:{pk}" for pk in ids)
     new_rows = source.rows().filter(pk__in=[pk for pk in ids if f"{source.name}:{pk}" not in written]).order_by("pk")
-    news = [item for row in new_rows if (item := source.tell(row)) is not None] if len(written) < len(ids) else []
-    write(news, channels, now=now)
+    news = [item for row in new_rows if (item := source.build(row)) is not None] if len(written) < len(ids) else []
+    write_messages(news, channels, now=now)
     _move_mark(mark, source, now)
     return len(news)
 
@@ -80,18 +80,18 @@ def _written_events(events: Iterable[str]) -> Collection[str]:
     return set(Message.objects.filter(event__in=list(events), channel=DESK).values_list("event", flat=True))
 
 
-def _move_mark(mark: NewsMark, source: AlertSource, now: datetime) -> None:
+def _move_mark(mark: OutboxCursor, source: AlertSource, now: datetime) -> None:
     """Advance the mark past rows that were read so long ago that no row with a lower id can still appear."""
     if mark.seen_at > now:  # a rehearsal's clock was set back
         mark.seen_at = now
-    elif now - mark.seen_at < SETTLED_AFTER:
+    elif now - mark.seen_at < MAX_TRANSACTION_AGE:
         return
     mark.done_id, mark.seen_at = mark.seen_id, now
     mark.seen_id = source.rows().aggregate(newest=Max("pk"))["newest"] or mark.seen_id
     mark.save()
 
 
-def write(news: Sequence[Notification], channels: Sequence[str], *, now: datetime) -> None:
+def write_messages(news: Sequence[Notification], channels: Sequence[str], *, now: datetime) -> None:
     """Write messages for the desk and each channel. A message that exists already stays unchanged."""
     rows = [_row(item, channel, now) for item in news for channel in (DESK, *channels)]
     Message.objects.bulk_create(rows, ignore_conflicts=True)
@@ -107,8 +107,8 @@ def _row(news: Notification, channel: str, now: datetime) -> Message:
         text=news.text,
         picture=news.picture,
         at=news.at,
-        state=Message.State.TOLD if is_desk else Message.State.WAITING,
-        told_at=now if is_desk else None,
+        state=Message.State.SENT if is_desk else Message.State.WAITING,
+        sent_at=now if is_desk else None,
     )
 
 
@@ -183,7 +183,7 @@ EVENTS: dict[str, tuple[NotificationKind, str]] = {
 EXTERNALLY_ENDED = gettext_noop("Ended in the broker's app: {order}: {cause}")
 EXPIRED = gettext_noop("Unfilled at the end of its session: {order}, {left:,} shares")
 CORRECTED = gettext_noop("A fill was taken back, the broker does not know it: {order}: {detail}")
-ADOPTED = gettext_noop("An external order was seen: {order}, {qty:,} shares")
+EXTERNAL_RECORDED = gettext_noop("An external order was seen: {order}, {qty:,} shares")
 AMENDED = gettext_noop("Amended in the broker's app: #{original} continues as {order}, {qty:,} shares at {price:,} won")
 RESOLVED = gettext_noop("Found at the broker after all: {order}: {detail}")
 STOPPED = gettext_noop("Stop: {order}, {qty:,} shares are being sold")
@@ -231,7 +231,7 @@ def _meaning(event: OrderEvent) -> tuple[NotificationKind, str]:
     if event.kind == OrderEventKind.CREATED:
         return NotificationKind.STOP, STOPPED
     if event.kind == Event.ACCEPTED and event.order.origin == TradeOrder.Origin.EXTERNAL:
-        return NotificationKind.CORRECTION, AMENDED if event.order.replaces_id else ADOPTED
+        return NotificationKind.CORRECTION, AMENDED if event.order.replaces_id else EXTERNAL_RECORDED
     if event.kind == Event.ACCEPTED:
         return NotificationKind.UNKNOWN, RESOLVED
     if event.kind == Event.EXPIRED:
@@ -322,7 +322,7 @@ def raise_alarms(alerts: Sequence[ActiveAlert], channels: Sequence[str], *, now:
 def _raise(alert: ActiveAlert, channels: Sequence[str], now: datetime) -> None:
     Alarm.objects.get_or_create(name=alert.name, defaults={"since": now, "text": alert.text[:300]})
     alarm = Alarm.objects.select_for_update().filter(pk=alert.name).first()
-    if alarm is None or alarm.is_told:
+    if alarm is None or alarm.is_reported:
         return
     if alarm.since > now:  # a rehearsal's clock was set back
         alarm.since = now
@@ -331,11 +331,11 @@ def _raise(alert: ActiveAlert, channels: Sequence[str], now: datetime) -> None:
         return
     since = alarm.since.astimezone(KST)
     text = _("ALARM since {time}: {what}").format(time=f"{since:%H:%M:%S}", what=alert.text)
-    write(
+    write_messages(
         [Notification(f"alarm:{alarm.pk}:{since:%Y%m%d%H%M%S%f}", NotificationKind.ALARM, text, now)], channels, now=now
     )
-    alarm.text, alarm.is_told = alert.text[:300], True
-    alarm.save(update_fields=["text", "is_told"])
+    alarm.text, alarm.is_reported = alert.text[:300], True
+    alarm.save(update_fields=["text", "is_reported"])
 
 
 @transaction.atomic
@@ -343,12 +343,12 @@ def _end(row: Alarm, channels: Sequence[str], now: datetime) -> None:
     alarm = Alarm.objects.select_for_update().filter(pk=row.pk).first()
     if alarm is None:
         return  # another process ended it first
-    if alarm.is_told:
+    if alarm.is_reported:
         since = alarm.since.astimezone(KST)
         text = _("Over, after {seconds:,} s: {what}").format(
             seconds=max(0, int((now - alarm.since).total_seconds())), what=alarm.text
         )
-        write(
+        write_messages(
             [Notification(f"over:{alarm.pk}:{since:%Y%m%d%H%M%S%f}", NotificationKind.ALARM, text, now)],
             channels,
             now=now,

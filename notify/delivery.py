@@ -29,10 +29,10 @@ log = logging.getLogger(__name__)
 State = Message.State
 
 # longer than a sending can take: a process whose claim is older is dead
-CLAIM = timedelta(seconds=90)
-AT_ONCE = 200
+CLAIM_DURATION = timedelta(seconds=90)
+BATCH_SIZE = 200
 # leaves room for the note on a repeated message
-LONGEST = 3500
+MAX_TEXT_LENGTH = 3500
 # a chat takes one message a second, https://core.telegram.org/bots/faq#my-bot-is-hitting-limits-how-do-i-avoid-this
 PACE_SECONDS = 1.0
 FIRST_PAUSE_SECONDS = 2.0
@@ -40,11 +40,13 @@ LONGEST_PAUSE_SECONDS = 300.0
 
 
 class Undelivered(Exception):
-    """A sending failed. `perhaps`: it may have arrived. `is_final`: no retry can succeed. `retry_after`: in seconds."""
+    """A sending failed; the text `may_have_arrived`. `is_final`: no retry can succeed. `retry_after` is in seconds."""
 
-    def __init__(self, why: str, *, perhaps: bool = False, is_final: bool = False, retry_after: float = 0.0) -> None:
+    def __init__(
+        self, why: str, *, may_have_arrived: bool = False, is_final: bool = False, retry_after: float = 0.0
+    ) -> None:
         super().__init__(why)
-        self.perhaps = perhaps
+        self.may_have_arrived = may_have_arrived
         self.is_final = is_final
         self.retry_after = retry_after
 
@@ -54,7 +56,7 @@ class Channel(Protocol):
 
     name: str
 
-    def tell(self, text: str, picture: bytes | None) -> None:
+    def send(self, text: str, picture: bytes | None) -> None:
         """Send a text, with a PNG picture if there is one. Raises Undelivered."""
 
 
@@ -66,14 +68,14 @@ class TelegramChannel:
         self._bot = bot
         self._chat = chat
 
-    def tell(self, text: str, picture: bytes | None) -> None:
+    def send(self, text: str, picture: bytes | None) -> None:
         try:
             if picture:
                 self._bot.send_picture(self._chat, picture, text)
             else:
                 self._bot.send(self._chat, text)
         except Unanswered as error:
-            raise Undelivered(str(error), perhaps=True) from error
+            raise Undelivered(str(error), may_have_arrived=True) from error
         except Declined as error:
             raise Undelivered(str(error), is_final=error.is_final, retry_after=error.retry_after) from error
         except TelegramError as error:
@@ -95,13 +97,13 @@ class AppriseChannel:
         if not self._service.add(url):
             raise ValueError("AEGIS_NOTIFY_URLS: an address in it is none that Apprise knows")
 
-    def tell(self, text: str, picture: bytes | None) -> None:
+    def send(self, text: str, picture: bytes | None) -> None:
         attachment = None
         if picture:
             memory = import_module("apprise.attachment.memory")
             attachment = memory.AttachMemory(content=picture, name="report.png", mimetype="image/png")
         if not self._service.notify(body=text, title="AEGIS", attach=attachment):
-            raise Undelivered("the service did not take it, or did not answer", perhaps=True)
+            raise Undelivered("the service did not take it, or did not answer", may_have_arrived=True)
 
 
 def channels() -> list[Channel]:
@@ -112,7 +114,7 @@ def channels() -> list[Channel]:
     return chats + [AppriseChannel(url) for url in settings.NOTIFY_URLS]
 
 
-def give_up_strangers(names: Sequence[str]) -> int:
+def give_up_removed_channels(names: Sequence[str]) -> int:
     """Give up the unsent messages of channels that were removed from the settings; return their number.
 
     `names` are the present channels. The rows are kept, with the state FAILED.
@@ -135,17 +137,19 @@ def delete_before(before: datetime, at_most: int) -> int:
 
 def claim(channel: str, *, now: datetime) -> list[Message]:
     """Claim the channel's waiting messages for this process; return them, oldest first."""
-    lapsed = Q(claimed_at__lt=now - CLAIM) | Q(claimed_at__gt=now)  # in the future: a rehearsal's clock was set back
+    lapsed = Q(claimed_at__lt=now - CLAIM_DURATION) | Q(
+        claimed_at__gt=now
+    )  # in the future: a rehearsal's clock was set back
     due = Q(state=State.WAITING) | (Q(state=State.SENDING) & lapsed)
     with transaction.atomic():
         waiting = Message.objects.select_for_update(skip_locked=True).filter(due, channel=channel).order_by("id")
-        messages = list(waiting[:AT_ONCE])
+        messages = list(waiting[:BATCH_SIZE])
         rows = Message.objects.filter(pk__in=[message.pk for message in messages])
         # a process that died may have sent a message whose claim lapsed
-        rows.filter(state=State.SENDING).update(perhaps_told=True)
+        rows.filter(state=State.SENDING).update(maybe_sent=True)
         rows.update(state=State.SENDING, claimed_at=now, tries=F("tries") + 1)
     for message in messages:
-        message.perhaps_told = message.perhaps_told or message.state == State.SENDING
+        message.maybe_sent = message.maybe_sent or message.state == State.SENDING
         message.claimed_at = now
     return messages
 
@@ -169,7 +173,7 @@ def fold(messages: Sequence[Message]) -> list[Digest]:
     for group in by_topic.values():
         line, picture = _line(group), group[-1].picture
         last = sendings[-1] if sendings else None
-        if picture or last is None or last.picture or len(last.text) + len(line) + 2 > LONGEST:
+        if picture or last is None or last.picture or len(last.text) + len(line) + 2 > MAX_TEXT_LENGTH:
             sendings.append(Digest(line, group, bytes(picture) if picture else None))
         else:
             sendings[-1] = Digest(f"{last.text}\n\n{line}", [*last.messages, *group])
@@ -191,7 +195,7 @@ def _line(group: Sequence[Message]) -> str:
     text = f"{SIGNS.get(NotificationKind(last.kind), '•')} {last.text}"
     if len(group) > 1:
         text += " " + _("(the last of {count})").format(count=len(group))
-    return _("(perhaps sent already) {text}").format(text=text) if any(row.perhaps_told for row in group) else text
+    return _("(perhaps sent already) {text}").format(text=text) if any(row.maybe_sent for row in group) else text
 
 
 def deliver(channel: Channel, now: Callable[[], datetime], pace: Callable[[float], object]) -> float:
@@ -206,7 +210,7 @@ def deliver(channel: Channel, now: Callable[[], datetime], pace: Callable[[float
         if number:
             pace(PACE_SECONDS)
         try:
-            channel.tell(sending.text, sending.picture)
+            channel.send(sending.text, sending.picture)
         except Undelivered as error:
             if not error.is_final:
                 _put_back([message for later in sendings[number:] for message in later.messages], sending, error)
@@ -214,7 +218,7 @@ def deliver(channel: Channel, now: Callable[[], datetime], pace: Callable[[float
             log.error("%s: a message cannot be sent: %s", channel.name, error)
             _mark(sending.messages, State.FAILED, error=str(error)[:200])
         else:
-            _mark(sending.messages, State.TOLD, told_at=now(), error="")
+            _mark(sending.messages, State.SENT, sent_at=now(), error="")
     return 0.0
 
 
@@ -228,8 +232,8 @@ def _mark(messages: Sequence[Message], state: str, **fields: object) -> None:
 def _put_back(messages: Sequence[Message], failed: Digest, error: Undelivered) -> None:
     log.warning("%d messages wait: %s", len(messages), error)
     _mark(messages, State.WAITING, error=str(error)[:200])
-    if error.perhaps:
-        Message.objects.filter(pk__in=[message.pk for message in failed.messages]).update(perhaps_told=True)
+    if error.may_have_arrived:
+        Message.objects.filter(pk__in=[message.pk for message in failed.messages]).update(maybe_sent=True)
 
 
 class ChannelWorker:

@@ -32,7 +32,7 @@ class Message(models.Model):
     class State(models.TextChoices):
         WAITING = "WAITING", _("waiting")
         SENDING = "SENDING", _("being sent")
-        TOLD = "TOLD", _("told")
+        SENT = "TOLD", _("told")
         FAILED = "FAILED", _("cannot be told")
 
     event = models.CharField(_("event"), max_length=100)
@@ -45,8 +45,8 @@ class Message(models.Model):
     state = models.CharField(_("state"), max_length=7, choices=State.choices, default=State.WAITING)
     claimed_at = models.DateTimeField(_("being sent since"), null=True, blank=True)
     tries = models.PositiveSmallIntegerField(_("tries"), default=0)
-    told_at = models.DateTimeField(_("told at"), null=True, blank=True)
-    perhaps_told = models.BooleanField(
+    sent_at = models.DateTimeField(_("told at"), null=True, blank=True)
+    maybe_sent = models.BooleanField(
         _("perhaps told already"), default=False, help_text=_("it was sent once, and no answer came")
     )
     error = models.CharField(_("error"), max_length=200, blank=True)
@@ -68,7 +68,7 @@ class Message(models.Model):
         return f"{self.kind} {self.event} {self.channel}"
 
 
-class NewsMark(models.Model):
+class OutboxCursor(models.Model):
     """How far one source of news was read: each row up to `done_id` has its messages, or needs none.
 
     A transaction may commit a row after a row with a higher id was read, so the rows of the last minutes, after
@@ -95,7 +95,7 @@ class Alarm(models.Model):
     name = models.CharField(_("name"), max_length=40, primary_key=True)
     since = models.DateTimeField(_("since"))
     text = models.CharField(_("text"), max_length=300)
-    is_told = models.BooleanField(_("told"), default=False)
+    is_reported = models.BooleanField(_("told"), default=False)
 
     class Meta:
         db_table = "alarms"
@@ -125,8 +125,8 @@ class Confirmation(models.Model):
 
     key = models.CharField(_("key"), max_length=32, primary_key=True)
     chat = models.BigIntegerField(_("chat"))
-    act = models.CharField(_("act"), max_length=10)
-    words = models.JSONField(_("words"), default=dict)
+    action = models.CharField(_("act"), max_length=10)
+    params = models.JSONField(_("words"), default=dict)
     created_at = models.DateTimeField(_("created at"))
     expires_at = models.DateTimeField(_("expires at"))
     state = models.CharField(_("state"), max_length=7, choices=State.choices, default=State.OPEN)
@@ -140,4 +140,4 @@ class Confirmation(models.Model):
         ordering = ["-created_at"]
 
     def __str__(self) -> str:
-        return f"{self.act} {self.key}"
+        return f"{self.action} {self.key}"

@@ -12,14 +12,14 @@ import httpx
 from django.conf import settings
 
 # https://core.telegram.org/bots/api#sendmessage and #sendphoto, counted in UTF-16 units
-TEXT_AT_MOST = 4096
-CAPTION_AT_MOST = 1024
+MAX_TEXT_UNITS = 4096
+MAX_CAPTION_UNITS = 1024
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 15.0
-CUT = " …"
+ELLIPSIS = " …"
 # How Telegram describes a message that is invalid itself (https://core.telegram.org/api/errors, and texts seen from its
 # server). Any other decline depends on the state of the chat, or its cause is unknown: a later try may succeed
-WRONG_IN_ITSELF = (
+INVALID_MESSAGE_TEXTS = (
     "can't parse",
     "is too long",
     "is empty",
@@ -41,17 +41,19 @@ class TelegramError(Exception):
 class Declined(TelegramError):
     """Telegram answered, and did nothing. `retry_after` is the number of seconds to wait before the next call."""
 
-    def __init__(self, code: int, words: str, retry_after: float = 0.0) -> None:
-        super().__init__(f"Telegram says {code}: {words}")
+    def __init__(self, code: int, description: str, retry_after: float = 0.0) -> None:
+        super().__init__(f"Telegram says {code}: {description}")
         self.code = code
-        self.words = words
+        self.description = description
         self.retry_after = retry_after
 
     @property
     def is_final(self) -> bool:
         """Whether the message is invalid itself, and so will be declined again in any chat."""
-        description = self.words.lower()
-        return self.code == TOO_LARGE or (self.code == 400 and any(part in description for part in WRONG_IN_ITSELF))
+        description = self.description.lower()
+        return self.code == TOO_LARGE or (
+            self.code == 400 and any(part in description for part in INVALID_MESSAGE_TEXTS)
+        )
 
 
 class Unreachable(TelegramError):
@@ -63,14 +65,14 @@ class Unanswered(TelegramError):
 
 
 @cache
-def http() -> httpx.Client:
+def http_client() -> httpx.Client:
     """Return this process's HTTP client for Telegram."""
     return httpx.Client(timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS))
 
 
 def api() -> "BotAPI":
     """Return the bot of the settings."""
-    return BotAPI(settings.TELEGRAM_URL, settings.TELEGRAM_TOKEN, http())
+    return BotAPI(settings.TELEGRAM_URL, settings.TELEGRAM_TOKEN, http_client())
 
 
 class BotAPI:
@@ -82,7 +84,7 @@ class BotAPI:
 
     def send(self, chat: int, text: str, *, buttons: Buttons | None = None) -> int:
         """Send a text; return the message's id. Raises TelegramError."""
-        params: dict[str, Any] = {"chat_id": chat, "text": cut(text, TEXT_AT_MOST)}
+        params: dict[str, Any] = {"chat_id": chat, "text": truncate(text, MAX_TEXT_UNITS)}
         params["link_preview_options"] = {"is_disabled": True}
         if buttons:
             params["reply_markup"] = _keyboard(buttons)
@@ -93,7 +95,7 @@ class BotAPI:
 
         A text that is too long for a caption follows as a message of its own.
         """
-        fits = _units(text) <= CAPTION_AT_MOST
+        fits = _units(text) <= MAX_CAPTION_UNITS
         params = {"chat_id": str(chat), "caption": text if fits else ""}
         message = self._call("sendPhoto", params, files={"photo": ("report.png", png, "image/png")})
         if not fits:
@@ -106,13 +108,13 @@ class BotAPI:
         timeout = httpx.Timeout(wait_seconds + ANSWER_SECONDS, connect=CONNECT_SECONDS)
         return list(self._call("getUpdates", params, timeout=timeout))
 
-    def pressed(self, query_id: str, text: str = "") -> None:
+    def answer_callback(self, query_id: str, text: str = "") -> None:
         """End the progress indicator of a pressed button, and show `text` on the screen. Raises TelegramError."""
-        self._call("answerCallbackQuery", {"callback_query_id": query_id, "text": cut(text, 200)})
+        self._call("answerCallbackQuery", {"callback_query_id": query_id, "text": truncate(text, 200)})
 
     def rewrite(self, chat: int, message: int, text: str) -> None:
         """Replace the text of a message and remove its buttons. Raises TelegramError."""
-        self._call("editMessageText", {"chat_id": chat, "message_id": message, "text": cut(text, TEXT_AT_MOST)})
+        self._call("editMessageText", {"chat_id": chat, "message_id": message, "text": truncate(text, MAX_TEXT_UNITS)})
 
     def name(self) -> str:
         """Return the bot's user name, which proves that the token is valid. Raises TelegramError."""
@@ -161,9 +163,9 @@ def _units(text: str) -> int:
     return len(text.encode("utf-16-le")) // 2
 
 
-def cut(text: str, at_most: int) -> str:
+def truncate(text: str, at_most: int) -> str:
     """Return `text` cut to at most `at_most` UTF-16 units, the way Telegram counts."""
     if _units(text) <= at_most:
         return text
-    head = text.encode("utf-16-le")[: (at_most - len(CUT)) * 2].decode("utf-16-le", "ignore")
-    return head + CUT
+    head = text.encode("utf-16-le")[: (at_most - len(ELLIPSIS)) * 2].decode("utf-16-le", "ignore")
+    return head + ELLIPSIS

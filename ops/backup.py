@@ -28,7 +28,7 @@ class BackupFailed(Exception):
     """There is no backup, or it could not be restored. The text is for the operator."""
 
 
-def write(directory: Path, *, at: datetime) -> Path:
+def write_backup(directory: Path, *, at: datetime) -> Path:
     """Write a dump into `directory` and return its path. Raises BackupFailed."""
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = directory / f"aegis-{settings.KIS_ENVIRONMENT.name}-{at:%Y%m%d-%H%M%S}.dump"
@@ -45,7 +45,7 @@ def write(directory: Path, *, at: datetime) -> Path:
     return path
 
 
-def counted(path: Path) -> Counts:
+def read_counts(path: Path) -> Counts:
     """Return the row count of each table in a backup. Raises BackupFailed."""
     try:
         return dict(json.loads(_counts_file(path).read_text(encoding="ascii")))
@@ -53,9 +53,9 @@ def counted(path: Path) -> Counts:
         raise BackupFailed(_("there is no backup {path}, or no counts beside it").format(path=path)) from None
 
 
-def attempt(path: Path) -> Counts:
+def verify_backup(path: Path) -> Counts:
     """Restore a backup into a scratch database, compare the counts, drop it. Return the counts. Raises BackupFailed."""
-    expected = counted(path)
+    expected = read_counts(path)
     name = f"{SCRATCH}_{os.getpid()}"
     with _connected() as connection:
         connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
@@ -70,7 +70,7 @@ def attempt(path: Path) -> Counts:
 
 def restore(path: Path) -> Counts:
     """Restore a backup into the empty database of the settings; return the counts. Raises BackupFailed."""
-    expected = counted(path)
+    expected = read_counts(path)
     with _connected() as connection:
         if table := _first_table_with_rows(connection):
             template = _("the database is not empty: {table} has rows; restore into a new one")

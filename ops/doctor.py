@@ -39,7 +39,7 @@ from ops.supervisor import AlreadyRunning, sole_supervisor
 
 PYTHON = (3, 11)
 POSTGRES, REDIS = 140_000, (6, 2)
-SKEW_SECONDS, GREAT_SKEW_SECONDS = 2.0, 30.0
+SKEW_SECONDS, MAX_SKEW_SECONDS = 2.0, 30.0
 # lengths by the broker's documents; UNVERIFIED: that no key of another length was ever issued
 KEY_LETTERS, SECRET_LETTERS = 36, 180
 SHARES = "01"
@@ -60,9 +60,9 @@ class CheckResult:
     """One finding of a check, and how to fix it."""
 
     topic: str
-    grade: Severity
+    severity: Severity
     text: str
-    mend: str = ""
+    fix: str = ""
 
 
 def _ok_result(topic: str, text: str) -> CheckResult:
@@ -71,14 +71,14 @@ def _ok_result(topic: str, text: str) -> CheckResult:
 
 def examine(*, offline: bool = False) -> Iterator[CheckResult]:
     """Yield every finding. If `offline`, neither the broker nor Telegram is asked."""
-    for check in LOCAL if offline else (*LOCAL, *DISTANT):
+    for check in LOCAL_CHECKS if offline else (*LOCAL_CHECKS, *REMOTE_CHECKS):
         yield from check()
 
 
 # --- this machine -------------------------------------------------------------------------------
 
 
-def python() -> Iterator[CheckResult]:
+def examine_python() -> Iterator[CheckResult]:
     version = platform.python_version()
     if sys.version_info < PYTHON:
         yield CheckResult(
@@ -91,7 +91,7 @@ def python() -> Iterator[CheckResult]:
         yield _ok_result("python", version)
 
 
-def variables() -> Iterator[CheckResult]:
+def examine_variables() -> Iterator[CheckResult]:
     """Find names that AEGIS does not read: with one wrong letter, a setting silently keeps its default."""
     documented = {
         line.lstrip("#").partition("=")[0].strip() for line in _lines(BASE_DIR / ".env.example") if "=" in line
@@ -102,13 +102,13 @@ def variables() -> Iterator[CheckResult]:
     unread = sorted(name for name in present - documented - set_by_us if name.startswith(("KIS_", "AEGIS_")))
     for name in unread:
         similar = get_close_matches(name, documented, 1)
-        mend = _("is it {name}?").format(name=similar[0]) if similar else _("see .env.example")
-        yield CheckResult("variables", Severity.WARN, _("AEGIS does not read {name}").format(name=name), mend)
+        fix = _("is it {name}?").format(name=similar[0]) if similar else _("see .env.example")
+        yield CheckResult("variables", Severity.WARN, _("AEGIS does not read {name}").format(name=name), fix)
     if not unread:
         yield _ok_result("variables", _("{count} are set").format(count=len(present & documented)))
 
 
-def env_file() -> Iterator[CheckResult]:
+def examine_env_file() -> Iterator[CheckResult]:
     if not ENV_FILE.is_file():
         template = _("there is no {path}: everything is at its default")
         yield CheckResult("env file", Severity.NOTE, template.format(path=ENV_FILE), _("cp .env.example .env"))
@@ -127,7 +127,7 @@ def _lines(path: Path) -> Sequence[str]:
     return [line for line in lines if line and (path != ENV_FILE or not line.startswith("#"))]
 
 
-def environment() -> Iterator[CheckResult]:
+def examine_environment() -> Iterator[CheckResult]:
     name = settings.KIS_ENVIRONMENT.name
     if name is EnvironmentName.LIVE and settings.KIS_ARMED:
         yield CheckResult("environment", Severity.NOTE, _("LIVE: orders move real money"))
@@ -140,7 +140,7 @@ def environment() -> Iterator[CheckResult]:
         yield CheckResult("environment", Severity.ERROR, "AEGIS_DEBUG", _("error pages would show settings: unset it"))
 
 
-def keys() -> Iterator[CheckResult]:
+def examine_keys() -> Iterator[CheckResult]:
     credentials = settings.KIS_CREDENTIALS
     if settings.KIS_ENVIRONMENT.name is EnvironmentName.SIM:
         yield _ok_result("keys", _("a rehearsal needs none"))
@@ -172,7 +172,7 @@ def _masked(account: str) -> str:
     return f"{account[:2]}******{account[8:]}"
 
 
-def machine() -> Iterator[CheckResult]:
+def examine_machine() -> Iterator[CheckResult]:
     HOME.mkdir(parents=True, exist_ok=True)
     if not os.access(HOME, os.W_OK):
         yield CheckResult(
@@ -201,7 +201,7 @@ def is_running() -> bool:
         return True
 
 
-def free_ports() -> Iterator[CheckResult]:
+def examine_ports() -> Iterator[CheckResult]:
     if is_running():
         yield _ok_result("ports", _("AEGIS runs here"))
         return
@@ -214,13 +214,13 @@ def free_ports() -> Iterator[CheckResult]:
             yield _ok_result("ports", f"{port.number} {port.what}")
 
 
-def database() -> Iterator[CheckResult]:
+def examine_database() -> Iterator[CheckResult]:
     if settings.HAS_OWN_DATABASE and not embedded.Postgres(HOME).is_up():
         yield CheckResult("database", Severity.NOTE, _("our own, not running"), _("make run starts it"))
         return
     try:
         preflight.check_database()
-        preflight.check_belonging()
+        preflight.check_installation()
         yield from _server()
         yield from _migrations()
     except (CannotStart, DatabaseError) as error:
@@ -251,7 +251,7 @@ def _migrations() -> Iterator[CheckResult]:
         yield _ok_result("migrations", _("all applied"))
 
 
-def shared_redis() -> Iterator[CheckResult]:
+def examine_redis() -> Iterator[CheckResult]:
     if settings.HAS_OWN_REDIS and not embedded.Redis(HOME).is_up():
         yield CheckResult("redis", Severity.NOTE, _("our own, not running"), _("make run starts it"))
         return
@@ -279,11 +279,11 @@ def _redis_settings(store: "redis.Redis") -> Iterator[CheckResult]:
         yield _ok_result("redis", version)
 
 
-def people() -> Iterator[CheckResult]:
+def examine_channels() -> Iterator[CheckResult]:
     if settings.TELEGRAM_TOKEN and not settings.TELEGRAM_CHATS:
         text = _("the bot has a token but no chat")
-        mend = _("write to the bot, read the chat's number in its log, set AEGIS_TELEGRAM_CHATS")
-        yield CheckResult("telegram", Severity.WARN, text, mend)
+        fix = _("write to the bot, read the chat's number in its log, set AEGIS_TELEGRAM_CHATS")
+        yield CheckResult("telegram", Severity.WARN, text, fix)
     elif not settings.TELEGRAM_TOKEN and not settings.NOTIFY_URLS:
         text = _("alarms are not sent to any channel: only the admin shows them")
         yield CheckResult("telegram", Severity.NOTE, text, _("set AEGIS_TELEGRAM_TOKEN and AEGIS_TELEGRAM_CHATS"))
@@ -295,7 +295,7 @@ def people() -> Iterator[CheckResult]:
         yield CheckResult("heartbeat", Severity.NOTE, text, _("set AEGIS_HEARTBEAT_URL"))
 
 
-def at_work() -> Iterator[CheckResult]:
+def examine_processes() -> Iterator[CheckResult]:
     """Run the health checks, if AEGIS runs."""
     if not is_running() and settings.HAS_OWN_DATABASE:
         yield CheckResult("processes", Severity.NOTE, _("AEGIS does not run in this home"), "make run")
@@ -307,8 +307,8 @@ def at_work() -> Iterator[CheckResult]:
         return
     for check in checks:
         if not check.ok:
-            mend = _("docs/operations.md has a page for {name}").format(name=check.name)
-            yield CheckResult(check.name, Severity.ERROR, check.text, mend)
+            fix = _("docs/operations.md has a page for {name}").format(name=check.name)
+            yield CheckResult(check.name, Severity.ERROR, check.text, fix)
     if all(check.ok for check in checks):
         yield _ok_result("processes", _("All {count} checks are well").format(count=len(checks)))
 
@@ -316,7 +316,7 @@ def at_work() -> Iterator[CheckResult]:
 # --- the broker and Telegram --------------------------------------------------------------------
 
 
-def broker() -> Iterator[CheckResult]:
+def examine_broker() -> Iterator[CheckResult]:
     """Ask the broker for the time, a token, an approval key and the balance; stop at the first that fails."""
     if has_own_simulator() and not is_running():
         yield CheckResult("broker", Severity.NOTE, _("the simulator is not running"), _("make run starts it"))
@@ -352,8 +352,8 @@ def _skew() -> Iterator[CheckResult]:
     if abs(skew) <= SKEW_SECONDS:
         yield _ok_result("clock", text)
     else:
-        grade = Severity.ERROR if abs(skew) > GREAT_SKEW_SECONDS else Severity.WARN
-        yield CheckResult("clock", grade, text, _("let the machine keep time: timedatectl set-ntp true"))
+        severity = Severity.ERROR if abs(skew) > MAX_SKEW_SECONDS else Severity.WARN
+        yield CheckResult("clock", severity, text, _("let the machine keep time: timedatectl set-ntp true"))
 
 
 def _token() -> str:
@@ -374,7 +374,7 @@ def _account() -> str:
     return _("total asset {total:,} won").format(total=balance.total_asset)
 
 
-MENDS = {
+VARIABLE_BY_CODE = {
     "EGW00103": "KIS_APP_KEY",
     "EGW00105": "KIS_APP_SECRET",
     "EGW00304": "KIS_APP_SECRET",
@@ -385,12 +385,14 @@ MENDS = {
 
 
 def _fix_of(code: str) -> str:
-    if code in MENDS:
-        return _("correct {name} in .env; paper and live have keys and accounts of their own").format(name=MENDS[code])
+    if code in VARIABLE_BY_CODE:
+        return _("correct {name} in .env; paper and live have keys and accounts of their own").format(
+            name=VARIABLE_BY_CODE[code]
+        )
     return _("see the broker's message; at night and at weekends it may be maintenance")
 
 
-def bot() -> Iterator[CheckResult]:
+def examine_bot() -> Iterator[CheckResult]:
     if not settings.TELEGRAM_TOKEN:
         return
     try:
@@ -401,8 +403,18 @@ def bot() -> Iterator[CheckResult]:
         )
 
 
-Look = Callable[[], Iterator[CheckResult]]
-LOCAL: Sequence[Look] = (
-    python, env_file, variables, environment, keys, machine, free_ports, database, shared_redis, people, at_work,
-)  # fmt: skip
-DISTANT: Sequence[Look] = (broker, bot)
+DoctorCheck = Callable[[], Iterator[CheckResult]]
+LOCAL_CHECKS: Sequence[DoctorCheck] = (
+    examine_python,
+    examine_env_file,
+    examine_variables,
+    examine_environment,
+    examine_keys,
+    examine_machine,
+    examine_ports,
+    examine_database,
+    examine_redis,
+    examine_channels,
+    examine_processes,
+)
+REMOTE_CHECKS: Sequence[DoctorCheck] = (examine_broker, examine_bot)

@@ -64,10 +64,10 @@ def redis_url(home: Path) -> str:
 
 def secret_key(home: Path) -> str:
     """Return Django's secret key of this installation; the first call creates it."""
-    return kept_secret(home / "secret_key", lambda: secrets.token_urlsafe(50))
+    return read_or_create_secret(home / "secret_key", lambda: secrets.token_urlsafe(50))
 
 
-def kept_secret(path: Path, make: Callable[[], str]) -> str:
+def read_or_create_secret(path: Path, make: Callable[[], str]) -> str:
     """Return the secret in `path`, which only its owner may read. If there is no such file, write `make()` to it."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)

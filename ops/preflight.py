@@ -16,7 +16,7 @@ from django.utils.translation import gettext as _
 from config import schedule
 from infra import clock
 from ops.embedded import CannotStart
-from ops.models import Belonging
+from ops.models import Installation
 from ops.processes import ADMIN, Port
 from orders import database_age
 
@@ -43,7 +43,7 @@ def check_port(port: Port) -> None:
             ) from None
 
 
-def masked(url: str) -> str:
+def mask_password(url: str) -> str:
     """Return `url` without its password."""
     parts = urlsplit(url)
     if not parts.password:
@@ -56,10 +56,10 @@ def check_database() -> None:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
     except OperationalError as error:
-        raise CannotStart(no_database(error)) from None
+        raise CannotStart(database_error_text(error)) from None
 
 
-def no_database(error: Exception) -> str:
+def database_error_text(error: Exception) -> str:
     """Return the sentence for an operator whose database does not answer."""
     why = _one_line(error)
     if settings.HAS_OWN_DATABASE:
@@ -67,7 +67,7 @@ def no_database(error: Exception) -> str:
     return _(
         "DATABASE_URL={url} does not answer ({why}): start that PostgreSQL, correct the variable "
         "(postgres://user:password@host:5432/name), or unset it for the embedded one"
-    ).format(url=masked(settings.DATABASE_URL), why=why)
+    ).format(url=mask_password(settings.DATABASE_URL), why=why)
 
 
 def check_redis() -> None:
@@ -79,7 +79,7 @@ def check_redis() -> None:
             _(
                 "REDIS_URL={url} does not answer ({why}): start that Redis, correct the variable "
                 "(redis://:password@host:6379/0), or unset it for the embedded one"
-            ).format(url=masked(settings.REDIS_URL), why=_one_line(error))
+            ).format(url=mask_password(settings.REDIS_URL), why=_one_line(error))
         ) from None
 
 
@@ -89,23 +89,23 @@ def _one_line(error: Exception) -> str:
 
 
 def prepare_database(say: Say) -> None:
-    check_belonging()
+    check_installation()
     call_command("migrate", verbosity=0, interactive=False)
-    Belonging.objects.get_or_create(
+    Installation.objects.get_or_create(
         defaults={"environment": settings.KIS_ENVIRONMENT.name, "account": str(settings.KIS_CREDENTIALS.account)}
     )
     database_age.halt_if_older(clock.now())
-    schedule.write()
+    schedule.write_schedule()
     call_command("collectstatic", verbosity=0, interactive=False)
     make_admin(say)
 
 
-def check_belonging() -> None:
+def check_installation() -> None:
     """Refuse the database of another broker environment or account: their orders must not mix."""
-    if Belonging._meta.db_table not in connection.introspection.table_names():
+    if Installation._meta.db_table not in connection.introspection.table_names():
         return
     # only the columns of the first version: this runs before the migrations
-    owner = Belonging.objects.values_list("environment", "account").first()
+    owner = Installation.objects.values_list("environment", "account").first()
     configured = (str(settings.KIS_ENVIRONMENT.name), str(settings.KIS_CREDENTIALS.account))
     if owner and owner != configured:
         raise CannotStart(

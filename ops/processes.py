@@ -14,7 +14,7 @@ from ops.supervisor import Program
 
 ADMIN = "admin"
 # long enough for the broker's timeout: an order that was sent is answered or unknown by then
-WARM_SECONDS = 25.0
+GRACEFUL_STOP_SECONDS = 25.0
 # root may run AEGIS, as for a rehearsal in a container; Celery warns of root at every start
 ROOT_WARNING = "ignore:You're running the worker with superuser privileges"
 
@@ -70,7 +70,7 @@ def _worker(name: str, queues: str, threads: int, *options: str) -> Program:
         "stream" if name == "stream" else f"worker-{name}",
         _celery("worker", *arguments, "-l", settings.LOG_LEVEL, *options),
         stop_rank=1,
-        grace_seconds=WARM_SECONDS,
+        grace_seconds=GRACEFUL_STOP_SECONDS,
     )
 
 
@@ -80,11 +80,11 @@ WEB_STATEMENT_SECONDS = 30
 URGENT_THREADS, ORDER_THREADS = 16, 12
 
 
-def programs() -> list[Program]:
+def all_programs() -> list[Program]:
     # every open dashboard holds a thread: there are more threads than viewers that desk.live serves
     web = ("config.wsgi", "--bind", f"{settings.BIND_ADDRESS}:{settings.WEB_PORT}", "--workers", "1", "--threads", "24")
     flower = ("flower", f"--address={settings.BIND_ADDRESS}", f"--port={settings.FLOWER_PORT}")
-    bot = replace(_manage("telegram", "telegram_bot"), grace_seconds=WARM_SECONDS)
+    bot = replace(_manage("telegram", "telegram_bot"), grace_seconds=GRACEFUL_STOP_SECONDS)
     telegram = [bot] if settings.TELEGRAM_TOKEN else []
     return [
         Program(
@@ -117,4 +117,4 @@ def flower_password_file() -> Path:
 
 
 def flower_password() -> str:
-    return embedded.kept_secret(flower_password_file(), lambda: secrets.token_urlsafe(12))
+    return embedded.read_or_create_secret(flower_password_file(), lambda: secrets.token_urlsafe(12))

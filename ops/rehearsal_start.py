@@ -16,7 +16,7 @@ from aegis.sessions import KST, PhaseName
 from aegis.terms import Market
 from config.env import HOME
 from infra import clock
-from ops.models import Belonging
+from ops.models import Installation
 from orders.models import TradeOrder
 from simulator.exchange.calendar import phases_on
 
@@ -56,7 +56,7 @@ def _at(day: date, moment: time) -> datetime:
     return datetime.combine(day, moment, KST)
 
 
-def opening(
+def opening_time(
     now: datetime, *, is_first: bool, is_fresh: bool, hours: Callable[[date], RehearsalHours | None] = hours
 ) -> datetime | None:
     """Return the time to set the market's clock to, or None if the clock, which shows `now`, may continue.
@@ -78,34 +78,34 @@ def opening(
     raise ValueError(f"the calendar has no trading day in the month after {now.date()}")
 
 
-def begin(*, is_fresh: bool) -> Path:
+def start_rehearsal(*, is_fresh: bool) -> Path:
     """Set the clock, and return the file of our database's ledger; a ledger that is lost is replaced by a new one."""
     is_first = not (HOME / "clock.json").exists()
-    belonging = Belonging.objects.get()
-    is_new = belonging.world is None or not _ledger(belonging.world).exists()
+    installation = Installation.objects.get()
+    is_new = installation.ledger_id is None or not _ledger(installation.ledger_id).exists()
     now = clock.now()
     if is_new:
         now = max(now, _after_last_order() or now)
-    moment = opening(now, is_first=is_first, is_fresh=is_fresh, hours=whole_day if is_fresh else hours)
+    moment = opening_time(now, is_first=is_first, is_fresh=is_fresh, hours=whole_day if is_fresh else hours)
     if moment is not None:
         clock.set_now(moment)
     if is_new:
-        belonging.world, belonging.world_since = uuid.uuid4(), clock.now().date()
-        belonging.save(update_fields=["world", "world_since"])
-    assert belonging.world is not None  # set above if it was None
-    ledger = _ledger(belonging.world)
+        installation.ledger_id, installation.ledger_since = uuid.uuid4(), clock.now().date()
+        installation.save(update_fields=["ledger_id", "ledger_since"])
+    assert installation.ledger_id is not None  # set above if it was None
+    ledger = _ledger(installation.ledger_id)
     ledger.parent.mkdir(parents=True, exist_ok=True)
     return ledger
 
 
-def since() -> date:
+def ledger_start_date() -> date:
     """Return the first day of the current ledger: earlier days belong to another ledger."""
-    belonging = Belonging.objects.filter(world_since__isnull=False).first()
-    return belonging.world_since if belonging and belonging.world_since else date.min
+    installation = Installation.objects.filter(ledger_since__isnull=False).first()
+    return installation.ledger_since if installation and installation.ledger_since else date.min
 
 
-def _ledger(world: uuid.UUID) -> Path:
-    return HOME / "simulator" / f"{world}.jsonl"
+def _ledger(ledger_id: uuid.UUID) -> Path:
+    return HOME / "simulator" / f"{ledger_id}.jsonl"
 
 
 def _after_last_order() -> datetime | None:

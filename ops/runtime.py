@@ -25,10 +25,10 @@ from config.env import BASE_DIR, HOME
 from ops import embedded, rehearsal_start
 from ops.embedded import CannotStart
 from ops.preflight import Say, check_database, check_port, check_redis, prepare_database
-from ops.processes import has_own_simulator, ports, programs, simulator
+from ops.processes import all_programs, has_own_simulator, ports, simulator
 from ops.supervisor import AlreadyRunning, Supervisor, end_leftovers, sole_supervisor
 
-LOOK_AFTER_SECONDS = 1.0
+SERVER_CHECK_SECONDS = 1.0
 SIMULATOR_SECONDS = 30.0
 READY_SECONDS = 60.0
 WORKERS = ("urgent", "orders", "sync", "stream")
@@ -42,10 +42,10 @@ class Runtime:
         self._fresh_day = fresh_day
         self._exits = contextlib.ExitStack()
         self._supervisor = Supervisor(
-            HOME / "run", directory=BASE_DIR, output=output, say=self._say, look_after=self._look_after
+            HOME / "run", directory=BASE_DIR, output=output, say=self._say, check_servers=self._check_servers
         )
         self._servers: list[embedded.Postgres | embedded.Redis] = []
-        self._looked_at = 0.0
+        self._checked_at = 0.0
         self._is_closing = False
 
     def __enter__(self) -> Self:
@@ -69,7 +69,7 @@ class Runtime:
     def stay(self) -> None:
         """Return at Ctrl-C, at SIGTERM, or when the terminal closes. Raises CannotStart if the supervisor fails."""
         with contextlib.suppress(KeyboardInterrupt):
-            while self._supervisor.is_keeping:
+            while self._supervisor.is_supervising:
                 time.sleep(1)
             raise CannotStart(_("the supervisor failed, as the lines above show; every process was stopped"))
 
@@ -126,24 +126,24 @@ class Runtime:
     def _start_programs(self) -> None:
         self._exits.callback(self._supervisor.stop)
         if has_own_simulator():
-            self._supervisor.start([simulator(rehearsal_start.begin(is_fresh=self._fresh_day))])
+            self._supervisor.start([simulator(rehearsal_start.start_rehearsal(is_fresh=self._fresh_day))])
             self._wait_for_simulator()
         connection.close()
-        self._supervisor.start(programs())
+        self._supervisor.start(all_programs())
 
     def _wait_for_simulator(self) -> None:
         deadline = time.monotonic() + SIMULATOR_SECONDS
         while not _is_listening(settings.SIMULATOR_PORT):
             if time.monotonic() > deadline:
-                why = self._supervisor.last_words("simulator") or _("it wrote no output")
+                why = self._supervisor.last_line("simulator") or _("it wrote no output")
                 raise CannotStart(_("the simulator does not start: {why}").format(why=why))
             time.sleep(0.1)
 
-    def _look_after(self) -> None:
-        """Restart a server of ours that died; checked at most every `LOOK_AFTER_SECONDS`."""
-        if time.monotonic() - self._looked_at < LOOK_AFTER_SECONDS:
+    def _check_servers(self) -> None:
+        """Restart a server of ours that died; checked at most every `SERVER_CHECK_SECONDS`."""
+        if time.monotonic() - self._checked_at < SERVER_CHECK_SECONDS:
             return
-        self._looked_at = time.monotonic()
+        self._checked_at = time.monotonic()
         for server in self._servers:
             if not server.is_up():
                 self._say(_("{name} has ended; it starts again").format(name=server.name))
@@ -154,7 +154,7 @@ class Runtime:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._is_closing:
-            self._supervisor.hurry()
+            self._supervisor.kill_remaining()
         else:
             raise KeyboardInterrupt
 

@@ -29,8 +29,8 @@ from honcho.process import Popen, Process
 
 from aegis.sessions import KST
 
-LEASH = Path(__file__).with_name("parent_death.py")
-LOOK_SECONDS = 0.2
+PARENT_DEATH_SCRIPT = Path(__file__).with_name("parent_death.py")
+POLL_SECONDS = 0.2
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 60.0
 # after a process has run this long, its next restart waits for the first pause only
@@ -65,7 +65,7 @@ class _TiedProcess(Process):
     """Honcho's process, whose lines become events. It has no shell, and ends if this process dies."""
 
     def __init__(self, program: Program, colour: str, directory: Path) -> None:
-        command = [sys.executable, "-I", "-S", str(LEASH), str(os.getpid()), *program.argv]
+        command = [sys.executable, "-I", "-S", str(PARENT_DEATH_SCRIPT), str(os.getpid()), *program.argv]
         environment = os.environ | program.environment
         super().__init__(command, name=program.name, colour=colour, env=environment, cwd=directory)
         self._child_ctor = self._spawn
@@ -129,14 +129,14 @@ class _Member:
     def is_over(self) -> bool:
         return self._thread is None or not self._thread.is_alive()
 
-    def sweep(self) -> None:
+    def kill_leftover_children(self) -> None:
         """Kill the rest of a dead process's group: its children would hold its pipe and its port."""
         child = self._process.child if self._process else None
         if child and child.poll() is not None and not self.is_over:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
 
-    def ask_to_end(self) -> None:
+    def send_sigterm(self) -> None:
         """Send one SIGTERM, as soon as there is a process; a second would ask for an immediate end."""
         pid = self.pid
         if pid is not None and not self._is_sigterm_sent:
@@ -168,13 +168,13 @@ class Supervisor:
         directory: Path,
         output: TextIO,
         say: Say,
-        look_after: Callable[[], None] | None = None,
+        check_servers: Callable[[], None] | None = None,
         first_pause_seconds: float = FIRST_PAUSE_SECONDS,
     ) -> None:
         self._run_dir = run_dir
         self._directory = directory
         self._say = say
-        self._look_after = look_after
+        self._check_servers = check_servers
         self._first_pause = first_pause_seconds
         self._events: queue.Queue[Message] = queue.Queue()
         # the printer adds no time: the lines have one, in Korean time
@@ -183,7 +183,7 @@ class Supervisor:
         self._members: dict[str, _Member] = {}
         self._starting = threading.Lock()
         self._stopping = threading.Event()
-        self._hurry = threading.Event()
+        self._kills_remaining = threading.Event()
         self._finished = threading.Event()
         self._thread = threading.Thread(target=self._supervise, name="house", daemon=True)
 
@@ -200,13 +200,13 @@ class Supervisor:
     def pid(self, name: str) -> int | None:
         return self._members[name].pid
 
-    def last_words(self, name: str) -> str:
+    def last_line(self, name: str) -> str:
         """Return the last line that a process wrote, or an empty string."""
         lines = self._members[name].last_lines
         return lines[-1] if lines else ""
 
     @property
-    def is_keeping(self) -> bool:
+    def is_supervising(self) -> bool:
         """Whether the thread that restarts processes is alive. Only its caller can notice that it failed."""
         return self._thread.is_alive()
 
@@ -220,18 +220,18 @@ class Supervisor:
         if self._thread.is_alive():
             self._thread.join()
 
-    def hurry(self) -> None:
+    def kill_remaining(self) -> None:
         """Kill the processes that still run, after a second request to end."""
-        self._hurry.set()
+        self._kills_remaining.set()
 
     def _end(self, members: Sequence[_Member]) -> None:
         started_at = time.monotonic()
         while running := [member for member in members if not member.is_over]:
             for member in running:
-                member.ask_to_end()
-                if self._hurry.is_set() or time.monotonic() - started_at > member.program.grace_seconds:
+                member.send_sigterm()
+                if self._kills_remaining.is_set() or time.monotonic() - started_at > member.program.grace_seconds:
                     member.kill()
-                member.sweep()
+                member.kill_leftover_children()
             time.sleep(0.05)
         for member in members:
             self._record(member.program.name).unlink(missing_ok=True)
@@ -239,18 +239,18 @@ class Supervisor:
     def _supervise(self) -> None:
         while not (self._finished.is_set() and self._events.empty()):
             with contextlib.suppress(queue.Empty):
-                self._handle(self._events.get(timeout=LOOK_SECONDS))
+                self._handle(self._events.get(timeout=POLL_SECONDS))
             with self._starting:
                 if not self._stopping.is_set():
                     self._check_members()
 
     def _check_members(self) -> None:
         for member in self._members.values():
-            member.sweep()
+            member.kill_leftover_children()
             if member.due_at is not None and time.monotonic() >= member.due_at:
                 member.launch()
-        if self._look_after:
-            self._look_after()
+        if self._check_servers:
+            self._check_servers()
 
     def _handle(self, message: Message) -> None:
         member = self._members[message.name]

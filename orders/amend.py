@@ -14,11 +14,11 @@ from django.utils.translation import gettext
 
 from aegis.amends import can_amend, only_lowers_risk
 from aegis.broker import Broker, HeldBack, NotSent, OrderRequest, OutcomeUnknown, Refused
-from aegis.denials import Denial, DenialCode
+from aegis.denials import Denial, DenialCode, gettext_noop
 from aegis.lifecycle import UNANSWERED
 from aegis.order_events import OrderEventKind
 from aegis.requests import RequestedBy, RequestKind
-from aegis.risk import COMMIT_CHECKS, HARMLESS, RISK_CHECKS, gettext_noop
+from aegis.risk import COMMIT_CHECKS, HARMLESS_AMEND_CHECKS, RISK_CHECKS
 from aegis.terms import Market, OrderKind
 from orders import fills, journal, kill_switch, requests
 from orders.cancel import Canceller, inherit, why_not_today
@@ -124,7 +124,7 @@ class Amender:
             inputs,
             released_qty=qty if order.side.sign < 0 else 0,
             cost_won=max(0, (price - order.price) * qty),
-            checks=HARMLESS if lowers_risk else RISK_CHECKS,
+            checks=HARMLESS_AMEND_CHECKS if lowers_risk else RISK_CHECKS,
         )
         row = self._submit.child_row(replace(draft, plan=NO_CHASE), order, request_id)
         row.replaces = order
@@ -166,7 +166,7 @@ class Amender:
             self._record(order, "AMEND_REFUSED", str(error))
             journal.record_rejected(row, error, at=self._now())
             if not isinstance(error, HeldBack):
-                kill_switch.watch(self._now())
+                kill_switch.check_trips(self._now())
         except OutcomeUnknown as error:
             log.error("order %s: no answer to its amend, it may have arrived: %s", order.pk, error)
             self._record(order, "AMEND_UNKNOWN", str(error))
@@ -226,7 +226,7 @@ def _why_pending(order: TradeOrder) -> Denial | None:
     return Denial(DenialCode.CHANGE_PENDING, template, {"order": f"#{order.pk}"})
 
 
-def describe(order: TradeOrder, row: TradeOrder) -> str:
+def describe_amend(order: TradeOrder, row: TradeOrder) -> str:
     """Return a short text about an amend, for an operator."""
     return gettext("#{pk} → #{new}: {qty:,} shares at {price:,} won").format(
         pk=order.pk, new=row.pk, qty=row.qty, price=row.price

@@ -49,25 +49,25 @@ class NotComparable(Exception):
         self.longest_seconds = longest_seconds
 
 
-def due(now: datetime) -> dict[str, list[StopRule]]:
+def stops_without_base_price(now: datetime) -> dict[str, list[StopRule]]:
     """Return the armed stops, by stock, that lack today's base price and may ask for it now."""
     day, starts_at = now.astimezone(KST).date(), sessions.first_start(queries.today(now), now)
     if starts_at is None or now < starts_at - BEFORE_OPEN:
         return {}
     rows, opens = defaultdict(list), krx_prices.opens_at(now)
     for row in stops.armed():
-        pause = row.looks.get("base_pause") or TRY_AGAIN_SECONDS
-        tried_at = row.looks.get("base_at", 0.0)
+        pause = row.poll_state.get("base_pause") or TRY_AGAIN_SECONDS
+        tried_at = row.poll_state.get("base_at", 0.0)
         is_tried = 0 <= now.timestamp() - tried_at < pause and (now < opens or tried_at >= opens.timestamp())
         if (row.based_on is None or row.based_on < day) and not is_tried:
             rows[row.stock_code].append(row)
     return dict(rows)
 
 
-def settle(broker: Broker, now: Callable[[], datetime]) -> None:
+def count_in_base_prices(broker: Broker, now: Callable[[], datetime]) -> None:
     """Count in today's base price for every armed stop that lacks it; a failure is tried again."""
     ends_at = monotonic() + TURN_SECONDS
-    for code, rows in due(now()).items():
+    for code, rows in stops_without_base_price(now()).items():
         if monotonic() > ends_at:
             return
         _note_tried(rows, 0.0, now())
@@ -84,19 +84,19 @@ def settle(broker: Broker, now: Callable[[], datetime]) -> None:
 def _note_tried(rows: list[StopRule], longest_seconds: float, at: datetime) -> None:
     """Note that the base price was asked for; the pause until the next time doubles up to `longest_seconds`."""
     for row in rows:
-        looks = row.looks
-        is_first = datetime.fromtimestamp(looks.get("base_at", 0.0), KST).date() != at.astimezone(KST).date()
-        pause = 0.0 if is_first else looks.get("base_pause", 0.0)
+        poll_state = row.poll_state
+        is_first = datetime.fromtimestamp(poll_state.get("base_at", 0.0), KST).date() != at.astimezone(KST).date()
+        pause = 0.0 if is_first else poll_state.get("base_pause", 0.0)
         if longest_seconds:
             pause = min(longest_seconds, 2 * pause or TRY_AGAIN_SECONDS)
-        row.looks = looks | {"base_at": at.timestamp(), "base_pause": pause}
-        stops.note_looks(row.pk, row.looks)
+        row.poll_state = poll_state | {"base_at": at.timestamp(), "base_pause": pause}
+        stops.save_poll_state(row.pk, row.poll_state)
 
 
 def _settle(code: str, rows: list[StopRule], broker: Broker, now: Callable[[], datetime]) -> None:
     quote = broker.quote(code, Market.KRX)
     day, last = now().astimezone(KST).date(), _last_day(now())
-    close = krx_prices.close_heard(code, last)
+    close = krx_prices.auction_close(code, last)
     if not krx_prices.is_of_today(quote, now(), broker):
         if quote.is_halted:
             why = gettext("it is halted: its base price is compared once KRX has opened")
@@ -119,7 +119,7 @@ def _settle(code: str, rows: list[StopRule], broker: Broker, now: Callable[[], d
         stops.settle_base(row, quote.base_price, factor, detail, day=day, at=now())
 
 
-def settle_again(row: StopRule, quote: Quote, at: datetime) -> bool:
+def correct_base_price(row: StopRule, quote: Quote, at: datetime) -> bool:
     """Count in the base price of a quote of KRX's session if it differs from the one counted in before the open.
 
     Return whether it did. They differ if the broker's day had not rolled over before the open.
@@ -176,4 +176,4 @@ def _report(rows: list[StopRule], why: str, at: datetime) -> None:
         return
     for row in rows:
         if row.based_on is not None:
-            stops.note_held(row, why, at)
+            stops.report_awaiting_base_price(row, why, at)

@@ -12,11 +12,10 @@ from django.db import transaction
 from django.db.models import Q
 
 from aegis.broker import Acceptance, Broker, BrokerError, BrokerOrderRef, HeldBack, OpenOrder, OutcomeUnknown
-from aegis.denials import Denial, DenialCode
+from aegis.denials import Denial, DenialCode, gettext_noop
 from aegis.lifecycle import DONE, UNANSWERED, UNSETTLED
 from aegis.order_events import OrderEventKind
 from aegis.requests import RequestedBy, RequestKind, resend_after
-from aegis.risk import gettext_noop
 from aegis.sessions import KST
 from aegis.terms import Side
 from orders import journal, pretrade_context, requests, risk
@@ -101,7 +100,7 @@ def why_not_today(order: TradeOrder, now: datetime) -> Denial | None:
 
 def _check_day(order: TradeOrder, now: datetime) -> None:
     if why := why_not_today(order, now):
-        raise HeldBack(risk.say(why), code=why.code)
+        raise HeldBack(risk.denial_text(why), code=why.code)
 
 
 @transaction.atomic
@@ -114,7 +113,7 @@ def defer_cancel(order: TradeOrder, *, by: RequestedBy, who: str = "", at: datet
     row = journal.locked(order.pk)
     if row.state not in UNANSWERED:
         return False
-    is_new = row.cancel_wanted_at is None
+    is_new = row.cancel_requested_at is None
     _mark_requested(row, by, at, is_whole=True)
     if is_new:
         journal.append_event(row, OrderEventKind.CANCEL_DEFERRED, f"{by.value} {who}".strip(), at=at)
@@ -125,7 +124,7 @@ def defer_cancel(order: TradeOrder, *, by: RequestedBy, who: str = "", at: datet
 def request_cancel(order: TradeOrder, *, by: RequestedBy, who: str = "", at: datetime) -> None:
     """Record that an order's cancel is requested, without a call: `orders.cancel_driver` sends it within seconds."""
     row = journal.locked(order.pk)
-    if row.cancel_wanted_at is not None or row.is_done:
+    if row.cancel_requested_at is not None or row.is_done:
         return
     _mark_requested(row, by, at, is_whole=True)
     journal.update_fields(row, cancel_due_at=at)
@@ -142,7 +141,7 @@ def cancel_resting_buys(why: str, *, at: datetime) -> int:
     buys = TradeOrder.objects.filter(
         order_type=Side.BUY, origin=TradeOrder.Origin.AEGIS, order_date=at.astimezone(KST).date()
     ).select_for_update(skip_locked=True, of=("self",))
-    resting = buys.filter(Q(cancel_wanted_at=None) | Q(cancel_wanted_by=RequestedBy.CHASE), status__in=UNSETTLED)
+    resting = buys.filter(Q(cancel_requested_at=None) | Q(cancel_requested_by=RequestedBy.CHASE), status__in=UNSETTLED)
     resting_orders = list(resting.order_by("pk"))
     for order in resting_orders:
         _mark_requested(order, RequestedBy.CANCEL_ALL, at, is_whole=True)
@@ -156,8 +155,8 @@ def cancel_resting_buys(why: str, *, at: datetime) -> int:
 
 def apply_deferred_cancel(order: TradeOrder, *, at: datetime) -> None:
     """Apply the cancel that was requested before a row had its number: of the row, or by its `open_order_key`."""
-    order.refresh_from_db(fields=["cancel_wanted_at", "cancel_wanted_by"])
-    by, wanted_at, due_at = order.cancel_wanted_by, order.cancel_wanted_at, at
+    order.refresh_from_db(fields=["cancel_requested_at", "cancel_requested_by"])
+    by, wanted_at, due_at = order.cancel_requested_by, order.cancel_requested_at, at
     if cancels := _requests_without_row(order):
         BrokerRequest.objects.filter(pk__in=[request.pk for request in cancels]).update(order=order)
         wanted_at = wanted_at or cancels[0].requested_at
@@ -165,7 +164,7 @@ def apply_deferred_cancel(order: TradeOrder, *, at: datetime) -> None:
     elif not order.is_cancel_requested:
         return
     _mark_requested(order, RequestedBy(by), at, is_whole=True)
-    journal.update_fields(order, cancel_wanted_at=wanted_at, cancel_due_at=due_at)
+    journal.update_fields(order, cancel_requested_at=wanted_at, cancel_due_at=due_at)
 
 
 def open_order_key(open_order: OpenOrder) -> str:
@@ -193,8 +192,13 @@ def inherit(pk: int, new_order: TradeOrder) -> None:
     if new_order.chase_at is not None and (is_requested or order.chase_at is None or new_order.is_cancel_requested):
         journal.update_fields(new_order, chase_at=None)
     if is_requested:
-        request_fields = {"cancel_wanted_at": order.cancel_wanted_at, "cancel_wanted_by": order.cancel_wanted_by}
-        journal.update_fields(new_order, cancel_due_at=order.cancel_wanted_at, look_wanted=True, **request_fields)
+        request_fields = {
+            "cancel_requested_at": order.cancel_requested_at,
+            "cancel_requested_by": order.cancel_requested_by,
+        }
+        journal.update_fields(
+            new_order, cancel_due_at=order.cancel_requested_at, needs_reconciliation=True, **request_fields
+        )
     if new_order.order_no is not None and new_order.accepted_at is not None:
         apply_deferred_cancel(new_order, at=new_order.accepted_at)
 
@@ -205,14 +209,14 @@ def _mark_requested(order: TradeOrder, by: RequestedBy, now: datetime, *, is_who
         journal.request_confirmation(order)
         return
     cancel_count = order.requests.filter(kind=RequestKind.CANCEL).count()
-    request_fields = {"cancel_wanted_at": order.cancel_wanted_at or now, "cancel_wanted_by": by.value}
-    if order.cancel_wanted_at and _outranks(RequestedBy(order.cancel_wanted_by), by):
-        del request_fields["cancel_wanted_by"]
+    request_fields = {"cancel_requested_at": order.cancel_requested_at or now, "cancel_requested_by": by.value}
+    if order.cancel_requested_at and _outranks(RequestedBy(order.cancel_requested_by), by):
+        del request_fields["cancel_requested_by"]
     chase_fields = {} if by is RequestedBy.CHASE else {"chase_at": None}
     journal.update_fields(
         order,
         cancel_due_at=now + resend_after(cancel_count),
-        look_wanted=True,
+        needs_reconciliation=True,
         lookup_at=None,
         **request_fields,
         **chase_fields,
@@ -230,12 +234,12 @@ def _withdraw(order: TradeOrder, *, by: RequestedBy = RequestedBy.CHASE) -> None
     A stop's request is withdrawn too if its own cancel did not leave: the stop requests it again if it still sells.
     """
     if by is RequestedBy.STOP and not requests.live_changes(order):
-        requested_by_stop = TradeOrder.objects.filter(pk=order.pk, cancel_wanted_by=by)
-        requested_by_stop.update(cancel_wanted_at=None, cancel_wanted_by="", cancel_due_at=None)
-    requested_by_chase = TradeOrder.objects.filter(pk=order.pk, cancel_wanted_by=RequestedBy.CHASE)
+        requested_by_stop = TradeOrder.objects.filter(pk=order.pk, cancel_requested_by=by)
+        requested_by_stop.update(cancel_requested_at=None, cancel_requested_by="", cancel_due_at=None)
+    requested_by_chase = TradeOrder.objects.filter(pk=order.pk, cancel_requested_by=RequestedBy.CHASE)
     if requests.live_changes(order):
         requested_by_chase = requested_by_chase.filter(chase_at=None)
-    requested_by_chase.update(cancel_wanted_at=None, cancel_wanted_by="", cancel_due_at=None)
+    requested_by_chase.update(cancel_requested_at=None, cancel_requested_by="", cancel_due_at=None)
 
 
 def _describe(request: BrokerRequest) -> str:

@@ -112,7 +112,7 @@ class CancelAll:
             else:
                 cancel.Canceller(self._broker, self._now).cancel(order, by=RequestedBy.CANCEL_ALL, who=self._who)
         except BrokerError as error:
-            self._result.failed[number] = risk.say_error(error)
+            self._result.failed[number] = risk.error_text(error)
             self._failed.append(open_order)
         else:
             self._sent.append(open_order)
@@ -154,7 +154,7 @@ class CancelAll:
                 sleep(CONFIRM_PAUSE_SECONDS)
                 open_list = fetch_open(self._broker, self._code)
         except BrokerError as error:
-            self._result.unseen = risk.say_error(error)
+            self._result.unseen = risk.error_text(error)
             return None
         self._result.unseen = open_list.why
         return open_list
@@ -232,7 +232,7 @@ def fetch_open(broker: Broker, code: str | None) -> OpenList:
     try:
         lines, unread, why = broker.open_orders(), frozenset[str](), ""
     except PartialResponse as error:
-        lines, why = error.read, risk.say_error(error)
+        lines, why = error.read, risk.error_text(error)
         unread = frozenset(line.order_no for line in error.unread)
     codes = canonical_codes({line.code for line in lines})
     orders = [replace(line, code=codes.get(line.code, line.code)) for line in lines]

@@ -10,8 +10,8 @@ from aegis.broker import Broker, BrokerError
 from aegis.lifecycle import OPEN, UNANSWERED
 from aegis.order_events import OrderEventKind
 from aegis.requests import CANCEL_BACKOFF_MAX, CANCEL_REPORT_AFTER, RequestedBy, RequestKind, resend_after
-from aegis.risk import TradingState
 from aegis.sessions import KST
+from aegis.trading_state import TradingState
 from infra import log_context, sql
 from orders import journal, reconcile, settle
 from orders.cancel import Canceller
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 UNCONFIRMED = OrderEventKind.CANCEL_UNCONFIRMED
 AUTOMATIC = (RequestedBy.CHASE, RequestedBy.STOP)
 # a running chase drives its own cancel, and does not report it
-_IS_CHASED = f"(chase_at IS NOT NULL AND cancel_wanted_by = '{RequestedBy.CHASE.value}')"
+_IS_CHASED = f"(chase_at IS NOT NULL AND cancel_requested_by = '{RequestedBy.CHASE.value}')"
 
 
 # a due time that is too far ahead was set before the clock was put back
@@ -31,11 +31,11 @@ _DUE = f"""
     SELECT id FROM trade_orders
     WHERE cancel_due_at IS NOT NULL AND order_date = %(today)s AND status NOT IN ({sql.literals(UNANSWERED)})
       AND CASE WHEN {_IS_CHASED} THEN
-              status IN ({sql.literals(OPEN)}) AND cancel_wanted_at <= %(late)s
+              status IN ({sql.literals(OPEN)}) AND cancel_requested_at <= %(late)s
               AND NOT EXISTS (SELECT FROM order_events
-                              WHERE order_id = trade_orders.id AND kind = '{UNCONFIRMED}' AND at >= cancel_wanted_at)
+                              WHERE order_id = trade_orders.id AND kind = '{UNCONFIRMED}' AND at >= cancel_requested_at)
           ELSE {_IS_DUE} END
-      AND (cancel_wanted_by NOT IN ({sql.literals(AUTOMATIC)}) OR NOT EXISTS (
+      AND (cancel_requested_by NOT IN ({sql.literals(AUTOMATIC)}) OR NOT EXISTS (
           SELECT FROM trading_switch WHERE id = {TradingSwitch.ONLY_PK} AND state = '{TradingState.HALTED.value}'))
     ORDER BY cancel_due_at
 """  # noqa: S608
@@ -44,24 +44,24 @@ _CLAIM = f"""
 """  # noqa: S608
 
 
-def due(now: datetime) -> list[int]:
+def due_cancels(now: datetime) -> list[int]:
     """Return the orders whose requested cancel is due to be driven, or reported. An unanswered order waits.
 
     While trading is halted, only the cancels of a person, `cancel_all` or a caller leave, none of a chase or a stop.
     """
     params = {"today": now.astimezone(KST).date(), "late": now - CANCEL_REPORT_AFTER, **_due_params(now)}
-    return [pk for (pk,) in sql.fetch(_DUE, params)]
+    return [pk for (pk,) in sql.query(_DUE, params)]
 
 
 def _due_params(now: datetime) -> dict[str, datetime]:
     return {"now": now, "too_far": now + CANCEL_BACKOFF_MAX}
 
 
-@log_context.named
+@log_context.with_order_context
 def drive(pk: int, broker: Broker, now: Callable[[], datetime]) -> None:
     """Drive a requested cancel: check whether the list confirms it, send it again if not, report it in time."""
     order = TradeOrder.objects.get(pk=pk)
-    if order.is_open and order.chase_at is not None and order.cancel_wanted_by == RequestedBy.CHASE:
+    if order.is_open and order.chase_at is not None and order.cancel_requested_by == RequestedBy.CHASE:
         _report(order, now())
         return
     if order.state in UNANSWERED or not _claim(order, now()):
@@ -71,13 +71,13 @@ def drive(pk: int, broker: Broker, now: Callable[[], datetime]) -> None:
     if not order.is_open or settle.has_ended(order, now()):
         # an order that was given up as lost may still appear: its cancel stays requested
         is_over = not order.is_open and not order.never_arrived
-        journal.update_fields(order, cancel_due_at=None, **({"cancel_wanted_at": None} if is_over else {}))
+        journal.update_fields(order, cancel_due_at=None, **({"cancel_requested_at": None} if is_over else {}))
         return
-    if order.cancel_wanted_at is None:
+    if order.cancel_requested_at is None:
         return  # the request was withdrawn meanwhile
     _report(order, now())
     try:
-        Canceller(broker, now).cancel(order, by=RequestedBy(order.cancel_wanted_by))
+        Canceller(broker, now).cancel(order, by=RequestedBy(order.cancel_requested_by))
     except BrokerError as error:
         log.warning("order %s: its cancel is sent again later: %s", order.pk, error)
 
@@ -93,7 +93,7 @@ def _read_list(order: TradeOrder, broker: Broker, now: Callable[[], datetime]) -
 
 def _report(order: TradeOrder, now: datetime) -> None:
     """Report a cancel that the list has not confirmed in time, once for each request."""
-    wanted_at = order.cancel_wanted_at
+    wanted_at = order.cancel_requested_at
     if wanted_at is None or now - wanted_at < CANCEL_REPORT_AFTER:
         return
     with transaction.atomic():

@@ -20,10 +20,10 @@ from aegis import sessions
 from aegis.amends import can_amend
 from aegis.broker import Broker, BrokerError, HeldBack, Refused
 from aegis.chase import Action, ChaseBy, ChaseDecision, ChaseSession, ChaseState, ChaseStep
+from aegis.denials import gettext_noop
 from aegis.lifecycle import UNSETTLED, Status
 from aegis.order_events import OrderEventKind
 from aegis.requests import LIVE, EndCause, RequestedBy, RequestKind, resend_after
-from aegis.risk import gettext_noop
 from aegis.sessions import KST
 from aegis.terms import Market, OrderKind
 from infra import log_context, sql
@@ -55,17 +55,17 @@ _DUE_ORDERS = f"SELECT id, chase_step FROM trade_orders WHERE {_DUE} ORDER BY ch
 _RELEASE = "UPDATE trade_orders SET chase_claimed_until = NULL WHERE id = %(pk)s AND chase_claimed_until = %(claim)s"
 
 
-def due(now: datetime) -> list[int]:
+def due_orders(now: datetime) -> list[int]:
     """Return the orders whose next step is due and that no worker has claimed."""
-    return [pk for pk, _ in sql.fetch(_DUE_ORDERS, {"due_by": now, "now": now})]
+    return [pk for pk, _ in sql.query(_DUE_ORDERS, {"due_by": now, "now": now})]
 
 
-def overdue(now: datetime) -> list[tuple[int, ChaseStep]]:
+def overdue_steps(now: datetime) -> list[tuple[int, ChaseStep]]:
     """Return the orders whose step is overdue, and that step: their message was lost."""
-    return [(pk, ChaseStep(step)) for pk, step in sql.fetch(_DUE_ORDERS, {"due_by": now - OVERDUE, "now": now})]
+    return [(pk, ChaseStep(step)) for pk, step in sql.query(_DUE_ORDERS, {"due_by": now - OVERDUE, "now": now})]
 
 
-def advance(pk: int, broker: Broker, now: Callable[[], datetime]) -> Action:
+def run_due_steps(pk: int, broker: Broker, now: Callable[[], datetime]) -> Action:
     """Take all steps of one order that are due now; return the last action. Tests and tools call it."""
     action = Action.REST
     for _ in range(STEPS_AT_ONCE):
@@ -77,7 +77,7 @@ def advance(pk: int, broker: Broker, now: Callable[[], datetime]) -> Action:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class StepResult:
     """The result of a step: the action taken, and the step that follows, with its order and its delay in seconds.
 
     The seconds are market time. `next_step` is None if nothing follows: the chase is over, another worker has claimed
@@ -90,8 +90,8 @@ class Taken:
     seconds: float = 0.0
 
 
-@log_context.named
-def run_step(pk: int, broker: Broker, now: Callable[[], datetime], step: ChaseStep | None = None) -> Taken:
+@log_context.with_order_context
+def run_step(pk: int, broker: Broker, now: Callable[[], datetime], step: ChaseStep | None = None) -> StepResult:
     """Take one step of one order, if it is due and no other worker has claimed it.
 
     `step` is the step of the message. If the rows ask for another step by now, that step is returned to be sent next.
@@ -99,16 +99,16 @@ def run_step(pk: int, broker: Broker, now: Callable[[], datetime], step: ChaseSt
     """
     order = _claim(pk, now())
     if order is None:
-        return Taken(Action.REST)
+        return StepResult(Action.REST)
     claim = order.chase_claimed_until
     try:
-        decision = decide(order, now())
+        decision = next_decision(order, now())
         if step is not None and decision.action.step not in (None, step):
             return _continue_with(order, decision.action.step)
         return _Step(order, decision, broker, now).take()
     except BrokerError as error:
         log.warning("order %s: its chase waits: %s", pk, error)
-        return Taken(Action.WAIT)
+        return StepResult(Action.WAIT)
     finally:
         sql.execute(_RELEASE, {"pk": pk, "claim": claim})
 
@@ -116,22 +116,22 @@ def run_step(pk: int, broker: Broker, now: Callable[[], datetime], step: ChaseSt
 def _claim(pk: int, now: datetime) -> TradeOrder | None:
     """Claim an order for one step, and return it, None if another worker has it. The claim's end identifies it."""
     params = {"pk": pk, "due_by": now, "now": now, "until": now + CLAIM}
-    orders = sql.change(TradeOrder, "chase_claimed_until = %(until)s", f"id = %(pk)s AND {_DUE}", params)
+    orders = sql.update_where(TradeOrder, "chase_claimed_until = %(until)s", f"id = %(pk)s AND {_DUE}", params)
     return orders[0] if orders else None
 
 
-def _continue_with(order: TradeOrder, step: ChaseStep | None) -> Taken:
+def _continue_with(order: TradeOrder, step: ChaseStep | None) -> StepResult:
     if step is not None and order.chase_step != step:
         journal.update_fields(order, chase_step=step.value)
-    return Taken(Action.WAIT, order.pk, step)
+    return StepResult(Action.WAIT, order.pk, step)
 
 
 # --- deciding --------------------------------------------------------------------------------------------------------
 
 
-def decide(order: TradeOrder, now: datetime) -> ChaseDecision:
+def next_decision(order: TradeOrder, now: datetime) -> ChaseDecision:
     """Return the decision that follows from the rows."""
-    may_order = risk.trading_state().lets_pass(order.side)
+    may_order = risk.trading_state().allows(order.side)
     return rules.next_step(_state(order), order.plan, now=now, may_order=may_order, session=_session(order, now))
 
 
@@ -152,8 +152,8 @@ def _state(order: TradeOrder) -> ChaseState:
         trade_date=order.order_date,
         created_at=order.created_at,
         due_at=order.chase_at,
-        looked_at=order.looked_at,
-        wanted_qty=wanted_qty(order, family),
+        confirmed_at=order.confirmed_at,
+        remaining_qty=remaining_qty(order, family),
         has_successor=any(child.attempt > order.attempt and _replaces_earlier(child) for child in children),
         cancel_sent_at=pending.as_sent().sent_at if pending else None,
         resend_at=pending.as_sent().sent_at + resend_after(len(cancels)) if pending and not amends else None,
@@ -191,7 +191,7 @@ def _chased_by(order: TradeOrder) -> ChaseBy:
     return ChaseBy(order.chase_by) if is_amendable else ChaseBy.CANCEL
 
 
-def wanted_qty(order: TradeOrder, family: Sequence[TradeOrder]) -> int:
+def remaining_qty(order: TradeOrder, family: Sequence[TradeOrder]) -> int:
     """Return the root's quantity minus the shares that the family has filled or that its other orders hold open."""
     root = next(member for member in family if member.pk == order.root_pk)
     moving = requests.moving_qty([member.pk for member in family]) if any(m.replaces_id for m in family) else {}
@@ -225,8 +225,8 @@ class _Step:
         self._broker = broker
         self._now = now
 
-    def take(self) -> Taken:
-        handlers: dict[Action, Callable[[], Taken]] = {
+    def take(self) -> StepResult:
+        handlers: dict[Action, Callable[[], StepResult]] = {
             Action.CHECK: self._check,
             Action.CANCEL: self._cancel,
             Action.AMEND: self._amend,
@@ -240,18 +240,18 @@ class _Step:
 
     # --- without a call
 
-    def _wait(self) -> Taken:
+    def _wait(self) -> StepResult:
         decision, now = self._decision, self._now()
         if self._order.chase_at is None or self._order.chase_at <= now:
             return self._pause(gettext(decision.why), until=decision.until)
         return _next_of(self._order, Action.WAIT, now)
 
-    def _rest(self) -> Taken:
+    def _rest(self) -> StepResult:
         if self._order.chase_at is not None:
             journal.update_fields(self._order, chase_at=None)
-        return Taken(Action.REST)
+        return StepResult(Action.REST)
 
-    def _pause(self, why: str, until: datetime | None = None) -> Taken:
+    def _pause(self, why: str, until: datetime | None = None) -> StepResult:
         """Leave the order as it is, and decide again a little later."""
         now = self._now()
         later = max(until or now + PAUSE, now + CONFIRM_AGAIN)
@@ -260,26 +260,26 @@ class _Step:
             journal.append_event(self._order, OrderEventKind.CHASE_PAUSED, why, at=now)
         return self._put_off(ChaseStep.CHECK, later - now)
 
-    def _put_off(self, step: ChaseStep, pause: timedelta) -> Taken:
+    def _put_off(self, step: ChaseStep, pause: timedelta) -> StepResult:
         """Take `step` after a pause, unless the chase was ended meanwhile."""
         chased = TradeOrder.objects.filter(pk=self._order.pk, chase_at__isnull=False)
         if not chased.update(chase_at=self._now() + pause, chase_step=step.value):
-            return Taken(Action.WAIT)
-        return Taken(Action.WAIT, self._order.pk, step, pause.total_seconds())
+            return StepResult(Action.WAIT)
+        return StepResult(Action.WAIT, self._order.pk, step, pause.total_seconds())
 
-    def _end(self, why: str) -> Taken:
+    def _end(self, why: str) -> StepResult:
         """End the chase, and record the reason."""
         order = self._order
-        is_idle = order.cancel_wanted_by == RequestedBy.CHASE and not requests.live_changes(order)
+        is_idle = order.cancel_requested_by == RequestedBy.CHASE and not requests.live_changes(order)
         journal.update_fields(
             order, chase_at=None, chase_note=why[:200], **({"cancel_due_at": None} if is_idle else {})
         )
         journal.append_event(self._order, OrderEventKind.CHASE_ENDED, why, at=self._now())
-        return Taken(Action.END)
+        return StepResult(Action.END)
 
     # --- reading the list
 
-    def _check(self) -> Taken:
+    def _check(self) -> StepResult:
         reconcile.reconcile_now(self._broker, self._now)
         result = self._decide_again(Action.CHECK)
         if result.next_step is not ChaseStep.CHECK:
@@ -288,7 +288,7 @@ class _Step:
         is_long = order.missing_since is not None or order.unlisted_since is not None
         return self._put_off(ChaseStep.CHECK, PAUSE if is_long else CONFIRM_AGAIN)
 
-    def _confirm(self) -> Taken:
+    def _confirm(self) -> StepResult:
         """Check whether a cancel or an amend has ended; while the list does not show it, read the list again soon."""
         order = self._order
         reconcile.reconcile_now(self._broker, self._now)
@@ -308,17 +308,17 @@ class _Step:
             return order.status_at
         return max((change.as_sent().sent_at for change in requests.live_changes(order)), default=self._now())
 
-    def _decide_again(self, action: Action) -> Taken:
+    def _decide_again(self, action: Action) -> StepResult:
         """Decide again by the list that was just read; return the next step."""
         sql.refresh(self._order)
-        decision = decide(self._order, self._now())
+        decision = next_decision(self._order, self._now())
         if decision.action.step is None:
             return _Step(self._order, decision, self._broker, self._now).take()
         return replace(_continue_with(self._order, decision.action.step), action=action)
 
     # --- asking the broker for something
 
-    def _cancel(self) -> Taken:
+    def _cancel(self) -> StepResult:
         """Cancel; if a re-order is to follow, only if that could be sent."""
         order, retry = self._order, self._decision.retry
         if why := self._why_rate_limited(REQUESTS_OF_A_STEP if retry else 1):
@@ -354,7 +354,7 @@ class _Step:
         preview = Reorders(self._broker, self._now).preview(self._order, retry)
         return replace(preview, why_held=gettext(preview.why_held)) if preview.why_held else preview
 
-    def _amend(self) -> Taken:
+    def _amend(self) -> StepResult:
         """Amend the order to its next price."""
         order, retry = self._order, self._decision.retry
         if why := self._why_rate_limited(1):
@@ -376,25 +376,25 @@ class _Step:
             journal.update_fields(order, chase_by=ChaseBy.CANCEL.value)
         return self._then(ChaseStep.CONFIRM, Action.AMEND)
 
-    def _wait_for_next_check(self, why: str) -> Taken:
+    def _wait_for_next_check(self, why: str) -> StepResult:
         order = self._order
         return self._pause(gettext(why), until=self._now() + timedelta(seconds=order.wait_seconds))
 
-    def _reorder(self) -> Taken:
+    def _reorder(self) -> StepResult:
         """Order the shares again that our own cancel released, at most those that the family still wants."""
         order, retry = self._order, self._decision.retry
         # a cancel has reserved the request of its re-order, so that the rate never keeps a family without an open order
         if order.never_arrived and (why := self._why_rate_limited(1)):
             return self._pause(why)
         released = order.qty if order.never_arrived else requests.released_qty(requests.all_changes(order))
-        qty = min(released, wanted_qty(order, _family(order)))
+        qty = min(released, remaining_qty(order, _family(order)))
         try:
             successor = Reorders(self._broker, self._now).reorder(order, qty, retry)
         except IntegrityError:
             log.info("order %s: its re-order is already on its way", order.pk)
             if reorder_of(order) is not None:  # the chase continues with that order
                 journal.update_fields(order, chase_at=None)
-            return Taken(Action.REST)
+            return StepResult(Action.REST)
         except OrderDenied as error:
             return self._pause_or_end(error)
         journal.update_fields(order, chase_at=None)
@@ -402,9 +402,9 @@ class _Step:
             return _Step(successor, self._decision, self._broker, self._now)._end(successor.refusal)
         return _next_of(successor, Action.REORDER, self._now())
 
-    def _then(self, step: ChaseStep, action: Action) -> Taken:
+    def _then(self, step: ChaseStep, action: Action) -> StepResult:
         journal.update_fields(self._order, chase_step=step.value)
-        return Taken(action, self._order.pk, step)
+        return StepResult(action, self._order.pk, step)
 
     def _why_rate_limited(self, needed: int) -> str:
         """Return why the stock's automatic requests must slow down, empty if they need not."""
@@ -425,22 +425,22 @@ class _Step:
         )
         return orders.exclude(pk=self._order.pk).exclude(chase_by=ChaseBy.AMEND.value).count()
 
-    def _pause_or_end(self, error: OrderDenied) -> Taken:
+    def _pause_or_end(self, error: OrderDenied) -> StepResult:
         """Pause the chase if all denials are transient, else end it."""
-        why = risk.say_all(error.reasons)
+        why = risk.denial_texts(error.reasons)
         if all(denial.is_transient for denial in error.reasons):
             return self._pause(why)
         return self._end(why)
 
 
-def _next_of(order: TradeOrder, action: Action, now: datetime) -> Taken:
+def _next_of(order: TradeOrder, action: Action, now: datetime) -> StepResult:
     """Return the next step by an order's row, with the delay until it is due."""
     if order.chase_at is None:
-        return Taken(action)
+        return StepResult(action)
     seconds = max(0.0, (order.chase_at - now).total_seconds())
-    return Taken(action, order.pk, ChaseStep(order.chase_step), seconds)
+    return StepResult(action, order.pk, ChaseStep(order.chase_step), seconds)
 
 
-def first_check(order: TradeOrder, now: datetime) -> Taken:
+def first_check(order: TradeOrder, now: datetime) -> StepResult:
     """Return the first step of the chase of an order that was just placed."""
     return _next_of(order, Action.CHECK, now)

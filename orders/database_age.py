@@ -14,7 +14,7 @@ from django.conf import settings
 from django.db import connection
 from django.utils.translation import gettext
 
-from aegis.risk import TradingState
+from aegis.trading_state import TradingState
 from orders import kill_switch, risk
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ _COUNTERS = """
 """
 
 
-def mark_path() -> Path:
+def state_path() -> Path:
     """Return the path of this database's mark: each environment has its own."""
     name = str(connection.settings_dict["NAME"]).replace("/", "_")
     return Path(settings.HOME) / f"database-{name}.json"
@@ -79,14 +79,14 @@ def _counters() -> int:
 
 def _read() -> dict[str, int]:
     try:
-        mark = json.loads(mark_path().read_text(encoding="utf-8"))
+        mark = json.loads(state_path().read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return mark if isinstance(mark, dict) else {}
 
 
 def _write(mark: dict[str, int]) -> None:
-    path = mark_path()
+    path = state_path()
     temporary_path = path.with_suffix(f".{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

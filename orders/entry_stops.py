@@ -14,13 +14,13 @@ from aegis.order_events import StopEventKind
 from aegis.stops import StopUnit
 from orders.intents import EntryStop
 from orders.models import StopRule, TradeOrder
-from orders.stop_rows import SELLING, State, append_event, move
+from orders.stop_rows import SELLING, State, append_stop_event, move
 from portfolio.models import PortfolioEvent
 
 ARMED_BY = "entry order #{order}"
 
 
-def as_stored(stops: Sequence[EntryStop], atr: Decimal) -> list[dict[str, str]]:
+def to_json(stops: Sequence[EntryStop], atr: Decimal) -> list[dict[str, str]]:
     """Return the form in which an order's row stores its stops; `atr` in won, 0 if no stop has that unit."""
     return [
         {"kind": stop.kind.value, "unit": stop.unit.value, "value": f"{stop.value:f}", "atr": f"{atr:f}"}
@@ -37,7 +37,7 @@ def arm_filled(order: TradeOrder, qty: int, price: int, *, at: datetime) -> None
         else:
             row = _new_row(order, stop, qty, price, at)
             row.save(force_insert=True)
-        append_event(row, StopEventKind.ARMED, f"+{qty:,} ({row.armed_by})", at=at)
+        append_stop_event(row, StopEventKind.ARMED, f"+{qty:,} ({row.armed_by})", at=at)
 
 
 def disarm_voided(order: TradeOrder, qty: int, *, at: datetime) -> None:
@@ -55,7 +55,7 @@ def _take_back(row: StopRule, qty: int, at: datetime) -> None:
     rest_qty = (row.quantity or 0) - qty
     fields: dict[str, Any] = {"quantity": rest_qty} if rest_qty > 0 else {"state": State.DISARMED, "try_at": None}
     move(row, [State.ARMED, *SELLING], at=at, **fields)
-    append_event(
+    append_stop_event(
         row, StopEventKind.ARMED if rest_qty > 0 else StopEventKind.DISARMED, f"-{qty:,} ({row.armed_by})", at=at
     )
 

@@ -93,7 +93,7 @@ def _line(
         filled_qty=root.filled_qty + sum(order.filled_qty for order in retries),
         filled_amount=root.filled_amount + sum(order.filled_amount for order in retries),
         arrival_price=root.arrival_price,
-        arrival_market=root.arrival_market,
+        arrival_sweep_price=root.arrival_sweep_price,
         fees=cost[0],
         tax=cost[1],
     )

@@ -102,11 +102,11 @@ def _number_of(notice: Notice | RawNotice) -> str:
 def _apply_late(raw: RawNotice, order: TradeOrder) -> None:
     """Apply a stored notice. If that fails, the broker's list decides, so that the notice does not wait for ever.
 
-    Raises the errors in `db_limits.AWAY`: after these the notice may be applied later.
+    Raises the errors in `db_limits.CONNECTION_ERRORS`: after these the notice may be applied later.
     """
     try:
         apply_notice(raw, stored_notice(raw), now=raw.received_at)
-    except db_limits.AWAY:
+    except db_limits.CONNECTION_ERRORS:
         raise
     except Exception:  # any other error would occur again the next time
         log.exception("notice %s of order %s cannot be applied: the broker's list is asked", raw.pk, order.pk)
@@ -153,7 +153,7 @@ def apply_notice(raw: RawNotice, notice: Notice, *, now: datetime) -> bool:
     # a notice changes only under its order's lock, which is held here
     if not _waits(raw):
         return True  # another worker was first
-    with log_context.order(order.pk):
+    with log_context.order_context(order.pk):
         is_sure = same_branch(order.branch, notice.branch)
         state = _HANDLERS[notice.kind](order, raw, notice, now) if is_sure else _leave_to_list(order)
     raw.state, raw.order = state, order

@@ -48,7 +48,7 @@ def with_retry(write: Callable[P, object], *args: P.args, **kwargs: P.kwargs) ->
     for _ in range(RECORD_TRIES - 1):
         try:
             write(*args, **kwargs)
-        except db_limits.AWAY:
+        except db_limits.CONNECTION_ERRORS:
             log.exception("the broker's answer cannot be recorded; trying again")
             connection.close_if_unusable_or_obsolete()
         else:
@@ -84,10 +84,10 @@ _DEFAULT_COLUMNS = frozenset(
         "branch",
         "sent_at",
         "accepted_at",
-        "looked_at",
-        "look_wanted",
+        "confirmed_at",
+        "needs_reconciliation",
         "lookup_at",
-        "absent_looks",
+        "not_found_count",
         "missing_since",
         "unlisted_since",
         "filled_qty",
@@ -97,8 +97,8 @@ _DEFAULT_COLUMNS = frozenset(
         "refusal",
         "decided_by",
         "never_arrived",
-        "cancel_wanted_at",
-        "cancel_wanted_by",
+        "cancel_requested_at",
+        "cancel_requested_by",
         "cancel_due_at",
         "chase_at",
         "chase_step",
@@ -110,7 +110,7 @@ _DEFAULT_COLUMNS = frozenset(
 
 @cache
 def _commit() -> str:
-    names, places = sql.places(TradeOrder, _DEFAULT_COLUMNS)
+    names, places = sql.placeholders(TradeOrder, _DEFAULT_COLUMNS)
     statement = f"""
 WITH turn AS ({pretrade_context.COMPARE_AND_COUNT}),
 intent AS (INSERT INTO trade_orders ({names}) SELECT {places} FROM turn RETURNING id),
@@ -147,7 +147,8 @@ def insert_if_unchanged(
     Return False, with nothing written, if the competing orders have changed since they were read, or if the chase of
     the order that it `follows` has ended. One statement compares and writes, so that nothing can change in between.
     `changed` is why the order is sent as another kind. An order that `replaces` another is the new order of an amend;
-    `is_whole` means that the amend takes all open shares. Raises IntegrityError if the request id has a row already.
+    `is_whole` means that the amend takes all open shares.
+    Raises IntegrityError if the request id has a row already, NotSent if the database does not write it in time.
     """
     order.status = Status.SUBMITTING
     order.status_at = order.created_at = at
@@ -157,12 +158,12 @@ def insert_if_unchanged(
     params = pretrade_context.version_params(competing, now=at) | sql.values(order, _DEFAULT_COLUMNS)
     params |= {"kinds": list(events), "details": list(events.values()), "follows": follows}
     params |= {"requested_by": by.value, "who": who[:150], "is_whole": is_whole}
-    with connection.cursor() as cursor:
+    with _not_sent_without_database(), connection.cursor() as cursor:
         cursor.execute(_commit(), params)
         inserted = cursor.fetchone()
     if inserted is None:
         return False
-    sql.added(order, inserted[0])
+    sql.set_pk(order, inserted[0])
     return True
 
 
@@ -171,7 +172,7 @@ def _not_sent_without_database() -> Iterator[None]:
     """Raise NotSent if the database does not write a row in time or ends the session: no request without its row."""
     try:
         yield
-    except db_limits.AWAY as error:
+    except db_limits.CONNECTION_ERRORS as error:
         connection.close_if_unusable_or_obsolete()
         template = gettext("the database did not take the order in time, and nothing was sent: {error}")
         raise NotSent(template.format(error=str(error).partition("\n")[0])) from error
@@ -183,7 +184,7 @@ def record_accepted(order: TradeOrder, acceptance: Acceptance, *, at: datetime, 
         "branch": acceptance.branch,
         "order_no": acceptance.order_no,
         "accepted_at": at,
-        "absent_looks": 0,
+        "not_found_count": 0,
         "lookup_at": None,
         "never_arrived": False,
         "candidates": [],
@@ -210,7 +211,7 @@ def is_to_be_chased(order: TradeOrder) -> bool:
     ).order_by("-id")
     row = (
         TradeOrder.objects.annotate(mark=Subquery(marks.values("kind")[:1]))
-        .only("cancel_wanted_at", "cancel_wanted_by")
+        .only("cancel_requested_at", "cancel_requested_by")
         .get(pk=order.pk)
     )
     return row.mark != OrderEventKind.CHASE_ENDED and not row.is_cancel_requested
@@ -231,7 +232,7 @@ def record_rejected(order: TradeOrder, error: BrokerError, *, at: datetime) -> b
 
 def record_not_found(order: TradeOrder, evidence: str, *, at: datetime, **fields: Any) -> bool:
     """Record that an order without an answer never arrived."""
-    fields |= {"refusal": evidence[:200], "look_wanted": False, "lookup_at": None, **_lost_fields(order, at)}
+    fields |= {"refusal": evidence[:200], "needs_reconciliation": False, "lookup_at": None, **_lost_fields(order, at)}
     request = {"state": RequestState.NOT_SENT}
     return apply_event(order, Event.ABSENT, at=at, detail=evidence, request=request, **fields)
 
@@ -248,7 +249,7 @@ def _lost_fields(order: TradeOrder, at: datetime) -> dict[str, Any]:
 
 def record_unknown(order: TradeOrder, error: BrokerError, *, at: datetime) -> bool:
     """Record that the order may or may not have arrived. The order list decides; the order is never sent again."""
-    fields: dict[str, Any] = {"look_wanted": True, "lookup_at": None}
+    fields: dict[str, Any] = {"needs_reconciliation": True, "lookup_at": None}
     if not order.sent_at:
         fields["sent_at"] = at
     request = _failure(RequestState.UNKNOWN, error)
@@ -262,14 +263,14 @@ def _failure(state: RequestState, error: BrokerError) -> dict[str, Any]:
 
 def request_confirmation(order: TradeOrder) -> None:
     """Have the order confirmed by the next list, without waiting for its next lookup."""
-    update_fields(order, look_wanted=True, lookup_at=None)
+    update_fields(order, needs_reconciliation=True, lookup_at=None)
 
 
 def note_confirmed(orders: Sequence[int], at: datetime) -> None:
     """Note that the list of `at` confirmed these orders as they are; an older list changes nothing."""
-    is_older = Q(looked_at__isnull=True) | Q(looked_at__lt=at)
+    is_older = Q(confirmed_at__isnull=True) | Q(confirmed_at__lt=at)
     if orders:
-        TradeOrder.objects.filter(is_older, pk__in=orders).update(looked_at=at)
+        TradeOrder.objects.filter(is_older, pk__in=orders).update(confirmed_at=at)
 
 
 def next_lookup(order: TradeOrder, now: datetime) -> datetime:
@@ -296,7 +297,7 @@ def apply_event(
     # no savepoint of its own: the changes are part of the caller's transaction, if it has one
     with transaction.atomic(savepoint=False):
         changes = {"status": status, "status_at": at, **fields}
-        if not sql.update(TradeOrder, order.pk, changes, seen={"status": order.status}):
+        if not sql.update(TradeOrder, order.pk, changes, expected={"status": order.status}):
             return False
         sql.insert(OrderEvent(order=order, kind=event, detail=detail[:300], at=at))
         if request is not None:

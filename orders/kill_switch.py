@@ -16,15 +16,15 @@ from django.db import DatabaseError, connection
 from django.db.models import QuerySet
 from django.utils.translation import gettext
 
-from aegis import risk as rules
 from aegis import sessions
+from aegis import trading_state as rules
 from aegis.lifecycle import UNANSWERED, Status
-from aegis.risk import DAILY_LOSS, Evidence, TradingState, TripLimits
 from aegis.sessions import KST
+from aegis.trading_state import DAILY_LOSS, TradingState, TripInputs, TripLimits
 from market import queries
 from orders import cancel, daily_loss, pretrade_context
 from orders.models import OrderSequence, Reconciliation, StopRule, SwitchChange, TradeOrder, TradingSwitch
-from orders.risk import say_all, trading_state
+from orders.risk import denial_texts, trading_state
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ BY = "AEGIS"
 # the cause of a change that ends a trip
 LIST_COMPLETE = "LIST_COMPLETE"
 # refusals that are further apart than this are not counted as consecutive
-REFUSED_WITHIN = timedelta(minutes=10)
+CONSECUTIVE_REFUSALS_WITHIN = timedelta(minutes=10)
 # how many of the newest orders are read for consecutive refusals
 REFUSALS_READ = 200
 # lists are read once a minute: an older list says nothing about the present
@@ -231,7 +231,7 @@ def _changes_in_force() -> list[SwitchChange]:
     return changes
 
 
-def watch(now: datetime) -> SwitchChange | None:
+def check_trips(now: datetime) -> SwitchChange | None:
     """Trip the trading state if the evidence asks for it, or end a trip that only missing lists caused.
 
     Return the change, None if there is none.
@@ -239,15 +239,15 @@ def watch(now: datetime) -> SwitchChange | None:
     cancel_buys(now)
     expected_version = version()
     current = evidence(now)
-    if cause := rules.trip(current, limits()):
+    if cause := rules.trip_for(current, trip_limits()):
         return trip(
-            say_all(cause.why),
+            denial_texts(cause.why),
             cause.causes,
             at=now,
             cancels_buys=DAILY_LOSS in cause.causes,
             seen=expected_version,
         )
-    if not rules.may_clear(current, limits()):
+    if not rules.may_clear(current, trip_limits()):
         return None
     template = gettext("the order list has been complete for {minutes} minutes: trading resumes automatically")
     change = _change(
@@ -286,40 +286,40 @@ def explain_reduce() -> str:
 # --- evidence --------------------------------------------------------------------------------------------------------
 
 
-def limits() -> TripLimits:
+def trip_limits() -> TripLimits:
     """Return when the state trips, by the settings."""
     return TripLimits(
         loss_won=settings.MAX_DAILY_LOSS_WON,
         loss_percent=settings.MAX_DAILY_LOSS_PERCENT,
         refusals=settings.MAX_REFUSALS,
-        blind_minutes=settings.MAX_FAILED_RECONCILIATIONS,
+        list_missing_minutes=settings.MAX_FAILED_RECONCILIATIONS,
     )
 
 
-def evidence_of_state() -> Evidence:
+def evidence_of_state() -> TripInputs:
     """Return the trading state, whether a person chose it, and which causes are in force."""
     changes = _changes_in_force()
     is_by_person = bool(changes) and not changes[-1].is_trip
     causes = frozenset(cause for change in changes for cause in change.causes.split())
-    return Evidence(state=trading_state(), is_by_person=is_by_person, causes=causes)
+    return TripInputs(state=trading_state(), is_by_person=is_by_person, causes=causes)
 
 
-def evidence(now: datetime) -> Evidence:
+def evidence(now: datetime) -> TripInputs:
     """Return the evidence for a trip since a person last changed the state."""
     current = evidence_of_state()
     last_change = SwitchChange.objects.filter(is_trip=False).order_by("-id").first()
     since = last_change.at if last_change else None
-    blind_for, complete_for = _list_durations(now, since)
+    list_missing_for, complete_for = _list_durations(now, since)
     loss = daily_loss.todays(now)
-    return Evidence(
+    return TripInputs(
         state=current.state,
         is_by_person=current.is_by_person,
         causes=current.causes,
         loss_won=loss.won,
-        loss_when_turned=_loss_when_turned(now),
+        loss_at_resume=_loss_when_turned(now),
         total_yesterday=loss.total_yesterday,
         refused=_refused_codes(now, since),
-        blind_for=blind_for,
+        list_missing_for=list_missing_for,
         complete_for=complete_for,
         cleared_today=_clears_today(now),
     )
@@ -348,7 +348,7 @@ def _refused_codes(now: datetime, since: datetime | None) -> tuple[str, ...]:
     newest_at = None
     for code, status, at in orders.order_by("-id").values_list("stock_code", "status", "created_at")[:REFUSALS_READ]:
         newest_at = newest_at or at
-        if status != Status.REJECTED or newest_at - at > REFUSED_WITHIN:
+        if status != Status.REJECTED or newest_at - at > CONSECUTIVE_REFUSALS_WITHIN:
             break
         codes.append(code)
     return tuple(codes)

@@ -28,7 +28,7 @@ def last_trade(code: str, now: datetime) -> int | None:
     return _bars(code).filter(time__gte=starts_at, time__lt=min(ends_at, now)).values_list("close", flat=True).first()
 
 
-def close_heard(code: str, day: date) -> int | None:
+def auction_close(code: str, day: date) -> int | None:
     """Return a stock's KRX close in won, by our own bar of the closing auction's end; None without that bar."""
     ends = [p.ends_at for p in queries.phases_on(day) if (p.market, p.name) == (Market.KRX, PhaseName.CLOSING_AUCTION)]
     if not ends:
@@ -55,7 +55,7 @@ def reference(code: str, now: datetime) -> int | None:
     if base_price and last < today:
         return base_price
     daily = DailyPrice.objects.filter(stock_code=code, date=last).values_list("close", flat=True)
-    return close_heard(code, last) or daily.first() or None
+    return auction_close(code, last) or daily.first() or None
 
 
 def note_base_price(code: str, price: int, day: date) -> None:

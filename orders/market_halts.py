@@ -19,7 +19,7 @@ from market import queries
 from market.models import MarketCandle, MarketMacro
 from orders import kill_switch
 from orders.models import MarketHalt, SwitchChange
-from orders.risk import say
+from orders.risk import denial_text
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ BREAKER_INDEXES = ("kospi", "kosdaq")
 INDEX_FRESH = timedelta(minutes=3)
 
 
-def limits() -> FallLimits:
+def fall_limits() -> FallLimits:
     """Return how far an index may fall, by the settings."""
     return FallLimits(
         from_open_percent=Decimal(str(settings.MAX_INDEX_FALL_PERCENT)),
@@ -52,9 +52,9 @@ def watch_indexes(now: datetime) -> SwitchChange | None:
     rows = _index_rows(change.at if change else None, now)
     for field, name in INDEXES.items():
         points = [Points(row.time, getattr(row, field)) for row in rows if getattr(row, field)]
-        why = rules.fallen(name, points, points[0].points if points else None, limits())
+        why = rules.fallen(name, points, points[0].points if points else None, fall_limits())
         if why is not None:
-            return kill_switch.trip(say(why), frozenset({why.code}), at=now, seen=version)
+            return kill_switch.trip(denial_text(why), frozenset({why.code}), at=now, seen=version)
     return None
 
 
@@ -98,7 +98,7 @@ def end_forgotten(now: datetime) -> None:
     """End halts whose end was not reported: the venue trades again, or the halt is longer than its kind can last."""
     for halt in MarketHalt.objects.filter(ended_at=None):
         kind = HaltKind(halt.kind)
-        if now - halt.began_at > kind.lasts_at_most or (kind is HaltKind.CIRCUIT_BREAKER and _has_traded_since(halt)):
+        if now - halt.began_at > kind.max_duration or (kind is HaltKind.CIRCUIT_BREAKER and _has_traded_since(halt)):
             end_halt(kind, now, is_heard=False)
 
 
@@ -133,7 +133,7 @@ def _index_days(at: datetime, midnight: datetime) -> list[IndexDay]:
     return [IndexDay(getattr(now, name, None), getattr(close, name, None)) for name in BREAKER_INDEXES]
 
 
-def watch(now: datetime) -> None:
+def check_halts(now: datetime) -> None:
     """Trip if an index has fallen too far, and end halts whose end was not reported."""
     watch_indexes(now)
     end_forgotten(now)

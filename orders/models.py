@@ -8,7 +8,7 @@ from django.db import models
 from django.db.models import F, Q
 from django.utils.translation import gettext_lazy as _
 
-from aegis import market_halts, risk, stops
+from aegis import market_halts, stops, trading_state
 from aegis.broker import BrokerOrderRef, NoticeKind
 from aegis.chase import ChaseBy, ChaseStep, Plan
 from aegis.lifecycle import DONE, OPEN, UNSETTLED, Status
@@ -113,7 +113,7 @@ class TradeOrder(models.Model):
     price = models.PositiveBigIntegerField(_("price"))
     trigger_price = models.PositiveBigIntegerField(_("trigger price"), default=0, help_text=_("of a stop-limit order"))
     arrival_price = models.PositiveBigIntegerField(_("price at arrival"), default=0)
-    arrival_market = models.DecimalField(
+    arrival_sweep_price = models.DecimalField(
         _("market price at arrival"),
         max_digits=16,
         decimal_places=4,
@@ -162,9 +162,9 @@ class TradeOrder(models.Model):
     )
     sent_at = models.DateTimeField(_("sent at"), null=True, blank=True)
     accepted_at = models.DateTimeField(_("accepted at"), null=True, blank=True)
-    looked_at = models.DateTimeField(_("confirmed by the broker at"), null=True, blank=True)
-    look_wanted = models.BooleanField(_("to be confirmed"), default=False, db_default=False)
-    absent_looks = models.PositiveSmallIntegerField(_("times not found"), default=0, db_default=0)
+    confirmed_at = models.DateTimeField(_("confirmed by the broker at"), null=True, blank=True)
+    needs_reconciliation = models.BooleanField(_("to be confirmed"), default=False, db_default=False)
+    not_found_count = models.PositiveSmallIntegerField(_("times not found"), default=0, db_default=0)
     lookup_at = models.DateTimeField(_("next look-up at"), null=True, blank=True)
     missing_since = models.DateTimeField(
         _("missing from the list since"), null=True, blank=True, help_text=_("open here, and in no complete list")
@@ -173,8 +173,8 @@ class TradeOrder(models.Model):
         _("fills not in the list since"), null=True, blank=True, help_text=_("a notice told of them, the list does not")
     )
 
-    cancel_wanted_at = models.DateTimeField(_("cancel requested at"), null=True, blank=True)
-    cancel_wanted_by = models.CharField(
+    cancel_requested_at = models.DateTimeField(_("cancel requested at"), null=True, blank=True)
+    cancel_requested_by = models.CharField(
         _("cancel requested by"), max_length=10, choices=REQUESTERS, blank=True, default="", db_default=""
     )
     cancel_due_at = models.DateTimeField(_("cancel to be sent again at"), null=True, blank=True)
@@ -269,7 +269,7 @@ class TradeOrder(models.Model):
     @property
     def is_cancel_requested(self) -> bool:
         """Whether a cancel was requested by anything but its own chase, by this instance's fields."""
-        return self.cancel_wanted_at is not None and self.cancel_wanted_by != RequestedBy.CHASE
+        return self.cancel_requested_at is not None and self.cancel_requested_by != RequestedBy.CHASE
 
     @property
     def plan(self) -> Plan:
@@ -549,12 +549,12 @@ class TradingSwitch(models.Model):
 
     ONLY_PK = 1
     STATES = [
-        (risk.TradingState.ACTIVE.value, _("trading")),
-        (risk.TradingState.REDUCING.value, _("sales only")),
-        (risk.TradingState.HALTED.value, _("halted")),
+        (trading_state.TradingState.ACTIVE.value, _("trading")),
+        (trading_state.TradingState.REDUCING.value, _("sales only")),
+        (trading_state.TradingState.HALTED.value, _("halted")),
     ]
 
-    state = models.CharField(_("state"), max_length=8, choices=STATES, default=risk.TradingState.ACTIVE.value)
+    state = models.CharField(_("state"), max_length=8, choices=STATES, default=trading_state.TradingState.ACTIVE.value)
     reason = models.CharField(_("reason"), max_length=200, blank=True)
     changed_by = models.CharField(_("changed by"), max_length=150, blank=True)
     changed_at = models.DateTimeField(_("changed at"))
@@ -710,8 +710,8 @@ class StopRule(models.Model):
     try_at = models.DateTimeField(_("next try at"), null=True, blank=True)
     claimed_until = models.DateTimeField(_("claimed until"), null=True, blank=True)
     note = models.CharField(_("note"), max_length=300, blank=True)
-    heard_at = models.DateTimeField(_("last trade heard at"), null=True, blank=True)
-    heard_price = models.PositiveBigIntegerField(_("last trade heard"), default=0)
+    feed_at = models.DateTimeField(_("last trade heard at"), null=True, blank=True)
+    feed_price = models.PositiveBigIntegerField(_("last trade heard"), default=0)
     is_silent = models.BooleanField(_("asked for, while the feed is silent"), default=False)
     adjusted_through = models.BigIntegerField(_("newest change of the holding that is counted in"), default=0)
     sources = models.CharField(
@@ -737,10 +737,10 @@ class StopRule(models.Model):
     moved_by = models.DecimalField(
         _("ratio by which a change of the holding moved it since then"), max_digits=24, decimal_places=12, default=1
     )
-    heard_totals = models.JSONField(
+    feed_totals = models.JSONField(
         _("running totals of shares that its feeds told"), default=dict, blank=True, help_text=_("by venue, of one day")
     )
-    looks = models.JSONField(_("what polled prices showed"), default=dict, blank=True)
+    poll_state = models.JSONField(_("what polled prices showed"), default=dict, blank=True)
 
     class Meta:
         db_table = "stop_rules"
@@ -778,7 +778,7 @@ class StopRule(models.Model):
 
     def rule(self, average_price: Decimal) -> stops.Rule:
         """Return this stop as the pure rules of `aegis.stops` need it; `average_price` is the holding's, in won."""
-        start = stops.rebased(average_price, self.basis) if self.basis != 1 else average_price
+        start = stops.adjust_for_ratio(average_price, self.basis) if self.basis != 1 else average_price
         return stops.Rule(stops.StopKind(self.kind), stops.StopUnit(self.unit), self.value, start, self.high, self.atr)
 
     @property

@@ -55,10 +55,10 @@ class OrderList:
     @property
     def is_complete(self) -> bool:
         """Whether every line was parsed, and the list is not empty although it should show known orders."""
-        return not self.unread and not self.is_empty_against_us
+        return not self.unread and not self.is_unexpectedly_empty
 
     @property
-    def is_empty_against_us(self) -> bool:
+    def is_unexpectedly_empty(self) -> bool:
         return self.lacks_known and not self.orders and not self.changes and not self.unread
 
     @property
@@ -69,7 +69,7 @@ class OrderList:
     @property
     def complaint(self) -> str:
         """Return the errors of the list as one text of at most 300 characters, empty if there are none."""
-        parts = [str(line) for line in self.unread] + ([EMPTY] if self.is_empty_against_us else [])
+        parts = [str(line) for line in self.unread] + ([EMPTY] if self.is_unexpectedly_empty else [])
         return "; ".join(parts)[:300]
 
     def related(self, record: OrderRecord) -> list[OrderRecord]:
@@ -86,7 +86,7 @@ class OrderList:
             "proves_absence": self.proves_absence,
         }
 
-    def hides_ours(self) -> bool:
+    def may_hide_our_orders(self) -> bool:
         """Whether an unparsed line is, or may be, an unsettled order of ours."""
         numbers = [line.order_no for line in self.unread]
         ours = TradeOrder.objects.filter(status__in=UNSETTLED, order_no__in=numbers)
@@ -96,7 +96,7 @@ class OrderList:
 _FIRST_DAY = f"""
     SELECT min(order_date) FROM trade_orders
     WHERE order_date BETWEEN %(reaches)s AND %(today)s
-      AND (status IN ({sql.literals(UNSETTLED)}) OR look_wanted AND order_date >= %(asked_since)s)
+      AND (status IN ({sql.literals(UNSETTLED)}) OR needs_reconciliation AND order_date >= %(asked_since)s)
 """  # noqa: S608
 
 
@@ -104,7 +104,7 @@ def first_day(asked_at: datetime) -> date:
     """Return the first day with an unsettled order, as far back as the broker's list reaches."""
     today = asked_at.astimezone(KST).date()
     days = {"today": today, "asked_since": today - ASKED_FOR, "reaches": today - LIST_REACHES}
-    ((first,),) = sql.fetch(_FIRST_DAY, days)
+    ((first,),) = sql.query(_FIRST_DAY, days)
     return first or today
 
 
@@ -146,7 +146,7 @@ def _lacks_known(orders: Sequence[OrderRecord], since: date, asked_at: datetime)
     A rejected order may be left out of lists, and an order that an operator decided is not expected.
     """
     identities = {identity(record) for record in orders}
-    return any(row not in identities for row in sql.fetch(_KNOWN, {"since": since, "lag": asked_at - LIST_LAG}))
+    return any(row not in identities for row in sql.query(_KNOWN, {"since": since, "lag": asked_at - LIST_LAG}))
 
 
 def identity(record: OrderRecord) -> Identity:
@@ -203,15 +203,17 @@ def _is_same_order(row: TradeOrder, record: OrderRecord) -> bool:
 
 
 @contextmanager
-def as_unread(record: OrderRecord, unread: list[UnparsedLine]) -> Iterator[None]:
+def collect_unparsed(record: OrderRecord, unread: list[UnparsedLine]) -> Iterator[None]:
     """Treat a record that violates a constraint of our tables as unparsed, and continue with the rest."""
     try:
         yield
     except (DataError, IntegrityError, IllegalMove) as error:
-        unread.append(UnparsedLine(record.order_no, f"it cannot be: {describe(record)}: {error}".partition("\n")[0]))
+        unread.append(
+            UnparsedLine(record.order_no, f"it cannot be: {describe_record(record)}: {error}".partition("\n")[0])
+        )
 
 
-def describe(record: OrderRecord) -> str:
+def describe_record(record: OrderRecord) -> str:
     """Return the quantities of a record, in shares, as evidence for the event log."""
     return (
         f"list: ordered {record.qty}, filled {record.filled_qty}, open {record.open_qty}, "

@@ -31,7 +31,7 @@ WORDS = (
     "tick_offset",
     "stops",
 )
-MOST_RETRIES, MOST_TICKS = 100, 1_000
+MAX_RETRIES, MAX_TICKS = 100, 1_000
 Member = TypeVar("Member", bound=StrEnum)
 
 
@@ -59,7 +59,7 @@ class BadRequest(ValueError):
 def submit(params: dict[str, Any], broker: Broker, now: Callable[[], datetime]) -> Answer:
     """Place the order of `params` and return its outcome. A repeated request id returns the same order."""
     try:
-        intent = read(params)
+        intent = parse_intent(params)
         order = OrderService(broker, now).place(intent)
     except BadRequest as error:
         return _answer(SubmitOutcome.INVALID, params, error=str(error))
@@ -88,7 +88,7 @@ def _answer(
     }
 
 
-def read(params: dict[str, Any]) -> OrderIntent:
+def parse_intent(params: dict[str, Any]) -> OrderIntent:
     """Return the order intent of a message's parameters. Raises BadRequest."""
     if unknown_names := params.keys() - set(WORDS):
         raise BadRequest(f"{', '.join(sorted(unknown_names))}: no such word; there are {', '.join(WORDS)}")
@@ -209,6 +209,6 @@ def _plan(params: Any) -> Plan:
         raise BadRequest(f"plan.wait_seconds {wait!r}: seconds are needed, 0 for no chase at all")
     if not isinstance(market_after, bool):
         raise BadRequest(f"plan.market_after {market_after!r}: true or false is needed")
-    retries = _number(merged, "max_retries", least=0, most=MOST_RETRIES)
-    step = _number(merged, "step_ticks", least=1, most=MOST_TICKS)
+    retries = _number(merged, "max_retries", least=0, most=MAX_RETRIES)
+    step = _number(merged, "step_ticks", least=1, most=MAX_TICKS)
     return Plan(float(wait), retries, step, market_after)

@@ -27,7 +27,7 @@ def begin(broker: Broker, now: Callable[[], datetime]) -> None:
     reconcile(broker, now)
 
 
-def is_look_wanted(now: datetime) -> bool:
+def is_reconciliation_due(now: datetime) -> bool:
     """Whether an order waits for its confirmation, or a recent fill notice is not settled yet.
 
     A notice counts for `NOTICE_PATIENCE` only; after that the reconciliation of each minute is enough. The notice of an
@@ -37,7 +37,7 @@ def is_look_wanted(now: datetime) -> bool:
     notices = RawNotice.objects.filter(is_unsettled, received_at__gte=now - NOTICE_PATIENCE)
     orders = TradeOrder.objects.filter(
         Q(lookup_at__isnull=True) | Q(lookup_at__lte=now),
-        look_wanted=True,
+        needs_reconciliation=True,
         order_date__gte=now.astimezone(KST).date() - ASKED_FOR,
     )
     return orders.exists() or notices.exists()

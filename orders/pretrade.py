@@ -15,10 +15,10 @@ from django.conf import settings
 from aegis import pricing, sessions
 from aegis.broker import Book, Broker, BrokerError, OrderRequest, OutcomeUnknown, Quote, Refused
 from aegis.chase import Plan
-from aegis.denials import Denial, DenialCode
+from aegis.denials import Denial, DenialCode, gettext_noop
 from aegis.execution_quality import book_sweep_price
 from aegis.pricing import NoQuote, Strategy
-from aegis.risk import RISK_CHECKS, RiskCheck, RiskInputs, check_order_kind_fields, denials, gettext_noop
+from aegis.risk import RISK_CHECKS, RiskCheck, RiskInputs, check_order_kind_fields, denials
 from aegis.sessions import KST, Phase
 from aegis.terms import Instrument, Market, OrderKind, Side
 from market import queries, reference_data
@@ -36,8 +36,8 @@ class PricedOrder:
 
     `cost_won` is what the broker reserves for it. `changed` says why its kind differs from the intent's, if it does.
     `quoted_at` is a time before the quote was requested: the age of the quote counts from then. `tick_offset`, in
-    ticks, and `band_percent` are what it was priced with. `arrival_market` is the average price, in won, of a market
-    order by the order book at arrival.
+    ticks, and `band_percent` are what it was priced with. `arrival_sweep_price` is the average price, in won, of a
+    market order by the order book at arrival.
     """
 
     request: OrderRequest
@@ -49,7 +49,7 @@ class PricedOrder:
     cost_won: int
     inputs: RiskInputs
     changed: Denial | None = None
-    arrival_market: Decimal | None = None
+    arrival_sweep_price: Decimal | None = None
     tick_offset: int | None = None
     band_percent: Decimal = Decimal(0)
     strategy_id: str = ""
@@ -232,7 +232,7 @@ class PreTrade:
             raise
         return replace(
             draft,
-            arrival_market=book_sweep_price(priced.book, intent.side, intent.qty) if priced.book else None,
+            arrival_sweep_price=book_sweep_price(priced.book, intent.side, intent.qty) if priced.book else None,
             tick_offset=strategy.offset if strategy and intent.names_price else None,
             strategy_id=intent.strategy_id,
         )
@@ -300,7 +300,9 @@ class PreTrade:
             template = gettext_noop("{code} has no quote on the other side of the book")
             raise OrderDenied([Denial(DenialCode.NO_QUOTE, template, {"code": quote.code})]) from error
 
-    def at_best_opposite(self, request: OrderRequest, quote: Quote, stock: Stock, kind: OrderKind) -> OrderRequest:
+    def as_best_opposite_limit(
+        self, request: OrderRequest, quote: Quote, stock: Stock, kind: OrderKind
+    ) -> OrderRequest:
         """Return an order as a limit at the best opposite quote. Raises OrderDenied without one, and BrokerError."""
         book = self._broker.book(request.code, request.market)
         price = self.limit_price(pricing.at_market(request.side), quote, book, stock)

@@ -15,10 +15,11 @@ from django.db import connection
 from django.db.models import F
 
 from aegis.market_halts import HaltKind
-from aegis.risk import ExposureFromOtherOrders, Limits, RestingOrder, RiskInputs, TradingState
+from aegis.risk import ExposureFromOtherOrders, Limits, RestingOrder, RiskInputs
 from aegis.sessions import KST, Phase
 from aegis.terms import Market, Side
 from aegis.ticks import DAILY_LIMIT_PERCENT
+from aegis.trading_state import TradingState
 from infra import sql
 from market import queries
 from market.models import Stock, TradingSession
@@ -28,9 +29,9 @@ MINUTE = timedelta(minutes=1)
 # a reconciliation older than this is stale; one runs each minute
 FRESH = timedelta(seconds=150)
 # a row dated further in the future than this was written before the clock was set back: clocks of machines differ less
-CLOCKS_APART = timedelta(seconds=10)
+MAX_CLOCK_SKEW = timedelta(seconds=10)
 # an order that is still SUBMITTING after this may have lost its sender: it blocks others like an unknown outcome
-ON_ITS_WAY = timedelta(seconds=10)
+IN_TRANSIT_MAX = timedelta(seconds=10)
 NO_FAMILY = -1
 
 # The holding, and the exposure from unsettled orders of other families: orders being sent, with an unknown outcome, or
@@ -225,8 +226,8 @@ def version_params(competing: CompetingOrders, *, now: datetime) -> dict[str, An
 def _unsettled_params(query: PreTradeQuery, now: datetime) -> dict[str, Any]:
     return {
         "fresh_since": now - FRESH,
-        "latest": now + CLOCKS_APART,
-        "silent_since": now - ON_ITS_WAY,
+        "latest": now + MAX_CLOCK_SKEW,
+        "silent_since": now - IN_TRANSIT_MAX,
         "order_type": query.side.value,
         "stock_code": query.code,
         "family": query.family or NO_FAMILY,
@@ -257,7 +258,7 @@ def _competing_orders(query: PreTradeQuery, row: Any) -> CompetingOrders:
     exposure = ExposureFromOtherOrders(
         last_minute=last_minute,
         bought_today_won=int(bought or 0),
-        twin=_order_name(twin),
+        duplicate_of=_order_name(twin),
         blocked_by_unknown=_order_name(frozen),
         blocked_by_unknown_amend=_order_name(frozen_amend),
         unknown_cash_won=int(cash or 0),

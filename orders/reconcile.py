@@ -22,16 +22,16 @@ from infra.advisory_lock import advisory_lock
 from orders import fills, journal, order_list, requests, unknown
 from orders.cancel import Canceller
 from orders.models import Reconciliation, TradeOrder
-from orders.order_list import ASKED_FOR, LIST_LAG, KnownOrders, OrderList, as_unread
-from orders.pretrade_context import CLOCKS_APART, FRESH
+from orders.order_list import ASKED_FOR, LIST_LAG, KnownOrders, OrderList, collect_unparsed
+from orders.pretrade_context import FRESH, MAX_CLOCK_SKEW
 from orders.settle import agrees, settle
 
 __all__ = [
     "ASKED_FOR",
     "LIST_LAG",
     "ReconcileReport",
-    "begin_anew",
     "delete_before",
+    "invalidate",
     "is_fresh",
     "reconcile",
     "reconcile_now",
@@ -75,10 +75,10 @@ def is_fresh(now: datetime) -> bool:
 def _newest(now: datetime) -> Reconciliation | None:
     """Return the newest reconciliation that is not in the future; such rows date from before the clock was set back."""
     condition = "at <= %(latest)s ORDER BY at DESC, id DESC LIMIT 1"
-    return next(iter(sql.find(Reconciliation, condition, {"latest": now + CLOCKS_APART})), None)
+    return next(iter(sql.find(Reconciliation, condition, {"latest": now + MAX_CLOCK_SKEW})), None)
 
 
-def begin_anew(now: datetime) -> None:
+def invalidate(now: datetime) -> None:
     """Invalidate earlier reconciliations when the workers start: the list is read again before an order is sent."""
     Reconciliation.objects.create(at=now, outcome=Outcome.BEGUN)
 
@@ -116,7 +116,7 @@ def _outcome(answer: OrderList) -> Outcome:
     """Return the outcome of a list: FAILED if an unparsed line may be an unsettled order of ours."""
     if answer.is_complete:
         return Outcome.WHOLE
-    return Outcome.FAILED if answer.hides_ours() else Outcome.PARTLY
+    return Outcome.FAILED if answer.may_hide_our_orders() else Outcome.PARTLY
 
 
 def delete_before(before: datetime, at_most: int) -> int:
@@ -169,7 +169,7 @@ def _reconcile(answer: OrderList) -> ReconcileReport:
     # settling an original may have given the number to the new order of our amend
     unmatched = _settle_known(unmatched, answer, report, listed_pks)
     _note_missing(answer, listed_pks)
-    report.resolved += unknown.resolve(unmatched, answer)
+    report.resolved += unknown.resolve_unanswered(unmatched, answer)
     _record_external(_settle_known(unmatched, answer, report, listed_pks), answer, report)
     return report
 
@@ -191,7 +191,7 @@ def _settle_known(
         if order.pk not in changing_pks and agrees(order, record, answer.asked_at, phases):
             confirmed_pks.append(order.pk)
         elif order.pk in changing_pks or _needs_settling(order, record):
-            with as_unread(record, answer.unread):
+            with collect_unparsed(record, answer.unread):
                 report.corrected += settle(order.pk, record, phases=phases, **answer.evidence_for(record))
     journal.note_confirmed(confirmed_pks, answer.asked_at)
     return unmatched
@@ -200,7 +200,7 @@ def _settle_known(
 def _needs_settling(order: TradeOrder, record: OrderRecord) -> bool:
     """Whether the record may change the row; a settled order is skipped without a lock."""
     return (
-        order.look_wanted
+        order.needs_reconciliation
         or not order.is_done
         or (order.state is Status.CANCELLED and (not order.end_cause or record.open_qty > 0))
         or (order.state is Status.REJECTED and record.open_qty > 0)
@@ -245,24 +245,24 @@ def _note_missing(answer: OrderList, listed_pks: Collection[int]) -> None:
     listed_pks = {row.pk for record in answer.orders if (row := known_orders.row_of(record)) is not None}
     for order in _missing_orders(answer, listed_pks):
         since = order.missing_since or answer.asked_at
-        count = min(order.absent_looks + 1, unknown.MOST_LOOKS)
-        journal.update_fields(order, absent_looks=count, missing_since=since)
-        is_long = order.absent_looks >= unknown.MISSING_LOOKS and answer.asked_at - since >= unknown.MISSING_AFTER
+        count = min(order.not_found_count + 1, unknown.MAX_LISTS_COUNTED)
+        journal.update_fields(order, not_found_count=count, missing_since=since)
+        is_long = order.not_found_count >= unknown.MISSING_LISTS and answer.asked_at - since >= unknown.MISSING_AFTER
         if is_long and not order.events.filter(kind=OrderEventKind.NOT_LISTED, at__gte=since).exists():
-            log.error("order %s is open here, but missing from %d lists of the broker", order.pk, order.absent_looks)
-            journal.append_event(order, OrderEventKind.NOT_LISTED, str(order.absent_looks), at=answer.now)
+            log.error("order %s is open here, but missing from %d lists of the broker", order.pk, order.not_found_count)
+            journal.append_event(order, OrderEventKind.NOT_LISTED, str(order.not_found_count), at=answer.now)
 
 
 def _record_external(unmatched: Sequence[OrderRecord], answer: OrderList, report: ReconcileReport) -> None:
     """Record external orders. A record that may belong to a request of ours waits for that request's answer."""
     for record in unmatched:
-        with as_unread(record, answer.unread):
+        with collect_unparsed(record, answer.unread):
             candidates = unknown.find_given_up(record)
             if candidates and answer.unread:
                 continue  # it may be ours; only a list without unparsed lines decides that
             if claimed_order := unknown.claim_given_up(record, candidates, answer):
                 report.resolved += 1
                 report.turned_up.append(claimed_order)
-            elif not unknown.may_be_ours(record) and (order := unknown.record_external(record, answer)):
+            elif not unknown.could_be_unanswered(record) and (order := unknown.add_external_order(record, answer)):
                 report.adopted += 1
                 fills.replay(order)  # notices that arrived before its row was committed

@@ -11,9 +11,9 @@ from decimal import Decimal
 from aegis import pricing, sessions
 from aegis.broker import Broker, OrderRequest, Quote
 from aegis.chase import goes_to_market, why_held
-from aegis.denials import Denial, DenialCode
+from aegis.denials import Denial, DenialCode, gettext_noop
 from aegis.requests import RequestedBy
-from aegis.risk import RiskInputs, gettext_noop
+from aegis.risk import RiskInputs
 from aegis.terms import Instrument, Market, OrderKind
 from aegis.ticks import step
 from market.models import Stock
@@ -138,7 +138,7 @@ class Reorders:
             lacks_cash_only = [reason.code for reason in error.reasons] == ["CASH"]
             if not lacks_cash_only or kind is None or not priced.request.kind.is_market:
                 raise
-            limit_request = self._pretrade.at_best_opposite(priced.request, quote, stock, kind)
+            limit_request = self._pretrade.as_best_opposite_limit(priced.request, quote, stock, kind)
             draft = self._check(order, Priced(limit_request, None), stock, quote, quoted_at, intent, inputs, won, qty)
             return replace(draft, changed=_too_little_cash(limit_request))
 

@@ -14,10 +14,11 @@ from django.db.models import Sum
 from django.utils.translation import gettext
 
 from aegis.broker import Acceptance, BrokerError, HeldBack, LastCheck, NotSent, OrderRecord, OutcomeUnknown
+from aegis.denials import gettext_noop
 from aegis.requests import LIVE, MOVES, RequestedBy, RequestKind, RequestState
-from aegis.risk import TradingState, gettext_noop
 from aegis.sessions import KST
 from aegis.terms import Side
+from aegis.trading_state import TradingState
 from infra import db_limits, sql
 from market import calendar
 from orders.models import STOP_ID, BrokerRequest, TradeOrder, TradingSwitch
@@ -97,7 +98,7 @@ CHANGED_BY_OTHERS = """
     SELECT count(*) FROM trade_orders AS sale
     WHERE sale.request_id ~>=~ %(sale_from)s AND sale.request_id ~<~ %(sale_to)s
       AND (sale.end_cause IN ('EXTERNAL_CANCEL', 'EXTERNAL_AMEND')
-           OR sale.cancel_wanted_by NOT IN ('', 'STOP', 'CHASE'))
+           OR sale.cancel_requested_by NOT IN ('', 'STOP', 'CHASE'))
 """
 # each condition that may have changed since the risk checks, by its name in WHY_HELD_BACK
 _CONDITIONS = {
@@ -161,7 +162,7 @@ WHERE id = %(request)s AND state IN ('REQUESTED', 'SENT') AND sent_at IS NOT DIS
 
 LOWERS_RISK = frozenset({"STATE", "BLACKLIST"})
 # a stop cancels every order that blocks its sale, at any hour and price
-OF_STOPS_CANCEL = frozenset(_CONDITIONS) - {"STATE", "STOP"}
+SKIPPED_FOR_STOP_CANCEL = frozenset(_CONDITIONS) - {"STATE", "STOP"}
 
 
 def _conditions(grounds: Grounds | None) -> dict[str, str]:
@@ -227,7 +228,7 @@ class _Claim:
             with connection.cursor() as cursor:
                 cursor.execute(self._statement, params)
                 return bool(cursor.rowcount == 1)
-        except db_limits.AWAY as error:
+        except db_limits.CONNECTION_ERRORS as error:
             # the session was ended, or a lock timed out: the outcome is recorded by a new connection
             connection.close_if_unusable_or_obsolete()
             template = gettext("the database did not confirm in time that it may leave: {error}")
@@ -245,7 +246,7 @@ class _Claim:
 
 
 # the trading states that each side passes
-_PASSING_STATES = {side: [state.value for state in TradingState if state.lets_pass(side)] for side in Side}
+_PASSING_STATES = {side: [state.value for state in TradingState if state.allows(side)] for side in Side}
 
 
 def _params(order: TradeOrder, grounds: Grounds, at: datetime, *, is_new: bool) -> dict[str, Any]:

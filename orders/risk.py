@@ -10,8 +10,9 @@ from django.utils.translation import gettext
 from aegis.broker import BrokerError
 from aegis.denials import Denial
 from aegis.fees import Rates
-from aegis.risk import Limits, TradingState
+from aegis.risk import Limits
 from aegis.terms import Market
+from aegis.trading_state import TradingState
 from infra import sql
 from kis.errors import advice
 from orders.models import TradingSwitch
@@ -48,7 +49,7 @@ def position(code: str) -> Position:
 
 def trading_state() -> TradingState:
     """Return the trading state, ACTIVE before its first change."""
-    rows = sql.fetch("SELECT state FROM trading_switch WHERE id = %(switch)s", {"switch": TradingSwitch.ONLY_PK})
+    rows = sql.query("SELECT state FROM trading_switch WHERE id = %(switch)s", {"switch": TradingSwitch.ONLY_PK})
     return TradingState(rows[0][0]) if rows else TradingState.ACTIVE
 
 
@@ -65,16 +66,16 @@ def _without_none(rates: dict[Market, Decimal | None]) -> dict[Market, Decimal]:
     return {market: rate for market, rate in rates.items() if rate is not None}
 
 
-def say(reason: Denial) -> str:
+def denial_text(reason: Denial) -> str:
     """Return a denial in the operator's language."""
     return gettext(reason.sentence).format(**reason.figures)
 
 
-def say_error(error: BrokerError) -> str:
+def error_text(error: BrokerError) -> str:
     """Return the text of a broker error, with advice if there is any."""
     hint = advice(error.code, error.message)
     return f"{error} ({gettext(hint)})" if hint else str(error)
 
 
-def say_all(reasons: Sequence[Denial]) -> str:
-    return "; ".join(say(reason) for reason in reasons)
+def denial_texts(reasons: Sequence[Denial]) -> str:
+    return "; ".join(denial_text(reason) for reason in reasons)

@@ -320,7 +320,7 @@ def order(row: TradeOrder) -> OrderShape:
         "withdrawn_qty": row.withdrawn_qty,
         "end_cause": str(row.end_cause),
         "refusal": row.refusal,
-        "cancel_wanted_at": moment(row.cancel_wanted_at),
+        "cancel_wanted_at": moment(row.cancel_requested_at),
         "missing_since": moment(row.missing_since),
         "unlisted_since": moment(row.unlisted_since),
         "chase": plan(row.plan),
@@ -372,7 +372,7 @@ def execution(row: TradeExecution) -> ExecutionShape:
     }
 
 
-def draft(priced: PricedOrder) -> DraftShape:
+def priced_order(priced: PricedOrder) -> DraftShape:
     request = priced.request
     return {
         "code": request.code,
@@ -388,13 +388,13 @@ def draft(priced: PricedOrder) -> DraftShape:
         "trigger": request.trigger,
         "last_price": priced.quote.price,
         "cost": priced.cost_won,
-        "changed": risk.say(priced.changed) if priced.changed else "",
+        "changed": risk.denial_text(priced.changed) if priced.changed else "",
         "chase": plan(priced.plan),
     }
 
 
 def reason(denial: Denial) -> ReasonShape:
-    return {"code": denial.code, "message": risk.say(denial)}
+    return {"code": denial.code, "message": risk.denial_text(denial)}
 
 
 def holding(row: Portfolio) -> HoldingShape:
@@ -488,7 +488,7 @@ def savings(line: Savings) -> SavingsShape:
     }
 
 
-def stop(row: StopRule) -> StopShape:
+def stop_rule(row: StopRule) -> StopShape:
     return {
         "id": row.pk,
         "code": row.stock_code,
@@ -497,7 +497,7 @@ def stop(row: StopRule) -> StopShape:
         "unit": str(row.unit),
         "value": f"{row.value.normalize():f}",
         "quantity": row.quantity,
-        "limit": stops.limit(row),
+        "limit": stops.current_limit(row),
         "high": row.high,
         "state": str(row.state),
         "state_at": _moment(row.state_at),

@@ -13,12 +13,11 @@ from django.db import IntegrityError
 
 from aegis.broker import Broker
 from aegis.chase import ChaseStep
-from aegis.denials import Denial, DenialCode
+from aegis.denials import Denial, DenialCode, gettext_noop
 from aegis.order_events import OrderEventKind
 from aegis.requests import RequestedBy
-from aegis.risk import gettext_noop
 from aegis.stops import ATR_DAYS, StopUnit
-from kis.catalogue import Urgency
+from kis.catalogue import CallPriority
 from kis.serving import serving
 from market.codes import resolve
 from orders import cancel, cancel_all, entry_stops, journal, unknown
@@ -53,7 +52,7 @@ class OrderService:
         self._pretrade = PreTrade(broker, now)
         self._submit = Submitter(broker, now)
 
-    @serving(Urgency.ORDER)
+    @serving(CallPriority.ORDER)
     def place(self, intent: OrderIntent) -> TradeOrder:
         """Place an order and return its row, whatever the broker's answer. The same request id returns the same row.
 
@@ -87,14 +86,14 @@ class OrderService:
                 "the average true range is not known: {days} daily prices are needed (backfill_daily)"
             )
             raise OrderDenied([Denial(DenialCode.STOP_ATR, template, {"days": ATR_DAYS + 1})])
-        return entry_stops.as_stored(intent.stops, atr)
+        return entry_stops.to_json(intent.stops, atr)
 
     def draft(self, intent: OrderIntent) -> PricedOrder:
         """Price and check an intent without committing or sending it. Raises OrderDenied or a BrokerError."""
         intent, context = self._pretrade.canonical_context(intent)
         return self._pretrade.draft(intent, self._pretrade.with_fresh_opposites(context, intent))
 
-    @serving(Urgency.ORDER)
+    @serving(CallPriority.ORDER)
     def amend(
         self,
         order: TradeOrder,
@@ -128,12 +127,12 @@ class OrderService:
             order.refresh_from_db()
             if is_deferred:
                 return order
-        with serving(Urgency.CANCEL):
+        with serving(CallPriority.CANCEL):
             Canceller(self._broker, self._now).cancel(order, by=by, who=who)
         order.refresh_from_db()
         return order
 
-    @serving(Urgency.CANCEL)
+    @serving(CallPriority.CANCEL)
     def cancel_all(self, *, external: bool = False, code: str | None = None, who: str = "") -> CancelAllResult:
         """Cancel every open order, or those of one stock; external orders too if `external`.
 

@@ -28,7 +28,7 @@ from orders import fills, journal, requests
 from orders.cancel import inherit
 from orders.models import BrokerRequest, RawNotice, TradeExecution, TradeOrder
 from orders.order_list import LIST_LAG
-from orders.order_list import describe as _evidence
+from orders.order_list import describe_record as _evidence
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ SESSION_END_AFTER = timedelta(seconds=60)
 REOPEN_AFTER = timedelta(seconds=60)
 
 
-@log_context.named
+@log_context.with_order_context
 @transaction.atomic
 def settle(
     pk: int,
@@ -64,7 +64,7 @@ def settle(
     changes = requests.all_changes(order)
     is_old = _is_older_than_fills(order, record, asked_at, is_complete=is_complete)
     if is_old or _is_torn(changes, record, related, asked_at):
-        journal.update_fields(order, look_wanted=True)
+        journal.update_fields(order, needs_reconciliation=True)
         return 0
     corrected = _settle_fills(order, record, asked_at=asked_at, now=now)
     _note_withdrawn(order, record)
@@ -82,7 +82,7 @@ def settle(
 
 def agrees(order: TradeOrder, record: OrderRecord, asked_at: datetime, phases: Phases) -> bool:
     """Whether a line changes nothing of a resting order, so that only the confirmation is recorded."""
-    is_plain = order.is_open and not order.look_wanted and not order.absent_looks
+    is_plain = order.is_open and not order.needs_reconciliation and not order.not_found_count
     is_known = order.missing_since is None and order.unlisted_since is None and not record.rejected_qty
     row_figures = (order.filled_qty, order.filled_amount, order.open_qty)
     return (
@@ -94,19 +94,19 @@ def agrees(order: TradeOrder, record: OrderRecord, asked_at: datetime, phases: P
 
 
 def _note_confirmed(order: TradeOrder, changes: Sequence[BrokerRequest], asked_at: datetime) -> None:
-    confirmed_at = max(order.looked_at or asked_at, asked_at)
+    confirmed_at = max(order.confirmed_at or asked_at, asked_at)
     is_settled = not _is_wanted_since(order, changes, asked_at) and not _waits_for_its_end(order)
-    fields: dict[str, Any] = {"look_wanted": False, "lookup_at": None}
+    fields: dict[str, Any] = {"needs_reconciliation": False, "lookup_at": None}
     if not is_settled:
-        fields = {"look_wanted": True, "lookup_at": journal.next_lookup(order, asked_at)}
-    journal.update_fields(order, looked_at=confirmed_at, missing_since=None, absent_looks=0, **fields)
+        fields = {"needs_reconciliation": True, "lookup_at": journal.next_lookup(order, asked_at)}
+    journal.update_fields(order, confirmed_at=confirmed_at, missing_since=None, not_found_count=0, **fields)
 
 
 def _is_wanted_since(order: TradeOrder, changes: Sequence[BrokerRequest], asked_at: datetime) -> bool:
     """Whether something happened after the list was requested that only a later list can show."""
     if any(change.as_sent().sent_at >= asked_at for change in changes if change.state in LIVE):
         return True
-    if not order.look_wanted:
+    if not order.needs_reconciliation:
         return False
     return order.notices.filter(state=RawNotice.State.DOUBTFUL, received_at__gte=asked_at).exists()
 
@@ -320,7 +320,7 @@ def _confirm_amend(order: TradeOrder, request: BrokerRequest, line: OrderRecord,
         acceptance = Acceptance(line.branch, line.order_no, line.placed_at)
         journal.record_accepted(new_order, acceptance, at=now, evidence=_evidence(line))
         inherit(order.pk, new_order)
-    elif order.cancel_wanted_at is not None:
+    elif order.cancel_requested_at is not None:
         inherit(order.pk, new_order)
     if line.qty != new_order.qty:  # the amend moved another quantity than requested, because of fills meanwhile
         journal.update_fields(new_order, qty=line.qty)
@@ -353,7 +353,7 @@ def _give_up(new_order: TradeOrder, now: datetime) -> None:
             "branch": "",
             "never_arrived": True,
             "chase_at": None,
-            "look_wanted": False,
+            "needs_reconciliation": False,
         }
         fields["refusal"] = reason[:200]
         journal.apply_event(new_order, Event.REFUSED, at=now, detail=reason, **fields)
@@ -376,7 +376,7 @@ def _settle_end(
         if event is not None:
             cause = EndCause.SESSION_END if event is Event.EXPIRED else cause
             chase_continues = event is Event.CANCELLED and cause is EndCause.OWN_CANCEL
-            fields = {"end_cause": cause or "", "cancel_wanted_at": None, "cancel_due_at": None}
+            fields = {"end_cause": cause or "", "cancel_requested_at": None, "cancel_due_at": None}
             _move(order, event, now, _evidence(record), **fields, **({} if chase_continues else {"chase_at": None}))
             if event is Event.EXPIRED and record.open_qty:
                 journal.append_event(order, OrderEventKind.OPEN_AFTER_SESSION, _evidence(record), at=now)

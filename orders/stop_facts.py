@@ -24,11 +24,11 @@ OPPOSITE_PATIENCE = timedelta(seconds=2)
 
 _CHANGED = f"""
     (end_cause IN ({sql.literals([EndCause.EXTERNAL_CANCEL, EndCause.EXTERNAL_AMEND, EndCause.OWN_CANCEL])})
-     OR withdrawn_qty > 0 OR cancel_wanted_at IS NOT NULL)
+     OR withdrawn_qty > 0 OR cancel_requested_at IS NOT NULL)
 """
 _FACTS = f"""
     WITH sale AS (
-        SELECT id, end_cause, withdrawn_qty, cancel_wanted_at FROM trade_orders
+        SELECT id, end_cause, withdrawn_qty, cancel_requested_at FROM trade_orders
         WHERE request_id ~>=~ %(sale_from)s AND request_id ~<~ %(sale_to)s
     )
     SELECT EXISTS (SELECT FROM sale WHERE {_CHANGED})
@@ -40,7 +40,7 @@ _FACTS = f"""
                      AND status IN ({sql.literals(OPEN)})),
            ARRAY(SELECT '#' || id FROM trade_orders
                  WHERE stock_code = %(code)s AND order_type = 'BUY' AND status IN ({sql.literals(UNSETTLED)})
-                   AND (cancel_wanted_at <= %(asked_by)s
+                   AND (cancel_requested_at <= %(asked_by)s
                         OR ((order_no IS NULL OR order_date < %(today)s)
                             AND created_at <= (SELECT max(at) FROM stop_events
                                                WHERE stop_id = %(stop)s AND kind = 'OPPOSITE'
@@ -70,7 +70,7 @@ class SaleFacts:
     changed_by_others: int
 
 
-def read(row: StopRule, strategy: str, now: datetime) -> SaleFacts:
+def load_facts(row: StopRule, strategy: str, now: datetime) -> SaleFacts:
     """Return the facts as of `now`. Raises DatabaseError."""
     query = PreTradeQuery(row.stock_code, Side.SELL, 0, 0, strategy, row.request_id)
     context = pretrade_context.load_context(query, limits=risk.limits(), now=now)
@@ -82,5 +82,5 @@ def read(row: StopRule, strategy: str, now: datetime) -> SaleFacts:
         "asked_by": now - OPPOSITE_PATIENCE,
         **requests.sale_bounds(row.pk),
     }
-    (facts,) = sql.fetch(_FACTS, params)
+    (facts,) = sql.query(_FACTS, params)
     return SaleFacts(context, *facts)

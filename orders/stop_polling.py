@@ -22,10 +22,10 @@ from django.utils.translation import gettext
 from aegis import stops as rules
 from aegis.broker import Broker, BrokerError, Quote
 from aegis.sessions import KST, Matching, auction_at, is_trading
-from aegis.stops import Crossing, Fired, Heard, NewHigh, TriggerRule
+from aegis.stops import Crossing, Fired, NewHigh, StopTrade, TriggerRule
 from aegis.terms import Market
 from infra.advisory_lock import advisory_lock
-from kis.catalogue import Urgency
+from kis.catalogue import CallPriority
 from kis.serving import serving
 from kis.status import StreamStatus
 from market import queries
@@ -54,7 +54,7 @@ SHORTEST_PAUSE, LONGEST_PAUSE = 5.0, 160.0
 
 
 @dataclass(slots=True)
-class Looks:
+class PollState:
     """The polling state of one stop, stored in its row. Times are seconds since 1970, 0 for never.
 
     `volumes` has the newest running total of shares on `day` by venue. `withheld` has the total up to which trades were
@@ -78,25 +78,27 @@ class Looks:
     base_pause: float = 0.0
 
     @classmethod
-    def of(cls, row: StopRule, at: datetime) -> "Looks":
+    def of(cls, row: StopRule, at: datetime) -> "PollState":
         """Return the state that a row stores, without the totals and crossings of another day.
 
         A time in the future, because the clock was set back, becomes 0 (never).
         """
-        looks = cls(**{item.name: row.looks[item.name] for item in fields(cls) if item.name in row.looks})
-        day = at.astimezone(KST).date().isoformat()
-        if looks.day != day:
-            looks.day, looks.volumes, looks.withheld = day, {}, {}
-            looks.crossing, looks.rise, looks.untold_at = None, None, 0.0
-        for name in _MOMENTS:
-            if not _is_past(getattr(looks, name), at):
-                setattr(looks, name, 0.0)
-        second = rules.second_of(f"{at.astimezone(KST):%H%M%S}")
-        looks.crossing, looks.rise = (
-            None if crossing is not None and crossing[0] > second + SKEW_SECONDS else crossing
-            for crossing in (looks.crossing, looks.rise)
+        poll_state = cls(
+            **{item.name: row.poll_state[item.name] for item in fields(cls) if item.name in row.poll_state}
         )
-        return looks
+        day = at.astimezone(KST).date().isoformat()
+        if poll_state.day != day:
+            poll_state.day, poll_state.volumes, poll_state.withheld = day, {}, {}
+            poll_state.crossing, poll_state.rise, poll_state.untold_at = None, None, 0.0
+        for name in _MOMENTS:
+            if not _is_past(getattr(poll_state, name), at):
+                setattr(poll_state, name, 0.0)
+        second = rules.second_of(f"{at.astimezone(KST):%H%M%S}")
+        poll_state.crossing, poll_state.rise = (
+            None if crossing is not None and crossing[0] > second + SKEW_SECONDS else crossing
+            for crossing in (poll_state.crossing, poll_state.rise)
+        )
+        return poll_state
 
     def note_feed(self, *, is_held: bool, at: float) -> None:
         """Record whether the feed is registered at `at`; after a break of the watch its time counts from then."""
@@ -123,8 +125,8 @@ class Looks:
     def _judged_total(self, row: StopRule, quote: Quote, at: datetime) -> int | None:
         """Return the newest total that was judged, or from which the stop's trades count; None if there is none."""
         total: int | None = self.volumes.get(quote.market)
-        if total is None and row.heard_totals.get("day") == self.day:
-            total = row.heard_totals.get(quote.market)
+        if total is None and row.feed_totals.get("day") == self.day:
+            total = row.feed_totals.get(quote.market)
         if total is None and row.counts_since < _first_trade_at(quote.market, at):
             total = 0  # the stop was armed before the first trade of the day, so all trades of today count
         return total
@@ -132,10 +134,10 @@ class Looks:
     def keep(self, row: StopRule) -> None:
         """Store the state if it changed; if only `looked_at` did, at most every `WRITE_SECONDS`."""
         state = asdict(self)
-        is_same = {**state, "looked_at": 0} == {**row.looks, "looked_at": 0}
-        if not is_same or abs(self.looked_at - row.looks.get("looked_at", 0.0)) >= WRITE_SECONDS:
-            row.looks = state
-            stops.note_looks(row.pk, state)
+        is_same = {**state, "looked_at": 0} == {**row.poll_state, "looked_at": 0}
+        if not is_same or abs(self.looked_at - row.poll_state.get("looked_at", 0.0)) >= WRITE_SECONDS:
+            row.poll_state = state
+            stops.save_poll_state(row.pk, state)
 
 
 def _first_trade_at(venue: Market, at: datetime) -> datetime:
@@ -170,7 +172,7 @@ def _quote_soon(code: str, venue: Market, broker: Broker) -> Quote | None:
 
     def ask_broker() -> None:
         try:
-            with serving(Urgency.ORDER):
+            with serving(CallPriority.ORDER):
                 answers.put(broker.quote(code, venue))
         except BrokerError as error:
             log.info("stock %s: no quote for the arming of a stop: %s", code, error)
@@ -184,7 +186,7 @@ def _quote_soon(code: str, venue: Market, broker: Broker) -> Quote | None:
         return None
 
 
-def watch(broker: Broker, status: StreamStatus, now: Callable[[], datetime]) -> list[int]:
+def check_stops(broker: Broker, status: StreamStatus, now: Callable[[], datetime]) -> list[int]:
     """Adjust armed stops to their holdings and base prices, and poll those whose feed is silent.
 
     Return the ids of the stops that a polled price triggered. Only one process polls at a time.
@@ -193,7 +195,7 @@ def watch(broker: Broker, status: StreamStatus, now: Callable[[], datetime]) -> 
     with advisory_lock("stop-watch") as is_ours:
         if not is_ours:
             return []
-        base_prices.settle(broker, now)
+        base_prices.count_in_base_prices(broker, now)
         if queries.get_available_market(now()) is None:
             return []
         return [row.pk for row in stops.armed() if _poll_stop(row, broker, status, now)]
@@ -257,30 +259,30 @@ def _counts_alone(venue: Market, now: datetime) -> bool:
 
 def _look(row: StopRule, venue: Market, broker: Broker, status: StreamStatus, now: Callable[[], datetime]) -> bool:
     """Poll and judge the price if the feed has had no trade lately; return whether the stop triggered."""
-    at, looks = now(), Looks.of(row, now())
+    at, poll_state = now(), PollState.of(row, now())
     is_held = status.is_alive and f"{FEEDS[venue]}:{row.stock_code}" in status.held
-    looks.note_feed(is_held=is_held, at=at.timestamp())
+    poll_state.note_feed(is_held=is_held, at=at.timestamp())
     if is_held and 0.0 < _heard_at(row, at) > at.timestamp() - SILENT_AFTER.total_seconds():
-        looks.pause = looks.untold_at = 0.0
-        looks.keep(row)
+        poll_state.pause = poll_state.untold_at = 0.0
+        poll_state.keep(row)
         stops.note_silence(row, is_silent=False, words=gettext("its trades are heard again"), at=at)
         return False
-    if is_held and not row.is_silent and at.timestamp() < looks.asked_at + looks.pause:
-        looks.keep(row)
+    if is_held and not row.is_silent and at.timestamp() < poll_state.asked_at + poll_state.pause:
+        poll_state.keep(row)
         return False
     try:
         quote = broker.quote(row.stock_code, venue)
     except BrokerError as error:
-        looks.keep(row)
-        if not is_held and _is_over_grace(row, looks, at):
+        poll_state.keep(row)
+        if not is_held and _is_over_grace(row, poll_state, at):
             message = gettext("its trades are not heard, and its price cannot be asked for: {error}").format(
                 error=error
             )
             stops.note_silence(row, is_silent=True, words=message, at=now())
         log.warning("stop %s: its price cannot be polled: %s", row.pk, error)
         return False
-    _note_silence(row, looks, quote, is_held=is_held, at=now())
-    return judge(row, quote, now(), broker, looks=looks)
+    _note_silence(row, poll_state, quote, is_held=is_held, at=now())
+    return judge(row, quote, now(), broker, poll_state=poll_state)
 
 
 def _is_past(moment: float, at: datetime) -> bool:
@@ -289,32 +291,34 @@ def _is_past(moment: float, at: datetime) -> bool:
 
 def _heard_at(row: StopRule, at: datetime) -> float:
     """Return when the feed last reported a trade, in seconds since 1970; 0 for never and for a time in the future."""
-    moment = row.heard_at.timestamp() if row.heard_at else 0.0
+    moment = row.feed_at.timestamp() if row.feed_at else 0.0
     return moment if _is_past(moment, at) else 0.0
 
 
-def _is_over_grace(row: StopRule, looks: Looks, at: datetime) -> bool:
+def _is_over_grace(row: StopRule, poll_state: PollState, at: datetime) -> bool:
     since = row.counts_since.timestamp()
-    return looks.looked_at - max(looks.unheld_since, since if _is_past(since, at) else 0.0) >= GRACE_SECONDS
+    return poll_state.looked_at - max(poll_state.unheld_since, since if _is_past(since, at) else 0.0) >= GRACE_SECONDS
 
 
-def _note_silence(row: StopRule, looks: Looks, quote: Quote, *, is_held: bool, at: datetime) -> None:
+def _note_silence(row: StopRule, poll_state: PollState, quote: Quote, *, is_held: bool, at: datetime) -> None:
     """Report a feed that is not registered, or missed a trade; choose when a quiet stock is polled next."""
-    moment, asked_at = at.timestamp(), looks.asked_at
-    looks.asked_at = moment
+    moment, asked_at = at.timestamp(), poll_state.asked_at
+    poll_state.asked_at = moment
     if not is_held:
-        looks.pause = looks.untold_at = 0.0
-        is_silent = _is_over_grace(row, looks, at)
+        poll_state.pause = poll_state.untold_at = 0.0
+        is_silent = _is_over_grace(row, poll_state, at)
     else:
-        total = looks.volumes.get(quote.market)
-        is_missed = total is not None and quote.volume > total and 0.0 < looks.held_since <= asked_at
-        heard_at = _heard_at(row, at)
+        total = poll_state.volumes.get(quote.market)
+        is_missed = total is not None and quote.volume > total and 0.0 < poll_state.held_since <= asked_at
+        feed_at = _heard_at(row, at)
         # a trade of a moment ago may still arrive by the feed: the next poll decides
-        is_silent = looks.untold_at > 0.0 and heard_at < looks.untold_at
-        if is_missed and heard_at < asked_at and not looks.untold_at:
-            looks.untold_at = moment
-        looks.pause = 0.0 if looks.untold_at else min(LONGEST_PAUSE, max(SHORTEST_PAUSE, 2 * looks.pause))
-        if not is_silent and not looks.untold_at and moment - looks.held_since >= GRACE_SECONDS:
+        is_silent = poll_state.untold_at > 0.0 and feed_at < poll_state.untold_at
+        if is_missed and feed_at < asked_at and not poll_state.untold_at:
+            poll_state.untold_at = moment
+        poll_state.pause = (
+            0.0 if poll_state.untold_at else min(LONGEST_PAUSE, max(SHORTEST_PAUSE, 2 * poll_state.pause))
+        )
+        if not is_silent and not poll_state.untold_at and moment - poll_state.held_since >= GRACE_SECONDS:
             stops.note_silence(row, is_silent=False, words=gettext("its feed is held again"), at=at)
     if is_silent:
         template = gettext("its trades are not heard: the broker is asked every few seconds instead ({price:,} won)")
@@ -328,39 +332,41 @@ def judge(
     broker: Broker | None = None,
     *,
     is_traded: bool = False,
-    looks: Looks | None = None,
+    poll_state: PollState | None = None,
 ) -> bool:
     """Check an armed stop against a polled price; return whether it triggered.
 
     `is_traded`: the price is known to be of a trade since the stop was armed. `broker` is asked for the order book if
     the price needs a second witness.
     """
-    looks = looks or Looks.of(row, at)
+    poll_state = poll_state or PollState.of(row, at)
     average = stops.average_price(row.stock_code, at)
     day = at.astimezone(KST).date() if queries.today(at) else None
     try:
-        is_moved = _counts_alone(quote.market, at) and base_prices.settle_again(row, quote, at)
-        if is_moved or average is None or stops.holds_fire(row, day):
-            looks.withhold(row, quote, at)
+        is_moved = _counts_alone(quote.market, at) and base_prices.correct_base_price(row, quote, at)
+        if is_moved or average is None or stops.awaits_base_price(row, day):
+            poll_state.withhold(row, quote, at)
             return False
-        is_traded = looks.is_traded(row, quote, at) or is_traded
-        return _judge_trade(row, quote, at, broker, looks, average) if is_traded else False
+        is_traded = poll_state.is_traded(row, quote, at) or is_traded
+        return _judge_trade(row, quote, at, broker, poll_state, average) if is_traded else False
     finally:
-        looks.keep(row)
+        poll_state.keep(row)
 
 
 def _judge_trade(
-    row: StopRule, quote: Quote, at: datetime, broker: Broker | None, looks: Looks, average: Decimal
+    row: StopRule, quote: Quote, at: datetime, broker: Broker | None, poll_state: PollState, average: Decimal
 ) -> bool:
     close = closes([row.stock_code], at).get(row.stock_code)
     if quote.price not in rules.plausible(close, quote):
         stops.note_implausible(row.pk, quote.price, at)
         return False
-    rule = TriggerRule(row.rule(average), crossing=_read_crossing(looks.crossing), rise=_read_crossing(looks.rise))
+    rule = TriggerRule(
+        row.rule(average), crossing=_read_crossing(poll_state.crossing), rise=_read_crossing(poll_state.rise)
+    )
     if not rule.concerns(quote.price):
         return False
     verdict = rule.hear(_polled_trade(quote, at, broker))
-    looks.crossing, looks.rise = _crossing_fields(rule.crossing), _crossing_fields(rule.rise)
+    poll_state.crossing, poll_state.rise = _crossing_fields(rule.crossing), _crossing_fields(rule.rise)
     if isinstance(verdict, NewHigh):
         stops.note_high(row.pk, verdict.price)
     return isinstance(verdict, Fired) and stops.trigger(
@@ -368,20 +374,20 @@ def _judge_trade(
     )
 
 
-def _polled_trade(quote: Quote, at: datetime, broker: Broker | None) -> Heard:
+def _polled_trade(quote: Quote, at: datetime, broker: Broker | None) -> StopTrade:
     """Return a polled price as a trade, with the best bid and ask if it needs a second witness."""
     second = rules.second_of(f"{at.astimezone(KST):%H%M%S}")
     if _counts_alone(quote.market, at):
-        return Heard(quote.price, second, counts_alone=True)
+        return StopTrade(quote.price, second, counts_alone=True)
     try:
         book = broker.book(quote.code, quote.market) if broker is not None else None
     except BrokerError as error:
         log.info("stop on %s: no book for a witness: %s", quote.code, error)
         book = None
     if book is None:
-        return Heard(quote.price, second)
+        return StopTrade(quote.price, second)
     ask, bid = (levels[0].price if levels else 0 for levels in (book.asks, book.bids))
-    return Heard(quote.price, second, ask=ask, bid=bid)
+    return StopTrade(quote.price, second, ask=ask, bid=bid)
 
 
 def _read_crossing(values: Any) -> Crossing | None:

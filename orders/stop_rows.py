@@ -45,7 +45,7 @@ def claim_row(pk: int, now: datetime, until: datetime) -> StopRule | None:
     than two claim periods from now was made before the clock was set back, and does not count.
     """
     params = {"stop": pk, "now": now, "until": until, "far": until + (until - now)}
-    rows = sql.change(StopRule, "claimed_until = %(until)s", _UNCLAIMED, params, is_durable=False)
+    rows = sql.update_where(StopRule, "claimed_until = %(until)s", _UNCLAIMED, params, is_durable=False)
     return rows[0] if rows else None
 
 
@@ -55,5 +55,5 @@ def _change(rows: QuerySet[StopRule], at: datetime | None, fields: dict[str, Any
     return (rows.update(**fields) if fields else rows.count()) == 1
 
 
-def append_event(row: StopRule, kind: str, detail: str, *, at: datetime) -> None:
+def append_stop_event(row: StopRule, kind: str, detail: str, *, at: datetime) -> None:
     StopEvent.objects.create(stop_id=row.pk, kind=kind, detail=detail[:300], at=at)

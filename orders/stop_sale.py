@@ -20,6 +20,7 @@ from django.utils.translation import gettext
 from aegis import sessions, stop_sale
 from aegis.broker import Book, Broker, BrokerError, NotSent, OrderRequest, OutcomeUnknown, Quote, Refused
 from aegis.chase import AUCTION_RESULT_AFTER
+from aegis.denials import gettext_noop
 from aegis.lifecycle import OPEN, UNANSWERED, Status
 from aegis.order_events import StopEventKind
 from aegis.pricing import strategies
@@ -34,7 +35,6 @@ from aegis.risk import (
     check_trading_state,
     check_venue,
     denials,
-    gettext_noop,
 )
 from aegis.sessions import KST, Phase, PhaseName
 from aegis.stop_sale import SaleMarket, SalePlan, SaleStep, StepKind
@@ -50,7 +50,7 @@ from orders.pretrade import PreTrade, PricedOrder, risk_inputs
 from orders.pretrade_context import PreTradeContext
 from orders.requests import Grounds
 from orders.stop_facts import OPPOSITE_PATIENCE, SaleFacts
-from orders.stop_rows import SELLING, State, append_event, move, move_generation
+from orders.stop_rows import SELLING, State, append_stop_event, move, move_generation
 from orders.submit import Submitter
 from portfolio.models import PortfolioEvent
 from portfolio.service import PortfolioService
@@ -59,14 +59,14 @@ log = logging.getLogger(__name__)
 
 # the broker needs this long to release the shares of a cancelled order
 RELEASED_AFTER = timedelta(seconds=1)
-LOOK_AGAIN = timedelta(seconds=2)
+CHECK_AGAIN_AFTER = timedelta(seconds=2)
 PAUSE = timedelta(seconds=5)
 # the pause between two tries grows while the reason lasts, up to this
 PAUSE_MAX = timedelta(seconds=60)
 # an order that is still SUBMITTING after this has lost its sender
-ON_ITS_WAY = timedelta(seconds=5)
+IN_TRANSIT_MAX = timedelta(seconds=5)
 # a balance may lack shares for a moment without a trade: only after this do they count as gone
-VANISHED = timedelta(minutes=10)
+GONE_AFTER = timedelta(minutes=10)
 # after this many refusals in a row the operator is notified; the stop continues, at longer intervals
 REFUSALS_REPORTED = 5
 
@@ -89,7 +89,7 @@ _AUTOMATIC = (RequestedBy.STOP, RequestedBy.CHASE)
 _TOOK_EFFECT = (RequestState.ACKNOWLEDGED, RequestState.CONFIRMED)
 
 
-class Waits(Exception):
+class CannotSellNow(Exception):
     """The sale cannot continue now. `until` is when to try again, None for the usual pause."""
 
     def __init__(self, why: str, until: datetime | None = None) -> None:
@@ -97,7 +97,7 @@ class Waits(Exception):
         self.until = until
 
 
-class Overtaken(Exception):
+class StepOutdated(Exception):
     """Another stop of the same entry order has ordered a sale since this step began: restart the step."""
 
 
@@ -126,13 +126,13 @@ class StopSale:
                 self._sell()
             elif self._row.state == State.ORDERED:
                 self._follow()
-        except Waits as waits:
+        except CannotSellNow as waits:
             self._wait(str(waits), waits.until)
         except OrderDenied as denied:
-            self._wait(risk.say_all(denied.reasons))
+            self._wait(risk.denial_texts(denied.reasons))
         except BrokerError as error:
             # the end of an outage is not announced: try again soon, so that the stop sells within seconds of it
-            self._wait(risk.say_error(error), self._now() + LOOK_AGAIN)
+            self._wait(risk.error_text(error), self._now() + CHECK_AGAIN_AFTER)
 
     # --- placing the next order
 
@@ -148,7 +148,7 @@ class StopSale:
         if guarded == 0:
             return self._end()
         if self._facts.has_others and (other := selling_for(row)):
-            raise Waits(gettext("stop {other} sells these shares").format(other=f"#{other.pk}"))
+            raise CannotSellNow(gettext("stop {other} sells these shares").format(other=f"#{other.pk}"))
         session = self._session()
         if StopKind(row.kind).falls and self._facts.has_own_sales and self._release_own_sales():
             return self._again_at(RELEASED_AFTER)
@@ -157,20 +157,20 @@ class StopSale:
         self._report_locked(guarded, sellable)
         if qty == 0:
             why = gettext("the broker lets no share be sold: open orders may hold them")
-            raise Waits(why, self._later(why))
+            raise CannotSellNow(why, self._later(why))
         order = self._place(qty, session)
         return self._record_order(order) if order else None
 
     def _guarded(self) -> int | None:
         """Return the guarded shares as `guarded_qty` does.
 
-        If open orders may still sell them, our own sales that this sale precedes are cancelled. Raises Waits and
-        BrokerError.
+        If open orders may still sell them, our own sales that this sale precedes are cancelled. Raises CannotSellNow
+        and BrokerError.
         """
         row = self._row
         try:
             return guarded_qty(row, self._now())
-        except Waits:
+        except CannotSellNow:
             if StopKind(row.kind).falls and self._facts.has_own_sales and selling_for(row) is None:
                 self._session()
                 self._release_own_sales()
@@ -179,26 +179,26 @@ class StopSale:
     def _session(self) -> SaleSession:
         """Return where the stock can be sold now.
 
-        Raises Waits, before any call to the broker, while trading is halted or no venue is open; also if no open venue
-        takes a sale of the stock.
+        Raises CannotSellNow, before any call to the broker, while trading is halted or no venue is open; also if no
+        open venue takes a sale of the stock.
         """
         self._check_trading_state()
         now, phases = self._now(), self._facts.context.phases
         is_any_open = any(sessions.is_market_open(venue, phases, now) for venue in Market)
         session = session_of(self._stock, phases, now, avoid=self._avoided) if is_any_open else None
         if session is None:
-            raise Waits(gettext("no venue takes a sale of it now"), next_start(now))
+            raise CannotSellNow(gettext("no venue takes a sale of it now"), next_start(now))
         return session
 
     def _check_trading_state(self) -> None:
-        """Raise Waits while trading is halted: a stop sends nothing then, not even a cancel."""
-        if not self._facts.context.competing.state.lets_pass(Side.SELL):
-            raise Waits(gettext("trading is halted: resume it before ordering"))
+        """Raise CannotSellNow while trading is halted: a stop sends nothing then, not even a cancel."""
+        if not self._facts.context.competing.state.allows(Side.SELL):
+            raise CannotSellNow(gettext("trading is halted: resume it before ordering"))
 
     @cached_property
     def _facts(self) -> SaleFacts:
         """The state of our tables when this step began; the last check before sending detects later changes."""
-        return stop_facts.read(self._row, strategy_name(self._row), self._now())
+        return stop_facts.load_facts(self._row, strategy_name(self._row), self._now())
 
     @cached_property
     def _stock(self) -> Stock:
@@ -231,7 +231,7 @@ class StopSale:
             return None
         step = stop_sale.next_order(row.step, plan_of(row), sale)
         if step is None:
-            raise Waits(gettext("no venue takes a sale of it now"))
+            raise CannotSellNow(gettext("no venue takes a sale of it now"))
         self._note_auction(is_auction=sale.is_auction)
         order = self._commit(qty, step, session, stock, quote, book, quoted_at)
         if order is not None:
@@ -241,7 +241,7 @@ class StopSale:
     def _quote(self, venue: Market) -> Quote:
         """Return the quote of a venue, in won. A venue that refuses it, or halts the stock, is avoided from then on.
 
-        Raises Waits if the stock is halted, and BrokerError.
+        Raises CannotSellNow if the stock is halted, and BrokerError.
         """
         try:
             quote = self._broker.quote(self._row.stock_code, venue)
@@ -251,18 +251,18 @@ class StopSale:
         if quote.is_halted:
             self._avoid(venue)
             why = gettext("the stock is halted by the exchange")
-            raise Waits(why, self._later(why))
+            raise CannotSellNow(why, self._later(why))
         return quote
 
     def _avoid(self, venue: Market) -> None:
         """Prefer another venue for the rest of the day, if one takes a sale."""
         row = self._row
-        row.looks = row.looks | {"avoid": {"venue": venue.value, "day": self._today.isoformat()}}
-        move_generation(row, looks=row.looks)
+        row.poll_state = row.poll_state | {"avoid": {"venue": venue.value, "day": self._today.isoformat()}}
+        move_generation(row, poll_state=row.poll_state)
 
     @property
     def _avoided(self) -> Market | None:
-        avoid = self._row.looks.get("avoid", {})
+        avoid = self._row.poll_state.get("avoid", {})
         return Market(avoid["venue"]) if avoid.get("day") == self._today.isoformat() else None
 
     @property
@@ -285,11 +285,11 @@ class StopSale:
     def _believed(self, quote: Quote) -> int:
         """Return the price that two trades have reached since the trigger, in won; store the quote's evidence."""
         row, now = self._row, self._now().timestamp()
-        stored = stop_sale.Believed(**row.looks.get("sale", {"price": row.trigger_price}))
+        stored = stop_sale.ConfirmedPrice(**row.poll_state.get("sale", {"price": row.trigger_price}))
         updated = stored.after(quote, now)
         if updated != stored:
-            row.looks = row.looks | {"sale": asdict(updated)}
-            move_generation(row, looks=row.looks)
+            row.poll_state = row.poll_state | {"sale": asdict(updated)}
+            move_generation(row, poll_state=row.poll_state)
         return updated.price
 
     def _awaits_second_reading(self, sale: SaleMarket) -> bool:
@@ -354,7 +354,7 @@ class StopSale:
             )
         except IntegrityError:
             return TradeOrder.objects.filter(request_id=self._row.request_id).first()
-        except Overtaken:
+        except StepOutdated:
             self._again_at(timedelta(0))
             return None
         except OrderDenied as denied:
@@ -366,7 +366,7 @@ class StopSale:
         return submit.send(order, grounds)
 
     def _check_family(self) -> None:
-        """Raise Overtaken if an order for a stop that guards the same shares was committed since this step began.
+        """Raise StepOutdated if an order for a stop that guards the same shares was committed since this step began.
 
         The ids of our orders grow in the order of their commits.
         """
@@ -376,8 +376,8 @@ class StopSale:
         newer = TradeOrder.objects.filter(pk__gt=self._facts.newest_order, stock_code=row.stock_code)
         request_ids = newer.filter(request_id__startswith=STOP_ID).values_list("request_id", flat=True)
         others = {stop for stop, _ in filter(None, map(requests.stop_of, request_ids))} - {row.pk}
-        if others and any(stop.pk in others and not is_alike(row, stop) for stop in family_of(row)):
-            raise Overtaken
+        if others and any(stop.pk in others and not is_alike(row, stop) for stop in stops_of_entry(row)):
+            raise StepOutdated
 
     # --- orders that block the sale
 
@@ -410,7 +410,7 @@ class StopSale:
         Raises NotSent, and HeldBack if trading was halted or the stop disarmed meanwhile: then nothing is sent.
         """
         row, now = self._row, self._now()
-        grounds = Grounds(now, stop=(row.pk, row.generation), skip=requests.OF_STOPS_CANCEL)
+        grounds = Grounds(now, stop=(row.pk, row.generation), skip=requests.SKIPPED_FOR_STOP_CANCEL)
         try:
             request = Canceller(self._broker, self._now).cancel(order, by=RequestedBy.STOP, grounds=grounds)
         except Refused as refusal:
@@ -432,7 +432,7 @@ class StopSale:
         if row.triggered_at:
             reported = reported.filter(at__gte=row.triggered_at)
         if not reported.exists():
-            append_event(row, StopEventKind.LOCKED, detail, at=self._now())
+            append_stop_event(row, StopEventKind.LOCKED, detail, at=self._now())
 
     def _clear_opposite(self) -> None:
         """Cancel the buys that the sale could trade against, external orders included; report it, and try again."""
@@ -441,17 +441,17 @@ class StopSale:
             stock_code=row.stock_code, order_type=Side.BUY, status__in=OPEN, order_date=self._today
         )
         for order in buys.exclude(order_no=None):
-            if order.cancel_wanted_at is None:
+            if order.cancel_requested_at is None:
                 self._cancel(order)
         names, now = ", ".join(f"#{pk}" for pk in buys.values_list("pk", flat=True)), self._now()
         with transaction.atomic():
             detail = gettext("{orders}: own buys are cancelled first").format(orders=names)
-            append_event(row, StopEventKind.OPPOSITE, detail, at=now)
+            append_stop_event(row, StopEventKind.OPPOSITE, detail, at=now)
             move_generation(row, try_at=now + OPPOSITE_PATIENCE)
 
     # --- following an order
 
-    def _record_order(self, order: TradeOrder, look_after: timedelta = LOOK_AGAIN) -> None:
+    def _record_order(self, order: TradeOrder, look_after: timedelta = CHECK_AGAIN_AFTER) -> None:
         """Record the order of this generation."""
         now = self._now()
         fields = {"state": State.ORDERED, "order": order, "try_at": now + look_after, "note": ""}
@@ -459,7 +459,7 @@ class StopSale:
             if not move_generation(self._row, at=now, **fields):
                 return
             detail = f"#{order.pk} {order.qty:,} @ {order.price:,} {order.status}"
-            append_event(self._row, StopEventKind.ORDERED, detail, at=now)
+            append_stop_event(self._row, StopEventKind.ORDERED, detail, at=now)
 
     def _follow(self) -> None:
         """Check the order of this generation: wait, take the next step, or continue with the next order."""
@@ -473,12 +473,12 @@ class StopSale:
         if order.is_open:
             return self._follow_open(order)
         if order.state is Status.SUBMITTING:
-            is_on_its_way = now - order.created_at < ON_ITS_WAY
-            return self._again_at(LOOK_AGAIN) if is_on_its_way else give_up_sender(order, now)
+            is_on_its_way = now - order.created_at < IN_TRANSIT_MAX
+            return self._again_at(CHECK_AGAIN_AFTER) if is_on_its_way else give_up_sender(order, now)
         if order.state is Status.UNKNOWN:
             return self._next_generation(gettext("its outcome is not known yet"), step=row.step)
         if order.state is Status.CANCELLED and not order.end_cause and _awaits_explanation(order, now):
-            return self._again_at(LOOK_AGAIN)
+            return self._again_at(CHECK_AGAIN_AFTER)
         if order.state is Status.REJECTED and not order.never_arrived:
             return self._after_refusal(order)
         is_over = order.state is Status.EXPIRED or order.end_cause == EndCause.SESSION_END
@@ -490,8 +490,8 @@ class StopSale:
             return self._follow_cancel(order)
         remaining = order.created_at + wait_of(row) - now
         # an order with a creation time in the future was placed before the clock was set back
-        if timedelta(0) < remaining <= wait_of(row) + LOOK_AGAIN:
-            return self._again_at(min(LOOK_AGAIN, remaining))
+        if timedelta(0) < remaining <= wait_of(row) + CHECK_AGAIN_AFTER:
+            return self._again_at(min(CHECK_AGAIN_AFTER, remaining))
         session = self._session()
         # quote the venue of the next order: this order's own venue may have no price of the stock any more
         quote = self._quote(session.venue)
@@ -545,7 +545,7 @@ class StopSale:
     def _auction_left(self, auction: Phase | None) -> timedelta:
         now = self._now()
         if auction is None:
-            return LOOK_AGAIN
+            return CHECK_AGAIN_AFTER
         ends_at = datetime.combine(now.astimezone(KST), auction.ends_at, KST)
         return ends_at + AUCTION_RESULT_AFTER - now
 
@@ -568,7 +568,7 @@ class StopSale:
         self._next_generation(why, step=row.step, pause=pause, refusals=count)
         if count == REFUSALS_REPORTED:
             template = gettext("refused {count} times in a row, last: {why}. It is tried again; look at the stock")
-            append_event(row, StopEventKind.REFUSED, template.format(count=count, why=why), at=now)
+            append_stop_event(row, StopEventKind.REFUSED, template.format(count=count, why=why), at=now)
 
     def _next_generation(self, why: str, *, step: int, pause: timedelta = timedelta(0), refusals: int = 0) -> None:
         """Continue with the next order. `why` is reported unless it is empty: the last order did not end as planned."""
@@ -584,7 +584,7 @@ class StopSale:
         }
         with transaction.atomic():
             if move_generation(row, at=now, **fields) and why:
-                append_event(row, StopEventKind.AGAIN, why, at=now)
+                append_stop_event(row, StopEventKind.AGAIN, why, at=now)
 
     def _hold(self, order: TradeOrder) -> None:
         """Hold the stop after its order was changed, but not by itself: it sells nothing until a person arms it again.
@@ -602,12 +602,12 @@ class StopSale:
         with transaction.atomic():
             if not move_generation(row, at=now, **fields):
                 return
-            append_event(row, StopEventKind.HELD_EXTERNALLY, message, at=now)
+            append_stop_event(row, StopEventKind.HELD_EXTERNALLY, message, at=now)
             # the other stops waited for this sale, so its order was also theirs
             excluded = [row.pk, *(stop.pk for stop in beside(row))]
             for other in StopRule.objects.filter(stock_code=row.stock_code, state__in=SELLING).exclude(pk__in=excluded):
                 if StopKind(other.kind).falls and move_generation(other, at=now, **fields):
-                    append_event(other, StopEventKind.HELD_EXTERNALLY, message, at=now)
+                    append_stop_event(other, StopEventKind.HELD_EXTERNALLY, message, at=now)
 
     def _end(self) -> None:
         row, now = self._row, self._now()
@@ -615,14 +615,14 @@ class StopSale:
         message = gettext("{qty:,} shares sold").format(qty=qty) if qty else gettext("nothing is held any more")
         with transaction.atomic():
             if move(row, SELLING, at=now, state=State.DONE, try_at=None, note=message[:300]):
-                append_event(row, StopEventKind.DONE, message, at=now)
+                append_stop_event(row, StopEventKind.DONE, message, at=now)
 
     def _wait(self, why: str, until: datetime | None = None) -> None:
         """Try again at `until`, or after a short pause; a reason other than the last one is reported."""
         row, now = self._row, self._now()
         with transaction.atomic():
             if move_generation(row, try_at=until or now + PAUSE, note=why[:300]) and row.note != why[:300]:
-                append_event(row, StopEventKind.WAITS, why, at=now)
+                append_stop_event(row, StopEventKind.WAITS, why, at=now)
         log.warning("stop %s: not sold yet: %s", row.pk, why)
 
     def _again_at(self, after: timedelta) -> None:
@@ -642,7 +642,7 @@ class StopSale:
         if step.step in (StepKind.NO_BID, StepKind.LOWER_LIMIT):
             template = gettext_noop("no bids: it waits at {price:,} won, the last trade was at {last:,} won")
             detail = gettext(template).format(price=order.price, last=quote.price)
-            append_event(self._row, step.step.value, detail, at=self._now())
+            append_stop_event(self._row, step.step.value, detail, at=self._now())
 
 
 # --- facts about a stop ----------------------------------------------------------------------------------------------
@@ -713,14 +713,14 @@ def guarded_qty(row: StopRule, now: datetime) -> int | None:
     """Return the number of guarded shares that are not sold yet; None for all that can be sold.
 
     For a fixed quantity, shares that an order of unknown outcome may have sold count as sold until the order list
-    settles it. Raises Waits if no share remains by that count.
+    settles it. Raises CannotSellNow if no share remains by that count.
     """
     holding = held_qty(row.stock_code)
     if not holding and not _may_come_back(row.stock_code, now):
         return 0
     if row.quantity is None:
         return None
-    family = family_of(row)
+    family = stops_of_entry(row)
     sales = family_sales(row, family)
     unsold = unsold_qty(row, {stop: sum(sale.filled_qty for sale in sales[stop.pk]) for stop in family})
     if unsold <= 0 or unsold >= holding:
@@ -728,7 +728,7 @@ def guarded_qty(row: StopRule, now: datetime) -> int | None:
     # a reply to a cancel has no number of shares: until the order list has it, the order may have been filled
     unsold = unsold_qty(row, {stop: sum(map(_maybe_sold, sales[stop.pk])) for stop in family})
     if unsold <= 0:
-        raise Waits(gettext("an earlier order of it has no known outcome yet"), now + LOOK_AGAIN)
+        raise CannotSellNow(gettext("an earlier order of it has no known outcome yet"), now + CHECK_AGAIN_AFTER)
     return unsold
 
 
@@ -743,7 +743,7 @@ def unsold_qty(row: StopRule, sold: dict[StopRule, int]) -> int:
     return min((row.quantity or 0) - sold[row], guarded - sum(sold.values()))
 
 
-def family_of(row: StopRule) -> list[StopRule]:
+def stops_of_entry(row: StopRule) -> list[StopRule]:
     """Return a stop and the other stops that the same entry order armed."""
     if row.entry_id is None:
         return [row]
@@ -784,13 +784,13 @@ def _maybe_sold(order: TradeOrder) -> int:
 
 
 def is_gone(code: str, now: datetime) -> bool:
-    """Whether no share is held. Shares that a balance lacks without a trade count as held for `VANISHED`."""
+    """Whether no share is held. Shares that a balance lacks without a trade count as held for `GONE_AFTER`."""
     return not held_qty(code) and not _may_come_back(code, now)
 
 
 def _may_come_back(code: str, now: datetime) -> bool:
-    """Whether a balance lacks the shares since less than `VANISHED` without a trade: the next may show them again."""
-    return PortfolioEvent.objects.filter(stock_code=code, qty_after=0, at__gt=now - VANISHED).exists()
+    """Whether a balance lacks the shares since less than `GONE_AFTER` without a trade: the next may show them again."""
+    return PortfolioEvent.objects.filter(stock_code=code, qty_after=0, at__gt=now - GONE_AFTER).exists()
 
 
 @transaction.atomic
@@ -858,7 +858,7 @@ def was_changed_by_others(order: TradeOrder) -> bool:
 def changed_by_others(row: StopRule) -> TradeOrder | None:
     """Return an order of this sale that was changed by others (`was_changed_by_others`) since the stop was armed."""
     ended = Q(end_cause__in=[*_EXTERNAL, EndCause.OWN_CANCEL])
-    orders = row.sales.filter(ended | Q(withdrawn_qty__gt=0) | Q(cancel_wanted_at__isnull=False))
+    orders = row.sales.filter(ended | Q(withdrawn_qty__gt=0) | Q(cancel_requested_at__isnull=False))
     return next((order for order in orders.filter(created_at__gte=row.armed_at) if was_changed_by_others(order)), None)
 
 
@@ -874,7 +874,7 @@ def _is_released(order: TradeOrder) -> bool:
 
 def _awaits_explanation(order: TradeOrder, now: datetime) -> bool:
     """Whether the order list may still say what ended a cancelled order; unless an acknowledged cancel of ours did."""
-    return not _is_released(order) and now - order.status_at < VANISHED
+    return not _is_released(order) and now - order.status_at < GONE_AFTER
 
 
 def _is_market(order: TradeOrder) -> bool:

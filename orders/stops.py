@@ -20,18 +20,18 @@ from django.utils.translation import gettext
 from aegis import sessions, stops
 from aegis.broker import Broker, Quote
 from aegis.chase import AUCTION_RESULT_AFTER
+from aegis.denials import gettext_noop
 from aegis.lifecycle import UNSETTLED
 from aegis.order_events import StopEventKind
 from aegis.requests import RequestedBy
-from aegis.risk import gettext_noop
 from aegis.sessions import KST
 from aegis.stops import ATR_DAYS, StopKind, StopUnit
 from aegis.terms import Market
 from market import codes, queries
 from orders import cancel, krx_prices, risk
 from orders.models import StopEvent, StopRule
-from orders.stop_rows import LIVE, SELLING, State, append_event, claim_row, move, move_judged
-from orders.stop_sale import PAUSE_MAX, VANISHED, StopSale, is_gone
+from orders.stop_rows import LIVE, SELLING, State, append_stop_event, claim_row, move, move_judged
+from orders.stop_sale import GONE_AFTER, PAUSE_MAX, StopSale, is_gone
 from portfolio.models import Portfolio, PortfolioEvent
 from portfolio.service import PortfolioService
 
@@ -69,13 +69,13 @@ SAID: Mapping[str, str] = {
 # calendar days of daily prices to read, so that they contain ATR_DAYS trading days
 ATR_SPAN = timedelta(days=3 * ATR_DAYS)
 # a smaller relative change of the base price comes from rounding, and is not reported
-TOLD_FROM = Decimal("0.005")
+SMALLEST_REPORTED_CHANGE = Decimal("0.005")
 
 
 # --- arming, editing and disarming ---------------------------------------------------------------
 
 
-def draft(
+def draft_stop(
     code: str,
     kind: StopKind,
     unit: StopUnit,
@@ -143,7 +143,7 @@ def arm(
 
     With a `quote`, a later poll recognizes a trade since the arming by a rise of the quote's running total of shares.
     """
-    row = draft(
+    row = draft_stop(
         code,
         kind,
         unit,
@@ -155,10 +155,10 @@ def arm(
         may_trigger_now=may_trigger_now,
         quote=quote,
     )
-    row.looks = _first_looks(quote, at)
+    row.poll_state = _first_poll_state(quote, at)
     with transaction.atomic():
         row.save(force_insert=True)
-        append_event(row, StopEventKind.ARMED, f"{row.get_kind_display()} {limit(row):,} ({by})", at=at)
+        append_stop_event(row, StopEventKind.ARMED, f"{row.get_kind_display()} {current_limit(row):,} ({by})", at=at)
     return row
 
 
@@ -205,12 +205,12 @@ def edit(
     row = preview_edit(row, unit, value, at=at, sources=sources, may_trigger_now=may_trigger_now, quote=quote)
     changes = {"unit": unit, "value": value, "atr": row.atr, "sources": row.sources, "counts_from": at}
     latest = StopRule.objects.filter(pk=row.pk).first() or row  # polls continue while a person decides
-    changes |= {"looks": _first_looks(quote, at, _known_totals(latest, at)), "heard_totals": {}}
+    changes |= {"poll_state": _first_poll_state(quote, at, _known_totals(latest, at)), "feed_totals": {}}
     changes |= {"based_on": row.based_on, "base_price": row.base_price, "moved_by": row.moved_by}
     with transaction.atomic():
         if not move(row, [State.ARMED], at=at, **changes):
             raise ValidationError(_state_message(row))
-        append_event(row, StopEventKind.EDITED, f"{limit(row):,} ({by})", at=at)
+        append_stop_event(row, StopEventKind.EDITED, f"{current_limit(row):,} ({by})", at=at)
 
 
 def disarm(row: StopRule, *, why: str, at: datetime, who: str = "") -> None:
@@ -221,7 +221,7 @@ def disarm(row: StopRule, *, why: str, at: datetime, who: str = "") -> None:
     with transaction.atomic():
         if not move(row, LIVE, at=at, state=State.DISARMED, try_at=None, note=why[:300]):
             raise ValidationError(_state_message(row))
-        append_event(row, StopEventKind.DISARMED, why, at=at)
+        append_stop_event(row, StopEventKind.DISARMED, why, at=at)
         for order in row.sales.filter(status__in=UNSETTLED, order_date=at.astimezone(KST).date()):
             cancel.request_cancel(order, by=RequestedBy.OPERATOR, who=who or why, at=at)
 
@@ -252,17 +252,17 @@ def rearm(
         "armed_at": at,
         "armed_by": by,
         "counts_from": at,
-        "looks": _first_looks(quote, at),
-        "heard_totals": {},
+        "poll_state": _first_poll_state(quote, at),
+        "feed_totals": {},
     }
     with transaction.atomic():
         if not move(row, [State.HELD_EXTERNALLY], at=at, generation=row.generation + 1, **fields):
             raise ValidationError(_state_message(row))
-        append_event(row, StopEventKind.REARMED, by, at=at)
+        append_stop_event(row, StopEventKind.REARMED, by, at=at)
 
 
-def _first_looks(quote: Quote | None, at: datetime, totals: dict[str, int] | None = None) -> dict[str, object]:
-    """Return the `looks` of a stop whose trades count from now: the running totals, or nothing before the first phase.
+def _first_poll_state(quote: Quote | None, at: datetime, totals: dict[str, int] | None = None) -> dict[str, object]:
+    """Return the poll state of a stop whose trades count from now: the totals, or nothing before the first phase.
 
     `totals` are the earlier ones by venue; the quote's own total replaces that of its venue.
     """
@@ -277,8 +277,8 @@ def _first_looks(quote: Quote | None, at: datetime, totals: dict[str, int] | Non
 def _known_totals(row: StopRule, at: datetime) -> dict[str, int]:
     """Return today's running total of shares by venue: the larger of those that the polls and the feed reported."""
     day = at.astimezone(KST).date().isoformat()
-    polls = row.looks.get("volumes", {}) if row.looks.get("day") == day else {}
-    feed = row.heard_totals if row.heard_totals.get("day") == day else {}
+    polls = row.poll_state.get("volumes", {}) if row.poll_state.get("day") == day else {}
+    feed = row.feed_totals if row.feed_totals.get("day") == day else {}
     totals = {venue: max(polls.get(venue, 0), feed.get(venue, 0)) for venue in Market if venue in {*polls, *feed}}
     return {venue.value: total for venue, total in totals.items()}
 
@@ -354,10 +354,10 @@ def is_in_todays_won(row: StopRule, base_price: int, day: date) -> bool:
     return is_named_today and not isinstance(stops.evaluate(row.rule(Decimal(0)), base_price), stops.Fired)
 
 
-def limit(row: StopRule) -> int:
+def current_limit(row: StopRule) -> int:
     """Return the price, in won, at which a stop triggers now, by the holding's average price; 0 without a holding."""
     holding = PortfolioService().get_holding(row.stock_code)
-    return stops.limit(row.rule(holding.avg_price)) if holding else 0
+    return stops.trigger_limit(row.rule(holding.avg_price)) if holding else 0
 
 
 def _state_message(row: StopRule) -> str:
@@ -409,7 +409,7 @@ def _check(row: StopRule, price: int, holding: Portfolio, *, may_trigger_now: bo
     reason = stops.why_invalid(row.rule(holding.avg_price), price)
     if reason is None or (reason.code == "STOP_AT_ONCE" and may_trigger_now):
         return
-    message = risk.say(reason)
+    message = risk.denial_text(reason)
     raise ValidationError({"value": f"{message}. {gettext(AT_ONCE)}" if reason.code == "STOP_AT_ONCE" else message})
 
 
@@ -442,7 +442,7 @@ def trigger(pk: int, price: int, at: datetime, *, seen: str, judged_from: dateti
         )
         if not is_moved:
             return False
-        append_event(row, StopEventKind.TRIGGERED, f"{price:,} ({seen})", at=at)
+        append_stop_event(row, StopEventKind.TRIGGERED, f"{price:,} ({seen})", at=at)
     log.warning("stop %s: triggered at %s won, seen by %s", pk, price, seen)
     return True
 
@@ -450,12 +450,12 @@ def trigger(pk: int, price: int, at: datetime, *, seen: str, judged_from: dateti
 # --- the sale ------------------------------------------------------------------------------------
 
 
-def due(now: datetime) -> list[int]:
+def due_stops(now: datetime) -> list[int]:
     """Return the ids of the stops whose next step is due and that no worker has claimed."""
     return _due_stops(now, due_before=now)
 
 
-def overdue(now: datetime) -> list[int]:
+def overdue_stops(now: datetime) -> list[int]:
     """Return the ids of the stops whose step is overdue: their message was lost, or their worker was killed."""
     return _due_stops(now, due_before=now - OVERDUE)
 
@@ -490,7 +490,7 @@ def seconds_to_next_step(pk: int, now: datetime) -> float | None:
     return max(0.0, (try_at - now).total_seconds())
 
 
-def run_step(pk: int, broker: Broker, now: Callable[[], datetime]) -> State | None:
+def run_sale_step(pk: int, broker: Broker, now: Callable[[], datetime]) -> State | None:
     """Take the steps of a triggered stop that are due now; return its state, None if another worker has claimed it.
 
     The claim is short and is renewed while this process works on the step: a killed worker delays the stop by seconds,
@@ -551,7 +551,7 @@ class Claim:
                 if rows.update(claimed_until=until) != 1:
                     return
             except DatabaseError as error:
-                log.warning("stop %s: its claim cannot be renewed: %s", self._pk, error)
+                log.warning("stop %s: its claim cannot be with_rule: %s", self._pk, error)
                 return
             finally:
                 connection.close()
@@ -598,7 +598,7 @@ def _end_if_gone(row: StopRule, now: datetime) -> None:
     reason = gettext("nothing is held any more")
     with transaction.atomic():
         if move(row, [State.HELD_EXTERNALLY], at=now, state=State.DONE, try_at=None, note=reason[:300]):
-            append_event(row, StopEventKind.DONE, reason, at=now)
+            append_stop_event(row, StopEventKind.DONE, reason, at=now)
 
 
 def _adjust_selling(row: StopRule) -> None:
@@ -606,7 +606,7 @@ def _adjust_selling(row: StopRule) -> None:
     changes = PortfolioEvent.objects.filter(stock_code=row.stock_code, pk__gt=row.adjusted_through).order_by("pk")
     for change in changes:
         fields: dict[str, object] = {"adjusted_through": change.pk}
-        if change.is_of_count and change.qty_before and row.quantity:
+        if change.is_corporate_action and change.qty_before and row.quantity:
             sold = row.sales.aggregate(sum=Sum("filled_qty"))["sum"] or 0
             unsold = max(0, row.quantity - sold) * change.qty_after // change.qty_before
             fields["quantity"] = max(1, sold + unsold)
@@ -618,11 +618,11 @@ def _adjust_selling(row: StopRule) -> None:
 def average_price(code: str, now: datetime) -> Decimal | None:
     """Return the holding's average price in won, None without a holding.
 
-    A holding that a balance lacks without a trade counts as held for `VANISHED`, at its last average price.
+    A holding that a balance lacks without a trade counts as held for `GONE_AFTER`, at its last average price.
     """
     if holding := PortfolioService().get_holding(code):
         return holding.avg_price
-    events = PortfolioEvent.objects.filter(stock_code=code, qty_after=0, at__gt=now - VANISHED)
+    events = PortfolioEvent.objects.filter(stock_code=code, qty_after=0, at__gt=now - GONE_AFTER)
     return events.order_by("-id").values_list("avg_price_before", flat=True).first()
 
 
@@ -641,7 +641,7 @@ def _adjust(row: StopRule, change: PortfolioEvent, at: datetime) -> None:
     """
     fields: dict[str, object] = {"adjusted_through": change.pk}
     is_moved = False
-    if change.is_of_count:
+    if change.is_corporate_action:
         ratio = change.avg_price_after / change.avg_price_before
         if row.quantity and change.qty_before:
             fields |= {"quantity": max(1, round(row.quantity * change.qty_after / change.qty_before))}
@@ -659,7 +659,7 @@ def _adjust(row: StopRule, change: PortfolioEvent, at: datetime) -> None:
         for name, value in fields.items():
             setattr(row, name, value)
         if is_moved:
-            append_event(
+            append_stop_event(
                 row, StopEventKind.REBASED, f"{change.get_kind_display()}: {row.value.normalize():f} {row.unit}", at=at
             )
 
@@ -667,7 +667,7 @@ def _adjust(row: StopRule, change: PortfolioEvent, at: datetime) -> None:
 def _base_day_of(change: PortfolioEvent) -> date:
     """Return the day whose base price contains a change of the holding: the next day once that day is over."""
     day = change.at.astimezone(KST).date()
-    return day + timedelta(days=1) if queries.days_over(change.at) else day
+    return day + timedelta(days=1) if queries.is_day_over(change.at) else day
 
 
 def _quantize_ratio(value: Decimal) -> Decimal:
@@ -677,11 +677,11 @@ def _quantize_ratio(value: Decimal) -> Decimal:
 def _scaled_amounts(row: StopRule, ratio: Decimal) -> dict[str, object]:
     """Return the stop's fields in won, multiplied by `ratio` as prices are."""
     fields: dict[str, object] = {
-        "high": int(stops.rebased(Decimal(row.high), ratio)),
-        "atr": stops.rebased(row.atr, ratio),
+        "high": int(stops.adjust_for_ratio(Decimal(row.high), ratio)),
+        "atr": stops.adjust_for_ratio(row.atr, ratio),
     }
     if row.unit == StopUnit.PRICE:
-        fields |= {"value": max(Decimal(1), stops.rebased(row.value, ratio).to_integral_value())}
+        fields |= {"value": max(Decimal(1), stops.adjust_for_ratio(row.value, ratio).to_integral_value())}
     return fields
 
 
@@ -704,13 +704,13 @@ def settle_base(row: StopRule, base_price: int, ratio: Decimal, why: str, *, day
             return False
         for name, value in fields.items():
             setattr(row, name, value)
-        if abs(remaining_ratio - 1) > TOLD_FROM:
+        if abs(remaining_ratio - 1) > SMALLEST_REPORTED_CHANGE:
             template = gettext("{why}: it triggers at {limit:,} won now")
-            append_event(row, StopEventKind.REBASED, template.format(why=why, limit=limit(row)), at=at)
+            append_stop_event(row, StopEventKind.REBASED, template.format(why=why, limit=current_limit(row)), at=at)
     return True
 
 
-def holds_fire(row: StopRule, day: date | None) -> bool:
+def awaits_base_price(row: StopRule, day: date | None) -> bool:
     """Whether a stop must not trigger yet: the base price of `day` is not applied to it.
 
     `day` is today, None if today is no trading day.
@@ -718,20 +718,20 @@ def holds_fire(row: StopRule, day: date | None) -> bool:
     return day is not None and row.based_on is not None and row.based_on < day
 
 
-def note_held(row: StopRule, why: str, at: datetime) -> None:
+def report_awaiting_base_price(row: StopRule, why: str, at: datetime) -> None:
     """Report once a day that a stop does not trigger, because its base price cannot be compared."""
     day = at.astimezone(KST).replace(hour=0, minute=0, second=0, microsecond=0)
     if not StopEvent.objects.filter(stop_id=row.pk, kind=StopEventKind.HOLDS_FIRE, at__gte=day).exists():
-        append_event(row, StopEventKind.HOLDS_FIRE, why, at=at)
+        append_stop_event(row, StopEventKind.HOLDS_FIRE, why, at=at)
 
 
-def note_looks(pk: int, looks: dict[str, object]) -> None:
+def save_poll_state(pk: int, poll_state: dict[str, object]) -> None:
     """Store the polling state of an armed stop."""
-    StopRule.objects.filter(pk=pk, state=State.ARMED).update(looks=looks)
+    StopRule.objects.filter(pk=pk, state=State.ARMED).update(poll_state=poll_state)
 
 
 @dataclass(frozen=True, slots=True)
-class HeardTrades:
+class FeedTrades:
     """The trades of the feeds for one armed stop since the last save: the last and the highest price, in won.
 
     `totals` are the running totals of shares, by venue, of the trades that count for the stop, on `day`.
@@ -743,12 +743,12 @@ class HeardTrades:
     totals: dict[str, int]
 
 
-def save_last_prices(heard: dict[int, HeardTrades], at: datetime) -> None:
+def save_last_prices(heard: dict[int, FeedTrades], at: datetime) -> None:
     """Save the trades that the feeds reported for armed stops; `heard` maps stop ids to them."""
     for pk, trades in sorted(heard.items()):
         totals = {"day": trades.day.isoformat(), **trades.totals}
         rows = StopRule.objects.filter(pk=pk, state=State.ARMED)
-        rows.update(heard_at=at, heard_price=trades.price, heard_totals=totals)
+        rows.update(feed_at=at, feed_price=trades.price, feed_totals=totals)
         note_high(pk, trades.high)
 
 
@@ -762,7 +762,7 @@ def note_silence(row: StopRule, *, is_silent: bool, words: str, at: datetime) ->
     with transaction.atomic():
         rows = StopRule.objects.filter(pk=row.pk, state=State.ARMED, is_silent=not is_silent)
         if rows.update(is_silent=is_silent) == 1:
-            append_event(row, StopEventKind.SILENT if is_silent else StopEventKind.HEARD, words, at=at)
+            append_stop_event(row, StopEventKind.SILENT if is_silent else StopEventKind.HEARD, words, at=at)
 
 
 def note_implausible(pk: int, price: int, at: datetime) -> None:
@@ -777,4 +777,4 @@ def note_implausible(pk: int, price: int, at: datetime) -> None:
     with transaction.atomic():
         events = StopEvent.objects.filter(stop_id=pk, kind=StopEventKind.IMPLAUSIBLE, at__gt=at - timedelta(hours=12))
         if not events.exists() and move(row, [State.ARMED]):
-            append_event(row, StopEventKind.IMPLAUSIBLE, template.format(price=price), at=at)
+            append_stop_event(row, StopEventKind.IMPLAUSIBLE, template.format(price=price), at=at)

@@ -22,11 +22,11 @@ from aegis.broker import (
     Refused,
 )
 from aegis.chase import ChaseBy
-from aegis.denials import Denial, DenialCode
+from aegis.denials import Denial, DenialCode, gettext_noop
 from aegis.lifecycle import Status
 from aegis.order_events import OrderEventKind
 from aegis.requests import RequestedBy
-from aegis.risk import COMMIT_CHECKS, RiskCheck, RiskInputs, denials, gettext_noop
+from aegis.risk import COMMIT_CHECKS, RiskCheck, RiskInputs, denials
 from aegis.terms import Market, OrderKind, Side
 from market import queries
 from orders import fills, journal, kill_switch, pretrade_context, requests, risk
@@ -69,7 +69,7 @@ class Submitter:
             price=request.price if request.kind.is_priced else 0,
             trigger_price=request.trigger,
             arrival_price=draft.quote.price,
-            arrival_market=draft.arrival_market,
+            arrival_sweep_price=draft.arrival_sweep_price,
             quoted_at=draft.quoted_at,
             order_date=draft.inputs.now.date(),
             chase_by=ChaseBy(settings.CHASE_BY.upper()),
@@ -115,7 +115,7 @@ class Submitter:
             raise RuntimeError("an order is placed inside a transaction: place it after the commit, the row must stand")
         # a duplicate is an order with the same pricing style or, without a style, with the same price
         query = competing.query if draft.strategy else replace(competing.query, price=row.price)
-        kind_change = risk.say(draft.changed) if draft.changed else ""
+        kind_change = risk.denial_text(draft.changed) if draft.changed else ""
         for _ in range(MAX_COMMIT_CONFLICTS):
             now = self._now()
             if competing.query != query:
@@ -165,7 +165,7 @@ class Submitter:
             self._record_held_back(order, error)
         except (NotSent, Refused) as error:
             journal.with_retry(journal.record_rejected, order, error, at=self._now())
-            kill_switch.watch(self._now())
+            kill_switch.check_trips(self._now())
         except OutcomeUnknown as error:
             log.error("order %s: no answer, it may have arrived: %s", order.pk, error)
             journal.with_retry(journal.record_unknown, order, error, at=self._now())
@@ -192,7 +192,7 @@ class Submitter:
             raise refusal
         try:
             quote = self._broker.quote(request.code, request.market)
-            limit_request = pretrade.at_best_opposite(request, quote, pretrade.stock_of(request.code), kind)
+            limit_request = pretrade.as_best_opposite_limit(request, quote, pretrade.stock_of(request.code), kind)
         except (BrokerError, OrderDenied) as error:
             raise refusal from error
         template = gettext_noop(
@@ -201,7 +201,7 @@ class Submitter:
         kind_change = Denial(DenialCode.KIND_CHANGED, template, {"code": request.code, "price": limit_request.price})
         with transaction.atomic():
             journal.update_fields(order, order_kind=kind.value, price=limit_request.price, quoted_at=quoted_at)
-            journal.append_event(order, OrderEventKind.KIND_CHANGED, risk.say(kind_change), at=self._now())
+            journal.append_event(order, OrderEventKind.KIND_CHANGED, risk.denial_text(kind_change), at=self._now())
         check = requests.new_order_check(order, replace(grounds, quoted_at=quoted_at), self._now)
         return replace(limit_request, last_check=check)
 

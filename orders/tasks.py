@@ -1,6 +1,6 @@
 """Celery tasks: read the clock, get the broker, call one function. Safe to run twice.
 
-Each task declares the urgency of its calls, by which the rate limiter ranks them (`kis.serving`). Every step of a
+Each task declares the priority of its calls, by which the rate limiter ranks them (`kis.serving`). Every step of a
 stop's sale runs on the stop workers.
 """
 
@@ -14,7 +14,7 @@ from celery import Task, current_task, shared_task
 from aegis.chase import ChaseStep
 from aegis.requests import RequestedBy
 from infra import clock
-from kis.catalogue import Urgency
+from kis.catalogue import CallPriority
 from kis.factory import broker, stream_status
 from kis.serving import serving
 from orders import (
@@ -40,14 +40,14 @@ CHASE_SECONDS = 60
 CANCEL_SECONDS = 30
 # the maximum number of a worker's threads for tasks that may wait for the broker's order list: while a list takes nine
 # seconds, the other threads serve stops and new orders
-MOST_WAITING = 6
+MAX_WAITING_THREADS = 6
 # the sweep runs a stop's next step that is due later than this
 STOP_COUNTDOWN_SECONDS = 15
 # a task that finds no free place is sent again after this
 WAITING_SECONDS = 1.0
 
 Words = ParamSpec("Words")
-_cancels, _lists = threading.BoundedSemaphore(MOST_WAITING), threading.BoundedSemaphore(MOST_WAITING)
+_cancels, _lists = threading.BoundedSemaphore(MAX_WAITING_THREADS), threading.BoundedSemaphore(MAX_WAITING_THREADS)
 
 
 def _few_at_once(turns: threading.BoundedSemaphore) -> Callable[[Callable[Words, None]], Callable[Words, None]]:
@@ -84,7 +84,7 @@ def _options_of(delivery_info: dict[str, Any]) -> dict[str, Any]:
 
 
 @shared_task(ignore_result=False, expires=SUBMIT_SECONDS)
-@serving(Urgency.ORDER)
+@serving(CallPriority.ORDER)
 def submit(**params: Any) -> order_messages.Answer:
     """Place the order of `params`; see `orders.order_messages` and docs/strategies.md.
 
@@ -160,11 +160,11 @@ _TASK_OF = {
 
 
 def _take(order_pk: int, step: ChaseStep) -> None:
-    with serving(Urgency.CHASE):
+    with serving(CallPriority.CHASE):
         _send_next(chasing.run_step(order_pk, broker(), clock.now, step))
 
 
-def _send_next(result: chasing.Taken) -> None:
+def _send_next(result: chasing.StepResult) -> None:
     """Send the task of the next step; in Celery's events it is a child of the current task."""
     if result.next_step is None:
         return
@@ -178,7 +178,7 @@ def _send_next(result: chasing.Taken) -> None:
 @shared_task
 def sweep() -> None:
     """Restart the chases whose message was lost."""
-    for pk, step in chasing.overdue(clock.now()):
+    for pk, step in chasing.overdue_steps(clock.now()):
         _TASK_OF[step].delay(pk)
 
 
@@ -188,7 +188,7 @@ def sweep() -> None:
 @shared_task
 def sweep_cancels() -> None:
     """Send a task for each cancel that the list has not confirmed in time; it repeats or reports the cancel."""
-    for pk in cancel_driver.due(clock.now()):
+    for pk in cancel_driver.due_cancels(clock.now()):
         drive_cancel.delay(pk)
 
 
@@ -196,22 +196,22 @@ def sweep_cancels() -> None:
 @_few_at_once(_cancels)
 def drive_cancel(order_pk: int) -> None:
     """Repeat a requested cancel until the broker's list confirms it, and report it if that takes too long."""
-    with serving(_urgency_of_cancel(order_pk)):
+    with serving(_priority_of_cancel(order_pk)):
         cancel_driver.drive(order_pk, broker(), clock.now)
 
 
-def _urgency_of_cancel(order_pk: int) -> Urgency:
-    """Return the urgency of a requested cancel: that of a stop, of an operator or `cancel_all`, or of a chase."""
-    by = TradeOrder.objects.filter(pk=order_pk).values_list("cancel_wanted_by", flat=True).first()
-    ranks = {RequestedBy.STOP.value: Urgency.STOP, RequestedBy.CHASE.value: Urgency.CHASE}
-    return ranks.get(by or "", Urgency.CANCEL)
+def _priority_of_cancel(order_pk: int) -> CallPriority:
+    """Return the priority of a requested cancel: that of a stop, of an operator or `cancel_all`, or of a chase."""
+    by = TradeOrder.objects.filter(pk=order_pk).values_list("cancel_requested_by", flat=True).first()
+    ranks = {RequestedBy.STOP.value: CallPriority.STOP, RequestedBy.CHASE.value: CallPriority.CHASE}
+    return ranks.get(by or "", CallPriority.CANCEL)
 
 
 @shared_task
-@serving(Urgency.STOP)
+@serving(CallPriority.STOP)
 def stop(stop_pk: int) -> None:
     """Run the due steps of one triggered stop, and send its next step if that is due soon."""
-    stopping.run_step(stop_pk, broker(), clock.now)
+    stopping.run_sale_step(stop_pk, broker(), clock.now)
     if (seconds := stopping.seconds_to_next_step(stop_pk, clock.now())) is not None:
         countdown = clock.real_seconds(seconds)
         if countdown <= STOP_COUNTDOWN_SECONDS:
@@ -219,7 +219,7 @@ def stop(stop_pk: int) -> None:
 
 
 @shared_task
-@serving(Urgency.STOP)
+@serving(CallPriority.STOP)
 def ask_for_stop(stop_pk: int) -> None:
     """Ask the broker for the price of a stop's stock after its feed reported a price beyond the day's limits."""
     if stop_polling.ask(stop_pk, broker(), clock.now):
@@ -229,14 +229,14 @@ def ask_for_stop(stop_pk: int) -> None:
 @shared_task
 def sweep_stops() -> None:
     """Send a task for every stop with a step that is due; this replaces lost messages."""
-    for pk in stopping.overdue(clock.now()):
+    for pk in stopping.overdue_stops(clock.now()):
         stop.delay(pk)
 
 
 @shared_task
 def watch_stops() -> None:
     """Sync armed stops with their holdings, and ask for the prices of stocks without a feed."""
-    for pk in stop_polling.watch(broker(), stream_status(), clock.now):
+    for pk in stop_polling.check_stops(broker(), stream_status(), clock.now):
         stop.delay(pk)
 
 
@@ -255,7 +255,7 @@ def reconcile() -> None:
 @_few_at_once(_lists)
 def look() -> None:
     """Reconcile only if an order or a fill notice waits for its confirmation."""
-    if periodic_sync.is_look_wanted(clock.now()):
+    if periodic_sync.is_reconciliation_due(clock.now()):
         reconciling.reconcile_now(broker(), clock.now)
 
 
@@ -280,5 +280,5 @@ def sync_prices() -> None:
 @shared_task
 def watch_switch() -> None:
     """Trip the kill switch on losses, refusals, missing order lists or a falling market."""
-    kill_switch.watch(clock.now())
-    market_halts.watch(clock.now())
+    kill_switch.check_trips(clock.now())
+    market_halts.check_halts(clock.now())

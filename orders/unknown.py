@@ -23,32 +23,32 @@ from aegis.terms import Market, OrderKind
 from infra import sql
 from orders import cancel, fills, journal
 from orders.models import BrokerRequest, OrderEvent, TradeOrder
-from orders.order_list import KnownOrders, OrderList, as_unread, describe, same_branch
+from orders.order_list import KnownOrders, OrderList, collect_unparsed, describe_record, same_branch
 from orders.settle import settle
 
 log = logging.getLogger(__name__)
 
 # an order without an answer never arrived if this many complete lists, over this long, lack it; with all waits and
 # time-outs of the client, no request takes longer to arrive
-ABSENT_LOOKS = 3
+ABSENT_LISTS = 3
 ABSENT_AFTER = timedelta(seconds=90)
 # a sender without an answer after this is dead, or its last check will stop it
-SENDER_GONE = timedelta(seconds=60)
+SENDER_TIMEOUT = timedelta(seconds=60)
 # the broker stamps by its own clock and ours may be wrong: that must not hide a lost order
 CLOCK_TOLERANCE = timedelta(minutes=2)
 # a line stamped further than this from the time of sending may be an external order: an operator decides
 CLAIM_TOLERANCE = timedelta(seconds=10)
 # an open order is reported if this many lists, over `MISSING_AFTER`, lack it; from the first one on, it blocks new
 # orders of its stock and side
-MISSING_LOOKS = 3
-# the maximum of the column `absent_looks`
-MOST_LOOKS = 32_767
+MISSING_LISTS = 3
+# the maximum of the column `not_found_count`
+MAX_LISTS_COUNTED = 32_767
 MISSING_AFTER = timedelta(seconds=60)
 # how long before the day's first session the operator is reminded of undecided orders
 REMIND_BEFORE = timedelta(minutes=10)
 
 
-def resolve(unmatched: Sequence[OrderRecord], answer: OrderList) -> int:
+def resolve_unanswered(unmatched: Sequence[OrderRecord], answer: OrderList) -> int:
     """Match the orders whose answer was lost with the lines without a row; return the number of resolved orders.
 
     A list with unparsed lines matches no order and proves no absence. The operator decides if a line fits two orders,
@@ -64,7 +64,7 @@ def resolve(unmatched: Sequence[OrderRecord], answer: OrderList) -> int:
     for order in orders:
         records = matches[order.pk]
         if len(records) == 1 and claim_counts[id(records[0])] == 1 and is_in_time(order, records[0]):
-            with as_unread(records[0], answer.unread):
+            with collect_unparsed(records[0], answer.unread):
                 resolved += _claim(order, records[0], answer)
         elif records:
             _leave_to_operator(order, records, now=answer.now)
@@ -78,7 +78,7 @@ def resolve(unmatched: Sequence[OrderRecord], answer: OrderList) -> int:
 def _look_up_later(orders: Sequence[TradeOrder], *, now: datetime) -> None:
     """Delay the next lookup while lists prove nothing, in the end to the reconciliation of each minute."""
     for order in orders:
-        if order.look_wanted:
+        if order.needs_reconciliation:
             journal.update_fields(order, lookup_at=journal.next_lookup(order, now))
 
 
@@ -92,13 +92,15 @@ def _unanswered(now: datetime) -> Sequence[TradeOrder]:
 
     The new order of an amend is not among them: settling its original finds it by the line that references it.
     """
-    orders = sql.find(TradeOrder, _LOST, {"stale": now - SENDER_GONE})
+    orders = sql.find(TradeOrder, _LOST, {"stale": now - SENDER_TIMEOUT})
     if not orders:
         return []
     for order in orders:
         if order.state is Status.SUBMITTING:
             reason = "its sender did not come back"
-            journal.apply_event(order, Event.NO_ANSWER, at=now, detail=reason, look_wanted=True, lookup_at=None)
+            journal.apply_event(
+                order, Event.NO_ANSWER, at=now, detail=reason, needs_reconciliation=True, lookup_at=None
+            )
     amends = set(BrokerRequest.objects.filter(makes__in=orders).values_list("makes_id", flat=True))
     return [order for order in orders if order.pk not in amends]
 
@@ -133,7 +135,7 @@ def _claim(order: TradeOrder, record: OrderRecord, answer: OrderList) -> bool:
     acceptance = Acceptance(record.branch, record.order_no, record.placed_at)
     try:
         with transaction.atomic():
-            if not journal.record_accepted(order, acceptance, at=answer.now, evidence=describe(record)):
+            if not journal.record_accepted(order, acceptance, at=answer.now, evidence=describe_record(record)):
                 return False
             cancel.apply_deferred_cancel(order, at=answer.now)
     except IntegrityError:
@@ -155,7 +157,7 @@ def _leave_to_operator(order: TradeOrder, records: Sequence[OrderRecord], *, now
     if [candidate["order_no"] for candidate in order.candidates] != [candidate["order_no"] for candidate in candidates]:
         log.error("order %s could be any of %s at the broker: an operator must decide", order.pk, numbers)
         journal.append_event(order, OrderEventKind.UNDECIDED, numbers, at=now)
-    journal.update_fields(order, candidates=candidates, absent_looks=0, look_wanted=False)
+    journal.update_fields(order, candidates=candidates, not_found_count=0, needs_reconciliation=False)
 
 
 def _candidate(record: OrderRecord) -> dict[str, Any]:
@@ -174,9 +176,11 @@ def _candidate(record: OrderRecord) -> dict[str, Any]:
 
 
 def _count_absence(order: TradeOrder, *, now: datetime) -> bool:
-    count = min(order.absent_looks + 1, MOST_LOOKS)
-    journal.update_fields(order, absent_looks=count, look_wanted=True, lookup_at=journal.next_lookup(order, now))
-    if count >= ABSENT_LOOKS and now - (order.sent_at or order.created_at) >= ABSENT_AFTER:
+    count = min(order.not_found_count + 1, MAX_LISTS_COUNTED)
+    journal.update_fields(
+        order, not_found_count=count, needs_reconciliation=True, lookup_at=journal.next_lookup(order, now)
+    )
+    if count >= ABSENT_LISTS and now - (order.sent_at or order.created_at) >= ABSENT_AFTER:
         return journal.record_not_found(order, f"absent from {count} complete lists", at=now)
     return False
 
@@ -220,7 +224,7 @@ def decide(order: TradeOrder, order_no: str | None, *, by: str, at: datetime) ->
 
 def undecided() -> "QuerySet[TradeOrder]":
     """Return the orders that an operator may decide: UNKNOWN ones, and open ones missing from complete lists."""
-    is_missing = Q(status__in=OPEN, missing_since__isnull=False, absent_looks__gte=MISSING_LOOKS)
+    is_missing = Q(status__in=OPEN, missing_since__isnull=False, not_found_count__gte=MISSING_LISTS)
     return TradeOrder.objects.filter(Q(status=Status.UNKNOWN) | is_missing).order_by("id")
 
 
@@ -228,11 +232,11 @@ def _end_missing(order: TradeOrder, evidence: str, *, by: str, at: datetime) -> 
     fields: dict[str, Any] = {
         "end_cause": EndCause.UNEXPLAINED.value,
         "chase_at": None,
-        "cancel_wanted_at": None,
+        "cancel_requested_at": None,
         "cancel_due_at": None,
     }
     journal.apply_event(
-        order, Event.CANCELLED, at=at, detail=evidence, decided_by=by[:150], look_wanted=False, **fields
+        order, Event.CANCELLED, at=at, detail=evidence, decided_by=by[:150], needs_reconciliation=False, **fields
     )
     return order
 
@@ -251,7 +255,7 @@ def remind(now: datetime, phases: Sequence[Phase]) -> None:
 # --- external orders -------------------------------------------------------------------------------------------------
 
 
-def may_be_ours(record: OrderRecord) -> bool:
+def could_be_unanswered(record: OrderRecord) -> bool:
     """Whether a line without a row may be an order or an amend of ours that waits for its answer."""
     if any(could_be(order, record) for order in _alike(record).filter(status__in=UNANSWERED)):
         return True
@@ -284,7 +288,7 @@ def claim_given_up(record: OrderRecord, orders: Sequence[TradeOrder], answer: Or
 
 
 @transaction.atomic
-def record_external(record: OrderRecord, answer: OrderList) -> TradeOrder | None:
+def add_external_order(record: OrderRecord, answer: OrderList) -> TradeOrder | None:
     """Write the row of an external order, and its fills; None if another process has just written it.
 
     If it is an external amend of our order, it belongs to that order's family. It is not chased.
@@ -308,7 +312,7 @@ def record_external(record: OrderRecord, answer: OrderList) -> TradeOrder | None
     try:
         with transaction.atomic():
             journal.record_external(
-                row, acceptance, placed_at=record.stamped_at, at=answer.now, evidence=describe(record)
+                row, acceptance, placed_at=record.stamped_at, at=answer.now, evidence=describe_record(record)
             )
             cancel.apply_deferred_cancel(row, at=answer.now)
     except IntegrityError:
@@ -333,6 +337,6 @@ def _original(record: OrderRecord) -> TradeOrder | None:
     return next((row for row in rows if same_branch(row.branch, record.branch)), None)
 
 
-def looked_up_text(order: TradeOrder) -> str:
+def absence_text(order: TradeOrder) -> str:
     """Return the operator's text of how many complete lists lack an order."""
-    return gettext("missing from {looks} complete lists of the broker's").format(looks=order.absent_looks)
+    return gettext("missing from {looks} complete lists of the broker's").format(looks=order.not_found_count)

@@ -9,7 +9,7 @@ from decimal import Decimal
 from django.db import connection, transaction
 
 from aegis import positions
-from aegis.broker import Balance, Holding, PartlyReadBalance, UnreadHolding
+from aegis.broker import Balance, Holding, PartialBalance, UnparsedHolding
 from aegis.positions import PositionCounts
 from aegis.sessions import KST
 from aegis.terms import Side
@@ -43,7 +43,7 @@ def replace(balance: Balance, *, now: datetime) -> AccountSnapshot:
         for holding in balance.holdings
     ]
     _write([row for row in updated if row is not None], now=now)
-    unread = balance.unread if isinstance(balance, PartlyReadBalance) else ()
+    unread = balance.unread if isinstance(balance, PartialBalance) else ()
     for line in unread:
         _keep_unparsed(rows.pop(line.code, None), line)
     removed_pks = [row.pk for row in rows.values() if _is_gone(row, day=day, now=now)]
@@ -118,7 +118,7 @@ def _row_from_balance(
     return row
 
 
-def _keep_unparsed(row: Portfolio | None, line: UnreadHolding) -> None:
+def _keep_unparsed(row: Portfolio | None, line: UnparsedHolding) -> None:
     """Keep a holding whose line cannot be parsed: the balance's total includes it at an unknown value."""
     log.warning("line of the balance cannot be parsed: %s", line)
     if row is None:
@@ -180,7 +180,7 @@ def _lags(row: Portfolio, line: PositionCounts, holding: Holding, *, day: date, 
         return False
     row.lags_since = row.lags_since or now
     if now - row.lags_since < LAG_PATIENCE:
-        row.line = positions.recounted(line, day, holding.bought_today, holding.sold_today)
+        row.line = positions.without_counted(line, day, holding.bought_today, holding.sold_today)
         row.balance_won = _counted_won(row, holding)
         row.save(update_fields=["lags_since", "balance_won", "uncounted"])
         log.info("the balance of %s has not counted all our fills yet: the holding is kept", row.stock_code)

@@ -3,7 +3,7 @@
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
-from aegis.positions import PositionChange, PositionCounts, Uncounted
+from aegis.positions import PositionChange, PositionCounts, UncountedFill
 from aegis.terms import Side
 
 
@@ -72,7 +72,7 @@ class Portfolio(models.Model):
             broker_sold=self.broker_sold,
             our_bought=self.our_bought,
             our_sold=self.our_sold,
-            uncounted=tuple(Uncounted(Side(side), qty, won) for side, qty, won in self.uncounted),
+            uncounted=tuple(UncountedFill(Side(side), qty, won) for side, qty, won in self.uncounted),
         )
 
     @line.setter
@@ -87,7 +87,7 @@ class Portfolio(models.Model):
         self.uncounted = [(fill.side.value, fill.qty, fill.won) for fill in line.uncounted]
 
     @property
-    def moved_won(self) -> int:
+    def change_since_snapshot_won(self) -> int:
         """The change of the account's total by prices and fills since the newest snapshot, in won."""
         return self.quantity * self.current_price - self.balance_won - self.line.paid_won
 
@@ -121,7 +121,7 @@ class PortfolioEvent(models.Model):
         return f"{self.kind} {self.stock_code} {self.qty_before} > {self.qty_after}"
 
     @property
-    def is_of_count(self) -> bool:
+    def is_corporate_action(self) -> bool:
         """Whether a corporate action changed the number of shares, and with it the price."""
         return self.kind != PositionChange.UNEXPLAINED
 

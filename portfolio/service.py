@@ -65,7 +65,7 @@ class PortfolioService:
         holdings = [row for row in rows if row.quantity]
         cost = round(sum((row.quantity * row.avg_price for row in holdings), Decimal(0)))
         valuation = sum(row.quantity * row.current_price for row in holdings)
-        moved_won = sum(row.moved_won for row in rows)
+        change_since_snapshot_won = sum(row.change_since_snapshot_won for row in rows)
         return Summary(
             holdings=holdings,
             cost=cost,
@@ -74,7 +74,7 @@ class PortfolioService:
             profit_rate=profit_rate_pct(Decimal(cost), valuation),
             deposit=snapshot.deposit if snapshot else 0,
             deposit_d2=snapshot.deposit_d2 - sum(row.line.paid_won for row in rows) if snapshot else 0,
-            total_asset=snapshot.total_asset + moved_won if snapshot else valuation,
-            profit_today=snapshot.net_profit_today + moved_won if snapshot else 0,
+            total_asset=snapshot.total_asset + change_since_snapshot_won if snapshot else valuation,
+            profit_today=snapshot.net_profit_today + change_since_snapshot_won if snapshot else 0,
             seen_at=snapshot.timestamp if snapshot else None,
         )

@@ -29,7 +29,7 @@ class Verdict:
         return f"LEDGER EQUAL {figures}"
 
 
-def judge(ledger: Mapping[str, Any], since: date = date.min) -> Verdict:
+def compare_with_ledger(ledger: Mapping[str, Any], since: date = date.min) -> Verdict:
     """Compare orders, fills, holdings and cash with the ledger of our account (`GET /simulator/ledger`).
 
     `since` is the ledger's first day: our tables may still have days of an earlier ledger that was lost.

@@ -22,26 +22,27 @@ from aegis.broker import NoticeKind
 from aegis.chase import Plan
 from aegis.lifecycle import UNSETTLED
 from aegis.requests import EndCause
-from aegis.risk import TradingState
 from aegis.sessions import KST, PhaseName
 from aegis.terms import Market, OrderKind, Side
 from aegis.ticks import adjust_price_to_tick, step
+from aegis.trading_state import TradingState
 from infra import clock
 from kis.factory import broker
 from market import reference_data
 from ops import rehearsal_start
 from orders import execution_quality, kill_switch, risk
 from orders.models import RawNotice, TradeExecution, TradeOrder, TradingSwitch
-from orders.reconcile import begin_anew, reconcile
+from orders.reconcile import invalidate, reconcile
 from orders.service import NO_CHASE, OrderDenied, OrderIntent, OrderService, default_plan
 from portfolio.fetcher import KISFetcher
 from portfolio.models import Portfolio
-from rehearsal.ledger_check import Verdict, judge
+from rehearsal.ledger_check import Verdict, compare_with_ledger
 from simulator.exchange.calendar import phases_on
 
 PATIENCE_SECONDS = 45.0
-WAIT_SECONDS = 3.0
-HURRIED_SECONDS = 1.5
+# the waits of the chases: short, so that the day is
+WAIT_SECONDS = 1.0
+HURRIED_SECONDS = 0.5
 CHASED = "005930"
 PARTLY = "004090"
 PURSUED = "000660"
@@ -151,7 +152,7 @@ def play(simulator_url: str, out: TextIO | OutputWrapper) -> Verdict:
     _wait_until_settled()
     reconcile(broker(), clock.now)
     KISFetcher(broker(), clock.now).sync_portfolio()
-    verdict = judge(exchange.ledger(), rehearsal_start.since())
+    verdict = compare_with_ledger(exchange.ledger(), rehearsal_start.ledger_start_date())
     out.write("\n" + _report() + f"\n{verdict}\n")
     return verdict
 
@@ -175,7 +176,7 @@ def _jump(market: Market, name: PhaseName, say: Callable[[str], None]) -> None:
     moment = datetime.combine(today, starts_at, KST) + rehearsal_start.AFTER_OPENING
     if moment > clock.now():
         # the skipped hours must not count as time without an order list
-        begin_anew(moment)
+        invalidate(moment)
         clock.set_now(moment)
     # read balance and order list at the new time: no order is sent before a reconciliation
     KISFetcher(broker(), clock.now).sync_portfolio()
@@ -262,7 +263,7 @@ def _trip_switch(orders: OrderService, exchange: RehearsalExchange, say: Callabl
         orders.place(OrderIntent(CHASED, Side.BUY, 7, strategy="buy_normal"))
     except OrderDenied as denied:
         template = _("{count} refusals in a row trip the switch, and no buy passes: {why}")
-        say(template.format(count=settings.MAX_REFUSALS, why=risk.say_all(denied.reasons)))
+        say(template.format(count=settings.MAX_REFUSALS, why=risk.denial_texts(denied.reasons)))
     else:
         raise DemoFailed(_("an order passed the switch"))
     kill_switch.resume(by="demo", reason=_("seen by a person"), at=clock.now())
@@ -313,7 +314,7 @@ def _deny_blacklisted_buy(orders: OrderService, say: Callable[[str], None]) -> N
     try:
         orders.place(OrderIntent(FORBIDDEN, Side.BUY, 10, strategy="buy_normal"))
     except OrderDenied as denied:
-        say(_("a blacklisted buy is refused: {why}").format(why=risk.say_all(denied.reasons)))
+        say(_("a blacklisted buy is refused: {why}").format(why=risk.denial_texts(denied.reasons)))
     else:
         raise DemoFailed(_("a blacklisted stock was bought"))
 

@@ -5,17 +5,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from simulator.api.gateway import Gate
+from simulator.api.gateway import Gateway
 from simulator.api.list_printing import DEFAULT, Printing
 from simulator.exchange.calendar import is_trading_day
-from simulator.exchange.conditional_orders import OffBook
+from simulator.exchange.conditional_orders import OffBookOrders
 from simulator.exchange.daily_history import History
 from simulator.exchange.event_log import Ledger
 from simulator.exchange.exchange import VENUES, Exchange
 from simulator.exchange.index_model import IndexModel
 from simulator.exchange.listings import STOCKS
-from simulator.exchange.order_entry import Desk
-from simulator.exchange.session_clock import Clockwork
+from simulator.exchange.order_entry import OrderEntry
+from simulator.exchange.session_clock import SessionClock
 from simulator.faults.table import Faults
 
 Wire = Literal["2026-07", "2026-09"]
@@ -65,18 +65,18 @@ class Firm:
             listed={code: stock for code, stock in STOCKS.items() if settings.codes is None or code in settings.codes},
         )
         seed = self.exchange.world.seed if self.exchange.world.day else settings.seed
-        self.offbook = OffBook(self.exchange)
-        self.clockwork = Clockwork(self.exchange, self.offbook, seed)
-        self.desk = Desk(self.exchange, self.offbook, is_paper=settings.is_paper)
-        self.gate = Gate(self.exchange, calls_per_second=settings.calls_per_second)
+        self.offbook = OffBookOrders(self.exchange)
+        self.session_clock = SessionClock(self.exchange, self.offbook, seed)
+        self.order_entry = OrderEntry(self.exchange, self.offbook, is_paper=settings.is_paper)
+        self.gateway = Gateway(self.exchange, calls_per_second=settings.calls_per_second)
         self.history = History(self.exchange.world)
-        self.macro = IndexModel(self.exchange, self.history, seed)
+        self.index_model = IndexModel(self.exchange, self.history, seed)
         self.faults = Faults(seed)
         self.exchange.faults = self.faults
 
     def advance(self, now: datetime) -> None:
         """Bring the market to `now`."""
-        self.clockwork.advance(now, stepping=self.settings.is_ticking)
+        self.session_clock.advance(now, stepping=self.settings.is_ticking)
 
     def is_trading(self, now: datetime) -> bool:
         """Return whether any venue is in a phase at `now`."""
@@ -89,12 +89,12 @@ class Firm:
         """Reset one account, or the whole world if `account` is None."""
         if account is not None:
             for order in self.exchange.world.open_orders(account):
-                self.exchange.unrest(order, order.remaining)
+                self.exchange.remove_from_book(order, order.remaining)
             self.exchange.record("reset", now, account=account)
             return
         self.exchange.record("reset", now)
-        self.exchange.reached = None
-        self.clockwork = Clockwork(self.exchange, self.offbook, seed)
+        self.exchange.market_time = None
+        self.session_clock = SessionClock(self.exchange, self.offbook, seed)
         self.history = History(self.exchange.world)
-        self.macro = IndexModel(self.exchange, self.history, seed)
+        self.index_model = IndexModel(self.exchange, self.history, seed)
         self.advance(now)

@@ -11,7 +11,7 @@ from infra import clock
 from kis.realtime import BookTick
 from kis.subscriptions import Topic
 from market import order_books
-from stream.consumers import Consumer, FeedPriority, PeriodicJob, SubscriptionRequest
+from stream.consumers import Consumer, PeriodicJob, SubscriptionPriority, SubscriptionRequest
 
 WRITE_SECONDS = 1.0
 FEEDS: Mapping[Market, str] = {Market.KRX: "H0STASP0", Market.NXT: "H0NXASP0", Market.SOR: "H0UNASP0"}
@@ -58,8 +58,8 @@ def _snapshot(tick: BookTick, at: datetime) -> order_books.Snapshot:
     )
 
 
-def wanted() -> Iterable[Topic]:
-    return [Topic(FEEDS[market], code) for market, code in order_books.wanted(clock.now())]
+def book_topics() -> Iterable[Topic]:
+    return [Topic(FEEDS[market], code) for market, code in order_books.requested_books(clock.now())]
 
 
 def consumer() -> Consumer:
@@ -67,6 +67,6 @@ def consumer() -> Consumer:
     books = Books()
     return Consumer(
         handlers=dict.fromkeys(FEEDS.values(), books.on_books),
-        wishes=(SubscriptionRequest(FeedPriority.BOOKS, wanted),),
-        chores=(PeriodicJob("books", WRITE_SECONDS, books.write),),
+        requests=(SubscriptionRequest(SubscriptionPriority.BOOKS, book_topics),),
+        jobs=(PeriodicJob("books", WRITE_SECONDS, books.write),),
     )

@@ -8,7 +8,7 @@ chart (`market.candle_repair`).
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from itertools import chain
 from time import monotonic
@@ -18,10 +18,9 @@ from aegis.candles import Bar, MinuteBarAggregator
 from aegis.terms import Market
 from infra import clock
 from market import candles, queries
-from market.models import WatchedStock
 from portfolio import ledger
 from portfolio.models import PriceSource
-from stream.consumers import Consumer, FeedPriority, Handler, PeriodicJob, StockSubscriptions
+from stream.consumers import Consumer, Handler, PeriodicJob, StockSubscriptions, SubscriptionPriority
 
 CANDLE_SECONDS = 1.0
 PRICE_SECONDS = 0.5
@@ -29,7 +28,7 @@ DAYS_END_SECONDS = 60.0
 # after a new connection feeds are registered one by one; by then all are registered, and no further gap starts
 REGISTERED_SECONDS = 15.0
 # the most frames that wait while the day's bars are read; more drop the oldest, which leaves gaps to repair
-FRAMES_AT_MOST = 200_000
+MAX_FRAMES = 200_000
 
 TRADE_FEEDS: Mapping[str, Market] = {"H0STCNT0": Market.KRX, "H0NXCNT0": Market.NXT, "H0UNCNT0": Market.SOR}
 Key = tuple[str, Market, date, str]
@@ -39,10 +38,10 @@ Frames = dict[Market, deque[Sequence[Trade]]]
 
 
 def _no_frames() -> Frames:
-    return {venue: deque(maxlen=FRAMES_AT_MOST) for venue in Market}
+    return {venue: deque(maxlen=MAX_FRAMES) for venue in Market}
 
 
-class Ticks:
+class CandleWriter:
     """The trades of one session of the leader. Handlers run on the socket's thread, the rest on threads of jobs."""
 
     def __init__(self) -> None:
@@ -50,7 +49,7 @@ class Ticks:
         # ended wait in `_closed`
         self._frames = _no_frames()
         self._closed: deque[Frames] = deque()
-        self._tear_at: float | None = None
+        self._mark_suspect_at: float | None = None
         self._lock = threading.Lock()  # guards `_folds` among the jobs
         self._day: date | None = None
         self._ended_day: date | None = None
@@ -66,10 +65,10 @@ class Ticks:
 
         return queue_frame
 
-    def connected(self) -> None:
+    def on_connected(self) -> None:
         """Mark every newest bar as suspect: no trades were received for a while."""
         self._close_frames()
-        self._tear_at = monotonic() + REGISTERED_SECONDS
+        self._mark_suspect_at = monotonic() + REGISTERED_SECONDS
 
     def _close_frames(self) -> None:
         self._closed.append(self._frames)
@@ -82,7 +81,7 @@ class Ticks:
         while self._closed:
             self._fold_all(self._closed.popleft())
             for fold in self._folds.values():
-                fold.tear()
+                fold.mark_suspect()
         self._fold_all(self._frames)
 
     def _fold_all(self, frames: Frames) -> None:
@@ -92,26 +91,26 @@ class Ticks:
 
     def write_candles(self) -> None:
         """Write the bars that changed since the last call. Raises DatabaseError; the next call then writes them."""
-        if self._tear_at is not None and monotonic() > self._tear_at:
-            self._tear_at = None
-            self._tear()
+        if self._mark_suspect_at is not None and monotonic() > self._mark_suspect_at:
+            self._mark_suspect_at = None
+            self._mark_suspect()
         self._open_day(clock.now().date())
         self._collect()
-        candles.write_heard(list(self._unwritten.values()))
+        candles.write_feed_bars(list(self._unwritten.values()))
         self._unwritten.clear()
 
-    def doubt_at_days_end(self) -> None:
+    def mark_suspect_at_days_end(self) -> None:
         """Mark every newest bar as suspect after the day's last phase: no later trade shows whether it is complete."""
         now = clock.now()
-        if self._day is not None and self._ended_day != self._day and queries.days_over(now):
+        if self._day is not None and self._ended_day != self._day and queries.is_day_over(now):
             self._ended_day = self._day
-            self._tear()
+            self._mark_suspect()
 
-    def _tear(self) -> None:
+    def _mark_suspect(self) -> None:
         with self._lock:
             self._fold()
             for fold in self._folds.values():
-                fold.tear()
+                fold.mark_suspect()
 
     def _collect(self) -> None:
         with self._lock:
@@ -126,7 +125,7 @@ class Ticks:
         self._collect()
         with self._lock:
             self._day, self._folds = None, {}
-        stored_bars = candles.newest(day)
+        stored_bars = candles.newest_bars(day)
         with self._lock:
             self._folds = {venue: MinuteBarAggregator(venue, day) for venue in Market}
             for fold in self._folds.values():
@@ -156,20 +155,16 @@ class Ticks:
         return newest
 
 
-def watched_stocks() -> Iterable[str]:
-    return WatchedStock.objects.values_list("pk", flat=True)
-
-
 def consumer() -> Consumer:
     """Aggregate trades into bars, and write bars and prices."""
-    ticks = Ticks()
+    writer = CandleWriter()
     return Consumer(
-        handlers={tr_id: ticks.on_trades(venue) for tr_id, venue in TRADE_FEEDS.items()},
-        stocks=(StockSubscriptions(FeedPriority.WATCHED, watched_stocks),),
-        chores=(
-            PeriodicJob("candles", CANDLE_SECONDS, ticks.write_candles),
-            PeriodicJob("prices", PRICE_SECONDS, ticks.write_prices),
-            PeriodicJob("days-end", DAYS_END_SECONDS, ticks.doubt_at_days_end),
+        handlers={tr_id: writer.on_trades(venue) for tr_id, venue in TRADE_FEEDS.items()},
+        stocks=(StockSubscriptions(SubscriptionPriority.WATCHED, queries.watched_codes),),
+        jobs=(
+            PeriodicJob("candles", CANDLE_SECONDS, writer.write_candles),
+            PeriodicJob("prices", PRICE_SECONDS, writer.write_prices),
+            PeriodicJob("days-end", DAYS_END_SECONDS, writer.mark_suspect_at_days_end),
         ),
-        connected=ticks.connected,
+        on_connected=writer.on_connected,
     )

@@ -26,14 +26,14 @@ MARGIN = timedelta(seconds=60)
 Handler = Callable[[Sequence[Any], float], None]
 
 
-class FeedPriority(IntEnum):
+class SubscriptionPriority(IntEnum):
     """The priority of a feed. If there are not enough registrations, the highest numbers are left out first."""
 
     OWN_FILLS = 0
     STOPS = 1
     ORDERED = 2
     HELD = 3
-    PULSE = 4  # always has data in regular hours: distinguishes a dead connection from a quiet market
+    REFERENCE = 4  # always has data in regular hours: distinguishes a dead connection from a quiet market
     WATCHED = 5
     STOPS_ON_SECOND_VENUE = 6
     BOOKS = 7
@@ -45,7 +45,7 @@ class FeedPriority(IntEnum):
 
 
 # stops and holdings are evaluated late without these feeds: an alarm is raised if one is missing
-VITAL = (FeedPriority.STOPS, FeedPriority.HELD)
+VITAL = (SubscriptionPriority.STOPS, SubscriptionPriority.HELD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class SubscriptionRequest:
     `topics` is called every few seconds, on a thread that may use the database.
     """
 
-    rank: FeedPriority
+    priority: SubscriptionPriority
     topics: Callable[[], Iterable[Topic]]
 
 
@@ -71,7 +71,7 @@ class StockSubscriptions:
     `venues` has, by stock, the only venues whose trades matter. For other stocks all venues matter.
     """
 
-    rank: FeedPriority
+    priority: SubscriptionPriority
     codes: Callable[[], Iterable[str]]
     venues: Callable[[], Mapping[str, Set[Market]]] = dict
 
@@ -105,26 +105,31 @@ def _at(day: date, moment: time) -> datetime:
 
 
 def ranked_trades(
-    rank: FeedPriority,
+    priority: SubscriptionPriority,
     codes: Iterable[str],
     *,
     venues: Sequence[Market],
     on_nxt: Set[str],
     relevant_venues: Mapping[str, Set[Market]] = MappingProxyType({}),
-) -> Iterator[tuple[FeedPriority, Topic]]:
+) -> Iterator[tuple[SubscriptionPriority, Topic]]:
     """Yield the trade feeds of stocks with their priorities: on the leading venue, the second one, closed ones. Pure.
 
     `relevant_venues` has, by stock, the only venues whose trades matter, such as those that may trigger its stops.
     """
-    second_rank = FeedPriority.STOPS_ON_SECOND_VENUE if rank is FeedPriority.STOPS else FeedPriority.OTHER
+    second_priority = (
+        SubscriptionPriority.STOPS_ON_SECOND_VENUE
+        if priority is SubscriptionPriority.STOPS
+        else SubscriptionPriority.OTHER
+    )
     for code in codes:
         all_venues = [venue for venue in TRADES if venue is Market.KRX or code in on_nxt]
         open_now = [venue for venue in venues if venue in all_venues]
         relevant = [venue for venue in open_now if venue in relevant_venues.get(code, TRADES)]
-        ranks = dict.fromkeys(open_now, FeedPriority.OTHER) | dict(zip(relevant, (rank, second_rank), strict=False))
+        priorities = dict.fromkeys(open_now, SubscriptionPriority.OTHER)
+        priorities |= dict(zip(relevant, (priority, second_priority), strict=False))
         others = (venue for venue in open_now if venue not in relevant)
         for venue in (*relevant, *others, *(venue for venue in all_venues if venue not in open_now)):
-            yield ranks.get(venue, FeedPriority.CLOSED), Topic(TRADES[venue], code)
+            yield priorities.get(venue, SubscriptionPriority.CLOSED), Topic(TRADES[venue], code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,13 +155,13 @@ def _nothing(*args: object) -> None:
 class Consumer:
     """The handlers by TR id, the wanted feeds and the jobs of one part of AEGIS.
 
-    `connected`, `lost` and `registered` run on the socket's thread.
+    `on_connected`, `on_lost` and `on_registered` run on the socket's thread.
     """
 
     handlers: Mapping[str, Handler] = field(default_factory=dict)
-    wishes: Sequence[SubscriptionRequest] = ()
+    requests: Sequence[SubscriptionRequest] = ()
     stocks: Sequence[StockSubscriptions] = ()
-    chores: Sequence[PeriodicJob] = ()
-    connected: Callable[[], None] = _nothing
-    lost: Callable[[], None] = _nothing
-    registered: Callable[[Topic], None] = _nothing
+    jobs: Sequence[PeriodicJob] = ()
+    on_connected: Callable[[], None] = _nothing
+    on_lost: Callable[[], None] = _nothing
+    on_registered: Callable[[Topic], None] = _nothing

@@ -21,7 +21,7 @@ from stream.consumers import Consumer, PeriodicJob
 
 log = logging.getLogger(__name__)
 
-TURN_SECONDS = 1.0
+EVALUATE_SECONDS = 1.0
 # a stock that trades has a new price by then; received prices are written every two seconds
 PATIENCE = timedelta(seconds=3)
 
@@ -39,7 +39,7 @@ class Gaps:
         self._new: queue.SimpleQueue[Registration] = queue.SimpleQueue()
         self._waiting: dict[str, datetime] = {}
 
-    def registered(self, topic: Topic) -> None:
+    def on_registered(self, topic: Topic) -> None:
         if topic.tr_id in TRADE_FEEDS:
             self._new.put(Registration(topic.key, clock.now()))
 
@@ -55,7 +55,7 @@ class Gaps:
         rows = StopRule.objects.filter(state=StopRule.State.ARMED, stock_code__in=due).order_by("pk")
         for row in list(rows):
             # a trade with a time in the future, from before the clock was set back, is not after the registration
-            if row.heard_at is None or not due[row.stock_code] <= row.heard_at <= now + PATIENCE:
+            if row.feed_at is None or not due[row.stock_code] <= row.feed_at <= now + PATIENCE:
                 self._evaluate_by_request(row)
         for code in due:
             del self._waiting[code]
@@ -72,4 +72,4 @@ class Gaps:
 def consumer() -> Consumer:
     """Evaluate stops after a gap in the trades received."""
     gaps = Gaps()
-    return Consumer(chores=(PeriodicJob("gaps", TURN_SECONDS, gaps.evaluate),), registered=gaps.registered)
+    return Consumer(jobs=(PeriodicJob("gaps", EVALUATE_SECONDS, gaps.evaluate),), on_registered=gaps.on_registered)

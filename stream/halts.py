@@ -2,6 +2,7 @@
 
 import queue
 from collections.abc import Iterable, Sequence
+from time import sleep
 
 from django.db import Error as DatabaseError
 
@@ -11,12 +12,12 @@ from kis.realtime import StockState
 from kis.subscriptions import Topic
 from orders import market_halts
 from portfolio.service import PortfolioService
-from stream.consumers import Consumer, FeedPriority, PeriodicJob, SubscriptionRequest
+from stream.consumers import Consumer, PeriodicJob, SubscriptionPriority, SubscriptionRequest
 
 LISTEN_SECONDS = 0.5
-TOLD = frozenset({*BEGINS, *ENDS})
+HALT_CODES = frozenset({*BEGINS, *ENDS})
 # one stock of each board that always trades: 삼성전자, 에코프로비엠
-SENTRIES = ("005930", "247540")
+SENTINEL_STOCKS = ("005930", "247540")
 
 
 class Halts:
@@ -24,30 +25,35 @@ class Halts:
 
     def __init__(self) -> None:
         self._codes: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._unwritten = ""  # the code that was taken from the queue last, while it is not written
         self._last: dict[str, str] = {}
 
     def on_states(self, states: Sequence[StockState], arrived: float) -> None:
         for state in states:
-            if state.phase_code in TOLD and self._last.get(state.code) != state.phase_code:
+            if state.phase_code in HALT_CODES and self._last.get(state.code) != state.phase_code:
                 self._codes.put(state.phase_code)
             self._last[state.code] = state.phase_code
 
     def write(self) -> None:
-        """Write one code to the database. If the database is away, the code is put back."""
+        """Write one code to the database. If the database is away, the next call writes it.
+
+        Codes are written in the order of their arrival: a halt whose end was written before its beginning stays open.
+        """
         try:
-            code = self._codes.get(timeout=LISTEN_SECONDS)
+            self._unwritten = self._unwritten or self._codes.get(timeout=LISTEN_SECONDS)
         except queue.Empty:
             return
         try:
-            market_halts.hear(code, clock.now())
+            market_halts.hear(self._unwritten, clock.now())
         except DatabaseError:
-            self._codes.put(code)
+            sleep(LISTEN_SECONDS)
             raise
+        self._unwritten = ""
 
 
-def states() -> Iterable[Topic]:
+def state_topics() -> Iterable[Topic]:
     held_codes = [holding.stock_code for holding in PortfolioService().get_portfolio()]
-    return [Topic("H0STMKO0", code) for code in dict.fromkeys([*SENTRIES, *held_codes])]
+    return [Topic("H0STMKO0", code) for code in dict.fromkeys([*SENTINEL_STOCKS, *held_codes])]
 
 
 def consumer() -> Consumer:
@@ -55,6 +61,6 @@ def consumer() -> Consumer:
     halts = Halts()
     return Consumer(
         handlers=dict.fromkeys(("H0STMKO0", "H0NXMKO0", "H0UNMKO0"), halts.on_states),
-        wishes=(SubscriptionRequest(FeedPriority.STATES, states),),
-        chores=(PeriodicJob("market-halts", 0.0, halts.write),),
+        requests=(SubscriptionRequest(SubscriptionPriority.STATES, state_topics),),
+        jobs=(PeriodicJob("market-halts", 0.0, halts.write),),
     )

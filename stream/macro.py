@@ -8,7 +8,7 @@ from infra import clock
 from kis.realtime import FuturesTick, IndexTick, ProgramTrading
 from kis.subscriptions import Topic
 from market import macro, queries
-from stream.consumers import Consumer, FeedPriority, PeriodicJob, SubscriptionRequest
+from stream.consumers import Consumer, PeriodicJob, SubscriptionPriority, SubscriptionRequest
 
 WRITE_SECONDS = 5.0
 
@@ -46,22 +46,22 @@ class MacroWriter:
             programs, self._programs = self._programs, {}
         now = clock.now()
         if figures:
-            macro.keep(figures, at=now)
+            macro.store_figures(figures, at=now)
         if programs:
-            macro.keep_programs(programs, at=now)
+            macro.store_programs(programs, at=now)
 
 
-def indexes() -> Iterable[Topic]:
+def index_topics() -> Iterable[Topic]:
     return [Topic("H0UPCNT0", code) for code in (macro.KOSPI200, macro.KOSPI, macro.KOSDAQ)]
 
 
-def futures() -> Iterable[Topic]:
+def futures_topics() -> Iterable[Topic]:
     """Return the feed of the contract that expires next, nothing until the day's first reading has its code."""
     code = queries.futures_code(clock.now().date())
     return [Topic("H0IFCNT0", code)] if code else []
 
 
-def programs() -> Iterable[Topic]:
+def program_topics() -> Iterable[Topic]:
     return [Topic("H0STPGM0", code) for code in queries.watched_codes()]
 
 
@@ -70,10 +70,10 @@ def consumer() -> Consumer:
     writer = MacroWriter()
     return Consumer(
         handlers={"H0UPCNT0": writer.on_index, "H0IFCNT0": writer.on_future, "H0STPGM0": writer.on_program},
-        wishes=(
-            SubscriptionRequest(FeedPriority.INDEX, indexes),
-            SubscriptionRequest(FeedPriority.INDEX, futures),
-            SubscriptionRequest(FeedPriority.PROGRAM, programs),
+        requests=(
+            SubscriptionRequest(SubscriptionPriority.INDEX, index_topics),
+            SubscriptionRequest(SubscriptionPriority.INDEX, futures_topics),
+            SubscriptionRequest(SubscriptionPriority.PROGRAM, program_topics),
         ),
-        chores=(PeriodicJob("macro", WRITE_SECONDS, writer.write),),
+        jobs=(PeriodicJob("macro", WRITE_SECONDS, writer.write),),
     )

@@ -22,7 +22,7 @@ from django.db import Error as DatabaseError
 from aegis import stops as rules
 from aegis.broker import Trade
 from aegis.sessions import KST
-from aegis.stops import Fired, Heard, Hours, TriggerRule
+from aegis.stops import Fired, Hours, StopTrade, TriggerRule
 from aegis.terms import Market
 from infra import clock
 from kis.realtime import trade_date
@@ -33,14 +33,14 @@ from orders.stop_rows import LIVE
 from orders.tasks import ask_for_stop, stop
 from portfolio.service import PortfolioService
 from stream.candles import TRADE_FEEDS
-from stream.consumers import Consumer, FeedPriority, PeriodicJob, StockSubscriptions
+from stream.consumers import Consumer, PeriodicJob, StockSubscriptions, SubscriptionPriority
 
 log = logging.getLogger(__name__)
 
 READ_SECONDS = 1.0
 WRITE_SECONDS = 2.0
 # the interval at which an impossible price of the day is checked, while trades have it
-ASK_AGAIN_SECONDS = 5.0
+CHECK_AGAIN_SECONDS = 5.0
 # how long the triggering thread waits for work before it checks whether its session is over
 LISTEN_SECONDS = 0.5
 
@@ -49,8 +49,8 @@ LISTEN_SECONDS = 0.5
 class ArmedStop:
     """A stop in the memory of the socket's thread: its rule, the day's possible prices, the newest price received.
 
-    Only trades of `venues` from the time of day `since` on count. While `holds_fire` is true no trade triggers it; the
-    last of these trades is evaluated afterwards.
+    Only trades of `venues` from the time of day `since` on count. While `awaits_base_price` is true no trade triggers
+    it; the last of these trades is evaluated afterwards.
     """
 
     pk: int
@@ -58,13 +58,13 @@ class ArmedStop:
     possible: range
     venues: frozenset[Market]
     since: str
-    holds_fire: bool
+    awaits_base_price: bool
     price: int = 0
     totals: dict[str, int] = field(default_factory=dict)  # the day's running totals by venue, since it was armed
     is_unwritten: bool = False
-    ask_at: float = 0.0  # when an impossible price is checked again, by the monotonic clock
+    check_again_at: float = 0.0  # when an impossible price is checked again, by the monotonic clock
     judged_from: datetime | None = None
-    withheld: Trade | None = None  # the newest trade that counts, received while it held fire
+    deferred_trade: Trade | None = None  # the newest trade that counts, received while it held fire
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class Stops:
     def __init__(self) -> None:
         self._lock = threading.Lock()  # held briefly: by the socket's thread for one frame
         self._armed: dict[str, list[ArmedStop]] = {}
-        self._shots: queue.SimpleQueue[StopTrigger] = queue.SimpleQueue()
+        self._triggers: queue.SimpleQueue[StopTrigger] = queue.SimpleQueue()
         self._day: date | None = None
         self._hours = Hours()
         # the day's running totals of shares, by stock and venue: a trade that does not raise one is not new
@@ -120,30 +120,30 @@ class Stops:
         """Check one stop against one trade. Return False if the trade triggers it."""
         if trade.market not in armed.venues or trade.hhmmss < armed.since:
             return True
-        if armed.holds_fire:
-            armed.withheld = trade
+        if armed.awaits_base_price:
+            armed.deferred_trade = trade
         return self._evaluate(armed, trade)
 
     def _evaluate(self, armed: ArmedStop, trade: Trade) -> bool:
         """Evaluate one trade that counts. Return False if it triggers the stop; none does while it holds fire."""
         price = trade.price
         if price not in armed.possible:
-            if monotonic() >= armed.ask_at:
-                armed.ask_at = monotonic() + ASK_AGAIN_SECONDS
-                self._shots.put(StopTrigger(armed.pk, price, clock.now(), armed.judged_from, is_possible=False))
+            if monotonic() >= armed.check_again_at:
+                armed.check_again_at = monotonic() + CHECK_AGAIN_SECONDS
+                self._triggers.put(StopTrigger(armed.pk, price, clock.now(), armed.judged_from, is_possible=False))
             return True
         armed.price, armed.is_unwritten = price, True
-        if not armed.holds_fire:
+        if not armed.awaits_base_price:
             armed.totals[trade.market.value] = trade.volume
-        if armed.holds_fire or not armed.rule.concerns(price):
+        if armed.awaits_base_price or not armed.rule.concerns(price):
             return True
         if isinstance(armed.rule.hear(self._to_heard(trade)), Fired):
-            self._shots.put(StopTrigger(armed.pk, price, clock.now(), armed.judged_from))
+            self._triggers.put(StopTrigger(armed.pk, price, clock.now(), armed.judged_from))
             return False
         return True
 
-    def _to_heard(self, trade: Trade) -> Heard:
-        return Heard(
+    def _to_heard(self, trade: Trade) -> StopTrade:
+        return StopTrade(
             trade.price,
             rules.second_of(trade.hhmmss),
             value=trade.price * trade.qty,
@@ -178,27 +178,27 @@ class Stops:
                         rules.plausible(closes.get(row.stock_code)),
                         _venues(row),
                         _since(row, now),
-                        stops.holds_fire(row, day if phases else None),
+                        stops.awaits_base_price(row, day if phases else None),
                         judged_from=row.counts_since,
                     )
                     current = _carry_over(fresh, previous.get(row.pk), is_new_day=is_new_day)
-                    if self._survives_withheld(current):
+                    if self._survives_deferred_trade(current):
                         armed[row.stock_code].append(current)
             self._armed = dict(armed)
 
-    def _survives_withheld(self, armed: ArmedStop) -> bool:
+    def _survives_deferred_trade(self, armed: ArmedStop) -> bool:
         """Evaluate the trade received while the stop held fire, if it no longer does. Return False if it triggers."""
-        trade = armed.withheld
-        if trade is None or armed.holds_fire:
+        trade = armed.deferred_trade
+        if trade is None or armed.awaits_base_price:
             return True
-        armed.withheld = None
+        armed.deferred_trade = None
         return self._evaluate(armed, trade)
 
     def _read_totals(self, row: StopRule, day: date) -> None:
         """Take over the running totals of an earlier session today: a frame that does not raise them is not new."""
-        if row.heard_totals.get("day") != day.isoformat():
+        if row.feed_totals.get("day") != day.isoformat():
             return
-        for venue, total in row.heard_totals.items():
+        for venue, total in row.feed_totals.items():
             if venue in Market.__members__.values():
                 key = row.stock_code, Market(venue)
                 self._totals[key] = max(total, self._totals.get(key, 0))
@@ -209,7 +209,7 @@ class Stops:
             unwritten = [armed for armed_stops in self._armed.values() for armed in armed_stops if armed.is_unwritten]
             day = self._day or clock.now().astimezone(KST).date()
             trades_by_stop = {
-                armed.pk: stops.HeardTrades(armed.price, armed.rule.rule.high, day, dict(armed.totals))
+                armed.pk: stops.FeedTrades(armed.price, armed.rule.rule.high, day, dict(armed.totals))
                 for armed in unwritten
             }
             for armed in unwritten:
@@ -222,13 +222,13 @@ class Stops:
                     armed.is_unwritten = True
             raise
 
-    def fire(self) -> None:
+    def write_triggers(self) -> None:
         """Write all triggers, and call a worker for each. A trigger is put back if the database is away."""
         try:
-            trigger = self._shots.get(timeout=LISTEN_SECONDS)
+            trigger = self._triggers.get(timeout=LISTEN_SECONDS)
             while True:
                 self._write_trigger(trigger)
-                trigger = self._shots.get_nowait()
+                trigger = self._triggers.get_nowait()
         except queue.Empty:
             return
 
@@ -238,7 +238,7 @@ class Stops:
                 trigger.pk, trigger.price, trigger.at, seen="feed", judged_from=trigger.judged_from
             )
         except DatabaseError:
-            self._shots.put(trigger)
+            self._triggers.put(trigger)
             sleep(LISTEN_SECONDS)
             raise
         task = stop if is_triggered else ask_for_stop
@@ -249,9 +249,9 @@ class Stops:
                 log.exception("stop %s: no worker can be called; the next sweep takes it up", trigger.pk)
 
     @property
-    def has_fired(self) -> bool:
+    def has_unwritten_triggers(self) -> bool:
         """Whether a trigger is not written yet."""
-        return not self._shots.empty()
+        return not self._triggers.empty()
 
 
 def _averages(rows: Sequence[StopRule], now: datetime) -> dict[str, Decimal | None]:
@@ -286,18 +286,21 @@ def _carry_over(fresh: ArmedStop, previous: ArmedStop | None, *, is_new_day: boo
     high = max(rule.high, old_rule.high) if is_same and fresh.since == previous.since else rule.high
     rule = replace(rule, high=high)
     fresh.rule = (
-        TriggerRule(rule, fresh.rule.least_value) if is_new_day else previous.rule.renewed(rule, fresh.rule.least_value)
+        TriggerRule(rule, fresh.rule.least_value)
+        if is_new_day
+        else previous.rule.with_rule(rule, fresh.rule.least_value)
     )
-    fresh.price, fresh.is_unwritten, fresh.ask_at = previous.price, previous.is_unwritten, previous.ask_at
+    fresh.price, fresh.is_unwritten = previous.price, previous.is_unwritten
+    fresh.check_again_at = previous.check_again_at
     if not is_new_day and fresh.since == previous.since:
         fresh.totals = previous.totals
     # a trade received before an operator edited the stop does not count for the new limit
-    if not is_new_day and (fresh.since == previous.since or not fresh.holds_fire):
-        fresh.withheld = previous.withheld
+    if not is_new_day and (fresh.since == previous.since or not fresh.awaits_base_price):
+        fresh.deferred_trade = previous.deferred_trade
     return fresh
 
 
-def stopped_stocks() -> Iterable[str]:
+def stop_codes() -> Iterable[str]:
     """Return the stocks of stops. Stops that are held for an operator come last: they neither trigger nor sell."""
     rows = StopRule.objects.filter(state__in=LIVE).order_by("pk").values_list("stock_code", "state")
     return dict.fromkeys(code for code, _ in sorted(rows, key=lambda row: row[1] == StopRule.State.HELD_EXTERNALLY))
@@ -316,10 +319,12 @@ def consumer() -> Consumer:
     armed_stops = Stops()
     return Consumer(
         handlers=dict.fromkeys(TRADE_FEEDS, armed_stops.on_trades),
-        stocks=(StockSubscriptions(FeedPriority.STOPS, stopped_stocks, triggering_venues),),
-        chores=(
+        stocks=(StockSubscriptions(SubscriptionPriority.STOPS, stop_codes, triggering_venues),),
+        jobs=(
             PeriodicJob("stops", READ_SECONDS, armed_stops.read),
             PeriodicJob("stops-heard", WRITE_SECONDS, armed_stops.write),
-            PeriodicJob("stops-fire", 0.0, armed_stops.fire, has_more=lambda: armed_stops.has_fired),
+            PeriodicJob(
+                "stops-fire", 0.0, armed_stops.write_triggers, has_more=lambda: armed_stops.has_unwritten_triggers
+            ),
         ),
     )

@@ -9,11 +9,11 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime, timedelta
 from itertools import chain
 from operator import itemgetter
 from time import monotonic, sleep
 from types import MappingProxyType
-from typing import Any
 
 import redis
 from django.conf import settings
@@ -27,7 +27,8 @@ from infra.lease import Lease
 from kis import codec, realtime, status
 from kis.codec import Data
 from kis.environment import Credentials
-from kis.factory import all_keys, door, store, stream_key
+from kis.factory import all_keys, connection_limiter, store, stream_key
+from kis.realtime import StockState
 from kis.status import SocketState, StreamStatus
 from kis.stream import Lost, Stream
 from kis.streams import Streams
@@ -42,10 +43,10 @@ from stream import books, candles, gaps, halts, macro, stops
 from stream.consumers import (
     VITAL,
     Consumer,
-    FeedPriority,
     Handler,
     PeriodicJob,
     StockSubscriptions,
+    SubscriptionPriority,
     SubscriptionRequest,
     open_venues,
     ranked_trades,
@@ -55,17 +56,21 @@ log = logging.getLogger(__name__)
 
 WANTED_SECONDS = 2.0
 CONNECTION_CHECK_SECONDS = 5.0
-# a second worker takes over within this and LOOK_SECONDS
+# a second worker takes over within this and LEASE_CHECK_SECONDS
 LEASE_SECONDS = 6.0
-LOOK_SECONDS = 1.0
+LEASE_CHECK_SECONDS = 1.0
 DATABASE_PATIENCE_SECONDS = 10.0
 DATABASE_PAUSE_SECONDS = 0.2
-LET_GO_SECONDS = 5.0
+JOIN_SECONDS = 5.0
 PHASES_SECONDS = 30.0
-MISHEARD_SECONDS = 5.0
+UNDECODABLE_SECONDS = 5.0
+# A volatility interruption (VI) lasts two minutes and a random end of up to 30 seconds. If its end is not reported for
+# longer, the report was missed, and the stock's feeds must have data again. A halt may last all day, so a reported one
+# counts for its day; from the next morning the master file shows the halted stocks
+VI_LASTS = timedelta(minutes=4)
 
 # the feeds that detect a connection without data, and the market whose phases they follow
-SPEAKERS: Mapping[str, Market] = MappingProxyType(
+LIVENESS_FEEDS: Mapping[str, Market] = MappingProxyType(
     {
         **dict.fromkeys(("H0STCNT0", "H0STASP0", "H0UPCNT0"), Market.KRX),
         **dict.fromkeys(("H0NXCNT0", "H0NXASP0"), Market.NXT),
@@ -75,30 +80,30 @@ SPEAKERS: Mapping[str, Market] = MappingProxyType(
 # A feed that always has data in regular hours, and its minimum rate in frames per second: KOSPI200, or the most traded
 # stock on paper, which has no index feed.
 # UNVERIFIED: the rate of the index; one recorded minute of it settles it
-LIVE_PULSE = (Topic("H0UPCNT0", "2001"), 0.2)
-PAPER_PULSE = (Topic("H0STCNT0", "005930"), 0.5)
+LIVE_REFERENCE = (Topic("H0UPCNT0", "2001"), 0.2)
+PAPER_REFERENCE = (Topic("H0STCNT0", "005930"), 0.5)
 
 
-def held_stocks() -> Iterable[str]:
+def holding_codes() -> Iterable[str]:
     return [holding.stock_code for holding in PortfolioService().get_portfolio()]
 
 
-def ordered_stocks() -> Iterable[str]:
+def open_order_codes() -> Iterable[str]:
     codes = TradeOrder.objects.filter(status__in=UNSETTLED).order_by("-id").values_list("stock_code", flat=True)
     return dict.fromkeys(codes)
 
 
-def pulse() -> tuple[Topic, float]:
-    return PAPER_PULSE if settings.KIS_ENVIRONMENT.is_paper else LIVE_PULSE
+def reference_feed() -> tuple[Topic, float]:
+    return PAPER_REFERENCE if settings.KIS_ENVIRONMENT.is_paper else LIVE_REFERENCE
 
 
 def own_stocks() -> Consumer:
     """Subscribe to the stocks we hold or have ordered, and to the feed that always has data."""
     return Consumer(
-        wishes=(SubscriptionRequest(FeedPriority.PULSE, lambda: [pulse()[0]]),),
+        requests=(SubscriptionRequest(SubscriptionPriority.REFERENCE, lambda: [reference_feed()[0]]),),
         stocks=(
-            StockSubscriptions(FeedPriority.ORDERED, ordered_stocks),
-            StockSubscriptions(FeedPriority.HELD, held_stocks),
+            StockSubscriptions(SubscriptionPriority.ORDERED, open_order_codes),
+            StockSubscriptions(SubscriptionPriority.HELD, holding_codes),
         ),
     )
 
@@ -140,7 +145,7 @@ class Dispatch:
         self._undecodable_at = float("-inf")
         self._phases: Sequence[Phase] = ()
         self._halted_codes: frozenset[str] = frozenset()
-        self._stopped_by_feed: dict[str, bool] = {}  # halted or in a VI, by stock, as the state feed last reported
+        self._reported_states: dict[str, tuple[StockState, datetime]] = {}  # of each stock the newest, and its arrival
         self.last_notice_at: float | None = None
         self._handlers: dict[str, list[Handler]] = defaultdict(list)
         for consumer in consumers:
@@ -153,29 +158,29 @@ class Dispatch:
         """Return the topics to hold, most important first. Our own fills are always the first."""
         return self._topics
 
-    def ask_wanted(self) -> None:
+    def refresh_topics(self) -> None:
         """Collect the topics of all consumers. If this raises, the feeds stay as they are."""
         requests = [
-            (request.rank, topic)
+            (request.priority, topic)
             for consumer in self._consumers
-            for request in consumer.wishes
+            for request in consumer.requests
             for topic in request.topics()
         ]
         ranked = sorted([*self._ranked_trades(), *requests], key=itemgetter(0))
-        topics = dict.fromkeys(topic for _rank, topic in ranked)
+        topics = dict.fromkeys(topic for _priority, topic in ranked)
         offered = [topic for topic in topics if not self._is_paper or realtime.feed_of(topic.tr_id).on_paper]
         self._log_not_offered(frozenset(topic.tr_id for topic in topics) - {topic.tr_id for topic in offered})
         self._topics = (self.own_fills, *offered)
-        self.vital = frozenset(topic for rank, topic in ranked if rank in VITAL)
+        self.vital = frozenset(topic for priority, topic in ranked if priority in VITAL)
 
-    def _ranked_trades(self) -> Iterable[tuple[FeedPriority, Topic]]:
+    def _ranked_trades(self) -> Iterable[tuple[SubscriptionPriority, Topic]]:
         """Collect the stocks whose trades are wanted, and rank their feeds by the venues that trade now."""
         requests = [
-            (request.rank, list(request.codes()), request.venues())
+            (request.priority, list(request.codes()), request.venues())
             for consumer in self._consumers
             for request in consumer.stocks
         ]
-        all_codes = {code for _rank, codes, _venues in requests for code in codes}
+        all_codes = {code for _priority, codes, _venues in requests for code in codes}
         if not all_codes:
             return ()
         now = clock.now()
@@ -184,16 +189,16 @@ class Dispatch:
         if not self._is_paper:
             on_nxt.update(Stock.objects.filter(pk__in=all_codes, trades_on_nxt=True).values_list("pk", flat=True))
         return chain.from_iterable(
-            ranked_trades(rank, codes, venues=venues, on_nxt=on_nxt, relevant_venues=relevant_venues)
-            for rank, codes, relevant_venues in requests
+            ranked_trades(priority, codes, venues=venues, on_nxt=on_nxt, relevant_venues=relevant_venues)
+            for priority, codes, relevant_venues in requests
         )
 
-    def ask_phases(self) -> None:
+    def refresh_phases(self) -> None:
         """Read what decides which feeds must have data: the day's phases, and the halted stocks."""
         self._phases = queries.today(clock.now())
         self._halted_codes = frozenset(Stock.objects.filter(is_halted=True).values_list("pk", flat=True))
 
-    def speaking(self) -> Mapping[Topic, str]:
+    def expected_feeds(self) -> Mapping[Topic, str]:
         """Return the feeds that must have data now, each with its phase, without those of halted stocks."""
         now = clock.now()
         names = {
@@ -203,19 +208,24 @@ class Dispatch:
             )
             for venue in Market
         }
-        speaking = {}
+        expected = {}
         for topic in self._topics:
-            name = names[SPEAKERS[topic.tr_id]] if topic.tr_id in SPEAKERS else None
-            is_index = topic.tr_id == LIVE_PULSE[0].tr_id
-            is_stopped = self._stopped_by_feed.get(topic.key, topic.key in self._halted_codes)
-            if name and not is_stopped and (name is PhaseName.REGULAR or not is_index):
-                speaking[topic] = name.value
-        return speaking
+            name = names[LIVENESS_FEEDS[topic.tr_id]] if topic.tr_id in LIVENESS_FEEDS else None
+            is_index = topic.tr_id == LIVE_REFERENCE[0].tr_id
+            if name and not self._is_stopped(topic.key, now) and (name is PhaseName.REGULAR or not is_index):
+                expected[topic] = name.value
+        return expected
 
-    def _on_states(self, states: Sequence[Any], arrived: float) -> None:
-        """Record which stocks are halted or in a volatility interruption (VI): their feeds may be silent."""
-        for state in states:
-            self._stopped_by_feed[state.code] = state.is_halted or state.in_vi
+    def _is_stopped(self, code: str, now: datetime) -> bool:
+        """Whether a stock is halted or in a volatility interruption, as far as known: its feeds may be silent."""
+        state, reported_at = self._reported_states.get(code, (None, now))
+        if state is None or reported_at.date() != now.date():
+            return code in self._halted_codes
+        return state.is_halted or (state.in_vi and now < reported_at + VI_LASTS)
+
+    def _on_states(self, states: Sequence[StockState], arrived: float) -> None:
+        now = clock.now()
+        self._reported_states |= {state.code: (state, now) for state in states}
 
     def _log_not_offered(self, tr_ids: frozenset[str]) -> None:
         if tr_ids - self._not_offered:
@@ -232,7 +242,7 @@ class Dispatch:
         if data.tr_id in codec.NOTICE_IDS:
             self._apply_notices(data, arrived)
             return
-        values = realtime.read(data)
+        values = realtime.read_records(data)
         for handler in self._handlers.get(data.tr_id, ()):
             handler(values, arrived)
 
@@ -243,7 +253,7 @@ class Dispatch:
         while True:
             try:
                 self.on_notice(data, arrived)
-            except db_limits.AWAY:
+            except db_limits.CONNECTION_ERRORS:
                 # this frame waits here, and later frames in the socket, until the database is back
                 connection.close()
                 if not self._may_write():
@@ -267,26 +277,26 @@ class Dispatch:
             if raw.state in (raw.State.WAITING, raw.State.DOUBTFUL):
                 look.delay()
 
-    def connected(self) -> None:
+    def on_connected(self) -> None:
         for consumer in self._consumers:
-            consumer.connected()
+            consumer.on_connected()
 
-    def registered(self, topic: Topic) -> None:
+    def on_registered(self, topic: Topic) -> None:
         """Reconcile after our own fills are registered: no notices arrived for fills before that."""
         if topic == self.own_fills:
             reconcile.delay()
         for consumer in self._consumers:
-            consumer.registered(topic)
+            consumer.on_registered(topic)
 
     def on_undecodable_notice(self) -> None:
         """Reconcile: a notice that could not be read may have been a fill."""
-        if monotonic() - self._undecodable_at > MISHEARD_SECONDS:
+        if monotonic() - self._undecodable_at > UNDECODABLE_SECONDS:
             self._undecodable_at = monotonic()
             reconcile.delay()
 
-    def lost(self) -> None:
+    def on_lost(self) -> None:
         for consumer in self._consumers:
-            consumer.lost()
+            consumer.on_lost()
 
     def _check_connection(self) -> None:
         """Let Django close a broken database connection, every CONNECTION_CHECK_SECONDS at most."""
@@ -314,7 +324,7 @@ class JobRunner:
     def __exit__(self, *error: object) -> None:
         self._stop.set()
         for thread in self._threads:
-            thread.join(LET_GO_SECONDS)
+            thread.join(JOIN_SECONDS)
 
     def _repeat(self, job: PeriodicJob) -> None:
         try:
@@ -352,34 +362,34 @@ class LeaderSession:
         self.dispatch = Dispatch(consumers, may_write)
         self.streams = Streams(
             settings.KIS_ENVIRONMENT.socket_url,
-            doors=[door(credentials) for credentials in all_keys()],
+            gates=[connection_limiter(credentials) for credentials in all_keys()],
             listener=self.dispatch,
-            usual=dict([pulse()]),
+            known_rates=dict([reference_feed()]),
         )
         own_jobs = (
-            PeriodicJob("wanted", WANTED_SECONDS, self.dispatch.ask_wanted),
-            PeriodicJob("phases", PHASES_SECONDS, self.dispatch.ask_phases),
+            PeriodicJob("wanted", WANTED_SECONDS, self.dispatch.refresh_topics),
+            PeriodicJob("phases", PHASES_SECONDS, self.dispatch.refresh_phases),
         )
-        self.chores = JobRunner([*own_jobs, *(job for consumer in consumers for job in consumer.chores)], may_write)
+        self.jobs = JobRunner([*own_jobs, *(job for consumer in consumers for job in consumer.jobs)], may_write)
 
     @property
     def stream(self) -> Stream:
         """Return the stream of the first app key."""
         return self.streams.members[0]
 
-    def run(self, let_go: threading.Event) -> None:
-        """Hold the sockets until `let_go` is set."""
+    def run(self, stop: threading.Event) -> None:
+        """Hold the sockets until `stop` is set."""
         further_keys = [
-            threading.Thread(target=_hold_key, args=(stream, app_key, let_go), name=f"kis-key-{number}", daemon=True)
+            threading.Thread(target=_hold_key, args=(stream, app_key, stop), name=f"kis-key-{number}", daemon=True)
             for number, (stream, app_key) in enumerate(zip(self.streams.members, all_keys(), strict=True), start=1)
         ][1:]
         try:
-            with self.chores:
+            with self.jobs:
                 for thread in further_keys:
                     thread.start()
-                self.stream.run(let_go)
+                self.stream.run(stop)
         finally:
-            let_go.set()
+            stop.set()
             for thread in further_keys:
                 thread.join()
             connection.close()
@@ -400,19 +410,19 @@ class LeaderSession:
             data_age=streams.data_age(),
             notice_age=now - at if (at := self.dispatch.last_notice_at) else None,
             connections=sum(counters.connections for counters in all_counters),
-            lost_why=leader.lost_why,
+            lost_reason=leader.lost_reason,
             next_try_seconds=max(0.0, at - now) if (at := leader.next_try_at) else None,
-            deaf=sum(counters.deaf for counters in all_counters),
+            dead_connections=sum(counters.dead_connections for counters in all_counters),
             bad_frames=sum(counters.bad_frames for counters in all_counters),
             failures=sum(counters.failures for counters in all_counters),
             drift={f"{tr_id}/{width}": count for (tr_id, width), count in codec.drift.items()},
             held=tuple(sorted(map(str, held))),
             left_out=tuple(map(str, left_out)),
             refused={str(topic): message for topic, message in refused.items()},
-            unheard=tuple(sorted(map(str, self.dispatch.vital.intersection([*left_out, *refused])))),
-            hears_fills=self.dispatch.own_fills in held,
-            hears_pulse=pulse()[0] in held,
-            chores=dict(self.chores.failures),
+            missing_vital=tuple(sorted(map(str, self.dispatch.vital.intersection([*left_out, *refused])))),
+            has_own_fills=self.dispatch.own_fills in held,
+            has_reference_feed=reference_feed()[0] in held,
+            job_failures=dict(self.jobs.failures),
             keys=streams.status(),
         )
 
@@ -432,13 +442,13 @@ def _hold(lease: Lease, stop: threading.Event, act: Callable[[Lease, threading.E
             log.warning("Redis is not reachable, and without it no process may hold the socket: %s", error)
         except Exception:  # any fault: the socket must be opened again, also if no person is there
             log.exception("the socket was released; it is opened again")
-        stop.wait(LOOK_SECONDS)
+        stop.wait(LEASE_CHECK_SECONDS)
 
 
-def _hold_key(stream: Stream, app_key: Credentials, let_go: threading.Event) -> None:
-    """Hold a further key's socket until `let_go` is set, whenever that key's lease is ours."""
+def _hold_key(stream: Stream, app_key: Credentials, stop: threading.Event) -> None:
+    """Hold a further key's socket until `stop` is set, whenever that key's lease is ours."""
     lease = Lease(store(), stream_key("socket", app_key), LEASE_SECONDS)
-    _hold(lease, let_go, lambda lease, stop: _while_leased(lease, stop, stream.run))
+    _hold(lease, stop, lambda lease, stop: _while_leased(lease, stop, stream.run))
 
 
 def _hold_leased(lease: Lease, stop: threading.Event) -> None:
@@ -465,24 +475,24 @@ def _while_leased(
     at_end: Callable[[], None] = _nothing,
 ) -> None:
     """Call `run` on a thread of its own while the lease is ours. Give up the lease only after the thread has ended."""
-    let_go = threading.Event()
-    thread = threading.Thread(target=_run_and_disconnect, args=(run, let_go), name="kis-socket", daemon=True)
+    stop_thread = threading.Event()
+    thread = threading.Thread(target=_run_and_disconnect, args=(run, stop_thread), name="kis-socket", daemon=True)
     thread.start()
     try:
         while thread.is_alive() and _is_renewed(lease):
             each_second()
-            if stop.wait(LOOK_SECONDS):
+            if stop.wait(LEASE_CHECK_SECONDS):
                 break
     finally:
-        let_go.set()
+        stop_thread.set()
         thread.join()
         at_end()
-        lease.give_up()
+        lease.release()
 
 
-def _run_and_disconnect(run: Callable[[threading.Event], None], let_go: threading.Event) -> None:
+def _run_and_disconnect(run: Callable[[threading.Event], None], stop: threading.Event) -> None:
     try:
-        run(let_go)
+        run(stop)
     finally:
         connection.close()
 

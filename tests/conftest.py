@@ -13,13 +13,16 @@ import pytest
 import redis
 from django.apps import apps
 from django.conf import settings
+from django.db.models import Max
 from django.db.models.signals import post_migrate
+from django.utils import timezone
 
 from aegis.broker import Broker
 from aegis.sessions import KST
 from config.env import HOME
 from infra import clock
 from kis import factory
+from notify.models import OutboxCursor
 from ops import embedded
 from orders import database_age, kill_switch
 from simulator.api.server import Simulator, serve
@@ -94,12 +97,16 @@ def django_db_modify_db_settings() -> Iterator[None]:
 @pytest.fixture(autouse=True, scope="session")
 def _seeded() -> Iterator[None]:
     """Bring back the rows that migrations wrote, after each test that empties the tables: the order of tests varies."""
-    seeds = [importlib.import_module(name) for name in ("orders.migrations.0002_seed", "notify.migrations.0002_marks")]
+    orders_seed = importlib.import_module("orders.migrations.0002_seed")
+    sources = importlib.import_module("notify.migrations.0002_marks").SOURCES
 
     def seed(sender: Any, **_: Any) -> None:
         if sender.label == "desk":
-            seeds[0].seed(apps, None)
-            seeds[1].begin_now(apps, None)
+            orders_seed.seed(apps, None)
+            for source, model in sources.items():
+                newest = apps.get_model(*model).objects.aggregate(newest=Max("pk"))["newest"] or 0
+                position = {"done_id": newest, "seen_id": newest, "seen_at": timezone.now()}
+                OutboxCursor.objects.get_or_create(source=source, defaults=position)
             kill_switch.ensure_exists(clock.now())
 
     post_migrate.connect(seed)
@@ -181,6 +188,6 @@ def broker(simulator: Simulator, store: redis.Redis) -> Broker:
 def workers(transactional_db: None, store: redis.Redis, tmp_path: Path) -> Iterator[Workers]:
     """Starts real Celery workers on the test database: `workers.start("orders")` returns when it answers."""
     # tests of migrations make the tables anew: workers would take the database for an older one, and halt
-    database_age.mark_path().unlink(missing_ok=True)
+    database_age.state_path().unlink(missing_ok=True)
     with Workers(tmp_path) as running:
         yield running

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from string import Formatter
 
 import pytest
@@ -72,13 +73,22 @@ def test_no_turn_of_the_schedule_outlives_the_next() -> None:
 def test_the_schedule_is_written_once_and_an_operators_edit_stays() -> None:
     from django_celery_beat.models import PeriodicTask
 
-    assert schedule.write() == len(schedule.SCHEDULE)
+    assert schedule.write_schedule() == len(schedule.SCHEDULE)
     PeriodicTask.objects.filter(name="look").update(enabled=False)
-    assert schedule.write() == 0
+    assert schedule.write_schedule() == 0
     assert not PeriodicTask.objects.get(name="look").enabled
     PeriodicTask.objects.filter(name="tidy").update(task="desk.tasks.tidy")
-    schedule.write()
+    PeriodicTask.objects.filter(name="look").update(description="an earlier version's text")
+    PeriodicTask.objects.create(
+        name="own", task="x", interval=PeriodicTask.objects.first().interval, description="mine"
+    )
+    schedule.write_schedule()
     assert PeriodicTask.objects.get(name="tidy").task == "monitor.tasks.tidy", "a task that was renamed goes on"
+    row = PeriodicTask.objects.get(name="look")
+    why = next(entry.why for entry in schedule.SCHEDULE if entry.name == "look")
+    assert (row.description, row.enabled) == (why, False), "a description follows the code, an operator's pause stays"
+    assert PeriodicTask.objects.get(name="own").description == "mine"
+    PeriodicTask.objects.filter(name="own").delete()
     assert all(task.expire_seconds < task.interval.every for task in PeriodicTask.objects.all())
 
 
@@ -119,3 +129,49 @@ def test_every_mutation_has_its_place_and_its_test(mutation: Mutation) -> None:
     for test in mutation.tests:
         path, _, name = test.partition("::")
         assert f"def {name}" in (BASE_DIR / path).read_text(encoding="utf-8")
+
+
+PACKAGES = (
+    "aegis|infra|kis|simulator|market|portfolio|orders|stream|notify|monitor|desk|ops|rehearsal|config|tools|bench"
+)
+
+
+def _is_there(dotted: str) -> bool:
+    """Whether `package.module.name` exists: a module, or a word in the text of one, as a function or a field."""
+    parts = dotted.split(".")
+    for length in range(len(parts), 0, -1):
+        path = BASE_DIR.joinpath(*parts[:length])
+        source = path.with_suffix(".py") if path.with_suffix(".py").exists() else path / "__init__.py"
+        if source.exists():
+            text = source.read_text(encoding="utf-8")
+            return all(re.search(rf"\b{name}\b", text) for name in parts[length:])
+    return False
+
+
+def _named_in_docs() -> Iterator[tuple[str, str]]:
+    """Yield each page, and each path or dotted name of our code in it; the recipes name files to be written."""
+    for page in sorted([*BASE_DIR.glob("*.md"), *BASE_DIR.glob("docs/**/*.md")]):
+        if page.name != "CHANGELOG.md" and page.parent.name != "adding":
+            text = page.read_text(encoding="utf-8")
+            for name in re.findall(rf"`((?:{PACKAGES})(?:\.\w+)+)`", text):
+                yield page.name, name
+            for path in re.findall(rf"`((?:{PACKAGES}|tests|docs)/[\w/.-]+\.\w+)`", text):
+                yield page.name, path
+
+
+def test_the_docs_name_code_that_exists() -> None:
+    missing = {
+        (page, name)
+        for page, name in _named_in_docs()
+        if not (BASE_DIR.joinpath(name).exists() if "/" in name else _is_there(name))
+    }
+    assert not missing
+
+
+def test_the_glossary_says_where_each_term_lives() -> None:
+    missing = set()
+    for row in (BASE_DIR / "docs" / "glossary.md").read_text(encoding="utf-8").splitlines():
+        for path, names in re.findall(r"`([\w/]+\.py)`(?:: ((?:`[\w.]+`(?:, )?)+))?", row):
+            text = BASE_DIR.joinpath(path).read_text(encoding="utf-8")
+            missing |= {(path, name) for name in re.findall(r"\w+(?=`)", names) if not re.search(rf"\b{name}\b", text)}
+    assert not missing

@@ -18,7 +18,7 @@ from aegis.codes import NotACode, plain
 from desk.roles import UserRequest
 from market.codes import ManyStocks, explain, resolve
 
-COLUMNS_AT_MOST = 9
+MAX_COLUMNS = 9
 NAME_LENGTH = 60
 
 
@@ -118,12 +118,12 @@ class Record(ReadOnly, Page):
     """A read-only list and its rows."""
 
 
-class Plain(Record):
+class ReadOnlyTable(Record):
     """A read-only page of a table without a page of its own: its first columns."""
 
     def __init__(self, model: type[models.Model], site: admin.AdminSite) -> None:
         names = [field.name for field in model._meta.concrete_fields if field.name not in ("id", "password")]
-        self.list_display = names[:COLUMNS_AT_MOST]
+        self.list_display = names[:MAX_COLUMNS]
         super().__init__(model, site)
 
 

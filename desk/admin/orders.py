@@ -35,8 +35,8 @@ from unfold.widgets import (
 from aegis.broker import Quote
 from aegis.lifecycle import OPEN, Status
 from aegis.requests import RequestState
-from aegis.risk import TradingState
 from aegis.stops import StopKind, StopUnit
+from aegis.trading_state import TradingState
 from desk import actions
 from desk.actions import ActionResult
 from desk.admin.base import Page, ReadOnly, Record, figure
@@ -88,7 +88,7 @@ REQUEST_COLOURS = {
 }
 
 
-def tell(request: HttpRequest, result: ActionResult) -> None:
+def show_result(request: HttpRequest, result: ActionResult) -> None:
     messages.add_message(request, messages.SUCCESS if result.is_done else messages.ERROR, result.text)
 
 
@@ -149,7 +149,7 @@ class TradeOrderAdmin(Record):
         "stock",
         "side",
         "market",
-        "asked",
+        "quantity",
         "price_named",
         "filled",
         "average",
@@ -192,9 +192,9 @@ class TradeOrderAdmin(Record):
                     ("status", "status_at", "never_arrived"),
                     ("filled_qty", "filled_amount", "refusal"),
                     ("created_at", "sent_at", "accepted_at"),
-                    ("looked_at", "look_wanted", "absent_looks"),
+                    ("confirmed_at", "needs_reconciliation", "not_found_count"),
                     ("missing_since", "unlisted_since"),
-                    ("cancel_wanted_at", "cancel_wanted_by", "end_cause"),
+                    ("cancel_requested_at", "cancel_requested_by", "end_cause"),
                     ("chase_at", "chase_step", "chase_note"),
                     ("wait_seconds", "max_retries", "step_ticks", "market_after"),
                 ],
@@ -234,7 +234,7 @@ class TradeOrderAdmin(Record):
         return format_html('<span class="{}">{}</span>', colour, order.get_order_type_display())
 
     @display(description=_("quantity"), ordering="qty")
-    def asked(self, order: TradeOrder) -> str:
+    def quantity(self, order: TradeOrder) -> str:
         return figure(order.qty)
 
     @display(description=_("price"), ordering="price")
@@ -264,7 +264,7 @@ class TradeOrderAdmin(Record):
                 "requests": requests_of(family),
                 "moments": timeline(family),
                 "this_order": order,
-                "asked": family[0].qty,
+                "requested_qty": family[0].qty,
                 "family_filled": sum(member.filled_qty for member in family),
             }
         page: HttpResponse = super().change_view(request, object_id, form_url, extra_context)
@@ -286,7 +286,7 @@ class TradeOrderAdmin(Record):
     )
     def cancel(self, request: UserRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
         order = get_object_or_404(TradeOrder, pk=object_id)
-        tell(request, actions.cancel(order, by=request.user))
+        show_result(request, actions.cancel(order, by=request.user))
         return self._back_to(order)
 
     @action(
@@ -304,7 +304,7 @@ class TradeOrderAdmin(Record):
     def amend(self, request: UserRequest, form: AmendForm, object_id: str) -> HttpResponse:
         order = get_object_or_404(TradeOrder, pk=object_id)
         change = OrderChange(form.cleaned_data["price"], form.cleaned_data["qty"])
-        tell(request, actions.amend(order, change, by=request.user))
+        show_result(request, actions.amend(order, change, by=request.user))
         return self._back_to(order)
 
     @action(
@@ -320,7 +320,7 @@ class TradeOrderAdmin(Record):
     )
     def chase_now(self, request: UserRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
         order = get_object_or_404(TradeOrder, pk=object_id)
-        tell(request, actions.chase_now(order, by=request.user))
+        show_result(request, actions.chase_now(order, by=request.user))
         return self._back_to(order)
 
     @action(
@@ -336,7 +336,7 @@ class TradeOrderAdmin(Record):
     )
     def reconcile(self, request: UserRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
         order = get_object_or_404(TradeOrder, pk=object_id)
-        tell(request, actions.look(by=request.user, order=order))
+        show_result(request, actions.reconcile_now(by=request.user, order=order))
         return self._back_to(order)
 
     @action(
@@ -354,7 +354,7 @@ class TradeOrderAdmin(Record):
     def decide(self, request: UserRequest, form: DecisionForm, object_id: str) -> HttpResponse:
         order = get_object_or_404(TradeOrder, pk=object_id)
         number = form.cleaned_data["number"]
-        tell(request, actions.decide(order, None if number == form.NEVER else number, by=request.user))
+        show_result(request, actions.decide(order, None if number == form.NEVER else number, by=request.user))
         return self._back_to(order)
 
     @action(
@@ -369,14 +369,14 @@ class TradeOrderAdmin(Record):
         },
     )
     def reconcile_all(self, request: UserRequest, form: BaseDialogForm) -> HttpResponse:
-        tell(request, actions.look(by=request.user))
+        show_result(request, actions.reconcile_now(by=request.user))
         return go_to(reverse("admin:orders_tradeorder_changelist"))
 
     @admin.action(description=_("Cancel the chosen orders"), permissions=["trade"])
     def cancel_chosen(self, request: UserRequest, chosen: QuerySet[TradeOrder]) -> HttpResponse | None:
         if request.POST.get("confirmed"):
             for order in chosen:
-                tell(request, actions.cancel(order, by=request.user))
+                show_result(request, actions.cancel(order, by=request.user))
             return None
         context = {
             **self.admin_site.each_context(request),
@@ -477,7 +477,7 @@ class TradingSwitchAdmin(Record):
         return self._turn(request, TradingState.ACTIVE, form)
 
     def _turn(self, request: UserRequest, state: TradingState, form: SwitchForm) -> HttpResponse:
-        tell(request, actions.switch_to(state, by=request.user, reason=form.cleaned_data["reason"]))
+        show_result(request, actions.switch_to(state, by=request.user, reason=form.cleaned_data["reason"]))
         return go_to(reverse("admin:orders_tradingswitch_changelist"))
 
 
@@ -492,12 +492,12 @@ class SwitchChangeAdmin(Record):
 
 class StopEventInline(ReadOnly, TabularInline):
     model = StopEvent
-    fields = ["at", "said", "detail"]
-    readonly_fields = ["said"]
+    fields = ["at", "title", "detail"]
+    readonly_fields = ["title"]
     extra = 0
 
     @display(description=_("kind"))
-    def said(self, event: StopEvent) -> str:
+    def title(self, event: StopEvent) -> str:
         return gettext(stops.SAID.get(event.kind, event.kind))
 
 
@@ -529,7 +529,9 @@ class StopForm(forms.ModelForm):  # type: ignore[type-arg] # generic in the stub
                     stops.preview_edit(StopRule.objects.get(pk=self.instance.pk), unit, value, at=now, **choices)
                 else:
                     choices["quantity"] = data["quantity"]
-                    stops.draft(data["stock_code"], StopKind(data["kind"]), unit, value, by=self.by, at=now, **choices)
+                    stops.draft_stop(
+                        data["stock_code"], StopKind(data["kind"]), unit, value, by=self.by, at=now, **choices
+                    )
             except ValidationError as error:
                 for name, field_messages in error.message_dict.items():
                     self.add_error(name if name in self.fields else None, field_messages)
@@ -589,7 +591,7 @@ class StopRuleAdmin(Record):
             inputs.append("may_trigger_now")
         if obj is None:
             return inputs
-        facts = ["stock_name", "state", "fires_at", "high", "atr", "heard_price", "heard_at", "trigger_price", "note"]
+        facts = ["stock_name", "state", "fires_at", "high", "atr", "feed_price", "feed_at", "trigger_price", "note"]
         return [*inputs, *facts]
 
     def get_readonly_fields(self, request: HttpRequest, obj: StopRule | None = None) -> list[str]:
@@ -648,7 +650,7 @@ class StopRuleAdmin(Record):
         },
     )
     def disarm(self, request: UserRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
-        tell(request, actions.disarm(get_object_or_404(StopRule, pk=object_id), by=request.user))
+        show_result(request, actions.disarm(get_object_or_404(StopRule, pk=object_id), by=request.user))
         return go_to(reverse("admin:orders_stoprule_change", args=[object_id]))
 
     @action(
@@ -665,7 +667,7 @@ class StopRuleAdmin(Record):
         },
     )
     def rearm(self, request: UserRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
-        tell(request, actions.rearm(get_object_or_404(StopRule, pk=object_id), by=request.user))
+        show_result(request, actions.rearm(get_object_or_404(StopRule, pk=object_id), by=request.user))
         return go_to(reverse("admin:orders_stoprule_change", args=[object_id]))
 
     @display(description=_("threshold"), ordering="value")
@@ -676,7 +678,7 @@ class StopRuleAdmin(Record):
     @display(description=_("fires at"))
     def fires_at(self, rule: StopRule) -> str:
         is_live = rule.state in LIVE
-        return figure((stops.limit(rule) if is_live else rule.trigger_price) or None)
+        return figure((stops.current_limit(rule) if is_live else rule.trigger_price) or None)
 
     @display(description=_("stock"), ordering="stock_name")
     def stock(self, rule: StopRule) -> str:

@@ -46,7 +46,7 @@ class UserAdmin(DjangoUserAdmin, ModelAdmin):  # type: ignore[type-arg] # generi
     def remove_second_factor(self, request: UserRequest, users: QuerySet[User]) -> None:
         for user in users:
             two_factor.remove(user)
-            actions.log_act(request.user, user, gettext("second factor taken off"))
+            actions.log_action(request.user, user, gettext("second factor taken off"))
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[User]:
         return super().get_queryset(request).prefetch_related("groups")

@@ -71,20 +71,20 @@ class Bot:
                 pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
                 continue
             pause = 1.0
-            health.live("telegram")
+            health.give_sign_of_life("telegram")
             for update in updates:
                 self._offset = int(update["update_id"]) + 1
                 if not stop.is_set():
-                    (halts if _is_halt(update) else pool).submit(self.hear, update)
+                    (halts if _is_halt(update) else pool).submit(self.handle_update, update)
 
-    def hear(self, update: Mapping[str, Any]) -> None:
+    def handle_update(self, update: Mapping[str, Any]) -> None:
         """Answer one update."""
         try:
-            self._hear(update)
+            self._handle_update(update)
         finally:
             connection.close()  # the next update may be hours away
 
-    def _hear(self, update: Mapping[str, Any]) -> None:
+    def _handle_update(self, update: Mapping[str, Any]) -> None:
         started_at = time.perf_counter()
         query = update.get("callback_query")
         message = (query or {}).get("message") or update.get("message") or {}
@@ -100,7 +100,9 @@ class Bot:
         except Exception:  # the operator must not wait for an answer that is never sent
             log.exception("telegram: update %s could not be answered", update["update_id"])
             with translation.override(settings.LANGUAGE_CODE):
-                self._answer(chat, BotReply(replies.broke_off() if query else _("This failed, and the log says why")))
+                self._answer(
+                    chat, BotReply(replies.failure_text() if query else _("This failed, and the log says why"))
+                )
             return
         log.info(
             "telegram: update %s answered in %.0f ms", update["update_id"], (time.perf_counter() - started_at) * 1000
@@ -117,7 +119,7 @@ class Bot:
         answer = replies.press(str(query.get("data", "")), chat=chat, now=self._now())
         self._answer(chat, answer)
         try:
-            self._api.pressed(query["id"])
+            self._api.answer_callback(query["id"])
             # the question stays readable, without its buttons
             self._api.rewrite(chat, int(message["message_id"]), str(message.get("text") or answer.text))
         except TelegramError as error:

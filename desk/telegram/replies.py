@@ -20,9 +20,9 @@ from django.utils.translation import gettext as _
 from aegis.broker import BrokerError
 from aegis.codes import NotACode, plain, without_commas
 from aegis.lifecycle import UNSETTLED, Status
-from aegis.risk import TradingState
 from aegis.sessions import KST
 from aegis.terms import Side
+from aegis.trading_state import TradingState
 from desk import actions
 from infra import clock
 from kis import factory
@@ -31,8 +31,8 @@ from market.models import Stock
 from monitor import health
 from notify.models import Confirmation
 from orders import kill_switch, risk
-from orders.management.changing import OrderChange, preview, wanted
-from orders.management.console import Failure, describe, find_order, short, wanted_by
+from orders.management.changing import OrderChange, describe_change, preview
+from orders.management.console import Failure, describe_order, find_order, short, strategy_suffix
 from orders.models import TradeExecution, TradeOrder, TradingSwitch
 from orders.service import OrderDenied, OrderIntent, OrderService, PricedOrder
 from orders.unknown import undecided
@@ -49,7 +49,7 @@ State = Confirmation.State
 Buttons = Sequence[Sequence[tuple[str, str]]]
 
 
-class Misunderstood(Exception):
+class InvalidCommand(Exception):
     """The line does not fit the command. The text explains the right form."""
 
 
@@ -62,7 +62,7 @@ class BotReply:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ChatRequest:
     """One request of a chat: the chat, the time, and the words after the command."""
 
     chat: int
@@ -89,13 +89,13 @@ def answer(text: str, *, chat: int, now: datetime) -> BotReply:
         if command is None:
             return BotReply(_("No such command: {word}. /help lists them").format(word=first[:40]))
         try:
-            return command(Asked(chat, now, words))
-        except (Misunderstood, Failure) as error:
+            return command(ChatRequest(chat, now, words))
+        except (InvalidCommand, Failure) as error:
             return BotReply(error.message if isinstance(error, Failure) else str(error))
         except OrderDenied as denied:
-            return BotReply(_("not ordered:") + "\n" + risk.say_all(denied.reasons))
+            return BotReply(_("not ordered:") + "\n" + risk.denial_texts(denied.reasons))
         except BrokerError as error:
-            return BotReply(_("the broker could not be asked: {error}").format(error=risk.say_error(error)))
+            return BotReply(_("the broker could not be asked: {error}").format(error=risk.error_text(error)))
 
 
 def is_halt(text: str) -> bool:
@@ -112,7 +112,7 @@ def is_halting_button(data: str) -> bool:
 # --- commands that only read --------------------------------------------------------------------
 
 
-def _balance(request: Asked) -> BotReply:
+def _balance(request: ChatRequest) -> BotReply:
     service = PortfolioService()
     snapshot = service.get_snapshot()
     if snapshot is None:
@@ -143,7 +143,7 @@ def _holding(row: Portfolio) -> str:
 
 
 def _order_line(order: TradeOrder) -> str:
-    return f"#{order.pk} {describe(order)} ({order.filled_qty:,}/{order.qty:,}){wanted_by(order)}"
+    return f"#{order.pk} {describe_order(order)} ({order.filled_qty:,}/{order.qty:,}){strategy_suffix(order)}"
 
 
 def _list_reply(lines: Sequence[str], empty_text: str, total: int | None = None) -> BotReply:
@@ -152,17 +152,17 @@ def _list_reply(lines: Sequence[str], empty_text: str, total: int | None = None)
     return BotReply("\n".join([*lines, *tail]) or empty_text)
 
 
-def _orders(request: Asked) -> BotReply:
+def _orders(request: ChatRequest) -> BotReply:
     rows = TradeOrder.objects.filter(order_date=request.now.astimezone(KST).date()).order_by("-id")
     return _list_reply([_order_line(row) for row in rows[:ORDERS_SHOWN]], _("no orders today"), rows.count())
 
 
-def _open(request: Asked) -> BotReply:
+def _open(request: ChatRequest) -> BotReply:
     rows = TradeOrder.objects.filter(status__in=UNSETTLED).order_by("-id")
     return _list_reply([_order_line(row) for row in rows[:ORDERS_SHOWN]], _("no open orders"), rows.count())
 
 
-def _fills(request: Asked) -> BotReply:
+def _fills(request: ChatRequest) -> BotReply:
     midnight = request.now.astimezone(KST).replace(hour=0, minute=0, second=0, microsecond=0)
     rows = TradeExecution.objects.filter(executed_at__gte=midnight, voided_at=None).select_related("order")
     lines = [_fill_line(row) for row in rows.order_by("-executed_at", "-id")[:ORDERS_SHOWN]]
@@ -181,10 +181,10 @@ def _fill_line(row: TradeExecution) -> str:
         price=row.exec_price,
         order=row.order_id,
     )
-    return line + wanted_by(row.order)
+    return line + strategy_suffix(row.order)
 
 
-def _status(request: Asked) -> BotReply:
+def _status(request: ChatRequest) -> BotReply:
     row = TradingSwitch.objects.filter(pk=TradingSwitch.ONLY_PK).first()
     lines = [_("Trading switch: {state}").format(state=row.get_state_display())] if row else []
     if row and row.reason:
@@ -196,12 +196,12 @@ def _status(request: Asked) -> BotReply:
     return BotReply("\n".join(lines))
 
 
-def _unknown(request: Asked) -> BotReply:
+def _unknown(request: ChatRequest) -> BotReply:
     """List the orders whose outcome is unknown, each with a button for every candidate and one for "never arrived"."""
     rows = list(undecided()[:ORDERS_SHOWN])
     lines, buttons = [], []
     for row in rows:
-        lines.append(f"#{row.pk} {short(row.created_at)} {describe(row)}")
+        lines.append(f"#{row.pk} {short(row.created_at)} {describe_order(row)}")
         choices = [(candidate["order_no"], f"#{row.pk} = {candidate['order_no']}") for candidate in row.candidates]
         for order_no, label in [*choices, ("", _("#{pk} never arrived").format(pk=row.pk))]:
             key = _confirmable(request, "DECIDE", {"order": row.pk, "order_no": order_no})
@@ -212,7 +212,7 @@ def _unknown(request: Asked) -> BotReply:
     return BotReply("\n".join(lines) or _("no outcome is unknown"), buttons)
 
 
-def _help(request: Asked) -> BotReply:
+def _help(request: ChatRequest) -> BotReply:
     lines = [
         _("/balance [all] - cash and holdings"),
         _("/orders - today's orders"),
@@ -234,21 +234,21 @@ def _help(request: Asked) -> BotReply:
 # --- commands that trade ------------------------------------------------------------------------
 
 
-def _confirmable(request: Asked, act: str, params: dict[str, Any]) -> str:
+def _confirmable(request: ChatRequest, action: str, params: dict[str, Any]) -> str:
     """Save an action and its parameters for a button; return the key of the confirmation."""
     row = Confirmation.objects.create(
         key=uuid.uuid4().hex,
         chat=request.chat,
-        act=act,
-        words=params | {"language": translation.get_language()},
+        action=action,
+        params=params | {"language": translation.get_language()},
         created_at=request.now,
         expires_at=request.now + CONFIRM_FOR,
     )
     return row.key
 
 
-def _with_buttons(request: Asked, text: str, act: str, params: dict[str, Any]) -> BotReply:
-    key = _confirmable(request, act, params)
+def _with_buttons(request: ChatRequest, text: str, action: str, params: dict[str, Any]) -> BotReply:
+    key = _confirmable(request, action, params)
     valid = _("The button is good for {seconds} s").format(seconds=CONFIRM_FOR.seconds)
     buttons = [[(_("Do it"), f"yes:{key}"), (_("Leave it"), f"no:{key}")]]
     return BotReply(f"{text}\n{valid}", buttons)
@@ -258,15 +258,15 @@ def _service() -> OrderService:
     return OrderService(factory.broker(), clock.now)
 
 
-def _trade(request: Asked, side: Side) -> BotReply:
+def _trade(request: ChatRequest, side: Side) -> BotReply:
     if len(request.words) < 2:
-        raise Misunderstood(_("Write it as /buy 005930 10; a price or the word market may follow"))
+        raise InvalidCommand(_("Write it as /buy 005930 10; a price or the word market may follow"))
     params = _order_words(request, side)
     draft = _service().draft(_intent(params, "draft"))
     return _with_buttons(request, _question(draft), side.value, params)
 
 
-def _order_words(request: Asked, side: Side) -> dict[str, Any]:
+def _order_words(request: ChatRequest, side: Side) -> dict[str, Any]:
     reading = _reading(request.words)
     at_market = reading.price.lower() in MARKET_WORDS
     default_strategy = "buy_normal" if side is Side.BUY else "sell_profit"
@@ -291,7 +291,7 @@ class Reading:
 def _reading(words: Sequence[str]) -> Reading:
     """Return the reading of an order's words that fits the known stocks: in "KODEX 200 10", 200 belongs to the name.
 
-    A code or a whole name has precedence over the beginning of a name. Raises Misunderstood.
+    A code or a whole name has precedence over the beginning of a name. Raises InvalidCommand.
     """
     splits = [(" ".join(words[:-count]), *words[-count:], "") for count in (1, 2) if len(words) > count]
     exact = [Reading(code, qty, price) for name, qty, price, *_rest in splits if (code := _exact(name))]
@@ -302,7 +302,7 @@ def _reading(words: Sequence[str]) -> Reading:
         return Reading(_by_beginning(name), qty, price)
     if len(exact) > 1:
         names = ", ".join(sorted(reading.code for reading in exact))
-        raise Misunderstood(_("{words} could be {names}: write the code").format(words=" ".join(words), names=names))
+        raise InvalidCommand(_("{words} could be {names}: write the code").format(words=" ".join(words), names=names))
     return exact[0]
 
 
@@ -311,7 +311,7 @@ def _is_figure(text: str) -> bool:
 
 
 def _exact(name: str) -> str:
-    """Return the code of a stock by its code or its whole name; empty if `name` is neither. Raises Misunderstood.
+    """Return the code of a stock by its code or its whole name; empty if `name` is neither. Raises InvalidCommand.
 
     A well-formed code that is not in our table is returned too: the broker decides whether it exists.
     """
@@ -320,18 +320,18 @@ def _exact(name: str) -> str:
     except NotACode:
         return ""
     except ManyStocks as error:
-        raise Misunderstood(explain(error)) from error
+        raise InvalidCommand(explain(error)) from error
 
 
 def _by_beginning(prefix: str) -> str:
-    """Return the code of the only stock whose name begins with `prefix`. Raises Misunderstood."""
+    """Return the code of the only stock whose name begins with `prefix`. Raises InvalidCommand."""
     matches = list(Stock.objects.filter(name__istartswith=prefix)[:6])
     if len(matches) == 1:
         return matches[0].code
     names = ", ".join(f"{stock.name} {stock.code}" for stock in matches)
     if matches:
-        raise Misunderstood(_("{words} could be {names}: write the code").format(words=prefix, names=names))
-    raise Misunderstood(_("no stock is called {words}: write its code, as 005930").format(words=prefix))
+        raise InvalidCommand(_("{words} could be {names}: write the code").format(words=prefix, names=names))
+    raise InvalidCommand(_("no stock is called {words}: write its code, as 005930").format(words=prefix))
 
 
 def _shares(text: str) -> int:
@@ -345,7 +345,7 @@ def _won(text: str) -> int:
 def _whole(text: str, template: str) -> int:
     digits = without_commas(plain(text).removesuffix("주").removesuffix("원"))
     if not digits.isascii() or not digits.isdigit() or len(digits) > 12 or int(digits) < 1:
-        raise Misunderstood(template.format(text=repr(text)))
+        raise InvalidCommand(template.format(text=repr(text)))
     return int(digits)
 
 
@@ -379,9 +379,9 @@ def _question(draft: PricedOrder) -> str:
     return "\n".join(lines)
 
 
-def _cancel(request: Asked) -> BotReply:
+def _cancel(request: ChatRequest) -> BotReply:
     if len(request.words) != 1:
-        raise Misunderstood(_("Write it as /cancel 12 by the broker's number, /cancel #12 by ours, or /cancel all"))
+        raise InvalidCommand(_("Write it as /cancel 12 by the broker's number, /cancel #12 by ours, or /cancel all"))
     if request.words[0].lower() in ALL_WORDS:
         count = TradeOrder.objects.filter(status__in=UNSETTLED, origin=TradeOrder.Origin.AEGIS).count()
         return _with_buttons(
@@ -391,14 +391,14 @@ def _cancel(request: Asked) -> BotReply:
     return _with_buttons(request, _("Cancel {order}?").format(order=_order_line(order)), "CANCEL", {"order": order.pk})
 
 
-def _amend(request: Asked) -> BotReply:
+def _amend(request: ChatRequest) -> BotReply:
     """Offer a button that amends an order. A figure that ends in 주 is a quantity, the first other one the price."""
     order_no, *figures = request.words or [""]
     shares = [figure for figure in figures if figure.endswith("주")]
     others = [figure for figure in figures if not figure.endswith("주")]
     quantities = [*others[1:], *shares]
     if not figures or len(quantities) > 1:
-        raise Misunderstood(
+        raise InvalidCommand(
             _("Write it as /amend #12 70100: the order and its new price, then how many shares move if not all")
         )
     order = find_order(order_no)
@@ -408,15 +408,15 @@ def _amend(request: Asked) -> BotReply:
     )
     preview(order, change)
     params = {"order": order.pk, "price": change.price, "qty": change.qty}
-    return _with_buttons(request, _("Amend {change}?").format(change=wanted(order, change)), "AMEND", params)
+    return _with_buttons(request, _("Amend {change}?").format(change=describe_change(order, change)), "AMEND", params)
 
 
-def _reduce(request: Asked) -> BotReply:
+def _reduce(request: ChatRequest) -> BotReply:
     reason = " ".join(request.words) or _("by Telegram")
     return BotReply(actions.stop_buying(by=request.user, reason=reason).text)
 
 
-def _halt(request: Asked) -> BotReply:
+def _halt(request: ChatRequest) -> BotReply:
     """Change to REDUCING at once, which does no harm, and ask whether to halt sales and stops too."""
     if risk.trading_state() is TradingState.HALTED:
         return BotReply(_("Trading is halted already, and stays so"))
@@ -432,7 +432,7 @@ def _halt(request: Asked) -> BotReply:
     return BotReply("\n".join(lines), [buttons])
 
 
-def _resume(request: Asked) -> BotReply:
+def _resume(request: ChatRequest) -> BotReply:
     reason = " ".join(request.words) or _("by Telegram")
     return _with_buttons(request, _("Trade again?"), "RESUME", {"reason": reason})
 
@@ -444,14 +444,14 @@ def press(data: str, *, chat: int, now: datetime) -> BotReply:
     """Carry out the action of a button, once; a further press is answered with the outcome of the first."""
     choice, _sep, key = data.partition(":")
     row = Confirmation.objects.filter(pk=key, chat=chat).first()
-    with translation.override(row.words.get("language", "ko") if row else "ko"):
+    with translation.override(row.params.get("language", "ko") if row else "ko"):
         if row is None:
             return BotReply(_("This button is not known any more"))
         if (reply := _take(row.pk, is_yes=choice in ("yes", "halt"), now=now)) is not None:
-            return BotReply(_reduce_now(row, now) if (choice, row.act) == ("reduce", "HALT") else reply)
-        text = broke_off()
+            return BotReply(_reduce_now(row, now) if (choice, row.action) == ("reduce", "HALT") else reply)
+        text = failure_text()
         try:
-            text = _carry_out(row, Asked(chat, now))
+            text = _carry_out(row, ChatRequest(chat, now))
         finally:
             Confirmation.objects.filter(pk=row.pk).update(state=State.DONE, answer=text)
         return BotReply(text)
@@ -460,13 +460,13 @@ def press(data: str, *, chat: int, now: datetime) -> BotReply:
 def _reduce_now(row: Confirmation, now: datetime) -> str:
     """Change to REDUCING, as the button says, if trading was resumed meanwhile; a halt stays."""
     if (state := risk.trading_state()) is TradingState.ACTIVE:
-        return actions.stop_buying(by=Asked(row.chat, now).user, reason=row.words["reason"]).text
+        return actions.stop_buying(by=ChatRequest(row.chat, now).user, reason=row.params["reason"]).text
     return (
         _("Only sales pass already") if state is TradingState.REDUCING else _("Trading is halted already, and stays so")
     )
 
 
-def broke_off() -> str:
+def failure_text() -> str:
     """Return the answer for a button whose action raised: an order may have been sent."""
     return _("This failed, and it is unknown how far it was carried out: check /orders before you ask again")
 
@@ -502,18 +502,18 @@ def _under_way(row: Confirmation) -> str:
     return _("It has been under way since the button was first pressed. Do not ask again before /orders shows it")
 
 
-def _carry_out(row: Confirmation, request: Asked) -> str:
+def _carry_out(row: Confirmation, request: ChatRequest) -> str:
     try:
-        return ACTS[row.act](row, request)
+        return ACTIONS[row.action](row, request)
     except OrderDenied as denied:
-        return _("not ordered:") + "\n" + risk.say_all(denied.reasons)
+        return _("not ordered:") + "\n" + risk.denial_texts(denied.reasons)
     except BrokerError as error:
-        return _("not ordered, the broker could not be asked: {error}").format(error=risk.say_error(error))
+        return _("not ordered, the broker could not be asked: {error}").format(error=risk.error_text(error))
 
 
-def _place(row: Confirmation, request: Asked) -> str:
-    order = _service().place(_intent(row.words, row.key))
-    actions.log_act(request.user, order, _("ordered by Telegram"))
+def _place(row: Confirmation, request: ChatRequest) -> str:
+    order = _service().place(_intent(row.params, row.key))
+    actions.log_action(request.user, order, _("ordered by Telegram"))
     if order.state is Status.UNKNOWN:
         template = _("outcome unknown, it is being looked up; do not order again: {line}")
     elif order.state is Status.REJECTED:
@@ -523,32 +523,32 @@ def _place(row: Confirmation, request: Asked) -> str:
     return template.format(line=_order_line(order))
 
 
-def _cancel_now(row: Confirmation, request: Asked) -> str:
-    pk = row.words["order"]
+def _cancel_now(row: Confirmation, request: ChatRequest) -> str:
+    pk = row.params["order"]
     if pk is None:
         return "\n".join(result.text for result in actions.cancel_all(by=request.user))
     return actions.cancel(TradeOrder.objects.get(pk=pk), by=request.user).text
 
 
-def _amend_now(row: Confirmation, request: Asked) -> str:
-    change = OrderChange(row.words["price"], row.words["qty"])
-    return actions.amend(TradeOrder.objects.get(pk=row.words["order"]), change, by=request.user).text
+def _amend_now(row: Confirmation, request: ChatRequest) -> str:
+    change = OrderChange(row.params["price"], row.params["qty"])
+    return actions.amend(TradeOrder.objects.get(pk=row.params["order"]), change, by=request.user).text
 
 
-def _resume_now(row: Confirmation, request: Asked) -> str:
-    return actions.switch_to(TradingState.ACTIVE, by=request.user, reason=row.words["reason"]).text
+def _resume_now(row: Confirmation, request: ChatRequest) -> str:
+    return actions.switch_to(TradingState.ACTIVE, by=request.user, reason=row.params["reason"]).text
 
 
-def _halt_now(row: Confirmation, request: Asked) -> str:
-    return actions.switch_to(TradingState.HALTED, by=request.user, reason=row.words["reason"]).text
+def _halt_now(row: Confirmation, request: ChatRequest) -> str:
+    return actions.switch_to(TradingState.HALTED, by=request.user, reason=row.params["reason"]).text
 
 
-def _decide_now(row: Confirmation, request: Asked) -> str:
-    order = TradeOrder.objects.get(pk=row.words["order"])
-    return actions.decide(order, row.words["order_no"] or None, by=request.user).text
+def _decide_now(row: Confirmation, request: ChatRequest) -> str:
+    order = TradeOrder.objects.get(pk=row.params["order"])
+    return actions.decide(order, row.params["order_no"] or None, by=request.user).text
 
 
-ACTS: dict[str, Callable[[Confirmation, Asked], str]] = {
+ACTIONS: dict[str, Callable[[Confirmation, ChatRequest], str]] = {
     Side.BUY.value: _place,
     Side.SELL.value: _place,
     "AMEND": _amend_now,
@@ -559,15 +559,15 @@ ACTS: dict[str, Callable[[Confirmation, Asked], str]] = {
 }
 
 
-def _buy(request: Asked) -> BotReply:
+def _buy(request: ChatRequest) -> BotReply:
     return _trade(request, Side.BUY)
 
 
-def _sell(request: Asked) -> BotReply:
+def _sell(request: ChatRequest) -> BotReply:
     return _trade(request, Side.SELL)
 
 
-_TABLE: Sequence[tuple[str, str, Callable[[Asked], BotReply]]] = (
+_TABLE: Sequence[tuple[str, str, Callable[[ChatRequest], BotReply]]] = (
     ("잔고", "balance", _balance),
     ("주문", "orders", _orders),
     ("미체결", "open", _open),

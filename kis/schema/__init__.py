@@ -40,20 +40,20 @@ class Unit(StrEnum):
     UNSTATED = "unstated"  # the broker does not say
 
 
-def text(value: str) -> str:
+def to_text(value: str) -> str:
     return "" if value in NOTHING else value
 
 
-def flag(value: str) -> bool:
+def to_bool(value: str) -> bool:
     return value == "Y"
 
 
-def whole(value: str) -> int | None:
+def to_int(value: str) -> int | None:
     """Return a whole number, None for an empty value. Raises ValueError."""
     return None if value in NOTHING else int(value)
 
 
-def number(value: str) -> Decimal | None:
+def to_decimal(value: str) -> Decimal | None:
     """Return a number, None for an empty value. Raises ValueError."""
     if value in NOTHING:
         return None
@@ -80,10 +80,10 @@ _EXACT = (Unit.WON_EXACT, Unit.POINTS, Unit.PERCENT, Unit.FOREIGN, Unit.UNSTATED
 NUMBERS = (*_WHOLE, *_EXACT)
 CONVERTERS: Mapping[Unit, Callable[[str], Any]] = MappingProxyType(
     {
-        **dict.fromkeys((Unit.TEXT, Unit.HHMMSS, Unit.DATE), text),
-        Unit.FLAG: flag,
-        **dict.fromkeys(_WHOLE, whole),
-        **dict.fromkeys(_EXACT, number),
+        **dict.fromkeys((Unit.TEXT, Unit.HHMMSS, Unit.DATE), to_text),
+        Unit.FLAG: to_bool,
+        **dict.fromkeys(_WHOLE, to_int),
+        **dict.fromkeys(_EXACT, to_decimal),
     }
 )
 

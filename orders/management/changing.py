@@ -10,7 +10,7 @@ from aegis.requests import CANCEL_REPORT_AFTER, RequestedBy, RequestKind, Reques
 from infra import clock
 from kis.factory import broker
 from orders import risk
-from orders.amend import describe
+from orders.amend import describe_amend
 from orders.models import TradeOrder
 from orders.pretrade import PricedOrder
 from orders.service import OrderDenied, OrderService
@@ -28,7 +28,7 @@ class OrderChange:
 
 
 @dataclass(frozen=True, slots=True)
-class Changed:
+class AmendResult:
     """The result of an amend. `text` is for the operator; `code` is stable, and empty on success.
 
     `row` is the new order of the amend, or the order itself if it was reduced.
@@ -52,7 +52,7 @@ def preview(order: TradeOrder, change: OrderChange) -> PricedOrder | None:
     return OrderService(broker(), clock.now).preview_amend(order, price=change.price, qty=change.qty)
 
 
-def wanted(order: TradeOrder, change: OrderChange) -> str:
+def describe_change(order: TradeOrder, change: OrderChange) -> str:
     """Return the description of a change, in one line."""
     head = f"#{order.pk} {order.stock_name} ({order.stock_code}) {order.get_order_type_display()}"
     if change.price is None:
@@ -68,19 +68,19 @@ def wanted(order: TradeOrder, change: OrderChange) -> str:
     )
 
 
-def amend(order: TradeOrder, change: OrderChange, *, who: str) -> Changed:
+def amend(order: TradeOrder, change: OrderChange, *, who: str) -> AmendResult:
     """Amend an open order for the operator `who` and return the result."""
     service, open_qty = OrderService(broker(), clock.now), order.open_qty
     try:
         row = service.amend(order, price=change.price, qty=change.qty, by=RequestedBy.OPERATOR, who=who)
     except OrderDenied as error:
-        return Changed("DENIED", _not_amended(order, risk.say_all(error.reasons)))
+        return AmendResult("DENIED", _not_amended(order, risk.denial_texts(error.reasons)))
     except Refused as error:
         advice = _("look at the order first: it may have filled")
-        return Changed("NOT_AMENDED", _not_amended(order, risk.say_error(error), advice), broker_code=error.code)
+        return AmendResult("NOT_AMENDED", _not_amended(order, risk.error_text(error), advice), broker_code=error.code)
     except BrokerError as error:
         advice = _("nothing was sent: try again")
-        return Changed("NOT_AMENDED", _not_amended(order, risk.say_error(error), advice), broker_code=error.code)
+        return AmendResult("NOT_AMENDED", _not_amended(order, risk.error_text(error), advice), broker_code=error.code)
     if row.pk == order.pk:
         return _reduced(row, open_qty, change.qty or 0)
     return _moved(order, row)
@@ -91,25 +91,25 @@ def _not_amended(order: TradeOrder, reason: str, advice: str = "") -> str:
     return f"{text}; {advice}" if advice else text
 
 
-def _moved(order: TradeOrder, row: TradeOrder) -> Changed:
-    line = describe(order, row)
+def _moved(order: TradeOrder, row: TradeOrder) -> AmendResult:
+    line = describe_amend(order, row)
     if row.state is Status.REJECTED:
         advice = _("look at the order first: it may have filled")
-        return Changed("REFUSED", _not_amended(order, row.refusal, advice), row)
+        return AmendResult("REFUSED", _not_amended(order, row.refusal, advice), row)
     if row.state is Status.UNKNOWN:
         template = _("amend without an answer: {line}. It is being looked up: neither amend nor order it again")
-        return Changed("UNKNOWN", template.format(line=line), row)
+        return AmendResult("UNKNOWN", template.format(line=line), row)
     template = _("amend sent: {line}. How many shares it moved is known once the broker's list shows it")
-    return Changed("", template.format(line=line), row)
+    return AmendResult("", template.format(line=line), row)
 
 
-def _reduced(order: TradeOrder, open_qty: int, qty: int) -> Changed:
+def _reduced(order: TradeOrder, open_qty: int, qty: int) -> AmendResult:
     params = {"pk": order.pk, "taken": open_qty - qty, "qty": qty}
     if _has_no_answer(order):
         template = _("cancel of {taken:,} shares of #{pk} without an answer: it is being looked up, do not repeat it")
-        return Changed("UNKNOWN", template.format(**params), order)
+        return AmendResult("UNKNOWN", template.format(**params), order)
     template = _("cancel of {taken:,} shares of #{pk} sent: {qty:,} stay open once the broker's list confirms it")
-    return Changed("", template.format(**params), order)
+    return AmendResult("", template.format(**params), order)
 
 
 def _has_no_answer(order: TradeOrder) -> bool:

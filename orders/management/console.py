@@ -107,11 +107,11 @@ class DeskCommand(BaseCommand):
         try:
             return self.tell(**options)
         except OrderDenied as error:
-            lines = "\n".join(f"  - {risk.say(reason)}" for reason in error.reasons)
+            lines = "\n".join(f"  - {risk.denial_text(reason)}" for reason in error.reasons)
             reasons = [serializers.reason(reason) for reason in error.reasons]
             raise Failure("DENIED", _("not ordered:") + "\n" + lines, shape={"reasons": reasons}) from error
         except BrokerError as error:
-            message = _("the broker could not be asked: {error}").format(error=risk.say_error(error))
+            message = _("the broker could not be asked: {error}").format(error=risk.error_text(error))
             raise Failure("BROKER", message, shape={"broker_code": error.code}) from error
 
     def _print(self, name: str, exit_code: int, shape: Mapping[str, Any]) -> None:
@@ -183,7 +183,7 @@ def find_order(number: str) -> TradeOrder:
     return rows[0]
 
 
-def describe(order: TradeOrder) -> str:
+def describe_order(order: TradeOrder) -> str:
     """Return the description of an order, in one line."""
     price = f"{order.price:,}" if order.price else _("market price")
     return _("{name} ({code}) {side} {qty:,} shares at {price}, {market} {kind}, number {number}, {status}").format(
@@ -199,7 +199,7 @@ def describe(order: TradeOrder) -> str:
     )
 
 
-def wanted_by(order: TradeOrder) -> str:
+def strategy_suffix(order: TradeOrder) -> str:
     """Return an order's strategy id as the end of a line, empty if it has none."""
     return _(", for {strategy_id}").format(strategy_id=order.strategy_id) if order.strategy_id else ""
 

@@ -7,13 +7,13 @@ from typing import Any
 from django.db import DatabaseError
 from django.utils.translation import gettext as _
 
-from aegis.risk import TradingState
+from aegis.trading_state import TradingState
 from infra import clock
 from orders import kill_switch, serializers
 from orders.management.console import CommandOutput, DeskCommand, Failure, add_confirmation, confirm, who
 
 
-def say_armed(to: TradingState) -> None:
+def print_armed_stops(to: TradingState) -> None:
     """Print to standard error how many stops are armed and what happens to them, before the state changes.
 
     It is printed without a confirmation too. A database error is printed and does not prevent the change.
@@ -44,7 +44,7 @@ class SwitchCommand(DeskCommand):
         if to is TradingState.HALTED and not (options["yes"] or options["json"]) and sys.stdin.isatty():
             to = self._ask_state()
         elif to is not TradingState.ACTIVE:
-            say_armed(to)
+            print_armed_stops(to)
         change = kill_switch.set_state(to, by=who(), reason=" ".join(options["reason"]), at=clock.now())
         text = _("the trading state is {state}; it was {before}").format(
             state=change.get_to_state_display(), before=change.get_from_state_display()
@@ -53,7 +53,7 @@ class SwitchCommand(DeskCommand):
 
     def _ask_state(self) -> TradingState:
         """Ask the operator for REDUCING or HALTED. Raises Failure if the answer is neither."""
-        say_armed(TradingState.HALTED)
+        print_armed_stops(TradingState.HALTED)
         sys.stderr.write(_("type reduce to allow only sales (recommended), halt to allow no orders: "))
         sys.stderr.flush()
         state = {"reduce": TradingState.REDUCING, "halt": TradingState.HALTED}.get(sys.stdin.readline().strip())

@@ -22,7 +22,7 @@ from orders.management.console import (
     Failure,
     add_confirmation,
     confirm,
-    describe,
+    describe_order,
     service,
     stock_code,
 )
@@ -36,7 +36,7 @@ def shares(text: str) -> int:
     return whole(text, _("quantity {text} is not a whole number of shares above zero: write it as 10"))
 
 
-def won(text: str) -> int:
+def parse_won(text: str) -> int:
     """Read a price in won from the command line; commas are allowed."""
     return whole(text, _("price {text} is not a whole number of won above zero: write it as 52000"))
 
@@ -124,7 +124,7 @@ class TradeCommand(DeskCommand):
         group = parser.add_mutually_exclusive_group()
         group.add_argument("--strategy", choices=self.strategies, default="", help=_("how the price is chosen"))
         group.add_argument(
-            "--price", type=won, help=_("limit price in won; such an order is not chased unless asked to")
+            "--price", type=parse_won, help=_("limit price in won; such an order is not chased unless asked to")
         )
         group.add_argument("--at-market", action="store_true", help=_("at market; on NXT at the best opposite quote"))
         parser.add_argument(
@@ -141,7 +141,7 @@ class TradeCommand(DeskCommand):
             "--kind", type=kind, metavar="CODE", help=_("order code, as 11 or limit_ioc; by default the hour decides")
         )
         parser.add_argument(
-            "--trigger", type=won, default=0, metavar="WON", help=_("trigger price of a stop-limit order")
+            "--trigger", type=parse_won, default=0, metavar="WON", help=_("trigger price of a stop-limit order")
         )
         if self.side is Side.BUY:
             stop = parser.add_argument_group(_("stops that each fill arms, for the shares filled"))
@@ -166,8 +166,8 @@ class TradeCommand(DeskCommand):
         intent = self._intent(options)
         if options["dry_run"]:
             draft = service().draft(intent)
-            lines = [_preview_line(draft), *([risk.say(draft.changed)] if draft.changed else [])]
-            return CommandOutput({"dry_run": True, "draft": serializers.draft(draft)}, lines)
+            lines = [_preview_line(draft), *([risk.denial_text(draft.changed)] if draft.changed else [])]
+            return CommandOutput({"dry_run": True, "draft": serializers.priced_order(draft)}, lines)
         confirm(self.name, yes=options["yes"], about=lambda: _preview_line(service().draft(intent)))
         return _result(service().place(intent))
 
@@ -238,7 +238,7 @@ def _preview_line(draft: PricedOrder) -> str:
 
 
 def _result(order: TradeOrder) -> CommandOutput:
-    line, shape = describe(order), {"order": serializers.order(order)}
+    line, shape = describe_order(order), {"order": serializers.order(order)}
     if order.state is Status.REJECTED:
         raise Failure("REFUSED", _("refused: {line}: {why}").format(line=line, why=order.refusal), shape=shape)
     if order.state is Status.UNKNOWN:

@@ -78,7 +78,7 @@ class BadCommand(Exception):
     """A command that cannot be executed. The message names the field, its value and the valid values."""
 
 
-Answer = dict[str, Any]
+CommandResult = dict[str, Any]
 
 
 class ControlApi:
@@ -106,13 +106,13 @@ class ControlApi:
             return _json({"error": f"{request.method} {request.path} is no command", "commands": HELP}, 404)
         return _json(result, 200)
 
-    def carry_out(self, method: str, path: str, query: dict[str, str], body: dict[str, Any]) -> Answer | None:
+    def carry_out(self, method: str, path: str, query: dict[str, str], body: dict[str, Any]) -> CommandResult | None:
         """Run the command of a path and return its answer, None if there is no such command. Raises BadCommand."""
         parts = path.strip("/").split("/")[1:]
         now = clock.now()
         if method == "GET" and not parts:
             return {"commands": HELP}
-        commands: dict[tuple[str, str], Callable[[], Answer]] = {
+        commands: dict[tuple[str, str], Callable[[], CommandResult]] = {
             ("GET", "ledger"): lambda: self.ledger(query.get("account", ""), now),
             ("GET", "events"): lambda: self._events(query.get("since", "0")),
             ("POST", "trades"): lambda: self._keep_trades(body),
@@ -132,28 +132,28 @@ class ControlApi:
         command = commands.get((method, parts[0] if parts else ""))
         return command() if command else None
 
-    def ledger(self, account: str, now: datetime) -> Answer:
+    def ledger(self, account: str, now: datetime) -> CommandResult:
         self._firm.advance(now)
-        return self._firm.exchange.ledger_of(_read_account(account))
+        return self._firm.exchange.account_report(_read_account(account))
 
-    def _events(self, since: str) -> Answer:
+    def _events(self, since: str) -> CommandResult:
         if not since.isdigit():
             raise BadCommand(f"since={since!r}: a number of an event, 0 or more, is needed")
         return {"events": self._firm.exchange.ledger.events()[int(since) :]}
 
-    def _keep_trades(self, body: dict[str, Any]) -> Answer:
+    def _keep_trades(self, body: dict[str, Any]) -> CommandResult:
         is_recorded = _read_bool("keep", body.get("keep"))
         for venue in self._firm.exchange.venues.values():
             venue.tape.log = [] if is_recorded else None
         return {"keep": is_recorded}
 
-    def _trades(self, code: str, market: str) -> Answer:
+    def _trades(self, code: str, market: str) -> CommandResult:
         venue = next((v for (c, m), v in self._firm.exchange.venues.items() if (c, m.value) == (code, market)), None)
         if venue is None:
             raise BadCommand(f"code {code!r} is not listed on market {market!r} here")
         return {"trades": [(at.isoformat(), price, qty) for at, price, qty in venue.tape.log or ()]}
 
-    def _quote(self, code: str, body: dict[str, Any], now: datetime) -> Answer:
+    def _quote(self, code: str, body: dict[str, Any], now: datetime) -> CommandResult:
         if code not in self._firm.exchange.listed:
             raise BadCommand(f"code {code!r} is not listed here; listed are {', '.join(self._firm.exchange.listed)}")
         self._firm.advance(now)
@@ -164,7 +164,7 @@ class ControlApi:
         if "step" in body:
             self.step(body["step"], now)
         if "halt" in body:
-            self._firm.clockwork.halt(code, _read_bool("halt", body["halt"]), now)
+            self._firm.session_clock.halt(code, _read_bool("halt", body["halt"]), now)
         if "vi" in body:
             self._interrupt(code, body["vi"], now)
         venue = self._firm.exchange.venue(code)
@@ -176,7 +176,7 @@ class ControlApi:
             "bids": venue.book.depth(Side.BUY, 10),
         }
 
-    def _market(self, body: dict[str, Any], now: datetime) -> Answer:
+    def _market(self, body: dict[str, Any], now: datetime) -> CommandResult:
         action = next((name for name in ("halt", "resume") if name in body), "")
         codes = _OPERATIONS.get(str(body.get(action)))
         if codes is None:
@@ -184,7 +184,7 @@ class ControlApi:
         self._firm.advance(now)
         operation = codes[action == "resume"]
         stops_all = body[action] == "circuit_breaker"
-        self._firm.clockwork.stop_market(operation, now, halted=action == "halt" if stops_all else None)
+        self._firm.session_clock.set_market_operation(operation, now, halted=action == "halt" if stops_all else None)
         return {"operation": operation, "halted": len(self._firm.exchange.world.halted)}
 
     def set_price(self, code: str, price: Any, now: datetime) -> None:
@@ -197,7 +197,7 @@ class ControlApi:
         if not ticks.is_on_tick(price, instrument):
             valid_price = ticks.adjust_price_to_tick(price, "down", instrument)
             raise BadCommand(f"price {price} is not on the tick grid; {valid_price} is")
-        self._firm.clockwork.set_price(code, price, now)
+        self._firm.session_clock.set_price(code, price, now)
 
     def _freeze(self, code: str, frozen: Any, now: datetime) -> None:
         self._firm.exchange.record("freeze", now, code=code, frozen=_read_bool("freeze", frozen))
@@ -205,41 +205,41 @@ class ControlApi:
     def _interrupt(self, code: str, kind: Any, now: datetime) -> None:
         if kind not in _INTERRUPTIONS:
             raise BadCommand(f'vi {kind!r}: "static" or "dynamic" is needed')
-        if not self._firm.clockwork.interrupt(code, _INTERRUPTIONS[kind], now):
+        if not self._firm.session_clock.interrupt(code, _INTERRUPTIONS[kind], now):
             raise BadCommand(f"vi {kind!r}: {code} does not trade continuously at {now:%H:%M:%S}")
 
-    def _basis(self, body: dict[str, Any]) -> Answer:
+    def _basis(self, body: dict[str, Any]) -> CommandResult:
         percent = body.get("percent")
         if percent is not None and (isinstance(percent, bool) or not isinstance(percent, int | float)):
             raise BadCommand(f"percent {percent!r}: a number, or null, is needed")
-        self._firm.macro.basis_percent = percent
+        self._firm.index_model.basis_percent = percent
         return {"percent": percent}
 
     def step(self, count: Any, now: datetime) -> None:
         """Let the crowd act `count` times. Raises BadCommand."""
         if not isinstance(count, int) or isinstance(count, bool) or not 0 < count <= 10_000:
             raise BadCommand(f"step {count!r}: a number from 1 to 10000 is needed")
-        self._firm.clockwork.step(count, now)
+        self._firm.session_clock.step(count, now)
 
-    def _fault(self, body: dict[str, Any], now: datetime) -> Answer:
+    def _fault(self, body: dict[str, Any], now: datetime) -> CommandResult:
         faults = self._firm.faults
         if "clear" in body:
             faults.clear(None if body["clear"] is True else body["clear"])
-            return {"active": [fault.words() for fault in faults.active()]}
+            return {"active": [fault.as_dict() for fault in faults.active()]}
         try:
             fault = faults.add(body)
         except BadFault as error:
             raise BadCommand(str(error)) from None
         if fault.point == NOW:
             self._apply_now(fault, now)
-        return fault.words()
+        return fault.as_dict()
 
     def _apply_now(self, fault: Fault, now: datetime) -> None:
         """Apply a fault that acts at once. `balance_lag` stays in force; the others end."""
         exchange = self._firm.exchange
-        fault.struck += 1
+        fault.strikes += 1
         if fault.name == "balance_lag":
-            exchange.shown = deepcopy(exchange.world.accounts)
+            exchange.lagging_accounts = deepcopy(exchange.world.accounts)
             return
         if fault.name == "drop_sockets":
             self._feed.cut()
@@ -249,17 +249,17 @@ class ControlApi:
                 exchange.record(event, now, token=token.text)
         self._firm.faults.clear(fault.number)
 
-    def _order(self, body: dict[str, Any], now: datetime) -> Answer:
+    def _order(self, body: dict[str, Any], now: datetime) -> CommandResult:
         """Place, cancel or amend an external order, as the customer does in the broker's own app."""
         account = _read_account(str(body.get("account", "")))
         self._firm.advance(now)
         try:
             if "cancel" in body or "amend" in body:
-                order = self._firm.desk.change(self._change(account, body), now)
+                order = self._firm.order_entry.change(self._change(account, body), now)
             else:
-                order = self._firm.desk.place(_new_order(account, body), now)
+                order = self._firm.order_entry.place(_new_order(account, body), now)
         except RequestRefused as error:
-            refusal = error.words(is_paper=self._firm.settings.is_paper)
+            refusal = error.fields(is_paper=self._firm.settings.is_paper)
             raise BadCommand(f"the desk refuses: {refusal.msg1} ({refusal.msg_cd}, {error})") from None
         return {"number": f"{order.number:010d}", "status": order.status, "filled": order.filled}
 
@@ -284,32 +284,32 @@ class ControlApi:
             kind=order.kind,
             quantity=quantity,
             price=_read_int(body, "price") if needs_price else 0,
-            everything="quantity" not in body,
+            is_whole_rest="quantity" not in body,
             tag=_EXTERNAL,
         )
 
-    def _keys(self, body: dict[str, Any]) -> Answer:
+    def _keys(self, body: dict[str, Any]) -> CommandResult:
         if not isinstance(body.get("key"), str) or not body["key"]:
             raise BadCommand("key: an app key, a text of one character or more, is needed")
         key = key_of(body["key"])
         if "revoked" in body:
-            self._firm.gate.revoke_key(key, revoked=_read_bool("revoked", body["revoked"]))
+            self._firm.gateway.revoke_key(key, revoked=_read_bool("revoked", body["revoked"]))
         if "occupied" in body:
             self._feed.occupy(key, occupied=_read_bool("occupied", body["occupied"]))
         if "hts_id" in body:
             self._firm.exchange.link_hts(str(body["hts_id"]), key)
         if body.get("drop") or body.get("revoked"):
             self._feed.hang_up(key)
-        return {"revoked": self._firm.gate.is_revoked(key), "sessions": self._feed.sessions_of(key)}
+        return {"revoked": self._firm.gateway.is_revoked(key), "sessions": self._feed.sessions_of(key)}
 
-    def _printing(self, body: dict[str, Any]) -> Answer:
+    def _printing(self, body: dict[str, Any]) -> CommandResult:
         try:
-            self._firm.printing = self._firm.printing.changed(body)
+            self._firm.printing = self._firm.printing.with_modes(body)
         except BadPrinting as error:
             raise BadCommand(str(error)) from None
         return asdict(self._firm.printing)
 
-    def _shares(self, body: dict[str, Any], now: datetime) -> Answer:
+    def _shares(self, body: dict[str, Any], now: datetime) -> CommandResult:
         """Change a holding without a trade: a split, a bonus issue, a transfer."""
         account, code = _read_account(str(body.get("account", ""))), str(body.get("code", ""))
         self._firm.advance(now)
@@ -329,7 +329,7 @@ class ControlApi:
         exchange.record("shares", now, account=account, code=code, quantity=quantity, cost=cost)
         return {"account": account, "code": code, "quantity": quantity, "before": before}
 
-    def _clock(self, body: dict[str, Any]) -> Answer:
+    def _clock(self, body: dict[str, Any]) -> CommandResult:
         try:
             moment = datetime.fromisoformat(str(body.get("now")))
         except ValueError:
@@ -346,7 +346,7 @@ class ControlApi:
         self._firm.advance(clock.now())
         return {"now": clock.now().isoformat(), "speed": speed}
 
-    def _reset(self, body: dict[str, Any], now: datetime) -> Answer:
+    def _reset(self, body: dict[str, Any], now: datetime) -> CommandResult:
         seed = body.get("seed", self._firm.settings.seed)
         if not isinstance(seed, int):
             raise BadCommand(f"seed {seed!r}: a whole number is needed")

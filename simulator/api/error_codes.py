@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
+class RefusalFields:
     """The error fields of a reply and its HTTP status."""
 
     rt_cd: str
@@ -20,39 +20,39 @@ class Words:
 
 
 class RequestRefused(Exception):
-    """A request that the broker refuses. `name` is the simulator's name of the error, a key of `TABLE`."""
+    """A request that the broker refuses. `name` is the simulator's name of the error, a key of `REFUSALS`."""
 
     def __init__(self, name: str, detail: str = "") -> None:
         super().__init__(f"{name} {detail}".strip())
         self.name = name
         self.detail = detail
 
-    def words(self, *, is_paper: bool) -> Words:
-        live, paper = TABLE[self.name]
+    def fields(self, *, is_paper: bool) -> RefusalFields:
+        live, paper = REFUSALS[self.name]
         refusal = paper if is_paper and paper else live
-        return Words(refusal.rt_cd, refusal.msg_cd, refusal.msg1.format(detail=self.detail), refusal.status)
+        return RefusalFields(refusal.rt_cd, refusal.msg_cd, refusal.msg1.format(detail=self.detail), refusal.status)
 
 
-def _live(code: str, text: str) -> Words:
-    return Words("7", code, text)
+def _live(code: str, text: str) -> RefusalFields:
+    return RefusalFields("7", code, text)
 
 
-def _paper(code: str, text: str) -> Words:
-    return Words("1", code, f"모의투자 {text}")
+def _paper(code: str, text: str) -> RefusalFields:
+    return RefusalFields("1", code, f"모의투자 {text}")
 
 
-def _gateway(code: str, text: str) -> Words:
-    return Words("1", code, text, 500)
+def _gateway(code: str, text: str) -> RefusalFields:
+    return RefusalFields("1", code, text, 500)
 
 
-def _query(code: str, text: str, rt_cd: str = "2") -> Words:
-    return Words(rt_cd, code, text)
+def _query(code: str, text: str, rt_cd: str = "2") -> RefusalFields:
+    return RefusalFields(rt_cd, code, text)
 
 
 _NOT_DONE = "주문처리가 안되었습니다"
 
 # name: (live, paper); without a paper row both are the same
-TABLE: Mapping[str, tuple[Words, Words | None]] = MappingProxyType(
+REFUSALS: Mapping[str, tuple[RefusalFields, RefusalFields | None]] = MappingProxyType(
     {
         # the gateway
         "app key missing": (_gateway("EGW00102", "AppKey는 필수입니다."), None),

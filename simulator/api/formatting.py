@@ -16,7 +16,7 @@ def fixed(value: float | Decimal, places: int) -> str:
     return text[1:] if text.startswith("-") and not text.strip("-0.") else text
 
 
-def percent(part: float, whole: float, places: int = 2) -> str:
+def percent_of(part: float, whole: float, places: int = 2) -> str:
     """Return `part` of `whole` in percent, 0 if `whole` is 0."""
     return fixed(part / whole * 100 if whole else 0.0, places)
 
@@ -30,6 +30,6 @@ def sign(price: int, base: int, lowest: int, highest: int) -> str:
     return "3"
 
 
-def against(price: float, reference: float) -> str:
+def change_sign(price: float, reference: float) -> str:
     """Return the sign of a price against a reference: 2 up, 3 flat, 5 down."""
     return "2" if price > reference else "5" if price < reference else "3"

@@ -34,7 +34,7 @@ def key_of(app_key: str) -> str:
     return sha256(app_key.encode()).hexdigest()[:16]
 
 
-class Gate:
+class Gateway:
     """Access tokens, approval keys and the call limit of one server."""
 
     def __init__(self, exchange: Exchange, *, calls_per_second: int) -> None:
@@ -44,7 +44,7 @@ class Gate:
         self._secrets: dict[str, str] = {}
         self._revoked: set[str] = set()
 
-    def owns(self, key: str, secret: str) -> bool:
+    def accepts_secret(self, key: str, secret: str) -> bool:
         """Return whether `secret` is the first secret that the app key was used with."""
         return self._secrets.setdefault(key, key_of(secret)) == key_of(secret)
 
@@ -62,7 +62,7 @@ class Gate:
             if now - self._last_asked(newest) < ISSUE_GAP:
                 raise IssueRefused("EGW00133", "접근토큰 발급 잠시 후 다시 시도하세요(1분당 1회)")
             if now - newest.issued_at < SAME_TOKEN and not newest.revoked and now < newest.expires_at:
-                newest.asked_at = now
+                newest.last_requested_at = now
                 return newest
         # the broker's token is a signed JWT of about this length; this one is random
         text = f"eyJ{secrets.token_urlsafe(240)}"
@@ -71,7 +71,7 @@ class Gate:
         return self._exchange.world.tokens[text]
 
     def _last_asked(self, token: IssuedToken) -> datetime:
-        return token.asked_at or token.issued_at
+        return token.last_requested_at or token.issued_at
 
     def revoke_token(self, text: str, now: datetime) -> None:
         """Revoke a token. Raises IssueRefused if it was never issued."""

@@ -37,7 +37,7 @@ class Printing:
     closed: Literal["cancelled", "open"] = "cancelled"
     unpriced: Literal["standing", "zero"] = "standing"
 
-    def changed(self, modes: Mapping[str, Any]) -> "Printing":
+    def with_modes(self, modes: Mapping[str, Any]) -> "Printing":
         """Return these modes with the given ones replaced. Raises BadPrinting."""
         for name, value in modes.items():
             if name not in CHOICES:

@@ -29,18 +29,18 @@ class MasterFile:
 
     name: str
     tail: int
-    halted_at: int
+    halted_offset: int
     digit: str
 
 
 # UNVERIFIED: the boards' digits in sector codes; a first download settles them
 FILES = {
-    Board.KOSPI: MasterFile("kospi_code.mst", tail=227, halted_at=60, digit="0"),
-    Board.KOSDAQ: MasterFile("kosdaq_code.mst", tail=221, halted_at=55, digit="1"),
+    Board.KOSPI: MasterFile("kospi_code.mst", tail=227, halted_offset=60, digit="0"),
+    Board.KOSDAQ: MasterFile("kosdaq_code.mst", tail=221, halted_offset=55, digit="1"),
 }
 
 
-def published(name: str, halted: Collection[str]) -> bytes | None:
+def file_content(name: str, halted: Collection[str]) -> bytes | None:
     """Return a file by its name, None if there is no such file. `halted` stocks are marked as halted."""
     if name == f"{SECTORS_FILE}.zip":
         return _zipped(
@@ -67,7 +67,7 @@ def _line(row: ListedStock, file: MasterFile, is_halted: bool) -> str:
     tail = bytearray(b"0" * file.tail)
     tail[GROUP] = GROUP_OF[row.instrument].encode()
     tail[SECTOR] = _sectors().get((file.digit, row.sector), NO_SECTOR).encode()
-    tail[file.halted_at : file.halted_at + 1] = b"Y" if is_halted else b"N"
+    tail[file.halted_offset : file.halted_offset + 1] = b"Y" if is_halted else b"N"
     return f"{row.code:<9}KR7{row.code}003{_padded(row.name)}{tail.decode()}"
 
 

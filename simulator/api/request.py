@@ -12,7 +12,7 @@ from simulator.broker import Firm
 Body = dict[str, Any]
 Row = TypeVar("Row")
 
-QUOTED = ("0", "MCA00000", "정상처리 되었습니다.")
+QUOTATION_SUCCESS = ("0", "MCA00000", "정상처리 되었습니다.")
 _FOUND = ("KIOK0510", "조회가 완료되었습니다")
 _MORE = ("KIOK0500", "조회가 계속됩니다..다음버튼을 Click 하십시오.")
 _NOTHING = ("KIOK0560", "조회할 내용이 없습니다")
@@ -93,16 +93,16 @@ class Call:
         return int(text)
 
 
-def quoted(**outputs: Any) -> ApiReply:
+def quotation_reply(**outputs: Any) -> ApiReply:
     """Return the successful reply of a quotation."""
-    rt_cd, msg_cd, msg1 = QUOTED
+    rt_cd, msg_cd, msg1 = QUOTATION_SUCCESS
     return ApiReply({**outputs, "rt_cd": rt_cd, "msg_cd": msg_cd, "msg1": msg1})
 
 
-def found(call: Call, *, more: bool = False, nothing: bool = False, **outputs: Any) -> ApiReply:
+def account_reply(call: Call, *, has_more: bool = False, is_empty: bool = False, **outputs: Any) -> ApiReply:
     """Return the successful reply of an account query. Its text is padded to 80 bytes."""
     rows = (_PAPER_MORE, _PAPER_NOTHING, _PAPER_FOUND) if call.is_paper else (_MORE, _NOTHING, _FOUND)
-    msg_cd, msg1 = rows[0] if more else rows[1] if nothing else rows[2]
+    msg_cd, msg1 = rows[0] if has_more else rows[1] if is_empty else rows[2]
     return ApiReply({**outputs, "rt_cd": "0", "msg_cd": msg_cd, "msg1": padded(msg1, 80)})
 
 
@@ -134,6 +134,6 @@ def page(
     return ReplyPage(page_rows, "", "D")
 
 
-def contexts(query_key: str, cursor: str) -> Body:
+def continuation_fields(query_key: str, cursor: str) -> Body:
     """Return the two continuation fields, in lower case and padded as the broker sends them."""
     return {"ctx_area_fk100": padded(query_key, PAGE_KEY), "ctx_area_nk100": padded(cursor, PAGE_KEY)}

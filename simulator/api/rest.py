@@ -14,7 +14,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from simulator.api.catalogue import BY_PATH
-from simulator.api.error_codes import RequestRefused, Words
+from simulator.api.error_codes import RefusalFields, RequestRefused
 from simulator.api.gateway import IssueRefused, key_of
 from simulator.api.request import ApiReply, Body, Call, Operation
 from simulator.broker import Firm
@@ -23,14 +23,14 @@ from simulator.faults.injection import (
     RawAnswer,
     RefusalOverride,
     ResponseOverride,
-    after,
-    before,
+    apply_after,
+    apply_before,
+    apply_during,
+    change_rows,
     codes_in,
-    during,
-    spoil_rows,
-    spoils_before,
+    prevents_execution,
 )
-from simulator.faults.table import AFTER, BEFORE, CALL, NOT_OF_THE_LEDGER, ROWS
+from simulator.faults.table import AFTER, BEFORE, CALL, GATEWAY_FAULTS, ROWS
 
 Params = dict[str, str]
 
@@ -79,9 +79,9 @@ class Rest:
             call = self._read(request, rows, raw, now, key)
             answer = await self._carry_out(call, request.path)
         except RequestRefused as refused:
-            answer = _refusal(refused.words(is_paper=self._firm.settings.is_paper))
+            answer = _refusal(refused.fields(is_paper=self._firm.settings.is_paper))
         except RefusalOverride as refusal:
-            answer = _refusal(refusal.words)
+            answer = _refusal(refusal.fields)
         except ResponseOverride as override:
             answer = override.answer
         except ConnectionDropped:
@@ -132,24 +132,24 @@ class Rest:
         """Execute a call, with the faults that apply before, during and after it."""
         faults = self._firm.faults
         scope = _scope(call, path)
-        if fault := faults.take(BEFORE, None if call.operation.is_account else NOT_OF_THE_LEDGER, **scope):
+        if fault := faults.take(BEFORE, None if call.operation.is_account else GATEWAY_FAULTS, **scope):
             if fault.name == "delay_before":
                 await asyncio.sleep(float(fault.parameters["seconds"]))
                 self._firm.advance(self._clock())
                 call = replace(call, now=self._clock())
-            call = before(fault, call)
+            call = apply_before(fault, call)
         if fault := faults.take(CALL, **scope):
-            call = during(fault, call)
+            call = apply_during(fault, call)
         after_fault = faults.take(AFTER, **scope)
-        if after_fault is not None and spoils_before(after_fault):
-            return after(after_fault, call, ApiReply({}))
+        if after_fault is not None and prevents_execution(after_fault):
+            return apply_after(after_fault, call, ApiReply({}))
         reply = self._handle(call, scope)
         if after_fault is None:
             return reply
         if after_fault.name == "delay":
             await asyncio.sleep(float(after_fault.parameters["seconds"]))
             return reply
-        return after(after_fault, call, reply)
+        return apply_after(after_fault, call, reply)
 
     def _handle(self, call: Call, scope: Mapping[str, str]) -> ApiReply:
         """Execute a call, and apply a fault to the rows of its reply."""
@@ -157,7 +157,7 @@ class Rest:
         codes = codes_in(reply, scope["code"])
         rows_scope: dict[str, str | frozenset[str]] = {**scope, "code": codes}
         fault = self._firm.faults.take(ROWS, **rows_scope) if codes else None
-        return spoil_rows(fault, reply, scope["code"]) if fault else reply
+        return change_rows(fault, reply, scope["code"]) if fault else reply
 
     def _admit(self, headers: Mapping[str, str], key: str, now: datetime) -> None:
         """Raise RequestRefused unless key, secret and token are valid and the call limit has room."""
@@ -165,10 +165,10 @@ class Rest:
             raise RequestRefused("app key missing")
         if not headers.get("appsecret"):
             raise RequestRefused("app secret missing")
-        if not self._firm.gate.owns(key, headers["appsecret"]):
+        if not self._firm.gateway.accepts_secret(key, headers["appsecret"]):
             raise RequestRefused("secret of another key")
-        self._firm.gate.check_token(headers.get("authorization", ""), key, now)
-        self._firm.gate.count_call(key, time.monotonic())
+        self._firm.gateway.check_token(headers.get("authorization", ""), key, now)
+        self._firm.gateway.count_call(key, time.monotonic())
 
     def _is_offered(self, row: Operation) -> bool:
         """Return whether an operation is offered. Those that only the specification has need that setting."""
@@ -246,8 +246,8 @@ async def _drop_connection(request: web.Request, dropped: ConnectionDropped) -> 
     return response
 
 
-def _refusal(words: Words) -> ApiReply:
-    return ApiReply({"rt_cd": words.rt_cd, "msg_cd": words.msg_cd, "msg1": words.msg1}, status=words.status)
+def _refusal(fields: RefusalFields) -> ApiReply:
+    return ApiReply({"rt_cd": fields.rt_cd, "msg_cd": fields.msg_cd, "msg1": fields.msg1}, status=fields.status)
 
 
 def _scope(call: Call, path: str) -> dict[str, str]:
@@ -276,15 +276,15 @@ def _credentials(firm: Firm, body: Body, secret_name: str) -> str:
     if not body["appkey"]:
         raise IssueRefused("EGW00103", "유효하지 않은 AppKey입니다.")
     key = key_of(str(body["appkey"]))
-    if firm.gate.is_revoked(key):
+    if firm.gateway.is_revoked(key):
         raise IssueRefused("EGW00103", "유효하지 않은 AppKey입니다.")
-    if not body[secret_name] or not firm.gate.owns(key, str(body[secret_name])):
+    if not body[secret_name] or not firm.gateway.accepts_secret(key, str(body[secret_name])):
         raise IssueRefused("EGW00105", "유효하지 않은 AppSecret입니다.")
     return key
 
 
 def _token(firm: Firm, body: Body, now: datetime) -> Body:
-    token = firm.gate.issue_token(_credentials(firm, body, "appsecret"), now)
+    token = firm.gateway.issue_token(_credentials(firm, body, "appsecret"), now)
     return {
         "access_token": token.text,
         "access_token_token_expired": f"{token.expires_at:%Y-%m-%d %H:%M:%S}",
@@ -294,12 +294,12 @@ def _token(firm: Firm, body: Body, now: datetime) -> Body:
 
 
 def _revoke(firm: Firm, body: Body, now: datetime) -> Body:
-    firm.gate.revoke_token(str(body.get("token", "")), now)
+    firm.gateway.revoke_token(str(body.get("token", "")), now)
     return {"code": 200, "message": "접근토큰 폐기에 성공하였습니다"}
 
 
 def _approval(firm: Firm, body: Body, now: datetime) -> Body:
-    return {"approval_key": firm.gate.approve(_credentials(firm, body, "secretkey"), now)}
+    return {"approval_key": firm.gateway.approve(_credentials(firm, body, "secretkey"), now)}
 
 
 _OAUTH: dict[str, Callable[[Firm, Body, datetime], Body]] = {

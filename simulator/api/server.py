@@ -15,7 +15,7 @@ from aiohttp import web
 
 from infra import clock
 from simulator.api import master_files
-from simulator.api.control import Answer, ControlApi
+from simulator.api.control import CommandResult, ControlApi
 from simulator.api.list_printing import DEFAULT, Printing
 from simulator.api.rest import Rest
 from simulator.broker import Firm, Settings, Wire
@@ -74,26 +74,26 @@ class Server:
             response = self._file(request.path.removeprefix(master_files.PATH))
         else:
             response = await self.rest.answer(request)
-        self.publish()
+        self.publish_news()
         return response
 
     def _file(self, name: str) -> web.Response:
-        content = master_files.published(name, self.firm.exchange.world.halted)
+        content = master_files.file_content(name, self.firm.exchange.world.halted)
         if content is None:
             return web.Response(status=404, text=f"no file is called {name}")
         return web.Response(body=content, content_type="application/zip")
 
-    def publish(self) -> None:
+    def publish_news(self) -> None:
         """Send the exchange's news to the feeds."""
-        self.feed.publish(self.firm.exchange.drain())
+        self.feed.publish(self.firm.exchange.take_news())
 
     async def _tick(self) -> None:
         while True:
             try:
                 self.firm.advance(clock.now())
-                self.publish()
-                self.feed.pulse()
-                self.feed.flap()
+                self.publish_news()
+                self.feed.send_periodic()
+                self.feed.drop_if_flapping()
             except Exception:
                 log.exception("a step of the market failed")
             await asyncio.sleep(TICK_SECONDS)
@@ -138,7 +138,7 @@ class Simulator:
         self.url = f"http://127.0.0.1:{port}"
         self.ws_url = f"ws://127.0.0.1:{port}"
 
-    def ledger(self, account: str) -> Answer:
+    def ledger(self, account: str) -> CommandResult:
         """Return the answer of GET /simulator/ledger for an account."""
         return self._run(lambda: self._server.control.ledger(account, clock.now()))
 
@@ -154,11 +154,11 @@ class Simulator:
         """Let the crowd act `count` times now."""
         self._run(lambda: self._server.control.step(count, clock.now()))
 
-    def command(self, method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
+    def command(self, method: str, path: str, body: dict[str, Any] | None = None) -> CommandResult:
         """Execute any command of /simulator/. Raises BadCommand."""
         return self._run(lambda: self._server.control.carry_out(method, path, {}, body or {})) or {}
 
-    def fault(self, name: str, **params: Any) -> Answer:
+    def fault(self, name: str, **params: Any) -> CommandResult:
         """Put a fault in force. Takes the name, scope, count and parameters of POST /simulator/faults."""
         return self.command("POST", "/simulator/faults", {"name": name, **params})
 
@@ -183,7 +183,7 @@ class Simulator:
         def task() -> None:
             try:
                 result = work()
-                self._server.publish()
+                self._server.publish_news()
             except BaseException as error:  # noqa: BLE001 - `result` raises it again in the calling thread
                 future.set_exception(error)
             else:

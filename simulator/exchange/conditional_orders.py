@@ -21,7 +21,7 @@ _CROWD_AT_MIDPOINT = 0.4
 _CROWD_AT_CLOSE = 0.3
 
 
-class OffBook:
+class OffBookOrders:
     """The orders of one exchange that wait outside the queues."""
 
     def __init__(self, exchange: Exchange) -> None:
@@ -32,7 +32,7 @@ class OffBook:
     def clear(self) -> None:
         self._orders = {}
 
-    def takes(self, order: Order, venue: Venue) -> bool:
+    def is_off_book(self, order: Order, venue: Venue) -> bool:
         """Return whether an order does not belong in `venue`'s queue in its current state."""
         if order.kind is OrderKind.STOP_LIMIT and not order.triggered:
             return True
@@ -44,29 +44,29 @@ class OffBook:
     def hold(self, order: Order) -> None:
         self._orders.setdefault((order.code, order.venue), {})[order.key] = order
 
-    def send(self, order: Order, venue: Venue, at: datetime) -> None:
+    def execute(self, order: Order, venue: Venue, at: datetime) -> None:
         """Execute a new order of these kinds as far as possible now; the rest waits."""
         if order.kind in MIDPOINT:
             self._match_midpoints(order, venue, at)
         elif order.kind.is_market:
-            self._exchange.book_hits(venue, venue.execute(order.side, order.price, order.remaining, order.key, at))
+            self._exchange.book_fills(venue, venue.execute(order.side, order.price, order.remaining, order.key, at))
         if order.remaining and not order.kind.is_immediate:
             self.hold(order)
             self.wake_stops(venue, at)
 
-    def work(self, venue: Venue, at: datetime, draw: order_flow.Draw) -> None:
+    def step(self, venue: Venue, at: datetime, draw: order_flow.Draw) -> None:
         """Give each order that waits at a venue its turn in one step."""
         for order in self.waiting(venue):
             if order.kind in MIDPOINT:
                 self._match_midpoints(order, venue, at)
-                if order.remaining and draw.chance < _CROWD_AT_MIDPOINT:
+                if order.remaining and draw.uniform < _CROWD_AT_MIDPOINT:
                     self._trade_with_crowd(order, venue, self._midpoint(venue), draw, at)
             elif order.kind in AT_CLOSE:
-                if draw.chance < _CROWD_AT_CLOSE:
+                if draw.uniform < _CROWD_AT_CLOSE:
                     self._trade_with_crowd(order, venue, order.price, draw, at)
             elif order.kind.is_market:
                 hits = venue.execute(order.side, order.price, order.remaining, order.key, at)
-                self._exchange.book_hits(venue, hits)
+                self._exchange.book_fills(venue, hits)
         self.wake_stops(venue, at)
 
     def wake_stops(self, venue: Venue, at: datetime) -> None:
@@ -81,29 +81,29 @@ class OffBook:
                 self._exchange.record("change", at, date=order.date.isoformat(), number=order.number, triggered=True)
                 self._enter_book(order, venue, at)
 
-    def loosen(self, venue: Venue, at: datetime) -> None:
+    def free_conditional_limits(self, venue: Venue, at: datetime) -> None:
         """At the start of the closing auction: conditional limit orders (조건부지정가) accept any price in it."""
         exchange = self._exchange
         for order in exchange.world.all_open():
             is_here = order.code == venue.stock.code and order.venue is venue.market
             if is_here and order.kind is OrderKind.CONDITIONAL_LIMIT:
-                exchange.unrest(order, order.remaining)
+                exchange.remove_from_book(order, order.remaining)
                 worst = venue.highest if order.side is Side.BUY else venue.lowest
                 exchange.record("change", at, date=order.date.isoformat(), number=order.number, book_price=worst)
-                exchange.rest(order)
+                exchange.add_to_book(order)
 
-    def to_queues(self, venue: Venue) -> None:
+    def enter_auction(self, venue: Venue) -> None:
         """At the start of an auction: market orders join its queue."""
         for order in self.waiting(venue):
             if order.kind.is_market:
                 del self._orders[order.code, order.venue][order.key]
-                self._exchange.rest(order)
+                self._exchange.add_to_book(order)
 
-    def from_queues(self, venue: Venue) -> None:
+    def leave_auction(self, venue: Venue) -> None:
         """At the end of an auction: market orders that it did not fill trade on outside the queue."""
         for order in self._exchange.world.all_open():
-            if order.code == venue.stock.code and order.venue is venue.market and self.takes(order, venue):
-                self._exchange.unrest(order, order.remaining)
+            if order.code == venue.stock.code and order.venue is venue.market and self.is_off_book(order, venue):
+                self._exchange.remove_from_book(order, order.remaining)
                 self.hold(order)
 
     def is_busy(self, venue: Venue) -> bool:
@@ -125,12 +125,12 @@ class OffBook:
 
     def _enter_book(self, order: Order, venue: Venue, at: datetime) -> None:
         if venue.is_auction:
-            self._exchange.rest(order)
+            self._exchange.add_to_book(order)
             return
-        self._exchange.book_hits(venue, venue.execute(order.side, order.price, order.remaining, order.key, at))
+        self._exchange.book_fills(venue, venue.execute(order.side, order.price, order.remaining, order.key, at))
         if order.remaining:
-            self._exchange.rest(order)
-        self._exchange.tell(BookChanged(order.code, order.venue))
+            self._exchange.add_to_book(order)
+        self._exchange.publish(BookChanged(order.code, order.venue))
 
     # --- trading without a queue
 
@@ -149,14 +149,14 @@ class OffBook:
             self._trade(venue, price, quantity, order.side, at, (order, counterpart))
 
     def _trade_with_crowd(self, order: Order, venue: Venue, price: int, draw: order_flow.Draw, at: datetime) -> None:
-        quantity = min(order.remaining, max(1, int(venue.usual * draw.size)))
+        quantity = min(order.remaining, max(1, int(venue.usual_quantity * draw.size)))
         if price:
             self._trade(venue, price, quantity, order.side, at, (order,))
 
     def _trade(
         self, venue: Venue, price: int, quantity: int, taker: Side, at: datetime, orders: tuple[Order, ...]
     ) -> None:
-        trade = venue.print(at, price, quantity, taker)
+        trade = venue.add_trade(at, price, quantity, taker)
         for order in orders:
             self._exchange.fill(order, venue.market, price, quantity, at)
-        self._exchange.tell(Printed(venue.stock.code, venue.market, (trade,)))
+        self._exchange.publish(Printed(venue.stock.code, venue.market, (trade,)))

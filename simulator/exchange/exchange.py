@@ -1,6 +1,6 @@
 """The exchange and the broker's accounts: trades and their effects on orders and accounts.
 
-Each change is written to the ledger first (`record`), then applied, then published (`drain`). Nothing here reads a
+Each change is written to the ledger first (`record`), then applied, then published (`publish`). Nothing here reads a
 clock: each entry point takes the moment. `session_clock` moves time, `order_entry` accepts orders.
 """
 
@@ -21,7 +21,7 @@ from simulator.exchange.listings import STOCKS, ListedStock
 from simulator.exchange.market_maker import MakerFill, Venue
 from simulator.exchange.order_book import MAKER
 from simulator.exchange.orders import Order, OrderStatus, Request
-from simulator.exchange.state import World, order_words
+from simulator.exchange.state import World, order_to_payload
 from simulator.exchange.trade_tape import Tape, TapeTrade
 from simulator.faults.table import ORDER, Faults
 
@@ -85,9 +85,9 @@ class Exchange:
         self.world = World()
         self.venues: dict[tuple[str, Market], Venue] = {}
         self.unified: dict[str, Tape] = {}
-        self.reached: datetime | None = None
+        self.market_time: datetime | None = None
         self.faults = Faults()
-        self.shown: dict[str, BrokerAccount] = {}  # account states that a lagging balance shows
+        self.lagging_accounts: dict[str, BrokerAccount] = {}  # account states that a lagging balance shows
         self.on_trades: Callable[[Venue, datetime], None] | None = None
         self._news: list[News] = []
         for event in ledger.replay():
@@ -97,7 +97,7 @@ class Exchange:
 
     def record(self, event: str, at: datetime | None = None, **details: Any) -> None:
         """Append an event to the ledger, then apply it to the world."""
-        moment = at or self.reached
+        moment = at or self.market_time
         entry = {
             "event": event,
             "n": self.ledger.count,
@@ -107,25 +107,25 @@ class Exchange:
         self.ledger.append(entry)
         self.world.apply(entry)
 
-    def tell(self, news: News) -> None:
+    def publish(self, news: News) -> None:
         self._news.append(news)
 
-    def drain(self) -> list[News]:
+    def take_news(self) -> list[News]:
         """Return the news since the last call, in order."""
         news, self._news = self._news, []
         return news
 
-    def reach(self, moment: datetime) -> None:
+    def set_time(self, moment: datetime) -> None:
         """Bring the exchange to a moment. On a new date, unpublished news other than order notices is dropped.
 
         Otherwise late trades and books would look like the new day's.
         """
-        if self.reached is not None and moment.date() != self.reached.date():
+        if self.market_time is not None and moment.date() != self.market_time.date():
             self._news = [item for item in self._news if isinstance(item, OrderNotice)]
-        self.reached = moment
+        self.market_time = moment
 
     def notify(self, kind: OrderNoticeKind, order: Order, at: datetime, *, quantity: int, price: int) -> None:
-        self.tell(OrderNotice(kind, order_words(order), quantity, price, at))
+        self.publish(OrderNotice(kind, order_to_payload(order), quantity, price, at))
 
     # --- queries
 
@@ -154,7 +154,7 @@ class Exchange:
     def shown_account(self, number: str) -> BrokerAccount:
         """Return an account as inquire-balance shows it: an older state while the `balance_lag` fault is active."""
         account = self.account(number)
-        return self.shown.get(number, BrokerAccount(number)) if self.faults.has("balance_lag") else account
+        return self.lagging_accounts.get(number, BrokerAccount(number)) if self.faults.has("balance_lag") else account
 
     def link_account(self, number: str, key: str) -> None:
         """Record that an app key uses an account. The account's notices go to that key's HTS IDs."""
@@ -217,20 +217,20 @@ class Exchange:
 
     # --- fills and withdrawals
 
-    def book_hits(self, venue: Venue, hits: Iterable[MakerFill]) -> None:
+    def book_fills(self, venue: Venue, hits: Iterable[MakerFill]) -> None:
         """Book the customers' fills and publish the trades."""
         trades: dict[int, TapeTrade] = {}
         for hit in hits:
             trades[id(hit.trade)] = hit.trade
             for owner in (hit.buyer, hit.seller):
                 if owner != MAKER:
-                    self.fill(self.order_of(owner), venue.market, hit.price, hit.quantity, hit.trade.at)
+                    self.fill(self.order_by_owner(owner), venue.market, hit.price, hit.quantity, hit.trade.at)
         if trades:
-            self.tell(Printed(venue.stock.code, venue.market, tuple(trades.values())))
+            self.publish(Printed(venue.stock.code, venue.market, tuple(trades.values())))
             if self.on_trades is not None:
                 self.on_trades(venue, venue.changed_at or next(iter(trades.values())).at)
 
-    def order_of(self, owner: str) -> Order:
+    def order_by_owner(self, owner: str) -> Order:
         day, number = owner.split("-")
         return self.world.orders[date(int(day[:4]), int(day[4:6]), int(day[6:])), int(number)]
 
@@ -263,7 +263,7 @@ class Exchange:
 
     def withdraw(self, order: Order, quantity: int, status: OrderStatus, at: datetime, *, reason: str) -> None:
         """Withdraw `quantity` shares of an open order from the market. `status` is the reason as an order status."""
-        self.unrest(order, quantity)
+        self.remove_from_book(order, quantity)
         self.record(
             "cancel",
             at,
@@ -275,18 +275,18 @@ class Exchange:
             reason=reason,
         )
 
-    def unrest(self, order: Order, quantity: int) -> None:
+    def remove_from_book(self, order: Order, quantity: int) -> None:
         venue = self.venues.get((order.code, order.venue))
         if venue is not None:
             venue.book.remove(order.side, order.book_price, order.key, quantity)
 
-    def rest(self, order: Order) -> None:
+    def add_to_book(self, order: Order) -> None:
         """Put the rest of an order into its venue's queue."""
         self.venues[order.code, order.venue].book.rest(order.side, order.book_price, order.remaining, order.key)
 
     # --- reports
 
-    def ledger_of(self, number: str) -> dict[str, Any]:
+    def account_report(self, number: str) -> dict[str, Any]:
         """Return all data of an account, for tests and for the rehearsal's ledger check."""
         account = self.account(number)
         today = self.world.today()

@@ -11,10 +11,10 @@ from datetime import date, datetime, timedelta
 
 from aegis.terms import Market, Side
 from simulator.exchange import order_flow
-from simulator.exchange.conditional_orders import OffBook
+from simulator.exchange.conditional_orders import OffBookOrders
 from simulator.exchange.exchange import Exchange
 from simulator.exchange.market_maker import Venue
-from simulator.exchange.trade_tape import MinuteBlock, moment
+from simulator.exchange.trade_tape import MinuteBlock, minute_start
 
 STEPS_A_MINUTE = 120
 _MINUTE = timedelta(minutes=1)
@@ -32,7 +32,7 @@ class _Route:
 class FastForward:
     """Passes time of one exchange in which no phase begins or ends."""
 
-    def __init__(self, exchange: Exchange, offbook: OffBook, seed: int) -> None:
+    def __init__(self, exchange: Exchange, offbook: OffBookOrders, seed: int) -> None:
         self._exchange = exchange
         self._offbook = offbook
         self._seed = seed
@@ -57,11 +57,11 @@ class FastForward:
         day = self._exchange.world.today()
         if venue.is_auction and minutes:
             ways, _ = order_flow.walk(self._seed, day, venue.stream, minutes)
-            venue.place_at(venue.skipped_prices(ways)[-1], moment(day, minutes[-1]))
+            venue.place_at(venue.skipped_prices(ways)[-1], minute_start(day, minutes[-1]))
         for minute in minutes:
             if not self._offbook.waiting(venue):
                 return
-            self._offbook.work(venue, moment(day, minute), self._draw(venue, day, minute))
+            self._offbook.step(venue, minute_start(day, minute), self._draw(venue, day, minute))
 
     def _trade(self, venues: list[Venue], minutes: range) -> None:
         """Pass the minutes of one stock on all its venues, KRX first."""
@@ -87,9 +87,10 @@ class FastForward:
         """Return the index of the first minute that touches a customer's order, the number of minutes if none does."""
         if self._offbook.is_busy(venue):
             return 0
-        below = max((*venue.book.guests(Side.BUY), *self._offbook.triggers(venue, Side.SELL)), default=0)
+        below = max((*venue.book.customer_prices(Side.BUY), *self._offbook.triggers(venue, Side.SELL)), default=0)
         above = min(
-            (*venue.book.guests(Side.SELL), *self._offbook.triggers(venue, Side.BUY)), default=venue.highest + 1
+            (*venue.book.customer_prices(Side.SELL), *self._offbook.triggers(venue, Side.BUY)),
+            default=venue.highest + 1,
         )
         return next((i for i, price in enumerate(prices) if price <= below or price >= above), len(prices))
 
@@ -99,23 +100,23 @@ class FastForward:
         day, blocks = self._exchange.world.today(), [route.block[: len(minutes)] for route in routes]
         for route, block in zip(routes, blocks, strict=True):
             route.venue.tape.extend(day, minutes, [block])
-            route.venue.place_at(block.closes[-1], moment(day, minutes[-1]))
+            route.venue.place_at(block.closes[-1], minute_start(day, minutes[-1]))
         if (unified := routes[0].venue.unified) is not None:
             unified.extend(day, minutes, blocks)
 
     def _pass_minute(self, route: _Route, index: int, minute: int) -> None:
         """Pass one minute, through the book if it touches a customer's order."""
         day, venue = self._exchange.world.today(), route.venue
-        at, price = moment(day, minute), route.block.closes[index]
+        at, price = minute_start(day, minute), route.block.closes[index]
         hits = venue.walk_through(price, at) if index >= route.touched_at else []
         if not hits:
-            venue.print_minute(route.block[index : index + 1], at)
-        self._exchange.book_hits(venue, hits)
+            venue.add_minute(route.block[index : index + 1], at)
+        self._exchange.book_fills(venue, hits)
         if index >= route.touched_at:
-            self._offbook.work(venue, at, self._draw(venue, day, minute))
+            self._offbook.step(venue, at, self._draw(venue, day, minute))
 
     def _draw(self, venue: Venue, day: date, minute: int) -> order_flow.Draw:
-        return order_flow.draw(self._seed, day, venue.stream, minute * STEPS_A_MINUTE)
+        return order_flow.draw_step(self._seed, day, venue.stream, minute * STEPS_A_MINUTE)
 
 
 def _minutes(start: datetime, until: datetime) -> range:

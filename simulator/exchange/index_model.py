@@ -281,7 +281,7 @@ class IndexModel:
         sums = {}
         for group, share in INVESTORS.items():
             day = f"{now.date()}:{market}:{group}"
-            lean = (_noise(self.seed, day) - 0.5) * 0.12 + 0.02 * sin(now.timestamp() / 3_000 + hash_of(day))
+            lean = (_noise(self.seed, day) - 0.5) * 0.12 + 0.02 * sin(now.timestamp() / 3_000 + hash_fraction(day))
             sold, bought = share * (1 - lean), share * (1 + lean)
             sums[group] = (
                 int(quote.volume * 1_000 * sold),
@@ -336,13 +336,13 @@ def share_of(now: datetime, opens: time, closes: time) -> float:
     return min(1.0, max(0.0, (now - begin) / (end - begin)))
 
 
-def hash_of(text: str) -> float:
+def hash_fraction(text: str) -> float:
     """Return a number from 0 to 1 that depends on the text only."""
     return int.from_bytes(blake2b(text.encode(), digest_size=4).digest(), "big") / 2**32
 
 
 def _noise(seed: int, text: str) -> float:
-    return hash_of(f"{seed}:{text}")
+    return hash_fraction(f"{seed}:{text}")
 
 
 def _average(rule: IndexRule, stocks: list[ListedStock], days: tuple[HistoryDay, ...], name: str) -> float:
@@ -355,7 +355,7 @@ def _on_tick(price: float) -> float:
     return round(round(price / FUTURES_TICK) * FUTURES_TICK, 2)
 
 
-def newest(days: Iterator[SimulatedIndexDay], count: int) -> list[SimulatedIndexDay]:
+def take_newest(days: Iterator[SimulatedIndexDay], count: int) -> list[SimulatedIndexDay]:
     return list(islice(days, count))
 
 
@@ -363,7 +363,7 @@ def newest(days: Iterator[SimulatedIndexDay], count: int) -> list[SimulatedIndex
 
 
 @dataclass(frozen=True, slots=True)
-class Foreign:
+class UsShare:
     """A US share: symbol, venue, previous close in dollars."""
 
     symbol: str
@@ -371,22 +371,22 @@ class Foreign:
     base: float
 
 
-FOREIGN: Mapping[str, Foreign] = MappingProxyType(
+US_SHARES: Mapping[str, UsShare] = MappingProxyType(
     {
         row.symbol: row
         for row in (
-            Foreign("AAPL", "NAS", 271.49),
-            Foreign("MSFT", "NAS", 472.12),
-            Foreign("NVDA", "NAS", 178.88),
-            Foreign("TSLA", "NAS", 391.09),
-            Foreign("AMZN", "NAS", 220.69),
-            Foreign("GOOGL", "NAS", 299.66),
-            Foreign("META", "NAS", 594.25),
-            Foreign("QQQ", "NAS", 590.07),
-            Foreign("IBM", "NYS", 297.44),
-            Foreign("KO", "NYS", 72.91),
-            Foreign("SPY", "AMS", 659.03),
-            Foreign("BTG", "AMS", 4.32),
+            UsShare("AAPL", "NAS", 271.49),
+            UsShare("MSFT", "NAS", 472.12),
+            UsShare("NVDA", "NAS", 178.88),
+            UsShare("TSLA", "NAS", 391.09),
+            UsShare("AMZN", "NAS", 220.69),
+            UsShare("GOOGL", "NAS", 299.66),
+            UsShare("META", "NAS", 594.25),
+            UsShare("QQQ", "NAS", 590.07),
+            UsShare("IBM", "NYS", 297.44),
+            UsShare("KO", "NYS", 72.91),
+            UsShare("SPY", "AMS", 659.03),
+            UsShare("BTG", "AMS", 4.32),
         )
     }
 )
@@ -394,8 +394,8 @@ _DAYTIME = {"BAQ": "NAS", "BAY": "NYS", "BAA": "AMS"}
 
 
 @dataclass(frozen=True, slots=True)
-class ForeignQuote:
-    share: Foreign
+class UsShareQuote:
+    share: UsShare
     last: float
     open: float
     high: float
@@ -404,23 +404,23 @@ class ForeignQuote:
     session: str  # 1 regular, 2 pre-market, 3 after-market; empty while closed
 
 
-def foreign(venue: str, symbol: str) -> Foreign | None:
+def us_share(venue: str, symbol: str) -> UsShare | None:
     """Return a US share by venue and symbol. A daytime venue code means its regular venue."""
-    share = FOREIGN.get(symbol)
+    share = US_SHARES.get(symbol)
     return share if share is not None and share.venue == _DAYTIME.get(venue, venue) else None
 
 
-def foreign_quote(seed: int, share: Foreign, now: datetime) -> ForeignQuote:
+def us_share_quote(seed: int, share: UsShare, now: datetime) -> UsShareQuote:
     """Return a US share's quote at a moment, on a path that the seed draws for the whole night."""
     session, opened_at = us_session(now)
     minutes = max(0, int((now - opened_at).total_seconds() // 60)) if session else 390
-    path = [_foreign_price(seed, share, opened_at, minute) for minute in range(0, minutes + 1, 5)]
-    last = _foreign_price(seed, share, opened_at, minutes)
+    path = [_us_share_price(seed, share, opened_at, minute) for minute in range(0, minutes + 1, 5)]
+    last = _us_share_price(seed, share, opened_at, minutes)
     volume = int(4e9 / share.base / 390 * minutes)
-    return ForeignQuote(share, last, path[0], max(*path, last), min(*path, last), volume, session)
+    return UsShareQuote(share, last, path[0], max(*path, last), min(*path, last), volume, session)
 
 
-def _foreign_price(seed: int, share: Foreign, opened_at: datetime, minute: int) -> float:
+def _us_share_price(seed: int, share: UsShare, opened_at: datetime, minute: int) -> float:
     day = f"{opened_at:%Y%m%d}:{share.symbol}"
     drift = (_noise(seed, day) - 0.5) * 0.03 * minute / 390
     swing = 0.006 * sin(minute / 47 + _noise(seed, f"{day}:phase") * 6) + 0.002 * sin(minute / 7)

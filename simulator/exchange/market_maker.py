@@ -43,7 +43,7 @@ def _grid(lowest: int, highest: int, instrument: Instrument) -> list[int]:
 
 _EVEN = b"\x80" * 20  # the usual quantity at every level
 # how many of a skipped minute's two trades have a buyer as taker, by the minute's way
-_BUYERS = bytes(0 if way < order_flow.STILL else 1 if way == order_flow.STILL else 2 for way in range(256))
+_BUYERS = bytes(0 if way < order_flow.NO_MOVE else 1 if way == order_flow.NO_MOVE else 2 for way in range(256))
 
 
 @dataclass(slots=True)
@@ -62,11 +62,11 @@ class Venue:
     grid: list[int] = field(init=False, repr=False)  # all prices of the day, in ascending order
     anchor: int = field(init=False)
     home: int = field(init=False)
-    usual: int = field(init=False)
+    usual_quantity: int = field(init=False)
     is_auction: bool = False
     changed_at: datetime | None = None
     regular_close: TapeBar | None = None  # the day's figures at the end of the closing auction
-    static_standard: int = 0  # reference price of a static interruption; 0 means the day's open
+    static_reference: int = 0  # reference price of a static interruption; 0 means the day's open
     _quoted_anchor: int | None = None  # the anchor of the maker's last quotes; None after their quantities changed
 
     def __post_init__(self) -> None:
@@ -75,7 +75,7 @@ class Venue:
         self.grid = _grid(self.lowest, self.highest, self.stock.instrument)
         self.anchor = self.home = self.base
         depth = 1.0 if self.market is Market.KRX else 0.3
-        self.usual = max(10, int(order_flow.usual_quantity(self.base, self.stock.listed_shares) * depth))
+        self.usual_quantity = max(10, int(order_flow.usual_quantity(self.base, self.stock.listed_shares) * depth))
 
     @property
     def stream(self) -> str:
@@ -95,23 +95,23 @@ class Venue:
 
     # --- the maker
 
-    def lay_anew(self, spread: bytes = _EVEN) -> None:
+    def quote_if_changed(self, level_sizes: bytes = _EVEN) -> None:
         """Quote the maker's levels if the anchor or a quantity has changed since the last quotes."""
         if self._quoted_anchor != self.anchor:
-            self.lay(spread)
+            self.quote(level_sizes)
 
-    def lay(self, spread: bytes = _EVEN) -> None:
+    def quote(self, level_sizes: bytes = _EVEN) -> None:
         """Quote the maker's ten levels on each side; a level below a fifth of the usual quantity is refilled."""
         self._quoted_anchor = self.anchor
         bids, asks = self._levels()
-        for side, prices, part in ((Side.BUY, bids, spread), (Side.SELL, asks, spread[order_flow.LEVELS :])):
+        usual = self.usual_quantity
+        for side, prices, part in ((Side.BUY, bids, level_sizes), (Side.SELL, asks, level_sizes[order_flow.LEVELS :])):
             quantities = {}
             for price, share in zip(prices, part, strict=False):
-                maker_quantity = self.book.made_quantity(side, price)
-                quantities[price] = (
-                    maker_quantity if maker_quantity * 5 >= self.usual else order_flow.level_quantity(self.usual, share)
-                )
-            self.book.lay_made(side, quantities)
+                maker_quantity = self.book.maker_quantity(side, price)
+                is_thin = maker_quantity * 5 < usual
+                quantities[price] = order_flow.level_quantity(usual, share) if is_thin else maker_quantity
+            self.book.set_maker_levels(side, quantities)
 
     def _levels(self) -> tuple[list[int], list[int]]:
         """Return the maker's ten prices of each side that are within the day's limits, bids and asks, best first."""
@@ -120,20 +120,20 @@ class Venue:
             bids = self.grid[max(0, above + 2 - order_flow.LEVELS) : above + 2]
             return bids[::-1], self.grid[max(0, above - 2) : max(0, above - 2 + order_flow.LEVELS)]
         bids, asks = self.grid[max(0, above - order_flow.LEVELS) : above], self.grid[above : above + order_flow.LEVELS]
-        lowest_ask = min(self.book.guests(Side.SELL), default=self.highest + 1)
-        highest_bid = max(self.book.guests(Side.BUY), default=self.lowest - 1)
+        lowest_ask = min(self.book.customer_prices(Side.SELL), default=self.highest + 1)
+        highest_bid = max(self.book.customer_prices(Side.BUY), default=self.lowest - 1)
         return (
             [price for price in reversed(bids) if price < lowest_ask],
             [price for price in asks if price > highest_bid],
         )
 
-    def _touch(self, touched: int, size: int) -> None:
+    def _change_level(self, changed_level: int, size: int) -> None:
         """Change the maker's quantity at one level."""
         bids, asks = self._levels()
-        side, prices = (Side.BUY, bids) if touched < order_flow.LEVELS else (Side.SELL, asks)
-        index = touched % order_flow.LEVELS
+        side, prices = (Side.BUY, bids) if changed_level < order_flow.LEVELS else (Side.SELL, asks)
+        index = changed_level % order_flow.LEVELS
         if index < len(prices):
-            self.book.set_made(side, prices[index], order_flow.level_quantity(self.usual, size))
+            self.book.set_maker_quantity(side, prices[index], order_flow.level_quantity(self.usual_quantity, size))
 
     def _up(self, price: int) -> int:
         return ticks.step(price, 1, self.stock.instrument)
@@ -143,7 +143,7 @@ class Venue:
 
     # --- trading
 
-    def print(self, at: datetime, price: int, quantity: int, taker: Side | None) -> TapeTrade:
+    def add_trade(self, at: datetime, price: int, quantity: int, taker: Side | None) -> TapeTrade:
         """Add a trade to the tape."""
         unified = self.unified.add(at, price, quantity, taker) if self.unified is not None else None
         return self.tape.add(at, price, quantity, taker, unified)
@@ -153,7 +153,7 @@ class Venue:
         matches = self.book.take(side, limit, quantity)
         hits = []
         for match in matches:
-            trade = self.print(at, match.price, match.quantity, side)
+            trade = self.add_trade(at, match.price, match.quantity, side)
             buyer, seller = (owner, match.owner) if side is Side.BUY else (match.owner, owner)
             hits.append(MakerFill(match.price, match.quantity, buyer, seller, trade))
         for price in {match.price for match in matches}:
@@ -165,7 +165,7 @@ class Venue:
 
     def _follow(self, taker: Side, price: int) -> None:
         """Move the anchor past a level at which the maker's quantity is used up."""
-        if self.book.made_quantity(other(taker), price):
+        if self.book.maker_quantity(other(taker), price):
             return
         if taker is Side.BUY and price > self.anchor:
             self.anchor = price
@@ -199,42 +199,42 @@ class Venue:
                 direction = 1
             elif price <= self.anchor:
                 direction = -1
-            self.lay()
+            self.quote()
             hits += self.move(direction, at)
         self.home = price
-        self.lay()
+        self.quote()
         return hits
 
-    def put_at(self, price: int) -> None:
+    def set_price(self, price: int) -> None:
         """Set the price to `price` without a trade, for a venue that does not trade now."""
         self.tape.last = self.anchor = self.home = price
         self._quoted_anchor = None
-        self.lay()
+        self.quote()
 
     def step(self, draw: order_flow.Draw, at: datetime, lead: int | None = None) -> list[MakerFill]:
         """Let the crowd act once. If `lead` is given, the anchor follows it tick by tick instead of the draw."""
         if self.is_auction:
             self._drift(draw)
             return []
-        self.lay_anew(draw.spread)
+        self.quote_if_changed(draw.level_sizes)
         hits = self._trade_taker(draw, at)
         hits += self._trade_midpoint(draw, at)
         direction = self._direction(draw, lead)
         if direction:
             hits += self.move(direction, at)
-        self.lay_anew(draw.spread)
-        self._touch(draw.touched, draw.spread[0])
+        self.quote_if_changed(draw.level_sizes)
+        self._change_level(draw.changed_level, draw.level_sizes[0])
         self.changed_at = at
         return hits
 
     def _trade_taker(self, draw: order_flow.Draw, at: datetime) -> list[MakerFill]:
-        size = int(self.usual * draw.size * 0.6)
+        size = int(self.usual_quantity * draw.size * 0.6)
         if not size:
             return []
         price = self.book.best(other(draw.taker))
         if price is None:
             return []
-        maker_quantity = self.book.made_quantity(other(draw.taker), price)
+        maker_quantity = self.book.maker_quantity(other(draw.taker), price)
         level_quantity = self.book.quantity(other(draw.taker), price)
         # the crowd's small orders leave the maker at least one share: only a drawn move shifts the price
         room = level_quantity - 1 if maker_quantity else level_quantity
@@ -242,35 +242,35 @@ class Venue:
 
     def _trade_midpoint(self, draw: order_flow.Draw, at: datetime) -> list[MakerFill]:
         """Sometimes trade two crowd orders at the midpoint (중간가), a price off the grid."""
-        if draw.chance >= order_flow.HALFWAY or self.book.has_guests():
+        if draw.uniform >= order_flow.HALFWAY or self.book.has_customers():
             return []
         ask, bid = self.book.best(Side.SELL), self.book.best(Side.BUY)
         if ask is None or bid is None or (ask + bid) % 2:
             return []
-        quantity = 1 + draw.spread[1] % 9
-        trade = self.print(at, (ask + bid) // 2, quantity, draw.taker)
+        quantity = 1 + draw.level_sizes[1] % 9
+        trade = self.add_trade(at, (ask + bid) // 2, quantity, draw.taker)
         return [MakerFill(trade.price, quantity, MAKER, MAKER, trade)]
 
     def _direction(self, draw: order_flow.Draw, lead: int | None) -> int:
         if lead is not None and lead != self.anchor:
             return 1 if lead > self.anchor else -1
         tick = ticks.get_tick_size(self.home, self.stock.instrument)
-        return order_flow.move(draw.lean, (self.anchor - self.home) // tick, tick / self.home * 100)
+        return order_flow.next_move(draw.price_move, (self.anchor - self.home) // tick, tick / self.home * 100)
 
     # --- auctions
 
     def open_auction(self) -> None:
         """Start to collect orders; nothing trades until `uncross`."""
         self.is_auction = True
-        self.lay()
+        self.quote()
 
     def _drift(self, draw: order_flow.Draw) -> None:
         direction = self._direction(draw, None)
         if direction:
             anchor = self._up(self.anchor) if direction > 0 else self._down(self.anchor)
             self.anchor = min(self.highest, max(self.lowest, anchor))
-        self.lay(draw.spread)
-        self._touch(draw.touched, draw.spread[0])
+        self.quote(draw.level_sizes)
+        self._change_level(draw.changed_level, draw.level_sizes[0])
 
     def indication(self) -> Indication:
         """Return the auction's expected price and volume (예상체결); zeros outside an auction."""
@@ -278,17 +278,17 @@ class Venue:
 
     def uncross(self, at: datetime) -> list[MakerFill]:
         """End the auction: all crossing orders trade at one price."""
-        self.lay_anew()
+        self.quote_if_changed()
         price, crossings = self.book.uncross(self.tape.last)
         self.is_auction = False
         hits = []
         if crossings:
             volume = sum(crossing.quantity for crossing in crossings)
-            trade = self.print(at, price, volume, None)
+            trade = self.add_trade(at, price, volume, None)
             hits = [MakerFill(price, c.quantity, c.buyer, c.seller, trade) for c in crossings]
             self.anchor = price if self.book.quantity(Side.BUY, price) else self._down(price)
             self.changed_at = at
-        self.lay()
+        self.quote()
         return hits
 
     # --- skipped minutes
@@ -300,7 +300,7 @@ class Venue:
         place = max(0, bisect_right(grid, self.anchor if self.is_auction else self.tape.last) - 1)
         top, prices = len(grid) - 1, []
         for way in ways:
-            place += way - order_flow.STILL - (place - home + order_flow.TICKS_A_PULL // 2) // order_flow.TICKS_A_PULL
+            place += way - order_flow.NO_MOVE - (place - home + order_flow.TICKS_A_PULL // 2) // order_flow.TICKS_A_PULL
             if not 0 <= place <= top:
                 place = top if place > 0 else 0
             prices.append(grid[place])
@@ -308,7 +308,7 @@ class Venue:
 
     def block(self, ways: bytes, volumes: bytes, prices: list[int]) -> MinuteBlock:
         """Return the trades of skipped minutes that end at `prices`."""
-        quantities = order_flow.skipped_quantities(self.usual)
+        quantities = order_flow.skipped_quantities(self.usual_quantity)
         return MinuteBlock(
             opens=[self.tape.last, *prices[:-1]],
             closes=prices,
@@ -316,11 +316,11 @@ class Venue:
             buyers=ways.translate(_BUYERS),
         )
 
-    def print_minute(self, minute: MinuteBlock, at: datetime) -> None:
+    def add_minute(self, minute: MinuteBlock, at: datetime) -> None:
         """Print the two trades of one skipped minute."""
         bought, quantity = minute.buyers[0], minute.quantities[0]
-        self.print(at, minute.opens[0], quantity, Side.BUY if bought else Side.SELL)
-        self.print(at, minute.closes[0], quantity, Side.BUY if bought == 2 else Side.SELL)
+        self.add_trade(at, minute.opens[0], quantity, Side.BUY if bought else Side.SELL)
+        self.add_trade(at, minute.closes[0], quantity, Side.BUY if bought == 2 else Side.SELL)
         self.place_at(minute.closes[0], at)
 
     def place_at(self, price: int, at: datetime) -> None:
@@ -333,11 +333,11 @@ class Venue:
         """Trade through the book to `price` and fill customers' orders there; `home` does not change."""
         home = self.home
         hits = self.walk_to(price, at)
-        if max(self.book.guests(Side.BUY), default=0) >= price:
+        if max(self.book.customer_prices(Side.BUY), default=0) >= price:
             hits += self._clear(Side.SELL, price, at)
-        if min(self.book.guests(Side.SELL), default=price + 1) <= price:
+        if min(self.book.customer_prices(Side.SELL), default=price + 1) <= price:
             hits += self._clear(Side.BUY, price, at)
         self.home = home
         self.place_at(price, at)
-        self.lay()
+        self.quote()
         return hits

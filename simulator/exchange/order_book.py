@@ -74,7 +74,7 @@ class OrderBook:
     def quantity(self, side: Side, price: int) -> int:
         return self._maker_sums[side].get(price, 0) + self._customer_sums[side].get(price, 0)
 
-    def made_quantity(self, side: Side, price: int) -> int:
+    def maker_quantity(self, side: Side, price: int) -> int:
         """Return the market maker's shares at `price`."""
         return self._maker_sums[side].get(price, 0)
 
@@ -136,30 +136,30 @@ class OrderBook:
         self._count(side, price, owner, remaining - quantity)
         return quantity - remaining
 
-    def set_made(self, side: Side, price: int, quantity: int) -> None:
+    def set_maker_quantity(self, side: Side, price: int, quantity: int) -> None:
         """Set the market maker's shares at `price` to `quantity`."""
-        change = quantity - self.made_quantity(side, price)
+        change = quantity - self.maker_quantity(side, price)
         if change > 0:
             self.rest(side, price, change, MAKER)
         elif change < 0:
             self.remove(side, price, MAKER, -change)
 
-    def lay_made(self, side: Side, quantities: dict[int, int]) -> None:
+    def set_maker_levels(self, side: Side, quantities: dict[int, int]) -> None:
         """Set the market maker's shares on `side` to exactly these quantities by price."""
         if not self._customer_sums[side]:  # without customers there are no queue positions to preserve
             self._maker_sums[side] = quantities
             self._sides[side] = {price: [BookEntry(MAKER, quantity)] for price, quantity in quantities.items()}
             return
         for price in self._maker_sums[side].keys() - quantities.keys():
-            self.set_made(side, price, 0)
+            self.set_maker_quantity(side, price, 0)
         for price, quantity in quantities.items():
-            self.set_made(side, price, quantity)
+            self.set_maker_quantity(side, price, quantity)
 
-    def guests(self, side: Side) -> Iterable[int]:
+    def customer_prices(self, side: Side) -> Iterable[int]:
         """Return the prices at which customers wait on `side`."""
         return self._customer_sums[side]
 
-    def has_guests(self) -> bool:
+    def has_customers(self) -> bool:
         return bool(self._customer_sums[Side.BUY] or self._customer_sums[Side.SELL])
 
     def ahead(self, side: Side, price: int, owner: str) -> int:

@@ -9,12 +9,12 @@ from aegis.sessions import Matching, Phase, PhaseName, legal_kinds, phases_at
 from aegis.terms import FOK_KINDS, PRICED, Instrument, Market, OrderKind, Side
 from simulator.api.error_codes import RequestRefused
 from simulator.exchange.calendar import is_trading_day, paper_phases_on, phases_on
-from simulator.exchange.conditional_orders import MIDPOINT, OffBook
+from simulator.exchange.conditional_orders import MIDPOINT, OffBookOrders
 from simulator.exchange.exchange import VENUES, BookChanged, Exchange, OrderNoticeKind, Printed
 from simulator.exchange.market_maker import Venue
 from simulator.exchange.order_book import other
-from simulator.exchange.orders import NewOrder, Order, OrderStatus, Request
-from simulator.exchange.state import order_words
+from simulator.exchange.orders import KRX_AFTER, NewOrder, Order, OrderStatus, Request
+from simulator.exchange.state import order_to_payload
 from simulator.faults.table import ORDER
 
 BEST = frozenset(
@@ -28,7 +28,6 @@ BEST = frozenset(
         OrderKind.AFTER_BEST_FOK,
     }
 )
-KRX_AFTER = frozenset(OrderKind(str(code)) for code in range(41, 48))
 # kinds that an auction during continuous trading takes: protocol notes §13, venue notes on 00 and 01.
 # UNVERIFIED: KRX's after-market, which has neither kind, takes its plain limit
 SINGLE_PRICE = frozenset({OrderKind.LIMIT, OrderKind.MARKET, OrderKind.AFTER_LIMIT})
@@ -37,7 +36,7 @@ OWN_BEST = frozenset({OrderKind.OWN_BEST, OrderKind.GTP_OWN_BEST, OrderKind.AFTE
 
 @dataclass(frozen=True, slots=True)
 class ChangeRequest:
-    """The parameters of order-rvsecncl. `quantity` counts only if `everything` is false; `price` is in won."""
+    """The parameters of order-rvsecncl. `quantity` counts only if `is_whole_rest` is false; `price` is in won."""
 
     account: str
     number: int
@@ -45,17 +44,17 @@ class ChangeRequest:
     kind: OrderKind
     quantity: int
     price: int
-    everything: bool
+    is_whole_rest: bool
     stop_price: int = 0
     market: Market | None = None  # None: any market
     tag: str = ""
     is_ignored: bool = False  # fault: the request gets a number but has no effect
 
 
-class Desk:
+class OrderEntry:
     """Accepts customers' orders for one exchange."""
 
-    def __init__(self, exchange: Exchange, offbook: OffBook, *, is_paper: bool) -> None:
+    def __init__(self, exchange: Exchange, offbook: OffBookOrders, *, is_paper: bool) -> None:
         self._exchange = exchange
         self._offbook = offbook
         self._phases_on = paper_phases_on if is_paper else phases_on
@@ -213,34 +212,36 @@ class Desk:
             reserve_price=price if new_order.side is Side.BUY else 0,
             status=OrderStatus.DONE if request is Request.CANCEL else OrderStatus.OPEN,
         )
-        exchange.record("order", now, order=order_words(order), **({"tag": new_order.tag} if new_order.tag else {}))
+        exchange.record(
+            "order", now, order=order_to_payload(order), **({"tag": new_order.tag} if new_order.tag else {})
+        )
         return exchange.world.orders[order.date, order.number]
 
     def _send(self, order: Order, now: datetime) -> None:
         """Send a numbered order to its venue."""
         exchange = self._exchange
         venue = exchange.venue(order.code, order.venue)
-        if self._offbook.takes(order, venue):
-            self._offbook.send(order, venue, now)
+        if self._offbook.is_off_book(order, venue):
+            self._offbook.execute(order, venue, now)
             if order.remaining and order.is_open and order.kind.is_immediate:
                 self._lapse(order, now)
         elif venue.is_auction:
-            exchange.rest(order)
+            exchange.add_to_book(order)
         else:
             self._match(order, venue, now)
-        exchange.tell(BookChanged(order.code, order.venue))
+        exchange.publish(BookChanged(order.code, order.venue))
 
     def _match(self, order: Order, venue: Venue, now: datetime) -> None:
         exchange = self._exchange
         is_killed = order.kind in FOK_KINDS and venue.book.available(order.side, order.price) < order.remaining
         if not is_killed:
-            exchange.book_hits(venue, venue.execute(order.side, order.price, order.remaining, order.key, now))
+            exchange.book_fills(venue, venue.execute(order.side, order.price, order.remaining, order.key, now))
         if not order.remaining:
             return
         if order.kind.is_immediate:
             self._lapse(order, now)
             return
-        exchange.rest(order)
+        exchange.add_to_book(order)
 
     def _lapse(self, order: Order, now: datetime) -> None:
         """Cancel the unfilled rest of an immediate order (IOC, FOK)."""
@@ -262,7 +263,7 @@ class Desk:
         if self._exchange.faults.take(ORDER, ("overtaken",), account=order.account, code=order.code):
             self._overtake(order, now)
             raise RequestRefused("nothing left")
-        quantity = order.remaining if change_request.everything else change_request.quantity
+        quantity = order.remaining if change_request.is_whole_rest else change_request.quantity
         if quantity <= 0:
             raise RequestRefused("bad quantity")
         if quantity > order.remaining:
@@ -276,10 +277,10 @@ class Desk:
         """Fill an order just before its cancel is processed."""
         exchange, quantity = self._exchange, order.remaining
         venue = exchange.venue(order.code, order.venue)
-        exchange.unrest(order, quantity)
-        trade = venue.print(now, order.price, quantity, other(order.side))
+        exchange.remove_from_book(order, quantity)
+        trade = venue.add_trade(now, order.price, quantity, other(order.side))
         exchange.fill(order, order.venue, order.price, quantity, now)
-        exchange.tell(Printed(order.code, order.venue, (trade,)))
+        exchange.publish(Printed(order.code, order.venue, (trade,)))
 
     def _find(self, change_request: ChangeRequest) -> Order:
         order = self._exchange.world.orders.get((self._exchange.world.today(), change_request.number))
@@ -300,7 +301,7 @@ class Desk:
         )
         self._exchange.withdraw(order, quantity, OrderStatus.CANCELLED, now, reason="cancel")
         self._exchange.notify(OrderNoticeKind.CONFIRMED, cancel_order, now, quantity=quantity, price=0)
-        self._exchange.tell(BookChanged(order.code, order.venue))
+        self._exchange.publish(BookChanged(order.code, order.venue))
         return cancel_order
 
     def _amend(self, order: Order, quantity: int, change_request: ChangeRequest, now: datetime) -> Order:

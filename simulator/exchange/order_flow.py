@@ -24,43 +24,43 @@ HALFWAY = 0.01
 # a skipped minute moves the price one tick towards home per this many ticks of distance
 TICKS_A_PULL = 25
 _LEVEL_WORTH_WON = 45_000_000
-STILL = 3  # the way (0 to 6) that does not move the price
-_WAYS = bytes(byte % (2 * STILL + 1) for byte in range(256))
+NO_MOVE = 3  # the way (0 to 6) that does not move the price
+_WAYS = bytes(byte % (2 * NO_MOVE + 1) for byte in range(256))
 
 
 @dataclass(frozen=True, slots=True)
 class Draw:
     """The crowd's random draws for one step."""
 
-    lean: float  # 0..1: low moves the price up, high moves it down
+    price_move: float  # 0..1: low moves the price up, high moves it down
     taker: Side
     size: float  # of the usual quantity at one price, 0 to about 1
-    touched: int  # 0..19: index of the level, of twenty, whose quantity changes
-    spread: bytes  # twenty bytes: quantity of each level relative to the usual one
-    chance: float  # 0..1, for rarer events
+    changed_level: int  # 0..19: index of the level, of twenty, whose quantity changes
+    level_sizes: bytes  # twenty bytes: quantity of each level relative to the usual one
+    uniform: float  # 0..1, decides on rarer events
 
 
-def draw(seed: int, day: date, code: str, step: int) -> Draw:
+def draw_step(seed: int, day: date, code: str, step: int) -> Draw:
     """Return the draws of step `step` of `code` on `day`."""
     noise = blake2b(f"{seed}:{day:%Y%m%d}:{code}:{step}".encode(), digest_size=40).digest()
     return Draw(
-        lean=int.from_bytes(noise[0:2], "big") / 65_536,
+        price_move=int.from_bytes(noise[0:2], "big") / 65_536,
         taker=Side.BUY if noise[2] & 1 else Side.SELL,
         size=(int.from_bytes(noise[3:5], "big") / 65_536) ** 3,
-        touched=noise[5] % (2 * LEVELS),
-        spread=noise[6:26],
-        chance=int.from_bytes(noise[26:30], "big") / 2**32,
+        changed_level=noise[5] % (2 * LEVELS),
+        level_sizes=noise[6:26],
+        uniform=int.from_bytes(noise[26:30], "big") / 2**32,
     )
 
 
-def move(lean: float, away: int, tick_pct: float) -> int:
-    """Return -1, 0 or +1 tick. The further `away` from home (in ticks), the likelier a move back."""
+def next_move(price_move: float, distance: int, tick_pct: float) -> int:
+    """Return -1, 0 or +1 tick. The further `distance` from home (in ticks), the likelier a move back."""
     stray_ticks = max(2.0, _STRAY_PCT / tick_pct)
-    pull = _MOVES_EACH_WAY * away / (stray_ticks * stray_ticks)
+    pull = _MOVES_EACH_WAY * distance / (stray_ticks * stray_ticks)
     up = min(2 * _MOVES_EACH_WAY, max(0.0, _MOVES_EACH_WAY - pull))
-    if lean < up:
+    if price_move < up:
         return 1
-    return -1 if lean >= 1 - (2 * _MOVES_EACH_WAY - up) else 0
+    return -1 if price_move >= 1 - (2 * _MOVES_EACH_WAY - up) else 0
 
 
 def usual_quantity(price: int, listed_shares: int) -> int:
@@ -69,15 +69,15 @@ def usual_quantity(price: int, listed_shares: int) -> int:
     return max(10, int(worth / price))
 
 
-def level_quantity(usual: int, spread: int) -> int:
+def level_quantity(usual: int, size: int) -> int:
     """Return the shares of one level from its byte: 40 % to 160 % of the usual."""
-    return max(1, usual * (40 + spread * 120 // 255) // 100)
+    return max(1, usual * (40 + size * 120 // 255) // 100)
 
 
 def walk(seed: int, day: date, code: str, minutes: range) -> tuple[bytes, bytes]:
     """Return the way bytes and the volume bytes of skipped minutes, one of each per minute.
 
-    `minutes` count from midnight. A way is a number from 0 to 6. It moves the price by `way - STILL` ticks.
+    `minutes` count from midnight. A way is a number from 0 to 6. It moves the price by `way - NO_MOVE` ticks.
     """
     first, last = minutes.start // 60, (minutes.stop - 1) // 60
     hours = [

@@ -6,6 +6,8 @@ from enum import StrEnum
 
 from aegis.terms import Market, OrderKind, Side
 
+KRX_AFTER = frozenset(OrderKind(str(code)) for code in range(41, 48))  # the kinds of KRX's after-market
+
 
 class OrderStatus(StrEnum):
     OPEN = "open"

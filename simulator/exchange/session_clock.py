@@ -15,11 +15,11 @@ from aegis.sessions import KST, Matching, Phase, PhaseName
 from aegis.terms import Market, OrderKind
 from simulator.exchange import order_flow
 from simulator.exchange.calendar import is_trading_day, next_trading_day, phases_on
-from simulator.exchange.conditional_orders import OffBook
+from simulator.exchange.conditional_orders import OffBookOrders
 from simulator.exchange.exchange import VENUES, BookChanged, Exchange, StatusChanged
 from simulator.exchange.fast_forward import FastForward
 from simulator.exchange.market_maker import MakerFill, Venue
-from simulator.exchange.orders import Order, OrderStatus
+from simulator.exchange.orders import KRX_AFTER, Order, OrderStatus
 from simulator.exchange.trade_tape import Tape
 
 STEP = timedelta(seconds=0.5)
@@ -38,7 +38,6 @@ _SPECIAL_KINDS = {
     PhaseName.PRE_MARKET: {OrderKind.GTP_LIMIT, OrderKind.GTP_BEST, OrderKind.GTP_OWN_BEST},
 }
 _MOVES_TO_NXT = frozenset({OrderKind.LIMIT, OrderKind.BEST, OrderKind.OWN_BEST})
-_KRX_AFTER = frozenset(OrderKind(str(code)) for code in range(41, 48))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +49,10 @@ class Boundary:
     act: Callable[[datetime], None]
 
 
-class Clockwork:
+class SessionClock:
     """Moves one exchange through time."""
 
-    def __init__(self, exchange: Exchange, offbook: OffBook, seed: int) -> None:
+    def __init__(self, exchange: Exchange, offbook: OffBookOrders, seed: int) -> None:
         self._exchange = exchange
         self._offbook = offbook
         self._seed = seed
@@ -67,14 +66,14 @@ class Clockwork:
     def advance(self, now: datetime, *, stepping: bool = True) -> None:
         """Bring the market to `now`: all due events happen in order."""
         exchange = self._exchange
-        is_first = exchange.reached is None
+        is_first = exchange.market_time is None
         if is_first:
             self._begin(now)
-        assert exchange.reached is not None
-        if now < exchange.reached:
+        assert exchange.market_time is not None
+        if now < exchange.market_time:
             self._rewind(now)
-        is_jump = now - exchange.reached > CATCH_UP
-        self._stepped_from = now - SETTLE if is_jump else exchange.reached
+        is_jump = now - exchange.market_time > CATCH_UP
+        self._stepped_from = now - SETTLE if is_jump else exchange.market_time
         self._advance_days(now)
         while self._boundaries and self._boundaries[0].at <= now:
             boundary = self._boundaries.pop(0)
@@ -83,7 +82,7 @@ class Clockwork:
         self._pass_time(now, stepping=stepping)
         if is_jump and stepping:
             for venue in exchange.venues.values():
-                venue.lay_anew()
+                venue.quote_if_changed()
         is_marked = exchange.world.step == self._step_number(now)
         if is_first or (is_jump and stepping and not is_marked):
             self.mark(now)
@@ -102,13 +101,13 @@ class Clockwork:
             if venue is None:
                 continue
             if self._is_continuous(market, now) and not venue.is_auction:
-                exchange.book_hits(venue, venue.walk_to(price, now))
-                venue.static_standard = price  # a price set by the control API causes no interruption
-                self._offbook.work(venue, now, order_flow.draw(self._seed, now.date(), venue.stream, 0))
+                exchange.book_fills(venue, venue.walk_to(price, now))
+                venue.static_reference = price  # a price set by the control API causes no interruption
+                self._offbook.step(venue, now, order_flow.draw_step(self._seed, now.date(), venue.stream, 0))
             else:
-                venue.put_at(price)
+                venue.set_price(price)
             exchange.record("price", now, code=code, market=market, price=price)
-            exchange.tell(BookChanged(code, market))
+            exchange.publish(BookChanged(code, market))
 
     # --- days
 
@@ -134,26 +133,26 @@ class Clockwork:
         for name, (_, price) in world.last_prices.items():
             code, market = name.split(":")
             if (code, Market(market)) in exchange.venues:
-                exchange.venues[code, Market(market)].put_at(price)
+                exchange.venues[code, Market(market)].set_price(price)
         for interruption in world.interruptions:
             if not interruption.ended:  # the process stopped before the interruption ended
                 exchange.record("resumption", code=interruption.code, ended=interruption.began)
         for code, tape in exchange.unified.items():
-            tape.absorb(exchange.venues[code, market].tape for market in VENUES)
+            tape.merge_from(exchange.venues[code, market].tape for market in VENUES)
         day = datetime.combine(world.today(), time(), KST)
-        exchange.reached = day + world.step * STEP
-        self._boundaries = [boundary for boundary in self._boundaries if boundary.at > exchange.reached]
-        self._set_modes(exchange.reached)
+        exchange.market_time = day + world.step * STEP
+        self._boundaries = [boundary for boundary in self._boundaries if boundary.at > exchange.market_time]
+        self._set_modes(exchange.market_time)
         for order in world.all_open():
             venue = exchange.venues.get((order.code, order.venue))
             if venue is None:
                 continue
-            if self._offbook.takes(order, venue):
+            if self._offbook.is_off_book(order, venue):
                 self._offbook.hold(order)
             else:
-                exchange.rest(order)
+                exchange.add_to_book(order)
         for venue in exchange.venues.values():
-            venue.lay()  # after the customers' orders, which the maker's levels must not cross
+            venue.quote()  # after the customers' orders, which the maker's levels must not cross
 
     def _rewind(self, now: datetime) -> None:
         """Continue from `now` after the clock was set back; earlier events stay."""
@@ -163,7 +162,7 @@ class Clockwork:
             self._expire_all(now)
             self._start_day(day, {code: self._close_of(code) for code in self._exchange.listed})
             return
-        exchange.reach(now)
+        exchange.set_time(now)
         self._boundaries = [boundary for boundary in self._timeline(exchange.world.today()) if boundary.at > now]
         self._set_modes(now)
 
@@ -205,7 +204,7 @@ class Clockwork:
                 self._on_grid(venue, min(venue.base, close) - shape[2] * spread),
                 close,
             ):
-                venue.print(noon, price, venue.usual * 800, None)
+                venue.add_trade(noon, price, venue.usual_quantity * 800, None)
 
     def _on_grid(self, venue: Venue, price: float) -> int:
         snapped = ticks.adjust_price_to_tick(max(1, int(price)), "down", venue.stock.instrument)
@@ -228,7 +227,7 @@ class Clockwork:
                     exchange.record("settlement", at, account=number, date=day.isoformat())
         exchange.record("day", at, date=day.isoformat(), bases=bases, totals=totals)
         self._open_venues()
-        exchange.reach(at)
+        exchange.set_time(at)
 
     def _open_venues(self) -> None:
         exchange, world = self._exchange, self._exchange.world
@@ -265,11 +264,11 @@ class Clockwork:
         for venue in self._exchange.venues_of(phase.market):
             if phase.matching is Matching.AUCTION:
                 venue.open_auction()
-                self._offbook.to_queues(venue)
+                self._offbook.enter_auction(venue)
                 if phase.name is PhaseName.CLOSING_AUCTION:
-                    self._offbook.loosen(venue, at)
+                    self._offbook.free_conditional_limits(venue, at)
             elif phase.matching is Matching.CONTINUOUS:
-                venue.lay()
+                venue.quote()
 
     def _leave(self, phase: Phase, at: datetime) -> None:
         if phase.matching is Matching.AUCTION:
@@ -288,9 +287,9 @@ class Clockwork:
         for order in exchange.world.all_open():
             moves = order.market is Market.SOR and order.venue is Market.KRX and order.kind in _MOVES_TO_NXT
             if moves and (order.code, Market.NXT) in exchange.venues:
-                exchange.unrest(order, order.remaining)
+                exchange.remove_from_book(order, order.remaining)
                 exchange.record("change", at, date=order.date.isoformat(), number=order.number, venue=Market.NXT)
-                exchange.rest(order)
+                exchange.add_to_book(order)
 
     # --- interruptions (VI) and halts
 
@@ -301,14 +300,14 @@ class Clockwork:
         trading = [v for v in self._venues_of(code) if not v.is_auction and self._is_continuous(v.market, now)]
         if krx not in trading:
             return False
-        standard = krx.static_standard or krx.tape.open or krx.base
+        standard = krx.static_reference or krx.tape.open or krx.base
         exchange.record(
             "interruption", now, code=code, kind=kind, price=krx.tape.last, standard=standard, began=f"{now:%H%M%S}"
         )
         for venue in trading:
             venue.open_auction()
-            self._offbook.to_queues(venue)
-            exchange.tell(StatusChanged(code, venue.market))
+            self._offbook.enter_auction(venue)
+            exchange.publish(StatusChanged(code, venue.market))
         self._boundaries.append(Boundary(now + INTERRUPTION, 0, partial(self._resume, code)))
         self._boundaries.sort(key=lambda boundary: (boundary.at, boundary.rank))
         return True
@@ -319,26 +318,26 @@ class Clockwork:
         for venue in self._venues_of(code):
             # a closing auction that started in the meantime continues
             if venue.is_auction and self._is_continuous(venue.market, at):
-                exchange.book_hits(venue, venue.uncross(at))
-                self._offbook.from_queues(venue)
-                venue.static_standard = venue.tape.last
-                exchange.tell(BookChanged(code, venue.market))
-            exchange.tell(StatusChanged(code, venue.market))
+                exchange.book_fills(venue, venue.uncross(at))
+                self._offbook.leave_auction(venue)
+                venue.static_reference = venue.tape.last
+                exchange.publish(BookChanged(code, venue.market))
+            exchange.publish(StatusChanged(code, venue.market))
 
     def halt(self, code: str, halted: bool, now: datetime) -> None:
         """Halt a stock's trading (거래정지) or resume it. Its resting orders wait."""
         self._exchange.record("halt", now, code=code, halted=halted)
         for venue in self._venues_of(code):
-            self._exchange.tell(StatusChanged(code, venue.market))
+            self._exchange.publish(StatusChanged(code, venue.market))
 
-    def stop_market(self, operation: str, now: datetime, *, halted: bool | None = None) -> None:
+    def set_market_operation(self, operation: str, now: datetime, *, halted: bool | None = None) -> None:
         """Publish a market operation code for all stocks. `halted` halts or resumes all trading; None does neither."""
         self._exchange.record("market_operation", now, code=operation)
         for code in self._exchange.listed:
             if halted is not None:
                 self._exchange.record("halt", now, code=code, halted=halted)
             for venue in self._venues_of(code):
-                self._exchange.tell(StatusChanged(code, venue.market))
+                self._exchange.publish(StatusChanged(code, venue.market))
 
     def _venues_of(self, code: str) -> list[Venue]:
         venues = self._exchange.venues
@@ -358,7 +357,7 @@ class Clockwork:
 
     def _interrupt_if_volatile(self, venue: Venue, at: datetime) -> None:
         """Interrupt a stock whose price is 10 % or more from its static reference."""
-        standard = venue.static_standard or venue.tape.open
+        standard = venue.static_reference or venue.tape.open
         if standard and abs(venue.tape.last - standard) * 100 >= STATIC_LIMIT_PCT * standard:
             self.interrupt(venue.stock.code, "1", at)
 
@@ -369,9 +368,9 @@ class Clockwork:
 
     def _uncross(self, market: Market, at: datetime) -> None:
         for venue in self._exchange.venues_of(market):
-            self._exchange.book_hits(venue, venue.uncross(at))
-            self._offbook.from_queues(venue)
-            self._exchange.tell(BookChanged(venue.stock.code, market))
+            self._exchange.book_fills(venue, venue.uncross(at))
+            self._offbook.leave_auction(venue)
+            self._exchange.publish(BookChanged(venue.stock.code, market))
 
     def _ends_with(self, order: Order, phase: Phase) -> bool:
         """Return whether an order expires at the end of `phase`."""
@@ -379,7 +378,7 @@ class Clockwork:
             return order.kind in _SPECIAL_KINDS[phase.name]
         if phase.market is Market.NXT:
             return phase.name is PhaseName.AFTER_MARKET
-        if order.kind in _KRX_AFTER:
+        if order.kind in KRX_AFTER:
             return phase.name is PhaseName.AFTER_MARKET
         return phase.name is PhaseName.CLOSING_AUCTION
 
@@ -396,7 +395,7 @@ class Clockwork:
             for venue in self._exchange.venues_of(market):
                 if venue.is_auction != is_auction:
                     venue.is_auction = is_auction
-                    venue.lay()
+                    venue.quote()
 
     # --- steps
 
@@ -410,10 +409,10 @@ class Clockwork:
     def _pass_time(self, until: datetime, *, stepping: bool) -> None:
         """Pass the time up to `until`, in which no phase begins or ends."""
         exchange = self._exchange
-        assert exchange.reached is not None
+        assert exchange.market_time is not None
         assert self._stepped_from is not None
-        start = exchange.reached
-        exchange.reach(until)
+        start = exchange.market_time
+        exchange.set_time(until)
         active = self._active(start)
         if not active or not stepping:
             return
@@ -435,19 +434,19 @@ class Clockwork:
         at_close = self._at_close(at)
         for venue in active:
             if venue.market in at_close:
-                self._offbook.work(venue, at, order_flow.draw(self._seed, day, venue.stream, number))
+                self._offbook.step(venue, at, order_flow.draw_step(self._seed, day, venue.stream, number))
                 continue
             lead = None
             if venue.market is Market.NXT and krx_leads:
                 lead = exchange.venues[venue.stock.code, Market.KRX].anchor
-            draw = order_flow.draw(self._seed, day, venue.stream, number)
+            draw = order_flow.draw_step(self._seed, day, venue.stream, number)
             hits: list[MakerFill] = venue.step(draw, at, lead)
             if hits:
-                exchange.book_hits(venue, hits)
-            self._offbook.work(venue, at, draw)
+                exchange.book_fills(venue, hits)
+            self._offbook.step(venue, at, draw)
             if hits and venue.market is Market.KRX and not venue.is_auction:
                 self._interrupt_if_volatile(venue, at)
-            exchange.tell(BookChanged(venue.stock.code, venue.market))
+            exchange.publish(BookChanged(venue.stock.code, venue.market))
 
     def _step_number(self, at: datetime) -> int:
         return (at - datetime.combine(self._exchange.world.today(), time(), KST)) // STEP
@@ -462,7 +461,7 @@ class Clockwork:
             if not tape.volume:
                 continue
             venues[f"{code}:{market}"] = _venue_mark(venue)
-            bar = tape.printed_bar(minute)
+            bar = tape.built_bar(minute)
             if bar is not None:
                 bars[f"{code}:{market}"] = [bar.open, bar.high, bar.low, bar.close, bar.volume, bar.amount]
         self._exchange.record("mark", at, step=number, minute=minute, venues=venues, bars=bars)

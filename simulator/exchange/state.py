@@ -29,7 +29,7 @@ class IssuedToken:
     issued_at: datetime
     expires_at: datetime
     revoked: bool = False
-    asked_at: datetime | None = None
+    last_requested_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,7 @@ class World:
         self.accounts[event["account"]] = BrokerAccount(event["account"])
 
     def _add_order(self, event: Event) -> None:
-        order = order_from(event["order"])
+        order = order_from_payload(event["order"])
         self.orders[order.date, order.number] = order
         self._by_account.setdefault(order.account, []).append(order)
         self.next_number = max(self.next_number, order.number + 1)
@@ -346,7 +346,7 @@ _ORDER_TYPES: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def order_from(payload: dict[str, Any]) -> Order:
+def order_from_payload(payload: dict[str, Any]) -> Order:
     """Return the order of a ledger payload. In older ledgers `book_price` is missing; it is then the price."""
     payload = {"book_price": payload["price"], **payload}
     return Order(
@@ -354,7 +354,7 @@ def order_from(payload: dict[str, Any]) -> Order:
     )
 
 
-def order_words(order: Order) -> dict[str, Any]:
+def order_to_payload(order: Order) -> dict[str, Any]:
     """Return the ledger payload of an order."""
     payload = {slot.name: getattr(order, slot.name) for slot in fields(order)}
     return {name: value.isoformat() if isinstance(value, date) else value for name, value in payload.items()}

@@ -11,7 +11,7 @@ from aegis.sessions import KST
 from aegis.terms import Side
 
 RECENT = 100  # trades kept for the list of recent ones
-NAMES = tuple(f"{minute // 60:02d}{minute % 60:02d}" for minute in range(24 * 60))  # HHMM of the day's minutes
+MINUTE_NAMES = tuple(f"{minute // 60:02d}{minute % 60:02d}" for minute in range(24 * 60))  # HHMM of the day's minutes
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class TapeBar:
         self.volume += quantity
         self.amount = amount
 
-    def joined(self, later: "TapeBar") -> "TapeBar":
+    def merged_with(self, later: "TapeBar") -> "TapeBar":
         """Return this bar merged with a later one."""
         high, low = max(self.high, later.high), min(self.low, later.low)
         return TapeBar(self.open, high, low, later.close, self.volume + later.volume, later.amount)
@@ -83,7 +83,7 @@ class MinuteBlock:
         return map(mul, map(add, self.opens, self.closes), self.quantities)
 
 
-def moment(day: date, minute: int) -> datetime:
+def minute_start(day: date, minute: int) -> datetime:
     """Return the start of a minute of a day; minutes count from midnight."""
     return datetime.combine(day, time(minute // 60, minute % 60), KST)
 
@@ -105,15 +105,15 @@ class _PendingMinutes:
         next(running)
         columns = (self.blocks[0].opens, map(max, *prices), map(min, *prices), self.blocks[-1].closes, volumes, running)
         for minute, bar in zip(self.minutes, map(TapeBar, *columns), strict=True):
-            before = bars.get(NAMES[minute])
-            bars[NAMES[minute]] = bar if before is None else before.joined(bar)
+            before = bars.get(MINUTE_NAMES[minute])
+            bars[MINUTE_NAMES[minute]] = bar if before is None else before.merged_with(bar)
 
 
 def _trades(day: date, minutes: range, blocks: Sequence[MinuteBlock]) -> Iterator[tuple[datetime, int, int]]:
     for index, minute in enumerate(minutes):
         for block in blocks:
-            yield moment(day, minute), block.opens[index], block.quantities[index]
-            yield moment(day, minute), block.closes[index], block.quantities[index]
+            yield minute_start(day, minute), block.opens[index], block.quantities[index]
+            yield minute_start(day, minute), block.closes[index], block.quantities[index]
 
 
 @dataclass(slots=True)
@@ -179,20 +179,20 @@ class Tape:
             block.fill_in(self._bars)
         return self._bars
 
-    def printed_bar(self, minute: str) -> TapeBar | None:
+    def built_bar(self, minute: str) -> TapeBar | None:
         """Return a minute's bar if `add` created it, without building the bars of skipped minutes."""
         return self._bars.get(minute)
 
     def extend(self, day: date, minutes: range, blocks: Sequence[MinuteBlock]) -> None:
         """Add skipped minutes of one venue, or of both venues together."""
         self._pending.append(_PendingMinutes(minutes, blocks, self.amount))
-        self._pending_until = max(self._pending_until, NAMES[minutes[-1]])
+        self._pending_until = max(self._pending_until, MINUTE_NAMES[minutes[-1]])
         prices = [column for block in blocks for column in (block.opens, block.closes)]
         highs, lows = [max(column) for column in prices], [min(column) for column in prices]
         high, low = highs.index(max(highs)), lows.index(min(lows))
-        self._set_extremes(moment(day, minutes[0]), blocks[0].opens[0])
-        self._set_extremes(moment(day, minutes[prices[high].index(highs[high])]), highs[high])
-        self._set_extremes(moment(day, minutes[prices[low].index(lows[low])]), lows[low])
+        self._set_extremes(minute_start(day, minutes[0]), blocks[0].opens[0])
+        self._set_extremes(minute_start(day, minutes[prices[high].index(highs[high])]), highs[high])
+        self._set_extremes(minute_start(day, minutes[prices[low].index(lows[low])]), lows[low])
         self._count(blocks)
         if self.log is not None:
             self.log += _trades(day, minutes, blocks)
@@ -227,7 +227,7 @@ class Tape:
         """Shares bought divided by shares sold, in percent (체결강도); 0 if none were sold."""
         return self.bought / self.sold * 100 if self.sold else 0.0
 
-    def absorb(self, tapes: Iterable["Tape"]) -> None:
+    def merge_from(self, tapes: Iterable["Tape"]) -> None:
         """Take over the sums and extremes of several venues' tapes."""
         traded = [tape for tape in tapes if tape.volume]
         if not traded:

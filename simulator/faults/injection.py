@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
-from simulator.api.error_codes import RequestRefused, Words
+from simulator.api.error_codes import RefusalFields, RequestRefused
 from simulator.api.request import ApiReply, Call
 from simulator.faults.table import Fault
 
@@ -34,7 +34,7 @@ class RawAnswer:
     content_type: str = "text/html"
 
 
-def before(fault: Fault, call: Call) -> Call:
+def apply_before(fault: Fault, call: Call) -> Call:
     """Apply a fault to a call before it is executed. Raises an exception if the client gets another reply instead."""
     strike = _BEFORE.get(fault.name)
     return strike(fault, call) if strike else call
@@ -53,9 +53,8 @@ def _refuse_with(name: str) -> Callable[[Fault, Call], Call]:
 
 def _refuse(fault: Fault, call: Call) -> Call:
     parameters = fault.parameters
-    raise RefusalOverride(
-        Words(parameters.get("rt_cd", "1"), parameters["msg_cd"], parameters["msg1"], parameters.get("status", 200))
-    )
+    rt_cd, status = parameters.get("rt_cd", "1"), parameters.get("status", 200)
+    raise RefusalOverride(RefusalFields(rt_cd, parameters["msg_cd"], parameters["msg1"], status))
 
 
 def _time_out(fault: Fault, call: Call) -> Call:
@@ -75,9 +74,9 @@ def _repeat_page(fault: Fault, call: Call) -> Call:
 class RefusalOverride(Exception):
     """A refusal with the fault's own code and text."""
 
-    def __init__(self, words: Words) -> None:
-        super().__init__(words.msg_cd)
-        self.words = words
+    def __init__(self, fields: RefusalFields) -> None:
+        super().__init__(fields.msg_cd)
+        self.fields = fields
 
 
 class ResponseOverride(Exception):
@@ -102,7 +101,7 @@ _BEFORE: dict[str, Callable[[Fault, Call], Call]] = {
 }
 
 
-def during(fault: Fault, call: Call) -> Call:
+def apply_during(fault: Fault, call: Call) -> Call:
     """Return the changed call, which is executed instead."""
     if fault.name == "cancel_ignored":
         return replace(call, is_ignored=True)
@@ -114,7 +113,7 @@ def codes_in(reply: ApiReply, code: str) -> frozenset[str]:
     return frozenset(str(row.get("pdno", code)) for row in _rows(reply))
 
 
-def spoil_rows(fault: Fault, reply: ApiReply, code: str) -> ApiReply:
+def change_rows(fault: Fault, reply: ApiReply, code: str) -> ApiReply:
     """Apply a fault to the rows of its scope's stock, or to the first row. `code` as in `codes_in`."""
     target_code, rows = fault.scope.get("code"), []
     for index, row in enumerate(_rows(reply)):
@@ -134,12 +133,12 @@ def _list_name(reply: ApiReply) -> str:
     return next((name for name in _LISTS if isinstance(reply.body.get(name), list)), "")
 
 
-def spoils_before(fault: Fault) -> bool:
+def prevents_execution(fault: Fault) -> bool:
     """Return whether a fault of the reply also prevents the execution of the request."""
     return fault.parameters.get("executed") is False
 
 
-def after(fault: Fault, call: Call, reply: ApiReply) -> ApiReply | RawAnswer:
+def apply_after(fault: Fault, call: Call, reply: ApiReply) -> ApiReply | RawAnswer:
     """Apply a fault to the reply of an executed call. Raises ConnectionDropped."""
     if fault.name == "answer_lost":
         raise ConnectionDropped
@@ -153,9 +152,8 @@ def after(fault: Fault, call: Call, reply: ApiReply) -> ApiReply | RawAnswer:
         text = json.dumps(reply.body, ensure_ascii=False)
         return RawAnswer(200, text[: len(text) * 2 // 3].encode(), "application/json;charset=UTF-8")
     if fault.name == "timeout_accepted":
-        refusal = RequestRefused(_TIMEOUTS.get(fault.parameters["msg_cd"], "connection timed out")).words(
-            is_paper=call.is_paper
-        )
+        error_name = _TIMEOUTS.get(fault.parameters["msg_cd"], "connection timed out")
+        refusal = RequestRefused(error_name).fields(is_paper=call.is_paper)
         body = {"rt_cd": refusal.rt_cd, "msg_cd": refusal.msg_cd, "msg1": refusal.msg1}
         return ApiReply(body, status=refusal.status)
     if fault.name == "rt_cd_missing":
@@ -164,7 +162,7 @@ def after(fault: Fault, call: Call, reply: ApiReply) -> ApiReply | RawAnswer:
         return _repeat_cursor(call, reply)
     if fault.name == "receipt_without_number":
         return replace(reply, body={**reply.body, "output": {**reply.body["output"], "ODNO": ""}})
-    return _spoil_list(fault, reply)
+    return _change_list(fault, reply)
 
 
 def _repeat_cursor(call: Call, reply: ApiReply) -> ApiReply:
@@ -177,7 +175,7 @@ def _repeat_cursor(call: Call, reply: ApiReply) -> ApiReply:
     return replace(reply, body=body, tr_cont="M")
 
 
-def _spoil_list(fault: Fault, reply: ApiReply) -> ApiReply:
+def _change_list(fault: Fault, reply: ApiReply) -> ApiReply:
     name, rows = _list_name(reply), _rows(reply)
     if not name:
         return reply
@@ -196,7 +194,7 @@ def _spoil_list(fault: Fault, reply: ApiReply) -> ApiReply:
 # --- frames
 
 
-def notice_columns(row: list[str], more: int) -> list[str]:
+def change_notice_columns(row: list[str], more: int) -> list[str]:
     """Return a notice with `more` extra columns in the middle, or fewer at the end if `more` is negative."""
     if more < 0:
         return row[:more]
@@ -207,7 +205,7 @@ def garbled() -> str:
     return f"!{secrets.token_hex(40)}!"
 
 
-def frame_values(fault: Fault, count: int, values: list[str]) -> list[str]:
+def change_frame_values(fault: Fault, count: int, values: list[str]) -> list[str]:
     """Return the changed values of a frame's records, before encryption."""
     width = max(1, len(values) // max(1, count))
     records = [values[start : start + width] for start in range(0, len(values), width)]
@@ -222,7 +220,7 @@ def frame_values(fault: Fault, count: int, values: list[str]) -> list[str]:
     return [value for record in records for value in record]
 
 
-def frame(fault: Fault, text: str) -> str | bytes | None:
+def change_frame(fault: Fault, text: str) -> str | bytes | None:
     """Return the changed data frame: text, bytes that are not UTF-8, or None if it is lost."""
     mark, tr_id, count, data = text.split("|", 3)
     if fault.name == "frame_lost":

@@ -143,7 +143,7 @@ KINDS: Mapping[str, FaultKind] = MappingProxyType(
         "balance_lag": FaultKind(NOW, "inquire-balance shows accounts as they are now, until the fault is cleared"),
     }
 )
-NOT_OF_THE_LEDGER = tuple(name for name, kind in KINDS.items() if kind.point == BEFORE and name != "ledger_too_fast")
+GATEWAY_FAULTS = tuple(name for name, kind in KINDS.items() if kind.point == BEFORE and name != "ledger_too_fast")
 SCOPE = ("path", "tr_id", "account", "code")
 
 
@@ -164,14 +164,14 @@ class Fault:
     after: int = 0
     every: int = 1
     ends_at: float | None = None
-    met: int = 0
-    struck: int = 0
+    matches: int = 0
+    strikes: int = 0
 
     @property
     def point(self) -> str:
         return KINDS[self.name].point
 
-    def words(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """Return the fault's entry in the list of faults."""
         return {
             "id": self.number,
@@ -182,7 +182,7 @@ class Fault:
             "left": self.left,
             "after": self.after,
             "every": self.every,
-            "struck": self.struck,
+            "struck": self.strikes,
         }
 
 
@@ -240,12 +240,12 @@ class Faults:
             if fault.after > 0:
                 fault.after -= 1
                 continue
-            fault.met += 1
-            if fault.met % fault.every:
+            fault.matches += 1
+            if fault.matches % fault.every:
                 continue
             if fault.probability < 1 and self._random.random() >= fault.probability:
                 continue
-            fault.struck += 1
+            fault.strikes += 1
             if fault.left is not None:
                 fault.left -= 1
             return fault
@@ -255,7 +255,7 @@ class Faults:
         """Return whether a fault of this name is in force, without counting it."""
         return any(fault.name == name and not self._is_over(fault) for fault in list(self._active))
 
-    def of(self, name: str) -> Fault | None:
+    def find(self, name: str) -> Fault | None:
         """Return the fault of this name that is in force, without counting it."""
         return next((fault for fault in self.active() if fault.name == name), None)
 
@@ -303,5 +303,5 @@ def listing(faults: Faults) -> dict[str, Any]:
             name: {"strikes": kind.point, "help": kind.help, "parameters": dict(kind.parameters)}
             for name, kind in KINDS.items()
         },
-        "active": [fault.words() for fault in faults.active()],
+        "active": [fault.as_dict() for fault in faults.active()],
     }

@@ -3,22 +3,24 @@
 import asyncio
 from collections.abc import Callable
 
-from simulator.faults.injection import frame, frame_values, garbled, notice_columns
+from simulator.faults.injection import change_frame, change_frame_values, change_notice_columns, garbled
 from simulator.faults.table import FRAME, Fault, Faults
 from simulator.feed.session import FeedSession, NoticeCipher
 from simulator.feed.stock_frames import Row
 
-HELD_SECONDS = 3.0
+HOLD_BACK_SECONDS = 3.0
 
 
-class Post:
+class FrameSender:
     """The outgoing frames of one feed hub."""
 
     def __init__(self, faults: Faults) -> None:
         self._faults = faults
         self._held_back: list[Callable[[], None]] = []
 
-    def notice(self, session: FeedSession, tr_id: str, cipherer: NoticeCipher, row: Row, fault: Fault | None) -> None:
+    def send_notice(
+        self, session: FeedSession, tr_id: str, cipherer: NoticeCipher, row: Row, fault: Fault | None
+    ) -> None:
         """Send a notice to one session, changed by `fault` if there is one."""
 
         def send(values: Row = row, cipher: NoticeCipher = cipherer) -> None:
@@ -42,7 +44,7 @@ class Post:
         elif name == "notice_garbled":
             self._deliver([session], tr_id, row[8], [row], lambda _: garbled())
         elif name == "notice_columns":
-            send(notice_columns(row, int(parameters["more"])))
+            send(change_notice_columns(row, int(parameters["more"])))
         elif name != "notice_lost":
             send()
             self._release()
@@ -52,7 +54,7 @@ class Post:
         if len(self._held_back) >= batch:
             self._release()
         else:
-            asyncio.get_running_loop().call_later(HELD_SECONDS, self._release)
+            asyncio.get_running_loop().call_later(HOLD_BACK_SECONDS, self._release)
 
     def _release(self) -> None:
         """Send the notices held back, newest first."""
@@ -60,7 +62,7 @@ class Post:
         for send in sends:
             send()
 
-    def rows(self, sessions: list[FeedSession], tr_id: str, code: str, rows: list[Row]) -> None:
+    def send_rows(self, sessions: list[FeedSession], tr_id: str, code: str, rows: list[Row]) -> None:
         self._deliver(sessions, tr_id, code, rows)
 
     def _deliver(
@@ -76,9 +78,9 @@ class Post:
             return
         fault = self._faults.take(FRAME, tr_id=tr_id, code=code)
         values = [value for row in rows for value in row]
-        data = "^".join(frame_values(fault, len(rows), values) if fault else values)
+        data = "^".join(change_frame_values(fault, len(rows), values) if fault else values)
         text = f"1|{tr_id}|{len(rows):03d}|{encrypt(data)}" if encrypt else f"0|{tr_id}|{len(rows):03d}|{data}"
-        payload = frame(fault, text) if fault else text
+        payload = change_frame(fault, text) if fault else text
         if payload is not None:
             for session in sessions:
                 session.send(payload)

@@ -14,8 +14,8 @@ from simulator.exchange.exchange import BookChanged, News, OrderNotice, Printed,
 from simulator.exchange.listings import STOCKS
 from simulator.exchange.market_maker import Venue
 from simulator.faults.table import NOTICE, SOCKET
-from simulator.feed.delivery import Post
-from simulator.feed.index_frames import PERIODIC, SILENT, STATUS, is_key
+from simulator.feed.delivery import FrameSender
+from simulator.feed.index_frames import FEEDS_WITHOUT_DATA, PERIODIC, STATUS, is_key
 from simulator.feed.session import FeedSession, NoticeCipher, Topic
 from simulator.feed.stock_frames import book_row, notice_row, trade_row
 
@@ -29,10 +29,10 @@ NOTICES = (LIVE_NOTICES, PAPER_NOTICES)
 TRADES = {"H0STCNT0": Market.KRX, "H0NXCNT0": Market.NXT, "H0UNCNT0": Market.SOR}
 BOOKS = {"H0STASP0": Market.KRX, "H0NXASP0": Market.NXT, "H0UNASP0": Market.SOR}
 PAPER_FEEDS = frozenset({"H0STCNT0", "H0STASP0", PAPER_NOTICES})
-KNOWN = frozenset({*TRADES, *BOOKS, *NOTICES, *PERIODIC, *STATUS, *SILENT})
+FEED_TR_IDS = frozenset({*TRADES, *BOOKS, *NOTICES, *PERIODIC, *STATUS, *FEEDS_WITHOUT_DATA})
 
 
-class Dropped(Exception):
+class SessionDropped(Exception):
     """The server closes this session, after `reply` if there is one."""
 
     def __init__(self, reply: str = "") -> None:
@@ -49,10 +49,10 @@ class FeedHub:
         self.sessions: dict[int, FeedSession] = {}
         self._listeners: dict[Topic, dict[int, FeedSession]] = {}
         self._next = 1
-        self._pulse_second = -1
+        self._periodic_second = -1
         self.frames_sent = 0
         self._faults = firm.faults
-        self._post = Post(firm.faults)
+        self._sender = FrameSender(firm.faults)
         self._busy_until: dict[str, float] = {}
         self._occupied: set[str] = set()
         self._dropped_at = 0.0
@@ -118,7 +118,7 @@ class FeedHub:
             if session.unanswered >= UNANSWERED_PINGS:
                 session.hang_up()
                 return
-            if (fault := self._faults.of("no_pingpong")) is not None:
+            if (fault := self._faults.find("no_pingpong")) is not None:
                 await self._wait_without_ping(session, float(fault.parameters["hangs_up_after"]))
                 continue
             session.unanswered += 1
@@ -159,7 +159,7 @@ class FeedHub:
         """Answer one frame. Return False if the server closes the session."""
         try:
             reply = self._answer(session, text)
-        except Dropped as dropped:
+        except SessionDropped as dropped:
             if dropped.reply:
                 session.send(dropped.reply)
             return False
@@ -196,14 +196,14 @@ class FeedHub:
         return _error("OPSP8997", "JSON PARSING ERROR : invalid tr_type")
 
     def _admit(self, session: FeedSession, approval: str) -> None:
-        """Bind a session to its app key, which can have one session. Raises Dropped."""
+        """Bind a session to its app key, which can have one session. Raises SessionDropped."""
         # an open session outlives its approval key
-        key = session.key or self._firm.gate.approved_key(approval, self._clock())
+        key = session.key or self._firm.gateway.approved_key(approval, self._clock())
         if key is None or (not session.key and self._faults.take(SOCKET, ("approval_refused",))):
-            raise Dropped(_error("OPSP0011", "invalid approval : NOT FOUND", rt_cd="1"))
+            raise SessionDropped(_error("OPSP0011", "invalid approval : NOT FOUND", rt_cd="1"))
         if self._is_taken(key, session):
             self._firm.exchange.record("session", self._clock(), session=session.number, state="refused", key=key)
-            raise Dropped(_error("OPSP8996", "ALREADY IN USE appkey"))
+            raise SessionDropped(_error("OPSP8996", "ALREADY IN USE appkey"))
         if not session.key:
             session.key = key
             self._firm.exchange.record("session", self._clock(), session=session.number, state="admitted", key=key)
@@ -221,11 +221,11 @@ class FeedHub:
 
     def _register(self, session: FeedSession, topic: Topic) -> str:
         tr_id, tr_key = topic
-        if tr_id not in KNOWN:
+        if tr_id not in FEED_TR_IDS:
             return _reply(topic, "1", "OPSP8991", "SUBSCRIBE ERROR : invalid tr_id")
-        if tr_id in {*NOTICES, *SILENT} and not tr_key.strip():
-            raise Dropped(_error("OPSP0017", "ERROR : htsid가잘못되었습니다"))
-        if tr_id not in {*NOTICES, *SILENT} and not is_key(self._firm, tr_id, tr_key, self._clock()):
+        if tr_id in {*NOTICES, *FEEDS_WITHOUT_DATA} and not tr_key.strip():
+            raise SessionDropped(_error("OPSP0017", "ERROR : htsid가잘못되었습니다"))
+        if tr_id not in {*NOTICES, *FEEDS_WITHOUT_DATA} and not is_key(self._firm, tr_id, tr_key, self._clock()):
             return _error("OPSP8992", "JSON PARSING ERROR : invalid tr_key", topic[0])
         if topic in session.topics:
             return _reply(topic, "1", "OPSP0002", "ALREADY IN SUBSCRIBE")
@@ -277,20 +277,20 @@ class FeedHub:
         for tr_id, code in books:
             self._send_book(tr_id, code)
 
-    def pulse(self) -> None:
+    def send_periodic(self) -> None:
         """Send the periodic feeds, once per second of market time."""
         now = self._clock()
         second = int(now.timestamp())
-        if second == self._pulse_second:
+        if second == self._periodic_second:
             return
-        self._pulse_second = second
+        self._periodic_second = second
         for tr_id, key in list(self._listeners):
             builder = PERIODIC.get(tr_id)
             sessions = self._sessions_for(tr_id, key) if builder is not None else []
             if builder is not None and sessions:
                 row = builder(self._firm, key, now)
                 if row is not None:
-                    self._post.rows(sessions, tr_id, key, [row])
+                    self._sender.send_rows(sessions, tr_id, key, [row])
 
     def _send_status(self, change: StatusChanged) -> None:
         for tr_id, (market, builder) in STATUS.items():
@@ -299,7 +299,7 @@ class FeedHub:
             if sessions:
                 row = builder(self._firm, change.code, self._clock())
                 if row is not None:
-                    self._post.rows(sessions, tr_id, change.code, [row])
+                    self._sender.send_rows(sessions, tr_id, change.code, [row])
 
     def _book_topics(self, code: str, market: Market) -> list[Topic]:
         return [(tr_id, code) for tr_id, feed_market in BOOKS.items() if self._concerns(feed_market, code, market)]
@@ -324,7 +324,7 @@ class FeedHub:
                 rows = [trade_row(self._firm, venues, day, t.unified) for t in printed.trades if t.unified]
             else:
                 rows = [trade_row(self._firm, (venue,), venue.tape, trade) for trade in printed.trades]
-            self._post.rows(sessions, tr_id, printed.code, rows)
+            self._sender.send_rows(sessions, tr_id, printed.code, rows)
 
     def _venues(self, code: str, feed_market: Market, excluded: Market | None = None) -> tuple[Venue, ...]:
         """Return a feed's venues: both for the unified feed, without `excluded`."""
@@ -338,7 +338,7 @@ class FeedHub:
             return
         venues = self._venues(code, BOOKS[tr_id])
         if venues:
-            self._post.rows(sessions, tr_id, code, [book_row(self._firm, venues, self._clock())])
+            self._sender.send_rows(sessions, tr_id, code, [book_row(self._firm, venues, self._clock())])
 
     def _concerns(self, feed_market: Market, code: str, market: Market) -> bool:
         """Return whether a feed carries a venue's data. The unified feed has none for stocks that only KRX trades."""
@@ -356,14 +356,14 @@ class FeedHub:
             for topic, cipherer in list(session.topics.items()):
                 if topic[0] == tr_id and world.hts_keys.get(topic[1], set()) & keys:
                     row = notice_row(notice, topic[1], self._firm.settings.notice_width, self._firm.printing)
-                    self._post.notice(session, tr_id, cipherer, row, fault)
+                    self._sender.send_notice(session, tr_id, cipherer, row, fault)
 
-    def flap(self) -> None:
+    def drop_if_flapping(self) -> None:
         """Drop all sessions at intervals while the `flapping` fault is in force."""
-        fault = self._faults.of("flapping")
+        fault = self._faults.find("flapping")
         if fault is not None and time.monotonic() - self._dropped_at >= float(fault.parameters["every"]):
             self._dropped_at = time.monotonic()
-            fault.struck += 1
+            fault.strikes += 1
             self.cut()
 
 

@@ -10,10 +10,10 @@ from types import MappingProxyType
 
 from aegis.sessions import PhaseName
 from aegis.terms import Instrument, Market, Side
-from simulator.api.formatting import against, fixed, percent
-from simulator.api.handlers.quote import depths, expected_operation, vi_state
+from simulator.api.formatting import change_sign, fixed, percent_of
+from simulator.api.handlers.quote import expected_operation, merged_depth, vi_state
 from simulator.broker import Firm
-from simulator.exchange.index_model import INDEXES, SimulatedFuture, foreign, foreign_quote, hash_of
+from simulator.exchange.index_model import INDEXES, SimulatedFuture, hash_fraction, us_share, us_share_quote
 from simulator.exchange.listings import STOCKS
 from simulator.exchange.market_maker import Venue
 from simulator.feed.stock_frames import Row, book_row, expected_row
@@ -43,32 +43,32 @@ def index_expected(firm: Firm, key: str, now: datetime) -> Row | None:
 
 
 def _index_row(firm: Firm, key: str, now: datetime) -> Row:
-    quote = firm.macro.index(key)
-    volume, amount = firm.macro.since_last(key, quote.volume, quote.amount)
+    quote = firm.index_model.index(key)
+    volume, amount = firm.index_model.since_last(key, quote.volume, quote.amount)
 
     def change_fields(reference: float) -> Row:
-        return [fixed(quote.last - reference, 2), against(quote.last, reference)]
+        return [fixed(quote.last - reference, 2), change_sign(quote.last, reference)]
 
     return [
         key,
         f"{now:%H%M%S}",
         fixed(quote.last, 2),
-        against(quote.last, quote.before),
+        change_sign(quote.last, quote.before),
         fixed(quote.last - quote.before, 2),
         str(quote.volume),
         str(quote.amount),
         str(volume),
         str(amount),
-        percent(quote.last - quote.before, quote.before),
+        percent_of(quote.last - quote.before, quote.before),
         fixed(quote.open, 2),
         fixed(quote.high, 2),
         fixed(quote.low, 2),
         *change_fields(quote.open),
         *change_fields(quote.high),
         *change_fields(quote.low),
-        percent(quote.open - quote.before, quote.before),
-        percent(quote.high - quote.before, quote.before),
-        percent(quote.low - quote.before, quote.before),
+        percent_of(quote.open - quote.before, quote.before),
+        percent_of(quote.high - quote.before, quote.before),
+        percent_of(quote.low - quote.before, quote.before),
         str(quote.at_upper),
         str(quote.ups),
         str(quote.flats),
@@ -84,8 +84,8 @@ def index_program(firm: Firm, key: str, now: datetime) -> Row | None:
     """H0UPPGM0 (국내지수 프로그램매매), 88 columns: arbitrage, non-arbitrage, both; entrusted, own account, both."""
     if key not in INDEXES or not firm.is_trading(now):
         return None
-    quote = firm.macro.index(key)
-    lean = hash_of(f"{firm.exchange.world.seed}:{now.date()}:{key}:program") - 0.5
+    quote = firm.index_model.index(key)
+    lean = hash_fraction(f"{firm.exchange.world.seed}:{now.date()}:{key}:program") - 0.5
     # by kind (arbitrage or not), owner (entrusted or own account) and side: thousand shares and million won
     parts = {}
     for kind, share in (("arbt", 0.02), ("nabt", 0.22)):
@@ -129,7 +129,7 @@ def _sums(
     row: Row = []
     for side in (*_SIDES, "net"):
         quantity, won = totals[side]
-        row += [str(quantity), percent(quantity, volume), str(won), percent(won, amount)]
+        row += [str(quantity), percent_of(quantity, volume), str(won), percent_of(won, amount)]
     return row
 
 
@@ -154,24 +154,24 @@ def night_future(firm: Firm, key: str, now: datetime) -> Row | None:
 
 
 def _future(firm: Firm, key: str, now: datetime) -> SimulatedFuture | None:
-    contract = firm.macro.contract(key, now.date())
-    return firm.macro.future(contract, now) if contract else None
+    contract = firm.index_model.contract(key, now.date())
+    return firm.index_model.future(contract, now) if contract else None
 
 
 def _future_row(firm: Firm, quote: SimulatedFuture, now: datetime) -> Row:
     bought = quote.volume // 2
     sold = quote.volume - bought
-    near, far = (firm.macro.future(c, now).last for c in firm.macro.contracts(now.date())[:2])
+    near, far = (firm.index_model.future(c, now).last for c in firm.index_model.contracts(now.date())[:2])
 
     def change_fields(reference: float) -> Row:
-        return [against(quote.last, reference), fixed(quote.last - reference, 2)]
+        return [change_sign(quote.last, reference), fixed(quote.last - reference, 2)]
 
     return [
         quote.contract.code,
         f"{now:%H%M%S}",
         fixed(quote.last - quote.before, 2),
-        against(quote.last, quote.before),
-        percent(quote.last - quote.before, quote.before),
+        change_sign(quote.last, quote.before),
+        percent_of(quote.last - quote.before, quote.before),
         fixed(quote.last, 2),
         fixed(quote.open, 2),
         fixed(quote.high, 2),
@@ -181,7 +181,7 @@ def _future_row(firm: Firm, quote: SimulatedFuture, now: datetime) -> Row:
         str(int(quote.volume * quote.last * 250)),
         fixed(quote.fair, 2),
         fixed(quote.last - quote.spot, 2),
-        percent(quote.last - quote.fair, quote.fair),
+        percent_of(quote.last - quote.fair, quote.fair),
         fixed(near, 2),
         fixed(far, 2),
         fixed(far - near, 2),
@@ -209,7 +209,7 @@ def _future_row(firm: Firm, quote: SimulatedFuture, now: datetime) -> Row:
         str(bought),
         "412",
         "398",
-        percent(quote.volume, 210_000),
+        percent_of(quote.volume, 210_000),
         "0",
         fixed(quote.before * 1.01, 2),
         fixed(quote.before * 0.99, 2),
@@ -233,7 +233,7 @@ def night_future_book(firm: Firm, key: str, now: datetime) -> Row | None:
 
 
 def _future_book_row(firm: Firm, quote: SimulatedFuture, now: datetime) -> Row:
-    sizes = [5 + int(60 * hash_of(f"{firm.exchange.world.seed}:{now:%H%M%S}:{n}")) for n in range(10)]
+    sizes = [5 + int(60 * hash_fraction(f"{firm.exchange.world.seed}:{now:%H%M%S}:{n}")) for n in range(10)]
     asks, bids = sizes[:5], sizes[5:]
     return [
         quote.contract.code,
@@ -370,9 +370,9 @@ def nav(firm: Firm, key: str, now: datetime) -> Row | None:
     return [
         key,
         fixed(value, 2),
-        against(value, venue.base),
+        change_sign(value, venue.base),
         fixed(value - venue.base, 2),
-        percent(value - venue.base, venue.base),
+        percent_of(value - venue.base, venue.base),
         *(fixed((price or venue.base) * 1.0004, 2) for price in (tape.open, tape.high, tape.low)),
     ]
 
@@ -391,7 +391,7 @@ def after_hours_book(firm: Firm, key: str, now: datetime) -> Row | None:
     if venue is None or not _is_after_hours(firm, now):
         return None
     row = book_row(firm, (venue,), now)
-    asks, bids = depths((venue,), 9)
+    asks, bids = merged_depth((venue,), 9)
     levels = [
         *(str(asks[n][0] if n < len(asks) else 0) for n in range(9)),
         *(str(bids[n][0] if n < len(bids) else 0) for n in range(9)),
@@ -410,17 +410,17 @@ def _is_after_hours(firm: Firm, now: datetime) -> bool:
 # --- overseas
 
 
-def foreign_trade(firm: Firm, key: str, now: datetime) -> Row | None:
+def us_trade(firm: Firm, key: str, now: datetime) -> Row | None:
     """HDFSCNT0 (해외주식 체결), 26 columns."""
-    share = foreign(key[1:4], key[4:])
+    share = us_share(key[1:4], key[4:])
     if share is None:
         return None
-    quote = foreign_quote(firm.exchange.world.seed, share, now)
+    quote = us_share_quote(firm.exchange.world.seed, share, now)
     if not quote.session:
         return None
     local = now - timedelta(hours=14)
     change = quote.last - share.base
-    size = 1 + int(300 * hash_of(f"{key}:{now:%H%M%S}"))
+    size = 1 + int(300 * hash_fraction(f"{key}:{now:%H%M%S}"))
     return [
         key,
         share.symbol,
@@ -431,7 +431,7 @@ def foreign_trade(firm: Firm, key: str, now: datetime) -> Row | None:
         f"{now:%Y%m%d}",
         f"{now:%H%M%S}",
         *(fixed(price, 4) for price in (quote.open, quote.high, quote.low, quote.last)),
-        against(quote.last, share.base),
+        change_sign(quote.last, share.base),
         fixed(abs(change), 4),
         fixed(change / share.base * 100, 2),
         fixed(quote.last - 0.01, 4),
@@ -448,18 +448,18 @@ def foreign_trade(firm: Firm, key: str, now: datetime) -> Row | None:
     ]
 
 
-def foreign_book(levels: int) -> Builder:
+def us_book(levels: int) -> Builder:
     """HDFSASP0 with ten levels (71 columns), HDFSASP1 with one (17)."""
 
     def build(firm: Firm, key: str, now: datetime) -> Row | None:
-        share = foreign(key[1:4], key[4:])
+        share = us_share(key[1:4], key[4:])
         if share is None:
             return None
-        quote = foreign_quote(firm.exchange.world.seed, share, now)
+        quote = us_share_quote(firm.exchange.world.seed, share, now)
         if not quote.session:
             return None
         local = now - timedelta(hours=14)
-        sizes = [1 + int(900 * hash_of(f"{key}:{now:%H%M%S}:{n}")) for n in range(20)]
+        sizes = [1 + int(900 * hash_fraction(f"{key}:{now:%H%M%S}:{n}")) for n in range(20)]
         head = [
             key,
             share.symbol,
@@ -503,9 +503,9 @@ PERIODIC: Mapping[str, Builder] = MappingProxyType(
         "H0STOUP0": after_hours,
         "H0STOAC0": after_hours,
         "H0STOAA0": after_hours_book,
-        "HDFSCNT0": foreign_trade,
-        "HDFSASP0": foreign_book(10),
-        "HDFSASP1": foreign_book(1),
+        "HDFSCNT0": us_trade,
+        "HDFSASP0": us_book(10),
+        "HDFSASP1": us_book(1),
     }
 )
 # feeds that are sent when a stock's state changes, not periodically
@@ -517,7 +517,7 @@ STATUS: Mapping[str, tuple[Market, Builder]] = MappingProxyType(
     }
 )
 # feeds that can be registered but have no data: futures and overseas orders are not simulated
-SILENT = frozenset({"H0IFCNI0", "H0IFCNI9", "H0GSCNI0", "H0GSCNI9"})
+FEEDS_WITHOUT_DATA = frozenset({"H0IFCNI0", "H0IFCNI9", "H0GSCNI0", "H0GSCNI9"})
 
 
 def is_key(firm: Firm, tr_id: str, key: str, now: datetime) -> bool:
@@ -525,7 +525,7 @@ def is_key(firm: Firm, tr_id: str, key: str, now: datetime) -> bool:
     if tr_id.startswith("H0UP"):
         return key in INDEXES
     if tr_id.startswith(("H0IF", "H0MF")):
-        return firm.macro.contract(key, now.date()) is not None
+        return firm.index_model.contract(key, now.date()) is not None
     if tr_id.startswith("HDFS"):
-        return key[:1] in ("D", "R") and foreign(key[1:4], key[4:]) is not None
+        return key[:1] in ("D", "R") and us_share(key[1:4], key[4:]) is not None
     return key in STOCKS

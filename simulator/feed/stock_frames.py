@@ -4,14 +4,14 @@ from datetime import datetime
 
 from aegis.sessions import Matching, PhaseName
 from aegis.terms import FOK_KINDS, IOC_KINDS, Market, OrderKind, Side
-from simulator.api.formatting import against, fixed, percent, sign
-from simulator.api.handlers.quote import depths, market_operation
+from simulator.api.formatting import change_sign, fixed, percent_of, sign
+from simulator.api.handlers.quote import market_operation, merged_depth
 from simulator.api.list_printing import DEFAULT, Printing
 from simulator.broker import Firm
 from simulator.exchange.exchange import OrderNotice, OrderNoticeKind
 from simulator.exchange.listings import STOCKS
 from simulator.exchange.market_maker import Venue
-from simulator.exchange.state import order_from
+from simulator.exchange.state import order_from_payload
 from simulator.exchange.trade_tape import Tape, TapeTrade
 
 Row = list[str]
@@ -27,7 +27,7 @@ def trade_row(firm: Firm, venues: tuple[Venue, ...], tape: Tape, trade: TapeTrad
     """
     venue, stock = venues[0], venues[0].stock
     before = firm.history.yesterday(stock.code)
-    (ask, ask_quantity), (bid, bid_quantity) = (levels[0] if levels else (0, 0) for levels in depths(venues, 1))
+    (ask, ask_quantity), (bid, bid_quantity) = (levels[0] if levels else (0, 0) for levels in merged_depth(venues, 1))
     same_hour = int(before.volume * _share_of_day(trade.at))
     row = [
         stock.code,
@@ -35,7 +35,7 @@ def trade_row(firm: Firm, venues: tuple[Venue, ...], tape: Tape, trade: TapeTrad
         str(trade.price),
         sign(trade.price, venue.base, venue.lowest, venue.highest),
         str(trade.price - venue.base),
-        percent(trade.price - venue.base, venue.base),
+        percent_of(trade.price - venue.base, venue.base),
         fixed(trade.amount / trade.volume if trade.volume else 0, 2),
         str(trade.open),
         str(trade.high),
@@ -53,15 +53,15 @@ def trade_row(firm: Firm, venues: tuple[Venue, ...], tape: Tape, trade: TapeTrad
         str(trade.bought),
         _TAKER_CODES[trade.taker] if trade.taker else "",
         fixed(trade.bought / (trade.bought + trade.sold) if trade.bought + trade.sold else 0, 2),
-        percent(trade.volume, before.volume),
+        percent_of(trade.volume, before.volume),
         _clock(tape.open_at),
-        against(trade.price, trade.open),
+        change_sign(trade.price, trade.open),
         str(trade.price - trade.open),
         _clock(tape.high_at),
-        against(trade.price, trade.high),
+        change_sign(trade.price, trade.high),
         str(trade.price - trade.high),
         _clock(tape.low_at),
-        against(trade.price, trade.low),
+        change_sign(trade.price, trade.low),
         str(trade.price - trade.low),
         f"{firm.exchange.world.today():%Y%m%d}",
         market_operation(firm, venue.market, trade.at),
@@ -70,9 +70,9 @@ def trade_row(firm: Firm, venues: tuple[Venue, ...], tape: Tape, trade: TapeTrad
         str(bid_quantity),
         str(sum(v.book.total(Side.SELL) for v in venues)),
         str(sum(v.book.total(Side.BUY) for v in venues)),
-        percent(trade.volume, stock.listed_shares),
+        percent_of(trade.volume, stock.listed_shares),
         str(same_hour),
-        percent(trade.volume, same_hour),
+        percent_of(trade.volume, same_hour),
         hour_class(firm, venue, trade.at),
         "",
         str(tape.open or venue.base),
@@ -96,7 +96,7 @@ def expected_row(firm: Firm, venue: Venue, now: datetime) -> Row:
 def book_row(firm: Firm, venues: tuple[Venue, ...], now: datetime) -> Row:
     """H0STASP0 and its counterparts: 59 columns; 63 since 2026-09-14 (NXT and unified 65 and 66)."""
     venue = venues[0]
-    asks, bids = depths(venues)
+    asks, bids = merged_depth(venues)
     expected = venue.indication()
     volume = sum(v.tape.volume for v in venues)
     change = expected.price - venue.base  # outside an auction the expected price is 0, and so is its change
@@ -117,7 +117,7 @@ def book_row(firm: Firm, venues: tuple[Venue, ...], now: datetime) -> Row:
         str(volume if not expected.price else volume + expected.quantity),
         str(change),
         sign(expected.price, venue.base, -1, 10**9) if expected.price else "5",
-        percent(change, venue.base),
+        percent_of(change, venue.base),
         str(volume),
         "0",
         "0",
@@ -179,7 +179,7 @@ def notice_row(notice: OrderNotice, hts_id: str, width: int, printing: Printing 
         _CUSTOMER_NAME,
     ]
     exchange = _exchange_code(order)
-    price = f"{printing.price(order_from(order)):09d}" if is_fill else ""
+    price = f"{printing.price(order_from_payload(order)):09d}" if is_fill else ""
     name = STOCKS[order["code"]].name
     if width == 23:
         return [*head, f"{exchange}Y", "10", "", name, price]

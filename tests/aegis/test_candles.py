@@ -179,7 +179,7 @@ def test_running_totals_that_begin_anew_within_the_day_begin_the_stock_anew() ->
 def test_a_torn_bar_is_whole_again_once_the_next_trade_follows_it_directly() -> None:
     trades = day_of(MORNING)
     running = fold(trades[:2])
-    running.tear()
+    running.mark_suspect()
     bars = told(running)
     assert not bars[SAMSUNG, "0900"].is_whole
     assert told(fold(trades[2:], into=running), bars) == truth(trades)
@@ -188,7 +188,7 @@ def test_a_torn_bar_is_whole_again_once_the_next_trade_follows_it_directly() -> 
 def test_a_torn_bar_stays_so_where_trades_were_missed() -> None:
     trades = day_of(MORNING)
     running = fold(trades[:2])
-    running.tear()
+    running.mark_suspect()
     bars = told(fold(trades[3:], into=running))
     assert not bars[SAMSUNG, "0900"].is_whole
     assert not bars[SAMSUNG, "0901"].is_whole
@@ -307,7 +307,7 @@ def test_a_chart_that_agrees_makes_a_doubted_bar_whole() -> None:
     trades = day_of(MORNING)
     running = fold(trades)
     bars = told(running)
-    running.tear()
+    running.mark_suspect()
     (doubted,) = running.changed()
     others = [bar for bar in by_time(bars) if bar.minute != doubted.minute]
     assert mended([*others, doubted], chart(trades), (0, 0)) == [bars[SAMSUNG, "1530"]]

@@ -31,11 +31,11 @@ RESTING = ChaseState(
     trade_date=NOW.date(),
     created_at=NOW - timedelta(seconds=30),
     due_at=NOW,
-    looked_at=None,
-    wanted_qty=10,
+    confirmed_at=None,
+    remaining_qty=10,
     has_successor=False,
 )
-CHECKED = replace(RESTING, looked_at=NOW)
+CHECKED = replace(RESTING, confirmed_at=NOW)
 CANCELLED = replace(RESTING, status=Status.CANCELLED, end_cause=EndCause.OWN_CANCEL, released_qty=10)
 AUCTION = ChaseSession(auction_since=NOW - timedelta(minutes=1), auction_until=NOW + timedelta(minutes=9))
 
@@ -58,7 +58,7 @@ def test_an_order_waits_until_it_is_due() -> None:
 
 def test_a_due_order_is_checked_before_it_is_cancelled() -> None:
     assert action_of(RESTING) is Action.CHECK
-    assert action_of(replace(RESTING, looked_at=NOW - SECOND)) is Action.CHECK
+    assert action_of(replace(RESTING, confirmed_at=NOW - SECOND)) is Action.CHECK
     assert action_of(CHECKED) is Action.CANCEL
 
 
@@ -68,19 +68,19 @@ def test_after_the_cancel_the_list_is_asked_what_it_took() -> None:
 
 
 def test_a_lost_cancel_is_sent_again_after_a_while() -> None:
-    sent = replace(RESTING, cancel_sent_at=NOW, looked_at=NOW + SECOND, resend_at=NOW + CANCEL_PATIENCE)
+    sent = replace(RESTING, cancel_sent_at=NOW, confirmed_at=NOW + SECOND, resend_at=NOW + CANCEL_PATIENCE)
     assert action_of(sent, now=NOW + SECOND) is Action.CONFIRM
     assert action_of(sent, now=NOW + CANCEL_PATIENCE) is Action.CANCEL
 
 
 def test_a_lost_cancel_is_not_sent_again_after_the_last_session() -> None:
-    sent = replace(RESTING, cancel_sent_at=NOW, looked_at=NOW + SECOND, resend_at=NOW + CANCEL_PATIENCE)
+    sent = replace(RESTING, cancel_sent_at=NOW, confirmed_at=NOW + SECOND, resend_at=NOW + CANCEL_PATIENCE)
     over = ChaseSession(is_open=False, is_over=True)
     assert next_step(sent, PLAN, now=NOW + 2 * CANCEL_PATIENCE, session=over).action is Action.CONFIRM
 
 
 def test_an_amend_is_never_sent_again_without_knowing_the_first() -> None:
-    sent = replace(RESTING, cancel_sent_at=NOW, looked_at=NOW + SECOND, resend_at=None, by=ChaseBy.AMEND)
+    sent = replace(RESTING, cancel_sent_at=NOW, confirmed_at=NOW + SECOND, resend_at=None, by=ChaseBy.AMEND)
     assert action_of(sent, now=NOW + timedelta(minutes=5)) is Action.CONFIRM
 
 
@@ -104,10 +104,10 @@ def test_there_is_never_a_second_successor() -> None:
 
 
 def test_nothing_is_ordered_for_what_the_family_has_filled() -> None:
-    assert action_of(replace(CANCELLED, wanted_qty=0)) is Action.REST
+    assert action_of(replace(CANCELLED, remaining_qty=0)) is Action.REST
 
 
-@pytest.mark.parametrize("surplus", [{"wanted_qty": 0}, {"wanted_qty": -3}, {"has_successor": True}])
+@pytest.mark.parametrize("surplus", [{"remaining_qty": 0}, {"remaining_qty": -3}, {"has_successor": True}])
 def test_an_order_that_nobody_wants_any_more_is_cancelled_and_nothing_follows(surplus: dict[str, int]) -> None:
     resting = replace(CHECKED, **surplus)
     assert next_step(resting, PLAN, now=NOW) == ChaseDecision(Action.CANCEL)
@@ -218,7 +218,7 @@ def test_a_chase_by_amend_cancels_only_to_go_to_the_market() -> None:
     amended = replace(CHECKED, by=ChaseBy.AMEND)
     assert action_of(amended) is Action.AMEND
     assert action_of(replace(amended, retries=3)) is Action.CANCEL
-    assert action_of(replace(amended, wanted_qty=0)) is Action.CANCEL
+    assert action_of(replace(amended, remaining_qty=0)) is Action.CANCEL
 
 
 def test_a_stock_that_is_held_holds_the_chase() -> None:

@@ -10,19 +10,15 @@ from aegis.broker import OrderRequest, Quote
 from aegis.risk import (
     COMMIT_CHECKS,
     RISK_CHECKS,
-    Evidence,
     ExposureFromOtherOrders,
     Limits,
     RiskInputs,
-    TradingState,
-    TripLimits,
     check_order_kind_fields,
     denials,
-    may_clear,
-    trip,
 )
 from aegis.sessions import KST, phases_at, standard_phases
 from aegis.terms import PRICED, Instrument, Market, OrderKind, Side
+from aegis.trading_state import TradingState, TripInputs, TripLimits, may_clear, trip_for
 
 NOW = datetime(2026, 11, 23, 10, 0, tzinfo=KST)
 BUY = OrderRequest("005930", Side.BUY, Market.KRX, OrderKind.LIMIT, 10, 70_000)
@@ -231,10 +227,10 @@ def test_so_many_orders_fit_in_a_minute(count: int, against: list[str]) -> None:
 
 
 def test_the_same_again_within_seconds_is_refused_by_the_name_of_the_first() -> None:
-    (reason,) = denials(inputs(others=ExposureFromOtherOrders(twin="#12")))
+    (reason,) = denials(inputs(others=ExposureFromOtherOrders(duplicate_of="#12")))
     assert reason.code == "DUPLICATE"
     assert "#12" in str(reason)
-    assert codes(inputs(others=ExposureFromOtherOrders(twin="#12"), is_child_order=True)) == []
+    assert codes(inputs(others=ExposureFromOtherOrders(duplicate_of="#12"), is_child_order=True)) == []
 
 
 @pytest.mark.parametrize("request_", [BUY, SELL])
@@ -393,22 +389,22 @@ def test_what_others_may_change_is_asked_again_and_is_among_the_guards() -> None
 
 # --- the switch that trips itself -----------------------------------------------------------------
 
-BOUNDS = TripLimits(loss_won=0, loss_percent=Decimal(5), refusals=5, blind_minutes=5)
-CALM = Evidence(TradingState.ACTIVE, total_yesterday=10_000_000)
+BOUNDS = TripLimits(loss_won=0, loss_percent=Decimal(5), refusals=5, list_missing_minutes=5)
+CALM = TripInputs(TradingState.ACTIVE, total_yesterday=10_000_000)
 
 
 def test_without_evidence_the_switch_stays() -> None:
-    assert trip(CALM, BOUNDS) is None
+    assert trip_for(CALM, BOUNDS) is None
 
 
 @pytest.mark.parametrize(("loss", "trips"), [(499_999, False), (500_000, True)])
 def test_a_days_loss_trips(loss: int, trips: bool) -> None:
-    assert (trip(replace(CALM, loss_won=loss), BOUNDS) is not None) is trips
+    assert (trip_for(replace(CALM, loss_won=loss), BOUNDS) is not None) is trips
 
 
 @pytest.mark.parametrize(("won", "loss", "trips"), [(300_000, 300_000, True), (300_000, 299_999, False)])
 def test_the_narrower_of_won_and_percent_counts(won: int, loss: int, trips: bool) -> None:
-    assert (trip(replace(CALM, loss_won=loss), replace(BOUNDS, loss_won=won)) is not None) is trips
+    assert (trip_for(replace(CALM, loss_won=loss), replace(BOUNDS, loss_won=won)) is not None) is trips
 
 
 @pytest.mark.parametrize(
@@ -416,8 +412,8 @@ def test_the_narrower_of_won_and_percent_counts(won: int, loss: int, trips: bool
     [(500_000, 500_000, False), (500_000, 999_999, False), (500_000, 1_000_000, True), (400_000, 500_000, True)],
 )
 def test_a_loss_that_was_seen_when_resuming_does_not_trip_again(seen: int, loss: int, trips: bool) -> None:
-    evidence = replace(CALM, loss_won=loss, loss_when_turned=seen)
-    assert (trip(evidence, BOUNDS) is not None) is trips
+    evidence = replace(CALM, loss_won=loss, loss_at_resume=seen)
+    assert (trip_for(evidence, BOUNDS) is not None) is trips
 
 
 @pytest.mark.parametrize(
@@ -435,39 +431,39 @@ def test_a_loss_that_was_seen_when_resuming_does_not_trip_again(seen: int, loss:
 def test_refusals_of_several_stocks_and_minutes_without_a_list_trip(
     refused: str, minutes: float, code: str | None
 ) -> None:
-    tripped = trip(replace(CALM, refused=tuple(refused), blind_for=timedelta(minutes=minutes)), BOUNDS)
+    tripped = trip_for(replace(CALM, refused=tuple(refused), list_missing_for=timedelta(minutes=minutes)), BOUNDS)
     assert (tripped.why[0].code if tripped else None) == code
 
 
 EVIDENCE = st.builds(
-    Evidence,
+    TripInputs,
     state=st.sampled_from(TradingState),
     is_by_person=st.booleans(),
     causes=st.frozensets(st.sampled_from(["DAILY_LOSS", "REFUSALS", "LIST_MISSING", "INDEX_FALL"])),
     loss_won=st.integers(0, 10_000_000),
     total_yesterday=st.just(10_000_000),
     refused=st.lists(st.sampled_from("ABC"), max_size=12).map(tuple),
-    blind_for=st.integers(0, 9).map(lambda minutes: timedelta(minutes=minutes)),
+    list_missing_for=st.integers(0, 9).map(lambda minutes: timedelta(minutes=minutes)),
     complete_for=st.integers(0, 4).map(lambda minutes: timedelta(minutes=minutes)),
     cleared_today=st.integers(0, 4),
 )
 
 
 @given(evidence=EVIDENCE)
-def test_no_choice_of_a_person_is_touched_and_no_cause_trips_twice(evidence: Evidence) -> None:
-    tripped = trip(evidence, BOUNDS)
+def test_no_choice_of_a_person_is_touched_and_no_cause_trips_twice(evidence: TripInputs) -> None:
+    tripped = trip_for(evidence, BOUNDS)
     if tripped is not None:
         assert evidence.state is not TradingState.HALTED
         assert evidence.state is TradingState.ACTIVE or not evidence.is_by_person
         assert not tripped.causes & evidence.causes
     elif evidence.state is TradingState.ACTIVE and not evidence.causes:
         assert evidence.loss_won < 500_000
-        assert evidence.blind_for < timedelta(minutes=5)
+        assert evidence.list_missing_for < timedelta(minutes=5)
         assert sum(min(3, evidence.refused.count(code)) for code in "ABC") < 5 or len(set(evidence.refused)) < 2
 
 
 @given(evidence=EVIDENCE)
-def test_a_trip_ends_by_itself_only_if_missing_lists_were_all_of_it(evidence: Evidence) -> None:
+def test_a_trip_ends_by_itself_only_if_missing_lists_were_all_of_it(evidence: TripInputs) -> None:
     if may_clear(evidence, BOUNDS):
         assert (evidence.state, evidence.is_by_person) == (TradingState.REDUCING, False)
         assert evidence.causes == {"LIST_MISSING"}
@@ -476,19 +472,19 @@ def test_a_trip_ends_by_itself_only_if_missing_lists_were_all_of_it(evidence: Ev
 
 
 def test_what_ends_by_itself_is_no_dead_letter() -> None:
-    tripped = Evidence(TradingState.REDUCING, causes=frozenset({"LIST_MISSING"}), complete_for=timedelta(minutes=2))
+    tripped = TripInputs(TradingState.REDUCING, causes=frozenset({"LIST_MISSING"}), complete_for=timedelta(minutes=2))
     assert may_clear(tripped, BOUNDS)
 
 
 def test_a_bound_of_zero_trips_nothing() -> None:
-    worst = Evidence(
+    worst = TripInputs(
         TradingState.ACTIVE,
         loss_won=9_000_000,
         total_yesterday=10_000_000,
         refused=tuple("ABC" * 33),
-        blind_for=timedelta(hours=9),
+        list_missing_for=timedelta(hours=9),
     )
-    assert trip(worst, TripLimits()) is None
+    assert trip_for(worst, TripLimits()) is None
 
 
 # --- a circuit breaker ----------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from aegis.positions import (
     position_after_balance,
     position_after_fill,
     profit_rate_pct,
-    recounted,
+    without_counted,
 )
 from aegis.sessions import KST
 from aegis.terms import Side
@@ -181,7 +181,7 @@ def test_cash_of_a_balance_less_what_we_paid_since_is_the_cash_after_every_fill(
                 continue  # one side late and the other early: the next balance settles it
             cash, least = -sum(side.sign * qty * price for side, qty, price in counted), len(counted)
             if is_late:
-                line = recounted(line, DAY, bought, sold)
+                line = without_counted(line, DAY, bought, sold)
             else:
                 line = position_after_balance(line, DAY, holding(1_000 + bought - sold, bought=bought, sold=sold))
     assert cash - line.paid_won == -sum(side.sign * qty * price for side, qty, price in trades)
@@ -196,7 +196,7 @@ def test_the_commission_of_a_fill_counted_in_part_is_counted_in_part() -> None:
 def test_fills_of_yesterday_wait_for_a_balance_over_midnight() -> None:
     line = buy(buy(PositionCounts(DAY, 10), 5, 1_000), 2, 1_100, day=DAY + timedelta(days=1))
     assert line.paid_won == 7_200
-    late = recounted(line, DAY, bought_today=5, sold_today=0)
+    late = without_counted(line, DAY, bought_today=5, sold_today=0)
     assert late.paid_won == 2_200, "a balance of yesterday's end has counted yesterday's"
 
 

@@ -20,7 +20,7 @@ BUY = Family(
     filled_qty=10,
     filled_amount=798_000,
     arrival_price=80_000,
-    arrival_market=None,
+    arrival_sweep_price=None,
 )
 SALE = replace(BUY, style="sell_profit", side=Side.SELL, filled_amount=802_000)
 BOOK = Book(
@@ -59,7 +59,7 @@ def test_a_sale_at_the_price_costs_nothing_and_not_minus_nothing() -> None:
 
 
 def test_the_book_at_arrival_is_no_guess() -> None:
-    quality = measure(replace(BUY, arrival_market=Decimal("80150")))
+    quality = measure(replace(BUY, arrival_sweep_price=Decimal("80150")))
     assert quality is not None
     assert not quality.is_estimated
     assert quality.against_market == Gap(ticks=Decimal("-3.50"), bp=Decimal("-43.67"), won=-3_500)

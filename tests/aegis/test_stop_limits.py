@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import pytest
 
-from aegis.stops import Rule, StopKind, StopUnit, limit
+from aegis.stops import Rule, StopKind, StopUnit, trigger_limit
 
 AVERAGE = Decimal("70001")
 
@@ -19,4 +19,4 @@ AVERAGE = Decimal("70001")
     ],
 )
 def test_a_falling_limit_is_rounded_down_and_a_rising_one_up(rule: Rule, expected: int) -> None:
-    assert limit(rule) == expected
+    assert trigger_limit(rule) == expected

@@ -13,7 +13,7 @@ from aegis.broker import Book, Level, Quote
 from aegis.pricing import Anchor, Strategy
 from aegis.sessions import KST, phases_at, standard_phases
 from aegis.stop_sale import (
-    Believed,
+    ConfirmedPrice,
     SaleMarket,
     SalePlan,
     SaleStep,
@@ -88,7 +88,7 @@ def test_outside_the_main_session_a_last_trade_counts_as_far_as_the_book_confirm
 
 @given(st.lists(st.tuples(on_grid, st.integers(0, 3)), max_size=8), on_grid)
 def test_a_believed_price_was_reached_by_two_trades_or_triggered(trades: list[tuple[int, int]], trigger: int) -> None:
-    believed, volume = Believed(trigger), 0
+    believed, volume = ConfirmedPrice(trigger), 0
     for number, (price, qty) in enumerate(trades):
         volume += qty
         quote = replace(market(price, None).quote, volume=volume)

@@ -14,11 +14,11 @@ from aegis.stops import (
     Rule,
     StopKind,
     StopUnit,
+    adjust_for_ratio,
     average_true_range,
     evaluate,
-    limit,
     plausible,
-    rebased,
+    trigger_limit,
     why_invalid,
 )
 from aegis.terms import Instrument
@@ -72,7 +72,7 @@ def rules(draw: st.DrawFn) -> Rule:
     ],
 )
 def test_it_fires_at_its_limit_and_not_a_won_before(rule: Rule, price: int, fires: bool) -> None:
-    assert evaluate(rule, price) == (Fired(price, limit(rule)) if fires else None)
+    assert evaluate(rule, price) == (Fired(price, trigger_limit(rule)) if fires else None)
 
 
 @given(rules(), st.integers(-1_000, 0))
@@ -89,7 +89,7 @@ def test_what_fires_at_a_price_fires_at_every_price_further_on(rule: Rule, one: 
 
 @given(rules(), prices)
 def test_the_limit_is_the_last_price_inside_what_was_asked_for(rule: Rule, price: int) -> None:
-    edge, away = limit(rule), 1 if rule.kind.falls else -1
+    edge, away = trigger_limit(rule), 1 if rule.kind.falls else -1
     assert isinstance(evaluate(rule, edge), Fired) or (rule.kind is StopKind.TRAILING and edge > rule.high)
     assert not isinstance(evaluate(rule, edge + away), Fired)
 
@@ -97,15 +97,15 @@ def test_the_limit_is_the_last_price_inside_what_was_asked_for(rule: Rule, price
 @given(rules(), st.lists(prices, max_size=30))
 def test_a_trailing_stop_remembers_the_highest_price_and_its_limit_never_falls(rule: Rule, path: list[int]) -> None:
     rule = replace(rule, kind=StopKind.TRAILING)
-    highs, limits = [rule.high], [limit(rule)]
+    highs, limits = [rule.high], [trigger_limit(rule)]
     for price in path:
         verdict = evaluate(rule, price)
         if isinstance(verdict, NewHigh):
             rule = replace(rule, high=verdict.price)
         elif isinstance(verdict, Fired):
-            assert price <= limit(rule)
+            assert price <= trigger_limit(rule)
         highs.append(rule.high)
-        limits.append(limit(rule))
+        limits.append(trigger_limit(rule))
     assert rule.high == max([highs[0], *path])
     assert limits == sorted(limits)
 
@@ -149,7 +149,7 @@ def test_a_rule_that_would_fire_at_once_is_refused(rule: Rule, price: int, is_re
 
 
 def test_a_split_moves_amounts_of_won_with_the_price() -> None:
-    assert rebased(D(60_000), D("0.2")) == D(12_000)
+    assert adjust_for_ratio(D(60_000), D("0.2")) == D(12_000)
 
 
 def test_the_true_range_reaches_back_to_the_close_before() -> None:

@@ -10,7 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aegis.sessions import DayKind, phases_of, standard_phases
-from aegis.stops import Fired, Heard, Hours, NewHigh, Rule, StopKind, StopUnit, TriggerRule, hours_of, is_new, second_of
+from aegis.stops import (
+    Fired,
+    Hours,
+    NewHigh,
+    Rule,
+    StopKind,
+    StopTrade,
+    StopUnit,
+    TriggerRule,
+    hours_of,
+    is_new,
+    second_of,
+)
 from aegis.terms import Market
 
 D = Decimal
@@ -18,10 +30,10 @@ LOSS = Rule(StopKind.STOP_LOSS, StopUnit.PRICE, D(65_000), D(70_000))
 PROFIT = Rule(StopKind.TAKE_PROFIT, StopUnit.PRICE, D(80_000), D(70_000))
 TRAIL = Rule(StopKind.TRAILING, StopUnit.PERCENT, D(10), D(70_000), high=70_000)
 LEAST = 10_000_000
-SHARE = Heard(65_000, 0, value=65_000)
+SHARE = StopTrade(65_000, 0, value=65_000)
 
 
-def fired(rule: Rule, *trades: Heard, least: int = LEAST) -> list[bool]:
+def fired(rule: Rule, *trades: StopTrade, least: int = LEAST) -> list[bool]:
     """Return which of the trades fired the rule, the first of them last."""
     trigger, verdicts = TriggerRule(rule, least), []
     for trade in trades:
@@ -32,7 +44,7 @@ def fired(rule: Rule, *trades: Heard, least: int = LEAST) -> list[bool]:
 
 
 def test_one_share_far_below_the_line_triggers_nothing() -> None:
-    assert fired(LOSS, Heard(49_000, second_of("080001"), value=49_000)) == [False]
+    assert fired(LOSS, StopTrade(49_000, second_of("080001"), value=49_000)) == [False]
 
 
 @pytest.mark.parametrize(
@@ -44,7 +56,7 @@ def test_one_share_far_below_the_line_triggers_nothing() -> None:
         replace(SHARE, counts_alone=True),
     ],
 )
-def test_a_second_witness_bears_it_out(witness: Heard) -> None:
+def test_a_second_witness_bears_it_out(witness: StopTrade) -> None:
     assert fired(LOSS, SHARE, witness) == [False, True]
 
 
@@ -58,19 +70,19 @@ def test_a_second_witness_bears_it_out(witness: Heard) -> None:
         replace(SHARE, value=LEAST - 65_001),
     ],
 )
-def test_what_is_no_second_witness(trade: Heard) -> None:
+def test_what_is_no_second_witness(trade: StopTrade) -> None:
     assert fired(LOSS, SHARE, trade) == [False, False]
 
 
 @pytest.mark.parametrize(
     "trade", [replace(SHARE, ask=64_900), replace(SHARE, value=LEAST), replace(SHARE, counts_alone=True)]
 )
-def test_what_needs_no_other(trade: Heard) -> None:
+def test_what_needs_no_other(trade: StopTrade) -> None:
     assert fired(LOSS, trade) == [True]
 
 
 def test_a_price_back_inside_the_line_begins_it_anew() -> None:
-    inside = Heard(70_000, 1, value=70_000)
+    inside = StopTrade(70_000, 1, value=70_000)
     assert fired(LOSS, SHARE, inside, replace(SHARE, at=2)) == [False, False, False]
     assert fired(LOSS, SHARE, inside, replace(SHARE, at=2), replace(SHARE, at=3)) == [False, False, False, True]
 
@@ -80,33 +92,33 @@ def test_without_a_least_value_no_value_is_a_witness() -> None:
 
 
 def test_a_rise_is_borne_out_by_the_bid() -> None:
-    share = Heard(91_000, 0, value=91_000)
+    share = StopTrade(91_000, 0, value=91_000)
     assert fired(PROFIT, replace(share, ask=91_000, bid=79_900)) == [False]
     assert fired(PROFIT, replace(share, bid=80_000)) == [True]
 
 
 def test_one_share_at_the_upper_limit_lifts_no_high() -> None:
     trigger = TriggerRule(TRAIL, LEAST)
-    assert trigger.hear(Heard(91_000, 1, value=91_000, bid=70_000)) is None
-    assert trigger.hear(Heard(70_000, 5, value=35_000_000)) is None
+    assert trigger.hear(StopTrade(91_000, 1, value=91_000, bid=70_000)) is None
+    assert trigger.hear(StopTrade(70_000, 5, value=35_000_000)) is None
     assert trigger.rule.high == 70_000
 
 
 @pytest.mark.parametrize(
     ("trades", "high"),
     [
-        ([Heard(91_000, 1), Heard(71_000, 2)], 71_000),  # what both reached
-        ([Heard(71_000, 1), Heard(91_000, 2)], 71_000),
-        ([Heard(71_000, 1), Heard(72_000, 2), Heard(73_000, 3)], 72_000),
-        ([Heard(91_000, 1, bid=91_000)], 91_000),
-        ([Heard(91_000, 1, bid=90_900)], 70_000),
-        ([Heard(71_000, 1, value=LEAST)], 71_000),
-        ([Heard(91_000, 1, value=91_000), Heard(71_000, 1, value=LEAST - 91_000)], 71_000),
-        ([Heard(91_000, 1, counts_alone=True)], 91_000),
-        ([Heard(91_000, 1), Heard(70_000, 2), Heard(91_000, 3)], 70_000),
+        ([StopTrade(91_000, 1), StopTrade(71_000, 2)], 71_000),  # what both reached
+        ([StopTrade(71_000, 1), StopTrade(91_000, 2)], 71_000),
+        ([StopTrade(71_000, 1), StopTrade(72_000, 2), StopTrade(73_000, 3)], 72_000),
+        ([StopTrade(91_000, 1, bid=91_000)], 91_000),
+        ([StopTrade(91_000, 1, bid=90_900)], 70_000),
+        ([StopTrade(71_000, 1, value=LEAST)], 71_000),
+        ([StopTrade(91_000, 1, value=91_000), StopTrade(71_000, 1, value=LEAST - 91_000)], 71_000),
+        ([StopTrade(91_000, 1, counts_alone=True)], 91_000),
+        ([StopTrade(91_000, 1), StopTrade(70_000, 2), StopTrade(91_000, 3)], 70_000),
     ],
 )
-def test_a_high_is_what_two_witnesses_reached(trades: Sequence[Heard], high: int) -> None:
+def test_a_high_is_what_two_witnesses_reached(trades: Sequence[StopTrade], high: int) -> None:
     trigger = TriggerRule(TRAIL, LEAST)
     for trade in trades:
         trigger.hear(trade)
@@ -116,8 +128,8 @@ def test_a_high_is_what_two_witnesses_reached(trades: Sequence[Heard], high: int
 def test_a_rule_that_is_read_again_goes_on_and_an_edited_one_begins_anew() -> None:
     trigger = TriggerRule(LOSS, LEAST)
     trigger.hear(SHARE)
-    assert trigger.renewed(replace(LOSS), LEAST) is trigger
-    moved = trigger.renewed(replace(LOSS, value=D(66_000)), LEAST)
+    assert trigger.with_rule(replace(LOSS), LEAST) is trigger
+    moved = trigger.with_rule(replace(LOSS, value=D(66_000)), LEAST)
     assert not isinstance(moved.hear(replace(SHARE, at=2)), Fired)
 
 
@@ -160,10 +172,10 @@ clocks = st.lists(seconds, min_size=1, max_size=12).map(sorted)
 
 
 @st.composite
-def sequences(draw: st.DrawFn) -> list[Heard]:
+def sequences(draw: st.DrawFn) -> list[StopTrade]:
     prices = st.integers(64_990, 65_010)
     return [
-        Heard(
+        StopTrade(
             draw(prices),
             at,
             value=draw(st.sampled_from([65_000, 3_000_000, 6_000_000, LEAST])),
@@ -175,11 +187,11 @@ def sequences(draw: st.DrawFn) -> list[Heard]:
     ]
 
 
-def first_trigger(rule: Rule, line: int, trades: Sequence[Heard]) -> int | None:
+def first_trigger(rule: Rule, line: int, trades: Sequence[StopTrade]) -> int | None:
     """Return which trade triggers, said another way: the first whose run of trades beyond the line has a witness."""
     falls = rule.kind.falls
     for number, trade in enumerate(trades):
-        run: list[Heard] = []
+        run: list[StopTrade] = []
         for each in reversed(trades[: number + 1]):
             if each.price > line if falls else each.price < line:
                 break
@@ -195,14 +207,14 @@ def first_trigger(rule: Rule, line: int, trades: Sequence[Heard]) -> int | None:
 
 
 @given(sequences(), st.sampled_from([LOSS, replace(PROFIT, value=D(65_000))]))
-def test_it_triggers_when_the_reference_says_so(trades: list[Heard], rule: Rule) -> None:
+def test_it_triggers_when_the_reference_says_so(trades: list[StopTrade], rule: Rule) -> None:
     trigger = TriggerRule(rule, LEAST)
     told = (number for number, trade in enumerate(trades) if isinstance(trigger.hear(trade), Fired))
     assert next(told, None) == first_trigger(rule, 65_000, trades)
 
 
 @given(sequences())
-def test_a_trade_that_does_not_concern_a_rule_changes_nothing(trades: list[Heard]) -> None:
+def test_a_trade_that_does_not_concern_a_rule_changes_nothing(trades: list[StopTrade]) -> None:
     trigger = TriggerRule(replace(TRAIL, high=65_004, value=D("0.01")), LEAST)
     for trade in trades:
         is_concerned, before = trigger.concerns(trade.price), (trigger.rule, trigger.crossing, trigger.rise)
@@ -213,7 +225,7 @@ def test_a_trade_that_does_not_concern_a_rule_changes_nothing(trades: list[Heard
 
 
 @given(sequences())
-def test_every_high_was_reached_by_two_witnesses(trades: list[Heard]) -> None:
+def test_every_high_was_reached_by_two_witnesses(trades: list[StopTrade]) -> None:
     trigger = TriggerRule(replace(TRAIL, high=64_995), LEAST)
     for number, trade in enumerate(trades):
         before = trigger.rule.high
@@ -235,8 +247,8 @@ def test_single_shares_with_trades_inside_the_line_between_them_never_trigger(od
     loss, trail = TriggerRule(LOSS, LEAST), TriggerRule(TRAIL, LEAST)
     for price, at in sorted(odd, key=lambda each: each[1]):
         for trigger in (loss, trail):
-            assert trigger.hear(Heard(price, at, value=price)) is None
-            assert trigger.hear(Heard(68_000, at, value=68_000)) is None
+            assert trigger.hear(StopTrade(price, at, value=price)) is None
+            assert trigger.hear(StopTrade(68_000, at, value=68_000)) is None
     assert trail.rule.high == 70_000
 
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture(autouse=True)
 def _the_test_database(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backup, "_name", lambda: connection.settings_dict["NAME"])
+    monkeypatch.setattr(backup, "_database_name", lambda: connection.settings_dict["NAME"])
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_a_backup_is_restored_and_compared(tmp_path: Path, capsys: pytest.Captur
     out = capsys.readouterr().out
     assert "all equal" in out or "모두 일치" in out
     (path,) = tmp_path.glob("*.dump")
-    assert backup.counted(path)["trade_orders"] == 20
+    assert backup.read_counts(path)["trade_orders"] == 20
     assert path.stat().st_mode & 0o077 == 0
     with backup._connected() as server:
         query = "SELECT count(*) FROM pg_database WHERE datname LIKE %s"
@@ -60,25 +60,25 @@ def test_a_backup_is_restored_and_compared(tmp_path: Path, capsys: pytest.Captur
 
 @pytest.mark.usefixtures("some_orders")
 def test_a_backup_that_lacks_rows_is_found_out(tmp_path: Path) -> None:
-    path = backup.write(tmp_path, at=NOW)
+    path = backup.write_backup(tmp_path, at=NOW)
     counts = path.with_suffix(".json")
     counts.write_text(counts.read_text().replace('"trade_orders": 20', '"trade_orders": 21'))
     with pytest.raises(backup.BackupFailed, match="trade_orders 21 > 20"):
-        backup.attempt(path)
+        backup.verify_backup(path)
 
 
 @pytest.mark.usefixtures("some_orders")
 def test_a_torn_file_is_no_backup(tmp_path: Path) -> None:
-    path = backup.write(tmp_path, at=NOW)
+    path = backup.write_backup(tmp_path, at=NOW)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(backup.BackupFailed, match="pg_restore"):
-        backup.attempt(path)
+        backup.verify_backup(path)
 
 
 @pytest.mark.usefixtures("some_orders")
 def test_what_is_lost_comes_back(tmp_path: Path, another: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = backup.write(tmp_path, at=NOW)
-    monkeypatch.setattr(backup, "_name", lambda: another)
+    path = backup.write_backup(tmp_path, at=NOW)
+    monkeypatch.setattr(backup, "_database_name", lambda: another)
     call_command("restore", str(path))
     with backup._connected() as restored:
         row = restored.execute("SELECT count(*), max(stock_name) FROM trade_orders").fetchone()
@@ -89,7 +89,7 @@ def test_what_is_lost_comes_back(tmp_path: Path, another: str, monkeypatch: pyte
 
 @pytest.mark.usefixtures("some_orders")
 def test_no_restore_goes_over_what_is_there(tmp_path: Path) -> None:
-    path = backup.write(tmp_path, at=NOW)
+    path = backup.write_backup(tmp_path, at=NOW)
     with pytest.raises(CommandError, match="trade_orders"):
         call_command("restore", str(path))
     assert TradeOrder.objects.count() == 20

@@ -7,7 +7,7 @@ import pytest
 import redis
 from django_celery_beat.models import IntervalSchedule, PeriodicTask
 
-from config.beat import LEASE_SECONDS, LOOK_SECONDS, ElectedScheduler
+from config.beat import LEASE_SECONDS, POLL_SECONDS, ElectedScheduler
 from config.celery import app
 from infra import clock
 from monitor import health
@@ -43,7 +43,7 @@ def test_of_two_only_one_sends(scheduler: Callable[[], tuple[ElectedScheduler, l
 
     def turn() -> bool:
         first.tick()
-        return second.tick() == LOOK_SECONDS and len(sent) >= 2
+        return second.tick() == POLL_SECONDS and len(sent) >= 2
 
     wait_for(turn)
     assert others == []
@@ -52,7 +52,7 @@ def test_of_two_only_one_sends(scheduler: Callable[[], tuple[ElectedScheduler, l
 def test_who_ends_lets_the_other_in_at_once(scheduler: Callable[[], tuple[ElectedScheduler, list[str]]]) -> None:
     (first, sent), (second, others) = scheduler(), scheduler()
     first.tick()
-    assert second.tick() == LOOK_SECONDS
+    assert second.tick() == POLL_SECONDS
     first.close()
     began = time.monotonic()
     wait_for(lambda: bool(second.tick() is not None and others))
@@ -74,9 +74,9 @@ def test_who_was_paused_past_its_lease_sends_nothing_more(
 
 
 def test_beat_gives_a_sign_of_life(scheduler: Callable[[], tuple[ElectedScheduler, list[str]]]) -> None:
-    assert health.beat(clock.now()) != ""
+    assert health.check_beat(clock.now()) != ""
     scheduler()[0].tick()
-    assert health.beat(clock.now()) == ""
+    assert health.check_beat(clock.now()) == ""
 
 
 def test_a_killed_beat_is_replaced_by_the_one_that_stands_by(workers: Workers, store: redis.Redis) -> None:

@@ -23,7 +23,7 @@ DEPLOY = BASE_DIR / "deploy"
 def names(settings: Any) -> set[str]:
     """Every process there can be."""
     settings.TELEGRAM_TOKEN = TOKEN
-    return {program.name for program in processes.programs()}
+    return {program.name for program in processes.all_programs()}
 
 
 @pytest.fixture
@@ -84,9 +84,9 @@ def test_a_unit_runs_a_command_there_is_as_nobody_special(path: Path) -> None:
 
 
 def test_a_worker_has_time_to_end_its_tasks(compose: dict[str, Any]) -> None:
-    assert float(unit("aegis@.service")["Service"]["TimeoutStopSec"]) > processes.WARM_SECONDS
+    assert float(unit("aegis@.service")["Service"]["TimeoutStopSec"]) > processes.GRACEFUL_STOP_SECONDS
     for name in ("worker-urgent", "worker-orders", "worker-sync", "stream", "telegram"):
-        assert float(compose["services"][name]["stop_grace_period"].removesuffix("s")) > processes.WARM_SECONDS
+        assert float(compose["services"][name]["stop_grace_period"].removesuffix("s")) > processes.GRACEFUL_STOP_SECONDS
 
 
 def test_a_process_is_called_by_its_name_or_refused(capsys: pytest.CaptureFixture[str]) -> None:

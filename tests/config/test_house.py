@@ -22,7 +22,7 @@ from django.core.management import call_command
 from config.env import BASE_DIR, HOME
 from ops import embedded, preflight
 from ops.embedded import CannotStart
-from ops.models import Belonging
+from ops.models import Installation
 from ops.processes import ADMIN
 
 START_SECONDS = 90.0
@@ -200,22 +200,22 @@ def test_a_server_that_does_not_answer_is_named_and_nothing_stays(
 
 @pytest.mark.django_db
 def test_a_database_stays_with_its_account() -> None:
-    preflight.check_belonging()
-    known = Belonging.objects.create(environment="paper", account="12345678-01")
+    preflight.check_installation()
+    known = Installation.objects.create(environment="paper", account="12345678-01")
     with pytest.raises(CannotStart, match="12345678-01"):
-        preflight.check_belonging()
+        preflight.check_installation()
     known.environment, known.account = settings.KIS_ENVIRONMENT.name, str(settings.KIS_CREDENTIALS.account)
     known.save()
-    preflight.check_belonging()
+    preflight.check_installation()
 
 
 @pytest.mark.django_db(transaction=True)
 def test_a_database_of_an_older_version_is_known_before_it_is_migrated() -> None:
-    Belonging.objects.create(environment="paper", account="12345678-01")
+    Installation.objects.create(environment="paper", account="12345678-01")
     call_command("migrate", "config", "0001", verbosity=0)
     try:
         with pytest.raises(CannotStart, match="12345678-01"):
-            preflight.check_belonging()
+            preflight.check_installation()
     finally:
         call_command("migrate", verbosity=0)
 
@@ -239,4 +239,4 @@ def test_the_first_admin_is_made_once_and_his_password_works() -> None:
     ],
 )
 def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
-    assert preflight.masked(url) == shown
+    assert preflight.mask_password(url) == shown

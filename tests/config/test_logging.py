@@ -13,7 +13,7 @@ from aegis.terms import Side
 from config.logging import JsonFormatter, LineFormatter, logging_config
 from infra import clock, log_context
 from market import reference_data
-from orders.chase import advance
+from orders.chase import run_due_steps
 from orders.service import OrderIntent, OrderService
 from simulator.api.server import Simulator
 
@@ -68,7 +68,7 @@ def test_an_object_a_line_with_its_traceback(record: Record) -> None:
 
 
 def test_a_line_from_deep_below_knows_its_order(record: Record) -> None:
-    with log_context.order(7):
+    with log_context.order_context(7):
         text = LineFormatter("%(message)s").format(record("place: try 1 of 4 failed"))
         assert json.loads(JsonFormatter().format(record("place: try 1 of 4 failed")))["order"] == 7
     assert text == "place: try 1 of 4 failed order=7"
@@ -96,7 +96,7 @@ def test_what_the_client_says_of_an_order_in_trouble_names_it(
         order.chase_at = clock.now()
         order.save()
         simulator.fault("too_fast", count=1)
-        advance(order.pk, broker, clock.now)
+        run_due_steps(order.pk, broker, clock.now)
     finally:
         client.removeHandler(handler)
         client.setLevel(logging.NOTSET)

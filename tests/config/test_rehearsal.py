@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from aegis.sessions import KST
 from infra import clock
 from ops import rehearsal_start
-from ops.models import Belonging
-from ops.rehearsal_start import RehearsalHours, hours, opening
+from ops.models import Installation
+from ops.rehearsal_start import RehearsalHours, hours, opening_time
 from orders.models import TradeOrder
 
 
@@ -30,12 +30,12 @@ def korea(text: str) -> datetime:
     ],
 )
 def test_the_first_rehearsal_begins_on_a_trading_mornings_opening(now: str, expected: str) -> None:
-    assert opening(korea(now), is_first=True, is_fresh=False) == korea(expected)
+    assert opening_time(korea(now), is_first=True, is_fresh=False) == korea(expected)
 
 
 @pytest.mark.parametrize("now", ["2026-11-23 09:00:00", "2026-11-23 15:19:59"])
 def test_a_session_under_way_goes_on(now: str) -> None:
-    assert opening(korea(now), is_first=False, is_fresh=False) is None
+    assert opening_time(korea(now), is_first=False, is_fresh=False) is None
 
 
 @pytest.mark.parametrize(
@@ -48,35 +48,37 @@ def test_a_session_under_way_goes_on(now: str) -> None:
     ],
 )
 def test_a_session_that_is_over_gives_way_to_the_next(now: str, expected: str) -> None:
-    assert opening(korea(now), is_first=False, is_fresh=False) == korea(expected)
+    assert opening_time(korea(now), is_first=False, is_fresh=False) == korea(expected)
 
 
 def test_a_scripted_day_begins_before_the_opening_of_a_day_not_yet_seen() -> None:
     expected = korea("2026-11-24 08:00:05")
     for now in ("2026-11-23 08:00:05", "2026-11-23 08:30:00", "2026-11-23 16:00:00"):
-        assert opening(korea(now), is_first=False, is_fresh=True, hours=rehearsal_start.whole_day) == expected
+        assert opening_time(korea(now), is_first=False, is_fresh=True, hours=rehearsal_start.whole_day) == expected
     assert rehearsal_start.whole_day(date(2026, 11, 22)) is None
 
 
 def test_a_scripted_day_passes_over_a_late_open_which_has_no_pre_market() -> None:
     assert rehearsal_start.whole_day(date(2026, 11, 19)) is None
     eve = korea("2026-11-18 16:00:00")
-    assert opening(eve, is_first=False, is_fresh=True, hours=rehearsal_start.whole_day) == korea("2026-11-20 08:00:05")
+    assert opening_time(eve, is_first=False, is_fresh=True, hours=rehearsal_start.whole_day) == korea(
+        "2026-11-20 08:00:05"
+    )
 
 
 def test_a_fresh_rehearsal_takes_a_day_not_yet_seen() -> None:
-    assert opening(korea("2026-11-23 09:30:00"), is_first=False, is_fresh=True) == korea("2026-11-24 09:00:05")
+    assert opening_time(korea("2026-11-23 09:30:00"), is_first=False, is_fresh=True) == korea("2026-11-24 09:00:05")
 
 
 def test_a_late_opening_is_waited_for() -> None:
     exam_day = date(2026, 11, 19)  # 수능
     assert hours(exam_day) == RehearsalHours(korea("2026-11-19 10:00:00"), korea("2026-11-19 16:20:00"))
-    assert opening(korea("2026-11-18 20:00:00"), is_first=False, is_fresh=False) == korea("2026-11-19 10:00:05")
+    assert opening_time(korea("2026-11-18 20:00:00"), is_first=False, is_fresh=False) == korea("2026-11-19 10:00:05")
 
 
 def test_a_calendar_without_days_is_said_not_searched_for_ever() -> None:
     with pytest.raises(ValueError, match="no trading day"):
-        opening(korea("2026-11-23 16:00:00"), is_first=False, is_fresh=False, hours=lambda day: None)
+        opening_time(korea("2026-11-23 16:00:00"), is_first=False, is_fresh=False, hours=lambda day: None)
 
 
 @given(
@@ -88,7 +90,7 @@ def test_a_calendar_without_days_is_said_not_searched_for_ever() -> None:
     is_fresh=st.booleans(),
 )
 def test_time_only_goes_forward_into_an_open_session(now: datetime, is_fresh: bool) -> None:
-    moment = opening(now, is_first=False, is_fresh=is_fresh)
+    moment = opening_time(now, is_first=False, is_fresh=is_fresh)
     session = hours((moment or now).date())
     assert session is not None
     assert session.opens_at <= (moment or now) < session.closes_at
@@ -99,24 +101,24 @@ def test_time_only_goes_forward_into_an_open_session(now: datetime, is_fresh: bo
 
 
 @pytest.fixture
-def belonging(db: None, clock_at: Callable[[str], datetime]) -> Belonging:
+def belonging(db: None, clock_at: Callable[[str], datetime]) -> Installation:
     """A database of a rehearsal under way, whose clock stands in the afternoon."""
     clock_at("2026-11-23 14:00:00")
-    return Belonging.objects.create(environment="sim", account="50000000-01")
+    return Installation.objects.create(environment="sim", account="50000000-01")
 
 
-def test_a_ledger_is_kept_as_long_as_its_database(belonging: Belonging) -> None:
-    ledger = rehearsal_start.begin(is_fresh=False)
+def test_a_ledger_is_kept_as_long_as_its_database(belonging: Installation) -> None:
+    ledger = rehearsal_start.start_rehearsal(is_fresh=False)
     ledger.touch()
-    assert rehearsal_start.begin(is_fresh=False) == ledger
-    assert rehearsal_start.since() == date(2026, 11, 23)
+    assert rehearsal_start.start_rehearsal(is_fresh=False) == ledger
+    assert rehearsal_start.ledger_start_date() == date(2026, 11, 23)
     belonging.delete()
-    Belonging.objects.create(environment="sim", account="50000000-01")
-    assert rehearsal_start.begin(is_fresh=False) != ledger
+    Installation.objects.create(environment="sim", account="50000000-01")
+    assert rehearsal_start.start_rehearsal(is_fresh=False) != ledger
 
 
-def test_a_ledger_that_is_lost_is_begun_anew_after_the_last_day_with_orders(belonging: Belonging) -> None:
-    ledger = rehearsal_start.begin(is_fresh=False)
+def test_a_ledger_that_is_lost_is_begun_anew_after_the_last_day_with_orders(belonging: Installation) -> None:
+    ledger = rehearsal_start.start_rehearsal(is_fresh=False)
     TradeOrder.objects.create(
         stock_code="005930",
         order_type="BUY",
@@ -126,5 +128,5 @@ def test_a_ledger_that_is_lost_is_begun_anew_after_the_last_day_with_orders(belo
         status_at=clock.now(),
         created_at=clock.now(),
     )
-    assert rehearsal_start.begin(is_fresh=False) != ledger
-    assert clock.now().date() == rehearsal_start.since() == date(2026, 11, 30)
+    assert rehearsal_start.start_rehearsal(is_fresh=False) != ledger
+    assert clock.now().date() == rehearsal_start.ledger_start_date() == date(2026, 11, 30)

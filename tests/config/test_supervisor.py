@@ -39,7 +39,7 @@ class Kept:
     def start(self, *programs: Program) -> None:
         self.supervisor.start(programs)
         for one in programs:
-            wait_for(lambda one=one: "up" in self.supervisor.last_words(one.name))
+            wait_for(lambda one=one: "up" in self.supervisor.last_line(one.name))
 
     def pid(self, name: str) -> int:
         pid = self.supervisor.pid(name)
@@ -62,7 +62,7 @@ def is_alive(pid: int) -> bool:
 def kept(tmp_path: Path) -> Iterator[Kept]:
     kept = Kept(tmp_path)
     yield kept
-    kept.supervisor.hurry()
+    kept.supervisor.kill_remaining()
     kept.supervisor.stop()
 
 
@@ -90,9 +90,9 @@ def test_a_house_that_can_write_nothing_still_starts_again_what_dies(tmp_path: P
     try:
         os.kill(killed, signal.SIGKILL)
         wait_for(lambda: kept.supervisor.pid("worker") not in (None, killed))
-        assert kept.supervisor.is_keeping
+        assert kept.supervisor.is_supervising
     finally:
-        kept.supervisor.hurry()
+        kept.supervisor.kill_remaining()
         kept.supervisor.stop()
 
 
@@ -130,7 +130,7 @@ def test_who_does_not_end_when_asked_is_killed_after_its_grace(kept: Kept) -> No
 def test_a_second_request_does_not_wait(kept: Kept) -> None:
     kept.start(program("deaf", DEAF, grace_seconds=60))
     began = time.monotonic()
-    kept.supervisor.hurry()
+    kept.supervisor.kill_remaining()
     kept.supervisor.stop()
     assert time.monotonic() - began < 5
 

@@ -161,7 +161,7 @@ def test_the_broker_is_asked_from_the_admin(as_a: As, buy) -> None:
     buy()
     as_a("trader").post(reverse("admin:orders_tradeorder_reconcile_all"), DIALOG)
     assert last_act().change_message == "대조"
-    assert TradeOrder.objects.get().looked_at is not None
+    assert TradeOrder.objects.get().confirmed_at is not None
 
 
 @pytest.mark.parametrize(("name", "state"), [("halt", "HALTED"), ("reduce", "REDUCING"), ("resume", "ACTIVE")])
@@ -303,7 +303,7 @@ def test_a_family_says_who_amended_what_and_how_each_order_ended(as_a: As, buy, 
 def test_a_family_says_in_what_it_differs_from_the_brokers_list(as_a: As, buy) -> None:
     order, now = buy(), clock.now()
     TradeOrder.objects.filter(pk=order.pk).update(
-        missing_since=now, unlisted_since=now, cancel_wanted_at=now, cancel_wanted_by="OPERATOR", withdrawn_qty=3
+        missing_since=now, unlisted_since=now, cancel_requested_at=now, cancel_requested_by="OPERATOR", withdrawn_qty=3
     )
     text = family_page(as_a("viewer"), order)
     for words in ("증권사 목록에 없음", "목록에 아직 없는 체결", "목록에서 확인되지 않음", "3주"):

@@ -19,6 +19,7 @@ from orders.reconcile import reconcile
 from orders.service import OrderDenied, OrderIntent, OrderService
 
 OURS = ("market", "portfolio", "orders")
+admin.autodiscover()
 MODELS = [model for model in admin.site._registry if model._meta.app_label in OURS]
 
 

@@ -14,8 +14,8 @@ from django.db import connections
 
 from aegis.broker import Broker
 from aegis.codes import plain
-from aegis.risk import TradingState
 from aegis.terms import Side
+from aegis.trading_state import TradingState
 from desk.telegram import replies
 from desk.telegram.bot import HALT_THREADS, THREADS, Bot, _again_after
 from desk.telegram.replies import BotReply
@@ -212,7 +212,7 @@ class TestReplies:
             raise ZeroDivisionError
 
         button = yes(ask("/매수 005930 10"))
-        monkeypatch.setitem(replies.ACTS, "BUY", broken)
+        monkeypatch.setitem(replies.ACTIONS, "BUY", broken)
         with pytest.raises(ZeroDivisionError):
             press(button)
         assert "/주문" in press(button, later=120)
@@ -353,8 +353,8 @@ class TestReplies:
         assert "beat" in text
 
 
-def said(line: str) -> replies.Asked:
-    return replies.Asked(CHAT, clock.now(), plain(line).split()[1:])
+def said(line: str) -> replies.ChatRequest:
+    return replies.ChatRequest(CHAT, clock.now(), plain(line).split()[1:])
 
 
 def list_stocks() -> None:
@@ -489,7 +489,7 @@ def test_a_button_whose_errand_raises_is_not_said_to_have_failed(
         replies._place(*words)
         raise ZeroDivisionError
 
-    monkeypatch.setitem(replies.ACTS, "BUY", place_and_break)
+    monkeypatch.setitem(replies.ACTIONS, "BUY", place_and_break)
     asked = heard(telegram, "/매수 005930 10")
     telegram.press(asked, asked.buttons[0][1])
     assert "/주문" in telegram.wait_for_sent(2)[1].text

@@ -17,7 +17,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from aegis.risk import TradingState
+from aegis.trading_state import TradingState
 from config.env import BASE_DIR
 from desk import dashboard
 from infra import clock
@@ -53,27 +53,27 @@ def test_it_shows_what_is_held_open_and_executed(as_a: As, traded: TradeOrder) -
     snapshot = AccountSnapshot.objects.latest()
     assert f"{snapshot.total_asset:,}" in text
     for part in ("holdings", "open_orders", "executions"):
-        html = dashboard.render("ko", clock.now())[part]
+        html = dashboard.render_parts("ko", clock.now())[part]
         assert "삼성전자" in html, part
-    assert "0/5" in dashboard.render("ko", clock.now())["open_orders"]
+    assert "0/5" in dashboard.render_parts("ko", clock.now())["open_orders"]
 
 
 def test_it_shows_who_wanted_an_order(buy, broker) -> None:
     buy(strategy="buy_urgent", strategy_id="turtle")
     buy(price=60_000, strategy_id="steady")
     reconcile(broker, clock.now)
-    parts = dashboard.render("ko", clock.now())
+    parts = dashboard.render_parts("ko", clock.now())
     assert "steady" in parts["open_orders"]
     assert "turtle" in parts["executions"]
 
 
 def test_an_open_order_says_in_what_it_differs_from_the_brokers_list(buy) -> None:
     order, now = buy(), clock.now()
-    assert "doubt" not in dashboard.render("ko", now)["open_orders"]
+    assert "doubt" not in dashboard.render_parts("ko", now)["open_orders"]
     TradeOrder.objects.filter(pk=order.pk).update(
-        missing_since=now, unlisted_since=now, cancel_wanted_at=now, cancel_wanted_by="CHASE"
+        missing_since=now, unlisted_since=now, cancel_requested_at=now, cancel_requested_by="CHASE"
     )
-    html = dashboard.render("ko", now)["open_orders"]
+    html = dashboard.render_parts("ko", now)["open_orders"]
     for words in ("증권사 목록에 없음", "목록에 아직 없는 체결", "목록에서 확인되지 않음"):
         assert words in html
 
@@ -81,25 +81,25 @@ def test_an_open_order_says_in_what_it_differs_from_the_brokers_list(buy) -> Non
 @pytest.mark.django_db
 def test_an_empty_house_says_so(store, clock_at) -> None:
     now = clock_at("2026-11-23 10:00:00")
-    parts = dashboard.render("ko", now)
+    parts = dashboard.render_parts("ko", now)
     assert "보유 종목이 없습니다" in parts["holdings"]
     assert "아직 계좌를 동기화하지 않았습니다" in parts["account"]
     assert "아무도 연결하지 않음" in parts["health"]
-    assert "Nothing is held" in dashboard.render("en", now)["holdings"]
+    assert "Nothing is held" in dashboard.render_parts("en", now)["holdings"]
 
 
 @pytest.mark.django_db
 def test_each_app_key_and_what_has_no_room_is_shown(store: redis.Redis, clock_at: Callable[[str], object]) -> None:
     now = clock_at("2026-11-23 10:00:00")
-    keys = (KeyStatus(1, SocketState.CONNECTED, None, 41), KeyStatus(2, SocketState.LOST, 9.0, 0, why="in use"))
-    told = StreamStatus(SocketState.CONNECTED, hears_fills=True, keys=keys, left_out=("H0STCNT0:000660",))
+    keys = (KeyStatus(1, SocketState.CONNECTED, None, 41), KeyStatus(2, SocketState.LOST, 9.0, 0, reason="in use"))
+    told = StreamStatus(SocketState.CONNECTED, has_own_fills=True, keys=keys, left_out=("H0STCNT0:000660",))
     status.publish(store, factory.stream_key("stream"), told)
-    html = dashboard.render("en", now)["health"]
+    html = dashboard.render_parts("en", now)["health"]
     assert "app keys" in html
     assert 'title="in use"' in html
     assert 'title="H0STCNT0:000660"' in html
     status.publish(store, factory.stream_key("stream"), StreamStatus(SocketState.CONNECTED, keys=keys[:1]))
-    html = dashboard.render("en", now)["health"]
+    html = dashboard.render_parts("en", now)["health"]
     assert "app keys" not in html
     assert "feeds without room" not in html
 
@@ -123,7 +123,7 @@ def test_a_silent_redis_is_said_and_the_rest_stands(as_a: As, traded: TradeOrder
         raise redis.ConnectionError("gone")
 
     monkeypatch.setattr(factory, "stream_status", gone)
-    parts = dashboard.render("ko", clock.now())
+    parts = dashboard.render_parts("ko", clock.now())
     assert "응답 없음" in parts["health"]
     assert "삼성전자" in parts["holdings"]
 
@@ -144,7 +144,7 @@ def test_a_holding_shows_its_stop_and_how_far_it_is(traded: TradeOrder) -> None:
     words = {"stock_code": SAMSUNG, "armed_by": "the trader", "armed_at": now, "state_at": now, "value": 66_500}
     StopRule.objects.create(kind="STOP_LOSS", unit="PRICE", **words)
     StopRule.objects.create(kind="TAKE_PROFIT", unit="PRICE", state="DISARMED", **words | {"value": 90_000})
-    html = dashboard.render("ko", now)["holdings"]
+    html = dashboard.render_parts("ko", now)["holdings"]
     assert "66,500" in html
     assert "-5.0" in html
     assert "90,000" not in html
@@ -154,7 +154,7 @@ def test_a_market_that_stands_still_says_so(store, db: None, clock_at) -> None:
     now = clock_at("2026-11-23 10:00:00")
     MarketHalt.objects.create(kind="CIRCUIT_BREAKER", began_at=now - timedelta(minutes=2))
     MarketHalt.objects.create(kind="SELL_SIDECAR", began_at=now - timedelta(hours=1), ended_at=now)
-    html = dashboard.render("ko", now)["basis"]
+    html = dashboard.render_parts("ko", now)["basis"]
     assert "서킷브레이커" in html
     assert "사이드카" not in html
 
@@ -262,7 +262,7 @@ def test_whoever_halts_is_told_of_the_stops_and_offered_the_milder_way(
             stock_code=code, kind="STOP_LOSS", unit="PERCENT", value=5, state_at=now, armed_by="kim", armed_at=now
         )
     kill_switch.set_state(TradingState(state), by="kim", reason="", at=now)
-    html = dashboard.render("en", now)["health"]
+    html = dashboard.render_parts("en", now)["health"]
     assert set(re.findall(r"desk/switch/(\w+)", html)) == offers
     if "halt" in offers:
         assert "3 stops are armed. Halting stops them too" in html

@@ -78,7 +78,7 @@ class Socket:
 def tell_socket(state: SocketState, data_age: float | None = 0.0) -> None:
     Socket.state, Socket.data_age = state, data_age
     is_connected = state is SocketState.CONNECTED
-    words = {"frame_age": 0.0, "data_age": data_age, "hears_fills": is_connected, "hears_pulse": is_connected}
+    words = {"frame_age": 0.0, "data_age": data_age, "has_own_fills": is_connected, "has_reference_feed": is_connected}
     status.publish(factory.store(), factory.stream_key("stream"), StreamStatus(state, 1.0, **words))
 
 
@@ -104,7 +104,7 @@ def price_is_asked_for(seconds: float = 0.0, stamped: float = 0.0) -> None:
     """Ask for the price of every stop again and again, at moments that are so many seconds from now."""
     ends_at = time.monotonic() + seconds
     while True:
-        StopRule.objects.update(looks={"asked_at": clock.now().timestamp() + stamped})
+        StopRule.objects.update(poll_state={"asked_at": clock.now().timestamp() + stamped})
         if time.monotonic() >= ends_at:
             return
         time.sleep(0.05)
@@ -121,7 +121,7 @@ class Deaf:
 
     name = "deaf"
 
-    def tell(self, text: str, picture: bytes | None) -> None:
+    def send(self, text: str, picture: bytes | None) -> None:
         raise Undelivered("no connection")
 
 
@@ -140,7 +140,7 @@ def start(telegram: FakeTelegram, monkeypatch: pytest.MonkeyPatch) -> Iterator[C
 
         def run(*more: Channel) -> DeadMan:
             ways = [*more, TelegramChannel(BotAPI(telegram.url, TOKEN, http), CHAT)]
-            running = DeadMan(ways, clock.now, stop, alarm_seconds=0.6, look_seconds=0.05, well_seconds=0.4)
+            running = DeadMan(ways, clock.now, stop, alarm_seconds=0.6, check_seconds=0.05, recovery_seconds=0.4)
             running.start()
             threads.extend(running.threads)
             return running
@@ -229,7 +229,7 @@ def test_a_price_of_long_ago_or_of_time_to_come_is_none(
 def is_asked(minutes_ago: float, pause: float = 0.0) -> None:
     """Let the broker have told the price of every stop's stock, and the next question follow after `pause` seconds."""
     at = clock.now().timestamp() - 60 * minutes_ago
-    StopRule.objects.update(looks={"asked_at": at, "pause": pause})
+    StopRule.objects.update(poll_state={"asked_at": at, "pause": pause})
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def stop_rule(broker: Broker, simulator: Simulator) -> StopRule:
     )  # fmt: skip
     return StopRule.objects.create(
         stock_code=SAMSUNG, kind="STOP_LOSS", unit="PERCENT", value=Decimal(1),
-        state_at=now, armed_at=now - timedelta(minutes=1), armed_by="kim", heard_at=now - timedelta(seconds=3),
+        state_at=now, armed_at=now - timedelta(minutes=1), armed_by="kim", feed_at=now - timedelta(seconds=3),
     )  # fmt: skip
 
 
@@ -57,9 +57,9 @@ def test_a_fall_that_nobody_heard_triggers_though_the_stock_does_not_trade_again
 ) -> None:
     heard = Gaps()
     simulator.set_price(SAMSUNG, 69_000, freeze=True)  # while no key held the feed
-    heard.registered(TRADES)
-    heard.registered(Topic("H0NXCNT0", SAMSUNG))
-    heard.registered(Topic("H0STASP0", "000660"))
+    heard.on_registered(TRADES)
+    heard.on_registered(Topic("H0NXCNT0", SAMSUNG))
+    heard.on_registered(Topic("H0STASP0", "000660"))
     heard.evaluate()
     assert quotes(simulator) == 0, "a trade may come within the next seconds"
     later(clock_at)
@@ -76,8 +76,8 @@ def test_a_stock_that_trades_after_its_registration_needs_no_question(
     stop_rule: StopRule, simulator: Simulator, called: list[int], clock_at: Callable[[Any], object]
 ) -> None:
     heard = Gaps()
-    heard.registered(TRADES)
-    StopRule.objects.update(heard_at=clock.now() + timedelta(seconds=1), heard_price=70_000)
+    heard.on_registered(TRADES)
+    StopRule.objects.update(feed_at=clock.now() + timedelta(seconds=1), feed_price=70_000)
     later(clock_at)
     heard.evaluate()
     assert (quotes(simulator), called) == (0, [])
@@ -87,7 +87,7 @@ def test_nothing_is_asked_of_a_closed_market(
     stop_rule: StopRule, simulator: Simulator, clock_at: Callable[[Any], object]
 ) -> None:
     heard = Gaps()
-    heard.registered(TRADES)
+    heard.on_registered(TRADES)
     later(clock_at, timedelta(hours=11))
     heard.evaluate()
     assert quotes(simulator) == 0
@@ -97,7 +97,7 @@ def test_a_broker_that_does_not_answer_leaves_it_to_the_periodic_look(
     stop_rule: StopRule, simulator: Simulator, called: list[int], clock_at: Callable[[Any], object]
 ) -> None:
     heard = Gaps()
-    heard.registered(TRADES)
+    heard.on_registered(TRADES)
     simulator.fault("refusal", tr_id="FHKST01010100", count=5)
     later(clock_at)
     heard.evaluate()
@@ -108,8 +108,8 @@ def test_a_trade_of_a_time_to_come_is_none_since_the_registration(
     stop_rule: StopRule, simulator: Simulator, called: list[int], clock_at: Callable[[Any], object]
 ) -> None:
     heard = Gaps()
-    StopRule.objects.update(heard_at=clock.now() + timedelta(hours=1))  # before the clock was set back
-    heard.registered(TRADES)
+    StopRule.objects.update(feed_at=clock.now() + timedelta(hours=1))  # before the clock was set back
+    heard.on_registered(TRADES)
     later(clock_at)
     heard.evaluate()
     assert quotes(simulator) == 1

@@ -9,7 +9,7 @@ from aegis.sessions import KST
 from kis.codec import Data
 from notify import alerts
 from notify.alerts import Notification
-from notify.delivery import CLAIM, claim, deliver
+from notify.delivery import CLAIM_DURATION, claim, deliver
 from notify.models import Message, NotificationKind
 from orders.models import RawNotice
 from stream.worker import Dispatch, LeaseLost
@@ -27,17 +27,17 @@ class Slow:
     def __init__(self) -> None:
         self.claimed: list[Message] = []
 
-    def tell(self, text: str, picture: bytes | None) -> None:
-        self.claimed = claim(self.name, now=NOW + CLAIM + timedelta(seconds=1))
+    def send(self, text: str, picture: bytes | None) -> None:
+        self.claimed = claim(self.name, now=NOW + CLAIM_DURATION + timedelta(seconds=1))
 
 
 def test_a_message_is_marked_by_who_holds_its_claim() -> None:
     channel = Slow()
-    alerts.write([Notification("event:1", NotificationKind.FILL, "filled", NOW)], [channel.name], now=NOW)
+    alerts.write_messages([Notification("event:1", NotificationKind.FILL, "filled", NOW)], [channel.name], now=NOW)
     assert deliver(channel, lambda: NOW, lambda seconds: None) == 0
     (message,) = channel.claimed
     message.refresh_from_db()
-    assert (message.state, message.told_at) == (Message.State.SENDING, None), "the new holder tells it, and says so"
+    assert (message.state, message.sent_at) == (Message.State.SENDING, None), "the new holder tells it, and says so"
 
 
 def test_a_notice_is_not_written_once_the_lease_was_lost() -> None:

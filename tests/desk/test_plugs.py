@@ -1,4 +1,4 @@
-"""What other parts hang on the feeds: handlers, wishes, chores. No socket here."""
+"""What other parts hang on the feeds: handlers, requests, jobs. No socket here."""
 
 import threading
 import time
@@ -20,9 +20,9 @@ from stream import stops as desk_stops
 from stream import worker as desk_stream
 from stream.consumers import (
     Consumer,
-    FeedPriority,
     PeriodicJob,
     StockSubscriptions,
+    SubscriptionPriority,
     SubscriptionRequest,
     open_venues,
     ranked_trades,
@@ -39,8 +39,8 @@ def wait_for(happened: Callable[[], bool], seconds: float = 10.0) -> None:
         time.sleep(0.01)
 
 
-def dispatch(*plugs: Consumer, may_write: bool = True) -> Dispatch:
-    return Dispatch(plugs, lambda: may_write)
+def dispatch(*consumers: Consumer, may_write: bool = True) -> Dispatch:
+    return Dispatch(consumers, lambda: may_write)
 
 
 def test_every_handler_of_a_feed_gets_its_typed_values() -> None:
@@ -54,8 +54,8 @@ def test_every_handler_of_a_feed_gets_its_typed_values() -> None:
 
 def test_the_users_own_name_of_a_feed_finds_it() -> None:
     seen = []
-    plug = Consumer(handlers={"H0STCTI0": lambda values, arrived: seen.extend(values)})
-    dispatch(plug).handle(Data("H0STCNT0", 1, "005930^100000^70000" + "^1" * 43), 0.0)
+    consumer = Consumer(handlers={"H0STCTI0": lambda values, arrived: seen.extend(values)})
+    dispatch(consumer).handle(Data("H0STCNT0", 1, "005930^100000^70000" + "^1" * 43), 0.0)
     assert [(trade.code, trade.price, trade.market) for trade in seen] == [("005930", 70_000, Market.KRX)]
 
 
@@ -64,15 +64,17 @@ def test_a_handler_for_a_feed_nobody_knows_is_refused_at_once() -> None:
         dispatch(Consumer(handlers={"H0NONSENSE": lambda values, arrived: None}))
 
 
-def test_wishes_are_heard_by_rank_and_own_fills_come_first() -> None:
-    def wish(rank: FeedPriority, *codes: str) -> SubscriptionRequest:
+def test_requests_are_heard_by_rank_and_own_fills_come_first() -> None:
+    def request(rank: SubscriptionPriority, *codes: str) -> SubscriptionRequest:
         return SubscriptionRequest(rank, lambda: [Topic("H0STCNT0", code) for code in codes])
 
     asked = dispatch(
-        Consumer(wishes=(wish(FeedPriority.WATCHED, "000660"), wish(FeedPriority.HELD, "005930"))),
-        Consumer(wishes=(wish(FeedPriority.ORDERED, "005930", "004090"),)),
+        Consumer(
+            requests=(request(SubscriptionPriority.WATCHED, "000660"), request(SubscriptionPriority.HELD, "005930"))
+        ),
+        Consumer(requests=(request(SubscriptionPriority.ORDERED, "005930", "004090"),)),
     )
-    asked.ask_wanted()
+    asked.refresh_topics()
     assert asked.wanted() == (asked.own_fills, *(Topic("H0STCNT0", code) for code in ("005930", "004090", "000660")))
 
 
@@ -81,12 +83,12 @@ def test_before_anybody_was_asked_own_fills_are_wanted_alone() -> None:
     assert asked.wanted() == (asked.own_fills,)
 
 
-def test_a_wish_that_fails_leaves_the_feeds_as_they_were() -> None:
-    wishes: list[Iterable[Topic]] = [[Topic("H0STCNT0", "005930")]]
-    asked = dispatch(Consumer(wishes=(SubscriptionRequest(FeedPriority.HELD, lambda: wishes.pop()),)))
-    asked.ask_wanted()
+def test_a_request_that_fails_leaves_the_feeds_as_they_were() -> None:
+    answers: list[Iterable[Topic]] = [[Topic("H0STCNT0", "005930")]]
+    asked = dispatch(Consumer(requests=(SubscriptionRequest(SubscriptionPriority.HELD, lambda: answers.pop()),)))
+    asked.refresh_topics()
     with pytest.raises(IndexError):
-        asked.ask_wanted()
+        asked.refresh_topics()
     assert Topic("H0STCNT0", "005930") in asked.wanted()
 
 
@@ -94,24 +96,24 @@ def test_paper_is_not_asked_for_what_it_does_not_have(settings: Any, caplog: pyt
     settings.KIS_ENVIRONMENT = PAPER
     asked = dispatch(
         Consumer(
-            wishes=(
+            requests=(
                 SubscriptionRequest(
-                    FeedPriority.INDEX, lambda: [Topic("H0UPCNT0", "2001"), Topic("H0STASP0", "005930")]
+                    SubscriptionPriority.INDEX, lambda: [Topic("H0UPCNT0", "2001"), Topic("H0STASP0", "005930")]
                 ),
             )
         )
     )
-    asked.ask_wanted()
-    asked.ask_wanted()
+    asked.refresh_topics()
+    asked.refresh_topics()
     assert asked.wanted() == (Topic("H0STCNI9", asked.own_fills.key), Topic("H0STASP0", "005930"))
     assert caplog.text.count("not offered on paper") == 1
 
 
 def test_who_lost_the_lease_hands_nothing_on() -> None:
     seen = []
-    plug = Consumer(handlers={"H0UPCNT0": lambda values, arrived: seen.extend(values)})
+    consumer = Consumer(handlers={"H0UPCNT0": lambda values, arrived: seen.extend(values)})
     with pytest.raises(LeaseLost) as caught:
-        dispatch(plug, may_write=False).handle(INDEX, 0.0)
+        dispatch(consumer, may_write=False).handle(INDEX, 0.0)
     assert isinstance(caught.value, Lost)
     assert not seen
 
@@ -144,8 +146,8 @@ def test_the_venue_that_decides_comes_first(at: str, venues: tuple[Market, ...])
 
 
 def ranks(
-    at: str, codes: Sequence[str], on_nxt: set[str], rank: FeedPriority = FeedPriority.STOPS
-) -> dict[str, FeedPriority]:
+    at: str, codes: Sequence[str], on_nxt: set[str], rank: SubscriptionPriority = SubscriptionPriority.STOPS
+) -> dict[str, SubscriptionPriority]:
     now = datetime.fromisoformat(f"2026-11-23 {at}").replace(tzinfo=KST)
     venues = open_venues(standard_phases(now.date()), now)
     return {str(topic): rank for rank, topic in ranked_trades(rank, codes, venues=venues, on_nxt=on_nxt)}
@@ -154,21 +156,21 @@ def ranks(
 def test_a_stop_ranks_by_the_venue_that_may_trigger_it() -> None:
     krx, nxt = "H0STCNT0:005930", "H0NXCNT0:005930"
     assert ranks("08:10:00", ["005930"], {"005930"}) == {
-        nxt: FeedPriority.STOPS,
-        krx: FeedPriority.CLOSED,
+        nxt: SubscriptionPriority.STOPS,
+        krx: SubscriptionPriority.CLOSED,
     }
     assert ranks("10:00:00", ["005930"], {"005930"}) == {
-        krx: FeedPriority.STOPS,
-        nxt: FeedPriority.STOPS_ON_SECOND_VENUE,
+        krx: SubscriptionPriority.STOPS,
+        nxt: SubscriptionPriority.STOPS_ON_SECOND_VENUE,
     }
     assert ranks("17:00:00", ["005930"], {"005930"}) == {
-        nxt: FeedPriority.STOPS,
-        krx: FeedPriority.STOPS_ON_SECOND_VENUE,
+        nxt: SubscriptionPriority.STOPS,
+        krx: SubscriptionPriority.STOPS_ON_SECOND_VENUE,
     }
-    assert ranks("17:00:00", ["005930"], set()) == {krx: FeedPriority.STOPS}
-    assert ranks("10:00:00", ["005930"], {"005930"}, FeedPriority.HELD) == {
-        krx: FeedPriority.HELD,
-        nxt: FeedPriority.OTHER,
+    assert ranks("17:00:00", ["005930"], set()) == {krx: SubscriptionPriority.STOPS}
+    assert ranks("10:00:00", ["005930"], {"005930"}, SubscriptionPriority.HELD) == {
+        krx: SubscriptionPriority.HELD,
+        nxt: SubscriptionPriority.OTHER,
     }
 
 
@@ -189,7 +191,7 @@ def test_only_a_venue_that_may_trigger_the_stop_ranks_as_a_stop_s(
     now = datetime.fromisoformat(f"2026-11-23 {at}").replace(tzinfo=KST)
     words = {"venues": open_venues(standard_phases(now.date()), now), "on_nxt": {"005930"}}
     names = {"H0STCNT0": "KRX", "H0NXCNT0": "NXT"}
-    found = ranked_trades(FeedPriority.STOPS, ["005930"], relevant_venues={"005930": sources}, **words)
+    found = ranked_trades(SubscriptionPriority.STOPS, ["005930"], relevant_venues={"005930": sources}, **words)
     assert tuple(f"{names[topic.tr_id]} {rank.name}" for rank, topic in found) == expected
 
 
@@ -203,11 +205,11 @@ def test_a_stop_that_krx_alone_triggers_is_heard_on_krx_in_the_evening(clock_at:
     words = {"kind": "STOP_LOSS", "unit": "PERCENT", "value": 5, "state_at": now, "armed_at": now, "armed_by": "kim"}
     StopRule.objects.create(stock_code="005930", sources="KRX", **words)
     asked = dispatch(desk_stops.consumer())
-    asked.ask_wanted()
+    asked.refresh_topics()
     assert asked.wanted()[1] == Topic("H0STCNT0", "005930")
     assert asked.vital == {Topic("H0STCNT0", "005930")}
     StopRule.objects.create(stock_code="005930", sources="NXT", **words)
-    asked.ask_wanted()
+    asked.refresh_topics()
     assert asked.wanted()[1] == Topic("H0NXCNT0", "005930"), "another stop of the stock counts NXT too"
 
 
@@ -220,20 +222,20 @@ def test_of_more_stocks_than_fit_the_one_with_a_stop_is_heard(clock_at: Any) -> 
             code=code, name=code, board="KOSPI", instrument="STOCK", trades_on_nxt=True, synced_at=clock.now()
         )
     with_stop = held[39]
-    plug = Consumer(
+    consumer = Consumer(
         stocks=(
-            StockSubscriptions(FeedPriority.HELD, lambda: held),
-            StockSubscriptions(FeedPriority.STOPS, lambda: [with_stop]),
+            StockSubscriptions(SubscriptionPriority.HELD, lambda: held),
+            StockSubscriptions(SubscriptionPriority.STOPS, lambda: [with_stop]),
         )
     )
-    asked = dispatch(plug)
-    asked.ask_wanted()
+    asked = dispatch(consumer)
+    asked.refresh_topics()
     wanted = asked.wanted()
     assert wanted[:2] == (asked.own_fills, Topic("H0NXCNT0", with_stop))
     assert {topic.tr_id for topic in wanted[1:41]} == {"H0NXCNT0"}, "closed KRX takes no room from open NXT"
     assert asked.vital == {Topic("H0NXCNT0", code) for code in held[:40]}
     clock_at("2026-11-23 10:00:00")
-    asked.ask_wanted()
+    asked.refresh_topics()
     assert asked.wanted()[:2] == (asked.own_fills, Topic("H0STCNT0", with_stop))
 
 
@@ -244,8 +246,8 @@ def test_paper_has_no_nxt(clock_at: Any, settings: Any) -> None:
     Stock.objects.create(
         code="005930", name="x", board="KOSPI", instrument="STOCK", trades_on_nxt=True, synced_at=clock.now()
     )
-    asked = dispatch(Consumer(stocks=(StockSubscriptions(FeedPriority.STOPS, lambda: ["005930"]),)))
-    asked.ask_wanted()
+    asked = dispatch(Consumer(stocks=(StockSubscriptions(SubscriptionPriority.STOPS, lambda: ["005930"]),)))
+    asked.refresh_topics()
     assert asked.wanted() == (asked.own_fills, Topic("H0STCNT0", "005930"))
 
 
@@ -256,19 +258,21 @@ KRX_STOCK, NXT_STOCK, BOTH = Topic("H0STCNT0", "005930"), Topic("H0NXCNT0", "005
 KOSPI200, PROGRAM = Topic("H0UPCNT0", "2001"), Topic("H0STPGM0", "005930")
 
 
-def speaking(clock_at: Any, at: str, *states: Data) -> dict[Topic, str]:
+def expected_at(clock_at: Any, at: str, *states: Data) -> dict[Topic, str]:
     """Return who ought to speak at a moment of an ordinary day, once these states were told."""
     clock_at(at)
     asked = dispatch(
         Consumer(
-            wishes=(SubscriptionRequest(FeedPriority.HELD, lambda: [KRX_STOCK, NXT_STOCK, BOTH, KOSPI200, PROGRAM]),)
+            requests=(
+                SubscriptionRequest(SubscriptionPriority.HELD, lambda: [KRX_STOCK, NXT_STOCK, BOTH, KOSPI200, PROGRAM]),
+            )
         )
     )
-    asked.ask_wanted()
-    asked.ask_phases()
+    asked.refresh_topics()
+    asked.refresh_phases()
     for state in states:
         asked.handle(state, 0.0)
-    return dict(asked.speaking())
+    return dict(asked.expected_feeds())
 
 
 def state(*, halted: str = "N", in_vi: str = "N") -> Data:
@@ -294,14 +298,37 @@ def state(*, halted: str = "N", in_vi: str = "N") -> Data:
     ],
 )
 def test_only_who_trades_continuously_is_expected_to_speak(clock_at: Any, at: str, names: dict[Topic, str]) -> None:
-    assert speaking(clock_at, at) == names
+    assert expected_at(clock_at, at) == names
 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("told", [state(halted="Y"), state(in_vi="Y")])
 def test_a_stock_that_stands_still_may_be_silent_until_it_moves(clock_at: Any, told: Data) -> None:
-    assert speaking(clock_at, "2026-11-23 10:00:00", told) == {KOSPI200: "REGULAR"}
-    assert KRX_STOCK in speaking(clock_at, "2026-11-23 10:00:00", told, state())
+    assert expected_at(clock_at, "2026-11-23 10:00:00", told) == {KOSPI200: "REGULAR"}
+    assert KRX_STOCK in expected_at(clock_at, "2026-11-23 10:00:00", told, state())
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("told", "silent_until", "expected_from"),
+    [
+        (state(in_vi="Y"), "2026-11-23 10:03:59", "2026-11-23 10:04:00"),
+        (state(halted="Y"), "2026-11-23 15:19:59", "2026-11-24 09:00:00"),
+    ],
+)
+def test_a_stock_whose_end_of_a_vi_or_a_halt_was_missed_is_expected_again(
+    clock_at: Any, told: Data, silent_until: str, expected_from: str
+) -> None:
+    clock_at("2026-11-23 10:00:00")
+    asked = dispatch(Consumer(requests=(SubscriptionRequest(SubscriptionPriority.HELD, lambda: [KRX_STOCK]),)))
+    asked.refresh_topics()
+    asked.handle(told, 0.0)
+    clock_at(silent_until)
+    asked.refresh_phases()
+    assert not asked.expected_feeds()
+    clock_at(expected_from)
+    asked.refresh_phases()
+    assert set(asked.expected_feeds()) == {KRX_STOCK}
 
 
 @pytest.mark.django_db
@@ -309,7 +336,7 @@ def test_a_stock_halted_since_before_we_listened_may_be_silent(clock_at: Any) ->
     Stock.objects.create(
         code="005930", name="삼성전자", board="KOSPI", instrument="STOCK", is_halted=True, synced_at=clock.now()
     )
-    assert speaking(clock_at, "2026-11-23 10:00:00") == {KOSPI200: "REGULAR"}
+    assert expected_at(clock_at, "2026-11-23 10:00:00") == {KOSPI200: "REGULAR"}
 
 
 @pytest.fixture
@@ -326,7 +353,7 @@ def test_notices_nobody_could_read_have_the_broker_asked_but_not_in_a_storm(reco
     assert reconciled == [1]
 
 
-def test_chores_are_done_again_and_again_and_once_more_at_the_end() -> None:
+def test_jobs_are_done_again_and_again_and_once_more_at_the_end() -> None:
     done = []
     with JobRunner([PeriodicJob("count", 0.01, lambda: done.append(1))], lambda: True):
         wait_for(lambda: len(done) >= 3)
@@ -335,15 +362,15 @@ def test_chores_are_done_again_and_again_and_once_more_at_the_end() -> None:
     assert len(done) == at_the_end
 
 
-def test_a_chore_that_fails_is_counted_and_tried_again() -> None:
+def test_a_job_that_fails_is_counted_and_tried_again() -> None:
     def fail() -> None:
         raise RuntimeError("a bug")
 
-    with JobRunner([PeriodicJob("fails", 0.01, fail)], lambda: True) as chores:
-        wait_for(lambda: chores.failures["fails"] >= 2)
+    with JobRunner([PeriodicJob("fails", 0.01, fail)], lambda: True) as jobs:
+        wait_for(lambda: jobs.failures["fails"] >= 2)
 
 
-def test_no_chore_is_begun_without_the_lease() -> None:
+def test_no_job_is_begun_without_the_lease() -> None:
     done, asked = [], threading.Event()
 
     def may_write() -> bool:

@@ -16,7 +16,7 @@ from aegis.sessions import KST
 from config.env import BASE_DIR
 from infra import heartbeat
 from kis import factory, status
-from kis.catalogue import Urgency
+from kis.catalogue import CallPriority
 from kis.status import KeyStatus, SocketState, StreamStatus
 from monitor import health, metrics
 from notify.models import Alarm, Message
@@ -51,7 +51,13 @@ def well(clock_at: Callable[[str], datetime], store: redis.Redis, monkeypatch: p
 
 
 def tell_socket(store: redis.Redis, **words: Any) -> None:
-    usual = {"state": SocketState.CONNECTED, "state_seconds": 5.0, "hears_fills": True, "frames": 12, "frame_age": 0.5}
+    usual = {
+        "state": SocketState.CONNECTED,
+        "state_seconds": 5.0,
+        "has_own_fills": True,
+        "frames": 12,
+        "frame_age": 0.5,
+    }
     status.publish(store, factory.stream_key("stream"), StreamStatus(**{**usual, **words}))
 
 
@@ -69,7 +75,7 @@ def test_a_desk_that_works_is_ready(client: Client) -> None:
 @pytest.mark.usefixtures("well")
 @pytest.mark.parametrize("state", [SocketState.LOST, SocketState.CONNECTING])
 def test_a_socket_that_is_down_is_not_ready(state: SocketState, client: Client, store: redis.Redis) -> None:
-    tell_socket(store, state=state, lost_why="the line was cut")
+    tell_socket(store, state=state, lost_reason="the line was cut")
     answer = client.get("/readyz")
     assert answer.status_code == 503
     assert "the line was cut" in answer.json()["checks"]["socket"]
@@ -79,8 +85,8 @@ def test_a_socket_that_is_down_is_not_ready(state: SocketState, client: Client, 
 def test_an_app_key_without_a_socket_is_named_by_its_number_and_leaves_the_desk_ready(
     client: Client, store: redis.Redis
 ) -> None:
-    up = KeyStatus(1, SocketState.CONNECTED, None, 41, hears_fills=True)
-    down = KeyStatus(2, SocketState.LOST, 70.0, 0, why="the app key is in use by another session")
+    up = KeyStatus(1, SocketState.CONNECTED, None, 41, has_own_fills=True)
+    down = KeyStatus(2, SocketState.LOST, 70.0, 0, reason="the app key is in use by another session")
     tell_socket(store, keys=(up, down))
     (check,) = [check for check in health.check(NOW) if not check.ok]
     assert check.name == "keys"
@@ -92,7 +98,7 @@ def test_an_app_key_without_a_socket_is_named_by_its_number_and_leaves_the_desk_
 
 @pytest.mark.usefixtures("well")
 def test_a_socket_without_our_fills_is_not_well(store: redis.Redis) -> None:
-    tell_socket(store, hears_fills=False, refused={"H0STCNI0:id": "OPSP0017"})
+    tell_socket(store, has_own_fills=False, refused={"H0STCNI0:id": "OPSP0017"})
     assert wrong() == {"socket"}
 
 
@@ -100,7 +106,7 @@ def test_a_socket_without_our_fills_is_not_well(store: redis.Redis) -> None:
 def test_a_holding_whose_feed_found_no_room_is_told_and_keeps_nobody_from_trading(
     client: Client, store: redis.Redis
 ) -> None:
-    tell_socket(store, left_out=("H0STCNT0:005930", "H0STCNT0:000660"), unheard=("H0STCNT0:005930",))
+    tell_socket(store, left_out=("H0STCNT0:005930", "H0STCNT0:000660"), missing_vital=("H0STCNT0:005930",))
     answer = client.get("/readyz")
     assert (wrong(), answer.status_code) == ({"feeds"}, 200)
     assert "H0STCNT0:005930" in answer.json()["checks"]["feeds"]
@@ -167,14 +173,14 @@ def test_the_workers_themselves_say_what_they_consume(
 ) -> None:
     monkeypatch.undo()
     workers.start("orders", "sync")
-    health.consumers.forget()
+    health.consumers.clear()
     assert health.consumers.queues() == {"orders", "sync"}
-    health.consumers.forget()
+    health.consumers.clear()
 
 
 def figures(now: datetime = NOW) -> dict[str, float]:
     """Return what a scrape reads: each figure by its name and labels."""
-    text = metrics.render(now).decode()
+    text = metrics.prometheus_text(now).decode()
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     assert len({(sample.name, tuple(sorted(sample.labels.items()))) for sample in samples}) == len(samples)
     return {
@@ -227,7 +233,7 @@ def test_the_day_before_is_another_days_figure() -> None:
 @pytest.mark.usefixtures("well")
 def test_the_allowance_of_all_processes_is_told() -> None:
     _name, throttle, _limit = metrics.throttles()[0]
-    with throttle.slot(Urgency.ORDER, deadline_seconds=1):
+    with throttle.slot(CallPriority.ORDER, deadline_seconds=1):
         seen = figures()
         assert seen["aegis_throttle_used allowance=key"] == 1
     throttle.slow_down()
@@ -248,7 +254,7 @@ def test_the_allowance_told_is_the_one_that_is_used(broker: Any, db: None) -> No
 
 @pytest.mark.usefixtures("well")
 def test_the_socket_is_told_with_its_drift(store: redis.Redis) -> None:
-    tell_socket(store, connections=4, drift={"H0STCNT0/48": 7}, chores={"candles": 2})
+    tell_socket(store, connections=4, drift={"H0STCNT0/48": 7}, job_failures={"candles": 2})
     seen = figures()
     assert seen["aegis_socket_connections_total"] == 4
     assert seen["aegis_wire_drift_total feed=H0STCNT0/48"] == 7
@@ -270,7 +276,7 @@ def watched() -> dict[str, str]:
 
 @pytest.mark.usefixtures("well")
 def test_what_is_watched_is_told() -> None:
-    Alarm.objects.create(name="socket", since=NOW, text="x", is_told=True)
+    Alarm.objects.create(name="socket", since=NOW, text="x", is_reported=True)
     samples = figures()
     names = {key.split()[0] for key in samples} | RARE
     for where, expression in watched().items():

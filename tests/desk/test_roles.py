@@ -104,7 +104,7 @@ def test_a_viewer_gives_no_correction_back(as_a: Callable[..., Client]) -> None:
 
 @pytest.mark.parametrize(("role", "left"), [("viewer", True), ("trader", True), ("administrator", False)])
 def test_only_an_administrator_stops_the_schedule(as_a: Callable[..., Client], role: str, left: bool) -> None:
-    schedule.write()
+    schedule.write_schedule()
     tasks = [str(task.pk) for task in PeriodicTask.objects.all()]
     asked = {"action": "disable_tasks", "_selected_action": tasks}
     as_a(role).post(reverse("admin:django_celery_beat_periodictask_changelist"), asked)

@@ -17,7 +17,7 @@ from aegis.stops import Rule, StopKind, StopUnit, TriggerRule, hours_of
 from aegis.terms import Market
 from infra import clock
 from kis.codec import Data
-from kis.realtime import read
+from kis.realtime import read_records
 from market.models import DailyPrice
 from orders import stops
 from orders.models import StopRule
@@ -59,7 +59,7 @@ def frames(body: str = FRAME, tr_id: str = "H0STCNT0", **columns: str) -> Sequen
     if tr_id != "H0STCNT0":
         values.insert(46, "")
         values = values[:47]
-    return read(Data(tr_id, 1, "^".join(values)))
+    return read_records(Data(tr_id, 1, "^".join(values)))
 
 
 def armed_before(clock_at: Callable[[str], object]) -> StopRule:
@@ -208,7 +208,7 @@ def test_until_the_base_price_is_counted_in_it_holds_fire(sent: list[int], clock
     heard.read()
     heard.on_trades(told(60_000, at="090006"), 0.0)
     fire_all(heard)
-    assert (state(row), stops.limit(row)) == ("ARMED", 57_000)
+    assert (state(row), stops.current_limit(row)) == ("ARMED", 57_000)
     heard.on_trades(told(57_000, at="090007"), 0.0)
     fire_all(heard)
     assert state(row) == "TRIGGERED"
@@ -292,8 +292,8 @@ def fall(count: int) -> tuple[Stops, list[StopRule]]:
 
 
 def fire_chore(heard: Stops) -> Any:
-    (chore,) = (each for each in desk_stops.consumer().chores if each.name == "stops-fire")
-    return type(chore)(chore.name, chore.every_seconds, heard.fire, lambda: heard.has_fired)
+    (job,) = (each for each in desk_stops.consumer().jobs if each.name == "stops-fire")
+    return type(job)(job.name, job.every_seconds, heard.write_triggers, lambda: heard.has_unwritten_triggers)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -333,7 +333,7 @@ def test_one_worker_that_cannot_be_called_leaves_no_other_unmarked(monkeypatch: 
     monkeypatch.setattr(desk_stops.stop, "delay", refuse)
     monkeypatch.setattr(desk_stops, "LISTEN_SECONDS", 0.01)
     heard, rows = fall(3)
-    heard.fire()
+    heard.write_triggers()
     assert [state(row) for row in rows] == ["TRIGGERED"] * 3
 
 
@@ -369,11 +369,13 @@ def test_frames_that_tell_nothing_new_change_no_outcome(frames: list[tuple[Trade
     for told_frames in (frames, [each for each in frames if each[1] == "new"]):
         heard = Stops()
         heard._hours = hours_of(PHASES)
-        armed = ArmedStop(1, TriggerRule(RULE, LEAST), range(1, 10**9), frozenset(Market), "160001", holds_fire=False)
+        armed = ArmedStop(
+            1, TriggerRule(RULE, LEAST), range(1, 10**9), frozenset(Market), "160001", awaits_base_price=False
+        )
         heard._armed = {SAMSUNG: [armed]}
         for trade, _ in told_frames:
             heard.on_trades([trade], 0.0)
-        shots = [] if heard._shots.empty() else [heard._shots.get_nowait().price]
+        shots = [] if heard._triggers.empty() else [heard._triggers.get_nowait().price]
         outcomes.append((shots, armed.rule.crossing, heard._totals))
     assert outcomes[0] == outcomes[1]
 

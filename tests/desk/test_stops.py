@@ -85,7 +85,7 @@ def listening() -> Stops:
 
 def fire_all(heard: Stops) -> None:
     for _ in range(5):
-        heard.fire()
+        heard.write_triggers()
 
 
 def state(row: StopRule) -> str:
@@ -125,7 +125,7 @@ def test_a_trailing_stop_follows_the_price_up_and_fires_on_the_way_down(sent: li
     row, heard = arm(StopKind.TRAILING, value="3"), listening()
     heard.on_trades(told(72_000, 80_000, 79_000), 0.0)
     heard.write()
-    assert (state(row), row.high, row.heard_price) == ("ARMED", 80_000, 79_000)
+    assert (state(row), row.high, row.feed_price) == ("ARMED", 80_000, 79_000)
     heard.read()
     heard.on_trades(told(77_600), 0.0)
     fire_all(heard)
@@ -157,7 +157,7 @@ def test_what_fired_while_the_database_was_away_is_not_forgotten(
     with monkeypatch.context() as away:
         away.setattr(stops, "trigger", lambda *words, **more: (_ for _ in ()).throw(OperationalError))
         with pytest.raises(OperationalError):
-            heard.fire()
+            heard.write_triggers()
     heard.on_trades(told(70_000), 0.0)
     fire_all(heard)
     assert (sent, state(row)) == ([row.pk], "TRIGGERED")
@@ -179,8 +179,8 @@ def test_a_price_beyond_the_day_s_limits_fires_nothing_and_is_asked_about(
     fire_all(heard)
     assert (sent, asked, state(row)) == ([], [row.pk], "ARMED")
     with pytest.raises(queue.Empty):
-        heard._shots.get_nowait()
-    monkeypatch.setattr(desk_stops, "monotonic", lambda: time.monotonic() + desk_stops.ASK_AGAIN_SECONDS)
+        heard._triggers.get_nowait()
+    monkeypatch.setattr(desk_stops, "monotonic", lambda: time.monotonic() + desk_stops.CHECK_AGAIN_SECONDS)
     heard.on_trades(told(14_000), 0.0)
     fire_all(heard)
     assert asked == [row.pk, row.pk], "while trades tell it"
@@ -199,7 +199,7 @@ def test_a_stop_whose_shares_one_balance_lacks_still_fires(sent: list[int], held
 def test_the_stocks_of_armed_stops_are_listened_to() -> None:
     arm()
     arm(StopKind.TAKE_PROFIT, value="10")
-    assert list(desk_stops.stopped_stocks()) == ["005930"]
+    assert list(desk_stops.stop_codes()) == ["005930"]
 
 
 def test_armed_stops_are_heard_before_held_ones() -> None:
@@ -216,7 +216,7 @@ def test_armed_stops_are_heard_before_held_ones() -> None:
         )
         stops.arm(code, StopKind.STOP_LOSS, StopUnit.PERCENT, D(5), by="kim", at=clock.now())
     StopRule.objects.filter(stock_code="035420").update(state="TRIGGERED")
-    assert list(desk_stops.stopped_stocks()) == ["000660", "035420", SAMSUNG]
+    assert list(desk_stops.stop_codes()) == ["000660", "035420", SAMSUNG]
 
 
 def test_what_happens_to_a_stop_is_told(settings: object) -> None:
@@ -303,13 +303,13 @@ def test_the_form_and_arming_again_count_from_the_running_total_of_now(
     words = {"stock_code": SAMSUNG, "kind": "STOP_LOSS", "unit": "PERCENT", "value": "5"}
     assert trader.post(reverse(ADD), with_inline(words)).status_code == 302
     row, total = StopRule.objects.get(), broker.quote(SAMSUNG, Market.KRX).volume
-    assert row.looks["volumes"] == {"KRX": total}
+    assert row.poll_state["volumes"] == {"KRX": total}
     change = reverse("admin:orders_stoprule_change", args=[row.pk])
-    StopRule.objects.update(looks={})
+    StopRule.objects.update(poll_state={})
     assert trader.post(change, with_inline({"unit": "PRICE", "value": "60000"})).status_code == 302
     row.refresh_from_db()
-    assert row.looks["volumes"] == {"KRX": total}
-    StopRule.objects.update(looks={}, state="HELD_EXTERNALLY")
+    assert row.poll_state["volumes"] == {"KRX": total}
+    StopRule.objects.update(poll_state={}, state="HELD_EXTERNALLY")
     trader.post(reverse("admin:orders_stoprule_rearm", args=[row.pk]), {"_form_submitted": "1"})
     row.refresh_from_db()
-    assert (row.state, row.looks["volumes"]) == ("ARMED", {"KRX": total})
+    assert (row.state, row.poll_state["volumes"]) == ("ARMED", {"KRX": total})

@@ -28,7 +28,7 @@ from orders.models import RawNotice, TradeExecution, TradeOrder
 from orders.service import OrderIntent, OrderService
 from portfolio.fetcher import KISFetcher
 from portfolio.models import Portfolio
-from rehearsal.ledger_check import judge
+from rehearsal.ledger_check import compare_with_ledger
 from simulator.api.server import Simulator
 from stream import worker as desk_stream
 
@@ -93,7 +93,9 @@ def test_a_fill_is_in_the_tables_before_anybody_asks(stream: Stream, broker: Bro
     assert (execution.source, execution.exec_qty) == (TradeExecution.Source.NOTICE, 10)
     assert Portfolio.objects.get().quantity == 10
     KISFetcher(broker, clock.now).sync_portfolio()
-    assert str(judge(simulator.ledger(ACCOUNT))).startswith("LEDGER EQUAL orders=1 executions=1 holdings=1")
+    assert str(compare_with_ledger(simulator.ledger(ACCOUNT))).startswith(
+        "LEDGER EQUAL orders=1 executions=1 holdings=1"
+    )
 
 
 def test_every_part_of_a_fill_is_counted(stream: Stream, broker: Broker, simulator: Simulator) -> None:
@@ -105,7 +107,7 @@ def test_every_part_of_a_fill_is_counted(stream: Stream, broker: Broker, simulat
     wait_for(lambda: TradeOrder.objects.get(pk=order.pk).state is Status.FILLED)
     assert TradeExecution.objects.count() >= 2
     KISFetcher(broker, clock.now).sync_portfolio()
-    assert str(judge(simulator.ledger(ACCOUNT))).startswith("LEDGER EQUAL")
+    assert str(compare_with_ledger(simulator.ledger(ACCOUNT))).startswith("LEDGER EQUAL")
 
 
 def test_an_order_by_hand_is_heard_of_and_the_broker_is_asked(
@@ -190,11 +192,11 @@ def test_a_holding_that_finds_no_room_is_named_and_a_watched_stock_is_not(
     )
     WatchedStock.objects.create(stock_code="035720")
     term.stream.subscriptions = Subscriptions(limit=1)
-    term.dispatch.ask_wanted()
-    term.stream.subscriptions.want(term.dispatch.wanted())
+    term.dispatch.refresh_topics()
+    term.stream.subscriptions.set_wanted(term.dispatch.wanted())
     told = term.status(Lease(store, "socket", 1.0))
     assert {"H0STCNT0:000660", "H0STCNT0:035720"} <= set(told.left_out)
-    assert told.unheard == ("H0STCNT0:000660",)
+    assert told.missing_vital == ("H0STCNT0:000660",)
 
 
 def test_everybody_can_read_how_the_socket_is(transactional_db: None, broker: Broker, asked: dict[str, int]) -> None:
@@ -213,7 +215,7 @@ def test_everybody_can_read_how_the_socket_is(transactional_db: None, broker: Br
         # whose account it is does not show
         assert "H0STCNI0:***" in seen.held
         assert "rehearsal" not in str(seen)
-        wait_for(lambda: stream_status().hears_pulse, 20)
+        wait_for(lambda: stream_status().has_reference_feed, 20)
         broker.place(OrderRequest(SAMSUNG, Side.BUY, Market.KRX, OrderKind.MARKET, 1, 0))
         wait_for(lambda: stream_status().data_age is not None, 20)
     finally:
@@ -241,10 +243,10 @@ def test_a_further_key_has_a_lease_of_its_own_and_waits_for_it(
     try:
         wait_for(lambda: NOTICES in term.stream.held)
         assert term.streams.members[1].state is SocketState.CONNECTING
-        other.give_up()
+        other.release()
         wait_for(lambda: term.streams.members[1].state is SocketState.CONNECTED)
         told = term.status(Lease(store, "socket", 1.0))
-        assert [(key.number, key.state, key.hears_fills) for key in told.keys] == [
+        assert [(key.number, key.state, key.has_own_fills) for key in told.keys] == [
             (1, SocketState.CONNECTED, True),
             (2, SocketState.CONNECTED, False),
         ]
@@ -286,4 +288,4 @@ def test_while_the_fill_notice_moves_the_list_counts_and_each_fill_counts_once(
     assert TradeOrder.objects.get(pk=second.pk).state is Status.FILLED
     assert TradeExecution.objects.count() == 3
     KISFetcher(broker, clock.now).sync_portfolio()
-    assert str(judge(simulator.ledger(ACCOUNT))).startswith("LEDGER EQUAL orders=3 executions=3")
+    assert str(compare_with_ledger(simulator.ledger(ACCOUNT))).startswith("LEDGER EQUAL orders=3 executions=3")

@@ -20,7 +20,7 @@ from monitor import daily_report, health
 from notify import alerts, delivery
 from notify.alerts import DESK, ActiveAlert, Notification
 from notify.delivery import AppriseChannel, TelegramChannel, Undelivered, claim, deliver, fold
-from notify.models import Alarm, Message, NewsMark, NotificationKind
+from notify.models import Alarm, Message, NotificationKind, OutboxCursor
 from notify.telegram import BotAPI
 from orders import journal
 from orders.models import OrderEvent, Reconciliation, TradeExecution, TradeOrder
@@ -102,14 +102,14 @@ def test_a_fill_is_told_once_however_often_it_is_read(telegram: FakeTelegram, ch
     (sent,) = telegram.sent
     assert "삼성전자" in sent.text
     assert "70,000" in sent.text
-    assert Message.objects.get(channel=TELEGRAM).state == State.TOLD
+    assert Message.objects.get(channel=TELEGRAM).state == State.SENT
 
 
 def test_without_a_channel_the_desk_still_has_the_message() -> None:
     a_fill(an_order())
     alerts.gather(NOW, [])
     message = Message.objects.get()
-    assert (message.channel, message.state) == (DESK, State.TOLD)
+    assert (message.channel, message.state) == (DESK, State.SENT)
 
 
 @pytest.mark.parametrize(
@@ -249,13 +249,13 @@ def test_what_was_told_long_ago_is_not_read_again() -> None:
     journal.append_event(an_order(), "CHASE_ENDED", "old", at=NOW)
     for minutes in (0, 6, 12):
         alerts.gather(NOW + timedelta(minutes=minutes), [])
-    assert NewsMark.objects.get(pk="event").done_id == OrderEvent.objects.get().pk
+    assert OutboxCursor.objects.get(pk="event").done_id == OrderEvent.objects.get().pk
     Message.objects.all().delete()
     assert alerts.gather(NOW + timedelta(minutes=13), []) == 0
 
 
 def test_nothing_is_lost_while_telegram_is_down(telegram: FakeTelegram, channel: TelegramChannel) -> None:
-    alerts.write(some_news(3), [TELEGRAM], now=NOW)
+    alerts.write_messages(some_news(3), [TELEGRAM], now=NOW)
     telegram.decline("sendMessage", 502, "Bad Gateway")
     assert tell(channel) > 0
     assert telegram.sent == []
@@ -267,7 +267,7 @@ def test_nothing_is_lost_while_telegram_is_down(telegram: FakeTelegram, channel:
 
 
 def test_telegram_is_left_alone_for_as_long_as_it_asks(telegram: FakeTelegram, channel: TelegramChannel) -> None:
-    alerts.write(some_news(1), [TELEGRAM], now=NOW)
+    alerts.write_messages(some_news(1), [TELEGRAM], now=NOW)
     telegram.decline("sendMessage", 429, "Too Many Requests", retry_after=17)
     assert tell(channel) == 17
 
@@ -275,8 +275,8 @@ def test_telegram_is_left_alone_for_as_long_as_it_asks(telegram: FakeTelegram, c
 def test_a_message_that_is_wrong_in_itself_does_not_hold_up_the_next(
     telegram: FakeTelegram, channel: TelegramChannel
 ) -> None:
-    alerts.write([Notification("a", NotificationKind.REPORT, "bad", NOW, picture=b"png")], [TELEGRAM], now=NOW)
-    alerts.write([Notification("b", NotificationKind.FILL, "good", NOW)], [TELEGRAM], now=NOW)
+    alerts.write_messages([Notification("a", NotificationKind.REPORT, "bad", NOW, picture=b"png")], [TELEGRAM], now=NOW)
+    alerts.write_messages([Notification("b", NotificationKind.FILL, "good", NOW)], [TELEGRAM], now=NOW)
     telegram.decline("sendPhoto", 400, "PHOTO_INVALID_DIMENSIONS")
     assert tell(channel) == 0
     assert [sent.text for sent in telegram.sent] == ["✅ good"]
@@ -295,11 +295,11 @@ def test_a_message_that_is_wrong_in_itself_does_not_hold_up_the_next(
 def test_a_chat_that_takes_nothing_loses_nothing_and_is_shown(
     telegram: FakeTelegram, channel: TelegramChannel, words: str
 ) -> None:
-    alerts.write(some_news(3), [TELEGRAM], now=NOW)
+    alerts.write_messages(some_news(3), [TELEGRAM], now=NOW)
     telegram.decline("sendMessage", 400, words)
     assert tell(channel) > 0
     assert Message.objects.filter(channel=TELEGRAM, state=State.WAITING).count() == 3
-    seen = health.untold(NOW + 2 * health.UNTOLD_FOR)
+    seen = health.check_undelivered(NOW + 2 * health.UNDELIVERED_PERIOD)
     assert TELEGRAM in seen
     assert words in seen
     assert tell(channel) == 0
@@ -307,33 +307,33 @@ def test_a_chat_that_takes_nothing_loses_nothing_and_is_shown(
 
 
 def test_where_a_group_moved_to_is_said(telegram: FakeTelegram, channel: TelegramChannel) -> None:
-    alerts.write(some_news(1), [TELEGRAM], now=NOW)
+    alerts.write_messages(some_news(1), [TELEGRAM], now=NOW)
     telegram.decline("sendMessage", 400, "Bad Request: group chat was upgraded", migrate_to_chat_id=-100123)
     tell(channel)
     assert "-100123" in Message.objects.get(channel=TELEGRAM).error
 
 
 def test_what_was_given_up_is_shown_for_a_day(telegram: FakeTelegram, channel: TelegramChannel) -> None:
-    alerts.write([Notification("a", NotificationKind.ALARM, "x", NOW)], [TELEGRAM], now=NOW)
+    alerts.write_messages([Notification("a", NotificationKind.ALARM, "x", NOW)], [TELEGRAM], now=NOW)
     telegram.decline("sendMessage", 400, "Bad Request: can't parse entities: byte 7")
     tell(channel)
     assert Message.objects.get(channel=TELEGRAM).state == State.FAILED
-    assert "byte 7" in health.untold(NOW + timedelta(seconds=1))
+    assert "byte 7" in health.check_undelivered(NOW + timedelta(seconds=1))
     with translation.override("en"):
-        assert "byte 7" in dashboard.render("en", NOW)["health"]
-    assert health.untold(NOW + health.GIVEN_UP_FOR + timedelta(minutes=1)) == ""
+        assert "byte 7" in dashboard.render_parts("en", NOW)["health"]
+    assert health.check_undelivered(NOW + health.GIVEN_UP_PERIOD + timedelta(minutes=1)) == ""
 
 
 def test_nothing_waits_for_a_channel_that_is_no_more() -> None:
-    alerts.write(some_news(2), ["telegram:1", TELEGRAM], now=NOW)
-    assert delivery.give_up_strangers([TELEGRAM]) == 2
+    alerts.write_messages(some_news(2), ["telegram:1", TELEGRAM], now=NOW)
+    assert delivery.give_up_removed_channels([TELEGRAM]) == 2
     assert set(Message.objects.filter(state=State.FAILED).values_list("channel", flat=True)) == {"telegram:1"}
     assert Message.objects.filter(channel=TELEGRAM, state=State.WAITING).count() == 2
-    assert Message.objects.filter(channel=DESK, state=State.TOLD).count() == 2
+    assert Message.objects.filter(channel=DESK, state=State.SENT).count() == 2
 
 
 def test_a_lost_answer_is_sent_again_and_says_so(telegram: FakeTelegram, channel: TelegramChannel) -> None:
-    alerts.write(some_news(1), [TELEGRAM], now=NOW)
+    alerts.write_messages(some_news(1), [TELEGRAM], now=NOW)
     telegram.swallow("sendMessage")
     tell(channel)
     tell(channel)
@@ -344,16 +344,16 @@ def test_a_lost_answer_is_sent_again_and_says_so(telegram: FakeTelegram, channel
 
 
 def test_a_claim_is_nobody_elses_until_it_lapses(channel: TelegramChannel) -> None:
-    alerts.write(some_news(2), [TELEGRAM], now=NOW)
+    alerts.write_messages(some_news(2), [TELEGRAM], now=NOW)
     assert len(claim(TELEGRAM, now=NOW)) == 2
     assert claim(TELEGRAM, now=NOW + timedelta(seconds=30)) == []
-    again = claim(TELEGRAM, now=NOW + delivery.CLAIM + timedelta(seconds=1))
-    assert [message.perhaps_told for message in again] == [True, True]
+    again = claim(TELEGRAM, now=NOW + delivery.CLAIM_DURATION + timedelta(seconds=1))
+    assert [message.maybe_sent for message in again] == [True, True]
 
 
 @pytest.mark.django_db(transaction=True)
 def test_two_tellers_never_send_the_same(telegram: FakeTelegram, channel: TelegramChannel) -> None:
-    alerts.write(some_news(150), [TELEGRAM], now=NOW)
+    alerts.write_messages(some_news(150), [TELEGRAM], now=NOW)
 
     def work() -> None:
         tell(channel)
@@ -369,7 +369,7 @@ def test_two_tellers_never_send_the_same(telegram: FakeTelegram, channel: Telegr
 
 
 def test_a_burst_of_one_topic_is_one_line_that_says_the_last() -> None:
-    alerts.write(
+    alerts.write_messages(
         [Notification(f"fill:{n}", NotificationKind.FILL, f"filled {n} of 30", NOW, "fill:1") for n in range(1, 31)],
         [TELEGRAM],
         now=NOW,
@@ -382,12 +382,12 @@ def test_a_burst_of_one_topic_is_one_line_that_says_the_last() -> None:
 
 
 def test_many_topics_share_a_few_sendings_that_fit() -> None:
-    alerts.write(
+    alerts.write_messages(
         [Notification(f"e{n}", NotificationKind.CHASE, "가" * 100, NOW) for n in range(150)], [TELEGRAM], now=NOW
     )
     sendings = fold(claim(TELEGRAM, now=NOW))
     assert 4 <= len(sendings) <= 6
-    assert all(len(sending.text) <= delivery.LONGEST for sending in sendings)
+    assert all(len(sending.text) <= delivery.MAX_TEXT_LENGTH for sending in sendings)
 
 
 class Deaf:
@@ -397,7 +397,7 @@ class Deaf:
         self.waiting = threading.Event()
         self.end = threading.Event()
 
-    def tell(self, text: str, picture: bytes | None) -> None:
+    def send(self, text: str, picture: bytes | None) -> None:
         self.waiting.set()
         self.end.wait(30)
         raise Undelivered("no answer")
@@ -406,7 +406,7 @@ class Deaf:
 @pytest.mark.django_db(transaction=True)
 def test_a_dead_channel_blocks_no_other(telegram: FakeTelegram, channel: TelegramChannel) -> None:
     deaf, stop = Deaf(), threading.Event()
-    alerts.write(some_news(1), [deaf.name, TELEGRAM], now=NOW)
+    alerts.write_messages(some_news(1), [deaf.name, TELEGRAM], now=NOW)
     workers = [delivery.ChannelWorker(each, lambda: NOW, stop, every_seconds=0.05) for each in (deaf, channel)]
     workers[0].start()
     assert deaf.waiting.wait(20)
@@ -424,7 +424,7 @@ def test_the_token_is_in_no_row_and_no_log(
 ) -> None:
     with httpx.Client() as http:
         nowhere = TelegramChannel(BotAPI("http://127.0.0.1:1", TOKEN, http), CHAT)
-        alerts.write(some_news(1), [TELEGRAM], now=NOW)
+        alerts.write_messages(some_news(1), [TELEGRAM], now=NOW)
         tell(nowhere)
     telegram.swallow("sendMessage")
     tell(channel)
@@ -438,12 +438,12 @@ def test_the_token_is_in_no_row_and_no_log(
 def test_any_other_service_is_told_by_its_address(telegram: FakeTelegram) -> None:
     host = telegram.url.removeprefix("http://")
     channel = AppriseChannel(f"json://{host}/bot{TOKEN}/getMe")
-    channel.tell("hello", None)
+    channel.send("hello", None)
     assert telegram.calls == ["getMe"]
     assert TOKEN not in channel.name
     with pytest.raises(Undelivered) as refused:
-        AppriseChannel(f"json://{host}/elsewhere").tell("hello", None)
-    assert refused.value.perhaps
+        AppriseChannel(f"json://{host}/elsewhere").send("hello", None)
+    assert refused.value.may_have_arrived
 
 
 def trouble(seconds: int = 60) -> Sequence[ActiveAlert]:
@@ -492,10 +492,10 @@ def a_day() -> None:
 def test_the_day_is_reported_once_when_it_is_over_with_its_picture(
     telegram: FakeTelegram, channel: TelegramChannel
 ) -> None:
-    assert not daily_report.tell_day([TELEGRAM], now=NOW.replace(hour=15))
+    assert not daily_report.write_report([TELEGRAM], now=NOW.replace(hour=15))
     evening = NOW.replace(hour=20, minute=30)
-    assert daily_report.tell_day([TELEGRAM], now=evening)
-    assert not daily_report.tell_day([TELEGRAM], now=evening + timedelta(minutes=1))
+    assert daily_report.write_report([TELEGRAM], now=evening)
+    assert not daily_report.write_report([TELEGRAM], now=evening + timedelta(minutes=1))
     tell(channel, evening)
     (sent,) = telegram.sent
     assert sent.picture.startswith(b"\x89PNG")
@@ -503,14 +503,26 @@ def test_the_day_is_reported_once_when_it_is_over_with_its_picture(
         assert figure in sent.text
 
 
+def test_a_long_day_is_drawn_with_a_limited_number_of_points() -> None:
+    midnight = NOW.replace(hour=0, minute=0)
+    figures = dict.fromkeys(("deposit", "deposit_d1", "deposit_d2", "valuation", "net_profit_today"), 1)
+    AccountSnapshot.objects.bulk_create(
+        AccountSnapshot(timestamp=midnight + timedelta(minutes=minute), total_asset=minute, **figures)
+        for minute in range(1440)
+    )
+    points = daily_report.equity_by_minute(NOW.date())
+    assert len(points) == 720, "every second minute"
+    assert points[1] == (midnight + timedelta(minutes=2), 2)
+
+
 def test_a_holiday_has_no_report() -> None:
-    assert not daily_report.tell_day([], now=datetime(2026, 11, 22, 21, 0, tzinfo=KST))
+    assert not daily_report.write_report([], now=datetime(2026, 11, 22, 21, 0, tzinfo=KST))
 
 
 @pytest.mark.parametrize("text", ["가나다 " * 2000, "😀" * 3000])
 def test_a_text_is_cut_to_what_a_message_holds(text: str) -> None:
-    from notify.telegram import TEXT_AT_MOST, cut
+    from notify.telegram import MAX_TEXT_UNITS, truncate
 
-    short = cut(text, TEXT_AT_MOST)
-    assert len(short.encode("utf-16-le")) // 2 <= TEXT_AT_MOST
+    short = truncate(text, MAX_TEXT_UNITS)
+    assert len(short.encode("utf-16-le")) // 2 <= MAX_TEXT_UNITS
     assert short.endswith("…")

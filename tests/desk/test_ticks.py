@@ -19,8 +19,8 @@ from market.models import MarketCandle, WatchedStock
 from portfolio import ledger
 from portfolio.models import Portfolio
 from stream import candles
-from stream.candles import Ticks
-from stream.consumers import FeedPriority
+from stream.candles import CandleWriter
+from stream.consumers import SubscriptionPriority
 from tests.aegis.test_candles import MORNING, day_of, truth
 from tests.portfolio.test_ledger import BALANCE, SAMSUNG
 
@@ -34,7 +34,7 @@ def _monday(clock_at: ClockAt) -> None:
     clock_at("2026-11-23 09:05:00")
 
 
-def feed(into: Ticks, trades: list[Trade]) -> None:
+def feed(into: CandleWriter, trades: list[Trade]) -> None:
     for trade in trades:
         into.on_trades(trade.market)([trade], time.perf_counter())
 
@@ -63,7 +63,7 @@ def expected(trades: list[Trade]) -> dict[tuple[str, str], tuple[Any, ...]]:
 
 
 def test_trades_become_rows() -> None:
-    trades, worker = day_of(MORNING), Ticks()
+    trades, worker = day_of(MORNING), CandleWriter()
     feed(worker, trades)
     worker.write_candles()
     assert table() == expected(trades)
@@ -71,11 +71,11 @@ def test_trades_become_rows() -> None:
 
 def test_frames_wait_until_the_days_bars_are_read_back() -> None:
     trades = day_of(MORNING)
-    first = Ticks()
+    first = CandleWriter()
     feed(first, trades[:2])
     first.write_candles()
     # the first one dies; the second hears trades before it has looked at the table
-    second = Ticks()
+    second = CandleWriter()
     feed(second, trades[2:])
     second.write_candles()
     assert table() == expected(trades)
@@ -83,11 +83,11 @@ def test_frames_wait_until_the_days_bars_are_read_back() -> None:
 
 def test_what_a_dead_process_had_not_written_is_marked_as_missed() -> None:
     trades = day_of(MORNING)
-    first = Ticks()
+    first = CandleWriter()
     feed(first, trades[:2])
     first.write_candles()
     feed(first, trades[2:3])  # never written
-    second = Ticks()
+    second = CandleWriter()
     feed(second, trades[3:])
     second.write_candles()
     assert [table()[CODE, minute][-1] for minute in ("0900", "0901", "0903")] == ["PARTIAL", "PARTIAL", "FEED"]
@@ -96,7 +96,7 @@ def test_what_a_dead_process_had_not_written_is_marked_as_missed() -> None:
 
 def test_while_the_table_is_away_no_bar_and_no_price_is_lost() -> None:
     ledger.replace(BALANCE, now=clock.now())
-    trades, worker = day_of(MORNING), Ticks()
+    trades, worker = day_of(MORNING), CandleWriter()
     worker.write_candles()
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE market_candles RENAME TO away_candles")
@@ -118,7 +118,7 @@ def test_while_the_table_is_away_no_bar_and_no_price_is_lost() -> None:
 
 
 def test_a_new_day_begins_anew_and_the_old_one_is_written_to_its_end(clock_at: ClockAt) -> None:
-    trades, worker = day_of(MORNING), Ticks()
+    trades, worker = day_of(MORNING), CandleWriter()
     worker.write_candles()
     feed(worker, trades)
     clock_at("2026-11-24 00:00:01")
@@ -132,10 +132,10 @@ def test_a_new_day_begins_anew_and_the_old_one_is_written_to_its_end(clock_at: C
 
 
 def test_after_a_reconnection_the_newest_bars_are_doubted_until_the_next_trade() -> None:
-    trades, worker = day_of(MORNING), Ticks()
+    trades, worker = day_of(MORNING), CandleWriter()
     feed(worker, trades[:2])
     worker.write_candles()
-    worker.connected()
+    worker.on_connected()
     worker.write_candles()
     assert table()[CODE, "0900"][-1] == "PARTIAL"
     feed(worker, trades[2:])
@@ -144,24 +144,24 @@ def test_after_a_reconnection_the_newest_bars_are_doubted_until_the_next_trade()
 
 
 def test_at_the_days_end_the_newest_bars_are_doubted_once(clock_at: ClockAt) -> None:
-    worker = Ticks()
+    worker = CandleWriter()
     feed(worker, day_of(MORNING))
     for moment, source in (("19:59:59", "FEED"), ("20:00:00", "PARTIAL")):
         clock_at(f"2026-11-23 {moment}")
-        worker.doubt_at_days_end()
+        worker.mark_suspect_at_days_end()
         worker.write_candles()
-        worker.doubt_at_days_end()
+        worker.mark_suspect_at_days_end()
         worker.write_candles()
         assert table()[CODE, "1530"][-1] == source
     MarketCandle.objects.update(source="FEED")
-    worker.doubt_at_days_end()
+    worker.mark_suspect_at_days_end()
     worker.write_candles()
     assert table()[CODE, "1530"][-1] == "FEED"
 
 
 def test_prices_follow_the_last_trade_on_any_venue() -> None:
     ledger.replace(BALANCE, now=clock.now())
-    worker = Ticks()
+    worker = CandleWriter()
     worker.write_candles()
     feed(worker, day_of(MORNING[:5]))
     feed(worker, [replace(day_of([("090400", 73_500, 1)])[0], market=Market.NXT)])
@@ -173,7 +173,7 @@ def test_prices_follow_the_last_trade_on_any_venue() -> None:
 
 def test_a_price_is_written_once() -> None:
     ledger.replace(BALANCE, now=clock.now())
-    worker = Ticks()
+    worker = CandleWriter()
     feed(worker, day_of(MORNING))
     worker.write_candles()
     worker.write_prices()
@@ -185,7 +185,7 @@ def test_a_price_is_written_once() -> None:
 def test_the_next_trade_puts_right_what_a_lagging_balance_wrote(clock_at: ClockAt) -> None:
     ledger.replace(BALANCE, now=clock.now())
     first, second = day_of([("090400", 71_500, 1), ("090601", 71_500, 1)])
-    worker = Ticks()
+    worker = CandleWriter()
     worker.write_candles()
     feed(worker, [first])
     worker.write_prices()
@@ -204,7 +204,7 @@ def test_the_next_trade_puts_right_what_a_lagging_balance_wrote(clock_at: ClockA
 
 def test_one_thread_hears_while_another_writes() -> None:
     rows = [(f"09{second // 60:02}{second % 60:02}", 100 + second % 7, 1 + second % 3) for second in range(900)]
-    trades, worker, over = day_of(row for row in rows for _ in range(10)), Ticks(), threading.Event()
+    trades, worker, over = day_of(row for row in rows for _ in range(10)), CandleWriter(), threading.Event()
 
     def write() -> None:
         while not over.is_set():
@@ -227,5 +227,5 @@ def test_one_thread_hears_while_another_writes() -> None:
 def test_the_watch_list_is_listened_to_in_its_order() -> None:
     WatchedStock.objects.create(stock_code="000660", rank=2)
     WatchedStock.objects.create(stock_code="005930", rank=1)
-    (wish,) = candles.consumer().stocks
-    assert (wish.rank, list(wish.codes())) == (FeedPriority.WATCHED, ["005930", "000660"])
+    (request,) = candles.consumer().stocks
+    assert (request.priority, list(request.codes())) == (SubscriptionPriority.WATCHED, ["005930", "000660"])

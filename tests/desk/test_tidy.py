@@ -52,11 +52,11 @@ def a_snapshot(at: datetime, total: int) -> AccountSnapshot:
 
 def test_old_messages_and_buttons_go_and_young_ones_stay() -> None:
     for days in (1, 89, 91, 400):
-        alerts.write(
+        alerts.write_messages(
             [Notification(f"old:{days}", NotificationKind.FILL, "x", ago(days))], ["telegram:1"], now=ago(days)
         )
         Confirmation.objects.create(
-            key=str(days), chat=1, act="ORDER", created_at=ago(days), expires_at=ago(days) + timedelta(minutes=1)
+            key=str(days), chat=1, action="ORDER", created_at=ago(days), expires_at=ago(days) + timedelta(minutes=1)
         )
     assert retention.delete_expired(NIGHT) == {"messages": 4, "confirmations": 2}
     assert set(Message.objects.values_list("event", "channel")) == {

@@ -23,10 +23,10 @@ from aegis.broker import Acceptance, Broker, BrokerError, BrokerOrderRef, OrderR
 from aegis.chase import Plan
 from aegis.lifecycle import OPEN, UNSETTLED, Status
 from aegis.requests import STAMP_TOLERANCE
-from aegis.risk import TradingState
 from aegis.sessions import KST
 from aegis.terms import Market, OrderKind, Side
 from aegis.ticks import step
+from aegis.trading_state import TradingState
 from infra import clock
 from kis import catalogue, codec
 from kis.client import Client
@@ -41,7 +41,7 @@ from orders.service import OrderDenied, OrderIntent, OrderService
 from orders.submit import Submitter
 from portfolio import ledger
 from portfolio.fetcher import KISFetcher
-from rehearsal.ledger_check import judge
+from rehearsal.ledger_check import compare_with_ledger
 from simulator.api.control import BadCommand
 from simulator.api.server import Simulator
 from simulator.feed.stock_frames import notice_row
@@ -520,7 +520,7 @@ class History:
         lowers = wish is not None and wish.kind == "AMEND" and (wish.price - order.price) * order.side.sign <= 0
         state = TradingSwitch.objects.values_list("state", flat=True).first() or "ACTIVE"
         by_chase = (is_new and order.root_id is not None) or (wish is not None and wish.requested_by == "CHASE")
-        if not TradingState(state).lets_pass(order.side) and not (lowers and not by_chase):
+        if not TradingState(state).allows(order.side) and not (lowers and not by_chase):
             return f"the state is {state}"
         phases = queries.today(now)
         if OrderKind(order.order_kind) not in sessions.legal_kinds(Market(order.market), phases, now):
@@ -554,7 +554,7 @@ class History:
 
     def wrongs(self) -> dict[str, list[str]]:
         """Return what must not be, by kind."""
-        verdict = judge(self._truth())
+        verdict = compare_with_ledger(self._truth())
         stuck = [f"{order} is {order.status}" for order in TradeOrder.objects.filter(status__in=UNSETTLED - RESTS)]
         self.found["duplicate_orders"] += self._duplicates()
         self.found["ledger_differs"] += [*verdict.differences, *stuck]
@@ -660,13 +660,13 @@ class History:
     def _work_once(self, *, races: bool = False) -> None:
         self._pass(TURN)
         with suppress(BrokerError):
-            for pk in chase.due(clock.now()):
+            for pk in chase.due_orders(clock.now()):
                 if races:
                     self.wire.meanwhile = lambda pk=pk: self._rival(pk)
                 self.advancing = pk
-                chase.advance(pk, self.wire, clock.now)  # type: ignore[arg-type]
+                chase.run_due_steps(pk, self.wire, clock.now)  # type: ignore[arg-type]
                 self.advancing = 0
-            for pk in cancel_driver.due(clock.now()):
+            for pk in cancel_driver.due_cancels(clock.now()):
                 cancel_driver.drive(pk, self.wire, clock.now)  # type: ignore[arg-type]
             reconcile.reconcile(self.wire, clock.now)  # type: ignore[arg-type]
         self.wire.meanwhile = None
@@ -674,7 +674,7 @@ class History:
 
     def _rival(self, pk: int) -> None:
         """Another sweeper comes upon the same order in the middle of a step."""
-        chase.advance(pk, self.wire, clock.now)  # type: ignore[arg-type]
+        chase.run_due_steps(pk, self.wire, clock.now)  # type: ignore[arg-type]
         with suppress(BrokerError):
             reconcile.reconcile(self.wire, clock.now)  # type: ignore[arg-type]
 
@@ -693,7 +693,11 @@ class History:
         unsettled = TradeOrder.objects.filter(status__in=UNSETTLED)
         if unsettled.exclude(status__in=RESTS, chase_at=None).exists():
             return True
-        waits = Q(look_wanted=True) | Q(unlisted_since__isnull=False) | Q(status__in=OPEN, cancel_due_at__isnull=False)
+        waits = (
+            Q(needs_reconciliation=True)
+            | Q(unlisted_since__isnull=False)
+            | Q(status__in=OPEN, cancel_due_at__isnull=False)
+        )
         if TradeOrder.objects.filter(waits, order_date=clock.now().date()).exists():
             return True
         return any(settling.has_ended(order, clock.now()) for order in unsettled)
@@ -780,7 +784,7 @@ def watched(history: History) -> Iterator[None]:
     """Let the history know whose order is on its way, when a command waits for its slot, and when its bytes leave."""
     send, turn, leave = Submitter.send, Client._turn, Client._send
 
-    def sending(self: Submitter, order: TradeOrder, grounds: Grounds) -> TradeOrder:
+    def sending(self: Submitter, order: TradeOrder, grounds: Grounds | None = None) -> TradeOrder:
         before, history.wire.sending = history.wire.sending, order.pk
         try:
             return send(self, order, grounds)

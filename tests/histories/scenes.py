@@ -9,7 +9,7 @@ from itertools import chain
 from random import Random
 from typing import Any
 
-from aegis.risk import TradingState
+from aegis.trading_state import TradingState
 from simulator.api.list_printing import CHOICES
 from tests.histories.history import (
     CHANGES,

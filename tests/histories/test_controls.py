@@ -22,13 +22,13 @@ from aegis.broker import Acceptance, Broker, BrokerError, OrderRecord, OrderRequ
 from aegis.chase import ChaseSession, ChaseState
 from aegis.lifecycle import Status
 from aegis.requests import EndCause, RequestedBy
-from aegis.risk import TradingState
 from aegis.terms import Market, OrderKind, Side
+from aegis.trading_state import TradingState
 from infra import clock
 from infra.lease import Lease
 from kis import codec, factory
 from kis.auth import Tokens
-from kis.catalogue import Urgency
+from kis.catalogue import CallPriority
 from kis.throttle import Throttle
 from market import reference_data
 from orders import chase, fills, journal, pretrade_context, reconcile, requests, settle, unknown
@@ -69,7 +69,7 @@ def _written_after() -> Iterator[None]:
         order.status, order.status_at, order.created_at = Status.SUBMITTING, at, at
         return True
 
-    def send(self: Submitter, order: TradeOrder, grounds: Grounds) -> TradeOrder:
+    def send(self: Submitter, order: TradeOrder, grounds: Grounds | None = None) -> TradeOrder:
         kind = OrderKind(order.order_kind)
         request = OrderRequest(order.stock_code, order.side, Market(order.market), kind, order.qty, order.price)
         acceptance = self._broker.place(request)
@@ -86,7 +86,7 @@ def _sent_again() -> Iterator[None]:
     """Try once more where no answer came."""
     send = Submitter.send
 
-    def stubborn(self: Submitter, order: TradeOrder, grounds: Grounds) -> TradeOrder:
+    def stubborn(self: Submitter, order: TradeOrder, grounds: Grounds | None = None) -> TradeOrder:
         order = send(self, order, grounds)
         if order.state is Status.UNKNOWN:
             TradeOrder.objects.filter(pk=order.pk).update(status=Status.SUBMITTING, sent_at=None)
@@ -157,7 +157,7 @@ def _any_cancel_is_ours() -> AbstractContextManager[Any]:
 
 def _any_change_is_ours() -> AbstractContextManager[Any]:
     """The same, and the shares that an order placed elsewhere holds are wanted all the same."""
-    wanted = mock.patch.object(chase, "wanted_qty", lambda order, family: order.qty - order.filled_qty)
+    wanted = mock.patch.object(chase, "remaining_qty", lambda order, family: order.qty - order.filled_qty)
     return _all_of(_any_cancel_is_ours(), wanted)
 
 
@@ -188,21 +188,21 @@ def _not_looked_at(condition: str) -> AbstractContextManager[Any]:
 
 
 def _unread_lines_are_nobodys() -> AbstractContextManager[Any]:
-    resolve = unknown.resolve
+    resolve = unknown.resolve_unanswered
 
     def blind(strangers: Sequence[OrderRecord], answer: OrderList) -> int:
         return resolve(strangers, replace(answer, unread=[]))
 
-    return mock.patch.object(unknown, "resolve", blind)
+    return mock.patch.object(unknown, "resolve_unanswered", blind)
 
 
 def _the_newest_that_fits_is_ours() -> AbstractContextManager[Any]:
-    resolve = unknown.resolve
+    resolve = unknown.resolve_unanswered
 
     def newest(strangers: Sequence[OrderRecord], answer: OrderList) -> int:
         return resolve(sorted(strangers, key=lambda line: line.order_no)[-1:], answer)
 
-    return mock.patch.object(unknown, "resolve", newest)
+    return mock.patch.object(unknown, "resolve_unanswered", newest)
 
 
 def _every_price_is_compared() -> AbstractContextManager[Any]:
@@ -324,7 +324,7 @@ def test_absence_is_believed_only_when_repeated(service: OrderService, broker: B
 
     losing = mock.MagicMock(wraps=broker, place=lost)
     order = _placed(OrderService(losing, clock.now))
-    off = nullcontext() if guarded else mock.patch.multiple(unknown, ABSENT_LOOKS=1, ABSENT_AFTER=timedelta(0))
+    off = nullcontext() if guarded else mock.patch.multiple(unknown, ABSENT_LISTS=1, ABSENT_AFTER=timedelta(0))
     with off, mock.patch.object(broker, "orders", return_value=[]):
         reconcile.reconcile(broker, clock.now)
     order.refresh_from_db()
@@ -433,7 +433,7 @@ def test_calls_keep_to_the_allowance(broker: Broker, simulator: Simulator, guard
     at: list[float] = []
     until = time.monotonic() + 1.5
     while time.monotonic() < until:
-        with throttle.slot(Urgency.QUOTE, deadline_seconds=5.0) if guarded else nullcontext():
+        with throttle.slot(CallPriority.QUOTE, deadline_seconds=5.0) if guarded else nullcontext():
             at.append(time.monotonic())
         time.sleep(0.02)
     most = max(sum(1 for each in at if start <= each < start + 1.0) for start in at)

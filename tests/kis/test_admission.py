@@ -31,7 +31,7 @@ def issuer() -> Issuer:
 
 
 @pytest.fixture
-def door(store: redis.Redis, issuer: Issuer) -> ConnectionLimiter:
+def limiter(store: redis.Redis, issuer: Issuer) -> ConnectionLimiter:
     return ConnectionLimiter(store, KEY, issuer)
 
 
@@ -74,8 +74,8 @@ def test_after_the_wait_no_ceiling_is_in_the_way(made: list[float]) -> None:
 
 def test_the_ceiling_is_one_for_all_processes(store: redis.Redis, issuer: Issuer) -> None:
     _, most = CEILINGS[0]
-    doors = [ConnectionLimiter(store, KEY, issuer) for _ in range(3)]
-    waits = [doors[n % 3].acquire() for n in range(most + 1)]
+    limiters = [ConnectionLimiter(store, KEY, issuer) for _ in range(3)]
+    waits = [limiters[n % 3].acquire() for n in range(most + 1)]
     assert waits[:most] == [0.0] * most
     assert 0 < waits[most] <= CEILINGS[0][0]
 
@@ -94,17 +94,25 @@ def test_one_approval_key_serves_everybody(store: redis.Redis, issuer: Issuer) -
 
 
 def test_a_refused_approval_key_is_replaced_once_however_many_say_so(
-    store: redis.Redis, door: ConnectionLimiter, issuer: Issuer
+    store: redis.Redis, limiter: ConnectionLimiter, issuer: Issuer
 ) -> None:
-    first = door.approval_key()
-    doors = [ConnectionLimiter(store, KEY, issuer) for _ in range(5)]
-    for each in doors:
+    first = limiter.approval_key()
+    limiters = [ConnectionLimiter(store, KEY, issuer) for _ in range(5)]
+    for each in limiters:
         each.invalidate(first)
         each.approval_key()
-    assert (door.approval_key(), issuer.issued) == ("key-2", 2)
+    assert (limiter.approval_key(), issuer.issued) == ("key-2", 2)
 
 
-def test_a_flushed_redis_costs_one_more_key(store: redis.Redis, door: ConnectionLimiter, issuer: Issuer) -> None:
-    door.approval_key()
+def test_a_lock_that_ends_during_a_slow_issue_loses_no_approval_key(store: redis.Redis) -> None:
+    def issue_slowly() -> str:
+        store.delete(f"{KEY}:approval:lock")
+        return "key-1"
+
+    assert ConnectionLimiter(store, KEY, issue_slowly).approval_key() == "key-1"
+
+
+def test_a_flushed_redis_costs_one_more_key(store: redis.Redis, limiter: ConnectionLimiter, issuer: Issuer) -> None:
+    limiter.approval_key()
     store.flushdb()
-    assert door.approval_key() == "key-2"
+    assert limiter.approval_key() == "key-2"

@@ -16,7 +16,7 @@ from aegis.account import Account
 from aegis.broker import NotSent, Refused
 from aegis.sessions import KST
 from infra import clock
-from kis.auth import RENEW_AHEAD, Tokens, approval_key, store_key
+from kis.auth import RENEW_AHEAD, AccessToken, Tokens, approval_key, store_key
 from kis.environment import SIM, Credentials, Environment
 from simulator.api.server import Simulator
 
@@ -60,6 +60,22 @@ def test_a_hundred_callers_at_once_make_one_issue(make: Callable[[], Tokens], si
         thread.join(30)
     assert len(got) == 100
     assert len(set(got)) == 1
+    assert issues(simulator) == 1
+
+
+def test_a_lock_that_ends_during_a_slow_issue_loses_no_token(
+    make: Callable[[], Tokens], store: redis.Redis, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = make()
+    ask = tokens._ask
+
+    def ask_slowly() -> AccessToken:
+        token = ask()
+        store.delete(f"{tokens._key}:lock")
+        return token
+
+    monkeypatch.setattr(tokens, "_ask", ask_slowly)
+    assert tokens.get() == make().get()
     assert issues(simulator) == 1
 
 

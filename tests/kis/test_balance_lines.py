@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from aegis.broker import Balance, OutcomeUnknown, PartlyReadBalance
+from aegis.broker import Balance, OutcomeUnknown, PartialBalance
 from kis.broker import KISBroker
 from kis.environment import PAPER, Dialect
 
@@ -53,7 +53,7 @@ def test_a_profit_that_is_no_figure_is_worked_out_and_spoils_nothing(text: str |
     if text is not None:
         line |= {"evlu_pfls_amt": text, "evlu_pfls_rt": text}
     seen = balance(line)
-    assert not isinstance(seen, PartlyReadBalance)
+    assert not isinstance(seen, PartialBalance)
     (holding,) = seen.holdings
     assert (holding.profit, holding.profit_rate) == (10_000, Decimal("1.43"))
 
@@ -64,7 +64,7 @@ def test_a_profit_that_is_no_figure_is_worked_out_and_spoils_nothing(text: str |
 )
 def test_a_line_that_cannot_be_read_is_left_out_and_named_and_the_rest_counts(name: str, text: str) -> None:
     seen = balance({**LINE, name: text}, OTHER)
-    assert isinstance(seen, PartlyReadBalance)
+    assert isinstance(seen, PartialBalance)
     assert [holding.code for holding in seen.holdings] == ["000660"]
     (unread,) = seen.unread
     assert (unread.code, unread.name) == ("005930", "삼성전자")
@@ -77,7 +77,7 @@ def test_a_line_that_cannot_be_read_is_left_out_and_named_and_the_rest_counts(na
 def test_a_share_with_a_line_that_cannot_be_read_is_left_out_with_all_its_lines() -> None:
     on_credit = {**LINE, "trad_dvsn_name": "유통융자", "loan_dt": "20261120", "hldg_qty": "2.5"}
     seen = balance(LINE, on_credit, OTHER)
-    assert isinstance(seen, PartlyReadBalance)
+    assert isinstance(seen, PartialBalance)
     assert [holding.code for holding in seen.holdings] == ["000660"]
 
 

@@ -11,7 +11,7 @@ import pytest
 from aegis.broker import NotSent, OrderRequest
 from aegis.terms import Market, OrderKind, Side
 from kis import catalogue
-from kis.catalogue import OPERATIONS, TR, Effect, Urgency
+from kis.catalogue import OPERATIONS, TR, CallPriority, Effect
 from kis.environment import LIVE, PAPER, Dialect
 from kis.schema import OUTPUTS, REST, Unit
 
@@ -82,7 +82,7 @@ def test_no_output_belongs_to_an_operation_that_is_not_there() -> None:
 def test_only_orders_change_something_and_only_they_go_first(tr: TR) -> None:
     changes = tr in (catalogue.BUY, catalogue.SELL, catalogue.REVISE_OR_CANCEL)
     assert (tr.effect is Effect.COMMAND) == (tr.method == "POST") == changes
-    assert tr.urgency is Urgency.ORDER or not changes
+    assert tr.priority is CallPriority.ORDER or not changes
     assert tr.is_ledger == ("/trading/" in tr.path)
 
 

@@ -36,10 +36,10 @@ class FreeThrottle:
 
     def slot(self, *args: object, deadline_seconds: float, **more: object) -> Any:
         self.deadline_seconds = deadline_seconds
-        self.urgency = args[0]
+        self.priority = args[0]
         return nullcontext(self)
 
-    def leave(self) -> None:
+    def mark_sent(self) -> None:
         self.left = True
 
     def slow_down(self) -> None:
@@ -290,7 +290,7 @@ def test_what_names_a_row_is_all_of_its_key_and_an_empty_object_is_no_row() -> N
     rows = [{**same, "loan_dt": "20261102"}, {**same, "loan_dt": "20261103"}, {}, {}]
     wire = Wire({"rt_cd": "0", "output1": rows})
     (reply,) = wire.client.pages(catalogue.BALANCE, {})
-    assert [row.text("loan_dt") for row in reply.listed()] == ["20261102", "20261103"]
+    assert [row.text("loan_dt") for row in reply.list_rows()] == ["20261102", "20261103"]
 
 
 def test_an_unknown_field_is_ignored_and_a_missing_one_names_the_operation() -> None:
@@ -308,7 +308,7 @@ def test_a_missing_output_names_the_operation() -> None:
 def test_nobody_waits_for_ever() -> None:
     wire = Wire({"rt_cd": "0"})
     wire.client.call(catalogue.PRICE, {})
-    assert wire.throttle.deadline_seconds == DEADLINE_SECONDS[catalogue.PRICE.urgency]
+    assert wire.throttle.deadline_seconds == DEADLINE_SECONDS[catalogue.PRICE.priority]
 
 
 def test_a_command_that_waited_too_long_does_not_leave(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from aegis.broker import NoticeKind
 from aegis.terms import Market, Side
 from kis.codec import BadFrame, Codec, ControlMessage, Data, notices, registration
-from kis.realtime import read
+from kis.realtime import read_records
 
 SAMPLES = Path(__file__).parent.parent / "samples" / "kis"
 
@@ -36,7 +36,7 @@ def data(text: str) -> Data:
 )
 def test_a_trade_is_read_on_both_wires(name: str) -> None:
     text = sample(name)
-    (trade,) = read(data(text))
+    (trade,) = read_records(data(text))
     values = text.split("|", 3)[3].split("^")
     assert trade.code == "005930"
     assert (trade.hhmmss, trade.price, trade.qty) == (values[1], int(values[2]), int(values[12]))
@@ -53,14 +53,14 @@ def test_a_trade_is_read_on_both_wires(name: str) -> None:
     ],
 )
 def test_every_record_of_a_frame_is_read_whatever_its_width(name: str, code: str) -> None:
-    seen = read(data(sample(name)))
+    seen = read_records(data(sample(name)))
     assert [trade.code for trade in seen] == [code] * 3
     assert [trade.volume for trade in seen] == sorted(trade.volume for trade in seen)
 
 
 def test_a_frame_without_its_prefix_has_four_records() -> None:
     payload = sample("ws_h0stcnt0_20240507_000100_4rec_46f_payload.txt")
-    assert len(read(Data("H0STCNT0", 4, payload))) == 4
+    assert len(read_records(Data("H0STCNT0", 4, payload))) == 4
 
 
 def test_an_acceptance_of_26_columns_is_no_fill() -> None:
@@ -173,11 +173,11 @@ def test_a_malformed_frame_is_told_with_its_payload(text: str) -> None:
 def test_records_that_do_not_come_out_even_are_refused() -> None:
     body = sample("ws_h0stcnt0_20240530_005930_46f.txt").split("|", 3)[3]
     with pytest.raises(BadFrame):
-        read(Data("H0STCNT0", 2, f"{body}^one more"))
+        read_records(Data("H0STCNT0", 2, f"{body}^one more"))
     with pytest.raises(BadFrame):
-        read(Data("H0STCNT0", 1, "^".join(body.split("^")[:45])))
+        read_records(Data("H0STCNT0", 1, "^".join(body.split("^")[:45])))
     with pytest.raises(BadFrame):
-        read(Data("H0STCNT0", 1, body.replace(body.split("^")[2], "(null)", 1)))
+        read_records(Data("H0STCNT0", 1, body.replace(body.split("^")[2], "(null)", 1)))
 
 
 @given(st.text(max_size=200))

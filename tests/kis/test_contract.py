@@ -15,7 +15,7 @@ from kis import catalogue
 from kis.auth import approval_key
 from kis.codec import Codec, ControlMessage, Data, NoticeKind, registration
 from kis.environment import Dialect
-from kis.realtime import read
+from kis.realtime import read_records
 
 from .conftest import ACCOUNT, SAMSUNG, WAYS, Desk, Way
 
@@ -117,7 +117,7 @@ def listening(place: tuple[Desk, Market]) -> Iterator[tuple[websocket.WebSocket,
 def next_notice(line: websocket.WebSocket, codec: Codec) -> object:
     while not isinstance(frame := codec.read(str(line.recv())), Data):
         continue
-    (notice,) = read(frame)
+    (notice,) = read_records(frame)
     return notice
 
 

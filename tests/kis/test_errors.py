@@ -9,8 +9,8 @@ from django.utils.translation import gettext
 from aegis.broker import OutcomeUnknown, Refused
 from kis import catalogue
 from kis.catalogue import Effect
-from kis.errors import BY_WORDS, CODES, Meaning, advice, failure, meaning_of
-from orders.risk import say_error
+from kis.errors import BY_MESSAGE, CODES, Meaning, advice, failure, meaning_of
+from orders.risk import error_text
 
 # every failure code that the broker's documents and its users' reports name
 KNOWN = json.loads((Path(__file__).parent.parent / "samples" / "kis" / "message_codes.json").read_text())
@@ -32,7 +32,7 @@ def test_one_code_with_many_meanings_is_told_apart_by_its_words(words: str, mean
 def test_an_unknown_code_shows_itself_whole() -> None:
     error = failure(catalogue.BUY, "KIER3672", "예약주문 시간입니다")
     assert isinstance(error, Refused)
-    assert str(error) == say_error(error) == "order-cash buy KIER3672 예약주문 시간입니다"
+    assert str(error) == error_text(error) == "order-cash buy KIER3672 예약주문 시간입니다"
     assert advice("KIER3672", "") == ""
 
 
@@ -47,8 +47,8 @@ def test_the_same_code_on_a_read_is_a_plain_refusal() -> None:
 
 @pytest.mark.parametrize("code", KNOWN)
 def test_every_known_code_says_in_korean_what_to_do(code: str) -> None:
-    assert code in CODES or code in BY_WORDS
-    for sentence in [CODES[code].advice] if code in CODES else [meaning for _, meaning in BY_WORDS[code]]:
+    assert code in CODES or code in BY_MESSAGE
+    for sentence in [CODES[code].advice] if code in CODES else [meaning for _, meaning in BY_MESSAGE[code]]:
         with translation.override("ko"):
             assert re.search("[가-힣]", gettext(sentence)), sentence
 
@@ -56,11 +56,11 @@ def test_every_known_code_says_in_korean_what_to_do(code: str) -> None:
 def test_what_the_broker_says_comes_first_and_what_to_do_after_it() -> None:
     error = failure(catalogue.BUY, "APBK0952", "주문가능금액을 초과 했습니다")
     with translation.override("en"):
-        assert say_error(error) == (
+        assert error_text(error) == (
             "order-cash buy APBK0952 주문가능금액을 초과 했습니다 "
             "(not enough orderable cash: order less, or sell or cancel something first)"
         )
 
 
 def test_every_code_of_the_table_is_one_that_somebody_has_seen() -> None:
-    assert not (CODES.keys() | BY_WORDS.keys()) - set(KNOWN)
+    assert not (CODES.keys() | BY_MESSAGE.keys()) - set(KNOWN)

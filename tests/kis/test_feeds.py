@@ -19,7 +19,7 @@ from kis.realtime import (
     BookTick,
     StockState,
     feed_of,
-    read,
+    read_records,
     trade_date,
 )
 from kis.schema import LAYOUTS, Layout, Unit
@@ -49,7 +49,7 @@ def frame_of(name: str) -> Data:
 def test_every_recorded_frame_is_read_without_drift(name: str) -> None:
     codec.drift.clear()
     data = frame_of(name)
-    values = read(data)
+    values = read_records(data)
     assert len(values) == data.count
     values_of = data.body.split("^")
     width = len(values_of) // data.count
@@ -68,7 +68,7 @@ def test_every_recorded_frame_is_read_without_drift(name: str) -> None:
     ],
 )
 def test_a_trade_tells_its_day_and_the_best_quotes_after_it(name: str, ask: int, bid: int, day: str) -> None:
-    first = read(frame_of(name))[0]
+    first = read_records(frame_of(name))[0]
     assert (first.ask, first.bid, trade_date(first)) == (ask, bid, day)
 
 
@@ -80,7 +80,7 @@ def test_a_trade_without_quotes_or_a_day_has_none() -> None:
 @pytest.mark.parametrize("name", [name for name in FRAMES if "asp0" in name])
 def test_a_book_is_what_it_plainly_holds(name: str) -> None:
     data = frame_of(name)
-    (book,) = read(data)
+    (book,) = read_records(data)
     v = data.body.split("^")
     assert isinstance(book, BookTick)
     assert book.ask_prices == tuple(int(price) for price in v[3:13])
@@ -152,11 +152,11 @@ def test_no_recorded_frame_is_forgotten() -> None:
 @pytest.mark.parametrize("name", PLAIN)
 def test_a_recorded_frame_says_what_it_plainly_says(name: str) -> None:
     data = frame_of(name)
-    assert shown(data.tr_id, read(data)[0]) == PLAIN[name]
+    assert shown(data.tr_id, read_records(data)[0]) == PLAIN[name]
 
 
 def test_an_index_is_read_in_points() -> None:
-    (tick,) = read(frame_of("ws_h0upcnt0_20261001_2001_30f.txt"))
+    (tick,) = read_records(frame_of("ws_h0upcnt0_20261001_2001_30f.txt"))
     assert (tick.code, tick.points, tick.change) == ("2001", Decimal("1101.44"), Decimal("19.62"))
     assert (tick.open, tick.high, tick.low) == (Decimal("1077.35"), Decimal("1102.88"), Decimal("1068.45"))
     assert (tick.change_pct, tick.volume, tick.value) == (Decimal("1.81"), 99_196, 12_550_500)
@@ -164,14 +164,14 @@ def test_an_index_is_read_in_points() -> None:
 
 def test_a_future_is_read_in_points() -> None:
     data = frame_of("ws_h0ifcnt0_20260722_A05608_1.txt")
-    (tick,) = read(data)
+    (tick,) = read_records(data)
     v = data.body.split("^")
     assert (tick.points, tick.basis) == (Decimal(v[5]), Decimal(v[13]))
     assert (tick.qty, tick.volume, tick.open_interest) == (int(v[9]), int(v[10]), int(v[18]))
 
 
 def test_a_volatility_interruption_is_told() -> None:
-    (on,) = read(frame_of("ws_h0unmko0_20260921_003160_vi_on.txt"))
+    (on,) = read_records(frame_of("ws_h0unmko0_20260921_003160_vi_on.txt"))
     assert isinstance(on, StockState)
     assert (on.code, on.in_vi, on.reason) == ("003160", True, "")
 
@@ -180,9 +180,9 @@ def test_a_wider_record_is_read_and_raises_one_alarm(caplog: pytest.LogCaptureFi
     codec.drift.clear()
     data = frame_of("ws_h0stcnt0_20260922_005930_vts_47f.txt")
     wider = Data(data.tr_id, 1, f"{data.body}^new^columns")
-    (known,), (wide,) = read(data), read(wider)
+    (known,), (wide,) = read_records(data), read_records(wider)
     assert (wide.code, wide.price, wide.volume) == (known.code, known.price, known.volume)
-    read(wider)
+    read_records(wider)
     assert codec.drift["H0STCNT0", 49] == 2
     assert caplog.text.count("wire drift") == 1
 
@@ -234,7 +234,7 @@ def test_every_known_layout_is_read_without_drift(tr_id: str) -> None:
             values[2:5] = ["0000000001", "", "02"]
         codec.drift.clear()
         data = Data(tr_id, 2, "^".join(values * 2))
-        assert len(read(data)) == 2
+        assert len(read_records(data)) == 2
         assert not codec.drift
 
 
@@ -249,32 +249,35 @@ def widened(at: int, *, times: int = 1, value: str = "") -> Data:
 @pytest.mark.parametrize("value", ["1", "12.5", "new"])
 def test_a_new_column_in_the_middle_puts_no_figure_in_anothers_place(at: int, value: str) -> None:
     with pytest.raises(BadFrame):
-        read(widened(at, value=value))
+        read_records(widened(at, value=value))
 
 
 def test_new_columns_at_the_end_of_every_record_are_left_alone() -> None:
-    first, second = read(widened(47, times=2, value="new"))
+    first, second = read_records(widened(47, times=2, value="new"))
     assert first == second
-    assert (first.code, first.price) == ("005930", read(frame_of("ws_h0stcnt0_20260922_005930_vts_47f.txt"))[0].price)
+    assert (first.code, first.price) == (
+        "005930",
+        read_records(frame_of("ws_h0stcnt0_20260922_005930_vts_47f.txt"))[0].price,
+    )
 
 
 @pytest.mark.parametrize(("records", "said"), [(3, 1), (3, 2), (4, 2), (4, 3), (2, 1), (6, 4)])
 def test_a_wrong_count_of_records_is_no_record_at_all(records: int, said: int) -> None:
     body = frame_of("ws_h0stcnt0_20260922_005930_vts_47f.txt").body
     with pytest.raises(BadFrame):
-        read(Data("H0STCNT0", said, "^".join([body] * records)))
+        read_records(Data("H0STCNT0", said, "^".join([body] * records)))
 
 
 @pytest.mark.parametrize("name", [name for name in FRAMES if name.startswith("ws_") and "|" in sample(name)])
 def test_no_truncated_frame_brings_a_figure_that_is_not_in_the_whole(name: str) -> None:
     text = sample(name)
     data = frame_of(name)
-    whole = read(data)
+    whole = read_records(data)
     for length in range(text.index("|", 9) + 1, len(text), 7):
         with contextlib.suppress(BadFrame):
             cut = Codec().read(text[:length])
             assert isinstance(cut, Data)
-            for seen, known in zip(read(cut), whole, strict=True):
+            for seen, known in zip(read_records(cut), whole, strict=True):
                 # what a trade does not read it keeps as it came
                 assert [v for f, v in fields_of(seen) if f != "rest"] == [v for f, v in fields_of(known) if f != "rest"]
 
@@ -285,13 +288,13 @@ def fields_of(value: object) -> list[tuple[str, object]]:
 
 def test_what_is_said_of_an_account_stays_out_of_the_message() -> None:
     with pytest.raises(BadFrame) as caught:
-        read(Data("H0STCNI0", 1, "myhtsid1^5099999901^half"))
+        read_records(Data("H0STCNI0", 1, "myhtsid1^5099999901^half"))
     assert "5099999901" not in str(caught.value)
     assert "5099999901" in caught.value.payload
 
 
 def test_what_the_broker_does_not_tell_is_none_and_not_zero() -> None:
-    (tick,) = read(Data("H0STPGM0", 1, "005930^100000^^(null)^5^6^7^8^9^10^11"))
+    (tick,) = read_records(Data("H0STPGM0", 1, "005930^100000^^(null)^5^6^7^8^9^10^11"))
     assert (tick.sold_qty, tick.sold_won, tick.bought_qty) == (None, None, 5)
 
 
@@ -299,7 +302,7 @@ def test_what_the_broker_does_not_tell_is_none_and_not_zero() -> None:
 @given(body=st.lists(st.text(alphabet="0123456789.-^(null)Y한", max_size=8), max_size=80).map("^".join))
 def test_no_record_at_all_breaks_a_reader(tr_id: str, body: str) -> None:
     with contextlib.suppress(BadFrame):
-        read(Data(tr_id, 1, body))
+        read_records(Data(tr_id, 1, body))
 
 
 @pytest.mark.parametrize(("users", "brokers"), [("H0STCTI0", "H0STCNT0"), ("H1VI", "H0STMKO0")])

@@ -40,7 +40,7 @@ def test_a_missing_field_names_the_operation_and_the_field() -> None:
 
 
 def test_a_field_that_may_be_missing_has_a_default() -> None:
-    assert ROW.maybe("vi_cls_code") == ""
+    assert ROW.optional("vi_cls_code") == ""
 
 
 @pytest.mark.parametrize("text", ["(null)", "12,000", "abc"])

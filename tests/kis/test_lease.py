@@ -31,5 +31,5 @@ def test_nobody_gives_up_a_lease_that_another_holds(store: redis.Redis) -> None:
     first, second = Lease(store, KEY, 0.1), Lease(store, KEY, 30.0)
     assert first.take() == 1
     wait_for(second.take)
-    first.give_up()
+    first.release()
     assert (second.fence, second.renew()) == (2, True)

@@ -84,7 +84,7 @@ def desk(opened: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch) -> Desk:
 def _keys(desk: Desk, asked: Asked) -> list[tuple[str, ...]]:
     replies = desk.client.pages(asked.tr, asked.parameters)
     assert len(replies) == asked.pages
-    return [tuple(row.text(name) for name in asked.tr.key) for reply in replies for row in reply.listed()]
+    return [tuple(row.text(name) for name in asked.tr.key) for reply in replies for row in reply.list_rows()]
 
 
 def test_every_operation_with_a_cursor_is_tried_here_and_says_what_names_a_row() -> None:

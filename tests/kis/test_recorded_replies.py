@@ -37,7 +37,7 @@ from aegis.terms import Board, Instrument, Market, OrderKind, Side
 from kis import catalogue, client
 from kis.auth import Tokens, approval_key
 from kis.broker import KISBroker
-from kis.catalogue import TR, Effect, Urgency
+from kis.catalogue import TR, CallPriority, Effect
 from kis.client import BrokerReply
 from kis.environment import SIM
 
@@ -47,7 +47,7 @@ SAMPLES = Path(__file__).parents[1] / "samples" / "kis"
 TODAY = date(2026, 11, 23)
 D = Decimal
 # what AEGIS does not use, but was recorded: its envelope is judged all the same
-UNUSED = TR("an operation of no use here", "GET", "/uapi/none", Effect.READ, Urgency.QUOTE, live="NONE0000R")
+UNUSED = TR("an operation of no use here", "GET", "/uapi/none", Effect.READ, CallPriority.QUOTE, live="NONE0000R")
 BUY = OrderRequest("005930", Side.BUY, Market.KRX, OrderKind.LIMIT, 1, 70_000)
 PLACED = BrokerOrderRef(TODAY, "00950", "0000002933", Market.KRX, OrderKind.LIMIT)
 

@@ -4,7 +4,15 @@ import math
 
 import pytest
 
-from kis.liveness import FEW_SECONDS, LEAST_SECONDS, MISSED_FRAMES, MOST_DOUBLINGS, MOST_RENEWALS, FeedRates, patience
+from kis.liveness import (
+    FEW_SECONDS,
+    LEAST_SECONDS,
+    MISSED_FRAMES,
+    MOST_DOUBLINGS,
+    MOST_RENEWALS,
+    FeedRates,
+    max_silence_seconds,
+)
 from kis.subscriptions import Topic
 
 REGULAR = "REGULAR"
@@ -16,43 +24,43 @@ INDEX = Topic("H0UPCNT0", "2001")
 def heard(voices: FeedRates, per_second: dict[Topic, int], since: float, seconds: int, phase: str = REGULAR) -> float:
     """Let these feeds speak for a while, look each second, and return the end of it."""
     for second in range(seconds):
-        assert not voices.is_deaf(since + second + 1, per_second, dict.fromkeys(per_second, phase))
+        assert not voices.detect_dead_connection(since + second + 1, per_second, dict.fromkeys(per_second, phase))
     return since + seconds
 
 
 def deaf_after(voices: FeedRates, topics: list[Topic], since: float, most: int, phase: str = REGULAR) -> float:
     """Return after how many seconds of silence the connection counts as deaf, infinity for not within `most`."""
     for second in range(1, most + 1):
-        if voices.is_deaf(since + second, {}, dict.fromkeys(topics, phase)):
+        if voices.detect_dead_connection(since + second, {}, dict.fromkeys(topics, phase)):
             return second
     return math.inf
 
 
-def connected(usual: dict[Topic, float] | None = None) -> FeedRates:
-    voices = FeedRates(usual)
-    voices.connected(0.0)
+def connected(known_rates: dict[Topic, float] | None = None) -> FeedRates:
+    voices = FeedRates(known_rates)
+    voices.restart(0.0)
     return voices
 
 
 def test_the_more_is_usual_the_sooner_silence_counts() -> None:
-    assert patience([10.0, 10.0, 10.0]) == LEAST_SECONDS
-    assert patience([0.1, 0.1, 0.1]) == pytest.approx(MISSED_FRAMES / 0.3)
-    assert patience([MISSED_FRAMES / LEAST_SECONDS / 3] * 3) == pytest.approx(LEAST_SECONDS)
+    assert max_silence_seconds([10.0, 10.0, 10.0]) == LEAST_SECONDS
+    assert max_silence_seconds([0.1, 0.1, 0.1]) == pytest.approx(MISSED_FRAMES / 0.3)
+    assert max_silence_seconds([MISSED_FRAMES / LEAST_SECONDS / 3] * 3) == pytest.approx(LEAST_SECONDS)
 
 
 def test_one_or_two_stocks_may_stand_still_longer_than_an_interruption_lasts() -> None:
-    assert patience([50.0]) == patience([50.0, 50.0]) == FEW_SECONDS
+    assert max_silence_seconds([50.0]) == max_silence_seconds([50.0, 50.0]) == FEW_SECONDS
     assert FEW_SECONDS > 2 * 60
-    assert patience([50.0, 50.0, 0.0]) == FEW_SECONDS
+    assert max_silence_seconds([50.0, 50.0, 0.0]) == FEW_SECONDS
 
 
 def test_nothing_is_expected_of_feeds_that_never_spoke() -> None:
-    assert patience([]) == patience([0.0, 0.0]) == math.inf
+    assert max_silence_seconds([]) == max_silence_seconds([0.0, 0.0]) == math.inf
 
 
 def test_patience_doubles_where_a_new_connection_changed_nothing_and_stops_doubling() -> None:
-    assert patience([10.0] * 3, 1) == 2 * LEAST_SECONDS
-    assert patience([10.0] * 3, 99) == 2**MOST_DOUBLINGS * LEAST_SECONDS
+    assert max_silence_seconds([10.0] * 3, 1) == 2 * LEAST_SECONDS
+    assert max_silence_seconds([10.0] * 3, 99) == 2**MOST_DOUBLINGS * LEAST_SECONDS
 
 
 def test_a_busy_market_that_falls_silent_is_noticed_within_the_minute() -> None:
@@ -65,7 +73,9 @@ def test_a_thin_stock_may_be_silent_for_hours() -> None:
     voices = connected()
     for minute in range(0, 120, 10):  # a trade every ten minutes
         for second in range(600):
-            assert not voices.is_deaf(minute * 60 + second, {THIN: 1} if second == 0 else {}, {THIN: REGULAR})
+            assert not voices.detect_dead_connection(
+                minute * 60 + second, {THIN: 1} if second == 0 else {}, {THIN: REGULAR}
+            )
     assert deaf_after(voices, [THIN], 7_200.0, 4 * 3_600) == math.inf
 
 
@@ -73,7 +83,7 @@ def test_a_silence_is_counted_only_while_the_market_trades() -> None:
     voices = connected()
     now = heard(voices, dict.fromkeys(BUSY, 5), 0.0, 300)
     for second in range(3_600):  # closed, or in an auction
-        assert not voices.is_deaf(now + second, {}, {})
+        assert not voices.detect_dead_connection(now + second, {}, {})
     # the clock of silence starts with the phase, not before it
     assert 1 < deaf_after(voices, BUSY, now + 3_600, 600) <= 62
 
@@ -82,7 +92,7 @@ def test_what_is_usual_is_learned_phase_by_phase() -> None:
     voices = connected()
     now = heard(voices, dict.fromkeys(BUSY, 5), 0.0, 300)
     assert deaf_after(voices, BUSY, now, 3_600, "AFTER_MARKET") == math.inf
-    assert voices.is_deaf(now + 7_300, {}, dict.fromkeys(BUSY, REGULAR)) is False
+    assert voices.detect_dead_connection(now + 7_300, {}, dict.fromkeys(BUSY, REGULAR)) is False
 
 
 def test_halted_stocks_are_not_expected_to_speak() -> None:
@@ -95,7 +105,7 @@ def test_a_lull_is_learned_while_anything_is_heard() -> None:
     voices = connected()
     now = heard(voices, dict.fromkeys(BUSY, 5), 0.0, 600)
     for second in range(0, 1_800, 20):  # the lunch hour: each every twenty seconds
-        assert not voices.is_deaf(now + second, dict.fromkeys(BUSY, 1), dict.fromkeys(BUSY, REGULAR))
+        assert not voices.detect_dead_connection(now + second, dict.fromkeys(BUSY, 1), dict.fromkeys(BUSY, REGULAR))
     assert deaf_after(voices, BUSY, now + 1_800, 3_600) > 300
 
 
@@ -111,7 +121,7 @@ def test_a_new_connection_that_hears_nothing_either_has_more_patience() -> None:
     for _ in range(3):
         waits.append(deaf_after(voices, BUSY, now, 3_600))
         now += waits[-1]
-        voices.connected(now)
+        voices.restart(now)
     assert waits == sorted(waits)
     assert waits[2] >= 3 * waits[0]
     # and once it hears, it is as alert as before
@@ -125,9 +135,9 @@ def test_a_sudden_halt_of_everything_costs_few_connections() -> None:
     now = heard(voices, dict.fromkeys(BUSY, 5), 0.0, 600)
     deaf = 0
     for second in range(1, 2_400):
-        if voices.is_deaf(now + second, {}, dict.fromkeys(BUSY, REGULAR)):
+        if voices.detect_dead_connection(now + second, {}, dict.fromkeys(BUSY, REGULAR)):
             deaf += 1
-            voices.connected(now + second)
+            voices.restart(now + second)
     assert 1 <= deaf <= 6
 
 
@@ -137,8 +147,10 @@ def muted(
     """Let some go on while others are silent; return when which of them counted as mute."""
     told = []
     for second in range(1, seconds + 1):
-        assert not voices.is_deaf(since + second, dict.fromkeys(loud, 5), dict.fromkeys([*silent, *loud], REGULAR))
-        told += [(second, topic) for topic in voices.mute(since + second)]
+        assert not voices.detect_dead_connection(
+            since + second, dict.fromkeys(loud, 5), dict.fromkeys([*silent, *loud], REGULAR)
+        )
+        told += [(second, topic) for topic in voices.detect_silent_feeds(since + second)]
     return told
 
 
@@ -163,8 +175,8 @@ def test_a_thin_stock_beside_busy_ones_is_never_mute() -> None:
     voices = connected()
     for second in range(3_600):
         counts = dict.fromkeys(BUSY, 5) | ({THIN: 1} if second % 120 == 0 else {})
-        assert not voices.is_deaf(float(second), counts, dict.fromkeys([*BUSY, THIN], REGULAR))
-        assert not voices.mute(float(second))
+        assert not voices.detect_dead_connection(float(second), counts, dict.fromkeys([*BUSY, THIN], REGULAR))
+        assert not voices.detect_silent_feeds(float(second))
     assert not muted(voices, [THIN], BUSY, 3_600.0, 3_600)
 
 

@@ -40,21 +40,21 @@ class Ear:
     def wanted(self) -> Sequence[Topic]:
         return self.topics
 
-    def speaking(self) -> Mapping[Topic, str]:
+    def expected_feeds(self) -> Mapping[Topic, str]:
         return self.speaks
 
     def handle(self, data: Data, arrived: float) -> None:
         assert arrived <= time.perf_counter()
-        realtime.read(data)
+        realtime.read_records(data)
         self.seen.append(data)
 
-    def connected(self) -> None:
+    def on_connected(self) -> None:
         self.counts["connected"] += 1
 
-    def registered(self, topic: Topic) -> None:
+    def on_registered(self, topic: Topic) -> None:
         self.registrations.append(topic)
 
-    def lost(self) -> None:
+    def on_lost(self) -> None:
         self.counts["lost"] += 1
 
     def on_undecodable_notice(self) -> None:
@@ -76,8 +76,10 @@ def listen(simulator: Simulator, store: redis.Redis) -> Iterator[Callable[[Ear],
     """Run a stream for a listener; it ends with the test."""
     stop, threads = threading.Event(), []
 
-    def start(ear: Ear, usual: Mapping[Topic, float] | None = None) -> Stream:
-        running = Stream(f"{simulator.ws_url}/tryitout", door=factory.door(), listener=ear, usual=usual)
+    def start(ear: Ear, known_rates: Mapping[Topic, float] | None = None) -> Stream:
+        running = Stream(
+            f"{simulator.ws_url}/tryitout", gate=factory.connection_limiter(), listener=ear, known_rates=known_rates
+        )
         threads.append(threading.Thread(target=running.run, args=(stop,)))
         threads[-1].start()
         wait_for(lambda: running.held >= set(ear.topics))
@@ -138,9 +140,9 @@ def test_a_deaf_connection_is_ended_though_it_echoes(
     monkeypatch.setattr(liveness, "MISSED_FRAMES", 2)
     ear = Ear(NOTICES, TRADES)
     ear.speaks = {TRADES: "REGULAR"}
-    running = listen(ear, usual={TRADES: 10.0})
+    running = listen(ear, known_rates={TRADES: 10.0})
     simulator.fault("stall")
-    wait_for(lambda: running.counters.deaf >= 1 and running.counters.connections >= 2)
+    wait_for(lambda: running.counters.dead_connections >= 1 and running.counters.connections >= 2)
     simulator.clear_faults()
     wait_for(lambda: NOTICES in running.held)
     assert ear.counts["connected"] >= 2
@@ -152,10 +154,10 @@ def test_a_quiet_market_alarms_nobody(simulator: Simulator, listen: Any, monkeyp
     monkeypatch.setattr(liveness, "MISSED_FRAMES", 0)
     looks = []
     ear = Ear(NOTICES, TRADES)
-    running = listen(ear, usual={TRADES: 10.0})
-    monkeypatch.setattr(ear, "speaking", lambda: looks.append(1) or {})
+    running = listen(ear, known_rates={TRADES: 10.0})
+    monkeypatch.setattr(ear, "expected_feeds", lambda: looks.append(1) or {})
     wait_for(lambda: len(looks) >= 5)
-    assert (running.counters.deaf, running.counters.connections) == (0, 1)
+    assert (running.counters.dead_connections, running.counters.connections) == (0, 1)
 
 
 def test_a_refused_approval_key_is_replaced_by_a_new_one(simulator: Simulator, listen: Any, hasty: None) -> None:
@@ -176,12 +178,14 @@ def test_a_key_in_use_is_waited_out(simulator: Simulator, listen: Any, monkeypat
 
 def test_a_wrong_hts_id_is_told_and_not_hammered(simulator: Simulator, store: redis.Redis) -> None:
     stop = threading.Event()
-    running = Stream(f"{simulator.ws_url}/tryitout", door=factory.door(), listener=Ear(Topic("H0STCNI0", " ")))
+    running = Stream(
+        f"{simulator.ws_url}/tryitout", gate=factory.connection_limiter(), listener=Ear(Topic("H0STCNI0", " "))
+    )
     thread = threading.Thread(target=running.run, args=(stop,))
     thread.start()
     try:
         wait_for(lambda: running.state is SocketState.LOST)
-        assert "KIS_HTS_ID" in running.lost_why
+        assert "KIS_HTS_ID" in running.lost_reason
         assert running.next_try_at is not None
         assert running.next_try_at - time.monotonic() > 30
     finally:
@@ -195,7 +199,7 @@ def test_a_line_that_is_cut_again_and_again_stays_below_the_ceiling(
     ear = Ear(NOTICES)
     running = listen(ear)
     simulator.fault("flapping", every=0.1)
-    wait_for(lambda: running.state is SocketState.LOST and "too many connections" in running.lost_why, 60)
+    wait_for(lambda: running.state is SocketState.LOST and "too many connections" in running.lost_reason, 60)
     simulator.clear_faults()
     opened = [e for e in simulator.events() if e["event"] == "session" and e["state"] == "admitted"]
     assert len(opened) <= CEILINGS[0][1]
@@ -271,7 +275,7 @@ class Line:
         self.sent.append(text)
 
 
-class OpenDoor:
+class OpenGate:
     def acquire(self) -> float:
         return 0.0
 
@@ -298,7 +302,7 @@ def test_our_own_fills_do_not_wait_behind_ticks() -> None:
     notice = f"1|H0STCNI0|001|{cipherer.encrypt(told)}"
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        connection = stream._Connection(Stream("", door=OpenDoor(), listener=ear), Line(ours), "key")  # type: ignore[arg-type]
+        connection = stream._Connection(Stream("", gate=OpenGate(), listener=ear), Line(ours), "key")  # type: ignore[arg-type]
         theirs.sendall(b"".join(map(packed, [tick, tick, json.dumps(key), tick, notice])) + b"\x88\x00")
         with pytest.raises(stream.Lost, match="closed"):
             connection.turn()
@@ -319,7 +323,7 @@ def test_an_echo_and_a_new_connection_are_no_market_data(
     simulator.fault("drop_sockets")
     wait_for(lambda: running.counters.connections > connections)
     wait_for(lambda: running.held >= set(ear.topics))
-    time.sleep(stream.LOOK_SECONDS * 2)
+    time.sleep(stream.CHECK_SECONDS * 2)
     assert running.counters.last_data_at == 0.0
     ear.topics = [NOTICES, TRADES]
     wait_for(lambda: running.held >= set(ear.topics))

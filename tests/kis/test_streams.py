@@ -61,8 +61,8 @@ def listen(
     stop, threads = threading.Event(), []
 
     def start(ear: Ear) -> Streams:
-        doors = [factory.door(known) for known in keys]
-        streams = Streams(f"{simulator.ws_url}/tryitout", doors=doors, listener=ear, move_seconds=0.5)
+        gates = [factory.connection_limiter(known) for known in keys]
+        streams = Streams(f"{simulator.ws_url}/tryitout", gates=gates, listener=ear, move_seconds=0.5)
         threads.extend(threading.Thread(target=each.run, args=(stop,)) for each in streams.members)
         for thread in threads:
             thread.start()
@@ -171,6 +171,6 @@ def test_a_key_in_use_elsewhere_is_left_alone_for_longer_and_longer(
     assert 2 <= len(refused) <= 4, "0.5, 1, 2, 4 s apart"
     assert ear.counts["connected"] == 2, "a line that was refused was never connected"
     status = streams.status()[1]
-    assert (status.held, status.why) == (0, "the app key is in use by another session")
+    assert (status.held, status.reason) == (0, "the app key is in use by another session")
     simulator.command("POST", "/simulator/keys", {"key": KEYS[1], "occupied": False})
     wait_for(lambda: streams.held == set(wanted))

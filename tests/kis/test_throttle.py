@@ -16,7 +16,7 @@ from redis.retry import Retry
 from aegis.broker import NotSent
 from config.env import BASE_DIR
 from kis import throttle as module
-from kis.catalogue import Urgency
+from kis.catalogue import CallPriority
 from kis.environment import ENVIRONMENTS
 from kis.serving import Step
 from kis.throttle import HANDICAP_MS, Throttle
@@ -31,7 +31,7 @@ def most_in_a_second(moments: list[float]) -> int:
 
 def run_in_turn(threads: list[threading.Thread], store: redis.Redis) -> None:
     """Let threads queue one after another for the only slot while it is taken, and see them all served."""
-    with Throttle(store, "test", 1, window_ms=100).slot(Urgency.STOP, deadline_seconds=1, step=Step()):
+    with Throttle(store, "test", 1, window_ms=100).slot(CallPriority.STOP, deadline_seconds=1, step=Step()):
         for number, thread in enumerate(threads):
             thread.start()
             gives_up_at = time.monotonic() + 10
@@ -50,7 +50,7 @@ def test_no_sliding_second_holds_more_calls_than_allowed(store: redis.Redis) -> 
     def call() -> None:
         throttle = Throttle(store, "test", 10)
         for _ in range(6):
-            with throttle.slot(Urgency.ACCOUNT, deadline_seconds=30):
+            with throttle.slot(CallPriority.ACCOUNT, deadline_seconds=30):
                 moments.append(time.monotonic())
 
     threads = [threading.Thread(target=call) for _ in range(4)]
@@ -65,24 +65,24 @@ def test_no_sliding_second_holds_more_calls_than_allowed(store: redis.Redis) -> 
 def test_a_slot_comes_back_a_second_after_the_answer(store: redis.Redis) -> None:
     throttle = Throttle(store, "test", 1)
     began = time.monotonic()
-    with throttle.slot(Urgency.ORDER, deadline_seconds=5):
+    with throttle.slot(CallPriority.ORDER, deadline_seconds=5):
         time.sleep(0.3)
-    with throttle.slot(Urgency.ORDER, deadline_seconds=5):
+    with throttle.slot(CallPriority.ORDER, deadline_seconds=5):
         assert time.monotonic() - began >= 1.29
 
 
 def test_an_order_passes_everybody_who_waits(store: redis.Redis) -> None:
     done: list[str] = []
 
-    def call(name: str, urgency: Urgency) -> None:
-        with Throttle(store, "test", 2).slot(urgency, deadline_seconds=30):
+    def call(name: str, priority: CallPriority) -> None:
+        with Throttle(store, "test", 2).slot(priority, deadline_seconds=30):
             done.append(name)
 
-    waiting = [threading.Thread(target=call, args=(f"history {n}", Urgency.BACKFILL)) for n in range(5)]
+    waiting = [threading.Thread(target=call, args=(f"history {n}", CallPriority.BACKFILL)) for n in range(5)]
     for thread in waiting:
         thread.start()
     time.sleep(0.2)
-    order = threading.Thread(target=call, args=("order", Urgency.ORDER))
+    order = threading.Thread(target=call, args=("order", CallPriority.ORDER))
     order.start()
     for thread in [*waiting, order]:
         thread.join(30)
@@ -90,17 +90,17 @@ def test_an_order_passes_everybody_who_waits(store: redis.Redis) -> None:
 
 
 def test_stops_pass_cancels_pass_orders_pass_chases_pass_the_rest(store: redis.Redis) -> None:
-    ranks = list(Urgency)
-    served: list[Urgency] = []
+    ranks = list(CallPriority)
+    served: list[CallPriority] = []
 
-    def call(urgency: Urgency) -> None:
-        with Throttle(store, "test", 1, window_ms=100).slot(urgency, deadline_seconds=30):
-            served.append(urgency)
+    def call(priority: CallPriority) -> None:
+        with Throttle(store, "test", 1, window_ms=100).slot(priority, deadline_seconds=30):
+            served.append(priority)
 
     # the least urgent come first
-    threads = [threading.Thread(target=call, args=(urgency,)) for urgency in reversed(ranks) for _ in range(2)]
+    threads = [threading.Thread(target=call, args=(priority,)) for priority in reversed(ranks) for _ in range(2)]
     run_in_turn(threads, store)
-    assert served == [urgency for urgency in ranks for _ in range(2)]
+    assert served == [priority for priority in ranks for _ in range(2)]
 
 
 def test_the_step_of_a_stop_that_began_first_makes_all_its_calls_first(store: redis.Redis) -> None:
@@ -111,7 +111,7 @@ def test_the_step_of_a_stop_that_began_first_makes_all_its_calls_first(store: re
     def run(number: int) -> None:
         throttle = Throttle(store, "test", 1, window_ms=100)
         for call in range(4):
-            with throttle.slot(Urgency.STOP, deadline_seconds=30, step=steps[number], is_command=call == 3):
+            with throttle.slot(CallPriority.STOP, deadline_seconds=30, step=steps[number], is_command=call == 3):
                 served.append(number)
 
     threads = [threading.Thread(target=run, args=(number,)) for number in range(len(steps))]
@@ -126,7 +126,7 @@ def test_steps_of_the_same_millisecond_do_not_take_turns(store: redis.Redis) -> 
     def run(number: int) -> None:
         throttle = Throttle(store, "test", 1, window_ms=100)
         for _ in range(3):
-            with throttle.slot(Urgency.STOP, deadline_seconds=30, step=steps[number]):
+            with throttle.slot(CallPriority.STOP, deadline_seconds=30, step=steps[number]):
                 served.append(number)
 
     threads = [threading.Thread(target=run, args=(number,)) for number in range(len(steps))]
@@ -140,7 +140,7 @@ def test_a_stops_command_passes_what_stops_read(store: redis.Redis) -> None:
 
     def call(name: str, step: Step | None, *, is_command: bool) -> None:
         throttle = Throttle(store, "test", 1, window_ms=100)
-        with throttle.slot(Urgency.STOP, deadline_seconds=30, step=step, is_command=is_command):
+        with throttle.slot(CallPriority.STOP, deadline_seconds=30, step=step, is_command=is_command):
             served.append(name)
 
     wanted = [("first read", Step(), False), ("second read", Step(), False), ("cancel", Step(), True)]
@@ -149,18 +149,18 @@ def test_a_stops_command_passes_what_stops_read(store: redis.Redis) -> None:
     assert served == ["cancel", "first read", "second read"]
 
 
-@pytest.mark.parametrize("urgency", [Urgency.STOP, Urgency.CANCEL, Urgency.ORDER])
+@pytest.mark.parametrize("priority", [CallPriority.STOP, CallPriority.CANCEL, CallPriority.ORDER])
 def test_on_paper_an_order_passes_those_who_have_waited_longer_than_it_may(
-    store: redis.Redis, urgency: Urgency, monkeypatch: pytest.MonkeyPatch
+    store: redis.Redis, priority: CallPriority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One call a second, and fourteen account calls that have waited for longer than an order's five seconds."""
-    monkeypatch.setattr(module, "HANDICAP_MS", dict(HANDICAP_MS) | {Urgency.ACCOUNT: -20_000})
+    monkeypatch.setattr(module, "HANDICAP_MS", dict(HANDICAP_MS) | {CallPriority.ACCOUNT: -20_000})
     over = threading.Event()
 
     def call_for_ever() -> None:
         throttle = Throttle(store, "test", 1)
         while not over.is_set():
-            with suppress(NotSent), throttle.slot(Urgency.ACCOUNT, deadline_seconds=20):
+            with suppress(NotSent), throttle.slot(CallPriority.ACCOUNT, deadline_seconds=20):
                 pass
 
     waiting = [threading.Thread(target=call_for_ever) for _ in range(14)]
@@ -168,7 +168,7 @@ def test_on_paper_an_order_passes_those_who_have_waited_longer_than_it_may(
         thread.start()
     try:
         time.sleep(0.5)
-        with Throttle(store, "test", 1).slot(urgency, deadline_seconds=5):
+        with Throttle(store, "test", 1).slot(priority, deadline_seconds=5):
             pass
     finally:
         over.set()
@@ -178,37 +178,37 @@ def test_on_paper_an_order_passes_those_who_have_waited_longer_than_it_may(
 
 def test_a_slow_answer_keeps_no_slot(store: redis.Redis) -> None:
     throttle = Throttle(store, "test", 1)
-    with throttle.slot(Urgency.ACCOUNT, deadline_seconds=1):  # the list of orders, which takes nine seconds
+    with throttle.slot(CallPriority.ACCOUNT, deadline_seconds=1):  # the list of orders, which takes nine seconds
         began = time.monotonic()
-        with throttle.slot(Urgency.STOP, deadline_seconds=5):
+        with throttle.slot(CallPriority.STOP, deadline_seconds=5):
             assert module.WINDOW_MS / 1000 < time.monotonic() - began < 4
     assert throttle.in_use() <= 1, "an answer that comes late takes no slot again"
 
 
 def test_a_call_that_leaves_late_counts_from_then(store: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LEASE_MS", 300)
-    monkeypatch.setattr(module, "LEAVES_WITHIN_SECONDS", 0.1)
+    monkeypatch.setattr(module, "SENT_WITHIN_SECONDS", 0.1)
     throttle = Throttle(store, "test", 1, window_ms=100)
-    with throttle.slot(Urgency.ORDER, deadline_seconds=1) as slot:
-        slot.leave()
+    with throttle.slot(CallPriority.ORDER, deadline_seconds=1) as slot:
+        slot.mark_sent()
         time.sleep(0.4)  # its last check waits for a lock
         assert throttle.in_use() == 0
-        slot.leave()
+        slot.mark_sent()
         assert throttle.in_use() == 1
 
 
 def test_whoever_cannot_wait_gets_a_clear_error_and_leaves_the_queue(store: redis.Redis) -> None:
     throttle = Throttle(store, "test", 1)
-    with throttle.slot(Urgency.ORDER, deadline_seconds=1):
+    with throttle.slot(CallPriority.ORDER, deadline_seconds=1):
         began = time.monotonic()
         with (
             pytest.raises(NotSent, match="no call came free within"),
-            throttle.slot(Urgency.QUOTE, deadline_seconds=0.3),
+            throttle.slot(CallPriority.QUOTE, deadline_seconds=0.3),
         ):
             pass
         assert time.monotonic() - began < 1
     assert throttle.counters.given_up == 1
-    with throttle.slot(Urgency.QUOTE, deadline_seconds=3):
+    with throttle.slot(CallPriority.QUOTE, deadline_seconds=3):
         pass
 
 
@@ -217,7 +217,7 @@ def test_a_refusal_by_the_broker_slows_everybody_for_a_while(store: redis.Redis)
     throttle.slow_down(seconds=30)
     began = time.monotonic()
     for _ in range(4):
-        with throttle.slot(Urgency.ORDER, deadline_seconds=10):
+        with throttle.slot(CallPriority.ORDER, deadline_seconds=10):
             pass
     assert time.monotonic() - began >= 0.99
     assert (throttle.counters.slowed, throttle.tally()["refused"]) == (1, 1), "and it is counted, for all processes"
@@ -232,14 +232,14 @@ def test_after_a_while_the_whole_allowance_is_back(store: redis.Redis) -> None:
         time.sleep(0.01)
     with ExitStack() as slots:
         for _ in range(4):
-            slots.enter_context(throttle.slot(Urgency.ORDER, deadline_seconds=10))
+            slots.enter_context(throttle.slot(CallPriority.ORDER, deadline_seconds=10))
         assert throttle.in_use() == 4
 
 
 def test_whoever_waits_long_enough_passes_newer_calls_of_chases(
     store: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "HANDICAP_MS", dict(HANDICAP_MS) | {Urgency.BACKFILL: 300})
+    monkeypatch.setattr(module, "HANDICAP_MS", dict(HANDICAP_MS) | {CallPriority.BACKFILL: 300})
     served, giving_up = threading.Event(), time.monotonic() + 30
     orders: list[float] = []
     served_at: list[float] = []
@@ -247,11 +247,11 @@ def test_whoever_waits_long_enough_passes_newer_calls_of_chases(
     def order_for_ever() -> None:
         throttle = Throttle(store, "test", 2, window_ms=100)
         while not served.is_set() and time.monotonic() < giving_up:
-            with throttle.slot(Urgency.CHASE, deadline_seconds=30):
+            with throttle.slot(CallPriority.CHASE, deadline_seconds=30):
                 orders.append(time.monotonic())
 
     def call_history() -> None:
-        with Throttle(store, "test", 2, window_ms=100).slot(Urgency.BACKFILL, deadline_seconds=30):
+        with Throttle(store, "test", 2, window_ms=100).slot(CallPriority.BACKFILL, deadline_seconds=30):
             served_at.append(time.monotonic())
             served.set()
 
@@ -268,8 +268,8 @@ def test_whoever_waits_long_enough_passes_newer_calls_of_chases(
 def test_the_slot_of_a_process_that_died_comes_back(store: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LEASE_MS", 300)
     died = Throttle(store, "test", 1)
-    module._wait_for([died], "of the dead", Urgency.ORDER, 1.0)
-    with Throttle(store, "test", 1).slot(Urgency.ORDER, deadline_seconds=10):
+    module._wait_for([died], "of the dead", CallPriority.ORDER, 1.0)
+    with Throttle(store, "test", 1).slot(CallPriority.ORDER, deadline_seconds=10):
         pass
 
 
@@ -280,14 +280,14 @@ def test_nobody_waits_inside_redis_or_under_a_lock(store: redis.Redis, monkeypat
 
     def nap(seconds: float) -> None:
         naps.append(dict(store.zrange("test:slots", 0, -1, withscores=True)))
-        with pytest.raises(NotSent), Throttle(store, "test", 1).slot(Urgency.ORDER, deadline_seconds=0):
+        with pytest.raises(NotSent), Throttle(store, "test", 1).slot(CallPriority.ORDER, deadline_seconds=0):
             pass
         REALLY_SLEEP(seconds)
 
-    with throttle.slot(Urgency.ORDER, deadline_seconds=1):
+    with throttle.slot(CallPriority.ORDER, deadline_seconds=1):
         pass
     monkeypatch.setattr(module.time, "sleep", nap)
-    with throttle.slot(Urgency.ORDER, deadline_seconds=10):
+    with throttle.slot(CallPriority.ORDER, deadline_seconds=10):
         pass
     assert naps
     assert all(len(held) <= 1 for held in naps), "who waits holds nothing"
@@ -300,10 +300,10 @@ def test_two_allowances_are_asked_in_one_trip_and_neither_is_kept_in_vain(
     trips: list[int] = []
     take = key._take
     monkeypatch.setattr(ledger, "_take", lambda **words: trips.append(len(words["keys"])) or take(**words))
-    with key.slot(Urgency.ORDER, deadline_seconds=1, first=ledger):
+    with key.slot(CallPriority.ORDER, deadline_seconds=1, also=ledger):
         assert trips == [12], "one trip took both"
         assert (ledger.in_use(), key.in_use()) == (1, 1)
-        with pytest.raises(NotSent), key.slot(Urgency.ORDER, deadline_seconds=0, first=ledger):
+        with pytest.raises(NotSent), key.slot(CallPriority.ORDER, deadline_seconds=0, also=ledger):
             pytest.fail("the key's allowance was used up")
         assert store.zcard("key:queue") == 0
     giving_up = time.monotonic() + 10
@@ -329,7 +329,7 @@ def test_limits_can_be_set(name: str) -> None:
 
 def test_redis_that_goes_while_a_call_waits_is_told_of(store: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     throttle = Throttle(store, "test", 1)
-    with throttle.slot(Urgency.ORDER, deadline_seconds=1):
+    with throttle.slot(CallPriority.ORDER, deadline_seconds=1):
         pass
 
     def go(seconds: float) -> None:
@@ -337,19 +337,19 @@ def test_redis_that_goes_while_a_call_waits_is_told_of(store: redis.Redis, monke
         throttle._take = nowhere.register_script(module._TAKE)
 
     monkeypatch.setattr(module.time, "sleep", go)
-    with pytest.raises(NotSent, match="Redis"), throttle.slot(Urgency.ORDER, deadline_seconds=10):
+    with pytest.raises(NotSent, match="Redis"), throttle.slot(CallPriority.ORDER, deadline_seconds=10):
         pytest.fail("a call left without an allowance")
 
 
 def test_without_redis_nothing_leaves(redis_server: None) -> None:
     throttle = Throttle(redis.Redis(unix_socket_path="/nowhere.sock", retry=Retry(NoBackoff(), 1)), "test", 10)
-    with pytest.raises(NotSent, match="Redis"), throttle.slot(Urgency.ORDER, deadline_seconds=1):
+    with pytest.raises(NotSent, match="Redis"), throttle.slot(CallPriority.ORDER, deadline_seconds=1):
         pytest.fail("a call left without an allowance")
 
 
 def test_two_accounts_do_not_share(store: redis.Redis) -> None:
     began = time.monotonic()
     for name in ("one", "two", "three"):
-        with Throttle(store, name, 1).slot(Urgency.ORDER, deadline_seconds=5):
+        with Throttle(store, name, 1).slot(CallPriority.ORDER, deadline_seconds=5):
             pass
     assert time.monotonic() - began < 1

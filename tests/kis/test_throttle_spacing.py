@@ -5,19 +5,19 @@ from contextlib import ExitStack
 import redis
 
 from aegis.broker import NotSent
-from kis.catalogue import Urgency
+from kis.catalogue import CallPriority
 from kis.throttle import BURST, Throttle
 
 CALLS = 10
 
 
-def served_at_once(store: redis.Redis, urgency: Urgency) -> int:
+def served_at_once(store: redis.Redis, priority: CallPriority) -> int:
     """Return how many calls in a row get a slot without waiting, of as many as there are slots."""
-    throttle, count = Throttle(store, f"test:{urgency.name}", CALLS), 0
+    throttle, count = Throttle(store, f"test:{priority.name}", CALLS), 0
     with ExitStack() as slots:
         for _ in range(CALLS):
             try:
-                slots.enter_context(throttle.slot(urgency, deadline_seconds=0))
+                slots.enter_context(throttle.slot(priority, deadline_seconds=0))
             except NotSent:
                 break
             count += 1
@@ -25,10 +25,10 @@ def served_at_once(store: redis.Redis, urgency: Urgency) -> int:
 
 
 def test_orders_take_every_free_slot_at_once(store: redis.Redis) -> None:
-    for urgency in (Urgency.STOP, Urgency.CANCEL, Urgency.ORDER):
-        assert served_at_once(store, urgency) == CALLS
+    for priority in (CallPriority.STOP, CallPriority.CANCEL, CallPriority.ORDER):
+        assert served_at_once(store, priority) == CALLS
 
 
 def test_all_others_are_spaced_out_after_a_burst(store: redis.Redis) -> None:
-    for urgency in (Urgency.CHASE, Urgency.ACCOUNT, Urgency.QUOTE, Urgency.BACKFILL):
-        assert BURST <= served_at_once(store, urgency) < CALLS
+    for priority in (CallPriority.CHASE, CallPriority.ACCOUNT, CallPriority.QUOTE, CallPriority.BACKFILL):
+        assert BURST <= served_at_once(store, priority) < CALLS

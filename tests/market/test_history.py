@@ -49,7 +49,7 @@ def want(*codes: str, since: date = SINCE, last: date = FRIDAY) -> None:
 
 
 def advance(broker: Broker, last: date = FRIDAY, code: str = SAMSUNG) -> PriceBackfill:
-    return daily_prices.advance(broker, code, last=last, now=clock.now())
+    return daily_prices.fetch_next_page(broker, code, last=last, now=clock.now())
 
 
 class Adjusted:
@@ -105,7 +105,7 @@ def test_a_night_that_was_missed_is_made_up_in_the_morning(broker: Broker, clock
 
 
 def test_a_stock_the_broker_does_not_know_stops_nobody(broker: Broker) -> None:
-    assert daily_prices.sync(broker, ["999999", SAMSUNG], last=FRIDAY, now=clock.now()) > 0
+    assert daily_prices.sync_daily_prices(broker, ["999999", SAMSUNG], last=FRIDAY, now=clock.now()) > 0
     assert kept("999999") == []
 
 
@@ -148,32 +148,32 @@ def test_a_split_has_the_whole_past_fetched_anew(broker: Broker) -> None:
     while not advance(broker).is_done:
         pass
     after = Adjusted(broker)
-    daily_prices.sync(after, [SAMSUNG], last=FRIDAY, now=clock.now())  # type: ignore[arg-type]
+    daily_prices.sync_daily_prices(after, [SAMSUNG], last=FRIDAY, now=clock.now())  # type: ignore[arg-type]
     assert daily_prices.unfinished() == [SAMSUNG]
-    while daily_prices.carry_on(after, last=FRIDAY, now=clock.now()):  # type: ignore[arg-type]
+    while daily_prices.continue_backfill(after, last=FRIDAY, now=clock.now()):  # type: ignore[arg-type]
         pass
     assert kept() == chart(after, SAMSUNG, SINCE, FRIDAY)  # type: ignore[arg-type]
 
 
 def test_a_split_of_a_stock_nobody_backfilled_is_noticed_too(broker: Broker) -> None:
-    daily_prices.sync(broker, [SAMSUNG], last=date(2026, 10, 30), now=clock.now())
-    daily_prices.sync(Adjusted(broker), [SAMSUNG], last=FRIDAY, now=clock.now())  # type: ignore[arg-type]
+    daily_prices.sync_daily_prices(broker, [SAMSUNG], last=date(2026, 10, 30), now=clock.now())
+    daily_prices.sync_daily_prices(Adjusted(broker), [SAMSUNG], last=FRIDAY, now=clock.now())  # type: ignore[arg-type]
     assert PriceBackfill.objects.get().since == DailyPrice.objects.order_by("date").first().date
 
 
 @pytest.mark.parametrize("is_backfilled", [True, False], ids=["backfilled already", "for the first time"])
 def test_a_split_reaches_as_far_back_as_prices_are_kept(broker: Broker, is_backfilled: bool) -> None:
-    daily_prices.sync(broker, [SAMSUNG], last=date(2024, 11, 20), now=clock.now())
+    daily_prices.sync_daily_prices(broker, [SAMSUNG], last=date(2024, 11, 20), now=clock.now())
     oldest = kept()[-1].day
     if is_backfilled:
         want(SAMSUNG, since=date(2026, 10, 1))
         assert advance(broker).is_done
     else:
-        daily_prices.sync(broker, [SAMSUNG], last=date(2026, 10, 1), now=clock.now())
+        daily_prices.sync_daily_prices(broker, [SAMSUNG], last=date(2026, 10, 1), now=clock.now())
         want(SAMSUNG, since=date(2026, 1, 1))
     after = Adjusted(broker)
     if is_backfilled:
-        daily_prices.sync(after, [SAMSUNG], last=FRIDAY, now=clock.now())  # type: ignore[arg-type]
+        daily_prices.sync_daily_prices(after, [SAMSUNG], last=FRIDAY, now=clock.now())  # type: ignore[arg-type]
     while not advance(after).is_done:  # type: ignore[arg-type]
         pass
     assert kept() == chart(after, SAMSUNG, oldest, FRIDAY)  # type: ignore[arg-type]
@@ -183,7 +183,7 @@ def test_a_split_that_is_noticed_while_a_page_is_on_its_way_is_not_forgotten(bro
     want(SAMSUNG)
     advance(broker)
     after = Adjusted(broker)
-    notices = Meanwhile(broker, lambda: daily_prices.sync(after, [SAMSUNG], last=FRIDAY, now=clock.now()))  # type: ignore[arg-type]
+    notices = Meanwhile(broker, lambda: daily_prices.sync_daily_prices(after, [SAMSUNG], last=FRIDAY, now=clock.now()))  # type: ignore[arg-type]
     assert not advance(notices).is_done  # type: ignore[arg-type]
     while not advance(after).is_done:  # type: ignore[arg-type]
         pass

@@ -65,7 +65,7 @@ def told(row: ChartMinute, source: str) -> tuple[str, int, int, int, int, int]:
 
 
 def test_a_gap_is_filled_from_the_chart_and_marked(broker: Broker, chart: dict[str, ChartMinute]) -> None:
-    candles.write_heard(
+    candles.write_feed_bars(
         [
             bar(chart["1000"]),
             bar(chart["1001"], high=chart["1001"].high + 100, is_whole=False),
@@ -81,7 +81,7 @@ def test_a_gap_is_filled_from_the_chart_and_marked(broker: Broker, chart: dict[s
 
 
 def test_values_and_running_totals_follow_from_the_bar_before(broker: Broker, chart: dict[str, ChartMinute]) -> None:
-    candles.write_heard([bar(chart["1000"]), bar(chart["1002"], close=chart["1002"].low, is_whole=False)])
+    candles.write_feed_bars([bar(chart["1000"]), bar(chart["1002"], close=chart["1002"].low, is_whole=False)])
     candle_repair.repair(broker, now=clock.now())
     first, second = candles.bars_of(CODE, Market.KRX, chart["1001"].at, chart["1002"].at)
     assert first.value == chart["1001"].day_value - chart["1000"].day_value
@@ -93,7 +93,7 @@ def test_values_and_running_totals_follow_from_the_bar_before(broker: Broker, ch
 def test_a_doubted_bar_the_chart_confirms_is_the_feeds_again(broker: Broker, chart: dict[str, ChartMinute]) -> None:
     whole = [bar(chart["1003"]), bar(chart["1004"], chart["1003"])]
     confirmed = replace(whole[1], day_volume=whole[0].day_volume + whole[1].volume)
-    candles.write_heard([whole[0], replace(confirmed, is_whole=False)])
+    candles.write_feed_bars([whole[0], replace(confirmed, is_whole=False)])
     candle_repair.repair(broker, now=clock.now())
     assert candles.bars_of(CODE, Market.KRX, whole[1].time, whole[1].time) == [confirmed]
 
@@ -101,7 +101,7 @@ def test_a_doubted_bar_the_chart_confirms_is_the_feeds_again(broker: Broker, cha
 def test_behind_a_doubtful_newest_bar_the_chart_fills_in_all_that_is_over(
     broker: Broker, chart: dict[str, ChartMinute]
 ) -> None:
-    candles.write_heard([bar(chart["1006"]), bar(chart["1007"], low=1, is_whole=False)])
+    candles.write_feed_bars([bar(chart["1006"]), bar(chart["1007"], low=1, is_whole=False)])
     candle_repair.repair(broker, now=clock.now())
     assert sorted(rows()) == ["1006", "1007", "1008", "1009"]
 
@@ -110,14 +110,14 @@ def test_the_running_minute_is_left_to_the_feed(
     broker: Broker, simulator: Simulator, chart: dict[str, ChartMinute]
 ) -> None:
     simulator.step(5)
-    candles.write_heard([bar(chart["1009"], minute="1010", is_whole=False)])
+    candles.write_feed_bars([bar(chart["1009"], minute="1010", is_whole=False)])
     assert candle_repair.repair(broker, now=clock.now()) == 0
     assert candle_repair.repair(broker, now=datetime(2026, 11, 23, 10, 11, 4, tzinfo=KST)) == 0
     assert rows()["1010"][0] == "PARTIAL"
 
 
 def test_a_stock_heard_of_late_gets_its_morning(broker: Broker, chart: dict[str, ChartMinute]) -> None:
-    candles.write_heard([bar(chart["1009"], is_whole=False)])
+    candles.write_feed_bars([bar(chart["1009"], is_whole=False)])
     candle_repair.repair(broker, now=clock.now())
     assert rows().keys() == {"0900", *chart}
     assert MarketCandle.objects.order_by("time").first().day_value > 0
@@ -127,23 +127,23 @@ def test_yesterdays_holes_are_mended_from_the_chart_of_yesterday(broker: Broker,
     friday = datetime(2026, 11, 20, 10, 0, tzinfo=KST)
     (row,) = [row for row in broker.minutes(CODE, Market.KRX, friday) if row.at == friday]
     before = bar(row, minute="0959", day=friday.date(), day_value=row.day_value - row.volume * row.open)
-    candles.write_heard([before, bar(row, day=friday.date(), high=row.high + 100, is_whole=False)])
+    candles.write_feed_bars([before, bar(row, day=friday.date(), high=row.high + 100, is_whole=False)])
     candle_repair.repair(broker, now=clock.now())
     found = candles.bars_of(CODE, Market.KRX, friday, friday)[0]
     assert (found.high, found.is_whole) == (row.high, True)
 
 
 def test_what_no_chart_tells_of_is_not_asked_for_for_ever(broker: Broker, chart: dict[str, ChartMinute]) -> None:
-    candles.write_heard([bar(chart["1000"]), bar(chart["1001"], minute="0730", is_whole=False)])
+    candles.write_feed_bars([bar(chart["1000"]), bar(chart["1001"], minute="0730", is_whole=False)])
     candle_repair.repair(broker, now=clock.now())
     assert rows()["0730"][0] == "UNSURE"
-    assert candles.with_holes(clock.now() - timedelta(days=1)) == []
+    assert candles.days_with_gaps(clock.now() - timedelta(days=1)) == []
 
 
 def test_where_the_broker_is_silent_the_holes_wait(
     broker: Broker, simulator: Simulator, chart: dict[str, ChartMinute]
 ) -> None:
-    candles.write_heard([bar(chart["1000"]), bar(chart["1001"], low=1, is_whole=False)])
+    candles.write_feed_bars([bar(chart["1000"]), bar(chart["1001"], low=1, is_whole=False)])
     simulator.stop()
     assert candle_repair.repair(broker, now=clock.now()) == 0
     assert rows()["1001"][0] == "PARTIAL"
@@ -173,7 +173,7 @@ def _nothing_refused_yet(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_wrong_key_spoils_no_bar_and_the_chart_is_asked_for_again_later(
     broker: Broker, chart: dict[str, ChartMinute]
 ) -> None:
-    candles.write_heard([bar(chart["1000"]), bar(chart["1005"], is_whole=False)])
+    candles.write_feed_bars([bar(chart["1000"]), bar(chart["1005"], is_whole=False)])
     refuses = Refuses(broker, {CODE: Refused("유효하지 않은 AppSecret", code="EGW00105", call="tokenP")})
     now = clock.now()
     for _ in range(5):
@@ -191,7 +191,7 @@ def test_one_refused_chart_keeps_no_other_waiting_and_many_end_the_turn(
 ) -> None:
     others = [f"00000{number}" for number in range(2 * candle_repair.REFUSALS_AT_MOST)]
     for code in (*others, CODE):
-        candles.write_heard([bar(chart["1000"], code=code), bar(chart["1005"], code=code, is_whole=False)])
+        candles.write_feed_bars([bar(chart["1000"], code=code), bar(chart["1005"], code=code, is_whole=False)])
     refuses = Refuses(broker, {code: Refused("잘못된 요청", code="OPSQ2001") for code in others})
     assert candle_repair.repair(refuses, now=clock.now()) == 0
     assert refuses.asked == others[: candle_repair.REFUSALS_AT_MOST]
@@ -203,7 +203,7 @@ def test_one_refused_chart_keeps_no_other_waiting_and_many_end_the_turn(
 
 @pytest.mark.usefixtures("_nothing_refused_yet")
 def test_a_stock_the_broker_does_not_know_is_not_asked_for_again(broker: Broker, chart: dict[str, ChartMinute]) -> None:
-    candles.write_heard([bar(chart["1000"], code="999999"), bar(chart["1001"], code="999999", is_whole=False)])
+    candles.write_feed_bars([bar(chart["1000"], code="999999"), bar(chart["1001"], code="999999", is_whole=False)])
     candle_repair.repair(broker, now=clock.now())
     assert rows()["1001"][0] == "UNSURE"
-    assert candles.with_holes(clock.now() - timedelta(days=1)) == []
+    assert candles.days_with_gaps(clock.now() - timedelta(days=1)) == []

@@ -27,7 +27,9 @@ def morning(clock_at: Callable[[str], datetime]) -> None:
         replace(BAR, minute=f"09{minute:02}", open=100 + minute, high=200 + minute, low=50 + minute, close=101 + minute)
         for minute in (0, 1, 4, 5, 9, 59)
     ]
-    candles.write_heard([*bars, replace(BAR, minute="1000"), replace(BAR, minute="0901", market=Market.NXT, close=99)])
+    candles.write_feed_bars(
+        [*bars, replace(BAR, minute="1000"), replace(BAR, minute="0901", market=Market.NXT, close=99)]
+    )
 
 
 def test_minutes_come_as_they_are_kept() -> None:
@@ -73,7 +75,7 @@ def test_an_interval_that_is_still_traded_comes_only_if_asked_for(
 
 
 def test_a_long_interval_is_only_as_whole_as_its_minutes() -> None:
-    candles.write_heard([replace(BAR, minute="0901", count=None, is_whole=False)])
+    candles.write_feed_bars([replace(BAR, minute="0901", count=None, is_whole=False)])
     first, second, *_ = queries.candles(CODE, OPEN, CLOSE, minutes=5)
     assert (first.is_whole, first.trade_count) == (False, None)
     assert (second.is_whole, second.trade_count) == (True, 4)
@@ -132,7 +134,7 @@ def test_the_last_quote_is_the_newest_close_of_any_venue() -> None:
 
 def test_the_newest_macro_figures_are_read(clock_at: Callable[[str], datetime]) -> None:
     assert queries.macro(CLOSE) is None
-    macro.keep({"kospi200": Decimal("400.00")}, at=OPEN)
-    macro.keep({"kospi200": Decimal("401.00")}, at=CLOSE)
+    macro.store_figures({"kospi200": Decimal("400.00")}, at=OPEN)
+    macro.store_figures({"kospi200": Decimal("401.00")}, at=CLOSE)
     assert queries.macro(CLOSE).kospi200 == Decimal("401.00")
     assert queries.macro(OPEN).kospi200 == Decimal("400.00")

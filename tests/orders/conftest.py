@@ -56,9 +56,9 @@ def turn(broker: Broker, after: Callable[[float], None]) -> Callable[..., None]:
 
     def run(times: int = 1, seconds: float = 3.0, at: Any = broker) -> None:
         for _ in range(times):
-            for pk in chase.due(clock.now()):
-                chase.advance(pk, at, clock.now)
-            for pk in cancel_driver.due(clock.now()):
+            for pk in chase.due_orders(clock.now()):
+                chase.run_due_steps(pk, at, clock.now)
+            for pk in cancel_driver.due_cancels(clock.now()):
                 cancel_driver.drive(pk, at, clock.now)
             after(seconds)
             with suppress(BrokerError):

@@ -14,9 +14,9 @@ from aegis.broker import Acceptance, Broker, BrokerOrderRef
 from aegis.chase import Action, Plan
 from aegis.lifecycle import Status
 from aegis.requests import REPLY_DEADLINE, EndCause, RequestKind, RequestState
-from aegis.risk import TradingState
 from aegis.stops import StopKind, StopUnit
 from aegis.terms import Market, OrderKind, Side
+from aegis.trading_state import TradingState
 from infra import clock
 from kis import catalogue
 from kis.client import BrokerReply, Client
@@ -26,7 +26,7 @@ from orders.order_list import LIST_LAG
 from orders.pretrade import PreTrade
 from orders.service import NO_CHASE, OrderDenied, OrderIntent, OrderService
 from portfolio.fetcher import KISFetcher
-from rehearsal.ledger_check import judge
+from rehearsal.ledger_check import compare_with_ledger
 from simulator.api.server import Simulator
 from tests.orders.test_fills import hear, notice
 
@@ -129,7 +129,7 @@ def resting(simulator: Simulator) -> list[tuple[int, int]]:
 
 def equal(broker: Broker, simulator: Simulator) -> str:
     KISFetcher(broker, clock.now).sync_portfolio()
-    return str(judge(simulator.ledger(ACCOUNT)))
+    return str(compare_with_ledger(simulator.ledger(ACCOUNT)))
 
 
 def tell_nothing(placed: BrokerOrderRef) -> None:
@@ -326,7 +326,7 @@ def test_our_own_cancel_meanwhile_stands_and_the_amend_is_refused(
     look()
     assert (fresh(row).state, fresh(order).state) == (Status.REJECTED, Status.CANCELLED)
     assert order.end_cause == EndCause.OWN_CANCEL
-    assert chase.advance(order.pk, broker, clock.now) is Action.REST
+    assert chase.run_due_steps(order.pk, broker, clock.now) is Action.REST
     assert resting(simulator) == []
     assert TradeOrder.objects.count() == 2
 
@@ -343,7 +343,7 @@ def test_a_cancel_after_the_amend_takes_back_what_it_became(
         service.cancel(fresh(order))
     for _ in range(8):
         look()
-        for pk in cancel_driver.due(clock.now()):
+        for pk in cancel_driver.due_cancels(clock.now()):
             cancel_driver.drive(pk, broker, clock.now)
     look()
     assert resting(simulator) == []
@@ -362,7 +362,7 @@ def test_a_chase_that_is_ended_while_its_amend_is_answered_stays_ended(
         return acceptance
 
     clock_at(clock.now() + timedelta(seconds=31))
-    chase.advance(order.pk, mock.MagicMock(wraps=broker, amend=amend), clock.now)
+    chase.run_due_steps(order.pk, mock.MagicMock(wraps=broker, amend=amend), clock.now)
     row = order.replaced_by.get()
     assert (row.state, row.chase_at, fresh(order).chase_at) == (Status.PENDING, None, None)
     assert resting(simulator) == [(69_900, 10)]
@@ -402,7 +402,7 @@ def test_an_amend_counts_once_before_the_list_names_it_and_after(
     assert open_buys(order) == 10
     family = list(TradeOrder.objects.order_by("id"))
     assert [each.state for each in family] == [Status.CANCELLED, Status.PENDING]
-    assert chase.wanted_qty(fresh(row), family) == 10
+    assert chase.remaining_qty(fresh(row), family) == 10
 
 
 def test_an_amend_of_a_part_counts_once_beside_what_it_left(
@@ -415,7 +415,7 @@ def test_an_amend_of_a_part_counts_once_beside_what_it_left(
     assert (fresh(order).open_qty, order.withdrawn_qty, order.state) == (6, 4, Status.PENDING)
     assert (fresh(row).open_qty, row.replaces_id, amend_of(order).confirmed_qty) == (4, order.pk, 4)
     assert open_buys(order) == 10
-    assert chase.wanted_qty(row, list(TradeOrder.objects.all())) == 4
+    assert chase.remaining_qty(row, list(TradeOrder.objects.all())) == 4
     simulator.set_price(SAMSUNG, 69_000)
     look()
     assert [each.filled_qty for each in TradeOrder.objects.order_by("id")] == [6, 4]
@@ -653,7 +653,7 @@ def test_an_amend_of_unknown_outcome_freezes_its_family_until_the_list_knows(
 ) -> None:
     arrived = is_arrived(simulator)
     assert codes(lambda: service.amend(lost, price=69_600)) == ["CHANGE_PENDING"]
-    assert chase.advance(lost.pk, broker, clock.now) is Action.REST
+    assert chase.run_due_steps(lost.pk, broker, clock.now) is Action.REST
     if not arrived:
         clock_at(clock.now() + LIST_LAG / 2)
         reconcile.reconcile(broker, clock.now)
@@ -679,9 +679,9 @@ def test_an_amend_of_unknown_outcome_is_never_followed_by_a_new_order(
 ) -> None:
     for _ in range(8):
         look()
-        for pk in chase.due(clock.now()):
-            chase.advance(pk, broker, clock.now)
-        for pk in cancel_driver.due(clock.now()):
+        for pk in chase.due_orders(clock.now()):
+            chase.run_due_steps(pk, broker, clock.now)
+        for pk in cancel_driver.due_cancels(clock.now()):
             cancel_driver.drive(pk, broker, clock.now)
     assert [each["request"] for each in simulator.ledger(ACCOUNT)["orders"]].count("new") == 1
     assert sum(qty for _, qty in resting(simulator)) == 10
@@ -760,7 +760,7 @@ def test_a_take_profit_sells_at_once_what_is_sellable_beside_an_amend_without_an
     assert service.amend(sale, price=79_000).state is Status.UNKNOWN
     simulator.set_price(SAMSUNG, 75_100)
     assert stops.trigger(stop.pk, 75_100, clock.now(), seen="feed")
-    stops.run_step(stop.pk, broker, clock.now)
+    stops.run_sale_step(stop.pk, broker, clock.now)
     sold = TradeOrder.objects.get(request_id__startswith="stop:")
     assert (sold.qty, sold.state) == (6, Status.PENDING), sold.refusal
 
@@ -782,7 +782,7 @@ def test_a_stop_sells_what_is_sellable_beside_a_sale_whose_amend_has_no_answer(
     ordered = TradeOrder.objects.filter(request_id__startswith="stop:")
     while not ordered.exists():
         assert clock.now() - began < REPLY_DEADLINE, StopRule.objects.get().note
-        stops.run_step(stop.pk, broker, clock.now)
+        stops.run_sale_step(stop.pk, broker, clock.now)
         clock_at(clock.now() + timedelta(seconds=3))
         reconcile.reconcile(broker, clock.now)
     assert ordered.get().qty == (10 if kind.falls else 6)
@@ -811,8 +811,8 @@ def test_a_chase_comes_nearer_either_way_and_ends_at_market(
     settings.MAX_AUTO_REQUESTS_PER_MINUTE = 0
     order = buy(strategy="buy_normal", tick_offset=-10, plan=Plan(30, 3, 1, market_after=True))
     for _ in range(60):
-        for pk in chase.due(clock.now()):
-            chase.advance(pk, broker, clock.now)
+        for pk in chase.due_orders(clock.now()):
+            chase.run_due_steps(pk, broker, clock.now)
         clock_at(clock.now() + timedelta(seconds=3))
     limits = [(OrderKind.LIMIT, price) for price in (69_000, 69_100, 69_200, 69_300)]
     assert new_orders(simulator) == [*limits, (OrderKind.MARKET, 0)]
@@ -834,8 +834,8 @@ def test_a_chase_by_amends_that_lose_their_answers_goes_on_by_the_list(
     order = buy(strategy="buy_normal", tick_offset=-10, plan=Plan(30, 2, 1, market_after=True))
     simulator.fault(fault, path=CHANGE, count=1)
     for _ in range(120):
-        for pk in chase.due(clock.now()):
-            chase.advance(pk, broker, clock.now)
+        for pk in chase.due_orders(clock.now()):
+            chase.run_due_steps(pk, broker, clock.now)
         clock_at(clock.now() + timedelta(seconds=3))
         reconcile.reconcile(broker, clock.now)
     assert sum(each.filled_qty for each in TradeOrder.objects.all()) == order.qty

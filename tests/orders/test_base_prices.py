@@ -103,9 +103,9 @@ def split_event(ratio: D, at: datetime | None = None) -> None:
     )
 
 
-def holds_fire(row: StopRule) -> bool:
+def awaits_base_price(row: StopRule) -> bool:
     row.refresh_from_db()
-    return stops.holds_fire(row, clock.now().date())
+    return stops.awaits_base_price(row, clock.now().date())
 
 
 def test_an_ex_rights_morning_moves_everything_once_and_is_told_before_the_open(
@@ -114,16 +114,16 @@ def test_an_ex_rights_morning_moves_everything_once_and_is_told_before_the_open(
     alerts.gather(clock.now(), ["telegram"])
     won, percent = arm("63000", unit=StopUnit.PRICE), arm("10", kind=StopKind.TAKE_PROFIT)
     trail = arm("5", kind=StopKind.TRAILING)
-    line = stops.limit(percent)
+    line = stops.current_limit(percent)
     clock_at(MORNING)
-    assert all(holds_fire(row) for row in (won, percent, trail))
+    assert all(awaits_base_price(row) for row in (won, percent, trail))
     for _ in range(3):
-        stop_polling.watch(at_base(60_000), DOWN, clock.now)
+        stop_polling.check_stops(at_base(60_000), DOWN, clock.now)
     for row in (won, percent, trail):
-        assert not holds_fire(row)
+        assert not awaits_base_price(row)
         assert kinds(row) == ["ARMED", "REBASED"]
     assert (won.value, trail.high) == (54_000, held.current_price * 6 // 7)
-    assert abs(stops.limit(percent) - line * 6 / 7) <= 1
+    assert abs(stops.current_limit(percent) - line * 6 / 7) <= 1
     assert (won.based_on, won.base_price) == (clock.now().date(), 60_000)
     alerts.gather(clock.now(), ["telegram"])
     told = [
@@ -139,11 +139,11 @@ def test_an_ex_rights_open_fires_no_percent_stop(
     row = arm()
     clock_at("2026-11-24 09:00:05")
     broker = at_base(60_000, volume=1_000)
-    assert stop_polling.watch(broker, DOWN, clock.now) == []
-    assert stop_polling.watch(at_base(60_000, volume=2_000), DOWN, clock.now) == []
+    assert stop_polling.check_stops(broker, DOWN, clock.now) == []
+    assert stop_polling.check_stops(at_base(60_000, volume=2_000), DOWN, clock.now) == []
     row.refresh_from_db()
     assert row.state == "ARMED"
-    assert stop_polling.watch(at_base(60_000, volume=3_000, price=56_000), DOWN, clock.now) == [row.pk]
+    assert stop_polling.check_stops(at_base(60_000, volume=3_000, price=56_000), DOWN, clock.now) == [row.pk]
 
 
 def test_an_ordinary_morning_changes_nothing_and_asks_once(
@@ -153,8 +153,8 @@ def test_an_ordinary_morning_changes_nothing_and_asks_once(
     bar_of_the_close(70_000)
     clock_at(MORNING)
     for _ in range(3):
-        stop_polling.watch(at_base(70_000), DOWN, clock.now)
-    assert not holds_fire(row)
+        stop_polling.check_stops(at_base(70_000), DOWN, clock.now)
+    assert not awaits_base_price(row)
     assert (asked, kinds(row)) == (["quote KRX"], ["ARMED"])
 
 
@@ -164,7 +164,7 @@ def test_a_night_asks_nothing(
     arm()
     for moment in ("2026-11-23 20:00:05", "2026-11-24 03:00:00", "2026-11-24 07:49:00", "2026-11-28 10:00:00"):
         clock_at(moment)
-        stop_polling.watch(at_base(60_000), DOWN, clock.now)
+        stop_polling.check_stops(at_base(60_000), DOWN, clock.now)
     assert asked == []
 
 
@@ -175,7 +175,7 @@ def test_a_bar_that_may_miss_the_close_is_not_believed(
     row = arm()
     bar_of_the_close(60_000, source)
     clock_at(MORNING)
-    stop_polling.watch(at_base(60_000), DOWN, clock.now)
+    stop_polling.check_stops(at_base(60_000), DOWN, clock.now)
     assert kinds(row) == ["ARMED", "REBASED"]
 
 
@@ -188,8 +188,8 @@ def test_the_evening_s_daily_price_is_never_compared(
         stock_code=SAMSUNG, date="2026-11-23", open=70_000, high=71_100, low=69_000, close=71_100, volume=1
     )
     clock_at(MORNING)
-    stop_polling.watch(at_base(70_000), DOWN, clock.now)
-    assert not holds_fire(row)
+    stop_polling.check_stops(at_base(70_000), DOWN, clock.now)
+    assert not awaits_base_price(row)
     assert kinds(row) == ["ARMED"]
 
 
@@ -199,12 +199,12 @@ def test_a_quote_of_yesterday_is_waited_for(
     """Before the broker's day has turned its base price is the day before's, and its volume is not 0."""
     row = arm()
     clock_at(MORNING)
-    stop_polling.watch(at_base(71_500, volume=3_000_000), DOWN, clock.now)
-    assert holds_fire(row)
+    stop_polling.check_stops(at_base(71_500, volume=3_000_000), DOWN, clock.now)
+    assert awaits_base_price(row)
     assert kinds(row) == ["ARMED"]
     clock_at("2026-11-24 07:51:00")
-    stop_polling.watch(at_base(70_000), DOWN, clock.now)
-    assert not holds_fire(row)
+    stop_polling.check_stops(at_base(70_000), DOWN, clock.now)
+    assert not awaits_base_price(row)
 
 
 def test_while_the_base_price_cannot_be_asked_for_it_holds_fire_and_says_so_once(
@@ -215,12 +215,12 @@ def test_while_the_base_price_cannot_be_asked_for_it_holds_fire_and_says_so_once
     failing = mock.MagicMock(wraps=at_base(60_000))
     failing.quote = mock.Mock(side_effect=NotSent("no connection"))
     for _ in range(3):
-        stop_polling.watch(failing, DOWN, clock.now)
+        stop_polling.check_stops(failing, DOWN, clock.now)
         clock_at(clock.now() + timedelta(seconds=21))
-    assert holds_fire(row)
+    assert awaits_base_price(row)
     assert kinds(row).count("HOLDS_FIRE") == 1
-    stop_polling.watch(at_base(60_000, volume=10), DOWN, clock.now)
-    assert not holds_fire(row)
+    stop_polling.check_stops(at_base(60_000, volume=10), DOWN, clock.now)
+    assert not awaits_base_price(row)
 
 
 @pytest.mark.parametrize("is_event_first", [True, False])
@@ -233,20 +233,20 @@ def test_a_split_that_the_account_shows_too_moves_it_once(
     value: str,
 ) -> None:
     row = arm(value, unit=StopUnit.PRICE if value == "65000" else StopUnit.PERCENT)
-    line = stops.limit(row)
+    line = stops.current_limit(row)
     clock_at("2026-11-24 07:49:00")
     ratio = D("0.2")
     if is_event_first:
         split_event(ratio)
         stops.sync_with_holdings(clock.now())
     clock_at(MORNING)
-    stop_polling.watch(at_base(14_000), DOWN, clock.now)
+    stop_polling.check_stops(at_base(14_000), DOWN, clock.now)
     if not is_event_first:
         split_event(ratio)
         stops.sync_with_holdings(clock.now())
         stops.sync_with_holdings(clock.now())
     row.refresh_from_db()
-    assert abs(stops.limit(row) - line * ratio) <= 1
+    assert abs(stops.current_limit(row) - line * ratio) <= 1
     assert (row.basis, row.moved_by) == (1, 1)
     assert kinds(row) == ["ARMED", "REBASED"]
 
@@ -256,14 +256,14 @@ def test_new_shares_that_arrive_weeks_later_move_nothing(
 ) -> None:
     row, ratio = arm(), D(60_000) / 70_000
     clock_at(MORNING)
-    stop_polling.watch(at_base(60_000), DOWN, clock.now)
+    stop_polling.check_stops(at_base(60_000), DOWN, clock.now)
     row.refresh_from_db()
-    line = stops.limit(row)
+    line = stops.current_limit(row)
     clock_at("2026-12-14 07:30:00")
     split_event(ratio)
     stops.sync_with_holdings(clock.now())
     row.refresh_from_db()
-    assert abs(stops.limit(row) - line) <= 1
+    assert abs(stops.current_limit(row) - line) <= 1
     assert abs(row.basis - 1) < D("0.0001")
     assert kinds(row) == ["ARMED", "REBASED"]
 
@@ -279,7 +279,7 @@ def test_a_change_of_shares_without_another_base_price_is_taken_back(
     row.refresh_from_db()
     assert row.value == 52_000
     clock_at(MORNING)
-    stop_polling.watch(at_base(70_000), DOWN, clock.now)
+    stop_polling.check_stops(at_base(70_000), DOWN, clock.now)
     row.refresh_from_db()
     assert row.value == 65_000
 
@@ -299,7 +299,7 @@ def test_days_that_nobody_saw_are_made_up_for(
         return [DayPrice(day, close, close, close, close, 1) for day, close in reversed(days) if day <= last]
 
     away.daily_chart = chart
-    stop_polling.watch(away, DOWN, clock.now)
+    stop_polling.check_stops(away, DOWN, clock.now)
     row.refresh_from_db()
     assert row.value == 54_000
 
@@ -307,8 +307,8 @@ def test_days_that_nobody_saw_are_made_up_for(
 def test_a_stop_armed_after_the_open_is_of_today(held: Portfolio) -> None:
     row = arm()
     assert row.based_on == clock.now().date()
-    assert not holds_fire(row)
-    assert base_prices.due(clock.now()) == {}
+    assert not awaits_base_price(row)
+    assert base_prices.stops_without_base_price(clock.now()) == {}
 
 
 @pytest.mark.parametrize(("moment", "moves"), [("2026-11-23 10:00:00", True), ("2026-11-24 10:00:00", False)])
@@ -319,7 +319,7 @@ def test_a_stop_of_an_earlier_version_is_of_the_day_on_which_it_was_armed(
     row = arm("60000", unit=StopUnit.PRICE)
     StopRule.objects.update(based_on=None, counts_from=None)
     clock_at("2026-11-24 10:00:05")
-    stop_polling.watch(at_base(60_000, volume=5), DOWN, clock.now)
+    stop_polling.check_stops(at_base(60_000, volume=5), DOWN, clock.now)
     row.refresh_from_db()
     assert row.based_on == clock.now().date()
     assert (row.value < 60_000) is moves
@@ -327,7 +327,7 @@ def test_a_stop_of_an_earlier_version_is_of_the_day_on_which_it_was_armed(
 
 def test_one_armed_before_the_open_is_of_the_day_before(held: Portfolio, clock_at: Callable[[str], datetime]) -> None:
     clock_at("2026-11-24 07:00:00")
-    assert holds_fire(arm())
+    assert awaits_base_price(arm())
 
 
 # --- armed on the morning itself
@@ -342,9 +342,9 @@ def arm_price(value: str, broker: Any, *, may_trigger_now: bool = False) -> Stop
 def settled(row: StopRule, broker: Any, clock_at: Callable[[str], datetime]) -> int:
     """Return the price at which a stop triggers once the morning's base price is counted in."""
     clock_at("2026-11-24 07:58:30")
-    stop_polling.watch(broker, DOWN, clock.now)
-    assert not holds_fire(row)
-    return stops.limit(row)
+    stop_polling.check_stops(broker, DOWN, clock.now)
+    assert not awaits_base_price(row)
+    return stops.current_limit(row)
 
 
 def test_a_price_that_is_named_in_today_s_won_stays(
@@ -448,8 +448,8 @@ def test_a_stock_halted_for_its_split_is_not_sold_on_the_morning_it_trades_again
     told = before.quote(SAMSUNG, Market.KRX)
     before.quote = lambda code, market: replace(told, is_halted=is_halted)
     before.daily_chart = lambda code, first, last, **_: [DayPrice(last, 70_000, 70_000, 70_000, 70_000, 0)]
-    stop_polling.watch(before, DOWN, clock.now)
-    assert holds_fire(row) is (is_halted or daily_volume != 5)
+    stop_polling.check_stops(before, DOWN, clock.now)
+    assert awaits_base_price(row) is (is_halted or daily_volume != 5)
     fired, volume = [], 500_000
     for moment in ("2026-11-24 08:05:00", "2026-11-24 09:00:10", "2026-11-24 09:10:00", "2026-11-24 09:10:05"):
         clock_at(moment)
@@ -458,7 +458,7 @@ def test_a_stock_halted_for_its_split_is_not_sold_on_the_morning_it_trades_again
         if moment > "2026-11-24 09":
             for _ in range(3):
                 volume += 1_000
-                fired += stop_polling.watch(at_base(14_000, volume=volume), DOWN, clock.now)
+                fired += stop_polling.check_stops(at_base(14_000, volume=volume), DOWN, clock.now)
                 clock_at(clock.now() + timedelta(seconds=1))
     row.refresh_from_db()
     assert (fired, row.value, row.basis, row.base_price) == ([], 13_200, 1, 14_000)
@@ -470,12 +470,12 @@ def test_a_base_price_that_is_due_is_asked_for_when_krx_opens(
     row = arm()
     for moment in ("2026-11-24 08:58:00", "2026-11-24 08:58:25", "2026-11-24 08:59:40"):
         clock_at(moment)
-        stop_polling.watch(at_base(70_000, volume=3_000_000), DOWN, clock.now)
+        stop_polling.check_stops(at_base(70_000, volume=3_000_000), DOWN, clock.now)
     row.refresh_from_db()
-    assert row.looks["base_pause"] == 60
+    assert row.poll_state["base_pause"] == 60
     clock_at("2026-11-24 09:00:00")
-    stop_polling.watch(at_base(70_000, volume=10), DOWN, clock.now)
-    assert not holds_fire(row)
+    stop_polling.check_stops(at_base(70_000, volume=10), DOWN, clock.now)
+    assert not awaits_base_price(row)
 
 
 def test_a_price_named_on_the_morning_of_the_first_trade_stays(
@@ -488,8 +488,8 @@ def test_a_price_named_on_the_morning_of_the_first_trade_stays(
     row = arm_price("13000", at_base(14_000))
     assert f"{row.based_on}" == "2026-11-23"
     clock_at("2026-11-24 09:00:05")
-    stop_polling.watch(at_base(14_000, volume=10), DOWN, clock.now)
-    assert not holds_fire(row)
+    stop_polling.check_stops(at_base(14_000, volume=10), DOWN, clock.now)
+    assert not awaits_base_price(row)
     assert row.value == 13_000
 
 
@@ -520,15 +520,15 @@ def test_what_cannot_be_compared_is_asked_about_less_and_less(
     clock_at("2026-11-24 10:00:00")
     broker = at_base(60_000, close=0)
     for _ in range(720):
-        stop_polling.watch(broker, DOWN, clock.now)
+        stop_polling.check_stops(broker, DOWN, clock.now)
         clock_at(clock.now() + timedelta(seconds=5))
     assert 6 <= asked.count("chart") <= 12
     assert kinds(row).count("HOLDS_FIRE") == 1
     broker = at_base(60_000, volume=5)
     for _ in range(121):
-        stop_polling.watch(broker, DOWN, clock.now)
+        stop_polling.check_stops(broker, DOWN, clock.now)
         clock_at(clock.now() + timedelta(seconds=5))
-    assert not holds_fire(row)
+    assert not awaits_base_price(row)
 
 
 def test_a_broker_that_does_not_answer_is_asked_as_often_as_before(
@@ -539,12 +539,12 @@ def test_a_broker_that_does_not_answer_is_asked_as_often_as_before(
     failing = mock.MagicMock(wraps=at_base(60_000))
     failing.quote = mock.Mock(side_effect=NotSent("no connection"))
     for _ in range(120):
-        stop_polling.watch(failing, DOWN, clock.now)
+        stop_polling.check_stops(failing, DOWN, clock.now)
         clock_at(clock.now() + timedelta(seconds=5))
     for _ in range(5):
-        stop_polling.watch(at_base(60_000, volume=10), DOWN, clock.now)
+        stop_polling.check_stops(at_base(60_000, volume=10), DOWN, clock.now)
         clock_at(clock.now() + timedelta(seconds=5))
-    assert not holds_fire(row)
+    assert not awaits_base_price(row)
 
 
 def test_the_simulator_s_next_morning_is_an_ordinary_one(
@@ -552,6 +552,6 @@ def test_the_simulator_s_next_morning_is_an_ordinary_one(
 ) -> None:
     row = arm()
     clock_at(MORNING)
-    stop_polling.watch(broker, DOWN, clock.now)
-    assert not holds_fire(row)
+    stop_polling.check_stops(broker, DOWN, clock.now)
+    assert not awaits_base_price(row)
     assert kinds(row) == ["ARMED"]

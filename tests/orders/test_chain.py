@@ -19,7 +19,7 @@ from aegis.terms import OrderKind, Side
 from config.celery import app
 from infra import clock
 from orders import chase, journal, periodic_sync, tasks
-from orders.chase import Taken
+from orders.chase import StepResult
 from orders.models import TradeOrder
 from simulator.api.server import Simulator
 from tests.orders.exchange_log import answered, at_stake, new_orders
@@ -176,10 +176,10 @@ def after(clock_at: ClockAt) -> Callable[[float], None]:
 
 
 @pytest.fixture
-def take(broker: Broker, simulator: Simulator) -> Callable[[int, ChaseStep], tuple[Taken, list[str]]]:
+def take(broker: Broker, simulator: Simulator) -> Callable[[int, ChaseStep], tuple[StepResult, list[str]]]:
     """Take one step as its task does; return what it did, and what it asked the broker."""
 
-    def run(pk: int, step: ChaseStep) -> tuple[Taken, list[str]]:
+    def run(pk: int, step: ChaseStep) -> tuple[StepResult, list[str]]:
         with answered(simulator) as asked:
             taken = chase.run_step(pk, broker, clock.now, step)
         return taken, asked
@@ -216,17 +216,17 @@ def test_each_task_makes_its_own_calls_and_no_other(
     taken, asked = take(order.pk, CHECK)
     assert asked == LIST
     if by == "cancel":
-        assert taken == Taken(Action.CHECK, order.pk, CANCEL)
+        assert taken == StepResult(Action.CHECK, order.pk, CANCEL)
         taken, asked = take(order.pk, CANCEL)
-        assert (taken, asked) == (Taken(Action.CANCEL, order.pk, CONFIRM), [*questions, CHANGE])
+        assert (taken, asked) == (StepResult(Action.CANCEL, order.pk, CONFIRM), [*questions, CHANGE])
         taken, asked = take(order.pk, CONFIRM)
-        assert (taken, asked) == (Taken(Action.CONFIRM, order.pk, REORDER), LIST)
+        assert (taken, asked) == (StepResult(Action.CONFIRM, order.pk, REORDER), LIST)
         taken, asked = take(order.pk, REORDER)
         assert (taken.action, taken.next_step, asked) == (Action.REORDER, CHECK, [*questions, PLACE])
     else:
-        assert taken == Taken(Action.CHECK, order.pk, AMEND)
+        assert taken == StepResult(Action.CHECK, order.pk, AMEND)
         taken, asked = take(order.pk, AMEND)
-        assert (taken, asked) == (Taken(Action.AMEND, order.pk, CONFIRM), [*questions, CHANGE])
+        assert (taken, asked) == (StepResult(Action.AMEND, order.pk, CONFIRM), [*questions, CHANGE])
         taken, asked = take(order.pk, CONFIRM)
         assert (taken.action, taken.next_step, asked) == (Action.CONFIRM, CHECK, LIST)
     successor = order.retries.get()
@@ -251,7 +251,7 @@ def test_a_cancel_that_nothing_follows_asks_for_the_quote_alone(buy: Buy, take, 
     take(order.pk, CHECK)
     assert take(order.pk, CANCEL)[1] == [QUOTE, CHANGE]
     taken, asked = take(order.pk, CONFIRM)
-    assert (taken, asked) == (Taken(Action.END), LIST)
+    assert (taken, asked) == (StepResult(Action.END), LIST)
 
 
 # --- messages that come twice, late or never -------------------------------------------------------------------------
@@ -275,7 +275,7 @@ def test_a_message_of_another_step_does_nothing_but_name_the_one_that_is_due(
     after(31)
     brought_to(step, order, take)
     taken, asked = take(order.pk, late)
-    assert (taken, asked) == (Taken(Action.WAIT, order.pk, step), [])
+    assert (taken, asked) == (StepResult(Action.WAIT, order.pk, step), [])
     order.refresh_from_db()
     assert order.chase_step == step
 
@@ -283,20 +283,20 @@ def test_a_message_of_another_step_does_nothing_but_name_the_one_that_is_due(
 def test_messages_of_an_order_that_was_followed_or_is_not_due_do_nothing(buy: Buy, take, after) -> None:
     order = buy()
     for step in ChaseStep:
-        assert take(order.pk, step) == (Taken(Action.REST), []), "its wait is not over"
+        assert take(order.pk, step) == (StepResult(Action.REST), []), "its wait is not over"
     after(31)
     brought_to(REORDER, order, take)
     take(order.pk, REORDER)
     for step in ChaseStep:
-        assert take(order.pk, step) == (Taken(Action.REST), []), "another order goes for its shares"
-        assert take(order.retries.get().pk, step) == (Taken(Action.REST), [])
+        assert take(order.pk, step) == (StepResult(Action.REST), []), "another order goes for its shares"
+        assert take(order.retries.get().pk, step) == (StepResult(Action.REST), [])
 
 
 def test_a_message_that_comes_while_another_worker_is_at_the_step_does_nothing(buy: Buy, take, after) -> None:
     order = buy()
     after(31)
     TradeOrder.objects.filter(pk=order.pk).update(chase_claimed_until=clock.now() + timedelta(seconds=20))
-    assert take(order.pk, CHECK) == (Taken(Action.REST), [])
+    assert take(order.pk, CHECK) == (StepResult(Action.REST), [])
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -306,8 +306,8 @@ def test_the_sweep_restarts_the_step_whose_message_was_lost(buy: Buy, take, afte
     brought_to(step, order, take)
     order.refresh_from_db()
     assert order.chase_at is not None
-    assert chase.overdue(order.chase_at + chase.OVERDUE - timedelta(seconds=0.01)) == [], "it may be on its way"
-    assert chase.overdue(order.chase_at + chase.OVERDUE) == [(order.pk, step)]
+    assert chase.overdue_steps(order.chase_at + chase.OVERDUE - timedelta(seconds=0.01)) == [], "it may be on its way"
+    assert chase.overdue_steps(order.chase_at + chase.OVERDUE) == [(order.pk, step)]
 
 
 def test_a_chase_that_pauses_sends_its_own_next_message(buy: Buy, take, after, simulator: Simulator) -> None:
@@ -316,7 +316,7 @@ def test_a_chase_that_pauses_sends_its_own_next_message(buy: Buy, take, after, s
     after(31)
     take(order.pk, CHECK)
     taken, asked = take(order.pk, CANCEL)
-    assert (taken, asked) == (Taken(Action.WAIT, order.pk, CHECK, chase.PAUSE.total_seconds()), [QUOTE])
+    assert (taken, asked) == (StepResult(Action.WAIT, order.pk, CHECK, chase.PAUSE.total_seconds()), [QUOTE])
 
 
 def test_a_reorder_that_never_left_is_tried_again_by_the_chain(

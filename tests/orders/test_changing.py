@@ -186,7 +186,7 @@ def test_a_cancel_says_that_the_list_confirms_it_and_who_asked(buy: Buy) -> None
     assert "The broker's list confirms it; until then the cancel is sent again, and after 30 s you are told" in lines
     assert (newest("CANCEL").requested_by, newest("CANCEL").who) == ("OPERATOR", who())
     order.refresh_from_db()
-    assert (order.status, order.cancel_wanted_by) == ("PENDING", "OPERATOR")
+    assert (order.status, order.cancel_requested_by) == ("PENDING", "OPERATOR")
 
 
 def test_a_cancel_without_an_answer_is_not_called_sent_and_done(

@@ -14,8 +14,8 @@ from aegis.broker import Acceptance, Broker, BrokerError, BrokerOrderRef, NotSen
 from aegis.chase import MAX_LOST, Action, Plan
 from aegis.lifecycle import Status
 from aegis.requests import EndCause
-from aegis.risk import TradingState
 from aegis.terms import Market, OrderKind, Side
+from aegis.trading_state import TradingState
 from desk import actions
 from infra import clock
 from orders import chase, fills, journal, reconcile
@@ -49,7 +49,7 @@ def sweep(broker: Broker, after: Callable[[float], None]) -> Callable[[], list[A
         after(31)
         steps = []
         for _ in range(6):
-            steps += [chase.advance(pk, broker, clock.now) for pk in chase.due(clock.now())]
+            steps += [chase.run_due_steps(pk, broker, clock.now) for pk in chase.due_orders(clock.now())]
             after(1)
         return steps
 
@@ -64,9 +64,9 @@ def family(order: TradeOrder) -> list[TradeOrder]:
 def test_nothing_is_due_before_the_wait_is_over(buy: Buy, after) -> None:
     order = buy()
     after(29)
-    assert chase.due(clock.now()) == []
+    assert chase.due_orders(clock.now()) == []
     after(2)
-    assert chase.due(clock.now()) == [order.pk]
+    assert chase.due_orders(clock.now()) == [order.pk]
 
 
 def test_an_unfilled_buy_comes_a_tick_nearer_each_time_until_it_fills(buy: Buy, sweep, simulator: Simulator) -> None:
@@ -218,8 +218,8 @@ def test_a_lost_answer_to_the_cancel_leads_to_looking_not_to_a_second_order(
     after(31)
     losing = LosesCancels(broker, arrives=arrives)
     for _ in range(20):
-        for pk in chase.due(clock.now()):
-            chase.advance(pk, losing, clock.now)  # type: ignore[arg-type]
+        for pk in chase.due_orders(clock.now()):
+            chase.run_due_steps(pk, losing, clock.now)  # type: ignore[arg-type]
         after(2)
         losing.arrives = True
     orders = [each for each in simulator.ledger(ACCOUNT)["orders"] if each["request"] == "new"]
@@ -233,10 +233,10 @@ def test_two_sweepers_make_one_successor(buy: Buy, broker: Broker, after) -> Non
     order = buy()
     after(31)
     TradeOrder.objects.filter(pk=order.pk).update(chase_claimed_until=clock.now() + timedelta(seconds=20))
-    assert chase.due(clock.now()) == []
-    assert chase.advance(order.pk, broker, clock.now) is Action.REST
+    assert chase.due_orders(clock.now()) == []
+    assert chase.run_due_steps(order.pk, broker, clock.now) is Action.REST
     after(25)
-    assert chase.due(clock.now()) == [order.pk], "a claim of a worker that died runs out"
+    assert chase.due_orders(clock.now()) == [order.pk], "a claim of a worker that died runs out"
 
 
 def test_an_order_with_a_successor_is_never_reordered_again(buy: Buy, sweep, broker: Broker) -> None:
@@ -244,7 +244,7 @@ def test_an_order_with_a_successor_is_never_reordered_again(buy: Buy, sweep, bro
     sweep()
     assert order.retries.count() == 1
     TradeOrder.objects.filter(pk=order.pk).update(chase_at=clock.now())
-    chase.advance(order.pk, broker, clock.now)
+    chase.run_due_steps(order.pk, broker, clock.now)
     assert order.retries.count() == 1
 
 
@@ -252,8 +252,8 @@ def test_a_chase_that_slept_through_the_close_stops(buy: Buy, broker: Broker, cl
     order = buy()
     clock_at("2026-11-24 08:10:00")
     for _ in range(3):
-        for pk in chase.due(clock.now()):
-            chase.advance(pk, broker, clock.now)
+        for pk in chase.due_orders(clock.now()):
+            chase.run_due_steps(pk, broker, clock.now)
     order.refresh_from_db()
     assert (order.chase_at, order.chase_note) == (None, gettext("its trade date is over"))
     reconcile.reconcile(broker, clock.now)
@@ -272,10 +272,10 @@ def test_a_chase_without_the_broker_waits_for_the_next_sweep(buy: Buy, broker: B
 
     order = buy()
     after(31)
-    chase.advance(order.pk, Unreachable(), clock.now)  # type: ignore[arg-type]
+    chase.run_due_steps(order.pk, Unreachable(), clock.now)  # type: ignore[arg-type]
     order.refresh_from_db()
     assert (order.state, order.chase_claimed_until) == (Status.PENDING, None)
-    assert chase.due(clock.now()) == [order.pk]
+    assert chase.due_orders(clock.now()) == [order.pk]
 
 
 class LosesOrders:
@@ -305,8 +305,8 @@ def test_a_reorder_that_never_arrived_is_no_end_and_uses_up_no_retry(
     for _ in range(40):
         after(7)
         reconcile.reconcile(broker, clock.now)
-        for pk in chase.due(clock.now()):
-            chase.advance(pk, losing, clock.now)  # type: ignore[arg-type]
+        for pk in chase.due_orders(clock.now()):
+            chase.run_due_steps(pk, losing, clock.now)  # type: ignore[arg-type]
     lost = family(order)[1]
     assert (lost.state, lost.never_arrived) == (Status.REJECTED, True)
     assert [each.price for each in family(order)[1:3]] == [69_900, 69_900], "the lost one's turn is taken again"
@@ -319,11 +319,11 @@ def test_a_chase_whose_orders_are_lost_again_and_again_stops(buy: Buy, broker: B
     losing = LosesOrders(broker, NotSent("connection refused"), left=99)
     for _ in range(20):
         after(7)
-        for pk in chase.due(clock.now()):
-            chase.advance(pk, losing, clock.now)  # type: ignore[arg-type]
+        for pk in chase.due_orders(clock.now()):
+            chase.run_due_steps(pk, losing, clock.now)  # type: ignore[arg-type]
     assert len(family(order)) == 1 + MAX_LOST
     assert family(order)[-1].events.filter(kind="CHASE_ENDED").count() == 1
-    assert chase.due(clock.now() + timedelta(hours=1)) == []
+    assert chase.due_orders(clock.now() + timedelta(hours=1)) == []
 
 
 def test_a_refused_reorder_ends_the_chase_and_says_so(buy: Buy, broker: Broker, after) -> None:
@@ -331,8 +331,8 @@ def test_a_refused_reorder_ends_the_chase_and_says_so(buy: Buy, broker: Broker, 
     refusing = LosesOrders(broker, Refused("주문가능금액을 초과했습니다", code="APBK0952"), left=9)
     after(31)
     for _ in range(4):
-        for pk in chase.due(clock.now()):
-            chase.advance(pk, refusing, clock.now)  # type: ignore[arg-type]
+        for pk in chase.due_orders(clock.now()):
+            chase.run_due_steps(pk, refusing, clock.now)  # type: ignore[arg-type]
     last = family(order)[-1]
     assert (last.state, last.attempt, last.never_arrived) == (Status.REJECTED, 1, False)
     assert "APBK0952" in last.chase_note
@@ -376,8 +376,8 @@ def test_a_chase_pauses_while_its_venue_takes_nothing(service: OrderService, bro
     assert order.market == Market.NXT
     clock_at("2026-11-23 08:52:00")
     for _ in range(5):
-        for pk in chase.due(clock.now()):
-            chase.advance(pk, broker, clock.now)
+        for pk in chase.due_orders(clock.now()):
+            chase.run_due_steps(pk, broker, clock.now)
         after(11)
     order.refresh_from_db()
     assert (order.cancel_sent_at, order.retries.count()) == (None, 0)
@@ -389,8 +389,8 @@ def test_chase_now_takes_the_next_step_at_once_and_gives_a_plan_to_who_has_none(
 ) -> None:
     order = buy(price=69_000)
     service.chase_now(order)
-    for pk in chase.due(clock.now()):
-        chase.advance(pk, broker, clock.now)
+    for pk in chase.due_orders(clock.now()):
+        chase.run_due_steps(pk, broker, clock.now)
     order.refresh_from_db()
     assert order.cancel_sent_at is not None
 
@@ -425,7 +425,7 @@ def test_a_reorder_is_taken_back_where_a_fill_of_before_the_cancel_turns_up(buy:
     assert (again.state, again.filled_qty, again.chase_at) == (Status.CANCELLED, 0, None)
     assert len(family(order)) == 2
     after(60)
-    assert chase.due(clock.now()) == []
+    assert chase.due_orders(clock.now()) == []
 
 
 def test_an_order_found_after_its_successor_left_is_taken_back(buy: Buy, sweep, after) -> None:

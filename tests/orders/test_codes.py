@@ -91,7 +91,7 @@ def test_an_order_by_a_padded_code_is_one_order_and_its_chase_ends(
     (row,) = TradeOrder.objects.all()
     assert (row.pk, row.status, row.filled_qty) == (order.pk, "FILLED", 3)
     clock_at(clock.now() + timedelta(seconds=30))
-    chase.advance(row.pk, broker, clock.now)
+    chase.run_due_steps(row.pk, broker, clock.now)
     row.refresh_from_db()
     assert (row.chase_at, TradeOrder.objects.count()) == (None, 1)
 
@@ -145,12 +145,12 @@ def test_a_stop_is_armed_on_the_holding_that_is_meant(service: OrderService) -> 
 
 def test_a_stop_is_not_armed_on_what_is_no_stock(db: None) -> None:
     with pytest.raises(ValidationError, match="as 005930 or 0009K0"):
-        stops.draft("5930", StopKind.STOP_LOSS, StopUnit.PRICE, Decimal(1), by="kim", at=clock.now())
+        stops.draft_stop("5930", StopKind.STOP_LOSS, StopUnit.PRICE, Decimal(1), by="kim", at=clock.now())
 
 
 def test_a_book_is_kept_of_the_stock_that_is_meant(service: OrderService) -> None:
-    order_books.keep([" ００５９３０"], until=clock.now() + timedelta(minutes=1))
-    assert order_books.wanted(clock.now()) == [(Market.KRX, "005930")]
+    order_books.request_books([" ００５９３０"], until=clock.now() + timedelta(minutes=1))
+    assert order_books.requested_books(clock.now()) == [(Market.KRX, "005930")]
 
 
 def test_an_intent_whose_strategy_id_is_too_long_is_refused() -> None:

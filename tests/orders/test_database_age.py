@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from aegis.risk import TradingState
+from aegis.trading_state import TradingState
 from infra import clock
 from orders import database_age, risk
 from orders.models import SwitchChange, TradeOrder
@@ -50,5 +50,5 @@ def test_a_restored_database_begins_halted(buy: Callable[..., TradeOrder]) -> No
 
 
 def test_a_mark_that_cannot_be_read_halts_nothing(home: Path) -> None:
-    database_age.mark_path().write_text("{", encoding="utf-8")
+    database_age.state_path().write_text("{", encoding="utf-8")
     assert not database_age.halt_if_older(clock.now())

@@ -23,10 +23,10 @@ from aegis.broker import HeldBack, OrderRecord, UnparsedLine
 from aegis.chase import Action, ChaseBy, ChaseSession, ChaseState, Plan, next_step
 from aegis.lifecycle import DONE, Status
 from aegis.requests import EndCause, RequestedBy, RequestKind, RequestState, SentRequest, attribute
-from aegis.risk import TradingState
 from aegis.sessions import KST, ends_at
 from aegis.stops import StopKind, StopUnit
 from aegis.terms import Market, OrderKind, Side
+from aegis.trading_state import TradingState
 from market import queries
 from orders import chase, fills, journal, kill_switch, order_list, reconcile, requests, settle, unknown
 from orders.models import BlacklistedStock, BrokerRequest, StopRule, TradeExecution, TradeOrder
@@ -389,8 +389,8 @@ states = st.builds(
     trade_date=st.sampled_from([NOW.date(), NOW.date(), NOW.date() - timedelta(days=1)]),
     created_at=offsets,
     due_at=st.sampled_from([None, NOW - SECOND, NOW - SECOND, NOW + SECOND]),
-    looked_at=st.none() | offsets,
-    wanted_qty=st.integers(-2, 10),
+    confirmed_at=st.none() | offsets,
+    remaining_qty=st.integers(-2, 10),
     has_successor=st.sampled_from([False, False, True]),
     cancel_sent_at=st.none() | offsets,
     resend_at=st.none() | offsets,
@@ -421,7 +421,7 @@ def test_a_chase_asks_for_nothing_after_its_day_or_after_a_hand(
     if decision.action is Action.REORDER:
         is_ours = order.status is Status.CANCELLED and order.end_cause is EndCause.OWN_CANCEL and order.released_qty > 0
         assert is_ours or (order.status is Status.REJECTED and order.never_arrived)
-        assert order.wanted_qty > 0
+        assert order.remaining_qty > 0
         assert not order.has_successor
     if decision.action in ASKING and order.cancel_sent_at is None:
         assert may_order
@@ -436,7 +436,7 @@ def test_an_order_rests_while_nothing_may_follow_it(
 ) -> None:
     """Breaks, the end of the last session, and a trading state that forbids new orders."""
     order = replace(order, status=Status.PENDING, due_at=NOW, trade_date=NOW.date(), cancel_sent_at=None)
-    order = replace(order, looked_at=NOW if is_checked else None)
+    order = replace(order, confirmed_at=NOW if is_checked else None)
     action = next_step(order, PLAN, now=NOW, may_order=may_order, session=session).action
     if not may_order or not session.is_open or session.is_over:
         assert action is Action.WAIT
@@ -458,7 +458,7 @@ def test_only_what_our_own_cancel_released_or_never_arrived_is_ordered_again(
 ) -> None:
     """C9 and E1, for an order after which the plan has steps left."""
     order = replace(order, due_at=NOW, trade_date=NOW.date(), retries=0, lost=0, is_at_market=False)
-    order = replace(order, status=status, end_cause=cause, released_qty=released, wanted_qty=wanted)
+    order = replace(order, status=status, end_cause=cause, released_qty=released, remaining_qty=wanted)
     order = replace(order, never_arrived=never_arrived, has_successor=False)
     is_ours = status is Status.CANCELLED and cause is EndCause.OWN_CANCEL and released > 0
     is_lost = status is Status.REJECTED and never_arrived
@@ -474,7 +474,7 @@ def test_an_order_keeps_its_place_in_an_auction_until_the_result_is_in_the_list(
     """L6."""
     assert session.auction_since is not None
     assert session.auction_until is not None
-    order = replace(order, trade_date=NOW.date(), due_at=NOW - SECOND, wanted_qty=max(1, order.wanted_qty))
+    order = replace(order, trade_date=NOW.date(), due_at=NOW - SECOND, remaining_qty=max(1, order.remaining_qty))
     order = replace(order, status=Status.PENDING, cancel_sent_at=None, has_successor=False)
     if is_step_of_the_auction:
         order = replace(order, retries=max(1, order.retries), created_at=session.auction_since + SECOND)
@@ -505,7 +505,7 @@ def test_nothing_of_yesterday_is_ordered_again_in_the_morning(
         related = [change_line(record, 900, left, NOW + SECOND, is_cancel=True)] if has_line else []
         morning = NOW + timedelta(days=nights)
         order = settled(order, record, morning, related=related, is_complete=is_complete)
-        action = chase.decide(order, morning).action
+        action = chase.next_decision(order, morning).action
         assert action.step is None
         assert not order.is_done or order.chase_at is None or action is Action.END
 
@@ -718,7 +718,7 @@ def test_an_order_without_an_answer_never_arrived_only_by_complete_lists_over_a_
         for offset, what in sorted(asked):
             asked_at, is_complete = NOW + offset * SECOND, what == "complete"
             lines = [] if what == "empty" else [line_of(other)]
-            unknown.resolve([], list_of(lines, asked_at, is_parsed=what != "unparsed"))
+            unknown.resolve_unanswered([], list_of(lines, asked_at, is_parsed=what != "unparsed"))
             order.refresh_from_db()
             lacking += is_complete
             never_arrived = is_complete and lacking >= looks and asked_at >= NOW + absent_after  # type: ignore[operator]
@@ -771,7 +771,7 @@ def test_an_order_expires_by_a_complete_list_of_long_enough_after_its_last_sessi
             is_over = is_complete and asked_at >= ended_at + after("E3")
             assert order.state is (Status.EXPIRED if is_over else Status.PENDING)
             assert order.events.filter(kind="OPEN_AFTER_SESSION").exists() is (is_over and is_open)
-            assert chase.decide(order, asked_at).action.step is None
+            assert chase.next_decision(order, asked_at).action.step is None
         else:
             assert order.state is (Status.PENDING if is_open else Status.CANCELLED)
 

@@ -92,7 +92,7 @@ def test_a_second_copy_counts_nothing_and_asks_the_broker(buy: Buy) -> None:
     hear(notice(order.order_no, qty=4))
     assert hear(notice(order.order_no, qty=4)).state == State.DOUBTFUL
     order.refresh_from_db()
-    assert (order.filled_qty, order.look_wanted) == (4, True)
+    assert (order.filled_qty, order.needs_reconciliation) == (4, True)
     assert held()[0] == 4
 
 
@@ -124,14 +124,14 @@ def test_a_confirmed_cancel_ends_the_order_it_was_about(buy: Buy) -> None:
     order = buy()
     hear(notice("0000000099", original=order.order_no, flags="012", change="2"))
     order.refresh_from_db()
-    assert (order.state, order.look_wanted) == (Status.CANCELLED, True)
+    assert (order.state, order.needs_reconciliation) == (Status.CANCELLED, True)
 
 
 def test_a_cancel_of_fewer_shares_than_are_open_is_looked_up(buy: Buy) -> None:
     order = buy()
     raw = hear(notice("0000000099", qty=4, original=order.order_no, flags="012", change="2"))
     order.refresh_from_db()
-    assert (order.state, order.look_wanted, raw.state) == (Status.PENDING, True, State.APPLIED)
+    assert (order.state, order.needs_reconciliation, raw.state) == (Status.PENDING, True, State.APPLIED)
 
 
 def test_a_fill_that_comes_after_the_cancel_is_counted(buy: Buy) -> None:

@@ -106,7 +106,7 @@ def test_every_reason_is_said_in_korean(buy: Buy, settings) -> None:
     TradingSwitch.objects.update(state=risk.TradingState.REDUCING)
     settings.MAX_ORDER_WON = 1_000_000
     with translation.override("ko"):
-        said = risk.say_all(denied(lambda: buy(price=69_050, qty=20)).reasons)
+        said = risk.denial_texts(denied(lambda: buy(price=69_050, qty=20)).reasons)
     assert "매도만" in said
     assert "주문 금액이 1,381,000원입니다. 1회 한도는 1,000,000원(AEGIS_MAX_ORDER_WON)입니다" in said
     assert "호가" in said
@@ -233,8 +233,8 @@ def test_a_refused_order_may_be_asked_for_again_at_once(buy: Buy, settings, simu
 def _chased(order: TradeOrder, broker: Broker) -> TradeOrder:
     for _ in range(3):
         later(31)
-        for pk in chase.due(clock.now()):
-            chase.advance(pk, broker, clock.now)
+        for pk in chase.due_orders(clock.now()):
+            chase.run_due_steps(pk, broker, clock.now)
         if order.retries.exists():
             break
     order.refresh_from_db()
@@ -384,7 +384,7 @@ def test_haste_in_selling_holds_up_no_stop(
     assert codes(lambda: service.place(OrderIntent(SAMSUNG, Side.SELL, 2, price=80_000))) == ["PACE"]
     profit = stops.arm(SAMSUNG, StopKind.TAKE_PROFIT, StopUnit.PRICE, Decimal(75_000), by="kim", at=clock.now())
     assert stops.trigger(profit.pk, 75_000, clock.now(), seen="feed")
-    stops.run_step(profit.pk, broker, clock.now)
+    stops.run_sale_step(profit.pk, broker, clock.now)
     assert profit.sales.get().order_no
 
 
@@ -458,7 +458,7 @@ def test_a_chase_waits_where_it_rests_for_the_fate_of_another_order(
 ) -> None:
     order = buy()
     losing(service, broker, arrives=True).place(OrderIntent(SAMSUNG, Side.BUY, 3, price=69_000))
-    with mock.patch.object(unknown, "resolve", return_value=0):
+    with mock.patch.object(unknown, "resolve_unanswered", return_value=0):
         order = _chased(order, broker)
     assert (order.state, order.cancel_sent_at) == (Status.PENDING, None)
     assert order.chase_at is not None

@@ -28,7 +28,7 @@ def _english() -> object:
 
 def test_the_words_mean_what_an_intent_means() -> None:
     plan = {"wait_seconds": 5, "market_after": False}
-    intent = order_messages.read({**WORDS, "market": "NXT", "plan": plan})
+    intent = order_messages.parse_intent({**WORDS, "market": "NXT", "plan": plan})
     assert (intent.request_id, intent.code, intent.side, intent.qty) == ("a-1", "005930", Side.BUY, 10)
     assert (intent.strategy, intent.price, intent.market) == ("buy_normal", None, Market.NXT)
     assert intent.plan == Plan(5.0, 3, 1, False)

@@ -14,9 +14,9 @@ from django.utils.translation import gettext
 from aegis.broker import Acceptance, Broker, BrokerOrderRef, HeldBack, NotSent, OrderRequest, Quote
 from aegis.lifecycle import Status
 from aegis.requests import RequestKind, RequestState
-from aegis.risk import TradingState
 from aegis.stops import StopKind, StopUnit
 from aegis.terms import Market, Side
+from aegis.trading_state import TradingState
 from infra import clock
 from orders import cancel_driver, chase, kill_switch, reconcile, stops
 from orders.cancel import end_chase
@@ -128,7 +128,7 @@ def test_the_sale_of_a_stop_that_was_just_disarmed_does_not_leave(
     KISFetcher(broker, clock.now).sync_portfolio()
     stop = stops.arm(SAMSUNG, StopKind.STOP_LOSS, StopUnit.PRICE, Decimal(65_000), by="kim", at=clock.now())
     assert stops.trigger(stop.pk, 64_900, clock.now(), seen="feed")
-    stops.run_step(stop.pk, meanwhile(lambda request: stops.disarm(stop, why="kim", at=clock.now())), clock.now)
+    stops.run_sale_step(stop.pk, meanwhile(lambda request: stops.disarm(stop, why="kim", at=clock.now())), clock.now)
     sale = TradeOrder.objects.get(order_type=Side.SELL)
     assert was_held_back(sale, "STOP")
     assert StopRule.objects.get().state == StopRule.State.DISARMED
@@ -183,7 +183,7 @@ def test_a_reorder_is_not_committed_once_its_chase_was_ended(
             service.cancel(between)
         return broker.quote(code, market)
 
-    chase.advance(between.pk, mock.MagicMock(wraps=broker, quote=quote), clock.now)
+    chase.run_due_steps(between.pk, mock.MagicMock(wraps=broker, quote=quote), clock.now)
     assert TradeOrder.objects.count() == 1
     between.refresh_from_db()
     assert between.chase_at is None
@@ -194,7 +194,7 @@ def test_a_reorder_does_not_leave_once_its_chase_was_ended(
 ) -> None:
     before = placed_at_the_exchange(simulator)
     by_hand = meanwhile(lambda request: end_chase(between, "by hand", at=clock.now()))
-    chase.advance(between.pk, by_hand, clock.now)
+    chase.run_due_steps(between.pk, by_hand, clock.now)
     assert was_held_back(between.retries.get(), "CHASE")
     assert placed_at_the_exchange(simulator) == before
 
@@ -209,9 +209,9 @@ def test_a_chases_cancel_that_was_held_back_is_not_sent_by_others(
         end_chase(order, "a test", at=clock.now())
         return broker.cancel(placed)
 
-    chase.advance(order.pk, mock.MagicMock(wraps=broker, cancel=cancel), clock.now)
+    chase.run_due_steps(order.pk, mock.MagicMock(wraps=broker, cancel=cancel), clock.now)
     clock_at(clock.now() + timedelta(minutes=1))
-    assert cancel_driver.due(clock.now()) == []
+    assert cancel_driver.due_cancels(clock.now()) == []
     assert [each["status"] for each in simulator.ledger(ACCOUNT)["orders"]] == ["open"]
 
 
@@ -221,11 +221,11 @@ def test_who_ends_a_chase_ends_its_cancel_that_could_not_leave(
     order = place(broker, replace(BUY, tick_offset=-20))
     clock_at(clock.now() + timedelta(seconds=31))
     cancel = mock.Mock(side_effect=NotSent("no connection"))
-    chase.advance(order.pk, mock.MagicMock(wraps=broker, cancel=cancel), clock.now)
+    chase.run_due_steps(order.pk, mock.MagicMock(wraps=broker, cancel=cancel), clock.now)
     cancel.assert_called_once()
     end_chase(order, "a test", at=clock.now())
     clock_at(clock.now() + timedelta(minutes=1))
-    assert cancel_driver.due(clock.now()) == []
+    assert cancel_driver.due_cancels(clock.now()) == []
 
 
 def test_a_cancel_does_not_leave_into_the_next_day(

@@ -65,7 +65,7 @@ def asleep(holding: Callable[[], object]) -> Iterator[None]:
                 holding()
                 held.set()
                 over.wait(60)
-        except db_limits.AWAY:
+        except db_limits.CONNECTION_ERRORS:
             pass  # the server ended the session
         finally:
             connections.close_all()
@@ -173,7 +173,7 @@ def test_migrations_backups_and_the_deletion_of_old_rows_have_their_own(
     assert seen == [[f"{apps.MIGRATION_LOCK_SECONDS / 60:g}min", "0", "0"]]
     assert shown(*db_limits.NAMES) == ordinary
 
-    monkeypatch.setattr(retention, "DUTIES", (("seen", "KEEP_BOOKS_DAYS", lambda before, count: note() or 0),))
+    monkeypatch.setattr(retention, "RETENTION_RULES", (("seen", "KEEP_BOOKS_DAYS", lambda before, count: note() or 0),))
     clock_at("2026-11-23 03:00")
     retention.delete_expired(clock.now())
     assert seen[1:] == [[f"{retention.TURN_SECONDS:g}s"] * 3]
@@ -288,7 +288,7 @@ def test_a_reader_of_the_list_whose_session_was_ended_leaves_its_turn(
         end_session(connection.connection.info.backend_pid)
         return broker.orders(*days)
 
-    with pytest.raises(db_limits.AWAY):
+    with pytest.raises(db_limits.CONNECTION_ERRORS):
         reconcile.reconcile_now(mock.MagicMock(wraps=broker, orders=orders), clock.now)
     connection.close()
     reconcile.reconcile_now(broker, clock.now)

@@ -50,7 +50,7 @@ def seen_again(order: TradeOrder, broker: Broker) -> TradeOrder:
 
 def test_looks_in_a_row_do_not_give_up_an_order_that_may_be_on_its_way(broker: Broker, clock_at: ClockAt) -> None:
     order = without_answer(broker, OutcomeUnknown("no answer"))
-    for _ in range(unknown.ABSENT_LOOKS + 2):
+    for _ in range(unknown.ABSENT_LISTS + 2):
         assert seen_again(order, broker).state is Status.UNKNOWN
     clock_at(clock.now() + unknown.ABSENT_AFTER + timedelta(seconds=1))
     assert seen_again(order, broker).never_arrived

@@ -8,10 +8,10 @@ import pytest
 
 from aegis.broker import Broker
 from aegis.market_halts import HaltKind
-from aegis.risk import TradingState
 from aegis.sessions import KST
 from aegis.stops import StopKind, StopUnit
 from aegis.terms import Side
+from aegis.trading_state import TradingState
 from infra import clock
 from market import partitions
 from market.models import MarketCandle, MarketMacro
@@ -160,10 +160,10 @@ def trade(at: datetime, source: str = MarketCandle.Source.FEED) -> None:
 def test_a_circuit_breaker_is_over_once_the_venue_trades() -> None:
     market_halts.hear("174", TEN)
     trade(TEN)  # the minute in which it began
-    market_halts.watch(TEN + timedelta(minutes=2))
+    market_halts.check_halts(TEN + timedelta(minutes=2))
     assert MarketHalt.objects.get().ended_at is None
     trade(TEN + timedelta(minutes=2))
-    market_halts.watch(TEN + timedelta(minutes=2, seconds=5))
+    market_halts.check_halts(TEN + timedelta(minutes=2, seconds=5))
     assert MarketHalt.objects.get().ended_at == TEN + timedelta(minutes=2, seconds=5)
 
 
@@ -228,11 +228,11 @@ def test_a_stop_waits_for_a_halted_stock_and_not_for_a_code(
     market_halts.begin_halt(CB, clock.now())
     simulator.command("POST", f"/simulator/quotes/{SAMSUNG}", {"halt": True})
     assert stops.trigger(stop.pk, 69_000, clock.now(), seen="feed")
-    stops.run_step(stop.pk, broker, clock.now)
+    stops.run_sale_step(stop.pk, broker, clock.now)
     assert not stop.sales.exists()
     simulator.command("POST", f"/simulator/quotes/{SAMSUNG}", {"halt": False})
     after(61)
-    stops.run_step(stop.pk, broker, clock.now)
+    stops.run_sale_step(stop.pk, broker, clock.now)
     assert stop.sales.exists()
     with pytest.raises(OrderDenied):
         service.place(OrderIntent(SAMSUNG, Side.SELL, 1, strategy="sell_profit"))

@@ -29,23 +29,29 @@ Figures = dict[str, list[tuple[Any, ...]]]
 KEPT = {
     "trade_orders": "id, request_id, root_id, attempt, origin, stock_code, order_type, market, order_kind, "
     "strategy, qty, price, status, status_at, order_date, branch, order_no, filled_qty, filled_amount, refusal, "
-    "never_arrived, created_at, sent_at, accepted_at, looked_at, chase_at, wait_seconds, max_retries, "
+    "never_arrived, created_at, sent_at, accepted_at, confirmed_at, chase_at, wait_seconds, max_retries, "
     "step_ticks, market_after",
     "trade_executions": "*",
     "order_events": "*",
     "raw_notices": "*",
     "stop_rules": "id, stock_code, stock_name, kind, unit, value, atr, high, state, state_at, armed_by, armed_at, "
-    "trigger_price, triggered_at, generation, try_at, claimed_until, note, heard_at, heard_price, "
+    "trigger_price, triggered_at, generation, try_at, claimed_until, note, feed_at, feed_price, "
     "is_silent, adjusted_through, order_id",
     "stop_events": "*",
     "portfolio": "stock_code, quantity, avg_price",
 }
 
 
-def figures() -> Figures:
+# the columns of version 0.1 that have another name now
+OLD_COLUMNS = {"confirmed_at": "looked_at", "feed_at": "heard_at", "feed_price": "heard_price"}
+
+
+def figures(*, old: bool = False) -> Figures:
     with connection.cursor() as cursor:
         found = {}
         for table, columns in KEPT.items():
+            if old:
+                columns = ", ".join(OLD_COLUMNS.get(name, name) for name in columns.split(", "))
             cursor.execute(f"SELECT {columns} FROM {table} ORDER BY 1")
             found[table] = cursor.fetchall()
         return found
@@ -63,7 +69,7 @@ def earlier(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterat
             with connection.cursor() as cursor:
                 cursor.execute(EARLIER.read_text(encoding="utf-8"))
             connection.close()  # the dump leaves it without a search path
-            before = figures()
+            before = figures(old=True)
             call_command("migrate", verbosity=0, interactive=False)
             yield before
         finally:
@@ -124,7 +130,7 @@ def test_a_cancel_that_was_sent_and_not_confirmed_goes_on(taken_over: Figures) -
         (BY_CHASE, "ACKNOWLEDGED", "CHASE"),
     ]
     # a chase drives its own: the driver only reports it
-    assert set(cancel_driver.due(clock.now())) == {TAKEN, UNANSWERED, BY_CHASE}
+    assert set(cancel_driver.due_cancels(clock.now())) == {TAKEN, UNANSWERED, BY_CHASE}
     assert {order(pk).status for pk in (TAKEN, UNANSWERED, BY_CHASE)} == {"PENDING"}, "a reply proves nothing"
 
 
@@ -136,7 +142,7 @@ def test_a_cancel_of_before_is_ours_should_the_list_still_show_it(taken_over: Fi
 def test_pending_chases_resume_where_they_were(taken_over: Figures, broker: Broker) -> None:
     chased = dict(TradeOrder.objects.exclude(chase_at=None).values_list("pk", "chase_step"))
     assert chased == dict.fromkeys([OF_STOP, PARTLY, RETRY, BETWEEN, DUE, BY_CHASE], "CHECK")
-    assert set(chase.due(clock.now())) >= {DUE, BETWEEN, BY_CHASE}
+    assert set(chase.due_orders(clock.now())) >= {DUE, BETWEEN, BY_CHASE}
     assert all(order(pk).band_percent > 0 for pk in chased)
     # by its message, a chase is where the rows say it is
     taken = chase.run_step(BY_CHASE, broker, clock.now, ChaseStep.CHECK)
@@ -149,8 +155,8 @@ def test_a_chase_of_before_looks_before_it_cancels_and_orders_nothing_that_no_li
     taken_over: Figures, broker: Broker, simulator: Simulator
 ) -> None:
     orders = TradeOrder.objects.count()
-    for pk in chase.due(clock.now()):
-        chase.advance(pk, broker, clock.now)
+    for pk in chase.due_orders(clock.now()):
+        chase.run_due_steps(pk, broker, clock.now)
     assert TradeOrder.objects.count() == orders
     assert simulator.ledger("50000000-01")["orders"] == [], "the list shows none of them: nothing is known to be free"
     assert order(DUE).state is Status.PENDING
@@ -178,8 +184,8 @@ def test_no_chase_of_before_goes_on_the_day_after(
     clock_at("2026-11-25 09:30:00")
     for _ in range(3):
         reconcile.reconcile(broker, clock.now)
-        for pk in chase.due(clock.now()):
-            chase.advance(pk, broker, clock.now)
+        for pk in chase.due_orders(clock.now()):
+            chase.run_due_steps(pk, broker, clock.now)
     assert not TradeOrder.objects.exclude(chase_at=None).exists()
     assert simulator.ledger("50000000-01")["orders"] == []
 
@@ -187,10 +193,10 @@ def test_no_chase_of_before_goes_on_the_day_after(
 def test_stops_are_where_they_were(taken_over: Figures) -> None:
     assert list(StopRule.objects.order_by("id").values_list("state", flat=True)) == ["ARMED", "TRIGGERED", "ORDERED"]
     assert StopRule.objects.get(state="ORDERED").order_id == OF_STOP
-    assert set(stops.due(clock.now())) >= {StopRule.objects.get(state="TRIGGERED").pk}
+    assert set(stops.due_stops(clock.now())) >= {StopRule.objects.get(state="TRIGGERED").pk}
 
 
 def test_an_armed_stop_goes_on_with_the_settings_sources_and_its_figures(taken_over: Figures) -> None:
     row = StopRule.objects.get(state="ARMED")
     assert (row.venues, row.counts_since, row.basis) == ({Market.KRX, Market.NXT}, row.armed_at, 1)
-    assert not stops.holds_fire(row, clock.now().date()), "what it is based on is not known: it guards as before"
+    assert not stops.awaits_base_price(row, clock.now().date()), "what it is based on is not known: it guards as before"

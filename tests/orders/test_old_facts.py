@@ -63,9 +63,9 @@ def test_a_look_does_not_fail_however_often_an_order_was_missing(
     order = buy(price=69_000)
     after(31)
     simulator.fault("order_missing", code=SAMSUNG)
-    TradeOrder.objects.filter(pk=order.pk).update(absent_looks=32_767, missing_since=clock.now())
+    TradeOrder.objects.filter(pk=order.pk).update(not_found_count=32_767, missing_since=clock.now())
     reconcile.reconcile(broker, clock.now)
-    assert fresh(order).absent_looks == 32_767
+    assert fresh(order).not_found_count == 32_767
 
 
 def test_nothing_is_amended_to_a_price_beside_a_fill_that_the_list_lacks(
@@ -90,7 +90,7 @@ def test_the_bound_of_automatic_requests_leaves_no_family_without_an_order(
     longest = 0
     for _ in range(40):
         for _ in range(4):  # workers take one step of each family in turn, as their messages come
-            for pk in chase.due(clock.now()):
+            for pk in chase.due_orders(clock.now()):
                 chase.run_step(pk, broker, clock.now)
         reconcile.reconcile(broker, clock.now)
         without = [root.pk for root in roots if not root.family.filter(status__in=OPEN).exists()]

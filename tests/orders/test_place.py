@@ -124,7 +124,7 @@ def test_no_more_is_sold_than_is_held(service: OrderService) -> None:
 def test_a_blacklisted_stock_is_not_bought_and_the_reason_is_told(service: OrderService) -> None:
     with pytest.raises(OrderDenied) as caught:
         service.place(OrderIntent("015760", Side.BUY, 1, strategy="buy_normal"))
-    assert "공기업" in risk.say_all(caught.value.reasons)
+    assert "공기업" in risk.denial_texts(caught.value.reasons)
 
 
 def test_a_blacklist_entry_ends_with_its_date(buy: Buy) -> None:
@@ -226,10 +226,10 @@ def test_cancel_all_ends_a_chase_between_its_cancel_and_its_reorder(
 ) -> None:
     order = buy()
     Canceller(broker, clock.now).cancel(order, by=RequestedBy.CHASE)
-    TradeOrder.objects.filter(pk=order.pk).update(status=Status.CANCELLED, looked_at=clock.now())
-    assert chase.due(clock.now() + timedelta(minutes=1)) == [order.pk]
+    TradeOrder.objects.filter(pk=order.pk).update(status=Status.CANCELLED, confirmed_at=clock.now())
+    assert chase.due_orders(clock.now() + timedelta(minutes=1)) == [order.pk]
     service.cancel_all()
-    assert chase.due(clock.now() + timedelta(minutes=1)) == []
+    assert chase.due_orders(clock.now() + timedelta(minutes=1)) == []
     assert order.events.filter(kind="CHASE_ENDED").count() == 1
 
 

@@ -18,7 +18,7 @@ from tests.portfolio.test_ledger import BALANCE, HYNIX, SAMSUNG
 
 pytestmark = pytest.mark.django_db
 DOWN = StreamStatus(state=SocketState.LOST)
-UP = StreamStatus(state=SocketState.CONNECTED, hears_fills=True, held=("H0STCNT0:005930", "H0STCNT0:000660"))
+UP = StreamStatus(state=SocketState.CONNECTED, has_own_fills=True, held=("H0STCNT0:005930", "H0STCNT0:000660"))
 
 
 @pytest.fixture(autouse=True)

@@ -146,14 +146,14 @@ def test_a_stop_goes_on_though_the_list_was_read_before_the_reply(
     stop = stops.arm(SAMSUNG, StopKind.TAKE_PROFIT, StopUnit.PRICE, Decimal(75_000), by="kim", at=clock.now())
     simulator.set_price(SAMSUNG, 75_100, freeze=True)
     assert stops.trigger(stop.pk, 75_100, clock.now(), seen="feed")
-    stops.run_step(stop.pk, broker, clock.now)
+    stops.run_sale_step(stop.pk, broker, clock.now)
     order = TradeOrder.objects.get()
     assert order.is_open
     after(31)
-    stops.run_step(stop.pk, read_before_the_reply, clock.now)
+    stops.run_sale_step(stop.pk, read_before_the_reply, clock.now)
     for _ in range(10):
         turn()
-        stops.run_step(stop.pk, broker, clock.now)
+        stops.run_sale_step(stop.pk, broker, clock.now)
     assert StopRule.objects.get().state == StopRule.State.ORDERED
     assert TradeOrder.objects.count() > 1
     assert standing(simulator) == 10

@@ -61,14 +61,14 @@ def test_a_buy_at_the_best_quote_is_held_against_the_book(buy: Buy, broker: Brok
     (line,) = execution_quality.report(clock.now(), days=1).lines
     assert line.quality is not None
     assert not line.quality.is_estimated
-    assert line.quality.market_price == order.arrival_market == Decimal(70_000)
+    assert line.quality.market_price == order.arrival_sweep_price == Decimal(70_000)
     assert line.quality.against_market.won == 0
 
 
 def test_a_chase_is_one_family_held_against_its_first_moment(buy: Buy, broker: Broker, clock_at: Clock) -> None:
     root = buy(plan=Plan(wait_seconds=10, max_retries=0, step_ticks=1, market_after=True))
     clock_at(clock.now() + timedelta(seconds=11))
-    chase.advance(root.pk, broker, clock.now)
+    chase.run_due_steps(root.pk, broker, clock.now)
     reconcile(broker, clock.now)
     (line,) = execution_quality.report(clock.now(), days=1).lines
     assert (line.retries, line.family.asked_qty, line.family.filled_qty) == (1, 10, 10)

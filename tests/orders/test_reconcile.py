@@ -22,7 +22,7 @@ from orders import fills, journal, order_list, periodic_sync, pretrade_context, 
 from orders.models import RawNotice, Reconciliation, TradeExecution, TradeOrder
 from orders.service import OrderDenied, OrderIntent, OrderService
 from portfolio.fetcher import KISFetcher
-from rehearsal.ledger_check import judge
+from rehearsal.ledger_check import compare_with_ledger
 from simulator.api.server import Simulator
 from tests.orders.test_fills import hear, notice
 
@@ -46,7 +46,7 @@ def look(broker: Broker, clock_at: ClockAt) -> Callable[[], reconcile.ReconcileR
 
 def equal(broker: Broker, simulator: Simulator) -> str:
     KISFetcher(broker, clock.now).sync_portfolio()
-    return str(judge(simulator.ledger(ACCOUNT)))
+    return str(compare_with_ledger(simulator.ledger(ACCOUNT)))
 
 
 def test_a_fill_that_no_notice_told_is_found(buy: Buy, look, broker: Broker, simulator: Simulator) -> None:
@@ -118,7 +118,7 @@ def test_a_line_that_does_not_add_up_after_a_cancel_is_no_answer(
     torn = replace(line, filled_qty=3, filled_amount=3 * order.price, cancelled_qty=5)
     reconcile.settle(order.pk, torn, asked_at=clock.now(), now=clock.now(), related=[cancel])
     order.refresh_from_db()
-    assert (order.state, order.looked_at, order.filled_qty) == (Status.PENDING, None, 0), "two shares are to come"
+    assert (order.state, order.confirmed_at, order.filled_qty) == (Status.PENDING, None, 0), "two shares are to come"
     late = clock.now() + reconcile.LIST_LAG
     reconcile.settle(order.pk, torn, asked_at=late, now=late, related=[cancel])
     order.refresh_from_db()
@@ -181,7 +181,7 @@ def test_what_a_cancel_of_a_part_by_hand_leaves_goes_on_until_it_is_filled(
     hear(notice("0000000002", qty=4, original=order.order_no, flags="012", change="2"))
     look()
     order.refresh_from_db()
-    assert (order.state, order.look_wanted) == (Status.PENDING, False)
+    assert (order.state, order.needs_reconciliation) == (Status.PENDING, False)
     simulator.set_price(SAMSUNG, 69_000, freeze=True)
     look()
     order.refresh_from_db()
@@ -327,7 +327,7 @@ def test_a_whole_look_is_fresh_for_a_while_and_a_failed_one_is_not(
     assert not reconcile.is_fresh(clock.now())
     look()
     assert reconcile.is_fresh(clock.now())
-    reconcile.begin_anew(clock.now())
+    reconcile.invalidate(clock.now())
     assert not reconcile.is_fresh(clock.now()), "what was seen before the workers started does not count"
     look()
     assert not reconcile.is_fresh(clock.now() + 2 * pretrade_context.FRESH)
@@ -460,7 +460,7 @@ def test_a_list_that_tells_nothing_new_costs_eleven_statements(buy: Buy, look) -
         look()
     assert len(queries) <= 11, [each["sql"] for each in queries]
     order.refresh_from_db()
-    assert (order.state, order.absent_looks) == (Status.PENDING, 0)
+    assert (order.state, order.not_found_count) == (Status.PENDING, 0)
 
 
 def test_an_order_that_another_worker_numbers_during_a_look_is_not_missing(buy: Buy, broker: Broker, after) -> None:
@@ -471,11 +471,11 @@ def test_an_order_that_another_worker_numbers_during_a_look_is_not_missing(buy: 
     answer = order_list.arrange(records, [], since=since, asked_at=now, now=now)
     reconcile._note_missing(answer, set())
     order.refresh_from_db()
-    assert (order.missing_since, order.absent_looks) == (None, 0)
+    assert (order.missing_since, order.not_found_count) == (None, 0)
     nothing = order_list.arrange([], [], since=since, asked_at=now, now=now)
     reconcile._note_missing(nothing, set())
     order.refresh_from_db()
-    assert (order.missing_since, order.absent_looks) == (now, 1)
+    assert (order.missing_since, order.not_found_count) == (now, 1)
 
 
 def test_an_old_list_hides_no_start_and_no_failure_after_it(buy: Buy, broker: Broker) -> None:
@@ -506,10 +506,10 @@ def test_nothing_is_absent_from_a_list_with_a_line_that_nobody_can_read(
     broker.place(OrderRequest("000660", Side.BUY, Market.KRX, OrderKind.MARKET, 1, 0))
     order = lost(broker, arrives=False)
     misprint(odno="0000099999", ord_dvsn_cd="51")
-    for _ in range(unknown.ABSENT_LOOKS + 3):
+    for _ in range(unknown.ABSENT_LISTS + 3):
         look()
     order.refresh_from_db()
-    assert (order.state, order.absent_looks) == (Status.UNKNOWN, 0)
+    assert (order.state, order.not_found_count) == (Status.UNKNOWN, 0)
 
 
 @pytest.mark.parametrize("hidden", ["0000000001", "?"])
@@ -537,7 +537,7 @@ def test_whoever_reconciles_is_told_what_could_not_be_read(
     misprint(odno="0000099999", ord_dvsn_cd="51")
     call_command("reconcile")
     assert "0000099999" in capsys.readouterr().out
-    told = actions.look(by=admin_user)
+    told = actions.reconcile_now(by=admin_user)
     assert told.is_done
     assert "0000099999" in told.text
 
@@ -560,12 +560,12 @@ def test_a_notice_that_was_kept_but_not_applied_is_applied_by_the_next_look(
 ) -> None:
     order = buy(strategy="buy_urgent")
     stranded = strand(order, monkeypatch)
-    assert periodic_sync.is_look_wanted(clock.now())
+    assert periodic_sync.is_reconciliation_due(clock.now())
     look()
     stranded.refresh_from_db()
     assert (stranded.state, stranded.order) == (RawNotice.State.APPLIED, order)
     assert order.executions.get().source == TradeExecution.Source.NOTICE
-    assert not periodic_sync.is_look_wanted(clock.now())
+    assert not periodic_sync.is_reconciliation_due(clock.now())
     assert equal(broker, simulator).startswith("LEDGER EQUAL")
 
 
@@ -579,7 +579,7 @@ def test_a_notice_that_was_tried_twice_counts_once_and_leaves_nothing_to_look_fo
     stranded.refresh_from_db()
     assert stranded.state == RawNotice.State.DUPLICATE
     assert order.executions.count() == 1
-    assert not periodic_sync.is_look_wanted(clock.now())
+    assert not periodic_sync.is_reconciliation_due(clock.now())
     assert equal(broker, simulator).startswith("LEDGER EQUAL")
 
 
@@ -593,7 +593,7 @@ def test_a_notice_that_can_never_be_applied_is_left_to_the_list(
     stranded.refresh_from_db()
     order.refresh_from_db()
     assert (stranded.state, order.state) == (RawNotice.State.DUPLICATE, Status.FILLED)
-    assert not periodic_sync.is_look_wanted(clock.now())
+    assert not periodic_sync.is_reconciliation_due(clock.now())
 
 
 def test_a_notice_of_an_order_that_is_in_no_list_is_not_asked_after_for_ever(
@@ -601,9 +601,9 @@ def test_a_notice_of_an_order_that_is_in_no_list_is_not_asked_after_for_ever(
 ) -> None:
     hear(notice("0000099999"))
     look()
-    assert periodic_sync.is_look_wanted(clock.now())
+    assert periodic_sync.is_reconciliation_due(clock.now())
     clock_at("2026-11-23 10:30:00")
-    assert not periodic_sync.is_look_wanted(clock.now())
+    assert not periodic_sync.is_reconciliation_due(clock.now())
 
 
 def test_an_order_to_be_confirmed_after_its_day_is_still_asked_for(buy: Buy, look, clock_at: ClockAt) -> None:
@@ -611,9 +611,9 @@ def test_an_order_to_be_confirmed_after_its_day_is_still_asked_for(buy: Buy, loo
     look()
     hear(notice(order.order_no, price=order.price))  # comes late: the list has told of it
     clock_at("2026-11-24 08:10:00")
-    assert periodic_sync.is_look_wanted(clock.now())
+    assert periodic_sync.is_reconciliation_due(clock.now())
     look()
-    assert not periodic_sync.is_look_wanted(clock.now())
+    assert not periodic_sync.is_reconciliation_due(clock.now())
 
 
 # --- what is ours, and what a list can tell of --------------------------------------------------------
@@ -659,7 +659,7 @@ def test_a_cancelled_order_that_nobody_asked_about_gets_its_cause(
     service.cancel(order)
     order.refresh_from_db()
     journal.apply_event(order, Event.CANCELLED, at=clock.now())
-    TradeOrder.objects.filter(pk=order.pk).update(look_wanted=False, lookup_at=None)
+    TradeOrder.objects.filter(pk=order.pk).update(needs_reconciliation=False, lookup_at=None)
     look()
     order.refresh_from_db()
     assert order.end_cause == EndCause.OWN_CANCEL
@@ -674,7 +674,7 @@ def test_a_list_from_before_a_cancel_answers_no_wish_of_after_it(
     service.cancel(order)
     reconcile.settle(order.pk, line, asked_at=asked_at, now=clock.now())
     order.refresh_from_db()
-    assert order.look_wanted
+    assert order.needs_reconciliation
 
 
 def test_a_list_from_before_a_fill_does_not_call_it_a_duplicate(buy: Buy, broker: Broker) -> None:
@@ -687,7 +687,7 @@ def test_a_list_from_before_a_fill_does_not_call_it_a_duplicate(buy: Buy, broker
     reconcile.settle(order.pk, old, asked_at=asked_at, now=clock.now())
     twin.refresh_from_db()
     order.refresh_from_db()
-    assert (twin.state, order.look_wanted) == (RawNotice.State.DOUBTFUL, True)
+    assert (twin.state, order.needs_reconciliation) == (RawNotice.State.DOUBTFUL, True)
 
 
 @pytest.fixture
@@ -703,7 +703,7 @@ def missing(buy: Buy, look, simulator: Simulator) -> TradeOrder:
 
 
 def test_an_open_order_that_lists_lack_is_reported_once(missing: TradeOrder) -> None:
-    assert (missing.state, missing.absent_looks) == (Status.PENDING, 5)
+    assert (missing.state, missing.not_found_count) == (Status.PENDING, 5)
     assert missing.events.filter(kind="NOT_LISTED").count() == 1
     assert missing in unknown.undecided()
 

@@ -36,7 +36,7 @@ def test_every_kind_of_column_reads_back_as_it_was_given(order: TradeOrder) -> N
     assert order.pk
     read = TradeOrder.objects.get(pk=order.pk)
     assert model_to_dict(read) == model_to_dict(order)
-    assert (read.created_at, read.candidates, read.order_no, read.arrival_market) == (
+    assert (read.created_at, read.candidates, read.order_no, read.arrival_sweep_price) == (
         order.created_at,
         [{}],
         None,
@@ -79,7 +79,7 @@ def test_a_change_is_the_one_that_the_orm_makes(order: TradeOrder) -> None:
         "filled_qty": 1,
         "candidates": [{"order_no": "1"}],
         "chase_at": now,
-        "arrival_market": Decimal("70000.5000"),
+        "arrival_sweep_price": Decimal("70000.5000"),
         "order_no": None,
     }
     assert sql.update(TradeOrder, order.pk, changes)
@@ -90,9 +90,9 @@ def test_a_change_is_the_one_that_the_orm_makes(order: TradeOrder) -> None:
 
 
 def test_a_row_that_is_not_as_it_was_seen_stays(order: TradeOrder) -> None:
-    assert not sql.update(TradeOrder, order.pk, {"qty": 9}, seen={"status": Status.FILLED})
+    assert not sql.update(TradeOrder, order.pk, {"qty": 9}, expected={"status": Status.FILLED})
     assert not sql.update(TradeOrder, order.pk + 1, {"qty": 9})
-    assert sql.update(TradeOrder, order.pk, {"qty": 9}, seen={"status": order.status})
+    assert sql.update(TradeOrder, order.pk, {"qty": 9}, expected={"status": order.status})
     order.refresh_from_db()
     assert order.qty == 9
 
@@ -139,9 +139,9 @@ def test_rows_for_which_a_condition_holds_are_found_in_its_order(order: TradeOrd
 
 
 def test_a_changed_row_is_returned_as_it_is_then(order: TradeOrder) -> None:
-    (changed,) = sql.change(TradeOrder, "qty = %(qty)s", "id = %(pk)s AND qty = 3", {"pk": order.pk, "qty": 8})
+    (changed,) = sql.update_where(TradeOrder, "qty = %(qty)s", "id = %(pk)s AND qty = 3", {"pk": order.pk, "qty": 8})
     assert (changed.pk, changed.qty, changed.candidates) == (order.pk, 8, [{}])
-    assert sql.change(TradeOrder, "qty = %(qty)s", "id = %(pk)s AND qty = 3", {"pk": order.pk, "qty": 9}) == []
+    assert sql.update_where(TradeOrder, "qty = %(qty)s", "id = %(pk)s AND qty = 3", {"pk": order.pk, "qty": 9}) == []
     assert order.qty == 3
     sql.refresh(order)
     assert model_to_dict(order) == model_to_dict(changed)
@@ -160,7 +160,7 @@ def test_a_refreshed_row_knows_no_former_relation(order: TradeOrder) -> None:
 
 
 def test_a_statement_tells_its_rows_and_how_many_it_changed(order: TradeOrder) -> None:
-    assert sql.fetch("SELECT qty, price FROM trade_orders WHERE id = %(pk)s", {"pk": order.pk}) == [(3, 70_000)]
+    assert sql.query("SELECT qty, price FROM trade_orders WHERE id = %(pk)s", {"pk": order.pk}) == [(3, 70_000)]
     changing = "UPDATE trade_orders SET qty = 4 WHERE id = %(pk)s AND qty = 3"
     assert (sql.execute(changing, {"pk": order.pk}), sql.execute(changing, {"pk": order.pk})) == (1, 0)
 

@@ -31,7 +31,7 @@ __all__ = ("held",)
 pytestmark = pytest.mark.django_db
 D = Decimal
 DOWN = StreamStatus(state=SocketState.LOST)
-UP = StreamStatus(state=SocketState.CONNECTED, hears_fills=True, held=(f"H0STCNT0:{SAMSUNG}", f"H0NXCNT0:{SAMSUNG}"))
+UP = StreamStatus(state=SocketState.CONNECTED, has_own_fills=True, held=(f"H0STCNT0:{SAMSUNG}", f"H0NXCNT0:{SAMSUNG}"))
 LINE = 65_000
 At = Callable[[datetime | str], datetime]
 
@@ -83,7 +83,7 @@ def watch(polled: Polled, clock_at: At) -> Callable[..., list[int]]:
         fired: list[int] = []
         for _ in range(seconds // 5):
             clock_at(clock.now() + timedelta(seconds=5))
-            fired += stop_polling.watch(polled, status, clock.now)  # type: ignore[arg-type]
+            fired += stop_polling.check_stops(polled, status, clock.now)  # type: ignore[arg-type]
         return fired
 
     return take
@@ -122,7 +122,7 @@ def test_after_an_outage_the_first_poll_counts_from_what_the_feed_told(
     held: Portfolio, polled: Polled, watch: Callable[..., list[int]]
 ) -> None:
     row = arm()
-    told = stops.HeardTrades(70_000, 70_000, clock.now().date(), {"KRX": 1_000})
+    told = stops.FeedTrades(70_000, 70_000, clock.now().date(), {"KRX": 1_000})
     stops.save_last_prices({row.pk: told}, clock.now())
     polled.is_away = True
     assert watch(25) == []
@@ -255,7 +255,7 @@ def test_of_a_stop_armed_before_the_first_trade_of_a_day_each_trade_counts(
 def test_the_command_arms_with_the_running_total_of_now(held: Portfolio, broker: Broker) -> None:
     call_command("stops", SAMSUNG, "--loss", "5%", stdout=StringIO())
     row = StopRule.objects.get()
-    assert row.looks["volumes"]["KRX"] == broker.quote(SAMSUNG, Market.KRX).volume
+    assert row.poll_state["volumes"]["KRX"] == broker.quote(SAMSUNG, Market.KRX).volume
 
 
 class Unsettled(Polled):
@@ -289,7 +289,7 @@ def test_a_trade_that_comes_while_it_holds_fire_is_judged_afterwards(
     def turns() -> None:
         for _ in range(8):
             clock_at(clock.now() + timedelta(seconds=5))
-            fired.extend(stop_polling.watch(polled, DOWN, clock.now))  # type: ignore[arg-type]
+            fired.extend(stop_polling.check_stops(polled, DOWN, clock.now))  # type: ignore[arg-type]
 
     turns()
     polled.trade(price)
@@ -311,9 +311,9 @@ def test_a_feed_that_told_a_trade_while_it_held_fire_is_not_silent(
         if turn == 6:
             polled.trade(70_000)
             stops.save_last_prices(
-                {row.pk: stops.HeardTrades(70_000, 0, clock.now().date(), {"KRX": polled.volume})}, clock.now()
+                {row.pk: stops.FeedTrades(70_000, 0, clock.now().date(), {"KRX": polled.volume})}, clock.now()
             )
-        stop_polling.watch(polled, UP, clock.now)  # type: ignore[arg-type]
+        stop_polling.check_stops(polled, UP, clock.now)  # type: ignore[arg-type]
     assert "SILENT" not in kinds(row)
 
 
@@ -385,7 +385,7 @@ def test_a_stop_that_was_moved_without_a_quote_counts_from_what_its_feed_told(
 ) -> None:
     clock_at("2026-11-24 10:00:00")
     row = arm(value=60_000, quote=stop_polling.quote_before(SAMSUNG, "", polled, clock.now))  # type: ignore[arg-type]
-    told = stops.HeardTrades(66_000, 0, clock.now().date(), {"KRX": 5_000})
+    told = stops.FeedTrades(66_000, 0, clock.now().date(), {"KRX": 5_000})
     stops.save_last_prices({row.pk: told}, clock.now())
     row.refresh_from_db()
     stops.edit(row, StopUnit.PRICE, D(66_000), by="kim", at=clock.now())
@@ -414,7 +414,7 @@ def test_a_clock_that_was_set_back_hides_no_stop(
     row = armed_yesterday(clock_at, "2026-11-24 11:00:00")
     watch(300, UP)
     if is_heard:
-        StopRule.objects.update(heard_at=clock.now())
+        StopRule.objects.update(feed_at=clock.now())
     clock_at("2026-11-24 10:00:00")
     polled.trade(60_000)
     assert watch(5, UP) == [row.pk]
@@ -438,7 +438,7 @@ def test_a_deaf_feed_is_told_after_the_clock_was_set_back(
 ) -> None:
     row = armed_yesterday(clock_at, "2026-11-24 11:00:00")
     watch(60, UP)
-    StopRule.objects.update(heard_at=clock.now())
+    StopRule.objects.update(feed_at=clock.now())
     clock_at("2026-11-24 10:00:00")
     for _ in range(60):
         polled.trade(69_000)
@@ -469,7 +469,7 @@ def test_a_start_with_prices_that_moved_meanwhile_reports_no_silence(
     held: Portfolio, polled: Polled, watch: Callable[..., list[int]], clock_at: At
 ) -> None:
     row = arm()
-    told = stops.HeardTrades(70_000, 70_000, clock.now().date(), {"KRX": 1_000})
+    told = stops.FeedTrades(70_000, 70_000, clock.now().date(), {"KRX": 1_000})
     stops.save_last_prices({row.pk: told}, clock.now())
     clock_at("2026-11-23 11:00:00")
     polled.trade(68_000, 500)

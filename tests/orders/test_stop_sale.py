@@ -16,9 +16,9 @@ from django.utils import translation
 from aegis.broker import Acceptance, Book, Broker, Level, NotSent, OrderRequest, Quote
 from aegis.lifecycle import Status
 from aegis.requests import RequestedBy
-from aegis.risk import TradingState
 from aegis.stops import StopKind, StopUnit
 from aegis.terms import Market, Side
+from aegis.trading_state import TradingState
 from infra import clock
 from orders import cancel_driver, fills, kill_switch, reconcile, risk, stops
 from orders.cancel import Canceller
@@ -81,9 +81,9 @@ def work(broker: Broker, after: Callable[[float], None]) -> Callable[..., None]:
     def work(seconds: float = 60, at: Any = broker, every: float = 1.0, *, lists: bool = True) -> None:
         until = clock.now() + timedelta(seconds=seconds)
         while clock.now() < until:
-            for pk in stops.due(clock.now()):
-                stops.run_step(pk, at, clock.now)
-            for pk in cancel_driver.due(clock.now()):
+            for pk in stops.due_stops(clock.now()):
+                stops.run_sale_step(pk, at, clock.now)
+            for pk in cancel_driver.due_cancels(clock.now()):
                 cancel_driver.drive(pk, at, clock.now)
             after(every)
             if lists:
@@ -219,7 +219,7 @@ def test_an_ask_at_the_lower_limit_counts_at_its_second_reading(arm: Any, fall: 
         return Book(code, market, asks=(Level(lower, 100),), bids=())
 
     locked = mock.MagicMock(wraps=broker, book=book)
-    stops.run_step(row.pk, locked, clock.now)
+    stops.run_sale_step(row.pk, locked, clock.now)
     assert not sales(), "one reading sets no price"
     work(3, locked)
     assert sales()[0].price == lower
@@ -702,7 +702,7 @@ def test_a_halt_during_its_step_lets_no_cancel_of_its_order_leave(
         return getattr(broker, call)(*words)
 
     after(15)
-    stops.run_step(row.pk, mock.MagicMock(wraps=broker, **{call: halting}), clock.now)
+    stops.run_sale_step(row.pk, mock.MagicMock(wraps=broker, **{call: halting}), clock.now)
     assert halted
     work(30)
     assert fresh(sale).is_open
@@ -728,7 +728,7 @@ def test_what_stands_against_a_sale_is_not_cancelled_once_nothing_is_to_be_sold(
             halt() if how == "halted" else stops.disarm(row, why="kim", at=clock.now())
         return broker.cancel(placed)
 
-    stops.run_step(row.pk, mock.MagicMock(wraps=broker, cancel=cancel), clock.now)
+    stops.run_sale_step(row.pk, mock.MagicMock(wraps=broker, cancel=cancel), clock.now)
     assert done
     work(30)
     assert fresh(own).is_open
@@ -765,8 +765,8 @@ def test_a_halt_holds_back_no_cancel_that_others_requested_before_the_stop(
         halt()
         return broker.cancel(placed)
 
-    stops.run_step(row.pk, mock.MagicMock(wraps=broker, cancel=cancel), clock.now)
-    assert (fresh(own).cancel_wanted_by, fresh(own).is_open) == (by, True)
+    stops.run_sale_step(row.pk, mock.MagicMock(wraps=broker, cancel=cancel), clock.now)
+    assert (fresh(own).cancel_requested_by, fresh(own).is_open) == (by, True)
     work(60)
     assert fresh(own).state is Status.CANCELLED
     assert not [each for each in sales() if each.request_id.startswith("stop:")]
@@ -787,7 +787,7 @@ def test_after_an_outage_of_the_broker_it_sells_within_seconds_and_nobody_need_a
 
     work(25, Down(), lists=False)
     assert not sales()
-    kill_switch.watch(clock.now())
+    kill_switch.check_trips(clock.now())
     work(5, lists=False)
     assert len(sales()) == 1
     reconcile.reconcile(broker, clock.now)
@@ -857,7 +857,7 @@ def test_a_stop_attached_to_an_order_is_armed_by_each_fill_for_the_shares_filled
     hear(notice(order.order_no, qty=6, price=69_000))
     row = StopRule.objects.get()
     assert (fresh(order).filled_qty, row.quantity, row.state, row.entry_id) == (10, 10, State.ARMED, order.pk)
-    assert stops.limit(row) == int(Portfolio.objects.get().avg_price * D("0.95"))
+    assert stops.current_limit(row) == int(Portfolio.objects.get().avg_price * D("0.95"))
 
 
 @pytest.mark.parametrize("sold_first", [True, False])
@@ -884,7 +884,7 @@ def test_what_an_entry_buys_after_its_stop_triggered_is_guarded_too(
     first = StopRule.objects.get(kind=StopKind.STOP_LOSS)
     fall(60_000, first)
     if sold_first:
-        stops.run_step(first.pk, broker, clock.now)
+        stops.run_sale_step(first.pk, broker, clock.now)
     hear(notice(order.order_no, qty=6, price=69_000))
     assert sorted(StopRule.objects.filter(kind=StopKind.STOP_LOSS).values_list("quantity", flat=True)) == [4, 6]
     work(20)
@@ -1050,7 +1050,7 @@ def test_a_triggered_stop_sells_after_the_clock_was_set_back(
     if has_died:
         StopRule.objects.filter(pk=row.pk).update(claimed_until=clock.now() + stops.CLAIM)
     clock_at(clock.now() - timedelta(minutes=20))
-    assert stops.overdue(clock.now()) == [row.pk]
+    assert stops.overdue_stops(clock.now()) == [row.pk]
     assert stops.seconds_to_next_step(row.pk, clock.now()) == 0.0
     work(20)
     assert state(row) == (State.DONE, 0)
@@ -1073,7 +1073,7 @@ def test_a_step_later_than_any_can_be_planned_is_due(
     fall(LINE, row)
     StopRule.objects.filter(pk=row.pk).update(try_at=f"2026-11-23T{try_at}+09:00")
     at = clock_at(f"2026-11-23 {now}")
-    assert (stops.due(at) == stops.overdue(at) == [row.pk]) is is_due
+    assert (stops.due_stops(at) == stops.overdue_stops(at) == [row.pk]) is is_due
     assert (stops.seconds_to_next_step(row.pk, at) == 0.0) is is_due
 
 
@@ -1081,8 +1081,8 @@ def test_a_claim_by_a_clock_that_is_a_little_ahead_stands(arm: Any, fall: Any, b
     row = arm()
     fall(LINE, row)
     StopRule.objects.filter(pk=row.pk).update(claimed_until=clock.now() + stops.CLAIM + timedelta(seconds=2))
-    assert stops.due(clock.now()) == []
-    assert stops.run_step(row.pk, broker, clock.now) is None
+    assert stops.due_stops(clock.now()) == []
+    assert stops.run_sale_step(row.pk, broker, clock.now) is None
 
 
 def test_a_lost_reply_to_its_cancel_holds_up_no_sale_while_the_list_is_down(
@@ -1168,10 +1168,10 @@ def test_two_stops_of_one_entry_that_trigger_a_moment_apart_sell_once(
         if not done:
             done.append(True)
             assert stops.trigger(first.pk, 60_000, clock.now(), seen="feed")
-            stops.run_step(first.pk, broker, clock.now)
+            stops.run_sale_step(first.pk, broker, clock.now)
         return getattr(broker, call)(*words)
 
-    stops.run_step(second.pk, mock.MagicMock(wraps=broker, **{call: racing}), clock.now)
+    stops.run_sale_step(second.pk, mock.MagicMock(wraps=broker, **{call: racing}), clock.now)
     assert done
     work(60)
     assert sold_at_the_exchange(simulator) == 4
@@ -1205,7 +1205,7 @@ def test_an_order_of_an_earlier_step_that_is_cancelled_externally_holds_the_stop
     row = arm()
     fall(LINE, row)
     simulator.fault("answer_lost", path=ORDER, count=1)
-    stops.run_step(row.pk, Falling(broker, simulator, 4, 1), clock.now)
+    stops.run_sale_step(row.pk, Falling(broker, simulator, 4, 1), clock.now)
     work(6, lists=False)
     simulator.command("POST", "/simulator/orders", {"account": ACCOUNT, "cancel": 1})
     work(60)
@@ -1219,7 +1219,7 @@ def test_an_external_cancel_that_becomes_known_during_a_step_holds_the_stop(
     row = arm()
     fall(LINE, row)
     simulator.fault("answer_lost", path=ORDER, count=1)
-    stops.run_step(row.pk, Falling(broker, simulator, 4, 1), clock.now)
+    stops.run_sale_step(row.pk, Falling(broker, simulator, 4, 1), clock.now)
     after(6)
     simulator.command("POST", "/simulator/orders", {"account": ACCOUNT, "cancel": 1})
     done: list[bool] = []
@@ -1233,7 +1233,7 @@ def test_an_external_cancel_that_becomes_known_during_a_step_holds_the_stop(
         return getattr(broker, call)(*words)
 
     for _ in range(10):
-        stops.run_step(row.pk, mock.MagicMock(wraps=broker, **{call: waiting}), clock.now)
+        stops.run_sale_step(row.pk, mock.MagicMock(wraps=broker, **{call: waiting}), clock.now)
         if done:
             break
         after(1)
@@ -1317,9 +1317,9 @@ def test_a_call_that_waits_long_for_its_turn_is_not_taken_over(
 
     def waiting(*words: Any) -> int:
         time.sleep(1.5)
-        assert stops.due(clock.now()) == [], "the claim is renewed"
+        assert stops.due_stops(clock.now()) == [], "the claim is with_rule"
         return broker.sellable_qty(*words)
 
-    stops.run_step(row.pk, mock.MagicMock(wraps=broker, sellable_qty=waiting), clock.now)
+    stops.run_sale_step(row.pk, mock.MagicMock(wraps=broker, sellable_qty=waiting), clock.now)
     assert state(row)[0] == State.ORDERED
     assert StopRule.objects.get(pk=row.pk).claimed_until is None

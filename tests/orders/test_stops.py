@@ -35,7 +35,7 @@ from .conftest import SAMSUNG
 pytestmark = pytest.mark.django_db
 D = Decimal
 State = StopRule.State
-UP = StreamStatus(state=SocketState.CONNECTED, hears_fills=True, held=("H0STCNT0:005930",))
+UP = StreamStatus(state=SocketState.CONNECTED, has_own_fills=True, held=("H0STCNT0:005930",))
 DOWN = StreamStatus(state=SocketState.LOST)
 
 
@@ -57,7 +57,7 @@ def kinds(row: StopRule) -> list[str]:
 
 
 def advance(row: StopRule, broker: Broker) -> StopRule:
-    stops.run_step(row.pk, broker, clock.now)
+    stops.run_sale_step(row.pk, broker, clock.now)
     row.refresh_from_db()
     return row
 
@@ -76,7 +76,7 @@ def sales() -> list[TradeOrder]:
 def test_an_armed_stop_knows_its_limit_and_who_armed_it(held: Portfolio) -> None:
     row = loss("5", unit=StopUnit.PERCENT)
     assert (row.state, row.armed_by, row.stock_name) == (State.ARMED, "kim", held.stock_name)
-    assert stops.limit(row) == int(held.avg_price * D("0.95"))
+    assert stops.current_limit(row) == int(held.avg_price * D("0.95"))
     assert kinds(row) == ["ARMED"]
 
 
@@ -162,7 +162,7 @@ def test_the_true_range_is_taken_from_daily_prices(held: Portfolio) -> None:
         )
     row = loss("2", unit=StopUnit.ATR)
     assert row.atr == 2_000
-    assert stops.limit(row) == int(held.avg_price - 4_000)
+    assert stops.current_limit(row) == int(held.avg_price - 4_000)
 
 
 def test_an_armed_stop_is_edited_and_disarmed_a_triggered_one_only_disarmed(held: Portfolio) -> None:
@@ -204,7 +204,7 @@ def test_moving_a_stop_to_where_it_triggers_at_once_needs_the_same_confirmation(
 
 def test_a_value_without_sense_is_not_to_be_confirmed(held: Portfolio) -> None:
     with pytest.raises(ValidationError):
-        stops.draft(
+        stops.draft_stop(
             SAMSUNG, StopKind.STOP_LOSS, StopUnit.PERCENT, D(100), by="kim", at=clock.now(), may_trigger_now=True
         )
 
@@ -293,7 +293,7 @@ def test_a_stop_triggers_once_and_sells_all_there_is(held: Portfolio, broker: Br
     assert (row.state, row.trigger_price) == (State.ORDERED, 64_900)
     assert [(each.qty, each.strategy, each.request_id) for each in sales()] == [(10, "sell_stop", f"stop:{row.pk}:1")]
     reconcile.reconcile(broker, clock.now)
-    stops.run_step(row.pk, broker, later(5))
+    stops.run_sale_step(row.pk, broker, later(5))
     row.refresh_from_db()
     assert row.state == State.DONE
     assert kinds(row) == ["ARMED", "TRIGGERED", "ORDERED", "DONE"]
@@ -313,9 +313,9 @@ def test_only_one_worker_is_at_it_and_a_claim_runs_out(held: Portfolio, broker: 
     row = loss()
     stops.trigger(row.pk, 64_900, clock.now(), seen="feed")
     StopRule.objects.filter(pk=row.pk).update(claimed_until=clock.now() + stops.CLAIM)
-    assert stops.run_step(row.pk, broker, clock.now) is None
-    assert stops.due(clock.now()) == []
-    assert stops.due(later(6)()) == [row.pk]
+    assert stops.run_sale_step(row.pk, broker, clock.now) is None
+    assert stops.due_stops(clock.now()) == []
+    assert stops.due_stops(later(6)()) == [row.pk]
 
 
 def test_a_take_profit_sells_above_the_price(held: Portfolio, broker: Broker) -> None:
@@ -383,8 +383,8 @@ def test_halted_it_waits_says_so_once_and_goes_when_resumed(held: Portfolio, bro
     advance(row, broker)
     assert (row.state, kinds(row)) == (State.TRIGGERED, ["ARMED", "TRIGGERED", "WAITS"])
     assert row.note
-    assert stops.due(clock.now()) == []
-    assert stops.due(later(6)()) == [row.pk]
+    assert stops.due_stops(clock.now()) == []
+    assert stops.due_stops(later(6)()) == [row.pk]
     kill_switch.resume(by="kim", reason="", at=clock.now())
     advance(row, broker)
     assert row.state == State.ORDERED
@@ -460,7 +460,7 @@ def test_one_balance_that_lacks_the_shares_takes_no_stop_away(vanished: StopRule
 
 
 def test_shares_that_stay_away_need_no_stop(vanished: StopRule) -> None:
-    stops.sync_with_holdings(clock.now() + stops.VANISHED)
+    stops.sync_with_holdings(clock.now() + stops.GONE_AFTER)
     vanished.refresh_from_db()
     assert vanished.state == State.DISARMED
 
@@ -494,7 +494,7 @@ def test_a_split_moves_amounts_in_won_once(held: Portfolio) -> None:
 
 
 def heard(row: StopRule, price: int) -> None:
-    told = stops.HeardTrades(price, price, clock.now().date(), {})
+    told = stops.FeedTrades(price, price, clock.now().date(), {})
     stops.save_last_prices({row.pk: told}, clock.now())
 
 
@@ -507,7 +507,7 @@ def test_while_the_feed_tells_nobody_asks(held: Portfolio, broker: Broker, simul
     row = loss()
     heard(row, 70_000)
     simulator.set_price(SAMSUNG, 60_000, freeze=True)
-    assert stop_polling.watch(broker, UP, clock.now) == []
+    assert stop_polling.check_stops(broker, UP, clock.now) == []
 
 
 @pytest.mark.parametrize("status", [DOWN, replace(UP, held=())])
@@ -515,10 +515,10 @@ def test_without_a_feed_the_broker_is_asked_and_the_stop_fires(
     held: Portfolio, broker: Broker, simulator: Simulator, status: StreamStatus
 ) -> None:
     row = loss()
-    assert stop_polling.watch(broker, status, clock.now) == []
-    assert stop_polling.watch(broker, status, later(stop_polling.GRACE_SECONDS)) == []
+    assert stop_polling.check_stops(broker, status, clock.now) == []
+    assert stop_polling.check_stops(broker, status, later(stop_polling.GRACE_SECONDS)) == []
     simulator.set_price(SAMSUNG, 64_000, freeze=True)
-    assert stop_polling.watch(broker, status, later(stop_polling.GRACE_SECONDS + 5)) == [row.pk]
+    assert stop_polling.check_stops(broker, status, later(stop_polling.GRACE_SECONDS + 5)) == [row.pk]
     row.refresh_from_db()
     assert (row.state, row.trigger_price) == (State.TRIGGERED, 64_000)
     assert kinds(row) == ["ARMED", "SILENT", "TRIGGERED"]
@@ -529,7 +529,7 @@ def test_a_quiet_stock_is_no_deaf_feed(held: Portfolio, broker: Broker) -> None:
     heard(row, Portfolio.objects.get().current_price)
     price = broker.quote(SAMSUNG, sales()[0].market if sales() else "KRX").price
     heard(row, price)
-    assert stop_polling.watch(broker, UP, later(20)) == []
+    assert stop_polling.check_stops(broker, UP, later(20)) == []
     assert kinds(row) == ["ARMED"]
 
 
@@ -538,23 +538,23 @@ def test_a_price_the_feed_did_not_tell_is_told_and_its_return_too(
 ) -> None:
     row = loss()
     heard(row, 70_000)
-    stop_polling.watch(broker, UP, later(20))
+    stop_polling.check_stops(broker, UP, later(20))
     simulator.set_price(SAMSUNG, 68_000, freeze=True)
     for seconds in (25, 30):
         assert kinds(row) == ["ARMED"], "it may still be on its way"
-        stop_polling.watch(broker, UP, later(seconds))
+        stop_polling.check_stops(broker, UP, later(seconds))
     row.refresh_from_db()
     assert row.is_silent
     clock_at(clock.now() + timedelta(seconds=31))
     heard(row, 68_000)
-    stop_polling.watch(broker, UP, clock.now)
+    stop_polling.check_stops(broker, UP, clock.now)
     assert kinds(row) == ["ARMED", "SILENT", "HEARD"]
 
 
 def test_out_of_hours_nobody_asks(held: Portfolio, broker: Broker, clock_at: Callable[[str], datetime]) -> None:
     loss()
     clock_at("2026-11-28 10:00:00")
-    assert stop_polling.watch(broker, DOWN, clock.now) == []
+    assert stop_polling.check_stops(broker, DOWN, clock.now) == []
 
 
 def test_a_stock_of_krx_alone_is_watched_in_krx_s_evening(
@@ -567,11 +567,11 @@ def test_a_stock_of_krx_alone_is_watched_in_krx_s_evening(
     price = Portfolio.objects.get(stock_code=code).current_price
     row = stops.arm(code, StopKind.STOP_LOSS, StopUnit.PERCENT, D(5), by="kim", at=clock.now())
     clock_at("2026-11-23 15:45:00")
-    assert (stop_polling.watch(broker, DOWN, clock.now), kinds(row)) == ([], ["ARMED"]), "it trades nowhere then"
+    assert (stop_polling.check_stops(broker, DOWN, clock.now), kinds(row)) == ([], ["ARMED"]), "it trades nowhere then"
     clock_at("2026-11-23 16:30:00")
-    stop_polling.watch(broker, DOWN, clock.now)
+    stop_polling.check_stops(broker, DOWN, clock.now)
     simulator.set_price(code, price * 9 // 1_000 * 100, freeze=True)
-    assert stop_polling.watch(broker, DOWN, clock.now) == [row.pk]
+    assert stop_polling.check_stops(broker, DOWN, clock.now) == [row.pk]
 
 
 def test_a_price_beyond_the_day_s_limits_fires_nothing_and_is_told_once(held: Portfolio, broker: Broker) -> None:
@@ -611,7 +611,7 @@ def test_a_stop_waits_for_a_sale_on_its_way_and_sells_all(
             fired.append(stops.trigger(row.pk, 64_000, clock.now(), seen="feed"))
             simulator.set_price(SAMSUNG, 64_000, freeze=True)
             for _ in range(3):
-                stops.run_step(row.pk, broker, clock.now)
+                stops.run_sale_step(row.pk, broker, clock.now)
         return acceptance
 
     OrderService(mock.MagicMock(wraps=broker, place=slowly), clock.now).place(
@@ -620,8 +620,8 @@ def test_a_stop_waits_for_a_sale_on_its_way_and_sells_all(
     for _ in range(6):
         clock_at(clock.now() + timedelta(seconds=10))
         reconcile.reconcile(broker, clock.now)
-        for pk in stops.due(clock.now()):
-            stops.run_step(pk, broker, clock.now)
+        for pk in stops.due_stops(clock.now()):
+            stops.run_sale_step(pk, broker, clock.now)
     row.refresh_from_db()
     assert row.state == State.DONE
     assert not Portfolio.objects.filter(stock_code=SAMSUNG, quantity__gt=0).exists()
@@ -652,6 +652,6 @@ def test_one_stop_that_cannot_be_watched_leaves_the_others(
         return look(rule, *words)
 
     monkeypatch.setattr(stop_polling, "_look", fails)
-    stop_polling.watch(broker, DOWN, clock.now)
+    stop_polling.check_stops(broker, DOWN, clock.now)
     simulator.set_price(SAMSUNG, 64_000, freeze=True)
-    assert stop_polling.watch(broker, DOWN, clock.now) == [row.pk]
+    assert stop_polling.check_stops(broker, DOWN, clock.now) == [row.pk]

@@ -14,8 +14,8 @@ from django.utils import translation
 from aegis.broker import Broker, NotSent, Quote
 from aegis.lifecycle import Status
 from aegis.requests import RequestedBy
-from aegis.risk import TradingState
 from aegis.terms import Market, Side
+from aegis.trading_state import TradingState
 from infra import clock
 from market.models import DailyPrice
 from orders import cancel_driver, daily_loss, kill_switch, reconcile, requests, risk, tasks
@@ -132,14 +132,14 @@ def test_reducing_lets_sales_pass_only(service: OrderService, buy: Buy, simulato
 @pytest.mark.parametrize(("profit", "to"), [(-4_999_999, TradingState.ACTIVE), (-5_000_000, TradingState.REDUCING)])
 def test_the_days_loss_reduces(service: OrderService, profit: int, to: TradingState) -> None:
     snapshot(profit)
-    kill_switch.watch(clock.now())
+    kill_switch.check_trips(clock.now())
     assert stands() is to
 
 
 def test_a_bound_in_won_counts_where_it_is_narrower(service: OrderService, settings) -> None:
     settings.MAX_DAILY_LOSS_WON = 1_000_000
     snapshot(-1_000_000)
-    change = kill_switch.watch(clock.now())
+    change = kill_switch.check_trips(clock.now())
     assert change is not None
     assert (change.by, change.is_trip, change.to_state) == ("AEGIS", True, "REDUCING")
     assert "1,000,000" in change.reason
@@ -148,29 +148,29 @@ def test_a_bound_in_won_counts_where_it_is_narrower(service: OrderService, setti
 def test_yesterdays_loss_trips_nothing_today(service: OrderService, clock_at) -> None:
     snapshot(-9_000_000)
     clock_at("2026-11-24 09:00:01")
-    assert kill_switch.watch(clock.now()) is None
+    assert kill_switch.check_trips(clock.now()) is None
 
 
 def test_a_resumed_loss_trips_again_only_when_it_has_doubled(service: OrderService) -> None:
     snapshot(-5_000_000)
-    assert kill_switch.watch(clock.now()) is not None
+    assert kill_switch.check_trips(clock.now()) is not None
     later()
     kill_switch.resume(by="trader", reason="seen", at=clock.now())
     for profit, trips in ((-5_500_000, False), (-9_999_999, False), (-10_000_000, True)):
         later()
         snapshot(profit)
-        assert (kill_switch.watch(clock.now()) is not None) is trips
-    assert kill_switch.watch(clock.now()) is None, "once is enough"
+        assert (kill_switch.check_trips(clock.now()) is not None) is trips
+    assert kill_switch.check_trips(clock.now()) is None, "once is enough"
 
 
 def test_a_resume_of_yesterday_forgives_nothing_today(service: OrderService, clock_at) -> None:
     snapshot(-6_000_000)
-    kill_switch.watch(clock.now())
+    kill_switch.check_trips(clock.now())
     later()
     kill_switch.resume(by="trader", reason="seen", at=clock.now())
     clock_at("2026-11-24 09:30:00")
     snapshot(-5_000_000)
-    assert kill_switch.watch(clock.now()) is not None
+    assert kill_switch.check_trips(clock.now()) is not None
 
 
 @pytest.mark.parametrize("transfer", [-60_000_000, 10_000_000, 500_000_000])
@@ -179,7 +179,7 @@ def test_a_transfer_neither_hides_nor_makes_a_loss(
     service: OrderService, transfer: int, profit: int, trips: bool
 ) -> None:
     snapshot(profit, transfer=transfer)
-    assert (kill_switch.watch(clock.now()) is not None) is trips
+    assert (kill_switch.check_trips(clock.now()) is not None) is trips
 
 
 def test_an_ex_rights_morning_is_no_loss(service: OrderService) -> None:
@@ -189,7 +189,7 @@ def test_an_ex_rights_morning_is_no_loss(service: OrderService) -> None:
         stock_code=SAMSUNG, date="2026-11-20", open=1, high=200_000_000, low=1, close=100_000_000, volume=1
     )
     assert kill_switch.evidence(clock.now()).loss_won == 0, "no close stands for a base price that is not known yet"
-    assert kill_switch.watch(clock.now()) is None
+    assert kill_switch.check_trips(clock.now()) is None
     with translation.override("en"):
         assert "base price unknown for 1 stocks" in daily_loss.todays(clock.now()).unknown
     BasePrice.objects.create(stock_code=SAMSUNG, date=clock.now().date(), price=70_000_000)
@@ -219,7 +219,7 @@ def test_a_loss_that_cannot_be_known_is_said(service: OrderService) -> None:
     )  # fmt: skip
     with translation.override("en"):
         assert "total" in daily_loss.todays(clock.now()).unknown
-    assert kill_switch.watch(clock.now()) is not None, "measured by today's total then"
+    assert kill_switch.check_trips(clock.now()) is not None, "measured by today's total then"
 
 
 def test_shares_that_cannot_be_read_leave_the_totals(service: OrderService) -> None:
@@ -278,12 +278,12 @@ def test_base_prices_are_asked_for_once_a_day(service: OrderService, broker: Bro
 def test_the_last_trading_days_loss_trips_on_no_day_without_trading(service: OrderService, clock_at, when: str) -> None:
     clock_at("2026-11-27 14:58:53")
     snapshot(-6_000_000)
-    assert kill_switch.watch(clock.now()) is not None
+    assert kill_switch.check_trips(clock.now()) is not None
     later(600)
     kill_switch.resume(by="trader", reason="seen", at=clock.now())
     clock_at(when)
     AccountSnapshot.objects.update(timestamp=clock.now())
-    assert kill_switch.watch(clock.now()) is None
+    assert kill_switch.check_trips(clock.now()) is None
 
 
 # --- tripped by refusals --------------------------------------------------------------------------
@@ -343,7 +343,7 @@ def test_what_never_left_is_no_refusal(service: OrderService, settings, monkeypa
     settings.MAX_REFUSALS = 1
     monkeypatch.setattr(requests, "MAX_QUOTE_AGE", timedelta(seconds=-1))
     refused(service, SAMSUNG, OTHER)
-    kill_switch.watch(clock.now())
+    kill_switch.check_trips(clock.now())
     assert stands() is TradingState.ACTIVE
 
 
@@ -354,7 +354,7 @@ def test_after_a_resume_refusals_count_anew(service: OrderService, simulator: Si
     assert stands() is TradingState.REDUCING
     later()
     kill_switch.resume(by="trader", reason="the words were wrong", at=clock.now())
-    assert kill_switch.watch(clock.now()) is None
+    assert kill_switch.check_trips(clock.now()) is None
     refused(service, SAMSUNG)
     assert stands() is TradingState.ACTIVE
     refused(service, OTHER)
@@ -381,23 +381,23 @@ def listed(broker: Broker, times: int, every: float = 60) -> None:
 def test_failed_lists_count_by_minutes_not_by_rows(service: OrderService, broker: Broker) -> None:
     listed(broker, 1)
     blind(broker, 30, every=0.8)
-    assert kill_switch.watch(clock.now()) is None
+    assert kill_switch.check_trips(clock.now()) is None
     blind(broker, 30, every=5)
-    assert kill_switch.watch(clock.now()) is None, "three minutes"
+    assert kill_switch.check_trips(clock.now()) is None, "three minutes"
     blind(broker, 30, every=5)
     tasks.watch_switch()
     assert stands() is TradingState.REDUCING
     later()
     kill_switch.resume(by="trader", reason="the broker is back", at=clock.now())
-    assert kill_switch.watch(clock.now()) is None
+    assert kill_switch.check_trips(clock.now()) is None
 
 
 def test_five_minutes_without_a_list_reduce(service: OrderService, broker: Broker) -> None:
     listed(broker, 1)
     blind(broker, 4)
-    assert kill_switch.watch(clock.now()) is None
+    assert kill_switch.check_trips(clock.now()) is None
     blind(broker, 1)
-    change = kill_switch.watch(clock.now())
+    change = kill_switch.check_trips(clock.now())
     assert change is not None
     assert (change.to_state, change.causes, change.is_trip) == ("REDUCING", "LIST_MISSING", True)
 
@@ -406,21 +406,21 @@ def test_one_whole_look_breaks_the_row_and_a_start_does_not(service: OrderServic
     blind(broker, 3)
     Reconciliation.objects.create(at=clock.now(), outcome=Reconciliation.Outcome.BEGUN)
     blind(broker, 1)
-    assert kill_switch.evidence(clock.now()).blind_for >= timedelta(minutes=4)
+    assert kill_switch.evidence(clock.now()).list_missing_for >= timedelta(minutes=4)
     later()
     reconcile.reconcile(broker, clock.now)
-    assert kill_switch.evidence(clock.now()).blind_for == timedelta(0)
+    assert kill_switch.evidence(clock.now()).list_missing_for == timedelta(0)
 
 
 def test_a_stop_of_the_system_is_no_missing_list(service: OrderService, broker: Broker) -> None:
     listed(broker, 1)
     later(3600)
-    reconcile.begin_anew(clock.now())
-    assert kill_switch.watch(clock.now()) is None
+    reconcile.invalidate(clock.now())
+    assert kill_switch.check_trips(clock.now()) is None
     blind(broker, 1, every=1)
-    assert kill_switch.watch(clock.now()) is None
+    assert kill_switch.check_trips(clock.now()) is None
     blind(broker, 5)
-    assert kill_switch.watch(clock.now()) is not None
+    assert kill_switch.check_trips(clock.now()) is not None
 
 
 @pytest.mark.parametrize("is_restarted", [False, True])
@@ -429,10 +429,10 @@ def test_readings_that_never_end_are_missing_minutes(service: OrderService, brok
     for _ in range(4):
         later(60)
         if is_restarted:  # again and again: no start looks at the list
-            reconcile.begin_anew(clock.now())
-    assert kill_switch.watch(clock.now()) is None, "four minutes"
+            reconcile.invalidate(clock.now())
+    assert kill_switch.check_trips(clock.now()) is None, "four minutes"
     later(60)
-    change = kill_switch.watch(clock.now())
+    change = kill_switch.check_trips(clock.now())
     assert change is not None
     assert change.causes == "LIST_MISSING"
 
@@ -442,21 +442,21 @@ def test_without_any_reading_of_today_the_minutes_since_the_open_count(
 ) -> None:
     listed(broker, 1)
     clock_at("2026-11-24 08:04:50")
-    assert kill_switch.watch(clock.now()) is None
+    assert kill_switch.check_trips(clock.now()) is None
     later(20)
-    assert kill_switch.watch(clock.now()) is not None
+    assert kill_switch.check_trips(clock.now()) is not None
 
 
 def test_a_trip_clears_itself_by_time_and_not_by_rows(service: OrderService, broker: Broker) -> None:
     listed(broker, 1)
     later(360)
-    assert kill_switch.watch(clock.now()) is not None
+    assert kill_switch.check_trips(clock.now()) is not None
     listed(broker, 1, every=1)
-    assert kill_switch.watch(clock.now()) is None, "what was complete before the gap counts for nothing"
+    assert kill_switch.check_trips(clock.now()) is None, "what was complete before the gap counts for nothing"
     listed(broker, 1, every=60)
-    assert kill_switch.watch(clock.now()) is None
+    assert kill_switch.check_trips(clock.now()) is None
     listed(broker, 1, every=60)
-    change = kill_switch.watch(clock.now())
+    change = kill_switch.check_trips(clock.now())
     assert change is not None
     assert change.to_state == TradingState.ACTIVE
 
@@ -464,31 +464,31 @@ def test_a_trip_clears_itself_by_time_and_not_by_rows(service: OrderService, bro
 def test_the_brokers_night_of_maintenance_trips_nothing(service: OrderService, broker: Broker, clock_at) -> None:
     clock_at("2026-11-24 03:00:00")
     blind(broker, 9)
-    assert kill_switch.watch(clock.now()) is None
+    assert kill_switch.check_trips(clock.now()) is None
     clock_at("2026-11-24 08:00:10")
-    assert kill_switch.watch(clock.now()) is None, "what failed at night is not held against the morning"
+    assert kill_switch.check_trips(clock.now()) is None, "what failed at night is not held against the morning"
     blind(broker, 6)
-    assert kill_switch.watch(clock.now()) is not None
+    assert kill_switch.check_trips(clock.now()) is not None
 
 
 def trip_for_lists(broker: Broker) -> None:
     blind(broker, 6)
-    assert kill_switch.watch(clock.now()) is not None
+    assert kill_switch.check_trips(clock.now()) is not None
 
 
 def test_a_trip_for_missing_lists_clears_itself_three_times_a_day(service: OrderService, broker: Broker) -> None:
     for _ in range(3):
         trip_for_lists(broker)
         listed(broker, 2)
-        assert kill_switch.watch(clock.now()) is None, "complete for one minute"
+        assert kill_switch.check_trips(clock.now()) is None, "complete for one minute"
         listed(broker, 1)
-        change = kill_switch.watch(clock.now())
+        change = kill_switch.check_trips(clock.now())
         assert change is not None
         assert (change.from_state, change.to_state, change.is_trip) == ("REDUCING", "ACTIVE", True)
         assert change.reason
     trip_for_lists(broker)
     listed(broker, 9)
-    assert kill_switch.watch(clock.now()) is None
+    assert kill_switch.check_trips(clock.now()) is None
     assert stands() is TradingState.REDUCING
 
 
@@ -496,19 +496,19 @@ def test_a_trip_that_a_person_took_over_does_not_clear_itself(service: OrderServ
     trip_for_lists(broker)
     kill_switch.reduce(by="trader", reason="I look first", at=clock.now())
     listed(broker, 5)
-    assert kill_switch.watch(clock.now()) is None
+    assert kill_switch.check_trips(clock.now()) is None
     assert stands() is TradingState.REDUCING
 
 
 def test_a_trip_with_another_cause_does_not_clear_itself(service: OrderService, broker: Broker) -> None:
     trip_for_lists(broker)
     snapshot(-6_000_000)
-    change = kill_switch.watch(clock.now())
+    change = kill_switch.check_trips(clock.now())
     assert change is not None
     assert (change.from_state, change.to_state, change.causes) == ("REDUCING", "REDUCING", "DAILY_LOSS")
     snapshot(0)
     listed(broker, 5)
-    assert kill_switch.watch(clock.now()) is None
+    assert kill_switch.check_trips(clock.now()) is None
     assert stands() is TradingState.REDUCING
 
 
@@ -521,7 +521,7 @@ def test_every_reason_is_said(service: OrderService, simulator: Simulator, setti
     refused(service, SAMSUNG, OTHER)
     settings.MAX_REFUSALS = 2
     snapshot(-6_000_000)
-    change = kill_switch.watch(clock.now())
+    change = kill_switch.check_trips(clock.now())
     assert change is not None
     assert (change.to_state, change.causes) == ("REDUCING", "DAILY_LOSS REFUSALS")
     assert "refused" in change.reason or "거부" in change.reason
@@ -531,7 +531,7 @@ def test_every_reason_is_said(service: OrderService, simulator: Simulator, setti
 def test_what_a_person_halted_is_left_alone(service: OrderService) -> None:
     kill_switch.halt(by="trader", reason="lunch", at=clock.now())
     snapshot(-9_000_000)
-    assert kill_switch.watch(clock.now()) is None
+    assert kill_switch.check_trips(clock.now()) is None
     assert TradingSwitch.objects.get().changed_by == "trader"
 
 
@@ -541,7 +541,7 @@ def test_every_bound_may_be_off(service: OrderService, simulator: Simulator, set
     snapshot(-90_000_000)
     simulator.fault("refusal", path="order-cash", count=3)
     refused(service, SAMSUNG, OTHER, THIRD)
-    kill_switch.watch(clock.now())
+    kill_switch.check_trips(clock.now())
     assert stands() is TradingState.ACTIVE
 
 
@@ -550,7 +550,7 @@ def test_every_bound_may_be_off(service: OrderService, simulator: Simulator, set
 
 def wanted(order: TradeOrder) -> str:
     order.refresh_from_db()
-    return order.cancel_wanted_by
+    return order.cancel_requested_by
 
 
 def test_a_person_who_reduces_has_resting_buys_cancelled(
@@ -562,7 +562,7 @@ def test_a_person_who_reduces_has_resting_buys_cancelled(
     external = place_externally(simulator)
     kill_switch.reduce(by="trader", reason="", at=clock.now())
     assert (wanted(order), order.chase_at) == (RequestedBy.CANCEL_ALL, None)
-    assert cancel_driver.due(clock.now()) == [order.pk], "at once"
+    assert cancel_driver.due_cancels(clock.now()) == [order.pk], "at once"
     turn(2)
     order.refresh_from_db()
     sale.refresh_from_db()
@@ -576,9 +576,9 @@ def test_a_buy_without_an_answer_is_cancelled_once_it_has_one(buy: Buy) -> None:
     TradeOrder.objects.filter(pk=order.pk).update(status=Status.UNKNOWN, order_no=None)
     kill_switch.reduce(by="trader", reason="", at=clock.now())
     assert wanted(order) == RequestedBy.CANCEL_ALL
-    assert cancel_driver.due(clock.now()) == []
+    assert cancel_driver.due_cancels(clock.now()) == []
     TradeOrder.objects.filter(pk=order.pk).update(status=Status.PENDING, order_no="0000000001")
-    assert cancel_driver.due(clock.now()) == [order.pk]
+    assert cancel_driver.due_cancels(clock.now()) == [order.pk]
 
 
 def test_a_chase_between_two_orders_buys_no_more(buy: Buy) -> None:
@@ -597,7 +597,7 @@ def test_a_loss_cancels_resting_buys_and_other_trips_leave_them(
     trip_for_lists(broker)
     assert wanted(order) == ""
     snapshot(-6_000_000)
-    kill_switch.watch(clock.now())
+    kill_switch.check_trips(clock.now())
     assert wanted(order) == RequestedBy.CANCEL_ALL
 
 
@@ -606,7 +606,7 @@ def test_what_a_killed_process_left_is_cancelled_by_the_next_watch(buy: Buy) -> 
     with mock.patch.object(kill_switch, "cancel_buys"):
         kill_switch.reduce(by="trader", reason="", at=clock.now())
     assert wanted(order) == ""
-    kill_switch.watch(clock.now())
+    kill_switch.check_trips(clock.now())
     assert wanted(order) == RequestedBy.CANCEL_ALL
 
 
@@ -616,7 +616,7 @@ def test_after_another_change_no_more_buys_are_cancelled(buy: Buy, how: TradingS
         order = buy(price=69_000)
         kill_switch.reduce(by="trader", reason="", at=clock.now())
         kill_switch.set_state(how, by="trader", reason="", at=clock.now())
-    kill_switch.watch(clock.now())
+    kill_switch.check_trips(clock.now())
     assert wanted(order) == ""
 
 
@@ -624,7 +624,7 @@ def test_resting_buys_stay_if_the_setting_is_off(buy: Buy, settings) -> None:
     settings.CANCEL_BUYS_ON_REDUCE = False
     order = buy(price=69_000)
     kill_switch.reduce(by="trader", reason="", at=clock.now())
-    kill_switch.watch(clock.now())
+    kill_switch.check_trips(clock.now())
     assert wanted(order) == ""
 
 

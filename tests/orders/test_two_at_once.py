@@ -55,7 +55,7 @@ def test_a_reply_that_comes_after_the_list_found_the_order_changes_nothing(
     def slowly(request: OrderRequest) -> Acceptance:
         acceptance = broker.place(request)
         simulator.set_price(SAMSUNG, 69_000, freeze=True)
-        after(unknown.SENDER_GONE.total_seconds() + 1)
+        after(unknown.SENDER_TIMEOUT.total_seconds() + 1)
         reconcile.reconcile(broker, clock.now)
         assert TradeOrder.objects.get().state is Status.FILLED
         return acceptance
@@ -141,5 +141,5 @@ def test_no_more_is_ordered_again_than_our_own_cancel_released(buy: Buy, broker:
     broker.cancel_part(order.placed, 4)  # by hand: six are left for the chase
     after(31)
     step_until(order, Status.CANCELLED, broker)
-    chase.advance(order.pk, broker, clock.now)
+    chase.run_due_steps(order.pk, broker, clock.now)
     assert order.retries.get().qty == 6

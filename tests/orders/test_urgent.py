@@ -20,8 +20,8 @@ from config.celery import app
 from infra import clock
 from infra.advisory_lock import advisory_lock
 from kis import catalogue, factory
-from kis.catalogue import Urgency
-from kis.serving import serving, urgency_of
+from kis.catalogue import CallPriority
+from kis.serving import priority_of, serving
 from market import reference_data
 from ops import processes
 from orders import periodic_sync, reconcile, stops, tasks
@@ -43,13 +43,13 @@ Buy = Callable[..., TradeOrder]
 
 
 @pytest.fixture
-def ranks(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Urgency]]:
+def ranks(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, CallPriority]]:
     """The calls that leave, each with its rank."""
     client: Any = broker._client  # type: ignore[attr-defined]
-    turn, seen = client._turn, list[tuple[str, Urgency]]()
+    turn, seen = client._turn, list[tuple[str, CallPriority]]()
 
     def noted(tr: catalogue.TR) -> Any:
-        seen.append((tr.name, urgency_of(tr)))
+        seen.append((tr.name, priority_of(tr)))
         return turn(tr)
 
     monkeypatch.setattr(client, "_turn", noted)
@@ -93,12 +93,12 @@ def test_the_urgent_worker_takes_nothing_else_and_keeps_threads_for_stops() -> N
     assert consumed["worker-urgent"] == "urgent"
     assert all("urgent" not in queues for name, queues in consumed.items() if name != "worker-urgent")
     # cancels, and chases of what stops sold, may wait for the list at the same time
-    assert processes.URGENT_THREADS > 2 * tasks.MOST_WAITING
-    assert processes.ORDER_THREADS > tasks.MOST_WAITING
+    assert processes.URGENT_THREADS > 2 * tasks.MAX_WAITING_THREADS
+    assert processes.ORDER_THREADS > tasks.MAX_WAITING_THREADS
 
 
 def _workers() -> Iterator[Any]:
-    return (program for program in processes.programs() if "-Q" in program.argv)
+    return (program for program in processes.all_programs() if "-Q" in program.argv)
 
 
 def test_tasks_that_wait_for_the_list_leave_threads_and_are_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,13 +106,13 @@ def test_tasks_that_wait_for_the_list_leave_threads_and_are_sent_again(monkeypat
     again: list[int] = []
     monkeypatch.setattr(tasks, "_send_again", lambda: again.append(1))
 
-    @tasks._few_at_once(threading.BoundedSemaphore(tasks.MOST_WAITING))
+    @tasks._few_at_once(threading.BoundedSemaphore(tasks.MAX_WAITING_THREADS))
     def task(number: int) -> None:
         inside.release()
         release.wait(30)
         ran.append(number)
 
-    threads = [threading.Thread(target=task, args=(number,)) for number in range(tasks.MOST_WAITING)]
+    threads = [threading.Thread(target=task, args=(number,)) for number in range(tasks.MAX_WAITING_THREADS)]
     for thread in threads:
         thread.start()
     for _ in threads:
@@ -123,49 +123,49 @@ def test_tasks_that_wait_for_the_list_leave_threads_and_are_sent_again(monkeypat
     for thread in threads:
         thread.join(10)
     task(100)
-    assert sorted(ran) == [*range(tasks.MOST_WAITING), 100]
+    assert sorted(ran) == [*range(tasks.MAX_WAITING_THREADS), 100]
 
 
 # --- ranks -----------------------------------------------------------------------------------------------------------
 
 
-def test_every_call_of_a_stops_sale_has_the_stops_rank(triggered: int, ranks: list[tuple[str, Urgency]]) -> None:
+def test_every_call_of_a_stops_sale_has_the_stops_rank(triggered: int, ranks: list[tuple[str, CallPriority]]) -> None:
     tasks.stop(triggered)
     names = [name for name, _ in ranks]
     assert catalogue.SELL.name in names
     assert {catalogue.SELLABLE.name, catalogue.PRICE.name} <= set(names)
-    assert {urgency for _, urgency in ranks} == {Urgency.STOP}
+    assert {priority for _, priority in ranks} == {CallPriority.STOP}
 
 
 def test_new_orders_chases_and_cancels_have_their_ranks(
-    buy: Buy, service: OrderService, ranks: list[tuple[str, Urgency]], after: Callable[[float], None]
+    buy: Buy, service: OrderService, ranks: list[tuple[str, CallPriority]], after: Callable[[float], None]
 ) -> None:
-    def seen() -> set[Urgency]:
-        found = {urgency for _, urgency in ranks}
+    def seen() -> set[CallPriority]:
+        found = {priority for _, priority in ranks}
         ranks.clear()
         return found
 
     order = buy()
-    assert seen() == {Urgency.ORDER}
+    assert seen() == {CallPriority.ORDER}
     after(31)
     tasks.chase_check(order.pk)
-    assert seen() == {Urgency.CHASE}
+    assert seen() == {CallPriority.CHASE}
     service.cancel(order, by=RequestedBy.OPERATOR)
-    assert seen() == {Urgency.CANCEL}
+    assert seen() == {CallPriority.CANCEL}
     tasks.drive_cancel(order.pk)
-    assert seen() <= {Urgency.CANCEL}
+    assert seen() <= {CallPriority.CANCEL}
     service.cancel_all()
-    assert seen() == {Urgency.CANCEL}
+    assert seen() == {CallPriority.CANCEL}
 
 
 @pytest.mark.parametrize("by", list(RequestedBy))
 def test_a_driven_cancel_has_the_rank_of_who_requested_it(buy: Buy, by: RequestedBy) -> None:
     order = buy()
-    TradeOrder.objects.filter(pk=order.pk).update(cancel_wanted_by=by.value)
-    expected = {RequestedBy.STOP: Urgency.STOP, RequestedBy.CHASE: Urgency.CHASE}.get(by, Urgency.CANCEL)
-    assert tasks._urgency_of_cancel(order.pk) is expected
-    with serving(Urgency.STOP):
-        assert urgency_of(catalogue.ORDERS) is Urgency.STOP
+    TradeOrder.objects.filter(pk=order.pk).update(cancel_requested_by=by.value)
+    expected = {RequestedBy.STOP: CallPriority.STOP, RequestedBy.CHASE: CallPriority.CHASE}.get(by, CallPriority.CANCEL)
+    assert tasks._priority_of_cancel(order.pk) is expected
+    with serving(CallPriority.STOP):
+        assert priority_of(catalogue.ORDERS) is CallPriority.STOP
 
 
 # --- few calls a second ----------------------------------------------------------------------------------------------
@@ -196,10 +196,10 @@ def test_stops_that_fire_together_sell_one_after_another_where_calls_are_short(
     factory.reset()
     slow, began = factory.broker(), clock.now()
 
-    @serving(Urgency.STOP)
+    @serving(CallPriority.STOP)
     def sell(pk: int) -> None:
         try:
-            stops.run_step(pk, slow, clock.now)
+            stops.run_sale_step(pk, slow, clock.now)
         finally:
             connections.close_all()
 
@@ -219,9 +219,9 @@ def test_stops_that_fire_together_sell_one_after_another_where_calls_are_short(
 
 def test_a_stop_needs_no_fresh_list(triggered: int, broker: Broker, simulator: Simulator) -> None:
     Reconciliation.objects.all().delete()
-    reconcile.begin_anew(clock.now())
+    reconcile.invalidate(clock.now())
     simulator.fault("error_500", path=LIST)
-    stops.run_step(triggered, broker, clock.now)
+    stops.run_sale_step(triggered, broker, clock.now)
     assert TradeOrder.objects.get(request_id=f"stop:{triggered}:1").sent_at is not None
 
 
@@ -283,7 +283,7 @@ def test_readings_of_a_slow_list_leave_threads_to_new_orders_and_are_all_done_in
     tasks.submit.delay(**ORDER, request_id="before").get(timeout=30)
     simulator.fault("delay", path=LIST, seconds=3.0)
     before = Reconciliation.objects.count()
-    wanted = 2 * tasks.MOST_WAITING
+    wanted = 2 * tasks.MAX_WAITING_THREADS
     for _ in range(wanted):
         tasks.reconcile.delay()
     time.sleep(0.5)
@@ -311,7 +311,7 @@ def test_an_order_that_no_list_decides_is_looked_up_less_and_less(
     looks = 0
     for _ in range(12 * 10):
         after(5)
-        if periodic_sync.is_look_wanted(clock.now()):
+        if periodic_sync.is_reconciliation_due(clock.now()):
             with suppress(BrokerError):
                 reconcile.reconcile_now(broker, clock.now)
             looks += 1

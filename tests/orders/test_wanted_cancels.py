@@ -62,7 +62,7 @@ def tomorrow(buy: Buy, broker: Broker, simulator: Simulator, clock_at: ClockAt) 
 
 
 def drive(broker: Broker) -> None:
-    for pk in cancel_driver.due(clock.now()):
+    for pk in cancel_driver.due_cancels(clock.now()):
         cancel_driver.drive(pk, broker, clock.now)
 
 
@@ -116,7 +116,7 @@ def test_a_row_takes_over_what_was_asked_for_before_it_was_there(
     assert BrokerRequest.objects.get().order is None
     reconcile.reconcile(broker, clock.now)
     order = TradeOrder.objects.get()
-    assert (BrokerRequest.objects.get().order, order.cancel_wanted_by) == (order, "CANCEL_ALL")
+    assert (BrokerRequest.objects.get().order, order.cancel_requested_by) == (order, "CANCEL_ALL")
     turn(20)
     assert open_at(broker) == {}
 
@@ -187,7 +187,7 @@ def test_an_operators_cancel_of_an_order_without_an_answer_is_kept(
     told = actions.cancel(lost, by=admin_user)
     assert told.is_done
     lost.refresh_from_db()
-    assert (lost.cancel_wanted_by, lost.chase_at, kinds(lost)[-1]) == ("OPERATOR", None, "CANCEL_DEFERRED")
+    assert (lost.cancel_requested_by, lost.chase_at, kinds(lost)[-1]) == ("OPERATOR", None, "CANCEL_DEFERRED")
     turn(5)
     assert open_at(broker) == {}
 
@@ -285,7 +285,7 @@ def test_the_sweep_hands_on_a_chases_cancel_that_is_to_be_reported(
     order = buy()
     after(31)
     simulator.fault("cancel_ignored", path=CHANGE)
-    chase.advance(order.pk, broker, clock.now)
+    chase.run_due_steps(order.pk, broker, clock.now)
     driven: list[int] = []
     monkeypatch.setattr(tasks.drive_cancel, "delay", driven.append)
     tasks.sweep_cancels()
@@ -301,10 +301,10 @@ def test_a_chases_cancel_is_not_sent_again_once_the_chase_was_ended(
     order = buy()
     after(31)
     simulator.fault("request_lost", path=CHANGE, count=4)
-    chase.advance(order.pk, broker, clock.now)
+    chase.run_due_steps(order.pk, broker, clock.now)
     simulator.clear_faults()
     order.refresh_from_db()
-    assert order.cancel_wanted_by == "CHASE"
+    assert order.cancel_requested_by == "CHASE"
     service.end_chase(order, "operator")
     turn(10)
     assert open_at(broker) == {order.order_no: 10}

@@ -6,7 +6,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from aegis.broker import Balance, Holding, PartlyReadBalance, UnreadHolding
+from aegis.broker import Balance, Holding, PartialBalance, UnparsedHolding
 from aegis.sessions import KST
 from aegis.terms import Side
 from portfolio import ledger
@@ -127,8 +127,8 @@ def test_a_balance_over_midnight_or_over_the_opening_keeps_its_counts() -> None:
         assert quantities() == {"005930": 10}, "the broker had counted it"
 
 
-UNREAD = UnreadHolding("005930", "삼성전자", "field hldg_qty is '12.5', not a whole number")
-PARTLY = PartlyReadBalance.of(replace(BALANCE, holdings=(HYNIX,)), [UNREAD])
+UNREAD = UnparsedHolding("005930", "삼성전자", "field hldg_qty is '12.5', not a whole number")
+PARTLY = PartialBalance.of(replace(BALANCE, holdings=(HYNIX,)), [UNREAD])
 
 
 def test_a_holding_whose_line_cannot_be_read_stays_as_it_was_and_the_snapshot_names_it() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from aegis.broker import Balance, Holding, PartlyReadBalance, UnreadHolding
+from aegis.broker import Balance, Holding, PartialBalance, UnparsedHolding
 from aegis.terms import Side
 from portfolio import ledger
 from portfolio.models import Portfolio, PriceSource
@@ -155,9 +155,9 @@ def test_a_share_bought_again_is_not_valued_at_the_price_of_its_last_sale() -> N
 
 
 def test_a_holding_that_the_table_lacks_is_in_the_total_all_the_same() -> None:
-    hidden = [UnreadHolding(HYNIX.code, HYNIX.name, "2.5 shares")]
+    hidden = [UnparsedHolding(HYNIX.code, HYNIX.name, "2.5 shares")]
     seen = replace(balance(SAMSUNG, cash=800_000), total_asset=1_760_000, valuation=960_000)
-    take(PartlyReadBalance.of(seen, hidden))
+    take(PartialBalance.of(seen, hidden))
     ledger.mark({SAMSUNG.code: 72_000}, PriceSource.FEED, at=NOW + timedelta(seconds=61))
     assert (summary().total_asset, summary().valuation) == (1_760_000 + 10_000, 720_000)
 
@@ -166,7 +166,7 @@ def test_a_holding_that_cannot_be_read_any_more_moves_the_total_by_its_price_fro
     buy(5, 70_000)
     ledger.mark({SAMSUNG.code: 72_000}, PriceSource.FEED, at=NOW + timedelta(seconds=2))
     seen = replace(balance(cash=450_000), total_asset=15 * 72_000 + 36_000 + 450_000)
-    take(PartlyReadBalance.of(seen, [UnreadHolding(SAMSUNG.code, SAMSUNG.name, "15.5 shares")]))
+    take(PartialBalance.of(seen, [UnparsedHolding(SAMSUNG.code, SAMSUNG.name, "15.5 shares")]))
     assert (summary().total_asset, summary().deposit_d2) == (seen.total_asset, 450_000)
     ledger.mark({SAMSUNG.code: 72_100}, PriceSource.FEED, at=NOW + timedelta(seconds=61))
     assert summary().total_asset == seen.total_asset + 15 * 100

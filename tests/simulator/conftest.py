@@ -47,7 +47,7 @@ class Market:
         self.firm.advance(self.now)
         self.exchange = self.firm.exchange
         _OPENED.append(self.exchange.ledger)
-        self.exchange.drain()
+        self.exchange.take_news()
 
     def to(self, at: str) -> None:
         """Let the clock go on to a moment."""
@@ -59,10 +59,10 @@ class Market:
         self.firm.advance(self.now)
 
     def step(self, count: int = 1) -> None:
-        self.firm.clockwork.step(count, self.now)
+        self.firm.session_clock.step(count, self.now)
 
     def price_to(self, price: int, code: str = SAMSUNG) -> None:
-        self.firm.clockwork.set_price(code, price, self.now)
+        self.firm.session_clock.set_price(code, price, self.now)
 
     def book(self, code: str = SAMSUNG, venue: Venue = Venue.KRX) -> Any:
         return self.exchange.venue(code, venue).book
@@ -85,7 +85,7 @@ class Market:
         stop: int = 0,
     ) -> Order:
         wanted = NewOrder(account, code, side, venue, kind, quantity, price, stop)
-        return self.firm.desk.place(wanted, self.now)
+        return self.firm.order_entry.place(wanted, self.now)
 
     def buy(self, quantity: int, price: int = 0, **words: Any) -> Order:
         return self.order(Side.BUY, quantity, price, **words)
@@ -101,9 +101,9 @@ class Market:
             kind=order.kind,
             quantity=quantity,
             price=price,
-            everything=not quantity,
+            is_whole_rest=not quantity,
         )
-        return self.firm.desk.change(wanted, self.now)
+        return self.firm.order_entry.change(wanted, self.now)
 
     def cancel(self, order: Order, quantity: int = 0) -> Order:
         return self.change(order, cancel=True, quantity=quantity)
@@ -115,10 +115,10 @@ class Market:
         return [item for item in self.news() if isinstance(item, OrderNotice)]
 
     def news(self) -> list[News]:
-        return self.exchange.drain()
+        return self.exchange.take_news()
 
     def ledger(self, account: str = ACCOUNT) -> dict[str, Any]:
-        return self.exchange.ledger_of(account)
+        return self.exchange.account_report(account)
 
 
 @pytest.fixture

@@ -29,9 +29,9 @@ def test_a_limit_stops_the_taker() -> None:
 
 def test_the_maker_grows_behind_a_customer_and_shrinks_from_the_back() -> None:
     book = filled((Side.BUY, 100, 10, MAKER), (Side.BUY, 100, 5, "me"))
-    book.set_made(Side.BUY, 100, 30)
+    book.set_maker_quantity(Side.BUY, 100, 30)
     assert book.ahead(Side.BUY, 100, "me") == 10
-    book.set_made(Side.BUY, 100, 4)
+    book.set_maker_quantity(Side.BUY, 100, 4)
     assert book.ahead(Side.BUY, 100, "me") == 4
     assert book.quantity(Side.BUY, 100) == 9
 
@@ -87,12 +87,12 @@ def test_shares_are_neither_made_nor_lost(rows: list[tuple[Side, int, int]]) -> 
 
 def test_the_maker_lays_his_levels_around_those_who_wait() -> None:
     book = OrderBook()
-    book.lay_made(Side.BUY, {100: 30, 99: 30})
+    book.set_maker_levels(Side.BUY, {100: 30, 99: 30})
     assert book.depth(Side.BUY, 5) == [(100, 30), (99, 30)]
     book.rest(Side.BUY, 99, 5, "A")
-    book.lay_made(Side.BUY, {101: 20, 99: 10})
+    book.set_maker_levels(Side.BUY, {101: 20, 99: 10})
     assert book.depth(Side.BUY, 5) == [(101, 20), (99, 15)]
     assert book.ahead(Side.BUY, 99, "A") == 10
     book.remove(Side.BUY, 99, "A", 5)
-    book.lay_made(Side.BUY, {98: 7})
+    book.set_maker_levels(Side.BUY, {98: 7})
     assert (book.depth(Side.BUY, 5), book.total(Side.BUY)) == ([(98, 7)], 7)

@@ -128,9 +128,9 @@ def test_the_same_seed_makes_the_same_day() -> None:
     def day(seed: int) -> list[tuple[int, int]]:
         firm = Firm(Settings(seed=seed, codes=frozenset({SAMSUNG})))
         firm.advance(kst("2026-11-23 10:00"))
-        firm.exchange.drain()
+        firm.exchange.take_news()
         firm.advance(kst("2026-11-23 10:00:50"))
-        prints = [item for item in firm.exchange.drain() if isinstance(item, Printed)]
+        prints = [item for item in firm.exchange.take_news() if isinstance(item, Printed)]
         return [(trade.price, trade.quantity) for item in prints for trade in item.trades]
 
     assert day(7) == day(7)
@@ -141,7 +141,7 @@ def test_the_same_seed_makes_the_same_day() -> None:
 def test_a_customer_does_not_change_what_the_crowd_draws() -> None:
     quiet, busy = Market(), Market()
     busy.buy(300, busy.best(SELL))
-    assert order_flow.draw(1, quiet.now.date(), SAMSUNG, 5) == order_flow.draw(1, busy.now.date(), SAMSUNG, 5)
+    assert order_flow.draw_step(1, quiet.now.date(), SAMSUNG, 5) == order_flow.draw_step(1, busy.now.date(), SAMSUNG, 5)
 
 
 def test_a_jump_of_hours_is_quick_and_leaves_a_day_behind_it() -> None:

@@ -51,7 +51,7 @@ def check(tr_id: str, count: int, values: list[str]) -> None:
         for column, value in zip(layout, record, strict=True):
             column.read(value)  # raises where it is of another type
     if tr_id in FEEDS:
-        assert len(realtime.read(data)) == count
+        assert len(realtime.read_records(data)) == count
     assert not codec.drift
 
 
@@ -99,7 +99,7 @@ def test_states_speak_as_we_read(running: Start, wire: str) -> None:
     for tr_id in BY_STATE:
         count, values = socket.frame(tr_id)
         check(tr_id, count, values)
-        (state,) = realtime.read(Data(tr_id, count, "^".join(values)))
+        (state,) = realtime.read_records(Data(tr_id, count, "^".join(values)))
         assert (state.code, state.is_halted) == (SAMSUNG, True)
 
 

@@ -45,7 +45,7 @@ def ticking(at: str, **settings: object) -> Market:
     market.firm = Firm(Settings(**{"codes": frozenset({SAMSUNG, THIN}), **settings}))  # type: ignore[arg-type]
     market.firm.advance(market.now)
     market.exchange = market.firm.exchange
-    market.exchange.drain()
+    market.exchange.take_news()
     _OPENED.append(market.exchange.ledger)
     return market
 
@@ -136,7 +136,7 @@ def test_a_skipped_day_keeps_its_auctions_its_expiries_and_what_moves_to_nxt() -
     assert krx.tape.open_at == kst("2026-11-23 09:00")
     assert (auction.status, auction.average) == (OrderStatus.FILLED, krx.tape.open)
     day, sor = market.buy(1, 60_000), market.buy(1, 60_000, venue=Venue.SOR)
-    assert market.firm.clockwork.interrupt(SAMSUNG, "1", market.now)
+    assert market.firm.session_clock.interrupt(SAMSUNG, "1", market.now)
     market.to("2026-11-23 16:30")
     assert not krx.is_auction
     assert market.exchange.world.interruptions[0].ended == "100200"
@@ -242,7 +242,7 @@ def test_a_restart_after_a_jump_finds_the_market_where_the_jump_led(tmp_path: Pa
 def test_no_trade_and_no_book_of_an_earlier_day_is_told_after_a_night(until: str) -> None:
     market = ticking("2026-11-23 15:00" if "28" not in until else "2026-11-27 15:00")
     market.to(until)
-    told = [item for item in market.exchange.drain() if not isinstance(item, OrderNotice)]
+    told = [item for item in market.exchange.take_news() if not isinstance(item, OrderNotice)]
     trades = [trade for item in told if isinstance(item, Printed) for trade in item.trades]
     assert {trade.at.date() for trade in trades} <= {market.now.date()}
     assert bool(told) == (until == "2026-11-24 10:00"), "while nothing trades there is no book to tell of either"
@@ -251,10 +251,11 @@ def test_no_trade_and_no_book_of_an_earlier_day_is_told_after_a_night(until: str
 def test_notices_of_a_skipped_day_are_told_after_the_night() -> None:
     market = ticking("2026-11-23 15:10")
     order = market.buy(1, market.best(BUY) - 1_000, kind=OrderKind.CONDITIONAL_LIMIT)
-    market.exchange.drain()
+    market.exchange.take_news()
     market.to("2026-11-24 07:00")
     assert order.status is OrderStatus.FILLED
-    assert [item.kind for item in market.exchange.drain() if isinstance(item, OrderNotice)] == [OrderNoticeKind.FILLED]
+    notices = [item for item in market.exchange.take_news() if isinstance(item, OrderNotice)]
+    assert [notice.kind for notice in notices] == [OrderNoticeKind.FILLED]
 
 
 def test_a_session_hears_no_trade_of_yesterday_after_a_night(running: Callable[..., Simulator]) -> None:

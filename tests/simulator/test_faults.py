@@ -10,7 +10,7 @@ import websocket
 
 from simulator.api.control import BadCommand
 from simulator.api.server import Simulator
-from simulator.faults.injection import frame_values
+from simulator.faults.injection import change_frame_values
 from simulator.faults.table import BEFORE, KINDS, BadFault, Faults
 from simulator.feed import hub
 
@@ -555,7 +555,7 @@ def test_a_null_beyond_the_last_column_changes_nothing(client: Client, socket: S
 
 def test_every_record_of_a_frame_has_its_nulls() -> None:
     fault = Faults().add({"name": "frame_nulls", "columns": [1]})
-    assert frame_values(fault, 2, ["a", "b", "c", "d"]) == ["a", "(null)", "c", "(null)"]
+    assert change_frame_values(fault, 2, ["a", "b", "c", "d"]) == ["a", "(null)", "c", "(null)"]
 
 
 # --- hands

@@ -32,8 +32,8 @@ def code_of(act: Callable[[], Order], *, is_paper: bool) -> tuple[str, str]:
     """Return rt_cd and msg_cd of the refusal."""
     with pytest.raises(RequestRefused) as caught:
         act()
-    words = caught.value.words(is_paper=is_paper)
-    return words.rt_cd, words.msg_cd
+    fields = caught.value.fields(is_paper=is_paper)
+    return fields.rt_cd, fields.msg_cd
 
 
 # --- paper
@@ -68,10 +68,10 @@ def test_paper_has_not_begun_before_its_opening_auction() -> None:
 
 def test_every_refusal_an_order_can_meet_on_paper_speaks_papers_language() -> None:
     for name in ("no market orders", "kind not taken now", "after the close", "before the open"):
-        words = RequestRefused(name).words(is_paper=True)
-        assert words.rt_cd == "1", name
-        assert words.msg_cd.isdigit(), name
-        assert words.msg1.startswith("모의투자 "), name
+        fields = RequestRefused(name).fields(is_paper=True)
+        assert fields.rt_cd == "1", name
+        assert fields.msg_cd.isdigit(), name
+        assert fields.msg1.startswith("모의투자 "), name
 
 
 # --- market orders
@@ -102,7 +102,7 @@ def test_a_stock_without_market_orders_says_so_in_every_phase_that_has_them() ->
 def interrupted(at: str = "2026-11-23 10:00") -> Market:
     market = Market(at)
     market.buy(20, market.best(SELL), kind=OrderKind.AFTER_LIMIT if at[11:13] > "15" else OrderKind.LIMIT)
-    assert market.firm.clockwork.interrupt(SAMSUNG, "1", market.now)
+    assert market.firm.session_clock.interrupt(SAMSUNG, "1", market.now)
     return market
 
 
@@ -139,7 +139,7 @@ def test_an_order_is_amended_to_no_other_kind_in_a_single_price() -> None:
     market = Market()
     order = market.buy(1, 60_000)
     best = market.buy(1, kind=OrderKind.OWN_BEST)
-    market.firm.clockwork.interrupt(SAMSUNG, "1", market.now)
+    market.firm.session_clock.interrupt(SAMSUNG, "1", market.now)
     assert market.amend(order, 60_100).price == 60_100
     assert refusal(lambda: market.amend(best, 0)) == "kind not taken now"
 

@@ -47,9 +47,9 @@ def test_a_resting_order_waits_for_those_before_it(market: Market) -> None:
     mine = market.buy(10, price)
     theirs = market.buy(10, price, account=OTHER)
     venue = market.exchange.venue(SAMSUNG)
-    market.exchange.book_hits(venue, venue.execute(SELL, price, ahead + 4, "", market.now))
+    market.exchange.book_fills(venue, venue.execute(SELL, price, ahead + 4, "", market.now))
     assert (mine.filled, theirs.filled) == (4, 0)
-    market.exchange.book_hits(venue, venue.execute(SELL, price, 10, "", market.now))
+    market.exchange.book_fills(venue, venue.execute(SELL, price, 10, "", market.now))
     assert (mine.filled, theirs.filled) == (10, 4)
     assert mine.status is OrderStatus.FILLED
 
@@ -282,7 +282,7 @@ def test_a_conditional_limit_in_the_closing_auction_can_be_cancelled() -> None:
     order = market.buy(5, 60_000, kind=OrderKind.CONDITIONAL_LIMIT)
     market.to("2026-11-23 15:25")
     market.cancel(order)
-    assert list(venue.book.guests(BUY)) == []
+    assert list(venue.book.customer_prices(BUY)) == []
     assert market.ledger()["cash"]["orderable"] == 100_000_000
 
 

@@ -81,10 +81,10 @@ def test_a_rough_day_adds_up(tmp_path: Path) -> None:
             market.exchange.ledger.close()
             market.firm = house(path)
             market.exchange = market.firm.exchange
-            market.exchange.drain()
+            market.exchange.take_news()
             market.firm.advance(market.now)
             after = [market.ledger(number)["orders"] for number in CUSTOMERS]
             assert [len(rows) for rows in after] == [len(rows) for rows in before]
-        market.exchange.drain()
+        market.exchange.take_news()
         check(market)
     assert placed > 100

@@ -48,7 +48,7 @@ def test_a_fill_after_a_restart_counts_only_what_was_left(tmp_path: Path) -> Non
     ahead = before.book().quantity(BUY, price)
     order = before.buy(10, price)
     venue = before.exchange.venue(SAMSUNG)
-    before.exchange.book_hits(venue, venue.execute(SELL, price, ahead + 4, "", before.now))
+    before.exchange.book_fills(venue, venue.execute(SELL, price, ahead + 4, "", before.now))
     before.exchange.ledger.close()
     after = Market(ledger_path=path)
     order = after.exchange.world.orders[order.date, order.number]
@@ -171,7 +171,7 @@ def test_a_ledger_without_places_in_the_queue_is_read(tmp_path: Path) -> None:
     after = Market(ledger_path=path)
     assert after.book().quantity(BUY, resting.price) >= 7
     after.cancel(after.exchange.world.orders[resting.date, resting.number])
-    assert list(after.book().guests(BUY)) == []
+    assert list(after.book().customer_prices(BUY)) == []
 
 
 def test_kill_nine_loses_nothing_a_client_was_told(tmp_path: Path, set_clock: Callable[[str], None]) -> None:

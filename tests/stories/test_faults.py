@@ -18,7 +18,7 @@ from orders import chase, reconcile
 from orders.models import TradeOrder
 from orders.service import OrderDenied, OrderIntent, OrderService
 from portfolio.fetcher import KISFetcher
-from rehearsal.ledger_check import judge
+from rehearsal.ledger_check import compare_with_ledger
 from simulator.api.server import Simulator
 from tests.desk.test_stream import ACCOUNT, asked, stream, term, wait_for
 
@@ -108,15 +108,15 @@ def test_after_the_fault_the_ledgers_are_equal(
     wait_for(lambda: _settled(broker, clock_at), seconds=20)
     KISFetcher(broker, clock.now).sync_portfolio()
     ledger = simulator.ledger(ACCOUNT)
-    assert str(judge(ledger)).startswith("LEDGER EQUAL")
+    assert str(compare_with_ledger(ledger)).startswith("LEDGER EQUAL")
     _assert_no_family_overfilled()
 
 
 def _work(broker: Broker) -> None:
     """Do what the workers would: chase what is due, look at the broker's list."""
     try:
-        for pk in chase.due(clock.now()):
-            chase.advance(pk, broker, clock.now)
+        for pk in chase.due_orders(clock.now()):
+            chase.run_due_steps(pk, broker, clock.now)
         reconcile.reconcile(broker, clock.now)
     except BrokerError:
         return

@@ -57,7 +57,7 @@ MUTATIONS = (
         "a state changes without compare-and-set",
         "orders/journal.py",
         "apply_event",
-        'seen={"status": order.status}',
+        'expected={"status": order.status}',
         "seen={}",
         (_AT_ONCE + "test_a_reply_that_comes_after_the_list_found_the_order_changes_nothing",),
     ),
@@ -131,8 +131,8 @@ MUTATIONS = (
         "a re-order is not bounded by the confirmed cancel",
         "orders/chase.py",
         "_Step._reorder",
-        "min(released, wanted_qty(order, _family(order)))",
-        "wanted_qty(order, _family(order))",
+        "min(released, remaining_qty(order, _family(order)))",
+        "remaining_qty(order, _family(order))",
         (_AT_ONCE + "test_no_more_is_ordered_again_than_our_own_cancel_released",),
     ),
     Mutation(
@@ -164,8 +164,8 @@ MUTATIONS = (
         "a stop's calls wait like a chase's",
         "kis/throttle.py",
         "HANDICAP_MS",
-        "Urgency.STOP: -3 * STRICT_MS",
-        "Urgency.STOP: 0",
+        "CallPriority.STOP: -3 * STRICT_MS",
+        "CallPriority.STOP: 0",
         ("tests/kis/test_throttle.py::test_stops_pass_cancels_pass_orders_pass_chases_pass_the_rest",),
     ),
     Mutation(
@@ -195,7 +195,7 @@ MUTATIONS = (
     Mutation(
         "a stop triggers before the base price of the morning is counted in",
         "orders/stops.py",
-        "holds_fire",
+        "awaits_base_price",
         "row.based_on < day",
         "False",
         (
@@ -243,7 +243,7 @@ MUTATIONS = (
     Mutation(
         "a stop's limit is rounded the other way",
         "aegis/stops.py",
-        "limit",
+        "trigger_limit",
         "ROUND_FLOOR if rule.kind.falls else ROUND_CEILING",
         "ROUND_CEILING if rule.kind.falls else ROUND_FLOOR",
         ("tests/aegis/test_stop_limits.py",),

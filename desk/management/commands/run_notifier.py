@@ -9,7 +9,7 @@ from infra import clock
 from monitor import watchdog
 
 
-def until_asked() -> threading.Event:
+def stop_event_on_signals() -> threading.Event:
     """Return an event that is set when this process receives SIGINT or SIGTERM."""
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -22,4 +22,4 @@ class Command(BaseCommand):
     requires_system_checks: list[str] = []
 
     def handle(self, *args: Any, **options: Any) -> None:
-        watchdog.run_watchdog(until_asked(), clock.now)
+        watchdog.run_watchdog(stop_event_on_signals(), clock.now)

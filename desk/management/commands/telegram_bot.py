@@ -4,7 +4,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.utils.translation import gettext as _
 
-from desk.management.commands.run_notifier import until_asked
+from desk.management.commands.run_notifier import stop_event_on_signals
 from desk.telegram.bot import Bot
 from infra import clock
 from notify import telegram
@@ -17,4 +17,4 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         if not settings.TELEGRAM_TOKEN:
             raise CommandError(_("AEGIS_TELEGRAM_TOKEN is not set: @BotFather gives one"))
-        Bot(telegram.api(), clock.now, allowed=frozenset(settings.TELEGRAM_CHATS)).run(until_asked())
+        Bot(telegram.api(), clock.now, allowed=frozenset(settings.TELEGRAM_CHATS)).run(stop_event_on_signals())

@@ -43,7 +43,7 @@ class Command(BaseCommand):
         now = clock.now()
         last = queries.last_final_day(now)
         daily_prices.want(codes, _years_before(last, options["years"]), last=last, now=now)
-        with advisory_lock(daily_prices.ERRAND) as is_ours:
+        with advisory_lock(daily_prices.LOCK_NAME) as is_ours:
             if not is_ours:
                 raise CommandError(_("another process is fetching daily prices just now: it fetches these too"))
             self._run(codes, last)
@@ -89,7 +89,7 @@ def _fetch(code: str, last: date, stop: threading.Event, progress: "Progress") -
     """Fetch all pages of one stock, or as many as possible until `stop` is set."""
     try:
         while not stop.is_set():
-            row = daily_prices.advance(broker(), code, last=last, now=clock.now())
+            row = daily_prices.fetch_next_page(broker(), code, last=last, now=clock.now())
             progress.page()
             if row.is_done or row.failure:
                 progress.stock()

@@ -22,11 +22,11 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            path = backup.write(options["to"], at=clock.now())
-            rows = sum(backup.counted(path).values())
+            path = backup.write_backup(options["to"], at=clock.now())
+            rows = sum(backup.read_counts(path).values())
             self.stdout.write(_("written: {path}, {rows:,} rows").format(path=path, rows=rows))
             if options["check"]:
-                counts = backup.attempt(path)
+                counts = backup.verify_backup(path)
                 template = _("restored and compared: {tables} tables, {rows:,} rows, all equal")
                 self.stdout.write(template.format(tables=len(counts), rows=sum(counts.values())))
         except backup.BackupFailed as error:

@@ -1,14 +1,17 @@
 import argparse
 import json
-from dataclasses import asdict
 from typing import Any
 
 from django.core.management.base import BaseCommand
 from django.utils.translation import gettext as _
 
-from ops.doctor import Severity, examine
+from ops.doctor import CheckResult, Severity, examine
 
 SIGNS = {Severity.OK: "✔", Severity.NOTE: "·", Severity.WARN: "!", Severity.ERROR: "✘"}
+
+
+def _json_object(finding: CheckResult) -> dict[str, str]:
+    return {"topic": finding.topic, "grade": finding.severity, "text": finding.text, "mend": finding.fix}
 
 
 class Command(BaseCommand):
@@ -24,14 +27,15 @@ class Command(BaseCommand):
         for finding in examine(offline=options["offline"]):
             findings.append(finding)
             if not options["json"]:
-                self.stdout.write(f"{SIGNS[finding.grade]} {finding.topic:<12} {finding.text}")
-                if finding.mend:
-                    self.stdout.write(f"{'':<15}→ {finding.mend}")
-        error_count = sum(finding.grade is Severity.ERROR for finding in findings)
+                self.stdout.write(f"{SIGNS[finding.severity]} {finding.topic:<12} {finding.text}")
+                if finding.fix:
+                    self.stdout.write(f"{'':<15}→ {finding.fix}")
+        error_count = sum(finding.severity is Severity.ERROR for finding in findings)
         if options["json"]:
             self.stdout.write(
                 json.dumps(
-                    {"ok": not error_count, "findings": [asdict(finding) for finding in findings]}, ensure_ascii=False
+                    {"ok": not error_count, "findings": [_json_object(finding) for finding in findings]},
+                    ensure_ascii=False,
                 )
             )
         elif error_count:

@@ -7,7 +7,7 @@ from django.db import connection
 from django.utils.translation import gettext as _
 
 from ops import rehearsal_start
-from ops.processes import programs, simulator
+from ops.processes import all_programs, simulator
 from ops.supervisor import Program
 
 SIMULATOR = "simulator"
@@ -23,12 +23,12 @@ class Command(BaseCommand):
         parser.add_argument("name", nargs="?", help=_("the process's name"))
 
     def handle(self, *args: Any, **options: Any) -> None:
-        programs_by_name = {program.name: program for program in programs()}
+        programs_by_name = {program.name: program for program in all_programs()}
         name = RENAMED.get(options["name"], options["name"])
         if name is None:
             self.stdout.write("\n".join([*programs_by_name, SIMULATOR]))
         elif name == SIMULATOR:
-            _become(simulator(rehearsal_start.begin(is_fresh=False)))
+            _become(simulator(rehearsal_start.start_rehearsal(is_fresh=False)))
         elif name in programs_by_name:
             _become(programs_by_name[name])
         else:

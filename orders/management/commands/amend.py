@@ -4,7 +4,7 @@ from typing import Any
 from django.utils.translation import gettext as _
 
 from orders import serializers
-from orders.management.changing import OrderChange, amend, preview, wanted
+from orders.management.changing import OrderChange, amend, describe_change, preview
 from orders.management.console import (
     FAILED,
     OUTCOME_UNKNOWN,
@@ -17,7 +17,7 @@ from orders.management.console import (
     find_order,
     who,
 )
-from orders.management.trading import shares, won
+from orders.management.trading import parse_won, shares
 
 
 class Command(DeskCommand):
@@ -25,7 +25,7 @@ class Command(DeskCommand):
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("number", help=_("the broker's order number of today, or # and our own: #12"))
-        parser.add_argument("--price", type=won, help=_("new price in won; its chase ends"))
+        parser.add_argument("--price", type=parse_won, help=_("new price in won; its chase ends"))
         parser.add_argument(
             "--qty", type=shares, help=_("with --price: how many shares move; alone: how many stay open")
         )
@@ -41,11 +41,11 @@ class Command(DeskCommand):
         order = find_order(options["number"])
         if options["dry_run"]:
             draft = preview(order, change)
-            shape = {"order": serializers.order(order), "draft": serializers.draft(draft) if draft else None}
+            shape = {"order": serializers.order(order), "draft": serializers.priced_order(draft) if draft else None}
             return CommandOutput(
-                {"dry_run": True, **shape}, [_("would amend {change}").format(change=wanted(order, change))]
+                {"dry_run": True, **shape}, [_("would amend {change}").format(change=describe_change(order, change))]
             )
-        confirm(self.name, yes=options["yes"], about=lambda: wanted(order, change))
+        confirm(self.name, yes=options["yes"], about=lambda: describe_change(order, change))
         result = amend(order, change, who=who())
         order.refresh_from_db()
         amended = result.row if result.row and result.row.pk != order.pk else None

@@ -8,7 +8,7 @@ from aegis.lifecycle import UNANSWERED
 from aegis.requests import RequestedBy
 from orders import risk, serializers
 from orders.management.changing import after_cancel, cancel_deferred
-from orders.management.console import CommandOutput, DeskCommand, Failure, describe, find_order, service, who
+from orders.management.console import CommandOutput, DeskCommand, Failure, describe_order, find_order, service, who
 
 
 class Command(DeskCommand):
@@ -21,7 +21,7 @@ class Command(DeskCommand):
 
     def tell(self, **options: Any) -> CommandOutput:
         order = find_order(options["number"])
-        line, shape = describe(order), {"order": serializers.order(order)}
+        line, shape = describe_order(order), {"order": serializers.order(order)}
         if order.is_done and order.chase_at is not None and not options["dry_run"]:
             service().end_chase(order, _("cancelled by {name}").format(name=who()))
             lines = [_("it is not re-ordered: {line}").format(line=line)]
@@ -33,11 +33,11 @@ class Command(DeskCommand):
         try:
             service().cancel(order, by=RequestedBy.OPERATOR, who=who())
         except BrokerError as error:
-            message = _("not cancelled: {error}").format(error=risk.say_error(error))
+            message = _("not cancelled: {error}").format(error=risk.error_text(error))
             raise Failure("NOT_CANCELLED", message, shape={"broker_code": error.code, **shape}) from error
         if order.state in UNANSWERED:
             return CommandOutput(
-                {"dry_run": False, "order": serializers.order(order)}, [cancel_deferred(describe(order))]
+                {"dry_run": False, "order": serializers.order(order)}, [cancel_deferred(describe_order(order))]
             )
-        lines = [_("cancel sent: {line}").format(line=describe(order)), after_cancel(order)]
+        lines = [_("cancel sent: {line}").format(line=describe_order(order)), after_cancel(order)]
         return CommandOutput({"dry_run": False, "order": serializers.order(order)}, lines)

@@ -4,14 +4,14 @@ from typing import Any
 from django.utils.translation import gettext as _
 
 from aegis.broker import OpenOrder
-from aegis.risk import TradingState
 from aegis.terms import Side
+from aegis.trading_state import TradingState
 from infra import clock
 from market import queries
 from orders import kill_switch, serializers
 from orders.cancel_all import row_of
 from orders.management.console import CommandOutput, DeskCommand, Failure, service, stock_code, who
-from orders.management.switching import say_armed
+from orders.management.switching import print_armed_stops
 from orders.models import TradeOrder
 from orders.service import CancelAllResult
 
@@ -43,11 +43,11 @@ class Command(DeskCommand):
 
     def _change_state(self, *, halt: bool, reduce: bool, **options: Any) -> list[str]:
         if halt:
-            say_armed(TradingState.HALTED)
+            print_armed_stops(TradingState.HALTED)
             kill_switch.halt(by=who(), reason=self.name, at=clock.now())
             return [_("halted: no new order is sent")]
         if reduce:
-            say_armed(TradingState.REDUCING)
+            print_armed_stops(TradingState.REDUCING)
             is_done = kill_switch.reduce_unless_halted(by=who(), reason=self.name, at=clock.now())
             return [_("only sales pass") if is_done else _("trading is halted already, and stays so")]
         return []

@@ -4,7 +4,7 @@ from typing import Any
 from django.utils.translation import gettext as _
 
 from orders import serializers
-from orders.management.console import CommandOutput, DeskCommand, add_filters, filtered, short, wanted_by
+from orders.management.console import CommandOutput, DeskCommand, add_filters, filtered, short, strategy_suffix
 from orders.models import TradeExecution
 
 
@@ -40,4 +40,4 @@ def _line(row: TradeExecution) -> str:
         tax=row.tax,
         source=row.get_source_display(),
     )
-    return line + wanted_by(row.order) + (" " + _("(not true)") if row.voided_at else "")
+    return line + strategy_suffix(row.order) + (" " + _("(not true)") if row.voided_at else "")

@@ -5,7 +5,15 @@ from django.utils.translation import gettext as _
 
 from aegis.lifecycle import UNSETTLED
 from orders import serializers
-from orders.management.console import CommandOutput, DeskCommand, add_filters, describe, filtered, short, wanted_by
+from orders.management.console import (
+    CommandOutput,
+    DeskCommand,
+    add_filters,
+    describe_order,
+    filtered,
+    short,
+    strategy_suffix,
+)
 from orders.models import TradeOrder
 
 
@@ -29,4 +37,4 @@ class Command(DeskCommand):
 
 def _line(row: TradeOrder) -> str:
     filled = _("filled {filled:,}").format(filled=row.filled_qty)
-    return f"#{row.pk} {short(row.created_at)} {describe(row)}, {filled}{wanted_by(row)}"
+    return f"#{row.pk} {short(row.created_at)} {describe_order(row)}, {filled}{strategy_suffix(row)}"

@@ -1,6 +1,6 @@
 from django.utils.translation import gettext as _
 
-from aegis.risk import TradingState
+from aegis.trading_state import TradingState
 from orders.management.switching import SwitchCommand
 
 

@@ -74,14 +74,14 @@ def _arm(code: str, kind: StopKind, text: str, **choices: Any) -> CommandOutput:
     code = stock_code(code)
     quote = stop_polling.quote_before(code, choices["sources"], broker(), clock.now)
     row = stops.arm(code, kind, unit, value, by=who(), at=clock.now(), quote=quote, **choices)
-    return CommandOutput({"stop": serializers.stop(row)}, [_("armed: {line}").format(line=_line(row))])
+    return CommandOutput({"stop": serializers.stop_rule(row)}, [_("armed: {line}").format(line=_line(row))])
 
 
 def _disarm(pk: int) -> CommandOutput:
     row = _find_stop(pk)
     stops.disarm(row, why=who(), at=clock.now())
     row.refresh_from_db()
-    return CommandOutput({"stop": serializers.stop(row)}, [_("disarmed: {line}").format(line=_line(row))])
+    return CommandOutput({"stop": serializers.stop_rule(row)}, [_("disarmed: {line}").format(line=_line(row))])
 
 
 def _rearm(pk: int, *, may_trigger_now: bool) -> CommandOutput:
@@ -89,7 +89,7 @@ def _rearm(pk: int, *, may_trigger_now: bool) -> CommandOutput:
     quote = stop_polling.quote_before(row.stock_code, row.sources, broker(), clock.now)
     stops.rearm(row, by=who(), at=clock.now(), may_trigger_now=may_trigger_now, quote=quote)
     row.refresh_from_db()
-    return CommandOutput({"stop": serializers.stop(row)}, [_("armed: {line}").format(line=_line(row))])
+    return CommandOutput({"stop": serializers.stop_rule(row)}, [_("armed: {line}").format(line=_line(row))])
 
 
 def _find_stop(pk: int) -> StopRule:
@@ -102,7 +102,7 @@ def _find_stop(pk: int) -> StopRule:
 def _list(*, is_all: bool) -> CommandOutput:
     rows = StopRule.objects.all() if is_all else StopRule.objects.filter(state__in=LIVE)
     lines = [_line(row) for row in rows] or [_("no stop is armed")]
-    return CommandOutput({"stops": [serializers.stop(row) for row in rows]}, lines)
+    return CommandOutput({"stops": [serializers.stop_rule(row) for row in rows]}, lines)
 
 
 def _line(row: StopRule) -> str:
@@ -113,7 +113,7 @@ def _line(row: StopRule) -> str:
         code=row.stock_code,
         kind=row.get_kind_display(),
         # a triggered stop shows the price that triggered it: without shares it has no limit any more
-        limit=row.trigger_price if row.triggered_at else stops.limit(row),
+        limit=row.trigger_price if row.triggered_at else stops.current_limit(row),
         value=f"{row.value.normalize():f}",
         unit=row.get_unit_display(),
         state=row.get_state_display(),

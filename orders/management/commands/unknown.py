@@ -13,7 +13,7 @@ from orders.management.console import (
     Failure,
     add_confirmation,
     confirm,
-    describe,
+    describe_order,
     find_order,
     service,
     short,
@@ -47,12 +47,14 @@ class Command(DeskCommand):
     def _decide(self, options: dict[str, Any]) -> CommandOutput:
         order = find_order(options["decide"])
         number = order_number(plain(options["order_no"])) if options["order_no"] is not None else None
-        confirm("decide", yes=options["yes"], about=lambda: describe(order))
+        confirm("decide", yes=options["yes"], about=lambda: describe_order(order))
         try:
             order = service().decide(order, number, by=who())
         except ValueError as error:
             raise Failure("UNDECIDABLE", str(error), shape={"order": serializers.order(order)}) from error
-        return CommandOutput({"order": serializers.order(order)}, [_("decided: {line}").format(line=describe(order))])
+        return CommandOutput(
+            {"order": serializers.order(order)}, [_("decided: {line}").format(line=describe_order(order))]
+        )
 
 
 def _list() -> CommandOutput:
@@ -68,15 +70,15 @@ def _events(row: TradeOrder) -> list[Any]:
 def _shape(row: TradeOrder) -> dict[str, Any]:
     return {
         "order": serializers.order(row),
-        "absent_looks": row.absent_looks,
+        "absent_looks": row.not_found_count,
         "candidates": [serializers.candidate(entry) for entry in row.candidates],
         "events": [serializers.event(entry) for entry in _events(row)],
     }
 
 
 def _lines(row: TradeOrder) -> list[str]:
-    head = f"#{row.pk} {short(row.created_at)} {describe(row)}"
-    absence = _("missing from {looks} complete lists of the broker's").format(looks=row.absent_looks)
+    head = f"#{row.pk} {short(row.created_at)} {describe_order(row)}"
+    absence = _("missing from {looks} complete lists of the broker's").format(looks=row.not_found_count)
     events = [f"  {short(entry.at)} {entry}" for entry in _events(row)]
     template = _("  could be {order_no}: {market} {placed_at}, {qty:,} at {price:,}, filled {filled_qty:,}")
     return [head, "  " + absence, *events, *(template.format(**entry) for entry in row.candidates)]

@@ -34,7 +34,7 @@ class Command(BaseCommand):
         except (CannotStart, DemoFailed) as error:
             raise CommandError(f"{error} ({log})") from error
         except OrderDenied as denied:
-            raise CommandError(f"{risk.say_all(denied.reasons)} ({log})") from denied
+            raise CommandError(f"{risk.denial_texts(denied.reasons)} ({log})") from denied
         except KeyboardInterrupt:
             raise CommandError(_("ended before the day was over"), returncode=130) from None
         if verdict.differences:

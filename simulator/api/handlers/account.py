@@ -5,9 +5,9 @@ from datetime import date
 
 from aegis.terms import Board, Market, OrderKind, Side
 from simulator.api.error_codes import RequestRefused
-from simulator.api.formatting import fixed, percent
+from simulator.api.formatting import fixed, percent_of
 from simulator.api.list_printing import Printing
-from simulator.api.request import ApiReply, Body, Call, contexts, found, page
+from simulator.api.request import ApiReply, Body, Call, account_reply, continuation_fields, page
 from simulator.exchange.accounts import AccountHolding
 from simulator.exchange.calendar import next_trading_day
 from simulator.exchange.listings import STOCKS
@@ -47,7 +47,7 @@ def kind_name(kind: OrderKind) -> str:
     return KIND_NAMES.get(kind, "지정가")
 
 
-def balance(call: Call) -> ApiReply:
+def account_balance(call: Call) -> ApiReply:
     """inquire-balance (주식잔고조회)."""
     account = call.account
     if call.text("INQR_DVSN") not in ("01", "02"):
@@ -72,10 +72,10 @@ def balance(call: Call) -> ApiReply:
             "",
         ]
     )
-    reply = found(
+    reply = account_reply(
         call,
-        more=reply_page.has_more,
-        **contexts("" if call.is_paper else query_key, reply_page.cursor),
+        has_more=reply_page.has_more,
+        **continuation_fields("" if call.is_paper else query_key, reply_page.cursor),
         output1=[_holding_row(call, account, holding) for holding in reply_page.rows],
         output2=[_totals(call, account)],
     )
@@ -114,13 +114,13 @@ def _holding_row(call: Call, account: str, holding: AccountHolding) -> Body:
         "prpr": str(price),
         "evlu_amt": str(value),
         "evlu_pfls_amt": str(gain),
-        "evlu_pfls_rt": percent(gain, holding.cost),
-        "evlu_erng_rt": percent(gain, holding.cost, 8),
+        "evlu_pfls_rt": percent_of(gain, holding.cost),
+        "evlu_erng_rt": percent_of(gain, holding.cost, 8),
         "loan_dt": "",
         "loan_amt": "0",
         "stln_slng_chgs": "0",
         "expd_dt": "",
-        "fltt_rt": percent(price - base, base, 2) + "000000",
+        "fltt_rt": percent_of(price - base, base, 2) + "000000",
         "bfdy_cprs_icdc": str(price - base),
         "item_mgna_rt_name": "20%",
         "grta_rt_name": "",
@@ -161,11 +161,11 @@ def _totals(call: Call, number: str) -> Body:
         "bfdy_tot_asst_evlu_amt": str(account.total_yesterday),
         "asst_icdc_amt": str(change),
         # live does not calculate it
-        "asst_icdc_erng_rt": percent(change, account.total_yesterday, 8) if call.is_paper else "0.00000000",
+        "asst_icdc_erng_rt": percent_of(change, account.total_yesterday, 8) if call.is_paper else "0.00000000",
     }
 
 
-def open_orders(call: Call) -> ApiReply:
+def amendable_orders(call: Call) -> ApiReply:
     """inquire-psbl-rvsecncl (주식정정취소가능주문조회)."""
     rows = sorted(_shown_open_orders(call), key=lambda order: -order.number)
     side = call.text("INQR_DVSN_2")
@@ -175,11 +175,11 @@ def open_orders(call: Call) -> ApiReply:
         rows = [order for order in rows if order.market is Market.NXT]
     reply_page = page(call, rows, lambda order: f"{order.number:010d}", OPEN_ROWS)
     query_key = f"{call.text('CANO')}^{call.text('ACNT_PRDT_CD')}^"
-    reply = found(
+    reply = account_reply(
         call,
-        more=reply_page.has_more,
-        nothing=not rows,
-        **contexts(query_key, reply_page.cursor),
+        has_more=reply_page.has_more,
+        is_empty=not rows,
+        **continuation_fields(query_key, reply_page.cursor),
         output=[_open_row(order, call.firm.printing) for order in reply_page.rows],
     )
     return ApiReply(reply.body, reply_page.tr_cont)
@@ -187,7 +187,7 @@ def open_orders(call: Call) -> ApiReply:
 
 def open_orders_by_specification(call: Call) -> ApiReply:
     """inquire-nccs of the user's specification: open orders with `rmn_qty`."""
-    reply = open_orders(call)
+    reply = amendable_orders(call)
     for row in reply.body["output"]:
         row["rmn_qty"] = row["psbl_qty"]
     return reply
@@ -240,11 +240,11 @@ def daily_orders(call: Call) -> ApiReply:
         f"{call.text('CANO')}^{call.text('ACNT_PRDT_CD')}^{call.text('INQR_STRT_DT')}^{call.text('INQR_END_DT')}"
         f"^{call.text('PDNO') or ' '}^{call.text('CCLD_DVSN')}^{call.text('INQR_DVSN')}^"
     )
-    reply = found(
+    reply = account_reply(
         call,
-        more=reply_page.has_more,
-        nothing=not orders,
-        **contexts(query_key, reply_page.cursor),
+        has_more=reply_page.has_more,
+        is_empty=not orders,
+        **continuation_fields(query_key, reply_page.cursor),
         output1=[_daily_row(order, call.firm.printing) for order in reply_page.rows],
         output2=totals,
     )
@@ -378,7 +378,7 @@ def assets(call: Call) -> ApiReply:
             "evlu_pfls_amt": str(value - cost),
             "crdt_lnd_amt": "0",
             "real_nass_amt": str(value),
-            "whol_weit_rt": percent(value, total),
+            "whol_weit_rt": percent_of(value, total),
         }
 
     rows = [asset_row(0, 0) for _ in range(_ASSET_CLASSES)]
@@ -399,7 +399,7 @@ def assets(call: Call) -> ApiReply:
         "dncl_amt": str(account.deposit),
         **dict.fromkeys(zeros.split(), "0"),
     }
-    return found(call, output1=rows, output2=totals)
+    return account_reply(call, output1=rows, output2=totals)
 
 
 def realised_profits(call: Call) -> ApiReply:
@@ -429,7 +429,7 @@ def realised_profits(call: Call) -> ApiReply:
                 "sll_qty": str(order.filled),
                 "sll_amt": str(order.amount),
                 "rlzt_pfls": str(gain),
-                "pfls_rt": percent(gain, cost),
+                "pfls_rt": percent_of(gain, cost),
                 "fee": str(order.fee),
                 "tl_tax": str(order.tax),
                 "loan_int": "0",
@@ -455,5 +455,5 @@ def realised_profits(call: Call) -> ApiReply:
         "loan_int": "0",
         "tot_pftrt": "0.00",
     }
-    reply = found(call, nothing=not rows, **contexts("", ""), output1=rows[::-1], output2=totals)
+    reply = account_reply(call, is_empty=not rows, **continuation_fields("", ""), output1=rows[::-1], output2=totals)
     return ApiReply(reply.body, "D")

@@ -9,9 +9,9 @@ from itertools import accumulate, islice, takewhile
 from aegis import ticks
 from aegis.terms import Side
 from simulator.api.error_codes import RequestRefused
-from simulator.api.formatting import percent
-from simulator.api.handlers.quote import Quote, day_sign, figures, quote_of
-from simulator.api.request import ApiReply, Body, Call, quoted
+from simulator.api.formatting import percent_of
+from simulator.api.handlers.quote import StockQuote, company_figures, day_sign, quote_of
+from simulator.api.request import ApiReply, Body, Call, quotation_reply
 from simulator.exchange.daily_history import HistoryDay
 from simulator.exchange.listings import ListedStock
 from simulator.exchange.trade_tape import TapeBar
@@ -39,7 +39,7 @@ def daily(call: Call) -> ApiReply:
     since, until = read_date(call, "FID_INPUT_DATE_1"), read_date(call, "FID_INPUT_DATE_2")
     periods = quote.firm.history.periods(quote.stock.code, quote.tape, unit, until)
     rows = islice(takewhile(lambda day: day.day >= since, periods), CHART_ROWS)
-    return quoted(output1=_chart_head(quote), output2=[_chart_row(quote.stock, day) for day in rows])
+    return quotation_reply(output1=_chart_head(quote), output2=[_chart_row(quote.stock, day) for day in rows])
 
 
 def read_date(call: Call, name: str) -> date:
@@ -53,10 +53,10 @@ def read_date(call: Call, name: str) -> date:
         raise RequestRefused("field invalid", name) from None
 
 
-def _chart_head(quote: Quote) -> Body:
+def _chart_head(quote: StockQuote) -> Body:
     tape, venue, base = quote.tape, quote.venues[0], quote.base
     before = quote.firm.history.yesterday(quote.stock.code)
-    company = figures(quote)
+    company = company_figures(quote)
     asks, bids = venue.book.depth(Side.SELL, 1), venue.book.depth(Side.BUY, 1)
     return {
         **change_of(quote),
@@ -86,12 +86,12 @@ def _chart_head(quote: Quote) -> Body:
     }
 
 
-def change_of(quote: Quote) -> Body:
+def change_of(quote: StockQuote) -> Body:
     last, base = quote.tape.last, quote.base
     return {
         "prdy_vrss": str(last - base),
         "prdy_vrss_sign": quote.sign(last),
-        "prdy_ctrt": percent(last - base, base),
+        "prdy_ctrt": percent_of(last - base, base),
     }
 
 
@@ -145,7 +145,7 @@ def past_minutes(call: Call) -> ApiReply:
     return _minute_reply(quote, day_minutes, PAST_MINUTE_ROWS)
 
 
-def _minute_reply(quote: Quote, rows: Iterator[Minute], count: int) -> ApiReply:
+def _minute_reply(quote: StockQuote, rows: Iterator[Minute], count: int) -> ApiReply:
     head = {
         **change_of(quote),
         "stck_prdy_clpr": str(quote.base),
@@ -154,7 +154,7 @@ def _minute_reply(quote: Quote, rows: Iterator[Minute], count: int) -> ApiReply:
         "hts_kor_isnm": quote.stock.name,
         "stck_prpr": str(quote.tape.last),
     }
-    return quoted(output1=head, output2=[_minute_row(minute) for minute in islice(rows, count)])
+    return quotation_reply(output1=head, output2=[_minute_row(minute) for minute in islice(rows, count)])
 
 
 def _minute_row(minute: Minute) -> Body:
@@ -175,7 +175,7 @@ def _chain(first: Iterator[Minute], second: Iterator[Minute]) -> Iterator[Minute
     yield from second
 
 
-def _today(quote: Quote, latest: str) -> Iterator[Minute]:
+def _today(quote: StockQuote, latest: str) -> Iterator[Minute]:
     """Yield today's minutes back from `latest` (HHMMSS). A minute without a trade repeats the previous price."""
     bars = quote.tape.minutes
     if not bars:
@@ -193,13 +193,13 @@ def _today(quote: Quote, latest: str) -> Iterator[Minute]:
         moment -= timedelta(minutes=1)
 
 
-def _earlier_days(quote: Quote, before: date) -> Iterator[Minute]:
+def _earlier_days(quote: StockQuote, before: date) -> Iterator[Minute]:
     for past in quote.firm.history.days(quote.stock.code, None):
         if past.day < before:
             yield from _generated_minutes(quote, past)
 
 
-def _generated_minutes(quote: Quote, day: HistoryDay) -> Iterator[Minute]:
+def _generated_minutes(quote: StockQuote, day: HistoryDay) -> Iterator[Minute]:
     """Yield generated minutes of a past day, newest first: a path within the day's range."""
     count = 391 - 9  # the closing auction has only its last minute
     path = _path(quote, day, count)
@@ -219,7 +219,7 @@ def _generated_minutes(quote: Quote, day: HistoryDay) -> Iterator[Minute]:
         moment -= timedelta(minutes=10 if moment.time() == _CLOSES else 1)
 
 
-def _path(quote: Quote, day: HistoryDay, count: int) -> list[int]:
+def _path(quote: StockQuote, day: HistoryDay, count: int) -> list[int]:
     noise = blake2b(f"{quote.firm.exchange.world.seed}:{quote.stock.code}:{day.day}".encode(), digest_size=64).digest()
     width = max(1, (day.high - day.low) // 3)
     prices = []

@@ -4,9 +4,9 @@ from datetime import date
 from itertools import islice, takewhile
 
 from simulator.api.error_codes import RequestRefused
-from simulator.api.formatting import against, fixed, percent
+from simulator.api.formatting import change_sign, fixed, percent_of
 from simulator.api.handlers.chart import UNITS, read_date
-from simulator.api.request import ApiReply, Body, Call, quoted
+from simulator.api.request import ApiReply, Body, Call, quotation_reply
 from simulator.exchange.index_model import (
     INDEXES,
     KOSPI,
@@ -15,7 +15,7 @@ from simulator.exchange.index_model import (
     IndexQuote,
     SimulatedFuture,
     SimulatedIndexDay,
-    newest,
+    take_newest,
 )
 
 INDEX_ROWS, FUTURES_ROWS, VI_ROWS = 50, 100, 30
@@ -28,23 +28,28 @@ def _index(call: Call) -> IndexQuote:
         raise RequestRefused("field invalid", "MRKT_DIV_CODE")
     if code not in INDEXES:
         raise RequestRefused("quotation of unknown stock")
-    return call.firm.macro.index(code)
+    return call.firm.index_model.index(code)
 
 
 def index_price(call: Call) -> ApiReply:
     """inquire-index-price (국내업종 현재지수)."""
     quote = _index(call)
-    year = [day for day in newest(call.firm.macro.index_days(quote.code), 250) if day.day.year == call.now.year]
-    before = next(day for day in call.firm.macro.index_days(quote.code) if day.day < call.firm.exchange.world.today())
+    model, today = call.firm.index_model, call.firm.exchange.world.today()
+    year = [day for day in take_newest(model.index_days(quote.code), 250) if day.day.year == call.now.year]
+    before = next(day for day in model.index_days(quote.code) if day.day < today)
     year = year or [before]
     high, low = max(year, key=lambda day: day.high), min(year, key=lambda day: day.low)
     total = quote.ask_quantity + quote.bid_quantity
 
     def change_fields(price: float) -> tuple[str, str, str]:
-        return fixed(price - quote.before, 2), against(price, quote.before), percent(price - quote.before, quote.before)
+        return (
+            fixed(price - quote.before, 2),
+            change_sign(price, quote.before),
+            percent_of(price - quote.before, quote.before),
+        )
 
     now, opened, top, bottom = (change_fields(price) for price in (quote.last, quote.open, quote.high, quote.low))
-    return quoted(
+    return quotation_reply(
         output={
             "bstp_nmix_prpr": fixed(quote.last, 2),
             "bstp_nmix_prdy_vrss": now[0],
@@ -72,15 +77,15 @@ def index_price(call: Call) -> ApiReply:
             "down_issu_cnt": str(quote.downs),
             "lslm_issu_cnt": str(quote.at_lower),
             "dryy_bstp_nmix_hgpr": fixed(high.high, 2),
-            "dryy_hgpr_vrss_prpr_rate": percent(high.high - quote.last, high.high),
+            "dryy_hgpr_vrss_prpr_rate": percent_of(high.high - quote.last, high.high),
             "dryy_bstp_nmix_hgpr_date": f"{high.day:%Y%m%d}",
             "dryy_bstp_nmix_lwpr": fixed(low.low, 2),
-            "dryy_lwpr_vrss_prpr_rate": percent(low.low - quote.last, low.low),
+            "dryy_lwpr_vrss_prpr_rate": percent_of(low.low - quote.last, low.low),
             "dryy_bstp_nmix_lwpr_date": f"{low.day:%Y%m%d}",
             "total_askp_rsqn": str(quote.ask_quantity),
             "total_bidp_rsqn": str(quote.bid_quantity),
-            "seln_rsqn_rate": percent(quote.ask_quantity, total),
-            "shnu_rsqn_rate": percent(quote.bid_quantity, total),
+            "seln_rsqn_rate": percent_of(quote.ask_quantity, total),
+            "shnu_rsqn_rate": percent_of(quote.bid_quantity, total),
             "ntby_rsqn": str(quote.bid_quantity - quote.ask_quantity),
         }
     )
@@ -126,12 +131,13 @@ def index_chart(call: Call) -> ApiReply:
     """inquire-daily-indexchartprice (국내주식업종기간별시세): fifty rows, newest first."""
     quote = _index(call)
     since, until, count = _chart_range(call, INDEX_ROWS)
-    source = call.firm.macro.index_days(quote.code, until)
+    model, today = call.firm.index_model, call.firm.exchange.world.today()
+    source = model.index_days(quote.code, until)
     days = _merge_by_unit(call, list(islice(takewhile(lambda day: day.day >= since, source), count)))
-    before = next(day for day in call.firm.macro.index_days(quote.code) if day.day < call.firm.exchange.world.today())
+    before = next(day for day in model.index_days(quote.code) if day.day < today)
     head = {
-        "prdy_vrss_sign": against(quote.last, quote.before),
-        "bstp_nmix_prdy_ctrt": percent(quote.last - quote.before, quote.before),
+        "prdy_vrss_sign": change_sign(quote.last, quote.before),
+        "bstp_nmix_prdy_ctrt": percent_of(quote.last - quote.before, quote.before),
         "prdy_nmix": fixed(quote.before, 2),
         "acml_vol": str(quote.volume),
         "acml_tr_pbmn": str(quote.amount),
@@ -159,14 +165,14 @@ def index_chart(call: Call) -> ApiReply:
         }
         for day in days[:INDEX_ROWS]
     ]
-    return quoted(output1=head, output2=rows)
+    return quotation_reply(output1=head, output2=rows)
 
 
 # --- futures
 
 
 def _contract(call: Call) -> Contract:
-    contract = call.firm.macro.contract(call.text("FID_INPUT_ISCD"), call.now.date())
+    contract = call.firm.index_model.contract(call.text("FID_INPUT_ISCD"), call.now.date())
     if contract is None:
         raise RequestRefused("quotation of unknown stock")
     return contract
@@ -174,11 +180,12 @@ def _contract(call: Call) -> Contract:
 
 def future_price(call: Call) -> ApiReply:
     """futureoption inquire-price (선물옵션 시세): the contract, KOSPI and KOSPI200."""
+    model = call.firm.index_model
     spots = {"output2": _index_fields(call, KOSPI), "output3": _index_fields(call, KOSPI200)}
     if call.text("FID_COND_MRKT_DIV_CODE") in _NIGHT:  # night codes get a reply with empty values
-        front = call.firm.macro.contracts(call.now.date())[0]
-        return quoted(output1=dict.fromkeys(_future_fields(call.firm.macro.future(front, call.now)), ""), **spots)
-    return quoted(output1=_future_fields(call.firm.macro.future(_contract(call), call.now)), **spots)
+        front = model.contracts(call.now.date())[0]
+        return quotation_reply(output1=dict.fromkeys(_future_fields(model.future(front, call.now)), ""), **spots)
+    return quotation_reply(output1=_future_fields(model.future(_contract(call), call.now)), **spots)
 
 
 def _future_fields(quote: SimulatedFuture) -> Body:
@@ -187,9 +194,9 @@ def _future_fields(quote: SimulatedFuture) -> Body:
         "hts_kor_isnm": quote.contract.name,
         "futs_prpr": fixed(quote.last, 2),
         "futs_prdy_vrss": fixed(quote.last - quote.before, 2),
-        "prdy_vrss_sign": against(quote.last, quote.before),
+        "prdy_vrss_sign": change_sign(quote.last, quote.before),
         "futs_prdy_clpr": fixed(quote.before, 2),
-        "futs_prdy_ctrt": percent(quote.last - quote.before, quote.before),
+        "futs_prdy_ctrt": percent_of(quote.last - quote.before, quote.before),
         "acml_vol": str(quote.volume),
         "acml_tr_pbmn": str(_turnover(quote)),
         "hts_otst_stpl_qty": str(quote.open_interest),
@@ -202,7 +209,7 @@ def _future_fields(quote: SimulatedFuture) -> Body:
         "basis": fixed(quote.fair - quote.spot, 2),
         "futs_sdpr": fixed(quote.before, 2),
         "hts_thpr": fixed(quote.fair, 2),
-        "dprt": percent(quote.last - quote.fair, quote.fair),
+        "dprt": percent_of(quote.last - quote.fair, quote.fair),
         "crbr_aply_mxpr": fixed(upper, 2),
         "crbr_aply_llam": fixed(lower, 2),
         "futs_last_tr_date": f"{quote.contract.last_day:%Y%m%d}",
@@ -227,31 +234,31 @@ def _turnover(quote: SimulatedFuture) -> int:
 
 
 def _index_fields(call: Call, code: str) -> Body:
-    quote = call.firm.macro.index(code)
+    quote = call.firm.index_model.index(code)
     return {
         "bstp_cls_code": code,
         "hts_kor_isnm": quote.name,
         "bstp_nmix_prpr": fixed(quote.last, 2),
-        "prdy_vrss_sign": against(quote.last, quote.before),
+        "prdy_vrss_sign": change_sign(quote.last, quote.before),
         "bstp_nmix_prdy_vrss": fixed(quote.last - quote.before, 2),
-        "bstp_nmix_prdy_ctrt": percent(quote.last - quote.before, quote.before),
+        "bstp_nmix_prdy_ctrt": percent_of(quote.last - quote.before, quote.before),
     }
 
 
 def future_chart(call: Call) -> ApiReply:
     """inquire-daily-fuopchartprice (선물옵션기간별시세): a hundred rows, newest first."""
     contract = _contract(call)
-    quote = call.firm.macro.future(contract, call.now)
+    quote = call.firm.index_model.future(contract, call.now)
     since, until, count = _chart_range(call, FUTURES_ROWS)
-    source = call.firm.macro.future_days(contract, until)
+    source = call.firm.index_model.future_days(contract, until)
     days = _merge_by_unit(call, list(islice(takewhile(lambda day: day.day >= since, source), count)))
     today = call.firm.exchange.world.today()
-    before = next(day for day in call.firm.macro.future_days(contract, None) if day.day < today)
-    spot = call.firm.macro.index(KOSPI200)
+    before = next(day for day in call.firm.index_model.future_days(contract, None) if day.day < today)
+    spot = call.firm.index_model.index(KOSPI200)
     output1 = {
         "futs_prdy_vrss": fixed(quote.last - quote.before, 2),
-        "prdy_vrss_sign": against(quote.last, quote.before),
-        "futs_prdy_ctrt": percent(quote.last - quote.before, quote.before),
+        "prdy_vrss_sign": change_sign(quote.last, quote.before),
+        "futs_prdy_ctrt": percent_of(quote.last - quote.before, quote.before),
         "futs_prdy_clpr": fixed(quote.before, 2),
         "acml_vol": str(quote.volume),
         "acml_tr_pbmn": str(_turnover(quote)),
@@ -272,13 +279,13 @@ def future_chart(call: Call) -> ApiReply:
         "basis": fixed(quote.fair - quote.spot, 2),
         "kospi200_nmix": fixed(spot.last, 2),
         "kospi200_prdy_vrss": fixed(spot.last - spot.before, 2),
-        "kospi200_prdy_ctrt": percent(spot.last - spot.before, spot.before),
-        "kospi200_prdy_vrss_sign": against(spot.last, spot.before),
+        "kospi200_prdy_ctrt": percent_of(spot.last - spot.before, spot.before),
+        "kospi200_prdy_vrss_sign": change_sign(spot.last, spot.before),
         "hts_otst_stpl_qty": str(quote.open_interest),
         "otst_stpl_qty_icdc": str(quote.volume // 300),
         "tday_rltv": "101.25",
         "hts_thpr": fixed(quote.fair, 2),
-        "dprt": percent(quote.last - quote.fair, quote.fair),
+        "dprt": percent_of(quote.last - quote.fair, quote.fair),
     }
     rows = [
         {
@@ -293,25 +300,25 @@ def future_chart(call: Call) -> ApiReply:
         }
         for day in days[:FUTURES_ROWS]
     ]
-    return quoted(output1=output1, output2=rows)
+    return quotation_reply(output1=output1, output2=rows)
 
 
 def futures_board(call: Call) -> ApiReply:
     """display-board-futures (국내옵션전광판 선물): the listed contracts, front month first."""
-    boards = {"": call.firm.macro.contracts, "MKI": call.firm.macro.minis}
+    boards = {"": call.firm.index_model.contracts, "MKI": call.firm.index_model.minis}
     board = boards.get(call.text("FID_COND_MRKT_CLS_CODE"))
     rows = []
     # weekly and KOSDAQ150 contracts are not simulated
     for contract in board(call.now.date()) if board else ():
-        quote = call.firm.macro.future(contract, call.now)
+        quote = call.firm.index_model.future(contract, call.now)
         rows.append(
             {
                 "futs_shrn_iscd": contract.code,
                 "hts_kor_isnm": contract.name,
                 "futs_prpr": fixed(quote.last, 2),
                 "futs_prdy_vrss": fixed(quote.last - quote.before, 2),
-                "prdy_vrss_sign": against(quote.last, quote.before),
-                "futs_prdy_ctrt": percent(quote.last - quote.before, quote.before),
+                "prdy_vrss_sign": change_sign(quote.last, quote.before),
+                "futs_prdy_ctrt": percent_of(quote.last - quote.before, quote.before),
                 "hts_thpr": fixed(quote.fair, 2),
                 "acml_vol": str(quote.volume),
                 "futs_askp": fixed(quote.last + 0.05, 2),
@@ -328,4 +335,4 @@ def futures_board(call: Call) -> ApiReply:
                 "antc_cntg_prdy_ctrt": "0.00",
             }
         )
-    return quoted(output=rows)
+    return quotation_reply(output=rows)

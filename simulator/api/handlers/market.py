@@ -4,11 +4,11 @@ from itertools import pairwise
 
 from aegis.terms import Board
 from simulator.api.error_codes import RequestRefused
-from simulator.api.formatting import against, fixed, percent
+from simulator.api.formatting import change_sign, fixed, percent_of
 from simulator.api.handlers.chart import change_of, read_date
 from simulator.api.handlers.quote import quote_of
-from simulator.api.request import ApiReply, Body, Call, quoted
-from simulator.exchange.index_model import INDEXES, SimulatedIndexDay, newest
+from simulator.api.request import ApiReply, Body, Call, quotation_reply
+from simulator.exchange.index_model import INDEXES, SimulatedIndexDay, take_newest
 from simulator.exchange.listings import STOCKS
 
 VI_ROWS = 30
@@ -24,7 +24,7 @@ def investors_now(call: Call) -> ApiReply:
     if market not in _INVESTOR_MARKETS:
         raise RequestRefused("field invalid", "FID_INPUT_ISCD")
     row: Body = {}
-    for group, (sold, bought, sold_won, bought_won) in call.firm.macro.investors(market, call.now).items():
+    for group, (sold, bought, sold_won, bought_won) in call.firm.index_model.investors(market, call.now).items():
         net = "ntby_vol" if group in _VOLUME_NAMES else "ntby_qty"
         row |= {
             f"{group}_seln_vol": str(sold),
@@ -34,15 +34,15 @@ def investors_now(call: Call) -> ApiReply:
             f"{group}_shnu_tr_pbmn": str(bought_won),
             f"{group}_ntby_tr_pbmn": str(bought_won - sold_won),
         }
-    return quoted(output=[row])
+    return quotation_reply(output=[row])
 
 
-def programs(call: Call) -> ApiReply:
+def program_turnover(call: Call) -> ApiReply:
     """program-trade-by-stock (종목별 프로그램매매추이): one row, the crowd's program trades up to now."""
     quote = quote_of(call)
     tape = quote.tape
     if not tape.volume:
-        return quoted(output=[])
+        return quotation_reply(output=[])
     sold, bought = tape.sold // 4, tape.bought // 4
     price = tape.average or tape.last
     row = {
@@ -59,7 +59,7 @@ def programs(call: Call) -> ApiReply:
         "whol_ntby_vol_icdc": "0",
         "whol_ntby_tr_pbmn_icdc": "0",
     }
-    return quoted(output=[row])
+    return quotation_reply(output=[row])
 
 
 def investors_daily(call: Call) -> ApiReply:
@@ -68,15 +68,15 @@ def investors_daily(call: Call) -> ApiReply:
     if code not in INDEXES:
         raise RequestRefused("quotation of unknown stock")
     until = read_date(call, "FID_INPUT_DATE_1")
-    days = newest(call.firm.macro.index_days(code, until), 101)
+    days = take_newest(call.firm.index_model.index_days(code, until), 101)
     rows = [_investor_day(call, day, before.close) for day, before in pairwise(days)]
-    return quoted(output=rows)
+    return quotation_reply(output=rows)
 
 
 def _investor_day(call: Call, day: SimulatedIndexDay, before: float) -> Body:
     at_close = call.now.replace(year=day.day.year, month=day.day.month, day=day.day.day, hour=15, minute=30)
-    sums = call.firm.macro.investors(call.text("FID_INPUT_ISCD_1"), at_close)
-    share = day.volume / max(1, call.firm.macro.index(call.text("FID_INPUT_ISCD")).volume)
+    sums = call.firm.index_model.investors(call.text("FID_INPUT_ISCD_1"), at_close)
+    share = day.volume / max(1, call.firm.index_model.index(call.text("FID_INPUT_ISCD")).volume)
     net = {
         group: (int((row[1] - row[0]) * share / 1_000), int((row[3] - row[2]) * share)) for group, row in sums.items()
     }
@@ -86,8 +86,8 @@ def _investor_day(call: Call, day: SimulatedIndexDay, before: float) -> Body:
         "stck_bsop_date": f"{day.day:%Y%m%d}",
         "bstp_nmix_prpr": fixed(day.close, 2),
         "bstp_nmix_prdy_vrss": fixed(day.close - before, 2),
-        "prdy_vrss_sign": against(day.close, before),
-        "bstp_nmix_prdy_ctrt": percent(day.close - before, before),
+        "prdy_vrss_sign": change_sign(day.close, before),
+        "bstp_nmix_prdy_ctrt": percent_of(day.close - before, before),
         "bstp_nmix_oprc": fixed(day.open, 2),
         "bstp_nmix_hgpr": fixed(day.high, 2),
         "bstp_nmix_lwpr": fixed(day.low, 2),
@@ -135,10 +135,10 @@ def interruptions(call: Call) -> ApiReply:
                 "vi_kind_code": vi.kind,
                 "vi_prc": str(vi.price),
                 "vi_stnd_prc": str(vi.standard) if is_static else "0",
-                "vi_dprt": percent(vi.price - vi.standard, vi.standard) if is_static else "0.00",
+                "vi_dprt": percent_of(vi.price - vi.standard, vi.standard) if is_static else "0.00",
                 "vi_dmc_stnd_prc": "0" if is_static else str(vi.standard),
-                "vi_dmc_dprt": "0.00" if is_static else percent(vi.price - vi.standard, vi.standard),
+                "vi_dmc_dprt": "0.00" if is_static else percent_of(vi.price - vi.standard, vi.standard),
                 "vi_count": str(vi.count),
             }
         )
-    return quoted(output=rows[:VI_ROWS])
+    return quotation_reply(output=rows[:VI_ROWS])

@@ -2,8 +2,8 @@
 
 from aegis.terms import Market, OrderKind, Side
 from simulator.api.error_codes import RequestRefused
-from simulator.api.formatting import fixed, percent
-from simulator.api.request import ApiReply, Call, found
+from simulator.api.formatting import fixed, percent_of
+from simulator.api.request import ApiReply, Call, account_reply
 from simulator.exchange.order_entry import ChangeRequest
 from simulator.exchange.orders import NewOrder, Order, Request
 
@@ -48,10 +48,10 @@ def _place(call: Call, side: Side) -> ApiReply:
         stop_price=stop_price,
         tag=call.tag,
     )
-    return _accepted(call, call.firm.desk.place(new_order, call.now))
+    return _accepted(call, call.firm.order_entry.place(new_order, call.now))
 
 
-def change(call: Call) -> ApiReply:
+def amend_or_cancel(call: Call) -> ApiReply:
     """order-rvsecncl (주식주문 정정취소)."""
     request = call.text("RVSE_CNCL_DVSN_CD")
     if request not in ("01", "02"):
@@ -66,12 +66,12 @@ def change(call: Call) -> ApiReply:
         kind=kind,
         quantity=call.integer("ORD_QTY"),
         price=price,
-        everything=call.text("QTY_ALL_ORD_YN") == "Y",
+        is_whole_rest=call.text("QTY_ALL_ORD_YN") == "Y",
         stop_price=stop_price,
         market=_market(call),
         is_ignored=call.is_ignored,
     )
-    return _accepted(call, call.firm.desk.change(change_request, call.now))
+    return _accepted(call, call.firm.order_entry.change(change_request, call.now))
 
 
 def _tradable(call: Call) -> str:
@@ -151,7 +151,7 @@ def orderable(call: Call) -> ApiReply:
         account = exchange.account(call.account)
         total = str(exchange.total_asset(call.account))
         output |= {"dnca_tot_amt": str(account.deposit), "tot_evlu_amt": total, "nass_amt": total}
-    return found(call, output=output)
+    return account_reply(call, output=output)
 
 
 def _calculation_price(call: Call) -> int:
@@ -188,6 +188,6 @@ def sellable(call: Call) -> ApiReply:
         "now_pric": str(price),
         "evlu_amt": str(price * holding.quantity),
         "evlu_pfls_amt": str(gain),
-        "evlu_pfls_rt": percent(gain, holding.cost),
+        "evlu_pfls_rt": percent_of(gain, holding.cost),
     }
-    return found(call, output=output)
+    return account_reply(call, output=output)

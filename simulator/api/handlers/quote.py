@@ -12,8 +12,8 @@ from aegis import ticks
 from aegis.sessions import Matching, PhaseName
 from aegis.terms import Market, Side
 from simulator.api.error_codes import RequestRefused
-from simulator.api.formatting import fixed, percent, sign
-from simulator.api.request import ApiReply, Body, Call, quoted
+from simulator.api.formatting import fixed, percent_of, sign
+from simulator.api.request import ApiReply, Body, Call, quotation_reply
 from simulator.broker import Firm
 from simulator.exchange.daily_history import HistoryDay
 from simulator.exchange.listings import STOCKS, ListedStock
@@ -26,7 +26,7 @@ _HUNDRED_MILLION = 100_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Quote:
+class StockQuote:
     """One stock on the venues that a call selects: one, or both together."""
 
     stock: ListedStock
@@ -53,7 +53,7 @@ class Quote:
         return sign(price, venue.base, venue.lowest, venue.highest)
 
 
-def quote_of(call: Call) -> Quote:
+def quote_of(call: Call) -> StockQuote:
     """Return the stock and venues of a quotation call. Raises RequestRefused."""
     division = call.text("FID_COND_MRKT_DIV_CODE")
     if division not in DIVISIONS:
@@ -65,18 +65,23 @@ def quote_of(call: Call) -> Quote:
     stock_venues = tuple(venues[stock.code, market] for market in DIVISIONS[division] if (stock.code, market) in venues)
     if not stock_venues:
         raise RequestRefused("quotation of unknown stock")
-    return Quote(stock, stock_venues, call.firm)
+    return StockQuote(stock, stock_venues, call.firm)
 
 
 def price(call: Call) -> ApiReply:
     """inquire-price (주식현재가 시세)."""
     quote = quote_of(call)
-    return quoted(
-        output=_state(quote) | _today(quote) | _pivots(quote) | figures(quote) | _extremes(quote) | _other_fields(quote)
+    return quotation_reply(
+        output=_state(quote)
+        | _today(quote)
+        | _pivots(quote)
+        | company_figures(quote)
+        | _extremes(quote)
+        | _other_fields(quote)
     )
 
 
-def _state(quote: Quote) -> Body:
+def _state(quote: StockQuote) -> Body:
     stock, world = quote.stock, quote.firm.exchange.world
     halted = stock.code in world.halted
     body = {
@@ -96,17 +101,17 @@ def _state(quote: Quote) -> Body:
     }
 
 
-def _today(quote: Quote) -> Body:
+def _today(quote: StockQuote) -> Body:
     tape, venue = quote.tape, quote.venues[0]
     before = quote.firm.history.yesterday(quote.stock.code)
     return {
         "stck_prpr": str(tape.last),
         "prdy_vrss": str(tape.last - quote.base),
         "prdy_vrss_sign": quote.sign(tape.last),
-        "prdy_ctrt": percent(tape.last - quote.base, quote.base),
+        "prdy_ctrt": percent_of(tape.last - quote.base, quote.base),
         "acml_tr_pbmn": str(tape.amount),
         "acml_vol": str(tape.volume),
-        "prdy_vrss_vol_rate": percent(tape.volume, before.volume),
+        "prdy_vrss_vol_rate": percent_of(tape.volume, before.volume),
         "stck_oprc": str(tape.open),
         "stck_hgpr": str(tape.high),
         "stck_lwpr": str(tape.low),
@@ -117,7 +122,7 @@ def _today(quote: Quote) -> Body:
     }
 
 
-def _pivots(quote: Quote) -> Body:
+def _pivots(quote: StockQuote) -> Body:
     before = quote.firm.history.yesterday(quote.stock.code)
     pivot = (before.high + before.low + before.close) // 3
     width = before.high - before.low
@@ -136,7 +141,7 @@ def _pivots(quote: Quote) -> Body:
     }
 
 
-def figures(quote: Quote) -> Body:
+def company_figures(quote: StockQuote) -> Body:
     """Return the figures of the company and of its shares."""
     stock, venue, last = quote.stock, quote.venues[0], quote.tape.last
     capital = stock.listed_shares * stock.par_value // _HUNDRED_MILLION
@@ -156,7 +161,7 @@ def figures(quote: Quote) -> Body:
         "per": fixed(last / earnings, 2),
         "pbr": fixed(last / book, 2),
         "stac_month": "12",
-        "vol_tnrt": percent(quote.tape.volume, stock.listed_shares),
+        "vol_tnrt": percent_of(quote.tape.volume, stock.listed_shares),
         "eps": fixed(int(earnings), 2),
         "bps": fixed(int(book), 2),
     }
@@ -167,7 +172,7 @@ def _figure(stock: ListedStock, name: str, low: float, high: float) -> float:
     return Random(f"{stock.code}:{name}").uniform(low, high)  # noqa: S311
 
 
-def _extremes(quote: Quote) -> Body:
+def _extremes(quote: StockQuote) -> Body:
     days = list(islice(quote.firm.history.days(quote.stock.code, quote.tape), 250))
     year = [day for day in days if day.day.year == days[0].day.year]
     body: Body = {}
@@ -178,14 +183,14 @@ def _extremes(quote: Quote) -> Body:
     ):
         high, low = max(rows, key=lambda day: day.high), min(rows, key=lambda day: day.low)
         for name, day, extreme in (("hgpr", high, high.high), ("lwpr", low, low.low)):
-            rate_field = (f"{prefix}_{name}_{suffix}", percent(quote.tape.last - extreme, extreme))
+            rate_field = (f"{prefix}_{name}_{suffix}", percent_of(quote.tape.last - extreme, extreme))
             date_field = (f"{prefix}_{name}_date", f"{day.day:%Y%m%d}")
             body[key.format(name)] = str(extreme)
             body.update([date_field, rate_field] if prefix == "d250" else [rate_field, date_field])
     return body
 
 
-def _other_fields(quote: Quote) -> Body:
+def _other_fields(quote: StockQuote) -> Body:
     stock = quote.stock
     capital = stock.listed_shares * stock.par_value // _HUNDRED_MILLION
     return {
@@ -210,7 +215,7 @@ def asking_price(call: Call) -> ApiReply:
     """inquire-asking-price-exp-ccn (주식현재가 호가/예상체결)."""
     quote = quote_of(call)
     venue, tape = quote.lead, quote.tape
-    asks, bids = depths(quote.venues)
+    asks, bids = merged_depth(quote.venues)
     expected = venue.indication()
     price = expected.price or tape.last
     levels: Body = {"aspr_acpt_hour": f"{call.now:%H%M%S}"}
@@ -242,15 +247,15 @@ def asking_price(call: Call) -> ApiReply:
         "antc_cnpr": str(price),
         "antc_cntg_vrss_sign": quote.sign(price),
         "antc_cntg_vrss": str(price - quote.base),
-        "antc_cntg_prdy_ctrt": percent(price - quote.base, quote.base),
+        "antc_cntg_prdy_ctrt": percent_of(price - quote.base, quote.base),
         "antc_vol": str(expected.quantity),
         "stck_shrn_iscd": quote.stock.code,
         "vi_cls_code": vi_state(quote.firm, quote.stock.code),
     }
-    return quoted(output1=output1, output2=output2)
+    return quotation_reply(output1=output1, output2=output2)
 
 
-def depths(venues: tuple[Venue, ...], count: int = 10) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+def merged_depth(venues: tuple[Venue, ...], count: int = 10) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     """Return asks and bids, as pairs of price and quantity, of one venue or summed over two, best first."""
     if len(venues) == 1:
         book = venues[0].book
@@ -292,10 +297,10 @@ def daily_price(call: Call) -> ApiReply:
     if unit not in ("D", "W", "M"):
         raise RequestRefused("field invalid", "FID_PERIOD_DIV_CODE")
     rows = list(islice(quote.firm.history.periods(quote.stock.code, quote.tape, unit), DAILY_ROWS + 1))
-    return quoted(output=[_daily_row(quote, day, older) for day, older in pairwise(rows)])
+    return quotation_reply(output=[_daily_row(quote, day, older) for day, older in pairwise(rows)])
 
 
-def _daily_row(quote: Quote, day: HistoryDay, older: HistoryDay) -> Body:
+def _daily_row(quote: StockQuote, day: HistoryDay, older: HistoryDay) -> Body:
     change = day.close - day.before
     return {
         "stck_bsop_date": f"{day.day:%Y%m%d}",
@@ -304,10 +309,10 @@ def _daily_row(quote: Quote, day: HistoryDay, older: HistoryDay) -> Body:
         "stck_lwpr": str(day.low),
         "stck_clpr": str(day.close),
         "acml_vol": str(day.volume),
-        "prdy_vrss_vol_rate": percent(day.volume - older.volume, older.volume),
+        "prdy_vrss_vol_rate": percent_of(day.volume - older.volume, older.volume),
         "prdy_vrss": str(change),
         "prdy_vrss_sign": day_sign(quote.stock, day),
-        "prdy_ctrt": percent(change, day.before),
+        "prdy_ctrt": percent_of(change, day.before),
         "hts_frgn_ehrt": fixed(_figure(quote.stock, "foreign", 2, 55), 2),
         "frgn_ntby_qty": str(int((day.close - day.open) / max(1, day.open) * day.volume)),
         "flng_cls_code": "00",

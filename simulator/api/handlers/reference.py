@@ -5,7 +5,7 @@ from datetime import date, timedelta
 from aegis.terms import Board, Instrument
 from simulator.api.error_codes import RequestRefused
 from simulator.api.formatting import padded
-from simulator.api.request import ApiReply, Body, Call, found
+from simulator.api.request import ApiReply, Body, Call, account_reply
 from simulator.exchange.calendar import is_business_day, is_trading_day
 from simulator.exchange.listings import STOCKS, ListedStock
 
@@ -25,7 +25,7 @@ def holidays(call: Call) -> ApiReply:
     days = [first + timedelta(days=offset) for offset in range(HOLIDAY_ROWS)]
     days = [day for day in days if day <= LAST_KNOWN_DAY]
     has_more = bool(days) and days[-1] < LAST_KNOWN_DAY
-    reply = found(call, more=has_more, nothing=not days, output=[_holiday_row(day) for day in days])
+    reply = account_reply(call, has_more=has_more, is_empty=not days, output=[_holiday_row(day) for day in days])
     keys = {
         "ctx_area_nk": padded(f"{days[-1]:%Y%m%d}" if has_more else "", _HOLIDAY_KEY),
         "ctx_area_fk": padded(call.text("BASS_DT"), _HOLIDAY_KEY),
@@ -55,7 +55,7 @@ def stock_info(call: Call) -> ApiReply:
     stock = STOCKS.get(call.text("PDNO"))
     if stock is None or call.text("PRDT_TYPE_CD") != "300":
         raise RequestRefused("product not found")
-    reply = found(call, output=_info(call, stock))
+    reply = account_reply(call, output=_info(call, stock))
     return ApiReply(reply.body | {"msg_cd": "KIOK0530", "msg1": padded("조회되었습니다", 80)})
 
 
@@ -167,5 +167,5 @@ def product_info(call: Call) -> ApiReply:
         "ivst_prdt_type_cd_name": "주식",
         "frst_erlm_dt": "",
     }
-    reply = found(call, output=output)
+    reply = account_reply(call, output=output)
     return ApiReply(reply.body | {"msg_cd": "KIOK0530", "msg1": padded("조회되었습니다", 80)})
