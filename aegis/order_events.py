@@ -45,18 +45,18 @@ class StopEventKind(DescribedName):
     AGAIN = "AGAIN", "its sale goes on with another order"
     OPPOSITE = "OPPOSITE", "own buys are cancelled before it sells"
     LOCKED = "LOCKED", "shares that the broker does not let be sold"
-    NO_BID = "NO_BID", "nobody bids: it waits at a limit"
+    NO_BID = "NO_BID", "there are no bids: it waits at a limit"
     LOWER_LIMIT = "LOWER_LIMIT", "it stands at the day's lower limit"
     REFUSED = "REFUSED", "refused several times in a row"
     DONE = "DONE", "no guarded share is held any more"
     HELD_EXTERNALLY = (
         "HELD_EXTERNALLY",
-        "somebody else changed its sale: it guards nothing until armed again",
+        "its sale order was changed externally: it guards nothing until armed again",
     )
     REARMED = "REARMED", "armed again after it was held"
     FAILED = "FAILED", "it could not sell (earlier versions)"
     REBASED = "REBASED", "its line follows a split or an ex-rights day"
     HOLDS_FIRE = "HOLDS_FIRE", "it does not trigger until the base price is compared"
-    SILENT = "SILENT", "its feed has told no price for long"
-    HEARD = "HEARD", "its feed tells prices again"
+    SILENT = "SILENT", "its feed has reported no price for long"
+    HEARD = "HEARD", "its feed reports prices again"
     IMPLAUSIBLE = "IMPLAUSIBLE", "a price that the day cannot have was ignored"

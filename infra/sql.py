@@ -10,9 +10,11 @@ from functools import cache, partial
 from typing import Any, TypeVar
 
 from django.db import connection
-from django.db.models import BooleanField, CharField, IntegerField, Model, TextField
+from django.db.models import AutoField, BooleanField, CharField, IntegerField, Model, TextField
 
 Row = TypeVar("Row", bound=Model)
+# a field's conversion of a value for the database, None if the driver takes the value as it is
+Conversion = Callable[[Any], Any] | None
 # the commit of this transaction does not wait for the disk
 FAST = "SELECT set_config('synchronous_commit', 'off', true)"
 
@@ -55,15 +57,15 @@ def _columns(model: type[Model], leave_out: frozenset[str] = frozenset()) -> lis
 
 
 @cache
-def _saving(model: type[Model], leave_out: frozenset[str]) -> list[tuple[str, str, Callable[[Any], Any] | None]]:
+def _saving(model: type[Model], leave_out: frozenset[str]) -> list[tuple[str, str, Conversion]]:
     """Return each column, the attribute that it is written from, and its conversion, None if it needs none."""
     return [(field.column, field.attname, _conversion(field)) for field in _columns(model, leave_out)]
 
 
-def _conversion(field: Any) -> Callable[[Any], Any] | None:
+def _conversion(field: Any) -> Conversion:
     """Return a field's own conversion, or a shorter equivalent for the values that our rows have."""
     kind = field.get_internal_type()
-    if type(field) in (BooleanField, CharField, TextField):
+    if type(field) in (BooleanField, CharField, TextField) or isinstance(field, AutoField):
         return None
     if isinstance(field, IntegerField):
         return partial(connection.ops.adapt_integerfield_value, internal_type=kind)
@@ -193,11 +195,12 @@ def update(
 
     Raises FieldDoesNotExist and DatabaseError.
     """
-    fields, statement = _change(model, tuple(values), tuple(expected or ()))
+    conversions, statement = _change(model, tuple(values), tuple(expected or ()))
     params = [*values.values(), pk, *(expected or {}).values()]
     with connection.cursor() as cursor:
-        converted = (field.get_db_prep_save(value, connection) for field, value in zip(fields, params, strict=True))
-        cursor.execute(statement, list(converted))
+        cursor.execute(
+            statement, [to_db(value) if to_db else value for to_db, value in zip(conversions, params, strict=True)]
+        )
         return bool(cursor.rowcount)
 
 
@@ -207,11 +210,12 @@ def save(row: Model) -> None:
 
 
 @cache
-def _change(model: type[Model], names: tuple[str, ...], expected: tuple[str, ...]) -> tuple[list[Any], str]:
-    """Return the fields in the order of their placeholders, and the statement that updates the row."""
+def _change(model: type[Model], names: tuple[str, ...], expected: tuple[str, ...]) -> tuple[list[Conversion], str]:
+    """Return the conversions in the order of the placeholders, and the statement that updates the row."""
     changed = [_field(model, name) for name in names]
     conditions = [_field(model, "pk"), *(_field(model, name) for name in expected)]
     setting = ", ".join(f"{_quoted(field)} = %s" for field in changed)
     where = " AND ".join(f"{_quoted(field)} = %s" for field in conditions)
     table = connection.ops.quote_name(model._meta.db_table)
-    return [*changed, *conditions], f"UPDATE {table} SET {setting} WHERE {where}"  # noqa: S608
+    conversions = [_conversion(field) for field in (*changed, *conditions)]
+    return conversions, f"UPDATE {table} SET {setting} WHERE {where}"  # noqa: S608

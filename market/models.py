@@ -196,7 +196,7 @@ class MarketCandle(models.Model):
         FEED = "FEED", _("feed")
         PARTIAL = "PARTIAL", _("feed, with trades missed")
         CHART = "CHART", _("broker's chart")
-        UNSURE = "UNSURE", _("with trades missed that no chart tells of")
+        UNSURE = "UNSURE", _("missed trades are in no chart")
 
     time = models.DateTimeField(_("time"), help_text=_("the first moment of the interval"))
     symbol = models.CharField(_("stock code"), max_length=12)
@@ -208,7 +208,9 @@ class MarketCandle(models.Model):
     close = models.PositiveBigIntegerField(_("close"))
     volume = models.PositiveBigIntegerField(_("volume"))
     value = models.PositiveBigIntegerField(_("value"), help_text=_("won"))
-    trade_count = models.PositiveIntegerField(_("trades"), null=True, help_text=_("unknown where a chart told of them"))
+    trade_count = models.PositiveIntegerField(
+        _("trades"), null=True, help_text=_("not known for minutes from the broker's chart")
+    )
     day_volume = models.PositiveBigIntegerField(
         _("volume of the day"), default=0, help_text=_("up to the end of the interval")
     )

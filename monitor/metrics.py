@@ -125,9 +125,7 @@ class MetricsCollector(Collector):
             family.add_metric([what], count)
         yield family
         failed = of_today.filter(outcome=Reconciliation.Outcome.FAILED).count()
-        yield CounterMetricFamily(
-            "aegis_reconciliations_failed", "Looks at the broker's list that failed today", failed
-        )
+        yield CounterMetricFamily("aegis_reconciliations_failed", "Reconciliations that failed today", failed)
         completed = Reconciliation.objects.filter(outcome__in=READ)
         newest_at = completed.order_by("-id").values_list("at", flat=True).first()
         yield self._age("aegis_reconciliation_age_seconds", "Since the broker's list was read", newest_at)
@@ -135,11 +133,11 @@ class MetricsCollector(Collector):
     def _messages(self) -> Iterator[Metric]:
         unsent = Q(state__in=[Message.State.WAITING, Message.State.SENDING])
         counts = dict(Message.objects.filter(unsent).values_list("channel").annotate(count=Count("pk")).order_by())
-        family = GaugeMetricFamily("aegis_messages_waiting", "Messages not told yet", labels=["channel"])
+        family = GaugeMetricFamily("aegis_messages_waiting", "Messages not sent yet", labels=["channel"])
         for channel, count in counts.items():
             family.add_metric([channel], count)
         yield family
-        family = GaugeMetricFamily("aegis_alarm", "Alarms that people were told of", labels=["name"])
+        family = GaugeMetricFamily("aegis_alarm", "Alarms that were reported", labels=["name"])
         for name in Alarm.objects.filter(is_reported=True).values_list("name", flat=True):
             family.add_metric([name], 1)
         yield family
@@ -217,7 +215,7 @@ def _socket() -> Iterator[Metric]:
         drift.add_metric([feed], count)
     yield drift
     job_failures = CounterMetricFamily(
-        "aegis_chore_failures", "Turns of the stream's chores that failed", labels=["chore"]
+        "aegis_chore_failures", "Runs of the stream's jobs that failed", labels=["chore"]
     )
     for job, count in status.job_failures.items():
         job_failures.add_metric([job], count)

@@ -32,8 +32,8 @@ class Message(models.Model):
     class State(models.TextChoices):
         WAITING = "WAITING", _("waiting")
         SENDING = "SENDING", _("being sent")
-        SENT = "TOLD", _("told")
-        FAILED = "FAILED", _("cannot be told")
+        SENT = "TOLD", _("sent")
+        FAILED = "FAILED", _("cannot be delivered")
 
     event = models.CharField(_("event"), max_length=100)
     channel = models.CharField(_("channel"), max_length=60)
@@ -45,9 +45,9 @@ class Message(models.Model):
     state = models.CharField(_("state"), max_length=7, choices=State.choices, default=State.WAITING)
     claimed_at = models.DateTimeField(_("being sent since"), null=True, blank=True)
     tries = models.PositiveSmallIntegerField(_("tries"), default=0)
-    sent_at = models.DateTimeField(_("told at"), null=True, blank=True)
+    sent_at = models.DateTimeField(_("sent at"), null=True, blank=True)
     maybe_sent = models.BooleanField(
-        _("perhaps told already"), default=False, help_text=_("it was sent once, and no answer came")
+        _("perhaps sent already"), default=False, help_text=_("it was sent once, and no answer came")
     )
     error = models.CharField(_("error"), max_length=200, blank=True)
 
@@ -95,7 +95,7 @@ class Alarm(models.Model):
     name = models.CharField(_("name"), max_length=40, primary_key=True)
     since = models.DateTimeField(_("since"))
     text = models.CharField(_("text"), max_length=300)
-    is_reported = models.BooleanField(_("told"), default=False)
+    is_reported = models.BooleanField(_("reported"), default=False)
 
     class Meta:
         db_table = "alarms"

@@ -1,11 +1,12 @@
 """Keeps processes running: starts them, restarts those that die, and ends all of them and no others.
 
-The pipes and the printing are honcho's. Its manager ends every process when one ends. Here an order worker must not
-stop because a dashboard did, so a process that dies is restarted, after a pause that grows.
+A process that dies is restarted, after a pause that grows; the others go on. honcho's manager ends every process when
+one ends, but an order worker must not stop because a dashboard did.
 """
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import queue
@@ -17,17 +18,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 import psutil
 from django.utils.translation import gettext as _
-from honcho.colour import get_colours
-from honcho.printer import Message, Printer
-from honcho.process import Popen, Process
-
-from aegis.sessions import KST
 
 PARENT_DEATH_SCRIPT = Path(__file__).with_name("parent_death.py")
 POLL_SECONDS = 0.2
@@ -38,6 +33,8 @@ HEALTHY_SECONDS = 60.0
 LEFTOVER_SECONDS = 20.0
 CLOCK_CORRECTION_SECONDS = 10.0
 REMEMBERED_LINES = 20
+# ANSI codes of the names in the terminal, one after another
+COLOURS = ("36", "33", "32", "35", "31", "34", "36;1", "33;1", "32;1", "35;1", "31;1", "34;1")
 
 Say = Callable[[str], None]
 
@@ -61,31 +58,20 @@ class Program:
     grace_seconds: float = 10.0
 
 
-class _TiedProcess(Process):
-    """Honcho's process, whose lines become events. It has no shell, and ends if this process dies."""
+@dataclass(frozen=True, slots=True)
+class _Event:
+    """What happened to a process: it started (`data`: its process id), wrote a line (bytes), or ended (exit code)."""
 
-    def __init__(self, program: Program, colour: str, directory: Path) -> None:
-        command = [sys.executable, "-I", "-S", str(PARENT_DEATH_SCRIPT), str(os.getpid()), *program.argv]
-        environment = os.environ | program.environment
-        super().__init__(command, name=program.name, colour=colour, env=environment, cwd=directory)
-        self._child_ctor = self._spawn
-
-    @staticmethod
-    def _spawn(command: Sequence[str], **options: Any) -> Popen:
-        # a session of its own: Ctrl-C in the terminal reaches only the supervisor
-        return Popen(command, shell=False, stdin=subprocess.DEVNULL, **options)
-
-    @property
-    def child(self) -> "subprocess.Popen[bytes] | None":
-        child: subprocess.Popen[bytes] | None = self._child
-        return child
+    kind: Literal["start", "line", "stop"]
+    name: str
+    data: Any
 
 
 class _Member:
     """A program and its current process."""
 
     def __init__(
-        self, program: Program, directory: Path, colour: str, events: "queue.Queue[Message]", pause: float
+        self, program: Program, directory: Path, colour: str, events: "queue.Queue[_Event]", pause: float
     ) -> None:
         self.program = program
         self.directory = directory
@@ -96,33 +82,50 @@ class _Member:
         self.last_lines: deque[str] = deque(maxlen=REMEMBERED_LINES)
         self._events = events
         self._is_sigterm_sent = False
-        self._process: _TiedProcess | None = None
+        self._child: subprocess.Popen[bytes] | None = None
         self._thread: threading.Thread | None = None
 
     def launch(self) -> None:
         self.due_at = None
         self.started_at = time.monotonic()
-        self._process = _TiedProcess(self.program, self.colour, self.directory)
+        self._child = None
         self._is_sigterm_sent = False
         # the parent-death signal is sent when the forking thread ends: the thread must live as long as the process
-        self._thread = threading.Thread(
-            target=self._run, args=(self._process,), name=f"house-{self.program.name}", daemon=True
-        )
+        self._thread = threading.Thread(target=self._run, name=f"supervise-{self.program.name}", daemon=True)
         self._thread.start()
 
-    def _run(self, process: _TiedProcess) -> None:
+    def _run(self) -> None:
+        """Start the process, and put its lines and its end into the queue. It ends if this process dies."""
+        command = [sys.executable, "-I", "-S", str(PARENT_DEATH_SCRIPT), str(os.getpid()), *self.program.argv]
         try:
-            process.run(self._events)
+            # a session of its own: Ctrl-C in the terminal reaches only the supervisor
+            child = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=os.environ | self.program.environment,
+                cwd=self.directory,
+                start_new_session=True,
+            )
         except OSError as error:  # the machine is out of memory or processes
-            self._put_event("line", f"{error}\n".encode())
-            self._put_event("stop", {"returncode": error.errno or 1})
+            self._put("line", f"{error}\n".encode())
+            self._put("stop", error.errno or 1)
+            return
+        self._child = child
+        self._put("start", child.pid)
+        assert child.stdout is not None
+        with child.stdout as lines:
+            for line in lines:
+                self._put("line", line)
+        self._put("stop", child.wait())
 
-    def _put_event(self, kind: str, data: Any) -> None:
-        self._events.put(Message(type=kind, data=data, time=datetime.now(KST), name=self.program.name, colour=None))
+    def _put(self, kind: Literal["start", "line", "stop"], data: Any) -> None:
+        self._events.put(_Event(kind, self.program.name, data))
 
     @property
     def pid(self) -> int | None:
-        child = self._process.child if self._process else None
+        child = self._child
         return child.pid if child and child.poll() is None else None
 
     @property
@@ -131,7 +134,7 @@ class _Member:
 
     def kill_leftover_children(self) -> None:
         """Kill the rest of a dead process's group: its children would hold its pipe and its port."""
-        child = self._process.child if self._process else None
+        child = self._child
         if child and child.poll() is not None and not self.is_over:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
@@ -151,11 +154,21 @@ class _Member:
                 os.killpg(pid, signal.SIGKILL)
 
 
-class _Printer(Printer):
-    def write(self, message: Message) -> None:
+class _Printer:
+    """Prints the lines of the processes, each with the name of its process. The lines have their own time."""
+
+    def __init__(self, output: TextIO) -> None:
+        self._output = output
+        self._has_colours = output.isatty()
+        self.width = 0
+
+    def write(self, name: str, colour: str, line: str) -> None:
+        prefix = f" {name.ljust(self.width)} | "
+        if self._has_colours:
+            prefix = f"\033[{colour}m{prefix}\033[0m"
         # a closed terminal or a full disk is no reason to stop trading
         with contextlib.suppress(OSError):
-            super().write(message)
+            print(prefix + line, file=self._output, flush=True)
 
 
 class Supervisor:
@@ -176,16 +189,15 @@ class Supervisor:
         self._say = say
         self._check_servers = check_servers
         self._first_pause = first_pause_seconds
-        self._events: queue.Queue[Message] = queue.Queue()
-        # the printer adds no time: the lines have one, in Korean time
-        self._printer = _Printer(output, time_format="", width=0)
-        self._colours = get_colours()
+        self._events: queue.Queue[_Event] = queue.Queue()
+        self._printer = _Printer(output)
+        self._colours = itertools.cycle(COLOURS)
         self._members: dict[str, _Member] = {}
         self._starting = threading.Lock()
         self._stopping = threading.Event()
         self._kills_remaining = threading.Event()
         self._finished = threading.Event()
-        self._thread = threading.Thread(target=self._supervise, name="house", daemon=True)
+        self._thread = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
 
     def start(self, programs: Sequence[Program]) -> None:
         with self._starting:  # the thread may be checking the members that were started before
@@ -252,18 +264,19 @@ class Supervisor:
         if self._check_servers:
             self._check_servers()
 
-    def _handle(self, message: Message) -> None:
-        member = self._members[message.name]
-        match message.type:
+    def _handle(self, event: _Event) -> None:
+        member = self._members[event.name]
+        match event.kind:
             case "line":
-                member.last_lines.append(message.data.decode("utf-8", "replace").rstrip())
-                self._printer.write(message)
+                line = event.data.decode("utf-8", "replace").rstrip()
+                member.last_lines.append(line)
+                self._printer.write(event.name, member.colour, line)
             case "start":
-                write_pid_record(self._record(message.name), message.data["pid"])
+                write_pid_record(self._record(event.name), event.data)
             case "stop":
-                self._record(message.name).unlink(missing_ok=True)
+                self._record(event.name).unlink(missing_ok=True)
                 if not self._stopping.is_set():
-                    self._plan_restart(member, message.data["returncode"])
+                    self._plan_restart(member, event.data)
 
     def _plan_restart(self, member: _Member, code: int) -> None:
         if time.monotonic() - member.started_at > HEALTHY_SECONDS:

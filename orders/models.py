@@ -170,7 +170,10 @@ class TradeOrder(models.Model):
         _("missing from the list since"), null=True, blank=True, help_text=_("open here, and in no complete list")
     )
     unlisted_since = models.DateTimeField(
-        _("fills not in the list since"), null=True, blank=True, help_text=_("a notice told of them, the list does not")
+        _("fills not in the list since"),
+        null=True,
+        blank=True,
+        help_text=_("a notice reported them, the list does not"),
     )
 
     cancel_requested_at = models.DateTimeField(_("cancel requested at"), null=True, blank=True)
@@ -505,7 +508,7 @@ class Reconciliation(models.Model):
     outcome = models.CharField(_("outcome"), max_length=6, choices=Outcome.choices)
     seen = models.PositiveIntegerField(_("orders seen"), default=0)
     corrected = models.PositiveIntegerField(_("orders corrected"), default=0)
-    adopted = models.PositiveIntegerField(_("orders adopted"), default=0)
+    adopted = models.PositiveIntegerField(_("external orders recorded"), default=0)
     resolved = models.PositiveIntegerField(_("outcomes resolved"), default=0)
     error = models.CharField(_("error"), max_length=300, blank=True)
 
@@ -712,7 +715,7 @@ class StopRule(models.Model):
     note = models.CharField(_("note"), max_length=300, blank=True)
     feed_at = models.DateTimeField(_("last trade heard at"), null=True, blank=True)
     feed_price = models.PositiveBigIntegerField(_("last trade heard"), default=0)
-    is_silent = models.BooleanField(_("asked for, while the feed is silent"), default=False)
+    is_silent = models.BooleanField(_("polled while the feed is silent"), default=False)
     adjusted_through = models.BigIntegerField(_("newest change of the holding that is counted in"), default=0)
     sources = models.CharField(
         _("venues that may trigger it"),
@@ -738,7 +741,7 @@ class StopRule(models.Model):
         _("ratio by which a change of the holding moved it since then"), max_digits=24, decimal_places=12, default=1
     )
     feed_totals = models.JSONField(
-        _("running totals of shares that its feeds told"), default=dict, blank=True, help_text=_("by venue, of one day")
+        _("running totals of shares by its feeds"), default=dict, blank=True, help_text=_("by venue, of one day")
     )
     poll_state = models.JSONField(_("what polled prices showed"), default=dict, blank=True)
 

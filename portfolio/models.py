@@ -12,7 +12,7 @@ class PriceSource(models.TextChoices):
 
     BALANCE = "BALANCE", _("balance")
     FEED = "FEED", _("feed")
-    POLL = "POLL", _("asked for, while the feed is silent")
+    POLL = "POLL", _("polled while the feed is silent")
 
 
 class Portfolio(models.Model):
@@ -30,7 +30,7 @@ class Portfolio(models.Model):
         max_digits=16,
         decimal_places=4,
         default=0,
-        help_text=_("the newest one above zero: what shares sold by now had cost"),
+        help_text=_("the newest one above zero: the cost of shares that are sold by now"),
     )
     current_price = models.PositiveBigIntegerField(_("current price"), default=0)
     price_source = models.CharField(

@@ -59,7 +59,7 @@ def metrics() -> str:
             rows.add((f"`{texts[0]}`", str(texts[1])))
     return (
         HEAD.format(source="`monitor/metrics.py`")
-        + "# Metrics\n\nWhat `/metrics` shows to Prometheus. Counters begin anew each day.\n\n"
+        + "# Metrics\n\nWhat `/metrics` shows to Prometheus. Counters start again from zero each day.\n\n"
         + _table(("Metric", "Meaning"), sorted(rows))
     )
 
