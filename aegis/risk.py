@@ -137,7 +137,7 @@ def check_quantity(inputs: RiskInputs) -> Denial | None:
 
 
 def check_trading_state(inputs: RiskInputs) -> Denial | None:
-    if inputs.state.allows(inputs.request.side):
+    if inputs.request.side in inputs.state.allowed_sides:
         return None
     if inputs.state is TradingState.HALTED:
         return Denial(DenialCode.HALTED, gettext_noop("trading is halted: resume it before ordering"))

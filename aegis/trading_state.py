@@ -16,16 +16,19 @@ from aegis.terms import Side
 class TradingState(StrEnum):
     """The state of the kill switch. REDUCING passes sales, those of stops too; HALTED passes no new order.
 
-    No trip leads to HALTED.
+    `allowed_sides` are the sides of new orders that pass. No trip leads to HALTED.
     """
+
+    allowed_sides: frozenset[Side]
 
     ACTIVE = "ACTIVE"
     REDUCING = "REDUCING"
     HALTED = "HALTED"
 
-    def allows(self, side: Side) -> bool:
-        """Whether a new order of this side is allowed."""
-        return self is TradingState.ACTIVE or (self is TradingState.REDUCING and side is Side.SELL)
+
+TradingState.ACTIVE.allowed_sides = frozenset(Side)
+TradingState.REDUCING.allowed_sides = frozenset({Side.SELL})
+TradingState.HALTED.allowed_sides = frozenset()
 
 
 DAILY_LOSS, REFUSALS, LIST_MISSING = DenialCode.DAILY_LOSS, DenialCode.REFUSALS, DenialCode.LIST_MISSING

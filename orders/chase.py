@@ -131,7 +131,7 @@ def _continue_with(order: TradeOrder, step: ChaseStep | None) -> StepResult:
 
 def next_decision(order: TradeOrder, now: datetime) -> ChaseDecision:
     """Return the decision that follows from the rows."""
-    may_order = risk.trading_state().allows(order.side)
+    may_order = order.side in risk.trading_state().allowed_sides
     return rules.next_step(_state(order), order.plan, now=now, may_order=may_order, session=_session(order, now))
 
 

@@ -4,8 +4,7 @@ Every change is a compare-and-set on the state that was read, or runs under the 
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any, ParamSpec
@@ -158,24 +157,23 @@ def insert_if_unchanged(
     params = pretrade_context.version_params(competing, now=at) | sql.values(order, _DEFAULT_COLUMNS)
     params |= {"kinds": list(events), "details": list(events.values()), "follows": follows}
     params |= {"requested_by": by.value, "who": who[:150], "is_whole": is_whole}
-    with _not_sent_without_database(), connection.cursor() as cursor:
-        cursor.execute(_commit(), params)
-        inserted = cursor.fetchone()
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(_commit(), params)
+            inserted = cursor.fetchone()
+    except db_limits.CONNECTION_ERRORS as error:
+        raise _not_sent(error) from error
     if inserted is None:
         return False
     sql.set_pk(order, inserted[0])
     return True
 
 
-@contextmanager
-def _not_sent_without_database() -> Iterator[None]:
-    """Raise NotSent if the database does not write a row in time or ends the session: no request without its row."""
-    try:
-        yield
-    except db_limits.CONNECTION_ERRORS as error:
-        connection.close_if_unusable_or_obsolete()
-        template = gettext("the database did not take the order in time, and nothing was sent: {error}")
-        raise NotSent(template.format(error=str(error).partition("\n")[0])) from error
+def _not_sent(error: Exception) -> NotSent:
+    """Return the failure of an order without a row: the database did not write it in time, or ended the session."""
+    connection.close_if_unusable_or_obsolete()
+    template = gettext("the database did not take the order in time, and nothing was sent: {error}")
+    return NotSent(template.format(error=str(error).partition("\n")[0]))
 
 
 def record_accepted(order: TradeOrder, acceptance: Acceptance, *, at: datetime, evidence: str, **fields: Any) -> bool:

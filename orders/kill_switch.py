@@ -10,6 +10,7 @@ A change is one statement on a row that orders only read: it waits for no order,
 import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.conf import settings
 from django.db import DatabaseError, connection
@@ -135,7 +136,7 @@ def _change(
     seen: int | None = None,
 ) -> SwitchChange | None:
     """Write the state and its history; return None, with nothing written, if the state changed since version `seen`."""
-    params = {
+    params: dict[str, Any] = {
         "to": to.value,
         "by": by[:150],
         "reason": reason,

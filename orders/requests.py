@@ -246,7 +246,7 @@ class _Claim:
 
 
 # the trading states that each side passes
-_PASSING_STATES = {side: [state.value for state in TradingState if state.allows(side)] for side in Side}
+_PASSING_STATES = {side: [state.value for state in TradingState if side in state.allowed_sides] for side in Side}
 
 
 def _params(order: TradeOrder, grounds: Grounds, at: datetime, *, is_new: bool) -> dict[str, Any]:

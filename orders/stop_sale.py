@@ -192,7 +192,7 @@ class StopSale:
 
     def _check_trading_state(self) -> None:
         """Raise CannotSellNow while trading is halted: a stop sends nothing then, not even a cancel."""
-        if not self._facts.context.competing.state.allows(Side.SELL):
+        if Side.SELL not in self._facts.context.competing.state.allowed_sides:
             raise CannotSellNow(gettext("trading is halted: resume it before ordering"))
 
     @cached_property

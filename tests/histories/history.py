@@ -520,7 +520,7 @@ class History:
         lowers = wish is not None and wish.kind == "AMEND" and (wish.price - order.price) * order.side.sign <= 0
         state = TradingSwitch.objects.values_list("state", flat=True).first() or "ACTIVE"
         by_chase = (is_new and order.root_id is not None) or (wish is not None and wish.requested_by == "CHASE")
-        if not TradingState(state).allows(order.side) and not (lowers and not by_chase):
+        if order.side not in TradingState(state).allowed_sides and not (lowers and not by_chase):
             return f"the state is {state}"
         phases = queries.today(now)
         if OrderKind(order.order_kind) not in sessions.legal_kinds(Market(order.market), phases, now):
