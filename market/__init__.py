@@ -1,1 +1,1 @@
-"""Market data: stocks, trading days, prices."""
+"""Market data: calendar and security master (`reference_data`), candles, daily prices, order books, macro figures."""

@@ -1,4 +1,7 @@
-"""The only writer of `market_candles`: bars from the feed, and from the broker's chart if the feed missed trades."""
+"""The only writer of `market_candles`: bars from the feed, and from the broker's chart if the feed missed trades.
+
+A candle is final (closed) once its interval is over: see `market.queries.candles` and its `is_closed`.
+"""
 
 import logging
 from collections.abc import Sequence

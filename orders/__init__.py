@@ -1,1 +1,4 @@
-"""What we do: orders, executions, the chase, guards."""
+"""Orders: intents, the pre-trade context, sending, fills, chases, stops, reconciliation and the kill switch.
+
+The rules that these modules apply are in `aegis`: risk checks, trading state, chase, stops, market halts.
+"""
