@@ -110,7 +110,7 @@ def test_the_reference_pages_are_what_the_code_says() -> None:
 
 
 def test_no_text_is_taken_for_a_percent_format() -> None:
-    """As "5 % of" would be: the catalogue is then not compiled, and every text stays English."""
+    """As "5 % of" would be: Babel then reports incompatible placeholders."""
     catalogue = BASE_DIR / "locale" / "ko" / "LC_MESSAGES" / "django.po"
     assert "python-brace-format, python-format" not in catalogue.read_text(encoding="utf-8")
 
