@@ -84,7 +84,8 @@ def start_rehearsal(*, is_fresh: bool) -> Path:
     installation = Installation.objects.get()
     is_new = installation.ledger_id is None or not _ledger(installation.ledger_id).exists()
     now = clock.now()
-    if is_new:
+    # the clock's file may be lost, or older than the database, while the orders are not
+    if is_new or is_first or is_fresh:
         now = max(now, _after_last_order() or now)
     moment = opening_time(now, is_first=is_first, is_fresh=is_fresh, hours=whole_day if is_fresh else hours)
     if moment is not None:
@@ -109,6 +110,6 @@ def _ledger(ledger_id: uuid.UUID) -> Path:
 
 
 def _after_last_order() -> datetime | None:
-    """Return the end of the last day that has orders: a new ledger must not repeat that day."""
+    """Return the end of the last day that has orders: neither a new ledger nor a new clock may repeat that day."""
     last = TradeOrder.objects.aggregate(last=Max("order_date"))["last"]
     return datetime.combine(last + timedelta(days=1), time.min, KST) if last else None

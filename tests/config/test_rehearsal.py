@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -130,3 +131,26 @@ def test_a_ledger_that_is_lost_is_begun_anew_after_the_last_day_with_orders(belo
     )
     assert rehearsal_start.start_rehearsal(is_fresh=False) != ledger
     assert clock.now().date() == rehearsal_start.ledger_start_date() == date(2026, 11, 30)
+
+
+@pytest.mark.parametrize("is_lost", [True, False])
+def test_a_day_with_orders_is_not_played_again_by_a_clock_that_is_lost_or_behind(
+    belonging: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_lost: bool
+) -> None:
+    rehearsal_start.start_rehearsal(is_fresh=False).touch()
+    TradeOrder.objects.create(
+        stock_code="005930",
+        order_type="BUY",
+        qty=1,
+        price=1,
+        order_date=date(2026, 11, 27),
+        status_at=clock.now(),
+        created_at=clock.now(),
+    )
+    if is_lost:
+        monkeypatch.setattr(rehearsal_start, "HOME", tmp_path)
+        (tmp_path / "simulator").mkdir()
+        installation = Installation.objects.get()
+        (tmp_path / "simulator" / f"{installation.ledger_id}.jsonl").touch()
+    rehearsal_start.start_rehearsal(is_fresh=not is_lost)
+    assert clock.now().date() == date(2026, 11, 30)
