@@ -24,7 +24,6 @@ from aegis.sessions import KST
 from aegis.terms import Board, Instrument, Market, Side
 from infra import db_limits, log_context, sql
 from kis import codec
-from market.models import Stock
 from market.queries import canonical_codes
 from orders import entry_stops, journal, requests, risk
 from orders.models import RawNotice, TradeExecution, TradeOrder
@@ -370,15 +369,16 @@ def _move(order: TradeOrder, event: Event, now: datetime, detail: str, **fields:
 
 
 def _cost(order: TradeOrder, fill: Fill) -> tuple[int, int]:
-    stock = next(iter(sql.select(Stock, {"code": order.stock_code})), None)
+    rows = sql.query("SELECT board, instrument FROM stocks WHERE code = %(code)s", {"code": order.stock_code})
+    board, instrument = rows[0] if rows else (Board.KOSPI, Instrument.STOCK)
     cost = calc_fill_cost(
         fill.amount,
         fill.market,
         order.side,
         filled_before=order.filled_amount,
         on=fill.executed_at.date(),
-        board=Board(stock.board) if stock else Board.KOSPI,
-        instrument=Instrument(stock.instrument) if stock else Instrument.STOCK,
+        board=Board(board),
+        instrument=Instrument(instrument),
         rates=risk.rates(),
     )
     return cost.fee, cost.tax

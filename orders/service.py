@@ -27,6 +27,7 @@ from orders.cancel_all import CancelAll, CancelAllResult, OpenList
 from orders.intents import NO_CHASE, EntryStop, OrderDenied, OrderIntent, default_plan, offsets
 from orders.models import TradeOrder
 from orders.pretrade import PreTrade, PricedOrder
+from orders.pretrade_context import PreTradeContext
 from orders.stops import true_range
 from orders.submit import Submitter
 
@@ -65,17 +66,20 @@ class OrderService:
         try:
             context = self._pretrade.ensure_current(context, intent)
             draft = self._pretrade.draft(intent, context)
-            row = self._submit.row(draft, intent.request_id)
-            if intent.stops:
-                row.entry_stops = self._entry_stops(intent)
-            is_checked = context.competing.reconciled
-            order = self._submit.commit(draft, row, context.competing, by=RequestedBy.CALLER, is_checked=is_checked)
+            order = self._commit(draft, intent, context)
         except (IntegrityError, OrderDenied):
             existing = TradeOrder.objects.filter(request_id=intent.request_id).first()
             if existing is None:
                 raise
             return _existing_order(existing, intent)  # another process committed it first
         return self._submit.send(order)
+
+    def _commit(self, draft: PricedOrder, intent: OrderIntent, context: PreTradeContext) -> TradeOrder:
+        row = self._submit.row(draft, intent.request_id)
+        if intent.stops:
+            row.entry_stops = self._entry_stops(intent)
+        is_checked = context.competing.reconciled
+        return self._submit.commit(draft, row, context.competing, by=RequestedBy.CALLER, is_checked=is_checked)
 
     def _entry_stops(self, intent: OrderIntent) -> list[dict[str, str]]:
         """Return the entry stops, which each fill arms. Raises OrderDenied if a needed true range is not known."""

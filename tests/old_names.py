@@ -8,9 +8,30 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from operator import attrgetter
 from types import ModuleType
 
+from aegis.broker import Broker
+
+# old field: present field, by model; old ones can be read
+FIELDS = {
+    "TradeOrder": {
+        "looked_at": "confirmed_at",
+        "look_wanted": "needs_reconciliation",
+        "absent_looks": "not_found_count",
+        "cancel_wanted_at": "cancel_requested_at",
+        "cancel_wanted_by": "cancel_requested_by",
+        "arrival_market": "arrival_sweep_price",
+    },
+    "StopRule": {
+        "heard_at": "feed_at",
+        "heard_price": "feed_price",
+        "heard_totals": "feed_totals",
+        "looks": "poll_state",
+    },
+}
 # old module: present module
 MODULES = {
     "aegis.guards": "aegis.risk",
@@ -128,6 +149,53 @@ MODULES = {
 }
 # (present module, old name): present name
 NAMES = {
+    ("aegis.stops", "limit"): "trigger_limit",
+    ("aegis.stops", "rebased"): "adjust_for_ratio",
+    ("aegis.trading_state", "Evidence"): "TripInputs",
+    ("market.candle_repair", "Hole"): "GapKey",
+    ("market.candles", "newest"): "newest_bars",
+    ("market.candles", "with_holes"): "days_with_gaps",
+    ("market.candles", "write_heard"): "write_feed_bars",
+    ("market.candles", "write_mended"): "write_repaired_bars",
+    ("market.daily_prices", "ERRAND"): "LOCK_NAME",
+    ("market.daily_prices", "advance"): "fetch_next_page",
+    ("market.daily_prices", "carry_on"): "continue_backfill",
+    ("market.daily_prices", "sync"): "sync_daily_prices",
+    ("market.macro", "keep"): "store_figures",
+    ("market.macro", "keep_programs"): "store_programs",
+    ("market.macro", "sync"): "sync_macro",
+    ("market.order_books", "keep"): "request_books",
+    ("market.order_books", "newest"): "newest_book",
+    ("market.order_books", "wanted"): "requested_books",
+    ("market.queries", "days_over"): "is_day_over",
+    ("market.reference_data", "lay_phases"): "reset_phases",
+    ("orders.chase", "advance"): "run_due_steps",
+    ("orders.chase", "decide"): "next_decision",
+    ("orders.chase", "due"): "due_orders",
+    ("orders.kill_switch", "limits"): "trip_limits",
+    ("orders.kill_switch", "watch"): "check_trips",
+    ("orders.management.console", "describe"): "describe_order",
+    ("orders.management.trading", "won"): "parse_won",
+    ("orders.market_halts", "limits"): "fall_limits",
+    ("orders.market_halts", "watch"): "check_halts",
+    ("orders.order_list", "describe"): "describe_record",
+    ("orders.order_messages", "read"): "parse_intent",
+    ("orders.periodic_sync", "is_look_wanted"): "is_reconciliation_due",
+    ("orders.pretrade_context", "ON_ITS_WAY"): "IN_TRANSIT_MAX",
+    ("orders.reconcile", "begin_anew"): "invalidate",
+    ("orders.risk", "say_all"): "denial_texts",
+    ("orders.risk", "say_error"): "error_text",
+    ("orders.serializers", "draft"): "priced_order",
+    ("orders.serializers", "stop"): "stop_rule",
+    ("orders.stop_polling", "watch"): "check_stops",
+    ("orders.stop_sale", "LOOK_AGAIN"): "CHECK_AGAIN_AFTER",
+    ("orders.stop_sale", "ON_ITS_WAY"): "IN_TRANSIT_MAX",
+    ("orders.stop_sale", "VANISHED"): "GONE_AFTER",
+    ("orders.stops", "draft"): "draft_stop",
+    ("orders.stops", "due"): "due_stops",
+    ("orders.stops", "limit"): "current_limit",
+    ("orders.unknown", "ABSENT_LOOKS"): "ABSENT_LISTS",
+    ("orders.unknown", "SENDER_GONE"): "SENDER_TIMEOUT",
     ("aegis.broker", "PartlyRead"): "PartialResponse",
     ("aegis.broker", "Placed"): "BrokerOrderRef",
     ("aegis.broker", "UnreadLine"): "UnparsedLine",
@@ -334,7 +402,6 @@ NAMES = {
     ("orders.journal", "commit"): "insert_if_unchanged",
     ("orders.journal", "found"): "record_external",
     ("orders.journal", "move"): "apply_event",
-    ("orders.journal", "note"): "update_fields",
     ("orders.journal", "refused"): "record_rejected",
     ("orders.journal", "unanswered"): "record_unknown",
     ("orders.journal", "want_look"): "request_confirmation",
@@ -520,3 +587,24 @@ def install() -> None:
         if not hasattr(found, old):
             home, _, name = new.rpartition(":")
             setattr(found, old, getattr(importlib.import_module(home) if home else found, name))
+    _adapt()
+
+
+def _adapt() -> None:
+    """Add old functions whose parameters differ from the present ones."""
+    from market import reference_data
+    from orders import journal, periodic_sync
+    from orders.models import StopRule, TradeOrder
+
+    def sync_calendar(broker: Broker, now: Callable[[], datetime]) -> None:
+        reference_data.sync_calendar_of_the_day(broker, now=now())
+
+    periodic_sync.sync_calendar = sync_calendar  # type: ignore[attr-defined]
+
+    def note(order: TradeOrder, **fields: object) -> None:
+        journal.update_fields(order, **{FIELDS["TradeOrder"].get(name, name): value for name, value in fields.items()})
+
+    journal.note = note  # type: ignore[attr-defined]
+    for model in (TradeOrder, StopRule):
+        for old, new in FIELDS[model.__name__].items():
+            setattr(model, old, property(attrgetter(new)))
