@@ -19,10 +19,13 @@ Conversion = Callable[[Any], Any] | None
 FAST = "SELECT set_config('synchronous_commit', 'off', true)"
 
 
-def insert(row: Row) -> Row:
-    """Insert a new row with all its columns, and set its primary key. Raises DatabaseError."""
+def insert(row: Row, *, is_durable: bool = True) -> Row:
+    """Insert a new row with all its columns, and set its primary key. Raises DatabaseError.
+
+    An insert that is not durable does not wait for the disk: a crash of the database within a second may undo it.
+    """
     with connection.cursor() as cursor:
-        cursor.execute(insert_statement(type(row)), values(row))
+        cursor.execute(insert_statement(type(row), is_durable), values(row))
         return set_pk(row, cursor.fetchone()[0])
 
 
@@ -73,11 +76,13 @@ def _conversion(field: Any) -> Conversion:
 
 
 @cache
-def insert_statement(model: type[Model]) -> str:
+def insert_statement(model: type[Model], is_durable: bool = True) -> str:
     """Return the statement that inserts a row by its `values` and returns its primary key."""
-    names, marks = placeholders(model)
+    names, places = placeholders(model)
     table, key = connection.ops.quote_name(model._meta.db_table), _quoted(_field(model, "pk"))
-    return f"INSERT INTO {table} ({names}) VALUES ({marks}) RETURNING {key}"  # noqa: S608
+    if is_durable:
+        return f"INSERT INTO {table} ({names}) VALUES ({places}) RETURNING {key}"  # noqa: S608
+    return f"WITH fast AS ({FAST}) INSERT INTO {table} ({names}) SELECT {places} FROM fast RETURNING {key}"  # noqa: S608
 
 
 def select(model: type[Row], values: Mapping[str, Any], *, lock: bool = False) -> list[Row]:

@@ -52,7 +52,9 @@ def ingest(notice: Notice, *, account: str, now: datetime, arrived: float) -> Ra
             original_no=notice.original_no,
             text="" if is_foreign else notice.text,
             state=State.FOREIGN if is_foreign else State.WAITING,
-        )
+        ),
+        # the commit of the fill waits for the disk; a notice that a crash takes before is in the order list
+        is_durable=False,
     )
     if is_foreign:
         log.warning("a notice of another account is not counted")
