@@ -21,7 +21,7 @@ from pathlib import Path
 from tools.mutants.table import MUTATIONS, Mutation
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-NOT_COPIED = shutil.ignore_patterns(".git", ".env", ".aegis", ".venv", ".venv-bench", ".*_cache", ".hypothesis")
+NOT_COPIED = shutil.ignore_patterns(".git", ".env", ".aegis", ".venv*", "site", ".*_cache", ".hypothesis")
 # these tests do not need the disabled plugins, which take longer to load than the tests take to run
 PYTEST = (
     *("-m", "pytest", "-q", "-x", "--tb=line", "--reuse-db"),

@@ -58,7 +58,7 @@ MUTATIONS = (
         "orders/journal.py",
         "apply_event",
         'expected={"status": order.status}',
-        "seen={}",
+        "expected={}",
         (_AT_ONCE + "test_a_reply_that_comes_after_the_list_found_the_order_changes_nothing",),
     ),
     Mutation(
