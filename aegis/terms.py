@@ -119,7 +119,7 @@ FOK_KINDS = frozenset(
         OrderKind.AFTER_BEST_FOK,
     }
 )
-for kind in OrderKind:
-    kind.is_priced = kind in PRICED
-    kind.is_market = kind in MARKET_KINDS
-    kind.is_immediate = kind in IOC_KINDS or kind in FOK_KINDS
+for _kind in OrderKind:
+    _kind.is_priced = _kind in PRICED
+    _kind.is_market = _kind in MARKET_KINDS
+    _kind.is_immediate = _kind in IOC_KINDS or _kind in FOK_KINDS

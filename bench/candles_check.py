@@ -73,7 +73,7 @@ def _run(plan: Plan, home: Path) -> int:
     django.setup()
     from ops.runtime import Runtime
 
-    log = home / "house.log"
+    log = home / "system.log"
     try:
         with log.open("w", encoding="utf-8") as output, Runtime(output=output, say=_say, fresh_day=True) as runtime:
             runtime.wait_until_ready()

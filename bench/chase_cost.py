@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from bench import house
+from bench import isolation
 
 if TYPE_CHECKING:
     from orders.models import TradeOrder
@@ -60,7 +60,7 @@ def _run_in_subprocess(by: str) -> dict[str, Any]:
 
 
 def _run(by: str) -> dict[str, Any]:
-    with house.isolated_system() as url:
+    with isolation.isolated_system() as url:
         # AEGIS_* variables are removed from the environment: a shell's settings must not change the figures
         _disable_limits()
         return Run(url, by).figures()

@@ -20,7 +20,7 @@ from typing import Any
 
 import httpx
 
-from bench import house
+from bench import isolation
 
 KEYS = ("rehearsal", "second-key", "third-key")
 HOLDINGS = 100
@@ -46,7 +46,7 @@ SETTINGS = {
 
 def main() -> int:
     started_at = time.monotonic()
-    with house.isolated_system(**SETTINGS) as url:
+    with isolation.isolated_system(**SETTINGS) as url:
         check = Check(url)
         check.hold_and_arm()
         with check.listening(), check.trading():

@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 from multiprocessing.synchronize import Barrier
 
-from bench import house
+from bench import isolation
 
 PROCESSES = 8
 REPEATS = 50
@@ -33,7 +33,7 @@ class Answer:
 
 def repeat(start: "Barrier", answers: "multiprocessing.Queue[list[Answer] | str]") -> None:
     """Place every round's order REPEATS times."""
-    house.set_up_child()
+    isolation.set_up_child()
     from aegis.terms import Side
     from infra import clock
     from kis.factory import broker
@@ -55,8 +55,8 @@ def repeat(start: "Barrier", answers: "multiprocessing.Queue[list[Answer] | str]
 
 
 def main() -> int:
-    with house.isolated_system() as url:
-        house.freeze_price(url, "005930", LAST_PRICE)
+    with isolation.isolated_system() as url:
+        isolation.freeze_price(url, "005930", LAST_PRICE)
         replies = _run()
         figures = _figures(url, replies)
     print(json.dumps(figures))

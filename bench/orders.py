@@ -22,7 +22,7 @@ from typing import Any
 import httpx
 import psycopg
 
-from bench import house
+from bench import isolation
 from bench.frames import IV, KEY, encrypted
 from bench.report import Row
 from kis.codec import Codec
@@ -40,7 +40,7 @@ PATIENCE_SECONDS = 20.0
 
 
 def rows() -> list[Row]:
-    with house.isolated_system() as url:
+    with isolation.isolated_system() as url:
         _hold_stocks()
         return [*order_rows(), *fill_rows(), *push_rows(url)]
 
@@ -403,7 +403,7 @@ def push_rows(url: str) -> list[Row]:
     from kis.factory import broker
     from orders.service import OrderService
 
-    house.freeze_price(url, "005930", LAST_PRICE)
+    isolation.freeze_price(url, "005930", LAST_PRICE)
     service = OrderService(broker(), clock.now)
     with _listening():
         push_times = [_seconds_by_push(service, n) for n in range(PUSHES)]

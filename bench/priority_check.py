@@ -26,7 +26,7 @@ from typing import Any
 
 import httpx
 
-from bench import house
+from bench import isolation
 
 CALLS_PER_SECOND = 15
 CHASES = 40
@@ -54,7 +54,7 @@ UNBOUND = {
 
 def fall_asleep(is_locked: Event) -> None:
     """Lock the row that every order updates, in a transaction, and stop there, as a paused machine does."""
-    house.set_up_child()
+    isolation.set_up_child()
     from django.db import transaction
 
     from orders import kill_switch
@@ -67,7 +67,7 @@ def fall_asleep(is_locked: Event) -> None:
 
 def main() -> int:
     started_at = time.monotonic()
-    with house.isolated_system() as url, tempfile.TemporaryDirectory(prefix="aegis-priority-") as logs:
+    with isolation.isolated_system() as url, tempfile.TemporaryDirectory(prefix="aegis-priority-") as logs:
         os.environ |= {f"AEGIS_{name}": str(value) for name, value in UNBOUND.items()}
         os.environ["KIS_CALLS_PER_SECOND"] = str(CALLS_PER_SECOND)
         check = Check(url, Path(logs))

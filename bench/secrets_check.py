@@ -98,7 +98,7 @@ def _play_and_collect(home: Path, telegram: FakeTelegram) -> Iterator[Text]:
     from ops.runtime import Runtime
     from rehearsal.scripted_day import play
 
-    log = home / "house.log"
+    log = home / "system.log"
     supervisor_lines: list[str] = []
     with (
         log.open("w", encoding="utf-8") as output,

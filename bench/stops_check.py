@@ -32,7 +32,7 @@ from typing import Any
 import httpx
 from django.core.exceptions import ValidationError
 
-from bench import house
+from bench import isolation
 
 CALLS_PER_SECOND = 15
 ROUNDS = 10
@@ -67,7 +67,7 @@ ZEROS = ("unsold", "oversold", "missed", "false_triggers", "below_band", "late")
 def listen(number: int, ready: "Event", finished: "Event") -> None:
     """Hold a socket with an app key of our own, as the stream worker does while it has the lease."""
     os.environ["KIS_APP_KEY"] = f"listener-{number}"
-    house.set_up_child()
+    isolation.set_up_child()
     import threading
 
     from stream.worker import LeaderSession
@@ -85,7 +85,7 @@ def listen(number: int, ready: "Event", finished: "Event") -> None:
 
 
 def main() -> int:
-    with house.isolated_system() as url, tempfile.TemporaryDirectory(prefix="aegis-stops-") as logs:
+    with isolation.isolated_system() as url, tempfile.TemporaryDirectory(prefix="aegis-stops-") as logs:
         os.environ |= UNBOUND | {"KIS_CALLS_PER_SECOND": str(CALLS_PER_SECOND)}
         check = Check(url, Path(logs))
         with check.workers:

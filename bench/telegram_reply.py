@@ -10,7 +10,7 @@ import time
 
 import httpx
 
-from bench import house
+from bench import isolation
 from bench.report import Row
 
 HOLDINGS = 200
@@ -21,7 +21,7 @@ CHAT = 4711
 
 
 def rows() -> list[Row]:
-    """Measure in a process of its own: one house per process."""
+    """Measure in a process of its own: one isolated system per process."""
     with multiprocessing.get_context("spawn").Pool(1, initializer=_not_daemonic) as pool:
         seconds = pool.apply(measure)
     median, p95 = statistics.median(seconds), sorted(seconds)[int(len(seconds) * 0.95)]
@@ -30,7 +30,7 @@ def rows() -> list[Row]:
 
 
 def _not_daemonic() -> None:
-    # the house starts a process, which a daemonic worker of a pool may not
+    # the isolated system starts a process, which a daemonic worker of a pool may not do
     multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
 
 
@@ -38,7 +38,7 @@ def measure() -> list[float]:
     """Return the seconds from each message to its reply."""
     from tests.desk.botapi import TOKEN, serve
 
-    with house.isolated_system(), serve() as telegram, httpx.Client(timeout=20, trust_env=False) as http:
+    with isolation.isolated_system(), serve() as telegram, httpx.Client(timeout=20, trust_env=False) as http:
         from desk.telegram.bot import Bot
         from infra import clock
         from notify.telegram import BotAPI

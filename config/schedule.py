@@ -87,7 +87,8 @@ def write_schedule() -> int:
             },
         )
         written += is_new
-        if (row.task, row.description) != (entry.task, entry.why):  # this version renamed the task, or explains it anew
+        # another version may have named or described the task differently
+        if (row.task, row.description) != (entry.task, entry.why):
             row.task, row.description = entry.task, entry.why
             row.save()
     return written

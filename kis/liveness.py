@@ -1,7 +1,7 @@
 """Stale feed detection: a connection that answers PINGPONG but has no data while the market trades. Pure; seconds.
 
 The usual rate of each feed in each phase is learned, so a thin stock, a quiet hour or a closed market causes no alarm:
-a silence counts only if so many frames are missing that it cannot be chance.
+a silence counts only if at least MISSED_FRAMES expected frames are missing, more than chance explains.
 """
 
 import math

@@ -11,7 +11,8 @@ from functools import lru_cache
 
 import holidays
 
-from aegis.sessions import KST, DayKind, Phase, is_exam_day, phases_of
+from aegis.sessions import KST, DayKind, Phase, is_exam_day, legal_kinds, phases_of
+from aegis.terms import Market, OrderKind
 
 EXCHANGE = "XKRX"
 _SATURDAY = 5
@@ -46,12 +47,8 @@ def phases_by_library(day: date) -> tuple[Phase, ...]:
 
 def takes(market: str, kind: str, now: datetime) -> bool:
     """Whether a venue takes an order kind at `now`, by the library's calendar."""
-    local = now.astimezone(KST)
-    moment = local.time()
-    return any(
-        phase.market == market and kind in phase.kinds and phase.starts_at <= moment < phase.ends_at
-        for phase in phases_by_library(local.date())
-    )
+    phases = phases_by_library(now.astimezone(KST).date())
+    return OrderKind(kind) in legal_kinds(Market(market), phases, now)
 
 
 @lru_cache(maxsize=8)

@@ -163,22 +163,22 @@ class Amender:
         try:
             acceptance = self._broker.amend(replace(order.placed, last_check=check), price=row.price, qty=qty)
         except (NotSent, Refused) as error:
-            self._record(order, "AMEND_REFUSED", str(error))
+            self._record(order, OrderEventKind.AMEND_REFUSED, str(error))
             journal.record_rejected(row, error, at=self._now())
             if not isinstance(error, HeldBack):
                 kill_switch.check_trips(self._now())
         except OutcomeUnknown as error:
             log.error("order %s: no answer to its amend, it may have arrived: %s", order.pk, error)
-            self._record(order, "AMEND_UNKNOWN", str(error))
+            self._record(order, OrderEventKind.AMEND_UNKNOWN, str(error))
             journal.record_unknown(row, error, at=self._now())
         else:
             request.refresh_from_db(fields=["sent_at"])
             journal.record_accepted(row, acceptance, at=self._now(), evidence="reply", sent_at=request.sent_at)
             inherit(order.pk, row)
-            self._record(order, "AMEND_TAKEN", acceptance.order_no)
+            self._record(order, OrderEventKind.AMEND_TAKEN, acceptance.order_no)
             fills.replay(row)
 
-    def _record(self, order: TradeOrder, kind: str, detail: str) -> None:
+    def _record(self, order: TradeOrder, kind: OrderEventKind, detail: str) -> None:
         journal.append_event(order, kind, detail, at=self._now())
         journal.request_confirmation(order)
 

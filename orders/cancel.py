@@ -58,7 +58,7 @@ class Canceller:
             acceptance = self._send(replace(placed, last_check=check), qty)
         except BrokerError as error:
             requests.record_failure(request, error, at=self._now())
-            kind = "CANCEL_UNKNOWN" if isinstance(error, OutcomeUnknown) else "CANCEL_REFUSED"
+            kind = OrderEventKind.CANCEL_UNKNOWN if isinstance(error, OutcomeUnknown) else OrderEventKind.CANCEL_REFUSED
             journal.append_event(order, kind, str(error), at=self._now())
             if isinstance(error, OutcomeUnknown):
                 return request

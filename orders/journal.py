@@ -55,9 +55,13 @@ def with_retry(write: Callable[P, object], *args: P.args, **kwargs: P.kwargs) ->
     write(*args, **kwargs)
 
 
-def append_event(order: TradeOrder, kind: str, detail: str = "", *, at: datetime) -> None:
+def append_event(order: TradeOrder, kind: OrderEventKind, detail: str = "", *, at: datetime) -> None:
     """Add an event to an order's history."""
-    sql.insert(OrderEvent(order=order, kind=kind, detail=detail[:300], at=at))
+    sql.insert(_event(order, kind, detail, at))
+
+
+def _event(order: TradeOrder, kind: Event | OrderEventKind, detail: str, at: datetime) -> OrderEvent:
+    return OrderEvent(order=order, kind=kind, detail=detail[:300], at=at)
 
 
 @transaction.atomic(savepoint=False)
@@ -291,13 +295,14 @@ def apply_event(
     `request` has the matching fields of the broker request that created the order, a new order or an amend. Raises
     IllegalMove if the event is not possible in the order's state.
     """
+    row = _event(order, event, detail, at)
     status = lifecycle.after(Status(order.status), event)
     # no savepoint of its own: the changes are part of the caller's transaction, if it has one
     with transaction.atomic(savepoint=False):
         changes = {"status": status, "status_at": at, **fields}
         if not sql.update(TradeOrder, order.pk, changes, expected={"status": order.status}):
             return False
-        sql.insert(OrderEvent(order=order, kind=event, detail=detail[:300], at=at))
+        sql.insert(row)
         if request is not None:
             is_origin = Q(order_id=order.pk, kind="NEW") | Q(makes_id=order.pk)
             BrokerRequest.objects.filter(is_origin, state__in=UNSETTLED_REQUEST).update(state_at=at, **request)

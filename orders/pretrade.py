@@ -122,6 +122,12 @@ def risk_inputs(
     )
 
 
+def require(inputs: RiskInputs, checks: tuple[RiskCheck, ...]) -> None:
+    """Run checks on an order. Raises OrderDenied with every denial."""
+    if reasons := denials(inputs, checks):
+        raise OrderDenied(reasons)
+
+
 def why_kind_changed(intent: OrderIntent, request: OrderRequest) -> Denial | None:
     """Return why a market order is sent as a limit order, None if its kind is unchanged."""
     if not intent.is_at_market or request.kind.is_market:
@@ -349,8 +355,7 @@ class PreTrade:
             if reasons := denials(inputs, checks):
                 raise OrderDenied(reasons) from error
             raise
-        if reasons := denials(inputs, checks):
-            raise OrderDenied(reasons)
+        require(inputs, checks)
         return PricedOrder(
             request,
             stock,

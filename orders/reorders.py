@@ -135,7 +135,7 @@ class Reorders:
             return self._check(order, priced, stock, quote, quoted_at, intent, inputs, won, qty)
         except OrderDenied as error:
             kind = sessions.limit_kind(sessions.legal_kinds(priced.request.market, context.phases, self._now()))
-            lacks_cash_only = [reason.code for reason in error.reasons] == ["CASH"]
+            lacks_cash_only = [reason.code for reason in error.reasons] == [DenialCode.CASH]
             if not lacks_cash_only or kind is None or not priced.request.kind.is_market:
                 raise
             limit_request = self._pretrade.as_best_opposite_limit(priced.request, quote, stock, kind)

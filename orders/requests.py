@@ -125,7 +125,7 @@ def sale_bounds(stop: int) -> dict[str, str]:
 
 
 # the code of a request that this sender may no longer send
-TAKEN = "TAKEN"
+CLAIM_LOST = "TAKEN"
 WHY_HELD_BACK = {
     "STATE": gettext_noop("the trading state changed before it was sent"),
     "SESSION": gettext_noop("the venue's session changed before it was sent"),
@@ -134,7 +134,7 @@ WHY_HELD_BACK = {
     "CHASE": gettext_noop("its chase was ended before it was sent"),
     "STOP": gettext_noop("its stop was disarmed before it was sent"),
     "SALE": gettext_noop("an order of its stop was changed externally before it was sent"),
-    TAKEN: gettext_noop("it was resolved, or sent by another process, before it was sent"),
+    CLAIM_LOST: gettext_noop("it was resolved, or sent by another process, before it was sent"),
 }
 
 # `sent_at` may already be set by this sender, if the gateway turned its first attempt away unread. The mark must be
@@ -210,9 +210,7 @@ class _Claim:
     def __call__(self) -> None:
         at = self._now()
         today = at.astimezone(KST).date()
-        is_open_by_library = calendar.takes(self._order.market, self._order.order_kind, at)
         params = {"at": at, "seen": self._sent_at, "order": self._order.pk, "open": _OPEN, "today": today}
-        params |= {"is_open_by_library": is_open_by_library}
         params |= {"request": self._request.pk} if self._request else {}
         params |= _params(self._order, self._grounds, at, is_new=self._request is None) if self._grounds else {}
         if not self._mark(params):
@@ -238,11 +236,11 @@ class _Claim:
         """Return the name of the first condition that does not hold."""
         conditions = _conditions(self._grounds)
         if not conditions:
-            return TAKEN
+            return CLAIM_LOST
         with connection.cursor() as cursor:
             cursor.execute(f"SELECT {', '.join(f'({condition})' for condition in conditions.values())}", params)
             results = dict(zip(conditions, cursor.fetchone(), strict=True))
-        return next((name for name, holds in results.items() if not holds), TAKEN)
+        return next((name for name, holds in results.items() if not holds), CLAIM_LOST)
 
 
 # the trading states that each side passes
@@ -259,6 +257,7 @@ def _params(order: TradeOrder, grounds: Grounds, at: datetime, *, is_new: bool) 
         "time": local.time(),
         "market": order.market,
         "kind": order.order_kind,
+        "is_open_by_library": calendar.takes(order.market, order.order_kind, at),
         "is_buy": side is Side.BUY,
         "code": order.stock_code,
         "quoted_at": grounds.quoted_at,

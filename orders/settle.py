@@ -333,7 +333,7 @@ def _lapse_requests(order: TradeOrder, changes: Sequence[BrokerRequest], *, aske
     for request in requests.record_lapsed(changes, before=asked_at - LIST_LAG):
         # a cancel of the whole order is sent again; its caller must repeat a partial cancel
         is_of_part = request.kind == RequestKind.CANCEL and not request.is_whole
-        kind = "REDUCTION_LAPSED" if is_of_part else "REQUEST_LAPSED"
+        kind = OrderEventKind.REDUCTION_LAPSED if is_of_part else OrderEventKind.REQUEST_LAPSED
         journal.append_event(order, kind, f"{request.kind} {request.order_no}".strip(), at=now)
         if request.makes_id is not None:
             _give_up(journal.locked(request.makes_id), now)

@@ -20,7 +20,7 @@ from django.utils.translation import gettext
 from aegis import sessions, stop_sale
 from aegis.broker import Book, Broker, BrokerError, NotSent, OrderRequest, OutcomeUnknown, Quote, Refused
 from aegis.chase import AUCTION_RESULT_AFTER
-from aegis.denials import gettext_noop
+from aegis.denials import DenialCode, gettext_noop
 from aegis.lifecycle import OPEN, UNANSWERED, Status
 from aegis.order_events import StopEventKind
 from aegis.pricing import strategies
@@ -332,7 +332,7 @@ class StopSale:
             may_cross=frozenset(self._facts.may_cross),
         )
         reasons = denials(inputs, SALE_CHECKS)
-        if [reason.code for reason in reasons] == ["SELF_CROSS"]:
+        if [reason.code for reason in reasons] == [DenialCode.SELF_CROSS]:
             self._clear_opposite()
             return None
         if reasons:
@@ -350,7 +350,7 @@ class StopSale:
                 context.competing,
                 by=RequestedBy.STOP,
                 checks=SALE_COMMIT_CHECKS,
-                overtaken=self._check_family,
+                on_conflict=self._check_family,
             )
         except IntegrityError:
             return TradeOrder.objects.filter(request_id=self._row.request_id).first()
@@ -358,7 +358,7 @@ class StopSale:
             self._again_at(timedelta(0))
             return None
         except OrderDenied as denied:
-            if [reason.code for reason in denied.reasons] != ["SELF_CROSS"]:
+            if [reason.code for reason in denied.reasons] != [DenialCode.SELF_CROSS]:
                 raise
             self._clear_opposite()
             return None

@@ -686,10 +686,11 @@ def _scaled_amounts(row: StopRule, ratio: Decimal) -> dict[str, object]:
 
 
 def settle_base(row: StopRule, base_price: int, ratio: Decimal, why: str, *, day: date, at: datetime) -> bool:
-    """Apply the base price (기준가) of a trading day to an armed stop; `ratio` is that price by the one of before.
+    """Apply the base price (기준가) of a trading day to an armed stop.
 
-    Once a day, by compare-and-set: False if it is applied already, or if the stop is not armed any more. A ratio by
-    which a change of the holding moved the stop before (`moved_by`) is part of `ratio`, and is not applied twice.
+    `ratio` is that price divided by the previous one. Once a day, by compare-and-set: False if it is applied already,
+    or if the stop is not armed any more. A ratio by which a change of the holding moved the stop before (`moved_by`) is
+    part of `ratio`, and is not applied twice.
     """
     remaining_ratio = ratio / row.moved_by
     fields: dict[str, object] = {"based_on": day, "base_price": base_price, "moved_by": Decimal(1)}

@@ -26,13 +26,13 @@ from aegis.denials import Denial, DenialCode, gettext_noop
 from aegis.lifecycle import Status
 from aegis.order_events import OrderEventKind
 from aegis.requests import RequestedBy
-from aegis.risk import COMMIT_CHECKS, RiskCheck, RiskInputs, denials
+from aegis.risk import COMMIT_CHECKS, RiskCheck
 from aegis.terms import Market, OrderKind, Side
 from market import queries
 from orders import fills, journal, kill_switch, pretrade_context, requests, risk
 from orders.intents import OrderDenied
 from orders.models import TradeOrder
-from orders.pretrade import PreTrade, PricedOrder
+from orders.pretrade import PreTrade, PricedOrder, require
 from orders.pretrade_context import CompetingOrders
 from orders.requests import Grounds
 
@@ -101,11 +101,11 @@ class Submitter:
         who: str = "",
         is_whole: bool = True,
         is_checked: bool = False,
-        overtaken: Callable[[], None] | None = None,
+        on_conflict: Callable[[], None] | None = None,
     ) -> TradeOrder:
         """Commit an order before it is sent, if no competing order changed since the checks.
 
-        Otherwise run `checks` again with the orders committed meanwhile; `overtaken` is called before that, and may
+        Otherwise run `checks` again with the orders committed meanwhile; `on_conflict` is called before that, and may
         raise. `is_checked` says that the draft passed all checks with these very competing orders. `follows` is the
         order whose chase must not have ended. `who` and `is_whole` are fields of its broker request. Raises
         OrderDenied, IntegrityError if the request id already has a row, and RuntimeError inside a transaction, whose
@@ -122,7 +122,7 @@ class Submitter:
                 competing = pretrade_context.load_competing_orders(query, now=now)
                 is_checked = False
             if not is_checked:
-                _deny(pretrade_context.with_current_exposure(draft.inputs, competing), checks)
+                require(pretrade_context.with_current_exposure(draft.inputs, competing), checks)
             is_written = journal.insert_if_unchanged(
                 row, competing, at=now, by=by, who=who, is_whole=is_whole, changed=kind_change, follows=follows
             )
@@ -133,8 +133,8 @@ class Submitter:
             kill_switch.ensure_exists(now)
             competing = pretrade_context.load_competing_orders(query, now=self._now())
             is_checked = False
-            if overtaken is not None:
-                overtaken()
+            if on_conflict is not None:
+                on_conflict()
         raise OrderDenied(
             [Denial(DenialCode.RIVALS, gettext_noop("other orders were committed first each time: try once more"))]
         )
@@ -179,7 +179,7 @@ class Submitter:
         """Record that the last check stopped a committed order. Reconciliation settles one that another sender took."""
         log.warning("order %s: not sent: %s", order.pk, error)
         order.refresh_from_db()
-        if order.state is Status.SUBMITTING and error.code != requests.TAKEN:
+        if order.state is Status.SUBMITTING and error.code != requests.CLAIM_LOST:
             journal.record_rejected(order, error, at=self._now())
 
     def _at_best_opposite(
@@ -210,12 +210,6 @@ def next_attempt(order: TradeOrder) -> int:
     """Return the number of the next order in an order's family."""
     newest = order.family.aggregate(most=Max("attempt"))["most"]
     return int(newest or 0) + 1
-
-
-def _deny(inputs: RiskInputs, checks: tuple[RiskCheck, ...]) -> None:
-    """Raise OrderDenied if a check denies the order."""
-    if reasons := denials(inputs, checks):
-        raise OrderDenied(reasons)
 
 
 def _arrival_percent(side: Side) -> Decimal:

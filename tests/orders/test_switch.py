@@ -466,7 +466,7 @@ def test_the_brokers_night_of_maintenance_trips_nothing(service: OrderService, b
     blind(broker, 9)
     assert kill_switch.check_trips(clock.now()) is None
     clock_at("2026-11-24 08:00:10")
-    assert kill_switch.check_trips(clock.now()) is None, "what failed at night is not held against the morning"
+    assert kill_switch.check_trips(clock.now()) is None, "failures of the night do not count in the morning"
     blind(broker, 6)
     assert kill_switch.check_trips(clock.now()) is not None
 

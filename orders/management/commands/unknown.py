@@ -20,6 +20,7 @@ from orders.management.console import (
     who,
 )
 from orders.models import TradeOrder
+from orders.unknown import absence_text
 
 LAST_EVENTS = 5
 
@@ -78,7 +79,7 @@ def _shape(row: TradeOrder) -> dict[str, Any]:
 
 def _lines(row: TradeOrder) -> list[str]:
     head = f"#{row.pk} {short(row.created_at)} {describe_order(row)}"
-    absence = _("missing from {looks} complete lists of the broker's").format(looks=row.not_found_count)
+    absence = absence_text(row)
     events = [f"  {short(entry.at)} {entry}" for entry in _events(row)]
     template = _("  could be {order_no}: {market} {placed_at}, {qty:,} at {price:,}, filled {filled_qty:,}")
     return [head, "  " + absence, *events, *(template.format(**entry) for entry in row.candidates)]

@@ -3,7 +3,7 @@
     with isolated_system() as url:  # Django is set up, the database is migrated, the market has been open for an hour
         ...
 
-One house per process, because Django reads its settings once. Child processes call `set_up_child()` first.
+One isolated system per process, because Django reads its settings once. Child processes call `set_up_child()` first.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ def isolated_system(**variables: str) -> Iterator[str]:
 
 
 def set_up_child() -> None:
-    """Set up Django in this process, with the environment of the house."""
+    """Set up Django in this process, with the environment of the isolated system."""
     import django
 
     os.environ["DJANGO_SETTINGS_MODULE"] = "config.settings"
@@ -50,7 +50,7 @@ def freeze_price(url: str, code: str, price: int) -> None:
 
 
 def _set_environment(home: Path, url: str) -> None:
-    """Set the environment, which child processes inherit, to this house only."""
+    """Set the environment, which child processes inherit, to the isolated system only."""
     for name in [name for name in os.environ if name.startswith(("KIS_", "AEGIS_")) or name in OUTSIDE]:
         del os.environ[name]
     os.environ |= {
