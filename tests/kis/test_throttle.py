@@ -71,6 +71,16 @@ def test_a_slot_comes_back_a_second_after_the_answer(store: redis.Redis) -> None
         assert time.monotonic() - began >= 1.29
 
 
+def test_a_slot_never_comes_back_a_part_of_a_millisecond_early(store: redis.Redis) -> None:
+    throttle = Throttle(store, "test", 100)
+    for _ in range(20):
+        with throttle.slot(CallPriority.ORDER, deadline_seconds=5):
+            seconds, micros = store.time()
+        ((_, comes_back_ms),) = store.zrange("test:slots", -1, -1, withscores=True)
+        assert comes_back_ms * 1000 >= seconds * 1_000_000 + micros + 1_000_000
+        store.delete("test:slots")
+
+
 def test_an_order_passes_everybody_who_waits(store: redis.Redis) -> None:
     done: list[str] = []
 

@@ -3,8 +3,10 @@
 import time
 from collections.abc import Callable
 from decimal import Decimal
+from typing import Any
 
 import pytest
+from django.db import connection
 
 from aegis.lifecycle import Status
 from infra import clock
@@ -45,6 +47,27 @@ def hear(text: str) -> RawNotice:
 def held() -> tuple[int, Decimal]:
     row = Portfolio.objects.get(stock_code="005930")
     return row.quantity, row.avg_price
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_commit_of_a_fill_is_durable_and_that_of_its_notice_is_fast(buy: Buy) -> None:
+    """A fill whose transaction does not wait for the disk may be lost; its notice alone may."""
+    order = buy()
+    statements: list[tuple[bool, str]] = []
+
+    def record(execute: Any, statement: Any, *arguments: Any) -> Any:
+        statements.append((connection.in_atomic_block, str(statement)))
+        return execute(statement, *arguments)
+
+    with connection.execute_wrapper(record):
+        hear(notice(order.order_no))
+    (is_in_transaction, first), *others = statements
+    assert "raw_notices" in first
+    assert "synchronous_commit" in first
+    assert not is_in_transaction, "the setting lasts to the end of its transaction"
+    applied = [statement for is_in_transaction, statement in others if is_in_transaction]
+    assert any("trade_executions" in statement for statement in applied)
+    assert not any("synchronous_commit" in statement for statement in applied)
 
 
 def test_one_notice_changes_order_execution_and_holding_together(buy: Buy) -> None:
