@@ -145,8 +145,7 @@ def test_what_the_broker_refuses_stays_as_a_rejected_row_with_its_words(
     service: OrderService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # our own guard looks away, the broker does not
-    for module in ("pretrade", "submit"):
-        monkeypatch.setattr(f"orders.{module}.denials", lambda *_: [])
+    monkeypatch.setattr("orders.pretrade.denials", lambda *_: [])
     order = service.place(OrderIntent(SAMSUNG, Side.SELL, 1, strategy="sell_profit"))
     assert order.state is Status.REJECTED
     assert order.refusal
