@@ -108,6 +108,18 @@ def belonging(db: None, clock_at: Callable[[str], datetime]) -> Installation:
     return Installation.objects.create(environment="sim", account="50000000-01")
 
 
+def _add_order_of(day: date) -> None:
+    TradeOrder.objects.create(
+        stock_code="005930",
+        order_type="BUY",
+        qty=1,
+        price=1,
+        order_date=day,
+        status_at=clock.now(),
+        created_at=clock.now(),
+    )
+
+
 def test_a_ledger_is_kept_as_long_as_its_database(belonging: Installation) -> None:
     ledger = rehearsal_start.start_rehearsal(is_fresh=False)
     ledger.touch()
@@ -120,15 +132,7 @@ def test_a_ledger_is_kept_as_long_as_its_database(belonging: Installation) -> No
 
 def test_a_ledger_that_is_lost_is_begun_anew_after_the_last_day_with_orders(belonging: Installation) -> None:
     ledger = rehearsal_start.start_rehearsal(is_fresh=False)
-    TradeOrder.objects.create(
-        stock_code="005930",
-        order_type="BUY",
-        qty=1,
-        price=1,
-        order_date=date(2026, 11, 27),
-        status_at=clock.now(),
-        created_at=clock.now(),
-    )
+    _add_order_of(date(2026, 11, 27))
     assert rehearsal_start.start_rehearsal(is_fresh=False) != ledger
     assert clock.now().date() == rehearsal_start.ledger_start_date() == date(2026, 11, 30)
 
@@ -138,15 +142,7 @@ def test_a_day_with_orders_is_not_played_again_by_a_clock_that_is_lost_or_behind
     belonging: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_lost: bool
 ) -> None:
     rehearsal_start.start_rehearsal(is_fresh=False).touch()
-    TradeOrder.objects.create(
-        stock_code="005930",
-        order_type="BUY",
-        qty=1,
-        price=1,
-        order_date=date(2026, 11, 27),
-        status_at=clock.now(),
-        created_at=clock.now(),
-    )
+    _add_order_of(date(2026, 11, 27))
     if is_lost:
         monkeypatch.setattr(rehearsal_start, "HOME", tmp_path)
         (tmp_path / "simulator").mkdir()
