@@ -326,7 +326,6 @@ class StopSale:
         context = self._facts.context
         inputs = replace(
             risk_inputs(request, stock, context, is_child_order=True),
-            is_priced=True,
             quote=quote,
             best_opposite=book.best_opposite(Side.SELL),
             may_cross=frozenset(self._facts.may_cross),
