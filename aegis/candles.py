@@ -34,7 +34,8 @@ class Bar:
     """One minute of one stock on one venue, in won and shares.
 
     `count` is the number of trades, None if some were missed. `day_volume` and `day_value` are the day's running totals
-    at the end of the minute. `is_whole`: no trade of the minute was missed. Not frozen: a frozen one takes twice the time.
+    at the end of the minute. `is_whole`: no trade of the minute was missed. Not frozen: frozen ones take twice
+    the time to make.
     """
 
     code: str
