@@ -452,13 +452,13 @@ RISK_CHECKS: tuple[RiskCheck, ...] = (
     check_order_value,
     check_day_value,
     check_concentration,
-    check_tick,
     check_trigger,
     check_daily_limits,
     check_price_collar,
     check_halt,
     check_cash,
     check_shares,
+    check_tick,
 )
 # checks of data that another process may have changed: they run again under the lock that commits the order
 COMMIT_CHECKS: tuple[RiskCheck, ...] = (

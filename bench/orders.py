@@ -74,6 +74,29 @@ def _twin() -> Iterator["psycopg.Connection[Any]"]:
         yield twin
 
 
+@contextlib.contextmanager
+def _equal_cores(twin: "psycopg.Connection[Any]") -> Iterator[None]:
+    """Run this process on one core and both server processes on another, if the system allows it.
+
+    Left alone, the scheduler often puts only one of the two on the core of this process. Its statements then take
+    0.1 ms less each, in bursts, and the ratio is a matter of luck.
+    """
+    from django.db import connection
+
+    connection.ensure_connection()
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        for server in (twin, connection.connection):
+            os.sched_setaffinity(server.info.backend_pid, {max(before)})
+    except PermissionError:
+        print("the database's processes could not be given a core: the ratios to psycopg vary")
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 def _replay(twin: "psycopg.Connection[Any]", statements: list[tuple[str, Any]]) -> float:
     """Send the statements in one durable transaction and read their results. Return the seconds until the commit."""
     from infra.sql import FAST
@@ -96,7 +119,7 @@ def fill_rows() -> list[Row]:
 
     numbers = _open_orders(FILLS + WARM_UP)
     codec = _codec()
-    with _twin() as twin, _one_core(twin):
+    with _twin() as twin, _equal_cores(twin):
         raw = [_fill_both(codec, number, index, twin) for index, number in enumerate(numbers)][WARM_UP:]
     ours = list(RawNotice.objects.order_by("id").values_list("committed_ms", flat=True))[WARM_UP:]
     assert None not in ours, "a notice was not applied"
@@ -112,29 +135,6 @@ def fill_rows() -> list[Row]:
         Row("fill_commit_vs_psycopg", ratio, 2.1, against, at_least=False),
         Row("fill_p99_vs_psycopg_p99", slow / bare_slow, 2.0, f"the 99th of 100, {against}", at_least=False),
     ]
-
-
-@contextlib.contextmanager
-def _one_core(twin: "psycopg.Connection[Any]") -> Iterator[None]:
-    """Run this process and both server processes on one core, if the system allows it.
-
-    Left alone, the scheduler often puts one of the two on the client's core and the other on another core. A statement
-    then takes 0.1 ms more on one side only, in bursts.
-    """
-    from django.db import connection
-
-    connection.ensure_connection()
-    before = os.sched_getaffinity(0)
-    core = {min(before)}
-    try:
-        for pid in (0, twin.info.backend_pid, connection.connection.info.backend_pid):
-            os.sched_setaffinity(pid, core)
-    except PermissionError:
-        print("fill: the processes were not put on one core, so the 99th of 100 is not comparable")
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 def _fill_both(codec: Codec, number: str, index: int, twin: "psycopg.Connection[Any]") -> tuple[float, int]:
@@ -244,7 +244,7 @@ def _codec() -> Codec:
 
 
 def order_rows() -> list[Row]:
-    with _stub() as (url, stamps), _twin() as twin:
+    with _stub() as (url, stamps), _twin() as twin, _equal_cores(twin):
         decided_at = _order_both(url, twin)
         arrived_at = stamps()
     assert len(arrived_at) == 2 * len(decided_at), "every request must arrive once"

@@ -191,6 +191,10 @@ def change_check(request: BrokerRequest, order: TradeOrder, grounds: Grounds | N
     return _Claim(_statement(_CLAIM_CHANGE, grounds), order, grounds, now, request=request)
 
 
+# the trading states that each side passes
+_PASSING_STATES = {side: [state.value for state in TradingState if side in state.allowed_sides] for side in Side}
+
+
 class _Claim:
     """One sender's claim on one request. The client calls it again after the gateway turned the request away unread.
 
@@ -208,17 +212,44 @@ class _Claim:
         self._sent_at = request.sent_at if request else order.sent_at
 
     def __call__(self) -> None:
-        at = self._now()
-        today = at.astimezone(KST).date()
-        params = {"at": at, "seen": self._sent_at, "order": self._order.pk, "open": _OPEN, "today": today}
-        params |= {"request": self._request.pk} if self._request else {}
-        params |= _params(self._order, self._grounds, at, is_new=self._request is None) if self._grounds else {}
+        params = self._params()
         if not self._mark(params):
             name = self._failed_condition(params)
             raise HeldBack(gettext(WHY_HELD_BACK[name]), code=name)
-        self._sent_at = at
+        self._sent_at = params["at"]
         if self._request is None:
-            self._order.sent_at = at
+            self._order.sent_at = params["at"]
+
+    def _params(self) -> dict[str, Any]:
+        """Return the parameters of the statement at this moment: the claim's own, and those of the conditions."""
+        at = self._now()
+        local = at.astimezone(KST)
+        params = {"at": at, "seen": self._sent_at, "order": self._order.pk, "open": _OPEN, "today": local.date()}
+        if self._request:
+            params["request"] = self._request.pk
+        if self._grounds is None:
+            return params
+        order, side, grounds = self._order, Side(self._order.order_type), self._grounds
+        stop, generation = grounds.stop or (None, None)
+        return params | {
+            "switch": TradingSwitch.ONLY_PK,
+            "passing": _PASSING_STATES[Side.SELL if stop else side],
+            "time": local.time(),
+            "market": order.market,
+            "kind": order.order_kind,
+            "is_open_by_library": calendar.takes(order.market, order.order_kind, at),
+            "is_buy": side is Side.BUY,
+            "code": order.stock_code,
+            "quoted_at": grounds.quoted_at,
+            "oldest_quote": at - MAX_QUOTE_AGE,
+            "follows": grounds.follows,
+            "stop": stop,
+            "generation": generation,
+            # a stop sells once in a generation, and cancels before and after the sale
+            "selling": ["TRIGGERED", "ORDERED"] if self._request else ["TRIGGERED"],
+            "changed_by_others": grounds.changed_by_others,
+            **sale_bounds(stop or 0),
+        }
 
     def _mark(self, params: Mapping[str, Any]) -> bool:
         """Mark the request as sent if all conditions hold. Raises NotSent if the database does not answer in time."""
@@ -241,35 +272,6 @@ class _Claim:
             cursor.execute(f"SELECT {', '.join(f'({condition})' for condition in conditions.values())}", params)
             results = dict(zip(conditions, cursor.fetchone(), strict=True))
         return next((name for name, holds in results.items() if not holds), CLAIM_LOST)
-
-
-# the trading states that each side passes
-_PASSING_STATES = {side: [state.value for state in TradingState if side in state.allowed_sides] for side in Side}
-
-
-def _params(order: TradeOrder, grounds: Grounds, at: datetime, *, is_new: bool) -> dict[str, Any]:
-    local, side = at.astimezone(KST), Side(order.order_type)
-    stop, generation = grounds.stop or (None, None)
-    return {
-        "switch": TradingSwitch.ONLY_PK,
-        "passing": _PASSING_STATES[Side.SELL if stop else side],
-        "today": local.date(),
-        "time": local.time(),
-        "market": order.market,
-        "kind": order.order_kind,
-        "is_open_by_library": calendar.takes(order.market, order.order_kind, at),
-        "is_buy": side is Side.BUY,
-        "code": order.stock_code,
-        "quoted_at": grounds.quoted_at,
-        "oldest_quote": at - MAX_QUOTE_AGE,
-        "follows": grounds.follows,
-        "stop": stop,
-        "generation": generation,
-        # a stop sells once in a generation, and cancels before and after the sale
-        "selling": ["TRIGGERED"] if is_new else ["TRIGGERED", "ORDERED"],
-        "changed_by_others": grounds.changed_by_others,
-        **sale_bounds(stop or 0),
-    }
 
 
 # --- outcomes --------------------------------------------------------------------------------------------------------
