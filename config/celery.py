@@ -7,6 +7,7 @@ worker, and holds the WebSocket in a thread of its own.
 
 import os
 import threading
+import warnings
 from typing import Any
 
 from celery import Celery, bootsteps, signals
@@ -15,6 +16,10 @@ from django.conf import settings
 from django.db import close_old_connections
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+
+
+# root may run AEGIS, as for a rehearsal in a container; Celery warns of root at every start
+warnings.filterwarnings("ignore", r"\s*You're running the worker with superuser privileges")
 
 
 class CelerySettings:

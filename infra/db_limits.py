@@ -1,11 +1,13 @@
 """Time limits of SQL statements and lock waits: seconds in the order path, longer for maintenance.
 
-Every connection starts with the limits of the settings. Migrations and the deletion of old rows have their own.
+Every connection starts with the limits of the settings; the web server's allow longer statements. Migrations and the
+deletion of old rows have their own.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from django.conf import settings
 from django.db import DatabaseError, InterfaceError, InternalError, OperationalError, connection
 
 # raised if the database does not reply in time or ends a session; an idle transaction that was ended raises
@@ -31,6 +33,13 @@ def set_limits(*, lock: float, statement: float, idle: float) -> None:
     """Set the limits of this thread's connection, in seconds; 0 disables a limit."""
     with connection.cursor() as cursor:
         cursor.execute(_SET, [f"{round(seconds * 1000)}ms" for seconds in (lock, statement, idle)])
+
+
+def set_default_statement_limit(seconds: int) -> None:
+    """Let each statement of this process's next connections take `seconds`, unless the settings allow more."""
+    longest = max(seconds, settings.DATABASE_STATEMENT_SECONDS)
+    options = connection.settings_dict["OPTIONS"]
+    options["options"] = f"{options['options']} -c statement_timeout={longest}s"
 
 
 def reset_limits() -> None:

@@ -3,6 +3,7 @@
 import secrets
 import sys
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from django.conf import settings
@@ -15,8 +16,6 @@ from ops.supervisor import Program
 ADMIN = "admin"
 # long enough for the broker's timeout: an order that was sent is answered or unknown by then
 GRACEFUL_STOP_SECONDS = 25.0
-# root may run AEGIS, as for a rehearsal in a container; Celery warns of root at every start
-ROOT_WARNING = "ignore:You're running the worker with superuser privileges"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +41,16 @@ def ports() -> list[Port]:
     return own_ports
 
 
+# every program is a Python command that reads the settings of this home
+_program = partial(Program, is_forked=True)
+
+
 def _python(*arguments: str) -> tuple[str, ...]:
     return (sys.executable, *arguments)
 
 
 def _celery(*arguments: str) -> tuple[str, ...]:
-    return _python("-W", ROOT_WARNING, "-m", "celery", "-A", "config", "--quiet", *arguments)
+    return _python("-m", "celery", "-A", "config", "--quiet", *arguments)
 
 
 def simulator(ledger: Path) -> Program:
@@ -56,17 +59,17 @@ def simulator(ledger: Path) -> Program:
     if settings.KIS_DIALECT is Dialect.AEGIS_V3:
         arguments += ["--specification"]
     # the simulator stops last: orders that were sent still get their reply
-    return Program("simulator", _python(str(BASE_DIR / "manage.py"), *arguments), stop_rank=2)
+    return _program("simulator", _python(str(BASE_DIR / "manage.py"), *arguments), stop_rank=2)
 
 
 def _manage(name: str, *arguments: str) -> Program:
-    return Program(name, _python(str(BASE_DIR / "manage.py"), *arguments), stop_rank=1)
+    return _program(name, _python(str(BASE_DIR / "manage.py"), *arguments), stop_rank=1)
 
 
 def _worker(name: str, queues: str, threads: int, *options: str) -> Program:
     # gossip and mingle are messages between workers that AEGIS does not use
     arguments = f"-Q {queues} -P threads -c {threads} -n {name}@%h --without-gossip --without-mingle".split()
-    return Program(
+    return _program(
         "stream" if name == "stream" else f"worker-{name}",
         _celery("worker", *arguments, "-l", settings.LOG_LEVEL, *options),
         stop_rank=1,
@@ -74,8 +77,6 @@ def _worker(name: str, queues: str, threads: int, *options: str) -> Program:
     )
 
 
-# a page that reads a year of candles may take longer than a worker's statement
-WEB_STATEMENT_SECONDS = 30
 # chases and cancels that wait for the broker's list take some threads of each worker (`orders.tasks`), not all
 URGENT_THREADS, ORDER_THREADS = 16, 12
 
@@ -87,20 +88,13 @@ def all_programs() -> list[Program]:
     bot = replace(_manage("telegram", "telegram_bot"), grace_seconds=GRACEFUL_STOP_SECONDS)
     telegram = [bot] if settings.TELEGRAM_TOKEN else []
     return [
-        Program(
-            "web",
-            _python("-m", "gunicorn", *web, "--no-control-socket", "--graceful-timeout", "5"),
-            environment={
-                "AEGIS_DATABASE_STATEMENT_SECONDS": str(max(WEB_STATEMENT_SECONDS, settings.DATABASE_STATEMENT_SECONDS))
-            },
-            stop_rank=1,
-        ),
+        _program("web", _python("-m", "gunicorn", *web, "--no-control-socket", "--graceful-timeout", "5"), stop_rank=1),
         _worker("urgent", "urgent", URGENT_THREADS),
         _worker("orders", "orders", ORDER_THREADS),
         _worker("sync", "sync,notify", 4),
         _worker("stream", "stream", 2, "--kis-stream"),
-        Program("beat", _celery("beat", "-l", settings.LOG_LEVEL), stop_rank=0),
-        Program(
+        _program("beat", _celery("beat", "-l", settings.LOG_LEVEL), stop_rank=0),
+        _program(
             "flower",
             _celery(*flower),
             # in the environment: every user can read a command line

@@ -24,6 +24,7 @@ from config.celery import app
 from config.env import BASE_DIR, HOME
 from ops import embedded, rehearsal_start
 from ops.embedded import CannotStart
+from ops.fork_server import ForkServer
 from ops.preflight import Say, check_database, check_port, check_redis, prepare_database
 from ops.processes import all_programs, has_own_simulator, ports, simulator
 from ops.supervisor import AlreadyRunning, Supervisor, end_leftovers, sole_supervisor
@@ -41,8 +42,14 @@ class Runtime:
         self._say = _ignoring_os_errors(say)
         self._fresh_day = fresh_day
         self._exits = contextlib.ExitStack()
+        self._fork_server = ForkServer(BASE_DIR)
         self._supervisor = Supervisor(
-            HOME / "run", directory=BASE_DIR, output=output, say=self._say, check_servers=self._check_servers
+            HOME / "run",
+            directory=BASE_DIR,
+            output=output,
+            say=self._say,
+            check_servers=self._check_servers,
+            fork_server=self._fork_server,
         )
         self._servers: list[embedded.Postgres | embedded.Redis] = []
         self._checked_at = 0.0
@@ -102,6 +109,9 @@ class Runtime:
         end_leftovers(HOME / "run", self._say)
         for port in ports():
             check_port(port)
+        # it imports while the servers start
+        self._exits.callback(self._fork_server.close)
+        self._fork_server.start()
         self._start_servers()
         prepare_database(self._say)
         self._start_programs()

@@ -24,7 +24,9 @@ from typing import Any, Literal, TextIO
 import psutil
 from django.utils.translation import gettext as _
 
-PARENT_DEATH_SCRIPT = Path(__file__).with_name("parent_death.py")
+from ops import parent_death
+from ops.fork_server import ForkedProcess, ForkServer
+
 POLL_SECONDS = 0.2
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 60.0
@@ -56,6 +58,8 @@ class Program:
     environment: Mapping[str, str] = field(default_factory=dict)
     stop_rank: int = 0
     grace_seconds: float = 10.0
+    # a Python command, run by the supervisor's fork server with the settings of that
+    is_forked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,13 @@ class _Member:
     """A program and its current process."""
 
     def __init__(
-        self, program: Program, directory: Path, colour: str, events: "queue.Queue[_Event]", pause: float
+        self,
+        program: Program,
+        directory: Path,
+        colour: str,
+        events: "queue.Queue[_Event]",
+        pause: float,
+        fork_server: ForkServer | None,
     ) -> None:
         self.program = program
         self.directory = directory
@@ -81,8 +91,9 @@ class _Member:
         self.started_at = 0.0
         self.last_lines: deque[str] = deque(maxlen=REMEMBERED_LINES)
         self._events = events
+        self._fork_server = fork_server
         self._is_sigterm_sent = False
-        self._child: subprocess.Popen[bytes] | None = None
+        self._child: subprocess.Popen[bytes] | ForkedProcess | None = None
         self._thread: threading.Thread | None = None
 
     def launch(self) -> None:
@@ -96,18 +107,8 @@ class _Member:
 
     def _run(self) -> None:
         """Start the process, and put its lines and its end into the queue. It ends if this process dies."""
-        command = [sys.executable, "-I", "-S", str(PARENT_DEATH_SCRIPT), str(os.getpid()), *self.program.argv]
         try:
-            # a session of its own: Ctrl-C in the terminal reaches only the supervisor
-            child = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                env=os.environ | self.program.environment,
-                cwd=self.directory,
-                start_new_session=True,
-            )
+            child: subprocess.Popen[bytes] | ForkedProcess = self._fork() if self.program.is_forked else self._spawn()
         except OSError as error:  # the machine is out of memory or processes
             self._put("line", f"{error}\n".encode())
             self._put("stop", error.errno or 1)
@@ -119,6 +120,23 @@ class _Member:
             for line in lines:
                 self._put("line", line)
         self._put("stop", child.wait())
+
+    def _fork(self) -> ForkedProcess:
+        assert self._fork_server is not None, "a forked program needs a fork server"
+        return self._fork_server.fork(self.program.argv, self.program.environment)
+
+    def _spawn(self) -> "subprocess.Popen[bytes]":
+        command = [sys.executable, "-I", "-S", parent_death.__file__, str(os.getpid()), *self.program.argv]
+        # a session of its own: Ctrl-C in the terminal reaches only the supervisor
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=os.environ | self.program.environment,
+            cwd=self.directory,
+            start_new_session=True,
+        )
 
     def _put(self, kind: Literal["start", "line", "stop"], data: Any) -> None:
         self._events.put(_Event(kind, self.program.name, data))
@@ -182,12 +200,14 @@ class Supervisor:
         output: TextIO,
         say: Say,
         check_servers: Callable[[], None] | None = None,
+        fork_server: ForkServer | None = None,
         first_pause_seconds: float = FIRST_PAUSE_SECONDS,
     ) -> None:
         self._run_dir = run_dir
         self._directory = directory
         self._say = say
         self._check_servers = check_servers
+        self._fork_server = fork_server
         self._first_pause = first_pause_seconds
         self._events: queue.Queue[_Event] = queue.Queue()
         self._printer = _Printer(output)
@@ -202,7 +222,9 @@ class Supervisor:
     def start(self, programs: Sequence[Program]) -> None:
         with self._starting:  # the thread may be checking the members that were started before
             for program in programs:
-                member = _Member(program, self._directory, next(self._colours), self._events, self._first_pause)
+                member = _Member(
+                    program, self._directory, next(self._colours), self._events, self._first_pause, self._fork_server
+                )
                 self._members[program.name] = member
                 self._printer.width = max(self._printer.width, len(program.name))
                 member.launch()

@@ -388,7 +388,6 @@ NAMES = {
     ("ops.rehearsal_start", "since"): "ledger_start_date",
     ("ops.runtime", "House"): "Runtime",
     ("ops.runtime", "LOOK_AFTER_SECONDS"): "SERVER_CHECK_SECONDS",
-    ("ops.supervisor", "LEASH"): "PARENT_DEATH_SCRIPT",
     ("ops.supervisor", "LOOK_SECONDS"): "POLL_SECONDS",
     ("orders.execution_quality", "Line"): "QualityLine",
     ("orders.execution_quality", "Report"): "QualityReport",
