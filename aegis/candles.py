@@ -6,8 +6,9 @@ fills a gap. A bar's volume is the difference of two running totals, so a lost f
 the next bar. Bars next to a gap are not whole: their highs and lows, and which of the two minutes traded the missing
 shares, are not known.
 
-A bar is final once its minute is over: `market.queries` marks it `is_closed` and returns closed candles only, unless
-the caller asks for the open one. A gap repair may still replace a final bar.
+A candle is final (closed) five seconds after its interval has ended: `market.queries.CLOSED_AFTER`. `market.queries`
+marks it `is_closed` and returns closed candles only, unless the caller asks for the open one. A gap repair may still
+replace a final bar.
 
 Minutes are named by their start, `HHMM`: the opening price (시가) of 09:00:00 belongs to 0900, the closing auction's to
 1530. A trade at HH:MM:00 opens the minute it names. `value` is won.
@@ -368,11 +369,15 @@ def doubtful(bars: Iterable[Bar], finished: str) -> list[GapRange]:
         GapRange(
             bars=tuple(group),
             since=since.minute if since else "",
-            until=group[-1].minute if is_closed else finished,
+            until=group[-1].minute if has_next else finished,
             floor=(since.day_volume, since.day_value) if since else (0, 0),
         )
-        for since, group, is_closed in groups
+        for since, group, has_next in groups
     ]
+
+
+class ContradictoryChart(ValueError):
+    """The chart's running totals are lower than those of the trades that were received before."""
 
 
 def mended(ours: Sequence[Bar], chart: Iterable[ChartMinute], floor: tuple[int, int]) -> list[Bar]:
@@ -381,6 +386,7 @@ def mended(ours: Sequence[Bar], chart: Iterable[ChartMinute], floor: tuple[int, 
     `chart` is in Korean time. `ours` are all bars of the range, at least one, ordered by time; `floor` has the day's
     totals of shares and won before it. A suspect bar that the chart confirms is whole, and keeps its `count`. A bar
     with a gap, and a minute without a bar, take the chart's figures. A bar that the chart lacks stays suspect.
+    Raises ContradictoryChart if the day's total of won falls.
     """
     bars, rows = {bar.minute: bar for bar in ours}, {f"{row.at:%H%M}": row for row in chart if row.volume}
     day_volume, day_value = floor
@@ -389,6 +395,8 @@ def mended(ours: Sequence[Bar], chart: Iterable[ChartMinute], floor: tuple[int, 
         bar, row = bars.get(minute), rows.get(minute)
         if bar is None or not (bar.is_whole or row is None):
             assert row is not None
+            if row.day_value < day_value:
+                raise ContradictoryChart(f"{minute}: {row.day_value} won in the day, {day_value} before")
             bar = _charted(bar or ours[0], row, day_volume, day_value)
             result.append(bar)
         elif not bar.is_whole:

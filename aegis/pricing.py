@@ -59,14 +59,19 @@ def strategies(offsets: Offsets) -> Mapping[str, Strategy]:
     return {strategy.name: strategy for strategy in table}
 
 
-def band(quote: Quote, instrument: Instrument, max_percent: Decimal) -> tuple[int, int]:
-    """Return the lowest and highest price allowed: within `max_percent` of the last price and the day's limits.
+def price_band(
+    quote: Quote, instrument: Instrument, max_percent: Decimal, *, center: int | None = None
+) -> tuple[int, int]:
+    """Return the lowest and highest price allowed: within `max_percent` of the price `center` and the day's limits.
 
-    This is the ±3 % band of spec §9.3 (`AEGIS_MAX_OFFSET_PERCENT`), from the current price. The price collar
-    (`aegis.risk.check_price_collar`) and the band around the arrival price (`beyond_band`) are other limits.
+    This is the ±3 % band of spec §9.3 (`AEGIS_MAX_OFFSET_PERCENT`), from the current price, the quote's unless given. A
+    stop's sale has its own width (`aegis.stop_sale`). The price collar (`aegis.risk.check_price_collar`) and the band
+    around the arrival price (`beyond_band`) are other limits.
     """
-    lowest = adjust_price_to_tick(math.ceil(quote.price * (100 - max_percent) / 100), "up", instrument, quoted=quote)
-    highest_exact = math.floor(quote.price * (100 + max_percent) / 100)
+    center = quote.price if center is None else center
+    lowest_exact = math.ceil(center * (100 - max_percent) / 100)
+    lowest = adjust_price_to_tick(max(lowest_exact, 1), "up", instrument, quoted=quote)
+    highest_exact = math.floor(center * (100 + max_percent) / 100)
     highest = adjust_price_to_tick(highest_exact, "down", instrument, quoted=quote)
     return max(lowest, quote.lower_limit), min(highest, quote.upper_limit)
 
@@ -103,7 +108,7 @@ def limit_price(
     anchor = _anchor(strategy, quote, book)
     target = anchor + offset * get_tick_size(anchor, instrument, quoted=quote)
     price = adjust_price_to_tick(target, "down" if strategy.side is Side.BUY else "up", instrument, quoted=quote)
-    lowest, highest = band(quote, instrument, max_percent)
+    lowest, highest = price_band(quote, instrument, max_percent)
     return min(max(price, lowest), highest)
 
 

@@ -250,7 +250,7 @@ def check_unknown_order(inputs: RiskInputs) -> Denial | None:
 
 
 def check_duplicate(inputs: RiskInputs) -> Denial | None:
-    """The same order by two request ids within seconds is most likely an accident."""
+    """Duplicate order: the same order by two request ids within seconds is most likely an accident."""
     if inputs.is_child_order or not inputs.others.duplicate_of:
         return None
     return Denial(
@@ -383,7 +383,10 @@ def check_daily_limits(inputs: RiskInputs) -> Denial | None:
 
 
 def check_price_collar(inputs: RiskInputs) -> Denial | None:
-    """A buy far above the last trade, or a sale far below it, is likely a typing error. On the other side it rests."""
+    """A buy far above the last trade, or a sale far below it, is likely a typing error. On the other side it rests.
+
+    The ±3 % band of the pricing styles is `aegis.pricing.price_band`.
+    """
     quote, price, limit = inputs.quote, inputs.price, inputs.limits.collar_percent
     if not limit or quote is None or price is None or not inputs.request.kind.is_priced:
         return None

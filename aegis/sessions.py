@@ -57,6 +57,7 @@ def _kinds(codes: str) -> frozenset[OrderKind]:
 _AUCTION_KINDS = _kinds("00 01")
 _KRX_REGULAR = _kinds("00 01 02 03 04 11 12 13 14 15 16 21 22 23 24")
 _KRX_AFTER = _kinds("41 42 43 44 45 46 47")
+# no "01": NXT takes no market orders
 _NXT_CONTINUOUS = _kinds("00 03 04 11 12 13 14 15 16 21 22 23 24")
 _NXT_GTP = _kinds("27 28 29")
 _SOR_REGULAR = _kinds("00 01 03 04 11 12 13 14 15 16")

@@ -5,14 +5,13 @@ order). There is no band around the price at which the stop triggered: each step
 Prices are won.
 """
 
-import math
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 
 from aegis.broker import Book, Quote
-from aegis.pricing import Anchor, Strategy
+from aegis.pricing import Anchor, Strategy, price_band
 from aegis.sessions import KST, limit_kind
 from aegis.stops import WITNESS_SECONDS
 from aegis.terms import Instrument, OrderKind
@@ -155,17 +154,14 @@ def _limit_price(step: int, plan: SalePlan, market: SaleMarket) -> int:
 
 def _bounded(market: SaleMarket, plan: SalePlan, target: int) -> int:
     """Return a target price moved onto the grid, into the band around the current price and the day's limits."""
+    lowest, highest = price_band(market.quote, market.instrument, plan.max_percent, center=market.current)
     price = adjust_price_to_tick(max(target, 1), "up", market.instrument, quoted=market.quote)
-    highest_exact = math.floor(market.current * (100 + plan.max_percent) / 100)
-    highest = adjust_price_to_tick(highest_exact, "down", market.instrument, quoted=market.quote)
-    return min(max(price, lowest(market, plan, market.current)), highest, market.quote.upper_limit)
+    return min(max(price, lowest), highest)
 
 
 def lowest(market: SaleMarket, plan: SalePlan, below: int) -> int:
     """Return the lowest price, in won, inside the band below the price `below` and inside the day's limits."""
-    lowest_exact = math.ceil(below * (100 - plan.max_percent) / 100)
-    price = adjust_price_to_tick(max(lowest_exact, 1), "up", market.instrument, quoted=market.quote)
-    return max(price, market.quote.lower_limit)
+    return price_band(market.quote, market.instrument, plan.max_percent, center=below)[0]
 
 
 def keeps_its_place(resting: SaleStep, next_step: SaleStep, *, has_bids: bool) -> bool:

@@ -1,4 +1,4 @@
-"""The tick ladder (호가 단위): which prices exist, and how to move between them.
+"""The tick ladder (호가단위): which prices exist, and how to move between them.
 
 Source: spec §9.1 for shares, on KRX and NXT alike; exchange-traded funds and notes have two tiers
 (protocol notes §13), warrants (ELW) one. The broker's quote has the tick of any instrument at its

@@ -1,4 +1,4 @@
-"""The order that a thread works on, so that every log line of the thread can include it."""
+"""Logging context: the order that a thread works on, so that every log line of the thread can include it."""
 
 import functools
 from collections.abc import Callable, Iterator

@@ -35,7 +35,7 @@ SLOW_SECONDS = 5.0
 # spaced calls that may be sent at once after a quiet period
 BURST = 2
 
-# spaced calls are slower than the limit by this factor, which leaves a slot free for the next order
+# spaced calls are slower than the limit by this factor, which leaves a slot reserved for the next order
 SPACING = 1.04
 
 # a head start that no waiting time of other calls exceeds; milliseconds since 1970 have 13 digits

@@ -6,7 +6,7 @@ from datetime import date, datetime, timedelta
 from time import monotonic
 
 from aegis.broker import Broker, BrokerError, ChartMinute, NoSuchStock, Refused
-from aegis.candles import Bar, GapRange, doubtful, mended
+from aegis.candles import Bar, ContradictoryChart, GapRange, doubtful, mended
 from aegis.sessions import KST
 from aegis.terms import Market
 from infra.advisory_lock import advisory_lock
@@ -73,11 +73,14 @@ def _repair_day(broker: Broker, code: str, market: Market, day: date, now: datet
     """Return the repaired bars of one stock's day. Raises BrokerError."""
     last_complete = (now - MINUTE - GRACE).astimezone(KST)
     finished = f"{last_complete:%H%M}" if last_complete.date() == day else "2359" if last_complete.date() > day else ""
-    return [
-        bar
-        for gap_range in doubtful(candles.days_bars(code, market, day), finished)
-        for bar in mended(gap_range.bars, _chart(broker, code, market, day, gap_range), gap_range.floor)
-    ]
+    bars = list[Bar]()
+    for gap_range in doubtful(candles.days_bars(code, market, day), finished):
+        try:
+            bars += mended(gap_range.bars, _chart(broker, code, market, day, gap_range), gap_range.floor)
+        except ContradictoryChart as error:
+            log.warning("the chart of %s on %s for %s is not usable; the gap waits: %s", code, market, day, error)
+            _refused_at[code, market, day] = now
+    return bars
 
 
 def _chart(broker: Broker, code: str, market: Market, day: date, gap_range: GapRange) -> Sequence[ChartMinute]:

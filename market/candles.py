@@ -1,6 +1,6 @@
 """The only writer of `market_candles`: bars from the feed, and from the broker's chart if the feed missed trades.
 
-A candle is final (closed) once its interval is over: see `market.queries.candles` and its `is_closed`.
+A candle is final (closed) five seconds after its interval has ended: see `market.queries.CLOSED_AFTER`.
 """
 
 import logging

@@ -169,7 +169,7 @@ class LastQuote:
 
 
 INTERVALS = (1, 3, 5, 10, 15, 30, 60)
-# the last trades of an interval arrive and are written within this time
+# a candle is final (closed) so long after its interval has ended: its last trades have arrived and are written
 CLOSED_AFTER = timedelta(seconds=5)
 _CANDLES = """
 SELECT date_bin(make_interval(mins => %s), time, %s) AS at, (array_agg(open ORDER BY time))[1], max(high), min(low),

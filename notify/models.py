@@ -23,7 +23,7 @@ class NotificationKind(models.TextChoices):
 
 
 class Message(models.Model):
-    """One event for one channel. The row is written first and sent afterwards.
+    """The outbox: one event for one channel. The row is written first and sent afterwards.
 
     Channels are `desk` (this table itself, read in the admin), `telegram:<chat>` and `apprise:<digest of the URL>`.
     Waiting messages of one `topic` are sent as one: only the text of the newest is sent.

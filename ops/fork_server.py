@@ -119,9 +119,7 @@ class ForkServer:
     def close(self) -> None:
         """End the server, after its processes have ended."""
         self._is_closing.set()
-        with contextlib.suppress(OSError):
-            if self._channel is not None:
-                self._channel.shutdown(socket.SHUT_WR)
+        self._end_requests()
         if self._thread.is_alive():
             self._thread.join()
 
@@ -164,6 +162,8 @@ class ForkServer:
             with theirs:
                 self._server = self._launch(theirs)
             self._is_up.set()
+            if self._is_closing.is_set():  # `close` may have found no channel
+                self._end_requests()
             with self._channel, self._channel.makefile("rb") as lines, contextlib.suppress(OSError):
                 for line in lines:
                     self._handle(json.loads(line))
@@ -175,6 +175,11 @@ class ForkServer:
                 _, process = self._processes.popitem()
                 threading.Thread(target=process.wait_until_gone, daemon=True).start()
             self._is_closing.wait(RESTART_SECONDS)
+
+    def _end_requests(self) -> None:
+        with contextlib.suppress(OSError):
+            if self._channel is not None:
+                self._channel.shutdown(socket.SHUT_WR)
 
     def _launch(self, channel: socket.socket) -> "subprocess.Popen[bytes] | None":
         command = [sys.executable, "-I", "-S", parent_death.__file__, str(os.getpid())]

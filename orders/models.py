@@ -528,6 +528,9 @@ class Reconciliation(models.Model):
 class BlacklistedStock(models.Model):
     """A stock that must not be bought (블랙리스트). Held shares of it may always be sold."""
 
+    # when an entry is in force, as SQL
+    IN_FORCE = "(until IS NULL OR until >= %(today)s)"
+
     stock_code = models.CharField(_("stock code"), max_length=12, unique=True)
     stock_name = models.CharField(_("stock name"), max_length=60, blank=True)
     reason = models.CharField(_("reason"), max_length=200)

@@ -214,7 +214,7 @@ def collect_unparsed(record: OrderRecord, unread: list[UnparsedLine]) -> Iterato
 
 
 def describe_record(record: OrderRecord) -> str:
-    """Return the quantities of a record, in shares, as evidence for the event log."""
+    """Return the quantities of a record, in shares, as evidence for the order's events."""
     return (
         f"list: ordered {record.qty}, filled {record.filled_qty}, open {record.open_qty}, "
         f"cancelled {record.cancelled_qty}, refused {record.rejected_qty}"

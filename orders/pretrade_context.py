@@ -23,7 +23,7 @@ from aegis.trading_state import TradingState
 from infra import sql
 from market import queries
 from market.models import Stock, TradingSession
-from orders.models import OrderSequence, TradingSwitch
+from orders.models import BlacklistedStock, OrderSequence, TradingSwitch
 
 MINUTE = timedelta(minutes=1)
 # a reconciliation older than this is stale; one runs each minute
@@ -111,7 +111,7 @@ COMPARE_AND_COUNT = f"""
 CONTEXT = """
     SELECT (SELECT id FROM trade_orders WHERE request_id = %(request_id)s),
            (SELECT reason FROM blacklist
-            WHERE stock_code = %(stock_code)s AND (until IS NULL OR until >= %(today)s) LIMIT 1),
+            WHERE stock_code = %(stock_code)s AND {in_force} LIMIT 1),
            (SELECT is_open FROM trading_days WHERE date = %(today)s),
            (SELECT json_agg(trading_sessions ORDER BY market, starts_at, phase)::text
             FROM trading_sessions WHERE day_id = %(today)s),
@@ -291,7 +291,7 @@ def _statement() -> tuple[str, list[str]]:
     fields = Stock._meta.concrete_fields
     columns = sql.columns(Stock, "stocks.")
     # psycopg keeps its parse of a statement of at most 4,096 bytes and 50 parameters
-    statement = " ".join(CONTEXT.format(competing=COMPETING, stock=columns).split())
+    statement = " ".join(CONTEXT.format(competing=COMPETING, stock=columns, in_force=BlacklistedStock.IN_FORCE).split())
     return statement, [field.attname for field in fields]
 
 

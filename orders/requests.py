@@ -21,7 +21,7 @@ from aegis.terms import Side
 from aegis.trading_state import TradingState
 from infra import db_limits, sql
 from market import calendar
-from orders.models import STOP_ID, BrokerRequest, TradeOrder, TradingSwitch
+from orders.models import STOP_ID, BlacklistedStock, BrokerRequest, TradeOrder, TradingSwitch
 
 # an order, an amend or a chase's cancel is not sent if its quote was requested longer ago than this
 MAX_QUOTE_AGE = timedelta(seconds=20)
@@ -108,8 +108,8 @@ _CONDITIONS = {
                      WHERE day_id = %(today)s AND market = %(market)s AND starts_at <= %(time)s AND %(time)s < ends_at
                        AND %(kind)s = ANY(string_to_array(order_kinds, ' ')))
         ELSE %(is_open_by_library)s END""",
-    "BLACKLIST": """NOT %(is_buy)s OR NOT EXISTS (
-        SELECT FROM blacklist WHERE stock_code = %(code)s AND (until IS NULL OR until >= %(today)s))""",
+    "BLACKLIST": f"""NOT %(is_buy)s OR NOT EXISTS (
+        SELECT FROM blacklist WHERE stock_code = %(code)s AND {BlacklistedStock.IN_FORCE})""",
     "QUOTE": "%(quoted_at)s >= %(oldest_quote)s",
     "CHASE": "%(follows)s::bigint IS NULL OR (SELECT chase_at FROM trade_orders WHERE id = %(follows)s) IS NOT NULL",
     "STOP": """%(stop)s::bigint IS NULL OR NOT EXISTS (

@@ -41,8 +41,7 @@ from simulator.exchange.calendar import phases_on
 
 PATIENCE_SECONDS = 45.0
 # the waits of the chases: short, so that the day is
-WAIT_SECONDS = 1.0
-HURRIED_SECONDS = 0.5
+WAIT_SECONDS = 0.5
 CHASED = "005930"
 PARTLY = "004090"
 PURSUED = "000660"
@@ -220,7 +219,7 @@ def _start_market_chase(orders: OrderService, exchange: RehearsalExchange, say: 
     exchange.freeze(PURSUED, price)
     retries = default_plan().max_retries
     low = step(price, -(retries + 2))
-    plan = replace(default_plan(), wait_seconds=min(default_plan().wait_seconds, HURRIED_SECONDS), market_after=True)
+    plan = replace(_hurried_plan(), market_after=True)
     order = _require_accepted(orders.place(OrderIntent(PURSUED, Side.BUY, 3, price=low, market=Market.KRX, plan=plan)))
     template = _(
         "a buy of 3 {name} rests at {price:,}, {ticks} ticks under {last:,}: too far to be reached by {retries} retries"

@@ -27,9 +27,11 @@ Handler = Callable[[Sequence[Any], float], None]
 
 
 class SubscriptionPriority(IntEnum):
-    """The priority of a feed. If there are not enough registrations, the highest numbers are left out first."""
+    """The priority of a feed. If the 41 registrations are not enough, the highest numbers are dropped first.
 
-    OWN_FILLS = 0
+    Our own fills go before all of them (`stream.worker`).
+    """
+
     STOPS = 1
     ORDERED = 2
     HELD = 3

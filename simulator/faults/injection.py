@@ -1,4 +1,7 @@
-"""Applies faults to HTTP replies and WebSocket frames. Pure: takes replies and texts, returns changed ones."""
+"""Fault injection: applies faults to HTTP replies and WebSocket frames.
+
+Pure: takes replies and texts, returns changed ones.
+"""
 
 import json
 import secrets

@@ -1,4 +1,4 @@
-"""Faults on demand: the table of faults, and those in force. `injection` applies them.
+"""Fault injection on demand: the table of faults, and those in force. `injection` applies them.
 
 A fault is requested by name, with a scope (path, tr_id, account, code), a count or a probability, and its own
 parameters. The disturbed code calls `take` at a few named points to get the fault that strikes, if any.

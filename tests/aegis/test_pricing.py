@@ -6,7 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aegis.broker import Book, Level, Quote
-from aegis.pricing import Anchor, NoQuote, Offsets, Strategy, at_market, band, beyond_band, limit_price, strategies
+from aegis.pricing import (
+    Anchor,
+    NoQuote,
+    Offsets,
+    Strategy,
+    at_market,
+    beyond_band,
+    limit_price,
+    price_band,
+    strategies,
+)
 from aegis.terms import Instrument, Market, Side
 from aegis.ticks import adjust_price_to_tick, daily_limits, is_on_tick
 
@@ -110,7 +120,7 @@ def test_every_price_is_one_the_exchange_would_take(base, drift, ticks, side, in
     last = min(max(adjust_price_to_tick(base * (100 + drift) // 100, "down", instrument), lower), upper)
     at = quote(last, base, instrument)
     price = offset(at, side, ticks, instrument)
-    lowest, highest = band(at, instrument, THREE)
+    lowest, highest = price_band(at, instrument, THREE)
     assert is_on_tick(price, instrument)
     assert lower <= price <= upper
     assert lowest <= price <= highest
@@ -119,7 +129,10 @@ def test_every_price_is_one_the_exchange_would_take(base, drift, ticks, side, in
 
 @pytest.mark.parametrize(("last", "lowest", "highest"), [(1_018, 988, 1_048), (1_035, 1_004, 1_066), (1, 1, 1)])
 def test_no_rounding_leaves_three_percent(last: int, lowest: int, highest: int) -> None:
-    assert band(Quote("005930", Market.KRX, last, last, 9_999, 1, is_halted=False), STOCK, THREE) == (lowest, highest)
+    assert price_band(Quote("005930", Market.KRX, last, last, 9_999, 1, is_halted=False), STOCK, THREE) == (
+        lowest,
+        highest,
+    )
 
 
 @pytest.mark.parametrize(("side", "price"), [(Side.BUY, 80_100), (Side.SELL, 79_900)])

@@ -148,6 +148,14 @@ def test_closing_leaves_no_process(tmp_path: Path) -> None:
     assert server.pid is None
 
 
+def test_it_can_be_closed_as_soon_as_it_is_started() -> None:
+    for _ in range(5):
+        server = ForkServer(BASE_DIR)
+        server.start()
+        server.close()
+        assert server.pid is None
+
+
 def test_a_server_that_cannot_start_is_an_error_of_the_fork(tmp_path: Path) -> None:
     server = ForkServer(tmp_path)  # no module `ops` is there
     server.start()

@@ -202,6 +202,31 @@ def test_one_refused_chart_keeps_no_other_waiting_and_many_end_the_turn(
 
 
 @pytest.mark.usefixtures("_nothing_refused_yet")
+def test_a_chart_that_contradicts_our_totals_spoils_no_other_gap(
+    broker: Broker, chart: dict[str, ChartMinute], caplog: pytest.LogCaptureFixture
+) -> None:
+    candles.write_feed_bars(
+        [
+            bar(chart["1000"]),
+            bar(chart["1001"], is_whole=False),
+            bar(chart["1002"]),
+            bar(chart["1004"], day_value=chart["1009"].day_value * 2),
+            bar(chart["1006"], is_whole=False),
+            bar(chart["1007"]),
+        ]
+    )
+    assert candle_repair.repair(broker, now=clock.now()) == 1
+    sources = {minute: row[0] for minute, row in rows().items()}
+    assert (sources["1001"], sources["1006"]) == ("CHART", "PARTIAL")
+    assert "1005" not in sources
+    assert "1005" in caplog.text
+    # it is asked for again later, not at once
+    caplog.clear()
+    assert candle_repair.repair(broker, now=clock.now()) == 0
+    assert not caplog.text
+
+
+@pytest.mark.usefixtures("_nothing_refused_yet")
 def test_a_stock_the_broker_does_not_know_is_not_asked_for_again(broker: Broker, chart: dict[str, ChartMinute]) -> None:
     candles.write_feed_bars([bar(chart["1000"], code="999999"), bar(chart["1001"], code="999999", is_whole=False)])
     candle_repair.repair(broker, now=clock.now())
