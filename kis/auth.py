@@ -22,6 +22,7 @@ from infra import clock
 from kis.environment import Credentials, Environment
 from kis.errors import CODES
 
+# a token is renewed so long before its end
 RENEW_AHEAD = timedelta(minutes=30)
 ISSUE_LOCK_SECONDS = 75
 ISSUE_PATIENCE_SECONDS = 70.0

@@ -1,9 +1,9 @@
 """Compares the wanted feeds with those that the server has acknowledged, and decides what to send. No socket here.
 
 One session takes 41 registrations at most, all feeds together. The wanted list starts with the most important feed:
-our own fills, then the stocks with stops, with open orders, held, for reference, watched; then order books, market
-states, index and program trades; last the feeds of closed venues (`stream.consumers.SubscriptionPriority`). Feeds that
-do not fit are dropped from the end of the list and logged.
+our own fills, then the stocks with stops, with open orders, held, for reference, watched, with stops on a second
+venue; then order books, market states, program trades, indices and others; last the trades of closed venues
+(`stream.consumers.SubscriptionPriority`). Feeds that do not fit are dropped from the end of the list and logged.
 
 A refused registration is tried again TRIES times and then makes room; our own fills are tried without end. If the
 server reports that it has no more room, the limit is lowered, and one more registration is tried each minute. A
