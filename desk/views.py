@@ -99,7 +99,8 @@ def _events(language: str) -> Iterator[str]:
         for parts in broadcast.watch(language, seconds=STREAM_SECONDS):
             yield _event(parts)
     except TooManyViewers:
-        yield f"event: full\ndata: {json.dumps(str(_('Too many dashboards are open: close one of them')))}\n\n"
+        text = json.dumps(_("Too many dashboards are open: close one of them"))
+        yield f"event: full\ndata: {text}\n\n"
 
 
 def _event(parts: Parts) -> str:
