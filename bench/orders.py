@@ -83,6 +83,9 @@ def _equal_cores(twin: "psycopg.Connection[Any]") -> Iterator[None]:
     """
     from django.db import connection
 
+    if not hasattr(os, "sched_setaffinity"):  # only Linux has it
+        yield
+        return
     connection.ensure_connection()
     before = os.sched_getaffinity(0)
     try:

@@ -36,10 +36,15 @@ def set_limits(*, lock: float, statement: float, idle: float) -> None:
 
 
 def set_default_statement_limit(seconds: int) -> None:
-    """Let each statement of this process's next connections take `seconds`, unless the settings allow more."""
-    longest = max(seconds, settings.DATABASE_STATEMENT_SECONDS)
+    """Let each statement of this process's next connections take `seconds`, unless the settings allow more.
+
+    A limit in the options of `DATABASE_URL` still holds.
+    """
+    limit = f"statement_timeout={settings.DATABASE_STATEMENT_SECONDS}s"
+    longer = f"statement_timeout={max(seconds, settings.DATABASE_STATEMENT_SECONDS)}s"
     options = connection.settings_dict["OPTIONS"]
-    options["options"] = f"{options['options']} -c statement_timeout={longest}s"
+    # the options of the URL are the last
+    options["options"] = options["options"].replace(limit, longer, 1)
 
 
 def reset_limits() -> None:

@@ -1,8 +1,8 @@
-"""Forks processes from one that has imported everything already: they start in a fraction of the time and share memory.
+"""Forks processes from one that has imported everything: they start faster and share memory.
 
 `ForkServer` is the supervisor's side: it keeps `python -m ops.fork_server` running and asks it for processes over a
 socket pair. The server has one thread and opens no connection, so that a fork copies neither. A forked process runs a
-Python command as if it had been started anew; only the settings are those that the server has read.
+Python command like a new process, with the settings that the server has read.
 
 A request is a line of JSON (`argv`, `environment`) with the file descriptor of the process's output, and only one is
 under way at a time. The replies are lines too: `{"pid": N}` or `{"error": text}`, and `{"pid": N, "code": C}` once the
@@ -214,6 +214,8 @@ def preload() -> None:
     import django
 
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+    # numpy, where it is installed, makes a thread for each further core
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     django.setup()
     from config.celery import app
 
@@ -229,8 +231,8 @@ def _serve(channel: socket.socket) -> list[str]:
     """Fork a process for each request. Return in the new process only, with its command; exit after the last one."""
     # a signal handler may run anywhere; what it writes wakes `select`
     woken, waker = os.pipe()
-    for descriptor in (woken, waker):
-        os.set_blocking(descriptor, False)
+    os.set_blocking(woken, False)
+    os.set_blocking(waker, False)
     signal.set_wakeup_fd(waker)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
     while True:
@@ -240,24 +242,32 @@ def _serve(channel: socket.socket) -> list[str]:
             for pid, code in _ended():
                 _reply(channel, pid=pid, code=code)
         if channel.fileno() in ready:
-            request, (*outputs,), _, _ = socket.recv_fds(channel, MAX_REQUEST_BYTES, 1)
+            request, outputs, _, _ = socket.recv_fds(channel, MAX_REQUEST_BYTES, 1)
             if not request:
                 sys.exit()
-            server_pid = os.getpid()
-            try:
-                pid = os.fork()
-            except OSError as error:
-                _reply(channel, error=str(error))
-            else:
-                if pid == 0:
-                    signal.set_wakeup_fd(-1)
-                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                    channel.close()
-                    os.close(woken)
-                    os.close(waker)
-                    return _begin(json.loads(request), outputs[0], server_pid)
-                _reply(channel, pid=pid)
+            if _is_forked(channel):
+                signal.set_wakeup_fd(-1)
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                channel.close()
+                os.close(woken)
+                os.close(waker)
+                return _begin(json.loads(request), outputs[0])
             os.close(outputs[0])
+
+
+def _is_forked(channel: socket.socket) -> bool:
+    """Fork. Return True in the new process; in the server, reply and return False."""
+    server_pid = os.getpid()
+    try:
+        pid = os.fork()
+    except OSError as error:
+        _reply(channel, error=str(error))
+        return False
+    if pid:
+        _reply(channel, pid=pid)
+        return False
+    parent_death.request_sigterm(server_pid)
+    return True
 
 
 def _ended() -> Iterator[tuple[int, int]]:
@@ -274,11 +284,10 @@ def _reply(channel: socket.socket, **reply: Any) -> None:
     channel.sendall(json.dumps(reply).encode() + b"\n")
 
 
-def _begin(request: Mapping[str, Any], output: int, server_pid: int) -> list[str]:
-    """Make the new process independent of the server, but for its death. Return its command."""
+def _begin(request: Mapping[str, Any], output: int) -> list[str]:
+    """Give the new process its own session, output, environment and title. Return its command."""
     # a session of its own: Ctrl-C in the terminal reaches only the supervisor
     os.setsid()
-    parent_death.request_sigterm(server_pid)
     null = os.open(os.devnull, os.O_RDONLY)
     for descriptor, standard in ((null, 0), (output, 1), (output, 2)):
         os.dup2(descriptor, standard)

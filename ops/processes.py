@@ -3,7 +3,6 @@
 import secrets
 import sys
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from django.conf import settings
@@ -41,10 +40,6 @@ def ports() -> list[Port]:
     return own_ports
 
 
-# every program is a Python command that reads the settings of this home
-_program = partial(Program, is_forked=True)
-
-
 def _python(*arguments: str) -> tuple[str, ...]:
     return (sys.executable, *arguments)
 
@@ -59,17 +54,17 @@ def simulator(ledger: Path) -> Program:
     if settings.KIS_DIALECT is Dialect.AEGIS_V3:
         arguments += ["--specification"]
     # the simulator stops last: orders that were sent still get their reply
-    return _program("simulator", _python(str(BASE_DIR / "manage.py"), *arguments), stop_rank=2)
+    return Program("simulator", _python(str(BASE_DIR / "manage.py"), *arguments), stop_rank=2)
 
 
 def _manage(name: str, *arguments: str) -> Program:
-    return _program(name, _python(str(BASE_DIR / "manage.py"), *arguments), stop_rank=1)
+    return Program(name, _python(str(BASE_DIR / "manage.py"), *arguments), stop_rank=1)
 
 
 def _worker(name: str, queues: str, threads: int, *options: str) -> Program:
     # gossip and mingle are messages between workers that AEGIS does not use
     arguments = f"-Q {queues} -P threads -c {threads} -n {name}@%h --without-gossip --without-mingle".split()
-    return _program(
+    return Program(
         "stream" if name == "stream" else f"worker-{name}",
         _celery("worker", *arguments, "-l", settings.LOG_LEVEL, *options),
         stop_rank=1,
@@ -88,13 +83,13 @@ def all_programs() -> list[Program]:
     bot = replace(_manage("telegram", "telegram_bot"), grace_seconds=GRACEFUL_STOP_SECONDS)
     telegram = [bot] if settings.TELEGRAM_TOKEN else []
     return [
-        _program("web", _python("-m", "gunicorn", *web, "--no-control-socket", "--graceful-timeout", "5"), stop_rank=1),
+        Program("web", _python("-m", "gunicorn", *web, "--no-control-socket", "--graceful-timeout", "5"), stop_rank=1),
         _worker("urgent", "urgent", URGENT_THREADS),
         _worker("orders", "orders", ORDER_THREADS),
         _worker("sync", "sync,notify", 4),
         _worker("stream", "stream", 2, "--kis-stream"),
-        _program("beat", _celery("beat", "-l", settings.LOG_LEVEL), stop_rank=0),
-        _program(
+        Program("beat", _celery("beat", "-l", settings.LOG_LEVEL), stop_rank=0),
+        Program(
             "flower",
             _celery(*flower),
             # in the environment: every user can read a command line

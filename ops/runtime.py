@@ -45,11 +45,10 @@ class Runtime:
         self._fork_server = ForkServer(BASE_DIR)
         self._supervisor = Supervisor(
             HOME / "run",
-            directory=BASE_DIR,
+            fork_server=self._fork_server,
             output=output,
             say=self._say,
             check_servers=self._check_servers,
-            fork_server=self._fork_server,
         )
         self._servers: list[embedded.Postgres | embedded.Redis] = []
         self._checked_at = 0.0

@@ -11,8 +11,6 @@ import json
 import os
 import queue
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import deque
@@ -24,7 +22,6 @@ from typing import Any, Literal, TextIO
 import psutil
 from django.utils.translation import gettext as _
 
-from ops import parent_death
 from ops.fork_server import ForkedProcess, ForkServer
 
 POLL_SECONDS = 0.2
@@ -51,15 +48,16 @@ class AlreadyRunning(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """One process to keep running. Lower `stop_rank` ends first; `grace_seconds` is how long it may take to end."""
+    """One process to keep running: a Python command, with variables that are added to the environment.
+
+    Lower `stop_rank` ends first; `grace_seconds` is how long it may take to end.
+    """
 
     name: str
     argv: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
     stop_rank: int = 0
     grace_seconds: float = 10.0
-    # a Python command, run by the supervisor's fork server with the settings of that
-    is_forked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +75,12 @@ class _Member:
     def __init__(
         self,
         program: Program,
-        directory: Path,
         colour: str,
         events: "queue.Queue[_Event]",
         pause: float,
-        fork_server: ForkServer | None,
+        fork_server: ForkServer,
     ) -> None:
         self.program = program
-        self.directory = directory
         self.colour = colour
         self.pause = pause
         self.due_at: float | None = None
@@ -93,7 +89,7 @@ class _Member:
         self._events = events
         self._fork_server = fork_server
         self._is_sigterm_sent = False
-        self._child: subprocess.Popen[bytes] | ForkedProcess | None = None
+        self._child: ForkedProcess | None = None
         self._thread: threading.Thread | None = None
 
     def launch(self) -> None:
@@ -108,7 +104,7 @@ class _Member:
     def _run(self) -> None:
         """Start the process, and put its lines and its end into the queue. It ends if this process dies."""
         try:
-            child: subprocess.Popen[bytes] | ForkedProcess = self._fork() if self.program.is_forked else self._spawn()
+            child = self._fork_server.fork(self.program.argv, self.program.environment)
         except OSError as error:  # the machine is out of memory or processes
             self._put("line", f"{error}\n".encode())
             self._put("stop", error.errno or 1)
@@ -120,23 +116,6 @@ class _Member:
             for line in lines:
                 self._put("line", line)
         self._put("stop", child.wait())
-
-    def _fork(self) -> ForkedProcess:
-        assert self._fork_server is not None, "a forked program needs a fork server"
-        return self._fork_server.fork(self.program.argv, self.program.environment)
-
-    def _spawn(self) -> "subprocess.Popen[bytes]":
-        command = [sys.executable, "-I", "-S", parent_death.__file__, str(os.getpid()), *self.program.argv]
-        # a session of its own: Ctrl-C in the terminal reaches only the supervisor
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=os.environ | self.program.environment,
-            cwd=self.directory,
-            start_new_session=True,
-        )
 
     def _put(self, kind: Literal["start", "line", "stop"], data: Any) -> None:
         self._events.put(_Event(kind, self.program.name, data))
@@ -190,21 +169,19 @@ class _Printer:
 
 
 class Supervisor:
-    """The processes of one home, started in `directory`; `say` reports to the operator, `output` gets their lines."""
+    """The processes of one home, forked by `fork_server`. `say` reports to the operator, `output` gets their lines."""
 
     def __init__(
         self,
         run_dir: Path,
         *,
-        directory: Path,
+        fork_server: ForkServer,
         output: TextIO,
         say: Say,
         check_servers: Callable[[], None] | None = None,
-        fork_server: ForkServer | None = None,
         first_pause_seconds: float = FIRST_PAUSE_SECONDS,
     ) -> None:
         self._run_dir = run_dir
-        self._directory = directory
         self._say = say
         self._check_servers = check_servers
         self._fork_server = fork_server
@@ -222,9 +199,7 @@ class Supervisor:
     def start(self, programs: Sequence[Program]) -> None:
         with self._starting:  # the thread may be checking the members that were started before
             for program in programs:
-                member = _Member(
-                    program, self._directory, next(self._colours), self._events, self._first_pause, self._fork_server
-                )
+                member = _Member(program, next(self._colours), self._events, self._first_pause, self._fork_server)
                 self._members[program.name] = member
                 self._printer.width = max(self._printer.width, len(program.name))
                 member.launch()

@@ -1,20 +1,22 @@
-"""The fork server: processes that behave as if started anew, and end with whoever should end them."""
+"""The fork server: its processes behave like new ones, and end with the server and with the supervisor."""
 
+import errno
 import json
 import os
 import signal
-import subprocess
+import socket
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
 import pytest
 
 from config.env import BASE_DIR
+from ops import fork_server
 from ops.fork_server import ForkedProcess, ForkServer
 from ops.supervisor import Program, Supervisor
+from tests.processes import is_alive, wait_for
 
 REPORT = """
 import atexit, json, os, sys, threading
@@ -62,23 +64,12 @@ def script(tmp_path: Path, code: str) -> tuple[str, str, str]:
     return sys.executable, str(path), "an argument"
 
 
-def wait_for(is_so: Callable[[], object], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
-
-
 def first_line(process: ForkedProcess) -> str:
     assert process.stdout is not None
     return process.stdout.readline().decode().strip()
 
 
-def is_alive(pid: int) -> bool:
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-
-
-def test_a_forked_process_runs_as_if_started_anew(server: ForkServer, tmp_path: Path) -> None:
+def test_a_forked_process_runs_like_a_new_one(server: ForkServer, tmp_path: Path) -> None:
     argv = script(tmp_path, REPORT)
     process = server.fork(argv, {"EXTRA": "한글"})
     assert process.stdout is not None
@@ -166,17 +157,31 @@ def test_a_server_that_cannot_start_is_an_error_of_the_fork(tmp_path: Path) -> N
         server.close()
 
 
+def test_a_machine_without_room_for_a_process_is_an_error_of_the_fork(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> int:
+        raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        monkeypatch.setattr(fork_server.os, "fork", full)
+        assert fork_server._is_forked(theirs) is False
+        server = ForkServer(BASE_DIR)
+        server._handle(json.loads(ours.recv(1_000)))
+    reply = server._replies.get_nowait()
+    assert isinstance(reply, OSError)
+    assert "temporarily unavailable" in str(reply)
+
+
 def test_the_supervisor_restarts_what_a_killed_server_took_along(tmp_path: Path) -> None:
     server, said = ForkServer(BASE_DIR), list[str]()
     server.start()
     with (tmp_path / "output").open("w") as output:
         supervisor = Supervisor(
-            tmp_path / "run", directory=BASE_DIR, output=output, say=said.append, fork_server=server,
-            first_pause_seconds=0.1,
-        )  # fmt: skip
+            tmp_path / "run", fork_server=server, output=output, say=said.append, first_pause_seconds=0.1
+        )
         (tmp_path / "run").mkdir()
         try:
-            supervisor.start([Program("one", script(tmp_path, FOR_EVER), is_forked=True)])
+            supervisor.start([Program("one", script(tmp_path, FOR_EVER))])
             wait_for(lambda: supervisor.last_line("one") == "up")
             first, killed = supervisor.pid("one"), server.pid
             assert killed is not None
@@ -186,19 +191,3 @@ def test_the_supervisor_restarts_what_a_killed_server_took_along(tmp_path: Path)
         finally:
             supervisor.stop()
             server.close()
-
-
-def test_everything_ends_if_the_supervisor_is_killed(tmp_path: Path) -> None:
-    code = (
-        "import sys, time\nfrom pathlib import Path\nfrom ops.fork_server import ForkServer\n"
-        f"server = ForkServer(Path({str(BASE_DIR)!r}))\nserver.start()\n"
-        f"process = server.fork({script(tmp_path, FOR_EVER)!r}, {{}})\n"
-        "process.stdout.readline()\nprint(server.pid, process.pid, flush=True)\ntime.sleep(600)\n"
-    )
-    supervisor = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=BASE_DIR)
-    assert supervisor.stdout is not None
-    with supervisor.stdout as lines:
-        pids = [int(pid) for pid in lines.readline().split()]
-    supervisor.kill()
-    supervisor.wait()
-    wait_for(lambda: not any(map(is_alive, pids)))

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 from django.conf import settings
 from django.contrib.auth import get_user_model
@@ -24,6 +23,7 @@ from ops import embedded, preflight
 from ops.embedded import CannotStart
 from ops.models import Installation
 from ops.processes import ADMIN
+from tests.processes import is_alive
 
 START_SECONDS = 90.0
 OURS = {"DJANGO_SETTINGS_MODULE": "config.settings", "AEGIS_LANGUAGE": "en"}
@@ -76,10 +76,6 @@ class Run:
 
     def servers(self) -> list[int]:
         return [pid for pid in (embedded.Postgres(self.home).pid(), embedded.Redis(self.home).pid()) if pid]
-
-
-def is_alive(pid: int) -> bool:
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
 def free_ports(count: int) -> list[int]:

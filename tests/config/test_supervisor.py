@@ -9,32 +9,44 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
+from config.env import BASE_DIR
+from ops.fork_server import ForkServer
 from ops.supervisor import AlreadyRunning, Program, Supervisor, end_leftovers, sole_supervisor, write_pid_record
+from tests.processes import is_alive, wait_for
 
 FOR_EVER = "import time; print('up', flush=True); time.sleep(600)"
 DEAF = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {FOR_EVER}"
 
 
-def program(name: str, code: str = FOR_EVER, **options: object) -> Program:
-    return Program(name, (sys.executable, "-c", code), **options)  # type: ignore[arg-type]
+@pytest.fixture(scope="module")
+def fork_server() -> Iterator[ForkServer]:
+    server = ForkServer(BASE_DIR)
+    server.start()
+    yield server
+    server.close()
 
 
 class Kept:
     """A supervisor, what it said and what its processes printed."""
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, fork_server: ForkServer) -> None:
         self.said: list[str] = []
         self.output = io.StringIO()
         self.run_dir = run_dir
         self.supervisor = Supervisor(
-            run_dir, directory=run_dir, output=self.output, say=self.said.append, first_pause_seconds=0.1
+            run_dir, fork_server=fork_server, output=self.output, say=self.said.append, first_pause_seconds=0.1
         )
+
+    def program(self, name: str, code: str = FOR_EVER, **options: object) -> Program:
+        path = self.run_dir / f"{name}.py"
+        path.write_text(code, encoding="utf-8")
+        return Program(name, (sys.executable, str(path)), **options)  # type: ignore[arg-type]
 
     def start(self, *programs: Program) -> None:
         self.supervisor.start(programs)
@@ -47,27 +59,16 @@ class Kept:
         return pid
 
 
-def wait_for(is_so: Callable[[], object], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
-
-
-def is_alive(pid: int) -> bool:
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-
-
 @pytest.fixture
-def kept(tmp_path: Path) -> Iterator[Kept]:
-    kept = Kept(tmp_path)
+def kept(tmp_path: Path, fork_server: ForkServer) -> Iterator[Kept]:
+    kept = Kept(tmp_path, fork_server)
     yield kept
     kept.supervisor.kill_remaining()
     kept.supervisor.stop()
 
 
 def test_a_killed_process_starts_again_and_the_operator_is_told(kept: Kept) -> None:
-    kept.start(program("worker"), program("other"))
+    kept.start(kept.program("worker"), kept.program("other"))
     killed, other = kept.pid("worker"), kept.pid("other")
     os.kill(killed, signal.SIGKILL)
     wait_for(lambda: kept.supervisor.pid("worker") not in (None, killed))
@@ -75,17 +76,18 @@ def test_a_killed_process_starts_again_and_the_operator_is_told(kept: Kept) -> N
     assert any("worker" in line and "SIGKILL" in line for line in kept.said)
 
 
-def test_a_house_that_can_write_nothing_still_starts_again_what_dies(tmp_path: Path) -> None:
+def test_a_house_that_can_write_nothing_still_starts_again_what_dies(tmp_path: Path, fork_server: ForkServer) -> None:
     def mute(words: str) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    kept = Kept(tmp_path / "run")
-    kept.run_dir.mkdir()
+    kept = Kept(tmp_path, fork_server)
+    records = tmp_path / "run"
+    records.mkdir()
     kept.supervisor = Supervisor(
-        kept.run_dir, directory=tmp_path, output=kept.output, say=mute, first_pause_seconds=0.1
+        records, fork_server=fork_server, output=kept.output, say=mute, first_pause_seconds=0.1
     )
-    kept.start(program("worker"))
-    shutil.rmtree(kept.run_dir)
+    kept.start(kept.program("worker"))
+    shutil.rmtree(records)
     killed = kept.pid("worker")
     try:
         os.kill(killed, signal.SIGKILL)
@@ -97,7 +99,7 @@ def test_a_house_that_can_write_nothing_still_starts_again_what_dies(tmp_path: P
 
 
 def test_a_process_that_keeps_ending_is_waited_for_longer_each_time(kept: Kept) -> None:
-    kept.supervisor.start([program("failing", "import sys; print('no', flush=True); sys.exit(3)")])
+    kept.supervisor.start([kept.program("failing", "import sys; print('no', flush=True); sys.exit(3)")])
     wait_for(lambda: len(kept.said) == 3)
     for line, pause in zip(kept.said, ("0.1", "0.2", "0.4"), strict=False):
         assert f"{pause}초" in line
@@ -111,7 +113,7 @@ def test_the_end_is_the_end_of_all_and_in_order(kept: Kept, tmp_path: Path) -> N
     )
     names = ("exchange", "beat", "worker")
     ranks = {"beat": 0, "worker": 1, "exchange": 2}
-    kept.start(*(program(name, f"NAME = {name!r}\n{tell}", stop_rank=ranks[name]) for name in names))
+    kept.start(*(kept.program(name, f"NAME = {name!r}\n{tell}", stop_rank=ranks[name]) for name in names))
     pids = [kept.pid(name) for name in names]
     kept.supervisor.stop()
     assert not any(is_alive(pid) for pid in pids)
@@ -121,14 +123,14 @@ def test_the_end_is_the_end_of_all_and_in_order(kept: Kept, tmp_path: Path) -> N
 
 
 def test_who_does_not_end_when_asked_is_killed_after_its_grace(kept: Kept) -> None:
-    kept.start(program("deaf", DEAF, grace_seconds=0.3))
+    kept.start(kept.program("deaf", DEAF, grace_seconds=0.3))
     pid = kept.pid("deaf")
     kept.supervisor.stop()
     assert not is_alive(pid)
 
 
 def test_a_second_request_does_not_wait(kept: Kept) -> None:
-    kept.start(program("deaf", DEAF, grace_seconds=60))
+    kept.start(kept.program("deaf", DEAF, grace_seconds=60))
     began = time.monotonic()
     kept.supervisor.kill_remaining()
     kept.supervisor.stop()
@@ -137,7 +139,7 @@ def test_a_second_request_does_not_wait(kept: Kept) -> None:
 
 def test_children_of_a_dead_process_do_not_hold_its_place(kept: Kept) -> None:
     parent = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {FOR_EVER!r}]); time.sleep(600)"
-    kept.start(program("parent", parent))
+    kept.start(kept.program("parent", parent))
     (child,) = psutil.Process(kept.pid("parent")).children()
     os.kill(kept.pid("parent"), signal.SIGKILL)
     wait_for(lambda: not is_alive(child.pid))
@@ -170,23 +172,28 @@ def test_leftovers_are_ended_and_a_stranger_with_their_number_is_not(tmp_path: P
             process.wait()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the leash is the kernel's, and Linux has one")
+@pytest.mark.skipif(sys.platform != "linux", reason="the parent-death signal is the kernel's, and Linux has one")
 def test_a_killed_supervisor_takes_its_processes_along(tmp_path: Path) -> None:
+    program = tmp_path / "worker.py"
+    program.write_text(FOR_EVER, encoding="utf-8")
     script = (
         "import sys, time; from pathlib import Path\n"
         "from django.conf import settings; settings.configure()\n"
+        "from ops.fork_server import ForkServer\n"
         "from ops.supervisor import Program, Supervisor\n"
-        f"supervisor = Supervisor(Path({str(tmp_path)!r}), directory=Path('/'), output=sys.stdout, say=print)\n"
-        f"supervisor.start([Program('worker', (sys.executable, '-c', {FOR_EVER!r}))])\n"
+        f"server = ForkServer(Path({str(BASE_DIR)!r})); server.start()\n"
+        f"supervisor = Supervisor(Path({str(tmp_path)!r}), fork_server=server, output=sys.stdout, say=print)\n"
+        f"supervisor.start([Program('worker', (sys.executable, {str(program)!r}))])\n"
         "time.sleep(600)"
     )
-    house = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL, cwd=BASE_DIR)
     try:
         record = tmp_path / "worker.json"
         wait_for(record.exists)
         pid = json.loads(record.read_text(encoding="ascii"))["pid"]
-        wait_for(lambda: FOR_EVER in psutil.Process(pid).cmdline())
+        children = psutil.Process(process.pid).children()
+        assert psutil.Process(pid).parent() in children, "the fork server is the parent"
     finally:
-        house.kill()
-        house.wait()
-    wait_for(lambda: not is_alive(pid))
+        process.kill()
+        process.wait()
+    wait_for(lambda: not any(is_alive(pid) for pid in (pid, *(child.pid for child in children))))

@@ -100,10 +100,10 @@ def ordered_at_the_exchange(simulator: Simulator) -> int:
 # --- the limits ------------------------------------------------------------------------------------------------------
 
 
-def of_a_process(**variables: str) -> list[str]:
+def of_a_process(setup: str = "import django; django.setup()", **variables: str) -> list[str]:
     """Return the limits of a new process's connection."""
     program = (
-        "import django; django.setup()\n"
+        f"{setup}\n"
         "from django.db import connection\n"
         "with connection.cursor() as cursor:\n"
         f"    for name in {SETTINGS!r}:\n"
@@ -128,6 +128,18 @@ def test_options_of_the_url_stand_beside_them() -> None:
     url = environment()["DATABASE_URL"]
     url += ("&" if "?" in url else "?") + "options=-c%20statement_timeout%3D7s"
     *found, _ = of_a_process(DATABASE_URL=url)
+    assert found == ["3s", "7s", "2s"]
+
+
+def test_pages_may_take_longer() -> None:
+    web = "import config.wsgi"
+    *found, _ = of_a_process(web)
+    assert found == ["3s", "30s", "2s"]
+    *found, _ = of_a_process(web, AEGIS_DATABASE_STATEMENT_SECONDS="45")
+    assert found == ["3s", "45s", "2s"]
+    url = environment()["DATABASE_URL"]
+    url += ("&" if "?" in url else "?") + "options=-c%20statement_timeout%3D7s"
+    *found, _ = of_a_process(web, DATABASE_URL=url)
     assert found == ["3s", "7s", "2s"]
 
 
