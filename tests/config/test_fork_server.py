@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -98,13 +99,13 @@ def test_a_process_has_its_own_name_in_the_systems_list(server: ForkServer, tmp_
     assert process.wait() == -signal.SIGKILL
 
 
-def test_the_server_has_one_thread_and_no_connection(server: ForkServer, tmp_path: Path) -> None:
-    process = server.fork(script(tmp_path, REPORT), {})
-    assert process.wait() == 7
-    assert server.pid is not None
-    parent = psutil.Process(server.pid)
-    assert parent.num_threads() == 1
-    assert parent.net_connections("inet") == []
+def test_the_imports_leave_one_thread_and_no_connection() -> None:
+    program = (
+        "import psutil\nfrom ops import fork_server\nfork_server.preload()\nprocess = psutil.Process()\n"
+        "print(process.num_threads(), process.net_connections('inet'))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=BASE_DIR, capture_output=True, text=True, check=True)
+    assert done.stdout == "1 []\n"
 
 
 def test_a_traceback_is_output_and_an_exit_code(server: ForkServer, tmp_path: Path) -> None:
