@@ -154,8 +154,9 @@ messages: setup ## Collect the messages to translate into the Korean catalogue
 		-o .venv/django.pot aegis infra kis simulator market portfolio orders stream notify monitor desk ops rehearsal config
 	@$(PYTHON) -m babel.messages.frontend -q update --no-fuzzy-matching --ignore-pot-creation-date \
 		-l ko -D django -d locale -i .venv/django.pot
-	@# remove header lines that are placeholders
-	@sed -e '/EMAIL@ADDRESS/d' -e '/YEAR-MO-DA/d' -e '/LL@li.org/d' -e '/^"POT-Creation-Date/d' -e '/^"Generated-By/d' \
+	@# remove header lines that are placeholders; a text in braces is no percent format, though it may contain "%-m" or "5 % of"
+	@sed -e 's/^#, python-brace-format, python-format$$/#, python-brace-format/' \
+		-e '/EMAIL@ADDRESS/d' -e '/YEAR-MO-DA/d' -e '/LL@li.org/d' -e '/^"POT-Creation-Date/d' -e '/^"Generated-By/d' \
 		$(CATALOGUE).po > .venv/django.po && cp .venv/django.po $(CATALOGUE).po
 	@$(MAKE) --no-print-directory $(CATALOGUE).mo
 
