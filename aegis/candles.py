@@ -35,8 +35,8 @@ class Bar:
     """One minute of one stock on one venue, in won and shares.
 
     `count` is the number of trades, None if some were missed. `day_volume` and `day_value` are the day's running totals
-    at the end of the minute. `is_whole`: no trade of the minute was missed. Not frozen: frozen ones take twice
-    the time to make.
+    at the end of the minute. `is_whole`: no trade of the minute was missed. Not frozen: a frozen one takes twice the
+    time to create.
     """
 
     code: str
@@ -118,8 +118,6 @@ class _SymbolBars:
 
     def is_beside_gap(self, bar: _OpenBar) -> bool:
         """Whether trades within the bar or next to it are known to be missing."""
-        if not self.gaps:
-            return bar.has_gap
         return bar.has_gap or any(since <= bar.last and bar.first <= until for since, until in self.gaps)
 
     def mark_dirty(self, since: int, until: int) -> None:
@@ -233,13 +231,10 @@ class MinuteBarAggregator:
         series.bars.append(bar)
         series.is_changed = True
         if len(series.bars) > KEPT_MINUTES + 1:
-            oldest = series.bars[0]
-            if oldest.sent != oldest.count:
-                self._finished.append(self._bar(trade.code, series, oldest, 0))
-            del series.bars[0]
+            self._finished.extend(self._unsent_bars(trade.code, series, series.bars[:1]))
+            oldest = series.bars.pop(0)
             series.floor, series.released_up_to = (oldest.last, oldest.newest.value), oldest.minute
-            if series.gaps:
-                series.gaps = [gap for gap in series.gaps if gap[1] > oldest.last]
+            series.gaps = [gap for gap in series.gaps if gap[1] > oldest.last]
 
     def _note_gap(self, series: _SymbolBars, since: int, until: int) -> None:
         self.counters.gaps += 1
