@@ -245,7 +245,7 @@ def _serve(channel: socket.socket) -> list[str]:
             request, outputs, _, _ = socket.recv_fds(channel, MAX_REQUEST_BYTES, 1)
             if not request:
                 sys.exit()
-            if _is_forked(channel):
+            if _fork(channel):
                 signal.set_wakeup_fd(-1)
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 channel.close()
@@ -255,7 +255,7 @@ def _serve(channel: socket.socket) -> list[str]:
             os.close(outputs[0])
 
 
-def _is_forked(channel: socket.socket) -> bool:
+def _fork(channel: socket.socket) -> bool:
     """Fork. Return True in the new process; in the server, reply and return False."""
     server_pid = os.getpid()
     try:

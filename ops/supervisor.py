@@ -97,7 +97,6 @@ class _Member:
         self.started_at = time.monotonic()
         self._child = None
         self._is_sigterm_sent = False
-        # the parent-death signal is sent when the forking thread ends: the thread must live as long as the process
         self._thread = threading.Thread(target=self._run, name=f"supervise-{self.program.name}", daemon=True)
         self._thread.start()
 
@@ -105,7 +104,7 @@ class _Member:
         """Start the process, and put its lines and its end into the queue. It ends if this process dies."""
         try:
             child = self._fork_server.fork(self.program.argv, self.program.environment)
-        except OSError as error:  # the machine is out of memory or processes
+        except OSError as error:  # the machine is out of memory or processes, or the fork server has ended
             self._put("line", f"{error}\n".encode())
             self._put("stop", error.errno or 1)
             return

@@ -165,7 +165,7 @@ def test_a_machine_without_room_for_a_process_is_an_error_of_the_fork(monkeypatc
     ours, theirs = socket.socketpair()
     with ours, theirs:
         monkeypatch.setattr(fork_server.os, "fork", full)
-        assert fork_server._is_forked(theirs) is False
+        assert fork_server._fork(theirs) is False
         server = ForkServer(BASE_DIR)
         server._handle(json.loads(ours.recv(1_000)))
     reply = server._replies.get_nowait()
